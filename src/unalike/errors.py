@@ -1,0 +1,90 @@
+"""Every error that a user can cause, in one tree.
+
+Each says what was found, what was expected and what to do. The command line prints the one line and exits with
+``exit_code``; nothing else in the house turns exceptions into words.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UnalikeError(Exception):
+    """A user's mistake or a circumstance of theirs, in one line that names the remedy.
+
+    ``found`` names the file or key and what stood there; ``expected`` and ``remedy`` complete the sentence.
+    """
+
+    exit_code = 1
+
+    def __init__(self, found: str, *, expected: str = "", remedy: str = "") -> None:
+        self.found, self.expected, self.remedy = found, expected, remedy
+        parts = [found.rstrip(".")]
+        if expected:
+            parts.append(f"expected {expected.rstrip('.')}")
+        if remedy:
+            parts.append(remedy.rstrip("."))
+        super().__init__("; ".join(parts))
+
+
+class SpecError(UnalikeError):
+    """A spec, an override or a command line that does not hold."""
+
+    exit_code = 2
+
+
+class DataError(UnalikeError):
+    """Folders, archives, manifests or images that cannot be used."""
+
+
+class UnreadableImage(DataError):
+    """One image file that cannot be decoded."""
+
+
+class WeightsError(UnalikeError):
+    """Weights or a checkpoint that cannot be read, or do not fit the network."""
+
+
+class ModelError(UnalikeError):
+    """A network that does not exist or cannot be built as asked."""
+
+
+class MissingExtra(UnalikeError):
+    """An optional part that is not installed."""
+
+
+class DeviceError(UnalikeError):
+    """A device, precision or runtime that this machine does not have."""
+
+
+class RunError(UnalikeError):
+    """A results folder that is occupied, locked or cannot be written."""
+
+
+class TrainingError(UnalikeError):
+    """Training that cannot go on, such as a loss that is not finite."""
+
+
+class ExportError(UnalikeError):
+    """An export that failed or whose vectors differ from the trained network's."""
+
+
+class Interrupted(UnalikeError):
+    """Stopped by a signal; ``exit_code`` is 128 + the signal's number (130 for Ctrl-C, 143 for SIGTERM)."""
+
+    def __init__(self, signal_number: int, found: str) -> None:
+        super().__init__(found)
+        self.exit_code = 128 + signal_number
+
+
+def missing_extra(module: str, extra: str, purpose: str = "") -> MissingExtra:
+    """The one-line error for an optional package: what lacks it and the command that installs it."""
+    what = f"{purpose} needs {module}" if purpose else f"{module} is not installed"
+    return MissingExtra(what, remedy=f"install it with: pip install 'unalike[{extra}]'")
+
+
+def closest(word: str, options: Iterable[str], count: int = 3) -> str:
+    """``did you mean 'a' or 'b'?`` for a misspelt name, or an empty string when nothing is near."""
+    near = difflib.get_close_matches(word, list(options), n=count, cutoff=0.6)
+    return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

@@ -1,0 +1,1 @@
+"""Enrolled reference vectors: add, search, decide, save."""

@@ -1,0 +1,1 @@
+"""Retrieval metrics, intervals and reports; functions of arrays."""

@@ -1,0 +1,1 @@
+"""Networks: trunk (backbone) and embedder, and the weights that go in."""

@@ -1,0 +1,104 @@
+"""What a person sees while work goes on: lines said once, and a bar with rate and time left.
+
+On a terminal the bar is drawn by rich; elsewhere a plain line appears every few seconds, so that logs stay readable.
+Everything goes to standard error: standard output belongs to results (``--json``).
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+# 0 quiet (errors only), 1 normal, 2 verbose; set once by the command line.
+_verbosity = 1
+_said: set[str] = set()
+PLAIN_INTERVAL_S = 10.0
+
+
+def set_verbosity(level: int) -> None:
+    """0 says errors alone, 1 the normal lines, 2 details too."""
+    global _verbosity
+    _verbosity = level
+
+
+def say(text: str, *, level: int = 1, once: bool = False) -> None:
+    """Write one line to standard error when the verbosity is at least ``level``; with ``once``, only the first time."""
+    if once:
+        if text in _said:
+            return
+        _said.add(text)
+    if _verbosity >= level:
+        print(text, file=sys.stderr, flush=True)
+
+
+def warn(text: str) -> None:
+    """A line that asks for attention, said once."""
+    say(f"warning: {text}", once=True)
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds + 0.5), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+@contextmanager
+def progress(description: str, total: int, unit: str = "images") -> Iterator[Callable[..., None]]:
+    """Show the way from 0 to ``total``; yields ``advance(n=1, note="")``.
+
+    The bar shows count, rate and time left; ``note`` (a loss, say) stands behind it.
+    """
+    if _verbosity < 1 or total <= 0:
+        yield lambda n=1, note="": None
+    elif sys.stderr.isatty():
+        with _rich_bar(description, total, unit) as advance:
+            yield advance
+    else:
+        yield _plain_lines(description, total, unit)
+
+
+def _plain_lines(description: str, total: int, unit: str) -> Callable[..., None]:
+    start = last = time.monotonic()
+    done = 0
+
+    def advance(n: int = 1, note: str = "") -> None:
+        nonlocal done, last
+        done += n
+        now = time.monotonic()
+        if now - last < PLAIN_INTERVAL_S and done < total:
+            return
+        if done >= total and now - start < 1.0:
+            return  # too short to deserve a line
+        last = now
+        rate = done / max(now - start, 1e-9)
+        left = _clock((total - done) / max(rate, 1e-9))
+        say(f"{description}: {done}/{total} {unit}, {rate:.1f}/s, {left} left{'  ' + note if note else ''}")
+
+    return advance
+
+
+@contextmanager
+def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[..., None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit + " {task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=total, rate="", note="")
+        start, done = time.monotonic(), 0
+
+        def advance(n: int = 1, note: str = "") -> None:
+            nonlocal done
+            done += n
+            rate = f"{done / max(time.monotonic() - start, 1e-9):.1f}/s"
+            bar.update(task, advance=n, rate=rate, **({"note": note} if note else {}))
+
+        yield advance
