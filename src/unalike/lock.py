@@ -1,0 +1,97 @@
+"""The lock on a run's folder: one process at a time works there, and a dead one's claim does not last.
+
+The file says host, process and when that process began, since process numbers are used again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from .errors import RunError
+from .progress import say
+
+LOCK_NAME = "unalike.lock"
+# Folders that this very process holds: its own pid in a lock file is otherwise a leftover (containers reuse pids).
+_held: set[Path] = set()
+
+
+def _process_start(pid: int) -> str:
+    """When a process began, in the kernel's ticks; empty where /proc does not say. Tells a reused pid from its holder."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except (OSError, IndexError):
+        return ""
+
+
+def _alive(holder: Mapping[str, Any]) -> bool:
+    pid = int(holder.get("pid", 0))
+    if os.name == "nt":
+        return True  # os.kill(pid, 0) would end the process there
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # somebody else's process, which is alive
+    began = _process_start(pid)
+    return not began or not holder.get("process_start") or began == holder["process_start"]
+
+
+def take_lock(folder: Path, action: str) -> None:
+    """Claim a folder for this process; RunError when another one holds it or may hold it, OSError when it is not writable."""
+    lock = folder / LOCK_NAME
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": _process_start(os.getpid()),
+            "action": action, "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}  # fmt: skip
+    for _ in range(3):
+        try:
+            handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+        except FileExistsError:
+            _drop_stale_lock(lock, mine["host"])
+            continue
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            json.dump(mine, file)
+        _held.add(folder.resolve())
+        return
+    raise RunError(f"{folder} is being taken by another process", remedy="choose another folder with --results-dir")
+
+
+def _drop_stale_lock(lock: Path, host: object) -> None:
+    """Remove the lock of a process that is gone; RunError when it may still be at work."""
+    folder = lock.parent
+    try:
+        text = lock.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return  # released meanwhile
+    try:
+        holder = json.loads(text)
+        pid, where = int(holder["pid"]), str(holder["host"])
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{lock} cannot be read", remedy="remove it when no run is at work there") from None
+    if where != host:
+        raise RunError(f"{folder} is in use by process {pid} on {where}",
+                       remedy=f"wait for it, or remove {LOCK_NAME} when that process is gone")  # fmt: skip
+    if folder.resolve() in _held or (pid != os.getpid() and _alive(holder)):
+        raise RunError(f"{folder} is in use by process {pid} on this machine", remedy="wait for it or stop it")
+    # Renaming is what only one of two racing processes can do; the loser finds the winner's lock at its next try.
+    aside = lock.with_name(f".{LOCK_NAME}.partial-{os.getpid()}")
+    try:
+        os.rename(lock, aside)
+    except FileNotFoundError:
+        return
+    if aside.read_text(encoding="utf-8") != text:  # a fresh lock came between: give it back
+        os.rename(aside, lock)
+        raise RunError(f"{folder} is being taken by another process", remedy="choose another folder with --results-dir")
+    aside.unlink()
+    say(f"{folder}: took over the lock of process {pid}, which is gone")
+
+
+def release_lock(folder: Path) -> None:
+    """Give up a folder that ``take_lock`` claimed."""
+    _held.discard(folder.resolve())
+    (folder / LOCK_NAME).unlink(missing_ok=True)
