@@ -1,0 +1,145 @@
+"""The image sets that an action works on, from the spec: train, reference, query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.data.checks import Notices
+from unalike.data.items import ImageSet, align_labels, load_images
+from unalike.data.splits import reference_query, split_images, write_manifest
+from unalike.errors import DataError, SpecError
+from unalike.progress import say
+
+
+@dataclass(frozen=True)
+class Sets:
+    """What training uses; ``validation`` says in words where reference and query come from.
+
+    ``unseen``: the query classes take no part in training, so that figures speak of classes never seen.
+    """
+
+    train: ImageSet
+    reference: ImageSet | None
+    query: ImageSet | None
+    validation: str
+    unseen: bool
+
+
+def load_for(spec: Any, source: str | Path, notices: Notices, *, labelled: bool = True, split: str | None = None) -> ImageSet:
+    """One data field of a spec, read by the spec's one rule for classes."""
+    dataset = spec.dataset
+    return load_images(
+        source,
+        class_from=dataset.class_from,
+        class_map=dataset.class_map,
+        labelled=labelled,
+        notices=notices,
+        columns=dataset.manifest_columns.model_dump(),
+        split=split,
+    )
+
+
+def training_sets(spec: Any, notices: Notices, *, manifest: Path | None = None) -> Sets:
+    """Train, reference and query; where no validation set is named, one is split off by ``dataset.validation``.
+
+    An automatic split is written to ``manifest``. Raises DataError, SpecError.
+    """
+    dataset = spec.dataset
+    if not dataset.train_dataset:
+        raise SpecError("dataset.train_dataset is not set", expected="a folder of class folders, an archive or a manifest",
+                        remedy="give the folder: unalike train DIR")  # fmt: skip
+    whole = load_for(spec, dataset.train_dataset, notices)
+    if len(whole) == 0:
+        raise DataError(f"{dataset.train_dataset} holds no images", expected="one folder a class with images in it")
+    named = dataset.val_dataset
+    if named is not None and (named.reference or named.query):
+        reference, query = evaluation_sets(spec, notices, train=whole)
+        unseen = not set(_present(query)) & set(_present(whole))
+        return Sets(whole, reference, query, "dataset.val_dataset", unseen)
+    if whole.splits is not None and {"train", "val"} <= set(whole.splits):
+        return _from_splits(whole)
+    by = dataset.validation.by
+    if by == "none":
+        return Sets(whole, None, None, "none", False)
+    return _automatic(whole, by, dataset.validation.fraction, dataset.validation.seed, manifest)
+
+
+def _present(images: ImageSet) -> list[str]:
+    return [images.classes[i] for i in np.unique(images.labels_N) if i >= 0]
+
+
+def _from_splits(whole: ImageSet) -> Sets:
+    splits = np.array(whole.splits)
+    train = drop_empty_classes(whole.select(np.flatnonzero(splits == "train")))
+    query = whole.select(np.flatnonzero(splits == "val"))
+    has_reference = bool((splits == "reference").any())
+    reference = whole.select(np.flatnonzero(splits == ("reference" if has_reference else "train")))
+    unseen = not set(_present(query)) & set(_present(train))
+    return Sets(train, reference, query, "the manifest's split column", unseen)
+
+
+def _automatic(whole: ImageSet, by: str, fraction: float, seed: int, manifest: Path | None) -> Sets:
+    classes = len(_present(whole))
+    if by == "class" and classes < 4:
+        say(f"{classes} classes are too few to hold some out: validating on held-out images instead")
+        by = "image"
+    train, held = split_images(whole, by=by, fraction=fraction, seed=seed)
+    if by == "class":
+        reference, query = reference_query(held, seed=seed)
+        text = f"{len(_present(held))} of {classes} classes held out (unseen in training)"
+    else:
+        reference, query = train, held
+        text = f"{len(held)} of {len(whole)} images held out by {by}"
+    if len(query) == 0 or len(reference) == 0:
+        say("too few images to hold any out: training without validation")
+        return Sets(whole, None, None, "none", False)
+    say(f"validation: {text}")
+    if manifest is not None:
+        parts = {"train": train, "val": query} | ({"reference": reference} if by == "class" else {})
+        write_manifest(manifest, parts)
+    return Sets(drop_empty_classes(train), reference, query, text, by == "class")
+
+
+def drop_empty_classes(images: ImageSet) -> ImageSet:
+    """The same images with the classes that have none left out, labels renumbered."""
+    present = np.unique(images.labels_N[images.labels_N >= 0])
+    if len(present) == len(images.classes):
+        return images
+    renumber = np.full(len(images.classes), -1, np.int64)
+    renumber[present] = np.arange(len(present))
+    labels = np.where(images.labels_N >= 0, renumber[images.labels_N], -1)
+    classes = tuple(images.classes[i] for i in present)
+    return ImageSet(images.paths, labels, classes, images.groups, images.splits, images.source)
+
+
+def evaluation_sets(spec: Any, notices: Notices, *, train: ImageSet | None = None) -> tuple[ImageSet, ImageSet]:
+    """Reference and query of ``dataset.val_dataset`` under one class list.
+
+    Without ``query`` the reference is its own query (an image never finds itself); without ``reference`` the training
+    images serve.
+    """
+    named = spec.dataset.val_dataset
+    if named is None or not (named.reference or named.query):
+        raise SpecError("dataset.val_dataset is not set", expected="reference and query, each a folder, archive or manifest",
+                        remedy="set dataset.val_dataset.reference=DIR dataset.val_dataset.query=DIR")  # fmt: skip
+    if named.reference:
+        reference = load_for(spec, named.reference, notices)
+    elif train is not None or spec.dataset.train_dataset:
+        reference = train if train is not None else load_for(spec, spec.dataset.train_dataset, notices)
+        say("dataset.val_dataset.reference is not set: the training images are the reference", level=2)
+    else:
+        raise SpecError("dataset.val_dataset.reference is not set", expected="a folder, archive or manifest")
+    if named.query and named.query == named.reference:
+        query = reference
+    else:
+        query = load_for(spec, named.query, notices) if named.query else reference
+    for name, images in (("reference", reference), ("query", query)):
+        if len(images) == 0:
+            raise DataError(f"dataset.val_dataset.{name} ({images.source}) holds no images",
+                            expected="one folder a class with images in it")  # fmt: skip
+    reference, query = align_labels(reference, query)
+    return reference, query

@@ -1,0 +1,137 @@
+"""Which checkpoints training leaves behind: periodic ones, the latest, the best, and the top k of a monitored figure.
+
+Names are TAO's: ``model_epoch_EEE_step_SSSSS.pth``, ``ml_model_latest.pth``; ``ml_model_best.pth`` is always kept where
+there is a validation (TAO D6, D8). A file appears under its name only when it is whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from unalike.errors import SpecError, WeightsError
+from unalike.model.checkpoint import write_checkpoint
+
+MONITORED = "val Precision at Rank 1"
+LATEST, BEST = "ml_model_latest.pth", "ml_model_best.pth"
+KPI_NAMES = (
+    "val_AMI", "val_NMI", "val Mean Average Precision", "val Mean Reciprocal Rank", "val r-Precision", MONITORED,
+    "train_loss",
+)  # fmt: skip
+
+
+def _point(link: Path, target: Path) -> None:
+    """Make ``link`` lead to ``target`` (a neighbour) in one step; a copy where links are not to be had."""
+    temporary = link.with_name(f".{link.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.symlink_to(os.path.relpath(target, link.parent))
+    except OSError:
+        shutil.copyfile(target, temporary)
+    os.replace(temporary, link)
+
+
+def newest_checkpoint(folder: Path) -> Path:
+    """The checkpoint to resume from in a run's own folder. Raises WeightsError, naming what was looked for."""
+    latest = folder / LATEST
+    if latest.exists():
+        return latest.resolve()
+    found = sorted(folder.glob("model_epoch_*_step_*.pth"))
+    if not found:
+        raise WeightsError(f"{folder} holds nothing to resume from", expected=f"{LATEST} or model_epoch_*_step_*.pth",
+                           remedy="start without --resume")  # fmt: skip
+    return found[-1]
+
+
+class CheckpointKeeper:
+    """Writes checkpoints when they are due and remembers the best figures; ``state`` goes into every checkpoint."""
+
+    def __init__(self, folder: Path, train: Any) -> None:
+        self.folder, self.train = folder, train
+        settings = train.checkpointer
+        self.monitor = settings.monitor or MONITORED
+        self.mode = settings.mode or ("min" if self.monitor == "train_loss" else "max")
+        if self.monitor not in KPI_NAMES:
+            raise SpecError(f"train.checkpointer.monitor is {self.monitor!r}", expected=f"one of {', '.join(KPI_NAMES)}")
+        self.top_k = settings.save_top_k if settings.enable_topk else 0
+        self.top_folder = Path(settings.dirpath) if settings.dirpath else folder
+        self.periodic = not (settings.enable_topk and settings.replace_periodic)
+        self.best: float | None = None
+        self.best_epoch: int | None = None
+        self.top: list[tuple[float, str]] = []
+
+    def state(self) -> dict[str, Any]:
+        """Plain data: what resuming needs."""
+        return {"best": self.best, "best_epoch": self.best_epoch, "top": [list(t) for t in self.top]}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the memory of an earlier session of the same run."""
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.top = [(float(value), str(name)) for value, name in state["top"]]
+
+    def _better(self, value: float, than: float) -> bool:
+        return value > than if self.mode == "max" else value < than
+
+    def save(self, payload: Mapping[str, Any], *, epoch: int, step: int, due: bool, last: bool,
+             kpis: Mapping[str, float] | None) -> Path | None:  # fmt: skip
+        """Write what is due after a validation or an epoch; returns the latest file, or None when nothing was due."""
+        value = None if kpis is None else kpis.get(self.monitor)
+        improved = value is not None and value == value and (self.best is None or self._better(value, self.best))
+        if improved:
+            self.best, self.best_epoch = value, epoch
+        name = f"model_epoch_{epoch:03d}_step_{step:05d}.pth"
+        enters = value is not None and self._enters_top(value, epoch, step)
+        payload = dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
+        payload["training"] = dict(payload["training"]) | {"keeper": self.state()}
+        written: Path | None = None
+        if due or last:
+            written = self.folder / (name if self.periodic else LATEST)
+            write_checkpoint(written, payload)
+            if self.periodic:
+                _point(self.folder / LATEST, written)
+        if improved:
+            self._copy_or_write(written, self.folder / BEST, payload)
+        if enters:
+            self.top_folder.mkdir(parents=True, exist_ok=True)
+            self._copy_or_write(written, self.top_folder / self.top_name(epoch, step), payload)
+        return written
+
+    def top_name(self, epoch: int, step: int) -> str:
+        """File name of a top-k checkpoint from ``train.checkpointer.filename``."""
+        pattern = self.train.checkpointer.filename
+        if self.train.checkpointer.auto_insert_metric_name:
+            pattern = pattern.replace("{epoch", "epoch={epoch").replace("{step", "step={step")
+        try:
+            stem = pattern.format(epoch=epoch, step=step)
+        except (KeyError, IndexError, ValueError) as error:
+            raise SpecError(f"train.checkpointer.filename is {pattern!r}", expected="a pattern with {epoch} and {step} "
+                            "alone, such as model_best_{epoch:03d}") from error  # fmt: skip
+        return f"{stem}.pth"
+
+    def _enters_top(self, value: float, epoch: int, step: int) -> bool:
+        if self.top_k == 0 or value != value:
+            return False
+        name = self.top_name(epoch, step)
+        ranked = sorted([*self.top, (value, name)], key=lambda t: t[0], reverse=self.mode == "max")
+        kept, dropped = ranked[: self.top_k], ranked[self.top_k :]
+        self.top = kept
+        for _, old in dropped:
+            if old != name:
+                (self.top_folder / old).unlink(missing_ok=True)
+        return (value, name) in kept
+
+    def _copy_or_write(self, source: Path | None, target: Path, payload: Mapping[str, Any]) -> None:
+        """A hard link costs nothing and stays when the other name goes."""
+        if source is None:
+            write_checkpoint(target, dict(payload))
+            return
+        temporary = target.with_name(f".{target.name}.{os.getpid()}")
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(source, temporary)
+        except OSError:
+            shutil.copyfile(source, temporary)
+        os.replace(temporary, target)

@@ -1,0 +1,262 @@
+"""The training loop, to be read from top to bottom.
+
+Shape letters: B batch (all ranks' together after the gather), C channels, H height, W width, D embedding width.
+A batch makes five hops: item (data.store) -> collate (data.loader) -> step -> embedder -> objective.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from unalike.errors import Interrupted, TrainingError, WeightsError
+from unalike.learn.averaging import MovingAverage
+from unalike.learn.checkpoints import CheckpointKeeper
+from unalike.learn.freezing import Freezer
+from unalike.learn.losses import Objective
+from unalike.learn.optim import set_rates
+from unalike.learn.schedule import Schedule
+from unalike.progress import progress, say
+
+# What a loop tells the world: ("step", {...}) every `log_every` batches, ("validation", {...}), ("checkpoint", {...}).
+Listener = Callable[[str, dict[str, Any]], None]
+
+
+@dataclass
+class Position:
+    """Where training stands; the next batch to take."""
+
+    epoch: int = 0
+    step: int = 0  # within the epoch
+    total: int = 0  # batches since the start
+
+
+@dataclass
+class History:
+    """Curves for reports: one row a logged step, one row a validation."""
+
+    steps: list[dict[str, float]] = field(default_factory=list)
+    validations: list[dict[str, float]] = field(default_factory=list)
+
+
+class Loop:
+    """One training run over what the caller built; ``run`` goes from the present position to the end."""
+
+    def __init__(
+        self,
+        *,
+        fabric: Fabric,
+        embedder: nn.Module,
+        objective: Objective,
+        optimiser: torch.optim.Optimizer,
+        freezer: Freezer,
+        batches: Any,
+        schedule: Schedule,
+        spec: Any,
+        keeper: CheckpointKeeper,
+        validate: Callable[[nn.Module], Mapping[str, float]] | None,
+        payload: Callable[[Mapping[str, Tensor]], dict[str, Any]],
+        names: Callable[[Iterable[int]], list[str]],
+        listener: Listener,
+        stop_requested: Callable[[], int | None],
+    ) -> None:
+        self.fabric, self.embedder, self.objective, self.freezer = fabric, embedder, objective, freezer
+        self.model, self.optimiser = fabric.setup(
+            torch.compile(embedder) if spec.train.compile else embedder, optimiser
+        )
+        self.batches, self.schedule, self.spec, self.keeper = batches, schedule, spec, keeper
+        self.validate, self.payload, self.names, self.listener = validate, payload, names, listener
+        self.stop_requested = stop_requested
+        ema = spec.train.ema
+        self.average = MovingAverage(embedder, ema.decay) if ema.enabled else None
+        self.position, self.history = Position(), History()
+        self.epochs, self.steps = spec.train.num_epochs, len(batches)
+
+    # -- one step ------------------------------------------------------------------------------------------------
+
+    def _gather(self, vectors_BD: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors and labels of all ranks, with gradient, so that negatives span them.
+
+        The gather's backward sums what every rank's loss asks of a vector and DDP divides by the number of ranks: the
+        gradient is that of one process with the whole batch.
+        """
+        if self.fabric.world_size == 1 or not self.spec.train.max_gather:
+            return vectors_BD, labels_B
+        vectors = self.fabric.all_gather(vectors_BD, sync_grads=True).flatten(0, 1)
+        return vectors, self.fabric.all_gather(labels_B).flatten()
+
+    def _step(self, batch: Any, *, update: bool) -> float:
+        train = self.spec.train
+        waiting = self.fabric.world_size > 1 and not update
+        with self.fabric.no_backward_sync(self.model, enabled=waiting) if waiting else nullcontext():
+            vectors_BD = self.model(batch.images_BCHW)
+            loss = self.objective(*self._gather(vectors_BD, batch.labels_B))
+            value = float(loss.detach())
+            if not np.isfinite(value):
+                raise TrainingError(
+                    f"the loss is {value} at epoch {self.position.epoch}, step {self.position.step}",
+                    expected="a finite number; the weights were not moved",
+                    remedy="lower the learning rates or set train.clip_grad_norm. Images of this batch: "
+                    + ", ".join(self.names(batch.indices_B.tolist())),
+                )
+            if loss.requires_grad:
+                self.fabric.backward(loss / train.accumulate)
+        if update:
+            if not train.max_gather and self.fabric.world_size > 1:
+                self._average_objective_gradients()
+            if train.clip_grad_norm > 0:
+                self.fabric.clip_gradients(
+                    self.model, self.optimiser, max_norm=train.clip_grad_norm, error_if_nonfinite=False
+                )
+            self.optimiser.step()
+            self.optimiser.zero_grad(set_to_none=True)
+            if self.average is not None:
+                self.average.update(self.embedder)
+        return value
+
+    def _average_objective_gradients(self) -> None:
+        for parameter in self.objective.parameters():
+            if parameter.grad is not None:
+                parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
+
+    # -- the whole way -------------------------------------------------------------------------------------------
+
+    def run(self) -> History:
+        """Train from the present position to the last epoch. Raises TrainingError, Interrupted."""
+        at = self.position
+        total = (self.epochs - at.epoch) * self.steps - at.step
+        with progress("training", total, "steps") as advance:
+            while at.epoch < self.epochs:
+                self._epoch(advance)
+        return self.history
+
+    def _epoch(self, advance: Callable[..., None]) -> None:
+        at, train = self.position, self.spec.train
+        head_only = at.epoch < train.head_epochs
+        self.freezer.set_modes(head_only=head_only)
+        start, began_at = time.monotonic(), at.step
+        kpis: Mapping[str, float] | None = None
+        recent: list[float] = []
+        for batch in self.batches.epoch(at.epoch, at.step):
+            rates = set_rates(
+                self.optimiser, self.schedule.factor(at.epoch, at.step), trunk_learns=not head_only
+            )
+            update = (at.step + 1) % train.accumulate == 0 or at.step + 1 == self.steps
+            recent.append(self._step(batch, update=update))
+            at.step, at.total = at.step + 1, at.total + 1
+            advance(1, note=f"epoch {at.epoch + 1}/{self.epochs} loss {recent[-1]:.4f}")
+            if at.step % train.log_every == 0 or at.step == self.steps:
+                pace = (time.monotonic() - start) / max(at.step - began_at, 1)
+                self._log_step(float(np.mean(recent)), rates, pace)
+                recent.clear()
+            if train.checkpoint_interval_unit == "step" and at.total % train.checkpoint_interval == 0:
+                if at.step < self.steps:  # the last step of an epoch is saved after its validation
+                    self._save(due=True, last=False, kpis=None, epoch=at.epoch)
+            self._stop_if_asked(at)
+        epoch, last = at.epoch, at.epoch + 1 == self.epochs
+        at.epoch, at.step = epoch + 1, 0
+        if self.validate is not None and ((epoch + 1) % train.validation_interval == 0 or last):
+            kpis = self._validate(epoch)
+        unit, interval = train.checkpoint_interval_unit, train.checkpoint_interval
+        due = (epoch + 1) % interval == 0 if unit == "epoch" else at.total % interval == 0
+        self._save(due=due, last=last, kpis=kpis, epoch=epoch)
+
+    def _validate(self, epoch: int) -> Mapping[str, float]:
+        assert self.validate is not None
+        with self.average.applied(self.embedder) if self.average is not None else nullcontext():
+            kpis = dict(self.validate(self.embedder))
+        self.history.validations.append({"epoch": epoch, "step": self.position.total, **kpis})
+        self.listener("validation", {"epoch": epoch, "step": self.position.total, "kpi": kpis})
+        return kpis
+
+    def _log_step(self, loss: float, rates: Mapping[str, float], seconds_per_step: float) -> None:
+        at = self.position
+        row = {"train_loss": loss, "trunk_base_lr": rates.get("trunk", 0.0),
+               "embedder_base_lr": rates.get("embedder", 0.0)}  # fmt: skip
+        self.history.steps.append({"epoch": at.epoch, "step": at.total, **row})
+        left = (self.epochs - at.epoch) * self.steps - at.step
+        self.listener("step", {
+            "epoch": at.epoch, "step": at.total, "max_epoch": self.epochs, "max_step": self.epochs * self.steps,
+            "time_per_epoch": seconds_per_step * self.steps, "eta": seconds_per_step * left, "kpi": row,
+        })  # fmt: skip
+
+    def _stop_if_asked(self, at: Position) -> None:
+        signal_number = self.stop_requested()
+        if self.fabric.world_size > 1:  # ranks must leave together
+            if at.step % self.spec.train.log_every:
+                return
+            signal_number = int(self.fabric.all_reduce(torch.tensor(float(signal_number or 0)), reduce_op="max")) or None
+        if not signal_number:
+            return
+        if at.step == self.steps:
+            return  # the epoch's own end saves; the next batch will stop
+        self._save(due=True, last=False, kpis=None, epoch=at.epoch)
+        raise Interrupted(signal_number, f"stopped by signal {signal_number} in epoch {at.epoch}, step {at.step}; "
+                          "the checkpoint is saved, --resume goes on from it")  # fmt: skip
+
+    # -- state ---------------------------------------------------------------------------------------------------
+
+    def _save(self, *, due: bool, last: bool, kpis: Mapping[str, float] | None, epoch: int) -> None:
+        if self.fabric.is_global_zero and (due or last or kpis is not None):
+            weights = self.average.average if self.average is not None else self.embedder.state_dict()
+            payload = self.payload(weights) | {"training": self.state()}
+            written = self.keeper.save(payload, epoch=epoch, step=self.position.total, due=due, last=last, kpis=kpis)
+            if written is not None:
+                self.listener("checkpoint", {"epoch": epoch, "step": self.position.total, "path": str(written)})
+        self.fabric.barrier()
+
+    def state(self) -> dict[str, Any]:
+        """All that a resumed run needs to go on bit for bit: tensors and plain data."""
+        numpy_state = np.random.get_state(legacy=True)
+        return {
+            "position": vars(self.position).copy(),
+            "optimiser": self.optimiser.state_dict(),
+            "objective": self.objective.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "average": None if self.average is None else {
+                "updates": self.average.updates, "raw": dict(self.embedder.state_dict())},
+            "history": {"steps": list(self.history.steps), "validations": list(self.history.validations)},
+            "random": {
+                "torch": torch.get_rng_state(),
+                "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_available() else [],
+                "numpy": [numpy_state[1].tolist(), int(numpy_state[2])],
+                "python": list(random.getstate()[1]),
+            },
+        }  # fmt: skip
+
+    def restore(self, checkpoint: Mapping[str, Any]) -> None:
+        """Take up a checkpoint of the same run."""
+        state = checkpoint.get("training")
+        if not state:
+            raise WeightsError("the checkpoint holds weights alone, no state of training",
+                               remedy="give it as model.pretrained_model_path instead")  # fmt: skip
+        weights = checkpoint["model"] if state["average"] is None else state["average"]["raw"]
+        self.embedder.load_state_dict(weights)
+        if self.average is not None and state["average"] is not None:
+            self.average.updates = state["average"]["updates"]
+            for key, value in checkpoint["model"].items():
+                self.average.average[key].copy_(value)
+        self.optimiser.load_state_dict(state["optimiser"])
+        self.objective.load_state_dict(state["objective"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.position = Position(**state["position"])
+        if self.position.step >= self.steps:
+            self.position.epoch, self.position.step = self.position.epoch + 1, 0
+        self.history = History(list(state["history"]["steps"]), list(state["history"]["validations"]))
+        self.keeper.restore(state["keeper"])
+        draw = state["random"]
+        torch.set_rng_state(draw["torch"].cpu().to(torch.uint8))
+        if draw["cuda"] and torch.cuda.is_available() and len(draw["cuda"]) == torch.cuda.device_count():
+            torch.cuda.set_rng_state_all([t.cpu().to(torch.uint8) for t in draw["cuda"]])
+        np.random.set_state(("MT19937", np.array(draw["numpy"][0], np.uint32), draw["numpy"][1]))
+        random.setstate((3, tuple(draw["python"]), None))
+        say(f"resumed at epoch {self.position.epoch}, step {self.position.step}")

@@ -1,0 +1,250 @@
+"""From a resolved spec to a trained checkpoint: builds what the loop needs, runs it, writes the model card.
+
+The order matters where it changes results: data first (class count), then the trunk (its facts settle the spec), then
+loss and optimiser, each seeded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from unalike.data.augment import Augmentation
+from unalike.data.checks import Notices
+from unalike.data.items import ImageSet
+from unalike.data.loader import TrainingBatches
+from unalike.data.sampler import ClassBalancedSampler
+from unalike.data.sets import Sets, training_sets
+from unalike.data.store import PixelStore
+from unalike.data.view import View
+from unalike.deploy.choose import engine_for, refresh
+from unalike.learn.checkpoints import BEST, MONITORED, CheckpointKeeper, newest_checkpoint
+from unalike.learn.devices import make_fabric
+from unalike.learn.freezing import Freezer
+from unalike.learn.logs import Loggers
+from unalike.learn.loop import History, Loop
+from unalike.learn.losses import build_objective
+from unalike.learn.optim import build_optimiser
+from unalike.learn.recipe import settle_learning, settle_trunk
+from unalike.learn.schedule import Schedule
+from unalike.learn.validation import Validator
+from unalike.model.checkpoint import read_checkpoint
+from unalike.model.embedder import build_embedder
+from unalike.progress import say, warn
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What training leaves: the checkpoint to use (the best, or the latest without validation) and its figures."""
+
+    checkpoint: Path
+    best: Mapping[str, float]
+    best_epoch: int | None
+    last: Mapping[str, float]
+    history: History
+    sets: Sets
+    ranking: Any | None
+
+
+def view_of(spec: Any) -> View:
+    """The evaluation view that a spec describes."""
+    view = spec.dataset.view
+    return View(spec.model.input_height, spec.model.input_width, view.resize_ratio, view.mode, view.interpolation)
+
+
+def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
+    """Train as the spec says into ``run.dir``. Raises the house's errors; leaves readable checkpoints at any moment."""
+    settle_trunk(spec)
+    fabric = make_fabric(spec)
+    fabric.launch()
+    seed = spec.train.seed if spec.train.seed >= 0 else int(torch.seed() % 2**31)
+    fabric.seed_everything(seed, workers=False, verbose=False)
+    _set_cudnn(spec)
+    notices = Notices()
+    sets = training_sets(spec, notices, manifest=run.dir / "split.csv" if fabric.is_global_zero else None)
+    embedder = build_embedder(spec)
+    facts = embedder.trunk.facts
+    settle_learning(spec, facts=facts, stages=len(embedder.trunk.stages()), classes=len(sets.train.classes),
+                    images=len(sets.train), cuda=fabric.device.type == "cuda")  # fmt: skip
+    _announce(spec, sets, facts, fabric)
+    if fabric.is_global_zero:
+        run.write_spec(spec)
+    store = _store(spec, sets.train, notices)
+    sampler = ClassBalancedSampler(
+        sets.train.labels_N, batch_size=spec.train.batch_size, num_instance=spec.dataset.num_instance, seed=seed,
+        rank=fabric.global_rank, world_size=fabric.world_size,
+    )  # fmt: skip
+    batches = TrainingBatches(
+        sets.train, store, _augmentation(spec, seed), sampler, workers=spec.dataset.workers, device=fabric.device
+    )
+    fabric.to_device(embedder)
+    if spec.train.channels_last:
+        embedder.to(memory_format=torch.channels_last)
+    objective = build_objective(spec, classes=len(sets.train.classes), dim=embedder.dim)
+    fabric.to_device(objective)
+    freezer = Freezer(embedder, spec)
+    optimiser = build_optimiser(spec, embedder, objective)
+    validation = _Validation(spec, sets, fabric, notices, seed)
+    loggers = Loggers(spec, run, fabric.is_global_zero)
+    keeper = CheckpointKeeper(run.dir, spec.train)
+    loop = Loop(
+        fabric=fabric, embedder=embedder, objective=objective, optimiser=optimiser, freezer=freezer, batches=batches,
+        schedule=Schedule.from_spec(spec, len(batches)), spec=spec, keeper=keeper,
+        validate=validation if validation.validator is not None else None,
+        payload=lambda weights: _payload(weights, spec, sets, facts),
+        names=lambda indices: _names(sets.train, indices), listener=loggers, stop_requested=run.stop_requested,
+    )  # fmt: skip
+    start = spec.train.resume_training_checkpoint_path
+    if resume and not start:
+        start = str(newest_checkpoint(run.dir))
+    if start:
+        loop.restore(read_checkpoint(Path(start)))
+    try:
+        history = loop.run()
+    finally:
+        loggers.close()
+        if fabric.is_global_zero:
+            notices.say()
+            notices.write(run.dir / "notices.txt")
+    return _outcome(run.dir, keeper, history, sets, validation)
+
+
+def _outcome(folder: Path, keeper: CheckpointKeeper, history: History, sets: Sets, validation: _Validation) -> Outcome:
+    last = history.validations[-1] if history.validations else {}
+    best = next((v for v in history.validations if v["epoch"] == keeper.best_epoch), {})
+    checkpoint = folder / BEST
+    if not checkpoint.exists():
+        checkpoint = newest_checkpoint(folder)
+    if best and MONITORED in best:
+        say(f"best: {MONITORED} {best[MONITORED]:.4f} at epoch {keeper.best_epoch}, {checkpoint}")
+    return Outcome(checkpoint, best, keeper.best_epoch, last, history, sets, validation.best_ranking)
+
+
+def _set_cudnn(spec: Any) -> None:
+    torch.backends.cudnn.benchmark = spec.train.cudnn.benchmark
+    torch.backends.cudnn.deterministic = spec.train.cudnn.deterministic
+
+
+def _names(images: ImageSet, indices: Iterable[int]) -> list[str]:
+    return [str(images.paths[i]) for i in indices]
+
+
+def _announce(spec: Any, sets: Sets, facts: Any, fabric: Fabric) -> None:
+    weights = facts.source if facts.pretrained else "from scratch"
+    size = f"{spec.model.input_height}x{spec.model.input_width}"
+    say(f"trunk {spec.model.backbone} ({weights}), input {size}, {len(sets.train)} images of "
+        f"{len(sets.train.classes)} classes, {fabric.device.type} x {fabric.world_size}, {spec.train.precision}, "
+        f"{spec.train.loss.name}, {spec.train.num_epochs} epochs")  # fmt: skip
+
+
+def _store(spec: Any, images: ImageSet, notices: Notices) -> PixelStore:
+    cache = spec.dataset.cache
+    sides = (spec.dataset.train_height or spec.model.input_height, spec.dataset.train_width or spec.model.input_width)
+    limit = cache.limit_gb if cache.limit_gb is not None else _free_memory_gb() / 2
+    return PixelStore(
+        images, shorter_side=int(max(sides) * cache.ratio), mode=cache.mode, limit_bytes=int(limit * 1e9),
+        directory=Path(cache.directory) if cache.directory else None, max_unreadable=spec.dataset.max_unreadable,
+        max_pixels=spec.dataset.max_pixels, notices=notices,
+    )  # fmt: skip
+
+
+def _free_memory_gb() -> float:
+    try:
+        with open("/proc/meminfo") as lines:
+            for line in lines:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) / 1e6
+    except OSError:
+        pass
+    return 4.0
+
+
+def _augmentation(spec: Any, seed: int) -> Augmentation:
+    dataset, colour, blur = spec.dataset, spec.dataset.color_augmentation, spec.dataset.gaussian_blur
+    return Augmentation(
+        dataset.train_height or spec.model.input_height,
+        dataset.train_width or spec.model.input_width,
+        crop_scale=tuple(dataset.crop.scale),
+        crop_ratio=tuple(dataset.crop.ratio),
+        flip_prob=dataset.prob,
+        rotation=dataset.random_rotation,
+        colour={k: getattr(colour, k) for k in ("brightness", "contrast", "saturation", "hue")} if colour.enabled else None,
+        blur={"kernel": tuple(blur.kernel), "sigma": tuple(blur.sigma)} if blur.enabled else None,
+        erase_prob=dataset.re_prob,
+        mean=tuple(dataset.pixel_mean),
+        std=tuple(dataset.pixel_std),
+        seed=seed,
+    )
+
+
+def _payload(weights: Mapping[str, Tensor], spec: Any, sets: Sets, facts: Any) -> dict[str, Any]:
+    return {
+        "model": dict(weights),
+        "spec": spec.to_dict(),
+        "classes": list(sets.train.classes),
+        "facts": {
+            "trunk": spec.model.backbone,
+            "mean": list(spec.dataset.pixel_mean),
+            "std": list(spec.dataset.pixel_std),
+            "view": view_of(spec).to_dict(),
+            "licence": facts.licence,
+            "weights": facts.source,
+            "validation": sets.validation,
+        },
+    }
+
+
+class _Validation:
+    """`validate(embedder) -> KPIs` for the loop: one engine for all validations, new weights each time."""
+
+    def __init__(self, spec: Any, sets: Sets, fabric: Fabric, notices: Notices, seed: int) -> None:
+        self.spec, self.fabric = spec, fabric
+        self.engine: Any = None
+        self.best: float = float("-inf")
+        self.best_ranking: Any = None
+        self.validator: Validator | None = None
+        if sets.reference is None or sets.query is None:
+            return
+        self.validator = Validator(
+            sets.reference, sets.query, view_of(spec), batch_size=spec.train.val_batch_size,
+            workers=spec.dataset.workers, max_unreadable=spec.dataset.max_unreadable,
+            max_pixels=spec.dataset.max_pixels, notices=notices, seed=seed, rank=fabric.global_rank,
+            world_size=fabric.world_size, merge=self._merge,
+        )  # fmt: skip
+
+    def _merge(self, part: Any) -> list[Any]:
+        if self.fabric.world_size == 1:
+            return [part]
+        parts: list[Any] = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(parts, part)
+        return parts
+
+    def __call__(self, embedder: nn.Module) -> Mapping[str, float]:
+        assert self.validator is not None
+        modes = [(module, module.training) for module in embedder.modules()]
+        embedder.eval()
+        try:
+            if self.engine is None:
+                self.engine = engine_for(
+                    embedder, mean=tuple(self.spec.dataset.pixel_mean), std=tuple(self.spec.dataset.pixel_std),
+                    view=view_of(self.spec), runtime=self.spec.evaluate.runtime,
+                    precision=self.spec.evaluate.precision,
+                )  # fmt: skip
+            else:
+                self.engine = refresh(self.engine, embedder)
+            kpis, ranking = self.validator.measure(self.engine)
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        value = kpis.get(MONITORED, float("-inf"))
+        if value > self.best:
+            self.best, self.best_ranking = value, ranking
+        if value != value:
+            warn(f"{MONITORED} is not a number: no query of a class that the reference holds")
+        return kpis

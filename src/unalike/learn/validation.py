@@ -1,0 +1,110 @@
+"""Validation while training: query against reference through the fastest engine, the metrics of `evaluate`.
+
+The evaluation view of every image is made once and kept as uint8 while it fits; the engine is built once and given the
+new weights each time. Ranks share the images and merge once (TAO D15); every image counts (TAO D32).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from unalike.data.items import ImageSet
+from unalike.data.view import View
+from unalike.engines.files import Embedded, embed_files
+from unalike.measure.clusters import ami_nmi
+from unalike.measure.retrieval import Ranking, evaluate_ranking
+from unalike.measure.summary import kpi, summarise
+
+KEPT_BYTES = 2 << 30
+
+
+class Validator:
+    """Holds the two image sets; ``measure`` embeds them with the present weights and returns KPIs and ranking."""
+
+    def __init__(
+        self,
+        reference: ImageSet,
+        query: ImageSet,
+        view: View,
+        *,
+        batch_size: int,
+        workers: int,
+        max_unreadable: float,
+        max_pixels: int,
+        notices: Any,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        merge: Callable[[Any], list[Any]] = lambda x: [x],
+    ) -> None:
+        self.reference, self.query, self.view = reference, query, view
+        self.same = reference.paths == query.paths
+        self.paths = list(reference.paths) if self.same else [*reference.paths, *query.paths]
+        self.labels = reference.labels_N if self.same else np.concatenate([reference.labels_N, query.labels_N])
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.limits = {"max_unreadable": max_unreadable, "max_pixels": max_pixels, "notices": notices}
+        self.mine = np.arange(rank, len(self.paths), world_size)
+        self.merge = merge
+        self.kept: np.ndarray | None = None
+        self.kept_index: np.ndarray | None = None
+
+    def _embed(self, engine: Any) -> tuple[np.ndarray, np.ndarray]:
+        """This rank's vectors and the indices of the images they belong to."""
+        if self.kept is not None and self.kept_index is not None:
+            step = max(engine.batch or self.batch_size, 1)
+            parts = [engine(self.kept[i : i + step]) for i in range(0, len(self.kept), step)]
+            return np.concatenate(parts) if parts else np.zeros((0, engine.dim), np.float32), self.kept_index
+        size = len(self.mine) * self.view.height * self.view.width * 3
+        keep: list[np.ndarray] | None = [] if size <= KEPT_BYTES else None
+        done: Embedded = embed_files(
+            engine if keep is None else _Keeping(engine, keep),
+            [self.paths[i] for i in self.mine],
+            self.view,
+            workers=self.workers,
+            describe="validation",
+            **self.limits,
+        )
+        index = self.mine[done.kept_N]
+        if keep is not None and keep:
+            self.kept, self.kept_index = np.concatenate(keep), index
+        return done.vectors_ND, index
+
+    def measure(self, engine: Any) -> tuple[dict[str, float], Ranking]:
+        """KPIs under TAO's names with the prefix ``val``, and the ranking behind them; equal on every rank."""
+        vectors, index = self._embed(engine)
+        parts = self.merge((index, vectors))
+        index = np.concatenate([p[0] for p in parts])
+        vectors = np.concatenate([p[1] for p in parts])
+        order = np.argsort(index, kind="stable")
+        index, vectors = index[order], vectors[order]
+        labels = self.labels[index]
+        if self.same:
+            reference = query = vectors
+            reference_labels = query_labels = labels
+        else:
+            cut = int(np.searchsorted(index, len(self.reference)))
+            reference, query = vectors[:cut], vectors[cut:]
+            reference_labels, query_labels = labels[:cut], labels[cut:]
+        ranking = evaluate_ranking(query, query_labels, reference, reference_labels, same=self.same)
+        clusters = ami_nmi(query, query_labels, seed=self.seed)
+        summary = summarise(ranking, self.reference.classes, clusters=clusters, bootstrap=0)
+        return kpi(summary, "val"), ranking
+
+
+class _Keeping:
+    """An engine that also keeps the batches that it is given."""
+
+    def __init__(self, engine: Any, batches: list[np.ndarray]) -> None:
+        self._engine, self._batches = engine, batches
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
+        self._batches.append(images_BHWC.copy())
+        return self._engine(images_BHWC)
+
+
