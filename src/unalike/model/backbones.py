@@ -1,0 +1,362 @@
+"""Trunks: any timm network by its name and TAO's seven by theirs, with the facts that come with their weights.
+
+A trunk maps ``images_BCHW`` (float, normalised) to pooled features ``features_BF``; no classifier is left in it.
+Shape letters: B images, C channels, H height, W width, F feature width.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import nn
+
+from unalike import progress
+from unalike.errors import ModelError, WeightsError, closest, missing_extra
+from unalike.model import dinov2, fan
+from unalike.model.sources import PACKAGED, Source, available_trunks, best_available_trunk, find_weights
+from unalike.model.weights import read_weights
+
+__all__ = [
+    "TAO_BACKBONES",
+    "Trunk",
+    "TrunkFacts",
+    "available_trunks",
+    "best_available_trunk",
+    "build_trunk",
+    "check_backbone",
+    "import_timm",
+]
+
+# TAO's seven names: a timm name, or the builder of a network of ours.
+TAO_BACKBONES: dict[str, str | Callable[..., nn.Module]] = {
+    "resnet_50": "resnet50",
+    "resnet_101": "resnet101",
+    "fan_tiny": fan.fan_tiny,
+    "fan_small": fan.fan_small,
+    "fan_base": fan.fan_base,
+    "fan_large": fan.fan_large,
+    "nvdinov2_vit_large_legacy": dinov2.nvdinov2_vit_large_legacy,
+}
+
+# Containers whose members are stages of their own; the first found layout holds.
+STAGE_CONTAINERS = ("blocks", "stages", "layers", "features")
+STAGE_RUNS = (("layer1", "layer2", "layer3", "layer4"), ("s1", "s2", "s3", "s4"))
+
+_operators: list[torch.library.Library] = []
+
+
+@dataclass(frozen=True)
+class TrunkFacts:
+    """What comes with a trunk: how its images are prepared, where its weights come from, under which licence."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    input_size: tuple[int, int]  # height, width that the weights were made for
+    crop_pct: float
+    interpolation: str
+    licence: str
+    pretrained: bool
+    source: str  # where the weights come from, or "random"
+
+
+class Trunk(nn.Module):
+    """A network without its classifier.
+
+    ``net`` is the network itself, ``width`` the number F of features, ``input_size`` (height, width) what it was
+    built for.
+    """
+
+    def __init__(self, name: str, net: nn.Module, *, width: int, input_size: tuple[int, int], facts: TrunkFacts):
+        super().__init__()
+        self.name, self.net, self.width, self.input_size, self.facts = name, net, width, input_size, facts
+        self._frozen: list[nn.Module] = []
+        self._batchnorm_frozen = False
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        """Pooled features, shape (B, F)."""
+        return self.net(images_BCHW)
+
+    def stages(self) -> list[list[nn.Module]]:
+        """The trunk from its stem to its top.
+
+        ``stages()[0]`` is the stem (everything before the first block: first convolution, patch and position
+        embedding), then come the groups of blocks (EfficientNet ``blocks[i]``, ResNet ``layer1..4``, each block of a
+        transformer), last what follows them (last convolution, final norm). Every module with parameters stands in
+        exactly one stage; parameters that belong to no module below the network (class token, position embedding)
+        count as stem.
+        """
+        return _stages(self.net)
+
+    def freeze(self, stages: int = 0, *, batchnorm: bool = False) -> None:
+        """Freeze the first ``stages`` stages: no gradients, and eval mode whatever ``train()`` says.
+
+        With ``batchnorm`` every BatchNorm of the trunk stays in eval mode, its scale and shift still learn.
+        Raises ModelError when the trunk has fewer stages.
+        """
+        groups = self.stages()
+        if not 0 <= stages <= len(groups):
+            raise ModelError(
+                f"train.frozen_stages = {stages}", expected=f"0 to {len(groups)}, the stages of {self.name}"
+            )
+        for parameter in self.parameters():
+            parameter.requires_grad_(True)
+        self._frozen = [module for group in groups[:stages] for module in group]
+        self._batchnorm_frozen = batchnorm
+        if stages:
+            for parameter in self.net.parameters(recurse=False):
+                parameter.requires_grad_(False)
+        for module in self._frozen:
+            for parameter in module.parameters():
+                parameter.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Trunk:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        if self._batchnorm_frozen:
+            for module in self.modules():
+                if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                    module.eval()
+        return self
+
+
+def import_timm() -> ModuleType:
+    """timm, importable even where torchvision's compiled operators are missing.
+
+    Raises MissingExtra when timm or torchvision is not installed.
+    """
+    try:
+        _import_torchvision()
+        import timm
+    except ModuleNotFoundError as error:
+        raise missing_extra(error.name or "timm", "train", "building a network") from error
+    return timm
+
+
+def _import_torchvision() -> None:
+    """Import torchvision; where that fails for want of its operators, declare their schemas and try once more.
+
+    torchvision's wheels are built for CUDA torches. Beside a CPU torch its library does not load, and importing it
+    stops with "operator torchvision::nms does not exist" while it registers shapes for operators that we never call
+    (seen with torch 2.13.0+cpu and torchvision 0.28.0). Schemas without kernels let that registration pass.
+    """
+    if "torchvision" in sys.modules:
+        return
+    try:
+        import torchvision  # noqa: F401
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
+            del sys.modules[name]
+        library = torch.library.Library("torchvision", "FRAGMENT")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        _operators.append(library)  # the schemas live as long as this object
+        import torchvision  # noqa: F401
+
+
+def check_backbone(name: str) -> str:
+    """Give the name back when it is a backbone's; raise ModelError with close spellings when it is not."""
+    if name in TAO_BACKBONES:
+        return name
+    timm = import_timm()
+    architecture, _, tag = name.partition(".")
+    if timm.is_model(architecture):
+        tags = timm.list_pretrained(architecture + ".*") if tag else []
+        if not tag or name in tags:
+            return name
+        raise ModelError(
+            f"model.backbone = {name!r}: {architecture} has no weights called {tag!r}",
+            expected="one of " + ", ".join(tags) if tags else f"{architecture!r} without a tag",
+        )
+    near = closest(name, [*TAO_BACKBONES, *timm.list_models()])
+    raise ModelError(
+        f"model.backbone = {name!r} is not known",
+        expected="a timm name or one of TAO's seven",
+        remedy=near or "timm.list_models() lists them",
+    )
+
+
+def build_trunk(
+    name: str,
+    *,
+    pretrained: str | bool = "auto",
+    in_chans: int = 3,
+    input_size: tuple[int, int] = (224, 224),
+    drop_path: float = 0.0,
+) -> Trunk:
+    """Build the named trunk for images of ``input_size`` (height, width) with ``in_chans`` channels.
+
+    ``pretrained``: ``"true"`` loads weights or raises WeightsError, ``"false"`` never does, ``"auto"`` loads them when
+    they are installed, on disk, or to be had with one request, and otherwise says loudly that training starts from
+    random weights. Raises ModelError for an unknown name, or a size that the network does not take.
+    """
+    check_backbone(name)
+    wanted = str(pretrained).lower()
+    if wanted not in ("auto", "true", "false"):
+        raise ModelError(f"model.pretrained = {pretrained!r}", expected="auto, true or false")
+    target = TAO_BACKBONES.get(name, name)
+    if isinstance(target, str):
+        net, facts = _timm_net(name, target, wanted, in_chans, input_size, drop_path)
+    else:
+        _without_weights(name, wanted)
+        net = target(in_chans=in_chans, input_size=input_size, drop_path=drop_path)
+        facts = TrunkFacts(
+            net.mean, net.std, net.native_size, net.crop_pct, "bicubic", net.licence, False, "random"
+        )
+    return Trunk(name, net, width=_feature_width(name, net, in_chans, input_size), input_size=input_size, facts=facts)
+
+
+def _without_weights(name: str, wanted: str, tried: str = "") -> None:
+    """Say, or raise, that there are no weights for this trunk."""
+    why = f"no pretrained weights for {name}" + (f" ({tried})" if tried else " are published where this tool can look")
+    remedy = "name a file in model.pretrained_trunk_path, or a backbone whose weights are installed"
+    if here := available_trunks():
+        remedy += " (" + ", ".join(here) + ")"
+    if wanted == "true":
+        raise WeightsError(f"model.pretrained = true: {why}", remedy=remedy)
+    if wanted == "auto":
+        progress.warn(f"{why}: {name} STARTS FROM RANDOM WEIGHTS and will need far more data and time; {remedy}")
+
+
+def _timm_net(
+    name: str, timm_name: str, wanted: str, in_chans: int, input_size: tuple[int, int], drop_path: float
+) -> tuple[nn.Module, TrunkFacts]:
+    timm = import_timm()
+    cfg = timm.get_pretrained_cfg(timm_name)
+    facts: dict[str, Any] = dict(cfg.to_dict()) if cfg is not None else {}
+    source: Source | None = None
+    if wanted != "false":
+        source, tried = find_weights(timm_name, facts)
+        if source is None:
+            _without_weights(name, wanted, tried)
+    options: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans}
+    if drop_path:
+        options["drop_path_rate"] = drop_path
+    # networks with a position table of fixed size are built for the size in use; others take any
+    if facts.get("fixed_input_size") and tuple(facts["input_size"][1:]) != tuple(input_size):
+        options["img_size"] = tuple(input_size)
+    overlay = {"file": str(source.path)} if source is not None and source.kind != "package" else None
+    try:
+        net = timm.create_model(timm_name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, **options)
+    except (TypeError, AssertionError, ValueError, NotImplementedError) as error:
+        raise _unbuildable(name, input_size, error) from error
+    except RuntimeError as error:
+        raise WeightsError(f"the weights of {name} at {source and source.path} do not fit: {error}") from error
+    if source is not None and source.kind == "package":
+        _load_packaged(net, timm_name, source, in_chans)
+    mean, std = _mean_std(facts, source)
+    return net, TrunkFacts(
+        mean=mean,
+        std=std,
+        input_size=tuple(facts.get("input_size", (3, 224, 224))[1:]),
+        crop_pct=float(facts.get("crop_pct") or 0.875),
+        interpolation=str(facts.get("interpolation") or "bicubic"),
+        licence=source.licence if source and source.licence else str(facts.get("license") or "unknown"),
+        pretrained=source is not None,
+        source=source.described if source else "random",
+    )
+
+
+def _mean_std(facts: dict[str, Any], source: Source | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    if source is not None and source.mean is not None and source.std is not None:
+        return source.mean, source.std
+    return tuple(facts.get("mean") or (0.485, 0.456, 0.406)), tuple(facts.get("std") or (0.229, 0.224, 0.225))
+
+
+def _load_packaged(net: nn.Module, timm_name: str, source: Source, in_chans: int) -> None:
+    """Load a Lite package's tensors: they stand in the order of timm's, under other names; the classifier is last."""
+    foreign = read_weights(source.path)
+    own = net.state_dict()
+    body = list(foreign.items())[: len(own)]
+    classifier = [key for key, _ in list(foreign.items())[len(own) :]]
+    if len(body) != len(own) or any(not key.startswith("_fc.") for key in classifier):
+        raise WeightsError(f"{source.path} holds {len(foreign)} tensors", expected=f"{len(own)} and a classifier")
+    tensors: dict[str, torch.Tensor] = {}
+    for (key, value), (own_key, own_value) in zip(body, own.items(), strict=True):
+        if own_key == PACKAGED[timm_name].first_conv and in_chans != value.shape[1]:
+            from timm.models import adapt_input_conv
+
+            value = adapt_input_conv(in_chans, value)
+        if value.shape != own_value.shape:
+            raise WeightsError(f"{source.path}: {key} is {tuple(value.shape)}", expected=f"{tuple(own_value.shape)}")
+        tensors[own_key] = value
+    net.load_state_dict(tensors, strict=True)
+
+
+def _unbuildable(name: str, input_size: tuple[int, int], error: Exception) -> ModelError:
+    return ModelError(
+        f"{name} cannot be built for images of {input_size[0]} x {input_size[1]} (height x width): {error}",
+        remedy="set model.input_height and model.input_width to a size that it takes, or choose another backbone",
+    )
+
+
+def _feature_width(name: str, net: nn.Module, in_chans: int, input_size: tuple[int, int]) -> int:
+    """The width of the features, from one forward pass on the meta device: no arithmetic, shapes only.
+
+    It is also where a size that the network does not take is found out, before any data are read.
+    """
+    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    hollow = {key: torch.empty_like(value, device="meta") for key, value in tensors.items()}
+    was_training = net.training
+    net.eval()
+    try:
+        with torch.no_grad():
+            images_BCHW = torch.empty(2, in_chans, *input_size, device="meta")
+            features = torch.func.functional_call(net, hollow, (images_BCHW,))
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as meta_error:
+        features = _real_features(name, net, in_chans, input_size, meta_error)
+    finally:
+        net.train(was_training)
+    if not isinstance(features, torch.Tensor) or features.ndim != 2:
+        shape = tuple(features.shape) if isinstance(features, torch.Tensor) else type(features).__name__
+        raise ModelError(f"{name} gives {shape}", expected="one pooled feature vector an image")
+    return int(features.shape[1])
+
+
+def _real_features(
+    name: str, net: nn.Module, in_chans: int, input_size: tuple[int, int], meta_error: Exception
+) -> torch.Tensor:
+    """The same on real tensors, for networks that keep plain tensors which cannot follow to the meta device."""
+    device = next((p.device for p in net.parameters()), torch.device("cpu"))
+    if device.type == "meta":
+        raise _unbuildable(name, input_size, meta_error) from meta_error
+    try:
+        with torch.no_grad():
+            return net(torch.zeros(1, in_chans, *input_size, device=device))
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        raise _unbuildable(name, input_size, error) from error
+
+
+def _stages(net: nn.Module) -> list[list[nn.Module]]:
+    children = dict(net.named_children())
+    runs = [run for run in STAGE_RUNS if all(member in children for member in run)]
+    containers = [c for c in STAGE_CONTAINERS if isinstance(children.get(c), (nn.Sequential, nn.ModuleList))]
+    split = set(runs[0]) if runs else set(containers[:1])
+    extra = getattr(net, "stage_containers", ())  # our own networks name further ones
+    groups: list[list[nn.Module]] = [[]]
+    begun = False
+    for name, child in _parametrised(children):
+        if name in split or name in extra:
+            begun = True
+            groups.extend([[m] for m in child.children()] if name not in (runs[0] if runs else ()) else [[child]])
+            groups.append([])
+        elif not split:
+            groups.append([child])  # an unknown layout: each child is a stage
+        else:
+            groups[-1 if begun else 0].append(child)
+    return [group for group in groups if group]
+
+
+def _parametrised(children: dict[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
+    """Children that hold parameters or buffers; what has neither cannot be frozen."""
+    for name, child in children.items():
+        if any(True for _ in child.parameters()) or any(True for _ in child.buffers()):
+            yield name, child

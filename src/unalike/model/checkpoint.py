@@ -1,0 +1,133 @@
+"""Checkpoints of ours: one file of tensors and plain data that a kill at any moment leaves readable.
+
+The payload's keys: ``format_version``, ``model`` (state dict), ``spec`` (the resolved spec, a dict), ``classes``,
+``facts`` (mean, std, view, licence), ``epoch``, ``step``, ``metrics`` and, for resuming, ``training``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unalike.errors import RunError, WeightsError
+from unalike.model.backbones import TrunkFacts
+from unalike.model.embedder import Embedder, Shape, assemble
+from unalike.model.weights import read_content
+
+FORMAT_VERSION = 1
+_PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
+
+
+def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
+    """Write ``payload`` and give its path back; an older file of that name stays whole until the new one is.
+
+    Written under a temporary name beside it, forced to the disk, then renamed. Raises RunError when the disk is full
+    or not writable, TypeError when the payload holds what ``read_checkpoint`` could not read back.
+    """
+    path = Path(path)
+    content = {**payload, "format_version": FORMAT_VERSION}
+    _require_plain(content, "payload")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _force_folder(path.parent)
+    except (OSError, RuntimeError) as error:
+        # torch reports a failed write as RuntimeError, whatever the system said
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space" in str(error)
+        raise RunError(
+            f"{path} cannot be written: {'the disk is full' if full else reason}",
+            remedy="free some space or name another results_dir" if full else "",
+        ) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def _force_folder(folder: Path) -> None:
+    """Force the rename to the disk too; systems that cannot open folders (Windows) do without."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError:
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _require_plain(value: Any, place: str) -> None:
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            _require_plain(inner, f"{place}[{key!r}]")
+    elif isinstance(value, (list, tuple)):
+        for number, inner in enumerate(value):
+            _require_plain(inner, f"{place}[{number}]")
+    elif not isinstance(value, _PLAIN) or type(value).__module__.startswith("numpy"):
+        raise TypeError(f"{place} is a {type(value).__name__}: checkpoints hold tensors and plain data only")
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The payload of a checkpoint of ours, tensors on the CPU; no code from the file runs.
+
+    Raises WeightsError when the file is damaged, is somebody else's, or was written by a newer version.
+    """
+    path = Path(path).expanduser()
+    content = read_content(path)
+    if not isinstance(content, dict) or "format_version" not in content or "spec" not in content:
+        raise WeightsError(
+            f"{path} is not a checkpoint of unalike",
+            expected="a .pth file written by unalike train",
+            remedy="weights of other programs go into model.pretrained_model_path or model.pretrained_trunk_path",
+        )
+    version = content["format_version"]
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise WeightsError(
+            f"{path} has format version {version}",
+            expected=f"at most {FORMAT_VERSION}",
+            remedy="it was written by a newer unalike: pip install -U unalike",
+        )
+    return content
+
+
+def load_embedder(path: str | Path) -> tuple[Embedder, dict[str, Any]]:
+    """Rebuild the network of a checkpoint, in eval mode, and give the rest of the payload beside it.
+
+    No pretrained weights are looked for: all tensors come from the file, and all must be there.
+    """
+    payload = read_checkpoint(path)
+    return embedder_of(payload, source=str(path)), {k: v for k, v in payload.items() if k not in ("model", "training")}
+
+
+def embedder_of(payload: Mapping[str, Any], *, source: str = "checkpoint") -> Embedder:
+    """The network of a payload that was read already, in eval mode. Raises WeightsError when tensors do not fit."""
+    try:
+        shape = Shape.of(payload["spec"]["model"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{source}: its spec does not describe a network ({error!r})") from error
+    embedder = assemble(shape)
+    try:
+        embedder.load_state_dict(payload["model"], strict=True)
+    except (RuntimeError, KeyError, TypeError) as error:
+        first = " ".join(str(error).split())[:200]
+        raise WeightsError(f"{source}: its tensors do not fit {shape.backbone}: {first}") from error
+    embedder.trunk.facts = _facts(embedder.trunk.facts, payload.get("facts") or {})
+    return embedder.eval()
+
+
+def _facts(facts: TrunkFacts, kept: Mapping[str, Any]) -> TrunkFacts:
+    """The trunk's facts as they were in training, where the checkpoint kept them."""
+    known = {f.name for f in fields(facts)}
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items() if k in known and v is not None}
+    return replace(facts, **values)

