@@ -70,7 +70,9 @@ class TrainingBatches:
         Closing the iterator early (break, an exception, ``close()``) stops the threads.
         """
         index_SB, occurrence_SB = self.sampler.plan(epoch)
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="batches", initializer=_one_torch_thread)
+        pool = ThreadPoolExecutor(
+            self.workers, "batches", initializer=_one_torch_thread, initargs=(torch.get_num_threads(),)
+        )
         under_way: deque[_Pending] = deque()
         try:
             for step in range(start_step, len(index_SB)):
@@ -147,13 +149,12 @@ class _Pending:
         return Batch(images, labels, torch.from_numpy(self.used_B))
 
 
-def _one_torch_thread() -> None:
+def _one_torch_thread(default: int) -> None:
     """Let this pool thread compute alone: a team of threads for each would only get in the way of the training step.
 
     torch keeps the count per thread but also as the default of threads yet to start; a short-lived thread puts that
     default back.
     """
-    default = torch.get_num_threads()
     torch.set_num_threads(1)
     restore = threading.Thread(target=torch.set_num_threads, args=(default,))
     restore.start()
