@@ -168,7 +168,9 @@ class Loop:
             kpis = self._validate(epoch)
         unit, interval = train.checkpoint_interval_unit, train.checkpoint_interval
         due = (epoch + 1) % interval == 0 if unit == "epoch" else at.total % interval == 0
-        self._save(due=due, last=last, kpis=kpis, epoch=epoch)
+        self._save(due=due or bool(self.stop_requested()), last=last, kpis=kpis, epoch=epoch)
+        if not last:
+            self._stop_if_asked(at)
 
     def _validate(self, epoch: int) -> Mapping[str, float]:
         assert self.validate is not None
@@ -198,8 +200,9 @@ class Loop:
         if not signal_number:
             return
         if at.step == self.steps:
-            return  # the epoch's own end saves; the next batch will stop
-        self._save(due=True, last=False, kpis=None, epoch=at.epoch)
+            return  # the end of the epoch saves and asks again
+        if at.step > 0:
+            self._save(due=True, last=False, kpis=None, epoch=at.epoch)
         raise Interrupted(signal_number, f"stopped by signal {signal_number} in epoch {at.epoch}, step {at.step}; "
                           "the checkpoint is saved, --resume goes on from it")  # fmt: skip
 

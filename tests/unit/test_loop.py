@@ -1,0 +1,217 @@
+"""The loop's promises: resume equals a straight run, accumulation equals the formula, a bad loss moves nothing."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from tiny import TinyEmbedder, spec
+
+from unalike.errors import Interrupted, TrainingError
+from unalike.learn.checkpoints import BEST, LATEST, CheckpointKeeper, newest_checkpoint
+from unalike.learn.freezing import Freezer
+from unalike.learn.loop import Loop
+from unalike.learn.losses import build_objective
+from unalike.learn.optim import build_optimiser
+from unalike.learn.schedule import Schedule
+from unalike.model.checkpoint import read_checkpoint
+
+STEPS, BATCH = 4, 8
+
+
+class SumLoss(torch.nn.Module):
+    def forward(self, vectors, labels):
+        return vectors.sum()
+
+
+class Batches:
+    """Random images that depend on epoch and step alone, as the real loader's do."""
+
+    def __len__(self):
+        return STEPS
+
+    def epoch(self, epoch, start_step=0):
+        for step in range(start_step, STEPS):
+            generator = torch.Generator().manual_seed(100 * epoch + step)
+            yield SimpleNamespace(
+                images_BCHW=torch.randn(BATCH, 3, 16, 16, generator=generator),
+                labels_B=torch.arange(BATCH) // 2,
+                indices_B=torch.arange(BATCH),
+            )
+
+
+def make_loop(folder, s=None, *, validate="last", stop=lambda: None, batches=None, embedder=None):
+    s = s or spec()
+    torch.manual_seed(7)
+    embedder = embedder or TinyEmbedder()
+    objective = build_objective(s, classes=4, dim=8)
+    freezer = Freezer(embedder, s)
+    optimiser = build_optimiser(s, embedder, objective)
+    events = []
+    figures = iter([0.5, 0.7, 0.6, 0.65, 0.4, 0.3])
+
+    def figure(_):
+        return {"val Precision at Rank 1": next(figures), "train_loss": 0.0}
+
+    loop = Loop(
+        fabric=Fabric(accelerator="cpu", devices=1), embedder=embedder, objective=objective, optimiser=optimiser,
+        freezer=freezer, batches=batches or Batches(), schedule=Schedule.from_spec(s, STEPS), spec=s,
+        keeper=CheckpointKeeper(folder, s.train), validate=figure if validate else None,
+        payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
+        names=lambda indices: [f"image{i}.png" for i in indices],
+        listener=lambda event, facts: events.append((event, facts)), stop_requested=stop,
+    )  # fmt: skip
+    loop.events = events
+    return loop
+
+
+def weights(loop):
+    return {k: v.clone() for k, v in loop.embedder.state_dict().items()}
+
+
+def assert_equal(a, b):
+    assert a.keys() == b.keys()
+    for key in a:
+        assert torch.equal(a[key], b[key]), key
+
+
+def test_same_seed_same_bits(tmp_path):
+    runs = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        loop = make_loop(tmp_path / name)
+        loop.run()
+        runs.append(weights(loop))
+    assert_equal(*runs)
+
+
+@pytest.mark.parametrize("changes", [{}, {"train__ema": SimpleNamespace(enabled=True, decay=0.9)},
+                                     {"train__optim__name": "SGD"}])  # fmt: skip
+@pytest.mark.parametrize("stop_after", [2, 4, 5])
+def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_after):
+    (tmp_path / "straight").mkdir()
+    straight = make_loop(tmp_path / "straight", spec(train__num_epochs=3, **changes))
+    straight.run()
+    (tmp_path / "broken").mkdir()
+    calls = iter(range(100))
+    broken = make_loop(
+        tmp_path / "broken", spec(train__num_epochs=3, **changes),
+        stop=lambda: 15 if next(calls) + 1 >= stop_after else None,
+    )  # fmt: skip
+    with pytest.raises(Interrupted) as caught:
+        broken.run()
+    assert caught.value.exit_code == 143
+    resumed = make_loop(tmp_path / "broken", spec(train__num_epochs=3, **changes), embedder=TinyEmbedder(seed=99))
+    resumed.restore(read_checkpoint(newest_checkpoint(tmp_path / "broken")))
+    resumed.run()
+    assert_equal(weights(straight), weights(resumed))
+    if straight.average is not None:
+        assert_equal(straight.average.average, resumed.average.average)
+
+
+def test_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path):
+    s = spec(train__accumulate=2, train__optim__name="SGD", train__num_epochs=1, train__freeze_batchnorm=True)
+    s.train.optim.trunk.momentum = s.train.optim.embedder.momentum = 0.0
+    loop = make_loop(tmp_path, s)
+    reference = copy.deepcopy(loop.embedder)
+    freezer = Freezer(reference, s)
+    objective = build_objective(s, classes=4, dim=8)
+    optimiser = build_optimiser(s, reference, objective)
+    freezer.set_modes(head_only=False)
+    batches = list(Batches().epoch(0))
+    for first in (0, 2):
+        optimiser.zero_grad()
+        for batch in batches[first : first + 2]:
+            (objective(reference(batch.images_BCHW), batch.labels_B) / 2).backward()
+        for group in optimiser.param_groups:
+            group["lr"] = group["base_lr"] * loop.schedule.factor(0, first + 1)
+        optimiser.step()
+    loop.run()
+    for key, value in reference.state_dict().items():
+        assert torch.allclose(value, loop.embedder.state_dict()[key], atol=1e-6), key
+
+
+def test_d07_clipping_works_and_bounds_the_update(tmp_path):
+    s = spec(train__clip_grad_norm=1e-8, train__optim__name="SGD", train__num_epochs=1)
+    for part in (s.train.optim.trunk, s.train.optim.embedder):
+        part.momentum = part.weight_decay = 0.0
+    loop = make_loop(tmp_path, s)
+    before = weights(loop)
+    loop.run()
+    moved = max(float((v - before[k]).abs().max()) for k, v in weights(loop).items() if "running" not in k and "num" not in k)
+    assert moved < 1e-8
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_move_and_names_the_images(tmp_path):
+    class Poisoned(Batches):
+        def epoch(self, epoch, start_step=0):
+            for batch in super().epoch(epoch, start_step):
+                batch.images_BCHW[0, 0, 0, 0] = float("nan")
+                yield batch
+
+    loop = make_loop(tmp_path, batches=Poisoned())
+    loop.objective.miner = None
+    loop.objective.loss = SumLoss()
+    before = weights(loop)
+    with pytest.raises(TrainingError, match="image0.png"):
+        loop.run()
+    after = weights(loop)
+    assert_equal({k: v for k, v in before.items() if "running" not in k and "num_batches" not in k},
+                 {k: v for k, v in after.items() if "running" not in k and "num_batches" not in k})  # fmt: skip
+
+
+def test_d03_training_mode_comes_back_after_a_validation_that_left_eval_behind(tmp_path):
+    loop = make_loop(tmp_path, spec(train__num_epochs=2))
+    seen = []
+    loop.validate = lambda embedder: (embedder.eval(), {"val Precision at Rank 1": 0.5})[1]
+    step = loop._step
+    loop._step = lambda batch, update: (seen.append(loop.embedder.training), step(batch, update=update))[1]
+    loop.run()
+    assert seen == [True] * (2 * STEPS)
+
+
+def test_d08_intervals_are_honoured_and_the_last_epoch_always_validated_and_saved(tmp_path):
+    loop = make_loop(tmp_path, spec(train__num_epochs=5, train__validation_interval=2, train__checkpoint_interval=2))
+    loop.run()
+    assert [v["epoch"] for v in loop.history.validations] == [1, 3, 4]
+    names = sorted(p.name for p in tmp_path.glob("model_epoch_*.pth"))
+    assert names == [f"model_epoch_{e:03d}_step_{(e + 1) * STEPS:05d}.pth" for e in (1, 3, 4)]
+    assert (tmp_path / LATEST).resolve().name == names[-1]
+
+
+def test_d06_best_checkpoint_is_that_of_the_best_figure(tmp_path):
+    loop = make_loop(tmp_path, spec(train__num_epochs=4))
+    loop.run()  # figures 0.5, 0.7, 0.6, 0.65
+    best = read_checkpoint(tmp_path / BEST)
+    assert best["epoch"] == 1 and best["metrics"]["val Precision at Rank 1"] == 0.7
+    assert_equal(best["model"], read_checkpoint(tmp_path / f"model_epoch_001_step_{2 * STEPS:05d}.pth")["model"])
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_d06_top_k_keeps_k_files_and_replace_periodic_still_leaves_the_latest(tmp_path, replace):
+    s = spec(train__num_epochs=4)
+    s.train.checkpointer.enable_topk, s.train.checkpointer.save_top_k = True, 2
+    s.train.checkpointer.replace_periodic = replace
+    make_loop(tmp_path, s).run()
+    assert sorted(p.name for p in tmp_path.glob("model_best_*.pth")) == ["model_best_001.pth", "model_best_003.pth"]
+    assert read_checkpoint(tmp_path / LATEST)["epoch"] == 3
+    assert bool(list(tmp_path.glob("model_epoch_*.pth"))) is not replace
+
+
+def test_step_checkpoints(tmp_path):
+    s = spec(train__num_epochs=2, train__checkpoint_interval=3, train__checkpoint_interval_unit="step")
+    make_loop(tmp_path, s).run()
+    assert sorted(p.name for p in tmp_path.glob("model_epoch_*.pth")) == [
+        "model_epoch_000_step_00003.pth", "model_epoch_001_step_00006.pth", "model_epoch_001_step_00008.pth",
+    ]  # fmt: skip
+
+
+def test_status_rows_carry_the_rates_of_the_formula(tmp_path):
+    loop = make_loop(tmp_path)
+    loop.run()
+    rows = [facts for event, facts in loop.events if event == "step"]
+    assert len(rows) == 2 * STEPS
+    for i, row in enumerate(rows):
+        assert row["kpi"]["trunk_base_lr"] == pytest.approx(1e-2 * loop.schedule.factor(*divmod(i, STEPS)))
+        assert row["max_step"] == 2 * STEPS and row["eta"] >= 0
