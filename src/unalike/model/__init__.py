@@ -1,1 +1,8 @@
-"""Networks: trunk (backbone) and embedder, and the weights that go in."""
+"""Backbones, the embedder (trunk -> head -> vector), and weights in."""
+
+from importlib.util import find_spec
+
+from unalike.errors import missing_extra
+
+if find_spec("torch") is None:
+    raise missing_extra("torch", "train", "building a network")

@@ -6,8 +6,9 @@ Shape letters: B images, C channels, H height, W width, F feature width.
 
 from __future__ import annotations
 
+import importlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -43,8 +44,11 @@ TAO_BACKBONES: dict[str, str | Callable[..., nn.Module]] = {
     "nvdinov2_vit_large_legacy": dinov2.nvdinov2_vit_large_legacy,
 }
 
-# Containers whose members are stages of their own; the first found layout holds.
-STAGE_CONTAINERS = ("blocks", "stages", "layers", "features")
+# What our own two families were published with, and timm's default.
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+# Children of a network whose members are stages of their own, and runs of children that are one stage each.
+STAGE_CONTAINERS = ("blocks", "stages", "layers", "features", "cls_attn_blocks")
 STAGE_RUNS = (("layer1", "layer2", "layer3", "layer4"), ("s1", "s2", "s3", "s4"))
 
 _operators: list[torch.library.Library] = []
@@ -74,8 +78,6 @@ class Trunk(nn.Module):
     def __init__(self, name: str, net: nn.Module, *, width: int, input_size: tuple[int, int], facts: TrunkFacts):
         super().__init__()
         self.name, self.net, self.width, self.input_size, self.facts = name, net, width, input_size, facts
-        self._frozen: list[nn.Module] = []
-        self._batchnorm_frozen = False
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Pooled features, shape (B, F)."""
@@ -86,44 +88,14 @@ class Trunk(nn.Module):
 
         ``stages()[0]`` is the stem (everything before the first block: first convolution, patch and position
         embedding), then come the groups of blocks (EfficientNet ``blocks[i]``, ResNet ``layer1..4``, each block of a
-        transformer), last what follows them (last convolution, final norm). Every module with parameters stands in
-        exactly one stage; parameters that belong to no module below the network (class token, position embedding)
-        count as stem.
+        transformer), last what follows them (last convolution, final norm). Every module with parameters or buffers
+        stands in exactly one stage; ``loose_parameters`` belong to the stem.
         """
         return _stages(self.net)
 
-    def freeze(self, stages: int = 0, *, batchnorm: bool = False) -> None:
-        """Freeze the first ``stages`` stages: no gradients, and eval mode whatever ``train()`` says.
-
-        With ``batchnorm`` every BatchNorm of the trunk stays in eval mode, its scale and shift still learn.
-        Raises ModelError when the trunk has fewer stages.
-        """
-        groups = self.stages()
-        if not 0 <= stages <= len(groups):
-            raise ModelError(
-                f"train.frozen_stages = {stages}", expected=f"0 to {len(groups)}, the stages of {self.name}"
-            )
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)
-        self._frozen = [module for group in groups[:stages] for module in group]
-        self._batchnorm_frozen = batchnorm
-        if stages:
-            for parameter in self.net.parameters(recurse=False):
-                parameter.requires_grad_(False)
-        for module in self._frozen:
-            for parameter in module.parameters():
-                parameter.requires_grad_(False)
-        self.train(self.training)
-
-    def train(self, mode: bool = True) -> Trunk:
-        super().train(mode)
-        for module in self._frozen:
-            module.eval()
-        if self._batchnorm_frozen:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
-        return self
+    def loose_parameters(self) -> list[nn.Parameter]:
+        """Parameters that no stage holds because no module does: class token, position table. They count as stem."""
+        return list(self.net.parameters(recurse=False))
 
 
 def import_timm() -> ModuleType:
@@ -149,7 +121,7 @@ def _import_torchvision() -> None:
     if "torchvision" in sys.modules:
         return
     try:
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
     except RuntimeError as error:
         if "torchvision::" not in str(error):
             raise
@@ -159,7 +131,7 @@ def _import_torchvision() -> None:
         for operator in ("nms", "qnms"):
             library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
         _operators.append(library)  # the schemas live as long as this object
-        import torchvision  # noqa: F401
+        importlib.import_module("torchvision")
 
 
 def check_backbone(name: str) -> str:
@@ -208,9 +180,7 @@ def build_trunk(
     else:
         _without_weights(name, wanted)
         net = target(in_chans=in_chans, input_size=input_size, drop_path=drop_path)
-        facts = TrunkFacts(
-            net.mean, net.std, net.native_size, net.crop_pct, "bicubic", net.licence, False, "random"
-        )
+        facts = TrunkFacts(IMAGENET_MEAN, IMAGENET_STD, (224, 224), 1.0, "bicubic", "untrained", False, "random")
     return Trunk(name, net, width=_feature_width(name, net, in_chans, input_size), input_size=input_size, facts=facts)
 
 
@@ -259,7 +229,7 @@ def _timm_net(
         input_size=tuple(facts.get("input_size", (3, 224, 224))[1:]),
         crop_pct=float(facts.get("crop_pct") or 0.875),
         interpolation=str(facts.get("interpolation") or "bicubic"),
-        licence=source.licence if source and source.licence else str(facts.get("license") or "unknown"),
+        licence=(source.licence or str(facts.get("license") or "unknown")) if source else "untrained",
         pretrained=source is not None,
         source=source.described if source else "random",
     )
@@ -268,7 +238,7 @@ def _timm_net(
 def _mean_std(facts: dict[str, Any], source: Source | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if source is not None and source.mean is not None and source.std is not None:
         return source.mean, source.std
-    return tuple(facts.get("mean") or (0.485, 0.456, 0.406)), tuple(facts.get("std") or (0.229, 0.224, 0.225))
+    return tuple(facts.get("mean") or IMAGENET_MEAN), tuple(facts.get("std") or IMAGENET_STD)
 
 
 def _load_packaged(net: nn.Module, timm_name: str, source: Source, in_chans: int) -> None:
@@ -337,26 +307,23 @@ def _real_features(
 
 def _stages(net: nn.Module) -> list[list[nn.Module]]:
     children = dict(net.named_children())
-    runs = [run for run in STAGE_RUNS if all(member in children for member in run)]
-    containers = [c for c in STAGE_CONTAINERS if isinstance(children.get(c), (nn.Sequential, nn.ModuleList))]
-    split = set(runs[0]) if runs else set(containers[:1])
-    extra = getattr(net, "stage_containers", ())  # our own networks name further ones
+    containers = {c for c in STAGE_CONTAINERS if isinstance(children.get(c), (nn.Sequential, nn.ModuleList))}
+    whole = {member for run in STAGE_RUNS if all(m in children for m in run) for member in run}
+    known_layout = bool(containers or whole)
     groups: list[list[nn.Module]] = [[]]
-    begun = False
-    for name, child in _parametrised(children):
-        if name in split or name in extra:
-            begun = True
-            groups.extend([[m] for m in child.children()] if name not in (runs[0] if runs else ()) else [[child]])
-            groups.append([])
-        elif not split:
-            groups.append([child])  # an unknown layout: each child is a stage
-        else:
-            groups[-1 if begun else 0].append(child)
-    return [group for group in groups if group]
-
-
-def _parametrised(children: dict[str, nn.Module]) -> Iterator[tuple[str, nn.Module]]:
-    """Children that hold parameters or buffers; what has neither cannot be frozen."""
     for name, child in children.items():
-        if any(True for _ in child.parameters()) or any(True for _ in child.buffers()):
-            yield name, child
+        if name in containers:
+            groups.extend([member] for member in child.children())
+            groups.append([])
+        elif name in whole or not known_layout:
+            groups.append([child])  # where nothing is known each child is a stage
+            groups.append([])
+        else:
+            groups[-1].append(child)
+    parametrised = ([module for module in group if _has_state(module)] for group in groups)
+    return [group for group in parametrised if group]
+
+
+def _has_state(module: nn.Module) -> bool:
+    """Whether a module holds parameters or buffers; what has neither cannot be frozen."""
+    return any(True for _ in module.parameters()) or any(True for _ in module.buffers())

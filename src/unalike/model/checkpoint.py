@@ -1,7 +1,7 @@
 """Checkpoints of ours: one file of tensors and plain data that a kill at any moment leaves readable.
 
 The payload's keys: ``format_version``, ``model`` (state dict), ``spec`` (the resolved spec, a dict), ``classes``,
-``facts`` (mean, std, view, licence), ``epoch``, ``step``, ``metrics`` and, for resuming, ``training``.
+``facts`` (mean, std, view, licence, weights: where they came from), ``epoch``, ``step``, ``metrics`` and, for resuming, ``training``.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,12 @@ def embedder_of(payload: Mapping[str, Any], *, source: str = "checkpoint") -> Em
 
 def _facts(facts: TrunkFacts, kept: Mapping[str, Any]) -> TrunkFacts:
     """The trunk's facts as they were in training, where the checkpoint kept them."""
-    known = {f.name for f in fields(facts)}
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in kept.items() if k in known and v is not None}
-    return replace(facts, **values)
+    source = str(kept.get("weights", facts.source))
+    return replace(
+        facts,
+        mean=tuple(kept.get("mean", facts.mean)),
+        std=tuple(kept.get("std", facts.std)),
+        licence=str(kept.get("licence", facts.licence)),
+        source=source,
+        pretrained=source != "random",
+    )

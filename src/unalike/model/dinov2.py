@@ -39,7 +39,7 @@ def nvdinov2_vit_large_legacy(
     from timm.layers import SwiGLUPacked
     from timm.models.vision_transformer import VisionTransformer
 
-    net = VisionTransformer(
+    return VisionTransformer(
         img_size=input_size,
         patch_size=PATCH,
         in_chans=in_chans,
@@ -48,12 +48,8 @@ def nvdinov2_vit_large_legacy(
         depth=24,
         num_heads=16,
         mlp_ratio=GATED_HIDDEN / 1024,
-        mlp_layer=SwiGLUPacked,
+        mlp_layer=SwiGLUPacked,  # type: ignore[arg-type]  # timm calls it, whatever it is
         act_layer=nn.SiLU,
         init_values=1e-5,
         drop_path_rate=drop_path,
     )
-    # facts that backbones.py reads; ImageNet's mean and standard deviation, as DINOv2 was trained
-    net.mean, net.std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-    net.native_size, net.crop_pct, net.licence = (224, 224), 1.0, "none: untrained"
-    return net

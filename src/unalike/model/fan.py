@@ -193,13 +193,6 @@ class HybridEmbed(nn.Module):
 class FullyAttentional(nn.Module):
     """``images_BCHW`` -> class token, shape (B, D). Height and width: at least 32."""
 
-    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
-    std: tuple[float, ...] = (0.229, 0.224, 0.225)
-    native_size = (224, 224)
-    crop_pct = 1.0
-    licence = "none: untrained"
-    stage_containers = ("cls_attn_blocks",)
-
     def __init__(
         self, *, dim: int, depth: int, heads: int, stem: tuple[int, int], in_chans: int = 3, drop_path: float = 0.0
     ) -> None:

@@ -57,7 +57,7 @@ class Source:
 def available_trunks() -> tuple[str, ...]:
     """Names of the trunks whose weights are installed or in the hub's cache, best first (Lite packages lead)."""
     packaged = [name for name, package in PACKAGED.items() if importlib.util.find_spec(package.module) is not None]
-    return tuple([*packaged, *(name for name in _cached_trunks() if name not in packaged)])
+    return (*packaged, *(name for name in _cached_trunks() if name not in packaged))
 
 
 def best_available_trunk() -> str:
@@ -86,10 +86,10 @@ def find_weights(timm_name: str, cfg: Mapping[str, Any]) -> tuple[Source | None,
         return None, tried + "none published"
     if offline():
         return None, tried + f"{repo} is not in the cache and HF_HUB_OFFLINE is set"
-    path, why = _from_hub(str(repo), str(cfg.get("hf_hub_filename") or ""))
-    if path is None:
+    fetched, why = _from_hub(str(repo), str(cfg.get("hf_hub_filename") or ""))
+    if fetched is None:
         return None, tried + f"{repo} is not in the cache and {why}"
-    return Source("hub", path, f"hub {repo}", str(cfg.get("license") or "")), ""
+    return Source("hub", fetched, f"hub {repo}", str(cfg.get("license") or "")), ""
 
 
 def offline() -> bool:
@@ -160,12 +160,13 @@ def _from_hub(repo: str, filename: str) -> tuple[Path | None, str]:
     except ImportError:
         return None, "huggingface-hub is not installed"
     except Exception as error:  # noqa: BLE001 - whatever a download died of, the caller decides what follows
-        return None, f"fetching {name} failed: {type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"
+        first = (str(error).splitlines() or [""])[0]
+        return None, f"fetching {name} failed: {type(error).__name__}: {first}"
 
 
 def _refusal(url: str) -> str:
     """Why a HEAD request for the address fails, or an empty string. A thread bounds name resolution too."""
-    answer = ["no answer within %g s" % HUB_LIMIT_S]
+    answer = [f"no answer within {HUB_LIMIT_S:g} s"]
 
     def ask() -> None:
         try:

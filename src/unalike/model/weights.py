@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import nn
@@ -32,7 +32,7 @@ class Inert:
     """What stands in for every class and function that a foreign file names: it can be made, called, filled; it does
     nothing and keeps nothing."""
 
-    def __new__(cls, *args: object, **kwargs: object) -> Inert:
+    def __new__(cls, *args: object, **kwargs: object) -> Self:
         return object.__new__(cls)
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...
@@ -59,24 +59,23 @@ _ADMITTED: dict[tuple[str, str], Any] = {
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
     ("torch", "Size"): tuple,
+    ("torch.storage", "UntypedStorage"): torch.UntypedStorage,
     **{
         (module, kind.__name__): kind
         for module in ("builtins", "__builtin__")
         for kind in (dict, list, tuple, set, frozenset, int, float, complex, bool, str, bytes, bytearray)
+    },
+    **{
+        ("torch", name): value
+        for name, value in vars(torch).items()
+        if isinstance(value, torch.dtype) or (isinstance(value, type) and name.endswith("Storage"))
     },
 }
 
 
 class _BoundedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        if (module, name) in _ADMITTED:
-            return _ADMITTED[module, name]
-        if module == "torch":
-            found = getattr(torch, name, None)
-            legacy_storage = isinstance(found, type) and name.endswith("Storage")
-            if isinstance(found, torch.dtype) or legacy_storage:
-                return found
-        return Inert
+        return _ADMITTED.get((module, name), Inert)
 
 
 def _bounded_load(file: Any, **kwargs: Any) -> Any:
@@ -127,7 +126,8 @@ def read_content(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_bounded_pickle)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
-    except Exception as error:  # noqa: BLE001 - a damaged pickle or archive can raise anything at all
+    except Exception as error:
+        # a damaged pickle or archive can raise anything at all
         first = (str(error).splitlines() or [""])[0][:160]
         raise WeightsError(
             f"{path} is damaged, truncated or encrypted: {type(error).__name__}: {first}",
@@ -231,7 +231,11 @@ def _flatten(content: Any, before: str = "") -> dict[str, torch.Tensor]:
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor. ``ignored`` are classifiers and other parts of the file, left out by rule."""
+    """What became of every tensor.
+
+    ``ignored`` are classifiers, left out by rule; ``elsewhere`` what stands in the file beside this part; ``resized``
+    position tables that were interpolated to another grid.
+    """
 
     part: str
     loaded: tuple[str, ...] = ()
@@ -239,6 +243,7 @@ class LoadReport:
     unexpected: tuple[str, ...] = ()
     misshaped: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    elsewhere: tuple[str, ...] = ()
     resized: tuple[str, ...] = ()
 
     @property
@@ -249,16 +254,14 @@ class LoadReport:
     def __str__(self) -> str:
         wanted = len(self.loaded) + len(self.missing) + len(self.misshaped)
         text = f"{len(self.loaded)} of {wanted} tensors of the {self.part} loaded"
-        for name in ("missing", "unexpected", "misshaped", "resized", "ignored"):
+        for name in ("missing", "unexpected", "misshaped", "resized", "ignored", "elsewhere"):
             if names := getattr(self, name):
                 text += f", {len(names)} {name} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
         return text
 
 
 # Left out of a trunk by rule: classifiers, and what DINOv2 needs in its own training only.
-_CLASSIFIER = re.compile(
-    r"^(fc|head|heads|classifier|last_linear|head_dist|dino_head|ibot_head|mask_token)(\.|$)|^head\.(fc|l)\."
-)
+_CLASSIFIER = re.compile(r"^(fc|head|heads|classifier|last_linear|head_dist|dino_head|ibot_head|mask_token)(\.|$)")
 
 
 def load_into(
@@ -342,7 +345,8 @@ def _compare(
             missing=tuple(k for k in own if k not in fitting and k not in shapeless and not _counter(k)),
             unexpected=tuple(name for name in left if name not in ignored),
             misshaped=tuple(misshaped),
-            ignored=tuple([*ignored, *elsewhere]),
+            ignored=tuple(ignored),
+            elsewhere=tuple(elsewhere),
             resized=tuple(resized),
         ),
         fitting,
@@ -382,9 +386,7 @@ def translate(name: str, part: str) -> str:
     return re.sub(r"^pos_embeder\.", "pos_embed.", name)
 
 
-def _split_class_attention(
-    values: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
+def _split_class_attention(values: dict[str, torch.Tensor], own: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Older FAN files keep query, key and value of the class attention in one tensor."""
     split: dict[str, torch.Tensor] = {}
     for name, value in values.items():
