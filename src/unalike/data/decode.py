@@ -1,0 +1,152 @@
+"""The one place where image files are opened: any format of the list -> upright 8-bit RGB.
+
+How unusual pixels become 8-bit RGB:
+- transparency (RGBA, LA, palettes with a transparent colour) is laid over white, the usual ground of cut-out pictures;
+- 16-bit grey is scaled by its full range (65535 -> 255), not by its content, so that equal values stay equal;
+- 32-bit integers are read as 16-bit when they fit in it, else by the full positive range;
+- floating point is read as 0..1, 0..255 or 0..65535, the smallest of these that holds it, else stretched;
+- of an animation or a file of several pages the first is taken.
+
+Shapes: H, W are height and width of the upright image.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from unalike.errors import UnreadableImage
+
+# One list for all actions. Formats that run other programs or interpret code (EPS, PDF, WMF) stay out.
+IMAGE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm".split()
+)
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
+MAX_PIXELS = 200_000_000
+
+_ORIENTATION_TAG = 0x0112
+_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+def decode(
+    path: str | Path | bytes, *, min_size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> np.ndarray:
+    """The image as contiguous uint8 H x W x 3, RGB, upright.
+
+    With ``min_size`` (height, width) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides stay
+    at least that large; other formats come in full. Raises ``UnreadableImage`` for what cannot be decoded whole, and
+    for an image of more than ``max_pixels``, which is found from the header before memory is spent.
+    """
+    return np.array(open_image(path, min_size=min_size, max_pixels=max_pixels), dtype=np.uint8, order="C")
+
+
+def open_image(
+    path: str | Path | bytes, *, min_size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """As ``decode``, but a PIL image of mode RGB, loaded, its file closed. ``path`` may be a file's content (bytes)."""
+    _set_pillow_limits(max_pixels)
+    name = "image bytes" if isinstance(path, bytes) else str(path)
+    source = io.BytesIO(path) if isinstance(path, bytes) else path
+    try:
+        with Image.open(source, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise UnreadableImage(
+                    f"{name}: {width} x {height} pixels",
+                    expected=f"at most {max_pixels}",
+                    remedy="raise dataset.max_pixels if the image is meant",
+                )
+            if min_size is not None:
+                _draft(image, min_size)
+            image.load()
+            return upright_rgb(image)
+    except (UnreadableImage, MemoryError):
+        raise
+    except Exception as fault:  # Pillow's readers raise nearly anything on damaged files: struct.error, KeyError, ...
+        raise UnreadableImage(f"{name}: {_reason(fault)}") from fault
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened image -> mode RGB with the EXIF rotation applied, by the rules at the top of this module."""
+    turn = _UPRIGHT.get(_orientation(image))
+    image = to_rgb(image)
+    return image.transpose(turn) if turn is not None else image
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Any mode -> RGB, by the rules at the top of this module; the rotation is left alone."""
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;"):
+        return Image.fromarray(_eight_bit(np.asarray(image))).convert("RGB")
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(ground, layer).convert("RGB")
+    return image.convert("RGB")
+
+
+def _eight_bit(pixels_HW: np.ndarray) -> np.ndarray:
+    """Grey of 16 or 32 bits or floating point -> uint8."""
+    pixels = pixels_HW.astype(np.float64)
+    pixels[~np.isfinite(pixels)] = 0
+    low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))
+    if np.issubdtype(pixels_HW.dtype, np.integer):
+        top = 65535.0 if high <= 65535 else 2147483647.0
+        pixels *= 255.0 / top
+    elif low < 0 or high > 65535:
+        pixels = (pixels - low) * (255.0 / (high - low))
+    else:
+        top = next(t for t in (1.0, 255.0, 65535.0) if high <= t)
+        pixels *= 255.0 / top
+    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        return int(image.getexif().get(_ORIENTATION_TAG, 1))
+    except MemoryError:
+        raise
+    except Exception:  # a damaged EXIF block raises nearly anything, and says nothing against the pixels
+        return 1
+
+
+def _draft(image: Image.Image, min_size: tuple[int, int]) -> None:
+    """Let libjpeg skip resolution that nobody asked for; ``min_size`` is of the upright image."""
+    if not hasattr(image, "draft") or image.format not in ("JPEG", "MPO"):
+        return
+    height, width = max(1, min_size[0]), max(1, min_size[1])
+    if _orientation(image) >= 5:  # 5 to 8 swap the sides
+        height, width = width, height
+    image.draft(None, (width, height))
+
+
+def _set_pillow_limits(max_pixels: int) -> None:
+    """Pillow's own two switches belong to the process: other libraries set them, and half an image must not pass."""
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < max_pixels:
+        Image.MAX_IMAGE_PIXELS = max_pixels
+
+
+def _reason(fault: Exception) -> str:
+    if isinstance(fault, FileNotFoundError):
+        return "no such file"
+    if isinstance(fault, PermissionError):
+        return "not permitted to read it"
+    if isinstance(fault, Image.DecompressionBombError):
+        return "too many pixels (see dataset.max_pixels)"
+    if isinstance(fault, Image.UnidentifiedImageError):
+        return "not an image of a known format"
+    return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
