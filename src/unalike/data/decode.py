@@ -13,6 +13,7 @@ Shapes: H, W are height and width of the upright image.
 from __future__ import annotations
 
 import io
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,14 @@ from unalike.errors import UnreadableImage
 
 # One list for all actions. Formats that run other programs or interpret code (EPS, PDF, WMF) stay out.
 IMAGE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .bmp .dib .tif .tiff .gif .ppm .pgm .pbm .pnm".split()
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
+    + (".ppm", ".pgm", ".pbm", ".pnm")
 )
 FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")
 MAX_PIXELS = 200_000_000
 
 _ORIENTATION_TAG = 0x0112
+_EXIF_FAULTS = (OSError, EOFError, SyntaxError, struct.error, ValueError, TypeError, LookupError, AttributeError)
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -116,9 +119,7 @@ def _eight_bit(pixels_HW: np.ndarray) -> np.ndarray:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except MemoryError:
-        raise
-    except Exception:  # a damaged EXIF block raises nearly anything, and says nothing against the pixels
+    except _EXIF_FAULTS:  # a damaged EXIF block says nothing against the pixels
         return 1
 
 
