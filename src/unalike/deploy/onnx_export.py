@@ -1,0 +1,212 @@
+"""A trained network as one ONNX file, written only when its vectors equal the trained network's.
+
+The exporter is torch's present one (``torch.onnx.export(dynamo=True)``), whose operators are those of opset 18; higher
+opsets come from its own converter, lower ones from ``deploy.opsets``.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unalike.deploy.opsets import TRACED_OPSET, lower
+from unalike.engines.metadata import KEY, NetworkFacts
+from unalike.errors import ExportError, UnalikeError, missing_extra
+
+if TYPE_CHECKING:
+    import onnx
+    import torch
+
+    from unalike.data.view import View
+
+INPUT, OUTPUT = "input", "fc_pred"
+# protobuf's own limit for one message; larger networks would need their weights in a second file.
+LARGEST_FILE = 2**31 - 1
+
+
+@contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """torch.onnx warns of its own internals and logs every failed attempt; what counts is raised."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _wrapper(embedder: Any, facts: NetworkFacts) -> torch.nn.Module:
+    """The network as it will stand in the file: normalisation and unit length belong to the graph when asked for."""
+    import torch
+    from torch import nn
+
+    class Exported(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            # A copy: exporting must not move or change a network that is being trained.
+            self.embedder = copy.deepcopy(embedder).to("cpu", torch.float32).eval().requires_grad_(False)
+            if facts.preprocessing == "embedded":
+                self.register_buffer("scale", 1.0 / (255.0 * torch.tensor(facts.std)).view(1, -1, 1, 1))
+                self.register_buffer("shift", (-torch.tensor(facts.mean) / torch.tensor(facts.std)).view(1, -1, 1, 1))
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            if facts.preprocessing == "embedded":
+                images = images.float() * self.scale + self.shift
+            vectors = self.embedder(images)
+            return nn.functional.normalize(vectors, dim=-1) if facts.unit_length else vectors
+
+    return Exported().eval()
+
+
+def trace(
+    embedder: Any,
+    input_size: tuple[int, int],
+    facts: NetworkFacts,
+    *,
+    batch_size: int = -1,
+    opset: int | None = None,
+    optimize: bool = True,
+) -> onnx.ModelProto:
+    """``embedder`` as an ONNX graph in memory, with its metadata.
+
+    ``batch_size`` -1 leaves the batch free. With ``optimize`` off every initialiser keeps its parameter's name behind
+    ``embedder.``. Raises ExportError and MissingExtra.
+    """
+    try:
+        import onnx  # noqa: F401
+        import onnxscript  # noqa: F401
+        import torch
+    except ImportError as error:
+        raise missing_extra(str(error.name), "train", "ONNX export") from error
+    kind = torch.uint8 if facts.preprocessing == "embedded" else torch.float32
+    free = batch_size < 1
+    example = torch.zeros((2 if free else batch_size, len(facts.mean), *input_size), dtype=kind)
+    shapes = ({0: torch.export.Dim("batch")},) if free else None
+    traced_opset = None if opset is None else max(opset, TRACED_OPSET)
+    try:
+        with _quiet_exporter(), torch.no_grad():
+            program = torch.onnx.export(
+                _wrapper(embedder, facts),
+                (example,),
+                dynamo=True,
+                opset_version=traced_opset,
+                optimize=optimize,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                dynamic_shapes=shapes,
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter lets through whatever its hundred passes raise
+        if isinstance(error, UnalikeError):
+            raise
+        raise ExportError(
+            f"torch cannot export this network ({_first_line(error)})", remedy="try batch_size 1, or another trunk"
+        ) from error
+    assert program is not None
+    proto = program.model_proto
+    if opset is not None and opset < TRACED_OPSET:
+        proto = lower(proto, opset)
+    held = proto.metadata_props.add()
+    held.key, held.value = KEY, facts.to_json()
+    return proto
+
+
+def facts_of(
+    embedder: Any,
+    *,
+    view: View,
+    mean: Sequence[float],
+    std: Sequence[float],
+    preprocessing: str = "none",
+    unit_length: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> NetworkFacts:
+    """The facts of a network about to be exported. ``metadata`` may hold classes, trunk, licence; what else it holds
+    is kept under ``extra``."""
+    import torch
+
+    rest = dict(metadata or {})
+    return NetworkFacts(
+        mean=tuple(map(float, mean)),
+        std=tuple(map(float, std)),
+        preprocessing=preprocessing,
+        unit_length=unit_length,
+        dim=int(getattr(embedder, "dim", 0)),
+        view=view.to_dict(),
+        classes=tuple(rest.pop("classes", ())),
+        trunk=str(rest.pop("trunk", getattr(getattr(embedder, "trunk", None), "name", ""))),
+        licence=str(rest.pop("licence", "")),
+        versions={"torch": torch.__version__, **rest.pop("versions", {})},
+        extra=rest,
+    )
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written: the file, its facts, and how near its vectors are to torch's."""
+
+    path: Path
+    opset: int
+    facts: NetworkFacts
+    parity: Any
+
+
+def export_onnx(
+    embedder: Any,
+    path: str | Path,
+    *,
+    view: View,
+    mean: Sequence[float],
+    std: Sequence[float],
+    images_NHWC: np.ndarray,
+    preprocessing: str = "none",
+    unit_length: bool = False,
+    batch_size: int = -1,
+    opset: int | None = None,
+    metadata: Mapping[str, Any] | None = None,
+) -> Exported:
+    """Write ``embedder`` to ``path`` (one file) and prove it on ``images_NHWC`` (uint8, of the view's size).
+
+    Input ``input``, output ``fc_pred``. The file appears under its name only after ONNX Runtime's vectors equalled
+    torch's (``deploy.parity``); otherwise ExportError, and no file.
+    """
+    from unalike.deploy.parity import check_parity
+
+    path = Path(path)
+    facts = facts_of(
+        embedder, view=view, mean=mean, std=std, preprocessing=preprocessing, unit_length=unit_length, metadata=metadata
+    )
+    proto = trace(embedder, (view.height, view.width), facts, batch_size=batch_size, opset=opset)
+    facts = replace(facts, dim=proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
+    proto.metadata_props[-1].value = facts.to_json()
+    if proto.ByteSize() > LARGEST_FILE:
+        raise ExportError(f"the network takes {proto.ByteSize() / 2**30:.1f} GiB", expected="less than 2 GiB in one file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        temporary.write_bytes(proto.SerializeToString())
+        parity = check_parity(embedder, temporary, facts=facts, images_NHWC=images_NHWC, batch_size=batch_size)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return Exported(path, proto.opset_import[0].version, facts, parity)
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:200]

@@ -1,0 +1,173 @@
+"""An ONNX graph of opset 18 said again in the words of an older opset (14 to 17).
+
+Written here because the converter that comes with onnx stops at the graphs of torch's exporter (1.23, seen 2026-11-23:
+ReduceMean's axes are "no initializer or constant input"), and knows no way to LayerNormalization below 17. Each rule
+undoes one change of ONNX's operator history (onnx/docs/Changelog.md); what has no rule is found by the checker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unalike.errors import ExportError, missing_extra
+
+if TYPE_CHECKING:
+    import onnx
+
+TRACED_OPSET = 18  # what torch.onnx's own operators are written in (torch 2.13)
+LOWEST = 14
+IR_OF_OPSET = {14: 7, 15: 8, 16: 8, 17: 8}
+
+
+def lower(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    """A copy of ``proto`` in ``opset``. Raises ExportError naming the lowest opset that works."""
+    if opset < LOWEST:
+        raise ExportError(f"export.opset_version {opset}", expected=f"at least {LOWEST}")
+    try:
+        return _lowered(proto, opset)
+    except ValueError as error:
+        works = next((number for number in range(opset + 1, TRACED_OPSET) if _can(proto, number)), TRACED_OPSET)
+        raise ExportError(
+            f"this network cannot be written in opset {opset} ({error})", remedy=f"the lowest that works is {works}"
+        ) from error
+
+
+def _can(proto: onnx.ModelProto, opset: int) -> bool:
+    try:
+        _lowered(proto, opset)
+    except ValueError:
+        return False
+    return True
+
+
+def _lowered(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("onnx", "train", "ONNX export") from error
+    older = onnx.ModelProto()
+    older.CopyFrom(proto)
+    _Rewriter(older.graph, opset).run()
+    for held in older.opset_import:
+        if held.domain in ("", "ai.onnx"):
+            held.version = opset
+    older.ir_version = min(older.ir_version, IR_OF_OPSET[opset])
+    try:
+        onnx.checker.check_model(older, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+    return older
+
+
+class _Rewriter:
+    """Replaces the nodes of one graph, one by one, in order."""
+
+    def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
+        from onnx import numpy_helper
+
+        self.graph, self.opset = graph, opset
+        self.constants = {held.name: numpy_helper.to_array(held) for held in graph.initializer}
+        for node in graph.node:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
+        self.made = 0
+
+    def run(self) -> None:
+        """Rewrite every node that a rule knows."""
+        rules: dict[str, Callable[[onnx.NodeProto], list[onnx.NodeProto]]] = {"Split": self._split, "Pad": self._pad}
+        for kind in ("Max", "Min", "Mean", "L1", "L2", "Prod", "SumSquare", "LogSum", "LogSumExp"):
+            rules[f"Reduce{kind}"] = self._reduce
+        if self.opset < 17:
+            rules["LayerNormalization"] = self._layer_norm
+        if self.opset < 15:
+            rules["Shape"] = self._shape
+        nodes: list[onnx.NodeProto] = []
+        for node in self.graph.node:
+            rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+            nodes += rule(node) if rule else [node]
+        del self.graph.node[:]
+        self.graph.node.extend(nodes)
+
+    def _reduce(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """18 made ``axes`` an input."""
+        from onnx import helper
+
+        if len(node.input) == 2 and node.input[1]:
+            if node.input[1] not in self.constants:
+                raise ValueError(f"{node.op_type} takes its axes from the graph")
+            axes = self.constants[node.input[1]].ravel().tolist()
+            node.attribute.append(helper.make_attribute("axes", axes))
+        del node.input[1:]
+        _drop(node, "noop_with_empty_axes")
+        return [node]
+
+    def _split(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """18 brought ``num_outputs``; before, parts were equal by default."""
+        _drop(node, "num_outputs")
+        return [node]
+
+    def _pad(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """18 let ``axes`` choose sides."""
+        if len(node.input) > 3 and node.input[3]:
+            raise ValueError("Pad along chosen axes")
+        return [node]
+
+    def _shape(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """15 let it give a part of the shape (``start``, ``end``); before, the whole one is cut."""
+        from onnx import helper
+
+        held = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if not held:
+            return [node]
+        whole = f"{node.output[0]}_whole"
+        start = self._constant(f"{node.output[0]}_start", [held.get("start", 0)])
+        end = self._constant(f"{node.output[0]}_end", [held.get("end", np.iinfo(np.int64).max)])
+        return [
+            helper.make_node("Shape", [node.input[0]], [whole]),
+            helper.make_node("Slice", [whole, start, end], [node.output[0]]),
+        ]
+
+    def _layer_norm(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """17 brought it; below it is said in steps: (x - mean) / sqrt(var + epsilon) * scale + bias."""
+        from onnx import helper
+
+        held = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        axis, epsilon = held.get("axis", -1), held.get("epsilon", 1e-5)
+        if axis >= 0 or len([name for name in node.output if name]) > 1:
+            raise ValueError("LayerNormalization with a positive axis or several outputs")
+        axes = list(range(axis, 0))
+        x, scale = node.input[0], node.input[1]
+        bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
+        self.made += 1
+        stem = f"{node.output[0]}_steps{self.made}"
+        steps: list[onnx.NodeProto] = []
+
+        def add(kind: str, inputs: list[str], output: str = "", **settings: object) -> str:
+            output = output or f"{stem}_{len(steps)}"
+            steps.append(helper.make_node(kind, inputs, [output], **settings))
+            return output
+
+        centred = add("Sub", [x, add("ReduceMean", [x], axes=axes, keepdims=1)])
+        variance = add("ReduceMean", [add("Mul", [centred, centred])], axes=axes, keepdims=1)
+        spread = add("Sqrt", [add("Add", [variance, self._constant(f"{stem}_epsilon", np.float32(epsilon))])])
+        scaled = [add("Div", [centred, spread]), scale]
+        if bias is None:
+            add("Mul", scaled, node.output[0])
+        else:
+            add("Add", [add("Mul", scaled), bias], node.output[0])
+        return steps
+
+    def _constant(self, name: str, value: object) -> str:
+        from onnx import numpy_helper
+
+        self.graph.initializer.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
+
+
+def _drop(node: onnx.NodeProto, name: str) -> None:
+    kept = [attribute for attribute in node.attribute if attribute.name != name]
+    del node.attribute[:]
+    node.attribute.extend(kept)

@@ -1,0 +1,123 @@
+"""ONNX Runtime on the CPU (or on a GPU where its CUDA provider is installed and asked for)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.engines.metadata import KEY, NetworkFacts, read_facts
+from unalike.engines.protocol import check_images
+from unalike.errors import ModelError, missing_extra
+
+# Larger batches gain nothing on a CPU and cost cache.
+CPU_BATCH = 8
+
+
+def usable_cores() -> int:
+    """The cores this process may run on (a container's share, not the machine's)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class OnnxEngine:
+    """An ONNX file, or its bytes. ``mean`` and ``std`` are for networks without our metadata.
+
+    Raises ModelError and MissingExtra.
+    """
+
+    name = "onnxruntime"
+    precision = "fp32"
+
+    def __init__(
+        self,
+        model: str | Path | bytes,
+        threads: int | None = None,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        providers: Sequence[str] = ("CPUExecutionProvider",),
+    ) -> None:
+        self.threads = threads or usable_cores()
+        self._providers = list(providers)
+        self.load(model, mean, std)
+
+    def load(
+        self, model: str | Path | bytes, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+    ) -> None:
+        """Read ``model`` in place of the present one."""
+        source = "the model in memory" if isinstance(model, bytes) else str(model)
+        if not isinstance(model, bytes) and not Path(model).is_file():
+            raise ModelError(f"there is no model file {source}")
+        self._session = self._open(model if isinstance(model, bytes) else str(model), source)
+        held = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.facts = read_facts(held, source, mean, std)
+        entry = self._session.get_inputs()
+        shape = list(entry[0].shape)
+        if len(entry) != 1 or len(shape) != 4 or not all(isinstance(side, int) for side in shape[2:]):
+            raise ModelError(
+                f"{source} has input shape {shape}", expected="one input, batch x 3 x height x width, both fixed"
+            )
+        self._input_name, self._wants_uint8 = entry[0].name, entry[0].type == "tensor(uint8)"
+        self._fixed_batch = shape[0] if isinstance(shape[0], int) else 0
+        self.input_size: tuple[int, int] = (shape[2], shape[3])
+        self._scale = _Normalisation(self.facts)
+        width = self._session.get_outputs()[0].shape[-1]
+        self.dim = int(width) if isinstance(width, int) else self.facts.dim
+        self.batch = self._fixed_batch or CPU_BATCH
+
+    def _open(self, model: str | bytes, source: str) -> Any:
+        try:
+            import onnxruntime
+        except ImportError as error:
+            raise missing_extra("onnxruntime", "onnx", "runtime onnxruntime") from error
+        onnxruntime.disable_telemetry_events()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.log_severity_level = 3  # its warnings about unused initialisers help nobody here
+        try:
+            return onnxruntime.InferenceSession(model, options, providers=self._providers)
+        except Exception as error:  # its exceptions derive from nothing nearer than Exception
+            raise ModelError(f"ONNX Runtime cannot read {source} ({str(error).splitlines()[0][:200]})") from error
+
+    def describe(self) -> dict[str, Any]:
+        """Name, version, precision, provider and threads."""
+        import onnxruntime
+
+        return {
+            "runtime": self.name,
+            "version": onnxruntime.__version__,
+            "precision": self.precision,
+            "device": self._session.get_providers()[0],
+            "threads": self.threads,
+        }
+
+    def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
+        """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        images_BHWC = check_images(images_BHWC, self.input_size)
+        vectors_BD = np.empty((len(images_BHWC), self.dim), np.float32)
+        for start in range(0, len(images_BHWC), self.batch):
+            images = images_BHWC[start : start + self.batch]
+            count = len(images)
+            if self._fixed_batch and count < self._fixed_batch:  # filled up; the copies' vectors are thrown away
+                images = np.concatenate([images, np.repeat(images[-1:], self._fixed_batch - count, axis=0)])
+            pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._wants_uint8 else self._scale(images)
+            vectors_BD[start : start + count] = self._session.run(None, {self._input_name: pixels})[0][:count]
+        return vectors_BD
+
+
+class _Normalisation:
+    """uint8 (B, H, W, C) -> float32 (B, C, H, W), (x / 255 - mean) / std, as one table look-up a channel."""
+
+    def __init__(self, facts: NetworkFacts) -> None:
+        steps = np.arange(256, dtype=np.float64) / 255.0
+        pairs = zip(facts.mean, facts.std, strict=True)
+        self._tables = [((steps - mean) / std).astype(np.float32) for mean, std in pairs]
+
+    def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
+        batch, height, width, channels = images_BHWC.shape
+        pixels_BCHW = np.empty((batch, channels, height, width), np.float32)
+        for channel, table in enumerate(self._tables):
+            pixels_BCHW[:, channel] = table[images_BHWC[..., channel]]
+        return pixels_BCHW

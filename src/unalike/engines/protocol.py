@@ -1,0 +1,61 @@
+"""What every engine is: uint8 images in, float32 vectors out.
+
+Shape letters: B images, H height, W width, C channels (RGB), D width of the vector.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from unalike.errors import DataError
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """Runs one network. Any number of images a call; results do not depend on how images are grouped into calls."""
+
+    @property
+    def name(self) -> str:
+        """``torch``, ``onnxruntime`` or ``openvino``."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """``fp32``, ``bf16`` or ``fp16``: what it computes in; vectors are float32 always."""
+        ...
+
+    @property
+    def dim(self) -> int: ...
+
+    @property
+    def input_size(self) -> tuple[int, int]:
+        """Height, width of its images."""
+        ...
+
+    @property
+    def batch(self) -> int:
+        """How many images a call suit it best."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Name, precision, device, threads: what a run notes down."""
+        ...
+
+    def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
+        """uint8 (B, H, W, 3) RGB -> float32 (B, D), as the network gives them (unit length only if it says so)."""
+        ...
+
+
+def check_images(images_BHWC: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
+    """The array itself when it is uint8 (B, height, width, 3); DataError says what it is otherwise."""
+    images_BHWC = np.asarray(images_BHWC)
+    height, width = input_size
+    if images_BHWC.dtype != np.uint8 or images_BHWC.ndim != 4 or images_BHWC.shape[1:] != (height, width, 3):
+        raise DataError(
+            f"images of shape {images_BHWC.shape} and type {images_BHWC.dtype}",
+            expected=f"uint8 of shape (any, {height}, {width}, 3): height, width, RGB",
+            remedy="pass them through the evaluation view first",
+        )
+    return images_BHWC

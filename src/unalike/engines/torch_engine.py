@@ -1,0 +1,102 @@
+"""A torch module as an engine: what a GPU runs, and what everything falls back to."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unalike.engines.protocol import check_images
+from unalike.errors import DeviceError, missing_extra
+
+if TYPE_CHECKING:
+    import torch
+
+CPU_BATCH, GPU_BATCH = 16, 128
+
+
+class TorchEngine:
+    """``module`` maps normalised float (B, 3, H, W) to (B, D). It is used where it stands: kept in eval mode while it
+    runs and given back its modes, so that an engine may share the network that is being trained.
+
+    ``mean`` and ``std`` are on the scale 0..1. ``precision``: fp32, bf16 or fp16 (not on a CPU), by autocast.
+    """
+
+    name = "torch"
+
+    def __init__(
+        self,
+        module: Any,
+        mean: Sequence[float],
+        std: Sequence[float],
+        input_size: tuple[int, int],
+        device: str | None = None,
+        precision: str = "fp32",
+        batch: int | None = None,
+    ) -> None:
+        try:
+            import torch
+        except ImportError as error:
+            raise missing_extra("torch", "train", "runtime torch") from error
+        self._torch = torch
+        self.module = module
+        held = next(module.parameters(), None)
+        self.device = torch.device(device) if device else held.device if held is not None else torch.device("cpu")
+        self.precision = self._settle_precision(precision)
+        self.input_size = input_size
+        self._mean_C = torch.tensor([255.0 * value for value in mean], device=self.device).view(1, -1, 1, 1)
+        self._std_C = torch.tensor([255.0 * value for value in std], device=self.device).view(1, -1, 1, 1)
+        self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
+        self.module.to(self.device, memory_format=torch.channels_last)
+        self.dim = int(self(np.zeros((1, *input_size, 3), np.uint8)).shape[1])
+
+    def _settle_precision(self, precision: str) -> str:
+        on_cpu = self.device.type == "cpu"
+        if precision == "auto":
+            fast = not on_cpu and self.device.type == "cuda" and self._torch.cuda.is_bf16_supported()
+            return "bf16" if fast else "fp32"
+        if precision not in ("fp32", "bf16", "fp16"):
+            raise DeviceError(f"precision {precision!r}", expected="auto, fp32, bf16 or fp16")
+        if precision == "fp16" and on_cpu:
+            raise DeviceError("precision fp16 on a CPU", remedy="use bf16 or fp32")
+        return precision
+
+    def describe(self) -> dict[str, Any]:
+        """Name, version, precision, device and threads."""
+        return {
+            "runtime": self.name,
+            "version": self._torch.__version__,
+            "precision": self.precision,
+            "device": str(self.device),
+            "threads": self._torch.get_num_threads(),
+        }
+
+    def _autocast(self) -> AbstractContextManager[Any]:
+        if self.precision == "fp32":
+            return nullcontext()
+        kind = self._torch.bfloat16 if self.precision == "bf16" else self._torch.float16
+        return self._torch.autocast(self.device.type, dtype=kind)
+
+    def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
+        """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        images_BHWC = check_images(images_BHWC, self.input_size)
+        parts = []
+        modes = [(part, part.training) for part in self.module.modules()]
+        self.module.eval()
+        try:
+            with self._torch.inference_mode(), self._autocast():
+                for start in range(0, len(images_BHWC), self.batch):
+                    parts.append(self._run(images_BHWC[start : start + self.batch]))
+        finally:
+            for part, training in modes:
+                part.training = training
+        return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+
+    def _run(self, images_BHWC: np.ndarray) -> np.ndarray:
+        pixels = self._torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self.device, non_blocking=True)
+        # NHWC memory seen as NCHW is channels_last as it stands: no copy.
+        pixels_BCHW = (pixels.permute(0, 3, 1, 2).float() - self._mean_C) / self._std_C
+        vectors: torch.Tensor = self.module(pixels_BCHW)
+        return vectors.float().cpu().numpy()
