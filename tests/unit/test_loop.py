@@ -41,7 +41,7 @@ class Batches:
             )
 
 
-def make_loop(folder, s=None, *, validate="last", stop=lambda: None, batches=None, embedder=None):
+def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, embedder=None):
     s = s or spec()
     torch.manual_seed(7)
     embedder = embedder or TinyEmbedder()
@@ -97,7 +97,7 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
     calls = iter(range(100))
     broken = make_loop(
         tmp_path / "broken", spec(train__num_epochs=3, **changes),
-        stop=lambda: 15 if next(calls) + 1 >= stop_after else None,
+        stop=lambda: 15 if next(calls) + 1 >= stop_after else 0,
     )  # fmt: skip
     with pytest.raises(Interrupted) as caught:
         broken.run()

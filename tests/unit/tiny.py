@@ -22,6 +22,9 @@ class TinyTrunk(nn.Module):
     def stages(self) -> list[list[nn.Module]]:
         return [[self.stem], [self.low], [self.high]]
 
+    def loose_parameters(self) -> list[nn.Parameter]:
+        return []
+
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         return self.high(self.low(self.stem(images_BCHW))).mean((2, 3))
 

@@ -30,6 +30,9 @@ class Freezer:
         self.frozen = [embedder.trunk] if self.whole_trunk else [m for stage in stages[:count] for m in stage]
         for part in self.frozen:
             part.requires_grad_(False)
+        if count > 0:  # class token and position table belong to the stem
+            for parameter in embedder.trunk.loose_parameters():
+                parameter.requires_grad_(False)
         if not self.train_embedder:
             embedder.head.requires_grad_(False)
         self.trunk_parameters = [p for p in embedder.trunk.parameters() if p.requires_grad]

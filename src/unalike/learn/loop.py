@@ -67,7 +67,7 @@ class Loop:
         payload: Callable[[Mapping[str, Tensor]], dict[str, Any]],
         names: Callable[[Iterable[int]], list[str]],
         listener: Listener,
-        stop_requested: Callable[[], int | None],
+        stop_requested: Callable[[], int],
     ) -> None:
         self.fabric, self.embedder, self.objective, self.freezer = fabric, embedder, objective, freezer
         self.model, self.optimiser = fabric.setup(
@@ -196,7 +196,7 @@ class Loop:
         if self.fabric.world_size > 1:  # ranks must leave together
             if at.step % self.spec.train.log_every:
                 return
-            signal_number = int(self.fabric.all_reduce(torch.tensor(float(signal_number or 0)), reduce_op="max")) or None
+            signal_number = int(self.fabric.all_reduce(torch.tensor(float(signal_number)), reduce_op="max"))
         if not signal_number:
             return
         if at.step == self.steps:

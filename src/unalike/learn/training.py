@@ -50,6 +50,7 @@ class Outcome:
     history: History
     sets: Sets
     ranking: Any | None
+    facts: Any
 
 
 def view_of(spec: Any) -> View:
@@ -63,6 +64,7 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
     settle_trunk(spec)
     fabric = make_fabric(spec)
     fabric.launch()
+    run.dir = Path(fabric.broadcast(str(run.dir)))
     seed = spec.train.seed if spec.train.seed >= 0 else int(torch.seed() % 2**31)
     fabric.seed_everything(seed, workers=False, verbose=False)
     _set_cudnn(spec)
@@ -74,7 +76,8 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
                     images=len(sets.train), cuda=fabric.device.type == "cuda")  # fmt: skip
     _announce(spec, sets, facts, fabric)
     if fabric.is_global_zero:
-        run.write_spec(spec)
+        run.write_experiment(spec)
+        run.record(device=str(fabric.device), seed=seed, data=sets.train.fingerprint())
     store = _store(spec, sets.train, notices)
     sampler = ClassBalancedSampler(
         sets.train.labels_N, batch_size=spec.train.batch_size, num_instance=spec.dataset.num_instance, seed=seed,
@@ -106,16 +109,19 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
     if start:
         loop.restore(read_checkpoint(Path(start)))
     try:
-        history = loop.run()
+        with run.graceful():
+            history = loop.run()
     finally:
         loggers.close()
         if fabric.is_global_zero:
             notices.say()
             notices.write(run.dir / "notices.txt")
-    return _outcome(run.dir, keeper, history, sets, validation)
+    return _outcome(run.dir, keeper, history, sets, validation, facts)
 
 
-def _outcome(folder: Path, keeper: CheckpointKeeper, history: History, sets: Sets, validation: _Validation) -> Outcome:
+def _outcome(
+    folder: Path, keeper: CheckpointKeeper, history: History, sets: Sets, validation: _Validation, facts: Any
+) -> Outcome:  # fmt: skip
     last = history.validations[-1] if history.validations else {}
     best = next((v for v in history.validations if v["epoch"] == keeper.best_epoch), {})
     checkpoint = folder / BEST
@@ -123,7 +129,7 @@ def _outcome(folder: Path, keeper: CheckpointKeeper, history: History, sets: Set
         checkpoint = newest_checkpoint(folder)
     if best and MONITORED in best:
         say(f"best: {MONITORED} {best[MONITORED]:.4f} at epoch {keeper.best_epoch}, {checkpoint}")
-    return Outcome(checkpoint, best, keeper.best_epoch, last, history, sets, validation.best_ranking)
+    return Outcome(checkpoint, best, keeper.best_epoch, last, history, sets, validation.best_ranking, facts)
 
 
 def _set_cudnn(spec: Any) -> None:

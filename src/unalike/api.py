@@ -1,0 +1,200 @@
+"""The Python face: one short function an action, the same that the command line calls.
+
+``spec`` is a YAML file, a mapping, an ``Experiment``, or None; ``overrides`` are dotted (``["train.num_epochs=5"]`` or
+``{"train.num_epochs": 5}``). A folder, archive or manifest in place of the spec is taken as ``data``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unalike.errors import ExportError, SpecError, WeightsError
+from unalike.progress import say
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+Spec = str | Path | Mapping[str, Any] | None
+Overrides = Sequence[str] | Mapping[str, object]
+
+
+@dataclass(frozen=True)
+class Result:
+    """What an action leaves behind: its folder, its main file, its figures (flat names -> numbers)."""
+
+    results_dir: Path
+    path: Path | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for ``--json``."""
+        return {"results_dir": str(self.results_dir), "path": None if self.path is None else str(self.path),
+                "figures": dict(self.figures)}  # fmt: skip
+
+
+def _resolve(action: str, spec: Spec | Experiment, overrides: Overrides, data: str | Path | None) -> Experiment:
+    from unalike.spec import Experiment, load_spec
+
+    if isinstance(spec, Experiment):
+        return spec
+    if isinstance(spec, str | Path) and data is None and Path(spec).suffix.lower() not in (".yaml", ".yml"):
+        spec, data = None, spec
+    return load_spec(action, spec, overrides, data=data)
+
+
+def train(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Train an embedding; ``path`` is the checkpoint to use. Raises the errors of ``unalike.errors``."""
+    from unalike.errors import missing_extra
+    from unalike.run import open_run
+
+    experiment = _resolve("train", spec, overrides, data)
+    if experiment.automl_policy == "auto":
+        say("AutoML is asked for (automl_policy: auto); this version has no search yet and trains plainly")
+    try:
+        import torch  # noqa: F401
+    except ImportError as error:
+        raise missing_extra("torch", "train", "training") from error
+    from unalike.card import write_card
+    from unalike.learn.training import train_embedder
+
+    with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
+        outcome = train_embedder(experiment, run, resume=run.resuming)
+        figures = {k: v for k, v in outcome.best.items() if k.startswith("val")}
+        if run.rank == 0:
+            write_card(run.dir, experiment, outcome)
+        run.conclude(f"trained: {outcome.checkpoint}", figures)
+    return Result(run.dir, outcome.checkpoint, figures)
+
+
+def evaluate(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Measure retrieval of query images against references; ``path`` is ``metrics.json``."""
+    from unalike.evaluation import run_evaluation
+    from unalike.run import open_run
+
+    experiment = _resolve("evaluate", spec, overrides, data)
+    with open_run("evaluate", experiment, resume=resume, overwrite=overwrite) as run:
+        figures = run_evaluation(experiment, run)
+        run.conclude("evaluated", figures)
+    return Result(run.dir, run.dir / "metrics.json", figures)
+
+
+def infer(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Name the nearest references of each input image; ``path`` is ``result.csv``."""
+    from unalike.evaluation import run_inference
+    from unalike.run import open_run
+
+    experiment = _resolve("inference", spec, overrides, data)
+    with open_run("inference", experiment, resume=resume, overwrite=overwrite) as run:
+        figures = run_inference(experiment, run)
+        run.conclude("inferred", figures)
+    return Result(run.dir, run.dir / "result.csv", figures)
+
+
+def export(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Write a checkpoint as ONNX, proved equal to it on real images; ``path`` is the file."""
+    from unalike.run import open_run
+
+    experiment = _resolve("export", spec, overrides, data)
+    if not experiment.export.checkpoint:
+        raise ExportError("export.checkpoint is not set", expected="a trained checkpoint (.pth); random weights are "
+                          "not exported", remedy="set export.checkpoint=FILE")  # fmt: skip
+    from unalike.deploy.export import run_export
+
+    with open_run("export", experiment, resume=resume, overwrite=overwrite) as run:
+        path, figures = run_export(experiment, run)
+        run.conclude(f"exported: {path}", figures)
+    return Result(run.dir, path, figures)
+
+
+def embed(
+    source: str | Path, output: str | Path, *, checkpoint: str | Path, runtime: str = "auto", precision: str = "auto",
+    labelled: bool = False,
+) -> Result:  # fmt: skip
+    """Write the vectors of every image of ``source`` to ``output`` (.npz or .parquet): paths, vectors, labels."""
+    from unalike.evaluation import run_embedding
+
+    output = Path(output)
+    if output.suffix not in (".npz", ".parquet"):
+        raise SpecError(f"-o {output}", expected="a name that ends in .npz or .parquet")
+    figures = run_embedding(source, output, checkpoint, runtime=runtime, precision=precision, labelled=labelled)
+    return Result(output.parent, output, figures)
+
+
+def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None) -> Result:
+    """Validate spec, data, weights, extras and devices without training. Raises at the first that fails."""
+    experiment = _resolve("train", spec, overrides, data)
+    from unalike.data.checks import Notices
+    from unalike.data.sets import training_sets
+
+    figures: dict[str, Any] = {"spec": "valid"}
+    notices = Notices()
+    sets = training_sets(experiment, notices)
+    notices.say()
+    figures["train images"], figures["train classes"] = len(sets.train), len(sets.train.classes)
+    figures["validation"] = sets.validation
+    for name in ("torch", "timm", "lightning_fabric", "pytorch_metric_learning", "onnxruntime", "openvino"):
+        figures[name] = _version(name)
+    if figures["torch"] != "missing":
+        from unalike.learn.devices import check_devices
+        from unalike.learn.recipe import settle_trunk
+        from unalike.model.embedder import build_embedder
+
+        train = experiment.train
+        ids = check_devices(train.num_gpus, train.gpu_ids, ids_were_set=experiment.is_set("train.gpu_ids"))
+        figures["device"] = f"cuda {ids}" if ids else "cpu"
+        settle_trunk(experiment)
+        facts = build_embedder(experiment).trunk.facts
+        figures["backbone"], figures["weights"] = experiment.model.backbone, facts.source
+    return Result(Path("."), None, figures)
+
+
+def _version(module: str) -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version(module.replace("_", "-"))
+    except metadata.PackageNotFoundError:
+        return "missing"
+
+
+def default_specs(action: str = "train", output: str | Path | None = None) -> str:
+    """The commented spec template of an action, as text; also written to ``output`` when given."""
+    from unalike.spec import template_for
+
+    text = template_for(action)
+    if output is not None:
+        path = Path(output)
+        if path.exists():
+            raise SpecError(f"{path} exists", expected="a new file", remedy="choose another name")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return text
+
+
+def existing_file(key: str, value: str | Path | None, what: str) -> Path:
+    """The file that a key names. Raises SpecError where none is named, WeightsError where it is not there."""
+    if not value:
+        raise SpecError(f"{key} is not set", expected=what, remedy=f"set {key}=FILE")
+    path = Path(value)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise WeightsError(f"{key}: {path} {found}", expected=what)
+    return path
+
+
+__all__ = ["Result", "check", "default_specs", "embed", "evaluate", "export", "infer", "train"]

@@ -1,0 +1,64 @@
+"""Run by test_two_processes under torchrun or alone: three steps of the loop, each rank with its share of every batch."""
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+from tiny import TinyEmbedder, spec  # noqa: E402
+
+from unalike.learn.checkpoints import CheckpointKeeper  # noqa: E402
+from unalike.learn.devices import make_fabric  # noqa: E402
+from unalike.learn.freezing import Freezer  # noqa: E402
+from unalike.learn.loop import Loop  # noqa: E402
+from unalike.learn.losses import build_objective  # noqa: E402
+from unalike.learn.optim import build_optimiser  # noqa: E402
+from unalike.learn.schedule import Schedule  # noqa: E402
+
+STEPS, WHOLE = 3, 16
+
+
+class Shares:
+    def __init__(self, rank, world):
+        self.mine = slice(rank * WHOLE // world, (rank + 1) * WHOLE // world)
+
+    def __len__(self):
+        return STEPS
+
+    def epoch(self, epoch, start_step=0):
+        for step in range(start_step, STEPS):
+            generator = torch.Generator().manual_seed(100 * epoch + step)
+            images = torch.randn(WHOLE, 3, 16, 16, generator=generator)
+            yield SimpleNamespace(
+                images_BCHW=images[self.mine], labels_B=(torch.arange(WHOLE) // 2)[self.mine],
+                indices_B=torch.arange(WHOLE)[self.mine],
+            )  # fmt: skip
+
+
+def main(folder: Path, loss: str, head_epochs: int) -> None:
+    s = spec(train__freeze_batchnorm=True, train__num_epochs=2, train__head_epochs=head_epochs)
+    s.train.optim.name = "SGD"
+    s.train.loss.name = loss
+    s.train.miner.name = None
+    fabric = make_fabric(s)
+    fabric.launch()
+    assert fabric.world_size == int(os.environ.get("WORLD_SIZE", 1))
+    torch.manual_seed(0)
+    embedder = TinyEmbedder()
+    objective = build_objective(s, classes=8, dim=8)
+    freezer = Freezer(embedder, s)
+    loop = Loop(
+        fabric=fabric, embedder=embedder, objective=objective, optimiser=build_optimiser(s, embedder, objective),
+        freezer=freezer, batches=Shares(fabric.global_rank, fabric.world_size), schedule=Schedule.from_spec(s, STEPS),
+        spec=s, keeper=CheckpointKeeper(folder, s.train), validate=None,
+        payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
+        names=lambda indices: [], listener=lambda event, facts: None, stop_requested=lambda: 0,
+    )  # fmt: skip
+    loop.run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))
