@@ -1,0 +1,174 @@
+"""How sure a figure is: bootstrap intervals over queries or whole groups, and Wilson's for a plain share.
+
+Percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993), computed with weights: a
+resample is a vector of how often each unit was drawn, so that all metrics of all resamples are matrix products.
+Where the claim is about unseen classes the unit is the class: its queries are not independent of one another.
+
+Shape letters: Q queries, M metrics, N resamples, G groups.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from unalike.errors import UnalikeError
+
+# Weights of resamples held at once (float64), about 32 MiB.
+WEIGHTS_AT_ONCE = 4 * 2**20
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A value and the interval [low, high] that holds it; low and high are NaN when fewer than two units are known."""
+
+    value: float
+    low: float
+    high: float
+
+    @property
+    def apart(self) -> bool:
+        """Whether the interval of a difference leaves out zero."""
+        return self.low > 0 or self.high < 0
+
+    def to_dict(self) -> dict[str, float | None]:
+        """For JSON: NaN becomes None."""
+        return {
+            name: None if math.isnan(number) else number
+            for name, number in (("value", self.value), ("low", self.low), ("high", self.high))
+        }
+
+    def __str__(self) -> str:
+        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+
+
+def bootstrap(
+    values_Q: np.ndarray,
+    groups: np.ndarray | None = None,
+    n: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The mean of ``values_Q`` with its percentile-bootstrap interval; NaN values are left out.
+
+    With ``groups`` (Q,), one name or number a query, whole groups are resampled, and the mean stays one over queries.
+    """
+    return bootstrap_metrics(np.asarray(values_Q, float)[:, None], groups, by_group=groups is not None,
+                             n=n, confidence=confidence, seed=seed)[0][0]  # fmt: skip
+
+
+def paired_bootstrap(
+    before_Q: np.ndarray,
+    after_Q: np.ndarray,
+    groups: np.ndarray | None = None,
+    n: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """The mean of after - before over the same queries with its interval; ``.apart`` says whether zero lies outside.
+
+    Both sides are resampled together, so what makes a query hard for both cancels. Raises UnalikeError when the
+    lengths differ.
+    """
+    before_Q, after_Q = np.asarray(before_Q, float), np.asarray(after_Q, float)
+    if before_Q.shape != after_Q.shape:
+        raise UnalikeError(
+            f"paired values number {len(before_Q)} and {len(after_Q)}", expected="the same queries on both sides"
+        )
+    return bootstrap(after_Q - before_Q, groups, n, confidence, seed)
+
+
+def bootstrap_metrics(
+    values_QM: np.ndarray,
+    groups: np.ndarray | None = None,
+    *,
+    by_group: bool = False,
+    n: int = 1000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> tuple[list[Interval], list[Interval]]:
+    """Intervals of M means at once: (over queries, over groups).
+
+    The first list holds the means over all queries, the second the means over groups of the groups' means (empty
+    without ``groups``). ``by_group`` resamples groups, else queries. A query with NaN in any metric is left out.
+    """
+    if n < 1 or not 0 < confidence < 1:
+        raise UnalikeError(f"bootstrap of {n} resamples at confidence {confidence}", expected="n >= 1 and 0 < c < 1")
+    values_QM = np.asarray(values_QM, float)
+    known_Q = ~np.isnan(values_QM).any(axis=1)
+    values_QM = values_QM[known_Q]
+    queries, metrics = values_QM.shape
+    if groups is None:
+        group_Q, count = np.zeros(queries, np.int64), 1
+    else:
+        names, group_Q = np.unique(np.asarray(groups)[known_Q], return_inverse=True)
+        count = len(names)
+    if not queries:
+        unknown = [Interval(math.nan, math.nan, math.nan)] * metrics
+        return unknown, [] if groups is None else unknown
+    order_Q = np.argsort(group_Q, kind="stable")
+    values_QM, group_Q = values_QM[order_Q], group_Q[order_Q]
+    sizes_G = np.bincount(group_Q, minlength=count).astype(float)
+    sums_GM = np.add.reduceat(values_QM, np.cumsum(sizes_G).astype(int) - sizes_G.astype(int), axis=0)
+    units = count if by_group else queries
+    micro_NM, macro_NM = np.empty((n, metrics)), np.empty((n, metrics))
+    rng = np.random.default_rng(seed)
+    step = max(1, WEIGHTS_AT_ONCE // max(units, 1))
+    for start in range(0, n, step):
+        part = slice(start, min(start + step, n))
+        weights = _draw(rng, part.stop - start, units)
+        if by_group:
+            micro_NM[part] = (weights @ sums_GM) / (weights @ sizes_G)[:, None]
+            macro_NM[part] = (weights @ (sums_GM / sizes_G[:, None])) / count
+        else:
+            micro_NM[part] = (weights @ values_QM) / queries
+            if groups is not None:
+                macro_NM[part] = _mean_of_groups(weights, values_QM, sizes_G)
+    overall = _intervals(values_QM.mean(axis=0), micro_NM, confidence, units)
+    if groups is None:
+        return overall, []
+    return overall, _intervals((sums_GM / sizes_G[:, None]).mean(axis=0), macro_NM, confidence, units)
+
+
+def _draw(rng: np.random.Generator, rows: int, units: int) -> np.ndarray:
+    """How often each unit is drawn when ``units`` are drawn with replacement, ``rows`` times over."""
+    drawn = rng.integers(0, units, (rows, units))
+    drawn += (np.arange(rows) * units)[:, None]
+    return np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(float)
+
+
+def _mean_of_groups(weights_NQ: np.ndarray, values_QM: np.ndarray, sizes_G: np.ndarray) -> np.ndarray:
+    """(N, M): every group's weighted mean, averaged over the groups that were drawn at all. Queries lie by group."""
+    starts = np.cumsum(sizes_G).astype(int) - sizes_G.astype(int)
+    weight_NG = np.add.reduceat(weights_NQ, starts, axis=1)
+    drawn_NG = weight_NG > 0
+    divisor_NG = np.where(drawn_NG, weight_NG, 1)
+    means = [
+        (np.add.reduceat(weights_NQ * values_Q, starts, axis=1) / divisor_NG).sum(axis=1) / drawn_NG.sum(axis=1)
+        for values_Q in values_QM.T
+    ]
+    return np.stack(means, axis=1)
+
+
+def _intervals(values_M: np.ndarray, resampled_NM: np.ndarray, confidence: float, units: int) -> list[Interval]:
+    if units < 2:
+        return [Interval(float(value), math.nan, math.nan) for value in values_M]
+    tail = (1 - confidence) / 2
+    low_M, high_M = np.quantile(resampled_NM, [tail, 1 - tail], axis=0)
+    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(values_M, low_M, high_M, strict=True)]
+
+
+def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+    """The share ``successes / n`` with Wilson's score interval (1927), which holds for small n and shares near 0 or 1."""
+    if n < 0 or not 0 <= successes <= max(n, 0):
+        raise UnalikeError(f"{successes} successes of {n}", expected="0 <= successes <= n")
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
