@@ -116,7 +116,8 @@ class _Pending:
         size = len(index_B)
         height, width = owner.augmentation.height, owner.augmentation.width
         self.on_cpu = owner.device.type == "cpu"
-        self.views = torch.empty((size, height, width, 3), dtype=torch.uint8, pin_memory=owner.device.type == "cuda")
+        # planes, so that finish need not turn them; it is handed the (B, H, W, 3) view of them
+        self.planes = torch.empty((size, 3, height, width), dtype=torch.uint8, pin_memory=owner.device.type == "cuda")
         self.finished = (
             torch.empty((size, 3, height, width), memory_format=torch.channels_last) if self.on_cpu else None
         )
@@ -128,13 +129,13 @@ class _Pending:
     def _make(self, rows: slice) -> None:
         owner, augmentation = self.owner, self.owner.augmentation
         index, occurrence = self.index_B[rows], self.occurrence_B[rows]
-        views = self.views[rows].numpy()
         row_draws = augmentation.crop_draws(self.epoch, index, occurrence)
         for i, wanted in enumerate(index.tolist()):
             self.used_B[rows.start + i], pixels = owner._read(wanted)
-            views[i] = augmentation.crop_drawn(pixels, row_draws[i])
+            self.planes[rows.start + i] = augmentation.crop_drawn(pixels, row_draws[i])
         if self.finished is not None:
-            augmentation.finish(self.views[rows], self.epoch, index, occurrence, out=self.finished[rows])
+            views = self.planes[rows].permute(0, 2, 3, 1)
+            augmentation.finish(views, self.epoch, index, occurrence, out=self.finished[rows])
 
     def batch(self) -> Batch:
         """Wait for all slices; an exception of a thread is raised here."""
@@ -143,7 +144,7 @@ class _Pending:
         owner = self.owner
         images = self.finished
         if images is None:
-            views = self.views.to(owner.device, non_blocking=True)
+            views = self.planes.to(owner.device, non_blocking=True).permute(0, 2, 3, 1)
             images = owner.augmentation.finish(views, self.epoch, self.index_B, self.occurrence_B)
         labels = torch.from_numpy(owner._labels[self.used_B]).to(owner.device)
         return Batch(images, labels, torch.from_numpy(self.used_B))
