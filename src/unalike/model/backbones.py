@@ -222,6 +222,7 @@ def _timm_net(
         raise WeightsError(f"the weights of {name} at {source and source.path} do not fit: {error}") from error
     if source is not None and source.kind == "package":
         _load_packaged(net, timm_name, source, in_chans)
+    _tell_lost_pixels(name, net, input_size)
     mean, std = _mean_std(facts, source)
     return net, TrunkFacts(
         mean=mean,
@@ -233,6 +234,18 @@ def _timm_net(
         pretrained=source is not None,
         source=source.described if source else "random",
     )
+
+
+def _tell_lost_pixels(name: str, net: nn.Module, input_size: tuple[int, int]) -> None:
+    """Patch layers leave out the right and lower pixels that fill no whole patch; that is said, once."""
+    patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)
+    if not isinstance(patch, tuple) or getattr(net.patch_embed, "dynamic_img_pad", False):
+        return
+    for side, length in zip(input_size, patch, strict=True):
+        if side % length:
+            progress.warn(
+                f"{name} sees patches of {length} pixels: {side} is no multiple of {length}, its rest is lost"
+            )
 
 
 def _mean_std(facts: dict[str, Any], source: Source | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
