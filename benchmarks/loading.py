@@ -115,7 +115,8 @@ def main() -> None:
     print(f"{'':24}{'ms/image':>10}{'images/s/core':>15}{'ratio':>8}{'decoded':>9}")
     print(f"{'torchvision + PIL chain':24}{reference * 1e3:10.2f}{1 / reference:15.0f}{1:8.2f}{count:9}")
     for epoch, (seconds, decoded) in enumerate(ours):
-        print(f"{f'ours, epoch {epoch}':24}{seconds * 1e3:10.2f}{1 / seconds:15.0f}{reference / seconds:8.2f}{decoded:9}")
+        figures = f"{seconds * 1e3:10.2f}{1 / seconds:15.0f}{reference / seconds:8.2f}{decoded:9}"
+        print(f"{f'ours, epoch {epoch}':24}{figures}")
 
 
 if __name__ == "__main__":

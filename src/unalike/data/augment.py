@@ -65,12 +65,14 @@ class Augmentation:
         seed: int = 0,
     ) -> None:
         self.height, self.width = int(height), int(width)
-        self.crop_scale, self.crop_ratio = _range("dataset.crop.scale", crop_scale), _range("dataset.crop.ratio", crop_ratio)
+        self.crop_scale = _range("dataset.crop.scale", crop_scale)
+        self.crop_ratio = _range("dataset.crop.ratio", crop_ratio)
         self.flip_prob, self.rotation, self.erase_prob, self.seed = flip_prob, rotation, erase_prob, int(seed)
         amounts = dict(colour or {})
         unknown = set(amounts) - {"brightness", "contrast", "saturation", "hue"}
         if unknown:
-            raise SpecError(f"colour augmentation {', '.join(sorted(unknown))}", expected="brightness, contrast, saturation, hue")
+            faults = ", ".join(sorted(unknown))
+            raise SpecError(f"colour augmentation {faults}", expected="brightness, contrast, saturation, hue")
         self.colour = {name: float(amount) for name, amount in amounts.items() if amount}
         self.mean, self.std = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
         if self.mean.shape != (3,) or self.std.shape != (3,) or (self.std <= 0).any():
@@ -79,8 +81,9 @@ class Augmentation:
         self.radius = (0, 0)
         if blur:
             self.sigma = _range("dataset.gaussian_blur.sigma", blur["sigma"])
-            self.radius = tuple(_radius(int(k), self.sigma[1], n) for k, n in zip(blur["kernel"], (height, width), strict=True))
-        self._fill = tuple(int(round(255 * m)) for m in self.mean)
+            down, across = blur["kernel"]
+            self.radius = (_radius(int(down), self.sigma[1], height), _radius(int(across), self.sigma[1], width))
+        self._fill = tuple(round(255 * m) for m in self.mean)
 
     # ---- per image: crop, flip, rotation
 
@@ -99,7 +102,7 @@ class Augmentation:
     def crop_drawn(self, image_HWC: np.ndarray, draws_row: np.ndarray) -> torch.Tensor:
         """``crop`` with the random numbers already drawn (one row of ``crop_draws``): a uint8 tensor (3, height, width)."""
         row = draws_row.tolist()
-        top, left, height, width = crop_box(image_HWC.shape[0], image_HWC.shape[1], self.crop_scale, self.crop_ratio, row)
+        top, left, height, width = crop_box(*_size(image_HWC), self.crop_scale, self.crop_ratio, row)
         # A copy of the crop alone: what lies beside it must not bleed in through the filter.
         piece = torch.from_numpy(np.array(image_HWC[top : top + height, left : left + width], order="C"))
         # On bytes with the channels last torch computes in integers, with vector instructions: within 1 of PIL's
@@ -232,6 +235,11 @@ class Augmentation:
             if box is not None:
                 found.append((i, box))
         return found
+
+
+def _size(image_HWC: np.ndarray) -> tuple[int, int]:
+    height, width = image_HWC.shape[:2]
+    return height, width
 
 
 def crop_box(

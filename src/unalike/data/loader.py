@@ -109,7 +109,12 @@ class _Pending:
     """A batch whose slices are being made by the pool, each into its own rows of one tensor."""
 
     def __init__(
-        self, owner: TrainingBatches, pool: ThreadPoolExecutor, epoch: int, index_B: np.ndarray, occurrence_B: np.ndarray
+        self,
+        owner: TrainingBatches,
+        pool: ThreadPoolExecutor,
+        epoch: int,
+        index_B: np.ndarray,
+        occurrence_B: np.ndarray,
     ) -> None:
         self.owner, self.epoch, self.index_B, self.occurrence_B = owner, epoch, index_B, occurrence_B
         self.used_B = index_B.copy()

@@ -75,7 +75,7 @@ class PixelStore:
         try:
             if directory is not None:
                 Path(directory).mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryFile(prefix="unalike-pixels-", dir=directory)  # noqa: SIM115
+            return tempfile.TemporaryFile(prefix="unalike-pixels-", dir=directory)
         except OSError as error:
             raise DataError(
                 f"cannot write the image cache to {directory or tempfile.gettempdir()}: {error}",
