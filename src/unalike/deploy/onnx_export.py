@@ -55,6 +55,9 @@ def _wrapper(embedder: Any, facts: NetworkFacts) -> torch.nn.Module:
     from torch import nn
 
     class Exported(nn.Module):
+        scale: torch.Tensor
+        shift: torch.Tensor
+
         def __init__(self) -> None:
             super().__init__()
             # A copy: exporting must not move or change a network that is being trained.
@@ -195,7 +198,9 @@ def export_onnx(
     facts = replace(facts, dim=proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
     proto.metadata_props[-1].value = facts.to_json()
     if proto.ByteSize() > LARGEST_FILE:
-        raise ExportError(f"the network takes {proto.ByteSize() / 2**30:.1f} GiB", expected="less than 2 GiB in one file")
+        raise ExportError(
+            f"the network takes {proto.ByteSize() / 2**30:.1f} GiB", expected="less than 2 GiB in one file"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:

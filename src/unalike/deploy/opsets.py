@@ -8,7 +8,7 @@ undoes one change of ONNX's operator history (onnx/docs/Changelog.md); what has 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -145,7 +145,7 @@ class _Rewriter:
         stem = f"{node.output[0]}_steps{self.made}"
         steps: list[onnx.NodeProto] = []
 
-        def add(kind: str, inputs: list[str], output: str = "", **settings: object) -> str:
+        def add(kind: str, inputs: list[str], output: str = "", **settings: Any) -> str:
             output = output or f"{stem}_{len(steps)}"
             steps.append(helper.make_node(kind, inputs, [output], **settings))
             return output

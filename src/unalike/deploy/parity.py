@@ -48,7 +48,9 @@ def compare(expected_ND: np.ndarray, found_ND: np.ndarray) -> tuple[float, float
     expected_ND, found_ND = expected_ND.astype(np.float64), found_ND.astype(np.float64)
     if expected_ND.shape != found_ND.shape or not (np.isfinite(expected_ND).all() and np.isfinite(found_ND).all()):
         return -1.0, float("inf")
-    a_ND, b_ND = (part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in (expected_ND, found_ND))
+    a_ND, b_ND = (
+        part / np.maximum(np.linalg.norm(part, axis=1, keepdims=True), 1e-12) for part in (expected_ND, found_ND)
+    )
     return float((a_ND * b_ND).sum(1).min()), float(np.abs(a_ND - b_ND).max())
 
 

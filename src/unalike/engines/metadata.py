@@ -52,7 +52,9 @@ class NetworkFacts:
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
 
 
-def read_facts(text: str | None, source: str, mean: Sequence[float] | None, std: Sequence[float] | None) -> NetworkFacts:
+def read_facts(
+    text: str | None, source: str, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> NetworkFacts:
     """The facts in ``text``; for a network that carries none, those of the explicit ``mean`` and ``std``.
 
     Raises ModelError when there are neither, when the text is damaged, or when a newer release wrote it.
@@ -69,7 +71,9 @@ def read_facts(text: str | None, source: str, mean: Sequence[float] | None, std:
     except json.JSONDecodeError as error:
         raise ModelError(f"the '{KEY}' metadata of {source} is damaged ({error})", remedy="export it again") from error
     if not isinstance(held, Mapping) or not {"mean", "std", "format_version"} <= set(held):
-        raise ModelError(f"the '{KEY}' metadata of {source} lacks mean, std or format_version", remedy="export it again")
+        raise ModelError(
+            f"the '{KEY}' metadata of {source} lacks mean, std or format_version", remedy="export it again"
+        )
     if int(held["format_version"]) > FORMAT_VERSION:
         raise ModelError(
             f"{source} has format version {held['format_version']}",

@@ -89,7 +89,9 @@ class OpenVinoEngine:
             graph = self._with_batch(graph)
             self._compiled = self._compile(graph)
         except RuntimeError as error:  # OpenVINO raises nothing finer
-            raise ModelError(f"OpenVINO cannot run {source} ({_first_line(error)})", remedy="try onnxruntime") from error
+            raise ModelError(
+                f"OpenVINO cannot run {source} ({_first_line(error)})", remedy="try onnxruntime"
+            ) from error
         self.facts = facts
         self.dim = int(self._compiled.output(0).get_partial_shape()[1].get_length())
         self._queue = self._openvino.AsyncInferQueue(self._compiled)
@@ -183,7 +185,9 @@ def _input_shape(graph: Any, source: str) -> tuple[tuple[int, int], int]:
     """(height, width) and the fixed batch, 0 when it is free."""
     shape = graph.input(0).get_partial_shape()
     if len(graph.inputs) != 1 or shape.rank.is_dynamic or len(shape) != 4 or shape[2].is_dynamic or shape[3].is_dynamic:
-        raise ModelError(f"{source} has input shape {shape}", expected="one input, batch x 3 x height x width, both fixed")
+        raise ModelError(
+            f"{source} has input shape {shape}", expected="one input, batch x 3 x height x width, both fixed"
+        )
     return (shape[2].get_length(), shape[3].get_length()), 0 if shape[0].is_dynamic else shape[0].get_length()
 
 
