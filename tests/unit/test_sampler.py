@@ -150,7 +150,7 @@ def test_repeats_of_an_image_carry_different_occurrences():
 
 def test_deterministic_per_seed_and_epoch_and_skippable():
     labels = labels_of([5, 9, 2, 7])
-    make = lambda seed: ClassBalancedSampler(labels, batch_size=8, num_instance=4, seed=seed)  # noqa: E731
+    make = lambda seed: ClassBalancedSampler(labels, batch_size=8, num_instance=4, seed=seed)
     first, again = make(0), make(0)
     first.epoch(0)
     assert np.array_equal(first.epoch(4), again.epoch(4)), "no state is carried from epoch to epoch"
