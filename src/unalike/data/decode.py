@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,9 @@ IMAGE_SUFFIXES = frozenset(
 )
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")  # MPO is opened as JPEG
 MAX_PIXELS = 200_000_000
+
+# Pillow warns of damage without naming the file, once for each tag; our own errors name it.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION_TAG = 0x0112
 _EXIF_FAULTS = (OSError, EOFError, SyntaxError, struct.error, ValueError, TypeError, LookupError, AttributeError)

@@ -12,7 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
 
@@ -87,12 +87,13 @@ class ImageSet:
 
         Pixels are not read: two sets that differ in nothing but content of equal length are not told apart.
         """
-        root = os.path.commonpath([path.absolute().parent for path in self.paths]) if self.paths else ""
+        texts = [os.path.abspath(path) for path in self.paths]
+        root = os.path.commonpath({os.path.dirname(text) for text in texts}) if texts else ""
         lines = []
-        for path, name in zip(self.paths, self.names(), strict=True):
-            inner = PurePath(os.path.relpath(path.absolute(), root)).as_posix()
+        for text, name in zip(texts, self.names(), strict=True):
+            inner = text[len(root) :].replace(os.sep, "/").lstrip("/")
             try:
-                size = path.stat().st_size
+                size = os.stat(text).st_size
             except OSError:
                 size = -1
             lines.append(f"{inner}\0{size}\0{name}\n".encode("utf-8", "surrogateescape"))

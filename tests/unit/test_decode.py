@@ -1,0 +1,265 @@
+"""Every kind of image file becomes upright 8-bit RGB, or an error that names it."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+
+from unalike.data.decode import IMAGE_SUFFIXES, decode, open_image
+from unalike.errors import UnreadableImage
+
+# the module silences Pillow's warnings, pytest lets them through again
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+
+
+def picture(height: int = 40, width: int = 60) -> np.ndarray:
+    """A smooth image whose corners all differ: red grows to the right, green downwards."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 255 // width, y * 255 // height, np.full_like(x, 90)], -1).astype(np.uint8)
+
+
+def near(a: np.ndarray, b: np.ndarray, tolerance: int) -> bool:
+    return a.shape == b.shape and np.abs(a.astype(int) - b.astype(int)).mean() <= tolerance
+
+
+@pytest.mark.parametrize(
+    "suffix, tolerance, options",
+    [
+        ("jpg", 3, {"quality": 95}),
+        ("jpeg", 3, {"quality": 95, "progressive": True}),
+        ("png", 0, {}),
+        ("webp", 0, {"lossless": True}),
+        ("webp", 6, {"quality": 90}),
+        ("bmp", 0, {}),
+        ("tif", 0, {}),
+        ("tiff", 0, {"compression": "tiff_lzw"}),
+        ("ppm", 0, {}),
+    ],
+)
+def test_formats(tmp_path: Path, suffix: str, tolerance: int, options: dict) -> None:
+    path = tmp_path / f"späte Öse 1.{suffix}"
+    Image.fromarray(picture()).save(path, **options)
+    pixels = decode(path)
+    assert pixels.dtype == np.uint8 and pixels.flags.c_contiguous and pixels.flags.writeable
+    assert near(pixels, picture(), tolerance)
+    assert path.suffix in IMAGE_SUFFIXES
+    assert np.array_equal(decode(path.read_bytes()), pixels)
+
+
+def test_content_decides_not_the_suffix(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    (tmp_path / "a.png").rename(tmp_path / "a.jpg")
+    assert np.array_equal(decode(tmp_path / "a.jpg"), picture())
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tiff", "webp"])
+def test_exif_rotation(tmp_path: Path, orientation: int, suffix: str) -> None:
+    """Oracle: the stored pixels are the upright ones put through the inverse of what EXIF's table says."""
+    upright = picture()
+    stored = {
+        1: upright,
+        2: upright[:, ::-1],
+        3: upright[::-1, ::-1],
+        4: upright[::-1],
+        5: upright.transpose(1, 0, 2),
+        6: np.rot90(upright, 1),
+        7: upright[::-1, ::-1].transpose(1, 0, 2),
+        8: np.rot90(upright, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, quality=95)
+    assert near(decode(path), upright, 5)
+
+
+def test_damaged_exif_leaves_the_pixels(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=b"Exif\0\0II*\0\xff\xff\xff\xff nonsense", quality=95)
+    assert near(decode(tmp_path / "a.jpg"), picture(), 3)
+
+
+def test_grey_and_bilevel(tmp_path: Path) -> None:
+    grey = picture()[:, :, 0]
+    Image.fromarray(grey).save(tmp_path / "g.png")
+    assert np.array_equal(decode(tmp_path / "g.png"), np.stack([grey] * 3, -1))
+    Image.fromarray(grey > 100).save(tmp_path / "b.png")
+    assert np.array_equal(decode(tmp_path / "b.png")[:, :, 1], (grey > 100) * 255)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bit_grey_is_scaled_by_its_range(tmp_path: Path, suffix: str) -> None:
+    values = np.linspace(0, 65535, 48 * 32).astype(np.uint16).reshape(32, 48)
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}")
+    wanted = np.floor(values / 65535 * 255 + 0.5).astype(int)
+    for channel in range(3):
+        assert np.abs(decode(tmp_path / f"a.{suffix}")[:, :, channel].astype(int) - wanted).max() <= 1
+    dark = (values // 16).astype(np.uint16)  # 12 bits in a 16-bit file: dark, but the same for every image
+    Image.fromarray(dark).save(tmp_path / f"dark.{suffix}")
+    assert decode(tmp_path / f"dark.{suffix}").max() == 16
+
+
+@pytest.mark.parametrize("top", [1.0, 255.0, 65535.0])
+def test_floating_point(tmp_path: Path, top: float) -> None:
+    ramp = np.linspace(0, 1, 48 * 32).reshape(32, 48)
+    values = (ramp * top).astype(np.float32)
+    Image.fromarray(values).save(tmp_path / "f.tif")
+    assert np.abs(decode(tmp_path / "f.tif")[:, :, 0] - ramp * 255).max() <= 0.51
+    values[0, 0] = np.nan
+    Image.fromarray(values).save(tmp_path / "nan.tif")
+    assert decode(tmp_path / "nan.tif")[0, 0, 0] == 0
+
+
+def test_floating_point_out_of_every_range_is_stretched(tmp_path: Path) -> None:
+    Image.fromarray(np.linspace(-5, 5, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "f.tif")
+    pixels = decode(tmp_path / "f.tif")
+    assert pixels.min() == 0 and pixels.max() == 255
+
+
+def test_32_bit_integers(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 32768, 65535]] * 4, np.int32)).save(tmp_path / "small.tif")
+    assert decode(tmp_path / "small.tif")[0, :, 0].tolist() == [0, 128, 255]
+    Image.fromarray(np.array([[0, 2**30, 2**31 - 1]] * 4, np.int32)).save(tmp_path / "large.tif")
+    assert decode(tmp_path / "large.tif")[0, :, 0].tolist() == [0, 128, 255]
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    Image.fromarray(picture()).convert("CMYK").save(tmp_path / "c.jpg", quality=95)
+    Image.fromarray(picture()).convert("CMYK").save(tmp_path / "c.tif")
+    assert near(decode(tmp_path / "c.jpg"), picture(), 4)
+    assert near(decode(tmp_path / "c.tif"), picture(), 1)
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    rgba = np.dstack([picture(), np.zeros((40, 60), np.uint8)])
+    rgba[:20, :, 3] = 255
+    rgba[20:30, :, 3] = 128
+    expected = picture().astype(float) * (rgba[:, :, 3:] / 255) + 255 * (1 - rgba[:, :, 3:] / 255)
+    for name in ("a.png", "a.webp", "a.tif"):
+        Image.fromarray(rgba).save(tmp_path / name, **({"lossless": True, "exact": True} if "webp" in name else {}))
+        assert np.abs(decode(tmp_path / name) - expected).max() <= 1.5
+    grey = Image.fromarray(rgba).convert("LA")
+    grey.save(tmp_path / "la.png")
+    assert (decode(tmp_path / "la.png")[30:] == 255).all()
+
+
+def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
+    palette = Image.new("P", (32, 32), 0)
+    palette.putpalette([200, 10, 10, 10, 200, 10])
+    palette.paste(1, (0, 0, 16, 32))
+    palette.save(tmp_path / "p.png")
+    pixels = decode(tmp_path / "p.png")
+    assert pixels[0, 0].tolist() == [10, 200, 10] and pixels[0, 31].tolist() == [200, 10, 10]
+    palette.save(tmp_path / "t.png", transparency=0)
+    pixels = decode(tmp_path / "t.png")
+    assert pixels[0, 0].tolist() == [10, 200, 10] and pixels[0, 31].tolist() == [255, 255, 255]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_animations_give_their_first_frame(tmp_path: Path, suffix: str) -> None:
+    frames = [Image.new("RGB", (32, 24), colour) for colour in ("red", "blue", "lime")]
+    options = {"lossless": True} if suffix == "webp" else {}
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:], **options)
+    assert (decode(tmp_path / f"a.{suffix}") == [255, 0, 0]).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp", "tif", "gif"])
+@pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.9])
+def test_d20_truncated_files_are_refused(tmp_path: Path, suffix: str, kept: float) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (48, 48, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / f"whole.{suffix}")
+    whole = (tmp_path / f"whole.{suffix}").read_bytes()
+    cut = tmp_path / f"cut.{suffix}"
+    cut.write_bytes(whole[: int(len(whole) * kept)])
+    with pytest.raises(UnreadableImage, match=f"cut.{suffix}"):
+        decode(cut)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"hello", b"\xff\xd8\xff\xe0", b"\x89PNG\r\n\x1a\n", b"%!PS-Adobe-3.0 EPSF-3.0\n"]
+)
+def test_d20_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(content)
+    with pytest.raises(UnreadableImage, match="bad.jpg"):
+        decode(path)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "gif", "bmp"])
+def test_d20_flipped_bytes_never_crash(tmp_path: Path, suffix: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(noise).save(out, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
+    draw = np.random.default_rng(1)
+    for _ in range(60):
+        content = bytearray(out.getvalue())
+        for place in draw.integers(0, min(len(content), 400), 4):
+            content[place] = draw.integers(256)
+        try:
+            assert decode(bytes(content), max_pixels=10_000).ndim == 3
+        except UnreadableImage:
+            pass  # the only thing that may be raised
+
+
+def test_a_library_that_admits_truncated_images_does_not_change_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.jpg")
+    (tmp_path / "a.jpg").write_bytes((tmp_path / "a.jpg").read_bytes()[:700])
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(UnreadableImage):
+        decode(tmp_path / "a.jpg")
+
+
+def test_missing_file_and_folder(tmp_path: Path) -> None:
+    with pytest.raises(UnreadableImage, match="no such file"):
+        decode(tmp_path / "absent.jpg")
+    with pytest.raises(UnreadableImage):
+        decode(tmp_path)
+
+
+def test_decompression_bomb_is_refused_from_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "bomb.png")
+
+    def never(*args: object) -> None:
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", never)
+    with pytest.raises(UnreadableImage, match="bomb.png.*max_pixels"):
+        decode(tmp_path / "bomb.png")
+    with pytest.raises(UnreadableImage, match="20000 x 20000"):
+        decode(tmp_path / "bomb.png", max_pixels=399_999_999)
+
+
+def test_the_bound_is_inclusive_and_may_exceed_pillows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    assert decode(tmp_path / "a.png", max_pixels=2400).shape == (40, 60, 3)
+    with pytest.raises(UnreadableImage):
+        decode(tmp_path / "a.png", max_pixels=2399)
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_min_size_shrinks_jpegs_but_never_below_it(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(picture(640, 400)).save(tmp_path / "a.jpg", exif=exif, quality=95)
+    tall, wide = (640, 400) if orientation == 1 else (400, 640)
+    assert decode(tmp_path / "a.jpg").shape == (tall, wide, 3)
+    for min_size in [(1, 1), (50, 50), (80, 80), (81, 50), (160, 100), (161, 200), (640, 400), (2000, 10)]:
+        height, width, _ = decode(tmp_path / "a.jpg", min_size=min_size).shape
+        assert height >= min(tall, min_size[0]) and width >= min(tall, wide, min_size[1])
+        scale = tall / height
+        assert scale in (1, 2, 4, 8) and width == wide / scale
+        assert scale == 8 or tall // (2 * scale) < min_size[0] or wide // (2 * scale) < min_size[1]
+
+
+def test_open_image_lets_go_of_the_file(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    image = open_image(tmp_path / "a.png")
+    (tmp_path / "a.png").unlink()
+    assert image.mode == "RGB" and np.array_equal(np.asarray(image), picture())
