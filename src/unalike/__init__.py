@@ -1,3 +1,34 @@
-"""unalike: teach a computer to tell look-alikes apart."""
+"""unalike: teach a computer to tell look-alikes apart.
+
+``train``, ``evaluate``, ``infer``, ``export``, ``embed`` do what the command line does; ``Recogniser`` is what a program
+holds. All are loaded when first used: ``import unalike`` costs next to nothing and loads no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from unalike.api import Result, check, embed, evaluate, export, infer, train
+    from unalike.errors import UnalikeError
+    from unalike.tasks.recogniser import Recogniser
+
+_PLACES = {
+    **dict.fromkeys(("Result", "check", "embed", "evaluate", "export", "infer", "train"), "unalike.api"),
+    "UnalikeError": "unalike.errors",
+    "Recogniser": "unalike.tasks.recogniser",
+}
+__all__ = ["Recogniser", "Result", "UnalikeError", "check", "embed", "evaluate", "export", "infer", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'unalike' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -77,7 +77,7 @@ def evaluate(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Measure retrieval of query images against references; ``path`` is ``metrics.json``."""
-    from unalike.evaluation import run_evaluation
+    from unalike.actions import run_evaluation
     from unalike.run import open_run
 
     experiment = _resolve("evaluate", spec, overrides, data)
@@ -92,7 +92,7 @@ def infer(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Name the nearest references of each input image; ``path`` is ``result.csv``."""
-    from unalike.evaluation import run_inference
+    from unalike.actions import run_inference
     from unalike.run import open_run
 
     experiment = _resolve("inference", spec, overrides, data)
@@ -113,7 +113,7 @@ def export(
     if not experiment.export.checkpoint:
         raise ExportError("export.checkpoint is not set", expected="a trained checkpoint (.pth); random weights are "
                           "not exported", remedy="set export.checkpoint=FILE")  # fmt: skip
-    from unalike.deploy.export import run_export
+    from unalike.actions import run_export
 
     with open_run("export", experiment, resume=resume, overwrite=overwrite) as run:
         path, figures = run_export(experiment, run)
@@ -126,7 +126,7 @@ def embed(
     labelled: bool = False,
 ) -> Result:  # fmt: skip
     """Write the vectors of every image of ``source`` to ``output`` (.npz or .parquet): paths, vectors, labels."""
-    from unalike.evaluation import run_embedding
+    from unalike.actions import run_embedding
 
     output = Path(output)
     if output.suffix not in (".npz", ".parquet"):

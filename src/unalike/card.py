@@ -18,9 +18,8 @@ def write_card(folder: Path, spec: Any, outcome: Outcome) -> dict[str, Any]:
     metrics: dict[str, Any] = {}
     if outcome.ranking is not None and outcome.sets.reference is not None:
         metrics = summarise(
-            outcome.ranking, outcome.sets.reference.classes, bootstrap=spec.evaluate.bootstrap,
-            confidence=spec.evaluate.confidence, seed=spec.evaluate.seed,
-            resample="classes" if outcome.sets.unseen else "queries",
+            outcome.ranking, outcome.sets.reference.classes, n=spec.evaluate.bootstrap,
+            confidence=spec.evaluate.confidence, seed=spec.evaluate.seed, unseen_classes=outcome.sets.unseen,
         )  # fmt: skip
         metrics.pop("per_class", None)
     train = outcome.sets.train

@@ -74,7 +74,7 @@ def _present(images: ImageSet) -> list[str]:
 
 def _from_splits(whole: ImageSet) -> Sets:
     splits = np.array(whole.splits)
-    train = drop_empty_classes(whole.select(np.flatnonzero(splits == "train")))
+    train = whole.select(np.flatnonzero(splits == "train")).compact()
     query = whole.select(np.flatnonzero(splits == "val"))
     has_reference = bool((splits == "reference").any())
     reference = whole.select(np.flatnonzero(splits == ("reference" if has_reference else "train")))
@@ -101,19 +101,7 @@ def _automatic(whole: ImageSet, by: str, fraction: float, seed: int, manifest: P
     if manifest is not None:
         parts = {"train": train, "val": query} | ({"reference": reference} if by == "class" else {})
         write_manifest(manifest, parts)
-    return Sets(drop_empty_classes(train), reference, query, text, by == "class")
-
-
-def drop_empty_classes(images: ImageSet) -> ImageSet:
-    """The same images with the classes that have none left out, labels renumbered."""
-    present = np.unique(images.labels_N[images.labels_N >= 0])
-    if len(present) == len(images.classes):
-        return images
-    renumber = np.full(len(images.classes), -1, np.int64)
-    renumber[present] = np.arange(len(present))
-    labels = np.where(images.labels_N >= 0, renumber[images.labels_N], -1)
-    classes = tuple(images.classes[i] for i in present)
-    return ImageSet(images.paths, labels, classes, images.groups, images.splits, images.source)
+    return Sets(train.compact(), reference, query, text, by == "class")
 
 
 def evaluation_sets(spec: Any, notices: Notices, *, train: ImageSet | None = None) -> tuple[ImageSet, ImageSet]:

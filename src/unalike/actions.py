@@ -1,0 +1,346 @@
+"""What evaluate, inference, embed and export do: a model, an engine, images through the one view, then the result."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.data.checks import Notices
+from unalike.data.items import ImageSet, load_images
+from unalike.data.sets import evaluation_sets, load_for
+from unalike.data.view import View
+from unalike.engines.files import embed_files
+from unalike.engines.protocol import Engine
+from unalike.errors import DataError, DeviceError, ExportError, MissingExtra, RunError, SpecError, UnalikeError, UnreadableImage, WeightsError
+from unalike.progress import say
+
+PRETRAINED = "pretrained"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model ready to embed: its engine, its view, and what its file says about itself."""
+
+    engine: Engine
+    view: View
+    classes: tuple[str, ...]
+    source: Path
+
+
+def load_model(path: str | Path, *, runtime: str = "auto", precision: str = "auto", images: int | None = None) -> Loaded:
+    """The engine and view of a checkpoint (.pth, needs torch) or an exported model (.onnx, does not).
+
+    Raises WeightsError for a file that is neither, DeviceError for a runtime or precision that is not to be had.
+    """
+    path = Path(path)
+    if not path.is_file():
+        found = "is a folder" if path.is_dir() else "does not exist"
+        raise WeightsError(f"{path} {found}", expected="a checkpoint (.pth) or an exported model (.onnx)")
+    if path.suffix == ".onnx":
+        engine = _open_onnx(path, runtime, precision)
+        if engine.facts.view is None:
+            raise WeightsError(f"{path} does not say how its images were cut", expected="an export of this tool",
+                               remedy="export it again from its checkpoint")  # fmt: skip
+        return Loaded(engine, View.from_dict(engine.facts.view), tuple(engine.facts.classes), path)
+    from unalike.deploy.choose import engine_for
+    from unalike.model.checkpoint import load_embedder
+
+    embedder, meta = load_embedder(path)
+    facts = meta["facts"]
+    view = View.from_dict(facts["view"])
+    engine = engine_for(embedder, mean=tuple(facts["mean"]), std=tuple(facts["std"]), view=view, runtime=runtime,
+                        precision=precision, images=images)  # fmt: skip
+    return Loaded(engine, view, tuple(meta["classes"]), path)
+
+
+def _open_onnx(path: Path, runtime: str, precision: str) -> Any:
+    """OpenVINO where it is installed, else ONNX Runtime; one asked for by name is obeyed or an error."""
+    if runtime == "torch":
+        raise DeviceError(f"runtime torch on {path.name}", expected="openvino or onnxruntime for an ONNX file",
+                          remedy="give the checkpoint (.pth) to run in torch")  # fmt: skip
+    if runtime in ("auto", "openvino"):
+        from unalike.engines.openvino_engine import OpenVinoEngine
+
+        try:
+            return OpenVinoEngine(path, precision=precision)
+        except MissingExtra:
+            if runtime == "openvino":
+                raise
+    if precision not in ("auto", "fp32"):
+        raise DeviceError(f"precision {precision} with onnxruntime", expected="fp32", remedy="or use runtime openvino")
+    from unalike.engines.onnx_engine import OnnxEngine
+
+    return OnnxEngine(path)
+
+
+def refuse_contradictions(experiment: Any, model: Loaded) -> None:
+    """The model is read from its file; a spec that says otherwise is an error, all of it in one report."""
+    view = model.view.to_dict()
+    known = {"model.input_height": view["height"], "model.input_width": view["width"],
+             "dataset.view.mode": view["mode"], "dataset.view.resize_ratio": view["resize_ratio"],
+             "model.feat_dim": model.engine.dim}  # fmt: skip
+    faults = []
+    for path, value in known.items():
+        said: Any = experiment
+        for part in path.split("."):
+            said = getattr(said, part)
+        if experiment.is_set(path) and said != value:
+            faults.append(f"{path} is {said}, the model's is {value}")
+    if faults:
+        raise SpecError(f"the spec contradicts {model.source}: {'; '.join(faults)}", remedy="remove these keys")
+
+
+def load_frozen(experiment: Any, *, runtime: str, precision: str) -> Loaded:
+    """The pretrained trunk of ``model.backbone`` as it came (the best one here where none is named): the baseline."""
+    from unalike.deploy.choose import engine_for
+    from unalike.learn.recipe import settle_trunk, settle_trunk_facts
+    from unalike.learn.training import view_of
+    from unalike.model.frozen import build_frozen
+
+    settle_trunk(experiment)
+    trunk = build_frozen(experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width))
+    settle_trunk_facts(experiment, trunk.trunk.facts)
+    view, dataset = view_of(experiment), experiment.dataset
+    engine = engine_for(trunk, mean=tuple(dataset.pixel_mean), std=tuple(dataset.pixel_std), view=view, runtime=runtime,
+                        precision=precision)  # fmt: skip
+    return Loaded(engine, view, (), Path(experiment.model.backbone))
+
+
+def _load_for(experiment: Any, section: Any, name: str) -> Loaded:
+    """The model of evaluate or inference; ``checkpoint: pretrained`` is the trunk as it came."""
+    if section.checkpoint == PRETRAINED and not section.onnx_file:
+        return load_frozen(experiment, runtime=section.runtime, precision=section.precision)
+    model = load_model(_model_file(section, name), runtime=section.runtime, precision=section.precision)
+    refuse_contradictions(experiment, model)
+    return model
+
+
+def _model_file(section: Any, name: str) -> str:
+    if section.trt_engine:
+        raise SpecError(f"{name}.trt_engine is set", expected="evaluate or infer from a checkpoint or ONNX file: TensorRT "
+                        "engines are not run yet", remedy=f"set {name}.checkpoint or {name}.onnx_file instead")  # fmt: skip
+    both = [p for p in (section.checkpoint, section.onnx_file) if p]
+    if not both:
+        raise SpecError(f"neither {name}.checkpoint nor {name}.onnx_file is set", expected="a trained model",
+                        remedy=f"set {name}.checkpoint=FILE.pth, or {PRETRAINED} for the trunk as it came")  # fmt: skip
+    if len(both) == 2:
+        raise SpecError(f"{name}.checkpoint and {name}.onnx_file are both set", remedy="keep one")
+    return both[0]
+
+
+def _embed(model: Loaded, paths: Sequence[Path], experiment: Any, batch_size: int, notices: Notices, what: str) -> Any:
+    return embed_files(
+        model.engine, list(paths), model.view, batch_size=batch_size, workers=experiment.dataset.workers,
+        max_unreadable=experiment.dataset.max_unreadable, max_pixels=experiment.dataset.max_pixels, notices=notices,
+        describe=what,
+    )  # fmt: skip
+
+
+def _two_sets(model: Loaded, reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int, notices: Notices) -> Any:
+    """Vectors of both sets, each file decoded and embedded once even when it stands in both."""
+    union = list(dict.fromkeys([*reference.paths, *query.paths]))
+    done = _embed(model, union, experiment, batch_size, notices, "embedding")
+    row = {union[i]: n for n, i in enumerate(done.kept_N.tolist())}
+
+    def part(images: ImageSet) -> tuple[ImageSet, np.ndarray]:
+        kept = [i for i, path in enumerate(images.paths) if path in row]
+        return images.select(kept), done.vectors_ND[[row[images.paths[i]] for i in kept]]
+
+    return *part(reference), *part(query)
+
+
+def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
+    """Embed, rank, summarise, write; returns TAO's KPIs with the prefix ``test``."""
+    from unalike.measure.artefacts import write_metrics
+    from unalike.measure.clusters import ami_nmi
+    from unalike.measure.retrieval import evaluate_ranking
+    from unalike.measure.summary import kpi, summarise
+
+    section, notices = experiment.evaluate, Notices()
+    model = _load_for(experiment, section, "evaluate")
+    reference, query = evaluation_sets(experiment, notices)
+    same = reference.paths == query.paths
+    reference, reference_vectors, query, query_vectors = _two_sets(
+        model, reference, query, experiment, section.batch_size, notices
+    )
+    notices.say()
+    notices.write(run.dir / "notices.txt")
+    ks = sorted({*section.ks, section.topk})
+    ranking = evaluate_ranking(
+        query_vectors, query.labels_N, reference_vectors, reference.labels_N, ks=tuple(ks), same=same
+    )
+    unseen = not {query.classes[i] for i in np.unique(query.labels_N)} & set(model.classes)
+    clusters = _clusters(ami_nmi, query_vectors, query.labels_N, section.seed)
+    summary = summarise(
+        ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, n=section.bootstrap,
+        confidence=section.confidence, seed=section.seed, resample=section.resample, unseen_classes=unseen,
+    )  # fmt: skip
+    summary["model"] = {"file": str(model.source), "engine": model.engine.describe(), "view": model.view.to_dict()}
+    summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
+                       "query_classes_unseen_in_training": unseen}  # fmt: skip
+    write_metrics(run.dir, summary=summary, ranking=ranking, query=query, reference=reference,
+                  per_class=section.report_accuracy_per_class)  # fmt: skip
+    run.record(device=model.engine.describe(), seed=section.seed, data=query.fingerprint())
+    figures = kpi(summary, "test")
+    for name, value in figures.items():
+        say(f"{name}: {value:.4f}")
+    return figures
+
+
+def _clusters(ami_nmi: Any, vectors: np.ndarray, labels: np.ndarray, seed: int) -> Any:
+    try:
+        return ami_nmi(vectors, labels, seed=seed)
+    except UnalikeError as error:  # scikit-learn is not part of the deployed recogniser
+        say(f"AMI and NMI are left out: {error}")
+        return None
+
+
+def _inputs(experiment: Any, notices: Notices) -> ImageSet:
+    section = experiment.inference
+    if not section.input_path:
+        raise SpecError("inference.input_path is not set", expected="an image, a folder or an archive")
+    kind, path = section.inference_input_type, Path(str(section.input_path))
+    if kind == "image" and path.is_dir():
+        raise DataError(f"inference.input_path: {path} is a folder", expected="one image file",
+                        remedy="set inference.inference_input_type=image_folder")  # fmt: skip
+    images = load_for(experiment, section.input_path, notices, labelled=kind == "classification_folder")
+    if len(images) == 0:
+        raise DataError(f"inference.input_path: {path} holds no images")
+    return images
+
+
+def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
+    """Write ``result.csv`` as TAO does and ``result.jsonl`` with neighbours, one line an input image."""
+    from unalike.measure.nearest import top_k, unit
+
+    section, notices = experiment.inference, Notices()
+    model = _load_for(experiment, section, "inference")
+    query = _inputs(experiment, notices)
+    named = experiment.dataset.val_dataset
+    if named is None or not named.reference:
+        raise SpecError("dataset.val_dataset.reference is not set", expected="the labelled images to compare with")
+    reference = load_for(experiment, named.reference, notices)
+    reference, reference_vectors, query, query_vectors = _two_sets(
+        model, reference, query, experiment, section.batch_size, notices
+    )
+    notices.say()
+    notices.write(run.dir / "notices.txt")
+    k = min(section.topk, len(reference))
+    scores_QK, index_QK = top_k(unit(query_vectors), unit(reference_vectors), k)
+    _write_results(run.dir, query, reference, scores_QK, index_QK)
+    run.record(device=model.engine.describe(), data=query.fingerprint())
+    return {"images": len(query), "references": len(reference), "topk": k}
+
+
+def _write_results(folder: Path, query: ImageSet, reference: ImageSet, scores_QK: np.ndarray, index_QK: np.ndarray) -> None:
+    # squared L2 distance of unit vectors: |a - b|^2 = 2 - 2 a.b
+    distance_QK = np.maximum(2.0 - 2.0 * scores_QK.astype(np.float64), 0.0)
+    names = reference.names()
+    with (folder / "result.csv").open("w", newline="", encoding="utf-8") as table, \
+            (folder / "result.jsonl").open("w", encoding="utf-8") as lines:  # fmt: skip
+        writer = csv.writer(table)
+        for path, indices, distances, scores in zip(query.paths, index_QK, distance_QK, scores_QK, strict=True):
+            labels = [names[i] for i in indices]
+            writer.writerow([str(path), labels, [float(d) for d in distances]])
+            neighbours = [
+                {"label": name, "distance": round(float(d), 6), "score": round(float(s), 6), "reference": str(reference.paths[i])}
+                for name, d, s, i in zip(labels, distances, scores, indices, strict=True)
+            ]  # fmt: skip
+            lines.write(json.dumps({"path": str(path), "label": labels[0], "neighbours": neighbours}, ensure_ascii=False) + "\n")
+
+
+def run_embedding(
+    source: str | Path, output: Path, checkpoint: str | Path, *, runtime: str, precision: str, labelled: bool
+) -> Mapping[str, Any]:  # fmt: skip
+    """Vectors of every image of a source, with paths (and labels) beside them; written whole or not at all."""
+    model = load_model(checkpoint, runtime=runtime, precision=precision)
+    notices = Notices()
+    images = load_images(source, labelled=labelled, notices=notices)
+    if len(images) == 0:
+        raise DataError(f"{source} holds no images")
+    done = embed_files(model.engine, list(images.paths), model.view, notices=notices, describe="embedding")
+    notices.say()
+    images = images.select(done.kept_N)
+    columns: dict[str, Any] = {"path": [str(p) for p in images.paths]}
+    if labelled:
+        columns["label"] = list(images.names())
+    output.parent.mkdir(parents=True, exist_ok=True)
+    temporary = output.with_name(f".{output.name}.partial{output.suffix}")
+    if output.suffix == ".npz":
+        np.savez_compressed(temporary, vectors=done.vectors_ND, **{k: np.array(v) for k, v in columns.items()})
+    else:
+        _write_parquet(temporary, columns, done.vectors_ND)
+    temporary.replace(output)
+    return {"images": len(images), "dim": int(done.vectors_ND.shape[1])}
+
+
+def _write_parquet(path: Path, columns: Mapping[str, Any], vectors_ND: np.ndarray) -> None:
+    from unalike.errors import missing_extra
+
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise missing_extra("pyarrow", "parquet", "writing .parquet") from error
+    vectors = pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.reshape(-1)), vectors_ND.shape[1])
+    pq.write_table(pa.table({**{k: pa.array(v) for k, v in columns.items()}, "vector": vectors}), path)
+
+
+def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
+    """Write ONNX beside its proof; the path and the parity's figures."""
+    from unalike.deploy.onnx_export import export_onnx
+    from unalike.deploy.parity import IMAGES
+    from unalike.model.checkpoint import load_embedder
+
+    section = experiment.export
+    embedder, meta = load_embedder(section.checkpoint)
+    facts = meta["facts"]
+    view = View.from_dict(facts["view"])
+    path = Path(section.onnx_file) if section.onnx_file else run.dir / f"{Path(section.checkpoint).stem}.onnx"
+    if path.exists():
+        raise RunError(f"export.onnx_file: {path} exists", expected="a new file", remedy="choose another name or delete it")
+    count = max(section.parity_images, IMAGES)
+    exported = export_onnx(
+        embedder, path, view=view, mean=tuple(facts["mean"]), std=tuple(facts["std"]),
+        images_NHWC=_parity_images(experiment, meta, view, count), preprocessing=section.preprocessing,
+        unit_length=section.unit_length, batch_size=section.batch_size,
+        opset=section.opset_version if experiment.is_set("export.opset_version") else None,
+        metadata={"classes": list(meta["classes"]), "trunk": facts["trunk"], "licence": facts["licence"]},
+    )  # fmt: skip
+    say(f"{path}: opset {exported.opset}, input {exported.facts.preprocessing}, dim {exported.facts.dim}")
+    figures = {"opset": exported.opset, **exported.parity.to_dict()}
+    run.record(parity=figures, onnx=str(path))
+    return path, figures
+
+
+def _parity_images(experiment: Any, meta: Mapping[str, Any], view: View, count: int) -> np.ndarray:
+    """Real images to compare on: of the spec's data, else of the data that the checkpoint was trained on."""
+    val = experiment.dataset.val_dataset
+    kept = meta["spec"]["dataset"]
+    sources = [val.query if val else None, val.reference if val else None, experiment.dataset.train_dataset]
+    sources.append(kept.get("train_dataset"))
+    for source in filter(None, sources):
+        try:
+            images = load_for(experiment, source, Notices(), labelled=False)
+        except DataError as error:
+            say(f"parity images: {error}")
+            continue
+        step = max(1, len(images) // count)
+        views = []
+        for path in images.paths[::step]:
+            try:
+                views.append(view(path))
+            except UnreadableImage:
+                continue
+            if len(views) == count:
+                break
+        if views:
+            return np.stack(views)
+    raise ExportError("no images to compare the exported network on", expected="dataset.train_dataset or dataset."
+                      "val_dataset.query to hold some", remedy="set dataset.train_dataset=DIR")  # fmt: skip

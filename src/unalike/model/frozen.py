@@ -1,0 +1,25 @@
+"""A pretrained trunk as it came, without a head: the baseline that training has to beat."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from unalike.model.backbones import Trunk, build_trunk
+
+
+class FrozenTrunk(nn.Module):
+    """``images_BCHW`` (float, normalised) -> the trunk's own features (B, F); ``dim`` is F. In eval mode."""
+
+    def __init__(self, trunk: Trunk) -> None:
+        super().__init__()
+        self.trunk, self.dim = trunk, trunk.width
+        self.requires_grad_(False).eval()
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.trunk(images_BCHW)
+
+
+def build_frozen(backbone: str, input_size: tuple[int, int]) -> FrozenTrunk:
+    """The trunk with its pretrained weights. Raises WeightsError where none can be had, ModelError for its name."""
+    return FrozenTrunk(build_trunk(backbone, pretrained="true", input_size=input_size))

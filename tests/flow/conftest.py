@@ -1,0 +1,67 @@
+"""Tiny class folders that a network can tell apart, and the real command line in a subprocess."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+# A trunk of timm without pretrained weights, small enough for a step in a fraction of a second.
+TINY = [
+    "model.backbone=test_efficientnet", "model.pretrained=false", "model.input_height=64", "model.input_width=64",
+    "model.feat_dim=16", "dataset.workers=2",
+]  # fmt: skip
+
+
+def draw_class(folder: Path, number: int, count: int, seed: int) -> None:
+    """Images of one class: its own stripe direction and colour, shifted and noisy."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng([seed, number])
+    colour = np.random.default_rng(number).integers(60, 255, 3)
+    ys, xs = np.mgrid[0:72, 0:72]
+    for i in range(count):
+        wave = np.sin((xs * np.cos(number) + ys * np.sin(number)) / (3 + number % 3) + rng.uniform(0, 6))
+        image = (0.5 + 0.4 * wave)[..., None] * colour + rng.normal(0, 12, (72, 72, 3))
+        Image.fromarray(image.clip(0, 255).astype(np.uint8)).save(folder / f"{i:02d}.png")
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """``train`` (6 classes), ``reference`` and ``query`` (the same 6), names with a space and an umlaut."""
+    root = tmp_path_factory.mktemp("Bilder für uns")
+    for part, count, seed in (("train", 6, 0), ("reference", 3, 1), ("query", 3, 2)):
+        for number in range(6):
+            draw_class(root / part / f"class {number} ü", number, count, seed)
+    return root
+
+
+def unalike(*arguments, cwd=None, env=None, program=("-m", "unalike"), timeout=300):
+    """Run the real command line; returns the finished process."""
+    return subprocess.run(
+        [sys.executable, *program, *map(str, arguments)], capture_output=True, text=True, cwd=cwd, timeout=timeout,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+    )  # fmt: skip
+
+
+def status_lines(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "status.json").read_text().splitlines()]
+
+
+@pytest.fixture(scope="session")
+def trained(images, tmp_path_factory):
+    """A finished training run: the folder of its results."""
+    out = tmp_path_factory.mktemp("results")
+    done = unalike(
+        "train", images / "train", "-r", out, f"dataset.val_dataset.reference={images / 'reference'}",
+        f"dataset.val_dataset.query={images / 'query'}", "train.num_epochs=2", "train.batch_size=12", *TINY, "--json",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    result = json.loads(done.stdout)
+    assert Path(result["path"]).name == "ml_model_best.pth"
+    return out / "train"
