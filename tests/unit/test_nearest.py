@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+from tests.oracles import ranked
+
+from unalike.errors import UnalikeError
+from unalike.measure.nearest import top_k, unit
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 5000, 2**26])
+@pytest.mark.parametrize("exclude_self", [False, True])
+@pytest.mark.parametrize("k", [1, 3, 40, 1000])
+def test_top_k_equals_a_full_sort(chunk_bytes, exclude_self, k):
+    rng = np.random.default_rng(0)
+    references = rng.standard_normal((40, 6)).astype(np.float32)
+    queries = references[:15]
+    scores, indices = top_k(queries, references, k, exclude_self=exclude_self, chunk_bytes=chunk_bytes)
+    for q, query in enumerate(queries):
+        assert indices[q].tolist() == ranked(query, references, q if exclude_self else None)[:k]
+    assert scores.shape == indices.shape == (15, min(k, 40 - exclude_self))
+    assert (np.diff(scores, axis=1) <= 0).all()
+    expected = np.take_along_axis(unit(queries) @ unit(references).T, indices, axis=1)
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 2**26])
+def test_ties_go_to_the_lower_index(chunk_bytes):
+    references = np.sign(np.random.default_rng(0).standard_normal((300, 4)))
+    _scores, indices = top_k(references[:20], references, 50, chunk_bytes=chunk_bytes)
+    for q in range(20):
+        assert indices[q].tolist() == ranked(references[q], references)[:50]
+
+
+def test_unit_keeps_zero_and_extreme_vectors_apart_from_nan():
+    vectors = np.array([[3, 4], [0, 0], [1e30, 0], [0, 1e-30]])
+    np.testing.assert_allclose(unit(vectors), [[0.6, 0.8], [0, 0], [1, 0], [0, 1]], rtol=1e-6)
+    assert unit(vectors[:1].astype(np.float16)).dtype == np.float32
+    with pytest.raises(UnalikeError, match="1 of 2 vectors hold NaN or infinity, the first is number 1"):
+        unit(np.array([[1.0, 2.0], [np.nan, 0.0]]))
+    with pytest.raises(UnalikeError, match="shape"):
+        unit(np.ones(3))
+
+
+def test_empty_and_wrong_inputs():
+    ones = np.ones((3, 2))
+    assert top_k(ones[:0], ones, 2)[0].shape == (0, 2)
+    assert top_k(ones, ones[:0], 2)[0].shape == (3, 0)
+    with pytest.raises(UnalikeError, match="width"):
+        top_k(ones, np.ones((3, 4)), 1)
+    with pytest.raises(UnalikeError, match="at least 1"):
+        top_k(ones, ones, 0)
