@@ -14,7 +14,7 @@ from unalike.data.checks import SENTENCES, Notices
 def test_d20_said_once_with_count_and_first_names(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     notices = Notices()
     for name in ("a.jpg", "b.jpg", "c.jpg", "d.jpg", "a.jpg"):
-        notices.add("unreadable", name, "truncated" if name == "a.jpg" else "")
+        notices.add("unreadable", name, "a.jpg: truncated" if name == "a.jpg" else "")
     notices.add("empty-class", "Brücke")
     notices.say()
     lines = capsys.readouterr().err.splitlines()

@@ -38,6 +38,7 @@ class Notices:
 
     def add(self, kind: str, name: str | Path, detail: str = "") -> None:
         """Note that ``name`` (a file, a class) is of this kind; ``detail`` is the reason, where there is one."""
+        detail = detail.removeprefix(f"{name}: ")  # the text of an error that begins with the file's name
         with self._lock:
             self._found.setdefault(kind, {}).setdefault(str(name), detail)
 
