@@ -1,0 +1,41 @@
+# demo      install what the demo needs and run it: a model learns to tell brand marks apart that it never saw
+# test      install what the tests need and run all but the slow ones; check: linters, types, layers
+# test-all  the slow sweeps too; bench: measurements beside peers (minutes to hours)
+VENV ?= .venv
+PYTHON ?= python3
+BIN := $(VENV)/bin
+
+.PHONY: demo test test-all check bench clean
+
+demo: $(VENV)/.installed-demo
+	$(BIN)/unalike demo $(DEMO)
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -x -q -n 2 -m "not slow" $(TESTS)
+
+test-all: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -n 2 $(TESTS)
+
+check: $(VENV)/.installed-test
+	$(BIN)/ruff check src tests benchmarks examples
+	$(BIN)/ruff format --check src tests benchmarks examples
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/unit/test_layers.py
+
+bench: $(VENV)/.installed-test
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# Stamps: pip runs again only when the requirements change. The demo needs less than the tests.
+$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,demo]'
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,demo,dev]'
+	@touch $@ $(VENV)/.installed-demo
+
+clean:
+	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
