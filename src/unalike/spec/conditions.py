@@ -1,0 +1,103 @@
+"""Conditions that bind several fields, or the items of one. Each yields (path, found, expected)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from unalike.spec.experiment import Experiment
+from unalike.spec.faults import Fault
+from unalike.spec.reading import shown
+
+Complaint = tuple[str, Any, str]
+Condition = Callable[[Experiment, str], Iterator[Complaint]]
+
+
+def _channels(e: Experiment, action: str) -> Iterator[Complaint]:
+    wanted = f"{e.model.input_channels} numbers, one a channel (model.input_channels)"
+    for name in ("pixel_mean", "pixel_std"):
+        value = getattr(e.dataset, name)
+        if len(value) != e.model.input_channels:
+            yield f"dataset.{name}", value, wanted
+
+
+def _blur(e: Experiment, action: str) -> Iterator[Complaint]:
+    blur = e.dataset.gaussian_blur
+    if len(blur.kernel) != 2 or any(k < 1 or k % 2 == 0 for k in blur.kernel):
+        yield "dataset.gaussian_blur.kernel", blur.kernel, "two odd numbers >= 1 (height, width)"
+    elif blur.enabled and any(
+        k // 2 >= side for k, side in zip(blur.kernel, (e.model.input_height, e.model.input_width), strict=True)
+    ):
+        yield "dataset.gaussian_blur.kernel", blur.kernel, "a window whose half is smaller than the input (height, width)"
+    yield from _range("dataset.gaussian_blur.sigma", blur.sigma)
+
+
+def _range(path: str, value: list[float], most: float | None = None) -> Iterator[Complaint]:
+    if len(value) != 2 or value[0] > value[1] or (most is not None and value[1] > most):
+        bound = f", at most {most}" if most is not None else ""
+        yield path, value, f"two numbers, the least first{bound}"
+
+
+def _crops(e: Experiment, action: str) -> Iterator[Complaint]:
+    yield from _range("dataset.crop.scale", e.dataset.crop.scale, 1.0)
+    yield from _range("dataset.crop.ratio", e.dataset.crop.ratio)
+
+
+def _steps(e: Experiment, action: str) -> Iterator[Complaint]:
+    steps = e.train.optim.steps
+    if any(s < 0 for s in steps) or any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
+        yield "train.optim.steps", steps, "epochs >= 0 in rising order"
+
+
+def _devices(e: Experiment, action: str) -> Iterator[Complaint]:
+    for name in ("train", "evaluate", "inference"):
+        part, path = getattr(e, name), f"{name}.gpu_ids"
+        if any(i < 0 for i in part.gpu_ids) or len(set(part.gpu_ids)) < len(part.gpu_ids):
+            yield path, part.gpu_ids, "different indices >= 0"
+        elif e.is_set(path) and len(part.gpu_ids) != part.num_gpus:
+            yield path, part.gpu_ids, f"{part.num_gpus} of them, as {name}.num_gpus says"
+
+
+def _batches(e: Experiment, action: str) -> Iterator[Complaint]:
+    for name in ("export", "gen_trt_engine"):
+        if getattr(e, name).batch_size == 0:
+            yield f"{name}.batch_size", 0, "-1 (open) or a number >= 1"
+
+
+def _engine_batches(e: Experiment, action: str) -> Iterator[Complaint]:
+    """Only those that the user wrote: the others are settled by what is in use."""
+    trt, prefix = e.gen_trt_engine.tensorrt, "gen_trt_engine.tensorrt."
+    names = [n for n in ("min_batch_size", "opt_batch_size", "max_batch_size") if e.is_set(prefix + n)]
+    for low, high in zip(names, names[1:], strict=False):
+        if getattr(trt, low) > getattr(trt, high):
+            yield prefix + high, getattr(trt, high), f"at least {prefix}{low}, {getattr(trt, low)}"
+
+
+def _checkpointer(e: Experiment, action: str) -> Iterator[Complaint]:
+    if e.train.checkpointer.save_top_k == 0:
+        yield "train.checkpointer.save_top_k", 0, "-1 (all) or a number >= 1"
+
+
+def _something_learns(e: Experiment, action: str) -> Iterator[Complaint]:
+    if action == "train" and not (e.train.train_trunk or e.train.train_embedder):
+        yield "train.train_embedder", False, "true when train.train_trunk is false: nothing would learn"
+
+
+def _columns(e: Experiment, action: str) -> Iterator[Complaint]:
+    names = e.dataset.manifest_columns.to_names()
+    if len(set(names)) < len(names):
+        yield "dataset.manifest_columns", names, "four different columns"
+
+
+CONDITIONS: tuple[Condition, ...] = (
+    _channels, _blur, _crops, _steps, _devices, _batches, _engine_batches, _checkpointer, _something_learns, _columns,
+)  # fmt: skip
+
+
+def check_conditions(experiment: Experiment, action: str) -> list[Fault]:
+    """The faults of a spec whose every field is valid by itself."""
+    return [
+        Fault(path, f"found {shown(found)}, expected {expected}")
+        for condition in CONDITIONS
+        for path, found, expected in condition(experiment, action)
+    ]

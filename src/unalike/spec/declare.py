@@ -1,0 +1,99 @@
+"""How a field is declared: once, with everything that anybody wants to know about it.
+
+A field's validity (``ge``, ``gt``, ``le``, ``lt``) is what pydantic enforces. ``low`` and ``high`` are the bounds that TAO
+publishes: they limit a search, not a user, and stand in the JSON schema as minimum and maximum; where the two differ the
+schema's description says what is accepted. All other facts go into the schema under the names that TAO gives them.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+
+class Section(BaseModel):
+    """A node of the spec: unknown keys refused, no silent conversions except whole number to decimal number."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        strict=True,
+        validate_assignment=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+    )
+
+
+def _empty_is_null(value: object) -> object:
+    return None if value == "" else value
+
+
+# TAO writes "" for "none given"; the rest of the house should have one thing to ask for.
+Text = Annotated[str | None, BeforeValidator(_empty_is_null)]
+
+_FACTS = ("units", "settled", "ours", "trunk_fact", "math_cond", "automl_enabled", "depends_on", "parent_param")
+
+
+def _limits(valid: dict[str, Any], low: float | None, high: float | None) -> dict[str, Any]:
+    """TAO's bounds as schema keywords, unless validity already says the same number."""
+    extra: dict[str, Any] = {}
+    if low is not None and valid.get("gt") != low:
+        extra["minimum"] = low
+    if high is not None:
+        extra["maximum"] = high
+    return extra
+
+
+def _accepted(valid: dict[str, Any], low: float | None, high: float | None) -> str:
+    """A sentence where a user may go beyond the range that is searched, else nothing."""
+    below = low is not None and valid.get("ge", valid.get("gt")) != low
+    above = high is not None and valid.get("le", valid.get("lt")) != high
+    if not (below or above):
+        return ""
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    bounds = " and ".join(f"{sign} {valid[key]}" for key, sign in signs.items() if valid.get(key) is not None)
+    return f" The bounds are those of a search; a spec may hold any value {bounds or 'at all'}."
+
+
+def field(
+    default: Any,
+    help: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    low: float | None = None,
+    high: float | None = None,
+    min_length: int | None = None,
+    popular: bool | list[str] = False,
+    schema: dict[str, Any] | None = None,
+    **facts: Any,
+) -> Any:
+    """Declare one leaf.
+
+    ``ge/gt/le/lt`` bound validity; ``low``/``high`` are TAO's published (search) bounds. ``facts`` may hold ``units``,
+    ``settled`` (a fact of data, trunk or machine may set it when the user did not), ``trunk_fact`` (an explicit value
+    that differs from the trunk's deserves a warning), ``ours`` (not in TAO), ``math_cond``, ``automl_enabled``,
+    ``depends_on`` and ``parent_param``. ``schema`` overrides keywords of the JSON schema.
+    """
+    unknown = set(facts) - set(_FACTS)
+    if unknown:
+        raise TypeError(f"unknown facts {sorted(unknown)}")
+    valid = {"ge": ge, "gt": gt, "le": le, "lt": lt}
+    extra = {name: value for name, value in facts.items() if value not in (None, False)}
+    if facts.get("automl_enabled") is False:
+        extra["automl_enabled"] = False
+    extra |= _limits(valid, low, high) | (schema or {})
+    if popular:
+        extra["popular"] = popular
+    text = help + _accepted(valid, low, high)
+    given = {key: value for key, value in (valid | {"min_length": min_length}).items() if value is not None}
+    return Field(default=default, description=text, json_schema_extra=extra, **given)
+
+
+def section(cls: type[Section], help: str, *, settled: bool = False, ours: bool = False, popular: Any = False) -> Any:
+    """Declare a nested section whose every field has its default; a section is never searched itself."""
+    extra: dict[str, Any] = {"automl_enabled": False}
+    extra |= {name: value for name, value in (("settled", settled), ("ours", ours), ("popular", popular)) if value}
+    return Field(default_factory=cls, description=help, json_schema_extra=extra)

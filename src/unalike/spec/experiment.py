@@ -1,0 +1,133 @@
+"""The whole spec, what the user set in it, and what was settled afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, NamedTuple
+
+import yaml
+from pydantic import BeforeValidator, PrivateAttr, ValidationError
+
+from unalike.errors import SpecError
+from unalike.progress import warn
+from unalike.spec.dataset import Dataset
+from unalike.spec.declare import Section, Text, field, section
+from unalike.spec.evaluate import Evaluate
+from unalike.spec.export import Export
+from unalike.spec.gen_trt_engine import GenTrtEngine
+from unalike.spec.inference import Inference
+from unalike.spec.model import Model
+from unalike.spec.train import Train
+from unalike.spec.wandb import WandB
+
+_DEVICES = ["gpu_ids", "num_gpus", "num_nodes"]
+
+
+def _off(value: object) -> object:
+    """YAML 1.1 reads a bare ``off`` as false."""
+    return "off" if value is False else value
+
+
+_POLICY: dict[str, Any] = {"anyOf": [{"enum": ["auto", "off", False]}, {"type": "null"}]}
+
+
+class Settled(NamedTuple):
+    path: str
+    value: Any
+    reason: str
+
+
+class Experiment(Section):
+    """Every option of every action. ``is_set`` tells what the user wrote; ``settled`` what was filled in since, and why."""
+
+    model_name: Text = field(None, "A name for the model, written into what is produced.")
+    encryption_key: Text = field(None, "Accepted for TAO's sake and not used: nothing here is encrypted.")
+    results_dir: Text = field(None, "Folder of all output; unset means runs/<date-time>-<action>.")
+    automl_policy: Annotated[Literal["auto", "off"] | None, BeforeValidator(_off)] = field(
+        None, "`auto` searches for good settings, `off` trains once; unset: auto without a spec file, off with one.",
+        ours=True, schema=_POLICY,
+    )  # fmt: skip
+    wandb: WandB = section(WandB, "Weights & Biases; silent unless you enable it yourself.")
+    train: Train = section(
+        Train, "Training.",
+        popular=["checkpoint_interval", "gpu_ids", "num_epochs", "num_gpus", "num_nodes", "validation_interval"],
+    )  # fmt: skip
+    model: Model = section(Model, "The network.")
+    dataset: Dataset = section(Dataset, "The images.")
+    evaluate: Evaluate = section(Evaluate, "Measuring a model.", popular=_DEVICES)
+    inference: Inference = section(Inference, "Recognising images.", popular=_DEVICES)
+    export: Export = section(Export, "Writing the model as ONNX.")
+    gen_trt_engine: GenTrtEngine = section(
+        GenTrtEngine, "Building a TensorRT engine.", popular=["batch_size", "gpu_id", "tensorrt"]
+    )
+
+    _set_paths: set[str] = PrivateAttr(default_factory=set)
+    _settled: list[Settled] = PrivateAttr(default_factory=list)
+    _spec_given: bool = PrivateAttr(default=False)
+
+    @property
+    def settled(self) -> list[Settled]:
+        """(path, value, reason) of every field that was settled, in order."""
+        return self._settled
+
+    @property
+    def spec_given(self) -> bool:
+        """Whether a spec file or dict was given (overrides alone do not count)."""
+        return self._spec_given
+
+    def is_set(self, path: str) -> bool:
+        """Whether the user wrote this field (of a section: any field in it)."""
+        return any(s == path or s.startswith(path + ".") or path.startswith(s + ".") for s in self._set_paths)
+
+    def mark_set(self, paths: Iterable[str]) -> None:
+        """Record dotted paths as the user's own."""
+        self._set_paths.update(paths)
+
+    def policy(self, flag: str | None = None) -> str:
+        """``auto`` or ``off`` by the rule: the command line's flag, then the spec's key, then auto without a spec."""
+        return flag or self.automl_policy or ("off" if self._spec_given else "auto")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain dicts, lists and scalars of every field."""
+        return self.model_dump(mode="python")
+
+    def to_yaml(self) -> str:
+        """YAML that loads to the same thing."""
+        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value.model_dump() if isinstance(value, Section) else value
+
+
+def settle(experiment: Experiment, path: str, value: Any, reason: str) -> bool:
+    """Give a field a value that follows from a fact, unless the user set it.
+
+    Returns whether the field now holds ``value``. An explicit value is left alone; where it contradicts a fact of the
+    pretrained trunk that is said once. Raises KeyError for a path that is not declared or may not be settled, and
+    SpecError when the value is not valid there.
+    """
+    *parents, name = path.split(".")
+    owner: Any = experiment
+    for part in parents:
+        owner = getattr(owner, part, None)
+    declared = type(owner).model_fields.get(name) if isinstance(owner, Section) else None
+    facts: Any = declared.json_schema_extra if declared else {}
+    if not facts.get("settled"):
+        raise KeyError(f"{path} is not a field that may be settled")
+    value = _plain(value)
+    current = _plain(getattr(owner, name))
+    if experiment.is_set(path):
+        if current != value and facts.get("trunk_fact"):
+            warn(f"{path} is {current}, as you set it; {reason}: {value}")
+        return current == value
+    try:
+        setattr(owner, name, value)
+    except ValidationError as error:
+        raise SpecError(f"{path}: cannot be settled to {value!r}", remedy=str(error.errors()[0]["msg"])) from error
+    experiment._settled.append(Settled(path, value, reason))
+    return True

@@ -1,0 +1,99 @@
+"""What is wrong with a spec, one line a fault, all faults in one report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from unalike.errors import SpecError, closest
+from unalike.spec.fields import declared_fields, expectation
+from unalike.spec.reading import shown
+
+
+class Fault(NamedTuple):
+    path: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.text}" if self.path else self.text
+
+
+def suggestion(path: str) -> str:
+    """The closest spelling of an unknown dotted path: a sibling, a field of that name elsewhere, or a similar path."""
+    table = declared_fields()
+    parent, _, name = path.rpartition(".")
+    siblings = [p.rpartition(".")[2] for p in table if p.rpartition(".")[0] == parent]
+    near = closest(name, siblings)
+    if near:
+        return near
+    elsewhere = [p for p in table if p.rpartition(".")[2] == name] or [p for p in table if p.endswith("." + path)]
+    if elsewhere:
+        return f"did you mean {' or '.join(repr(p) for p in elsewhere[:3])}?"
+    return closest(path, table)
+
+
+def _known(parent: str) -> str:
+    names = [p.rpartition(".")[2] for p in declared_fields() if p.rpartition(".")[0] == parent]
+    return f"known here: {', '.join(names)}" if 0 < len(names) <= 12 else ""
+
+
+def unknown_key(path: str) -> Fault:
+    """A key that is not declared, with the closest spelling or what there is."""
+    hint = suggestion(path) or _known(path.rpartition(".")[0])
+    return Fault(path, "unknown key" + (f"; {hint}" if hint else ""))
+
+
+def _from_pydantic(error: Any) -> tuple[Fault, tuple[Any, ...]]:
+    """The fault, and the location to take out so that the rest can be looked at."""
+    loc = tuple(error["loc"])
+    named = []
+    for part in loc:
+        if not isinstance(part, str):
+            break
+        named.append(part)
+    path = ".".join(named)
+    if error["type"] == "extra_forbidden":
+        return unknown_key(path), loc
+    if error["type"] == "invalid_key":
+        text = f"a key is {shown(loc[-1])}, expected text"
+        return Fault(path, text), loc
+    declared = declared_fields().get(path)
+    wanted = expectation(declared) if declared else str(error["msg"])
+    found = shown(error["input"])
+    where = f" at place {loc[len(named)]}" if len(loc) > len(named) and isinstance(loc[len(named)], int) else ""
+    text = f"found {found}{where}, expected {wanted}"
+    if error["type"] == "literal_error" and isinstance(error["input"], str):
+        near = closest(error["input"], wanted.removeprefix("one of ").removesuffix(" or null").split(", "))
+        text += f"; {near}" if near else ""
+    if error["type"] == "float_type" and isinstance(error["input"], str) and _is_number(error["input"]):
+        text += "; write it without quotes"
+    if error["type"] == "int_type" and isinstance(error["input"], str) and _is_number(error["input"]):
+        text += "; write it without quotes"
+    return Fault(path, text), tuple(named)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def of_validation(error: ValidationError) -> tuple[list[Fault], list[tuple[Any, ...]]]:
+    """Faults and faulty locations of a failed validation."""
+    pairs = [_from_pydantic(e) for e in error.errors(include_url=False)]
+    unique = dict.fromkeys(fault for fault, _ in pairs)
+    return list(unique), [loc for _, loc in pairs]
+
+
+def report(source: str, faults: Sequence[Fault] | Iterable[Fault]) -> SpecError:
+    """One error that holds them all; ``source`` names the file, or is empty."""
+    faults = list(dict.fromkeys(faults))
+    lead = f"{source}: " if source else ""
+    if len(faults) == 1:
+        return SpecError(f"{lead}{faults[0]}")
+    lines = "".join(f"\n  {fault}" for fault in faults)
+    return SpecError(f"{lead}{len(faults)} faults{lines}")

@@ -1,0 +1,103 @@
+"""The declarations as a table by dotted path, and what each field expects, in words."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterator
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from pydantic.fields import FieldInfo
+
+from unalike.spec.declare import Section
+from unalike.spec.experiment import Experiment
+
+# The same five that TAO has; each has a schema and a template.
+ACTIONS = ("train", "evaluate", "inference", "export", "gen_trt_engine")
+COMMON = ("model_name", "encryption_key", "results_dir", "automl_policy", "wandb", "train", "model", "dataset")
+
+
+class Declared(NamedTuple):
+    """One node: ``section`` is its class when it has fields of its own; ``kind`` a leaf's type without null."""
+
+    path: str
+    info: FieldInfo
+    section: type[Section] | None
+    kind: Any
+    nullable: bool
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        extra = self.info.json_schema_extra
+        return extra if isinstance(extra, dict) else {}
+
+
+def _unwrap(annotation: Any) -> tuple[Any, bool]:
+    """The type without Annotated and null, and whether null was there."""
+    nullable = False
+    while True:
+        if get_origin(annotation) is Annotated:
+            annotation = get_args(annotation)[0]
+        elif get_origin(annotation) in (types.UnionType, Union):
+            rest = [a for a in get_args(annotation) if a is not type(None)]
+            nullable = nullable or len(rest) < len(get_args(annotation))
+            annotation = rest[0]
+        else:
+            return annotation, nullable
+
+
+def _walk(cls: type[Section], prefix: str) -> Iterator[Declared]:
+    for name, info in cls.model_fields.items():
+        kind, nullable = _unwrap(info.annotation)
+        inner = kind if isinstance(kind, type) and issubclass(kind, Section) else None
+        yield Declared(prefix + name, info, inner, kind, nullable)
+        if inner:
+            yield from _walk(inner, f"{prefix}{name}.")
+
+
+@cache
+def declared_fields() -> dict[str, Declared]:
+    """Every node of the spec by its dotted path, parents before children."""
+    return {d.path: d for d in _walk(Experiment, "")}
+
+
+def fields_of(action: str) -> dict[str, Declared]:
+    """The nodes that the schema and template of an action hold: the common ones and the action's own section."""
+    tops = {*COMMON, action}
+    return {path: d for path, d in declared_fields().items() if path.split(".")[0] in tops}
+
+
+_NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a mapping"}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+def _bounds(metadata: Any) -> str:
+    found = [f"{sign} {getattr(m, key)}" for m in metadata for key, sign in _SIGNS.items() if getattr(m, key, None) is not None]
+    return " and ".join(found)
+
+
+def _kind_in_words(kind: Any) -> str:
+    origin = get_origin(kind)
+    if origin is Annotated:
+        inner, *metadata = get_args(kind)
+        return f"{_kind_in_words(inner)} {_bounds(metadata)}".strip()
+    if origin is Literal:
+        return "one of " + ", ".join(str(a) for a in get_args(kind))
+    if origin is list:
+        item = _kind_in_words(get_args(kind)[0]).removeprefix("a ")
+        head, _, rest = item.partition(" number")
+        plural = f"{head} numbers{rest}" if _ or rest else {"text": "texts"}.get(item, item)
+        return f"a list of {plural}"
+    return _NAMES.get(origin or kind, "a value")
+
+
+def expectation(declared: Declared) -> str:
+    """What a field expects: ``a number > 0``, ``one of step, cosine``, ``a list of whole numbers``."""
+    if declared.section:
+        return "a section, or null" if declared.nullable else "a section with fields of its own"
+    limits = _bounds(declared.info.metadata)
+    if any(getattr(m, "min_length", None) for m in declared.info.metadata):
+        limits = f"{limits} not empty".strip().join((",", "")) if limits else ", not empty"
+    words = _kind_in_words(declared.kind)
+    words += limits if limits.startswith(",") else f" {limits}" if limits else ""
+    return words + (" or null" if declared.nullable else "")

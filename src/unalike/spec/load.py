@@ -1,0 +1,149 @@
+"""A YAML file, a dict and overrides to one valid spec, or one report of everything that is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Any
+
+from pydantic import ValidationError
+
+from unalike.errors import SpecError, closest
+from unalike.progress import say
+from unalike.spec.conditions import check_conditions
+from unalike.spec.experiment import Experiment
+from unalike.spec.faults import Fault, of_validation, report
+from unalike.spec.fields import ACTIONS, declared_fields
+from unalike.spec.overrides import apply_overrides
+from unalike.spec.reading import plain, read_file
+
+# Where the data folder of the command line goes; the last two have no section of their own.
+DATA_FIELD = {
+    "train": "dataset.train_dataset",
+    "evaluate": "dataset.val_dataset.reference",
+    "inference": "inference.input_path",
+    "export": "dataset.val_dataset.reference",
+    "gen_trt_engine": "gen_trt_engine.tensorrt.calibration.cal_image_dir",
+    "embed": "inference.input_path",
+    "check": "dataset.train_dataset",
+}
+MANDATORY = "???"
+
+
+def load_spec(
+    action: str,
+    spec: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | Mapping[str, object] = (),
+    *,
+    data: str | Path | None = None,
+) -> Experiment:
+    """The spec of an action: defaults, then ``spec`` (YAML file or dict), then ``overrides``, then the ``data`` folder.
+
+    ``overrides`` are ``a.b=c`` with YAML values or a mapping of dotted names; short names such as ``num_epochs`` stand for
+    long ones. Nothing is written. Raises SpecError that lists every fault, one a line, by dotted path.
+    """
+    if action not in DATA_FIELD:
+        raise SpecError(f"no action {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS))
+    tree, source = _read(spec)
+    faults = apply_overrides(tree, overrides, action)
+    if data is not None:
+        faults += _place_data(tree, action, data, overrides)
+    _drop_unset(tree)
+    experiment, paths = _validate(tree, faults, action)
+    if faults:
+        raise report(source, faults)
+    experiment.mark_set(paths)
+    _complete(experiment, spec_given=spec is not None)
+    return experiment
+
+
+def _read(spec: str | Path | Mapping[str, Any] | None) -> tuple[dict[Any, Any], str]:
+    if spec is None:
+        return {}, ""
+    if isinstance(spec, str | PurePath):
+        return plain(read_file(spec)), str(spec)
+    if isinstance(spec, Mapping):
+        return plain(spec), ""
+    raise SpecError(f"the spec is a {type(spec).__name__}", expected="a YAML file's path or a dict")
+
+
+def _place_data(tree: dict[Any, Any], action: str, data: str | Path, overrides: Any) -> list[Fault]:
+    path = DATA_FIELD[action]
+    value: Any = [str(data)] if path.endswith("cal_image_dir") else str(data)
+    keys = list(overrides) if not isinstance(overrides, str) else [overrides]
+    if any(str(key).partition("=")[0].strip() == path for key in keys):
+        return [Fault(path, f"given twice, as an override and as the data folder {str(data)!r}; keep one of the two")]
+    return apply_overrides(tree, {path: value}, action)
+
+
+def _drop_unset(tree: dict[Any, Any], prefix: str = "") -> None:
+    """Take out ``???`` (mandatory, not given) and sections that hold nothing (every line of them commented out)."""
+    for key in list(tree):
+        path, value = f"{prefix}{key}", tree[key]
+        declared = declared_fields().get(path)
+        if value == MANDATORY if isinstance(value, str) else False:
+            del tree[key]
+        elif declared is not None and declared.section:
+            if value is None and not declared.nullable:
+                del tree[key]
+            elif isinstance(value, dict):
+                _drop_unset(value, path + ".")
+
+
+def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        declared = declared_fields().get(f"{prefix}{key}")
+        if declared is not None and declared.section and isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def _validate(tree: dict[Any, Any], faults: list[Fault], action: str) -> tuple[Experiment, list[str]]:
+    """The spec and the paths that the user wrote; faults are added to ``faults``.
+
+    Faulty fields are taken out, so that conditions between the others can still be looked at in the same report.
+    """
+    broken: list[str] = []
+    while True:
+        try:
+            experiment = Experiment.model_validate(tree)
+            break
+        except ValidationError as error:
+            found, locations = of_validation(error)
+            faults += found
+            for location in locations:
+                broken.append(".".join(str(part) for part in location))
+                _remove(tree, location)
+    paths = list(_leaves(tree))
+    trial = experiment.model_copy(deep=True)
+    trial.mark_set(paths)
+    for fault in check_conditions(trial, action):
+        parent = fault.path.rpartition(".")[0]
+        if not any(b == fault.path or b.rpartition(".")[0] == parent and parent for b in broken):
+            faults.append(fault)
+    return experiment, paths
+
+
+def _remove(tree: dict[Any, Any], location: tuple[Any, ...]) -> None:
+    place: Any = tree
+    for part in location[:-1]:
+        place = place.get(part) if isinstance(place, dict) else None
+    if isinstance(place, dict):
+        place.pop(location[-1], None)
+
+
+def _complete(experiment: Experiment, *, spec_given: bool) -> None:
+    """What follows from how the spec was given, before any fact of data or trunk is known."""
+    experiment._spec_given = spec_given
+    if spec_given and not experiment.is_set("train.recipe"):
+        experiment.train.recipe = "tao"
+    if not experiment.is_set("wandb.enable"):
+        # TAO's default is true; here nothing leaves the machine unless the user wrote so (and a resolved spec that is
+        # loaded again must not look as if they had).
+        experiment.wandb.enable = False
+    for part in (experiment.train, experiment.evaluate, experiment.inference):
+        if len(part.gpu_ids) != part.num_gpus:
+            part.gpu_ids = list(range(part.num_gpus))
+    if experiment.encryption_key:
+        say("encryption_key is not used here: nothing is encrypted", once=True)

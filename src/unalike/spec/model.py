@@ -1,0 +1,49 @@
+"""Section ``model``: the network, its input size and the weights it starts from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
+
+from unalike.spec.declare import Section, Text, field
+
+# Names that TAO knows. Any timm name is accepted too: which ones exist is the model room's knowledge, not the spec's.
+TAO_BACKBONE_NAMES = (
+    "resnet_50", "resnet_101", "fan_small", "fan_base", "fan_large", "fan_tiny", "nvdinov2_vit_large_legacy",
+)  # fmt: skip
+
+
+def _word(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
+
+
+_PRETRAINED: dict[str, Any] = {"type": ["string", "boolean"], "enum": ["auto", "true", "false", True, False]}
+
+
+class Model(Section):
+    backbone: str = field(
+        "resnet_50", "Trunk of the network: one of TAO's names or any name of timm.",
+        min_length=1, settled=True, schema={"anyOf": [{"enum": list(TAO_BACKBONE_NAMES)}, {"minLength": 1}]},
+    )  # fmt: skip
+    pretrained_model_path: Text = field(None, "Checkpoint whose weights the whole network starts from.")
+    pretrained_trunk_path: Text = field(None, "Weights that the trunk alone starts from.")
+    pretrained_embedder_path: Text = field(None, "Weights that the embedder alone starts from.")
+    input_width: int = field(
+        224, "Width of the images that the network sees.", ge=8, le=8192, units="pixels", parent_param=True, settled=True
+    )
+    input_height: int = field(
+        224, "Height of the images that the network sees.", ge=8, le=8192, units="pixels", parent_param=True, settled=True
+    )
+    input_channels: int = field(3, "Colour channels of the input.", ge=1, le=4)
+    feat_dim: int = field(256, "Length of the vector that stands for an image.", ge=2, le=65536, settled=True)
+    pretrained: Annotated[Literal["auto", "true", "false"], BeforeValidator(_word)] = field(
+        "auto",
+        "Start the trunk from weights pretrained on a large data set: `auto` where they can be had, `true` or an error, "
+        "`false` from random ones. A pretrained_*_path goes first.",
+        ours=True,
+        schema=_PRETRAINED,
+    )
+    allow_partial_weights: bool = field(
+        False, "Accept a weights file that fills only part of the network; otherwise all must fit.", ours=True
+    )

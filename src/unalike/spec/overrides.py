@@ -1,0 +1,134 @@
+"""Dotted overrides ``a.b=c`` and the short names that stand for long ones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from unalike.spec.fields import declared_fields
+from unalike.spec.faults import Fault
+from unalike.spec.reading import parse_yaml, plain, shown
+
+# Short name -> dotted path, whatever the action.
+SHORTHAND = {
+    "num_epochs": "train.num_epochs",
+    "val_batch_size": "train.val_batch_size",
+    "eval_batch_size": "evaluate.batch_size",
+    "infer_batch_size": "inference.batch_size",
+    "trunk_learning_rate": "train.optim.trunk.base_lr",
+    "embedder_learning_rate": "train.optim.embedder.base_lr",
+    "feat_dim": "model.feat_dim",
+    "input_width": "model.input_width",
+    "input_height": "model.input_height",
+    "resume_checkpoint": "train.resume_training_checkpoint_path",
+    "trt_data_type": "gen_trt_engine.tensorrt.data_type",
+    "cal_batch_size": "gen_trt_engine.tensorrt.calibration.cal_batch_size",
+    "cal_batches": "gen_trt_engine.tensorrt.calibration.cal_batches",
+}
+# Short names that mean the action's own field; for other actions the one given here.
+BY_ACTION = {
+    "batch_size": (("train", "evaluate", "inference", "export", "gen_trt_engine"), "train"),
+    "trt_engine": (("evaluate", "inference", "gen_trt_engine"), "gen_trt_engine"),
+}
+
+
+def long_name(key: str, action: str) -> str:
+    """The dotted path that a short name stands for in this action; any other key unchanged."""
+    if key in BY_ACTION:
+        actions, otherwise = BY_ACTION[key]
+        return f"{action if action in actions else otherwise}.{key}"
+    return SHORTHAND.get(key, key)
+
+
+def _text_value(path: str, text: str) -> Any:
+    """The YAML value of an override, or the text itself where the field holds text (``results_dir=2024``)."""
+    declared = declared_fields().get(path)
+    is_text = declared is not None and declared.kind is str
+    try:
+        value = parse_yaml(text)
+    except ValueError:
+        if is_text:
+            return text
+        raise
+    return text if is_text and not isinstance(value, str | None) else value
+
+
+def _split(override: object) -> tuple[str, str]:
+    if not isinstance(override, str) or "=" not in override:
+        raise ValueError(f"found {shown(override)}, expected key=value such as train.num_epochs=20")
+    key, _, text = override.partition("=")
+    key = key.strip()
+    if not key or any(not part for part in key.split(".")):
+        raise ValueError(f"found {shown(override)}, expected a dotted key before the =")
+    return key, text
+
+
+def _pairs(overrides: Sequence[str] | Mapping[str, Any], action: str) -> tuple[list[tuple[str, Any, str]], list[Fault]]:
+    """(long path, value, key as written) of every override, and the faults of those that cannot be read."""
+    faults: list[Fault] = []
+    found: list[tuple[str, Any, str]] = []
+    if isinstance(overrides, Mapping):
+        for key, value in overrides.items():
+            if isinstance(key, str) and key and all(key.split(".")):
+                found.append((long_name(key, action), plain(value), key))
+            else:
+                faults.append(Fault("", f"override key {shown(key)}, expected a dotted name"))
+        return found, faults
+    for override in [overrides] if isinstance(overrides, str) else overrides:
+        try:
+            key, text = _split(override)
+        except ValueError as error:
+            faults.append(Fault("", f"override: {error}"))
+            continue
+        path = long_name(key, action)
+        try:
+            found.append((path, plain(_text_value(path, text)), key))
+        except ValueError as error:
+            faults.append(Fault(key, f"found {shown(text)}, which is not a YAML value: {error}"))
+    return found, faults
+
+
+def _leaf_paths(path: str, value: Any) -> list[str]:
+    """The dotted leaves that an override writes (a mapping given to a section writes several)."""
+    declared = declared_fields().get(path)
+    if declared is not None and declared.section and isinstance(value, dict):
+        return [leaf for key, item in value.items() for leaf in _leaf_paths(f"{path}.{key}", item)]
+    return [path]
+
+
+def apply_overrides(tree: dict[Any, Any], overrides: Sequence[str] | Mapping[str, Any], action: str) -> list[Fault]:
+    """Write overrides into ``tree``; returns the faults. A later one wins, except against its own other spelling."""
+    pairs, faults = _pairs(overrides, action)
+    spelling: dict[str, str] = {}
+    for path, value, key in pairs:
+        for leaf in _leaf_paths(path, value):
+            full = key if key != path else leaf
+            other = spelling.setdefault(leaf, full)
+            if other != full:
+                faults.append(Fault(leaf, f"given twice, as {other} and as {full}; keep one of the two"))
+        faults += _write(tree, path, value)
+    return faults
+
+
+def _write(tree: dict[Any, Any], path: str, value: Any) -> list[Fault]:
+    *parents, name = path.split(".")
+    place, table = tree, declared_fields()
+    for depth, part in enumerate(parents, 1):
+        inner = place.get(part)
+        if inner is None or inner == "???":
+            inner = place[part] = {}
+        if not isinstance(inner, dict):
+            at = ".".join(parents[:depth])
+            return [Fault(path, f"{at} is {shown(inner)}, not a section")]
+        place = inner
+    declared = table.get(path)
+    if declared is not None and declared.section and isinstance(value, dict):
+        return [fault for key, item in value.items() for fault in _write_item(tree, path, key, item)]
+    place[name] = value
+    return []
+
+
+def _write_item(tree: dict[Any, Any], path: str, key: Any, item: Any) -> list[Fault]:
+    if not isinstance(key, str) or not key or "." in key:
+        return [Fault(path, f"a key is {shown(key)}, expected a name")]
+    return _write(tree, f"{path}.{key}", item)

@@ -1,0 +1,109 @@
+"""JSON Schema (2020-12) of an action's spec, the manifest of all, and their files in the package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, get_origin
+
+from unalike.spec.experiment import Experiment
+from unalike.spec.fields import ACTIONS, COMMON, Declared, declared_fields, fields_of
+from unalike.spec.load import load_spec
+from unalike.spec.template import template_for
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+
+def _lists(nodes: dict[str, Declared]) -> dict[str, list[str]]:
+    """What a search uses by itself, what it must leave alone, and what users ask for most."""
+    return {
+        "automl_default_parameters": sorted(p for p, d in nodes.items() if d.facts.get("automl_enabled") is True),
+        "automl_disabled_parameters": sorted(
+            p for p, d in nodes.items() if d.section or get_origin(d.kind) in (list, dict) or d.kind in (list, dict)
+        ),
+        "popular": sorted(p for p, d in nodes.items() if d.facts.get("popular") is True),
+    }
+
+
+def schema_for(action: str) -> dict[str, Any]:
+    """The schema of an action (one of ACTIONS): common sections, ``train`` and its own; sections of other actions may
+    stand in a spec too and are checked by theirs."""
+    if action not in ACTIONS:
+        raise ValueError(f"no schema for {action!r}")
+    full = Experiment.model_json_schema()
+    tops = [name for name in full["properties"] if name in (*COMMON, action)]
+    others = [name for name in ACTIONS if name not in tops]
+    properties = {name: full["properties"][name] for name in tops}
+    definitions = _reachable(properties, full["$defs"])
+    default = load_spec(action).to_dict()
+    return {
+        "$schema": DIALECT,
+        "$id": f"{action}.schema.json",
+        "title": f"Spec of unalike {action}",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": properties,
+        "patternProperties": {f"^({'|'.join(others)})$": {"type": "object"}},
+        "default": {name: default[name] for name in tops},
+        **_lists(fields_of(action)),
+        "$defs": definitions,
+    }
+
+
+def _references(node: Any) -> set[str]:
+    if isinstance(node, dict):
+        here = {node["$ref"].rsplit("/", 1)[-1]} if isinstance(node.get("$ref"), str) else set()
+        return here.union(*(_references(v) for v in node.values()))
+    if isinstance(node, list):
+        return set().union(*(_references(v) for v in node))
+    return set()
+
+
+def _reachable(properties: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
+    wanted, queue = set(), _references(properties)
+    while queue:
+        name = queue.pop()
+        if name not in wanted:
+            wanted.add(name)
+            queue |= _references(definitions[name])
+    return {name: definitions[name] for name in sorted(wanted)}
+
+
+def manifest() -> dict[str, Any]:
+    """One entry an action: its schema, its template (paths relative to the manifest) and its three lists."""
+    return {
+        "actions": {
+            action: {
+                "schema": f"{action}.schema.json",
+                "spec_template": f"../references/spec_template_{action}.yaml",
+                **_lists(fields_of(action)),
+            }
+            for action in ACTIONS
+        }
+    }
+
+
+def _text(content: dict[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def package_files() -> dict[str, str]:
+    """Relative path -> content of every generated file of the packaged skill."""
+    files = {f"schemas/{action}.schema.json": _text(schema_for(action)) for action in ACTIONS}
+    files["schemas/manifest.json"] = _text(manifest())
+    return files | {f"references/spec_template_{action}.yaml": template_for(action) for action in ACTIONS}
+
+
+def write_schemas(directory: str | Path | None = None) -> list[Path]:
+    """Write schemas/ and references/ below ``directory`` (default: the packaged skill); returns the files."""
+    root = Path(directory) if directory is not None else Path(__file__).parents[1] / "skill"
+    written = []
+    for name, content in package_files().items():
+        file = root / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(content, encoding="utf-8")
+        written.append(file)
+    return written
+
+
+__all__ = ["declared_fields", "manifest", "package_files", "schema_for", "write_schemas"]

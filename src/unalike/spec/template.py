@@ -1,0 +1,75 @@
+"""A commented YAML template of an action: every field with its help, its bounds and its default."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import Any
+
+import yaml
+
+from unalike.spec.fields import ACTIONS, Declared, expectation, fields_of
+from unalike.spec.load import load_spec
+
+WIDTH = 118
+HEAD = """\
+# Spec of `unalike {action}`: every field with its default.
+# A line that is commented out shows a default that is filled in by a fact (of the data, the trunk, this machine) or that
+# may stay empty; take the # away to decide it yourself. Any field can be given on the command line: {example}
+"""
+EXAMPLE = {"train": "train.num_epochs=20", "export": "export.batch_size=1", "gen_trt_engine": "gen_trt_engine.batch_size=8"}
+
+
+def _value(value: Any) -> str:
+    """A value on one line of YAML."""
+    text = yaml.safe_dump(value, default_flow_style=True, width=10_000, allow_unicode=True)
+    return text.removesuffix("\n").removesuffix("\n...").removesuffix("\n")
+
+
+def _comment(declared: Declared, indent: str) -> list[str]:
+    text = declared.info.description or ""
+    if not declared.section:
+        units = declared.facts.get("units")
+        text += f" [{expectation(declared)}{', ' + units if units else ''}]"
+    return [f"{indent}# {line}" for line in textwrap.wrap(text, WIDTH - len(indent) - 2)]
+
+
+def template_for(action: str) -> str:
+    """The template of an action (one of ACTIONS); it loads to what no spec at all gives."""
+    if action not in ACTIONS:
+        raise ValueError(f"no template for {action!r}")
+    defaults = load_spec(action).to_dict()
+    nodes = fields_of(action)
+    example = EXAMPLE.get(action, f"{action}.batch_size=32")
+    lines = [HEAD.format(action=action, example=example)]
+    for path, declared in nodes.items():
+        depth, name = path.count("."), path.rpartition(".")[2]
+        hidden = any(_hidden(nodes[p]) for p in _prefixes(path))
+        indent = "  " * depth
+        mark = "# " if hidden or _all_hidden(path, nodes) else ""
+        if depth == 0 and declared.section:
+            lines.append("")
+        lines += _comment(declared, indent)
+        value = defaults
+        for part in path.split("."):
+            value = value.get(part) if value is not None else None  # type: ignore[assignment]
+        if declared.section:
+            lines.append(f"{indent}{mark}{name}:")
+        else:
+            lines.append(f"{indent}{mark}{name}: {_value(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _prefixes(path: str) -> list[str]:
+    parts = path.split(".")
+    return [".".join(parts[: n + 1]) for n in range(len(parts))]
+
+
+def _hidden(declared: Declared) -> bool:
+    """Commented out: what may be settled, and what has no default to show."""
+    return bool(declared.facts.get("settled")) or declared.nullable and declared.info.default is None
+
+
+def _all_hidden(path: str, nodes: dict[str, Declared]) -> bool:
+    """A section of which every leaf is commented out: an empty mapping in its place would mean null."""
+    leaves = [d for p, d in nodes.items() if p.startswith(path + ".") and not d.section]
+    return bool(leaves) and all(any(_hidden(nodes[p]) for p in _prefixes(d.path)) for d in leaves)

@@ -1,0 +1,119 @@
+"""Section ``train``: how long, on what, with which loss, and what is kept."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from unalike.spec.declare import Section, Text, field, section
+from unalike.spec.optim import Optim
+
+DEVICE_HELP = "Indices of the GPUs to use, as many as num_gpus; left out, the first ones."
+
+
+class Cudnn(Section):
+    benchmark: bool = field(False, "Let cuDNN time its algorithms first: faster with fixed sizes, less repeatable.")
+    deterministic: bool = field(True, "Use only cuDNN algorithms that give the same bits every time.")
+
+
+class Checkpointer(Section):
+    enable_topk: bool = field(False, "Keep the best checkpoints under names of their own, beside those at intervals.")
+    replace_periodic: bool = field(False, "Keep only the best checkpoints (and the latest), none at intervals.")
+    monitor: Text = field(None, "Figure that decides what is best; unset means `val Precision at Rank 1`.")
+    mode: Literal["min", "max"] | None = field(None, "Whether less or more of the monitored figure is better; unset: more.")
+    save_top_k: int = field(1, "How many best checkpoints are kept; -1 keeps every one.", ge=-1, low=1)
+    filename: str = field(
+        "model_best_{epoch:03d}", "Name of a best checkpoint; {epoch}, {step} and the monitored figure may stand in it.",
+        min_length=1,
+    )  # fmt: skip
+    dirpath: Text = field(None, "Folder of the best checkpoints; unset means the run's own.")
+    auto_insert_metric_name: bool = field(False, "Write the figure's name in front of its value in the file name.")
+
+
+class Loss(Section):
+    name: str = field(
+        "TripletMarginLoss", "Loss by its name in pytorch-metric-learning, such as CosFaceLoss or MultiSimilarityLoss.",
+        min_length=1, settled=True, ours=True,
+    )  # fmt: skip
+    parameters: dict[str, Any] = field(
+        {}, "Arguments of the loss by name; the triplet loss takes its margin and smoothing from `optim` and `smooth_loss`.",
+        settled=True, ours=True, automl_enabled=False,
+    )  # fmt: skip
+
+
+class Miner(Section):
+    name: str | None = field(
+        "MultiSimilarityMiner", "Miner by its name in pytorch-metric-learning; null mines nothing and uses every pair.",
+        min_length=1, settled=True, ours=True,
+    )  # fmt: skip
+    parameters: dict[str, Any] = field(
+        {}, "Arguments of the miner by name; MultiSimilarityMiner takes its epsilon from `optim.miner_function_margin`.",
+        settled=True, ours=True, automl_enabled=False,
+    )  # fmt: skip
+
+
+class Ema(Section):
+    enabled: bool = field(False, "Keep a running average of the weights, and measure and save that.", settled=True, ours=True)
+    decay: float = field(
+        0.999, "Share of the old average that stays at each step.", ge=0, lt=1, settled=True, ours=True
+    )
+
+
+class Train(Section):
+    recipe: Literal["tao", "unalike"] = field(
+        "unalike",
+        "Who fills in what you leave out: `unalike` settles learning fields by trunk, data and machine; `tao` takes TAO's "
+        "defaults. A spec without this key means `tao`; no spec at all means `unalike`.",
+        ours=True,
+    )
+    num_gpus: int = field(1, "GPUs a machine; 1 without a GPU runs on the CPU.", ge=1, le=1024, low=1, popular=True)
+    gpu_ids: list[int] = field([0], DEVICE_HELP, automl_enabled=False, popular=True, settled=True)
+    num_nodes: int = field(1, "Machines that train together.", ge=1, le=65536, low=1, popular=True)
+    seed: int = field(1234, "Seed of every random draw; -1 draws a new one each run.", ge=-1, le=2**32 - 1, low=-1)
+    cudnn: Cudnn = section(Cudnn, "Switches of NVIDIA's convolution library; without effect on a CPU.")
+    num_epochs: int = field(
+        10, "Passes over the training images.", ge=1, low=1, popular=True, units="epochs", settled=True
+    )
+    checkpoint_interval: int = field(
+        1, "A checkpoint is written every so many epochs (or steps), and always after the last.", ge=1, low=1, popular=True
+    )
+    checkpoint_interval_unit: Literal["epoch", "step"] = field("epoch", "What checkpoint_interval counts.")
+    validation_interval: int = field(
+        1, "Validation runs every so many epochs, and always after the last.", ge=1, low=1, popular=True, units="epochs"
+    )
+    resume_training_checkpoint_path: Text = field(None, "Checkpoint to go on from, optimiser and position included.")
+    results_dir: Text = field(None, "Folder of this training's output; unset means `train` below the top results_dir.")
+    checkpointer: Checkpointer = section(Checkpointer, "Which checkpoints are kept because they are good.")
+    optim: Optim = section(Optim, "Optimiser, learning rates and schedule.")
+    clip_grad_norm: float = field(
+        0.0, "Gradients longer than this are shortened to it; 0 leaves them alone.", ge=0, math_cond=">= 0.0"
+    )
+    report_accuracy_per_class: bool = field(True, "Write validation accuracy class by class too.")
+    smooth_loss: bool = field(True, "Use the smooth (log-sum-exp) form of the triplet loss.")
+    batch_size: int = field(
+        4, "Images a step and device; a batch always holds at least two classes.", ge=1, le=65536, units="images",
+        settled=True,
+    )  # fmt: skip
+    val_batch_size: int = field(4, "Images at once in validation.", ge=1, le=65536, units="images")
+    train_trunk: bool = field(True, "Let the trunk learn; false freezes it whole, normalisation statistics included.")
+    train_embedder: bool = field(True, "Let the embedder learn.")
+    precision: Literal["fp32", "bf16", "fp16"] = field(
+        "fp32", "Number format of the training step; fp16 needs a GPU.", settled=True, ours=True
+    )
+    accumulate: int = field(1, "Steps whose gradients are added up before the weights move.", ge=1, le=65536, ours=True)
+    channels_last: bool = field(True, "Keep images in memory channel by pixel, which convolutions prefer.", ours=True)
+    compile: bool = field(False, "Compile the network with torch.compile: slow to start, faster on long runs.", ours=True)
+    frozen_stages: int = field(0, "How many of the trunk's lowest stages stay as they are.", ge=0, settled=True, ours=True)
+    freeze_batchnorm: bool = field(
+        False, "Keep BatchNorm statistics of the pretrained trunk instead of those of small batches.", settled=True,
+        ours=True,
+    )  # fmt: skip
+    head_epochs: int = field(
+        0, "First epochs in which only embedder and loss learn.", ge=0, units="epochs", settled=True, ours=True
+    )
+    loss: Loss = section(Loss, "The loss, by name, with its parameters.", settled=True, ours=True)
+    miner: Miner = section(Miner, "Which pairs or triplets of a batch the loss looks at.", settled=True, ours=True)
+    ema: Ema = section(Ema, "Running average of the weights.", settled=True, ours=True)
+    max_gather: bool = field(
+        True, "Gather embeddings of all devices (with gradient), so that each image meets the negatives of all.", ours=True
+    )
+    log_every: int = field(10, "Progress is written every so many steps.", ge=1, units="steps", ours=True)
