@@ -425,7 +425,7 @@ class Run:
             "command": _shown_command(), "resumed": self.resuming, "host": socket.gethostname(), "pid": self._pid,
             "started": f"{datetime.fromtimestamp(self._start):%Y-%m-%d %H:%M:%S}",
             "wall_time_s": round(time.time() - self._start, 3) if ended else None, "exit": exit_code,
-            "python": platform.python_version(), "platform": platform.platform(), "versions": _versions(),
+            "python": platform.python_version(), "platform": platform.platform(), "versions": versions(),
             "device": None, "seed": getattr(getattr(self._experiment, self.action, None), "seed", None), "data": None,
             **{key: _plain(value) for key, value in self._facts.items()},
             "files": sorted(set(self._files)),
@@ -461,7 +461,7 @@ def _shown_command() -> list[str]:
 _found_versions: dict[str, str] = {}
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Installed versions of what may change a number; read from package metadata, nothing is imported."""
     if not _found_versions:
         from importlib import metadata
