@@ -241,6 +241,9 @@ def test_weights_in_the_hub_cache_are_used(tmp_path: Path) -> None:
     assert trunk.facts.pretrained and trunk.facts.source == "cached timm/resnet18.a1_in1k"
     assert torch.equal(trunk.net.layer4[1].conv2.weight, network.layer4[1].conv2.weight)
     assert "resnet18.a1_in1k" in sources.available_trunks()
+    (folder / "model.safetensors").write_bytes(b"cut")
+    with pytest.raises(WeightsError, match=r"model\.safetensors cannot be loaded"):
+        build_trunk("resnet18", pretrained="auto", input_size=(64, 64))
 
 
 def test_best_available_trunk(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -143,3 +143,5 @@ def test_kill_in_mid_save_leaves_a_readable_file(tmp_path: Path) -> None:
         content = read_checkpoint(file)
         assert content["epoch"] >= 0 and all(bool((t == 1).all()) for t in content["model"].values())
     assert seen_half_written > 0
+    write_checkpoint(file, {"spec": {}})
+    assert [p.name for p in tmp_path.iterdir()] == ["model.pth"]  # what the kills left is gone

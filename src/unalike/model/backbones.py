@@ -218,8 +218,15 @@ def _timm_net(
         net = timm.create_model(timm_name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, **options)
     except (TypeError, AssertionError, ValueError, NotImplementedError) as error:
         raise _unbuildable(name, input_size, error) from error
-    except RuntimeError as error:
-        raise WeightsError(f"the weights of {name} at {source and source.path} do not fit: {error}") from error
+    except Exception as error:
+        if overlay is None:
+            raise
+        # a damaged file, or one of another network: readers of three formats each fail in their own way
+        first = (str(error).splitlines() or [""])[0]
+        raise WeightsError(
+            f"the weights of {name} in {overlay['file']} cannot be loaded: {type(error).__name__}: {first}",
+            remedy="delete that file so that it is fetched anew, or set model.pretrained = false",
+        ) from error
     if source is not None and source.kind == "package":
         _load_packaged(net, timm_name, source, in_chans)
     _tell_lost_pixels(name, net, input_size)

@@ -7,6 +7,7 @@ The payload's keys: ``format_version``, ``model`` (state dict), ``spec`` (the re
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -36,6 +37,8 @@ def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        for left_by_a_kill in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
+            left_by_a_kill.unlink()
         with open(temporary, "wb") as file:
             torch.save(content, file)
             file.flush()

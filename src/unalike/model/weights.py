@@ -137,8 +137,7 @@ def read_content(path: Path) -> Any:
 
 
 def _is_safetensors(path: Path) -> bool:
-    if zipfile.is_zipfile(path):
-        return False
+    """Whether a file begins as safetensors do: the length of a JSON header, then that header."""
     with open(path, "rb") as file:
         head = file.read(9)
     length = int.from_bytes(head[:8], "little")
