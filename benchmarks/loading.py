@@ -2,7 +2,7 @@
 
     python benchmarks/loading.py --data DIR [--images 800] [--size 224] [--batch-size 32] [--epochs 3]
 
-DIR holds one folder a class. Both sides do the same work with the same parameters (the defaults of training: random
+DIR holds one folder a class, at any depth. Both sides do the same work with the same parameters (the defaults of training: random
 resized crop, flip, colour jitter, Gaussian blur 15 x 15, normalisation, random erasing) on the same files, which are
 read once beforehand so that neither side waits for the disk. The chain treats each image by itself, as a data set of
 torchvision does. Figures are images per second of processor time, so that other programs on the machine matter little;
@@ -93,7 +93,9 @@ def time_ours(images: ImageSet, size: int, batch_size: int, epochs: int, workers
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with one folder of images a class")
+    parser.add_argument(
+        "--data", type=Path, required=True, help="folder with one folder of images a class, at any depth"
+    )
     parser.add_argument("--images", type=int, default=800, help="how many images to use (evenly spread)")
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--batch-size", type=int, default=32)
@@ -101,7 +103,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    images = load_images(options.data)
+    images = load_images(options.data, class_from="path")
     if len(images) > options.images:
         images = images.select(np.linspace(0, len(images) - 1, options.images).astype(np.int64))
     for path in images.paths:

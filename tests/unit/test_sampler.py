@@ -99,6 +99,11 @@ def test_d01_default_batch_of_four_holds_two_classes(capsys):
     assert "2 classes x 2 images" in said and "num_instance 4" in said
 
 
+def test_d01_a_batch_of_two_says_that_pairs_are_missing(capsys):
+    ClassBalancedSampler(labels_of([6, 6, 6]), batch_size=2, num_instance=4)
+    assert "set it to 4 or more" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("labels", "batch", "instances", "remedies"),
     [

@@ -45,6 +45,13 @@ def test_shorter_side_is_bounded_aspect_kept_small_ones_untouched():
     assert shrink(np.zeros((1, 400, 3), np.uint8), 1).shape == (1, 400, 3)
 
 
+def test_shrinking_is_pils_antialiased_bicubic():
+    rng = np.random.default_rng(1)
+    image = np.kron(rng.integers(0, 256, (12, 9, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    expected = np.asarray(Image.fromarray(image).resize((30, 40), Image.Resampling.BICUBIC)).astype(int)
+    assert np.abs(shrink(image, 30).astype(int) - expected).max() <= 2
+
+
 def test_d16_each_file_is_decoded_once_and_the_decoded_pixels_serve_all_epochs(tmp_path):
     images = write_images(tmp_path, [(20, 20)] * 6)
     store = PixelStore(images, shorter_side=16)

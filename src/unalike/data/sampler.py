@@ -102,6 +102,12 @@ class ClassBalancedSampler:
             f"{self.num_instance}: {why}",
             once=True,
         )
+        if sizes == [1]:
+            say(
+                f"train.batch_size {self.batch_size} leaves one image a class: losses that compare images of one class "
+                "will not move; set it to 4 or more",
+                once=True,
+            )
 
     def __len__(self) -> int:
         """Steps an epoch, the same on all ranks."""
