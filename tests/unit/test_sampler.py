@@ -5,8 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from unalike import progress
 from unalike.data.sampler import ClassBalancedSampler
 from unalike.errors import UnalikeError
+
+
+@pytest.fixture
+def loud(monkeypatch):
+    """Lines said once are said anew, whatever tests ran before."""
+    monkeypatch.setattr(progress, "_said", set())
+    monkeypatch.setattr(progress, "_verbosity", 1)
+
 
 counts = st.lists(st.integers(1, 17), min_size=2, max_size=25)
 
@@ -90,7 +99,7 @@ def test_d14_two_ranks_see_what_one_with_twice_the_batch_sees():
         assert np.array_equal(passes, np.concatenate([h.plan(epoch)[1] for h in halves], axis=1))
 
 
-def test_d01_default_batch_of_four_holds_two_classes(capsys):
+def test_d01_default_batch_of_four_holds_two_classes(capsys, loud):
     labels = labels_of([6, 6, 6])
     sampler = ClassBalancedSampler(labels, batch_size=4, num_instance=4)
     for row in sampler.epoch(0):
@@ -99,7 +108,7 @@ def test_d01_default_batch_of_four_holds_two_classes(capsys):
     assert "2 classes x 2 images" in said and "num_instance 4" in said
 
 
-def test_d01_a_batch_of_two_says_that_pairs_are_missing(capsys):
+def test_d01_a_batch_of_two_says_that_pairs_are_missing(capsys, loud):
     ClassBalancedSampler(labels_of([6, 6, 6]), batch_size=2, num_instance=4)
     assert "set it to 4 or more" in capsys.readouterr().err
 

@@ -2,10 +2,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from unalike import progress
 from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.store import PixelStore, shrink
 from unalike.errors import DataError, UnreadableImage
+
+
+@pytest.fixture
+def loud(monkeypatch):
+    """Lines said once are said anew, whatever tests ran before."""
+    monkeypatch.setattr(progress, "_said", set())
+    monkeypatch.setattr(progress, "_verbosity", 1)
 
 
 def write_images(folder, sizes, bad=()):
@@ -62,7 +70,7 @@ def test_d16_each_file_is_decoded_once_and_the_decoded_pixels_serve_all_epochs(t
 
 
 @pytest.mark.parametrize("mode", ["memory", "disk"])
-def test_bound_is_kept_and_the_rest_said_once_with_the_count(tmp_path, mode, capsys):
+def test_bound_is_kept_and_the_rest_said_once_with_the_count(tmp_path, mode, capsys, loud):
     images = write_images(tmp_path / "in", [(16, 16)] * 5)
     store = PixelStore(images, shorter_side=16, mode=mode, limit_bytes=2 * 16 * 16 * 3 + 100, directory=tmp_path)
     for _ in range(3):
