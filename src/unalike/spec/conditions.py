@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
+from itertools import pairwise
 from typing import Any
 
 from unalike.spec.experiment import Experiment
@@ -28,7 +30,11 @@ def _blur(e: Experiment, action: str) -> Iterator[Complaint]:
     elif blur.enabled and any(
         k // 2 >= side for k, side in zip(blur.kernel, (e.model.input_height, e.model.input_width), strict=True)
     ):
-        yield "dataset.gaussian_blur.kernel", blur.kernel, "a window whose half is smaller than the input (height, width)"
+        yield (
+            "dataset.gaussian_blur.kernel",
+            blur.kernel,
+            "a window whose half is smaller than the input (height, width)",
+        )
     yield from _range("dataset.gaussian_blur.sigma", blur.sigma)
 
 
@@ -45,17 +51,16 @@ def _crops(e: Experiment, action: str) -> Iterator[Complaint]:
 
 def _steps(e: Experiment, action: str) -> Iterator[Complaint]:
     steps = e.train.optim.steps
-    if any(s < 0 for s in steps) or any(a >= b for a, b in zip(steps, steps[1:], strict=False)):
+    if any(s < 0 for s in steps) or any(a >= b for a, b in pairwise(steps)):
         yield "train.optim.steps", steps, "epochs >= 0 in rising order"
 
 
-def _devices(e: Experiment, action: str) -> Iterator[Complaint]:
-    for name in ("train", "evaluate", "inference"):
-        part, path = getattr(e, name), f"{name}.gpu_ids"
-        if any(i < 0 for i in part.gpu_ids) or len(set(part.gpu_ids)) < len(part.gpu_ids):
-            yield path, part.gpu_ids, "different indices >= 0"
-        elif e.is_set(path) and len(part.gpu_ids) != part.num_gpus:
-            yield path, part.gpu_ids, f"{part.num_gpus} of them, as {name}.num_gpus says"
+def _devices(name: str, e: Experiment, action: str) -> Iterator[Complaint]:
+    part, path = getattr(e, name), f"{name}.gpu_ids"
+    if any(i < 0 for i in part.gpu_ids) or len(set(part.gpu_ids)) < len(part.gpu_ids):
+        yield path, part.gpu_ids, "different indices >= 0"
+    elif e.is_set(path) and len(part.gpu_ids) != part.num_gpus:
+        yield path, part.gpu_ids, f"as many as {name}.num_gpus, {part.num_gpus}"
 
 
 def _batches(e: Experiment, action: str) -> Iterator[Complaint]:
@@ -68,7 +73,7 @@ def _engine_batches(e: Experiment, action: str) -> Iterator[Complaint]:
     """Only those that the user wrote: the others are settled by what is in use."""
     trt, prefix = e.gen_trt_engine.tensorrt, "gen_trt_engine.tensorrt."
     names = [n for n in ("min_batch_size", "opt_batch_size", "max_batch_size") if e.is_set(prefix + n)]
-    for low, high in zip(names, names[1:], strict=False):
+    for low, high in pairwise(names):
         if getattr(trt, low) > getattr(trt, high):
             yield prefix + high, getattr(trt, high), f"at least {prefix}{low}, {getattr(trt, low)}"
 
@@ -89,15 +94,32 @@ def _columns(e: Experiment, action: str) -> Iterator[Complaint]:
         yield "dataset.manifest_columns", names, "four different columns"
 
 
-CONDITIONS: tuple[Condition, ...] = (
-    _channels, _blur, _crops, _steps, _devices, _batches, _engine_batches, _checkpointer, _something_learns, _columns,
-)  # fmt: skip
+# Each condition with the fields that it reads: it is not asked about a spec in which one of those is faulty by itself.
+CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
+    (_channels, ("dataset.pixel_mean", "dataset.pixel_std", "model.input_channels")),
+    (_blur, ("dataset.gaussian_blur", "model.input_height", "model.input_width")),
+    (_crops, ("dataset.crop",)),
+    (_steps, ("train.optim.steps",)),
+    (partial(_devices, "train"), ("train.gpu_ids", "train.num_gpus")),
+    (partial(_devices, "evaluate"), ("evaluate.gpu_ids", "evaluate.num_gpus")),
+    (partial(_devices, "inference"), ("inference.gpu_ids", "inference.num_gpus")),
+    (_batches, ("export.batch_size", "gen_trt_engine.batch_size")),
+    (_engine_batches, ("gen_trt_engine.tensorrt",)),
+    (_checkpointer, ("train.checkpointer.save_top_k",)),
+    (_something_learns, ("train.train_trunk", "train.train_embedder")),
+    (_columns, ("dataset.manifest_columns",)),
+)
 
 
-def check_conditions(experiment: Experiment, action: str) -> list[Fault]:
-    """The faults of a spec whose every field is valid by itself."""
+def _touches(broken: Collection[str], read: str) -> bool:
+    return any(b == read or b.startswith(read + ".") or read.startswith(b + ".") for b in broken)
+
+
+def check_conditions(experiment: Experiment, action: str, broken: Collection[str] = ()) -> list[Fault]:
+    """The faults between fields that are valid by themselves; ``broken`` are dotted paths of those that are not."""
     return [
         Fault(path, f"found {shown(found)}, expected {expected}")
-        for condition in CONDITIONS
+        for condition, reads in CONDITIONS
+        if not any(_touches(broken, read) for read in reads)
         for path, found, expected in condition(experiment, action)
     ]

@@ -31,9 +31,13 @@ class GaussianBlur(Section):
 
 class ColorAugmentation(Section):
     enabled: bool = field(True, "Vary colours of training images at random.", settled=True)
-    brightness: float = field(0.5, "Brightness changes by up to this share.", ge=0, le=2, low=0.0, high=2.0, settled=True)
+    brightness: float = field(
+        0.5, "Brightness changes by up to this share.", ge=0, le=2, low=0.0, high=2.0, settled=True
+    )
     contrast: float = field(0.3, "Contrast changes by up to this share.", ge=0, le=2, low=0.0, high=2.0, settled=True)
-    saturation: float = field(0.1, "Saturation changes by up to this share.", ge=0, le=2, low=0.0, high=2.0, settled=True)
+    saturation: float = field(
+        0.1, "Saturation changes by up to this share.", ge=0, le=2, low=0.0, high=2.0, settled=True
+    )
     hue: float = field(
         0.1, "Hue turns by up to this share of the colour circle.", ge=0, le=0.5, low=0.0, high=0.5, settled=True
     )
@@ -70,7 +74,9 @@ class Cache(Section):
         None, "Most that the cache may take; what lies beyond is decoded each epoch. Unset: a share of what is free.",
         gt=0, units="GB", settled=True, ours=True,
     )  # fmt: skip
-    directory: Text = field(None, "Folder of the cache on disk; unset means one below the system's cache folder.", ours=True)
+    directory: Text = field(
+        None, "Folder of the cache on disk; unset means one below the system's cache folder.", ours=True
+    )
 
 
 class Validation(Section):
@@ -88,7 +94,9 @@ class ManifestColumns(Section):
     path: str = field("path", "Column with the image's path, relative to the manifest.", min_length=1, ours=True)
     label: str = field("label", "Column with the class.", min_length=1, ours=True)
     split: str = field("split", "Column that tells train, reference, query (optional).", min_length=1, ours=True)
-    group: str = field("group", "Column with what must not be torn apart by a split (optional).", min_length=1, ours=True)
+    group: str = field(
+        "group", "Column with what must not be torn apart by a split (optional).", min_length=1, ours=True
+    )
 
     def to_names(self) -> tuple[str, str, str, str]:
         """The four column names."""
@@ -141,4 +149,6 @@ class Dataset(Section):
     crop: Crop = section(Crop, "Bounds of random training crops.", settled=True, ours=True)
     cache: Cache = section(Cache, "Decoded training images kept between epochs.", ours=True)
     validation: Validation = section(Validation, "The automatic split when no val_dataset is given.", ours=True)
-    manifest_columns: ManifestColumns = section(ManifestColumns, "Column names of a CSV or Parquet manifest.", ours=True)
+    manifest_columns: ManifestColumns = section(
+        ManifestColumns, "Column names of a CSV or Parquet manifest.", ours=True
+    )

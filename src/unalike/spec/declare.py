@@ -88,7 +88,9 @@ def field(
     if popular:
         extra["popular"] = popular
     text = help + _accepted(valid, low, high)
-    given = {key: value for key, value in (valid | {"min_length": min_length}).items() if value is not None}
+    given: dict[str, Any] = {
+        key: value for key, value in (valid | {"min_length": min_length}).items() if value is not None
+    }
     return Field(default=default, description=text, json_schema_extra=extra, **given)
 
 

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from unalike.errors import SpecError, closest
 from unalike.spec.fields import declared_fields, expectation
 from unalike.spec.reading import shown
+from unalike.spec.shorthand import SHORTHAND
 
 
 class Fault(NamedTuple):
@@ -23,6 +24,8 @@ class Fault(NamedTuple):
 def suggestion(path: str) -> str:
     """The closest spelling of an unknown dotted path: a sibling, a field of that name elsewhere, or a similar path."""
     table = declared_fields()
+    if path in SHORTHAND:
+        return f"in a spec write {SHORTHAND[path]!r}; the short name is for overrides"
     parent, _, name = path.rpartition(".")
     siblings = [p.rpartition(".")[2] for p in table if p.rpartition(".")[0] == parent]
     near = closest(name, siblings)
@@ -55,10 +58,9 @@ def _from_pydantic(error: Any) -> tuple[Fault, tuple[Any, ...]]:
         named.append(part)
     path = ".".join(named)
     if error["type"] == "extra_forbidden":
+        if "." in str(loc[-1]) and path in declared_fields():
+            return Fault(path, "a dotted key inside a spec; nest it there, or give it as an override"), loc
         return unknown_key(path), loc
-    if error["type"] == "invalid_key":
-        text = f"a key is {shown(loc[-1])}, expected text"
-        return Fault(path, text), loc
     declared = declared_fields().get(path)
     wanted = expectation(declared) if declared else str(error["msg"])
     found = shown(error["input"])
@@ -67,9 +69,7 @@ def _from_pydantic(error: Any) -> tuple[Fault, tuple[Any, ...]]:
     if error["type"] == "literal_error" and isinstance(error["input"], str):
         near = closest(error["input"], wanted.removeprefix("one of ").removesuffix(" or null").split(", "))
         text += f"; {near}" if near else ""
-    if error["type"] == "float_type" and isinstance(error["input"], str) and _is_number(error["input"]):
-        text += "; write it without quotes"
-    if error["type"] == "int_type" and isinstance(error["input"], str) and _is_number(error["input"]):
+    if error["type"] in ("float_type", "int_type") and isinstance(error["input"], str) and _is_number(error["input"]):
         text += "; write it without quotes"
     return Fault(path, text), tuple(named)
 

@@ -72,8 +72,8 @@ _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def _bounds(metadata: Any) -> str:
-    found = [f"{sign} {getattr(m, key)}" for m in metadata for key, sign in _SIGNS.items() if getattr(m, key, None) is not None]
-    return " and ".join(found)
+    found = ((sign, getattr(m, key, None)) for m in metadata for key, sign in _SIGNS.items())
+    return " and ".join(f"{sign} {bound}" for sign, bound in found if bound is not None)
 
 
 def _kind_in_words(kind: Any) -> str:
@@ -85,9 +85,7 @@ def _kind_in_words(kind: Any) -> str:
         return "one of " + ", ".join(str(a) for a in get_args(kind))
     if origin is list:
         item = _kind_in_words(get_args(kind)[0]).removeprefix("a ")
-        head, _, rest = item.partition(" number")
-        plural = f"{head} numbers{rest}" if _ or rest else {"text": "texts"}.get(item, item)
-        return f"a list of {plural}"
+        return f"a list of {item.replace('number', 'numbers').replace('text', 'texts')}"
     return _NAMES.get(origin or kind, "a value")
 
 
@@ -95,9 +93,7 @@ def expectation(declared: Declared) -> str:
     """What a field expects: ``a number > 0``, ``one of step, cosine``, ``a list of whole numbers``."""
     if declared.section:
         return "a section, or null" if declared.nullable else "a section with fields of its own"
-    limits = _bounds(declared.info.metadata)
+    words = f"{_kind_in_words(declared.kind)} {_bounds(declared.info.metadata)}".strip()
     if any(getattr(m, "min_length", None) for m in declared.info.metadata):
-        limits = f"{limits} not empty".strip().join((",", "")) if limits else ", not empty"
-    words = _kind_in_words(declared.kind)
-    words += limits if limits.startswith(",") else f" {limits}" if limits else ""
+        words += ", not empty"
     return words + (" or null" if declared.nullable else "")

@@ -9,7 +9,9 @@ from unalike.spec.declare import Section, Text, field, section
 
 class Calibration(Section):
     cal_image_dir: list[str] | None = field(
-        None, "Folders or archives of images that INT8 ranges are measured on; needed for INT8 only.", automl_enabled=False
+        None,
+        "Folders or archives of images that INT8 ranges are measured on; needed for INT8 only.",
+        automl_enabled=False,
     )
     cal_cache_file: Text = field(None, "File that the measured ranges are written to; needed for INT8 only.")
     cal_batch_size: int = field(1, "Calibration images at once.", ge=1, le=65536, low=1, popular=True, units="images")
@@ -19,7 +21,9 @@ class Calibration(Section):
 class TensorRT(Section):
     workspace_size: int = field(1024, "Scratch memory that the builder may use.", ge=0, low=0, units="MB")
     min_batch_size: int = field(1, "Smallest batch that the engine takes.", ge=1, le=65536, low=1, popular=True)
-    opt_batch_size: int = field(1, "Batch that the engine is tuned for.", ge=1, le=65536, low=1, popular=True, settled=True)
+    opt_batch_size: int = field(
+        1, "Batch that the engine is tuned for.", ge=1, le=65536, low=1, popular=True, settled=True
+    )
     max_batch_size: int = field(
         1, "Largest batch that the engine takes; left out, the largest batch in use.", ge=1, le=65536, low=1, popular=True,
         settled=True,
@@ -39,7 +43,9 @@ class GenTrtEngine(Section):
     onnx_file: Text = field(None, "ONNX file to build from.")
     trt_engine: Text = field(None, "Engine file to write.")
     timing_cache: Text = field(None, "File that keeps kernel timings, so that a second build is quick.")
-    batch_size: int = field(-1, "Fixed batch of the ONNX file; -1 when it is open.", ge=-1, le=65536, low=-1, popular=True)
+    batch_size: int = field(
+        -1, "Fixed batch of the ONNX file; -1 when it is open.", ge=-1, le=65536, low=-1, popular=True
+    )
     verbose: bool = field(False, "Say what the builder does.")
     tensorrt: TensorRT = section(
         TensorRT, "What the builder is told.",

@@ -25,4 +25,6 @@ class Inference(Section):
     onnx_file: Text = field(None, "ONNX file to use in place of a checkpoint.", ours=True)
     gallery: Text = field(None, "Saved gallery of references, in place of dataset.val_dataset.reference.", ours=True)
     runtime: Runtime = field("auto", "What runs the network; `auto` takes the fastest on this machine.", ours=True)
-    precision: EnginePrecision = field("auto", "Number format of the network; `auto` takes the fastest that is safe.", ours=True)
+    precision: EnginePrecision = field(
+        "auto", "Number format of the network; `auto` takes the fastest that is safe.", ours=True
+    )

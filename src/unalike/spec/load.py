@@ -15,7 +15,7 @@ from unalike.spec.experiment import Experiment
 from unalike.spec.faults import Fault, of_validation, report
 from unalike.spec.fields import ACTIONS, declared_fields
 from unalike.spec.overrides import apply_overrides
-from unalike.spec.reading import plain, read_file
+from unalike.spec.reading import plain, read_file, shown
 
 # Where the data folder of the command line goes; the last two have no section of their own.
 DATA_FIELD = {
@@ -43,16 +43,18 @@ def load_spec(
     long ones. Nothing is written. Raises SpecError that lists every fault, one a line, by dotted path.
     """
     if action not in DATA_FIELD:
-        raise SpecError(f"no action {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS))
+        raise SpecError(
+            f"no action {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS)
+        )
     tree, source = _read(spec)
-    faults = apply_overrides(tree, overrides, action)
+    faults = _drop_odd_keys(tree)
+    faults += apply_overrides(tree, overrides, action)
     if data is not None:
         faults += _place_data(tree, action, data, overrides)
     _drop_unset(tree)
-    experiment, paths = _validate(tree, faults, action)
+    experiment = _validate(tree, faults, action)
     if faults:
         raise report(source, faults)
-    experiment.mark_set(paths)
     _complete(experiment, spec_given=spec is not None)
     return experiment
 
@@ -76,12 +78,24 @@ def _place_data(tree: dict[Any, Any], action: str, data: str | Path, overrides: 
     return apply_overrides(tree, {path: value}, action)
 
 
+def _drop_odd_keys(tree: dict[Any, Any], prefix: str = "") -> list[Fault]:
+    """Keys that are no text (``on:`` is true in YAML, ``1:`` a number) are taken out and reported."""
+    odd = [key for key in tree if not isinstance(key, str)]
+    for key in odd:
+        del tree[key]
+    faults = [Fault(prefix.removesuffix("."), f"found a key {shown(key)}, expected a name") for key in odd]
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            faults += _drop_odd_keys(value, f"{prefix}{key}.")
+    return faults
+
+
 def _drop_unset(tree: dict[Any, Any], prefix: str = "") -> None:
     """Take out ``???`` (mandatory, not given) and sections that hold nothing (every line of them commented out)."""
     for key in list(tree):
         path, value = f"{prefix}{key}", tree[key]
         declared = declared_fields().get(path)
-        if value == MANDATORY if isinstance(value, str) else False:
+        if isinstance(value, str) and value == MANDATORY:
             del tree[key]
         elif declared is not None and declared.section:
             if value is None and not declared.nullable:
@@ -99,8 +113,8 @@ def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
-def _validate(tree: dict[Any, Any], faults: list[Fault], action: str) -> tuple[Experiment, list[str]]:
-    """The spec and the paths that the user wrote; faults are added to ``faults``.
+def _validate(tree: dict[Any, Any], faults: list[Fault], action: str) -> Experiment:
+    """The spec, marked with what the user wrote; faults are added to ``faults``.
 
     Faulty fields are taken out, so that conditions between the others can still be looked at in the same report.
     """
@@ -112,25 +126,23 @@ def _validate(tree: dict[Any, Any], faults: list[Fault], action: str) -> tuple[E
         except ValidationError as error:
             found, locations = of_validation(error)
             faults += found
-            for location in locations:
-                broken.append(".".join(str(part) for part in location))
-                _remove(tree, location)
-    paths = list(_leaves(tree))
-    trial = experiment.model_copy(deep=True)
-    trial.mark_set(paths)
-    for fault in check_conditions(trial, action):
-        parent = fault.path.rpartition(".")[0]
-        if not any(b == fault.path or b.rpartition(".")[0] == parent and parent for b in broken):
-            faults.append(fault)
-    return experiment, paths
+            removed = [_remove(tree, location) for location in locations]
+            if not any(removed):
+                raise report("", faults) from error
+            broken += [".".join(str(part) for part in location) for location in locations]
+    experiment.mark_set(_leaves(tree))
+    faults += check_conditions(experiment, action, broken)
+    return experiment
 
 
-def _remove(tree: dict[Any, Any], location: tuple[Any, ...]) -> None:
+def _remove(tree: dict[Any, Any], location: tuple[Any, ...]) -> bool:
     place: Any = tree
     for part in location[:-1]:
         place = place.get(part) if isinstance(place, dict) else None
-    if isinstance(place, dict):
-        place.pop(location[-1], None)
+    if not isinstance(place, dict) or not location or location[-1] not in place:
+        return False
+    del place[location[-1]]
+    return True
 
 
 def _complete(experiment: Experiment, *, spec_given: bool) -> None:

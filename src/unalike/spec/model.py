@@ -30,10 +30,22 @@ class Model(Section):
     pretrained_trunk_path: Text = field(None, "Weights that the trunk alone starts from.")
     pretrained_embedder_path: Text = field(None, "Weights that the embedder alone starts from.")
     input_width: int = field(
-        224, "Width of the images that the network sees.", ge=8, le=8192, units="pixels", parent_param=True, settled=True
+        224,
+        "Width of the images that the network sees.",
+        ge=8,
+        le=8192,
+        units="pixels",
+        parent_param=True,
+        settled=True,
     )
     input_height: int = field(
-        224, "Height of the images that the network sees.", ge=8, le=8192, units="pixels", parent_param=True, settled=True
+        224,
+        "Height of the images that the network sees.",
+        ge=8,
+        le=8192,
+        units="pixels",
+        parent_param=True,
+        settled=True,
     )
     input_channels: int = field(3, "Colour channels of the input.", ge=1, le=4)
     feat_dim: int = field(256, "Length of the vector that stands for an image.", ge=2, le=65536, settled=True)

@@ -1,43 +1,14 @@
-"""Dotted overrides ``a.b=c`` and the short names that stand for long ones."""
+"""Dotted overrides ``a.b=c``, from a command line or a dict."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from unalike.spec.fields import declared_fields
 from unalike.spec.faults import Fault
+from unalike.spec.fields import declared_fields
 from unalike.spec.reading import parse_yaml, plain, shown
-
-# Short name -> dotted path, whatever the action.
-SHORTHAND = {
-    "num_epochs": "train.num_epochs",
-    "val_batch_size": "train.val_batch_size",
-    "eval_batch_size": "evaluate.batch_size",
-    "infer_batch_size": "inference.batch_size",
-    "trunk_learning_rate": "train.optim.trunk.base_lr",
-    "embedder_learning_rate": "train.optim.embedder.base_lr",
-    "feat_dim": "model.feat_dim",
-    "input_width": "model.input_width",
-    "input_height": "model.input_height",
-    "resume_checkpoint": "train.resume_training_checkpoint_path",
-    "trt_data_type": "gen_trt_engine.tensorrt.data_type",
-    "cal_batch_size": "gen_trt_engine.tensorrt.calibration.cal_batch_size",
-    "cal_batches": "gen_trt_engine.tensorrt.calibration.cal_batches",
-}
-# Short names that mean the action's own field; for other actions the one given here.
-BY_ACTION = {
-    "batch_size": (("train", "evaluate", "inference", "export", "gen_trt_engine"), "train"),
-    "trt_engine": (("evaluate", "inference", "gen_trt_engine"), "gen_trt_engine"),
-}
-
-
-def long_name(key: str, action: str) -> str:
-    """The dotted path that a short name stands for in this action; any other key unchanged."""
-    if key in BY_ACTION:
-        actions, otherwise = BY_ACTION[key]
-        return f"{action if action in actions else otherwise}.{key}"
-    return SHORTHAND.get(key, key)
+from unalike.spec.shorthand import long_name
 
 
 def _text_value(path: str, text: str) -> Any:

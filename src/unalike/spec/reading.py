@@ -58,7 +58,7 @@ _Loader.add_constructor("tag:yaml.org,2002:map", _mapping)
 def parse_yaml(text: str) -> Any:
     """The value of a YAML text. Raises ValueError with one line that says what is wrong and where."""
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a SafeLoader
+        return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or getattr(error, "reason", None) or str(error).splitlines()[0]
@@ -66,6 +66,8 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(f"{what}{where}") from error
     except RecursionError as error:
         raise ValueError("nested too deeply") from error
+    except (LookupError, AttributeError, TypeError) as error:  # `!!bool x`, `!!timestamp x`: PyYAML trusts the tag
+        raise ValueError("a value does not fit its !! tag") from error
 
 
 def read_file(path: str | PurePath) -> dict[Any, Any]:
@@ -126,7 +128,11 @@ def _copy(value: Any, depth: int, budget: list[int]) -> Any:
         return [_copy(item, depth + 1, budget) for item in value]
     if isinstance(value, PurePath):
         return str(value)
-    if not isinstance(value, str | int | float | bool | None) and hasattr(value, "item") and not hasattr(value, "__len__"):
+    if (
+        not isinstance(value, str | int | float | bool | None)
+        and hasattr(value, "item")
+        and not hasattr(value, "__len__")
+    ):
         return value.item()
     return value
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, get_origin
 
 from unalike.spec.experiment import Experiment
-from unalike.spec.fields import ACTIONS, COMMON, Declared, declared_fields, fields_of
+from unalike.spec.fields import ACTIONS, COMMON, Declared, fields_of
 from unalike.spec.load import load_spec
 from unalike.spec.template import template_for
 
@@ -104,6 +104,3 @@ def write_schemas(directory: str | Path | None = None) -> list[Path]:
         file.write_text(content, encoding="utf-8")
         written.append(file)
     return written
-
-
-__all__ = ["declared_fields", "manifest", "package_files", "schema_for", "write_schemas"]

@@ -16,7 +16,11 @@ HEAD = """\
 # A line that is commented out shows a default that is filled in by a fact (of the data, the trunk, this machine) or that
 # may stay empty; take the # away to decide it yourself. Any field can be given on the command line: {example}
 """
-EXAMPLE = {"train": "train.num_epochs=20", "export": "export.batch_size=1", "gen_trt_engine": "gen_trt_engine.batch_size=8"}
+EXAMPLE = {
+    "train": "train.num_epochs=20",
+    "export": "export.batch_size=1",
+    "gen_trt_engine": "gen_trt_engine.batch_size=8",
+}
 
 
 def _value(value: Any) -> str:

@@ -19,7 +19,9 @@ class Checkpointer(Section):
     enable_topk: bool = field(False, "Keep the best checkpoints under names of their own, beside those at intervals.")
     replace_periodic: bool = field(False, "Keep only the best checkpoints (and the latest), none at intervals.")
     monitor: Text = field(None, "Figure that decides what is best; unset means `val Precision at Rank 1`.")
-    mode: Literal["min", "max"] | None = field(None, "Whether less or more of the monitored figure is better; unset: more.")
+    mode: Literal["min", "max"] | None = field(
+        None, "Whether less or more of the monitored figure is better; unset: more."
+    )
     save_top_k: int = field(1, "How many best checkpoints are kept; -1 keeps every one.", ge=-1, low=1)
     filename: str = field(
         "model_best_{epoch:03d}", "Name of a best checkpoint; {epoch}, {step} and the monitored figure may stand in it.",
@@ -52,7 +54,9 @@ class Miner(Section):
 
 
 class Ema(Section):
-    enabled: bool = field(False, "Keep a running average of the weights, and measure and save that.", settled=True, ours=True)
+    enabled: bool = field(
+        False, "Keep a running average of the weights, and measure and save that.", settled=True, ours=True
+    )
     decay: float = field(
         0.999, "Share of the old average that stays at each step.", ge=0, lt=1, settled=True, ours=True
     )
@@ -74,7 +78,11 @@ class Train(Section):
         10, "Passes over the training images.", ge=1, low=1, popular=True, units="epochs", settled=True
     )
     checkpoint_interval: int = field(
-        1, "A checkpoint is written every so many epochs (or steps), and always after the last.", ge=1, low=1, popular=True
+        1,
+        "A checkpoint is written every so many epochs (or steps), and always after the last.",
+        ge=1,
+        low=1,
+        popular=True,
     )
     checkpoint_interval_unit: Literal["epoch", "step"] = field("epoch", "What checkpoint_interval counts.")
     validation_interval: int = field(
@@ -101,8 +109,12 @@ class Train(Section):
     )
     accumulate: int = field(1, "Steps whose gradients are added up before the weights move.", ge=1, le=65536, ours=True)
     channels_last: bool = field(True, "Keep images in memory channel by pixel, which convolutions prefer.", ours=True)
-    compile: bool = field(False, "Compile the network with torch.compile: slow to start, faster on long runs.", ours=True)
-    frozen_stages: int = field(0, "How many of the trunk's lowest stages stay as they are.", ge=0, settled=True, ours=True)
+    compile: bool = field(
+        False, "Compile the network with torch.compile: slow to start, faster on long runs.", ours=True
+    )
+    frozen_stages: int = field(
+        0, "How many of the trunk's lowest stages stay as they are.", ge=0, settled=True, ours=True
+    )
     freeze_batchnorm: bool = field(
         False, "Keep BatchNorm statistics of the pretrained trunk instead of those of small batches.", settled=True,
         ours=True,
@@ -114,6 +126,8 @@ class Train(Section):
     miner: Miner = section(Miner, "Which pairs or triplets of a batch the loss looks at.", settled=True, ours=True)
     ema: Ema = section(Ema, "Running average of the weights.", settled=True, ours=True)
     max_gather: bool = field(
-        True, "Gather embeddings of all devices (with gradient), so that each image meets the negatives of all.", ours=True
+        True,
+        "Gather embeddings of all devices (with gradient), so that each image meets the negatives of all.",
+        ours=True,
     )
     log_every: int = field(10, "Progress is written every so many steps.", ge=1, units="steps", ours=True)
