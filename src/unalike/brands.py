@@ -27,12 +27,22 @@ MASK_SIZE = 192
 IMAGE_SIZE = 160
 # Scales tilt, blur, noise and cover together. Chosen so that a frozen ImageNet trunk recognises between a third and
 # three quarters of marks that nobody trained on; the measured figure stands in LOG.md.
-DIFFICULTY = 1.0
+DIFFICULTY = 0.8
 # Two marks whose 16 x 16 thumbnails correlate above this are one mark to the eye (product families of one maker).
 SAME_MARK = 0.90
+# How often a mark appears in its brand's own colour, where that can be seen.
+OWN_COLOUR_SHARE = 0.6
 # Backgrounds that are flat, shaded, cloudy, striped, cluttered.
-BACKGROUND_SHARES = (0.3, 0.3, 0.2, 0.1, 0.1)
+BACKGROUND_SHARES = (0.4, 0.35, 0.15, 0.05, 0.05)
 TRAIN_IMAGES, REFERENCE_IMAGES, QUERY_IMAGES = 12, 4, 4
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One brand's mark: its alpha mask (M, M) uint8 and the brand's own colour (3,)."""
+
+    mask_MM: np.ndarray
+    colour: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -63,8 +73,8 @@ def render_brands(
     root = Path(root)
     if root.exists() and (not root.is_dir() or any(root.iterdir())):
         raise RunError(f"{root} is not an empty folder", remedy="name another place for the images")
-    masks = pick_marks(brands + unseen, seed)
-    names = list(masks)
+    marks = pick_marks(brands + unseen, seed)
+    names = list(marks)
     drawn = BrandSet(root, tuple(sorted(names[:brands])), tuple(sorted(names[brands:])))
     jobs: list[tuple[str, str, int, Path]] = []
     for folder, role, members, count in (
@@ -79,7 +89,7 @@ def render_brands(
     def draw(job: tuple[str, str, int, Path]) -> None:
         name, role, number, path = job
         rng = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(role.encode()), number])
-        path.write_bytes(photograph(masks[name], rng, difficulty))
+        path.write_bytes(photograph(marks[name], rng, difficulty))
 
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool, progress("rendering brand marks", len(jobs)) as advance:
@@ -88,21 +98,21 @@ def render_brands(
     return drawn
 
 
-def pick_marks(count: int, seed: int) -> dict[str, np.ndarray]:
-    """``count`` brands whose marks differ to the eye, in an order drawn by ``seed``: slug -> mask (M, M) uint8."""
+def pick_marks(count: int, seed: int) -> dict[str, Mark]:
+    """``count`` brands whose marks differ to the eye, in an order drawn by ``seed``, by their slugs."""
     try:
         from simpleicons.all import icons
     except ImportError as error:
         raise missing_extra("simpleicons", "demo", "drawing brand marks") from error
-    drawings = {icon.slug: icon.svg for icon in icons.values()}
+    drawings = {icon.slug: icon for icon in icons.values()}
     slugs = sorted(drawings)
-    picked: dict[str, np.ndarray] = {}
+    picked: dict[str, Mark] = {}
     thumbnails = np.zeros((count, 256), np.float32)
     for position in np.random.default_rng(seed).permutation(len(slugs)):
         if len(picked) == count:
             break
         slug = slugs[int(position)]
-        mask = render_mask(drawings[slug])
+        mask = render_mask(drawings[slug].svg)
         ink = mask.mean() / 255
         if not 0.05 < ink < 0.75:
             continue  # hairlines vanish at this size, and a filled square is no mark
@@ -112,7 +122,7 @@ def pick_marks(count: int, seed: int) -> dict[str, np.ndarray]:
         if picked and float((thumbnails[: len(picked)] @ small).max()) > SAME_MARK:
             continue
         thumbnails[len(picked)] = small
-        picked[slug] = mask
+        picked[slug] = Mark(mask, np.array([int(drawings[slug].hex[i : i + 2], 16) for i in (0, 2, 4)], float))
     if len(picked) < count:
         raise SpecError(f"{count} brands asked for", expected=f"at most {len(picked)}, as many marks differ to the eye")
     return picked
@@ -134,7 +144,7 @@ def render_mask(svg: str) -> np.ndarray:
 # ---- one photograph ----
 
 
-def photograph(mask_MM: np.ndarray, rng: np.random.Generator, difficulty: float = DIFFICULTY) -> bytes:
+def photograph(mark: Mark, rng: np.random.Generator, difficulty: float = DIFFICULTY) -> bytes:
     """One JPEG of a mark, (S, S), everything about it drawn from ``rng``."""
     size = IMAGE_SIZE
     background = _background(rng, size)
@@ -148,8 +158,8 @@ def photograph(mask_MM: np.ndarray, rng: np.random.Generator, difficulty: float 
         image.paste(
             tuple(int(v) for v in ground), mask=_warp(plate, _perspective(corners, MASK_SIZE, margin=-0.12), size)
         )
-    ink = _warp(Image.fromarray(mask_MM), coefficients, size)
-    image.paste(_paint(rng, ground, size), mask=ink)
+    ink = _warp(Image.fromarray(mark.mask_MM), coefficients, size)
+    image.paste(_paint(rng, mark.colour, ground, size), mask=ink)
     _cover(rng, image, corners, difficulty)
     pixels = np.asarray(image, np.float32) * _light(rng, size)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -189,9 +199,9 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _colour(rng: np.random.Generator) -> np.ndarray:
-    """Half the colours of the world are close to grey, the others anything; (3,)."""
+    """Most colours of the world are close to grey, the others anything; (3,)."""
     colour = rng.uniform(0, 255, 3)
-    return colour if rng.random() < 0.5 else 0.15 * colour + 0.85 * rng.uniform(0, 255)
+    return colour if rng.random() < 0.25 else 0.15 * colour + 0.85 * rng.uniform(0, 255)
 
 
 def _shape(rng: np.random.Generator, draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float) -> None:
@@ -234,10 +244,10 @@ def _warp(mask: Image.Image, coefficients: Sequence[float], size: int) -> Image.
     return mask.transform((size, size), Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC)
 
 
-def _paint(rng: np.random.Generator, ground: np.ndarray, size: int) -> Image.Image:
-    """The mark's colour: plain or shaded, far enough from what it lies on to be seen at all."""
-    for _ in range(20):
-        colour = _colour(rng)
+def _paint(rng: np.random.Generator, own: np.ndarray, ground: np.ndarray, size: int) -> Image.Image:
+    """The mark's colour: the brand's own or any, plain or shaded, far enough from what it lies on to be seen."""
+    for attempt in range(20):
+        colour = own if attempt == 0 and rng.random() < OWN_COLOUR_SHARE else _colour(rng)
         if np.abs(colour - ground).mean() > 70:
             break
     other = np.clip(colour + rng.uniform(-60, 60, 3), 0, 255) if rng.random() < 0.3 else colour
@@ -261,7 +271,7 @@ def _light(rng: np.random.Generator, size: int) -> np.ndarray:
     angle = rng.uniform(0, 2 * np.pi)
     grid_y, grid_x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     fall = 1 + rng.uniform(0, 0.9) * (grid_x * np.cos(angle) + grid_y * np.sin(angle))
-    tint = rng.uniform(0.85, 1.15, 3) * rng.uniform(0.5, 1.25)
+    tint = rng.uniform(0.92, 1.08, 3) * rng.uniform(0.6, 1.2)
     return (fall[..., None] * tint).astype(np.float32)
 
 

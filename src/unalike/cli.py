@@ -22,6 +22,8 @@ from .progress import set_verbosity
 # The contract: a positional that holds "=" after a dotted key is an override, any other is the data.
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_0-9]\w*)*=", re.ASCII)
 PROGRAMS = ("unalike", "ml_recog")
+# What evaluate and inference take in place of a checkpoint: the trunk with its pretrained weights.
+PRETRAINED = "pretrained"
 # typer < 0.2x raises click's exceptions, later ones their own copy: both are what BadParameter descends from.
 UsageError: type[Exception]
 ClickException: type[Exception]
@@ -248,10 +250,13 @@ def schema(
 ) -> None:  # fmt: skip
     """Write <action>.schema.json and spec_template_<action>.yaml."""
     _set_voice(verbose, quiet)
-    from .spec import write_schemas
+    from .spec.schema import package_files, write_schemas
 
-    written = write_schemas((action,), *((Path(out),) if out else ()))
-    for path in written or ():
+    written = [name for name in package_files() if name.endswith(".schema.json")]
+    known = [Path(name).name.removesuffix(".schema.json") for name in written]
+    if action not in known:
+        raise SpecError(f"schema of {action!r}", expected=f"one of {', '.join(known)}", remedy=closest(action, known))
+    for path in write_schemas(out):
         print(path)
 
 
@@ -281,7 +286,7 @@ def embed(
     source: Annotated[str, typer.Argument(metavar="DIR", help="Images: a folder, an archive, a manifest, one image.")],
     output: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="vectors.npz or vectors.parquet.")],
     model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="FILE", help="A trained checkpoint (.pth) or .onnx file.")
+        str | None, typer.Option("-m", "--model", metavar="FILE", help="A .pth or .onnx model; if unset, a trunk as it came.")
     ] = None,
     runtime: Annotated[str, typer.Option(metavar="NAME", help="auto, torch, onnxruntime or openvino.")] = "auto",
     precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16.")] = "auto",
@@ -294,7 +299,9 @@ def embed(
         raise SpecError(f"{output} exists", remedy="name another file or add --overwrite")
     from . import api
 
-    result = api.embed(source, output, checkpoint=model, runtime=runtime, precision=precision, labelled=labelled)
+    result = api.embed(
+        source, output, checkpoint=model or PRETRAINED, runtime=runtime, precision=precision, labelled=labelled
+    )
     show_result(result, as_json)
 
 

@@ -1,0 +1,38 @@
+"""``unalike --help`` answers within twelve bare interpreter starts, and loads nothing that it does not show."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+LIMIT = 12
+HELP = [sys.executable, "-m", "unalike", "--help"]
+BARE = [sys.executable, "-c", "pass"]
+
+
+def seconds(command: list[str]) -> float:
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def test_help_starts_quickly() -> None:
+    # Best of five, taken in turns so that both meet the same noise; another try when the machine was busy all along.
+    ratio = float("inf")
+    for _ in range(3):
+        pairs = [(seconds(HELP), seconds(BARE)) for _ in range(5)]
+        ratio = min(ratio, min(h for h, _ in pairs) / min(b for _, b in pairs))
+        if ratio <= LIMIT:
+            return
+    assert ratio <= LIMIT
+
+
+def test_help_loads_nothing_heavy() -> None:
+    program = (
+        "import sys, unalike.cli as c; c.run_command(['--help']); "
+        "print(*sorted({m.split('.')[0] for m in sys.modules}), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    loaded = set(done.stderr.split())
+    assert not loaded & {"numpy", "PIL", "pydantic", "yaml", "rich", "torch", "timm", "sklearn", "openvino"}
