@@ -49,11 +49,11 @@ class Experiment(Section):
     )  # fmt: skip
     wandb: WandB = section(WandB, "Weights & Biases; silent unless you enable it yourself.")
     train: Train = section(
-        Train, "Training.",
+        Train, "Training: how long, at which rates, with which loss, and what is kept.",
         popular=["checkpoint_interval", "gpu_ids", "num_epochs", "num_gpus", "num_nodes", "validation_interval"],
     )  # fmt: skip
-    model: Model = section(Model, "The network.")
-    dataset: Dataset = section(Dataset, "The images.")
+    model: Model = section(Model, "The network and the weights it starts from.")
+    dataset: Dataset = section(Dataset, "Where the images lie and how they are seen.")
     evaluate: Evaluate = section(Evaluate, "Measuring a model.", popular=_DEVICES)
     inference: Inference = section(Inference, "Recognising images.", popular=_DEVICES)
     export: Export = section(Export, "Writing the model as ONNX.")

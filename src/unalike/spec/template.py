@@ -13,8 +13,9 @@ from unalike.spec.load import load_spec
 WIDTH = 118
 HEAD = """\
 # Spec of `unalike {action}`: every field with its default.
-# A line that is commented out shows a default that is filled in by a fact (of the data, the trunk, this machine) or that
-# may stay empty; take the # away to decide it yourself. Any field can be given on the command line: {example}
+# A line that is commented out shows a default that is filled in by a fact (of the data, the trunk, this machine) or
+# that may stay empty; take the # away to decide it yourself. Any field can be given on the command line:
+# {example}
 """
 EXAMPLE = {
     "train": "train.num_epochs=20",
