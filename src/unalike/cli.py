@@ -48,7 +48,6 @@ app = typer.Typer(
     rich_markup_mode=None,
     add_completion=False,
     pretty_exceptions_enable=False,
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Teach a computer to tell look-alikes apart: from a folder of images to a recogniser in production.",
 )
@@ -235,7 +234,10 @@ def default_specs(
             raise SpecError(f"{word!r} for default_specs", expected="[ACTION] and results_dir=DIR or -o FILE")
         out = str(Path(value) / f"spec_template_{action}.yaml")
     from . import api
+    from .spec import ACTIONS
 
+    if action not in ACTIONS:
+        raise SpecError(f"no action {action!r}", remedy=closest(action, ACTIONS) or f"one of {', '.join(ACTIONS)}")
     text = api.default_specs(action, out)
     print(out or text.rstrip())
 
@@ -378,16 +380,15 @@ def _called_as() -> str:
 
 def run_command(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error is one line on standard error."""
+    argv = list(argv) or ["--help"]
     verbose = "-v" in argv or "--verbose" in argv
     try:
         _refuse_unknown_command(argv)
         # A callable result: the code of typer.Exit, else what the command returned (None).
-        code = app(args=list(argv), prog_name=_called_as(), standalone_mode=False)
+        code = app(args=argv, prog_name=_called_as(), standalone_mode=False)
         sys.stdout.flush()
     except ClickException as error:
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        if not message or type(error).__name__ == "NoArgsIsHelpError":  # the help has been shown
-            return 0
         print(f"error: {message.rstrip('.')}; see '{_called_as()} --help'", file=sys.stderr)
         return 2
     except typer.Abort:
