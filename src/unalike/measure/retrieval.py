@@ -234,16 +234,6 @@ class _Tally:
         self.sum_at_r = np.zeros(queries)
         self.sum_at_depth = np.zeros(queries)
 
-    def put_ranks(self, query: int, rank_H: np.ndarray, relevant: int) -> None:
-        """Take one query's ascending ranks (1-based, none beyond reach) of relevant references."""
-        precision_H = np.arange(1, len(rank_H) + 1) / rank_H
-        inside = int(np.searchsorted(rank_H, relevant, side="right"))
-        deep = int(np.searchsorted(rank_H, self.depth, side="right"))
-        self.first[query] = rank_H[0] if len(rank_H) else 0
-        self.within_r[query] = inside
-        self.sum_at_r[query] = precision_H[:inside].sum()
-        self.sum_at_depth[query] = precision_H[:deep].sum()
-
 
 def _keys(scores: np.ndarray, mark: int) -> np.ndarray:
     """uint32 keys whose ascending order is that of descending scores, mark 0 before mark 1 when equal.
@@ -258,6 +248,12 @@ def _keys(scores: np.ndarray, mark: int) -> np.ndarray:
     if mark:
         keys |= np.uint32(1)
     return keys
+
+
+def _score(key: np.uint32) -> np.float32:
+    """The score of a key, marked or plain."""
+    bits = np.int32(0x3FFFFFFF) - np.int32(key >> np.uint32(1))
+    return np.array(bits ^ ((bits >> 31) & 0x7FFFFFFF), np.int32).view(np.float32)[()]
 
 
 def _sorted_keys(scores_BR: np.ndarray, query_B: np.ndarray, relevance: _Relevance, reach: int) -> np.ndarray:
@@ -277,10 +273,8 @@ def _sorted_keys(scores_BR: np.ndarray, query_B: np.ndarray, relevance: _Relevan
     most = 0
     for first, after, columns_C in runs:
         scores_BC = scores_BR[first:after].take(columns_C, axis=1)
-        keys_BC = _keys(scores_BC, mark=1)
         low_BC = scores_BC < lowest_B1[first:after]
-        keys_BC[low_BC] = PADDING
-        keys_BW[first:after, kept : kept + len(columns_C)] = keys_BC
+        keys_BW[first:after, kept : kept + len(columns_C)] = np.where(low_BC, PADDING, _keys(scores_BC, mark=1))
         most = max(most, len(columns_C) - int(low_BC.sum(axis=1).min(initial=0)) if len(columns_C) else 0)
     keys_BW.sort(axis=1)
     return keys_BW[:, : kept + most]
@@ -297,33 +291,44 @@ def _rank(scores_BR: np.ndarray, query_B: np.ndarray, relevance: _Relevance, tal
     found_BW = np.cumsum(marked_BW, axis=1, dtype=np.int32)
     # Marked keys at or before a place do not count as ranks of their own.
     rank_BW = np.arange(1, keys_BW.shape[1] + 1, dtype=np.int32) - found_BW
-    inside_BW = marked_BW * (rank_BW <= relevance.count_Q[query_B, None].astype(np.int32))
+    _settle_ties(rank_BW, keys_BW, scores_BR, query_B, relevance)
+
+    row_B, place_B = np.arange(len(query_B)), marked_BW.argmax(axis=1)
+    first_B = rank_BW[row_B, place_B]
+    tally.first[query_B] = np.where((found_BW[row_B, place_B] == 1) & (first_B <= tally.reach), first_B, 0)
     precision_BW = found_BW / rank_BW
-    tally.within_r[query_B] = inside_BW.sum(axis=1)
-    tally.sum_at_r[query_B] = np.einsum("bw,bw->b", precision_BW, inside_BW)
     marked_BW *= rank_BW <= tally.depth
-    tally.sum_at_depth[query_B] = np.einsum("bw,bw->b", precision_BW, marked_BW)
-    place_B = (keys_BW & np.uint32(1)).argmax(axis=1)
-    first_B = rank_BW[np.arange(len(query_B)), place_B]
-    hit_B = (keys_BW[np.arange(len(query_B)), place_B] & np.uint32(1)).astype(bool) & (first_B <= tally.reach)
-    tally.first[query_B] = np.where(hit_B, first_B, 0)
-
-    # Two equal plain keys before a marked one: another reference has that very score, and the index decides.
-    tied_BW = keys_BW[:, 2:] == (keys_BW[:, 1:-1] | np.uint32(1))
-    tied_BW &= keys_BW[:, 1:-1] == keys_BW[:, :-2]
-    tied_BW &= keys_BW[:, 2:] != keys_BW[:, 1:-1]
-    for row in np.flatnonzero(tied_BW.any(axis=1)):
-        query = int(query_B[row])
-        rank_H = _ranks_with_ties(scores_BR[row], relevance.columns_of(query), query, relevance.same, tally.reach)
-        tally.put_ranks(query, rank_H, int(relevance.count_Q[query]))
+    precision_BW *= marked_BW
+    tally.sum_at_depth[query_B] = precision_BW.sum(axis=1)
+    inside_BW = rank_BW <= relevance.count_Q[query_B, None].astype(np.int32)
+    tally.within_r[query_B] = np.einsum("bw,bw->b", marked_BW, inside_BW)
+    precision_BW *= inside_BW
+    tally.sum_at_r[query_B] = precision_BW.sum(axis=1)
 
 
-def _ranks_with_ties(scores_R: np.ndarray, columns_C: np.ndarray, query: int, same: bool, reach: int) -> np.ndarray:
-    """Ranks of the relevant references up to reach by a stable sort: of equal scores the lower index first."""
-    threshold = np.partition(scores_R, len(scores_R) - reach)[len(scores_R) - reach]
-    candidates = np.flatnonzero(scores_R >= threshold)
-    ranked = candidates[np.argsort(-scores_R[candidates], kind="stable")[:reach]]
-    return np.flatnonzero(np.isin(ranked, columns_C[columns_C != query] if same else columns_C)) + 1
+def _settle_ties(
+    rank_BW: np.ndarray, keys_BW: np.ndarray, scores_BR: np.ndarray, query_B: np.ndarray, relevance: _Relevance
+) -> None:
+    """Where other references share a relevant one's very score, set its rank by index, the lower first.
+
+    Keys cannot tell equal scores apart. Two equal plain keys before a marked one give such a run away; the row is
+    then searched for that score.
+    """
+    tied_BW = keys_BW[:, 1:-1] == keys_BW[:, :-2]
+    tied_BW &= (keys_BW[:, 2:] - keys_BW[:, 1:-1]) == 1
+    for row, before in np.argwhere(tied_BW):
+        place, keys_W = before + 2, keys_BW[row]
+        key = keys_W[place]
+        plain = place - keys_W.searchsorted(key - np.uint32(1))
+        after = place + int(keys_W[place:].searchsorted(key, side="right"))
+        if plain == after - place and after < len(keys_W) and keys_W[after] != PADDING:
+            order = np.arange(1, plain + 1)  # all of them relevant, and none cut off below the best that were kept
+        else:
+            equal = np.flatnonzero(scores_BR[row] == _score(key))
+            columns_C = relevance.columns_of(query_B[row])
+            nearby = np.minimum(np.searchsorted(columns_C, equal), len(columns_C) - 1)
+            order = np.flatnonzero(columns_C[nearby] == equal) + 1
+        rank_BW[row, place : place + len(order)] = rank_BW[row, place] - plain + order
 
 
 def _finish(
