@@ -14,7 +14,7 @@ from unalike import progress
 from unalike.data.view import View
 from unalike.engines.files import embed_files
 from unalike.engines.protocol import Engine
-from unalike.errors import DataError, DeviceError, MissingExtra, ModelError, UnreadableImage
+from unalike.errors import DataError, DeviceError, MissingExtra, ModelError
 from unalike.gallery.gallery import Gallery
 from unalike.measure.nearest import unit
 
@@ -107,7 +107,7 @@ class Recogniser:
         return cls(engine, shown, held)
 
     def encode(self, images: Picture | Iterable[Picture]) -> np.ndarray:
-        """float32 (N, D) for N paths, PIL images or uint8 arrays (H, W, 3); unreadable files raise UnreadableImage.
+        """float32 (N, D) for N paths, PIL images or uint8 arrays (H, W, 3); a file that cannot be read raises DataError.
 
         One 3-dimensional array, path or picture counts as one image.
         """
@@ -115,10 +115,8 @@ class Recogniser:
         if isinstance(images, np.ndarray) and images.ndim in (2, 3):
             pictures = [images]
         if pictures and all(isinstance(picture, str | Path) for picture in pictures):
-            done = embed_files(self.engine, pictures, self.view, max_unreadable=1.0)  # type: ignore[arg-type]
-            if done.failures:
-                raise UnreadableImage(done.failures[0][1])
-            return done.vectors_ND
+            files: list[Any] = pictures
+            return embed_files(self.engine, files, self.view, max_unreadable=0).vectors_ND
         parts = []
         for start in range(0, len(pictures), self.engine.batch):
             shown = [self.view(picture) for picture in pictures[start : start + self.engine.batch]]
