@@ -46,13 +46,14 @@ def _limits(valid: dict[str, Any], low: float | None, high: float | None) -> dic
 
 def _accepted(valid: dict[str, Any], low: float | None, high: float | None) -> str:
     """A sentence where a user may go beyond the range that is searched, else nothing."""
-    below = low is not None and valid.get("ge", valid.get("gt")) != low
-    above = high is not None and valid.get("le", valid.get("lt")) != high
+    floor = valid["ge"] if valid["ge"] is not None else valid["gt"]
+    ceiling = valid["le"] if valid["le"] is not None else valid["lt"]
+    below, above = low is not None and floor != low, high is not None and ceiling != high
     if not (below or above):
         return ""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = " and ".join(f"{sign} {valid[key]}" for key, sign in signs.items() if valid.get(key) is not None)
-    return f" The bounds are those of a search; a spec may hold any value {bounds or 'at all'}."
+    return f" A schema shows the bounds that TAO publishes; a spec may hold any value {bounds or 'at all'}."
 
 
 def field(
