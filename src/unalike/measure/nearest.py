@@ -95,7 +95,7 @@ def top_k(
     columns = max(1, min(references, chunk_bytes // (4 * rows)))
     for top in range(0, queries, rows):
         bottom = min(top + rows, queries)
-        best_BK = indices_BK = None
+        best_BK, indices_BK = np.empty((bottom - top, 0), np.float32), np.empty((bottom - top, 0), np.int64)
         for left in range(0, references, columns):
             right = min(left + columns, references)
             scores_BC = query_QD[top:bottom] @ reference_RD[left:right].T
@@ -104,9 +104,7 @@ def top_k(
                 scores_BC[own - top, own - left] = EXCLUDED
             tile_BK, where_BK = _best_of_tile(scores_BC, k)
             where_BK += left
-            if best_BK is not None and indices_BK is not None:
-                tile_BK, where_BK = _merge(best_BK, indices_BK, tile_BK, where_BK, k)
-            best_BK, indices_BK = tile_BK, where_BK
+            best_BK, indices_BK = _merge(best_BK, indices_BK, tile_BK, where_BK, k)
         scores_QK[top:bottom], indices_QK[top:bottom] = best_BK, indices_BK
     return scores_QK, indices_QK
 

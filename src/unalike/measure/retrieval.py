@@ -253,7 +253,7 @@ def _keys(scores: np.ndarray, mark: int) -> np.ndarray:
 def _score(key: np.uint32) -> np.float32:
     """The score of a key, marked or plain."""
     bits = np.int32(0x3FFFFFFF) - np.int32(key >> np.uint32(1))
-    return np.array(bits ^ ((bits >> 31) & 0x7FFFFFFF), np.int32).view(np.float32)[()]
+    return np.float32(np.array(bits ^ ((bits >> 31) & 0x7FFFFFFF), np.int32).view(np.float32)[()])
 
 
 def _sorted_keys(scores_BR: np.ndarray, query_B: np.ndarray, relevance: _Relevance, reach: int) -> np.ndarray:
