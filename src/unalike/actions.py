@@ -17,7 +17,17 @@ from unalike.data.sets import evaluation_sets, load_for
 from unalike.data.view import View
 from unalike.engines.files import embed_files
 from unalike.engines.protocol import Engine
-from unalike.errors import DataError, DeviceError, ExportError, MissingExtra, RunError, SpecError, UnalikeError, UnreadableImage, WeightsError
+from unalike.errors import (
+    DataError,
+    DeviceError,
+    ExportError,
+    MissingExtra,
+    RunError,
+    SpecError,
+    UnalikeError,
+    UnreadableImage,
+    WeightsError,
+)
 from unalike.progress import say
 
 PRETRAINED = "pretrained"
@@ -33,7 +43,9 @@ class Loaded:
     source: Path
 
 
-def load_model(path: str | Path, *, runtime: str = "auto", precision: str = "auto", images: int | None = None) -> Loaded:
+def load_model(
+    path: str | Path, *, runtime: str = "auto", precision: str = "auto", images: int | None = None
+) -> Loaded:
     """The engine and view of a checkpoint (.pth, needs torch) or an exported model (.onnx, does not).
 
     Raises WeightsError for a file that is neither, DeviceError for a runtime or precision that is not to be had.
@@ -142,7 +154,9 @@ def _embed(model: Loaded, paths: Sequence[Path], experiment: Any, batch_size: in
     )  # fmt: skip
 
 
-def _two_sets(model: Loaded, reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int, notices: Notices) -> Any:
+def _two_sets(
+    model: Loaded, reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int, notices: Notices
+) -> Any:
     """Vectors of both sets, each file decoded and embedded once even when it stands in both."""
     union = list(dict.fromkeys([*reference.paths, *query.paths]))
     done = _embed(model, union, experiment, batch_size, notices, "embedding")
@@ -159,6 +173,7 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     """Embed, rank, summarise, write; returns TAO's KPIs with the prefix ``test``."""
     from unalike.measure.artefacts import write_metrics
     from unalike.measure.clusters import ami_nmi
+    from unalike.measure.nearest import top_k, unit
     from unalike.measure.retrieval import evaluate_ranking
     from unalike.measure.summary import kpi, summarise
 
@@ -184,8 +199,15 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     summary["model"] = {"file": str(model.source), "engine": model.engine.describe(), "view": model.view.to_dict()}
     summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
                        "query_classes_unseen_in_training": unseen}  # fmt: skip
-    write_metrics(run.dir, summary=summary, ranking=ranking, query=query, reference=reference,
-                  per_class=section.report_accuracy_per_class)  # fmt: skip
+    scores_QK, index_QK = top_k(
+        unit(query_vectors), unit(reference_vectors), min(section.topk, len(reference) - int(same)), exclude_self=same
+    )
+    if not section.report_accuracy_per_class:
+        summary["per_class"] = []
+    write_metrics(
+        run.dir, summary, ranking, reference.classes, query_paths=query.paths, reference_paths=reference.paths,
+        neighbours=(scores_QK, index_QK), reference_labels=reference.labels_N,
+    )  # fmt: skip
     run.record(device=model.engine.describe(), seed=section.seed, data=query.fingerprint())
     figures = kpi(summary, "test")
     for name, value in figures.items():
@@ -238,7 +260,9 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
     return {"images": len(query), "references": len(reference), "topk": k}
 
 
-def _write_results(folder: Path, query: ImageSet, reference: ImageSet, scores_QK: np.ndarray, index_QK: np.ndarray) -> None:
+def _write_results(
+    folder: Path, query: ImageSet, reference: ImageSet, scores_QK: np.ndarray, index_QK: np.ndarray
+) -> None:
     # squared L2 distance of unit vectors: |a - b|^2 = 2 - 2 a.b
     distance_QK = np.maximum(2.0 - 2.0 * scores_QK.astype(np.float64), 0.0)
     names = reference.names()
@@ -252,7 +276,9 @@ def _write_results(folder: Path, query: ImageSet, reference: ImageSet, scores_QK
                 {"label": name, "distance": round(float(d), 6), "score": round(float(s), 6), "reference": str(reference.paths[i])}
                 for name, d, s, i in zip(labels, distances, scores, indices, strict=True)
             ]  # fmt: skip
-            lines.write(json.dumps({"path": str(path), "label": labels[0], "neighbours": neighbours}, ensure_ascii=False) + "\n")
+            lines.write(
+                json.dumps({"path": str(path), "label": labels[0], "neighbours": neighbours}, ensure_ascii=False) + "\n"
+            )
 
 
 def run_embedding(
@@ -273,7 +299,8 @@ def run_embedding(
     output.parent.mkdir(parents=True, exist_ok=True)
     temporary = output.with_name(f".{output.name}.partial{output.suffix}")
     if output.suffix == ".npz":
-        np.savez_compressed(temporary, vectors=done.vectors_ND, **{k: np.array(v) for k, v in columns.items()})
+        arrays: dict[str, Any] = {k: np.array(v) for k, v in columns.items()}
+        np.savez_compressed(temporary, vectors=done.vectors_ND, **arrays)
     else:
         _write_parquet(temporary, columns, done.vectors_ND)
     temporary.replace(output)
@@ -297,6 +324,7 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     from unalike.deploy.onnx_export import export_onnx
     from unalike.deploy.parity import IMAGES
     from unalike.model.checkpoint import load_embedder
+    from unalike.spec import settle
 
     section = experiment.export
     embedder, meta = load_embedder(section.checkpoint)
@@ -304,7 +332,9 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     view = View.from_dict(facts["view"])
     path = Path(section.onnx_file) if section.onnx_file else run.dir / f"{Path(section.checkpoint).stem}.onnx"
     if path.exists():
-        raise RunError(f"export.onnx_file: {path} exists", expected="a new file", remedy="choose another name or delete it")
+        raise RunError(
+            f"export.onnx_file: {path} exists", expected="a new file", remedy="choose another name or delete it"
+        )
     count = max(section.parity_images, IMAGES)
     exported = export_onnx(
         embedder, path, view=view, mean=tuple(facts["mean"]), std=tuple(facts["std"]),
@@ -313,6 +343,8 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
         opset=section.opset_version if experiment.is_set("export.opset_version") else None,
         metadata={"classes": list(meta["classes"]), "trunk": facts["trunk"], "licence": facts["licence"]},
     )  # fmt: skip
+    settle(experiment, "export.opset_version", exported.opset, "the exporter's own")
+    run.write_experiment(experiment)
     say(f"{path}: opset {exported.opset}, input {exported.facts.preprocessing}, dim {exported.facts.dim}")
     figures = {"opset": exported.opset, **exported.parity.to_dict()}
     run.record(parity=figures, onnx=str(path))

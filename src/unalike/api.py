@@ -54,8 +54,8 @@ def train(
     from unalike.run import open_run
 
     experiment = _resolve("train", spec, overrides, data)
-    if experiment.automl_policy == "auto":
-        say("AutoML is asked for (automl_policy: auto); this version has no search yet and trains plainly")
+    if experiment.policy() == "auto":
+        say("automl_policy is auto: this version has no search yet and trains plainly")
     try:
         import torch  # noqa: F401
     except ImportError as error:
@@ -176,7 +176,7 @@ def default_specs(action: str = "train", output: str | Path | None = None) -> st
     """The commented spec template of an action, as text; also written to ``output`` when given."""
     from unalike.spec import template_for
 
-    text = template_for(action)
+    text: str = template_for(action)
     if output is not None:
         path = Path(output)
         if path.exists():

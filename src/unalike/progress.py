@@ -99,6 +99,8 @@ def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[...,
             nonlocal done
             done += n
             rate = f"{done / max(time.monotonic() - start, 1e-9):.1f}/s"
-            bar.update(task, advance=n, rate=rate, **({"note": note} if note else {}))
+            fields = {"rate": rate, "note": note} if note else {"rate": rate}
+            bar.advance(task, n)
+            bar.tasks[0].fields.update(fields)
 
         yield advance

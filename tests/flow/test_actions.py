@@ -16,7 +16,7 @@ def test_training_leaves_what_the_contract_names(trained):
     names = {p.name for p in trained.iterdir()}
     assert {"ml_model_latest.pth", "ml_model_best.pth", "experiment.yaml", "run.json", "model_card.json",
             "model_card.md", "status.json"} <= names  # fmt: skip
-    assert sorted(n for n in names if n.startswith("model_epoch_"))[0].startswith("model_epoch_000_step_")
+    assert min(n for n in names if n.startswith("model_epoch_")).startswith("model_epoch_000_step_")
     assert any(n.startswith("events.out.tfevents") for n in names)
     lines = status_lines(trained)
     assert [lines[0]["status"], lines[-1]["status"]] == ["STARTED", "SUCCESS"]
@@ -38,7 +38,9 @@ def test_repeating_the_resolved_spec_gives_the_same_weights_bit_for_bit(trained,
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(spec))
     done = unalike("train", "-e", tmp_path / "again.yaml")
     assert done.returncode == 0, done.stderr[-4000:]
-    first, second = (torch.load(p / "ml_model_latest.pth", weights_only=True)["model"] for p in (trained, tmp_path / "train"))
+    first, second = (
+        torch.load(p / "ml_model_latest.pth", weights_only=True)["model"] for p in (trained, tmp_path / "train")
+    )
     assert first.keys() == second.keys()
     assert all(torch.equal(first[k], second[k]) for k in first)
 

@@ -87,16 +87,24 @@ def test_a_signal_leaves_a_checkpoint_and_resume_equals_a_straight_run(images, t
     assert status_lines(tmp_path / "cut/train")[-1]["status"] == "FAILURE"
     epochs = [line["epoch"] for line in status_lines(tmp_path / "cut/train") if "max_step" in line]
     assert epochs[-1] < 39, "the run was over before the signal"
-    resumed = subprocess.run([*base, "-r", str(tmp_path / "cut"), "--resume"], env=env, capture_output=True, text=True)
+    resumed = subprocess.run(
+        [*base, "-r", str(tmp_path / "cut"), "--resume"], env=env, check=False, capture_output=True, text=True
+    )
     assert resumed.returncode == 0, resumed.stderr[-3000:]
-    straight = subprocess.run([*base, "-r", str(tmp_path / "straight")], env=env, capture_output=True, text=True)
+    straight = subprocess.run(
+        [*base, "-r", str(tmp_path / "straight")], env=env, check=False, capture_output=True, text=True
+    )
     assert straight.returncode == 0, straight.stderr[-3000:]
     first, second = (
-        torch.load(tmp_path / name / "train/ml_model_latest.pth", weights_only=True)["model"] for name in ("cut", "straight")
+        torch.load(tmp_path / name / "train/ml_model_latest.pth", weights_only=True)["model"]
+        for name in ("cut", "straight")
     )
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
 def test_the_three_names_are_one_program(tmp_path):
-    outputs = [unalike("--version", program=p).stdout for p in (("-m", "unalike"), ("-c", "from unalike.cli import main; main()"))]
+    outputs = [
+        unalike("--version", program=p).stdout
+        for p in (("-m", "unalike"), ("-c", "from unalike.cli import main; main()"))
+    ]
     assert outputs[0].startswith("unalike ") and outputs[0] == outputs[1]

@@ -8,15 +8,15 @@ from types import SimpleNamespace
 import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
-from tiny import TinyEmbedder, spec  # noqa: E402
+from tiny import TinyEmbedder, spec
 
-from unalike.learn.checkpoints import CheckpointKeeper  # noqa: E402
-from unalike.learn.devices import make_fabric  # noqa: E402
-from unalike.learn.freezing import Freezer  # noqa: E402
-from unalike.learn.loop import Loop  # noqa: E402
-from unalike.learn.losses import build_objective  # noqa: E402
-from unalike.learn.optim import build_optimiser  # noqa: E402
-from unalike.learn.schedule import Schedule  # noqa: E402
+from unalike.learn.checkpoints import CheckpointKeeper
+from unalike.learn.devices import make_fabric
+from unalike.learn.freezing import Freezer
+from unalike.learn.loop import Loop
+from unalike.learn.losses import build_objective
+from unalike.learn.optim import build_optimiser
+from unalike.learn.schedule import Schedule
 
 STEPS, WHOLE = 3, 16
 
@@ -45,7 +45,7 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
     s.train.miner.name = None
     fabric = make_fabric(s)
     fabric.launch()
-    assert fabric.world_size == int(os.environ.get("WORLD_SIZE", 1))
+    assert fabric.world_size == int(os.environ.get("WORLD_SIZE", "1"))
     torch.manual_seed(0)
     embedder = TinyEmbedder()
     objective = build_objective(s, classes=8, dim=8)

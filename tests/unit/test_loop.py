@@ -139,7 +139,9 @@ def test_d07_clipping_works_and_bounds_the_update(tmp_path):
     loop = make_loop(tmp_path, s)
     before = weights(loop)
     loop.run()
-    moved = max(float((v - before[k]).abs().max()) for k, v in weights(loop).items() if "running" not in k and "num" not in k)
+    moved = max(
+        float((v - before[k]).abs().max()) for k, v in weights(loop).items() if "running" not in k and "num" not in k
+    )
     assert moved < 1e-8
 
 

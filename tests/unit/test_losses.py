@@ -34,7 +34,9 @@ def test_every_miner_feeds_the_triplet_loss(name):
 
 
 def test_tao_keys_feed_the_two_defaults_and_explicit_parameters_win():
-    objective = build_objective(spec(train__optim__triplet_loss_margin=0.7, train__smooth_loss=False), classes=6, dim=16)
+    objective = build_objective(
+        spec(train__optim__triplet_loss_margin=0.7, train__smooth_loss=False), classes=6, dim=16
+    )
     assert objective.loss.margin == 0.7 and not objective.loss.smooth_loss and objective.miner.epsilon == 0.1
     changed = spec()
     changed.train.loss.parameters = {"margin": 0.9}

@@ -29,7 +29,9 @@ class Sets:
     unseen: bool
 
 
-def load_for(spec: Any, source: str | Path, notices: Notices, *, labelled: bool = True, split: str | None = None) -> ImageSet:
+def load_for(
+    spec: Any, source: str | Path, notices: Notices, *, labelled: bool = True, split: str | None = None
+) -> ImageSet:
     """One data field of a spec, read by the spec's one rule for classes."""
     dataset = spec.dataset
     return load_images(

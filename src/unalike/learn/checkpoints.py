@@ -6,6 +6,7 @@ there is a validation (TAO D6, D8). A file appears under its name only when it i
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 from collections.abc import Mapping
@@ -55,7 +56,9 @@ class CheckpointKeeper:
         self.monitor = settings.monitor or MONITORED
         self.mode = settings.mode or ("min" if self.monitor == "train_loss" else "max")
         if self.monitor not in KPI_NAMES:
-            raise SpecError(f"train.checkpointer.monitor is {self.monitor!r}", expected=f"one of {', '.join(KPI_NAMES)}")
+            raise SpecError(
+                f"train.checkpointer.monitor is {self.monitor!r}", expected=f"one of {', '.join(KPI_NAMES)}"
+            )
         self.top_k = settings.save_top_k if settings.enable_topk else 0
         self.top_folder = Path(settings.dirpath) if settings.dirpath else folder
         self.periodic = not (settings.enable_topk and settings.replace_periodic)
@@ -79,7 +82,7 @@ class CheckpointKeeper:
              kpis: Mapping[str, float] | None) -> Path | None:  # fmt: skip
         """Write what is due after a validation or an epoch; returns the latest file, or None when nothing was due."""
         value = None if kpis is None else kpis.get(self.monitor)
-        improved = value is not None and value == value and (self.best is None or self._better(value, self.best))
+        improved = value is not None and not math.isnan(value) and (self.best is None or self._better(value, self.best))
         if improved:
             self.best, self.best_epoch = value, epoch
         name = f"model_epoch_{epoch:03d}_step_{step:05d}.pth"
@@ -112,7 +115,7 @@ class CheckpointKeeper:
         return f"{stem}.pth"
 
     def _enters_top(self, value: float, epoch: int, step: int) -> bool:
-        if self.top_k == 0 or value != value:
+        if self.top_k == 0 or math.isnan(value):
             return False
         name = self.top_name(epoch, step)
         ranked = sorted([*self.top, (value, name)], key=lambda t: t[0], reverse=self.mode == "max")

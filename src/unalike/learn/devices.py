@@ -12,7 +12,7 @@ from lightning_fabric.strategies import DDPStrategy
 from unalike.errors import DeviceError
 from unalike.progress import say, warn
 
-FABRIC_PRECISION = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
 def launched_processes() -> int | None:

@@ -17,7 +17,7 @@ from unalike.errors import SpecError
 class Freezer:
     """Holds which parts of an embedder are frozen for good, and puts modes and gradients in place."""
 
-    def __init__(self, embedder: nn.Module, spec: Any) -> None:
+    def __init__(self, embedder: Any, spec: Any) -> None:
         self.embedder = embedder
         self.freeze_batchnorm = spec.train.freeze_batchnorm
         self.train_embedder = spec.train.train_embedder
@@ -27,7 +27,9 @@ class Freezer:
             raise SpecError(f"train.frozen_stages is {count}", expected=f"at most {len(stages)}, the stages of "
                             f"{spec.model.backbone}")  # fmt: skip
         self.whole_trunk = not spec.train.train_trunk or count == len(stages)
-        self.frozen = [embedder.trunk] if self.whole_trunk else [m for stage in stages[:count] for m in stage]
+        self.frozen: list[nn.Module] = (
+            [embedder.trunk] if self.whole_trunk else [m for stage in stages[:count] for m in stage]
+        )
         for part in self.frozen:
             part.requires_grad_(False)
         if count > 0:  # class token and position table belong to the stem

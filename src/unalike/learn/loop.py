@@ -70,9 +70,8 @@ class Loop:
         stop_requested: Callable[[], int],
     ) -> None:
         self.fabric, self.embedder, self.objective, self.freezer = fabric, embedder, objective, freezer
-        self.model, self.optimiser = fabric.setup(
-            torch.compile(embedder) if spec.train.compile else embedder, optimiser
-        )
+        network: Any = torch.compile(embedder) if spec.train.compile else embedder
+        self.model, self.optimiser = fabric.setup(network, optimiser)
         self.batches, self.schedule, self.spec, self.keeper = batches, schedule, spec, keeper
         self.validate, self.payload, self.names, self.listener = validate, payload, names, listener
         self.stop_requested = stop_requested
@@ -91,8 +90,9 @@ class Loop:
         """
         if self.fabric.world_size == 1 or not self.spec.train.max_gather:
             return vectors_BD, labels_B
-        vectors = self.fabric.all_gather(vectors_BD, sync_grads=True).flatten(0, 1)
-        return vectors, self.fabric.all_gather(labels_B).flatten()
+        vectors: Any = self.fabric.all_gather(vectors_BD, sync_grads=True)
+        labels: Any = self.fabric.all_gather(labels_B)
+        return vectors.flatten(0, 1), labels.flatten()
 
     def _step(self, batch: Any, *, update: bool) -> float:
         train = self.spec.train
@@ -126,7 +126,8 @@ class Loop:
     def _average_objective_gradients(self) -> None:
         for parameter in self.objective.parameters():
             if parameter.grad is not None:
-                parameter.grad = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
+                mean: Any = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
+                parameter.grad = mean
 
     # -- the whole way -------------------------------------------------------------------------------------------
 
@@ -147,9 +148,7 @@ class Loop:
         kpis: Mapping[str, float] | None = None
         recent: list[float] = []
         for batch in self.batches.epoch(at.epoch, at.step):
-            rates = set_rates(
-                self.optimiser, self.schedule.factor(at.epoch, at.step), trunk_learns=not head_only
-            )
+            rates = set_rates(self.optimiser, self.schedule.factor(at.epoch, at.step), trunk_learns=not head_only)
             update = (at.step + 1) % train.accumulate == 0 or at.step + 1 == self.steps
             recent.append(self._step(batch, update=update))
             at.step, at.total = at.step + 1, at.total + 1
@@ -158,9 +157,9 @@ class Loop:
                 pace = (time.monotonic() - start) / max(at.step - began_at, 1)
                 self._log_step(float(np.mean(recent)), rates, pace)
                 recent.clear()
-            if train.checkpoint_interval_unit == "step" and at.total % train.checkpoint_interval == 0:
-                if at.step < self.steps:  # the last step of an epoch is saved after its validation
-                    self._save(due=True, last=False, kpis=None, epoch=at.epoch)
+            by_step = train.checkpoint_interval_unit == "step" and at.total % train.checkpoint_interval == 0
+            if by_step and at.step < self.steps:  # the last step of an epoch is saved after its validation
+                self._save(due=True, last=False, kpis=None, epoch=at.epoch)
             self._stop_if_asked(at)
         epoch, last = at.epoch, at.epoch + 1 == self.epochs
         at.epoch, at.step = epoch + 1, 0
@@ -196,7 +195,8 @@ class Loop:
         if self.fabric.world_size > 1:  # ranks must leave together
             if at.step % self.spec.train.log_every:
                 return
-            signal_number = int(self.fabric.all_reduce(torch.tensor(float(signal_number)), reduce_op="max"))
+            highest: Any = self.fabric.all_reduce(torch.tensor(float(signal_number)), reduce_op="max")
+            signal_number = int(highest)
         if not signal_number:
             return
         if at.step == self.steps:
@@ -219,7 +219,7 @@ class Loop:
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs to go on bit for bit: tensors and plain data."""
-        numpy_state = np.random.get_state(legacy=True)
+        numpy_state: Any = np.random.get_state(legacy=True)
         return {
             "position": vars(self.position).copy(),
             "optimiser": self.optimiser.state_dict(),
@@ -260,6 +260,6 @@ class Loop:
         torch.set_rng_state(draw["torch"].cpu().to(torch.uint8))
         if draw["cuda"] and torch.cuda.is_available() and len(draw["cuda"]) == torch.cuda.device_count():
             torch.cuda.set_rng_state_all([t.cpu().to(torch.uint8) for t in draw["cuda"]])
-        np.random.set_state(("MT19937", np.array(draw["numpy"][0], np.uint32), draw["numpy"][1]))
+        np.random.set_state(("MT19937", np.array(draw["numpy"][0], np.uint32), draw["numpy"][1], 0, 0.0))
         random.setstate((3, tuple(draw["python"]), None))
         say(f"resumed at epoch {self.position.epoch}, step {self.position.step}")

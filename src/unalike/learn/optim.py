@@ -32,7 +32,7 @@ def _groups(name: str, module: nn.Module, rates: Any) -> list[dict[str, Any]]:
     return [group | {"momentum": rates.momentum} for group in both if group["params"]]
 
 
-def build_optimiser(spec: Any, embedder: nn.Module, objective: nn.Module) -> torch.optim.Optimizer:
+def build_optimiser(spec: Any, embedder: Any, objective: nn.Module) -> torch.optim.Optimizer:
     """The optimiser that ``train.optim`` names, over what is not frozen; momentum acts in SGD alone."""
     optim = spec.train.optim
     groups = _groups("trunk", embedder.trunk, optim.trunk) + _groups("embedder", embedder.head, optim.embedder)
@@ -45,12 +45,13 @@ def build_optimiser(spec: Any, embedder: nn.Module, objective: nn.Module) -> tor
     if not groups:
         raise SpecError("nothing is left to train: trunk, embedder and loss are all without trainable weights",
                         remedy="set train.train_trunk or train.train_embedder to true")  # fmt: skip
-    cls = OPTIMISERS[optim.name]
+    cls: Any = OPTIMISERS[optim.name]
     for group in groups:
         if optim.name != "SGD":
             group.pop("momentum")
         group["lr"] = group["base_lr"]
-    return cls(groups, lr=optim.embedder.base_lr)
+    optimiser: torch.optim.Optimizer = cls(groups, lr=optim.embedder.base_lr)
+    return optimiser
 
 
 def set_rates(optimiser: torch.optim.Optimizer, factor: float, *, trunk_learns: bool = True) -> dict[str, float]:

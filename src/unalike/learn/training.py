@@ -6,6 +6,7 @@ loss and optimiser, each seeded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
     )
     fabric.to_device(embedder)
     if spec.train.channels_last:
-        embedder.to(memory_format=torch.channels_last)
+        nn.Module.to(embedder, memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = build_objective(spec, classes=len(sets.train.classes), dim=embedder.dim)
     fabric.to_device(objective)
     freezer = Freezer(embedder, spec)
@@ -180,7 +181,9 @@ def _augmentation(spec: Any, seed: int) -> Augmentation:
         crop_ratio=tuple(dataset.crop.ratio),
         flip_prob=dataset.prob,
         rotation=dataset.random_rotation,
-        colour={k: getattr(colour, k) for k in ("brightness", "contrast", "saturation", "hue")} if colour.enabled else None,
+        colour={k: getattr(colour, k) for k in ("brightness", "contrast", "saturation", "hue")}
+        if colour.enabled
+        else None,
         blur={"kernel": tuple(blur.kernel), "sigma": tuple(blur.sigma)} if blur.enabled else None,
         erase_prob=dataset.re_prob,
         mean=tuple(dataset.pixel_mean),
@@ -251,6 +254,6 @@ class _Validation:
         value = kpis.get(MONITORED, float("-inf"))
         if value > self.best:
             self.best, self.best_ranking = value, ranking
-        if value != value:
+        if math.isnan(value):
             warn(f"{MONITORED} is not a number: no query of a class that the reference holds")
         return kpis

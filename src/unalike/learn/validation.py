@@ -90,7 +90,7 @@ class Validator:
             reference_labels, query_labels = labels[:cut], labels[cut:]
         ranking = evaluate_ranking(query, query_labels, reference, reference_labels, same=self.same)
         clusters = ami_nmi(query, query_labels, seed=self.seed)
-        summary = summarise(ranking, self.reference.classes, clusters=clusters, bootstrap=0)
+        summary = summarise(ranking, self.reference.classes, clusters=clusters, n=0)
         return kpi(summary, "val"), ranking
 
 
@@ -106,5 +106,3 @@ class _Keeping:
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         self._batches.append(images_BHWC.copy())
         return self._engine(images_BHWC)
-
-
