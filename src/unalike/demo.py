@@ -96,14 +96,21 @@ def _spec(images: BrandSet, out: Path, action: str, folder: str, checkpoint: str
         action: section,
     }
     if checkpoint == PRETRAINED:
-        spec["model"] = {"input_height": INPUT_SIDE, "input_width": INPUT_SIDE}
+        spec["model"] = _network()
     return spec
+
+
+def _network() -> dict[str, Any]:
+    """The best trunk whose weights are here: a spec that names none would mean TAO's default."""
+    from .model.sources import best_available_trunk
+
+    return {"backbone": best_available_trunk(), "input_height": INPUT_SIDE, "input_width": INPUT_SIDE}
 
 
 def _training(images: BrandSet, out: Path, epochs: int, seed: int) -> dict[str, Any]:
     """Plain training with the documented values, but for what is known of marks: colour says nothing, mirroring a lot."""
     return {
-        "model": {"input_height": INPUT_SIDE, "input_width": INPUT_SIDE},
+        "model": _network(),
         "dataset": {
             "train_dataset": str(images.train),
             "prob": 0.0,
