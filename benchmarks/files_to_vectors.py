@@ -10,6 +10,7 @@ take turns for ``--rounds`` rounds and the best of each counts: on a shared mach
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -66,7 +67,9 @@ def measure(sides: dict[str, object], count: int, rounds: int) -> tuple[dict[str
         for name, run in sides.items():
             start = time.perf_counter()
             vectors[name] = run()  # type: ignore[operator]
-            best[name] = max(best[name], count / (time.perf_counter() - start))
+            seconds = time.perf_counter() - start
+            best[name] = max(best[name], count / seconds)
+            print(f"  {name}: {seconds:.1f} s", file=sys.stderr, flush=True)
     return best, vectors
 
 
@@ -78,6 +81,8 @@ def main() -> None:
     arguments.add_argument("--images", type=int, default=256)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--runtimes", nargs="+", default=["auto", "onnxruntime"])
+    arguments.add_argument("--eager", nargs="+", default=["fp32", "bf16"], help="precisions of the peer")
+    arguments.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="batch sizes of the peer")
     options = arguments.parse_args()
     progress.set_verbosity(0)
     torch.set_num_threads(2)
@@ -95,17 +100,15 @@ def main() -> None:
         told = engine.describe()
         label = f"unalike {runtime}: {told['runtime']} {told['precision']}"
         sides[label] = lambda engine=engine: chosen(engine, paths, view)
-    for bf16 in (False, True):
-        for batch in (1, 8, 32):
-            eager = Eager(embedder, mean, std, view, bf16)
-            sides[f"torch eager {'bf16' if bf16 else 'fp32'} batch {batch}"] = lambda e=eager, b=batch: e.embed(
-                paths, b
-            )
+    for precision in options.eager:
+        eager = Eager(embedder, mean, std, view, precision == "bf16")
+        for batch in options.batches:
+            sides[f"torch eager {precision} batch {batch}"] = lambda e=eager, b=batch: e.embed(paths, b)
     sides["decoding alone, two threads"] = lambda: list(ThreadPoolExecutor(2).map(view, paths))
 
     best, vectors = measure(sides, len(paths), options.rounds)
     peer = max((name for name in best if name.startswith("torch")), key=best.__getitem__)
-    exact = vectors["torch eager fp32 batch 1"]
+    exact = vectors[next(name for name in vectors if name.startswith("torch"))]
     print(f"{options.trunk}, {options.size} px, {len(paths)} files of {options.data}, best of {options.rounds} rounds")
     print(f"{'':44}{'images/s':>10}{'x best torch':>14}{'worst cosine':>14}")
     for name, rate in best.items():
