@@ -1,6 +1,6 @@
 """Plain training on the Grocery Store photographs beside the frozen trunk's nearest neighbour; appends to a file.
 
-    python benchmarks/grocery.py --data DIR --out DIR [--seeds 1 2 3] [--recipe unalike|tao] [key=value ...]
+    python benchmarks/grocery.py --data DIR --out DIR [--seeds 1,2,3] [--recipe unalike|tao] [key=value ...]
 
 Train split as training set and reference, `val` as query (closed set, 81 fine classes); the withheld test split is not
 touched. Every finished seed appends one JSON line to OUT/grocery.jsonl; seeds that stand there are not run again.
@@ -87,7 +87,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[1, 2, 3])
+    parser.add_argument("--seeds", default="1,2,3", help="comma-separated")
     parser.add_argument("--recipe", default="unalike")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("overrides", nargs="*")
@@ -98,7 +98,7 @@ def main() -> None:
     done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
     if not any(row["method"].startswith("frozen") for row in done):
         append(results, frozen(paths, options.out, options.backbone))
-    for seed in options.seeds:
+    for seed in map(int, filter(None, options.seeds.split(","))):
         if not any(row["method"] == f"recipe {options.recipe}" and row.get("seed") == seed for row in done):
             append(results, trained(paths, options.out, options.recipe, seed, options.overrides))
 

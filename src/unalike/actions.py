@@ -29,6 +29,7 @@ from unalike.errors import (
     WeightsError,
 )
 from unalike.progress import say
+from unalike.spec import load_spec
 
 PRETRAINED = "pretrained"
 
@@ -285,7 +286,10 @@ def run_embedding(
     source: str | Path, output: Path, checkpoint: str | Path, *, runtime: str, precision: str, labelled: bool
 ) -> Mapping[str, Any]:  # fmt: skip
     """Vectors of every image of a source, with paths (and labels) beside them; written whole or not at all."""
-    model = load_model(checkpoint, runtime=runtime, precision=precision)
+    if str(checkpoint) == PRETRAINED:
+        model = load_frozen(load_spec("embed"), runtime=runtime, precision=precision)
+    else:
+        model = load_model(checkpoint, runtime=runtime, precision=precision)
     notices = Notices()
     images = load_images(source, labelled=labelled, notices=notices)
     if len(images) == 0:
@@ -347,6 +351,7 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     run.write_experiment(experiment)
     say(f"{path}: opset {exported.opset}, input {exported.facts.preprocessing}, dim {exported.facts.dim}")
     figures = {"opset": exported.opset, **exported.parity.to_dict()}
+    run.own(path)
     run.record(parity=figures, onnx=str(path))
     return path, figures
 

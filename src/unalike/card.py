@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from unalike.learn.training import Outcome
 from unalike.measure.summary import summarise
 from unalike.run import versions, write_text
+
+if TYPE_CHECKING:
+    from unalike.learn.training import Outcome
 
 
 def write_card(folder: Path, spec: Any, outcome: Outcome) -> dict[str, Any]:
