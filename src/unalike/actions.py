@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,83 +15,22 @@ from unalike.data.items import ImageSet, load_images
 from unalike.data.sets import evaluation_sets, load_for
 from unalike.data.view import View
 from unalike.engines.files import embed_files
-from unalike.engines.protocol import Engine
 from unalike.errors import (
     DataError,
-    DeviceError,
     ExportError,
-    MissingExtra,
     RunError,
     SpecError,
     UnalikeError,
     UnreadableImage,
-    WeightsError,
 )
 from unalike.progress import say
 from unalike.spec import load_spec
+from unalike.tasks.opening import OpenModel, open_model
 
 PRETRAINED = "pretrained"
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A model ready to embed: its engine, its view, and what its file says about itself."""
-
-    engine: Engine
-    view: View
-    classes: tuple[str, ...]
-    source: Path
-
-
-def load_model(
-    path: str | Path, *, runtime: str = "auto", precision: str = "auto", images: int | None = None
-) -> Loaded:
-    """The engine and view of a checkpoint (.pth, needs torch) or an exported model (.onnx, does not).
-
-    Raises WeightsError for a file that is neither, DeviceError for a runtime or precision that is not to be had.
-    """
-    path = Path(path)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise WeightsError(f"{path} {found}", expected="a checkpoint (.pth) or an exported model (.onnx)")
-    if path.suffix == ".onnx":
-        engine = _open_onnx(path, runtime, precision)
-        if engine.facts.view is None:
-            raise WeightsError(f"{path} does not say how its images were cut", expected="an export of this tool",
-                               remedy="export it again from its checkpoint")  # fmt: skip
-        return Loaded(engine, View.from_dict(engine.facts.view), tuple(engine.facts.classes), path)
-    from unalike.deploy.choose import engine_for
-    from unalike.model.checkpoint import load_embedder
-
-    embedder, meta = load_embedder(path)
-    facts = meta["facts"]
-    view = View.from_dict(facts["view"])
-    engine = engine_for(embedder, mean=tuple(facts["mean"]), std=tuple(facts["std"]), view=view, runtime=runtime,
-                        precision=precision, images=images)  # fmt: skip
-    return Loaded(engine, view, tuple(meta["classes"]), path)
-
-
-def _open_onnx(path: Path, runtime: str, precision: str) -> Any:
-    """OpenVINO where it is installed, else ONNX Runtime; one asked for by name is obeyed or an error."""
-    if runtime == "torch":
-        raise DeviceError(f"runtime torch on {path.name}", expected="openvino or onnxruntime for an ONNX file",
-                          remedy="give the checkpoint (.pth) to run in torch")  # fmt: skip
-    if runtime in ("auto", "openvino"):
-        from unalike.engines.openvino_engine import OpenVinoEngine
-
-        try:
-            return OpenVinoEngine(path, precision=precision)
-        except MissingExtra:
-            if runtime == "openvino":
-                raise
-    if precision not in ("auto", "fp32"):
-        raise DeviceError(f"precision {precision} with onnxruntime", expected="fp32", remedy="or use runtime openvino")
-    from unalike.engines.onnx_engine import OnnxEngine
-
-    return OnnxEngine(path)
-
-
-def refuse_contradictions(experiment: Any, model: Loaded) -> None:
+def refuse_contradictions(experiment: Any, model: OpenModel) -> None:
     """The model is read from its file; a spec that says otherwise is an error, all of it in one report."""
     view = model.view.to_dict()
     known = {"model.input_height": view["height"], "model.input_width": view["width"],
@@ -109,7 +47,7 @@ def refuse_contradictions(experiment: Any, model: Loaded) -> None:
         raise SpecError(f"the spec contradicts {model.source}: {'; '.join(faults)}", remedy="remove these keys")
 
 
-def load_frozen(experiment: Any, *, runtime: str, precision: str) -> Loaded:
+def load_frozen(experiment: Any, *, runtime: str, precision: str) -> OpenModel:
     """The pretrained trunk of ``model.backbone`` as it came (the best one here where none is named): the baseline."""
     from unalike.deploy.choose import engine_for
     from unalike.learn.recipe import settle_trunk, settle_trunk_facts
@@ -122,14 +60,14 @@ def load_frozen(experiment: Any, *, runtime: str, precision: str) -> Loaded:
     view, dataset = view_of(experiment), experiment.dataset
     engine = engine_for(trunk, mean=tuple(dataset.pixel_mean), std=tuple(dataset.pixel_std), view=view, runtime=runtime,
                         precision=precision)  # fmt: skip
-    return Loaded(engine, view, (), Path(experiment.model.backbone))
+    return OpenModel(engine, view, (), Path(experiment.model.backbone))
 
 
-def _load_for(experiment: Any, section: Any, name: str) -> Loaded:
+def _load_for(experiment: Any, section: Any, name: str) -> OpenModel:
     """The model of evaluate or inference; ``checkpoint: pretrained`` is the trunk as it came."""
     if section.checkpoint == PRETRAINED and not section.onnx_file:
         return load_frozen(experiment, runtime=section.runtime, precision=section.precision)
-    model = load_model(_model_file(section, name), runtime=section.runtime, precision=section.precision)
+    model = open_model(_model_file(section, name), runtime=section.runtime, precision=section.precision, quiet=False)
     refuse_contradictions(experiment, model)
     return model
 
@@ -147,7 +85,9 @@ def _model_file(section: Any, name: str) -> str:
     return both[0]
 
 
-def _embed(model: Loaded, paths: Sequence[Path], experiment: Any, batch_size: int, notices: Notices, what: str) -> Any:
+def _embed(
+    model: OpenModel, paths: Sequence[Path], experiment: Any, batch_size: int, notices: Notices, what: str
+) -> Any:
     return embed_files(
         model.engine, list(paths), model.view, batch_size=batch_size, workers=experiment.dataset.workers,
         max_unreadable=experiment.dataset.max_unreadable, max_pixels=experiment.dataset.max_pixels, notices=notices,
@@ -156,7 +96,7 @@ def _embed(model: Loaded, paths: Sequence[Path], experiment: Any, batch_size: in
 
 
 def _two_sets(
-    model: Loaded, reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int, notices: Notices
+    model: OpenModel, reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int, notices: Notices
 ) -> Any:
     """Vectors of both sets, each file decoded and embedded once even when it stands in both."""
     union = list(dict.fromkeys([*reference.paths, *query.paths]))
@@ -289,7 +229,7 @@ def run_embedding(
     if str(checkpoint) == PRETRAINED:
         model = load_frozen(load_spec("embed"), runtime=runtime, precision=precision)
     else:
-        model = load_model(checkpoint, runtime=runtime, precision=precision)
+        model = open_model(checkpoint, runtime=runtime, precision=precision, quiet=False)
     notices = Notices()
     images = load_images(source, labelled=labelled, notices=notices)
     if len(images) == 0:

@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 FRONT = {"__init__", "__main__", "actions", "api", "brands", "card", "cli", "demo", "lock", "run"}
 TORCH_FREE = {*STEM, "tasks", "front"}
 # The one way back: a Recogniser opens a checkpoint too, where the training branch is installed. Inside a function.
-ALLOWED = {("tasks.recogniser", "deploy.choose"), ("tasks.recogniser", "model.checkpoint")}
+ALLOWED = {("tasks.opening", "deploy.choose"), ("tasks.opening", "model.checkpoint")}
 # Fronts of the training branch alone.
 TORCH_FRONT = {"card"}
 # What a deployed recogniser does without: an import of any of these at the top of a torch-free module is a fault.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,12 +14,10 @@ from unalike import progress
 from unalike.data.view import View
 from unalike.engines.files import embed_files
 from unalike.engines.protocol import Engine
-from unalike.errors import DataError, DeviceError, MissingExtra, ModelError
+from unalike.errors import DataError, ModelError
 from unalike.gallery.gallery import Gallery
 from unalike.measure.nearest import unit
-
-if TYPE_CHECKING:
-    from unalike.engines.metadata import NetworkFacts
+from unalike.tasks.opening import open_model
 
 Picture = str | Path | Image.Image | np.ndarray
 # Cosine of two networks' vectors of the probe image from which they count as one: below what rounding to bfloat16
@@ -89,22 +87,9 @@ class Recogniser:
         ``view``, ``mean`` and ``std`` are for networks that were exported elsewhere and do not carry them.
         Raises ModelError, WeightsError, DataError, MissingExtra.
         """
-        path = Path(model)
-        if not path.is_file():
-            raise ModelError(f"there is no model file {path}")
-        if path.suffix == ".onnx":
-            engine = _exported_engine(path, runtime, precision, threads, mean, std)
-            shown = view or _view_of(engine.facts, engine.input_size)
-        elif path.suffix in (".pth", ".ckpt"):
-            engine, shown = _checkpoint_engine(path, runtime, precision, threads, view)
-        else:
-            raise ModelError(f"{path.name}: unknown kind of model", expected=".onnx or .pth")
-        if (shown.height, shown.width) != tuple(engine.input_size):
-            raise ModelError(
-                f"a view of {shown.height} x {shown.width}", expected=f"{engine.input_size} as the network"
-            )
+        opened = open_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
         held = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
-        return cls(engine, shown, held)
+        return cls(opened.engine, opened.view, held)
 
     def encode(self, images: Picture | Iterable[Picture]) -> np.ndarray:
         """float32 (N, D) for N paths, PIL images or uint8 arrays (H, W, 3); a file that cannot be read raises DataError.
@@ -174,57 +159,6 @@ class Recogniser:
             )
             answers.append(Answer(near[0].label, near[0].score, near[0].distance, near))
         return answers
-
-
-def _exported_engine(
-    path: Path,
-    runtime: str,
-    precision: str,
-    threads: int | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> Any:
-    from unalike.engines.onnx_engine import OnnxEngine
-    from unalike.engines.openvino_engine import OpenVinoEngine
-
-    if runtime not in ("auto", "openvino", "onnxruntime"):
-        raise DeviceError(f"runtime {runtime!r} for {path.name}", expected="auto, openvino or onnxruntime")
-    if runtime != "onnxruntime":
-        try:
-            return OpenVinoEngine(path, precision=precision, threads=threads, mean=mean, std=std)
-        except MissingExtra:
-            if runtime == "openvino":
-                raise
-    if precision not in ("auto", "fp32"):
-        raise DeviceError(f"precision {precision} with onnxruntime", expected="fp32", remedy="or use runtime openvino")
-    return OnnxEngine(path, threads=threads, mean=mean, std=std)
-
-
-def _checkpoint_engine(
-    path: Path, runtime: str, precision: str, threads: int | None, view: View | None
-) -> tuple[Any, View]:
-    # The one reach from the use branch into the training branch: a checkpoint needs torch in any case.
-    from unalike.deploy.choose import engine_for
-    from unalike.model.checkpoint import load_embedder
-
-    embedder, meta = load_embedder(path)
-    facts = meta["facts"]
-    shown = view or View.from_dict(facts["view"])
-    engine = engine_for(
-        embedder,
-        mean=facts["mean"],
-        std=facts["std"],
-        view=shown,
-        runtime=runtime,
-        precision=precision,
-        threads=threads,
-        quiet=True,
-    )
-    return engine, shown
-
-
-def _view_of(facts: NetworkFacts, input_size: tuple[int, int]) -> View:
-    return View.from_dict(facts.view) if facts.view else View(*input_size)
 
 
 def _probe(engine: Engine) -> np.ndarray:
