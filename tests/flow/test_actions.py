@@ -127,7 +127,7 @@ def test_export_then_evaluate_the_file_gives_the_checkpoint_s_figures(trained, i
 
 def test_embed_writes_vectors_with_paths_and_labels(trained, images, tmp_path):
     for name in ("v.npz", "v.parquet"):
-        done = unalike("embed", images / "query", "-o", tmp_path / name, "--checkpoint", trained / "ml_model_best.pth")
+        done = unalike("embed", images / "query", "-o", tmp_path / name, "-m", trained / "ml_model_best.pth")
         assert done.returncode == 0, done.stderr[-4000:]
     held = np.load(tmp_path / "v.npz")
     assert held["vectors"].shape == (18, 16) and len(held["path"]) == 18
