@@ -65,6 +65,11 @@ def load_frozen(experiment: Any, *, runtime: str, precision: str) -> OpenModel:
 
 def _load_for(experiment: Any, section: Any, name: str) -> OpenModel:
     """The model of evaluate or inference; ``checkpoint: pretrained`` is the trunk as it came."""
+    if section.num_gpus > 1:
+        from unalike.learn.devices import check_devices
+
+        check_devices(section.num_gpus, section.gpu_ids, ids_were_set=experiment.is_set(f"{name}.gpu_ids"), where=name)
+        say(f"{name}.num_gpus: {section.num_gpus}; {name} runs on the first of them")
     if section.checkpoint == PRETRAINED and not section.onnx_file:
         return load_frozen(experiment, runtime=section.runtime, precision=section.precision)
     model = open_model(_model_file(section, name), runtime=section.runtime, precision=section.precision, quiet=False)

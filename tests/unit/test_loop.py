@@ -41,7 +41,7 @@ class Batches:
             )
 
 
-def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, embedder=None):
+def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, embedder=None, precision="32-true"):
     s = s or spec()
     torch.manual_seed(7)
     embedder = embedder or TinyEmbedder()
@@ -55,7 +55,7 @@ def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, 
         return {"val Precision at Rank 1": next(figures), "train_loss": 0.0}
 
     loop = Loop(
-        fabric=Fabric(accelerator="cpu", devices=1), embedder=embedder, objective=objective, optimiser=optimiser,
+        fabric=Fabric(accelerator="cpu", devices=1, precision=precision), embedder=embedder, objective=objective, optimiser=optimiser,
         freezer=freezer, batches=batches or Batches(), schedule=Schedule.from_spec(s, STEPS), spec=s,
         keeper=CheckpointKeeper(folder, s.train), validate=figure if validate else None,
         payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
@@ -110,7 +110,7 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
         assert_equal(straight.average.average, resumed.average.average)
 
 
-def test_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path):
+def test_d13_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path):
     s = spec(train__accumulate=2, train__optim__name="SGD", train__num_epochs=1, train__freeze_batchnorm=True)
     s.train.optim.trunk.momentum = s.train.optim.embedder.momentum = 0.0
     loop = make_loop(tmp_path, s)
@@ -130,6 +130,20 @@ def test_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path):
     loop.run()
     for key, value in reference.state_dict().items():
         assert torch.allclose(value, loop.embedder.state_dict()[key], atol=1e-6), key
+
+
+def test_d13_bf16_and_channels_last_train_near_to_fp32(tmp_path):
+    ends = []
+    for number, (precision, layout) in enumerate(
+        [("32-true", torch.contiguous_format), ("bf16-mixed", torch.channels_last)]
+    ):
+        (tmp_path / str(number)).mkdir()
+        embedder = TinyEmbedder().to(memory_format=layout)
+        loop = make_loop(tmp_path / str(number), embedder=embedder, precision=precision)
+        loop.run()
+        assert all(p.dtype == torch.float32 for p in loop.embedder.parameters())
+        ends.append(loop.history.steps[-1]["train_loss"])
+    assert ends[1] == pytest.approx(ends[0], rel=0.1) and ends[0] != ends[1]
 
 
 def test_d07_clipping_works_and_bounds_the_update(tmp_path):
