@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Height and width of the network's view: enough for marks of this kind, and small enough for five minutes on two cores.
 INPUT_SIDE = 128
-EPOCHS = 6
+EPOCHS = 4
 SHOWN_HITS, SHOWN_MISSES, SHOWN_NEIGHBOURS = 8, 12, 4
 PRETRAINED = "pretrained"
 METRICS = (("R@1", "precision_at_1"), ("MAP@R", "mean_average_precision_at_r"))
@@ -183,7 +183,8 @@ def write_demo_report(
         per_class = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
     report = Report(
         "Brand marks that nobody trained on",
-        f"Trained on {len(images.train_brands)} brands, measured on {len(images.unseen_brands)} others: "
+        f"Trained on {len(images.train_brands)} brands (some of them held out to choose the epoch), measured on "
+        f"{len(images.unseen_brands)} others: "
         f"{len(lines)} queries against {len(images.unseen_brands)} brands' reference images.",
     )
     report.figures([(f"{name} {side}", interval) for name, old, new, _ in gains
@@ -228,9 +229,13 @@ def _curves(training: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     points: dict[str, list[tuple[float, float]]] = {}
     for text in (training / "status.json").read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
+        # Epochs count from 0 and a validation stands at the end of its own; a step's place is its share of the way.
+        epoch = float(line.get("epoch", 0)) + 1
+        if "max_step" in line:
+            epoch = line["step"] * line["max_epoch"] / line["max_step"]
         for name, value in (line.get("kpi") or {}).items():
             if value is not None and "epoch" in line:
-                points.setdefault(name, []).append((float(line["epoch"]), float(value)))
+                points.setdefault(name, []).append((epoch, float(value)))
     validated = ("val Precision at Rank 1", "val Mean Average Precision")
     plots = {"training loss": ("train_loss",), "held-out training brands": validated}
     return {title: {name: points[name] for name in names if name in points} for title, names in plots.items()}
