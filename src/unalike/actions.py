@@ -30,33 +30,42 @@ from unalike.tasks.opening import OpenModel, open_model
 PRETRAINED = "pretrained"
 
 
-def refuse_contradictions(experiment: Any, model: OpenModel) -> None:
+def refuse_contradictions(
+    experiment: Any, source: Path, *, view: View, dim: int, trunk: str, mean: Sequence[float], std: Sequence[float]
+) -> None:
     """The model is read from its file; a spec that says otherwise is an error, all of it in one report."""
-    view = model.view.to_dict()
-    known = {"model.input_height": view["height"], "model.input_width": view["width"],
-             "dataset.view.mode": view["mode"], "dataset.view.resize_ratio": view["resize_ratio"],
-             "model.feat_dim": model.engine.dim}  # fmt: skip
+    shown = view.to_dict()
+    known = {
+        "model.backbone": trunk,
+        "model.input_height": view.height,
+        "model.input_width": view.width,
+        "model.feat_dim": dim,
+        "dataset.pixel_mean": list(mean),
+        "dataset.pixel_std": list(std),
+        **{f"dataset.view.{key}": shown[key] for key in ("mode", "resize_ratio", "interpolation")},
+    }
     faults = []
     for path, value in known.items():
         said: Any = experiment
         for part in path.split("."):
             said = getattr(said, part)
-        if experiment.is_set(path) and said != value:
+        if value and experiment.is_set(path) and said != value:
             faults.append(f"{path} is {said}, the model's is {value}")
     if faults:
-        raise SpecError(f"the spec contradicts {model.source}: {'; '.join(faults)}", remedy="remove these keys")
+        raise SpecError(f"the spec contradicts {source}: {'; '.join(faults)}", remedy="remove these keys")
 
 
 def load_frozen(experiment: Any, *, runtime: str, precision: str) -> OpenModel:
     """The pretrained trunk of ``model.backbone`` as it came (the best one here where none is named): the baseline."""
-    from unalike.deploy.choose import engine_for
+    from unalike.deploy.choose import engine_for, to_gpu
     from unalike.learn.recipe import settle_trunk, settle_trunk_facts
     from unalike.learn.training import view_of
     from unalike.model.frozen import build_frozen
 
     settle_trunk(experiment)
-    trunk = build_frozen(experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width))
+    trunk: Any = build_frozen(experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width))
     settle_trunk_facts(experiment, trunk.trunk.facts)
+    to_gpu(trunk, runtime)
     view, dataset = view_of(experiment), experiment.dataset
     engine = engine_for(trunk, mean=tuple(dataset.pixel_mean), std=tuple(dataset.pixel_std), view=view, runtime=runtime,
                         precision=precision)  # fmt: skip
@@ -72,8 +81,12 @@ def _load_for(experiment: Any, section: Any, name: str) -> OpenModel:
         say(f"{name}.num_gpus: {section.num_gpus}; {name} runs on the first of them")
     if section.checkpoint == PRETRAINED and not section.onnx_file:
         return load_frozen(experiment, runtime=section.runtime, precision=section.precision)
-    model = open_model(_model_file(section, name), runtime=section.runtime, precision=section.precision, quiet=False)
-    refuse_contradictions(experiment, model)
+    model = open_model(
+        _model_file(section, name), runtime=section.runtime, precision=section.precision, gpu=section.gpu_ids[0],
+        quiet=False,
+    )  # fmt: skip
+    refuse_contradictions(experiment, model.source, view=model.view, dim=model.engine.dim, trunk=model.trunk,
+                          mean=model.mean, std=model.std)  # fmt: skip
     return model
 
 
@@ -91,7 +104,7 @@ def _model_file(section: Any, name: str) -> str:
 
 
 def _embed(
-    model: OpenModel, paths: Sequence[Path], experiment: Any, batch_size: int, notices: Notices, what: str
+    model: OpenModel, paths: Sequence[Path], experiment: Any, batch_size: int | None, notices: Notices, what: str
 ) -> Any:
     return embed_files(
         model.engine, list(paths), model.view, batch_size=batch_size, workers=experiment.dataset.workers,
@@ -100,8 +113,14 @@ def _embed(
     )  # fmt: skip
 
 
+def _batch_size(experiment: Any, name: str) -> int | None:
+    """The user's batch size; else the engine's own, since TAO's defaults of 4 and 1 starve every engine."""
+    size: int = getattr(experiment, name).batch_size
+    return size if experiment.is_set(f"{name}.batch_size") else None
+
+
 def _two_sets(
-    model: OpenModel, reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int, notices: Notices
+    model: OpenModel, reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int | None, notices: Notices
 ) -> Any:
     """Vectors of both sets, each file decoded and embedded once even when it stands in both."""
     union = list(dict.fromkeys([*reference.paths, *query.paths]))
@@ -128,7 +147,7 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     reference, query = evaluation_sets(experiment, notices)
     same = reference.paths == query.paths
     reference, reference_vectors, query, query_vectors = _two_sets(
-        model, reference, query, experiment, section.batch_size, notices
+        model, reference, query, experiment, _batch_size(experiment, "evaluate"), notices
     )
     notices.say()
     notices.write(run.dir / "notices.txt")
@@ -177,7 +196,8 @@ def _inputs(experiment: Any, notices: Notices) -> ImageSet:
     if kind == "image" and path.is_dir():
         raise DataError(f"inference.input_path: {path} is a folder", expected="one image file",
                         remedy="set inference.inference_input_type=image_folder")  # fmt: skip
-    images = load_for(experiment, section.input_path, notices, labelled=kind == "classification_folder")
+    # Labels are not used, so every image below the folder counts, wherever it lies.
+    images = load_for(experiment, section.input_path, notices, labelled=False)
     if len(images) == 0:
         raise DataError(f"inference.input_path: {path} holds no images")
     return images
@@ -195,7 +215,7 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
         raise SpecError("dataset.val_dataset.reference is not set", expected="the labelled images to compare with")
     reference = load_for(experiment, named.reference, notices)
     reference, reference_vectors, query, query_vectors = _two_sets(
-        model, reference, query, experiment, section.batch_size, notices
+        model, reference, query, experiment, _batch_size(experiment, "inference"), notices
     )
     notices.say()
     notices.write(run.dir / "notices.txt")
@@ -279,6 +299,8 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     embedder, meta = load_embedder(section.checkpoint)
     facts = meta["facts"]
     view = View.from_dict(facts["view"])
+    refuse_contradictions(experiment, Path(section.checkpoint), view=view, dim=embedder.dim, trunk=facts["trunk"],
+                          mean=facts["mean"], std=facts["std"])  # fmt: skip
     path = Path(section.onnx_file) if section.onnx_file else run.dir / f"{Path(section.checkpoint).stem}.onnx"
     if path.exists():
         raise RunError(

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unalike.errors import ExportError, SpecError, WeightsError
-from unalike.progress import say
+from unalike.errors import ExportError, RunError, SpecError, missing_extra
+from unalike.progress import say, set_verbosity
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -45,21 +46,33 @@ def _resolve(action: str, spec: Spec | Experiment, overrides: Overrides, data: s
     return load_spec(action, spec, overrides, data=data)
 
 
+def _refuse_ranks(action: str) -> None:
+    """Several processes would write the same files (TAO D15); one is enough for all but training."""
+    from unalike.run import process_rank
+
+    if process_rank() != 0:
+        raise RunError(f"{action} was started as process {process_rank()} of several", expected="one process",
+                       remedy=f"start unalike {action} without torchrun or srun")  # fmt: skip
+
+
 def train(
     spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Train an embedding; ``path`` is the checkpoint to use. Raises the errors of ``unalike.errors``."""
-    from unalike.errors import missing_extra
-    from unalike.run import open_run
+    from unalike.run import open_run, process_rank
 
     experiment = _resolve("train", spec, overrides, data)
+    if process_rank() != 0:
+        set_verbosity(0)  # what is said is said once
+    if importlib.util.find_spec("torch") is None:
+        raise missing_extra("torch", "train", "training")
+    from unalike.learn.recipe import settle_trunk
+
+    settle_trunk(experiment)
+    say(f"trunk: {experiment.model.backbone}")
     if experiment.policy() == "auto":
         say("automl_policy is auto: this version has no search yet and trains plainly")
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
-        raise missing_extra("torch", "train", "training") from error
     from unalike.card import write_card
     from unalike.learn.training import train_embedder
 
@@ -80,6 +93,7 @@ def evaluate(
     from unalike.actions import run_evaluation
     from unalike.run import open_run
 
+    _refuse_ranks("evaluate")
     experiment = _resolve("evaluate", spec, overrides, data)
     with open_run("evaluate", experiment, resume=resume, overwrite=overwrite) as run:
         figures = run_evaluation(experiment, run)
@@ -95,6 +109,7 @@ def infer(
     from unalike.actions import run_inference
     from unalike.run import open_run
 
+    _refuse_ranks("inference")
     experiment = _resolve("inference", spec, overrides, data)
     with open_run("inference", experiment, resume=resume, overwrite=overwrite) as run:
         figures = run_inference(experiment, run)
@@ -109,6 +124,7 @@ def export(
     """Write a checkpoint as ONNX, proved equal to it on real images; ``path`` is the file."""
     from unalike.run import open_run
 
+    _refuse_ranks("export")
     experiment = _resolve("export", spec, overrides, data)
     if not experiment.export.checkpoint:
         raise ExportError("export.checkpoint is not set", expected="a trained checkpoint (.pth); random weights are "
@@ -184,17 +200,6 @@ def default_specs(action: str = "train", output: str | Path | None = None) -> st
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
     return text
-
-
-def existing_file(key: str, value: str | Path | None, what: str) -> Path:
-    """The file that a key names. Raises SpecError where none is named, WeightsError where it is not there."""
-    if not value:
-        raise SpecError(f"{key} is not set", expected=what, remedy=f"set {key}=FILE")
-    path = Path(value)
-    if not path.is_file():
-        found = "is a folder" if path.is_dir() else "does not exist"
-        raise WeightsError(f"{key}: {path} {found}", expected=what)
-    return path
 
 
 __all__ = ["Result", "check", "default_specs", "embed", "evaluate", "export", "infer", "train"]

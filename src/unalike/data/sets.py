@@ -29,6 +29,11 @@ class Sets:
     unseen: bool
 
 
+# What a manifest's split column may call the rows to measure on; the first that it holds counts. ``test`` is not among
+# them: those rows are kept for `evaluate`.
+QUERY_SPLITS = ("query", "val", "valid", "validation")
+
+
 def load_for(
     spec: Any, source: str | Path, notices: Notices, *, labelled: bool = True, split: str | None = None
 ) -> ImageSet:
@@ -58,12 +63,18 @@ def training_sets(spec: Any, notices: Notices, *, manifest: Path | None = None) 
     if len(whole) == 0:
         raise DataError(f"{dataset.train_dataset} holds no images", expected="one folder a class with images in it")
     named = dataset.val_dataset
+    kept = _training_rows(whole)
     if named is not None and (named.reference or named.query):
-        reference, query = evaluation_sets(spec, notices, train=whole)
-        unseen = not set(_present(query)) & set(_present(whole))
-        return Sets(whole, reference, query, "dataset.val_dataset", unseen)
-    if whole.splits is not None and {"train", "val"} <= set(whole.splits):
-        return _from_splits(whole)
+        reference, query = evaluation_sets(spec, notices, train=kept)
+        unseen = not set(_present(query)) & set(_present(kept))
+        return Sets(kept, reference, query, "dataset.val_dataset", unseen)
+    held = _rows(whole, QUERY_SPLITS)
+    if held is not None:
+        reference = _rows(whole, ("reference",)) or whole.select(np.flatnonzero(np.array(whole.splits) == "train"))
+        _refuse_disjoint(reference, held)
+        unseen = not set(_present(held)) & set(_present(kept))
+        return Sets(kept, reference, held, "the manifest's split column", unseen)
+    whole = kept
     by = dataset.validation.by
     if by == "none":
         return Sets(whole, None, None, "none", False)
@@ -74,14 +85,39 @@ def _present(images: ImageSet) -> list[str]:
     return [images.classes[i] for i in np.unique(images.labels_N) if i >= 0]
 
 
-def _from_splits(whole: ImageSet) -> Sets:
-    splits = np.array(whole.splits)
-    train = whole.select(np.flatnonzero(splits == "train")).compact()
-    query = whole.select(np.flatnonzero(splits == "val"))
-    has_reference = bool((splits == "reference").any())
-    reference = whole.select(np.flatnonzero(splits == ("reference" if has_reference else "train")))
-    unseen = not set(_present(query)) & set(_present(train))
-    return Sets(train, reference, query, "the manifest's split column", unseen)
+def _rows(images: ImageSet, names: tuple[str, ...]) -> ImageSet | None:
+    """The rows of the first split in ``names`` that a manifest holds, or None."""
+    splits = np.array(images.splits or (), dtype=str)
+    for name in names:
+        if (splits == name).any():
+            return images.select(np.flatnonzero(splits == name))
+    return None
+
+
+def _training_rows(whole: ImageSet) -> ImageSet:
+    """A manifest's ``train`` rows, so that nothing kept for measuring is learnt; everything where there is no split."""
+    if whole.splits is None or not any(whole.splits):
+        return whole
+    rows = _rows(whole, ("train",))
+    if rows is None:
+        raise DataError(f"{whole.source}: no row has the split 'train'", expected="a row a training image; found "
+                        f"{', '.join(sorted(set(whole.splits)))}")  # fmt: skip
+    return rows.compact()
+
+
+def _refuse_disjoint(reference: ImageSet, query: ImageSet) -> None:
+    """Found before hours of training instead of after the first epoch (TAO D18)."""
+    if reference.paths == query.paths:
+        if reference.counts().max(initial=0) < 2:
+            raise DataError(f"{reference.source} holds one image a class", expected="two, as it is its own reference",
+                            remedy="name a query set of other images")  # fmt: skip
+    elif not set(_present(reference)) & set(_present(query)):
+        raise DataError(
+            f"reference ({reference.source}: {', '.join(_present(reference)[:3])}, ...) and query ({query.source}: "
+            f"{', '.join(_present(query)[:3])}, ...) have no class in common",
+            expected="the query's classes among the reference's",
+            remedy="check dataset.val_dataset and dataset.class_from",
+        )
 
 
 def _automatic(whole: ImageSet, by: str, fraction: float, seed: int, manifest: Path | None) -> Sets:
@@ -110,7 +146,7 @@ def evaluation_sets(spec: Any, notices: Notices, *, train: ImageSet | None = Non
     """Reference and query of ``dataset.val_dataset`` under one class list.
 
     Without ``query`` the reference is its own query (an image never finds itself); without ``reference`` the training
-    images serve.
+    images serve. One manifest for both that has a split column is taken apart by it.
     """
     named = spec.dataset.val_dataset
     if named is None or not (named.reference or named.query):
@@ -131,5 +167,10 @@ def evaluation_sets(spec: Any, notices: Notices, *, train: ImageSet | None = Non
         if len(images) == 0:
             raise DataError(f"dataset.val_dataset.{name} ({images.source}) holds no images",
                             expected="one folder a class with images in it")  # fmt: skip
+    if named.query == named.reference and reference.splits is not None and any(reference.splits):
+        first, second = _rows(reference, ("reference", "train")), _rows(reference, (*QUERY_SPLITS, "test"))
+        if first is not None and second is not None:
+            reference, query = first, second
     reference, query = align_labels(reference, query)
+    _refuse_disjoint(reference, query)
     return reference, query

@@ -87,6 +87,14 @@ def engine_for(
     raise AssertionError("the order of engines is never empty")
 
 
+def to_gpu(embedder: Any, runtime: str, gpu: int = 0) -> None:
+    """Move the network to a GPU where there is one and ``runtime`` lets torch run it; else leave it on the CPU."""
+    import torch
+
+    if runtime in ("auto", "torch") and torch.cuda.is_available():
+        embedder.to(f"cuda:{gpu}")
+
+
 def _order(embedder: Any, precision: str, images: int | None) -> list[str]:
     weight = next(embedder.parameters(), None)
     if weight is not None and weight.device.type != "cpu":

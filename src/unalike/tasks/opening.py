@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from unalike import progress
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError
@@ -14,12 +15,18 @@ from unalike.errors import DeviceError, MissingExtra, ModelError
 
 @dataclass(frozen=True)
 class OpenModel:
-    """An engine, the view its images must have, the classes that it was trained on, and its file."""
+    """An engine, the view its images must have, the classes that it was trained on, and its file.
+
+    ``trunk``, ``mean`` and ``std`` (scale 0..1) say what the network is and how its images are normalised.
+    """
 
     engine: Engine
     view: View
     classes: tuple[str, ...]
     source: Path
+    trunk: str = ""
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 def open_model(
@@ -31,11 +38,13 @@ def open_model(
     view: View | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    gpu: int = 0,
     quiet: bool = True,
 ) -> OpenModel:
     """An exported ``.onnx`` or a training checkpoint ``.pth`` (needs the extra ``train``).
 
-    ``view``, ``mean`` and ``std`` are for networks that were exported elsewhere and do not carry them. Raises ModelError
+    ``gpu``: the one that a checkpoint runs on where there are any and the runtime is auto or torch. The engine chosen is
+    printed unless ``quiet``. ``view``, ``mean`` and ``std`` are for networks that were exported elsewhere and do not carry them. Raises ModelError
     for what is no model, WeightsError, DeviceError for a runtime or precision that is not to be had, MissingExtra.
     """
     path = Path(path)
@@ -45,9 +54,12 @@ def open_model(
         engine = _exported(path, runtime, precision, threads, mean, std)
         facts = engine.facts
         shown = view or (View.from_dict(facts.view) if facts.view else View(*engine.input_size))
-        opened = OpenModel(engine, shown, tuple(facts.classes), path)
+        opened = OpenModel(engine, shown, tuple(facts.classes), path, facts.trunk, facts.mean, facts.std)
+        if not quiet:
+            told = engine.describe()
+            progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
     elif path.suffix in (".pth", ".ckpt"):
-        opened = _checkpoint(path, runtime, precision, threads, view, quiet)
+        opened = _checkpoint(path, runtime, precision, threads, view, gpu, quiet)
     else:
         raise ModelError(f"{path.name}: unknown kind of model", expected=".onnx or .pth")
     if (opened.view.height, opened.view.width) != tuple(opened.engine.input_size):
@@ -77,23 +89,25 @@ def _exported(
     if runtime != "onnxruntime":
         try:
             return OpenVinoEngine(path, precision=precision, threads=threads, mean=mean, std=std)
-        except MissingExtra:
+        except (MissingExtra, ModelError) as error:
             if runtime == "openvino":
                 raise
+            progress.say(f"openvino is passed over: {error}", once=True)
     if precision not in ("auto", "fp32"):
         raise DeviceError(f"precision {precision} with onnxruntime", expected="fp32", remedy="or use runtime openvino")
     return OnnxEngine(path, threads=threads, mean=mean, std=std)
 
 
 def _checkpoint(
-    path: Path, runtime: str, precision: str, threads: int | None, view: View | None, quiet: bool
+    path: Path, runtime: str, precision: str, threads: int | None, view: View | None, gpu: int, quiet: bool
 ) -> OpenModel:
     # The one reach from the use branch into the training branch: a checkpoint needs torch in any case.
-    from unalike.deploy.choose import engine_for
+    from unalike.deploy.choose import engine_for, to_gpu
     from unalike.model.checkpoint import load_embedder
 
     embedder, meta = load_embedder(path)
     facts = meta["facts"]
+    to_gpu(embedder, runtime, gpu)
     shown = view or View.from_dict(facts["view"])
     engine = engine_for(
         embedder,
@@ -105,4 +119,5 @@ def _checkpoint(
         threads=threads,
         quiet=quiet,
     )
-    return OpenModel(engine, shown, tuple(meta["classes"]), path)
+    known = facts.get("trunk", ""), tuple(facts["mean"]), tuple(facts["std"])
+    return OpenModel(engine, shown, tuple(meta["classes"]), path, *known)
