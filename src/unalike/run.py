@@ -59,7 +59,8 @@ def write_text(path: Path, text: str) -> None:
     """Write a whole file under a temporary name, then rename it: a kill at any moment leaves the old or the new one."""
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        with open(partial, "w", encoding="utf-8") as file:
+        # surrogateescape: a file name need not be valid UTF-8, and keeps its bytes wherever it is written
+        with open(partial, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -67,6 +68,15 @@ def write_text(path: Path, text: str) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON in readable Unicode; the bytes of names that are not UTF-8 as JSON's own escapes, so that any reader takes it.
+
+    ``json.loads`` gives such names back as Python has them. Raises ValueError for numbers that JSON cannot hold.
+    """
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def process_rank() -> int:
@@ -293,7 +303,7 @@ class Run:
             line["kpi"] = {name: _plain(value) for name, value in kpi.items()}
         if self.rank == 0:
             with open(self.dir / "status.json", "ab") as file:
-                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+                file.write(json_text(line).encode() + b"\n")
 
     def conclude(self, message: str, kpi: Mapping[str, Any] | None = None) -> None:
         """Set what the closing SUCCESS line says."""
@@ -430,7 +440,7 @@ class Run:
             **{key: _plain(value) for key, value in self._facts.items()},
             "files": sorted(set(self._files)),
         }  # fmt: skip
-        write_text(self.dir / "run.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        write_text(self.dir / "run.json", json_text(record, indent=2) + "\n")
 
 
 def _exit_code(error: BaseException) -> int:

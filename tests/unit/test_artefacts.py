@@ -42,6 +42,26 @@ def test_d22_evaluation_leaves_metrics_tables_and_predictions(tmp_path):
     assert not list((tmp_path / "new").glob("*.partial"))
 
 
+@pytest.mark.parametrize("suffix", [".parquet", ".csv"])
+def test_names_that_are_not_utf8(tmp_path, monkeypatch, suffix):
+    if suffix == ".csv":
+        monkeypatch.setitem(sys.modules, "pyarrow", None)
+    else:
+        parquet = pytest.importorskip("pyarrow.parquet")
+    _, ranking, _, options = measured()
+    odd, names = "K\udce4se", ["a", "K\udce4se", "c"]
+    options["query_paths"][1] = options["reference_paths"][1] = odd
+    files = write_metrics(tmp_path, summarise(ranking, names, n=10), ranking, names, **options)
+    per_class = json.loads(files["metrics"].read_text(encoding="utf-8"))["per_class"]
+    assert [row["class"] for row in per_class] == names
+    assert b"K\xe4se" in files["per_class"].read_bytes()
+    if suffix == ".csv":
+        with files["predictions"].open(newline="", encoding="utf-8", errors="surrogateescape") as stream:
+            assert list(csv.DictReader(stream))[1]["path"] == odd
+    else:
+        assert parquet.read_table(files["predictions"]).to_pylist()[1]["path"] == "K\\udce4se"
+
+
 def test_predictions_are_csv_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     *given, options = measured()

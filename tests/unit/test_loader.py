@@ -106,11 +106,25 @@ def test_d20_too_many_unreadable_end_the_epoch_with_an_error(tmp_path):
     assert not ours()
 
 
-def test_a_class_without_a_readable_image_is_named(tmp_path):
+def test_d20_a_class_without_a_readable_image_gives_its_place_away(tmp_path):
     images = write_images(tmp_path, [(24, 24)] * 20, bad=[19])
     images = ImageSet(images.paths, np.array([0] * 10 + [1] * 9 + [2]), ("a", "b", "lone"))
-    with pytest.raises(DataError, match="'lone'"):
-        list(make(images, batch=6, max_unreadable=0.5).epoch(0))
+    batches = list(make(images, batch=6, max_unreadable=0.05).epoch(0))
+    for b in batches:
+        assert 19 not in b.indices_B
+        assert np.array_equal(b.labels_B.numpy(), images.labels_N[b.indices_B.numpy()])
+    assert batches
+
+
+def test_d20_nothing_readable_is_an_error(tmp_path):
+    images = write_images(tmp_path, [(24, 24)] * 8, bad=range(8))
+    with pytest.raises(DataError, match="none of the 8"):
+        list(make(images, max_unreadable=1.0).epoch(0))
+
+
+def test_workers_without_the_call_that_macos_lacks(images, monkeypatch):
+    monkeypatch.delattr("os.sched_getaffinity", raising=False)
+    assert make(images, workers=0).workers >= 1
 
 
 def test_closing_early_stops_the_threads(images):

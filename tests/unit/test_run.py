@@ -18,7 +18,7 @@ import pytest
 
 from unalike.errors import DeviceError, Interrupted, RunError, SpecError
 from unalike.lock import LOCK_NAME
-from unalike.run import open_run, process_rank, results_folder, saved_traceback
+from unalike.run import open_run, process_rank, results_folder, saved_traceback, write_text
 
 
 class Spec(SimpleNamespace):
@@ -36,6 +36,18 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 def record(folder: Path) -> dict[str, Any]:
     return json.loads((folder / "run.json").read_text())
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    odd = "K\udce4se"
+    with open_run("train", spec(tmp_path)) as run:
+        run.status("RUNNING", odd)
+        run.record(data=odd)
+        write_text(run.dir / "list.txt", odd)
+    assert lines(run.dir)[1]["message"] == record(run.dir)["data"] == odd
+    assert (run.dir / "list.txt").read_bytes() == b"K\xe4se"
+    with open_run("train", spec(tmp_path), overwrite=True):
+        pass
 
 
 # ---- where ----

@@ -113,6 +113,13 @@ def test_d20_beyond_the_limit_is_an_error_with_the_remedy(tmp_path):
     assert not isinstance(caught.value, UnreadableImage)
 
 
+@pytest.mark.parametrize("share, fails", [(0.05, False), (0.0, True)])
+def test_d20_one_of_few_may_be_unreadable_unless_none_may(tmp_path, share, fails):
+    store = PixelStore(write_images(tmp_path, [(16, 16)] * 8, bad=[0]), shorter_side=16, max_unreadable=share)
+    with pytest.raises(DataError if fails else UnreadableImage):
+        store.get(0)
+
+
 def test_wrong_settings_are_errors_of_ours(tmp_path):
     images = write_images(tmp_path, [(8, 8)])
     with pytest.raises(DataError, match="memory, disk, none"):

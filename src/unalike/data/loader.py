@@ -42,8 +42,9 @@ class TrainingBatches:
     """Batches of an image set, epoch by epoch.
 
     ``workers`` threads read and crop (0 or less: one a core); on a CPU they also finish, on another ``device`` the whole
-    batch is finished there. A file that cannot be decoded is replaced by the next readable image of its class; the
-    store counts and names it, and raises DataError beyond its limit. ``indices_B`` tells what a batch really holds.
+    batch is finished there. A file that cannot be decoded is replaced by the next readable image of its class, or where
+    the class has none by the next of the set; the store counts and names it, and raises DataError beyond its limit.
+    ``indices_B`` and ``labels_B`` tell what a batch really holds.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class TrainingBatches:
         device: torch.device | str = "cpu",
     ) -> None:
         self.images, self.store, self.augmentation, self.sampler = images, store, augmentation, sampler
-        self.workers = int(workers) if workers > 0 else max(1, len(os.sched_getaffinity(0)))
+        self.workers = int(workers) if workers > 0 else _usable_cores()
         self.device = torch.device(device)
         self._labels = np.asarray(images.labels_N, dtype=np.int64)
 
@@ -85,24 +86,19 @@ class TrainingBatches:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _read(self, index: int) -> tuple[int, np.ndarray]:
-        """The image's pixels, or those of the next readable image of its class in order of index."""
+        """The image's pixels, or those of the next readable image in order of index, of its class if there is one."""
         try:
             return index, self.store.get(index)
         except UnreadableImage:
-            mates = np.flatnonzero(self._labels == self._labels[index])
-        after = int(np.searchsorted(mates, index, side="right"))
-        for mate in np.concatenate([mates[after:], mates[:after]]).tolist():
-            if mate == index:
-                continue
+            others = np.roll(np.arange(len(self._labels)), -index)[1:]
+        of_class = self._labels[others] == self._labels[index]
+        # A class may have lost its only image: what the store's limit lets pass must not end the training.
+        for other in np.concatenate([others[of_class], others[~of_class]]).tolist():
             try:
-                return mate, self.store.get(mate)
+                return other, self.store.get(other)
             except UnreadableImage:
                 continue  # counted and named by the store; the next one is tried
-        name = self.images.classes[self._labels[index]]
-        raise DataError(
-            f"none of the {len(mates)} images of class {name!r} can be read",
-            remedy="repair them, or take the class out of the training data",
-        )
+        raise DataError(f"none of the {len(self._labels)} training images can be read", remedy="repair the files")
 
 
 class _Pending:
@@ -153,6 +149,11 @@ class _Pending:
             images = owner.augmentation.finish(views, self.epoch, self.index_B, self.occurrence_B)
         labels = torch.from_numpy(owner._labels[self.used_B]).to(owner.device)
         return Batch(images, labels, torch.from_numpy(self.used_B))
+
+
+def _usable_cores() -> int:
+    """How many cores this process may use; macOS tells only how many there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one_torch_thread(default: int) -> None:

@@ -37,7 +37,8 @@ class PixelStore:
     mode: "memory" keeps arrays; "disk" appends to one unnamed file in ``directory`` (or the system's temporary folder),
     which vanishes with the process; "none" keeps nothing. ``limit_bytes`` bounds what this process keeps; once an image
     does not fit, nothing more is kept and the rest is decoded every epoch, said once with the count.
-    ``max_unreadable`` is the share of files that may fail to decode before it is a DataError.
+    ``max_unreadable`` is the share of files that may fail to decode before it is a DataError; unless it is 0, one always
+    may.
     """
 
     def __init__(
@@ -148,10 +149,12 @@ class PixelStore:
             failed, total = len(self._failures), len(self)
             if self.notices is not None:
                 self.notices.add("unreadable", str(self.images.paths[index]), reason)
-        if failed > self.max_unreadable * total:
+        # the rule of engines.files.embed_files, so that a set good enough to be measured is good enough to learn from
+        allowed = 0 if self.max_unreadable <= 0 else max(1, int(self.max_unreadable * total))
+        if failed > allowed:
             raise DataError(
                 f"{failed} of {total} training images cannot be read (the latest: {reason})",
-                expected=f"at most {self.max_unreadable:.1%} unreadable",
+                expected=f"at most {allowed} ({self.max_unreadable:.1%})",
                 remedy="repair or remove the files, or raise dataset.max_unreadable",
             )
 

@@ -95,14 +95,22 @@ def _predictions(
 
 
 def _write_json(path: Path, summary: Mapping[str, Any]) -> Path:
-    return _replace(path, json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n")
+    return _replace(path, _unicode(json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
+
+
+def _unicode(value: Any) -> Any:
+    """Text, or lists of it, with the bytes of names that are not UTF-8 as escapes: JSON reads them back as they were."""
+    if isinstance(value, list):
+        return [_unicode(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Iterable[str] = ()) -> Path:
     """A CSV whose header stands even when there are no rows; None becomes an empty cell."""
     names = list(rows[0]) if rows else list(header)
     temporary = path.with_name(path.name + ".partial")
-    with temporary.open("w", newline="", encoding="utf-8") as stream:
+    # surrogateescape: the name of a file need not be valid UTF-8, and must be found again from this list
+    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
         writer = csv.DictWriter(stream, names)
         writer.writeheader()
         writer.writerows(rows)
@@ -123,7 +131,8 @@ def _write_columns(stem: Path, columns: Mapping[str, list[Any]]) -> Path:
         return _write_rows(stem.with_suffix(".csv"), rows, columns)
     path = stem.with_suffix(".parquet")
     temporary = path.with_name(path.name + ".partial")
-    pyarrow.parquet.write_table(pyarrow.table(dict(columns)), temporary)
+    # Parquet's text is UTF-8 by definition
+    pyarrow.parquet.write_table(pyarrow.table({name: _unicode(values) for name, values in columns.items()}), temporary)
     os.replace(temporary, path)
     return path
 
