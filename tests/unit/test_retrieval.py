@@ -86,12 +86,67 @@ def test_zero_and_negated_vectors():
     agree(references, np.array([0, 0, 1, 1, 1]), references, np.array([0, 0, 1, 1, 1]))
 
 
+def adversarial(name, rng, rows=20, references=700):
+    """Score matrices that mislead a search which looks at some columns first, or that are full of ties."""
+    scores = rng.uniform(-1, 1, (rows, references))
+    if name == "ascending":
+        scores.sort(axis=1)
+    elif name == "descending":
+        scores = -np.sort(-scores, axis=1)
+    elif name == "periodic":  # every 32nd column is the best, or all of one group of columns
+        scores -= (np.arange(references) % 32 != 0) * 0.9
+        scores /= 2
+    elif name == "coarse":
+        scores = np.round(scores * 4) / 4
+    elif name == "coarse and ascending":
+        scores = np.sort(np.round(scores * 16) / 16, axis=1)
+    elif name == "constant":
+        scores[:] = 0.25
+    elif name == "zeros of both signs":
+        scores = np.where(scores > 0, 0.0, -0.0)
+    return scores.astype(np.float32)
+
+
+@pytest.mark.parametrize("classes", [1, 4, 40, 300])
+@pytest.mark.parametrize(
+    "name", ["ascending", "descending", "periodic", "coarse", "coarse and ascending", "constant", "zeros of both signs"]
+)
+def test_awkward_scores_rank_as_a_stable_sort_does(name, classes):
+    rng = np.random.default_rng(classes)
+    scores = adversarial(name, rng)
+    codes_Q, codes_R = rng.integers(0, classes, 20, np.int32), rng.integers(0, classes, 700, np.int32)
+    relevant = np.array([np.count_nonzero(codes_R == code) for code in codes_Q])
+    depth = int(relevant.max())
+    tally = retrieval._Tally(codes_Q, codes_R, relevant, depth, max(depth, 10))
+    retrieval._rank(scores, 0, tally)
+    for q, order in enumerate(np.argsort(-scores, axis=1, kind="stable")):
+        ranks = np.flatnonzero(codes_R[order] == codes_Q[q]) + 1
+        precision = np.arange(1, len(ranks) + 1) / ranks
+        assert (tally.nearest[q], tally.score[q]) == (order[0], scores[q, order[0]])
+        assert tally.first[q] == (ranks[0] if len(ranks) and ranks[0] <= tally.reach else 0)
+        assert tally.within_r[q] == np.count_nonzero(ranks <= relevant[q])
+        np.testing.assert_allclose(tally.sum_at_r[q], precision[ranks <= relevant[q]].sum(), atol=1e-9)
+        np.testing.assert_allclose(tally.sum_at_depth[q], precision[ranks <= depth].sum(), atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["ascending", "descending", "periodic"])
+@pytest.mark.parametrize("reach", [1, 7, 50, 300, 700])
+def test_candidates_are_complete_and_few_whatever_the_order(name, reach):
+    scores = adversarial(name, np.random.default_rng(reach))
+    places = retrieval._candidates(scores, reach)
+    assert (np.diff(places) > 0).all()
+    for row, best in enumerate(np.argsort(-scores, axis=1, kind="stable")[:, :reach]):
+        of_row = places[places // 700 == row] - 700 * row
+        assert np.isin(best, of_row).all()
+        assert len(of_row) <= (retrieval.MAX_GROUP + 1) * reach
+
+
 def test_few_rows_at_a_time_change_nothing(monkeypatch):
     references, reference_labels = clouds(0, 300, 7)
     queries, labels = clouds(5, 130, 9)
     whole = evaluate_ranking(queries, labels, references, reference_labels)
     monkeypatch.setattr(retrieval, "MAX_ROWS", 17)
-    monkeypatch.setattr(retrieval, "RANK_ROWS", 3)
+    monkeypatch.setattr(retrieval, "RANK_SCORES", 3 * 300)
     parts = evaluate_ranking(queries, labels, references, reference_labels)
     for name, values in whole.metrics().items():
         np.testing.assert_allclose(parts.metrics()[name], values, atol=1e-9)

@@ -11,17 +11,18 @@ number of references of the query's class (less the query itself when it is amon
 - reciprocal rank: 1 / rank of the first relevant reference, 0 when that rank is beyond depth;
 - recall at k: 1 when a relevant reference is among the first k.
 
-How it is fast: all that these need is the ranks of the relevant references that lie above ``depth``. A row of scores
-is partitioned once (O(R)); its best values and the relevant scores among them are then sorted together as 32-bit keys
-that carry one bit for "relevant", and a relevant key's place in that order is its rank. Equal scores are ordered by
-reference index; a key alone cannot tell that, so the few rows where it matters are ordered again, slowly.
+How it is fast: a row of scores is never sorted, nor even partitioned. The columns are dealt into groups, and only the
+largest score of each group is partitioned: when ``reach`` groups have a score of at least t, so have ``reach``
+references, and everything that can stand within ``reach`` is among the candidates, the scores of at least t. These, a
+third more than needed, are sorted as 32-bit keys that carry one bit for "relevant". Equal scores are ordered by
+reference index; a key alone cannot tell that, so rows where it matters are ordered again with longer keys.
 
-Shape letters: Q queries, R references, D width, B rows of a chunk, H relevant references found ("hits").
+Shape letters: Q queries, R references, D width, B rows ranked together, G groups of columns, N candidates of all rows,
+W the most candidates of a row, K the ranks that are looked at.
 """
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -36,10 +37,12 @@ from unalike.measure.nearest import EXCLUDED, as_labels, check_widths, unit, wor
 SCORE_BYTES = 96 * 2**20
 MIN_ROWS, MAX_ROWS = 16, 512
 MAX_WORKERS = 8
-# Rows ranked together: their scores and the partitioned copy (2 x 5 MB at 20,000 references) should stay in cache.
-RANK_ROWS = 64
-# Sorts behind every key of a cosine, and is not marked.
-PADDING = np.uint32(0xFFFFFFFE)
+# Scores ranked together: as many rows as hold them, so that the 5 MB stay in cache.
+RANK_SCORES = 1_280_000
+# Below every score, as EXCLUDED is; it fills up rows that have fewer candidates than others.
+PADDING = np.float32(-1.9375)
+# Columns a group at most; more would save no time.
+MAX_GROUP = 32
 
 
 @dataclass(frozen=True)
@@ -106,47 +109,50 @@ def evaluate_ranking(
     query_QD, reference_RD, labels_Q, labels_R = _checked(
         query_QD, query_labels_Q, reference_RD, reference_labels_R, same, query_name, reference_name
     )
-    relevance = _Relevance(labels_Q, labels_R, same)
-    if not relevance.count_Q.any():
+    classes, codes = np.unique(np.concatenate([labels_Q, labels_R]), return_inverse=True)
+    codes_Q, codes_R = np.split(codes.astype(np.int32), [len(labels_Q)])
+    relevant_Q = np.bincount(codes_R, minlength=len(classes))[codes_Q] - int(same)
+    if not relevant_Q.any():
         raise _disjoint(labels_Q, labels_R, same, query_name, reference_name)
     ks = sorted({int(k) for k in ks})
     if ks and ks[0] < 1:
         raise UnalikeError(f"ks holds {ks[0]}", expected="ranks of at least 1")
-    depth = int(relevance.count_Q.max())
+    depth = int(relevant_Q.max())
     reach = min(max([depth, *ks]), len(labels_R) - int(same))
-    tally = _Tally(len(labels_Q), depth, reach)
-    _rank_all(query_QD, reference_RD, relevance, tally, advance)
-    return _finish(tally, relevance, labels_Q, labels_R, ks, same)
+    tally = _Tally(codes_Q, codes_R, relevant_Q, depth, reach)
+    _rank_all(query_QD, reference_RD, tally, same, advance)
+    return _finish(tally, labels_Q, labels_R, ks, same)
 
 
 def _rank_all(
     query_QD: np.ndarray,
     reference_RD: np.ndarray,
-    relevance: _Relevance,
     tally: _Tally,
+    same: bool,
     advance: Callable[[int], object] | None,
 ) -> None:
-    """Chunks of queries, class by class, through product and ranking.
+    """Chunks of queries through product and ranking.
 
     Every worker does both for its own chunk: BLAS keeps all cores busy where it can, and one worker ranks while
-    another multiplies (seen: 1.5 x the bare product against 1.6 x when the two take turns, 2026-11-23).
+    another multiplies.
     """
     queries, references = len(query_QD), len(reference_RD)
     threads = min(workers(), MAX_WORKERS)
     rows = int(np.clip(SCORE_BYTES // (4 * references * threads), MIN_ROWS, MAX_ROWS))
     rows = min(rows, -(-queries // threads))
+    together = max(1, RANK_SCORES // references)
     own = threading.local()
 
     def work(top: int) -> int:
-        chosen = relevance.order_Q[top : top + rows]
+        chosen_CD = query_QD[top : top + rows]
         if not hasattr(own, "buffer"):
             own.buffer = np.empty((rows, references), np.float32)
-        scores_BR = np.matmul(query_QD[chosen], reference_RD.T, out=own.buffer[: len(chosen)])
-        if relevance.same:
-            scores_BR[np.arange(len(chosen)), chosen] = EXCLUDED
-        for at in range(0, len(chosen), RANK_ROWS):
-            _rank(scores_BR[at : at + RANK_ROWS], chosen[at : at + RANK_ROWS], relevance, tally)
-        return len(chosen)
+        scores_CR = np.matmul(chosen_CD, reference_RD.T, out=own.buffer[: len(chosen_CD)])
+        if same:
+            np.fill_diagonal(scores_CR[:, top:], EXCLUDED)
+        for at in range(0, len(chosen_CD), together):
+            _rank(scores_CR[at : at + together], top + at, tally)
+        return len(chosen_CD)
 
     with ThreadPoolExecutor(threads) as pool:
         for done in pool.map(work, range(0, queries, rows)):
@@ -197,35 +203,14 @@ def _disjoint(
     )
 
 
-class _Relevance:
-    """Which references have a query's class: their columns by class, and each query's slice of them."""
-
-    def __init__(self, labels_Q: np.ndarray, labels_R: np.ndarray, same: bool) -> None:
-        self.columns = np.argsort(labels_R, kind="stable")
-        sorted_R = labels_R[self.columns]
-        self.labels_Q = labels_Q
-        self.order_Q = np.argsort(labels_Q, kind="stable")
-        self.start_Q = np.searchsorted(sorted_R, labels_Q, side="left")
-        self.size_Q = np.searchsorted(sorted_R, labels_Q, side="right") - self.start_Q
-        # The query itself is in its class's slice when it is among the references, but is never relevant.
-        self.count_Q = self.size_Q - int(same)
-        self.same = same
-
-    def columns_of(self, query: int) -> np.ndarray:
-        """Columns of the references with this query's class, ascending (the query's own among them when same)."""
-        return self.columns[self.start_Q[query] : self.start_Q[query] + self.size_Q[query]]
-
-    def runs(self, query_B: np.ndarray) -> list[tuple[int, int, np.ndarray]]:
-        """(first row, row after the last, columns) for each run of queries of one class."""
-        labels_B = self.labels_Q[query_B]
-        edges = [0, *(np.flatnonzero(labels_B[1:] != labels_B[:-1]) + 1).tolist(), len(query_B)]
-        return [(a, b, self.columns_of(query_B[a])) for a, b in itertools.pairwise(edges)]
-
-
 class _Tally:
-    """Per-query results that the workers fill, each its own queries."""
+    """What ranking needs of the labels, and per-query results that the workers fill, each its own queries."""
 
-    def __init__(self, queries: int, depth: int, reach: int) -> None:
+    def __init__(
+        self, codes_Q: np.ndarray, codes_R: np.ndarray, relevant_Q: np.ndarray, depth: int, reach: int
+    ) -> None:
+        queries = len(codes_Q)
+        self.codes_Q, self.codes_R, self.relevant_Q = codes_Q, codes_R, relevant_Q
         self.depth, self.reach = depth, reach
         self.nearest = np.zeros(queries, np.int64)
         self.score = np.zeros(queries, np.float32)
@@ -235,8 +220,8 @@ class _Tally:
         self.sum_at_depth = np.zeros(queries)
 
 
-def _keys(scores: np.ndarray, mark: int) -> np.ndarray:
-    """uint32 keys whose ascending order is that of descending scores, mark 0 before mark 1 when equal.
+def _keys(scores: np.ndarray, marks: np.ndarray) -> np.ndarray:
+    """uint32 keys whose ascending order is that of descending scores, the unmarked before the marked when equal.
 
     A float32's bits, with the lower 31 flipped when negative, order as the numbers do; scores lie within (-2, 2),
     so that 31 bits hold them and the last bit is free for the mark.
@@ -245,97 +230,81 @@ def _keys(scores: np.ndarray, mark: int) -> np.ndarray:
     bits ^= (bits >> 31) & np.int32(0x7FFFFFFF)
     keys = np.subtract(np.int32(0x3FFFFFFF), bits, out=bits).view(np.uint32)
     keys <<= np.uint32(1)
-    if mark:
-        keys |= np.uint32(1)
+    keys |= marks
     return keys
 
 
-def _score(key: np.uint32) -> np.float32:
-    """The score of a key, marked or plain."""
-    bits = np.int32(0x3FFFFFFF) - np.int32(key >> np.uint32(1))
-    return np.float32(np.array(bits ^ ((bits >> 31) & 0x7FFFFFFF), np.int32).view(np.float32)[()])
+def _candidates(scores_BR: np.ndarray, reach: int) -> np.ndarray:
+    """Places in the flattened scores, ascending, of all that may stand within reach in their row.
 
-
-def _sorted_keys(scores_BR: np.ndarray, query_B: np.ndarray, relevance: _Relevance, reach: int) -> np.ndarray:
-    """Row by row, keys of the best scores and, marked, of the relevant scores among them, in descending score.
-
-    A relevant score thus stands twice: once plain, as one of the best, and right after that once marked. One score
-    beyond ``reach`` is kept to tell whether the one at reach is tied with what lies below it.
+    They are complete: a score equal to a candidate's is one too. But for ties they are about 1.3 times reach
+    a row, and never more than reach + 1 groups hold, however the references are ordered.
     """
     rows, references = scores_BR.shape
-    kept = min(reach + 1, references)
-    best_BK = np.partition(scores_BR, references - kept, axis=1)[:, references - kept :]
-    lowest_B1 = best_BK[:, :1]  # partition leaves the smallest of the kept in their first place
-    runs = relevance.runs(query_B)
-    widest = max(len(columns_C) for _, _, columns_C in runs)
-    keys_BW = np.full((rows, kept + widest), PADDING, np.uint32)
-    keys_BW[:, :kept] = _keys(best_BK, mark=0)
-    most = 0
-    for first, after, columns_C in runs:
-        scores_BC = scores_BR[first:after].take(columns_C, axis=1)
-        low_BC = scores_BC < lowest_B1[first:after]
-        keys_BW[first:after, kept : kept + len(columns_C)] = np.where(low_BC, PADDING, _keys(scores_BC, mark=1))
-        most = max(most, len(columns_C) - int(low_BC.sum(axis=1).min(initial=0)) if len(columns_C) else 0)
+    size = min(max(1, 2 * references // (5 * reach)), MAX_GROUP)
+    groups = references // size
+    largest_BG = scores_BR[:, : size * groups].reshape(rows, size, groups).max(axis=1)
+    largest_BG.partition(groups - reach, axis=1)
+    # In two steps, because flatnonzero is slow where some but not few are set: first eight at a time.
+    chosen = np.zeros(-(-scores_BR.size // 8) * 8, np.bool_)
+    np.greater_equal(scores_BR, largest_BG[:, groups - reach, None], out=chosen[: scores_BR.size].reshape(rows, -1))
+    eights = np.flatnonzero(chosen.view(np.uint64) != 0)
+    inner_N = np.flatnonzero(chosen.reshape(-1, 8).take(eights, axis=0))
+    eights *= 8
+    return eights.take(inner_N >> 3) + (inner_N & 7)
+
+
+def _relevant_by_rank(scores_BW: np.ndarray, marks_BW: np.ndarray) -> np.ndarray:
+    """The marks in the order of descending scores; where scores are equal in the order in which they stand."""
+    keys_BW = _keys(scores_BW, marks_BW)
     keys_BW.sort(axis=1)
-    return keys_BW[:, : kept + most]
+    ranked_BW = (keys_BW & np.uint32(1)).view(np.int32)
+    mixed_B = ((keys_BW[:, 1:] ^ keys_BW[:, :-1]) == 1).any(axis=1)  # one score, both relevant and not
+    if mixed_B.any():
+        marks_TW = marks_BW[mixed_B]
+        long_TW = (_keys(scores_BW[mixed_B], marks_TW) >> np.uint32(1)).astype(np.uint64) << np.uint64(32)
+        long_TW |= np.arange(0, 2 * marks_TW.shape[1], 2, dtype=np.uint64)
+        long_TW |= marks_TW
+        long_TW.sort(axis=1)
+        ranked_BW[mixed_B] = (long_TW & np.uint64(1)).astype(np.int32)
+    return ranked_BW
 
 
-def _rank(scores_BR: np.ndarray, query_B: np.ndarray, relevance: _Relevance, tally: _Tally) -> None:
-    """Find the ranks (up to reach) of the relevant references of these queries, and tally what follows from them."""
-    nearest_B = scores_BR.argmax(axis=1)
-    tally.nearest[query_B] = nearest_B
-    tally.score[query_B] = scores_BR[np.arange(len(query_B)), nearest_B]
+def _rank(scores_BR: np.ndarray, top: int, tally: _Tally) -> None:
+    """Rank the queries from number ``top`` on, as far as reach, and tally what follows."""
+    rows, references = scores_BR.shape
+    here = slice(top, top + rows)
+    place_N = _candidates(scores_BR, tally.reach)
+    start_B = np.arange(rows) * references
+    first_B, after_B = place_N.searchsorted(start_B), place_N.searchsorted(start_B + references)
+    found_B = after_B - first_B
+    filled_BW = np.arange(found_B.max()) < found_B[:, None]
+    scores_BW = np.full(filled_BW.shape, PADDING)
+    scores_BW[filled_BW] = scores_BR.reshape(-1).take(place_N)
+    best_B = scores_BW.argmax(axis=1)
+    tally.nearest[here] = place_N[first_B + best_B] - start_B
+    tally.score[here] = scores_BW[np.arange(rows), best_B]
 
-    keys_BW = _sorted_keys(scores_BR, query_B, relevance, tally.reach)
-    marked_BW = (keys_BW & np.uint32(1)).view(np.int32)
-    found_BW = np.cumsum(marked_BW, axis=1, dtype=np.int32)
-    # Marked keys at or before a place do not count as ranks of their own.
-    rank_BW = np.arange(1, keys_BW.shape[1] + 1, dtype=np.int32) - found_BW
-    _settle_ties(rank_BW, keys_BW, scores_BR, query_B, relevance)
-
-    row_B, place_B = np.arange(len(query_B)), marked_BW.argmax(axis=1)
-    first_B = rank_BW[row_B, place_B]
-    tally.first[query_B] = np.where((found_BW[row_B, place_B] == 1) & (first_B <= tally.reach), first_B, 0)
-    precision_BW = found_BW / rank_BW
-    marked_BW *= rank_BW <= tally.depth
-    precision_BW *= marked_BW
-    tally.sum_at_depth[query_B] = precision_BW.sum(axis=1)
-    inside_BW = rank_BW <= relevance.count_Q[query_B, None].astype(np.int32)
-    tally.within_r[query_B] = np.einsum("bw,bw->b", marked_BW, inside_BW)
-    precision_BW *= inside_BW
-    tally.sum_at_r[query_B] = precision_BW.sum(axis=1)
-
-
-def _settle_ties(
-    rank_BW: np.ndarray, keys_BW: np.ndarray, scores_BR: np.ndarray, query_B: np.ndarray, relevance: _Relevance
-) -> None:
-    """Where other references share a relevant one's very score, set its rank by index, the lower first.
-
-    Keys cannot tell equal scores apart. Two equal plain keys before a marked one give such a run away; the row is
-    then searched for that score.
-    """
-    tied_BW = keys_BW[:, 1:-1] == keys_BW[:, :-2]
-    tied_BW &= (keys_BW[:, 2:] - keys_BW[:, 1:-1]) == 1
-    for row, before in np.argwhere(tied_BW):
-        place, keys_W = before + 2, keys_BW[row]
-        key = keys_W[place]
-        plain = place - keys_W.searchsorted(key - np.uint32(1))
-        after = place + int(keys_W[place:].searchsorted(key, side="right"))
-        if plain == after - place and after < len(keys_W) and keys_W[after] != PADDING:
-            order = np.arange(1, plain + 1)  # all of them relevant, and none cut off below the best that were kept
-        else:
-            equal = np.flatnonzero(scores_BR[row] == _score(key))
-            columns_C = relevance.columns_of(query_B[row])
-            nearby = np.minimum(np.searchsorted(columns_C, equal), len(columns_C) - 1)
-            order = np.flatnonzero(columns_C[nearby] == equal) + 1
-        rank_BW[row, place : place + len(order)] = rank_BW[row, place] - plain + order
+    codes_N = tally.codes_R.take(place_N - start_B.repeat(found_B))
+    marks_BW = np.zeros(filled_BW.shape, np.bool_)
+    marks_BW[filled_BW] = codes_N == tally.codes_Q[here].repeat(found_B)
+    ranked_BK = _relevant_by_rank(scores_BW, marks_BW)[:, : tally.reach]
+    leading_B = ranked_BK.argmax(axis=1)
+    tally.first[here] = np.where(ranked_BK[np.arange(rows), leading_B] == 1, leading_B + 1, 0)
+    ranked_BK = ranked_BK[:, : tally.depth]
+    rank_K = np.arange(1, ranked_BK.shape[1] + 1, dtype=np.int32)
+    inside_BK = rank_K <= tally.relevant_Q[here, None].astype(np.int32)
+    precision_BK = ranked_BK.cumsum(axis=1, dtype=np.int32) / rank_K
+    precision_BK *= ranked_BK
+    tally.sum_at_depth[here] = precision_BK.sum(axis=1)
+    tally.within_r[here] = np.einsum("bk,bk->b", ranked_BK, inside_BK)
+    precision_BK *= inside_BK
+    tally.sum_at_r[here] = precision_BK.sum(axis=1)
 
 
-def _finish(
-    tally: _Tally, relevance: _Relevance, labels_Q: np.ndarray, labels_R: np.ndarray, ks: Sequence[int], same: bool
-) -> Ranking:
-    open_set = relevance.count_Q == 0
-    divisor_Q = np.where(open_set, np.nan, relevance.count_Q)
+def _finish(tally: _Tally, labels_Q: np.ndarray, labels_R: np.ndarray, ks: Sequence[int], same: bool) -> Ranking:
+    open_set = tally.relevant_Q == 0
+    divisor_Q = np.where(open_set, np.nan, tally.relevant_Q)
     blank_Q = np.where(open_set, np.nan, 0.0)
     first = tally.first
     return Ranking(
@@ -344,7 +313,7 @@ def _finish(
         nearest=tally.nearest,
         score=tally.score,
         open_set=open_set,
-        relevant=relevance.count_Q,
+        relevant=tally.relevant_Q,
         first_relevant=np.where(first <= tally.depth, first, 0),
         precision_at_1=blank_Q + (first == 1),
         r_precision=tally.within_r / divisor_Q,
