@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 
 class MovingAverage:
-    """``average = decay x average + (1 - decay) x weights`` after every update; buffers are copied.
+    """``average = decay x average + (1 - decay) x weights`` after every update, floating buffers (BatchNorm statistics)
+    too; buffers of whole numbers are copied.
 
     The decay starts low, ``min(decay, (1 + n) / (10 + n))`` after ``n`` updates, so that the random first weights do not
     linger in short runs.

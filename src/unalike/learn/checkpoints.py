@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.errors import SpecError, WeightsError
-from unalike.model.checkpoint import write_checkpoint
+from unalike.model.checkpoint import read_checkpoint, write_checkpoint
 
 MONITORED = "val Precision at Rank 1"
 LATEST, BEST = "ml_model_latest.pth", "ml_model_best.pth"
@@ -43,7 +43,7 @@ def newest_checkpoint(folder: Path) -> Path:
     found = sorted(folder.glob("model_epoch_*_step_*.pth"))
     if not found:
         raise WeightsError(f"{folder} holds nothing to resume from", expected=f"{LATEST} or model_epoch_*_step_*.pth",
-                           remedy="start without --resume")  # fmt: skip
+                           remedy="start without --resume (add --overwrite to replace the run)")  # fmt: skip
     return found[-1]
 
 
@@ -65,15 +65,27 @@ class CheckpointKeeper:
         self.best: float | None = None
         self.best_epoch: int | None = None
         self.top: list[tuple[float, str]] = []
+        self.dropped: list[str] = []  # fallen out of the top, deleted once the newcomer is on the disk
+        self.top_name(0, 0, 0.5)  # a pattern that cannot be filled in is refused now, not after the first epoch
 
     def state(self) -> dict[str, Any]:
         """Plain data: what resuming needs."""
-        return {"best": self.best, "best_epoch": self.best_epoch, "top": [list(t) for t in self.top]}
+        return {"monitor": self.monitor, "mode": self.mode, "best": self.best, "best_epoch": self.best_epoch,
+                "top": [list(t) for t in self.top]}  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up the memory of an earlier session of the same run."""
+        """Take up the memory of an earlier session of the same run.
+
+        Figures of another monitor or mode say nothing about this one. The best figure is forgotten when BEST is not of its epoch
+        (a kill between two files, or another folder): the next validation then writes a BEST that agrees with its figure.
+        """
+        if (state.get("monitor", self.monitor), state.get("mode", self.mode)) != (self.monitor, self.mode):
+            return
         self.best, self.best_epoch = state["best"], state["best_epoch"]
         self.top = [(float(value), str(name)) for value, name in state["top"]]
+        path = self.folder / BEST
+        if self.best is not None and not (path.exists() and read_checkpoint(path).get("epoch") == self.best_epoch):
+            self.best = self.best_epoch = None
 
     def _better(self, value: float, than: float) -> bool:
         return value > than if self.mode == "max" else value < than
@@ -89,48 +101,52 @@ class CheckpointKeeper:
         enters = value is not None and self._enters_top(value, epoch, step)
         payload = dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
         payload["training"] = dict(payload["training"]) | {"keeper": self.state()}
-        written: Path | None = None
-        if due or last:
-            written = self.folder / (name if self.periodic else LATEST)
-            write_checkpoint(written, payload)
-            if self.periodic:
-                _point(self.folder / LATEST, written)
+        # The latest comes last: its memory names the best files, which must be there if a kill comes in between.
+        source: Path | None = None
         if improved:
-            self._copy_or_write(written, self.folder / BEST, payload)
+            source = self._copy_or_write(None, self.folder / BEST, payload)
         if enters:
             self.top_folder.mkdir(parents=True, exist_ok=True)
-            self._copy_or_write(written, self.top_folder / self.top_name(epoch, step), payload)
+            assert value is not None
+            source = self._copy_or_write(source, self.top_folder / self.top_name(epoch, step, value), payload)
+        for old in self.dropped:
+            (self.top_folder / old).unlink(missing_ok=True)
+        self.dropped.clear()
+        if not (due or last):
+            return None
+        written = self._copy_or_write(source, self.folder / (name if self.periodic else LATEST), payload)
+        if self.periodic:
+            _point(self.folder / LATEST, written)
         return written
 
-    def top_name(self, epoch: int, step: int) -> str:
-        """File name of a top-k checkpoint from ``train.checkpointer.filename``."""
+    def top_name(self, epoch: int, step: int, value: float) -> str:
+        """File name of a top-k checkpoint from ``train.checkpointer.filename``. Raises SpecError for a bad pattern."""
         pattern = self.train.checkpointer.filename
         if self.train.checkpointer.auto_insert_metric_name:
-            pattern = pattern.replace("{epoch", "epoch={epoch").replace("{step", "step={step")
+            for name in ("epoch", "step", self.monitor):
+                pattern = pattern.replace(f"{{{name}", f"{name}={{{name}")
         try:
-            stem = pattern.format(epoch=epoch, step=step)
-        except (KeyError, IndexError, ValueError) as error:
-            raise SpecError(f"train.checkpointer.filename is {pattern!r}", expected="a pattern with {epoch} and {step} "
-                            "alone, such as model_best_{epoch:03d}") from error  # fmt: skip
+            stem = pattern.format(**{"epoch": epoch, "step": step, self.monitor: value})
+        except (KeyError, IndexError, ValueError, TypeError, AttributeError) as error:
+            raise SpecError(f"train.checkpointer.filename is {pattern!r}", expected="a pattern of {epoch}, {step} and "
+                            f"{{{self.monitor}}}, such as model_best_{{epoch:03d}}") from error  # fmt: skip
         return f"{stem}.pth"
 
     def _enters_top(self, value: float, epoch: int, step: int) -> bool:
         if self.top_k == 0 or math.isnan(value):
             return False
-        name = self.top_name(epoch, step)
-        ranked = sorted([*self.top, (value, name)], key=lambda t: t[0], reverse=self.mode == "max")
-        kept, dropped = ranked[: self.top_k], ranked[self.top_k :]
-        self.top = kept
-        for _, old in dropped:
-            if old != name:
-                (self.top_folder / old).unlink(missing_ok=True)
-        return (value, name) in kept
+        entry = (value, self.top_name(epoch, step, value))
+        ranked = sorted([*self.top, entry], key=lambda t: t[0], reverse=self.mode == "max")
+        limit = len(ranked) if self.top_k < 0 else self.top_k
+        self.top = ranked[:limit]
+        names = {name for _, name in self.top}
+        self.dropped = [name for _, name in ranked[limit:] if name not in names]
+        return entry in self.top
 
-    def _copy_or_write(self, source: Path | None, target: Path, payload: Mapping[str, Any]) -> None:
-        """A hard link costs nothing and stays when the other name goes."""
+    def _copy_or_write(self, source: Path | None, target: Path, payload: Mapping[str, Any]) -> Path:
+        """Write ``target``, whose path comes back; as a hard link of ``source`` it costs nothing and stays alone."""
         if source is None:
-            write_checkpoint(target, dict(payload))
-            return
+            return write_checkpoint(target, dict(payload))
         temporary = target.with_name(f".{target.name}.{os.getpid()}")
         temporary.unlink(missing_ok=True)
         try:
@@ -138,3 +154,4 @@ class CheckpointKeeper:
         except OSError:
             shutil.copyfile(source, temporary)
         os.replace(temporary, target)
+        return target

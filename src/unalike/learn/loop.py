@@ -68,6 +68,7 @@ class Loop:
         names: Callable[[Iterable[int]], list[str]],
         listener: Listener,
         stop_requested: Callable[[], int],
+        identity: Mapping[str, Any] | None = None,
     ) -> None:
         self.fabric, self.embedder, self.objective, self.freezer = fabric, embedder, objective, freezer
         network: Any = torch.compile(embedder) if spec.train.compile else embedder
@@ -79,6 +80,10 @@ class Loop:
         self.average = MovingAverage(embedder, ema.decay) if ema.enabled else None
         self.position, self.history = Position(), History()
         self.epochs, self.steps = spec.train.num_epochs, len(batches)
+        # What a checkpoint must share with this run for "epoch 3, step 7" to mean the same images in both.
+        self.identity = dict(identity or {}) | {"steps": self.steps, "world_size": fabric.world_size}
+        self.epoch_loss, self.epoch_batches = 0.0, 0  # of the present epoch, for its mean
+        self.group: list[Tensor] = []  # image indices of the batches since the last update
 
     # -- one step ------------------------------------------------------------------------------------------------
 
@@ -94,34 +99,54 @@ class Loop:
         labels: Any = self.fabric.all_gather(labels_B)
         return vectors.flatten(0, 1), labels.flatten()
 
+    def _group_size(self) -> int:
+        """Batches in the present accumulation group; the last one of an epoch may be short."""
+        first = self.position.step // self.spec.train.accumulate * self.spec.train.accumulate
+        return int(min(self.spec.train.accumulate, self.steps - first))
+
     def _step(self, batch: Any, *, update: bool) -> float:
         train = self.spec.train
+        self.group.append(batch.indices_B)
         waiting = self.fabric.world_size > 1 and not update
         with self.fabric.no_backward_sync(self.model, enabled=waiting) if waiting else nullcontext():
             vectors_BD = self.model(batch.images_BCHW)
             loss = self.objective(*self._gather(vectors_BD, batch.labels_B))
             value = float(loss.detach())
             if not np.isfinite(value):
-                raise TrainingError(
-                    f"the loss is {value} at epoch {self.position.epoch}, step {self.position.step}",
-                    expected="a finite number; the weights were not moved",
-                    remedy="lower the learning rates or set train.clip_grad_norm. Images of this batch: "
-                    + ", ".join(self.names(batch.indices_B.tolist())),
-                )
+                raise self._not_finite("loss", value, batch.indices_B)
             if loss.requires_grad:
-                self.fabric.backward(loss / train.accumulate)
+                self.fabric.backward(loss / self._group_size())
         if update:
             if not train.max_gather and self.fabric.world_size > 1:
                 self._average_objective_gradients()
-            if train.clip_grad_norm > 0:
-                self.fabric.clip_gradients(
-                    self.model, self.optimiser, max_norm=train.clip_grad_norm, error_if_nonfinite=False
-                )
+            norm = float(self._clipped_norm())
+            # fp16 overflows now and then: its scaler leaves such an update out and lowers its factor.
+            if train.precision != "fp16" and not np.isfinite(norm):
+                raise self._not_finite("gradient's norm", norm, torch.cat(self.group))
             self.optimiser.step()
             self.optimiser.zero_grad(set_to_none=True)
+            self.group.clear()
             if self.average is not None:
                 self.average.update(self.embedder)
         return value
+
+    def _clipped_norm(self) -> Tensor:
+        """The norm of all gradients before they are clipped (where that is asked for)."""
+        if self.spec.train.clip_grad_norm > 0:
+            norm: Any = self.fabric.clip_gradients(
+                self.model, self.optimiser, max_norm=self.spec.train.clip_grad_norm, error_if_nonfinite=False
+            )
+            return norm  # type: ignore[no-any-return]
+        gradients = [p.grad for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients)
+
+    def _not_finite(self, what: str, value: float, indices: Tensor) -> TrainingError:
+        return TrainingError(
+            f"the {what} is {value} at epoch {self.position.epoch}, step {self.position.step}",
+            expected="a finite number; the weights were not moved",
+            remedy="lower the learning rates or set train.clip_grad_norm. Images of this batch: "
+            + ", ".join(self.names(indices.tolist())),
+        )
 
     def _average_objective_gradients(self) -> None:
         for parameter in self.objective.parameters():
@@ -150,26 +175,51 @@ class Loop:
         for batch in self.batches.epoch(at.epoch, at.step):
             rates = set_rates(self.optimiser, self.schedule.factor(at.epoch, at.step), trunk_learns=not head_only)
             update = (at.step + 1) % train.accumulate == 0 or at.step + 1 == self.steps
+            taken = self._group_size()
             recent.append(self._step(batch, update=update))
+            self.epoch_loss, self.epoch_batches = self.epoch_loss + recent[-1], self.epoch_batches + 1
             at.step, at.total = at.step + 1, at.total + 1
             advance(1, note=f"epoch {at.epoch + 1}/{self.epochs} loss {recent[-1]:.4f}")
             if at.step % train.log_every == 0 or at.step == self.steps:
                 pace = (time.monotonic() - start) / max(at.step - began_at, 1)
                 self._log_step(float(np.mean(recent)), rates, pace)
                 recent.clear()
-            by_step = train.checkpoint_interval_unit == "step" and at.total % train.checkpoint_interval == 0
-            if by_step and at.step < self.steps:  # the last step of an epoch is saved after its validation
-                self._save(due=True, last=False, kpis=None, epoch=at.epoch)
-            self._stop_if_asked(at)
+            if update and at.step < self.steps:  # the last step of an epoch is saved after its validation
+                self._between_updates(at, taken)
         epoch, last = at.epoch, at.epoch + 1 == self.epochs
+        mean = self.epoch_loss / max(self.epoch_batches, 1)
+        self.epoch_loss, self.epoch_batches = 0.0, 0
         at.epoch, at.step = epoch + 1, 0
         if self.validate is not None and ((epoch + 1) % train.validation_interval == 0 or last):
             kpis = self._validate(epoch)
-        unit, interval = train.checkpoint_interval_unit, train.checkpoint_interval
-        due = (epoch + 1) % interval == 0 if unit == "epoch" else at.total % interval == 0
-        self._save(due=due or bool(self.stop_requested()), last=last, kpis=kpis, epoch=epoch)
-        if not last:
-            self._stop_if_asked(at)
+        due = (epoch + 1) % train.checkpoint_interval == 0
+        if train.checkpoint_interval_unit == "step":
+            due = self._passed(at.total, taken, train.checkpoint_interval)
+        signal_number = self._agreed_signal()
+        self._save(due=due or signal_number > 0, last=last, kpis={**(kpis or {}), "train_loss": mean}, epoch=epoch)
+        if signal_number and not last:
+            raise self._interrupted(signal_number)
+
+    @staticmethod
+    def _passed(now: int, taken: int, interval: int) -> bool:
+        """Whether a multiple of ``interval`` lies in the last ``taken`` batches."""
+        return now // interval > (now - taken) // interval
+
+    def _between_updates(self, at: Position, taken: int) -> None:
+        """Step checkpoints and signals wait for the update that ends a group of ``taken`` batches.
+
+        Gradients summed so far are in no checkpoint: a run resumed within a group would lose them.
+        """
+        train = self.spec.train
+        if train.checkpoint_interval_unit == "step" and self._passed(at.total, taken, train.checkpoint_interval):
+            self._save(due=True, last=False, kpis=None, epoch=at.epoch)
+        # Ranks must leave together; they ask each other no more often than they log.
+        if self.fabric.world_size > 1 and not self._passed(at.step, taken, train.log_every):
+            return
+        signal_number = self._agreed_signal()
+        if signal_number:
+            self._save(due=True, last=False, kpis=None, epoch=at.epoch)
+            raise self._interrupted(signal_number)
 
     def _validate(self, epoch: int) -> Mapping[str, float]:
         assert self.validate is not None
@@ -190,21 +240,18 @@ class Loop:
             "time_per_epoch": seconds_per_step * self.steps, "eta": seconds_per_step * left, "kpi": row,
         })  # fmt: skip
 
-    def _stop_if_asked(self, at: Position) -> None:
+    def _agreed_signal(self) -> int:
+        """The signal that asked any rank to stop, or 0; the same on all ranks."""
         signal_number = self.stop_requested()
-        if self.fabric.world_size > 1:  # ranks must leave together
-            if at.step % self.spec.train.log_every:
-                return
+        if self.fabric.world_size > 1:
             highest: Any = self.fabric.all_reduce(torch.tensor(float(signal_number)), reduce_op="max")
             signal_number = int(highest)
-        if not signal_number:
-            return
-        if at.step == self.steps:
-            return  # the end of the epoch saves and asks again
-        if at.step > 0:
-            self._save(due=True, last=False, kpis=None, epoch=at.epoch)
-        raise Interrupted(signal_number, f"stopped by signal {signal_number} in epoch {at.epoch}, step {at.step}; "
-                          "the checkpoint is saved, --resume goes on from it")  # fmt: skip
+        return signal_number
+
+    def _interrupted(self, signal_number: int) -> Interrupted:
+        at = self.position
+        return Interrupted(signal_number, f"stopped by signal {signal_number} in epoch {at.epoch}, step {at.step}; "
+                           "the checkpoint is saved, --resume goes on from it")  # fmt: skip
 
     # -- state ---------------------------------------------------------------------------------------------------
 
@@ -221,7 +268,9 @@ class Loop:
         """All that a resumed run needs to go on bit for bit: tensors and plain data."""
         numpy_state: Any = np.random.get_state(legacy=True)
         return {
+            "identity": dict(self.identity),
             "position": vars(self.position).copy(),
+            "epoch_loss": [self.epoch_loss, self.epoch_batches],
             "optimiser": self.optimiser.state_dict(),
             "objective": self.objective.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
@@ -237,23 +286,30 @@ class Loop:
         }  # fmt: skip
 
     def restore(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take up a checkpoint of the same run."""
+        """Take up a checkpoint of the same run. Raises WeightsError when it is another's, naming what differs."""
         state = checkpoint.get("training")
         if not state:
             raise WeightsError("the checkpoint holds weights alone, no state of training",
                                remedy="give it as model.pretrained_model_path instead")  # fmt: skip
+        self._refuse_another_run(state.get("identity", {}))
         weights = checkpoint["model"] if state["average"] is None else state["average"]["raw"]
-        self.embedder.load_state_dict(weights)
+        try:
+            self.embedder.load_state_dict(weights)
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.objective.load_state_dict(state["objective"])
+        except (RuntimeError, ValueError) as error:
+            first = " ".join(str(error).split())[:200]
+            raise WeightsError(f"the checkpoint does not fit this run: {first}", expected="the same network, loss and optimiser",
+                               remedy="resume with the spec that it was trained with") from error  # fmt: skip
         if self.average is not None and state["average"] is not None:
             self.average.updates = state["average"]["updates"]
             for key, value in checkpoint["model"].items():
                 self.average.average[key].copy_(value)
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.objective.load_state_dict(state["objective"])
         self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.position = Position(**state["position"])
         if self.position.step >= self.steps:
             self.position.epoch, self.position.step = self.position.epoch + 1, 0
+        self.epoch_loss, self.epoch_batches = state.get("epoch_loss", (0.0, 0))
         self.history = History(list(state["history"]["steps"]), list(state["history"]["validations"]))
         self.keeper.restore(state["keeper"])
         draw = state["random"]
@@ -263,3 +319,20 @@ class Loop:
         np.random.set_state(("MT19937", np.array(draw["numpy"][0], np.uint32), draw["numpy"][1], 0, 0.0))
         random.setstate((3, tuple(draw["python"]), None))
         say(f"resumed at epoch {self.position.epoch}, step {self.position.step}")
+
+    def _refuse_another_run(self, theirs: Mapping[str, Any]) -> None:
+        different = [key for key, value in self.identity.items() if key in theirs and theirs[key] != value]
+        if different:
+            raise WeightsError(
+                "the checkpoint is of another run: " + ", ".join(f"{k} {_brief(theirs[k])}" for k in different),
+                expected=", ".join(f"{k} {_brief(self.identity[k])}" for k in different),
+                remedy="resume with what it was trained with, or start anew from its weights with "
+                "model.pretrained_model_path",
+            )
+
+
+def _brief(value: Any) -> str:
+    """A value in few words: class lists and fingerprints are long."""
+    if isinstance(value, list | tuple):
+        return f"{len(value)} ({', '.join(map(str, value[:3]))}{', ...' if len(value) > 3 else ''})"
+    return str(value)[:16]

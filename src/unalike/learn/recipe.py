@@ -34,6 +34,8 @@ def settle_learning(spec: Any, *, facts: Any, stages: int, classes: int, images:
     settle(spec, "dataset.workers", max(1, min(8, os.cpu_count() or 1)), "cores of this machine")
     if spec.train.recipe == "unalike":
         _settle_recipe(spec, facts=facts, stages=stages, classes=classes, images=images, cuda=cuda)
+    if spec.settled:
+        say("settled: " + ", ".join(f"{path}={value}" for path, value, _ in spec.settled))
     for path, value, reason in spec.settled:
         say(f"  {path} = {value}  ({reason})", level=2)
 
