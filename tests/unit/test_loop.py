@@ -8,7 +8,7 @@ import torch
 from lightning_fabric import Fabric
 from tiny import TinyEmbedder, spec
 
-from unalike.errors import Interrupted, TrainingError
+from unalike.errors import Interrupted, SpecError, TrainingError, WeightsError
 from unalike.learn.checkpoints import BEST, LATEST, CheckpointKeeper, newest_checkpoint
 from unalike.learn.freezing import Freezer
 from unalike.learn.loop import Loop
@@ -41,7 +41,8 @@ class Batches:
             )
 
 
-def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, embedder=None, precision="32-true"):
+def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, embedder=None, precision="32-true",
+              identity=None):  # fmt: skip
     s = s or spec()
     torch.manual_seed(7)
     embedder = embedder or TinyEmbedder()
@@ -61,6 +62,7 @@ def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, 
         payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
         names=lambda indices: [f"image{i}.png" for i in indices],
         listener=lambda event, facts: events.append((event, facts)), stop_requested=stop,
+        identity=identity,
     )  # fmt: skip
     loop.events = events
     return loop
@@ -87,7 +89,8 @@ def test_same_seed_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize("changes", [{}, {"train__ema": SimpleNamespace(enabled=True, decay=0.9)},
-                                     {"train__optim__name": "SGD"}])  # fmt: skip
+                                     {"train__optim__name": "SGD"}, {"train__accumulate": 2},
+                                     {"train__accumulate": 3}])  # fmt: skip
 @pytest.mark.parametrize("stop_after", [2, 4, 5])
 def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_after):
     (tmp_path / "straight").mkdir()
@@ -106,12 +109,14 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
     resumed.restore(read_checkpoint(newest_checkpoint(tmp_path / "broken")))
     resumed.run()
     assert_equal(weights(straight), weights(resumed))
+    assert straight.history.steps == resumed.history.steps
     if straight.average is not None:
         assert_equal(straight.average.average, resumed.average.average)
 
 
-def test_d13_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path):
-    s = spec(train__accumulate=2, train__optim__name="SGD", train__num_epochs=1, train__freeze_batchnorm=True)
+@pytest.mark.parametrize("accumulate, groups", [(2, [(0, 1), (2, 3)]), (3, [(0, 1, 2), (3,)])])
+def test_d13_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path, accumulate, groups):
+    s = spec(train__accumulate=accumulate, train__optim__name="SGD", train__num_epochs=1, train__freeze_batchnorm=True)
     s.train.optim.trunk.momentum = s.train.optim.embedder.momentum = 0.0
     loop = make_loop(tmp_path, s)
     reference = copy.deepcopy(loop.embedder)
@@ -120,12 +125,12 @@ def test_d13_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path):
     optimiser = build_optimiser(s, reference, objective)
     freezer.set_modes(head_only=False)
     batches = list(Batches().epoch(0))
-    for first in (0, 2):
+    for group in groups:
         optimiser.zero_grad()
-        for batch in batches[first : first + 2]:
-            (objective(reference(batch.images_BCHW), batch.labels_B) / 2).backward()
-        for group in optimiser.param_groups:
-            group["lr"] = group["base_lr"] * loop.schedule.factor(0, first + 1)
+        for i in group:
+            (objective(reference(batches[i].images_BCHW), batches[i].labels_B) / len(group)).backward()
+        for parameters in optimiser.param_groups:
+            parameters["lr"] = parameters["base_lr"] * loop.schedule.factor(0, group[-1])
         optimiser.step()
     loop.run()
     for key, value in reference.state_dict().items():
@@ -177,6 +182,34 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move_and_names_the_i
                  {k: v for k, v in after.items() if "running" not in k and "num_batches" not in k})  # fmt: skip
 
 
+class RootLoss(torch.nn.Module):
+    """Finite, with a gradient that is not."""
+
+    def forward(self, vectors, labels):
+        return (vectors * 0).sum().sqrt()
+
+
+@pytest.mark.parametrize("clip", [0.0, 1.0])
+def test_gradients_that_are_not_finite_stop_before_the_weights_move_and_name_the_images(tmp_path, clip):
+    loop = make_loop(tmp_path, spec(train__clip_grad_norm=clip))
+    loop.objective.miner, loop.objective.loss = None, RootLoss()
+    before = {k: v.clone() for k, v in loop.embedder.named_parameters()}
+    with pytest.raises(TrainingError, match="gradient.*image7.png"):
+        loop.run()
+    assert_equal(before, dict(loop.embedder.named_parameters()))
+
+
+def test_a_checkpoint_of_another_run_is_refused_by_what_differs(tmp_path):
+    make_loop(tmp_path, identity={"data": "ab", "classes": ["a", "b"], "seed": 1}).run()
+    saved = read_checkpoint(newest_checkpoint(tmp_path))
+    other = make_loop(tmp_path, identity={"data": "ab", "classes": ["a", "c"], "seed": 2})
+    with pytest.raises(WeightsError, match=r"classes 2 \(a, b\), seed 1; expected classes 2 \(a, c\), seed 2"):
+        other.restore(saved)
+    saved["model"].pop("head.weight")
+    with pytest.raises(WeightsError, match="does not fit"):
+        make_loop(tmp_path, identity={"data": "ab", "classes": ["a", "b"], "seed": 1}).restore(saved)
+
+
 def test_d03_training_mode_comes_back_after_a_validation_that_left_eval_behind(tmp_path):
     loop = make_loop(tmp_path, spec(train__num_epochs=2))
     seen = []
@@ -213,6 +246,60 @@ def test_d06_top_k_keeps_k_files_and_replace_periodic_still_leaves_the_latest(tm
     assert sorted(p.name for p in tmp_path.glob("model_best_*.pth")) == ["model_best_001.pth", "model_best_003.pth"]
     assert read_checkpoint(tmp_path / LATEST)["epoch"] == 3
     assert bool(list(tmp_path.glob("model_epoch_*.pth"))) is not replace
+
+
+def test_top_k_of_minus_one_keeps_all_and_names_hold_the_figure(tmp_path):
+    s = spec(train__num_epochs=3)
+    s.train.checkpointer.enable_topk, s.train.checkpointer.save_top_k = True, -1
+    s.train.checkpointer.filename = "best_{epoch}_{step}_{val Precision at Rank 1:.2f}"
+    make_loop(tmp_path, s).run()
+    assert sorted(p.name for p in tmp_path.glob("best_*.pth")) == [
+        "best_0_4_0.50.pth",
+        "best_1_8_0.70.pth",
+        "best_2_12_0.60.pth",
+    ]
+
+
+@pytest.mark.parametrize("pattern", ["best_{loss}", "best_{epoch", "best_{0}", "best_{epoch.x}"])
+def test_bad_patterns_are_refused_at_the_start(tmp_path, pattern):
+    s = spec()
+    s.train.checkpointer.filename = pattern
+    with pytest.raises(SpecError, match="filename"):
+        CheckpointKeeper(tmp_path, s.train)
+
+
+@pytest.mark.parametrize("validate", ["last", None])
+def test_train_loss_can_be_monitored_with_and_without_a_validation(tmp_path, validate):
+    s = spec(train__num_epochs=3)
+    s.train.checkpointer.monitor = "train_loss"
+    loop = make_loop(tmp_path, s, validate=validate)
+    loop.run()
+    losses = [row["train_loss"] for row in loop.history.steps]
+    means = [sum(losses[e * STEPS : (e + 1) * STEPS]) / STEPS for e in range(3)]
+    best = read_checkpoint(tmp_path / BEST)
+    assert best["epoch"] == means.index(min(means))
+    assert best["metrics"]["train_loss"] == pytest.approx(min(means))
+
+
+def test_a_best_of_another_epoch_is_forgotten_on_resuming(tmp_path):
+    loop = make_loop(tmp_path)
+    loop.run()
+    state = loop.keeper.state()
+    again = CheckpointKeeper(tmp_path, spec().train)
+    again.restore(state)
+    assert again.best_epoch == 1
+    again.restore(state | {"best_epoch": 0})
+    assert again.best is None and again.best_epoch is None
+
+
+def test_step_checkpoints_wait_for_the_update(tmp_path):
+    s = spec(
+        train__num_epochs=2, train__checkpoint_interval=3, train__checkpoint_interval_unit="step", train__accumulate=2
+    )
+    make_loop(tmp_path, s).run()
+    assert sorted(p.name for p in tmp_path.glob("model_epoch_*.pth")) == [
+        "model_epoch_000_step_00004.pth", "model_epoch_001_step_00006.pth", "model_epoch_001_step_00008.pth",
+    ]  # fmt: skip
 
 
 def test_step_checkpoints(tmp_path):
