@@ -82,7 +82,10 @@ def test_a_signal_leaves_a_checkpoint_and_resume_equals_a_straight_run(images, t
             break
         time.sleep(0.1)
     process.send_signal(number)
-    stderr = process.communicate(timeout=120)[1]
+    try:
+        stderr = process.communicate(timeout=120)[1]
+    finally:
+        process.kill()
     assert process.returncode == code, stderr[-3000:]
     assert status_lines(tmp_path / "cut/train")[-1]["status"] == "FAILURE"
     epochs = [line["epoch"] for line in status_lines(tmp_path / "cut/train") if "max_step" in line]

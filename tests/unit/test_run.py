@@ -324,7 +324,10 @@ def test_signals_stop_the_run(tmp_path: Path, number: int, code: int, name: str,
             time.sleep(0.3)
             assert process.poll() is None
             process.send_signal(number)
-        out, _ = process.communicate(timeout=30)
+        try:
+            out, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()  # else a process that did not stop would be waited for without end
     assert process.returncode == code
     assert f"stopped by {name}" in out and ("checkpoint saved" in out) == (mode == "graceful")
     assert lines(tmp_path / "train")[-1]["status"] == "FAILURE"

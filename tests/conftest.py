@@ -1,0 +1,14 @@
+"""What every test may rely on: signals that mean what they mean in a shell.
+
+A suite started in the background or under nohup inherits ignored signals, and so do the processes that it starts: a test
+that stops one by Ctrl-C would wait for ever.
+"""
+
+import signal
+import threading
+
+if threading.current_thread() is threading.main_thread():
+    for _name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        _number = getattr(signal, _name, None)
+        if _number is not None and signal.getsignal(_number) is signal.SIG_IGN:
+            signal.signal(_number, signal.default_int_handler if _name == "SIGINT" else signal.SIG_DFL)
