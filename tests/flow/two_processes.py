@@ -10,6 +10,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
 from tiny import TinyEmbedder, spec
 
+from unalike.errors import WeightsError
 from unalike.learn.checkpoints import CheckpointKeeper
 from unalike.learn.devices import make_fabric
 from unalike.learn.freezing import Freezer
@@ -17,6 +18,7 @@ from unalike.learn.loop import Loop
 from unalike.learn.losses import build_objective
 from unalike.learn.optim import build_optimiser
 from unalike.learn.schedule import Schedule
+from unalike.learn.training import _seed, _start
 
 STEPS, WHOLE = 3, 16
 
@@ -46,6 +48,15 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
     fabric = make_fabric(s)
     fabric.launch()
     assert fabric.world_size == int(os.environ.get("WORLD_SIZE", "1"))
+    s.train.seed, s.train.resume_training_checkpoint_path = -1, None
+    seeds = fabric.all_gather(torch.tensor(_seed(s, None, fabric)))
+    assert seeds.unique().numel() == 1, seeds
+    try:
+        _start(s, folder if fabric.is_global_zero else Path("/nowhere"), True, fabric)
+    except WeightsError as error:
+        assert str(folder) in str(error)
+    else:
+        raise AssertionError("there is nothing to resume from")
     torch.manual_seed(0)
     embedder = TinyEmbedder()
     objective = build_objective(s, classes=8, dim=8)

@@ -8,13 +8,15 @@ import torch
 from lightning_fabric import Fabric
 from tiny import TinyEmbedder, spec
 
-from unalike.errors import Interrupted, SpecError, TrainingError, WeightsError
+from unalike.errors import DeviceError, Interrupted, SpecError, TrainingError, WeightsError
 from unalike.learn.checkpoints import BEST, LATEST, CheckpointKeeper, newest_checkpoint
+from unalike.learn.devices import _wanted_gpus, launched_processes
 from unalike.learn.freezing import Freezer
 from unalike.learn.loop import Loop
 from unalike.learn.losses import build_objective
 from unalike.learn.optim import build_optimiser
 from unalike.learn.schedule import Schedule
+from unalike.learn.training import _outcome, _seed
 from unalike.model.checkpoint import read_checkpoint
 
 STEPS, BATCH = 4, 8
@@ -318,3 +320,58 @@ def test_status_rows_carry_the_rates_of_the_formula(tmp_path):
     for i, row in enumerate(rows):
         assert row["kpi"]["trunk_base_lr"] == pytest.approx(1e-2 * loop.schedule.factor(*divmod(i, STEPS)))
         assert row["max_step"] == 2 * STEPS and row["eta"] >= 0
+
+
+def test_a_seed_of_minus_one_is_the_checkpoints_on_resuming():
+    fabric = SimpleNamespace(broadcast=lambda x: x)
+    s = spec(train__seed=-1)
+    start = {"training": {"identity": {"seed": 77}}}
+    assert _seed(s, start, fabric) == 77 and _seed(s, None, fabric) >= 0
+    s.train.seed = 5
+    assert _seed(s, start, fabric) == 77
+    s.is_set = lambda path: path == "train.seed"
+    assert _seed(s, start, fabric) == 5  # restore then says that the two differ
+
+
+@pytest.mark.parametrize("ranked", [True, False])
+def test_the_ranking_of_the_card_is_that_of_the_best_weights(tmp_path, ranked):
+    loop = make_loop(tmp_path, spec(train__num_epochs=4))
+    history = loop.run()
+    seen = []
+
+    class Validation:
+        fabric, validator, latest = SimpleNamespace(broadcast=lambda x: x), object(), "made again"
+        rankings = {1: "of epoch 1"} if ranked else {3: "of epoch 3"}
+
+        def __call__(self, embedder):
+            seen.append(weights(loop))
+            return {"val Precision at Rank 1": 0.7}
+
+    result = _outcome(tmp_path, loop.keeper, history, None, Validation(), None, loop.embedder)
+    assert result.best_epoch == 1 and result.best["val Precision at Rank 1"] == 0.7
+    assert result.ranking == ("of epoch 1" if ranked else "made again")
+    assert len(seen) == (not ranked)
+    for at_validation in seen:
+        assert_equal(at_validation, read_checkpoint(tmp_path / BEST)["model"])
+
+
+@pytest.mark.parametrize("there, count", [
+    ({"TORCHELASTIC_RUN_ID": "x", "LOCAL_WORLD_SIZE": "4"}, 4),
+    ({"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "8"}, 4),
+    ({"SLURM_NTASKS_PER_NODE": "8", "SLURM_PROCID": "0"}, None),
+    ({"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_JOB_NAME": "bash"}, None),
+])  # fmt: skip
+def test_processes_of_a_launcher(monkeypatch, there, count):
+    for name in ("TORCHELASTIC_RUN_ID", "LOCAL_WORLD_SIZE", "SLURM_PROCID", "SLURM_STEP_ID", "SLURM_JOB_NAME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in there.items():
+        monkeypatch.setenv(name, value)
+    assert launched_processes(2) == count
+
+
+def test_a_launcher_must_agree_with_num_gpus():
+    s = spec()
+    assert _wanted_gpus(s, None) == 1 and _wanted_gpus(s, 4) == 4
+    s.is_set = lambda path: path == "train.num_gpus"
+    with pytest.raises(DeviceError, match="train.num_gpus"):
+        _wanted_gpus(s, 4)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments import LightningEnvironment
 from lightning_fabric.strategies import DDPStrategy
 
 from unalike.errors import DeviceError
@@ -15,12 +16,31 @@ from unalike.progress import say, warn
 FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
 
-def launched_processes() -> int | None:
-    """Processes on this node that a launcher (torchrun, SLURM) has already started, or None."""
-    for name in ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE"):
-        if os.environ.get(name, "").isdigit() and ("TORCHELASTIC_RUN_ID" in os.environ or name.startswith("SLURM")):
-            return int(os.environ[name])
+def launched_processes(num_nodes: int = 1) -> int | None:
+    """Processes on this node that a launcher (torchrun, srun) has already started, or None.
+
+    A SLURM job without ``srun`` has SLURM_* variables too, yet nobody started its processes; nor does an interactive
+    step, which holds a shell.
+    """
+    there = os.environ
+    if "TORCHELASTIC_RUN_ID" in there and there.get("LOCAL_WORLD_SIZE", "").isdigit():
+        return int(there["LOCAL_WORLD_SIZE"])
+    if "SLURM_PROCID" in there and "SLURM_STEP_ID" in there and there.get("SLURM_STEP_NUM_TASKS", "").isdigit():
+        if there.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+            return None
+        return max(1, int(there["SLURM_STEP_NUM_TASKS"]) // num_nodes)
     return None
+
+
+def _wanted_gpus(spec: Any, launched: int | None) -> int:
+    """``train.num_gpus``, or what a launcher started where the user set none. Raises DeviceError when the two differ."""
+    wanted: int = spec.train.num_gpus
+    if launched is None or launched == wanted:
+        return wanted
+    if not spec.is_set("train.num_gpus"):
+        return launched
+    raise DeviceError(f"train.num_gpus is {wanted} and the launcher started {launched} processes on this node",
+                      expected="as many processes as GPUs", remedy=f"set train.num_gpus={launched}")  # fmt: skip
 
 
 def fast_bf16(cuda: bool) -> bool:
@@ -42,7 +62,8 @@ def check_devices(num_gpus: int, gpu_ids: list[int], *, ids_were_set: bool, wher
     ids = gpu_ids if ids_were_set else list(range(num_gpus))
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if there == 0 and num_gpus <= 1:
-        say(f"{where}.num_gpus: {num_gpus}, no GPU here: running on the CPU", level=2, once=True)
+        if num_gpus == 1:
+            say("num_gpus: 1, no GPU here: running on the CPU", once=True)
         return []
     if num_gpus > there or any(i >= there for i in ids):
         raise DeviceError(f"{where} asks for {num_gpus} GPUs (gpu_ids {ids})", expected=f"at most the {there} that "
@@ -53,12 +74,13 @@ def check_devices(num_gpus: int, gpu_ids: list[int], *, ids_were_set: bool, wher
 def make_fabric(spec: Any) -> Fabric:
     """Fabric for this process: CPU, one GPU, or DDP over GPUs, nodes and processes that a launcher started."""
     train = spec.train
-    launched = launched_processes()
+    launched = launched_processes(train.num_nodes)
     cuda = torch.cuda.is_available()
     if launched is not None and launched > 1 and not cuda:
         accelerator, devices = "cpu", launched
     else:
-        ids = check_devices(train.num_gpus, train.gpu_ids, ids_were_set=spec.is_set("train.gpu_ids"))
+        wanted = _wanted_gpus(spec, launched) if cuda else train.num_gpus
+        ids = check_devices(wanted, train.gpu_ids, ids_were_set=spec.is_set("train.gpu_ids"))
         accelerator, devices = ("cuda", ids) if ids else ("cpu", 1)  # type: ignore[assignment]
     if train.precision == "fp16" and accelerator == "cpu":
         raise DeviceError("train.precision is fp16 and training runs on a CPU", expected="bf16 or fp32",
@@ -69,5 +91,7 @@ def make_fabric(spec: Any) -> Fabric:
     several = count * train.num_nodes > 1
     # Head-first epochs leave the trunk without gradients for a while; DDP must be told to expect that.
     strategy = DDPStrategy(find_unused_parameters=train.head_epochs > 0) if several else "auto"
-    return Fabric(accelerator=accelerator, devices=devices, num_nodes=train.num_nodes, strategy=strategy,
+    # Fabric takes SLURM_NTASKS alone for a sign that srun started everything, and would wait for the others.
+    own: Any = [LightningEnvironment()] if launched is None and "SLURM_NTASKS" in os.environ else None
+    return Fabric(accelerator=accelerator, devices=devices, num_nodes=train.num_nodes, strategy=strategy, plugins=own,
                   precision=FABRIC_PRECISION[train.precision])  # fmt: skip

@@ -7,6 +7,8 @@ loss and optimiser, each seeded.
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from unalike.data.sets import Sets, training_sets
 from unalike.data.store import PixelStore
 from unalike.data.view import View
 from unalike.deploy.choose import engine_for, refresh
+from unalike.errors import UnalikeError
 from unalike.learn.checkpoints import BEST, MONITORED, CheckpointKeeper, newest_checkpoint
 from unalike.learn.devices import make_fabric
 from unalike.learn.freezing import Freezer
@@ -66,7 +69,8 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
     fabric = make_fabric(spec)
     fabric.launch()
     run.dir = Path(fabric.broadcast(str(run.dir)))
-    seed = spec.train.seed if spec.train.seed >= 0 else int(torch.seed() % 2**31)
+    start = _start(spec, run.dir, resume, fabric)
+    seed = _seed(spec, start, fabric)
     fabric.seed_everything(seed, workers=False, verbose=False)
     _set_cudnn(spec)
     notices = Notices()
@@ -76,10 +80,11 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
     settle_learning(spec, facts=facts, stages=len(embedder.trunk.stages()), classes=len(sets.train.classes),
                     images=len(sets.train), cuda=fabric.device.type == "cuda")  # fmt: skip
     _announce(spec, sets, facts, fabric)
+    fingerprint = sets.train.fingerprint()
     if fabric.is_global_zero:
         run.write_experiment(spec)
-        run.record(device=str(fabric.device), seed=seed, data=sets.train.fingerprint())
-    store = _store(spec, sets.train, notices)
+        run.record(device=str(fabric.device), seed=seed, data=fingerprint)
+    store = _store(spec, sets.train, notices, processes=max(1, fabric.world_size // spec.train.num_nodes))
     sampler = ClassBalancedSampler(
         sets.train.labels_N, batch_size=spec.train.batch_size, num_instance=spec.dataset.num_instance, seed=seed,
         rank=fabric.global_rank, world_size=fabric.world_size,
@@ -97,18 +102,23 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
     validation = _Validation(spec, sets, fabric, notices, seed)
     loggers = Loggers(spec, run, fabric.is_global_zero)
     keeper = CheckpointKeeper(run.dir, spec.train)
+
+    def listen(event: str, row: dict[str, Any]) -> None:
+        if event == "validation":
+            validation.remember(row["epoch"], keeper.best_epoch)
+        loggers(event, row)
+
     loop = Loop(
         fabric=fabric, embedder=embedder, objective=objective, optimiser=optimiser, freezer=freezer, batches=batches,
         schedule=Schedule.from_spec(spec, len(batches)), spec=spec, keeper=keeper,
         validate=validation if validation.validator is not None else None,
         payload=lambda weights: _payload(weights, spec, sets, facts),
-        names=lambda indices: _names(sets.train, indices), listener=loggers, stop_requested=run.stop_requested,
+        names=lambda indices: _names(sets.train, indices), listener=listen, stop_requested=run.stop_requested,
+        identity={"data": fingerprint, "classes": list(sets.train.classes), "seed": seed},
     )  # fmt: skip
-    start = spec.train.resume_training_checkpoint_path
-    if resume and not start:
-        start = str(newest_checkpoint(run.dir))
-    if start:
-        loop.restore(read_checkpoint(Path(start)))
+    if start is not None:
+        loop.restore(start)
+        start = None  # the weights in it need not stay in memory
     try:
         with run.graceful():
             history = loop.run()
@@ -117,20 +127,55 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
         if fabric.is_global_zero:
             notices.say()
             notices.write(run.dir / "notices.txt")
-    return _outcome(run.dir, keeper, history, sets, validation, facts)
+    return _outcome(run.dir, keeper, history, sets, validation, facts, embedder)
+
+
+def _start(spec: Any, folder: Path, resume: bool, fabric: Fabric) -> dict[str, Any] | None:
+    """The checkpoint to go on from, or None. Rank 0 looks for it: another rank may find its file newer or not yet there."""
+    found: Any = None
+    if fabric.is_global_zero:
+        try:
+            found = spec.train.resume_training_checkpoint_path or (str(newest_checkpoint(folder)) if resume else None)
+        except UnalikeError as error:
+            found = error  # all ranks leave with it, or the others would wait for ever
+    found = fabric.broadcast(found)
+    if isinstance(found, UnalikeError):
+        raise found
+    return read_checkpoint(Path(found)) if found else None
+
+
+def _seed(spec: Any, start: Mapping[str, Any] | None, fabric: Fabric) -> int:
+    """One seed for all ranks: the user's; else that of the run that goes on, so that its batches do too; else a new one.
+
+    A user's seed that is not the checkpoint's is left to ``Loop.restore``, which says so.
+    """
+    theirs = ((start or {}).get("training") or {}).get("identity", {}).get("seed")
+    own: int = spec.train.seed
+    if theirs is not None and (own < 0 or not spec.is_set("train.seed")):
+        return int(theirs)
+    return own if own >= 0 else int(fabric.broadcast(torch.seed() % 2**31))
 
 
 def _outcome(
-    folder: Path, keeper: CheckpointKeeper, history: History, sets: Sets, validation: _Validation, facts: Any
+    folder: Path, keeper: CheckpointKeeper, history: History, sets: Sets, validation: _Validation, facts: Any,
+    embedder: nn.Module,
 ) -> Outcome:  # fmt: skip
     last = history.validations[-1] if history.validations else {}
-    best = next((v for v in history.validations if v["epoch"] == keeper.best_epoch), {})
     checkpoint = folder / BEST
     if not checkpoint.exists():
         checkpoint = newest_checkpoint(folder)
-    if best and MONITORED in best:
-        say(f"best: {MONITORED} {best[MONITORED]:.4f} at epoch {keeper.best_epoch}, {checkpoint}")
-    return Outcome(checkpoint, best, keeper.best_epoch, last, history, sets, validation.best_ranking, facts)
+    fabric = validation.fabric
+    best_epoch: int | None = fabric.broadcast(keeper.best_epoch)  # rank 0 alone keeps checkpoints
+    best = next((v for v in history.validations if v["epoch"] == best_epoch), {})
+    ranking = validation.rankings.get(best_epoch)
+    if best_epoch is not None and validation.validator is not None and fabric.broadcast(ranking is None):
+        # The best epoch was before a resume, or one without a validation: its ranking is made again.
+        embedder.load_state_dict(read_checkpoint(checkpoint)["model"])
+        best = {"epoch": best_epoch, **validation(embedder)}
+        ranking = validation.latest
+    if keeper.best is not None:
+        say(f"best: {keeper.monitor} {keeper.best:.4f} at epoch {best_epoch}, {checkpoint}")
+    return Outcome(checkpoint, best, best_epoch, last, history, sets, ranking, facts)
 
 
 def _set_cudnn(spec: Any) -> None:
@@ -150,26 +195,41 @@ def _announce(spec: Any, sets: Sets, facts: Any, fabric: Fabric) -> None:
         f"{spec.train.loss.name}, {spec.train.num_epochs} epochs")  # fmt: skip
 
 
-def _store(spec: Any, images: ImageSet, notices: Notices) -> PixelStore:
+def _store(spec: Any, images: ImageSet, notices: Notices, *, processes: int) -> PixelStore:
     cache = spec.dataset.cache
     sides = (spec.dataset.train_height or spec.model.input_height, spec.dataset.train_width or spec.model.input_width)
-    limit = cache.limit_gb if cache.limit_gb is not None else _free_memory_gb() / 2
+    directory = Path(cache.directory) if cache.directory else None
+    limit = cache.limit_gb
+    if limit is None:
+        limit = (_free_disk_gb(directory) if cache.mode == "disk" else _free_memory_gb()) / 2
     return PixelStore(
-        images, shorter_side=int(max(sides) * cache.ratio), mode=cache.mode, limit_bytes=int(limit * 1e9),
-        directory=Path(cache.directory) if cache.directory else None, max_unreadable=spec.dataset.max_unreadable,
+        images, shorter_side=int(max(sides) * cache.ratio), mode=cache.mode, limit_bytes=int(limit / processes * 1e9),
+        directory=directory, max_unreadable=spec.dataset.max_unreadable,
         max_pixels=spec.dataset.max_pixels, notices=notices,
     )  # fmt: skip
 
 
 def _free_memory_gb() -> float:
+    """What the system calls available, and no more than the limit of the container that this process may live in."""
+    free = 4.0
     try:
         with open("/proc/meminfo") as lines:
-            for line in lines:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) / 1e6
-    except OSError:
+            free = next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
         pass
-    return 4.0
+    try:
+        bound = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return free
+    return min(free, int(bound) / 1e9) if bound.isdigit() else free
+
+
+def _free_disk_gb(directory: Path | None) -> float:
+    """Free space where the cache's file will lie; its folder may be yet to be made."""
+    place = (directory or Path(tempfile.gettempdir())).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free / 1e9
 
 
 def _augmentation(spec: Any, seed: int) -> Augmentation:
@@ -215,13 +275,14 @@ class _Validation:
     def __init__(self, spec: Any, sets: Sets, fabric: Fabric, notices: Notices, seed: int) -> None:
         self.spec, self.fabric = spec, fabric
         self.engine: Any = None
-        self.best: float = float("-inf")
-        self.best_ranking: Any = None
+        self.latest: Any = None
+        self.rankings: dict[int | None, Any] = {}
         self.validator: Validator | None = None
         if sets.reference is None or sets.query is None:
             return
         self.validator = Validator(
-            sets.reference, sets.query, view_of(spec), batch_size=spec.train.val_batch_size,
+            sets.reference, sets.query, view_of(spec),
+            batch_size=spec.train.val_batch_size if spec.is_set("train.val_batch_size") else None,
             workers=spec.dataset.workers, max_unreadable=spec.dataset.max_unreadable,
             max_pixels=spec.dataset.max_pixels, notices=notices, seed=seed, rank=fabric.global_rank,
             world_size=fabric.world_size, merge=self._merge,
@@ -247,13 +308,15 @@ class _Validation:
                 )  # fmt: skip
             else:
                 self.engine = refresh(self.engine, embedder)
-            kpis, ranking = self.validator.measure(self.engine)
+            kpis, self.latest = self.validator.measure(self.engine)
         finally:
             for module, mode in modes:
                 module.training = mode
-        value = kpis.get(MONITORED, float("-inf"))
-        if value > self.best:
-            self.best, self.best_ranking = value, ranking
-        if math.isnan(value):
+        if math.isnan(kpis.get(MONITORED, 0.0)):
             warn(f"{MONITORED} is not a number: no query of a class that the reference holds")
         return kpis
+
+    def remember(self, epoch: int, best_epoch: int | None) -> None:
+        """Keep the latest ranking as that of ``epoch``, beside the one of the best epoch so far; no others."""
+        kept = {e: ranking for e, ranking in self.rankings.items() if e == best_epoch}
+        self.rankings = kept | {epoch: self.latest}

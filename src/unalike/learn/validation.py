@@ -30,7 +30,7 @@ class Validator:
         query: ImageSet,
         view: View,
         *,
-        batch_size: int,
+        batch_size: int | None,
         workers: int,
         max_unreadable: float,
         max_pixels: int,
@@ -54,7 +54,7 @@ class Validator:
     def _embed(self, engine: Any) -> tuple[np.ndarray, np.ndarray]:
         """This rank's vectors and the indices of the images they belong to."""
         if self.kept is not None and self.kept_index is not None:
-            step = max(engine.batch or self.batch_size, 1)
+            step = max(self.batch_size or engine.batch, 1)
             parts = [engine(self.kept[i : i + step]) for i in range(0, len(self.kept), step)]
             return np.concatenate(parts) if parts else np.zeros((0, engine.dim), np.float32), self.kept_index
         size = len(self.mine) * self.view.height * self.view.width * 3
@@ -63,6 +63,7 @@ class Validator:
             engine if keep is None else _Keeping(engine, keep),
             [self.paths[i] for i in self.mine],
             self.view,
+            batch_size=self.batch_size,
             workers=self.workers,
             describe="validation",
             **self.limits,
