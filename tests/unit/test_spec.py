@@ -287,6 +287,7 @@ def test_encryption_key_is_said_once_and_not_used(capsys: pytest.CaptureFixture[
         ("train.optim.steps=[40,40]", "rising"), ("train.optim.steps=[-1]", "rising"),
         ("train.gpu_ids=[0,1]", "as many as train.num_gpus, 1"), ("train.gpu_ids=[-1]", "different indices"),
         ("evaluate.gpu_ids=[]", "as many as evaluate.num_gpus, 1"), ("dataset.pixel_mean=[0.5]", "3 numbers"),
+        ("model.input_channels=1", "3 (grey images are read as RGB)"),
         ("export.batch_size=0", "-1 (open)"), ("gen_trt_engine.batch_size=0", "-1 (open)"),
         ("train.checkpointer.save_top_k=0", "-1 (all)"), ("dataset.manifest_columns.label=path", "different columns"),
     ],
@@ -392,6 +393,17 @@ def test_three_spellings_resolve_to_one_thing(tmp_path: Path) -> None:
     again = resolved(write(tmp_path, first.to_yaml(), "experiment.yaml"))
     assert again.to_dict() == first.to_dict()
     assert again.to_yaml() == first.to_yaml()
+
+
+def test_a_runs_yaml_decides_nothing_for_later_actions(tmp_path: Path) -> None:
+    again = load_spec("export", write(tmp_path, load_spec("train").to_yaml(), "experiment.yaml"))
+    open_fields = ("export.opset_version", "evaluate.batch_size", "gen_trt_engine.tensorrt.max_batch_size")
+    assert not any(again.is_set(path) for path in open_fields)
+    assert again.is_set("export.batch_size")
+    settle(again, "export.opset_version", 18, "the exporter's own")
+    assert yaml.safe_load(again.to_yaml())["export"]["opset_version"] == 18
+    chosen = load_spec("train", None, ["export.opset_version=16"]).to_yaml()
+    assert yaml.safe_load(chosen)["export"]["opset_version"] == 16
 
 
 @pytest.mark.parametrize("action", ACTIONS)

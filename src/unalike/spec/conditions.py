@@ -13,14 +13,16 @@ from unalike.spec.reading import shown
 
 Complaint = tuple[str, Any, str]
 Condition = Callable[[Experiment, str], Iterator[Complaint]]
+CHANNELS = 3  # what every image is decoded to
 
 
 def _channels(e: Experiment, action: str) -> Iterator[Complaint]:
-    wanted = f"{e.model.input_channels} numbers, one a channel (model.input_channels)"
+    if e.model.input_channels != CHANNELS:
+        yield "model.input_channels", e.model.input_channels, f"{CHANNELS} (grey images are read as RGB)"
     for name in ("pixel_mean", "pixel_std"):
         value = getattr(e.dataset, name)
-        if len(value) != e.model.input_channels:
-            yield f"dataset.{name}", value, wanted
+        if len(value) != CHANNELS:
+            yield f"dataset.{name}", value, f"{CHANNELS} numbers, one a channel"
 
 
 def _blur(e: Experiment, action: str) -> Iterator[Complaint]:

@@ -45,10 +45,17 @@ class ColorAugmentation(Section):
 
 class View(Section):
     mode: Literal["crop", "fit"] = field(
-        "crop", "`crop` resizes beyond the input size and cuts out the middle; `fit` keeps the whole image and pads.",
+        "crop", "`crop` resizes both sides beyond the input size, whatever the aspect, and cuts out the middle; `fit` keeps "
+        "the aspect: the image is resized until it just covers that size, then the middle is cut out.",
         ours=True,
     )  # fmt: skip
-    resize_ratio: float = field(1.14, "`crop` resizes to this many times the input size first.", ge=1, le=10, ours=True)
+    resize_ratio: float = field(
+        1.14,
+        "Images are resized to this many times the input size before the middle is cut out.",
+        ge=1,
+        le=10,
+        ours=True,
+    )
     interpolation: Literal["bilinear", "bicubic"] = field("bilinear", "How pixels are resampled.", ours=True)
 
 
@@ -74,9 +81,7 @@ class Cache(Section):
         None, "Most that the cache may take; what lies beyond is decoded each epoch. Unset: a share of what is free.",
         gt=0, units="GB", settled=True, ours=True,
     )  # fmt: skip
-    directory: Text = field(
-        None, "Folder of the cache on disk; unset means one below the system's cache folder.", ours=True
-    )
+    directory: Text = field(None, "Folder of the cache on disk; unset means the system's temporary folder.", ours=True)
 
 
 class Validation(Section):
@@ -109,7 +114,7 @@ class Dataset(Section):
         None, "Reference and query images of validation and evaluation; unset, a part of train_dataset is held out.",
         automl_enabled=False,
     )  # fmt: skip
-    workers: int = field(8, "Threads that decode and augment; 0 works in the main one.", ge=0, le=1024, settled=True)
+    workers: int = field(8, "Threads that decode and augment; 0 takes one a core.", ge=0, le=1024, settled=True)
     class_map: Text = field(None, "File that gives folder names their shown names: YAML, or one class a line.")
     pixel_mean: list[float] = field(
         [0.485, 0.456, 0.406], "Mean of each colour channel on a scale of 0 to 1, taken off before the network.",

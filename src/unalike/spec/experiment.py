@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import reduce
+from operator import getitem
 from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
@@ -20,6 +22,7 @@ from unalike.spec.model import Model
 from unalike.spec.train import Train
 from unalike.spec.wandb import WandB
 
+_AFTER_TRAINING = ("evaluate", "inference", "export", "gen_trt_engine")
 _DEVICES = ["gpu_ids", "num_gpus", "num_nodes"]
 
 
@@ -40,11 +43,12 @@ class Settled(NamedTuple):
 class Experiment(Section):
     """Every option of every action. ``is_set`` tells what the user wrote; ``settled`` what was filled in since, and why."""
 
-    model_name: Text = field(None, "A name for the model, written into what is produced.")
+    model_name: Text = field(None, "Accepted for TAO's sake and not used: files are named after what they hold.")
     encryption_key: Text = field(None, "Accepted for TAO's sake and not used: nothing here is encrypted.")
     results_dir: Text = field(None, "Folder of all output; unset means runs/<date-time>-<action>.")
     automl_policy: Annotated[Literal["auto", "off"] | None, BeforeValidator(_off)] = field(
-        None, "`auto` searches for good settings, `off` trains once; unset: auto without a spec file, off with one.",
+        None, "`auto` is meant to search for good settings, `off` trains once; unset: auto without a spec file, off with one. "
+        "This version has no search yet: both train once.",
         ours=True, schema=_POLICY,
     )  # fmt: skip
     wandb: WandB = section(WandB, "Weights & Biases; silent unless you enable it yourself.")
@@ -58,7 +62,9 @@ class Experiment(Section):
     inference: Inference = section(Inference, "Recognising images.", popular=_DEVICES)
     export: Export = section(Export, "Writing the model as ONNX.")
     gen_trt_engine: GenTrtEngine = section(
-        GenTrtEngine, "Building a TensorRT engine.", popular=["batch_size", "gpu_id", "tensorrt"]
+        GenTrtEngine,
+        "Building a TensorRT engine; checked, but not acted on in this version.",
+        popular=["batch_size", "gpu_id", "tensorrt"],
     )
 
     _set_paths: set[str] = PrivateAttr(default_factory=set)
@@ -92,8 +98,29 @@ class Experiment(Section):
         return self.model_dump(mode="python")
 
     def to_yaml(self) -> str:
-        """YAML that loads to the same thing."""
-        return yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True, width=120)
+        """YAML that loads to the same thing.
+
+        What a later action settles by itself (``export.opset_version``) is left out until it has: loaded again, the
+        default would count as the user's own.
+        """
+        values = self.to_dict()
+        known = {entry.path for entry in self._settled}
+        for action in _AFTER_TRAINING:
+            for path in _open_paths(getattr(self, action), f"{action}."):
+                if not (self.is_set(path) or path in known):
+                    *parents, name = path.split(".")
+                    del reduce(getitem, parents, values)[name]
+        return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
+
+
+def _open_paths(part: Section, prefix: str) -> Iterator[str]:
+    """The leaves of a section that may be settled."""
+    for name, info in type(part).model_fields.items():
+        value, facts = getattr(part, name), info.json_schema_extra
+        if isinstance(value, Section):
+            yield from _open_paths(value, f"{prefix}{name}.")
+        elif isinstance(facts, dict) and facts.get("settled"):
+            yield prefix + name
 
 
 def _plain(value: Any) -> Any:

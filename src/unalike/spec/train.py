@@ -95,7 +95,10 @@ class Train(Section):
     clip_grad_norm: float = field(
         0.0, "Gradients longer than this are shortened to it; 0 leaves them alone.", ge=0, math_cond=">= 0.0"
     )
-    report_accuracy_per_class: bool = field(True, "Write validation accuracy class by class too.")
+    report_accuracy_per_class: bool = field(
+        True,
+        "Accepted for TAO's sake and not used: validation gives averages; `evaluate` writes accuracy class by class.",
+    )
     smooth_loss: bool = field(True, "Use the smooth (log-sum-exp) form of the triplet loss.")
     batch_size: int = field(
         4, "Images a step and device; a batch always holds at least two classes.", ge=1, le=65536, units="images",
