@@ -31,7 +31,8 @@ def test_export_writes_one_proved_file(tmp_path, capsys):
     assert embedder.training
     facts = OnnxEngine(done.path).facts
     assert facts == done.facts and facts.dim == 16 and facts.licence == "Apache-2.0" and facts.extra == {"epoch": 3}
-    assert facts.versions["torch"] == torch.__version__
+    assert facts.versions["torch"] == torch.__version__ and facts.versions["onnx"] == onnx.__version__
+    assert {"unalike", "timm"} <= set(facts.versions)
     graph = onnx.load(done.path).graph
     assert [entry.name for entry in graph.input] == ["input"] and [entry.name for entry in graph.output] == ["fc_pred"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
@@ -68,6 +69,12 @@ def test_older_opsets_give_the_same_vectors(opset_18, opset):
     vectors = OnnxEngine(older.SerializeToString())(images)
     assert np.abs(vectors - networks.plain_vectors(networks.SmallEmbedder(), images)).max() < 1e-5
     assert opset_18.opset_import[0].version == 18
+
+
+def test_an_opset_that_torch_cannot_reach_is_refused_with_what_can_be_had():
+    facts = NetworkFacts(mean=networks.MEAN, std=networks.STD)
+    with pytest.raises(ExportError, match=r"opset 40.*can be had is \d\d"):
+        trace(networks.SmallEmbedder(), networks.SIZE, facts, opset=40)
 
 
 def _graph_of(kind, opset=18, **settings):

@@ -13,11 +13,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib import metadata as metadata_of
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unalike import __version__
 from unalike.deploy.opsets import TRACED_OPSET, lower
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.errors import ExportError, UnalikeError, missing_extra
@@ -124,9 +126,33 @@ def trace(
     proto = program.model_proto
     if opset is not None and opset < TRACED_OPSET:
         proto = lower(proto, opset)
+    if opset is not None and opset_of(proto) != opset:
+        # torch's converter leaves a graph that it cannot raise as it is, without an error
+        raise ExportError(
+            f"this network cannot be written in opset {opset}",
+            remedy=f"what can be had is {opset_of(proto)}",
+        )
     held = proto.metadata_props.add()
     held.key, held.value = KEY, facts.to_json()
     return proto
+
+
+def opset_of(proto: onnx.ModelProto) -> int:
+    """The version of ONNX's own operators; torch may list those of other domains first."""
+    return max(held.version for held in proto.opset_import if held.domain in ("", "ai.onnx"))
+
+
+def _versions() -> dict[str, str]:
+    """Whose work the file is: what may change its graph or its weights."""
+    import torch
+
+    found = {"unalike": __version__, "torch": torch.__version__}  # torch's own word names the build too (+cpu)
+    for name in ("onnx", "timm"):
+        try:
+            found[name] = metadata_of.version(name)
+        except metadata_of.PackageNotFoundError:
+            continue
+    return found
 
 
 def facts_of(
@@ -141,8 +167,6 @@ def facts_of(
 ) -> NetworkFacts:
     """The facts of a network about to be exported. ``metadata`` may hold classes, trunk, licence; what else it holds
     is kept under ``extra``."""
-    import torch
-
     rest = dict(metadata or {})
     return NetworkFacts(
         mean=tuple(map(float, mean)),
@@ -154,7 +178,7 @@ def facts_of(
         classes=tuple(rest.pop("classes", ())),
         trunk=str(rest.pop("trunk", getattr(getattr(embedder, "trunk", None), "name", ""))),
         licence=str(rest.pop("licence", "")),
-        versions={"torch": torch.__version__, **rest.pop("versions", {})},
+        versions={**_versions(), **rest.pop("versions", {})},
         extra=rest,
     )
 
@@ -209,7 +233,7 @@ def export_onnx(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return Exported(path, proto.opset_import[0].version, facts, parity)
+    return Exported(path, opset_of(proto), facts, parity)
 
 
 def _first_line(error: BaseException) -> str:
