@@ -280,7 +280,9 @@ def test_the_hub_is_asked_once_and_never_when_offline(monkeypatch: pytest.Monkey
         monkeypatch.delenv("HF_HUB_OFFLINE")
         for _ in range(2):
             build_trunk("resnet18", pretrained="auto", input_size=(64, 64))
-        assert _Counting.asked == ["HEAD /timm/resnet18.a1_in1k/resolve/main/model.safetensors"]
+        asked = [f"HEAD /timm/resnet18.a1_in1k/resolve/main/{name}" for name in sources.HUB_FILES]
+        assert _Counting.asked == asked, "both names, once"
+        assert "no such file" in sources._from_hub("timm/resnet18.a1_in1k", "")[1]
     finally:
         server.shutdown()
         server.server_close()

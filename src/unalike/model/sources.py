@@ -1,6 +1,7 @@
 """Where pretrained weights of a trunk can be had: an installed package, the disk, the hub. No torch is loaded here.
 
-Asking the hub costs one request of at most ``HUB_LIMIT_S`` seconds, and none at all under ``HF_HUB_OFFLINE``.
+Asking the hub costs one request of at most ``HUB_LIMIT_S`` seconds, one more where it does not know the first
+file name, and none at all under ``HF_HUB_OFFLINE``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 HUB_LIMIT_S = 5.0
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+NO_SUCH_FILE = "no such file"
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,22 @@ def _on_disk(cfg: Mapping[str, Any]) -> list[tuple[Path, str]]:
 
 @cache
 def _from_hub(repo: str, filename: str) -> tuple[Path | None, str]:
-    """Ask once whether the hub answers, within the limit; then fetch. The answer holds for the process's life."""
-    name = filename or HUB_FILES[0]
+    """Ask whether the hub has the file, within the limit; then fetch. The answer holds for the process's life.
+
+    Older repositories hold ``pytorch_model.bin`` alone, so a file that the hub does not know is asked for by the next name.
+    """
+    names = (filename,) if filename else HUB_FILES
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
-    refused = _refusal(f"{endpoint}/{repo}/resolve/main/{name}")
-    if refused:
-        return None, f"the hub cannot be reached ({refused})"
+    for name in names:
+        refused = _refusal(f"{endpoint}/{repo}/resolve/main/{name}")
+        if refused is None:
+            return _fetch(repo, name)
+        if refused != NO_SUCH_FILE:
+            return None, f"the hub cannot be reached ({refused})"
+    return None, f"the hub has no such file there ({', '.join(names)})"
+
+
+def _fetch(repo: str, name: str) -> tuple[Path | None, str]:
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     try:
         from huggingface_hub import hf_hub_download
@@ -164,14 +176,16 @@ def _from_hub(repo: str, filename: str) -> tuple[Path | None, str]:
         return None, f"fetching {name} failed: {type(error).__name__}: {first}"
 
 
-def _refusal(url: str) -> str:
-    """Why a HEAD request for the address fails, or an empty string. A thread bounds name resolution too."""
-    answer = [f"no answer within {HUB_LIMIT_S:g} s"]
+def _refusal(url: str) -> str | None:
+    """Why a HEAD request for the address fails, or None. A thread bounds name resolution too."""
+    answer: list[str | None] = [f"no answer within {HUB_LIMIT_S:g} s"]
 
     def ask() -> None:
         try:
             with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_LIMIT_S):
-                answer[0] = ""
+                answer[0] = None
+        except urllib.error.HTTPError as error:
+            answer[0] = NO_SUCH_FILE if error.code == 404 else f"{error.code} {error.reason}"
         except (urllib.error.URLError, OSError, ValueError) as error:
             answer[0] = str(getattr(error, "reason", error) or error)
 
