@@ -224,6 +224,11 @@ class Loop:
     def _validate(self, epoch: int) -> Mapping[str, float]:
         assert self.validate is not None
         with self.average.applied(self.embedder) if self.average is not None else nullcontext():
+            if self.fabric.world_size > 1:
+                # Each rank has BatchNorm statistics of its own until DDP's next forward pass; checkpoints hold rank 0's,
+                # and those must be what all ranks measure.
+                for buffer in self.embedder.buffers():
+                    torch.distributed.broadcast(buffer, src=0)
             kpis = dict(self.validate(self.embedder))
         self.history.validations.append({"epoch": epoch, "step": self.position.total, **kpis})
         self.listener("validation", {"epoch": epoch, "step": self.position.total, "kpi": kpis})
