@@ -1,6 +1,6 @@
 """Image files -> vectors: the engine that unalike chooses beside torch eager, in one run.
 
-    python benchmarks/files_to_vectors.py --data FOLDER [--trunk tf_efficientnet_lite0] [--size 224] [--images 256]
+    python benchmarks/files_to_vectors.py [--data FOLDER] [--trunk tf_efficientnet_lite0] [--size 224] [--images 256]
 
 Both sides read the same files through the same view. The peer is what one would write by hand: two decoding threads,
 ``torch.inference_mode``, channels-last, two threads, fp32 and bf16 (autocast), the best of batch 1, 8 and 32. Sides
@@ -26,6 +26,9 @@ from unalike.deploy.choose import engine_for
 from unalike.engines.files import embed_files
 from unalike.engines.protocol import Engine
 from unalike.model.embedder import Shape, assemble
+
+# Public pictures of groceries, where the checkout lies beside them.
+GROCERY = Path(__file__).parents[2] / "shared" / "data" / "grocery"
 
 
 class Eager:
@@ -75,7 +78,9 @@ def measure(sides: dict[str, object], count: int, rounds: int) -> tuple[dict[str
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument("--data", required=True, help="folder of images")
+    arguments.add_argument(
+        "--data", default=GROCERY if GROCERY.is_dir() else None, help="folder of images (default: the shared groceries)"
+    )
     arguments.add_argument("--trunk", default="tf_efficientnet_lite0")
     arguments.add_argument("--size", type=int, default=224)
     arguments.add_argument("--images", type=int, default=256)
@@ -84,6 +89,9 @@ def main() -> None:
     arguments.add_argument("--eager", nargs="+", default=["fp32", "bf16"], help="precisions of the peer")
     arguments.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="batch sizes of the peer")
     options = arguments.parse_args()
+    if options.data is None:
+        print("skipped: no data (give --data DIR)")
+        return
     progress.set_verbosity(0)
     torch.set_num_threads(2)
 

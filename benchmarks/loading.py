@@ -1,12 +1,12 @@
 """Loading and augmenting training images: this project's loader beside the usual chain of torchvision and PIL.
 
-    python benchmarks/loading.py --data DIR [--images 800] [--size 224] [--batch-size 32] [--epochs 3]
+    python benchmarks/loading.py [--data DIR] [--images 800] [--size 224] [--batch-size 32] [--epochs 3]
 
-DIR holds one folder a class, at any depth. Both sides do the same work with the same parameters (the defaults of training: random
-resized crop, flip, colour jitter, Gaussian blur 15 x 15, normalisation, random erasing) on the same files, which are
-read once beforehand so that neither side waits for the disk. The chain treats each image by itself, as a data set of
-torchvision does. Figures are images per second of processor time, so that other programs on the machine matter little;
-the chain runs before and after ours, and its mean counts.
+DIR holds one folder a class, at any depth (default: ../shared/data/grocery, if it is there). Both sides do the same work
+with the same parameters (the defaults of training: random resized crop, flip, colour jitter, Gaussian blur 15 x 15,
+normalisation, random erasing) on the same files, which are read once beforehand so that neither side waits for the disk.
+The chain treats each image by itself, as a data set of torchvision does. Figures are images per second of processor
+time, so that other programs on the machine matter little; the chain runs before and after ours, and its mean counts.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from unalike.data.loader import TrainingBatches
 from unalike.data.sampler import ClassBalancedSampler
 from unalike.data.store import PixelStore
 
+# Public pictures of groceries, where the checkout lies beside them.
+GROCERY = Path(__file__).parents[2] / "shared" / "data" / "grocery"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COLOUR = {"brightness": 0.5, "contrast": 0.3, "saturation": 0.1, "hue": 0.1}
 KERNEL, SIGMA, FLIP, ERASE = [15, 15], [0.3, 0.7], 0.5, 0.5
@@ -94,7 +96,10 @@ def time_ours(images: ImageSet, size: int, batch_size: int, epochs: int, workers
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with one folder of images a class, at any depth"
+        "--data",
+        type=Path,
+        default=GROCERY if GROCERY.is_dir() else None,
+        help="folder with one folder of images a class, at any depth",
     )
     parser.add_argument("--images", type=int, default=800, help="how many images to use (evenly spread)")
     parser.add_argument("--size", type=int, default=224)
@@ -102,6 +107,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--workers", type=int, default=1)
     options = parser.parse_args()
+    if options.data is None:
+        print("skipped: no data (give --data DIR)")
+        return
     torch.set_num_threads(1)
     images = load_images(options.data, class_from="path")
     if len(images) > options.images:
