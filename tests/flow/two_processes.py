@@ -61,12 +61,21 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
     embedder = TinyEmbedder()
     objective = build_objective(s, classes=8, dim=8)
     freezer = Freezer(embedder, s)
+    statistics = embedder.trunk.low[1].running_mean
+
+    def part(event, facts):
+        statistics.add_(fabric.global_rank)  # as BatchNorm that learns does, on every rank by its own images
+
+    def validate(_):
+        assert (statistics == 0).all(), "rank 0's statistics are those of the checkpoint"
+        return {}
+
     loop = Loop(
         fabric=fabric, embedder=embedder, objective=objective, optimiser=build_optimiser(s, embedder, objective),
         freezer=freezer, batches=Shares(fabric.global_rank, fabric.world_size), schedule=Schedule.from_spec(s, STEPS),
-        spec=s, keeper=CheckpointKeeper(folder, s.train), validate=None,
+        spec=s, keeper=CheckpointKeeper(folder, s.train), validate=validate,
         payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
-        names=lambda indices: [], listener=lambda event, facts: None, stop_requested=lambda: 0,
+        names=lambda indices: [], listener=part, stop_requested=lambda: 0,
     )  # fmt: skip
     loop.run()
 
