@@ -1,6 +1,6 @@
 # demo      install what the demo needs and run it: a model learns to tell brand marks apart that it never saw
 # test      install what the tests need and run all but the slow ones; check: linters, types, layers
-# test-all  the slow sweeps too; bench: measurements beside peers (minutes to hours)
+# test-all  the slow sweeps too; bench DATA=photographs: measurements beside peers (minutes to hours)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -23,7 +23,9 @@ check: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q tests/unit/test_layers.py
 
 bench: $(VENV)/.installed-test
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in metrics training_step; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
+	@for script in loading files_to_vectors grocery; do echo "== $$script"; \
+	    $(BIN)/python benchmarks/$$script.py $(if $(DATA),--data $(DATA)) || exit 1; done
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

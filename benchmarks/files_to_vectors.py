@@ -27,10 +27,8 @@ from unalike.engines.files import embed_files
 from unalike.engines.protocol import Engine
 from unalike.model.embedder import Shape, assemble
 
+
 # Public pictures of groceries, where the checkout lies beside them.
-GROCERY = Path(__file__).parents[2] / "shared" / "data" / "grocery"
-
-
 class Eager:
     """torch as one writes it by hand."""
 
@@ -78,9 +76,7 @@ def measure(sides: dict[str, object], count: int, rounds: int) -> tuple[dict[str
 
 def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    arguments.add_argument(
-        "--data", default=GROCERY if GROCERY.is_dir() else None, help="folder of images (default: the shared groceries)"
-    )
+    arguments.add_argument("--data", help="folder of images")
     arguments.add_argument("--trunk", default="tf_efficientnet_lite0")
     arguments.add_argument("--size", type=int, default=224)
     arguments.add_argument("--images", type=int, default=256)

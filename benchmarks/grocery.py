@@ -1,6 +1,6 @@
 """Plain training on the Grocery Store photographs beside the frozen trunk's nearest neighbour; appends to a file.
 
-    python benchmarks/grocery.py --data DIR --out DIR [--seeds 1,2,3] [--recipe unalike|tao] [key=value ...]
+    python benchmarks/grocery.py --data DIR [--out DIR] [--seeds 1,2,3] [--recipe unalike|tao] [key=value ...]
 
 Train split as training set and reference, `val` as query (closed set, 81 fine classes); the withheld test split is not
 touched. Every finished seed appends one JSON line to OUT/grocery.jsonl; seeds that stand there are not run again.
@@ -85,13 +85,16 @@ def trained(paths: dict[str, Path], out: Path, recipe: str, seed: int, overrides
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--data", type=Path, help="the data set's folder, with train.txt and val.txt")
+    parser.add_argument("--out", type=Path, default=Path("runs/grocery"))
     parser.add_argument("--seeds", default="1,2,3", help="comma-separated")
     parser.add_argument("--recipe", default="unalike")
     parser.add_argument("--backbone", default="tf_efficientnet_lite0")
     parser.add_argument("overrides", nargs="*")
     options = parser.parse_args()
+    if options.data is None:
+        print("skipped: no data (give --data DIR)")
+        return
     options.out.mkdir(parents=True, exist_ok=True)
     paths = write_manifests(options.data, options.out)
     results = options.out / "grocery.jsonl"

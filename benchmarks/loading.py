@@ -2,7 +2,7 @@
 
     python benchmarks/loading.py [--data DIR] [--images 800] [--size 224] [--batch-size 32] [--epochs 3]
 
-DIR holds one folder a class, at any depth (default: ../shared/data/grocery, if it is there). Both sides do the same work
+DIR holds one folder a class, at any depth (without it the script says so and ends). Both sides do the same work
 with the same parameters (the defaults of training: random resized crop, flip, colour jitter, Gaussian blur 15 x 15,
 normalisation, random erasing) on the same files, which are read once beforehand so that neither side waits for the disk.
 The chain treats each image by itself, as a data set of torchvision does. Figures are images per second of processor
@@ -28,7 +28,6 @@ from unalike.data.sampler import ClassBalancedSampler
 from unalike.data.store import PixelStore
 
 # Public pictures of groceries, where the checkout lies beside them.
-GROCERY = Path(__file__).parents[2] / "shared" / "data" / "grocery"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COLOUR = {"brightness": 0.5, "contrast": 0.3, "saturation": 0.1, "hue": 0.1}
 KERNEL, SIGMA, FLIP, ERASE = [15, 15], [0.3, 0.7], 0.5, 0.5
@@ -98,7 +97,6 @@ def main() -> None:
     parser.add_argument(
         "--data",
         type=Path,
-        default=GROCERY if GROCERY.is_dir() else None,
         help="folder with one folder of images a class, at any depth",
     )
     parser.add_argument("--images", type=int, default=800, help="how many images to use (evenly spread)")

@@ -229,11 +229,12 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
 def _write_results(
     folder: Path, query: ImageSet, reference: ImageSet, scores_QK: np.ndarray, index_QK: np.ndarray
 ) -> None:
+    # Names that are not UTF-8 keep their bytes in the table; JSON stays valid UTF-8 and gives them back as escapes.
     # squared L2 distance of unit vectors: |a - b|^2 = 2 - 2 a.b
     distance_QK = np.maximum(2.0 - 2.0 * scores_QK.astype(np.float64), 0.0)
     names = reference.names()
-    with (folder / "result.csv").open("w", newline="", encoding="utf-8") as table, \
-            (folder / "result.jsonl").open("w", encoding="utf-8") as lines:  # fmt: skip
+    with (folder / "result.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table, \
+            (folder / "result.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as lines:  # fmt: skip
         writer = csv.writer(table)
         for path, indices, distances, scores in zip(query.paths, index_QK, distance_QK, scores_QK, strict=True):
             labels = [names[i] for i in indices]
