@@ -7,7 +7,7 @@ from ast import literal_eval
 import numpy as np
 import pytest
 import yaml
-from conftest import TINY, status_lines, unalike
+from program import TINY, status_lines, unalike
 
 KPIS = ["AMI", "NMI"]
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import unalike
+from program import unalike
 
 # Loaded by every Python process of a run. An audit hook sees what urllib, requests and the like do, names looked up
 # included: without a network a look-up fails before anything connects.

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from conftest import TINY, unalike
+from program import TINY, unalike
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 

@@ -7,7 +7,7 @@ import sys
 import time
 
 import pytest
-from conftest import TINY, status_lines, unalike
+from program import TINY, status_lines, unalike
 
 
 def one_line(done):
