@@ -114,4 +114,8 @@ def test_search_lists(action: str) -> None:
      "train.optim.warmup_iters=0", "model.backbone=tf_efficientnet_lite0", "gen_trt_engine.tensorrt.data_type=BF16"],
 )  # fmt: skip
 def test_validity_is_wider_than_the_search(override: str) -> None:
-    load_spec("train", None, [override])
+    path, text = override.split("=")
+    value: object = load_spec("train", None, [override])
+    for part in path.split("."):
+        value = getattr(value, part)
+    assert str(value).removesuffix(".0") == text

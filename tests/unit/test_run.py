@@ -142,6 +142,8 @@ def test_foreign_files_do_not_make_a_folder_occupied(tmp_path: Path) -> None:
     (tmp_path / "train" / "notes.txt").write_text("mine")
     with open_run("train", spec(tmp_path)):
         pass
+    assert (tmp_path / "train" / "notes.txt").read_text() == "mine"
+    assert lines(tmp_path / "train")[-1]["status"] == "SUCCESS"
 
 
 def test_lock_names_its_holder(tmp_path: Path) -> None:

@@ -1,8 +1,8 @@
 """The fastest engine that this machine has for a network in memory, and new weights into it.
 
-Facts, not a race: on a CPU OpenVINO beats ONNX Runtime and torch by 1.5 to 5 times wherever it was measured
-(EfficientNet-Lite0 at 224, two cores, images/s: OpenVINO bf16 140 or fp32 52, ONNX Runtime 62, torch 14 to 29); a GPU
-belongs to torch. What cannot be had falls to the next one, and that is said.
+An order, not a race: on a CPU OpenVINO, then ONNX Runtime, then torch; a GPU belongs to torch. Measured with
+EfficientNet-Lite0 at 224 on two cores, images/s: with bf16 units OpenVINO bf16 140 (its fp32 52), ONNX Runtime 62, torch
+14 to 29; with AVX2 alone, in separate runs, OpenVINO fp32 91 and torch 39 (2026-11-23). So ONNX Runtime may win in fp32. What cannot be had falls to the next one, and that is said.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from unalike.progress import say
 from unalike.spec import settle
 
 # Share of the trunk's lowest stages that keep their pretrained weights on a CPU: they hold edges and textures that small
-# sets cannot improve, and leaving them out of the backward pass saves half of a step.
+# sets cannot improve, and the backward pass ends where they begin.
 FROZEN_SHARE = 0.45
 
 
