@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -123,6 +124,14 @@ while True:
 """
 
 
+def half_written_sizes(folder: Path) -> list[int]:
+    sizes = []
+    for temporary in folder.glob(".model.pth.*.tmp"):
+        with contextlib.suppress(FileNotFoundError):  # renamed between the listing and the look
+            sizes.append(temporary.stat().st_size)
+    return sizes
+
+
 def test_kill_in_mid_save_leaves_a_readable_file(tmp_path: Path) -> None:
     file = tmp_path / "model.pth"
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"}
@@ -133,8 +142,7 @@ def test_kill_in_mid_save_leaves_a_readable_file(tmp_path: Path) -> None:
         time.sleep(0.05 * attempt)
         deadline = time.monotonic() + 20
         while time.monotonic() < deadline:  # kill while a temporary file stands there, that is in mid-save
-            sizes = [p.stat().st_size for p in tmp_path.glob(".model.pth.*.tmp") if p.exists()]
-            if any(0 < size < 16_000_000 for size in sizes):
+            if any(0 < size < 16_000_000 for size in half_written_sizes(tmp_path)):
                 break
         process.send_signal(signal.SIGKILL)
         process.wait()
