@@ -13,6 +13,7 @@ import pytest
 
 import unalike
 from unalike import cli
+from unalike.commands.words import split_words
 from unalike.errors import DataError, Interrupted
 
 ACTIONS = (
@@ -55,10 +56,10 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Calls:
 
 
 def test_words_are_told_apart() -> None:
-    assert cli.split_words(["a.b=c", "photos", "seed=1"]) == ("photos", ["a.b=c", "seed=1"])
-    assert cli.split_words(["./odd=name"]) == ("./odd=name", [])
-    assert cli.split_words(["a.0=x"]) == (None, ["a.0=x"])
-    assert cli.split_words(None) == (None, [])
+    assert split_words(["a.b=c", "photos", "seed=1"]) == ("photos", ["a.b=c", "seed=1"])
+    assert split_words(["./odd=name"]) == ("./odd=name", [])
+    assert split_words(["a.0=x"]) == (None, ["a.0=x"])
+    assert split_words(None) == (None, [])
 
 
 @pytest.mark.parametrize(
