@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from unalike.errors import Interrupted, TrainingError, WeightsError
 from unalike.learn.averaging import MovingAverage
 from unalike.learn.checkpoints import CheckpointKeeper
+from unalike.learn.folding import Pairs, folded
 from unalike.learn.freezing import Freezer
 from unalike.learn.losses import Objective
 from unalike.learn.optim import set_rates
@@ -69,13 +70,14 @@ class Loop:
         listener: Listener,
         stop_requested: Callable[[], int],
         identity: Mapping[str, Any] | None = None,
+        folds: Pairs = (),
     ) -> None:
         self.fabric, self.embedder, self.objective, self.freezer = fabric, embedder, objective, freezer
         network: Any = torch.compile(embedder) if spec.train.compile else embedder
         self.model, self.optimiser = fabric.setup(network, optimiser)
         self.batches, self.schedule, self.spec, self.keeper = batches, schedule, spec, keeper
         self.validate, self.payload, self.names, self.listener = validate, payload, names, listener
-        self.stop_requested = stop_requested
+        self.stop_requested, self.folds = stop_requested, folds
         ema = spec.train.ema
         self.average = MovingAverage(embedder, ema.decay) if ema.enabled else None
         self.position, self.history = Position(), History()
@@ -169,8 +171,27 @@ class Loop:
         at, train = self.position, self.spec.train
         head_only = at.epoch < train.head_epochs
         self.freezer.set_modes(head_only=head_only)
-        start, began_at = time.monotonic(), at.step
+        with folded(self.folds):
+            taken = self._updates(advance, head_only)
+        epoch, last = at.epoch, at.epoch + 1 == self.epochs
+        mean = self.epoch_loss / max(self.epoch_batches, 1)
+        self.epoch_loss, self.epoch_batches = 0.0, 0
+        at.epoch, at.step = epoch + 1, 0
         kpis: Mapping[str, float] | None = None
+        if self.validate is not None and ((epoch + 1) % train.validation_interval == 0 or last):
+            kpis = self._validate(epoch)
+        due = (epoch + 1) % train.checkpoint_interval == 0
+        if train.checkpoint_interval_unit == "step":
+            due = self._passed(at.total, taken, train.checkpoint_interval)
+        signal_number = self._agreed_signal()
+        self._save(due=due or signal_number > 0, last=last, kpis={**(kpis or {}), "train_loss": mean}, epoch=epoch)
+        if signal_number and not last:
+            raise self._interrupted(signal_number)
+
+    def _updates(self, advance: Callable[..., None], head_only: bool) -> int:
+        """The rest of this epoch's batches; returns how many the last update took."""
+        at, train, taken = self.position, self.spec.train, 0
+        start, began_at = time.monotonic(), at.step
         recent: list[float] = []
         for batch in self.batches.epoch(at.epoch, at.step):
             rates = set_rates(self.optimiser, self.schedule.factor(at.epoch, at.step), trunk_learns=not head_only)
@@ -186,19 +207,7 @@ class Loop:
                 recent.clear()
             if update and at.step < self.steps:  # the last step of an epoch is saved after its validation
                 self._between_updates(at, taken)
-        epoch, last = at.epoch, at.epoch + 1 == self.epochs
-        mean = self.epoch_loss / max(self.epoch_batches, 1)
-        self.epoch_loss, self.epoch_batches = 0.0, 0
-        at.epoch, at.step = epoch + 1, 0
-        if self.validate is not None and ((epoch + 1) % train.validation_interval == 0 or last):
-            kpis = self._validate(epoch)
-        due = (epoch + 1) % train.checkpoint_interval == 0
-        if train.checkpoint_interval_unit == "step":
-            due = self._passed(at.total, taken, train.checkpoint_interval)
-        signal_number = self._agreed_signal()
-        self._save(due=due or signal_number > 0, last=last, kpis={**(kpis or {}), "train_loss": mean}, epoch=epoch)
-        if signal_number and not last:
-            raise self._interrupted(signal_number)
+        return taken
 
     @staticmethod
     def _passed(now: int, taken: int, interval: int) -> bool:
