@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from unalike.spec import ACTIONS, Experiment, load_spec, schema_for
+from unalike.spec.automl import SPELLINGS
 from unalike.spec.fields import declared_fields
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "tao_spec.tsv").open(), delimiter="\t", quoting=csv.QUOTE_NONE))
@@ -94,7 +95,7 @@ def test_default_may_be_written_by_the_user(row: dict[str, str]) -> None:
 def test_actions_hold_their_sections(action: str) -> None:
     wanted = {row["path"].split(".")[0] for row in ROWS if action in row["actions"].split(",")}
     properties = set(schema(action)["properties"])
-    assert wanted | {"automl_policy"} == properties
+    assert wanted | {"automl_policy", "automl", *SPELLINGS} == properties
 
 
 @pytest.mark.parametrize("action", ACTIONS)

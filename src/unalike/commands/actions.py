@@ -29,12 +29,12 @@ PRETRAINED = "pretrained"
 
 def _act(
     action: str, words: list[str] | None, spec: str | None, results_dir: str | None, *,
-    resume: bool = False, overwrite: bool = False, policy: str | None = None, as_json: bool = False,
-    verbose: bool = False, quiet: bool = False,
+    resume: bool = False, overwrite: bool = False, policy: str | None = None, minutes: float | None = None,
+    trials: int | None = None, as_json: bool = False, verbose: bool = False, quiet: bool = False,
 ) -> None:  # fmt: skip
     set_voice(verbose, quiet)
     data, overrides = split_words(words)
-    overrides = flag_overrides(action, overrides, results_dir, policy)
+    overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials)
     from .. import api
 
     perform = {"train": api.train, "evaluate": api.evaluate, "inference": api.infer, "export": api.export}[action]
@@ -48,6 +48,8 @@ def train(
     automl_policy: Annotated[
         str | None, typer.Option(metavar="auto|off", help="Search for the best training, or train plainly.")
     ] = None,
+    minutes: Annotated[float | None, typer.Option(metavar="N", help="Time that automl may spend.")] = None,
+    trials: Annotated[int | None, typer.Option(metavar="N", help="Trainings that automl may try.")] = None,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Train an embedding on a folder of images, one folder a class.
@@ -55,7 +57,7 @@ def train(
     Examples: unalike train photographs/   |   ml_recog train -e spec.yaml train.num_epochs=20
     """
     _act("train", words, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
-         as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
+         minutes=minutes, trials=trials, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
 
 
 @app.command(short_help="Measure a trained embedding on reference and query images.")

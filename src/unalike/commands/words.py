@@ -65,13 +65,20 @@ def split_words(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
     return (others[0] if others else None), overrides
 
 
-def flag_overrides(action: str, overrides: Sequence[str], results_dir: str | None, policy: str | None) -> list[str]:
-    """Flags as overrides; they stand last, since a flag rules over the spec's key."""
+def flag_overrides(
+    action: str, overrides: Sequence[str], results_dir: str | None, policy: str | None, *,
+    minutes: float | None = None, trials: int | None = None,
+) -> list[str]:  # fmt: skip
+    """Flags as overrides; they stand last, since a flag rules over the spec's key. A budget asks for automl too."""
     flags = []
     if results_dir is not None:
         flags.append(f"results_dir={json.dumps(results_dir)}")
         if not any(word.startswith(f"{action}.results_dir=") for word in overrides):
             flags.append(f"{action}.results_dir=null")  # else a spec's own folder would win over the flag in silence
+    budget = {"automl.minutes": minutes, "automl.trials": trials}
+    flags += [f"{path}={value}" for path, value in budget.items() if value is not None]
+    if policy is None and any(value is not None for value in budget.values()):
+        policy = "auto"
     if policy is not None:
         flags.append(f"automl_policy={policy}")
     return [*overrides, *flags]

@@ -7,8 +7,12 @@ from functools import partial
 from itertools import pairwise
 from typing import Any
 
+from unalike.errors import closest
+from unalike.spec.automl import ALGORITHMS, ASK_A_LANGUAGE_MODEL
 from unalike.spec.experiment import Experiment
 from unalike.spec.faults import Fault
+from unalike.spec.fields import declared_fields
+from unalike.spec.ranges import flat_ranges, read_range, refusal
 from unalike.spec.reading import shown
 
 Complaint = tuple[str, Any, str]
@@ -96,6 +100,38 @@ def _columns(e: Experiment, action: str) -> Iterator[Complaint]:
         yield "dataset.manifest_columns", names, "four different columns"
 
 
+def _algorithm(e: Experiment, action: str) -> Iterator[Complaint]:
+    name = e.automl.algorithm
+    if name in ASK_A_LANGUAGE_MODEL:
+        yield (
+            "automl.algorithm",
+            name,
+            "an algorithm of this machine, such as bayesian: that one sends settings and results to a language model",
+        )
+    elif name is not None and name not in ALGORITHMS:
+        yield "automl.algorithm", name, closest(name, ALGORITHMS) or f"one of {', '.join(ALGORITHMS)}"
+    if e.automl.address and e.automl.cluster != "ray":
+        yield "automl.address", e.automl.address, "automl.cluster: ray beside it"
+
+
+def _searched(e: Experiment, action: str) -> Iterator[Complaint]:
+    for path in e.automl.parameters:
+        if why := refusal(path):
+            near = closest(path, [p for p in declared_fields() if not refusal(p)])
+            yield "automl.parameters", path, f"a field that can be searched, and this is {why}. {near}".strip(". ")
+    for path, value in flat_ranges(e.automl.ranges):
+        try:
+            read_range(path, value)
+        except ValueError as error:
+            yield f"automl.ranges.{path}", value, f"a range that fits the field: {error}"
+
+
+def _direction(e: Experiment, action: str) -> Iterator[Complaint]:
+    mode = e.train.checkpointer.mode
+    if e.automl.direction and mode and not e.automl.direction.startswith(mode):
+        yield "automl.direction", e.automl.direction, f"what train.checkpointer.mode says, {mode}"
+
+
 # Each condition with the fields that it reads: it is not asked about a spec in which one of those is faulty by itself.
 CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_channels, ("dataset.pixel_mean", "dataset.pixel_std", "model.input_channels")),
@@ -110,6 +146,9 @@ CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_checkpointer, ("train.checkpointer.save_top_k",)),
     (_something_learns, ("train.train_trunk", "train.train_embedder")),
     (_columns, ("dataset.manifest_columns",)),
+    (_algorithm, ("automl.algorithm", "automl.address", "automl.cluster")),
+    (_searched, ("automl.parameters", "automl.ranges")),
+    (_direction, ("automl.direction", "train.checkpointer.mode")),
 )
 
 

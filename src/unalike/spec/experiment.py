@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, PrivateAttr, ValidationError
 
 from unalike.errors import SpecError
 from unalike.progress import warn
+from unalike.spec.automl import Automl
 from unalike.spec.dataset import Dataset
 from unalike.spec.declare import Section, Text, field, section
 from unalike.spec.evaluate import Evaluate
@@ -47,10 +48,11 @@ class Experiment(Section):
     encryption_key: Text = field(None, "Accepted for TAO's sake and not used: nothing here is encrypted.")
     results_dir: Text = field(None, "Folder of all output; unset means runs/<date-time>-<action>.")
     automl_policy: Annotated[Literal["auto", "off"] | None, BeforeValidator(_off)] = field(
-        None, "`auto` is meant to search for good settings, `off` trains once; unset: auto without a spec file, off with one. "
-        "This version has no search yet: both train once.",
+        None, "`auto` looks for good settings, `off` trains once as the spec says; unset: auto without a spec file, off "
+        "with one.",
         ours=True, schema=_POLICY,
     )  # fmt: skip
+    automl: Automl = section(Automl, "Looking for good settings: how long, over what, by which algorithm.", ours=True)
     wandb: WandB = section(WandB, "Weights & Biases; silent unless you enable it yourself.")
     train: Train = section(
         Train, "Training: how long, at which rates, with which loss, and what is kept.",

@@ -14,7 +14,17 @@ from unalike.spec.experiment import Experiment
 
 # The same five that TAO has; each has a schema and a template.
 ACTIONS = ("train", "evaluate", "inference", "export", "gen_trt_engine")
-COMMON = ("model_name", "encryption_key", "results_dir", "automl_policy", "wandb", "train", "model", "dataset")
+COMMON = (
+    "model_name",
+    "encryption_key",
+    "results_dir",
+    "automl_policy",
+    "automl",
+    "wandb",
+    "train",
+    "model",
+    "dataset",
+)
 
 
 class Declared(NamedTuple):

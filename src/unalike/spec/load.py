@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from unalike.errors import SpecError, closest
 from unalike.progress import say
+from unalike.spec.automl import SPELLINGS
 from unalike.spec.conditions import check_conditions
 from unalike.spec.experiment import Experiment
 from unalike.spec.faults import Fault, of_validation, report
@@ -48,6 +49,7 @@ def load_spec(
         )
     tree, source = _read(spec)
     faults = _drop_odd_keys(tree)
+    faults += _respell(tree)
     faults += apply_overrides(tree, overrides, action)
     if data is not None:
         faults += _place_data(tree, action, data, overrides)
@@ -87,6 +89,19 @@ def _drop_odd_keys(tree: dict[Any, Any], prefix: str = "") -> list[Fault]:
     for key, value in tree.items():
         if isinstance(value, dict):
             faults += _drop_odd_keys(value, f"{prefix}{key}.")
+    return faults
+
+
+def _respell(tree: dict[Any, Any]) -> list[Fault]:
+    """TAO's settings of a search stand at the top of a spec; here they are fields of ``automl``."""
+    faults: list[Fault] = []
+    for key in [key for key in tree if key in SPELLINGS]:
+        path, value = SPELLINGS[key], tree.pop(key)
+        inner = tree.get("automl")
+        if isinstance(inner, dict) and path.partition(".")[2] in inner:
+            faults.append(Fault(path, f"given twice, as {key} and as {path}; keep one of the two"))
+        else:
+            faults += apply_overrides(tree, {path: value}, "train")
     return faults
 
 

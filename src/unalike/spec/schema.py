@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any, get_origin
 
+from unalike.spec.automl import SPELLINGS
 from unalike.spec.experiment import Experiment
 from unalike.spec.fields import ACTIONS, COMMON, Declared, fields_of
 from unalike.spec.load import load_spec
@@ -34,6 +35,7 @@ def schema_for(action: str) -> dict[str, Any]:
     tops = [name for name in full["properties"] if name in (*COMMON, action)]
     others = [name for name in ACTIONS if name not in tops]
     properties = {name: full["properties"][name] for name in tops}
+    properties |= _spellings(full)
     definitions = _reachable(properties, full["$defs"])
     default = load_spec(action).to_dict()
     return {
@@ -47,6 +49,16 @@ def schema_for(action: str) -> dict[str, Any]:
         "default": {name: default[name] for name in tops},
         **_lists(fields_of(action)),
         "$defs": definitions,
+    }
+
+
+def _spellings(full: dict[str, Any]) -> dict[str, Any]:
+    """TAO's settings of a search at the top of a spec, each as the field of ours that it stands for."""
+    fields = full["$defs"]["Automl"]["properties"]
+    return {
+        name: {k: v for k, v in fields[path.partition(".")[2]].items() if k not in ("title", "default")}
+        | {"description": f"TAO's name for {path}."}
+        for name, path in SPELLINGS.items()
     }
 
 

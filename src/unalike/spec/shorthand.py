@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unalike.spec.automl import SPELLINGS
+
 # Short name -> dotted path, whatever the action.
 SHORTHAND = {
     "num_epochs": "train.num_epochs",
@@ -30,4 +32,7 @@ def long_name(key: str, action: str) -> str:
     if key in BY_ACTION:
         actions, otherwise = BY_ACTION[key]
         return f"{action if action in actions else otherwise}.{key}"
+    first, dot, rest = key.partition(".")
+    if first in SPELLINGS:
+        return f"{SPELLINGS[first]}{dot}{rest}"
     return SHORTHAND.get(key, key)

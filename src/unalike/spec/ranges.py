@@ -1,0 +1,186 @@
+"""What a search may make of a field: ``automl.ranges`` read, checked and cut to the bounds that TAO publishes."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, NamedTuple, get_args, get_origin
+
+from pydantic import TypeAdapter, ValidationError
+
+from unalike.spec.fields import Declared, declared_fields
+from unalike.spec.reading import shown
+
+# Free parameters of a loss or miner are fields too: train.loss.parameters.margin.
+FREE = ("train.loss.parameters", "train.miner.parameters")
+# Sections and fields that decide how a trial is judged, where it writes, or that training does not read.
+FIXED = (
+    "results_dir", "automl", "automl_policy", "wandb", "evaluate", "inference", "export", "gen_trt_engine", "model_name",
+    "encryption_key", "dataset.train_dataset", "dataset.val_dataset", "dataset.validation", "dataset.class_from",
+    "dataset.class_map", "dataset.manifest_columns", "dataset.view", "train.checkpointer", "train.recipe",
+    "train.results_dir", "train.resume_training_checkpoint_path", "train.validation_interval", "train.val_batch_size",
+    "train.checkpoint_interval", "train.checkpoint_interval_unit", "train.log_every", "train.num_gpus", "train.gpu_ids",
+    "train.num_nodes", "train.report_accuracy_per_class",
+)  # fmt: skip
+_WORDS = {
+    "low": "low", "min": "low", "valid_min": "low", "high": "high", "max": "high", "valid_max": "high",
+    "values": "values", "options": "values", "valid_options": "values", "log": "log", "step": "step",
+}  # fmt: skip
+_COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operator.le}
+
+
+class Range(NamedTuple):
+    """A user's range: ``values`` alone, or one or both ends. ``log`` is None where the user did not say."""
+
+    low: float | None = None
+    high: float | None = None
+    log: bool | None = None
+    step: float | None = None
+    values: tuple[Any, ...] | None = None
+
+
+def free_parameter(path: str) -> bool:
+    """Whether the path names an argument of the loss or miner."""
+    return any(path.startswith(f"{root}.") and "." not in path[len(root) + 1 :] for root in FREE)
+
+
+def refusal(path: str) -> str:
+    """Why a dotted path cannot be searched, or nothing."""
+    for fixed in FIXED:
+        if path == fixed or path.startswith(fixed + "."):
+            return "a field that takes no part in training, or that decides how a trial is judged"
+    declared = declared_fields().get(path)
+    if declared is None and not free_parameter(path):
+        return "no field of this name"
+    return "a section; name fields of it" if declared is not None and declared.section else ""
+
+
+def numeric(path: str) -> type | None:
+    """``int`` or ``float`` for a field that holds a number (float for free parameters), else None."""
+    declared = declared_fields().get(path)
+    if declared is None:
+        return float
+    return declared.kind if declared.kind in (int, float) else None
+
+
+def flat_ranges(ranges: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted path, what stands there); an override writes nested mappings where a spec writes dotted names."""
+    for key, value in ranges.items():
+        path = f"{prefix}{key}"
+        declared = declared_fields().get(path)
+        inner = declared is not None and declared.section is not None or path in FREE
+        if inner and isinstance(value, Mapping) and value:
+            yield from flat_ranges(value, path + ".")
+        else:
+            yield path, value
+
+
+def read_range(path: str, value: Any) -> Range:
+    """The range that a user wrote for a field. Raises ValueError that says what was expected."""
+    why = refusal(path)
+    if why:
+        raise ValueError(why)
+    number = numeric(path)
+    if isinstance(value, Mapping):
+        found = _from_mapping(value)
+    elif isinstance(value, list | tuple) and number and len(value) == 2 and all(_is_number(v) for v in value):
+        found = Range(low=value[0], high=value[1])
+    elif isinstance(value, list | tuple) and value:
+        found = Range(values=tuple(value))
+    else:
+        raise ValueError("expected [low, high], a list of values, or a mapping of low, high, log, step, values")
+    if found.values is None and number is None:
+        raise ValueError("expected a list of values, as the field does not hold a number")
+    for item in found.values or tuple(v for v in (found.low, found.high) if v is not None):
+        _refuse_invalid(path, item)
+    if found.low is not None and found.high is not None and found.low > found.high:
+        raise ValueError(f"expected the least first, found {shown(found.low)} before {shown(found.high)}")
+    return found
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _from_mapping(value: Mapping[Any, Any]) -> Range:
+    unknown = [key for key in value if key not in _WORDS]
+    if unknown or not value:
+        raise ValueError(
+            f"expected low, high, log, step or values, found {shown(unknown[0]) if unknown else 'nothing'}"
+        )
+    words: dict[str, Any] = {}
+    for key, item in value.items():
+        if words.setdefault(_WORDS[key], item) is not item:
+            raise ValueError(f"{_WORDS[key]} given twice, the second time as {key}")
+    for key in ("low", "high", "step"):
+        if words.get(key) is not None and not _is_number(words[key]):
+            raise ValueError(f"expected a number for {key}, found {shown(words[key])}")
+    if words.get("step") is not None and words["step"] <= 0:
+        raise ValueError("expected a step > 0")
+    if words.get("log") not in (None, True, False):
+        raise ValueError("expected true or false for log")
+    if "values" in words:
+        if not isinstance(words["values"], list | tuple) or not words["values"]:
+            raise ValueError("expected a list for values")
+        words["values"] = tuple(words["values"])
+    elif words.get("low") is None and words.get("high") is None:
+        raise ValueError("expected low, high or values")
+    return Range(**words)
+
+
+def _refuse_invalid(path: str, value: Any) -> None:
+    declared = declared_fields().get(path)
+    if declared is None:
+        return
+    kind: Any = declared.info.annotation
+    try:
+        checked: Any = TypeAdapter(kind | None if declared.nullable else kind).validate_python(value, strict=True)
+    except ValidationError:
+        raise ValueError(f"{shown(value)} is no value of this field") from None
+    for bound in declared.info.metadata:
+        for name, compare in (("gt", operator.gt), ("ge", operator.ge), ("lt", operator.lt), ("le", operator.le)):
+            limit = getattr(bound, name, None)
+            if limit is not None and checked is not None and not compare(checked, limit):
+                raise ValueError(f"{shown(value)} is no value of this field: it must be {name} {limit}")
+
+
+def choices(path: str) -> tuple[Any, ...] | None:
+    """Every value of a field that has few: true and false, or the words of a Literal; else None."""
+    declared = declared_fields().get(path)
+    if declared is None:
+        return None
+    words: tuple[Any, ...] | None = None
+    if declared.kind is bool:
+        words = (False, True)
+    elif get_origin(declared.kind) is Literal:
+        words = get_args(declared.kind)
+    return words
+
+
+def search_bounds(path: str) -> tuple[float, float, bool, bool]:
+    """(low, high, low is left out, high is left out) of what may be drawn: TAO's bounds and condition, and validity."""
+    declared = declared_fields().get(path)
+    low, high, low_open, high_open = -math.inf, math.inf, False, False
+    if declared is None:
+        return low, high, low_open, high_open
+    for sign, bound in _limits(declared):
+        if sign.startswith(">") and (bound > low or (bound == low and sign == ">")):
+            low, low_open = bound, sign == ">"
+        if sign.startswith("<") and (bound < high or (bound == high and sign == "<")):
+            high, high_open = bound, sign == "<"
+    return low, high, low_open, high_open
+
+
+def _limits(declared: Declared) -> Iterator[tuple[str, float]]:
+    facts = declared.facts
+    for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
+        for bound in declared.info.metadata:
+            if getattr(bound, name, None) is not None:
+                yield sign, float(getattr(bound, name))
+    for name, sign in (("minimum", ">="), ("maximum", "<=")):
+        if facts.get(name) is not None:
+            yield sign, float(facts[name])
+    condition = str(facts.get("math_cond") or "").split()
+    if len(condition) == 2 and condition[0] in _COMPARE:
+        yield condition[0], float(condition[1])
