@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 .PHONY: demo test test-all check bench clean
 
 demo: $(VENV)/.installed-demo
-	$(BIN)/unalike demo $(DEMO)
+	$(BIN)/unalike demo --overwrite $(DEMO)
 
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -n 2 --dist worksteal -m "not slow" $(TESTS)
