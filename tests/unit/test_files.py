@@ -1,3 +1,4 @@
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from PIL import Image
 from unalike.data import decode as decoding
 from unalike.data.checks import Notices
 from unalike.engines.files import embed_files
+from unalike.engines.torch_engine import TorchEngine
 from unalike.errors import DataError
 
 
@@ -129,3 +131,46 @@ def test_memory_is_bounded_by_batches_not_by_files(folder):
 
     embed_files(Counting(), folder(60), view, batch_size=4)
     assert most <= 3 * 4 + 1
+
+
+class SlowFirst(MeanEngine):
+    """Its first batch comes back last, as from a slower device."""
+
+    def __call__(self, images_BHWC):
+        if not self.calls:
+            time.sleep(0.05)
+        return super().__call__(images_BHWC)
+
+
+def test_d15_several_engines_share_the_files_and_give_what_one_gives(folder):
+    paths = folder(41, broken={0, 17})
+    one = embed_files(MeanEngine(), paths, networks.VIEW, batch_size=4)
+    crew = [SlowFirst(), SlowFirst(), SlowFirst()]
+    several = embed_files(crew, paths, networks.VIEW, batch_size=4)
+    assert np.array_equal(several.vectors_ND, one.vectors_ND)
+    assert several.kept_N.tolist() == one.kept_N.tolist() == [i for i in range(41) if i not in (0, 17)]
+    assert several.failures == one.failures
+    assert sum(sum(engine.calls) for engine in crew) == 39 and all(engine.calls for engine in crew)
+
+
+def test_what_one_of_several_engines_raises_is_raised(folder):
+    class Broken(MeanEngine):
+        def __call__(self, images_BHWC):
+            raise DataError("the device is gone")
+
+    with pytest.raises(DataError, match="the device is gone"):
+        embed_files([Broken(), Broken()], folder(40), networks.VIEW, batch_size=2)
+
+
+def test_d15_two_torch_engines_equal_one(folder):
+    import torch
+
+    def engine():
+        torch.manual_seed(0)
+        network = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 5, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+        return TorchEngine(network.eval(), (0.5,) * 3, (0.25,) * 3, networks.SIZE, device="cpu")
+
+    paths = folder(23)
+    one = embed_files(engine(), paths, networks.VIEW, batch_size=3)
+    two = embed_files([engine(), engine()], paths, networks.VIEW, batch_size=3)
+    assert np.allclose(one.vectors_ND, two.vectors_ND, atol=1e-6) and two.kept_N.tolist() == list(range(23))

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +37,7 @@ class Embedded:
 
 
 def embed_files(
-    engine: Engine,
+    engine: Engine | Sequence[Engine],
     paths: Sequence[str | Path],
     view: Callable[..., np.ndarray],
     *,
@@ -48,23 +50,25 @@ def embed_files(
 ) -> Embedded:
     """The vectors of ``paths`` in their order.
 
+    Of several engines (copies of one network on several devices) each takes the next batch as soon as it is free (D15).
     ``view(path, max_pixels=...)`` gives one uint8 H x W x 3 image of the engine's size (``data.view.View``). At most
     ``max_unreadable`` (a share, 0..1) of the files may be unreadable, yet always one of several unless the share is 0;
     beyond that, and when no file is left, DataError.
     """
-    batch = batch_size or engine.batch
+    engines = list(engine) if isinstance(engine, Sequence) else [engine]
+    batch = batch_size or engines[0].batch
     allowed = 0 if max_unreadable <= 0 else max(1, int(max_unreadable * len(paths)))
-    vectors_ND = np.empty((len(paths), engine.dim), np.float32)
+    vectors_ND = np.empty((len(paths), engines[0].dim), np.float32)
     kept: list[int] = []
     failures: list[tuple[str, str]] = []
     waiting: list[np.ndarray] = []
 
     def run() -> None:
-        vectors_ND[len(kept) - len(waiting) : len(kept)] = engine(np.stack(waiting))
+        work(vectors_ND[len(kept) - len(waiting) : len(kept)], np.stack(waiting))
         waiting.clear()
 
-    with progress.progress(describe, len(paths)) as advance:
-        ahead = 2 * batch
+    with progress.progress(describe, len(paths)) as advance, _crew(engines) as work:
+        ahead = 2 * batch * len(engines)
         for index, image in _decoded(paths, view, max_pixels, workers or max(2, usable_cores()), ahead):
             advance(1)
             if isinstance(image, UnreadableImage):
@@ -83,6 +87,41 @@ def embed_files(
     if paths and not kept:
         raise _too_many(failures, 0, len(paths))
     return Embedded(vectors_ND[: len(kept)], np.asarray(kept, np.int64), tuple(failures))
+
+
+@contextmanager
+def _crew(engines: Sequence[Engine]) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+    """``work(target_BD, images_BHWC)`` fills ``target_BD``: at once with one engine, by the next free one of several.
+
+    With several, two batches an engine are under way at most; leaving waits for all and raises what one of them raised.
+    """
+
+    def fill(target_BD: np.ndarray, images_BHWC: np.ndarray) -> None:
+        engine = free.get()
+        try:
+            target_BD[:] = engine(images_BHWC)
+        finally:
+            free.put(engine)
+
+    def share(target_BD: np.ndarray, images_BHWC: np.ndarray) -> None:
+        if len(under_way) >= 2 * len(engines):
+            under_way.popleft().result()
+        under_way.append(pool.submit(fill, target_BD, images_BHWC))
+
+    free: SimpleQueue[Engine] = SimpleQueue()
+    for engine in engines:
+        free.put(engine)
+    if len(engines) == 1:
+        yield fill
+        return
+    under_way: deque[Future[None]] = deque()
+    pool = ThreadPoolExecutor(len(engines), thread_name_prefix="engine")
+    try:
+        yield share
+        for future in under_way:
+            future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _decoded(
