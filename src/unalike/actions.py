@@ -17,6 +17,7 @@ from unalike.data.view import View
 from unalike.engines.files import embed_files
 from unalike.errors import (
     DataError,
+    DeviceError,
     ExportError,
     RunError,
     SpecError,
@@ -55,7 +56,7 @@ def refuse_contradictions(
         raise SpecError(f"the spec contradicts {source}: {'; '.join(faults)}", remedy="remove these keys")
 
 
-def load_frozen(experiment: Any, *, runtime: str, precision: str) -> OpenModel:
+def load_frozen(experiment: Any, *, runtime: str, precision: str, gpu: int = 0) -> OpenModel:
     """The pretrained trunk of ``model.backbone`` as it came (the best one here where none is named): the baseline."""
     from unalike.deploy.choose import engine_for, to_gpu
     from unalike.learn.recipe import settle_trunk, settle_trunk_facts
@@ -65,29 +66,42 @@ def load_frozen(experiment: Any, *, runtime: str, precision: str) -> OpenModel:
     settle_trunk(experiment)
     trunk: Any = build_frozen(experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width))
     settle_trunk_facts(experiment, trunk.trunk.facts)
-    to_gpu(trunk, runtime)
+    to_gpu(trunk, runtime, gpu)
     view, dataset = view_of(experiment), experiment.dataset
     engine = engine_for(trunk, mean=tuple(dataset.pixel_mean), std=tuple(dataset.pixel_std), view=view, runtime=runtime,
                         precision=precision)  # fmt: skip
     return OpenModel(engine, view, (), Path(experiment.model.backbone))
 
 
-def _load_for(experiment: Any, section: Any, name: str) -> OpenModel:
-    """The model of evaluate or inference; ``checkpoint: pretrained`` is the trunk as it came."""
-    if section.num_gpus > 1:
-        from unalike.learn.devices import check_devices
+def _devices(experiment: Any, section: Any, name: str) -> list[int]:
+    """The GPUs of evaluate or inference, one copy of the network each; ``[0]`` stands for the CPU too."""
+    if section.num_gpus == 1:
+        return [section.gpu_ids[0]]
+    from unalike.learn.devices import check_devices
 
-        check_devices(section.num_gpus, section.gpu_ids, ids_were_set=experiment.is_set(f"{name}.gpu_ids"), where=name)
-        say(f"{name}.num_gpus: {section.num_gpus}; {name} runs on the first of them")
-    if section.checkpoint == PRETRAINED and not section.onnx_file:
-        return load_frozen(experiment, runtime=section.runtime, precision=section.precision)
-    model = open_model(
-        _model_file(section, name), runtime=section.runtime, precision=section.precision, gpu=section.gpu_ids[0],
-        quiet=False,
-    )  # fmt: skip
-    refuse_contradictions(experiment, model.source, view=model.view, dim=model.engine.dim, trunk=model.trunk,
-                          mean=model.mean, std=model.std)  # fmt: skip
-    return model
+    ids = check_devices(
+        section.num_gpus, section.gpu_ids, ids_were_set=experiment.is_set(f"{name}.gpu_ids"), where=name
+    )
+    if section.onnx_file or section.runtime not in ("auto", "torch"):
+        say(f"{name}.num_gpus: {section.num_gpus}; exported networks run on the CPU, in one copy")
+        return ids[:1]
+    return ids
+
+
+def _load_for(experiment: Any, section: Any, name: str) -> list[OpenModel]:
+    """The model of evaluate or inference, once for each device; ``checkpoint: pretrained`` is the trunk as it came."""
+    models = []
+    for gpu in _devices(experiment, section, name):
+        if section.checkpoint == PRETRAINED and not section.onnx_file:
+            models.append(load_frozen(experiment, runtime=section.runtime, precision=section.precision, gpu=gpu))
+            continue
+        model = open_model(
+            _model_file(section, name), runtime=section.runtime, precision=section.precision, gpu=gpu, quiet=False
+        )
+        refuse_contradictions(experiment, model.source, view=model.view, dim=model.engine.dim, trunk=model.trunk,
+                              mean=model.mean, std=model.std)  # fmt: skip
+        models.append(model)
+    return models
 
 
 def _model_file(section: Any, name: str) -> str:
@@ -104,12 +118,17 @@ def _model_file(section: Any, name: str) -> str:
 
 
 def _embed(
-    model: OpenModel, paths: Sequence[Path], experiment: Any, batch_size: int | None, notices: Notices, what: str
+    models: Sequence[OpenModel],
+    paths: Sequence[Path],
+    experiment: Any,
+    batch_size: int | None,
+    notices: Notices,
+    what: str,
 ) -> Any:
     return embed_files(
-        model.engine, list(paths), model.view, batch_size=batch_size, workers=experiment.dataset.workers,
-        max_unreadable=experiment.dataset.max_unreadable, max_pixels=experiment.dataset.max_pixels, notices=notices,
-        describe=what,
+        [model.engine for model in models], list(paths), models[0].view, batch_size=batch_size,
+        workers=experiment.dataset.workers, max_unreadable=experiment.dataset.max_unreadable,
+        max_pixels=experiment.dataset.max_pixels, notices=notices, describe=what,
     )  # fmt: skip
 
 
@@ -120,11 +139,12 @@ def _batch_size(experiment: Any, name: str) -> int | None:
 
 
 def _two_sets(
-    model: OpenModel, reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int | None, notices: Notices
-) -> Any:
+    models: Sequence[OpenModel], reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int | None,
+    notices: Notices,
+) -> Any:  # fmt: skip
     """Vectors of both sets, each file decoded and embedded once even when it stands in both."""
     union = list(dict.fromkeys([*reference.paths, *query.paths]))
-    done = _embed(model, union, experiment, batch_size, notices, "embedding")
+    done = _embed(models, union, experiment, batch_size, notices, "embedding")
     row = {union[i]: n for n, i in enumerate(done.kept_N.tolist())}
 
     def part(images: ImageSet) -> tuple[ImageSet, np.ndarray]:
@@ -143,11 +163,12 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     from unalike.measure.summary import kpi, summarise
 
     section, notices = experiment.evaluate, Notices()
-    model = _load_for(experiment, section, "evaluate")
+    models = _load_for(experiment, section, "evaluate")
+    model = models[0]
     reference, query = evaluation_sets(experiment, notices)
     same = reference.paths == query.paths
     reference, reference_vectors, query, query_vectors = _two_sets(
-        model, reference, query, experiment, _batch_size(experiment, "evaluate"), notices
+        models, reference, query, experiment, _batch_size(experiment, "evaluate"), notices
     )
     notices.say()
     notices.write(run.dir / "notices.txt")
@@ -161,7 +182,13 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
         ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, n=section.bootstrap,
         confidence=section.confidence, seed=section.seed, resample=section.resample, unseen_classes=unseen,
     )  # fmt: skip
-    summary["model"] = {"file": str(model.source), "engine": model.engine.describe(), "view": model.view.to_dict()}
+    summary["model"] = {
+        "name": experiment.model_name,
+        "file": str(model.source),
+        "engine": model.engine.describe(),
+        "copies": len(models),
+        "view": model.view.to_dict(),
+    }
     summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
                        "query_classes_unseen_in_training": unseen}  # fmt: skip
     scores_QK, index_QK = top_k(
@@ -173,7 +200,7 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
         run.dir, summary, ranking, reference.classes, query_paths=query.paths, reference_paths=reference.paths,
         neighbours=(scores_QK, index_QK), reference_labels=reference.labels_N,
     )  # fmt: skip
-    run.record(device=model.engine.describe(), seed=section.seed, data=query.fingerprint())
+    run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
     figures = kpi(summary, "test")
     for name, value in figures.items():
         say(f"{name}: {value:.4f}")
@@ -208,21 +235,21 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
     from unalike.measure.nearest import top_k, unit
 
     section, notices = experiment.inference, Notices()
-    model = _load_for(experiment, section, "inference")
+    models = _load_for(experiment, section, "inference")
     query = _inputs(experiment, notices)
     named = experiment.dataset.val_dataset
     if named is None or not named.reference:
         raise SpecError("dataset.val_dataset.reference is not set", expected="the labelled images to compare with")
     reference = load_for(experiment, named.reference, notices)
     reference, reference_vectors, query, query_vectors = _two_sets(
-        model, reference, query, experiment, _batch_size(experiment, "inference"), notices
+        models, reference, query, experiment, _batch_size(experiment, "inference"), notices
     )
     notices.say()
     notices.write(run.dir / "notices.txt")
     k = min(section.topk, len(reference))
     scores_QK, index_QK = top_k(unit(query_vectors), unit(reference_vectors), k)
     _write_results(run.dir, query, reference, scores_QK, index_QK)
-    run.record(device=model.engine.describe(), data=query.fingerprint())
+    run.record(device=[model.engine.describe() for model in models], data=query.fingerprint())
     return {"images": len(query), "references": len(reference), "topk": k}
 
 
@@ -308,20 +335,40 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
             f"export.onnx_file: {path} exists", expected="a new file", remedy="choose another name or delete it"
         )
     count = max(section.parity_images, IMAGES)
+    embedder.to(_export_device(experiment))
     exported = export_onnx(
         embedder, path, view=view, mean=tuple(facts["mean"]), std=tuple(facts["std"]),
         images_NHWC=_parity_images(experiment, meta, view, count), preprocessing=section.preprocessing,
         unit_length=section.unit_length, batch_size=section.batch_size,
         opset=section.opset_version if experiment.is_set("export.opset_version") else None,
-        metadata={"classes": list(meta["classes"]), "trunk": facts["trunk"], "licence": facts["licence"]},
+        metadata={"classes": list(meta["classes"]), "trunk": facts["trunk"], "licence": facts["licence"],
+                  "name": experiment.model_name or facts.get("name")},
     )  # fmt: skip
     settle(experiment, "export.opset_version", exported.opset, "the exporter's own")
     run.write_experiment(experiment)
     say(f"{path}: opset {exported.opset}, input {exported.facts.preprocessing}, dim {exported.facts.dim}")
+    if section.verbose:
+        say(f"graph: {exported.graph}")
     figures = {"opset": exported.opset, **exported.parity.to_dict()}
     run.own(path)
     run.record(parity=figures, onnx=str(path))
     return path, figures
+
+
+def _export_device(experiment: Any) -> str:
+    """Where the trained network runs in the comparison: ``export.gpu_id``, or the CPU. DeviceError for a GPU not there."""
+    import torch
+
+    section = experiment.export
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if section.on_cpu or there == 0:
+        if section.gpu_id and not section.on_cpu:
+            say(f"export.gpu_id: {section.gpu_id}, no GPU here: running on the CPU")
+        return "cpu"
+    if section.gpu_id >= there:
+        raise DeviceError(f"export.gpu_id is {section.gpu_id}", expected=f"one of the {there} GPUs of this machine, "
+                          "counted from 0", remedy="change it or set export.on_cpu=true")  # fmt: skip
+    return f"cuda:{section.gpu_id}"
 
 
 def _parity_images(experiment: Any, meta: Mapping[str, Any], view: View, count: int) -> np.ndarray:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.measure.artefacts import write_rows
 from unalike.measure.summary import summarise
 from unalike.run import versions, write_text
 
@@ -23,11 +24,14 @@ def write_card(folder: Path, spec: Any, outcome: Outcome) -> dict[str, Any]:
             outcome.ranking, outcome.sets.reference.classes, n=spec.evaluate.bootstrap,
             confidence=spec.evaluate.confidence, seed=spec.evaluate.seed, unseen_classes=outcome.sets.unseen,
         )  # fmt: skip
-        metrics.pop("per_class", None)
+        rows = metrics.pop("per_class", None)
+        if rows and spec.train.report_accuracy_per_class:
+            write_rows(folder / "per_class.csv", rows)
     train = outcome.sets.train
     card = {
         "format_version": 1,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
+        "name": spec.model_name,
         "checkpoint": outcome.checkpoint.name,
         "trunk": {"name": spec.model.backbone, "weights": facts.source, "pretrained": facts.pretrained,
                   "licence": facts.licence},
@@ -48,7 +52,12 @@ def write_card(folder: Path, spec: Any, outcome: Outcome) -> dict[str, Any]:
 
 
 def _markdown(card: dict[str, Any]) -> str:
-    lines = [f"# Recogniser {card['checkpoint']}", "", f"Made {card['made']}.", ""]
+    lines = [
+        f"# Recogniser {card['name'] or card['checkpoint']}",
+        "",
+        f"Made {card['made']}; checkpoint {card['checkpoint']}.",
+        "",
+    ]
     for title in ("trunk", "vector", "view", "data", "training"):
         lines += [f"## {title.capitalize()}", ""]
         lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card[title].items()] + [""]

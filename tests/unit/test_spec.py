@@ -312,8 +312,8 @@ def test_conditions_between_fields_the_user_wrote() -> None:
 
 def test_settle_respects_the_user() -> None:
     experiment = load_spec("train", None, ["train.batch_size=8", "train.loss.name=ArcFaceLoss"])
-    assert settle(experiment, "train.num_epochs", 15, "recipe")
-    assert experiment.train.num_epochs == 15
+    assert settle(experiment, "train.num_epochs", 13, "recipe")
+    assert experiment.train.num_epochs == 13
     assert not settle(experiment, "train.batch_size", 64, "recipe")
     assert settle(experiment, "train.batch_size", 8, "recipe")
     assert not settle(experiment, "train.loss", {"name": "CosFaceLoss", "parameters": {}}, "recipe")
@@ -385,7 +385,7 @@ def test_three_spellings_resolve_to_one_thing(tmp_path: Path) -> None:
                 settle(experiment, path, value, "fact")
         return experiment
 
-    facts = {"train.num_epochs": 15, "dataset.pixel_mean": [0.498] * 3, "train.optim.loss_lr": 1e-2,
+    facts = {"train.num_epochs": 13, "dataset.pixel_mean": [0.498] * 3, "train.optim.loss_lr": 1e-2,
              "train.loss": {"name": "CosFaceLoss", "parameters": {"margin": 0.2}}, "dataset.train_height": 176,
              "train.miner": {"name": None, "parameters": {}}, "train.gpu_ids": [0]}  # fmt: skip
     first = resolved(None)

@@ -38,7 +38,11 @@ def _act(
     from .. import api
 
     perform = {"train": api.train, "evaluate": api.evaluate, "inference": api.infer, "export": api.export}[action]
-    show_result(perform(spec, overrides, data=data, resume=resume, overwrite=overwrite), as_json)
+    result = perform(spec, overrides, data=data, resume=resume, overwrite=overwrite)
+    from ..run import process_rank
+
+    if process_rank() == 0:  # of several processes (torchrun, srun) one has the word
+        show_result(result, as_json)
 
 
 @app.command(short_help="Train an embedding on a folder of images.")

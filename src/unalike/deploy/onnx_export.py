@@ -10,6 +10,7 @@ import copy
 import logging
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -185,12 +186,16 @@ def facts_of(
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the file, its facts, and how near its vectors are to torch's."""
+    """What was written: the file, its facts, how near its vectors are to torch's, and what the graph holds.
+
+    ``graph`` is one line: input and output with their shapes, then the operators, the most frequent first.
+    """
 
     path: Path
     opset: int
     facts: NetworkFacts
     parity: Any
+    graph: str = ""
 
 
 def export_onnx(
@@ -233,7 +238,21 @@ def export_onnx(
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return Exported(path, opset_of(proto), facts, parity)
+    return Exported(path, opset_of(proto), facts, parity, describe_graph(proto))
+
+
+def describe_graph(proto: onnx.ModelProto) -> str:
+    """Input, output and operators of a graph in one line."""
+
+    def shown(value: onnx.ValueInfoProto) -> str:
+        shape = value.type.tensor_type.shape.dim
+        return f"{value.name} {' x '.join(side.dim_param or str(side.dim_value) for side in shape)}"
+
+    counts = Counter(node.op_type for node in proto.graph.node).most_common()
+    operators = ", ".join(f"{count} {name}" for name, count in counts)
+    return (
+        f"{shown(proto.graph.input[0])} -> {shown(proto.graph.output[0])}; {len(proto.graph.node)} nodes: {operators}"
+    )
 
 
 def _first_line(error: BaseException) -> str:

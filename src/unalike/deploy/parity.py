@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -68,6 +69,16 @@ def enough_images(images_NHWC: np.ndarray, count: int = IMAGES, seed: int = 0) -
     return np.concatenate([images_NHWC, np.stack(copies)]) if copies else images_NHWC
 
 
+@contextmanager
+def _whole_fp32() -> Iterator[None]:
+    """cuDNN rounds fp32 convolutions to TF32's ten bits unless told not to: more than a proof may be off."""
+    import torch
+
+    cudnn: Any = torch.backends.cudnn
+    with cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield
+
+
 def check_parity(
     embedder: Any,
     path: str | Path,
@@ -87,8 +98,9 @@ def check_parity(
     engine = OnnxEngine(Path(path))
     sizes = (batch_size,) if batch_size > 0 else tuple(batches)
     # The reference is the network itself, not the wrapper that was traced: a fault there must show.
-    torch_engine = TorchEngine(embedder, facts.mean, facts.std, engine.input_size, precision="fp32")
-    expected_ND = torch_engine(images_NHWC)
+    with _whole_fp32():
+        torch_engine = TorchEngine(embedder, facts.mean, facts.std, engine.input_size, precision="fp32")
+        expected_ND = torch_engine(images_NHWC)
     cosine, difference = 1.0, 0.0
     for size in sizes:
         if batch_size < 1:

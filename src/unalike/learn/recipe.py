@@ -8,6 +8,7 @@ for the facts of its trunk.
 from __future__ import annotations
 
 import os
+from collections import Counter
 from typing import Any
 
 from unalike.learn.devices import fast_bf16
@@ -35,7 +36,9 @@ def settle_learning(spec: Any, *, facts: Any, stages: int, classes: int, images:
     if spec.train.recipe == "unalike":
         _settle_recipe(spec, facts=facts, stages=stages, classes=classes, images=images, cuda=cuda)
     if spec.settled:
-        say("settled: " + ", ".join(f"{path}={value}" for path, value, _ in spec.settled))
+        sections = Counter(path.rpartition(".")[0] for path, _, _ in spec.settled)
+        counts = ", ".join(f"{count} of {name}" for name, count in sections.items())
+        say(f"settled what you left open: {counts} (each with its reason: -v; the values: experiment.yaml)")
     for path, value, reason in spec.settled:
         say(f"  {path} = {value}  ({reason})", level=2)
 
@@ -57,7 +60,7 @@ def _settle_recipe(spec: Any, *, facts: Any, stages: int, classes: int, images: 
     batch = max(8, min(32, 4 * classes, images // 2 or 8))
     settle(spec, "train.batch_size", batch, why)
     settle(spec, "dataset.num_instance", 2, why)
-    settle(spec, "train.num_epochs", 15, why)
+    settle(spec, "train.num_epochs", 13, why)
     settle(spec, "train.loss", {"name": "CosFaceLoss", "parameters": {"margin": 0.2, "scale": 20.0}}, why)
     settle(spec, "train.miner", {"name": None, "parameters": {}}, why)
     settle(spec, "train.optim.name", "AdamW", why)

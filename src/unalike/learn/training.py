@@ -72,6 +72,10 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
     run.dir = Path(fabric.broadcast(str(run.dir)))
     start = _start(spec, run.dir, resume, fabric)
     seed = _seed(spec, start, fabric)
+    if spec.train.seed != seed:
+        why = "that of the run that goes on" if start else "drawn, since train.seed is -1"
+        say(f"seed: {seed} ({why})")
+        spec.train.seed = seed  # experiment.yaml, run.json and the card hold what repeats this run
     fabric.seed_everything(seed, workers=False, verbose=False)
     _set_cudnn(spec)
     notices = Notices()
@@ -269,6 +273,7 @@ def _payload(weights: Mapping[str, Tensor], spec: Any, sets: Sets, facts: Any) -
         "spec": spec.to_dict(),
         "classes": list(sets.train.classes),
         "facts": {
+            "name": spec.model_name,
             "trunk": spec.model.backbone,
             "mean": list(spec.dataset.pixel_mean),
             "std": list(spec.dataset.pixel_std),

@@ -46,8 +46,8 @@ def write_metrics(
         folder.mkdir(parents=True, exist_ok=True)
         return {
             "metrics": _write_json(folder / "metrics.json", summary),
-            "per_class": _write_rows(folder / "per_class.csv", summary["per_class"]),
-            "confusion": _write_rows(
+            "per_class": write_rows(folder / "per_class.csv", summary["per_class"]),
+            "confusion": write_rows(
                 folder / "confusion.csv",
                 confused_pairs(ranking, classes),
                 header=("class", "taken_for", "count", "share"),
@@ -105,7 +105,7 @@ def _unicode(value: Any) -> Any:
     return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Iterable[str] = ()) -> Path:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Iterable[str] = ()) -> Path:
     """A CSV whose header stands even when there are no rows; None becomes an empty cell."""
     names = list(rows[0]) if rows else list(header)
     temporary = path.with_name(path.name + ".partial")
@@ -128,7 +128,7 @@ def _write_columns(stem: Path, columns: Mapping[str, list[Any]]) -> Path:
              for name, value in zip(columns, values, strict=True)}
             for values in zip(*columns.values(), strict=True)
         ]  # fmt: skip
-        return _write_rows(stem.with_suffix(".csv"), rows, columns)
+        return write_rows(stem.with_suffix(".csv"), rows, columns)
     path = stem.with_suffix(".parquet")
     temporary = path.with_name(path.name + ".partial")
     # Parquet's text is UTF-8 by definition

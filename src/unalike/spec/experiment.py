@@ -44,7 +44,7 @@ class Settled(NamedTuple):
 class Experiment(Section):
     """Every option of every action. ``is_set`` tells what the user wrote; ``settled`` what was filled in since, and why."""
 
-    model_name: Text = field(None, "Accepted for TAO's sake and not used: files are named after what they hold.")
+    model_name: Text = field(None, "Name of the model; model card, checkpoint, metrics and exported file carry it.")
     encryption_key: Text = field(None, "Accepted for TAO's sake and not used: nothing here is encrypted.")
     results_dir: Text = field(None, "Folder of all output; unset means runs/<date-time>-<action>.")
     automl_policy: Annotated[Literal["auto", "off"] | None, BeforeValidator(_off)] = field(
@@ -158,5 +158,6 @@ def settle(experiment: Experiment, path: str, value: Any, reason: str) -> bool:
         setattr(owner, name, value)
     except ValidationError as error:
         raise SpecError(f"{path}: cannot be settled to {value!r}", remedy=str(error.errors()[0]["msg"])) from error
+    experiment._settled[:] = [entry for entry in experiment._settled if entry.path != path]
     experiment._settled.append(Settled(path, value, reason))
     return True

@@ -10,14 +10,17 @@ from unalike.spec.declare import Section, Text, field
 class Export(Section):
     batch_size: int = field(-1, "Fixed batch of the ONNX input; -1 leaves it open.", ge=-1, le=65536, units="images")
     checkpoint: Text = field(None, "Checkpoint to export; there is no export without one.")
-    gpu_id: int = field(0, "Accepted for TAO's sake and not used: exports run on the CPU.", ge=0, le=1023)
+    gpu_id: int = field(
+        0, "GPU that runs the trained network while the written file is compared with it; the CPU where there is none.",
+        ge=0, le=1023,
+    )  # fmt: skip
     onnx_file: Text = field(None, "File to write; unset means the checkpoint's name with .onnx in the results folder.")
-    on_cpu: bool = field(False, "Accepted for TAO's sake and not used: exports always run on the CPU.")
+    on_cpu: bool = field(False, "Run the trained network on the CPU even where there is a GPU.")
     opset_version: int = field(
         14, "ONNX operator set. Left out, the exporter's own is taken; a lower one is converted to and checked.",
         ge=7, le=40, settled=True,
     )  # fmt: skip
-    verbose: bool = field(True, "Accepted for TAO's sake and not used: `-v` on the command line says more.")
+    verbose: bool = field(True, "Say what the written graph holds: its input, its output and its operators.")
     results_dir: Text = field(None, "Folder of the output; unset means `export` below the top results_dir.")
     preprocessing: Literal["none", "embedded"] = field(
         "none", "`none`: the input is float32 and already normalised; `embedded`: uint8 RGB, mean and std in the graph.",

@@ -97,7 +97,7 @@ class Train(Section):
     )
     report_accuracy_per_class: bool = field(
         True,
-        "Accepted for TAO's sake and not used: validation gives averages; `evaluate` writes accuracy class by class.",
+        "Write the validation of the checkpoint to use class by class too, as per_class.csv.",
     )
     smooth_loss: bool = field(True, "Use the smooth (log-sum-exp) form of the triplet loss.")
     batch_size: int = field(
