@@ -1,0 +1,41 @@
+"""What the sections of evaluate and inference have in common: a model, the devices that run it, and how far to look."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from unalike.spec.declare import Section, Text, field
+from unalike.spec.train import DEVICE_HELP
+
+Runtime = Literal["auto", "torch", "onnxruntime", "openvino"]
+EnginePrecision = Literal["auto", "fp32", "bf16", "fp16"]
+
+
+class Retrieval(Section):
+    """Images embedded by a finished model and compared with references."""
+
+    num_gpus: int = field(
+        1, "GPUs that share the images, each with a copy of the network; 1 without a GPU runs on the CPU.", ge=1, le=1024,
+        low=1, popular=True,
+    )  # fmt: skip
+    gpu_ids: list[int] = field([0], DEVICE_HELP, automl_enabled=False, popular=True, settled=True)
+    num_nodes: int = field(
+        1, "Accepted for TAO's sake and not used: this action runs on one machine.", ge=1, le=65536, low=1, popular=True
+    )
+    checkpoint: Text = field(None, "Checkpoint to use; needed unless an ONNX file or an engine is given.")
+    trt_engine: Text = field(None, "TensorRT engine to use in place of a checkpoint.")
+    results_dir: Text = field(None, "Folder of the output; unset means this action's own below the top results_dir.")
+    batch_size: int = field(
+        4,
+        "Images at once through the network; left out, the engine's own.",
+        ge=1,
+        le=65536,
+        units="images",
+        settled=True,
+    )
+    topk: int = field(1, "How many nearest references are listed for each image.", ge=1, le=65536)
+    onnx_file: Text = field(None, "ONNX file to use in place of a checkpoint.", ours=True)
+    runtime: Runtime = field("auto", "What runs the network; `auto` takes the fastest on this machine.", ours=True)
+    precision: EnginePrecision = field(
+        "auto", "Number format of the network; `auto` takes the fastest that is safe.", ours=True
+    )
