@@ -75,6 +75,8 @@ def load_frozen(experiment: Any, *, runtime: str, precision: str, gpu: int = 0) 
 
 def _devices(experiment: Any, section: Any, name: str) -> list[int]:
     """The GPUs of evaluate or inference, one copy of the network each; ``[0]`` stands for the CPU too."""
+    if section.num_nodes > 1:
+        say(f"{name}.num_nodes: {section.num_nodes}; {name} runs on this machine alone")
     if section.num_gpus == 1:
         return [section.gpu_ids[0]]
     from unalike.learn.devices import check_devices
@@ -215,7 +217,8 @@ def _clusters(ami_nmi: Any, vectors: np.ndarray, labels: np.ndarray, seed: int) 
         return None
 
 
-def _inputs(experiment: Any, notices: Notices) -> ImageSet:
+def input_images(experiment: Any, notices: Notices) -> ImageSet:
+    """The images of ``inference.input_path``. Raises SpecError and DataError."""
     section = experiment.inference
     if not section.input_path:
         raise SpecError("inference.input_path is not set", expected="an image, a folder or an archive")
@@ -236,7 +239,7 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
 
     section, notices = experiment.inference, Notices()
     models = _load_for(experiment, section, "inference")
-    query = _inputs(experiment, notices)
+    query = input_images(experiment, notices)
     named = experiment.dataset.val_dataset
     if named is None or not named.reference:
         raise SpecError("dataset.val_dataset.reference is not set", expected="the labelled images to compare with")
@@ -335,7 +338,7 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
             f"export.onnx_file: {path} exists", expected="a new file", remedy="choose another name or delete it"
         )
     count = max(section.parity_images, IMAGES)
-    embedder.to(_export_device(experiment))
+    embedder.to(export_device(experiment))
     exported = export_onnx(
         embedder, path, view=view, mean=tuple(facts["mean"]), std=tuple(facts["std"]),
         images_NHWC=_parity_images(experiment, meta, view, count), preprocessing=section.preprocessing,
@@ -355,7 +358,7 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     return path, figures
 
 
-def _export_device(experiment: Any) -> str:
+def export_device(experiment: Any) -> str:
     """Where the trained network runs in the comparison: ``export.gpu_id``, or the CPU. DeviceError for a GPU not there."""
     import torch
 

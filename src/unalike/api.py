@@ -36,6 +36,22 @@ class Result:
                 "figures": dict(self.figures)}  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Checked(Result):
+    """What ``check`` found: ``figures`` says what is there, ``faults`` what is wrong, a line each."""
+
+    faults: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return not self.faults
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for ``--json``."""
+        return super().to_dict() | {"ok": self.ok, "faults": list(self.faults)}
+
+
 def _resolve(action: str, spec: Spec | Experiment, overrides: Overrides, data: str | Path | None) -> Experiment:
     from unalike.spec import Experiment, load_spec
 
@@ -151,41 +167,21 @@ def embed(
     return Result(output.parent, output, figures)
 
 
-def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None) -> Result:
-    """Validate spec, data, weights, extras and devices without training. Raises at the first that fails."""
-    experiment = _resolve("train", spec, overrides, data)
-    from unalike.data.checks import Notices
-    from unalike.data.sets import training_sets
+def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None) -> Checked:
+    """Validate spec, data, weights, extras and devices of whatever the spec is made for; nothing trains.
 
-    figures: dict[str, Any] = {"spec": "valid"}
-    notices = Notices()
-    sets = training_sets(experiment, notices)
-    notices.say()
-    figures["train images"], figures["train classes"] = len(sets.train), len(sets.train.classes)
-    figures["validation"] = sets.validation
-    for name in ("torch", "timm", "lightning_fabric", "pytorch_metric_learning", "onnxruntime", "openvino"):
-        figures[name] = _version(name)
-    if figures["torch"] != "missing":
-        from unalike.learn.devices import check_devices
-        from unalike.learn.recipe import settle_trunk
-        from unalike.model.embedder import build_embedder
+    ``faults`` holds all that would keep it from running, a line each; ``figures`` what is there. Raises SpecError for a
+    file that is no spec at all.
+    """
+    from unalike.readiness import Readiness
+    from unalike.spec.load import read_spec
 
-        train = experiment.train
-        ids = check_devices(train.num_gpus, train.gpu_ids, ids_were_set=experiment.is_set("train.gpu_ids"))
-        figures["device"] = f"cuda {ids}" if ids else "cpu"
-        settle_trunk(experiment)
-        facts = build_embedder(experiment).trunk.facts
-        figures["backbone"], figures["weights"] = experiment.model.backbone, facts.source
-    return Result(Path("."), None, figures)
-
-
-def _version(module: str) -> str:
-    from importlib import metadata
-
-    try:
-        return metadata.version(module.replace("_", "-"))
-    except metadata.PackageNotFoundError:
-        return "missing"
+    if isinstance(spec, str | Path) and data is None and Path(spec).suffix.lower() not in (".yaml", ".yml"):
+        spec, data = None, spec
+    experiment, faults = read_spec("check", spec, overrides, data=data)
+    found = Readiness(experiment, [str(fault) for fault in faults])
+    found.look()
+    return Checked(Path("."), None, found.facts, tuple(found.faults))
 
 
 def default_specs(action: str = "train", output: str | Path | None = None) -> str:
@@ -202,4 +198,4 @@ def default_specs(action: str = "train", output: str | Path | None = None) -> st
     return text
 
 
-__all__ = ["Result", "check", "default_specs", "embed", "evaluate", "export", "infer", "train"]
+__all__ = ["Checked", "Result", "check", "default_specs", "embed", "evaluate", "export", "infer", "train"]

@@ -35,7 +35,20 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "learn": (*STEM, "model", "training data", "deploy"),
     "jobs": (*STEM, "model", "training data", "deploy", "learn"),
 }
-FRONT = {"__init__", "__main__", "actions", "api", "brands", "card", "cli", "commands", "demo", "lock", "run"}
+FRONT = {
+    "__init__",
+    "__main__",
+    "actions",
+    "api",
+    "brands",
+    "card",
+    "cli",
+    "commands",
+    "demo",
+    "lock",
+    "readiness",
+    "run",
+}
 TORCH_FREE = {*STEM, "tasks", "front"}
 # The one way back: a Recogniser opens a checkpoint too, where the training branch is installed. Inside a function.
 ALLOWED = {("tasks.opening", "deploy.choose"), ("tasks.opening", "model.checkpoint")}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ..errors import SpecError, closest
+from ..errors import SpecError, UnalikeError, closest
 from .words import AsJson, Quiet, SpecFile, Verbose, app, set_voice, show_result, split_words
 
 
@@ -71,6 +71,11 @@ def check(
     from .. import api
 
     result = api.check(target or spec, overrides)
-    show_result(result, as_json)
-    if getattr(result, "ok", True) is False:
-        raise typer.Exit(1)
+    if as_json:
+        show_result(result.to_dict(), as_json)
+    else:
+        show_result({"found": result.figures}, as_json)
+        for fault in result.faults:
+            print(f"fault: {fault}")
+    if not result.ok:
+        raise UnalikeError(f"{len(result.faults)} faults", remedy="each stands above in one line")

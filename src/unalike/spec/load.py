@@ -43,11 +43,25 @@ def load_spec(
     ``overrides`` are ``a.b=c`` with YAML values or a mapping of dotted names; short names such as ``num_epochs`` stand for
     long ones. Nothing is written. Raises SpecError that lists every fault, one a line, by dotted path.
     """
+    experiment, faults = read_spec(action, spec, overrides, data=data)
+    if faults:
+        raise report(str(spec) if isinstance(spec, str | PurePath) else "", faults)
+    return experiment
+
+
+def read_spec(
+    action: str,
+    spec: str | Path | Mapping[str, Any] | None = None,
+    overrides: Sequence[str] | Mapping[str, object] = (),
+    *,
+    data: str | Path | None = None,
+) -> tuple[Experiment, list[Fault]]:
+    """As ``load_spec``, with the faults beside what is left without them. Raises SpecError for what cannot be read."""
     if action not in DATA_FIELD:
         raise SpecError(
             f"no action {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS)
         )
-    tree, source = _read(spec)
+    tree = _read(spec)
     faults = _drop_odd_keys(tree)
     faults += _respell(tree)
     faults += apply_overrides(tree, overrides, action)
@@ -55,19 +69,17 @@ def load_spec(
         faults += _place_data(tree, action, data, overrides)
     _drop_unset(tree)
     experiment = _validate(tree, faults, action)
-    if faults:
-        raise report(source, faults)
     _complete(experiment, spec_given=spec is not None)
-    return experiment
+    return experiment, faults
 
 
-def _read(spec: str | Path | Mapping[str, Any] | None) -> tuple[dict[Any, Any], str]:
+def _read(spec: str | Path | Mapping[str, Any] | None) -> dict[Any, Any]:
     if spec is None:
-        return {}, ""
+        return {}
     if isinstance(spec, str | PurePath):
-        return plain(read_file(spec)), str(spec)
+        return plain(read_file(spec))
     if isinstance(spec, Mapping):
-        return plain(spec), ""
+        return plain(spec)
     raise SpecError(f"the spec is a {type(spec).__name__}", expected="a YAML file's path or a dict")
 
 
