@@ -1,11 +1,15 @@
-"""What every test may rely on: signals that mean what they mean in a shell.
+"""What every test may rely on: one thread a process, and signals that mean what they mean in a shell.
 
+Sums over several threads differ in their last bits from run to run, and equal bits are what resuming is tested by.
 A suite started in the background or under nohup inherits ignored signals, and so do the processes that it starts: a test
 that stops one by Ctrl-C would wait for ever.
 """
 
+import os
 import signal
 import threading
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
 
 if threading.current_thread() is threading.main_thread():
     for _name in ("SIGINT", "SIGTERM", "SIGHUP"):

@@ -26,7 +26,7 @@ from unalike.errors import (
 )
 from unalike.progress import say
 from unalike.spec import load_spec
-from unalike.tasks.opening import OpenModel, open_model
+from unalike.tasks.opening import OpenModel, open_model, present
 
 PRETRAINED = "pretrained"
 
@@ -56,8 +56,13 @@ def refuse_contradictions(
         raise SpecError(f"the spec contradicts {source}: {'; '.join(faults)}", remedy="remove these keys")
 
 
-def load_frozen(experiment: Any, *, runtime: str, precision: str, gpu: int = 0) -> OpenModel:
-    """The pretrained trunk of ``model.backbone`` as it came (the best one here where none is named): the baseline."""
+def load_frozen(
+    experiment: Any, *, runtime: str, precision: str, gpu: int = 0, images: int | None = None
+) -> OpenModel:  # fmt: skip
+    """The pretrained trunk of ``model.backbone`` as it came (the best one here where none is named): the baseline.
+
+    ``images``: how many it will embed, where that is known.
+    """
     from unalike.deploy.choose import engine_for, to_gpu
     from unalike.learn.recipe import settle_trunk, settle_trunk_facts
     from unalike.learn.training import view_of
@@ -69,7 +74,7 @@ def load_frozen(experiment: Any, *, runtime: str, precision: str, gpu: int = 0) 
     to_gpu(trunk, runtime, gpu)
     view, dataset = view_of(experiment), experiment.dataset
     engine = engine_for(trunk, mean=tuple(dataset.pixel_mean), std=tuple(dataset.pixel_std), view=view, runtime=runtime,
-                        precision=precision)  # fmt: skip
+                        precision=precision, images=images)  # fmt: skip
     return OpenModel(engine, view, (), Path(experiment.model.backbone))
 
 
@@ -90,23 +95,8 @@ def _devices(experiment: Any, section: Any, name: str) -> list[int]:
     return ids
 
 
-def _load_for(experiment: Any, section: Any, name: str) -> list[OpenModel]:
-    """The model of evaluate or inference, once for each device; ``checkpoint: pretrained`` is the trunk as it came."""
-    models = []
-    for gpu in _devices(experiment, section, name):
-        if section.checkpoint == PRETRAINED and not section.onnx_file:
-            models.append(load_frozen(experiment, runtime=section.runtime, precision=section.precision, gpu=gpu))
-            continue
-        model = open_model(
-            _model_file(section, name), runtime=section.runtime, precision=section.precision, gpu=gpu, quiet=False
-        )
-        refuse_contradictions(experiment, model.source, view=model.view, dim=model.engine.dim, trunk=model.trunk,
-                              mean=model.mean, std=model.std)  # fmt: skip
-        models.append(model)
-    return models
-
-
-def _model_file(section: Any, name: str) -> str:
+def _named_model(section: Any, name: str) -> str:
+    """What evaluate or inference shall run: a file that is there, or ``pretrained``. Cheap, so asked before the data."""
     if section.trt_engine:
         raise SpecError(f"{name}.trt_engine is set", expected="evaluate or infer from a checkpoint or ONNX file: TensorRT "
                         "engines are not run yet", remedy=f"set {name}.checkpoint or {name}.onnx_file instead")  # fmt: skip
@@ -116,7 +106,24 @@ def _model_file(section: Any, name: str) -> str:
                         remedy=f"set {name}.checkpoint=FILE.pth, or {PRETRAINED} for the trunk as it came")  # fmt: skip
     if len(both) == 2:
         raise SpecError(f"{name}.checkpoint and {name}.onnx_file are both set", remedy="keep one")
-    return both[0]
+    return PRETRAINED if section.checkpoint == PRETRAINED else str(present(both[0]))
+
+
+def _load_for(experiment: Any, section: Any, name: str, source: str, images: int) -> list[OpenModel]:
+    """The model that ``_named_model`` named, once for each device; ``images`` is how many there are to embed."""
+    models = []
+    for gpu in _devices(experiment, section, name):
+        if source == PRETRAINED:
+            models.append(load_frozen(experiment, runtime=section.runtime, precision=section.precision, gpu=gpu,
+                                      images=images))  # fmt: skip
+            continue
+        model = open_model(
+            source, runtime=section.runtime, precision=section.precision, gpu=gpu, images=images, quiet=False
+        )
+        refuse_contradictions(experiment, model.source, view=model.view, dim=model.engine.dim, trunk=model.trunk,
+                              mean=model.mean, std=model.std)  # fmt: skip
+        models.append(model)
+    return models
 
 
 def _embed(
@@ -165,9 +172,10 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     from unalike.measure.summary import kpi, summarise
 
     section, notices = experiment.evaluate, Notices()
-    models = _load_for(experiment, section, "evaluate")
-    model = models[0]
+    source = _named_model(section, "evaluate")
     reference, query = evaluation_sets(experiment, notices)
+    models = _load_for(experiment, section, "evaluate", source, len({*reference.paths, *query.paths}))
+    model = models[0]
     same = reference.paths == query.paths
     reference, reference_vectors, query, query_vectors = _two_sets(
         models, reference, query, experiment, _batch_size(experiment, "evaluate"), notices
@@ -238,12 +246,13 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
     from unalike.measure.nearest import top_k, unit
 
     section, notices = experiment.inference, Notices()
-    models = _load_for(experiment, section, "inference")
+    source = _named_model(section, "inference")
     query = input_images(experiment, notices)
     named = experiment.dataset.val_dataset
     if named is None or not named.reference:
         raise SpecError("dataset.val_dataset.reference is not set", expected="the labelled images to compare with")
     reference = load_for(experiment, named.reference, notices)
+    models = _load_for(experiment, section, "inference", source, len({*reference.paths, *query.paths}))
     reference, reference_vectors, query, query_vectors = _two_sets(
         models, reference, query, experiment, _batch_size(experiment, "inference"), notices
     )
@@ -282,14 +291,17 @@ def run_embedding(
     source: str | Path, output: Path, checkpoint: str | Path, *, runtime: str, precision: str, labelled: bool
 ) -> Mapping[str, Any]:  # fmt: skip
     """Vectors of every image of a source, with paths (and labels) beside them; written whole or not at all."""
-    if str(checkpoint) == PRETRAINED:
-        model = load_frozen(load_spec("embed"), runtime=runtime, precision=precision)
-    else:
-        model = open_model(checkpoint, runtime=runtime, precision=precision, quiet=False)
+    frozen = str(checkpoint) == PRETRAINED
+    if not frozen:
+        present(checkpoint)  # asked before the data, which may be long to list
     notices = Notices()
     images = load_images(source, labelled=labelled, notices=notices)
     if len(images) == 0:
         raise DataError(f"{source} holds no images")
+    if frozen:
+        model = load_frozen(load_spec("embed"), runtime=runtime, precision=precision, images=len(images))
+    else:
+        model = open_model(checkpoint, runtime=runtime, precision=precision, images=len(images), quiet=False)
     done = embed_files(model.engine, list(images.paths), model.view, notices=notices, describe="embedding")
     notices.say()
     images = images.select(done.kept_N)

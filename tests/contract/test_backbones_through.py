@@ -22,7 +22,8 @@ from unalike.errors import ModelError
 from unalike.learn.losses import build_objective
 from unalike.learn.optim import build_optimiser
 from unalike.learn.recipe import settle_trunk_facts
-from unalike.model.backbones import TAO_BACKBONES
+from unalike.model import fan
+from unalike.model.backbones import TAO_BACKBONES, import_timm
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.spec import load_spec
 
@@ -41,6 +42,24 @@ def few_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Eight images and two batch sizes where an export of a user takes 64 and three: seconds instead of minutes."""
     monkeypatch.setattr(parity, "enough_images", functools.partial(parity.enough_images, count=8))
     monkeypatch.setattr(parity, "check_parity", functools.partial(parity.check_parity, batches=(1, 3)))
+    yield
+
+
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every kind of block once or twice: tracing costs by the block. Whole networks are the slow sweep's, below."""
+    build, timm = fan._build, import_timm()
+    fewer = {"resnet50": {"layers": (1, 1, 1, 1)}, VIT: {"depth": 2}}
+    create = timm.create_model
+
+    def create_shallow(name: str, **options: Any) -> Any:
+        return create(name, **options, **fewer.get(name.split(".")[0], {}))
+
+    def build_shallow(*sizes: Any, **shape: Any) -> Any:
+        return build(*sizes, **{**shape, "depth": 2, "stem": (1, 1)})
+
+    monkeypatch.setattr(timm, "create_model", create_shallow)
+    monkeypatch.setattr(fan, "_build", build_shallow)
     yield
 
 
@@ -111,7 +130,7 @@ def check_opset(done: Exported, opset: int | None) -> None:
 
 
 @pytest.mark.parametrize("name", QUICK)
-def test_d04_quick_backbones_train_embed_and_export(name: str, tmp_path: Path, few_images: None) -> None:
+def test_d04_quick_backbones_train_embed_and_export(name: str, tmp_path: Path, few_images: None, shallow: None) -> None:
     check_opset(go_through(name, SMALL, tmp_path, opset=QUICK[name]), QUICK[name])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY, unalike
+from program import TINY, data_of, unalike
 
 
 def draw_class(folder: Path, number: int, count: int, seed: int) -> None:
@@ -37,11 +37,19 @@ def images(tmp_path_factory):
 def trained(images, tmp_path_factory):
     """A finished training run: the folder of its results."""
     out = tmp_path_factory.mktemp("results")
-    done = unalike(
-        "train", images / "train", "-r", out, f"dataset.val_dataset.reference={images / 'reference'}",
-        f"dataset.val_dataset.query={images / 'query'}", "train.num_epochs=2", "train.batch_size=12", *TINY, "--json",
-    )  # fmt: skip
+    done = unalike("train", images / "train", "-r", out, *data_of(images), "train.num_epochs=2", "train.batch_size=12",
+                   *TINY, "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads(done.stdout)
     assert Path(result["path"]).name == "ml_model_best.pth"
     return out / "train"
+
+
+@pytest.fixture(scope="session")
+def figures_of_torch(trained, images, tmp_path_factory):
+    """What the checkpoint measures when torch runs it: the figures that every other way must give."""
+    out = tmp_path_factory.mktemp("torch")
+    done = unalike("evaluate", "-r", out, *data_of(images), f"evaluate.checkpoint={trained / 'ml_model_best.pth'}",
+                   "evaluate.runtime=torch", "evaluate.precision=fp32")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-4000:]
+    return json.loads((out / "evaluate/metrics.json").read_text())["micro"]

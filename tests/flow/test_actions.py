@@ -1,4 +1,4 @@
-"""Train, evaluate, inference, export and embed through the real command line."""
+"""Train, evaluate, inference, export and embed through the command line, a few of them in a process of their own."""
 
 import csv
 import json
@@ -7,9 +7,7 @@ from ast import literal_eval
 import numpy as np
 import pytest
 import yaml
-from program import TINY, status_lines, unalike
-
-KPIS = ["AMI", "NMI"]
+from program import TINY, data_of, process, status_lines, unalike
 
 
 def test_training_leaves_what_the_contract_names(trained):
@@ -30,13 +28,13 @@ def test_training_leaves_what_the_contract_names(trained):
     assert card["data"]["classes"] == 6 and card["validation"]["metrics"]["micro"]["precision_at_1"]["low"] is not None
 
 
-def test_repeating_the_resolved_spec_gives_the_same_weights_bit_for_bit(trained, tmp_path):
+def test_repeating_the_resolved_spec_in_another_process_gives_the_same_weights_bit_for_bit(trained, tmp_path):
     import torch
 
     spec = yaml.safe_load((trained / "experiment.yaml").read_text())
     spec["results_dir"] = str(tmp_path)
     (tmp_path / "again.yaml").write_text(yaml.safe_dump(spec))
-    done = unalike("train", "-e", tmp_path / "again.yaml")
+    done = process("train", "-e", tmp_path / "again.yaml")
     assert done.returncode == 0, done.stderr[-4000:]
     first, second = (
         torch.load(p / "ml_model_latest.pth", weights_only=True)["model"] for p in (trained, tmp_path / "train")
@@ -45,17 +43,16 @@ def test_repeating_the_resolved_spec_gives_the_same_weights_bit_for_bit(trained,
     assert all(torch.equal(first[k], second[k]) for k in first)
 
 
-def evaluate(trained, images, out, *more):
-    return unalike(
-        "evaluate", "-r", out, f"dataset.val_dataset.reference={images / 'reference'}",
-        f"dataset.val_dataset.query={images / 'query'}", f"evaluate.checkpoint={trained / 'ml_model_best.pth'}", *more,
-    )  # fmt: skip
+def evaluate(trained, images, out, *more, run=unalike):
+    return run("evaluate", "-r", out, *data_of(images), f"evaluate.checkpoint={trained / 'ml_model_best.pth'}", *more)
 
 
 def test_d22_evaluate_leaves_metrics_tables_and_predictions(trained, images, tmp_path):
-    done = evaluate(trained, images, tmp_path, "evaluate.topk=2", "evaluate.batch_size=7", "--json")
+    done = evaluate(trained, images, tmp_path, "evaluate.topk=2", "evaluate.batch_size=7", "--json", run=process)
     assert done.returncode == 0, done.stderr[-4000:]
     out = tmp_path / "evaluate"
+    assert json.loads(done.stdout)["path"] == str(out / "metrics.json")
+    assert "engine: torch" in done.stderr, "36 images are embedded before a network is traced"
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["queries"] == 18 and metrics["references"] == 18
     assert {"precision_at_1", "mean_average_precision_at_r", "recall_at_2"} <= metrics["micro"].keys()
@@ -66,15 +63,19 @@ def test_d22_evaluate_leaves_metrics_tables_and_predictions(trained, images, tmp
     assert status_lines(out)[-1]["kpi"]["test Precision at Rank 1"] == metrics["micro"]["precision_at_1"]["value"]
 
 
-@pytest.mark.parametrize("runtime", ["torch", "onnxruntime", "openvino"])
-def test_every_engine_gives_the_same_figures(trained, images, tmp_path, runtime):
+def same_figures(folder, expected):
+    found = json.loads((folder / "evaluate/metrics.json").read_text())["micro"]
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name]["value"] == pytest.approx(expected[name]["value"], abs=1e-3), name
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_every_engine_gives_the_same_figures(trained, images, tmp_path, figures_of_torch, runtime):
     done = evaluate(trained, images, tmp_path, f"evaluate.runtime={runtime}", "evaluate.precision=fp32", "--json")
     assert done.returncode == 0, done.stderr[-4000:]
-    out = tmp_path / "torch"
-    assert evaluate(trained, images, out, "evaluate.runtime=torch").returncode == 0
-    figures = [json.loads((p / "evaluate/metrics.json").read_text())["micro"] for p in (tmp_path, out)]
-    for name in figures[0]:
-        assert figures[0][name]["value"] == pytest.approx(figures[1][name]["value"], abs=1e-3)
+    assert json.loads((tmp_path / "evaluate/metrics.json").read_text())["model"]["engine"]["runtime"] == runtime
+    same_figures(tmp_path, figures_of_torch)
 
 
 def test_query_equal_to_reference_leaves_the_image_itself_out(trained, images, tmp_path):
@@ -110,19 +111,18 @@ def test_d28_inference_takes_its_three_input_types_and_d32_drops_no_image(traine
 
 
 @pytest.mark.parametrize("preprocessing", ["none", "embedded"])
-def test_export_then_evaluate_the_file_gives_the_checkpoint_s_figures(trained, images, tmp_path, preprocessing):
+def test_export_then_evaluate_the_file_gives_the_checkpoint_s_figures(
+    trained, images, tmp_path, figures_of_torch, preprocessing
+):
     done = unalike("export", "-r", tmp_path, f"export.checkpoint={trained / 'ml_model_best.pth'}",
                    f"export.preprocessing={preprocessing}", "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads(done.stdout)
     assert result["path"].endswith("export/ml_model_best.onnx") and result["figures"]["worst_cosine"] >= 0.99999
-    done = unalike("evaluate", "-r", tmp_path, f"dataset.val_dataset.reference={images / 'reference'}",
-                   f"dataset.val_dataset.query={images / 'query'}", f"evaluate.onnx_file={result['path']}")  # fmt: skip
+    done = unalike("evaluate", "-r", tmp_path, *data_of(images), f"evaluate.onnx_file={result['path']}",
+                   "evaluate.precision=fp32")  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    ours = json.loads((tmp_path / "evaluate/metrics.json").read_text())["micro"]
-    assert evaluate(trained, images, tmp_path / "pth", "evaluate.runtime=torch").returncode == 0
-    theirs = json.loads((tmp_path / "pth/evaluate/metrics.json").read_text())["micro"]
-    assert ours["precision_at_1"]["value"] == pytest.approx(theirs["precision_at_1"]["value"], abs=1e-3)
+    same_figures(tmp_path, figures_of_torch)
 
 
 def test_embed_writes_vectors_with_paths_and_labels(trained, images, tmp_path):
@@ -143,7 +143,8 @@ def test_auto_split_holds_classes_out_and_writes_it_down(images, tmp_path):
     assert classes["val"] and not classes["val"] & classes["train"] and classes["val"] == classes["reference"]
 
 
-def test_check_says_what_is_there_without_training(images, tmp_path):
-    done = unalike("check", images / "train", *TINY, cwd=tmp_path)
+def test_check_says_what_is_there_without_training(images, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = unalike("check", images / "train", *TINY)
     assert done.returncode == 0, done.stderr[-4000:]
     assert not list(tmp_path.iterdir())

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
-from program import unalike
+from program import process
 
 # Loaded by every Python process of a run. An audit hook sees what urllib, requests and the like do, names looked up
 # included: without a network a look-up fails before anything connects.
@@ -62,7 +62,7 @@ def said(refused: Path) -> str:
 
 def test_the_guard_refuses_and_notes_what_leaves_the_machine(guarded):
     environment, refused = guarded
-    done = unalike(program=("-c", ASKS), env=environment)
+    done = process(program=("-c", ASKS), env=environment)
     assert done.returncode == 0, done.stderr
     noted = said(refused).splitlines()
     assert len(noted) == 2 and "192.0.2.1" in noted[0] and "example.org" in noted[1]
@@ -72,7 +72,7 @@ def test_the_guard_refuses_and_notes_what_leaves_the_machine(guarded):
 def test_the_demo_ends_with_a_report_and_phones_nobody(guarded, tmp_path):
     environment, refused = guarded
     out = tmp_path / "demo"
-    done = unalike("demo", "--brands", 8, "--unseen", 6, "--epochs", 1, "--out", out, cwd=tmp_path, env=environment,
+    done = process("demo", "--brands", 8, "--unseen", 6, "--epochs", 1, "--out", out, cwd=tmp_path, env=environment,
                    timeout=900)  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     assert said(refused) == ""

@@ -4,10 +4,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
-from program import TINY, status_lines, unalike
+from program import TINY, process, status_lines, unalike
 
 
 def one_line(done):
@@ -35,7 +34,12 @@ def test_wrong_settings_name_the_key_and_the_remedy(images, tmp_path, arguments,
     assert told in one_line(done)
 
 
-def test_missing_folder_empty_folder_and_one_class(tmp_path):
+def test_a_mistake_in_a_process_of_its_own(tmp_path):
+    done = process("train", tmp_path / "nowhere", "-r", tmp_path / "a", "--json")
+    assert "nowhere" in one_line(done) and done.returncode == 1 and done.stdout == ""
+
+
+def test_missing_folder_and_empty_folder(tmp_path):
     assert "nowhere" in one_line(unalike("train", tmp_path / "nowhere", "-r", tmp_path / "a"))
     (tmp_path / "empty").mkdir()
     assert "empty" in one_line(unalike("train", tmp_path / "empty", "-r", tmp_path / "b"))
@@ -67,47 +71,79 @@ def test_failure_stands_in_status_json(images, tmp_path):
     assert last["status"] == "FAILURE" and "NoSuchLoss" in last["message"]
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_leaves_a_checkpoint_and_resume_equals_a_straight_run(images, tmp_path, number, code):
+# The program itself, which in one step of its training waits for the signal: no machine is too fast or too slow for it.
+HELD = """
+import sys, time
+from unalike.cli import main
+from unalike.learn.loop import Loop
+
+step, at = Loop._step, int(sys.argv.pop(1))
+
+def held(self, *args, **kwargs):
+    if self.position.total == at:
+        print("held", flush=True)
+        limit = time.monotonic() + 300
+        while not self.stop_requested() and time.monotonic() < limit:
+            time.sleep(0.02)
+    return step(self, *args, **kwargs)
+
+Loop._step = held
+main()
+"""
+LONG = [*TINY, "train.batch_size=12", "train.num_epochs=4", "train.validation_interval=4", "train.checkpoint_interval=4",
+        "dataset.validation.by=none"]  # fmt: skip
+
+
+def weights(folder):
     import torch
 
-    base = [sys.executable, "-m", "unalike", "train", str(images / "train"), *TINY, "train.batch_size=12",
-            "train.num_epochs=40", "train.validation_interval=40", "train.checkpoint_interval=40",
-            "dataset.validation.by=none"]  # fmt: skip
+    return torch.load(folder / "train/ml_model_latest.pth", weights_only=True)["model"]
+
+
+@pytest.fixture(scope="module")
+def straight(images, tmp_path_factory):
+    """The weights of a run that nothing stopped: four epochs of three steps."""
+    out = tmp_path_factory.mktemp("straight")
+    done = unalike("train", images / "train", "-r", out, *LONG)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line["max_step"] for line in status_lines(out / "train") if "max_step" in line][-1] == 12
+    return weights(out)
+
+
+@pytest.mark.parametrize(
+    "number, code, at, epoch",
+    [(signal.SIGTERM, 143, 4, 1), (signal.SIGINT, 130, 5, 1)],
+    ids=["within an epoch", "at its end"],
+)
+def test_a_signal_leaves_a_checkpoint_and_resume_equals_a_straight_run(
+    images, tmp_path, straight, number, code, at, epoch
+):
+    import torch
+
+    command = [sys.executable, "-c", HELD, str(at), "train", str(images / "train"), "-r", str(tmp_path), *LONG]
     env = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([*base, "-r", str(tmp_path / "cut")], env=env, stderr=subprocess.PIPE, text=True)
-    status = tmp_path / "cut/train/status.json"
-    for _ in range(600):
-        if status.exists() and '"max_step"' in status.read_text():
-            break
-        time.sleep(0.1)
-    process.send_signal(number)
-    try:
-        stderr = process.communicate(timeout=120)[1]
-    finally:
-        process.kill()
-    assert process.returncode == code, stderr[-3000:]
-    assert status_lines(tmp_path / "cut/train")[-1]["status"] == "FAILURE"
-    epochs = [line["epoch"] for line in status_lines(tmp_path / "cut/train") if "max_step" in line]
-    assert epochs[-1] < 39, "the run was over before the signal"
-    resumed = subprocess.run(
-        [*base, "-r", str(tmp_path / "cut"), "--resume"], env=env, check=False, capture_output=True, text=True
-    )
-    assert resumed.returncode == 0, resumed.stderr[-3000:]
-    straight = subprocess.run(
-        [*base, "-r", str(tmp_path / "straight")], env=env, check=False, capture_output=True, text=True
-    )
-    assert straight.returncode == 0, straight.stderr[-3000:]
-    first, second = (
-        torch.load(tmp_path / name / "train/ml_model_latest.pth", weights_only=True)["model"]
-        for name in ("cut", "straight")
-    )
-    assert all(torch.equal(first[k], second[k]) for k in first)
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            told = running.stdout.readline()
+            running.send_signal(number)
+            stderr = running.communicate(timeout=300)[1]
+        finally:
+            running.kill()
+    assert told == "held\n" and running.returncode == code, stderr[-3000:]
+    assert stderr.count("error:") == 1 and "Traceback" not in stderr
+    assert status_lines(tmp_path / "train")[-1]["status"] == "FAILURE"
+    kept = torch.load(tmp_path / "train/ml_model_latest.pth", weights_only=True)
+    assert kept["training"]["position"]["total"] == at + 1, "the step is finished, no other is begun"
+    assert any(not torch.equal(kept["model"][k], straight[k]) for k in straight)
+    resumed = unalike("train", images / "train", "-r", tmp_path, *LONG, "--resume")
+    assert resumed.returncode == 0 and f"resumed at epoch {epoch + (at == 5)}" in resumed.stderr, resumed.stderr[-3000:]
+    found = weights(tmp_path)
+    assert found.keys() == straight.keys() and all(torch.equal(found[k], straight[k]) for k in found)
 
 
 def test_the_three_names_are_one_program(tmp_path):
     outputs = [
-        unalike("--version", program=p).stdout
+        process("--version", program=p).stdout
         for p in (("-m", "unalike"), ("-c", "from unalike.cli import main; main()"))
     ]
     assert outputs[0].startswith("unalike ") and outputs[0] == outputs[1]

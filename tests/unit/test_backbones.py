@@ -297,7 +297,8 @@ def test_a_hub_that_does_not_answer_is_given_up_within_the_limit(monkeypatch: py
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
         path, why = sources._from_hub("timm/x", "")
-        assert path is None and "cannot be reached" in why and time.monotonic() - start < 2
+        assert path is None and "cannot be reached" in why
+        assert time.monotonic() - start < 4.5  # well below the limit that was replaced, far above the one in force
 
 
 # ------------------------------------------------------------------------------------------- stages
@@ -333,28 +334,36 @@ def test_loose_parameters_of_a_transformer() -> None:
 # ------------------------------------------------------------------------------------------- torchvision
 
 
-def guarded(tmp_path: Path, torchvision: str) -> subprocess.CompletedProcess[str]:
-    """Import through the guard in a process whose torchvision is the given source."""
-    package = tmp_path / "torchvision"
-    package.mkdir()
-    (package / "__init__.py").write_text(torchvision)
-    code = (
-        "import sys; from unalike.model import backbones; backbones._import_torchvision();"
-        "print('torchvision' in sys.modules, len(backbones._operators))"
+GUARDED = """
+import sys
+from unalike.model import backbones
+for folder in sys.argv[1:]:
+    sys.path.insert(0, folder)
+    sys.modules.pop("torchvision", None)
+    try:
+        backbones._import_torchvision()
+        print("torchvision" in sys.modules, len(backbones._operators))
+    except RuntimeError as error:
+        print(error)
+    sys.path.remove(folder)
+"""
+# What stands for torchvision: one that imports, one that fails for another reason, one that lacks its operators.
+STAND_INS = (
+    "",
+    "raise RuntimeError('out of order')",
+    "import torch\ntorch.library.register_fake('torchvision::nms')(lambda *a: 0)\n",
+)
+
+
+def test_the_guard_sleeps_hides_no_other_failure_and_declares_missing_operators(tmp_path: Path) -> None:
+    folders = []
+    for number, source in enumerate(STAND_INS):
+        package = tmp_path / str(number) / "torchvision"
+        package.mkdir(parents=True)
+        (package / "__init__.py").write_text(source)
+        folders.append(str(package.parent))
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", GUARDED, *folders], check=False, capture_output=True, text=True, env=env
     )
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True, env=env)
-
-
-def test_the_guard_sleeps_where_torchvision_imports(tmp_path: Path) -> None:
-    assert guarded(tmp_path, "").stdout.split() == ["True", "0"]
-
-
-def test_the_guard_declares_missing_operators(tmp_path: Path) -> None:
-    done = guarded(tmp_path, "import torch\ntorch.library.register_fake('torchvision::nms')(lambda *a: None)\n")
-    assert done.stdout.split() == ["True", "1"], done.stderr
-
-
-def test_the_guard_hides_no_other_failure(tmp_path: Path) -> None:
-    done = guarded(tmp_path, "raise RuntimeError('out of order')")
-    assert done.returncode != 0 and "out of order" in done.stderr
+    assert done.stdout.splitlines() == ["True 0", "out of order", "True 1"], done.stderr

@@ -317,10 +317,12 @@ class _Validation:
         embedder.eval()
         try:
             if self.engine is None:
+                train = self.spec.train
+                times = math.ceil(train.num_epochs / train.validation_interval)
                 self.engine = engine_for(
                     embedder, mean=tuple(self.spec.dataset.pixel_mean), std=tuple(self.spec.dataset.pixel_std),
                     view=view_of(self.spec), runtime=self.spec.evaluate.runtime,
-                    precision=self.spec.evaluate.precision,
+                    precision=self.spec.evaluate.precision, images=len(self.validator.mine) * times,
                 )  # fmt: skip
             else:
                 self.engine = refresh(self.engine, embedder)

@@ -29,6 +29,14 @@ class OpenModel:
     std: tuple[float, ...] = ()
 
 
+def present(path: str | Path) -> Path:
+    """The path of a model's file. Raises ModelError when there is none."""
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"there is no model file {path}", expected="a checkpoint (.pth) or an exported model (.onnx)")
+    return path
+
+
 def open_model(
     path: str | Path,
     *,
@@ -39,17 +47,17 @@ def open_model(
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
     gpu: int = 0,
+    images: int | None = None,
     quiet: bool = True,
 ) -> OpenModel:
     """An exported ``.onnx`` or a training checkpoint ``.pth`` (needs the extra ``train``).
 
-    ``gpu``: the one that a checkpoint runs on where there are any and the runtime is auto or torch. The engine chosen is
+    ``gpu``: the one that a checkpoint runs on where there are any and the runtime is auto or torch. ``images``: how many
+    will be embedded, where that is known; for a few, tracing a checkpoint does not pay. The engine chosen is
     printed unless ``quiet``. ``view``, ``mean`` and ``std`` are for networks that were exported elsewhere and do not carry them. Raises ModelError
     for what is no model, WeightsError, DeviceError for a runtime or precision that is not to be had, MissingExtra.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"there is no model file {path}", expected="a checkpoint (.pth) or an exported model (.onnx)")
+    path = present(path)
     if path.suffix == ".onnx":
         engine = _exported(path, runtime, precision, threads, mean, std)
         facts = engine.facts
@@ -59,7 +67,7 @@ def open_model(
             told = engine.describe()
             progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
     elif path.suffix in (".pth", ".ckpt"):
-        opened = _checkpoint(path, runtime, precision, threads, view, gpu, quiet)
+        opened = _checkpoint(path, runtime, precision, threads, view, gpu, images, quiet)
     else:
         raise ModelError(f"{path.name}: unknown kind of model", expected=".onnx or .pth")
     if (opened.view.height, opened.view.width) != tuple(opened.engine.input_size):
@@ -99,8 +107,9 @@ def _exported(
 
 
 def _checkpoint(
-    path: Path, runtime: str, precision: str, threads: int | None, view: View | None, gpu: int, quiet: bool
-) -> OpenModel:
+    path: Path, runtime: str, precision: str, threads: int | None, view: View | None, gpu: int,
+    images: int | None, quiet: bool,
+) -> OpenModel:  # fmt: skip
     # The one reach from the use branch into the training branch: a checkpoint needs torch in any case.
     from unalike.deploy.choose import engine_for, to_gpu
     from unalike.model.checkpoint import load_embedder
@@ -117,6 +126,7 @@ def _checkpoint(
         runtime=runtime,
         precision=precision,
         threads=threads,
+        images=images,
         quiet=quiet,
     )
     known = facts.get("trunk", ""), tuple(facts["mean"]), tuple(facts["std"])
