@@ -15,7 +15,7 @@ from unalike.actions import PRETRAINED, export_device, input_images, refuse_cont
 from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.sets import evaluation_sets, load_for, training_sets
-from unalike.errors import DeviceError, RunError, UnalikeError, WeightsError, missing_extra
+from unalike.errors import DeviceError, RunError, SpecError, UnalikeError, WeightsError, missing_extra
 from unalike.run import results_folder
 from unalike.spec import Experiment
 from unalike.tasks.opening import open_model
@@ -35,6 +35,10 @@ SOURCES = (
     "dataset.val_dataset.query",
     "inference.input_path",
 )
+
+# One of these is what a spec is for.
+PURPOSES = ("dataset.train_dataset", "evaluate.checkpoint", "inference.checkpoint", "export.checkpoint",
+            "gen_trt_engine.onnx_file")  # fmt: skip
 
 
 class Readiness:
@@ -63,6 +67,10 @@ class Readiness:
 
     def look(self) -> None:
         """Everything, in the order in which a run would meet it."""
+        if not any(map(self.at, (*PURPOSES, *SOURCES))):
+            with self.part("spec"):
+                raise SpecError("it names neither images nor a model", expected=f"one of {', '.join(PURPOSES)}",
+                                remedy="set what the action that it is for needs")  # fmt: skip
         self._extras()
         sets = self._data()
         self._devices()

@@ -218,6 +218,11 @@ def test_check_needs_no_training_data(data: Path, runs: SimpleNamespace, action:
     assert f"{action}.checkpoint" in found.figures and "dataset.train_dataset" not in found.figures
 
 
+def test_check_of_a_spec_for_nothing_says_so() -> None:
+    (fault,) = api.check({"dataset": {"train_dataset": "???"}}).faults
+    assert "neither images nor a model" in fault
+
+
 def test_check_gathers_every_fault(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
                                    capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     spec = notebook_spec(data)

@@ -114,6 +114,15 @@ def test_mistakes_are_one_line(
     assert seen.err.startswith(text) and seen.err.count("\n") == 1
 
 
+def test_of_several_processes_the_first_prints_the_result(
+    api: Calls, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert cli.run_command(["train", "photos", "--json"]) == 0
+        assert capsys.readouterr().out.count("\n") == lines
+
+
 def test_known_errors_keep_their_exit_code(api: Calls, capsys: pytest.CaptureFixture[str]) -> None:
     api.error = DataError("photos is empty", expected="images")
     assert cli.run_command(["train", "photos"]) == 1

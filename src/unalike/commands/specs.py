@@ -78,4 +78,5 @@ def check(
         for fault in result.faults:
             print(f"fault: {fault}")
     if not result.ok:
-        raise UnalikeError(f"{len(result.faults)} faults", remedy="each stands above in one line")
+        count = len(result.faults)
+        raise UnalikeError(f"{count} fault{'s' if count > 1 else ''}", remedy="each stands above in one line")

@@ -3,7 +3,8 @@
 Training's validation, galleries, export checks, calibration and the deployed recogniser all call this one class, and
 an exported model carries it as metadata, so that there is no second definition of the image.
 
-``crop`` (TAO's): resize both sides to ``int(side * resize_ratio)``, then cut the centre; the aspect is not kept.
+``crop`` (TAO's, whose Resize is given both sides: its dataloader/transforms.py, read 2026-11-23): resize both sides to
+``int(side * resize_ratio)``, then cut the centre; the aspect is not kept.
 ``fit``: resize so that the image just covers that size, its aspect kept, then cut the centre.
 Resizing is antialiased. Sides are always (height, width).
 """

@@ -207,7 +207,7 @@ def _announce(spec: Any, sets: Sets, facts: Any, fabric: Fabric) -> None:
     size = f"{spec.model.input_height}x{spec.model.input_width}"
     say(f"trunk {spec.model.backbone} ({weights}), input {size}, {len(sets.train)} images of "
         f"{len(sets.train.classes)} classes, {fabric.device.type} x {fabric.world_size}, {spec.train.precision}, "
-        f"{spec.train.loss.name}, {spec.train.num_epochs} epochs")  # fmt: skip
+        f"{spec.train.loss.name}, {spec.train.num_epochs} epoch{'s' if spec.train.num_epochs > 1 else ''}")  # fmt: skip
 
 
 def _store(spec: Any, images: ImageSet, notices: Notices, *, processes: int) -> PixelStore:
