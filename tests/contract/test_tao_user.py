@@ -166,6 +166,21 @@ def test_evaluation_and_inference_use_the_map_s_names(runs: SimpleNamespace) -> 
         assert set(ast.literal_eval(labels)) <= {"red ü", "green", "blue", "yellow"}
 
 
+def test_d15_two_copies_of_the_network_give_what_one_gives(
+    runs: SimpleNamespace, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No GPU is needed to see that the files are shared and merged: each "device" here is the CPU."""
+    monkeypatch.setattr("unalike.learn.devices.check_devices", lambda *a, **k: [0, 1])
+    spec = notebook_spec(data) | {"results_dir": str(tmp_path)}
+    spec["evaluate"] |= {"num_gpus": 2, "gpu_ids": [0, 1], "batch_size": 3}
+    api.evaluate(spec)
+    one, two = (json.loads((folder / "evaluate/metrics.json").read_text()) for folder in (runs.out, tmp_path))
+    assert (one["model"]["copies"], two["model"]["copies"]) == (1, 2)
+    assert two["queries"] == one["queries"] == 12
+    for name, figure in one["micro"].items():
+        assert two["micro"][name]["value"] == pytest.approx(figure["value"], abs=1e-6), name
+
+
 def test_export_tells_the_graph_and_carries_the_name(runs: SimpleNamespace) -> None:
     onnx = pytest.importorskip("onnx")
     path = runs.results[3].path
