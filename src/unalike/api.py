@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,10 +85,16 @@ def train(
         raise missing_extra("torch", "train", "training")
     from unalike.learn.recipe import settle_trunk
 
+    if experiment.automl.names_a_search():
+        if experiment.policy() == "auto" and _searchable():
+            return _search(experiment, resume=resume, overwrite=overwrite)
+        if not experiment.automl_policy:
+            say("automl settings are given, and automl_policy is off where a spec file is: training plainly; "
+                "--automl-policy auto searches")  # fmt: skip
     settle_trunk(experiment)
     say(f"trunk: {experiment.model.backbone}")
     if experiment.policy() == "auto":
-        say("automl_policy is auto: this version has no search yet and trains plainly")
+        say("automl_policy is auto, and nothing of a search was named: training plainly")
     from unalike.card import write_card
     from unalike.learn.training import train_embedder
 
@@ -99,6 +105,55 @@ def train(
             write_card(run.dir, experiment, outcome)
         run.conclude(f"trained: {outcome.checkpoint}", figures)
     return Result(run.dir, outcome.checkpoint, figures)
+
+
+def _searchable() -> bool:
+    """Whether the packaged schema and template of train are there, without which the contract has no search."""
+    skill = Path(__file__).parent / "skill"
+    there = all((skill / p).exists() for p in ("schemas/train.schema.json", "references/spec_template_train.yaml"))
+    if not there:
+        say(
+            "AutoML is enabled but not runnable until schemas are generated: run `unalike schema train`; training plainly"
+        )
+    return there
+
+
+def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
+    """Train many times, each time a little differently; ``path`` is the best trial's checkpoint."""
+    from unalike.learn.search import search
+    from unalike.run import open_run
+
+    _refuse_ranks("a search")
+    experiment.automl_policy = "auto"  # so that the resolved spec searches again
+    with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
+        outcome = search(experiment, run, judge=_judge_on_query(experiment, run.dir))
+        figures = {k: v for k, v in outcome.best.items() if k.startswith("val")}
+        figures |= outcome.record.get("on_your_query", {})
+        run.conclude(f"best of the search: {outcome.checkpoint}", figures)
+    return Result(run.dir, outcome.checkpoint, figures)
+
+
+def _judge_on_query(experiment: Experiment, folder: Path) -> Callable[[Path], Mapping[str, float]] | None:
+    """Measures a checkpoint on the user's own reference and query, where a spec names them; else None."""
+    named = experiment.dataset.val_dataset
+    if named is None or not (named.reference or named.query):
+        return None
+    tree: dict[str, Any] = {"dataset": {"val_dataset": named.model_dump()}, "evaluate": {}, "results_dir": str(folder)}
+    if not named.reference:
+        tree["dataset"]["train_dataset"] = experiment.dataset.train_dataset
+    for path in ("dataset.class_from", "dataset.class_map", "dataset.max_unreadable", "dataset.max_pixels",
+                 "dataset.workers", "evaluate.batch_size", "evaluate.topk", "evaluate.runtime", "evaluate.precision",
+                 "evaluate.bootstrap"):  # fmt: skip
+        section, name = path.split(".")
+        if experiment.is_set(path):
+            tree[section][name] = getattr(getattr(experiment, section), name)
+
+    def judge(checkpoint: Path) -> Mapping[str, float]:
+        tree["evaluate"]["checkpoint"] = str(checkpoint)
+        again = (folder / "evaluate" / "run.json").exists()
+        return evaluate(tree, overwrite=again).figures
+
+    return judge
 
 
 def evaluate(

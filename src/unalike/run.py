@@ -39,6 +39,7 @@ OWN_FILES = (
     "model_epoch_*_step_*.pth", "ml_model_latest.pth", "ml_model_best.pth", "model_card.json", "model_card.md",
     "events.out.tfevents.*", "tensorboard/events.out.tfevents.*", "train_split.csv", "split.csv",
     "metrics.json", "per_class.csv", "predictions.parquet", "predictions.csv", "confusion.csv",
+    "study.db", "study.db-*", "trials.jsonl", "search.json", "best_spec.yaml", "selection.csv",
     "result.csv", "result.jsonl", "report.html", ".*.partial-*", ".*.pth.*.tmp",
 )  # fmt: skip
 # Whose versions a run records: what may change a number.

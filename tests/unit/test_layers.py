@@ -48,6 +48,7 @@ FRONT = {
     "lock",
     "readiness",
     "run",
+    "trial",
 }
 TORCH_FREE = {*STEM, "tasks", "front"}
 # The one way back: a Recogniser opens a checkpoint too, where the training branch is installed. Inside a function.

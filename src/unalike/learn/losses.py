@@ -146,3 +146,15 @@ def build_objective(spec: Any, *, classes: int, dim: int) -> Objective:
     return Objective(
         build_loss(loss.name, loss_parameters, classes=classes, dim=dim), build_miner(miner.name, miner_parameters)
     )
+
+
+def has_weights(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
+    """Whether a loss learns something itself (proxies, class centres, a margin), for which ``optim.loss_lr`` counts."""
+    from pytorch_metric_learning import losses
+
+    cls = _classes(losses, _NOT_LOSSES).get(name)
+    if cls is None:
+        return False
+    if name == "MarginLoss":
+        return bool((parameters or {}).get("learn_beta"))
+    return name == "ManifoldLoss" or "num_classes" in _signature(cls)

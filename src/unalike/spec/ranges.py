@@ -93,7 +93,7 @@ def read_range(path: str, value: Any) -> Range:
     if found.values is None and number is None:
         raise ValueError("expected a list of values, as the field does not hold a number")
     for item in found.values or tuple(v for v in (found.low, found.high) if v is not None):
-        _refuse_invalid(path, item)
+        _refuse_invalid(path, item, end=found.values is None)
     if found.low is not None and found.high is not None and found.low > found.high:
         raise ValueError(f"expected the least first, found {shown(found.low)} before {shown(found.high)}")
     return found
@@ -129,7 +129,8 @@ def _from_mapping(value: Mapping[Any, Any]) -> Range:
     return Range(**words)
 
 
-def _refuse_invalid(path: str, value: Any) -> None:
+def _refuse_invalid(path: str, value: Any, *, end: bool) -> None:
+    """``end``: a range may begin at a bound that is left out itself; nothing is drawn there."""
     declared = declared_fields().get(path)
     if declared is None:
         return
@@ -141,6 +142,8 @@ def _refuse_invalid(path: str, value: Any) -> None:
     for bound in declared.info.metadata:
         for name, compare in (("gt", operator.gt), ("ge", operator.ge), ("lt", operator.lt), ("le", operator.le)):
             limit = getattr(bound, name, None)
+            if end and limit is not None and checked == limit:
+                continue
             if limit is not None and checked is not None and not compare(checked, limit):
                 raise ValueError(f"{shown(value)} is no value of this field: it must be {name} {limit}")
 
