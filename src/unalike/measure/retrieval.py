@@ -246,7 +246,8 @@ def _candidates(scores_BR: np.ndarray, reach: int) -> np.ndarray:
     largest_BG = scores_BR[:, : size * groups].reshape(rows, size, groups).max(axis=1)
     largest_BG.partition(groups - reach, axis=1)
     # In two steps, because flatnonzero is slow where some but not few are set: first eight at a time.
-    chosen = np.zeros(-(-scores_BR.size // 8) * 8, np.bool_)
+    chosen = np.empty(-(-scores_BR.size // 8) * 8, np.bool_)
+    chosen[scores_BR.size :] = False
     np.greater_equal(scores_BR, largest_BG[:, groups - reach, None], out=chosen[: scores_BR.size].reshape(rows, -1))
     eights = np.flatnonzero(chosen.view(np.uint64) != 0)
     inner_N = np.flatnonzero(chosen.reshape(-1, 8).take(eights, axis=0))
@@ -294,7 +295,7 @@ def _rank(scores_BR: np.ndarray, top: int, tally: _Tally) -> None:
     ranked_BK = ranked_BK[:, : tally.depth]
     rank_K = np.arange(1, ranked_BK.shape[1] + 1, dtype=np.int32)
     inside_BK = rank_K <= tally.relevant_Q[here, None].astype(np.int32)
-    precision_BK = ranked_BK.cumsum(axis=1, dtype=np.int32) / rank_K
+    precision_BK = ranked_BK.cumsum(axis=1, dtype=np.int32) * (1.0 / rank_K)
     precision_BK *= ranked_BK
     tally.sum_at_depth[here] = precision_BK.sum(axis=1)
     tally.within_r[here] = np.einsum("bk,bk->b", ranked_BK, inside_BK)

@@ -1,0 +1,140 @@
+"""Features of frozen trunks: computed once through the fastest engine, kept on disk by content.
+
+An image's row is found again by the digest of its file, so that another run, another split or a few new images cost what
+is new and no more. Shape letters: N images, F features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.data.archives import default_cache_dir
+from unalike.data.checks import Notices
+from unalike.data.items import ImageSet
+from unalike.data.view import View
+from unalike.deploy.choose import engine_for, to_gpu
+from unalike.engines.files import embed_files
+from unalike.model.backbones import TrunkFacts
+from unalike.model.frozen import build_frozen
+from unalike.progress import say, warn
+
+FORMAT_VERSION = 1
+LIMIT_BYTES = 1 << 30  # of one trunk's rows on disk
+
+
+@dataclass(frozen=True)
+class Features:
+    """``vectors_NF`` (float32, the trunk's pooled features) of the images ``kept_N`` of the set that was asked for.
+
+    ``rate``: images a second that the engine took, 0 when all rows were found on disk.
+    """
+
+    backbone: str
+    view: View
+    facts: TrunkFacts
+    vectors_NF: np.ndarray
+    kept_N: np.ndarray
+    rate: float
+
+
+def trunk_features(backbone: str, images: ImageSet, view: View, notices: Notices, spec: Any) -> Features:
+    """The features of every readable image under ``view``.
+
+    ``spec.dataset`` gives workers and the limits of unreadable images. Raises WeightsError where the trunk has no
+    weights, DataError when too many files cannot be read.
+    """
+    trunk = build_frozen(backbone, (view.height, view.width))
+    facts: TrunkFacts = trunk.trunk.facts
+    shelf = _Shelf(default_cache_dir() / "features" / f"{_identity(trunk, view, facts)}.npz")
+    digests = _digests(images)
+    found = shelf.rows()
+    missing = [i for i, digest in enumerate(digests) if digest is not None and digest not in found]
+    rate, failed = 0.0, {i for i, digest in enumerate(digests) if digest is None}
+    if missing or failed:
+        to_gpu(trunk, "auto")
+        engine = engine_for(trunk, mean=facts.mean, std=facts.std, view=view, images=len(missing))
+        start = time.monotonic()
+        wanted = sorted([*missing, *failed])  # a file that could not even be opened is counted and named like the others
+        done = embed_files(
+            engine, [images.paths[i] for i in wanted], view, workers=spec.dataset.workers, notices=notices,
+            max_unreadable=spec.dataset.max_unreadable, max_pixels=spec.dataset.max_pixels,
+            describe=f"features of {backbone}",
+        )  # fmt: skip
+        rate = len(wanted) / max(time.monotonic() - start, 1e-9)
+        for row, n in enumerate(done.kept_N.tolist()):
+            digest = digests[wanted[n]]
+            if digest is not None:
+                found[digest] = done.vectors_ND[row]
+    else:
+        say(f"features of {backbone}: all {len(images)} found on disk", level=2)
+    kept = [i for i, digest in enumerate(digests) if digest is not None and digest in found]
+    vectors = np.stack([found[digests[i]] for i in kept]) if kept else np.zeros((0, trunk.dim), np.float32)  # type: ignore[index]
+    if missing:
+        own: dict[Any, np.ndarray] = {digests[i]: vectors[row] for row, i in enumerate(kept)}
+        shelf.keep(own | {d: row for d, row in found.items() if d not in own})
+    return Features(backbone, view, facts, vectors, np.array(kept, np.int64), rate)
+
+
+def _identity(trunk: Any, view: View, facts: TrunkFacts) -> str:
+    """What must be equal for a row to be the same: weights, view, normalisation."""
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(trunk.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    digest.update(repr((sorted(view.to_dict().items()), facts.mean, facts.std, FORMAT_VERSION)).encode())
+    return f"{trunk.trunk.name.replace('/', '_')}-{digest.hexdigest()}"
+
+
+def _digests(images: ImageSet) -> list[bytes | None]:
+    """A digest of every file's content; None for one that cannot be opened."""
+
+    def digest(path: Path) -> bytes | None:
+        try:
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+        except OSError:
+            return None
+
+    with ThreadPoolExecutor(4) as pool:
+        return list(pool.map(digest, images.paths))
+
+
+class _Shelf:
+    """One file of rows by digest, those of the latest set first. A file that cannot be read is as none."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def rows(self) -> dict[bytes, np.ndarray]:
+        try:
+            with np.load(self.path) as content:
+                digests, vectors = content["digests"], content["vectors"]
+        except (OSError, ValueError, KeyError, EOFError):
+            return {}
+        if digests.shape != (len(vectors), 16):
+            return {}
+        return {digest.tobytes(): row for digest, row in zip(digests, vectors, strict=True)}
+
+    def keep(self, rows: Mapping[bytes, np.ndarray]) -> None:
+        """Written whole or not at all; a cache that cannot be written costs time, nothing else."""
+        temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.npz")
+        width = len(next(iter(rows.values())))
+        kept = list(rows)[: max(1, LIMIT_BYTES // (4 * width))]
+        digests = np.frombuffer(b"".join(kept), np.uint8).reshape(-1, 16)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            np.savez(temporary, digests=digests, vectors=np.stack([rows[d] for d in kept]))
+            temporary.replace(self.path)
+        except OSError as error:
+            warn(f"features are not kept for the next run: {error}")
+        finally:
+            temporary.unlink(missing_ok=True)
