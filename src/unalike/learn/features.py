@@ -63,7 +63,9 @@ def trunk_features(backbone: str, images: ImageSet, view: View, notices: Notices
         to_gpu(trunk, "auto")
         engine = engine_for(trunk, mean=facts.mean, std=facts.std, view=view, images=len(missing))
         start = time.monotonic()
-        wanted = sorted([*missing, *failed])  # a file that could not even be opened is counted and named like the others
+        wanted = sorted(
+            [*missing, *failed]
+        )  # a file that could not even be opened is counted and named like the others
         done = embed_files(
             engine, [images.paths[i] for i in wanted], view, workers=spec.dataset.workers, notices=notices,
             max_unreadable=spec.dataset.max_unreadable, max_pixels=spec.dataset.max_pixels,

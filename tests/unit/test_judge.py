@@ -1,0 +1,110 @@
+"""Rounds keep scenes and classes apart; scenes find series of alike pictures; verdicts are means over queries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from unalike.errors import DataError
+from unalike.learn.judge import SCENES, Verdict, judge, make_rounds, scenes
+
+
+def series(
+    classes: int = 6, each: int = 12, per_scene: int = 3, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Each class a mixture of tight series: vectors, labels, the true series."""
+    draw = np.random.default_rng(seed)
+    labels = np.repeat(np.arange(classes), each)
+    true = np.tile(np.repeat(np.arange(each // per_scene), per_scene), classes)
+    centre = {(c, s): draw.normal(size=16) for c in range(classes) for s in range(each // per_scene)}
+    vectors = np.stack([centre[c, s] + 0.05 * draw.normal(size=16) for c, s in zip(labels, true, strict=True)])
+    return vectors, labels, true
+
+
+def test_scenes_are_the_series() -> None:
+    vectors, labels, true = series()
+    scene = scenes(vectors, labels)
+    assert scene.min() >= 0 and scene.max() < SCENES
+    for c in np.unique(labels):
+        rows = labels == c
+        for s in np.unique(true[rows]):
+            assert len(np.unique(scene[rows & (true == s)])) == 1
+        assert len(np.unique(scene[rows])) == 4
+
+
+def test_groups_of_the_user_go_before_the_features() -> None:
+    vectors, labels, _ = series()
+    groups = [f"shop {i % 2}" for i in range(len(labels))]
+    scene = scenes(vectors, labels, groups=groups)
+    for c in np.unique(labels):
+        rows = np.flatnonzero(labels == c)
+        assert all((scene[i] == scene[j]) == (groups[i] == groups[j]) for i in rows for j in rows)
+
+
+def test_scenes_repeat_for_a_seed_and_every_class_can_answer() -> None:
+    draw = np.random.default_rng(2)
+    labels = np.repeat(np.arange(5), [1, 2, 3, 4, 40])
+    vectors = draw.normal(size=(50, 8))
+    scene = scenes(vectors, labels, seed=3)
+    assert np.array_equal(scene, scenes(vectors, labels, seed=3))
+    assert len(np.unique(scene[labels == 0])) == 1
+    assert len(np.unique(scene[labels == 1])) == 1  # two images, one scene: neither may ask for its own twin
+    same = np.zeros((6, 8)) + 1.0
+    assert len(np.unique(scenes(same, np.zeros(6, int)))) == 1  # one picture, six times
+
+
+@pytest.mark.parametrize("goal", ["new-classes", "known-classes", "both"])
+def test_no_round_leaks(goal: str) -> None:
+    vectors, labels, _ = series(classes=8)
+    scene = scenes(vectors, labels)
+    rounds = make_rounds(labels, scene, goal)
+    assert {r.kind for r in rounds} == {"known", "new"}
+    asked = []
+    for r in rounds:
+        assert not set(r.query_N) & set(r.reference_N) and not set(r.query_N) & set(r.fit_N)
+        pairs = {(labels[i], scene[i]) for i in r.query_N} & {(labels[i], scene[i]) for i in [*r.reference_N, *r.fit_N]}
+        assert not pairs  # no query meets, or was learnt beside, its own scene
+        assert set(labels[r.query_N]) <= set(labels[r.reference_N])
+        if r.kind == "new":
+            assert not set(labels[r.fit_N]) & set(labels[r.query_N])
+        else:
+            asked += r.query_N.tolist()
+    assert sorted(asked) == list(range(len(labels)))  # in the known rounds every image asks once
+
+
+def test_a_verdict_is_what_a_loop_over_queries_finds() -> None:
+    vectors, labels, _ = series(seed=5)
+    vectors = vectors + 0.8 * np.random.default_rng(0).normal(size=vectors.shape)
+    rounds = make_rounds(labels, scenes(vectors, labels), "both")
+    verdict = judge(rounds, labels, lambda _, r: (vectors[r.query_N], vectors[r.reference_N]))
+    at = 0
+    for r in rounds:
+        for q in r.query_N:
+            a, b = vectors[q] / np.linalg.norm(vectors[q]), vectors[r.reference_N]
+            cosines = (b / np.linalg.norm(b, axis=1, keepdims=True)) @ a
+            order = labels[r.reference_N][np.argsort(-cosines)]
+            right = (labels[r.reference_N] == labels[q]).sum()
+            hits = order[:right] == labels[q]
+            assert verdict.hit_Q[at] == (order[0] == labels[q])
+            assert verdict.precision_Q[at] == pytest.approx(
+                (hits * np.cumsum(hits) / np.arange(1, right + 1)).sum() / right
+            )
+            at += 1
+    assert at == len(verdict.hit_Q)
+
+
+def test_scores_weigh_by_goal_and_gains_are_paired() -> None:
+    kind = np.array(["known"] * 4 + ["new"] * 2)
+    worse = Verdict(kind, np.array([1, 0, 0, 0, 1, 0.0]), np.zeros(6), np.arange(6))
+    better = Verdict(kind, np.array([1, 1, 1, 0, 1, 1.0]), np.ones(6), np.arange(6))
+    assert worse.score("known-classes") == pytest.approx(0.125)
+    assert worse.score("new-classes") == pytest.approx(0.25)
+    assert worse.score("both") == pytest.approx(0.1875)
+    gain = better.gain_over(worse)
+    assert gain["known"]["R@1"].value == pytest.approx(0.5) and gain["new"]["MAP@R"].value == pytest.approx(1.0)
+
+
+def test_too_little_to_judge_is_an_error() -> None:
+    labels = np.arange(5)
+    with pytest.raises(DataError, match="cannot be judged"):
+        make_rounds(labels, np.zeros(5, int), "both")
