@@ -165,9 +165,11 @@ def _two_sets(
 
 def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     """Embed, rank, summarise, write; returns TAO's KPIs with the prefix ``test``."""
+    from unalike.card import add_section
     from unalike.measure.artefacts import write_metrics
     from unalike.measure.clusters import ami_nmi
     from unalike.measure.nearest import top_k, unit
+    from unalike.measure.open_set import collect_trials, spoken, summarise_trials
     from unalike.measure.retrieval import evaluate_ranking
     from unalike.measure.summary import kpi, summarise
 
@@ -201,6 +203,11 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     }
     summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
                        "query_classes_unseen_in_training": unseen}  # fmt: skip
+    trials = collect_trials(
+        query_vectors, query.labels_N, reference_vectors, reference.labels_N, same=same, seed=section.seed
+    )
+    told = summarise_trials(trials, n=section.bootstrap, confidence=section.confidence, seed=section.seed)
+    summary |= told
     scores_QK, index_QK = top_k(
         unit(query_vectors), unit(reference_vectors), min(section.topk, len(reference) - int(same)), exclude_self=same
     )
@@ -211,9 +218,13 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
         neighbours=(scores_QK, index_QK), reference_labels=reference.labels_N,
     )  # fmt: skip
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
+    add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **told},
+                source=model.source.parent / "model_card.json", stem="model_card")  # fmt: skip
     figures = kpi(summary, "test")
     for name, value in figures.items():
         say(f"{name}: {value:.4f}")
+    for line in spoken(told):
+        say(line)
     return figures
 
 

@@ -1,10 +1,10 @@
-import zipfile
+import threading
 
 import numpy as np
 import pytest
 
-from unalike.errors import DataError
-from unalike.gallery.gallery import Gallery
+from unalike.errors import DataError, ModelError
+from unalike.gallery.gallery import Gallery, Maker
 
 
 @pytest.fixture
@@ -47,31 +47,107 @@ def test_save_and_load_give_the_same_gallery(gallery, tmp_path):
     assert len(Gallery.load(again.save(path))) == 13
 
 
-def test_damage_is_found(gallery, tmp_path):
-    path = gallery.save(tmp_path / "g")
-    content = bytearray(path.read_bytes())
-    for place in range(len(content) // 2, len(content) // 2 + 8):
-        content[place] ^= 0xFF
-    (tmp_path / "damaged").write_bytes(content)
-    (tmp_path / "cut").write_bytes(path.read_bytes()[:-100])
-    (tmp_path / "text").write_text("no gallery")
-    for name in ("damaged", "cut", "text"):
-        with pytest.raises(DataError, match="damaged"):
-            Gallery.load(tmp_path / name)
-    with pytest.raises(DataError, match="there is no gallery"):
-        Gallery.load(tmp_path / "nothing")
+def naive(gallery):
+    """(label, name, vector) of every image, in order."""
+    return list(zip(gallery.labels, gallery.names, gallery.vectors_ND.tolist(), strict=True))
 
 
-def test_another_checksum_and_a_newer_format_are_refused(gallery, tmp_path):
-    path = gallery.save(tmp_path / "g")
-    with zipfile.ZipFile(path) as archive:
-        head, content = archive.read("gallery.json").decode(), archive.read("content.npz")
-    for old, new, said in (('"sha256": "', '"sha256": "0', "checksum"), ('_version": 1', '_version": 9', "update")):
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("gallery.json", head.replace(old, new))
-            archive.writestr("content.npz", content)
+@pytest.mark.parametrize("mapped", [False, True])
+@pytest.mark.parametrize("half", [False, True])
+def test_changes_equal_those_of_a_plain_list(gallery, tmp_path, mapped, half):
+    gallery.store(half=half)
+    if mapped:
+        gallery = Gallery.load(gallery.save(tmp_path / "g"))
+    rows, draws, born = naive(gallery), np.random.default_rng(3), 0
+    for step in range(60):
+        action, labels = draws.integers(5), list(dict.fromkeys(label for label, _, _ in rows))
+        some = str(draws.choice(labels)) if labels else None
+        if action <= 1 or some is None or len(labels) < 2:
+            new = [f"n{born}", some or "b"]
+            gallery.enrol(draws.normal(size=(2, 5)), new, [f"image {born}", ""])
+            rows += naive(gallery)[-2:]
+            born += 1
+        elif action == 2:
+            gallery.rename(some, f"r{step}")
+            rows = [(f"r{step}" if label == some else label, name, vector) for label, name, vector in rows]
+        elif action == 3:
+            other = next(label for label in labels if label != some)
+            assert gallery.merge([some], other) == sum(label == some for label, _, _ in rows)
+            rows = [(other if label == some else label, name, vector) for label, name, vector in rows]
+        else:
+            names = [name for _, name, _ in rows if name][:1]
+            gone = [row for row in rows if row[0] == some or row[1] in names]
+            assert gallery.remove([some], names) == len(gone)
+            rows = [row for row in rows if row not in gone]
+        assert naive(gallery) == rows and gallery.half == half
+        assert gallery.counts() == {label: [r[0] for r in rows].count(label) for label in gallery.classes}
+    assert naive(Gallery.load(gallery.save(tmp_path / "g"), verify=True)) == rows
+
+
+def test_mistaken_changes_are_refused_and_change_nothing(gallery):
+    before = naive(gallery)
+    for act, said in (
+        (lambda: gallery.remove(["bb"]), "no class 'bb'.*did you mean 'b'"),
+        (lambda: gallery.remove(names=["bild 33.jpg"]), "no image .*did you mean"),
+        (lambda: gallery.rename("b", "c"), "merge 'b' into it"),
+        (lambda: gallery.rename("b", ""), "empty label"),
+        (lambda: gallery.merge(["b"], "b"), "nothing to merge"),
+    ):
         with pytest.raises(DataError, match=said):
-            Gallery.load(path)
+            act()
+    assert naive(gallery) == before
+
+
+def test_half_precision_changes_scores_by_little(gallery):
+    queries = np.random.default_rng(1).normal(size=(6, 5))
+    exact = gallery.search(queries, 3)
+    gallery.store(half=True)
+    assert np.abs(gallery.search(queries, 3).scores_QK - exact.scores_QK).max() < 5e-4
+
+
+def test_a_search_sees_the_gallery_as_it_was_when_it_began(gallery):
+    before = gallery.held
+    gallery.enrol(np.ones((50, 5)), ["new"] * 50)
+    gallery.remove(["b"])
+    assert len(before) == 12 and before.labels_of(before.codes_N)[1] == "b" and before.names[3] == "bild 3.jpg"
+
+
+def test_searching_while_others_enrol_and_remove():
+    gallery, draws = Gallery(8), np.random.default_rng(0)
+    fixed = draws.normal(size=(40, 8))
+    gallery.enrol(fixed, [f"fixed {i}" for i in range(40)])
+    stop, faults = threading.Event(), []
+
+    def change():
+        for i in range(150):
+            gallery.enrol(draws.normal(size=(3, 8)) * 0.5 + 3, [f"extra {i % 7}"] * 3)
+            if i % 10 == 9:
+                gallery.remove([f"extra {i % 7}"])
+        stop.set()
+
+    def ask():
+        while not stop.is_set():
+            found = gallery.search(fixed, 1)
+            if [row[0] for row in found.labels_QK] != [f"fixed {i}" for i in range(40)]:
+                faults.append(found.labels_QK)
+
+    threads = [threading.Thread(target=ask) for _ in range(3)] + [threading.Thread(target=change)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+
+
+def test_a_gallery_knows_its_network_and_view():
+    probe = np.arange(5.0)
+    maker = Maker(probe, {"height": 4, "width": 6}, "m.onnx")
+    maker.check(Maker(probe * 3 + 0.01, {"height": 4, "width": 6}))
+    maker.check(Maker())
+    with pytest.raises(ModelError, match=r"another network \(m.onnx\)"):
+        maker.check(Maker(-probe))
+    with pytest.raises(ModelError, match="another view: height 4, not 5"):
+        maker.check(Maker(probe, {"height": 5, "width": 6}))
 
 
 def test_what_does_not_fit_is_refused(gallery):

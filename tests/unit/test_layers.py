@@ -45,6 +45,7 @@ FRONT = {
     "cli",
     "commands",
     "demo",
+    "enrolment",
     "lock",
     "readiness",
     "run",

@@ -3,7 +3,7 @@ import pytest
 from tests.oracles import ranked
 
 from unalike.errors import UnalikeError
-from unalike.measure.nearest import top_k, unit
+from unalike.measure.nearest import EXCLUDED, scan, top_k, unit, widen
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 5000, 2**26])
@@ -48,3 +48,46 @@ def test_empty_and_wrong_inputs():
         top_k(ones, np.ones((3, 4)), 1)
     with pytest.raises(UnalikeError, match="at least 1"):
         top_k(ones, ones, 0)
+
+
+@pytest.mark.parametrize("order", ["random", "rising", "ties"])
+@pytest.mark.parametrize("columns", [37, 500, 4000])
+def test_scan_equals_a_full_sort_whatever_the_order(order, columns):
+    rng = np.random.default_rng(1)
+    references = unit(rng.standard_normal((4000, 3)))
+    queries = unit(rng.standard_normal((9, 3)))
+    if order == "rising":  # every tile beats all before it
+        references = references[np.argsort(references @ queries[0])]
+    if order == "ties":
+        references = unit(np.sign(references))
+
+    def hide(scores, top, left):  # the query's own residue class does not count
+        scores[(np.arange(top, top + len(scores))[:, None] - np.arange(left, left + scores.shape[1])) % 9 == 0] = (
+            EXCLUDED
+        )
+
+    for k, masked in ((1, None), (7, hide), (60, None)):
+        scores, indices = scan(queries, lambda a, b: references[a:b], 4000, k, hide=masked, columns=columns)
+        for q, query in enumerate(queries):
+            products = (references @ query).astype(np.float32)
+            whole = np.sort(products if masked is None else np.delete(products, np.arange(q, 4000, 9)))[::-1][:k]
+            np.testing.assert_allclose(scores[q], whole, atol=1e-6)
+            np.testing.assert_allclose(products[indices[q]], scores[q], atol=1e-6)
+            assert len(set(indices[q])) == k and (masked is None or ((indices[q] - q) % 9 != 0).all())
+            equal = np.diff(scores[q]) == 0
+            assert (np.diff(indices[q])[equal] > 0).all()
+
+
+def test_scan_says_where_nothing_counts():
+    def hide(scores, top, left):
+        scores[:, left == 0 :] = EXCLUDED
+
+    ones = unit(np.ones((5, 2)))
+    scores, indices = scan(ones[:1], lambda a, b: ones[a:b], 5, 3, hide=hide)
+    assert indices.tolist() == [[0, -1, -1]] and (scores[0, 1:] == EXCLUDED).all()
+
+
+def test_widen_is_exact_for_every_half():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 32)
+    np.testing.assert_array_equal(widen(halves, np.empty(halves.shape, np.float32)), halves.astype(np.float32))

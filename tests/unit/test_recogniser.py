@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from unalike.errors import DataError, DeviceError, ModelError
-from unalike.gallery.gallery import Gallery
+from unalike.gallery.gallery import Gallery, Maker
 from unalike.tasks.recogniser import Recogniser
 
 COLOURS = {"red": (220, 20, 30), "grün": (30, 200, 40), "blue": (20, 40, 230)}
@@ -77,7 +77,7 @@ def test_a_gallery_comes_back_and_a_foreign_one_is_refused(model, folder, tmp_pa
         assert answer.label == "blue" and answer.neighbours[0].name == "b"
     with pytest.raises(ModelError, match="width 9"):
         Recogniser.load(model, gallery=Gallery(9))
-    foreign = Gallery(16, probe_D=np.random.default_rng(0).normal(size=16))
+    foreign = Gallery(16, Maker(np.random.default_rng(0).normal(size=16)))
     with pytest.raises(ModelError, match="another network"):
         Recogniser.load(model, gallery=foreign)
 

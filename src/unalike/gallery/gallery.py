@@ -1,174 +1,336 @@
 """Reference vectors with their class names: what a recogniser compares with, and one file to keep them in.
 
+Classes come and go without any training. Searching and changing may happen in several threads at once: a search sees the
+gallery as it was when it began (``enrolled.Enrolled``).
+
 Shape letters: N enrolled vectors, Q queries, K neighbours, D width.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
-import os
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unalike.errors import DataError
-from unalike.measure.nearest import top_k, unit
+from unalike.errors import DataError, ModelError, closest
+from unalike.gallery.decision import Calibration
+from unalike.gallery.enrolled import HALF_ROWS, Enrolled, Neighbours, nobody, unpacked
+from unalike.gallery.ranking import check_vectors
+from unalike.gallery.storage import Texts, read_blocks, write_blocks
+from unalike.measure.nearest import unit
 
-FORMAT_VERSION = 1
-_CONTENT, _HEAD = "content.npz", "gallery.json"
+# Cosine of two networks' vectors of the probe image from which they count as one: below what rounding to bfloat16
+# leaves, above what other weights give.
+SAME_NETWORK = 0.98
 
 
-@dataclass(frozen=True)
-class Neighbours:
-    """For every query the K nearest enrolled vectors, best first: cosine, index into the gallery, and its label."""
+@dataclass(frozen=True, eq=False)
+class Maker:
+    """The network that vectors come from.
 
-    scores_QK: np.ndarray
-    indices_QK: np.ndarray
-    labels_QK: tuple[tuple[str, ...], ...]
+    ``probe_D`` is what it makes of a fixed image (``tasks.recogniser``): by it another network is told from the same one
+    in another format or precision, which a file's checksum could not do. ``view`` is the evaluation view (plain data),
+    ``file`` where the model lay when the gallery was made, ``trunk`` its name. What is empty is not known.
+    """
+
+    probe_D: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    view: Mapping[str, Any] | None = None
+    file: str = ""
+    trunk: str = ""
+
+    def check(self, other: Maker) -> None:
+        """Raises ModelError when vectors of the two cannot be compared."""
+        remedy = "enrol the references again with this network"
+        if len(self.probe_D) and len(other.probe_D):
+            likeness = float(unit(self.probe_D[None])[0] @ unit(other.probe_D[None])[0])
+            if likeness < SAME_NETWORK:
+                was = f" ({self.file})" if self.file else ""
+                raise ModelError(f"the gallery was made with another network{was}", remedy=remedy)
+        if self.view is not None and other.view is not None and dict(self.view) != dict(other.view):
+            odd = [
+                f"{key} {self.view.get(key)}, not {value}"
+                for key, value in other.view.items()
+                if self.view.get(key) != value
+            ]
+            raise ModelError(f"the gallery was made with another view: {', '.join(odd)}", remedy=remedy)
 
 
 class Gallery:
-    """Enrolled unit vectors, all from one network.
+    """Enrolled unit vectors, all from one network, of width ``dim``; ``half`` keeps them in half precision (float16)."""
 
-    ``probe_D`` is what that network makes of a fixed image (``tasks.recogniser``): by it another network is told from
-    the same one in another format or precision, which a file's checksum could not do.
-    """
-
-    def __init__(self, dim: int, probe_D: np.ndarray | None = None) -> None:
-        self.dim = dim
-        self.probe_D = np.empty(0, np.float32) if probe_D is None else np.asarray(probe_D, np.float32)
-        self.classes: list[str] = []
-        self._vectors_ND = np.empty((0, dim), np.float32)
-        self._labels_N = np.empty(0, np.int64)
-        self._names: list[str] = []
+    def __init__(self, dim: int, maker: Maker | None = None, *, half: bool = False) -> None:
+        self.dim, self.maker = dim, maker or Maker()
+        self.calibration: Calibration | None = None
+        self._held = nobody(dim, half)
+        self._codes: dict[str, int] = {}
+        self._lock = threading.RLock()
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._held)
+
+    @property
+    def held(self) -> Enrolled:
+        """The present state; it stays as it is while the gallery changes."""
+        return self._held
+
+    @property
+    def half(self) -> bool:
+        """Whether vectors are kept in half precision."""
+        return self._held.half
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of their first vector."""
+        return list(self._held.classes)
 
     @property
     def vectors_ND(self) -> np.ndarray:
-        """float32, unit length, in the order in which they were enrolled."""
-        return self._vectors_ND
+        """float32, unit length, in the order in which they were enrolled; a copy when kept otherwise."""
+        held = self._held
+        return held.stored(0, len(held)) if not held.half else held.vectors(np.arange(len(held)))
 
     @property
     def labels(self) -> tuple[str, ...]:
         """The class name of every vector."""
-        return tuple(self.classes[index] for index in self._labels_N)
+        held = self._held
+        return tuple(held.labels_of(held.codes_N))
 
     @property
     def names(self) -> tuple[str, ...]:
         """What each vector was made from: a path, or what the caller gave."""
-        return tuple(self._names)
+        held = self._held
+        return tuple(held.names[: len(held)])
+
+    def counts(self) -> dict[str, int]:
+        """Vectors of each class, in the order of ``classes``."""
+        held = self._held
+        return {held.classes[code]: int(count) for code, count in enumerate(held.counts_C) if count}
+
+    @property
+    def stale(self) -> str:
+        """Why the calibration no longer speaks of this gallery, or an empty text."""
+        made, held = self.calibration, self._held
+        now = int(np.count_nonzero(held.counts_C))
+        if made is None or (made.vectors, made.classes) == (len(held), now):
+            return ""
+        return (
+            f"it was calibrated with {made.vectors} images of {made.classes} classes and now has {len(held)} of {now}"
+        )
+
+    # ---- what changes it ----
 
     def enrol(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None) -> None:
         """Add vectors (any length), their class names, and optionally what they came from.
 
         Raises DataError when the numbers or widths differ, a label is empty, or a vector is zero or not finite.
         """
-        vectors_ND = np.atleast_2d(np.asarray(vectors_ND, np.float32))
+        vectors_ND = np.atleast_2d(np.asarray(vectors_ND))
         labels = [str(label) for label in labels]
         names = [str(name) for name in names] if names is not None else [""] * len(labels)
         if len(vectors_ND) != len(labels) or len(labels) != len(names):
             raise DataError(
                 f"{len(vectors_ND)} vectors, {len(labels)} labels, {len(names)} names", expected="as many each"
             )
-        self._check(vectors_ND)
         if not all(labels):
             raise DataError("an empty label", expected="a class name for every vector")
-        lengths = np.linalg.norm(vectors_ND, axis=1)
-        if not (np.isfinite(lengths).all() and (lengths > 0).all()):
+        vectors_ND = check_vectors(vectors_ND, self.dim)
+        lengths_N = np.abs(vectors_ND).max(axis=1, initial=0)
+        if not (np.isfinite(lengths_N).all() and (lengths_N > 0).all()):
             raise DataError(
                 "a vector that is zero or not finite", remedy="check the image and the network it came from"
             )
-        known = {name: index for index, name in enumerate(self.classes)}
-        for label in labels:
-            if label not in known:
-                known[label] = len(self.classes)
-                self.classes.append(label)
-        self._vectors_ND = np.concatenate([self._vectors_ND, unit(vectors_ND)])
-        self._labels_N = np.concatenate([self._labels_N, np.asarray([known[label] for label in labels], np.int64)])
-        self._names += names
+        with self._lock:
+            self._append(unit(vectors_ND), labels, names)
 
-    def _check(self, vectors_ND: np.ndarray) -> None:
-        if vectors_ND.ndim != 2 or vectors_ND.shape[1] != self.dim:
-            raise DataError(
-                f"vectors of shape {vectors_ND.shape}",
-                expected=f"(any, {self.dim})",
-                remedy="enrol and search with the network that the gallery was made with",
-            )
+    def _append(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> None:
+        held = self._held
+        count, total = len(held), len(held) + len(labels)
+        vectors, codes = held.vectors_ND, held.codes_N
+        room = vectors.base if vectors.base is not None and vectors.flags.writeable else vectors
+        if (
+            held.file is not None or room.ndim != 2 or len(room) < total
+        ):  # room for as many again: enrolling one by one stays cheap
+            room = np.empty((max(total, 2 * count), self.dim), vectors.dtype)
+            for first in range(0, count, HALF_ROWS):
+                last = min(first + HALF_ROWS, count)
+                room[first:last] = held.stored(first, last)
+            held = Enrolled(room[:count], codes, list(held.classes), unpacked(held.names)[:count])
+        classes = held.classes
+        assert isinstance(classes, list) and isinstance(held.names, list)  # what lay in a file was unpacked above
+        for label in labels:
+            if label not in self._codes:
+                self._codes[label] = len(classes)
+                classes.append(label)
+        room[count:total] = vectors_ND
+        held.names.extend(names)
+        added = np.asarray([self._codes[label] for label in labels], np.int32)
+        self._held = Enrolled(room[:total], np.concatenate([codes, added]), classes, held.names)
+
+    def remove(self, labels: Sequence[str] = (), names: Sequence[str] = ()) -> int:
+        """Strike whole classes, and single images by the name under which they were enrolled; how many went.
+
+        Raises DataError for a class or a name that is not there.
+        """
+        with self._lock:
+            held = self._held
+            own = held.names[: len(held)]
+            codes = [self._code(label) for label in labels]
+            known = set(own) if names else set()
+            lost = [name for name in names if name not in known]
+            if lost:
+                raise DataError(f"no image {lost[0]!r} in the gallery", remedy=closest(lost[0], own[:10_000]))
+            gone_N = np.isin(held.codes_N, codes)
+            if names:
+                wanted = set(names)
+                gone_N |= np.fromiter((name in wanted for name in own), np.bool_, len(held))
+            self._keep(np.flatnonzero(~gone_N), held.codes_N, list(held.classes))
+            return int(gone_N.sum())
+
+    def rename(self, label: str, new: str) -> None:
+        """Give a class another name. Raises DataError when it is not there or the new name is taken."""
+        with self._lock:
+            code = self._code(label)
+            if not new:
+                raise DataError("an empty label", expected="a class name")
+            if new == label:
+                return
+            if new in self._codes:
+                raise DataError(f"{new!r} is in the gallery already", remedy=f"merge {label!r} into it instead")
+            classes = list(self._held.classes)
+            classes[code] = new
+            held = self._held
+            self._replace(Enrolled(held.vectors_ND, held.codes_N, classes, held.names, held.file))
+
+    def merge(self, labels: Sequence[str], into: str) -> int:
+        """Make one class ``into`` (new, or there already) of several; how many images changed their class."""
+        with self._lock:
+            held, classes = self._held, list(self._held.classes)
+            codes = [self._code(label) for label in labels if label != into]
+            if not codes:
+                raise DataError("nothing to merge", expected="at least one class other than the one to merge into")
+            if not into:
+                raise DataError("an empty label", expected="a class name")
+            if into not in self._codes:
+                classes[codes[0]] = into
+                target = codes[0]
+            else:
+                target = self._codes[into]
+            moved_N = np.isin(held.codes_N, codes)
+            changed_N = np.where(moved_N, np.int32(target), held.codes_N)
+            self._keep(np.arange(len(held)), changed_N, classes)
+            return int(moved_N.sum())
+
+    def store(self, *, half: bool) -> None:
+        """Keep vectors in half precision (a cosine changes by less than 5e-4) or in single precision from now on."""
+        with self._lock:
+            held = self._held
+            if held.half == half:
+                return
+            vectors_ND = np.empty((len(held), self.dim), np.float16 if half else np.float32)
+            read = held.reader()
+            for first in range(0, len(held), HALF_ROWS):
+                last = min(first + HALF_ROWS, len(held))
+                vectors_ND[first:last] = read(first, last)
+            self._held = Enrolled(vectors_ND, held.codes_N, list(held.classes), unpacked(held.names)[: len(held)])
+
+    def _code(self, label: str) -> int:
+        if label not in self._codes:
+            raise DataError(f"no class {label!r} in the gallery", remedy=closest(label, self._codes))
+        return self._codes[label]
+
+    def _keep(self, kept_M: np.ndarray, codes_N: np.ndarray, classes: list[str]) -> None:
+        """The gallery is these vectors now; classes without any are struck and the others move up."""
+        held = self._held
+        codes_M = codes_N[kept_M]
+        there = np.unique(codes_M)
+        place = np.zeros(len(classes), np.int32)
+        place[there] = np.arange(len(there))
+        whole = len(kept_M) == len(held)
+        names = unpacked(held.names)
+        if whole:
+            vectors_MD, file = held.vectors_ND, held.file
+        else:
+            vectors_MD, file = np.empty((len(kept_M), self.dim), held.vectors_ND.dtype), None
+            for first in range(0, len(kept_M), HALF_ROWS):
+                chosen = kept_M[first : first + HALF_ROWS]
+                low, high = int(chosen[0]), int(chosen[-1]) + 1
+                vectors_MD[first : first + len(chosen)] = held.stored(low, high)[chosen - low]
+            names = [names[i] for i in kept_M.tolist()]
+        self._replace(Enrolled(vectors_MD, place[codes_M], [classes[c] for c in there.tolist()], names, file))
+
+    def _replace(self, held: Enrolled) -> None:
+        self._codes = {label: code for code, label in enumerate(held.classes)}
+        self._held = held
+
+    # ---- what asks it ----
 
     def search(self, vectors_QD: np.ndarray, k: int = 1) -> Neighbours:
         """The ``k`` nearest enrolled vectors of every query by cosine, fewer when the gallery holds fewer.
 
-        Raises DataError for an empty gallery or vectors of another width.
+        Exact. Memory beside the result is bounded (about 100 MB). Raises DataError for an empty gallery or vectors of
+        another width.
         """
-        vectors_QD = np.atleast_2d(np.asarray(vectors_QD, np.float32))
-        self._check(vectors_QD)
-        if not len(self):
-            raise DataError("the gallery is empty", remedy="enrol reference images first")
-        scores_QK, indices_QK = top_k(vectors_QD, self._vectors_ND, k)
-        labels = tuple(tuple(self.classes[self._labels_N[index]] for index in row) for row in indices_QK)
+        held = self._held
+        scores_QK, indices_QK = held.scan(check_vectors(vectors_QD, self.dim), k)
+        labels = tuple(tuple(held.labels_of(row)) for row in held.codes_N[indices_QK])
         return Neighbours(scores_QK, indices_QK, labels)
 
+    # ---- the file ----
+
     def save(self, path: str | Path) -> Path:
-        """Write one file: a head with format version and checksum, and the arrays. A kill leaves the old file whole."""
-        path = Path(path)
-        content = io.BytesIO()
-        texts = json.dumps({"classes": self.classes, "names": self._names}, ensure_ascii=False).encode()
-        np.savez(
-            content,
-            vectors=self._vectors_ND,
-            labels=self._labels_N,
-            probe=self.probe_D,
-            texts=np.frombuffer(texts, np.uint8),
-            allow_pickle=False,
-        )
-        head = {
-            "format_version": FORMAT_VERSION,
+        """Write one file (``storage``): version, checksums, vectors, names, calibration. A kill leaves the old one."""
+        held = self._held
+        content, ends = Texts.pack(held.names[: len(held)])
+        said = {
             "dim": self.dim,
-            "count": len(self),
-            "sha256": hashlib.sha256(content.getbuffer()).hexdigest(),
+            "count": len(held),
+            "classes": list(held.classes),
+            "maker": {"view": None if self.maker.view is None else dict(self.maker.view), "file": self.maker.file,
+                      "trunk": self.maker.trunk},
+            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+        }  # fmt: skip
+        path = Path(path)
+        blocks: dict[str, Any] = {
+            "vectors": _parts(held.stored, len(held)),
+            "codes": [held.codes_N],
+            "names": [content],
+            "name_ends": [ends],
+            "probe": [np.asarray(self.maker.probe_D, np.float32)],
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-        try:
-            with temporary.open("wb") as file:
-                with zipfile.ZipFile(file, "w") as archive:
-                    archive.writestr(_HEAD, json.dumps(head))
-                    archive.writestr(_CONTENT, content.getvalue())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        write_blocks(path, said, blocks)
         return path
 
     @classmethod
-    def load(cls, path: str | Path) -> Gallery:
-        """A saved gallery. Raises DataError when it is missing, damaged, or of a newer release."""
+    def load(cls, path: str | Path, *, verify: bool = False) -> Gallery:
+        """A saved gallery, its vectors and names mapped from the file, not read.
+
+        Damage to the file is found when the damaged part is first read; ``verify`` reads and checks all of it now.
+        Raises DataError when it is missing, damaged, or of another release.
+        """
         path = Path(path)
-        if not path.is_file():
-            raise DataError(f"there is no gallery {path}")
-        try:
-            with zipfile.ZipFile(path) as archive:
-                head: dict[str, Any] = json.loads(archive.read(_HEAD))
-                content = archive.read(_CONTENT)
-        except (zipfile.BadZipFile, KeyError, ValueError, EOFError) as error:
-            raise DataError(f"{path} is no gallery, or damaged ({error})", remedy="enrol again") from error
-        if int(head.get("format_version", 0)) > FORMAT_VERSION:
-            raise DataError(f"{path} has format version {head['format_version']}", remedy="update unalike")
-        if hashlib.sha256(content).hexdigest() != head.get("sha256"):
-            raise DataError(f"{path} is damaged: its checksum differs", remedy="enrol again")
-        gallery = cls(int(head["dim"]))
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            texts = json.loads(arrays["texts"].tobytes())
-            gallery._vectors_ND, gallery._labels_N = arrays["vectors"], arrays["labels"]
-            gallery.probe_D = arrays["probe"]
-        gallery.classes, gallery._names = list(texts["classes"]), list(texts["names"])
+        said, blocks = read_blocks(path)
+        if verify:
+            for block in blocks.values():
+                block.check()
+        maker = Maker(blocks["probe"].check().copy(), **said["maker"])
+        gallery = cls(int(said["dim"]), maker)
+        codes_N = blocks["codes"].check()
+        if len(codes_N) and not 0 <= codes_N.min() <= codes_N.max() < len(said["classes"]):
+            raise DataError(f"{path} is damaged: a class without a name", remedy="enrol again")
+        vectors = blocks["vectors"]
+        gallery._replace(
+            Enrolled(vectors.array, codes_N, said["classes"], Texts(blocks["names"], blocks["name_ends"]), vectors)
+        )
+        gallery.calibration = Calibration.from_dict(said["calibration"]) if said["calibration"] else None
         return gallery
+
+
+def _parts(stored: Callable[[int, int], np.ndarray], count: int) -> Iterator[np.ndarray]:
+    """All vectors, a few at a time."""
+    yield stored(0, min(HALF_ROWS, count))
+    for first in range(HALF_ROWS, count, HALF_ROWS):
+        yield stored(first, min(first + HALF_ROWS, count))

@@ -1,0 +1,103 @@
+"""How well scores tell "the same" from "another": AUROC, FNMR at FMR, DIR at FPIR; functions of arrays of scores.
+
+A score is the higher the more alike (a cosine, -1..1); a pair or a query is accepted when its score is at least the
+threshold. The terms are those of ISO/IEC 19795-1: false match rate (of pairs of two classes), false non-match rate (of
+pairs of one class), and for identification against a gallery: detection and identification rate (known queries), false
+positive identification rate (unknown queries).
+
+Equal scores are never divided by a threshold, and count half in the AUROC. Scores hold no NaN (UnalikeError); a figure of
+no scores is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from unalike.errors import UnalikeError
+
+
+def checked(scores_N: np.ndarray, name: str) -> np.ndarray:
+    """float64 (N,). Raises UnalikeError for NaN or another shape."""
+    scores_N = np.asarray(scores_N, np.float64)
+    if scores_N.ndim != 1:
+        raise UnalikeError(f"{name} have shape {scores_N.shape}", expected="one score each")
+    bad = int(np.isnan(scores_N).sum())
+    if bad:
+        raise UnalikeError(f"{bad} of {len(scores_N)} {name} are NaN", expected="numbers")
+    return scores_N
+
+
+def auroc(positive_N: np.ndarray, negative_M: np.ndarray) -> float:
+    """The probability (0..1) that a positive's score is above a negative's, equal ones counting half."""
+    positive_N = checked(positive_N, "positive scores")
+    negative_M = np.sort(checked(negative_M, "negative scores"))
+    if not len(positive_N) or not len(negative_M):
+        return math.nan
+    below = np.searchsorted(negative_M, positive_N, "left").sum(dtype=np.float64)
+    not_above = np.searchsorted(negative_M, positive_N, "right").sum(dtype=np.float64)
+    return float((below + not_above) / 2 / len(positive_N) / len(negative_M))
+
+
+def threshold_at(impostor_M: np.ndarray, rate: float) -> float:
+    """The lowest threshold that at most a share ``rate`` (0..1) of these scores reaches.
+
+    It lies half way between the last score that reaches it and the first that does not (just above the highest score
+    when none may reach it); -inf when all may, NaN for no scores.
+    """
+    impostor_M = np.sort(checked(impostor_M, "impostor scores"))
+    if not 0 <= rate <= 1:
+        raise UnalikeError(f"a rate of {rate}", expected="0 to 1")
+    if not len(impostor_M):
+        return math.nan
+    # A tolerance, so that 0.07 of 100 scores are 7 of them whatever 0.07 * 100 is to a computer.
+    allowed = math.floor(rate * len(impostor_M) * (1 + 1e-12))
+    if allowed >= len(impostor_M):
+        return -math.inf
+    refused = float(impostor_M[len(impostor_M) - allowed - 1])
+    above = impostor_M[np.searchsorted(impostor_M, refused, "right") :]
+    return between(refused, float(above[0])) if len(above) else float(np.nextafter(refused, math.inf))
+
+
+def between(low: float, high: float) -> float:
+    """A number above ``low`` and at most ``high``, half way where there is room."""
+    middle = (low + high) / 2
+    return middle if middle > low else high
+
+
+def fnmr_at_fmr(genuine_N: np.ndarray, impostor_M: np.ndarray, fmr: float) -> tuple[float, float]:
+    """(false non-match rate, threshold): the share of genuine pairs below the threshold of that false match rate."""
+    threshold = threshold_at(impostor_M, fmr)
+    genuine_N = checked(genuine_N, "genuine scores")
+    if not len(genuine_N) or math.isnan(threshold):
+        return math.nan, threshold
+    return float(np.mean(genuine_N < threshold)), threshold
+
+
+def dir_at_fpir(
+    known_score_N: np.ndarray, known_right_N: np.ndarray, unknown_score_M: np.ndarray, fpir: float
+) -> tuple[float, float]:
+    """(detection and identification rate, threshold).
+
+    ``known_score_N`` are the best scores of queries whose class is in the gallery, ``known_right_N`` whether that best
+    one is of their class; ``unknown_score_M`` the best scores of queries of no class of the gallery. The rate is the
+    share of known queries that reach the threshold with the right class.
+    """
+    threshold = threshold_at(unknown_score_M, fpir)
+    known_score_N, right_N = checked(known_score_N, "known scores"), np.asarray(known_right_N, np.bool_)
+    if right_N.shape != known_score_N.shape:
+        raise UnalikeError(f"{len(right_N)} answers for {len(known_score_N)} known queries", expected="as many each")
+    if not len(known_score_N) or math.isnan(threshold):
+        return math.nan, threshold
+    return float(np.mean(right_N & (known_score_N >= threshold))), threshold
+
+
+def trials_needed(rate: float, confidence: float = 0.95) -> int:
+    """Trials without one error that it takes to say that a rate is below ``rate``: about 3 / rate at 95 %.
+
+    The "rule of three" (Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA, 1983).
+    """
+    if not 0 < rate < 1 or not 0 < confidence < 1:
+        raise UnalikeError(f"rate {rate} at confidence {confidence}", expected="both between 0 and 1")
+    return math.ceil(math.log1p(-confidence) / math.log1p(-rate))
