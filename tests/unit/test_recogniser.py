@@ -1,5 +1,7 @@
+import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import networks
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from unalike.errors import DataError, DeviceError, ModelError
+from unalike.gallery.decision import Calibration, Promise
 from unalike.gallery.gallery import Gallery, Maker
 from unalike.tasks.recogniser import Recogniser
 
@@ -100,22 +103,82 @@ def test_mistakes_are_one_line(model, tmp_path):
         Recogniser.load(bad)
 
 
+def test_d29_answers_label_ambiguous_or_unknown(model, folder):
+    recogniser = Recogniser.load(model, precision="fp32")
+    recogniser.enrol(folder)
+    plain = recogniser.identify(flat("red"))[0]
+    assert (plain.decision, plain.label, plain.calibrated) == ("label", "red", False)
+    share = Promise(0.01, 0.0, 0.0, 0.01, 0.95, 300, 10, 300.0, 299)
+    recogniser.gallery.calibration = Calibration(plain.score - 1e-3, 1e-3, "nearest", 10, share, None, 12, 3, "nothing")
+    sure = recogniser.identify(flat("red"), k=2)[0]
+    assert (sure.decision, sure.label, sure.calibrated) == ("label", "red", True)
+    assert sure.second in ("grün", "blue") and sure.margin >= 1e-3 and len(sure.neighbours) == 2
+
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    strange = recogniser.identify(noise)[0]
+    assert (strange.decision, strange.label) == ("unknown", None) and strange.nearest in COLOURS
+    twice = folder / "red" / "1.png"
+    recogniser.enrol(twice, "crimson")
+    torn = recogniser.identify(twice)[0]
+    assert (torn.decision, torn.label) == ("ambiguous", None) and {torn.nearest, torn.second} == {"red", "crimson"}
+    assert json.loads(json.dumps(torn.to_dict()))["decision"] == "ambiguous"
+    # The calibration speaks of its own rule alone.
+    other = recogniser.identify(noise, label_by="prototype")[0]
+    assert (other.decision, other.calibrated) == ("label", False) and other.label == other.nearest
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_threads_get_the_answers_that_one_gets(model, folder, runtime):
+    recogniser = Recogniser.load(model, runtime=runtime, precision="fp32")
+    recogniser.enrol(folder)
+    paths = sorted(folder.rglob("*.png"))
+    alone = {path: recogniser.identify(path, k=2)[0] for path in paths}
+    with ThreadPoolExecutor(6) as pool:
+        jobs = [(path, pool.submit(recogniser.identify, path, 2)) for path in paths * 3]
+        extra = [pool.submit(recogniser.enrol, 255 - flat("red"), f"extra {i}") for i in range(5)]
+    assert all(job.result() == 1 for job in extra) and len(recogniser.gallery) == 12 + 5
+    for path, job in jobs:
+        (answer,) = job.result()
+        assert answer.label == alone[path].label and answer.score == pytest.approx(alone[path].score, abs=1e-5)
+
+
+def test_approximate_search_gives_exact_scores(model, folder):
+    pytest.importorskip("faiss")
+    recogniser = Recogniser.load(model, precision="fp32")
+    recogniser.enrol(folder)
+    fast = Recogniser(recogniser.engine, recogniser.view, recogniser.gallery, approximate=True)
+    assert fast.index.recall >= 0.99
+    for ours, theirs in zip(fast.identify(flat("blue"), k=4), recogniser.identify(flat("blue"), k=4), strict=True):
+        assert [n.label for n in ours.neighbours] == [n.label for n in theirs.neighbours]
+        assert ours.score == pytest.approx(theirs.score, abs=1e-5)
+
+
 NO_TORCH = """
-import sys, numpy as np
-for name in ("torch", "torchvision", "timm", "onnx", "sklearn"):
-    sys.modules[name] = None
+import importlib.abc, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "faiss", "pydantic", "typer"):
+            raise ImportError(name + " is blocked by this test")
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
 from unalike.tasks.recogniser import Recogniser
-recogniser = Recogniser.load(sys.argv[1], runtime=sys.argv[2])
-recogniser.enrol([np.zeros((50, 50, 3), np.uint8), np.full((50, 50, 3), 255, np.uint8)], ["dark", "light"])
-print(recogniser.identify(np.full((60, 40, 3), 250, np.uint8))[0].label)
+recogniser = Recogniser.load(sys.argv[1], sys.argv[3], runtime=sys.argv[2])
+answer = recogniser.identify(np.full((60, 40, 3), 250, np.uint8))[0]
+print(answer.label, answer.decision)
+print(*sorted(m for m in sys.modules if m.split(".")[0] in ("torch", "pydantic", "typer", "yaml", "rich")))
 """
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
-def test_an_exported_network_needs_no_torch(model, runtime):
+def test_an_exported_network_and_a_gallery_need_no_torch(model, tmp_path, runtime):
+    recogniser = Recogniser.load(model)
+    recogniser.enrol([np.zeros((50, 50, 3), np.uint8), np.full((50, 50, 3), 255, np.uint8)], ["dark", "light"])
+    saved = recogniser.gallery.save(tmp_path / "g")
     run = subprocess.run(
-        [sys.executable, "-c", NO_TORCH, str(model), runtime],
+        [sys.executable, "-c", NO_TORCH, str(model), runtime, str(saved)],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
-    assert run.returncode == 0 and run.stdout == "light\n", run.stderr
+    assert run.returncode == 0 and run.stdout == "light label\n\n", run.stderr
