@@ -72,7 +72,7 @@ def test_the_cut_keeps_class_directions_first() -> None:
 
 
 def test_rooted_keeps_signs() -> None:
-    np.testing.assert_allclose(rooted(np.array([[-4.0, 0.0, 9.0]])), [[-2, 0, 3]])
+    np.testing.assert_allclose(rooted(np.array([[-4.0, 0.0, 9.0]])), [[-2, 0, 3]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.errors import DataError
+from unalike.model.embedder import ROOT_FLOOR
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,8 @@ class Whitening:
 
 
 def rooted(features_NF: np.ndarray) -> np.ndarray:
-    """Signed square root."""
-    return np.sign(features_NF) * np.sqrt(np.abs(features_NF))
+    """Signed square root, as ``model.embedder.RootedHead`` takes it."""
+    return features_NF / np.sqrt(np.abs(features_NF) + ROOT_FLOOR)
 
 
 def whitening(features_NF: np.ndarray, labels_N: np.ndarray, *, root: bool) -> Whitening:

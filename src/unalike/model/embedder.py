@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 # Trunks whose head is the residual one; every other trunk gets one Linear.
 RESIDUAL_HEADS = frozenset({"fan_tiny", "fan_small", "fan_base", "fan_large", "nvdinov2_vit_large_legacy"})
 ADAPTORS = 4
+HEADS = ("linear", "residual", "rooted")
+ROOT_FLOOR = 1e-6  # x / sqrt(|x| + floor): the signed square root, with a slope that stays finite at 0
 
 
 class LinearHead(nn.Module):
@@ -36,6 +38,18 @@ class LinearHead(nn.Module):
 
     def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
         return self.linear(features_BF)
+
+
+class RootedHead(nn.Module):
+    """Signed square root, then one Linear, F -> D: what ``learn.discriminant`` fits without a training step."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(width, dim)
+        semi_orthogonal(self.linear)
+
+    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
+        return self.linear(features_BF * torch.rsqrt(features_BF.abs() + ROOT_FLOOR))
 
 
 class Adaptor(nn.Module):
@@ -83,16 +97,21 @@ def semi_orthogonal(linear: nn.Module) -> None:
 
 
 class Embedder(nn.Module):
-    """``images_BCHW`` (float, normalised) -> ``vectors_BD``, not of unit length. ``dim`` is D."""
+    """``images_BCHW`` (float, normalised) -> ``vectors_BD``, not of unit length. ``dim`` is D.
 
-    def __init__(self, trunk: Trunk, dim: int) -> None:
+    ``head``: one of HEADS, or "auto": the residual one on TAO's transformers, one Linear on every other trunk.
+    """
+
+    def __init__(self, trunk: Trunk, dim: int, head: str = "auto") -> None:
         super().__init__()
-        residual = trunk.name in RESIDUAL_HEADS
-        make: Callable[[int, int], nn.Module] = ResidualHead if residual else LinearHead
+        if head == "auto":
+            head = "residual" if trunk.name in RESIDUAL_HEADS else "linear"
+        kinds: dict[str, Callable[[int, int], nn.Module]] = {
+            "linear": LinearHead, "residual": ResidualHead, "rooted": RootedHead}  # fmt: skip
         self.trunk = trunk
-        self.head = make(trunk.width, dim)
+        self.head = kinds[head](trunk.width, dim)
         self.dim = dim
-        if residual and dim != trunk.width:
+        if head == "residual" and dim != trunk.width:
             progress.say(
                 f"model.feat_dim {dim} differs from {trunk.name}'s width {trunk.width}: a projection was added",
                 once=True,
@@ -110,13 +129,15 @@ class Shape:
     feat_dim: int
     in_chans: int
     input_size: tuple[int, int]  # height, width
+    head: str = "auto"
 
     @classmethod
     def of(cls, model: Any) -> Shape:
-        """From a spec's ``model`` section, an object or a plain dict."""
+        """From a spec's ``model`` section, an object or a plain dict (one of an older file has no ``head``)."""
         take = model.__getitem__ if isinstance(model, dict) else lambda key: getattr(model, key)
         size = (int(take("input_height")), int(take("input_width")))
-        return cls(str(take("backbone")), int(take("feat_dim")), int(take("input_channels")), size)
+        head = model.get("head", "auto") if isinstance(model, dict) else getattr(model, "head", "auto")
+        return cls(str(take("backbone")), int(take("feat_dim")), int(take("input_channels")), size, str(head))
 
 
 def assemble(shape: Shape, *, pretrained: str | bool = "false", drop_path: float = 0.0) -> Embedder:
@@ -130,7 +151,7 @@ def assemble(shape: Shape, *, pretrained: str | bool = "false", drop_path: float
         input_size=shape.input_size,
         drop_path=drop_path,
     )
-    return Embedder(trunk, shape.feat_dim)
+    return Embedder(trunk, shape.feat_dim, shape.head)
 
 
 def build_embedder(spec: Experiment) -> Embedder:

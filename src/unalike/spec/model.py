@@ -49,6 +49,12 @@ class Model(Section):
     )
     input_channels: int = field(3, "Colour channels of the input: 3, since grey images are read as RGB.", ge=1, le=4)
     feat_dim: int = field(256, "Length of the vector that stands for an image.", ge=2, le=65536, settled=True)
+    head: Literal["auto", "linear", "residual", "rooted"] = field(
+        "auto",
+        "What turns the trunk's features into the vector: one Linear; TAO's residual adaptors; or a signed square root and a "
+        "Linear, which automatic training fits without a training step. auto: as TAO has it for the trunk.",
+        ours=True, settled=True,
+    )  # fmt: skip
     pretrained: Annotated[Literal["auto", "true", "false"], BeforeValidator(_word)] = field(
         "auto",
         "Start the trunk from weights pretrained on a large data set: `auto` where they can be had, `true` or an error, "
