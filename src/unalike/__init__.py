@@ -12,16 +12,46 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from unalike.api import Result, check, embed, evaluate, export, infer, train
+    from unalike.api import (
+        Result,
+        bench_engine,
+        check,
+        embed,
+        evaluate,
+        export,
+        gen_engine,
+        gen_trt_engine,
+        infer,
+        quantize,
+        train,
+    )
     from unalike.errors import UnalikeError
     from unalike.tasks.recogniser import Recogniser
 
 _PLACES = {
-    **dict.fromkeys(("Result", "check", "embed", "evaluate", "export", "infer", "train"), "unalike.api"),
+    **dict.fromkeys(
+        (
+            "Result",
+            "bench_engine",
+            "check",
+            "embed",
+            "evaluate",
+            "export",
+            "gen_engine",
+            "gen_trt_engine",
+            "infer",
+            "quantize",
+            "train",
+        ),
+        "unalike.api",
+    ),
     "UnalikeError": "unalike.errors",
     "Recogniser": "unalike.tasks.recogniser",
 }
-__all__ = ["Recogniser", "Result", "UnalikeError", "check", "embed", "evaluate", "export", "infer", "train"]
+__all__ = [
+    "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "embed", "evaluate", "export", "gen_engine",
+    "gen_trt_engine", "infer", "quantize", "train",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:

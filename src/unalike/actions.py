@@ -89,24 +89,30 @@ def _devices(experiment: Any, section: Any, name: str) -> list[int]:
     ids = check_devices(
         section.num_gpus, section.gpu_ids, ids_were_set=experiment.is_set(f"{name}.gpu_ids"), where=name
     )
-    if section.onnx_file or section.runtime not in ("auto", "torch"):
+    if section.onnx_file or section.engine or section.runtime not in ("auto", "torch", "tensorrt"):
         say(f"{name}.num_gpus: {section.num_gpus}; exported networks run on the CPU, in one copy")
         return ids[:1]
     return ids
 
 
 def _named_model(section: Any, name: str) -> str:
-    """What evaluate or inference shall run: a file that is there, or ``pretrained``. Cheap, so asked before the data."""
-    if section.trt_engine:
-        raise SpecError(f"{name}.trt_engine is set", expected="evaluate or infer from a checkpoint or ONNX file: TensorRT "
-                        "engines are not run yet", remedy=f"set {name}.checkpoint or {name}.onnx_file instead")  # fmt: skip
-    both = [p for p in (section.checkpoint, section.onnx_file) if p]
-    if not both:
-        raise SpecError(f"neither {name}.checkpoint nor {name}.onnx_file is set", expected="a trained model",
+    """What evaluate or inference shall run: a file that is there, or ``pretrained``. Cheap, so asked before the data.
+
+    An engine needs no checkpoint beside it (TAO D34).
+    """
+    fields = ("checkpoint", "onnx_file", "engine", "trt_engine")
+    given = {key: getattr(section, key) for key in fields if getattr(section, key)}
+    if given.get("trt_engine") and "checkpoint" in given:
+        # TAO's specs name both, since there a checkpoint is mandatory; the engine is what was asked for.
+        say(f"{name}.trt_engine is set: {name}.checkpoint is not used")
+        del given["checkpoint"]
+    if not given:
+        raise SpecError(f"none of {', '.join(f'{name}.{key}' for key in fields)} is set", expected="a trained model",
                         remedy=f"set {name}.checkpoint=FILE.pth, or {PRETRAINED} for the trunk as it came")  # fmt: skip
-    if len(both) == 2:
-        raise SpecError(f"{name}.checkpoint and {name}.onnx_file are both set", remedy="keep one")
-    return PRETRAINED if section.checkpoint == PRETRAINED else str(present(both[0]))
+    if len(given) > 1:
+        raise SpecError(f"{' and '.join(f'{name}.{key}' for key in given)} are both set", remedy="keep one")
+    key, source = next(iter(given.items()))
+    return PRETRAINED if (key, source) == ("checkpoint", PRETRAINED) else str(present(source))
 
 
 def _load_for(experiment: Any, section: Any, name: str, source: str, images: int) -> list[OpenModel]:
@@ -118,12 +124,20 @@ def _load_for(experiment: Any, section: Any, name: str, source: str, images: int
                                       images=images))  # fmt: skip
             continue
         model = open_model(
-            source, runtime=section.runtime, precision=section.precision, gpu=gpu, images=images, quiet=False
-        )
+            source, runtime=section.runtime, precision=section.precision, gpu=gpu, images=images, quiet=False,
+            threads=section.threads, streams=section.streams, device=section.device, **_told_facts(experiment),
+        )  # fmt: skip
         refuse_contradictions(experiment, model.source, view=model.view, dim=model.engine.dim, trunk=model.trunk,
                               mean=model.mean, std=model.std)  # fmt: skip
         models.append(model)
     return models
+
+
+def _told_facts(experiment: Any) -> dict[str, Any]:
+    """Mean and std as the spec has them, for networks that carry none (TAO's engines); others keep their own."""
+    dataset = experiment.dataset
+    said = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")
+    return {"mean": tuple(dataset.pixel_mean), "std": tuple(dataset.pixel_std)} if said else {}
 
 
 def _embed(
@@ -167,6 +181,7 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     """Embed, rank, summarise, write; returns TAO's KPIs with the prefix ``test``."""
     from unalike.card import add_section
     from unalike.measure.artefacts import write_metrics
+    from unalike.measure.classification import class_results
     from unalike.measure.clusters import ami_nmi
     from unalike.measure.nearest import top_k, unit
     from unalike.measure.open_set import collect_trials, spoken, summarise_trials
@@ -220,6 +235,9 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
     add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **told},
                 source=model.source.parent / "model_card.json", stem="model_card")  # fmt: skip
+    if section.trt_engine:
+        results = class_results(reference.labels_N[index_QK], query.labels_N, query.classes, topk=section.topk)
+        run.own(_write_json(run.dir / "results.json", results))
     figures = kpi(summary, "test")
     for name, value in figures.items():
         say(f"{name}: {value:.4f}")
@@ -271,20 +289,26 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
     notices.write(run.dir / "notices.txt")
     k = min(section.topk, len(reference))
     scores_QK, index_QK = top_k(unit(query_vectors), unit(reference_vectors), k)
-    _write_results(run.dir, query, reference, scores_QK, index_QK)
+    _write_results(run.dir, query, reference, scores_QK, index_QK, "trt_result" if section.trt_engine else "result")
+    run.own(run.dir / "trt_result.csv", run.dir / "trt_result.jsonl")
     run.record(device=[model.engine.describe() for model in models], data=query.fingerprint())
     return {"images": len(query), "references": len(reference), "topk": k}
 
 
 def _write_results(
-    folder: Path, query: ImageSet, reference: ImageSet, scores_QK: np.ndarray, index_QK: np.ndarray
+    folder: Path,
+    query: ImageSet,
+    reference: ImageSet,
+    scores_QK: np.ndarray,
+    index_QK: np.ndarray,
+    stem: str = "result",
 ) -> None:
     # Names that are not UTF-8 keep their bytes in the table; JSON stays valid UTF-8 and gives them back as escapes.
     # squared L2 distance of unit vectors: |a - b|^2 = 2 - 2 a.b
     distance_QK = np.maximum(2.0 - 2.0 * scores_QK.astype(np.float64), 0.0)
     names = reference.names()
-    with (folder / "result.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table, \
-            (folder / "result.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as lines:  # fmt: skip
+    with (folder / f"{stem}.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table, \
+            (folder / f"{stem}.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as lines:  # fmt: skip
         writer = csv.writer(table)
         for path, indices, distances, scores in zip(query.paths, index_QK, distance_QK, scores_QK, strict=True):
             labels = [names[i] for i in indices]
@@ -296,6 +320,13 @@ def _write_results(
             lines.write(
                 json.dumps({"path": str(path), "label": labels[0], "neighbours": neighbours}, ensure_ascii=False) + "\n"
             )
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    from unalike.run import json_text, write_text
+
+    write_text(path, json_text(content, indent=1) + "\n")
+    return path
 
 
 def run_embedding(

@@ -185,7 +185,8 @@ def infer(
     with open_run("inference", experiment, resume=resume, overwrite=overwrite) as run:
         figures = run_inference(experiment, run)
         run.conclude("inferred", figures)
-    return Result(run.dir, run.dir / "result.csv", figures)
+    name = "trt_result.csv" if experiment.inference.trt_engine else "result.csv"
+    return Result(run.dir, run.dir / name, figures)
 
 
 def export(
@@ -206,6 +207,54 @@ def export(
         path, figures = run_export(experiment, run)
         run.conclude(f"exported: {path}", figures)
     return Result(run.dir, path, figures)
+
+
+def quantize(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Write a network in INT8, FP16 or BF16 beside its comparison with fp32; ``path`` is the ONNX file."""
+    return _ship("quantize", "run_quantisation", spec, overrides, data, resume, overwrite)
+
+
+def gen_engine(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Write OpenVINO IR or an ONNX file optimised for this machine; ``path`` is the file."""
+    return _ship("gen_engine", "run_engine", spec, overrides, data, resume, overwrite)
+
+
+def gen_trt_engine(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Build a TensorRT engine; ``path`` is the file. Raises MissingExtra without TensorRT, DeviceError without a GPU."""
+    return _ship("gen_trt_engine", "run_tensorrt", spec, overrides, data, resume, overwrite)
+
+
+def _ship(
+    action: str, function: str, spec: Spec | Experiment, overrides: Overrides, data: str | Path | None, resume: bool,
+    overwrite: bool,
+) -> Result:  # fmt: skip
+    from unalike import shipping
+    from unalike.run import open_run
+
+    _refuse_ranks(action)
+    experiment = _resolve(action, spec, overrides, data)
+    with open_run(action, experiment, resume=resume, overwrite=overwrite) as run:
+        path, figures = getattr(shipping, function)(experiment, run)
+        run.conclude(f"written: {path}", figures)
+    return Result(run.dir, path, figures)
+
+
+def bench_engine(model: str | Path, **options: Any) -> Result:
+    """Latency and rate of a model in every engine of this machine; ``options`` are those of ``bench.bench_engine``."""
+    from unalike.bench import bench_engine as measure
+
+    output = options.pop("output", None)
+    figures = measure(model, output=output, **options)
+    return Result(Path(output).parent if output else Path("."), Path(output) if output else None, figures)
 
 
 def embed(
@@ -253,4 +302,18 @@ def default_specs(action: str = "train", output: str | Path | None = None) -> st
     return text
 
 
-__all__ = ["Checked", "Result", "check", "default_specs", "embed", "evaluate", "export", "infer", "train"]
+__all__ = [
+    "Checked",
+    "Result",
+    "bench_engine",
+    "check",
+    "default_specs",
+    "embed",
+    "evaluate",
+    "export",
+    "gen_engine",
+    "gen_trt_engine",
+    "infer",
+    "quantize",
+    "train",
+]

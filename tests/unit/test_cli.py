@@ -17,7 +17,8 @@ from unalike.commands.words import split_words
 from unalike.errors import DataError, Interrupted
 
 ACTIONS = (
-    "train", "evaluate", "inference", "export", "gen_trt_engine", "default_specs", "schema", "check", "embed", "demo",
+    "train", "evaluate", "inference", "export", "quantize", "gen_engine", "gen_trt_engine", "bench-engine", "default_specs",
+    "schema", "check", "embed", "demo",
 )  # fmt: skip
 
 
@@ -99,7 +100,7 @@ def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixtu
         (["train", "a", "b"], 2, "error: two data folders, 'a' and 'b'"),
         (["check"], 2, "error: check without a spec or a folder"),
         (["check", "a", "-e", "b"], 2, "error: check with two things to check"),
-        (["gen_trt_engine", "-e", "s.yaml"], 1, "error: gen_trt_engine is not built"),
+        (["bench-engine"], 2, "error: Missing argument"),
         (["default_specs", "trian"], 2, "error: no action 'trian'; did you mean 'train'?"),
         (["default_specs", "train.seed=1"], 2, "error: 'train.seed=1' for default_specs"),
         (["embed", "photos"], 2, "error: Missing option"),

@@ -40,6 +40,7 @@ FRONT = {
     "__main__",
     "actions",
     "api",
+    "bench",
     "brands",
     "card",
     "cli",
@@ -49,18 +50,19 @@ FRONT = {
     "lock",
     "readiness",
     "run",
+    "shipping",
     "trial",
 }
 TORCH_FREE = {*STEM, "tasks", "front"}
 # The one way back: a Recogniser opens a checkpoint too, where the training branch is installed. Inside a function.
 ALLOWED = {("tasks.opening", "deploy.choose"), ("tasks.opening", "model.checkpoint")}
 # Fronts of the training branch alone.
-TORCH_FRONT = {"card"}
+TORCH_FRONT = {"card", "shipping"}
 # What a deployed recogniser does without: an import of any of these at the top of a torch-free module is a fault.
 HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
     "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors", "tensorboard", "faiss", "cv2", "pyarrow",
-    "simpleicons", "resvg_py", "wandb", "nncf", "ray",
+    "simpleicons", "resvg_py", "wandb", "nncf", "ray", "tensorrt",
 )  # fmt: skip
 
 

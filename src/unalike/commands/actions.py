@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from .. import __version__
-from ..errors import SpecError, UnalikeError
+from ..errors import SpecError
 from .words import (
     AsJson,
     Overwrite,
@@ -27,7 +26,7 @@ from .words import (
 PRETRAINED = "pretrained"
 
 
-def _act(
+def act(
     action: str, words: list[str] | None, spec: str | None, results_dir: str | None, *,
     resume: bool = False, overwrite: bool = False, policy: str | None = None, minutes: float | None = None,
     trials: int | None = None, as_json: bool = False, verbose: bool = False, quiet: bool = False,
@@ -37,7 +36,7 @@ def _act(
     overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials)
     from .. import api
 
-    perform = {"train": api.train, "evaluate": api.evaluate, "inference": api.infer, "export": api.export}[action]
+    perform = getattr(api, {"inference": "infer"}.get(action, action))
     result = perform(spec, overrides, data=data, resume=resume, overwrite=overwrite)
     from ..run import process_rank
 
@@ -60,7 +59,7 @@ def train(
 
     Examples: unalike train photographs/   |   ml_recog train -e spec.yaml train.num_epochs=20
     """
-    _act("train", words, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
+    act("train", words, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
          minutes=minutes, trials=trials, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
 
 
@@ -73,7 +72,7 @@ def evaluate(
 
     Example: unalike evaluate -e spec.yaml evaluate.checkpoint=results/train/ml_model_best.pth
     """
-    _act("evaluate", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    act("evaluate", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 @app.command(short_help="Name the nearest reference classes of images.")
@@ -85,7 +84,7 @@ def inference(
 
     Example: unalike inference new/ -e spec.yaml inference.checkpoint=results/train/ml_model_best.pth
     """
-    _act("inference", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    act("inference", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 @app.command(short_help="Write a trained embedding as ONNX, checked against the network.")
@@ -97,17 +96,7 @@ def export(
 
     Example: unalike export -e spec.yaml export.checkpoint=results/train/ml_model_best.pth
     """
-    _act("export", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
-
-
-@app.command("gen_trt_engine", short_help="Build a TensorRT engine (not in this version).")
-def gen_trt_engine(
-    words: Words = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
-    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
-) -> None:  # fmt: skip
-    """Build a TensorRT engine from an exported model. Not in this version."""
-    raise UnalikeError(f"gen_trt_engine is not built in unalike {__version__}",
-                       remedy="use 'unalike export' for ONNX, which ONNX Runtime and OpenVINO run")  # fmt: skip
+    act("export", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
 @app.command(short_help="Write the vectors of a folder of images.")
@@ -115,10 +104,10 @@ def embed(
     source: Annotated[str, typer.Argument(metavar="DIR", help="Images: a folder, an archive, a manifest, one image.")],
     output: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="vectors.npz or vectors.parquet.")],
     model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="FILE", help="A .pth or .onnx model; if unset, a trunk as it came.")
+        str | None, typer.Option("-m", "--model", metavar="FILE", help="A .pth, .onnx, .xml or .engine; if unset, a trunk as it came.")
     ] = None,
-    runtime: Annotated[str, typer.Option(metavar="NAME", help="auto, torch, onnxruntime or openvino.")] = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16.")] = "auto",
+    runtime: Annotated[str, typer.Option(metavar="NAME", help="auto, torch, onnxruntime, openvino, tensorrt.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16, fp16 or int8.")] = "auto",
     labelled: Annotated[bool, typer.Option("--labelled", help="Folders are classes; write their labels too.")] = False,
     overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip

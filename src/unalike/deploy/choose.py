@@ -1,12 +1,15 @@
 """The fastest engine that this machine has for a network in memory, and new weights into it.
 
-An order, not a race: on a CPU OpenVINO, then ONNX Runtime, then torch; a GPU belongs to torch. Measured with
-EfficientNet-Lite0 at 224 on two cores, images/s: with bf16 units OpenVINO bf16 140 (its fp32 52), ONNX Runtime 62, torch
-14 to 29; with AVX2 alone, in separate runs, OpenVINO fp32 91 and torch 39 (2026-11-23). So ONNX Runtime may win in fp32. What cannot be had falls to the next one, and that is said.
+A GPU belongs to torch. On a CPU OpenVINO stands before ONNX Runtime and torch until a race on this machine says
+otherwise (``engines.race``): with bf16 units OpenVINO bf16 made 140 images/s where ONNX Runtime made 62, with AVX2 alone
+both are within a few percent of each other (EfficientNet-Lite0 at 224, two cores, 2026-11-23). What cannot be had falls
+to the next one, and that is said.
 """
 
 from __future__ import annotations
 
+import importlib.util
+import json
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +17,7 @@ import numpy as np
 
 from unalike import progress
 from unalike.deploy.onnx_export import facts_of, trace
+from unalike.engines import race
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, ExportError, MissingExtra, ModelError, closest
 
@@ -59,8 +63,9 @@ def engine_for(
     """An engine for ``embedder``; the choice is printed unless ``quiet``.
 
     ``runtime``: auto, torch, onnxruntime or openvino; ``precision``: auto, fp32, bf16 or fp16. ``auto`` takes torch on
-    a GPU and for few ``images`` (where known), otherwise OpenVINO, ONNX Runtime, torch, the first that works. One asked
-    for by name is obeyed or an error (MissingExtra, DeviceError, ExportError).
+    a GPU and for few ``images`` (where known), otherwise the fastest of OpenVINO and ONNX Runtime, so far as it is known
+    here (many ``images`` find it out), else the first that works. One asked for by name is obeyed or an
+    error (MissingExtra, DeviceError, ExportError).
     """
     if runtime not in RUNTIMES:
         raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(RUNTIMES), remedy=closest(runtime, RUNTIMES))
@@ -72,6 +77,12 @@ def engine_for(
             quiet=True,
         )  # fmt: skip
 
+    measure = (images or 0) >= race.WORTH_RACING
+    if runtime == "auto" and precision in ("auto", "fp32") and order[0] == "openvino":
+        raced = _race(embedder, mean, std, view, precision, threads, measure)
+        if raced is not None:
+            _tell(raced[0], quiet)
+            return LiveEngine(*raced, remake)
     for number, name in enumerate(order):
         try:
             inner, proto = _make(name, embedder, mean, std, view, precision, threads)
@@ -80,11 +91,46 @@ def engine_for(
                 raise
             progress.say(f"{name} is passed over: {error}", once=True)
             continue
-        if not quiet:
-            told = inner.describe()
-            progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
+        _tell(inner, quiet)
         return LiveEngine(inner, proto, remake)
     raise AssertionError("the order of engines is never empty")
+
+
+def _tell(engine: Any, quiet: bool) -> None:
+    if not quiet:
+        told = engine.describe()
+        progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
+
+
+def _race(
+    embedder: Any, mean: Sequence[float], std: Sequence[float], view: View, precision: str, threads: int | None,
+    measure: bool,
+) -> tuple[Any, onnx.ModelProto] | None:  # fmt: skip
+    """OpenVINO or ONNX Runtime, whichever was or is found faster here; None when that is not known, or one is missing."""
+    names = ["openvino", "onnxruntime"]
+    if any(importlib.util.find_spec(name) is None for name in names):
+        return None
+    try:
+        facts = facts_of(embedder, view=view, mean=mean, std=std)
+        proto = trace(embedder, (view.height, view.width), facts, optimize=False)
+        network, content = _topology(proto), proto.SerializeToString()
+        rates = race.known_rates(network)
+        if not race.fastest(rates, names):
+            if not measure:
+                return _open(names[0], content, precision, threads), proto
+            engines = {name: _open(name, content, precision, threads) for name in names}
+            rates = race.measure_rates(engines)
+            race.keep_rates(network, rates)
+            return engines[race.fastest(rates, names)], proto
+        return _open(race.fastest(rates, names), content, precision, threads), proto
+    except (ExportError, ModelError):
+        return None  # the order is walked, and says what fails
+
+
+def _topology(proto: onnx.ModelProto) -> str:
+    """A key of the graph without its weights: they change while training, its speed does not."""
+    text = json.dumps([[node.op_type for node in proto.graph.node], [list(i.dims) for i in proto.graph.initializer]])
+    return race.network_key(text.encode())
 
 
 def to_gpu(embedder: Any, runtime: str, gpu: int = 0) -> None:

@@ -16,6 +16,7 @@ from unalike.errors import ModelError
 KEY = "unalike"
 FORMAT_VERSION = 1
 PREPROCESSING = ("none", "embedded")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
@@ -23,13 +24,15 @@ class NetworkFacts:
     """The facts that travel with a network.
 
     ``preprocessing`` is ``none`` (float32 input, normalised by the engine) or ``embedded`` (uint8 input, normalised in
-    the graph). ``mean`` and ``std`` are per channel on the scale 0..1. ``view`` is ``View.to_dict()`` or None.
+    the graph). ``precision`` is the number format that the file was written in: fp32, fp16, bf16 or int8. ``mean`` and
+    ``std`` are per channel on the scale 0..1. ``view`` is ``View.to_dict()`` or None.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     preprocessing: str = "none"
     unit_length: bool = False
+    precision: str = "fp32"
     dim: int = 0
     view: dict[str, Any] | None = None
     classes: tuple[str, ...] = ()
@@ -42,6 +45,8 @@ class NetworkFacts:
     def __post_init__(self) -> None:
         if self.preprocessing not in PREPROCESSING:
             raise ModelError(f"preprocessing {self.preprocessing!r}", expected=" or ".join(PREPROCESSING))
+        if self.precision not in PRECISIONS:
+            raise ModelError(f"precision {self.precision!r}", expected=" or ".join(PRECISIONS))
         if len(self.mean) != len(self.std) or not all(value > 0 for value in self.std):
             raise ModelError(
                 f"mean {list(self.mean)} and std {list(self.std)}", expected="one mean and one positive std a channel"

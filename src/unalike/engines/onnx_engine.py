@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from unalike.engines.metadata import KEY, NetworkFacts, read_facts
+from unalike.engines.metadata import KEY, read_facts
+from unalike.engines.normalisation import Normalisation
 from unalike.engines.protocol import check_images
-from unalike.errors import ModelError, missing_extra
+from unalike.errors import DeviceError, ModelError, missing_extra
 
 # Larger batches gain nothing on a CPU and cost cache.
 CPU_BATCH = 8
@@ -22,14 +23,22 @@ def usable_cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def is_quantised(model: str | Path | bytes) -> bool:
+    """Whether an ONNX file holds explicit quantisation (Q/DQ nodes): their names stand in it as plain text."""
+    return b"QuantizeLinear" in (model if isinstance(model, bytes) else Path(model).read_bytes())
+
+
 class OnnxEngine:
     """An ONNX file, or its bytes. ``mean`` and ``std`` are for networks without our metadata.
 
-    Raises ModelError and MissingExtra.
+    ``precision``: ``auto``, or the one that the file is written in (the file decides, ONNX Runtime obeys).
+    ``device``: ``cpu`` or ``cuda:N`` (needs the GPU build of ONNX Runtime). Raises ModelError, DeviceError, MissingExtra.
     """
 
     name = "onnxruntime"
-    precision = "fp32"
 
     def __init__(
         self,
@@ -37,10 +46,12 @@ class OnnxEngine:
         threads: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
-        providers: Sequence[str] = ("CPUExecutionProvider",),
+        precision: str = "auto",
+        device: str | None = None,
     ) -> None:
         self.threads = threads or usable_cores()
-        self._providers = list(providers)
+        self._device, self._asked = device or "cpu", precision
+        self.precision = "fp32"
         self.load(model, mean, std)
 
     def load(
@@ -53,6 +64,13 @@ class OnnxEngine:
         self._session = self._open(model if isinstance(model, bytes) else str(model), source)
         held = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.facts = read_facts(held, source, mean, std)
+        self.precision = "int8" if is_quantised(model) else self.facts.precision
+        if self._asked not in ("auto", self.precision):
+            raise DeviceError(
+                f"precision {self._asked} with onnxruntime",
+                expected=f"{self.precision}, in which {source} is written",
+                remedy="use runtime openvino, or write the model anew: unalike quantize",
+            )
         entry = self._session.get_inputs()
         shape = list(entry[0].shape)
         if len(entry) != 1 or len(shape) != 4 or not all(isinstance(side, int) for side in shape[2:]):
@@ -62,7 +80,7 @@ class OnnxEngine:
         self._input_name, self._wants_uint8 = entry[0].name, entry[0].type == "tensor(uint8)"
         self._fixed_batch = shape[0] if isinstance(shape[0], int) else 0
         self.input_size: tuple[int, int] = (shape[2], shape[3])
-        self._scale = _Normalisation(self.facts)
+        self._scale = Normalisation(self.facts)
         width = self._session.get_outputs()[0].shape[-1]
         self.dim = int(width) if isinstance(width, int) else self.facts.dim
         self.batch = self._fixed_batch or CPU_BATCH
@@ -73,11 +91,21 @@ class OnnxEngine:
         except ImportError as error:
             raise missing_extra("onnxruntime", "onnx", "runtime onnxruntime") from error
         onnxruntime.disable_telemetry_events()
+        kind, _, number = self._device.lower().partition(":")
+        if PROVIDERS.get(kind) not in onnxruntime.get_available_providers():
+            raise DeviceError(
+                f"device {self._device!r} with onnxruntime",
+                expected="cpu, or cuda:0 with the GPU build",
+                remedy="pip install onnxruntime-gpu in place of onnxruntime",
+            )
+        provider: Any = PROVIDERS[kind]
+        if number:
+            provider = (provider, {"device_id": int(number)})
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3  # its warnings about unused initialisers help nobody here
         try:
-            return onnxruntime.InferenceSession(model, options, providers=self._providers)
+            return onnxruntime.InferenceSession(model, options, providers=[provider])
         except Exception as error:  # its exceptions derive from nothing nearer than Exception
             raise ModelError(f"ONNX Runtime cannot read {source} ({str(error).splitlines()[0][:200]})") from error
 
@@ -105,19 +133,3 @@ class OnnxEngine:
             pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._wants_uint8 else self._scale(images)
             vectors_BD[start : start + count] = self._session.run(None, {self._input_name: pixels})[0][:count]
         return vectors_BD
-
-
-class _Normalisation:
-    """uint8 (B, H, W, C) -> float32 (B, C, H, W), (x / 255 - mean) / std, as one table look-up a channel."""
-
-    def __init__(self, facts: NetworkFacts) -> None:
-        steps = np.arange(256, dtype=np.float64) / 255.0
-        pairs = zip(facts.mean, facts.std, strict=True)
-        self._tables = [((steps - mean) / std).astype(np.float32) for mean, std in pairs]
-
-    def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
-        batch, height, width, channels = images_BHWC.shape
-        pixels_BCHW = np.empty((batch, channels, height, width), np.float32)
-        for channel, table in enumerate(self._tables):
-            pixels_BCHW[:, channel] = table[images_BHWC[..., channel]]
-        return pixels_BCHW

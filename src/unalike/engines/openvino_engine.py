@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the fastest of the three on the machines measured so far.
+"""OpenVINO, on the CPU where no other device is asked for: the fastest on the machines measured so far.
 
 Images go in one by one: throughput mode keeps one request in flight a stream, so a batch of one is never padded and a
 last partial batch costs nothing extra (EfficientNet-Lite0 at 224, two cores, fp32, 2026-11-23: 91 images/s at batch 1
@@ -42,11 +42,18 @@ def has_fast_bf16() -> bool:
     return "BF16" in import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
-class OpenVinoEngine:
-    """An ONNX file (or its bytes, or an OpenVINO ``.xml``) on the CPU.
+HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+LONG = {"bf16": "bfloat16", "fp16": "half precision"}
 
-    ``precision`` is ``auto`` (bf16 where the CPU has it), ``fp32`` or ``bf16``. ``mean`` and ``std`` are for networks
-    without our metadata. Raises ModelError, DeviceError, MissingExtra.
+
+class OpenVinoEngine:
+    """An ONNX file (or its bytes), or an OpenVINO ``.xml``.
+
+    ``precision``: ``auto`` (what the file was written in; of fp32 files bf16 where the device computes in it), ``fp32``,
+    ``bf16``, ``fp16`` (GPU) or ``int8`` (a quantised file). ``device`` is OpenVINO's name of one (``CPU``, ``GPU``,
+    ``GPU.1``, ``NPU``), ``streams`` how many requests run at once (default: what OpenVINO finds best), ``threads`` the
+    cores that all of them share. ``mean`` and ``std`` are for networks without our metadata. Raises ModelError,
+    DeviceError, MissingExtra.
     """
 
     name = "openvino"
@@ -58,23 +65,47 @@ class OpenVinoEngine:
         threads: int | None = None,
         mean: Sequence[float] | None = None,
         std: Sequence[float] | None = None,
+        streams: int | None = None,
+        device: str | None = None,
     ) -> None:
         self._openvino = import_openvino()
         self._core = self._openvino.Core()
-        self.precision = self._settle_precision(precision)
-        self.threads = threads
+        self.device = self._settle_device(device)
+        self._asked = precision
+        self.precision, self._hint = "fp32", "f32"
+        self.threads, self.streams = threads, streams
         self._lock = threading.Lock()
         self.load(model, mean, std)
 
-    def _settle_precision(self, precision: str) -> str:
-        fast = "BF16" in self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        if precision == "auto":
-            return "bf16" if fast else "fp32"
-        if precision not in ("fp32", "bf16"):
-            raise DeviceError(f"precision {precision!r} with OpenVINO on a CPU", expected="auto, fp32 or bf16")
-        if precision == "bf16" and not fast:
-            raise DeviceError("precision bf16: this CPU does not compute in bfloat16", remedy="use fp32 or auto")
-        return precision
+    def _settle_device(self, device: str | None) -> str:
+        found = list(self._core.available_devices)
+        wanted = (device or "CPU").upper()
+        if wanted not in found and f"{wanted}.0" not in found:
+            raise DeviceError(f"device {device!r} with OpenVINO", expected=f"one of {', '.join(found)}")
+        return wanted
+
+    def _settle_precision(self, quantised: bool, written: str) -> tuple[str, str]:
+        """(what most of the network computes in, the hint for whatever is not quantised)."""
+        fast = set(self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES"))
+        best = "fp16" if self.device != "CPU" and "FP16" in fast else "bf16" if "BF16" in fast else "fp32"
+        asked = self._asked
+        if asked not in (*HINTS, "auto", "int8"):
+            raise DeviceError(f"precision {asked!r} with OpenVINO", expected=f"auto, int8, {', '.join(HINTS)}")
+        if (asked == "int8" and not quantised) or (asked in HINTS and quantised):
+            raise DeviceError(
+                f"precision {asked}: this network is {'' if quantised else 'not '}quantised",
+                remedy="use precision auto" if quantised else "write a quantised one: unalike quantize",
+            )
+        if asked in ("bf16", "fp16") and asked.upper() not in fast:
+            raise DeviceError(
+                f"precision {asked}: this {self.device} does not compute in {LONG[asked]}", remedy="use fp32 or auto"
+            )
+        if quantised:
+            return "int8", HINTS[best]
+        if asked == "auto":
+            usable = written in ("bf16", "fp16") and written.upper() in fast
+            asked = written if usable else best
+        return asked, HINTS[asked]
 
     def load(
         self, model: str | Path | bytes, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
@@ -84,6 +115,7 @@ class OpenVinoEngine:
         graph = self._read(model, source)
         try:
             facts = read_facts(_metadata(graph), source, mean, std)
+            self.precision, self._hint = self._settle_precision(_is_quantised(graph), facts.precision)
             self.input_size, self._request_batch = _input_shape(graph, source)
             graph = self._with_preprocessing(graph, facts)
             graph = self._with_batch(graph)
@@ -130,11 +162,13 @@ class OpenVinoEngine:
     def _compile(self, graph: Any) -> Any:
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "THROUGHPUT",
-            "INFERENCE_PRECISION_HINT": "bf16" if self.precision == "bf16" else "f32",
+            "INFERENCE_PRECISION_HINT": self._hint,
         }
-        if self.threads:
+        if self.threads and self.device == "CPU":
             settings["INFERENCE_NUM_THREADS"] = int(self.threads)
-        return self._core.compile_model(graph, "CPU", settings)
+        if self.streams:
+            settings["NUM_STREAMS"] = int(self.streams)
+        return self._core.compile_model(graph, self.device, settings)
 
     @property
     def batch(self) -> int:
@@ -143,15 +177,18 @@ class OpenVinoEngine:
 
     def describe(self) -> dict[str, Any]:
         """Name, version, precision, device and requests in flight."""
-        return {
+        told = {
             "runtime": self.name,
             "version": self._openvino.get_version(),
             "precision": self.precision,
-            "device": self._core.get_property("CPU", "FULL_DEVICE_NAME"),
-            "threads": self.threads or int(self._compiled.get_property("INFERENCE_NUM_THREADS")),
+            "device": self._core.get_property(self.device, "FULL_DEVICE_NAME"),
+            "streams": int(self._compiled.get_property("NUM_STREAMS")),
             "requests": len(self._queue),
             "request_batch": self._request_batch,
         }
+        if self.device == "CPU":
+            told["threads"] = self.threads or int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+        return told
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
@@ -179,6 +216,10 @@ def _metadata(graph: Any) -> str | None:
     if graph.has_rt_info(["framework", KEY]):
         return str(graph.get_rt_info(["framework", KEY]).astype(str))
     return None
+
+
+def _is_quantised(graph: Any) -> bool:
+    return any(part.get_type_name() == "FakeQuantize" for part in graph.get_ops())
 
 
 def _input_shape(graph: Any, source: str) -> tuple[tuple[int, int], int]:

@@ -18,12 +18,12 @@ class Engine(Protocol):
 
     @property
     def name(self) -> str:
-        """``torch``, ``onnxruntime`` or ``openvino``."""
+        """``torch``, ``onnxruntime``, ``openvino`` or ``tensorrt``."""
         ...
 
     @property
     def precision(self) -> str:
-        """``fp32``, ``bf16`` or ``fp16``: what it computes in; vectors are float32 always."""
+        """``fp32``, ``bf16``, ``fp16`` or ``int8``: what most of it computes in; vectors are float32 always."""
         ...
 
     @property

@@ -17,13 +17,15 @@ from unalike.spec.dataset import Dataset
 from unalike.spec.declare import Section, Text, field, section
 from unalike.spec.evaluate import Evaluate
 from unalike.spec.export import Export
+from unalike.spec.gen_engine import GenEngine
 from unalike.spec.gen_trt_engine import GenTrtEngine
 from unalike.spec.inference import Inference
 from unalike.spec.model import Model
+from unalike.spec.quantize import Quantize
 from unalike.spec.train import Train
 from unalike.spec.wandb import WandB
 
-_AFTER_TRAINING = ("evaluate", "inference", "export", "gen_trt_engine")
+_AFTER_TRAINING = ("evaluate", "inference", "export", "gen_trt_engine", "quantize", "gen_engine")
 _DEVICES = ["gpu_ids", "num_gpus", "num_nodes"]
 
 
@@ -65,9 +67,11 @@ class Experiment(Section):
     export: Export = section(Export, "Writing the model as ONNX.")
     gen_trt_engine: GenTrtEngine = section(
         GenTrtEngine,
-        "Building a TensorRT engine; checked, but not acted on in this version.",
+        "Building a TensorRT engine.",
         popular=["batch_size", "gpu_id", "tensorrt"],
     )
+    quantize: Quantize = section(Quantize, "Writing a network in fewer bits.", ours=True)
+    gen_engine: GenEngine = section(GenEngine, "Compiling a network ahead for a CPU runtime.", ours=True)
 
     _set_paths: set[str] = PrivateAttr(default_factory=set)
     _settled: list[Settled] = PrivateAttr(default_factory=list)

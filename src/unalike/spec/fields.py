@@ -12,8 +12,9 @@ from pydantic.fields import FieldInfo
 from unalike.spec.declare import Section
 from unalike.spec.experiment import Experiment
 
-# The same five that TAO has; each has a schema and a template.
-ACTIONS = ("train", "evaluate", "inference", "export", "gen_trt_engine")
+# The five that TAO has, then ours; each has a schema and a template.
+TAO_ACTIONS = ("train", "evaluate", "inference", "export", "gen_trt_engine")
+ACTIONS = (*TAO_ACTIONS, "quantize", "gen_engine")
 COMMON = (
     "model_name",
     "encryption_key",

@@ -13,7 +13,10 @@ class Calibration(Section):
         "Folders or archives of images that INT8 ranges are measured on; needed for INT8 only.",
         automl_enabled=False,
     )
-    cal_cache_file: Text = field(None, "File that the measured ranges are written to; needed for INT8 only.")
+    cal_cache_file: Text = field(
+        None,
+        "File of the measured ranges, used again for the same model and images; INT8 only. Unset: in the results folder.",
+    )
     cal_batch_size: int = field(1, "Calibration images at once.", ge=1, le=65536, low=1, popular=True, units="images")
     cal_batches: int = field(1, "How many batches are used for calibration.", ge=1, low=1, popular=True)
 
@@ -29,7 +32,9 @@ class TensorRT(Section):
         settled=True,
     )  # fmt: skip
     layers_precision: list[str] = field(
-        [], "Layers kept at a precision of their own, each as `layer:precision`.", automl_enabled=False
+        [],
+        "Layers kept at a precision of their own, each as `layer:precision`; * stands for any letters.",
+        automl_enabled=False,
     )
     data_type: Literal["FP32", "FP16", "INT8", "BF16"] = field("FP32", "Number format that the engine computes in.")
     calibration: Calibration = section(
@@ -40,8 +45,10 @@ class TensorRT(Section):
 class GenTrtEngine(Section):
     results_dir: Text = field(None, "Folder of the output; unset means `gen_trt_engine` below the top results_dir.")
     gpu_id: int = field(0, "GPU that the engine is built on and for.", ge=0, le=1023, low=0, popular=True)
-    onnx_file: Text = field(None, "ONNX file to build from.")
-    trt_engine: Text = field(None, "Engine file to write.")
+    onnx_file: Text = field(None, "ONNX file to build from; there is no engine without one.")
+    trt_engine: Text = field(
+        None, "Engine file to write; unset means the model's name with .engine in the results folder."
+    )
     timing_cache: Text = field(None, "File that keeps kernel timings, so that a second build is quick.")
     batch_size: int = field(
         -1, "Fixed batch of the ONNX file; -1 when it is open.", ge=-1, le=65536, low=-1, popular=True

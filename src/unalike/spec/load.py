@@ -25,6 +25,8 @@ DATA_FIELD = {
     "inference": "inference.input_path",
     "export": "dataset.val_dataset.reference",
     "gen_trt_engine": "gen_trt_engine.tensorrt.calibration.cal_image_dir",
+    "quantize": "quantize.calibration.cal_image_dir",
+    "gen_engine": "gen_engine.calibration.cal_image_dir",
     "embed": "inference.input_path",
     "check": "dataset.train_dataset",
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from annotated_types import Ge
 
 from unalike.spec.declare import Section, Text, field
 from unalike.spec.train import DEVICE_HELP
 
-Runtime = Literal["auto", "torch", "onnxruntime", "openvino"]
-EnginePrecision = Literal["auto", "fp32", "bf16", "fp16"]
+Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"]
+EnginePrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 
 class Retrieval(Section):
@@ -35,6 +37,21 @@ class Retrieval(Section):
     )
     topk: int = field(1, "How many nearest references are listed for each image.", ge=1, le=65536)
     onnx_file: Text = field(None, "ONNX file to use in place of a checkpoint.", ours=True)
+    engine: Text = field(
+        None,
+        "Engine of gen_engine (.xml, .onnx) or gen_trt_engine (.engine) to use in place of a checkpoint.",
+        ours=True,
+    )
+    threads: Annotated[int, Ge(1)] | None = field(
+        None, "CPU cores that an exported network may use; unset, all that the process has.", ours=True
+    )
+    streams: Annotated[int, Ge(1)] | None = field(
+        None, "Requests that OpenVINO runs at once; unset, what it finds best.", ours=True
+    )
+    device: Text = field(
+        None, "Device of an exported network or engine: `CPU`, OpenVINO's `GPU`, `cuda:1`; unset, the runtime's own.",
+        ours=True,
+    )  # fmt: skip
     runtime: Runtime = field("auto", "What runs the network; `auto` takes the fastest on this machine.", ours=True)
     precision: EnginePrecision = field(
         "auto", "Number format of the network; `auto` takes the fastest that is safe.", ours=True

@@ -21,6 +21,8 @@ EXAMPLE = {
     "train": "train.num_epochs=20",
     "export": "export.batch_size=1",
     "gen_trt_engine": "gen_trt_engine.batch_size=8",
+    "quantize": "quantize.data_type=FP16",
+    "gen_engine": "gen_engine.runtime=openvino",
 }
 
 

@@ -9,8 +9,13 @@ from typing import Any
 
 from unalike import progress
 from unalike.data.view import View
+from unalike.engines import race
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError
+
+EXPORTED = (".onnx", ".xml", ".engine", ".plan")
+CHECKPOINTS = (".pth", ".ckpt")
+SUFFIXES = (*EXPORTED, *CHECKPOINTS)
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ def present(path: str | Path) -> Path:
     """The path of a model's file. Raises ModelError when there is none."""
     path = Path(path)
     if not path.is_file():
-        raise ModelError(f"there is no model file {path}", expected="a checkpoint (.pth) or an exported model (.onnx)")
+        raise ModelError(f"there is no model file {path}", expected=f"one of {', '.join(SUFFIXES)}")
     return path
 
 
@@ -49,61 +54,111 @@ def open_model(
     gpu: int = 0,
     images: int | None = None,
     quiet: bool = True,
+    streams: int | None = None,
+    device: str | None = None,
 ) -> OpenModel:
-    """An exported ``.onnx`` or a training checkpoint ``.pth`` (needs the extra ``train``).
+    """An exported ``.onnx``, an OpenVINO ``.xml``, a TensorRT ``.engine`` or a checkpoint ``.pth`` (extra ``train``).
 
-    ``gpu``: the one that a checkpoint runs on where there are any and the runtime is auto or torch. ``images``: how many
-    will be embedded, where that is known; for a few, tracing a checkpoint does not pay. The engine chosen is
-    printed unless ``quiet``. ``view``, ``mean`` and ``std`` are for networks that were exported elsewhere and do not carry them. Raises ModelError
-    for what is no model, WeightsError, DeviceError for a runtime or precision that is not to be had, MissingExtra.
+    ``streams`` and ``device`` (``CPU``, ``GPU``, ``cuda:1``) go to the runtime. ``gpu``: the one that a checkpoint runs on
+    where there are any and the runtime is auto or torch. ``images``: how many will be embedded, where that is known; for a
+    few, tracing a checkpoint does not pay, for many, runtimes that were never compared here race for a second. The engine
+    chosen is printed unless ``quiet``. ``view``, ``mean`` and ``std`` are for networks that do not carry them. Raises
+    ModelError for what is no model, WeightsError, DeviceError for what is not to be had, MissingExtra.
     """
     path = present(path)
-    if path.suffix == ".onnx":
-        engine = _exported(path, runtime, precision, threads, mean, std)
+    if path.suffix in EXPORTED:
+        options = {"precision": precision, "mean": mean, "std": std, "threads": threads, "streams": streams,
+                   "device": device}  # fmt: skip
+        engine = _exported(path, runtime, options, gpu, (images or 0) >= race.WORTH_RACING)
         facts = engine.facts
         shown = view or (View.from_dict(facts.view) if facts.view else View(*engine.input_size))
         opened = OpenModel(engine, shown, tuple(facts.classes), path, facts.trunk, facts.mean, facts.std)
         if not quiet:
             told = engine.describe()
             progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
-    elif path.suffix in (".pth", ".ckpt"):
+    elif path.suffix in CHECKPOINTS:
+        if streams or device:
+            raise DeviceError(
+                "streams or device for a checkpoint", expected="an exported model", remedy="unalike export"
+            )
         opened = _checkpoint(path, runtime, precision, threads, view, gpu, images, quiet)
     else:
-        raise ModelError(f"{path.name}: unknown kind of model", expected=".onnx or .pth")
+        raise ModelError(f"{path.name}: unknown kind of model", expected=", ".join(SUFFIXES))
     if (opened.view.height, opened.view.width) != tuple(opened.engine.input_size):
         size = opened.engine.input_size
         raise ModelError(f"a view of {opened.view.height} x {opened.view.width}", expected=f"{size} as the network")
     return opened
 
 
-def _exported(
-    path: Path,
-    runtime: str,
-    precision: str,
-    threads: int | None,
-    mean: Sequence[float] | None,
-    std: Sequence[float] | None,
-) -> Any:
-    """OpenVINO where it is installed, else ONNX Runtime; one asked for by name is obeyed or an error."""
-    from unalike.engines.onnx_engine import OnnxEngine
-    from unalike.engines.openvino_engine import OpenVinoEngine
-
-    if runtime not in ("auto", "openvino", "onnxruntime"):
+def _exported(path: Path, runtime: str, options: dict[str, Any], gpu: int, measure: bool) -> Any:
+    """The engine for an exported network; a runtime asked for by name is obeyed or an error."""
+    runs = {".engine": ("tensorrt",), ".plan": ("tensorrt",), ".xml": ("openvino",)}.get(
+        path.suffix, ("openvino", "onnxruntime")
+    )
+    if runtime not in ("auto", *runs):
         raise DeviceError(
             f"runtime {runtime!r} for {path.name}",
-            expected="auto, openvino or onnxruntime",
-            remedy="give the checkpoint (.pth) to run in torch",
+            expected=f"auto{', ' if len(runs) > 1 else ' or '}{' or '.join(runs)}",
+            remedy="give the checkpoint (.pth) to run in torch" if runtime == "torch" else "export it for that runtime",
         )
-    if runtime != "onnxruntime":
+    names = [runtime] if runtime != "auto" else list(runs)
+    if len(names) == 1:
+        return _make(names[0], path, options, gpu)
+    return _raced(names, path, options, gpu, measure)
+
+
+def _raced(names: list[str], path: Path, options: dict[str, Any], gpu: int, measure: bool) -> Any:
+    """The one that was fastest here; where that was not measured and may not be, the first that can be had."""
+    network = race.network_key(path.read_bytes())
+    rates = race.known_rates(network)
+    winner = race.fastest(rates, names)
+    order = [winner, *(name for name in names if name != winner)] if winner else names
+    engines: dict[str, Any] = {}
+    for number, name in enumerate(order):
         try:
-            return OpenVinoEngine(path, precision=precision, threads=threads, mean=mean, std=std)
-        except (MissingExtra, ModelError) as error:
-            if runtime == "openvino":
+            engines[name] = _make(name, path, options, gpu)
+        except (MissingExtra, ModelError, DeviceError) as error:
+            if not engines and number + 1 == len(order):
                 raise
-            progress.say(f"openvino is passed over: {error}", once=True)
-    if precision not in ("auto", "fp32"):
-        raise DeviceError(f"precision {precision} with onnxruntime", expected="fp32", remedy="or use runtime openvino")
-    return OnnxEngine(path, threads=threads, mean=mean, std=std)
+            # Before it is clear that another can be had, what was wrong with this one must not get lost.
+            progress.say(f"{name} is passed over: {error}", once=True, level=1 if not engines else 2)
+            continue
+        if winner or not measure:
+            return engines[name]
+    if len(engines) == 1:
+        return next(iter(engines.values()))
+    rates = race.measure_rates(engines)
+    race.keep_rates(network, rates)
+    return engines[race.fastest(rates, names)]
+
+
+def _make(name: str, path: Path, options: dict[str, Any], gpu: int) -> Any:
+    """One engine by name, with those of the options that it has."""
+    precision, mean, std = options["precision"], options["mean"], options["std"]
+    threads, streams, device = options["threads"], options["streams"], options["device"]
+    if name == "openvino":
+        from unalike.engines.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(path, precision, threads, mean, std, streams=streams, device=device)
+    if streams:
+        raise DeviceError(
+            f"streams with {name}", expected="none: only OpenVINO has them", remedy="use runtime openvino"
+        )
+    if name == "tensorrt":
+        from unalike.engines.tensorrt_engine import TensorRtEngine
+
+        return TensorRtEngine(path, _gpu_number(device, gpu), mean, std, precision)
+    from unalike.engines.onnx_engine import OnnxEngine
+
+    return OnnxEngine(path, threads=threads, mean=mean, std=std, precision=precision, device=device)
+
+
+def _gpu_number(device: str | None, gpu: int) -> int:
+    """``cuda:1`` -> 1; without a device the number of the spec's gpu_ids."""
+    kind, _, number = (device or f"cuda:{gpu}").lower().partition(":")
+    if kind not in ("cuda", "gpu") or not (number or "0").isdigit():
+        raise DeviceError(f"device {device!r} with tensorrt", expected="cuda:0, cuda:1, ...")
+    return int(number or 0)
 
 
 def _checkpoint(

@@ -1,0 +1,96 @@
+"""Which layers lose most by quantising, and how many of them must go back to higher precision.
+
+Each layer is quantised alone and the worst cosine noted; then the fewest of the most harmful are restored with which the
+goal is met (doubling, then halving: the loss falls as more are restored, near enough).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from unalike import progress
+from unalike.errors import ExportError
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``loss`` orders candidates (less is better); ``met``: the goal is reached; ``text`` says how near."""
+
+    loss: float
+    met: bool
+    text: str
+
+
+@dataclass(frozen=True)
+class Choice:
+    """``kept``: layers in higher precision, the most harmful first; ``alone``: every layer's own loss, where measured."""
+
+    kept: tuple[str, ...]
+    verdict: Verdict
+    alone: dict[str, float]
+
+
+def choose_layers(
+    layers: list[str],
+    judge: Callable[[Collection[str]], Verdict],
+    alone: Callable[[str], float],
+    *,
+    always: Collection[str] = (),
+    most: float = 0.5,
+) -> Choice:
+    """The fewest layers to keep in higher precision.
+
+    ``judge(kept)`` says what the network gives with these restored; ``alone(layer)`` the loss with only this one
+    quantised. ``always`` are kept whatever comes; at most the share ``most`` of the layers besides them. Raises
+    ExportError, with the best that was found, when that is not enough.
+    """
+    fixed = [name for name in layers if name in set(always)]
+    verdict = judge(fixed)
+    if verdict.met:
+        return Choice(tuple(fixed), verdict, {})
+    free = [name for name in layers if name not in set(fixed)]
+    limit = int(most * len(free))
+    progress.say(f"all {len(free)} layers quantised: {verdict.text}; looking for those that lose most")
+    losses: dict[str, float] = {}
+    with progress.progress("layers alone", len(free), "layers") as advance:
+        for name in free:
+            losses[name] = alone(name)
+            advance(1)
+    ranked = sorted(free, key=lambda name: -losses[name])
+    found = _fewest(ranked, limit, lambda kept: judge([*fixed, *kept]))
+    if found is None:
+        verdict = judge([*fixed, *ranked[:limit]])
+        raise ExportError(
+            f"with {limit} of {len(free)} layers in higher precision the quantised network still gives {verdict.text}",
+            expected="the goal to be met",
+            remedy="lower goal.worst_cosine, raise goal.most_layers, give more calibration images, or take FP16",
+        )
+    count, verdict = found
+    return Choice((*fixed, *ranked[:count]), verdict, losses)
+
+
+def _fewest(
+    ranked: list[str], limit: int, judge: Callable[[list[str]], Verdict]
+) -> tuple[int, Verdict] | None:  # fmt: skip
+    """(how many of the first must be restored, what that gives); None when ``limit`` of them do not suffice."""
+    low, high = 0, 1  # low fails
+    best: Verdict | None = None
+    while limit:
+        high = min(high, limit)
+        best = judge(ranked[:high])
+        if best.met:
+            break
+        if high == limit:
+            return None
+        low, high = high, 2 * high
+    if best is None:
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        verdict = judge(ranked[:middle])
+        if verdict.met:
+            high, best = middle, verdict
+        else:
+            low = middle
+    return high, best

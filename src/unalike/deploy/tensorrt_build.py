@@ -1,0 +1,113 @@
+"""ONNX -> TensorRT engine, for TensorRT 10 and 11 alike.
+
+Networks are strongly typed: precision is what the ONNX file says (typed layers, Q/DQ pairs), never a builder's flag, and
+there is no calibrator. TensorRT 11 knows nothing else; TensorRT 10 is asked for it. Every call here stands in the tables
+of ``tests/tensorrt_signatures.py`` with its source. Never run on a GPU so far.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unalike import progress
+from unalike.engines.cuda_memory import CudaMemory
+from unalike.engines.metadata import NetworkFacts
+from unalike.engines.tensorrt_engine import facts_file, import_tensorrt, major_version, sides
+from unalike.errors import ExportError
+
+if TYPE_CHECKING:
+    import tensorrt
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Batches that the engine takes (of a network with a fixed batch all three are that), scratch memory in MB (0:
+    TensorRT's own limit), the file of kernel timings, the GPU."""
+
+    min_batch: int = 1
+    opt_batch: int = 1
+    max_batch: int = 1
+    workspace_mb: int = 1024
+    timing_cache: Path | None = None
+    gpu: int = 0
+    verbose: bool = False
+
+
+def build_engine(content: bytes, path: Path, facts: NetworkFacts, options: BuildOptions) -> dict[str, Any]:
+    """Build ``path`` from an ONNX file's content and write the facts beside it; what was built, in words and numbers.
+
+    Raises MissingExtra without TensorRT, DeviceError without the GPU, ExportError for what cannot be built.
+    """
+    version = major_version(import_tensorrt())
+    memory = CudaMemory(options.gpu)  # makes the GPU this thread's own: TensorRT builds for that one
+    import tensorrt as trt
+
+    logger = trt.Logger(trt.Logger.VERBOSE if options.verbose else trt.Logger.WARNING)
+    builder = trt.Builder(logger)
+    # TensorRT 11 ignores the flag and will drop it: there every network is strongly typed.
+    flags = 1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED) if version == 10 else 0
+    network = builder.create_network(flags)
+    parser = trt.OnnxParser(network, logger)
+    if not parser.parse(content):
+        told = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise ExportError(f"TensorRT cannot read the ONNX file ({told[:300]})", remedy="export it with a lower opset")
+    config = builder.create_builder_config()
+    if options.workspace_mb:
+        config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
+    # On by default: it rounds float32 products to 10 bits. FP32 here means float32.
+    config.clear_flag(trt.BuilderFlag.TF32)
+    _add_profile(builder, network, config, options)
+    if options.timing_cache is not None:
+        _read_timings(config, options.timing_cache)
+    progress.say(f"building {path.name}: this takes minutes")
+    plan = builder.build_serialized_network(network, config)
+    if plan is None:
+        raise ExportError("TensorRT could not build the engine", remedy="its reason stands above; more with "
+                          "gen_trt_engine.verbose=true")  # fmt: skip
+    if options.timing_cache is not None:
+        _write(options.timing_cache, bytes(config.get_timing_cache().serialize()))
+    content_of_plan = bytes(plan)
+    _write(facts_file(path), facts.to_json().encode())
+    _write(path, content_of_plan)
+    memory.close()
+    return {"tensorrt": trt.__version__, "bytes": len(content_of_plan), "min_batch": options.min_batch,
+            "opt_batch": options.opt_batch, "max_batch": options.max_batch}  # fmt: skip
+
+
+def _add_profile(
+    builder: tensorrt.Builder,
+    network: tensorrt.INetworkDefinition,
+    config: tensorrt.IBuilderConfig,
+    options: BuildOptions,
+) -> None:
+    """The batches of an open network; a fixed one needs no profile."""
+    import tensorrt as trt
+
+    entry = network.get_input(0)
+    shape = sides(entry.shape)
+    if shape[0] != -1:
+        return
+    profile = builder.create_optimization_profile()
+    least, best, most = (
+        trt.Dims([batch, *shape[1:]]) for batch in (options.min_batch, options.opt_batch, options.max_batch)
+    )
+    profile.set_shape(entry.name, least, best, most)
+    config.add_optimization_profile(profile)
+
+
+def _read_timings(config: tensorrt.IBuilderConfig, path: Path) -> None:
+    held = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(held)
+    if not config.set_timing_cache(cache, False):
+        progress.say(f"{path} was timed on another GPU or version: timing anew")
+        config.set_timing_cache(config.create_timing_cache(b""), False)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial.write_bytes(content)
+    os.replace(partial, path)

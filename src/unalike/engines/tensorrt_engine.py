@@ -1,0 +1,178 @@
+"""TensorRT 10 and 11: a serialised engine on an NVIDIA GPU.
+
+A plan holds no metadata of ours: what the network expects stands beside it in ``<engine>.json``, written by
+``gen_trt_engine``. An engine that was built elsewhere is told its mean and std. Any number of images goes through an
+engine of any batch limits: larger calls are cut up, smaller ones filled with copies whose vectors are thrown away.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unalike.engines.cuda_memory import CudaMemory
+from unalike.engines.metadata import NetworkFacts, read_facts
+from unalike.engines.normalisation import network_input
+from unalike.engines.protocol import check_images
+from unalike.errors import DeviceError, MissingExtra, ModelError
+
+if TYPE_CHECKING:
+    import tensorrt
+
+ON_THE_CPU = "on a CPU use the ONNX model instead: unalike gen_engine"
+
+
+def import_tensorrt() -> Any:
+    """The module; MissingExtra with the command that installs it, and what runs without it."""
+    try:
+        import tensorrt
+    except ImportError:
+        found = None
+    else:
+        found = tensorrt
+    # Packages that hold type stubs alone leave an importable, empty folder of that name.
+    if found is None or not hasattr(found, "Builder"):
+        raise MissingExtra("TensorRT is not installed", remedy="install it with: pip install 'unalike[tensorrt]' (NVIDIA "
+                           f"GPU needed); {ON_THE_CPU}")  # fmt: skip
+    return found
+
+
+def major_version(trt: Any) -> int:
+    """10 or 11; ModelError for what this was not written for."""
+    text = str(trt.__version__)
+    major = int(text.split(".")[0]) if text.split(".")[0].isdigit() else 0
+    if major < 10:
+        raise ModelError(f"TensorRT {text}", expected="10 or 11", remedy="pip install -U 'unalike[tensorrt]'")
+    return major
+
+
+def sides(dims: Any) -> tuple[int, ...]:
+    """TensorRT's Dims as plain numbers (-1: open)."""
+    return tuple(int(dims[place]) for place in range(len(dims)))
+
+
+def facts_file(engine: str | Path) -> Path:
+    """Where an engine's facts stand."""
+    return Path(f"{engine}.json")
+
+
+class TensorRtEngine:
+    """A ``.engine`` file on GPU ``device``. ``mean`` and ``std`` (scale 0..1) are for engines without facts beside them.
+
+    Raises ModelError, DeviceError, MissingExtra.
+    """
+
+    name = "tensorrt"
+
+    def __init__(
+        self,
+        model: str | Path,
+        device: int = 0,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
+        precision: str = "auto",
+    ) -> None:
+        path = Path(model)
+        if not path.is_file():
+            raise ModelError(f"there is no engine file {path}")
+        trt = import_tensorrt()
+        self.version = str(trt.__version__)
+        self.facts = _read_facts(path, mean, std)
+        self.precision = self.facts.precision
+        if precision not in ("auto", self.precision):
+            raise DeviceError(f"precision {precision}", expected=f"{self.precision}, in which {path.name} was built")
+        self._memory = CudaMemory(device)
+        self._engine = _deserialise(path)
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise DeviceError(f"no execution context for {path.name}", remedy="is the GPU's memory full?")
+        self._lock = threading.Lock()
+        self._read_tensors(path)
+
+    def _read_tensors(self, path: Path) -> None:
+        import tensorrt as trt
+
+        engine = self._engine
+        names = [engine.get_tensor_name(i) for i in range(engine.num_io_tensors)]
+        inputs = [name for name in names if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT]
+        outputs = [name for name in names if name not in inputs]
+        shape = sides(engine.get_tensor_shape(inputs[0])) if len(inputs) == 1 else ()
+        if len(shape) != 4 or len(outputs) != 1 or min(shape[2:]) < 1:
+            raise ModelError(f"{path.name} has inputs {inputs} of shape {shape} and outputs {outputs}",
+                             expected="one input, batch x 3 x height x width, and one output of vectors")  # fmt: skip
+        self._input, self._output = inputs[0], outputs[0]
+        least, best, most = engine.get_tensor_profile_shape(self._input, 0)
+        self._least, self.batch, self._most = int(least[0]), int(best[0]), int(most[0])
+        self.input_size: tuple[int, int] = (int(shape[2]), int(shape[3]))
+        self.dim = sides(engine.get_tensor_shape(self._output))[-1]
+        self._input_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._input)))
+        self._output_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._output)))
+        pixels = int(np.prod(shape[1:]))
+        self._input_address = self._memory.allocate(self._most * pixels * self._input_type.itemsize)
+        self._output_address = self._memory.allocate(self._most * self.dim * self._output_type.itemsize)
+        self._context.set_tensor_address(self._input, self._input_address)
+        self._context.set_tensor_address(self._output, self._output_address)
+
+    def describe(self) -> dict[str, Any]:
+        """Name, version, precision, device and the batches that the engine takes."""
+        return {
+            "runtime": self.name,
+            "version": self.version,
+            "precision": self.precision,
+            "device": f"cuda:{self._memory.device}",
+            "batches": [self._least, self.batch, self._most],
+        }
+
+    def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
+        """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        images_BHWC = check_images(images_BHWC, self.input_size)
+        vectors_BD = np.empty((len(images_BHWC), self.dim), np.float32)
+        with self._lock:
+            self._memory.use()
+            for start in range(0, len(images_BHWC), self._most):
+                images = images_BHWC[start : start + self._most]
+                vectors_BD[start : start + len(images)] = self._run(images)[: len(images)]
+        return vectors_BD
+
+    def _run(self, images_BHWC: np.ndarray) -> np.ndarray:
+        if len(images_BHWC) < self._least:
+            copies = np.repeat(images_BHWC[-1:], self._least - len(images_BHWC), axis=0)
+            images_BHWC = np.concatenate([images_BHWC, copies])
+        pixels = np.ascontiguousarray(network_input(images_BHWC, self.facts), dtype=self._input_type)
+        vectors = np.empty((len(pixels), self.dim), self._output_type)
+        if not self._context.set_input_shape(self._input, tuple(pixels.shape)):
+            raise ModelError(f"the engine refuses a batch of {len(pixels)}", expected=f"{self._least} to {self._most}")
+        self._memory.upload(self._input_address, pixels)
+        if not self._context.execute_async_v3(self._memory.stream):
+            raise DeviceError("TensorRT could not run the engine", remedy="its own words stand above")
+        self._memory.download(vectors, self._output_address)
+        self._memory.wait()
+        return vectors
+
+    def close(self) -> None:
+        """Give the GPU's memory back."""
+        self._memory.use()
+        self._memory.free(self._input_address)
+        self._memory.free(self._output_address)
+        self._memory.close()
+
+
+def _deserialise(path: Path) -> tensorrt.ICudaEngine:
+    import tensorrt as trt
+
+    runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
+    engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        raise ModelError(f"TensorRT {trt.__version__} cannot read {path}", expected="an engine that this version built on "
+                         "this kind of GPU", remedy="build it here: unalike gen_trt_engine")  # fmt: skip
+    return engine
+
+
+def _read_facts(path: Path, mean: Sequence[float] | None, std: Sequence[float] | None) -> NetworkFacts:
+    beside = facts_file(path)
+    text = beside.read_text(encoding="utf-8") if beside.is_file() else None
+    return read_facts(text, str(beside if text else path), mean, std)
