@@ -67,7 +67,7 @@ def build_sampler(name: str, *, seed: int, number: int, trials: int | None) -> B
         return optuna.samplers.TPESampler(seed=own_seed, n_startup_trials=startup, multivariate=True, group=True,
                                           constant_liar=True)  # fmt: skip
     if name == "gp":
-        return optuna.samplers.GPSampler(seed=own_seed, n_startup_trials=startup, warn_independent_sampling=False)
+        return optuna.samplers.GPSampler(seed=own_seed, n_startup_trials=startup)
     if name == "qmc":  # one sequence, whose place the storage keeps: its seed must not change
         return optuna.samplers.QMCSampler(seed=seed, scramble=True, warn_asynchronous_seeding=False,
                                           warn_independent_sampling=False)  # fmt: skip

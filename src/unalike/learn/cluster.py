@@ -101,6 +101,18 @@ class RayPlace:
             self.ray.wait([self.reference], timeout=40)
 
 
+def _join(ray: Any, address: str | None) -> None:
+    """Join a cluster, or start one on this machine that holds nothing but tasks."""
+    alone: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 100 * 2**20}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **alone)
+    except Exception as error:  # Ray raises bare ones when a node does not come up in time
+        where = f"at {address}" if address else "could be started on this machine"
+        raise DeviceError(f"no Ray cluster {where}: {' '.join(str(error).split())[:200]}",
+                          remedy="start one with `ray start --head` and name it in automl.address, or leave "
+                          "automl.cluster out") from error  # fmt: skip
+
+
 def _ray_places(plan: Plan) -> tuple[list[Place], Plan]:
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing phones home
     try:
@@ -109,12 +121,7 @@ def _ray_places(plan: Plan) -> tuple[list[Place], Plan]:
         raise missing_extra("ray", "cluster", "automl.cluster: ray") from error
     automl, base = plan.terms.experiment.automl, plan.terms.base
     if not ray.is_initialized():
-        try:
-            ray.init(address=automl.address, include_dashboard=False if automl.address is None else None,
-                     log_to_driver=False, logging_level=logging.ERROR)  # fmt: skip
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise DeviceError(f"no Ray cluster at {automl.address}: {' '.join(str(error).split())[:200]}",
-                              remedy="start one with `ray start --head`, or leave automl.address out") from error  # fmt: skip
+        _join(ray, automl.address)
     there = ray.cluster_resources()
     gpus, each = int(there.get("GPU", 0)), max(1, base.train.num_gpus)
     nodes = sum(1 for node in ray.nodes() if node["Alive"])

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.storages._heartbeat import BaseHeartbeat
 
 from unalike.data.checks import Notices
 from unalike.data.sets import load_for, training_sets
@@ -149,8 +148,9 @@ def _fingerprint(plan: Plan) -> str:
 
 def heartbeat(study: Any, trial: Any) -> None:
     """Tell other machines that this trial is still at work."""
-    if isinstance(study._storage, BaseHeartbeat):
-        study._storage.record_heartbeat(trial._trial_id)
+    record = getattr(study._storage, "record_heartbeat", None)  # databases have it, files of lines have not
+    if record is not None:
+        record(trial._trial_id)
 
 
 def discard_lost_trials(study: Any) -> None:
