@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import importlib.util
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 Spec = str | Path | Mapping[str, Any] | None
 Overrides = Sequence[str] | Mapping[str, object]
+
+
+# What `auto` tries where there is a GPU and nothing was said (the contract's).
+DEFAULT_TRIALS = 20
 
 
 @dataclass(frozen=True)
@@ -76,8 +81,9 @@ def train(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Train an embedding; ``path`` is the checkpoint to use. Raises the errors of ``unalike.errors``."""
-    from unalike.run import open_run, process_rank
+    from unalike.run import open_run, process_count, process_rank
 
+    start = time.monotonic()
     experiment = _resolve("train", spec, overrides, data)
     if process_rank() != 0:
         set_verbosity(0)  # what is said is said once
@@ -91,10 +97,21 @@ def train(
         if not experiment.automl_policy:
             say("automl settings are given, and automl_policy is off where a spec file is: training plainly; "
                 "--automl-policy auto searches")  # fmt: skip
+    if experiment.policy() == "auto" and _searchable():
+        if _has_gpu(experiment) and experiment.automl.minutes is None:
+            experiment.automl.trials = DEFAULT_TRIALS
+            say(
+                f"automl: {DEFAULT_TRIALS} trials (--trials N or --minutes N changes that; --automl-policy off trains once)"
+            )
+            return _search(experiment, resume=resume, overwrite=overwrite)
+        from unalike.learn.automatic import why_not
+
+        reason = "several processes share the run" if process_count() > 1 else why_not(experiment)
+        if not reason:
+            return _automatic(experiment, start, resume=resume, overwrite=overwrite)
+        say(f"automl_policy is auto, but {reason}: training plainly")
     settle_trunk(experiment)
     say(f"trunk: {experiment.model.backbone}")
-    if experiment.policy() == "auto":
-        say("automl_policy is auto, and nothing of a search was named: training plainly")
     from unalike.card import write_card
     from unalike.learn.training import train_embedder
 
@@ -116,6 +133,28 @@ def _searchable() -> bool:
             "AutoML is enabled but not runnable until schemas are generated: run `unalike schema train`; training plainly"
         )
     return there
+
+
+def _has_gpu(experiment: Experiment) -> bool:
+    import torch
+
+    return experiment.train.num_gpus > 0 and torch.cuda.is_available()
+
+
+def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
+    """The best recogniser that fits into the time; ``path`` is its checkpoint."""
+    from unalike.card import write_card
+    from unalike.learn.automatic import train_automatically
+    from unalike.run import open_run
+
+    experiment.automl_policy = "auto"  # so that the resolved spec does the same again
+    with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
+        choice = train_automatically(experiment, run, start=start)
+        on_query = _judge_on_query(experiment, run.dir)
+        figures = {**choice.figures, **(on_query(choice.checkpoint) if on_query else {})}
+        write_card(run.dir, choice.spec, choice.outcome, judged=choice.record)
+        run.conclude(f"delivered: {choice.chosen.name}, {choice.checkpoint}", figures)
+    return Result(run.dir, choice.checkpoint, figures)
 
 
 def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
     from unalike.learn.training import Outcome
 
 
-def write_card(folder: Path, spec: Any, outcome: Outcome) -> dict[str, Any]:
-    """Write ``model_card.json`` and ``model_card.md`` into the run's folder and give the content back."""
+def write_card(folder: Path, spec: Any, outcome: Outcome, *, judged: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write ``model_card.json`` and ``model_card.md`` into the run's folder and give the content back.
+
+    ``judged``: what automatic training found out (``automatic.json``); then that is the card's validation.
+    """
     facts = outcome.facts
     metrics: dict[str, Any] = {}
     if outcome.ranking is not None and outcome.sets.reference is not None:
@@ -46,9 +50,26 @@ def write_card(folder: Path, spec: Any, outcome: Outcome) -> dict[str, Any]:
         "class_names": list(train.classes),
         "versions": versions(),
     }  # fmt: skip
+    if judged is not None:
+        card |= _judged(judged)
     write_text(folder / "model_card.json", json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
     write_text(folder / "model_card.md", _markdown(card))
     return card
+
+
+def _judged(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a card that automatic training knows better: how it chose, and on what."""
+    chosen = next(c for c in record["candidates"] if c["name"] == record["chosen"])
+    counts = ", ".join(f"{n} queries of {kind} classes" for kind, n in sorted(record["judged_on"].items()))
+    figures = {
+        f"{kind} classes, {name}": value for kind, row in chosen["figures"].items() for name, value in row.items()
+    }
+    return {
+        "automatic": {"chosen": record["chosen"], "goal": record["goal"], "minutes": record["spent_minutes"],
+                      "instead_of": [c["name"] for c in record["candidates"] if c is not chosen]},
+        "validation": {"made_of": f"classes and scenes left out whole ({counts})", "classes_unseen_in_training": True,
+                       "note": "the best of what was tried on them, so slightly optimistic", "metrics": {"micro": figures}},
+    }  # fmt: skip
 
 
 # What the card of a training run shows line by line; its metrics and class names have a form of their own or none.

@@ -90,6 +90,14 @@ def process_rank() -> int:
     return int(env.get("NODE_RANK") or 0) or int(env.get("LOCAL_RANK") or 0)
 
 
+def process_count() -> int:
+    """How many processes share this run by torchrun's or SLURM's environment; 1 when it is alone."""
+    for name in ("WORLD_SIZE", "SLURM_NTASKS"):
+        if os.environ.get(name, "").isdigit():
+            return max(1, int(os.environ[name]))
+    return 1
+
+
 def results_folder(action: str, experiment: Spec | None) -> Path | None:
     """The contract's rule: ``<action>.results_dir``, else ``results_dir/<action>``; None when neither is set.
 

@@ -92,7 +92,7 @@ def scenes(
     scene_N = np.zeros(len(labels_N), np.int64)
     for label in np.unique(labels_N):
         rows = np.flatnonzero(labels_N == label)
-        names = None if groups is None else [groups[i] for i in rows]
+        names = None if groups is None else [groups[i] for i in rows.tolist()]
         if names is not None and len(set(names)) > 1:
             part_n = np.unique(names, return_inverse=True)[1]
         else:
@@ -158,10 +158,67 @@ def make_rounds(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: i
     return rounds
 
 
+@dataclass(frozen=True)
+class Held:
+    """What nothing may be fitted to: ``class_N`` images of classes left out whole, ``query_N`` scenes of other classes."""
+
+    class_N: np.ndarray
+    query_N: np.ndarray
+
+
+CLASSES_HELD, FEWEST_CLASSES = 0.15, 8  # share of classes left out, of sets that have so many
+SCENES_HELD = 0.4  # share of the remaining classes of which one scene is left out
+
+
+def hold_out(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int = 0) -> Held:
+    """About a seventh of the classes where new ones are the goal; a scene of some others where known ones are.
+
+    A scene is left out only where as many images remain. Where the goal allows nothing else, and for too few classes, scenes
+    are left out. Raises DataError when nothing can be.
+    """
+    draw = np.random.default_rng([seed, 19])
+    classes = draw.permutation(np.unique(labels_N))
+    new = "new" in GOALS[goal] and len(classes) >= FEWEST_CLASSES
+    out = classes[: max(2, round(CLASSES_HELD * len(classes)))] if new else classes[:0]
+    class_N = np.isin(labels_N, out)
+    query_N = np.zeros(len(labels_N), bool)
+    if "known" in GOALS[goal] or not new:
+        rest = classes[len(out) :]
+        for label in rest[: max(2, round(SCENES_HELD * len(rest)))]:
+            rows_N = labels_N == label
+            sizes = np.bincount(scene_N[rows_N], minlength=SCENES)
+            smallest = int(np.argmin(np.where(sizes > 0, sizes, len(labels_N) + 1)))
+            if 0 < 2 * sizes[smallest] <= sizes.sum():
+                query_N |= rows_N & (scene_N == smallest)
+    if not class_N.any() and not query_N.any():
+        raise DataError(f"{len(classes)} classes of {len(labels_N)} images: nothing can be held out to judge by",
+                        expected="two classes with four images or more each",
+                        remedy="add images, or train with automl_policy=off")  # fmt: skip
+    return Held(class_N, query_N)
+
+
+def held_rounds(labels_N: np.ndarray, scene_N: np.ndarray, held: Held) -> list[Round]:
+    """The rounds on what was held out: each scene of a class left out asks the class's others; held scenes ask the rest."""
+    fit_N = np.flatnonzero(~(held.class_N | held.query_N))
+    rounds = []
+    if held.query_N.any():
+        rounds.append(Round("known", fit_N, fit_N, np.flatnonzero(held.query_N)))
+    for f in range(SCENES if held.class_N.any() else 0):
+        query_N = held.class_N & (scene_N == f)
+        reference_N = held.class_N & ~query_N
+        query_N &= np.isin(labels_N, labels_N[reference_N])
+        if query_N.any():
+            rounds.append(Round("new", fit_N, np.flatnonzero(reference_N), np.flatnonzero(query_N)))
+    if not rounds:
+        raise DataError("every class that was held out is one series of like pictures", expected="classes seen more than once "
+                        "in different scenes", remedy="train with automl_policy=off")  # fmt: skip
+    return rounds
+
+
 def judge(
     rounds: Sequence[Round],
     labels_N: np.ndarray,
-    vectors_of: Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]],
+    vectors_of: Callable[[int, Round], tuple[np.ndarray, np.ndarray]],
 ) -> Verdict:
     """Ask every round. ``vectors_of(number, round)`` gives (query vectors, reference vectors) of that round."""
     kinds, hits, precisions, labels = [], [], [], []

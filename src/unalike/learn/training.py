@@ -64,8 +64,11 @@ def view_of(spec: Any) -> View:
     return View(spec.model.input_height, spec.model.input_width, view.resize_ratio, view.mode, view.interpolation)
 
 
-def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
-    """Train as the spec says into ``run.dir``. Raises the house's errors; leaves readable checkpoints at any moment."""
+def train_embedder(spec: Any, run: Any, *, resume: bool = False, sets: Sets | None = None) -> Outcome:
+    """Train as the spec says into ``run.dir``. Raises the house's errors; leaves readable checkpoints at any moment.
+
+    ``sets``: the images, where the caller has divided them already; else the spec's.
+    """
     settle_trunk(spec)
     fabric = make_fabric(spec)
     fabric.launch()
@@ -79,7 +82,8 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False) -> Outcome:
     fabric.seed_everything(seed, workers=False, verbose=False)
     _set_cudnn(spec)
     notices = Notices()
-    sets = training_sets(spec, notices, manifest=run.dir / "split.csv" if fabric.is_global_zero else None)
+    if sets is None:
+        sets = training_sets(spec, notices, manifest=run.dir / "split.csv" if fabric.is_global_zero else None)
     embedder = build_embedder(spec)
     facts = embedder.trunk.facts
     settle_learning(spec, facts=facts, stages=len(embedder.trunk.stages()), classes=len(sets.train.classes),
@@ -272,16 +276,21 @@ def _payload(weights: Mapping[str, Tensor], spec: Any, sets: Sets, facts: Any) -
         "model": dict(weights),
         "spec": spec.to_dict(),
         "classes": list(sets.train.classes),
-        "facts": {
-            "name": spec.model_name,
-            "trunk": spec.model.backbone,
-            "mean": list(spec.dataset.pixel_mean),
-            "std": list(spec.dataset.pixel_std),
-            "view": view_of(spec).to_dict(),
-            "licence": facts.licence,
-            "weights": facts.source,
-            "validation": sets.validation,
-        },
+        "facts": facts_of_model(spec, facts, sets.validation),
+    }
+
+
+def facts_of_model(spec: Any, facts: Any, validation: str) -> dict[str, Any]:
+    """What a checkpoint tells of itself beside its weights and its spec."""
+    return {
+        "name": spec.model_name,
+        "trunk": spec.model.backbone,
+        "mean": list(spec.dataset.pixel_mean),
+        "std": list(spec.dataset.pixel_std),
+        "view": view_of(spec).to_dict(),
+        "licence": facts.licence,
+        "weights": facts.source,
+        "validation": validation,
     }
 
 

