@@ -323,7 +323,8 @@ def _write_results(
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    from unalike.run import json_text, write_text
+    from unalike.data.whole import write_text
+    from unalike.run import json_text
 
     write_text(path, json_text(content, indent=1) + "\n")
     return path

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.data.whole import write_text
 from unalike.measure.artefacts import write_rows
 from unalike.measure.summary import summarise
-from unalike.run import versions, write_text
+from unalike.run import versions
 
 if TYPE_CHECKING:
     from unalike.learn.training import Outcome

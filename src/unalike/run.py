@@ -25,6 +25,7 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
 from . import __version__
+from .data.whole import write_text
 from .errors import DeviceError, Interrupted, RunError, SpecError, UnalikeError
 from .lock import release_lock, take_lock
 from .progress import say
@@ -54,21 +55,6 @@ class Spec(Protocol):
     """What a run needs of an Experiment."""
 
     def to_yaml(self) -> str: ...
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a whole file under a temporary name, then rename it: a kill at any moment leaves the old or the new one."""
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    try:
-        # surrogateescape: a file name need not be valid UTF-8, and keeps its bytes wherever it is written
-        with open(partial, "w", encoding="utf-8", errors="surrogateescape") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def json_text(value: Any, *, indent: int | None = None) -> str:

@@ -14,6 +14,7 @@ from typing import Any
 from unalike.data.checks import Notices
 from unalike.data.sets import evaluation_sets, load_for
 from unalike.data.view import View
+from unalike.data.whole import write_text
 from unalike.deploy.ahead import refuse_existing, write_ir, write_optimised
 from unalike.deploy.calibration import CalibrationImages, calibration_images
 from unalike.deploy.comparison import Comparison, Labelled, compare_forms, retrieval
@@ -31,7 +32,7 @@ from unalike.engines.metadata import NetworkFacts
 from unalike.engines.protocol import Engine
 from unalike.errors import MissingExtra, ModelError, SpecError
 from unalike.progress import say
-from unalike.run import json_text, write_text
+from unalike.run import json_text
 
 Written = tuple[Path, Mapping[str, Any]]
 

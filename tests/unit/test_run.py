@@ -16,9 +16,10 @@ from typing import Any
 
 import pytest
 
+from unalike.data.whole import write_text
 from unalike.errors import DeviceError, Interrupted, RunError, SpecError
 from unalike.lock import LOCK_NAME
-from unalike.run import open_run, process_rank, results_folder, saved_traceback, write_text
+from unalike.run import open_run, process_rank, results_folder, saved_traceback
 
 
 class Spec(SimpleNamespace):

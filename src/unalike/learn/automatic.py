@@ -23,6 +23,7 @@ from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.sets import Sets, training_sets
 from unalike.data.view import View
+from unalike.data.whole import write_text
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
 from unalike.errors import TrainingError, WeightsError
@@ -39,7 +40,6 @@ from unalike.model.embedder import Shape, assemble, build_embedder
 from unalike.model.frozen import build_frozen
 from unalike.model.sources import available_trunks
 from unalike.progress import say
-from unalike.run import write_text
 from unalike.spec import load_spec, settle
 
 DEFAULT_MINUTES = 10.0
