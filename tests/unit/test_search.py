@@ -389,7 +389,14 @@ def test_taos_settings_are_other_spellings():
     assert load_spec("train", {"automl": {"seed": 3}}).automl.names_a_search() is False
 
 
-@pytest.mark.parametrize("name", ["bayesian", "bfbo", "bohb", "asha", "dehb", "hyperband_es", "qmc"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "bayesian",
+        "asha",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("bfbo", "bohb", "dehb", "hyperband_es", "qmc")),
+    ],
+)
 def test_every_algorithm_draws_and_is_seeded(tmp_path, name):
     def draws(folder, seed):
         (tmp_path / folder).mkdir()
