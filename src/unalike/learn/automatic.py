@@ -266,7 +266,8 @@ def _planned(spec: Any, train: ImageSet, seconds: float) -> Any | None:
     facts, stages = embedder.trunk.facts, len(embedder.trunk.stages())
     if not spec.is_set("train.recipe"):
         tuned.train.recipe = "unalike"
-    settle_trunk_facts(tuned, facts)
+    cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
+    settle_learning(tuned, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda)
     fits = plan(embedder, tuned, images=len(train), seconds=seconds)
     if fits is None and not spec.is_set("train.num_epochs"):
         return None
@@ -276,8 +277,6 @@ def _planned(spec: Any, train: ImageSet, seconds: float) -> Any | None:
         for path, value in {"train.num_epochs": fits.epochs, "train.frozen_stages": fits.frozen, **sides}.items():
             settle(tuned, path, value, why)
             tuned.mark_set([path])
-    cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
-    settle_learning(tuned, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda)
     tuned.train.validation_interval = tuned.train.num_epochs  # what counts is judged afterwards
     tuned.automl_policy = "off"
     return tuned

@@ -12,6 +12,7 @@ from unalike.learn.devices import make_fabric
 from unalike.learn.folding import find_pairs, folded
 from unalike.learn.freezing import Freezer
 from unalike.model.embedder import Embedder
+from unalike.progress import say
 
 STEPS = 3  # timed, after one that is not
 # Reading, cropping, logging and checkpoints beside the steps, as a share of their time (2026-11-23, two cores).
@@ -74,6 +75,10 @@ def plan(embedder: Embedder, spec: Any, *, images: int, seconds: float, most: in
         rate = step_rate(embedder, spec, side, frozen, batch)  # type: ignore[arg-type]
         per_epoch = images / rate * (1 + BESIDE)
         epochs = min(int(seconds / per_epoch), most)
+        say(
+            f"pace: {rate:.0f} images/s with crops of {side[0]}x{side[1]}, {frozen} stages frozen: {epochs} epochs fit",
+            level=2,
+        )  # type: ignore[str-format]
         found = Plan(side, frozen, epochs, epochs * per_epoch, rate)  # type: ignore[arg-type]
         if epochs >= wanted:
             return found
