@@ -24,7 +24,7 @@ check: $(VENV)/.installed-test
 
 bench: $(VENV)/.installed-test
 	@for script in metrics training_step; do echo "== $$script"; $(BIN)/python benchmarks/$$script.py || exit 1; done
-	@for script in loading files_to_vectors grocery; do echo "== $$script"; \
+	@for script in loading files_to_vectors engines grocery; do echo "== $$script"; \
 	    $(BIN)/python benchmarks/$$script.py $(if $(DATA),--data $(DATA)) || exit 1; done
 
 $(BIN)/python:

@@ -5,6 +5,7 @@ import json
 import networks
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
@@ -12,6 +13,7 @@ from PIL import Image
 from unalike import api
 from unalike.data.view import View
 from unalike.deploy import graphs
+from unalike.deploy.bias import correct_biases
 from unalike.deploy.calibration import (
     RangeRequest,
     calibration_images,
@@ -143,6 +145,27 @@ def test_qdq_is_explicit_per_channel_and_every_layer_comes_back(images, ranges, 
     assert not graphs.is_quantised_graph(back)
     graphs.write_facts(back, facts)
     assert np.abs(OnnxEngine(back.SerializeToString())(images) - exact).max() < 1e-6
+
+
+def test_what_rounding_shifts_goes_back_into_the_bias(images, ranges):
+    """The first convolution reads the same input in both networks: its outputs' means must agree once corrected."""
+    content, original, facts = network()
+    plain = quantise_by_ranges(content, ranges, QuantisingOptions())
+    corrected = type(plain).FromString(plain.SerializeToString())
+    assert correct_biases(corrected, original, facts, images, batch=7) >= 1
+    first = next(node for node in original.graph.node if node.op_type == "Conv")
+
+    def means(proto):
+        shown = type(proto).FromString(proto.SerializeToString())
+        node = next(part for part in shown.graph.node if part.name == first.name)
+        shown.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
+        session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+        entry = {session.get_inputs()[0].name: network_input(images, facts)}
+        return session.run([node.output[0]], entry)[0].mean((0, 2, 3))
+
+    exact = means(original)
+    assert np.abs(means(plain) - exact).max() > 1e-4
+    assert np.abs(means(corrected) - exact).max() < 1e-5
 
 
 def test_engines_say_int8_and_obey_a_precision_asked_for(ranges, images):
@@ -277,8 +300,6 @@ def test_bf16_emulation_rounds_what_a_layer_reads():
 
     expected = rounded(rounded(values) + rounded(np.full(4, 0.1, np.float32)))
     wide = emulate_bf16(type_network(model, "bf16"))
-    import onnxruntime
-
     session = onnxruntime.InferenceSession(wide.SerializeToString(), providers=["CPUExecutionProvider"])
     assert np.array_equal(session.run(None, {"x": values})[0], expected)
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike import progress
+from unalike.deploy.bias import correct_biases
 from unalike.deploy.calibration import CalibrationImages, RangeRequest, measure_ranges, read_ranges, write_ranges
 from unalike.deploy.comparison import cosines
 from unalike.deploy.graphs import parse_layers, quantised_layers, read_network, restore_layers, write_facts
@@ -168,7 +169,11 @@ def _quantised(content: bytes, facts: NetworkFacts, images: CalibrationImages, r
             write_ranges(request.cache, wanted, ranges)
     else:
         progress.say(f"ranges of {request.cache}: same network, same images")
-    return quantise_by_ranges(content, ranges, request.options)
+    proto = quantise_by_ranges(content, ranges, request.options)
+    original = read_network(content, "the network")
+    corrected = correct_biases(proto, original, facts, images.chosen_NHWC, batch=request.batch)
+    progress.say(f"biases corrected: {corrected} layers", level=2)
+    return proto
 
 
 def _typed(

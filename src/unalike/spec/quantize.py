@@ -64,8 +64,8 @@ class Quantize(Section):
     )
     data_type: Literal["INT8", "FP16", "BF16"] = field("INT8", "Number format of the new file.", ours=True)
     backend: Backend = field(
-        "auto", "What quantises to INT8: `auto` is ONNX Runtime, whose files run fast in both CPU runtimes; NNCF (extra "
-        "`quantize`) corrects biases too, and runs fast in OpenVINO.", ours=True,
+        "auto", "What quantises to INT8: `auto` is ONNX Runtime, whose files run fast in both CPU runtimes; "
+        "those of NNCF (extra `quantize`) in OpenVINO alone.", ours=True,
     )  # fmt: skip
     target: Target = field(
         "cpu", "Where it will run: a `cpu` (uint8 activations, weights in 7 bits so that CPUs without VNNI do not overflow) "
