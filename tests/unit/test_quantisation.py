@@ -333,9 +333,9 @@ def test_quantize_writes_a_file_its_ranges_and_a_comparison(tmp_path, folder, ca
     assert "mean cosine" in capsys.readouterr().err
     facts = OnnxEngine(result.path).facts
     assert facts.precision == "int8" and facts.classes == ("a", "ü") and facts.view == networks.VIEW.to_dict()
-    first = result.path.read_bytes()
-    again = quantise(tmp_path, folder, *data)
-    assert again.path.read_bytes() == first  # seeded, and the same file whether the ranges are measured or read
+    first = OnnxEngine(result.path)(networks.pictures(4))
+    again = quantise(tmp_path, folder, *data)  # seeded; sums of several threads may differ in the last bit
+    assert cosines(first, OnnxEngine(again.path)(networks.pictures(4))).min() > 0.9999
 
 
 def test_quantize_uses_its_cache_again_and_says_what_it_lacks(tmp_path, folder, capsys):
