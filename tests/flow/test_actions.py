@@ -56,7 +56,10 @@ def test_d22_evaluate_leaves_metrics_tables_and_predictions(trained, images, tmp
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["queries"] == 18 and metrics["references"] == 18
     assert {"precision_at_1", "mean_average_precision_at_r", "recall_at_2"} <= metrics["micro"].keys()
-    assert {"micro", "macro"} <= metrics.keys()
+    assert {"micro", "macro", "verification", "identification"} <= metrics.keys()
+    assert 0 <= metrics["verification"]["auroc"] <= 1 and metrics["verification"]["genuine_pairs"] == 18 * 3
+    card = json.loads((out / "model_card.json").read_text())
+    assert card["evaluation"]["identification"] == metrics["identification"] and "trunk" in card
     with (out / "per_class.csv").open(encoding="utf-8") as lines:
         assert [row["class"] for row in csv.DictReader(lines)] == [f"class {n} ü" for n in range(6)]
     assert (out / "predictions.parquet").exists() or (out / "predictions.csv").exists()

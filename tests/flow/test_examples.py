@@ -1,5 +1,7 @@
 """The examples run as they stand."""
 
+import runpy
+import shutil
 from pathlib import Path
 
 from program import TINY, process
@@ -12,3 +14,20 @@ def test_recognise(images, tmp_path):
                    "dataset.validation.fraction=0.4", program=(str(EXAMPLES / "recognise.py"),), cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "checkpoint" in done.stdout and "cosine" in done.stdout
+
+
+def test_identify(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(EXAMPLES.parent / "tests" / "unit"))
+    from pooled import write_pooled
+
+    monkeypatch.chdir(tmp_path)
+    few = tmp_path / "few"  # five of the six classes are enrolled
+    shutil.copytree(images / "train", few)
+    shutil.rmtree(few / "class 3 ü")
+    runpy.run_path(str(EXAMPLES / "identify.py"))["main"](
+        str(write_pooled(tmp_path)), str(few), str(images / "query"), "0.2"
+    )
+    said = capsys.readouterr().out
+    assert "enrolled 30 images of 5 classes" in said and "calibrated: threshold" in said
+    assert "\nknown thing, answered" in said and "\nunknown thing, answered" in said
+    assert "after enrolling one image of class 3 ü" in said and (tmp_path / "shop.gallery").is_file()

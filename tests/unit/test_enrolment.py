@@ -2,10 +2,10 @@
 
 import json
 
-import networks
 import numpy as np
 import pytest
 from PIL import Image
+from pooled import write_pooled
 
 from unalike import progress
 from unalike.cli import run_command
@@ -21,7 +21,7 @@ def voice(monkeypatch):
 def place(tmp_path_factory):
     """A model, and class folders of noisy colours: ``refs`` with 20 classes of 6, ``others`` with 10 further ones."""
     root = tmp_path_factory.mktemp("gallery commands")
-    networks.write_model(root)
+    write_pooled(root)
     draws = np.random.default_rng(0)
     for number, colour in enumerate(draws.integers(0, 256, (30, 3))):
         folder = root / ("refs" if number < 20 else "others") / f"colour {number:02d} ü"
@@ -118,7 +118,7 @@ def test_the_model_is_found_beside_a_gallery_that_moved(place, capsys, tmp_path)
     image = place / "refs" / "colour 03 ü" / "1.png"
     code, _, err = told(capsys, "identify", path, image)
     assert code == 1 and "/nowhere/model.onnx" in err and "-m FILE" in err
-    networks.write_model(tmp_path)
+    write_pooled(tmp_path)
     broken = tmp_path / "bad.png"
     broken.write_bytes(b"nothing")
     assert run_command(["identify", str(path), str(image), str(broken), "--by", "vote"]) == 0

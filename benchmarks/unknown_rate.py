@@ -1,0 +1,100 @@
+"""Does a calibrated gallery keep its promise on classes that it never saw? Photographs, many splits of the classes.
+
+    python benchmarks/unknown_rate.py --data DIR [--model FILE] [--rate 0.01] [--splits 20] [--by nearest] [--out DIR]
+    python benchmarks/unknown_rate.py --vectors FILE.npz          (of "unalike embed DIR -o FILE.npz --labelled")
+
+DIR is the grocery data set's folder (train.txt, val.txt, classes.csv). In every split half of the classes, drawn by seed,
+are enrolled and calibrated from themselves alone; every image of the other half is then an unknown one. A plain quantile
+of the same scores is measured beside it. Without --model the trunk as it came: to it all classes are new.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+
+import unalike
+from unalike.gallery.calibration import calibrate, held_out
+from unalike.gallery.gallery import Gallery
+from unalike.gallery.ranking import VOTERS, rank_classes
+from unalike.measure.nearest import unit
+from unalike.measure.verification import threshold_at
+
+
+def embedded(data: Path, out: Path, model: str) -> Path:
+    """Vectors of both published splits, made once."""
+    from grocery import write_manifests
+
+    path = out / f"vectors-{Path(model).stem}.npz"
+    if not path.exists():
+        rows = []
+        for manifest in write_manifests(data, out).values():
+            with manifest.open(encoding="utf-8") as lines:
+                rows += list(csv.reader(lines))[1:]
+        with (out / "all.csv").open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([["path", "label"], *rows])
+        unalike.embed(out / "all.csv", path, checkpoint=model, labelled=True)
+    return path
+
+
+def split(vectors_ND: np.ndarray, labels_N: np.ndarray, seed: int, rate: float, rule: str) -> dict[str, float | bool]:
+    """One split: what was promised, and what the other half of the classes showed."""
+    classes = np.random.default_rng(seed).permutation(np.unique(labels_N))
+    enrolled_N = np.isin(labels_N, classes[: len(classes) // 2])
+    gallery = Gallery(vectors_ND.shape[1])
+    gallery.enrol(vectors_ND[enrolled_N], labels_N[enrolled_N].tolist())
+    made = calibrate(gallery, rate, rule=rule)
+    score_Q = rank_classes(gallery.held, vectors_ND[~enrolled_N], rule).score_Q
+    measured = float(np.mean(score_Q >= made.threshold))
+    plain = threshold_at(held_out(gallery.held, np.arange(len(gallery)), rule, VOTERS).score_N, rate)
+    promise = made.false_match
+    return {
+        "seed": seed, "measured": measured, "low": promise.low, "high": promise.high,
+        "inside": promise.low <= measured <= promise.high, "above": measured > promise.high,
+        "plain_quantile": float(np.mean(score_Q >= plain)), "trials": promise.trials, "effective": promise.effective,
+        "known_right": made.figures["known_right"], "known_wrong": made.figures["known_wrong"],
+    }  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--vectors", type=Path)
+    parser.add_argument("--model", default="pretrained")
+    parser.add_argument("--rate", type=float, default=0.01)
+    parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--by", default="nearest")
+    parser.add_argument("--out", type=Path, default=Path("runs/unknown_rate"))
+    options = parser.parse_args()
+    if options.data is None and options.vectors is None:
+        print("skipped: no data (give --data DIR or --vectors FILE)")
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    path = options.vectors or embedded(options.data, options.out, options.model)
+    with np.load(path) as held:
+        vectors_ND, labels_N = unit(held["vectors"]), held["label"]
+    rows = []
+    for seed in range(options.splits):
+        rows.append(split(vectors_ND, labels_N, seed, options.rate, options.by))
+        print(json.dumps(rows[-1]))
+    columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
+    told = {
+        "date": date.today().isoformat(), "vectors": str(path), "images": len(labels_N), "rate": options.rate,
+        "by": options.by, "splits": len(rows), "inside": float(columns["inside"].mean()),
+        "above": float(columns["above"].mean()), "mean_measured": float(columns["measured"].mean()),
+        "median_measured": float(np.median(columns["measured"])), "mean_low": float(columns["low"].mean()),
+        "mean_high": float(columns["high"].mean()), "mean_of_plain_quantile": float(columns["plain_quantile"].mean()),
+        "known_right": float(columns["known_right"].mean()),
+    }  # fmt: skip
+    print(json.dumps(told, indent=1))
+    with (options.out / "unknown_rate.jsonl").open("a", encoding="utf-8") as lines:
+        lines.write(json.dumps(told) + "\n")
+
+
+if __name__ == "__main__":
+    main()
