@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike.data.whole import write_text
+from unalike.errors import redact
 from unalike.measure.artefacts import write_rows
 from unalike.measure.summary import summarise
 from unalike.run import versions
@@ -42,7 +43,7 @@ def write_card(folder: Path, spec: Any, outcome: Outcome, *, judged: Mapping[str
                   "licence": facts.licence},
         "vector": {"dim": spec.model.feat_dim, "distance": "squared L2 of unit vectors"},
         "view": {"height": spec.model.input_height, "width": spec.model.input_width, **spec.dataset.view.model_dump()},
-        "data": {"source": str(spec.dataset.train_dataset), "images": len(train), "classes": len(train.classes),
+        "data": {"source": redact(str(spec.dataset.train_dataset)), "images": len(train), "classes": len(train.classes),
                  "fingerprint": train.fingerprint()},
         "training": {"recipe": spec.train.recipe, "loss": spec.train.loss.name, "epochs": spec.train.num_epochs,
                      "best_epoch": outcome.best_epoch, "seed": spec.train.seed},

@@ -14,7 +14,7 @@ import typer
 # Each module puts its commands on the program as it is imported; the order is the order of --help.
 from .commands import actions, automl, gallery, shipping, specs  # noqa: F401
 from .commands.words import app
-from .errors import SpecError, closest
+from .errors import SpecError, closest, redact
 
 PROGRAMS = ("unalike", "ml_recog")
 # typer < 0.2x raises click's exceptions, later ones their own copy: both are what BadParameter descends from.
@@ -46,7 +46,7 @@ def _save_traceback(error: BaseException) -> str:
     try:
         handle, name = tempfile.mkstemp(prefix="unalike-", suffix=".traceback.txt")
         with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.writelines(traceback.format_exception(error))
+            file.write(redact("".join(traceback.format_exception(error))))
     except OSError:
         return "nowhere: no temporary file could be written; -v shows it"
     return name
@@ -59,12 +59,12 @@ def _explain(error: BaseException, verbose: bool) -> int:
     from .run import known_failure
 
     if verbose and not isinstance(error, UsageError):
-        traceback.print_exception(error, file=sys.stderr)
+        print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")
     known = known_failure(error)
     if known is not None:
         print(f"error: {known}", file=sys.stderr)
         return known.exit_code
-    text = " ".join(str(error).split()) or "no message"
+    text = redact(" ".join(str(error).split())) or "no message"
     print(f"error: {type(error).__name__}: {text} (unexpected; traceback: {_save_traceback(error)})", file=sys.stderr)
     return 1
 

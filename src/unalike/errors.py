@@ -7,7 +7,21 @@ Each says what was found, what was expected and what to do. The command line pri
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+from typing import Any
+
+# Parts of a query that select what is read and give no access to it; every other value of a query is hidden.
+PLAIN_QUERY_KEYS = frozenset(
+    ("dl", "download", "raw", "format", "version", "versionid", "ref", "rev", "revision", "expires", "x-amz-expires")
+)
+HIDDEN = "***"
+# The last "@" of a word counts: passwords are often written with an "@" or a "/" of their own.
+_PASSWORD = re.compile(r"://[^\s/?#:@]*:(?!\d+[/?#])\S*@")
+# A name alone is a token on the web (https://token@host); elsewhere it is a container or an account.
+_TOKEN = re.compile(r"\b((?:https?|ftp)://)[^\s/?#:@]+@", re.IGNORECASE)
+_QUERY = re.compile(r"(://[^\s?'\"]*\?)([^\s'\"#<>]+)")
+_PAIR = re.compile(r"([^&;=]+)(?:=([^&;]*))?")
 
 
 class UnalikeError(Exception):
@@ -25,7 +39,7 @@ class UnalikeError(Exception):
             parts.append(f"expected {expected.rstrip('.')}")
         if remedy:
             parts.append(remedy.rstrip("."))
-        super().__init__("; ".join(parts))
+        super().__init__(redact("; ".join(parts)))
 
 
 class SpecError(UnalikeError):
@@ -82,6 +96,33 @@ def missing_extra(module: str, extra: str, purpose: str = "") -> MissingExtra:
     """The one-line error for an optional package: what lacks it and the command that installs it."""
     what = f"{purpose} needs {module}" if purpose else f"{module} is not installed"
     return MissingExtra(what, remedy=f"install it with: pip install 'unalike[{extra}]'")
+
+
+def redact(text: str) -> str:
+    """The text with what gives access hidden in every URI that it holds: passwords, tokens, signed query strings.
+
+    Whatever is shown or written passes through here: messages, ``status.json``, ``run.json``, ``experiment.yaml``.
+    """
+    if "://" not in text:
+        return text
+    text = _TOKEN.sub(rf"\1{HIDDEN}@", _PASSWORD.sub(f"://{HIDDEN}@", text))
+    return _QUERY.sub(lambda match: match[1] + _PAIR.sub(_hide_value, match[2]), text)
+
+
+def _hide_value(pair: re.Match[str]) -> str:
+    name, value = pair[1], pair[2]
+    if value is None:
+        return name if name.lower() in PLAIN_QUERY_KEYS or not name.strip(".,;:!?)") else HIDDEN
+    return pair[0] if name.lower() in PLAIN_QUERY_KEYS else f"{name}={HIDDEN}"
+
+
+def redact_all(value: Any) -> Any:
+    """The same for every text in plain data (dicts, lists), which comes back as a copy."""
+    if isinstance(value, dict):
+        return {key: redact_all(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(redact_all(item) for item in value)
+    return redact(value) if isinstance(value, str) else value
 
 
 def closest(word: str, options: Iterable[str], count: int = 3) -> str:

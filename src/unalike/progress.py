@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from unalike.errors import redact
+
 # 0 quiet (errors only), 1 normal, 2 verbose; set once by the command line.
 _verbosity = 1
 _said: set[str] = set()
@@ -30,7 +32,7 @@ def say(text: str, *, level: int = 1, once: bool = False) -> None:
             return
         _said.add(text)
     if _verbosity >= level:
-        print(text, file=sys.stderr, flush=True)
+        print(redact(text), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

@@ -15,6 +15,7 @@ from unalike.actions import PRETRAINED, export_device, input_images, refuse_cont
 from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.sets import evaluation_sets, load_for, training_sets
+from unalike.data.stores import SCHEMES
 from unalike.errors import DeviceError, RunError, SpecError, UnalikeError, WeightsError, missing_extra
 from unalike.run import results_folder
 from unalike.spec import Experiment
@@ -23,10 +24,6 @@ from unalike.tasks.opening import open_model
 # What an extra's work imports first.
 TRAINING = ("torch", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "tensorboard", "safetensors")
 EXPORTING = ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
-REMOTE = {
-    "s3": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs", "http": "aiohttp", "https": "aiohttp",
-    "hf": "huggingface_hub",
-}  # fmt: skip
 STARTS = ("model.pretrained_model_path", "model.pretrained_trunk_path", "model.pretrained_embedder_path",
           "train.resume_training_checkpoint_path")  # fmt: skip
 SOURCES = (
@@ -115,8 +112,8 @@ class Readiness:
             scheme, remote, _ = source.partition("://")
             if remote and scheme != "file":
                 yield "fsspec", "remote", path
-                if scheme in REMOTE:
-                    yield REMOTE[scheme], "remote", path
+                if scheme in SCHEMES:
+                    yield SCHEMES[scheme].replace("-", "_"), "remote", path
 
     # -- data --
 

@@ -25,9 +25,11 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
 from . import __version__
+from .data.stores import uri_of
 from .data.whole import write_text
-from .errors import DeviceError, Interrupted, RunError, SpecError, UnalikeError
+from .errors import DeviceError, Interrupted, RunError, SpecError, UnalikeError, redact, redact_all
 from .lock import release_lock, take_lock
+from .mirror import Mirror, mirror_of, staging_entry
 from .progress import say
 
 FORMAT_VERSION = 1
@@ -87,20 +89,21 @@ def process_count() -> int:
 def results_folder(action: str, experiment: Spec | None) -> Path | None:
     """The contract's rule: ``<action>.results_dir``, else ``results_dir/<action>``; None when neither is set.
 
-    Evaluate and inference on a TensorRT engine go to ``trt_evaluate`` and ``trt_inference``.
+    Evaluate and inference on a TensorRT engine go to ``trt_evaluate`` and ``trt_inference``. Of a URI it is the folder on
+    this machine in which the run works.
     """
+    place = _results_place(action, experiment)
+    uri = uri_of(place)
+    return staging_entry(uri).path if uri else Path(place).expanduser() if place else None
+
+
+def _results_place(action: str, experiment: Spec | None) -> str:
+    """The results folder as it was named, a path or a URI; empty when none was."""
     section = getattr(experiment, action, None)
     own = getattr(section, "results_dir", None)
     root = getattr(experiment, "results_dir", None)
-    for value in (own, root):
-        if value and "://" in str(value):
-            raise RunError(f"results_dir is {str(value)!r}", expected="a folder on this machine")
-    if own:
-        return Path(own).expanduser()
-    if root:
-        engine = action in ("evaluate", "inference") and getattr(section, "trt_engine", None)
-        return Path(root).expanduser() / (f"trt_{action}" if engine else action)
-    return None
+    engine = action in ("evaluate", "inference") and getattr(section, "trt_engine", None)
+    return str(own) if own else f"{str(root).rstrip('/')}/{'trt_' * bool(engine)}{action}" if root else ""
 
 
 def holds_run(folder: Path) -> bool:
@@ -128,6 +131,8 @@ def open_run(
         resume = resume or not overwrite  # continuing from a checkpoint of this very folder was asked for by name
     if rank != 0:
         return Run(action, experiment, folder or Path("runs"), resume=resume, rank=rank)
+    uri = uri_of(_results_place(action, experiment))
+    mirror = mirror_of(uri, RUN_MARKS) if uri else None
     try:
         folder = _new_folder(action) if folder is None else folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -135,11 +140,15 @@ def open_run(
     except OSError as error:
         raise _folder_error(folder, error) from error
     try:
+        if mirror is not None:
+            mirror.pull(resume=resume, overwrite=overwrite)
         resume = _settle_occupancy(folder, resume=resume, overwrite=overwrite)
+        if mirror is not None:
+            mirror.prune()
     except BaseException:
         release_lock(folder)
         raise
-    return Run(action, experiment, folder, resume=resume, rank=0)
+    return Run(action, experiment, folder, resume=resume, rank=0, mirror=mirror)
 
 
 def _folder_error(folder: Path | None, error: OSError) -> RunError:
@@ -260,8 +269,11 @@ class Run:
     0 write nothing; when no results folder is set their ``dir`` is meaningless until the caller has broadcast it).
     """
 
-    def __init__(self, action: str, experiment: Spec | None, folder: Path, *, resume: bool, rank: int) -> None:
-        self.action, self.dir, self.resuming, self.rank = action, folder, resume, rank
+    def __init__(
+        self, action: str, experiment: Spec | None, folder: Path, *, resume: bool, rank: int,
+        mirror: Mirror | None = None,
+    ) -> None:  # fmt: skip
+        self.action, self.dir, self.resuming, self.rank, self._mirror = action, folder, resume, rank, mirror
         self._experiment = experiment
         self._facts: dict[str, Any] = {}
         self._files: list[str] = []
@@ -288,7 +300,7 @@ class Run:
         now = datetime.now()
         line: dict[str, Any] = {
             "date": f"{now:%m/%d/%Y}", "time": f"{now:%H:%M:%S}", "status": status,
-            "verbosity": verbosity, "message": message,
+            "verbosity": verbosity, "message": redact(message),
         }  # fmt: skip
         for key, value in progress.items():
             if value is not None:
@@ -320,7 +332,7 @@ class Run:
         """Write ``experiment.yaml`` anew, once more fields have been settled."""
         self._experiment = experiment
         if self.rank == 0:
-            write_text(self.dir / "experiment.yaml", experiment.to_yaml())
+            write_text(self.dir / "experiment.yaml", redact(experiment.to_yaml()))
 
     # -- stopping --
 
@@ -387,6 +399,8 @@ class Run:
         if self._experiment is not None:
             self.write_experiment(self._experiment)
         self.status("STARTED", f"{self.action} {'resumed' if self.resuming else 'started'}")
+        if self._mirror is not None:
+            self._mirror.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -398,6 +412,7 @@ class Run:
         if self.rank == 0:
             try:
                 self._end(error, known)
+                self._deliver(failed=error is not None)
             finally:
                 release_lock(self.dir)
         if known is not None and known is not error:
@@ -413,13 +428,26 @@ class Run:
         try:
             if known is None:
                 path = self.dir / "traceback.txt"
-                write_text(path, "".join(traceback.format_exception(error)))
+                write_text(path, redact("".join(traceback.format_exception(error))))
                 error.unalike_traceback = path  # type: ignore[attr-defined]
             self.status("FAILURE", " ".join(reason.split()), verbosity="ERROR")
             self._write_record(known.exit_code if known is not None else _exit_code(error))
         except OSError as second:
             # The disk that caused the failure cannot take the words about it; the reason still goes to the caller.
             say(f"warning: {self.dir}: the failure could not be written down ({second.strerror or second})", level=0)
+
+    def _deliver(self, *, failed: bool) -> None:
+        """Send the results where they belong; a run that ended well ends in failure when that cannot be done."""
+        if self._mirror is None:
+            return
+        try:
+            self._mirror.finish()
+        except RunError as refused:
+            self.status("FAILURE", str(refused), verbosity="ERROR")
+            self._write_record(refused.exit_code)
+            if not failed:
+                raise
+            say(f"warning: {refused}", level=0)
 
     def _write_record(self, exit_code: int | None) -> None:
         if self.rank != 0:
@@ -435,7 +463,7 @@ class Run:
             **{key: _plain(value) for key, value in self._facts.items()},
             "files": sorted(set(self._files)),
         }  # fmt: skip
-        write_text(self.dir / "run.json", json_text(record, indent=2) + "\n")
+        write_text(self.dir / "run.json", json_text(redact_all(record), indent=2) + "\n")
 
 
 def _exit_code(error: BaseException) -> int:

@@ -190,13 +190,6 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
         load_images(tmp_path / "weights.pth")
 
 
-@pytest.mark.parametrize("uri", ["s3://bucket/train.tar.gz", "gs://b/x", "https://x.org/a.zip", "hf://datasets/a/b"])
-def test_remote_sources_say_what_they_need(uri: str) -> None:
-    for source in (uri, Path(uri)):
-        with pytest.raises(DataError, match="extra 'remote'"):
-            load_images(source)
-
-
 def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "d").mkdir()
@@ -354,7 +347,6 @@ def test_manifest_columns_by_other_names(tmp_path: Path) -> None:
         ("path,label\nx/1.png,\nx/3.png,\n", "column 'label' is empty in 2 rows, first 1, 2"),
         ("path,label\nx/1.png,a\nx/3.png,a,b\n", "row 2 has 3 fields"),
         ("path,label,label\nx/1.png,a,b\n", "label stands there twice"),
-        ("path,label\ns3://b/1.png,a\n", "row 1 is remote"),
         ("path,label\nx/none.png,a\n", "none of its 1 files"),
         ('path,label\n"x/1.png,a\n', "cannot be read as CSV"),
     ],

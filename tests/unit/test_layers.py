@@ -48,6 +48,7 @@ FRONT = {
     "demo",
     "enrolment",
     "lock",
+    "mirror",
     "readiness",
     "run",
     "shipping",
@@ -62,7 +63,7 @@ TORCH_FRONT = {"card", "shipping"}
 HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
     "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors", "tensorboard", "faiss", "cv2", "pyarrow",
-    "simpleicons", "resvg_py", "wandb", "nncf", "ray", "tensorrt",
+    "simpleicons", "resvg_py", "wandb", "nncf", "ray", "tensorrt", "fsspec", "aiohttp", "s3fs", "botocore",
 )  # fmt: skip
 
 

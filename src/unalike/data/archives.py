@@ -11,7 +11,6 @@ import errno
 import gzip
 import hashlib
 import io
-import os
 import shutil
 import stat
 import tarfile
@@ -22,6 +21,7 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
+from unalike.data.cache import Entry, default_cache_dir, folder_size, make_room
 from unalike.errors import DataError
 from unalike.progress import say
 
@@ -40,11 +40,6 @@ def is_archive(path: str | Path) -> bool:
     return str(path).lower().endswith(ARCHIVE_SUFFIXES)
 
 
-def default_cache_dir() -> Path:
-    """``UNALIKE_CACHE``, or ``~/.cache/unalike``."""
-    return Path(os.environ.get("UNALIKE_CACHE") or Path.home() / ".cache" / "unalike")
-
-
 def open_archive(path: str | Path, cache_dir: Path | None = None) -> Path:
     """The folder that holds the archive's content, unpacked now unless the same content was unpacked before.
 
@@ -52,9 +47,12 @@ def open_archive(path: str | Path, cache_dir: Path | None = None) -> Path:
     written.
     """
     path = Path(path)
-    shelf = (cache_dir or default_cache_dir()) / "archives"
+    cache = cache_dir or default_cache_dir()
+    shelf = cache / "archives"
     try:
-        target = shelf / _content_hash(path)
+        entry = Entry(cache, "archives", _content_hash(path))
+        target = entry.path
+        entry.hold()
         if target.is_dir():
             return target
         shelf.mkdir(parents=True, exist_ok=True)
@@ -69,6 +67,8 @@ def open_archive(path: str | Path, cache_dir: Path | None = None) -> Path:
         _put(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+    entry.set_size(folder_size(target))
+    make_room(cache)
     return target
 
 

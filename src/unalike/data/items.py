@@ -21,11 +21,11 @@ from unalike.data.checks import Notices
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.folders import ClassMap, is_hidden, is_image, name_of, scan, unwrap
 from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
-from unalike.errors import DataError, SpecError, closest
+from unalike.data.remote import local_path, uri_of
+from unalike.errors import DataError, SpecError, closest, redact
 
 __all__ = ["CLASS_FROM", "IMAGE_SUFFIXES", "ImageSet", "align_labels", "load_images", "locate"]
 CLASS_FROM = ("top", "leaf", "path")
-REMOTE_SCHEMES = ("s3", "gs", "gcs", "az", "abfs", "abfss", "adl", "http", "https", "hf", "ftp", "sftp", "memory")
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,7 +114,7 @@ def load_images(
     split: str | None = None,
     cache_dir: Path | None = None,
 ) -> ImageSet:
-    """The images of a folder, an archive, a manifest (CSV, Parquet) or, unlabelled, a single file.
+    """The images of a folder, an archive, a manifest (CSV, Parquet) or, unlabelled, a single file; or of a URI of one.
 
     ``class_from``: ``top`` the first folder level, ``leaf`` the folder that holds the image, ``path`` the whole way
     between. ``labelled=False`` takes every image below the source and gives it label -1. ``class_map``: YAML of folder
@@ -128,24 +128,24 @@ def load_images(
             f"class_from {class_from!r}", expected=", ".join(CLASS_FROM), remedy=closest(class_from, CLASS_FROM)
         )
     own = Notices() if notices is None else notices
-    path = locate(source)
+    class_map = local_path(class_map, cache_dir) if class_map else None
+    path, source = locate(source, cache_dir), uri_of(source) or source
+    shown = redact(str(source))
     suffix = path.suffix.lower()
     if split is not None and suffix not in MANIFEST_SUFFIXES:
-        raise DataError(
-            f"{source}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column"
-        )
+        raise DataError(f"{shown}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
     if path.is_dir() or is_archive(path):
-        root = path if path.is_dir() else open_archive(path, cache_dir)
-        images = _from_folder(root, str(source), class_from, class_map, labelled, own)
+        root = path if path.is_dir() else _unpacked(path, shown, cache_dir)
+        images = _from_folder(root, shown, class_from, class_map, labelled, own)
     elif suffix in MANIFEST_SUFFIXES:
-        images = _from_manifest(path, str(source), class_map, labelled, own, columns, split)
+        images = _from_manifest(path, str(source), class_map, labelled, own, columns, split, cache_dir)
     elif is_image(path.name):
         if labelled:
-            raise DataError(f"{source}: one image, which has no class", expected="class folders or a manifest")
-        images = ImageSet((path,), np.full(1, -1), source=str(source))
+            raise DataError(f"{shown}: one image, which has no class", expected="class folders or a manifest")
+        images = ImageSet((path,), np.full(1, -1), source=shown)
     else:
         raise DataError(
-            f"{source}: no kind of data known here",
+            f"{shown}: no kind of data known here",
             expected=f"a folder, an archive ({', '.join(ARCHIVE_SUFFIXES)}), a manifest "
             f"({', '.join(MANIFEST_SUFFIXES)}) or an image ({', '.join(sorted(IMAGE_SUFFIXES))})",
         )
@@ -157,25 +157,29 @@ def load_images(
     return images
 
 
-def locate(source: str | Path) -> Path:
-    """The local path of a source; the one place where remote sources will be fetched from."""
+def locate(source: str | Path, cache_dir: Path | None = None) -> Path:
+    """The local path of a source; what a URI names is fetched into the cache. Raises DataError when nothing is there."""
     text = str(source)
-    scheme, found, _ = text.partition("://")
-    # Path() folds "s3://" into "s3:/", so both spellings are met
-    if found or (scheme := text.partition(":/")[0]) in REMOTE_SCHEMES:
-        if scheme == "file":
-            return locate(text.partition("://")[2])
-        raise DataError(
-            f"{text}: remote data ({scheme}) cannot be read by this version",
-            remedy="copy it to this machine; reading it in place will come with the extra 'remote'",
-        )
+    if text.startswith("file://"):
+        return locate(text.partition("://")[2])
     if not text:
-        raise DataError("no data given", expected="a folder, an archive, a manifest or an image")
-    path = Path(text).expanduser()
+        raise DataError("no data given", expected="a folder, an archive, a manifest, an image or an address of one")
+    path = local_path(text, cache_dir)
     if not path.exists():
         siblings = os.listdir(path.parent) if path.parent.is_dir() else []
         raise DataError(f"{source}: no such file or folder", remedy=closest(path.name, siblings))
     return path
+
+
+def _unpacked(path: Path, shown: str, cache_dir: Path | None) -> Path:
+    """The folder of an archive; a failure names the address that the user gave, not its copy in the cache."""
+    try:
+        return open_archive(path, cache_dir)
+    except DataError as fault:
+        if shown == str(path):
+            raise
+        found = fault.found.replace(str(path), shown)
+        raise DataError(found, expected=fault.expected, remedy=fault.remedy) from fault
 
 
 def align_labels(*sets: ImageSet) -> tuple[ImageSet, ...]:
@@ -236,8 +240,10 @@ def _from_manifest(
     notices: Notices,
     columns: Mapping[str, str] | None,
     split: str | None,
+    cache_dir: Path | None,
 ) -> ImageSet:
-    rows = read_manifest(path, columns=columns, labelled=labelled)
+    rows = read_manifest(path, columns=columns, labelled=labelled, uri=uri_of(source), cache_dir=cache_dir)
+    source = redact(source)
     there = np.array([os.path.isfile(p) for p in rows.paths], bool)
     for i in np.flatnonzero(~there):
         notices.add("missing", rows.paths[i])

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import os
+import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from unalike.errors import DataError, closest, missing_extra
+from unalike.data.remote import fetch_files, uri_of
+from unalike.errors import DataError, closest, missing_extra, redact
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 COLUMNS = {"path": "path", "label": "label", "split": "split", "group": "group"}
@@ -25,8 +28,17 @@ class Rows:
     groups: tuple[str, ...] | None
 
 
-def read_manifest(path: Path, *, columns: Mapping[str, str] | None = None, labelled: bool = True) -> Rows:
-    """Read a manifest; relative paths are relative to its folder.
+def read_manifest(
+    path: Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    labelled: bool = True,
+    uri: str = "",
+    cache_dir: Path | None = None,
+) -> Rows:
+    """Read a manifest; relative paths are relative to its folder, in the store where ``uri`` says that it came from one.
+
+    Rows may be URIs: those files are fetched.
 
     ``path`` is needed in every row, ``label`` too when ``labelled``; ``split`` and ``group`` may be absent, unless
     ``columns`` names them otherwise than by default. Raises ``DataError`` that names row (the first below the header
@@ -50,9 +62,8 @@ def read_manifest(path: Path, *, columns: Mapping[str, str] | None = None, label
         raise DataError(f"{path}: no rows", expected="one row an image")
     labels = table.get(names["label"], [""] * len(paths))
     splits, groups = table.get(names["split"]), table.get(names["group"])
-    _refuse_remote(path, paths)
     return Rows(
-        tuple(path.parent / Path(p).expanduser() for p in paths),
+        _local(path, paths, uri, cache_dir),
         tuple(labels),
         None if splits is None else tuple(splits),
         None if groups is None else tuple(groups),
@@ -120,13 +131,24 @@ def _refuse_gaps(path: Path, column: str, values: Sequence[str]) -> None:
         )
 
 
-def _refuse_remote(path: Path, values: Sequence[str]) -> None:
+def _local(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) -> tuple[Path, ...]:
+    """Each row's file on this machine; remote ones are fetched together."""
+    base = urlsplit(uri)
+    addresses = []
     for number, value in enumerate(values, 1):
-        if "://" in value:
-            raise DataError(
-                f"{path}: row {number} is remote ({value})",
-                remedy="copy it to this machine; reading it in place will come with the extra 'remote'",
-            )
+        address = uri_of(value)
+        if not address and uri and not Path(value).expanduser().is_absolute():
+            inner = posixpath.normpath(posixpath.join(posixpath.dirname(base.path).lstrip("/"), value))
+            if inner.startswith(".."):
+                raise DataError(f"{redact(uri)}: row {number}, {value!r}, lies outside {base.scheme}://{base.netloc}")
+            address = f"{base.scheme}://{base.netloc}/{inner}"
+        addresses.append(address)
+    wanted = [address for address in addresses if address]
+    found = fetch_files(wanted, redact(uri) or str(path), cache_dir) if wanted else {}
+    return tuple(
+        found[address] if address else path.parent / Path(value).expanduser()
+        for address, value in zip(addresses, values, strict=True)
+    )
 
 
 def write_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], *, with_groups: bool) -> Path:

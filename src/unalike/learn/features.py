@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.data.archives import default_cache_dir
+from unalike.data.cache import default_cache_dir
 from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.view import View

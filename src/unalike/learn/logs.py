@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from unalike.errors import missing_extra
+from unalike.errors import missing_extra, redact_all
 from unalike.learn.checkpoints import MONITORED
 from unalike.progress import say
 
@@ -59,5 +59,5 @@ def _start_wandb(spec: Any, run: Any) -> Any:
     return wandb.init(
         project=settings.project, entity=settings.entity, group=settings.group, tags=settings.tags, name=settings.name,
         reinit=settings.reinit, sync_tensorboard=settings.sync_tensorboard, save_code=settings.save_code,
-        id=settings.run_id, resume="allow" if settings.run_id else None, dir=str(run.dir), config=spec.to_dict(),
+        id=settings.run_id, resume="allow" if settings.run_id else None, dir=str(run.dir), config=redact_all(spec.to_dict()),
     )  # fmt: skip

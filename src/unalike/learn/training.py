@@ -27,7 +27,7 @@ from unalike.data.sets import Sets, training_sets
 from unalike.data.store import PixelStore
 from unalike.data.view import View
 from unalike.deploy.choose import engine_for, refresh
-from unalike.errors import UnalikeError
+from unalike.errors import UnalikeError, redact_all
 from unalike.learn.checkpoints import BEST, MONITORED, CheckpointKeeper, newest_checkpoint
 from unalike.learn.devices import make_fabric
 from unalike.learn.folding import Pairs, find_pairs
@@ -151,7 +151,7 @@ def _start(spec: Any, folder: Path, resume: bool, fabric: Fabric) -> dict[str, A
     found = fabric.broadcast(found)
     if isinstance(found, UnalikeError):
         raise found
-    return read_checkpoint(Path(found)) if found else None
+    return read_checkpoint(found) if found else None
 
 
 def _seed(spec: Any, start: Mapping[str, Any] | None, fabric: Fabric) -> int:
@@ -274,7 +274,7 @@ def _augmentation(spec: Any, seed: int) -> Augmentation:
 def _payload(weights: Mapping[str, Tensor], spec: Any, sets: Sets, facts: Any) -> dict[str, Any]:
     return {
         "model": dict(weights),
-        "spec": spec.to_dict(),
+        "spec": redact_all(spec.to_dict()),
         "classes": list(sets.train.classes),
         "facts": facts_of_model(spec, facts, sets.validation),
     }

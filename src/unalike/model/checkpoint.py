@@ -86,7 +86,6 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
     Raises WeightsError when the file is damaged, is somebody else's, or was written by a newer version.
     """
-    path = Path(path).expanduser()
     content = read_content(path)
     if not isinstance(content, dict) or "format_version" not in content or "spec" not in content:
         raise WeightsError(

@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from unalike import progress
+from unalike.data.remote import local_path
 from unalike.errors import WeightsError
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
@@ -94,7 +95,6 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     Optimiser states and the like are left out. No code from the file runs. Raises WeightsError with one line that says
     what the file is when it holds no weights.
     """
-    path = Path(path).expanduser()
     content = read_content(path)
     if isinstance(content, Mapping) and content.get("state_dict_encrypted"):
         raise WeightsError(
@@ -111,8 +111,9 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def read_content(path: Path) -> Any:
-    """What a weight file holds, tensors and plain containers only. Raises WeightsError."""
+def read_content(path: str | Path) -> Any:
+    """What a weight file holds, tensors and plain containers only; a URI's is fetched. Raises WeightsError, DataError."""
+    path = local_path(path)
     _refuse_other_kinds(path)
     try:
         if _is_safetensors(path):

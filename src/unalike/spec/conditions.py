@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from functools import partial
+from functools import partial, reduce
 from itertools import pairwise
 from typing import Any
 
-from unalike.errors import closest
+from unalike.errors import closest, redact
 from unalike.spec.automl import ALGORITHMS, ASK_A_LANGUAGE_MODEL
 from unalike.spec.experiment import Experiment
 from unalike.spec.faults import Fault
@@ -89,6 +89,22 @@ def _checkpointer(e: Experiment, action: str) -> Iterator[Complaint]:
         yield "train.checkpointer.save_top_k", 0, "-1 (all) or a number >= 1"
 
 
+WRITTEN = ("export.onnx_file", "gen_trt_engine.trt_engine", "train.checkpointer.dirpath", "dataset.cache.directory",
+           "gen_trt_engine.tensorrt.calibration.cal_cache_file")  # fmt: skip
+
+
+def _written_here(e: Experiment, action: str) -> Iterator[Complaint]:
+    """Single files are written on this machine; only a whole results folder is delivered to a store."""
+    for path in WRITTEN:
+        value = reduce(getattr, path.split("."), e)
+        if "://" in str(value or ""):
+            yield (
+                path,
+                redact(str(value)),
+                "a path of this machine; a results_dir may be an address, and takes the file along",
+            )
+
+
 def _something_learns(e: Experiment, action: str) -> Iterator[Complaint]:
     if action == "train" and not (e.train.train_trunk or e.train.train_embedder):
         yield "train.train_embedder", False, "true when train.train_trunk is false: nothing would learn"
@@ -144,6 +160,7 @@ CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_batches, ("export.batch_size", "gen_trt_engine.batch_size")),
     (_engine_batches, ("gen_trt_engine.tensorrt",)),
     (_checkpointer, ("train.checkpointer.save_top_k",)),
+    (_written_here, WRITTEN),
     (_something_learns, ("train.train_trunk", "train.train_embedder")),
     (_columns, ("dataset.manifest_columns",)),
     (_algorithm, ("automl.algorithm", "automl.address", "automl.cluster")),

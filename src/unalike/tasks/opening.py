@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike import progress
+from unalike.data.remote import local_path
 from unalike.data.view import View
 from unalike.engines import race
 from unalike.engines.protocol import Engine
@@ -35,8 +36,8 @@ class OpenModel:
 
 
 def present(path: str | Path) -> Path:
-    """The path of a model's file. Raises ModelError when there is none."""
-    path = Path(path)
+    """The path of a model's file, fetched where it is a URI's. Raises ModelError when there is none."""
+    path = local_path(path)
     if not path.is_file():
         raise ModelError(f"there is no model file {path}", expected=f"one of {', '.join(SUFFIXES)}")
     return path
@@ -58,6 +59,7 @@ def open_model(
     device: str | None = None,
 ) -> OpenModel:
     """An exported ``.onnx``, an OpenVINO ``.xml``, a TensorRT ``.engine`` or a checkpoint ``.pth`` (extra ``train``).
+    What a URI names is fetched.
 
     ``streams`` and ``device`` (``CPU``, ``GPU``, ``cuda:1``) go to the runtime. ``gpu``: the one that a checkpoint runs on
     where there are any and the runtime is auto or torch. ``images``: how many will be embedded, where that is known; for a

@@ -1,0 +1,205 @@
+"""The cache on this machine: bounded, shared by processes, and never emptied under one that reads.
+
+An entry is a folder ``<cache>/<shelf>/<key>``. Beside it in ``<cache>/locks`` lie ``<shelf>-<key>.use``, which every
+process that uses the entry holds shared until it ends, and ``.build``, held by the one that makes it. The system lets go
+of both when a process dies. Where it has no such locks (Windows), nothing is ever removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from unalike.errors import DataError
+from unalike.progress import say, warn
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+SHELVES = ("archives", "remote", "results")
+LIMIT_VARIABLE = "UNALIKE_CACHE_LIMIT"
+# Of the disk that the cache lies on, where no limit is set.
+DEFAULT_SHARE = 0.5
+_held: dict[Path, int] = {}
+_held_guard = threading.Lock()
+
+
+def default_cache_dir() -> Path:
+    """``UNALIKE_CACHE``, or ``~/.cache/unalike``."""
+    return Path(os.environ.get("UNALIKE_CACHE") or Path.home() / ".cache" / "unalike")
+
+
+def limit_bytes(cache: Path) -> int:
+    """``UNALIKE_CACHE_LIMIT`` (GB), or half of the disk that the cache lies on. Raises DataError for no number."""
+    text = os.environ.get(LIMIT_VARIABLE, "")
+    if not text:
+        return int(shutil.disk_usage(cache).total * DEFAULT_SHARE)
+    try:
+        limit = float(text) * 1e9
+        if not 0 < limit < float("inf"):
+            raise ValueError
+    except ValueError:
+        raise DataError(f"{LIMIT_VARIABLE} is {text!r}", expected="a number of gigabytes above 0") from None
+    return int(limit)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One folder of the cache; ``path`` need not be there yet."""
+
+    cache: Path
+    shelf: str
+    key: str
+
+    @property
+    def path(self) -> Path:
+        return self.cache / self.shelf / self.key
+
+    @property
+    def use_file(self) -> Path:
+        return self.cache / "locks" / f"{self.shelf}-{self.key}.use"
+
+    def hold(self) -> None:
+        """Keep the entry from being removed while this process lives, and note that it is in use now."""
+        lock = self.use_file
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with _held_guard:
+            if lock not in _held:
+                handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+                _lock(handle, exclusive=False)
+                _held[lock] = handle
+        with contextlib.suppress(OSError):  # another user's file
+            os.utime(lock)
+
+    @contextlib.contextmanager
+    def building(self) -> Iterator[None]:
+        """Alone at making this entry; waits for the one that is at it."""
+        lock = self.use_file.with_suffix(".build")
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(handle, exclusive=True, wait=False):
+                say(f"waiting for another process that fetches the same into {self.path}")
+                _lock(handle, exclusive=True)
+            yield
+        finally:
+            os.close(handle)
+
+    def set_size(self, size: int) -> None:
+        """Remember the entry's bytes, so that nobody has to count them again."""
+        self.use_file.parent.mkdir(parents=True, exist_ok=True)
+        self.use_file.write_text(str(size), encoding="ascii")
+
+    def size(self) -> int:
+        """Bytes on the disk, as noted or counted."""
+        try:
+            return int(self.use_file.read_text(encoding="ascii"))
+        except (OSError, ValueError):
+            return folder_size(self.path)
+
+    def last_used(self) -> float:
+        for path in (self.use_file, self.path):
+            with contextlib.suppress(OSError):
+                return path.stat().st_mtime
+        return 0.0
+
+    def remove(self) -> bool:
+        """Take the entry off the disk; False when a process uses it."""
+        if fcntl is None:
+            return False
+        with _held_guard:
+            if self.use_file in _held:
+                return False
+        self.use_file.parent.mkdir(parents=True, exist_ok=True)
+        handle = os.open(self.use_file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            if not _lock(handle, exclusive=True, wait=False):
+                return False
+            # out of sight first: whoever comes next must not find half of it
+            doomed = self.path.with_name(f".partial-doomed-{self.key}-{os.getpid()}")
+            self.path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
+            os.truncate(handle, 0)
+            return True
+        except OSError:
+            return False
+        finally:
+            os.close(handle)
+
+
+def _lock(handle: int, *, exclusive: bool, wait: bool = True) -> bool:
+    """Lock an open file; True when it is ours (or the file system knows no locks), False when somebody else's."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError:
+        return wait  # a file system without locks: work goes on, but nothing is removed there
+    return True
+
+
+def folder_size(folder: Path) -> int:
+    """Bytes of all files below a folder; what vanishes meanwhile counts nothing."""
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_size
+    return total
+
+
+def make_room(cache: Path, incoming: int = 0, what: str = "") -> None:
+    """Remove what was not used for longest until ``incoming`` bytes fit below the limit; nothing that is in use.
+
+    Raises DataError when that many never fit: more than the limit, or than the disk has free.
+    """
+    limit = limit_bytes(cache)
+    if incoming > limit:
+        raise DataError(
+            f"{what} is {incoming / 1e9:.1f} GB", expected=f"at most {limit / 1e9:.1f} GB, the limit of the cache {cache}",
+            remedy=f"raise {LIMIT_VARIABLE} (GB), or set UNALIKE_CACHE to a larger disk",
+        )  # fmt: skip
+    for left_by_a_kill in cache.glob("*/.partial-doomed-*"):
+        shutil.rmtree(left_by_a_kill, ignore_errors=True)
+    entries = _entries(cache)
+    sizes = {entry: entry.size() for entry in entries}
+    total = sum(sizes.values()) + incoming
+    for entry in sorted(entries, key=Entry.last_used):
+        if total <= limit and incoming <= shutil.disk_usage(cache).free:
+            return
+        if entry.remove():
+            say(f"cache: removed {entry.path}, last used longest ago", level=2)
+            total -= sizes[entry]
+    free = shutil.disk_usage(cache).free
+    if incoming > free:
+        raise DataError(
+            f"{what} is {incoming / 1e9:.1f} GB, {cache} has {free / 1e9:.1f} GB free",
+            remedy="free some space, or set UNALIKE_CACHE to a folder on a larger disk",
+        )
+    if total > limit:
+        warn(
+            f"the cache {cache} takes {total / 1e9:.1f} GB, more than its limit of {limit / 1e9:.1f}: all of it is in use"
+        )
+
+
+def _entries(cache: Path) -> list[Entry]:
+    found = []
+    for shelf in SHELVES:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(cache / shelf):
+                entry = Entry(cache, shelf, name)
+                # results that were not delivered yet have no note, and must not be lost
+                if not name.startswith(".partial-") and (shelf != "results" or entry.use_file.exists()):
+                    found.append(entry)
+    return found
