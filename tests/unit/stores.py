@@ -75,9 +75,9 @@ class Wire:
         while True:
             try:
                 client, _ = self.listener.accept()
+                server = socket.create_connection(self.target)
             except OSError:
                 return
-            server = socket.create_connection(self.target)
             threading.Thread(target=self._forward, args=(client, server), daemon=True).start()
             threading.Thread(target=self._answer, args=(server, client), daemon=True).start()
 

@@ -54,6 +54,7 @@ def wire(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(remote, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(remote, "ATTEMPTS", 2)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     monkeypatch.setattr(cache, "_held", {})
     yield wire
@@ -102,7 +103,7 @@ def test_a_cut_connection_is_gone_on_with(
     assert local_path(uri).read_bytes() == data
     second = wire.gets("big.bin")[len(first) :]
     starts = sorted(int(r.removeprefix("bytes=").split("-")[0]) for r in second)
-    assert first[0].startswith("bytes=0-") and starts[0] >= 200_000 and len(set(starts)) == len(starts)
+    assert "bytes=0-49999" in first and starts[0] >= 200_000 and len(set(starts)) == len(starts)
     assert "going on at" in capsys.readouterr().err
 
 
@@ -111,6 +112,7 @@ def test_a_short_break_is_not_even_an_error(server: str, wire: Wire, monkeypatch
     uri = put(server, "short.bin", data)
     monkeypatch.setattr(remote, "BLOCK_BYTES", 50_000)
     monkeypatch.setattr(remote, "BACKOFF_S", 0.2)
+    monkeypatch.setattr(remote, "ATTEMPTS", 8)
     wire.budget = 200_000
     threading.Timer(0.1, lambda: setattr(wire, "budget", None)).start()
     assert local_path(uri).read_bytes() == data
