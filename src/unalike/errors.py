@@ -113,7 +113,8 @@ def _hide_value(pair: re.Match[str]) -> str:
     name, value = pair[1], pair[2]
     if value is None:
         return name if name.lower() in PLAIN_QUERY_KEYS or not name.strip(".,;:!?)") else HIDDEN
-    return pair[0] if name.lower() in PLAIN_QUERY_KEYS else f"{name}={HIDDEN}"
+    after = value[len(value.rstrip(".,:!)")) :]  # of the sentence, not of the address
+    return pair[0] if name.lower() in PLAIN_QUERY_KEYS else f"{name}={HIDDEN}{after}"
 
 
 def redact_all(value: Any) -> Any:

@@ -19,6 +19,10 @@ SIGNED = "https://h.org/b/a.tar.gz?X-Amz-Credential=AKIA%2F1&X-Amz-Signature=s3c
         ("mysql://root:s3cr3t@base:3306/study", "mysql://***@base:3306/study"),
         (SIGNED, "https://h.org/b/a.tar.gz?X-Amz-Credential=***&X-Amz-Signature=***&X-Amz-Expires=60"),
         ("https://h/a?s3cr3t", "https://h/a?***"),
+        (
+            "https://h/a?sig=s3cr3t: not there (see https://h/b?sig=s3cr3t)",
+            "https://h/a?sig=***: not there (see https://h/b?sig=***)",
+        ),
         ("az://c/a.tar?sv=1;sig=s3cr3t", "az://c/a.tar?sv=***;sig=***"),
         (
             "found 'https://h/a?sig=s3cr3t', then https://u:s3cr3t@h/b (twice)",

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 import threading
-import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -219,7 +218,7 @@ def test_names_that_are_not_there(server: str, wire: Wire) -> None:
     with pytest.raises(DataError, match="there is no 'no-such-bucket'"):
         load_images("s3://no-such-bucket/train.tar.gz")
     with pytest.raises(DataError, match="no kind of address.*did you mean 's3'"):
-        load_images("s4://bucket/a.zip")
+        load_images("s33://bucket/a.zip")
     with pytest.raises(DataError, match="give the address again"):
         load_images("https://***@h/a.zip")
 
@@ -241,10 +240,8 @@ def test_wrong_and_no_credentials(server: str, wire: Wire, monkeypatch: pytest.M
         with pytest.raises(DataError, match="access denied.*check AWS_ACCESS_KEY_ID") as fault:
             load_images(uri)
         assert uri in line(fault)
-        with pytest.raises(urllib.error.HTTPError):
-            call(f"{server}/bucket/closed.tar.gz")
         with pytest.raises(DataError, match="access denied.*a signed address") as fault:
-            load_images(f"{server}/bucket/closed.tar.gz?X-Amz-Signature=s3cr3t")
+            load_images(f"{server}/bucket/closed.tar.gz")
         line(fault)
     finally:
         call(f"{server}/moto-api/reset-auth", b"inf", "POST")
