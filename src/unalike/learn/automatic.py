@@ -26,7 +26,7 @@ from unalike.data.view import View
 from unalike.data.whole import write_text
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
-from unalike.errors import TrainingError, WeightsError
+from unalike.errors import TrainingError, WeightsError, redact
 from unalike.learn.checkpoints import BEST
 from unalike.learn.features import Features, trunk_features
 from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads
@@ -396,7 +396,7 @@ class _Part:
         return getattr(self._run, name)
 
     def write_experiment(self, experiment: Any) -> None:
-        write_text(self.dir / "experiment.yaml", experiment.to_yaml())
+        write_text(self.dir / "experiment.yaml", redact(experiment.to_yaml()))
 
     def record(self, **facts: Any) -> None:
         self._run.record(**facts)
