@@ -8,12 +8,11 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from .errors import RunError
+from .jobs.processes import is_alive, process_start
 from .progress import say
 
 LOCK_NAME = "unalike.lock"
@@ -21,32 +20,10 @@ LOCK_NAME = "unalike.lock"
 _held: set[Path] = set()
 
 
-def _process_start(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where /proc does not say. Tells a reused pid from its holder."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except (OSError, IndexError):
-        return ""
-
-
-def _alive(holder: Mapping[str, Any]) -> bool:
-    pid = int(holder.get("pid", 0))
-    if os.name == "nt":
-        return True  # os.kill(pid, 0) would end the process there
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # somebody else's process, which is alive
-    began = _process_start(pid)
-    return not began or not holder.get("process_start") or began == holder["process_start"]
-
-
 def take_lock(folder: Path, action: str) -> None:
     """Claim a folder for this process; RunError when another one holds it or may hold it, OSError when it is not writable."""
     lock = folder / LOCK_NAME
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": _process_start(os.getpid()),
+    mine = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": process_start(os.getpid()),
             "action": action, "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}  # fmt: skip
     for _ in range(3):
         try:
@@ -76,7 +53,7 @@ def _drop_stale_lock(lock: Path, host: object) -> None:
     if where != host:
         raise RunError(f"{folder} is in use by process {pid} on {where}",
                        remedy=f"wait for it, or remove {LOCK_NAME} when that process is gone")  # fmt: skip
-    if folder.resolve() in _held or (pid != os.getpid() and _alive(holder)):
+    if folder.resolve() in _held or (pid != os.getpid() and is_alive(pid, str(holder.get("process_start") or ""))):
         raise RunError(f"{folder} is in use by process {pid} on this machine", remedy="wait for it or stop it")
     # Renaming is what only one of two racing processes can do; the loser finds the winner's lock at its next try.
     aside = lock.with_name(f".{LOCK_NAME}.partial-{os.getpid()}")

@@ -47,6 +47,7 @@ FRONT = {
     "commands",
     "demo",
     "enrolment",
+    "job",
     "lock",
     "mirror",
     "readiness",
@@ -54,7 +55,7 @@ FRONT = {
     "shipping",
     "trial",
 }
-TORCH_FREE = {*STEM, "tasks", "front"}
+TORCH_FREE = {*STEM, "tasks", "jobs", "front"}
 # The one way back: a Recogniser opens a checkpoint too, where the training branch is installed. Inside a function.
 ALLOWED = {("tasks.opening", "deploy.choose"), ("tasks.opening", "model.checkpoint")}
 # Fronts of the training branch alone.
@@ -63,7 +64,7 @@ TORCH_FRONT = {"card", "shipping"}
 HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
     "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors", "tensorboard", "faiss", "cv2", "pyarrow",
-    "simpleicons", "resvg_py", "wandb", "nncf", "ray", "tensorrt", "fsspec", "aiohttp", "s3fs", "botocore",
+    "simpleicons", "resvg_py", "wandb", "nncf", "ray", "submitit", "tensorrt", "fsspec", "aiohttp", "s3fs", "botocore",
 )  # fmt: skip
 
 

@@ -1,0 +1,19 @@
+"""Chained jobs: actions that run on their own, each completed from the one before it. ``create_job`` makes one."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from unalike.jobs.store import Job
+    from unalike.jobs.workspace import Workspace, create_job
+
+_PLACES = {"Job": "unalike.jobs.store", "Workspace": "unalike.jobs.workspace", "create_job": "unalike.jobs.workspace"}
+__all__ = ["Job", "Workspace", "create_job"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module 'unalike.jobs' has no attribute {name!r}")
+    return getattr(import_module(_PLACES[name]), name)

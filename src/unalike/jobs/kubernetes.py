@@ -1,0 +1,74 @@
+"""A job as a Kubernetes manifest: one Pod that carries out the order in the job's folder, on a CPU or on GPUs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unalike.data.whole import write_text
+from unalike.errors import SpecError
+from unalike.jobs.clusters import refuse_options
+from unalike.jobs.store import Job
+
+MANIFEST = "kubernetes.yaml"
+KNOWN = ("image", "namespace", "gpus", "cpus", "memory_gb", "claim", "mounts", "python", "service_account")
+
+
+def manifest(job: Job, folder: Path, workspace: Path) -> dict[str, Any]:
+    """The manifest as plain data.
+
+    Options: ``image`` (needed), ``claim`` (a PersistentVolumeClaim that holds the workspace; without it the node's own
+    folder), ``mounts`` (a list of CLAIM:PATH or of the node's folders, for data), ``gpus``, ``cpus``, ``memory_gb``,
+    ``namespace``, ``service_account``. Every path is the same inside as outside. Raises SpecError.
+    """
+    options = job.options
+    refuse_options("kubernetes", options, KNOWN)
+    if not options.get("image"):
+        raise SpecError("kubernetes without an image", expected="a container image with unalike in it",
+                        remedy="add --option image=NAME")  # fmt: skip
+    given = options.get("mounts") or []
+    words = [given] if isinstance(given, str) else list(given)
+    claim = options.get("claim")
+    mounts = [(str(claim) if claim else None, str(workspace))]
+    for word in words:
+        name, colon, path = str(word).partition(":")
+        mounts.append((name, path) if colon else (None, name))
+    limits: dict[str, Any] = {}
+    for name, key, unit in (("cpus", "cpu", ""), ("memory_gb", "memory", "Gi"), ("gpus", "nvidia.com/gpu", "")):
+        if options.get(name):
+            limits[key] = f"{options[name]}{unit}"
+    container: dict[str, Any] = {
+        "name": "action", "image": str(options["image"]),
+        "command": [str(options.get("python", "python")), "-m", "unalike.jobs.attempt", str(folder)],
+        "volumeMounts": [{"name": f"part-{i}", "mountPath": path} for i, (_, path) in enumerate(mounts)],
+    }  # fmt: skip
+    if limits:
+        container["resources"] = {"limits": limits, "requests": dict(limits)}
+    pod: dict[str, Any] = {
+        "restartPolicy": "Never", "terminationGracePeriodSeconds": 120, "containers": [container],
+        "volumes": [_volume(f"part-{i}", name, path) for i, (name, path) in enumerate(mounts)],
+    }  # fmt: skip
+    if options.get("service_account"):
+        pod["serviceAccountName"] = str(options["service_account"])
+    labels = {"app.kubernetes.io/name": "unalike", "unalike/job": job.id, "unalike/action": job.action}
+    metadata: dict[str, Any] = {"name": f"unalike-{job.id}-{job.attempt}", "labels": labels}
+    if options.get("namespace"):
+        metadata["namespace"] = str(options["namespace"])
+    # A failed attempt is resumed by 'unalike job resume', which writes a new order: Kubernetes must not repeat it.
+    spec = {"backoffLimit": 0, "template": {"metadata": {"labels": labels}, "spec": pod}}
+    return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
+
+
+def _volume(name: str, claim: str | None, path: str) -> dict[str, Any]:
+    if claim is None:
+        return {"name": name, "hostPath": {"path": path, "type": "Directory"}}
+    return {"name": name, "persistentVolumeClaim": {"claimName": claim}}
+
+
+def write_manifest(job: Job, folder: Path, workspace: Path) -> Path:
+    """Write the manifest beside the order; its path."""
+    path = folder / MANIFEST
+    write_text(path, yaml.safe_dump(manifest(job, folder, workspace), sort_keys=False, width=120))
+    return path
