@@ -115,6 +115,7 @@ def test_a_search_is_begun_by_the_contracts_rule(monkeypatch, tree, overrides, s
         return call
 
     monkeypatch.setattr(api, "_search", raises(Searched))
+    monkeypatch.setattr(api, "_automatic", raises(Trained))
     monkeypatch.setattr("unalike.learn.recipe.settle_trunk", raises(Trained))
     with pytest.raises(Searched if searches else Trained):
         api.train(tree, overrides)

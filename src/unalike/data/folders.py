@@ -8,8 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from unalike.data.checks import Notices
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.errors import DataError
@@ -93,6 +91,7 @@ def _level(folder: Path) -> tuple[list[str], list[str]]:
 
 def _walk(folder: Path, above: Parts, open_folders: set[tuple[int, int]], found: Found, notices: Notices) -> None:
     """``open_folders`` are those between the root and here: a link to one of them would go round for ever."""
+
     for entry in _entries(folder):
         parts = (*above, entry.name)
         if entry.is_dir():
@@ -128,6 +127,8 @@ class ClassMap:
         except (OSError, UnicodeDecodeError) as fault:
             raise DataError(f"class map {path}: {fault}", expected="a YAML or text file in UTF-8") from fault
         if Path(path).suffix.lower() in (".yaml", ".yml", ".json"):
+            import yaml  # a deployed recogniser loads this module too, and reads no class map
+
             try:
                 # every scalar as text: a folder called 007 or no must keep its name
                 content = yaml.load(text, Loader=yaml.BaseLoader)
