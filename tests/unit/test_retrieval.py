@@ -133,8 +133,7 @@ def test_awkward_scores_rank_as_a_stable_sort_does(name, classes):
 @pytest.mark.parametrize("reach", [1, 7, 50, 300, 700])
 def test_candidates_are_complete_and_few_whatever_the_order(name, reach):
     scores = adversarial(name, np.random.default_rng(reach))
-    places, found = retrieval._candidates(scores, reach)
-    assert np.array_equal(found, scores.reshape(-1)[places])
+    places = retrieval._candidates(scores, reach)
     assert (np.diff(places) > 0).all()
     for row, best in enumerate(np.argsort(-scores, axis=1, kind="stable")[:, :reach]):
         of_row = places[places // 700 == row] - 700 * row

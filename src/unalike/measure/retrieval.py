@@ -43,8 +43,6 @@ RANK_SCORES = 1_280_000
 PADDING = np.float32(-1.9375)
 # Columns a group at most; more would save no time.
 MAX_GROUP = 32
-# Scores of which candidates are looked for at once: they should stay in a core's own cache.
-CACHED_BYTES = 400_000
 
 
 @dataclass(frozen=True)
@@ -236,26 +234,12 @@ def _keys(scores: np.ndarray, marks: np.ndarray) -> np.ndarray:
     return keys
 
 
-def _candidates(scores_BR: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places in the flattened scores, ascending, of all that may stand within reach in their row, and their scores.
+def _candidates(scores_BR: np.ndarray, reach: int) -> np.ndarray:
+    """Places in the flattened scores, ascending, of all that may stand within reach in their row.
 
     They are complete: a score equal to a candidate's is one too. But for ties they are about 1.3 times reach
-    a row, and never more than reach + 1 groups hold, however the references are ordered. Rows are taken a few at a time,
-    so that what is read three times is read twice from the processor's own cache.
+    a row, and never more than reach + 1 groups hold, however the references are ordered.
     """
-    rows, references = scores_BR.shape
-    together = max(1, CACHED_BYTES // (4 * references))
-    places, scores = [], []
-    for top in range(0, rows, together):
-        part_BR = scores_BR[top : top + together]
-        place_N = _candidates_of_few(part_BR, reach)
-        scores.append(part_BR.reshape(-1).take(place_N))
-        place_N += top * references
-        places.append(place_N)
-    return np.concatenate(places), np.concatenate(scores)
-
-
-def _candidates_of_few(scores_BR: np.ndarray, reach: int) -> np.ndarray:
     rows, references = scores_BR.shape
     size = min(max(1, 2 * references // (5 * reach)), MAX_GROUP)
     groups = references // size
@@ -291,13 +275,13 @@ def _rank(scores_BR: np.ndarray, top: int, tally: _Tally) -> None:
     """Rank the queries from number ``top`` on, as far as reach, and tally what follows."""
     rows, references = scores_BR.shape
     here = slice(top, top + rows)
-    place_N, score_N = _candidates(scores_BR, tally.reach)
+    place_N = _candidates(scores_BR, tally.reach)
     start_B = np.arange(rows) * references
     first_B, after_B = place_N.searchsorted(start_B), place_N.searchsorted(start_B + references)
     found_B = after_B - first_B
     filled_BW = np.arange(found_B.max()) < found_B[:, None]
     scores_BW = np.full(filled_BW.shape, PADDING)
-    scores_BW[filled_BW] = score_N
+    scores_BW[filled_BW] = scores_BR.reshape(-1).take(place_N)
     best_B = scores_BW.argmax(axis=1)
     tally.nearest[here] = place_N[first_B + best_B] - start_B
     tally.score[here] = scores_BW[np.arange(rows), best_B]
