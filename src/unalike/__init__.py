@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         embed,
         evaluate,
         export,
+        export_maps,
         gen_engine,
         gen_trt_engine,
         infer,
@@ -37,6 +38,7 @@ _PLACES = {
             "embed",
             "evaluate",
             "export",
+            "export_maps",
             "gen_engine",
             "gen_trt_engine",
             "infer",
@@ -49,7 +51,7 @@ _PLACES = {
     "Recogniser": "unalike.tasks.recogniser",
 }
 __all__ = [
-    "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "embed", "evaluate", "export", "gen_engine",
+    "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "embed", "evaluate", "export", "export_maps", "gen_engine",
     "gen_trt_engine", "infer", "quantize", "train",
 ]  # fmt: skip
 

@@ -287,6 +287,17 @@ def _ship(
     return Result(run.dir, path, figures)
 
 
+def export_maps(
+    source: str | Path, output: str | Path, *, stages: str | Sequence[int | str] = "auto",
+    size: tuple[int, int] | None = None, vector: bool = True,
+) -> Result:  # fmt: skip
+    """Write a checkpoint, or a trunk as it came, as ONNX with its feature maps, proved equal to torch's; ``path`` is the file."""
+    from unalike.tasks.dense import write_maps
+
+    figures = write_maps(source, output, stages=stages, size=size, vector=vector)
+    return Result(Path(output).parent, Path(output), figures)
+
+
 def bench_engine(model: str | Path, **options: Any) -> Result:
     """Latency and rate of a model in every engine of this machine; ``options`` are those of ``bench.bench_engine``."""
     from unalike.bench import bench_engine as measure
@@ -350,6 +361,7 @@ __all__ = [
     "embed",
     "evaluate",
     "export",
+    "export_maps",
     "gen_engine",
     "gen_trt_engine",
     "infer",

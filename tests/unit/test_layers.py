@@ -56,8 +56,11 @@ FRONT = {
     "trial",
 }
 TORCH_FREE = {*STEM, "tasks", "jobs", "front"}
-# The one way back: a Recogniser opens a checkpoint too, where the training branch is installed. Inside a function.
-ALLOWED = {("tasks.opening", "deploy.choose"), ("tasks.opening", "model.checkpoint")}
+# The one way back: a checkpoint, or a trunk as it came, is opened too where the training branch is installed. Inside functions.
+ALLOWED = {("tasks.opening", "deploy.choose"), ("tasks.opening", "model.checkpoint")} | {
+    ("tasks.dense", name)
+    for name in ("deploy.ahead", "deploy.map_export", "model.checkpoint", "model.frozen", "model.maps", "model.sources")
+}
 # Fronts of the training branch alone.
 TORCH_FRONT = {"card", "shipping"}
 # What a deployed recogniser does without: an import of any of these at the top of a torch-free module is a fault.

@@ -1,11 +1,24 @@
-"""The commands that make a network ready for another machine: quantize, gen_engine, gen_trt_engine, bench-engine."""
+"""The commands that make a network ready for another machine: quantize, engines, export-maps, bench-engine."""
 
 from typing import Annotated
 
 import typer
 
 from .actions import act
-from .words import AsJson, Overwrite, Quiet, ResultsDir, SpecFile, Verbose, Words, app, set_voice, show_result
+from .words import (
+    AsJson,
+    Overwrite,
+    Quiet,
+    ResultsDir,
+    SpecFile,
+    Verbose,
+    Words,
+    app,
+    set_voice,
+    show_result,
+    size_of,
+    stages_of,
+)
 
 
 @app.command("quantize", short_help="Write a network in INT8, FP16 or BF16, compared with fp32.")
@@ -42,6 +55,30 @@ def gen_trt_engine(
     Example: unalike gen_trt_engine -e spec.yaml gen_trt_engine.onnx_file=model.onnx
     """
     act("gen_trt_engine", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+
+
+@app.command("export-maps", short_help="Write a network that gives its feature maps, as ONNX.")
+def export_maps(
+    source: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint (.pth), pretrained, or pretrained:NAME.")],
+    output: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="maps.onnx")],
+    stages: Annotated[
+        str, typer.Option(metavar="S,S", help="Strides or names of the maps; auto: strides 8 and 16.")
+    ] = "auto",
+    size: Annotated[
+        str | None, typer.Option(metavar="HxW", help="Of its images; if unset, the model's own.")
+    ] = None,
+    no_vector: Annotated[bool, typer.Option("--no-vector", help="Maps alone: what lies above them is left out.")] = False,
+    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write a trunk's feature maps (and its vector) as ONNX, for inspection and comparison without torch.
+
+    Example: unalike export-maps pretrained --size 320 --no-vector -o maps.onnx
+    """
+    set_voice(verbose, quiet)
+    from .. import api
+
+    sides = size_of(size)
+    show_result(api.export_maps(source, output, stages=stages_of(stages), size=sides, vector=not no_vector), as_json)
 
 
 @app.command("bench-engine", short_help="Latency and rate of a model in every engine here.")

@@ -84,6 +84,23 @@ def flag_overrides(
     return [*overrides, *flags]
 
 
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """``320`` or ``320x256`` (height x width) -> (height, width); None stays None."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdigit() and int(side) > 0 for side in sides):
+        raise SpecError(f"size {text!r}", expected="one side, or height x width, such as 320 or 320x256")
+    return int(sides[0]), int(sides[-1])
+
+
+def stages_of(text: str) -> str | list[int | str]:
+    """``8,16`` or ``blocks.2,blocks.4`` -> a list; ``auto`` stays."""
+    if text == "auto":
+        return text
+    return [int(word) if word.strip().isdigit() else word.strip() for word in text.split(",") if word.strip()]
+
+
 def set_voice(verbose: bool, quiet: bool) -> None:
     set_verbosity(0 if quiet else 2 if verbose else 1)
 

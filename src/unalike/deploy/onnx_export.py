@@ -36,6 +36,12 @@ INPUT, OUTPUT = "input", "fc_pred"
 LARGEST_FILE = 2**31 - 1
 
 
+def output_names(facts: NetworkFacts) -> list[str]:
+    """The vector's name, then one for each feature map; maps alone where the network gives no vector."""
+    maps = [f"map_{number}" for number in range(len(facts.maps))]
+    return maps if maps and not facts.dim else [OUTPUT, *maps]
+
+
 @contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """torch.onnx warns of its own internals and logs every failed attempt; what counts is raised."""
@@ -69,11 +75,15 @@ def _wrapper(embedder: Any, facts: NetworkFacts) -> torch.nn.Module:
                 self.register_buffer("scale", 1.0 / (255.0 * torch.tensor(facts.std)).view(1, -1, 1, 1))
                 self.register_buffer("shift", (-torch.tensor(facts.mean) / torch.tensor(facts.std)).view(1, -1, 1, 1))
 
-        def forward(self, images: torch.Tensor) -> torch.Tensor:
+        def forward(self, images: torch.Tensor) -> Any:
             if facts.preprocessing == "embedded":
                 images = images.float() * self.scale + self.shift
-            vectors = self.embedder(images)
-            return nn.functional.normalize(vectors, dim=-1) if facts.unit_length else vectors
+            found = self.embedder(images)
+            if not facts.unit_length or (facts.maps and not facts.dim):
+                return found
+            vectors, *maps = found if facts.maps else (found,)
+            vectors = nn.functional.normalize(vectors, dim=-1)
+            return (vectors, *maps) if maps else vectors
 
     return Exported().eval()
 
@@ -112,7 +122,7 @@ def trace(
                 opset_version=traced_opset,
                 optimize=optimize,
                 input_names=[INPUT],
-                output_names=[OUTPUT],
+                output_names=output_names(facts),
                 dynamic_shapes=shapes,
                 external_data=False,
                 verbose=False,
@@ -181,6 +191,7 @@ def facts_of(
         licence=str(rest.pop("licence", "")),
         versions={**_versions(), **rest.pop("versions", {})},
         extra=rest,
+        maps=tuple(getattr(embedder, "maps", ())),
     )
 
 

@@ -20,12 +20,24 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 @dataclass(frozen=True)
+class MapFacts:
+    """One feature map that a network gives: where it is taken, pixels of the image a step, and its shape."""
+
+    name: str
+    stride: int
+    channels: int
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
 class NetworkFacts:
     """The facts that travel with a network.
 
     ``preprocessing`` is ``none`` (float32 input, normalised by the engine) or ``embedded`` (uint8 input, normalised in
     the graph). ``precision`` is the number format that the file was written in: fp32, fp16, bf16 or int8. ``mean`` and
-    ``std`` are per channel on the scale 0..1. ``view`` is ``View.to_dict()`` or None.
+    ``std`` are per channel on the scale 0..1. ``view`` is ``View.to_dict()`` or None. ``maps`` are the feature maps that
+    it gives behind its vector; ``dim`` is 0 where it gives maps alone.
     """
 
     mean: tuple[float, ...]
@@ -40,6 +52,7 @@ class NetworkFacts:
     licence: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
+    maps: tuple[MapFacts, ...] = ()
     format_version: int = FORMAT_VERSION
 
     def __post_init__(self) -> None:
@@ -88,4 +101,5 @@ def read_facts(
     known = {key: value for key, value in held.items() if key in NetworkFacts.__dataclass_fields__}
     known["mean"], known["std"] = tuple(known["mean"]), tuple(known["std"])
     known["classes"] = tuple(known.get("classes") or ())
+    known["maps"] = tuple(MapFacts(**entry) for entry in known.get("maps") or ())
     return NetworkFacts(**known)

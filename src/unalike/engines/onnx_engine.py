@@ -11,7 +11,7 @@ import numpy as np
 
 from unalike.engines.metadata import KEY, read_facts
 from unalike.engines.normalisation import Normalisation
-from unalike.engines.protocol import check_images
+from unalike.engines.protocol import check_images, need_maps, need_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 
 # Larger batches gain nothing on a CPU and cost cache.
@@ -81,8 +81,15 @@ class OnnxEngine:
         self._fixed_batch = shape[0] if isinstance(shape[0], int) else 0
         self.input_size: tuple[int, int] = (shape[2], shape[3])
         self._scale = Normalisation(self.facts)
-        width = self._session.get_outputs()[0].shape[-1]
+        self.map_facts = self.facts.maps
+        outputs = self._session.get_outputs()
+        if self.map_facts and len(outputs) < len(self.map_facts):
+            raise ModelError(f"{source} has {len(outputs)} outputs", expected=f"{len(self.map_facts)} maps or more")
+        width = outputs[0].shape[-1]
         self.dim = int(width) if isinstance(width, int) else self.facts.dim
+        if len(outputs) == len(self.map_facts):
+            self.dim = 0
+        self._names = [output.name for output in outputs[: int(self.dim > 0) + len(self.map_facts)]]
         self.batch = self._fixed_batch or CPU_BATCH
 
     def _open(self, model: str | bytes, source: str) -> Any:
@@ -123,13 +130,37 @@ class OnnxEngine:
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        need_vector(self.dim)
+        return self._outputs(images_BHWC, self._names[:1])[0]
+
+    def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
+        """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map."""
+        need_maps(self.map_facts)
+        return self._outputs(images_BHWC, self._names[-len(self.map_facts) :])
+
+    def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Both, in one pass."""
+        need_vector(self.dim)
+        need_maps(self.map_facts)
+        outputs = self._outputs(images_BHWC, self._names)
+        return outputs[0], outputs[1:]
+
+    def _shape(self, name: str) -> tuple[int, ...]:
+        place = self._names.index(name) - int(self.dim > 0)
+        if place < 0:
+            return (self.dim,)
+        told = self.map_facts[place]
+        return told.channels, told.height, told.width
+
+    def _outputs(self, images_BHWC: np.ndarray, names: list[str]) -> list[np.ndarray]:
         images_BHWC = check_images(images_BHWC, self.input_size)
-        vectors_BD = np.empty((len(images_BHWC), self.dim), np.float32)
+        outputs = [np.empty((len(images_BHWC), *self._shape(name)), np.float32) for name in names]
         for start in range(0, len(images_BHWC), self.batch):
             images = images_BHWC[start : start + self.batch]
             count = len(images)
             if self._fixed_batch and count < self._fixed_batch:  # filled up; the copies' vectors are thrown away
                 images = np.concatenate([images, np.repeat(images[-1:], self._fixed_batch - count, axis=0)])
             pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._wants_uint8 else self._scale(images)
-            vectors_BD[start : start + count] = self._session.run(None, {self._input_name: pixels})[0][:count]
-        return vectors_BD
+            for output, found in zip(outputs, self._session.run(names, {self._input_name: pixels}), strict=True):
+                output[start : start + count] = found[:count]
+        return outputs

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.metadata import KEY, NetworkFacts, read_facts
-from unalike.engines.protocol import check_images
+from unalike.engines.protocol import check_images, need_maps, need_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 
 
@@ -125,7 +125,12 @@ class OpenVinoEngine:
                 f"OpenVINO cannot run {source} ({_first_line(error)})", remedy="try onnxruntime"
             ) from error
         self.facts = facts
-        self.dim = int(self._compiled.output(0).get_partial_shape()[1].get_length())
+        self.map_facts = facts.maps
+        outputs = self._compiled.outputs
+        if self.map_facts and len(outputs) < len(self.map_facts):
+            raise ModelError(f"{source} has {len(outputs)} outputs", expected=f"{len(self.map_facts)} maps or more")
+        only_maps = len(outputs) == len(self.map_facts)
+        self.dim = 0 if only_maps else int(outputs[0].get_partial_shape()[1].get_length())
         self._queue = self._openvino.AsyncInferQueue(self._compiled)
 
     def _read(self, model: str | Path | bytes, source: str) -> Any:
@@ -149,7 +154,8 @@ class OpenVinoEngine:
         if facts.preprocessing == "none":
             convert = entry.preprocess().convert_element_type(self._openvino.Type.f32)
             convert.mean([255.0 * value for value in facts.mean]).scale([255.0 * value for value in facts.std])
-        steps.output(0).tensor().set_element_type(self._openvino.Type.f32)
+        for number in range(len(graph.outputs)):
+            steps.output(number).tensor().set_element_type(self._openvino.Type.f32)
         return steps.build()
 
     def _with_batch(self, graph: Any) -> Any:
@@ -192,23 +198,42 @@ class OpenVinoEngine:
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        need_vector(self.dim)
+        return self._outputs(images_BHWC, [0])[0]
+
+    def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
+        """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map."""
+        need_maps(self.map_facts)
+        first = int(self.dim > 0)
+        return self._outputs(images_BHWC, list(range(first, first + len(self.map_facts))))
+
+    def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Both, in one pass."""
+        need_vector(self.dim)
+        need_maps(self.map_facts)
+        outputs = self._outputs(images_BHWC, list(range(1 + len(self.map_facts))))
+        return outputs[0], outputs[1:]
+
+    def _outputs(self, images_BHWC: np.ndarray, numbers: list[int]) -> list[np.ndarray]:
         images_BHWC = np.ascontiguousarray(check_images(images_BHWC, self.input_size))
         count, step = len(images_BHWC), self._request_batch
-        vectors_BD = np.empty((count, self.dim), np.float32)
+        shapes = [tuple(self._compiled.output(number).get_shape())[1:] for number in numbers]
+        outputs = [np.empty((count, *shape), np.float32) for shape in shapes]
 
         def store(request: Any, start: int) -> None:
-            part = vectors_BD[start : start + step]
-            part[...] = request.get_output_tensor(0).data[: len(part)]
+            for number, output in zip(numbers, outputs, strict=True):
+                part = output[start : start + step]
+                part[...] = request.get_output_tensor(number).data[: len(part)]
 
         with self._lock:
             self._queue.set_callback(store)
             for start in range(0, count, step):
                 images = images_BHWC[start : start + step]
-                if len(images) < step:  # a fixed batch is filled up with copies, whose vectors are thrown away
+                if len(images) < step:  # a fixed batch is filled up with copies, whose outputs are thrown away
                     images = np.concatenate([images, np.repeat(images[-1:], step - len(images), axis=0)])
                 self._queue.start_async({0: images}, start)
             self._queue.wait_all()
-        return vectors_BD
+        return outputs
 
 
 def _metadata(graph: Any) -> str | None:

@@ -9,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from unalike.errors import DataError
+from unalike.engines.metadata import MapFacts
+from unalike.errors import DataError, ModelError
 
 
 @runtime_checkable
@@ -46,6 +47,38 @@ class Engine(Protocol):
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) RGB -> float32 (B, D), as the network gives them (unit length only if it says so)."""
         ...
+
+
+@runtime_checkable
+class MapEngine(Engine, Protocol):
+    """An engine whose network gives feature maps. ``dim`` is 0, and calling it an error, where it gives maps alone."""
+
+    @property
+    def map_facts(self) -> tuple[MapFacts, ...]:
+        """Name, stride and shape of each map; empty for a network that was written without."""
+        ...
+
+    def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
+        """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map, in the order of ``map_facts``."""
+        ...
+
+    def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """What calling it and ``maps`` give, in one pass through the network."""
+        ...
+
+
+def need_vector(dim: int) -> None:
+    """ModelError for a network that gives maps alone."""
+    if not dim:
+        raise ModelError("this network gives feature maps alone, no vector", remedy="write it anew with its vector")
+
+
+def need_maps(map_facts: tuple[MapFacts, ...]) -> None:
+    """ModelError for a network that was written without feature maps."""
+    if not map_facts:
+        raise ModelError(
+            "this network was written without feature maps", remedy="write one with: unalike export-maps MODEL -o FILE"
+        )
 
 
 def check_images(images_BHWC: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:

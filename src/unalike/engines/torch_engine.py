@@ -4,21 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from unalike.engines.protocol import check_images
+from unalike.engines.metadata import MapFacts
+from unalike.engines.protocol import check_images, need_maps, need_vector
 from unalike.errors import DeviceError, missing_extra
-
-if TYPE_CHECKING:
-    import torch
 
 CPU_BATCH, GPU_BATCH = 16, 128
 
 
 class TorchEngine:
-    """``module`` maps normalised float (B, 3, H, W) to (B, D). It is used where it stands: kept in eval mode while it
+    """``module`` maps normalised float (B, 3, H, W) to (B, D), or to a tuple where it has ``maps`` (``model.maps``). It is used where it stands: kept in eval mode while it
     runs and given back its modes, so that an engine may share the network that is being trained.
 
     ``mean`` and ``std`` are on the scale 0..1. ``precision``: fp32, bf16 or fp16 (not on a CPU), by autocast.
@@ -50,7 +48,10 @@ class TorchEngine:
         self._std_C = torch.tensor([255.0 * value for value in std], device=self.device).view(1, -1, 1, 1)
         self.batch = batch or (CPU_BATCH if self.device.type == "cpu" else GPU_BATCH)
         self.module.to(self.device, memory_format=torch.channels_last)
-        self.dim = int(self(np.zeros((1, *input_size, 3), np.uint8)).shape[1])
+        self.map_facts: tuple[MapFacts, ...] = tuple(getattr(module, "maps", ()))
+        first = self._outputs(np.zeros((1, *input_size, 3), np.uint8))
+        self._shapes = [output.shape[1:] for output in first]
+        self.dim = int(self._shapes[0][0]) if len(first) > len(self.map_facts) else 0
 
     def _settle_precision(self, precision: str) -> str:
         on_cpu = self.device.type == "cpu"
@@ -81,7 +82,25 @@ class TorchEngine:
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        need_vector(self.dim)
+        return self._outputs(images_BHWC)[0]
+
+    def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
+        """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map."""
+        need_maps(self.map_facts)
+        return self._outputs(images_BHWC)[-len(self.map_facts) :]
+
+    def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+        """Both, in one pass."""
+        need_vector(self.dim)
+        need_maps(self.map_facts)
+        outputs = self._outputs(images_BHWC)
+        return outputs[0], outputs[1:]
+
+    def _outputs(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
         images_BHWC = check_images(images_BHWC, self.input_size)
+        if not len(images_BHWC):
+            return [np.empty((0, *shape), np.float32) for shape in self._shapes]
         parts = []
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
@@ -92,11 +111,12 @@ class TorchEngine:
         finally:
             for part, training in modes:
                 part.training = training
-        return np.concatenate(parts) if parts else np.empty((0, self.dim), np.float32)
+        return [np.concatenate(output) for output in zip(*parts, strict=True)]
 
-    def _run(self, images_BHWC: np.ndarray) -> np.ndarray:
+    def _run(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
         pixels = self._torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self.device, non_blocking=True)
         # NHWC memory seen as NCHW is channels_last as it stands: no copy.
         pixels_BCHW = (pixels.permute(0, 3, 1, 2).float() - self._mean_C) / self._std_C
-        vectors: torch.Tensor = self.module(pixels_BCHW)
-        return vectors.float().cpu().numpy()
+        found = self.module(pixels_BCHW)
+        outputs = found if isinstance(found, tuple) else (found,)
+        return [output.float().contiguous().cpu().numpy() for output in outputs]
