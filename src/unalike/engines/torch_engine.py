@@ -16,8 +16,10 @@ CPU_BATCH, GPU_BATCH = 16, 128
 
 
 class TorchEngine:
-    """``module`` maps normalised float (B, 3, H, W) to (B, D), or to a tuple where it has ``maps`` (``model.maps``). It is used where it stands: kept in eval mode while it
-    runs and given back its modes, so that an engine may share the network that is being trained.
+    """``module`` maps normalised float (B, 3, H, W) to (B, D), or to a tuple where it has ``maps`` (``model.maps``).
+
+    It is used where it stands: kept in eval mode while it runs and given back its modes, so that an engine may share the
+    network that is being trained.
 
     ``mean`` and ``std`` are on the scale 0..1. ``precision``: fp32, bf16 or fp16 (not on a CPU), by autocast.
     """

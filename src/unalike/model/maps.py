@@ -76,7 +76,7 @@ class MappedNetwork(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, input_size: tuple[int, int], stages: str | Sequence[int | str] = "auto",
+        self, network: Any, input_size: tuple[int, int], stages: str | Sequence[int | str] = "auto",
         vector: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
