@@ -10,14 +10,15 @@ from tiny import TinyEmbedder, spec
 
 from unalike.errors import DeviceError, Interrupted, SpecError, TrainingError, WeightsError
 from unalike.learn.checkpoints import BEST, LATEST, CheckpointKeeper, newest_checkpoint
-from unalike.learn.devices import _wanted_gpus, launched_processes
+from unalike.learn.devices import _wanted_gpus, launched_processes, make_fabric
 from unalike.learn.freezing import Freezer
 from unalike.learn.loop import Loop
 from unalike.learn.losses import build_objective
 from unalike.learn.optim import build_optimiser
 from unalike.learn.schedule import Schedule
-from unalike.learn.training import _outcome, _seed
+from unalike.learn.training import _outcome, _seed, train_embedder
 from unalike.model.checkpoint import read_checkpoint
+from unalike.spec import load_spec
 
 STEPS, BATCH = 4, 8
 
@@ -375,3 +376,22 @@ def test_a_launcher_must_agree_with_num_gpus():
     s.is_set = lambda path: path == "train.num_gpus"
     with pytest.raises(DeviceError, match="train.num_gpus"):
         _wanted_gpus(s, 4)
+
+
+@pytest.mark.parametrize("fast, wanted", [(True, "bf16-mixed"), (False, "32-true")])
+def test_d13_the_precision_that_was_settled_is_the_one_that_trains(monkeypatch, fast, wanted):
+    """Settled after Fabric was made, it was announced and never used: fp32 trained on a machine with bf16 units."""
+
+    class Made(Exception):
+        pass
+
+    def stopped(spec):
+        raise Made(str(make_fabric(spec).strategy.precision.precision), spec.train.precision)
+
+    for module in ("recipe", "devices"):
+        monkeypatch.setattr(f"unalike.learn.{module}.fast_bf16", lambda cuda: fast)
+    monkeypatch.setattr("unalike.learn.training.make_fabric", stopped)
+    spec = load_spec("train", {"model": {"backbone": "resnet18"}, "train": {"recipe": "unalike"}})
+    with pytest.raises(Made) as made:
+        train_embedder(spec, None)
+    assert made.value.args == (wanted, "bf16" if fast else "fp32")

@@ -9,13 +9,15 @@ Measured (2026-11-23, EfficientNet-Lite0, 176 px, 4 stages frozen, two AVX2 core
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from types import MethodType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+from unalike.learn.depthwise import FastDepthwise, gains
 
 Pairs = Sequence[tuple[nn.Conv2d, _BatchNorm]]
 # How far the folded network's vectors may be from its own, as a share of their largest value; float32 rounding is 1e-5.
@@ -109,7 +111,8 @@ def _convolve(norm: _BatchNorm) -> Any:
         conv._parameters["weight"] = own[0] * scale.view(-1, 1, 1, 1)  # type: ignore[assignment,operator]
         conv._parameters["bias"] = shift  # type: ignore[assignment]
         try:
-            return type(conv).forward(conv, images_BCHW)
+            with FastDepthwise() if gains(conv, images_BCHW) else nullcontext():
+                return type(conv).forward(conv, images_BCHW)
         finally:
             conv._parameters["weight"], conv._parameters["bias"] = own
 

@@ -33,7 +33,8 @@ class Plan:
 
 def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int, batch: int) -> float:
     """Images a second of forward, backward and update of the part that learns, on the device that training takes."""
-    device = make_fabric(spec).device
+    fabric = make_fabric(spec)
+    device = fabric.device
     copy = spec.model_copy(deep=True)
     copy.train.frozen_stages = frozen
     embedder.to(device)
@@ -48,7 +49,9 @@ def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int,
         for step in range(STEPS + 1):
             if step == 1:
                 start = time.monotonic()
-            embedder(images).square().mean().backward()
+            with fabric.autocast():
+                loss = embedder(images).square().mean()
+            loss.backward()
             optimiser.step()
             optimiser.zero_grad(set_to_none=True)
             if device.type == "cuda":

@@ -11,6 +11,8 @@ import os
 from collections import Counter
 from typing import Any
 
+import torch
+
 from unalike.learn.devices import fast_bf16
 from unalike.progress import say
 from unalike.spec import settle
@@ -18,6 +20,15 @@ from unalike.spec import settle
 # Share of the trunk's lowest stages that keep their pretrained weights on a CPU: they hold edges and textures that small
 # sets cannot improve, and the backward pass ends where they begin.
 FROZEN_SHARE = 0.45
+
+
+def settle_precision(spec: Any) -> None:
+    """bf16 where this machine computes in it (recipe `unalike`); before Fabric is made, which holds to what it was told."""
+    if spec.train.recipe == "unalike":
+        fast = fast_bf16(torch.cuda.is_available() and spec.train.num_gpus > 0)
+        settle(
+            spec, "train.precision", "bf16" if fast else "fp32", "bf16 is fast here" if fast else "bf16 is slow here"
+        )
 
 
 def settle_trunk(spec: Any) -> None:
@@ -52,8 +63,6 @@ def settle_trunk_facts(spec: Any, facts: Any) -> None:
 def _settle_recipe(spec: Any, *, facts: Any, stages: int, classes: int, images: int, cuda: bool) -> None:
     why = "recipe unalike"
     pretrained = bool(facts.pretrained)
-    bf16 = fast_bf16(cuda)
-    settle(spec, "train.precision", "bf16" if bf16 else "fp32", "bf16 is fast here" if bf16 else "bf16 is slow here")
     height, width = (_smaller(side) for side in (spec.model.input_height, spec.model.input_width))
     settle(spec, "dataset.train_height", height, "training crops look larger than they are: 4/5 of the test size")
     settle(spec, "dataset.train_width", width, "training crops look larger than they are: 4/5 of the test size")

@@ -16,7 +16,7 @@ from unalike.data.splits import write_manifest
 from unalike.errors import DataError, RunError, SpecError
 from unalike.learn.checkpoints import KPI_NAMES, MONITORED
 from unalike.learn.findings import RECORD
-from unalike.learn.recipe import settle_learning, settle_trunk
+from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk
 from unalike.learn.space import Space, build_space
 from unalike.learn.trials import TrialTerms, own_tree
 from unalike.spec import load_spec
@@ -62,6 +62,7 @@ def settle_terms(experiment: Any, folder: Path) -> Plan:
     terms = TrialTerms(experiment, experiment, seed, data)
     base = load_spec("train", terms.tree({}, folder))
     settle_trunk(base)
+    settle_precision(base)
     sets = training_sets(base, notices)
     if sets.query is None:
         raise DataError("no image can be held out for validation", expected="classes of two images or more",

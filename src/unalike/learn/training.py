@@ -36,7 +36,7 @@ from unalike.learn.logs import Loggers
 from unalike.learn.loop import History, Loop
 from unalike.learn.losses import build_objective
 from unalike.learn.optim import build_optimiser
-from unalike.learn.recipe import settle_learning, settle_trunk
+from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk
 from unalike.learn.schedule import Schedule
 from unalike.learn.validation import Validator
 from unalike.model.checkpoint import read_checkpoint
@@ -70,6 +70,7 @@ def train_embedder(spec: Any, run: Any, *, resume: bool = False, sets: Sets | No
     ``sets``: the images, where the caller has divided them already; else the spec's.
     """
     settle_trunk(spec)
+    settle_precision(spec)
     fabric = make_fabric(spec)
     fabric.launch()
     run.dir = Path(fabric.broadcast(str(run.dir)))
