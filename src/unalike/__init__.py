@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         train,
     )
     from unalike.errors import UnalikeError
+    from unalike.tasks.comparer import Comparer
     from unalike.tasks.recogniser import Recogniser
 
 _PLACES = {
@@ -48,10 +49,12 @@ _PLACES = {
         "unalike.api",
     ),
     "UnalikeError": "unalike.errors",
+    "Comparer": "unalike.tasks.comparer",
     "Recogniser": "unalike.tasks.recogniser",
 }
 __all__ = [
-    "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "embed", "evaluate", "export", "export_maps", "gen_engine",
+    "Comparer", "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "embed", "evaluate", "export",
+    "export_maps", "gen_engine",
     "gen_trt_engine", "infer", "quantize", "train",
 ]  # fmt: skip
 

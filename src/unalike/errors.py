@@ -56,6 +56,10 @@ class UnreadableImage(DataError):
     """One image file that cannot be decoded."""
 
 
+class NotComparable(DataError):
+    """Two images that cannot be laid upon each other."""
+
+
 class WeightsError(UnalikeError):
     """Weights or a checkpoint that cannot be read, or do not fit the network."""
 

@@ -4,6 +4,7 @@ import runpy
 import shutil
 from pathlib import Path
 
+import pytest
 from program import TINY, process
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -31,3 +32,21 @@ def test_identify(images, tmp_path, monkeypatch, capsys):
     assert "enrolled 30 images of 5 classes" in said and "calibrated: threshold" in said
     assert "\nknown thing, answered" in said and "\nunknown thing, answered" in said
     assert "after enrolling one image of class 3 ü" in said and (tmp_path / "shop.gallery").is_file()
+
+
+def test_compare(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("cv2")
+    monkeypatch.syspath_prepend(str(EXAMPLES.parent / "tests" / "unit"))
+    from drawings import shapes
+    from PIL import Image
+
+    monkeypatch.chdir(tmp_path)
+    pixels = shapes(1)
+    Image.fromarray(pixels).save("golden.png")
+    pixels[50:70, 100:130] = (255, 0, 255)
+    Image.fromarray(pixels).save("altered.png")
+    Image.fromarray(shapes(2)).save("other.png")
+    runpy.run_path(str(EXAMPLES / "compare.py"))["main"]("golden.png", "golden.png", "altered.png", "other.png")
+    said = capsys.readouterr().out
+    assert "golden.png: no difference (alignment 1.00)\naltered.png: 1 differences\n" in said
+    assert "other.png: the images cannot be aligned" in said and (tmp_path / "altered_overlay.png").is_file()

@@ -45,6 +45,7 @@ FRONT = {
     "card",
     "cli",
     "commands",
+    "comparing",
     "demo",
     "enrolment",
     "job",
