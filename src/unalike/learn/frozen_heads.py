@@ -63,6 +63,11 @@ def search_heads(
     return trials
 
 
+def best_score(features_NF: np.ndarray, labels_N: np.ndarray, rounds: Sequence[Round], goal: str) -> float:
+    """What the best of the square-root heads, or the features as they are, is worth."""
+    return max(trial.score for trial in search_heads(features_NF, labels_N, rounds, goal, seconds=0))
+
+
 def _blends(features_NF: np.ndarray, labels_N: np.ndarray, r: Round, root: bool) -> list[np.ndarray]:
     """Whitened queries and their part along the class directions, then the references' two."""
     fitted = whitening(features_NF[r.fit_N], labels_N[r.fit_N], root=root)

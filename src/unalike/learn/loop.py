@@ -25,6 +25,7 @@ from unalike.learn.folding import Pairs, folded
 from unalike.learn.freezing import Freezer
 from unalike.learn.losses import Objective
 from unalike.learn.optim import set_rates
+from unalike.learn.prefix import Prefix, prefixed
 from unalike.learn.schedule import Schedule
 from unalike.progress import progress, say
 
@@ -71,13 +72,14 @@ class Loop:
         stop_requested: Callable[[], int],
         identity: Mapping[str, Any] | None = None,
         folds: Pairs = (),
+        prefix: Prefix | None = None,
     ) -> None:
         self.fabric, self.embedder, self.objective, self.freezer = fabric, embedder, objective, freezer
         network: Any = torch.compile(embedder) if spec.train.compile else embedder
         self.model, self.optimiser = fabric.setup(network, optimiser)
         self.batches, self.schedule, self.spec, self.keeper = batches, schedule, spec, keeper
         self.validate, self.payload, self.names, self.listener = validate, payload, names, listener
-        self.stop_requested, self.folds = stop_requested, folds
+        self.stop_requested, self.folds, self.prefix = stop_requested, folds, prefix
         ema = spec.train.ema
         self.average = MovingAverage(embedder, ema.decay) if ema.enabled else None
         self.position, self.history = Position(), History()
@@ -171,7 +173,7 @@ class Loop:
         at, train = self.position, self.spec.train
         head_only = at.epoch < train.head_epochs
         self.freezer.set_modes(head_only=head_only)
-        with folded(self.folds):
+        with folded(self.folds), prefixed(self.prefix):
             taken = self._updates(advance, head_only)
         epoch, last = at.epoch, at.epoch + 1 == self.epochs
         mean = self.epoch_loss / max(self.epoch_batches, 1)

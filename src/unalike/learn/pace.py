@@ -11,28 +11,45 @@ import torch
 from unalike.learn.devices import make_fabric
 from unalike.learn.folding import find_pairs, folded
 from unalike.learn.freezing import Freezer
+from unalike.learn.prefix import Prefix, chain_of, prefixed
 from unalike.model.embedder import Embedder
 from unalike.progress import say
 
 STEPS = 3  # timed, after one that is not
 # Reading, cropping, logging and checkpoints beside the steps, as a share of their time (2026-11-23, two cores).
 BESIDE = 0.2
-FEWEST, MOST = 3, 40  # epochs worth starting for, and after which nothing was gained
+FEWEST, MOST = 4, 40  # epochs worth starting for, and after which nothing was gained
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Fine-tuning that fits: crops of ``side`` (height, width), ``frozen`` lowest stages, ``epochs``, seconds it will take."""
+    """Fine-tuning that fits: crops of ``side`` (height, width), ``frozen`` lowest stages, ``epochs``, images a second."""
 
     side: tuple[int, int]
     frozen: int
     epochs: int
-    seconds: float
     rate: float
 
 
-def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int, batch: int) -> float:
-    """Images a second of forward, backward and update of the part that learns, on the device that training takes."""
+@dataclass(frozen=True)
+class Level:
+    """Crops as a share of the input's side, the share of the stages that stay frozen, and epochs worth having of it."""
+
+    share: float
+    frozen_share: float
+    wanted: int
+
+
+# In the order in which they are preferred.
+LEVELS = (Level(0.8, 0.45, 10), Level(0.65, 0.45, 6), Level(0.65, 0.6, FEWEST))
+
+
+def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int, batch: int, embeds: float) -> float:
+    """Images a second of forward, backward and update of the part that learns, on the device that training takes.
+
+    ``embeds``: images of the input's size that the fastest engine embeds a second. Where training lets it run the frozen
+    stages, they are counted at that pace (an upper bound: it is that of the whole network).
+    """
     fabric = make_fabric(spec)
     device = fabric.device
     copy = spec.model_copy(deep=True)
@@ -42,10 +59,12 @@ def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int,
     images = torch.rand(batch, spec.model.input_channels, *side, device=device).contiguous(
         memory_format=torch.channels_last
     )
-    pairs = find_pairs(embedder, images[:1]) if device.type == "cpu" else ()
+    cpu = device.type == "cpu"
+    pairs = find_pairs(embedder, images[:1]) if cpu else ()
+    still = _still(embedder, embedder.trunk.stages()[:frozen], images) if cpu else None
     learning = [p for p in embedder.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learning, lr=0.0)
-    with folded(pairs):
+    with folded(pairs), prefixed(still):
         for step in range(STEPS + 1):
             if step == 1:
                 start = time.monotonic()
@@ -56,33 +75,33 @@ def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int,
             optimiser.zero_grad(set_to_none=True)
             if device.type == "cuda":
                 torch.cuda.synchronize()
-    rate = STEPS * batch / max(time.monotonic() - start, 1e-9)
+    took = (time.monotonic() - start) / STEPS
+    if still is not None:
+        took += batch * side[0] * side[1] / (spec.model.input_height * spec.model.input_width) / embeds
     embedder.requires_grad_(True)
-    return rate
+    return batch / max(took, 1e-9)
 
 
-def plan(embedder: Embedder, spec: Any, *, images: int, seconds: float, most: int = MOST) -> Plan | None:
-    """The largest crops and the fewest frozen stages that leave time for enough epochs, or None where nothing does.
+def _still(embedder: Embedder, stages: Any, images: torch.Tensor) -> Prefix | None:
+    """In place of the frozen stages their output for these images, as if it cost nothing."""
+    modules = chain_of(embedder, stages, images[:1]) if stages else []
+    if not modules:
+        return None
+    with torch.no_grad():
+        output = torch.nn.Sequential(*modules).eval()(images)
+    return Prefix(modules, lambda _: output)
 
-    Tried in this order: crops of 4/5 and 2/3 of the input with the lowest 45 % of the stages frozen, then 2/3 with 60 %.
-    On a GPU nothing is frozen.
-    """
+
+def plan(
+    embedder: Embedder, spec: Any, level: Level, *, images: int, seconds: float, embeds: float, most: int = MOST
+) -> Plan:
+    """What fits into ``seconds`` at this level; on a GPU nothing is frozen."""
     stages = len(embedder.trunk.stages())
-    cuda = make_fabric(spec).device.type == "cuda"
-    batch = spec.train.batch_size
     size = (spec.model.input_height, spec.model.input_width)
-    found: Plan | None = None
-    for share, frozen_share, wanted in ((0.8, 0.45, 12), (0.65, 0.45, 6), (0.65, 0.6, FEWEST)):
-        side = tuple(max(32, int(s * share / 16 + 0.5) * 16) for s in size)
-        frozen = 0 if cuda else int(stages * frozen_share)
-        rate = step_rate(embedder, spec, side, frozen, batch)  # type: ignore[arg-type]
-        per_epoch = images / rate * (1 + BESIDE)
-        epochs = min(int(seconds / per_epoch), most)
-        say(
-            f"pace: {rate:.0f} images/s with crops of {side[0]}x{side[1]}, {frozen} stages frozen: {epochs} epochs fit",
-            level=2,
-        )  # type: ignore[str-format]
-        found = Plan(side, frozen, epochs, epochs * per_epoch, rate)  # type: ignore[arg-type]
-        if epochs >= wanted:
-            return found
-    return None
+    height, width = (max(32, int(s * level.share / 16 + 0.5) * 16) for s in size)
+    frozen = 0 if make_fabric(spec).device.type == "cuda" else int(stages * level.frozen_share)
+    rate = step_rate(embedder, spec, (height, width), frozen, spec.train.batch_size, embeds)
+    epochs = min(int(seconds * rate / images / (1 + BESIDE)), most)
+    say(f"pace: {spec.model.backbone}, {rate:.0f} images/s with crops of {height}x{width}, {frozen} stages frozen: "
+        f"{epochs} epochs fit", level=2)  # fmt: skip
+    return Plan((height, width), frozen, epochs, rate)

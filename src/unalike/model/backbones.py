@@ -184,6 +184,20 @@ def build_trunk(
     return Trunk(name, net, width=_feature_width(name, net, in_chans, input_size), input_size=input_size, facts=facts)
 
 
+def native_size(name: str) -> tuple[tuple[int, int], bool]:
+    """(height, width) that a trunk's weights were made for, to the nearest multiple of 32, and whether it takes no other.
+
+    A network with a position table is built for one size, which is given as it is.
+    """
+    check_backbone(name)
+    target = TAO_BACKBONES.get(name, name)
+    cfg = import_timm().get_pretrained_cfg(target) if isinstance(target, str) else None
+    height, width = tuple(cfg.input_size[1:]) if cfg is not None else (224, 224)
+    if cfg is not None and cfg.fixed_input_size:
+        return (height, width), True
+    return (max(32, round(height / 32) * 32), max(32, round(width / 32) * 32)), False
+
+
 def _without_weights(name: str, wanted: str, tried: str = "") -> None:
     """Say, or raise, that there are no weights for this trunk."""
     why = f"no pretrained weights for {name}" + (f" ({tried})" if tried else " are published where this tool can look")
