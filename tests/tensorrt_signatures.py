@@ -1,9 +1,9 @@
 """Every name of TensorRT's Python interface that we use, with its parameters, for TensorRT 10 and 11.
 
-TensorRT cannot be installed where this is tested: a stand-in (``tensorrt_standin``) checks each call against these.
+TensorRT cannot be installed where this is tested: a stand-in (``tensorrt_standin``) checks each call against both.
 
-10: read from the package ``tensorrt-stubs`` 10.13.0.35.1 (generated from the bindings), against which mypy was run too,
-on 2026-11-24, with five of its lines that are not Python taken out.
+10: the package ``tensorrt-stubs`` (generated from the bindings). ``contract/test_tensorrt_stubs.py`` installs it, compares
+every row, and runs mypy over our calls.
 11: ``seen`` names the page of NVIDIA's documentation in which the class was read; where a page was not to be had in full
 the row stands because the list of what 11 removed does not hold it:
 docs.nvidia.com/deeplearning/tensorrt/latest/api/migration/tensorrt-10x-to-11x-python-api-reference.html
@@ -18,7 +18,10 @@ CONFIG_11 = "tensorrt/11.4.0/_static/c-api/classnvinfer1_1_1_i_builder_config.ht
 ENGINE_11 = "tensorrt/11.0.0/_static/python-api/infer/Core/Engine.html"
 CONTEXT_11 = "tensorrt/11.4.0/_static/python-api/infer/Core/ExecutionContext.html"
 PATTERNS_11 = "tensorrt/11.4.1/api/migration/tensorrt-10x-to-11x-python-api-patterns.html"
+PROFILE_11 = "tensorrt/11.4.0/_static/python-api/infer/Core/OptimizationProfile.html"
+PARSER_11 = "tensorrt/11.4.1/_static/c-api/_nv_onnx_parser_8h_source.html"
 NOT_REMOVED = "not among the removed"
+STUBS_10 = "10.13.0.35.1"
 
 
 class Signature(NamedTuple):
@@ -29,8 +32,7 @@ class Signature(NamedTuple):
     gives: str = ""
 
 
-# The interface is the same in both for what we call; 10 is the stubs' word for word.
-USED: dict[str, Signature] = {
+USED_11: dict[str, Signature] = {
     "Logger.__init__": Signature(("[min_severity]",), PATTERNS_11),
     "Builder.__init__": Signature(("logger",), BUILDER_11),
     "Builder.create_network": Signature(("[flags]",), BUILDER_11, "INetworkDefinition"),
@@ -39,12 +41,12 @@ USED: dict[str, Signature] = {
     "Builder.build_serialized_network": Signature(("network", "config"), PATTERNS_11),
     "OnnxParser.__init__": Signature(("network", "logger"), PATTERNS_11),
     "OnnxParser.parse": Signature(("model", "[path]"), PATTERNS_11),
-    "OnnxParser.num_errors": Signature(None, NOT_REMOVED),
-    "OnnxParser.get_error": Signature(("index",), NOT_REMOVED),
+    "OnnxParser.num_errors": Signature(None, PARSER_11),
+    "OnnxParser.get_error": Signature(("index",), PARSER_11),
     "INetworkDefinition.get_input": Signature(("index",), NOT_REMOVED, "ITensor"),
     "ITensor.name": Signature(None, NOT_REMOVED),
     "ITensor.shape": Signature(None, NOT_REMOVED),
-    "IOptimizationProfile.set_shape": Signature(("input", "min", "opt", "max"), NOT_REMOVED),
+    "IOptimizationProfile.set_shape": Signature(("input", "min", "opt", "max"), PROFILE_11),
     "IBuilderConfig.set_memory_pool_limit": Signature(("pool", "pool_size"), CONFIG_11),
     "IBuilderConfig.clear_flag": Signature(("flag",), CONFIG_11),
     "IBuilderConfig.add_optimization_profile": Signature(("profile",), CONFIG_11),
@@ -65,6 +67,43 @@ USED: dict[str, Signature] = {
     "IExecutionContext.set_tensor_address": Signature(("name", "memory"), CONTEXT_11),
     "IExecutionContext.execute_async_v3": Signature(("stream_handle",), CONTEXT_11),
     "Dims.__init__": Signature(("shape",), NOT_REMOVED),
+}
+# The parameters alone, word for word as the stubs of 10 have them.
+USED_10: dict[str, tuple[str, ...] | None] = {
+    "Logger.__init__": ("[min_severity]",),
+    "Builder.__init__": ("logger",),
+    "Builder.create_network": ("[flags]",),
+    "Builder.create_builder_config": (),
+    "Builder.create_optimization_profile": (),
+    "Builder.build_serialized_network": ("network", "config"),
+    "OnnxParser.__init__": ("network", "logger"),
+    "OnnxParser.parse": ("model", "[path]"),
+    "OnnxParser.num_errors": None,
+    "OnnxParser.get_error": ("index",),
+    "INetworkDefinition.get_input": ("index",),
+    "ITensor.name": None,
+    "ITensor.shape": None,
+    "IOptimizationProfile.set_shape": ("input", "min", "opt", "max"),
+    "IBuilderConfig.set_memory_pool_limit": ("pool", "pool_size"),
+    "IBuilderConfig.clear_flag": ("flag",),
+    "IBuilderConfig.add_optimization_profile": ("profile",),
+    "IBuilderConfig.create_timing_cache": ("serialized_timing_cache",),
+    "IBuilderConfig.set_timing_cache": ("cache", "ignore_mismatch"),
+    "IBuilderConfig.get_timing_cache": (),
+    "ITimingCache.serialize": (),
+    "Runtime.__init__": ("logger",),
+    "Runtime.deserialize_cuda_engine": ("serialized_engine",),
+    "ICudaEngine.num_io_tensors": None,
+    "ICudaEngine.get_tensor_name": ("index",),
+    "ICudaEngine.get_tensor_mode": ("name",),
+    "ICudaEngine.get_tensor_shape": ("name",),
+    "ICudaEngine.get_tensor_dtype": ("name",),
+    "ICudaEngine.get_tensor_profile_shape": ("name", "profile_index"),
+    "ICudaEngine.create_execution_context": ("[strategy]",),
+    "IExecutionContext.set_input_shape": ("name", "shape"),
+    "IExecutionContext.set_tensor_address": ("name", "memory"),
+    "IExecutionContext.execute_async_v3": ("stream_handle",),
+    "Dims.__init__": ("shape",),
 }
 MEMBERS_10 = {
     "NetworkDefinitionCreationFlag": ("EXPLICIT_BATCH", "STRONGLY_TYPED"),

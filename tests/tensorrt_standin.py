@@ -50,25 +50,28 @@ class Checked:
         if name.startswith("_"):
             raise AttributeError(name)
         full = f"{self.kind}.{name}"
-        signature = tables.USED.get(full)
-        if signature is None or (self._module.major >= 11 and full in tables.REMOVED_11):
+        signature = tables.USED_11.get(full)
+        known = signature is not None and full in tables.USED_10
+        if signature is None or not known or (self._module.major >= 11 and full in tables.REMOVED_11):
             raise AttributeError(f"TensorRT {self._module.__version__} has no {full}, or the tables do not know it")
         action = getattr(type(self), f"_do_{name}")
         if signature.parameters is None:
             return action(self)
-        return lambda *arguments, **named: action(self, *_bound(full, signature, self._module, arguments, named))
+        return lambda *arguments, **named: action(self, *_bound(full, self._module, arguments, named))
 
 
-def _bound(full: str, signature: tables.Signature, module: Any, arguments: tuple, named: dict) -> list[Any]:
-    parameters = [
-        inspect.Parameter(name.strip("[]"), inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                          default=None if name.startswith("[") else inspect.Parameter.empty)
-        for name in signature.parameters or ()
-    ]  # fmt: skip
-    try:
-        bound = inspect.Signature(parameters).bind(*arguments, **named)
-    except TypeError as error:
-        raise Called(f"{full}: {error}") from error
+def _bound(full: str, module: Any, arguments: tuple, named: dict) -> list[Any]:
+    """The arguments in order, if both versions' tables allow the call."""
+    for table, rows in (("10", tables.USED_10[full]), ("11", tables.USED_11[full].parameters)):
+        parameters = [
+            inspect.Parameter(name.strip("[]"), inspect.Parameter.POSITIONAL_OR_KEYWORD,
+                              default=None if name.startswith("[") else inspect.Parameter.empty)
+            for name in rows or ()
+        ]  # fmt: skip
+        try:
+            bound = inspect.Signature(parameters).bind(*arguments, **named)
+        except TypeError as error:
+            raise Called(f"TensorRT {table}: {full}: {error}") from error
     module.calls.append((full, arguments))
     bound.apply_defaults()
     return list(bound.arguments.values())
@@ -314,11 +317,10 @@ def module(version: str) -> Any:
             return ICudaEngine(trt, plan) if plan.startswith(b"[[") else None
 
     def made(cls: type[Checked]) -> Any:
-        signature = tables.USED[f"{cls.kind}.__init__"]
         if cls is Logger:
             maker: Any = type("Logger", (), {"WARNING": "w", "VERBOSE": "v", "__new__": lambda _, *a: Logger(trt)})
             return maker
-        return lambda *a, **n: cls(trt, *_bound(f"{cls.kind}.__init__", signature, trt, a, n))
+        return lambda *a, **n: cls(trt, *_bound(f"{cls.kind}.__init__", trt, a, n))
 
     for cls in (Logger, Builder, OnnxParser, Runtime):
         setattr(trt, cls.kind, made(cls))

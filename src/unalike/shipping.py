@@ -28,7 +28,7 @@ from unalike.deploy.graphs import (
     write_facts,
 )
 from unalike.deploy.quantisation import QuantisingOptions, finish
-from unalike.engines.metadata import NetworkFacts
+from unalike.engines.metadata import NetworkFacts, file_key
 from unalike.engines.protocol import Engine
 from unalike.errors import MissingExtra, ModelError, SpecError
 from unalike.progress import say
@@ -72,10 +72,12 @@ def _source(experiment: Any, section: Any, name: str) -> Source:
     path = Path(section.onnx_file)
     if not path.is_file():
         raise ModelError(f"{name}.onnx_file: there is no file {path}", remedy="write one: unalike export")
-    proto = read_network(path.read_bytes(), str(path))
+    content = path.read_bytes()
+    proto = read_network(content, str(path))
     dataset = experiment.dataset
     said = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")
     facts = facts_in(proto, str(path), *((dataset.pixel_mean, dataset.pixel_std) if said else (None, None)))
+    facts = facts if facts.network else replace(facts, network=file_key(content))
     sides = [side.dim_value for side in proto.graph.input[0].type.tensor_type.shape.dim]
     if len(sides) != 4 or not all(sides[2:]):
         raise ModelError(f"{path} has an input of shape {sides}", expected="batch x 3 x height x width, both fixed")
@@ -85,7 +87,7 @@ def _source(experiment: Any, section: Any, name: str) -> Source:
 
 def _traced(path: Path) -> Source:
     from unalike.deploy.onnx_export import facts_of, trace
-    from unalike.model.checkpoint import load_embedder
+    from unalike.model.checkpoint import load_embedder, network_key
 
     embedder, meta = load_embedder(path)
     held = meta["facts"]
@@ -93,6 +95,7 @@ def _traced(path: Path) -> Source:
     facts = facts_of(
         embedder, view=view, mean=tuple(held["mean"]), std=tuple(held["std"]),
         metadata={"classes": list(meta["classes"]), "trunk": held["trunk"], "licence": held["licence"]},
+        network=network_key(embedder, held["mean"], held["std"]),
     )  # fmt: skip
     proto = trace(embedder, (view.height, view.width), facts)
     return Source(proto.SerializeToString(), facts, view, path.stem)

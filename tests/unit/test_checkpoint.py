@@ -16,7 +16,7 @@ import torch
 
 from unalike.errors import RunError, WeightsError
 from unalike.model import checkpoint, sources
-from unalike.model.checkpoint import load_embedder, read_checkpoint, write_checkpoint
+from unalike.model.checkpoint import load_embedder, network_key, read_checkpoint, write_checkpoint
 from unalike.model.embedder import Embedder, Shape, assemble
 
 SPEC = {"model": {"backbone": "resnet18", "feat_dim": 8, "input_channels": 3, "input_height": 32, "input_width": 64}}
@@ -52,6 +52,16 @@ def test_round_trip(tmp_path: Path, trained: Embedder) -> None:
     assert facts.mean == (0.1, 0.2, 0.3) and facts.licence == "apache-2.0" and facts.pretrained
     images = torch.randn(2, 3, 32, 64)
     torch.testing.assert_close(rebuilt(images), trained.eval()(images))
+
+
+def test_a_networks_key_is_of_its_tensors_and_its_normalisation(tmp_path: Path, trained: Embedder) -> None:
+    key = network_key(trained, (0.1, 0.2, 0.3), (1, 1, 1))
+    rebuilt, _ = load_embedder(write_checkpoint(tmp_path / "model.pth", payload_of(trained)))
+    assert network_key(rebuilt, [0.1, 0.2, 0.3], [1.0, 1.0, 1.0]) == key and key.startswith("weights ")
+    assert network_key(rebuilt, (0.1, 0.2, 0.4), (1, 1, 1)) != key
+    with torch.no_grad():
+        next(rebuilt.parameters()).view(-1)[0].add_(1e-6)
+    assert network_key(rebuilt, (0.1, 0.2, 0.3), (1, 1, 1)) != key
 
 
 def test_loading_looks_for_no_pretrained_weights(

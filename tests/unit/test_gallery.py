@@ -150,6 +150,20 @@ def test_a_gallery_knows_its_network_and_view():
         maker.check(Maker(probe, {"height": 5, "width": 6}))
 
 
+def test_a_networks_key_tells_more_than_its_answer_to_one_image(tmp_path):
+    probe = np.arange(5.0)
+    maker = Maker(probe, network="weights 1")
+    maker.check(Maker(-probe, network="weights 1"))  # INT8 that rounds badly, of the same network
+    with pytest.raises(ModelError, match="another network"):
+        maker.check(Maker(probe, network="weights 2"))  # the next epoch: nearly the same vector
+    maker.check(Maker(probe))  # a file of an earlier release
+    Maker(probe, network="file 1").check(Maker(probe, network="file 2"))  # as exported twice: the answer decides
+    with pytest.raises(ModelError, match="another network"):
+        Maker(probe, network="file 1").check(Maker(-probe, network="file 2"))
+    gallery = Gallery(5, maker)
+    assert Gallery.load(gallery.save(tmp_path / "g")).maker.network == "weights 1"
+
+
 def test_what_does_not_fit_is_refused(gallery):
     with pytest.raises(DataError, match="as many each"):
         gallery.enrol(np.ones((2, 5)), ["a"])

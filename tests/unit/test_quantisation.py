@@ -1,6 +1,7 @@
 """INT8 by calibration, FP16 and BF16 by typing: graphs, ranges, the choice of layers, and what is written."""
 
 import json
+from dataclasses import replace
 
 import networks
 import numpy as np
@@ -26,10 +27,13 @@ from unalike.deploy.fewer_bits import Request, make_fewer_bits, runner
 from unalike.deploy.layers import Verdict, choose_layers
 from unalike.deploy.quantisation import QuantisingOptions, finish, quantise_by_ranges
 from unalike.deploy.typed_onnx import emulate_bf16, type_network
+from unalike.engines.metadata import file_key
 from unalike.engines.normalisation import network_input
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.errors import DataError, DeviceError, ExportError, SpecError
+from unalike.tasks.opening import open_model
+from unalike.tasks.recogniser import Recogniser
 
 
 def network():
@@ -336,6 +340,20 @@ def test_quantize_writes_a_file_its_ranges_and_a_comparison(tmp_path, folder, ca
     first = OnnxEngine(result.path)(networks.pictures(4))
     again = quantise(tmp_path, folder, *data)  # seeded; sums of several threads may differ in the last bit
     assert cosines(first, OnnxEngine(again.path)(networks.pictures(4))).min() > 0.9999
+
+
+def test_int8_is_known_for_the_network_that_it_was_made_from(tmp_path, folder):
+    """Also when the file came from elsewhere and says nothing of itself."""
+    result = quantise(tmp_path, folder)
+    model = tmp_path / "model.onnx"
+    key = file_key(model.read_bytes())
+    assert open_model(model).network == key == OnnxEngine(result.path).facts.network
+    ir = api.gen_engine({"results_dir": str(tmp_path / "ir"), "gen_engine": {
+        "onnx_file": str(result.path), "parity_images": 4, "calibration": {"cal_image_dir": [str(folder)]}}})  # fmt: skip
+    assert open_model(ir.path).network == key
+    gallery = Recogniser.load(model).gallery
+    gallery.maker = replace(gallery.maker, probe_D=-gallery.maker.probe_D)
+    Recogniser.load(ir.path, gallery)  # the key speaks before the answer to one image
 
 
 def test_quantize_uses_its_cache_again_and_says_what_it_lacks(tmp_path, folder, capsys):

@@ -80,8 +80,34 @@ def test_the_stand_in_refuses_what_11_removed_and_what_is_unknown(trt):
         raise StopIteration
 
 
-def test_no_name_of_ours_was_removed():
-    assert not set(tables.USED) & tables.REMOVED_11
+def test_no_name_of_ours_was_removed_and_both_tables_know_all():
+    assert not set(tables.USED_11) & tables.REMOVED_11
+    assert set(tables.USED_10) == set(tables.USED_11)
+
+
+def test_d37_the_stand_in_of_11_refuses_every_name_that_11_removed():
+    trt = standin.module("11.4.0")
+    builder = trt.Builder(trt.Logger())
+    network = builder.create_network(0)
+    network._content = networks.exported_bytes()
+    engine = standin.module("11.4.0").Runtime(trt.Logger()).deserialize_cuda_engine(
+        json.dumps([[1, 3, *networks.SIZE]] * 3).encode() + b"\0" + networks.exported_bytes()
+    )  # fmt: skip
+    there = {"Builder": builder, "IBuilderConfig": builder.create_builder_config(), "ITensor": network.get_input(0),
+             "ICudaEngine": engine, "tensorrt": trt, "ILayer": None}  # fmt: skip
+    for name in tables.REMOVED_11:
+        holder, _, member = name.partition(".")
+        owner = there[holder] if holder in there else getattr(trt, holder)
+        with pytest.raises(AttributeError):
+            getattr(owner, member)
+
+
+def test_a_call_that_either_table_does_not_allow_is_refused(monkeypatch):
+    trt = standin.module("11.4.0")
+    config = trt.Builder(trt.Logger()).create_builder_config()
+    monkeypatch.setitem(tables.USED_10, "IBuilderConfig.clear_flag", ("flag", "more"))
+    with pytest.raises(standin.Called, match="TensorRT 10: IBuilderConfig.clear_flag"):
+        config.clear_flag(trt.BuilderFlag.TF32)
 
 
 def test_d34_calibration_keys_are_not_wanted_for_fp32(trt, tmp_path):

@@ -175,9 +175,10 @@ def facts_of(
     preprocessing: str = "none",
     unit_length: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    network: str = "",
 ) -> NetworkFacts:
     """The facts of a network about to be exported. ``metadata`` may hold classes, trunk, licence; what else it holds
-    is kept under ``extra``."""
+    is kept under ``extra``. ``network`` is its key (``model.checkpoint.network_key``)."""
     rest = dict(metadata or {})
     return NetworkFacts(
         mean=tuple(map(float, mean)),
@@ -189,6 +190,7 @@ def facts_of(
         classes=tuple(rest.pop("classes", ())),
         trunk=str(rest.pop("trunk", getattr(getattr(embedder, "trunk", None), "name", ""))),
         licence=str(rest.pop("licence", "")),
+        network=network,
         versions={**_versions(), **rest.pop("versions", {})},
         extra=rest,
         maps=tuple(getattr(embedder, "maps", ())),
@@ -229,11 +231,13 @@ def export_onnx(
     torch's (``deploy.parity``); otherwise ExportError, and no file.
     """
     from unalike.deploy.parity import check_parity
+    from unalike.model.checkpoint import network_key
 
     path = Path(path)
     facts = facts_of(
-        embedder, view=view, mean=mean, std=std, preprocessing=preprocessing, unit_length=unit_length, metadata=metadata
-    )
+        embedder, view=view, mean=mean, std=std, preprocessing=preprocessing, unit_length=unit_length, metadata=metadata,
+        network=network_key(embedder, mean, std),
+    )  # fmt: skip
     proto = trace(embedder, (view.height, view.width), facts, batch_size=batch_size, opset=opset)
     facts = replace(facts, dim=proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
     proto.metadata_props[-1].value = facts.to_json()

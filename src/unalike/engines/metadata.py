@@ -6,6 +6,7 @@ network expects, the view its images had, its class names and where its weights 
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -36,8 +37,10 @@ class NetworkFacts:
 
     ``preprocessing`` is ``none`` (float32 input, normalised by the engine) or ``embedded`` (uint8 input, normalised in
     the graph). ``precision`` is the number format that the file was written in: fp32, fp16, bf16 or int8. ``mean`` and
-    ``std`` are per channel on the scale 0..1. ``view`` is ``View.to_dict()`` or None. ``maps`` are the feature maps that
-    it gives behind its vector; ``dim`` is 0 where it gives maps alone.
+    ``std`` are per channel on the scale 0..1. ``view`` is ``View.to_dict()`` or None. ``network`` tells which float
+    network it is, whatever format it was brought into: of its weights (``model.checkpoint.network_key``), or of the
+    file that was quantised (``file_key``); empty where that is not known. ``maps`` are the feature maps that it gives
+    behind its vector; ``dim`` is 0 where it gives maps alone.
     """
 
     mean: tuple[float, ...]
@@ -50,6 +53,7 @@ class NetworkFacts:
     classes: tuple[str, ...] = ()
     trunk: str = ""
     licence: str = ""
+    network: str = ""
     versions: dict[str, str] = field(default_factory=dict)
     extra: dict[str, Any] = field(default_factory=dict)
     maps: tuple[MapFacts, ...] = ()
@@ -68,6 +72,11 @@ class NetworkFacts:
     def to_json(self) -> str:
         """The text that stands in the model file."""
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
+
+
+def file_key(content: bytes) -> str:
+    """What a network that carries no key of its own is known by: its file's."""
+    return f"file {hashlib.sha256(content).hexdigest()[:32]}"
 
 
 def read_facts(

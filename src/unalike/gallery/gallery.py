@@ -23,8 +23,8 @@ from unalike.gallery.ranking import check_vectors
 from unalike.gallery.storage import Texts, read_blocks, write_blocks
 from unalike.measure.nearest import unit
 
-# Cosine of two networks' vectors of the probe image from which they count as one: below what rounding to bfloat16
-# leaves, above what other weights give.
+# Cosine of two networks' vectors of the probe image from which they count as one where their keys do not tell: below
+# what rounding to bfloat16 leaves, above what other weights give.
 SAME_NETWORK = 0.98
 
 
@@ -32,8 +32,9 @@ SAME_NETWORK = 0.98
 class Maker:
     """The network that vectors come from.
 
-    ``probe_D`` is what it makes of a fixed image (``tasks.recogniser``): by it another network is told from the same one
-    in another format or precision, which a file's checksum could not do. ``view`` is the evaluation view (plain data),
+    ``network`` is the key that goes with a network into every format (``engines.metadata.NetworkFacts``): an INT8 file is
+    known for the network that it was made from, and two epochs of one training are told apart. Where that is not known,
+    ``probe_D`` decides, which is what it makes of a fixed image (``tasks.recogniser``). ``view`` is the evaluation view (plain data),
     ``file`` where the model lay when the gallery was made, ``trunk`` its name. What is empty is not known.
     """
 
@@ -41,15 +42,14 @@ class Maker:
     view: Mapping[str, Any] | None = None
     file: str = ""
     trunk: str = ""
+    network: str = ""
 
     def check(self, other: Maker) -> None:
         """Raises ModelError when vectors of the two cannot be compared."""
         remedy = "enrol the references again with this network"
-        if len(self.probe_D) and len(other.probe_D):
-            likeness = float(unit(self.probe_D[None])[0] @ unit(other.probe_D[None])[0])
-            if likeness < SAME_NETWORK:
-                was = f" ({self.file})" if self.file else ""
-                raise ModelError(f"the gallery was made with another network{was}", remedy=remedy)
+        if not self._same_network(other):
+            was = f" ({self.file})" if self.file else ""
+            raise ModelError(f"the gallery was made with another network{was}", remedy=remedy)
         if self.view is not None and other.view is not None and dict(self.view) != dict(other.view):
             odd = [
                 f"{key} {self.view.get(key)}, not {value}"
@@ -57,6 +57,15 @@ class Maker:
                 if self.view.get(key) != value
             ]
             raise ModelError(f"the gallery was made with another view: {', '.join(odd)}", remedy=remedy)
+
+    def _same_network(self, other: Maker) -> bool:
+        if self.network and self.network == other.network:
+            return True
+        if self.network.startswith("weights") and other.network.startswith("weights"):
+            return False
+        if not len(self.probe_D) or len(self.probe_D) != len(other.probe_D):
+            return True  # a width that differs is told by what compares the vectors
+        return float(unit(self.probe_D[None])[0] @ unit(other.probe_D[None])[0]) >= SAME_NETWORK
 
 
 class Gallery:
@@ -290,7 +299,7 @@ class Gallery:
             "count": len(held),
             "classes": list(held.classes),
             "maker": {"view": None if self.maker.view is None else dict(self.maker.view), "file": self.maker.file,
-                      "trunk": self.maker.trunk},
+                      "trunk": self.maker.trunk, "network": self.maker.network},
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
         }  # fmt: skip
         path = Path(path)

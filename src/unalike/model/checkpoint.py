@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import glob
+import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,18 @@ def load_embedder(path: str | Path) -> tuple[Embedder, dict[str, Any]]:
     """
     payload = read_checkpoint(path)
     return embedder_of(payload, source=str(path)), {k: v for k, v in payload.items() if k not in ("model", "training")}
+
+
+def network_key(embedder: torch.nn.Module, mean: Sequence[float], std: Sequence[float]) -> str:
+    """What tells a network from every other: a digest of its tensors and of how its images are normalised.
+
+    It goes with the network into every format, so that INT8 is known for the network that it was made from.
+    """
+    digest = hashlib.sha256(repr([[float(value) for value in part] for part in (mean, std)]).encode())
+    for name, tensor in sorted(embedder.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return f"weights {digest.hexdigest()[:32]}"
 
 
 def embedder_of(payload: Mapping[str, Any], *, source: str = "checkpoint") -> Embedder:

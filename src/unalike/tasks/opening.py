@@ -11,6 +11,7 @@ from unalike import progress
 from unalike.data.remote import local_path
 from unalike.data.view import View
 from unalike.engines import race
+from unalike.engines.metadata import file_key
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError
 
@@ -23,7 +24,8 @@ SUFFIXES = (*EXPORTED, *CHECKPOINTS)
 class OpenModel:
     """An engine, the view its images must have, the classes that it was trained on, and its file.
 
-    ``trunk``, ``mean`` and ``std`` (scale 0..1) say what the network is and how its images are normalised.
+    ``trunk``, ``mean`` and ``std`` (scale 0..1) say what the network is and how its images are normalised; ``network``
+    is the key by which it is known in every format (``engines.metadata.NetworkFacts``).
     """
 
     engine: Engine
@@ -33,6 +35,7 @@ class OpenModel:
     trunk: str = ""
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    network: str = ""
 
 
 def present(path: str | Path) -> Path:
@@ -74,7 +77,8 @@ def open_model(
         engine = _exported(path, runtime, options, gpu, (images or 0) >= race.WORTH_RACING)
         facts = engine.facts
         shown = view or (View.from_dict(facts.view) if facts.view else View(*engine.input_size))
-        opened = OpenModel(engine, shown, tuple(facts.classes), path, facts.trunk, facts.mean, facts.std)
+        opened = OpenModel(engine, shown, tuple(facts.classes), path, facts.trunk, facts.mean, facts.std,
+                           facts.network or (file_key(path.read_bytes()) if path.suffix == ".onnx" else ""))  # fmt: skip
         if not quiet:
             told = engine.describe()
             progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
@@ -169,10 +173,11 @@ def _checkpoint(
 ) -> OpenModel:  # fmt: skip
     # The one reach from the use branch into the training branch: a checkpoint needs torch in any case.
     from unalike.deploy.choose import engine_for, to_gpu
-    from unalike.model.checkpoint import load_embedder
+    from unalike.model.checkpoint import load_embedder, network_key
 
     embedder, meta = load_embedder(path)
     facts = meta["facts"]
+    network = network_key(embedder, facts["mean"], facts["std"])
     to_gpu(embedder, runtime, gpu)
     shown = view or View.from_dict(facts["view"])
     engine = engine_for(
@@ -187,4 +192,4 @@ def _checkpoint(
         quiet=quiet,
     )
     known = facts.get("trunk", ""), tuple(facts["mean"]), tuple(facts["std"])
-    return OpenModel(engine, shown, tuple(meta["classes"]), path, *known)
+    return OpenModel(engine, shown, tuple(meta["classes"]), path, *known, network)

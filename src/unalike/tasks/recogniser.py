@@ -73,10 +73,10 @@ class Recogniser:
 
     def __init__(
         self, engine: Engine, view: View, gallery: Gallery | None = None, *, approximate: bool = False, source: str = "",
-        trunk: str = "",
+        trunk: str = "", network: str = "",
     ) -> None:  # fmt: skip
         self.engine, self.view = engine, view
-        self.maker = Maker(_probe(engine), view.to_dict(), source, trunk)
+        self.maker = Maker(_probe(engine), view.to_dict(), source, trunk, network)
         self.gallery = gallery if gallery is not None else Gallery(engine.dim, self.maker)
         if self.gallery.dim != engine.dim:
             raise ModelError(
@@ -111,7 +111,8 @@ class Recogniser:
         """
         opened = open_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
         held = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
-        return cls(opened.engine, opened.view, held, approximate=approximate, source=str(model), trunk=opened.trunk)
+        return cls(opened.engine, opened.view, held, approximate=approximate, source=str(model), trunk=opened.trunk,
+                   network=opened.network)  # fmt: skip
 
     @property
     def index(self) -> Any:
