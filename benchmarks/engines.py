@@ -3,11 +3,11 @@
     python benchmarks/engines.py --data FOLDER [--trunk tf_efficientnet_lite0] [--size 224] [--images 256] [--rounds 3]
 
 For ResNet-50: --trunk resnet_50 (its weights do not matter for speed; without a hub they are random). torch eager is what
-one would write by hand (see files_to_vectors.py), the best of batch 1, 8 and 32. Sides take turns and the best round of
-each counts. Apart from files to vectors it measures decoding alone and each network alone, and gives the share of the
-bound that follows from the two: one image needs 1/decoding + 1/network of all cores. INT8 is calibrated on other images
-of the same folder. Rates are clock, the last column is processor time against OpenVINO fp32: on a shared machine only that
-and the ratios mean something.
+one would write by hand (see files_to_vectors.py): fp32 and, where the CPU computes in it, bf16, the best of batch 1, 8 and
+32. Sides take turns and the best round of each counts. Apart from files to vectors it measures decoding alone and each
+network alone, and gives what files to vectors reaches of the network's own rate, and of the bound that follows from both:
+one image needs 1/decoding + 1/network of all cores. INT8 is calibrated on other images of the same folder. Rates are
+clock, "by CPU" is processor time against OpenVINO fp32: on a shared machine only that and the ratios mean something.
 """
 
 from __future__ import annotations
@@ -84,9 +84,10 @@ def main() -> None:
     engines["OpenVINO INT8"] = OpenVinoEngine(quantised.content)
     engines["ONNX Runtime INT8"] = OnnxEngine(quantised.content)
     whole: dict[str, Callable[[], Any]] = {}
-    for batch in (1, 8, 32):
-        eager = Eager(embedder, mean, std, view, False)
-        whole[f"torch eager fp32, batch {batch}"] = lambda e=eager, b=batch: e.embed(paths, b)
+    for precision in ("fp32", "bf16") if has_fast_bf16() else ("fp32",):
+        eager = Eager(embedder, mean, std, view, precision == "bf16")
+        for batch in (1, 8, 32):
+            whole[f"torch eager {precision}, batch {batch}"] = lambda e=eager, b=batch: e.embed(paths, b)
     for name, engine in engines.items():
         whole[name] = lambda e=engine: embed_files(e, paths, view).vectors_ND
     images = np.stack([view(path) for path in paths])
@@ -109,7 +110,7 @@ def main() -> None:
     count, decoding = len(paths), len(paths) / best["decoding"][0]
     print(f"{options.trunk}, {options.size} px, {count} files of {options.data}, best of {options.rounds} rounds, "
           f"{usable_cores()} cores; decoding alone {decoding:.0f} images/s")  # fmt: skip
-    print(f"{'':28}{'files/s':>9}{'network/s':>11}{'of bound':>10}{'x OV fp32':>11}{'by CPU':>8}{'worst cosine':>14}")
+    print(f"{'':28}{'files/s':>9}{'network/s':>11}{'of it':>7}{'of bound':>10}{'x OV fp32':>11}{'by CPU':>8}{'worst cosine':>14}")
     exact, rows = vectors["torch eager fp32, batch 8"], []
     for name in whole:
         clock, _ = best[f"files {name}"]
@@ -120,12 +121,12 @@ def main() -> None:
             (network, processor), reference = best[f"network {name}"], best["network OpenVINO fp32"]
             rate = count / network
             bound = 1 / (1 / decoding + 1 / rate)
-            row |= {"network_per_second": rate, "share_of_bound": count / clock / bound,
+            row |= {"network_per_second": rate, "share_of_network": count / clock / rate, "share_of_bound": count / clock / bound,
                     "times_openvino_fp32": reference[0] / network, "by_processor_time": reference[1] / processor}  # fmt: skip
-            line += f"{rate:11.1f}{100 * row['share_of_bound']:9.0f}%{row['times_openvino_fp32']:11.2f}"
+            line += f"{rate:11.1f}{100 * row['share_of_network']:6.0f}%{100 * row['share_of_bound']:9.0f}%{row['times_openvino_fp32']:11.2f}"
             line += f"{row['by_processor_time']:8.2f}"
         else:
-            line += " " * 40
+            line += " " * 47
         print(f"{line}{row['worst_cosine']:14.5f}")
         rows.append(row)
     if options.out:

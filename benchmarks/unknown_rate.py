@@ -1,11 +1,13 @@
 """Does a calibrated gallery keep its promise on classes that it never saw? Photographs, many splits of the classes.
 
-    python benchmarks/unknown_rate.py --data DIR [--model FILE] [--rate 0.01] [--splits 20] [--by nearest] [--out DIR]
+    python benchmarks/unknown_rate.py --data DIR [--model FILE] [--rate 0.01] [--splits 20] [--by nearest]
+        [--seed 0] [--disjoint] [--out DIR]
     python benchmarks/unknown_rate.py --vectors FILE.npz          (of "unalike embed DIR -o FILE.npz --labelled")
 
 DIR is the grocery data set's folder (train.txt, val.txt, classes.csv). In every split half of the classes, drawn by seed,
 are enrolled and calibrated from themselves alone; every image of the other half is then an unknown one. A plain quantile
-of the same scores is measured beside it. Without --model the trunk as it came: to it all classes are new.
+of the same scores is measured beside it. Without --model the trunk as it came: to it all classes are new. --seed begins
+elsewhere than the splits by which the intervals were made; with --disjoint no class is in two splits (many classes).
 """
 
 from __future__ import annotations
@@ -42,9 +44,21 @@ def embedded(data: Path, out: Path, model: str) -> Path:
     return path
 
 
-def split(vectors_ND: np.ndarray, labels_N: np.ndarray, seed: int, rate: float, rule: str) -> dict[str, float | bool]:
+def choices(labels_N: np.ndarray, options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
+    """(seed, classes in random order) of every split: all of them by a seed each, or an own share of one order."""
+    names, seeds = np.unique(labels_N), range(options.seed, options.seed + options.splits)
+    if not options.disjoint:
+        return [(seed, np.random.default_rng(seed).permutation(names)) for seed in seeds]
+    shares = np.array_split(np.random.default_rng(options.seed).permutation(names), options.splits)
+    return list(zip(seeds, shares, strict=True))
+
+
+def split(
+    vectors_ND: np.ndarray, labels_N: np.ndarray, seed: int, classes: np.ndarray, rate: float, rule: str
+) -> dict[str, float | bool]:
     """One split: what was promised, and what the other half of the classes showed."""
-    classes = np.random.default_rng(seed).permutation(np.unique(labels_N))
+    there_N = np.isin(labels_N, classes)
+    vectors_ND, labels_N = vectors_ND[there_N], labels_N[there_N]
     enrolled_N = np.isin(labels_N, classes[: len(classes) // 2])
     gallery = Gallery(vectors_ND.shape[1])
     gallery.enrol(vectors_ND[enrolled_N], labels_N[enrolled_N].tolist())
@@ -68,6 +82,8 @@ def main() -> None:
     parser.add_argument("--model", default="pretrained")
     parser.add_argument("--rate", type=float, default=0.01)
     parser.add_argument("--splits", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--disjoint", action="store_true")
     parser.add_argument("--by", default="nearest")
     parser.add_argument("--out", type=Path, default=Path("runs/unknown_rate"))
     options = parser.parse_args()
@@ -79,13 +95,13 @@ def main() -> None:
     with np.load(path) as held:
         vectors_ND, labels_N = unit(held["vectors"]), held["label"]
     rows = []
-    for seed in range(options.splits):
-        rows.append(split(vectors_ND, labels_N, seed, options.rate, options.by))
+    for seed, classes in choices(labels_N, options):
+        rows.append(split(vectors_ND, labels_N, seed, classes, options.rate, options.by))
         print(json.dumps(rows[-1]))
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
     told = {
         "date": date.today().isoformat(), "vectors": str(path), "images": len(labels_N), "rate": options.rate,
-        "by": options.by, "splits": len(rows), "inside": float(columns["inside"].mean()),
+        "by": options.by, "splits": len(rows), "seed": options.seed, "disjoint": options.disjoint, "inside": float(columns["inside"].mean()),
         "above": float(columns["above"].mean()), "mean_measured": float(columns["measured"].mean()),
         "median_measured": float(np.median(columns["measured"])), "mean_low": float(columns["low"].mean()),
         "mean_high": float(columns["high"].mean()), "mean_of_plain_quantile": float(columns["plain_quantile"].mean()),
