@@ -110,7 +110,9 @@ def main() -> None:
     count, decoding = len(paths), len(paths) / best["decoding"][0]
     print(f"{options.trunk}, {options.size} px, {count} files of {options.data}, best of {options.rounds} rounds, "
           f"{usable_cores()} cores; decoding alone {decoding:.0f} images/s")  # fmt: skip
-    print(f"{'':28}{'files/s':>9}{'network/s':>11}{'of it':>7}{'of bound':>10}{'x OV fp32':>11}{'by CPU':>8}{'worst cosine':>14}")
+    print(
+        f"{'':28}{'files/s':>9}{'network/s':>11}{'of it':>7}{'of bound':>10}{'x OV fp32':>11}{'by CPU':>8}{'worst cosine':>14}"
+    )
     exact, rows = vectors["torch eager fp32, batch 8"], []
     for name in whole:
         clock, _ = best[f"files {name}"]

@@ -30,8 +30,8 @@ from unalike.tasks.opening import open_model
 FOLDS = 5
 
 
-def embed_all(model: Path, paths: list[Path], runtime: str) -> np.ndarray:
-    opened = open_model(model, runtime=runtime, precision="auto")
+def embed_all(model: Path, paths: list[Path], runtime: str, precision: str = "auto") -> np.ndarray:
+    opened = open_model(model, runtime=runtime, precision=precision)
     view: View = opened.view
     return embed_files(opened.engine, paths, view, describe=f"{model.name} in {runtime}", max_unreadable=0).vectors_ND
 
@@ -87,7 +87,7 @@ def main() -> None:
     assert result.path is not None
     train, val = align_labels(load_images(manifests["train"]), load_images(manifests["val"]))
     paths, labels = [*train.paths, *val.paths], np.concatenate([train.labels_N, val.labels_N])
-    exact = embed_all(model, paths, "openvino")
+    exact = embed_all(model, paths, "openvino", "fp32")
     before = measured(exact, labels, len(train))
     rows: list[dict[str, Any]] = []
     for runtime in options.runtimes:

@@ -265,10 +265,10 @@ def run_engine(experiment: Any, run: Any) -> Written:
                      section.calibration.seed, notices, needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
     labelled = _labelled(experiment, notices)
     content, made, facts = source.content, None, replace(source.facts, precision=data_type.lower())
-    if data_type == "INT8":
+    if data_type in ("INT8", "BF16"):
         cache = _cache(section.calibration.cal_cache_file, run) if int8 else None
-        made = _in_fewer_bits(experiment, source, section, images, cache, notices, data_type="INT8", target="cpu", layers=(),
-                              labelled=labelled)  # fmt: skip
+        made = _in_fewer_bits(experiment, source, section, images, cache, notices, data_type=data_type, target="cpu",
+                              layers=(), labelled=labelled)  # fmt: skip
         content = made.content
     (write_ir if section.runtime == "openvino" else write_optimised)(content, path, facts)
     engine = _open_engine(path, section.runtime)

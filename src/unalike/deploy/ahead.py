@@ -16,7 +16,7 @@ from unalike.errors import ExportError, RunError, missing_extra
 def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
     """An ONNX file's content as OpenVINO IR: ``path`` (.xml) and its weights beside it (.bin), facts within.
 
-    ``facts.precision`` fp16 halves the weights; bf16 is what the engine then computes in where the CPU can. Raises
+    ``facts.precision`` fp16 halves the weights; bf16 is written into the graph (``deploy.typed_onnx``). Raises
     ExportError, MissingExtra, and RunError when one of the two files exists.
     """
     openvino = import_openvino()

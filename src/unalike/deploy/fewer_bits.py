@@ -80,16 +80,26 @@ def runner(content: bytes, facts: NetworkFacts) -> Engine:
     """What runs a network here: OpenVINO, else ONNX Runtime; bfloat16 emulated where nothing computes in it."""
     from unalike.engines.openvino_engine import OpenVinoEngine
 
-    if facts.precision == "bf16":
+    if facts.precision == "bf16" and not computes_bf16():
         wide = emulate_bf16(read_network(content, "the network"))
         write_facts(wide, facts)
         return OnnxEngine(wide.SerializeToString())
     if facts.precision == "fp16":
         return OnnxEngine(content)  # rounds behind every layer; OpenVINO on a CPU computes half precision in float
     try:
-        return OpenVinoEngine(content, precision="int8" if facts.precision == "int8" else "fp32")
+        return OpenVinoEngine(content, precision=facts.precision)
     except (MissingExtra, ModelError):
         return OnnxEngine(content)
+
+
+def computes_bf16() -> bool:
+    """Whether a runtime of this machine computes in bfloat16."""
+    from unalike.engines.openvino_engine import has_fast_bf16
+
+    try:
+        return has_fast_bf16()
+    except MissingExtra:
+        return False
 
 
 def make_fewer_bits(content: bytes, facts: NetworkFacts, images: CalibrationImages, request: Request) -> FewerBits:
@@ -199,7 +209,7 @@ def _typed(
     proto = make(choice.kept)
     write_facts(proto, _noted(facts, kept))
     notes = ("bf16 is emulated here: each layer's inputs and outputs are rounded, its sums are not",)
-    return FewerBits(proto, kept, notes if precision == "bf16" else ())
+    return FewerBits(proto, kept, notes if precision == "bf16" and not computes_bf16() else ())
 
 
 def _noted(facts: NetworkFacts, kept: Sequence[str]) -> NetworkFacts:

@@ -1,0 +1,102 @@
+"""Which layers OpenVINO computes in bfloat16: graphs are looked at on any machine, rates need one that has it."""
+
+import numpy as np
+import onnx
+import openvino
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from unalike.deploy.comparison import cosines
+from unalike.deploy.graphs import write_facts
+from unalike.deploy.typed_onnx import type_network
+from unalike.engines.metadata import NetworkFacts
+from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
+from unalike.engines.openvino_types import EARLY, lower_rear
+from unalike.errors import DeviceError
+
+LAYERS, SIDE = 10, 16
+FACTS = NetworkFacts(mean=(0.5,) * 3, std=(0.25,) * 3, dim=8)
+
+
+def chain():
+    """Ten convolutions, an addition that reaches over four of them, a mean over the positions."""
+    draws = np.random.default_rng(0)
+    nodes, constants, name = [], [], "input"
+    for number in range(LAYERS):
+        weight = draws.normal(0, 0.35, (8, 3 if number == 0 else 8, 3, 3)).astype(np.float32)
+        constants.append(numpy_helper.from_array(weight, f"w{number}"))
+        nodes.append(helper.make_node("Conv", [name, f"w{number}"], [f"c{number}"], f"conv{number}", pads=[1] * 4))
+        nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"], f"relu{number}"))
+        name = f"r{number}"
+        if number == 5:
+            nodes.append(helper.make_node("Add", [name, "r1"], ["sum"], "add"))
+            name = "sum"
+    nodes.append(helper.make_node("ReduceMean", [name], ["fc_pred"], "mean", axes=[2, 3], keepdims=0))
+    graph = helper.make_graph(
+        nodes, "chain", [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 3, SIDE, SIDE])],
+        [helper.make_tensor_value_info("fc_pred", TensorProto.FLOAT, ["batch", 8])], constants,
+    )  # fmt: skip
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+    write_facts(proto, FACTS)
+    onnx.checker.check_model(proto)
+    return proto
+
+
+def images(count=12):
+    draws = np.random.default_rng(1)
+    return (draws.integers(0, 256, (count, 1, 1, 3)) + draws.integers(-60, 60, (count, SIDE, SIDE, 3))).clip(
+        0, 255).astype(np.uint8)  # fmt: skip
+
+
+def test_the_early_layers_and_what_sums_stay_in_float32():
+    graph = openvino.Core().read_model(model=chain().SerializeToString(), weights=b"")
+    types = {
+        part.get_friendly_name()
+        if part.get_type_name() == "Convolution"
+        else part.get_type_name(): part.get_output_element_type(0).to_string()
+        for part in lower_rear(graph, openvino).get_ordered_ops()
+        if part.get_type_name() in ("Convolution", "Add", "ReduceMean")
+    }
+    early = int(EARLY * LAYERS)
+    assert [types[f"conv{number}"] for number in range(LAYERS)] == ["f32"] * early + ["bf16"] * (LAYERS - early)
+    assert types["Add"] == "bf16" and types["ReduceMean"] == "f32"
+    assert graph.output(0).get_element_type().to_string() == "f32"
+
+
+def test_a_lowered_graph_computes_the_network():
+    exact = OpenVinoEngine(chain().SerializeToString(), precision="fp32")(images())
+    graph = lower_rear(openvino.Core().read_model(model=chain().SerializeToString(), weights=b""), openvino)
+    compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    pixels = ((images() / 255 - 0.5) / 0.25).transpose(0, 3, 1, 2).astype(np.float32)
+    assert cosines(exact, compiled(pixels)[0]).min() > 0.999
+
+
+def test_auto_is_nearer_than_bf16():
+    content = chain().SerializeToString()
+    exact = OpenVinoEngine(content, precision="fp32")(images(64))
+    auto = OpenVinoEngine(content)
+    if not has_fast_bf16():
+        assert auto.precision == "fp32"
+        return
+    lower = OpenVinoEngine(content, precision="bf16")
+    assert auto.precision == lower.precision == "bf16"
+    near, far = (1 - cosines(exact, engine(images(64))).mean() for engine in (auto, lower))
+    assert 0 < near < far
+
+
+def test_a_file_written_in_bf16_is_computed_as_it_says():
+    proto = chain()
+    kept = {f"{kind}{number}": "fp32" for number in range(LAYERS) for kind in ("conv", "relu")} | {"add": "fp32"}
+    exact = OpenVinoEngine(proto.SerializeToString(), precision="fp32")(images())
+    for low, layers in {LAYERS: {}, 1: {k: v for k, v in kept.items() if k != "conv9"}}.items():
+        typed = type_network(proto, "bf16", layers)
+        write_facts(typed, NetworkFacts(mean=(0.5,) * 3, std=(0.25,) * 3, dim=8, precision="bf16"))
+        engine = OpenVinoEngine(typed.SerializeToString())
+        assert 0 < 1 - cosines(exact, engine(images())).mean() < 1e-5
+        if not has_fast_bf16():
+            continue
+        parts = [part.get_rt_info() for part in engine._compiled.get_runtime_model().get_ops()]
+        kinds = [p["primitiveType"].astype(str) for p in parts if p["layerType"].astype(str) == "Convolution"]
+        assert engine.precision == "bf16" and sum(kind.endswith("bf16") for kind in kinds) == low, kinds
+        with pytest.raises(DeviceError, match="written in bf16"):
+            OpenVinoEngine(typed.SerializeToString(), precision="fp32")
