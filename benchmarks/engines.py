@@ -81,6 +81,7 @@ def main() -> None:
                                "OpenVINO fp32": OpenVinoEngine(content, precision="fp32")}  # fmt: skip
     if has_fast_bf16():
         engines["OpenVINO bf16"] = OpenVinoEngine(content, precision="bf16")
+        engines["OpenVINO auto"] = OpenVinoEngine(content)  # bf16 but for the early layers
     engines["OpenVINO INT8"] = OpenVinoEngine(quantised.content)
     engines["ONNX Runtime INT8"] = OnnxEngine(quantised.content)
     whole: dict[str, Callable[[], Any]] = {}

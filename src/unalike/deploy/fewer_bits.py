@@ -170,7 +170,7 @@ def _quantised(content: bytes, facts: NetworkFacts, images: CalibrationImages, r
         )
     wanted = RangeRequest(
         hashlib.sha256(content).hexdigest(), images.key(), request.method, request.percentile,
-        request.options.target != "cpu",
+        request.options.target == "tensorrt",
     )  # fmt: skip
     ranges = read_ranges(request.cache, wanted) if request.cache is not None else None
     if ranges is None:

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 # What is worth quantising: where the multiplications are, and what passes values between them. Q/DQ pairs stand at
 # their inputs alone, so that no pair falls between a convolution and the activation that belongs to it.
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
-TARGETS = ("cpu", "tensorrt")
+TARGETS = ("cpu", "vnni", "tensorrt")
 
 
 @dataclass(frozen=True)
 class QuantisingOptions:
-    """``target``: cpu or tensorrt; ``per_channel``: a scale for every output channel of a weight."""
+    """``target``: one of TARGETS; ``per_channel``: a scale for every output channel of a weight."""
 
     target: str = "cpu"
     per_channel: bool = True
@@ -72,7 +72,7 @@ def quantise_by_ranges(content: bytes, ranges: Ranges, options: QuantisingOption
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-    for_cpu = options.target == "cpu"
+    for_cpu = options.target != "tensorrt"
     kept = calibrate.TensorsData(
         calibrate.CalibrationMethod.MinMax,
         {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()},
@@ -80,7 +80,7 @@ def quantise_by_ranges(content: bytes, ranges: Ranges, options: QuantisingOption
     proto = read_network(content, "the network")
     signed = [name for name, (low, _) in ranges.items() if low < 0]
     quantiser = QDQQuantizer(
-        proto, options.per_channel, for_cpu, QuantType.QInt8, QuantType.QUInt8 if for_cpu else QuantType.QInt8, kept,
+        proto, options.per_channel, options.target == "cpu", QuantType.QInt8, QuantType.QUInt8 if for_cpu else QuantType.QInt8, kept,
         None, [], list(OPERATORS),
         {
             "QuantizeBias": False,
@@ -130,7 +130,7 @@ def quantise_by_nncf(
     proto = read_network(content, "the network")
     name = proto.graph.input[0].name
     samples = [{name: network_input(image[None], facts)} for image in images_NHWC]
-    preset = nncf.QuantizationPreset.MIXED if options.target == "cpu" else nncf.QuantizationPreset.PERFORMANCE
+    preset = nncf.QuantizationPreset.MIXED if options.target != "tensorrt" else nncf.QuantizationPreset.PERFORMANCE
     try:
         with muted(), _hushed("nncf"):
             return _named(nncf.quantize(

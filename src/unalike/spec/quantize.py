@@ -50,7 +50,7 @@ class Goal(Section):
 
 
 Backend = Literal["auto", "nncf", "onnxruntime"]
-Target = Literal["cpu", "tensorrt"]
+Target = Literal["cpu", "vnni", "tensorrt"]
 
 
 class Quantize(Section):
@@ -68,8 +68,8 @@ class Quantize(Section):
         "those of NNCF (extra `quantize`) in OpenVINO alone.", ours=True,
     )  # fmt: skip
     target: Target = field(
-        "cpu", "Where it will run: a `cpu` (uint8 activations, weights in 7 bits so that CPUs without VNNI do not overflow) "
-        "or `tensorrt` (symmetric int8).", ours=True,
+        "cpu", "Where it will run: any `cpu` (uint8 activations, weights in 7 bits so that CPUs without VNNI do not overflow), "
+        "CPUs with `vnni` alone (weights in 8 bits), or `tensorrt` (symmetric int8).", ours=True,
     )  # fmt: skip
     per_channel: bool = field(True, "A scale for each output channel of a weight, not one for all.", ours=True)
     layers_precision: list[str] = field(
