@@ -67,7 +67,7 @@ class Comparison:
         return boxed(blended(self.shown_reference_HWC, self.shown_HWC), self.regions, self.size)
 
     def reference(self) -> Image.Image:
-        """The reference as it lies on the image, in the image's light."""
+        """The reference as it lies on the image, in the image's light; around it the image itself."""
         return Image.fromarray(self.shown_reference_HWC)
 
     def heat_map(self) -> Image.Image:
@@ -231,5 +231,5 @@ def _shown(
     seen, inside = aligned(a_small, here, (small_h, small_w), (0, 0, small_w, small_h))
     if light is not None:
         seen = light.applied(seen, (0, 0, small_w, small_h), (small_h, small_w))
-    seen = np.where(inside[..., None], seen, 128).astype(np.uint8)
+    seen = np.where(inside[..., None], seen, small).astype(np.uint8)
     return (np.broadcast_to(small, (small_h, small_w, 3)).copy(), np.broadcast_to(seen, (small_h, small_w, 3)).copy())
