@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from unalike.data.decode import decode, to_rgb
+from unalike.data.decode import open_image, to_rgb
 from unalike.errors import DataError, SpecError, closest
 from unalike.measure.deformation import bend
 from unalike.measure.difference import CONTRAST, LIGHTING, TOLERANCE, Light, aligned, differences, tile_count
@@ -23,6 +23,8 @@ from unalike.progress import progress
 Picture = str | Path | Image.Image | np.ndarray
 # Longer side of the pictures that are kept for people.
 SHOWN = 1600
+# Rows that are looked at at once where a whole picture is read through.
+STRIP = 256
 # More tiles than this deserve a bar.
 BAR_FROM = 16
 
@@ -114,7 +116,7 @@ class Comparer:
         if a_HWC.shape[2] != b_HWC.shape[2]:
             notes.append("one picture has colour and the other none: compared in grey")
             a_HWC, b_HWC = _grey(a_HWC)[..., None], _grey(b_HWC)[..., None]
-        if a_HWC.shape == b_HWC.shape and np.array_equal(a_HWC, b_HWC):
+        if _equal(a_HWC, b_HWC):
             return self._identical(b_HWC, [*notes, "the pictures are equal, pixel by pixel"], started)
         found = self._registered(a_HWC, b_HWC, notes)
         a_HWC, b_small_HWC, inner, scale = _same_scale(a_HWC, b_HWC, found)
@@ -175,18 +177,34 @@ def _pixels(picture: Picture) -> np.ndarray:
     elif isinstance(picture, Image.Image):
         pixels = np.asarray(to_rgb(picture), np.uint8)
     else:
-        pixels = decode(picture)
+        pixels = _read(picture)
     if pixels.shape[2] == 3 and _is_grey(pixels):
         pixels = np.ascontiguousarray(pixels[..., :1])
     return pixels
 
 
+def _read(path: str | Path) -> np.ndarray:
+    """As ``decode``, strip by strip: no third copy of a large picture is ever held."""
+    image = open_image(path)
+    pixels = np.empty((image.height, image.width, 3), np.uint8)
+    for top in range(0, image.height, STRIP):
+        bottom = min(image.height, top + STRIP)
+        pixels[top:bottom] = np.asarray(image.crop((0, top, image.width, bottom)))
+    return pixels
+
+
+def _equal(a_HWC: np.ndarray, b_HWC: np.ndarray) -> bool:
+    """Whether two pictures are the same, pixel by pixel; the first strip that differs decides."""
+    return a_HWC.shape == b_HWC.shape and all(
+        np.array_equal(a_HWC[top : top + STRIP], b_HWC[top : top + STRIP]) for top in range(0, len(a_HWC), STRIP)
+    )
+
+
 def _is_grey(pixels_HW3: np.ndarray) -> bool:
-    """Whether the three channels are equal, row by row so that colour is found at once."""
-    step = max(1, 2**20 // pixels_HW3.shape[1])
+    """Whether the three channels are equal; colour is found in the first strip that has some."""
     return all(
         np.array_equal(rows[..., 0], rows[..., 1]) and np.array_equal(rows[..., 0], rows[..., 2])
-        for rows in (pixels_HW3[top : top + step] for top in range(0, len(pixels_HW3), step))
+        for rows in (pixels_HW3[top : top + STRIP] for top in range(0, len(pixels_HW3), STRIP))
     )
 
 
