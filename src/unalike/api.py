@@ -130,7 +130,7 @@ def _searchable() -> bool:
     there = all((skill / p).exists() for p in ("schemas/train.schema.json", "references/spec_template_train.yaml"))
     if not there:
         say(
-            "AutoML is enabled but not runnable until schemas are generated: run `unalike schema train`; training plainly"
+            "AutoML is enabled but not runnable until schemas are generated: run `unalike schema`; training plainly"
         )
     return there
 

@@ -7,7 +7,6 @@ folder holds that was not delivered yet is never removed from the cache.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import re
@@ -18,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from .data.cache import Entry, default_cache_dir, folder_size
+from .data.cache import folder_size, staging_entry
 from .data.stores import Item, Store, kind_of, safe_parts
 from .errors import RunError, UnalikeError, redact
 from .lock import LOCK_NAME
@@ -34,14 +33,6 @@ LEFT_BEHIND = re.compile(r"(.*/)?events\.out\.tfevents\..*")
 WATCH_SECONDS, REST_SECONDS = 2.0, 30.0
 ATTEMPTS, BACKOFF_S = 4, 1.0
 Stamp = tuple[int, int, int, str]
-
-
-def staging_entry(uri: str) -> Entry:
-    """The folder of the cache in which a run whose results go to ``uri`` works, the same each time."""
-    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(uri.rstrip("/").split("/")[-2:]))[-60:].strip(".-")
-    # the same address may mean another store
-    digest = hashlib.sha256(f"{uri.rstrip('/')}\n{os.environ.get('AWS_ENDPOINT_URL', '')}".encode()).hexdigest()[:16]
-    return Entry(default_cache_dir().absolute(), "results", f"{stem}-{digest}")
 
 
 class Mirror:

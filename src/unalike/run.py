@@ -25,11 +25,12 @@ from types import FrameType, TracebackType
 from typing import Any, Protocol, Self
 
 from . import __version__
+from .data.cache import staging_entry
 from .data.stores import uri_of
 from .data.whole import write_text
 from .errors import DeviceError, Interrupted, RunError, SpecError, UnalikeError, redact, redact_all
 from .lock import release_lock, take_lock
-from .mirror import Mirror, mirror_of, staging_entry
+from .mirror import Mirror, mirror_of
 from .progress import say
 
 FORMAT_VERSION = 1

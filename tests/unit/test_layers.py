@@ -48,6 +48,7 @@ FRONT = {
     "comparing",
     "demo",
     "enrolment",
+    "handbook",
     "job",
     "lock",
     "mirror",

@@ -54,6 +54,9 @@ def create(
     spec: SpecFile = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="The job whose model, network or engine is taken.")] = None,
     wait_for_parent: WaitForParent = False,
+    root: Annotated[
+        str | None, typer.Option(metavar="DIR|URI", help="Where TAO's layout of archives lies: fills the data fields.")
+    ] = None,
     automl_policy: Annotated[
         str | None, typer.Option(metavar="auto|off", help="Of a training: search for the best one (also if unset), or not.")
     ] = None,
@@ -64,7 +67,7 @@ def create(
     at_once: Annotated[int | None, typer.Option(min=1, help="Local jobs that may run at once; kept in the workspace.")] = None,
     workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Start an action as a job and come back at once.
+    """Start an action as a job and come back at once; with -q its id alone is printed.
 
     Examples: unalike job create train photographs/   |   unalike job create export --parent 3f2a --wait-for-parent
     """
@@ -73,9 +76,22 @@ def create(
     held = _open(workspace)
     if at_once is not None:
         held.allow_at_once(at_once)
+    if root is not None:
+        overrides = [*_sources(action, root), *overrides]
     job = held.create(action, overrides, spec=spec, data=data, parent_job_id=parent, automl_policy=automl_policy,
                       wait_for_parent=wait_for_parent, where=where, options=_options(option))  # fmt: skip
-    _show(job, as_json)
+    if quiet and not as_json:
+        print(job.id)
+    else:
+        _show(job, as_json)
+
+
+def _sources(action: str, root: str) -> list[str]:
+    """The data of an action in TAO's layout below a root, as overrides."""
+    from ..jobs.order import yaml_word
+    from ..jobs.sources import data_sources
+
+    return [f"{path}={yaml_word(value)}" for path, value in data_sources(action, root).items()]
 
 
 def _options(words: list[str] | None) -> dict[str, Any]:
@@ -121,12 +137,15 @@ def show(
 ) -> None:
     """Show a job: its spec, what was completed from its parent, its folder, its figures, and the model that it left."""
     set_voice(verbose, quiet)
+    from ..jobs.artefacts import folder_of
+
     held = _open(workspace)
     job = held.get(job_id)
     told = job.to_dict() | {"log": str(held.log_file(job))}
     if job.status == "Complete":
         try:
-            told |= {"model": str(held.model(job.id)), "model_folder": str(held.model(job.id).parent)}
+            model = held.model(job.id)
+            told |= {"model": str(model), "model_folder": folder_of(model)}
         except RunError:
             pass  # an evaluation leaves none
     if as_json:

@@ -1,4 +1,4 @@
-"""Commands that look before anything runs: default_specs, schema, check."""
+"""Commands that look before anything runs: default_specs, schema, check; and skill."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +7,9 @@ import typer
 
 from ..errors import SpecError, UnalikeError, closest
 from .words import AsJson, Quiet, SpecFile, Verbose, app, set_voice, show_result, split_words
+
+skill_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="What an agent reads to drive this tool.")
+app.add_typer(skill_app, name="skill", short_help="The skill that an agent reads: install, show.")
 
 
 @app.command("default_specs", short_help="Write a commented spec with every default.")
@@ -35,24 +38,38 @@ def default_specs(
     print(out or text.rstrip())
 
 
-@app.command(short_help="Write an action's JSON Schema and template into the package.")
+@app.command(short_help="Print an action's JSON Schema, or write all schemas and templates.")
 def schema(
-    action: Annotated[str, typer.Argument(metavar="ACTION")] = "train",
+    action: Annotated[str | None, typer.Argument(metavar="[ACTION]", help="Print its schema; all files if unnamed.")] = None,
     out: Annotated[
-        str | None, typer.Option("-o", "--out", metavar="DIR", help="Another place than the installed package.")
+        str | None,
+        typer.Option("-o", "--out", metavar="FILE|DIR", help="File of the schema, or folder of all files; the package if unset."),
     ] = None,
     verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Write <action>.schema.json and spec_template_<action>.yaml."""
-    set_voice(verbose, quiet)
-    from ..spec.schema import package_files, write_schemas
+    """Print the JSON Schema (2020-12) of an action; without one, write schemas/ and references/ of the skill.
 
-    written = [name for name in package_files() if name.endswith(".schema.json")]
-    known = [Path(name).name.removesuffix(".schema.json") for name in written]
-    if action not in known:
-        raise SpecError(f"schema of {action!r}", expected=f"one of {', '.join(known)}", remedy=closest(action, known))
-    for path in write_schemas(out):
-        print(path)
+    Examples: unalike schema train -o train.schema.json   |   unalike schema -o skill/
+    """
+    set_voice(verbose, quiet)
+    from ..spec.fields import ACTIONS
+
+    if action is None:
+        from ..handbook import write_package
+
+        for path in write_package(out):
+            print(path)
+        return
+    if action not in ACTIONS:
+        raise SpecError(f"schema of {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS))
+    from ..data.whole import write_text
+    from ..spec.schema import schema_text
+
+    if out is None:
+        print(schema_text(action), end="")
+        return
+    write_text(Path(out), schema_text(action))
+    print(out)
 
 
 @app.command(short_help="Validate a spec or a folder, weights, extras and devices without training.")
@@ -80,3 +97,25 @@ def check(
     if not result.ok:
         count = len(result.faults)
         raise UnalikeError(f"{count} fault{'s' if count > 1 else ''}", remedy="each stands above in one line")
+
+
+@skill_app.command(short_help="Put the skill into a folder of skills.")
+def install(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A folder of skills; this one becomes DIR/unalike.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the skill that is there.")] = False,
+    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write SKILL.md, references/ and schemas/ to DIR/unalike."""
+    set_voice(verbose, quiet)
+    from ..handbook import install
+
+    show_result({"skill": str(install(directory, overwrite=overwrite))}, as_json)
+
+
+@skill_app.command(short_help="Print SKILL.md.")
+def show() -> None:
+    """Print SKILL.md, with the folder of this installation's references and schemas in the last line."""
+    from ..handbook import FOLDER, SKILL
+
+    print((FOLDER / SKILL).read_text(encoding="utf-8").rstrip())
+    print(f"\nThis skill's folder: {FOLDER}")

@@ -8,7 +8,9 @@ of both when a process dies. Where it has no such locks (Windows), nothing is ev
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -203,3 +205,11 @@ def _entries(cache: Path) -> list[Entry]:
                 if not name.startswith(".partial-") and (shelf != "results" or entry.use_file.exists()):
                     found.append(entry)
     return found
+
+
+def staging_entry(uri: str) -> Entry:
+    """The folder of the cache in which a run whose results go to ``uri`` works, the same each time."""
+    stem = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(uri.rstrip("/").split("/")[-2:]))[-60:].strip(".-")
+    # the same address may mean another store
+    digest = hashlib.sha256(f"{uri.rstrip('/')}\n{os.environ.get('AWS_ENDPOINT_URL', '')}".encode()).hexdigest()[:16]
+    return Entry(default_cache_dir().absolute(), "results", f"{stem}-{digest}")

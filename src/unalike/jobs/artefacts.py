@@ -10,10 +10,12 @@ import json
 import re
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
-from unalike.errors import RunError
+from unalike.data.stores import Store as Remote
+from unalike.data.stores import uri_of
+from unalike.errors import DataError, RunError, redact
 from unalike.jobs.store import Job
 from unalike.progress import say
 
@@ -112,21 +114,54 @@ def written_file(job: Job) -> Path | None:
     return max(found, key=lambda file: file.stat().st_mtime, default=None)
 
 
-def model_of(job: Job) -> Path:
-    """What a job leaves for the next one. Raises RunError that names the folder and what was looked for."""
+def model_of(job: Job) -> Path | str:
+    """What a job leaves for the next one: a file, or its address where the results lie in a store and none is here.
+
+    Raises RunError that names the folder and what was looked for.
+    """
     if job.action == "train":
-        found = trained_model(Path(job.run_dir))
+        found: Path | str | None = trained_model(Path(job.run_dir))
     elif job.action in _WRITTEN:
         found = written_file(job)
     else:
         raise RunError(f"job {job.id} is {job.action}, which leaves no model", expected="a parent that is train, export, "
                        "quantize, gen_engine or gen_trt_engine")  # fmt: skip
+    address = results_address(job)
+    if found is None and address:
+        found = _in_store(job, address)
     if found is None:
         named = field_of(job, _WRITTEN[job.action][0]) if job.action in _WRITTEN else None
-        where = Path(job.cwd) / str(named) if named else Path(job.run_dir)
+        where = redact(address) or (Path(job.cwd) / str(named) if named else Path(job.run_dir))
         raise RunError(f"job {job.id} ({job.action}) left no model: {where} was looked into for {looked_for(job)}",
                        remedy=f"see 'unalike job logs {job.id}', or name a model in the spec")  # fmt: skip
     return found
+
+
+def folder_of(model: Path | str) -> str:
+    """The folder of a model, or its address."""
+    return str(model.parent) if isinstance(model, Path) else model.rpartition("/")[0]
+
+
+def results_address(job: Job) -> str:
+    """Where a job's action sends its results; empty where they lie on this machine's disks."""
+    own = uri_of(str(field_of(job, f"{job.action}.results_dir") or ""))
+    root = uri_of(job.results_dir)
+    return own.rstrip("/") or (f"{root.rstrip('/')}/{job.action}" if root else "")
+
+
+def _in_store(job: Job, address: str) -> str | None:
+    """The address of a job's model in a store, where this machine no longer has it."""
+    try:
+        listing = Remote(address).listing()
+    except DataError as error:
+        raise RunError(f"results of job {job.id}: {error.found}", expected=error.expected, remedy=error.remedy) from error
+    names = [name for name in listing if "/" not in name] if isinstance(listing, dict) else []
+    if job.action == "train":
+        periodic = sorted((n for n in names if PurePath(n).match(PERIODIC)), key=lambda n: _epoch_and_step(Path(n)))
+        chosen = [name for name in (BEST, LATEST) if name in names] or periodic[-1:]
+    else:
+        chosen = [n for pattern in _WRITTEN[job.action][1] for n in sorted(names) if PurePath(n).match(pattern)]
+    return f"{address}/{chosen[0]}" if chosen else None
 
 
 # ---- what a run says of itself ----

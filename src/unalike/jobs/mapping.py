@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from unalike.data.stores import uri_of
 from unalike.errors import SpecError
-from unalike.jobs.artefacts import SEARCH_MARKS, model_of, newest_checkpoint
+from unalike.jobs.artefacts import SEARCH_MARKS, folder_of, model_of, newest_checkpoint
 from unalike.jobs.store import Job
 
 
@@ -35,7 +36,7 @@ def parent_model(at: Setting) -> str | None:
 
 def parent_model_folder(at: Setting) -> str | None:
     """The folder of what ``parent_model`` gives."""
-    return None if at.parent is None else str(model_of(at.parent).parent)
+    return None if at.parent is None else folder_of(model_of(at.parent))
 
 
 def resume_model(at: Setting) -> str | None:
@@ -52,19 +53,24 @@ def ptm_if_no_resume_model(at: Setting) -> str | None:
     return None if newest_checkpoint(Path(at.job.run_dir)) is not None else parent_model(at)
 
 
-def create_onnx_file(at: Setting) -> str:
+def _own_file(at: Setting, name: str) -> str | None:
+    """A file of that name in the job's folder; of results that go to a store, whatever the action calls it."""
+    return None if uri_of(at.job.results_dir) else str(Path(at.job.results_dir) / name)
+
+
+def create_onnx_file(at: Setting) -> str | None:
     """``model.onnx`` in the job's folder."""
-    return str(Path(at.job.results_dir) / "model.onnx")
+    return _own_file(at, "model.onnx")
 
 
-def create_engine_file(at: Setting) -> str:
+def create_engine_file(at: Setting) -> str | None:
     """``model.engine`` in the job's folder."""
-    return str(Path(at.job.results_dir) / "model.engine")
+    return _own_file(at, "model.engine")
 
 
-def create_cal_cache(at: Setting) -> str:
+def create_cal_cache(at: Setting) -> str | None:
     """``cal.bin`` in the job's folder."""
-    return str(Path(at.job.results_dir) / "cal.bin")
+    return _own_file(at, "cal.bin")
 
 
 FUNCTIONS: Mapping[str, Callable[[Setting], str | None]] = {

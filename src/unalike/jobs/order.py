@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from unalike.data.whole import write_text
-from unalike.jobs.artefacts import newest_checkpoint
+from unalike.jobs.artefacts import newest_checkpoint, results_address
 from unalike.jobs.mapping import searches
 from unalike.jobs.store import Job
 
@@ -54,6 +54,8 @@ def arguments(job: Job, folder: Path) -> list[str]:
 def going_on(job: Job) -> list[str]:
     """How an attempt treats what an earlier one left in the folder: goes on with a training, replaces all else."""
     folder = Path(job.run_dir)
+    if results_address(job):  # what an earlier attempt left may lie in the store alone
+        return [] if job.attempt == 1 else ["--resume" if job.action == "train" else "--overwrite"]
     if not (folder / RUN_MARK).exists():
         return []
     if job.action == "train" and (newest_checkpoint(folder) is not None or searches(folder)):

@@ -14,8 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from unalike.data.cache import staging_entry
+from unalike.data.stores import uri_of
 from unalike.errors import RunError, SpecError, closest
-from unalike.jobs.artefacts import field_of, model_of
+from unalike.jobs.artefacts import field_of, model_of, results_address
 from unalike.jobs.clusters import CLUSTERS, open_cluster, refuse_options
 from unalike.jobs.devices import AT_ONCE
 from unalike.jobs.kubernetes import manifest, write_manifest
@@ -57,8 +59,8 @@ class Workspace:
         refresh(self.store, self.folder)
         return self.store.find(job_id)
 
-    def model(self, job_id: str) -> Path:
-        """What a job left for the next one. Raises RunError that names the folder and what was looked for."""
+    def model(self, job_id: str) -> Path | str:
+        """What a job left for the next one, a file or its address. Raises RunError that names the folder and what was looked for."""
         return model_of(self.get(job_id))
 
     def log_file(self, job: Job) -> Path:
@@ -265,8 +267,8 @@ class Workspace:
         doomed = [j.id for j in jobs if j.id == job.id or (j.parent_job_id == job.id and j.trial is not None)]
         self.store.remove(doomed)
         delete_folder(job_folder(self.folder, job.id))
-        if Path(job.run_dir).exists():
-            say(f"{job.run_dir} lies outside the workspace and was left")
+        if results_address(job) or Path(job.run_dir).exists():
+            say(f"{results_address(job) or job.run_dir} lies outside the workspace and was left")
         return doomed
 
     def allow_at_once(self, count: int) -> None:
@@ -282,18 +284,26 @@ def _refuse_trial(job: Job, word: str) -> None:
 
 
 def _placed(job: Job, parent: Job | None) -> Job:
-    """The job with the folders that its spec asks for: its own unless the user named others."""
+    """The job with the folders that its spec asks for: its own unless the user named others.
+
+    Of results that go to a store, ``run_dir`` is the folder of this machine's cache in which the action works.
+    """
     named = field_of(job, "results_dir")
     own = field_of(job, f"{job.action}.results_dir")
-    root = Path(job.cwd) / Path(str(named)).expanduser() if named else Path(job.results_dir)
     takes_engine = parent is not None and parent.action == "gen_trt_engine"
     takes_engine = takes_engine and not any(
         field_of(job, f"{job.action}.{n}") for n in ("checkpoint", "onnx_file", "engine")
     )
     engine = field_of(job, f"{job.action}.trt_engine") or takes_engine
     prefix = "trt_" if engine and job.action in ("evaluate", "inference") else ""
-    run_dir = Path(job.cwd) / Path(str(own)).expanduser() if own else root / f"{prefix}{job.action}"
-    return replace(job, results_dir=str(root), run_dir=str(run_dir))
+    root = str(named) if named else job.results_dir
+    place = str(own) if own else f"{root.rstrip('/')}/{prefix}{job.action}"
+    if uri_of(place):
+        run_dir = staging_entry(uri_of(place)).path
+    else:
+        run_dir = Path(job.cwd) / Path(place).expanduser()
+    results = root if uri_of(root) else str(Path(job.cwd) / Path(root).expanduser())
+    return replace(job, results_dir=results, run_dir=str(run_dir))
 
 
 def create_job(

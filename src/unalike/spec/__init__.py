@@ -5,9 +5,9 @@ from __future__ import annotations
 from unalike.spec.experiment import Experiment, Settled, settle
 from unalike.spec.fields import ACTIONS
 from unalike.spec.load import load_spec
-from unalike.spec.schema import schema_for, write_schemas
+from unalike.spec.schema import schema_for
 from unalike.spec.template import template_for
 
 __all__ = [
-    "ACTIONS", "Experiment", "Settled", "load_spec", "schema_for", "settle", "template_for", "write_schemas",
+    "ACTIONS", "Experiment", "Settled", "load_spec", "schema_for", "settle", "template_for",
 ]  # fmt: skip

@@ -31,6 +31,28 @@ def _empty_is_null(value: object) -> object:
 # TAO writes "" for "none given"; the rest of the house should have one thing to ask for.
 Text = Annotated[str | None, BeforeValidator(_empty_is_null)]
 
+
+def _in_capitals(value: object) -> object:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _as_list(value: object) -> object:
+    return None if value == "" else [value] if isinstance(value, str) else value
+
+
+# A number format, a Literal in capitals, that TAO's examples also write in small letters (``fp32``, ``int8``).
+Capitals = BeforeValidator(_in_capitals)
+# One folder where TAO's examples write a text and its table a list.
+Paths = Annotated[list[str] | None, BeforeValidator(_as_list)]
+PATHS_SCHEMA: dict[str, Any] = {
+    "anyOf": [{"type": "array", "items": {"type": "string"}}, {"type": "string"}, {"type": "null"}]
+}
+
+
+def spelt_both_ways(*names: str) -> dict[str, Any]:
+    """Schema keywords of a number format: in capitals, and as TAO's examples have it."""
+    return {"enum": [*names, *(name.lower() for name in names)]}
+
 _FACTS = ("units", "settled", "ours", "trunk_fact", "math_cond", "automl_enabled", "depends_on", "parent_param")
 
 

@@ -29,12 +29,12 @@ _AFTER_TRAINING = ("evaluate", "inference", "export", "gen_trt_engine", "quantiz
 _DEVICES = ["gpu_ids", "num_gpus", "num_nodes"]
 
 
-def _off(value: object) -> object:
-    """YAML 1.1 reads a bare ``off`` as false."""
-    return "off" if value is False else value
+def policy_word(value: object) -> object:
+    """YAML 1.1 reads a bare ``off`` as false and ``on`` as true; TAO's ``on`` means auto."""
+    return "off" if value is False else "auto" if value is True or value == "on" else value
 
 
-_POLICY: dict[str, Any] = {"anyOf": [{"enum": ["auto", "off", False]}, {"type": "null"}]}
+_POLICY: dict[str, Any] = {"anyOf": [{"enum": ["auto", "off", "on", True, False]}, {"type": "null"}]}
 
 
 class Settled(NamedTuple):
@@ -49,9 +49,9 @@ class Experiment(Section):
     model_name: Text = field(None, "Name of the model; model card, checkpoint, metrics and exported file carry it.")
     encryption_key: Text = field(None, "Accepted for TAO's sake and not used: nothing here is encrypted.")
     results_dir: Text = field(None, "Folder of all output; unset means runs/<date-time>-<action>.")
-    automl_policy: Annotated[Literal["auto", "off"] | None, BeforeValidator(_off)] = field(
-        None, "`auto` looks for good settings, `off` trains once as the spec says; unset: auto without a spec file, off "
-        "with one.",
+    automl_policy: Annotated[Literal["auto", "off"] | None, BeforeValidator(policy_word)] = field(
+        None, "`auto` (TAO's `on`) looks for good settings, `off` trains once as the spec says; unset: auto without a spec "
+        "file, off with one.",
         ours=True, schema=_POLICY,
     )  # fmt: skip
     automl: Automl = section(Automl, "Looking for good settings: how long, over what, by which algorithm.", ours=True)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from unalike.spec.declare import Section, Text, field, section
+from unalike.spec.declare import Capitals, Section, Text, field, section, spelt_both_ways
 from unalike.spec.quantize import Backend, Goal, Ranges
 
 
@@ -22,9 +22,10 @@ class GenEngine(Section):
         "openvino", "For which runtime: OpenVINO's IR, or ONNX with ONNX Runtime's optimisations of this machine applied.",
         ours=True,
     )  # fmt: skip
-    data_type: Literal["FP32", "FP16", "BF16", "INT8"] = field(
-        "FP32", "Number format; INT8 calibrates on images unless the file is quantised already.", ours=True
-    )
+    data_type: Annotated[Literal["FP32", "FP16", "BF16", "INT8"], Capitals] = field(
+        "FP32", "Number format; INT8 calibrates on images unless the file is quantised already.", ours=True,
+        schema=spelt_both_ways("FP32", "FP16", "BF16", "INT8"),
+    )  # fmt: skip
     backend: Backend = field("auto", "What quantises to INT8: NNCF (extra `quantize`) or ONNX Runtime.", ours=True)
     parity_images: int = field(
         64,

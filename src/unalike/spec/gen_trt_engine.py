@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from unalike.spec.declare import Section, Text, field, section
+from unalike.spec.declare import PATHS_SCHEMA, Capitals, Paths, Section, Text, field, section, spelt_both_ways
 
 
 class Calibration(Section):
-    cal_image_dir: list[str] | None = field(
+    cal_image_dir: Paths = field(
         None,
         "Folders or archives of images that INT8 ranges are measured on; needed for INT8 only.",
         automl_enabled=False,
+        schema=PATHS_SCHEMA,
     )
     cal_cache_file: Text = field(
         None,
@@ -36,7 +37,9 @@ class TensorRT(Section):
         "Layers kept at a precision of their own, each as `layer:precision`; * stands for any letters.",
         automl_enabled=False,
     )
-    data_type: Literal["FP32", "FP16", "INT8", "BF16"] = field("FP32", "Number format that the engine computes in.")
+    data_type: Annotated[Literal["FP32", "FP16", "INT8", "BF16"], Capitals] = field(
+        "FP32", "Number format that the engine computes in.", schema=spelt_both_ways("FP32", "FP16", "INT8", "BF16")
+    )
     calibration: Calibration = section(
         Calibration, "Images behind the ranges of an INT8 engine.", popular=["cal_batch_size", "cal_batches"]
     )

@@ -17,6 +17,7 @@ from unalike.spec.faults import Fault, of_validation, report
 from unalike.spec.fields import ACTIONS, declared_fields
 from unalike.spec.overrides import apply_overrides
 from unalike.spec.reading import plain, read_file, shown
+from unalike.spec.tao import carry_over
 
 # Where the data folder of the command line goes; the last two have no section of their own.
 DATA_FIELD = {
@@ -70,6 +71,7 @@ def read_spec(
     if data is not None:
         faults += _place_data(tree, action, data, overrides)
     _drop_unset(tree)
+    faults += carry_over(tree)
     experiment = _validate(tree, faults, action)
     _complete(experiment, spec_given=spec is not None)
     return experiment, faults
@@ -120,11 +122,11 @@ def _respell(tree: dict[Any, Any]) -> list[Fault]:
 
 
 def _drop_unset(tree: dict[Any, Any], prefix: str = "") -> None:
-    """Take out ``???`` (mandatory, not given) and sections that hold nothing (every line of them commented out)."""
+    """Take out ``???`` and ``[???]`` (mandatory, not given) and sections that hold nothing (every line of them commented out)."""
     for key in list(tree):
         path, value = f"{prefix}{key}", tree[key]
         declared = declared_fields().get(path)
-        if isinstance(value, str) and value == MANDATORY:
+        if value in (MANDATORY, [MANDATORY]):
             del tree[key]
         elif declared is not None and declared.section:
             if value is None and not declared.nullable:

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from unalike.spec.declare import Section, Text, field, section
+from unalike.spec.declare import PATHS_SCHEMA, Capitals, Paths, Section, Text, field, section, spelt_both_ways
 
 
 class Ranges(Section):
     """The images behind INT8's ranges, and how a range is taken from what was seen."""
 
-    cal_image_dir: list[str] | None = field(
+    cal_image_dir: Paths = field(
         None, "Folders, archives or manifests of images that INT8 ranges are measured on; needed for INT8 only.",
-        automl_enabled=False, ours=True,
+        automl_enabled=False, ours=True, schema=PATHS_SCHEMA,
     )  # fmt: skip
     cal_batch_size: int = field(8, "Calibration images at once.", ge=1, le=65536, units="images", ours=True)
     cal_batches: int = field(16, "How many batches are used for calibration.", ge=1, le=1_000_000, ours=True)
@@ -62,7 +62,9 @@ class Quantize(Section):
     output: Text = field(
         None, "File to write; unset means the model's name with _int8, _fp16 or _bf16 in the results folder.", ours=True
     )
-    data_type: Literal["INT8", "FP16", "BF16"] = field("INT8", "Number format of the new file.", ours=True)
+    data_type: Annotated[Literal["INT8", "FP16", "BF16"], Capitals] = field(
+        "INT8", "Number format of the new file.", ours=True, schema=spelt_both_ways("INT8", "FP16", "BF16")
+    )
     backend: Backend = field(
         "auto", "What quantises to INT8: `auto` is ONNX Runtime, whose files run fast in both CPU runtimes; "
         "those of NNCF (extra `quantize`) in OpenVINO alone.", ours=True,

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any, get_origin
 
 from unalike.spec.automl import SPELLINGS
 from unalike.spec.experiment import Experiment
 from unalike.spec.fields import ACTIONS, COMMON, Declared, fields_of
 from unalike.spec.load import load_spec
-from unalike.spec.template import template_for
+from unalike.spec.template import DEPLOY, deploy_template_for, template_for
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -82,37 +81,41 @@ def _reachable(properties: dict[str, Any], definitions: dict[str, Any]) -> dict[
 
 
 def manifest() -> dict[str, Any]:
-    """One entry an action: its schema, its template (paths relative to the manifest) and its three lists."""
-    return {
-        "actions": {
-            action: {
-                "schema": f"{action}.schema.json",
-                "spec_template": f"../references/spec_template_{action}.yaml",
-                **_lists(fields_of(action)),
-            }
-            for action in ACTIONS
-        }
+    """One entry an action: its schema, its templates (paths relative to the manifest) and its three lists."""
+    return {"actions": {action: _entry(action) for action in ACTIONS}}
+
+
+def _entry(action: str) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "schema": f"{action}.schema.json",
+        "spec_template": f"../references/spec_template_{action}.yaml",
     }
+    if action in DEPLOY:
+        entry["deploy_spec_template"] = f"../references/spec_template_deploy_{action}.yaml"
+    return entry | _lists(fields_of(action))
 
 
 def _text(content: dict[str, Any]) -> str:
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def _for_editors(action: str, template: str) -> str:
+    """A template that tells editors (those with a YAML language server) which schema completes and checks it."""
+    return f"# yaml-language-server: $schema=../schemas/{action}.schema.json\n{template}"
+
+
+def schema_text(action: str) -> str:
+    """The schema of an action as the packaged file holds it."""
+    return _text(schema_for(action))
+
+
 def package_files() -> dict[str, str]:
     """Relative path -> content of every generated file of the packaged skill."""
-    files = {f"schemas/{action}.schema.json": _text(schema_for(action)) for action in ACTIONS}
+    files = {f"schemas/{action}.schema.json": schema_text(action) for action in ACTIONS}
     files["schemas/manifest.json"] = _text(manifest())
-    return files | {f"references/spec_template_{action}.yaml": template_for(action) for action in ACTIONS}
-
-
-def write_schemas(directory: str | Path | None = None) -> list[Path]:
-    """Write schemas/ and references/ below ``directory`` (default: the packaged skill); returns the files."""
-    root = Path(directory) if directory is not None else Path(__file__).parents[1] / "skill"
-    written = []
-    for name, content in package_files().items():
-        file = root / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(content, encoding="utf-8")
-        written.append(file)
-    return written
+    for action in ACTIONS:
+        files[f"references/spec_template_{action}.yaml"] = _for_editors(action, template_for(action))
+    for action in DEPLOY:
+        name = f"references/spec_template_deploy_{action}.yaml"
+        files[name] = _for_editors(action, deploy_template_for(action))
+    return files

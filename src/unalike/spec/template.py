@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
@@ -17,6 +18,23 @@ HEAD = """\
 # that may stay empty; take the # away to decide it yourself. Any field can be given on the command line:
 # {example}
 """
+DEPLOY_HEAD = """\
+# Spec of `unalike {action}` on an exported network or an engine: the fields that matter there, with their defaults.
+# A line that is commented out shows a default that is filled in by a fact or that may stay empty; take the # away to
+# decide it yourself. As a job the paths come from its parent: {example}
+"""
+_ENGINE_RUN = ("trt_engine", "engine", "onnx_file", "results_dir", "batch_size", "topk", "runtime", "precision", "device",
+               "threads", "streams")  # fmt: skip
+_SETS = ("results_dir", "dataset.val_dataset", "dataset.class_map", "dataset.class_from")
+# What a spec for engines holds of each action: dotted fields, or sections with all that is in them.
+DEPLOY: Mapping[str, tuple[str, ...]] = {
+    "quantize": ("results_dir", "dataset.val_dataset", "quantize"),
+    "gen_engine": ("results_dir", "gen_engine"),
+    "gen_trt_engine": ("results_dir", "gen_trt_engine"),
+    "evaluate": (*_SETS, *(f"evaluate.{name}" for name in _ENGINE_RUN), "evaluate.report_accuracy_per_class", "evaluate.ks"),
+    "inference": (*_SETS, *(f"inference.{name}" for name in _ENGINE_RUN), "inference.input_path",
+                  "inference.inference_input_type"),
+}  # fmt: skip
 EXAMPLE = {
     "train": "train.num_epochs=20",
     "export": "export.batch_size=1",
@@ -44,17 +62,31 @@ def template_for(action: str) -> str:
     """The template of an action (one of ACTIONS); it loads to what no spec at all gives."""
     if action not in ACTIONS:
         raise ValueError(f"no template for {action!r}")
-    defaults = load_spec(action).to_dict()
-    nodes = fields_of(action)
     example = EXAMPLE.get(action, f"{action}.batch_size=32")
-    lines = [HEAD.format(action=action, example=example)]
+    return HEAD.format(action=action, example=example) + _lines(action, fields_of(action))
+
+
+def deploy_template_for(action: str) -> str:
+    """The short template of an action on engines (one of DEPLOY)."""
+    wanted = DEPLOY[action]
+    nodes = {
+        path: declared
+        for path, declared in fields_of(action).items()
+        if any(path == w or path.startswith(w + ".") or w.startswith(path + ".") for w in wanted)
+    }
+    return DEPLOY_HEAD.format(action=action, example=f"unalike job create {action} --parent ID") + _lines(action, nodes)
+
+
+def _lines(action: str, nodes: Mapping[str, Declared]) -> str:
+    defaults = load_spec(action).to_dict()
+    lines = []
     for path, declared in nodes.items():
         depth, name = path.count("."), path.rpartition(".")[2]
         hidden = any(_hidden(nodes[p]) for p in _prefixes(path))
         indent = "  " * depth
         mark = "# " if hidden or _all_hidden(path, nodes) else ""
-        if depth == 0 and declared.section:
-            lines.append("")
+        if depth == 0:
+            lines += [""] if declared.section or not lines else []
         lines += _comment(declared, indent)
         value = defaults
         for part in path.split("."):
@@ -76,7 +108,7 @@ def _hidden(declared: Declared) -> bool:
     return bool(declared.facts.get("settled")) or declared.nullable and declared.info.default is None
 
 
-def _all_hidden(path: str, nodes: dict[str, Declared]) -> bool:
+def _all_hidden(path: str, nodes: Mapping[str, Declared]) -> bool:
     """A section of which every leaf is commented out: an empty mapping in its place would mean null."""
     leaves = [d for p, d in nodes.items() if p.startswith(path + ".") and not d.section]
     return bool(leaves) and all(any(_hidden(nodes[p]) for p in _prefixes(d.path)) for d in leaves)

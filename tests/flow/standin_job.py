@@ -1,0 +1,18 @@
+"""The process of a job, with TensorRT's stand-in where this machine has no GPU; never imported, run as a program."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import tensorrt_standin as standin
+
+import unalike.deploy.tensorrt_build
+import unalike.engines.tensorrt_engine
+from unalike import job
+
+if __name__ == "__main__":
+    sys.modules["tensorrt"] = standin.module("10.13.0.35")
+    unalike.deploy.tensorrt_build.CudaMemory = standin.Memory
+    unalike.engines.tensorrt_engine.CudaMemory = standin.Memory
+    job.main()
