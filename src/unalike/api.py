@@ -129,9 +129,7 @@ def _searchable() -> bool:
     skill = Path(__file__).parent / "skill"
     there = all((skill / p).exists() for p in ("schemas/train.schema.json", "references/spec_template_train.yaml"))
     if not there:
-        say(
-            "AutoML is enabled but not runnable until schemas are generated: run `unalike schema`; training plainly"
-        )
+        say("AutoML is enabled but not runnable until schemas are generated: run `unalike schema`; training plainly")
     return there
 
 

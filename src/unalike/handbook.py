@@ -118,8 +118,16 @@ def skill_info() -> dict[str, Any]:
         "version": __version__,
         "network_arch": "ml_recog",
         "automl_enabled": True,
-        "automl_policy": {"default": "auto", "values": ["auto", "off"], "of": "the run alone; this file stays as it is"},
-        "monitoring_metric": {"train": "val Precision at Rank 1", "evaluate": "test Precision at Rank 1", "direction": "max"},
+        "automl_policy": {
+            "default": "auto",
+            "values": ["auto", "off"],
+            "of": "the run alone; this file stays as it is",
+        },
+        "monitoring_metric": {
+            "train": "val Precision at Rank 1",
+            "evaluate": "test Precision at Rank 1",
+            "direction": "max",
+        },
         "gpu_spec_key": "train.num_gpus",
         "job_statuses": list(STATUSES),
         "actions": {action: _action_info(action) for action in ACTIONS},
@@ -160,5 +168,7 @@ def install(directory: str | Path, *, overwrite: bool = False) -> Path:
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             write_text(target / name, source.read_text(encoding="utf-8"))
     except OSError as error:
-        raise RunError(f"{target} cannot be written: {error.strerror or error}", remedy="name another folder") from error
+        raise RunError(
+            f"{target} cannot be written: {error.strerror or error}", remedy="name another folder"
+        ) from error
     return target / SKILL

@@ -56,7 +56,9 @@ def mutated(draw: st.DrawFn) -> tuple[str, str, dict[str, Any]]:
     how = draw(st.sampled_from(("value", "value", "misspelt", "moved")))
     sections = [path for path, declared in nodes.items() if declared.section]
     if how == "value":
-        leaves = [path for path, declared in nodes.items() if not (declared.kind is str and declared.facts.get("schema"))]
+        leaves = [
+            path for path, declared in nodes.items() if not (declared.kind is str and declared.facts.get("schema"))
+        ]
         path = draw(st.sampled_from(leaves))
         place(tree, path, draw(broken_value(nodes[path])))
         return action, path, tree

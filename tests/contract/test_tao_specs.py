@@ -79,7 +79,7 @@ SPECS: dict[str, tuple[str, dict[str, Any]]] = {
                                               "batch_size": 16}}),
     "inference, older": ("inference", {
         "results_dir": OPEN, "model": {"backbone": "resnet_50", "input_width": 224, "input_height": 224, "feat_dim": 256},
-        "dataset": {"workers": 8, "train_dataset": OPEN, "test_dataset": OPEN, "query_dataset": OPEN},
+        "dataset": {"workers": 8, "train_dataset": OPEN, "test_dataset": "/data/reference", "query_dataset": "/data/test"},
         "inference": {"checkpoint": OPEN, "results_dir": OPEN, "batch_size": 128, "inference_input_type": "image_folder"}}),
     "export": ("export", {"results_dir": OPEN, "model": {**MODEL_101, "pretrain_choice": ""},
                           "export": {"batch_size": -1, "onnx_file": OPEN, "checkpoint": OPEN}}),
@@ -158,7 +158,11 @@ def test_the_notebooks_overrides_are_taken_as_they_are() -> None:
         f"{prefix}calibration.cal_cache_file=/r/cal.bin",
     ])  # fmt: skip
     trt = found.gen_trt_engine.tensorrt
-    assert (trt.data_type, trt.opt_batch_size, trt.calibration.cal_image_dir) == ("INT8", 16, ["/data/known_classes/test"])
+    assert (trt.data_type, trt.opt_batch_size, trt.calibration.cal_image_dir) == (
+        "INT8",
+        16,
+        ["/data/known_classes/test"],
+    )
     one, _ = loaded(action, spec, [f"{prefix}calibration.cal_image_dir=/data/test"])
     assert one.gen_trt_engine.tensorrt.calibration.cal_image_dir == ["/data/test"]
     both, said = loaded("train", notebook(), ["train.gpu_ids=[0,1]"])  # beside num_gpus: 1, as the notebook has it

@@ -6,7 +6,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import tensorrt_standin as standin
-
 import unalike.deploy.tensorrt_build
 import unalike.engines.tensorrt_engine
 from unalike import job

@@ -46,7 +46,10 @@ def exported(trained, tmp_path_factory):
 def told(action, images, trained, exported):
     """What each action needs, named rather than taken from a parent."""
     best = str(trained / "ml_model_best.pth")
-    sets = {"dataset.val_dataset.reference": str(images / "reference"), "dataset.val_dataset.query": str(images / "query")}
+    sets = {
+        "dataset.val_dataset.reference": str(images / "reference"),
+        "dataset.val_dataset.query": str(images / "query"),
+    }
     tiny = dict(word.split("=", 1) for word in TINY)
     tiny = {key: int(value) if value.isdigit() else value for key, value in tiny.items()}
     return {
@@ -100,7 +103,9 @@ def test_a_job_killed_in_the_middle(workspace, images, trained, exported, action
     (job,) = workspace.wait([job.id], timeout=PATIENCE_S)
     assert job.status == "Error" and job.error.startswith("the process is gone") and "job resume" in job.error
     assert not is_alive(job.action_pid, job.action_start)
-    assert status_lines(run)[-1]["status"] == ("RUNNING" if action == "train" else "STARTED") if all_of_it else "FAILURE"
+    assert (
+        status_lines(run)[-1]["status"] == ("RUNNING" if action == "train" else "STARTED") if all_of_it else "FAILURE"
+    )
     with pytest.raises(Exception, match="is Error; expected one that is Complete"):
         workspace.create("evaluate", {"evaluate.checkpoint": "x.pth"}, parent_job_id=job.id)
     first = min(path.stat().st_mtime_ns for path in run.glob("model_epoch_000_*")) if action == "train" else 0

@@ -6,10 +6,13 @@ import json
 import os
 import signal
 import sqlite3
+import subprocess
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,9 +22,10 @@ from unalike.jobs import Workspace, mapping
 from unalike.jobs.artefacts import model_of, newest_checkpoint
 from unalike.jobs.devices import choose_gpus, take_turn
 from unalike.jobs.kubernetes import manifest
-from unalike.jobs.order import arguments, yaml_word
+from unalike.jobs.order import arguments, going_on, yaml_word
 from unalike.jobs.processes import ProcessId, is_alive, this_boot
 from unalike.jobs.store import FILE, Job, Store
+from unalike.jobs.workspace import _placed
 
 # Stands in for the command line: keeps its words, writes what the action would, obeys SIGTERM with 143.
 STUB = """
@@ -474,3 +478,74 @@ def test_the_command_line(tmp_path, capsys):
     said("create", "train", "--option", "image", code=2)
     assert json.loads(said("delete", "aa", "--json")) == {"deleted": ["aa11"]}
     assert arguments(Job("x", "export", spec={}), tmp_path) == ["export", "-e", str(tmp_path / "spec.yaml")]
+
+
+def test_a_job_survives_its_shell_and_leaves_the_skill_alone(workspace, tmp_path):
+    """The process that made the job, and its whole group, is killed at once; the job goes on."""
+    from unalike import handbook
+
+    before = (handbook.FOLDER / handbook.INFO).read_bytes()
+    program = (
+        "import sys, time; from unalike.jobs import Workspace\n"
+        f"held = Workspace({str(workspace.folder)!r}, program={workspace.program!r})\n"
+        "print(held.create('train', {'model_name': 'waits'}, automl_policy='off').id, flush=True); time.sleep(600)"
+    )
+    shell = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True)
+    job_id = shell.stdout.readline().strip()
+    os.killpg(shell.pid, signal.SIGHUP)
+    os.killpg(shell.pid, signal.SIGKILL)
+    shell.wait()
+    job = at_work(workspace, workspace.get(job_id))
+    assert job.status == "Running"
+    (Path(job.results_dir) / "go").touch()
+    assert workspace.wait([job_id], timeout=60)[0].status == "Complete"
+    assert (handbook.FOLDER / handbook.INFO).read_bytes() == before  # the run's policy is not the model's
+
+
+@pytest.mark.parametrize("address", ["https://me:s3cr3t@h/x.zip", "https://h/x.zip?sig=s3cr3t"])
+def test_what_gives_access_is_never_written_down(workspace, address):
+    for told in ({"overrides": {"dataset.train_dataset": address}}, {"spec": {"dataset": {"train_dataset": address}}}):
+        with pytest.raises(SpecError, match=r"dataset.train_dataset: .*\*\*\*.* a job is written down") as error:
+            workspace.create("train", told.get("overrides", ()), spec=told.get("spec"))
+        assert "s3cr3t" not in str(error.value)
+    assert workspace.jobs() == [] and b"s3cr3t" not in workspace.store.path.read_bytes()
+
+
+def test_tao_s_word_for_auto_and_a_wrong_one(workspace):
+    from unalike.jobs.specification import specified
+
+    assert specified("train", None, {}, None, "on").policy == "auto"
+    with pytest.raises(SpecError, match="expected auto or off"):
+        workspace.create("train", automl_policy="maybe")
+
+
+def test_results_in_a_store_are_found_by_their_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
+    job = _placed(
+        Job("own", "export", results_dir=str(tmp_path), cwd=str(tmp_path), overrides={"results_dir": "s3://b/r/"}), None
+    )
+    assert job.results_dir == "s3://b/r/" and job.run_dir.startswith(str(tmp_path / "cache"))
+    from unalike.data.cache import staging_entry
+
+    assert Path(job.run_dir) == staging_entry("s3://b/r/export").path  # where the action works, by the same rule
+    assert mapping.fill(job, None) == {}  # no single file can be written into a store
+    assert going_on(job) == [] and going_on(replace(job, attempt=2)) == ["--overwrite"]
+    assert going_on(replace(job, action="train", attempt=2)) == ["--resume"]
+    there = {
+        "ml_model_latest.pth": 1,
+        "model_epoch_001_step_00009.pth": 1,
+        "model_epoch_010_step_00100.pth": 1,
+        "x/y.pth": 1,
+    }
+    monkeypatch.setattr("unalike.jobs.artefacts.Remote", lambda address: SimpleNamespace(listing=lambda: there))
+    train = replace(job, action="train")
+    assert model_of(train) == "s3://b/r/train/ml_model_latest.pth"
+    del there["ml_model_latest.pth"]
+    assert model_of(train) == "s3://b/r/train/model_epoch_010_step_00100.pth"
+    there["ml_model_best.pth"] = 1
+    assert model_of(train) == "s3://b/r/train/ml_model_best.pth"
+    at = mapping.Setting(Job("x", "evaluate"), train)
+    assert mapping.FUNCTIONS["parent_model_folder"](at) == "s3://b/r/train"
+    there.clear()
+    with pytest.raises(RunError, match="s3://b/r/train was looked into for ml_model_best.pth"):
+        model_of(train)

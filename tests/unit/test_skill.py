@@ -191,22 +191,22 @@ def test_typical_overrides_load() -> None:
 
 def test_fields_that_it_names_exist() -> None:
     fields = declared_fields()
-    for name in re.findall(r"`((?:train|model|dataset|evaluate|inference|automl|export|gen_\w+|quantize)\.[a-z_.]+)`", TEXT):
-        assert name in fields or long_name(name, "train") in fields, name
+    for name in re.findall(
+        r"`((?:train|model|dataset|evaluate|inference|automl|export|gen_\w+|quantize)\.[a-z_.]+)`", TEXT
+    ):
+        assert name in fields or name.endswith((".onnx", ".xml", ".engine")), name
 
 
 def test_error_patterns_are_words_of_the_program() -> None:
     source = "\n".join(path.read_text(encoding="utf-8") for path in SOURCE.rglob("*.py"))
     plain = re.sub(r'"\s*\n?\s*f?"', "", source)  # sentences that run over several lines
-    table = TEXT.split("## When something fails")[1]
-    patterns = re.findall(r"^\| (`.*?) \|", table, re.MULTILINE)
-    assert len(patterns) >= 15
-    for cell in patterns:
-        for phrase in re.findall(r"`([^`]+)`", cell):
-            parts = [part.strip() for part in re.split(r"\.\.\.|\(of|FILE|num_epochs|train\.num_epochs|\d", phrase)]
-            for part in filter(None, (part.strip(" ;:,()'") for part in parts)):
-                words = part.removeprefix("needs ") if part.startswith("needs ") else part
-                assert words in plain or all(w in plain for w in words.split(" and ")), (cell, part)
+    rows = re.findall(r"^\| (`.*?) \|", TEXT.split("## When something fails")[1], re.MULTILINE)
+    assert len(rows) >= 15
+    for phrase in re.findall(r"`([^`]+)`", "\n".join(rows)):
+        # What stands for a name, a number or a file is left out.
+        parts = re.split(r"\.\.\.|[;:'\[\]()]|FILE|train\.num_epochs|num_epochs|\d|torch|nncf", phrase)
+        for part in (part.strip(" ,") for part in parts):
+            assert len(part) < 6 or part in plain, (phrase, part)
 
 
 def test_policy_phrases_and_budget_are_there() -> None:

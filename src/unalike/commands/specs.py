@@ -61,7 +61,9 @@ def schema(
             print(path)
         return
     if action not in ACTIONS:
-        raise SpecError(f"schema of {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS))
+        raise SpecError(
+            f"schema of {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS)
+        )
     from ..data.whole import write_text
     from ..spec.schema import schema_text
 

@@ -154,7 +154,9 @@ def _in_store(job: Job, address: str) -> str | None:
     try:
         listing = Remote(address).listing()
     except DataError as error:
-        raise RunError(f"results of job {job.id}: {error.found}", expected=error.expected, remedy=error.remedy) from error
+        raise RunError(
+            f"results of job {job.id}: {error.found}", expected=error.expected, remedy=error.remedy
+        ) from error
     names = [name for name in listing if "/" not in name] if isinstance(listing, dict) else []
     if job.action == "train":
         periodic = sorted((n for n in names if PurePath(n).match(PERIODIC)), key=lambda n: _epoch_and_step(Path(n)))

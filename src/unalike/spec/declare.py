@@ -53,6 +53,7 @@ def spelt_both_ways(*names: str) -> dict[str, Any]:
     """Schema keywords of a number format: in capitals, and as TAO's examples have it."""
     return {"enum": [*names, *(name.lower() for name in names)]}
 
+
 _FACTS = ("units", "settled", "ours", "trunk_fact", "math_cond", "automl_enabled", "depends_on", "parent_param")
 
 
