@@ -13,7 +13,7 @@ demo: $(VENV)/.installed-demo
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -n 2 --dist worksteal -m "not slow" $(TESTS)
 
-test-all: $(VENV)/.installed-test
+test-all: $(VENV)/.installed-slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal $(TESTS)
 
 check: $(VENV)/.installed-test
@@ -38,6 +38,11 @@ $(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,demo,dev]'
 	@touch $@ $(VENV)/.installed-demo
+
+# The slow tests also start a Ray cluster.
+$(VENV)/.installed-slow: $(VENV)/.installed-test
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,demo,dev,cluster]'
+	@touch $@
 
 clean:
 	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

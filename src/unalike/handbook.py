@@ -83,7 +83,7 @@ _EVERY_RUN = ("status.json", "experiment.yaml", "run.json")
 
 
 def _action_info(action: str) -> dict[str, Any]:
-    fields = {name: {"takes": takes, "optional": optional} for name, (takes, optional) in INPUTS[action].items()}
+    fields = {name: {"takes": takes, "optional": optional} for name, (takes, optional) in INPUTS.get(action, {}).items()}
     info: dict[str, Any] = {
         "command": f"unalike {action} -e {{spec}}",
         "job": f"unalike job create {action} -e {{spec}} --parent {{parent_job_id}}",
@@ -96,7 +96,7 @@ def _action_info(action: str) -> dict[str, Any]:
     info["inputs"] = fields
     if action in ONE_OF:
         info["one_of"] = list(ONE_OF[action])
-    return info | {"outputs": [*_EVERY_RUN, *OUTPUTS[action]]}
+    return info | {"outputs": [*_EVERY_RUN, *OUTPUTS.get(action, ())]}
 
 
 def _spec_params(action: str) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from program import TINY, status_lines
 
+from unalike.errors import RunError
 from unalike.jobs import Workspace, create_job
 from unalike.jobs.processes import is_alive, this_boot
 
@@ -103,10 +104,9 @@ def test_a_job_killed_in_the_middle(workspace, images, trained, exported, action
     (job,) = workspace.wait([job.id], timeout=PATIENCE_S)
     assert job.status == "Error" and job.error.startswith("the process is gone") and "job resume" in job.error
     assert not is_alive(job.action_pid, job.action_start)
-    assert (
-        status_lines(run)[-1]["status"] == ("RUNNING" if action == "train" else "STARTED") if all_of_it else "FAILURE"
-    )
-    with pytest.raises(Exception, match="is Error; expected one that is Complete"):
+    # Killed outright it could say nothing more; else it heard that its runner was gone, and ended in order.
+    assert status_lines(run)[-1]["status"] in (("STARTED", "RUNNING") if all_of_it else ("FAILURE",))
+    with pytest.raises(RunError, match="is Error; expected one that is Complete"):
         workspace.create("evaluate", {"evaluate.checkpoint": "x.pth"}, parent_job_id=job.id)
     first = min(path.stat().st_mtime_ns for path in run.glob("model_epoch_000_*")) if action == "train" else 0
     workspace.resume(job.id)
@@ -116,7 +116,7 @@ def test_a_job_killed_in_the_middle(workspace, images, trained, exported, action
     assert not [path for path in run.rglob("*") if "partial" in path.name or path.name.endswith(".tmp")]
     if action == "train":  # it went on: the first epoch's checkpoint is the first attempt's
         assert min(path.stat().st_mtime_ns for path in run.glob("model_epoch_000_*")) == first
-        assert sorted(p.name[:15] for p in run.glob("model_epoch_*")) == [f"model_epoch_{n:03d}" for n in range(3)]
+        assert {p.name[:15] for p in run.glob("model_epoch_*")} == {f"model_epoch_{n:03d}" for n in range(3)}
         assert [row["epoch"] for row in status_lines(run) if "epoch" in row][-1] == 2
     if action in ("train", "export", "gen_trt_engine", "quantize", "gen_engine"):
         assert workspace.model(job.id).stat().st_size > 0

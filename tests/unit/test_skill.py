@@ -71,7 +71,7 @@ def test_a_default_changed_without_regenerating_is_found(tmp_path: Path) -> None
     words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", "--noconftest", "-o", "addopts=",
              "--rootdir", str(tmp_path), f"{__file__}::{test_packaged_files_are_fresh.__name__}"]  # fmt: skip
     env = {**os.environ, "PYTHONPATH": str(tmp_path), "UNALIKE_DRIFT_TEST": "1"}
-    done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=120, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, env=env, cwd=tmp_path, timeout=1200, check=False)
     assert done.returncode == 1 and "1 failed" in done.stdout, done.stdout[-2000:]
 
 
