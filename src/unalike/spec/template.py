@@ -79,7 +79,7 @@ def deploy_template_for(action: str) -> str:
 
 def _lines(action: str, nodes: Mapping[str, Declared]) -> str:
     defaults = load_spec(action).to_dict()
-    lines = []
+    lines: list[str] = []
     for path, declared in nodes.items():
         depth, name = path.count("."), path.rpartition(".")[2]
         hidden = any(_hidden(nodes[p]) for p in _prefixes(path))
