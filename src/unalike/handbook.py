@@ -83,7 +83,9 @@ _EVERY_RUN = ("status.json", "experiment.yaml", "run.json")
 
 
 def _action_info(action: str) -> dict[str, Any]:
-    fields = {name: {"takes": takes, "optional": optional} for name, (takes, optional) in INPUTS.get(action, {}).items()}
+    fields = {
+        name: {"takes": takes, "optional": optional} for name, (takes, optional) in INPUTS.get(action, {}).items()
+    }
     info: dict[str, Any] = {
         "command": f"unalike {action} -e {{spec}}",
         "job": f"unalike job create {action} -e {{spec}} --parent {{parent_job_id}}",

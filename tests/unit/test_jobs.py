@@ -477,7 +477,18 @@ def test_the_command_line(tmp_path, capsys):
     said("create", "trian", code=2)
     said("create", "train", "--option", "image", code=2)
     assert json.loads(said("delete", "aa", "--json")) == {"deleted": ["aa11"]}
-    words = ("create", "train", "--root", "s3://b/", "num_epochs=2", "-q", "--where", "kubernetes", "--option", "image=x")
+    words = (
+        "create",
+        "train",
+        "--root",
+        "s3://b/",
+        "num_epochs=2",
+        "-q",
+        "--where",
+        "kubernetes",
+        "--option",
+        "image=x",
+    )
     made = store.get(said(*words).strip())
     root = "s3://b/metric_learning_recognition/retail-product-checkout-dataset_classification_demo/known_classes"
     assert made.overrides["dataset.train_dataset"] == f"{root}/train.tar.gz" and made.overrides["train.num_epochs"] == 2
