@@ -1,6 +1,7 @@
 """The process of a job, with TensorRT's stand-in where this machine has no GPU; never imported, run as a program."""
 
 import sys
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -11,7 +12,8 @@ import unalike.engines.tensorrt_engine
 from unalike import job
 
 if __name__ == "__main__":
-    sys.modules["tensorrt"] = standin.module("10.13.0.35")
+    held = sys.modules["tensorrt"] = standin.module("10.13.0.35")
+    held.__spec__ = ModuleSpec("tensorrt", None)  # others look whether it is installed
     unalike.deploy.tensorrt_build.CudaMemory = standin.Memory
     unalike.engines.tensorrt_engine.CudaMemory = standin.Memory
     job.main()

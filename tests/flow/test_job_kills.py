@@ -17,14 +17,14 @@ from unalike.jobs import Workspace, create_job
 from unalike.jobs.processes import is_alive, this_boot
 
 pytestmark = pytest.mark.slow
-PROGRAM = (sys.executable, str(Path(__file__).with_name("standin_job.py")))
+WITH_STANDIN = (sys.executable, str(Path(__file__).with_name("standin_job.py")))
 PATIENCE_S = 600.0  # a busy machine starts a process in half a minute
 
 
 @pytest.fixture
 def workspace(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    held = Workspace(tmp_path / "jobs", program=PROGRAM)
+    held = Workspace(tmp_path / "jobs")
     yield held
     for job in held.store.all():  # nothing outlives a test
         for pid, start in ((job.runner_pid, job.runner_start), (job.action_pid, job.action_start)):
@@ -76,7 +76,13 @@ def until(condition):
 
 def caught_at_work(workspace, job, begun):
     """The job, its action held still (SIGSTOP) once ``begun`` is so and before it ended."""
-    until(lambda: begun() and workspace.store.get(job.id).action_pid)
+
+    def at_work():
+        held = workspace.store.get(job.id)
+        assert held.status in ("Pending", "Running"), (held.error, "".join(workspace.log(job.id))[-2000:])
+        return begun() and held.action_pid
+
+    until(at_work)
     job = workspace.store.get(job.id)
     os.killpg(job.action_pid, signal.SIGSTOP)
     assert status_lines(Path(job.run_dir))[-1]["status"] not in ("SUCCESS", "FAILURE"), "it was too quick to be caught"
@@ -90,6 +96,8 @@ def caught_at_work(workspace, job, begun):
 )
 def test_a_job_killed_in_the_middle(workspace, images, trained, exported, action, all_of_it):
     policy = "off" if action == "train" else None
+    if action == "gen_trt_engine":
+        workspace = Workspace(workspace.folder, program=WITH_STANDIN)
     job = workspace.create(action, told(action, images, trained, exported), automl_policy=policy)
     run = Path(job.run_dir)
     mark = "model_epoch_000_step_*.pth" if action == "train" else "status.json"

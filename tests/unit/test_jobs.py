@@ -455,7 +455,8 @@ def test_ray_jobs_for_real(workspace, tmp_path):
 # ---- command line ----
 
 
-def test_the_command_line(tmp_path, capsys):
+def test_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("unalike.progress._verbosity", 1)  # -q is for this test alone
     store = Store(tmp_path)
     store.insert(Job("aa11", "train", "Error", run_dir=str(tmp_path / "aa11/train"), error="bad", created=1.0))
     (tmp_path / "aa11").mkdir()
