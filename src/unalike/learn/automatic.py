@@ -53,6 +53,7 @@ HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 # A training step's images a second as a share of those that the engine embeds (LOG.md), before the pace is measured.
 STEP_SHARE = 0.45
 FINE_TUNED = "fine-tuned"
+TOO_SHORT = "stage two: the time that is left is too short to fine-tune; more --minutes would allow it"
 FOLDER = "fine_tuning"
 
 
@@ -127,7 +128,8 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     sets = _all_images(spec, notices)
     explorer = Explorer(spec, sets.train, notices)
     found = explorer.trunks(FROZEN_SHARE * clock.seconds - clock.spent)
-    share = FROZEN_SHARE if _worth_tuning(spec, found, len(sets.train), clock) else ALONE_SHARE
+    tunes = _worth_tuning(spec, found, len(sets.train), clock)
+    share = FROZEN_SHARE if tunes else ALONE_SHARE
     chosen = explorer.larger(found[0], share * clock.seconds - clock.spent)
     chosen = explorer.mirrored(chosen, share * clock.seconds - clock.spent)
     explorer.settle(chosen)
@@ -143,7 +145,9 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_frozen(best, spec, run, images, features)
     outcome = Outcome(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
-    tuning = _stage_two(spec, run, images, fit_N, found, trials[min(1, len(trials) - 1)], clock)
+    tuning = _stage_two(spec, run, images, fit_N, found, trials[min(1, len(trials) - 1)], clock) if tunes else None
+    if not tunes:
+        say(TOO_SHORT)
     if tuning is not None:
         tuned, tuned_spec = tuning
         candidates.append(_judged_network(tuned, spec, images, labels_N, held, goal, notices))
@@ -172,7 +176,12 @@ def _all_images(spec: Any, notices: Notices) -> Sets:
 
 
 def _worth_tuning(spec: Any, found: Sequence[Found], images: int, clock: Clock) -> bool:
-    """Whether the quickest of the trunks could be fine-tuned long enough to gain something in the time that is left."""
+    """Whether the quickest of the trunks could be fine-tuned long enough to gain something in the time that is left.
+
+    What the user, or an earlier run that goes on, has fixed is done in any case.
+    """
+    if spec.is_set("train.num_epochs"):
+        return True
     rate = max(f.features.rate for f in found)
     epoch = images / rate / STEP_SHARE if spec.train.num_gpus == 0 or not torch.cuda.is_available() else 0.0
     return (1 - CLOSING_SHARE) * clock.seconds - clock.spent > FEWEST * epoch
@@ -234,7 +243,7 @@ def _stage_two(
         closing = max(CLOSING_SHARE * clock.seconds, len(images) / found[0].features.rate)
         planned = _planned(spec, train, found, clock.left - closing)
         if planned is None:
-            say("stage two: the time that is left is too short to fine-tune; more --minutes would allow it")
+            say(TOO_SHORT)
             return None
         tuned, features = planned
         if trial.root is not None and not spec.is_set("model.head"):

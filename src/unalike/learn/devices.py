@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from typing import Any
 
@@ -92,6 +93,7 @@ def make_fabric(spec: Any) -> Fabric:
     # Head-first epochs leave the trunk without gradients for a while; DDP must be told to expect that.
     strategy = DDPStrategy(find_unused_parameters=train.head_epochs > 0) if several else "auto"
     # Fabric takes SLURM_NTASKS alone for a sign that srun started everything, and would wait for the others.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it informs of, this program says itself
     own: Any = [LightningEnvironment()] if launched is None and "SLURM_NTASKS" in os.environ else None
     return Fabric(accelerator=accelerator, devices=devices, num_nodes=train.num_nodes, strategy=strategy, plugins=own,
                   precision=FABRIC_PRECISION[train.precision])  # fmt: skip
