@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         Result,
         bench_engine,
         check,
+        discover,
         embed,
         evaluate,
         export,
@@ -36,6 +37,7 @@ _PLACES = {
             "Result",
             "bench_engine",
             "check",
+            "discover",
             "embed",
             "evaluate",
             "export",
@@ -53,7 +55,7 @@ _PLACES = {
     "Recogniser": "unalike.tasks.recogniser",
 }
 __all__ = [
-    "Comparer", "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "embed", "evaluate", "export",
+    "Comparer", "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "discover", "embed", "evaluate", "export",
     "export_maps", "gen_engine",
     "gen_trt_engine", "infer", "quantize", "train",
 ]  # fmt: skip

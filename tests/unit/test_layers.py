@@ -47,6 +47,7 @@ FRONT = {
     "commands",
     "comparing",
     "demo",
+    "discovery",
     "enrolment",
     "handbook",
     "job",

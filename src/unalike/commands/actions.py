@@ -53,12 +53,17 @@ def train(
     ] = None,
     minutes: Annotated[float | None, typer.Option(metavar="N", help="Time that automl may spend.")] = None,
     trials: Annotated[int | None, typer.Option(metavar="N", help="Trainings that automl may try.")] = None,
+    no_labels: Annotated[
+        bool, typer.Option("--no-labels", help="Learn from the images alone; folders may be any.")
+    ] = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Train an embedding on a folder of images, one folder a class.
+    """Train an embedding on a folder of images, one folder a class; with --no-labels in any arrangement.
 
     Examples: unalike train photographs/   |   ml_recog train -e spec.yaml train.num_epochs=20
     """
+    if no_labels:
+        words = [*(words or []), "dataset.labels=none"]
     act("train", words, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
          minutes=minutes, trials=trials, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
 

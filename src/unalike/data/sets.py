@@ -81,6 +81,18 @@ def training_sets(spec: Any, notices: Notices, *, manifest: Path | None = None) 
     return _automatic(whole, by, dataset.validation.fraction, dataset.validation.seed, manifest)
 
 
+def unlabelled_images(spec: Any, notices: Notices) -> ImageSet:
+    """All training images in whatever arrangement, without labels; a manifest's ``train`` rows where it has splits.
+
+    Raises DataError, SpecError.
+    """
+    source = spec.dataset.train_dataset
+    if not source:
+        raise SpecError("dataset.train_dataset is not set", expected="images: a folder, an archive or a manifest",
+                        remedy="give the folder: unalike train DIR --no-labels")  # fmt: skip
+    return _training_rows(load_for(spec, source, notices, labelled=False))
+
+
 def _present(images: ImageSet) -> list[str]:
     return [images.classes[i] for i in np.unique(images.labels_N) if i >= 0]
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.errors import DataError
+from unalike.measure.covariance import shrunk_covariance
 from unalike.model.embedder import ROOT_FLOOR
 
 
@@ -95,22 +96,3 @@ def whitening(features_NF: np.ndarray, labels_N: np.ndarray, *, root: bool) -> W
     _, sizes, directions_CF = np.linalg.svd(apart_CF, full_matrices=False)
     count = int((sizes > sizes[0] * 1e-6).sum())
     return Whitening(mean_F, whiten_FF, directions_CF[:count].T, root, shrinkage)
-
-
-def shrunk_covariance(centred_NF: np.ndarray) -> tuple[np.ndarray, float]:
-    """The covariance of centred rows, drawn towards a multiple of the identity by Ledoit and Wolf's share (given too).
-
-    Source: O. Ledoit, M. Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004, lemma 3.2-3.4.
-    """
-    count, width = centred_NF.shape
-    covariance_FF = centred_NF.T @ centred_NF / count
-    scale = float(np.trace(covariance_FF)) / width
-    if scale <= 0:
-        return covariance_FF, 0.0
-    squares_NF = centred_NF**2
-    sum_of_squares = float((covariance_FF**2).sum())
-    distance = sum_of_squares / width - scale**2
-    noise = (float((squares_NF.sum(axis=1) ** 2).sum()) / count - sum_of_squares) / (width * count)
-    share = min(noise, distance) / distance if distance > 0 else 1.0
-    share = min(max(share, 0.0), 1.0)
-    return (1 - share) * covariance_FF + share * scale * np.eye(width), share

@@ -115,6 +115,11 @@ class Dataset(Section):
         automl_enabled=False,
     )  # fmt: skip
     workers: int = field(8, "Threads that decode and augment; 0 takes one a core.", ge=0, le=1024, settled=True)
+    labels: Literal["given", "none"] = field(
+        "given", "Where training's classes come from: `given` by folders or a manifest, or `none`: it learns from the images "
+        "alone, and labels that they may have are not looked at.",
+        ours=True, automl_enabled=False,
+    )  # fmt: skip
     class_map: Text = field(None, "File that gives folder names their shown names: YAML, or one class a line.")
     pixel_mean: list[float] = field(
         [0.485, 0.456, 0.406], "Mean of each colour channel on a scale of 0 to 1, taken off before the network.",
