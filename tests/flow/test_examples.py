@@ -50,3 +50,15 @@ def test_compare(tmp_path, monkeypatch, capsys):
     said = capsys.readouterr().out
     assert "golden.png: no difference (alignment 1.00)\naltered.png: 1 differences\n" in said
     assert "other.png: the images cannot be aligned" in said and (tmp_path / "altered_overlay.png").is_file()
+
+
+def test_discover(images, tmp_path, monkeypatch, capsys):
+    monkeypatch.syspath_prepend(str(EXAMPLES.parent / "tests" / "unit"))
+    from pooled import write_pooled
+
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "discover.py"))["main"](
+        str(images / "train"), "out", str(write_pooled(tmp_path)), "3"
+    )
+    said = capsys.readouterr().out
+    assert "'images': 36" in said and "group-001: " in said and (tmp_path / "out/groups.jpg").is_file()

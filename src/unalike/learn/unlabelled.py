@@ -35,13 +35,13 @@ from unalike.learn.discriminant import Discriminant, rooted
 from unalike.learn.features import Features, trunk_features
 from unalike.learn.judge import Held, Round, Verdict, held_rounds, judge, scenes
 from unalike.learn.loop import History
+from unalike.learn.pace import plan
 from unalike.learn.part import Part
 from unalike.learn.recipe import settle_learning, settle_trunk, settle_trunk_facts
 from unalike.learn.training import Outcome, facts_of_model, train_embedder, view_of
 from unalike.learn.varied import VariedView
-from unalike.learn.pace import plan
 from unalike.measure.grouping import Grouping, group_images, neighbour_whitening
-from unalike.model.checkpoint import load_embedder, write_checkpoint
+from unalike.model.checkpoint import load_embedder, read_checkpoint, write_checkpoint
 from unalike.model.embedder import Shape, assemble, build_embedder
 from unalike.model.frozen import build_frozen
 from unalike.progress import say
@@ -103,14 +103,16 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     candidates = _judged_heads(yardstick, features.vectors_NF, seed)
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_head(best, spec, run, images, features, seed)
-    outcome = Outcome(checkpoint, {}, None, {}, History(), Sets(images, None, None, "none", False), None, features.facts)
+    outcome = Outcome(
+        checkpoint, {}, None, {}, History(), Sets(images, None, None, "none", False), None, features.facts
+    )
     tuned = _fine_tuned(spec, run, images, yardstick, best, checkpoint, features, clock, seed)
     if tuned is not None:
         candidates.append(yardstick.judge_network(FINE_TUNED, tuned[0].checkpoint))
         best = max(candidates, key=lambda c: c.score)
         if best.name == FINE_TUNED:
-            outcome, delivered = tuned
-            checkpoint = _deliver_tuned(outcome.checkpoint, run)
+            outcome, delivered = replace(tuned[0], facts=features.facts), tuned[1]
+            checkpoint = _deliver_tuned(outcome.checkpoint, run, features)
             run.write_experiment(delivered)
     notices.say()
     notices.write(run.dir / "notices.txt")
@@ -146,7 +148,9 @@ def as_classes(images: ImageSet, found: Grouping) -> ImageSet:
     labels_N = found.group_N.copy()
     labels_N[alone] = found.count + np.arange(len(alone))
     digits = len(str(len(labels_N)))
-    names = [f"group {n + 1:0{digits}d}" for n in range(found.count)] + [f"image {n + 1:0{digits}d}" for n in range(len(alone))]
+    names = [f"group {n + 1:0{digits}d}" for n in range(found.count)] + [
+        f"image {n + 1:0{digits}d}" for n in range(len(alone))
+    ]
     return replace(images, labels_N=labels_N, classes=tuple(names))
 
 
@@ -179,13 +183,20 @@ class Yardstick:
         if held_N.any():
             parts = [str(part) for part in found.part_N.tolist()]
             scene_N = scenes(features.vectors_NF, images.labels_N, groups=parts, seed=seed)
-            rounds = held_rounds(images.labels_N, scene_N, Held(held_N, np.zeros_like(held_N)))
+            rounds = _rounds_of(images.labels_N, scene_N, held_N)
+        if not rounds:
+            held_N[:] = False
+        else:
             trunk = build_frozen(features.backbone, (features.view.height, features.view.width))
             rows = _asking(rounds)
-            queries_NF[rows] = _embedded(trunk, features.facts.mean, features.facts.std, features.view, images, rows, varied, spec)
+            queries_NF[rows] = _embedded(
+                trunk, features.facts.mean, features.facts.std, features.view, images, rows, varied, spec
+            )
         return cls(images, features.vectors_NF, queries_NF, np.flatnonzero(~held_N), rounds, varied, spec)
 
-    def judge(self, name: str, vectors_of: Callable[[np.ndarray], np.ndarray], head: Discriminant | None = None) -> Candidate:
+    def judge(
+        self, name: str, vectors_of: Callable[[np.ndarray], np.ndarray], head: Discriminant | None = None
+    ) -> Candidate:
         """A head on the frozen features."""
         return self._judged(name, vectors_of(self.queries_NF), vectors_of(self.vectors_NF), head)
 
@@ -198,15 +209,28 @@ class Yardstick:
         sides = []
         for rows, seen in ((asking, self.varied), (answering, view)):
             vectors_ND = np.zeros((len(self.images), embedder.dim), np.float32)
-            vectors_ND[rows] = _embedded(embedder, facts["mean"], facts["std"], view, self.images, rows, seen, self.spec)
+            vectors_ND[rows] = _embedded(
+                embedder, facts["mean"], facts["std"], view, self.images, rows, seen, self.spec
+            )
             sides.append(vectors_ND)
         return self._judged(name, *sides, None)
 
-    def _judged(self, name: str, query_ND: np.ndarray, reference_ND: np.ndarray, head: Discriminant | None) -> Candidate:
+    def _judged(
+        self, name: str, query_ND: np.ndarray, reference_ND: np.ndarray, head: Discriminant | None
+    ) -> Candidate:
         if not self.rounds:
             return Candidate(name, None, 0.0, head)
-        verdict = judge(self.rounds, self.images.labels_N, lambda _, r: (query_ND[r.query_N], reference_ND[r.reference_N]))
+        verdict = judge(
+            self.rounds, self.images.labels_N, lambda _, r: (query_ND[r.query_N], reference_ND[r.reference_N])
+        )
         return Candidate(name, verdict, verdict.score("new-classes"), head)
+
+
+def _rounds_of(labels_N: np.ndarray, scene_N: np.ndarray, held_N: np.ndarray) -> list[Round]:
+    try:
+        return held_rounds(labels_N, scene_N, Held(held_N, np.zeros_like(held_N)))
+    except DataError:  # every held group is one series of like pictures: nothing in it could ask the rest
+        return []
 
 
 def _held_images(found: Grouping, seed: int) -> np.ndarray:
@@ -274,7 +298,9 @@ def _deliver_head(
     if head is not None:
         head = fit_head(features.vectors_NF, root=head.rooted, seed=seed, dim=asked)
     settled = spec.model_copy(deep=True)
-    settle(settled, "model.feat_dim", min(width, asked or width) if head is None else head.matrix_FD.shape[1], best.name)
+    settle(
+        settled, "model.feat_dim", min(width, asked or width) if head is None else head.matrix_FD.shape[1], best.name
+    )
     settle(settled, "model.head", "rooted" if head is not None and head.rooted else "linear", best.name)
     settle_trunk_facts(settled, features.facts)
     embedder = assemble(Shape.of(settled.model), pretrained="true")
@@ -292,12 +318,14 @@ def _deliver_head(
     return write_checkpoint(run.dir / BEST, payload), settled
 
 
-def _deliver_tuned(checkpoint: Path, run: Any) -> Path:
-    target: Path = run.dir / BEST
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(checkpoint.read_bytes())
-    partial.replace(target)
-    return target
+def _deliver_tuned(checkpoint: Path, run: Any, features: Features) -> Path:
+    """The trained network under the run's own name, told whose weights it began with: not those of a file of this run."""
+    payload = read_checkpoint(checkpoint)
+    payload.pop("training", None)
+    payload["facts"] |= {"licence": features.facts.licence, "weights": features.facts.source,
+                         "validation": f"learnt without labels: {FINE_TUNED}"}  # fmt: skip
+    payload["spec"]["model"]["pretrained_model_path"] = None
+    return write_checkpoint(run.dir / BEST, payload)
 
 
 # ---- fine-tuning ----
@@ -311,7 +339,9 @@ def _fine_tuned(
     if not yardstick.rounds:
         return None
     train = images.select(yardstick.fit_N)
-    passing = len(train) / features.rate if features.rate else 0.02 * len(train)  # seconds to embed all of them once more
+    passing = (
+        len(train) / features.rate if features.rate else 0.02 * len(train)
+    )  # seconds to embed all of them once more
     seconds = clock.left - max(CLOSING_SHARE * clock.seconds, passing) - passing
     tuned = _planned(spec, train.compact(), seconds, start_from)
     if tuned is None:
@@ -331,7 +361,8 @@ def _fine_tuned(
         if outcome is None:
             return None
     assert outcome is not None
-    return outcome, part
+    tuned.model.pretrained_model_path = None  # a file of this run: whoever trains by this spec again makes it anew
+    return outcome, tuned
 
 
 def _round(spec: Any, run: Any, folder: Path, train: ImageSet) -> Outcome | None:
@@ -341,7 +372,9 @@ def _round(spec: Any, run: Any, folder: Path, train: ImageSet) -> Outcome | None
     if resume:  # its plan holds: another number of epochs would be another training
         spec = load_spec("train", str(earlier))
     try:
-        return train_embedder(spec, part, resume=resume, sets=Sets(train, None, None, "left to learning without labels", False))
+        return train_embedder(
+            spec, part, resume=resume, sets=Sets(train, None, None, "left to learning without labels", False)
+        )
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
         return None
@@ -351,15 +384,17 @@ def _planned(spec: Any, train: ImageSet, seconds: float, start_from: Path) -> An
     """The user's spec, started from the best head, with what fits into the time filled in where they said nothing."""
     tuned = spec.model_copy(deep=True)
     _, meta = load_embedder(start_from)
-    for name in ("feat_dim", "head"):
-        settle(tuned, f"model.{name}", meta["spec"]["model"][name], "the head that was best so far")
+    for name in ("feat_dim", "head"):  # of the head that was best so far
+        setattr(tuned.model, name, meta["spec"]["model"][name])
     tuned.model.pretrained_model_path = str(start_from)
     embedder = build_embedder(tuned)
     if not spec.is_set("train.recipe"):
         tuned.train.recipe = "unalike"
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
     stages = len(embedder.trunk.stages())
-    settle_learning(tuned, facts=embedder.trunk.facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda)
+    settle_learning(
+        tuned, facts=embedder.trunk.facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda
+    )
     fits = plan(embedder, tuned, images=len(train), seconds=seconds)
     if fits is None and not spec.is_set("train.num_epochs"):
         return None

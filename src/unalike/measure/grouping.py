@@ -173,10 +173,19 @@ def group_images(
     found = _numbered(tree.cut(merges)[place_N])
     cosine = float(tree.cosine_M[merges - 1]) if merges else 1.0
     near = near_duplicates(features_NF)
-    first_N = first_of_linked(len(features_NF), np.concatenate([near.pairs_P2, np.stack([np.arange(len(copies_N)), copies_N], 1)]))
+    first_N = first_of_linked(
+        len(features_NF), np.concatenate([near.pairs_P2, np.stack([np.arange(len(copies_N)), copies_N], 1)])
+    )
     copy_of_N = np.where(first_N == np.arange(len(first_N)), -1, first_N)
     part_N = tree.cut(min(merges, tree.merges_above(ALIKE)))[place_N]
-    return replace(_judged(unit_RD[place_N], found), part_N=part_N, copy_of_N=copy_of_N, cosine=cosine, agreement=agreement, curve=curve)
+    return replace(
+        _judged(unit_RD[place_N], found),
+        part_N=part_N,
+        copy_of_N=copy_of_N,
+        cosine=cosine,
+        agreement=agreement,
+        curve=curve,
+    )
 
 
 def grow(unit_ND: np.ndarray, neighbours: int = NEIGHBOURS) -> Tree:

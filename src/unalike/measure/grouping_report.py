@@ -75,7 +75,9 @@ class _Page:
         text = self.names[image]
         number = int(self.found.group_N[image])
         if group:
-            return Tile(self.paths[image], f"{self.name(number)}, {self.sizes[number]} images", self.confidence_G[number])
+            return Tile(
+                self.paths[image], f"{self.name(number)}, {self.sizes[number]} images", self.confidence_G[number]
+            )
         return Tile(self.paths[image], text, float(self.found.confidence_N[image]) if number >= 0 else None)
 
     def groups_note(self) -> str:

@@ -1,0 +1,145 @@
+"""Learning without labels on the Grocery Store photographs: discovered groups, and R@1 beside the frozen trunk's.
+
+    python benchmarks/unlabelled.py --data DIR [--out DIR] [--seeds 1,2,3] [--minutes 4] [--backbone NAME] [--groups]
+
+The train split's images are learnt from without a label. Labels are used to score alone: R@1 of `val` (query) against the
+train split (reference), paired with the frozen trunk on the same queries; purity, completeness and AMI of the discovered
+groups. --groups scores the groups alone, and whitening by neighbours beside the frozen features: seconds, not minutes.
+Rows are appended to OUT/unlabelled.jsonl. The withheld test split is not touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+from grocery import append, write_manifests
+from sklearn.metrics import adjusted_mutual_info_score, completeness_score, homogeneity_score
+
+import unalike
+from unalike.data.items import align_labels, load_images
+from unalike.measure.grouping import Grouping, group_images, neighbour_whitening
+from unalike.measure.intervals import bootstrap, paired_bootstrap
+from unalike.measure.retrieval import evaluate_ranking
+
+
+def hits(
+    reference_ND: np.ndarray, query_ND: np.ndarray, labels: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Was the nearest right, and average precision at R, of every query."""
+    ranking = evaluate_ranking(query_ND, labels[1], reference_ND, labels[0], ks=(1,))
+    return ranking.precision_at_1, ranking.average_precision_at_r
+
+
+def embed(paths: dict[str, Path], out: Path, name: str, checkpoint: str, backbone: str) -> dict[str, np.ndarray]:
+    """Vectors of both splits, with their labels on one list."""
+    found = {}
+    for split, manifest in paths.items():
+        file = out / f"{name}-{split}.npz"
+        if not file.exists():
+            if checkpoint == "pretrained":
+                frozen_vectors(manifest, file, backbone)
+            else:
+                unalike.embed(manifest, file, checkpoint=checkpoint)
+        with np.load(file) as content:
+            found[split] = content["vectors"]
+    return found
+
+
+def frozen_vectors(manifest: Path, file: Path, backbone: str) -> None:
+    from unalike.actions import load_frozen
+    from unalike.engines.files import embed_files
+    from unalike.spec import load_spec
+
+    images = load_images(manifest)
+    model = load_frozen(load_spec("embed", None, {"model.backbone": backbone}), runtime="auto", precision="auto",
+                        images=len(images))  # fmt: skip
+    done = embed_files(model.engine, list(images.paths), model.view)
+    np.savez(file, vectors=done.vectors_ND)
+
+
+def scored(found: Grouping, labels_N: np.ndarray) -> dict[str, object]:
+    """Groups against classes; an image of no group counts as a group of its own."""
+    group_N = found.group_N.copy()
+    alone = np.flatnonzero(group_N < 0)
+    group_N[alone] = found.count + np.arange(len(alone))
+    pure = sum(np.bincount(labels_N[group_N == g]).max() for g in np.unique(group_N))
+    whole = sum(np.bincount(group_N[labels_N == c]).max() for c in np.unique(labels_N))
+    return {
+        "groups": found.count, "in no group": len(alone), "purity": round(pure / len(labels_N), 4),
+        "completeness (largest group's share of a class)": round(whole / len(labels_N), 4),
+        "homogeneity": round(homogeneity_score(labels_N, group_N), 4),
+        "completeness (entropy)": round(completeness_score(labels_N, group_N), 4),
+        "AMI": round(adjusted_mutual_info_score(labels_N, group_N), 4), "agreement": round(found.agreement, 4),
+    }  # fmt: skip
+
+
+def compared(name: str, base: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> dict[str, object]:
+    row: dict[str, object] = {"method": name, "queries": len(other[0])}
+    for figure, before, after in zip(("R@1", "MAP@R"), base, other, strict=True):
+        row[figure] = str(bootstrap(after))
+        row[f"{figure} gain over frozen"] = str(paired_bootstrap(before, after))
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="the data set's folder, with train.txt and val.txt")
+    parser.add_argument("--out", type=Path, default=Path("runs/unlabelled"))
+    parser.add_argument("--seeds", default="1,2,3", help="comma-separated")
+    parser.add_argument("--minutes", type=float, default=4.0)
+    parser.add_argument("--backbone", default="tf_efficientnet_lite0")
+    parser.add_argument("--groups", action="store_true", help="groups and whitening alone, no training")
+    parser.add_argument("overrides", nargs="*")
+    options = parser.parse_args()
+    if options.data is None:
+        print("skipped: no data (give --data DIR)")
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    results = options.out / "unlabelled.jsonl"
+    paths = write_manifests(options.data, options.out)
+    train, val = align_labels(load_images(paths["train"]), load_images(paths["val"]))
+    labels = (train.labels_N, val.labels_N)
+    frozen = embed(paths, options.out, f"frozen-{options.backbone}", "pretrained", options.backbone)
+    base = hits(frozen["train"], frozen["val"], labels)
+    append(results, compared(f"frozen {options.backbone}", base, base))
+    if options.groups:
+        head = neighbour_whitening(frozen["train"])
+        append(
+            results, compared("whitened by neighbours", base, hits(head(frozen["train"]), head(frozen["val"]), labels))
+        )
+        for count in (None, 400, 300, 250, 200, 160, 81):
+            found = group_images(frozen["train"], groups=count)
+            append(
+                results,
+                {"method": f"groups, {'chosen by agreement' if count is None else count}", **scored(found, labels[0])},
+            )
+        return
+    for seed in map(int, options.seeds.split(",")):
+        start, cpu = time.monotonic(), time.process_time()
+        spec = {"results_dir": str(options.out / f"seed-{seed}"), "model": {"backbone": options.backbone},
+                "dataset": {"train_dataset": str(paths["train"]), "labels": "none"},
+                "train": {"seed": seed, "recipe": "unalike"}, "automl": {"minutes": options.minutes}}  # fmt: skip
+        result = unalike.train(spec, options.overrides, overwrite=True)
+        seconds, cpu = time.monotonic() - start, time.process_time() - cpu
+        record = json.loads((result.results_dir / "unlabelled.json").read_text())
+        for name, checkpoint in (
+            ("delivered", result.path),
+            *(
+                (f"fine-tuned, {p.parent.name}", p)
+                for p in sorted(result.results_dir.glob("fine_tuning_*/ml_model_latest.pth"))
+            ),
+        ):
+            file = f"{options.out.name}-{seed}-{name.replace(', ', '-')}-{int(start)}"
+            learnt = embed(paths, options.out, file, str(checkpoint), options.backbone)
+            append(results, {**compared(name, base, hits(learnt["train"], learnt["val"], labels)), "seed": seed,
+                             "minutes": options.minutes, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1),
+                             "chosen": record["chosen"],
+                             "judged without labels": {c["name"]: c["score"] for c in record["candidates"]}})  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

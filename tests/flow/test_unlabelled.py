@@ -1,0 +1,148 @@
+"""Learning without labels from the command line: labels are never looked at, what is delivered is the best judged."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from program import unalike
+
+from conftest import draw_class
+from unalike.learn import unlabelled
+from unalike.model.checkpoint import load_embedder, read_checkpoint
+
+SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "train.seed=3", "train.batch_size=16",
+         "model.backbone=tf_efficientnet_lite0"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("UNALIKE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``classes``: 24 class folders of six; ``shuffled``: the same files under other names in other folders."""
+    root = tmp_path_factory.mktemp("pictures")
+    for number in range(24):
+        draw_class(root / "classes" / f"class {number}", number, 6, 0)
+    files = sorted((root / "classes").rglob("*.png"))
+    for place, i in enumerate(np.random.default_rng(0).permutation(len(files)).tolist()):
+        target = root / "shuffled" / f"folder {place % 7}" / f"{place:03d}.png"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(files[i], target)
+    return root
+
+
+@pytest.fixture(scope="module")
+def two_runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory, cache: None) -> list[Path]:
+    out = tmp_path_factory.mktemp("out")
+    folders = []
+    for name in ("classes", "shuffled"):
+        done = unalike("train", pictures / name, "--no-labels", "-r", out / name, "--minutes", "5", *SMALL,
+                       "train.num_epochs=1", "--json")  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        folders.append(out / name / "train")
+    return folders
+
+
+def weights(file: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(file)["model"]
+
+
+def test_labels_are_never_looked_at(two_runs: list[Path]) -> None:
+    for name in ("ml_model_best.pth", "fine_tuning_1/ml_model_latest.pth"):
+        first, second = (weights(folder / name) for folder in two_runs)
+        assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+    records = [json.loads((folder / "unlabelled.json").read_text()) for folder in two_runs]
+    assert records[0]["candidates"] == records[1]["candidates"]
+
+
+def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:
+    folder = two_runs[0]
+    record = json.loads((folder / "unlabelled.json").read_text())
+    names = [c["name"] for c in record["candidates"]]
+    assert names[0] == unlabelled.FROZEN and names[-1] == unlabelled.FINE_TUNED and len(names) == 4
+    best = max(record["candidates"], key=lambda c: c["score"])
+    assert record["chosen"] == best["name"] and "no accuracy" in record["meaning"]
+    assert record["judged_on"]["new"] > 0 and record["fitted_to_images"] < 144
+    embedder, meta = load_embedder(folder / "ml_model_best.pth")
+    assert embedder(torch.zeros(1, 3, 64, 64)).shape == (1, meta["spec"]["model"]["feat_dim"])
+    assert not any("class" in name for name in meta["classes"])
+    card = json.loads((folder / "model_card.json").read_text())
+    assert card["automatic"]["chosen"] == best["name"]
+
+
+def test_the_head_delivered_is_the_one_judged(pictures: Path, tmp_path: Path, cache: None) -> None:
+    """Too little time to fine-tune: a head on the trunk, and the checkpoint's vectors are that head's."""
+    done = unalike(
+        "train", pictures / "shuffled", "--no-labels", "-r", tmp_path, "--minutes", "0.001", *SMALL, "--json"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "too short to fine-tune" in done.stderr
+    record = json.loads((tmp_path / "train/unlabelled.json").read_text())
+    embedder, _ = load_embedder(tmp_path / "train/ml_model_best.pth")
+    images = torch.rand(3, 3, 64, 64)
+    features = embedder.trunk(images)
+    if record["chosen"] == unlabelled.FROZEN:
+        torch.testing.assert_close(embedder(images), features)
+    else:
+        assert embedder.head.linear.weight.abs().max() > 0 and not torch.allclose(embedder(images), features)
+    assert json.loads(done.stdout)["figures"]["discovered groups R@1"] >= 0
+
+
+def test_a_spec_asks_for_it_and_the_query_is_only_reported_on(pictures: Path, tmp_path: Path, cache: None) -> None:
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(f"dataset:\n  labels: none\n  train_dataset: {pictures / 'shuffled'}\n  val_dataset:\n"
+                    f"    reference: {pictures / 'classes'}\n    query: {pictures / 'classes'}\n")  # fmt: skip
+    done = unalike("train", "-e", spec, "-r", tmp_path / "out", *SMALL, "automl.minutes=0.001", "--json")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["figures"]["test Precision at Rank 1"] > 0.5
+
+
+def test_a_few_images_get_the_trunk_as_it_came(tmp_path: Path, cache: None) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(3):
+        (tmp_path / "few").mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (70, 70, 3), dtype=np.uint8)).save(tmp_path / "few" / f"{i}.png")
+    done = unalike("train", tmp_path / "few", "--no-labels", "-r", tmp_path / "out", "--minutes", "1", *SMALL)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "too few groups to hold some out" in done.stderr and "that is what you get" in done.stderr
+    embedder, _ = load_embedder(tmp_path / "out/train/ml_model_best.pth")
+    images = torch.rand(2, 3, 64, 64)
+    torch.testing.assert_close(embedder(images), embedder.trunk(images))
+    (tmp_path / "few" / "1.png").unlink(), (tmp_path / "few" / "2.png").unlink()
+    done = unalike("train", tmp_path / "few", "--no-labels", "-r", tmp_path / "one", *SMALL)
+    assert done.returncode != 0 and "1 image to learn from" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["model.pretrained=false"], "model.pretrained is false"),
+        (["--trials", "3"], "a search and dataset.labels: none"),
+        (["dataset.val_dataset.query=x"], "query without a reference"),
+    ],
+)
+def test_mistakes_are_one_line(pictures: Path, tmp_path: Path, words: list[str], said: str) -> None:
+    done = unalike("train", pictures / "shuffled", "--no-labels", "-r", tmp_path, *words)
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+
+
+def test_labels_has_two_values(pictures: Path) -> None:
+    done = unalike("train", pictures / "shuffled", "dataset.labels=nothing")
+    assert done.returncode != 0 and "dataset.labels" in done.stderr and "none" in done.stderr
+
+
+def test_check_takes_any_arrangement(tmp_path: Path) -> None:
+    (tmp_path / "flat").mkdir()
+    Image.fromarray(np.zeros((70, 70, 3), np.uint8)).save(tmp_path / "flat" / "a.png")
+    done = unalike("check", tmp_path / "flat", "dataset.labels=none", *SMALL)
+    assert done.returncode == 0, done.stderr
