@@ -106,17 +106,13 @@ def main() -> None:
     frozen = embed(paths, options.out, f"frozen-{options.backbone}", "pretrained", options.backbone)
     base = hits(frozen["train"], frozen["val"], labels)
     append(results, compared(f"frozen {options.backbone}", base, base))
+    head = neighbour_whitening(frozen["train"])
+    whitened = hits(head(frozen["train"]), head(frozen["val"]), labels)
+    append(results, compared("whitened by neighbours", base, whitened))
+    for count in (None, 400, 300, 250, 200, 160, 81) if options.groups else (None,):
+        name = "groups, " + ("chosen by agreement" if count is None else f"{count} asked for")
+        append(results, {"method": name, **scored(group_images(frozen["train"], groups=count), labels[0])})
     if options.groups:
-        head = neighbour_whitening(frozen["train"])
-        append(
-            results, compared("whitened by neighbours", base, hits(head(frozen["train"]), head(frozen["val"]), labels))
-        )
-        for count in (None, 400, 300, 250, 200, 160, 81):
-            found = group_images(frozen["train"], groups=count)
-            append(
-                results,
-                {"method": f"groups, {'chosen by agreement' if count is None else count}", **scored(found, labels[0])},
-            )
         return
     for seed in map(int, options.seeds.split(",")):
         start, cpu = time.monotonic(), time.process_time()
@@ -126,14 +122,11 @@ def main() -> None:
         result = unalike.train(spec, options.overrides, overwrite=True)
         seconds, cpu = time.monotonic() - start, time.process_time() - cpu
         record = json.loads((result.results_dir / "unlabelled.json").read_text())
-        for name, checkpoint in (
-            ("delivered", result.path),
-            *(
-                (f"fine-tuned, {p.parent.name}", p)
-                for p in sorted(result.results_dir.glob("fine_tuning_*/ml_model_latest.pth"))
-            ),
-        ):
-            file = f"{options.out.name}-{seed}-{name.replace(', ', '-')}-{int(start)}"
+        rounds = sorted(result.results_dir.glob("fine_tuning_*/ml_model_latest.pth"))
+        if record["chosen"].startswith("fine-tuned"):
+            rounds = rounds[:-1]  # the last one is what is delivered
+        for name, checkpoint in (("delivered", result.path), *((p.parent.name, p) for p in rounds)):
+            file = f"{options.out.name}-{seed}-{name}-{int(start)}"
             learnt = embed(paths, options.out, file, str(checkpoint), options.backbone)
             append(results, {**compared(name, base, hits(learnt["train"], learnt["val"], labels)), "seed": seed,
                              "minutes": options.minutes, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1),

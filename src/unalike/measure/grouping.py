@@ -95,21 +95,27 @@ def neighbour_whitening(features_NF: np.ndarray, *, seed: int = 0) -> Whitening:
     Where no two images differ it only takes off the mean. Of more than MOST_FOR_SCATTER images the differences of a seeded
     sample count, each to its nearest of all.
     """
-    x_NF = np.asarray(features_NF, np.float32)
-    mean_F = x_NF.mean(axis=0, dtype=np.float64) if len(x_NF) else np.zeros(x_NF.shape[1])
-    kept_R = np.unique(first_of_copies(x_NF))
-    if len(kept_R) < 2:
-        return Whitening(np.eye(x_NF.shape[1], dtype=np.float32), mean_F.astype(np.float32))
-    rows_S = _sample(len(kept_R), MOST_FOR_SCATTER, seed)
-    unit_RF = unit(x_NF[kept_R] - mean_F.astype(np.float32))
+    features_NF = np.asarray(features_NF, np.float32)
+    return _whitening_of(features_NF[np.unique(first_of_copies(features_NF))], seed)
+
+
+def _whitening_of(x_RF: np.ndarray, seed: int) -> Whitening:
+    """The same for features without copies."""
+    width = x_RF.shape[1]
+    mean_F = x_RF.mean(axis=0, dtype=np.float64) if len(x_RF) else np.zeros(width)
+    plain = Whitening(np.eye(width, dtype=np.float32), mean_F.astype(np.float32))
+    if len(x_RF) < 2:
+        return plain
+    rows_S = _sample(len(x_RF), MOST_FOR_SCATTER, seed)
+    unit_RF = unit(x_RF - mean_F.astype(np.float32))
     _, near_S = _nearest_but(unit_RF[rows_S], unit_RF, rows_S)
     # Two that are each other's nearest are one pair: counted twice, they would pass for more evidence than there is.
     pairs_P2 = np.unique(np.sort(np.stack([rows_S, near_S], axis=1), axis=1), axis=0)
-    apart_SF = (x_NF[kept_R[pairs_P2[:, 0]]].astype(np.float64) - x_NF[kept_R[pairs_P2[:, 1]]]) / np.sqrt(2)
-    scatter_FF, _ = shrunk_covariance(apart_SF)
+    apart_PF = (x_RF[pairs_P2[:, 0]].astype(np.float64) - x_RF[pairs_P2[:, 1]]) / np.sqrt(2)
+    scatter_FF, _ = shrunk_covariance(apart_PF)
     values_F, axes_FF = np.linalg.eigh(scatter_FF)
     if not values_F[-1] > 0:
-        return Whitening(np.eye(x_NF.shape[1], dtype=np.float32), mean_F.astype(np.float32))
+        return plain
     matrix_FF = (axes_FF / np.sqrt(np.maximum(values_F, values_F[-1] * 1e-9))) @ axes_FF.T
     # Of the size that the features had: what follows (a network's head, float16) likes numbers near 1.
     matrix_FF *= np.sqrt(float(np.trace(scatter_FF)) / len(values_F))
@@ -161,7 +167,8 @@ def group_images(
     if groups is not None and groups < 1:
         raise UnalikeError(f"{groups} groups", expected="at least 1")
     unit(features_NF, name="features")  # NaN is refused before anything is made of it
-    copies_N = first_of_copies(features_NF)
+    near = near_duplicates(features_NF)
+    copies_N = first_of_linked(len(features_NF), near.pairs_P2[near.scores_P >= SAME])
     kept_R, place_N = np.unique(copies_N, return_inverse=True)
     unit_RD = _whitened(features_NF[kept_R], seed)
     tree = grow(unit_RD, neighbours)
@@ -172,10 +179,7 @@ def group_images(
     merges = max(0, min(merges, len(tree.cosine_M)))
     found = _numbered(tree.cut(merges)[place_N])
     cosine = float(tree.cosine_M[merges - 1]) if merges else 1.0
-    near = near_duplicates(features_NF)
-    first_N = first_of_linked(
-        len(features_NF), np.concatenate([near.pairs_P2, np.stack([np.arange(len(copies_N)), copies_N], 1)])
-    )
+    first_N = first_of_linked(len(features_NF), near.pairs_P2)
     copy_of_N = np.where(first_N == np.arange(len(first_N)), -1, first_N)
     part_N = tree.cut(min(merges, tree.merges_above(ALIKE)))[place_N]
     return replace(
@@ -195,7 +199,7 @@ def grow(unit_ND: np.ndarray, neighbours: int = NEIGHBOURS) -> Tree:
 
 
 def _whitened(features_NF: np.ndarray, seed: int) -> np.ndarray:
-    return unit(neighbour_whitening(features_NF, seed=seed)(features_NF))
+    return unit(_whitening_of(features_NF, seed)(features_NF))
 
 
 def _where_to_cut(
