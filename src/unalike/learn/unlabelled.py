@@ -213,7 +213,7 @@ class Yardstick:
                 embedder, facts["mean"], facts["std"], view, self.images, rows, seen, self.spec
             )
             sides.append(vectors_ND)
-        return self._judged(name, *sides, None)
+        return self._judged(name, sides[0], sides[1], None)
 
     def _judged(
         self, name: str, query_ND: np.ndarray, reference_ND: np.ndarray, head: Discriminant | None

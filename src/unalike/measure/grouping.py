@@ -172,6 +172,7 @@ def group_images(
     kept_R, place_N = np.unique(copies_N, return_inverse=True)
     unit_RD = _whitened(features_NF[kept_R], seed)
     tree = grow(unit_RD, neighbours)
+    curve: tuple[tuple[int, float], ...]
     if groups is not None:
         merges, agreement, curve = len(kept_R) - groups, float("nan"), ()
     else:
