@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,18 +124,18 @@ def group_name(number: int, count: int) -> str:
 
 def _short_names(paths: Sequence[Path]) -> list[str]:
     """A name for each image that no other has: its own, with as many of its folders before it as that takes."""
-    taken: dict[str, int] = {}
-    names = []
-    for path in paths:
-        parts = path.parts
-        for depth in range(1, len(parts) + 1):
-            name = "_".join(parts[-depth:]).replace(os.sep, "")
-            if name.casefold() not in taken:
-                break
-        else:
-            name = f"{path.stem}_{len(taken)}{path.suffix}"
-        taken[name.casefold()] = 1
-        names.append(name)
+    names = [path.name for path in paths]
+    for depth in range(2, max((len(path.parts) for path in paths), default=0) + 1):
+        count = Counter(name.casefold() for name in names)
+        if len(count) == len(names):
+            return names
+        names = ["_".join(path.parts[-depth:]).replace(os.sep, "") if count[name.casefold()] > 1 else name
+                 for path, name in zip(paths, names, strict=True)]  # fmt: skip
+    count, seen = Counter(name.casefold() for name in names), Counter[str]()
+    for i, name in enumerate(names):  # one file that is listed twice
+        if count[name.casefold()] > 1:
+            seen[name.casefold()] += 1
+            names[i] = f"{Path(name).stem}_{seen[name.casefold()]}{Path(name).suffix}"
     return names
 
 
@@ -167,7 +168,7 @@ def _write_tables(
     grouped, alone = [], []
     for i, (path, place) in enumerate(zip(paths, places, strict=True)):
         copy = int(found.copy_of_N[i])
-        tail = [str(path), str(places[copy]) if copy >= 0 else ""]
+        tail = [str(path.absolute()), str(places[copy]) if copy >= 0 else ""]
         near = group_name(int(found.next_N[i]), found.count) if found.next_N[i] >= 0 else ""
         group = int(found.group_N[i])
         if group >= 0:

@@ -35,13 +35,15 @@ from unalike.learn.discriminant import Discriminant, rooted
 from unalike.learn.features import Features, trunk_features
 from unalike.learn.judge import Held, Round, Verdict, held_rounds, judge, scenes
 from unalike.learn.loop import History
-from unalike.learn.pace import plan
+from unalike.learn.pace import LEVELS, plan
 from unalike.learn.part import Part
-from unalike.learn.recipe import settle_learning, settle_trunk, settle_trunk_facts
+from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk, settle_trunk_facts
 from unalike.learn.training import Outcome, facts_of_model, train_embedder, view_of
 from unalike.learn.varied import VariedView
+from unalike.learn.warm_start import fitted_start, start_proxies
 from unalike.measure.grouping import Grouping, group_images, neighbour_whitening
-from unalike.model.checkpoint import load_embedder, read_checkpoint, write_checkpoint
+from unalike.measure.nearest import unit
+from unalike.model.checkpoint import load_embedder, write_checkpoint
 from unalike.model.embedder import Shape, assemble, build_embedder
 from unalike.model.frozen import build_frozen
 from unalike.progress import say
@@ -106,13 +108,13 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     outcome = Outcome(
         checkpoint, {}, None, {}, History(), Sets(images, None, None, "none", False), None, features.facts
     )
-    tuned = _fine_tuned(spec, run, images, yardstick, best, checkpoint, features, clock, seed)
+    tuned = _fine_tuned(spec, run, images, yardstick, best, features, clock, seed)
     if tuned is not None:
         candidates.append(yardstick.judge_network(FINE_TUNED, tuned[0].checkpoint))
         best = max(candidates, key=lambda c: c.score)
         if best.name == FINE_TUNED:
-            outcome, delivered = replace(tuned[0], facts=features.facts), tuned[1]
-            checkpoint = _deliver_tuned(outcome.checkpoint, run, features)
+            outcome, delivered = tuned
+            checkpoint = _deliver_tuned(outcome.checkpoint, run)
             run.write_experiment(delivered)
     notices.say()
     notices.write(run.dir / "notices.txt")
@@ -293,7 +295,7 @@ def _deliver_head(
 ) -> tuple[Path, Any]:
     """The trunk with the chosen head, fitted to all images now; the trunk's own features where no head was better."""
     width = features.vectors_NF.shape[1]
-    asked = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
+    asked = _dim(spec)
     head = best.head
     if head is not None:
         head = fit_head(features.vectors_NF, root=head.rooted, seed=seed, dim=asked)
@@ -318,108 +320,117 @@ def _deliver_head(
     return write_checkpoint(run.dir / BEST, payload), settled
 
 
-def _deliver_tuned(checkpoint: Path, run: Any, features: Features) -> Path:
-    """The trained network under the run's own name, told whose weights it began with: not those of a file of this run."""
-    payload = read_checkpoint(checkpoint)
-    payload.pop("training", None)
-    payload["facts"] |= {"licence": features.facts.licence, "weights": features.facts.source,
-                         "validation": f"learnt without labels: {FINE_TUNED}"}  # fmt: skip
-    payload["spec"]["model"]["pretrained_model_path"] = None
-    return write_checkpoint(run.dir / BEST, payload)
+def _deliver_tuned(checkpoint: Path, run: Any) -> Path:
+    target: Path = run.dir / BEST
+    partial = target.with_name(f".{target.name}.partial")
+    partial.write_bytes(checkpoint.read_bytes())
+    partial.replace(target)
+    return target
 
 
 # ---- fine-tuning ----
 
 
 def _fine_tuned(
-    spec: Any, run: Any, images: ImageSet, yardstick: Yardstick, best: Candidate, start_from: Path, features: Features,
-    clock: Clock, seed: int,
+    spec: Any, run: Any, images: ImageSet, yardstick: Yardstick, best: Candidate, features: Features, clock: Clock,
+    seed: int,
 ) -> tuple[Outcome, Any] | None:  # fmt: skip
     """Rounds of fine-tuning from the best head on, groups found anew between them; None where the time is too short."""
     if not yardstick.rounds:
         return None
-    train = images.select(yardstick.fit_N)
-    passing = (
-        len(train) / features.rate if features.rate else 0.02 * len(train)
-    )  # seconds to embed all of them once more
+    train = images.select(yardstick.fit_N).compact()
+    passing = len(train) / features.rate  # seconds to embed all of them once more
     seconds = clock.left - max(CLOSING_SHARE * clock.seconds, passing) - passing
-    tuned = _planned(spec, train.compact(), seconds, start_from)
+    fitted_NF = features.vectors_NF[yardstick.fit_N]
+    head = fit_head(fitted_NF, root=best.head is not None and best.head.rooted, seed=seed, dim=_dim(spec))
+    tuned = _planned(spec, train, features, seconds, head)
     if tuned is None:
         say("the time that is left is too short to fine-tune; more --minutes would allow it")
         return None
     epochs = tuned.train.num_epochs
     shares = [epochs // 2, epochs - epochs // 2] if epochs >= FEWEST_FOR_TWO_ROUNDS else [epochs]
+    begin = fitted_start(head, fitted_NF, train.labels_N)
     outcome: Outcome | None = None
     for number, count in enumerate(shares, start=1):
         if outcome is not None:
-            train = _regrouped(train, outcome.checkpoint, spec, seed)
-        part = tuned.model_copy(deep=True)
-        part.train.num_epochs, part.train.validation_interval = count, count
-        part.model.pretrained_model_path = str(start_from if outcome is None else outcome.checkpoint)
+            train, begin = _regrouped(train, outcome.checkpoint, spec, seed)
         say(f"fine-tuning, round {number} of {len(shares)}: {count} epochs of {len(train)} images")
-        outcome = _round(part, run, run.dir / f"fine_tuning_{number}", train.compact())
+        outcome = _round(tuned, count, run, run.dir / f"fine_tuning_{number}", train, begin)
         if outcome is None:
             return None
     assert outcome is not None
-    tuned.model.pretrained_model_path = None  # a file of this run: whoever trains by this spec again makes it anew
     return outcome, tuned
 
 
-def _round(spec: Any, run: Any, folder: Path, train: ImageSet) -> Outcome | None:
+def _dim(spec: Any) -> int | None:
+    return spec.model.feat_dim if spec.is_set("model.feat_dim") else None
+
+
+def _round(spec: Any, epochs: int, run: Any, folder: Path, train: ImageSet, begin: Any) -> Outcome | None:
     part = Part(run, folder)
     earlier = folder / "experiment.yaml"
     resume = run.resuming and earlier.exists() and any(folder.glob("ml_model_latest.pth"))
     if resume:  # its plan holds: another number of epochs would be another training
-        spec = load_spec("train", str(earlier))
+        round_spec = load_spec("train", str(earlier))
+    else:
+        round_spec = spec.model_copy(deep=True)
+        round_spec.train.num_epochs = round_spec.train.validation_interval = epochs
+    sets = Sets(train, None, None, f"learnt without labels: {FINE_TUNED}", False)
     try:
-        return train_embedder(
-            spec, part, resume=resume, sets=Sets(train, None, None, "left to learning without labels", False)
-        )
+        return train_embedder(round_spec, part, resume=resume, sets=sets, begin=begin)
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
         return None
 
 
-def _planned(spec: Any, train: ImageSet, seconds: float, start_from: Path) -> Any | None:
-    """The user's spec, started from the best head, with what fits into the time filled in where they said nothing."""
+def _planned(spec: Any, train: ImageSet, features: Features, seconds: float, head: Discriminant) -> Any | None:
+    """The user's spec with the head to begin with and what fits into the time, where they said nothing."""
     tuned = spec.model_copy(deep=True)
-    _, meta = load_embedder(start_from)
-    for name in ("feat_dim", "head"):  # of the head that was best so far
-        setattr(tuned.model, name, meta["spec"]["model"][name])
-    tuned.model.pretrained_model_path = str(start_from)
-    embedder = build_embedder(tuned)
+    settle(tuned, "model.feat_dim", head.matrix_FD.shape[1], "fine-tuning begins with the fitted head")
+    tuned.model.head = "rooted" if head.rooted else "linear"
+    settle(tuned, "train.head_epochs", 0, "fine-tuning begins with the fitted head")
+    tuned.mark_set(["train.head_epochs"])  # or the recipe would settle it again
     if not spec.is_set("train.recipe"):
         tuned.train.recipe = "unalike"
+    settle_precision(tuned)
+    embedder = build_embedder(tuned)
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
-    stages = len(embedder.trunk.stages())
-    settle_learning(
-        tuned, facts=embedder.trunk.facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda
-    )
-    fits = plan(embedder, tuned, images=len(train), seconds=seconds)
-    if fits is None and not spec.is_set("train.num_epochs"):
-        return None
-    if fits is not None:
-        why = f"what fits into the time at {fits.rate:.0f} images/s"
+    settle_learning(tuned, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()), classes=len(train.classes),
+                    images=len(train), cuda=cuda)  # fmt: skip
+    tuned.automl_policy = "off"
+    if spec.is_set("train.num_epochs"):
+        return tuned
+    for level in LEVELS:
+        fits = plan(embedder, tuned, level, images=len(train), seconds=seconds, embeds=features.rate)
+        if fits.epochs < level.wanted:
+            continue
         sides = dict(zip(("dataset.train_height", "dataset.train_width"), fits.side, strict=True))
         for path, value in {"train.num_epochs": fits.epochs, "train.frozen_stages": fits.frozen, **sides}.items():
-            settle(tuned, path, value, why)
+            settle(tuned, path, value, f"what fits into the time at {fits.rate:.0f} images/s")
             tuned.mark_set([path])
-    tuned.automl_policy = "off"
-    return tuned
+        return tuned
+    return None
 
 
-def _regrouped(train: ImageSet, checkpoint: Path, spec: Any, seed: int) -> ImageSet:
-    """The same images with groups found anew in what the network has learnt so far."""
+def _regrouped(train: ImageSet, checkpoint: Path, spec: Any, seed: int) -> tuple[ImageSet, Any]:
+    """The same images with groups found anew in what the network has learnt so far, and what goes on from it."""
     embedder, meta = load_embedder(checkpoint)
-    facts = meta["facts"]
+    facts, weights = meta["facts"], {name: tensor.clone() for name, tensor in embedder.state_dict().items()}
     view = View.from_dict(facts["view"])
     rows = np.arange(len(train))
     vectors_ND = _embedded(embedder, facts["mean"], facts["std"], view, train, rows, view, spec)
     found = group_images(vectors_ND, seed=seed)
-    if found.count < 2:
-        return train
-    say(f"groups found anew: {found.count}, {int((found.group_N < 0).sum())} images in none")
-    return as_classes(train, found)
+    if found.count >= 2:
+        say(f"groups found anew: {found.count}, {int((found.group_N < 0).sum())} images in none")
+        train = as_classes(train, found)
+    unit_ND = unit(vectors_ND)
+    means_CD = unit(np.stack([unit_ND[train.labels_N == label].mean(axis=0) for label in np.unique(train.labels_N)]))
+
+    def begin(network: Any, objective: torch.nn.Module) -> None:
+        network.load_state_dict(weights)
+        start_proxies(objective, means_CD)
+
+    return train, begin
 
 
 # ---- what is said ----

@@ -33,10 +33,16 @@ def fitted_start(head: Discriminant, features_NF: np.ndarray, labels_N: np.ndarr
         with torch.no_grad():
             linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(head.matrix_FD.T * scale)))
             linear.bias.copy_(torch.from_numpy(-head.offset_D * scale))
-            for name, parameter in objective.named_parameters():
-                columns = PROXIES.get(name.rpartition(".")[2])
-                wanted = None if columns is None else torch.from_numpy(means_CD.T if columns else means_CD)
-                if wanted is not None and wanted.shape == parameter.shape:
-                    parameter.copy_(wanted)
+        start_proxies(objective, means_CD)
 
     return begin
+
+
+def start_proxies(objective: nn.Module, means_CD: np.ndarray) -> None:
+    """Put the loss's proxies, where it has any of that shape, at the classes' mean vectors."""
+    with torch.no_grad():
+        for name, parameter in objective.named_parameters():
+            columns = PROXIES.get(name.rpartition(".")[2])
+            wanted = None if columns is None else torch.from_numpy(means_CD.T if columns else means_CD)
+            if wanted is not None and wanted.shape == parameter.shape:
+                parameter.copy_(wanted)
