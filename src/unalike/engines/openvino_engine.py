@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.metadata import KEY, NetworkFacts, read_facts
-from unalike.engines.openvino_types import lower_rear
+from unalike.engines.openvino_types import loses_early, lower_rear
 from unalike.engines.protocol import check_images, need_maps, need_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 
@@ -50,8 +50,8 @@ LONG = {"bf16": "bfloat16", "fp16": "half precision"}
 class OpenVinoEngine:
     """An ONNX file (or its bytes), or an OpenVINO ``.xml``.
 
-    ``precision``: ``auto`` (what the file was written in; of fp32 files, on a CPU that computes in it, bf16 for all but
-    the early layers, which keeps within 0.001 of the cosine), ``fp32``, ``bf16`` (everything: faster and less exact),
+    ``precision``: ``auto`` (what the file was written in; of fp32 files, on a CPU that computes in it, bf16, for all but
+    the early layers where these lose more than 0.001 of the cosine), ``fp32``, ``bf16`` (everything: faster and less exact),
     ``fp16`` (GPU) or ``int8`` (a quantised file). ``device`` is OpenVINO's name of one (``CPU``, ``GPU``, ``GPU.1``,
     ``NPU``), ``streams`` how many requests run at once (default: what OpenVINO finds best), ``threads`` the cores that
     all of them share. ``mean`` and ``std`` are for networks without our metadata. Raises ModelError,
@@ -132,7 +132,8 @@ class OpenVinoEngine:
             self.input_size, self._request_batch = _input_shape(graph, source)
             graph = self._with_preprocessing(graph, facts)
             graph = self._with_batch(graph)
-            if self._asked == "auto" and self.precision == self._hint == "bf16" and self.device == "CPU":
+            bf16 = self.precision == self._hint == "bf16"
+            if self._asked == "auto" and bf16 and self.device == "CPU" and loses_early(graph):
                 graph, self._hint = lower_rear(graph, self._openvino), "f32"
             self._compiled = self._compile(graph)
         except RuntimeError as error:  # OpenVINO raises nothing finer

@@ -21,7 +21,8 @@ from unalike.errors import UnalikeError
 # How much less trials tell whose events stand in them from both sides. Reason gives 2; 2.5 was chosen by measurement: 95 %
 # intervals for false matches of one in a hundred held on the other classes in 89 % of 100 halvings of 81 grocery classes
 # with 2, in 95 % of 60 of the same halvings with 2.5 (frozen EfficientNet-Lite0). On data that had no part in the choice,
-# 120 brands with a trained network, one in fifty: 95 % of 40 halvings (own measurements, 2026-11-24).
+# 120 brands with a trained network, one in fifty: 95 % of 40 halvings (own measurements, 2026-11-24); grocery classes halved
+# anew, other trunks, one in a hundred: 45 of 48; one in fifty 40 of 40 (2026-11-26).
 MIRRORED = 2.5
 # Weights of resamples held at once (float64), about 32 MiB.
 WEIGHTS_AT_ONCE = 4 * 2**20
