@@ -52,12 +52,13 @@ INPUTS: Mapping[str, Mapping[str, tuple[str, bool]]] = {
     },
     "quantize": {
         "quantize.onnx_file": (MODEL, False), "quantize.checkpoint": (MODEL, False),
-        "quantize.calibration.cal_image_dir": (f"list: {IMAGES}; INT8 only", True),
+        "quantize.calibration.cal_image_dir": (f"list: {IMAGES}; needed unless queries are given", True),
         "dataset.val_dataset.reference": (IMAGES, True), "dataset.val_dataset.query": (IMAGES, True),
     },
     "gen_engine": {
         "gen_engine.onnx_file": (MODEL, False), "gen_engine.checkpoint": (MODEL, False),
-        "gen_engine.calibration.cal_image_dir": (f"list: {IMAGES}; INT8 only", True),
+        "gen_engine.calibration.cal_image_dir": (f"list: {IMAGES}; needed unless queries are given", True),
+        "dataset.val_dataset.query": (IMAGES, True),
     },
 }  # fmt: skip
 # Fields of an action of which one must be given; a job takes it from its parent.

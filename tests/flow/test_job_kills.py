@@ -62,7 +62,7 @@ def told(action, images, trained, exported):
         "gen_trt_engine": {"gen_trt_engine.onnx_file": str(exported)},
         "quantize": {"quantize.onnx_file": str(exported), "quantize.calibration.cal_image_dir": [str(images / "train")],
                      "quantize.goal.worst_cosine": -1.0, "quantize.goal.recall_loss": None},
-        "gen_engine": {"gen_engine.onnx_file": str(exported)},
+        "gen_engine": {"gen_engine.onnx_file": str(exported), "gen_engine.calibration.cal_image_dir": [str(images / "train")]},
     }[action]  # fmt: skip
 
 

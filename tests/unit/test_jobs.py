@@ -424,8 +424,9 @@ def test_a_manifest_job_is_pending_until_its_folder_says_more(workspace):
 def test_slurm_by_submitits_local_executor(workspace):
     pytest.importorskip("submitit")
     options = {"cluster": "local", "python": sys.executable, "minutes": 5}
-    job = workspace.create("train", {"model_name": "waits"}, where="slurm", options=options)
-    until(lambda: workspace.get(job.id).status == "Running")
+    job = at_work(workspace, workspace.create("train", {"model_name": "waits"}, where="slurm", options=options))
+    assert job.status == "Running"
+    until(lambda: (Path(job.run_dir) / "model_epoch_000_step_00001.pth").exists())  # there is something to resume
     workspace.pause(job.id)
     (job,) = workspace.wait([job.id], timeout=60)
     assert job.status == "Paused"
