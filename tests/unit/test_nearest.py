@@ -40,6 +40,16 @@ def test_unit_keeps_zero_and_extreme_vectors_apart_from_nan():
         unit(np.ones(3))
 
 
+def test_unit_counts_what_is_not_finite_over_all_its_parts():
+    vectors = np.random.default_rng(0).standard_normal((3 * 2**15, 2))
+    whole = unit(vectors)
+    np.testing.assert_allclose((whole**2).sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(unit(vectors[-7:]), whole[-7:])
+    vectors[[40_000, 70_000, 70_001], 1] = np.inf
+    with pytest.raises(UnalikeError, match="3 of 98304 vectors hold NaN or infinity, the first is number 40000"):
+        unit(vectors)
+
+
 def test_empty_and_wrong_inputs():
     ones = np.ones((3, 2))
     assert top_k(ones[:0], ones, 2)[0].shape == (0, 2)

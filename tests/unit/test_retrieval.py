@@ -111,7 +111,9 @@ def adversarial(name, rng, rows=20, references=700):
 @pytest.mark.parametrize(
     "name", ["ascending", "descending", "periodic", "coarse", "coarse and ascending", "constant", "zeros of both signs"]
 )
-def test_awkward_scores_rank_as_a_stable_sort_does(name, classes):
+@pytest.mark.parametrize("counting", [False, True])
+def test_awkward_scores_rank_as_a_stable_sort_does(name, classes, counting, monkeypatch):
+    monkeypatch.setattr(retrieval, "COUNTING_REACH", 1 if counting else 10**9)
     rng = np.random.default_rng(classes)
     scores = adversarial(name, rng)
     codes_Q, codes_R = rng.integers(0, classes, 20, np.int32), rng.integers(0, classes, 700, np.int32)
@@ -131,14 +133,56 @@ def test_awkward_scores_rank_as_a_stable_sort_does(name, classes):
 
 @pytest.mark.parametrize("name", ["ascending", "descending", "periodic"])
 @pytest.mark.parametrize("reach", [1, 7, 50, 300, 700])
-def test_candidates_are_complete_and_few_whatever_the_order(name, reach):
+@pytest.mark.parametrize("counting", [False, True])
+def test_candidates_are_complete_and_few_whatever_the_order(name, reach, counting, monkeypatch):
+    monkeypatch.setattr(retrieval, "COUNTING_REACH", 1 if counting else 10**9)
     scores = adversarial(name, np.random.default_rng(reach))
     places = retrieval._candidates(scores, reach)
     assert (np.diff(places) > 0).all()
     for row, best in enumerate(np.argsort(-scores, axis=1, kind="stable")[:, :reach]):
         of_row = places[places // 700 == row] - 700 * row
         assert np.isin(best, of_row).all()
-        assert len(of_row) <= (retrieval.MAX_GROUP + 1) * reach
+        assert len(of_row) <= (retrieval.MAX_GROUP + 1) * (reach + counting * reach // 16)
+
+
+def test_counting_finds_a_tight_threshold_and_gives_up_where_an_outlier_hides_it(monkeypatch):
+    rng = np.random.default_rng(0)
+    largest = rng.normal(0, 0.1, (6, 2000)).astype(np.float32)
+    largest[1:3] = 0.5 + largest[1:3] / 1e3  # all but equal ...
+    largest[1:3, 7], largest[2, 8] = -1, 1  # ... but for outliers on one side, or on both
+    largest[3] = np.round(largest[3] * 10) / 10
+    largest[4] = 0
+    exact = -np.sort(-largest, axis=1)[:, 799]
+    found = retrieval._counted(largest.copy(), 800)
+    attained = (largest >= found[:, None]).sum(axis=1)
+    assert (attained >= 800).all() and (attained[[0, 1, 2, 5]] <= 850).all()
+    assert (largest[3:5] >= exact[3:5, None]).sum(axis=1).tolist() == attained[3:5].tolist()
+    monkeypatch.setattr(retrieval, "COUNTS", 1)
+    np.testing.assert_array_equal(retrieval._counted(largest.copy(), 800)[1:5], exact[1:5])
+
+
+@pytest.mark.parametrize("queries, rows, threads", [(1, 1024, 2), (20_000, 1024, 2), (1000, 16, 8), (129, 128, 1)])
+def test_chunks_cover_every_query_once_and_get_smaller(queries, rows, threads):
+    edges = retrieval._edges(queries, rows, threads)
+    assert [edge[0] for edge in edges] == [0, *[edge[1] for edge in edges[:-1]]] and edges[-1][1] == queries
+    sizes = [after - first for first, after in edges]
+    assert max(sizes) <= rows and sizes == sorted(sizes, reverse=True)
+
+
+def test_products_keep_to_one_core_while_any_ranking_lasts():
+    threadpoolctl = pytest.importorskip("threadpoolctl")
+
+    def most():
+        return max(pool["num_threads"] for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas")
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = most()
+        with retrieval._ONE_CORE_A_PRODUCT:
+            with retrieval._ONE_CORE_A_PRODUCT:
+                assert most() == 1
+            assert most() == 1
+        assert most() == before
 
 
 def test_few_rows_at_a_time_change_nothing(monkeypatch):

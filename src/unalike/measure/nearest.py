@@ -22,6 +22,8 @@ FIRST_TILE = 2048
 # Numbers that ``widen`` moves at a time, so that its passes stay in cache; sign, exponent and fraction of a float16
 # where a float32 has them.
 WIDEN_NUMBERS, HALF_BITS = 2**18, np.int32(0x8FFFE000 - 2**32)
+# Numbers that ``unit`` scales at a time, likewise: 20 ms against 7 for 20,000 vectors of 256 (2026-11-26).
+UNIT_NUMBERS = 2**16
 # Below any cosine, above -inf: what an excluded pair scores, so that arithmetic on scores stays finite.
 EXCLUDED = np.float32(-1.75)
 
@@ -45,19 +47,26 @@ def unit(vectors_ND: np.ndarray, *, name: str = "vectors") -> np.ndarray:
             f"{name} have shape {vectors_ND.shape} and type {vectors_ND.dtype}", expected="numbers of shape (N, D)"
         )
     out_ND = np.array(vectors_ND, dtype=np.float32, order="C", copy=True)
-    # Scaling by the largest entry first keeps the squares of very long or very short vectors inside float32.
-    largest_N = np.abs(out_ND).max(axis=1, initial=0.0) if out_ND.size else np.zeros(len(out_ND), np.float32)
-    finite_N = np.isfinite(largest_N)
-    if not finite_N.all():
+    infinite = first = 0
+    step = max(1, UNIT_NUMBERS // max(1, out_ND.shape[1]))
+    for start in range(0, len(out_ND), step):
+        part_ND = out_ND[start : start + step]
+        # Scaling by the largest entry first keeps the squares of very long or very short vectors inside float32.
+        largest_N = np.abs(part_ND).max(axis=1, initial=0.0)
+        finite_N = np.isfinite(largest_N)
+        if not finite_N.all():
+            first = first if infinite else start + int(np.argmin(finite_N))
+            infinite += int(np.count_nonzero(~finite_N))
+            continue
+        part_ND /= np.where(largest_N > 0, largest_N, 1)[:, None]
+        length_N = np.sqrt(np.einsum("nd,nd->n", part_ND, part_ND))
+        part_ND /= np.where(length_N > 0, length_N, 1)[:, None]
+    if infinite:
         raise UnalikeError(
-            f"{np.count_nonzero(~finite_N)} of {len(out_ND)} {name} hold NaN or infinity, the first is number "
-            f"{int(np.argmin(finite_N))}",
+            f"{infinite} of {len(out_ND)} {name} hold NaN or infinity, the first is number {first}",
             expected="finite vectors",
             remedy="look at the images of those rows and at the network's precision (fp16 overflows)",
         )
-    out_ND /= np.where(largest_N > 0, largest_N, 1)[:, None]
-    length_N = np.sqrt(np.einsum("nd,nd->n", out_ND, out_ND))
-    out_ND /= np.where(length_N > 0, length_N, 1)[:, None]
     return out_ND
 
 
