@@ -14,6 +14,7 @@ from unalike.data.checks import Notices
 from unalike.data.items import ImageSet, load_images
 from unalike.data.sets import evaluation_sets, load_for
 from unalike.data.view import View
+from unalike.data.whole import replacing, write_text
 from unalike.engines.files import embed_files
 from unalike.errors import (
     DataError,
@@ -23,6 +24,7 @@ from unalike.errors import (
     SpecError,
     UnalikeError,
     UnreadableImage,
+    redact,
 )
 from unalike.progress import say
 from unalike.spec import load_spec
@@ -232,6 +234,7 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
         run.dir, summary, ranking, reference.classes, query_paths=query.paths, reference_paths=reference.paths,
         neighbours=(scores_QK, index_QK), reference_labels=reference.labels_N,
     )  # fmt: skip
+    run.own(*_evaluation_page(run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model))
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
     add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **told},
                 source=model.source.parent / "model_card.json", stem="model_card")  # fmt: skip
@@ -239,11 +242,27 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
         results = class_results(reference.labels_N[index_QK], query.labels_N, query.classes, topk=section.topk)
         run.own(_write_json(run.dir / "results.json", results))
     figures = kpi(summary, "test")
-    for name, value in figures.items():
-        say(f"{name}: {value:.4f}")
     for line in spoken(told):
         say(line)
     return figures
+
+
+def _evaluation_page(
+    folder: Path, summary: Mapping[str, Any], ranking: Any, query: ImageSet, query_vectors: np.ndarray,
+    reference: ImageSet, reference_vectors: np.ndarray, model: OpenModel,
+) -> list[Path]:  # fmt: skip
+    from unalike.measure.insight_page import Shown, write_evaluation_page
+
+    asks = (
+        f"{len(query):,} queries" if ranking.same else f"{len(query):,} queries against {len(reference):,} references"
+    )
+    return write_evaluation_page(
+        folder, summary, ranking,
+        Shown(query_vectors, query.labels_N, query.classes, query.paths),
+        Shown(reference_vectors, reference.labels_N, reference.classes, reference.paths),
+        title=f"Evaluation of {model.source.name}",
+        subtitle=f"{asks} of {len(np.unique(query.labels_N)):,} classes; {redact(query.source)}",
+    )  # fmt: skip
 
 
 def _clusters(ami_nmi: Any, vectors: np.ndarray, labels: np.ndarray, seed: int) -> Any:
@@ -323,7 +342,6 @@ def _write_results(
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    from unalike.data.whole import write_text
     from unalike.run import json_text
 
     write_text(path, json_text(content, indent=1) + "\n")
@@ -352,13 +370,12 @@ def run_embedding(
     if labelled:
         columns["label"] = list(images.names())
     output.parent.mkdir(parents=True, exist_ok=True)
-    temporary = output.with_name(f".{output.name}.partial{output.suffix}")
-    if output.suffix == ".npz":
-        arrays: dict[str, Any] = {k: np.array(v) for k, v in columns.items()}
-        np.savez_compressed(temporary, vectors=done.vectors_ND, **arrays)
-    else:
-        _write_parquet(temporary, columns, done.vectors_ND)
-    temporary.replace(output)
+    with replacing(output) as partial:
+        if output.suffix == ".npz":
+            arrays: dict[str, Any] = {k: np.array(v) for k, v in columns.items()}
+            np.savez_compressed(partial, vectors=done.vectors_ND, **arrays)
+        else:
+            _write_parquet(partial, columns, done.vectors_ND)
     return {"images": len(images), "dim": int(done.vectors_ND.shape[1])}
 
 

@@ -116,12 +116,14 @@ def train(
     say(f"trunk: {experiment.model.backbone}")
     from unalike.card import write_card
     from unalike.learn.training import train_embedder
+    from unalike.learn.training_page import write_training_page
 
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         outcome = train_embedder(experiment, run, resume=run.resuming)
         figures = {k: v for k, v in outcome.best.items() if k.startswith("val")}
         if run.rank == 0:
             write_card(run.dir, experiment, outcome)
+            run.own(*write_training_page(run.dir, experiment, outcome))
         run.conclude(f"trained: {outcome.checkpoint}", figures)
     return Result(run.dir, outcome.checkpoint, figures)
 

@@ -6,7 +6,6 @@ A call's latency is what a production line waits for; the rate is what a night's
 from __future__ import annotations
 
 import json
-import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ import numpy as np
 
 from unalike.data.items import load_images
 from unalike.data.view import View
+from unalike.data.whole import write_text
 from unalike.engines import race
 from unalike.engines.files import embed_files
 from unalike.engines.onnx_engine import usable_cores
@@ -183,6 +183,4 @@ def _line(name: str, batch: str, part: Mapping[str, float]) -> str:
 
 def _write(path: Path, found: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(found, indent=1) + "\n")

@@ -38,7 +38,7 @@ def _save_traceback(error: BaseException) -> str:
     import tempfile
     import traceback
 
-    from .run import saved_traceback
+    from .failures import saved_traceback
 
     path = saved_traceback(error)
     if path is not None:
@@ -56,7 +56,7 @@ def _explain(error: BaseException, verbose: bool) -> int:
     """One line on standard error; returns the exit code."""
     import traceback
 
-    from .run import known_failure
+    from .failures import known_failure
 
     if verbose and not isinstance(error, UsageError):
         print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")

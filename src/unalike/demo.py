@@ -65,10 +65,12 @@ def run_demo(
         images = render_brands(folder.resolve(), brands=brands, unseen=unseen, seed=seed)
         say("the trunk as it came, on the unseen brands:")
         frozen = api.evaluate(_spec(images, out, "evaluate", "frozen", PRETRAINED), overwrite=overwrite)
+        _say_figures(frozen)
         trained = api.train(_training(images, out, epochs or EPOCHS, seed), overwrite=overwrite)
         checkpoint = str(trained.path)
         say("the trained embedding, on the same unseen brands:")
         measured = api.evaluate(_spec(images, out, "evaluate", "trained", checkpoint), overwrite=overwrite)
+        _say_figures(measured)
         named = api.infer(_spec(images, out, "inference", "inference", checkpoint), overwrite=overwrite)
         exported = api.export(_spec(images, out, "export", "export", checkpoint), overwrite=overwrite)
         gains = compare(read_predictions(frozen.results_dir), read_predictions(measured.results_dir))
@@ -81,6 +83,11 @@ def run_demo(
                for side, interval in zip(("frozen", "trained", "gain"), sides, strict=True)}  # fmt: skip
     return DemoResult(out, report, trained.path, exported.path, figures, gains[0][3].low > 0,
                       round(time.time() - start, 1))  # fmt: skip
+
+
+def _say_figures(measured: Any) -> None:
+    for name, value in measured.figures.items():
+        say(f"{name}: {value:.4f}")
 
 
 def _spec(images: BrandSet, out: Path, action: str, folder: str, checkpoint: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from .data.cache import folder_size, staging_entry
 from .data.stores import Item, Store, kind_of, safe_parts
+from .data.whole import write_text
 from .errors import RunError, UnalikeError, redact
 from .lock import LOCK_NAME
 from .progress import progress, say, warn
@@ -229,9 +230,7 @@ class Mirror:
 
     def _note(self, *, complete: bool) -> None:
         content = {"format_version": FORMAT_VERSION, "uri": self.shown, "complete": complete, "files": self._kept}
-        partial = self.folder / f"{MEMORY}.partial-{os.getpid()}"
-        partial.write_text(json.dumps(content), encoding="utf-8")
-        os.replace(partial, self.folder / MEMORY)
+        write_text(self.folder / MEMORY, json.dumps(content))
 
     def _retry(self, doing: str, act: Callable[[], Any]) -> Any:
         for attempt in range(1, ATTEMPTS + 1):

@@ -7,7 +7,6 @@ where, on which data, for how long. Only rank 0 writes.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
@@ -28,7 +27,8 @@ from . import __version__
 from .data.cache import staging_entry
 from .data.stores import uri_of
 from .data.whole import write_text
-from .errors import DeviceError, Interrupted, RunError, SpecError, UnalikeError, redact, redact_all
+from .errors import Interrupted, RunError, SpecError, UnalikeError, redact, redact_all
+from .failures import known_failure, signal_name
 from .lock import release_lock, take_lock
 from .mirror import Mirror, mirror_of
 from .progress import say
@@ -217,49 +217,6 @@ def _clear(folder: Path) -> None:
         logs.rmdir()
 
 
-# ---- exceptions into the tree ----
-
-
-def known_failure(error: BaseException, signal_number: int = 0) -> UnalikeError | None:
-    """The one-line form of an exception whose cause is a circumstance (signal, full disk, memory), else None."""
-    if isinstance(error, UnalikeError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        number = signal_number or signal.SIGINT
-        return Interrupted(number, f"stopped by {_signal_name(number)}")
-    if isinstance(error, SystemExit):
-        return None if error.code not in (0, None) else RunError("the run was left by sys.exit before its end")
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        where = f" while writing {error.filename}" if error.filename else ""
-        return RunError(f"the disk is full{where}", remedy="free some space, then go on with --resume")
-    if _is_out_of_memory(error):
-        detail = str(error).strip().splitlines()
-        return DeviceError(
-            f"out of memory{' (' + detail[0][:160] + ')' if detail else ''}",
-            remedy="lower the batch size, the image size or dataset.cache.limit_gb",
-        )
-    return None
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    if isinstance(error, MemoryError):
-        return True
-    # torch is looked up, not imported: without it loaded its exceptions cannot have been raised.
-    device_error = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
-    if device_error is not None and isinstance(error, device_error):
-        return True
-    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
-
-
-def _signal_name(number: int) -> str:
-    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-
-
-def saved_traceback(error: BaseException) -> Path | None:
-    """Where the run that raised this exception saved its traceback."""
-    return getattr(error, "unalike_traceback", None)
-
-
 # ---- the run ----
 
 
@@ -356,7 +313,7 @@ class Run:
     def stop(self, detail: str = "") -> None:
         """Raise Interrupted when a signal asked for it; ``detail`` says what was saved."""
         if self._signal:
-            raise Interrupted(self._signal, f"stopped by {_signal_name(self._signal)}{'; ' + detail if detail else ''}")
+            raise Interrupted(self._signal, f"stopped by {signal_name(self._signal)}{'; ' + detail if detail else ''}")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if os.getpid() != self._pid:  # a forked worker inherits the handler, but not the duty
@@ -367,7 +324,7 @@ class Run:
         if not (self._graceful and first):
             # Not an Exception: libraries that catch those around an image or a batch must not swallow it.
             raise KeyboardInterrupt
-        say(f"{_signal_name(number)}: saving a checkpoint after this step, then stopping (once more: stop at once)")
+        say(f"{signal_name(number)}: saving a checkpoint after this step, then stopping (once more: stop at once)")
 
     def _install_handlers(self) -> None:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):

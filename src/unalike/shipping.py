@@ -5,7 +5,6 @@ Each measures what it wrote beside fp32 on real images, says so in a table, and 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from typing import Any
 from unalike.data.checks import Notices
 from unalike.data.sets import evaluation_sets, load_for
 from unalike.data.view import View
-from unalike.data.whole import write_text
+from unalike.data.whole import write_bytes, write_text
 from unalike.deploy.ahead import refuse_existing, write_ir, write_optimised
 from unalike.deploy.calibration import CalibrationImages, calibration_images
 from unalike.deploy.comparison import Comparison, Labelled, compare_forms, retrieval
@@ -368,6 +367,4 @@ def _batches(experiment: Any, source: Source) -> tuple[int, int, int]:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_bytes(path, content)

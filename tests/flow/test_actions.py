@@ -13,7 +13,9 @@ from program import TINY, data_of, process, status_lines, unalike
 def test_training_leaves_what_the_contract_names(trained):
     names = {p.name for p in trained.iterdir()}
     assert {"ml_model_latest.pth", "ml_model_best.pth", "experiment.yaml", "run.json", "model_card.json",
-            "model_card.md", "status.json"} <= names  # fmt: skip
+            "model_card.md", "status.json", "report.html", "suspected_labels.csv", "near_duplicates.csv"} <= names  # fmt: skip
+    page = (trained / "report.html").read_text(encoding="utf-8")
+    assert "training loss" in page and "Embedding map" in page and "<script" not in page
     assert min(n for n in names if n.startswith("model_epoch_")).startswith("model_epoch_000_step_")
     assert any(n.startswith("events.out.tfevents") for n in names)
     lines = status_lines(trained)
@@ -62,6 +64,8 @@ def test_d22_evaluate_leaves_metrics_tables_and_predictions(trained, images, tmp
     assert card["evaluation"]["identification"] == metrics["identification"] and "trunk" in card
     with (out / "per_class.csv").open(encoding="utf-8") as lines:
         assert [row["class"] for row in csv.DictReader(lines)] == [f"class {n} ü" for n in range(6)]
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "18 queries against 18 references of 6 classes" in page and "Misses" in page
     assert (out / "predictions.parquet").exists() or (out / "predictions.csv").exists()
     assert status_lines(out)[-1]["kpi"]["test Precision at Rank 1"] == metrics["micro"]["precision_at_1"]["value"]
 

@@ -49,6 +49,7 @@ FRONT = {
     "demo",
     "discovery",
     "enrolment",
+    "failures",
     "handbook",
     "job",
     "lock",

@@ -18,8 +18,9 @@ import pytest
 
 from unalike.data.whole import write_text
 from unalike.errors import DeviceError, Interrupted, RunError, SpecError
+from unalike.failures import saved_traceback
 from unalike.lock import LOCK_NAME
-from unalike.run import open_run, process_rank, results_folder, saved_traceback
+from unalike.run import open_run, process_rank, results_folder
 
 
 class Spec(SimpleNamespace):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import posixpath
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from unalike.data.remote import fetch_files, uri_of
+from unalike.data.whole import replacing
 from unalike.errors import DataError, closest, missing_extra, redact
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -159,13 +159,14 @@ def write_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], *, with_g
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.parent.absolute()
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    with partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
+    with (
+        replacing(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
+    ):
         writer = csv.writer(out)
         writer.writerow(list(COLUMNS)[: 4 if with_groups else 3])
         for file, *rest in rows:
             file = file.absolute()
             shown = file.relative_to(folder) if file.is_relative_to(folder) else file
             writer.writerow((shown.as_posix(), *rest[: 3 if with_groups else 2]))
-    partial.replace(path)
     return path

@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
@@ -21,6 +20,7 @@ import numpy as np
 from unalike import progress
 from unalike.data.checks import Notices
 from unalike.data.view import View
+from unalike.data.whole import write_text
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.normalisation import network_input
 from unalike.errors import DataError, SpecError, UnreadableImage, missing_extra
@@ -112,9 +112,7 @@ def write_ranges(path: Path, request: RangeRequest, ranges: Ranges) -> None:
         raise SpecError(f"cal_cache_file: {path} exists and is no calibration of ours", remedy="name another file")
     held = {"format_version": FORMAT_VERSION, "tool": "unalike", "made_from": request.to_dict(), "ranges": ranges}
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_text(json.dumps(held, indent=1), encoding="utf-8")
-    os.replace(partial, path)
+    write_text(path, json.dumps(held, indent=1))
 
 
 def _is_ours(path: Path) -> bool:

@@ -7,12 +7,12 @@ of ``tests/tensorrt_signatures.py`` with its source. Never run on a GPU so far.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike import progress
+from unalike.data.whole import write_bytes
 from unalike.engines.cuda_memory import CudaMemory
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.tensorrt_engine import facts_file, import_tensorrt, major_version, sides
@@ -108,6 +108,4 @@ def _read_timings(config: tensorrt.IBuilderConfig, path: Path) -> None:
 
 def _write(path: Path, content: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    write_bytes(path, content)

@@ -7,9 +7,9 @@ folder; a run that is long enough to be worth it fills in what is missing, ``una
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
-import os
 import platform
 import time
 from collections.abc import Mapping
@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from unalike.data.archives import default_cache_dir
+from unalike.data.whole import write_text
 from unalike.engines.onnx_engine import usable_cores
 
 FORMAT_VERSION = 1
@@ -81,13 +82,9 @@ def keep_rates(network: str, rates: Mapping[str, float]) -> None:
     """Note what was measured; a cache that cannot be written is passed over, since it only saves time."""
     path = _store()
     held = {**_read(), f"{machine_key()}; {network}": {name: round(rate, 2) for name, rate in rates.items()}}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({"format_version": FORMAT_VERSION, "rates": held}, indent=1), encoding="utf-8")
-        os.replace(partial, path)
-    except OSError:
-        partial.unlink(missing_ok=True)
+        write_text(path, json.dumps({"format_version": FORMAT_VERSION, "rates": held}, indent=1))
 
 
 def measure_rates(engines: Mapping[str, Any], images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, float]:

@@ -36,6 +36,7 @@ from unalike.learn.loop import History
 from unalike.learn.pace import FEWEST, LEVELS, plan
 from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk_facts
 from unalike.learn.training import Outcome, facts_of_model, train_embedder
+from unalike.learn.training_page import write_automatic_page
 from unalike.learn.trunks import Explorer, Found
 from unalike.learn.warm_start import fitted_start
 from unalike.model.checkpoint import load_embedder, write_checkpoint
@@ -65,6 +66,7 @@ class Candidate:
     verdict: Verdict
     score: float
     trial: HeadTrial | None = None  # of the frozen ones, what fits the head again
+    vectors_ND: Any = None  # of all images, right in the rows that were judged
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,10 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     record = _record(spec, clock, candidates, best, held, labels_N, fit_N)
     write_text(run.dir / "automatic.json", json.dumps(record, indent=2) + "\n")
     run.own(run.dir / "automatic.json", run.dir / "best_spec.yaml")
+    page = write_automatic_page(
+        run.dir, delivered, record, outcome.history, images, features.vectors_NF, best.vectors_ND, held
+    )
+    run.own(*page)
     _say_verdict(candidates, best)
     outcome = replace(outcome, checkpoint=checkpoint)
     return Choice(checkpoint, delivered, outcome, candidates, best, _figures(best, candidates[0]), record)
@@ -220,7 +226,7 @@ def _judged_heads(
         head = fit_head(trial, *features.both(fit_N, labels_N), None)
         vectors = features.vectors_NF if head is None else head(features.vectors_NF)
         verdict = judge_raw(vectors, labels_N, held)
-        found.append(Candidate(trial.name, verdict, verdict.score(goal), trial=trial))
+        found.append(Candidate(trial.name, verdict, verdict.score(goal), trial=trial, vectors_ND=vectors))
     return found
 
 
@@ -331,7 +337,7 @@ def _judged_network(
                        describe="judging")  # fmt: skip
     vectors_ND[rows[done.kept_N]] = done.vectors_ND
     verdict = judge_raw(vectors_ND, labels_N, held)
-    return Candidate(FINE_TUNED, verdict, verdict.score(goal))
+    return Candidate(FINE_TUNED, verdict, verdict.score(goal), vectors_ND=vectors_ND)
 
 
 def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, features: Features) -> tuple[Path, Any]:

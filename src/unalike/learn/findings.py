@@ -13,6 +13,7 @@ from typing import Any
 import optuna
 import yaml
 
+from unalike.data.whole import replacing, write_text
 from unalike.learn.checkpoints import BEST
 from unalike.learn.trials import SPEC_NAME
 from unalike.measure.report import Report
@@ -84,7 +85,8 @@ def importances(study: Any, seed: int) -> dict[str, float]:
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """``search.json``, whole or not at all."""
-    _replace(folder / RECORD, json.dumps({"format_version": FORMAT_VERSION, **record}, indent=1, ensure_ascii=False))
+    whole = json.dumps({"format_version": FORMAT_VERSION, **record}, indent=1, ensure_ascii=False)
+    write_text(folder / RECORD, whole + "\n")
 
 
 def append_trial(folder: Path, record: TrialRecord) -> None:
@@ -93,25 +95,17 @@ def append_trial(folder: Path, record: TrialRecord) -> None:
         file.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
 
 
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
-    partial.write_text(text + "\n", encoding="utf-8")
-    os.replace(partial, path)
-
-
 def keep_best(folder: Path, best: TrialRecord) -> Path | None:
     """The winner's checkpoint in the search's folder (a hard link where the disk allows it), or None where it is not
     to be had: another machine's trial in a folder that this one does not see."""
     source, target = Path(best.folder) / BEST, folder / BEST
     if not source.exists():
         return None
-    partial = folder / f".{BEST}.partial-{os.getpid()}"
-    partial.unlink(missing_ok=True)
-    try:
-        os.link(source, partial)
-    except OSError:
-        shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    with replacing(target) as partial:
+        try:
+            os.link(source, partial)
+        except OSError:
+            shutil.copyfile(source, partial)
     for name in ("model_card.json", "model_card.md"):
         if (Path(best.folder) / name).exists():
             shutil.copyfile(Path(best.folder) / name, folder / name)
@@ -139,7 +133,7 @@ def write_best_spec(folder: Path, best: TrialRecord, *, own: bool, kept_out: str
     text = "".join(f"# {line}\n" for line in head) + yaml.safe_dump(
         values, sort_keys=False, allow_unicode=True, width=120
     )
-    _replace(folder / BEST_SPEC, text.rstrip("\n"))
+    write_text(folder / BEST_SPEC, text)
     return folder / BEST_SPEC
 
 

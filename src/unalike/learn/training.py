@@ -61,6 +61,7 @@ class Outcome:
     sets: Sets
     ranking: Any | None
     facts: Any
+    seen: Any | None = None  # what ``ranking`` was made of: (query, its vectors), (reference, its vectors)
 
 
 def view_of(spec: Any) -> View:
@@ -188,15 +189,15 @@ def _outcome(
     fabric = validation.fabric
     best_epoch: int | None = fabric.broadcast(keeper.best_epoch)  # rank 0 alone keeps checkpoints
     best = next((v for v in history.validations if v["epoch"] == best_epoch), {})
-    ranking = validation.rankings.get(best_epoch)
+    ranking, seen = validation.rankings.get(best_epoch, (None, None))
     if best_epoch is not None and validation.validator is not None and fabric.broadcast(ranking is None):
         # The best epoch was before a resume, or one without a validation: its ranking is made again.
         embedder.load_state_dict(read_checkpoint(checkpoint)["model"])
         best = {"epoch": best_epoch, **validation(embedder)}
-        ranking = validation.latest
+        ranking, seen = validation.latest
     if keeper.best is not None:
         say(f"best: {keeper.monitor} {keeper.best:.4f} at epoch {best_epoch}, {checkpoint}")
-    return Outcome(checkpoint, best, best_epoch, last, history, sets, ranking, facts)
+    return Outcome(checkpoint, best, best_epoch, last, history, sets, ranking, facts, seen)
 
 
 def _folds(spec: Any, embedder: nn.Module, fabric: Fabric) -> Pairs:
@@ -362,7 +363,8 @@ class _Validation:
                 )  # fmt: skip
             else:
                 self.engine = refresh(self.engine, embedder)
-            kpis, self.latest = self.validator.measure(self.engine)
+            kpis, ranking = self.validator.measure(self.engine)
+            self.latest = ranking, self.validator.seen
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -371,6 +373,6 @@ class _Validation:
         return kpis
 
     def remember(self, epoch: int, best_epoch: int | None) -> None:
-        """Keep the latest ranking as that of ``epoch``, beside the one of the best epoch so far; no others."""
+        """Keep the latest ranking and its vectors as that of ``epoch``, beside the one of the best epoch so far; no others."""
         kept = {e: ranking for e, ranking in self.rankings.items() if e == best_epoch}
         self.rankings = kept | {epoch: self.latest}

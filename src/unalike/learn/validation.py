@@ -50,6 +50,8 @@ class Validator:
         self.merge = merge
         self.kept: np.ndarray | None = None
         self.kept_index: np.ndarray | None = None
+        # (query, its vectors), (reference, its vectors) of the latest measurement, without what could not be read
+        self.seen: tuple[tuple[ImageSet, np.ndarray], tuple[ImageSet, np.ndarray]] | None = None
 
     def _embed(self, engine: Any) -> tuple[np.ndarray, np.ndarray]:
         """This rank's vectors and the indices of the images they belong to."""
@@ -85,10 +87,13 @@ class Validator:
         if self.same:
             reference = query = vectors
             reference_labels = query_labels = labels
+            self.seen = ((self.query.select(index), vectors),) * 2
         else:
             cut = int(np.searchsorted(index, len(self.reference)))
             reference, query = vectors[:cut], vectors[cut:]
             reference_labels, query_labels = labels[:cut], labels[cut:]
+            asked = self.query.select(index[cut:] - len(self.reference))
+            self.seen = ((asked, query), (self.reference.select(index[:cut]), reference))
         ranking = evaluate_ranking(query, query_labels, reference, reference_labels, same=self.same)
         clusters = ami_nmi(query, query_labels, seed=self.seed)
         summary = summarise(ranking, self.reference.classes, clusters=clusters, n=0)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unalike.data.whole import replacing, write_text
 from unalike.errors import RunError, UnalikeError
 from unalike.measure.retrieval import Ranking
 from unalike.measure.summary import confused_pairs
@@ -95,7 +95,8 @@ def _predictions(
 
 
 def _write_json(path: Path, summary: Mapping[str, Any]) -> Path:
-    return _replace(path, _unicode(json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
+    write_text(path, _unicode(json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
+    return path
 
 
 def _unicode(value: Any) -> Any:
@@ -108,13 +109,14 @@ def _unicode(value: Any) -> Any:
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Iterable[str] = ()) -> Path:
     """A CSV whose header stands even when there are no rows; None becomes an empty cell."""
     names = list(rows[0]) if rows else list(header)
-    temporary = path.with_name(path.name + ".partial")
     # surrogateescape: the name of a file need not be valid UTF-8, and must be found again from this list
-    with temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream:
+    with (
+        replacing(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
         writer = csv.DictWriter(stream, names)
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)
     return path
 
 
@@ -130,16 +132,8 @@ def _write_columns(stem: Path, columns: Mapping[str, list[Any]]) -> Path:
         ]  # fmt: skip
         return write_rows(stem.with_suffix(".csv"), rows, columns)
     path = stem.with_suffix(".parquet")
-    temporary = path.with_name(path.name + ".partial")
     # Parquet's text is UTF-8 by definition
-    pyarrow.parquet.write_table(pyarrow.table({name: _unicode(values) for name, values in columns.items()}), temporary)
-    os.replace(temporary, path)
-    return path
-
-
-def _replace(path: Path, text: str) -> Path:
-    """Write to a temporary name, then rename: a kill leaves the old file or the new one."""
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    table = pyarrow.table({name: _unicode(values) for name, values in columns.items()})
+    with replacing(path) as partial:
+        pyarrow.parquet.write_table(table, partial)
     return path

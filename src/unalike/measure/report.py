@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from unalike.data.whole import write_text
 from unalike.errors import RunError
 from unalike.measure.intervals import Interval
 
@@ -43,11 +44,16 @@ th,td{padding:6px 10px;border-bottom:1px solid var(--line);text-align:left;white
 th{position:sticky;top:0;background:var(--card);color:var(--soft);font-weight:600;font-size:13px}
 td.n,th.n{text-align:right}.good{color:var(--good)}.bad{color:var(--bad)}
 .row{display:flex;gap:10px;align-items:flex-start;padding:10px 0;border-bottom:1px solid var(--line);overflow-x:auto}
-.row:last-child{border:0}figure{margin:0;flex:0 0 auto;width:124px;font-size:12px;line-height:1.35}
+.short.rows{display:grid;grid-template-columns:repeat(auto-fill,minmax(440px,1fr));column-gap:28px}
+figure{margin:0;flex:0 0 auto;width:124px;font-size:12px;line-height:1.35}
 figure img{width:124px;height:124px;object-fit:contain;border-radius:8px;border:3px solid var(--line);background:#fff;display:block}
 figure.hit img{border-color:var(--good)}figure.miss img{border-color:var(--bad)}figure.query{margin-right:14px}
 figcaption{overflow-wrap:anywhere;margin-top:3px}figcaption small{color:var(--soft);display:block}
 svg{max-width:100%;height:auto}svg text{fill:var(--soft);font-size:12px}svg .axis{stroke:var(--line);stroke-width:1}
+.couples{display:grid;grid-template-columns:repeat(auto-fill,minmax(272px,1fr));gap:14px}
+.couple{border:1px solid var(--line);border-radius:10px;padding:8px}.couple div{display:flex;gap:6px}
+.couple>span{color:var(--soft);font-size:12px}svg .name{fill:var(--ink);font-weight:600;paint-order:stroke;
+stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:18px}.none{color:var(--soft);font-style:italic}
 footer{color:var(--soft);font-size:13px;margin-top:28px}
 """
@@ -120,7 +126,22 @@ class Report:
             f"<div class=row>{_tile(query, 'query')}{''.join(_tile(tile) for tile in neighbours)}</div>"
             for query, neighbours in rows
         ]
-        return self._add(title, note, "".join(drawn))
+        # Short rows stand two abreast where the page is wide enough.
+        short = max(len(neighbours) for _, neighbours in rows) <= 2
+        return self._add(title, note, f"<div class='{'short rows' if short else 'rows'}'>{''.join(drawn)}</div>")
+
+    def couples(self, title: str, rows: Sequence[tuple[Tile, Tile, str]], *, note: str = "") -> Report:
+        """Pairs of pictures side by side, a line of text below each pair."""
+        if not rows:
+            return self._add(title, note, "<p class=none>None.</p>")
+        drawn = "".join(
+            f"<div class=couple><div>{_tile(a)}{_tile(b)}</div><span>{escape(text)}</span></div>" for a, b, text in rows
+        )
+        return self._add(title, note, f"<div class=couples>{drawn}</div>")
+
+    def drawing(self, title: str, svg: str, *, note: str = "") -> Report:
+        """A drawing made elsewhere, as SVG whose texts are escaped."""
+        return self._add(title, note, svg)
 
     def table(self, title: str, rows: Sequence[Mapping[str, Any]], *, note: str = "", most: int = 500) -> Report:
         """A table of mappings with the same keys; numbers right-aligned, None as a dash, at most ``most`` rows, said."""
@@ -147,11 +168,9 @@ class Report:
     def write(self, path: str | Path) -> Path:
         """Write the file (folders are made; a temporary name, then renamed). Raises RunError when that fails."""
         path = Path(path)
-        temporary = path.with_name(path.name + ".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            temporary.write_text(self.html(), encoding="utf-8")
-            os.replace(temporary, path)
+            write_text(path, self.html())
         except OSError as error:
             raise RunError(
                 f"{path}: {error.strerror or error}", remedy="choose a folder that can be written"
@@ -213,6 +232,8 @@ def _tile(tile: Tile, kind: str = "") -> str:
     judged = "" if tile.right is None else "hit" if tile.right else "miss"
     score = "" if tile.score is None else f"<small>{tile.score:.3f}</small>"
     name = f"class='{kind} {judged}'"
+    if isinstance(tile.image, str | Path):  # which file it is, for who points at it
+        name += f" title='{escape(os.sep.join(Path(tile.image).parts[-2:]))}'"
     return (
         f"<figure {name}><img src='{thumbnail(tile.image)}' alt='{escape(tile.label)}' loading=lazy>"
         f"<figcaption>{escape(tile.label)}{score}</figcaption></figure>"

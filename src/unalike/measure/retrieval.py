@@ -36,7 +36,7 @@ from unalike.measure.nearest import EXCLUDED, as_labels, check_widths, unit, wor
 
 # Scores of all workers' products held at once; at least MIN_ROWS rows each whatever the number of references.
 SCORE_BYTES = 256 * 2**20
-MIN_ROWS, MAX_ROWS = 16, 1024
+MIN_ROWS, MAX_ROWS = 16, 512
 # Queries of the last chunks, which get smaller.
 MIN_CHUNK = 128
 MAX_WORKERS = 8
@@ -110,7 +110,7 @@ def evaluate_ranking(
 
     ``same`` says that the queries are the first Q rows of the references; each query then leaves itself out.
     Vectors need not be of unit length; float16 is fine. Exact; memory beside unit copies of the inputs is bounded
-    (about 300 MB up to a million references). The names stand in error messages;
+    (about 250 MB up to a million references). The names stand in error messages;
     ``advance`` is called with the number of queries done.
     Raises UnalikeError: no queries or no references, NaN, widths or lengths that differ, no class in common.
     """
