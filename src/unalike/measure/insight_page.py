@@ -90,7 +90,7 @@ def add_retrieval(report: Report, query: Shown, reference: Shown, ranking: Ranki
     right = closed[ranking.predicted[closed] == ranking.labels[closed]]
     # The surest misses tell most; a pair of classes shows once before it shows again.
     seen: Counter[tuple[int, int]] = Counter()
-    turn = []
+    turn: list[tuple[int, int, int]] = []
     for q in wrong[np.argsort(-ranking.score[wrong], kind="stable")]:
         pair = (int(ranking.labels[q]), int(ranking.predicted[q]))
         turn.append((seen[pair], len(turn), int(q)))
@@ -125,7 +125,7 @@ def _miss(query: Shown, reference: Shown, ranking: Ranking, q: int) -> tuple[Til
     label = int(ranking.labels[q])
     tiles = [reference.tile(int(ranking.nearest[q]), float(ranking.score[q]), False)]
     own = np.flatnonzero(reference.labels_N == label)
-    own = own[[str(reference.paths[i]) != str(query.paths[q]) for i in own]]
+    own = own[[str(reference.paths[i]) != str(query.paths[q]) for i in own.tolist()]]
     if len(own):
         cosines = (unit(reference.vectors_ND[own]) @ unit(query.vectors_ND[q : q + 1]).T)[:, 0]
         best = int(cosines.argmax())
@@ -162,7 +162,8 @@ def _scatter(plane_N2: np.ndarray, part: Shown, ringed: np.ndarray) -> str:
             ("stroke='var(--bad)' stroke-width=2" if r else "fill-opacity=.8" for r in ringed), strict=True,
         )
     ]  # fmt: skip
-    names, taken = [], []
+    names: list[str] = []
+    taken: list[tuple[float, float, int]] = []
     for c in labels[np.argsort(-counts, kind="stable")]:
         x, y = np.median(at_N2[part.labels_N == c], axis=0) - (0, 8)  # above the points
         text = part.classes[int(c)]
@@ -193,7 +194,7 @@ def add_pairs(report: Report, shown: Shown) -> None:
 def _apart(pairs: Pairs, most: int) -> Pairs:
     """The first pairs that share no image."""
     seen: set[int] = set()
-    kept = []
+    kept: list[int] = []
     for p, (a, b) in enumerate(pairs.pairs_P2.tolist()):
         if len(kept) < most and a not in seen and b not in seen:
             kept.append(p)
