@@ -155,6 +155,16 @@ def test_a_crop_is_compared_where_it_overlaps() -> None:
     assert result.same and 0.3 < result.compared < 0.5 and "lie on the reference" in result.notes[-1]
 
 
+def test_a_poor_alignment_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = shapes(5), as_jpeg(shapes(5), 60)
+    assert not Comparer().compare(one, other).notes
+    y, x = np.mgrid[0:240, 0:320].astype(np.float32)
+    waves = [6 * np.sin(y / 7 + x / 9), 6 * np.cos(x / 8 - y / 6)]
+    wavy = cv2.remap(one, x + waves[0], y + waves[1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    result = Comparer().compare(one, wavy)
+    assert result.registration.quality < 0.75 and "the alignment is poor" in result.notes[0]
+
+
 def test_bad_input_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(UnreadableImage, match="no such file"):
         Comparer().compare(tmp_path / "none.png", shapes())

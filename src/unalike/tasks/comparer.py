@@ -17,7 +17,7 @@ from unalike.measure.deformation import bend
 from unalike.measure.difference import CONTRAST, LIGHTING, TOLERANCE, Light, aligned, differences, tile_count
 from unalike.measure.overlay import blended, boxed, heat_picture
 from unalike.measure.regions import MIN_AREA, Region, find_regions
-from unalike.measure.registration import ALIGN, Registration, opencv, register, scaling
+from unalike.measure.registration import ALIGN, GOOD, Registration, opencv, register, scaling
 from unalike.progress import progress
 
 Picture = str | Path | Image.Image | np.ndarray
@@ -119,6 +119,10 @@ class Comparer:
         if _equal(a_HWC, b_HWC):
             return self._identical(b_HWC, [*notes, "the pictures are equal, pixel by pixel"], started)
         found = self._registered(a_HWC, b_HWC, notes)
+        if found.quality < GOOD:
+            notes.append(
+                f"the alignment is poor (quality {found.quality:.2f}): depth or movement may show as differences"
+            )
         a_HWC, b_small_HWC, inner, scale = _same_scale(a_HWC, b_HWC, found)
         if scale > 1:
             notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
