@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from unalike.errors import UnalikeError
     from unalike.tasks.comparer import Comparer
+    from unalike.tasks.inspector import Inspector
     from unalike.tasks.recogniser import Recogniser
 
 _PLACES = {
@@ -52,12 +53,12 @@ _PLACES = {
     ),
     "UnalikeError": "unalike.errors",
     "Comparer": "unalike.tasks.comparer",
+    "Inspector": "unalike.tasks.inspector",
     "Recogniser": "unalike.tasks.recogniser",
 }
 __all__ = [
-    "Comparer", "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "discover", "embed", "evaluate", "export",
-    "export_maps", "gen_engine",
-    "gen_trt_engine", "infer", "quantize", "train",
+    "Comparer", "Inspector", "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "discover", "embed", "evaluate",
+    "export", "export_maps", "gen_engine", "gen_trt_engine", "infer", "quantize", "train",
 ]  # fmt: skip
 
 

@@ -51,6 +51,7 @@ FRONT = {
     "enrolment",
     "failures",
     "handbook",
+    "inspection",
     "job",
     "lock",
     "mirror",

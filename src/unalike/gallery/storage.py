@@ -1,6 +1,6 @@
 """One file of named blocks: versioned, checksummed, read by memory map, and replaced whole or not at all.
 
-    0   8 bytes    the mark ``UNALIKEG``
+    0   8 bytes    the mark ``UNALIKEG`` (a gallery; other kinds of files have their own)
     8   uint32     format version, little-endian as every number here
     12  uint32     0
     16  uint64     where the head begins
@@ -62,7 +62,9 @@ class Block:
         return self.array[first:last]
 
 
-def write_blocks(path: Path, said: Mapping[str, Any], blocks: Mapping[str, Iterable[np.ndarray]]) -> None:
+def write_blocks(
+    path: Path, said: Mapping[str, Any], blocks: Mapping[str, Iterable[np.ndarray]], mark: bytes = MARK
+) -> None:
     """Write ``said`` (plain data) and the blocks, each given as parts that follow one another along the first axis.
 
     The file is written under a temporary name and then renamed: a kill leaves the old file whole. A block without parts
@@ -77,7 +79,7 @@ def write_blocks(path: Path, said: Mapping[str, Any], blocks: Mapping[str, Itera
             head = json.dumps({**said, "blocks": table}, ensure_ascii=False, allow_nan=False).encode(
                 "utf-8", "surrogatepass"
             )
-            start = _START.pack(MARK, FORMAT_VERSION, 0, file.tell(), len(head))
+            start = _START.pack(mark, FORMAT_VERSION, 0, file.tell(), len(head))
             file.write(head)
             file.seek(0)
             file.write(start + hashlib.sha256(start + head).digest())
@@ -113,17 +115,20 @@ def _write_block(file: Any, parts: Iterable[np.ndarray]) -> dict[str, Any]:
     return {"type": part.dtype.name, "shape": [rows, *part.shape[1:]], "offset": offset, "sums": sums}
 
 
-def read_blocks(path: Path) -> tuple[dict[str, Any], dict[str, Block]]:
-    """What the writer said, and the blocks, as maps of the file. Raises DataError: missing, damaged, another version."""
+def read_blocks(path: Path, mark: bytes = MARK, what: str = "gallery") -> tuple[dict[str, Any], dict[str, Block]]:
+    """What the writer said, and the blocks, as maps of the file. Raises DataError: missing, damaged, another version.
+
+    ``mark`` is the kind of file that is wanted, ``what`` its name in words.
+    """
     if not path.is_file():
-        raise DataError(f"there is no gallery {path}")
+        raise DataError(f"there is no {what} {path}")
     with path.open("rb") as file:
         start = file.read(_START.size)
         digest = file.read(_DIGEST)
-        if start[:4] == b"PK\x03\x04":
+        if mark == MARK and start[:4] == b"PK\x03\x04":
             raise DataError(f"{path} has format version 1", remedy="it is of an earlier release: enrol again")
-        if len(digest) < _DIGEST or start[:8] != MARK:
-            raise DataError(f"{path} is no gallery, or damaged", remedy=_REMEDY)
+        if len(digest) < _DIGEST or start[:8] != mark:
+            raise DataError(f"{path} is no {what}, or damaged", remedy=_REMEDY if mark == MARK else "take a copy")
         _, version, _, offset, length = _START.unpack(start)
         if version > FORMAT_VERSION:
             raise DataError(f"{path} has format version {version}", remedy="update unalike")

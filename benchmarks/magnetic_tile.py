@@ -1,0 +1,280 @@
+"""Inspection of magnetic tiles (Huang et al., 2018): fit on good images of conditions exp1 and exp2, test on exp3 as well.
+
+    python benchmarks/magnetic_tile.py --data DIR                    the final figures, by the command line's own settings
+    python benchmarks/magnetic_tile.py --data DIR --explore          settings compared; sees exp1 and exp2 alone
+    python benchmarks/magnetic_tile.py --data DIR --peer anomalib    the same protocol with anomalib's PatchCore
+
+DIR holds a folder a defect and MT_Free; the PNG beside each JPEG is its mask. The conditions are the same tiles under three
+exposures, and one tile was photographed several times in a row, so tiles are split by blocks of neighbouring numbers: no
+block is both fitted on and tested. Reported: image AUROC, pixel AUROC, PRO (limit 0.3), the false-alarm rate at the threshold
+that was fixed on the fitting images, images a second with decoding, memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.commands.words import size_of
+from unalike.gallery.normality import Judge, Recipe
+from unalike.inspection import Truth, measure
+from unalike.measure.grids import smoothed
+from unalike.measure.localisation import pixel_auroc, region_overlap
+from unalike.measure.verification import auroc
+from unalike.tasks.defects import read_mask
+from unalike.tasks.dense import open_maps
+from unalike.tasks.good_images import Pictures, opened_picture, places, sample
+from unalike.tasks.inspection import Inspection
+from unalike.tasks.inspector import Inspector
+from unalike.tasks.patches import Patcher
+from unalike.tasks.sight import Sight
+
+FREE = "MT_Free"
+BLOCK = 2000  # of the number in a file's name
+TRUTH = Truth(FREE)
+
+
+def condition(path: str) -> str:
+    """exp1 to exp3."""
+    return Path(path).name.split("_")[0]
+
+
+def block(path: str) -> int:
+    """Neighbouring numbers are photographs of the same tiles."""
+    return int(Path(path).stem.split("_num_")[1]) // BLOCK
+
+
+def split(root: Path, held_share: float = 0.2) -> tuple[list[str], set[int]]:
+    """All images, and the blocks that are kept from fitting."""
+    paths = sorted(str(path) for path in root.glob("*/*.jpg"))
+    blocks = np.unique([block(path) for path in paths if FREE in path])
+    np.random.default_rng(0).shuffle(blocks)
+    return paths, set(blocks[: round(held_share * len(blocks))].tolist())
+
+
+def is_good(path: str) -> bool:
+    """Whether the tile is free of defects."""
+    return Path(path).parent.name == FREE
+
+
+# ---- settings compared, on exp1 and exp2 alone ----
+
+SIGHTS = [((416, 320), 1.0, "as-is", "fp32"), ((224, 224), 0.6, "as-is", "fp32"), ((224, 224), 0.6, "even", "fp32")]
+JUDGES: list[dict[str, Any]] = [
+    {"whiten": 1.0, "local": 1.0}, {"whiten": 1.0, "local": 0.0}, {"whiten": 0.5, "local": 1.0}, {"whiten": 0.0, "local": 1.0},
+    {"whiten": 1.0, "local": 1.0, "smooth": 2.0},
+]  # fmt: skip
+
+
+def explore(root: Path, stages: list[int], most: int) -> None:
+    """Fit on exp1's good tiles, score exp1's others and exp2: which settings carry from one condition to the next?"""
+    paths, held = split(root, 0.4)
+    known = [path for path in paths if condition(path) != "exp3"]
+    fitted = [path for path in known if is_good(path) and condition(path) == "exp1" and block(path) not in held][:most]
+    tested = [path for path in known if not is_good(path) or block(path) in held]
+    for size, scale, light, precision in SIGHTS:
+        engine: Any = open_maps("pretrained", stages=stages, size=size, vector=False, precision=precision).engine
+        patcher = Patcher(engine, Sight(*size, "scale", scale, light))
+        start = time.perf_counter()
+        kept = {path: list(_patches(patcher, path)) for path in tested}
+        rate = len(kept) / (time.perf_counter() - start)
+        drawn = sample(Pictures(fitted), patcher, Recipe(patches=20_000, memory=2_000))
+        for settings in JUDGES:
+            recipe = Recipe(patches=20_000, memory=2_000, **settings)
+            judge = drawn.judge(recipe)
+            heats = {path: _whole_heat(judge, kept[path], recipe.smooth) for path in tested}
+            print(
+                f"size {size} scale {scale} {light} stages {stages} {settings}: {_told(heats)}; {rate:.1f} images/s",
+                flush=True,
+            )
+
+
+def _patches(patcher: Patcher, path: str) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
+    for tile in patcher(opened_picture(path)):
+        height, width, channels = tile.vectors_hwF.shape
+        yield tile.vectors_hwF.reshape(-1, channels).astype(np.float16), (tile.top, tile.left, height, width)
+
+
+def _whole_heat(judge: Judge, tiles: list[tuple[np.ndarray, tuple[int, ...]]], smooth: float) -> np.ndarray:
+    grid = max(t + h for _, (t, _, h, _) in tiles), max(left + w for _, (_, left, _, w) in tiles)
+    total_hw, weight_hw = np.zeros(grid, np.float32), np.zeros(grid, np.float32)
+    for vectors, (top, left, height, width) in tiles:
+        window = np.s_[top : top + height, left : left + width]
+        vectors_hwF = vectors.astype(np.float32).reshape(height, width, -1)
+        total_hw[window] += judge.heat(vectors_hwF, places(top, left, (height, width), grid))
+        weight_hw[window] += 1
+    return smoothed(total_hw / weight_hw, smooth)
+
+
+def _told(heats: dict[str, np.ndarray]) -> str:
+    """Image AUROC of exp1 and exp2 by four ways to make one score of a heat map, and by kind for the first."""
+    ways = {"max": lambda h: h.max(), "top5": lambda h: np.sort(h.ravel())[-5:].mean(),
+            "1%": lambda h: np.sort(h.ravel())[-max(1, h.size // 100) :].mean(), "max-median": lambda h: h.max() - np.median(h)}  # fmt: skip
+    parts = []
+    for name, way in ways.items():
+        score = {path: float(way(heat)) for path, heat in heats.items()}
+        found = []
+        for what in ("exp1", "exp2", "exp"):
+            bad = np.array([s for p, s in score.items() if not is_good(p) and condition(p).startswith(what)])
+            good = np.array([s for p, s in score.items() if is_good(p) and condition(p).startswith(what)])
+            found.append(f"{auroc(bad, good):.3f}")
+        parts.append(f"{name} {' '.join(found)}")
+    good = np.array([heat.max() for path, heat in heats.items() if is_good(path)])
+    kinds = sorted({Path(path).parent.name for path in heats} - {FREE})
+    by_kind = [
+        f"{kind[3:6]} {auroc(np.array([h.max() for p, h in heats.items() if kind in p]), good):.2f}" for kind in kinds
+    ]
+    return "; ".join([*parts, " ".join(by_kind)])
+
+
+# ---- the final figures ----
+
+
+def final(root: Path, rate: float, settings: dict[str, Any], recipe: dict[str, Any], out: Path | None) -> None:
+    """Fit, fix the threshold, look at what was not fitted on."""
+    paths, held = split(root)
+    fitted = [p for p in paths if is_good(p) and condition(p) != "exp3" and block(p) not in held]
+    start = time.perf_counter()
+    inspector = Inspector.fit(fitted, rate=rate, recipe=Recipe(**recipe), **settings)
+    spent = time.perf_counter() - start
+    print(f"fitted on {len(fitted)} images in {spent:.0f} s: {inspector.alarm}", flush=True)
+    parts = {
+        "within (exp1, exp2)": [p for p in paths if condition(p) != "exp3" and (not is_good(p) or block(p) in held)],
+        "across (exp3)": [p for p in paths if condition(p) == "exp3"],
+        "across, other tiles": [p for p in paths if condition(p) == "exp3" and (not is_good(p) or block(p) in held)],
+    }
+    looked = list(dict.fromkeys(p for part in parts.values() for p in part))
+    start = time.perf_counter()
+    found = {path: inspector.inspect(path) for path in looked}
+    speed = len(looked) / (time.perf_counter() - start)
+    told = {name: _figures([found[p] for p in part]) for name, part in parts.items()}
+    memory = {
+        "memory": len(inspector.judge.memory),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+    }
+    told["cost"] = {
+        "images_per_s": round(speed, 1),
+        "fit_s": round(spent, 1),
+        **memory,
+        **inspector.opened.engine.describe(),
+    }
+    print(json.dumps(told, indent=1))
+    if out is not None:
+        out.write_text(json.dumps({"settings": settings, "recipe": recipe, **told}, indent=1) + "\n", encoding="utf-8")
+
+
+def _figures(found: list[Inspection]) -> dict[str, Any]:
+    told = measure(found, TRUTH)
+    heats, masks = [], []
+    for one in found:
+        size = (max(1, one.size[0] // 2), max(1, one.size[1] // 2))
+        heats.append(one.heat(size))
+        whole = (
+            np.zeros(one.size, np.bool_)
+            if is_good(one.source)
+            else read_mask(Path(one.source).with_suffix(".png"), one.size)
+        )
+        masks.append(whole[: 2 * size[0] : 2, : 2 * size[1] : 2])
+    return {**told, "pixel_auroc": pixel_auroc(heats, masks), "pro": region_overlap(heats, masks)}
+
+
+# ---- the peer ----
+
+
+def peer(root: Path, rate: float, side: int, ratio: float) -> None:
+    """anomalib's PatchCore, its own view of an image (square), with the same trunk; its threshold by the same rule."""
+    import torch
+
+    from unalike.model.backbones import best_available_trunk, build_trunk
+
+    paths, held = split(root)
+    trunk = build_trunk(best_available_trunk(), pretrained="true", input_size=(side, side))
+    # After the trunk: building that makes a torchvision for another torch importable.
+    from anomalib.models.image.patchcore.torch_model import PatchcoreModel
+
+    model = PatchcoreModel(layers=["blocks.2", "blocks.4"], backbone=trunk.name, pre_trained=False)
+    body = model.feature_extractor.feature_extractor
+    held_weights = trunk.net.state_dict()
+    body.load_state_dict({name: held_weights[name] for name in body.state_dict()})
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (trunk.facts.mean, trunk.facts.std))
+
+    def shown(path: str) -> torch.Tensor:
+        pixels = np.asarray(opened_picture(path).resize((side, side)), np.float32) / 255
+        return (torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()) - mean) / std
+
+    fitted = [p for p in paths if is_good(p) and condition(p) != "exp3" and block(p) not in held]
+    start = time.perf_counter()
+    model.train()
+    with torch.no_grad():
+        for path in fitted:
+            model(shown(path))
+        model.subsample_embedding(ratio)
+        model.eval()
+        print(
+            f"fitted on {len(fitted)} in {time.perf_counter() - start:.0f} s, memory {len(model.memory_bank)}",
+            flush=True,
+        )
+        tested = [p for p in paths if p not in set(fitted)]
+        start = time.perf_counter()
+        found = {path: model(shown(path)) for path in tested}
+    speed = len(tested) / (time.perf_counter() - start)
+    for name, exps in (("within (exp1, exp2)", ("exp1", "exp2")), ("across (exp3)", ("exp3",))):
+        part = [p for p in tested if condition(p) in exps]
+        scores = {p: float(found[p].pred_score) for p in part}
+        good = np.array([s for p, s in scores.items() if is_good(p)])
+        bad = np.array([s for p, s in scores.items() if not is_good(p)])
+        heats, masks = [], []
+        for path in part:
+            picture = opened_picture(path)
+            size = (picture.height, picture.width)
+            smaller = (size[0] // 2, size[1] // 2)
+            heat = torch.nn.functional.interpolate(found[path].anomaly_map, smaller, mode="bilinear")
+            heats.append(heat[0, 0].numpy())
+            whole = np.zeros(size, np.bool_) if is_good(path) else read_mask(Path(path).with_suffix(".png"), size)
+            masks.append(whole[: 2 * smaller[0] : 2, : 2 * smaller[1] : 2])
+        print(
+            f"{name}: image AUROC {auroc(bad, good):.4f}, pixel AUROC {pixel_auroc(heats, masks):.4f}, PRO {region_overlap(heats, masks):.4f}"
+        )
+    print(
+        f"{speed:.1f} images/s, peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB; rate {rate} is not settled by it"
+    )
+
+
+def main() -> None:
+    """Parse, run one of the three."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path)
+    parser.add_argument("--explore", action="store_true")
+    parser.add_argument("--peer", choices=("anomalib",))
+    parser.add_argument("--rate", type=float, default=0.02)
+    parser.add_argument("--size", default="416x320", help="height x width of the network; --peer: side")
+    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--light", default="as-is")
+    parser.add_argument("--stages", default="8,16")
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--most", type=int, default=130, help="with --explore: good images to fit on")
+    parser.add_argument("--ratio", type=float, default=0.01, help="with --peer: of patches kept")
+    parser.add_argument("--recipe", type=json.loads, default={}, help='such as {"memory": 2000}')
+    parser.add_argument("--out", type=Path)
+    words = parser.parse_args()
+    size = size_of(words.size) or (320, 320)
+    stages = [int(word) for word in words.stages.split(",")]
+    if words.explore:
+        explore(words.data, stages, words.most)
+    elif words.peer:
+        peer(words.data, words.rate, size[0], words.ratio)
+    else:
+        settings = {"size": size, "scale": words.scale, "fit": "scale", "light": words.light,
+                    "stages": stages, "precision": words.precision}  # fmt: skip
+        final(words.data, words.rate, settings, words.recipe, words.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""Small operations on maps: local means, other sizes, smoothing, connected parts. numpy alone: a line PC has no more.
+
+Shape letters: C channels, h x w a map, H x W an image.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def local_mean(map_Chw: np.ndarray, side: int) -> np.ndarray:
+    """The mean over ``side`` x ``side`` cells around each (odd); beyond the edge the nearest cell counts on. float32."""
+    if side == 1:
+        return np.asarray(map_Chw, np.float32)
+    reach = side // 2
+    height, width = map_Chw.shape[-2:]
+    wide = np.pad(
+        np.asarray(map_Chw, np.float32), [(0, 0)] * (map_Chw.ndim - 2) + [(reach, reach), (reach, reach)], "edge"
+    )
+    rows = np.zeros((*wide.shape[:-2], height, wide.shape[-1]), np.float32)
+    for step in range(side):
+        rows += wide[..., step : step + height, :]
+    total = np.zeros((*wide.shape[:-2], height, width), np.float32)
+    for step in range(side):
+        total += rows[..., step : step + width]
+    return total / np.float32(side * side)
+
+
+def resized(map_Chw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Linear interpolation to ``size`` (H, W), cell centres on cell centres' places; the edge goes on outside. float32."""
+    out = np.asarray(map_Chw, np.float32)
+    for axis, wanted in ((-2, size[0]), (-1, size[1])):
+        have = out.shape[axis]
+        if have == wanted:
+            continue
+        place = np.clip((np.arange(wanted) + 0.5) * (have / wanted) - 0.5, 0, have - 1)
+        low = np.floor(place).astype(np.int64)
+        high = np.minimum(low + 1, have - 1)
+        share = (place - low).astype(np.float32)
+        share = share[:, None] if axis == -2 else share
+        out = np.take(out, low, axis) * (1 - share) + np.take(out, high, axis) * share
+    return out
+
+
+def smoothed(map_hw: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian smoothing over cells, ``sigma`` their number; weights beyond the edge are left out. float32."""
+    out = np.asarray(map_hw, np.float32)
+    if sigma <= 0:
+        return out
+    reach = max(1, round(3 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2).astype(np.float32)
+    for axis in (0, 1):
+        length = out.shape[axis]
+        total, weight = np.zeros_like(out), np.zeros(length, np.float32)
+        for step, share in zip(range(-reach, reach + 1), kernel, strict=True):
+            if abs(step) >= length:
+                continue
+            to, of = slice(max(0, -step), length - max(0, step)), slice(max(0, step), length - max(0, -step))
+            if axis == 0:
+                total[to] += share * out[of]
+            else:
+                total[:, to] += share * out[:, of]
+            weight[to] += share
+        out = total / (weight[:, None] if axis == 0 else weight)
+    return out
+
+
+def components(mask_hw: np.ndarray) -> tuple[np.ndarray, int]:
+    """(labels_hw int32, count): cells that touch, also at corners, get one number from 1 on, in reading order; 0 elsewhere.
+
+    Runs of each row are joined with those of the row above (union-find): the work is per run, not per cell.
+    """
+    mask_hw = np.asarray(mask_hw, np.bool_)
+    height, width = mask_hw.shape
+    edges = np.diff(np.pad(mask_hw, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    rows, starts = np.nonzero(edges == 1)
+    _, ends = np.nonzero(edges == -1)
+    parent = list(range(len(rows)))
+
+    def root(run: int) -> int:
+        while parent[run] != run:
+            parent[run] = parent[parent[run]]
+            run = parent[run]
+        return run
+
+    first = np.searchsorted(rows, np.arange(height + 1))
+    for row in range(1, height):
+        above, here = int(first[row - 1]), int(first[row])
+        while above < first[row] and here < first[row + 1]:
+            if starts[here] <= ends[above] and starts[above] <= ends[here]:
+                a, b = root(above), root(here)
+                parent[max(a, b)] = min(a, b)
+            if ends[above] < ends[here]:
+                above += 1
+            else:
+                here += 1
+    labels_hw = np.zeros((height, width), np.int32)
+    numbers: dict[int, int] = {}
+    for run in range(len(rows)):
+        number = numbers.setdefault(root(run), len(numbers) + 1)
+        labels_hw[rows[run], starts[run] : ends[run]] = number
+    return labels_hw, len(numbers)

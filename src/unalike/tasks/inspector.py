@@ -1,0 +1,274 @@
+"""Inspection learnt from good images alone: what does not look like anything among them is suspicious, and where.
+
+PatchCore (Roth et al., "Towards Total Recall in Industrial Anomaly Detection", CVPR 2022) in its shape: patches of a
+pretrained trunk's middle stages, a coreset of those of good images as memory, the distance to the nearest as heat. What
+differs from it: distances count in units of how far good patches vary around the remembered one, images are looked at in
+one scale and by tiles, and the threshold is set from good images that their judge had not seen.
+
+Shape letters: N patches, F their width, M remembered ones, h x w a grid of patches, H x W an image.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unalike import progress
+from unalike.data.decode import MAX_PIXELS
+from unalike.data.view import View
+from unalike.engines.metadata import MapFacts
+from unalike.errors import DataError, ModelError, UnreadableImage
+from unalike.gallery.normality import Judge, Recipe
+from unalike.gallery.patches import PatchMemory
+from unalike.gallery.storage import read_blocks, write_blocks
+from unalike.measure.alarm import Alarm, images_needed, set_alarm
+from unalike.measure.grids import smoothed
+from unalike.tasks.defects import LEAST_TO_LEARN, Lesson, helps, study
+from unalike.tasks.dense import PRETRAINED, OpenMaps, engine_of, open_maps
+from unalike.tasks.good_images import Picture, Pictures, Sampled, listed, opened_picture, places, sample
+from unalike.tasks.inspection import DEFECTIVE, GOOD, UNDECIDED, Inspection, find_spots
+from unalike.tasks.patches import Patcher
+from unalike.tasks.sight import Sight, settle_fit, settle_scale
+
+MARK, FORMAT_VERSION = b"UNALIKEI", 1
+LEAST_IMAGES = 2
+
+
+class Inspector:
+    """Good images in; then, of any image, whether and where it differs from them. Runs without torch once it was saved.
+
+    >>> inspector = Inspector.fit("good/")                      # doctest: +SKIP
+    >>> inspector.save("part.inspector")
+    >>> found = Inspector.load("part.inspector").inspect("new.png")
+    >>> found.decision, found.score, found.spots
+    """
+
+    def __init__(
+        self, opened: OpenMaps, sight: Sight, recipe: Recipe, judge: Judge, alarm: Alarm | None, facts: dict[str, Any]
+    ) -> None:
+        self.opened, self.sight, self.recipe, self.judge, self.alarm, self.facts = (
+            opened, sight, recipe, judge, alarm, facts
+        )  # fmt: skip
+        self.patcher = Patcher(opened.engine, sight)
+
+    # ---- learning ----
+
+    @classmethod
+    def fit(
+        cls,
+        good: str | Path | Iterable[Picture],
+        *,
+        model: str | Path | OpenMaps = PRETRAINED,
+        size: tuple[int, int] | None = None,
+        stages: str | Sequence[int | str] = "auto",
+        fit: str = "auto",
+        scale: float | None = None,
+        light: str = "as-is",
+        rate: float | None = 0.01,
+        defects: str | Path | Iterable[Picture] = (),
+        masks: str | Path | None = None,
+        recipe: Recipe | None = None,
+        runtime: str = "auto",
+        precision: str = "fp32",
+        threads: int | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> Inspector:
+        """From images of good parts: a folder, or paths, PIL images, arrays.
+
+        ``model``, ``size``, ``stages``, ``runtime``, ``precision``: as ``tasks.dense.open_maps``. ``fit``: ``scale`` or
+        ``whole`` (``tasks.sight``), ``scale`` the factor; left out, settled by the images' sizes. ``light``: as-is or even.
+        ``rate``: the share of good images that may be called defective (None: no threshold). ``defects``: a few defective
+        images, where there are any, ``masks`` the folder of their masks (NAME.png, white where defective): they say how
+        many are found, and from four on teach which directions tell, where that helps (``tasks.defects``). Raises DataError for too few images, for a rate that they
+        cannot support, and for unreadable files beyond 5 %.
+        """
+        recipe = recipe or Recipe()
+        pictures = listed(good)
+        if len(pictures) < LEAST_IMAGES:
+            raise DataError(
+                f"{len(pictures)} good image{'' if len(pictures) == 1 else 's'}",
+                expected=f"at least {LEAST_IMAGES}, better a hundred",
+            )
+        if rate is not None and 0 < rate < 1 and len(pictures) < images_needed(rate):
+            set_alarm(np.zeros(len(pictures)), rate)  # says what is lacking before the work begins
+        opened = model if isinstance(model, OpenMaps) else open_maps(
+            model, stages=stages, size=size, vector=False, runtime=runtime, precision=precision, threads=threads
+        )  # fmt: skip
+        held = Pictures(pictures, max_pixels)
+        sight = _settled_sight(held.sizes(), opened.engine.input_size, fit, scale, light)
+        patcher = Patcher(opened.engine, sight)
+        sampled = sample(held, patcher, recipe)
+        judge = sampled.judge(recipe)
+        facts = {"images": sampled.images, "unreadable": len(held.failures), "precision": opened.engine.precision}
+        made = cls(opened, sight, recipe, judge, None, facts)
+        if rate is not None:
+            made._set_alarm(held, sampled, rate, listed(defects), None if masks is None else Path(masks))
+        return made
+
+    def _set_alarm(
+        self, held: Pictures, sampled: Sampled, rate: float, defects: list[Picture], masks: Path | None
+    ) -> None:
+        """Judge every good image by a memory of the other folds, then set the threshold."""
+        recipe, folds = self.recipe, min(self.recipe.folds, sampled.images)
+        if sampled.images < images_needed(rate):
+            set_alarm(np.zeros(sampled.images), rate)
+        fold_I = np.random.default_rng(recipe.seed).permutation(sampled.images) % folds
+        judges = []
+        with progress.progress("learning", folds, "folds") as advance:
+            for fold in range(folds):
+                judges.append([sampled.of(fold_I[sampled.image_N] != fold).judge(recipe)])
+                advance(1)
+        finals = [self.judge]
+        if len(defects) >= LEAST_TO_LEARN:
+            self._teach(judges, finals, sampled, fold_I, study(defects, masks, self.patcher, self.judge, self._heat))
+        good_IJ = np.empty((sampled.images, len(finals)))
+        with progress.progress("judging good images by the others", sampled.images) as advance:
+            for number, picture in held:
+                good_IJ[number] = [heat.max() for heat in self._heats(picture, judges[fold_I[number]])]
+                advance(1)
+        bad_DJ = np.array(
+            [[heat.max() for heat in self._heats(p, finals)] for _, p in Pictures(defects)] if defects else []
+        )
+        column = 0
+        if len(finals) > 1:
+            kept, plain, taught = helps(good_IJ, bad_DJ)
+            column = 3 if kept else 0
+            progress.say(
+                f"{len(bad_DJ)} defective images: AUROC {plain:.4f} without their lesson, {taught:.4f} with it "
+                f"({'kept' if kept else 'not kept'})"
+            )
+        self.judge = finals[column]
+        self.alarm = set_alarm(good_IJ[:, column], rate, defects_M=bad_DJ[:, column] if defects else None)
+        scores = [round(float(score), 6) for score in np.sort(good_IJ[:, column])]
+        self.facts = {**self.facts, "good_scores": scores, "taught": column > 0}
+
+    def _teach(
+        self, judges: list[list[Judge]], finals: list[Judge], sampled: Sampled, fold_I: np.ndarray, lesson: Lesson
+    ) -> None:
+        """Put beside every judge those taught by the even defective images, by the odd ones, and by all."""
+        shares, moments = [], []
+        for fold, (judge, *_) in enumerate(judges):
+            unseen = sampled.of((fold_I[sampled.image_N] == fold) & sampled.common_N)
+            shares.append(len(unseen.image_N))
+            moments.append(judge.leftover(unseen.vectors_NF, unseen.places_N2))
+        good_FF = np.average(moments, axis=0, weights=shares)
+        for half in (0, 1, None):
+            vectors_NF, places_N2 = lesson.half(half)
+            bad_FF = self.judge.leftover(vectors_NF, places_N2)
+            for some in (*judges, finals):
+                some.append(some[0].weighted(good_FF, bad_FF, len(vectors_NF)))
+
+    # ---- inspecting ----
+
+    def inspect(self, picture: Picture) -> Inspection:
+        """Of a path, PIL image or uint8 array (H, W, 3 or H, W). Raises UnreadableImage, DataError."""
+        opened = opened_picture(picture)
+        heat_hw = self._heat(opened, self.judge)
+        size, score = (opened.height, opened.width), float(heat_hw.max())
+        seen = self.sight.scaled_size(size)
+        cover = tuple(cells * self.patcher.stride / side for cells, side in zip(heat_hw.shape, seen, strict=True))
+        threshold = math.nan if self.alarm is None else self.alarm.threshold
+        decision = UNDECIDED if self.alarm is None else DEFECTIVE if score > threshold else GOOD
+        source = str(picture) if isinstance(picture, str | Path) else ""
+        spots = find_spots(heat_hw, threshold, size, (cover[0], cover[1]))
+        return Inspection(score, threshold, decision, spots, heat_hw, size, (cover[0], cover[1]), source)
+
+    def inspect_many(self, pictures: Iterable[Picture]) -> Iterator[Inspection | UnreadableImage]:
+        """One after the other; what cannot be read comes back as the error, so that a line goes on."""
+        for picture in pictures:
+            try:
+                yield self.inspect(picture)
+            except UnreadableImage as error:
+                yield error
+
+    def _heat(self, picture: Image.Image, judge: Judge) -> np.ndarray:
+        return self._heats(picture, [judge])[0]
+
+    def _heats(self, picture: Image.Image, judges: Sequence[Judge]) -> list[np.ndarray]:
+        """float32 (h, w) a judge, from one pass through the network: the mean over tiles where they overlap, smoothed."""
+        grid = self.patcher.grid((picture.height, picture.width))
+        total_Jhw, weight_hw = np.zeros((len(judges), *grid), np.float32), np.zeros(grid, np.float32)
+        for tile in self.patcher(picture):
+            shape = tile.vectors_hwF.shape[:2]
+            window = np.s_[tile.top : tile.top + shape[0], tile.left : tile.left + shape[1]]
+            where_hw2 = places(tile.top, tile.left, shape, grid)
+            for number, judge in enumerate(judges):
+                total_Jhw[number][window] += judge.heat(tile.vectors_hwF, where_hw2)
+            weight_hw[window] += 1
+        return [smoothed(total_hw / weight_hw, self.recipe.smooth) for total_hw in total_Jhw]
+
+    # ---- keeping ----
+
+    def save(self, path: str | Path) -> Path:
+        """One checksummed file with network, memory and threshold. Raises ModelError for a network that cannot be kept."""
+        if self.opened.content is None:
+            raise ModelError(
+                f"the network {self.opened.source} runs in {self.opened.engine.name} and is no ONNX file",
+                expected="a network that can be kept", remedy="fit with runtime auto, openvino or onnxruntime",
+            )  # fmt: skip
+        said = {
+            "inspector_version": FORMAT_VERSION, "sight": self.sight.to_dict(), "recipe": asdict(self.recipe),
+            "place": self.judge.place, "alarm": None if self.alarm is None else self.alarm.to_dict(),
+            "trunk": self.opened.trunk, "licence": self.opened.licence, "facts": self.facts,
+            "maps": [asdict(fact) for fact in self.opened.maps],
+        }  # fmt: skip
+        blocks = {
+            "network": [np.frombuffer(self.opened.content, np.uint8)], "mean": [self.judge.mean_F],
+            "mix": [self.judge.mix_FF], "memory": [self.judge.memory.vectors_MF],
+            "local": [self.judge.local_M],
+        }  # fmt: skip
+        write_blocks(Path(path), said, blocks, mark=MARK)
+        return Path(path)
+
+    @classmethod
+    def load(
+        cls, path: str | Path, *, runtime: str = "auto", precision: str = "auto", threads: int | None = None,
+        device: str | None = None, search: str | None = None,
+    ) -> Inspector:  # fmt: skip
+        """From a saved file, without torch. ``precision``: ``auto`` is that of fitting, so that the threshold holds.
+
+        Raises DataError: missing, damaged, no inspector, of a newer version.
+        """
+        said, blocks = read_blocks(Path(path), mark=MARK, what="inspector")
+        version = said.get("inspector_version")
+        if not isinstance(version, int) or version > FORMAT_VERSION:
+            raise DataError(f"{path} has inspector version {version}", expected=f"at most {FORMAT_VERSION}",
+                            remedy="it was written by a newer unalike: pip install -U unalike")  # fmt: skip
+        recipe = Recipe(**said["recipe"])
+        if search is not None:
+            recipe = replace(recipe, search=search)
+        content = blocks["network"].check().tobytes()
+        fitted = str(said["facts"].get("precision", "fp32"))
+        engine = engine_of(content, runtime, fitted if precision == "auto" else precision, threads, device)
+        sight = Sight.from_dict(said["sight"])
+        maps = tuple(MapFacts(**entry) for entry in said["maps"])
+        opened = OpenMaps(engine, _whole_view(engine), maps, str(path), said["trunk"], content, said["licence"])
+        memory = PatchMemory(blocks["memory"].check(), recipe.search)
+        judge = Judge(blocks["mean"].check(), blocks["mix"].check(), memory, float(said["place"]),
+                      blocks["local"].check())  # fmt: skip
+        alarm = None if said["alarm"] is None else Alarm.from_dict(said["alarm"])
+        return cls(opened, sight, recipe, judge, alarm, said["facts"])
+
+
+def _settled_sight(
+    sizes: list[tuple[int, int]], network: tuple[int, int], fit: str, scale: float | None, light: str
+) -> Sight:
+    """What was asked for; where nothing was, what the images' sizes suggest. It is said."""
+    if fit == "auto":
+        fit = "scale" if scale is not None else settle_fit(sizes, network)
+    if fit == "scale" and scale is None:
+        scale = settle_scale(sizes, network)
+    sight = Sight(network[0], network[1], fit, scale if scale is not None else 1.0, light)
+    how = "whole" if fit == "whole" else f"at {sight.scale:g} of their size, in tiles"
+    progress.say(f"images are looked at {how}, {network[0]} x {network[1]}, light {light}")
+    return sight
+
+
+def _whole_view(engine: Any) -> View:
+    return View(engine.input_size[0], engine.input_size[1], 1.0)
