@@ -89,7 +89,7 @@ def discover(
                        "--table" if kind != "link" else "leave --link out: the images are copied") from error  # fmt: skip
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _say_outcome(target, found, figures)
+    _say_outcome(target, found, figures, kind)
     return Discovered(target, target / GROUPS, target / REPORT, figures)
 
 
@@ -199,7 +199,7 @@ def _figures(found: Grouping, *, unreadable: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _say_outcome(target: Path, found: Grouping, figures: dict[str, Any]) -> None:
+def _say_outcome(target: Path, found: Grouping, figures: dict[str, Any], kind: str) -> None:
     say(f"{figures['images']} images: {figures['groups']} groups, {figures['in_no_group']} in no group, "
         f"{figures['near_duplicates']} near-duplicates")  # fmt: skip
     if figures["agreement"] is not None and found.agreement < 0.4:
@@ -208,4 +208,7 @@ def _say_outcome(target: Path, found: Grouping, figures: dict[str, Any]) -> None
         )
     if not found.count:
         say("no two images are alike enough to make a group; --groups N merges all the same")
-    say(f"look: {target / REPORT}; correct by moving files; then: unalike train {target}")
+    how, what = ("the table", target / GROUPS) if kind == "table" else ("moving files", target)
+    say(
+        f"look: {target / REPORT}; correct by {'changing ' if kind == 'table' else ''}{how}; then: unalike train {what}"
+    )
