@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     )
     from unalike.errors import UnalikeError
     from unalike.tasks.comparer import Comparer
+    from unalike.tasks.explainer import Explainer
     from unalike.tasks.inspector import Inspector
     from unalike.tasks.recogniser import Recogniser
+    from unalike.tasks.verifier import Verifier
 
 _PLACES = {
     **dict.fromkeys(
@@ -54,11 +56,14 @@ _PLACES = {
     "UnalikeError": "unalike.errors",
     "Comparer": "unalike.tasks.comparer",
     "Inspector": "unalike.tasks.inspector",
+    "Explainer": "unalike.tasks.explainer",
     "Recogniser": "unalike.tasks.recogniser",
+    "Verifier": "unalike.tasks.verifier",
 }
 __all__ = [
-    "Comparer", "Inspector", "Recogniser", "Result", "UnalikeError", "bench_engine", "check", "discover", "embed", "evaluate",
-    "export", "export_maps", "gen_engine", "gen_trt_engine", "infer", "quantize", "train",
+    "Comparer", "Explainer", "Inspector", "Recogniser", "Result", "UnalikeError", "Verifier", "bench_engine",
+    "check", "discover", "embed", "evaluate", "export", "export_maps", "gen_engine", "gen_trt_engine", "infer",
+    "quantize", "train",
 ]  # fmt: skip
 
 

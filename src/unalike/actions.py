@@ -235,6 +235,11 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
         neighbours=(scores_QK, index_QK), reference_labels=reference.labels_N,
     )  # fmt: skip
     run.own(*_evaluation_page(run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model))
+    if section.explain:
+        from unalike.explanations import explain_misses
+
+        explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors, section.explain,
+                       same=same)  # fmt: skip
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
     add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **told},
                 source=model.source.parent / "model_card.json", stem="model_card")  # fmt: skip
@@ -310,6 +315,10 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
     scores_QK, index_QK = top_k(unit(query_vectors), unit(reference_vectors), k)
     _write_results(run.dir, query, reference, scores_QK, index_QK, "trt_result" if section.trt_engine else "result")
     run.own(run.dir / "trt_result.csv", run.dir / "trt_result.jsonl")
+    if section.explain:
+        from unalike.explanations import explain_matches
+
+        explain_matches(run.dir / "explain", models[0], query, reference, index_QK[:, 0])
     run.record(device=[model.engine.describe() for model in models], data=query.fingerprint())
     return {"images": len(query), "references": len(reference), "topk": k}
 

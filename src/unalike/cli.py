@@ -12,7 +12,7 @@ from pathlib import Path
 import typer
 
 # Each module puts its commands on the program as it is imported; the order is the order of --help.
-from .commands import actions, automl, compare, discover, gallery, inspect, jobs, shipping, specs  # noqa: F401
+from .commands import actions, automl, compare, discover, gallery, inspect, jobs, shipping, specs, verify  # noqa: F401
 from .commands.words import app
 from .errors import SpecError, closest, redact
 

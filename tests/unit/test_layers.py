@@ -28,7 +28,9 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "measure": STEM[:4],
     "gallery": STEM[:5],
     "engines": STEM[:6],
-    "tasks": STEM,
+    "changes": STEM[:4],
+    "verify": (*STEM, "changes"),
+    "tasks": (*STEM, "changes", "verify"),
     "model": STEM,
     "training data": STEM,
     "deploy": (*STEM, "model", "training data"),
@@ -52,6 +54,7 @@ FRONT = {
     "failures",
     "handbook",
     "inspection",
+    "explanations",
     "job",
     "lock",
     "mirror",
@@ -59,8 +62,9 @@ FRONT = {
     "run",
     "shipping",
     "trial",
+    "verification",
 }
-TORCH_FREE = {*STEM, "tasks", "jobs", "front"}
+TORCH_FREE = {*STEM, "changes", "verify", "tasks", "jobs", "front"}
 # The one way back: a checkpoint, or a trunk as it came, is opened too where the training branch is installed. Inside functions.
 ALLOWED = {("tasks.opening", "deploy.choose"), ("tasks.opening", "model.checkpoint")} | {
     ("tasks.dense", name)

@@ -83,12 +83,14 @@ def evaluate(
 @app.command(short_help="Name the nearest reference classes of images.")
 def inference(
     words: Words = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Show why each image matched: pictures, JSON, HTML.")] = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Name the nearest reference classes of an image, a folder or class folders.
 
     Example: unalike inference new/ -e spec.yaml inference.checkpoint=results/train/ml_model_best.pth
     """
+    words = [*(words or ()), *(["inference.explain=true"] if explain else [])]
     act("inference", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
 
 

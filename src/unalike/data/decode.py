@@ -15,6 +15,7 @@ from __future__ import annotations
 import io
 import struct
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +63,31 @@ def open_image(
     path: str | Path | bytes, *, min_size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
     """As ``decode``, but a PIL image of mode RGB, loaded, its file closed. ``path`` may be a file's content (bytes)."""
+    return _opened(path, upright_rgb, min_size, max_pixels)
+
+
+def upright_size(path: str | Path | bytes) -> tuple[int, int]:
+    """(height, width) of the upright image, from its header alone. Errors as ``decode``."""
+    name = "image bytes" if isinstance(path, bytes) else str(path)
+    try:
+        with Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=FORMATS) as image:
+            width, height = image.size
+            return (width, height) if _orientation(image) >= 5 else (height, width)
+    except Exception as fault:  # as in _opened
+        raise UnreadableImage(f"{name}: {_reason(fault)}") from fault
+
+
+def open_layer(path: str | Path | bytes | Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """An upright PIL image of mode RGBA whose transparency is kept; what has none is opaque. Errors as ``decode``."""
+    if isinstance(path, Image.Image):
+        return _upright_rgba(path)
+    return _opened(path, _upright_rgba, None, max_pixels)
+
+
+def _opened(
+    path: str | Path | bytes, convert: Callable[[Image.Image], Image.Image], min_size: tuple[int, int] | None,
+    max_pixels: int,
+) -> Image.Image:  # fmt: skip
     _set_pillow_limits(max_pixels)
     name = "image bytes" if isinstance(path, bytes) else str(path)
     source = io.BytesIO(path) if isinstance(path, bytes) else path
@@ -77,11 +103,19 @@ def open_image(
             if min_size is not None:
                 _draft(image, min_size)
             image.load()
-            return upright_rgb(image)
+            return convert(image)
     except (UnreadableImage, MemoryError):
         raise
     except Exception as fault:  # Pillow's readers raise nearly anything on damaged files: struct.error, KeyError, ...
         raise UnreadableImage(f"{name}: {_reason(fault)}") from fault
+
+
+def _upright_rgba(image: Image.Image) -> Image.Image:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
+        turn = _UPRIGHT.get(_orientation(image))
+        layer = image.convert("RGBA")
+        return layer.transpose(turn) if turn is not None else layer
+    return upright_rgb(image).convert("RGBA")
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:

@@ -322,6 +322,8 @@ class Gallery:
         """
         path = Path(path)
         said, blocks = read_blocks(path)
+        if "dim" not in said:
+            raise DataError(f"{path} holds no gallery", expected="a file that gallery build wrote")
         if verify:
             for block in blocks.values():
                 block.check()

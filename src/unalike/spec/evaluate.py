@@ -21,3 +21,6 @@ class Evaluate(Retrieval):
         "auto", "What the intervals resample: queries, or whole classes when the claim is about unseen ones.", ours=True
     )
     seed: int = field(0, "Seed of the resampling and of k-means.", ge=0, le=2**32 - 1, ours=True)
+    explain: int = field(
+        0, "So many of the worst misses are explained: pictures, JSON and one HTML file.", ge=0, le=10_000, ours=True
+    )

@@ -21,3 +21,6 @@ class Inference(Retrieval):
     inference_input_type: Literal["image", "image_folder", "classification_folder"] = field(
         "classification_folder", "What input_path is: one image, a plain folder of images, or class folders."
     )
+    explain: bool = field(
+        False, "Show why each image matched its nearest reference: pictures, JSON and one HTML file.", ours=True
+    )
