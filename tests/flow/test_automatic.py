@@ -12,6 +12,7 @@ from program import unalike
 from conftest import draw_class
 from unalike.learn import automatic
 from unalike.model.checkpoint import load_embedder, read_checkpoint
+from unalike.spec import load_spec
 
 SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "train.seed=3", "automl.goal=both",
          "train.batch_size=16", "model.backbone=tf_efficientnet_lite0"]  # fmt: skip
@@ -73,6 +74,15 @@ def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:
     card = json.loads((folder / "model_card.json").read_text())
     assert card["automatic"]["chosen"] == best["name"]
     assert card["validation"]["metrics"]["micro"]
+
+
+def test_fine_tuning_trains_as_it_was_planned(two_runs: list[Path]) -> None:
+    """Training settles once more what is open; what the plan decided must be closed."""
+    spec = load_spec("train", str(two_runs[0] / automatic.FOLDER / "experiment.yaml"))
+    assert spec.train.head_epochs == 0 and spec.model.head in ("rooted", "linear")
+    first = read_checkpoint(two_runs[0] / automatic.FOLDER / "ml_model_latest.pth")
+    assert first["spec"]["train"]["head_epochs"] == 0
+    assert first["spec"]["model"]["backbone"] == "tf_efficientnet_lite0"
 
 
 def test_where_nothing_beats_the_frozen_trunk_it_is_delivered(

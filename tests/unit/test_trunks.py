@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from unalike.learn.discriminant import whitening
 from unalike.learn.features import Features, trunk_features
 from unalike.learn.losses import build_loss
 from unalike.learn.pace import LEVELS, plan
-from unalike.learn.trunks import Explorer
+from unalike.learn.trunks import Explorer, Found
 from unalike.learn.warm_start import fitted_start
 from unalike.measure.nearest import unit
 from unalike.model.backbones import native_size
@@ -147,3 +148,16 @@ def test_the_pace_of_a_level(monkeypatch) -> None:
     monkeypatch.undo()
     measured = plan(network, spec, LEVELS[1], images=50, seconds=61.0, embeds=100.0)
     assert measured.rate > 0 and all(p.requires_grad for p in network.parameters())
+
+
+def test_a_draft_keeps_its_trunk_when_training_settles_again(monkeypatch) -> None:
+    from unalike.learn.automatic import _draft
+    from unalike.learn.recipe import settle_trunk
+
+    images = SimpleNamespace(classes=("a", "b"), __len__=lambda self: 20)
+    found = Found(Features(LITE, View(64, 64), None, np.zeros((2, 4)), np.arange(2), 1.0), 0.5)  # type: ignore[arg-type]
+    monkeypatch.setattr("unalike.learn.automatic.len", lambda x: 20 if x is images else len(x), raising=False)
+    draft, _ = _draft(load_spec("train", {}), images, found)
+    monkeypatch.setattr("unalike.model.backbones.best_available_trunk", lambda: "another")
+    settle_trunk(draft)
+    assert draft.model.backbone == LITE and draft.model.input_height == 64

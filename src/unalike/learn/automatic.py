@@ -26,7 +26,7 @@ from unalike.data.view import View
 from unalike.data.whole import write_text
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
-from unalike.errors import TrainingError, WeightsError, redact
+from unalike.errors import TrainingError, WeightsError
 from unalike.learn.checkpoints import BEST
 from unalike.learn.discriminant import Discriminant
 from unalike.learn.features import Features
@@ -34,6 +34,7 @@ from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, jud
 from unalike.learn.judge import Round, Verdict, held_rounds, hold_out, make_rounds, scenes
 from unalike.learn.loop import History
 from unalike.learn.pace import FEWEST, LEVELS, plan
+from unalike.learn.part import Part
 from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk_facts
 from unalike.learn.training import Outcome, facts_of_model, train_embedder
 from unalike.learn.training_page import write_automatic_page
@@ -238,7 +239,7 @@ def _stage_two(
     It begins with the head ``trial`` fitted to the frozen features, where the user lets the head be such a one.
     """
     train = images.select(fit_N).compact()
-    part = _Part(run, run.dir / FOLDER)
+    part = Part(run, run.dir / FOLDER)
     earlier = part.dir / "experiment.yaml"
     resume = run.resuming and earlier.exists() and any(part.dir.glob("ml_model_latest.pth"))
     begin = None
@@ -274,6 +275,7 @@ def _settle_head(spec: Any, head: Discriminant, why: str) -> None:
     settle(spec, "model.feat_dim", head.matrix_FD.shape[1], why)
     settle(spec, "model.head", "rooted" if head.rooted else "linear", why)
     settle(spec, "train.head_epochs", 0, why)
+    spec.mark_set(["train.head_epochs"])  # training settles once more, and would put its own back
 
 
 def _planned(spec: Any, train: ImageSet, found: Sequence[Found], seconds: float) -> tuple[Any, Features] | None:
@@ -304,6 +306,7 @@ def _draft(spec: Any, train: ImageSet, found: Found) -> tuple[Any, Any]:
     settle(tuned, "model.backbone", found.features.backbone, "the best trunk that can be fine-tuned in the time")
     for side in ("height", "width"):
         settle(tuned, f"model.input_{side}", getattr(found.features.view, side), "the size its features were judged at")
+    tuned.mark_set(["model.backbone"])  # training would settle on the first of the trunks that are installed
     if not spec.is_set("train.recipe"):
         tuned.train.recipe = "unalike"
     settle_precision(tuned)
@@ -417,23 +420,3 @@ def _figures(best: Candidate, base: Candidate) -> dict[str, float]:
             found[f"{kind} classes {name}"] = value.value
             found[f"{kind} classes {name} frozen"] = base.verdict.figures()[kind][name].value
     return found
-
-
-class _Part:
-    """A folder within the run for its fine-tuning; signals and status lines are the run's."""
-
-    def __init__(self, run: Any, folder: Path) -> None:
-        self._run, self.dir = run, folder
-        folder.mkdir(parents=True, exist_ok=True)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run, name)
-
-    def write_experiment(self, experiment: Any) -> None:
-        write_text(self.dir / "experiment.yaml", redact(experiment.to_yaml()))
-
-    def record(self, **facts: Any) -> None:
-        self._run.record(**facts)
-
-    def own(self, *paths: Any) -> None:
-        """Files of the part lie in its folder; the run need not know them."""
