@@ -49,7 +49,7 @@ figure{margin:0;flex:0 0 auto;width:124px;font-size:12px;line-height:1.35}
 figure img{width:124px;height:124px;object-fit:contain;border-radius:8px;border:3px solid var(--line);background:#fff;display:block}
 figure.hit img{border-color:var(--good)}figure.miss img{border-color:var(--bad)}figure.query{margin-right:14px}
 figcaption{overflow-wrap:anywhere;margin-top:3px}figcaption small{color:var(--soft);display:block}
-svg{max-width:100%;height:auto}svg text{fill:var(--soft);font-size:12px}svg .axis{stroke:var(--line);stroke-width:1}
+svg{max-width:100%;height:auto}td svg{max-width:none}.card b.words{font-size:18px}svg text{fill:var(--soft);font-size:12px}svg .axis{stroke:var(--line);stroke-width:1}
 .couples{display:grid;grid-template-columns:repeat(auto-fill,minmax(272px,1fr));gap:14px}
 .couple{border:1px solid var(--line);border-radius:10px;padding:8px}.couple div{display:flex;gap:6px}
 .couple>span{color:var(--soft);font-size:12px}svg .name{fill:var(--ink);font-weight:600;paint-order:stroke;
@@ -83,7 +83,7 @@ class Report:
     ) -> Report:
         """Cards of headline figures: (name, number, Interval or text); shares in [0, 1] are shown as given."""
         cards = [
-            f"<div class=card><span>{escape(name)}</span><b>{escape(_main(value))}</b><span>{escape(_range(value))}</span></div>"
+            f"<div class=card><span>{escape(name)}</span><b{_words(value)}>{escape(_main(value))}</b><span>{escape(_range(value))}</span></div>"
             for name, value in entries
         ]
         return self._add(title, note, f"<div class=cards>{''.join(cards)}</div>")
@@ -199,6 +199,10 @@ def _cell(value: Any) -> str:
 
 def _main(value: float | Interval | str | None) -> str:
     return _cell(value.value) if isinstance(value, Interval) else _cell(value)
+
+
+def _words(value: object) -> str:
+    return " class=words" if isinstance(value, str) and len(value) > 14 else ""
 
 
 def _range(value: object) -> str:
