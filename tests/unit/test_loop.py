@@ -341,8 +341,8 @@ def test_the_ranking_of_the_card_is_that_of_the_best_weights(tmp_path, ranked):
     seen = []
 
     class Validation:
-        fabric, validator, latest = SimpleNamespace(broadcast=lambda x: x), object(), "made again"
-        rankings = {1: "of epoch 1"} if ranked else {3: "of epoch 3"}
+        fabric, validator, latest = SimpleNamespace(broadcast=lambda x: x), object(), ("made again", "new vectors")
+        rankings = {1: ("of epoch 1", "its vectors")} if ranked else {3: ("of epoch 3", "others")}
 
         def __call__(self, embedder):
             seen.append(weights(loop))
@@ -351,6 +351,7 @@ def test_the_ranking_of_the_card_is_that_of_the_best_weights(tmp_path, ranked):
     result = _outcome(tmp_path, loop.keeper, history, None, Validation(), None, loop.embedder)
     assert result.best_epoch == 1 and result.best["val Precision at Rank 1"] == 0.7
     assert result.ranking == ("of epoch 1" if ranked else "made again")
+    assert result.seen == ("its vectors" if ranked else "new vectors")
     assert len(seen) == (not ranked)
     for at_validation in seen:
         assert_equal(at_validation, read_checkpoint(tmp_path / BEST)["model"])
