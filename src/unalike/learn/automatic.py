@@ -160,7 +160,7 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
             run.write_experiment(tuned_spec)
     notices.say()
     notices.write(run.dir / "notices.txt")
-    record = _record(spec, clock, candidates, best, held, labels_N, fit_N)
+    record = _record(spec, delivered.model.backbone, clock, candidates, best, held, labels_N, fit_N)
     write_text(run.dir / "automatic.json", json.dumps(record, indent=2) + "\n")
     run.own(run.dir / "automatic.json", run.dir / "best_spec.yaml")
     page = write_automatic_page(
@@ -384,8 +384,8 @@ def _deliver_tuned(tuned: Outcome, run: Any) -> Path:
 
 
 def _record(
-    spec: Any, clock: Clock, candidates: Sequence[Candidate], best: Candidate, held: Sequence[Round], labels_N: np.ndarray,
-    fit_N: np.ndarray,
+    spec: Any, trunk: str, clock: Clock, candidates: Sequence[Candidate], best: Candidate, held: Sequence[Round],
+    labels_N: np.ndarray, fit_N: np.ndarray,
 ) -> dict[str, Any]:  # fmt: skip
     """What was tried and what it was worth, for ``automatic.json``."""
     base = candidates[0].verdict
@@ -397,7 +397,7 @@ def _record(
 
     return {
         "format_version": 1, "minutes": clock.seconds / 60, "spent_minutes": round(clock.spent / 60, 2),
-        "goal": spec.automl.goal, "trunk": spec.model.backbone,
+        "goal": spec.automl.goal, "trunk": trunk,
         "judged_on": {kind: sum(len(r.query_N) for r in held if r.kind == kind) for kind in {r.kind for r in held}},
         "fitted_to_images": len(fit_N), "classes": len(np.unique(labels_N)),
         "candidates": [row(c) for c in candidates], "chosen": best.name,
