@@ -390,17 +390,12 @@ def _record(
     """What was tried and what it was worth, for ``automatic.json``."""
     base = candidates[0].verdict
 
-    def row(c: Candidate) -> dict[str, Any]:
-        plain = {kind: {k: v.to_dict() for k, v in f.items()} for kind, f in c.verdict.figures().items()}
-        gain = {kind: {k: v.to_dict() for k, v in f.items()} for kind, f in c.verdict.gain_over(base).items()}
-        return {"name": c.name, "score": c.score, "figures": plain, "gain_over_frozen": gain}
-
     return {
         "format_version": 1, "minutes": clock.seconds / 60, "spent_minutes": round(clock.spent / 60, 2),
         "goal": spec.automl.goal, "trunk": trunk,
         "judged_on": {kind: sum(len(r.query_N) for r in held if r.kind == kind) for kind in {r.kind for r in held}},
         "fitted_to_images": len(fit_N), "classes": len(np.unique(labels_N)),
-        "candidates": [row(c) for c in candidates], "chosen": best.name,
+        "candidates": [{"name": c.name, "score": c.score, **c.verdict.beside(base)} for c in candidates], "chosen": best.name,
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,14 @@ class Verdict:
                 "MAP@R": paired_bootstrap(other.precision_Q[rows], self.precision_Q[rows], groups, seed=seed),
             }
         return found
+
+    def beside(self, base: Verdict) -> dict[str, Any]:
+        """Plain data for a record: these figures, and what they gain on those of ``base``, the frozen trunk's."""
+        sides = {"figures": self.figures(), "gain_over_frozen": self.gain_over(base)}
+        return {
+            name: {kind: {k: v.to_dict() for k, v in f.items()} for kind, f in found.items()}
+            for name, found in sides.items()
+        }
 
 
 def scenes(

@@ -444,9 +444,7 @@ def _record(
     def row(c: Candidate) -> dict[str, Any]:
         if c.verdict is None or base is None:
             return {"name": c.name, "score": None, "figures": {}, "gain_over_frozen": {}}
-        plain = {kind: {k: v.to_dict() for k, v in f.items()} for kind, f in c.verdict.figures().items()}
-        gain = {kind: {k: v.to_dict() for k, v in f.items()} for kind, f in c.verdict.gain_over(base).items()}
-        return {"name": c.name, "score": c.score, "figures": plain, "gain_over_frozen": gain}
+        return {"name": c.name, "score": c.score, **c.verdict.beside(base)}
 
     return {
         "format_version": 1, "minutes": clock.seconds / 60, "spent_minutes": round(clock.spent / 60, 2),

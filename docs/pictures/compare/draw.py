@@ -1,4 +1,7 @@
-"""Draws the four pictures of docs/compare.md:  python docs/compare/draw.py FOLDER   (needs OpenCV; no brand, no photograph)."""
+"""Draws four of the pictures of docs/compare.md (needs OpenCV; no brand, no photograph).
+
+python docs/pictures/compare/draw.py FOLDER
+"""
 
 import sys
 from pathlib import Path
