@@ -1,10 +1,14 @@
 """Image files -> vectors: the engine that unalike chooses beside torch eager, in one run.
 
     python benchmarks/files_to_vectors.py [--data FOLDER] [--trunk tf_efficientnet_lite0] [--size 224] [--images 256]
+                                          [--roofline]
 
 Both sides read the same files through the same view. The peer is what one would write by hand: two decoding threads,
 ``torch.inference_mode``, channels-last, two threads, fp32 and bf16 (autocast), the best of batch 1, 8 and 32. Sides
 take turns for ``--rounds`` rounds and the best of each counts: on a shared machine only the ratio means something.
+
+``--roofline`` adds what this machine could do at most: a large matrix product in OpenVINO in each type of number, so the
+network at that rate; and the network alone, without files, with as many requests in flight as it likes.
 """
 
 from __future__ import annotations
@@ -24,11 +28,13 @@ from unalike.data.items import load_images
 from unalike.data.view import View
 from unalike.deploy.choose import engine_for
 from unalike.engines.files import embed_files
+from unalike.engines.openvino_engine import import_openvino
 from unalike.engines.protocol import Engine
 from unalike.model.embedder import Shape, assemble
 
+DECODING = "decoding alone, two threads"
 
-# Public pictures of groceries, where the checkout lies beside them.
+
 class Eager:
     """torch as one writes it by hand."""
 
@@ -61,6 +67,82 @@ def worst_cosine(a_ND: np.ndarray, b_ND: np.ndarray) -> float:
     return float(products.min())
 
 
+# ---- what this machine could do at most ----
+
+
+def product_rate(kind: str, side: int = 2048, rounds: int = 12) -> float:
+    """Multiply-adds a second, in billions, of a ``side`` x ``side`` product in OpenVINO on all cores; the best of many."""
+    openvino = import_openvino()
+    from openvino import opset13 as op
+
+    def eighths(entry: object, low: float, levels: int) -> object:
+        return op.fake_quantize(entry, *(op.constant(np.float32(end)) for end in (low, 127, low, 127)), levels)
+
+    entry = op.parameter([side, side], openvino.Type.f32)
+    weights = np.random.default_rng(0).integers(-127, 128, (side, side)).astype(np.float32)
+    factors = (entry, op.constant(weights))
+    if kind == "int8":
+        factors = (eighths(factors[0], -128, 256), eighths(factors[1], -127, 255))
+    graph = openvino.Model([op.matmul(*factors, False, False)], [entry], "product")
+    settings = {"PERFORMANCE_HINT": "LATENCY", "INFERENCE_PRECISION_HINT": "bf16" if kind == "bf16" else "f32"}
+    request = openvino.Core().compile_model(graph, "CPU", settings).create_infer_request()
+    inputs, best = {0: np.ones((side, side), np.float32)}, float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        request.infer(inputs)
+        best = min(best, time.perf_counter() - start)
+    return side**3 / best / 1e9
+
+
+def multiply_adds(module: torch.nn.Module, size: int) -> int:
+    """Of one image through convolutions and linear layers."""
+    total = 0
+
+    def count(layer: torch.nn.Module, _: object, output: torch.Tensor) -> None:
+        nonlocal total
+        weight = layer.weight
+        total += output.numel() * weight[0].numel()  # type: ignore[index, operator, union-attr]
+
+    layers = [layer for layer in module.modules() if isinstance(layer, (torch.nn.Conv2d, torch.nn.Linear))]
+    hooks = [layer.register_forward_hook(count) for layer in layers]
+    with torch.inference_mode():
+        module(torch.zeros(1, 3, size, size))
+    for hook in hooks:
+        hook.remove()
+    return total
+
+
+def alone(engine: Engine, images_NHWC: np.ndarray, rounds: int) -> float:
+    """Images a second from memory."""
+    engine(images_NHWC[:32])
+    best = float("inf")
+    for _ in range(rounds):
+        start = time.perf_counter()
+        engine(images_NHWC)
+        best = min(best, time.perf_counter() - start)
+    return len(images_NHWC) / best
+
+
+def tell_roofline(
+    work: int, engines: dict[str, Engine], images_NHWC: np.ndarray, decoding: float, wanted: float, rounds: int
+) -> None:
+    print(f"\nThe network takes {work / 1e9:.3f} billion multiply-adds an image; four times torch is {wanted:.0f} images/s, so "
+          f"{wanted * work / 1e9:.0f} billion a second and {1 / (1 / wanted - 1 / decoding):.0f} images/s of the network alone "
+          f"while decoding takes its share." if decoding > wanted else "\nDecoding alone is slower than four times torch.")  # fmt: skip
+    print(f"{'a large product in OpenVINO':44}{'G/s':>10}{'network':>14}{'with decoding':>15}")
+    capable = import_openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    for kind, name in (("fp32", "FP32"), ("bf16", "BF16"), ("int8", "INT8")):
+        if name in capable:
+            rate = product_rate(kind)
+            most = rate * 1e9 / work
+            print(f"{kind:44}{rate:10.0f}{most:14.0f}{1 / (1 / most + 1 / decoding):15.0f}")
+    for name, engine in engines.items():
+        rate = alone(engine, images_NHWC, rounds)
+        print(
+            f"{name + ', network alone':44}{rate * work / 1e9:10.0f}{rate:14.0f}{1 / (1 / rate + 1 / decoding):15.0f}"
+        )
+
+
 def measure(sides: dict[str, object], count: int, rounds: int) -> tuple[dict[str, float], dict[str, np.ndarray]]:
     """Images a second of every side, best of ``rounds``, sides taking turns; and the vectors of the last round."""
     best, vectors = dict.fromkeys(sides, 0.0), {}
@@ -84,6 +166,8 @@ def main() -> None:
     arguments.add_argument("--runtimes", nargs="+", default=["auto", "onnxruntime"])
     arguments.add_argument("--eager", nargs="+", default=["fp32", "bf16"], help="precisions of the peer")
     arguments.add_argument("--batches", nargs="+", type=int, default=[1, 8, 32], help="batch sizes of the peer")
+    arguments.add_argument("--precisions", nargs="+", default=["auto"], help="of runtime auto: auto, bf16, fp32")
+    arguments.add_argument("--roofline", action="store_true", help="what this machine could do at most")
     options = arguments.parse_args()
     if options.data is None:
         print("skipped: no data (give --data DIR)")
@@ -99,16 +183,19 @@ def main() -> None:
     mean, std = embedder.trunk.facts.mean, embedder.trunk.facts.std
 
     sides: dict[str, object] = {}
+    engines: dict[str, Engine] = {}
     for runtime in options.runtimes:
-        engine = engine_for(embedder, mean=mean, std=std, view=view, runtime=runtime)
-        told = engine.describe()
-        label = f"unalike {runtime}: {told['runtime']} {told['precision']}"
-        sides[label] = lambda engine=engine: chosen(engine, paths, view)
+        for precision in options.precisions if runtime == "auto" else ["auto"]:
+            engine = engine_for(embedder, mean=mean, std=std, view=view, runtime=runtime, precision=precision)
+            told = engine.describe()
+            label = f"unalike {runtime} {precision}: {told['runtime']} {told['precision']}"
+            engines[label] = engine
+            sides[label] = lambda engine=engine: chosen(engine, paths, view)
     for precision in options.eager:
         eager = Eager(embedder, mean, std, view, precision == "bf16")
         for batch in options.batches:
             sides[f"torch eager {precision} batch {batch}"] = lambda e=eager, b=batch: e.embed(paths, b)
-    sides["decoding alone, two threads"] = lambda: list(ThreadPoolExecutor(2).map(view, paths))
+    sides[DECODING] = lambda: list(ThreadPoolExecutor(2).map(view, paths))
 
     best, vectors = measure(sides, len(paths), options.rounds)
     peer = max((name for name in best if name.startswith("torch")), key=best.__getitem__)
@@ -118,6 +205,10 @@ def main() -> None:
     for name, rate in best.items():
         near = f"{worst_cosine(exact, vectors[name]):.6f}" if isinstance(vectors[name], np.ndarray) else ""
         print(f"{name:44}{rate:10.1f}{rate / best[peer]:14.2f}{near:>14}")
+    if options.roofline:
+        images_NHWC = np.stack([view(path) for path in paths])
+        work = multiply_adds(embedder, options.size)
+        tell_roofline(work, engines, images_NHWC, best[DECODING], 4 * best[peer], options.rounds)
 
 
 if __name__ == "__main__":
