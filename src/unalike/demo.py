@@ -78,7 +78,6 @@ def run_demo(
                                    named.results_dir)  # fmt: skip
     for line in verdict(gains):
         say(line)
-    say(f"report: {report}")
     figures = {f"{name} {side}": interval.value for name, *sides in gains
                for side, interval in zip(("frozen", "trained", "gain"), sides, strict=True)}  # fmt: skip
     return DemoResult(out, report, trained.path, exported.path, figures, gains[0][3].low > 0,

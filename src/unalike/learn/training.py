@@ -84,11 +84,7 @@ def train_embedder(
     fabric.launch()
     run.dir = Path(fabric.broadcast(str(run.dir)))
     start = _start(spec, run.dir, resume, fabric)
-    seed = _seed(spec, start, fabric)
-    if spec.train.seed != seed:
-        why = "that of the run that goes on" if start else "drawn, since train.seed is -1"
-        say(f"seed: {seed} ({why})")
-        spec.train.seed = seed  # experiment.yaml, run.json and the card hold what repeats this run
+    seed = _settle_seed(spec, start, fabric)
     fabric.seed_everything(seed, workers=False, verbose=False)
     _set_cudnn(spec)
     notices = Notices()
@@ -103,14 +99,7 @@ def train_embedder(
     if fabric.is_global_zero:
         run.write_experiment(spec)
         run.record(device=str(fabric.device), seed=seed, data=fingerprint)
-    store = _store(spec, sets.train, notices, processes=max(1, fabric.world_size // spec.train.num_nodes))
-    sampler = ClassBalancedSampler(
-        sets.train.labels_N, batch_size=spec.train.batch_size, num_instance=spec.dataset.num_instance, seed=seed,
-        rank=fabric.global_rank, world_size=fabric.world_size,
-    )  # fmt: skip
-    batches = TrainingBatches(
-        sets.train, store, _augmentation(spec, seed), sampler, workers=spec.dataset.workers, device=fabric.device
-    )
+    batches = _batches(spec, sets.train, notices, seed, fabric)
     fabric.to_device(embedder)
     if spec.train.channels_last:
         nn.Module.to(embedder, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -166,16 +155,35 @@ def _start(spec: Any, folder: Path, resume: bool, fabric: Fabric) -> dict[str, A
     return read_checkpoint(found) if found else None
 
 
-def _seed(spec: Any, start: Mapping[str, Any] | None, fabric: Fabric) -> int:
-    """One seed for all ranks: the user's; else that of the run that goes on, so that its batches do too; else a new one.
+def _settle_seed(spec: Any, start: Mapping[str, Any] | None, fabric: Fabric) -> int:
+    """``train.seed``, which experiment.yaml, run.json and the card hold, since it repeats this run.
+
+    One seed for all ranks: the user's; else that of the run that goes on, so that its batches do too; else a new one.
 
     A user's seed that is not the checkpoint's is left to ``Loop.restore``, which says so.
     """
     theirs = ((start or {}).get("training") or {}).get("identity", {}).get("seed")
     own: int = spec.train.seed
     if theirs is not None and (own < 0 or not spec.is_set("train.seed")):
-        return int(theirs)
-    return own if own >= 0 else int(fabric.broadcast(torch.seed() % 2**31))
+        seed = int(theirs)
+    else:
+        seed = own if own >= 0 else int(fabric.broadcast(torch.seed() % 2**31))
+    if seed != own:
+        say(f"seed: {seed} ({'that of the run that goes on' if start else 'drawn, since train.seed is -1'})")
+        spec.train.seed = seed
+    return seed
+
+
+def _batches(spec: Any, images: ImageSet, notices: Notices, seed: int, fabric: Fabric) -> TrainingBatches:
+    """This rank's batches, class-balanced, from pixels kept or read anew."""
+    store = _store(spec, images, notices, processes=max(1, fabric.world_size // spec.train.num_nodes))
+    sampler = ClassBalancedSampler(
+        images.labels_N, batch_size=spec.train.batch_size, num_instance=spec.dataset.num_instance, seed=seed,
+        rank=fabric.global_rank, world_size=fabric.world_size,
+    )  # fmt: skip
+    return TrainingBatches(
+        images, store, _augmentation(spec, seed), sampler, workers=spec.dataset.workers, device=fabric.device
+    )
 
 
 def _outcome(
