@@ -184,11 +184,9 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     from unalike.card import add_section
     from unalike.measure.artefacts import write_metrics
     from unalike.measure.classification import class_results
-    from unalike.measure.clusters import ami_nmi
     from unalike.measure.nearest import top_k, unit
-    from unalike.measure.open_set import collect_trials, spoken, summarise_trials
-    from unalike.measure.retrieval import evaluate_ranking
-    from unalike.measure.summary import kpi, summarise
+    from unalike.measure.open_set import spoken
+    from unalike.measure.summary import kpi
 
     section, notices = experiment.evaluate, Notices()
     source = _named_model(section, "evaluate")
@@ -201,16 +199,7 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     )
     notices.say()
     notices.write(run.dir / "notices.txt")
-    ks = sorted({*section.ks, section.topk})
-    ranking = evaluate_ranking(
-        query_vectors, query.labels_N, reference_vectors, reference.labels_N, ks=tuple(ks), same=same
-    )
-    unseen = not {query.classes[i] for i in np.unique(query.labels_N)} & set(model.classes)
-    clusters = _clusters(ami_nmi, query_vectors, query.labels_N, section.seed)
-    summary = summarise(
-        ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, n=section.bootstrap,
-        confidence=section.confidence, seed=section.seed, resample=section.resample, unseen_classes=unseen,
-    )  # fmt: skip
+    ranking, summary, told = _measured(section, model, query, query_vectors, reference, reference_vectors, same)
     summary["model"] = {
         "name": experiment.model_name,
         "file": str(model.source),
@@ -218,13 +207,6 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
         "copies": len(models),
         "view": model.view.to_dict(),
     }
-    summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
-                       "query_classes_unseen_in_training": unseen}  # fmt: skip
-    trials = collect_trials(
-        query_vectors, query.labels_N, reference_vectors, reference.labels_N, same=same, seed=section.seed
-    )
-    told = summarise_trials(trials, n=section.bootstrap, confidence=section.confidence, seed=section.seed)
-    summary |= told
     scores_QK, index_QK = top_k(
         unit(query_vectors), unit(reference_vectors), min(section.topk, len(reference) - int(same)), exclude_self=same
     )
@@ -250,6 +232,31 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     for line in spoken(told):
         say(line)
     return figures
+
+
+def _measured(
+    section: Any, model: OpenModel, query: ImageSet, query_vectors: np.ndarray, reference: ImageSet,
+    reference_vectors: np.ndarray, same: bool,
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """The ranking, the summary of it, and what of the summary is about pairs and unknown classes."""
+    from unalike.measure.clusters import ami_nmi
+    from unalike.measure.open_set import collect_trials, summarise_trials
+    from unalike.measure.retrieval import evaluate_ranking
+    from unalike.measure.summary import summarise
+
+    compared = (query_vectors, query.labels_N, reference_vectors, reference.labels_N)
+    drawn = {"n": section.bootstrap, "confidence": section.confidence, "seed": section.seed}
+    ranking = evaluate_ranking(*compared, ks=tuple(sorted({*section.ks, section.topk})), same=same)
+    unseen = not {query.classes[i] for i in np.unique(query.labels_N)} & set(model.classes)
+    clusters = _clusters(ami_nmi, query_vectors, query.labels_N, section.seed)
+    summary = summarise(
+        ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, resample=section.resample,
+        unseen_classes=unseen, **drawn,
+    )  # fmt: skip
+    summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
+                       "query_classes_unseen_in_training": unseen}  # fmt: skip
+    told = summarise_trials(collect_trials(*compared, same=same, seed=section.seed), **drawn)
+    return ranking, summary | told, told
 
 
 def _evaluation_page(
@@ -335,8 +342,12 @@ def _write_results(
     # squared L2 distance of unit vectors: |a - b|^2 = 2 - 2 a.b
     distance_QK = np.maximum(2.0 - 2.0 * scores_QK.astype(np.float64), 0.0)
     names = reference.names()
-    with (folder / f"{stem}.csv").open("w", newline="", encoding="utf-8", errors="surrogateescape") as table, \
-            (folder / f"{stem}.jsonl").open("w", encoding="utf-8", errors="backslashreplace") as lines:  # fmt: skip
+    with (
+        replacing(folder / f"{stem}.csv") as table_file,
+        replacing(folder / f"{stem}.jsonl") as lines_file,
+        table_file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as table,
+        lines_file.open("w", encoding="utf-8", errors="backslashreplace") as lines,
+    ):
         writer = csv.writer(table)
         for path, indices, distances, scores in zip(query.paths, index_QK, distance_QK, scores_QK, strict=True):
             labels = [names[i] for i in indices]

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.data.whole import write_text
 from unalike.errors import ExportError, RunError, SpecError, missing_extra
 from unalike.progress import say, set_verbosity
 
@@ -389,7 +390,7 @@ def default_specs(action: str = "train", output: str | Path | None = None) -> st
         if path.exists():
             raise SpecError(f"{path} exists", expected="a new file", remedy="choose another name")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 from PIL import Image
 
 from unalike.data.decode import IMAGE_SUFFIXES
+from unalike.data.whole import replacing, write_text
 from unalike.errors import DataError, RunError
 from unalike.measure.pairs_report import PairsReport, Shown
 from unalike.progress import progress, say
@@ -142,7 +142,8 @@ def compare_files(
     if folder is not None:
         page = PairsReport.of(entries, shown)
         result |= {"report": str(page.write(folder / "report.html")), "record": str(folder / "comparison.json")}
-        _write(folder / "comparison.json", json.dumps({"format_version": 1, **result}, ensure_ascii=False, indent=1))
+        text = json.dumps({"format_version": 1, **result}, ensure_ascii=False, indent=1)
+        write_text(folder / "comparison.json", text + "\n")
     return result
 
 
@@ -186,18 +187,11 @@ def _save_pictures(found: Comparison, folder: Path, name: str) -> dict[str, str]
     places = {}
     for kind, picture in pictures.items():
         path = folder / f"{name}_{kind}.jpg"
-        temporary = path.with_name(path.name + ".partial")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            picture.save(temporary, "JPEG", quality=88)
-            os.replace(temporary, path)
+            with replacing(path) as partial:
+                picture.save(partial, "JPEG", quality=88)
         except OSError as error:
             raise RunError(f"{path}: {error.strerror or error}", remedy="choose a folder that can be written") from error  # fmt: skip
         places[kind] = str(path)
     return places
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(path.name + ".partial")
-    temporary.write_text(text + "\n", encoding="utf-8")
-    os.replace(temporary, path)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unalike.data.items import ImageSet
-from unalike.data.whole import write_text
+from unalike.data.whole import replacing, write_text
 from unalike.errors import UnreadableImage
 from unalike.measure.evidence_pictures import evidence_row, evidence_sheet
 from unalike.measure.nearest import unit
@@ -98,7 +98,8 @@ def _explained(
                 say(f"not explained: {error}")
                 continue
             name = f"{place:05d}.png"
-            evidence_sheet(why).save(folder / name)
+            with replacing(folder / name) as partial:
+                evidence_sheet(why).save(partial)
             told = {
                 "query": str(query.paths[i]), "query_label": _name(query, i), "reference": str(reference.paths[j]),
                 "reference_label": _name(reference, j), "picture": name, "why": why.to_dict(),

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.data.whole import write_text
+from unalike.data.whole import replacing, write_text
 from unalike.errors import DataError, RunError, UnreadableImage
 from unalike.gallery.normality import Recipe
 from unalike.measure.intervals import clopper_pearson
@@ -131,9 +131,8 @@ def run(
 def _overlay(answer: Inspection, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     made = answer.overlay(opened_picture(answer.source))
-    partial = path.with_name(f".{path.name}.partial")
-    made.save(partial, "PNG")
-    partial.replace(path)
+    with replacing(path) as partial:
+        made.save(partial, "PNG")
     return path
 
 

@@ -11,6 +11,7 @@ import socket
 from datetime import datetime
 from pathlib import Path
 
+from .data.whole import create_text
 from .errors import RunError
 from .jobs.processes import is_alive, process_start
 from .progress import say
@@ -27,12 +28,10 @@ def take_lock(folder: Path, action: str) -> None:
             "action": action, "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}  # fmt: skip
     for _ in range(3):
         try:
-            handle = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
+            create_text(lock, json.dumps(mine))
         except FileExistsError:
             _drop_stale_lock(lock, mine["host"])
             continue
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(mine, file)
         _held.add(folder.resolve())
         return
     raise RunError(f"{folder} is being taken by another process", remedy="choose another folder with --results-dir")

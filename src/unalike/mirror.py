@@ -19,7 +19,7 @@ from typing import Any
 
 from .data.cache import folder_size, staging_entry
 from .data.stores import Item, Store, kind_of, safe_parts
-from .data.whole import write_text
+from .data.whole import replacing, write_text
 from .errors import RunError, UnalikeError, redact
 from .lock import LOCK_NAME
 from .progress import progress, say, warn
@@ -126,16 +126,14 @@ class Mirror:
             for name in names:
                 target = self.folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+                with replacing(target) as partial:  # a link here is replaced, not written through
 
-                def get(item: Item = self._there[name], partial: Path = partial) -> None:
-                    self.store.fs.get_file(item.path, str(partial))
-                    if item.size is not None and partial.stat().st_size != item.size:
-                        raise ConnectionResetError(f"{partial.stat().st_size} of {item.size} bytes came")
+                    def get(item: Item = self._there[name], partial: Path = partial) -> None:
+                        self.store.fs.get_file(item.path, str(partial))
+                        if item.size is not None and partial.stat().st_size != item.size:
+                            raise ConnectionResetError(f"{partial.stat().st_size} of {item.size} bytes came")
 
-                self._retry("read", get)
-                target.unlink(missing_ok=True)  # a link here would be written through
-                os.replace(partial, target)
+                    self._retry("read", get)
                 advance(1)
 
     def _empty_folder(self) -> None:

@@ -44,7 +44,7 @@ OWN_FILES = (
     "events.out.tfevents.*", "tensorboard/events.out.tfevents.*", "train_split.csv", "split.csv",
     "metrics.json", "per_class.csv", "predictions.parquet", "predictions.csv", "confusion.csv",
     "study.db", "study.db-*", "trials.jsonl", "search.json", "best_spec.yaml", "selection.csv",
-    "result.csv", "result.jsonl", "report.html", ".*.partial-*", ".*.pth.*.tmp",
+    "result.csv", "result.jsonl", "report.html", ".*.partial-*",
 )  # fmt: skip
 # Whose versions a run records: what may change a number.
 RECORDED_PACKAGES = (

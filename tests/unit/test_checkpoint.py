@@ -136,7 +136,7 @@ while True:
 
 def half_written_sizes(folder: Path) -> list[int]:
     sizes = []
-    for temporary in folder.glob(".model.pth.*.tmp"):
+    for temporary in folder.glob(".model.partial-*.pth"):
         with contextlib.suppress(FileNotFoundError):  # renamed between the listing and the look
             sizes.append(temporary.stat().st_size)
     return sizes
@@ -157,7 +157,7 @@ def test_kill_in_mid_save_leaves_a_readable_file(tmp_path: Path) -> None:
         process.send_signal(signal.SIGKILL)
         process.wait()
         process.stdout.close()
-        seen_half_written += any(True for _ in tmp_path.glob(".model.pth.*.tmp"))
+        seen_half_written += any(True for _ in tmp_path.glob(".model.partial-*.pth"))
         content = read_checkpoint(file)
         assert content["epoch"] >= 0 and all(bool((t == 1).all()) for t in content["model"].values())
     assert seen_half_written > 0

@@ -3,8 +3,8 @@ import os
 import numpy as np
 import pytest
 
+from unalike.data import whole
 from unalike.errors import DataError
-from unalike.gallery import storage
 from unalike.gallery.gallery import Gallery
 from unalike.gallery.storage import PIECE, Texts, read_blocks, write_blocks
 
@@ -85,7 +85,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(storage.os, "fsync", full)
+    monkeypatch.setattr(whole.os, "fsync", full)
     gallery.remove(["a"])
     with pytest.raises(DataError, match="No space left"):
         gallery.save(path)

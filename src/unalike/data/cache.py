@@ -99,7 +99,7 @@ class Entry:
     def set_size(self, size: int) -> None:
         """Remember the entry's bytes, so that nobody has to count them again."""
         self.use_file.parent.mkdir(parents=True, exist_ok=True)
-        self.use_file.write_text(str(size), encoding="ascii")
+        self.use_file.write_text(str(size), encoding="ascii")  # in place: whoever uses the entry has this file locked
 
     def size(self) -> int:
         """Bytes on the disk, as noted or counted."""

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+from unalike.data.whole import replacing
 from unalike.progress import say
 
 # The sentence of a kind; {n} is the count, {s} an "s" for several. A kind that stands not here is its own sentence.
@@ -77,7 +78,10 @@ class Notices:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         # surrogateescape: a file name need not be valid Unicode, and must be found again from this list
-        with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out:
+        with (
+            replacing(path) as partial,
+            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
+        ):
             writer = csv.writer(out)
             writer.writerow(("kind", "name", "detail"))
             writer.writerows(rows)

@@ -27,6 +27,7 @@ from unalike.data.cache import Entry, default_cache_dir, make_room
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.folders import is_hidden
 from unalike.data.stores import Item, StaleListing, Store, file_name, kind_of, safe_parts, uri_of
+from unalike.data.whole import write_text
 from unalike.errors import DataError, UnalikeError, redact
 from unalike.progress import progress, say
 
@@ -190,7 +191,7 @@ def _build(entry: Entry, family: str, shown: str, items: Mapping[str, Item], emp
     }  # fmt: skip
     shutil.rmtree(build.path / _PARTS)
     (build.path / _DONE).unlink()
-    (build.path / _RECORD).write_text(json.dumps(record), encoding="utf-8")
+    write_text(build.path / _RECORD, json.dumps(record))
     build.path.rename(entry.path)
     entry.set_size(sum((entry.path / _FILES / name).stat().st_size for name in items))
 

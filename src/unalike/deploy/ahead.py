@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from unalike.data.whole import replacing
 from unalike.deploy.graphs import read_network, write_facts
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.engines.openvino_engine import import_openvino
@@ -33,11 +32,8 @@ def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
         raise ExportError(f"OpenVINO cannot read the network ({str(error).splitlines()[-1][:200]})") from error
     graph.set_rt_info(facts.to_json(), ["framework", KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unalike-ir-", dir=path.parent) as folder:
-        made = Path(folder) / path.name
+    with replacing(path) as made, replacing(weights):  # the .bin is written beside the .xml, and replaced before it
         openvino.save_model(graph, str(made), compress_to_fp16=facts.precision == "fp16")
-        os.replace(made.with_suffix(".bin"), weights)
-        os.replace(made, path)
 
 
 def write_optimised(content: bytes, path: Path, facts: NetworkFacts) -> None:
@@ -56,8 +52,7 @@ def write_optimised(content: bytes, path: Path, facts: NetworkFacts) -> None:
     refuse_existing(path)
     onnxruntime.disable_telemetry_events()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unalike-onnx-", dir=path.parent) as folder:
-        made = Path(folder) / path.name
+    with replacing(path) as made:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -72,7 +67,6 @@ def write_optimised(content: bytes, path: Path, facts: NetworkFacts) -> None:
         extra = {**facts.extra, "optimised_by": f"onnxruntime {onnxruntime.__version__}"}
         write_facts(proto, replace(facts, extra=extra))
         made.write_bytes(proto.SerializeToString())
-        os.replace(made, path)
 
 
 def refuse_existing(path: Path) -> None:

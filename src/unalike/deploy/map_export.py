@@ -6,7 +6,6 @@ any engine gives them by ``engine.maps(images)``.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.data.view import View
+from unalike.data.whole import replacing
 from unalike.deploy.onnx_export import facts_of, trace
 from unalike.deploy.parity import WORST_COSINE, compare, whole_fp32
 from unalike.engines.metadata import NetworkFacts
@@ -64,13 +64,9 @@ def export_maps(
     path = Path(path)
     proto, facts = trace_maps(mapped, view, mean, std, **metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(proto.SerializeToString())
-        parity = prove(mapped, temporary, facts, images_NHWC)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, alone=True) as partial:
+        partial.write_bytes(proto.SerializeToString())
+        parity = prove(mapped, partial, facts, images_NHWC)
     return parity
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import os
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike import __version__
+from unalike.data.whole import replacing
 from unalike.deploy.opsets import TRACED_OPSET, lower
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.errors import ExportError, UnalikeError, missing_extra
@@ -246,13 +246,9 @@ def export_onnx(
             f"the network takes {proto.ByteSize() / 2**30:.1f} GiB", expected="less than 2 GiB in one file"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        temporary.write_bytes(proto.SerializeToString())
-        parity = check_parity(embedder, temporary, facts=facts, images_NHWC=images_NHWC, batch_size=batch_size)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path, alone=True) as partial:
+        partial.write_bytes(proto.SerializeToString())
+        parity = check_parity(embedder, partial, facts=facts, images_NHWC=images_NHWC, batch_size=batch_size)
     return Exported(path, opset_of(proto), facts, parity, describe_graph(proto))
 
 

@@ -19,7 +19,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import struct
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from unalike.data.whole import replacing
 from unalike.errors import DataError
 
 MARK, FORMAT_VERSION = b"UNALIKEG", 2  # 1 was a zip archive that was read whole
@@ -67,13 +67,12 @@ def write_blocks(
 ) -> None:
     """Write ``said`` (plain data) and the blocks, each given as parts that follow one another along the first axis.
 
-    The file is written under a temporary name and then renamed: a kill leaves the old file whole. A block without parts
+    A kill leaves the old file whole. A block without parts
     cannot be written; one of no rows is a part of no rows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        with temporary.open("wb") as file:
+        with replacing(path) as partial, partial.open("wb") as file:
             file.write(bytes(_FIRST))
             table = {name: _write_block(file, parts) for name, parts in blocks.items()}
             head = json.dumps({**said, "blocks": table}, ensure_ascii=False, allow_nan=False).encode(
@@ -83,13 +82,8 @@ def write_blocks(
             file.write(head)
             file.seek(0)
             file.write(start + hashlib.sha256(start + head).digest())
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _write_block(file: Any, parts: Iterable[np.ndarray]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.sets import Sets, training_sets
 from unalike.data.view import View
-from unalike.data.whole import write_text
+from unalike.data.whole import copy_file, write_text
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
 from unalike.errors import TrainingError, WeightsError
@@ -376,9 +376,7 @@ def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, feat
 def _deliver_tuned(tuned: Outcome, run: Any) -> Path:
     """The fine-tuned checkpoint under the run's own name, and the spec that trains it again with automl_policy off."""
     target: Path = run.dir / BEST
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(tuned.checkpoint.read_bytes())
-    partial.replace(target)
+    copy_file(tuned.checkpoint, target)
     write_text(run.dir / "best_spec.yaml", (tuned.checkpoint.parent / "experiment.yaml").read_text(encoding="utf-8"))
     return target
 

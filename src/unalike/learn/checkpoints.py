@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from unalike.data.whole import copy_file, replacing
 from unalike.errors import SpecError, WeightsError
 from unalike.model.checkpoint import read_checkpoint, write_checkpoint
 
@@ -26,13 +27,11 @@ KPI_NAMES = (
 
 def _point(link: Path, target: Path) -> None:
     """Make ``link`` lead to ``target`` (a neighbour) in one step; a copy where links are not to be had."""
-    temporary = link.with_name(f".{link.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    try:
-        temporary.symlink_to(os.path.relpath(target, link.parent))
-    except OSError:
-        shutil.copyfile(target, temporary)
-    os.replace(temporary, link)
+    with replacing(link) as partial:
+        try:
+            partial.symlink_to(os.path.relpath(target, link.parent))
+        except OSError:
+            shutil.copyfile(target, partial)
 
 
 def newest_checkpoint(folder: Path) -> Path:
@@ -147,11 +146,5 @@ class CheckpointKeeper:
         """Write ``target``, whose path comes back; as a hard link of ``source`` it costs nothing and stays alone."""
         if source is None:
             return write_checkpoint(target, dict(payload))
-        temporary = target.with_name(f".{target.name}.{os.getpid()}")
-        temporary.unlink(missing_ok=True)
-        try:
-            os.link(source, temporary)
-        except OSError:
-            shutil.copyfile(source, temporary)
-        os.replace(temporary, target)
+        copy_file(source, target, link=True)
         return target

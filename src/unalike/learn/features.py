@@ -7,7 +7,6 @@ is new and no more. Shape letters: N images, F features.
 from __future__ import annotations
 
 import hashlib
-import os
 import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +20,7 @@ from unalike.data.cache import default_cache_dir
 from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.view import View
+from unalike.data.whole import replacing
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
 from unalike.engines.protocol import Engine
@@ -159,15 +159,12 @@ class _Shelf:
 
     def keep(self, rows: Mapping[bytes, np.ndarray], rate: float) -> None:
         """Written whole or not at all; a cache that cannot be written costs time, nothing else."""
-        temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.npz")
         width = len(next(iter(rows.values())))
         kept = list(rows)[: max(1, LIMIT_BYTES // (4 * width))]
         digests = np.frombuffer(b"".join(kept), np.uint8).reshape(-1, 16)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            np.savez(temporary, digests=digests, vectors=np.stack([rows[d] for d in kept]), rate=rate)
-            temporary.replace(self.path)
+            with replacing(self.path) as partial:
+                np.savez(partial, digests=digests, vectors=np.stack([rows[d] for d in kept]), rate=rate)
         except OSError as error:
             warn(f"features are not kept for the next run: {error}")
-        finally:
-            temporary.unlink(missing_ok=True)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,7 +11,7 @@ from typing import Any
 import optuna
 import yaml
 
-from unalike.data.whole import replacing, write_text
+from unalike.data.whole import copy_file, write_text
 from unalike.learn.checkpoints import BEST
 from unalike.learn.trials import SPEC_NAME
 from unalike.measure.report import Report
@@ -101,14 +99,10 @@ def keep_best(folder: Path, best: TrialRecord) -> Path | None:
     source, target = Path(best.folder) / BEST, folder / BEST
     if not source.exists():
         return None
-    with replacing(target) as partial:
-        try:
-            os.link(source, partial)
-        except OSError:
-            shutil.copyfile(source, partial)
+    copy_file(source, target, link=True)
     for name in ("model_card.json", "model_card.md"):
         if (Path(best.folder) / name).exists():
-            shutil.copyfile(Path(best.folder) / name, folder / name)
+            copy_file(Path(best.folder) / name, folder / name)
     return target
 
 

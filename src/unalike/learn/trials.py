@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import yaml
 
+from unalike.data.whole import write_text
 from unalike.learn.checkpoints import LATEST, newest_checkpoint
 from unalike.spec import Experiment, load_spec
 from unalike.spec.fields import declared_fields
@@ -109,7 +110,7 @@ class TrialTerms:
         load_spec("train", tree)
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / SPEC_NAME
-        path.write_text(yaml.safe_dump(tree, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        write_text(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
         return Job(number, folder, path, dict(values))
 
 

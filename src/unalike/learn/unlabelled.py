@@ -25,7 +25,7 @@ from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.sets import Sets, unlabelled_images
 from unalike.data.view import View
-from unalike.data.whole import write_text
+from unalike.data.whole import copy_file, write_text
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
 from unalike.errors import DataError, TrainingError
@@ -322,9 +322,7 @@ def _deliver_head(
 
 def _deliver_tuned(checkpoint: Path, run: Any) -> Path:
     target: Path = run.dir / BEST
-    partial = target.with_name(f".{target.name}.partial")
-    partial.write_bytes(checkpoint.read_bytes())
-    partial.replace(target)
+    copy_file(checkpoint, target)
     return target
 
 

@@ -7,9 +7,7 @@ The payload's keys: ``format_version``, ``model`` (state dict), ``spec`` (the re
 from __future__ import annotations
 
 import errno
-import glob
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +15,7 @@ from typing import Any
 
 import torch
 
+from unalike.data.whole import replacing
 from unalike.errors import RunError, WeightsError
 from unalike.model.backbones import TrunkFacts
 from unalike.model.embedder import Embedder, Shape, assemble
@@ -29,23 +28,16 @@ _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
 def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
     """Write ``payload`` and give its path back; an older file of that name stays whole until the new one is.
 
-    Written under a temporary name beside it, forced to the disk, then renamed. Raises RunError when the disk is full
-    or not writable, TypeError when the payload holds what ``read_checkpoint`` could not read back.
+    Raises RunError when the disk is full or not writable, TypeError when the payload holds what ``read_checkpoint``
+    could not read back.
     """
     path = Path(path)
     content = {**payload, "format_version": FORMAT_VERSION}
     _require_plain(content, "payload")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for left_by_a_kill in path.parent.glob(f".{glob.escape(path.name)}.*.tmp"):
-            left_by_a_kill.unlink()
-        with open(temporary, "wb") as file:
+        with replacing(path, alone=True) as partial, partial.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _force_folder(path.parent)
     except (OSError, RuntimeError) as error:
         # torch reports a failed write as RuntimeError, whatever the system said
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
@@ -54,21 +46,7 @@ def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
             f"{path} cannot be written: {'the disk is full' if full else reason}",
             remedy="free some space or name another results_dir" if full else "",
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return path
-
-
-def _force_folder(folder: Path) -> None:
-    """Force the rename to the disk too; systems that cannot open folders (Windows) do without."""
-    try:
-        handle = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _require_plain(value: Any, place: str) -> None:

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 
 from unalike.changes.asset import Asset
 from unalike.data.decode import open_image
-from unalike.data.whole import write_text
+from unalike.data.whole import replacing, write_text
 from unalike.measure.overlay import boxed, heat_picture
 from unalike.measure.report import Report, Tile
 from unalike.verify.pointing import COUNTS
@@ -75,14 +75,19 @@ def write_page(folder: Path, approved: ApprovedSet, verdicts: Sequence[tuple[Pat
         sheet = side_by_side(asset, verdict) if asset is not None else None
         if verdict.answer != "same":
             told["overlay"] = f"{stem}.overlay.png"
-            picture.save(folder / told["overlay"])
+            _save(picture, folder / told["overlay"])
             if sheet is not None and verdict.answer == "altered":
                 told["parts"] = f"{stem}.parts.png"
-                sheet.save(folder / told["parts"])
+                _save(sheet, folder / told["parts"])
         lines.append(json.dumps(told, ensure_ascii=True))
         rows.append((order[verdict.answer], path, verdict, picture, asset))
     write_text(folder / "verdicts.jsonl", "\n".join(lines) + "\n" if lines else "")
     return _report(approved, sorted(rows, key=lambda row: row[0]), most).write(folder / "report.html")
+
+
+def _save(picture: Image.Image, path: Path) -> None:
+    with replacing(path) as partial:
+        picture.save(partial)
 
 
 def _report(
