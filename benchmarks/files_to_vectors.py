@@ -199,11 +199,12 @@ def main() -> None:
 
     best, vectors = measure(sides, len(paths), options.rounds)
     peer = max((name for name in best if name.startswith("torch")), key=best.__getitem__)
-    exact = vectors[next(name for name in vectors if name.startswith("torch"))]
-    print(f"{options.trunk}, {options.size} px, {len(paths)} files of {options.data}, best of {options.rounds} rounds")
+    first = next(name for name in vectors if name.startswith("torch"))
+    print(f"{options.trunk}, {options.size} px, {len(paths)} files of {options.data}, best of {options.rounds} rounds; "
+          f"cosines with {first}")  # fmt: skip
     print(f"{'':44}{'images/s':>10}{'x best torch':>14}{'worst cosine':>14}")
     for name, rate in best.items():
-        near = f"{worst_cosine(exact, vectors[name]):.6f}" if isinstance(vectors[name], np.ndarray) else ""
+        near = f"{worst_cosine(vectors[first], vectors[name]):.6f}" if isinstance(vectors[name], np.ndarray) else ""
         print(f"{name:44}{rate:10.1f}{rate / best[peer]:14.2f}{near:>14}")
     if options.roofline:
         images_NHWC = np.stack([view(path) for path in paths])

@@ -144,7 +144,7 @@ def test_files_are_written_whole_everywhere():
         module = ".".join(path.relative_to(SOURCE).with_suffix("").parts)
         if module not in SPARED:
             tree = ast.parse(path.read_text(encoding="utf-8"))
-            faults += [f"{module}:{line} {name}" for line, name in writes(tree)]
+            faults += [f"{module}:{line} {name}" for line, name in writes(tree) if f"{module} {name}" not in SPARED]
     assert not faults
 
 
