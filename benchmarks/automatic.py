@@ -66,14 +66,12 @@ def plain(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[di
     spec = {"results_dir": str(folder), "automl_policy": "off", "dataset": {"train_dataset": str(paths["train"])},
             "model": {"backbone": TRUNK}, "train": {"recipe": "unalike", "seed": seed}}  # fmt: skip
     probe = unalike.train(spec, ["train.num_epochs=2", "dataset.validation.by=none"], overwrite=True)
-    epoch = (
-        time.time() - start
-    ) / 2  # start-up included: rather one epoch too few than none at the end of its schedule
+    epoch = (time.time() - start) / 2  # start-up included: rather one epoch too few than none at its schedule's end
     shutil.rmtree(probe.results_dir)
-    epochs = max(2, int((60 * minutes - 20) / epoch))
+    epochs = max(2, int((60 * minutes - 60) / epoch))
     start = time.time()
     done = unalike.train(spec, [f"train.num_epochs={epochs}", "dataset.validation.by=none"], overwrite=True)
-    files = sorted(done.results_dir.glob("model_epoch_*.pth"), key=lambda file: file.stat().st_mtime)
+    files = sorted([*done.results_dir.glob("model_epoch_*.pth"), done.path], key=lambda file: file.stat().st_mtime)
     rows: list[dict[str, object]] = []
     for at in (m for m in READ_AT if m <= minutes):
         there = [file for file in files if file.stat().st_mtime - start <= 60 * at]
@@ -118,18 +116,20 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
     rows: list[dict[str, object]] = []
     spent, left = time.monotonic() - start, [m for m in READ_AT if m <= minutes]
     while left:
+        began = time.monotonic()
         for images, labels in batches:
-            began = time.monotonic()
             network.train()
             vectors = network(images.contiguous(memory_format=torch.channels_last))
             value = loss(vectors, labels, miner(vectors, labels))
             optimiser.zero_grad()
             value.backward()
             optimiser.step()
-            spent += time.monotonic() - began
+            spent += time.monotonic() - began  # waiting for the batch included
             if spent >= 60 * left[0]:
                 rows.append({"minutes": left.pop(0), **_read(network, still, train, query)})
-                break
+                if not left:
+                    break
+            began = time.monotonic()
     return rows
 
 

@@ -62,24 +62,26 @@ def frozen(paths: dict[str, Path], out: Path, backbone: str) -> dict[str, object
     return {"method": f"frozen {backbone}", "seconds": round(time.monotonic() - start, 1), **measured(metrics)}
 
 
-def trained(paths: dict[str, Path], out: Path, recipe: str, seed: int, overrides: list[str]) -> dict[str, object]:
+def trained(
+    paths: dict[str, Path], out: Path, recipe: str, seed: int, backbone: str, overrides: list[str]
+) -> dict[str, object]:
     folder = out / f"{recipe}-{seed}"
     start, cpu = time.monotonic(), time.process_time()
     spec = {
         "results_dir": str(folder),
-        "dataset": {"train_dataset": str(paths["train"]),
-                    "val_dataset": {"reference": str(paths["train"]), "query": str(paths["val"])}},
+        "dataset": {"train_dataset": str(paths["train"]), "validation": {"by": "none"}},
+        "model": {"backbone": backbone},
         "train": {"recipe": recipe, "seed": seed},
-    }  # fmt: skip
+        "automl_policy": "off",
+    }
     result = unalike.train(spec, overrides, resume=(folder / "train").exists())
     seconds, cpu = time.monotonic() - start, time.process_time() - cpu
-    # The last weights, not the best of the validations: those were measured on the queries that are reported.
     evaluated = unalike.evaluate(
-        {"results_dir": str(folder), "dataset": {"val_dataset": spec["dataset"]["val_dataset"]},  # type: ignore[index]
-         "evaluate": {"checkpoint": str(result.results_dir / "ml_model_latest.pth")}}, overwrite=True,
+        {"results_dir": str(folder), "evaluate": {"checkpoint": str(result.path)},
+         "dataset": {"val_dataset": {"reference": str(paths["train"]), "query": str(paths["val"])}}}, overwrite=True,
     )  # fmt: skip
     metrics = json.loads((evaluated.results_dir / "metrics.json").read_text())
-    return {"method": f"recipe {recipe}", "seed": seed, "overrides": overrides, "seconds": round(seconds, 1),
+    return {"method": f"recipe {recipe}", "seed": seed, "backbone": backbone, "overrides": overrides, "seconds": round(seconds, 1),
             "cpu_seconds": round(cpu, 1), **measured(metrics)}  # fmt: skip
 
 
@@ -103,7 +105,7 @@ def main() -> None:
         append(results, frozen(paths, options.out, options.backbone))
     for seed in map(int, filter(None, options.seeds.split(","))):
         if not any(row["method"] == f"recipe {options.recipe}" and row.get("seed") == seed for row in done):
-            append(results, trained(paths, options.out, options.recipe, seed, options.overrides))
+            append(results, trained(paths, options.out, options.recipe, seed, options.backbone, options.overrides))
 
 
 if __name__ == "__main__":

@@ -24,12 +24,12 @@ from unalike.data.items import ImageSet
 from unalike.data.sets import Sets, training_sets
 from unalike.data.view import View
 from unalike.data.whole import copy_file, write_text
-from unalike.deploy.choose import engine_for, to_gpu
-from unalike.engines.files import embed_files
+from unalike.engines.files import Embedded
 from unalike.errors import TrainingError, WeightsError
 from unalike.learn.checkpoints import BEST
 from unalike.learn.discriminant import Discriminant
 from unalike.learn.features import Features
+from unalike.learn.finishing import blended, finished, trunk_vectors, with_fitted_head
 from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads
 from unalike.learn.judge import Round, Verdict, held_rounds, hold_out, make_rounds, scenes
 from unalike.learn.loop import History
@@ -41,7 +41,7 @@ from unalike.learn.training_page import write_automatic_page
 from unalike.learn.trunks import Explorer, Found
 from unalike.learn.warm_start import fitted_start
 from unalike.model.checkpoint import load_embedder, write_checkpoint
-from unalike.model.embedder import Shape, assemble, build_embedder
+from unalike.model.embedder import Embedder, Shape, assemble, build_embedder
 from unalike.model.frozen import build_frozen
 from unalike.model.sources import available_trunks
 from unalike.progress import say
@@ -54,9 +54,18 @@ FROZEN_SHARE, ALONE_SHARE, CLOSING_SHARE = 0.2, 0.7, 0.1
 HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 # A training step's images a second as a share of those that the engine embeds (LOG.md), before the pace is measured.
 STEP_SHARE = 0.45
-FINE_TUNED = "fine-tuned"
+FINE_TUNED, BLENDED = "fine-tuned", "fine-tuned, blended, head fitted anew"
 TOO_SHORT = "stage two: the time that is left is too short to fine-tune; more --minutes would allow it"
 FOLDER = "fine_tuning"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A fine-tuned trunk, as it ended or blended, with its features of all images."""
+
+    trunk: Any
+    share: float  # of the training that was kept
+    features: Embedded
 
 
 @dataclass(frozen=True)
@@ -66,8 +75,9 @@ class Candidate:
     name: str
     verdict: Verdict
     score: float
-    trial: HeadTrial | None = None  # of the frozen ones, what fits the head again
+    trial: HeadTrial | None = None  # what fits the head again, where it is a fitted one
     vectors_ND: Any = None  # of all images, right in the rows that were judged
+    tuned: Trained | None = None  # of the fine-tuned ones
 
 
 @dataclass(frozen=True)
@@ -148,16 +158,17 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_frozen(best, spec, run, images, features)
     outcome = Outcome(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
-    tuning = _stage_two(spec, run, images, fit_N, found, trials[min(1, len(trials) - 1)], clock) if tunes else None
+    start_from = trials[min(1, len(trials) - 1)]
+    tuning = _stage_two(spec, run, images, fit_N, found, start_from, clock) if tunes else None
     if not tunes:
         say(TOO_SHORT)
     if tuning is not None:
         tuned, tuned_spec = tuning
-        candidates.append(_judged_network(tuned, spec, images, labels_N, held, goal, notices))
+        candidates += _judged_networks(tuned, tuned_spec, start_from, images, fit_N, held, goal, notices)
         best = max(candidates, key=lambda c: c.score)
-        if best.name == FINE_TUNED:
-            checkpoint, delivered, outcome = _deliver_tuned(tuned, run), tuned_spec, tuned
-            run.write_experiment(tuned_spec)
+        if best.tuned is not None:
+            outcome = tuned
+            checkpoint, delivered = _deliver_tuned(best, tuned, tuned_spec, run, images)
     notices.say()
     notices.write(run.dir / "notices.txt")
     record = _record(spec, delivered.model.backbone, clock, candidates, best, held, labels_N, fit_N)
@@ -246,8 +257,8 @@ def _stage_two(
     if resume:  # its plan holds: another number of epochs would be another training
         tuned = load_spec("train", str(earlier))
     else:
-        # The closing pass embeds all images once more at the pace of stage one.
-        closing = max(CLOSING_SHARE * clock.seconds, len(images) / found[0].features.rate)
+        # Judging embeds all images twice more, by the trained and by the blended trunk, at the pace of stage one.
+        closing = max(CLOSING_SHARE * clock.seconds, 2 * len(images) / found[0].features.rate)
         planned = _planned(spec, train, found, clock.left - closing)
         if planned is None:
             say(TOO_SHORT)
@@ -263,8 +274,9 @@ def _stage_two(
     say(f"stage two: fine-tuning {tuned.model.backbone}, {tuned.train.num_epochs} epochs of {len(train)} images")
     try:
         outcome = train_embedder(
-            tuned, part, resume=resume, sets=Sets(train, None, None, "left to automatic training", False), begin=begin
-        )
+            tuned, part, resume=resume, sets=Sets(train, None, None, "left to automatic training", False), begin=begin,
+            finish=False,  # that is done here, and judged
+        )  # fmt: skip
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
         return None
@@ -319,28 +331,43 @@ def _draft(spec: Any, train: ImageSet, found: Found) -> tuple[Any, Any]:
     return tuned, embedder
 
 
-def _judged_network(
-    tuned: Outcome,
-    spec: Any,
-    images: ImageSet,
-    labels_N: np.ndarray,
-    held: Sequence[Round],
-    goal: str,
+def _judged_networks(
+    tuned: Outcome, spec: Any, trial: HeadTrial, images: ImageSet, fit_N: np.ndarray, held: Sequence[Round], goal: str,
     notices: Notices,
-) -> Candidate:
-    """The fine-tuned network on what was held out; only the images that the rounds need are embedded."""
+) -> list[Candidate]:  # fmt: skip
+    """The fine-tuned network on what was held out, as it ended and blended with a head fitted anew."""
     embedder, meta = load_embedder(tuned.checkpoint)
-    rows = np.unique(np.concatenate([np.concatenate([r.query_N, r.reference_N]) for r in held]))
-    vectors_ND = np.zeros((len(images), embedder.dim), np.float32)
-    view = View.from_dict(meta["facts"]["view"])
-    to_gpu(embedder, "auto")
-    engine = engine_for(embedder, mean=meta["facts"]["mean"], std=meta["facts"]["std"], view=view, images=len(rows))
-    done = embed_files(engine, [images.paths[i] for i in rows], view, workers=spec.dataset.workers, notices=notices,
-                       max_unreadable=spec.dataset.max_unreadable, max_pixels=spec.dataset.max_pixels,
-                       describe="judging")  # fmt: skip
-    vectors_ND[rows[done.kept_N]] = done.vectors_ND
-    verdict = judge_raw(vectors_ND, labels_N, held)
-    return Candidate(FINE_TUNED, verdict, verdict.score(goal), vectors_ND=vectors_ND)
+    labels_N, facts = images.labels_N, meta["facts"]
+
+    def seen(trunk: Any, share: float) -> Trained:
+        done = trunk_vectors(trunk, images, view=View.from_dict(facts["view"]), mean=facts["mean"], std=facts["std"],
+                             dataset=spec.dataset, notices=notices, describe="judging")  # fmt: skip
+        return Trained(trunk, share, done)
+
+    def judged(name: str, network: Embedder, of: Trained, trial: HeadTrial | None) -> Candidate:
+        vectors_ND = np.zeros((len(images), network.dim), np.float32)
+        with torch.inference_mode():
+            vectors_ND[of.features.kept_N] = network.head(torch.from_numpy(of.features.vectors_ND)).numpy()
+        verdict = judge_raw(vectors_ND, labels_N, held)
+        return Candidate(name, verdict, verdict.score(goal), trial, vectors_ND, of)
+
+    found = [judged(FINE_TUNED, embedder, seen(embedder.trunk, 1.0), None)]
+    if spec.train.finish.enabled and trial.root is not None:
+        share = spec.train.finish.trained_share
+        began = build_frozen(spec.model.backbone, (spec.model.input_height, spec.model.input_width)).trunk.state_dict()
+        of = seen(blended(embedder.trunk, began, share), share)
+        network = _fitted(of, images, fit_N, trial, spec)
+        if network is not None:
+            found.append(judged(BLENDED, network, of, trial))
+    return found
+
+
+def _fitted(of: Trained, images: ImageSet, rows: np.ndarray, trial: HeadTrial, spec: Any) -> Embedder | None:
+    """The trunk with the trial's head fitted to these rows of the images."""
+    use = np.isin(of.features.kept_N, rows)
+    done = replace(of.features, vectors_ND=of.features.vectors_ND[use], kept_N=of.features.kept_N[use])
+    dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
+    return finished(of.trunk, done, images.labels_N, rooted=bool(trial.root), residual=trial.residual, dim=dim)
 
 
 def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, features: Features) -> tuple[Path, Any]:
@@ -355,30 +382,48 @@ def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, feat
     settle(settled, "model.feat_dim", width, trial.name)
     settle(settled, "model.head", "rooted" if head is not None and head.rooted else "linear", trial.name)
     settle_trunk_facts(settled, features.facts)
-    embedder = assemble(Shape.of(settled.model), pretrained="true")
-    linear = embedder.head.linear
-    assert isinstance(linear, torch.nn.Linear)
-    with torch.no_grad():
-        if head is None:
+    if head is None:
+        embedder = assemble(Shape.of(settled.model), pretrained="true")
+        linear = embedder.head.linear
+        assert isinstance(linear, torch.nn.Linear)
+        with torch.no_grad():
             linear.weight.copy_(torch.eye(trunk_width)[:width])
             linear.bias.zero_()
-        else:
-            linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(head.matrix_FD.T)))
-            linear.bias.copy_(torch.from_numpy(-head.offset_D))
+    else:
+        trunk = build_frozen(settled.model.backbone, (settled.model.input_height, settled.model.input_width)).trunk
+        embedder = with_fitted_head(trunk, head)
+    return _write(embedder, settled, run, images, features.facts, best.name), settled
+
+
+def _deliver_tuned(best: Candidate, tuned: Outcome, spec: Any, run: Any, images: ImageSet) -> tuple[Path, Any]:
+    """The fine-tuned network under the run's own name, and the spec that trains it again with automl_policy off.
+
+    A head that is fitted anew is so on all images now, those that were held out too.
+    """
+    settled = spec.model_copy(deep=True)
+    of, network = best.tuned, None
+    assert of is not None
+    if best.trial is not None:
+        network = _fitted(of, images, np.arange(len(images)), best.trial, spec)
+        settle(settled, "train.finish.residual", best.trial.residual, best.name)
+    settled.train.finish.enabled = best.trial is not None
+    write_text(run.dir / "best_spec.yaml", settled.to_yaml())
+    if network is None:
+        run.write_experiment(settled)
+        target: Path = run.dir / BEST
+        copy_file(tuned.checkpoint, target)
+        return target, settled
+    settled.model.feat_dim = network.dim
+    return _write(network, settled, run, images, tuned.facts, best.name), settled
+
+
+def _write(network: Embedder, spec: Any, run: Any, images: ImageSet, facts: Any, why: str) -> Path:
     payload = {
-        "model": embedder.state_dict(), "spec": settled.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
-        "metrics": {}, "facts": facts_of_model(settled, features.facts, f"automatic training: {best.name}"),
+        "model": network.state_dict(), "spec": spec.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
+        "metrics": {}, "facts": facts_of_model(spec, facts, f"automatic training: {why}"),
     }  # fmt: skip
-    run.write_experiment(settled)
-    return write_checkpoint(run.dir / BEST, payload), settled
-
-
-def _deliver_tuned(tuned: Outcome, run: Any) -> Path:
-    """The fine-tuned checkpoint under the run's own name, and the spec that trains it again with automl_policy off."""
-    target: Path = run.dir / BEST
-    copy_file(tuned.checkpoint, target)
-    write_text(run.dir / "best_spec.yaml", (tuned.checkpoint.parent / "experiment.yaml").read_text(encoding="utf-8"))
-    return target
+    run.write_experiment(spec)
+    return write_checkpoint(run.dir / BEST, payload)
 
 
 def _record(

@@ -118,6 +118,18 @@ class CheckpointKeeper:
             _point(self.folder / LATEST, written)
         return written
 
+    def offer(self, payload: Mapping[str, Any], *, epoch: int, step: int, kpis: Mapping[str, float] | None) -> bool:
+        """Write BEST, from which no training goes on, where it is better than what validation has seen, or where there was
+        none; returns whether it was."""
+        value = None if kpis is None else kpis.get(self.monitor)
+        if self.best is not None and (value is None or not self._better(value, self.best)):
+            return False
+        self.best, self.best_epoch = value, epoch
+        write_checkpoint(
+            self.folder / BEST, dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
+        )
+        return True
+
     def top_name(self, epoch: int, step: int, value: float) -> str:
         """File name of a top-k checkpoint from ``train.checkpointer.filename``. Raises SpecError for a bad pattern."""
         pattern = self.train.checkpointer.filename

@@ -273,12 +273,15 @@ class Loop:
 
     def _save(self, *, due: bool, last: bool, kpis: Mapping[str, float] | None, epoch: int) -> None:
         if self.fabric.is_global_zero and (due or last or kpis is not None):
-            weights = self.average.average if self.average is not None else self.embedder.state_dict()
-            payload = self.payload(weights) | {"training": self.state()}
+            payload = self.payload(self.weights()) | {"training": self.state()}
             written = self.keeper.save(payload, epoch=epoch, step=self.position.total, due=due, last=last, kpis=kpis)
             if written is not None:
                 self.listener("checkpoint", {"epoch": epoch, "step": self.position.total, "path": str(written)})
         self.fabric.barrier()
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """What is measured and saved: the running average where there is one."""
+        return self.average.average if self.average is not None else self.embedder.state_dict()
 
     def state(self) -> dict[str, Any]:
         """All that a resumed run needs to go on bit for bit: tensors and plain data."""

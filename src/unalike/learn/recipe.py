@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from unalike.learn.devices import fast_bf16
+from unalike.model.embedder import RESIDUAL_HEADS
 from unalike.progress import say
 from unalike.spec import settle
 
@@ -83,6 +84,9 @@ def _settle_recipe(spec: Any, *, facts: Any, stages: int, classes: int, images: 
         settle(spec, f"train.optim.{part}.weight_decay_bias", 0.0, why)
     settle(spec, "train.head_epochs", 1 if pretrained else 0, "the head learns first" if pretrained else why)
     settle(spec, "train.freeze_batchnorm", pretrained, "small batches would spoil pretrained statistics")
+    settle(
+        spec, "train.finish.enabled", pretrained and can_finish(spec), "a pretrained trunk keeps most of what it knew"
+    )
     settle(spec, "train.frozen_stages", int(stages * FROZEN_SHARE) if pretrained and not cuda else 0,
            "the lowest stages keep their pretrained weights on a CPU")  # fmt: skip
     settle(spec, "dataset.crop.scale", [0.4, 1.0], why)
@@ -92,6 +96,13 @@ def _settle_recipe(spec: Any, *, facts: Any, stages: int, classes: int, images: 
     settle(spec, "dataset.color_augmentation.contrast", 0.3, why)
     settle(spec, "dataset.color_augmentation.saturation", 0.3, why)
     settle(spec, "dataset.color_augmentation.hue", 0.02, why)
+
+
+def can_finish(spec: Any) -> bool:
+    """Whether the head is one that can be fitted in closed form, and both parts learn."""
+    head = spec.model.head
+    closed = head in ("linear", "rooted") or (head == "auto" and spec.model.backbone not in RESIDUAL_HEADS)
+    return closed and bool(spec.train.train_trunk and spec.train.train_embedder)
 
 
 def _smaller(side: int) -> int:

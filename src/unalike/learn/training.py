@@ -30,6 +30,7 @@ from unalike.deploy.choose import engine_for, refresh
 from unalike.errors import UnalikeError, redact_all
 from unalike.learn.checkpoints import BEST, MONITORED, CheckpointKeeper, newest_checkpoint
 from unalike.learn.devices import make_fabric
+from unalike.learn.finishing import blended, finished, trunk_vectors, weights_now
 from unalike.learn.folding import Pairs, find_pairs
 from unalike.learn.freezing import Freezer
 from unalike.learn.logs import Loggers
@@ -41,7 +42,7 @@ from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk
 from unalike.learn.schedule import Schedule
 from unalike.learn.validation import Validator
 from unalike.model.checkpoint import read_checkpoint
-from unalike.model.embedder import build_embedder
+from unalike.model.embedder import Embedder, RootedHead, build_embedder
 from unalike.progress import say, warn
 
 # Steps of a run from which compiling the frozen stages pays: it takes some five seconds and saves 0.05 to 0.1 a step.
@@ -62,6 +63,7 @@ class Outcome:
     ranking: Any | None
     facts: Any
     seen: Any | None = None  # what ``ranking`` was made of: (query, its vectors), (reference, its vectors)
+    finished: bool = False  # the checkpoint is no epoch's, but made of the last one's (``train.finish``)
 
 
 def view_of(spec: Any) -> View:
@@ -71,12 +73,19 @@ def view_of(spec: Any) -> View:
 
 
 def train_embedder(
-    spec: Any, run: Any, *, resume: bool = False, sets: Sets | None = None, begin: Begin | None = None
+    spec: Any,
+    run: Any,
+    *,
+    resume: bool = False,
+    sets: Sets | None = None,
+    begin: Begin | None = None,
+    finish: bool = True,
 ) -> Outcome:
     """Train as the spec says into ``run.dir``. Raises the house's errors; leaves readable checkpoints at any moment.
 
     ``sets``: the images, where the caller has divided them already; else the spec's. ``begin`` is called once with network
-    and objective before the first step, never on resuming: what they start from, where the caller knows better.
+    and objective before the first step, never on resuming: what they start from, where the caller knows better. Without
+    ``finish`` the last epoch is the end, whatever ``train.finish`` says.
     """
     settle_trunk(spec)
     settle_precision(spec)
@@ -100,6 +109,7 @@ def train_embedder(
         run.write_experiment(spec)
         run.record(device=str(fabric.device), seed=seed, data=fingerprint)
     batches = _batches(spec, sets.train, notices, seed, fabric)
+    began = weights_now(embedder.trunk) if finish and spec.train.finish.enabled else None
     fabric.to_device(embedder)
     if spec.train.channels_last:
         nn.Module.to(embedder, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -133,12 +143,59 @@ def train_embedder(
     try:
         with run.graceful():
             history = loop.run()
+        network = None if began is None else _finished(spec, sets, loop, began, fabric, notices)
+        kpis = None if network is None else _offer(network, spec, sets, loop, keeper, validation, facts, loggers)
     finally:
         loggers.close()
         if fabric.is_global_zero:
             notices.say()
             notices.write(run.dir / "notices.txt")
+    if kpis is not None:
+        ranking, seen = validation.latest or (None, None)
+        return Outcome(run.dir / BEST, kpis, loop.position.epoch - 1, kpis, history, sets, ranking, facts, seen, True)
     return _outcome(run.dir, keeper, history, sets, validation, facts, embedder)
+
+
+def _finished(
+    spec: Any, sets: Sets, loop: Loop, began: Mapping[str, Tensor], fabric: Fabric, notices: Notices
+) -> Embedder | None:
+    """The network of ``train.finish``, the same on all ranks; None where its head cannot be fitted."""
+    loop.embedder.load_state_dict(loop.weights())
+    network: Any = None
+    trunk: Any = loop.embedder.trunk
+    if fabric.is_global_zero:
+        finish, dataset = spec.train.finish, spec.dataset
+        trunk = blended(trunk, began, finish.trained_share)
+        done = trunk_vectors(trunk, sets.train, view=view_of(spec), mean=tuple(dataset.pixel_mean),
+                             std=tuple(dataset.pixel_std), dataset=dataset, notices=notices)  # fmt: skip
+        network = finished(trunk, done, sets.train.labels_N, rooted=spec.model.head != "linear",
+                           residual=finish.residual, dim=spec.model.feat_dim)  # fmt: skip
+    return fabric.broadcast(network)  # type: ignore[no-any-return]
+
+
+def _offer(
+    network: Embedder, spec: Any, sets: Sets, loop: Loop, keeper: CheckpointKeeper, validation: _Validation, facts: Any,
+    loggers: Loggers,
+) -> Mapping[str, float] | None:  # fmt: skip
+    """Measure the finished network and keep it where it is the best: its figures (none without validation), else None."""
+    at, fabric = loop.position, validation.fabric
+    kpis: dict[str, float] = {}
+    if validation.validator is not None:
+        validation.engine = None  # another head is another graph
+        kpis = dict(validation(fabric.to_device(network)))
+    settled = spec.model_copy(deep=True)
+    settled.model.feat_dim = network.dim
+    settled.model.head = "rooted" if isinstance(network.head, RootedHead) else "linear"
+    kept = False
+    if fabric.is_global_zero:
+        weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        kept = keeper.offer(_payload(weights, settled, sets, facts), epoch=at.epoch - 1, step=at.total, kpis=kpis)
+        told = f", {keeper.monitor} {kpis[keeper.monitor]:.4f}" if keeper.monitor in kpis else ""
+        say(f"finished: {spec.train.finish.trained_share:g} of the training kept, the head fitted anew{told}"
+            + ("" if kept else f"; epoch {(keeper.best_epoch or 0) + 1} was better and stays"))  # fmt: skip
+        if kept and kpis:
+            loggers("validation", {"epoch": at.epoch - 1, "step": at.total, "kpi": kpis})
+    return kpis if fabric.broadcast(kept) else None
 
 
 def _start(spec: Any, folder: Path, resume: bool, fabric: Fabric) -> dict[str, Any] | None:

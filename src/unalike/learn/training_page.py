@@ -53,7 +53,7 @@ def write_training_page(folder: Path, spec: Any, outcome: Any) -> list[Path]:
         about = "classes that training never saw" if sets.unseen else "images that training never saw"
         report.figures(
             [(name, interval_of(summary["micro"][key])) for key, name in HEADLINES.items() if key in summary["micro"]],
-            title=f"In short: epoch {outcome.best_epoch + 1 if outcome.best_epoch is not None else '?'}, the best",
+            title=f"In short: {_which(outcome)}",
             note=f"Validation on {about} ({sets.validation}), with 95 % intervals. It is the best of all validations, so "
             "slightly optimistic.",
         )  # fmt: skip
@@ -65,6 +65,12 @@ def write_training_page(folder: Path, spec: Any, outcome: Any) -> list[Path]:
         report.figures([], title="Nothing was held out", note="No images were named or held out for validation, so this page "
                        "can say nothing of what was learnt: `unalike evaluate` measures it on images of yours.")  # fmt: skip
     return [report.write(folder / PAGE), *files]
+
+
+def _which(outcome: Any) -> str:
+    if outcome.finished:
+        return "after the last epoch, weights blended and head fitted anew"
+    return f"epoch {outcome.best_epoch + 1 if outcome.best_epoch is not None else '?'}, the best"
 
 
 def _validated(report: Report, query: Shown, reference: Shown, ranking: Ranking, folder: Path) -> list[Path]:

@@ -375,7 +375,7 @@ def _round(spec: Any, epochs: int, run: Any, folder: Path, train: ImageSet, begi
         round_spec.train.num_epochs = round_spec.train.validation_interval = epochs
     sets = Sets(train, None, None, f"learnt without labels: {FINE_TUNED}", False)
     try:
-        return train_embedder(round_spec, part, resume=resume, sets=sets, begin=begin)
+        return train_embedder(round_spec, part, resume=resume, sets=sets, begin=begin, finish=False)
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
         return None

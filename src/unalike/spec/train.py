@@ -62,6 +62,21 @@ class Ema(Section):
     )
 
 
+class Finish(Section):
+    enabled: bool = field(
+        False, "After the last epoch blend trained with original trunk weights and fit the head anew, in closed form.",
+        settled=True, ours=True,
+    )  # fmt: skip
+    trained_share: float = field(
+        0.7, "Of the way from the weights that training began with (0) to those that it ended with (1).", ge=0, le=1,
+        ours=True,
+    )  # fmt: skip
+    residual: float = field(
+        0.5, "Weight of what does not tell the training classes apart: 0 is best for these, more is kinder to new ones.",
+        ge=0, le=1, settled=True, ours=True,
+    )  # fmt: skip
+
+
 class Train(Section):
     recipe: Literal["tao", "unalike"] = field(
         "unalike",
@@ -128,6 +143,7 @@ class Train(Section):
     loss: Loss = section(Loss, "The loss, by name, with its parameters.", settled=True, ours=True)
     miner: Miner = section(Miner, "Which pairs or triplets of a batch the loss looks at.", settled=True, ours=True)
     ema: Ema = section(Ema, "Running average of the weights.", settled=True, ours=True)
+    finish: Finish = section(Finish, "What is done with the weights after the last epoch.", settled=True, ours=True)
     max_gather: bool = field(
         True,
         "Gather embeddings of all devices (with gradient), so that each image meets the negatives of all.",

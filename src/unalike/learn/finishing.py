@@ -1,0 +1,91 @@
+"""The last step of fine-tuning: trained and original weights are blended, and the head is fitted anew in one go.
+
+Fine-tuning on few images bends a pretrained trunk further than new photographs bear. A point on the way back, some of the
+trained weights and the rest as they came, keeps what was learnt and most of what was known (M. Wortsman et al., Robust
+fine-tuning of zero-shot models, 2022). No head fits such a trunk until one is fitted: the closed form of
+``learn.discriminant`` on the images' features. What both are worth stands in LOG.md.
+Shape letters: N images, F features, D dimensions of the vector.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from unalike.data.checks import Notices
+from unalike.data.items import ImageSet
+from unalike.data.view import View
+from unalike.deploy.choose import engine_for, to_gpu
+from unalike.engines.files import Embedded, embed_files
+from unalike.errors import DataError
+from unalike.learn.discriminant import Discriminant, whitening
+from unalike.model.embedder import Embedder
+from unalike.model.frozen import FrozenTrunk
+from unalike.progress import say
+
+
+def weights_now(trunk: torch.nn.Module) -> dict[str, Tensor]:
+    """A copy of the weights that learning starts from; what rests is part of it."""
+    return {name: tensor.detach().cpu().clone() for name, tensor in trunk.state_dict().items()}
+
+
+def blended(trunk: torch.nn.Module, began: Mapping[str, Tensor], share: float) -> torch.nn.Module:
+    """A copy of the trunk on the CPU: ``share`` of the way from ``began`` to its present weights and buffers.
+
+    Whole numbers (counters of batches) are taken as they are now.
+    """
+    mixed = copy.deepcopy(trunk).cpu()
+    now = mixed.state_dict()
+    mixed.load_state_dict(
+        {name: torch.lerp(began[name], tensor, share) if tensor.is_floating_point() else tensor
+         for name, tensor in now.items()}
+    )  # fmt: skip
+    return mixed
+
+
+def with_fitted_head(trunk: Any, head: Discriminant) -> Embedder:
+    """The network of a trunk and a head in closed form."""
+    width, dim = head.matrix_FD.shape
+    if trunk.width != width:
+        raise ValueError(f"a head of {width} features for a trunk of {trunk.width}")
+    embedder = Embedder(trunk, dim, "rooted" if head.rooted else "linear")
+    linear = embedder.head.linear
+    assert isinstance(linear, torch.nn.Linear)
+    with torch.no_grad():
+        linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(head.matrix_FD.T)))
+        linear.bias.copy_(torch.from_numpy(-head.offset_D))
+    return embedder
+
+
+def trunk_vectors(
+    trunk: Any, images: ImageSet, *, view: View, mean: Sequence[float], std: Sequence[float], dataset: Any,
+    notices: Notices, describe: str = "features of the trained trunk",
+) -> Embedded:  # fmt: skip
+    """The trunk's features of the images, as vectors_NF. ``dataset``: workers and limits of unreadable images."""
+    frozen = FrozenTrunk(copy.deepcopy(trunk))
+    to_gpu(frozen, "auto")
+    engine = engine_for(frozen, mean=mean, std=std, view=view, images=len(images))
+    return embed_files(
+        engine, images.paths, view, workers=dataset.workers, notices=notices, max_unreadable=dataset.max_unreadable,
+        max_pixels=dataset.max_pixels, describe=describe,
+    )  # fmt: skip
+
+
+def finished(
+    trunk: Any, done: Embedded, labels_N: np.ndarray, *, rooted: bool, residual: float, dim: int | None
+) -> Embedder | None:
+    """The trunk with a head fitted to its features ``done`` of images with these labels; None, said, where none can be.
+
+    ``residual`` as in ``Whitening.head``; at most ``dim`` dimensions (None: as many as there are).
+    """
+    try:
+        head = whitening(done.vectors_ND, labels_N[done.kept_N], root=rooted).head(residual, dim)
+    except DataError as error:
+        say(f"the head stays as it was trained: {error}")
+        return None
+    return with_fitted_head(trunk, head)
