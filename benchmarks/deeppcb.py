@@ -18,6 +18,7 @@ from datetime import date
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 import unalike
 from unalike.data.decode import decode
@@ -75,8 +76,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE")
     told = parser.parse_args()
-    settings = {key: json.loads(value) if value[:1] in "0123456789tfn" else value
-                for key, _, value in (word.partition("=") for word in told.settings)}  # fmt: skip
+    settings = {key: yaml.safe_load(value) for key, value in (word.split("=", 1) for word in told.settings)}
     comparer = unalike.Comparer(**settings)
     pairs = pairs_of(told.data, [g for g in told.groups.split(",") if g], told.half)
     if told.limit:

@@ -117,8 +117,8 @@ def compare_files(
 
     ``settings`` are ``Comparer``'s. A single pair that cannot be compared raises; of several it is told in its entry.
     """
-    comparer = Comparer(**settings)
     pairs = find_pairs(first, second)
+    comparer = Comparer(**settings)
     folder = None if out is None else _made(Path(out), overwrite)
     entries: list[dict[str, Any]] = []
     shown: list[Shown] = []
@@ -133,8 +133,9 @@ def compare_files(
             else:
                 entries.append({**_named_entry(pair), **found.to_dict()})
                 if folder is not None:
-                    entries[-1]["pictures"] = _save_pictures(found, folder, pair.name)
-                    _keep(shown, pair, found)
+                    pictures = _pictures(found)
+                    entries[-1]["pictures"] = _save_pictures(pictures, folder, pair.name)
+                    _keep(shown, pair, found, pictures)
             advance()
     if all("error" in entry for entry in entries):
         raise DataError(f"none of {len(entries)} pairs could be compared, the first: {entries[0]['error']}")
@@ -161,10 +162,9 @@ def _named_entry(pair: Pair) -> dict[str, Any]:
     return {"name": pair.name, "reference": str(pair.reference), "image": str(pair.image)}
 
 
-def _keep(shown: list[Shown], pair: Pair, found: Comparison) -> None:
+def _keep(shown: list[Shown], pair: Pair, found: Comparison, pictures: dict[str, Image.Image]) -> None:
     """Keep what the page shows, the most different pairs when there are too many."""
     worst = found.regions[0].score if found.regions else 0.0
-    pictures = (found.reference(), found.picture(), found.overlay(), found.heat_map())
     shown.append(Shown.small(pair.name, worst, found, pictures))
     if len(shown) > MOST_SHOWN:
         shown.remove(min(shown, key=lambda one: one.score))
@@ -180,10 +180,17 @@ def _made(folder: Path, overwrite: bool) -> Path:
     return folder
 
 
-def _save_pictures(found: Comparison, folder: Path, name: str) -> dict[str, str]:
-    pictures: dict[str, Image.Image] = {
-        "boxes": found.picture(), "overlay": found.overlay(), "heat": found.heat_map(), "reference": found.reference(),
-    }  # fmt: skip
+def _pictures(found: Comparison) -> dict[str, Image.Image]:
+    """What is shown of a pair, a heat map a level."""
+    pictures = {"reference": found.reference(), "boxes": found.picture(), "overlay": found.overlay()}
+    if found.heat_hw is not None:
+        pictures["heat"] = found.heat_map("pixels")
+    if found.features is not None:
+        pictures["heat_features"] = found.heat_map("features")
+    return pictures
+
+
+def _save_pictures(pictures: dict[str, Image.Image], folder: Path, name: str) -> dict[str, str]:
     places = {}
     for kind, picture in pictures.items():
         path = folder / f"{name}_{kind}.jpg"

@@ -94,6 +94,8 @@ def run(
     if overlays not in OVERLAYS:
         raise DataError(f"overlays {overlays!r}", expected=", ".join(OVERLAYS))
     folder = None if output is None else Path(output)
+    if folder is not None and folder.is_file():
+        raise RunError(f"{folder} is a file", expected="a new folder", remedy="name another")
     if folder is not None and folder.exists() and any(folder.iterdir()) and not overwrite:
         raise RunError(f"{folder} is not empty", expected="a new folder", remedy="name another, or add --overwrite")
     inspector = Inspector.load(path, **options)
@@ -123,6 +125,7 @@ def run(
         "unreadable": unreadable,
     }  # fmt: skip
     if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)  # without a defective image there is no overlay that made it
         write_text(folder / "result.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
         result["report"] = str(_report(inspector, found, measured, pictures, truth).write(folder / "report.html"))
     return result

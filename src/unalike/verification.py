@@ -91,6 +91,8 @@ def _judged(
             except UnreadableImage as error:
                 unreadable.append((str(path), str(error)))
             advance()
+    if unreadable and not verdicts:
+        raise DataError(f"none of {len(paths)} pictures can be read, the first: {unreadable[0][1]}", expected="images")
     if unreadable:
         say(f"{len(unreadable)} pictures cannot be read, the first: {unreadable[0][1]}")
     return verdicts, unreadable

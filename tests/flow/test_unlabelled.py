@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +114,43 @@ def test_a_few_images_get_the_trunk_as_it_came(tmp_path: Path, cache: None) -> N
     (tmp_path / "few" / "1.png").unlink(), (tmp_path / "few" / "2.png").unlink()
     done = unalike("train", tmp_path / "few", "--no-labels", "-r", tmp_path / "one", *SMALL)
     assert done.returncode != 0 and "1 image to learn from" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_end(pictures: Path, tmp_path: Path, cache: None) -> None:
+    """Killed in both rounds of fine-tuning: finished stages are taken up, and what comes out is what a straight run gives."""
+
+    def words(name: str) -> list[object]:
+        return ["train", pictures / "shuffled", "--no-labels", "-r", tmp_path / name, "--minutes", "5", *SMALL,
+                "train.num_epochs=6", "train.checkpoint_interval=1"]  # fmt: skip
+
+    straight, killed = tmp_path / "straight" / "train", tmp_path / "killed" / "train"
+    done = unalike(*words("straight"))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for number in (1, 2):
+        log = tmp_path / f"killed {number}.txt"
+        with log.open("w") as file:
+            resume = ["--resume"] if number > 1 else []
+            action = subprocess.Popen(
+                [sys.executable, "-m", "unalike", *map(str, words("killed")), *resume], stderr=file
+            )
+            try:
+                while not (killed / f"fine_tuning_{number}" / "ml_model_latest.pth").exists():
+                    assert action.poll() is None, log.read_text()[-3000:]
+                    time.sleep(0.01)
+            finally:
+                action.kill()
+                action.wait()
+        assert not (killed / "unlabelled.json").exists(), "it was too quick to be caught"
+    done = unalike(*words("killed"), "--resume", "--minutes", "3")
+    assert done.returncode == 0, done.stderr[-3000:]
+    for what in ("groups", "augmented images to judge by", "what was learnt", "groups found anew"):
+        assert f"{what}: taken from the run that goes on" in done.stderr
+    for name in ("fine_tuning_1/ml_model_latest.pth", "fine_tuning_2/ml_model_latest.pth", "ml_model_best.pth"):
+        first, second = weights(straight / name), weights(killed / name)
+        assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first), name
+    records = [json.loads((folder / "unlabelled.json").read_text()) for folder in (straight, killed)]
+    assert records[0]["candidates"] == records[1]["candidates"] and records[0]["groups"] == records[1]["groups"]
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,7 @@ print(verifier.verify({str(brand / "pictures" / "fine 0.jpg")!r}).answer, "torch
         (["--reference", "nowhere", "pictures"], "nowhere: no such file"),
         (["--reference", "pictures/fine 0.jpg", "--save", "brand.set"], "brand.set exists.*--overwrite"),
         (["--reference", "model.onnx", "pictures"], "model.onnx is no gallery, or damaged|holds no approved assets"),
+        (["--reference", "brand.set", "broken.png"], "error: none of 1 pictures can be read.*broken.png"),
         (["--reference", "brand.set", "pictures", "--asset", "mark 7"], "no asset 'mark 7'.*did you mean"),
         (["--reference", "assets", "pictures", "--rate", "2", "-m", "model.onnx"], "rate is 2.0"),
         (
@@ -103,6 +104,7 @@ def test_mistakes(brand, monkeypatch, words, said):
     import re
 
     monkeypatch.chdir(brand)
+    (brand / "broken.png").write_bytes(b"no image")
     done = unalike("verify", *words)
     assert done.returncode not in (0, 3) and "Traceback" not in done.stderr
     assert re.search(said, done.stderr), done.stderr

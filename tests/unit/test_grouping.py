@@ -160,3 +160,14 @@ def test_chains_of_pairs_lead_to_the_first() -> None:
     assert first_of_linked(6, np.array([[4, 5], [1, 4], [3, 5]])).tolist() == [0, 1, 2, 1, 1, 1]
     assert first_of_linked(2, np.zeros((0, 2), np.int64)).tolist() == [0, 1]
     assert first_of_copies(np.array([[1.0, 0], [0, 1], [2, 0]])).tolist() == [0, 1, 0]
+
+
+def test_a_sample_of_many_small_groups_keeps_them_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Images drawn one by one would be strangers to each other: 400 of 2,000 leave a group of five with one."""
+    monkeypatch.setattr("unalike.measure.grouping.MOST_FOR_HALVES", 400)
+    vectors, thing_N = heap(400, 5)
+    found = group_images(vectors)
+    assert adjusted_rand(found.group_N, thing_N) > 0.95 and 380 <= found.count <= 410
+    large, thing_N = heap(3, 500)
+    found = group_images(large)
+    assert found.count == 3 and adjusted_rand(found.group_N, thing_N) == 1.0

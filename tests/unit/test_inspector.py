@@ -300,3 +300,12 @@ def test_masks_beside_the_images_are_not_inspected(tmp_path):
 
 def test_the_face_of_the_package():
     assert unalike.Inspector is Inspector
+
+
+def test_a_run_without_a_defective_image_leaves_its_folder_too(learnt, tmp_path):
+    learnt.save(tmp_path / "p.inspector")
+    Image.fromarray(GOOD[0]).save(tmp_path / "good.png")
+    told = run(tmp_path / "p.inspector", [tmp_path / "good.png"], tmp_path / "out", overlays="none")
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["images"] == told["images"] == 1
+    with pytest.raises(RunError, match="is a file"):
+        run(tmp_path / "p.inspector", [tmp_path / "good.png"], tmp_path / "good.png")

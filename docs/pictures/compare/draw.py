@@ -1,4 +1,4 @@
-"""Draws four of the pictures of docs/compare.md (needs OpenCV; no brand, no photograph).
+"""Draws six of the pictures of docs/compare.md (needs OpenCV; no brand, no photograph).
 
 python docs/pictures/compare/draw.py FOLDER
 """
@@ -75,6 +75,59 @@ def tested(template: Image.Image, seed: int) -> Image.Image:
     return Image.fromarray(((cv2.GaussianBlur(seen, (0, 0), 1) > 110) * 255).astype(np.uint8))
 
 
+def tray(moved: float = 0.0, nut: bool = False) -> np.ndarray:
+    """Pebbles with shade and grain; ``moved``: each lies so many pixels off, as seen from another side; one is a steel nut."""
+    draws, shifts = np.random.default_rng(5), np.random.default_rng(6)
+    out = np.full((420, 560, 3), (58, 52, 48), np.float32)
+    for number in range(420):
+        middle = draws.uniform((0, 0), (560, 420)) + moved * shifts.normal(0, 1, 2)
+        radii, angle = draws.uniform(13, 30, 2), draws.uniform(0, 180)
+        colour = np.array([150, 138, 124]) * draws.uniform(0.55, 1.35) + draws.normal(0, 14, 3)
+        grain = cv2.GaussianBlur(draws.normal(0, 1, (80, 80)).astype(np.float32), (0, 0), draws.uniform(0.8, 2.5))
+        if nut and number == 400:
+            _nut(out, middle)
+            continue
+        side = np.mgrid[-40:40, -40:40][::-1].astype(np.float32)
+        turn = np.radians(angle)
+        u = (side[0] * np.cos(turn) + side[1] * np.sin(turn)) / radii[0]
+        v = (side[1] * np.cos(turn) - side[0] * np.sin(turn)) / radii[1]
+        height = np.sqrt(np.clip(1 - u * u - v * v, 0, 1))
+        shade = 0.45 + 0.75 * height - 0.15 * (side[0] + side[1]) / 40 + 0.5 * grain / (np.abs(grain).max() + 1e-6)
+        _laid(out, colour * shade[..., None], np.clip(height * 6, 0, 1), middle)
+    return out
+
+
+def _nut(out: np.ndarray, middle: np.ndarray) -> None:
+    piece = np.zeros((80, 80, 3), np.float32)
+    corners = np.array([[40 + 27 * np.cos(a), 40 + 27 * np.sin(a)] for a in np.arange(6) * np.pi / 3 + 0.3])
+    mask = cv2.fillPoly(np.zeros((80, 80), np.float32), [corners.astype(np.int32)], 1.0)
+    cv2.circle(mask, (40, 40), 12, 0.0, -1)
+    piece[:] = np.array([172, 176, 184]) * (0.75 + 0.4 * np.mgrid[0:80, 0:80][1] / 80)[..., None]
+    for radius in (14, 17):
+        cv2.circle(piece, (40, 40), radius, (110, 112, 120), 1, cv2.LINE_AA)
+    _laid(out, piece, cv2.GaussianBlur(mask, (0, 0), 0.7), middle)
+
+
+def _laid(out: np.ndarray, piece: np.ndarray, share: np.ndarray, middle: np.ndarray) -> None:
+    """A piece of 80 x 80 laid into a picture, cut at its edges."""
+    left, top = (round(float(value)) - 40 for value in middle)
+    a, b = max(0, left), max(0, top)
+    c, d = min(out.shape[1], left + 80), min(out.shape[0], top + 80)
+    if c > a and d > b:
+        part = np.s_[b - top : d - top, a - left : c - left]
+        out[b:d, a:c] += (piece[part] - out[b:d, a:c]) * share[part][..., None]
+
+
+def taken(scene: np.ndarray, seed: int) -> Image.Image:
+    """A photograph of a scene: its own light, a little blur, grain."""
+    draws = np.random.default_rng(seed)
+    light = (
+        draws.uniform(0.85, 1.1) + draws.uniform(-0.2, 0.2) * np.mgrid[0 : scene.shape[0], 0 : scene.shape[1]][1] / 560
+    )
+    seen = cv2.GaussianBlur(scene, (0, 0), 0.8) * light[..., None] + draws.normal(0, 4, scene.shape)
+    return Image.fromarray(np.clip(seen, 0, 255).astype(np.uint8))
+
+
 if __name__ == "__main__":
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,3 +136,5 @@ if __name__ == "__main__":
     photographed(altered, 1).save(folder / "seen.jpg", quality=80)
     board().save(folder / "template.png")
     tested(board(), 2).save(folder / "tested.png")
+    taken(tray(), 3).save(folder / "tray.jpg", quality=85)
+    taken(tray(moved=3.5, nut=True), 4).save(folder / "tray_again.jpg", quality=85)

@@ -23,19 +23,27 @@ def compare(
     margin: Annotated[int | None, typer.Option(metavar="PIXELS", help="Around a box; if unset, 1/64 of the shorter side.")] = None,
     mirror: Annotated[bool, typer.Option("--mirror", help="Compare a mirrored copy too.")] = False,
     rigid: Annotated[bool, typer.Option("--no-bend", help="Take out no smooth bends.")] = False,
+    level: Annotated[str, typer.Option(metavar="WORD", help="What is compared: pixels, features (of a network), or both.")] = "pixels",
+    model: Annotated[
+        str | None, typer.Option("-m", "--model", metavar="FILE", help="Of features: a .pth, a file of export-maps, pretrained[:NAME].")
+    ] = None,
+    runtime: Annotated[str, typer.Option(metavar="NAME", help="Of features: auto, openvino, onnxruntime or torch.")] = "auto",
+    precision: Annotated[str, typer.Option(metavar="NAME", help="Of features: auto, fp32 or bf16.")] = "auto",
     exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 3 when a pair differs.")] = False,
     overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Align B on A, and say and show where they differ beyond light, noise and the jitter of edges.
 
-    Folders are paired by name; a table has the columns reference and image. Needs the extra vision (OpenCV).
-    Examples: unalike compare approved.png seen.jpg -o found/    unalike compare golden/ tested/ --json
+    Folders are paired by name; a table has the columns reference and image. Needs the extra vision (OpenCV). Pixels suit
+    print, boards and drawings; features suit photographs, where depth and texture move pixels, and miss what is small.
+    Examples: unalike compare approved.png seen.jpg -o found/    unalike compare golden/ tested/ --level features --json
     """
     set_voice(verbose, quiet)
     from ..comparing import compare_files
 
     result = compare_files(first, second, out=out, overwrite=overwrite, align=align, lighting=lighting, tolerance=tolerance,
-                           contrast=contrast, min_area=min_area, margin=margin, mirror=mirror, flexible=not rigid)  # fmt: skip
+                           contrast=contrast, min_area=min_area, margin=margin, mirror=mirror, flexible=not rigid,
+                           level=level, model=model, runtime=runtime, precision=precision)  # fmt: skip
     if as_json:
         print(json.dumps(result, ensure_ascii=False))
     else:
@@ -70,5 +78,8 @@ def _told(entry: dict[str, Any]) -> str:
         return f"not compared: {entry['error']}"
     if entry["same"]:
         return "no difference found"
-    count = len(entry["regions"])
-    return f"{count} difference{'s' if count > 1 else ''}, the highest score {entry['regions'][0]['score']:.3g}"
+    levels = [region["level"] for region in entry["regions"]]
+    told = f"{len(levels)} difference{'s' if len(levels) > 1 else ''}"
+    if entry["level"] == "both":
+        told += f" ({levels.count('pixels')} of pixels, {levels.count('features')} of features)"
+    return f"{told}, the highest score {entry['regions'][0]['score']:.3g}"

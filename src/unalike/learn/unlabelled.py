@@ -28,7 +28,7 @@ from unalike.data.view import View
 from unalike.data.whole import copy_file, write_text
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
-from unalike.errors import DataError, TrainingError
+from unalike.errors import DataError, TrainingError, redact
 from unalike.learn.automatic import DEFAULT_MINUTES, Clock
 from unalike.learn.checkpoints import BEST
 from unalike.learn.discriminant import Discriminant, rooted
@@ -38,10 +38,11 @@ from unalike.learn.loop import History
 from unalike.learn.pace import LEVELS, plan
 from unalike.learn.part import Part
 from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk, settle_trunk_facts
+from unalike.learn.stage import stage, stage_of_groups
 from unalike.learn.training import Outcome, facts_of_model, train_embedder, view_of
 from unalike.learn.varied import VariedView
 from unalike.learn.warm_start import fitted_start, start_proxies
-from unalike.measure.grouping import Grouping, group_images, neighbour_whitening
+from unalike.measure.grouping import Grouping, neighbour_whitening
 from unalike.measure.nearest import unit
 from unalike.model.checkpoint import load_embedder, write_checkpoint
 from unalike.model.embedder import Shape, assemble, build_embedder
@@ -50,6 +51,7 @@ from unalike.progress import say
 from unalike.spec import load_spec, settle
 
 RECORD = "unlabelled.json"
+GROUPS, ASKING, PLAN = "groups.npz", "asking.npz", "fine_tuning.yaml"  # finished stages, for --resume
 FROZEN, FINE_TUNED = "frozen trunk", "fine-tuned on discovered groups"
 HELD_SHARE, FEWEST_IN_GROUP, FEWEST_GROUPS = 0.2, 4, 4  # of the images; a held group's images; held groups
 CLOSING_SHARE = 0.1
@@ -98,10 +100,10 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     view = replace(view_of(spec), height=spec.model.input_height, width=spec.model.input_width)
     features = trunk_features(spec.model.backbone, images, view, notices, spec)
     images = images.select(features.kept_N)
-    found = group_images(features.vectors_NF, seed=seed)
+    found = stage_of_groups(run, run.dir / GROUPS, "groups", features.vectors_NF, seed)
     say(f"{len(images)} images: {found.count} discovered groups, {int((found.group_N < 0).sum())} images in none")
     images = as_classes(images, found)
-    yardstick = Yardstick.make(images, features, found, spec, seed)
+    yardstick = Yardstick.make(images, features, found, spec, run, seed)
     candidates = _judged_heads(yardstick, features.vectors_NF, seed)
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_head(best, spec, run, images, features, seed)
@@ -120,7 +122,7 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     notices.write(run.dir / "notices.txt")
     record = _record(spec, clock, candidates, best, yardstick, found)
     write_text(run.dir / RECORD, json.dumps(record, indent=2) + "\n")
-    run.own(run.dir / RECORD)
+    run.own(run.dir / RECORD, run.dir / GROUPS, run.dir / ASKING, run.dir / PLAN)
     _say_verdict(candidates, best)
     return Learnt(checkpoint, delivered, replace(outcome, checkpoint=checkpoint), best.name,
                   _figures(best, candidates[0]), record)  # fmt: skip
@@ -176,7 +178,7 @@ class Yardstick:
     spec: Any
 
     @classmethod
-    def make(cls, images: ImageSet, features: Features, found: Grouping, spec: Any, seed: int) -> Yardstick:
+    def make(cls, images: ImageSet, features: Features, found: Grouping, spec: Any, run: Any, seed: int) -> Yardstick:
         """Hold groups out whole; where there are too few, nothing is held out and nothing can be judged."""
         held_N = _held_images(found, seed)
         varied = VariedView(images.paths, features.view, seed)
@@ -189,11 +191,16 @@ class Yardstick:
         if not rounds:
             held_N[:] = False
         else:
-            trunk = build_frozen(features.backbone, (features.view.height, features.view.width))
             rows = _asking(rounds)
-            queries_NF[rows] = _embedded(
-                trunk, features.facts.mean, features.facts.std, features.view, images, rows, varied, spec
-            )
+
+            def asked() -> dict[str, np.ndarray]:
+                trunk = build_frozen(features.backbone, (features.view.height, features.view.width))
+                facts = features.facts
+                vectors = _embedded(trunk, facts.mean, facts.std, features.view, images, rows, varied, spec)
+                return {"vectors": vectors}
+
+            made_of = features.vectors_NF.tobytes() + rows.tobytes() + str(seed).encode()
+            queries_NF[rows] = stage(run, run.dir / ASKING, "augmented images to judge by", made_of, asked)["vectors"]
         return cls(images, features.vectors_NF, queries_NF, np.flatnonzero(~held_N), rounds, varied, spec)
 
     def judge(
@@ -341,7 +348,12 @@ def _fine_tuned(
     seconds = clock.left - max(CLOSING_SHARE * clock.seconds, passing) - passing
     fitted_NF = features.vectors_NF[yardstick.fit_N]
     head = fit_head(fitted_NF, root=best.head is not None and best.head.rooted, seed=seed, dim=_dim(spec))
-    tuned = _planned(spec, train, features, seconds, head)
+    if run.resuming and (run.dir / PLAN).is_file():  # the plan holds: another would be another training
+        tuned: Any = load_spec("train", str(run.dir / PLAN))
+    else:
+        tuned = _planned(spec, train, features, seconds, head)
+        if tuned is not None:
+            write_text(run.dir / PLAN, redact(tuned.to_yaml()))
     if tuned is None:
         say("the time that is left is too short to fine-tune; more --minutes would allow it")
         return None
@@ -351,7 +363,7 @@ def _fine_tuned(
     outcome: Outcome | None = None
     for number, count in enumerate(shares, start=1):
         if outcome is not None:
-            train, begin = _regrouped(train, outcome.checkpoint, spec, seed)
+            train, begin = _regrouped(train, outcome.checkpoint, spec, run, seed)
         say(f"fine-tuning, round {number} of {len(shares)}: {count} epochs of {len(train)} images")
         outcome = _round(tuned, count, run, run.dir / f"fine_tuning_{number}", train, begin)
         if outcome is None:
@@ -410,14 +422,19 @@ def _planned(spec: Any, train: ImageSet, features: Features, seconds: float, hea
     return None
 
 
-def _regrouped(train: ImageSet, checkpoint: Path, spec: Any, seed: int) -> tuple[ImageSet, Any]:
+def _regrouped(train: ImageSet, checkpoint: Path, spec: Any, run: Any, seed: int) -> tuple[ImageSet, Any]:
     """The same images with groups found anew in what the network has learnt so far, and what goes on from it."""
     embedder, meta = load_embedder(checkpoint)
     facts, weights = meta["facts"], {name: tensor.clone() for name, tensor in embedder.state_dict().items()}
     view = View.from_dict(facts["view"])
     rows = np.arange(len(train))
-    vectors_ND = _embedded(embedder, facts["mean"], facts["std"], view, train, rows, view, spec)
-    found = group_images(vectors_ND, seed=seed)
+
+    def learnt() -> dict[str, np.ndarray]:
+        return {"vectors": _embedded(embedder, facts["mean"], facts["std"], view, train, rows, view, spec)}
+
+    folder = checkpoint.parent
+    vectors_ND = stage(run, folder / "learnt.npz", "what was learnt", checkpoint.read_bytes(), learnt)["vectors"]
+    found = stage_of_groups(run, folder / GROUPS, "groups found anew", vectors_ND, seed)
     if found.count >= 2:
         say(f"groups found anew: {found.count}, {int((found.group_N < 0).sum())} images in none")
         train = as_classes(train, found)

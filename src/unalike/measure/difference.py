@@ -88,7 +88,8 @@ def differences(
     if not 0 <= tolerance <= 32:
         raise SpecError(f"tolerance {tolerance}", expected="0 to 32 pixels")
     shape = image_HWC.shape[:2]
-    light, noise = _light_and_noise(reference_HWC, image_HWC, found, lighting)
+    light = light_between(reference_HWC, image_HWC, found, lighting)
+    noise = _noise(reference_HWC, image_HWC, found, light)
     threshold = min(250.0, max(contrast, NOISE_FACTOR * noise))
     pool = -(-max(shape) // MAP_SIDE)
     rows, columns = (-(-side // pool) for side in shape)
@@ -218,10 +219,8 @@ def _pooled(map_HW: np.ndarray, pool: int, act: Callable[..., np.ndarray]) -> np
 # ---- light and noise ----
 
 
-def _light_and_noise(
-    reference_HWC: np.ndarray, image_HWC: np.ndarray, found: Registration, lighting: str
-) -> tuple[Light, float]:
-    """The light that takes the reference to the image, and the noise between them (standard deviation in grey levels)."""
+def light_between(reference_HWC: np.ndarray, image_HWC: np.ndarray, found: Registration, lighting: str) -> Light:
+    """The light that takes the reference to the image; ``lighting`` is one of LIGHTING."""
     channels = image_HWC.shape[2]
     none = Light(np.ones((1, 1, channels), np.float32), np.zeros((1, 1, channels), np.float32))
     small_b, up_b = shrunk(image_HWC, 1024)
@@ -237,7 +236,7 @@ def _light_and_noise(
     light = none
     if lighting != "none" and inside.any():
         light = _fitted(seen, small_b, inside, lighting == "local")
-    return light, _noise(reference_HWC, image_HWC, found, light)
+    return light
 
 
 def _noise(reference_HWC: np.ndarray, image_HWC: np.ndarray, found: Registration, light: Light) -> float:

@@ -12,7 +12,9 @@ Shape letters: N images, R of them that are no copies, F features, D dimensions,
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -77,6 +79,13 @@ class Grouping:
     def count(self) -> int:
         """How many groups there are."""
         return len(self.typical_G)
+
+    @classmethod
+    def of(cls, arrays: Mapping[str, np.ndarray]) -> Grouping:
+        """From ``vars`` of a grouping whose values were made arrays."""
+        plain: dict[str, Any] = {"cosine": float(arrays["cosine"]), "agreement": float(arrays["agreement"]),
+                 "curve": tuple((int(count), float(value)) for count, value in arrays["curve"].reshape(-1, 2))}  # fmt: skip
+        return cls(**{**arrays, **plain})
 
     def sizes(self) -> np.ndarray:
         """Images of each group, (G,) int64."""
@@ -206,11 +215,11 @@ def _whitened(features_NF: np.ndarray, seed: int) -> np.ndarray:
 def _where_to_cut(
     features_RF: np.ndarray, unit_RD: np.ndarray, tree: Tree, neighbours: int, seed: int
 ) -> tuple[int, float, tuple[tuple[int, float], ...]]:
-    """(merges, agreement there, the curve). A sample stands for large sets: its cut is carried over by its mean cosine.
+    """(merges, agreement there, the curve). Some whole groups stand for large sets: their cut is carried over by its mean cosine.
 
     Where the halves agree hardly better than chance nothing is merged: there is nothing to group by.
     """
-    rows = _sample(len(unit_RD), MOST_FOR_HALVES, seed)
+    rows = _sample_of_groups(tree, MOST_FOR_HALVES, seed)
     sampled = tree if len(rows) == len(unit_RD) else grow(unit_RD[rows], neighbours)
     finest, coarsest = (len(rows) - sampled.merges_above(cosine) for cosine in (ALIKE, UNLIKE))
     if len(rows) < FEWEST_FOR_HALVES or finest == coarsest:
@@ -306,6 +315,27 @@ def _judged(unit_ND: np.ndarray, group_N: np.ndarray) -> Grouping:
     apart_n = np.maximum(1 - np.minimum(own_cosine_n, other_n), 1e-6)
     confidence_N[rows] = np.clip((own_cosine_n - other_n) / apart_n, 0.0, 1.0)
     return Grouping(group_N, group_N, confidence_N, next_N, next_N, typical_G, near_G, near_cosine_G)
+
+
+def _sample_of_groups(tree: Tree, most: int, seed: int) -> np.ndarray:
+    """Places of about ``most`` images, in order: groups as coarse as they may be, drawn by the seed, whole.
+
+    Images drawn one by one would leave small groups of many images with one image each, and nothing to agree on. Of a group
+    larger than an eighth of ``most`` that many images stand for it.
+    """
+    if tree.images <= most:
+        return np.arange(tree.images)
+    draws = np.random.default_rng([seed, 29])
+    group_N = tree.cut(tree.merges_above(UNLIKE))
+    shuffled_N = draws.permutation(tree.images)
+    by_group_N = shuffled_N[np.argsort(group_N[shuffled_N], kind="stable")]
+    size_G = np.bincount(group_N)
+    start_G = np.cumsum(size_G) - size_G
+    taken_G = np.minimum(size_G, max(2, most // 8))
+    order_G = draws.permutation(len(size_G))
+    count = int(np.searchsorted(np.cumsum(taken_G[order_G]), most, side="right"))
+    parts = [by_group_N[start_G[g] : start_G[g] + taken_G[g]] for g in order_G[: max(1, count)].tolist()]
+    return np.sort(np.concatenate(parts))
 
 
 def _sample(count: int, most: int, seed: int) -> np.ndarray:

@@ -97,7 +97,9 @@ def top_k(
     """
     if k < 1:
         raise UnalikeError(f"k is {k}", expected="at least 1")
-    query_QD, reference_RD = unit(query_QD, name="query vectors"), unit(reference_RD, name="reference vectors")
+    same = reference_RD is query_QD  # a set among itself is held once
+    query_QD = unit(query_QD, name="query vectors")
+    reference_RD = query_QD if same else unit(reference_RD, name="reference vectors")
     check_widths(query_QD, reference_RD)
     k = max(0, min(k, len(reference_RD) - int(exclude_self)))
     return scan(

@@ -15,7 +15,11 @@ from unalike.measure.report import Report
 
 # Longer side in pixels of a picture in the page, about 20 kB each as JPEG.
 SIDE = 440
-CAPTIONS = ("reference, aligned", "image", "both: only in the image is blue, only in the reference orange", "heat")
+CAPTIONS = {
+    "reference": "reference, aligned", "boxes": "image",
+    "overlay": "both: only in the image is blue, only in the reference orange", "heat": "heat: pixels",
+    "heat_features": "heat: features",
+}  # fmt: skip
 
 
 class Found(Protocol):
@@ -30,21 +34,21 @@ class Found(Protocol):
 
 @dataclass(frozen=True)
 class Shown:
-    """One pair as the page shows it: its pictures as small JPEGs."""
+    """One pair as the page shows it: its pictures as small JPEGs by their kind, a key of CAPTIONS."""
 
     name: str
     score: float
     told: str
-    jpegs: tuple[bytes, ...]
+    jpegs: Mapping[str, bytes]
 
     @classmethod
-    def small(cls, name: str, score: float, found: Found, pictures: Sequence[Image.Image]) -> Shown:
+    def small(cls, name: str, score: float, found: Found, pictures: Mapping[str, Image.Image]) -> Shown:
         """Keep a pair at the size in which it is shown."""
         count = len(found.regions)
         told = "no difference" if found.same else f"{count} difference{'s' if count > 1 else ''}, scores " + ", ".join(
             f"{region.score:.3g}" for region in found.regions[:8]
         ) + (", ..." if count > 8 else "")  # fmt: skip
-        return cls(name, score, told, tuple(_jpeg(picture) for picture in pictures))
+        return cls(name, score, told, {kind: _jpeg(picture) for kind, picture in pictures.items()})
 
 
 class PairsReport(Report):
@@ -87,9 +91,9 @@ def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def _drawn(one: Shown) -> str:
     figures = "".join(
-        f'<figure style="width:min(100%,{SIDE}px)"><img style="width:100%;height:auto;border-width:1px" alt="{escape(caption)}" '
-        f'src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">{escape(caption)}</figure>'
-        for caption, jpeg in zip(CAPTIONS, one.jpegs, strict=False)
+        f'<figure style="width:min(100%,{SIDE}px)"><img style="width:100%;height:auto;border-width:1px" alt="{escape(CAPTIONS[kind])}" '
+        f'src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">{escape(CAPTIONS[kind])}</figure>'
+        for kind, jpeg in one.jpegs.items()
     )
     head = f"<b>{escape(one.name)}</b> {escape(one.told)}"
     return f'<div>{head}</div><div class=row style="flex-wrap:wrap">{figures}</div>'

@@ -28,15 +28,17 @@ class Region:
     ``box`` (left, top, right, bottom; right and bottom are the first pixel outside) leaves a margin around ``extent``,
     which encloses what differs. ``area``: pixels that differ beyond the tolerance; ``score``: that area as a multiple of
     the smallest that counts, 1 or more; ``contrast``: the largest difference beyond the range that may be, in grey levels
-    (0..255); ``change``: whether the image is brighter or darker there.
+    (0..255); ``change``: whether the image is brighter or darker there. Of ``level`` features: ``contrast`` is the largest
+    distance of features (1 - cosine, 0..2) and ``score`` that as a multiple of the threshold.
     """
 
     box: tuple[int, int, int, int]
     extent: tuple[int, int, int, int]
     score: float
     area: int
-    contrast: int
+    contrast: float
     change: str
+    level: str = "pixels"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -70,20 +72,21 @@ def find_regions(
         mine = labels_hw[window] == label
         rows, columns = np.nonzero(mine & reach_hw[window])
         unit = found.pool * scale
-        extent = _clipped((x + columns.min()) * unit, (y + rows.min()) * unit, (x + columns.max() + 1) * unit,
+        extent = clipped((x + columns.min()) * unit, (y + rows.min()) * unit, (x + columns.max() + 1) * unit,
                           (y + rows.max() + 1) * unit, shape)  # fmt: skip
         left, top, right, bottom = extent
         area = round(float(areas[label]) * scale * scale)
         change = "brighter" if int(found.sign_hw[window][mine].sum()) > 0 else "darker"
         regions.append(
             Region(
-                _clipped(left - margin, top - margin, right + margin, bottom + margin, shape), extent,
+                clipped(left - margin, top - margin, right + margin, bottom + margin, shape), extent,
                 round(float(areas[label]) / min_area, 2), area, int(found.heat_hw[window][mine].max()), change,
             )
         )  # fmt: skip
     return sorted(regions, key=lambda region: (-region.score, region.box))
 
 
-def _clipped(left: float, top: float, right: float, bottom: float, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+def clipped(left: float, top: float, right: float, bottom: float, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """A box in whole pixels, cut at the edges of an image of ``shape`` (H, W)."""
     height, width = shape
     return (max(0, round(left)), max(0, round(top)), min(width, round(right)), min(height, round(bottom)))

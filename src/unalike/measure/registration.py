@@ -169,10 +169,16 @@ def register(
     return best
 
 
-def _check_structure(*images: np.ndarray) -> None:
-    for name, image in zip(("the reference", "the image"), images, strict=True):
+def check_size(reference_HW: np.ndarray, image_HW: np.ndarray) -> None:
+    """NotComparable for a picture that is too small to show anything."""
+    for name, image in (("the reference", reference_HW), ("the image", image_HW)):
         if min(image.shape) < 8:
             raise NotComparable(f"{name} has {image.shape[1]} x {image.shape[0]} pixels", expected="8 x 8 or more")
+
+
+def _check_structure(reference_HW: np.ndarray, image_HW: np.ndarray) -> None:
+    check_size(reference_HW, image_HW)
+    for name, image in (("the reference", reference_HW), ("the image", image_HW)):
         if float(image.std()) < 1.0:
             raise NotComparable(f"{name} is blank: nothing in it can be aligned", remedy="compare with --align none")
 

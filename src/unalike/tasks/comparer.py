@@ -1,10 +1,13 @@
-"""Two pictures of one thing: how they lie on each other, whether they differ, where. Needs OpenCV (extra ``vision``)."""
+"""Two pictures of one thing: how they lie on each other, whether they differ, where. Needs OpenCV (extra ``vision``).
+
+Pixels are compared, or the features of a network (``feature_level.py``), or both; each level has a heat map of its own.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +17,28 @@ from PIL import Image
 from unalike.data.decode import open_image, to_rgb
 from unalike.errors import DataError, SpecError, closest
 from unalike.measure.deformation import bend
-from unalike.measure.difference import CONTRAST, LIGHTING, TOLERANCE, Light, aligned, differences, tile_count
+from unalike.measure.difference import (
+    CONTRAST,
+    LIGHTING,
+    TOLERANCE,
+    Difference,
+    Light,
+    aligned,
+    differences,
+    light_between,
+    tile_count,
+)
+from unalike.measure.feature_difference import FLOOR, FeatureDifference, find_places
 from unalike.measure.overlay import blended, boxed, heat_picture
 from unalike.measure.regions import MIN_AREA, Region, find_regions
-from unalike.measure.registration import ALIGN, GOOD, Registration, opencv, register, scaling
+from unalike.measure.registration import ALIGN, GOOD, Registration, check_size, opencv, register, scaling
 from unalike.progress import progress
+from unalike.tasks.dense import PRETRAINED
+from unalike.tasks.feature_level import FeatureLevel
 
+LEVELS = ("pixels", "features", "both")
+# The map of pixels, image pixels a map pixel, and the threshold; the first and last None where pixels were not compared.
+Heat = tuple[np.ndarray | None, float, float | None]
 Picture = str | Path | Image.Image | np.ndarray
 # Longer side of the pictures that are kept for people.
 SHOWN = 1600
@@ -33,31 +52,48 @@ BAR_FROM = 16
 class Comparison:
     """What a comparison found; coordinates are pixels of the image as it was given.
 
-    ``same`` is True when no region was found. ``regions`` stand with the highest score first. ``heat_hw`` (uint8) is the
-    difference beyond the tolerance in grey levels, in maps of ``heat_scale`` image pixels a map pixel. ``compared`` is the
-    share of the image that lies on the reference and was compared. ``seconds`` without reading files.
+    ``same`` is True when no region was found. ``regions`` stand with the highest score first, those of pixels before those of
+    features. ``heat_hw`` (uint8) is the difference of pixels beyond the tolerance in grey levels, in maps of ``heat_scale``
+    image pixels a map pixel, ``threshold`` what counts; of features see ``features``; None for a level that was not asked for.
+    ``compared`` is the share of the image that lies on the reference and was compared. ``seconds`` without reading files.
     """
 
     same: bool
     regions: tuple[Region, ...]
     registration: Registration
     size: tuple[int, int]
-    heat_hw: np.ndarray = field(repr=False)
+    heat_hw: np.ndarray | None = field(repr=False)
     heat_scale: float
-    threshold: float
+    threshold: float | None
     compared: float
     seconds: float
     notes: tuple[str, ...] = ()
     shown_HWC: np.ndarray = field(repr=False, default_factory=lambda: np.zeros((1, 1, 3), np.uint8))
     shown_reference_HWC: np.ndarray = field(repr=False, default_factory=lambda: np.zeros((1, 1, 3), np.uint8))
+    features: FeatureDifference | None = field(repr=False, default=None)
+    network: str = ""
+
+    @property
+    def level(self) -> str:
+        """pixels, features or both: what was compared."""
+        return "pixels" if self.features is None else "features" if self.heat_hw is None else "both"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
         return {
             "same": self.same, "regions": [region.to_dict() for region in self.regions],
             "registration": self.registration.to_dict(), "height": self.size[0], "width": self.size[1],
-            "threshold": round(self.threshold, 2), "compared": round(self.compared, 4), "seconds": round(self.seconds, 4),
-            "notes": list(self.notes),
+            "level": self.level, "threshold": None if self.threshold is None else round(self.threshold, 2),
+            "features": None if self.features is None else self._told_features(self.features),
+            "compared": round(self.compared, 4), "seconds": round(self.seconds, 4), "notes": list(self.notes),
+        }  # fmt: skip
+
+    def _told_features(self, found: FeatureDifference) -> dict[str, Any]:
+        known = found.heat_hw[found.known_hw]
+        return {
+            "network": self.network, "threshold": round(found.threshold, 4), "cell": list(found.cell),
+            "median": round(float(np.median(known)), 4) if known.size else None,
+            "highest": round(float(found.heat_hw.max(initial=0)), 4),
         }  # fmt: skip
 
     def picture(self) -> Image.Image:
@@ -72,9 +108,18 @@ class Comparison:
         """The reference as it lies on the image, in the image's light; around it the image itself."""
         return Image.fromarray(self.shown_reference_HWC)
 
-    def heat_map(self) -> Image.Image:
-        """The difference beyond the tolerance, in colours over the greyed image."""
-        return heat_picture(self.heat_hw, self.shown_HWC, self.threshold)
+    def heat_map(self, level: str | None = None) -> Image.Image:
+        """How far one level goes beyond what may be, in colours over the greyed image; of both the pixels' if unset.
+
+        Raises SpecError for a level that was not compared.
+        """
+        level = level or ("features" if self.heat_hw is None else "pixels")
+        if level == "pixels" and self.heat_hw is not None and self.threshold is not None:
+            return heat_picture(self.heat_hw, self.shown_HWC, self.threshold)
+        if level == "features" and self.features is not None:
+            grey = np.clip(self.features.heat_hw * (64 / self.features.threshold), 0, 255)
+            return heat_picture(grey.astype(np.uint8), self.shown_HWC, 64)
+        raise SpecError(f"heat of level {level!r}", expected=self.level, remedy="compare with level='both'")
 
 
 class Comparer:
@@ -83,7 +128,10 @@ class Comparer:
     ``align``: auto, none, shift, rigid, affine, homography. ``lighting``: what light may change: local, global, none.
     ``tolerance``: pixels that an edge may lie off. ``contrast``: the least difference in grey levels (1..255). ``min_area``:
     the fewest pixels of a region. ``margin``: around a box, in pixels; None for a share of the image. ``flexible``: whether
-    small smooth bends are taken out. ``mirror``: whether a mirrored copy may be compared.
+    small smooth bends are taken out. ``mirror``: whether a mirrored copy may be compared. ``level``: pixels (no network),
+    features or both; for the latter two ``model`` (``pretrained[:NAME]``, the default, a checkpoint, or what export-maps wrote),
+    ``runtime``, ``precision`` and ``threads`` say what gives the features. Settings of the level that is not asked for are
+    not looked at. Raises SpecError, and the errors of opening a model.
 
     >>> result = Comparer().compare("approved.png", "seen.jpg")        # doctest: +SKIP
     >>> result.same, result.regions[0].box, result.regions[0].score
@@ -92,17 +140,25 @@ class Comparer:
     def __init__(
         self, *, align: str = "auto", lighting: str = "local", tolerance: int = TOLERANCE, contrast: float = CONTRAST,
         min_area: int = MIN_AREA, margin: int | None = None, flexible: bool = True, mirror: bool = False,
+        level: str = "pixels", model: str | Path | None = None, runtime: str = "auto", precision: str = "auto",
+        threads: int | None = None,
     ) -> None:  # fmt: skip
         opencv()
         for name, value, low, high in (("tolerance", tolerance, 0, 32), ("contrast", contrast, 1, 255),
                                        ("min_area", min_area, 1, 10**9), ("margin", margin or 0, 0, 10**5)):  # fmt: skip
             if not low <= value <= high:
                 raise SpecError(f"{name} {value}", expected=f"{low} to {high}")
-        for name, word, words in (("align", align, ALIGN), ("lighting", lighting, LIGHTING)):
+        for name, word, words in (("align", align, ALIGN), ("lighting", lighting, LIGHTING), ("level", level, LEVELS)):
             if word not in words:
                 raise SpecError(f"{name} {word!r}", expected=", ".join(words), remedy=closest(word, words))
         self.align, self.lighting, self.tolerance, self.contrast = align, lighting, tolerance, contrast
         self.min_area, self.margin, self.flexible, self.mirror = min_area, margin, flexible, mirror
+        if level == "pixels" and model is not None:
+            raise SpecError(f"a model ({model}) to compare pixels", expected="level features or both",
+                            remedy="add --level features, or leave the model out")  # fmt: skip
+        self.pixels = level != "features"
+        self.features = None if level == "pixels" else FeatureLevel.load(
+            model or PRETRAINED, runtime=runtime, precision=precision, threads=threads)  # fmt: skip
 
     def compare(self, reference: Picture, image: Picture, *, watch: bool = False) -> Comparison:
         """Lay ``image`` on ``reference`` and find what differs; ``watch`` shows a bar where it takes long.
@@ -126,19 +182,39 @@ class Comparer:
         a_HWC, b_small_HWC, inner, scale = _same_scale(a_HWC, b_HWC, found)
         if scale > 1:
             notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
-        shape = b_small_HWC.shape[:2]
-        tiles = tile_count(shape)
-        with progress("comparing", tiles if watch and tiles >= BAR_FROM else 0, "tiles") as advance:
-            seen = differences(a_HWC, b_small_HWC, inner, tolerance=self.tolerance, contrast=self.contrast,
-                               lighting=self.lighting, advance=advance)  # fmt: skip
+        pixels, features, light = self._levels(a_HWC, b_small_HWC, inner, watch)
         size = b_HWC.shape[:2]
-        regions = find_regions(seen, size, min_area=self.min_area, margin=self.margin, scale=scale)
-        if seen.compared < 0.98 * found.overlap or found.overlap < 0.98:
-            notes.append(f"{seen.compared:.0%} of the image lie on the reference and were compared")
+        regions: list[Region] = []
+        if pixels is not None:
+            compared = pixels.compared
+            regions += find_regions(pixels, size, min_area=self.min_area, margin=self.margin, scale=scale)
+        if features is not None:
+            compared = pixels.compared if pixels is not None else float(features.known_hw.mean())
+            features = replace(features, cell=(features.cell[0] * scale, features.cell[1] * scale))
+            regions += find_places(features, size, margin=self.margin)
+        if compared < 0.98 * found.overlap or found.overlap < 0.98:
+            notes.append(f"{compared:.0%} of the image lie on the reference and were compared")
+        heat: Heat = (None, 1.0, None) if pixels is None else (pixels.heat_hw, pixels.pool * scale, pixels.threshold)
         return Comparison(
-            not regions, tuple(regions), found, size, seen.heat_hw, seen.pool * scale, seen.threshold, seen.compared,
-            time.perf_counter() - started, tuple(notes), *_shown(a_HWC, b_small_HWC, inner, seen.light),
+            not regions, tuple(regions), found, size, *heat, compared, time.perf_counter() - started, tuple(notes),
+            *_shown(a_HWC, b_small_HWC, inner, light), features, self.features.name if self.features else "",
         )  # fmt: skip
+
+    def _levels(
+        self, a_HWC: np.ndarray, b_HWC: np.ndarray, lies: Registration, watch: bool
+    ) -> tuple[Difference | None, FeatureDifference | None, Light]:
+        """What each level that was asked for says of two pictures at one scale, and the light between them."""
+        shape = b_HWC.shape[:2]
+        steps = (tile_count(shape) if self.pixels else 0) + (len(self.features.windows(shape)) if self.features else 0)
+        pixels, features = None, None
+        with progress("comparing", steps if watch and steps >= BAR_FROM else 0, "tiles") as advance:
+            if self.pixels:
+                pixels = differences(a_HWC, b_HWC, lies, tolerance=self.tolerance, contrast=self.contrast,
+                                     lighting=self.lighting, advance=advance)  # fmt: skip
+            light = pixels.light if pixels is not None else light_between(a_HWC, b_HWC, lies, self.lighting)
+            if self.features is not None:
+                features = self.features(a_HWC, b_HWC, lies, light, advance=advance)
+        return pixels, features, light
 
     def compare_many(self, pairs: Iterable[tuple[Picture, Picture]]) -> Iterator[Comparison | DataError]:
         """A Comparison for each pair, or the DataError that says why there is none."""
@@ -151,10 +227,15 @@ class Comparer:
     def _registered(self, a_HWC: np.ndarray, b_HWC: np.ndarray, notes: list[str]) -> Registration:
         a, b = _grey(a_HWC), _grey(b_HWC)
         if self.align == "none":
+            check_size(a, b)
             lies = scaling(a.shape[1] / b.shape[1], a.shape[0] / b.shape[0])
             return Registration(lies, float("nan"), 1.0, "none")
         if a.shape == b.shape and float(a.std()) < 1.0 and float(b.std()) < 1.0:
             notes.append("both pictures are blank: compared as they lie")
+            apart = abs(float(a.mean()) - float(b.mean()))
+            if apart >= self.contrast and self.lighting != "none":
+                notes.append(f"their brightness lies {apart:.0f} grey levels apart, which light may explain: "
+                             "--lighting none takes it for a difference")  # fmt: skip
             return Registration(np.eye(3), float("nan"), 1.0, "none")
         found = register(a, b, align=self.align, mirror=self.mirror)
         return bend(a, b, found) if self.flexible and self.align in ("auto", "homography") else found
@@ -165,10 +246,15 @@ class Comparer:
         found = Registration(np.eye(3), 1.0, 1.0, "none")
         shown = _shown(b_HWC, b_HWC, found)
         rows, columns = shown[0].shape[:2]
-        heat = np.zeros((rows, columns), np.uint8)
-        scale = width / columns
-        return Comparison(True, (), found, size, heat, scale, self.contrast, 1.0, time.perf_counter() - started,
-                          tuple(notes), *shown)  # fmt: skip
+        heat: Heat = (
+            (np.zeros((rows, columns), np.uint8), width / columns, self.contrast) if self.pixels else (None, 1.0, None)
+        )
+        none = np.zeros((rows, columns), np.float32)
+        features = (
+            FeatureDifference(none, none == 0, (height / rows, width / columns), FLOOR) if self.features else None
+        )
+        return Comparison(True, (), found, size, *heat, 1.0, time.perf_counter() - started, tuple(notes), *shown,
+                          features, self.features.name if self.features else "")  # fmt: skip
 
 
 def _pixels(picture: Picture) -> np.ndarray:

@@ -79,12 +79,12 @@ class Sight:
     def tiles(self, picture: Image.Image, stride: int = 8) -> Iterator[Tile]:
         """The tiles of a picture (RGB), evenly spread over it; they begin at multiples of ``stride``."""
         seen = self.scaled(picture)
-        for top in _starts(seen.height, self.height, stride):
-            for left in _starts(seen.width, self.width, stride):
+        for top in starts(seen.height, self.height, stride):
+            for left in starts(seen.width, self.width, stride):
                 part = np.asarray(seen.crop((left, top, min(left + self.width, seen.width),
                                              min(top + self.height, seen.height))))  # fmt: skip
                 height, width = part.shape[:2]
-                yield Tile(_filled(part, (self.height, self.width)), top, left, height, width)
+                yield Tile(filled(part, (self.height, self.width)), top, left, height, width)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; ``Sight(**values)`` gives the same back."""
@@ -96,7 +96,7 @@ class Sight:
         return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
-def _starts(length: int, tile: int, stride: int) -> list[int]:
+def starts(length: int, tile: int, stride: int) -> list[int]:
     """Where tiles begin along one side: the first at 0, the last so that the end is covered.
 
     All are multiples of ``stride``, so that the patches of all tiles lie on one grid.
@@ -108,7 +108,7 @@ def _starts(length: int, tile: int, stride: int) -> list[int]:
     return sorted({-(-round((length - tile) * number / (count - 1)) // stride) * stride for number in range(count)})
 
 
-def _filled(part_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def filled(part_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The part, reflected to the right and below until it has ``size``."""
     for axis, wanted in ((0, size[0]), (1, size[1])):
         have = part_HWC.shape[axis]
