@@ -85,7 +85,7 @@ def test_compare_by_pixels(place: Path) -> None:
 
 
 def test_compare_by_features(place: Path) -> None:
-    """25,000 windows of the test's own small network, more than a real one would take."""
+    """43,000 windows of the test's own small network, more than a real one would take."""
     words = ("--level", "features", "-m", place / "maps.onnx", "--json")
     out, peak = measured("compare", place / "a.jpg", place / "b.jpg", *words)
     entry = json.loads(out)["pairs"][0]
