@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.data.whole import write_bytes
+from unalike.data.whole import replacing
 from unalike.measure.grouping import Grouping, group_images
 from unalike.progress import say
 
@@ -33,9 +32,8 @@ def stage(
             say(f"{what}: taken from the run that goes on")
             return found
     made = dict(make())
-    buffer = io.BytesIO()
-    np.savez(buffer, **made, **{KEY: np.array(key), VERSION: np.array(FORMAT_VERSION)})  # type: ignore[arg-type]
-    write_bytes(path, buffer.getvalue())
+    with replacing(path) as partial:
+        np.savez(partial, **made, **{KEY: np.array(key), VERSION: np.array(FORMAT_VERSION)})  # type: ignore[arg-type]
     return made
 
 
