@@ -93,6 +93,9 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     clock = Clock(spec.automl.minutes or DEFAULT_MINUTES, start)
     say(f"learning without labels: {clock.seconds / 60:g} minutes (--minutes N changes that)")
     seed, notices = max(spec.train.seed, 0), Notices()
+    run.own(
+        run.dir / GROUPS, run.dir / ASKING, run.dir / PLAN
+    )  # now: a run that is killed leaves them, --overwrite must not
     images = by_content(unlabelled_images(spec, notices))
     if len(images) < 2:
         raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
@@ -122,7 +125,7 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     notices.write(run.dir / "notices.txt")
     record = _record(spec, clock, candidates, best, yardstick, found)
     write_text(run.dir / RECORD, json.dumps(record, indent=2) + "\n")
-    run.own(run.dir / RECORD, run.dir / GROUPS, run.dir / ASKING, run.dir / PLAN)
+    run.own(run.dir / RECORD)
     _say_verdict(candidates, best)
     return Learnt(checkpoint, delivered, replace(outcome, checkpoint=checkpoint), best.name,
                   _figures(best, candidates[0]), record)  # fmt: skip
