@@ -93,9 +93,8 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     clock = Clock(spec.automl.minutes or DEFAULT_MINUTES, start)
     say(f"learning without labels: {clock.seconds / 60:g} minutes (--minutes N changes that)")
     seed, notices = max(spec.train.seed, 0), Notices()
-    run.own(
-        run.dir / GROUPS, run.dir / ASKING, run.dir / PLAN
-    )  # now: a run that is killed leaves them, --overwrite must not
+    # At once: a run that is killed leaves them, and --overwrite must not.
+    run.own(run.dir / GROUPS, run.dir / ASKING, run.dir / PLAN)
     images = by_content(unlabelled_images(spec, notices))
     if len(images) < 2:
         raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
