@@ -16,7 +16,7 @@ from unalike.learn.loop import Loop
 from unalike.learn.losses import build_objective
 from unalike.learn.optim import build_optimiser
 from unalike.learn.schedule import Schedule
-from unalike.learn.training import _outcome, _seed, train_embedder
+from unalike.learn.training import _outcome, _settle_seed, train_embedder
 from unalike.model.checkpoint import read_checkpoint
 from unalike.spec import load_spec
 
@@ -325,13 +325,13 @@ def test_status_rows_carry_the_rates_of_the_formula(tmp_path):
 
 def test_a_seed_of_minus_one_is_the_checkpoints_on_resuming():
     fabric = SimpleNamespace(broadcast=lambda x: x)
-    s = spec(train__seed=-1)
-    start = {"training": {"identity": {"seed": 77}}}
-    assert _seed(s, start, fabric) == 77 and _seed(s, None, fabric) >= 0
+    drawn, s, start = spec(train__seed=-1), spec(train__seed=-1), {"training": {"identity": {"seed": 77}}}
+    assert _settle_seed(drawn, None, fabric) == drawn.train.seed >= 0
+    assert _settle_seed(s, start, fabric) == s.train.seed == 77
     s.train.seed = 5
-    assert _seed(s, start, fabric) == 77
-    s.is_set = lambda path: path == "train.seed"
-    assert _seed(s, start, fabric) == 5  # restore then says that the two differ
+    assert _settle_seed(s, start, fabric) == 77
+    s.train.seed, s.is_set = 5, lambda path: path == "train.seed"
+    assert _settle_seed(s, start, fabric) == 5  # restore then says that the two differ
 
 
 @pytest.mark.parametrize("ranked", [True, False])
