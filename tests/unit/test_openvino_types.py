@@ -1,38 +1,54 @@
-"""Which layers OpenVINO computes in bfloat16: graphs are looked at on any machine, rates need one that has it."""
+"""Which layers are computed in bfloat16, and that no vector strays for it: graphs are looked at on any machine, what
+OpenVINO computes only on one that has it."""
 
 import numpy as np
 import onnx
 import openvino
 import pytest
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from unalike.deploy.calibration import CalibrationImages
 from unalike.deploy.comparison import cosines
+from unalike.deploy.fewer_bits import Request, make_fewer_bits
 from unalike.deploy.graphs import write_facts
-from unalike.deploy.typed_onnx import type_network
+from unalike.deploy.typed_onnx import emulate_bf16, type_network
 from unalike.engines.metadata import NetworkFacts
+from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
 from unalike.engines.openvino_types import EARLY, lower_rear
+from unalike.engines.torch_engine import TorchEngine
 from unalike.errors import DeviceError
 
 LAYERS, SIDE = 10, 16
 FACTS = NetworkFacts(mean=(0.5,) * 3, std=(0.25,) * 3, dim=8)
 
 
-def chain(depthwise=True):
-    """Ten convolutions, an addition that reaches over four of them, a mean over the positions; with ``depthwise`` the
-    third has a channel a group."""
+def chain(depthwise=True, delicate=False):
+    """Ten convolutions, an addition that reaches over three of them, a mean over the positions; with ``depthwise`` the
+    third has a channel a group. ``delicate``: the first adds 4,000, the fourth takes it off again, and all but the first
+    pass on what they read, so that what lies between does not bear 8 bits."""
     draws = np.random.default_rng(0)
     nodes, constants, name = [], [], "input"
     for number in range(LAYERS):
         groups = 8 if depthwise and number == 2 else 1
         weight = draws.normal(0, 0.35, (8, 3 if number == 0 else 8 // groups, 3, 3)).astype(np.float32)
+        bias = np.zeros(8, np.float32)
+        if delicate and number:
+            weight[:] = 0
+            weight[np.arange(8), 0 if groups > 1 else np.arange(8), 1, 1] = 1
+        if delicate and number in (0, 3):
+            bias += 4000 if number == 0 else -4000
         constants.append(numpy_helper.from_array(weight, f"w{number}"))
         inputs, output = [name, f"w{number}"], [f"c{number}"]
+        if delicate:
+            constants.append(numpy_helper.from_array(bias, f"b{number}"))
+            inputs.append(f"b{number}")
         nodes.append(helper.make_node("Conv", inputs, output, f"conv{number}", pads=[1] * 4, group=groups))
         nodes.append(helper.make_node("Relu", [f"c{number}"], [f"r{number}"], f"relu{number}"))
         name = f"r{number}"
-        if number == 5:
-            nodes.append(helper.make_node("Add", [name, "r1"], ["sum"], "add"))
+        if number == 7:
+            nodes.append(helper.make_node("Add", [name, "r4"], ["sum"], "add"))
             name = "sum"
     nodes.append(helper.make_node("ReduceMean", [name], ["fc_pred"], "mean", axes=[2, 3], keepdims=0))
     graph = helper.make_graph(
@@ -82,15 +98,75 @@ def lowered(engine):
     return sum(kind.endswith("bf16") for kind in kinds)
 
 
-def test_auto_spares_the_early_layers_of_networks_that_lose_there():
+def test_bf16_spares_the_early_layers_of_networks_that_lose_there():
     deep, dense = chain().SerializeToString(), chain(depthwise=False).SerializeToString()
     if not has_fast_bf16():
         assert OpenVinoEngine(deep).precision == OpenVinoEngine(dense).precision == "fp32"
         return
     assert OpenVinoEngine(deep).precision == OpenVinoEngine(dense).precision == "bf16"
-    assert lowered(OpenVinoEngine(deep)) == LAYERS - int(EARLY * LAYERS)
-    assert lowered(OpenVinoEngine(deep, precision="bf16")) == lowered(OpenVinoEngine(dense)) == LAYERS
+    for precision in ("auto", "bf16"):
+        assert lowered(OpenVinoEngine(deep, precision=precision)) == LAYERS - int(EARLY * LAYERS)
+        assert lowered(OpenVinoEngine(dense, precision=precision)) == LAYERS
     assert lowered(OpenVinoEngine(deep, precision="fp32")) == 0
+
+
+class Chain(torch.nn.Module):
+    """The network of ``chain`` in torch."""
+
+    def __init__(self, proto):
+        super().__init__()
+        held = {entry.name: torch.from_numpy(numpy_helper.to_array(entry).copy()) for entry in proto.graph.initializer}
+        self.convs = torch.nn.ModuleList()
+        for number in range(LAYERS):
+            weight = held[f"w{number}"]
+            incoming = 3 if number == 0 else 8
+            conv = torch.nn.Conv2d(incoming, 8, 3, padding=1, groups=incoming // weight.shape[1])
+            conv.load_state_dict({"weight": weight, "bias": held.get(f"b{number}", torch.zeros(8))})
+            self.convs.append(conv)
+
+    def forward(self, x):
+        kept = None
+        for number, conv in enumerate(self.convs):
+            x = torch.relu(conv(x))
+            kept = x if number == 4 else kept
+            x = x + kept if number == 7 else x
+        return x.float().mean((2, 3))
+
+
+def bf16_engines(proto):
+    """What computes the network under precision bf16 on this machine, by name."""
+    found = {"torch": TorchEngine(Chain(proto), FACTS.mean, FACTS.std, (SIDE, SIDE), precision="bf16")}
+    few = CalibrationImages(images(), images())
+    made = make_fewer_bits(
+        proto.SerializeToString(), FACTS, few, Request(data_type="BF16", most_layers=0, worst_cosine=-1)
+    )
+    wide = emulate_bf16(made.proto)
+    write_facts(wide, FACTS)
+    found["typed ONNX"] = OnnxEngine(wide.SerializeToString())
+    if has_fast_bf16():
+        found["OpenVINO"] = OpenVinoEngine(proto.SerializeToString(), precision="bf16")
+        found["typed ONNX in OpenVINO"] = OpenVinoEngine(made.content)
+    return found
+
+
+def test_no_vector_strays_in_bf16_though_the_early_layers_could_not_bear_it(monkeypatch):
+    proto = chain(delicate=True)
+    exact = OpenVinoEngine(proto.SerializeToString(), precision="fp32")(images())
+    assert cosines(exact, TorchEngine(Chain(proto), FACTS.mean, FACTS.std, (SIDE, SIDE))(images())).min() > 0.99999
+    for name, engine in bf16_engines(proto).items():
+        near = cosines(exact, engine(images()))
+        assert 0.999 <= near.min() < 1 - 1e-9, name
+    for module in ("deploy.typed_onnx", "engines.openvino_types", "engines.torch_engine"):
+        monkeypatch.setattr(f"unalike.{module}.EARLY", 0.0)
+    for name, engine in bf16_engines(proto).items():
+        assert cosines(exact, engine(images())).min() < 0.998, name
+
+
+def test_a_hook_of_the_torch_engine_does_not_stay():
+    module = Chain(chain())
+    TorchEngine(module, FACTS.mean, FACTS.std, (SIDE, SIDE), precision="bf16")(images())
+    assert not any(part._forward_pre_hooks for part in module.modules())
+    assert not torch.is_autocast_enabled("cpu")
 
 
 def test_a_file_written_in_bf16_is_computed_as_it_says():

@@ -130,7 +130,7 @@ def test_percentile_and_entropy_cut_outliers_off(images):
         assert part[1] - part[0] < whole[1] - whole[0] or method == "entropy"
 
 
-@pytest.mark.parametrize("target", ["cpu", "tensorrt"])
+@pytest.mark.parametrize("target", ["cpu", "vnni", "tensorrt"])
 def test_qdq_is_explicit_per_channel_and_every_layer_comes_back(images, ranges, target):
     content, original, facts = network()
     whole = quantise_by_ranges(content, ranges, QuantisingOptions(target))
@@ -149,6 +149,52 @@ def test_qdq_is_explicit_per_channel_and_every_layer_comes_back(images, ranges, 
     assert not graphs.is_quantised_graph(back)
     graphs.write_facts(back, facts)
     assert np.abs(OnnxEngine(back.SerializeToString())(images) - exact).max() < 1e-6
+
+
+def _weights(proto, original):
+    """{layer: integer weights} of what is quantised, and {layer: the float ones} of the network that it was made from."""
+    floats = {held.name: numpy_helper.to_array(held) for held in original.graph.initializer}
+    exact = {node.name: floats[node.input[1]] for node in original.graph.node if node.op_type in ("Conv", "Gemm")}
+    held = {entry.name: numpy_helper.to_array(entry) for entry in proto.graph.initializer}
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    found = {node.name: makers.get(node.input[1]) for node in proto.graph.node if node.name in exact}
+    return {name: held[maker.input[0]] for name, maker in found.items() if maker is not None}, exact
+
+
+@pytest.mark.parametrize(("target", "most"), [("cpu", 64), ("vnni", 127)])
+def test_weights_take_7_bits_on_any_cpu_and_8_with_vnni_in_quantised_layers_alone(images, ranges, target, most):
+    content, original, _ = network()
+    whole = quantise_by_ranges(content, ranges, QuantisingOptions(target))
+    weights, exact = _weights(whole, original)
+    assert set(weights) == set(exact) and weights
+    for name, found in weights.items():
+        assert found.dtype == np.int8 and np.abs(found.astype(int)).max() in (most - 1, most)
+        strong = np.abs(exact[name]) > 0.1 * np.abs(exact[name]).max()
+        assert (np.sign(found)[strong] == np.sign(exact[name])[strong]).all()
+    signs = {held.name: held.data_type for held in whole.graph.initializer}
+    makers = [node for node in whole.graph.node if node.op_type == "QuantizeLinear"]
+    assert makers and all(signs[node.input[2]] == TensorProto.UINT8 for node in makers)  # activations
+    first = next(iter(weights))
+    kept, _ = _weights(finish(graphs.restore_layers(whole, original, [first])), original)
+    assert set(kept) == set(weights) - {first}  # that layer's weights are the float ones again
+
+
+def test_8_bits_are_nearer_than_7_and_other_targets_are_refused(images, ranges, tmp_path, folder):
+    content, _, _ = network()
+    exact, near = OnnxEngine(content)(images), {}
+    for target in ("cpu", "vnni"):
+        done = finish(quantise_by_ranges(content, ranges, QuantisingOptions(target)))
+        wide = OpenVinoEngine(done.SerializeToString(), mean=networks.MEAN, std=networks.STD)
+        near[target] = cosines(exact, wide(images)).mean()
+    assert near["cpu"] < near["vnni"] < 1
+    with pytest.raises(SpecError, match="cpu or vnni or tensorrt"):
+        QuantisingOptions("avx")
+    model = tmp_path / "small.onnx"
+    model.write_bytes(content)
+    spec = {"results_dir": str(tmp_path / "out"), "quantize": {"onnx_file": str(model), "target": "vnn"}}
+    with pytest.raises(SpecError, match=r"(?s)quantize\.target.*vnni"):
+        api.quantize(spec)
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_rounding_shifts_goes_back_into_the_bias(images, ranges):

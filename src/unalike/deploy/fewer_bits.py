@@ -27,7 +27,7 @@ from unalike.deploy.quantisation import (
     quantise_by_nncf,
     quantise_by_ranges,
 )
-from unalike.deploy.typed_onnx import KEPT, emulate_bf16, type_network
+from unalike.deploy.typed_onnx import KEPT, early_nodes, emulate_bf16, type_network
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.protocol import Engine
@@ -193,11 +193,13 @@ def _typed(
     facts = replace(facts, precision=precision)
     original = read_network(content, "the network")
     said = parse_layers(request.layers_precision, original, ("fp32", "fp16", "bf16"))
+    early = early_nodes(original) if precision == "bf16" else []
     # Only layers with weights or sums are worth asking about: the rest follows them.
-    layers = [node.name for node in original.graph.node if node.op_type in ("Conv", "Gemm", "MatMul", "Add", "Mul")]
+    layers = [node.name for node in original.graph.node
+              if node.op_type in ("Conv", "Gemm", "MatMul", "Add", "Mul") and node.name not in set(early)]  # fmt: skip
 
     def make(kept: Collection[str]) -> onnx.ModelProto:
-        return type_network(original, precision, {**dict.fromkeys(kept, "fp32"), **said})
+        return type_network(original, precision, {**dict.fromkeys((*early, *kept), "fp32"), **said})
 
     def alone(name: str) -> float:
         return loss(type_network(original, "fp32", {name: precision}))
@@ -205,7 +207,8 @@ def _typed(
     judge, loss = _judge(make, facts, images.others_NHWC, expected_ND, request)
     fixed = [name for name, kind in said.items() if kind == "fp32"]
     choice = choose_layers(layers, judge, alone, always=fixed, most=request.most_layers)
-    kept = (*choice.kept, *(node.name for node in original.graph.node if node.op_type in KEPT))
+    sums = [node.name for node in original.graph.node if node.op_type in KEPT]
+    kept = tuple(name for name in dict.fromkeys((*early, *choice.kept, *sums)) if said.get(name, "fp32") == "fp32")
     proto = make(choice.kept)
     write_facts(proto, _noted(facts, kept))
     notes = ("bf16 is emulated here: each layer's inputs and outputs are rounded, its sums are not",)

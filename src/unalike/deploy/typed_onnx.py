@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.deploy.graphs import is_quantised_graph
+from unalike.engines.openvino_types import EARLY
 from unalike.errors import ExportError, missing_extra
 
 if TYPE_CHECKING:
@@ -57,6 +58,15 @@ def type_network(proto: onnx.ModelProto, precision: str, layers: Mapping[str, st
         raise ExportError(f"this network cannot be typed as {precision} ({' '.join(str(error).split())[:200]})",
                           remedy="keep the layer in fp32 with layers_precision") from error  # fmt: skip
     return copy
+
+
+def early_nodes(proto: onnx.ModelProto) -> list[str]:
+    """The names of those nodes that bfloat16 spares in networks with depthwise convolutions (``engines.openvino_types``)."""
+    nodes = list(proto.graph.node)
+    heavy = [place for place, node in enumerate(nodes) if node.op_type in ("Conv", "Gemm", "MatMul")]
+    groups = [entry.i for node in nodes if node.op_type == "Conv" for entry in node.attribute if entry.name == "group"]
+    first = heavy[int(EARLY * len(heavy))] if heavy and max(groups, default=1) > 1 else 0
+    return [node.name for node in nodes[:first]]
 
 
 def emulate_bf16(typed: onnx.ModelProto) -> onnx.ModelProto:

@@ -52,9 +52,9 @@ LONG = {"bf16": "bfloat16", "fp16": "half precision"}
 class OpenVinoEngine:
     """An ONNX file (or its bytes), or an OpenVINO ``.xml``.
 
-    ``precision``: ``auto`` (what the file was written in; of fp32 files, on a CPU that computes in it, bf16, for all but
-    the early layers where these lose more than 0.001 of the cosine), ``fp32``, ``bf16`` (everything: faster and less exact),
-    ``fp16`` (GPU) or ``int8`` (a quantised file). ``device`` is OpenVINO's name of one (``CPU``, ``GPU``, ``GPU.1``,
+    ``precision``: ``auto`` (what the file was written in; of fp32 files bf16 on a CPU that computes in it), ``fp32``,
+    ``bf16`` (of networks with depthwise convolutions all but the early layers, so that no image's cosine with fp32 falls
+    below 0.999), ``fp16`` (GPU) or ``int8`` (a quantised file). ``device`` is OpenVINO's name of one (``CPU``, ``GPU``, ``GPU.1``,
     ``NPU``), ``streams`` how many requests run at once (default: what OpenVINO finds best), ``threads`` the cores that
     all of them share. ``mean`` and ``std`` are for networks without our metadata. Raises ModelError,
     DeviceError, MissingExtra.
@@ -135,7 +135,7 @@ class OpenVinoEngine:
             graph = self._with_preprocessing(graph, facts)
             graph = self._with_batch(graph)
             bf16 = self.precision == self._hint == "bf16"
-            if self._asked == "auto" and bf16 and self.device == "CPU" and loses_early(graph):
+            if bf16 and self.device == "CPU" and loses_early(graph):
                 graph, self._hint = lower_rear(graph, self._openvino), "f32"
             self._compiled = self._compile(graph)
         except RuntimeError as error:  # OpenVINO raises nothing finer

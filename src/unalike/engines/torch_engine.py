@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
 
 from unalike.engines.metadata import MapFacts
+from unalike.engines.openvino_types import EARLY
 from unalike.engines.protocol import check_images, need_maps, need_vector
 from unalike.errors import DeviceError, missing_extra
 
@@ -21,7 +22,8 @@ class TorchEngine:
     It is used where it stands: kept in eval mode while it runs and given back its modes, so that an engine may share the
     network that is being trained.
 
-    ``mean`` and ``std`` are on the scale 0..1. ``precision``: fp32, bf16 or fp16 (not on a CPU), by autocast.
+    ``mean`` and ``std`` are on the scale 0..1. ``precision``: fp32, bf16 or fp16 (not on a CPU), by autocast;
+    in bf16 the early layers of networks with depthwise convolutions stay in fp32 (``openvino_types`` says why).
     """
 
     name = "torch"
@@ -76,11 +78,29 @@ class TorchEngine:
             "threads": self._torch.get_num_threads(),
         }
 
-    def _autocast(self) -> AbstractContextManager[Any]:
+    def _first_lowered(self) -> Any:
+        """The module from which on a network computes in fewer bits; None: from its start."""
+        nn = self._torch.nn
+        heavy = [part for part in self.module.modules() if isinstance(part, (nn.Conv2d, nn.Linear))]
+        deep = any(isinstance(part, nn.Conv2d) and part.groups > 1 for part in heavy)
+        return heavy[int(EARLY * len(heavy))] if deep and self.precision == "bf16" else None
+
+    def _forward(self, pixels_BCHW: Any) -> Any:
         if self.precision == "fp32":
-            return nullcontext()
+            return self.module(pixels_BCHW)
         kind = self._torch.bfloat16 if self.precision == "bf16" else self._torch.float16
-        return self._torch.autocast(self.device.type, dtype=kind)
+        first = self._first_lowered()
+        with ExitStack() as stack:
+
+            def lower(*_: Any) -> None:
+                if not self._torch.is_autocast_enabled(self.device.type):
+                    stack.enter_context(self._torch.autocast(self.device.type, dtype=kind))
+
+            if first is None:
+                lower()
+            else:
+                stack.callback(first.register_forward_pre_hook(lower).remove)
+            return self.module(pixels_BCHW)
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
@@ -107,7 +127,7 @@ class TorchEngine:
         modes = [(part, part.training) for part in self.module.modules()]
         self.module.eval()
         try:
-            with self._torch.inference_mode(), self._autocast():
+            with self._torch.inference_mode():
                 for start in range(0, len(images_BHWC), self.batch):
                     parts.append(self._run(images_BHWC[start : start + self.batch]))
         finally:
@@ -119,6 +139,6 @@ class TorchEngine:
         pixels = self._torch.from_numpy(np.ascontiguousarray(images_BHWC)).to(self.device, non_blocking=True)
         # NHWC memory seen as NCHW is channels_last as it stands: no copy.
         pixels_BCHW = (pixels.permute(0, 3, 1, 2).float() - self._mean_C) / self._std_C
-        found = self.module(pixels_BCHW)
+        found = self._forward(pixels_BCHW)
         outputs = found if isinstance(found, tuple) else (found,)
         return [output.float().contiguous().cpu().numpy() for output in outputs]

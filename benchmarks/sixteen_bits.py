@@ -1,0 +1,109 @@
+"""How near 16 bits are to fp32: worst cosines over a whole folder of photographs, every runtime and form that is here.
+
+    python benchmarks/sixteen_bits.py --data FOLDER [--trunks tf_efficientnet_lite0,resnet_50] [--onnx FILE ...]
+        [--images N] [--forms ov-bf16,torch-bf16,typed-bf16,typed-fp16] [--out DIR]
+
+`ov-bf16` and `torch-bf16`: the float network under precision bf16. `typed-*`: what `quantize` writes for data_type BF16 or
+FP16 with its own goal (worst cosine 0.999 on 64 images), in OpenVINO as the file says, and in ONNX Runtime (bf16 emulated:
+it has no kernels). Trunks come as installed, resnet_50 with random weights where no hub is reached, each with an untrained
+head of 256. The layers that stay in fp32 are chosen on 64 images, the cosine is of all.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike import progress
+from unalike.data.items import load_images
+from unalike.data.view import View
+from unalike.deploy.calibration import CalibrationImages
+from unalike.deploy.comparison import cosines
+from unalike.deploy.fewer_bits import Request, make_fewer_bits
+from unalike.deploy.graphs import facts_in, read_network, write_facts
+from unalike.deploy.onnx_export import facts_of, trace
+from unalike.deploy.typed_onnx import emulate_bf16
+from unalike.engines.files import embed_files
+from unalike.engines.onnx_engine import OnnxEngine
+from unalike.engines.openvino_engine import OpenVinoEngine
+from unalike.engines.torch_engine import TorchEngine
+from unalike.model.embedder import Shape, assemble
+
+FORMS = ("ov-bf16", "torch-bf16", "typed-bf16", "typed-fp16")
+
+
+def network(name: str, onnx: Path | None, size: int) -> tuple[bytes, Any, Any]:
+    """(the float network, its facts, its module or None)."""
+    if onnx is not None:
+        content = onnx.read_bytes()
+        return content, facts_in(read_network(content, name), name), None
+    pretrained = "auto" if "efficientnet_lite" in name else "false"
+    module = assemble(Shape(name, 256, 3, (size, size)), pretrained=pretrained).eval()
+    facts = facts_of(module, view=View(size, size), mean=module.trunk.facts.mean, std=module.trunk.facts.std)
+    return trace(module, (size, size), facts).SerializeToString(), facts, module
+
+
+def engines(form: str, content: bytes, facts: Any, module: Any, few: CalibrationImages) -> Iterator[tuple[str, Any]]:
+    """(what it is called, the engine) of one form."""
+    if form == "ov-bf16":
+        yield "OpenVINO bf16", OpenVinoEngine(content, precision="bf16")
+    elif form == "torch-bf16" and module is not None:
+        size = (facts.view["height"], facts.view["width"])
+        yield "torch bf16", TorchEngine(module, facts.mean, facts.std, size, precision="bf16")
+    elif form.startswith("typed"):
+        kind = form.removeprefix("typed-")
+        made = make_fewer_bits(content, facts, few, Request(data_type=kind.upper()))
+        told = f"typed {kind}, {len(made.kept)} nodes kept"
+        yield f"{told}, OpenVINO", OpenVinoEngine(made.content)
+        if kind == "bf16":
+            wide = emulate_bf16(read_network(made.content, told))
+            write_facts(wide, replace(facts, precision="bf16"))
+            yield f"{told}, ONNX Runtime emulating", OnnxEngine(wide.SerializeToString())
+        else:
+            yield f"{told}, ONNX Runtime", OnnxEngine(made.content)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="folder of photographs")
+    parser.add_argument("--trunks", default="tf_efficientnet_lite0")
+    parser.add_argument("--onnx", type=Path, nargs="*", default=[])
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--images", type=int, help="so many, evenly spread; unset, all")
+    parser.add_argument("--forms", default=",".join(FORMS))
+    parser.add_argument("--out", type=Path, default=Path("runs/sixteen_bits"))
+    options = parser.parse_args()
+    if options.data is None:
+        print("skipped: no data (give --data DIR)")
+        return
+    progress.set_verbosity(0)
+    options.out.mkdir(parents=True, exist_ok=True)
+    found = load_images(options.data, labelled=False).paths
+    paths = list(found[:: max(1, len(found) // options.images)])[: options.images] if options.images else list(found)
+    named = [(name, None) for name in options.trunks.split(",") if name] + [(str(f), f) for f in options.onnx]
+    for name, file in named:
+        content, facts, module = network(name, file, options.size)
+        view = View.from_dict(facts.view)
+        exact = embed_files(OpenVinoEngine(content, precision="fp32"), paths, view).vectors_ND
+        drawn = np.random.default_rng(0).permutation(len(paths))[:64]
+        chosen = np.stack([view(paths[i]) for i in drawn])
+        few = CalibrationImages(chosen, chosen)
+        for form in options.forms.split(","):
+            for told, engine in engines(form, content, facts, module, few):
+                near = cosines(exact, embed_files(engine, paths, view).vectors_ND)
+                row = {"network": name, "form": told, "images": len(paths), "worst": round(float(near.min()), 5),
+                       "worst of the 64": round(float(near[drawn].min()), 5), "mean": round(float(near.mean()), 6),
+                       "below 0.999": int((near < 0.999).sum())}  # fmt: skip
+                print(json.dumps(row), flush=True)
+                with (options.out / "sixteen_bits.jsonl").open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(row) + "\n")
+
+
+if __name__ == "__main__":
+    main()
