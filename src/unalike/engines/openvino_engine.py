@@ -53,8 +53,8 @@ class OpenVinoEngine:
     """An ONNX file (or its bytes), or an OpenVINO ``.xml``.
 
     ``precision``: ``auto`` (what the file was written in; of fp32 files bf16 on a CPU that computes in it), ``fp32``,
-    ``bf16`` (of networks with depthwise convolutions all but the early layers, so that no image's cosine with fp32 falls
-    below 0.999), ``fp16`` (GPU) or ``int8`` (a quantised file). ``device`` is OpenVINO's name of one (``CPU``, ``GPU``, ``GPU.1``,
+    ``bf16`` (of networks with depthwise convolutions all but the early layers, which ``openvino_types`` gives the
+    measurements for), ``fp16`` (GPU) or ``int8`` (a quantised file). ``device`` is OpenVINO's name of one (``CPU``, ``GPU``, ``GPU.1``,
     ``NPU``), ``streams`` how many requests run at once (default: what OpenVINO finds best), ``threads`` the cores that
     all of them share. ``mean`` and ``std`` are for networks without our metadata. Raises ModelError,
     DeviceError, MissingExtra.
