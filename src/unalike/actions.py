@@ -216,12 +216,15 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
         run.dir, summary, ranking, reference.classes, query_paths=query.paths, reference_paths=reference.paths,
         neighbours=(scores_QK, index_QK), reference_labels=reference.labels_N,
     )  # fmt: skip
-    run.own(*_evaluation_page(run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model))
+    why = None
     if section.explain:
         from unalike.explanations import explain_misses
 
-        explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors, section.explain,
-                       same=same)  # fmt: skip
+        why = explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors,
+                             section.explain, same=same)  # fmt: skip
+    run.own(
+        *_evaluation_page(run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, why)
+    )
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
     add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **told},
                 source=model.source.parent / "model_card.json", stem="model_card")  # fmt: skip
@@ -261,7 +264,7 @@ def _measured(
 
 def _evaluation_page(
     folder: Path, summary: Mapping[str, Any], ranking: Any, query: ImageSet, query_vectors: np.ndarray,
-    reference: ImageSet, reference_vectors: np.ndarray, model: OpenModel,
+    reference: ImageSet, reference_vectors: np.ndarray, model: OpenModel, why: Any,
 ) -> list[Path]:  # fmt: skip
     from unalike.measure.insight_page import Shown, write_evaluation_page
 
@@ -274,6 +277,7 @@ def _evaluation_page(
         Shown(reference_vectors, reference.labels_N, reference.classes, reference.paths),
         title=f"Evaluation of {model.source.name}",
         subtitle=f"{asks} of {len(np.unique(query.labels_N)):,} classes; {redact(query.source)}",
+        reasons=why,
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from unalike.data.items import ImageSet
 from unalike.data.whole import replacing, write_text
 from unalike.errors import UnreadableImage
 from unalike.measure.evidence_pictures import evidence_row, evidence_sheet
+from unalike.measure.insight_page import Reasons
 from unalike.measure.nearest import unit
 from unalike.measure.report import Report, Tile
 from unalike.progress import progress, say
@@ -27,9 +28,7 @@ HOW = {
 }
 
 
-def explain_matches(
-    folder: Path, model: Any, query: ImageSet, reference: ImageSet, nearest_Q: np.ndarray
-) -> Path | None:
+def explain_matches(folder: Path, model: Any, query: ImageSet, reference: ImageSet, nearest_Q: np.ndarray) -> Reasons:
     """Every query beside its nearest reference."""
     pairs = [(i, int(nearest)) for i, nearest in enumerate(nearest_Q.tolist())]
     return _explained(folder, model, query, reference, pairs, "Why they matched", "explain")
@@ -38,7 +37,7 @@ def explain_matches(
 def explain_misses(
     folder: Path, model: Any, query: ImageSet, query_ND: np.ndarray, reference: ImageSet, reference_MD: np.ndarray,
     most: int, *, same: bool,
-) -> Path | None:  # fmt: skip
+) -> Reasons | None:  # fmt: skip
     """The ``most`` misses with the largest lead of the wrong class: each beside its wrong reference and its best right one."""
     pairs = worst_misses(query_ND, query.labels_N, reference_MD, reference.labels_N, most, same=same)
     if not pairs:
@@ -83,7 +82,7 @@ def _explained(
     pairs: Sequence[tuple[int, int]],
     title: str,
     stem: str,
-) -> Path:
+) -> Reasons:
     explainer = Explainer.of(model)
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
@@ -110,9 +109,10 @@ def _explained(
     write_text(folder / f"{stem}.jsonl", "\n".join(lines) + "\n" if lines else "")
     rest = f" {len(lines) - len(rows)} more are in the folder." if len(lines) > len(rows) else ""
     page = Report(title, f"{len(lines)} pairs, by {model.source}")
-    page.gallery("Pairs", rows, note=NOTE.format(HOW[method]) + rest)
+    note = NOTE.format(HOW[method])
+    page.gallery("Pairs", rows, note=note + rest)
     say(f"explained: {folder / f'{stem}.html'}")
-    return page.write(folder / f"{stem}.html")
+    return Reasons(rows, note, page.write(folder / f"{stem}.html"))
 
 
 def _row(why: Explanation, query: ImageSet, i: int, reference: ImageSet, j: int) -> tuple[Tile, list[Tile]]:

@@ -135,5 +135,6 @@ def test_evaluation_explains_its_misses(trained, images, tmp_path):
     done = unalike("evaluate", "-r", tmp_path, *data_of(images), f"evaluate.checkpoint={trained / 'ml_model_best.pth'}",
                    "evaluate.explain=2", "evaluate.bootstrap=20")  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    page = tmp_path / "evaluate/misses/misses.html"
-    assert page.is_file() or "no misses to explain" in done.stderr
+    page, report = tmp_path / "evaluate/misses/misses.html", (tmp_path / "evaluate/report.html").read_text()
+    linked = "Why the worst were missed" in report and "href='misses/misses.html'" in report
+    assert page.is_file() == linked and (linked or "no misses to explain" in done.stderr)

@@ -131,7 +131,7 @@ def test_what_inference_leaves(model, tmp_path):
     told = lines[0]["why"]
     assert np.sum(told["query"]["for"]) + told["query"]["constant"] == pytest.approx(told["score"], abs=1e-4)
     assert (tmp_path / "explain" / lines[0]["picture"]).is_file()
-    text = page.read_text()
+    text = page.page.read_text()
     assert "sum to the score" in text and text.count("<img") == 12 and "http" not in text.replace("http-equiv", "")
 
 
@@ -144,8 +144,8 @@ def test_misses_are_the_worst_ones_with_their_right_reference(model, tmp_path):
     assert worst_misses(query, np.array([5, 5, 5, 5]), reference, np.array([0, 1]), 9, same=False) == []
     images = sets(tmp_path)
     vectors = np.eye(2)
-    page = explain_misses(
+    told = explain_misses(
         tmp_path / "misses", open_model(model), images, vectors, images, vectors[::-1].copy(), 5, same=False
     )
-    assert page is not None and len((tmp_path / "misses/misses.jsonl").read_text().splitlines()) == 4
+    assert told is not None and len(told.rows) == len((tmp_path / "misses/misses.jsonl").read_text().splitlines()) == 4
     assert explain_misses(tmp_path / "none", open_model(model), images, vectors, images, vectors, 5, same=False) is None

@@ -8,12 +8,14 @@ from PIL import Image
 from unalike.measure.insight_page import (
     DOUBTS,
     DUPLICATES,
+    EXPLAINED,
+    Reasons,
     Shown,
     add_map,
     add_retrieval,
     write_evaluation_page,
 )
-from unalike.measure.report import Report
+from unalike.measure.report import Report, Tile
 from unalike.measure.retrieval import evaluate_ranking
 from unalike.measure.summary import summarise
 
@@ -104,3 +106,18 @@ def test_joined_takes_an_image_of_both_sets_once(pictures):
 def test_large_sets_are_sampled_in_their_order(pictures):
     part, rows = cloud(pictures).sample(40)
     assert len(part) == 40 and (np.diff(rows) > 0).all() and part.paths == [pictures[i] for i in rows]
+
+
+def test_a_page_shows_why_the_worst_were_missed_and_links_the_rest(pictures, tmp_path):
+    query = cloud(pictures[:12])
+    ranking = evaluate_ranking(query.vectors_ND, query.labels_N, query.vectors_ND, query.labels_N, same=True)
+    summary = summarise(ranking, CLASSES, n=20)
+    row = (Tile(pictures[0], "query"), [Tile(pictures[1], f"<tile> {i}") for i in range(5)])
+    reasons = Reasons([row] * 14, "Each map <exact>.", tmp_path / "misses" / "all of them.html")
+    page, *_ = write_evaluation_page(tmp_path, summary, ranking, query, query, title="t", subtitle="s", reasons=reasons)
+    text = page.read_text(encoding="utf-8")
+    part = text[text.index("Why the worst were missed") : text.index("Embedding map")]
+    assert part.count("<div class=row>") == 2 * EXPLAINED and "href='misses/all%20of%20them.html'" in part
+    assert "Each map &lt;exact&gt;." in part and "<tile>" not in part
+    page, *_ = write_evaluation_page(tmp_path, summary, ranking, query, query, title="t", subtitle="s")
+    assert "Why the worst" not in page.read_text(encoding="utf-8")

@@ -36,7 +36,7 @@ PAGE, DOUBTS, DUPLICATES = "report.html", "suspected_labels.csv", "near_duplicat
 # Images of the map (t-SNE of 1,000 takes some seconds), and of what compares all with all.
 MAPPED, COMPARED = 1000, 20_000
 # What is shown; some 250 pictures in all, about 1.5 MB.
-MISSES, HITS, COUPLES, DOUBTED, NAMED = 18, 6, 9, 12, 24
+MISSES, HITS, COUPLES, DOUBTED, NAMED, EXPLAINED = 18, 6, 9, 12, 24, 5
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,29 @@ class Shown:
         return replace(self, vectors_ND=np.concatenate([self.vectors_ND, new.vectors_ND]),
                        labels_N=np.concatenate([self.labels_N, new.labels_N]),
                        paths=[*self.paths, *new.paths])  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """Why queries matched their references: a row of pictures a pair, what is to be said of them, and the page of all.
+
+    For misses two rows each: against the wrong reference, then against the right one.
+    """
+
+    rows: Sequence[tuple[Tile, Sequence[Tile]]]
+    note: str
+    page: Path
+
+
+def add_reasons(report: Report, reasons: Reasons, folder: Path) -> None:
+    """The first few misses, with the regions that spoke for the wrong reference and against the right one."""
+    shown = reasons.rows[: 2 * EXPLAINED]
+    report.gallery(
+        "Why the worst were missed", shown,
+        note="Two rows a miss: held against the wrong reference (red) that won, then against the nearest of its own class "
+        f"(green). {reasons.note}",
+        link=(reasons.page.relative_to(folder).as_posix(), "All that were explained, each with its maps"),
+    )  # fmt: skip
 
 
 def add_retrieval(report: Report, query: Shown, reference: Shown, ranking: Ranking, *, about: str = "") -> None:
@@ -261,6 +284,7 @@ def write_evaluation_page(
     *,
     title: str,
     subtitle: str,
+    reasons: Reasons | None = None,
 ) -> list[Path]:
     """``report.html`` of an evaluation, and the lists beside it; gives the files. ``ranking`` is that of ``query``."""
     report = Report(title, subtitle)
@@ -269,6 +293,8 @@ def write_evaluation_page(
                    note="Means over queries, each with its 95 % interval."
                    if summary.get("confidence", 0.95) == 0.95 else "Means over queries, with their intervals.")  # fmt: skip
     add_retrieval(report, query, reference, ranking)
+    if reasons is not None:
+        add_reasons(report, reasons, folder)
     add_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
     everything = query if ranking.same else query.joined(reference)
     add_pairs(report, everything)

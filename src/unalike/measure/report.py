@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from PIL import Image
@@ -55,7 +56,7 @@ svg{max-width:100%;height:auto}td svg{max-width:none}.card b.words{font-size:18p
 .couple>span{color:var(--soft);font-size:12px}svg .name{fill:var(--ink);font-weight:600;paint-order:stroke;
 stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
 .plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(320px,1fr));gap:18px}.none{color:var(--soft);font-style:italic}
-footer{color:var(--soft);font-size:13px;margin-top:28px}
+a{color:var(--mark)}footer{color:var(--soft);font-size:13px;margin-top:28px}
 """
 
 Picture = str | Path | Image.Image | np.ndarray
@@ -118,8 +119,18 @@ class Report:
         drawn = "".join(f"<div>{_plot(name, lines, x_name)}</div>" for name, lines in plots.items())
         return self._add(title, note, f"<div class=plots>{drawn}</div>")
 
-    def gallery(self, title: str, rows: Sequence[tuple[Tile, Sequence[Tile]]], *, note: str = "") -> Report:
-        """Rows of a query and its nearest references, best first; green border for the right class, red for another."""
+    def gallery(
+        self,
+        title: str,
+        rows: Sequence[tuple[Tile, Sequence[Tile]]],
+        *,
+        note: str = "",
+        link: tuple[str, str] = ("", ""),
+    ) -> Report:
+        """Rows of a query and its nearest references, best first; green border for the right class, red for another.
+
+        ``link``: (a file beside the report, words for it), below the rows.
+        """
         if not rows:
             return self._add(title, note, "<p class=none>None.</p>")
         drawn = [
@@ -128,7 +139,8 @@ class Report:
         ]
         # Short rows stand two abreast where the page is wide enough.
         short = max(len(neighbours) for _, neighbours in rows) <= 2
-        return self._add(title, note, f"<div class='{'short rows' if short else 'rows'}'>{''.join(drawn)}</div>")
+        more = f"<p><a href='{escape(quote(link[0]))}'>{escape(link[1])}</a></p>" if link[0] else ""
+        return self._add(title, note, f"<div class='{'short rows' if short else 'rows'}'>{''.join(drawn)}</div>{more}")
 
     def couples(self, title: str, rows: Sequence[tuple[Tile, Tile, str]], *, note: str = "") -> Report:
         """Pairs of pictures side by side, a line of text below each pair."""
