@@ -130,6 +130,17 @@ def test_a_class_is_judged_without_itself_and_its_double():
     assert reaching(scores, np.ones(400), 0.02) > 0.8  # where the plain quantile would call class 1 all unknown
 
 
+def test_a_class_is_judged_without_its_own_sort_where_sorts_cross_classes():
+    rng = np.random.default_rng(4)
+    groups, sorts = rng.integers(0, 6, 240), rng.integers(0, 3, 240).astype(str)
+    scores = rng.random(240) + (sorts == "2")
+    judged = judged_by_others(unknowns_of(scores, groups, np.full(240, 99)), 0.1, sorts)
+    for i in range(240):  # one after the other
+        others = (groups != groups[i]) & (sorts != sorts[i])
+        assert judged[i] == (scores[i] >= reaching(scores[others], np.ones(others.sum()), 0.1))
+    assert judged[sorts == "2"].mean() > 0.9  # the sort that is hardest was not heard in its own case
+
+
 def test_the_threshold_holds_what_it_promises_on_further_classes():
     kept = []
     for seed in range(12):

@@ -6,7 +6,7 @@ from PIL import Image
 from unalike.changes.asset import Asset, box_mean, open_asset, spread_colours
 from unalike.changes.harmless import HARMLESS, show_harmless, warp_layer
 from unalike.changes.strangers import draw_stranger
-from unalike.changes.tampering import TAMPERING, VISIBLE, parts_of, some_tampering, tamper
+from unalike.changes.tampering import TAMPERING, VISIBLE, changed_share, parts_of, some_tampering, tamper
 from unalike.errors import DataError, SpecError, UnreadableImage
 
 
@@ -117,6 +117,21 @@ def test_what_an_asset_does_not_offer_is_an_error_or_passed_over():
         some_tampering(asset, np.random.default_rng(0), ("part-moved", "mirrored"))
     with pytest.raises(SpecError, match="kind of tampering"):
         some_tampering(asset, np.random.default_rng(0), ("stretch",))
+
+
+def test_what_cannot_be_seen_in_a_small_picture_is_no_tampering():
+    block = np.zeros((300, 300, 4), np.uint8)
+    block[40:260, 40:260] = (20, 90, 40, 255)
+    speckled, gone, recoloured = block.copy(), block.copy(), block.copy()
+    speckled[40:260:8, 40:260:8, 3] = 0  # 1.6 % of the ink, spread so thin that nothing is to be seen
+    gone[40:80, 40:80, 3] = 0
+    recoloured[40:80, 40:80, :3] = (160, 90, 40)
+    assert changed_share(block, block) == changed_share(block, speckled) == 0
+    for changed in (gone, recoloured):
+        assert changed_share(block, changed) == pytest.approx(1600 / 220**2, rel=0.35)  # its rim too
+    for pale in (0, 255):  # black ink goes on black, white on white: the other ground shows it
+        block[40:260, 40:260, :3] = gone[40:260, 40:260, :3] = pale
+        assert changed_share(block, gone) > VISIBLE
 
 
 def test_pieces_are_those_that_touch_and_share_a_colour():

@@ -145,3 +145,37 @@ def test_many_pairs_are_sampled_by_seed_and_one_class_tells_nothing():
     told = summarise_trials(alone, n=0)
     assert told == {"verification": None, "identification": {"classes_held_out": None, "open_set_queries": None}}
     assert spoken(told) == []
+
+
+def test_trials_in_groups_of_two_sorts_hold_as_often_as_they_say():
+    """Shares that vary by asset and by kind, judged on as many new kinds of as many new assets."""
+    inside = {False: 0, True: 0}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+
+        def trials(rng=rng):
+            asset, kind = np.repeat(np.arange(20), 24), np.tile(np.repeat(np.arange(6), 4), 20)
+            hard = rng.normal(0, 0.6, 20)[asset] + rng.normal(0, 1.0, 6)[kind] - 3
+            return (rng.random(480) < 1 / (1 + np.exp(-hard))).astype(float), asset, kind
+
+        (values, asset, kind), (new, _, _) = trials(), trials()
+        for crossed in inside:
+            told, _ = clustered_share(values, asset, again=True, across_Q=kind if crossed else None)
+            inside[crossed] += told.low <= new.mean() <= told.high
+    assert inside[True] >= 54 > inside[False]
+
+
+def test_the_variance_over_two_sorts_of_groups_is_the_slow_sum():
+    rng = np.random.default_rng(3)
+    values, asset, kind = (rng.random(120) < 0.2).astype(float), rng.integers(0, 8, 120), rng.integers(0, 4, 120)
+
+    def slow(groups):
+        away = values - values.mean()
+        names = sorted(set(groups))
+        total = sum(sum(a for a, g in zip(away, groups, strict=True) if g == name) ** 2 for name in names)
+        return len(names) / (len(names) - 1) * total / 120**2
+
+    by = slow(asset.tolist()), slow(kind.tolist()), slow(list(zip(asset.tolist(), kind.tolist(), strict=True)))
+    share = values.mean()
+    expected = min(120.0, share * (1 - share) / max(by[0] + by[1] - by[2], by[0], by[1]))
+    assert clustered_share(values, asset, across_Q=kind)[1] == pytest.approx(expected)

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 from marks import VIEW, ThumbnailEngine, mark
-from PIL import Image
+from PIL import Image, ImageFilter
 
-from unalike.changes.asset import open_asset
+from unalike.changes.asset import open_asset, spread_colours
 from unalike.changes.harmless import show_harmless
 from unalike.changes.tampering import tamper
 from unalike.errors import DataError, SpecError, UnreadableImage
@@ -94,6 +94,33 @@ def test_a_missing_part_is_measured_and_pointed_at():
     assert set(MEASURES) < set(found.measures)
 
 
+def test_heavier_strokes_are_out_of_balance_and_blur_is_not():
+    """Strokes thicker by a pixel or so of the picture: within what ``parts`` allows an edge, and yet too much ink."""
+    asset = mark(2)
+    template, heavier = Template(asset), asset.layer_HW4.copy()
+    heavier = np.array(Image.fromarray(heavier).filter(ImageFilter.MaxFilter(3)))
+    heavier[..., :3] = spread_colours(asset.colour_HW3.astype(np.float32), asset.alpha_HW > 0.5)
+    found = {}
+    for name, layer, blur in (("clean", asset.layer_HW4, 0), ("soft", asset.layer_HW4, 1.2), ("heavy", heavier, 0)):
+        picture = Image.fromarray(show_harmless(asset, np.random.default_rng(6), layer_HW4=layer).picture_HW3)
+        pixels = np.asarray(picture.filter(ImageFilter.GaussianBlur(blur)))
+        found[name] = compare_laid(template, pixels, lay(template, pixels)).measures["balance"]
+    assert found["heavy"] > 2 * max(found["clean"], found["soft"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_place_is_settled_to_a_fraction_of_a_pixel(seed):
+    asset = mark(seed)
+    told = show_harmless(asset, np.random.default_rng(seed), kinds=("scale", "rotation", "ground"))
+    template = Template(asset)
+    place = compare_laid(template, told.picture_HW3, lay(template, told.picture_HW3)).place
+    height, width = asset.size
+    corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
+    # A place maps pixel centres of the layer, what is drawn its corners: half a pixel apart on both sides.
+    shift = 0.5 * place.scale - 0.5
+    assert np.abs(place.matrix_23 @ corners - told.place_23 @ corners - shift).max() < 0.5
+
+
 # ---- limits ----
 
 
@@ -115,7 +142,10 @@ def test_limits_keep_the_rate_on_the_trials_they_were_made_of():
     assert limits.false_accept.low <= limits.false_accept.rate <= limits.false_accept.high
     told = dict(zip(MEASURES, trials.measures_NM[0], strict=True))
     assert limits.score(told) == pytest.approx(score[0])
+    assert limits.unseen_accept is None  # one kind says nothing of others
     assert Limits.from_dict(limits.to_dict()) == limits
+    with pytest.raises(DataError, match="limits of version 1"):
+        Limits.from_dict({**limits.to_dict(), "format_version": 1})
 
 
 def test_the_rate_holds_on_other_assets_as_often_as_the_interval_says():
@@ -137,6 +167,29 @@ def test_the_rate_holds_on_other_assets_as_often_as_the_interval_says():
         rate = np.mean(scores_of(other, limits.limits)[other.kind_N == "part-missing"] >= limits.threshold)
         inside += limits.false_accept.low <= rate <= limits.false_accept.high
     assert inside >= 34
+
+
+def test_the_rate_holds_on_kinds_that_calibration_never_saw():
+    """Kinds whose difficulty differs: calibrated on five of some assets, judged on five others of as many others."""
+    inside, seen = 0, 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+
+        def trials(first, rng=rng):
+            asset, kind = np.repeat(np.arange(first, first + 20), 25), np.tile(np.repeat(np.arange(5), 5), 20)
+            hard = rng.lognormal(0, 0.4, 20)[asset - first] * rng.lognormal(0, 0.6, 5)[kind]
+            score = np.concatenate([np.full(60, 0.05), hard * rng.lognormal(0, 0.5, 500), np.full(500, 50.0)])
+            kinds = np.array(["genuine"] * 60 + [f"kind {first + k}" for k in kind] + ["other"] * 500, object)
+            where = np.concatenate([np.repeat(np.arange(first, first + 20), 3), asset, asset])
+            return Trials(np.tile(score[:, None], (1, len(MEASURES))), where, kinds, np.zeros(1060))
+
+        limits, other = settle_limits(trials(0), 0.05), trials(100)
+        tampered = (other.kind_N != "genuine") & (other.kind_N != "other")
+        rate = np.mean(scores_of(other, limits.limits)[tampered] >= limits.threshold)
+        inside += limits.unseen_accept.low <= rate <= limits.unseen_accept.high
+        seen += limits.false_accept.low <= rate <= limits.false_accept.high
+        assert limits.unseen_accept.high > limits.false_accept.high
+    assert inside >= 36 > seen
 
 
 def test_a_rate_that_the_trials_cannot_support_is_refused():

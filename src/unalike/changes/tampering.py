@@ -1,7 +1,9 @@
 """What must not happen to an asset: recoloured, stretched, parts missing, added or moved, text changed, another drawing.
 
 Each kind changes a layer and says where (in the layer's own frame). A change that could hardly be seen is drawn again:
-what counts as tampering is at least ``VISIBLE``; so a calibrated rate speaks of changes of that size and up.
+what counts as tampering is at least ``VISIBLE`` in the smallest picture that is drawn (``SMALLEST`` pixels a side), pixel
+against pixel; so a calibrated rate speaks of changes of that size and up. A drawing that is its own mirror image, say, or a
+piece that is, cannot be told from it: turning it is no tampering.
 
 Shapes: H, W of the layer; masks are bool (H, W).
 """
@@ -14,15 +16,20 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFilter, ImageFont
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from unalike.changes.asset import Asset, spread_colours
-from unalike.changes.harmless import check_kinds
+from unalike.changes.harmless import SMALLEST, check_kinds
 from unalike.errors import DataError
 
-# The least share of the asset's ink whose place must change, and by how much (grey levels, largest channel).
+# The least share of the asset's ink, in the smallest picture, whose place must change, and by how much (grey levels,
+# largest channel).
 VISIBLE = 0.02
 LEVELS = 40.0
+BOX = Image.Resampling.BOX
+# The same of a mirror image, beside the drawing turned by any angle up to 45 degrees: below it it is nearly its own, as a
+# square that stands askew is.
+MIRRORED = 0.15
 # The least change of the sides' ratio, and the most.
 STRETCH = (1.08, 1.35)
 
@@ -61,19 +68,37 @@ def some_tampering(asset: Asset, rng: np.random.Generator, kinds: Collection[str
 
 
 def _visible(asset: Asset, made: Tampered) -> bool:
-    if made.kind in ("stretched", "slanted"):
+    """Whether enough of it changes in a picture of the smallest size."""
+    if made.layer_HW4.shape != asset.layer_HW4.shape:  # stretched or slanted
         return True
-    before, after = (_over(layer, grey) for layer in (asset.layer_HW4, made.layer_HW4) for grey in (0,))
-    before_w, after_w = (_over(layer, 255) for layer in (asset.layer_HW4, made.layer_HW4))
-    if before.shape != after.shape:
-        return True
-    changed = np.maximum(np.abs(after - before), np.abs(after_w - before_w)).max(axis=2) > LEVELS
-    return float(changed.sum()) >= VISIBLE * float((asset.layer_HW4[..., 3] > 127).sum())
+    return changed_share(asset.layer_HW4, made.layer_HW4) >= VISIBLE
 
 
-def _over(layer_HW4: np.ndarray, grey: int) -> np.ndarray:
-    alpha = layer_HW4[..., 3:].astype(np.float32) / 255
-    return layer_HW4[..., :3] * alpha + grey * (1 - alpha)
+def changed_share(before_HW4: np.ndarray, after_HW4: np.ndarray, turn: float = 0.0) -> float:
+    """Pixels that differ by LEVELS, as a share of those of the ink, both layers drawn SMALLEST pixels a side.
+
+    On black or on white, whichever shows more. ``turn``: degrees by which the first is turned about its middle.
+    """
+    height, width = before_HW4.shape[:2]
+    scale = min(1.0, SMALLEST / max(height, width))
+    small = (max(1, round(width * scale)), max(1, round(height * scale)))
+    before, after = (
+        Image.merge("RGBA", Image.fromarray(layer).convert("RGBa").resize(small, BOX).split())
+        for layer in (before_HW4, after_HW4)
+    )
+    if turn:
+        edge = max(small) // 4  # what is turned out of the layer counts too
+        before, after = (ImageOps.expand(one, edge, (0, 0, 0, 0)) for one in (before, after))
+        before = before.rotate(turn, Image.Resampling.BILINEAR)
+    ink = np.asarray(before)[..., 3] > 127
+    return float(_changed(before, after, LEVELS).sum()) / max(1.0, float(ink.sum()))
+
+
+def _changed(before: Image.Image, after: Image.Image, levels: float) -> np.ndarray:
+    """Where two premultiplied layers differ by more than ``levels``, on black or on white; bool (H, W)."""
+    away = np.asarray(after, np.float32) - np.asarray(before, np.float32)
+    changed: np.ndarray = np.maximum(np.abs(away[..., :3]), np.abs(away[..., :3] - away[..., 3:])).max(axis=2) > levels
+    return changed
 
 
 # ---- parts of a drawing ----
@@ -255,8 +280,9 @@ def _pasted(
     moved = Image.new("RGBA", canvas.size)
     moved.paste(source, step, mask=stencil)
     out = np.array(Image.alpha_composite(canvas, moved))
-    changed = np.abs(_over(out, 0) - _over(asset.layer_HW4, 0)).max(axis=2) > LEVELS / 2
-    changed |= np.abs(_over(out, 255) - _over(asset.layer_HW4, 255)).max(axis=2) > LEVELS / 2
+    changed = _changed(
+        Image.fromarray(asset.layer_HW4).convert("RGBa"), Image.fromarray(out).convert("RGBa"), LEVELS / 2
+    )
     return Tampered(out, kind, changed)
 
 
@@ -311,10 +337,8 @@ def _nearest_ink(asset: Asset, reach: int) -> np.ndarray:
 
 def _mirrored(asset: Asset, rng: np.random.Generator) -> Tampered | None:
     layer = np.ascontiguousarray(asset.layer_HW4[:, ::-1] if rng.random() < 0.7 else asset.layer_HW4[::-1])
-    changed = np.abs(_over(layer, 0) - _over(asset.layer_HW4, 0)).max(axis=2) > LEVELS
-    changed |= np.abs(_over(layer, 255) - _over(asset.layer_HW4, 255)).max(axis=2) > LEVELS
-    # A drawing that is its own mirror image cannot be told from it.
-    if changed.sum() < 0.15 * (asset.alpha_HW > 0.5).sum():
+    changed = _changed(Image.fromarray(asset.layer_HW4).convert("RGBa"), Image.fromarray(layer).convert("RGBa"), LEVELS)
+    if min(changed_share(asset.layer_HW4, layer, turn) for turn in range(-44, 46, 4)) < MIRRORED:
         return None
     return Tampered(layer, "mirrored", changed, whole=True)
 

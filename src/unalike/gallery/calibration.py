@@ -184,39 +184,43 @@ def reaching(score_N: np.ndarray, weight_N: np.ndarray, share: float) -> float:
     )
 
 
-def judged_by_others(unknowns: Unknowns, share: float) -> np.ndarray:
+def judged_by_others(unknowns: Unknowns, share: float, across_N: np.ndarray | None = None) -> np.ndarray:
     """Which trials are false matches (bool N) at the threshold of ``share`` that the other classes set.
 
-    A class and its double are left out together: the trials that matched a class have no say in its judgement.
+    A class and its double are left out together: the trials that matched a class have no say in its judgement. Nor have,
+    where ``across_N`` (N,) names another sort of groups that cross the classes, the trials of the same of those.
     """
     classes, group_N = np.unique(unknowns.group_N, return_inverse=True)
     part_of = np.arange(len(classes)) % FOLDS
     place_N = np.searchsorted(classes, unknowns.matched_N)
     known_N = classes[np.minimum(place_N, len(classes) - 1)] == unknowns.matched_N
     matched_part_N = np.where(known_N, part_of[np.minimum(place_N, len(classes) - 1)], -1)
+    sorts, across_N = (None, None) if across_N is None else np.unique(across_N, return_inverse=True)
     false_N = np.zeros(len(group_N), np.bool_)
     for part in range(part_of.max() + 1):
-        own_N = part_of[group_N] == part
-        judge_N = ~own_N & (matched_part_N != part)
-        if not judge_N.any():
-            judge_N = ~own_N
-        threshold = reaching(unknowns.score_N[judge_N], unknowns.weight_N[judge_N], share)
-        false_N[own_N] = unknowns.score_N[own_N] >= threshold
+        for sort in range(1 if sorts is None else len(sorts)):
+            own_N, judge_N = part_of[group_N] == part, (part_of[group_N] != part) & (matched_part_N != part)
+            if across_N is not None:
+                own_N, judge_N = own_N & (across_N == sort), judge_N & (across_N != sort)
+            if not judge_N.any():
+                judge_N = ~own_N
+            threshold = reaching(unknowns.score_N[judge_N], unknowns.weight_N[judge_N], share)
+            false_N[own_N] = unknowns.score_N[own_N] >= threshold
     return false_N
 
 
-def find_threshold(unknowns: Unknowns, rate: float) -> tuple[float, np.ndarray]:
+def find_threshold(unknowns: Unknowns, rate: float, across_N: np.ndarray | None = None) -> tuple[float, np.ndarray]:
     """(threshold, which trials are false matches by the others' judgement): the share of those is at most ``rate``."""
     low, high = 0.0, rate
     share = rate
     for _ in range(12):
-        false_N = judged_by_others(unknowns, share)
+        false_N = judged_by_others(unknowns, share, across_N)
         measured = float((false_N * unknowns.weight_N).mean())
         low, high = (share, high) if measured <= rate else (low, share)
         if low == rate:
             break
         share = (low + high) / 2
-    return reaching(unknowns.score_N, unknowns.weight_N, low), judged_by_others(unknowns, low)
+    return reaching(unknowns.score_N, unknowns.weight_N, low), judged_by_others(unknowns, low, across_N)
 
 
 def find_margin(knowns: Knowns, threshold: float, wrong: float) -> float:

@@ -61,7 +61,7 @@ REASONS = {
     "distortion": "it is stretched or slanted",
     "colour": "it is recoloured",
     "parts": "parts differ",
-    "area": "parts differ",
+    "balance": "its strokes are heavier or lighter",
 }
 
 
@@ -123,7 +123,7 @@ def _why(reasons: Mapping[str, float], whole: bool) -> str:
     if whole and "edges" not in reasons:  # all of it differs, and its outlines agree
         return REASONS["colour"]
     return next(
-        (REASONS[name] for name in ("parts", "area", "colour", "edges") if name in reasons), "it differs a little"
+        (REASONS[name] for name in ("parts", "colour", "balance", "edges") if name in reasons), "it differs a little"
     )
 
 

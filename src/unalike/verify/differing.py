@@ -2,7 +2,11 @@
 
 The picture is drawn into the asset's frame at a size at which both show the same detail. What the ground would look
 like there is fitted to what is seen beside the asset; what light does, to the asset's own ink. From these the picture is
-expected; where it is neither between the darkest and the lightest that is expected within a pixel or so, it differs.
+expected; the place is settled once more on it, to a tenth of a pixel or so, and two questions are asked:
+
+- where is the picture neither between the darkest and the lightest that is expected within a pixel (``parts``)?
+- where is too much or too little of anything, when differences are blurred with their sign (``balance``)? What blur, JPEG
+  and an edge that lies a little off do cancels there; a stroke that is thicker by half a pixel does not.
 
 Shapes: H, W of the frame (the asset with a margin).
 """
@@ -19,14 +23,20 @@ from unalike.verify.laying import MARGIN, Place, Template, shrink
 # The asset's longer side in the frame, pixels, at most and at least.
 LARGEST, SMALLEST = 192, 40
 # What light may do to colours: gain, and grey levels that a veil adds.
-GAIN, VEIL = (0.45, 1.6), (-20.0, 40.0)
+GAIN, VEIL = (0.55, 1.45), (-20.0, 40.0)
 # Differences are told in shares of the asset's contrast with its ground, which counts as this much at least.
 LEAST_CONTRAST = 40.0
 # Grey levels of difference that JPEG and noise leave anywhere.
 SLACK = 10.0
 # A difference is looked for in squares of this share of the asset's longer side.
 WINDOW = 0.045
-MEASURES = ("edges", "distortion", "colour", "parts", "area")
+# Differences are balanced over this share of the longer side (a Gaussian's width, pixels of the frame at least).
+BALANCED, LEAST_BALANCED = 0.018, 0.8
+# What harmless changes leave of it: so many pixels of the blurred picture's slope and of its curvature, and grey levels.
+SLOPE, CURVE, LEFT = 0.25, 0.25, 6.0
+# Times the place is settled on the expected picture, and the most that one time may move it (in the frame's units).
+SETTLED, MOST_MOVED = 2, 2.0
+MEASURES = ("edges", "distortion", "colour", "parts", "balance")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,8 +44,9 @@ class Difference:
     """What was measured of one asset in one picture.
 
     ``measures``: ``edges`` 1 - correlation of edge maps (0..2), ``distortion`` (see Place), ``colour`` the ink's mean
-    difference beyond light, ``parts`` the greatest difference in one spot, ``area`` the share of the asset that differs;
-    the last three in shares of the contrast. ``heat_HW``: difference at every pixel of the frame (float32, 0 where
+    difference beyond light, ``parts`` the greatest difference in one spot, ``balance`` the greatest surplus or lack in one,
+    these three in shares of the contrast; ``area`` the share of the asset that differs, ``hidden`` that lies outside.
+    ``place`` is settled anew. ``heat_HW``: difference at every pixel of the frame (float32, 0 where
     none). ``seen_HW3`` the picture in the frame, ``expected_HW3`` what it was compared with (uint8).
     ``to_picture_23``: x, y of the frame -> of the picture.
     """
@@ -58,37 +69,112 @@ def compare_laid(template: Template, picture_HW3: np.ndarray, place: Place) -> D
     edge = max(3, round(MARGIN * side))
     opaque = asset.ground == "none"
     layer = cv2.copyMakeBorder(layer, edge, edge, edge, edge, cv2.BORDER_CONSTANT)
-    to_layer = np.array([[1 / part, 0, -edge / part], [0, 1 / part, -edge / part], [0, 0, 1]])
+    to_layer = np.array([[1 / part, 0, (0.5 - edge) / part - 0.5], [0, 1 / part, (0.5 - edge) / part - 0.5], [0, 0, 1]])
     to_picture = np.vstack([place.matrix_23, [0, 0, 1]]) @ to_layer
     seen, inside = _drawn_in(picture_HW3, to_picture, layer.shape[:2])
-    alpha, colour = layer[..., 3].astype(np.float32) / 255, layer[..., :3].astype(np.float32)
-    ground, ground_spread = fit_ground(seen, inside & (_grown(alpha, 2) < 0.03))
-    ink = inside & (_shrunk(alpha, 1) > 0.95)
-    if ink.sum() < 30:
-        ink = inside & (alpha > 0.7)
-    lit = fit_light(colour, seen, ink)
-    expected = lit * alpha[..., None] + ground * (1 - alpha[..., None])
-    expected = _as_sharp(expected, seen, inside)
-    contrast = _contrast(lit, ground, alpha, expected, opaque)
+    first = _expected(layer, seen, inside, opaque)
+    for _ in range(SETTLED):
+        moved = _moved(first, seen, inside)
+        if moved is None:
+            break
+        to_picture = to_picture @ moved
+        seen, inside = _drawn_in(picture_HW3, to_picture, layer.shape[:2])
+    place = Place((to_picture @ np.linalg.inv(to_layer))[:2], place.fit)
+    told = _expected(layer, seen, inside, opaque)
+    alpha, expected, contrast, ink = told.alpha, told.expected, told.contrast, told.ink
     low, high = _range(expected)
     beyond = np.maximum(np.maximum(low - seen, seen - high), 0).max(axis=2)
     counted = inside & (~_outside(alpha) if opaque else np.ones_like(inside))
-    noise = SLACK + 2.0 * ground_spread
+    noise = SLACK + 2.0 * told.ground_spread
     heat = np.where(counted, np.maximum(beyond - noise, 0) / contrast, 0).astype(np.float32)
     window = max(2, round(WINDOW * side)) | 1
     spots = cv2.blur(np.minimum(heat, 1.5), (window, window), borderType=cv2.BORDER_CONSTANT)
-    away = (seen - lit)[ink]
+    # The ink's own colour, or where strokes are thin that mixed with ground: whichever explains more.
+    away = min(
+        (float(np.abs((seen - one)[ink].mean(axis=0)).max()) for one in (told.lit, expected) if ink.any()), default=0.0
+    )
     measures = {
         "edges": 1.0 - place.fit,
         "distortion": place.distortion,
-        "colour": float(np.abs(away.mean(axis=0)).max() / max(contrast, LEAST_CONTRAST)) if len(away) else 1.0,
+        "colour": away / contrast if ink.any() else 1.0,
         "parts": float(spots.max()),
+        "balance": _unbalanced(seen, expected, counted, side) / contrast,
         "area": float((heat > 0.25).sum() / max(1.0, float((alpha > 0.5).sum()))),
         "hidden": float((alpha * ~inside).sum() / max(1.0, float(alpha.sum()))),
     }
     return Difference(
         place, measures, heat, seen.astype(np.uint8), np.clip(expected, 0, 255).astype(np.uint8), to_picture[:2]
     )
+
+
+@dataclass(frozen=True, eq=False)
+class _Expected:
+    """What a frame should show: the asset's ``alpha`` and its colours in this light (``lit``), the whole (``expected``, as
+    sharp as what is seen), the ground's spread and the contrast in grey levels, and where nothing but ink is (``ink``)."""
+
+    alpha: np.ndarray
+    lit: np.ndarray
+    expected: np.ndarray
+    ground_spread: float
+    contrast: float
+    ink: np.ndarray
+
+
+def _expected(layer: np.ndarray, seen: np.ndarray, inside: np.ndarray, opaque: bool) -> _Expected:
+    alpha, colour = layer[..., 3].astype(np.float32) / 255, layer[..., :3].astype(np.float32)
+    ground, ground_spread = fit_ground(seen, inside & (_grown(alpha, 2) < 0.03))
+    ink = inside & (_shrunk(alpha, 1) > 0.95)
+    if ink.sum() < 30:
+        ink = inside & (alpha > 0.7)
+    lit = fit_light(colour, seen, ink)
+    expected = _as_sharp(lit * alpha[..., None] + ground * (1 - alpha[..., None]), seen, inside)
+    return _Expected(alpha, lit, expected, ground_spread, _contrast(lit, ground, alpha, expected, opaque), ink)
+
+
+def _moved(told: _Expected, seen: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
+    """The 3 x 3 map of the frame that lays ``seen`` better on what is expected, or None where too little is seen.
+
+    One step of Gauss and Newton for an affine move, on edges alone; what differs beyond the common is weighted down.
+    """
+    height, width = inside.shape
+    steep_x, steep_y = _slopes(told.expected)
+    edges = inside & ((np.abs(steep_x) + np.abs(steep_y)).max(axis=2) > 0.02 * told.contrast)
+    if edges.sum() < 30:
+        return None
+    rows, columns = np.nonzero(edges)
+    step = max(1, len(rows) // 6000)
+    rows, columns = rows[::step], columns[::step]
+    at = np.stack([columns / width - 0.5, rows / height - 0.5, np.ones(len(rows))], axis=1)[:, None, :]
+    along_x, along_y, left = steep_x[rows, columns], steep_y[rows, columns], (seen - told.expected)[rows, columns]
+    terms = np.concatenate([along_x[..., None] * at, along_y[..., None] * at], axis=2).reshape(-1, 6)
+    away = np.abs(left).max(axis=1) / told.contrast
+    weight = np.repeat(1 / (1 + (away / (2 * max(1.5 * float(np.median(away)), 0.03))) ** 2), 3)[:, None]
+    square = (terms * weight).T @ terms
+    moves = np.linalg.solve(square + np.eye(6) * 1e-3 * np.trace(square) / 6, (terms * weight).T @ left.reshape(-1))
+    by_x, by_y = np.clip(moves, -MOST_MOVED, MOST_MOVED).reshape(2, 3)
+    # seen(x) is expected(x + move(x)): what lies at x belongs to x - move(x).
+    moved = np.eye(3)
+    for row, (x, y, one) in enumerate((by_x, by_y)):
+        moved[row] -= (x / width, y / height, one - 0.5 * (x + y))
+    return moved if np.isfinite(moved).all() else None
+
+
+def _slopes(shown_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Grey levels a pixel along x and along y."""
+    cv2 = opencv()
+    along_x, along_y = (cv2.Scharr(shown_HW3, cv2.CV_32F, *axis, scale=1 / 32) for axis in ((1, 0), (0, 1)))
+    return along_x, along_y
+
+
+def _unbalanced(seen: np.ndarray, expected: np.ndarray, counted: np.ndarray, side: float) -> float:
+    """The greatest surplus or lack in one spot beyond what harmless changes leave, in grey levels."""
+    cv2 = opencv()
+    blur = max(BALANCED * side, LEAST_BALANCED)
+    left = np.abs(cv2.GaussianBlur((seen - expected) * counted[..., None], (0, 0), blur))
+    soft = cv2.GaussianBlur(expected, (0, 0), blur)
+    along_x, along_y = _slopes(soft)
+    curved = np.abs(cv2.Laplacian(soft, cv2.CV_32F))
+    return float(np.maximum(left - SLOPE * np.hypot(along_x, along_y) - CURVE * curved - LEFT, 0).max())
 
 
 def _drawn_in(picture_HW3: np.ndarray, to_picture: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

@@ -5,7 +5,9 @@ counts, and names the reason. The score falls with it: 1 for no difference at al
 
 The threshold on the score is set for a stated share of false accepts, tampered copies or other drawings called the same.
 As for "unknown" (gallery.calibration), a plain quantile would promise too much: each asset is judged by the threshold that
-the others set, until the share is right.
+the others set, until the share is right. What befalls an asset tomorrow is no kind of tampering that was thought of today:
+each kind of tampering of each asset is judged by the threshold that the other kinds of the other assets set, and the
+interval takes kinds for as random as assets.
 
 Shape letters: N trials, M measures.
 """
@@ -19,17 +21,17 @@ from typing import Any
 import numpy as np
 
 from unalike.errors import DataError, SpecError
-from unalike.gallery.calibration import MIN_CLASSES, Unknowns, find_threshold
+from unalike.gallery.calibration import MIN_CLASSES, Unknowns, find_threshold, judged_by_others
 from unalike.gallery.decision import Promise
 from unalike.measure.intervals import clopper_pearson, clustered_share
 from unalike.measure.verification import threshold_at, trials_needed
 from unalike.verify.differing import MEASURES
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 # The share of harmless pictures that stays below each single measure's limit.
 BELOW = 0.98
 # Limits never fall below these: what a few clean trials happen to show is no reason for less.
-LEAST = {"edges": 0.05, "distortion": 0.01, "colour": 0.06, "parts": 0.06, "area": 0.005}
+LEAST = {"edges": 0.05, "distortion": 0.01, "colour": 0.06, "parts": 0.06, "balance": 0.06}
 # Pictures of other drawings that may pass for showing the asset (altered, if anything).
 SHOWN_RATE = 0.05
 
@@ -57,8 +59,9 @@ class Limits:
 
     ``limits`` of each measure; ``threshold`` of the score: at least that is ``same``. ``shown``: the least agreement of
     edges (1 - ``edges``) at which a picture shows the asset at all. ``known``: the least cosine of a picture that resembles
-    an asset. ``false_accept`` is the promise for tampered copies, ``other_accept`` for other drawings; ``refused`` the
-    share of harmless pictures that are not called the same. ``kinds`` are those of tampering it was made with.
+    an asset. ``false_accept`` is the promise for tampered copies of the ``kinds`` it was made with, ``unseen_accept`` for kinds
+    that calibration never saw (None where it was made with one), ``other_accept`` for other drawings; ``refused`` the share
+    of harmless pictures that are not called the same.
     """
 
     limits: dict[str, float]
@@ -66,6 +69,7 @@ class Limits:
     shown: float
     known: float
     false_accept: Promise
+    unseen_accept: Promise | None
     other_accept: Promise
     refused: Promise
     kinds: tuple[str, ...]
@@ -91,15 +95,19 @@ class Limits:
                 f"limits of version {held.get('format_version')}", remedy="update unalike, or calibrate again"
             )
         known = {f.name: held[f.name] for f in fields(cls)}
-        for name in ("false_accept", "other_accept", "refused"):
-            known[name] = Promise(**known[name])
+        for name in ("unseen_accept", "false_accept", "other_accept", "refused"):
+            known[name] = Promise(**known[name]) if known[name] else None
         return cls(**{**known, "kinds": tuple(known["kinds"])})
 
     def __str__(self) -> str:
-        wrong, right = self.false_accept, self.refused
+        seen, unseen, right = self.false_accept, self.unseen_accept, self.refused
+        told = (
+            f"; of kinds that calibration never saw: {unseen.rate:.2%} ({unseen.low:.2%} to {unseen.high:.2%})"
+            if unseen is not None else ""
+        )  # fmt: skip
         return (
-            f"threshold {self.threshold:.3f}; altered pictures called the same: {wrong.rate:.2%} ({wrong.low:.2%} to "
-            f"{wrong.high:.2%} with {wrong.confidence:.0%} confidence, {wrong.trials} trials of {wrong.classes} assets); "
+            f"threshold {self.threshold:.3f}; altered pictures called the same: {seen.rate:.2%} ({seen.low:.2%} to "
+            f"{seen.high:.2%} with {seen.confidence:.0%} confidence, {seen.trials} trials of {seen.classes} assets){told}; "
             f"harmless pictures refused: {right.rate:.2%} ({right.low:.2%} to {right.high:.2%}, {right.trials} trials)"
         )
 
@@ -137,41 +145,56 @@ def settle_limits(trials: Trials, rate: float, confidence: float = 0.95) -> Limi
     limits = {name: max(float(value), LEAST[name]) for name, value in zip(MEASURES, below_M, strict=True)}
     score_N = scores_of(trials, limits)
     assets = np.unique(trials.asset_N)
-    parts = []
-    for chosen_N in (tampered_N, other_N):
-        found, false_N = _threshold(score_N[chosen_N], trials.asset_N[chosen_N], rate)
-        parts.append((found, false_N, trials.asset_N[chosen_N]))
-    threshold = max(found for found, _, _ in parts)
-    promises = [
-        _promise(false_N if found == threshold else score_N[chosen_N] >= threshold, group_N, rate, confidence)
-        for (found, false_N, group_N), chosen_N in zip(parts, (tampered_N, other_N), strict=True)
-    ]
+    kind_N = trials.kind_N[tampered_N].astype(str)
+    several = len(np.unique(kind_N)) > 1
+    tampered, others = (_Impostors(score_N[one_N], trials.asset_N[one_N]) for one_N in (tampered_N, other_N))
+    found = [tampered.threshold(rate, kind_N if several else None), others.threshold(rate)]
+    threshold = max(found)
+    # Judged by others at a share that just keeps the rate; where the other sort sets the threshold, at that.
+    seen, unseen, other = (
+        _promise(one.false_N(threshold, across_N), one.asset_N, rate, confidence, across_N)
+        for one, across_N in ((tampered, None), (tampered, kind_N), (others, None))
+    )
     refused = _promise(score_N[genuine_N] < threshold, trials.asset_N[genuine_N], rate, confidence)
     fit_N = 1 - trials.measures_NM[:, MEASURES.index("edges")]
     own_N = genuine_N | tampered_N
     return Limits(
         limits, float(threshold), _parting(fit_N[own_N], fit_N[other_N]),
-        _parting(trials.cosine_N[own_N], trials.cosine_N[other_N]), promises[0], promises[1], refused,
+        _parting(trials.cosine_N[own_N], trials.cosine_N[other_N]), seen, unseen if several else None, other, refused,
         tuple(sorted(set(trials.kind_N[tampered_N].tolist()))), len(assets),
         {kind: float(np.mean(score_N[trials.kind_N == kind] >= threshold)) for kind in np.unique(trials.kind_N).tolist()},
     )  # fmt: skip
 
 
-def _groups(asset_N: np.ndarray) -> np.ndarray:
-    """Assets are the groups where there are enough of them; else a promise speaks of these few, trial by trial."""
-    return asset_N if len(np.unique(asset_N)) >= MIN_CLASSES else np.arange(len(asset_N))
+@dataclass(frozen=True, eq=False)
+class _Impostors:
+    """Scores of pictures that must not be called the same, and the asset that each was held against."""
+
+    score_N: np.ndarray
+    asset_N: np.ndarray
+
+    def _unknowns(self) -> Unknowns:
+        # Assets are the groups where there are enough of them; else a promise speaks of these few, trial by trial.
+        count = len(self.score_N)
+        group_N = self.asset_N if len(np.unique(self.asset_N)) >= MIN_CLASSES else np.arange(count)
+        return Unknowns(self.score_N, group_N, np.full(count, -1, np.int64), np.ones(count))
+
+    def threshold(self, rate: float, across_N: np.ndarray | None = None) -> float:
+        """Where the share called the same is at most ``rate``, each asset (and kind, ``across_N``) judged by the others."""
+        return find_threshold(self._unknowns(), rate, across_N)[0]
+
+    def false_N(self, threshold: float, across_N: np.ndarray | None = None) -> np.ndarray:
+        """Which are called the same where the others set their threshold at the share that ``threshold`` leaves of all."""
+        return judged_by_others(self._unknowns(), float(np.mean(self.score_N >= threshold)), across_N)
 
 
-def _threshold(score_N: np.ndarray, asset_N: np.ndarray, rate: float) -> tuple[float, np.ndarray]:
-    group_N = _groups(asset_N)
-    nobody_N = np.full(len(score_N), -1, np.int64)
-    return find_threshold(Unknowns(score_N, group_N, nobody_N, np.ones(len(score_N))), rate)
-
-
-def _promise(event_N: np.ndarray, asset_N: np.ndarray, target: float, confidence: float) -> Promise:
+def _promise(
+    event_N: np.ndarray, asset_N: np.ndarray, target: float, confidence: float, kind_N: np.ndarray | None = None
+) -> Promise:
     classes, trials = len(np.unique(asset_N)), len(event_N)
-    if classes >= MIN_CLASSES:
-        interval, effective = clustered_share(event_N.astype(float), asset_N, confidence, again=True)
+    if classes >= MIN_CLASSES or kind_N is not None:
+        group_N = asset_N if classes >= MIN_CLASSES else np.arange(trials)
+        interval, effective = clustered_share(event_N.astype(float), group_N, confidence, again=True, across_Q=kind_N)
     else:
         interval, effective = clopper_pearson(float(event_N.sum()), trials, confidence), float(trials)
     needed = trials_needed(target, confidence)

@@ -21,7 +21,7 @@ from unalike.verify.laying import Template, lay
 from unalike.verify.limits import Trials
 
 # What is measured of a picture in which nothing like the asset was found.
-NOTHING = {"edges": 1.0, "distortion": 0.7, "colour": 1.5, "parts": 1.5, "area": 1.0, "hidden": 0.0}
+NOTHING = {"edges": 1.0, "distortion": 0.7, "colour": 1.5, "parts": 1.5, "balance": 1.5, "area": 1.0, "hidden": 0.0}
 # Other drawings a set must have, made-up ones filling up.
 OTHERS = 24
 
