@@ -51,12 +51,26 @@ def block(path: str) -> int:
     return int(Path(path).stem.split("_num_")[1]) // BLOCK
 
 
-def split(root: Path, held_share: float = 0.2) -> tuple[list[str], set[int]]:
-    """All images, and the blocks that are kept from fitting."""
+def split(root: Path, held_share: float = 0.2, by: str = "blocks") -> tuple[list[str], set[str]]:
+    """All images, and the good ones that are kept from fitting: whole blocks, or drawn one by one (``random``), as
+    published figures do, with photographs of one tile on both sides."""
     paths = sorted(str(path) for path in root.glob("*/*.jpg"))
-    blocks = np.unique([block(path) for path in paths if FREE in path])
+    good = [path for path in paths if is_good(path)]
+    if by == "random":
+        drawn = np.random.default_rng(0).permutation(len(good))[: round(held_share * len(good))]
+        return paths, {good[place] for place in drawn}
+    blocks = np.unique([block(path) for path in good])
     np.random.default_rng(0).shuffle(blocks)
-    return paths, set(blocks[: round(held_share * len(blocks))].tolist())
+    held = set(blocks[: round(held_share * len(blocks))].tolist())
+    return paths, {path for path in good if block(path) in held}
+
+
+def chosen_on(paths: list[str]) -> set[str]:
+    """The defective tiles of exp1 and exp2, half of them by blocks of numbers, that settings were chosen on (2026-11-26)."""
+    blocks = np.unique([block(path) for path in paths if not is_good(path)])
+    np.random.default_rng(1).shuffle(blocks)
+    mine = set(blocks[::2].tolist())
+    return {path for path in paths if not is_good(path) and condition(path) != "exp3" and block(path) in mine}
 
 
 def is_good(path: str) -> bool:
@@ -77,8 +91,8 @@ def explore(root: Path, stages: list[int], most: int) -> None:
     """Fit on exp1's good tiles, score exp1's others and exp2: which settings carry from one condition to the next?"""
     paths, held = split(root, 0.4)
     known = [path for path in paths if condition(path) != "exp3"]
-    fitted = [path for path in known if is_good(path) and condition(path) == "exp1" and block(path) not in held][:most]
-    tested = [path for path in known if not is_good(path) or block(path) in held]
+    fitted = [path for path in known if is_good(path) and condition(path) == "exp1" and path not in held][:most]
+    tested = [path for path in known if not is_good(path) or path in held]
     for size, scale, light, precision in SIGHTS:
         engine: Any = open_maps("pretrained", stages=stages, size=size, vector=False, precision=precision).engine
         patcher = Patcher(engine, Sight(*size, "scale", scale, light))
@@ -137,19 +151,29 @@ def _told(heats: dict[str, np.ndarray]) -> str:
 # ---- the final figures ----
 
 
-def final(root: Path, rate: float, settings: dict[str, Any], recipe: dict[str, Any], out: Path | None) -> None:
+def final(
+    root: Path, rate: float, settings: dict[str, Any], recipe: dict[str, Any], out: Path | None, by: str = "blocks",
+    kept: Path | None = None,
+) -> None:  # fmt: skip
     """Fit, fix the threshold, look at what was not fitted on."""
-    paths, held = split(root)
-    fitted = [p for p in paths if is_good(p) and condition(p) != "exp3" and block(p) not in held]
+    paths, held = split(root, by=by)
+    fitted = [p for p in paths if is_good(p) and condition(p) != "exp3" and p not in held]
     start = time.perf_counter()
-    inspector = Inspector.fit(fitted, rate=rate, recipe=Recipe(**recipe), **settings)
+    if kept is not None and kept.exists():
+        inspector = Inspector.load(kept)
+    else:
+        inspector = Inspector.fit(fitted, rate=rate, recipe=Recipe(**recipe), **settings)
+        if kept is not None:
+            inspector.save(kept)
     spent = time.perf_counter() - start
     print(f"fitted on {len(fitted)} images in {spent:.0f} s: {inspector.alarm}", flush=True)
     parts = {
-        "within (exp1, exp2)": [p for p in paths if condition(p) != "exp3" and (not is_good(p) or block(p) in held)],
+        "within (exp1, exp2)": [p for p in paths if condition(p) != "exp3" and (not is_good(p) or p in held)],
         "across (exp3)": [p for p in paths if condition(p) == "exp3"],
-        "across, other tiles": [p for p in paths if condition(p) == "exp3" and (not is_good(p) or block(p) in held)],
+        "across, other tiles": [p for p in paths if condition(p) == "exp3" and (not is_good(p) or p in held)],
     }
+    seen = chosen_on(paths)
+    parts["within, defects not chosen on"] = [p for p in parts["within (exp1, exp2)"] if p not in seen]
     looked = list(dict.fromkeys(p for part in parts.values() for p in part))
     start = time.perf_counter()
     found = {path: inspector.inspect(path) for path in looked}
@@ -209,7 +233,7 @@ def peer(root: Path, rate: float, side: int, ratio: float) -> None:
         pixels = np.asarray(opened_picture(path).resize((side, side)), np.float32) / 255
         return (torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()) - mean) / std
 
-    fitted = [p for p in paths if is_good(p) and condition(p) != "exp3" and block(p) not in held]
+    fitted = [p for p in paths if is_good(p) and condition(p) != "exp3" and p not in held]
     start = time.perf_counter()
     model.train()
     with torch.no_grad():
@@ -253,6 +277,8 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--explore", action="store_true")
     parser.add_argument("--peer", choices=("anomalib",))
+    parser.add_argument("--keep", type=Path, help="the inspector's file: loaded where it exists, else written")
+    parser.add_argument("--split", choices=("blocks", "random"), default="blocks")
     parser.add_argument("--rate", type=float, default=0.02)
     parser.add_argument("--size", default="416x320", help="height x width of the network; --peer: side")
     parser.add_argument("--scale", type=float, default=1.0)
@@ -273,7 +299,7 @@ def main() -> None:
     else:
         settings = {"size": size, "scale": words.scale, "fit": "scale", "light": words.light,
                     "stages": stages, "precision": words.precision}  # fmt: skip
-        final(words.data, words.rate, settings, words.recipe, words.out)
+        final(words.data, words.rate, settings, words.recipe, words.out, words.split, words.keep)
 
 
 if __name__ == "__main__":

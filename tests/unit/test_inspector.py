@@ -22,7 +22,7 @@ from unalike.tasks.dense import OpenMaps, engine_of
 from unalike.tasks.inspector import Inspector
 
 SIZE = (64, 64)
-RECIPE = Recipe(patches=1500, memory=300, folds=3)
+RECIPE = Recipe(patches=1500, memory=300, folds=3, flaws=60)
 
 
 class Edges(torch.nn.Module):
@@ -138,7 +138,7 @@ def test_it_runs_where_torch_cannot_be_imported(learnt, tmp_path):
 def test_no_image_is_judged_by_a_memory_that_holds_it():
     """Every good image is of its own kind: by the others it is strange, by its own memory it would not be."""
     images = [np.full((64, 64, 3), 20 * number + 20, np.uint8) for number in range(10)]
-    recipe = Recipe(patches=600, memory=600, folds=5, whiten=0.0, smooth=0.0)
+    recipe = Recipe(patches=600, memory=600, folds=5, whiten=0.0, smooth=0.0, flaws=0)
     made = Inspector.fit(images, model=opened(), rate=0.5, recipe=recipe)
     own = [made.inspect(image).score for image in images]
     assert max(own) < 0.05 * min(made.facts["good_scores"])
@@ -165,7 +165,7 @@ def test_a_fixture_knows_where_things_belong():
     wrong[40:48, 40:48] = 30
     shares = {}
     for fixture in (0.0, 0.05):
-        recipe = Recipe(patches=3000, memory=900, folds=3, fixture=fixture, local=0.0, smooth=0.0)
+        recipe = Recipe(patches=3000, memory=900, folds=3, fixture=fixture, local=0.0, smooth=0.0, flaws=0)
         heat = Inspector.fit(GOOD, model=opened(), rate=None, recipe=recipe).inspect(wrong).heat_hw
         shares[fixture] = heat[10:12, 10:12].max() / heat[1:4, 1:4].max()  # the wrong place, beside the right one
     assert shares[0.05] > 1.5 and shares[0.05] > 1.3 * shares[0.0]
@@ -235,10 +235,10 @@ def test_other_files_are_no_inspectors(learnt, tmp_path):
 
 
 def test_a_newer_format_is_refused(learnt, tmp_path, monkeypatch):
-    monkeypatch.setattr("unalike.tasks.inspector.FORMAT_VERSION", 2)
+    monkeypatch.setattr("unalike.tasks.inspector.FORMAT_VERSION", 3)
     path = learnt.save(tmp_path / "a.inspector")
     monkeypatch.undo()
-    with pytest.raises(DataError, match="inspector version 2.*newer"):
+    with pytest.raises(DataError, match="inspector version 3.*newer"):
         Inspector.load(path)
 
 

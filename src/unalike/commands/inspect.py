@@ -34,6 +34,9 @@ def fit(
     defects: Annotated[str | None, typer.Option(metavar="DIR", help="A few defective images, where there are any.")] = None,
     masks: Annotated[str | None, typer.Option(metavar="DIR", help="Their masks.")] = None,
     memory: Annotated[int | None, typer.Option(min=1, metavar="N", help="Patches that are remembered.")] = None,
+    flaws: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="Pictures with made-up flaws to learn from, such as 500.")
+    ] = None,
     fixture: Annotated[
         float, typer.Option(min=0, metavar="SHARE", help="Parts always lie alike, to this share of the longer side.")
     ] = 0.0,
@@ -52,7 +55,7 @@ def fit(
     from ..gallery.normality import Recipe
     from ..inspection import fit as act
 
-    chosen: dict[str, Any] = {"memory": memory, "search": search}
+    chosen: dict[str, Any] = {"memory": memory, "flaws": flaws, "search": search}
     recipe = Recipe(fixture=fixture, seed=seed, **{key: value for key, value in chosen.items() if value is not None})
     told = act(
         good, output, recipe=recipe, overwrite=overwrite, model=model, size=size_of(size), stages=stages_of(stages),

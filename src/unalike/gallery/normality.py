@@ -13,6 +13,7 @@ import numpy as np
 from unalike.errors import SpecError
 from unalike.gallery.coreset import greedy_coreset
 from unalike.gallery.patches import PatchMemory
+from unalike.gallery.perceptron import Perceptron
 
 # A weight of one direction is at most this many times the mean weight.
 LARGEST_WEIGHT = 10.0
@@ -20,6 +21,8 @@ LARGEST_WEIGHT = 10.0
 FLOOR = 0.01
 # Usual patches around a remembered one that say how much good ones vary there, and what is added to their mean distance.
 NEAR, FLOOR_SPREAD = 8, 0.3
+# How much more the eye counts than the distance, where there is one (chosen on defects that no figure is reported on; LOG.md, 2026-11-26).
+EYE = 2.0
 
 
 @dataclass(frozen=True)
@@ -30,9 +33,11 @@ class Recipe:
     ``whiten``: share of the good patches' covariance that is undone (0 none, 1 all but a floor). ``local``: how far the
     spread of good patches around a remembered one is undone (0: one distance means the same everywhere, 1: distances count
     in units of that spread, so that an edge, which is never twice the same, may differ more than plain ground). ``smooth``: sigma of the
-    heat's smoothing in patches. ``fixture``: for parts that always lie alike, how far (share of the image's longer side) a
+    heat's smoothing in patches. ``hottest``: the share of an image's patches whose mean heat is its score (at most 16
+    patches; 0: the hottest alone). ``fixture``: for parts that always lie alike, how far (share of the image's longer side) a
     patch may have moved; 0 forgets where patches were. ``folds``: into how many parts good images are split to judge each
-    by the others. ``search``: exact or ann (faiss, extra ``ann``).
+    by the others. ``search``: exact or ann (faiss, extra ``ann``). ``flaws``: how many tiles with made-up flaws a perceptron
+    learns from (0: none, the distance alone is the heat).
     """
 
     patches: int = 50_000
@@ -40,9 +45,11 @@ class Recipe:
     whiten: float = 0.0
     local: float = 1.0
     smooth: float = 1.0
+    hottest: float = 0.01
     fixture: float = 0.0
     folds: int = 4
     search: str = "exact"
+    flaws: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -55,6 +62,10 @@ class Recipe:
                 f"whiten {self.whiten}, local {self.local}, smooth {self.smooth}, fixture {self.fixture}",
                 expected="whiten and local from 0 to 1, the others 0 or more",
             )
+        if not 0 <= self.hottest <= 1:
+            raise SpecError(f"hottest {self.hottest}", expected="0 to 1")
+        if self.flaws < 0:
+            raise SpecError(f"{self.flaws} tiles with made-up flaws", expected="0 or more")
         if self.folds < 2:
             raise SpecError(f"{self.folds} folds", expected="2 or more")
 
@@ -62,13 +73,17 @@ class Recipe:
 class Judge:
     """A memory of good patches and the space in which they are compared: arrays alone. Patches -> heat.
 
-    ``local_M`` divides the distance from each remembered patch: how far good patches usually are from it.
+    ``local_M`` divides the distance from each remembered patch: how far good patches usually are from it. ``eye``, where
+    there is one, says how far a patch looks like a made-up flaw; its log odds times ``gain`` are added to the logarithm of
+    the distance.
     """
 
     def __init__(
-        self, mean_F: np.ndarray, mix_FF: np.ndarray, memory: PatchMemory, place: float, local_M: np.ndarray
-    ) -> None:
+        self, mean_F: np.ndarray, mix_FF: np.ndarray, memory: PatchMemory, place: float, local_M: np.ndarray,
+        eye: Perceptron | None = None, gain: float = 0.0,
+    ) -> None:  # fmt: skip
         self.mean_F, self.mix_FF, self.memory, self.place, self.local_M = mean_F, mix_FF, memory, place, local_M
+        self.eye, self.gain = eye, gain
 
     @classmethod
     def learn(
@@ -106,12 +121,27 @@ class Judge:
         return seen_NF
 
     def heat(self, vectors_hwF: np.ndarray, places_hw2: np.ndarray) -> np.ndarray:
-        """float32 (h, w): each patch's distance from the memory."""
+        """float32 (h, w): each patch's distance from the memory, more where the eye sees a flaw and less where it sees none."""
         height, width, channels = vectors_hwF.shape
-        seen_NF = self.seen(vectors_hwF.reshape(-1, channels), places_hw2.reshape(-1, 2))
-        distance_N1, near_N1 = self.memory.nearest(seen_NF)
-        heat_hw: np.ndarray = (distance_N1 / self.local_M[near_N1]).reshape(height, width)
-        return heat_hw
+        vectors_NF = vectors_hwF.reshape(-1, channels)
+        heat_N = self.distance(vectors_NF, places_hw2.reshape(-1, 2))
+        if self.eye is not None:
+            heat_N = heat_N * np.exp(np.float32(self.gain) * self.eye(vectors_NF))
+        return heat_N.reshape(height, width)
+
+    def distance(self, vectors_NF: np.ndarray, places_N2: np.ndarray) -> np.ndarray:
+        """float32 (N,): how far patches are from their nearest in the memory, in units of the spread there."""
+        distance_N1, near_N1 = self.memory.nearest(self.seen(vectors_NF, places_N2))
+        distance_N: np.ndarray = (distance_N1 / self.local_M[near_N1])[:, 0]
+        return distance_N
+
+    def with_eye(self, eye: Perceptron, vectors_NF: np.ndarray, places_N2: np.ndarray) -> Judge:
+        """The same memory with ``eye`` beside it. Among the good patches given, both speak with the same weight times EYE."""
+        distance_N = self.distance(vectors_NF, places_N2)
+        usual_N = distance_N > 0.01 * np.median(distance_N)  # those in the memory itself say nothing
+        spread_of = float(np.log(distance_N[usual_N]).std()) if usual_N.any() else 0.0
+        gain = EYE * spread_of / max(float(eye(vectors_NF).std()), 1e-6)
+        return Judge(self.mean_F, self.mix_FF, self.memory, self.place, self.local_M, eye, gain)
 
     def leftover(self, vectors_NF: np.ndarray, places_N2: np.ndarray) -> np.ndarray:
         """float64 (F, F): the second moment of what is left of patches after their nearest neighbour is taken away.
@@ -142,7 +172,8 @@ class Judge:
         scale_F = np.sqrt((1 - trust) + trust * weight_F)
         both_F = np.concatenate([scale_F, np.ones(self.memory.width - len(scale_F))]).astype(np.float32)
         memory = PatchMemory(self.memory.vectors_MF * both_F, self.memory.search)
-        return Judge(self.mean_F, (mix_FF * scale_F).astype(np.float32), memory, self.place, self.local_M)
+        mix_FF = (mix_FF * scale_F).astype(np.float32)
+        return Judge(self.mean_F, mix_FF, memory, self.place, self.local_M, self.eye, self.gain)
 
 
 def whitening(vectors_NF: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

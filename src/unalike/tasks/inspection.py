@@ -12,6 +12,8 @@ from PIL import Image, ImageDraw
 from unalike.measure.grids import components, resized
 
 RED = (220, 38, 38)
+# At most so many patches make an image's score, so that a small defect counts in a large image too.
+MOST_HOTTEST = 16
 GOOD, DEFECTIVE, UNDECIDED = "good", "defective", "undecided"
 
 
@@ -33,7 +35,8 @@ class Spot:
 
 @dataclass(frozen=True, eq=False)
 class Inspection:
-    """``decision``: good, defective, or undecided where no threshold was set. ``score`` is the hottest place's heat.
+    """``decision``: good, defective, or undecided where no threshold was set. ``score`` is the mean heat of
+    its hottest patches (``hottest``).
 
     ``heat_hw`` (float32) has a value a patch; its grid begins at the corner of the image of ``size`` (H, W) and covers
     ``cover`` times its height and width (1 or a little more: the last patches may reach beyond it). ``threshold`` is NaN
@@ -84,6 +87,12 @@ class Inspection:
             frame = (left * fx, upper * fy, max(left * fx + 1, right * fx - 1), max(upper * fy + 1, lower * fy - 1))
             draw.rectangle(frame, outline=RED, width=max(1, max(made.size) // 300))
         return made
+
+
+def hottest(heat_hw: np.ndarray, share: float) -> float:
+    """The mean of the hottest ``share`` of patches, at least one and at most MOST_HOTTEST."""
+    count = int(np.clip(round(share * heat_hw.size), 1, MOST_HOTTEST))
+    return float(np.partition(heat_hw, heat_hw.size - count, axis=None)[-count:].mean())
 
 
 def find_spots(

@@ -26,17 +26,19 @@ from unalike.engines.metadata import MapFacts
 from unalike.errors import DataError, ModelError, UnreadableImage
 from unalike.gallery.normality import Judge, Recipe
 from unalike.gallery.patches import PatchMemory
+from unalike.gallery.perceptron import EYE_BLOCKS, Perceptron
 from unalike.gallery.storage import read_blocks, write_blocks
 from unalike.measure.alarm import Alarm, images_needed, set_alarm
 from unalike.measure.grids import smoothed
 from unalike.tasks.defects import LEAST_TO_LEARN, Lesson, helps, study
 from unalike.tasks.dense import PRETRAINED, OpenMaps, engine_of, open_maps
+from unalike.tasks.flawed_images import Flawed, spoil
 from unalike.tasks.good_images import Picture, Pictures, Sampled, listed, opened_picture, places, sample
-from unalike.tasks.inspection import DEFECTIVE, GOOD, UNDECIDED, Inspection, find_spots
+from unalike.tasks.inspection import DEFECTIVE, GOOD, UNDECIDED, Inspection, find_spots, hottest
 from unalike.tasks.patches import Patcher
 from unalike.tasks.sight import Sight, settle_fit, settle_scale
 
-MARK, FORMAT_VERSION = b"UNALIKEI", 1
+MARK, FORMAT_VERSION = b"UNALIKEI", 2
 LEAST_IMAGES = 2
 
 
@@ -104,16 +106,18 @@ class Inspector:
         sight = _settled_sight(held.sizes(), opened.engine.input_size, fit, scale, light)
         patcher = Patcher(opened.engine, sight)
         sampled = sample(held, patcher, recipe)
-        judge = sampled.judge(recipe)
+        flaws = spoil(held, patcher, recipe)
+        judge = _learnt(sampled, flaws, np.ones(sampled.images, np.bool_), recipe)
         facts = {"images": sampled.images, "unreadable": len(held.failures), "precision": opened.engine.precision}
         made = cls(opened, sight, recipe, judge, None, facts)
         if rate is not None:
-            made._set_alarm(held, sampled, rate, listed(defects), None if masks is None else Path(masks))
+            made._set_alarm(held, sampled, flaws, rate, listed(defects), None if masks is None else Path(masks))
         return made
 
     def _set_alarm(
-        self, held: Pictures, sampled: Sampled, rate: float, defects: list[Picture], masks: Path | None
-    ) -> None:
+        self, held: Pictures, sampled: Sampled, flaws: Flawed | None, rate: float, defects: list[Picture],
+        masks: Path | None,
+    ) -> None:  # fmt: skip
         """Judge every good image by a memory of the other folds, then set the threshold."""
         recipe, folds = self.recipe, min(self.recipe.folds, sampled.images)
         if sampled.images < images_needed(rate):
@@ -122,18 +126,19 @@ class Inspector:
         judges = []
         with progress.progress("learning", folds, "folds") as advance:
             for fold in range(folds):
-                judges.append([sampled.of(fold_I[sampled.image_N] != fold).judge(recipe)])
+                judges.append([_learnt(sampled, flaws, fold_I != fold, recipe)])
                 advance(1)
         finals = [self.judge]
         if len(defects) >= LEAST_TO_LEARN:
-            self._teach(judges, finals, sampled, fold_I, study(defects, masks, self.patcher, self.judge, self._heat))
+            lesson = study(defects, masks, self.patcher, self.judge, self._heat)
+            self._teach(judges, finals, sampled, flaws, fold_I, lesson)
         good_IJ = np.empty((sampled.images, len(finals)))
         with progress.progress("judging good images by the others", sampled.images) as advance:
             for number, picture in held:
-                good_IJ[number] = [heat.max() for heat in self._heats(picture, judges[fold_I[number]])]
+                good_IJ[number] = [self._score(heat) for heat in self._heats(picture, judges[fold_I[number]])]
                 advance(1)
         bad_DJ = np.array(
-            [[heat.max() for heat in self._heats(p, finals)] for _, p in Pictures(defects)] if defects else []
+            [[self._score(heat) for heat in self._heats(p, finals)] for _, p in Pictures(defects)] if defects else []
         )
         column = 0
         if len(finals) > 1:
@@ -149,8 +154,9 @@ class Inspector:
         self.facts = {**self.facts, "good_scores": scores, "taught": column > 0}
 
     def _teach(
-        self, judges: list[list[Judge]], finals: list[Judge], sampled: Sampled, fold_I: np.ndarray, lesson: Lesson
-    ) -> None:
+        self, judges: list[list[Judge]], finals: list[Judge], sampled: Sampled, flaws: Flawed | None,
+        fold_I: np.ndarray, lesson: Lesson,
+    ) -> None:  # fmt: skip
         """Put beside every judge those taught by the even defective images, by the odd ones, and by all."""
         shares, moments = [], []
         for fold, (judge, *_) in enumerate(judges):
@@ -158,11 +164,18 @@ class Inspector:
             shares.append(len(unseen.image_N))
             moments.append(judge.leftover(unseen.vectors_NF, unseen.places_N2))
         good_FF = np.average(moments, axis=0, weights=shares)
-        for half in (0, 1, None):
-            vectors_NF, places_N2 = lesson.half(half)
-            bad_FF = self.judge.leftover(vectors_NF, places_N2)
-            for some in (*judges, finals):
-                some.append(some[0].weighted(good_FF, bad_FF, len(vectors_NF)))
+        with progress.progress("learning from defects", 3) as advance:
+            for half in (0, 1, None):
+                vectors_NF, places_N2 = lesson.half(half)
+                bad_FF = self.judge.leftover(vectors_NF, places_N2)
+                for fold, some in enumerate((*judges, finals)):
+                    among_I = fold_I != fold  # all of them for the last, which is no fold
+                    taught = some[0].weighted(good_FF, bad_FF, len(vectors_NF))
+                    if flaws is not None:
+                        known = sampled.of(among_I[sampled.image_N])
+                        taught = flaws.beside(taught, known, among_I, self.recipe, vectors_NF)
+                    some.append(taught)
+                advance(1)
 
     # ---- inspecting ----
 
@@ -170,13 +183,14 @@ class Inspector:
         """Of a path, PIL image or uint8 array (H, W, 3 or H, W). Raises UnreadableImage, DataError."""
         opened = opened_picture(picture)
         heat_hw = self._heat(opened, self.judge)
-        size, score = (opened.height, opened.width), float(heat_hw.max())
+        size, score = (opened.height, opened.width), self._score(heat_hw)
         seen = self.sight.scaled_size(size)
         cover = tuple(cells * self.patcher.stride / side for cells, side in zip(heat_hw.shape, seen, strict=True))
         threshold = math.nan if self.alarm is None else self.alarm.threshold
         decision = UNDECIDED if self.alarm is None else DEFECTIVE if score > threshold else GOOD
         source = str(picture) if isinstance(picture, str | Path) else ""
-        spots = find_spots(heat_hw, threshold, size, (cover[0], cover[1]))
+        # A mean above the threshold has at least one place above it: an image is defective exactly when it has a box.
+        spots = find_spots(heat_hw, threshold, size, (cover[0], cover[1])) if decision == DEFECTIVE else ()
         return Inspection(score, threshold, decision, spots, heat_hw, size, (cover[0], cover[1]), source)
 
     def inspect_many(self, pictures: Iterable[Picture]) -> Iterator[Inspection | UnreadableImage]:
@@ -186,6 +200,9 @@ class Inspector:
                 yield self.inspect(picture)
             except UnreadableImage as error:
                 yield error
+
+    def _score(self, heat_hw: np.ndarray) -> float:
+        return hottest(heat_hw, self.recipe.hottest)
 
     def _heat(self, picture: Image.Image, judge: Judge) -> np.ndarray:
         return self._heats(picture, [judge])[0]
@@ -214,14 +231,14 @@ class Inspector:
             )  # fmt: skip
         said = {
             "inspector_version": FORMAT_VERSION, "sight": self.sight.to_dict(), "recipe": asdict(self.recipe),
-            "place": self.judge.place, "alarm": None if self.alarm is None else self.alarm.to_dict(),
+            "place": self.judge.place, "gain": self.judge.gain, "alarm": None if self.alarm is None else self.alarm.to_dict(),
             "trunk": self.opened.trunk, "licence": self.opened.licence, "facts": self.facts,
             "maps": [asdict(fact) for fact in self.opened.maps],
         }  # fmt: skip
         blocks = {
             "network": [np.frombuffer(self.opened.content, np.uint8)], "mean": [self.judge.mean_F],
             "mix": [self.judge.mix_FF], "memory": [self.judge.memory.vectors_MF],
-            "local": [self.judge.local_M],
+            "local": [self.judge.local_M], **({} if self.judge.eye is None else self.judge.eye.blocks()),
         }  # fmt: skip
         write_blocks(Path(path), said, blocks, mark=MARK)
         return Path(path)
@@ -240,7 +257,8 @@ class Inspector:
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise DataError(f"{path} has inspector version {version}", expected=f"at most {FORMAT_VERSION}",
                             remedy="it was written by a newer unalike: pip install -U unalike")  # fmt: skip
-        recipe = Recipe(**said["recipe"])
+        # Version 1 knew the hottest place alone and no made-up flaws.
+        recipe = Recipe(**{"hottest": 0.0, "flaws": 0, **said["recipe"]})
         if search is not None:
             recipe = replace(recipe, search=search)
         content = blocks["network"].check().tobytes()
@@ -250,10 +268,20 @@ class Inspector:
         maps = tuple(MapFacts(**entry) for entry in said["maps"])
         opened = OpenMaps(engine, _whole_view(engine), maps, str(path), said["trunk"], content, said["licence"])
         memory = PatchMemory(blocks["memory"].check(), recipe.search)
+        eye = Perceptron.of_blocks(
+            {name: block.check() for name, block in blocks.items() if name.startswith(EYE_BLOCKS)}
+        )
         judge = Judge(blocks["mean"].check(), blocks["mix"].check(), memory, float(said["place"]),
-                      blocks["local"].check())  # fmt: skip
+                      blocks["local"].check(), eye, float(said.get("gain", 0.0)))  # fmt: skip
         alarm = None if said["alarm"] is None else Alarm.from_dict(said["alarm"])
         return cls(opened, sight, recipe, judge, alarm, said["facts"])
+
+
+def _learnt(sampled: Sampled, flaws: Flawed | None, among_I: np.ndarray, recipe: Recipe) -> Judge:
+    """What the images of ``among_I`` (bool, one an image) teach."""
+    known = sampled.of(among_I[sampled.image_N])
+    judge = known.judge(recipe)
+    return judge if flaws is None else flaws.beside(judge, known, among_I, recipe)
 
 
 def _settled_sight(

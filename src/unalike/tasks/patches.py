@@ -48,12 +48,13 @@ class Patcher:
         for tile in self.sight.tiles(picture, self.stride):
             waiting.append(tile)
             if len(waiting) >= min(8, self.engine.batch):
-                yield from self._run(waiting)
+                yield from self.of(waiting)
                 waiting = []
         if waiting:
-            yield from self._run(waiting)
+            yield from self.of(waiting)
 
-    def _run(self, tiles: list[Tile]) -> Iterator[TilePatches]:
+    def of(self, tiles: list[Tile]) -> Iterator[TilePatches]:
+        """The patches of tiles, in one pass through the network."""
         maps = self.engine.maps(np.stack([tile.pixels_HWC for tile in tiles]))
         finest: Any = min(self.engine.map_facts, key=lambda fact: fact.stride)
         for number, tile in enumerate(tiles):

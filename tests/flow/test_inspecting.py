@@ -1,0 +1,93 @@
+"""unalike inspect in processes of its own: fit on good parts, look at others, the pages and figures, mistakes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from program import process, unalike
+
+from unalike.changes.flaws import FLAWS
+
+pytest.importorskip("openvino")
+
+
+def part(seed, flaw=None):
+    """A brushed plate with a hole, and a spot or a line on it; the mask."""
+    draws = np.random.default_rng(seed)
+    image = 120 + draws.normal(0, 8, (1, 96)).repeat(96, axis=0) + draws.normal(0, 3, (96, 96))
+    image[12:24, 12:24] = 30
+    image = np.repeat(image[..., None], 3, axis=2).astype(np.float32).clip(0, 255)
+    mask = np.zeros((96, 96), np.float32)
+    while flaw is not None and not 60 < mask.sum() < 1200:
+        made, mask = FLAWS[flaw][0](image, image, draws)
+    return (image if flaw is None else made).clip(0, 255).astype(np.uint8), ((mask > 0.3) * 255).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory):
+    """``good``, ``test`` with ``good``, ``spot`` and ``line``, ``masks``, ``maps.onnx``, ``plate.inspector``; names have blanks."""
+    unit = str(Path(__file__).parents[1] / "unit")
+    sys.path.insert(0, unit)
+    try:
+        from test_inspector import network
+    finally:
+        sys.path.remove(unit)
+    root = tmp_path_factory.mktemp("Werk für Platten")
+    for name in ("good", "test/good", "test/spot", "test/line", "masks/spot", "masks/line"):
+        (root / name).mkdir(parents=True)
+    (root / "maps.onnx").write_bytes(network()[0])
+    for number in range(24):
+        Image.fromarray(part(number)[0]).save(root / "good" / f"plate {number}.png")
+    for number in range(4):
+        Image.fromarray(part(100 + number)[0]).save(root / "test" / "good" / f"{number}.png")
+        for kind in ("spot", "line"):
+            image, mask = part(200 + number, kind)
+            Image.fromarray(image).save(root / "test" / kind / f"{number}.png")
+            Image.fromarray(mask).save(root / "masks" / kind / f"{number}.png")
+    done = process("inspect", "fit", root / "good", "-o", root / "plate.inspector", "-m", root / "maps.onnx", "--rate", "0.05",
+                   "--memory", "300", "--flaws", "80", "--threads", "1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "false alarms expected" in done.stderr and "learning from made-up flaws" in done.stderr
+    return root
+
+
+def test_fit_then_run_finds_them_and_says_how_well(plant, tmp_path):
+    out = tmp_path / "out"
+    done = process("inspect", "run", plant / "plate.inspector", plant / "test", "-o", out, "--good", "good", "--truth",
+                   plant / "masks", "--overlays", "all", "--json", "--threads", "1")  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    kept = json.loads((out / "result.json").read_text())
+    assert told["images"] == kept["images"] == 12 and kept["measured"] == told["measured"]
+    measured = told["measured"]
+    assert measured["image_auroc"] > 0.8 and measured["pixel_auroc"] > 0.8 and 0 < measured["pro"] <= 1
+    assert measured["masks"] == 8 and set(measured["by_kind"]) == {"spot", "line"}
+    for answer in kept["answers"]:
+        assert (answer["decision"] == "defective") == (answer["score"] > answer["threshold"]) == bool(answer["spots"])
+        assert Image.open(out / answer["overlay"]).size == (96, 96)
+    page = (out / "report.html").read_text()
+    assert "image AUROC" in page and "<script src" not in page and 'src="http' not in page
+    lines = unalike("inspect", "run", plant / "plate.inspector", plant / "test" / "spot" / "0.png")
+    assert lines.returncode == 0 and lines.stdout.startswith(str(plant / "test" / "spot" / "0.png") + ": ")
+
+
+@pytest.mark.parametrize("words,told", [
+    (["inspect", "fit", "{root}/nowhere", "-o", "{out}/a.inspector"], "nowhere"),
+    (["inspect", "fit", "{root}/good", "-o", "{root}/plate.inspector"], "add --overwrite"),
+    (["inspect", "fit", "{root}/good", "-o", "{out}/a.inspector", "-m", "{root}/maps.onnx", "--rate", "0.001"],
+     "24 good images cannot support 0.001"),
+    (["inspect", "fit", "{root}/good", "-o", "{out}/a.inspector", "-m", "{root}/maps.onnx", "--rate", "0.05", "--size", "32x32"], "for images of"),
+    (["inspect", "run", "{root}/good/plate 1.png", "{root}/test"], "is no inspector"),
+    (["inspect", "run", "{root}/plate.inspector", "{root}/masks/spot", "--good", "good"], "some of both"),
+    (["inspect", "run", "{root}/plate.inspector", "{root}/test", "--overlays", "some"], "overlays 'some'"),
+])  # fmt: skip
+def test_mistakes_are_one_line(plant, tmp_path, words, told):
+    done = unalike(*(word.format(root=plant, out=tmp_path) for word in words))
+    assert done.returncode != 0 and told in done.stderr and "Traceback" not in done.stderr
+    assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) <= 1
+    assert not (tmp_path / "a.inspector").exists()
