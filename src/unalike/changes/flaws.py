@@ -13,8 +13,6 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from unalike.measure.grids import resized, smoothed
-
 # Of the picture: the smallest and the largest area of a spot, and of a region.
 SPOT, REGION = (15.0, 0.1), (150.0, 0.4)
 # A pixel is flawed where it changed by this many grey levels, or by this share of the usual level.
@@ -38,7 +36,7 @@ def flawed(picture_HWC: np.ndarray, other_HWC: np.ndarray, rng: np.random.Genera
         before_HWC = picture_HWC.astype(np.float32)
         after_HWC, share_HW = make(before_HWC, other_HWC, rng)
         picture_HWC = after_HWC.clip(0, 255).round().astype(np.uint8)
-        changed_HW = np.abs(smoothed((after_HWC - before_HWC).mean(axis=2), 1.0))
+        changed_HW = np.abs(_blurred_grey(picture_HWC) - _blurred_grey(before_HWC.astype(np.uint8)))
         floor = max(LEVELS, SHARE * float(np.median(before_HWC)))
         mask_HW |= (share_HW > 0.3) & (changed_HW > floor)
     return picture_HWC, mask_HW
@@ -108,6 +106,10 @@ FLAWS: dict[str, tuple[Flaw, float]] = {
 # ---- what they are made of ----
 
 
+def _blurred_grey(picture_HWC: np.ndarray) -> np.ndarray:
+    return np.asarray(Image.fromarray(picture_HWC).convert("L").filter(ImageFilter.GaussianBlur(1)), np.float32)
+
+
 def _area(rng: np.random.Generator, limits: tuple[float, float], pixels: int) -> float:
     """Pixels, drawn evenly on a logarithmic scale between a number of them and a share of the picture."""
     least = min(limits[0], limits[1] * pixels)
@@ -121,7 +123,7 @@ def _step(picture_HWC: np.ndarray, rng: np.random.Generator) -> float:
 
 def _tint(picture_HWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Factors of the channels: all 1 on a grey picture and on half of the others."""
-    grey = np.array_equal(picture_HWC[..., 0], picture_HWC[..., 1])
+    grey = bool((picture_HWC == picture_HWC[..., :1]).all())
     return np.ones(3, np.float32) if grey or rng.random() < 0.5 else rng.uniform(-0.2, 1, 3).astype(np.float32)
 
 
@@ -132,8 +134,8 @@ def _laid(picture_HWC: np.ndarray, upper_HWC: np.ndarray, share_HW: np.ndarray) 
 
 def _clouds(rng: np.random.Generator, height: int, width: int, cell: float) -> np.ndarray:
     """float32 (H, W): smooth noise of unit variance whose grains are ``cell`` pixels wide."""
-    coarse = rng.normal(size=(max(2, int(height / cell) + 2), max(2, int(width / cell) + 2)))
-    return resized(coarse, (height, width))
+    coarse = rng.normal(size=(max(2, int(height / cell) + 2), max(2, int(width / cell) + 2))).astype(np.float32)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR), np.float32)
 
 
 def _shape(rng: np.random.Generator, height: int, width: int, area: float) -> np.ndarray:
