@@ -8,23 +8,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from unalike.learn.checkpoints import newest_checkpoint
+from conftest import draw_class
+from unalike.learn.checkpoints import BEST, LATEST, newest_checkpoint
 from unalike.model.checkpoint import read_checkpoint
 
 SCRIPT = Path(__file__).with_name("two_processes.py")
 
 
-def run(folder: Path, processes: int, *arguments: str) -> dict:
-    folder.mkdir()
-    start = [sys.executable]
+def start(processes: int, *arguments: str) -> None:
+    launcher = [sys.executable]
     if processes > 1:
-        start += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-addr", "127.0.0.1",
-                  "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]  # fmt: skip
+        launcher += ["-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-addr", "127.0.0.1",
+                     "--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]  # fmt: skip
     done = subprocess.run(
-        [*start, str(SCRIPT), str(folder), *arguments], check=False, capture_output=True, text=True, timeout=300,
+        [*launcher, *arguments], check=False, capture_output=True, text=True, timeout=300,
         env={**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+def run(folder: Path, processes: int, *arguments: str) -> dict:
+    folder.mkdir()
+    start(processes, str(SCRIPT), str(folder), *arguments)
     return read_checkpoint(newest_checkpoint(folder))
 
 
@@ -36,3 +41,17 @@ def test_d14_two_processes_equal_one(tmp_path, loss, head_epochs):
         assert torch.allclose(value, two["model"][key], atol=1e-5), key
     for key, value in one["training"]["objective"].items():
         assert torch.allclose(value, two["training"]["objective"][key], atol=1e-5), key
+
+
+def test_the_default_recipe_in_two_processes(tmp_path):
+    """Its first epoch is the head's alone, which DDP must know beforehand; in the end one process fits the head anew."""
+    for number in range(4):
+        draw_class(tmp_path / "images" / f"class {number}", number, 4, 0)
+    start(2, "-m", "unalike", "train", str(tmp_path / "images"), "-r", str(tmp_path), "--automl-policy", "off",
+          "model.backbone=tf_efficientnet_lite0", "model.input_height=64", "model.input_width=64", "train.num_epochs=2",
+          "train.batch_size=8", "dataset.validation.by=none")  # fmt: skip
+    last, best = (read_checkpoint(tmp_path / "train" / name) for name in (LATEST, BEST))
+    assert (best["spec"]["model"]["head"], last["spec"]["model"]["head"]) == ("rooted", "auto")
+    weight = "trunk.net.blocks.6.0.conv_pw.weight"
+    moved = (best["model"][weight] - last["model"][weight]).abs().max()
+    assert 0 < moved < 1 and best["epoch"] == last["epoch"] == 1

@@ -90,8 +90,10 @@ def make_fabric(spec: Any) -> Fabric:
         warn("train.precision is bf16, which this machine only emulates: fp32 is many times faster here")
     count = devices if isinstance(devices, int) else len(devices)
     several = count * train.num_nodes > 1
-    # Head-first epochs leave the trunk without gradients for a while; DDP must be told to expect that.
-    strategy = DDPStrategy(find_unused_parameters=train.head_epochs > 0) if several else "auto"
+    # Head-first epochs leave the trunk without gradients for a while; DDP must be told to expect that, and here it is not
+    # known yet whether the recipe will settle on some.
+    head_first = train.head_epochs > 0 or (train.recipe == "unalike" and not spec.is_set("train.head_epochs"))
+    strategy = DDPStrategy(find_unused_parameters=head_first) if several else "auto"
     # Fabric takes SLURM_NTASKS alone for a sign that srun started everything, and would wait for the others.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it informs of, this program says itself
     own: Any = [LightningEnvironment()] if launched is None and "SLURM_NTASKS" in os.environ else None

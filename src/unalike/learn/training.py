@@ -192,7 +192,7 @@ def _offer(
         kept = keeper.offer(_payload(weights, settled, sets, facts), epoch=at.epoch - 1, step=at.total, kpis=kpis)
         told = f", {keeper.monitor} {kpis[keeper.monitor]:.4f}" if keeper.monitor in kpis else ""
         say(f"finished: {spec.train.finish.trained_share:g} of the training kept, the head fitted anew{told}"
-            + ("" if kept else f"; epoch {(keeper.best_epoch or 0) + 1} was better and stays"))  # fmt: skip
+            + ("" if kept else f"; epoch {(keeper.best_epoch or 0) + 1} was no worse and stays"))  # fmt: skip
         if kept and kpis:
             loggers("validation", {"epoch": at.epoch - 1, "step": at.total, "kpi": kpis})
     return kpis if fabric.broadcast(kept) else None
