@@ -325,7 +325,9 @@ def _draft(spec: Any, train: ImageSet, found: Found) -> tuple[Any, Any]:
     embedder = build_embedder(tuned)
     facts, stages = embedder.trunk.facts, len(embedder.trunk.stages())
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
-    settle_learning(tuned, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda)
+    settle_learning(
+        tuned, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda, quiet=True
+    )
     tuned.train.validation_interval = tuned.train.num_epochs  # what counts is judged afterwards
     tuned.automl_policy = "off"
     return tuned, embedder

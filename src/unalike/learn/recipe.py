@@ -41,12 +41,16 @@ def settle_trunk(spec: Any) -> None:
     settle(spec, "model.backbone", best_available_trunk(), "the best trunk whose weights are on this machine")
 
 
-def settle_learning(spec: Any, *, facts: Any, stages: int, classes: int, images: int, cuda: bool) -> None:
-    """Everything else, once the trunk is built and the data are read."""
+def settle_learning(
+    spec: Any, *, facts: Any, stages: int, classes: int, images: int, cuda: bool, quiet: bool = False
+) -> None:
+    """Everything else, once the trunk is built and the data are read; ``quiet``: a draft, which is not told of."""
     settle_trunk_facts(spec, facts)
     settle(spec, "dataset.workers", max(1, min(8, os.cpu_count() or 1)), "cores of this machine")
     if spec.train.recipe == "unalike":
         _settle_recipe(spec, facts=facts, stages=stages, classes=classes, images=images, cuda=cuda)
+    if quiet:
+        return
     if spec.settled:
         sections = Counter(path.rpartition(".")[0] for path, _, _ in spec.settled)
         counts = ", ".join(f"{count} of {name}" for name, count in sections.items())

@@ -408,7 +408,7 @@ def _planned(spec: Any, train: ImageSet, features: Features, seconds: float, hea
     embedder = build_embedder(tuned)
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
     settle_learning(tuned, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()), classes=len(train.classes),
-                    images=len(train), cuda=cuda)  # fmt: skip
+                    images=len(train), cuda=cuda, quiet=True)  # fmt: skip
     tuned.automl_policy = "off"
     if spec.is_set("train.num_epochs"):
         return tuned
