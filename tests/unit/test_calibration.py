@@ -219,6 +219,25 @@ def test_decisions_and_their_way_through_a_file(tmp_path):
     assert made.figures["known_wrong"] <= 0.02
 
 
+def test_a_calibration_is_stale_when_as_many_others_have_come(tmp_path):
+    gallery = enrolled(20, 6, noise=0.8)
+    gallery.calibration = calibrate(gallery, 0.05)
+    first = gallery.classes[0]
+    gallery.rename(first, "by another name")
+    gallery.store(half=True)
+    gallery = Gallery.load(gallery.save(tmp_path / "g"))
+    assert gallery.stale == ""
+    gallery.remove(["by another name"])
+    gallery.enrol(np.random.default_rng(9).normal(size=(6, 16)), ["another"] * 6)
+    assert (len(gallery), len(gallery.classes)) == (120, 20) and "these are others by now" in gallery.stale
+    gallery = Gallery.load(gallery.save(tmp_path / "g"))
+    assert "these are others by now" in gallery.stale
+    gallery.calibration = calibrate(gallery, 0.05)
+    assert gallery.stale == ""
+    gallery.merge(gallery.classes[:1], gallery.classes[1])
+    assert gallery.stale
+
+
 def test_samples_of_trials_are_spread_over_classes():
     codes = np.r_[np.zeros(1000), np.ones(10), np.full(500, 2)].astype(int)
     counts = np.bincount(codes[spread(codes, 90, 0)])

@@ -99,6 +99,9 @@ def test_mistakes_are_one_line(place, capsys):
         (("calibrate", path, "--rate", "0.001"), 1, "cannot support"),
         (("calibrate", path, "--by", "near"), 2, "nearest"),
         (("gallery", "remove", path), 2, "without a class"),
+        (("identify", path, place / "refs", "--by", "voote"), 2, "did you mean 'vote'"),
+        (("calibrate", path, "--images", place / "refs", "--trials-from", "galery"), 2, "did you mean 'gallery'"),
+        ((*build, "--overwrite", "--rate", "1.5"), 2, "between 0 and 1"),
         (("gallery", "remove", path, "colour 99 ü"), 1, "did you mean"),
         (("gallery", "merge", path, "x", "--into", "y"), 1, "no class 'x'"),
         (("gallery", "list", place / "none"), 1, "there is no gallery"),
@@ -108,6 +111,7 @@ def test_mistakes_are_one_line(place, capsys):
         got, _, err = told(capsys, *words)
         lines = [line for line in err.splitlines() if line.startswith("error:")]
         assert got == code and len(lines) == 1 and said in lines[0], (words, err)
+        assert "enrolling" not in err and "calibrating" not in err and "identifying" not in err, words
 
 
 def test_the_model_is_found_beside_a_gallery_that_moved(place, capsys, tmp_path):
@@ -124,3 +128,16 @@ def test_the_model_is_found_beside_a_gallery_that_moved(place, capsys, tmp_path)
     assert run_command(["identify", str(path), str(image), str(broken), "--by", "vote"]) == 0
     out, err = capsys.readouterr()
     assert "colour 03 ü" in out and "1 unreadable images" in err
+
+
+def test_an_approximate_search_says_what_it_finds(place, capsys):
+    pytest.importorskip("faiss")
+    path = place / "approximate.gallery"
+    assert told(capsys, "gallery", "build", path, place / "refs", "-m", place / "model.onnx",
+                        "--no-calibration")[0] == 0  # fmt: skip
+    code, found, err = told(capsys, "identify", path, place / "refs" / "colour 03 ü", "--approximate", "--json", "-v")
+    assert code == 0, err
+    index = found["index"]
+    assert index["recall"] >= 0.99 and (index["neighbours"], index["trials"]) == (10, 120)
+    assert f"finds {index['recall']:.1%} of the 10 nearest, measured on 120 enrolled images" in err
+    assert told(capsys, "identify", path, place / "refs" / "colour 03 ü", "--json")[1]["index"] is None

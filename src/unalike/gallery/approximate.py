@@ -36,6 +36,11 @@ class Index:
     effort: int
     recall: float
 
+    def to_dict(self) -> dict[str, Any]:
+        """Kind, effort, measured recall, and on how many of the gallery's vectors it was measured: plain data."""
+        return {"kind": self.kind, "effort": self.effort, "recall": self.recall,
+                "neighbours": RECALL_AT, "trials": min(SAMPLE, len(self.held))}  # fmt: skip
+
     def covers(self, held: Enrolled) -> bool:
         """Whether the gallery is still what was indexed."""
         return held is self.held

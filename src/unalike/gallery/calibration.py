@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.errors import DataError, SpecError
+from unalike.errors import DataError, SpecError, closest
 from unalike.gallery.decision import Calibration, Promise, check_rule
 from unalike.gallery.enrolled import Enrolled
 from unalike.gallery.gallery import Gallery
@@ -80,12 +80,7 @@ def calibrate(
     (gallery, both; auto takes images where there are unknown ones among them).
     Raises DataError where the data cannot support the rate, SpecError for settings that make no sense.
     """
-    check_rule(rule)
-    for name, value in (("rate", rate), ("wrong", rate if wrong is None else wrong), ("confidence", confidence)):
-        if not 0 < value < 1:
-            raise SpecError(f"{name} is {value}", expected="between 0 and 1")
-    if trials_from not in TRIALS_FROM:
-        raise SpecError(f"trials from {trials_from!r}", expected=", ".join(TRIALS_FROM))
+    check_settings(rate, wrong, rule, trials_from, confidence)
     held = gallery.held
     unknown_parts, known_parts, told = [], [], []
     given, given_known = _given(gallery, held, rule, k, images) if images is not None else (None, None)
@@ -100,8 +95,22 @@ def calibrate(
         told.append("the gallery's classes, each held out in turn")
     known_parts.append(given_known if given_known is not None else left_out(held, max_trials, seed, rule, k))
     unknowns = Unknowns(*(np.concatenate(column) for column in zip(*map(_columns, unknown_parts), strict=True)))
-    return _settle(gallery, unknowns, known_parts[0], rate, rate if wrong is None else wrong, rule, k, confidence,
+    return _settle(held, unknowns, known_parts[0], rate, rate if wrong is None else wrong, rule, k, confidence,
                    " and ".join(told))  # fmt: skip
+
+
+def check_settings(
+    rate: float, wrong: float | None = None, rule: str = "nearest", trials_from: str = "auto", confidence: float = 0.95,
+    **_others: Any,
+) -> None:  # fmt: skip
+    """SpecError for settings of ``calibrate`` that make no sense; for those who embed images before they call it."""
+    check_rule(rule)
+    for name, value in (("rate", rate), ("wrong", rate if wrong is None else wrong), ("confidence", confidence)):
+        if not 0 < value < 1:
+            raise SpecError(f"{name} is {value}", expected="between 0 and 1")
+    if trials_from not in TRIALS_FROM:
+        raise SpecError(f"trials from {trials_from!r}", expected=", ".join(TRIALS_FROM),
+                        remedy=closest(trials_from, TRIALS_FROM))  # fmt: skip
 
 
 def _columns(part: Unknowns) -> tuple[np.ndarray, ...]:
@@ -231,7 +240,7 @@ def find_margin(knowns: Knowns, threshold: float, wrong: float) -> float:
 
 
 def _settle(
-    gallery: Gallery,
+    held: Enrolled,
     unknowns: Unknowns,
     knowns: Knowns | None,
     rate: float,
@@ -241,7 +250,6 @@ def _settle(
     confidence: float,
     told: str,
 ) -> Calibration:
-    held = gallery.held
     trials, classes = len(unknowns.score_N), len(np.unique(unknowns.group_N))
     needed = trials_needed(rate, confidence)
     if trials < needed or classes < MIN_CLASSES:
@@ -264,8 +272,9 @@ def _settle(
         labels = _wrong_labels(knowns, threshold, margin, wrong, confidence)
         figures = _figures(unknowns, knowns, threshold, margin)
     return Calibration(
-        threshold, margin, rule, k, promise, labels, len(held), int(np.count_nonzero(held.counts_C)), told, figures
-    )
+        threshold, margin, rule, k, promise, labels, len(held), int(np.count_nonzero(held.counts_C)), told, figures,
+        revision=held.revision,
+    )  # fmt: skip
 
 
 def _wrong_labels(knowns: Knowns, threshold: float, margin: float, wrong: float, confidence: float) -> Promise:

@@ -58,7 +58,7 @@ class Calibration:
     ``threshold`` is a cosine (-1..1), ``margin`` a difference of cosines (of vote shares under the rule ``vote``).
     ``false_match``: the share of images of unknown classes that are not called unknown; ``wrong_label``: the share of
     images of known classes that get another class's name (None where no class has two images).
-    ``vectors`` and ``classes`` are those of the gallery for which it holds.
+    ``vectors``, ``classes`` and ``revision`` are those of the gallery for which it holds.
     """
 
     threshold: float
@@ -72,6 +72,7 @@ class Calibration:
     made_from: str
     figures: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
+    revision: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a gallery's head, a model card, ``--json``."""

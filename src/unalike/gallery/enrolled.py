@@ -33,7 +33,8 @@ class Enrolled:
     """``vectors_ND`` of unit length (float32 or float16), ``codes_N`` (int32) into ``classes``, what each was made from.
 
     ``classes`` and ``names`` may be longer than what this snapshot speaks of: lists only grow. ``file`` is the block
-    that the vectors lie in when they are read from a file.
+    that the vectors lie in when they are read from a file. ``revision`` counts the changes of vectors and of which class
+    they belong to (names of classes are none): what was measured at another one does not hold.
     """
 
     vectors_ND: np.ndarray
@@ -41,6 +42,7 @@ class Enrolled:
     classes: Sequence[str]
     names: Sequence[str]
     file: Block | None = None
+    revision: int = 0
 
     def __len__(self) -> int:
         return len(self.codes_N)

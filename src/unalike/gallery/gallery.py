@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -124,11 +124,12 @@ class Gallery:
         """Why the calibration no longer speaks of this gallery, or an empty text."""
         made, held = self.calibration, self._held
         now = int(np.count_nonzero(held.counts_C))
-        if made is None or (made.vectors, made.classes) == (len(held), now):
+        if made is None:
             return ""
-        return (
-            f"it was calibrated with {made.vectors} images of {made.classes} classes and now has {len(held)} of {now}"
-        )
+        was = f"it was calibrated with {made.vectors} images of {made.classes} classes"
+        if (made.vectors, made.classes) != (len(held), now):
+            return f"{was} and now has {len(held)} of {now}"
+        return "" if made.revision == held.revision else f"{was}, and these are others by now"
 
     # ---- what changes it ----
 
@@ -167,7 +168,8 @@ class Gallery:
             for first in range(0, count, HALF_ROWS):
                 last = min(first + HALF_ROWS, count)
                 room[first:last] = held.stored(first, last)
-            held = Enrolled(room[:count], codes, list(held.classes), unpacked(held.names)[:count])
+            own = unpacked(held.names)[:count]
+            held = Enrolled(room[:count], codes, list(held.classes), own, revision=held.revision)
         classes = held.classes
         assert isinstance(classes, list) and isinstance(held.names, list)  # what lay in a file was unpacked above
         for label in labels:
@@ -177,7 +179,8 @@ class Gallery:
         room[count:total] = vectors_ND
         held.names.extend(names)
         added = np.asarray([self._codes[label] for label in labels], np.int32)
-        self._held = Enrolled(room[:total], np.concatenate([codes, added]), classes, held.names)
+        codes = np.concatenate([codes, added])
+        self._held = Enrolled(room[:total], codes, classes, held.names, revision=held.revision + 1)
 
     def remove(self, labels: Sequence[str] = (), names: Sequence[str] = ()) -> int:
         """Strike whole classes, and single images by the name under which they were enrolled; how many went.
@@ -212,7 +215,7 @@ class Gallery:
             classes = list(self._held.classes)
             classes[code] = new
             held = self._held
-            self._replace(Enrolled(held.vectors_ND, held.codes_N, classes, held.names, held.file))
+            self._replace(replace(held, classes=classes))
 
     def merge(self, labels: Sequence[str], into: str) -> int:
         """Make one class ``into`` (new, or there already) of several; how many images changed their class."""
@@ -244,7 +247,8 @@ class Gallery:
             for first in range(0, len(held), HALF_ROWS):
                 last = min(first + HALF_ROWS, len(held))
                 vectors_ND[first:last] = read(first, last)
-            self._held = Enrolled(vectors_ND, held.codes_N, list(held.classes), unpacked(held.names)[: len(held)])
+            names = unpacked(held.names)[: len(held)]
+            self._held = Enrolled(vectors_ND, held.codes_N, list(held.classes), names, revision=held.revision)
 
     def _code(self, label: str) -> int:
         if label not in self._codes:
@@ -269,7 +273,8 @@ class Gallery:
                 low, high = int(chosen[0]), int(chosen[-1]) + 1
                 vectors_MD[first : first + len(chosen)] = held.stored(low, high)[chosen - low]
             names = [names[i] for i in kept_M.tolist()]
-        self._replace(Enrolled(vectors_MD, place[codes_M], [classes[c] for c in there.tolist()], names, file))
+        named = [classes[c] for c in there.tolist()]
+        self._replace(Enrolled(vectors_MD, place[codes_M], named, names, file, held.revision + 1))
 
     def _replace(self, held: Enrolled) -> None:
         self._codes = {label: code for code, label in enumerate(held.classes)}
@@ -298,6 +303,7 @@ class Gallery:
             "dim": self.dim,
             "count": len(held),
             "classes": list(held.classes),
+            "revision": held.revision,
             "maker": {"view": None if self.maker.view is None else dict(self.maker.view), "file": self.maker.file,
                       "trunk": self.maker.trunk, "network": self.maker.network},
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
@@ -334,8 +340,9 @@ class Gallery:
             raise DataError(f"{path} is damaged: a class without a name", remedy="enrol again")
         vectors = blocks["vectors"]
         gallery._replace(
-            Enrolled(vectors.array, codes_N, said["classes"], Texts(blocks["names"], blocks["name_ends"]), vectors)
-        )
+            Enrolled(vectors.array, codes_N, said["classes"], Texts(blocks["names"], blocks["name_ends"]), vectors,
+                     said.get("revision", 0))
+        )  # fmt: skip
         gallery.calibration = Calibration.from_dict(said["calibration"]) if said["calibration"] else None
         return gallery
 

@@ -15,7 +15,7 @@ from unalike.data.view import View
 from unalike.engines.files import embed_files
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError
-from unalike.gallery.calibration import calibrate
+from unalike.gallery.calibration import calibrate, check_settings
 from unalike.gallery.decision import LABEL, Calibration
 from unalike.gallery.enrolled import Enrolled
 from unalike.gallery.gallery import Gallery, Maker
@@ -188,6 +188,7 @@ class Recogniser:
         ``images``: class folders of further images; those whose class is not enrolled are the unknown ones. Without, the
         gallery's own classes are held out in turn. More in ``gallery.calibration.calibrate``, which takes ``settings``.
         """
+        check_settings(rate, rule=rule, **settings)
         given = None if images is None else self.embed_folder(images, "calibrating")[:2]
         made = calibrate(self.gallery, rate, rule=rule, images=given, **settings)
         self.gallery.calibration = made
