@@ -5,6 +5,7 @@ Each measures what it wrote beside fp32 on real images, says so in a table, and 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -147,7 +148,10 @@ def _retrieval_goal(first: Engine, data: Labelled | None, view: View, limit: flo
     """Judges an engine by what R@1 loses against fp32; None without labelled data or limit."""
     if data is None or limit is None:
         return None
-    before, _, _ = retrieval(first, data, view, reading)
+    before, _, queries = retrieval(first, data, view, reading)
+    if 0 < limit < 100 / queries:
+        say(f"R@1 of {queries} queries moves in steps of {100 / queries:.2g} points: one query lost misses goal.recall_loss {limit:g}, "
+            f"and layers go back for it; give at least {math.ceil(100 / limit)} queries, or raise it")  # fmt: skip
 
     def judge(engine: Engine) -> tuple[bool, str]:
         loss = 100 * (before - retrieval(engine, data, view, reading)[0])
