@@ -179,6 +179,21 @@ def test_weights_take_7_bits_on_any_cpu_and_8_with_vnni_in_quantised_layers_alon
     assert set(kept) == set(weights) - {first}  # that layer's weights are the float ones again
 
 
+def test_what_a_root_reads_keeps_its_small_values(images):
+    """As in the head `rooted`: x / sqrt(|x| + 1e-6) of an x that eight bits made 0 is far off."""
+    _, proto, facts = network()
+    vector = proto.graph.output[0].name
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(1e-6, np.float32), "epsilon"))
+    for kind, inputs, output in (("Abs", [vector], "length"), ("Add", ["length", "epsilon"], "sum"), ("Sqrt", ["sum"], "root"),
+                                 ("Div", [vector, "root"], "rooted")):  # fmt: skip
+        proto.graph.node.append(helper.make_node(kind, inputs, [output], name=f"my {kind}"))
+    proto.graph.output[0].name = "rooted"
+    content = proto.SerializeToString()
+    ranges = measure_ranges(content, facts, images, RangeRequest("m", "i"), batch=8)
+    layers = graphs.quantised_layers(quantise_by_ranges(content, ranges, QuantisingOptions()))
+    assert layers and "my Add" not in layers
+
+
 def test_8_bits_are_nearer_than_7_and_other_targets_are_refused(images, ranges, tmp_path, folder):
     content, _, _ = network()
     exact, near = OnnxEngine(content)(images), {}

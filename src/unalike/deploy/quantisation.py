@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 # What is worth quantising: where the multiplications are, and what passes values between them. Q/DQ pairs stand at
 # their inputs alone, so that no pair falls between a convolution and the activation that belongs to it.
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
+STEEP = ("Sqrt", "Reciprocal", "Log")
 TARGETS = ("cpu", "vnni", "tensorrt")
 
 
@@ -66,6 +67,12 @@ def fold_batchnorm(content: bytes) -> bytes:
     return folded.SerializeToString()
 
 
+def under_roots(proto: onnx.ModelProto) -> list[str]:
+    """Additions that a root, a reciprocal or a logarithm reads: their small values tell most, and eight bits make them 0."""
+    steep = {name for node in proto.graph.node if node.op_type in STEEP for name in node.input}
+    return [node.name for node in proto.graph.node if node.op_type == "Add" and node.output[0] in steep and node.name]
+
+
 def quantise_by_ranges(content: bytes, ranges: Ranges, options: QuantisingOptions) -> onnx.ModelProto:
     """Q/DQ by ONNX Runtime's quantiser with ``ranges`` of the activations (``calibration.measure_ranges``)."""
     calibrate = import_calibrate()
@@ -81,7 +88,7 @@ def quantise_by_ranges(content: bytes, ranges: Ranges, options: QuantisingOption
     signed = [name for name, (low, _) in ranges.items() if low < 0]
     quantiser = QDQQuantizer(
         proto, options.per_channel, options.target == "cpu", QuantType.QInt8, QuantType.QUInt8 if for_cpu else QuantType.QInt8, kept,
-        None, [], list(OPERATORS),
+        None, under_roots(proto), list(OPERATORS),
         {
             "QuantizeBias": False,
             "WeightSymmetric": True,
