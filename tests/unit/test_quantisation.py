@@ -313,6 +313,17 @@ def test_a_modelopt_file_is_taken_as_it_is_and_gives_its_float_form_back(images,
     assert OpenVinoEngine(result.path).precision == "int8" and result.figures["worst_cosine"] > 0.93
 
 
+def test_our_own_files_float_form_has_the_clips_that_quantising_made_superfluous(images, ranges):
+    content, original, facts = network()
+    done = finish(quantise_by_ranges(content, ranges, QuantisingOptions()))
+    clips = [sum(node.op_type in ("Clip", "Relu") for node in proto.graph.node) for proto in (original, done)]
+    assert clips[1] < clips[0]
+    back = graphs.restore_layers(done, None, set(graphs.quantised_layers(done)))
+    assert not graphs.is_quantised_graph(back)
+    graphs.write_facts(back, facts)
+    assert cosines(OnnxEngine(content)(images), OnnxEngine(back.SerializeToString())(images)).min() > 0.999
+
+
 @pytest.mark.parametrize("harm", [[], ["c"], ["e", "b"], ["a", "b", "c"]])
 def test_the_fewest_most_harmful_layers_are_kept(harm):
     losses = {name: 0.01 for name in "abcdefgh"} | dict.fromkeys(harm, 0.5)

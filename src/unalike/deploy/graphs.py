@@ -91,7 +91,8 @@ def restore_layers(
 ) -> onnx.ModelProto:
     """A copy in which ``layers`` compute unquantised again: their inputs bypass Q and DQ, their weights are the original's.
 
-    Without ``original`` a weight that was stored in integers comes back as its dequantised value.
+    Without ``original`` a weight that was stored in integers comes back as its dequantised value, and so does a clip that
+    quantising made superfluous (``drop_redundant_clips``), at the bounds at which Q cuts.
     """
     import onnx
 
@@ -101,7 +102,7 @@ def restore_layers(
     constants = {held.name: held for held in proto.graph.initializer}
     before = {node.name: node for node in original.graph.node} if original is not None else {}
     weights = {held.name: held for held in original.graph.initializer} if original is not None else {}
-    for node in proto.graph.node:
+    for node in list(proto.graph.node):
         if node.name not in layers or node.op_type in QUANTISERS:
             continue
         twin = before.get(node.name)
@@ -115,7 +116,8 @@ def restore_layers(
                     old = _add(proto, f"{old}_original", weights[old], constants)
                 node.input[place] = old
             else:
-                node.input[place] = _bypassed(proto, name, makers, constants)
+                node.input[place] = _bypassed(proto, name, makers, constants, cut=original is None)
+    sort_nodes(proto)
     drop_unused(proto)
     return proto
 
@@ -129,7 +131,9 @@ def _add(proto: onnx.ModelProto, name: str, tensor: onnx.TensorProto, constants:
     return name
 
 
-def _bypassed(proto: onnx.ModelProto, name: str, makers: dict[str, Any], constants: dict[str, Any]) -> str:
+def _bypassed(
+    proto: onnx.ModelProto, name: str, makers: dict[str, Any], constants: dict[str, Any], *, cut: bool
+) -> str:
     """The float tensor that stands before Q and DQ, made from the integers where only those are stored."""
     from onnx import numpy_helper
 
@@ -138,7 +142,7 @@ def _bypassed(proto: onnx.ModelProto, name: str, makers: dict[str, Any], constan
         return name
     q = makers.get(dq.input[0])
     if q is not None and q.op_type == "QuantizeLinear":
-        return str(q.input[0])
+        return _cut(proto, q, makers, constants) if cut else str(q.input[0])
     if dq.input[0] not in constants:
         return name
     values, scale, *zero = (numpy_helper.to_array(constants[part]) for part in dq.input if part)
@@ -147,6 +151,31 @@ def _bypassed(proto: onnx.ModelProto, name: str, makers: dict[str, Any], constan
     shift = zero[0].astype(np.float32).reshape(shape) if zero else np.float32(0)
     real = ((values.astype(np.float32) - shift) * scale.astype(np.float32).reshape(shape)).astype(np.float32)
     return _add(proto, f"{name}_dequantised", numpy_helper.from_array(real), constants)
+
+
+def _cut(proto: onnx.ModelProto, q: onnx.NodeProto, makers: dict[str, Any], constants: dict[str, Any]) -> str:
+    """What Q reads; where its range begins at 0 and no clip stands before it, clipped to that range."""
+    from onnx import helper, numpy_helper
+
+    read, clipped = str(q.input[0]), f"{q.output[0]}_clipped"
+    held = [constants.get(part) for part in q.input[1:3]]
+    if clipped in makers or len(held) < 2 or None in held:
+        return clipped if clipped in makers else read
+    scale, zero = (numpy_helper.to_array(part) for part in held if part is not None)
+    before = makers[read].op_type if read in makers else "input"
+    if (
+        scale.size != 1
+        or zero.size != 1
+        or zero.item() != np.iinfo(zero.dtype).min
+        or before in ("Clip", "Relu", "input")
+    ):
+        return read
+    high = np.float32(int(np.iinfo(zero.dtype).max) - int(zero.item())) * np.float32(scale.item())
+    bounds = [_add(proto, f"{clipped}_{word}", numpy_helper.from_array(np.array(value, np.float32)), constants)
+              for word, value in (("low", 0.0), ("high", high))]  # fmt: skip
+    proto.graph.node.append(helper.make_node("Clip", [read, *bounds], [clipped], name=clipped))
+    makers[clipped] = proto.graph.node[-1]
+    return clipped
 
 
 def sort_nodes(proto: onnx.ModelProto) -> None:
