@@ -313,15 +313,38 @@ def test_a_modelopt_file_is_taken_as_it_is_and_gives_its_float_form_back(images,
     assert OpenVinoEngine(result.path).precision == "int8" and result.figures["worst_cosine"] > 0.93
 
 
-def test_our_own_files_float_form_has_the_clips_that_quantising_made_superfluous(images, ranges):
-    content, original, facts = network()
-    done = finish(quantise_by_ranges(content, ranges, QuantisingOptions()))
-    clips = [sum(node.op_type in ("Clip", "Relu") for node in proto.graph.node) for proto in (original, done)]
-    assert clips[1] < clips[0]
-    back = graphs.restore_layers(done, None, set(graphs.quantised_layers(done)))
-    assert not graphs.is_quantised_graph(back)
-    graphs.write_facts(back, facts)
-    assert cosines(OnnxEngine(content)(images), OnnxEngine(back.SerializeToString())(images)).min() > 0.999
+def clipped_network(quantised: bool) -> onnx.ModelProto:
+    """x -> MatMul -> Clip(0, 6) -> MatMul, with Q and DQ of 0 .. 6 before the second one where it is quantised."""
+    draw, make = np.random.default_rng(5), helper.make_node
+    first, second = (draw.normal(size=(4, 4)).astype(np.float32) for _ in range(2))
+    held = {"w1": 4 * first, "w2": second, "low": np.float32(0), "high": np.float32(6), "scale": np.float32(6 / 255),
+            "zero": np.uint8(0)}  # fmt: skip
+    nodes = [make("MatMul", ["x", "w1"], ["a"], name="first"), make("Clip", ["a", "low", "high"], ["b"], name="clip")]
+    if quantised:
+        nodes += [make("QuantizeLinear", ["b", "scale", "zero"], ["q"], name="Q"),
+                  make("DequantizeLinear", ["q", "scale", "zero"], ["d"], name="DQ")]  # fmt: skip
+    nodes.append(make("MatMul", ["d" if quantised else "b", "w2"], ["y"], name="second"))
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "clipped", value[:1], value[1:],
+                                   [numpy_helper.from_array(np.array(v), k) for k, v in held.items()])  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_a_quantised_file_s_float_form_has_the_clips_that_quantising_made_superfluous():
+    def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, {"x": x})[0]
+
+    plain, done = clipped_network(False), clipped_network(True)
+    assert graphs.drop_redundant_clips(done) == 1
+    back = graphs.restore_layers(done, None, {"second"})
+    x = np.random.default_rng(6).normal(size=(64, 4)).astype(np.float32)
+    wanted = run(plain, x)
+    unclipped = (x @ numpy_helper.to_array(plain.graph.initializer[0])) @ numpy_helper.to_array(
+        plain.graph.initializer[1]
+    )
+    assert np.abs(unclipped - wanted).max() > 1  # the clip matters
+    np.testing.assert_allclose(run(back, x), wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("harm", [[], ["c"], ["e", "b"], ["a", "b", "c"]])
