@@ -41,6 +41,7 @@ def two_runs(
     folders = []
     for name in ("a", "b"):
         done = unalike("train", pictures / "train", "-r", out / name, "--minutes", "5", *SMALL, "train.num_epochs=2",
+                       "wandb.project=https://user:geheim@nowhere/base",
                        f"dataset.val_dataset.query={pictures / f'query {name}'}", "--json")  # fmt: skip
         assert done.returncode == 0, done.stderr[-3000:]
         figures = json.loads(done.stdout)["figures"]
@@ -60,6 +61,13 @@ def test_selection_never_looks_at_the_query(two_runs: list[Path]) -> None:
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
     records = [json.loads((folder / "automatic.json").read_text()) for folder in two_runs]
     assert records[0]["candidates"] == records[1]["candidates"]
+
+
+def test_no_password_is_left_behind(two_runs: list[Path]) -> None:
+    folder = two_runs[0]
+    assert "geheim" not in repr(read_checkpoint(folder / "ml_model_best.pth")["spec"])
+    for file in (f for f in folder.rglob("*") if f.suffix in (".yaml", ".json", ".html", ".md")):
+        assert "geheim" not in file.read_text(encoding="utf-8"), file
 
 
 def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:

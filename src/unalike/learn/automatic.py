@@ -25,7 +25,7 @@ from unalike.data.sets import Sets, training_sets
 from unalike.data.view import View
 from unalike.data.whole import copy_file, write_text
 from unalike.engines.files import Embedded
-from unalike.errors import TrainingError, WeightsError
+from unalike.errors import TrainingError, WeightsError, redact, redact_all
 from unalike.learn.checkpoints import BEST
 from unalike.learn.discriminant import Discriminant
 from unalike.learn.features import Features
@@ -64,7 +64,6 @@ class Trained:
     """A fine-tuned trunk, as it ended or blended, with its features of all images."""
 
     trunk: Any
-    share: float  # of the training that was kept
     features: Embedded
 
 
@@ -341,10 +340,10 @@ def _judged_networks(
     embedder, meta = load_embedder(tuned.checkpoint)
     labels_N, facts = images.labels_N, meta["facts"]
 
-    def seen(trunk: Any, share: float) -> Trained:
+    def seen(trunk: Any) -> Trained:
         done = trunk_vectors(trunk, images, view=View.from_dict(facts["view"]), mean=facts["mean"], std=facts["std"],
                              dataset=spec.dataset, notices=notices, describe="judging")  # fmt: skip
-        return Trained(trunk, share, done)
+        return Trained(trunk, done)
 
     def judged(name: str, network: Embedder, of: Trained, trial: HeadTrial | None) -> Candidate:
         vectors_ND = np.zeros((len(images), network.dim), np.float32)
@@ -353,11 +352,10 @@ def _judged_networks(
         verdict = judge_raw(vectors_ND, labels_N, held)
         return Candidate(name, verdict, verdict.score(goal), trial, vectors_ND, of)
 
-    found = [judged(FINE_TUNED, embedder, seen(embedder.trunk, 1.0), None)]
+    found = [judged(FINE_TUNED, embedder, seen(embedder.trunk), None)]
     if spec.train.finish.enabled and trial.root is not None:
-        share = spec.train.finish.trained_share
         began = build_frozen(spec.model.backbone, (spec.model.input_height, spec.model.input_width)).trunk.state_dict()
-        of = seen(blended(embedder.trunk, began, share), share)
+        of = seen(blended(embedder.trunk, began, spec.train.finish.trained_share))
         network = _fitted(of, images, fit_N, trial, spec)
         if network is not None:
             found.append(judged(BLENDED, network, of, trial))
@@ -369,7 +367,9 @@ def _fitted(of: Trained, images: ImageSet, rows: np.ndarray, trial: HeadTrial, s
     use = np.isin(of.features.kept_N, rows)
     done = replace(of.features, vectors_ND=of.features.vectors_ND[use], kept_N=of.features.kept_N[use])
     dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
-    return finished(of.trunk, done, images.labels_N, rooted=bool(trial.root), residual=trial.residual, dim=dim)
+    own = spec.is_set("train.finish.residual")
+    residual = spec.train.finish.residual if own else trial.residual
+    return finished(of.trunk, done, images.labels_N, rooted=bool(trial.root), residual=residual, dim=dim)
 
 
 def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, features: Features) -> tuple[Path, Any]:
@@ -409,7 +409,7 @@ def _deliver_tuned(best: Candidate, tuned: Outcome, spec: Any, run: Any, images:
         network = _fitted(of, images, np.arange(len(images)), best.trial, spec)
         settle(settled, "train.finish.residual", best.trial.residual, best.name)
     settled.train.finish.enabled = best.trial is not None
-    write_text(run.dir / "best_spec.yaml", settled.to_yaml())
+    write_text(run.dir / "best_spec.yaml", redact(settled.to_yaml()))
     if network is None:
         run.write_experiment(settled)
         target: Path = run.dir / BEST
@@ -421,8 +421,8 @@ def _deliver_tuned(best: Candidate, tuned: Outcome, spec: Any, run: Any, images:
 
 def _write(network: Embedder, spec: Any, run: Any, images: ImageSet, facts: Any, why: str) -> Path:
     payload = {
-        "model": network.state_dict(), "spec": spec.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
-        "metrics": {}, "facts": facts_of_model(spec, facts, f"automatic training: {why}"),
+        "model": network.state_dict(), "spec": redact_all(spec.to_dict()), "classes": list(images.classes),
+        "epoch": 0, "step": 0, "metrics": {}, "facts": facts_of_model(spec, facts, f"automatic training: {why}"),
     }  # fmt: skip
     run.write_experiment(spec)
     return write_checkpoint(run.dir / BEST, payload)
