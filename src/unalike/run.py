@@ -46,6 +46,7 @@ OWN_FILES = (
     "study.db", "study.db-*", "trials.jsonl", "search.json", "best_spec.yaml", "selection.csv",
     "result.csv", "result.jsonl", "report.html", ".*.partial-*",
 )  # fmt: skip
+PARTS = ("fine_tuning", "fine_tuning_[0-9]")
 # Whose versions a run records: what may change a number.
 RECORDED_PACKAGES = (
     "numpy", "Pillow", "torch", "timm", "lightning-fabric", "pytorch-metric-learning", "scikit-learn", "optuna",
@@ -203,7 +204,9 @@ def _clear(folder: Path) -> None:
             f"{folder} holds a run that this tool did not write (no run.json of ours)",
             remedy="remove it yourself or choose another folder with --results-dir",
         )
-    doomed = {path for pattern in OWN_FILES for path in folder.glob(pattern)}
+    # Training in parts (``learn.part``) has run folders of its own within.
+    parts = [path for name in PARTS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()]
+    doomed = {path for place in (folder, *parts) for pattern in OWN_FILES for path in place.glob(pattern)}
     inside = folder.resolve()
     for name in record.get("files", []):
         path = folder / str(name)
@@ -212,9 +215,9 @@ def _clear(folder: Path) -> None:
     for path in sorted(doomed):
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
-    logs = folder / "tensorboard"
-    if logs.is_dir() and not logs.is_symlink() and not any(logs.iterdir()):
-        logs.rmdir()
+    for place in (*(part / "tensorboard" for part in parts), *parts, folder / "tensorboard"):
+        if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+            place.rmdir()
 
 
 # ---- the run ----

@@ -1,6 +1,7 @@
 """The loop's promises: resume equals a straight run, accumulation equals the formula, a bad loss moves nothing."""
 
 import copy
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -282,6 +283,25 @@ def test_train_loss_can_be_monitored_with_and_without_a_validation(tmp_path, val
     best = read_checkpoint(tmp_path / BEST)
     assert best["epoch"] == means.index(min(means))
     assert best["metrics"]["train_loss"] == pytest.approx(min(means))
+
+
+def test_of_equal_precisions_at_rank_1_the_higher_map_is_kept(tmp_path):
+    def offered(keeper, epoch, precision, mean):
+        kpis = {"val Precision at Rank 1": precision, "val Mean Average Precision": mean}
+        keeper.save(
+            {"model": {}, "spec": {}, "training": {}}, epoch=epoch, step=epoch, due=False, last=False, kpis=kpis
+        )
+
+    keeper = CheckpointKeeper(tmp_path, spec().train)
+    for epoch, figures in enumerate([(1.0, 0.5), (1.0, 0.7), (1.0, 0.6), (0.9, 0.99), (1.0, math.nan)]):
+        offered(keeper, epoch, *figures)
+    assert (keeper.best_epoch, read_checkpoint(tmp_path / BEST)["epoch"]) == (1, 1)
+    again = CheckpointKeeper(tmp_path, spec().train)
+    again.restore(keeper.state())
+    offered(again, 5, 1.0, 0.65)
+    assert again.best_epoch == 1
+    offered(again, 6, 1.0, 0.71)
+    assert again.best_epoch == read_checkpoint(tmp_path / BEST)["epoch"] == 6
 
 
 def test_a_best_of_another_epoch_is_forgotten_on_resuming(tmp_path):

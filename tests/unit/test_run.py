@@ -120,13 +120,22 @@ def test_overwrite_deletes_what_we_wrote_and_nothing_else(tmp_path: Path) -> Non
         (run.dir / "model.onnx").write_text("graph")
         run.own(run.dir / "model.onnx", outside)
         (run.dir / "ml_model_latest.pth").symlink_to(outside)
+        for part, files in (
+            ("fine_tuning", ["experiment.yaml"]),
+            ("fine_tuning_1", ["ml_model_latest.pth", "mine.txt"]),
+        ):
+            (run.dir / part / "tensorboard").mkdir(parents=True)
+            (run.dir / part / "tensorboard" / "events.out.tfevents.1").write_text("")
+            for name in files:
+                (run.dir / part / name).write_text("")
     (run.dir / "notes.txt").write_text("the user's")
     (run.dir / "photographs").mkdir()
     (run.dir / "photographs" / "status.json").write_text("the user's too")
     with open_run("train", spec(tmp_path), overwrite=True):
         left = {str(path.relative_to(run.dir)) for path in run.dir.rglob("*")}
     ours = {"status.json", "run.json", "experiment.yaml", LOCK_NAME}
-    assert left == ours | {"notes.txt", "photographs", "photographs/status.json"}
+    theirs = {"notes.txt", "photographs", "photographs/status.json", "fine_tuning_1", "fine_tuning_1/mine.txt"}
+    assert left == ours | theirs
     assert outside.read_text() == "outside"
     assert len(lines(run.dir)) == 2
 

@@ -48,9 +48,9 @@ from unalike.progress import say
 from unalike.spec import load_spec, settle
 
 DEFAULT_MINUTES = 10.0
-# Of the whole time: what stage one may take where fine-tuning follows, and where it cannot; what is kept for judging and
-# writing at the end.
-FROZEN_SHARE, ALONE_SHARE, CLOSING_SHARE = 0.2, 0.7, 0.1
+# Of the whole time: what stage one may take where fine-tuning follows, and where it cannot; what is kept for writing at the
+# end, and how often all images are seen once more before, to judge by.
+FROZEN_SHARE, ALONE_SHARE, CLOSING_SHARE, JUDGED = 0.2, 0.7, 0.03, 2.5
 HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 # A training step's images a second as a share of those that the engine embeds (LOG.md), before the pace is measured.
 STEP_SHARE = 0.45
@@ -256,8 +256,7 @@ def _stage_two(
     if resume:  # its plan holds: another number of epochs would be another training
         tuned = load_spec("train", str(earlier))
     else:
-        # Judging embeds all images twice more, by the trained and by the blended trunk, at the pace of stage one.
-        closing = max(CLOSING_SHARE * clock.seconds, 2 * len(images) / found[0].features.rate)
+        closing = CLOSING_SHARE * clock.seconds + JUDGED * len(images) / found[0].features.rate
         planned = _planned(spec, train, found, clock.left - closing)
         if planned is None:
             say(TOO_SHORT)
@@ -279,7 +278,7 @@ def _stage_two(
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
         return None
-    return outcome, tuned
+    return outcome, tuned.as_set_in(spec)  # what was planned, or read from an earlier run's file, is not the user's own
 
 
 def _settle_head(spec: Any, head: Discriminant, why: str) -> None:
@@ -339,10 +338,11 @@ def _judged_networks(
     """The fine-tuned network on what was held out, as it ended and blended with a head fitted anew."""
     embedder, meta = load_embedder(tuned.checkpoint)
     labels_N, facts = images.labels_N, meta["facts"]
+    view = View.from_dict(facts["view"])
 
     def seen(trunk: Any) -> Trained:
-        done = trunk_vectors(trunk, images, view=View.from_dict(facts["view"]), mean=facts["mean"], std=facts["std"],
-                             dataset=spec.dataset, notices=notices, describe="judging")  # fmt: skip
+        done = trunk_vectors(trunk, images, view=view, mean=facts["mean"], std=facts["std"], dataset=spec.dataset,
+                             notices=notices, describe="judging")  # fmt: skip
         return Trained(trunk, done)
 
     def judged(name: str, network: Embedder, of: Trained, trial: HeadTrial | None) -> Candidate:
@@ -353,12 +353,13 @@ def _judged_networks(
         return Candidate(name, verdict, verdict.score(goal), trial, vectors_ND, of)
 
     found = [judged(FINE_TUNED, embedder, seen(embedder.trunk), None)]
-    if spec.train.finish.enabled and trial.root is not None:
-        began = build_frozen(spec.model.backbone, (spec.model.input_height, spec.model.input_width)).trunk.state_dict()
-        of = seen(blended(embedder.trunk, began, spec.train.finish.trained_share))
-        network = _fitted(of, images, fit_N, trial, spec)
-        if network is not None:
-            found.append(judged(BLENDED, network, of, trial))
+    if not spec.train.finish.enabled or trial.root is None:
+        return found
+    began = build_frozen(spec.model.backbone, (view.height, view.width)).trunk.state_dict()
+    of = seen(blended(embedder.trunk, began, spec.train.finish.trained_share))
+    network = _fitted(of, images, fit_N, trial, spec)
+    if network is not None:
+        found.append(judged(BLENDED, network, of, trial))
     return found
 
 

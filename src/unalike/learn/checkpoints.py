@@ -17,10 +17,10 @@ from unalike.data.whole import copy_file, replacing
 from unalike.errors import SpecError, WeightsError
 from unalike.model.checkpoint import read_checkpoint, write_checkpoint
 
-MONITORED = "val Precision at Rank 1"
+MONITORED, TIE = "val Precision at Rank 1", "val Mean Average Precision"  # the second decides where the first is equal
 LATEST, BEST = "ml_model_latest.pth", "ml_model_best.pth"
 KPI_NAMES = (
-    "val_AMI", "val_NMI", "val Mean Average Precision", "val Mean Reciprocal Rank", "val r-Precision", MONITORED,
+    "val_AMI", "val_NMI", TIE, "val Mean Reciprocal Rank", "val r-Precision", MONITORED,
     "train_loss",
 )  # fmt: skip
 
@@ -62,6 +62,7 @@ class CheckpointKeeper:
         self.top_folder = Path(settings.dirpath) if settings.dirpath else folder
         self.periodic = not (settings.enable_topk and settings.replace_periodic)
         self.best: float | None = None
+        self.tie = -math.inf  # TIE of the best
         self.best_epoch: int | None = None
         self.top: list[tuple[float, str]] = []
         self.dropped: list[str] = []  # fallen out of the top, deleted once the newcomer is on the disk
@@ -69,8 +70,8 @@ class CheckpointKeeper:
 
     def state(self) -> dict[str, Any]:
         """Plain data: what resuming needs."""
-        return {"monitor": self.monitor, "mode": self.mode, "best": self.best, "best_epoch": self.best_epoch,
-                "top": [list(t) for t in self.top]}  # fmt: skip
+        return {"monitor": self.monitor, "mode": self.mode, "best": self.best, "tie": self.tie,
+                "best_epoch": self.best_epoch, "top": [list(t) for t in self.top]}  # fmt: skip
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up the memory of an earlier session of the same run.
@@ -80,22 +81,32 @@ class CheckpointKeeper:
         """
         if (state.get("monitor", self.monitor), state.get("mode", self.mode)) != (self.monitor, self.mode):
             return
-        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.best, self.best_epoch, self.tie = state["best"], state["best_epoch"], state.get("tie", -math.inf)
         self.top = [(float(value), str(name)) for value, name in state["top"]]
         path = self.folder / BEST
         if self.best is not None and not (path.exists() and read_checkpoint(path).get("epoch") == self.best_epoch):
             self.best = self.best_epoch = None
 
-    def _better(self, value: float, than: float) -> bool:
-        return value > than if self.mode == "max" else value < than
+    def _improves(self, kpis: Mapping[str, float] | None) -> bool:
+        """Whether these figures are better than the best so far. R@1 is soon 1 on easy sets: then MAP decides."""
+        value = math.nan if kpis is None else kpis.get(self.monitor, math.nan)
+        if self.best is None or math.isnan(value):
+            return not math.isnan(value)
+        if value == self.best and self.monitor == MONITORED and kpis is not None:
+            return kpis.get(TIE, -math.inf) > self.tie
+        return value > self.best if self.mode == "max" else value < self.best
+
+    def _remember(self, kpis: Mapping[str, float], epoch: int) -> None:
+        self.best, self.tie, self.best_epoch = kpis.get(self.monitor), kpis.get(TIE, -math.inf), epoch
 
     def save(self, payload: Mapping[str, Any], *, epoch: int, step: int, due: bool, last: bool,
              kpis: Mapping[str, float] | None) -> Path | None:  # fmt: skip
         """Write what is due after a validation or an epoch; returns the latest file, or None when nothing was due."""
         value = None if kpis is None else kpis.get(self.monitor)
-        improved = value is not None and not math.isnan(value) and (self.best is None or self._better(value, self.best))
+        improved = self._improves(kpis)
         if improved:
-            self.best, self.best_epoch = value, epoch
+            assert kpis is not None
+            self._remember(kpis, epoch)
         name = f"model_epoch_{epoch:03d}_step_{step:05d}.pth"
         enters = value is not None and self._enters_top(value, epoch, step)
         payload = dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
@@ -121,10 +132,9 @@ class CheckpointKeeper:
     def offer(self, payload: Mapping[str, Any], *, epoch: int, step: int, kpis: Mapping[str, float] | None) -> bool:
         """Write BEST, from which no training goes on, where it is better than what validation has seen, or where there was
         none; returns whether it was."""
-        value = None if kpis is None else kpis.get(self.monitor)
-        if self.best is not None and (value is None or not self._better(value, self.best)):
+        if self.best is not None and not self._improves(kpis):
             return False
-        self.best, self.best_epoch = value, epoch
+        self._remember(kpis or {}, epoch)
         write_checkpoint(
             self.folder / BEST, dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
         )

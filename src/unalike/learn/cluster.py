@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -53,9 +54,13 @@ def visible_gpus() -> list[str]:
 
 
 def _train_there(words: list[str], folder: str) -> int:
-    """Runs on a machine of the cluster: the trial's process, its output in the trial's folder; the exit code."""
+    """Runs on a machine of the cluster: the trial's process, its output in the trial's folder; the exit code.
+
+    The interpreter is this worker's: the cluster's machines need not have the search's at the same path, and what is first
+    on their PATH need not be the one that unalike is installed in.
+    """
     with open(Path(folder) / LOG_NAME, "ab") as log:
-        process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
         try:
             return process.wait()
         except (KeyboardInterrupt, SystemExit):  # ray.cancel raises KeyboardInterrupt here: the trial saves and ends
@@ -77,8 +82,7 @@ class RayPlace:
 
     def start(self, job: Job) -> None:
         self.folder = job.folder
-        # The interpreter is the cluster's: its machines need not have ours at the same path.
-        self.reference = self.task.remote(["python", *command(job)[1:]], str(job.folder))
+        self.reference = self.task.remote(command(job)[1:], str(job.folder))
 
     def poll(self) -> Ending | None:
         ready, _ = self.ray.wait([self.reference], timeout=0)

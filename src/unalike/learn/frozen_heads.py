@@ -44,13 +44,14 @@ def judge_raw(vectors_ND: np.ndarray, labels_N: np.ndarray, rounds: Sequence[Rou
 
 
 def search_heads(
-    features_NF: np.ndarray, labels_N: np.ndarray, rounds: Sequence[Round], goal: str, *, seconds: float = float("inf")
-) -> list[HeadTrial]:
+    features_NF: np.ndarray, labels_N: np.ndarray, rounds: Sequence[Round], goal: str, *, seconds: float = float("inf"),
+    roots: Sequence[bool] = (True, False),
+) -> list[HeadTrial]:  # fmt: skip
     """Trials of every head, the features themselves first; ends early, at a whole square-root choice, after ``seconds``."""
     end = time.monotonic() + seconds
     raw = judge_raw(features_NF, labels_N, rounds)
     trials = [HeadTrial(None, 1.0, raw, raw.score(goal))]
-    for root in (True, False):
+    for root in roots:
         if time.monotonic() > end:
             break
         try:
@@ -65,7 +66,7 @@ def search_heads(
 
 def best_score(features_NF: np.ndarray, labels_N: np.ndarray, rounds: Sequence[Round], goal: str) -> float:
     """What the best of the square-root heads, or the features as they are, is worth."""
-    return max(trial.score for trial in search_heads(features_NF, labels_N, rounds, goal, seconds=0))
+    return max(trial.score for trial in search_heads(features_NF, labels_N, rounds, goal, roots=(True,)))
 
 
 def _blends(features_NF: np.ndarray, labels_N: np.ndarray, r: Round, root: bool) -> list[np.ndarray]:

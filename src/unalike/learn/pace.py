@@ -16,8 +16,9 @@ from unalike.model.embedder import Embedder
 from unalike.progress import say
 
 STEPS = 3  # timed, after one that is not
-# Reading, cropping, logging and checkpoints beside the steps, as a share of their time (2026-11-23, two cores).
-BESIDE = 0.2
+# Reading, cropping, logging and checkpoints beside the steps, as a share of their time (2026-11-26, two cores: all but
+# nothing, since readers work ahead; the rest is for a machine that becomes busier).
+BESIDE = 0.05
 FEWEST, MOST = 4, 40  # epochs worth starting for, and after which nothing was gained
 
 

@@ -95,6 +95,12 @@ class Experiment(Section):
         """Record dotted paths as the user's own."""
         self._set_paths.update(paths)
 
+    def as_set_in(self, other: Experiment) -> Experiment:
+        """A copy with these values, of which the user wrote what they wrote in ``other``."""
+        copy = self.model_copy(deep=True)
+        copy._set_paths = set(other._set_paths)
+        return copy
+
     def policy(self, flag: str | None = None) -> str:
         """``auto`` or ``off`` by the rule: the command line's flag, then the spec's key, then auto without a spec."""
         return flag or self.automl_policy or ("off" if self._spec_given else "auto")
