@@ -60,7 +60,9 @@ def _train_there(words: list[str], folder: str) -> int:
     on their PATH need not be the one that unalike is installed in.
     """
     with open(Path(folder) / LOG_NAME, "ab") as log:
-        process = subprocess.Popen([sys.executable, *words], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, *words], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
+        )
         try:
             return process.wait()
         except (KeyboardInterrupt, SystemExit):  # ray.cancel raises KeyboardInterrupt here: the trial saves and ends

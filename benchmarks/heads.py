@@ -1,0 +1,101 @@
+"""Heads on frozen features, in closed form and trained on by a loss, by five folds of the Grocery training photographs.
+
+    python benchmarks/heads.py --data DIR [--out DIR] [--trunks tf_efficientnet_lite0,tf_efficientnet_lite2]
+
+Each image is asked once, by a head that was fitted to the other four folds, which are also the reference. Folds are drawn
+two ways: by image, which lets a photograph find its twin of the same minute, and by scene (`learn.judge`), which does not.
+R@1 and MAP@R, and paired differences to the closed form with residual 0; images are resampled. Prints and appends rows to
+OUT/heads.jsonl. Neither `val` nor the withheld test split is touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from grocery import append, write_manifests
+
+from unalike.data.checks import Notices
+from unalike.data.items import load_images
+from unalike.learn.discriminant import whitening
+from unalike.learn.features import trunk_features
+from unalike.learn.judge import Round, judge, scenes
+from unalike.learn.trained_heads import FAMILIES, train_head
+from unalike.learn.training import view_of
+from unalike.measure.intervals import paired_bootstrap
+from unalike.model.backbones import native_size
+from unalike.spec import load_spec
+
+FOLDS, BASE = 5, "closed form, residual 0"
+
+
+def folds(labels_N: np.ndarray, scene_N: np.ndarray | None, seed: int = 0) -> list[Round]:
+    """Five rounds; images of a class go to the folds in turn, or whole scenes do."""
+    draw, fold_N = np.random.default_rng(seed), np.zeros(len(labels_N), int)
+    for label in np.unique(labels_N):
+        rows = draw.permutation(np.flatnonzero(labels_N == label))
+        unit_n = np.arange(len(rows)) if scene_N is None else np.unique(scene_N[rows], return_inverse=True)[1]
+        fold_N[rows] = (unit_n + draw.integers(FOLDS)) % FOLDS
+    rounds = []
+    for fold in range(FOLDS):
+        rest = np.flatnonzero(fold_N != fold)
+        asks = np.flatnonzero((fold_N == fold) & np.isin(labels_N, labels_N[rest]))
+        rounds.append(Round("known", rest, rest, asks))
+    return rounds
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="the data set's folder, with train.txt and val.txt")
+    parser.add_argument("--out", type=Path, default=Path("runs/heads"))
+    parser.add_argument("--trunks", default="tf_efficientnet_lite0,tf_efficientnet_lite2")
+    options = parser.parse_args()
+    if options.data is None:
+        print("skipped: no data (give --data DIR)")
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    images = load_images(write_manifests(options.data, options.out)["train"])
+    spec = load_spec("train")
+    for trunk in options.trunks.split(","):
+        height, width = native_size(trunk)[0]
+        features = trunk_features(trunk, images, replace(view_of(spec), height=height, width=width), Notices(), spec)
+        x_NF, labels_N = features.vectors_NF, images.labels_N[features.kept_N]
+        for way, scene_N in (("image", None), ("scene", scenes(x_NF, labels_N))):
+            compare(trunk, way, x_NF, labels_N, folds(labels_N, scene_N), options.out / "heads.jsonl")
+
+
+def compare(trunk: str, way: str, x_NF: np.ndarray, labels_N: np.ndarray, rounds: list[Round], out: Path) -> None:
+    def closed(r: Round, residual: float):
+        return whitening(x_NF[r.fit_N], labels_N[r.fit_N], root=True).head(residual)
+
+    methods = {
+        "frozen": lambda r: lambda x: x,
+        BASE: lambda r: closed(r, 0.0),
+        "residual 0.25": lambda r: closed(r, 0.25),
+    }
+    for loss in FAMILIES:
+        methods[loss] = lambda r, loss=loss: train_head(closed(r, 0.0), x_NF[r.fit_N], labels_N[r.fit_N], loss)
+    verdicts = {}
+    for name, method in methods.items():
+        start = time.monotonic()
+
+        def asked(_: int, r: Round, method=method) -> tuple[np.ndarray, np.ndarray]:
+            head = method(r)
+            return head(x_NF[r.query_N]), head(x_NF[r.reference_N])
+
+        verdicts[name] = judge(rounds, labels_N, asked)
+        row = {"trunk": trunk, "folds": way, "method": name, "queries": len(verdicts[name].hit_Q),
+               "seconds": round(time.monotonic() - start, 1)}  # fmt: skip
+        for figure, of in (("R@1", lambda v: v.hit_Q), ("MAP@R", lambda v: v.precision_Q)):
+            row[figure] = round(float(of(verdicts[name]).mean()), 4)
+            if name not in ("frozen", BASE):
+                apart = paired_bootstrap(of(verdicts[BASE]), of(verdicts[name]))
+                row[f"{figure} gain"] = [round(v, 4) for v in (apart.value, apart.low, apart.high)]
+        append(out, row)
+
+
+if __name__ == "__main__":
+    main()
