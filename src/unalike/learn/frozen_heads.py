@@ -86,7 +86,8 @@ def search_trained(
     ]
     trials: list[HeadTrial] = []
     for loss in FAMILIES:
-        start, vectors = time.monotonic(), []
+        start = time.monotonic()
+        vectors: list[tuple[np.ndarray, np.ndarray]] = []
         for head, r in zip(closed, rounds, strict=True):
             if start + len(rounds) * (time.monotonic() - start) / max(1, len(vectors)) > end:
                 return trials
