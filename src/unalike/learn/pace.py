@@ -17,8 +17,8 @@ from unalike.progress import say
 
 STEPS = 3  # timed, after one that is not
 # Reading, cropping, logging and checkpoints beside the steps, as a share of their time (2026-11-26, two cores: all but
-# nothing, since readers work ahead; the rest is for a machine that becomes busier).
-BESIDE = 0.05
+# nothing, since readers work ahead; the rest is for a machine that becomes busier: with 0.05 ten minutes were 10.3).
+BESIDE = 0.12
 FEWEST, MOST = 4, 40  # epochs worth starting for, and after which nothing was gained
 
 
