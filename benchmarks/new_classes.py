@@ -1,11 +1,12 @@
 """What automatic training is worth where it has no photographs: classes it never saw, and classes known by one picture.
 
-    python benchmarks/new_classes.py --data DIR [--out DIR] [--minutes 2] [--splits 1,2,3,4,5] [--one-shot]
+    python benchmarks/new_classes.py --data DIR [--out DIR] [--minutes 2] [--splits 1,2,3,4,5] [--one-shot [--run DIR]]
 
 Unseen: each split draws half of the Grocery classes, trains on their training images (`automl.goal=new-classes`), and asks
 about the other half: their training images are the reference, their `val` images the query. One-shot: the reference is the
 81 iconic pictures alone, the query `val`; by the frozen trunk, and by what automatic training learnt from the training
-photographs and the iconic pictures (`automl.goal=known-classes`). Differences to the frozen trunk are paired; classes are
+photographs and the iconic pictures (`automl.goal=known-classes`), or by the folder of an automatic training that stands
+already (`--run`; `benchmarks/automatic.py` leaves some, which saw no iconic picture). Differences to the frozen trunk are paired; classes are
 resampled. Rows are appended to OUT/new_classes.jsonl and are not made twice. The withheld test split is not touched.
 """
 
@@ -46,13 +47,22 @@ def iconic(data: Path) -> Rows:
                 for row in csv.DictReader(lines)]  # fmt: skip
 
 
+def record_of(folder: Path, checkpoint: Path) -> dict[str, Any]:
+    record = json.loads((folder / "automatic.json").read_text())
+    return {
+        "path": checkpoint,
+        "trunk": record["trunk"],
+        "chosen": record["chosen"],
+        "minutes": record["spent_minutes"],
+    }
+
+
 def trained(folder: Path, manifest: Path, minutes: float, goal: str, seed: int) -> dict[str, Any]:
     done = unalike.train(
         {"results_dir": str(folder), "dataset": {"train_dataset": str(manifest)}, "train": {"seed": seed},
          "automl_policy": "auto", "automl": {"minutes": minutes, "goal": goal}}, overwrite=True,
     )  # fmt: skip
-    record = json.loads((done.results_dir / "automatic.json").read_text())
-    return {"path": done.path, "trunk": record["trunk"], "chosen": record["chosen"], "minutes": record["spent_minutes"]}
+    return record_of(done.results_dir, done.path)
 
 
 def asked(folder: Path, paths: dict[str, Path], made: dict[str, Any], name: str) -> dict[str, Any]:
@@ -98,12 +108,14 @@ def pooled(out: Path) -> dict[str, Any]:
     return {"splits": len(files), "queries": len(labels), **told(list(raw), labels)}
 
 
-def one_shot(paths: dict[str, Path], data: Path, out: Path, minutes: float) -> dict[str, Any]:
-    folder = out / "one-shot"
+def one_shot(paths: dict[str, Path], data: Path, folder: Path, minutes: float, run: Path | None) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = iconic(data)
-    train = written(folder / "learnt.csv", [*rows_of(paths["train"]), *pictures])
-    made = trained(folder, train, minutes, "known-classes", 1)
+    if run is None:
+        train = written(folder / "learnt.csv", [*rows_of(paths["train"]), *pictures])
+        made = trained(folder, train, minutes, "known-classes", 1)
+    else:
+        made = record_of(run, run / "ml_model_best.pth")
     asks = {"train": written(folder / "iconic.csv", pictures), "val": paths["val"]}
     found = asked(folder, asks, made, "vectors")
     return {**{k: v for k, v in made.items() if k != "path"}, **told(found["raw"], found["labels"])}
@@ -118,6 +130,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--splits", default="1,2,3,4,5", help="comma-separated")
     parser.add_argument("--one-shot", action="store_true", help="the iconic pictures instead of unseen classes")
+    parser.add_argument(
+        "--run", type=Path, help="with --one-shot: the folder of an automatic training, instead of one now"
+    )
     options = parser.parse_args()
     if options.data is None:
         print("skipped: no data (give --data DIR)")
@@ -126,8 +141,10 @@ def main() -> None:
     paths, results = write_manifests(options.data, options.out), options.out / "new_classes.jsonl"
     done = [json.loads(line)["run"] for line in results.read_text().splitlines()] if results.exists() else []
     if options.one_shot:
-        if "one-shot" not in done:
-            append(results, {"run": "one-shot", **one_shot(paths, options.data, options.out, options.minutes)})
+        name = f"one-shot {options.run}" if options.run else "one-shot"
+        if name not in done:
+            folder = options.out / name.replace("/", "_")
+            append(results, {"run": name, **one_shot(paths, options.data, folder, options.minutes, options.run)})
         return
     for split in map(int, filter(None, options.splits.split(","))):
         if f"unseen {split}" not in done:

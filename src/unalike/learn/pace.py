@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from unalike.learn.prefix import Prefix, chain_of, prefixed
 from unalike.model.embedder import Embedder
 from unalike.progress import say
 
-STEPS = 3  # timed, after one that is not
+STEPS = 5  # timed, after one that is not; their median counts, since a busy moment must not choose trunk and crops
 # Reading, cropping, logging and checkpoints beside the steps, as a share of their time (2026-11-26, two cores: all but
 # nothing, since readers work ahead; the rest is for a machine that becomes busier: with 0.05 ten minutes were 10.3).
 BESIDE = 0.12
@@ -65,10 +66,10 @@ def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int,
     still = _still(embedder, embedder.trunk.stages()[:frozen], images) if cpu else None
     learning = [p for p in embedder.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learning, lr=0.0)
+    times: list[float] = []
     with folded(pairs), prefixed(still):
-        for step in range(STEPS + 1):
-            if step == 1:
-                start = time.monotonic()
+        for _ in range(STEPS + 1):
+            start = time.monotonic()
             with fabric.autocast():
                 loss = embedder(images).square().mean()
             loss.backward()
@@ -76,7 +77,8 @@ def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int,
             optimiser.zero_grad(set_to_none=True)
             if device.type == "cuda":
                 torch.cuda.synchronize()
-    took = (time.monotonic() - start) / STEPS
+            times.append(time.monotonic() - start)
+    took = statistics.median(times[1:])
     if still is not None:
         took += batch * side[0] * side[1] / (spec.model.input_height * spec.model.input_width) / embeds
     embedder.requires_grad_(True)
