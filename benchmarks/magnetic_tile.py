@@ -103,7 +103,7 @@ def explore(root: Path, stages: list[int], most: int) -> None:
         for settings in JUDGES:
             recipe = Recipe(patches=20_000, memory=2_000, **settings)
             judge = drawn.judge(recipe)
-            heats = {path: _whole_heat(judge, kept[path], recipe.smooth) for path in tested}
+            heats = {path: _whole_heat(judge, kept[path], recipe.smooth, patcher.stride) for path in tested}
             print(
                 f"size {size} scale {scale} {light} stages {stages} {settings}: {_told(heats)}; {rate:.1f} images/s",
                 flush=True,
@@ -116,13 +116,15 @@ def _patches(patcher: Patcher, path: str) -> Iterator[tuple[np.ndarray, tuple[in
         yield tile.vectors_hwF.reshape(-1, channels).astype(np.float16), (tile.top, tile.left, height, width)
 
 
-def _whole_heat(judge: Judge, tiles: list[tuple[np.ndarray, tuple[int, ...]]], smooth: float) -> np.ndarray:
+def _whole_heat(
+    judge: Judge, tiles: list[tuple[np.ndarray, tuple[int, ...]]], smooth: float, stride: int
+) -> np.ndarray:
     grid = max(t + h for _, (t, _, h, _) in tiles), max(left + w for _, (_, left, _, w) in tiles)
     total_hw, weight_hw = np.zeros(grid, np.float32), np.zeros(grid, np.float32)
     for vectors, (top, left, height, width) in tiles:
         window = np.s_[top : top + height, left : left + width]
         vectors_hwF = vectors.astype(np.float32).reshape(height, width, -1)
-        total_hw[window] += judge.heat(vectors_hwF, places(top, left, (height, width), grid))
+        total_hw[window] += judge.heat(vectors_hwF, places(top, left, (height, width), grid, stride))
         weight_hw[window] += 1
     return smoothed(total_hw / weight_hw, smooth)
 
@@ -162,7 +164,9 @@ def final(
     if kept is not None and kept.exists():
         inspector = Inspector.load(kept)
     else:
-        inspector = Inspector.fit(fitted, rate=rate, recipe=Recipe(**recipe), **settings)
+        inspector = Inspector.fit(
+            fitted, rate=rate, parts=[block(p) for p in fitted], recipe=Recipe(**recipe), **settings
+        )
         if kept is not None:
             inspector.save(kept)
     spent = time.perf_counter() - start
@@ -283,7 +287,7 @@ def main() -> None:
     parser.add_argument("--size", default="416x320", help="height x width of the network; --peer: side")
     parser.add_argument("--scale", type=float, default=1.0)
     parser.add_argument("--light", default="as-is")
-    parser.add_argument("--stages", default="8,16")
+    parser.add_argument("--stages", default="16")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--most", type=int, default=130, help="with --explore: good images to fit on")
     parser.add_argument("--ratio", type=float, default=0.01, help="with --peer: of patches kept")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from PIL import Image
 
 from unalike.errors import DataError, SpecError, UnalikeError
 from unalike.gallery.coreset import greedy_coreset
-from unalike.gallery.normality import Judge, Recipe, spread, whitening
+from unalike.gallery.normality import RIM, Judge, Recipe, spread, typical_distance, whitening
 from unalike.gallery.patches import PatchMemory
 from unalike.measure.alarm import Alarm, images_needed, set_alarm
 from unalike.measure.grids import components, local_mean, resized, smoothed
 from unalike.measure.localisation import pixel_auroc, region_overlap
+from unalike.tasks.good_images import folded, parts_shown, places
 from unalike.tasks.inspection import find_spots
 from unalike.tasks.sight import Sight, settle_fit, settle_scale
 
@@ -143,6 +145,30 @@ def test_places_count_only_with_a_fixture():
     assert held.heat(grid, there).max() < 0.05 < held.heat(grid, moved).min()
 
 
+def test_where_a_patch_lies_is_told_by_the_loop():
+    found = places(2, 3, (3, 4), (9, 12), 16)
+    for y, x in itertools.product(range(3), range(4)):
+        row, column = y + 2.5, x + 3.5
+        expected = [row / 12, column / 12, 16 * row, 16 * (9 - row), 16 * column, 16 * (12 - column)]
+        assert np.allclose(found[y, x], expected)
+
+
+def test_what_lies_at_a_border_is_compared_with_what_lay_there():
+    """Good patches that were all inside: at the left border they are RIM typical distances off, further inside nothing."""
+    vectors = RNG.normal(size=(200, 4)).astype(np.float32)
+    inside, left = (np.full((200, 6), 300.0, np.float32) for _ in range(2))
+    left[:, 4] = 0
+    usually = typical_distance((vectors - vectors.mean(0)) @ whitening(vectors, 0.0)[1], 0)
+    for border, expected in ((0.0, 0.0), (48.0, RIM * usually)):
+        judge = Judge.learn(vectors, inside, Recipe(patches=200, memory=200, border=border, local=0.0))
+        grid, moved = vectors.reshape(10, 20, 4), left.reshape(10, 20, 6)
+        assert np.allclose(judge.heat(grid, moved), expected, atol=2e-3)
+        assert np.allclose(judge.heat(grid, (inside + 40).reshape(10, 20, 6)), 0, atol=2e-3)
+        moved[..., 4] = 24  # half way, half as far
+        assert np.allclose(judge.heat(grid, moved), expected / 2, atol=2e-3)
+        moved[..., 4] = 0
+
+
 def test_a_lesson_makes_its_direction_count_more():
     draws = np.random.default_rng(3)
     good = draws.normal(size=(1800, 16)).astype(np.float32)
@@ -162,6 +188,47 @@ def test_a_lesson_makes_its_direction_count_more():
     assert far(taught, shift) / far(judge, shift) > 1.2 * far(taught, other) / far(judge, other)
     hardly = judge.weighted(*moments, 1)  # one patch is no lesson
     assert far(hardly, shift) == pytest.approx(far(judge, shift), rel=0.05)
+
+
+# ---- good images of the same part ----
+
+
+def test_images_of_one_part_are_in_one_fold():
+    parts = [int(n) for n in RNG.integers(0, 17, 90)]
+    found = folded(parts, 4, 3)
+    assert all(len({f for f, part in zip(found, parts, strict=True) if part == one}) == 1 for one in set(parts))
+    sizes = np.bincount(found, minlength=4)
+    assert len(sizes) == 4 and sizes.max() - sizes.min() <= max(parts.count(one) for one in set(parts))
+    assert sorted(np.bincount(folded(range(11), 4, 3)).tolist()) == [2, 3, 3, 3]
+    assert sorted(np.bincount(folded("aaabbbb", 4, 0)).tolist()) == [3, 4]
+    assert not np.array_equal(folded(range(50), 4, 0), folded(range(50), 4, 1))
+
+
+def test_the_part_is_told_by_a_list_or_in_the_path():
+    paths = ["x/part_07_1.png", "x/part_07_2.png", Path("x/part_8_1.png")]
+    assert parts_shown(paths, r"part_(\d+)") == [("07",), ("07",), ("8",)]
+    assert parts_shown(paths, r"part_\d+") == ["part_07", "part_07", "part_8"]
+    assert parts_shown(paths, None) == [0, 1, 2]
+    assert parts_shown(paths, ["a", "a", "b"]) == ["a", "a", "b"]
+    for wrong, word in (
+        ("part_(", "regular expression"),
+        ("part_0", "1 of 3 images do not match 'part_0', such as x/part_8_1.png"),
+        (["a", "b"], "parts of 2 images"),
+        (["a", "a", "a"], "one part"),
+    ):
+        with pytest.raises(UnalikeError, match=word):
+            parts_shown(paths, wrong)
+    with pytest.raises(DataError, match="without a name"):
+        parts_shown([np.zeros((4, 4), np.uint8)] * 2, "a")
+
+
+def test_images_of_the_same_parts_widen_the_interval_and_move_nothing_else():
+    scores = RNG.normal(size=199)
+    alone, shared = set_alarm(scores, 0.05), set_alarm(scores, 0.05, parts=40)
+    assert (alone.threshold, alone.expected) == (shared.threshold, shared.expected)
+    assert shared.low < alone.low and alone.high < shared.high and "199 good images of 40 parts" in str(shared)
+    assert set_alarm(scores, 0.05, parts=199).high == pytest.approx(alone.high) and "parts" not in str(alone)
+    assert Alarm.from_dict(shared.to_dict()).parts == 40
 
 
 # ---- maps ----

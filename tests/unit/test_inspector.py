@@ -138,10 +138,22 @@ def test_it_runs_where_torch_cannot_be_imported(learnt, tmp_path):
 def test_no_image_is_judged_by_a_memory_that_holds_it():
     """Every good image is of its own kind: by the others it is strange, by its own memory it would not be."""
     images = [np.full((64, 64, 3), 20 * number + 20, np.uint8) for number in range(10)]
-    recipe = Recipe(patches=600, memory=600, folds=5, whiten=0.0, smooth=0.0, flaws=0)
+    recipe = Recipe(patches=600, memory=600, folds=5, whiten=0.0, smooth=0.0, border=0.0, flaws=0)
     made = Inspector.fit(images, model=opened(), rate=0.5, recipe=recipe)
     own = [made.inspect(image).score for image in images]
     assert max(own) < 0.05 * min(made.facts["good_scores"])
+
+
+def test_a_part_photographed_twice_does_not_vouch_for_itself():
+    """Ten kinds, each twice: the twin in another fold makes every image look usual, unless it is told that it is one."""
+    images = [np.full((64, 64, 3), 20 * (number // 2) + 20, np.uint8) for number in range(20)]
+    recipe = Recipe(patches=1200, memory=1200, folds=5, whiten=0.0, smooth=0.0, border=0.0, flaws=0)
+    blind = Inspector.fit(images, model=opened(), rate=0.5, recipe=recipe)
+    told = Inspector.fit(images, model=opened(), rate=0.5, recipe=recipe, parts=[number // 2 for number in range(20)])
+    assert np.median(blind.facts["good_scores"]) < 0.05 * min(told.facts["good_scores"])
+    assert told.alarm.parts == 10 and blind.alarm.parts == 0
+    with pytest.raises(DataError, match="one part"):
+        Inspector.fit(images, model=opened(), rate=0.5, recipe=recipe, parts=["a"] * 20)
 
 
 def test_tiles_of_a_large_image_and_one_smaller_than_the_network(learnt):
@@ -235,15 +247,15 @@ def test_other_files_are_no_inspectors(learnt, tmp_path):
 
 
 def test_a_newer_format_is_refused(learnt, tmp_path, monkeypatch):
-    monkeypatch.setattr("unalike.tasks.inspector.FORMAT_VERSION", 3)
+    monkeypatch.setattr("unalike.tasks.inspector.FORMAT_VERSION", 4)
     path = learnt.save(tmp_path / "a.inspector")
     monkeypatch.undo()
-    with pytest.raises(DataError, match="inspector version 3.*newer"):
+    with pytest.raises(DataError, match="inspector version 4.*newer"):
         Inspector.load(path)
 
 
 def test_recipes_that_make_no_sense():
-    for wrong in ({"memory": 0}, {"patches": 10}, {"whiten": 2.0}, {"folds": 1}, {"smooth": -1.0}):
+    for wrong in ({"memory": 0}, {"patches": 10}, {"whiten": 2.0}, {"folds": 1}, {"smooth": -1.0}, {"border": -1.0}):
         with pytest.raises(SpecError):
             Recipe(**wrong)
 

@@ -153,10 +153,17 @@ def test_places_by_stride_and_name_and_the_mistakes():
     trunk = build_trunk("test_efficientnet", pretrained="false", input_size=SIZE)
     assert [place[1] for place in map_places(trunk)] == [2, 4, 8, 16, 32]
     assert choose_places(trunk) == [2, 3]
+    assert choose_places(trunk, "middle") == [3]
     assert choose_places(trunk, [16, "blocks.0"]) == [3, 0]
     vit = build_trunk("test_vit", pretrained="false", input_size=(160, 160))
-    assert choose_places(vit) == [2, 4]
-    for stages, word in (([7], "stride 8"), (["block.2"], "did you mean"), ([], "at least one"), ([8, 8], "twice")):
+    assert choose_places(vit) == choose_places(vit, "middle") == [2, 4]
+    for stages, word in (
+        ("top", "middle, or"),
+        ([7], "stride 8"),
+        (["block.2"], "did you mean"),
+        ([], "at least one"),
+        ([8, 8], "twice"),
+    ):
         with pytest.raises(ModelError, match=word):
             choose_places(trunk, stages)
     with pytest.raises(ModelError, match="gives no feature maps"):

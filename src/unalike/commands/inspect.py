@@ -23,7 +23,9 @@ def fit(
         str, typer.Option("-m", "--model", metavar="FILE", help="A .pth, a file of export-maps, or pretrained[:NAME].")
     ] = "pretrained",
     size: Annotated[str | None, typer.Option(metavar="HxW", help="Of the network; if unset, the model's own.")] = None,
-    stages: Annotated[str, typer.Option(metavar="S,S", help="Strides or names of its maps.")] = "auto",
+    stages: Annotated[
+        str, typer.Option(metavar="S,S", help="Strides or names of its maps; middle: 16, auto: 8,16.")
+    ] = "middle",
     how: Annotated[
         str, typer.Option("--fit", metavar="WORD", help="scale (tiles, one scale for all), whole, or auto.")
     ] = "auto",
@@ -33,7 +35,15 @@ def fit(
     no_threshold: Annotated[bool, typer.Option("--no-threshold", help="Scores and heat alone.")] = False,
     defects: Annotated[str | None, typer.Option(metavar="DIR", help="A few defective images, where there are any.")] = None,
     masks: Annotated[str | None, typer.Option(metavar="DIR", help="Their masks.")] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(metavar="REGEX", help="What in a path names the part, where several good images show the same."),
+    ] = None,
     memory: Annotated[int | None, typer.Option(min=1, metavar="N", help="Patches that are remembered.")] = None,
+    border: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="PX", help="How far from the picture's border a patch lies counts, up to this distance."),
+    ] = None,
     flaws: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Pictures with made-up flaws to learn from, such as 500.")
     ] = None,
@@ -55,12 +65,14 @@ def fit(
     from ..gallery.normality import Recipe
     from ..inspection import fit as act
 
-    chosen: dict[str, Any] = {"memory": memory, "flaws": flaws, "search": search}
+    chosen: dict[str, Any] = {"memory": memory, "border": border, "flaws": flaws, "search": search}
+    if memory is not None:
+        chosen["patches"] = max(memory, Recipe.patches)
     recipe = Recipe(fixture=fixture, seed=seed, **{key: value for key, value in chosen.items() if value is not None})
     told = act(
         good, output, recipe=recipe, overwrite=overwrite, model=model, size=size_of(size), stages=stages_of(stages),
         fit=how, scale=scale, light=light, rate=None if no_threshold else rate, defects=defects or (),
-        masks=masks, runtime=runtime, precision=precision, threads=threads,
+        masks=masks, parts=part, runtime=runtime, precision=precision, threads=threads,
     )  # fmt: skip
     show_result(told, as_json)
 

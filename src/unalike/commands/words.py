@@ -95,8 +95,10 @@ def size_of(text: str | None) -> tuple[int, int] | None:
 
 
 def stages_of(text: str) -> str | list[int | str]:
-    """``8,16`` or ``blocks.2,blocks.4`` -> a list; ``auto`` stays."""
-    if text == "auto":
+    """``8,16`` or ``blocks.2,blocks.4`` -> a list; ``auto`` and ``middle`` stay."""
+    from ..tasks.dense import STAGES
+
+    if text in STAGES:
         return text
     return [int(word) if word.strip().isdigit() else word.strip() for word in text.split(",") if word.strip()]
 

@@ -1,6 +1,8 @@
 """What "like the good ones" means for a patch: the space in which patches are compared, and the memory of good ones.
 
-Functions of arrays alone. Shape letters: N patches, F their width, M remembered ones, h x w a grid of patches.
+Functions of arrays alone. Shape letters: N patches, F their width, M remembered ones, h x w a grid of patches, P = 6 what is
+known of where a patch lies: row and column (0..1 of the longer side of the grid), then how many pixels its middle is from the
+upper, lower, left and right border of the picture.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ FLOOR = 0.01
 NEAR, FLOOR_SPREAD = 8, 0.3
 # How much more the eye counts than the distance, where there is one (chosen on defects that no figure is reported on; LOG.md, 2026-11-26).
 EYE = 2.0
+# How far a patch at a border is from one that looks alike and lies inside, in typical distances of good patches.
+RIM = 1.5
 
 
 @dataclass(frozen=True)
@@ -32,12 +36,14 @@ class Recipe:
     ``patches``: how many patches of good images are drawn to choose the memory from; ``memory``: how many it keeps.
     ``whiten``: share of the good patches' covariance that is undone (0 none, 1 all but a floor). ``local``: how far the
     spread of good patches around a remembered one is undone (0: one distance means the same everywhere, 1: distances count
-    in units of that spread, so that an edge, which is never twice the same, may differ more than plain ground). ``smooth``: sigma of the
-    heat's smoothing in patches. ``hottest``: the share of an image's patches whose mean heat is its score (at most 16
-    patches; 0: the hottest alone). ``fixture``: for parts that always lie alike, how far (share of the image's longer side) a
-    patch may have moved; 0 forgets where patches were. ``folds``: into how many parts good images are split to judge each
-    by the others. ``search``: exact or ann (faiss, extra ``ann``). ``flaws``: how many tiles with made-up flaws a perceptron
-    learns from (0: none, the distance alone is the heat).
+    in units of that spread, so that an edge, which is never twice the same, may differ more than plain ground).
+    ``smooth``: sigma of the heat's smoothing in patches. ``hottest``: the share of an image's patches whose mean heat is its
+    score (at most 16 patches; 0: the hottest alone). ``fixture``: for parts that always lie alike, how far (share of the
+    image's longer side) a patch may have moved; 0 forgets where patches were. ``border``: up to how many pixels (of the
+    picture as it is looked at) a patch's distance from each border of the picture is a part of it, so that a rim is compared
+    with rims; 0 forgets it. ``folds``: into how many parts good images are split to judge each by the others. ``search``:
+    exact or ann (faiss, extra ``ann``). ``flaws``: how many tiles with made-up flaws a perceptron learns from (0: none, the
+    distance alone is the heat).
     """
 
     patches: int = 50_000
@@ -47,6 +53,7 @@ class Recipe:
     smooth: float = 1.0
     hottest: float = 0.01
     fixture: float = 0.0
+    border: float = 48.0
     folds: int = 4
     search: str = "exact"
     flaws: int = 0
@@ -62,12 +69,36 @@ class Recipe:
                 f"whiten {self.whiten}, local {self.local}, smooth {self.smooth}, fixture {self.fixture}",
                 expected="whiten and local from 0 to 1, the others 0 or more",
             )
+        if self.border < 0:
+            raise SpecError(f"border {self.border}", expected="0 or more pixels")
         if not 0 <= self.hottest <= 1:
             raise SpecError(f"hottest {self.hottest}", expected="0 to 1")
         if self.flaws < 0:
             raise SpecError(f"{self.flaws} tiles with made-up flaws", expected="0 or more")
         if self.folds < 2:
             raise SpecError(f"{self.folds} folds", expected="2 or more")
+
+
+@dataclass(frozen=True)
+class Whereabouts:
+    """How much it counts where a patch lies: nothing, as it stands.
+
+    ``place`` multiplies row and column. With ``border``, four more values are 0 at a border of the picture and ``rim`` from
+    that many pixels on.
+    """
+
+    place: float = 0.0
+    border: float = 0.0
+    rim: float = 0.0
+
+    def beside(self, mixed_NF: np.ndarray, places_NP: np.ndarray) -> np.ndarray:
+        """What patches look like, and beside it where they lie, as far as that counts."""
+        parts = [mixed_NF]
+        if self.place:
+            parts.append(places_NP[:, :2] * np.float32(self.place))
+        if self.border:
+            parts.append(np.minimum(places_NP[:, 2:] / np.float32(self.border), 1) * np.float32(self.rim))
+        return np.concatenate(parts, axis=1) if len(parts) > 1 else mixed_NF
 
 
 class Judge:
@@ -79,30 +110,31 @@ class Judge:
     """
 
     def __init__(
-        self, mean_F: np.ndarray, mix_FF: np.ndarray, memory: PatchMemory, place: float, local_M: np.ndarray,
+        self, mean_F: np.ndarray, mix_FF: np.ndarray, memory: PatchMemory, where: Whereabouts, local_M: np.ndarray,
         eye: Perceptron | None = None, gain: float = 0.0,
     ) -> None:  # fmt: skip
-        self.mean_F, self.mix_FF, self.memory, self.place, self.local_M = mean_F, mix_FF, memory, place, local_M
+        self.mean_F, self.mix_FF, self.memory, self.where, self.local_M = mean_F, mix_FF, memory, where, local_M
         self.eye, self.gain = eye, gain
 
     @classmethod
     def learn(
-        cls, vectors_NF: np.ndarray, places_N2: np.ndarray, recipe: Recipe, common_N: np.ndarray | None = None,
+        cls, vectors_NF: np.ndarray, places_NP: np.ndarray, recipe: Recipe, common_N: np.ndarray | None = None,
         image_N: np.ndarray | None = None,
     ) -> Judge:  # fmt: skip
-        """From patches of good images and where each stood (0..1 of the longer side, downwards and to the right).
+        """From patches of good images and where each stood.
 
         ``common_N``: which were drawn by chance, so that they say what is usual (all, where it is not given); ``image_N``:
         of which image each is (each of its own, where it is not given).
         """
         usual_NF = vectors_NF if common_N is None else vectors_NF[common_N]
         mean_F, mix_FF = whitening(usual_NF, recipe.whiten)
-        seen_NF = (vectors_NF - mean_F) @ mix_FF
-        place = 0.0
-        if recipe.fixture > 0:
+        where = Whereabouts()
+        if recipe.fixture > 0 or recipe.border > 0:
+            usually = typical_distance((usual_NF - mean_F) @ mix_FF, recipe.seed)
             # A patch that moved by ``fixture`` is as far as two good patches that are a typical distance apart.
-            place = typical_distance((usual_NF - mean_F) @ mix_FF, recipe.seed) / recipe.fixture
-            seen_NF = np.concatenate([seen_NF, places_N2 * np.float32(place)], axis=1)
+            place = usually / recipe.fixture if recipe.fixture > 0 else 0.0
+            where = Whereabouts(place, recipe.border, RIM * usually)
+        seen_NF = where.beside((vectors_NF - mean_F) @ mix_FF, places_NP)
         kept = greedy_coreset(seen_NF, recipe.memory, seed=recipe.seed)
         local_M = np.ones(len(kept), np.float32)
         if recipe.local > 0:
@@ -111,44 +143,42 @@ class Judge:
             local_M = spread(seen_NF[kept], owner_N[kept], seen_NF[usual_N], owner_N[usual_N]) ** np.float32(
                 recipe.local
             )
-        return cls(mean_F, mix_FF, PatchMemory(seen_NF[kept], recipe.search), place, local_M)
+        memory = PatchMemory(seen_NF[kept], recipe.search)
+        return cls(mean_F, mix_FF, memory, where, local_M)
 
-    def seen(self, vectors_NF: np.ndarray, places_N2: np.ndarray) -> np.ndarray:
+    def seen(self, vectors_NF: np.ndarray, places_NP: np.ndarray) -> np.ndarray:
         """Patches in the space of the memory."""
-        seen_NF = (vectors_NF - self.mean_F) @ self.mix_FF
-        if self.place:
-            seen_NF = np.concatenate([seen_NF, places_N2 * np.float32(self.place)], axis=1)
-        return seen_NF
+        return self.where.beside((vectors_NF - self.mean_F) @ self.mix_FF, places_NP)
 
-    def heat(self, vectors_hwF: np.ndarray, places_hw2: np.ndarray) -> np.ndarray:
+    def heat(self, vectors_hwF: np.ndarray, places_hwP: np.ndarray) -> np.ndarray:
         """float32 (h, w): each patch's distance from the memory, more where the eye sees a flaw and less where it sees none."""
         height, width, channels = vectors_hwF.shape
         vectors_NF = vectors_hwF.reshape(-1, channels)
-        heat_N = self.distance(vectors_NF, places_hw2.reshape(-1, 2))
+        heat_N = self.distance(vectors_NF, places_hwP.reshape(-1, places_hwP.shape[-1]))
         if self.eye is not None:
             heat_N = heat_N * np.exp(np.float32(self.gain) * self.eye(vectors_NF))
         return heat_N.reshape(height, width)
 
-    def distance(self, vectors_NF: np.ndarray, places_N2: np.ndarray) -> np.ndarray:
+    def distance(self, vectors_NF: np.ndarray, places_NP: np.ndarray) -> np.ndarray:
         """float32 (N,): how far patches are from their nearest in the memory, in units of the spread there."""
-        distance_N1, near_N1 = self.memory.nearest(self.seen(vectors_NF, places_N2))
+        distance_N1, near_N1 = self.memory.nearest(self.seen(vectors_NF, places_NP))
         distance_N: np.ndarray = (distance_N1 / self.local_M[near_N1])[:, 0]
         return distance_N
 
-    def with_eye(self, eye: Perceptron, vectors_NF: np.ndarray, places_N2: np.ndarray) -> Judge:
+    def with_eye(self, eye: Perceptron, vectors_NF: np.ndarray, places_NP: np.ndarray) -> Judge:
         """The same memory with ``eye`` beside it. Among the good patches given, both speak with the same weight times EYE."""
-        distance_N = self.distance(vectors_NF, places_N2)
+        distance_N = self.distance(vectors_NF, places_NP)
         usual_N = distance_N > 0.01 * np.median(distance_N)  # those in the memory itself say nothing
         spread_of = float(np.log(distance_N[usual_N]).std()) if usual_N.any() else 0.0
         gain = EYE * spread_of / max(float(eye(vectors_NF).std()), 1e-6)
-        return Judge(self.mean_F, self.mix_FF, self.memory, self.place, self.local_M, eye, gain)
+        return Judge(self.mean_F, self.mix_FF, self.memory, self.where, self.local_M, eye, gain)
 
-    def leftover(self, vectors_NF: np.ndarray, places_N2: np.ndarray) -> np.ndarray:
+    def leftover(self, vectors_NF: np.ndarray, places_NP: np.ndarray) -> np.ndarray:
         """float64 (F, F): the second moment of what is left of patches after their nearest neighbour is taken away.
 
         In the trunk's own space, so that judges of other foldings can use it.
         """
-        seen_NF = self.seen(vectors_NF, places_N2)
+        seen_NF = self.seen(vectors_NF, places_NP)
         near_N = self.memory.nearest(seen_NF)[1][:, 0]
         width = len(self.mix_FF)
         rest_NF = (seen_NF - self.memory.vectors_MF[near_N])[:, :width].astype(np.float64)
@@ -173,7 +203,7 @@ class Judge:
         both_F = np.concatenate([scale_F, np.ones(self.memory.width - len(scale_F))]).astype(np.float32)
         memory = PatchMemory(self.memory.vectors_MF * both_F, self.memory.search)
         mix_FF = (mix_FF * scale_F).astype(np.float32)
-        return Judge(self.mean_F, mix_FF, memory, self.place, self.local_M, self.eye, self.gain)
+        return Judge(self.mean_F, mix_FF, memory, self.where, self.local_M, self.eye, self.gain)
 
 
 def whitening(vectors_NF: np.ndarray, share: float) -> tuple[np.ndarray, np.ndarray]:

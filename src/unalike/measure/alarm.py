@@ -24,7 +24,8 @@ class Alarm:
     """An image is defective when its score is above ``threshold``.
 
     ``rate`` is what was asked for, ``expected`` (at most that) what the threshold gives on average, ``low`` to ``high`` the
-    interval of the true rate at ``confidence``; ``images`` how many good images spoke. ``defects`` is how many defective
+    interval of the true rate at ``confidence``; ``images`` how many good images spoke, ``parts`` how many parts they show
+    (0: each its own). ``defects`` is how many defective
     ones were given, ``found`` the share of them above the threshold (NaN without), ``auroc`` that of the given defects
     against the good ones.
     """
@@ -39,6 +40,7 @@ class Alarm:
     defects: int = 0
     found: float = math.nan
     auroc: float = math.nan
+    parts: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON: NaN becomes None."""
@@ -56,7 +58,7 @@ class Alarm:
     def __str__(self) -> str:
         told = (
             f"threshold {self.threshold:.4g}: {self.expected:.2%} false alarms expected, between {self.low:.2%} and "
-            f"{self.high:.2%} ({self.confidence:.0%}, {self.images} good images)"
+            f"{self.high:.2%} ({self.confidence:.0%}, {self.images} good images{f' of {self.parts} parts' if self.parts else ''})"
         )
         return told + (f"; finds {self.found:.1%} of {self.defects} defective images" if self.defects else "")
 
@@ -67,12 +69,13 @@ def images_needed(rate: float) -> int:
 
 
 def set_alarm(
-    good_N: np.ndarray, rate: float, *, confidence: float = 0.95, defects_M: np.ndarray | None = None
+    good_N: np.ndarray, rate: float, *, confidence: float = 0.95, defects_M: np.ndarray | None = None, parts: int = 0
 ) -> Alarm:
     """The lowest threshold whose expected rate of false alarms is at most ``rate``, from scores of good images.
 
     ``good_N``: of images that their judge had not seen. ``defects_M``, scores of defective images, only tell how many are
-    found: the stated rate stays that of the good ones. Raises DataError when ``rate`` asks for more images than there are.
+    found: the stated rate stays that of the good ones. ``parts``: how many parts the images show, where several show the
+    same: the interval is then as wide as that of so many images. Raises DataError when ``rate`` asks for more images than there are.
     """
     good_N = np.sort(checked(good_N, "scores of good images"))[::-1]
     if not 0 < rate < 1:
@@ -86,7 +89,8 @@ def set_alarm(
         )
     place = max(1, math.floor(rate * (len(good_N) + 1) * (1 + 1e-12)))
     tail = (1 - confidence) / 2
-    low, high = (beta_quantile(place, len(good_N) + 1 - place, level) for level in (tail, 1 - tail))
+    share = parts / len(good_N) if parts else 1.0
+    low, high = (beta_quantile(share * place, share * (len(good_N) + 1 - place), level) for level in (tail, 1 - tail))
     threshold = float(good_N[place - 1])
     found = measured = math.nan
     given = 0 if defects_M is None else len(defects_M)
@@ -94,4 +98,4 @@ def set_alarm(
         defects_M = checked(defects_M, "scores of defective images")
         found, measured = float(np.mean(defects_M > threshold)), auroc(defects_M, good_N)
     expected = place / (len(good_N) + 1)
-    return Alarm(threshold, rate, expected, low, high, confidence, len(good_N), given, found, measured)
+    return Alarm(threshold, rate, expected, low, high, confidence, len(good_N), given, found, measured, parts)

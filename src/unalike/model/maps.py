@@ -18,6 +18,8 @@ from unalike.errors import ModelError, closest
 
 # Where PatchCore (Roth et al., CVPR 2022) takes its features: fine enough to see, deep enough to know.
 DENSE_STRIDES = (8, 16)
+# What the words for it mean: both, or the coarser alone.
+SETTLED = {"auto": DENSE_STRIDES, "middle": DENSE_STRIDES[1:]}
 
 
 def map_places(trunk: nn.Module) -> list[tuple[str, int, int]]:
@@ -41,15 +43,15 @@ def choose_places(trunk: nn.Module, stages: str | Sequence[int | str] = "auto") 
     """Which of ``map_places`` are meant, in the order of ``stages``.
 
     A number is a stride: the deepest map of that stride. A text is a place's name (``blocks.4``). ``auto``: strides 8 and
-    16 where a trunk has them, else two blocks, half way up and at three quarters. Raises ModelError with close spellings.
+    16 where a trunk has them, ``middle`` the latter alone; of other trunks two blocks, half way up and at three quarters. Raises ModelError with close spellings.
     """
     places = map_places(trunk)
     names, strides = [name for name, _, _ in places], [stride for _, stride, _ in places]
     if isinstance(stages, str):
-        if stages != "auto":
-            raise ModelError(f"stages {stages!r}", expected="auto, or a sequence of strides and names")
+        if stages not in SETTLED:
+            raise ModelError(f"stages {stages!r}", expected="auto, middle, or a sequence of strides and names")
         if all(stride in strides for stride in DENSE_STRIDES):
-            stages = DENSE_STRIDES
+            stages = SETTLED[stages]
         else:
             return sorted({(len(places) - 1) // 2, (3 * len(places) - 1) // 4})
     chosen = []

@@ -3,7 +3,7 @@
 The lesson is kept only where it helps: half of the defective images teach, the other half are scored, and the other way
 round, each beside good images that their judge had not seen.
 
-Shape letters: N patches, F their width, h x w a grid of patches, D defective images, I good images.
+Shape letters: N patches, F their width, P what is known of where they lie, h x w a grid of patches, D defective images, I good images.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ class Lesson:
     """Patches of defects, ``image_N`` says of which image; ``masked`` how many images had a mask."""
 
     vectors_NF: np.ndarray
-    places_N2: np.ndarray
+    places_NP: np.ndarray
     image_N: np.ndarray
     masked: int
 
     def half(self, number: int | None) -> tuple[np.ndarray, np.ndarray]:
         """(vectors, places) of the images of one half (0 or 1), or of all."""
         mine_N = np.ones(len(self.image_N), np.bool_) if number is None else self.image_N % 2 == number
-        return self.vectors_NF[mine_N], self.places_N2[mine_N]
+        return self.vectors_NF[mine_N], self.places_NP[mine_N]
 
 
 def mask_beside(picture: Picture, masks: Path | None) -> Path | None:
@@ -89,7 +89,7 @@ def study(
                 part_hw = chosen_hw[tile.top : tile.top + height, tile.left : tile.left + width]
                 inside_hw[: part_hw.shape[0], : part_hw.shape[1]] = part_hw
                 vectors.append(tile.vectors_hwF[inside_hw])
-                positions.append(places(tile.top, tile.left, (height, width), grid)[inside_hw])
+                positions.append(places(tile.top, tile.left, (height, width), grid, patcher.stride)[inside_hw])
                 owners.append(np.full(int(inside_hw.sum()), number))
     return Lesson(np.concatenate(vectors), np.concatenate(positions), np.concatenate(owners), masked)
 

@@ -21,6 +21,7 @@ from unalike.tasks.opening import CHECKPOINTS, EXPORTED, SUFFIXES, open_model, p
 
 PRETRAINED = "pretrained"
 RUNTIMES = ("auto", "torch", "openvino", "onnxruntime")
+STAGES = ("auto", "middle")  # the words for stages; model.maps says what they mean for a trunk
 
 
 @dataclass(frozen=True)
@@ -56,10 +57,12 @@ def open_maps(
     best trunk whose weights are here) or ``pretrained:NAME``. The latter two need the extra ``train`` and are exported on
     the fly, some ten seconds, unless ``runtime`` is torch.
 
-    ``stages``: ``auto`` or strides and names (``model.maps``); ``size`` (height, width), any that the network takes, by
+    ``stages``: ``auto``, ``middle``, or strides and names (``model.maps``); ``size`` (height, width), any that the network takes, by
     default that of the model; ``vector``: whether the vector is wanted too. All three are fixed in an exported network: it
     is an error to ask it for others. Raises ModelError, WeightsError, DeviceError, ExportError, MissingExtra.
     """
+    if isinstance(stages, str) and stages not in STAGES:
+        raise ModelError(f"stages {stages!r}", expected=f"{', '.join(STAGES)}, or a sequence of strides and names")
     if str(source).split(":")[0] != PRETRAINED:
         path = present(source)
         if path.suffix in EXPORTED:
@@ -84,7 +87,7 @@ def _exported(
     engine: Any = opened.engine
     held = tuple(getattr(engine, "map_facts", ()))
     need_maps(held)
-    wanted = [] if stages == "auto" else [str(stage) for stage in stages]
+    wanted = [] if isinstance(stages, str) else [str(stage) for stage in stages]
     there = [{fact.name, str(fact.stride)} for fact in held]
     if wanted and (len(wanted) != len(there) or any(w not in t for w, t in zip(wanted, there, strict=True))):
         told = ", ".join(f"{fact.name} (stride {fact.stride})" for fact in held)

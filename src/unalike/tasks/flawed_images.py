@@ -59,7 +59,7 @@ class Flawed:
         images: ``among_I`` says of every image whether it is one of them."""
         eye = self.of(among_I[self.image_N]).learn(good, recipe, real_NF)
         usual = good.of(good.common_N)
-        return judge.with_eye(eye, usual.vectors_NF, usual.places_N2)
+        return judge.with_eye(eye, usual.vectors_NF, usual.places_NP)
 
 
 def spoil(pictures: Pictures, patcher: Patcher, recipe: Recipe) -> Flawed | None:

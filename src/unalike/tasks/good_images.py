@@ -1,11 +1,13 @@
 """The images that an inspector learns from: listed, opened one by one, and a sample of their patches.
 
-Shape letters: N patches, F their width, h x w a grid of patches.
+Shape letters: N patches, F their width, P what is known of where they lie (``places``), h x w a grid of patches.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from PIL import Image
 
 from unalike import progress
 from unalike.data.decode import MAX_PIXELS, open_image, upright_rgb
-from unalike.errors import DataError, UnreadableImage
+from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.gallery.coreset import greedy_coreset
 from unalike.gallery.normality import Judge, Recipe
 from unalike.tasks.patches import Patcher
@@ -105,15 +107,66 @@ class Pictures:
             number += 1
 
 
+def parts_shown(pictures: Sequence[Picture], parts: Sequence[Hashable] | str | None) -> list[Hashable]:
+    """Which part each image shows: as told, or each its own, or by a regular expression, whose groups (all of it, where it
+    has none) match the part in an image's path.
+
+    Raises SpecError for an expression that is none, DataError for images that it does not match, and for a single part.
+    """
+    if isinstance(parts, str):
+        shown = _named(pictures, parts)
+    else:
+        shown = list(range(len(pictures)) if parts is None else parts)
+    if len(shown) != len(pictures):
+        raise DataError(f"the parts of {len(shown)} images", expected=f"one for each of {len(pictures)}")
+    if len(set(shown)) < 2:
+        raise DataError("all good images show one part", expected="at least two, so that one is judged by the others")
+    return shown
+
+
+def _named(pictures: Sequence[Picture], pattern: str) -> list[Hashable]:
+    try:
+        found = re.compile(pattern)
+    except re.error as error:
+        raise SpecError(
+            f"part {pattern!r}: {error}", expected="a regular expression, such as 'part_([0-9]+)'"
+        ) from error
+    matches = [found.search(str(p)) if isinstance(p, str | Path) else None for p in pictures]
+    if None in matches:
+        first = pictures[matches.index(None)]
+        raise DataError(
+            f"{matches.count(None)} of {len(pictures)} images do not match {pattern!r}, such as "
+            f"{first if isinstance(first, str | Path) else 'one without a name'}",
+            expected="a pattern that tells the part of every image",
+        )
+    return [match.groups() or match.group() for match in matches if match is not None]
+
+
+def folded(parts: Sequence[Hashable], folds: int, seed: int) -> np.ndarray:
+    """int64, a fold an image, near equal in size: the images of one part are in one fold.
+
+    Parts are dealt in drawn order, those with most images first, each to the smallest fold.
+    """
+    counts = Counter(parts)
+    names = list(counts)
+    drawn = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
+    sizes = np.zeros(min(folds, len(names)), np.int64)
+    fold_of = {}
+    for name in sorted(drawn, key=lambda name: -counts[name]):
+        fold_of[name] = int(sizes.argmin())
+        sizes[fold_of[name]] += counts[name]
+    return np.array([fold_of[name] for name in parts])
+
+
 @dataclass(frozen=True)
 class Sampled:
-    """Patches drawn from good images: where each stood (0..1 of the grid's longer side) and of which image it is.
+    """Patches drawn from good images: where each stood (``places``) and of which image it is.
 
     Those of ``common_N`` were drawn by chance and say what is usual; the others are the rarest of their image.
     """
 
     vectors_NF: np.ndarray
-    places_N2: np.ndarray
+    places_NP: np.ndarray
     image_N: np.ndarray
     common_N: np.ndarray
     images: int
@@ -121,12 +174,12 @@ class Sampled:
     def of(self, chosen_N: np.ndarray) -> Sampled:
         """Some of them."""
         return Sampled(
-            self.vectors_NF[chosen_N], self.places_N2[chosen_N], self.image_N[chosen_N], self.common_N[chosen_N], self.images
+            self.vectors_NF[chosen_N], self.places_NP[chosen_N], self.image_N[chosen_N], self.common_N[chosen_N], self.images
         )  # fmt: skip
 
     def judge(self, recipe: Recipe) -> Judge:
         """What is learnt from them."""
-        return Judge.learn(self.vectors_NF, self.places_N2, recipe, self.common_N, self.image_N)
+        return Judge.learn(self.vectors_NF, self.places_NP, recipe, self.common_N, self.image_N)
 
 
 def sample(pictures: Pictures, patcher: Patcher, recipe: Recipe) -> Sampled:
@@ -154,7 +207,9 @@ def sample(pictures: Pictures, patcher: Patcher, recipe: Recipe) -> Sampled:
                 rare = rest[greedy_coreset(tile_NF[rest] * scale_F, share - len(usual), seed=seed)]
                 for chosen, is_common in ((usual, True), (rare, False)):
                     vectors.append(tile_NF[chosen])
-                    positions.append(places(tile.top, tile.left, shape, grid).reshape(-1, 2)[chosen])
+                    positions.append(
+                        places(tile.top, tile.left, shape, grid, patcher.stride).reshape(len(tile_NF), -1)[chosen]
+                    )
                     owners.append(np.full(len(chosen), number))
                     common.append(np.full(len(chosen), is_common))
             images += 1
@@ -167,8 +222,13 @@ def sample(pictures: Pictures, patcher: Patcher, recipe: Recipe) -> Sampled:
     )
 
 
-def places(top: int, left: int, size: tuple[int, int], grid: tuple[int, int]) -> np.ndarray:
-    """float32 (h, w, 2): row and column of the patches of a tile that begins at (``top``, ``left``), 0..1 of the longer side."""
-    rows_h, columns_w = np.arange(top, top + size[0]), np.arange(left, left + size[1])
-    both = np.stack(np.broadcast_arrays(rows_h[:, None] + 0.5, columns_w[None] + 0.5), axis=-1)
-    return (both / max(grid)).astype(np.float32)
+def places(top: int, left: int, size: tuple[int, int], grid: tuple[int, int], stride: int) -> np.ndarray:
+    """float32 (h, w, 6): where the patches of a tile that begins at (``top``, ``left``) lie on the ``grid`` of the picture.
+
+    Row and column of their middles, 0..1 of the grid's longer side; then how many pixels they are from its upper, lower,
+    left and right border, ``stride`` pixels a patch.
+    """
+    rows_h1, columns_1w = np.arange(top, top + size[0])[:, None] + 0.5, np.arange(left, left + size[1])[None] + 0.5
+    far = (rows_h1, grid[0] - rows_h1, columns_1w, grid[1] - columns_1w)
+    known = (rows_h1 / max(grid), columns_1w / max(grid), *(cells * stride for cells in far))
+    return np.stack(np.broadcast_arrays(*known), axis=-1).astype(np.float32)

@@ -11,7 +11,7 @@ Shape letters: N patches, F their width, M remembered ones, h x w a grid of patc
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from unalike.data.decode import MAX_PIXELS
 from unalike.data.view import View
 from unalike.engines.metadata import MapFacts
 from unalike.errors import DataError, ModelError, UnreadableImage
-from unalike.gallery.normality import Judge, Recipe
+from unalike.gallery.normality import Judge, Recipe, Whereabouts
 from unalike.gallery.patches import PatchMemory
 from unalike.gallery.perceptron import EYE_BLOCKS, Perceptron
 from unalike.gallery.storage import read_blocks, write_blocks
@@ -33,12 +33,22 @@ from unalike.measure.grids import smoothed
 from unalike.tasks.defects import LEAST_TO_LEARN, Lesson, helps, study
 from unalike.tasks.dense import PRETRAINED, OpenMaps, engine_of, open_maps
 from unalike.tasks.flawed_images import Flawed, spoil
-from unalike.tasks.good_images import Picture, Pictures, Sampled, listed, opened_picture, places, sample
+from unalike.tasks.good_images import (
+    Picture,
+    Pictures,
+    Sampled,
+    folded,
+    listed,
+    opened_picture,
+    parts_shown,
+    places,
+    sample,
+)
 from unalike.tasks.inspection import DEFECTIVE, GOOD, UNDECIDED, Inspection, find_spots, hottest
 from unalike.tasks.patches import Patcher
 from unalike.tasks.sight import Sight, settle_fit, settle_scale
 
-MARK, FORMAT_VERSION = b"UNALIKEI", 2
+MARK, FORMAT_VERSION = b"UNALIKEI", 3
 LEAST_IMAGES = 2
 
 
@@ -68,13 +78,14 @@ class Inspector:
         *,
         model: str | Path | OpenMaps = PRETRAINED,
         size: tuple[int, int] | None = None,
-        stages: str | Sequence[int | str] = "auto",
+        stages: str | Sequence[int | str] = "middle",
         fit: str = "auto",
         scale: float | None = None,
         light: str = "as-is",
         rate: float | None = 0.01,
         defects: str | Path | Iterable[Picture] = (),
         masks: str | Path | None = None,
+        parts: Sequence[Hashable] | str | None = None,
         recipe: Recipe | None = None,
         runtime: str = "auto",
         precision: str = "fp32",
@@ -83,12 +94,16 @@ class Inspector:
     ) -> Inspector:
         """From images of good parts: a folder, or paths, PIL images, arrays.
 
-        ``model``, ``size``, ``stages``, ``runtime``, ``precision``: as ``tasks.dense.open_maps``. ``fit``: ``scale`` or
+        ``model``, ``size``, ``stages``, ``runtime``, ``precision``: as ``tasks.dense.open_maps``; the maps of stride 16 alone
+        told defects as well as those of 8 and 16, and take a quarter of the search (LOG.md, 2026-11-26). ``fit``: ``scale`` or
         ``whole`` (``tasks.sight``), ``scale`` the factor; left out, settled by the images' sizes. ``light``: as-is or even.
         ``rate``: the share of good images that may be called defective (None: no threshold). ``defects``: a few defective
         images, where there are any, ``masks`` the folder of their masks (NAME.png, white where defective): they say how
-        many are found, and from four on teach which directions tell, where that helps (``tasks.defects``). Raises DataError for too few images, for a rate that they
-        cannot support, and for unreadable files beyond 5 %.
+        many are found, and from four on teach which directions tell, where that helps (``tasks.defects``). ``parts``: where
+        several images show the same part, which part each shows (anything that can be compared, one an image), or a regular
+        expression that matches it in their paths: no image is then judged by a memory that holds another one of its part,
+        by which the threshold would be too low. Raises DataError for too few images, for a rate that they cannot support,
+        for a part that is not told, and for unreadable files beyond 5 %.
         """
         recipe = recipe or Recipe()
         pictures = listed(good)
@@ -97,6 +112,7 @@ class Inspector:
                 f"{len(pictures)} good image{'' if len(pictures) == 1 else 's'}",
                 expected=f"at least {LEAST_IMAGES}, better a hundred",
             )
+        shown = parts_shown(pictures, parts)
         if rate is not None and 0 < rate < 1 and len(pictures) < images_needed(rate):
             set_alarm(np.zeros(len(pictures)), rate)  # says what is lacking before the work begins
         opened = model if isinstance(model, OpenMaps) else open_maps(
@@ -111,18 +127,20 @@ class Inspector:
         facts = {"images": sampled.images, "unreadable": len(held.failures), "precision": opened.engine.precision}
         made = cls(opened, sight, recipe, judge, None, facts)
         if rate is not None:
-            made._set_alarm(held, sampled, flaws, rate, listed(defects), None if masks is None else Path(masks))
+            seen = [part for number, part in enumerate(shown) if number not in held.failures]
+            made._set_alarm(held, sampled, flaws, rate, seen, listed(defects), None if masks is None else Path(masks))
         return made
 
     def _set_alarm(
-        self, held: Pictures, sampled: Sampled, flaws: Flawed | None, rate: float, defects: list[Picture],
-        masks: Path | None,
+        self, held: Pictures, sampled: Sampled, flaws: Flawed | None, rate: float, parts: Sequence[Hashable],
+        defects: list[Picture], masks: Path | None,
     ) -> None:  # fmt: skip
         """Judge every good image by a memory of the other folds, then set the threshold."""
-        recipe, folds = self.recipe, min(self.recipe.folds, sampled.images)
+        recipe = self.recipe
         if sampled.images < images_needed(rate):
             set_alarm(np.zeros(sampled.images), rate)
-        fold_I = np.random.default_rng(recipe.seed).permutation(sampled.images) % folds
+        fold_I = folded(parts, recipe.folds, recipe.seed)
+        folds = int(fold_I.max()) + 1
         judges = []
         with progress.progress("learning", folds, "folds") as advance:
             for fold in range(folds):
@@ -149,7 +167,10 @@ class Inspector:
                 f"({'kept' if kept else 'not kept'})"
             )
         self.judge = finals[column]
-        self.alarm = set_alarm(good_IJ[:, column], rate, defects_M=bad_DJ[:, column] if defects else None)
+        several = len(set(parts)) if len(set(parts)) < len(parts) else 0
+        self.alarm = set_alarm(
+            good_IJ[:, column], rate, defects_M=bad_DJ[:, column] if defects else None, parts=several
+        )
         scores = [round(float(score), 6) for score in np.sort(good_IJ[:, column])]
         self.facts = {**self.facts, "good_scores": scores, "taught": column > 0}
 
@@ -162,12 +183,12 @@ class Inspector:
         for fold, (judge, *_) in enumerate(judges):
             unseen = sampled.of((fold_I[sampled.image_N] == fold) & sampled.common_N)
             shares.append(len(unseen.image_N))
-            moments.append(judge.leftover(unseen.vectors_NF, unseen.places_N2))
+            moments.append(judge.leftover(unseen.vectors_NF, unseen.places_NP))
         good_FF = np.average(moments, axis=0, weights=shares)
         with progress.progress("learning from defects", 3) as advance:
             for half in (0, 1, None):
-                vectors_NF, places_N2 = lesson.half(half)
-                bad_FF = self.judge.leftover(vectors_NF, places_N2)
+                vectors_NF, places_NP = lesson.half(half)
+                bad_FF = self.judge.leftover(vectors_NF, places_NP)
                 for fold, some in enumerate((*judges, finals)):
                     among_I = fold_I != fold  # all of them for the last, which is no fold
                     taught = some[0].weighted(good_FF, bad_FF, len(vectors_NF))
@@ -214,9 +235,9 @@ class Inspector:
         for tile in self.patcher(picture):
             shape = tile.vectors_hwF.shape[:2]
             window = np.s_[tile.top : tile.top + shape[0], tile.left : tile.left + shape[1]]
-            where_hw2 = places(tile.top, tile.left, shape, grid)
+            where_hwP = places(tile.top, tile.left, shape, grid, self.patcher.stride)
             for number, judge in enumerate(judges):
-                total_Jhw[number][window] += judge.heat(tile.vectors_hwF, where_hw2)
+                total_Jhw[number][window] += judge.heat(tile.vectors_hwF, where_hwP)
             weight_hw[window] += 1
         return [smoothed(total_hw / weight_hw, self.recipe.smooth) for total_hw in total_Jhw]
 
@@ -231,7 +252,7 @@ class Inspector:
             )  # fmt: skip
         said = {
             "inspector_version": FORMAT_VERSION, "sight": self.sight.to_dict(), "recipe": asdict(self.recipe),
-            "place": self.judge.place, "gain": self.judge.gain, "alarm": None if self.alarm is None else self.alarm.to_dict(),
+            "where": asdict(self.judge.where), "gain": self.judge.gain, "alarm": None if self.alarm is None else self.alarm.to_dict(),
             "trunk": self.opened.trunk, "licence": self.opened.licence, "facts": self.facts,
             "maps": [asdict(fact) for fact in self.opened.maps],
         }  # fmt: skip
@@ -257,8 +278,8 @@ class Inspector:
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise DataError(f"{path} has inspector version {version}", expected=f"at most {FORMAT_VERSION}",
                             remedy="it was written by a newer unalike: pip install -U unalike")  # fmt: skip
-        # Version 1 knew the hottest place alone and no made-up flaws.
-        recipe = Recipe(**{"hottest": 0.0, "flaws": 0, **said["recipe"]})
+        # Version 1 knew the hottest place alone and no made-up flaws; neither it nor 2 knew borders.
+        recipe = Recipe(**{"hottest": 0.0, "flaws": 0, "border": 0.0, **said["recipe"]})
         if search is not None:
             recipe = replace(recipe, search=search)
         content = blocks["network"].check().tobytes()
@@ -271,8 +292,9 @@ class Inspector:
         eye = Perceptron.of_blocks(
             {name: block.check() for name, block in blocks.items() if name.startswith(EYE_BLOCKS)}
         )
-        judge = Judge(blocks["mean"].check(), blocks["mix"].check(), memory, float(said["place"]),
-                      blocks["local"].check(), eye, float(said.get("gain", 0.0)))  # fmt: skip
+        where = Whereabouts(**said["where"]) if "where" in said else Whereabouts(float(said["place"]))
+        judge = Judge(blocks["mean"].check(), blocks["mix"].check(), memory, where, blocks["local"].check(), eye,
+                      float(said.get("gain", 0.0)))  # fmt: skip
         alarm = None if said["alarm"] is None else Alarm.from_dict(said["alarm"])
         return cls(opened, sight, recipe, judge, alarm, said["facts"])
 
