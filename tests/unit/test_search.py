@@ -17,6 +17,7 @@ import yaml
 from searching import FakePlace, Run, settle, spec
 from unalike.errors import Interrupted, RunError, SpecError, TrainingError
 from unalike.learn import trials
+from unalike.learn.checkpoints import CheckpointKeeper
 from unalike.learn.search import search
 from unalike.learn.space import build_space
 from unalike.learn.trials import (
@@ -24,6 +25,7 @@ from unalike.learn.trials import (
     Job,
     LocalPlace,
     StatusTail,
+    TrialFigures,
     TrialTerms,
     cut_devices,
     drop_checkpoints,
@@ -408,3 +410,20 @@ def test_every_algorithm_draws_and_is_seeded(tmp_path, name):
 
     first = draws("a", 5)
     assert first == draws("b", 5) and len(set(first)) > 3
+
+
+def test_of_equal_epochs_the_one_whose_checkpoint_is_kept_counts(tmp_path):
+    """A trial's figures are those of its ml_model_best.pth, which goes by MAP where R@1 is equal."""
+    rows = [{"val Precision at Rank 1": 1.0, "val Mean Average Precision": m} for m in (0.5, 0.7, 0.7, 0.6)]
+    rows.append({"val Precision at Rank 1": 0.9, "val Mean Average Precision": 0.9})
+    keeper = CheckpointKeeper(tmp_path, load_spec("train").train)
+    lines = []
+    for epoch, kpi in enumerate(rows):
+        payload = {"model": {}, "spec": {}, "training": {}}
+        keeper.save(payload, epoch=epoch, step=epoch, due=False, last=False, kpis=kpi)
+        lines.append(json.dumps({"message": "validation", "epoch": epoch, "kpi": kpi}) + "\n")
+    (tmp_path / "status.json").write_text("".join(lines))
+    figures = TrialFigures(tmp_path, "val Precision at Rank 1", 1.0)
+    figures.fresh()
+    best = figures.best()
+    assert best is not None and best[0] == keeper.best_epoch == 1

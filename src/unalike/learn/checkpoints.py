@@ -25,6 +25,13 @@ KPI_NAMES = (
 )  # fmt: skip
 
 
+def standing(figures: Mapping[str, float], monitor: str, sign: float) -> tuple[float, float]:
+    """What decides between two validations, the greater one wins: the monitored figure times ``sign``, then MAP, since R@1 is
+    soon 1 on easy sets."""
+    average = figures.get(TIE, math.nan)
+    return sign * figures.get(monitor, math.nan), -math.inf if math.isnan(average) else average
+
+
 def _point(link: Path, target: Path) -> None:
     """Make ``link`` lead to ``target`` (a neighbour) in one step; a copy where links are not to be had."""
     with replacing(link) as partial:
@@ -88,16 +95,15 @@ class CheckpointKeeper:
             self.best = self.best_epoch = None
 
     def _improves(self, kpis: Mapping[str, float] | None) -> bool:
-        """Whether these figures are better than the best so far. R@1 is soon 1 on easy sets: then MAP decides."""
-        value = math.nan if kpis is None else kpis.get(self.monitor, math.nan)
-        if self.best is None or math.isnan(value):
-            return not math.isnan(value)
-        if value == self.best and self.monitor == MONITORED and kpis is not None:
-            return kpis.get(TIE, -math.inf) > self.tie
-        return value > self.best if self.mode == "max" else value < self.best
+        """Whether these figures are better than the best so far."""
+        if kpis is None or math.isnan(kpis.get(self.monitor, math.nan)):
+            return False
+        sign = 1.0 if self.mode == "max" else -1.0
+        return self.best is None or standing(kpis, self.monitor, sign) > (sign * self.best, self.tie)
 
     def _remember(self, kpis: Mapping[str, float], epoch: int) -> None:
-        self.best, self.tie, self.best_epoch = kpis.get(self.monitor), kpis.get(TIE, -math.inf), epoch
+        self.best, self.best_epoch = kpis.get(self.monitor), epoch
+        self.tie = standing(kpis, self.monitor, 1.0)[1]
 
     def save(self, payload: Mapping[str, Any], *, epoch: int, step: int, due: bool, last: bool,
              kpis: Mapping[str, float] | None) -> Path | None:  # fmt: skip

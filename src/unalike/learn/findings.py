@@ -12,7 +12,7 @@ import optuna
 import yaml
 
 from unalike.data.whole import copy_file, write_text
-from unalike.learn.checkpoints import BEST
+from unalike.learn.checkpoints import BEST, TIE
 from unalike.learn.trials import SPEC_NAME
 from unalike.measure.report import Report
 
@@ -63,8 +63,7 @@ def best_of(records: Sequence[TrialRecord], sign: float) -> TrialRecord | None:
     """
     measured = [r for r in records if r.value is not None and r.state not in ("failed", "running")]
     whole = [r for r in measured if r.state in COUNTED] or measured
-    average = "val Mean Average Precision"
-    return max(whole, key=lambda r: (sign * (r.value or 0.0), r.kpi.get(average, 0.0), -r.trial), default=None)
+    return max(whole, key=lambda r: (sign * (r.value or 0.0), r.kpi.get(TIE, 0.0), -r.trial), default=None)
 
 
 def importances(study: Any, seed: int) -> dict[str, float]:

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import yaml
 
 from unalike.data.whole import write_text
-from unalike.learn.checkpoints import LATEST, newest_checkpoint
+from unalike.learn.checkpoints import LATEST, newest_checkpoint, standing
 from unalike.spec import Experiment, load_spec
 from unalike.spec.fields import declared_fields
 from unalike.spec.ranges import FREE
@@ -212,10 +212,10 @@ class TrialFigures:
         return news
 
     def best(self) -> tuple[int, dict[str, float]] | None:
-        """(epoch, figures) of the best validation, the earliest of equals."""
+        """(epoch, figures) of the best validation, the earliest of equals: the one whose checkpoint is kept."""
         if not self.rows:
             return None
-        epoch = max(self.rows, key=lambda e: (self.sign * self.rows[e][self.monitor], -e))
+        epoch = max(self.rows, key=lambda e: (standing(self.rows[e], self.monitor, self.sign), -e))
         return epoch, self.rows[epoch]
 
 
