@@ -180,8 +180,9 @@ def test_lock_of_a_dead_process_is_taken_over_and_said(tmp_path: Path, capsys: p
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_lock_of_a_reused_process_number_is_taken_over(tmp_path: Path) -> None:
     write_lock(tmp_path / "train", host=socket.gethostname(), pid=os.getppid(), process_start="1")
-    with open_run("train", spec(tmp_path)):
-        pass
+    with open_run("train", spec(tmp_path)) as run:
+        assert json.loads((run.dir / LOCK_NAME).read_text())["pid"] == os.getpid()
+    assert lines(run.dir)[-1]["status"] == "SUCCESS"
 
 
 def test_lock_of_another_host_or_unreadable_is_obeyed(tmp_path: Path) -> None:
