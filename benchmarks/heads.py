@@ -17,13 +17,13 @@ from pathlib import Path
 
 import numpy as np
 from grocery import append, write_manifests
+from trained_heads import FAMILIES, train_head
 
 from unalike.data.checks import Notices
 from unalike.data.items import load_images
 from unalike.learn.discriminant import whitening
 from unalike.learn.features import trunk_features
 from unalike.learn.judge import Round, judge, scenes
-from unalike.learn.trained_heads import FAMILIES, train_head
 from unalike.learn.training import view_of
 from unalike.measure.intervals import paired_bootstrap
 from unalike.model.backbones import native_size

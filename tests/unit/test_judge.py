@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from unalike.errors import DataError
+from unalike.learn.frozen_heads import best_score, search_heads
 from unalike.learn.judge import SCENES, Verdict, judge, make_rounds, scenes
 
 
@@ -108,3 +109,14 @@ def test_too_little_to_judge_is_an_error() -> None:
     labels = np.arange(5)
     with pytest.raises(DataError, match="cannot be judged"):
         make_rounds(labels, np.zeros(5, int), "both")
+
+
+def test_a_trunk_is_worth_its_best_head() -> None:
+    draw = np.random.default_rng(2)
+    labels = np.repeat(np.arange(10), 16)
+    loud = draw.normal(size=(160, 4)) @ (3 * draw.normal(size=(4, 24)))
+    features = (draw.normal(size=(10, 24))[labels] + loud + 0.5 * draw.normal(size=(160, 24))).astype(np.float32)
+    rounds = make_rounds(labels, scenes(features, labels), "known-classes")
+    trials = search_heads(features, labels, rounds, "known-classes")
+    best = best_score(features, labels, rounds, "known-classes")
+    assert best == max(t.score for t in trials if t.root is not False) > trials[0].score

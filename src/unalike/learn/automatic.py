@@ -30,7 +30,7 @@ from unalike.learn.checkpoints import BEST
 from unalike.learn.discriminant import Discriminant
 from unalike.learn.features import Features
 from unalike.learn.finishing import blended, finished, trunk_vectors, with_fitted_head
-from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads, search_trained
+from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads
 from unalike.learn.judge import Round, Verdict, held_rounds, hold_out, make_rounds, scenes
 from unalike.learn.loop import History
 from unalike.learn.pace import FEWEST, LEVELS, plan
@@ -51,7 +51,6 @@ DEFAULT_MINUTES = 10.0
 # Of the whole time: what stage one may take where fine-tuning follows, and where it cannot; what is kept for writing at the
 # end, and how often all images are seen once more before, to judge by.
 FROZEN_SHARE, ALONE_SHARE, CLOSING_SHARE, JUDGED = 0.2, 0.7, 0.03, 2.5
-ALONE_CLOSING_SHARE = 0.15  # kept for judging, fitting to all images and writing, where heads are trained instead
 HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 # A training step's images a second as a share of those that the engine embeds (LOG.md), before the pace is measured.
 STEP_SHARE = 0.45
@@ -153,7 +152,7 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     labels_N = images.labels_N
     scene_N = scenes(features.vectors_NF, labels_N, groups=images.groups, seed=seed)
     fit_N, held = _held(labels_N, scene_N, goal, seed)
-    trials = _stage_one(features, labels_N, scene_N, fit_N, goal, seed, clock, tunes)
+    trials = _stage_one(features, labels_N, scene_N, fit_N, goal, seed, clock)
     candidates = _judged_heads(trials, features, labels_N, fit_N, held, goal)
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_frozen(best, spec, run, images, features)
@@ -212,23 +211,14 @@ def _held(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, seed: int) -> tu
 
 
 def _stage_one(
-    features: Features, labels_N: np.ndarray, scene_N: np.ndarray, fit_N: np.ndarray, goal: str, seed: int, clock: Clock,
-    tunes: bool,
-) -> list[HeadTrial]:  # fmt: skip
-    """Head trials on the images that may be fitted, the frozen trunk first and then the best ones.
-
-    The best is trained on where nothing else follows; before fine-tuning, whose head is fitted anew at the end, that gains
-    nothing (LOG.md).
-    """
+    features: Features, labels_N: np.ndarray, scene_N: np.ndarray, fit_N: np.ndarray, goal: str, seed: int, clock: Clock
+) -> list[HeadTrial]:
+    """Head trials on the images that may be fitted, the frozen trunk first and then the best ones."""
     rows = fit_N[enough_to_judge(labels_N[fit_N], seed)]
     rounds = make_rounds(labels_N[rows], scene_N[rows], goal, seed=seed)
     trials = search_heads(features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=HEADS_SHARE * clock.seconds)
     best = sorted(trials[1:], key=lambda t: -t.score)
-    if best and not tunes:
-        seconds = (1 - ALONE_CLOSING_SHARE) * clock.seconds - clock.spent
-        best += search_trained(best[0], features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=seconds)
-        best.sort(key=lambda t: -t.score)
-    say(f"stage one: {1 + len(best)} heads on frozen features, {trials[0].score:.3f} as they are"
+    say(f"stage one: {len(trials)} heads on frozen features, {trials[0].score:.3f} as they are"
         + (f", {best[0].score:.3f} with a {best[0].name}" if best else ""))  # fmt: skip
     return [trials[0], *best]
 

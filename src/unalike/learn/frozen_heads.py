@@ -1,4 +1,4 @@
-"""Stage one of automatic training: which head on frozen features, in closed form or trained on, by judged rounds.
+"""Stage one of automatic training: which head on frozen features, that needs no training step, by judged rounds.
 
 Shape letters: N images, F features.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -15,7 +15,6 @@ import numpy as np
 from unalike.errors import DataError
 from unalike.learn.discriminant import Discriminant, whitening
 from unalike.learn.judge import Round, Verdict, judge
-from unalike.learn.trained_heads import FAMILIES, train_head
 
 # Weights of what does not tell the known classes apart, from none to all of it.
 RESIDUALS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -25,23 +24,18 @@ ENOUGH = 6000
 
 @dataclass(frozen=True)
 class HeadTrial:
-    """One way from features to vectors and what it was judged to be worth; ``root`` None is the features as they are.
-
-    ``loss``: what the closed form was trained with afterwards, or nothing.
-    """
+    """One way from features to vectors and what it was judged to be worth; ``root`` None is the features as they are."""
 
     root: bool | None
     residual: float
     verdict: Verdict
     score: float
-    loss: str = ""
 
     @property
     def name(self) -> str:
         if self.root is None:
             return "frozen trunk"
-        closed = f"discriminant head, residual {self.residual:g}" + (", square root" if self.root else "")
-        return closed + (f", trained with {self.loss}" if self.loss else "")
+        return f"discriminant head, residual {self.residual:g}" + (", square root" if self.root else "")
 
 
 def judge_raw(vectors_ND: np.ndarray, labels_N: np.ndarray, rounds: Sequence[Round]) -> Verdict:
@@ -70,38 +64,6 @@ def search_heads(
     return trials
 
 
-def search_trained(
-    trial: HeadTrial, features_NF: np.ndarray, labels_N: np.ndarray, rounds: Sequence[Round], goal: str, *,
-    seconds: float,
-) -> list[HeadTrial]:  # fmt: skip
-    """The closed form of ``trial`` trained with one loss after the other, as many as ``seconds`` allow.
-
-    How long one takes is told by its first round; one that would not be judged in all of them is given up.
-    """
-    if seconds <= 0:
-        return []
-    end = time.monotonic() + seconds
-    closed = [
-        whitening(features_NF[r.fit_N], labels_N[r.fit_N], root=bool(trial.root)).head(trial.residual) for r in rounds
-    ]
-    trials: list[HeadTrial] = []
-    for loss in FAMILIES:
-        start = time.monotonic()
-        vectors: list[tuple[np.ndarray, np.ndarray]] = []
-        for head, r in zip(closed, rounds, strict=True):
-            if start + len(rounds) * (time.monotonic() - start) / max(1, len(vectors)) > end:
-                return trials
-            trained = train_head(head, features_NF[r.fit_N], labels_N[r.fit_N], loss)
-            vectors.append((trained(features_NF[r.query_N]), trained(features_NF[r.reference_N])))
-        verdict = judge(rounds, labels_N, partial(_made, vectors))
-        trials.append(replace(trial, verdict=verdict, score=verdict.score(goal), loss=loss))
-    return trials
-
-
-def _made(vectors: Sequence[tuple[np.ndarray, np.ndarray]], number: int, _: Round) -> tuple[np.ndarray, np.ndarray]:
-    return vectors[number]
-
-
 def best_score(features_NF: np.ndarray, labels_N: np.ndarray, rounds: Sequence[Round], goal: str) -> float:
     """What the best of the square-root heads, or the features as they are, is worth."""
     return max(trial.score for trial in search_heads(features_NF, labels_N, rounds, goal, roots=(True,)))
@@ -124,8 +86,7 @@ def fit_head(trial: HeadTrial, features_NF: np.ndarray, labels_N: np.ndarray, di
     """The trial's head fitted on all of these images; None where it is the features as they are."""
     if trial.root is None:
         return None
-    head = whitening(features_NF, labels_N, root=trial.root).head(trial.residual, dim)
-    return train_head(head, features_NF, labels_N, trial.loss) if trial.loss else head
+    return whitening(features_NF, labels_N, root=trial.root).head(trial.residual, dim)
 
 
 def enough_to_judge(labels_N: np.ndarray, seed: int) -> np.ndarray:
