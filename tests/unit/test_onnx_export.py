@@ -13,6 +13,7 @@ from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.errors import ExportError
+from unalike.model.embedder import HEAD_KINDS
 
 FACTS = {"view": networks.VIEW, "mean": networks.MEAN, "std": networks.STD}
 
@@ -51,6 +52,23 @@ def test_unit_length_and_embedded_in_a_fixed_batch(tmp_path):
         assert np.abs(engine(images) - expected).max() < 1e-5
     entry = onnx.load(done.path).graph.input[0].type.tensor_type
     assert entry.elem_type == onnx.TensorProto.UINT8 and [d.dim_value for d in entry.shape.dim] == [3, 3, 48, 32]
+
+
+@pytest.mark.parametrize("head", ["rooted", "mlp"])
+def test_heads_with_a_square_root_are_exported_with_equal_vectors(tmp_path, head):
+    embedder = networks.SmallEmbedder()
+    embedder.head = HEAD_KINDS[head](8, 16)
+    with torch.no_grad():
+        for parameter in embedder.head.parameters():
+            parameter.normal_()
+    done = export_onnx(embedder, tmp_path / "m.onnx", images_NHWC=networks.pictures(70), **FACTS)
+    assert done.parity.worst_cosine >= 0.99999
+    images = networks.pictures(9, seed=1)
+    with torch.inference_mode():
+        scaled = (images / 255.0 - networks.MEAN) / networks.STD
+        expected = embedder.eval()(torch.from_numpy(scaled.astype(np.float32)).permute(0, 3, 1, 2)).numpy()
+    for engine in (OnnxEngine(done.path), OpenVinoEngine(done.path, precision="fp32")):
+        assert np.abs(engine(images) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @pytest.fixture(scope="module")

@@ -81,7 +81,8 @@ def test_automatic_training_shows_what_was_tried_and_doubts_labels_by_the_frozen
     images = ImageSet(images.paths, wrong, CLASSES)
     figure = {"value": 0.7, "low": 0.6, "high": 0.8}
     figures = {kind: {"R@1": figure, "MAP@R": figure} for kind in ("new", "known")}
-    record = {"minutes": 10.0, "spent_minutes": 9.5, "chosen": "fine-tuned", "candidates": [
+    heads = [{"name": "a head trained with one loss", "score": 0.61}]
+    record = {"minutes": 10.0, "spent_minutes": 9.5, "chosen": "fine-tuned", "heads": heads, "candidates": [
         {"name": name, "figures": figures, "gain_over_frozen": figures} for name in ("frozen trunk", "fine-tuned")
     ]}  # fmt: skip
     everything = np.arange(60)
@@ -89,7 +90,7 @@ def test_automatic_training_shows_what_was_tried_and_doubts_labels_by_the_frozen
               Round("new", everything[30:], everything[40:60], everything[30:40])]  # fmt: skip
     write_automatic_page(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), rounds)
     text = page(tmp_path)
-    for words in ("9.5 of 10", "Beside the frozen trunk", "What was tried", "Fine-tuning", "Misses (known classes, held out)",
+    for words in ("9.5 of 10", "Beside the frozen trunk", "What was tried", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",
                   "Misses (new classes, held out)", "frozen trunk&#x27;s vectors"):  # fmt: skip
         assert words in text
     assert str(images.paths[8]) in (tmp_path / "suspected_labels.csv").read_text(encoding="utf-8").splitlines()[1]

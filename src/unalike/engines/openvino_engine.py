@@ -47,6 +47,7 @@ def has_fast_bf16() -> bool:
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 LONG = {"bf16": "bfloat16", "fp16": "half precision"}
+NARROW = 256  # values a layer up to which OpenVINO joins the layers of a perceptron into one
 
 
 class OpenVinoEngine:
@@ -194,6 +195,8 @@ class OpenVinoEngine:
             "PERFORMANCE_HINT": "THROUGHPUT",
             "INFERENCE_PRECISION_HINT": self._hint,
         }
+        if self.device == "CPU" and _has_narrow_perceptron(graph):
+            settings["SNIPPETS_MODE"] = "DISABLE"  # OpenVINO 2026.4 crashes where it joins them (LOG.md)
         if self.threads and self.device == "CPU":
             settings["INFERENCE_NUM_THREADS"] = int(self.threads)
         if self.streams:
@@ -284,3 +287,19 @@ def _input_shape(graph: Any, source: str) -> tuple[tuple[int, int], int]:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200]
+
+
+def _has_narrow_perceptron(graph: Any) -> bool:
+    """Whether a product of at most NARROW values either way goes into a GELU, as in the heads of narrow trunks."""
+    for part in graph.get_ops():
+        if part.get_type_name() != "Gelu":
+            continue
+        before = part.input_value(0).get_node()
+        while before.get_type_name() in ("Add", "Multiply"):  # bias and scale; the other side is a constant
+            sides = [entry.get_source_output().get_node() for entry in before.inputs()]
+            before = next((side for side in sides if side.get_type_name() in ("Add", "Multiply", "MatMul")), sides[0])
+        if before.get_type_name() == "MatMul":
+            widths = [before.get_input_partial_shape(0)[-1], before.get_output_partial_shape(0)[-1]]
+            if all(width.is_static and width.get_length() <= NARROW for width in widths):
+                return True
+    return False

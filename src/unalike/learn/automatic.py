@@ -30,7 +30,7 @@ from unalike.learn.checkpoints import BEST
 from unalike.learn.discriminant import Discriminant
 from unalike.learn.features import Features
 from unalike.learn.finishing import blended, finished, trunk_vectors, with_fitted_head
-from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads
+from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads, search_trained
 from unalike.learn.judge import Round, Verdict, held_rounds, hold_out, make_rounds, scenes
 from unalike.learn.loop import History
 from unalike.learn.pace import FEWEST, LEVELS, plan
@@ -51,6 +51,7 @@ DEFAULT_MINUTES = 10.0
 # Of the whole time: what stage one may take where fine-tuning follows, and where it cannot; what is kept for writing at the
 # end, and how often all images are seen once more before, to judge by.
 FROZEN_SHARE, ALONE_SHARE, CLOSING_SHARE, JUDGED = 0.2, 0.7, 0.03, 2.5
+ALONE_CLOSING_SHARE = 0.15  # kept for judging, fitting to all images and writing, where heads are trained instead
 HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 # A training step's images a second as a share of those that the engine embeds (LOG.md), before the pace is measured.
 STEP_SHARE = 0.45
@@ -152,8 +153,8 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     labels_N = images.labels_N
     scene_N = scenes(features.vectors_NF, labels_N, groups=images.groups, seed=seed)
     fit_N, held = _held(labels_N, scene_N, goal, seed)
-    trials = _stage_one(features, labels_N, scene_N, fit_N, goal, seed, clock)
-    candidates = _judged_heads(trials, features, labels_N, fit_N, held, goal)
+    trials = _stage_one(features, labels_N, scene_N, fit_N, goal, seed, clock, tunes)
+    candidates = _judged_heads(_to_judge(trials, goal), features, labels_N, fit_N, held, goal)
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_frozen(best, spec, run, images, features)
     outcome = Outcome(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
@@ -170,7 +171,7 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
             checkpoint, delivered = _deliver_tuned(best, tuned, tuned_spec, run, images)
     notices.say()
     notices.write(run.dir / "notices.txt")
-    record = _record(spec, delivered.model.backbone, clock, candidates, best, held, labels_N, fit_N)
+    record = _record(spec, delivered.model.backbone, clock, trials, candidates, best, held, labels_N, fit_N)
     write_text(run.dir / "automatic.json", json.dumps(record, indent=2) + "\n")
     run.own(run.dir / "automatic.json", run.dir / "best_spec.yaml")
     page = write_automatic_page(
@@ -211,16 +212,34 @@ def _held(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, seed: int) -> tu
 
 
 def _stage_one(
-    features: Features, labels_N: np.ndarray, scene_N: np.ndarray, fit_N: np.ndarray, goal: str, seed: int, clock: Clock
-) -> list[HeadTrial]:
-    """Head trials on the images that may be fitted, the frozen trunk first and then the best ones."""
+    features: Features, labels_N: np.ndarray, scene_N: np.ndarray, fit_N: np.ndarray, goal: str, seed: int, clock: Clock,
+    tunes: bool,
+) -> list[HeadTrial]:  # fmt: skip
+    """Head trials on the images that may be fitted: the frozen trunk, closed forms from the best on, those trained by losses.
+
+    The best is trained on where nothing else follows; before fine-tuning, whose head is fitted anew at the end, that gains
+    nothing (LOG.md).
+    """
     rows = fit_N[enough_to_judge(labels_N[fit_N], seed)]
     rounds = make_rounds(labels_N[rows], scene_N[rows], goal, seed=seed)
     trials = search_heads(features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=HEADS_SHARE * clock.seconds)
     best = sorted(trials[1:], key=lambda t: -t.score)
-    say(f"stage one: {len(trials)} heads on frozen features, {trials[0].score:.3f} as they are"
+    if best and not tunes:
+        seconds = (1 - ALONE_CLOSING_SHARE) * clock.seconds - clock.spent
+        best += search_trained(best[0], features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=seconds)
+    say(f"stage one: {1 + len(best)} heads on frozen features, {trials[0].score:.3f} as they are"
         + (f", {best[0].score:.3f} with a {best[0].name}" if best else ""))  # fmt: skip
+    for trial in best:
+        if trial.family is not None:
+            told = "better" if trial.beats(best[0], goal) else "not better in both R@1 and MAP@R"
+            say(f"   {trial.score:.3f} trained with {trial.family.name}: {told}")
     return [trials[0], *best]
+
+
+def _to_judge(trials: Sequence[HeadTrial], goal: str) -> list[HeadTrial]:
+    """The frozen trunk, the best closed form, and the best of the trained ones where it loses nothing beside that."""
+    trained = [t for t in trials if t.family is not None and t.beats(trials[1], goal)]
+    return [*trials[:2], *sorted(trained, key=lambda t: -t.score)[:1]]
 
 
 def _judged_heads(
@@ -231,9 +250,9 @@ def _judged_heads(
     held: Sequence[Round],
     goal: str,
 ) -> list[Candidate]:
-    """The frozen trunk and the best head, fitted to what may be fitted and judged on what was held out."""
+    """The frozen trunk and heads on it, fitted to what may be fitted and judged on what was held out."""
     found = []
-    for trial in trials[:2]:
+    for trial in trials:
         head = fit_head(trial, *features.both(fit_N, labels_N), None)
         vectors = features.vectors_NF if head is None else head(features.vectors_NF)
         verdict = judge_raw(vectors, labels_N, held)
@@ -283,7 +302,7 @@ def _stage_two(
 
 def _settle_head(spec: Any, head: Discriminant, why: str) -> None:
     settle(spec, "model.feat_dim", head.matrix_FD.shape[1], why)
-    settle(spec, "model.head", "rooted" if head.rooted else "linear", why)
+    settle(spec, "model.head", head.kind, why)
     settle(spec, "train.head_epochs", 0, why)
     spec.mark_set(["train.head_epochs"])  # training settles once more, and would put its own back
 
@@ -383,7 +402,7 @@ def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, feat
     width = trunk_width if head is None else head.matrix_FD.shape[1]
     settled = spec.model_copy(deep=True)
     settle(settled, "model.feat_dim", width, trial.name)
-    settle(settled, "model.head", "rooted" if head is not None and head.rooted else "linear", trial.name)
+    settle(settled, "model.head", "linear" if head is None else head.kind, trial.name)
     settle_trunk_facts(settled, features.facts)
     if head is None:
         embedder = assemble(Shape.of(settled.model), pretrained="true")
@@ -430,8 +449,8 @@ def _write(network: Embedder, spec: Any, run: Any, images: ImageSet, facts: Any,
 
 
 def _record(
-    spec: Any, trunk: str, clock: Clock, candidates: Sequence[Candidate], best: Candidate, held: Sequence[Round],
-    labels_N: np.ndarray, fit_N: np.ndarray,
+    spec: Any, trunk: str, clock: Clock, trials: Sequence[HeadTrial], candidates: Sequence[Candidate], best: Candidate,
+    held: Sequence[Round], labels_N: np.ndarray, fit_N: np.ndarray,
 ) -> dict[str, Any]:  # fmt: skip
     """What was tried and what it was worth, for ``automatic.json``."""
     base = candidates[0].verdict
@@ -441,6 +460,7 @@ def _record(
         "goal": spec.automl.goal, "trunk": trunk,
         "judged_on": {kind: sum(len(r.query_N) for r in held if r.kind == kind) for kind in {r.kind for r in held}},
         "fitted_to_images": len(fit_N), "classes": len(np.unique(labels_N)),
+        "heads": [{"name": t.name, "score": t.score} for t in trials],
         "candidates": [{"name": c.name, "score": c.score, **c.verdict.beside(base)} for c in candidates], "chosen": best.name,
     }  # fmt: skip
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from unalike.errors import DataError
 from unalike.measure.covariance import shrunk_covariance
@@ -20,16 +21,42 @@ from unalike.model.embedder import ROOT_FLOOR
 
 
 @dataclass(frozen=True)
+class Bend:
+    """The perceptron of the head ``mlp``: x + gelu(x @ down_FH + down_H) @ up_HF + up_F."""
+
+    down_FH: np.ndarray
+    down_H: np.ndarray
+    up_HF: np.ndarray
+    up_F: np.ndarray
+
+    def __call__(self, features_NF: np.ndarray) -> np.ndarray:
+        hidden_NH = torch.from_numpy(np.ascontiguousarray(features_NF @ self.down_FH + self.down_H))
+        return features_NF + torch.nn.functional.gelu(hidden_NH).numpy() @ self.up_HF + self.up_F
+
+
+@dataclass(frozen=True)
 class Discriminant:
-    """vectors_ND = rooted(features_NF) @ matrix_FD - offset_D; ``rooted`` says whether the square root is taken."""
+    """vectors_ND = rooted(features_NF) @ matrix_FD - offset_D; ``rooted`` says whether the square root is taken.
+
+    ``bend``, which only a training fits (``learn.trained_heads``), comes between the two.
+    """
 
     matrix_FD: np.ndarray
     offset_D: np.ndarray
     rooted: bool
+    bend: Bend | None = None
 
     def __call__(self, features_NF: np.ndarray) -> np.ndarray:
         features_NF = rooted(features_NF) if self.rooted else features_NF
+        features_NF = self.bend(features_NF) if self.bend else features_NF
         return (features_NF @ self.matrix_FD - self.offset_D).astype(np.float32)
+
+    @property
+    def kind(self) -> str:
+        """The name of such a head in ``model.head``."""
+        if self.bend is not None:
+            return "mlp"
+        return "rooted" if self.rooted else "linear"
 
 
 @dataclass(frozen=True)

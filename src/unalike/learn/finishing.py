@@ -53,12 +53,12 @@ def with_fitted_head(trunk: Any, head: Discriminant) -> Embedder:
     width, dim = head.matrix_FD.shape
     if trunk.width != width:
         raise ValueError(f"a head of {width} features for a trunk of {trunk.width}")
-    embedder = Embedder(trunk, dim, "rooted" if head.rooted else "linear")
-    linear = embedder.head.linear
-    assert isinstance(linear, torch.nn.Linear)
-    with torch.no_grad():
-        linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(head.matrix_FD.T)))
-        linear.bias.copy_(torch.from_numpy(-head.offset_D))
+    embedder = Embedder(trunk, dim, head.kind)
+    parts: dict[str, np.ndarray] = {"linear.weight": head.matrix_FD.T, "linear.bias": -head.offset_D}
+    if head.bend is not None:
+        parts |= {"adaptor.down.weight": head.bend.down_FH.T, "adaptor.down.bias": head.bend.down_H,
+                  "adaptor.up.weight": head.bend.up_HF.T, "adaptor.up.bias": head.bend.up_F}  # fmt: skip
+    embedder.head.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in parts.items()})
     return embedder
 
 

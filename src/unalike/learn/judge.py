@@ -49,10 +49,14 @@ class Verdict:
         return float(np.mean(self.scores(goal)))
 
     def scores(self, goal: str) -> list[float]:
+        return [float(pair.mean()) for pair in self.pairs(goal)]
+
+    def pairs(self, goal: str) -> np.ndarray:
+        """R@1 and MAP@R (columns) of each kind that the goal asks for, or of what there is where there is none of it."""
         kinds = [kind for kind in GOALS[goal] if (self.kind_Q == kind).any()] or sorted(set(self.kind_Q.tolist()))
-        return [
-            float((self.hit_Q[self.kind_Q == k].mean() + self.precision_Q[self.kind_Q == k].mean()) / 2) for k in kinds
-        ]
+        return np.array(
+            [(self.hit_Q[self.kind_Q == k].mean(), self.precision_Q[self.kind_Q == k].mean()) for k in kinds]
+        )
 
     def figures(self, seed: int = 0) -> dict[str, dict[str, Interval]]:
         """R@1 and MAP@R with 95 % intervals of each kind; classes are resampled for new ones, queries for known."""

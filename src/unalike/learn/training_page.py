@@ -122,6 +122,9 @@ def write_automatic_page(
                                for figure, value in row.items()},
          "delivered": "yes" if c is chosen else ""} for c in record["candidates"]
     ], note="Shares; new: classes left out whole, known: scenes of known classes left out whole.")  # fmt: skip
+    report.table("Heads on frozen features", [{"name": head["name"], "score": head["score"]} for head in record["heads"]],
+                 note="The mean of R@1 and MAP@R by rounds of the images that may be fitted; the best are judged above. A head "
+                 "that a loss trains is so only where it loses neither figure beside the best that needs no training.")  # fmt: skip
     if history.steps:
         report.curves("Fine-tuning", _curves(history, spec.train.num_epochs))
     for kind in sorted({r.kind for r in held}):

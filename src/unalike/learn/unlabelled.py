@@ -312,7 +312,7 @@ def _deliver_head(
     settle(
         settled, "model.feat_dim", min(width, asked or width) if head is None else head.matrix_FD.shape[1], best.name
     )
-    settle(settled, "model.head", "rooted" if head is not None and head.rooted else "linear", best.name)
+    settle(settled, "model.head", "linear" if head is None else head.kind, best.name)
     settle_trunk_facts(settled, features.facts)
     embedder = assemble(Shape.of(settled.model), pretrained="true")
     linear = embedder.head.linear
@@ -399,7 +399,7 @@ def _planned(spec: Any, train: ImageSet, features: Features, seconds: float, hea
     """The user's spec with the head to begin with and what fits into the time, where they said nothing."""
     tuned = spec.model_copy(deep=True)
     settle(tuned, "model.feat_dim", head.matrix_FD.shape[1], "fine-tuning begins with the fitted head")
-    tuned.model.head = "rooted" if head.rooted else "linear"
+    tuned.model.head = head.kind
     settle(tuned, "train.head_epochs", 0, "fine-tuning begins with the fitted head")
     tuned.mark_set(["train.head_epochs"])  # or the recipe would settle it again
     if not spec.is_set("train.recipe"):

@@ -5,7 +5,7 @@ Shape letters: B images, C channels, H height, W width, F trunk features, D dime
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 # Trunks whose head is the residual one; every other trunk gets one Linear.
 RESIDUAL_HEADS = frozenset({"fan_tiny", "fan_small", "fan_base", "fan_large", "nvdinov2_vit_large_legacy"})
 ADAPTORS = 4
-HEADS = ("linear", "residual", "rooted")
 ROOT_FLOOR = 1e-6  # x / sqrt(|x| + floor): the signed square root, with a slope that stays finite at 0
 
 
@@ -53,13 +52,13 @@ class RootedHead(nn.Module):
 
 
 class Adaptor(nn.Module):
-    """F -> F/2 -> F with GELU, added to its input."""
+    """F -> ``hidden`` -> F with GELU, added to its input."""
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.down = nn.Linear(width, width // 2)
+        self.down = nn.Linear(width, hidden)
         self.act = nn.GELU()
-        self.up = nn.Linear(width // 2, width)
+        self.up = nn.Linear(hidden, width)
         nn.init.zeros_(self.up.weight)  # starts as the identity: the trunk's geometry is the place to start from
         nn.init.zeros_(self.up.bias)
 
@@ -67,12 +66,30 @@ class Adaptor(nn.Module):
         return features_BF + self.up(self.act(self.down(features_BF)))
 
 
+class PerceptronHead(nn.Module):
+    """Signed square root, one narrow adaptor, one Linear: the rooted head with a hidden layer beside it."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.adaptor = Adaptor(width, hidden_width(width))
+        self.linear = nn.Linear(width, dim)
+        semi_orthogonal(self.linear)
+
+    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.adaptor(features_BF * torch.rsqrt(features_BF.abs() + ROOT_FLOOR)))
+
+
+def hidden_width(width: int) -> int:
+    """Hidden values of the head ``mlp``: few, since what it is fitted to is often few images."""
+    return max(8, width // 16)
+
+
 class ResidualHead(nn.Module):
     """Four adaptors, LayerNorm, Linear F -> F, and a projection F -> D when D is not F."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.adaptors = nn.Sequential(*(Adaptor(width) for _ in range(ADAPTORS)))
+        self.adaptors = nn.Sequential(*(Adaptor(width, width // 2) for _ in range(ADAPTORS)))
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, width)
         semi_orthogonal(self.linear)
@@ -96,20 +113,23 @@ def semi_orthogonal(linear: nn.Module) -> None:
     nn.init.zeros_(linear.bias)
 
 
+HEAD_KINDS: Mapping[str, Callable[[int, int], nn.Module]] = {
+    "linear": LinearHead, "residual": ResidualHead, "rooted": RootedHead, "mlp": PerceptronHead,
+}  # fmt: skip
+
+
 class Embedder(nn.Module):
     """``images_BCHW`` (float, normalised) -> ``vectors_BD``, not of unit length. ``dim`` is D.
 
-    ``head``: one of HEADS, or "auto": the residual one on TAO's transformers, one Linear on every other trunk.
+    ``head``: one of HEAD_KINDS, or "auto": the residual one on TAO's transformers, one Linear on every other trunk.
     """
 
     def __init__(self, trunk: Trunk, dim: int, head: str = "auto") -> None:
         super().__init__()
         if head == "auto":
             head = "residual" if trunk.name in RESIDUAL_HEADS else "linear"
-        kinds: dict[str, Callable[[int, int], nn.Module]] = {
-            "linear": LinearHead, "residual": ResidualHead, "rooted": RootedHead}  # fmt: skip
         self.trunk = trunk
-        self.head = kinds[head](trunk.width, dim)
+        self.head = HEAD_KINDS[head](trunk.width, dim)
         self.dim = dim
         if head == "residual" and dim != trunk.width:
             progress.say(

@@ -49,10 +49,11 @@ class Model(Section):
     )
     input_channels: int = field(3, "Colour channels of the input: 3, since grey images are read as RGB.", ge=1, le=4)
     feat_dim: int = field(256, "Length of the vector that stands for an image.", ge=2, le=65536, settled=True)
-    head: Literal["auto", "linear", "residual", "rooted"] = field(
+    head: Literal["auto", "linear", "residual", "rooted", "mlp"] = field(
         "auto",
-        "What turns the trunk's features into the vector: one Linear; TAO's residual adaptors; or a signed square root and a "
-        "Linear, which automatic training fits without a training step. auto: as TAO has it for the trunk.",
+        "What turns the trunk's features into the vector: one Linear; TAO's residual adaptors; a signed square root and a "
+        "Linear (rooted), which automatic training fits without a training step; or that with a narrow hidden layer (mlp). "
+        "auto: as TAO has it for the trunk.",
         ours=True, settled=True,
     )  # fmt: skip
     pretrained: Annotated[Literal["auto", "true", "false"], BeforeValidator(_word)] = field(
