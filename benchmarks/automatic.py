@@ -73,13 +73,17 @@ def plain(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[di
     done = unalike.train(spec, [f"train.num_epochs={epochs}", "dataset.validation.by=none"], overwrite=True)
     files = sorted([*done.results_dir.glob("model_epoch_*.pth"), done.path], key=lambda file: file.stat().st_mtime)
     rows: list[dict[str, object]] = []
-    for at in (m for m in READ_AT if m <= minutes):
+    for at in readings(minutes):
         there = [file for file in files if file.stat().st_mtime - start <= 60 * at]
         if there:
             rows.append(
                 {"minutes": at, "epochs": epochs, "file": there[-1].name, **evaluated(there[-1], paths, folder)}
             )
     return rows
+
+
+def readings(minutes: int) -> list[int]:
+    return [*(m for m in READ_AT if m < minutes), minutes]
 
 
 class Photographs(torch.utils.data.Dataset):
@@ -95,7 +99,10 @@ class Photographs(torch.utils.data.Dataset):
 
 
 def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dict[str, object]]:
-    """A script as the libraries' own examples suggest it; the time that reading takes is not counted."""
+    """A script as the libraries' own examples suggest it; the time that reading takes is not counted.
+
+    Each reading leaves whether every query's nearest was right, and its average precision at R, in a file.
+    """
     from pytorch_metric_learning import losses, miners, samplers
 
     start = time.monotonic()
@@ -114,7 +121,9 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
     loss, miner = losses.TripletMarginLoss(margin=0.3), miners.MultiSimilarityMiner(epsilon=0.1)
     optimiser = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4)
     rows: list[dict[str, object]] = []
-    spent, left = time.monotonic() - start, [m for m in READ_AT if m <= minutes]
+    folder = out / f"peer-{minutes}-{seed}"
+    folder.mkdir(exist_ok=True)
+    spent, left = time.monotonic() - start, readings(minutes)
     while left:
         began = time.monotonic()
         for images, labels in batches:
@@ -126,7 +135,8 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
             optimiser.step()
             spent += time.monotonic() - began  # waiting for the batch included
             if spent >= 60 * left[0]:
-                rows.append({"minutes": left.pop(0), **_read(network, still, train, query)})
+                at = left.pop(0)
+                rows.append({"minutes": at, **_read(network, still, train, query, folder / f"read-{at}.npz")})
                 if not left:
                     break
             began = time.monotonic()
@@ -134,7 +144,7 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
 
 
 @torch.inference_mode()
-def _read(network: Any, still: Any, train: Any, query: Any) -> dict[str, object]:
+def _read(network: Any, still: Any, train: Any, query: Any, file: Path) -> dict[str, object]:
     network.eval()
     found = []
     for images in (train, query):
@@ -142,6 +152,7 @@ def _read(network: Any, still: Any, train: Any, query: Any) -> dict[str, object]
         found.append(torch.cat([network(batch) for batch, _ in batches]).numpy())
     own = np.array([train.classes.index(name) for name in query.classes])  # the query holds some of the classes
     ranking = evaluate_ranking(found[1], own[query.labels_N], found[0], train.labels_N, ks=(1,))
+    np.savez(file, hit=ranking.precision_at_1, precision=ranking.average_precision_at_r)
     first, mapr = ranking.precision_at_1, bootstrap(ranking.average_precision_at_r)
     interval = wilson(int(first.sum()), len(first))
     return {"R@1": round(float(first.mean()), 4), "R@1 interval": [round(interval.low, 4), round(interval.high, 4)],

@@ -21,12 +21,12 @@ from grocery import append, write_manifests
 
 from unalike.data.checks import Notices
 from unalike.data.items import load_images
+from unalike.data.view import view_of
 from unalike.learn.discriminant import whitening
 from unalike.learn.features import trunk_features
 from unalike.learn.frozen_heads import fit_head, search_heads, search_trained
 from unalike.learn.judge import Round, judge, make_rounds, scenes
 from unalike.learn.trained_heads import FAMILIES, train_head
-from unalike.learn.training import view_of
 from unalike.measure.intervals import paired_bootstrap
 from unalike.model.backbones import native_size
 from unalike.spec import load_spec

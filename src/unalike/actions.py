@@ -65,9 +65,9 @@ def load_frozen(
 
     ``images``: how many it will embed, where that is known.
     """
+    from unalike.data.view import view_of
     from unalike.deploy.choose import engine_for, to_gpu
     from unalike.learn.recipe import settle_trunk, settle_trunk_facts
-    from unalike.learn.training import view_of
     from unalike.model.frozen import build_frozen
 
     settle_trunk(experiment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ import torch
 from program import unalike
 
 from conftest import draw_class
-from unalike.learn import automatic
+from unalike.learn import automatic, frozen_heads
+from unalike.learn.trained_heads import family_of
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.spec import load_spec
 
@@ -96,13 +98,50 @@ def test_fine_tuning_trains_as_it_was_planned(two_runs: list[Path]) -> None:
 def test_where_nothing_beats_the_frozen_trunk_it_is_delivered(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(automatic, "search_heads", lambda f, y, r, g, seconds: first_trial(f, y, r, g))
+    monkeypatch.setattr(automatic, "search_heads", lambda f, y, r, g, seconds, roots: first_trial(f, y, r, g))
     done = unalike("train", pictures / "train", "-r", tmp_path, "--minutes", "0.001", *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "nothing that was tried beats the frozen trunk" in done.stderr and "too short to fine-tune" in done.stderr
     embedder, _ = load_embedder(tmp_path / "train/ml_model_best.pth")
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(embedder(images), embedder.trunk(images))
+    assert not (tmp_path / "train/best_spec.yaml").exists()  # no training makes the trunk as it came
+
+
+@pytest.mark.parametrize("head", ["", "model.head=linear"])
+def test_the_best_spec_of_a_head_makes_the_same_network(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
+) -> None:
+    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(automatic, "_worth_tuning", lambda *_: False)
+    monkeypatch.setattr(frozen_heads, "FAMILIES", (family_of("CosFaceLoss", bends=not head),))
+    monkeypatch.setattr(automatic.HeadTrial, "beats", lambda *_: True)
+    monkeypatch.setattr(automatic, "_judged_heads", only_last(automatic._judged_heads))
+    words = [word for word in (*SMALL, head) if word]
+    done = unalike("train", pictures / "train", "-r", tmp_path / "first", "--minutes", "2", *words)
+    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path / "first/train"
+    chosen = json.loads((folder / "automatic.json").read_text())["chosen"]
+    assert ("a perceptron" in chosen, "square root" in chosen) == ((False, False) if head else (True, True))
+    again = unalike("train", "-e", folder / "best_spec.yaml", "-r", tmp_path / "again", "train.results_dir=null")
+    assert again.returncode == 0, again.stderr[-3000:]
+    first, second = (tmp_path / name / "train/ml_model_best.pth" for name in ("first", "again"))
+    assert weights(first).keys() == weights(second).keys()
+    for name, tensor in weights(first).items():
+        assert torch.equal(tensor, weights(second)[name]), name
+    spec = read_checkpoint(second)["spec"]
+    assert spec["model"]["head"] == ("linear" if head else "mlp")
+    images = torch.rand(2, 3, 64, 64)
+    assert torch.equal(load_embedder(first)[0](images), load_embedder(second)[0](images))
+
+
+def only_last(judged):
+    """The candidates as they are judged, the last one worth most."""
+
+    def best_last(*given):
+        return [replace(c, score=float(n)) for n, c in enumerate(judged(*given))]
+
+    return best_last
 
 
 def first_trial(features, labels, rounds, goal):

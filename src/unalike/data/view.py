@@ -113,3 +113,9 @@ def _picture_of(pixels: np.ndarray) -> Image.Image:
             expected="uint8 of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA",
         )
     return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def view_of(spec: Any) -> View:
+    """The evaluation view that a spec describes."""
+    view = spec.dataset.view
+    return View(spec.model.input_height, spec.model.input_width, view.resize_ratio, view.mode, view.interpolation)

@@ -27,9 +27,8 @@ from unalike.data.whole import copy_file, write_text
 from unalike.engines.files import Embedded
 from unalike.errors import TrainingError, WeightsError, redact, redact_all
 from unalike.learn.checkpoints import BEST
-from unalike.learn.discriminant import Discriminant
 from unalike.learn.features import Features
-from unalike.learn.finishing import blended, finished, trunk_vectors, with_fitted_head
+from unalike.learn.finishing import blended, finished, trunk_vectors, with_fitted_head, with_head_of
 from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads, search_trained
 from unalike.learn.judge import Round, Verdict, held_rounds, hold_out, make_rounds, scenes
 from unalike.learn.loop import History
@@ -39,7 +38,6 @@ from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk
 from unalike.learn.training import Outcome, facts_of_model, train_embedder
 from unalike.learn.training_page import write_automatic_page
 from unalike.learn.trunks import Explorer, Found
-from unalike.learn.warm_start import fitted_start
 from unalike.model.checkpoint import load_embedder, write_checkpoint
 from unalike.model.embedder import Embedder, Shape, assemble, build_embedder
 from unalike.model.frozen import build_frozen
@@ -57,7 +55,7 @@ HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 STEP_SHARE = 0.45
 FINE_TUNED, BLENDED = "fine-tuned", "fine-tuned, blended, head fitted anew"
 TOO_SHORT = "stage two: the time that is left is too short to fine-tune; more --minutes would allow it"
-FOLDER = "fine_tuning"
+FOLDER, BEST_SPEC = "fine_tuning", "best_spec.yaml"
 
 
 @dataclass(frozen=True)
@@ -153,7 +151,7 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     labels_N = images.labels_N
     scene_N = scenes(features.vectors_NF, labels_N, groups=images.groups, seed=seed)
     fit_N, held = _held(labels_N, scene_N, goal, seed)
-    trials = _stage_one(features, labels_N, scene_N, fit_N, goal, seed, clock, tunes)
+    trials = _stage_one(spec, features, labels_N, scene_N, fit_N, seed, clock, tunes)
     candidates = _judged_heads(_to_judge(trials, goal), features, labels_N, fit_N, held, goal)
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_frozen(best, spec, run, images, features)
@@ -173,7 +171,7 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     notices.write(run.dir / "notices.txt")
     record = _record(spec, delivered.model.backbone, clock, trials, candidates, best, held, labels_N, fit_N)
     write_text(run.dir / "automatic.json", json.dumps(record, indent=2) + "\n")
-    run.own(run.dir / "automatic.json", run.dir / "best_spec.yaml")
+    run.own(run.dir / "automatic.json", run.dir / BEST_SPEC)
     page = write_automatic_page(
         run.dir, delivered, record, outcome.history, images, features.vectors_NF, best.vectors_ND, held
     )
@@ -212,7 +210,7 @@ def _held(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, seed: int) -> tu
 
 
 def _stage_one(
-    features: Features, labels_N: np.ndarray, scene_N: np.ndarray, fit_N: np.ndarray, goal: str, seed: int, clock: Clock,
+    spec: Any, features: Features, labels_N: np.ndarray, scene_N: np.ndarray, fit_N: np.ndarray, seed: int, clock: Clock,
     tunes: bool,
 ) -> list[HeadTrial]:  # fmt: skip
     """Head trials on the images that may be fitted: the frozen trunk, closed forms from the best on, those trained by losses.
@@ -220,9 +218,13 @@ def _stage_one(
     The best is trained on where nothing else follows; before fine-tuning, whose head is fitted anew at the end, that gains
     nothing (LOG.md).
     """
+    goal, own = spec.automl.goal, spec.model.head if spec.is_set("model.head") else "auto"
+    roots = {"linear": (False,), "rooted": (True,), "mlp": (True,)}.get(own, (True, False))
     rows = fit_N[enough_to_judge(labels_N[fit_N], seed)]
     rounds = make_rounds(labels_N[rows], scene_N[rows], goal, seed=seed)
-    trials = search_heads(features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=HEADS_SHARE * clock.seconds)
+    trials = search_heads(
+        features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=HEADS_SHARE * clock.seconds, roots=roots
+    )
     best = sorted(trials[1:], key=lambda t: -t.score)
     if best and not tunes:
         seconds = (1 - ALONE_CLOSING_SHARE) * clock.seconds - clock.spent
@@ -271,7 +273,6 @@ def _stage_two(
     part = Part(run, run.dir / FOLDER)
     earlier = part.dir / "experiment.yaml"
     resume = run.resuming and earlier.exists() and any(part.dir.glob("ml_model_latest.pth"))
-    begin = None
     if resume:  # its plan holds: another number of epochs would be another training
         tuned = load_spec("train", str(earlier))
     else:
@@ -280,18 +281,14 @@ def _stage_two(
         if planned is None:
             say(TOO_SHORT)
             return None
-        tuned, features = planned
+        tuned = planned
         if trial.root is not None and not spec.is_set("model.head"):
-            fitted, labels_N = features.both(fit_N, images.labels_N)
-            dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
-            head = fit_head(trial, fitted, labels_N, dim)
-            assert head is not None
-            _settle_head(tuned, head, "fine-tuning begins with the fitted head")
-            begin = fitted_start(head, fitted, labels_N)
+            settle(tuned, "train.warm_start", True, trial.name)
+            _settle_head(tuned, trial, mirrored=False)
     say(f"stage two: fine-tuning {tuned.model.backbone}, {tuned.train.num_epochs} epochs of {len(train)} images")
     try:
         outcome = train_embedder(
-            tuned, part, resume=resume, sets=Sets(train, None, None, "left to automatic training", False), begin=begin,
+            tuned, part, resume=resume, sets=Sets(train, None, None, "left to automatic training", False),
             finish=False,  # that is done here, and judged
         )  # fmt: skip
     except TrainingError as error:
@@ -300,21 +297,25 @@ def _stage_two(
     return outcome, tuned.as_set_in(spec)  # what was planned, or read from an earlier run's file, is not the user's own
 
 
-def _settle_head(spec: Any, head: Discriminant, why: str) -> None:
-    settle(spec, "model.feat_dim", head.matrix_FD.shape[1], why)
-    settle(spec, "model.head", head.kind, why)
-    settle(spec, "train.head_epochs", 0, why)
-    spec.mark_set(["train.head_epochs"])  # training settles once more, and would put its own back
+def _settle_head(spec: Any, trial: HeadTrial, *, mirrored: bool) -> None:
+    """How the trial's head is fitted, in the words of a spec."""
+    family = trial.family
+    kind = "mlp" if family is not None and family.bends else "rooted" if trial.root else "linear"
+    for path, value in (
+        ("model.head", kind), ("train.finish.residual", trial.residual), ("train.finish.loss", family and family.loss),
+        ("train.finish.mirrored", mirrored),
+    ):  # fmt: skip
+        settle(spec, path, value, trial.name)
 
 
-def _planned(spec: Any, train: ImageSet, found: Sequence[Found], seconds: float) -> tuple[Any, Features] | None:
-    """The user's spec with what fits into the time filled in where they said nothing, and the trunk's features.
+def _planned(spec: Any, train: ImageSet, found: Sequence[Found], seconds: float) -> Any | None:
+    """The user's spec with what fits into the time filled in where they said nothing.
 
     Of the levels of ``pace`` the first that leaves enough epochs to any trunk, and of the trunks the best such one.
     """
     drafts = [_draft(spec, train, f) for f in found]
     if spec.is_set("train.num_epochs"):
-        return drafts[0][0], found[0].features
+        return drafts[0][0]
     for level in LEVELS:
         for (tuned, embedder), f in zip(drafts, found, strict=True):
             fits = plan(embedder, tuned, level, images=len(train), seconds=seconds, embeds=f.features.rate)
@@ -325,7 +326,7 @@ def _planned(spec: Any, train: ImageSet, found: Sequence[Found], seconds: float)
             for path, value in {"train.num_epochs": fits.epochs, "train.frozen_stages": fits.frozen, **sides}.items():
                 settle(tuned, path, value, why)
                 tuned.mark_set([path])
-            return tuned, f.features
+            return tuned
     return None
 
 
@@ -389,7 +390,7 @@ def _fitted(of: Trained, images: ImageSet, rows: np.ndarray, trial: HeadTrial, s
     dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
     own = spec.is_set("train.finish.residual")
     residual = spec.train.finish.residual if own else trial.residual
-    return finished(of.trunk, done, images.labels_N, rooted=bool(trial.root), residual=residual, dim=dim)
+    return finished(of.trunk, done, images.labels_N, root=bool(trial.root), residual=residual, dim=dim)
 
 
 def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, features: Features) -> tuple[Path, Any]:
@@ -405,6 +406,7 @@ def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, feat
     settle(settled, "model.head", "linear" if head is None else head.kind, trial.name)
     settle_trunk_facts(settled, features.facts)
     if head is None:
+        (run.dir / BEST_SPEC).unlink(missing_ok=True)  # an earlier session of this run may have left one
         embedder = assemble(Shape.of(settled.model), pretrained="true")
         linear = embedder.head.linear
         assert isinstance(linear, torch.nn.Linear)
@@ -414,11 +416,16 @@ def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, feat
     else:
         trunk = build_frozen(settled.model.backbone, (settled.model.input_height, settled.model.input_width)).trunk
         embedder = with_fitted_head(trunk, head)
+        again = settled.model_copy(deep=True)
+        _settle_head(again, trial, mirrored=features.mirrored_NF is not None)
+        again.train.train_trunk = again.train.train_embedder = False
+        again.train.finish.enabled = True
+        _write_best_spec(again, run)
     return _write(embedder, settled, run, images, features.facts, best.name), settled
 
 
 def _deliver_tuned(best: Candidate, tuned: Outcome, spec: Any, run: Any, images: ImageSet) -> tuple[Path, Any]:
-    """The fine-tuned network under the run's own name, and the spec that trains it again with automl_policy off.
+    """The fine-tuned network under the run's own name, and the spec that trains it again.
 
     A head that is fitted anew is so on all images now, those that were held out too.
     """
@@ -429,17 +436,25 @@ def _deliver_tuned(best: Candidate, tuned: Outcome, spec: Any, run: Any, images:
         network = _fitted(of, images, np.arange(len(images)), best.trial, spec)
         settle(settled, "train.finish.residual", best.trial.residual, best.name)
     settled.train.finish.enabled = best.trial is not None
-    write_text(run.dir / "best_spec.yaml", redact(settled.to_yaml()))
+    _write_best_spec(settled, run)
     if network is None:
         run.write_experiment(settled)
         target: Path = run.dir / BEST
         copy_file(tuned.checkpoint, target)
         return target, settled
-    settled.model.feat_dim = network.dim
     return _write(network, settled, run, images, tuned.facts, best.name), settled
 
 
+def _write_best_spec(spec: Any, run: Any) -> None:
+    """The spec that makes the winner again by plain training, of all images: those held out to judge by are none here."""
+    again = spec.model_copy(deep=True)
+    again.automl_policy = "off"
+    again.dataset.validation.by = "none"
+    write_text(run.dir / BEST_SPEC, redact(again.to_yaml()))
+
+
 def _write(network: Embedder, spec: Any, run: Any, images: ImageSet, facts: Any, why: str) -> Path:
+    spec = with_head_of(network, spec)
     payload = {
         "model": network.state_dict(), "spec": redact_all(spec.to_dict()), "classes": list(images.classes),
         "epoch": 0, "step": 0, "metrics": {}, "facts": facts_of_model(spec, facts, f"automatic training: {why}"),

@@ -58,6 +58,14 @@ class Discriminant:
             return "mlp"
         return "rooted" if self.rooted else "linear"
 
+    def state(self) -> dict[str, torch.Tensor]:
+        """The weights of such a head in a network, by name."""
+        parts: dict[str, np.ndarray] = {"linear.weight": self.matrix_FD.T, "linear.bias": -self.offset_D}
+        if self.bend is not None:
+            parts |= {"adaptor.down.weight": self.bend.down_FH.T, "adaptor.down.bias": self.bend.down_H,
+                      "adaptor.up.weight": self.bend.up_HF.T, "adaptor.up.bias": self.bend.up_F}  # fmt: skip
+        return {name: torch.from_numpy(np.ascontiguousarray(part, np.float32)) for name, part in parts.items()}
+
 
 @dataclass(frozen=True)
 class Whitening:

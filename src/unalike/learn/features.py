@@ -25,7 +25,7 @@ from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
 from unalike.engines.protocol import Engine
 from unalike.model.backbones import TrunkFacts
-from unalike.model.frozen import build_frozen
+from unalike.model.frozen import FrozenTrunk, build_frozen
 from unalike.progress import say, warn
 
 FORMAT_VERSION = 1
@@ -56,7 +56,7 @@ class Features:
         return np.concatenate([self.vectors_NF[rows], self.mirrored_NF[rows]]), np.tile(labels_N[rows], 2)
 
 
-class _BothViews:
+class BothViews:
     """An engine that also sees each image turned left to right: twice as many columns, its own first."""
 
     def __init__(self, engine: Engine) -> None:
@@ -71,14 +71,15 @@ class _BothViews:
 
 
 def trunk_features(
-    backbone: str, images: ImageSet, view: View, notices: Notices, spec: Any, *, mirrored: bool = False
-) -> Features:
+    backbone: str, images: ImageSet, view: View, notices: Notices, spec: Any, *, mirrored: bool = False,
+    trunk: FrozenTrunk | None = None,
+) -> Features:  # fmt: skip
     """The features of every readable image under ``view``, and with ``mirrored`` of its mirror image.
 
-    ``spec.dataset`` gives workers and the limits of unreadable images. Raises WeightsError where the trunk has no
+    ``trunk``: the network, where it is not that of the name as it came. ``spec.dataset`` gives workers and the limits of unreadable images. Raises WeightsError where the trunk has no
     weights, DataError when too many files cannot be read.
     """
-    trunk = build_frozen(backbone, (view.height, view.width))
+    trunk = trunk or build_frozen(backbone, (view.height, view.width))
     facts: TrunkFacts = trunk.trunk.facts
     shelf = _Shelf(default_cache_dir() / "features" / f"{_identity(trunk, view, facts, mirrored)}.npz")
     digests = _digests(images)
@@ -94,7 +95,7 @@ def trunk_features(
             [*missing, *failed]
         )  # a file that could not even be opened is counted and named like the others
         done = embed_files(
-            _BothViews(engine) if mirrored else engine, [images.paths[i] for i in wanted], view,
+            BothViews(engine) if mirrored else engine, [images.paths[i] for i in wanted], view,
             workers=spec.dataset.workers, notices=notices, max_unreadable=spec.dataset.max_unreadable,
             max_pixels=spec.dataset.max_pixels, describe=f"features of {backbone}",
         )  # fmt: skip

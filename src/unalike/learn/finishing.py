@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,9 @@ from unalike.data.view import View
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import Embedded, embed_files
 from unalike.errors import DataError
-from unalike.learn.discriminant import Discriminant, whitening
+from unalike.learn.discriminant import Discriminant
+from unalike.learn.features import BothViews
+from unalike.learn.trained_heads import Family, fitted_head
 from unalike.model.embedder import Embedder
 from unalike.model.frozen import FrozenTrunk
 from unalike.progress import say
@@ -54,37 +57,48 @@ def with_fitted_head(trunk: Any, head: Discriminant) -> Embedder:
     if trunk.width != width:
         raise ValueError(f"a head of {width} features for a trunk of {trunk.width}")
     embedder = Embedder(trunk, dim, head.kind)
-    parts: dict[str, np.ndarray] = {"linear.weight": head.matrix_FD.T, "linear.bias": -head.offset_D}
-    if head.bend is not None:
-        parts |= {"adaptor.down.weight": head.bend.down_FH.T, "adaptor.down.bias": head.bend.down_H,
-                  "adaptor.up.weight": head.bend.up_HF.T, "adaptor.up.bias": head.bend.up_F}  # fmt: skip
-    embedder.head.load_state_dict({name: torch.from_numpy(np.ascontiguousarray(v)) for name, v in parts.items()})
+    embedder.head.load_state_dict(head.state())
     return embedder
+
+
+def with_head_of(network: Embedder, spec: Any) -> Any:
+    """The spec of a network whose head another way of fitting made."""
+    settled = spec.model_copy(deep=True)
+    settled.model.feat_dim, settled.model.head = network.dim, network.head_kind
+    return settled
 
 
 def trunk_vectors(
     trunk: Any, images: ImageSet, *, view: View, mean: Sequence[float], std: Sequence[float], dataset: Any,
-    notices: Notices, describe: str = "features of the trained trunk",
+    notices: Notices, describe: str = "features of the trained trunk", mirrored: bool = False,
 ) -> Embedded:  # fmt: skip
-    """The trunk's features of the images, as vectors_NF. ``dataset``: workers and limits of unreadable images."""
+    """The trunk's features of the images, as vectors_NF; with ``mirrored`` those of the mirror images follow, kept_N twice.
+
+    ``dataset``: workers and limits of unreadable images.
+    """
     frozen = FrozenTrunk(copy.deepcopy(trunk))
     to_gpu(frozen, "auto")
-    engine = engine_for(frozen, mean=mean, std=std, view=view, images=len(images))
-    return embed_files(
-        engine, images.paths, view, workers=dataset.workers, notices=notices, max_unreadable=dataset.max_unreadable,
-        max_pixels=dataset.max_pixels, describe=describe,
+    engine: Any = engine_for(frozen, mean=mean, std=std, view=view, images=(2 if mirrored else 1) * len(images))
+    done = embed_files(
+        BothViews(engine) if mirrored else engine, images.paths, view, workers=dataset.workers, notices=notices,
+        max_unreadable=dataset.max_unreadable, max_pixels=dataset.max_pixels, describe=describe,
     )  # fmt: skip
+    if not mirrored:
+        return done
+    both_NF = np.concatenate(np.split(done.vectors_ND, 2, axis=1))
+    return replace(done, vectors_ND=both_NF, kept_N=np.tile(done.kept_N, 2))
 
 
 def finished(
-    trunk: Any, done: Embedded, labels_N: np.ndarray, *, rooted: bool, residual: float, dim: int | None
-) -> Embedder | None:
+    trunk: Any, done: Embedded, labels_N: np.ndarray, *, root: bool, residual: float, dim: int | None,
+    family: Family | None = None,
+) -> Embedder | None:  # fmt: skip
     """The trunk with a head fitted to its features ``done`` of images with these labels; None, said, where none can be.
 
-    ``residual`` as in ``Whitening.head``; at most ``dim`` dimensions (None: as many as there are).
+    The rest as in ``fitted_head``.
     """
     try:
-        head = whitening(done.vectors_ND, labels_N[done.kept_N], root=rooted).head(residual, dim)
+        head = fitted_head(done.vectors_ND, labels_N[done.kept_N], root=root, residual=residual, dim=dim, family=family)
     except DataError as error:
         say(f"the head stays as it was trained: {error}")
         return None

@@ -15,7 +15,7 @@ import numpy as np
 from unalike.errors import DataError
 from unalike.learn.discriminant import Discriminant, whitening
 from unalike.learn.judge import Round, Verdict, judge
-from unalike.learn.trained_heads import FAMILIES, Family, train_head
+from unalike.learn.trained_heads import FAMILIES, Family, fitted_head, train_head
 
 # Weights of what does not tell the known classes apart, from none to all of it.
 RESIDUALS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -135,8 +135,7 @@ def fit_head(trial: HeadTrial, features_NF: np.ndarray, labels_N: np.ndarray, di
     """The trial's head fitted on all of these images; None where it is the features as they are."""
     if trial.root is None:
         return None
-    head = whitening(features_NF, labels_N, root=trial.root).head(trial.residual, dim)
-    return train_head(head, features_NF, labels_N, trial.family) if trial.family else head
+    return fitted_head(features_NF, labels_N, root=trial.root, residual=trial.residual, dim=dim, family=trial.family)
 
 
 def enough_to_judge(labels_N: np.ndarray, seed: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -26,6 +27,9 @@ _NOT_MINERS = {"BaseMiner", "EmbeddingsAlreadyPackagedAsTriplets"}
 _FACTS = {"num_classes": "classes", "embedding_size": "dim", "descriptors_dim": "dim", "l": "dim"}
 # Parameters that are Python objects; a spec is plain data and cannot hold them.
 _OBJECTS = {"distance", "reducer", "embedding_regularizer", "weight_regularizer", "weight_init_func", "collect_stats"}
+
+# How losses of pytorch-metric-learning call their class directions, and whether a class is a column of them.
+PROXIES = {"W": True, "proxies": False}
 
 
 def _classes(module: Any, hidden: set[str]) -> dict[str, type]:
@@ -158,3 +162,13 @@ def has_weights(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
     if name == "MarginLoss":
         return bool((parameters or {}).get("learn_beta"))
     return name == "ManifoldLoss" or "num_classes" in _signature(cls)
+
+
+def start_proxies(objective: nn.Module, means_CD: np.ndarray) -> None:
+    """Put the loss's proxies, where it has any of that shape, at the classes' mean vectors."""
+    with torch.no_grad():
+        for name, parameter in objective.named_parameters():
+            columns = PROXIES.get(name.rpartition(".")[2])
+            wanted = None if columns is None else torch.from_numpy(means_CD.T if columns else means_CD)
+            if wanted is not None and wanted.shape == parameter.shape:
+                parameter.copy_(wanted)

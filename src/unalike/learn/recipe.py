@@ -105,7 +105,11 @@ def _settle_recipe(spec: Any, *, facts: Any, stages: int, classes: int, images: 
 def can_finish(spec: Any) -> bool:
     """Whether the head is one that can be fitted in closed form, and both parts learn."""
     head = spec.model.head
-    closed = head in ("linear", "rooted") or (head == "auto" and spec.model.backbone not in RESIDUAL_HEADS)
+    closed = (
+        head in ("linear", "rooted")
+        or (head == "mlp" and spec.train.finish.loss)
+        or (head == "auto" and spec.model.backbone not in RESIDUAL_HEADS)
+    )
     return closed and bool(spec.train.train_trunk and spec.train.train_embedder)
 
 

@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from unalike.learn.discriminant import Bend, Discriminant, rooted
-from unalike.learn.losses import build_loss
-from unalike.learn.warm_start import start_proxies
+from unalike.learn.discriminant import Bend, Discriminant, rooted, whitening
+from unalike.learn.losses import build_loss, start_proxies
 from unalike.measure.nearest import unit
 from unalike.model.embedder import Adaptor, hidden_width
 
@@ -37,16 +36,36 @@ class Family:
         return self.loss + (" and a perceptron" if self.bends else "")
 
 
-COSFACE = {"margin": 0.2, "scale": 20.0}
-# In the order in which they are tried; the parameters are those that learnt best on Grocery's training classes (LOG.md).
-FAMILIES = (
-    Family("CosFaceLoss", COSFACE),
-    Family("MultiSimilarityLoss"),
-    Family("CosFaceLoss", COSFACE, bends=True),
-    Family("ProxyAnchorLoss", {"margin": 0.1, "alpha": 16}),
-)
+# The parameters are those that learnt best on Grocery's training classes (LOG.md).
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "CosFaceLoss": {"margin": 0.2, "scale": 20.0},
+    "MultiSimilarityLoss": {},
+    "ProxyAnchorLoss": {"margin": 0.1, "alpha": 16},
+}
+
+
+def family_of(loss: str | None, *, bends: bool = False) -> Family | None:
+    """The family of a loss of PARAMETERS with or without a perceptron; None for no loss."""
+    return None if loss is None else Family(loss, PARAMETERS[loss], bends)
+
+
+# In the order in which they are tried.
+FAMILIES = tuple(
+    Family(loss, PARAMETERS[loss], bends)
+    for loss, bends in (("CosFaceLoss", False), ("MultiSimilarityLoss", False), ("CosFaceLoss", True),
+                        ("ProxyAnchorLoss", False))
+)  # fmt: skip
 EPOCHS, BATCH, NOISE = 10, 128, 0.3
 RATE, LOSS_RATE, DECAY = 1e-4, 3e-4, 0.01
+
+
+def fitted_head(
+    features_NF: np.ndarray, labels_N: np.ndarray, *, root: bool, residual: float, dim: int | None = None,
+    family: Family | None = None,
+) -> Discriminant:  # fmt: skip
+    """The closed form on these features, at most ``dim`` wide, trained on where a family is given. DataError as ``whitening``."""
+    head = whitening(features_NF, labels_N, root=root).head(residual, dim)
+    return train_head(head, features_NF, labels_N, family) if family else head
 
 
 def train_head(

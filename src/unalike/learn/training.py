@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
@@ -25,12 +26,13 @@ from unalike.data.loader import TrainingBatches
 from unalike.data.sampler import ClassBalancedSampler
 from unalike.data.sets import Sets, training_sets
 from unalike.data.store import PixelStore
-from unalike.data.view import View
+from unalike.data.view import view_of
 from unalike.deploy.choose import engine_for, refresh
 from unalike.errors import UnalikeError, redact_all
 from unalike.learn.checkpoints import BEST, MONITORED, CheckpointKeeper, newest_checkpoint
 from unalike.learn.devices import make_fabric
-from unalike.learn.finishing import blended, finished, trunk_vectors, weights_now
+from unalike.learn.discriminant import Discriminant
+from unalike.learn.finishing import blended, finished, trunk_vectors, weights_now, with_fitted_head, with_head_of
 from unalike.learn.folding import Pairs, find_pairs
 from unalike.learn.freezing import Freezer
 from unalike.learn.logs import Loggers
@@ -40,10 +42,13 @@ from unalike.learn.optim import build_optimiser
 from unalike.learn.prefix import REQUEST, Prefix, find_prefix
 from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk
 from unalike.learn.schedule import Schedule
+from unalike.learn.trained_heads import family_of
 from unalike.learn.validation import Validator
+from unalike.learn.warm_start import fitted_start, head_of_frozen
 from unalike.model.checkpoint import read_checkpoint
-from unalike.model.embedder import Embedder, RootedHead, build_embedder
+from unalike.model.embedder import Embedder, build_embedder
 from unalike.progress import say, warn
+from unalike.spec import settle
 
 # Steps of a run from which compiling the frozen stages pays: it takes some five seconds and saves 0.05 to 0.1 a step.
 WORTH_COMPILING = 150
@@ -64,12 +69,6 @@ class Outcome:
     facts: Any
     seen: Any | None = None  # what ``ranking`` was made of: (query, its vectors), (reference, its vectors)
     finished: bool = False  # the checkpoint is no epoch's, but made of the last one's (``train.finish``)
-
-
-def view_of(spec: Any) -> View:
-    """The evaluation view that a spec describes."""
-    view = spec.dataset.view
-    return View(spec.model.input_height, spec.model.input_width, view.resize_ratio, view.mode, view.interpolation)
 
 
 def train_embedder(
@@ -94,11 +93,14 @@ def train_embedder(
     run.dir = Path(fabric.broadcast(str(run.dir)))
     start = _start(spec, run.dir, resume, fabric)
     seed = _settle_seed(spec, start, fabric)
-    fabric.seed_everything(seed, workers=False, verbose=False)
     _set_cudnn(spec)
     notices = Notices()
     if sets is None:
         sets = training_sets(spec, notices, manifest=run.dir / "split.csv" if fabric.is_global_zero else None)
+    head = _head_of_frozen(spec, sets.train, notices, fabric)
+    if head is not None and begin is None:
+        begin = fitted_start(*head)
+    fabric.seed_everything(seed, workers=False, verbose=False)
     embedder = build_embedder(spec)
     facts = embedder.trunk.facts
     settle_learning(spec, facts=facts, stages=len(embedder.trunk.stages()), classes=len(sets.train.classes),
@@ -108,6 +110,10 @@ def train_embedder(
     if fabric.is_global_zero:
         run.write_experiment(spec)
         run.record(device=str(fabric.device), seed=seed, data=fingerprint)
+    if not _learns(spec):
+        assert head is not None
+        validation = _Validation(spec, sets, fabric, notices, seed)
+        return _fitted_only(with_fitted_head(embedder.trunk, head[0]), spec, run, sets, facts, validation, notices)
     batches = _batches(spec, sets.train, notices, seed, fabric)
     began = weights_now(embedder.trunk) if finish and spec.train.finish.enabled else None
     fabric.to_device(embedder)
@@ -167,10 +173,53 @@ def _finished(
         finish, dataset = spec.train.finish, spec.dataset
         trunk = blended(trunk, began, finish.trained_share)
         done = trunk_vectors(trunk, sets.train, view=view_of(spec), mean=tuple(dataset.pixel_mean),
-                             std=tuple(dataset.pixel_std), dataset=dataset, notices=notices)  # fmt: skip
-        network = finished(trunk, done, sets.train.labels_N, rooted=spec.model.head != "linear",
-                           residual=finish.residual, dim=spec.model.feat_dim)  # fmt: skip
+                             std=tuple(dataset.pixel_std), dataset=dataset, notices=notices, mirrored=finish.mirrored)  # fmt: skip
+        network = finished(trunk, done, sets.train.labels_N, root=spec.model.head != "linear", residual=finish.residual,
+                           dim=spec.model.feat_dim, family=family_of(finish.loss, bends=spec.model.head == "mlp"))  # fmt: skip
     return fabric.broadcast(network)  # type: ignore[no-any-return]
+
+
+def _learns(spec: Any) -> bool:
+    return bool(spec.train.train_trunk or spec.train.train_embedder)
+
+
+def _head_of_frozen(
+    spec: Any, images: ImageSet, notices: Notices, fabric: Fabric
+) -> tuple[Discriminant, np.ndarray, np.ndarray] | None:
+    """What ``head_of_frozen`` gives, the same on all ranks, where training begins with it or is nothing else; else None."""
+    if _learns(spec) and not spec.train.warm_start:
+        return None
+    found: Any = None
+    if fabric.is_global_zero:
+        try:
+            found = head_of_frozen(spec, images, notices)
+        except UnalikeError as error:
+            found = error  # all ranks leave with it, or the others would wait for ever
+    found = fabric.broadcast(found)
+    if isinstance(found, UnalikeError):
+        raise found
+    for path, value in (("model.head", found[0].kind), ("model.feat_dim", found[0].matrix_FD.shape[1])):
+        settle(spec, path, value, "the fitted head")
+    if _learns(spec):
+        settle(spec, "train.head_epochs", 0, "training begins with the fitted head")
+        spec.mark_set(["train.head_epochs"])  # the recipe would settle it once more
+    return found  # type: ignore[no-any-return]
+
+
+def _fitted_only(
+    network: Embedder, spec: Any, run: Any, sets: Sets, facts: Any, validation: _Validation, notices: Notices
+) -> Outcome:
+    """The trunk as it is with its fitted head, measured and written: nothing learns by steps."""
+    kpis = dict(validation(network)) if validation.validator is not None else {}
+    if validation.fabric.is_global_zero:
+        weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        payload = _payload(weights, with_head_of(network, spec), sets, facts)
+        CheckpointKeeper(run.dir, spec.train).offer(payload, epoch=0, step=0, kpis=kpis)
+        say(f"the trunk as it is, with a head fitted in closed form: {run.dir / BEST}")
+        notices.say()
+        notices.write(run.dir / "notices.txt")
+    ranking, seen = validation.latest or (None, None)
+    return Outcome(run.dir / BEST, kpis, 0, kpis, History(), sets, ranking, facts, seen, finished=True)
 
 
 def _offer(
@@ -183,9 +232,7 @@ def _offer(
     if validation.validator is not None:
         validation.engine = None  # another head is another graph
         kpis = dict(validation(fabric.to_device(network)))
-    settled = spec.model_copy(deep=True)
-    settled.model.feat_dim = network.dim
-    settled.model.head = "rooted" if isinstance(network.head, RootedHead) else "linear"
+    settled = with_head_of(network, spec)
     kept = False
     if fabric.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
@@ -303,8 +350,9 @@ def _announce(spec: Any, sets: Sets, facts: Any, fabric: Fabric) -> None:
     weights = facts.source if facts.pretrained else "from scratch"
     size = f"{spec.model.input_height}x{spec.model.input_width}"
     say(f"trunk {spec.model.backbone} ({weights}), input {size}, {len(sets.train)} images of "
-        f"{len(sets.train.classes)} classes, {fabric.device.type} x {fabric.world_size}, {spec.train.precision}, "
-        f"{spec.train.loss.name}, {spec.train.num_epochs} epoch{'s' if spec.train.num_epochs > 1 else ''}")  # fmt: skip
+        f"{len(sets.train.classes)} classes, {fabric.device.type} x {fabric.world_size}, "
+        + (f"{spec.train.precision}, {spec.train.loss.name}, {spec.train.num_epochs} "
+           f"epoch{'s' if spec.train.num_epochs > 1 else ''}" if _learns(spec) else "a fitted head alone"))  # fmt: skip
 
 
 def _store(spec: Any, images: ImageSet, notices: Notices, *, processes: int) -> PixelStore:

@@ -57,7 +57,8 @@ def write_training_page(folder: Path, spec: Any, outcome: Any) -> list[Path]:
             note=f"Validation on {about} ({sets.validation}), with 95 % intervals. It is the best of all validations, so "
             "slightly optimistic.",
         )  # fmt: skip
-    report.curves("Curves", _curves(outcome.history, spec.train.num_epochs))
+    if outcome.history.steps or outcome.history.validations:
+        report.curves("Curves", _curves(outcome.history, spec.train.num_epochs))
     files = []
     if seen is not None and outcome.ranking is not None:
         files = _validated(report, query, reference, outcome.ranking, folder)
@@ -68,6 +69,8 @@ def write_training_page(folder: Path, spec: Any, outcome: Any) -> list[Path]:
 
 
 def _which(outcome: Any) -> str:
+    if outcome.finished and not outcome.history.steps:
+        return "the trunk as it is, with a fitted head"
     if outcome.finished:
         return "after the last epoch, weights blended and head fitted anew"
     return f"epoch {outcome.best_epoch + 1 if outcome.best_epoch is not None else '?'}, the best"

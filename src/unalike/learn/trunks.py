@@ -14,11 +14,11 @@ import numpy as np
 
 from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
+from unalike.data.view import view_of
 from unalike.errors import WeightsError
 from unalike.learn.features import Features, trunk_features
 from unalike.learn.frozen_heads import best_score, enough_to_judge
 from unalike.learn.judge import Round, make_rounds, scenes
-from unalike.learn.training import view_of
 from unalike.model.backbones import native_size
 from unalike.model.sources import available_trunks
 from unalike.progress import say

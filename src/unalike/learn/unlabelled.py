@@ -24,7 +24,7 @@ import torch
 from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.sets import Sets, unlabelled_images
-from unalike.data.view import View
+from unalike.data.view import View, view_of
 from unalike.data.whole import copy_file, write_text
 from unalike.deploy.choose import engine_for, to_gpu
 from unalike.engines.files import embed_files
@@ -35,13 +35,14 @@ from unalike.learn.discriminant import Discriminant, rooted
 from unalike.learn.features import Features, trunk_features
 from unalike.learn.judge import Held, Round, Verdict, held_rounds, judge, scenes
 from unalike.learn.loop import History
+from unalike.learn.losses import start_proxies
 from unalike.learn.pace import LEVELS, plan
 from unalike.learn.part import Part
 from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk, settle_trunk_facts
 from unalike.learn.stage import stage, stage_of_groups
-from unalike.learn.training import Outcome, facts_of_model, train_embedder, view_of
+from unalike.learn.training import Outcome, facts_of_model, train_embedder
 from unalike.learn.varied import VariedView
-from unalike.learn.warm_start import fitted_start, start_proxies
+from unalike.learn.warm_start import fitted_start
 from unalike.measure.grouping import Grouping, neighbour_whitening
 from unalike.measure.nearest import unit
 from unalike.model.checkpoint import load_embedder, write_checkpoint

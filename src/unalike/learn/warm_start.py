@@ -8,17 +8,53 @@ Shape letters: N images, F features, D dimensions of the vector, C classes.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
+from unalike.data.checks import Notices
+from unalike.data.items import ImageSet
+from unalike.data.view import view_of
+from unalike.errors import SpecError
 from unalike.learn.discriminant import Discriminant
+from unalike.learn.features import trunk_features
+from unalike.learn.losses import start_proxies
+from unalike.learn.trained_heads import family_of, fitted_head
 from unalike.measure.nearest import unit
+from unalike.model.embedder import build_embedder
+from unalike.model.frozen import FrozenTrunk
+from unalike.spec import settle
 
-# How losses of pytorch-metric-learning call their class directions, and whether a class is a column of them.
-PROXIES = {"W": True, "proxies": False}
+
+def head_of_frozen(spec: Any, images: ImageSet, notices: Notices) -> tuple[Discriminant, np.ndarray, np.ndarray]:
+    """The head that ``train.finish`` describes, fitted to the trunk as the spec has it, with the features and their labels.
+
+    It is as wide as ``model.feat_dim`` where that was set, which is settled otherwise, as ``model.head`` is. Raises
+    DataError where no head can be fitted, SpecError where none is so wide.
+    """
+    finish, model = spec.train.finish, spec.model
+    if model.head == "residual":
+        raise SpecError("model.head is residual, which no closed form fits", expected="linear, rooted or mlp",
+                        remedy="leave model.head out")  # fmt: skip
+    if model.head == "auto":
+        settle(spec, "model.head", "rooted", "a head that is fitted in closed form")
+        model.head = "rooted"  # where auto was written out, too
+    trunk = FrozenTrunk(build_embedder(spec).trunk)
+    features = trunk_features(
+        model.backbone, images, view_of(spec), notices, spec, mirrored=finish.mirrored, trunk=trunk
+    )
+    x_NF, labels_N = features.both(np.arange(len(features.kept_N)), images.labels_N[features.kept_N])
+    dim = model.feat_dim if spec.is_set("model.feat_dim") else None
+    family = family_of(finish.loss, bends=model.head == "mlp")
+    head = fitted_head(x_NF, labels_N, root=model.head != "linear", residual=finish.residual, dim=dim, family=family)
+    width = head.matrix_FD.shape[1]
+    if dim is not None and width != dim:
+        raise SpecError(f"model.feat_dim is {dim}", expected=f"at most {width}: there are so many directions with "
+                        f"train.finish.residual {finish.residual:g}", remedy="leave model.feat_dim out, or raise the residual")  # fmt: skip
+    settle(spec, "model.feat_dim", width, "as many directions as the fitted head has")
+    return head, x_NF, labels_N
 
 
 def fitted_start(head: Discriminant, features_NF: np.ndarray, labels_N: np.ndarray) -> Callable[[Any, nn.Module], None]:
@@ -28,21 +64,10 @@ def fitted_start(head: Discriminant, features_NF: np.ndarray, labels_N: np.ndarr
     means_CD = unit(np.stack([vectors_ND[labels_N == label].mean(axis=0) for label in np.unique(labels_N)]))
 
     def begin(embedder: Any, objective: nn.Module) -> None:
-        linear = embedder.head.linear
-        scale = float(np.sqrt((linear.weight**2).mean().item()) / np.sqrt((head.matrix_FD**2).mean()))
-        with torch.no_grad():
-            linear.weight.copy_(torch.from_numpy(np.ascontiguousarray(head.matrix_FD.T * scale)))
-            linear.bias.copy_(torch.from_numpy(-head.offset_D * scale))
+        fresh = embedder.head.linear.weight
+        scale = float(np.sqrt((fresh**2).mean().item()) / np.sqrt((head.matrix_FD**2).mean()))
+        scaled = replace(head, matrix_FD=head.matrix_FD * scale, offset_D=head.offset_D * scale)
+        embedder.head.load_state_dict(scaled.state(), strict=embedder.head_kind == head.kind)
         start_proxies(objective, means_CD)
 
     return begin
-
-
-def start_proxies(objective: nn.Module, means_CD: np.ndarray) -> None:
-    """Put the loss's proxies, where it has any of that shape, at the classes' mean vectors."""
-    with torch.no_grad():
-        for name, parameter in objective.named_parameters():
-            columns = PROXIES.get(name.rpartition(".")[2])
-            wanted = None if columns is None else torch.from_numpy(means_CD.T if columns else means_CD)
-            if wanted is not None and wanted.shape == parameter.shape:
-                parameter.copy_(wanted)

@@ -130,6 +130,7 @@ class Embedder(nn.Module):
             head = "residual" if trunk.name in RESIDUAL_HEADS else "linear"
         self.trunk = trunk
         self.head = HEAD_KINDS[head](trunk.width, dim)
+        self.head_kind = head  # of HEAD_KINDS
         self.dim = dim
         if head == "residual" and dim != trunk.width:
             progress.say(

@@ -106,8 +106,12 @@ def _written_here(e: Experiment, action: str) -> Iterator[Complaint]:
 
 
 def _something_learns(e: Experiment, action: str) -> Iterator[Complaint]:
-    if action == "train" and not (e.train.train_trunk or e.train.train_embedder):
-        yield "train.train_embedder", False, "true when train.train_trunk is false: nothing would learn"
+    if action == "train" and not (e.train.train_trunk or e.train.train_embedder or e.train.finish.enabled):
+        yield (
+            "train.train_embedder",
+            False,
+            "true when train.train_trunk is false: nothing would learn (train.finish.enabled true would fit a head)",
+        )
 
 
 def _columns(e: Experiment, action: str) -> Iterator[Complaint]:
@@ -161,7 +165,7 @@ CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_engine_batches, ("gen_trt_engine.tensorrt",)),
     (_checkpointer, ("train.checkpointer.save_top_k",)),
     (_written_here, WRITTEN),
-    (_something_learns, ("train.train_trunk", "train.train_embedder")),
+    (_something_learns, ("train.train_trunk", "train.train_embedder", "train.finish")),
     (_columns, ("dataset.manifest_columns",)),
     (_algorithm, ("automl.algorithm", "automl.address", "automl.cluster")),
     (_searched, ("automl.parameters", "automl.ranges")),

@@ -75,6 +75,11 @@ class Finish(Section):
         0.5, "Weight of what does not tell the training classes apart: 0 is best for these, more is kinder to new ones.",
         ge=0, le=1, settled=True, ours=True,
     )  # fmt: skip
+    mirrored: bool = field(False, "Fit the head to the images turned left to right too.", settled=True, ours=True)
+    loss: Literal["CosFaceLoss", "MultiSimilarityLoss", "ProxyAnchorLoss"] | None = field(
+        None, "Train the fitted head on by this loss, on the trunk's features; unset: the closed form as it is.",
+        settled=True, ours=True, automl_enabled=False,
+    )  # fmt: skip
 
 
 class Train(Section):
@@ -120,7 +125,11 @@ class Train(Section):
         settled=True,
     )  # fmt: skip
     val_batch_size: int = field(4, "Images at once in validation.", ge=1, le=65536, units="images")
-    train_trunk: bool = field(True, "Let the trunk learn; false freezes it whole, normalisation statistics included.")
+    train_trunk: bool = field(
+        True,
+        "Let the trunk learn; false freezes it whole, normalisation statistics included. Where train_embedder is false too, "
+        "finish.enabled true fits the head in closed form, and nothing else is done.",
+    )
     train_embedder: bool = field(True, "Let the embedder learn.")
     precision: Literal["fp32", "bf16", "fp16"] = field(
         "fp32", "Number format of the training step; fp16 needs a GPU.", settled=True, ours=True
@@ -140,6 +149,10 @@ class Train(Section):
     head_epochs: int = field(
         0, "First epochs in which only embedder and loss learn.", ge=0, units="epochs", settled=True, ours=True
     )
+    warm_start: bool = field(
+        False, "Begin with the head that fits the trunk as it is, in closed form (`finish`), and the loss at the classes' means.",
+        settled=True, ours=True,
+    )  # fmt: skip
     loss: Loss = section(Loss, "The loss, by name, with its parameters.", settled=True, ours=True)
     miner: Miner = section(Miner, "Which pairs or triplets of a batch the loss looks at.", settled=True, ours=True)
     ema: Ema = section(Ema, "Running average of the weights.", settled=True, ours=True)

@@ -1,0 +1,119 @@
+"""Claims between ways of training: five folds of the Grocery training photographs, paired, each way for the same time.
+
+    python benchmarks/folds.py --data DIR [--out DIR] [--minutes 4] [--folds 1,2,3,4,5] [--by scene|image]
+
+Each photograph is asked once, by recognisers that did not train on it: `automatic`, `plain` and `peer` of
+`benchmarks/automatic.py`, seeded by the fold, from a cold cache, and the frozen trunk. The other four folds train and are
+the reference. Folds are drawn by scene, so that no photograph finds its twin of the same minute (`learn.judge`; by image
+the frozen trunk has R@1 96 % and nothing is left to tell apart), or by image. What a fold gives stands in OUT and is not
+made twice. Differences are paired over the queries, which are resampled. Neither `val` nor the withheld test split is
+touched.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from itertools import combinations
+from pathlib import Path
+
+import automatic
+import numpy as np
+from grocery import append, write_manifests
+from heads import folds
+from new_classes import Rows, rows_of, written
+from unlabelled import embed, hits
+
+from unalike.data.checks import Notices
+from unalike.data.items import align_labels, load_images
+from unalike.data.view import view_of
+from unalike.learn.features import trunk_features
+from unalike.learn.judge import scenes
+from unalike.measure.intervals import bootstrap, paired_bootstrap
+from unalike.spec import load_spec
+
+ORDER = ("frozen", "peer", "plain", "automatic")
+
+
+def divided(manifest: Path, by: str) -> list[tuple[Rows, Rows]]:
+    """Training and asking rows of the manifest, for each fold."""
+    images, rows = load_images(manifest), rows_of(manifest)
+    spec = load_spec("train")
+    features = trunk_features(automatic.TRUNK, images, view_of(spec), Notices(), spec)
+    assert len(features.kept_N) == len(rows) == len(images)
+    names = [images.classes[label] for label in images.labels_N]
+    assert names == [label for _, label in rows]
+    scene_N = scenes(features.vectors_NF, images.labels_N) if by == "scene" else None
+    return [([rows[i] for i in r.fit_N], [rows[i] for i in r.query_N]) for r in folds(images.labels_N, scene_N)]
+
+
+def asked(way: str, paths: dict[str, Path], minutes: int, fold: int, folder: Path) -> dict[str, np.ndarray]:
+    """Was the nearest right, and average precision at R, of every query of the fold."""
+    if way == "frozen":
+        checkpoint = "pretrained"
+    else:
+        automatic.METHODS[way](minutes, fold, paths, folder)
+        own = folder / f"{way}-{minutes}-{fold}"
+        if way == "peer":
+            with np.load(own / f"read-{minutes}.npz") as read:
+                return {"hit": read["hit"], "precision": read["precision"]}
+        checkpoint = str(next(own.rglob("ml_model_best.pth")))
+    reference, query = align_labels(load_images(paths["train"]), load_images(paths["val"]))
+    vectors = embed(paths, folder, f"{way}-{time.time():.0f}", checkpoint, automatic.TRUNK)
+    hit, precision = hits(vectors["train"], vectors["val"], (reference.labels_N, query.labels_N))
+    return {"hit": hit, "precision": precision}
+
+
+def told(found: dict[str, dict[str, np.ndarray]]) -> dict[str, object]:
+    """Every way's figures and what it gains on the others, of the queries of all folds."""
+    row: dict[str, object] = {"queries": len(next(iter(found.values()))["hit"])}
+    for name, key in (("R@1", "hit"), ("MAP@R", "precision")):
+        for way, values in found.items():
+            row[f"{name} {way}"] = str(bootstrap(values[key]))
+        for base, way in combinations([way for way in ORDER if way in found], 2):
+            row[f"{name} {way} over {base}"] = str(paired_bootstrap(found[base][key], found[way][key]))
+    return row
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, help="the data set's folder, with train.txt and val.txt")
+    parser.add_argument("--out", type=Path, default=Path("runs/folds"))
+    parser.add_argument("--minutes", type=int, default=4)
+    parser.add_argument("--folds", default="1,2,3,4,5", help="comma-separated")
+    parser.add_argument("--by", choices=("scene", "image"), default="scene")
+    parser.add_argument("--ways", default=",".join(ORDER), help="comma-separated")
+    options = parser.parse_args()
+    if options.data is None:
+        print("skipped: no data (give --data DIR)")
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    parts = divided(write_manifests(options.data, options.out)["train"], options.by)
+    ways = options.ways.split(",")
+    done: dict[str, list[dict[str, np.ndarray]]] = {way: [] for way in ways}
+    for fold in map(int, filter(None, options.folds.split(","))):
+        folder = options.out / f"{options.by}-{fold}"
+        folder.mkdir(exist_ok=True)
+        train, query = parts[fold - 1]
+        paths = {"train": written(folder / "train.csv", train), "val": written(folder / "val.csv", query)}
+        for way in ways:
+            file = folder / f"{way}-{options.minutes}.npz"
+            if not file.exists():
+                start = time.monotonic()
+                found = asked(way, paths, options.minutes, fold, folder)
+                np.savez(file, **found)
+                append(options.out / "folds.jsonl", {
+                    "by": options.by, "fold": fold, "way": way, "minutes": options.minutes, "queries": len(query),
+                    "seconds with reading": round(time.monotonic() - start),
+                    "R@1": round(float(found["hit"].mean()), 4), "MAP@R": round(float(found["precision"].mean()), 4),
+                })  # fmt: skip
+            with np.load(file) as content:
+                done[way].append({key: content[key] for key in ("hit", "precision")})
+    joined = {way: {key: np.concatenate([part[key] for part in parts]) for key in ("hit", "precision")}
+              for way, parts in done.items()}  # fmt: skip
+    print(json.dumps(told(joined), indent=2))
+
+
+if __name__ == "__main__":
+    main()
