@@ -97,10 +97,11 @@ def train_embedder(
     notices = Notices()
     if sets is None:
         sets = training_sets(spec, notices, manifest=run.dir / "split.csv" if fabric.is_global_zero else None)
-    head = _head_of_frozen(spec, sets.train, notices, fabric)
-    if head is not None and begin is None:
-        begin = fitted_start(*head)
     fabric.seed_everything(seed, workers=False, verbose=False)
+    head = _head_of_frozen(spec, sets.train, notices, fabric)
+    if head is not None:
+        begin = begin or fitted_start(*head)
+        fabric.seed_everything(seed, workers=False, verbose=False)  # the same trunk once more, whatever it is made of
     embedder = build_embedder(spec)
     facts = embedder.trunk.facts
     settle_learning(spec, facts=facts, stages=len(embedder.trunk.stages()), classes=len(sets.train.classes),
