@@ -11,7 +11,7 @@ import torch
 from networks import SmallTrunk
 
 from unalike.engines.files import Embedded
-from unalike.learn.checkpoints import BEST, MONITORED, CheckpointKeeper
+from unalike.learn.checkpoints import BEST, MONITORED, TIE, CheckpointKeeper
 from unalike.learn.discriminant import whitening
 from unalike.learn.finishing import blended, finished, weights_now, with_fitted_head
 from unalike.model.checkpoint import read_checkpoint
@@ -97,3 +97,17 @@ def test_it_takes_the_place_of_the_best_only_where_it_is_better(
         assert (made.best, made.best_epoch) == (offered, 3)
     else:
         assert (made.best, made.best_epoch) == (best, 1)
+
+
+def test_equal_figures_in_the_top_are_told_apart_by_map(tmp_path: Path) -> None:
+    made = keeper(tmp_path)
+    made.top_k = 1
+    made.restore({**made.state(), "top": [[0.5, "older.pth"]]})  # as files of before hold it, without MAP
+    for epoch, (first, average) in enumerate([(0.5, 0.2), (0.9, 0.4), (0.9, 0.6), (0.9, 0.5)]):
+        kpis = {MONITORED: first, TIE: average}
+        made.save({"model": {}, "spec": {}, "training": {}}, epoch=epoch, step=epoch, due=False, last=False, kpis=kpis)
+    assert made.top == [(0.9, "m_2.pth", 0.6)] and [p.name for p in tmp_path.glob("m_*.pth")] == ["m_2.pth"]
+    assert read_checkpoint(tmp_path / BEST)["epoch"] == 2 == read_checkpoint(tmp_path / "m_2.pth")["epoch"]
+    again = keeper(tmp_path)
+    again.restore(made.state())
+    assert again.top == made.top

@@ -108,7 +108,7 @@ def test_d33_empty_classes_are_named_and_shift_nothing(tmp_path: Path) -> None:
 def test_classes_of_one_are_named_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(tmp_path, "a/1.png", "b/1.png", "b/2.png")
     load_images(tmp_path)
-    assert "1 class with a single image: nothing to be matched with: a" in capsys.readouterr().err
+    assert "1 class with a single image: no other of its class in the set: a" in capsys.readouterr().err
     load_images(tmp_path, notices=Notices())
     assert capsys.readouterr().err == ""  # whoever gave the notices says them
 

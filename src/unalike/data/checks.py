@@ -15,7 +15,7 @@ SENTENCES = {
     "stray": "{n} file{s} that {are} no image passed over",
     "root-image": "{n} image{s} directly in the root, in no class folder, passed over",
     "empty-class": "{n} class folder{s} without images",
-    "class-of-one": "{n} class{es} with a single image: nothing to be matched with",
+    "class-of-one": "{n} class{es} with a single image: no other of its class in the set",
     "unmapped-class": "{n} class folder{s} not in the class map, shown under their own names",
     "unreadable": "{n} image{s} unreadable",
     "missing": "{n} file{s} of the manifest not there, passed over",

@@ -71,7 +71,7 @@ class CheckpointKeeper:
         self.best: float | None = None
         self.tie = -math.inf  # TIE of the best
         self.best_epoch: int | None = None
-        self.top: list[tuple[float, str]] = []
+        self.top: list[tuple[float, str, float]] = []  # monitored figure, file name, TIE
         self.dropped: list[str] = []  # fallen out of the top, deleted once the newcomer is on the disk
         self.top_name(0, 0, 0.5)  # a pattern that cannot be filled in is refused now, not after the first epoch
 
@@ -89,7 +89,7 @@ class CheckpointKeeper:
         if (state.get("monitor", self.monitor), state.get("mode", self.mode)) != (self.monitor, self.mode):
             return
         self.best, self.best_epoch, self.tie = state["best"], state["best_epoch"], state.get("tie", -math.inf)
-        self.top = [(float(value), str(name)) for value, name in state["top"]]
+        self.top = [(float(value), str(name), float(tie[0]) if tie else -math.inf) for value, name, *tie in state["top"]]
         path = self.folder / BEST
         if self.best is not None and not (path.exists() and read_checkpoint(path).get("epoch") == self.best_epoch):
             self.best = self.best_epoch = None
@@ -114,7 +114,7 @@ class CheckpointKeeper:
             assert kpis is not None
             self._remember(kpis, epoch)
         name = f"model_epoch_{epoch:03d}_step_{step:05d}.pth"
-        enters = value is not None and self._enters_top(value, epoch, step)
+        enters = kpis is not None and self._enters_top(kpis, epoch, step)
         payload = dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
         payload["training"] = dict(payload["training"]) | {"keeper": self.state()}
         # The latest comes last: its memory names the best files, which must be there if a kill comes in between.
@@ -159,15 +159,17 @@ class CheckpointKeeper:
                             f"{{{self.monitor}}}, such as model_best_{{epoch:03d}}") from error  # fmt: skip
         return f"{stem}.pth"
 
-    def _enters_top(self, value: float, epoch: int, step: int) -> bool:
+    def _enters_top(self, kpis: Mapping[str, float], epoch: int, step: int) -> bool:
+        value = kpis.get(self.monitor, math.nan)
         if self.top_k == 0 or math.isnan(value):
             return False
-        entry = (value, self.top_name(epoch, step, value))
-        ranked = sorted([*self.top, entry], key=lambda t: t[0], reverse=self.mode == "max")
+        sign = 1.0 if self.mode == "max" else -1.0
+        entry = (value, self.top_name(epoch, step, value), standing(kpis, self.monitor, sign)[1])
+        ranked = sorted([*self.top, entry], key=lambda t: (sign * t[0], t[2]), reverse=True)
         limit = len(ranked) if self.top_k < 0 else self.top_k
         self.top = ranked[:limit]
-        names = {name for _, name in self.top}
-        self.dropped = [name for _, name in ranked[limit:] if name not in names]
+        names = {name for _, name, _ in self.top}
+        self.dropped = [name for _, name, _ in ranked[limit:] if name not in names]
         return entry in self.top
 
     def _copy_or_write(self, source: Path | None, target: Path, payload: Mapping[str, Any]) -> Path:
