@@ -7,10 +7,11 @@ crop (scale 0.08 to 1) still finds about the pixels it needs, and the images sta
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -221,3 +222,41 @@ def shrink(pixels_HWC: np.ndarray, shorter_side: int) -> np.ndarray:
     image = torch.from_numpy(pixels_HWC).permute(2, 0, 1)[None]
     small = F.interpolate(image, size=size, mode="bicubic", antialias=True)[0]
     return np.ascontiguousarray(small.permute(1, 2, 0).numpy())
+
+
+def store_for(spec: Any, images: ImageSet, notices: Notices, *, processes: int) -> PixelStore:
+    """The store that ``spec.dataset.cache`` describes, for one of so many ``processes`` of this machine."""
+    cache = spec.dataset.cache
+    sides = (spec.dataset.train_height or spec.model.input_height, spec.dataset.train_width or spec.model.input_width)
+    directory = Path(cache.directory) if cache.directory else None
+    limit = cache.limit_gb
+    if limit is None:
+        limit = (_free_disk_gb(directory) if cache.mode == "disk" else free_memory_gb()) / 2
+    return PixelStore(
+        images, shorter_side=int(max(sides) * cache.ratio), mode=cache.mode, limit_bytes=int(limit / processes * 1e9),
+        directory=directory, max_unreadable=spec.dataset.max_unreadable,
+        max_pixels=spec.dataset.max_pixels, notices=notices,
+    )  # fmt: skip
+
+
+def free_memory_gb() -> float:
+    """What the system calls available, and no more than the limit of the container that this process may live in."""
+    free = 4.0
+    try:
+        with open("/proc/meminfo") as lines:
+            free = next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        pass
+    try:
+        bound = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+    except OSError:
+        return free
+    return min(free, int(bound) / 1e9) if bound.isdigit() else free
+
+
+def _free_disk_gb(directory: Path | None) -> float:
+    """Free space where the cache's file will lie; its folder may be yet to be made."""
+    place = (directory or Path(tempfile.gettempdir())).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free / 1e9

@@ -89,7 +89,9 @@ class CheckpointKeeper:
         if (state.get("monitor", self.monitor), state.get("mode", self.mode)) != (self.monitor, self.mode):
             return
         self.best, self.best_epoch, self.tie = state["best"], state["best_epoch"], state.get("tie", -math.inf)
-        self.top = [(float(value), str(name), float(tie[0]) if tie else -math.inf) for value, name, *tie in state["top"]]
+        self.top = [
+            (float(value), str(name), float(tie[0]) if tie else -math.inf) for value, name, *tie in state["top"]
+        ]
         path = self.folder / BEST
         if self.best is not None and not (path.exists() and read_checkpoint(path).get("epoch") == self.best_epoch):
             self.best = self.best_epoch = None

@@ -19,7 +19,7 @@ from unalike.progress import say
 
 def open_places(plan: Plan) -> tuple[list[Place], Plan]:
     """The places of a search, and its plan with what follows for the trials from how many there are."""
-    from unalike.learn.training import _free_memory_gb
+    from unalike.data.store import free_memory_gb
 
     experiment, base = plan.terms.experiment, plan.terms.base
     automl = experiment.automl
@@ -34,7 +34,7 @@ def open_places(plan: Plan) -> tuple[list[Place], Plan]:
     environments = cut_devices(base, concurrent, gpus=gpus, threads=torch.get_num_threads())
     terms = plan.terms
     if len(environments) > 1:
-        cache = round(_free_memory_gb() / 2 / len(environments), 3)
+        cache = round(free_memory_gb() / 2 / len(environments), 3)
         terms = replace(terms, cache_gb=cache, device_indices=not gpus)
         say(f"{len(environments)} trials at a time")
     return [LocalPlace(environment) for environment in environments], replace(plan, terms=terms)

@@ -6,9 +6,6 @@ loss and optimiser, each seeded.
 
 from __future__ import annotations
 
-import math
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +22,10 @@ from unalike.data.items import ImageSet
 from unalike.data.loader import TrainingBatches
 from unalike.data.sampler import ClassBalancedSampler
 from unalike.data.sets import Sets, training_sets
-from unalike.data.store import PixelStore
+from unalike.data.store import store_for
 from unalike.data.view import view_of
-from unalike.deploy.choose import engine_for, refresh
 from unalike.errors import UnalikeError, redact_all
-from unalike.learn.checkpoints import BEST, MONITORED, CheckpointKeeper, newest_checkpoint
+from unalike.learn.checkpoints import BEST, CheckpointKeeper, newest_checkpoint
 from unalike.learn.devices import make_fabric
 from unalike.learn.discriminant import Discriminant
 from unalike.learn.finishing import blended, finished, trunk_vectors, weights_now, with_fitted_head, with_head_of
@@ -43,11 +39,11 @@ from unalike.learn.prefix import REQUEST, Prefix, find_prefix
 from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk
 from unalike.learn.schedule import Schedule
 from unalike.learn.trained_heads import family_of
-from unalike.learn.validation import Validator
+from unalike.learn.validation import RunValidation
 from unalike.learn.warm_start import fitted_start, head_of_frozen
 from unalike.model.checkpoint import read_checkpoint
 from unalike.model.embedder import Embedder, build_embedder
-from unalike.progress import say, warn
+from unalike.progress import say
 from unalike.spec import settle
 
 # Steps of a run from which compiling the frozen stages pays: it takes some five seconds and saves 0.05 to 0.1 a step.
@@ -69,6 +65,24 @@ class Outcome:
     facts: Any
     seen: Any | None = None  # what ``ranking`` was made of: (query, its vectors), (reference, its vectors)
     finished: bool = False  # the checkpoint is no epoch's, but made of the last one's (``train.finish``)
+
+
+@dataclass(frozen=True)
+class _Ground:
+    """What a training stands on, once trunk, data and seed are settled."""
+
+    spec: Any
+    run: Any
+    fabric: Fabric
+    seed: int
+    sets: Sets
+    notices: Notices
+    embedder: Embedder
+    facts: Any
+    fingerprint: str
+
+    def payload(self, weights: Mapping[str, Tensor], spec: Any = None) -> dict[str, Any]:
+        return _payload(weights, spec or self.spec, self.sets, self.facts)
 
 
 def train_embedder(
@@ -107,16 +121,21 @@ def train_embedder(
     settle_learning(spec, facts=facts, stages=len(embedder.trunk.stages()), classes=len(sets.train.classes),
                     images=len(sets.train), cuda=fabric.device.type == "cuda")  # fmt: skip
     _announce(spec, sets, facts, fabric)
-    fingerprint = sets.train.fingerprint()
+    ground = _Ground(spec, run, fabric, seed, sets, notices, embedder, facts, sets.train.fingerprint())
     if fabric.is_global_zero:
         run.write_experiment(spec)
-        run.record(device=str(fabric.device), seed=seed, data=fingerprint)
+        run.record(device=str(fabric.device), seed=seed, data=ground.fingerprint)
     if not _learns(spec):
         assert head is not None
-        validation = _Validation(spec, sets, fabric, notices, seed)
-        return _fitted_only(with_fitted_head(embedder.trunk, head[0]), spec, run, sets, facts, validation, notices)
-    batches = _batches(spec, sets.train, notices, seed, fabric)
-    began = weights_now(embedder.trunk) if finish and spec.train.finish.enabled else None
+        return _fitted_only(ground, with_fitted_head(embedder.trunk, head[0]))
+    return _learnt(ground, start, begin, finish=finish and spec.train.finish.enabled)
+
+
+def _learnt(ground: _Ground, start: dict[str, Any] | None, begin: Begin | None, *, finish: bool) -> Outcome:
+    """The training itself, from ``start`` (a checkpoint) on or from the beginning."""
+    spec, run, fabric, sets, embedder = ground.spec, ground.run, ground.fabric, ground.sets, ground.embedder
+    batches = _batches(spec, sets.train, ground.notices, ground.seed, fabric)
+    began = weights_now(embedder.trunk) if finish else None
     fabric.to_device(embedder)
     if spec.train.channels_last:
         nn.Module.to(embedder, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -126,7 +145,7 @@ def train_embedder(
     fabric.to_device(objective)
     freezer = Freezer(embedder, spec)
     optimiser = build_optimiser(spec, embedder, objective)
-    validation = _Validation(spec, sets, fabric, notices, seed)
+    validation = RunValidation(spec, sets, fabric, ground.notices, ground.seed)
     loggers = Loggers(spec, run, fabric.is_global_zero)
     keeper = CheckpointKeeper(run.dir, spec.train)
 
@@ -138,10 +157,9 @@ def train_embedder(
     loop = Loop(
         fabric=fabric, embedder=embedder, objective=objective, optimiser=optimiser, freezer=freezer, batches=batches,
         schedule=Schedule.from_spec(spec, len(batches)), spec=spec, keeper=keeper,
-        validate=validation if validation.validator is not None else None,
-        payload=lambda weights: _payload(weights, spec, sets, facts),
+        validate=validation if validation.validator is not None else None, payload=ground.payload,
         names=lambda indices: _names(sets.train, indices), listener=listen, stop_requested=run.stop_requested,
-        identity={"data": fingerprint, "classes": list(sets.train.classes), "seed": seed},
+        identity={"data": ground.fingerprint, "classes": list(sets.train.classes), "seed": ground.seed},
         folds=_folds(spec, embedder, fabric), prefix=_prefix(spec, embedder, fabric, steps=len(batches)),
     )  # fmt: skip
     if start is not None:
@@ -150,23 +168,23 @@ def train_embedder(
     try:
         with run.graceful():
             history = loop.run()
-        network = None if began is None else _finished(spec, sets, loop, began, fabric, notices)
-        kpis = None if network is None else _offer(network, spec, sets, loop, keeper, validation, facts, loggers)
+        network = None if began is None else _finished(ground, loop, began)
+        kpis = None if network is None else _offer(ground, network, loop, keeper, validation, loggers)
     finally:
         loggers.close()
         if fabric.is_global_zero:
-            notices.say()
-            notices.write(run.dir / "notices.txt")
+            ground.notices.say()
+            ground.notices.write(run.dir / "notices.txt")
     if kpis is not None:
         ranking, seen = validation.latest or (None, None)
-        return Outcome(run.dir / BEST, kpis, loop.position.epoch - 1, kpis, history, sets, ranking, facts, seen, True)
-    return _outcome(run.dir, keeper, history, sets, validation, facts, embedder)
+        epoch = loop.position.epoch - 1
+        return Outcome(run.dir / BEST, kpis, epoch, kpis, history, sets, ranking, ground.facts, seen, True)
+    return _outcome(run.dir, keeper, history, sets, validation, ground.facts, embedder)
 
 
-def _finished(
-    spec: Any, sets: Sets, loop: Loop, began: Mapping[str, Tensor], fabric: Fabric, notices: Notices
-) -> Embedder | None:
+def _finished(ground: _Ground, loop: Loop, began: Mapping[str, Tensor]) -> Embedder | None:
     """The network of ``train.finish``, the same on all ranks; None where its head cannot be fitted."""
+    spec, sets, fabric = ground.spec, ground.sets, ground.fabric
     loop.embedder.load_state_dict(loop.weights())
     network: Any = None
     trunk: Any = loop.embedder.trunk
@@ -174,7 +192,7 @@ def _finished(
         finish, dataset = spec.train.finish, spec.dataset
         trunk = blended(trunk, began, finish.trained_share)
         done = trunk_vectors(trunk, sets.train, view=view_of(spec), mean=tuple(dataset.pixel_mean),
-                             std=tuple(dataset.pixel_std), dataset=dataset, notices=notices, mirrored=finish.mirrored)  # fmt: skip
+                             std=tuple(dataset.pixel_std), dataset=dataset, notices=ground.notices, mirrored=finish.mirrored)  # fmt: skip
         network = finished(trunk, done, sets.train.labels_N, root=spec.model.head != "linear", residual=finish.residual,
                            dim=spec.model.feat_dim, family=family_of(finish.loss, bends=spec.model.head == "mlp"))  # fmt: skip
     return fabric.broadcast(network)  # type: ignore[no-any-return]
@@ -207,37 +225,41 @@ def _head_of_frozen(
     return found  # type: ignore[no-any-return]
 
 
-def _fitted_only(
-    network: Embedder, spec: Any, run: Any, sets: Sets, facts: Any, validation: _Validation, notices: Notices
-) -> Outcome:
+def _fitted_only(ground: _Ground, network: Embedder) -> Outcome:
     """The trunk as it is with its fitted head, measured and written: nothing learns by steps."""
+    spec, run, sets = ground.spec, ground.run, ground.sets
+    validation = RunValidation(spec, sets, ground.fabric, ground.notices, ground.seed)
     kpis = dict(validation(network)) if validation.validator is not None else {}
-    if validation.fabric.is_global_zero:
+    if ground.fabric.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-        payload = _payload(weights, with_head_of(network, spec), sets, facts)
+        payload = ground.payload(weights, with_head_of(network, spec))
         CheckpointKeeper(run.dir, spec.train).offer(payload, epoch=0, step=0, kpis=kpis)
         say(f"the trunk as it is, with a head fitted in closed form: {run.dir / BEST}")
-        notices.say()
-        notices.write(run.dir / "notices.txt")
+        ground.notices.say()
+        ground.notices.write(run.dir / "notices.txt")
     ranking, seen = validation.latest or (None, None)
-    return Outcome(run.dir / BEST, kpis, 0, kpis, History(), sets, ranking, facts, seen, finished=True)
+    return Outcome(run.dir / BEST, kpis, 0, kpis, History(), sets, ranking, ground.facts, seen, finished=True)
 
 
 def _offer(
-    network: Embedder, spec: Any, sets: Sets, loop: Loop, keeper: CheckpointKeeper, validation: _Validation, facts: Any,
+    ground: _Ground,
+    network: Embedder,
+    loop: Loop,
+    keeper: CheckpointKeeper,
+    validation: RunValidation,
     loggers: Loggers,
-) -> Mapping[str, float] | None:  # fmt: skip
+) -> Mapping[str, float] | None:
     """Measure the finished network and keep it where it is the best: its figures (none without validation), else None."""
-    at, fabric = loop.position, validation.fabric
+    at, fabric, spec = loop.position, ground.fabric, ground.spec
     kpis: dict[str, float] = {}
     if validation.validator is not None:
         validation.engine = None  # another head is another graph
         kpis = dict(validation(fabric.to_device(network)))
-    settled = with_head_of(network, spec)
     kept = False
     if fabric.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-        kept = keeper.offer(_payload(weights, settled, sets, facts), epoch=at.epoch - 1, step=at.total, kpis=kpis)
+        payload = ground.payload(weights, with_head_of(network, spec))
+        kept = keeper.offer(payload, epoch=at.epoch - 1, step=at.total, kpis=kpis)
         told = f", {keeper.monitor} {kpis[keeper.monitor]:.4f}" if keeper.monitor in kpis else ""
         say(f"finished: {spec.train.finish.trained_share:g} of the training kept, the head fitted anew{told}"
             + ("" if kept else f"; epoch {(keeper.best_epoch or 0) + 1} was no worse and stays"))  # fmt: skip
@@ -281,7 +303,7 @@ def _settle_seed(spec: Any, start: Mapping[str, Any] | None, fabric: Fabric) -> 
 
 def _batches(spec: Any, images: ImageSet, notices: Notices, seed: int, fabric: Fabric) -> TrainingBatches:
     """This rank's batches, class-balanced, from pixels kept or read anew."""
-    store = _store(spec, images, notices, processes=max(1, fabric.world_size // spec.train.num_nodes))
+    store = store_for(spec, images, notices, processes=max(1, fabric.world_size // spec.train.num_nodes))
     sampler = ClassBalancedSampler(
         images.labels_N, batch_size=spec.train.batch_size, num_instance=spec.dataset.num_instance, seed=seed,
         rank=fabric.global_rank, world_size=fabric.world_size,
@@ -292,7 +314,7 @@ def _batches(spec: Any, images: ImageSet, notices: Notices, seed: int, fabric: F
 
 
 def _outcome(
-    folder: Path, keeper: CheckpointKeeper, history: History, sets: Sets, validation: _Validation, facts: Any,
+    folder: Path, keeper: CheckpointKeeper, history: History, sets: Sets, validation: RunValidation, facts: Any,
     embedder: nn.Module,
 ) -> Outcome:  # fmt: skip
     last = history.validations[-1] if history.validations else {}
@@ -356,43 +378,6 @@ def _announce(spec: Any, sets: Sets, facts: Any, fabric: Fabric) -> None:
            f"epoch{'s' if spec.train.num_epochs > 1 else ''}" if _learns(spec) else "a fitted head alone"))  # fmt: skip
 
 
-def _store(spec: Any, images: ImageSet, notices: Notices, *, processes: int) -> PixelStore:
-    cache = spec.dataset.cache
-    sides = (spec.dataset.train_height or spec.model.input_height, spec.dataset.train_width or spec.model.input_width)
-    directory = Path(cache.directory) if cache.directory else None
-    limit = cache.limit_gb
-    if limit is None:
-        limit = (_free_disk_gb(directory) if cache.mode == "disk" else _free_memory_gb()) / 2
-    return PixelStore(
-        images, shorter_side=int(max(sides) * cache.ratio), mode=cache.mode, limit_bytes=int(limit / processes * 1e9),
-        directory=directory, max_unreadable=spec.dataset.max_unreadable,
-        max_pixels=spec.dataset.max_pixels, notices=notices,
-    )  # fmt: skip
-
-
-def _free_memory_gb() -> float:
-    """What the system calls available, and no more than the limit of the container that this process may live in."""
-    free = 4.0
-    try:
-        with open("/proc/meminfo") as lines:
-            free = next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pass
-    try:
-        bound = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-    except OSError:
-        return free
-    return min(free, int(bound) / 1e9) if bound.isdigit() else free
-
-
-def _free_disk_gb(directory: Path | None) -> float:
-    """Free space where the cache's file will lie; its folder may be yet to be made."""
-    place = (directory or Path(tempfile.gettempdir())).absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free / 1e9
-
-
 def _augmentation(spec: Any, seed: int) -> Augmentation:
     dataset, colour, blur = spec.dataset, spec.dataset.color_augmentation, spec.dataset.gaussian_blur
     return Augmentation(
@@ -434,59 +419,3 @@ def facts_of_model(spec: Any, facts: Any, validation: str) -> dict[str, Any]:
         "weights": facts.source,
         "validation": validation,
     }
-
-
-class _Validation:
-    """`validate(embedder) -> KPIs` for the loop: one engine for all validations, new weights each time."""
-
-    def __init__(self, spec: Any, sets: Sets, fabric: Fabric, notices: Notices, seed: int) -> None:
-        self.spec, self.fabric = spec, fabric
-        self.engine: Any = None
-        self.latest: Any = None
-        self.rankings: dict[int | None, Any] = {}
-        self.validator: Validator | None = None
-        if sets.reference is None or sets.query is None:
-            return
-        self.validator = Validator(
-            sets.reference, sets.query, view_of(spec),
-            batch_size=spec.train.val_batch_size if spec.is_set("train.val_batch_size") else None,
-            workers=spec.dataset.workers, max_unreadable=spec.dataset.max_unreadable,
-            max_pixels=spec.dataset.max_pixels, notices=notices, seed=seed, rank=fabric.global_rank,
-            world_size=fabric.world_size, merge=self._merge,
-        )  # fmt: skip
-
-    def _merge(self, part: Any) -> list[Any]:
-        if self.fabric.world_size == 1:
-            return [part]
-        parts: list[Any] = [None] * self.fabric.world_size
-        torch.distributed.all_gather_object(parts, part)
-        return parts
-
-    def __call__(self, embedder: nn.Module) -> Mapping[str, float]:
-        assert self.validator is not None
-        modes = [(module, module.training) for module in embedder.modules()]
-        embedder.eval()
-        try:
-            if self.engine is None:
-                train = self.spec.train
-                times = math.ceil(train.num_epochs / train.validation_interval)
-                self.engine = engine_for(
-                    embedder, mean=tuple(self.spec.dataset.pixel_mean), std=tuple(self.spec.dataset.pixel_std),
-                    view=view_of(self.spec), runtime=self.spec.evaluate.runtime,
-                    precision=self.spec.evaluate.precision, images=len(self.validator.mine) * times,
-                )  # fmt: skip
-            else:
-                self.engine = refresh(self.engine, embedder)
-            kpis, ranking = self.validator.measure(self.engine)
-            self.latest = ranking, self.validator.seen
-        finally:
-            for module, mode in modes:
-                module.training = mode
-        if math.isnan(kpis.get(MONITORED, 0.0)):
-            warn(f"{MONITORED} is not a number: no query of a class that the reference holds")
-        return kpis
-
-    def remember(self, epoch: int, best_epoch: int | None) -> None:
-        """Keep the latest ranking and its vectors as that of ``epoch``, beside the one of the best epoch so far; no others."""
-        kept = {e: ranking for e, ranking in self.rankings.items() if e == best_epoch}
-        self.rankings = kept | {epoch: self.latest}

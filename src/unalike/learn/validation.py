@@ -6,17 +6,26 @@ new weights each time. Ranks share the images and merge once (TAO D15); every im
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from lightning_fabric import Fabric
+from torch import nn
 
+from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
-from unalike.data.view import View
+from unalike.data.sets import Sets
+from unalike.data.view import View, view_of
+from unalike.deploy.choose import engine_for, refresh
 from unalike.engines.files import Embedded, embed_files
+from unalike.learn.checkpoints import MONITORED
 from unalike.measure.clusters import ami_nmi
 from unalike.measure.retrieval import Ranking, evaluate_ranking
 from unalike.measure.summary import kpi, summarise
+from unalike.progress import warn
 
 KEPT_BYTES = 2 << 30
 
@@ -112,3 +121,59 @@ class _Keeping:
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         self._batches.append(images_BHWC.copy())
         return self._engine(images_BHWC)
+
+
+class RunValidation:
+    """`validate(embedder) -> KPIs` for the loop: one engine for all validations, new weights each time."""
+
+    def __init__(self, spec: Any, sets: Sets, fabric: Fabric, notices: Notices, seed: int) -> None:
+        self.spec, self.fabric = spec, fabric
+        self.engine: Any = None
+        self.latest: Any = None
+        self.rankings: dict[int | None, Any] = {}
+        self.validator: Validator | None = None
+        if sets.reference is None or sets.query is None:
+            return
+        self.validator = Validator(
+            sets.reference, sets.query, view_of(spec),
+            batch_size=spec.train.val_batch_size if spec.is_set("train.val_batch_size") else None,
+            workers=spec.dataset.workers, max_unreadable=spec.dataset.max_unreadable,
+            max_pixels=spec.dataset.max_pixels, notices=notices, seed=seed, rank=fabric.global_rank,
+            world_size=fabric.world_size, merge=self._merge,
+        )  # fmt: skip
+
+    def _merge(self, part: Any) -> list[Any]:
+        if self.fabric.world_size == 1:
+            return [part]
+        parts: list[Any] = [None] * self.fabric.world_size
+        torch.distributed.all_gather_object(parts, part)
+        return parts
+
+    def __call__(self, embedder: nn.Module) -> Mapping[str, float]:
+        assert self.validator is not None
+        modes = [(module, module.training) for module in embedder.modules()]
+        embedder.eval()
+        try:
+            if self.engine is None:
+                train = self.spec.train
+                times = math.ceil(train.num_epochs / train.validation_interval)
+                self.engine = engine_for(
+                    embedder, mean=tuple(self.spec.dataset.pixel_mean), std=tuple(self.spec.dataset.pixel_std),
+                    view=view_of(self.spec), runtime=self.spec.evaluate.runtime,
+                    precision=self.spec.evaluate.precision, images=len(self.validator.mine) * times,
+                )  # fmt: skip
+            else:
+                self.engine = refresh(self.engine, embedder)
+            kpis, ranking = self.validator.measure(self.engine)
+            self.latest = ranking, self.validator.seen
+        finally:
+            for module, mode in modes:
+                module.training = mode
+        if math.isnan(kpis.get(MONITORED, 0.0)):
+            warn(f"{MONITORED} is not a number: no query of a class that the reference holds")
+        return kpis
+
+    def remember(self, epoch: int, best_epoch: int | None) -> None:
+        """Keep the latest ranking and its vectors as that of ``epoch``, beside the one of the best epoch so far; no others."""
+        kept = {e: ranking for e, ranking in self.rankings.items() if e == best_epoch}
+        self.rankings = kept | {epoch: self.latest}
