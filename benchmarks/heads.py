@@ -1,6 +1,6 @@
 """Heads on frozen features, in closed form and trained on by a loss, by five folds of the Grocery training photographs.
 
-    python benchmarks/heads.py --data DIR [--out DIR] [--trunks tf_efficientnet_lite0,tf_efficientnet_lite2]
+    python benchmarks/heads.py --data DIR [--out DIR] [--trunks tf_efficientnet_lite0,tf_efficientnet_lite2] [--by image,scene]
 
 Each image is asked once, by a head that was fitted to the other four folds, which are also the reference. Folds are drawn
 two ways: by image, which lets a photograph find its twin of the same minute, and by scene (`learn.judge`), which does not.
@@ -64,6 +64,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the data set's folder, with train.txt and val.txt")
     parser.add_argument("--out", type=Path, default=Path("runs/heads"))
     parser.add_argument("--trunks", default="tf_efficientnet_lite0,tf_efficientnet_lite2")
+    parser.add_argument("--by", default="image,scene", help="comma-separated")
     options = parser.parse_args()
     if options.data is None:
         print("skipped: no data (give --data DIR)")
@@ -75,7 +76,8 @@ def main() -> None:
         height, width = native_size(trunk)[0]
         features = trunk_features(trunk, images, replace(view_of(spec), height=height, width=width), Notices(), spec)
         x_NF, labels_N = features.vectors_NF, images.labels_N[features.kept_N]
-        for way, scene_N in (("image", None), ("scene", scenes(x_NF, labels_N))):
+        for way in options.by.split(","):
+            scene_N = scenes(x_NF, labels_N) if way == "scene" else None
             compare(trunk, way, x_NF, labels_N, folds(labels_N, scene_N), options.out / "heads.jsonl")
 
 
