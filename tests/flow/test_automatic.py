@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,34 @@ def test_the_best_spec_of_a_head_makes_the_same_network(
     assert spec["model"]["head"] == ("linear" if head else "mlp")
     images = torch.rand(2, 3, 64, 64)
     assert torch.equal(load_embedder(first)[0](images), load_embedder(second)[0](images))
+
+
+def test_the_best_spec_of_a_fine_tuned_network_trains_as_that_was(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
+    judged = automatic._judged_heads
+    monkeypatch.setattr(automatic, "_judged_heads", lambda *given: [replace(c, score=-1.0) for c in judged(*given)])
+    done = unalike(
+        "train", pictures / "train", "-r", tmp_path / "first", "--minutes", "5", *SMALL, "train.num_epochs=2"
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    first = tmp_path / "first/train"
+    assert json.loads((first / "automatic.json").read_text())["chosen"] in (automatic.FINE_TUNED, automatic.BLENDED)
+    again = unalike("train", "-e", first / "best_spec.yaml", "-r", tmp_path / "again", "train.results_dir=null")
+    assert again.returncode == 0, again.stderr[-3000:]
+    then, now = (
+        load_spec("train", str(f / "experiment.yaml")) for f in (first / automatic.FOLDER, tmp_path / "again/train")
+    )
+    assert then.train.warm_start and then.train.head_epochs == 0
+    for part in ("model", "train.optim", "train.loss", "train.num_epochs", "train.frozen_stages", "train.head_epochs",
+                 "train.warm_start", "train.finish.residual", "train.finish.mirrored", "dataset.train_height"):  # fmt: skip
+        values = [reduce(getattr, part.split("."), spec) for spec in (then, now)]
+        assert values[0] == values[1], part
+    file = "ml_model_best.pth" if now.train.finish.enabled else "ml_model_latest.pth"
+    files = first / "ml_model_best.pth", tmp_path / "again/train" / file
+    shapes = [{name: tensor.shape for name, tensor in weights(f).items()} for f in files]
+    assert shapes[0] == shapes[1]
 
 
 def only_last(judged):

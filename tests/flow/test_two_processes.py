@@ -55,3 +55,24 @@ def test_the_default_recipe_in_two_processes(tmp_path):
     weight = "trunk.net.blocks.6.0.conv_pw.weight"
     moved = (best["model"][weight] - last["model"][weight]).abs().max()
     assert 0 < moved < 1 and best["epoch"] == last["epoch"] == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "words", [["train.warm_start=true"], ["train.train_trunk=false", "train.train_embedder=false"]]
+)
+def test_a_head_in_closed_form_is_the_same_in_two_processes(tmp_path, words):
+    """One process fits it and the others are given it; where nothing else is done, that is all that is written."""
+    for number in range(4):
+        draw_class(tmp_path / "images" / f"class {number}", number, 4, 0)
+    common = ["-m", "unalike", "train", str(tmp_path / "images"), "--automl-policy", "off", "train.num_epochs=1",
+              "model.backbone=tf_efficientnet_lite0", "model.input_height=64", "model.input_width=64", "train.batch_size=8",
+              "dataset.validation.by=none", "train.finish.enabled=true", *words]  # fmt: skip
+    for processes in (1, 2):
+        start(processes, *common, "-r", str(tmp_path / str(processes)))
+    one, two = (read_checkpoint(tmp_path / name / "train" / BEST) for name in ("1", "2"))
+    assert one["spec"]["model"]["head"] == two["spec"]["model"]["head"] == "rooted"
+    assert one["model"]["head.linear.weight"].shape == two["model"]["head.linear.weight"].shape
+    if "warm_start" not in words[0]:
+        for key, value in one["model"].items():
+            assert torch.equal(value, two["model"][key]), key
