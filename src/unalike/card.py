@@ -45,8 +45,7 @@ def write_card(folder: Path, spec: Any, outcome: Outcome, *, judged: Mapping[str
         "view": {"height": spec.model.input_height, "width": spec.model.input_width, **spec.dataset.view.model_dump()},
         "data": {"source": redact(str(spec.dataset.train_dataset)), "images": len(train), "classes": len(train.classes),
                  "fingerprint": train.fingerprint()},
-        "training": {"recipe": spec.train.recipe, "loss": spec.train.loss.name, "epochs": spec.train.num_epochs,
-                     "best_epoch": outcome.best_epoch, "seed": spec.train.seed},
+        "training": _training(spec, outcome, judged),
         "validation": {"made_of": outcome.sets.validation, "classes_unseen_in_training": outcome.sets.unseen,
                        "note": "chosen as the best of all validations, so slightly optimistic", "metrics": metrics},
         "class_names": list(train.classes),
@@ -57,6 +56,17 @@ def write_card(folder: Path, spec: Any, outcome: Outcome, *, judged: Mapping[str
     write_text(folder / "model_card.json", json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
     write_text(folder / "model_card.md", _markdown(card))
     return card
+
+
+def _training(spec: Any, outcome: Any, judged: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How the weights came about; loss and epochs say nothing where nothing was learnt by steps."""
+    if judged is not None and not outcome.history.steps:
+        return {"recipe": spec.train.recipe, "head": judged["chosen"], "seed": spec.train.seed}
+    if not (spec.train.train_trunk or spec.train.train_embedder):
+        by = f", trained on by {spec.train.finish.loss}" if spec.train.finish.loss else ""
+        return {"recipe": spec.train.recipe, "head": f"fitted in closed form{by}", "seed": spec.train.seed}
+    return {"recipe": spec.train.recipe, "loss": spec.train.loss.name, "epochs": spec.train.num_epochs,
+            "best_epoch": outcome.best_epoch, "seed": spec.train.seed}  # fmt: skip
 
 
 def _judged(record: Mapping[str, Any]) -> dict[str, Any]:

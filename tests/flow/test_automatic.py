@@ -106,6 +106,8 @@ def test_where_nothing_beats_the_frozen_trunk_it_is_delivered(
     embedder, _ = load_embedder(tmp_path / "train/ml_model_best.pth")
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(embedder(images), embedder.trunk(images))
+    card = json.loads((tmp_path / "train/model_card.json").read_text())
+    assert card["training"]["head"] == "frozen trunk" and "epochs" not in card["training"]
     assert not (tmp_path / "train/best_spec.yaml").exists()  # no training makes the trunk as it came
 
 

@@ -66,6 +66,8 @@ def test_the_head_alone_is_the_closed_form_of_the_trunk(images, tmp_path, words,
     np.testing.assert_allclose(found, head(x), atol=2e-3 * np.abs(found).max())
     page = (tmp_path / "train/report.html").read_text(encoding="utf-8")
     assert "the trunk as it is, with a fitted head" in page and "Curves" not in page
+    card = json.loads((tmp_path / "train/model_card.json").read_text())
+    assert card["training"]["head"].startswith("fitted in closed form") and "epochs" not in card["training"]
     measured = unalike("evaluate", "-r", tmp_path, *data_of(images), f"evaluate.checkpoint={best}", "--json")
     assert measured.returncode == 0, measured.stderr[-3000:]
 
