@@ -7,7 +7,7 @@ import pytest
 
 from unalike.errors import DataError
 from unalike.learn.frozen_heads import best_score, search_heads
-from unalike.learn.judge import SCENES, Verdict, judge, make_rounds, scenes
+from unalike.learn.judge import SCENES, Verdict, held_rounds, hold_out, judge, make_rounds, scenes
 
 
 def series(
@@ -71,6 +71,29 @@ def test_no_round_leaks(goal: str) -> None:
         else:
             asked += r.query_N.tolist()
     assert sorted(asked) == list(range(len(labels)))  # in the known rounds every image asks once
+
+
+@pytest.mark.parametrize("among_all", [False, True])
+def test_what_is_left_out_is_asked_among_all_that_can_answer(among_all: bool) -> None:
+    vectors, labels, _ = series(classes=20)
+    scene = scenes(vectors, labels)
+    held = hold_out(labels, scene, "both")
+    assert held.class_N.any() and held.query_N.any()
+    asked = {"new": np.zeros(len(labels), int), "known": np.zeros(len(labels), int)}
+    for r in held_rounds(labels, scene, held, among_all=among_all):
+        out = held.class_N if r.kind == "new" else held.query_N
+        assert not np.isin(r.query_N, r.reference_N).any() and out[r.query_N].all()
+        assert not (held.class_N | held.query_N)[r.fit_N].any()
+        answers = np.zeros(len(labels), bool)
+        answers[r.reference_N] = True
+        if r.kind == "new":
+            assert np.array_equal(answers & ~held.class_N, (among_all & ~(held.class_N | held.query_N)))
+            for query in r.query_N:  # its own scene does not answer, the class's others do
+                own = labels == labels[query]
+                assert not (answers & own & (scene == scene[query])).any()
+                assert (answers & own).sum() == (own & (scene != scene[query])).sum() > 0
+        asked[r.kind][r.query_N] += 1
+    assert (asked["new"][held.class_N] == 1).all() and (asked["known"] == held.query_N).all()
 
 
 def test_a_verdict_is_what_a_loop_over_queries_finds() -> None:

@@ -206,7 +206,7 @@ def _worth_tuning(spec: Any, found: Sequence[Found], images: int, clock: Clock) 
 def _held(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, seed: int) -> tuple[np.ndarray, list[Round]]:
     held = hold_out(labels_N, scene_N, goal, seed=seed)
     fit_N = np.flatnonzero(~(held.query_N | held.class_N))
-    return fit_N, held_rounds(labels_N, scene_N, held)
+    return fit_N, held_rounds(labels_N, scene_N, held, among_all=True)
 
 
 def _stage_one(

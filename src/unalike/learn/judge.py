@@ -210,8 +210,12 @@ def hold_out(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int 
     return Held(class_N, query_N)
 
 
-def held_rounds(labels_N: np.ndarray, scene_N: np.ndarray, held: Held) -> list[Round]:
-    """The rounds on what was held out: each scene of a class left out asks the class's others; held scenes ask the rest."""
+def held_rounds(labels_N: np.ndarray, scene_N: np.ndarray, held: Held, *, among_all: bool) -> list[Round]:
+    """The rounds on what was held out: each scene of a class left out asks the class's others; held scenes ask the rest.
+
+    ``among_all``: what may be fitted to stands among the references of both. Among the few classes alone that are left out
+    nearly every image finds its own, whatever is judged (LOG.md); without it where other groups may be the same class.
+    """
     fit_N = np.flatnonzero(~(held.class_N | held.query_N))
     rounds = []
     if held.query_N.any():
@@ -221,7 +225,9 @@ def held_rounds(labels_N: np.ndarray, scene_N: np.ndarray, held: Held) -> list[R
         reference_N = held.class_N & ~query_N
         query_N &= np.isin(labels_N, labels_N[reference_N])
         if query_N.any():
-            rounds.append(Round("new", fit_N, np.flatnonzero(reference_N), np.flatnonzero(query_N)))
+            answers_N = np.flatnonzero(reference_N)
+            answers_N = np.union1d(answers_N, fit_N) if among_all else answers_N
+            rounds.append(Round("new", fit_N, answers_N, np.flatnonzero(query_N)))
     if not rounds:
         raise DataError("every class that was held out is one series of like pictures", expected="classes seen more than once "
                         "in different scenes", remedy="train with automl_policy=off")  # fmt: skip

@@ -240,7 +240,7 @@ class Yardstick:
 
 def _rounds_of(labels_N: np.ndarray, scene_N: np.ndarray, held_N: np.ndarray) -> list[Round]:
     try:
-        return held_rounds(labels_N, scene_N, Held(held_N, np.zeros_like(held_N)))
+        return held_rounds(labels_N, scene_N, Held(held_N, np.zeros_like(held_N)), among_all=False)
     except DataError:  # every held group is one series of like pictures: nothing in it could ask the rest
         return []
 
