@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from unalike.learn import frozen_heads
-from unalike.learn.automatic import _to_judge
+from unalike.learn.automatic import BLENDED, FINE_TUNED, Candidate, _best, _to_judge
 from unalike.learn.discriminant import Discriminant, rooted, whitening
 from unalike.learn.finishing import with_fitted_head
 from unalike.learn.frozen_heads import HeadTrial, fit_head, search_heads, search_trained
@@ -167,3 +167,23 @@ def test_both_kinds_count_where_both_are_asked_for() -> None:
     assert trial(other, "known-classes").beats(trial(closed, "known-classes"), "known-classes")
     worse_for_new = trial(both([0, 0, 1, 0, 0], [1, 1]), "both")
     assert worse_for_new.score > trial(closed, "both").score and not worse_for_new.beats(trial(closed, "both"), "both")
+
+
+def test_a_network_as_it_ended_must_be_clearly_better_than_blended() -> None:
+    goal, draw = "known-classes", np.random.default_rng(0)
+    base = (draw.random(200) < 0.5).astype(float)
+    better = np.where(np.arange(200) < 40, 1.0, base)  # many more right
+    little = base.copy()
+    little[np.flatnonzero(base == 0)[0]] = 1.0  # one more right: chance
+
+    def candidate(name: str, hits: np.ndarray) -> Candidate:
+        found = verdict(hits.tolist(), hits.tolist())
+        return Candidate(name, found, found.score(goal))
+
+    frozen, mixed = candidate("frozen trunk", np.zeros(200)), candidate(BLENDED, base)
+    for hits, chosen in ((little, BLENDED), (better, FINE_TUNED), (np.zeros(200), BLENDED)):
+        assert _best([frozen, candidate(FINE_TUNED, hits), mixed], goal).name == chosen
+    assert _best([frozen, candidate(FINE_TUNED, little)], goal).name == FINE_TUNED  # nothing was blended
+    worse = candidate(BLENDED, np.zeros(200))
+    high = candidate("a head", base)
+    assert _best([frozen, high, candidate(FINE_TUNED, better), worse], goal).name == FINE_TUNED

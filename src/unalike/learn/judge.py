@@ -51,11 +51,14 @@ class Verdict:
     def scores(self, goal: str) -> list[float]:
         return [float(pair.mean()) for pair in self.pairs(goal)]
 
+    def kinds(self, goal: str) -> list[str]:
+        """The kinds that the goal asks for and that were asked; those that were where it is none of these."""
+        return [kind for kind in GOALS[goal] if (self.kind_Q == kind).any()] or sorted(set(self.kind_Q.tolist()))
+
     def pairs(self, goal: str) -> np.ndarray:
         """R@1 and MAP@R (columns) of each kind that the goal asks for, or of what there is where there is none of it."""
-        kinds = [kind for kind in GOALS[goal] if (self.kind_Q == kind).any()] or sorted(set(self.kind_Q.tolist()))
         return np.array(
-            [(self.hit_Q[self.kind_Q == k].mean(), self.precision_Q[self.kind_Q == k].mean()) for k in kinds]
+            [(self.hit_Q[self.kind_Q == k].mean(), self.precision_Q[self.kind_Q == k].mean()) for k in self.kinds(goal)]
         )
 
     def figures(self, seed: int = 0) -> dict[str, dict[str, Interval]]:
@@ -81,6 +84,13 @@ class Verdict:
                 "MAP@R": paired_bootstrap(other.precision_Q[rows], self.precision_Q[rows], groups, seed=seed),
             }
         return found
+
+    def clearly_above(self, other: Verdict, goal: str) -> bool:
+        """Whether of what the goal asks for no figure is lower, and one is higher by more than chance (95 %, paired)."""
+        gains = [
+            gain for kind, row in self.gain_over(other).items() if kind in self.kinds(goal) for gain in row.values()
+        ]
+        return all(gain.value >= 0 for gain in gains) and any(gain.low > 0 for gain in gains)
 
     def beside(self, base: Verdict) -> dict[str, Any]:
         """Plain data for a record: these figures, and what they gain on those of ``base``, the frozen trunk's."""
