@@ -22,11 +22,10 @@ from grocery import append, write_manifests
 from unalike.data.checks import Notices
 from unalike.data.items import load_images
 from unalike.data.view import view_of
-from unalike.learn.discriminant import whitening
 from unalike.learn.features import trunk_features
-from unalike.learn.frozen_heads import fit_head, search_heads, search_trained
+from unalike.learn.frozen_heads import best_closed, search_heads, search_trained
 from unalike.learn.judge import Round, judge, make_rounds, scenes
-from unalike.learn.trained_heads import FAMILIES, train_head
+from unalike.learn.trained_heads import FAMILIES, Form, fitted_head
 from unalike.measure.intervals import paired_bootstrap
 from unalike.model.backbones import native_size
 from unalike.spec import load_spec
@@ -52,11 +51,14 @@ def folds(labels_N: np.ndarray, scene_N: np.ndarray | None, seed: int = 0) -> li
 def chosen(x_NF: np.ndarray, labels_N: np.ndarray):
     """The head that automatic training takes where time is no matter, but for its last look at images held out."""
     rounds = make_rounds(labels_N, scenes(x_NF, labels_N), GOAL)
-    closed = max(search_heads(x_NF, labels_N, rounds, GOAL)[1:], key=lambda t: t.score)
+    start = time.monotonic()
+    trials = search_heads(x_NF, labels_N, rounds, GOAL)
+    print(f"  {len(trials)} heads in {time.monotonic() - start:.1f} s", flush=True)
+    closed = best_closed(trials, GOAL)
     trained = search_trained(closed, x_NF, labels_N, rounds, GOAL, seconds=float("inf"))
     best = max([closed, *(t for t in trained if t.beats(closed, GOAL))], key=lambda t: t.score)
     print(f"  chosen: {best.name}", flush=True)
-    return fit_head(best, x_NF, labels_N, None)
+    return fitted_head(x_NF, labels_N, best.form)
 
 
 def main() -> None:
@@ -82,16 +84,14 @@ def main() -> None:
 
 
 def compare(trunk: str, way: str, x_NF: np.ndarray, labels_N: np.ndarray, rounds: list[Round], out: Path) -> None:
-    def closed(r: Round, residual: float):
-        return whitening(x_NF[r.fit_N], labels_N[r.fit_N], root=True).head(residual)
+    def fitted(form: Form):
+        return lambda r: fitted_head(x_NF[r.fit_N], labels_N[r.fit_N], form)
 
-    methods = {
-        "frozen": lambda r: lambda x: x,
-        BASE: lambda r: closed(r, 0.0),
-        "residual 0.25": lambda r: closed(r, 0.25),
-    }
+    methods = {"frozen": lambda r: lambda x: x, BASE: fitted(Form(residual=0.0))}
+    methods["residual 0.3"] = fitted(Form(residual=0.3))
+    methods["shrinkage x 2"] = fitted(Form(residual=0.0, shrinkage=2.0))
     for family in FAMILIES:
-        methods[family.name] = lambda r, f=family: train_head(closed(r, 0.0), x_NF[r.fit_N], labels_N[r.fit_N], f)
+        methods[family.name] = fitted(Form(residual=0.0, family=family))
     methods[CHOSEN] = lambda r: chosen(x_NF[r.fit_N], labels_N[r.fit_N])
     verdicts = {}
     for name, method in methods.items():

@@ -12,8 +12,8 @@ import torch
 from program import unalike
 
 from conftest import draw_class
-from unalike.learn import automatic, frozen_heads
-from unalike.learn.trained_heads import family_of
+from unalike.learn import automatic, candidates, frozen_heads
+from unalike.learn.trained_heads import Form, family_of
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.spec import load_spec
 
@@ -77,8 +77,10 @@ def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:
     folder = two_runs[0]
     record = json.loads((folder / "automatic.json").read_text())
     names = [c["name"] for c in record["candidates"]]
-    assert names[0] == "frozen trunk" and names[2:] == [automatic.FINE_TUNED, automatic.BLENDED]
-    ranked = [c for c in record["candidates"] if c["name"] in (record["chosen"], names[0], names[1], automatic.BLENDED)]
+    assert names[0] == "frozen trunk" and names[2:] == [candidates.FINE_TUNED, candidates.BLENDED]
+    ranked = [
+        c for c in record["candidates"] if c["name"] in (record["chosen"], names[0], names[1], candidates.BLENDED)
+    ]
     assert max(ranked, key=lambda c: c["score"])["name"] == record["chosen"]
     embedder, meta = load_embedder(folder / "ml_model_best.pth")
     assert embedder(torch.zeros(1, 3, 64, 64)).shape == (1, meta["spec"]["model"]["feat_dim"])
@@ -99,7 +101,7 @@ def test_fine_tuning_trains_as_it_was_planned(two_runs: list[Path]) -> None:
 def test_where_nothing_beats_the_frozen_trunk_it_is_delivered(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(automatic, "search_heads", lambda f, y, r, g, seconds, roots: first_trial(f, y, r, g))
+    monkeypatch.setattr(automatic, "search_heads", lambda f, y, r, g, **_: first_trial(f, y, r, g))
     done = unalike("train", pictures / "train", "-r", tmp_path, "--minutes", "0.001", *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     assert "nothing that was tried beats the frozen trunk" in done.stderr and "too short to fine-tune" in done.stderr
@@ -117,9 +119,9 @@ def test_the_best_spec_of_a_head_makes_the_same_network(
 ) -> None:
     monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(automatic, "_worth_tuning", lambda *_: False)
-    monkeypatch.setattr(frozen_heads, "FAMILIES", (family_of("CosFaceLoss", bends=not head),))
+    monkeypatch.setattr(frozen_heads.Open, "families", (family_of("CosFaceLoss", bends=not head),))
     monkeypatch.setattr(automatic.HeadTrial, "beats", lambda *_: True)
-    monkeypatch.setattr(automatic, "_judged_heads", only_last(automatic._judged_heads))
+    monkeypatch.setattr(automatic, "judged_heads", only_last(automatic.judged_heads))
     words = [word for word in (*SMALL, head) if word]
     done = unalike("train", pictures / "train", "-r", tmp_path / "first", "--minutes", "2", *words)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -142,14 +144,14 @@ def test_the_best_spec_of_a_fine_tuned_network_trains_as_that_was(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
-    judged = automatic._judged_heads
-    monkeypatch.setattr(automatic, "_judged_heads", lambda *given: [replace(c, score=-1.0) for c in judged(*given)])
+    judged = automatic.judged_heads
+    monkeypatch.setattr(automatic, "judged_heads", lambda *given: [replace(c, score=-1.0) for c in judged(*given)])
     done = unalike(
         "train", pictures / "train", "-r", tmp_path / "first", "--minutes", "5", *SMALL, "train.num_epochs=2"
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first = tmp_path / "first/train"
-    assert json.loads((first / "automatic.json").read_text())["chosen"] in (automatic.FINE_TUNED, automatic.BLENDED)
+    assert json.loads((first / "automatic.json").read_text())["chosen"] in (candidates.FINE_TUNED, candidates.BLENDED)
     again = unalike("train", "-e", first / "best_spec.yaml", "-r", tmp_path / "again", "train.results_dir=null")
     assert again.returncode == 0, again.stderr[-3000:]
     then, now = (
@@ -157,13 +159,42 @@ def test_the_best_spec_of_a_fine_tuned_network_trains_as_that_was(
     )
     assert then.train.warm_start and then.train.head_epochs == 0
     for part in ("model", "train.optim", "train.loss", "train.num_epochs", "train.frozen_stages", "train.head_epochs",
-                 "train.warm_start", "train.finish.residual", "train.finish.mirrored", "dataset.train_height"):  # fmt: skip
+                 "train.warm_start", "train.finish.residual", "train.finish.shrinkage", "train.finish.mirrored", "dataset.train_height"):  # fmt: skip
         values = [reduce(getattr, part.split("."), spec) for spec in (then, now)]
         assert values[0] == values[1], part
     file = "ml_model_best.pth" if now.train.finish.enabled else "ml_model_latest.pth"
     files = first / "ml_model_best.pth", tmp_path / "again/train" / file
     shapes = [{name: tensor.shape for name, tensor in weights(f).items()} for f in files]
     assert shapes[0] == shapes[1]
+
+
+def test_what_the_user_says_of_the_head_holds_for_the_blended_one(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(automatic, "judged_networks", only_last(automatic.judged_networks))
+    heads = []
+    fitted = candidates.finished
+    monkeypatch.setattr(candidates, "finished", lambda *given: heads.append(given) or fitted(*given))
+    own = ["train.finish.loss=MultiSimilarityLoss", "train.finish.residual=0.37", "train.finish.shrinkage=1.5",
+           "train.finish.mirrored=true"]  # fmt: skip
+    done = unalike("train", pictures / "train", "-r", tmp_path, "--minutes", "5", *SMALL, "train.num_epochs=1", *own)
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "train/automatic.json").read_text())
+    assert record["chosen"] == candidates.BLENDED
+    form = Form(True, 0.37, 1.5, family_of("MultiSimilarityLoss"))
+    assert {t["name"] for t in record["heads"][1:]} == {form.name, replace(form, root=False).name}
+    for _, embedded, labels, taken, _ in heads:
+        assert replace(taken, root=True) == form
+        assert len(embedded.kept_N) == 2 * len(set(embedded.kept_N.tolist())) and len(labels) == 60
+    finish = load_spec("train", str(tmp_path / "train/best_spec.yaml")).train.finish
+    assert (finish.loss, finish.residual, finish.shrinkage, finish.mirrored) == ("MultiSimilarityLoss", 0.37, 1.5, True)
+
+
+def test_a_head_that_no_form_fits_is_trained_plainly(pictures: Path, tmp_path: Path) -> None:
+    done = unalike("train", pictures / "train", "-r", tmp_path, *SMALL, "model.head=residual", "train.num_epochs=1")
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "model.head is residual, which no closed form fits: training plainly" in done.stderr
 
 
 def only_last(judged):

@@ -12,7 +12,7 @@ from program import TINY, data_of, unalike
 from unalike.data.view import View
 from unalike.deploy.choose import engine_for
 from unalike.engines.files import embed_files
-from unalike.learn.trained_heads import family_of, fitted_head
+from unalike.learn.trained_heads import Form, family_of, fitted_head
 from unalike.measure.nearest import unit
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.model.frozen import FrozenTrunk
@@ -42,7 +42,7 @@ def features_of(embedder, meta, images):
 
 @pytest.mark.parametrize("words, kind, loss", [
     ([], "rooted", None),
-    (["model.head=linear", "train.finish.residual=0"], "linear", None),
+    (["model.head=linear", "train.finish.residual=0", "train.finish.shrinkage=3"], "linear", None),
     (["model.head=mlp", "train.finish.loss=CosFaceLoss", "model.feat_dim=9"], "mlp", "CosFaceLoss"),
 ])  # fmt: skip
 def test_the_head_alone_is_the_closed_form_of_the_trunk(images, tmp_path, words, kind, loss):
@@ -56,10 +56,10 @@ def test_the_head_alone_is_the_closed_form_of_the_trunk(images, tmp_path, words,
     spec = meta["spec"]
     assert spec["model"]["head"] == kind == embedder.head_kind
     x, labels = features_of(embedder, meta, images)
-    residual = spec["train"]["finish"]["residual"]
+    residual, shrinkage = (spec["train"]["finish"][name] for name in ("residual", "shrinkage"))
     dim = 9 if kind == "mlp" else None
-    head = fitted_head(x, labels, root=kind != "linear", residual=residual, dim=dim,
-                       family=family_of(loss, bends=kind == "mlp"))  # fmt: skip
+    family = family_of(loss, bends=kind == "mlp")
+    head = fitted_head(x, labels, Form(kind != "linear", residual, shrinkage, family), dim)
     assert spec["model"]["feat_dim"] == head.matrix_FD.shape[1] == (5 if kind == "linear" else dim or x.shape[1])
     with torch.inference_mode():
         found = embedder.head(torch.from_numpy(x)).numpy()

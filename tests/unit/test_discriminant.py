@@ -8,8 +8,8 @@ from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from unalike.errors import DataError
-from unalike.learn.discriminant import rooted, shrunk_covariance, whitening
-from unalike.measure.nearest import unit
+from unalike.learn.discriminant import rooted, scatter, whitening
+from unalike.measure.covariance import shrunk_covariance
 
 
 def sample(classes: int = 5, each: int = 12, width: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -49,14 +49,28 @@ def test_whitened_classes_have_unit_scatter(root: bool) -> None:
     np.testing.assert_allclose(within.T @ within / len(within), np.eye(8), atol=0.1)
 
 
+@pytest.mark.parametrize("shrinkage", [0.0, 1.0, 2.5, 1e6])
+def test_whitening_undoes_the_shrunk_scatter(shrinkage: float) -> None:
+    features, labels = sample(each=4, seed=6)
+    within = np.concatenate([features[labels == c] - features[labels == c].mean(0) for c in np.unique(labels)])
+    share = min(1.0, shrinkage * LedoitWolf(assume_centered=True).fit(within).shrinkage_)
+    covariance = within.T @ within / len(within)
+    shrunk = (1 - share) * covariance + share * np.trace(covariance) / 8 * np.eye(8)
+    matrix = whitening(features, labels, root=False, shrinkage=shrinkage).head(1.0).matrix_FD
+    np.testing.assert_allclose(matrix.T @ shrunk @ matrix, np.eye(8), atol=1e-6)
+    assert 0 < share <= 1 or shrinkage == 0
+
+
 @pytest.mark.parametrize("residual", [0.0, 0.3, 1.0])
-def test_blend_has_the_cosines_of_the_head(residual: float) -> None:
+@pytest.mark.parametrize("root", [False, True])
+def test_the_parts_have_the_products_of_the_head(root: bool, residual: float) -> None:
     features, labels = sample(seed=4)
-    fitted = whitening(features, labels, root=True)
-    whole, part = fitted.blend(features)
-    blended = unit(residual * whole + (1 - residual) * part)
-    vectors = unit(fitted.head(residual)(features))
-    np.testing.assert_allclose(blended @ blended.T, vectors @ vectors.T, atol=1e-4)
+    fitted = scatter(features, labels, root=root)
+    white = fitted.whitening(2.0)
+    whole, own = white.parts(fitted.along(features))
+    vectors = white.head(residual)(features)
+    products = own @ own.T + residual**2 * (whole @ whole.T - own @ own.T)
+    np.testing.assert_allclose(products, vectors @ vectors.T, atol=1e-4 * np.abs(products).max())
 
 
 def test_the_cut_keeps_class_directions_first() -> None:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from unalike.errors import DataError
-from unalike.learn.frozen_heads import best_score, search_heads
+from unalike.learn.frozen_heads import RESIDUALS, SHRINKAGES, HeadTrial, Open, best_closed, best_score, search_heads
 from unalike.learn.judge import SCENES, Verdict, held_rounds, hold_out, judge, make_rounds, scenes
+from unalike.learn.trained_heads import Form, fitted_head
+from unalike.spec import load_spec
 
 
 def series(
@@ -134,6 +136,63 @@ def test_too_little_to_judge_is_an_error() -> None:
         make_rounds(labels, np.zeros(5, int), "both")
 
 
+@pytest.mark.parametrize("goal", ["known-classes", "new-classes"])
+def test_trials_of_all_residuals_at_once_are_those_of_each_head(goal: str) -> None:
+    vectors, labels, _ = series(seed=5)
+    features = vectors + 0.8 * np.random.default_rng(0).normal(size=vectors.shape)
+    features[0] = features.mean(axis=0)
+    rounds = make_rounds(labels, scenes(features, labels), goal)
+    trials = search_heads(features, labels, rounds, goal)
+    assert len(trials) == 1 + 2 * len(RESIDUALS) * len(SHRINKAGES) and trials[0].name == "frozen trunk"
+    for trial in (t for t in trials[1:] if t.form and t.form.residual in (0.0, 0.3, 1.0)):
+        form = trial.form
+        assert form is not None
+        made = [fitted_head(features[r.fit_N], labels[r.fit_N], form) for r in rounds]
+        alone = judge(
+            rounds, labels, lambda n, r, made=made: (made[n](features[r.query_N]), made[n](features[r.reference_N]))
+        )
+        for name in ("kind_Q", "label_Q"):
+            assert np.array_equal(getattr(alone, name), getattr(trial.verdict, name))
+        assert (alone.hit_Q == trial.verdict.hit_Q).mean() > 0.99  # in float32 a near tie may fall the other way
+        assert trial.score == pytest.approx(alone.score(goal), abs=0.005)
+
+
+def test_a_form_without_the_square_root_must_be_clearly_better() -> None:
+    def trial(root: bool | None, right: float, count: int = 200) -> HeadTrial:
+        hits = (np.arange(count) < right * count).astype(float)
+        found = Verdict(np.array(["known"] * count), hits, hits, np.arange(count))
+        return HeadTrial(None if root is None else Form(root), found, found.score("known-classes"))
+
+    raw, rooted, little, much = trial(None, 0.9), trial(True, 0.5), trial(False, 0.51), trial(False, 0.7)
+    goal = "known-classes"
+    assert best_closed([raw, rooted, little], goal) is rooted and best_closed([raw, rooted, little, much], goal) is much
+    assert best_closed([raw, little], goal) is little and best_closed([raw, trial(True, 0.4), rooted], goal) is rooted
+    assert best_closed([raw], goal) is None
+
+
+def test_what_the_user_has_set_of_a_head_is_tried_alone() -> None:
+    def open_of(*words: str) -> Open:
+        return Open.of(load_spec("train", overrides=words))
+
+    assert open_of() == Open()
+    assert open_of("train.finish.residual=0.37").residuals == (0.37,)
+    assert open_of("train.finish.shrinkage=0.6").shrinkages == (0.6,)
+    assert [open_of(f"model.head={kind}").roots for kind in ("linear", "rooted", "auto")] == [
+        (False,),
+        (True,),
+        (True, False),
+    ]
+    none = open_of("train.finish.loss=null")
+    assert none.own is None and none.families == ()
+    loss = open_of("train.finish.loss=ProxyAnchorLoss")
+    assert loss.own is not None and (loss.own.loss, loss.own.bends) == ("ProxyAnchorLoss", False) and not loss.families
+    both = open_of("train.finish.loss=MultiSimilarityLoss", "model.head=mlp")
+    assert both.own is not None and (both.own.loss, both.own.bends) == ("MultiSimilarityLoss", True)
+    assert both.roots == (True,)
+    alone = open_of("model.head=mlp").own
+    assert alone is not None and alone.bends
+
+
 def test_a_trunk_is_worth_its_best_head() -> None:
     draw = np.random.default_rng(2)
     labels = np.repeat(np.arange(10), 16)
@@ -142,4 +201,8 @@ def test_a_trunk_is_worth_its_best_head() -> None:
     rounds = make_rounds(labels, scenes(features, labels), "known-classes")
     trials = search_heads(features, labels, rounds, "known-classes")
     best = best_score(features, labels, rounds, "known-classes")
-    assert best == max(t.score for t in trials if t.root is not False) > trials[0].score
+    assert (
+        best
+        == max(t.score for t in trials if t.form is None or (t.form.root and t.form.shrinkage == 1))
+        > trials[0].score
+    )

@@ -6,7 +6,7 @@ from tests.oracles import ranking_metrics
 
 from unalike.errors import UnalikeError
 from unalike.measure import retrieval
-from unalike.measure.retrieval import evaluate_ranking
+from unalike.measure.retrieval import evaluate_ranking, rank_scores
 
 FIELDS = ("precision_at_1", "r_precision", "average_precision_at_r", "average_precision", "reciprocal_rank")
 PML = {
@@ -194,6 +194,28 @@ def test_few_rows_at_a_time_change_nothing(monkeypatch):
     parts = evaluate_ranking(queries, labels, references, reference_labels)
     for name, values in whole.metrics().items():
         np.testing.assert_allclose(parts.metrics()[name], values, atol=1e-9)
+
+
+def test_ways_to_score_are_ranked_as_vectors_are(monkeypatch):
+    monkeypatch.setattr(retrieval, "MAX_ROWS", 17)
+    (references, reference_labels), (queries, labels) = clouds(0, 300, 7), clouds(5, 130, 9)
+    weights = (np.ones(6), np.arange(1.0, 7), np.array([1, 0, 0, 0, 0, 1e-3]))
+    units = [(retrieval.unit(queries * w), retrieval.unit(references * w)) for w in weights]
+    found = rank_scores(lambda a, b: (q[a:b] @ r.T for q, r in units), 3, labels, reference_labels, ks=(1, 5))
+    for ranking, w in zip(found, weights, strict=True):
+        alone = evaluate_ranking(queries * w, labels, references * w, reference_labels, ks=(1, 5))
+        for name, values in alone.metrics().items():
+            np.testing.assert_allclose(ranking.metrics()[name], values, atol=1e-9)
+        np.testing.assert_array_equal(ranking.nearest, alone.nearest)
+
+
+def test_scores_of_nothing_or_of_fewer_ways_are_an_error():
+    with pytest.raises(UnalikeError, match="0 queries and 3 references"):
+        rank_scores(lambda a, b: [], 1, [], [0, 1, 1])
+    with pytest.raises(UnalikeError, match="no class in common"):
+        rank_scores(lambda a, b: [np.zeros((b - a, 3), np.float32)], 1, [5], [0, 1, 1])
+    with pytest.raises(ValueError, match="shorter"):
+        rank_scores(lambda a, b: [np.zeros((b - a, 3), np.float32)], 2, [1], [0, 1, 1])
 
 
 def test_float16_equals_float32_of_the_same_numbers():

@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from unalike.learn import frozen_heads
-from unalike.learn.automatic import BLENDED, FINE_TUNED, Candidate, _best, _to_judge
+from unalike.learn.automatic import _to_judge
+from unalike.learn.candidates import BLENDED, FINE_TUNED, Candidate, best_of
 from unalike.learn.discriminant import Discriminant, rooted, whitening
 from unalike.learn.finishing import with_fitted_head
-from unalike.learn.frozen_heads import HeadTrial, fit_head, search_heads, search_trained
+from unalike.learn.frozen_heads import HeadTrial, Open, search_heads, search_trained
 from unalike.learn.judge import Verdict, make_rounds, scenes
 from unalike.learn.losses import build_loss
-from unalike.learn.trained_heads import FAMILIES, Family, train_head
+from unalike.learn.trained_heads import FAMILIES, Family, Form, fitted_head, train_head
 from unalike.measure.nearest import unit
 from unalike.model.backbones import build_trunk
 from unalike.model.embedder import PerceptronHead
@@ -94,15 +95,14 @@ def test_the_search_tries_each_family_and_its_trial_can_be_fitted_again(
 ) -> None:
     features, labels = sample
     rounds = make_rounds(labels, scenes(features, labels), "both")
-    best = max((t for t in search_heads(features, labels, rounds, "both") if t.root), key=lambda trial: trial.score)
+    form = Form(True, 0.3, 2.0)
+    best = next(t for t in search_heads(features, labels, rounds, "both") if t.form == form)
     trials = search_trained(best, features, labels, rounds, "both", seconds=600)
-    assert [t.family for t in trials] == list(FAMILIES) and {t.residual for t in trials} == {best.residual}
-    assert all(t.name == f"{best.name}, trained with {t.family.name}" for t in trials if t.family)
-    again = fit_head(trials[0], features, labels, None)
-    direct = train_head(
-        whitening(features, labels, root=bool(best.root)).head(best.residual), features, labels, trials[0].family
-    )
-    assert again is not None
+    assert [t.form for t in trials] == [replace(form, family=family) for family in FAMILIES]
+    assert [t.name for t in trials] == [f"{best.name}, trained with {family.name}" for family in FAMILIES]
+    assert best.name == "discriminant head, residual 0.3, shrinkage x 2, square root"
+    again = fitted_head(features, labels, replace(form, family=FAMILIES[0]))
+    direct = train_head(whitening(features, labels, root=True, shrinkage=2.0).head(0.3), features, labels, FAMILIES[0])
     np.testing.assert_array_equal(again.matrix_FD, direct.matrix_FD)
     assert search_trained(best, features, labels, rounds, "both", seconds=0) == []
     clock = iter(range(10**6))
@@ -112,9 +112,9 @@ def test_the_search_tries_each_family_and_its_trial_can_be_fitted_again(
 
 def test_a_perceptron_wants_the_square_root(sample: tuple[np.ndarray, np.ndarray]) -> None:
     rounds = make_rounds(sample[1], scenes(*sample), "both")
-    plain = next(t for t in search_heads(*sample, rounds, "both", roots=(False,)) if t.root is False)
+    plain = search_heads(*sample, rounds, "both", within=Open(roots=(False,)))[1]
     trials = search_trained(plain, *sample, rounds, "both", seconds=600)
-    assert [t.family for t in trials] == [f for f in FAMILIES if not f.bends]
+    assert [t.form and t.form.family for t in trials] == [f for f in FAMILIES if not f.bends]
 
 
 def test_the_network_computes_what_the_trained_head_does(sample: tuple[np.ndarray, np.ndarray]) -> None:
@@ -140,7 +140,7 @@ def verdict(hits: list[float], precisions: list[float], kind: str = "known") -> 
 
 
 def trial(v: Verdict, goal: str, family: Family | None = None) -> HeadTrial:
-    return HeadTrial(True, 0.0, v, v.score(goal), family)
+    return HeadTrial(Form(family=family), v, v.score(goal))
 
 
 def test_what_loses_the_nearest_neighbour_is_not_better() -> None:
@@ -150,10 +150,10 @@ def test_what_loses_the_nearest_neighbour_is_not_better() -> None:
     assert costly.score > better.score > closed.score
     assert better.beats(closed, "known-classes") and not costly.beats(closed, "known-classes")
     assert not closed.beats(closed, "known-classes")
-    raw = HeadTrial(None, 1.0, closed.verdict, 0.0)
-    assert _to_judge([raw, closed, costly, better], "known-classes") == [raw, closed, better]
-    assert _to_judge([raw, closed, costly], "known-classes") == [raw, closed]
-    assert _to_judge([raw], "known-classes") == [raw]
+    raw, other = HeadTrial(None, closed.verdict, 0.0), trial(closed.verdict, "known-classes")
+    assert _to_judge([raw, closed, other], [costly, better], "known-classes") == [raw, closed, better]
+    assert _to_judge([raw, closed, other], [costly], "known-classes") == [raw, closed]
+    assert _to_judge([raw], [], "known-classes") == [raw]
 
 
 def test_both_kinds_count_where_both_are_asked_for() -> None:
@@ -182,8 +182,8 @@ def test_a_network_as_it_ended_must_be_clearly_better_than_blended() -> None:
 
     frozen, mixed = candidate("frozen trunk", np.zeros(200)), candidate(BLENDED, base)
     for hits, chosen in ((little, BLENDED), (better, FINE_TUNED), (np.zeros(200), BLENDED)):
-        assert _best([frozen, candidate(FINE_TUNED, hits), mixed], goal).name == chosen
-    assert _best([frozen, candidate(FINE_TUNED, little)], goal).name == FINE_TUNED  # nothing was blended
+        assert best_of([frozen, candidate(FINE_TUNED, hits), mixed], goal).name == chosen
+    assert best_of([frozen, candidate(FINE_TUNED, little)], goal).name == FINE_TUNED  # nothing was blended
     worse = candidate(BLENDED, np.zeros(200))
     high = candidate("a head", base)
-    assert _best([frozen, high, candidate(FINE_TUNED, better), worse], goal).name == FINE_TUNED
+    assert best_of([frozen, high, candidate(FINE_TUNED, better), worse], goal).name == FINE_TUNED

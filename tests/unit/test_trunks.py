@@ -147,6 +147,18 @@ def test_the_pace_of_a_level(monkeypatch) -> None:
     assert measured.rate > 0 and all(p.requires_grad for p in network.parameters())
 
 
+@pytest.mark.parametrize(("words", "seconds", "mirrored"), [
+    ((), 1e9, True), ((), 0.0, False), (["train.finish.mirrored=true"], 0.0, True), (["train.finish.mirrored=false"], 1e9, False),
+])  # fmt: skip
+def test_mirror_images_are_as_the_user_says_or_as_time_allows(monkeypatch, words, seconds, mirrored) -> None:
+    found = Found(Features(LITE, View(64, 64), None, np.zeros((2, 4)), np.arange(2), 1.0), 0.5)  # type: ignore[arg-type]
+    explorer = Explorer(load_spec("train", overrides=words), SimpleNamespace(__len__=lambda self: 20), Notices())
+    monkeypatch.setattr("unalike.learn.trunks.len", lambda x: 20, raising=False)
+    monkeypatch.setattr(explorer, "_features", lambda *_, mirrored: ("features", mirrored))
+    chosen = explorer.mirrored(found, seconds)
+    assert (chosen is not found) == mirrored and (not mirrored or chosen.features == ("features", True))
+
+
 def test_a_draft_keeps_its_trunk_when_training_settles_again(monkeypatch) -> None:
     from unalike.learn.automatic import _draft
     from unalike.learn.recipe import settle_trunk

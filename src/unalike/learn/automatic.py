@@ -22,24 +22,22 @@ import torch
 from unalike.data.checks import Notices
 from unalike.data.items import ImageSet
 from unalike.data.sets import Sets, training_sets
-from unalike.data.view import View
-from unalike.data.whole import copy_file, write_text
-from unalike.engines.files import Embedded
-from unalike.errors import TrainingError, WeightsError, redact, redact_all
-from unalike.learn.checkpoints import BEST
+from unalike.data.whole import write_text
+from unalike.errors import TrainingError, WeightsError
+from unalike.learn.candidates import Candidate, best_of, figures_of, judged_heads, judged_networks, say_verdict
+from unalike.learn.delivery import BEST_SPEC, deliver_frozen, deliver_tuned
 from unalike.learn.features import Features
-from unalike.learn.finishing import blended, finished, trunk_vectors, with_fitted_head, with_head_of
-from unalike.learn.frozen_heads import HeadTrial, enough_to_judge, fit_head, judge_raw, search_heads, search_trained
-from unalike.learn.judge import Round, Verdict, held_rounds, hold_out, make_rounds, scenes
+from unalike.learn.frozen_heads import HeadTrial, Open, best_closed, enough_to_judge, search_heads, search_trained
+from unalike.learn.judge import Round, held_rounds, hold_out, make_rounds, scenes
 from unalike.learn.loop import History
 from unalike.learn.pace import FEWEST, LEVELS, plan
 from unalike.learn.part import Part
-from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk_facts
-from unalike.learn.training import Outcome, facts_of_model, train_embedder
+from unalike.learn.recipe import settle_learning, settle_precision
+from unalike.learn.trained_heads import Form
+from unalike.learn.training import Outcome, train_embedder
 from unalike.learn.training_page import write_automatic_page
 from unalike.learn.trunks import Explorer, Found
-from unalike.model.checkpoint import load_embedder, write_checkpoint
-from unalike.model.embedder import Embedder, Shape, assemble, build_embedder
+from unalike.model.embedder import build_embedder
 from unalike.model.frozen import build_frozen
 from unalike.model.sources import available_trunks
 from unalike.progress import say
@@ -53,29 +51,8 @@ ALONE_CLOSING_SHARE = 0.15  # kept for judging, fitting to all images and writin
 HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 # A training step's images a second as a share of those that the engine embeds (LOG.md), before the pace is measured.
 STEP_SHARE = 0.45
-FINE_TUNED, BLENDED = "fine-tuned", "fine-tuned, blended, head fitted anew"
 TOO_SHORT = "stage two: the time that is left is too short to fine-tune; more --minutes would allow it"
-FOLDER, BEST_SPEC = "fine_tuning", "best_spec.yaml"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A fine-tuned trunk, as it ended or blended, with its features of all images."""
-
-    trunk: Any
-    features: Embedded
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """Something that could be delivered: how it is called, and what it was judged to be worth."""
-
-    name: str
-    verdict: Verdict
-    score: float
-    trial: HeadTrial | None = None  # what fits the head again, where it is a fitted one
-    vectors_ND: Any = None  # of all images, right in the rows that were judged
-    tuned: Trained | None = None  # of the fine-tuned ones
+FOLDER = "fine_tuning"
 
 
 @dataclass(frozen=True)
@@ -96,6 +73,8 @@ def why_not(spec: Any) -> str:
     model = spec.model
     if model.pretrained == "false":
         return "model.pretrained is false"
+    if spec.is_set("model.head") and model.head == "residual":
+        return "model.head is residual, which no closed form fits"
     if model.pretrained_model_path or model.pretrained_trunk_path or model.pretrained_embedder_path:
         return "weights of your own are named"
     if spec.train.resume_training_checkpoint_path:
@@ -151,34 +130,36 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     labels_N = images.labels_N
     scene_N = scenes(features.vectors_NF, labels_N, groups=images.groups, seed=seed)
     fit_N, held = _held(labels_N, scene_N, goal, seed)
-    trials = _stage_one(spec, features, labels_N, scene_N, fit_N, seed, clock, tunes)
-    candidates = _judged_heads(_to_judge(trials, goal), features, labels_N, fit_N, held, goal)
+    trials, trained = _stage_one(spec, features, labels_N, scene_N, fit_N, seed, clock, tunes)
+    candidates = judged_heads(_to_judge(trials, trained, goal), features, labels_N, fit_N, held, goal)
     best = max(candidates, key=lambda c: c.score)
-    checkpoint, delivered = _deliver_frozen(best, spec, run, images, features)
+    checkpoint, delivered = deliver_frozen(best, spec, run, images, features)
     outcome = Outcome(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
-    start_from = trials[min(1, len(trials) - 1)]
+    start_from = trials[min(1, len(trials) - 1)].form
     tuning = _stage_two(spec, run, images, fit_N, found, start_from, clock) if tunes else None
     if not tunes:
         say(TOO_SHORT)
     if tuning is not None:
         tuned, tuned_spec = tuning
-        candidates += _judged_networks(tuned, tuned_spec, start_from, images, fit_N, held, goal, notices)
-        best = _best(candidates, goal)
+        candidates += judged_networks(tuned, tuned_spec, start_from, images, fit_N, held, goal, notices)
+        best = best_of(candidates, goal)
         if best.tuned is not None:
             outcome = tuned
-            checkpoint, delivered = _deliver_tuned(best, tuned, tuned_spec, run, images)
+            checkpoint, delivered = deliver_tuned(best, tuned, tuned_spec, run, images)
     notices.say()
     notices.write(run.dir / "notices.txt")
-    record = _record(spec, delivered.model.backbone, clock, trials, candidates, best, held, labels_N, fit_N)
+    record = _record(
+        spec, delivered.model.backbone, clock, [*trials, *trained], candidates, best, held, labels_N, fit_N
+    )
     write_text(run.dir / "automatic.json", json.dumps(record, indent=2) + "\n")
     run.own(run.dir / "automatic.json", run.dir / BEST_SPEC)
     page = write_automatic_page(
         run.dir, delivered, record, outcome.history, images, features.vectors_NF, best.vectors_ND, held
     )
     run.own(*page)
-    _say_verdict(candidates, best)
+    say_verdict(candidates, best)
     outcome = replace(outcome, checkpoint=checkpoint)
-    return Choice(checkpoint, delivered, outcome, candidates, best, _figures(best, candidates[0]), record)
+    return Choice(checkpoint, delivered, outcome, candidates, best, figures_of(best, candidates[0]), record)
 
 
 def _all_images(spec: Any, notices: Notices) -> Sets:
@@ -212,62 +193,49 @@ def _held(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, seed: int) -> tu
 def _stage_one(
     spec: Any, features: Features, labels_N: np.ndarray, scene_N: np.ndarray, fit_N: np.ndarray, seed: int, clock: Clock,
     tunes: bool,
-) -> list[HeadTrial]:  # fmt: skip
-    """Head trials on the images that may be fitted: the frozen trunk, closed forms from the best on, those trained by losses.
+) -> tuple[list[HeadTrial], list[HeadTrial]]:  # fmt: skip
+    """Head trials on the images that may be fitted: the frozen trunk and closed forms from the best on; those that losses
+    trained.
 
     The best is trained on where nothing else follows; before fine-tuning, whose head is fitted anew at the end, that gains
     nothing (LOG.md).
     """
-    goal, own = spec.automl.goal, spec.model.head if spec.is_set("model.head") else "auto"
-    roots = {"linear": (False,), "rooted": (True,), "mlp": (True,)}.get(own, (True, False))
+    goal, within = spec.automl.goal, Open.of(spec)
     rows = fit_N[enough_to_judge(labels_N[fit_N], seed)]
     rounds = make_rounds(labels_N[rows], scene_N[rows], goal, seed=seed)
-    trials = search_heads(
-        features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=HEADS_SHARE * clock.seconds, roots=roots
-    )
-    best = sorted(trials[1:], key=lambda t: -t.score)
-    if best and not tunes:
-        seconds = (1 - ALONE_CLOSING_SHARE) * clock.seconds - clock.spent
-        best += search_trained(best[0], features.vectors_NF[rows], labels_N[rows], rounds, goal, seconds=seconds)
-    say(f"stage one: {1 + len(best)} heads on frozen features, {trials[0].score:.3f} as they are"
-        + (f", {best[0].score:.3f} with a {best[0].name}" if best else ""))  # fmt: skip
-    for trial in best:
-        if trial.family is not None:
-            told = "better" if trial.beats(best[0], goal) else "not better in both R@1 and MAP@R"
-            say(f"   {trial.score:.3f} trained with {trial.family.name}: {told}")
-    return [trials[0], *best]
+    told = features.vectors_NF[rows], labels_N[rows], rounds, goal
+    began = time.monotonic()
+    trials = search_heads(*told, seconds=HEADS_SHARE * clock.seconds, within=within)
+    seconds = time.monotonic() - began
+    best = best_closed(trials, goal)
+    say(f"stage one: {len(trials)} heads on frozen features in {seconds:.1f} s, {trials[0].score:.3f} as they are"
+        + (f", {best.score:.3f} with a {best.name}" if best else ""))  # fmt: skip
+    if best is None:
+        return trials[:1], []
+    others = sorted((t for t in trials[1:] if t is not best), key=lambda t: -t.score)
+    trials = [trials[0], best, *others]
+    if tunes or not within.families:
+        return trials, []
+    seconds = (1 - ALONE_CLOSING_SHARE) * clock.seconds - clock.spent
+    trained = search_trained(best, *told, seconds=seconds, families=within.families)
+    for trial in trained:
+        verdict = "better" if trial.beats(best, goal) else "not better in both R@1 and MAP@R"
+        say(f"   {trial.score:.3f} {trial.name}: {verdict}")
+    return trials, trained
 
 
-def _to_judge(trials: Sequence[HeadTrial], goal: str) -> list[HeadTrial]:
+def _to_judge(trials: Sequence[HeadTrial], trained: Sequence[HeadTrial], goal: str) -> list[HeadTrial]:
     """The frozen trunk, the best closed form, and the best of the trained ones where it loses nothing beside that."""
-    trained = [t for t in trials if t.family is not None and t.beats(trials[1], goal)]
-    return [*trials[:2], *sorted(trained, key=lambda t: -t.score)[:1]]
-
-
-def _judged_heads(
-    trials: Sequence[HeadTrial],
-    features: Features,
-    labels_N: np.ndarray,
-    fit_N: np.ndarray,
-    held: Sequence[Round],
-    goal: str,
-) -> list[Candidate]:
-    """The frozen trunk and heads on it, fitted to what may be fitted and judged on what was held out."""
-    found = []
-    for trial in trials:
-        head = fit_head(trial, *features.both(fit_N, labels_N), None)
-        vectors = features.vectors_NF if head is None else head(features.vectors_NF)
-        verdict = judge_raw(vectors, labels_N, held)
-        found.append(Candidate(trial.name, verdict, verdict.score(goal), trial=trial, vectors_ND=vectors))
-    return found
+    better = [t for t in trained if t.beats(trials[1], goal)]
+    return [*trials[:2], *sorted(better, key=lambda t: -t.score)[:1]]
 
 
 def _stage_two(
-    spec: Any, run: Any, images: ImageSet, fit_N: np.ndarray, found: Sequence[Found], trial: HeadTrial, clock: Clock
+    spec: Any, run: Any, images: ImageSet, fit_N: np.ndarray, found: Sequence[Found], form: Form | None, clock: Clock
 ) -> tuple[Outcome, Any] | None:
     """Fine-tuning for the time that is left, and its spec; None where that is too short to start, or it failed.
 
-    It begins with the head ``trial`` fitted to the frozen features, where the user lets the head be such a one.
+    It begins with a head of this form fitted to the frozen features, where the user lets the head be such a one.
     """
     train = images.select(fit_N).compact()
     part = Part(run, run.dir / FOLDER)
@@ -282,9 +250,9 @@ def _stage_two(
             say(TOO_SHORT)
             return None
         tuned = planned
-        if trial.root is not None and not spec.is_set("model.head"):
-            settle(tuned, "train.warm_start", True, trial.name)
-            _settle_head(tuned, trial, mirrored=False)
+        if form is not None and not spec.is_set("model.head"):
+            settle(tuned, "train.warm_start", True, form.name)
+            form.settle(tuned, mirrored=False)  # unless the user says so: it costs as much again
     say(f"stage two: fine-tuning {tuned.model.backbone}, {tuned.train.num_epochs} epochs of {len(train)} images")
     try:
         outcome = train_embedder(
@@ -295,17 +263,6 @@ def _stage_two(
         say(f"fine-tuning failed and is left out: {error}")
         return None
     return outcome, tuned.as_set_in(spec)  # what was planned, or read from an earlier run's file, is not the user's own
-
-
-def _settle_head(spec: Any, trial: HeadTrial, *, mirrored: bool) -> None:
-    """How the trial's head is fitted, in the words of a spec."""
-    family = trial.family
-    kind = "mlp" if family is not None and family.bends else "rooted" if trial.root else "linear"
-    for path, value in (
-        ("model.head", kind), ("train.finish.residual", trial.residual), ("train.finish.loss", family and family.loss),
-        ("train.finish.mirrored", mirrored),
-    ):  # fmt: skip
-        settle(spec, path, value, trial.name)
 
 
 def _planned(spec: Any, train: ImageSet, found: Sequence[Found], seconds: float) -> Any | None:
@@ -351,131 +308,6 @@ def _draft(spec: Any, train: ImageSet, found: Found) -> tuple[Any, Any]:
     return tuned, embedder
 
 
-def _judged_networks(
-    tuned: Outcome, spec: Any, trial: HeadTrial, images: ImageSet, fit_N: np.ndarray, held: Sequence[Round], goal: str,
-    notices: Notices,
-) -> list[Candidate]:  # fmt: skip
-    """The fine-tuned network on what was held out, as it ended and blended with a head fitted anew."""
-    embedder, meta = load_embedder(tuned.checkpoint)
-    labels_N, facts = images.labels_N, meta["facts"]
-    view = View.from_dict(facts["view"])
-
-    def seen(trunk: Any) -> Trained:
-        done = trunk_vectors(trunk, images, view=view, mean=facts["mean"], std=facts["std"], dataset=spec.dataset,
-                             notices=notices, describe="judging")  # fmt: skip
-        return Trained(trunk, done)
-
-    def judged(name: str, network: Embedder, of: Trained, trial: HeadTrial | None) -> Candidate:
-        vectors_ND = np.zeros((len(images), network.dim), np.float32)
-        with torch.inference_mode():
-            vectors_ND[of.features.kept_N] = network.head(torch.from_numpy(of.features.vectors_ND)).numpy()
-        verdict = judge_raw(vectors_ND, labels_N, held)
-        return Candidate(name, verdict, verdict.score(goal), trial, vectors_ND, of)
-
-    found = [judged(FINE_TUNED, embedder, seen(embedder.trunk), None)]
-    if not spec.train.finish.enabled or trial.root is None:
-        return found
-    began = build_frozen(spec.model.backbone, (view.height, view.width)).trunk.state_dict()
-    of = seen(blended(embedder.trunk, began, spec.train.finish.trained_share))
-    network = _fitted(of, images, fit_N, trial, spec)
-    if network is not None:
-        found.append(judged(BLENDED, network, of, trial))
-    return found
-
-
-def _best(candidates: Sequence[Candidate], goal: str) -> Candidate:
-    """The one of the highest score; but the network as it ended only where it is clearly better than blended.
-
-    On photographs of elsewhere the blended one was better each time (LOG.md); what is held out is few classes or scenes, and
-    near to what was learnt.
-    """
-    best = max(candidates, key=lambda c: c.score)
-    mixed = next((c for c in candidates if c.name == BLENDED), None)
-    if best.name != FINE_TUNED or mixed is None or best.verdict.clearly_above(mixed.verdict, goal):
-        return best
-    return max((c for c in candidates if c is not best), key=lambda c: c.score)
-
-
-def _fitted(of: Trained, images: ImageSet, rows: np.ndarray, trial: HeadTrial, spec: Any) -> Embedder | None:
-    """The trunk with the trial's head fitted to these rows of the images."""
-    use = np.isin(of.features.kept_N, rows)
-    done = replace(of.features, vectors_ND=of.features.vectors_ND[use], kept_N=of.features.kept_N[use])
-    dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
-    own = spec.is_set("train.finish.residual")
-    residual = spec.train.finish.residual if own else trial.residual
-    return finished(of.trunk, done, images.labels_N, root=bool(trial.root), residual=residual, dim=dim)
-
-
-def _deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, features: Features) -> tuple[Path, Any]:
-    """The frozen trunk with the candidate's head, fitted to all images now; the trunk alone where no head was better."""
-    trial = best.trial
-    assert trial is not None
-    dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
-    head = fit_head(trial, *features.both(np.arange(len(images)), images.labels_N), dim)
-    trunk_width = features.vectors_NF.shape[1]
-    width = trunk_width if head is None else head.matrix_FD.shape[1]
-    settled = spec.model_copy(deep=True)
-    settle(settled, "model.feat_dim", width, trial.name)
-    settle(settled, "model.head", "linear" if head is None else head.kind, trial.name)
-    settle_trunk_facts(settled, features.facts)
-    if head is None:
-        (run.dir / BEST_SPEC).unlink(missing_ok=True)  # an earlier session of this run may have left one
-        embedder = assemble(Shape.of(settled.model), pretrained="true")
-        linear = embedder.head.linear
-        assert isinstance(linear, torch.nn.Linear)
-        with torch.no_grad():
-            linear.weight.copy_(torch.eye(trunk_width)[:width])
-            linear.bias.zero_()
-    else:
-        trunk = build_frozen(settled.model.backbone, (settled.model.input_height, settled.model.input_width)).trunk
-        embedder = with_fitted_head(trunk, head)
-        again = settled.model_copy(deep=True)
-        _settle_head(again, trial, mirrored=features.mirrored_NF is not None)
-        again.train.train_trunk = again.train.train_embedder = False
-        again.train.finish.enabled = True
-        _write_best_spec(again, run)
-    return _write(embedder, settled, run, images, features.facts, best.name), settled
-
-
-def _deliver_tuned(best: Candidate, tuned: Outcome, spec: Any, run: Any, images: ImageSet) -> tuple[Path, Any]:
-    """The fine-tuned network under the run's own name, and the spec that trains it again.
-
-    A head that is fitted anew is so on all images now, those that were held out too.
-    """
-    settled = spec.model_copy(deep=True)
-    of, network = best.tuned, None
-    assert of is not None
-    if best.trial is not None:
-        network = _fitted(of, images, np.arange(len(images)), best.trial, spec)
-        settle(settled, "train.finish.residual", best.trial.residual, best.name)
-    settled.train.finish.enabled = best.trial is not None
-    _write_best_spec(settled, run)
-    if network is None:
-        run.write_experiment(settled)
-        target: Path = run.dir / BEST
-        copy_file(tuned.checkpoint, target)
-        return target, settled
-    return _write(network, settled, run, images, tuned.facts, best.name), settled
-
-
-def _write_best_spec(spec: Any, run: Any) -> None:
-    """The spec that makes the winner again by plain training, of all images: those held out to judge by are none here."""
-    again = spec.model_copy(deep=True)
-    again.automl_policy = "off"
-    again.dataset.validation.by = "none"
-    write_text(run.dir / BEST_SPEC, redact(again.to_yaml()))
-
-
-def _write(network: Embedder, spec: Any, run: Any, images: ImageSet, facts: Any, why: str) -> Path:
-    spec = with_head_of(network, spec)
-    payload = {
-        "model": network.state_dict(), "spec": redact_all(spec.to_dict()), "classes": list(images.classes),
-        "epoch": 0, "step": 0, "metrics": {}, "facts": facts_of_model(spec, facts, f"automatic training: {why}"),
-    }  # fmt: skip
-    run.write_experiment(spec)
-    return write_checkpoint(run.dir / BEST, payload)
-
-
 def _record(
     spec: Any, trunk: str, clock: Clock, trials: Sequence[HeadTrial], candidates: Sequence[Candidate], best: Candidate,
     held: Sequence[Round], labels_N: np.ndarray, fit_N: np.ndarray,
@@ -491,21 +323,3 @@ def _record(
         "heads": [{"name": t.name, "score": t.score} for t in trials],
         "candidates": [{"name": c.name, "score": c.score, **c.verdict.beside(base)} for c in candidates], "chosen": best.name,
     }  # fmt: skip
-
-
-def _say_verdict(candidates: Sequence[Candidate], best: Candidate) -> None:
-    for c in candidates:
-        text = "; ".join(f"{kind} classes: " + ", ".join(f"{name} {value}" for name, value in figures.items())
-                         for kind, figures in c.verdict.figures().items())  # fmt: skip
-        say(f"{'-> ' if c is best else '   '}{c.name}: {text}")
-    if best is candidates[0]:
-        say("nothing that was tried beats the frozen trunk as it came: that is what you get")
-
-
-def _figures(best: Candidate, base: Candidate) -> dict[str, float]:
-    found = {}
-    for kind, figures in best.verdict.figures().items():
-        for name, value in figures.items():
-            found[f"{kind} classes {name}"] = value.value
-            found[f"{kind} classes {name} frozen"] = base.verdict.figures()[kind][name].value
-    return found

@@ -26,7 +26,7 @@ from unalike.engines.files import Embedded, embed_files
 from unalike.errors import DataError
 from unalike.learn.discriminant import Discriminant
 from unalike.learn.features import BothViews
-from unalike.learn.trained_heads import Family, fitted_head
+from unalike.learn.trained_heads import Form, fitted_head
 from unalike.model.embedder import Embedder
 from unalike.model.frozen import FrozenTrunk
 from unalike.progress import say
@@ -89,16 +89,13 @@ def trunk_vectors(
     return replace(done, vectors_ND=both_NF, kept_N=np.tile(done.kept_N, 2))
 
 
-def finished(
-    trunk: Any, done: Embedded, labels_N: np.ndarray, *, root: bool, residual: float, dim: int | None,
-    family: Family | None = None,
-) -> Embedder | None:  # fmt: skip
+def finished(trunk: Any, done: Embedded, labels_N: np.ndarray, form: Form, dim: int | None) -> Embedder | None:
     """The trunk with a head fitted to its features ``done`` of images with these labels; None, said, where none can be.
 
-    The rest as in ``fitted_head``.
+    ``form`` and ``dim`` as in ``fitted_head``.
     """
     try:
-        head = fitted_head(done.vectors_ND, labels_N[done.kept_N], root=root, residual=residual, dim=dim, family=family)
+        head = fitted_head(done.vectors_ND, labels_N[done.kept_N], form, dim)
     except DataError as error:
         say(f"the head stays as it was trained: {error}")
         return None

@@ -18,7 +18,7 @@ import numpy as np
 from unalike.errors import DataError
 from unalike.measure.intervals import Interval, bootstrap, paired_bootstrap
 from unalike.measure.nearest import unit
-from unalike.measure.retrieval import evaluate_ranking
+from unalike.measure.retrieval import Ranking, evaluate_ranking
 
 SCENES = 4  # scenes a class, at most
 GOALS = {"new-classes": ("new",), "known-classes": ("known",), "both": ("new", "known")}
@@ -250,12 +250,27 @@ def judge(
     vectors_of: Callable[[int, Round], tuple[np.ndarray, np.ndarray]],
 ) -> Verdict:
     """Ask every round. ``vectors_of(number, round)`` gives (query vectors, reference vectors) of that round."""
-    kinds, hits, precisions, labels = [], [], [], []
-    for number, r in enumerate(rounds):
+
+    def ranked(number: int, r: Round) -> list[Ranking]:
         query_QD, reference_RD = vectors_of(number, r)
-        ranking = evaluate_ranking(query_QD, labels_N[r.query_N], reference_RD, labels_N[r.reference_N], ks=(1,))
-        kinds += [r.kind] * len(r.query_N)
-        hits.append(ranking.precision_at_1)
-        precisions.append(ranking.average_precision_at_r)
-        labels.append(labels_N[r.query_N])
-    return Verdict(np.array(kinds), np.concatenate(hits), np.concatenate(precisions), np.concatenate(labels))
+        return [evaluate_ranking(query_QD, labels_N[r.query_N], reference_RD, labels_N[r.reference_N], ks=(1,))]
+
+    return judge_ways(rounds, labels_N, ranked)[0]
+
+
+def judge_ways(
+    rounds: Sequence[Round], labels_N: np.ndarray, ranked: Callable[[int, Round], Sequence[Ranking]]
+) -> list[Verdict]:
+    """A verdict on each of several ways, whose rankings of a round ``ranked(number, round)`` gives at once."""
+    by_round = [ranked(number, r) for number, r in enumerate(rounds)]
+    kind_Q = np.array([kind for r in rounds for kind in [r.kind] * len(r.query_N)])
+    label_Q = np.concatenate([labels_N[r.query_N] for r in rounds])
+    return [
+        Verdict(
+            kind_Q,
+            np.concatenate([ranking.precision_at_1 for ranking in way]),
+            np.concatenate([ranking.average_precision_at_r for ranking in way]),
+            label_Q,
+        )
+        for way in zip(*by_round, strict=True)
+    ]

@@ -21,6 +21,7 @@ from unalike.learn.discriminant import Bend, Discriminant, rooted, whitening
 from unalike.learn.losses import build_loss, start_proxies
 from unalike.measure.nearest import unit
 from unalike.model.embedder import Adaptor, hidden_width
+from unalike.spec import settle
 
 
 @dataclass(frozen=True)
@@ -59,13 +60,45 @@ EPOCHS, BATCH, NOISE = 10, 128, 0.3
 RATE, LOSS_RATE, DECAY = 1e-4, 3e-4, 0.01
 
 
-def fitted_head(
-    features_NF: np.ndarray, labels_N: np.ndarray, *, root: bool, residual: float, dim: int | None = None,
-    family: Family | None = None,
-) -> Discriminant:  # fmt: skip
-    """The closed form on these features, at most ``dim`` wide, trained on where a family is given. DataError as ``whitening``."""
-    head = whitening(features_NF, labels_N, root=root).head(residual, dim)
-    return train_head(head, features_NF, labels_N, family) if family else head
+@dataclass(frozen=True)
+class Form:
+    """How a head is fitted to features: the closed form of ``learn.discriminant``, and what trains it on, if anything."""
+
+    root: bool = True
+    residual: float = 0.5
+    shrinkage: float = 1.0
+    family: Family | None = None
+
+    @classmethod
+    def of(cls, spec: Any) -> Form:
+        """By ``model.head`` and ``train.finish``."""
+        finish, kind = spec.train.finish, spec.model.head
+        family = family_of(finish.loss, bends=kind == "mlp")
+        return cls(kind != "linear", finish.residual, finish.shrinkage, family)
+
+    @property
+    def name(self) -> str:
+        closed = f"discriminant head, residual {self.residual:g}"
+        closed += f", shrinkage x {self.shrinkage:g}" if self.shrinkage != 1 else ""
+        closed += ", square root" if self.root else ""
+        return closed + (f", trained with {self.family.name}" if self.family else "")
+
+    def settle(self, spec: Any, *, mirrored: bool) -> None:
+        """The same in the words of a spec, where the user left it open."""
+        family = self.family
+        kind = "mlp" if family is not None and family.bends else "rooted" if self.root else "linear"
+        for path, value in (
+            ("model.head", kind), ("train.finish.residual", self.residual), ("train.finish.shrinkage", self.shrinkage),
+            ("train.finish.loss", family and family.loss), ("train.finish.mirrored", mirrored),
+        ):  # fmt: skip
+            settle(spec, path, value, self.name)
+
+
+def fitted_head(features_NF: np.ndarray, labels_N: np.ndarray, form: Form, dim: int | None = None) -> Discriminant:
+    """The head of this form on these features, at most ``dim`` wide. Raises DataError as ``scatter``."""
+    fitted = whitening(features_NF, labels_N, root=form.root, shrinkage=form.shrinkage)
+    head = fitted.head(form.residual, dim)
+    return train_head(head, features_NF, labels_N, form.family) if form.family else head
 
 
 def train_head(

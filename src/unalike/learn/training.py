@@ -38,7 +38,7 @@ from unalike.learn.optim import build_optimiser
 from unalike.learn.prefix import REQUEST, Prefix, find_prefix
 from unalike.learn.recipe import settle_learning, settle_precision, settle_trunk
 from unalike.learn.schedule import Schedule
-from unalike.learn.trained_heads import family_of
+from unalike.learn.trained_heads import Form
 from unalike.learn.validation import RunValidation
 from unalike.learn.warm_start import fitted_start, head_of_frozen
 from unalike.model.checkpoint import read_checkpoint
@@ -131,8 +131,28 @@ def train_embedder(
     return _learnt(ground, start, begin, finish=finish and spec.train.finish.enabled)
 
 
-def _learnt(ground: _Ground, start: dict[str, Any] | None, begin: Begin | None, *, finish: bool) -> Outcome:
-    """The training itself, from ``start`` (a checkpoint) on or from the beginning."""
+class _Start:
+    """The checkpoint that a training goes on from, or none. It is let go once taken: weights and optimiser are large."""
+
+    def __init__(self, checkpoint: dict[str, Any] | None) -> None:
+        self._checkpoint = checkpoint
+
+    def __bool__(self) -> bool:
+        return self._checkpoint is not None
+
+    @property
+    def seed(self) -> int | None:
+        training = (self._checkpoint or {}).get("training") or {}
+        return training.get("identity", {}).get("seed")  # type: ignore[no-any-return]
+
+    def take(self) -> dict[str, Any]:
+        taken, self._checkpoint = self._checkpoint, None
+        assert taken is not None
+        return taken
+
+
+def _learnt(ground: _Ground, start: _Start, begin: Begin | None, *, finish: bool) -> Outcome:
+    """The training itself, from ``start`` on or from the beginning."""
     spec, run, fabric, sets, embedder = ground.spec, ground.run, ground.fabric, ground.sets, ground.embedder
     batches = _batches(spec, sets.train, ground.notices, ground.seed, fabric)
     began = weights_now(embedder.trunk) if finish else None
@@ -140,7 +160,7 @@ def _learnt(ground: _Ground, start: dict[str, Any] | None, begin: Begin | None, 
     if spec.train.channels_last:
         nn.Module.to(embedder, memory_format=torch.channels_last)  # type: ignore[call-overload]
     objective = build_objective(spec, classes=len(sets.train.classes), dim=embedder.dim)
-    if begin is not None and start is None:
+    if begin is not None and not start:
         begin(embedder, objective)
     fabric.to_device(objective)
     freezer = Freezer(embedder, spec)
@@ -162,9 +182,8 @@ def _learnt(ground: _Ground, start: dict[str, Any] | None, begin: Begin | None, 
         identity={"data": ground.fingerprint, "classes": list(sets.train.classes), "seed": ground.seed},
         folds=_folds(spec, embedder, fabric), prefix=_prefix(spec, embedder, fabric, steps=len(batches)),
     )  # fmt: skip
-    if start is not None:
-        loop.restore(start)
-        start = None  # the weights in it need not stay in memory
+    if start:
+        loop.restore(start.take())
     try:
         with run.graceful():
             history = loop.run()
@@ -193,8 +212,7 @@ def _finished(ground: _Ground, loop: Loop, began: Mapping[str, Tensor]) -> Embed
         trunk = blended(trunk, began, finish.trained_share)
         done = trunk_vectors(trunk, sets.train, view=view_of(spec), mean=tuple(dataset.pixel_mean),
                              std=tuple(dataset.pixel_std), dataset=dataset, notices=ground.notices, mirrored=finish.mirrored)  # fmt: skip
-        network = finished(trunk, done, sets.train.labels_N, root=spec.model.head != "linear", residual=finish.residual,
-                           dim=spec.model.feat_dim, family=family_of(finish.loss, bends=spec.model.head == "mlp"))  # fmt: skip
+        network = finished(trunk, done, sets.train.labels_N, Form.of(spec), spec.model.feat_dim)
     return fabric.broadcast(network)  # type: ignore[no-any-return]
 
 
@@ -268,8 +286,8 @@ def _offer(
     return kpis if fabric.broadcast(kept) else None
 
 
-def _start(spec: Any, folder: Path, resume: bool, fabric: Fabric) -> dict[str, Any] | None:
-    """The checkpoint to go on from, or None. Rank 0 looks for it: another rank may find its file newer or not yet there."""
+def _start(spec: Any, folder: Path, resume: bool, fabric: Fabric) -> _Start:
+    """The checkpoint to go on from, if any. Rank 0 looks for it: another rank may find its file newer or not yet there."""
     found: Any = None
     if fabric.is_global_zero:
         try:
@@ -279,18 +297,17 @@ def _start(spec: Any, folder: Path, resume: bool, fabric: Fabric) -> dict[str, A
     found = fabric.broadcast(found)
     if isinstance(found, UnalikeError):
         raise found
-    return read_checkpoint(found) if found else None
+    return _Start(read_checkpoint(found) if found else None)
 
 
-def _settle_seed(spec: Any, start: Mapping[str, Any] | None, fabric: Fabric) -> int:
+def _settle_seed(spec: Any, start: _Start, fabric: Fabric) -> int:
     """``train.seed``, which experiment.yaml, run.json and the card hold, since it repeats this run.
 
     One seed for all ranks: the user's; else that of the run that goes on, so that its batches do too; else a new one.
 
     A user's seed that is not the checkpoint's is left to ``Loop.restore``, which says so.
     """
-    theirs = ((start or {}).get("training") or {}).get("identity", {}).get("seed")
-    own: int = spec.train.seed
+    theirs, own = start.seed, spec.train.seed
     if theirs is not None and (own < 0 or not spec.is_set("train.seed")):
         seed = int(theirs)
     else:

@@ -73,8 +73,9 @@ class Explorer:
         return other if other.score > best.score + WORTH else best
 
     def mirrored(self, best: Found, seconds: float) -> Found:
-        """The same with the features of the images turned left to right, where there is time to compute them."""
-        if not self._fits(best, 2.0, seconds):
+        """The same with the features of the images turned left to right: as the user says, else where there is time."""
+        own = self.spec.train.finish.mirrored if self.spec.is_set("train.finish.mirrored") else None
+        if own is False or (own is None and not self._fits(best, 2.0, seconds)):
             return best
         view = best.features.view
         return replace(best, features=self._features(best.features.backbone, (view.height, view.width), mirrored=True))

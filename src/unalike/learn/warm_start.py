@@ -21,7 +21,7 @@ from unalike.errors import SpecError
 from unalike.learn.discriminant import Discriminant
 from unalike.learn.features import trunk_features
 from unalike.learn.losses import start_proxies
-from unalike.learn.trained_heads import family_of, fitted_head
+from unalike.learn.trained_heads import Form, fitted_head
 from unalike.measure.nearest import unit
 from unalike.model.embedder import build_embedder
 from unalike.model.frozen import FrozenTrunk
@@ -47,8 +47,7 @@ def head_of_frozen(spec: Any, images: ImageSet, notices: Notices) -> tuple[Discr
     )
     x_NF, labels_N = features.both(np.arange(len(features.kept_N)), images.labels_N[features.kept_N])
     dim = model.feat_dim if spec.is_set("model.feat_dim") else None
-    family = family_of(finish.loss, bends=model.head == "mlp")
-    head = fitted_head(x_NF, labels_N, root=model.head != "linear", residual=finish.residual, dim=dim, family=family)
+    head = fitted_head(x_NF, labels_N, Form.of(spec), dim)
     width = head.matrix_FD.shape[1]
     if dim is not None and width != dim:
         raise SpecError(f"model.feat_dim is {dim}", expected=f"at most {width}: there are so many directions with "

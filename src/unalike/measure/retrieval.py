@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -117,6 +117,52 @@ def evaluate_ranking(
     query_QD, reference_RD, labels_Q, labels_R = _checked(
         query_QD, query_labels_Q, reference_RD, reference_labels_R, same, query_name, reference_name
     )
+    own = threading.local()
+
+    def scores_of(top: int, bottom: int) -> list[np.ndarray]:
+        chosen_CD = query_QD[top:bottom]
+        if not hasattr(own, "buffer"):  # a worker's first chunk is its largest
+            own.buffer = np.empty((len(chosen_CD), len(reference_RD)), np.float32)
+        scores_CR = np.matmul(chosen_CD, reference_RD.T, out=own.buffer[: len(chosen_CD)])
+        if same:
+            np.fill_diagonal(scores_CR[:, top:], EXCLUDED)
+        return [scores_CR]
+
+    return _ranked(scores_of, 1, labels_Q, labels_R, ks, same, query_name, reference_name, advance)[0]
+
+
+def rank_scores(
+    scores_of: Callable[[int, int], Iterable[np.ndarray]],
+    ways: int,
+    query_labels_Q: np.ndarray | Sequence[int],
+    reference_labels_R: np.ndarray | Sequence[int],
+    *,
+    ks: Sequence[int] = (1,),
+) -> list[Ranking]:
+    """As ``evaluate_ranking``, for ``ways`` kinds of scores of the same pairs, each given as a chunk of them is made.
+
+    ``scores_of(top, bottom)`` gives one array (bottom - top, R) a way, float32 within (-1.9, 1.9), for the queries from
+    ``top`` to before ``bottom``; several threads call it at once. An array may be used again for the next way. Raises
+    UnalikeError: no queries or no references, no class in common.
+    """
+    labels_Q, labels_R = np.asarray(query_labels_Q), np.asarray(reference_labels_R)
+    if not len(labels_Q) or not len(labels_R):
+        raise UnalikeError(f"{len(labels_Q)} queries and {len(labels_R)} references", expected="at least one of each")
+    return _ranked(scores_of, ways, labels_Q, labels_R, ks, False, "query", "reference", None)
+
+
+def _ranked(
+    scores_of: Callable[[int, int], Iterable[np.ndarray]],
+    ways: int,
+    labels_Q: np.ndarray,
+    labels_R: np.ndarray,
+    ks: Sequence[int],
+    same: bool,
+    query_name: str,
+    reference_name: str,
+    advance: Callable[[int], object] | None,
+) -> list[Ranking]:
+    """Chunks of queries through scoring and ranking; every worker does both for its own chunk."""
     classes, codes = np.unique(np.concatenate([labels_Q, labels_R]), return_inverse=True)
     codes_Q, codes_R = np.split(codes.astype(np.int32), [len(labels_Q)])
     relevant_Q = np.bincount(codes_R, minlength=len(classes))[codes_Q] - int(same)
@@ -127,43 +173,23 @@ def evaluate_ranking(
         raise UnalikeError(f"ks holds {ks[0]}", expected="ranks of at least 1")
     depth = int(relevant_Q.max())
     reach = min(max([depth, *ks]), len(labels_R) - int(same))
-    tally = _Tally(codes_Q, codes_R, relevant_Q, depth, reach)
-    _rank_all(query_QD, reference_RD, tally, same, advance)
-    return _finish(tally, labels_Q, labels_R, ks, same)
-
-
-def _rank_all(
-    query_QD: np.ndarray,
-    reference_RD: np.ndarray,
-    tally: _Tally,
-    same: bool,
-    advance: Callable[[int], object] | None,
-) -> None:
-    """Chunks of queries through product and ranking; every worker does both for its own chunk."""
-    queries, references = len(query_QD), len(reference_RD)
-    threads = min(workers(), MAX_WORKERS)
+    tallies = [_Tally(codes_Q, codes_R, relevant_Q, depth, reach) for _ in range(ways)]
+    references, threads = len(labels_R), min(workers(), MAX_WORKERS)
     rows = int(np.clip(SCORE_BYTES // (4 * references * threads), MIN_ROWS, MAX_ROWS))
-    edges = _edges(queries, rows, threads)
-    rows = max(after - first for first, after in edges)
     together = max(1, RANK_SCORES // references)
-    own = threading.local()
 
     def work(edge: tuple[int, int]) -> int:
         top, bottom = edge
-        chosen_CD = query_QD[top:bottom]
-        if not hasattr(own, "buffer"):
-            own.buffer = np.empty((rows, references), np.float32)
-        scores_CR = np.matmul(chosen_CD, reference_RD.T, out=own.buffer[: len(chosen_CD)])
-        if same:
-            np.fill_diagonal(scores_CR[:, top:], EXCLUDED)
-        for at in range(0, len(chosen_CD), together):
-            _rank(scores_CR[at : at + together], top + at, tally)
-        return len(chosen_CD)
+        for tally, scores_CR in zip(tallies, scores_of(top, bottom), strict=True):
+            for at in range(0, bottom - top, together):
+                _rank(scores_CR[at : at + together], top + at, tally)
+        return bottom - top
 
     with _ONE_CORE_A_PRODUCT, ThreadPoolExecutor(threads) as pool:
-        for done in pool.map(work, edges):
+        for done in pool.map(work, _edges(len(labels_Q), rows, threads)):
             if advance is not None:
                 advance(done)
+    return [_finish(tally, labels_Q, labels_R, ks, same) for tally in tallies]
 
 
 def _edges(queries: int, rows: int, threads: int) -> list[tuple[int, int]]:

@@ -75,6 +75,10 @@ class Finish(Section):
         0.5, "Weight of what does not tell the training classes apart: 0 is best for these, more is kinder to new ones.",
         ge=0, le=1, settled=True, ours=True,
     )  # fmt: skip
+    shrinkage: float = field(
+        1.0, "How much of the scatter within classes is evened out, in multiples of Ledoit and Wolf's share; more than 1 is "
+        "kinder to new classes.", ge=0, high=4, settled=True, ours=True,
+    )  # fmt: skip
     mirrored: bool = field(False, "Fit the head to the images turned left to right too.", settled=True, ours=True)
     loss: Literal["CosFaceLoss", "MultiSimilarityLoss", "ProxyAnchorLoss"] | None = field(
         None, "Train the fitted head on by this loss, on the trunk's features; unset: the closed form as it is.",
