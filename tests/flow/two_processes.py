@@ -18,7 +18,7 @@ from unalike.learn.loop import Loop
 from unalike.learn.losses import build_objective
 from unalike.learn.optim import build_optimiser
 from unalike.learn.schedule import Schedule
-from unalike.learn.training import _settle_seed, _start
+from unalike.learn.training import _settle_seed, _Start, _start
 
 STEPS, WHOLE = 3, 16
 
@@ -49,7 +49,7 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
     fabric.launch()
     assert fabric.world_size == int(os.environ.get("WORLD_SIZE", "1"))
     s.train.seed, s.train.resume_training_checkpoint_path = -1, None
-    seeds = fabric.all_gather(torch.tensor(_settle_seed(s, None, fabric)))
+    seeds = fabric.all_gather(torch.tensor(_settle_seed(s, _Start(None), fabric)))
     assert seeds.unique().numel() == 1, seeds
     try:
         _start(s, folder if fabric.is_global_zero else Path("/nowhere"), True, fabric)

@@ -1,7 +1,9 @@
 """The loop's promises: resume equals a straight run, accumulation equals the formula, a bad loss moves nothing."""
 
 import copy
+import gc
 import math
+import weakref
 from types import SimpleNamespace
 
 import pytest
@@ -17,7 +19,7 @@ from unalike.learn.loop import Loop
 from unalike.learn.losses import build_objective
 from unalike.learn.optim import build_optimiser
 from unalike.learn.schedule import Schedule
-from unalike.learn.training import _outcome, _settle_seed, train_embedder
+from unalike.learn.training import _outcome, _settle_seed, _Start, train_embedder
 from unalike.model.checkpoint import read_checkpoint
 from unalike.spec import load_spec
 
@@ -345,13 +347,23 @@ def test_status_rows_carry_the_rates_of_the_formula(tmp_path):
 
 def test_a_seed_of_minus_one_is_the_checkpoints_on_resuming():
     fabric = SimpleNamespace(broadcast=lambda x: x)
-    drawn, s, start = spec(train__seed=-1), spec(train__seed=-1), {"training": {"identity": {"seed": 77}}}
-    assert _settle_seed(drawn, None, fabric) == drawn.train.seed >= 0
+    drawn, s, start = spec(train__seed=-1), spec(train__seed=-1), _Start({"training": {"identity": {"seed": 77}}})
+    assert _settle_seed(drawn, _Start(None), fabric) == drawn.train.seed >= 0
     assert _settle_seed(s, start, fabric) == s.train.seed == 77
     s.train.seed = 5
     assert _settle_seed(s, start, fabric) == 77
     s.train.seed, s.is_set = 5, lambda path: path == "train.seed"
     assert _settle_seed(s, start, fabric) == 5  # restore then says that the two differ
+
+
+def test_a_checkpoint_that_was_taken_is_let_go():
+    tensor = torch.zeros(3)
+    left, start = weakref.ref(tensor), _Start({"model": {"w": tensor}})
+    del tensor
+    assert start and start.take()["model"]["w"] is left()
+    assert not start and start.seed is None
+    gc.collect()
+    assert left() is None
 
 
 @pytest.mark.parametrize("ranked", [True, False])
