@@ -143,30 +143,40 @@ def trial(v: Verdict, goal: str, family: Family | None = None) -> HeadTrial:
     return HeadTrial(Form(family=family), v, v.score(goal))
 
 
-def test_what_loses_the_nearest_neighbour_is_not_better() -> None:
-    closed = trial(verdict([1, 1, 0, 0], [0.5, 0.5, 0.0, 0.0]), "known-classes")
-    better = trial(verdict([1, 1, 0, 0], [0.6, 0.5, 0.0, 0.0]), "known-classes", FAMILIES[0])
-    costly = trial(verdict([1, 0, 0, 0], [1.0, 1.0, 0.5, 0.0]), "known-classes", FAMILIES[0])
+def many(right: float, precision: float, kind: str = "known") -> Verdict:
+    return verdict((np.arange(200) < 200 * right).astype(float).tolist(), [precision] * 200, kind)
+
+
+def test_what_is_no_better_at_the_nearest_neighbour_is_not_taken() -> None:
+    goal = "known-classes"
+    closed, better = trial(many(0.5, 0.4), goal), trial(many(0.6, 0.4), goal, FAMILIES[0])
+    costly = trial(many(0.45, 0.9), goal, FAMILIES[0])  # average precision for the nearest neighbour
+    little, worse = (
+        trial(many(0.505, 0.9), goal, FAMILIES[0]),
+        trial(many(0.6, 0.39), goal, FAMILIES[0]),
+    )
     assert costly.score > better.score > closed.score
-    assert better.beats(closed, "known-classes") and not costly.beats(closed, "known-classes")
-    assert not closed.beats(closed, "known-classes")
-    raw, other = HeadTrial(None, closed.verdict, 0.0), trial(closed.verdict, "known-classes")
-    assert _to_judge([raw, closed, other], [costly, better], "known-classes") == [raw, closed, better]
-    assert _to_judge([raw, closed, other], [costly], "known-classes") == [raw, closed]
-    assert _to_judge([raw], [], "known-classes") == [raw]
+    assert better.beats(closed, goal) and not any(t.beats(closed, goal) for t in (costly, little, worse, closed))
+    raw, other = HeadTrial(None, closed.verdict, 0.0), trial(closed.verdict, goal)
+    assert _to_judge([raw, closed, other], [costly, better], goal) == [raw, closed, better]
+    assert _to_judge([raw, closed, other], [costly], goal) == [raw, closed]
+    assert _to_judge([raw], [], goal) == [raw]
 
 
 def test_both_kinds_count_where_both_are_asked_for() -> None:
-    def both(new: list[float], known: list[float]) -> Verdict:
-        parts = verdict(new, new, "new"), verdict(known, known)
+    def both(new: Verdict, known: Verdict) -> Verdict:
         return Verdict(
-            *(np.concatenate([getattr(p, f) for p in parts]) for f in ("kind_Q", "hit_Q", "precision_Q", "label_Q"))
+            *(
+                np.concatenate([getattr(p, f) for p in (new, known)])
+                for f in ("kind_Q", "hit_Q", "precision_Q", "label_Q")
+            )
         )
 
-    closed, other = both([1, 0], [1, 0]), both([0, 0], [1, 1])
+    closed = both(many(0.5, 0.5, "new"), many(0.5, 0.5))
+    other = both(many(0.4, 0.5, "new"), many(0.9, 0.5))
     assert trial(other, "known-classes").beats(trial(closed, "known-classes"), "known-classes")
-    worse_for_new = trial(both([0, 0, 1, 0, 0], [1, 1]), "both")
-    assert worse_for_new.score > trial(closed, "both").score and not worse_for_new.beats(trial(closed, "both"), "both")
+    assert trial(other, "both").score > trial(closed, "both").score
+    assert not trial(other, "both").beats(trial(closed, "both"), "both")
 
 
 def test_a_network_as_it_ended_must_be_clearly_better_than_blended() -> None:

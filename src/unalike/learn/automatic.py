@@ -219,13 +219,13 @@ def _stage_one(
     seconds = (1 - ALONE_CLOSING_SHARE) * clock.seconds - clock.spent
     trained = search_trained(best, *told, seconds=seconds, families=within.families)
     for trial in trained:
-        verdict = "better" if trial.beats(best, goal) else "not better in both R@1 and MAP@R"
+        verdict = "clearly better" if trial.beats(best, goal) else "R@1 not clearly higher, or another figure lower"
         say(f"   {trial.score:.3f} {trial.name}: {verdict}")
     return trials, trained
 
 
 def _to_judge(trials: Sequence[HeadTrial], trained: Sequence[HeadTrial], goal: str) -> list[HeadTrial]:
-    """The frozen trunk, the best closed form, and the best of the trained ones where it loses nothing beside that."""
+    """The frozen trunk, the best closed form, and the best of the trained ones that are clearly better."""
     better = [t for t in trained if t.beats(trials[1], goal)]
     return [*trials[:2], *sorted(better, key=lambda t: -t.score)[:1]]
 
