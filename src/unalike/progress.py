@@ -47,12 +47,12 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def progress(description: str, total: int, unit: str = "images") -> Iterator[Callable[..., None]]:
-    """Show the way from 0 to ``total``; yields ``advance(n=1, note="")``.
+    """Show the way from 0 to ``total``; yields ``advance(n=1, note="", more=0)``.
 
-    The bar shows count, rate and time left; ``note`` (a loss, say) stands behind it.
+    The bar shows count, rate and time left; ``note`` (a loss, say) stands behind it; ``more`` is added to the total.
     """
     if _verbosity < 1 or total <= 0:
-        yield lambda n=1, note="": None
+        yield lambda n=1, note="", more=0: None
     elif sys.stderr.isatty():
         with _rich_bar(description, total, unit) as advance:
             yield advance
@@ -64,9 +64,9 @@ def _plain_lines(description: str, total: int, unit: str) -> Callable[..., None]
     start = last = time.monotonic()
     done = 0
 
-    def advance(n: int = 1, note: str = "") -> None:
-        nonlocal done, last
-        done += n
+    def advance(n: int = 1, note: str = "", more: int = 0) -> None:
+        nonlocal done, last, total
+        done, total = done + n, total + more
         now = time.monotonic()
         if now - last < PLAIN_INTERVAL_S and done < total:
             return
@@ -97,12 +97,12 @@ def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[...,
         task = bar.add_task(description, total=total, rate="", note="")
         start, done = time.monotonic(), 0
 
-        def advance(n: int = 1, note: str = "") -> None:
-            nonlocal done
-            done += n
+        def advance(n: int = 1, note: str = "", more: int = 0) -> None:
+            nonlocal done, total
+            done, total = done + n, total + more
             rate = f"{done / max(time.monotonic() - start, 1e-9):.1f}/s"
             fields = {"rate": rate, "note": note} if note else {"rate": rate}
-            bar.advance(task, n)
+            bar.update(task, advance=n, total=total)
             bar.tasks[0].fields.update(fields)
 
         yield advance

@@ -120,6 +120,31 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
         assert_equal(straight.average.average, resumed.average.average)
 
 
+@pytest.mark.parametrize("epochs", [1, 2, 5])
+def test_epochs_can_be_settled_after_the_first_and_hold_for_a_resumed_run(tmp_path, epochs):
+    told = []
+    loop = make_loop(tmp_path, spec(train__num_epochs=3, train__optim__schedule="cosine"), validate=None)
+    loop.epochs_at = lambda seconds: told.append(seconds) or epochs
+    stops = iter([0] * 5 + [15] * 99)
+    loop.stop_requested = lambda: next(stops)
+    if epochs > 1:
+        with pytest.raises(Interrupted):
+            loop.run()
+        again = make_loop(tmp_path, loop.spec, validate=None, embedder=TinyEmbedder(seed=99))
+        again.epochs_at = loop.epochs_at
+        again.restore(read_checkpoint(newest_checkpoint(tmp_path)))
+    else:
+        again = loop
+    again.run()
+    assert len(told) == 1 and 0 < told[0] < 60
+    assert (again.position.epoch, again.position.total, again.spec.train.num_epochs) == (epochs, epochs * STEPS, epochs)
+    straight = Schedule.from_spec(spec(train__num_epochs=epochs, train__optim__schedule="cosine"), STEPS)
+    assert again.schedule.epochs == epochs
+    rates = [row["embedder_base_lr"] for row in again.history.steps if row["step"] > STEPS]
+    base = again.spec.train.optim.embedder.base_lr
+    assert rates == pytest.approx([base * straight.factor(e, i) for e in range(1, epochs) for i in range(STEPS)])
+
+
 @pytest.mark.parametrize("accumulate, groups", [(2, [(0, 1), (2, 3)]), (3, [(0, 1, 2), (3,)])])
 def test_d13_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path, accumulate, groups):
     s = spec(train__accumulate=accumulate, train__optim__name="SGD", train__num_epochs=1, train__freeze_batchnorm=True)

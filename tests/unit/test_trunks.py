@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -145,6 +146,19 @@ def test_the_pace_of_a_level(monkeypatch) -> None:
     monkeypatch.undo()
     measured = plan(network, spec, LEVELS[1], images=50, seconds=61.0, embeds=100.0)
     assert measured.rate > 0 and all(p.requires_grad for p in network.parameters())
+
+
+@pytest.mark.parametrize(("seconds", "epochs"), [(1.1, 31), (10.0, 4), (1000.0, 2), (0.0, 40)])
+def test_epochs_are_counted_again_by_the_pace_of_the_first(seconds: float, epochs: int) -> None:
+    """Of 60 s 20 are spent; 1.8 and two and a half looks at 100 images, 100 a second, are kept; 5 % for slower epochs."""
+    from unalike.learn.automatic import Clock, _epochs_that_fit
+
+    def found(name: str, rate: float) -> Found:
+        return Found(Features(name, View(64, 64), None, np.zeros((2, 4)), np.arange(2), rate), 0.5)  # type: ignore[arg-type]
+
+    clock = Clock(1.0, time.monotonic() - 20)
+    tuned = SimpleNamespace(model=SimpleNamespace(backbone=LITE))
+    assert _epochs_that_fit(clock, [found("slow", 1.0), found(LITE, 100.0)], 100, tuned, seconds) == epochs
 
 
 @pytest.mark.parametrize(("words", "seconds", "mirrored"), [

@@ -13,6 +13,7 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,7 @@ from unalike.learn.features import Features
 from unalike.learn.frozen_heads import HeadTrial, Open, best_closed, enough_to_judge, search_heads, search_trained
 from unalike.learn.judge import Round, held_rounds, hold_out, make_rounds, scenes
 from unalike.learn.loop import History
-from unalike.learn.pace import FEWEST, LEVELS, plan
+from unalike.learn.pace import FEWEST, LEVELS, MOST, plan
 from unalike.learn.part import Part
 from unalike.learn.recipe import settle_learning, settle_precision
 from unalike.learn.trained_heads import Form
@@ -48,6 +49,7 @@ DEFAULT_MINUTES = 10.0
 # end, and how often all images are seen once more before, to judge by.
 FROZEN_SHARE, ALONE_SHARE, CLOSING_SHARE, JUDGED = 0.2, 0.7, 0.03, 2.5
 ALONE_CLOSING_SHARE = 0.15  # kept for judging, fitting to all images and writing, where heads are trained instead
+LATER = 0.05  # by how much later epochs may be slower than the first
 HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 # A training step's images a second as a share of those that the engine embeds (LOG.md), before the pace is measured.
 STEP_SHARE = 0.45
@@ -244,8 +246,7 @@ def _stage_two(
     if resume:  # its plan holds: another number of epochs would be another training
         tuned = load_spec("train", str(earlier))
     else:
-        closing = CLOSING_SHARE * clock.seconds + JUDGED * len(images) / found[0].features.rate
-        planned = _planned(spec, train, found, clock.left - closing)
+        planned = _planned(spec, train, found, len(images), clock)
         if planned is None:
             say(TOO_SHORT)
             return None
@@ -258,6 +259,7 @@ def _stage_two(
         outcome = train_embedder(
             tuned, part, resume=resume, sets=Sets(train, None, None, "left to automatic training", False),
             finish=False,  # that is done here, and judged
+            epochs_at=None if spec.is_set("train.num_epochs") else partial(_epochs_that_fit, clock, found, len(images), tuned),
         )  # fmt: skip
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
@@ -265,7 +267,19 @@ def _stage_two(
     return outcome, tuned.as_set_in(spec)  # what was planned, or read from an earlier run's file, is not the user's own
 
 
-def _planned(spec: Any, train: ImageSet, found: Sequence[Found], seconds: float) -> Any | None:
+def _closing(clock: Clock, found: Found, images: int) -> float:
+    """Seconds to keep for what follows fine-tuning: judging by what the trunk sees in all images, and writing."""
+    return CLOSING_SHARE * clock.seconds + JUDGED * images / found.features.rate
+
+
+def _epochs_that_fit(clock: Clock, found: Sequence[Found], images: int, tuned: Any, seconds: float) -> int:
+    """How many epochs there is time for, the first one done, which took ``seconds``: the plan knew a pace of few steps."""
+    own = next((f for f in found if f.features.backbone == tuned.model.backbone), found[0])
+    left = clock.left - _closing(clock, own, images)
+    return min(MOST, max(2, 1 + int(left / ((1 + LATER) * max(seconds, 1e-3)))))
+
+
+def _planned(spec: Any, train: ImageSet, found: Sequence[Found], images: int, clock: Clock) -> Any | None:
     """The user's spec with what fits into the time filled in where they said nothing.
 
     Of the levels of ``pace`` the first that leaves enough epochs to any trunk, and of the trunks the best such one.
@@ -275,6 +289,7 @@ def _planned(spec: Any, train: ImageSet, found: Sequence[Found], seconds: float)
         return drafts[0][0]
     for level in LEVELS:
         for (tuned, embedder), f in zip(drafts, found, strict=True):
+            seconds = clock.left - _closing(clock, f, images)
             fits = plan(embedder, tuned, level, images=len(train), seconds=seconds, embeds=f.features.rate)
             if fits.epochs < level.wanted:
                 continue

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -73,6 +73,7 @@ class Loop:
         identity: Mapping[str, Any] | None = None,
         folds: Pairs = (),
         prefix: Prefix | None = None,
+        epochs_at: Callable[[float], int] | None = None,
     ) -> None:
         self.fabric, self.embedder, self.objective, self.freezer = fabric, embedder, objective, freezer
         network: Any = torch.compile(embedder) if spec.train.compile else embedder
@@ -80,6 +81,7 @@ class Loop:
         self.batches, self.schedule, self.spec, self.keeper = batches, schedule, spec, keeper
         self.validate, self.payload, self.names, self.listener = validate, payload, names, listener
         self.stop_requested, self.folds, self.prefix = stop_requested, folds, prefix
+        self.epochs_at = epochs_at  # how many epochs there shall be, by the seconds of one: asked after the first
         ema = spec.train.ema
         self.average = MovingAverage(embedder, ema.decay) if ema.enabled else None
         self.position, self.history = Position(), History()
@@ -174,7 +176,9 @@ class Loop:
         head_only = at.epoch < train.head_epochs
         self.freezer.set_modes(head_only=head_only)
         with folded(self.folds), prefixed(self.prefix):
-            taken = self._updates(advance, head_only)
+            taken, seconds = self._updates(advance, head_only)
+        if at.epoch == 0 and self.epochs_at is not None:
+            advance(0, more=self._settle_epochs(self.epochs_at, seconds) * self.steps)
         epoch, last = at.epoch, at.epoch + 1 == self.epochs
         mean = self.epoch_loss / max(self.epoch_batches, 1)
         self.epoch_loss, self.epoch_batches = 0.0, 0
@@ -190,11 +194,23 @@ class Loop:
         if signal_number and not last:
             raise self._interrupted(signal_number)
 
-    def _updates(self, advance: Callable[..., None], head_only: bool) -> int:
-        """The rest of this epoch's batches; returns how many the last update took."""
+    def _settle_epochs(self, epochs_at: Callable[[float], int], seconds: float) -> int:
+        """Another number of epochs from here on, the schedule's too; returns how many more than before."""
+        before = self.epochs
+        self.epochs = int(self.fabric.broadcast(max(1, epochs_at(seconds))))
+        self.schedule = replace(self.schedule, epochs=self.epochs)
+        self.spec.train.num_epochs = self.epochs
+        return self.epochs - before
+
+    def _updates(self, advance: Callable[..., None], head_only: bool) -> tuple[int, float]:
+        """The rest of this epoch's batches; returns how many the last update took, and the seconds of an epoch.
+
+        These by the median step, since the first ones wait for photographs to be decoded and networks to be compiled.
+        """
         at, train, taken = self.position, self.spec.train, 0
         start, began_at = time.monotonic(), at.step
         recent: list[float] = []
+        ended = [start]
         for batch in self.batches.epoch(at.epoch, at.step):
             rates = set_rates(self.optimiser, self.schedule.factor(at.epoch, at.step), trunk_learns=not head_only)
             update = (at.step + 1) % train.accumulate == 0 or at.step + 1 == self.steps
@@ -207,9 +223,10 @@ class Loop:
                 pace = (time.monotonic() - start) / max(at.step - began_at, 1)
                 self._log_step(float(np.mean(recent)), rates, pace)
                 recent.clear()
+            ended.append(time.monotonic())
             if update and at.step < self.steps:  # the last step of an epoch is saved after its validation
                 self._between_updates(at, taken)
-        return taken
+        return taken, self.steps * float(np.median(np.diff(ended))) if len(ended) > 1 else 0.0
 
     @staticmethod
     def _passed(now: int, taken: int, interval: int) -> bool:

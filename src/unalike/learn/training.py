@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,14 @@ def train_embedder(
     sets: Sets | None = None,
     begin: Begin | None = None,
     finish: bool = True,
+    epochs_at: Callable[[float], int] | None = None,
 ) -> Outcome:
     """Train as the spec says into ``run.dir``. Raises the house's errors; leaves readable checkpoints at any moment.
 
     ``sets``: the images, where the caller has divided them already; else the spec's. ``begin`` is called once with network
     and objective before the first step, never on resuming: what they start from, where the caller knows better. Without
-    ``finish`` the last epoch is the end, whatever ``train.finish`` says.
+    ``finish`` the last epoch is the end, whatever ``train.finish`` says. ``epochs_at`` is asked once, after the first epoch:
+    how many there shall be, by the seconds that one takes.
     """
     settle_trunk(spec)
     settle_precision(spec)
@@ -128,7 +131,7 @@ def train_embedder(
     if not _learns(spec):
         assert head is not None
         return _fitted_only(ground, with_fitted_head(embedder.trunk, head[0]))
-    return _learnt(ground, start, begin, finish=finish and spec.train.finish.enabled)
+    return _learnt(ground, start, begin, finish=finish and spec.train.finish.enabled, epochs_at=epochs_at)
 
 
 class _Start:
@@ -151,7 +154,9 @@ class _Start:
         return taken
 
 
-def _learnt(ground: _Ground, start: _Start, begin: Begin | None, *, finish: bool) -> Outcome:
+def _learnt(
+    ground: _Ground, start: _Start, begin: Begin | None, *, finish: bool, epochs_at: Callable[[float], int] | None
+) -> Outcome:
     """The training itself, from ``start`` on or from the beginning."""
     spec, run, fabric, sets, embedder = ground.spec, ground.run, ground.fabric, ground.sets, ground.embedder
     batches = _batches(spec, sets.train, ground.notices, ground.seed, fabric)
@@ -181,6 +186,7 @@ def _learnt(ground: _Ground, start: _Start, begin: Begin | None, *, finish: bool
         names=lambda indices: _names(sets.train, indices), listener=listen, stop_requested=run.stop_requested,
         identity={"data": ground.fingerprint, "classes": list(sets.train.classes), "seed": ground.seed},
         folds=_folds(spec, embedder, fabric), prefix=_prefix(spec, embedder, fabric, steps=len(batches)),
+        epochs_at=epochs_at and partial(_epochs_settled, ground, epochs_at),
     )  # fmt: skip
     if start:
         loop.restore(start.take())
@@ -199,6 +205,17 @@ def _learnt(ground: _Ground, start: _Start, begin: Begin | None, *, finish: bool
         epoch = loop.position.epoch - 1
         return Outcome(run.dir / BEST, kpis, epoch, kpis, history, sets, ranking, ground.facts, seen, True)
     return _outcome(run.dir, keeper, history, sets, validation, ground.facts, embedder)
+
+
+def _epochs_settled(ground: _Ground, epochs_at: Callable[[float], int], seconds: float) -> int:
+    """What the caller wants, written down at once: a run that is killed goes on by it."""
+    spec, run = ground.spec, ground.run
+    before = spec.train.num_epochs
+    spec.train.num_epochs = epochs_at(seconds)
+    if spec.train.num_epochs != before and ground.fabric.is_global_zero:
+        say(f"an epoch takes {seconds:.1f} s: {spec.train.num_epochs} epochs fit, {before} were planned")
+        run.write_experiment(spec)
+    return int(spec.train.num_epochs)
 
 
 def _finished(ground: _Ground, loop: Loop, began: Mapping[str, Tensor]) -> Embedder | None:
