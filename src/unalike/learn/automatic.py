@@ -272,11 +272,11 @@ def _closing(clock: Clock, found: Found, images: int) -> float:
     return CLOSING_SHARE * clock.seconds + JUDGED * images / found.features.rate
 
 
-def _epochs_that_fit(clock: Clock, found: Sequence[Found], images: int, tuned: Any, seconds: float) -> int:
-    """How many epochs there is time for, the first one done, which took ``seconds``: the plan knew a pace of few steps."""
+def _epochs_that_fit(clock: Clock, found: Sequence[Found], images: int, tuned: Any, done: int, seconds: float) -> int:
+    """How many epochs there is time for, ``done`` of them made, the last in ``seconds``: the plan knew a pace of few steps."""
     own = next((f for f in found if f.features.backbone == tuned.model.backbone), found[0])
     left = clock.left - _closing(clock, own, images)
-    return min(MOST, max(2, 1 + int(left / ((1 + LATER) * max(seconds, 1e-3)))))
+    return min(MOST, max(2, done + int(left / ((1 + LATER) * max(seconds, 1e-3)))))
 
 
 def _planned(spec: Any, train: ImageSet, found: Sequence[Found], images: int, clock: Clock) -> Any | None:

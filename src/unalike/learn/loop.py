@@ -31,6 +31,8 @@ from unalike.progress import progress, say
 
 # What a loop tells the world: ("step", {...}) every `log_every` batches, ("validation", {...}), ("checkpoint", {...}).
 Listener = Callable[[str, dict[str, Any]], None]
+# Epochs after which their number may still change: in the first, photographs are decoded beside the steps.
+SETTLING = 2
 
 
 @dataclass
@@ -73,7 +75,7 @@ class Loop:
         identity: Mapping[str, Any] | None = None,
         folds: Pairs = (),
         prefix: Prefix | None = None,
-        epochs_at: Callable[[float], int] | None = None,
+        epochs_at: Callable[[int, float], int] | None = None,
     ) -> None:
         self.fabric, self.embedder, self.objective, self.freezer = fabric, embedder, objective, freezer
         network: Any = torch.compile(embedder) if spec.train.compile else embedder
@@ -81,7 +83,7 @@ class Loop:
         self.batches, self.schedule, self.spec, self.keeper = batches, schedule, spec, keeper
         self.validate, self.payload, self.names, self.listener = validate, payload, names, listener
         self.stop_requested, self.folds, self.prefix = stop_requested, folds, prefix
-        self.epochs_at = epochs_at  # how many epochs there shall be, by the seconds of one: asked after the first
+        self.epochs_at = epochs_at  # how many epochs there shall be, by those done and the seconds of the last
         ema = spec.train.ema
         self.average = MovingAverage(embedder, ema.decay) if ema.enabled else None
         self.position, self.history = Position(), History()
@@ -177,7 +179,7 @@ class Loop:
         self.freezer.set_modes(head_only=head_only)
         with folded(self.folds), prefixed(self.prefix):
             taken, seconds = self._updates(advance, head_only)
-        if at.epoch == 0 and self.epochs_at is not None:
+        if at.epoch < SETTLING and self.epochs_at is not None:
             advance(0, more=self._settle_epochs(self.epochs_at, seconds) * self.steps)
         epoch, last = at.epoch, at.epoch + 1 == self.epochs
         mean = self.epoch_loss / max(self.epoch_batches, 1)
@@ -194,10 +196,10 @@ class Loop:
         if signal_number and not last:
             raise self._interrupted(signal_number)
 
-    def _settle_epochs(self, epochs_at: Callable[[float], int], seconds: float) -> int:
+    def _settle_epochs(self, epochs_at: Callable[[int, float], int], seconds: float) -> int:
         """Another number of epochs from here on, the schedule's too; returns how many more than before."""
-        before = self.epochs
-        self.epochs = int(self.fabric.broadcast(max(1, epochs_at(seconds))))
+        before, done = self.epochs, self.position.epoch + 1
+        self.epochs = int(self.fabric.broadcast(max(done, epochs_at(done, seconds))))
         self.schedule = replace(self.schedule, epochs=self.epochs)
         self.spec.train.num_epochs = self.epochs
         return self.epochs - before

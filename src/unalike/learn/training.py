@@ -94,14 +94,14 @@ def train_embedder(
     sets: Sets | None = None,
     begin: Begin | None = None,
     finish: bool = True,
-    epochs_at: Callable[[float], int] | None = None,
+    epochs_at: Callable[[int, float], int] | None = None,
 ) -> Outcome:
     """Train as the spec says into ``run.dir``. Raises the house's errors; leaves readable checkpoints at any moment.
 
     ``sets``: the images, where the caller has divided them already; else the spec's. ``begin`` is called once with network
     and objective before the first step, never on resuming: what they start from, where the caller knows better. Without
-    ``finish`` the last epoch is the end, whatever ``train.finish`` says. ``epochs_at`` is asked once, after the first epoch:
-    how many there shall be, by the seconds that one takes.
+    ``finish`` the last epoch is the end, whatever ``train.finish`` says. ``epochs_at`` is asked after each of the first
+    epochs how many there shall be, by the number done and the seconds of the last.
     """
     settle_trunk(spec)
     settle_precision(spec)
@@ -155,7 +155,7 @@ class _Start:
 
 
 def _learnt(
-    ground: _Ground, start: _Start, begin: Begin | None, *, finish: bool, epochs_at: Callable[[float], int] | None
+    ground: _Ground, start: _Start, begin: Begin | None, *, finish: bool, epochs_at: Callable[[int, float], int] | None
 ) -> Outcome:
     """The training itself, from ``start`` on or from the beginning."""
     spec, run, fabric, sets, embedder = ground.spec, ground.run, ground.fabric, ground.sets, ground.embedder
@@ -207,13 +207,13 @@ def _learnt(
     return _outcome(run.dir, keeper, history, sets, validation, ground.facts, embedder)
 
 
-def _epochs_settled(ground: _Ground, epochs_at: Callable[[float], int], seconds: float) -> int:
+def _epochs_settled(ground: _Ground, epochs_at: Callable[[int, float], int], done: int, seconds: float) -> int:
     """What the caller wants, written down at once: a run that is killed goes on by it."""
     spec, run = ground.spec, ground.run
     before = spec.train.num_epochs
-    spec.train.num_epochs = epochs_at(seconds)
+    spec.train.num_epochs = epochs_at(done, seconds)
     if spec.train.num_epochs != before and ground.fabric.is_global_zero:
-        say(f"an epoch takes {seconds:.1f} s: {spec.train.num_epochs} epochs fit, {before} were planned")
+        say(f"an epoch takes {seconds:.1f} s: {spec.train.num_epochs} epochs fit, not {before}")
         run.write_experiment(spec)
     return int(spec.train.num_epochs)
 
