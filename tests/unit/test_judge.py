@@ -175,6 +175,10 @@ def test_what_the_user_has_set_of_a_head_is_tried_alone() -> None:
         return Open.of(load_spec("train", overrides=words))
 
     assert open_of() == Open()
+    assert all(
+        any(f.bends for f in open_of(f"model.head={kind}").families) == (kind == "auto")
+        for kind in ("auto", "rooted", "linear")
+    )
     assert open_of("train.finish.residual=0.37").residuals == (0.37,)
     assert open_of("train.finish.shrinkage=0.6").shrinkages == (0.6,)
     assert [open_of(f"model.head={kind}").roots for kind in ("linear", "rooted", "auto")] == [
@@ -190,7 +194,7 @@ def test_what_the_user_has_set_of_a_head_is_tried_alone() -> None:
     assert both.own is not None and (both.own.loss, both.own.bends) == ("MultiSimilarityLoss", True)
     assert both.roots == (True,)
     alone = open_of("model.head=mlp").own
-    assert alone is not None and alone.bends
+    assert alone is not None and alone.bends and open_of("model.head=mlp", "train.finish.loss=null").own == alone
 
 
 def test_a_trunk_is_worth_its_best_head() -> None:

@@ -158,9 +158,10 @@ def test_what_is_no_better_at_the_nearest_neighbour_is_not_taken() -> None:
     assert costly.score > better.score > closed.score
     assert better.beats(closed, goal) and not any(t.beats(closed, goal) for t in (costly, little, worse, closed))
     raw, other = HeadTrial(None, closed.verdict, 0.0), trial(closed.verdict, goal)
-    assert _to_judge([raw, closed, other], [costly, better], goal) == [raw, closed, better]
-    assert _to_judge([raw, closed, other], [costly], goal) == [raw, closed]
-    assert _to_judge([raw], [], goal) == [raw]
+    assert _to_judge([raw, closed, other], [costly, better], None, goal) == [None, closed.form, better.form]
+    assert _to_judge([raw, closed, other], [costly], None, goal) == [None, closed.form]
+    assert _to_judge([raw, closed], [], FAMILIES[1], goal) == [None, Form(family=FAMILIES[1])]
+    assert _to_judge([raw], [], None, goal) == [None]
 
 
 def test_both_kinds_count_where_both_are_asked_for() -> None:

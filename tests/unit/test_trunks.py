@@ -157,7 +157,7 @@ def test_epochs_are_counted_again_by_the_pace_of_the_last(seconds: float, epochs
         return Found(Features(name, View(64, 64), None, np.zeros((2, 4)), np.arange(2), rate), 0.5)  # type: ignore[arg-type]
 
     clock = Clock(1.0, time.monotonic() - 20)
-    tuned = SimpleNamespace(model=SimpleNamespace(backbone=LITE))
+    tuned = load_spec("train", overrides=[f"model.backbone={LITE}"])
     assert _epochs_that_fit(clock, [found("slow", 1.0), found(LITE, 100.0)], 100, tuned, 2, seconds) == epochs
 
 

@@ -34,7 +34,7 @@ from unalike.learn.loop import History
 from unalike.learn.pace import FEWEST, LEVELS, MOST, plan
 from unalike.learn.part import Part
 from unalike.learn.recipe import settle_learning, settle_precision
-from unalike.learn.trained_heads import Form
+from unalike.learn.trained_heads import Family, Form
 from unalike.learn.training import Outcome, train_embedder
 from unalike.learn.training_page import write_automatic_page
 from unalike.learn.trunks import Explorer, Found
@@ -49,7 +49,7 @@ DEFAULT_MINUTES = 10.0
 # end, and how often all images are seen once more before, to judge by.
 FROZEN_SHARE, ALONE_SHARE, CLOSING_SHARE, JUDGED = 0.2, 0.7, 0.03, 2.5
 ALONE_CLOSING_SHARE = 0.15  # kept for judging, fitting to all images and writing, where heads are trained instead
-LATER = 0.05  # by how much later epochs may be slower than the first
+LATER = 0.05  # by how much later epochs may be slower than the one that was timed
 HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 # A training step's images a second as a share of those that the engine embeds (LOG.md), before the pace is measured.
 STEP_SHARE = 0.45
@@ -133,11 +133,12 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     scene_N = scenes(features.vectors_NF, labels_N, groups=images.groups, seed=seed)
     fit_N, held = _held(labels_N, scene_N, goal, seed)
     trials, trained = _stage_one(spec, features, labels_N, scene_N, fit_N, seed, clock, tunes)
-    candidates = judged_heads(_to_judge(trials, trained, goal), features, labels_N, fit_N, held, goal)
+    forms = _to_judge(trials, trained, Open.of(spec).own, goal)
+    candidates = judged_heads(forms, features, labels_N, fit_N, held, goal)
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = deliver_frozen(best, spec, run, images, features)
     outcome = Outcome(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
-    start_from = trials[min(1, len(trials) - 1)].form
+    start_from = forms[1] if len(forms) > 1 else None
     tuning = _stage_two(spec, run, images, fit_N, found, start_from, clock) if tunes else None
     if not tunes:
         say(TOO_SHORT)
@@ -226,10 +227,14 @@ def _stage_one(
     return trials, trained
 
 
-def _to_judge(trials: Sequence[HeadTrial], trained: Sequence[HeadTrial], goal: str) -> list[HeadTrial]:
-    """The frozen trunk, the best closed form, and the best of the trained ones that are clearly better."""
+def _to_judge(
+    trials: Sequence[HeadTrial], trained: Sequence[HeadTrial], own: Family | None, goal: str
+) -> list[Form | None]:
+    """The frozen trunk, the best closed form, trained on by what the user named (``own``), and the best of the trained ones
+    that are clearly better."""
     better = [t for t in trained if t.beats(trials[1], goal)]
-    return [*trials[:2], *sorted(better, key=lambda t: -t.score)[:1]]
+    closed = [replace(t.form, family=own) for t in trials[1:2] if t.form]
+    return [None, *closed, *(t.form for t in sorted(better, key=lambda t: -t.score)[:1])]
 
 
 def _stage_two(
@@ -243,7 +248,7 @@ def _stage_two(
     part = Part(run, run.dir / FOLDER)
     earlier = part.dir / "experiment.yaml"
     resume = run.resuming and earlier.exists() and any(part.dir.glob("ml_model_latest.pth"))
-    if resume:  # its plan holds: another number of epochs would be another training
+    if resume:  # its plan holds, but for what is counted after the first epochs
         tuned = load_spec("train", str(earlier))
     else:
         planned = _planned(spec, train, found, len(images), clock)
@@ -267,15 +272,16 @@ def _stage_two(
     return outcome, tuned.as_set_in(spec)  # what was planned, or read from an earlier run's file, is not the user's own
 
 
-def _closing(clock: Clock, found: Found, images: int) -> float:
+def _closing(clock: Clock, found: Found, images: int, spec: Any) -> float:
     """Seconds to keep for what follows fine-tuning: judging by what the trunk sees in all images, and writing."""
-    return CLOSING_SHARE * clock.seconds + JUDGED * images / found.features.rate
+    looks = JUDGED + spec.train.finish.mirrored
+    return CLOSING_SHARE * clock.seconds + looks * images / found.features.rate
 
 
 def _epochs_that_fit(clock: Clock, found: Sequence[Found], images: int, tuned: Any, done: int, seconds: float) -> int:
     """How many epochs there is time for, ``done`` of them made, the last in ``seconds``: the plan knew a pace of few steps."""
     own = next((f for f in found if f.features.backbone == tuned.model.backbone), found[0])
-    left = clock.left - _closing(clock, own, images)
+    left = clock.left - _closing(clock, own, images, tuned)
     return min(MOST, max(2, done + int(left / ((1 + LATER) * max(seconds, 1e-3)))))
 
 
@@ -289,7 +295,7 @@ def _planned(spec: Any, train: ImageSet, found: Sequence[Found], images: int, cl
         return drafts[0][0]
     for level in LEVELS:
         for (tuned, embedder), f in zip(drafts, found, strict=True):
-            seconds = clock.left - _closing(clock, f, images)
+            seconds = clock.left - _closing(clock, f, images, tuned)
             fits = plan(embedder, tuned, level, images=len(train), seconds=seconds, embeds=f.features.rate)
             if fits.epochs < level.wanted:
                 continue

@@ -18,7 +18,7 @@ from unalike.data.view import View
 from unalike.engines.files import Embedded
 from unalike.learn.features import Features
 from unalike.learn.finishing import blended, finished, trunk_vectors
-from unalike.learn.frozen_heads import HeadTrial, judge_raw
+from unalike.learn.frozen_heads import FROZEN, judge_raw
 from unalike.learn.judge import Round, Verdict
 from unalike.learn.trained_heads import Form, fitted_head
 from unalike.learn.training import Outcome
@@ -58,21 +58,21 @@ class Candidate:
 
 
 def judged_heads(
-    trials: Sequence[HeadTrial],
+    forms: Sequence[Form | None],
     features: Features,
     labels_N: np.ndarray,
     fit_N: np.ndarray,
     held: Sequence[Round],
     goal: str,
 ) -> list[Candidate]:
-    """The frozen trunk and heads on it, fitted to what may be fitted and judged on what was held out."""
+    """The frozen trunk (None) and heads on it, fitted to what may be fitted and judged on what was held out."""
     found = []
-    for trial in trials:
+    for form in forms:
         vectors = features.vectors_NF
-        if trial.form is not None:
-            vectors = fitted_head(*features.both(fit_N, labels_N), trial.form)(vectors)
+        if form is not None:
+            vectors = fitted_head(*features.both(fit_N, labels_N), form)(vectors)
         verdict = judge_raw(vectors, labels_N, held)
-        found.append(Candidate(trial.name, verdict, verdict.score(goal), trial.form, vectors))
+        found.append(Candidate(form.name if form else FROZEN, verdict, verdict.score(goal), form, vectors))
     return found
 
 

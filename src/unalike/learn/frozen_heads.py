@@ -25,6 +25,7 @@ from unalike.measure.retrieval import Ranking, rank_scores
 RESIDUALS, SHRINKAGES = tuple(step / 10 for step in range(11)), (1.0, 2.0, 4.0)
 # Images that are enough to choose a head by; whole classes are drawn until there are as many.
 ENOUGH = 6000
+FROZEN = "frozen trunk"
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class HeadTrial:
 
     @property
     def name(self) -> str:
-        return self.form.name if self.form else "frozen trunk"
+        return self.form.name if self.form else FROZEN
 
     def beats(self, other: HeadTrial, goal: str) -> bool:
         """Whether its R@1 is clearly higher and no other figure that the goal asks for is lower.
@@ -62,14 +63,14 @@ class Open:
     def of(cls, spec: Any) -> Open:
         """By ``model.head`` and ``train.finish``, as the user wrote them."""
         finish, kind = spec.train.finish, spec.model.head if spec.is_set("model.head") else "auto"
-        loss = finish.loss if spec.is_set("train.finish.loss") else None
-        bends = kind == "mlp"
-        own = family_of(loss or ("CosFaceLoss" if bends else None), bends=bends)
+        told = spec.is_set("train.finish.loss")
+        own = family_of(finish.loss if told else None, bends=kind == "mlp")
+        families = cls.families if kind == "auto" else tuple(f for f in cls.families if not f.bends)
         return cls(
             roots={"linear": (False,), "rooted": (True,), "mlp": (True,)}.get(kind, cls.roots),
             residuals=(finish.residual,) if spec.is_set("train.finish.residual") else cls.residuals,
             shrinkages=(finish.shrinkage,) if spec.is_set("train.finish.shrinkage") else cls.shrinkages,
-            families=() if own or spec.is_set("train.finish.loss") else cls.families,
+            families=() if own or told else families,
             own=own,
         )
 
@@ -90,7 +91,7 @@ def search_heads(
     for root in within.roots:
         if time.monotonic() > end:
             break
-        forms = [Form(root, r, s, within.own) for s, r in product(within.shrinkages, within.residuals)]
+        forms = [Form(root, r, s) for s, r in product(within.shrinkages, within.residuals)]
 
         def ranked(_: int, r: Round, forms: Sequence[Form] = forms) -> list[Ranking]:
             return _ranked_by_form(features_NF, labels_N, r, forms)
@@ -170,42 +171,39 @@ def _ranked_by_form(features_NF: np.ndarray, labels_N: np.ndarray, r: Round, for
     for shrinkage in dict.fromkeys(form.shrinkage for form in forms):
         white = fitted.whitening(shrinkage)
         residuals = [form.residual for form in forms if form.shrinkage == shrinkage]
-        scores_of = partial(_scores, white.parts(query_QF), white.parts(reference_RF), residuals)
+        query, reference = (_Side(*white.parts(part_NF)) for part_NF in (query_QF, reference_RF))
+        scores_of = partial(_scores, query, reference, residuals)
         rankings += rank_scores(scores_of, len(residuals), labels_N[r.query_N], labels_N[r.reference_N])
     return rankings
 
 
-def _scores(
-    query: tuple[np.ndarray, np.ndarray], reference: tuple[np.ndarray, np.ndarray], residuals: Sequence[float],
-    top: int, bottom: int,
-) -> Iterator[np.ndarray]:  # fmt: skip
-    """Cosines of the queries from ``top`` to before ``bottom`` with all references, by the head of each residual; both
-    sides as ``Whitening.parts`` gives them."""
-    whole_BF, own_BC = (part[top:bottom] for part in query)
-    whole_RF, own_RC = reference
-    own_BR = own_BC @ own_RC.T
-    rest_BR = whole_BF @ whole_RF.T
+class _Side:
+    """Queries or references as ``Whitening.parts`` gives them, with their squared lengths along the class directions and
+    across them."""
+
+    def __init__(self, whole_NF: np.ndarray, own_NC: np.ndarray) -> None:
+        self.whole_NF, self.own_NC = whole_NF, own_NC
+        self.along_N, whole_N = (np.einsum("nd,nd->n", part, part) for part in (own_NC, whole_NF))
+        self.across_N = np.maximum(whole_N - self.along_N, 0)
+
+    def inverse(self, weight: np.float32) -> np.ndarray:
+        """One by the length of the vectors with this weight of what lies across; nothing for a vector of no length."""
+        length_N = np.sqrt(self.along_N + weight * self.across_N)
+        return np.divide(np.float32(1), length_N, out=np.zeros_like(length_N), where=length_N > 0)
+
+
+def _scores(query: _Side, reference: _Side, residuals: Sequence[float], top: int, bottom: int) -> Iterator[np.ndarray]:
+    """Cosines of the queries from ``top`` to before ``bottom`` with all references, by the head of each residual."""
+    own_BR = query.own_NC[top:bottom] @ reference.own_NC.T
+    rest_BR = query.whole_NF[top:bottom] @ reference.whole_NF.T
     rest_BR -= own_BR
-    lengths_B, lengths_R = _lengths(whole_BF, own_BC), _lengths(whole_RF, own_RC)
     for residual in residuals:
         weight = np.float32(residual * residual)
         scores_BR = weight * rest_BR
         scores_BR += own_BR
-        scores_BR *= _inverse(lengths_R, weight)
-        scores_BR *= _inverse(lengths_B, weight)[:, None]
+        scores_BR *= reference.inverse(weight)
+        scores_BR *= query.inverse(weight)[top:bottom, None]
         yield scores_BR
-
-
-def _lengths(whole_NF: np.ndarray, own_NC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Squared lengths along the class directions, and of the rest."""
-    own_N, whole_N = (np.einsum("nd,nd->n", part, part) for part in (own_NC, whole_NF))
-    return own_N, np.maximum(whole_N - own_N, 0)
-
-
-def _inverse(lengths: tuple[np.ndarray, np.ndarray], weight: np.float32) -> np.ndarray:
-    """One by the length of the vectors with this weight of the rest; nothing for a vector of no length."""
-    length_N = np.sqrt(lengths[0] + weight * lengths[1])
-    return np.divide(np.float32(1), length_N, out=np.zeros_like(length_N), where=length_N > 0)
 
 
 def enough_to_judge(labels_N: np.ndarray, seed: int) -> np.ndarray:

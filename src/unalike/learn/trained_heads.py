@@ -46,7 +46,8 @@ PARAMETERS: dict[str, dict[str, Any]] = {
 
 
 def family_of(loss: str | None, *, bends: bool = False) -> Family | None:
-    """The family of a loss of PARAMETERS with or without a perceptron; None for no loss."""
+    """The family of a loss of PARAMETERS; None for no loss, but a perceptron, which no closed form fits, has CosFace."""
+    loss = loss or ("CosFaceLoss" if bends else None)
     return None if loss is None else Family(loss, PARAMETERS[loss], bends)
 
 

@@ -146,7 +146,8 @@ class _Start:
     @property
     def seed(self) -> int | None:
         training = (self._checkpoint or {}).get("training") or {}
-        return training.get("identity", {}).get("seed")  # type: ignore[no-any-return]
+        seed: int | None = training.get("identity", {}).get("seed")
+        return seed
 
     def take(self) -> dict[str, Any]:
         taken, self._checkpoint = self._checkpoint, None

@@ -81,7 +81,8 @@ class Finish(Section):
     )  # fmt: skip
     mirrored: bool = field(False, "Fit the head to the images turned left to right too.", settled=True, ours=True)
     loss: Literal["CosFaceLoss", "MultiSimilarityLoss", "ProxyAnchorLoss"] | None = field(
-        None, "Train the fitted head on by this loss, on the trunk's features; unset: the closed form as it is.",
+        None, "Train the fitted head on by this loss, on the trunk's features; unset: the closed form as it is (CosFaceLoss with "
+        "model.head mlp, which none fits).",
         settled=True, ours=True, automl_enabled=False,
     )  # fmt: skip
 
