@@ -26,9 +26,9 @@ from loading import transforms_of_torchvision
 from PIL import Image
 
 import unalike
-from unalike.data.items import load_images
-from unalike.measure.intervals import bootstrap, wilson
-from unalike.measure.retrieval import evaluate_ranking
+from unalike.data.imageset import load_images
+from unalike.metrics.intervals import bootstrap, wilson
+from unalike.metrics.retrieval import evaluate_ranking
 from unalike.model.backbones import build_trunk
 
 TRUNK, READ_AT = "tf_efficientnet_lite0", (2, 10, 30)

@@ -22,7 +22,7 @@ import yaml
 
 import unalike
 from unalike.data.decode import decode
-from unalike.measure.intervals import wilson
+from unalike.metrics.intervals import wilson
 from unalike.progress import progress
 
 TYPES = {1: "open", 2: "short", 3: "mousebite", 4: "spur", 5: "copper", 6: "pin-hole"}

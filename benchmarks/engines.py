@@ -26,15 +26,15 @@ import torch
 from files_to_vectors import Eager
 
 from unalike import progress
-from unalike.data.items import load_images
+from unalike.data.imageset import load_images
 from unalike.data.view import View
-from unalike.deploy.calibration import calibration_images
-from unalike.deploy.comparison import cosines
-from unalike.deploy.fewer_bits import Request, make_fewer_bits
 from unalike.deploy.onnx_export import facts_of, trace
-from unalike.engines.files import embed_files
+from unalike.deploy.quantization.accuracy_table import cosines
+from unalike.deploy.quantization.calibration import calibration_images
+from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits
 from unalike.engines.onnx_engine import OnnxEngine, usable_cores
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
+from unalike.inference.embed_files import embed_files
 from unalike.model.embedder import Shape, assemble
 
 

@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from unalike import progress
-from unalike.data.items import load_images
+from unalike.data.imageset import load_images
 from unalike.data.view import View
-from unalike.deploy.choose import engine_for
-from unalike.engines.files import embed_files
 from unalike.engines.openvino_engine import import_openvino
 from unalike.engines.protocol import Engine
+from unalike.inference.embed_files import embed_files
+from unalike.inference.engine_for import engine_for
 from unalike.model.embedder import Shape, assemble
 
 DECODING = "decoding alone, two threads"

@@ -25,13 +25,13 @@ from heads import folds
 from new_classes import Rows, rows_of, written
 from unlabelled import embed, hits
 
-from unalike.data.checks import Notices
-from unalike.data.items import align_labels, load_images
+from unalike.data.imageset import align_labels, load_images
+from unalike.data.notices import Notices
 from unalike.data.view import view_of
-from unalike.learn.features import trunk_features
-from unalike.learn.judge import scenes
-from unalike.measure.intervals import bootstrap, paired_bootstrap
+from unalike.metrics.intervals import bootstrap, paired_bootstrap
 from unalike.spec import load_spec
+from unalike.training.automatic.holdout import scenes
+from unalike.training.heads.features import trunk_features
 
 ORDER = ("frozen", "peer", "plain", "automatic")
 

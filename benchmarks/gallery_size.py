@@ -44,7 +44,7 @@ def timed(act: Callable[[], Any]) -> tuple[Any, float, float]:
 
 
 def ours(count: int, dim: int, half: bool, folder: Path, told: dict[str, Any]) -> Callable[[np.ndarray, int], Any]:
-    from unalike.gallery.gallery import Gallery
+    from unalike.recognition.gallery import Gallery
 
     path = folder / f"{count}-{half}.gallery"
     if not path.exists():

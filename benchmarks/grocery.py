@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import unalike
-from unalike.measure.intervals import wilson
+from unalike.metrics.intervals import wilson
 
 
 def write_manifests(data: Path, out: Path) -> dict[str, Path]:

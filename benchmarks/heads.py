@@ -19,16 +19,16 @@ from pathlib import Path
 import numpy as np
 from grocery import append, write_manifests
 
-from unalike.data.checks import Notices
-from unalike.data.items import load_images
+from unalike.data.imageset import load_images
+from unalike.data.notices import Notices
 from unalike.data.view import view_of
-from unalike.learn.features import trunk_features
-from unalike.learn.frozen_heads import best_closed, search_heads, search_trained
-from unalike.learn.judge import Round, judge, make_rounds, scenes
-from unalike.learn.trained_heads import FAMILIES, Form, fitted_head
-from unalike.measure.intervals import paired_bootstrap
+from unalike.metrics.intervals import paired_bootstrap
 from unalike.model.backbones import native_size
 from unalike.spec import load_spec
+from unalike.training.automatic.holdout import Round, judge, make_rounds, scenes
+from unalike.training.heads.features import trunk_features
+from unalike.training.heads.search import best_closed, search_heads, search_trained
+from unalike.training.heads.trained import FAMILIES, Form, fitted_head
 
 FOLDS, BASE, CHOSEN, GOAL = 5, "closed form, residual 0", "as automatic training chooses", "known-classes"
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import numpy as np
 
-from unalike.data.augment import Augmentation
-from unalike.data.items import load_images
-from unalike.data.store import PixelStore
+from unalike.data.imageset import load_images
+from unalike.data.training.augment import Augmentation
+from unalike.data.training.pixel_cache import PixelStore
 from unalike.data.view import View
-from unalike.deploy.choose import engine_for
-from unalike.measure.intervals import paired_bootstrap
-from unalike.measure.nearest import unit
-from unalike.measure.retrieval import evaluate_ranking
+from unalike.inference.engine_for import engine_for
+from unalike.metrics.intervals import paired_bootstrap
+from unalike.metrics.knn import unit
+from unalike.metrics.retrieval import evaluate_ranking
 from unalike.model.frozen import build_frozen
 
 FULL = 1 << 20  # no picture has a shorter side as long

@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from unalike.data.augment import Augmentation
-from unalike.data.items import ImageSet, load_images
-from unalike.data.loader import TrainingBatches
-from unalike.data.sampler import ClassBalancedSampler
-from unalike.data.store import PixelStore
+from unalike.data.imageset import ImageSet, load_images
+from unalike.data.training.augment import Augmentation
+from unalike.data.training.loader import TrainingBatches
+from unalike.data.training.pixel_cache import PixelStore
+from unalike.data.training.sampler import ClassBalancedSampler
 
 # Public pictures of groceries, where the checkout lies beside them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

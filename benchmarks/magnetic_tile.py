@@ -22,19 +22,19 @@ from typing import Any
 
 import numpy as np
 
-from unalike.commands.words import size_of
-from unalike.gallery.normality import Judge, Recipe
-from unalike.inspection import Truth, measure
-from unalike.measure.grids import smoothed
-from unalike.measure.localisation import pixel_auroc, region_overlap
-from unalike.measure.verification import auroc
-from unalike.tasks.defects import read_mask
-from unalike.tasks.dense import open_maps
-from unalike.tasks.good_images import Pictures, opened_picture, places, sample
-from unalike.tasks.inspection import Inspection
-from unalike.tasks.inspector import Inspector
-from unalike.tasks.patches import Patcher
-from unalike.tasks.sight import Sight
+from unalike.actions.inspect import Truth, measure
+from unalike.cli.options import size_of
+from unalike.data.tiling import Sight
+from unalike.inference.open_maps import open_maps
+from unalike.inspection.anomaly_model import Judge, Recipe
+from unalike.inspection.few_shot import read_mask
+from unalike.inspection.inspector import Inspector
+from unalike.inspection.normal_images import Pictures, opened_picture, places, sample
+from unalike.inspection.patch_features import Patcher
+from unalike.inspection.result import Inspection
+from unalike.metrics.localization import pixel_auroc, region_overlap
+from unalike.metrics.maps import smoothed
+from unalike.metrics.roc import auroc
 
 FREE = "MT_Free"
 BLOCK = 2000  # of the number in a file's name

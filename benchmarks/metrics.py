@@ -50,7 +50,7 @@ def product(query: np.ndarray, labels: np.ndarray, reference: np.ndarray, refere
 
 
 def ours(query: np.ndarray, labels: np.ndarray, reference: np.ndarray, reference_labels: np.ndarray) -> dict:
-    from unalike.measure.retrieval import evaluate_ranking
+    from unalike.metrics.retrieval import evaluate_ranking
 
     metrics = evaluate_ranking(query, labels, reference, reference_labels).metrics()
     return {name: float(np.nanmean(metrics[name])) for name in NAMES}

@@ -23,8 +23,8 @@ from grocery import append, write_manifests
 from unlabelled import embed, hits
 
 import unalike
-from unalike.data.items import align_labels, load_images
-from unalike.measure.intervals import bootstrap, paired_bootstrap
+from unalike.data.imageset import align_labels, load_images
+from unalike.metrics.intervals import bootstrap, paired_bootstrap
 
 Rows = list[list[str]]
 

@@ -27,7 +27,7 @@ from PIL import Image
 import unalike
 from unalike.data.decode import decode
 from unalike.errors import NotComparable
-from unalike.measure.intervals import wilson
+from unalike.metrics.intervals import wilson
 from unalike.progress import progress
 
 IOU = 0.2

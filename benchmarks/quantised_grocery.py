@@ -23,13 +23,13 @@ import numpy as np
 from grocery import write_manifests
 
 import unalike
-from unalike.data.items import align_labels, load_images
+from unalike.data.imageset import align_labels, load_images
 from unalike.data.view import View
-from unalike.deploy.comparison import cosines
-from unalike.engines.files import embed_files
-from unalike.measure.intervals import paired_bootstrap
-from unalike.measure.retrieval import evaluate_ranking
-from unalike.tasks.opening import open_model
+from unalike.deploy.quantization.accuracy_table import cosines
+from unalike.inference.embed_files import embed_files
+from unalike.inference.open_model import open_model
+from unalike.metrics.intervals import paired_bootstrap
+from unalike.metrics.retrieval import evaluate_ranking
 
 FOLDS = 5
 # Short: the question is what quantising takes from a trained network, not how good one can get.

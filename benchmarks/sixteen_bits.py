@@ -22,14 +22,14 @@ from typing import Any
 import numpy as np
 
 from unalike import progress
-from unalike.data.items import load_images
+from unalike.data.imageset import load_images
 from unalike.data.view import View
-from unalike.deploy.calibration import CalibrationImages
-from unalike.deploy.comparison import cosines
-from unalike.deploy.fewer_bits import Request, make_fewer_bits
-from unalike.deploy.graphs import facts_in, read_network, write_facts
 from unalike.deploy.onnx_export import facts_of, trace
-from unalike.deploy.typed_onnx import emulate_bf16
+from unalike.deploy.onnx_graph import facts_in, read_network, write_facts
+from unalike.deploy.quantization.accuracy_table import cosines
+from unalike.deploy.quantization.calibration import CalibrationImages
+from unalike.deploy.quantization.half_precision import emulate_bf16
+from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.engines.torch_engine import TorchEngine

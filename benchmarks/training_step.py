@@ -19,15 +19,15 @@ from types import SimpleNamespace
 import torch
 from pytorch_metric_learning import losses, miners
 
-from unalike.learn.checkpoints import CheckpointKeeper
-from unalike.learn.devices import make_fabric
-from unalike.learn.freezing import Freezer
-from unalike.learn.loop import Loop
-from unalike.learn.losses import build_objective
-from unalike.learn.optim import build_optimiser
-from unalike.learn.schedule import Schedule
 from unalike.model.embedder import build_embedder
 from unalike.spec import load_spec
+from unalike.training.checkpoints import CheckpointKeeper
+from unalike.training.devices import make_fabric
+from unalike.training.freezing import Freezer
+from unalike.training.loop import Loop
+from unalike.training.losses import build_objective
+from unalike.training.optimizer import build_optimiser
+from unalike.training.schedule import Schedule
 
 
 def main() -> None:

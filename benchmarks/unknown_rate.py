@@ -21,11 +21,11 @@ from pathlib import Path
 import numpy as np
 
 import unalike
-from unalike.gallery.calibration import calibrate, held_out
-from unalike.gallery.gallery import Gallery
-from unalike.gallery.ranking import VOTERS, rank_classes
-from unalike.measure.nearest import unit
-from unalike.measure.verification import threshold_at
+from unalike.metrics.knn import unit
+from unalike.metrics.roc import threshold_at
+from unalike.recognition.calibration import calibrate, held_out
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.ranking import VOTERS, rank_classes
 
 
 def embedded(data: Path, out: Path, model: str) -> Path:

@@ -20,10 +20,10 @@ from grocery import append, write_manifests
 from sklearn.metrics import adjusted_mutual_info_score, completeness_score, homogeneity_score
 
 import unalike
-from unalike.data.items import align_labels, load_images
-from unalike.measure.grouping import Grouping, group_images, neighbour_whitening
-from unalike.measure.intervals import bootstrap, paired_bootstrap
-from unalike.measure.retrieval import evaluate_ranking
+from unalike.data.imageset import align_labels, load_images
+from unalike.discovery.clustering import Grouping, group_images, neighbour_whitening
+from unalike.metrics.intervals import bootstrap, paired_bootstrap
+from unalike.metrics.retrieval import evaluate_ranking
 
 
 def hits(
@@ -50,8 +50,8 @@ def embed(paths: dict[str, Path], out: Path, name: str, checkpoint: str, backbon
 
 
 def frozen_vectors(manifest: Path, file: Path, backbone: str) -> None:
-    from unalike.actions import load_frozen
-    from unalike.engines.files import embed_files
+    from unalike.actions.model_source import load_frozen
+    from unalike.inference.embed_files import embed_files
     from unalike.spec import load_spec
 
     images = load_images(manifest)

@@ -27,18 +27,18 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageFilter
 
-from unalike.brands import Mark, pick_marks
-from unalike.changes.asset import Asset, open_asset
-from unalike.changes.harmless import show_harmless, warp_layer
-from unalike.changes.tampering import TAMPERING, VISIBLE, changed_share, parts_of
+from unalike.actions.demo_images import Mark, pick_marks
 from unalike.engines.onnx_engine import usable_cores
 from unalike.errors import DataError
-from unalike.measure.verification import fnmr_at_fmr
+from unalike.metrics.roc import fnmr_at_fmr
 from unalike.progress import progress
-from unalike.verify.laying import Template
-from unalike.verify.limits import Trials, scores_of, settle_limits
-from unalike.verify.pointing import peak_of
-from unalike.verify.trials import Trial, draw_trials, measure, measured
+from unalike.verification.asset import Asset, open_asset
+from unalike.verification.benign import show_harmless, warp_layer
+from unalike.verification.localization import Template
+from unalike.verification.regions import peak_of
+from unalike.verification.tampering import TAMPERING, VISIBLE, changed_share, parts_of
+from unalike.verification.thresholds import Trials, scores_of, settle_limits
+from unalike.verification.trials import Trial, draw_trials, measure, measured
 
 SEEN = ("recoloured", "part-recoloured", "stretched", "part-missing", "part-added")
 HELD = tuple(kind for kind in TAMPERING if kind not in SEEN)
@@ -181,8 +181,8 @@ def trials_of(rows: dict[str, np.ndarray]) -> Trials:
 
 
 def frozen_figures(brands: int, seed: int) -> None:
-    from unalike.tasks.dense import open_maps
-    from unalike.tasks.verifier import PROPOSED, Verifier
+    from unalike.inference.open_maps import open_maps
+    from unalike.verification.verifier import PROPOSED, Verifier
 
     marks = pick_marks(brands, seed)
     assets = [asset_of(name, mark, number) for number, (name, mark) in enumerate(marks.items())]

@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unalike.jobs import Workspace
-from unalike.jobs.sources import DATA_SOURCES
+from unalike.jobs.tao_layout import DATA_SOURCES
 
 BUCKET = "grocery"
 # Set -> share of a class's photographs.

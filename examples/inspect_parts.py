@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from unalike.tasks.inspector import Inspector
+from unalike.inspection.inspector import Inspector
 
 KINDS = ("", "scratch", "stain")
 

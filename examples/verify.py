@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unalike.brands import pick_marks
-from unalike.changes.asset import open_asset
-from unalike.changes.harmless import show_harmless
-from unalike.changes.tampering import tamper
-from unalike.tasks.verifier import Verifier
+from unalike.actions.demo_images import pick_marks
+from unalike.verification.asset import open_asset
+from unalike.verification.benign import show_harmless
+from unalike.verification.tampering import tamper
+from unalike.verification.verifier import Verifier
 
 
 def draw(root: Path) -> None:

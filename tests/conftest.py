@@ -9,7 +9,11 @@ import os
 import signal
 import threading
 
+from tests.support.paths import ROOT
+
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before anything imports torch
+# Processes that tests start find tests.support as the tests do.
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
 
 if threading.current_thread() is threading.main_thread():
     for _name in ("SIGINT", "SIGTERM", "SIGHUP"):

@@ -1,7 +1,7 @@
 """unalike: teach a computer to tell look-alikes apart.
 
 ``train``, ``evaluate``, ``infer``, ``export``, ``embed`` do what the command line does; ``Recogniser`` is what a program
-holds. All are loaded when first used: ``import unalike`` costs next to nothing and loads no torch.
+holds. Every public name is imported when it is first used: ``import unalike`` is quick and loads no torch.
 """
 
 from __future__ import annotations
@@ -9,57 +9,29 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from unalike.api import PUBLIC_NAMES
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from unalike.api import (
-        Result,
-        bench_engine,
-        check,
-        discover,
-        embed,
-        evaluate,
-        export,
-        export_maps,
-        gen_engine,
-        gen_trt_engine,
-        infer,
-        quantize,
-        train,
-    )
+    from unalike.actions.benchmark import bench_engine
+    from unalike.actions.check import check
+    from unalike.actions.discover import discover
+    from unalike.actions.embed import embed
+    from unalike.actions.engines import gen_engine, gen_trt_engine
+    from unalike.actions.evaluate import evaluate
+    from unalike.actions.export import export, export_maps
+    from unalike.actions.inference import infer
+    from unalike.actions.quantize import quantize
+    from unalike.actions.result import Result
+    from unalike.actions.train import train
+    from unalike.comparison.comparer import Comparer
     from unalike.errors import UnalikeError
-    from unalike.tasks.comparer import Comparer
-    from unalike.tasks.explainer import Explainer
-    from unalike.tasks.inspector import Inspector
-    from unalike.tasks.recogniser import Recogniser
-    from unalike.tasks.verifier import Verifier
+    from unalike.explanation.explainer import Explainer
+    from unalike.inspection.inspector import Inspector
+    from unalike.recognition.recogniser import Recogniser
+    from unalike.verification.verifier import Verifier
 
-_PLACES = {
-    **dict.fromkeys(
-        (
-            "Result",
-            "bench_engine",
-            "check",
-            "discover",
-            "embed",
-            "evaluate",
-            "export",
-            "export_maps",
-            "gen_engine",
-            "gen_trt_engine",
-            "infer",
-            "quantize",
-            "train",
-        ),
-        "unalike.api",
-    ),
-    "UnalikeError": "unalike.errors",
-    "Comparer": "unalike.tasks.comparer",
-    "Inspector": "unalike.tasks.inspector",
-    "Explainer": "unalike.tasks.explainer",
-    "Recogniser": "unalike.tasks.recogniser",
-    "Verifier": "unalike.tasks.verifier",
-}
 __all__ = [
     "Comparer", "Explainer", "Inspector", "Recogniser", "Result", "UnalikeError", "Verifier", "bench_engine",
     "check", "discover", "embed", "evaluate", "export", "export_maps", "gen_engine", "gen_trt_engine", "infer",
@@ -68,9 +40,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in PUBLIC_NAMES:
         raise AttributeError(f"module 'unalike' has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(PUBLIC_NAMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -1,6 +1,6 @@
 """``python -m unalike``: the same program as ``unalike``."""
 
-from .cli import main
+from unalike.cli import main
 
 if __name__ == "__main__":
     main()

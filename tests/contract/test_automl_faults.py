@@ -9,11 +9,11 @@ from pathlib import Path
 import optuna
 import pytest
 
-from searching import FakePlace, Run, settle, spec
-from unalike.learn.algorithms import suggest_value
-from unalike.learn.checkpoints import MONITORED
-from unalike.learn.search import search
-from unalike.learn.space import build_space
+from tests.support.searching import FakePlace, Run, settle, spec
+from unalike.training.checkpoints import MONITORED
+from unalike.training.search.samplers import suggest_value
+from unalike.training.search.search import search
+from unalike.training.search.space import build_space
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "tao_spec.tsv").open(), delimiter="\t", quoting=csv.QUOTE_NONE))
 SEARCHED = [row for row in ROWS if row["automl_enabled"] == "True"]

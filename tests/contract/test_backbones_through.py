@@ -19,13 +19,14 @@ from unalike.deploy.onnx_export import Exported, export_onnx
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.torch_engine import TorchEngine
 from unalike.errors import ModelError
-from unalike.learn.losses import build_objective
-from unalike.learn.optim import build_optimiser
-from unalike.learn.recipe import settle_trunk_facts
 from unalike.model import fan
-from unalike.model.backbones import TAO_BACKBONES, import_timm
+from unalike.model.backbones import TAO_BACKBONES
 from unalike.model.embedder import Embedder, build_embedder
+from unalike.model.timm_import import import_timm
 from unalike.spec import load_spec
+from unalike.training.losses import build_objective
+from unalike.training.optimizer import build_optimiser
+from unalike.training.recipe import settle_trunk_facts
 
 LITE, VIT = "tf_efficientnet_lite0", "vit_tiny_patch16_224"
 TIMM = (LITE, "resnet18", "convnext_atto", VIT, "mobilenetv3_small_050")

@@ -22,11 +22,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from unalike import api, cli, progress
-from unalike.learn.recipe import settle_learning
+import unalike
+from unalike import cli, progress
 from unalike.spec import load_spec, settle
 from unalike.spec.declare import Section
 from unalike.spec.fields import declared_fields
+from unalike.training.recipe import settle_learning
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "tao_spec.tsv").open(), delimiter="\t", quoting=csv.QUOTE_NONE))
 LEAVES = [row["path"] for row in ROWS if row["type"] != "collection" and not row["path"].startswith("gen_trt_engine.")]
@@ -86,7 +87,7 @@ def watch(patch: pytest.MonkeyPatch, read: set[tuple[str, str]]) -> None:
 
     def watched(self: Section, name: str) -> Any:
         caller = sys._getframe(1).f_globals.get("__name__", "")
-        if caller.startswith("unalike.") and not caller.startswith(("unalike.spec", "unalike.readiness")):
+        if caller.startswith("unalike.") and not caller.startswith(("unalike.spec", "unalike.actions.check")):
             read.add((type(self).__name__, name))
         return plain(self, name)
 
@@ -120,7 +121,7 @@ def runs(data: Path) -> SimpleNamespace:
         patch.setattr(progress, "_verbosity", 1)
         progress._said.clear()
         watch(patch, read)
-        results = [act(data / "spec.yaml") for act in (api.train, api.evaluate, api.infer, api.export)]
+        results = [act(data / "spec.yaml") for act in (unalike.train, unalike.evaluate, unalike.infer, unalike.export)]
     return SimpleNamespace(read=read, told=told, said=said.getvalue(), results=results, out=data / "results")
 
 
@@ -170,10 +171,10 @@ def test_d15_two_copies_of_the_network_give_what_one_gives(
     runs: SimpleNamespace, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No GPU is needed to see that the files are shared and merged: each "device" here is the CPU."""
-    monkeypatch.setattr("unalike.learn.devices.check_devices", lambda *a, **k: [0, 1])
+    monkeypatch.setattr("unalike.training.devices.check_devices", lambda *a, **k: [0, 1])
     spec = notebook_spec(data) | {"results_dir": str(tmp_path)}
     spec["evaluate"] |= {"num_gpus": 2, "gpu_ids": [0, 1], "batch_size": 3}
-    api.evaluate(spec)
+    unalike.evaluate(spec)
     one, two = (json.loads((folder / "evaluate/metrics.json").read_text()) for folder in (runs.out, tmp_path))
     assert (one["model"]["copies"], two["model"]["copies"]) == (1, 2)
     assert two["queries"] == one["queries"] == 12
@@ -214,27 +215,27 @@ def test_check_of_a_good_spec_finds_all_there(
     spec = notebook_spec(data)
     spec["wandb"]["enable"] = False
     spec["export"]["onnx_file"] = str(data / "fresh.onnx")
-    found = api.check(spec)
+    found = unalike.check(spec)
     assert found.ok, found.faults
     assert found.figures["dataset.train_dataset"] == "24 images of 4 classes"
     assert found.figures["evaluate.checkpoint"].startswith("test_efficientnet, 32 numbers an image")
     spec["results_dir"] = str(data / "elsewhere")  # before training, what it will make is no fault
     for action in ("evaluate", "inference", "export"):
         spec[action]["checkpoint"] = str(data / "elsewhere/train/ml_model_best.pth")
-    assert api.check(spec).figures["export.checkpoint"] == "ml_model_best.pth: made by training"
+    assert unalike.check(spec).figures["export.checkpoint"] == "ml_model_best.pth: made by training"
 
 
 @pytest.mark.parametrize("action", ["evaluate", "inference", "export"])
 def test_check_needs_no_training_data(data: Path, runs: SimpleNamespace, action: str) -> None:
     whole = notebook_spec(data)
     parts = {"dataset": {"val_dataset": whole["dataset"]["val_dataset"]}, action: whole[action]}
-    found = api.check(parts)
+    found = unalike.check(parts)
     assert found.ok, found.faults
     assert f"{action}.checkpoint" in found.figures and "dataset.train_dataset" not in found.figures
 
 
 def test_check_of_a_spec_for_nothing_says_so() -> None:
-    (fault,) = api.check({"dataset": {"train_dataset": "???"}}).faults
+    (fault,) = unalike.check({"dataset": {"train_dataset": "???"}}).faults
     assert "neither images nor a model" in fault
 
 

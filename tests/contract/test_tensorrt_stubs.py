@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-import tensorrt_signatures as tables
+from tests.support import tensorrt_signatures as tables
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 PARTS = ("unalike/deploy/tensorrt_build.py", "unalike/engines/tensorrt_engine.py")
 STUBS = f"tensorrt-stubs=={tables.STUBS_10}"
 

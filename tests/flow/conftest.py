@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from program import TINY, data_of, unalike
+
+from tests.support.program import TINY, data_of, unalike
 
 
 def draw_class(folder: Path, number: int, count: int, seed: int) -> None:

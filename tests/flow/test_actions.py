@@ -7,7 +7,8 @@ from ast import literal_eval
 import numpy as np
 import pytest
 import yaml
-from program import TINY, data_of, process, status_lines, unalike
+
+from tests.support.program import TINY, data_of, process, status_lines, unalike
 
 
 def test_training_leaves_what_the_contract_names(trained):

@@ -9,13 +9,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from program import unalike
 
-from conftest import draw_class
-from unalike.learn import automatic, candidates, frozen_heads
-from unalike.learn.trained_heads import Form, family_of
+from tests.flow.conftest import draw_class
+from tests.support.program import unalike
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.spec import load_spec
+from unalike.training.automatic import candidates
+from unalike.training.automatic import pipeline as automatic
+from unalike.training.heads import search as frozen_heads
+from unalike.training.heads.trained import Form, family_of
 
 SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "train.seed=3", "automl.goal=both",
          "train.batch_size=16", "model.backbone=tf_efficientnet_lite0"]  # fmt: skip
@@ -212,7 +214,7 @@ def only_last(judged):
 
 
 def first_trial(features, labels, rounds, goal):
-    from unalike.learn.frozen_heads import search_heads
+    from unalike.training.heads.search import search_heads
 
     return search_heads(features, labels, rounds, goal, seconds=-1)
 

@@ -5,7 +5,8 @@ import re
 from pathlib import Path
 
 import pytest
-from program import process
+
+from tests.support.program import process
 
 # Loaded by every Python process of a run. An audit hook sees what urllib, requests and the like do, names looked up
 # included: without a network a look-up fails before anything connects.

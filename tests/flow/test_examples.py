@@ -2,12 +2,13 @@
 
 import runpy
 import shutil
-from pathlib import Path
 
 import pytest
-from program import TINY, process
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from tests.support.paths import ROOT
+from tests.support.program import TINY, process
+
+EXAMPLES = ROOT / "examples"
 
 
 def test_recognise(images, tmp_path):
@@ -19,7 +20,7 @@ def test_recognise(images, tmp_path):
 
 def test_identify(images, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(EXAMPLES.parent / "tests" / "unit"))
-    from pooled import write_pooled
+    from tests.support.pooled import write_pooled
 
     monkeypatch.chdir(tmp_path)
     few = tmp_path / "few"  # five of the six classes are enrolled
@@ -37,8 +38,9 @@ def test_identify(images, tmp_path, monkeypatch, capsys):
 def test_compare(tmp_path, monkeypatch, capsys):
     pytest.importorskip("cv2")
     monkeypatch.syspath_prepend(str(EXAMPLES.parent / "tests" / "unit"))
-    from drawings import shapes
     from PIL import Image
+
+    from tests.support.drawings import shapes
 
     monkeypatch.chdir(tmp_path)
     pixels = shapes(1)
@@ -54,7 +56,7 @@ def test_compare(tmp_path, monkeypatch, capsys):
 
 def test_discover(images, tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(EXAMPLES.parent / "tests" / "unit"))
-    from pooled import write_pooled
+    from tests.support.pooled import write_pooled
 
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / "discover.py"))["main"](

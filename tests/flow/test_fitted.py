@@ -7,15 +7,15 @@ import json
 import numpy as np
 import pytest
 import torch
-from program import TINY, data_of, unalike
 
+from tests.support.program import TINY, data_of, unalike
 from unalike.data.view import View
-from unalike.deploy.choose import engine_for
-from unalike.engines.files import embed_files
-from unalike.learn.trained_heads import Form, family_of, fitted_head
-from unalike.measure.nearest import unit
+from unalike.inference.embed_files import embed_files
+from unalike.inference.engine_for import engine_for
+from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.model.frozen import FrozenTrunk
+from unalike.training.heads.trained import Form, family_of, fitted_head
 
 WIDE = [word for word in TINY if not word.startswith("model.feat_dim")]
 ALONE = ["train.train_trunk=false", "train.train_embedder=false", "train.finish.enabled=true"]

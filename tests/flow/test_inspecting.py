@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
-from program import process, unalike
 
-from unalike.changes.flaws import FLAWS
-from unalike.tasks.inspector import Inspector
+from tests.support.program import process, unalike
+from unalike.inspection.inspector import Inspector
+from unalike.inspection.synthetic_defects import FLAWS
 
 pytest.importorskip("openvino")
 
@@ -32,12 +30,8 @@ def part(seed, flaw=None):
 @pytest.fixture(scope="module")
 def plant(tmp_path_factory):
     """``good``, ``test`` with ``good``, ``spot`` and ``line``, ``masks``, ``maps.onnx``, ``plate.inspector``; names have blanks."""
-    unit = str(Path(__file__).parents[1] / "unit")
-    sys.path.insert(0, unit)
-    try:
-        from test_inspector import network
-    finally:
-        sys.path.remove(unit)
+    from tests.unit.inspection.test_inspector import network
+
     root = tmp_path_factory.mktemp("Werk für Platten")
     for name in ("good", "test/good", "test/spot", "test/line", "masks/spot", "masks/line"):
         (root / name).mkdir(parents=True)

@@ -3,14 +3,12 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "tests" / "unit"))
+from tests.support.paths import ROOT
 
 COLD = """
 import json, sys, time
@@ -26,9 +24,8 @@ print(json.dumps({{"import": t1 - t0, "beyond": time.process_time() - t1, "answe
 @pytest.mark.slow  # asks the package index
 @pytest.mark.parametrize(("extra", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
 def test_one_extra_in_an_empty_environment_identifies(tmp_path, extra, module):
-    from pooled import write_pooled
-
-    from unalike.tasks.recogniser import Recogniser
+    from tests.support.pooled import write_pooled
+    from unalike.recognition.recogniser import Recogniser
 
     model = write_pooled(tmp_path)
     recogniser = Recogniser.load(model)

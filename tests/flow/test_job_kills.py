@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 
 import pytest
-from program import TINY, status_lines
 
+from tests.support.program import TINY, status_lines
 from unalike.errors import RunError
 from unalike.jobs import Workspace, create_job
-from unalike.jobs.processes import is_alive, this_boot
+from unalike.storage.processes import is_alive, this_boot
 
 pytestmark = pytest.mark.slow
-WITH_STANDIN = (sys.executable, str(Path(__file__).with_name("standin_job.py")))
+WITH_STANDIN = (sys.executable, "-m", "tests.support.standin_job")
 PATIENCE_S = 600.0  # a busy machine starts a process in half a minute
 
 
@@ -35,7 +35,7 @@ def workspace(tmp_path, monkeypatch):
 @pytest.fixture(scope="module")
 def exported(trained, tmp_path_factory):
     """The trained network as ONNX, for the actions that begin there."""
-    from program import unalike
+    from tests.support.program import unalike
 
     path = tmp_path_factory.mktemp("network") / "model.onnx"
     done = unalike("export", f"export.checkpoint={trained / 'ml_model_best.pth'}", f"export.onnx_file={path}",

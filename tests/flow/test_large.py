@@ -45,16 +45,11 @@ def measured(*words: object) -> tuple[str, int]:
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``a.jpg``, and ``b.jpg`` with one change; a mark's asset, seen in ``mark.jpg``; networks; good parts."""
-    unit = str(Path(__file__).parents[1] / "unit")
-    sys.path.insert(0, unit)
-    try:
-        from drawings import shapes
-        from marks import mark
-        from networks import write_model
-        from test_inspector import network, part
-    finally:
-        sys.path.remove(unit)
-    from unalike.changes.harmless import show_harmless
+    from tests.support.drawings import shapes
+    from tests.support.marks import mark
+    from tests.support.networks import write_model
+    from tests.unit.inspection.test_inspector import network, part
+    from unalike.verification.benign import show_harmless
 
     root = tmp_path_factory.mktemp("large")
     large = cv2.resize(shapes(11, 1000, 1000), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)

@@ -6,7 +6,8 @@ import subprocess
 import sys
 
 import pytest
-from program import TINY, process, status_lines, unalike
+
+from tests.support.program import TINY, process, status_lines, unalike
 
 
 def one_line(done):
@@ -75,7 +76,7 @@ def test_failure_stands_in_status_json(images, tmp_path):
 HELD = """
 import sys, time
 from unalike.cli import main
-from unalike.learn.loop import Loop
+from unalike.training.loop import Loop
 
 step, at = Loop._step, int(sys.argv.pop(1))
 

@@ -10,10 +10,10 @@ import time
 import pytest
 import torch
 import yaml
-from program import TINY, data_of, status_lines, unalike
 
-from unalike.learn import cluster
-from unalike.learn.trials import command, ending
+from tests.support.program import TINY, data_of, status_lines, unalike
+from unalike.training.search import workers as cluster
+from unalike.training.search.workers import command, ending
 
 LR = "train.optim.trunk.base_lr"
 SHORT = [
@@ -33,7 +33,7 @@ class HerePlace:
 
     def start(self, job):
         self.folder, words = job.folder, command(job)
-        assert words[1:3] == ["-m", "unalike.trial"]
+        assert words[1:3] == ["-m", "unalike.cli.child_trial"]
         self.code = unalike(*words[3:]).returncode
 
     def poll(self):

@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from conftest import draw_class
-from unalike.learn.checkpoints import BEST, LATEST, newest_checkpoint
+from tests.flow.conftest import draw_class
+from tests.support.paths import ROOT
 from unalike.model.checkpoint import read_checkpoint
+from unalike.training.checkpoints import BEST, LATEST, newest_checkpoint
 
-SCRIPT = Path(__file__).with_name("two_processes.py")
+SCRIPT = ROOT / "tests" / "support" / "two_processes.py"
 
 
 def start(processes: int, *arguments: str) -> None:

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from program import unalike
 
-from conftest import draw_class
-from unalike.learn import unlabelled
+from tests.flow.conftest import draw_class
+from tests.support.program import unalike
 from unalike.model.checkpoint import load_embedder, read_checkpoint
+from unalike.training.automatic import unlabelled
 
 SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "train.seed=3", "train.batch_size=16",
          "model.backbone=tf_efficientnet_lite0"]  # fmt: skip

@@ -9,10 +9,10 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from program import data_of, process, unalike
 
-from unalike.changes.harmless import show_harmless
-from unalike.changes.tampering import tamper
+from tests.support.program import data_of, process, unalike
+from unalike.verification.benign import show_harmless
+from unalike.verification.tampering import tamper
 
 pytest.importorskip("cv2")
 
@@ -20,13 +20,9 @@ pytest.importorskip("cv2")
 @pytest.fixture(scope="module")
 def brand(tmp_path_factory):
     """``assets`` (three marks), ``pictures`` (harmless and tampered), ``model.onnx``, and ``brand.set`` made of them."""
-    unit = str(__import__("pathlib").Path(__file__).parents[1] / "unit")
-    sys.path.insert(0, unit)
-    try:
-        from marks import mark
-        from networks import write_model
-    finally:
-        sys.path.remove(unit)
+    from tests.support.marks import mark
+    from tests.support.networks import write_model
+
     root = tmp_path_factory.mktemp("Marken für uns")
     (root / "assets").mkdir()
     (root / "pictures").mkdir()

@@ -12,15 +12,15 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from program import TINY, process
 
-from conftest import draw_class
-from unalike import handbook
+from tests.flow.conftest import draw_class
+from tests.support.paths import ROOT
+from tests.support.program import TINY, process
+from unalike.actions import skill as handbook
 from unalike.jobs import Workspace
-from unalike.jobs.sources import DATA_SOURCES
+from unalike.jobs.tao_layout import DATA_SOURCES
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parents[2]
 SETS = {"known": {"train": 6, "reference": 3, "val": 2, "test": 2}, "unknown": {"reference": 3, "test": 2}}
 
 
@@ -29,8 +29,7 @@ def server(tmp_path_factory):
     """A real S3 server that holds TAO's layout below s3://shop/data; the environment that leads to it."""
     pytest.importorskip("moto")
     pytest.importorskip("s3fs")
-    sys.path.insert(0, str(ROOT / "tests" / "unit"))
-    from stores import call, s3_server
+    from tests.support.stores import call, s3_server
 
     root = tmp_path_factory.mktemp("layout")
     top = Path(DATA_SOURCES["train"]["dataset.train_dataset"]).parents[1]

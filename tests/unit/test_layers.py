@@ -1,9 +1,4 @@
-"""Who may import whom: a module imports from rooms to its left, never to its right.
-
-errors, progress -> spec -> data (stem) -> measure -> gallery -> engines -> tasks         loads no torch
-                 engines -> model, data (training) -> deploy -> learn -> jobs              torch
-the front (api, cli, run, demo, ...) imports anything; nobody else imports the front.
-"""
+"""Who may import whom: one table of packages. Imports inside functions and under TYPE_CHECKING count too."""
 
 from __future__ import annotations
 
@@ -17,61 +12,36 @@ import pytest
 import unalike
 
 SOURCE = Path(unalike.__file__).parent
-TRAINING_DATA = {"augment", "draws", "loader", "sampler", "store"}
-STEM = ("errors", "progress", "spec", "data", "measure", "gallery", "engines")
-# Every room and the rooms that it may import besides itself.
+SHARED = ("errors", "progress", "storage", "spec", "runs", "data", "metrics", "engines")
+FEATURES = ("recognition", "comparison", "inspection", "discovery", "explanation", "verification")
+# Every package (or module at the root) and what it may import besides itself.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
-    "progress": ("errors",),
-    "spec": STEM[:2],
-    "data": STEM[:3],
-    "measure": STEM[:4],
-    "gallery": STEM[:5],
-    "engines": STEM[:6],
-    "changes": STEM[:4],
-    "verify": (*STEM, "changes"),
-    "tasks": (*STEM, "changes", "verify"),
-    "model": STEM,
-    "training data": STEM,
-    "deploy": (*STEM, "model", "training data"),
-    "learn": (*STEM, "model", "training data", "deploy"),
-    "jobs": (*STEM, "model", "training data", "deploy", "learn"),
+    "progress": SHARED[:1],
+    "storage": SHARED[:2],
+    "spec": SHARED[:2],
+    "runs": SHARED[:4],
+    "data": SHARED[:4],
+    "metrics": (*SHARED[:4], "data"),
+    "engines": (*SHARED[:4], "data", "metrics"),
+    "inference": SHARED,
+    "report": SHARED[:7],
+    **dict.fromkeys(FEATURES[:5], (*SHARED, "inference", "report")),
+    "verification": (*SHARED, "inference", "report", "recognition", "comparison"),
+    "jobs": SHARED,
+    "model": SHARED,
+    "data.training": SHARED,
+    "deploy": (*SHARED, "inference", "model", "data.training"),
+    "training": (*SHARED, "inference", "report", "discovery", "model", "data.training", "deploy"),
+    "actions": (*SHARED, "inference", "report", *FEATURES, "jobs", "model", "data.training", "deploy", "training"),
+    "cli": ("errors", "progress", "storage", "spec", "runs", "jobs", "actions", "__init__"),
+    "api": (),
+    "__init__": ("api", "actions", *FEATURES, "errors"),
+    "__main__": ("cli",),
 }
-FRONT = {
-    "__init__",
-    "__main__",
-    "actions",
-    "api",
-    "bench",
-    "brands",
-    "card",
-    "cli",
-    "commands",
-    "comparing",
-    "demo",
-    "discovery",
-    "enrolment",
-    "failures",
-    "handbook",
-    "inspection",
-    "explanations",
-    "job",
-    "lock",
-    "mirror",
-    "readiness",
-    "run",
-    "shipping",
-    "trial",
-    "verification",
-}
-TORCH_FREE = {*STEM, "changes", "verify", "tasks", "jobs", "front"}
-# The one way back: a checkpoint, or a trunk as it came, is opened too where the training branch is installed. Inside functions.
-ALLOWED = {("tasks.opening", "deploy.choose"), ("tasks.opening", "model.checkpoint")} | {
-    ("tasks.dense", name)
-    for name in ("deploy.ahead", "deploy.map_export", "model.checkpoint", "model.frozen", "model.maps", "model.sources")
-}
-# Fronts of the training branch alone.
-TORCH_FRONT = {"card", "shipping"}
+# Inside functions alone: a checkpoint, or a pretrained trunk, is opened where the training extra is installed.
+INSIDE_FUNCTIONS: dict[str, tuple[str, ...]] = {"inference": ("model", "deploy"), "cli": FEATURES}
+TORCH_FREE = {*MAY_IMPORT} - {"model", "data.training", "deploy", "training", "__main__"}
 # What a deployed recogniser does without: an import of any of these at the top of a torch-free module is a fault.
 HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
@@ -90,25 +60,30 @@ def module_names() -> list[str]:
 
 
 def room(name: str) -> str:
-    """The room of a module; KeyError text names a module that has none."""
-    first, _, rest = name.partition(".")
-    if first == "data" and rest.split(".")[0] in TRAINING_DATA:
-        return "training data"
-    if first in MAY_IMPORT:
-        return first
-    assert first in FRONT, f"unalike.{name} stands in no room of the design"
-    return "front"
+    """The package of a module; an assertion names a module that the table lacks."""
+    if name.startswith("data.training"):
+        return "data.training"
+    first = name.partition(".")[0]
+    assert first in MAY_IMPORT, f"unalike.{name} stands in no package of the table"
+    return first
 
 
-def imported(name: str) -> set[str]:
-    """Modules of ours that a module imports anywhere, inside functions too."""
+def imported(name: str) -> dict[str, bool]:
+    """Modules of ours that a module imports anywhere -> whether none of those imports runs while the module loads."""
     known = set(module_names())
     path = SOURCE.joinpath(*name.split("."))
     is_package = path.is_dir()
     source = path / "__init__.py" if is_package else path.with_suffix(".py")
     package = ["unalike", *name.split(".")] if is_package else ["unalike", *name.split(".")[:-1]]
-    found = set()
-    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+    found: dict[str, bool] = {}
+    tree = ast.parse(source.read_text(encoding="utf-8"))
+    functions = (ast.FunctionDef, ast.AsyncFunctionDef)
+    later = [
+        node for node in ast.walk(tree)
+        if isinstance(node, functions) or (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test))
+    ]  # fmt: skip
+    inner = {id(node) for outer in later for node in ast.walk(outer)}
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             targets = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
@@ -125,26 +100,43 @@ def imported(name: str) -> set[str]:
             for end in range(len(parts), 0, -1):
                 short = ".".join(parts[1:end])
                 if short in known or not short:
-                    found.add(short or "__init__")
+                    short = short or "__init__"
+                    found[short] = found.get(short, True) and id(node) in inner
                     break
-    return found - {name}
+    found.pop(name, None)
+    return found
 
 
 @pytest.mark.parametrize("name", module_names())
-def test_imports_go_left_only(name: str) -> None:
+def test_imports_follow_the_table(name: str) -> None:
     here = room(name)
-    if here == "front":
-        return
-    allowed = {*MAY_IMPORT[here], here}
-    wrong = {
-        other for other in imported(name) - {"__init__"} if room(other) not in allowed and (name, other) not in ALLOWED
-    }
+    wrong = []
+    for other, inside in imported(name).items():
+        allowed = {here, *MAY_IMPORT[here], *(INSIDE_FUNCTIONS.get(here, ()) if inside else ())}
+        if other != "__init__" and room(other) not in allowed:
+            wrong.append(other)
     assert not wrong, f"unalike.{name} ({here}) imports {', '.join(sorted(wrong))}"
 
 
-def test_the_parser_sees_relative_and_inner_imports() -> None:
-    assert {"errors", "progress", "lock"} <= imported("run")
-    assert "api" in imported("commands.actions")
+def test_no_two_modules_import_each_other_while_they_load() -> None:
+    """No circle among imports at the top of modules."""
+    edges = {name: [other for other, inside in imported(name).items() if not inside] for name in module_names()}
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, f"circle: {' -> '.join([*path[path.index(name) :], name])}"
+        if name not in done:
+            for other in edges[name]:
+                visit(other, (*path, name))
+            done.add(name)
+
+    for name in edges:
+        visit(name, ())
+
+
+def test_the_parser_sees_inner_imports() -> None:
+    seen = imported("inference.engine_for")
+    assert seen["deploy.onnx_export"] is True and seen["engines.protocol"] is False
 
 
 def test_no_module_bears_an_empty_name() -> None:
@@ -154,7 +146,7 @@ def test_no_module_bears_an_empty_name() -> None:
 
 
 def test_torch_free_modules_import_without_the_extras() -> None:
-    skipped = {"__init__", "__main__", *TORCH_FRONT}
+    skipped = {"__init__", "__main__"}
     names = [name for name in module_names() if room(name) in TORCH_FREE and name not in skipped]
     program = f"""
 import importlib, sys

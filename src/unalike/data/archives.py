@@ -21,9 +21,9 @@ import zlib
 from pathlib import Path
 from typing import BinaryIO
 
-from unalike.data.cache import Entry, default_cache_dir, folder_size, make_room
 from unalike.errors import DataError
 from unalike.progress import say
+from unalike.storage.cache import Entry, default_cache_dir, folder_size, make_room
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 # Photographs hardly shrink when packed; uncompressed bitmaps shrink by some tens. An archive may unpack to this many

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unalike.data.checks import Notices
 from unalike.data.decode import IMAGE_SUFFIXES
+from unalike.data.notices import Notices
 from unalike.errors import DataError
+from unalike.storage.filesystems import is_hidden
 
-# What systems and tools leave in folders; nobody means it as data. Compared in lower case.
-_LITTER = frozenset(("__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir", "$recycle.bin", "lost+found"))
 Parts = tuple[str, ...]  # a path below the root, piece by piece
 
 
@@ -23,11 +22,6 @@ class Found:
 
     images: list[Parts] = field(default_factory=list)
     folders: list[Parts] = field(default_factory=list)
-
-
-def is_hidden(name: str) -> bool:
-    """Files and folders passed over in silence."""
-    return name.startswith(".") or name.lower() in _LITTER
 
 
 def is_image(name: str) -> bool:

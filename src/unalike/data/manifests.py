@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from unalike.data.remote import fetch_files, uri_of
-from unalike.data.whole import replacing
 from unalike.errors import DataError, closest, missing_extra, redact
+from unalike.storage.atomic import replacing
+from unalike.storage.fetch import fetch_files, uri_of
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 COLUMNS = {"path": "path", "label": "label", "split": "split", "group": "group"}

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unalike.data.items import ImageSet
+from unalike.data.imageset import ImageSet
 from unalike.data.manifests import write_rows
 from unalike.errors import DataError, SpecError, closest
 

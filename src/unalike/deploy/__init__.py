@@ -1,1 +1,1 @@
-"""What is written for another machine, proved equal to the trained network."""
+"""Export to ONNX and build engine files."""

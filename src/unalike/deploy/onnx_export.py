@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike import __version__
-from unalike.data.whole import replacing
-from unalike.deploy.opsets import TRACED_OPSET, lower
+from unalike.deploy.opset_downgrade import TRACED_OPSET, lower
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.errors import ExportError, UnalikeError, missing_extra
+from unalike.storage.atomic import replacing
 
 if TYPE_CHECKING:
     import onnx

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike import progress
-from unalike.data.whole import write_bytes
 from unalike.engines.cuda_memory import CudaMemory
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.tensorrt_engine import facts_file, import_tensorrt, major_version, sides
 from unalike.errors import ExportError
+from unalike.storage.atomic import write_bytes
 
 if TYPE_CHECKING:
     import tensorrt

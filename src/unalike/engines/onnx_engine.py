@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.metadata import KEY, read_facts
-from unalike.engines.normalisation import Normalisation
+from unalike.engines.normalization import Normalisation
 from unalike.engines.protocol import check_images, need_maps, need_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 

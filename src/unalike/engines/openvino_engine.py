@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.metadata import KEY, NetworkFacts, read_facts
-from unalike.engines.openvino_types import loses_early, lower_rear
+from unalike.engines.openvino_precision import loses_early, lower_rear
 from unalike.engines.protocol import check_images, need_maps, need_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 
@@ -196,7 +196,8 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": self._hint,
         }
         if self.device == "CPU" and _has_narrow_perceptron(graph):
-            settings["SNIPPETS_MODE"] = "DISABLE"  # OpenVINO 2026.4 crashes where it joins them (LOG.md)
+            # OpenVINO 2026.4 crashes where it joins them (docs/experiments/engines.md)
+            settings["SNIPPETS_MODE"] = "DISABLE"
         if self.threads and self.device == "CPU":
             settings["INFERENCE_NUM_THREADS"] = int(self.threads)
         if self.streams:

@@ -16,7 +16,7 @@ import numpy as np
 
 from unalike.engines.cuda_memory import CudaMemory
 from unalike.engines.metadata import NetworkFacts, read_facts
-from unalike.engines.normalisation import network_input
+from unalike.engines.normalization import network_input
 from unalike.engines.protocol import check_images
 from unalike.errors import DeviceError, MissingExtra, ModelError
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.metadata import MapFacts
-from unalike.engines.openvino_types import EARLY
+from unalike.engines.openvino_precision import EARLY
 from unalike.engines.protocol import check_images, need_maps, need_vector
 from unalike.errors import DeviceError, missing_extra
 

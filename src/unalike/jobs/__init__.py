@@ -6,12 +6,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from unalike.jobs.sources import data_sources
-    from unalike.jobs.store import Job
+    from unalike.jobs.database import Job
+    from unalike.jobs.tao_layout import data_sources
     from unalike.jobs.workspace import Workspace, create_job
 
-_PLACES = {"Job": "unalike.jobs.store", "Workspace": "unalike.jobs.workspace", "create_job": "unalike.jobs.workspace",
-           "data_sources": "unalike.jobs.sources"}  # fmt: skip
+_PLACES = {"Job": "unalike.jobs.database", "Workspace": "unalike.jobs.workspace", "create_job": "unalike.jobs.workspace",
+           "data_sources": "unalike.jobs.tao_layout"}  # fmt: skip
 __all__ = ["Job", "Workspace", "create_job", "data_sources"]
 
 

@@ -20,11 +20,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from unalike.data.whole import write_text
 from unalike.errors import RunError
-from unalike.jobs.artefacts import last_word, read_json
-from unalike.jobs.order import FORMAT_VERSION, LOG, ORDER, OUTCOME
-from unalike.jobs.processes import signal_group, this_boot
+from unalike.jobs.command import FORMAT_VERSION, LOG, ORDER, OUTCOME
+from unalike.jobs.outputs import last_word, read_json
+from unalike.storage.atomic import write_text
+from unalike.storage.processes import signal_group, this_boot
 
 GRACE_S = 120.0  # for a step, a validation and a checkpoint
 PACE_S = 0.1

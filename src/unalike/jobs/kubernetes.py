@@ -7,10 +7,10 @@ from typing import Any
 
 import yaml
 
-from unalike.data.whole import write_text
 from unalike.errors import SpecError
-from unalike.jobs.clusters import refuse_options
-from unalike.jobs.store import Job
+from unalike.jobs.database import Job
+from unalike.jobs.schedulers import refuse_options
+from unalike.storage.atomic import write_text
 
 MANIFEST = "kubernetes.yaml"
 KNOWN = ("image", "namespace", "gpus", "cpus", "memory_gb", "claim", "mounts", "python", "service_account")

@@ -13,12 +13,12 @@ from pathlib import Path
 
 from unalike.errors import UnalikeError
 from unalike.jobs.attempt import perform
-from unalike.jobs.devices import device_environment, take_turn, visible_gpus
-from unalike.jobs.mapping import fill
-from unalike.jobs.order import job_folder, write_order
-from unalike.jobs.processes import ProcessId, process_start
-from unalike.jobs.store import AT_WORK, Job, Store, now
-from unalike.jobs.truth import refresh, settle
+from unalike.jobs.command import job_folder, write_order
+from unalike.jobs.database import AT_WORK, Job, Store, now
+from unalike.jobs.gpu_queue import device_environment, take_turn, visible_gpus
+from unalike.jobs.parent_fields import fill
+from unalike.jobs.reconcile import refresh, settle
+from unalike.storage.processes import ProcessId, process_start
 
 PACE_S = 0.2
 LOOK_S = 2.0  # between looks at everybody else's processes

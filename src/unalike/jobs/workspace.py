@@ -14,21 +14,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from unalike.data.cache import staging_entry
-from unalike.data.stores import uri_of
 from unalike.errors import RunError, SpecError, closest
-from unalike.jobs.artefacts import field_of, model_of, results_address
-from unalike.jobs.clusters import CLUSTERS, open_cluster, refuse_options
-from unalike.jobs.devices import AT_ONCE
+from unalike.jobs.command import LOG, PROGRAM, delete_folder, job_folder
+from unalike.jobs.database import AT_WORK, Job, Store, now
+from unalike.jobs.gpu_queue import AT_ONCE
+from unalike.jobs.job_spec import Overrides, Spec, specified
 from unalike.jobs.kubernetes import manifest, write_manifest
-from unalike.jobs.mapping import fill, refuse_parent
-from unalike.jobs.order import LOG, PROGRAM, delete_folder, job_folder
-from unalike.jobs.processes import ProcessId, is_alive, signal_group, start_detached, this_boot
+from unalike.jobs.outputs import field_of, model_of, results_address
+from unalike.jobs.parent_fields import fill, refuse_parent
+from unalike.jobs.reconcile import refresh
 from unalike.jobs.runner import prepare
-from unalike.jobs.specification import Overrides, Spec, specified
-from unalike.jobs.store import AT_WORK, Job, Store, now
-from unalike.jobs.truth import refresh
+from unalike.jobs.schedulers import CLUSTERS, open_cluster, refuse_options
 from unalike.progress import say
+from unalike.storage.cache import staging_entry
+from unalike.storage.filesystems import uri_of
+from unalike.storage.processes import ProcessId, is_alive, signal_group, start_detached, this_boot
 
 PLACES = ("local", *CLUSTERS, "kubernetes")
 VARIABLE, DEFAULT = "UNALIKE_WORKSPACE", "workspace"

@@ -1,4 +1,4 @@
-"""Backbones, the embedder (trunk -> head -> vector), and weights in."""
+"""Networks: backbones, the embedder (trunk, head, vector), weights, checkpoints."""
 
 from importlib.util import find_spec
 

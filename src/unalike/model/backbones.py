@@ -6,20 +6,18 @@ Shape letters: B images, C channels, H height, W width, F feature width.
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 
 from unalike import progress
-from unalike.errors import ModelError, WeightsError, closest, missing_extra
+from unalike.errors import ModelError, WeightsError, closest
 from unalike.model import dinov2, fan
-from unalike.model.sources import PACKAGED, Source, available_trunks, best_available_trunk, find_weights
+from unalike.model.pretrained import PACKAGED, Source, available_trunks, best_available_trunk, find_weights
+from unalike.model.timm_import import import_timm
 from unalike.model.weights import read_weights
 
 __all__ = [
@@ -50,8 +48,6 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 # Children of a network whose members are stages of their own, and runs of children that are one stage each.
 STAGE_CONTAINERS = ("blocks", "stages", "layers", "features", "cls_attn_blocks")
 STAGE_RUNS = (("layer1", "layer2", "layer3", "layer4"), ("s1", "s2", "s3", "s4"))
-
-_operators: list[torch.library.Library] = []
 
 
 @dataclass(frozen=True)
@@ -96,42 +92,6 @@ class Trunk(nn.Module):
     def loose_parameters(self) -> list[nn.Parameter]:
         """Parameters that no stage holds because no module does: class token, position table. They count as stem."""
         return list(self.net.parameters(recurse=False))
-
-
-def import_timm() -> ModuleType:
-    """timm, importable even where torchvision's compiled operators are missing.
-
-    Raises MissingExtra when timm or torchvision is not installed.
-    """
-    try:
-        _import_torchvision()
-        import timm
-    except ModuleNotFoundError as error:
-        raise missing_extra(error.name or "timm", "train", "building a network") from error
-    return timm
-
-
-def _import_torchvision() -> None:
-    """Import torchvision; where that fails for want of its operators, declare their schemas and try once more.
-
-    torchvision's wheels are built for CUDA torches. Beside a CPU torch its library does not load, and importing it
-    stops with "operator torchvision::nms does not exist" while it registers shapes for operators that we never call
-    (seen with torch 2.13.0+cpu and torchvision 0.28.0). Schemas without kernels let that registration pass.
-    """
-    if "torchvision" in sys.modules:
-        return
-    try:
-        importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::" not in str(error):
-            raise
-        for name in [n for n in sys.modules if n == "torchvision" or n.startswith("torchvision.")]:
-            del sys.modules[name]
-        library = torch.library.Library("torchvision", "FRAGMENT")
-        for operator in ("nms", "qnms"):
-            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-        _operators.append(library)  # the schemas live as long as this object
-        importlib.import_module("torchvision")
 
 
 def check_backbone(name: str) -> str:

@@ -15,11 +15,11 @@ from typing import Any
 
 import torch
 
-from unalike.data.whole import replacing
 from unalike.errors import RunError, WeightsError
 from unalike.model.backbones import TrunkFacts
 from unalike.model.embedder import Embedder, Shape, assemble
 from unalike.model.weights import read_content
+from unalike.storage.atomic import replacing
 
 FORMAT_VERSION = 1
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)

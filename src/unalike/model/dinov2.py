@@ -26,7 +26,7 @@ def nvdinov2_vit_large_legacy(
 
     Raises ModelError when height or width is no multiple of 14.
     """
-    from unalike.model.backbones import import_timm
+    from unalike.model.timm_import import import_timm
 
     if any(side % PATCH or side <= 0 for side in input_size):
         nearest = tuple(max(PATCH, round(side / PATCH) * PATCH) for side in input_size)

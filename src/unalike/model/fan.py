@@ -232,7 +232,7 @@ class FullyAttentional(nn.Module):
 
 
 def _build(in_chans: int, input_size: tuple[int, int], drop_path: float, **shape: Any) -> FullyAttentional:
-    from unalike.model.backbones import import_timm
+    from unalike.model.timm_import import import_timm
 
     import_timm()
     if min(input_size) < 32:

@@ -21,8 +21,8 @@ import torch
 from torch import nn
 
 from unalike import progress
-from unalike.data.remote import local_path
 from unalike.errors import WeightsError
+from unalike.storage.fetch import local_path
 
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 

@@ -11,6 +11,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+# Words for the stages of a trunk whose feature maps are used; ``model.feature_maps`` says what they mean for a trunk.
+STAGES = ("auto", "middle")
+
 
 class Section(BaseModel):
     """A node of the spec: unknown keys refused, no silent conversions except whole number to decimal number."""

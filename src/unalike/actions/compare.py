@@ -1,0 +1,204 @@
+"""What the command ``compare`` does: finds the pairs, compares them, writes pictures, JSON and one page."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from unalike.comparison.comparer import Comparer, Comparison
+from unalike.comparison.report import PairsReport, Shown
+from unalike.data.decode import IMAGE_SUFFIXES
+from unalike.errors import DataError, RunError
+from unalike.progress import progress, say
+from unalike.storage.atomic import replacing, write_text
+
+# Pictures in the page: all pairs stand in its table, the most different ones are shown.
+MOST_SHOWN = 200
+COLUMNS = ("reference", "image")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two files and the name under which their pictures are written."""
+
+    reference: Path
+    image: Path
+    name: str
+
+
+def find_pairs(first: str | Path, second: str | Path | None = None) -> list[Pair]:
+    """The pairs of two files, of two folders (the same name below each, whatever the suffix), of one reference and a folder
+    of images, or of a table (CSV with the columns reference and image, relative to it).
+
+    Files of two folders that have no partner are passed over and said. Raises DataError when nothing pairs.
+    """
+    first = Path(first)
+    if second is None:
+        return _from_table(first)
+    second = Path(second)
+    for path in (first, second):
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder", expected="an image or a folder of images")
+    if second.is_file():
+        if first.is_dir():
+            raise DataError(f"{first} is a folder and {second} a file", expected="the reference first",
+                            remedy=f"unalike compare {second} {first}")  # fmt: skip
+        return [Pair(first, second, second.stem)]
+    images = _named(second)
+    if first.is_file():
+        return [Pair(first, path, name) for name, path in images.items()]
+    return _from_folders(first, second, _named(first), images)
+
+
+def _from_folders(first: Path, second: Path, references: dict[str, Path], images: dict[str, Path]) -> list[Pair]:
+    both = [name for name in references if name in images]
+    if not both:
+        raise DataError(f"no image of {second} has the name of one of {first}", expected="the same names in both",
+                        remedy="or a table: unalike compare PAIRS.csv, with the columns reference and image")  # fmt: skip
+    lone = sorted([*(references.keys() ^ images.keys())])
+    if lone:
+        named = ", ".join(lone[:5]) + (", ..." if len(lone) > 5 else "")
+        say(f"{len(lone)} images without a partner were passed over: {named}")
+    return [Pair(references[name], images[name], name) for name in both]
+
+
+def _named(folder: Path) -> dict[str, Path]:
+    """Every image below a folder by its relative path without suffix; hidden files are no images."""
+    found: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in relative.parts):
+            continue
+        name = relative.with_suffix("").as_posix()
+        if name in found:
+            raise DataError(f"{folder}: {found[name].name} and {path.name} have the same name", expected="one of them")
+        found[name] = path
+    if not found:
+        raise DataError(f"{folder}: no images")
+    return found
+
+
+def _from_table(table: Path) -> list[Pair]:
+    if table.suffix.lower() != ".csv":
+        raise DataError(f"only {table} to compare", expected="two images, two folders, or a table of pairs (.csv)",
+                        remedy="unalike compare REFERENCE IMAGE")  # fmt: skip
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{table}: {getattr(error, 'strerror', None) or error}") from error
+    if not rows or not set(COLUMNS) <= set(rows[0]):
+        raise DataError(f"{table}: " + (f"columns {', '.join(map(str, rows[0]))}" if rows else "no rows"),
+                        expected="rows with the columns reference and image")  # fmt: skip
+    pairs, taken = [], set()
+    for line, row in enumerate(rows, 2):
+        if not row["reference"] or not row["image"]:
+            raise DataError(f"{table}, line {line}: a field is empty", expected="reference and image")
+        image = table.parent / row["image"]
+        name = Path(row["image"]).with_suffix("").as_posix().strip("/").replace("..", "_")
+        while name in taken:
+            name += f"-{line}"
+        taken.add(name)
+        pairs.append(Pair(table.parent / row["reference"], image, name))
+    return pairs
+
+
+def compare_files(
+    first: str | Path, second: str | Path | None = None, *, out: str | Path | None = None, overwrite: bool = False,
+    **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Compare the pairs that two words name; with ``out`` a folder of pictures, ``comparison.json`` and ``report.html``.
+
+    ``settings`` are ``Comparer``'s. A single pair that cannot be compared raises; of several it is told in its entry.
+    """
+    pairs = find_pairs(first, second)
+    comparer = Comparer(**settings)
+    folder = None if out is None else _made(Path(out), overwrite)
+    entries: list[dict[str, Any]] = []
+    shown: list[Shown] = []
+    with progress("comparing", len(pairs) if len(pairs) > 1 else 0, "pairs") as advance:
+        for pair in pairs:
+            try:
+                found = comparer.compare(pair.reference, pair.image, watch=len(pairs) == 1)
+            except DataError as error:
+                if len(pairs) == 1:
+                    raise
+                entries.append({**_named_entry(pair), "error": str(error)})
+            else:
+                entries.append({**_named_entry(pair), **found.to_dict()})
+                if folder is not None:
+                    pictures = _pictures(found)
+                    entries[-1]["pictures"] = _save_pictures(pictures, folder, pair.name)
+                    _keep(shown, pair, found, pictures)
+            advance()
+    if all("error" in entry for entry in entries):
+        raise DataError(f"none of {len(entries)} pairs could be compared, the first: {entries[0]['error']}")
+    result = summary(entries)
+    if folder is not None:
+        page = PairsReport.of(entries, shown)
+        result |= {"report": str(page.write(folder / "report.html")), "record": str(folder / "comparison.json")}
+        text = json.dumps({"format_version": 1, **result}, ensure_ascii=False, indent=1)
+        write_text(folder / "comparison.json", text + "\n")
+    return result
+
+
+def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """How many pairs are the same, differ, could not be compared; and the entries."""
+    return {
+        "same": sum(entry.get("same") is True for entry in entries),
+        "different": sum(entry.get("same") is False for entry in entries),
+        "refused": sum("error" in entry for entry in entries),
+        "pairs": list(entries),
+    }
+
+
+def _named_entry(pair: Pair) -> dict[str, Any]:
+    return {"name": pair.name, "reference": str(pair.reference), "image": str(pair.image)}
+
+
+def _keep(shown: list[Shown], pair: Pair, found: Comparison, pictures: dict[str, Image.Image]) -> None:
+    """Keep what the page shows, the most different pairs when there are too many."""
+    worst = found.regions[0].score if found.regions else 0.0
+    shown.append(Shown.small(pair.name, worst, found, pictures))
+    if len(shown) > MOST_SHOWN:
+        shown.remove(min(shown, key=lambda one: one.score))
+
+
+def _made(folder: Path, overwrite: bool) -> Path:
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
+        raise RunError(f"{folder} is not an empty folder", remedy="name another with -o, or add --overwrite")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RunError(f"{folder}: {error.strerror or error}", remedy="choose a folder that can be written") from error
+    return folder
+
+
+def _pictures(found: Comparison) -> dict[str, Image.Image]:
+    """What is shown of a pair, a heat map a level."""
+    pictures = {"reference": found.reference(), "boxes": found.picture(), "overlay": found.overlay()}
+    if found.heat_hw is not None:
+        pictures["heat"] = found.heat_map("pixels")
+    if found.features is not None:
+        pictures["heat_features"] = found.heat_map("features")
+    return pictures
+
+
+def _save_pictures(pictures: dict[str, Image.Image], folder: Path, name: str) -> dict[str, str]:
+    places = {}
+    for kind, picture in pictures.items():
+        path = folder / f"{name}_{kind}.jpg"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as partial:
+                picture.save(partial, "JPEG", quality=88)
+        except OSError as error:
+            raise RunError(f"{path}: {error.strerror or error}", remedy="choose a folder that can be written") from error  # fmt: skip
+        places[kind] = str(path)
+    return places

@@ -1,0 +1,286 @@
+"""Brand marks as a camera would meet them: the demo's own data, drawn from simpleicons (CC0) and a seed.
+
+A mark is rendered once as an alpha mask; each image then warps it in perspective, paints it, lays it on a background,
+covers a part, and passes through light, blur, sensor noise and JPEG. An image depends on (seed, brand, role, number)
+alone: not on threads, not on how many others are drawn.
+
+Shapes: masks are (M, M) uint8, images (S, S, 3).
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFilter
+
+from unalike.errors import DataError, RunError, SpecError, missing_extra
+from unalike.progress import progress
+
+MASK_SIZE = 192
+IMAGE_SIZE = 160
+# Scales tilt, blur, noise and cover together. Chosen so that a frozen ImageNet trunk recognises between a third and
+# three quarters of marks that nobody trained on; the measured figure stands in docs/experiments/tests-and-ci.md.
+DIFFICULTY = 0.6
+# Two marks whose 16 x 16 thumbnails correlate above this are one mark to the eye (product families of one maker).
+SAME_MARK = 0.90
+# How often a mark appears in its brand's own colour, where that can be seen.
+OWN_COLOUR_SHARE = 0.6
+# Backgrounds that are flat, shaded, cloudy, striped, cluttered.
+BACKGROUND_SHARES = (0.4, 0.35, 0.15, 0.05, 0.05)
+TRAIN_IMAGES, REFERENCE_IMAGES, QUERY_IMAGES = 12, 4, 4
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One brand's mark: its alpha mask (M, M) uint8 and the brand's own colour (3,)."""
+
+    mask_MM: np.ndarray
+    colour: np.ndarray
+
+
+@dataclass(frozen=True)
+class BrandSet:
+    """Where the rendered images lie: ``train/<brand>``, ``unseen/reference/<brand>``, ``unseen/query/<brand>``."""
+
+    root: Path
+    train_brands: tuple[str, ...]
+    unseen_brands: tuple[str, ...]
+
+    @property
+    def train(self) -> Path:
+        return self.root / "train"
+
+    @property
+    def reference(self) -> Path:
+        return self.root / "unseen" / "reference"
+
+    @property
+    def query(self) -> Path:
+        return self.root / "unseen" / "query"
+
+
+def render_brands(
+    root: str | Path, *, brands: int = 200, unseen: int = 120, seed: int = 0, difficulty: float = DIFFICULTY
+) -> BrandSet:
+    """Draw the whole data set below ``root``, which must be empty or absent; raises UnalikeError where it cannot."""
+    root = Path(root)
+    if root.exists() and (not root.is_dir() or any(root.iterdir())):
+        raise RunError(f"{root} is not an empty folder", remedy="name another place for the images")
+    marks = pick_marks(brands + unseen, seed)
+    names = list(marks)
+    drawn = BrandSet(root, tuple(sorted(names[:brands])), tuple(sorted(names[brands:])))
+    jobs: list[tuple[str, str, int, Path]] = []
+    for folder, role, members, count in (
+        (drawn.train, "train", drawn.train_brands, TRAIN_IMAGES),
+        (drawn.reference, "reference", drawn.unseen_brands, REFERENCE_IMAGES),
+        (drawn.query, "query", drawn.unseen_brands, QUERY_IMAGES),
+    ):
+        for name in members:
+            (folder / name).mkdir(parents=True, exist_ok=True)
+            jobs += [(name, role, number, folder / name / f"{number:02d}.jpg") for number in range(count)]
+
+    def draw(job: tuple[str, str, int, Path]) -> None:
+        name, role, number, path = job
+        rng = np.random.default_rng([seed, zlib.crc32(name.encode()), zlib.crc32(role.encode()), number])
+        path.write_bytes(photograph(marks[name], rng, difficulty))
+
+    workers = min(8, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers) as pool, progress("rendering brand marks", len(jobs)) as advance:
+        for _ in pool.map(draw, jobs):
+            advance()
+    return drawn
+
+
+def pick_marks(count: int, seed: int) -> dict[str, Mark]:
+    """``count`` brands whose marks differ to the eye, in an order drawn by ``seed``, by their slugs."""
+    try:
+        from simpleicons.all import icons
+    except ImportError as error:
+        raise missing_extra("simpleicons", "demo", "drawing brand marks") from error
+    drawings = {icon.slug: icon for icon in icons.values()}
+    slugs = sorted(drawings)
+    picked: dict[str, Mark] = {}
+    thumbnails = np.zeros((count, 256), np.float32)
+    for position in np.random.default_rng(seed).permutation(len(slugs)):
+        if len(picked) == count:
+            break
+        slug = slugs[int(position)]
+        mask = render_mask(drawings[slug].svg)
+        ink = mask.mean() / 255
+        if not 0.05 < ink < 0.75:
+            continue  # hairlines vanish at this size, and a filled square is no mark
+        small = np.asarray(Image.fromarray(mask).resize((16, 16), Image.Resampling.BOX), np.float32).ravel()
+        small -= small.mean()
+        small /= np.linalg.norm(small) + 1e-9
+        if picked and float((thumbnails[: len(picked)] @ small).max()) > SAME_MARK:
+            continue
+        thumbnails[len(picked)] = small
+        picked[slug] = Mark(mask, np.array([int(drawings[slug].hex[i : i + 2], 16) for i in (0, 2, 4)], float))
+    if len(picked) < count:
+        raise SpecError(f"{count} brands asked for", expected=f"at most {len(picked)}, as many marks differ to the eye")
+    return picked
+
+
+def render_mask(svg: str) -> np.ndarray:
+    """An SVG mark as its alpha mask, (M, M) uint8."""
+    try:
+        import resvg_py
+    except ImportError as error:
+        raise missing_extra("resvg-py", "demo", "drawing brand marks") from error
+    try:
+        png = resvg_py.svg_to_bytes(svg_string=svg, width=MASK_SIZE, height=MASK_SIZE, skip_system_fonts=True)
+    except ValueError as error:
+        raise DataError(f"a brand mark cannot be drawn ({error})") from error
+    return np.asarray(Image.open(io.BytesIO(bytes(png))).convert("RGBA").getchannel("A"))
+
+
+# ---- one photograph ----
+
+
+def photograph(mark: Mark, rng: np.random.Generator, difficulty: float = DIFFICULTY) -> bytes:
+    """One JPEG of a mark, (S, S), everything about it drawn from ``rng``."""
+    size = IMAGE_SIZE
+    background = _background(rng, size)
+    corners = _corners(rng, size, difficulty)
+    coefficients = _perspective(corners, MASK_SIZE)
+    ground = background.mean(axis=(0, 1))
+    image = Image.fromarray(background)
+    if rng.random() < 0.4:  # the mark is printed on a label of its own
+        ground = _colour(rng)
+        plate = Image.new("L", (MASK_SIZE, MASK_SIZE), 255)
+        image.paste(
+            tuple(int(v) for v in ground), mask=_warp(plate, _perspective(corners, MASK_SIZE, margin=-0.12), size)
+        )
+    ink = _warp(Image.fromarray(mark.mask_MM), coefficients, size)
+    image.paste(_paint(rng, mark.colour, ground, size), mask=ink)
+    _cover(rng, image, corners, difficulty)
+    pixels = np.asarray(image, np.float32) * _light(rng, size)
+    image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+    image = _blur(rng, image, difficulty)
+    noise = rng.uniform(1, 12) * difficulty
+    grain = rng.standard_normal((size, size, 3), dtype=np.float32) * noise
+    pixels = np.clip(np.asarray(image, np.float32) + grain, 0, 255)
+    file = io.BytesIO()
+    Image.fromarray(pixels.astype(np.uint8)).save(file, "JPEG", quality=int(rng.integers(30, 85)))
+    return file.getvalue()
+
+
+def _background(rng: np.random.Generator, size: int) -> np.ndarray:
+    """Flat, gradient, cloudy, striped or cluttered, (S, S, 3) uint8."""
+    first, second = (_colour(rng).astype(np.float32) for _ in range(2))
+    kind = rng.choice(5, p=BACKGROUND_SHARES)
+    grid_y, grid_x = np.mgrid[0:size, 0:size].astype(np.float32) / size
+    if kind == 0:
+        blend: np.ndarray = np.zeros((size, size), np.float32)
+    elif kind == 1:
+        angle = rng.uniform(0, 2 * np.pi)
+        blend = 0.5 + 0.7 * ((grid_x - 0.5) * np.cos(angle) + (grid_y - 0.5) * np.sin(angle))
+    elif kind == 3:
+        angle, pitch = rng.uniform(0, np.pi), rng.uniform(4, 16)
+        blend = 0.5 + 0.5 * np.sin(2 * np.pi * pitch * (grid_x * np.cos(angle) + grid_y * np.sin(angle)))
+    else:
+        cells = int(rng.integers(3, 20))
+        coarse = Image.fromarray(rng.integers(0, 256, (cells, cells), dtype=np.uint8))
+        blend = np.asarray(coarse.resize((size, size), Image.Resampling.BICUBIC), np.float32) / 255
+    mix = np.clip(blend, 0, 1)[..., None] * rng.uniform(0.3, 1.0)
+    image = Image.fromarray((first * (1 - mix) + second * mix).astype(np.uint8))
+    if kind == 4:
+        draw = ImageDraw.Draw(image)
+        for _ in range(int(rng.integers(4, 12))):
+            _shape(rng, draw, rng.uniform(0, size, 2), rng.uniform(0.05, 0.3) * size)
+    return np.asarray(image)
+
+
+def _colour(rng: np.random.Generator) -> np.ndarray:
+    """Most colours of the world are close to grey, the others anything; (3,)."""
+    colour = rng.uniform(0, 255, 3)
+    return colour if rng.random() < 0.25 else 0.15 * colour + 0.85 * rng.uniform(0, 255)
+
+
+def _shape(rng: np.random.Generator, draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float) -> None:
+    colour = tuple(int(v) for v in rng.integers(0, 256, 3))
+    if rng.random() < 0.5:
+        reach = radius * rng.uniform(0.4, 1.0, 2)
+        draw.ellipse([*(centre - reach), *(centre + reach)], fill=colour)
+        return
+    angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 7))))
+    draw.polygon([(centre[0] + radius * np.cos(a), centre[1] + radius * np.sin(a)) for a in angles], fill=colour)
+
+
+def _corners(rng: np.random.Generator, size: int, difficulty: float) -> np.ndarray:
+    """Where the mark's four corners land, (4, 2) pixels: turned, tilted, off centre."""
+    side = rng.uniform(0.55, 0.9) * size
+    angle = np.deg2rad(rng.uniform(-20, 20) * difficulty)
+    square: np.ndarray = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * side / 2
+    square = square * (1.0, rng.uniform(1 - 0.25 * difficulty, 1.0))  # foreshortened before it is turned
+    turned = square @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    tilted = turned + rng.uniform(-0.07, 0.07, (4, 2)) * difficulty * side
+    slack = max(0.0, (size - side) / 2)
+    return tilted + size / 2 + rng.uniform(-slack, slack, 2)
+
+
+def _perspective(corners: np.ndarray, source: int, margin: float = 0.0) -> list[float]:
+    """PIL's eight coefficients that map output pixels back into a ``source``-sized square.
+
+    A negative ``margin`` lets the corners stand inside that square, so that what is drawn reaches beyond them.
+    """
+    low, high = -margin * source, (1 + margin) * source
+    inside = ((low, low), (high, low), (high, high), (low, high))
+    rows, values = [], []
+    for (x, y), (u, v) in zip(corners, inside, strict=True):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        values += [u, v]
+    return [float(c) for c in np.linalg.solve(np.array(rows), np.array(values))]
+
+
+def _warp(mask: Image.Image, coefficients: Sequence[float], size: int) -> Image.Image:
+    return mask.transform((size, size), Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BICUBIC)
+
+
+def _paint(rng: np.random.Generator, own: np.ndarray, ground: np.ndarray, size: int) -> Image.Image:
+    """The mark's colour: the brand's own or any, plain or shaded, far enough from what it lies on to be seen."""
+    for attempt in range(20):
+        colour = own if attempt == 0 and rng.random() < OWN_COLOUR_SHARE else _colour(rng)
+        if np.abs(colour - ground).mean() > 70:
+            break
+    other = np.clip(colour + rng.uniform(-60, 60, 3), 0, 255) if rng.random() < 0.3 else colour
+    ramp = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
+    shaded = colour * (1 - ramp) + other * ramp
+    return Image.fromarray(np.broadcast_to(shaded, (size, size, 3)).astype(np.uint8))
+
+
+def _cover(rng: np.random.Generator, image: Image.Image, corners: np.ndarray, difficulty: float) -> None:
+    """Things that lie before the mark: one or two shapes near its rim."""
+    draw = ImageDraw.Draw(image)
+    side = float(np.linalg.norm(corners[1] - corners[0]))
+    for _ in range(int(rng.integers(0, 3))):
+        angle = rng.uniform(0, 2 * np.pi)
+        centre = corners.mean(axis=0) + rng.uniform(0.25, 0.55) * side * np.array([np.cos(angle), np.sin(angle)])
+        _shape(rng, draw, centre, rng.uniform(0.08, 0.22) * difficulty * side)
+
+
+def _light(rng: np.random.Generator, size: int) -> np.ndarray:
+    """A gain a pixel and channel, (S, S, 3): brightness, a tint, and a shadow that falls off to one side."""
+    angle = rng.uniform(0, 2 * np.pi)
+    grid_y, grid_x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
+    fall = 1 + rng.uniform(0, 0.9) * (grid_x * np.cos(angle) + grid_y * np.sin(angle))
+    tint = rng.uniform(0.92, 1.08, 3) * rng.uniform(0.6, 1.2)
+    return (fall[..., None] * tint).astype(np.float32)
+
+
+def _blur(rng: np.random.Generator, image: Image.Image, difficulty: float) -> Image.Image:
+    """Out of focus, and sometimes moved while the shutter was open."""
+    image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.5) * difficulty))
+    if rng.random() < 0.35:
+        kernel = np.zeros((5, 5))
+        kernel[2] = 1
+        kernel = kernel if rng.random() < 0.5 else kernel.T
+        image = image.filter(ImageFilter.Kernel((5, 5), kernel.ravel().tolist()))
+    return image

@@ -1,0 +1,28 @@
+"""Build OpenVINO, ONNX Runtime and TensorRT engines."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unalike.actions.request import Overrides, Spec, run_to_file
+from unalike.actions.result import Result
+
+
+def gen_engine(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Write OpenVINO IR or an ONNX file optimised for this machine; ``path`` is the file."""
+    from unalike.deploy.engine_build import run_engine
+
+    return run_to_file("gen_engine", run_engine, spec, overrides, data, resume=resume, overwrite=overwrite)
+
+
+def gen_trt_engine(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Build a TensorRT engine; ``path`` is the file. Raises MissingExtra without TensorRT, DeviceError without a GPU."""
+    from unalike.deploy.engine_build import run_tensorrt
+
+    return run_to_file("gen_trt_engine", run_tensorrt, spec, overrides, data, resume=resume, overwrite=overwrite)

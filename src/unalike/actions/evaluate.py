@@ -1,0 +1,162 @@
+"""What evaluate, inference, embed and export do: a model, an engine, images through the one view, then the result."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.actions.model_source import (
+    _batch_size,
+    _load_for,
+    _named_model,
+    _two_sets,
+)
+from unalike.actions.request import Overrides, Spec, resolve_spec
+from unalike.actions.result import Result
+from unalike.data.from_spec import evaluation_sets
+from unalike.data.imageset import ImageSet
+from unalike.data.notices import Notices
+from unalike.errors import (
+    UnalikeError,
+    redact,
+)
+from unalike.inference.open_model import OpenModel
+from unalike.progress import say
+from unalike.runs.environment import refuse_several_processes
+from unalike.storage.atomic import write_text
+
+
+def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
+    """Embed, rank, summarise, write; returns TAO's KPIs with the prefix ``test``."""
+    from unalike.metrics.classification import class_results
+    from unalike.metrics.files import write_metrics
+    from unalike.metrics.knn import top_k, unit
+    from unalike.metrics.open_set import spoken
+    from unalike.metrics.summary import kpi
+    from unalike.report.model_card import add_section
+
+    section, notices = experiment.evaluate, Notices()
+    source = _named_model(section, "evaluate")
+    reference, query = evaluation_sets(experiment, notices)
+    models = _load_for(experiment, section, "evaluate", source, len({*reference.paths, *query.paths}))
+    model = models[0]
+    same = reference.paths == query.paths
+    reference, reference_vectors, query, query_vectors = _two_sets(
+        models, reference, query, experiment, _batch_size(experiment, "evaluate"), notices
+    )
+    notices.say()
+    notices.write(run.dir / "notices.txt")
+    ranking, summary, told = _measured(section, model, query, query_vectors, reference, reference_vectors, same)
+    summary["model"] = {
+        "name": experiment.model_name,
+        "file": str(model.source),
+        "engine": model.engine.describe(),
+        "copies": len(models),
+        "view": model.view.to_dict(),
+    }
+    scores_QK, index_QK = top_k(
+        unit(query_vectors), unit(reference_vectors), min(section.topk, len(reference) - int(same)), exclude_self=same
+    )
+    if not section.report_accuracy_per_class:
+        summary["per_class"] = []
+    write_metrics(
+        run.dir, summary, ranking, reference.classes, query_paths=query.paths, reference_paths=reference.paths,
+        neighbours=(scores_QK, index_QK), reference_labels=reference.labels_N,
+    )  # fmt: skip
+    why = None
+    if section.explain:
+        from unalike.actions.explain import explain_misses
+
+        why = explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors,
+                             section.explain, same=same)  # fmt: skip
+    run.own(
+        *_evaluation_page(run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, why)
+    )
+    run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
+    add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **told},
+                source=model.source.parent / "model_card.json", stem="model_card")  # fmt: skip
+    if section.trt_engine:
+        results = class_results(reference.labels_N[index_QK], query.labels_N, query.classes, topk=section.topk)
+        run.own(_write_json(run.dir / "results.json", results))
+    figures = kpi(summary, "test")
+    for line in spoken(told):
+        say(line)
+    return figures
+
+
+def _measured(
+    section: Any, model: OpenModel, query: ImageSet, query_vectors: np.ndarray, reference: ImageSet,
+    reference_vectors: np.ndarray, same: bool,
+) -> tuple[Any, dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """The ranking, the summary of it, and what of the summary is about pairs and unknown classes."""
+    from unalike.metrics.clustering import ami_nmi
+    from unalike.metrics.open_set import collect_trials, summarise_trials
+    from unalike.metrics.retrieval import evaluate_ranking
+    from unalike.metrics.summary import summarise
+
+    compared = (query_vectors, query.labels_N, reference_vectors, reference.labels_N)
+    drawn = {"n": section.bootstrap, "confidence": section.confidence, "seed": section.seed}
+    ranking = evaluate_ranking(*compared, ks=tuple(sorted({*section.ks, section.topk})), same=same)
+    unseen = not {query.classes[i] for i in np.unique(query.labels_N)} & set(model.classes)
+    clusters = _clusters(ami_nmi, query_vectors, query.labels_N, section.seed)
+    summary = summarise(
+        ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, resample=section.resample,
+        unseen_classes=unseen, **drawn,
+    )  # fmt: skip
+    summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
+                       "query_classes_unseen_in_training": unseen}  # fmt: skip
+    told = summarise_trials(collect_trials(*compared, same=same, seed=section.seed), **drawn)
+    return ranking, summary | told, told
+
+
+def _evaluation_page(
+    folder: Path, summary: Mapping[str, Any], ranking: Any, query: ImageSet, query_vectors: np.ndarray,
+    reference: ImageSet, reference_vectors: np.ndarray, model: OpenModel, why: Any,
+) -> list[Path]:  # fmt: skip
+    from unalike.report.evaluation import Shown, write_evaluation_page
+
+    asks = (
+        f"{len(query):,} queries" if ranking.same else f"{len(query):,} queries against {len(reference):,} references"
+    )
+    return write_evaluation_page(
+        folder, summary, ranking,
+        Shown(query_vectors, query.labels_N, query.classes, query.paths),
+        Shown(reference_vectors, reference.labels_N, reference.classes, reference.paths),
+        title=f"Evaluation of {model.source.name}",
+        subtitle=f"{asks} of {len(np.unique(query.labels_N)):,} classes; {redact(query.source)}",
+        reasons=why,
+    )  # fmt: skip
+
+
+def _clusters(ami_nmi: Any, vectors: np.ndarray, labels: np.ndarray, seed: int) -> Any:
+    try:
+        return ami_nmi(vectors, labels, seed=seed)
+    except UnalikeError as error:  # scikit-learn is not part of the deployed recogniser
+        say(f"AMI and NMI are left out: {error}")
+        return None
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    from unalike.runs.run import json_text
+
+    write_text(path, json_text(content, indent=1) + "\n")
+    return path
+
+
+def evaluate(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Measure retrieval of query images against references; ``path`` is ``metrics.json``."""
+    from unalike.actions.evaluate import run_evaluation
+    from unalike.runs.folder import open_run
+
+    refuse_several_processes("evaluate")
+    experiment = resolve_spec("evaluate", spec, overrides, data)
+    with open_run("evaluate", experiment, resume=resume, overwrite=overwrite) as run:
+        figures = run_evaluation(experiment, run)
+        run.conclude("evaluated", figures)
+    return Result(run.dir, run.dir / "metrics.json", figures)

@@ -1,0 +1,140 @@
+"""Export: write a checkpoint as ONNX, compared with torch on real images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.actions.model_source import (
+    refuse_contradictions,
+)
+from unalike.actions.request import Overrides, Spec, resolve_spec
+from unalike.actions.result import Result
+from unalike.data.from_spec import load_for
+from unalike.data.notices import Notices
+from unalike.data.view import View
+from unalike.errors import (
+    DataError,
+    DeviceError,
+    ExportError,
+    RunError,
+    UnreadableImage,
+)
+from unalike.progress import say
+from unalike.runs.environment import refuse_several_processes
+
+
+def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
+    """Write ONNX beside its proof; the path and the parity's figures."""
+    from unalike.deploy.onnx_export import export_onnx
+    from unalike.deploy.parity import IMAGES
+    from unalike.model.checkpoint import load_embedder
+    from unalike.spec import settle
+
+    section = experiment.export
+    embedder, meta = load_embedder(section.checkpoint)
+    facts = meta["facts"]
+    view = View.from_dict(facts["view"])
+    refuse_contradictions(experiment, Path(section.checkpoint), view=view, dim=embedder.dim, trunk=facts["trunk"],
+                          mean=facts["mean"], std=facts["std"])  # fmt: skip
+    path = Path(section.onnx_file) if section.onnx_file else run.dir / f"{Path(section.checkpoint).stem}.onnx"
+    if path.exists():
+        raise RunError(
+            f"export.onnx_file: {path} exists", expected="a new file", remedy="choose another name or delete it"
+        )
+    count = max(section.parity_images, IMAGES)
+    embedder.to(export_device(experiment))
+    exported = export_onnx(
+        embedder, path, view=view, mean=tuple(facts["mean"]), std=tuple(facts["std"]),
+        images_NHWC=_parity_images(experiment, meta, view, count), preprocessing=section.preprocessing,
+        unit_length=section.unit_length, batch_size=section.batch_size,
+        opset=section.opset_version if experiment.is_set("export.opset_version") else None,
+        metadata={"classes": list(meta["classes"]), "trunk": facts["trunk"], "licence": facts["licence"],
+                  "name": experiment.model_name or facts.get("name")},
+    )  # fmt: skip
+    settle(experiment, "export.opset_version", exported.opset, "the exporter's own")
+    run.write_experiment(experiment)
+    say(f"{path}: opset {exported.opset}, input {exported.facts.preprocessing}, dim {exported.facts.dim}")
+    if section.verbose:
+        say(f"graph: {exported.graph}")
+    figures = {"opset": exported.opset, **exported.parity.to_dict()}
+    run.own(path)
+    run.record(parity=figures, onnx=str(path))
+    return path, figures
+
+
+def export_device(experiment: Any) -> str:
+    """Where the trained network runs in the comparison: ``export.gpu_id``, or the CPU. DeviceError for a GPU not there."""
+    import torch
+
+    section = experiment.export
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if section.on_cpu or there == 0:
+        if section.gpu_id and not section.on_cpu:
+            say(f"export.gpu_id: {section.gpu_id}, no GPU here: running on the CPU")
+        return "cpu"
+    if section.gpu_id >= there:
+        raise DeviceError(f"export.gpu_id is {section.gpu_id}", expected=f"one of the {there} GPUs of this machine, "
+                          "counted from 0", remedy="change it or set export.on_cpu=true")  # fmt: skip
+    return f"cuda:{section.gpu_id}"
+
+
+def _parity_images(experiment: Any, meta: Mapping[str, Any], view: View, count: int) -> np.ndarray:
+    """Real images to compare on: of the spec's data, else of the data that the checkpoint was trained on."""
+    val = experiment.dataset.val_dataset
+    kept = meta["spec"]["dataset"]
+    sources = [val.query if val else None, val.reference if val else None, experiment.dataset.train_dataset]
+    sources.append(kept.get("train_dataset"))
+    for source in filter(None, sources):
+        try:
+            images = load_for(experiment, source, Notices(), labelled=False)
+        except DataError as error:
+            say(f"parity images: {error}")
+            continue
+        step = max(1, len(images) // count)
+        views = []
+        for path in images.paths[::step]:
+            try:
+                views.append(view(path))
+            except UnreadableImage:
+                continue
+            if len(views) == count:
+                break
+        if views:
+            return np.stack(views)
+    raise ExportError("no images to compare the exported network on", expected="dataset.train_dataset or dataset."
+                      "val_dataset.query to hold some", remedy="set dataset.train_dataset=DIR")  # fmt: skip
+
+
+def export(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Write a checkpoint as ONNX, proved equal to it on real images; ``path`` is the file."""
+    from unalike.runs.folder import open_run
+
+    refuse_several_processes("export")
+    experiment = resolve_spec("export", spec, overrides, data)
+    if not experiment.export.checkpoint:
+        raise ExportError("export.checkpoint is not set", expected="a trained checkpoint (.pth); random weights are "
+                          "not exported", remedy="set export.checkpoint=FILE")  # fmt: skip
+    from unalike.actions.export import run_export
+
+    with open_run("export", experiment, resume=resume, overwrite=overwrite) as run:
+        path, figures = run_export(experiment, run)
+        run.conclude(f"exported: {path}", figures)
+    return Result(run.dir, path, figures)
+
+
+def export_maps(
+    source: str | Path, output: str | Path, *, stages: str | Sequence[int | str] = "auto",
+    size: tuple[int, int] | None = None, vector: bool = True,
+) -> Result:  # fmt: skip
+    """Write a checkpoint, or a trunk as it came, as ONNX with its feature maps, proved equal to torch's; ``path`` is the file."""
+    from unalike.inference.open_maps import write_maps
+
+    figures = write_maps(source, output, stages=stages, size=size, vector=vector)
+    return Result(Path(output).parent, Path(output), figures)

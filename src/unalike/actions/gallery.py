@@ -1,0 +1,176 @@
+"""What the gallery commands do: enrol images, change classes, calibrate, identify."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unalike.data.imageset import load_images
+from unalike.errors import DataError, ModelError, RunError
+from unalike.inference.embed_files import embed_files
+from unalike.progress import say
+from unalike.recognition.calibration import calibrate, check_settings
+from unalike.recognition.decision import check_rule
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.recogniser import Recogniser
+
+
+def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
+    """The model's file: the one given, else where it lay when the gallery was made, else beside the gallery."""
+    if model is not None:
+        return Path(model)
+    made_with = gallery.maker.file
+    places = [Path(made_with), path.parent / Path(made_with).name] if made_with else []
+    for place in places:
+        if place.is_file():
+            return place
+    raise ModelError(
+        f"the model of {path} is not at {made_with}" if made_with else f"{path} does not say which model made it",
+        remedy="name it with -m FILE",
+    )
+
+
+def open_recogniser(
+    path: str | Path, model: str | Path | None = None, *, runtime: str = "auto", precision: str = "auto",
+    approximate: bool = False,
+) -> Recogniser:  # fmt: skip
+    """The recogniser of a saved gallery."""
+    gallery = Gallery.load(path)
+    return Recogniser.load(find_model(gallery, Path(path), model), gallery, runtime, precision, approximate=approximate)
+
+
+def build(
+    path: str | Path, source: str | Path, model: str | Path, *, half: bool = False, rate: float | None = 0.01,
+    rule: str = "nearest", runtime: str = "auto", precision: str = "auto", overwrite: bool = False,
+) -> dict[str, Any]:  # fmt: skip
+    """Enrol class folders into a new gallery file, and calibrate it where the images can support ``rate`` (None: do not)."""
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise RunError(
+            f"{path} exists", expected="a new file", remedy="name another, add --overwrite, or use gallery add"
+        )
+    if rate is not None:
+        check_settings(rate, rule=rule)
+    recogniser = Recogniser.load(os.path.abspath(model), runtime=runtime, precision=precision)
+    recogniser.enrol(source)
+    gallery = recogniser.gallery
+    gallery.store(half=half)
+    if rate is not None:
+        try:
+            say(f"calibrated: {recogniser.calibrate(rate, rule=rule)}")
+        except DataError as error:
+            say(f"not calibrated, every image will get the nearest class's name: {error}")
+    gallery.save(path)
+    return described(gallery, path)
+
+
+def add(
+    path: str | Path, source: str | Path, model: str | Path | None = None, *, label: str | None = None,
+    runtime: str = "auto", precision: str = "auto",
+) -> dict[str, Any]:  # fmt: skip
+    """Enrol more images: class folders, or any images as one class ``label``."""
+    recogniser = open_recogniser(path, model, runtime=runtime, precision=precision)
+    if label is None:
+        recogniser.enrol(source)
+    else:
+        images = load_images(source, labelled=False)
+        done = embed_files(recogniser.engine, images.paths, recogniser.view, describe="enrolling")
+        names = [str(images.paths[i]) for i in done.kept_N]
+        recogniser.gallery.enrol(done.vectors_ND, [label] * len(names), names)
+        if done.failures:
+            say(f"{len(done.failures)} unreadable images were passed over, the first: {done.failures[0][1]}")
+    return _saved(recogniser.gallery, path)
+
+
+def change(path: str | Path, act: Callable[[Gallery], object]) -> dict[str, Any]:
+    """Open a gallery, let ``act`` change it, and save it in its place."""
+    gallery = Gallery.load(path)
+    act(gallery)
+    return _saved(gallery, path)
+
+
+def _saved(gallery: Gallery, path: str | Path) -> dict[str, Any]:
+    gallery.save(path)
+    say_if_stale(gallery)
+    return described(gallery, path)
+
+
+def say_if_stale(gallery: Gallery) -> None:
+    """One line when the gallery is not calibrated, or no longer what was calibrated."""
+    if gallery.calibration is None:
+        say(
+            "the gallery is not calibrated: every image gets the nearest class's name; see unalike calibrate", once=True
+        )
+    elif gallery.stale:
+        say(f"the gallery changed: {gallery.stale}; run unalike calibrate again", once=True)
+
+
+def described(gallery: Gallery, path: str | Path) -> dict[str, Any]:
+    """What a gallery is, as plain data."""
+    return {
+        "gallery": str(path),
+        "images": len(gallery),
+        "classes": gallery.counts(),
+        "dim": gallery.dim,
+        "half": gallery.half,
+        "model": gallery.maker.file,
+        "calibration": None if gallery.calibration is None else gallery.calibration.to_dict(),
+        "stale": gallery.stale,
+    }
+
+
+def calibrate_file(
+    path: str | Path, rate: float = 0.01, *, images: str | Path | None = None, model: str | Path | None = None,
+    runtime: str = "auto", precision: str = "auto", **settings: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Calibrate a saved gallery, save it, and write a model card beside it; without ``images`` no network is run."""
+    from unalike.report.model_card import add_section
+
+    path = Path(path)
+    if images is None:
+        gallery = Gallery.load(path)
+        made = calibrate(gallery, rate, **settings)
+        gallery.calibration = made
+    else:
+        recogniser = open_recogniser(path, model, runtime=runtime, precision=precision)
+        gallery, made = recogniser.gallery, recogniser.calibrate(rate, images, **settings)
+    gallery.save(path)
+    content = {"gallery": path.name, "images": len(gallery), "enrolled classes": len(gallery.classes), **made.to_dict()}
+    source = Path(gallery.maker.file).parent / "model_card.json" if gallery.maker.file else None
+    add_section(path.parent, "unknown", content, source=source, stem=f"{path.stem}_card")
+    say(str(made))
+    return {"gallery": str(path), "calibration": made.to_dict(), "card": str(path.parent / f"{path.stem}_card.json")}
+
+
+def identify(
+    path: str | Path, sources: Sequence[str | Path], model: str | Path | None = None, *, k: int = 3,
+    label_by: str | None = None, runtime: str = "auto", precision: str = "auto", approximate: bool = False,
+) -> Mapping[str, Any]:  # fmt: skip
+    """An answer for every image of the sources (files and folders); unreadable ones are named apart.
+
+    ``index`` says how exact an approximate search is; None of an exact one.
+    """
+    if label_by is not None:
+        check_rule(label_by)
+    recogniser = open_recogniser(path, model, runtime=runtime, precision=precision, approximate=approximate)
+    say_if_stale(recogniser.gallery)
+    paths = [p for source in sources for p in load_images(source, labelled=False).paths]
+    if not paths:
+        raise DataError("no images", expected="image files or folders that hold some")
+    done = embed_files(recogniser.engine, paths, recogniser.view, max_unreadable=1.0, describe="identifying")
+    if done.failures:
+        say(f"{len(done.failures)} unreadable images, the first: {done.failures[0][1]}")
+    index = None if recogniser.index is None else recogniser.index.to_dict()
+    if index is not None:
+        say(f"approximate search finds {index['recall']:.1%} of the {index['neighbours']} nearest, measured on "
+            f"{index['trials']} enrolled images")  # fmt: skip
+    answers = recogniser.identify_vectors(done.vectors_ND, k, label_by)
+    return {
+        "gallery": str(path),
+        "engine": recogniser.engine.describe(),
+        "index": index,
+        "answers": [{"path": str(paths[i]), **a.to_dict()} for i, a in zip(done.kept_N.tolist(), answers, strict=True)],
+        "unreadable": [{"path": name, "reason": reason} for name, reason in done.failures],
+    }

@@ -1,0 +1,122 @@
+"""Inference: name the nearest references of each input image."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.actions.model_source import (
+    _batch_size,
+    _load_for,
+    _named_model,
+    _two_sets,
+)
+from unalike.actions.request import Overrides, Spec, resolve_spec
+from unalike.actions.result import Result
+from unalike.data.from_spec import load_for
+from unalike.data.imageset import ImageSet
+from unalike.data.notices import Notices
+from unalike.errors import (
+    DataError,
+    SpecError,
+)
+from unalike.runs.environment import refuse_several_processes
+from unalike.storage.atomic import replacing
+
+
+def input_images(experiment: Any, notices: Notices) -> ImageSet:
+    """The images of ``inference.input_path``. Raises SpecError and DataError."""
+    section = experiment.inference
+    if not section.input_path:
+        raise SpecError("inference.input_path is not set", expected="an image, a folder or an archive")
+    kind, path = section.inference_input_type, Path(str(section.input_path))
+    if kind == "image" and path.is_dir():
+        raise DataError(f"inference.input_path: {path} is a folder", expected="one image file",
+                        remedy="set inference.inference_input_type=image_folder")  # fmt: skip
+    # Labels are not used, so every image below the folder counts, wherever it lies.
+    images = load_for(experiment, section.input_path, notices, labelled=False)
+    if len(images) == 0:
+        raise DataError(f"inference.input_path: {path} holds no images")
+    return images
+
+
+def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
+    """Write ``result.csv`` as TAO does and ``result.jsonl`` with neighbours, one line an input image."""
+    from unalike.metrics.knn import top_k, unit
+
+    section, notices = experiment.inference, Notices()
+    source = _named_model(section, "inference")
+    query = input_images(experiment, notices)
+    named = experiment.dataset.val_dataset
+    if named is None or not named.reference:
+        raise SpecError("dataset.val_dataset.reference is not set", expected="the labelled images to compare with")
+    reference = load_for(experiment, named.reference, notices)
+    models = _load_for(experiment, section, "inference", source, len({*reference.paths, *query.paths}))
+    reference, reference_vectors, query, query_vectors = _two_sets(
+        models, reference, query, experiment, _batch_size(experiment, "inference"), notices
+    )
+    notices.say()
+    notices.write(run.dir / "notices.txt")
+    k = min(section.topk, len(reference))
+    scores_QK, index_QK = top_k(unit(query_vectors), unit(reference_vectors), k)
+    _write_results(run.dir, query, reference, scores_QK, index_QK, "trt_result" if section.trt_engine else "result")
+    run.own(run.dir / "trt_result.csv", run.dir / "trt_result.jsonl")
+    if section.explain:
+        from unalike.actions.explain import explain_matches
+
+        explain_matches(run.dir / "explain", models[0], query, reference, index_QK[:, 0])
+    run.record(device=[model.engine.describe() for model in models], data=query.fingerprint())
+    return {"images": len(query), "references": len(reference), "topk": k}
+
+
+def _write_results(
+    folder: Path,
+    query: ImageSet,
+    reference: ImageSet,
+    scores_QK: np.ndarray,
+    index_QK: np.ndarray,
+    stem: str = "result",
+) -> None:
+    # Names that are not UTF-8 keep their bytes in the table; JSON stays valid UTF-8 and gives them back as escapes.
+    # squared L2 distance of unit vectors: |a - b|^2 = 2 - 2 a.b
+    distance_QK = np.maximum(2.0 - 2.0 * scores_QK.astype(np.float64), 0.0)
+    names = reference.names()
+    with (
+        replacing(folder / f"{stem}.csv") as table_file,
+        replacing(folder / f"{stem}.jsonl") as lines_file,
+        table_file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as table,
+        lines_file.open("w", encoding="utf-8", errors="backslashreplace") as lines,
+    ):
+        writer = csv.writer(table)
+        for path, indices, distances, scores in zip(query.paths, index_QK, distance_QK, scores_QK, strict=True):
+            labels = [names[i] for i in indices]
+            writer.writerow([str(path), labels, [float(d) for d in distances]])
+            neighbours = [
+                {"label": name, "distance": round(float(d), 6), "score": round(float(s), 6), "reference": str(reference.paths[i])}
+                for name, d, s, i in zip(labels, distances, scores, indices, strict=True)
+            ]  # fmt: skip
+            lines.write(
+                json.dumps({"path": str(path), "label": labels[0], "neighbours": neighbours}, ensure_ascii=False) + "\n"
+            )
+
+
+def infer(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Name the nearest references of each input image; ``path`` is ``result.csv``."""
+    from unalike.actions.inference import run_inference
+    from unalike.runs.folder import open_run
+
+    refuse_several_processes("inference")
+    experiment = resolve_spec("inference", spec, overrides, data)
+    with open_run("inference", experiment, resume=resume, overwrite=overwrite) as run:
+        figures = run_inference(experiment, run)
+        run.conclude("inferred", figures)
+    name = "trt_result.csv" if experiment.inference.trt_engine else "result.csv"
+    return Result(run.dir, run.dir / name, figures)

@@ -1,0 +1,242 @@
+"""What the inspect commands do: fit on good images, look at others, measure where the truth is known, write pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unalike import progress
+from unalike.errors import DataError, RunError, UnreadableImage
+from unalike.inspection.anomaly_model import Recipe
+from unalike.inspection.few_shot import mask_beside, read_mask
+from unalike.inspection.inspector import Inspector
+from unalike.inspection.normal_images import listed, opened_picture
+from unalike.inspection.result import DEFECTIVE, Inspection
+from unalike.metrics.intervals import clopper_pearson
+from unalike.metrics.localization import pixel_auroc, region_overlap
+from unalike.metrics.roc import auroc
+from unalike.report.html import Report, Tile
+from unalike.storage.atomic import replacing, write_text
+
+# Pixels that localisation is measured on, all images together; beyond them heat maps and masks are halved until they fit.
+MEASURED_PIXELS = 20_000_000
+SHOWN = 24  # images of each kind in the report
+OVERLAYS = ("all", "defective", "none")
+
+
+def fit(
+    good: str | Path, output: str | Path, *, recipe: Recipe | None = None, overwrite: bool = False, **settings: Any
+) -> dict[str, Any]:
+    """Learn from a folder of good images and write the inspector's file; ``settings`` are those of ``Inspector.fit``."""
+    output = Path(output)
+    if output.exists() and not overwrite:
+        raise RunError(f"{output} exists", expected="a new file", remedy="name another, or add --overwrite")
+    inspector = Inspector.fit(good, recipe=recipe, **settings)
+    inspector.save(output)
+    if inspector.alarm is not None:
+        progress.say(str(inspector.alarm))
+    return described(inspector, output)
+
+
+def described(inspector: Inspector, path: str | Path) -> dict[str, Any]:
+    """What an inspector is, as plain data."""
+    facts = {key: value for key, value in inspector.facts.items() if key != "good_scores"}
+    return {
+        "inspector": str(path), "trunk": inspector.opened.trunk, "licence": inspector.opened.licence, **facts,
+        "stages": [fact.name for fact in inspector.opened.maps], "sight": inspector.sight.to_dict(),
+        "memory": len(inspector.judge.memory), "width": inspector.judge.memory.width,
+        "alarm": None if inspector.alarm is None else inspector.alarm.to_dict(),
+        "bytes": Path(path).stat().st_size if Path(path).is_file() else None,
+    }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What is known of the inspected images: ``good`` is the name of the folder of good ones, ``masks`` where masks lie.
+
+    A mask is ``masks/FOLDER/NAME.png`` or ``.../NAME_mask.png`` for ``FOLDER/NAME.*``, or, with one folder for both, the
+    PNG beside the image; what is not black is defective.
+    """
+
+    good: str = "good"
+    masks: Path | None = None
+
+    def is_good(self, path: str) -> bool:
+        """Whether the image lies in the folder of the good ones."""
+        return Path(path).parent.name == self.good
+
+    def mask_of(self, path: str) -> Path | None:
+        """The mask's file, if there is one."""
+        return mask_beside(path, self.masks)
+
+
+def images_of(sources: Sequence[str | Path], truth: Truth | None = None) -> list[str]:
+    """The images of files and folders; PNG files that are the mask of another image there are left out."""
+    paths = [str(path) for source in sources for path in listed(source)]
+    if truth is None or truth.masks is None:
+        return paths
+    masks = {str(found.resolve()) for path in paths if (found := truth.mask_of(path)) is not None}
+    return [path for path in paths if str(Path(path).resolve()) not in masks]
+
+
+def run(
+    path: str | Path, sources: Sequence[str | Path], output: str | Path | None = None, *, truth: Truth | None = None,
+    overlays: str = "defective", overwrite: bool = False, **options: Any,
+) -> dict[str, Any]:  # fmt: skip
+    """Inspect images; with ``output``, leave result.json, overlays and report.html there; with ``truth``, measure."""
+    if overlays not in OVERLAYS:
+        raise DataError(f"overlays {overlays!r}", expected=", ".join(OVERLAYS))
+    folder = None if output is None else Path(output)
+    if folder is not None and folder.is_file():
+        raise RunError(f"{folder} is a file", expected="a new folder", remedy="name another")
+    if folder is not None and folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise RunError(f"{folder} is not empty", expected="a new folder", remedy="name another, or add --overwrite")
+    inspector = Inspector.load(path, **options)
+    paths = images_of(sources, truth)
+    if not paths:
+        raise DataError("no images to inspect", expected="image files, or folders that hold some")
+    found, unreadable, pictures = [], [], {}
+    with progress.progress("inspecting", len(paths)) as advance:
+        for number, (name, answer) in enumerate(zip(paths, inspector.inspect_many(paths), strict=True)):
+            advance(1)
+            if isinstance(answer, UnreadableImage):
+                unreadable.append({"path": name, "reason": str(answer)})
+                continue
+            found.append(answer)
+            if folder is not None and (overlays == "all" or (overlays == "defective" and answer.decision == DEFECTIVE)):
+                pictures[name] = _overlay(answer, folder / "overlays" / f"{number:05d}_{Path(name).stem}.png")
+    if unreadable:
+        progress.say(f"{len(unreadable)} images cannot be read, the first: {unreadable[0]['reason']}")
+    if not found:
+        raise DataError(f"none of {len(paths)} images can be read", expected="images")
+    measured = None if truth is None else measure(found, truth)
+    result = {
+        "inspector": str(path), "engine": inspector.opened.engine.describe(),
+        "alarm": None if inspector.alarm is None else inspector.alarm.to_dict(),
+        "images": len(found), "defective": sum(one.decision == DEFECTIVE for one in found), "measured": measured,
+        "answers": [{**one.to_dict(), "overlay": _relative(pictures.get(one.source), folder)} for one in found],
+        "unreadable": unreadable,
+    }  # fmt: skip
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)  # without a defective image there is no overlay that made it
+        write_text(folder / "result.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+        result["report"] = str(_report(inspector, found, measured, pictures, truth).write(folder / "report.html"))
+    return result
+
+
+def _overlay(answer: Inspection, path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made = answer.overlay(opened_picture(answer.source))
+    with replacing(path) as partial:
+        made.save(partial, "PNG")
+    return path
+
+
+def _relative(path: Path | None, folder: Path | None) -> str | None:
+    return None if path is None or folder is None else str(path.relative_to(folder))
+
+
+# ---- where the truth is known ----
+
+
+def measure(found: Sequence[Inspection], truth: Truth) -> dict[str, Any]:
+    """Image AUROC, and pixel AUROC and PRO where there are masks; rates at the threshold with exact 95 % intervals.
+
+    Images without a mask outside the folder of good ones count as defective, and not for the pixels.
+    """
+    good = [one for one in found if truth.is_good(one.source)]
+    bad = [one for one in found if not truth.is_good(one.source)]
+    if not good or not bad:
+        raise DataError(
+            f"{len(good)} good and {len(bad)} defective images",
+            expected=f"some of both: good ones in a folder {truth.good!r}", remedy="name it with --good",
+        )  # fmt: skip
+    told: dict[str, Any] = {
+        "good": len(good), "defects": len(bad),
+        "image_auroc": auroc(np.array([one.score for one in bad]), np.array([one.score for one in good])),
+    }  # fmt: skip
+    kinds = sorted({Path(one.source).parent.name for one in bad})
+    told["by_kind"] = {
+        kind: auroc(
+            np.array([one.score for one in bad if Path(one.source).parent.name == kind]),
+            np.array([one.score for one in good]),
+        )
+        for kind in kinds
+    }
+    if not math.isnan(found[0].threshold):
+        told["false_alarms"] = _share(good)
+        told["found"] = _share(bad)
+    told.update(_localised(good, bad, truth))
+    return told
+
+
+def _share(images: Sequence[Inspection]) -> dict[str, float | None]:
+    return clopper_pearson(sum(one.decision == DEFECTIVE for one in images), len(images)).to_dict()
+
+
+def _localised(good: Sequence[Inspection], bad: Sequence[Inspection], truth: Truth) -> dict[str, Any]:
+    pairs = [(one, mask) for one in bad if (mask := truth.mask_of(one.source)) is not None]
+    if not pairs:
+        return {}
+    pixels = sum(one.size[0] * one.size[1] for one in [*good, *(one for one, _ in pairs)])
+    step = 1
+    while pixels / step**2 > MEASURED_PIXELS:
+        step *= 2
+    heats, masks = [], []
+    for one, path in [*((one, None) for one in good), *pairs]:
+        size = (max(1, one.size[0] // step), max(1, one.size[1] // step))
+        heats.append(one.heat(size).astype(np.float32))
+        masks.append(np.zeros(size, np.bool_) if path is None else _shrunk(read_mask(path, one.size), size))
+    return {"masks": len(pairs), "pixel_auroc": pixel_auroc(heats, masks), "pro": region_overlap(heats, masks)}
+
+
+def _shrunk(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    picture = Image.fromarray(mask_HW).resize((size[1], size[0]), Image.Resampling.NEAREST)
+    return np.asarray(picture, np.bool_)
+
+
+# ---- the page ----
+
+
+def _report(
+    inspector: Inspector, found: Sequence[Inspection], measured: dict[str, Any] | None, pictures: dict[str, Path],
+    truth: Truth | None,
+) -> Report:  # fmt: skip
+    alarm = inspector.alarm
+    page = Report(
+        "Inspection", f"{len(found)} images; {inspector.opened.trunk}, memory of {len(inspector.judge.memory)}"
+    )
+    cards: list[tuple[str, Any]] = [
+        ("images", str(len(found))), ("defective", str(sum(one.decision == DEFECTIVE for one in found)))
+    ]  # fmt: skip
+    if alarm is not None:
+        cards += [("threshold", f"{alarm.threshold:.4g}"), ("false alarms expected", f"{alarm.expected:.2%}")]
+    page.figures(cards, note="" if alarm is None else str(alarm))
+    if measured is not None:
+        named = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
+        page.figures([(named[key], measured[key]) for key in named if key in measured], title="Against the truth")
+        page.table("Image AUROC by kind of defect", [{"kind": k, "auroc": v} for k, v in measured["by_kind"].items()])
+    hottest = sorted(found, key=lambda one: -one.score)
+    rows = []
+    for one in hottest[:SHOWN]:
+        right = None if truth is None else (one.decision == DEFECTIVE) != truth.is_good(one.source)
+        first = Tile(one.source, Path(one.source).name, one.score, right)
+        seen = pictures.get(one.source)
+        picture = Image.open(seen) if seen is not None else one.overlay(opened_picture(one.source), 480)
+        rows.append((first, [Tile(picture, f"{one.decision}, {len(one.spots)} spots")]))
+    page.gallery(
+        "The most suspicious", rows, note="The image, and its heat: clear below half the threshold, red above it."
+    )
+    table = [
+        {"image": Path(one.source).name, "decision": one.decision, "score": one.score, "spots": len(one.spots),
+         "hottest box": str(list(one.spots[0].box)) if one.spots else None}
+        for one in hottest
+    ]  # fmt: skip
+    return page.table("All images", table)

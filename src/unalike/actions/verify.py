@@ -1,0 +1,103 @@
+"""What ``unalike verify`` does: open or make an approved set, hold pictures against it, write what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from unalike.data.archives import ARCHIVE_SUFFIXES
+from unalike.data.imageset import IMAGE_SUFFIXES, load_images
+from unalike.data.manifests import MANIFEST_SUFFIXES
+from unalike.errors import DataError, RunError, SpecError, UnreadableImage
+from unalike.progress import progress, say
+from unalike.verification.tampering import TAMPERING
+from unalike.verification.verifier import ANSWERS, SAME, Verdict, Verifier
+
+# Pictures of every answer in the page.
+MOST_SHOWN = 60
+
+
+def open_reference(
+    reference: str | Path, model: str | Path | None, rate: float | None, trials: int | None, kinds: Collection[str] | None,
+    seed: int, runtime: str, precision: str,
+) -> Verifier:  # fmt: skip
+    """A folder of assets, calibrated now; or a saved set, calibrated again only where a rate is asked for."""
+    path = Path(reference)
+    if path.is_file() and not path.name.lower().endswith((*ARCHIVE_SUFFIXES, *MANIFEST_SUFFIXES, *IMAGE_SUFFIXES)):
+        verifier = Verifier.load(path, model, runtime=runtime, precision=precision)
+        if rate is None and verifier.limits is not None:
+            return verifier
+    else:
+        verifier = Verifier.build(reference, model, runtime=runtime, precision=precision)
+    chosen = TAMPERING if kinds is None else kinds
+    say(f"calibrated: {verifier.calibrate(0.01 if rate is None else rate, trials=trials, kinds=chosen, seed=seed)}")
+    return verifier
+
+
+def verify(
+    reference: str | Path, sources: Sequence[str | Path] = (), model: str | Path | None = None, *,
+    asset: str | None = None, save: str | Path | None = None, out: str | Path | None = None, rate: float | None = None,
+    trials: int | None = None, kinds: Collection[str] | None = None, seed: int = 0, runtime: str = "auto",
+    precision: str = "auto", overwrite: bool = False,
+) -> Mapping[str, Any]:  # fmt: skip
+    """Hold every picture of ``sources`` (files and folders) against the approved set.
+
+    ``reference``: a folder of assets, or a set that ``save`` wrote. ``out``: a folder for pictures, ``verdicts.jsonl`` and
+    ``report.html``. Returns the set's facts, a verdict a picture, and what could not be read.
+    """
+    if not sources and save is None:
+        raise SpecError("no pictures", expected="pictures to verify, or --save FILE to keep the calibrated assets")
+    for target in [place for place in (save, out) if place is not None]:
+        there = Path(target)
+        if not overwrite and (there.is_file() or (there.is_dir() and any(there.iterdir()))):
+            raise RunError(f"{target} exists", remedy="name another place or add --overwrite")
+    paths = [path for source in sources for path in load_images(source, labelled=False).paths]
+    if sources and not paths:
+        raise DataError("no pictures", expected="image files or folders that hold some")
+    verifier = open_reference(reference, model, rate, trials, kinds, seed, runtime, precision)
+    if asset is not None:
+        verifier.number(asset)
+    if save is not None:
+        say(f"kept: {verifier.save(save)}")
+    verdicts, unreadable = _judged(verifier, paths, asset)
+    if out is not None:
+        from unalike.verification.report import write_page
+
+        write_page(Path(out), verifier.approved, verdicts, most=MOST_SHOWN)
+    limits = verifier.limits
+    assert limits is not None
+    counts = {answer: sum(verdict.answer == answer for _, verdict in verdicts) for answer in ANSWERS}
+    return {
+        "reference": str(reference),
+        "assets": len(verifier.approved.assets),
+        "calibration": limits.to_dict(),
+        "answers": {name: count for name, count in counts.items() if count} if verdicts else {},
+        "verdicts": [{"path": str(path), **verdict.to_dict()} for path, verdict in verdicts],
+        "unreadable": [{"path": name, "reason": reason} for name, reason in unreadable],
+        **({"saved": str(save)} if save is not None else {}),
+        **({"out": str(out)} if out is not None else {}),
+    }
+
+
+def _judged(
+    verifier: Verifier, paths: Sequence[Path], asset: str | None
+) -> tuple[list[tuple[Path, Verdict]], list[tuple[str, str]]]:
+    verdicts, unreadable = [], []
+    with progress("verifying", len(paths)) as advance:
+        for path in paths:
+            try:
+                verdicts.append((path, verifier.verify(path, asset)))
+            except UnreadableImage as error:
+                unreadable.append((str(path), str(error)))
+            advance()
+    if unreadable and not verdicts:
+        raise DataError(f"none of {len(paths)} pictures can be read, the first: {unreadable[0][1]}", expected="images")
+    if unreadable:
+        say(f"{len(unreadable)} pictures cannot be read, the first: {unreadable[0][1]}")
+    return verdicts, unreadable
+
+
+def all_same(told: Mapping[str, Any]) -> bool:
+    """Whether every picture was read and is the same as an asset."""
+    return not told["unreadable"] and all(verdict["answer"] == SAME for verdict in told["verdicts"])

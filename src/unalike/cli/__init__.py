@@ -1,0 +1,102 @@
+"""The command line: argv becomes one call of one public function.
+
+``unalike``, ``ml_recog`` and ``python -m unalike`` are this program. Standard output carries results alone; everything
+else goes to standard error. Nothing heavy is imported before an action is known, so that ``--help`` answers at once.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import typer
+
+# Each module registers its commands when it is imported; the order is the order of --help.
+from unalike.cli import automl, compare, deploy, discover, gallery, inspect, jobs, models, specs, verify  # noqa: F401
+from unalike.cli.options import app
+from unalike.errors import SpecError, closest, redact
+
+PROGRAMS = ("unalike", "ml_recog")
+# typer < 0.2x raises click's exceptions, later ones their own copy: both are what BadParameter descends from.
+UsageError: type[Exception]
+ClickException: type[Exception]
+UsageError, ClickException = typer.BadParameter.__mro__[1:3]  # type: ignore[assignment]
+
+
+def _refuse_unknown_command(argv: Sequence[str]) -> None:
+    """A misspelt command gets its close spellings."""
+    names = [info.name or (info.callback.__name__ if info.callback else "") for info in app.registered_commands]
+    names += [group.name for group in app.registered_groups if group.name]
+    word = argv[0] if argv else ""
+    if word and not word.startswith("-") and word not in names:
+        raise SpecError(f"no command {word!r}",
+                        remedy=closest(word, names) or f"the commands are {', '.join(names)}")  # fmt: skip
+
+
+def _save_traceback(error: BaseException) -> str:
+    """Where the traceback lies: in the run's folder if a run was open, else in a temporary file."""
+    import tempfile
+    import traceback
+
+    from unalike.runs.failures import saved_traceback
+
+    path = saved_traceback(error)
+    if path is not None:
+        return str(path)
+    try:
+        handle, name = tempfile.mkstemp(prefix="unalike-", suffix=".traceback.txt")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(redact("".join(traceback.format_exception(error))))
+    except OSError:
+        return "nowhere: no temporary file could be written; -v shows it"
+    return name
+
+
+def _explain(error: BaseException, verbose: bool) -> int:
+    """One line on standard error; returns the exit code."""
+    import traceback
+
+    from unalike.runs.failures import known_failure
+
+    if verbose and not isinstance(error, UsageError):
+        print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+    known = known_failure(error)
+    if known is not None:
+        print(f"error: {known}", file=sys.stderr)
+        return known.exit_code
+    text = redact(" ".join(str(error).split())) or "no message"
+    print(f"error: {type(error).__name__}: {text} (unexpected; traceback: {_save_traceback(error)})", file=sys.stderr)
+    return 1
+
+
+def _called_as() -> str:
+    name = Path(sys.argv[0]).stem
+    return name if name in PROGRAMS else "python -m unalike" if name == "__main__" else PROGRAMS[0]
+
+
+def run_command(argv: Sequence[str]) -> int:
+    """Run one command line and return its exit code; every error is one line on standard error."""
+    argv = list(argv) or ["--help"]
+    verbose = "-v" in argv or "--verbose" in argv
+    try:
+        _refuse_unknown_command(argv)
+        # A callable result: the code of typer.Exit, else what the command returned (None).
+        code = app(args=argv, prog_name=_called_as(), standalone_mode=False)
+        sys.stdout.flush()
+    except ClickException as error:
+        message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
+        print(f"error: {message.rstrip('.')}; see '{_called_as()} --help'", file=sys.stderr)
+        return 2
+    except typer.Abort:
+        return _explain(KeyboardInterrupt(), verbose)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; keep the interpreter quiet
+        return 1
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last frame of the program
+        return _explain(error, verbose)
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """The entry point of ``unalike`` and ``ml_recog``."""
+    sys.exit(run_command(sys.argv[1:]))

@@ -1,0 +1,149 @@
+"""What the commands share: the program, its options, words to arguments, results to lines."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from unalike import __version__
+from unalike.errors import SpecError
+from unalike.progress import set_verbosity
+
+# The contract: a positional that holds "=" after a dotted key is an override, any other is the data.
+OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_0-9]\w*)*=", re.ASCII)
+
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[DATA] [KEY=VALUE]...", help="A data folder, and overrides such as train.num_epochs=20."),
+]
+SpecFile = Annotated[str | None, typer.Option("-e", "--spec", metavar="FILE", help="Spec file (YAML).")]
+ResultsDir = Annotated[
+    str | None, typer.Option("-r", "--results-dir", metavar="DIR", help="Root of the results: DIR/<action>.")
+]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the results folder.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the results folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say errors only.")]
+
+app = typer.Typer(
+    name="unalike",
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Teach a computer to tell look-alikes apart: from a folder of images to a recogniser in production.",
+)
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"unalike {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say it.")] = False,
+) -> None:
+    pass
+
+
+# ---- from words to arguments ----
+
+
+def split_words(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """Positional words as (data, overrides); SpecError when there are two data folders."""
+    overrides = [word for word in words or () if OVERRIDE.match(word)]
+    others = [word for word in words or () if not OVERRIDE.match(word)]
+    if len(others) > 1:
+        raise SpecError(f"two data folders, {others[0]!r} and {others[1]!r}", expected="one",
+                        remedy="write overrides as key=value, without blanks around '='")  # fmt: skip
+    return (others[0] if others else None), overrides
+
+
+def flag_overrides(
+    action: str, overrides: Sequence[str], results_dir: str | None, policy: str | None, *,
+    minutes: float | None = None, trials: int | None = None,
+) -> list[str]:  # fmt: skip
+    """Flags as overrides; they stand last, since a flag rules over the spec's key. A budget asks for automl too."""
+    flags = []
+    if results_dir is not None:
+        flags.append(f"results_dir={json.dumps(results_dir)}")
+        if not any(word.startswith(f"{action}.results_dir=") for word in overrides):
+            flags.append(f"{action}.results_dir=null")  # else a spec's own folder would win over the flag in silence
+    budget = {"automl.minutes": minutes, "automl.trials": trials}
+    flags += [f"{path}={value}" for path, value in budget.items() if value is not None]
+    if policy is None and any(value is not None for value in budget.values()):
+        policy = "auto"
+    if policy is not None:
+        flags.append(f"automl_policy={policy}")
+    return [*overrides, *flags]
+
+
+def size_of(text: str | None) -> tuple[int, int] | None:
+    """``320`` or ``320x256`` (height x width) -> (height, width); None stays None."""
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.strip().isdigit() and int(side) > 0 for side in sides):
+        raise SpecError(f"size {text!r}", expected="one side, or height x width, such as 320 or 320x256")
+    return int(sides[0]), int(sides[-1])
+
+
+def stages_of(text: str) -> str | list[int | str]:
+    """``8,16`` or ``blocks.2,blocks.4`` -> a list; ``auto`` and ``middle`` stay."""
+
+    from unalike.spec.declare import STAGES
+
+    if text in STAGES:
+        return text
+    return [int(word) if word.strip().isdigit() else word.strip() for word in text.split(",") if word.strip()]
+
+
+def set_voice(verbose: bool, quiet: bool) -> None:
+    set_verbosity(0 if quiet else 2 if verbose else 1)
+
+
+# ---- results ----
+
+
+def _as_plain(value: Any) -> Any:
+    """A result as JSON can hold it: dataclasses as objects, paths as text, not-finite numbers as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _as_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_as_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _as_plain(value.tolist())
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
+
+
+def show_result(result: Any, as_json: bool) -> None:
+    """Print a result to standard output: one JSON object, or a line a figure."""
+    plain = _as_plain(result)
+    if not isinstance(plain, dict):
+        plain = {} if plain is None else {"result": plain}
+    if as_json:
+        print(json.dumps(plain, ensure_ascii=False))
+        return
+    for name, value in plain.items():
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if not isinstance(item, (dict, list)):
+                    print(f"{key}: {_short(item)}")
+        elif isinstance(value, list):
+            print(f"{name}: {len(value)}" if len(value) > 8 else f"{name}: {', '.join(map(_short, value))}")
+        elif value is not None and (name, value) != ("results_dir", "."):
+            print(f"{name}: {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,1 @@
+"""Compare two pictures of one thing and find where they differ."""

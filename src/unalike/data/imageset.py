@@ -1,0 +1,301 @@
+"""Which images there are and what they show: folders, archives, manifests, single files -> one ``ImageSet``.
+
+One rule for every set (train, validation, reference, query): a class is known by its name, never by its place in a
+list. Labels are indices into ``classes`` of the same set; ``align_labels`` puts several sets on one list.
+
+N is the number of images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from unalike.data.archives import ARCHIVE_SUFFIXES, is_archive, open_archive
+from unalike.data.decode import IMAGE_SUFFIXES
+from unalike.data.folders import ClassMap, is_image, name_of, scan, unwrap
+from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
+from unalike.data.notices import Notices
+from unalike.errors import DataError, SpecError, closest, redact
+from unalike.storage.fetch import local_path, uri_of
+from unalike.storage.filesystems import is_hidden
+
+__all__ = ["CLASS_FROM", "IMAGE_SUFFIXES", "ImageSet", "align_labels", "load_images", "locate"]
+CLASS_FROM = ("top", "leaf", "path")
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images and their classes: ``labels_N`` (int64) index ``classes`` (the shown names, sorted); -1 is unlabelled.
+
+    ``groups`` and ``splits`` come from a manifest that has such columns, else they are None.
+    """
+
+    paths: tuple[Path, ...]
+    labels_N: np.ndarray
+    classes: tuple[str, ...] = ()
+    groups: tuple[str, ...] | None = None
+    splits: tuple[str, ...] | None = None
+    source: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "labels_N", np.asarray(self.labels_N, np.int64))
+        for column in (self.labels_N, self.groups, self.splits):
+            if column is not None and len(column) != len(self.paths):
+                raise ValueError(f"{len(self.paths)} paths beside a column of {len(column)}")
+        if len(self.labels_N) and not -1 <= self.labels_N.min() <= self.labels_N.max() < max(len(self.classes), 0):
+            raise ValueError("a label outside the list of classes")
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
+        """The images at these places (or where a boolean mask is true), in that order; the list of classes stays."""
+        chosen = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
+        groups, splits = self.groups, self.splits
+        return replace(
+            self,
+            paths=tuple(self.paths[i] for i in chosen),
+            labels_N=self.labels_N[chosen],
+            groups=None if groups is None else tuple(groups[i] for i in chosen),
+            splits=None if splits is None else tuple(splits[i] for i in chosen),
+        )
+
+    def counts(self) -> np.ndarray:
+        """Images of each class, int64, in the order of ``classes``."""
+        return np.bincount(self.labels_N[self.labels_N >= 0], minlength=len(self.classes)).astype(np.int64)
+
+    def compact(self) -> ImageSet:
+        """The same images with the classes that have none struck from the list (labels follow their names)."""
+        kept = np.flatnonzero(self.counts())
+        if len(kept) == len(self.classes):
+            return self
+        place = np.full(len(self.classes) + 1, -1, np.int64)  # the last one stands for label -1
+        place[kept] = np.arange(len(kept))
+        return replace(self, labels_N=place[self.labels_N], classes=tuple(self.classes[i] for i in kept))
+
+    def names(self) -> tuple[str, ...]:
+        """The class name of each image; an empty string where it is unlabelled."""
+        return tuple(self.classes[label] if label >= 0 else "" for label in self.labels_N)
+
+    def fingerprint(self) -> str:
+        """64 hex digits of the paths (below their common folder), file sizes and class names, whatever the order.
+
+        Pixels are not read: two sets that differ in nothing but content of equal length are not told apart.
+        """
+        texts = [os.path.abspath(path) for path in self.paths]
+        root = os.path.commonpath({os.path.dirname(text) for text in texts}) if texts else ""
+        lines = []
+        for text, name in zip(texts, self.names(), strict=True):
+            inner = text[len(root) :].replace(os.sep, "/").lstrip("/")
+            try:
+                size = os.stat(text).st_size
+            except OSError:
+                size = -1
+            lines.append(f"{inner}\0{size}\0{name}\n".encode("utf-8", "surrogateescape"))
+        digest = hashlib.sha256()
+        for line in sorted(lines):
+            digest.update(line)
+        return digest.hexdigest()
+
+
+def load_images(
+    source: str | Path,
+    *,
+    class_from: str = "top",
+    class_map: str | Path | None = None,
+    labelled: bool = True,
+    notices: Notices | None = None,
+    columns: Mapping[str, str] | None = None,
+    split: str | None = None,
+    cache_dir: Path | None = None,
+) -> ImageSet:
+    """The images of a folder, an archive, a manifest (CSV, Parquet) or, unlabelled, a single file; or of a URI of one.
+
+    ``class_from``: ``top`` the first folder level, ``leaf`` the folder that holds the image, ``path`` the whole way
+    between. ``labelled=False`` takes every image below the source and gives it label -1. ``class_map``: YAML of folder
+    name -> shown name, or a list of one class a line. ``columns`` names a manifest's columns (keys path, label, split,
+    group); ``split`` takes only that split's rows (the list of classes stays the whole manifest's).
+    Images come sorted by path, those of a manifest in its order. Oddities go to ``notices``, or are said when none is
+    given. Raises ``DataError`` when nothing usable is there.
+    """
+    if class_from not in CLASS_FROM:
+        raise SpecError(
+            f"class_from {class_from!r}", expected=", ".join(CLASS_FROM), remedy=closest(class_from, CLASS_FROM)
+        )
+    own = Notices() if notices is None else notices
+    class_map = local_path(class_map, cache_dir) if class_map else None
+    path, source = locate(source, cache_dir), uri_of(source) or source
+    shown = redact(str(source))
+    suffix = path.suffix.lower()
+    if split is not None and suffix not in MANIFEST_SUFFIXES:
+        raise DataError(f"{shown}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
+    if path.is_dir() or is_archive(path):
+        root = path if path.is_dir() else _unpacked(path, shown, cache_dir)
+        images = _from_folder(root, shown, class_from, class_map, labelled, own)
+    elif suffix in MANIFEST_SUFFIXES:
+        images = _from_manifest(path, str(source), class_map, labelled, own, columns, split, cache_dir)
+    elif is_image(path.name):
+        if labelled:
+            raise DataError(f"{shown}: one image, which has no class", expected="class folders or a manifest")
+        images = ImageSet((path,), np.full(1, -1), source=shown)
+    else:
+        raise DataError(
+            f"{shown}: no kind of data known here",
+            expected=f"a folder, an archive ({', '.join(ARCHIVE_SUFFIXES)}), a manifest "
+            f"({', '.join(MANIFEST_SUFFIXES)}) or an image ({', '.join(sorted(IMAGE_SUFFIXES))})",
+        )
+    if labelled:
+        for label in np.flatnonzero(images.counts() == 1):
+            own.add("class-of-one", images.classes[label])
+    if notices is None:
+        own.say()
+    return images
+
+
+def locate(source: str | Path, cache_dir: Path | None = None) -> Path:
+    """The local path of a source; what a URI names is fetched into the cache. Raises DataError when nothing is there."""
+    text = str(source)
+    if text.startswith("file://"):
+        return locate(text.partition("://")[2])
+    if not text:
+        raise DataError("no data given", expected="a folder, an archive, a manifest, an image or an address of one")
+    path = local_path(text, cache_dir, wanted=is_image)
+    if not path.exists():
+        siblings = os.listdir(path.parent) if path.parent.is_dir() else []
+        raise DataError(f"{source}: no such file or folder", remedy=closest(path.name, siblings))
+    return path
+
+
+def _unpacked(path: Path, shown: str, cache_dir: Path | None) -> Path:
+    """The folder of an archive; a failure names the address that the user gave, not its copy in the cache."""
+    try:
+        return open_archive(path, cache_dir)
+    except DataError as fault:
+        if shown == str(path):
+            raise
+        found = fault.found.replace(str(path), shown)
+        raise DataError(found, expected=fault.expected, remedy=fault.remedy) from fault
+
+
+def align_labels(*sets: ImageSet) -> tuple[ImageSet, ...]:
+    """The same sets over one list of classes, the sorted union of theirs: equal labels mean equal names."""
+    union = tuple(sorted({name for images in sets for name in images.classes}))
+    return tuple(_relabel(images, union) for images in sets)
+
+
+def _relabel(images: ImageSet, classes: tuple[str, ...]) -> ImageSet:
+    if images.classes == classes:
+        return images
+    place = {name: i for i, name in enumerate(classes)}
+    moved = np.array([place[name] for name in images.classes] + [-1], np.int64)  # the last one stands for label -1
+    return replace(images, labels_N=moved[images.labels_N], classes=classes)
+
+
+def _from_folder(
+    root: Path, source: str, class_from: str, class_map: str | Path | None, labelled: bool, notices: Notices
+) -> ImageSet:
+    if labelled:
+        root = unwrap(root, notices)
+    found = scan(root, notices)
+    if not labelled:
+        if not found.images:
+            raise _nothing(root, source, "images", notices)
+        return ImageSet(
+            tuple(root.joinpath(*parts) for parts in found.images), np.full(len(found.images), -1), source=source
+        )
+    folder_of = {
+        "top": lambda parts: parts[0],
+        "leaf": lambda parts: parts[-2],
+        "path": lambda parts: "/".join(parts[:-1]),
+    }[class_from]
+    kept, folders = [], []
+    for parts in found.images:
+        if len(parts) == 1:
+            notices.add("root-image", parts[0])
+        else:
+            kept.append(root.joinpath(*parts))
+            folders.append(name_of(folder_of(parts)))
+    if not kept:
+        raise _nothing(root, source, "class folders with images", notices)
+    every = sorted(set(folders) | {name_of(parts[0]) for parts in found.folders if len(parts) == 1})
+    filled = {parts[0] for parts in found.images if len(parts) > 1}
+    for parts in found.folders:
+        if len(parts) == 1 and parts[0] not in filled:
+            notices.add("empty-class", parts[0])
+    # a list of names by place must count the empty folders too, or every later name would shift
+    class_names = ClassMap.read(class_map).shown(every if class_from == "top" else sorted(set(folders)), notices)
+    return _labelled(kept, [class_names[folder] for folder in folders], source)
+
+
+def _from_manifest(
+    path: Path,
+    source: str,
+    class_map: str | Path | None,
+    labelled: bool,
+    notices: Notices,
+    columns: Mapping[str, str] | None,
+    split: str | None,
+    cache_dir: Path | None,
+) -> ImageSet:
+    rows = read_manifest(path, columns=columns, labelled=labelled, uri=uri_of(source), cache_dir=cache_dir)
+    source = redact(source)
+    there = np.array([os.path.isfile(p) for p in rows.paths], bool)
+    for i in np.flatnonzero(~there):
+        notices.add("missing", rows.paths[i])
+    if not there.any():
+        raise DataError(
+            f"{source}: none of its {len(there)} files is there, first {rows.paths[0]}",
+            expected="paths that are absolute or relative to the manifest",
+        )
+    if labelled:
+        names = [name_of(label) for label in rows.labels]
+        shown = ClassMap.read(class_map).shown(sorted(set(names)), notices)
+        images = _labelled(list(rows.paths), [shown[name] for name in names], source)
+    else:
+        images = ImageSet(tuple(rows.paths), np.full(len(rows.paths), -1), source=source)
+    images = replace(images, groups=rows.groups, splits=rows.splits).select(there)
+    if labelled:
+        for label in np.flatnonzero(images.counts() == 0):
+            notices.add("empty-class", images.classes[label])
+        images = images.compact()
+    if split is None:
+        return images
+    if images.splits is None:
+        raise DataError(f"{source}: no split column, asked for split {split!r}")
+    chosen = np.array([s == split for s in images.splits], bool)
+    if not chosen.any():
+        raise DataError(f"{source}: no row of split {split!r}", expected=" or ".join(sorted(set(images.splits))))
+    return images.select(chosen)
+
+
+def _labelled(paths: Sequence[Path], names: Sequence[str], source: str) -> ImageSet:
+    classes = tuple(sorted(set(names)))
+    place = {name: i for i, name in enumerate(classes)}
+    return ImageSet(tuple(paths), np.array([place[name] for name in names], np.int64), classes, source=source)
+
+
+def _nothing(root: Path, source: str, wanted: str, notices: Notices) -> DataError:
+    """The error for a folder in which nothing usable lies, with what lies there instead."""
+    archives = [entry for entry in _entries(root) if is_archive(entry)]
+    if archives:
+        return DataError(
+            f"{source}: holds archives, no {wanted}", remedy=f"give one of them: {', '.join(archives[:5])}"
+        )
+    counts = notices.counts
+    if counts.get("root-image"):
+        found = f"{counts['root-image']} images directly in it, no class folders"
+    else:
+        found = f"no image, {counts.get('stray', 0)} other files"
+    return DataError(
+        f"{source}: {found}", expected=wanted, remedy="a folder a class, or a manifest with path and label"
+    )
+
+
+def _entries(root: Path) -> Iterable[str]:
+    return sorted(entry for entry in os.listdir(root) if not is_hidden(entry))

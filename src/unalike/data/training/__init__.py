@@ -1,0 +1,1 @@
+"""Training batches: augmentation, sampling, loading, the cache of decoded images."""

@@ -1,0 +1,135 @@
+"""Build OpenVINO, ONNX Runtime and TensorRT engine files and compare them with fp32."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from unalike.data.notices import Notices
+from unalike.deploy.cpu_compile import refuse_existing, write_ir, write_optimised
+from unalike.deploy.quantization.mixed_precision import (
+    typed_layers,
+)
+from unalike.deploy.quantization.pipeline import _cache, _compared, _in_fewer_bits
+from unalike.deploy.source import Source, Written, _image_sources, _images, _labelled, _source
+from unalike.engines.protocol import Engine
+from unalike.errors import SpecError
+from unalike.progress import say
+
+
+def run_engine(experiment: Any, run: Any) -> Written:
+    """Write OpenVINO IR or an optimised ONNX file beside its comparison with fp32."""
+    section, notices = experiment.gen_engine, Notices()
+    source = _source(experiment, section, "gen_engine")
+    ending = ".xml" if section.runtime == "openvino" else "_optimised.onnx"
+    path = Path(section.engine) if section.engine else run.dir / f"{source.stem}{ending}"
+    refuse_existing(path)
+    if section.runtime == "onnxruntime" and section.data_type in ("FP16", "BF16"):
+        raise SpecError(f"gen_engine.data_type {section.data_type} with onnxruntime", expected="FP32 or INT8: its CPU kernels "
+                        "compute in these", remedy="or set gen_engine.runtime=openvino")  # fmt: skip
+    data_type = "INT8" if source.quantised else section.data_type
+    int8 = data_type == "INT8" and not source.quantised
+    images = _images(experiment, source, section.calibration, "gen_engine.calibration", section.parity_images,
+                     section.calibration.seed, notices, needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
+    labelled = _labelled(experiment, notices)
+    content, made, facts = source.content, None, replace(source.facts, precision=data_type.lower())
+    if data_type in ("INT8", "BF16"):
+        cache = _cache(section.calibration.cal_cache_file, run) if int8 else None
+        made = _in_fewer_bits(experiment, source, section, images, cache, notices, data_type=data_type, target="cpu",
+                              layers=(), labelled=labelled)  # fmt: skip
+        content = made.content
+    (write_ir if section.runtime == "openvino" else write_optimised)(content, path, facts)
+    engine = _open_engine(path, section.runtime)
+    figures = _compared(experiment, source, [engine], images, labelled, made, path, run, notices)
+    if section.runtime == "openvino":
+        run.own(path.with_suffix(".bin"))
+    told = engine.describe()
+    say(f"{path}: {told['runtime']} {told['precision']} on {told['device']}")
+    if data_type == "BF16" and engine.precision != "bf16":
+        say("this CPU does not compute in bfloat16: the figures are those of fp32, where it does they will differ")
+    return path, figures
+
+
+def _open_engine(path: Path, runtime: str) -> Engine:
+    if runtime == "openvino":
+        from unalike.engines.openvino_engine import OpenVinoEngine
+
+        return OpenVinoEngine(path)
+    from unalike.engines.onnx_engine import OnnxEngine
+
+    return OnnxEngine(path)
+
+
+def run_tensorrt(experiment: Any, run: Any) -> Written:
+    """Build a TensorRT engine; everything that can be wrong with the spec is said before the building starts."""
+    from unalike.deploy.tensorrt_build import BuildOptions, build_engine
+    from unalike.engines.tensorrt_engine import TensorRtEngine, facts_file, import_tensorrt
+
+    section, notices = experiment.gen_trt_engine, Notices()
+    source = _source(experiment, section, "gen_trt_engine")
+    batches = _batches(experiment, source)
+    import_tensorrt()
+    path = Path(section.trt_engine) if section.trt_engine else run.dir / f"{source.stem}.engine"
+    for file in (path, facts_file(path)):
+        refuse_existing(file)
+    run.write_experiment(experiment)
+    trt = section.tensorrt
+    data_type = "INT8" if source.quantised else trt.data_type
+    int8 = data_type == "INT8" and not source.quantised
+    images, labelled = None, _labelled(experiment, notices)
+    if int8 or data_type in ("FP16", "BF16") or _image_sources(experiment, trt.calibration.cal_image_dir):
+        images = _images(experiment, source, trt.calibration, "gen_trt_engine.tensorrt.calibration", 64, 0, notices,
+                         needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
+    made, facts = None, replace(source.facts, precision=data_type.lower())
+    if data_type != "FP32":
+        assert images is not None
+        cache = _cache(trt.calibration.cal_cache_file, run) if int8 else None
+        made = _in_fewer_bits(experiment, source, trt, images, cache, notices, data_type=data_type, target="tensorrt",
+                              layers=trt.layers_precision, labelled=None)  # fmt: skip
+    elif trt.layers_precision:
+        made = typed_layers(source.content, facts, trt.layers_precision)
+    timing = Path(section.timing_cache) if section.timing_cache else None
+    options = BuildOptions(*batches, trt.workspace_size, timing, section.gpu_id, section.verbose)
+    built = build_engine(made.content if made else source.content, path, facts, options)
+    run.own(path, facts_file(path), *([timing] if timing else []))
+    figures: dict[str, Any] = dict(built)
+    if images is not None:
+        engine = TensorRtEngine(path, section.gpu_id)
+        figures |= _compared(experiment, source, [engine], images, labelled, made, path, run, notices)
+        engine.close()
+    return path, figures
+
+
+def _batches(experiment: Any, source: Source) -> tuple[int, int, int]:
+    """(least, best, greatest) batch: a fixed one, else what is in use (TAO D34); an error before anything is built."""
+    from unalike.spec import settle
+
+    section, prefix = experiment.gen_trt_engine, "gen_trt_engine.tensorrt."
+    trt = section.tensorrt
+    fixed = source.fixed_batch
+    if section.batch_size > 0 and fixed and fixed != section.batch_size:
+        raise SpecError(f"gen_trt_engine.batch_size {section.batch_size}, and {source.stem} has a fixed batch of {fixed}",
+                        remedy=f"set gen_trt_engine.batch_size={fixed}, or export with export.batch_size=-1")  # fmt: skip
+    if fixed:
+        wrong = [n for n in ("min", "opt", "max") if experiment.is_set(f"{prefix}{n}_batch_size")
+                 and getattr(trt, f"{n}_batch_size") != fixed]  # fmt: skip
+        if wrong:
+            raise SpecError(f"{prefix}{wrong[0]}_batch_size, and {source.stem} has a fixed batch of {fixed}",
+                            remedy=f"leave it out or set it to {fixed}")  # fmt: skip
+        return fixed, fixed, fixed
+    in_use = {"evaluate.batch_size": experiment.evaluate.batch_size, "inference.batch_size": experiment.inference.batch_size,
+              "gen_trt_engine.batch_size": section.batch_size, f"{prefix}min_batch_size": trt.min_batch_size,
+              f"{prefix}opt_batch_size": trt.opt_batch_size if experiment.is_set(f"{prefix}opt_batch_size") else 1}  # fmt: skip
+    largest = max(in_use.values())
+    if experiment.is_set(f"{prefix}max_batch_size"):
+        over = [
+            f"{name} {size}" for name, size in in_use.items() if size > trt.max_batch_size and experiment.is_set(name)
+        ]
+        if over:
+            raise SpecError(f"{prefix}max_batch_size is {trt.max_batch_size}, and {', '.join(over)}",
+                            expected="a limit that no batch in use exceeds",
+                            remedy=f"set it to {largest}, or leave it out")  # fmt: skip
+    settle(experiment, f"{prefix}max_batch_size", largest, "the largest batch in use")
+    settle(experiment, f"{prefix}opt_batch_size", trt.max_batch_size, "the largest batch")
+    return trt.min_batch_size, trt.opt_batch_size, trt.max_batch_size

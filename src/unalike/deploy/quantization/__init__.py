@@ -1,0 +1,1 @@
+"""Quantization to INT8, and conversion to FP16 and BF16."""

@@ -1,0 +1,1 @@
+"""Discover groups of like images without labels."""

@@ -1,0 +1,1 @@
+"""Explain why a query matched a reference."""

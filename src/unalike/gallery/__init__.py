@@ -1,1 +1,0 @@
-"""Enrolled reference vectors: add, search, decide, save."""

@@ -1,0 +1,1 @@
+"""Open a model, choose its engine, embed images."""

@@ -1,0 +1,159 @@
+"""Image files -> vectors: decoding in threads while the engine works.
+
+Every file is decoded once (D26), none is dropped (D32), fewer files than a batch are fine (D28), and unreadable ones
+are counted and named up to a limit (D20).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unalike import progress
+from unalike.data.decode import MAX_PIXELS
+from unalike.engines.onnx_engine import usable_cores
+from unalike.engines.protocol import Engine
+from unalike.errors import DataError, UnreadableImage
+
+if TYPE_CHECKING:
+    from unalike.data.notices import Notices
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """``vectors_ND`` (float32) of the files ``paths[i] for i in kept_N``; ``failures`` holds (path, reason) of the rest."""
+
+    vectors_ND: np.ndarray
+    kept_N: np.ndarray
+    failures: tuple[tuple[str, str], ...] = field(default=())
+
+
+def embed_files(
+    engine: Engine | Sequence[Engine],
+    paths: Sequence[str | Path],
+    view: Callable[..., np.ndarray],
+    *,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    max_unreadable: float = 0.05,
+    max_pixels: int = MAX_PIXELS,
+    notices: Notices | None = None,
+    describe: str = "embedding",
+) -> Embedded:
+    """The vectors of ``paths`` in their order.
+
+    Of several engines (copies of one network on several devices) each takes the next batch as soon as it is free (D15).
+    ``view(path, max_pixels=...)`` gives one uint8 H x W x 3 image of the engine's size (``data.view.View``). At most
+    ``max_unreadable`` (a share, 0..1) of the files may be unreadable, yet always one of several unless the share is 0;
+    beyond that, and when no file is left, DataError.
+    """
+    engines = list(engine) if isinstance(engine, Sequence) else [engine]
+    batch = batch_size or engines[0].batch
+    allowed = 0 if max_unreadable <= 0 else max(1, int(max_unreadable * len(paths)))
+    vectors_ND = np.empty((len(paths), engines[0].dim), np.float32)
+    kept: list[int] = []
+    failures: list[tuple[str, str]] = []
+    waiting: list[np.ndarray] = []
+
+    def run() -> None:
+        work(vectors_ND[len(kept) - len(waiting) : len(kept)], np.stack(waiting))
+        waiting.clear()
+
+    with progress.progress(describe, len(paths)) as advance, _crew(engines) as work:
+        ahead = 2 * batch * len(engines)
+        for index, image in _decoded(paths, view, max_pixels, workers or max(2, usable_cores()), ahead):
+            advance(1)
+            if isinstance(image, UnreadableImage):
+                failures.append((str(paths[index]), str(image)))
+                if notices is not None:
+                    notices.add("unreadable", str(paths[index]), str(image))
+                if len(failures) > allowed:
+                    raise _too_many(failures, allowed, len(paths))
+                continue
+            kept.append(index)
+            waiting.append(image)
+            if len(waiting) == batch:
+                run()
+        if waiting:
+            run()
+    if paths and not kept:
+        raise _too_many(failures, 0, len(paths))
+    return Embedded(vectors_ND[: len(kept)], np.asarray(kept, np.int64), tuple(failures))
+
+
+@contextmanager
+def _crew(engines: Sequence[Engine]) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+    """``work(target_BD, images_BHWC)`` fills ``target_BD``: at once with one engine, by the next free one of several.
+
+    With several, two batches an engine are under way at most; leaving waits for all and raises what one of them raised.
+    """
+
+    def fill(target_BD: np.ndarray, images_BHWC: np.ndarray) -> None:
+        engine = free.get()
+        try:
+            target_BD[:] = engine(images_BHWC)
+        finally:
+            free.put(engine)
+
+    def share(target_BD: np.ndarray, images_BHWC: np.ndarray) -> None:
+        if len(under_way) >= 2 * len(engines):
+            under_way.popleft().result()
+        under_way.append(pool.submit(fill, target_BD, images_BHWC))
+
+    free: SimpleQueue[Engine] = SimpleQueue()
+    for engine in engines:
+        free.put(engine)
+    if len(engines) == 1:
+        yield fill
+        return
+    under_way: deque[Future[None]] = deque()
+    pool = ThreadPoolExecutor(len(engines), thread_name_prefix="engine")
+    try:
+        yield share
+        for future in under_way:
+            future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _decoded(
+    paths: Sequence[str | Path], view: Callable[..., np.ndarray], max_pixels: int, workers: int, ahead: int
+) -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
+    """(index, image or what was wrong with it), in order, with at most ``ahead`` images in memory."""
+
+    def read(path: str | Path) -> np.ndarray | UnreadableImage:
+        try:
+            return view(path, max_pixels=max_pixels)
+        except UnreadableImage as error:
+            return error
+
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
+    queue: deque[tuple[int, Future[Any]]] = deque()
+    try:
+        for index, path in enumerate(paths):
+            queue.append((index, pool.submit(read, path)))
+            if len(queue) >= ahead:
+                done, future = queue.popleft()
+                yield done, future.result()
+        while queue:
+            done, future = queue.popleft()
+            yield done, future.result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _too_many(failures: Sequence[tuple[str, str]], allowed: int, total: int) -> DataError:
+    shown = ", ".join(path for path, _ in failures[:3]) + (", ..." if len(failures) > 3 else "")
+    return DataError(
+        f"{len(failures)} or more of {total} images cannot be read ({shown}; the first: {failures[0][1]})",
+        expected=f"at most {allowed}",
+        remedy="repair or remove them, or raise dataset.max_unreadable",
+    )

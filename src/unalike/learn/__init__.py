@@ -1,1 +1,0 @@
-"""Losses, schedules, the training loop, checkpoints."""

@@ -1,1 +1,0 @@
-"""Retrieval metrics, intervals and reports; functions of arrays."""

@@ -1,0 +1,1 @@
+"""Retrieval, classification, clustering and localization metrics, with confidence intervals."""

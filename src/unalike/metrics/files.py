@@ -1,0 +1,139 @@
+"""The files that an evaluation leaves: metrics.json, per_class.csv, confusion.csv, predictions.parquet or .csv."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.errors import RunError, UnalikeError
+from unalike.metrics.retrieval import Ranking
+from unalike.metrics.summary import confused_pairs
+from unalike.storage.atomic import replacing, write_text
+
+
+def write_metrics(
+    folder: str | Path,
+    summary: Mapping[str, Any],
+    ranking: Ranking,
+    classes: Sequence[str],
+    *,
+    query_paths: Sequence[str | Path] | None = None,
+    reference_paths: Sequence[str | Path] | None = None,
+    neighbours: tuple[np.ndarray, np.ndarray] | None = None,
+    reference_labels: np.ndarray | None = None,
+) -> dict[str, Path]:
+    """Write all four files into ``folder`` (made when absent); returns {"metrics", "per_class", "confusion", "predictions"}.
+
+    ``neighbours`` are top_k's (scores_QK, indices_QK), listed in the predictions with the classes of
+    ``reference_labels`` and the paths of the references. Predictions are Parquet where pyarrow is installed, else CSV.
+    Raises UnalikeError when paths are not one a row, RunError when the folder cannot be written.
+    """
+    folder = Path(folder)
+    if query_paths is not None and len(query_paths) != len(ranking):
+        raise UnalikeError(f"{len(query_paths)} paths for {len(ranking)} queries", expected="one path a query")
+    if reference_paths is not None and len(reference_paths) != ranking.references:
+        raise UnalikeError(
+            f"{len(reference_paths)} paths for {ranking.references} references", expected="one path a reference"
+        )
+    columns = _predictions(ranking, classes, query_paths, reference_paths, neighbours, reference_labels)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return {
+            "metrics": _write_json(folder / "metrics.json", summary),
+            "per_class": write_rows(folder / "per_class.csv", summary["per_class"]),
+            "confusion": write_rows(
+                folder / "confusion.csv",
+                confused_pairs(ranking, classes),
+                header=("class", "taken_for", "count", "share"),
+            ),
+            "predictions": _write_columns(folder / "predictions", columns),
+        }
+    except OSError as error:
+        raise RunError(
+            f"{folder}: {error.strerror or error}", remedy="choose a results_dir that can be written"
+        ) from error
+
+
+def _predictions(
+    ranking: Ranking,
+    classes: Sequence[str],
+    query_paths: Sequence[str | Path] | None,
+    reference_paths: Sequence[str | Path] | None,
+    neighbours: tuple[np.ndarray, np.ndarray] | None,
+    reference_labels: np.ndarray | None,
+) -> dict[str, list[Any]]:
+    """Column name -> one value a query."""
+    columns: dict[str, list[Any]] = {}
+    if query_paths is not None:
+        columns["path"] = [str(path) for path in query_paths]
+    columns["class"] = [classes[label] for label in ranking.labels]
+    columns["predicted"] = [classes[label] for label in ranking.predicted]
+    columns["correct"] = (ranking.labels == ranking.predicted).tolist()
+    columns["open_set"] = ranking.open_set.tolist()
+    columns["score"] = [round(float(score), 6) for score in ranking.score]
+    columns["nearest"] = ranking.nearest.tolist()
+    if reference_paths is not None:
+        columns["nearest_path"] = [str(reference_paths[i]) for i in ranking.nearest]
+    columns["first_relevant_rank"] = [int(rank) or None for rank in ranking.first_relevant]
+    for name, values in ranking.metrics().items():
+        columns[name] = [None if math.isnan(value) else float(value) for value in values]
+    if neighbours is not None:
+        scores_QK, indices_QK = neighbours
+        columns["neighbour_scores"] = [[round(float(s), 6) for s in row] for row in scores_QK]
+        columns["neighbours"] = indices_QK.tolist()
+        if reference_labels is not None:
+            columns["neighbour_classes"] = [[classes[reference_labels[i]] for i in row] for row in indices_QK]
+        if reference_paths is not None:
+            columns["neighbour_paths"] = [[str(reference_paths[i]) for i in row] for row in indices_QK]
+    return columns
+
+
+def _write_json(path: Path, summary: Mapping[str, Any]) -> Path:
+    write_text(path, _unicode(json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
+    return path
+
+
+def _unicode(value: Any) -> Any:
+    """Text, or lists of it, with the bytes of names that are not UTF-8 as escapes: JSON reads them back as they were."""
+    if isinstance(value, list):
+        return [_unicode(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Iterable[str] = ()) -> Path:
+    """A CSV whose header stands even when there are no rows; None becomes an empty cell."""
+    names = list(rows[0]) if rows else list(header)
+    # surrogateescape: the name of a file need not be valid UTF-8, and must be found again from this list
+    with (
+        replacing(path) as partial,
+        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
+    ):
+        writer = csv.DictWriter(stream, names)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def _write_columns(stem: Path, columns: Mapping[str, list[Any]]) -> Path:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        rows = [
+            {name: json.dumps(value, ensure_ascii=False) if isinstance(value, list) else value
+             for name, value in zip(columns, values, strict=True)}
+            for values in zip(*columns.values(), strict=True)
+        ]  # fmt: skip
+        return write_rows(stem.with_suffix(".csv"), rows, columns)
+    path = stem.with_suffix(".parquet")
+    # Parquet's text is UTF-8 by definition
+    table = pyarrow.table({name: _unicode(values) for name, values in columns.items()})
+    with replacing(path) as partial:
+        pyarrow.parquet.write_table(table, partial)
+    return path

@@ -1,0 +1,171 @@
+"""What an evaluation says of "unknown": every query once with its class enrolled, and once with its class held out.
+
+Held out, a query meets all references but those of its class: it is then an unknown one, and its best score is what a
+false match would have. Real open-set queries (no reference of their class at all) are reported beside that.
+
+Shape letters: Q queries looked at, R references, B queries of a chunk, N own pairs, M other pairs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from unalike.metrics.intervals import bootstrap
+from unalike.metrics.knn import as_labels, check_widths, unit
+from unalike.metrics.roc import auroc, dir_at_fpir, fnmr_at_fmr, trials_needed
+
+# Pairs that are looked at: beyond that a seeded sample of the queries, so that memory and time stay bounded.
+MAX_PAIRS = 4_000_000
+CHUNK_PAIRS = 1_000_000
+RATES = (0.1, 0.01, 0.001)
+
+
+@dataclass(frozen=True)
+class Trials:
+    """``own_Q`` and ``other_Q``: best scores among references of the query's class and of others; -inf where none.
+
+    ``pair_own_N`` with ``pair_label_N`` (the query's class) and ``pair_other_M`` are the scores of all single pairs.
+    """
+
+    rows_Q: np.ndarray
+    labels_Q: np.ndarray
+    own_Q: np.ndarray
+    other_Q: np.ndarray
+    pair_own_N: np.ndarray
+    pair_label_N: np.ndarray
+    pair_other_M: np.ndarray
+
+
+def collect_trials(
+    query_QD: np.ndarray,
+    query_labels_Q: np.ndarray | Sequence[int],
+    reference_RD: np.ndarray,
+    reference_labels_R: np.ndarray | Sequence[int],
+    *,
+    same: bool = False,
+    max_pairs: int = MAX_PAIRS,
+    seed: int = 0,
+) -> Trials:
+    """Scores of queries against references; ``same``: the queries are the first references, each leaves itself out.
+
+    Where queries x references exceed ``max_pairs``, a sample of the queries drawn by ``seed``. Raises UnalikeError.
+    """
+    query_QD, reference_RD = unit(query_QD, name="query vectors"), unit(reference_RD, name="reference vectors")
+    check_widths(query_QD, reference_RD)
+    labels_Q = as_labels(query_labels_Q, len(query_QD), "query")
+    labels_R = as_labels(reference_labels_R, len(reference_RD), "reference")
+    rows_Q = np.arange(len(query_QD))
+    allowed = max(1, max_pairs // max(1, len(reference_RD)))
+    if len(rows_Q) > allowed:
+        rows_Q = np.sort(np.random.default_rng(seed).choice(rows_Q, allowed, replace=False))
+    own_Q, other_Q = np.full(len(rows_Q), -math.inf), np.full(len(rows_Q), -math.inf)
+    own, label, other = [np.empty(0, np.float32)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
+    step = max(1, CHUNK_PAIRS // max(1, len(reference_RD)))
+    for top in range(0, len(rows_Q) if len(reference_RD) else 0, step):
+        rows_B = rows_Q[top : top + step]
+        scores_BR = query_QD[rows_B] @ reference_RD.T
+        own_BR = labels_Q[rows_B, None] == labels_R[None]
+        other_BR = ~own_BR
+        if same:
+            own_BR[np.arange(len(rows_B)), rows_B] = False
+        own_Q[top : top + step] = np.where(own_BR, scores_BR, -math.inf).max(axis=1)
+        other_Q[top : top + step] = np.where(other_BR, scores_BR, -math.inf).max(axis=1)
+        own.append(scores_BR[own_BR])
+        label.append(np.repeat(labels_Q[rows_B], own_BR.sum(axis=1)))
+        other.append(scores_BR[other_BR])
+    return Trials(
+        rows_Q, labels_Q[rows_Q], own_Q, other_Q, np.concatenate(own), np.concatenate(label), np.concatenate(other)
+    )
+
+
+def summarise_trials(
+    trials: Trials, *, n: int = 1000, confidence: float = 0.95, seed: int = 0, rates: Sequence[float] = RATES
+) -> dict[str, Any]:
+    """Plain data for ``metrics.json``: ``verification`` of pairs, and ``identification`` against the references.
+
+    The unknown queries of identification are ``classes_held_out`` or ``open_set_queries``; None where there were none.
+
+    A rate that the number of trials cannot support (``trials_needed``) is left out; intervals resample classes and take
+    the threshold as given. ``n`` of 0 leaves intervals out.
+    """
+    settings = {"n": n, "confidence": confidence, "seed": seed}
+    known_Q = np.isfinite(trials.own_Q)
+    held_Q = known_Q & np.isfinite(trials.other_Q)
+    open_Q = ~known_Q & np.isfinite(trials.other_Q)
+    return {
+        "verification": _verification(trials, rates, settings),
+        "identification": {
+            "classes_held_out": _identification(trials, held_Q, trials.other_Q[held_Q], rates, settings),
+            "open_set_queries": _identification(trials, known_Q, trials.other_Q[open_Q], rates, settings),
+        },
+    }
+
+
+def _verification(trials: Trials, rates: Sequence[float], settings: dict[str, Any]) -> dict[str, Any] | None:
+    genuine_N, impostor_M = trials.pair_own_N, trials.pair_other_M
+    if not len(genuine_N) or not len(impostor_M):
+        return None
+    at = []
+    for rate in rates:
+        if trials_needed(rate, settings["confidence"]) <= len(impostor_M):
+            fnmr, threshold = fnmr_at_fmr(genuine_N, impostor_M, rate)
+            missed = (genuine_N < threshold).astype(float)
+            at.append(
+                {"fmr": rate, "fnmr": _interval(fnmr, missed, trials.pair_label_N, settings), "threshold": threshold}
+            )
+    return {"queries": len(trials.rows_Q), "genuine_pairs": len(genuine_N), "impostor_pairs": len(impostor_M),
+            "auroc": auroc(genuine_N, impostor_M), "fnmr_at_fmr": at}  # fmt: skip
+
+
+def _identification(
+    trials: Trials, known_Q: np.ndarray, unknown_M: np.ndarray, rates: Sequence[float], settings: dict[str, Any]
+) -> dict[str, Any] | None:
+    if not known_Q.any() or not len(unknown_M):
+        return None
+    own_Q, other_Q = trials.own_Q[known_Q], trials.other_Q[known_Q]
+    best_Q, right_Q = np.maximum(own_Q, other_Q), own_Q > other_Q
+    at = []
+    for rate in rates:
+        if trials_needed(rate, settings["confidence"]) <= len(unknown_M):
+            found, threshold = dir_at_fpir(best_Q, right_Q, unknown_M, rate)
+            hits = (right_Q & (best_Q >= threshold)).astype(float)
+            at.append(
+                {
+                    "fpir": rate,
+                    "dir": _interval(found, hits, trials.labels_Q[known_Q], settings),
+                    "threshold": threshold,
+                }
+            )
+    return {
+        "known": int(known_Q.sum()),
+        "unknown": len(unknown_M),
+        "auroc": auroc(best_Q, unknown_M),
+        "dir_at_fpir": at,
+    }
+
+
+def _interval(
+    value: float, values: np.ndarray, groups: np.ndarray, settings: dict[str, Any]
+) -> dict[str, float | None]:
+    if settings["n"] < 1:
+        return {"value": value, "low": None, "high": None}
+    return bootstrap(values, groups, **settings).to_dict()
+
+
+def spoken(told: dict[str, Any]) -> list[str]:
+    """A line or two of what ``summarise_trials`` gave, for people; rates of one in a hundred where they were measured."""
+    lines = []
+    pairs = told["verification"]
+    if pairs is not None:
+        at = [f", FNMR {one['fnmr']['value']:.4f} at FMR {one['fmr']:g}" for one in pairs["fnmr_at_fmr"]]
+        lines.append(f"same or another: AUROC {pairs['auroc']:.4f}{''.join(at)}")
+    for name, part in told["identification"].items():
+        if part is not None:
+            at = [f", DIR {one['dir']['value']:.4f} at FPIR {one['fpir']:g}" for one in part["dir_at_fpir"]]
+            lines.append(f"known or unknown ({name.replace('_', ' ')}): AUROC {part['auroc']:.4f}{''.join(at)}")
+    return lines

@@ -1,0 +1,171 @@
+"""From per-query results to what ``metrics.json`` holds, and to TAO's KPI names.
+
+Micro (mean over queries) and macro (mean over classes of the class's mean) always stand side by side; the headline
+and every KPI is micro, whatever is switched on for reporting. Open-set queries count in neither and stand apart.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from unalike.errors import UnalikeError
+from unalike.metrics.intervals import bootstrap_metrics
+from unalike.metrics.retrieval import Ranking
+
+FORMAT_VERSION = 1
+HEADLINE = "precision_at_1"
+# TAO's KPI names behind the prefix, and where each value stands in a summary's micro averages.
+KPI_NAMES = {
+    " Mean Average Precision": "mean_average_precision",
+    " Mean Reciprocal Rank": "mean_reciprocal_rank",
+    " r-Precision": "r_precision",
+    " Precision at Rank 1": "precision_at_1",
+}
+# Pairs of confused classes that a summary lists; confusion.csv holds all.
+CONFUSED_SHOWN = 20
+
+
+def summarise(
+    ranking: Ranking,
+    classes: Sequence[str],
+    *,
+    clusters: Mapping[str, float] | None = None,
+    reference_labels: np.ndarray | None = None,
+    n: int = 1000,
+    confidence: float = 0.95,
+    resample: str = "auto",
+    unseen_classes: bool = False,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Everything that ``metrics.json`` says, as plain JSON data (NaN as None).
+
+    ``classes`` gives the shown name of every label. ``clusters`` are {"AMI", "NMI"} where they were computed.
+    ``resample``: "queries", "classes", or "auto": classes when ``unseen_classes`` (the claim is then about classes
+    that training never saw), else queries. ``n`` of 0 leaves intervals out. Raises UnalikeError for another word and
+    for a label without a name.
+    """
+    if resample not in ("auto", "queries", "classes"):
+        raise UnalikeError(f"resample is {resample!r}", expected="auto, queries or classes")
+    if resample == "auto":
+        resample = "classes" if unseen_classes else "queries"
+    highest = int(max(ranking.labels.max(), ranking.predicted.max()))
+    if highest >= len(classes):
+        raise UnalikeError(f"label {highest} has no name", expected=f"labels below {len(classes)}")
+    metrics = ranking.metrics()
+    closed = ~ranking.open_set
+    values_QM = np.stack([values[closed] for values in metrics.values()], axis=1)
+    micro, macro = bootstrap_metrics(
+        values_QM, ranking.labels[closed], by_group=resample == "classes", n=max(n, 1), confidence=confidence, seed=seed
+    )
+    per_class = class_table(ranking, classes, reference_labels)
+    summary: dict[str, Any] = {
+        "format_version": FORMAT_VERSION,
+        "headline": {"metric": HEADLINE, "average": "micro", "value": _plain(micro[0].value)},
+        "queries": len(ranking),
+        "measured": int(closed.sum()),
+        "references": ranking.references,
+        "classes": sum(1 for row in per_class if row["measured"]),
+        "query_in_reference": ranking.same,
+        "depth": ranking.depth,
+        "micro": {name: interval.to_dict() for name, interval in zip(metrics, micro, strict=True)},
+        "macro": {name: interval.to_dict() for name, interval in zip(metrics, macro, strict=True)},
+        "clusters": {name: _plain(value) for name, value in (clusters or {}).items()},
+        "intervals": {"method": "percentile bootstrap", "resampled": resample, "n": n, "confidence": confidence,
+                      "seed": seed},
+        "open_set": open_set(ranking, classes),
+        "per_class": per_class,
+        "confused": confused_pairs(ranking, classes)[:CONFUSED_SHOWN],
+    }  # fmt: skip
+    if n < 1:
+        for average in ("micro", "macro"):
+            for entry in summary[average].values():
+                entry["low"] = entry["high"] = None
+    return summary
+
+
+def kpi(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """TAO's KPI names and values (micro) for ``prefix`` val or test; what was not computed is left out."""
+    found: dict[str, float] = {}
+    for name in ("AMI", "NMI"):
+        if summary.get("clusters", {}).get(name) is not None:
+            found[f"{prefix}_{name}"] = summary["clusters"][name]
+    for name, key in KPI_NAMES.items():
+        value = summary["micro"][key]["value"]
+        if value is not None:
+            found[prefix + name] = value
+    return found
+
+
+def class_table(
+    ranking: Ranking, classes: Sequence[str], reference_labels: np.ndarray | None = None
+) -> list[dict[str, Any]]:
+    """A row for every class that has a query or a reference, in the order of ``classes``.
+
+    Keys: class, queries, references (None when unknown), measured (queries that are not open-set), then the mean of
+    every metric, None where nothing was measured: a class without a query keeps its own name and an empty row.
+    """
+    count = len(classes)
+    queries_C = np.bincount(ranking.labels, minlength=count)
+    closed = ~ranking.open_set
+    measured_C = np.bincount(ranking.labels[closed], minlength=count)
+    if reference_labels is not None:
+        references_C = np.bincount(np.asarray(reference_labels, np.int64), minlength=count)
+    else:
+        references_C = np.zeros(count, np.int64)
+        references_C[ranking.labels] = ranking.relevant + int(ranking.same)
+    sums = {
+        name: np.bincount(ranking.labels[closed], values[closed], minlength=count)
+        for name, values in ranking.metrics().items()
+    }
+    return [
+        {
+            "class": classes[c],
+            "queries": int(queries_C[c]),
+            "references": int(references_C[c]) if reference_labels is not None or queries_C[c] else None,
+            "measured": int(measured_C[c]),
+            **{name: float(total[c] / measured_C[c]) if measured_C[c] else None for name, total in sums.items()},
+        }
+        for c in range(count)
+        if queries_C[c] or references_C[c]
+    ]
+
+
+def open_set(ranking: Ranking, classes: Sequence[str]) -> dict[str, Any]:
+    """How many queries have no (other) reference of their class, which classes they are, and their scores."""
+    scores = ranking.score[ranking.open_set]
+    labels, counts = np.unique(ranking.labels[ranking.open_set], return_counts=True)
+    return {
+        "queries": int(ranking.open_set.sum()),
+        "classes": {classes[c]: int(n) for c, n in zip(labels, counts, strict=True)},
+        "median_score": float(np.median(scores)) if len(scores) else None,
+    }
+
+
+def confused_pairs(ranking: Ranking, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """Pairs (true class, nearest reference's class) that differ, most frequent first; open-set queries left out.
+
+    Keys: class, taken_for, count, share (of the class's measured queries).
+    """
+    closed = ~ranking.open_set
+    labels, predicted = ranking.labels[closed], ranking.predicted[closed]
+    totals = np.bincount(labels, minlength=len(classes))
+    wrong = labels != predicted
+    pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    return [
+        {
+            "class": classes[pairs[i, 0]],
+            "taken_for": classes[pairs[i, 1]],
+            "count": int(counts[i]),
+            "share": float(counts[i] / totals[pairs[i, 0]]),
+        }
+        for i in order
+    ]
+
+
+def _plain(value: float) -> float | None:
+    return None if math.isnan(value) else float(value)

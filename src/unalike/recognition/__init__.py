@@ -1,0 +1,1 @@
+"""Recognise images against a gallery of references."""

@@ -1,0 +1,151 @@
+"""What a gallery holds at one moment: a snapshot that any number of threads may search while the gallery changes.
+
+Shape letters: N enrolled vectors, Q queries, K neighbours, D width, C classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from unalike.errors import DataError
+from unalike.metrics.knn import EXCLUDED, scan, unit, widen
+from unalike.storage.blockfile import Block, Texts
+
+# float16 rows that are widened at once: 4 MB of float32 at width 256, which stay in cache until they are multiplied.
+HALF_ROWS = 4096
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """For every query the K nearest enrolled vectors, best first: cosine, index into the gallery, and its label."""
+
+    scores_QK: np.ndarray
+    indices_QK: np.ndarray
+    labels_QK: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Enrolled:
+    """``vectors_ND`` of unit length (float32 or float16), ``codes_N`` (int32) into ``classes``, what each was made from.
+
+    ``classes`` and ``names`` may be longer than what this snapshot speaks of: lists only grow. ``file`` is the block
+    that the vectors lie in when they are read from a file. ``revision`` counts the changes of vectors and of which class
+    they belong to (names of classes are none): what was measured at another one does not hold.
+    """
+
+    vectors_ND: np.ndarray
+    codes_N: np.ndarray
+    classes: Sequence[str]
+    names: Sequence[str]
+    file: Block | None = None
+    revision: int = 0
+
+    def __len__(self) -> int:
+        return len(self.codes_N)
+
+    @property
+    def dim(self) -> int:
+        """D."""
+        return int(self.vectors_ND.shape[1])
+
+    @property
+    def half(self) -> bool:
+        """Whether the vectors are kept in half precision."""
+        return self.vectors_ND.dtype == np.float16
+
+    @cached_property
+    def counts_C(self) -> np.ndarray:
+        """Vectors of each class."""
+        return np.bincount(self.codes_N, minlength=int(self.codes_N.max(initial=-1)) + 1)
+
+    def stored(self, first: int, last: int) -> np.ndarray:
+        """Vectors as they are kept, checked when they come from a file."""
+        return self.vectors_ND[first:last] if self.file is None else self.file.check(first, last)
+
+    def reader(self) -> Callable[[int, int], np.ndarray]:
+        """A function (first, last) -> float32 vectors, for one thread: it may give the same memory every time."""
+        if not self.half:
+            return self.stored
+        buffer = np.empty((min(HALF_ROWS, max(1, len(self))), self.dim), np.float32)
+
+        def read(first: int, last: int) -> np.ndarray:
+            return widen(self.stored(first, last), buffer[: last - first])
+
+        return read
+
+    def vectors(self, indices_M: np.ndarray) -> np.ndarray:
+        """float32 (M, D) of these indices."""
+        chosen_MD = np.asarray(self.vectors_ND[indices_M])
+        if self.file is not None:
+            for index in np.unique(indices_M):
+                self.file.check(int(index), int(index) + 1)
+        return np.ascontiguousarray(chosen_MD, np.float32)
+
+    def scan(
+        self, vectors_QD: np.ndarray, k: int, hide: Callable[[np.ndarray, int, int], None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(scores_QK, indices_QK) of the k nearest by cosine, exactly; ``hide`` as in ``measure.nearest.scan``.
+
+        K is k, or the number of vectors when there are fewer; -1 where fewer count.
+        """
+        if not len(self):
+            raise DataError("the gallery is empty", remedy="enrol reference images first")
+        if k < 1:
+            raise DataError(f"k is {k}", expected="at least 1 neighbour")
+        columns = HALF_ROWS if self.half else None
+        queries_QD = unit(vectors_QD, name="query vectors")
+        return scan(queries_QD, self.reader(), len(self), min(k, len(self)), hide=hide, columns=columns)
+
+    def hide_own(self, rows_Q: np.ndarray) -> Callable[[np.ndarray, int, int], None]:
+        """For queries that are the enrolled vectors ``rows_Q``: each leaves itself out."""
+
+        def hide(scores_BC: np.ndarray, top: int, left: int) -> None:
+            place_B = rows_Q[top : top + len(scores_BC)] - left
+            inside_B = np.flatnonzero((place_B >= 0) & (place_B < scores_BC.shape[1]))
+            scores_BC[inside_B, place_B[inside_B]] = EXCLUDED
+
+        return hide
+
+    def hide_classes(self, codes_Q: np.ndarray) -> Callable[[np.ndarray, int, int], None]:
+        """Each query leaves out the class of its code."""
+
+        def hide(scores_BC: np.ndarray, top: int, left: int) -> None:
+            own_B = codes_Q[top : top + len(scores_BC), None]
+            scores_BC[own_B == self.codes_N[None, left : left + scores_BC.shape[1]]] = EXCLUDED
+
+        return hide
+
+    @cached_property
+    def sums_CD(self) -> np.ndarray:
+        """float64 sums of each class's vectors: what prototypes are made of."""
+        sums_CD = np.zeros((len(self.counts_C), self.dim))
+        read = self.reader()
+        for first in range(0, len(self), HALF_ROWS):
+            last = min(first + HALF_ROWS, len(self))
+            order_B = np.argsort(self.codes_N[first:last], kind="stable")
+            codes_S, start_S = np.unique(self.codes_N[first:last][order_B], return_index=True)
+            sums_CD[codes_S] += np.add.reduceat(read(first, last)[order_B].astype(np.float64), start_S, axis=0)
+        return sums_CD
+
+    @cached_property
+    def prototypes_CD(self) -> np.ndarray:
+        """float32: the direction of each class's mean; zero for a class without vectors."""
+        return unit(self.sums_CD, name="class sums")
+
+    def labels_of(self, codes: np.ndarray) -> list[str]:
+        """Names of these codes."""
+        return [self.classes[code] for code in codes.tolist()]
+
+
+def nobody(dim: int, half: bool = False) -> Enrolled:
+    """An empty snapshot."""
+    return Enrolled(np.empty((0, dim), np.float16 if half else np.float32), np.empty(0, np.int32), [], [])
+
+
+def unpacked(names: Sequence[str]) -> list[str]:
+    """A list that can grow, of names that may lie in a file."""
+    return names.unpack() if isinstance(names, Texts) else list(names)

@@ -1,0 +1,1 @@
+"""HTML reports, drawings and the model card."""

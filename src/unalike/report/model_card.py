@@ -1,0 +1,86 @@
+"""The model card: what a recogniser was made from, how it was measured, under which licence; JSON and Markdown."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from unalike.storage.atomic import write_text
+
+# What the card of a training run shows line by line; its metrics and class names have a form of their own or none.
+SHOWN = ("trunk", "vector", "view", "data", "training")
+APART = (*SHOWN, "format_version", "name", "made", "checkpoint", "validation", "class_names", "versions")
+
+
+def card_markdown(card: dict[str, Any]) -> str:
+    lines = [f"# Recogniser {card.get('name') or card.get('checkpoint', '')}".rstrip(), ""]
+    lines += [f"Made {card['made']}; checkpoint {card['checkpoint']}.", ""] if "checkpoint" in card else []
+    for title in SHOWN:
+        if title in card:
+            lines += [f"## {title.capitalize()}", ""]
+            lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card[title].items()] + [""]
+    if "validation" in card:
+        validation = card["validation"]
+        lines += ["## Validation", "", f"Query against reference: {validation['made_of']}; {validation['note']}.", ""]
+        micro = validation["metrics"].get("micro", {})
+        lines += [f"- {name}: {_figure(value)}" for name, value in micro.items()] or ["- not measured"]
+        lines.append("")
+    for title, content in card.items():
+        if title not in APART:
+            lines += [f"## {title.capitalize()}", "", *_lines(content), ""]
+    if "versions" in card:
+        lines += ["## Versions", ""] + [f"- {k} {v}" for k, v in card["versions"].items()]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _figure(value: Any) -> str:
+    if isinstance(value, dict):
+        low, high = value.get("low"), value.get("high")
+        interval = f" [{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""
+        return f"{value.get('value'):.4f}{interval}" if value.get("value") is not None else "none"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def add_section(folder: Path, title: str, content: dict[str, Any], *, source: Path | None, stem: str) -> dict[str, Any]:
+    """Write ``<stem>.json`` and ``<stem>.md`` into ``folder``: the card at ``source`` (where there is one), and a section.
+
+    The card that is read is left as it was; a card that stands in ``folder`` under that name already is taken before it.
+    """
+    own = folder / f"{stem}.json"
+    card: dict[str, Any] = {"format_version": 1}
+    for place in (own, source):
+        if place is not None and place.is_file():
+            try:
+                held = json.loads(place.read_text(encoding="utf-8"))
+            except ValueError:
+                continue  # no card of ours; nothing is lost, since it is not written to
+            if isinstance(held, dict) and "format_version" in held:
+                card = held
+                break
+    card[title] = {"made": datetime.now(UTC).isoformat(timespec="seconds"), **content}
+    write_text(own, json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_text(folder / f"{stem}.md", card_markdown(card))
+    return card
+
+
+def _lines(content: dict[str, Any], before: str = "") -> list[str]:
+    """Entries of a section, one line each; what is inside another entry bears both names."""
+    lines = []
+    for key, value in content.items():
+        name = f"{before}{key.replace('_', ' ')}"
+        entries = value if isinstance(value, list) and value and isinstance(value[0], dict) else None
+        if isinstance(value, dict) and "value" in value:
+            lines.append(f"- {name}: {_figure(value)}")
+        elif isinstance(value, dict):
+            lines += _lines(value, f"{name}, ")
+        elif entries is not None:
+            for entry in entries:
+                (first, at), *rest = entry.items()
+                lines += _lines(
+                    dict(rest), f"{name} {first.replace('_', ' ')} {at:g}: " if isinstance(at, float) else f"{name} "
+                )
+        elif value is not None:
+            lines.append(f"- {name}: {_figure(value)}")
+    return lines

@@ -1,0 +1,51 @@
+"""How an action failed, in one line: exceptions whose cause is a circumstance, brought into the tree of ``errors``."""
+
+from __future__ import annotations
+
+import errno
+import signal
+import sys
+from pathlib import Path
+
+from unalike.errors import DeviceError, Interrupted, RunError, UnalikeError
+
+
+def known_failure(error: BaseException, signal_number: int = 0) -> UnalikeError | None:
+    """The one-line form of an exception whose cause is a circumstance (signal, full disk, memory), else None."""
+    if isinstance(error, UnalikeError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        number = signal_number or signal.SIGINT
+        return Interrupted(number, f"stopped by {signal_name(number)}")
+    if isinstance(error, SystemExit):
+        return None if error.code not in (0, None) else RunError("the run was left by sys.exit before its end")
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        where = f" while writing {error.filename}" if error.filename else ""
+        return RunError(f"the disk is full{where}", remedy="free some space, then go on with --resume")
+    if _is_out_of_memory(error):
+        detail = str(error).strip().splitlines()
+        return DeviceError(
+            f"out of memory{' (' + detail[0][:160] + ')' if detail else ''}",
+            remedy="lower the batch size, the image size or dataset.cache.limit_gb",
+        )
+    return None
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    if isinstance(error, MemoryError):
+        return True
+    # torch is looked up, not imported: without it loaded its exceptions cannot have been raised.
+    device_error = getattr(sys.modules.get("torch"), "OutOfMemoryError", None)
+    if device_error is not None and isinstance(error, device_error):
+        return True
+    return isinstance(error, RuntimeError) and "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def signal_name(number: int) -> str:
+    """SIGTERM, or Ctrl-C as people call SIGINT."""
+    return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+
+
+def saved_traceback(error: BaseException) -> Path | None:
+    """Where the run that raised this exception saved its traceback."""
+    return getattr(error, "unalike_traceback", None)

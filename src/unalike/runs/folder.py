@@ -1,0 +1,150 @@
+"""The folder of a run: where it lies, and whether it may be used."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from unalike.errors import RunError, SpecError
+from unalike.progress import say
+from unalike.runs.environment import process_rank
+from unalike.runs.filenames import OWN_FILES, PARTS, RUN_MARKS
+from unalike.runs.lock import release_lock, take_lock
+from unalike.runs.run import Run, Spec
+from unalike.runs.upload import mirror_of
+from unalike.storage.cache import staging_entry
+from unalike.storage.filesystems import uri_of
+
+
+def results_folder(action: str, experiment: Spec | None) -> Path | None:
+    """The contract's rule: ``<action>.results_dir``, else ``results_dir/<action>``; None when neither is set.
+
+    Evaluate and inference on a TensorRT engine go to ``trt_evaluate`` and ``trt_inference``. Of a URI it is the folder on
+    this machine in which the run works.
+    """
+    place = _results_place(action, experiment)
+    uri = uri_of(place)
+    return staging_entry(uri).path if uri else Path(place).expanduser() if place else None
+
+
+def _results_place(action: str, experiment: Spec | None) -> str:
+    """The results folder as it was named, a path or a URI; empty when none was."""
+    section = getattr(experiment, action, None)
+    own = getattr(section, "results_dir", None)
+    root = getattr(experiment, "results_dir", None)
+    engine = action in ("evaluate", "inference") and getattr(section, "trt_engine", None)
+    return str(own) if own else f"{str(root).rstrip('/')}/{'trt_' * bool(engine)}{action}" if root else ""
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether the folder holds a run's files, ours or TAO's."""
+    return any((folder / mark).exists() for mark in RUN_MARKS)
+
+
+def open_run(
+    action: str, experiment: Spec | None, *, resume: bool = False, overwrite: bool = False, rank: int | None = None
+) -> Run:
+    """Claim the folder of a run; use the result as a context manager.
+
+    ``resume`` goes on in a folder that holds a run (and starts one where there is none); ``overwrite`` deletes the
+    files that the former run wrote there, nothing else. Raises RunError when the folder is occupied, locked or
+    cannot be written, SpecError when the two are combined or ``resume`` has no folder to look in.
+    """
+    if resume and overwrite:
+        raise SpecError("--resume and --overwrite together", remedy="choose one")
+    rank = process_rank() if rank is None else rank
+    folder = results_folder(action, experiment)
+    if folder is None and resume:
+        raise SpecError("--resume without a results folder", remedy="name the folder of the run with --results-dir")
+    checkpoint = getattr(getattr(experiment, action, None), "resume_training_checkpoint_path", None)
+    if checkpoint and folder is not None and Path(checkpoint).resolve().parent == folder.resolve():
+        resume = resume or not overwrite  # continuing from a checkpoint of this very folder was asked for by name
+    if rank != 0:
+        return Run(action, experiment, folder or Path("runs"), resume=resume, rank=rank)
+    uri = uri_of(_results_place(action, experiment))
+    mirror = mirror_of(uri, RUN_MARKS) if uri else None
+    try:
+        folder = _new_folder(action) if folder is None else folder
+        folder.mkdir(parents=True, exist_ok=True)
+        take_lock(folder, action)
+    except OSError as error:
+        raise _folder_error(folder, error) from error
+    try:
+        if mirror is not None:
+            mirror.pull(resume=resume, overwrite=overwrite)
+        resume = _settle_occupancy(folder, resume=resume, overwrite=overwrite)
+        if mirror is not None:
+            mirror.prune()
+    except BaseException:
+        release_lock(folder)
+        raise
+    return Run(action, experiment, folder, resume=resume, rank=0, mirror=mirror)
+
+
+def _folder_error(folder: Path | None, error: OSError) -> RunError:
+    where = folder if folder is not None else Path("runs").resolve()
+    if isinstance(error, (FileExistsError, NotADirectoryError)):
+        return RunError(f"results folder {where} is a file", expected="a folder", remedy="choose another results_dir")
+    why = error.strerror or str(error)
+    return RunError(f"results folder {where} cannot be written ({why})", remedy="choose another with --results-dir")
+
+
+def _new_folder(action: str) -> Path:
+    stem = f"{datetime.now():%Y%m%d-%H%M%S}-{action}"
+    for count in range(1, 1000):
+        folder = Path("runs") / (stem if count == 1 else f"{stem}-{count}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            if not Path("runs").is_dir():
+                raise
+        else:
+            return folder
+    raise RunError(f"runs/ holds a thousand folders named {stem}", remedy="name one with --results-dir")
+
+
+def _settle_occupancy(folder: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Refuse, clear or go on; returns whether there is a run to go on with."""
+    if not holds_run(folder):
+        if resume:
+            say(f"{folder}: no run to resume there, starting from the beginning")
+        return False
+    if resume:
+        return True
+    if not overwrite:
+        raise RunError(
+            f"{folder} holds another run",
+            remedy="go on with it (--resume), replace it (--overwrite) or choose another folder (--results-dir)",
+        )
+    _clear(folder)
+    return False
+
+
+def _clear(folder: Path) -> None:
+    """Delete what the former run wrote: by record and by our own names, files of this folder only, links unfollowed."""
+    record: Any = None
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        pass  # no record, or a torn one: the next lines refuse
+    if not isinstance(record, dict) or record.get("tool") != "unalike":
+        raise RunError(
+            f"{folder} holds a run that this tool did not write (no run.json of ours)",
+            remedy="remove it yourself or choose another folder with --results-dir",
+        )
+    # Training in parts (``learn.part``) has run folders of its own within.
+    parts = [path for name in PARTS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()]
+    doomed = {path for place in (folder, *parts) for pattern in OWN_FILES for path in place.glob(pattern)}
+    inside = folder.resolve()
+    for name in record.get("files", []):
+        path = folder / str(name)
+        if path.parent.resolve() == inside:
+            doomed.add(path)
+    for path in sorted(doomed):
+        if path.is_symlink() or path.is_file():
+            path.unlink(missing_ok=True)
+    for place in (*(part / "tensorboard" for part in parts), *parts, folder / "tensorboard"):
+        if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
+            place.rmdir()

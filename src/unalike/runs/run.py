@@ -1,0 +1,272 @@
+"""A run's folder: where it lies, who holds it, what it says about itself, and how it ends.
+
+Every action works inside one ``with open_run(...) as run``. The folder then always tells the truth: ``status.json``
+ends in SUCCESS or in FAILURE with the reason, ``experiment.yaml`` holds the resolved spec, ``run.json`` says what ran
+where, on which data, for how long. Only rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import platform
+import signal
+import socket
+import time
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from types import FrameType, TracebackType
+from typing import Any, Protocol, Self
+
+from unalike import __version__
+from unalike.errors import Interrupted, RunError, UnalikeError, redact, redact_all
+from unalike.progress import say
+from unalike.runs.environment import _shown_command, versions
+from unalike.runs.failures import known_failure, signal_name
+from unalike.runs.lock import release_lock
+from unalike.runs.upload import Mirror
+from unalike.storage.atomic import write_text
+
+FORMAT_VERSION = 1
+STATUSES = ("STARTED", "RUNNING", "SUCCESS", "FAILURE", "SKIPPED")
+
+
+class Spec(Protocol):
+    """What a run needs of an Experiment."""
+
+    def to_yaml(self) -> str: ...
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON in readable Unicode; the bytes of names that are not UTF-8 as JSON's own escapes, so that any reader takes it.
+
+    ``json.loads`` gives such names back as Python has them. Raises ValueError for numbers that JSON cannot hold.
+    """
+    text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+# ---- the run ----
+
+
+class Run:
+    """One run's folder while it is worked in; made by ``open_run``, used as a context manager.
+
+    Attributes: ``dir`` the folder; ``action``; ``resuming`` whether it held a run to go on with; ``rank`` (ranks above
+    0 write nothing; when no results folder is set their ``dir`` is meaningless until the caller has broadcast it).
+    """
+
+    def __init__(
+        self, action: str, experiment: Spec | None, folder: Path, *, resume: bool, rank: int,
+        mirror: Mirror | None = None,
+    ) -> None:  # fmt: skip
+        self.action, self.dir, self.resuming, self.rank, self._mirror = action, folder, resume, rank, mirror
+        self._experiment = experiment
+        self._facts: dict[str, Any] = {}
+        self._files: list[str] = []
+        self._conclusion: tuple[str, Mapping[str, Any] | None] = (f"{action} finished", None)
+        self._signal = 0
+        self._graceful = False
+        self._handlers: dict[int, Any] = {}
+        self._pid = os.getpid()
+        self._start = time.time()
+
+    # -- what the action tells --
+
+    def status(
+        self, status: str, message: str = "", kpi: Mapping[str, Any] | None = None, *,
+        verbosity: str = "INFO", **progress: Any,
+    ) -> None:  # fmt: skip
+        """Append one line to ``status.json``.
+
+        ``progress``: ``epoch``, ``step``, ``max_epoch``, ``max_step`` (numbers), ``time_per_epoch``, ``eta`` (seconds,
+        written as h:mm:ss). KPI values that are not finite are written as null.
+        """
+        if status not in STATUSES:
+            raise ValueError(f"status {status!r}, expected one of {', '.join(STATUSES)}")
+        now = datetime.now()
+        line: dict[str, Any] = {
+            "date": f"{now:%m/%d/%Y}", "time": f"{now:%H:%M:%S}", "status": status,
+            "verbosity": verbosity, "message": redact(message),
+        }  # fmt: skip
+        for key, value in progress.items():
+            if value is not None:
+                seconds = key in ("time_per_epoch", "eta") and not isinstance(value, str)
+                line[key] = str(timedelta(seconds=round(value))) if seconds else _plain(value)
+        if kpi:
+            line["kpi"] = {name: _plain(value) for name, value in kpi.items()}
+        if self.rank == 0:
+            with open(self.dir / "status.json", "ab") as file:
+                file.write(json_text(line).encode() + b"\n")
+
+    def conclude(self, message: str, kpi: Mapping[str, Any] | None = None) -> None:
+        """Set what the closing SUCCESS line says."""
+        self._conclusion = (message, kpi)
+
+    def record(self, **facts: Any) -> None:
+        """Add facts to ``run.json``: ``device``, ``seed``, ``data`` (a fingerprint) and whatever else the action knows."""
+        self._facts.update(facts)
+        self._write_record(None)
+
+    def own(self, *paths: str | Path) -> None:
+        """Register files of the run whose names --overwrite could not know; those outside the folder are left out."""
+        for path in paths:
+            if Path(path).resolve().parent == self.dir.resolve():
+                self._files.append(Path(path).name)
+        self._write_record(None)
+
+    def write_experiment(self, experiment: Spec) -> None:
+        """Write ``experiment.yaml`` anew, once more fields have been settled."""
+        self._experiment = experiment
+        if self.rank == 0:
+            write_text(self.dir / "experiment.yaml", redact(experiment.to_yaml()))
+
+    # -- stopping --
+
+    def stop_requested(self) -> int:
+        """The number of the signal that asked to stop, or 0."""
+        return self._signal
+
+    @contextmanager
+    def graceful(self) -> Iterator[None]:
+        """While inside, the first signal only sets ``stop_requested``; the loop saves, then calls ``stop``.
+
+        A second signal stops at once. Outside, every signal does: nobody is asking.
+        """
+        self._graceful = True
+        try:
+            yield
+        finally:
+            self._graceful = False
+
+    def stop(self, detail: str = "") -> None:
+        """Raise Interrupted when a signal asked for it; ``detail`` says what was saved."""
+        if self._signal:
+            raise Interrupted(self._signal, f"stopped by {signal_name(self._signal)}{'; ' + detail if detail else ''}")
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a forked worker inherits the handler, but not the duty
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+            return
+        first, self._signal = not self._signal, self._signal or number
+        if not (self._graceful and first):
+            # Not an Exception: libraries that catch those around an image or a batch must not swallow it.
+            raise KeyboardInterrupt
+        say(f"{signal_name(number)}: saving a checkpoint after this step, then stopping (once more: stop at once)")
+
+    def _install_handlers(self) -> None:
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is None or signal.getsignal(number) in (signal.SIG_IGN, None):
+                continue  # nohup and background shells ignore some on purpose
+            try:
+                self._handlers[number] = signal.signal(number, self._on_signal)
+            except ValueError:
+                return  # only the main thread may; elsewhere the caller's handlers rule
+
+    # -- beginning and end --
+
+    def __enter__(self) -> Self:
+        self._install_handlers()
+        if self.rank == 0:
+            try:
+                self._begin()
+            except BaseException as error:
+                self.__exit__(type(error), error, error.__traceback__)
+                raise  # as it came, where __exit__ had no better form to raise
+        return self
+
+    def _begin(self) -> None:
+        status = self.dir / "status.json"
+        if status.exists() and not status.read_bytes().endswith(b"\n"):
+            with open(status, "ab") as file:  # a kill may have torn the last line
+                file.write(b"\n")
+        self._write_record(None)
+        if self._experiment is not None:
+            self.write_experiment(self._experiment)
+        self.status("STARTED", f"{self.action} {'resumed' if self.resuming else 'started'}")
+        if self._mirror is not None:
+            self._mirror.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers.clear()
+        known = known_failure(error, self._signal) if error is not None else None
+        if self.rank == 0:
+            try:
+                self._end(error, known)
+                self._deliver(failed=error is not None)
+            finally:
+                release_lock(self.dir)
+        if known is not None and known is not error:
+            raise known from error
+
+    def _end(self, error: BaseException | None, known: UnalikeError | None) -> None:
+        if error is None:
+            message, kpi = self._conclusion
+            self.status("SUCCESS", message, kpi)
+            self._write_record(0)
+            return
+        reason = str(known) if known is not None else f"{type(error).__name__}: {error}"
+        try:
+            if known is None:
+                path = self.dir / "traceback.txt"
+                write_text(path, redact("".join(traceback.format_exception(error))))
+                error.unalike_traceback = path  # type: ignore[attr-defined]
+            self.status("FAILURE", " ".join(reason.split()), verbosity="ERROR")
+            self._write_record(known.exit_code if known is not None else _exit_code(error))
+        except OSError as second:
+            # The disk that caused the failure cannot take the words about it; the reason still goes to the caller.
+            say(f"warning: {self.dir}: the failure could not be written down ({second.strerror or second})", level=0)
+
+    def _deliver(self, *, failed: bool) -> None:
+        """Send the results where they belong; a run that ended well ends in failure when that cannot be done."""
+        if self._mirror is None:
+            return
+        try:
+            self._mirror.finish()
+        except RunError as refused:
+            self.status("FAILURE", str(refused), verbosity="ERROR")
+            self._write_record(refused.exit_code)
+            if not failed:
+                raise
+            say(f"warning: {refused}", level=0)
+
+    def _write_record(self, exit_code: int | None) -> None:
+        if self.rank != 0:
+            return
+        ended = exit_code is not None
+        record = {
+            "format_version": FORMAT_VERSION, "tool": "unalike", "version": __version__, "action": self.action,
+            "command": _shown_command(), "resumed": self.resuming, "host": socket.gethostname(), "pid": self._pid,
+            "started": f"{datetime.fromtimestamp(self._start):%Y-%m-%d %H:%M:%S}",
+            "wall_time_s": round(time.time() - self._start, 3) if ended else None, "exit": exit_code,
+            "python": platform.python_version(), "platform": platform.platform(), "versions": versions(),
+            "device": None, "seed": getattr(getattr(self._experiment, self.action, None), "seed", None), "data": None,
+            **{key: _plain(value) for key, value in self._facts.items()},
+            "files": sorted(set(self._files)),
+        }  # fmt: skip
+        write_text(self.dir / "run.json", json_text(redact_all(record), indent=2) + "\n")
+
+
+def _exit_code(error: BaseException) -> int:
+    return error.code if isinstance(error, SystemExit) and isinstance(error.code, int) else 1
+
+
+def _plain(value: Any) -> Any:
+    """Numbers of numpy and torch as Python's, not-finite ones as null, the rest as JSON can hold it."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item) for item in value]
+    if not isinstance(value, (str, int, float, bool, type(None))):
+        value = value.item() if hasattr(value, "item") else str(value)
+    return None if isinstance(value, float) and not math.isfinite(value) else value

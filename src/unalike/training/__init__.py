@@ -1,0 +1,1 @@
+"""Train an embedding: losses, schedules, the loop, checkpoints, validation."""

@@ -1,0 +1,1 @@
+"""Heads on frozen features: in closed form, or trained by a loss."""

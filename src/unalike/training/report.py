@@ -1,0 +1,174 @@
+"""The page of a training: curves, what was judged, misses, map, hard pairs, doubtful labels, near-duplicates.
+
+It is made of vectors that training has anyway: those of the validation at the best epoch, or, after automatic training,
+the frozen trunk's of all images and the delivered recogniser's of those that were held out. No network runs for it.
+
+Shape letters: N images, D vector width, F features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from unalike.data.imageset import ImageSet
+from unalike.errors import redact
+from unalike.metrics.retrieval import Ranking, evaluate_ranking
+from unalike.metrics.summary import summarise
+from unalike.report.evaluation import (
+    DOUBTS,
+    DUPLICATES,
+    HEADLINES,
+    PAGE,
+    Shown,
+    add_doubts,
+    add_duplicates,
+    add_map,
+    add_pairs,
+    add_retrieval,
+    interval_of,
+)
+from unalike.report.html import Report
+from unalike.training.automatic.holdout import Round
+
+# Points of a curve; more cannot be told apart.
+POINTS = 300
+
+
+def shown(images: ImageSet, vectors_ND: np.ndarray) -> Shown:
+    """An image set with its vectors, row for row."""
+    return Shown(vectors_ND, images.labels_N, images.classes, images.paths)
+
+
+def write_training_page(folder: Path, spec: Any, outcome: Any) -> list[Path]:
+    """The page of a plain training (``learn.training.Outcome``) and the lists beside it; gives the files."""
+    sets, seen = outcome.sets, outcome.seen
+    report = Report(spec.model_name or "Training", _subtitle(spec, sets.train))
+    if seen is not None and outcome.ranking is not None:
+        query, reference = (shown(images, vectors) for images, vectors in seen)
+        summary = summarise(outcome.ranking, reference.classes, n=1000, unseen_classes=sets.unseen)
+        about = "classes that training never saw" if sets.unseen else "images that training never saw"
+        report.figures(
+            [(name, interval_of(summary["micro"][key])) for key, name in HEADLINES.items() if key in summary["micro"]],
+            title=f"In short: {_which(outcome)}",
+            note=f"Validation on {about} ({sets.validation}), with 95 % intervals. It is the best of all validations, so "
+            "slightly optimistic.",
+        )  # fmt: skip
+    if outcome.history.steps or outcome.history.validations:
+        report.curves("Curves", _curves(outcome.history, spec.train.num_epochs))
+    files = []
+    if seen is not None and outcome.ranking is not None:
+        files = _validated(report, query, reference, outcome.ranking, folder)
+    else:
+        report.figures([], title="Nothing was held out", note="No images were named or held out for validation, so this page "
+                       "can say nothing of what was learnt: `unalike evaluate` measures it on images of yours.")  # fmt: skip
+    return [report.write(folder / PAGE), *files]
+
+
+def _which(outcome: Any) -> str:
+    if outcome.finished and not outcome.history.steps:
+        return "the trunk as it is, with a fitted head"
+    if outcome.finished:
+        return "after the last epoch, weights blended and head fitted anew"
+    return f"epoch {outcome.best_epoch + 1 if outcome.best_epoch is not None else '?'}, the best"
+
+
+def _validated(report: Report, query: Shown, reference: Shown, ranking: Ranking, folder: Path) -> list[Path]:
+    add_retrieval(report, query, reference, ranking)
+    add_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
+    everything = query if ranking.same else query.joined(reference)
+    add_pairs(report, everything)
+    add_doubts(report, everything, folder, note="A network that was trained on a wrong label has learnt to believe it: "
+               "images that it trained on stand here only where it could not.")  # fmt: skip
+    add_duplicates(report, query, None if ranking.same else reference, folder)
+    return [folder / DOUBTS, folder / DUPLICATES]
+
+
+def write_automatic_page(
+    folder: Path,
+    spec: Any,
+    record: Mapping[str, Any],
+    history: Any,
+    images: ImageSet,
+    frozen_NF: np.ndarray,
+    judged_ND: np.ndarray,
+    held: Sequence[Round],
+) -> list[Path]:
+    """The page of automatic training and the lists beside it; gives the files.
+
+    ``record`` is ``automatic.json``; ``frozen_NF`` are the frozen trunk's vectors of all ``images``; ``judged_ND`` the
+    delivered candidate's, right in the rows that the rounds of ``held`` ask and answer with.
+    """
+    report = Report(spec.model_name or "Automatic training", _subtitle(spec, images))
+    base, chosen = (next(c for c in record["candidates"] if c["name"] == name)
+                    for name in (record["candidates"][0]["name"], record["chosen"]))  # fmt: skip
+    report.figures(
+        [("delivered", chosen["name"]), ("minutes", f"{record['spent_minutes']:.1f} of {record['minutes']:g}"),
+         *((f"{figure}, {kind} classes", interval_of(value)) for kind, row in chosen["figures"].items()
+           for figure, value in row.items())],
+        note="Judged on classes and scenes that were left out whole, with 95 % intervals. It is the best of what was tried, so "
+        "slightly optimistic; your own query images had no part in it.",
+    )  # fmt: skip
+    if chosen is not base:
+        report.comparison(
+            [(f"{figure}, {kind} classes", interval_of(base["figures"][kind][figure]), interval_of(value),
+              interval_of(chosen["gain_over_frozen"][kind][figure]))
+             for kind, row in chosen["figures"].items() for figure, value in row.items()],
+            before="frozen trunk", after=chosen["name"], title="Beside the frozen trunk",
+            note="The same queries, paired; nothing is trained in the frozen trunk.",
+        )  # fmt: skip
+    report.table("What was tried", [
+        {"name": c["name"], **{f"{figure}, {kind}": value["value"] for kind, row in c["figures"].items()
+                               for figure, value in row.items()},
+         "delivered": "yes" if c is chosen else ""} for c in record["candidates"]
+    ], note="Shares; new: classes left out whole, known: scenes of known classes left out whole.")  # fmt: skip
+    report.table("Heads on frozen features", [{"name": head["name"], "score": head["score"]} for head in record["heads"]],
+                 note="The mean of R@1 and MAP@R by rounds of the images that may be fitted; the best are judged above. A head "
+                 "that a loss trains is so only where it loses neither figure beside the best that needs no training.")  # fmt: skip
+    if history.steps:
+        report.curves("Fine-tuning", _curves(history, spec.train.num_epochs))
+    for kind in sorted({r.kind for r in held}):
+        _held(report, kind, [r for r in held if r.kind == kind], images, judged_ND)
+    frozen = shown(images, frozen_NF)
+    nearest = evaluate_ranking(frozen_NF, images.labels_N, frozen_NF, images.labels_N, ks=(1,), same=True)
+    add_map(report, frozen, (nearest.predicted != nearest.labels) & ~nearest.open_set, note=OF_FROZEN)
+    add_pairs(report, frozen)
+    add_doubts(report, frozen, folder, note=OF_FROZEN)
+    add_duplicates(report, frozen, None, folder)
+    return [report.write(folder / PAGE), folder / DOUBTS, folder / DUPLICATES]
+
+
+OF_FROZEN = "By the frozen trunk's vectors, which no label of yours has shaped."
+
+
+def _held(report: Report, kind: str, rounds: Sequence[Round], images: ImageSet, judged_ND: np.ndarray) -> None:
+    """Misses and confusions of what was held out: the round of most queries stands for its kind."""
+    largest = max(rounds, key=lambda r: len(r.query_N))
+    query, reference = (shown(images.select(rows), judged_ND[rows]) for rows in (largest.query_N, largest.reference_N))
+    ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N, ks=(1,))
+    add_retrieval(report, query, reference, ranking, about=f"{kind} classes, held out")
+
+
+def _subtitle(spec: Any, images: ImageSet) -> str:
+    return (f"{redact(str(spec.dataset.train_dataset))}: {len(images):,} images of {len(np.unique(images.labels_N)):,} "
+            f"classes; trunk {spec.model.backbone}")  # fmt: skip
+
+
+def _curves(history: Any, epochs: int) -> dict[str, dict[str, list[tuple[float, float]]]]:
+    """Plot title -> line -> points; a step stands at its share of the epochs, a validation at its epoch's end."""
+    plots: dict[str, dict[str, list[tuple[float, float]]]] = {}
+    if history.steps:
+        last = max(row["step"] for row in history.steps) or 1
+        few = history.steps[:: -(-len(history.steps) // POINTS)]
+        plots["training loss"] = {"loss": [(epochs * row["step"] / last, row["train_loss"]) for row in few]}
+        plots["learning rate"] = {name: [(epochs * row["step"] / last, row[f"{name}_base_lr"]) for row in few]
+                                  for name in ("trunk", "embedder")}  # fmt: skip
+    if history.validations:
+        plots["validation"] = {
+            name.removeprefix("val "): [(row["epoch"] + 1, row[name]) for row in history.validations if name in row]
+            for name in ("val Precision at Rank 1", "val Mean Average Precision")
+        }
+    return plots

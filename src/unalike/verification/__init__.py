@@ -1,0 +1,1 @@
+"""Verify that a picture shows an approved asset, unaltered."""

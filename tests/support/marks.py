@@ -1,0 +1,50 @@
+"""Marks drawn with Pillow alone, and an engine that sees thumbnails: what tests of verification stand on."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from unalike.data.view import View
+from unalike.verification.asset import Asset, open_asset
+
+
+def mark(number: int, side: int = 160) -> Asset:
+    """Mark ``number``: two shapes, a word and a colour of its own, on a transparent ground."""
+    rng = np.random.default_rng([number, 4])
+    layer = Image.new("RGBA", (2 * side, 2 * side))
+    draw = ImageDraw.Draw(layer)
+    first, second = (
+        (*(int(v) for v in rng.permutation([rng.integers(0, 40), rng.integers(0, 200), rng.integers(150, 210)])), 255)
+        for _ in range(2)
+    )
+    ring = rng.uniform(0.25, 0.4) * side
+    middle = (0.75 * side, 0.8 * side)
+    draw.ellipse(
+        [middle[0] - ring, middle[1] - ring, middle[0] + ring, middle[1] + ring], outline=first, width=side // 8
+    )
+    points = rng.uniform([1.1, 0.3], [1.9, 1.2], (5, 2)) * side
+    hull = points[np.argsort(np.arctan2(*(points - points.mean(0)).T[::-1]))]
+    draw.polygon([tuple(p) for p in hull], fill=second)
+    word = "".join(chr(ord("A") + int(v)) for v in rng.integers(0, 26, 4))
+    draw.text((0.3 * side, 1.35 * side), word, fill=first, font=ImageFont.load_default(0.5 * side))
+    return open_asset(layer.resize((side, side), Image.Resampling.LANCZOS), f"mark {number}")
+
+
+class ThumbnailEngine:
+    """16 x 16 grey thumbnails without their mean as vectors: enough to find one of a few marks."""
+
+    name, precision, dim, input_size, batch = "thumbnails", "fp32", 256, (64, 64), 16
+
+    def describe(self):
+        return {"runtime": self.name}
+
+    def __call__(self, images_BHWC):
+        grey = np.asarray(images_BHWC, np.float32).mean(3)
+        small = grey.reshape(len(grey), 16, 4, 16, 4).mean((2, 4)).reshape(len(grey), -1)
+        # Ink is dark or light against its ground: how far from the rim's brightness.
+        rim = np.median(np.concatenate([grey[:, 0], grey[:, -1]], axis=1), axis=1)
+        return np.abs(small - rim[:, None]) + 1e-3
+
+
+VIEW = View(64, 64, 1.0)

@@ -1,0 +1,16 @@
+"""The process of a job, with TensorRT's stand-in where this machine has no GPU; never imported, run as a program."""
+
+import sys
+from importlib.machinery import ModuleSpec
+
+import unalike.deploy.tensorrt_build
+import unalike.engines.tensorrt_engine
+from tests.support import tensorrt_standin as standin
+from unalike.cli import child as job
+
+if __name__ == "__main__":
+    held = sys.modules["tensorrt"] = standin.module("10.13.0.35")
+    held.__spec__ = ModuleSpec("tensorrt", None)  # others look whether it is installed
+    unalike.deploy.tensorrt_build.CudaMemory = standin.Memory
+    unalike.engines.tensorrt_engine.CudaMemory = standin.Memory
+    job.main()

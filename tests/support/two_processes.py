@@ -1,0 +1,82 @@
+"""Run by test_two_processes under torchrun or alone: three steps of the loop, each rank with its share of every batch."""
+
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import torch
+
+from tests.support.tiny import TinyEmbedder, spec
+from unalike.errors import WeightsError
+from unalike.training.checkpoints import CheckpointKeeper
+from unalike.training.devices import make_fabric
+from unalike.training.freezing import Freezer
+from unalike.training.loop import Loop
+from unalike.training.losses import build_objective
+from unalike.training.optimizer import build_optimiser
+from unalike.training.schedule import Schedule
+from unalike.training.trainer import _settle_seed, _Start, _start
+
+STEPS, WHOLE = 3, 16
+
+
+class Shares:
+    def __init__(self, rank, world):
+        self.mine = slice(rank * WHOLE // world, (rank + 1) * WHOLE // world)
+
+    def __len__(self):
+        return STEPS
+
+    def epoch(self, epoch, start_step=0):
+        for step in range(start_step, STEPS):
+            generator = torch.Generator().manual_seed(100 * epoch + step)
+            images = torch.randn(WHOLE, 3, 16, 16, generator=generator)
+            yield SimpleNamespace(
+                images_BCHW=images[self.mine], labels_B=(torch.arange(WHOLE) // 2)[self.mine],
+                indices_B=torch.arange(WHOLE)[self.mine],
+            )  # fmt: skip
+
+
+def main(folder: Path, loss: str, head_epochs: int) -> None:
+    s = spec(train__freeze_batchnorm=True, train__num_epochs=2, train__head_epochs=head_epochs)
+    s.train.optim.name = "SGD"
+    s.train.loss.name = loss
+    s.train.miner.name = None
+    fabric = make_fabric(s)
+    fabric.launch()
+    assert fabric.world_size == int(os.environ.get("WORLD_SIZE", "1"))
+    s.train.seed, s.train.resume_training_checkpoint_path = -1, None
+    seeds = fabric.all_gather(torch.tensor(_settle_seed(s, _Start(None), fabric)))
+    assert seeds.unique().numel() == 1, seeds
+    try:
+        _start(s, folder if fabric.is_global_zero else Path("/nowhere"), True, fabric)
+    except WeightsError as error:
+        assert str(folder) in str(error)
+    else:
+        raise AssertionError("there is nothing to resume from")
+    torch.manual_seed(0)
+    embedder = TinyEmbedder()
+    objective = build_objective(s, classes=8, dim=8)
+    freezer = Freezer(embedder, s)
+    statistics = embedder.trunk.low[1].running_mean
+
+    def part(event, facts):
+        statistics.add_(fabric.global_rank)  # as BatchNorm that learns does, on every rank by its own images
+
+    def validate(_):
+        assert (statistics == 0).all(), "rank 0's statistics are those of the checkpoint"
+        return {}
+
+    loop = Loop(
+        fabric=fabric, embedder=embedder, objective=objective, optimiser=build_optimiser(s, embedder, objective),
+        freezer=freezer, batches=Shares(fabric.global_rank, fabric.world_size), schedule=Schedule.from_spec(s, STEPS),
+        spec=s, keeper=CheckpointKeeper(folder, s.train), validate=validate,
+        payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
+        names=lambda indices: [], listener=part, stop_requested=lambda: 0,
+    )  # fmt: skip
+    loop.run()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))

@@ -1,0 +1,201 @@
+"""``unalike discover``, in process, on an exported network and heaps of noisy colours: what is written, and the hard cases."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.pooled import write_pooled
+from unalike import progress
+from unalike.cli import run_command
+from unalike.data.imageset import load_images
+
+COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210), "sand": (200, 180, 90)}
+
+
+@pytest.fixture(autouse=True)
+def voice(monkeypatch, tmp_path):
+    monkeypatch.setattr(progress, "_said", set())
+    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    return write_pooled(tmp_path_factory.mktemp("model"))
+
+
+def paint(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draws = np.random.default_rng(seed)
+    pixels = np.asarray(colour) + draws.normal(0, 6, (48, 32, 3)) + draws.normal(0, 5, (1, 1, 3))
+    Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.fixture
+def heap(tmp_path):
+    """Eight images of each of four colours in one folder, a copy of one in a folder below it, a corrupt file, a stray."""
+    folder = tmp_path / "my heap"
+    for number, (name, colour) in enumerate(COLOURS.items()):
+        for i in range(8):
+            paint(folder / f"{i}-{name}.png", colour, 100 * number + i)
+    (folder / "sub").mkdir()
+    (folder / "sub" / "3-red.png").write_bytes((folder / "3-red.png").read_bytes())
+    (folder / "broken.png").write_bytes(b"\x89PNG nothing")
+    (folder / "notes.txt").write_text("no image")
+    return folder
+
+
+def told(capsys, *words):
+    """Run a command line; (exit code, JSON object or None, standard error)."""
+    code = run_command([str(word) for word in words])
+    out, err = capsys.readouterr()
+    return code, json.loads(out) if out.startswith("{") else None, err
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.rglob("*") if p.is_file()
+    }
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_heap_becomes_folders_and_stays_as_it_was(heap, model, tmp_path, capsys):
+    before = contents(heap)
+    out = tmp_path / "sorted"
+    code, result, err = told(capsys, "discover", heap, "-o", out, "-m", model, "--groups", "4", "--json")
+    assert code == 0, err
+    assert contents(heap) == before
+    figures = result["figures"]
+    assert figures["images"] == 33 and figures["groups"] == 4 and figures["unreadable"] == 1
+    assert figures["near_duplicates"] >= 1 and "1 image unreadable" in err
+    colours = [{p.stem.split("-")[1].split("_")[0] for p in d.iterdir()} for d in sorted(out.glob("group-*"))]
+    assert sorted(map(sorted, colours)) == [["blue"], ["green"], ["red"], ["sand"]]
+    copied = [p for p in out.glob("group-*/*") if p.is_file() and not p.is_symlink()]
+    assert len(copied) == 33 and {hashlib.sha256(p.read_bytes()).hexdigest() for p in copied} <= set(before.values())
+    rows = table(out / "groups.csv")
+    assert len(rows) == 33 and all((out / row["path"]).is_file() and Path(row["source"]).is_file() for row in rows)
+    assert all(0 <= float(row["confidence"]) <= 1 for row in rows)
+    twin = [row for row in rows if row["near_duplicate_of"]]
+    assert any("3-red" in row["path"] and "3-red" in row["near_duplicate_of"] for row in twin)
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "group-001" in page and page.count("data:image/jpeg;base64,") > 30 and "://" not in page
+    assert "broken.png" in page
+    assert not list(tmp_path.glob(".*partial*"))
+    # what comes out is what training takes: a folder is a class
+    images = load_images(out)
+    assert len(images) == 33 and images.classes == ("group-001", "group-002", "group-003", "group-004")
+    assert len(load_images(out / "groups.csv")) == 33
+
+
+def test_links_and_tables_copy_nothing(heap, model, tmp_path, capsys):
+    code, _, err = told(
+        capsys, "discover", heap, "-o", tmp_path / "links", "-m", model, "--link", "--groups", "4", "--json"
+    )
+    assert code == 0, err
+    links = list((tmp_path / "links").glob("group-*/*"))
+    assert len(links) == 33 and all(p.is_symlink() and p.resolve().parent in (heap, heap / "sub") for p in links)
+    code, result, err = told(capsys, "discover", heap, "-o", tmp_path / "tables", "-m", model, "--table", "--json")
+    assert code == 0, err
+    assert {p.name for p in (tmp_path / "tables").iterdir()} == {
+        "groups.csv", "unsorted.csv", "report.html", "discovery.json", "notices.csv"}  # fmt: skip
+    rows = table(tmp_path / "tables" / "groups.csv") + table(tmp_path / "tables" / "unsorted.csv")
+    assert len(rows) == result["figures"]["images"] and all(Path(row["path"]).is_absolute() for row in rows)
+
+
+def test_an_archive_is_a_heap_too(heap, model, tmp_path, capsys):
+    archive = tmp_path / "heap.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        for path in sorted(heap.glob("*.png")):
+            packed.write(path, path.name)
+    code, result, err = told(capsys, "discover", archive, "-o", tmp_path / "out", "-m", model, "--json")
+    assert code == 0 and result["figures"]["images"] == 32, err
+    code, _, err = told(capsys, "discover", archive, "-o", tmp_path / "out2", "-m", model, "--link")
+    assert code == 2 and "links into an archive" in err
+
+
+def test_few_and_odd_images(model, tmp_path, capsys):
+    for i, colour in enumerate(COLOURS.values()):
+        paint(tmp_path / "three" / f"{i}.png", colour, i)
+    (tmp_path / "three" / "3.png").unlink()
+    paint(tmp_path / "one" / "only.png", (9, 9, 9), 0)
+    for i in range(5):
+        paint(tmp_path / "same" / f"{i}.png", (50, 90, 160), 7)
+    expected = {"three": (3, 0, 3), "one": (1, 0, 1), "same": (5, 1, 0)}
+    for name, (images, groups, alone) in expected.items():
+        code, result, err = told(
+            capsys, "discover", tmp_path / name, "-o", tmp_path / f"{name}-out", "-m", model, "--json"
+        )
+        assert code == 0, err
+        figures = result["figures"]
+        assert (figures["images"], figures["groups"], figures["in_no_group"]) == (images, groups, alone), name
+        assert len([p for p in (tmp_path / f"{name}-out").iterdir() if p.suffix == ".png"]) == alone
+    assert "make a group" in told(capsys, "discover", tmp_path / "three", "-o", tmp_path / "again", "-m", model)[2]
+    # a single file
+    code, result, err = told(
+        capsys, "discover", tmp_path / "one" / "only.png", "-o", tmp_path / "file", "-m", model, "--json"
+    )
+    assert code == 0 and result["figures"]["images"] == 1, err
+
+
+def test_mistakes_are_one_line(heap, model, tmp_path, capsys):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine.txt").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "a.png").write_bytes(b"no")
+    for words, said in (
+        ((heap, "-o", tmp_path / "full", "-m", model), "exists; expected a new folder"),
+        ((heap, "-o", heap / "inside", "-m", model), "lies within"),
+        ((tmp_path / "empty", "-o", tmp_path / "x", "-m", model), "no image"),
+        ((tmp_path / "bad", "-o", tmp_path / "x", "-m", model), "cannot be read"),
+        ((tmp_path / "my hep", "-o", tmp_path / "x", "-m", model), "did you mean 'my heap'"),
+        ((heap, "-o", tmp_path / "x", "-m", tmp_path / "none.onnx"), "there is no model file"),
+        ((heap, "-o", tmp_path / "x", "-m", model, "--groups", "0"), "0 groups"),
+        ((heap, "-o", tmp_path / "x", "-m", model, "--link", "--table"), "choose one"),
+    ):
+        code, _, err = told(capsys, "discover", *words)
+        last = err.strip().splitlines()[-1]
+        assert code != 0 and said in last and "Traceback" not in err, (words, err)
+    assert not (tmp_path / "x").exists() and contents(tmp_path / "full").keys() == {"mine.txt"}
+
+
+def test_names_that_meet_stay_apart(model, tmp_path, capsys):
+    for i, folder in enumerate(("a", "b", "a/b")):
+        paint(tmp_path / "heap" / folder / "IMG.png", (40 * i, 90, 160), i)
+    out = tmp_path / "out"
+    code, _, err = told(capsys, "discover", tmp_path / "heap", "-o", out, "-m", model, "--groups", "1")
+    assert code == 0, err
+    assert {p.name for p in out.rglob("*.png")} == {"a_IMG.png", "heap_b_IMG.png", "a_b_IMG.png"}
+    listed = tmp_path / "twice.csv"
+    listed.write_text("path\nheap/a/IMG.png\nheap/a/IMG.png\n")
+    code, _, err = told(capsys, "discover", listed, "-o", tmp_path / "out2", "-m", model)
+    assert code == 0 and len(list((tmp_path / "out2" / "group-001").iterdir())) == 2, err
+
+
+def test_an_exported_model_needs_no_torch(heap, model, tmp_path):
+    program = f"""
+import sys
+class Blocker:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "timm", "sklearn", "scipy"):
+            raise ImportError(name)
+sys.meta_path.insert(0, Blocker())
+from unalike.cli import run_command
+sys.exit(run_command(["discover", {str(heap)!r}, "-o", {str(tmp_path / "out")!r}, "-m", {str(model)!r}]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "out" / "report.html").is_file()

@@ -1,0 +1,185 @@
+"""argv becomes one call; every mistake becomes one line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unalike
+from unalike import cli
+from unalike.cli.options import split_words
+from unalike.errors import DataError, Interrupted
+
+ACTIONS = (
+    "train", "evaluate", "inference", "export", "quantize", "gen_engine", "gen_trt_engine", "bench-engine", "default_specs",
+    "schema", "check", "embed", "demo",
+)  # fmt: skip
+
+
+@dataclass
+class Answer:
+    results_dir: Path = Path("runs/x")
+    path: Path | None = None
+    figures: dict[str, float] = field(default_factory=lambda: {"R@1": 0.51234567, "bad": float("nan")})
+
+
+class Calls:
+    """Stands in for the public functions and keeps what it was called with."""
+
+    PRETRAINED = "pretrained"
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        self.error: BaseException | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Answer:
+            self.seen.append((name, args, kwargs))
+            if self.error is not None:
+                raise self.error
+            return Answer()
+
+        return call
+
+
+@pytest.fixture
+def api(monkeypatch: pytest.MonkeyPatch) -> Calls:
+    calls = Calls()
+    for name in ("train", "evaluate", "infer", "export", "embed", "check", "bench_engine"):
+        monkeypatch.setattr(unalike, name, getattr(calls, name), raising=False)
+    return calls
+
+
+def test_words_are_told_apart() -> None:
+    assert split_words(["a.b=c", "photos", "seed=1"]) == ("photos", ["a.b=c", "seed=1"])
+    assert split_words(["./odd=name"]) == ("./odd=name", [])
+    assert split_words(["a.0=x"]) == (None, ["a.0=x"])
+    assert split_words(None) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("action", "function"),
+    [("train", "train"), ("evaluate", "evaluate"), ("inference", "infer"), ("export", "export")],
+)
+def test_actions_call_the_api(api: Calls, action: str, function: str) -> None:
+    assert cli.run_command([action, "-e", "s.yaml", "photos", "a.b=-1", "--overwrite"]) == 0
+    ((name, args, kwargs),) = api.seen
+    assert name == function
+    assert args == ("s.yaml", ["a.b=-1"])
+    assert kwargs == {"data": "photos", "resume": False, "overwrite": True}
+
+
+def test_flags_rule_over_the_spec(api: Calls) -> None:
+    assert cli.run_command(["train", "x", "-r", "my results", "--automl-policy", "off", "--resume"]) == 0
+    ((_, args, kwargs),) = api.seen
+    assert args[1] == ['results_dir="my results"', "train.results_dir=null", "automl_policy=off"]
+    assert kwargs["resume"]
+    cli.run_command(["train", "train.results_dir=there", "-r", "root"])
+    assert api.seen[1][1][1] == ["train.results_dir=there", 'results_dir="root"']
+
+
+def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    cli.run_command(["evaluate", "--json"])
+    expected = {"results_dir": "runs/x", "path": None, "figures": {"R@1": 0.51234567, "bad": None}}
+    assert json.loads(capsys.readouterr().out) == expected
+    cli.run_command(["evaluate"])
+    assert capsys.readouterr().out.splitlines() == ["results_dir: runs/x", "R@1: 0.5123", "bad: None"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "text"),
+    [
+        (["trian"], 2, "error: no command 'trian'; did you mean 'train'?"),
+        (["train", "--reusme"], 2, "error: No such option: --reusme"),
+        (["train", "a", "b"], 2, "error: two data folders, 'a' and 'b'"),
+        (["check"], 2, "error: check without a spec or a folder"),
+        (["check", "a", "-e", "b"], 2, "error: check with two things to check"),
+        (["bench-engine"], 2, "error: Missing argument"),
+        (["default_specs", "trian"], 2, "error: no action 'trian'; did you mean 'train'?"),
+        (["default_specs", "train.seed=1"], 2, "error: 'train.seed=1' for default_specs"),
+        (["embed", "photos"], 2, "error: Missing option"),
+    ],
+)
+def test_mistakes_are_one_line(
+    api: Calls, capsys: pytest.CaptureFixture[str], argv: list[str], code: int, text: str
+) -> None:
+    assert cli.run_command(argv) == code
+    seen = capsys.readouterr()
+    assert seen.out == ""
+    assert seen.err.startswith(text) and seen.err.count("\n") == 1
+
+
+def test_of_several_processes_the_first_prints_the_result(
+    api: Calls, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        assert cli.run_command(["train", "photos", "--json"]) == 0
+        assert capsys.readouterr().out.count("\n") == lines
+
+
+def test_known_errors_keep_their_exit_code(api: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    api.error = DataError("photos is empty", expected="images")
+    assert cli.run_command(["train", "photos"]) == 1
+    assert capsys.readouterr().err == "error: photos is empty; expected images\n"
+    api.error = Interrupted(15, "stopped by SIGTERM")
+    assert cli.run_command(["train", "photos"]) == 143
+    api.error = KeyboardInterrupt()
+    assert cli.run_command(["train", "photos"]) == 130
+
+
+def test_unexpected_errors_save_their_traceback(api: Calls, capsys: pytest.CaptureFixture[str]) -> None:
+    api.error = ZeroDivisionError("by\nzero")
+    assert cli.run_command(["train", "photos"]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ZeroDivisionError: by zero (unexpected; traceback: ")
+    path = Path(line.rsplit(" ", 1)[1].rstrip(")"))
+    assert "ZeroDivisionError" in path.read_text()
+    path.unlink()
+    assert cli.run_command(["train", "photos", "-v"]) == 1
+    verbose = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in verbose
+    Path(verbose.splitlines()[-1].rsplit(" ", 1)[1].rstrip(")")).unlink()
+
+
+def test_default_specs_writes_where_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert cli.run_command(["default_specs", "evaluate", f"results_dir={tmp_path}"]) == 0
+    path = tmp_path / "spec_template_evaluate.yaml"
+    assert capsys.readouterr().out == f"{path}\n"
+    assert cli.run_command(["default_specs", "evaluate"]) == 0
+    assert capsys.readouterr().out.rstrip() == path.read_text().rstrip()
+    assert cli.run_command(["default_specs", "evaluate", "-o", str(path)]) == 2  # never over a file
+
+
+def test_embed_refuses_to_overwrite(api: Calls, tmp_path: Path) -> None:
+    out = tmp_path / "vectors.npz"
+    out.write_text("x")
+    assert cli.run_command(["embed", "photos", "-o", str(out)]) == 2
+    assert cli.run_command(["embed", "photos", "-o", str(out), "--overwrite", "-m", "m.pth"]) == 0
+    assert api.seen[0][2]["checkpoint"] == "m.pth"
+
+
+def test_three_names_are_one_program() -> None:
+    script = Path(sys.executable).parent
+    commands = [[str(script / name)] for name in cli.PROGRAMS if (script / name).exists()]
+    shown = {
+        subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+        for command in [*commands, [sys.executable, "-m", "unalike"]]
+    }
+    assert shown == {f"unalike {unalike.__version__}\n"}
+
+
+def test_help_names_every_action(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in ([], ["--help"]):
+        assert cli.run_command(argv) == 0
+        text = capsys.readouterr()
+        for action in ACTIONS:
+            assert f"\n  {action} " in text.out + text.err

@@ -1,0 +1,249 @@
+"""Archives unpack once, whole and nowhere else."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from unalike.data import archives
+from unalike.data.archives import open_archive
+from unalike.data.imageset import load_images
+from unalike.errors import DataError
+
+
+def png(colour: str = "red") -> bytes:
+    out = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(out, "PNG")
+    return out.getvalue()
+
+
+CONTENT = {"known/a/1.png": png(), "known/a/2.png": png("blue"), "known/Brücke 2/1.png": png("lime")}
+
+
+def tar(path: Path, content: dict[str, bytes], mode: str = "w:gz", links: dict[str, str] | None = None) -> Path:
+    with tarfile.open(path, mode) as out:
+        for name, data in content.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            out.addfile(member, io.BytesIO(data))
+        for name, target in (links or {}).items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            out.addfile(member)
+    return path
+
+
+def packed_zip(path: Path, content: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, data in content.items():
+            out.writestr(name, data)
+    return path
+
+
+PACKERS: dict[str, Callable[[Path, dict[str, bytes]], Path]] = {
+    "a.tar": lambda path, content: tar(path, content, "w"),
+    "a.tar.gz": tar,
+    "a.TGZ": tar,
+    "a.zip": packed_zip,
+}
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_loads_like_the_folder(tmp_path: Path, name: str) -> None:
+    path = PACKERS[name](tmp_path / name, CONTENT)
+    images = load_images(path, cache_dir=tmp_path / "cache")
+    assert images.classes == ("Brücke 2", "a") and images.counts().tolist() == [1, 2]
+    assert images.source == str(path)
+    assert {p.read_bytes() for p in images.paths} == set(CONTENT.values())
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_same_content_is_unpacked_once(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = open_archive(PACKERS[name](tmp_path / name, CONTENT), tmp_path / "cache")
+    copy = tmp_path / f"copy {name}"
+    copy.write_bytes((tmp_path / name).read_bytes())
+    monkeypatch.setattr(archives, "_unpack", lambda *a: pytest.fail("unpacked again"))
+    assert open_archive(copy, tmp_path / "cache") == first
+    assert os.listdir(tmp_path / "cache" / "archives") == [first.name]
+
+
+def test_other_content_under_the_same_name_is_seen(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar.gz", CONTENT)
+    first = open_archive(path, tmp_path / "cache")
+    tar(path, {"b/1.png": png()})
+    assert open_archive(path, tmp_path / "cache") != first
+    assert load_images(path, cache_dir=tmp_path / "cache").classes == ("b",)
+
+
+def test_cache_place_from_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "mine"))
+    assert (tmp_path / "mine") in open_archive(tar(tmp_path / "a.tar.gz", CONTENT)).parents
+    monkeypatch.delenv("UNALIKE_CACHE")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert archives.default_cache_dir() == tmp_path / "home" / ".cache" / "unalike"
+
+
+OUTSIDE = ["../evil.png", "a/../../evil.png"]
+
+
+@pytest.mark.parametrize("name", PACKERS)
+@pytest.mark.parametrize("member", OUTSIDE)
+def test_paths_that_leave_the_folder_are_refused(tmp_path: Path, name: str, member: str) -> None:
+    path = PACKERS[name](tmp_path / name, {"a/1.png": png(), member: png()})
+    with pytest.raises(DataError, match="evil.png"):
+        open_archive(path, tmp_path / "cache")
+    assert not list(tmp_path.rglob("evil.png")) and not list((tmp_path / "cache" / "archives").iterdir())
+
+
+@pytest.mark.parametrize("member", ["/tmp/evil-unalike.png", "C:/evil.png", "a\\..\\..\\evil.png", "\\evil.png"])
+def test_zip_with_absolute_and_windows_paths_is_refused(tmp_path: Path, member: str) -> None:
+    with pytest.raises(DataError, match="outside"):
+        open_archive(packed_zip(tmp_path / "a.zip", {member: png()}), tmp_path / "cache")
+    assert not Path("/tmp/evil-unalike.png").exists()
+
+
+def test_absolute_tar_member_stays_inside(tmp_path: Path) -> None:
+    folder = open_archive(tar(tmp_path / "a.tar.gz", {"/abs-unalike/1.png": png()}), tmp_path / "cache")
+    assert (folder / "abs-unalike" / "1.png").exists() and not Path("/abs-unalike").exists()
+
+
+def test_zip_of_windows_with_backslashes(tmp_path: Path) -> None:
+    path = packed_zip(tmp_path / "a.zip", {"a\\1.png": png(), "b\\1.png": png()})
+    assert load_images(path, cache_dir=tmp_path / "cache").classes == ("a", "b")
+
+
+def test_links_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="'a/x.png' is a link"):
+        open_archive(tar(tmp_path / "a.tar", CONTENT, "w", {"a/x.png": "/etc/passwd"}), tmp_path / "cache")
+    info = zipfile.ZipInfo("a/x.png")
+    info.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as out:
+        out.writestr(info, "/etc/passwd")
+    with pytest.raises(DataError, match="'a/x.png' is a link"):
+        open_archive(tmp_path / "a.zip", tmp_path / "cache")
+
+
+def test_devices_are_refused(tmp_path: Path) -> None:
+    member = tarfile.TarInfo("a/pipe.png")
+    member.type = tarfile.FIFOTYPE
+    with tarfile.open(tmp_path / "a.tar", "w") as out:
+        out.addfile(member)
+    with pytest.raises(DataError, match="pipe.png"):
+        open_archive(tmp_path / "a.tar", tmp_path / "cache")
+
+
+def test_encrypted_zip_is_refused(tmp_path: Path) -> None:
+    path = packed_zip(tmp_path / "a.zip", {"a/1.png": png()})
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the flag in the member's header and in the directory
+    content[content.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="password"):
+        open_archive(path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", PACKERS)
+@pytest.mark.parametrize("kept", [0.0, 0.01, 0.3, 0.7, 0.95])
+def test_truncated_archives_are_refused_and_leave_nothing(tmp_path: Path, name: str, kept: float) -> None:
+    path = PACKERS[name](tmp_path / name, {f"a/{i}.bin": os.urandom(20_000) for i in range(5)})
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(100_000 * kept)])
+    with pytest.raises(DataError, match=f"{name}: damaged or truncated"):
+        open_archive(path, tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "archives").iterdir())
+    path.write_bytes(whole)
+    assert len(list((open_archive(path, tmp_path / "cache") / "a").iterdir())) == 5
+
+
+def test_damage_in_the_middle_is_found(tmp_path: Path) -> None:
+    for name in ("a.tar.gz", "a.zip"):
+        path = PACKERS[name](tmp_path / name, {f"a/{i}.bin": os.urandom(20_000) for i in range(5)})
+        content = bytearray(path.read_bytes())
+        content[50_000:50_020] = b"x" * 20
+        path.write_bytes(content)
+        with pytest.raises(DataError, match="damaged"):
+            open_archive(path, tmp_path / "cache")
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_zipped_or_not_is_seen_from_the_content(tmp_path: Path, name: str) -> None:
+    other = "w" if name.lower().endswith("gz") else "w:gz"
+    if name != "a.zip":
+        assert len(load_images(tar(tmp_path / name, CONTENT, other), cache_dir=tmp_path / "cache")) == 3
+
+
+@pytest.mark.parametrize("name", PACKERS)
+def test_something_else_under_an_archives_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"this is no archive" * 100)
+    with pytest.raises(DataError, match="damaged"):
+        open_archive(tmp_path / name, tmp_path / "cache")
+
+
+def test_bombs_stop_at_the_stated_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "RATIO_FLOOR_BYTES", 1_000_000)
+    zeros = {f"a/{i}.bin": bytes(400_000) for i in range(4)}
+    for name in ("a.tar.gz", "a.zip"):
+        with pytest.raises(DataError, match="at most 100 times its own size"):
+            open_archive(PACKERS[name](tmp_path / name, zeros), tmp_path / "cache")
+    assert not list((tmp_path / "cache" / "archives").iterdir())
+    open_archive(tar(tmp_path / "b.tar", zeros, "w"), tmp_path / "cache")  # an uncompressed one is its own size
+    monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
+    with pytest.raises(DataError, match="2 members"):
+        open_archive(tar(tmp_path / "c.tar", CONTENT, "w"), tmp_path / "cache")
+
+
+def test_a_bomb_that_lies_about_its_size(tmp_path: Path) -> None:
+    path = packed_zip(tmp_path / "a.zip", {"a/1.bin": bytes(1_000_000)})
+    content = bytearray(path.read_bytes())
+    place = content.index(b"PK\x01\x02") + 24  # the declared size in the directory
+    content[place : place + 4] = (10).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        open_archive(path, tmp_path / "cache")
+
+
+def test_a_gzip_within_a_tar_header_of_nonsense(tmp_path: Path) -> None:
+    (tmp_path / "a.tar.gz").write_bytes(gzip.compress(os.urandom(5000)))
+    with pytest.raises(DataError, match="damaged"):
+        open_archive(tmp_path / "a.tar.gz", tmp_path / "cache")
+
+
+def test_a_cache_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(DataError, match="writable"):
+        open_archive(tar(tmp_path / "a.tar.gz", CONTENT), tmp_path / "cache")
+
+
+def test_what_killed_runs_left_is_removed_when_old(tmp_path: Path) -> None:
+    shelf = tmp_path / "cache" / "archives"
+    for name in (".partial-old", ".partial-at-work"):
+        (shelf / name / "a").mkdir(parents=True)
+    old = time.time() - 2 * archives.STALE_SECONDS
+    os.utime(shelf / ".partial-old", (old, old))
+    open_archive(tar(tmp_path / "a.tar.gz", CONTENT), tmp_path / "cache")
+    assert not (shelf / ".partial-old").exists() and (shelf / ".partial-at-work").exists()
+
+
+def test_several_processes_at_once(tmp_path: Path) -> None:
+    path = tar(tmp_path / "a.tar.gz", {f"{c}/{i}.png": png() for c in "abcd" for i in range(50)})
+    program = (
+        "import sys; from pathlib import Path; from unalike.data.imageset import load_images;"
+        "s = load_images(sys.argv[1], cache_dir=Path(sys.argv[2])); print(len(s), s.fingerprint(), s.paths[0])"
+    )
+    command = [sys.executable, "-c", program, str(path), str(tmp_path / "cache")]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    answers = [process.communicate(timeout=60) for process in running]
+    assert all(process.returncode == 0 for process in running), answers
+    assert len({out for out, _ in answers}) == 1 and answers[0][0].startswith("200 ")
+    assert len(list((tmp_path / "cache" / "archives").iterdir())) == 1

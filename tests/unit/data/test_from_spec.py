@@ -1,0 +1,89 @@
+"""Which images an action works on: what is kept for measuring is never learnt."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unalike.data.from_spec import evaluation_sets, training_sets
+from unalike.data.notices import Notices
+from unalike.errors import DataError, SpecError
+from unalike.spec import load_spec
+
+
+@pytest.fixture
+def table(tmp_path):
+    """A function that writes a manifest of (class, split) rows over freshly made images."""
+
+    def write(rows, name="table.csv"):
+        (tmp_path / "images").mkdir(exist_ok=True)
+        with (tmp_path / name).open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["path", "label", "split"])
+            for number, (label, split) in enumerate(rows):
+                path = tmp_path / "images" / f"{name}-{number}.png"
+                Image.fromarray(np.full((8, 8, 3), number, np.uint8)).save(path)
+                writer.writerow([str(path), label, split])
+        return tmp_path / name
+
+    return write
+
+
+def sets_of(data, **dataset):
+    return training_sets(load_spec("train", {"dataset": {"train_dataset": str(data), **dataset}}), Notices())
+
+
+def rows(classes, split, count=3):
+    return [(c, split) for c in classes for _ in range(count)]
+
+
+def test_test_rows_of_a_manifest_are_never_trained_on(table):
+    data = table([*rows("abcdef", "train"), *rows("abcdef", "test")])
+    sets = sets_of(data)
+    held = set(sets.train.paths) | set(sets.reference.paths) | set(sets.query.paths)
+    assert len(held) == 18 and all(int(p.stem.rsplit("-", 1)[1]) < 18 for p in held)
+
+
+@pytest.mark.parametrize("query_name", ["val", "query", "valid", "validation"])
+def test_a_split_column_gives_train_reference_and_query(table, query_name):
+    data = table([*rows("ab", "train"), *rows("cd", "reference"), *rows("cd", query_name)])
+    sets = sets_of(data)
+    assert (len(sets.train), len(sets.reference), len(sets.query)) == (6, 6, 6)
+    assert sets.unseen and sets.train.classes == ("a", "b")
+
+
+def test_without_reference_rows_the_training_rows_serve(table):
+    sets = sets_of(table([*rows("ab", "train"), *rows("ab", "val")]))
+    assert len(sets.reference) == 6 and set(sets.reference.paths) == set(sets.train.paths) and not sets.unseen
+
+
+def test_a_split_column_without_training_rows_is_an_error(table):
+    with pytest.raises(DataError, match="no row has the split 'train'"):
+        sets_of(table(rows("ab", "val")))
+
+
+def test_one_manifest_for_both_sides_is_taken_apart_by_its_splits(table):
+    data = str(table([*rows("ab", "train"), *rows("cd", "reference", 2), *rows("cd", "val")]))
+    spec = load_spec("evaluate", {"dataset": {"val_dataset": {"reference": data, "query": data}}})
+    reference, query = evaluation_sets(spec, Notices())
+    assert (len(reference), len(query)) == (4, 6) and not set(reference.paths) & set(query.paths)
+
+
+def test_d18_sides_without_a_common_class_are_refused_before_training(table):
+    reference, query = str(table(rows("ab", ""), "r.csv")), str(table(rows("cd", ""), "q.csv"))
+    with pytest.raises(DataError, match=r"r\.csv.*q\.csv.*no class in common"):
+        sets_of(reference, val_dataset={"reference": reference, "query": query})
+
+
+def test_an_only_set_of_single_images_cannot_be_its_own_reference(table):
+    data = str(table([(c, "") for c in "abc"]))
+    with pytest.raises(DataError, match="one image a class"):
+        sets_of(data, val_dataset={"reference": data})
+
+
+def test_nothing_named_is_a_spec_error():
+    with pytest.raises(SpecError, match="train_dataset"):
+        training_sets(load_spec("train", {"model": {"feat_dim": 8}}), Notices())

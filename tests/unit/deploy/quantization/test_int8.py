@@ -1,0 +1,492 @@
+"""INT8 by calibration, FP16 and BF16 by typing: graphs, ranges, the choice of layers, and what is written."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+import unalike
+from tests.support import networks
+from unalike.data.view import View
+from unalike.deploy import onnx_graph as graphs
+from unalike.deploy.quantization.accuracy_table import cosines
+from unalike.deploy.quantization.bias_correction import correct_biases
+from unalike.deploy.quantization.calibration import (
+    RangeRequest,
+    calibration_images,
+    measure_ranges,
+    read_ranges,
+    write_ranges,
+)
+from unalike.deploy.quantization.half_precision import emulate_bf16, type_network
+from unalike.deploy.quantization.int8 import QuantisingOptions, finish, quantise_by_ranges
+from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits, runner
+from unalike.deploy.quantization.sensitivity import Verdict, choose_layers
+from unalike.engines.metadata import file_key
+from unalike.engines.normalization import network_input
+from unalike.engines.onnx_engine import OnnxEngine
+from unalike.engines.openvino_engine import OpenVinoEngine
+from unalike.errors import DataError, DeviceError, ExportError, SpecError
+from unalike.inference.open_model import open_model
+from unalike.recognition.recogniser import Recogniser
+
+
+def network():
+    proto = graphs.read_network(networks.exported_bytes(), "small")
+    return proto.SerializeToString(), proto, graphs.facts_in(proto, "small", None, None)
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Pictures with structure: noise alone gives every image the same vector."""
+    draws = np.random.default_rng(3)
+    coarse = draws.integers(0, 256, (24, 6, 4, 3), dtype=np.uint8)
+    return np.stack([np.array(Image.fromarray(part).resize(networks.SIZE[::-1])) for part in coarse])
+
+
+@pytest.fixture(scope="module")
+def ranges(images):
+    content, _, facts = network()
+    return measure_ranges(content, facts, images, RangeRequest("m", "i"), batch=5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, images):
+    root = tmp_path_factory.mktemp("pictures")
+    for number, image in enumerate(images):
+        place = root / f"class{number % 4}"
+        place.mkdir(exist_ok=True)
+        Image.fromarray(image).resize((70, 90)).save(place / f"{number:02}.png")
+    return root
+
+
+def test_ranges_are_those_of_every_image_and_d31_of_every_row(images, ranges):
+    """TAO normalised three rows of pixels only; the oracle looks at all of them, through the one normalisation."""
+    content, proto, facts = network()
+    pixels = network_input(images, facts)
+    oracle = (images.astype(np.float64) / 255 - np.array(networks.MEAN)) / np.array(networks.STD)
+    assert np.allclose(pixels, oracle.transpose(0, 3, 1, 2), atol=1e-6)
+    low, high = ranges[proto.graph.input[0].name]
+    assert (low, high) == (pytest.approx(oracle.min(), abs=1e-5), pytest.approx(oracle.max(), abs=1e-5))
+    vectors = OnnxEngine(content)(images)
+    low, high = ranges[proto.graph.output[0].name]
+    assert (low, high) == (pytest.approx(vectors.min(), abs=1e-4), pytest.approx(vectors.max(), abs=1e-4))
+
+
+def test_d31_calibration_sees_images_through_the_evaluation_view(folder):
+    paths = sorted(folder.rglob("*.png"))
+    view = View(*networks.SIZE, resize_ratio=1.3)
+    found = calibration_images(paths, view, count=6, others=4, seed=5)
+    order = np.random.default_rng(5).permutation(len(paths))
+    assert np.array_equal(found.chosen_NHWC, np.stack([view(paths[i]) for i in order[:6]]))
+    assert np.array_equal(found.others_NHWC, np.stack([view(paths[i]) for i in order[6:10]]))
+    assert calibration_images(paths, view, count=6, others=4, seed=6).key() != found.key()
+
+
+def test_unreadable_and_too_few_images(tmp_path, folder, capsys):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"nothing")
+    paths = [bad, *sorted(folder.rglob("*.png"))[:2]]
+    found = calibration_images(paths, networks.VIEW, count=5, others=3, seed=0)
+    assert len(found.chosen_NHWC) == 2 and np.array_equal(found.chosen_NHWC, found.others_NHWC)
+    assert "2 images are there, 5 were asked for" in capsys.readouterr().err
+    with pytest.raises(DataError, match="no image"):
+        calibration_images([bad], networks.VIEW, count=1, others=1, seed=0)
+
+
+@pytest.mark.parametrize("field", ["model", "images", "method", "symmetric"])
+def test_a_stale_cache_is_never_used(tmp_path, field, capsys):
+    made = RangeRequest("m", "i", "percentile", 99.9, False)
+    path = tmp_path / "cal.bin"
+    write_ranges(path, made, {"x": (-1.0, 2.0)})
+    assert read_ranges(path, made) == {"x": (-1.0, 2.0)}
+    other = {"model": "n", "images": "j", "method": "min-max", "symmetric": True}[field]
+    assert read_ranges(path, RangeRequest(**{**made.__dict__, field: other})) is None
+    assert f"another {field}" in capsys.readouterr().err
+    assert read_ranges(path, RangeRequest("m", "i", "percentile", 99.99)) is None
+
+
+def test_foreign_cache_files_are_neither_read_nor_overwritten(tmp_path):
+    path = tmp_path / "cal.bin"
+    path.write_bytes(b"TRT-8601-EntropyCalibration2\n")
+    assert read_ranges(path, RangeRequest("m", "i")) is None
+    with pytest.raises(SpecError, match="no calibration of ours"):
+        write_ranges(path, RangeRequest("m", "i"), {})
+    assert path.read_bytes().startswith(b"TRT")
+
+
+def test_percentile_and_entropy_cut_outliers_off(images):
+    content, proto, facts = network()
+    name = proto.graph.output[0].name
+    whole = measure_ranges(content, facts, images, RangeRequest("m", "i"), batch=8)[name]
+    for method in ("percentile", "entropy"):
+        part = measure_ranges(content, facts, images, RangeRequest("m", "i", method, 90.0), batch=8)[name]
+        assert whole[0] <= part[0] <= part[1] <= whole[1]
+        assert part[1] - part[0] < whole[1] - whole[0] or method == "entropy"
+
+
+@pytest.mark.parametrize("target", ["cpu", "vnni", "tensorrt"])
+def test_qdq_is_explicit_per_channel_and_every_layer_comes_back(images, ranges, target):
+    content, original, facts = network()
+    whole = quantise_by_ranges(content, ranges, QuantisingOptions(target))
+    layers = graphs.quantised_layers(whole)
+    kinds = {node.op_type for node in whole.graph.node if node.name in layers}
+    assert "Conv" in kinds and kinds & {"Gemm", "MatMul"}
+    scales = {held.name: numpy_helper.to_array(held) for held in whole.graph.initializer}
+    assert any(scales[node.input[1]].size == 8 for node in whole.graph.node if node.op_type == "DequantizeLinear")
+    exact = OnnxEngine(content)(images)
+    done = finish(graphs.restore_layers(whole, original, ()))
+    assert graphs.is_quantised_graph(done)
+    assert (
+        cosines(exact, OnnxEngine(done.SerializeToString(), mean=networks.MEAN, std=networks.STD)(images)).min() > 0.99
+    )
+    back = graphs.restore_layers(whole, original, set(layers))
+    assert not graphs.is_quantised_graph(back)
+    graphs.write_facts(back, facts)
+    assert np.abs(OnnxEngine(back.SerializeToString())(images) - exact).max() < 1e-6
+
+
+def _weights(proto, original):
+    """{layer: integer weights} of what is quantised, and {layer: the float ones} of the network that it was made from."""
+    floats = {held.name: numpy_helper.to_array(held) for held in original.graph.initializer}
+    exact = {node.name: floats[node.input[1]] for node in original.graph.node if node.op_type in ("Conv", "Gemm")}
+    held = {entry.name: numpy_helper.to_array(entry) for entry in proto.graph.initializer}
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    found = {node.name: makers.get(node.input[1]) for node in proto.graph.node if node.name in exact}
+    return {name: held[maker.input[0]] for name, maker in found.items() if maker is not None}, exact
+
+
+@pytest.mark.parametrize(("target", "most"), [("cpu", 64), ("vnni", 127)])
+def test_weights_take_7_bits_on_any_cpu_and_8_with_vnni_in_quantised_layers_alone(images, ranges, target, most):
+    content, original, _ = network()
+    whole = quantise_by_ranges(content, ranges, QuantisingOptions(target))
+    weights, exact = _weights(whole, original)
+    assert set(weights) == set(exact) and weights
+    for name, found in weights.items():
+        assert found.dtype == np.int8 and np.abs(found.astype(int)).max() in (most - 1, most)
+        strong = np.abs(exact[name]) > 0.1 * np.abs(exact[name]).max()
+        assert (np.sign(found)[strong] == np.sign(exact[name])[strong]).all()
+    signs = {held.name: held.data_type for held in whole.graph.initializer}
+    makers = [node for node in whole.graph.node if node.op_type == "QuantizeLinear"]
+    assert makers and all(signs[node.input[2]] == TensorProto.UINT8 for node in makers)  # activations
+    first = next(iter(weights))
+    kept, _ = _weights(finish(graphs.restore_layers(whole, original, [first])), original)
+    assert set(kept) == set(weights) - {first}  # that layer's weights are the float ones again
+
+
+def test_what_a_root_reads_keeps_its_small_values(images):
+    """As in the head `rooted`: x / sqrt(|x| + 1e-6) of an x that eight bits made 0 is far off."""
+    _, proto, facts = network()
+    vector = proto.graph.output[0].name
+    proto.graph.initializer.append(numpy_helper.from_array(np.array(1e-6, np.float32), "epsilon"))
+    for kind, inputs, output in (("Abs", [vector], "length"), ("Add", ["length", "epsilon"], "sum"), ("Sqrt", ["sum"], "root"),
+                                 ("Div", [vector, "root"], "rooted")):  # fmt: skip
+        proto.graph.node.append(helper.make_node(kind, inputs, [output], name=f"my {kind}"))
+    proto.graph.output[0].name = "rooted"
+    content = proto.SerializeToString()
+    ranges = measure_ranges(content, facts, images, RangeRequest("m", "i"), batch=8)
+    layers = graphs.quantised_layers(quantise_by_ranges(content, ranges, QuantisingOptions()))
+    assert layers and "my Add" not in layers
+
+
+def test_8_bits_are_nearer_than_7_and_other_targets_are_refused(images, ranges, tmp_path, folder):
+    content, _, _ = network()
+    exact, near = OnnxEngine(content)(images), {}
+    for target in ("cpu", "vnni"):
+        done = finish(quantise_by_ranges(content, ranges, QuantisingOptions(target)))
+        wide = OpenVinoEngine(done.SerializeToString(), mean=networks.MEAN, std=networks.STD)
+        near[target] = cosines(exact, wide(images)).mean()
+    assert near["cpu"] < near["vnni"] < 1
+    with pytest.raises(SpecError, match="cpu or vnni or tensorrt"):
+        QuantisingOptions("avx")
+    model = tmp_path / "small.onnx"
+    model.write_bytes(content)
+    spec = {"results_dir": str(tmp_path / "out"), "quantize": {"onnx_file": str(model), "target": "vnn"}}
+    with pytest.raises(SpecError, match=r"(?s)quantize\.target.*vnni"):
+        unalike.quantize(spec)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_rounding_shifts_goes_back_into_the_bias(images, ranges):
+    """The first convolution reads the same input in both networks: its outputs' means must agree once corrected."""
+    content, original, facts = network()
+    plain = quantise_by_ranges(content, ranges, QuantisingOptions())
+    corrected = type(plain).FromString(plain.SerializeToString())
+    assert correct_biases(corrected, original, facts, images, batch=7) >= 1
+    first = next(node for node in original.graph.node if node.op_type == "Conv")
+
+    def means(proto):
+        shown = type(proto).FromString(proto.SerializeToString())
+        node = next(part for part in shown.graph.node if part.name == first.name)
+        shown.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
+        session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+        entry = {session.get_inputs()[0].name: network_input(images, facts)}
+        return session.run([node.output[0]], entry)[0].mean((0, 2, 3))
+
+    exact = means(original)
+    assert np.abs(means(plain) - exact).max() > 1e-4
+    assert np.abs(means(corrected) - exact).max() < 1e-5
+
+
+def test_engines_say_int8_and_obey_a_precision_asked_for(ranges, images):
+    content, _, _ = network()
+    done = finish(quantise_by_ranges(content, ranges, QuantisingOptions()))
+    quantised = done.SerializeToString()
+    for kind in (OnnxEngine, OpenVinoEngine):
+        told = {"mean": networks.MEAN, "std": networks.STD}
+        assert kind(quantised, precision="int8", **told).precision == "int8"
+        with pytest.raises(DeviceError, match="quantised|written"):
+            kind(quantised, precision="fp32", **told)
+        with pytest.raises(DeviceError, match="quantize"):
+            kind(content, precision="int8")
+
+
+def _clipped(scale, kind="Clip", high=6.0):
+    """x -> Clip or Relu -> Q -> DQ, uint8 with zero point 0."""
+    extra = [numpy_helper.from_array(np.float32(v), n) for n, v in (("low", 0.0), ("high", high))]
+    nodes = [
+        helper.make_node(kind, ["x", "low", "high"] if kind == "Clip" else ["x"], ["c"], name="clip"),
+        helper.make_node("QuantizeLinear", ["c", "s", "z"], ["q"], name="q"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], name="dq"),
+    ]
+    held = [numpy_helper.from_array(np.float32(scale), "s"), numpy_helper.from_array(np.uint8(0), "z"), *extra]
+    entry, leave = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [5]) for n in ("x", "y"))
+    return helper.make_model(helper.make_graph(nodes, "g", [entry], [leave], held))
+
+
+@pytest.mark.parametrize(("scale", "kind", "goes"), [(6 / 255, "Clip", 1), (7 / 255, "Clip", 0), (9 / 255, "Relu", 1)])
+def test_clips_go_only_where_quantising_cuts_the_same(scale, kind, goes):
+    proto = _clipped(scale, kind)
+    x = np.array([-3, 0.5, 5.9, 6.5, 40], np.float32)
+    before = onnx.reference.ReferenceEvaluator(proto).run(None, {"x": x})[0]
+    assert graphs.drop_redundant_clips(proto) == goes
+    assert np.array_equal(onnx.reference.ReferenceEvaluator(proto).run(None, {"x": x})[0], before)
+
+
+def test_nodes_are_sorted_behind_what_they_read():
+    proto, _ = _clipped(1.0), None
+    nodes = [type(n).FromString(n.SerializeToString()) for n in reversed(proto.graph.node)]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    graphs.sort_nodes(proto)
+    assert [node.name for node in proto.graph.node] == ["clip", "q", "dq"]
+
+
+def modelopt(images):
+    """The small network as ModelOpt writes it: float weights through Q and DQ, symmetric int8, no zero point but 0."""
+    content, proto, facts = network()
+    spread = measure_ranges(content, facts, images, RangeRequest("m", "i", symmetric=True), batch=8)
+    weights = {held.name: numpy_helper.to_array(held) for held in proto.graph.initializer}
+    nodes = []
+    for node in proto.graph.node:
+        if node.op_type in ("Conv", "Gemm", "MatMul"):
+            for place in (0, 1):
+                name = node.input[place]
+                top = np.abs(weights[name]).max() if name in weights else max(map(abs, spread[name]))
+                for part, value in (("s", np.float32(top / 127)), ("z", np.int8(0))):
+                    proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{name}_{part}"))
+                held = [f"{name}_s", f"{name}_z"]
+                nodes.append(helper.make_node("QuantizeLinear", [name, *held], [f"{name}_q"]))
+                nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *held], [f"{name}_dq"]))
+                node.input[place] = f"{name}_dq"
+        nodes.append(node)
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto.SerializeToString(), content
+
+
+def test_a_modelopt_file_is_taken_as_it_is_and_gives_its_float_form_back(images, folder, tmp_path):
+    quantised, content = modelopt(images)
+    model = tmp_path / "modelopt.onnx"
+    model.write_bytes(quantised)
+    proto = graphs.read_network(quantised, "modelopt")
+    back = graphs.restore_layers(proto, None, set(graphs.quantised_layers(proto)))
+    assert not graphs.is_quantised_graph(back)
+    assert np.abs(OnnxEngine(back.SerializeToString())(images) - OnnxEngine(content)(images)).max() < 1e-6
+    result = unalike.gen_engine({"results_dir": str(tmp_path), "dataset": {"train_dataset": str(folder)},
+                             "gen_engine": {"onnx_file": str(model), "parity_images": 8}})  # fmt: skip
+    assert OpenVinoEngine(result.path).precision == "int8" and result.figures["worst_cosine"] > 0.93
+
+
+def clipped_network(quantised: bool) -> onnx.ModelProto:
+    """x -> MatMul -> Clip(0, 6) -> MatMul, with Q and DQ of 0 .. 6 before the second one where it is quantised."""
+    draw, make = np.random.default_rng(5), helper.make_node
+    first, second = (draw.normal(size=(4, 4)).astype(np.float32) for _ in range(2))
+    held = {"w1": 4 * first, "w2": second, "low": np.float32(0), "high": np.float32(6), "scale": np.float32(6 / 255),
+            "zero": np.uint8(0)}  # fmt: skip
+    nodes = [make("MatMul", ["x", "w1"], ["a"], name="first"), make("Clip", ["a", "low", "high"], ["b"], name="clip")]
+    if quantised:
+        nodes += [make("QuantizeLinear", ["b", "scale", "zero"], ["q"], name="Q"),
+                  make("DequantizeLinear", ["q", "scale", "zero"], ["d"], name="DQ")]  # fmt: skip
+    nodes.append(make("MatMul", ["d" if quantised else "b", "w2"], ["y"], name="second"))
+    value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "clipped", value[:1], value[1:],
+                                   [numpy_helper.from_array(np.array(v), k) for k, v in held.items()])  # fmt: skip
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def test_a_quantised_file_s_float_form_has_the_clips_that_quantising_made_superfluous():
+    def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
+        session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+        return session.run(None, {"x": x})[0]
+
+    plain, done = clipped_network(False), clipped_network(True)
+    assert graphs.drop_redundant_clips(done) == 1
+    back = graphs.restore_layers(done, None, {"second"})
+    x = np.random.default_rng(6).normal(size=(64, 4)).astype(np.float32)
+    wanted = run(plain, x)
+    unclipped = (x @ numpy_helper.to_array(plain.graph.initializer[0])) @ numpy_helper.to_array(
+        plain.graph.initializer[1]
+    )
+    assert np.abs(unclipped - wanted).max() > 1  # the clip matters
+    np.testing.assert_allclose(run(back, x), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("harm", [[], ["c"], ["e", "b"], ["a", "b", "c"]])
+def test_the_fewest_most_harmful_layers_are_kept(harm):
+    losses = {name: 0.01 for name in "abcdefgh"} | dict.fromkeys(harm, 0.5)
+
+    def judge(kept):
+        return Verdict(0.0, not set(harm) - set(kept), "told")
+
+    choice = choose_layers(list("abcdefgh"), judge, losses.__getitem__)
+    assert sorted(choice.kept) == sorted(harm)
+    assert choose_layers(list("abcdefgh"), judge, losses.__getitem__, always=["h"]).kept[0] == "h"
+
+
+def test_a_goal_that_cannot_be_met_is_an_error_with_what_was_reached():
+    with pytest.raises(ExportError, match=r"4 of 8 layers.*worst cosine 0.7.*goal"):
+        choose_layers(list("abcdefgh"), lambda kept: Verdict(0.3, False, "worst cosine 0.7"), lambda name: 0.1)
+    with pytest.raises(ExportError, match="0 of 8 layers"):
+        choose_layers(list("abcdefgh"), lambda kept: Verdict(0.3, False, "x"), lambda name: 0.1, most=0)
+
+
+@pytest.mark.parametrize("data_type", ["FP16", "BF16"])
+def test_typed_onnx_computes_in_what_it_says_and_stays_near(images, data_type):
+    content, _, facts = network()
+    chosen = type("Images", (), {"chosen_NHWC": images, "others_NHWC": images})
+    made = make_fewer_bits(content, facts, chosen, Request(data_type=data_type))
+    kind = {"FP16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}[data_type]
+    conv = next(node for node in made.proto.graph.node if node.op_type == "Conv")
+    weights = {held.name: held.data_type for held in made.proto.graph.initializer}
+    assert weights[conv.input[1]] == kind and len(made.content) < len(content)
+    assert made.proto.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert made.proto.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    held = graphs.facts_in(made.proto, "typed", None, None)
+    assert held.precision == data_type.lower()
+    assert cosines(OnnxEngine(content)(images), runner(made.content, held)(images)).min() >= 0.999
+    with pytest.raises(ExportError, match="quantised"):
+        type_network(_clipped(1.0), "fp16")
+
+
+def test_bf16_emulation_rounds_what_a_layer_reads():
+    values = np.array([1.0, 1.001, 3.14159, -2.71828], np.float32)
+    node = helper.make_node("Add", ["x", "w"], ["y"], name="add")
+    entry, leave = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [4]) for n in ("x", "y"))
+    weight = numpy_helper.from_array(np.full(4, 0.1, np.float32), "w")
+    model = helper.make_model(
+        helper.make_graph([node], "g", [entry], [leave], [weight]), opset_imports=[helper.make_opsetid("", 22)]
+    )
+    import ml_dtypes
+
+    def rounded(x):
+        return x.astype(ml_dtypes.bfloat16).astype(np.float32)
+
+    expected = rounded(rounded(values) + rounded(np.full(4, 0.1, np.float32)))
+    wide = emulate_bf16(type_network(model, "bf16"))
+    session = onnxruntime.InferenceSession(wide.SerializeToString(), providers=["CPUExecutionProvider"])
+    assert np.array_equal(session.run(None, {"x": values})[0], expected)
+
+
+def test_layers_precision_names_layers_and_refuses_others():
+    _, proto, _ = network()
+    conv = next(node.name for node in proto.graph.node if node.op_type == "Conv")
+    assert graphs.parse_layers([f"{conv}:FP32"], proto, ("fp32",)) == {conv: "fp32"}
+    assert set(graphs.parse_layers(["*:fp16"], proto, ("fp32", "fp16")).values()) == {"fp16"}
+    for entry, text in ((f"{conv[:-1]}x:fp32", "no layer"), (f"{conv}:int3", "layer:precision"), (conv, "layer:prec")):
+        with pytest.raises(SpecError, match=text):
+            graphs.parse_layers([entry], proto, ("fp32",))
+
+
+def quantise(tmp_path, folder, *overrides, **part):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(networks.exported_bytes())
+    calibration = {"cal_image_dir": [str(folder)], "cal_batches": 3, "cal_batch_size": 4}
+    spec = {"results_dir": str(tmp_path / "out"),
+            "quantize": {"onnx_file": str(model), "calibration": calibration, "parity_images": 8, **part}}  # fmt: skip
+    return unalike.quantize(spec, list(overrides), overwrite=True)
+
+
+def test_quantize_writes_a_file_its_ranges_and_a_comparison(tmp_path, folder, capsys):
+    data = [f"dataset.val_dataset.reference={folder}"]
+    result = quantise(tmp_path, folder, *data)
+    told = json.loads((result.results_dir / "model_int8.onnx.parity.json").read_text())
+    assert [row["precision"] for row in told["rows"]] == ["fp32", "int8", "int8"]
+    assert told["queries"] == 24 and told["rows"][0]["recall_at_1"] is not None
+    assert told["rows"][1]["worst_cosine"] == result.figures["worst_cosine"] > 0.95
+    err = capsys.readouterr().err
+    assert (
+        "mean cosine" in err
+        and "R@1 of 24 queries moves in steps of 4.2 points" in err
+        and "at least 200 queries" in err
+    )
+    facts = OnnxEngine(result.path).facts
+    assert facts.precision == "int8" and facts.classes == ("a", "ü") and facts.view == networks.VIEW.to_dict()
+    first = OnnxEngine(result.path)(networks.pictures(4))
+    again = quantise(tmp_path, folder, *data)  # seeded; sums of several threads may differ in the last bit
+    assert cosines(first, OnnxEngine(again.path)(networks.pictures(4))).min() > 0.9999
+
+
+def test_int8_is_known_for_the_network_that_it_was_made_from(tmp_path, folder):
+    """Also when the file came from elsewhere and says nothing of itself."""
+    result = quantise(tmp_path, folder)
+    model = tmp_path / "model.onnx"
+    key = file_key(model.read_bytes())
+    assert open_model(model).network == key == OnnxEngine(result.path).facts.network
+    ir = unalike.gen_engine({"results_dir": str(tmp_path / "ir"), "gen_engine": {
+        "onnx_file": str(result.path), "parity_images": 4, "calibration": {"cal_image_dir": [str(folder)]}}})  # fmt: skip
+    assert open_model(ir.path).network == key
+    gallery = Recogniser.load(model).gallery
+    gallery.maker = replace(gallery.maker, probe_D=-gallery.maker.probe_D)
+    Recogniser.load(ir.path, gallery)  # the key speaks before the answer to one image
+
+
+def test_quantize_uses_its_cache_again_and_says_what_it_lacks(tmp_path, folder, capsys):
+    cache = tmp_path / "ranges.json"
+    said = f"quantize.calibration.cal_cache_file={cache}"
+    quantise(tmp_path, folder, said)
+    quantise(tmp_path, folder, said)
+    assert f"ranges of {cache}" in capsys.readouterr().err
+    with pytest.raises(SpecError, match=r"cal_image_dir is not set, and INT8"):
+        quantise(tmp_path, folder, "quantize.calibration.cal_image_dir=null")
+    with pytest.raises(SpecError, match="onnx_file and quantize.checkpoint are not set"):
+        quantise(tmp_path, folder, "quantize.onnx_file=null")
+
+
+@pytest.mark.parametrize(("runtime", "data_type"), [("openvino", "FP32"), ("openvino", "FP16"), ("openvino", "BF16"),
+                                                    ("openvino", "INT8"), ("onnxruntime", "FP32"), ("onnxruntime", "INT8")])  # fmt: skip
+def test_gen_engine_gives_the_networks_vectors(tmp_path, folder, images, runtime, data_type):
+    model = tmp_path / "model.onnx"
+    model.write_bytes(networks.exported_bytes())
+    part = {"onnx_file": str(model), "runtime": runtime, "data_type": data_type, "parity_images": 8,
+            "calibration": {"cal_image_dir": [str(folder)], "cal_batches": 3}}  # fmt: skip
+    result = unalike.gen_engine({"results_dir": str(tmp_path / "out"), "gen_engine": part})
+    engine = (OpenVinoEngine if runtime == "openvino" else OnnxEngine)(result.path)
+    near = cosines(networks.plain_vectors(networks.SmallEmbedder(), images), engine(images))
+    assert near.min() > (0.98 if data_type == "INT8" else 0.999)
+    assert engine.facts.classes == ("a", "ü") and engine.facts.precision == data_type.lower()
+    evaluated = unalike.evaluate({"results_dir": str(tmp_path / "out"), "dataset": {"val_dataset": {"reference": str(folder)}},
+                              "evaluate": {"engine": str(result.path), "bootstrap": 0}})  # fmt: skip
+    assert "test Precision at Rank 1" in evaluated.figures
+
+
+@pytest.mark.slow
+def test_nncf_quantises_too(tmp_path, folder):
+    pytest.importorskip("nncf")
+    result = quantise(tmp_path, folder, "quantize.backend=nncf")
+    assert result.figures["worst_cosine"] > 0.95

@@ -1,0 +1,168 @@
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import nn
+
+from tests.support import networks
+from unalike.deploy import parity as parity_module
+from unalike.deploy.onnx_export import export_onnx, trace
+from unalike.deploy.opset_downgrade import lower
+from unalike.deploy.parity import check_parity, compare, enough_images
+from unalike.engines.metadata import NetworkFacts
+from unalike.engines.onnx_engine import OnnxEngine
+from unalike.engines.openvino_engine import OpenVinoEngine
+from unalike.errors import ExportError
+from unalike.model.embedder import HEAD_KINDS
+
+FACTS = {"view": networks.VIEW, "mean": networks.MEAN, "std": networks.STD}
+
+
+def test_export_writes_one_proved_file(tmp_path, capsys):
+    images = networks.pictures(70)
+    embedder = networks.SmallEmbedder().train()
+    done = export_onnx(
+        embedder, tmp_path / "deep" / "model.onnx", images_NHWC=images,
+        metadata={"classes": ["a", "b"], "licence": "Apache-2.0", "epoch": 3}, **FACTS,
+    )  # fmt: skip
+    assert [path.name for path in done.path.parent.iterdir()] == ["model.onnx"]
+    assert done.parity.worst_cosine >= 0.99999 and done.parity.largest_difference <= 1e-3
+    assert (done.parity.images, done.parity.made_up, done.parity.batches) == (70, 0, (1, 7, 64))
+    assert "worst cosine" in capsys.readouterr().err
+    assert embedder.training
+    facts = OnnxEngine(done.path).facts
+    assert facts == done.facts and facts.dim == 16 and facts.licence == "Apache-2.0" and facts.extra == {"epoch": 3}
+    assert facts.versions["torch"] == torch.__version__ and facts.versions["onnx"] == onnx.__version__
+    assert {"unalike", "timm"} <= set(facts.versions)
+    graph = onnx.load(done.path).graph
+    assert [entry.name for entry in graph.input] == ["input"] and [entry.name for entry in graph.output] == ["fc_pred"]
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
+
+
+def test_unit_length_and_embedded_in_a_fixed_batch(tmp_path):
+    done = export_onnx(
+        networks.SmallEmbedder(), tmp_path / "m.onnx", images_NHWC=networks.pictures(5), preprocessing="embedded",
+        unit_length=True, batch_size=3, **FACTS,
+    )  # fmt: skip
+    assert done.parity.made_up == 59 and done.parity.batches == (3,)
+    images = networks.pictures(7)
+    expected = networks.plain_vectors(networks.SmallEmbedder(), images)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    for engine in (OnnxEngine(done.path), OpenVinoEngine(done.path, precision="fp32")):
+        assert np.abs(engine(images) - expected).max() < 1e-5
+    entry = onnx.load(done.path).graph.input[0].type.tensor_type
+    assert entry.elem_type == onnx.TensorProto.UINT8 and [d.dim_value for d in entry.shape.dim] == [3, 3, 48, 32]
+
+
+@pytest.mark.parametrize("head", ["rooted", "mlp"])
+def test_heads_with_a_square_root_are_exported_with_equal_vectors(tmp_path, head):
+    embedder = networks.SmallEmbedder()
+    embedder.head = HEAD_KINDS[head](8, 16)
+    with torch.no_grad():
+        for parameter in embedder.head.parameters():
+            parameter.normal_()
+    done = export_onnx(embedder, tmp_path / "m.onnx", images_NHWC=networks.pictures(70), **FACTS)
+    assert done.parity.worst_cosine >= 0.99999
+    images = networks.pictures(9, seed=1)
+    with torch.inference_mode():
+        scaled = (images / 255.0 - networks.MEAN) / networks.STD
+        expected = embedder.eval()(torch.from_numpy(scaled.astype(np.float32)).permute(0, 3, 1, 2)).numpy()
+    for engine in (OnnxEngine(done.path), OpenVinoEngine(done.path, precision="fp32")):
+        assert np.abs(engine(images) - expected).max() < 1e-4 * np.abs(expected).max()
+
+
+@pytest.fixture(scope="module")
+def opset_18():
+    facts = NetworkFacts(mean=networks.MEAN, std=networks.STD)
+    return trace(networks.SmallEmbedder(), networks.SIZE, facts, opset=18)
+
+
+@pytest.mark.parametrize("opset", [14, 15, 16, 17])
+def test_older_opsets_give_the_same_vectors(opset_18, opset):
+    older = lower(opset_18, opset)
+    assert older.opset_import[0].version == opset
+    kinds = {node.op_type for node in older.graph.node}
+    assert ("LayerNormalization" in kinds) == (opset >= 17)
+    images = networks.pictures(9)
+    vectors = OnnxEngine(older.SerializeToString())(images)
+    assert np.abs(vectors - networks.plain_vectors(networks.SmallEmbedder(), images)).max() < 1e-5
+    assert opset_18.opset_import[0].version == 18
+
+
+def test_an_opset_that_torch_cannot_reach_is_refused_with_what_can_be_had():
+    facts = NetworkFacts(mean=networks.MEAN, std=networks.STD)
+    with pytest.raises(ExportError, match=r"opset 40.*can be had is \d\d"):
+        trace(networks.SmallEmbedder(), networks.SIZE, facts, opset=40)
+
+
+def _graph_of(kind, opset=18, **settings):
+    node = onnx.helper.make_node(kind, ["x"], ["y"], **settings)
+    entry = onnx.helper.make_tensor_value_info("x", 1, [2, 3, 4, 4])
+    leave = onnx.helper.make_tensor_value_info("y", 1, None)
+    graph = onnx.helper.make_graph([node], "g", [entry], [leave])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+
+
+def test_an_opset_too_low_names_the_lowest_that_works():
+    mish = _graph_of("Mish")  # came with opset 18
+    with pytest.raises(ExportError, match="the lowest that works is 18"):
+        lower(mish, 15)
+    with pytest.raises(ExportError, match="at least 14"):
+        lower(mish, 11)
+
+
+def test_a_file_that_differs_is_refused_and_not_left(tmp_path, monkeypatch):
+    kept = tmp_path / "m.onnx"
+    kept.write_bytes(b"the older export")
+    real = parity_module.compare
+    monkeypatch.setattr(parity_module, "compare", lambda a, b: real(a, b + 0.05 * np.sign(b).min(0)))
+    with pytest.raises(ExportError, match="differ from the trained"):
+        export_onnx(networks.SmallEmbedder(), kept, images_NHWC=networks.pictures(3), **FACTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"] and kept.read_bytes() == b"the older export"
+
+
+def test_parity_sees_other_weights(tmp_path):
+    path = networks.write_model(tmp_path)
+    facts = OnnxEngine(path).facts
+    images = networks.pictures(64)
+    assert check_parity(networks.SmallEmbedder(), path, facts=facts, images_NHWC=images).worst_cosine > 0.99999
+    with pytest.raises(ExportError, match="worst cosine"):
+        check_parity(networks.SmallEmbedder(seed=1), path, facts=facts, images_NHWC=images)
+
+
+def test_compare_is_the_plain_formula_and_nan_never_passes():
+    draws = np.random.default_rng(0)
+    a, b = draws.normal(size=(2, 9, 5))
+    a_unit, b_unit = a / np.linalg.norm(a, axis=1)[:, None], b / np.linalg.norm(b, axis=1)[:, None]
+    cosine, difference = compare(a, b)
+    assert cosine == pytest.approx(min(float(x @ y) for x, y in zip(a_unit, b_unit, strict=True)))
+    assert difference == pytest.approx(float(np.abs(a_unit - b_unit).max()))
+    b[0, 0] = np.nan
+    assert compare(a, b) == (-1.0, float("inf"))
+
+
+def test_few_images_are_filled_up_with_altered_copies():
+    images = networks.pictures(3)
+    filled = enough_images(images)
+    assert filled.shape == (64, 48, 32, 3) and filled.dtype == np.uint8
+    assert np.array_equal(filled[:3], images) and len(np.unique(filled.reshape(64, -1), axis=0)) == 64
+    with pytest.raises(ExportError, match="no image"):
+        enough_images(images[:0])
+
+
+def test_what_torch_cannot_export_is_one_line(tmp_path):
+    class Odd(nn.Module):
+        dim = 4
+
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, images):
+            if images.sum() > 0:  # depends on the pixels' values: no graph
+                return images.mean((2, 3))
+            return images.amax((2, 3))
+
+    with pytest.raises(ExportError, match="torch cannot export") as caught:
+        export_onnx(Odd(), tmp_path / "m.onnx", images_NHWC=networks.pictures(2), **FACTS)
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

@@ -1,0 +1,181 @@
+import math
+
+import numpy as np
+import pytest
+
+from unalike.errors import UnalikeError
+from unalike.metrics.intervals import clopper_pearson, clustered_share, student_quantile
+from unalike.metrics.open_set import collect_trials, spoken, summarise_trials
+from unalike.metrics.roc import auroc, dir_at_fpir, fnmr_at_fmr, threshold_at, trials_needed
+
+
+def scores(seed, n, levels=None):
+    """Random scores, with many equal ones when ``levels`` are few."""
+    draws = np.random.default_rng(seed)
+    return draws.integers(0, levels, n) / levels if levels else draws.normal(size=n)
+
+
+@pytest.mark.parametrize("levels", [None, 5, 40, 1])
+def test_measures_equal_their_definitions(levels):
+    for seed in range(5):
+        genuine, impostor = scores(seed, 37, levels) + 0.3, scores(seed + 9, 53, levels)
+        pairs = [(g > i) + (g == i) / 2 for g in genuine for i in impostor]
+        assert auroc(genuine, impostor) == pytest.approx(sum(pairs) / len(pairs), abs=1e-12)
+        for rate in (0, 0.01, 0.02, 0.1, 0.5, 1):
+            t = threshold_at(impostor, rate)
+            assert sum(s >= t for s in impostor) <= rate * 53
+            lower = sorted({s for s in impostor if s < t})
+            if lower:  # any lower threshold would let too many through
+                assert sum(s >= lower[-1] for s in impostor) > rate * 53
+            fnmr, at = fnmr_at_fmr(genuine, impostor, rate)
+            assert at == t and fnmr == pytest.approx(sum(g < t for g in genuine) / 37)
+            right = scores(seed, 37) > 0
+            found, at = dir_at_fpir(genuine, right, impostor, rate)
+            assert at == t
+            assert found == pytest.approx(sum(r and g >= t for g, r in zip(genuine, right, strict=True)) / 37)
+
+
+def test_what_is_empty_or_not_a_number():
+    none = np.empty(0)
+    assert math.isnan(auroc(none, np.ones(2))) and math.isnan(auroc(np.ones(2), none))
+    assert math.isnan(threshold_at(none, 0.1)) and math.isnan(fnmr_at_fmr(np.ones(2), none, 0.1)[0])
+    assert math.isnan(dir_at_fpir(none, none, np.ones(3), 0.1)[0])
+    assert threshold_at(np.ones(3), 1) == -math.inf and threshold_at(np.ones(3), 0.5) > 1
+    for act in (
+        lambda: auroc(np.array([1, np.nan]), np.ones(2)), lambda: threshold_at(np.array([np.nan]), 0.1),
+        lambda: threshold_at(np.ones(3), 1.5), lambda: dir_at_fpir(np.ones(3), np.ones(2), np.ones(3), 0.1),
+        lambda: auroc(np.ones((2, 2)), np.ones(2)),
+    ):  # fmt: skip
+        with pytest.raises(UnalikeError):
+            act()
+
+
+def test_the_rule_of_three():
+    assert trials_needed(0.01) == 299 and trials_needed(1e-3) == 2995
+    for rate in (0.3, 0.05, 0.002):
+        n = trials_needed(rate)
+        assert (1 - rate) ** n <= 0.05 < (1 - rate) ** (n - 1)
+
+
+def test_exact_intervals_equal_scipy():
+    stats = pytest.importorskip("scipy.stats")
+    for k, n in ((0, 10), (3, 10), (10, 10), (7, 3000), (2.5, 40.7)):
+        interval = clopper_pearson(k, n, 0.9)
+        assert interval.low == pytest.approx(stats.beta.ppf(0.05, k, n - k + 1) if k else 0, abs=1e-9)
+        assert interval.high == pytest.approx(stats.beta.ppf(0.95, k + 1, n - k) if k < n else 1, abs=1e-9)
+    for freedom in (1, 4, 39, 2000):
+        assert student_quantile(freedom, 0.975) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-8)
+
+
+def test_alike_trials_of_a_class_count_for_less():
+    draws = np.random.default_rng(0)
+    groups = np.repeat(np.arange(40), 50)
+    apart = draws.random(2000) < 0.1
+    alike = np.repeat(draws.random(40) < 0.1, 50)  # all images of a class err, or none
+    loose, effective = clustered_share(alike, groups)
+    tight, nearly_all = clustered_share(apart, groups)
+    assert nearly_all > 1000 and effective == pytest.approx(40, rel=0.05)
+    assert loose.high - loose.low > 3 * (tight.high - tight.low)
+    wider, _ = clustered_share(alike, groups, again=True)
+    assert wider.low <= loose.low and wider.high >= loose.high
+    assert clustered_share(np.zeros(2000), groups)[1] == 40
+    assert math.isnan(clustered_share(apart, np.zeros(2000))[0].low) and clustered_share([], [])[1] == 0
+
+
+def test_clustered_intervals_hold_as_often_as_they_say():
+    held = 0
+    for seed in range(200):
+        draws = np.random.default_rng(seed)
+        rate_G = draws.beta(0.5, 4.5, 60)  # classes differ; the mean over classes is 0.1
+        values = (draws.random((60, 20)) < rate_G[:, None]).ravel()
+        interval, _ = clustered_share(values, np.repeat(np.arange(60), 20))
+        held += interval.low <= 0.1 <= interval.high
+    assert held >= 182  # 95 % of 200, less three standard errors
+
+
+def oracle_trials(query, labels_Q, reference, labels_R, same):
+    own, other, best_own, best_other = [], [], [], []
+    for q in range(len(query)):
+        mine, theirs = [], []
+        for r in range(len(reference)):
+            score = query[q] @ reference[r] / np.linalg.norm(query[q]) / np.linalg.norm(reference[r])
+            if labels_R[r] != labels_Q[q]:
+                theirs.append(score)
+            elif not (same and q == r):
+                mine.append(score)
+        own, other = own + mine, other + theirs
+        best_own.append(max(mine, default=-math.inf))
+        best_other.append(max(theirs, default=-math.inf))
+    return own, other, best_own, best_other
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_trials_equal_two_loops(same):
+    draws = np.random.default_rng(2)
+    reference, labels_R = draws.normal(size=(30, 4)), draws.integers(0, 6, 30)
+    query, labels_Q = (
+        (reference[:20], labels_R[:20]) if same else (draws.normal(size=(20, 4)), draws.integers(0, 9, 20))
+    )
+    trials = collect_trials(query, labels_Q, reference, labels_R, same=same)
+    own, other, best_own, best_other = oracle_trials(query, labels_Q, reference, labels_R, same)
+    np.testing.assert_allclose(trials.pair_own_N, own, atol=1e-6)
+    np.testing.assert_allclose(trials.pair_other_M, other, atol=1e-6)
+    np.testing.assert_allclose(trials.own_Q, best_own, atol=1e-6)
+    np.testing.assert_allclose(trials.other_Q, best_other, atol=1e-6)
+    told = summarise_trials(trials, n=50, rates=(0.2,))
+    known = np.isfinite(best_own)
+    unknown = np.array(best_other)[known]
+    held_out = told["identification"]["classes_held_out"]
+    assert held_out["known"] == held_out["unknown"] == known.sum()
+    best = np.maximum(best_own, best_other)[known]
+    assert held_out["auroc"] == pytest.approx(auroc(best, unknown))
+    if not same:
+        assert told["identification"]["open_set_queries"]["unknown"] == (~known).sum() > 0
+        assert len(spoken(told)) == 3
+
+
+def test_many_pairs_are_sampled_by_seed_and_one_class_tells_nothing():
+    draws = np.random.default_rng(2)
+    vectors, labels = draws.normal(size=(50, 4)), draws.integers(0, 6, 50)
+    trials = collect_trials(vectors, labels, vectors, labels, same=True, max_pairs=1000, seed=3)
+    assert len(trials.rows_Q) == 20 and len(trials.pair_other_M) + len(trials.pair_own_N) == 20 * 49
+    again = collect_trials(vectors, labels, vectors, labels, same=True, max_pairs=1000, seed=3)
+    assert np.array_equal(trials.rows_Q, again.rows_Q)
+    alone = collect_trials(vectors, np.zeros(50, int), vectors, np.zeros(50, int), same=True)
+    told = summarise_trials(alone, n=0)
+    assert told == {"verification": None, "identification": {"classes_held_out": None, "open_set_queries": None}}
+    assert spoken(told) == []
+
+
+def test_trials_in_groups_of_two_sorts_hold_as_often_as_they_say():
+    """Shares that vary by asset and by kind, judged on as many new kinds of as many new assets."""
+    inside = {False: 0, True: 0}
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+
+        def trials(rng=rng):
+            asset, kind = np.repeat(np.arange(20), 24), np.tile(np.repeat(np.arange(6), 4), 20)
+            hard = rng.normal(0, 0.6, 20)[asset] + rng.normal(0, 1.0, 6)[kind] - 3
+            return (rng.random(480) < 1 / (1 + np.exp(-hard))).astype(float), asset, kind
+
+        (values, asset, kind), (new, _, _) = trials(), trials()
+        for crossed in inside:
+            told, _ = clustered_share(values, asset, again=True, across_Q=kind if crossed else None)
+            inside[crossed] += told.low <= new.mean() <= told.high
+    assert inside[True] >= 54 > inside[False]
+
+
+def test_the_variance_over_two_sorts_of_groups_is_the_slow_sum():
+    rng = np.random.default_rng(3)
+    values, asset, kind = (rng.random(120) < 0.2).astype(float), rng.integers(0, 8, 120), rng.integers(0, 4, 120)
+
+    def slow(groups):
+        away = values - values.mean()
+        names = sorted(set(groups))
+        total = sum(sum(a for a, g in zip(away, groups, strict=True) if g == name) ** 2 for name in names)
+        return len(names) / (len(names) - 1) * total / 120**2
+
+    by = slow(asset.tolist()), slow(kind.tolist()), slow(list(zip(asset.tolist(), kind.tolist(), strict=True)))
+    share = values.mean()
+    expected = min(120.0, share * (1 - share) / max(by[0] + by[1] - by[2], by[0], by[1]))
+    assert clustered_share(values, asset, across_Q=kind)[1] == pytest.approx(expected)

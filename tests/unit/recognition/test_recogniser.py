@@ -1,0 +1,185 @@
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support import networks
+from tests.support.paths import SOURCE
+from unalike.errors import DataError, DeviceError, ModelError
+from unalike.recognition.decision import Calibration, Promise
+from unalike.recognition.gallery import Gallery, Maker
+from unalike.recognition.recogniser import Recogniser
+
+COLOURS = {"red": (220, 20, 30), "grün": (30, 200, 40), "blue": (20, 40, 230)}
+
+
+@pytest.fixture
+def model(tmp_path):
+    return networks.write_model(tmp_path)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    draws = np.random.default_rng(0)
+    for name, colour in COLOURS.items():
+        (tmp_path / "refs" / name).mkdir(parents=True)
+        for number in range(4):
+            noise = draws.integers(-20, 20, (70, 50, 3))
+            pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "refs" / name / f"{number}.png")
+    return tmp_path / "refs"
+
+
+def flat(name):
+    return np.full((64, 64, 3), COLOURS[name], np.uint8)
+
+
+def test_enrols_a_folder_and_names_what_it_sees(model, folder):
+    recogniser = Recogniser.load(model, precision="fp32")
+    assert recogniser.enrol(folder) == 12
+    answers = recogniser.identify([flat("grün"), flat("red")], k=3)
+    assert [answer.label for answer in answers] == ["grün", "red"]
+    for answer in answers:
+        assert [near.label for near in answer.neighbours] == [answer.label] * 3
+        assert answer.score == answer.neighbours[0].score <= 1.0001
+        assert answer.distance == pytest.approx(2 - 2 * answer.score, abs=1e-6)
+        assert Path(answer.neighbours[0].name).is_file()
+
+
+def test_paths_pictures_and_arrays_are_one_image(model, folder):
+    recogniser = Recogniser.load(model, precision="fp32")
+    path = folder / "red" / "2.png"
+    with Image.open(path) as picture:
+        picture.load()
+        forms = [path, str(path), picture, np.array(picture)]
+    vectors = [recogniser.encode(form) for form in forms]
+    assert all(vector.shape == (1, 16) for vector in vectors)
+    assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
+    assert np.array_equal(recogniser.encode(forms), np.concatenate(vectors))
+    assert recogniser.encode([]).shape == (0, 16) and recogniser.identify([]) == []
+
+
+def test_runtimes_agree(model, folder):
+    path = folder / "blue" / "0.png"
+    by_runtime = [Recogniser.load(model, runtime=name).encode(path) for name in ("onnxruntime", "openvino")]
+    assert np.abs(by_runtime[0] - by_runtime[1]).max() < 0.05
+    with pytest.raises(DeviceError, match="auto, openvino or onnxruntime"):
+        Recogniser.load(model, runtime="torch")
+
+
+def test_a_gallery_comes_back_and_a_foreign_one_is_refused(model, folder, tmp_path):
+    recogniser = Recogniser.load(model)
+    recogniser.enrol([flat("red"), flat("blue")], ["red", "blue"], names=["a", "b"])
+    saved = recogniser.gallery.save(tmp_path / "gallery")
+    for runtime in ("onnxruntime", "openvino"):
+        answer = Recogniser.load(model, gallery=saved, runtime=runtime).identify(flat("blue"))[0]
+        assert answer.label == "blue" and answer.neighbours[0].name == "b"
+    with pytest.raises(ModelError, match="width 9"):
+        Recogniser.load(model, gallery=Gallery(9))
+    foreign = Gallery(16, Maker(np.random.default_rng(0).normal(size=16)))
+    with pytest.raises(ModelError, match="another network"):
+        Recogniser.load(model, gallery=foreign)
+
+
+def test_mistakes_are_one_line(model, tmp_path):
+    recogniser = Recogniser.load(model)
+    with pytest.raises(DataError, match="gallery is empty"):
+        recogniser.identify(flat("red"))
+    with pytest.raises(DataError, match="2 images and 1 labels"):
+        recogniser.enrol([flat("red"), flat("blue")], ["red"])
+    with pytest.raises(DataError, match="images without labels"):
+        recogniser.enrol([flat("red")])
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"nothing")
+    with pytest.raises(DataError, match=r"bad\.jpg"):
+        recogniser.encode([bad])
+    with pytest.raises(ModelError, match="there is no model file"):
+        Recogniser.load(tmp_path / "none.onnx")
+    with pytest.raises(ModelError, match=r"\.onnx.*\.pth"):
+        Recogniser.load(bad)
+
+
+def test_d29_answers_label_ambiguous_or_unknown(model, folder):
+    recogniser = Recogniser.load(model, precision="fp32")
+    recogniser.enrol(folder)
+    plain = recogniser.identify(flat("red"))[0]
+    assert (plain.decision, plain.label, plain.calibrated) == ("label", "red", False)
+    share = Promise(0.01, 0.0, 0.0, 0.01, 0.95, 300, 10, 300.0, 299)
+    recogniser.gallery.calibration = Calibration(plain.score - 1e-3, 1e-3, "nearest", 10, share, None, 12, 3, "nothing")
+    sure = recogniser.identify(flat("red"), k=2)[0]
+    assert (sure.decision, sure.label, sure.calibrated) == ("label", "red", True)
+    assert sure.second in ("grün", "blue") and sure.margin >= 1e-3 and len(sure.neighbours) == 2
+
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    strange = recogniser.identify(noise)[0]
+    assert (strange.decision, strange.label) == ("unknown", None) and strange.nearest in COLOURS
+    twice = folder / "red" / "1.png"
+    recogniser.enrol(twice, "crimson")
+    torn = recogniser.identify(twice)[0]
+    assert (torn.decision, torn.label) == ("ambiguous", None) and {torn.nearest, torn.second} == {"red", "crimson"}
+    assert json.loads(json.dumps(torn.to_dict()))["decision"] == "ambiguous"
+    # The calibration speaks of its own rule alone.
+    other = recogniser.identify(noise, label_by="prototype")[0]
+    assert (other.decision, other.calibrated) == ("label", False) and other.label == other.nearest
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_threads_get_the_answers_that_one_gets(model, folder, runtime):
+    recogniser = Recogniser.load(model, runtime=runtime, precision="fp32")
+    recogniser.enrol(folder)
+    paths = sorted(folder.rglob("*.png"))
+    alone = {path: recogniser.identify(path, k=2)[0] for path in paths}
+    with ThreadPoolExecutor(6) as pool:
+        jobs = [(path, pool.submit(recogniser.identify, path, 2)) for path in paths * 3]
+        extra = [pool.submit(recogniser.enrol, 255 - flat("red"), f"extra {i}") for i in range(5)]
+    assert all(job.result() == 1 for job in extra) and len(recogniser.gallery) == 12 + 5
+    for path, job in jobs:
+        (answer,) = job.result()
+        assert answer.label == alone[path].label and answer.score == pytest.approx(alone[path].score, abs=1e-5)
+
+
+def test_approximate_search_gives_exact_scores(model, folder):
+    pytest.importorskip("faiss")
+    recogniser = Recogniser.load(model, precision="fp32")
+    recogniser.enrol(folder)
+    fast = Recogniser(recogniser.engine, recogniser.view, recogniser.gallery, approximate=True)
+    assert fast.index.recall >= 0.99
+    for ours, theirs in zip(fast.identify(flat("blue"), k=4), recogniser.identify(flat("blue"), k=4), strict=True):
+        assert [n.label for n in ours.neighbours] == [n.label for n in theirs.neighbours]
+        assert ours.score == pytest.approx(theirs.score, abs=1e-5)
+
+
+NO_TORCH = """
+import importlib.abc, sys
+
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "torchvision", "timm", "onnx", "sklearn", "scipy", "faiss", "pydantic", "typer"):
+            raise ImportError(name + " is blocked by this test")
+
+sys.meta_path.insert(0, Blocker())
+import numpy as np
+from unalike.recognition.recogniser import Recogniser
+recogniser = Recogniser.load(sys.argv[1], sys.argv[3], runtime=sys.argv[2])
+answer = recogniser.identify(np.full((60, 40, 3), 250, np.uint8))[0]
+print(answer.label, answer.decision)
+print(*sorted(m for m in sys.modules if m.split(".")[0] in ("torch", "pydantic", "typer", "yaml", "rich")))
+"""
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_an_exported_network_and_a_gallery_need_no_torch(model, tmp_path, runtime):
+    recogniser = Recogniser.load(model)
+    recogniser.enrol([np.zeros((50, 50, 3), np.uint8), np.full((50, 50, 3), 255, np.uint8)], ["dark", "light"])
+    saved = recogniser.gallery.save(tmp_path / "g")
+    run = subprocess.run(
+        [sys.executable, "-c", NO_TORCH, str(model), runtime, str(saved)],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE)},
+        capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert run.returncode == 0 and run.stdout == "light label\n\n", run.stderr

@@ -1,0 +1,123 @@
+import csv
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from unalike.metrics.retrieval import evaluate_ranking
+from unalike.metrics.summary import summarise
+from unalike.report.evaluation import (
+    DOUBTS,
+    DUPLICATES,
+    EXPLAINED,
+    Reasons,
+    Shown,
+    add_map,
+    add_retrieval,
+    write_evaluation_page,
+)
+from unalike.report.html import Report, Tile
+
+CLASSES = [f"<b>{n}</b> & ü" for n in range(6)]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """150 pictures of noise, the most that a JPEG can need."""
+    folder, rng = tmp_path_factory.mktemp("pictures"), np.random.default_rng(0)
+    paths = []
+    for i in range(150):
+        paths.append(folder / f"image {i} é.png")
+        Image.fromarray(rng.integers(0, 255, (130, 130, 3), dtype=np.uint8)).save(paths[-1])
+    return paths
+
+
+def cloud(paths, seed=0, noise=0.9):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(len(paths)) % 6
+    centres = np.random.default_rng(1).standard_normal((6, 16))
+    return Shown(centres[labels] + noise * rng.standard_normal((len(paths), 16)), labels, CLASSES, list(paths))
+
+
+def rows_of(path):
+    with path.open(encoding="utf-8", newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def test_the_page_of_an_evaluation_names_what_was_planted(pictures, tmp_path):
+    reference, query = cloud(pictures[:100]), cloud(pictures[100:], seed=5)
+    reference.labels_N[7] = (reference.labels_N[7] + 1) % 6  # a wrong label
+    vectors = query.vectors_ND.copy()
+    vectors[3] = reference.vectors_ND[20]  # a query that is a reference too
+    query = Shown(vectors, query.labels_N, CLASSES, query.paths)
+    ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N)
+    summary = summarise(ranking, CLASSES, reference_labels=reference.labels_N, n=50)
+    files = write_evaluation_page(tmp_path, summary, ranking, query, reference, title="Fruit <i>", subtitle="& more")
+    assert [file.name for file in files] == ["report.html", DOUBTS, DUPLICATES] and all(f.exists() for f in files)
+    assert rows_of(tmp_path / DOUBTS)[0]["path"] == str(pictures[7])
+    found = {(row["path"], row["other_path"]) for row in rows_of(tmp_path / DUPLICATES)}
+    assert (str(pictures[103]), str(pictures[20])) in found
+    text = files[0].read_text(encoding="utf-8")
+    assert len(text) < 5e6, "noise is the worst that pictures can be"
+    assert "<script" not in text and "<b>1</b>" not in text and "<i>" not in text and "&lt;b&gt;1" in text
+    assert not re.search(r"(src|href)=.?(http|//|/|\.)", text) and "url(" not in text
+    for title in ("Misses", "Hits", "Confused classes", "Embedding map", "different classes", "one class", "Suspected",
+                  "Near-duplicates", "Every class"):  # fmt: skip
+        assert title in text
+    wrong = int((ranking.predicted != ranking.labels).sum())
+    assert f"{wrong} of 50 queries" in text
+
+
+def test_misses_show_what_was_taken_and_what_was_right(pictures):
+    same = cloud(pictures[:60], noise=2.5)
+    ranking = evaluate_ranking(same.vectors_ND, same.labels_N, same.vectors_ND, same.labels_N, same=True)
+    shown = []
+    report = Report("t")
+    report.gallery = lambda title, rows, note="": shown.append((title, rows))  # type: ignore[method-assign]
+    add_retrieval(report, same, same, ranking)
+    misses, hits = (rows for _, rows in shown)
+    assert misses and hits
+    pairs = set()
+    for query, (taken, right) in misses:
+        assert taken.label != query.label == right.label and (taken.right, right.right) == (False, True)
+        assert right.image != query.image, "an image never answers for itself"
+        assert taken.score >= right.score
+        pairs.add((query.label, taken.label))
+    wrong = ranking.predicted != ranking.labels
+    every = len({(a, b) for a, b in zip(ranking.labels[wrong], ranking.predicted[wrong], strict=True)})
+    assert len(pairs) == min(every, len(misses)), "each pair of classes once before it comes again"
+    assert all(tile.right and tile.label == query.label for query, (tile,) in hits)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 30])
+def test_small_sets_make_a_page_without_a_map_or_with_a_small_one(pictures, count, tmp_path):
+    shown = cloud(pictures[:count])
+    report = Report("t")
+    add_map(report, shown, np.ones(count, bool))
+    assert report.html().count("<circle") == (count if count >= 3 else 0)
+
+
+def test_joined_takes_an_image_of_both_sets_once(pictures):
+    both = cloud(pictures[:4]).joined(cloud(pictures[2:6]))
+    assert both.paths == pictures[:6] and both.vectors_ND.shape == (6, 16) and len(both.labels_N) == 6
+
+
+def test_large_sets_are_sampled_in_their_order(pictures):
+    part, rows = cloud(pictures).sample(40)
+    assert len(part) == 40 and (np.diff(rows) > 0).all() and part.paths == [pictures[i] for i in rows]
+
+
+def test_a_page_shows_why_the_worst_were_missed_and_links_the_rest(pictures, tmp_path):
+    query = cloud(pictures[:12])
+    ranking = evaluate_ranking(query.vectors_ND, query.labels_N, query.vectors_ND, query.labels_N, same=True)
+    summary = summarise(ranking, CLASSES, n=20)
+    row = (Tile(pictures[0], "query"), [Tile(pictures[1], f"<tile> {i}") for i in range(5)])
+    reasons = Reasons([row] * 14, "Each map <exact>.", tmp_path / "misses" / "all of them.html")
+    page, *_ = write_evaluation_page(tmp_path, summary, ranking, query, query, title="t", subtitle="s", reasons=reasons)
+    text = page.read_text(encoding="utf-8")
+    part = text[text.index("Why the worst were missed") : text.index("Embedding map")]
+    assert part.count("<div class=row>") == 2 * EXPLAINED and "href='misses/all%20of%20them.html'" in part
+    assert "Each map &lt;exact&gt;." in part and "<tile>" not in part
+    page, *_ = write_evaluation_page(tmp_path, summary, ranking, query, query, title="t", subtitle="s")
+    assert "Why the worst" not in page.read_text(encoding="utf-8")

@@ -1,0 +1,84 @@
+"""Every loss and miner of pytorch-metric-learning by its name; wrong names and parameters in one line."""
+
+import pytest
+import torch
+
+from tests.support.tiny import spec
+from unalike.errors import SpecError
+from unalike.training.losses import (
+    Objective,
+    build_loss,
+    build_miner,
+    build_objective,
+    loss_names,
+    miner_names,
+)
+
+
+def batch(classes=6, per_class=4, dim=16, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    return torch.randn(len(labels), dim, generator=generator, requires_grad=True), labels
+
+
+@pytest.mark.parametrize("name", loss_names())
+def test_every_loss_gives_a_finite_number_and_gradient(name):
+    torch.manual_seed(0)
+    vectors, labels = batch()
+    parameters = {"RankedListLoss": {"margin": 0.4, "Tn": 1}, "ManifoldLoss": {"K": 6}}.get(name, {})
+    loss = Objective(build_loss(name, parameters, classes=6, dim=16), None)
+    value = loss(vectors, labels)
+    value.backward()
+    assert torch.isfinite(value) and torch.isfinite(vectors.grad).all()
+
+
+@pytest.mark.parametrize("name", miner_names())
+def test_every_miner_feeds_the_triplet_loss(name):
+    torch.manual_seed(0)
+    vectors, labels = batch()
+    value = Objective(build_loss("TripletMarginLoss", {}, classes=6, dim=16), build_miner(name, {}))(vectors, labels)
+    assert torch.isfinite(value)
+
+
+def test_tao_keys_feed_the_two_defaults_and_explicit_parameters_win():
+    objective = build_objective(
+        spec(train__optim__triplet_loss_margin=0.7, train__smooth_loss=False), classes=6, dim=16
+    )
+    assert objective.loss.margin == 0.7 and not objective.loss.smooth_loss and objective.miner.epsilon == 0.1
+    changed = spec()
+    changed.train.loss.parameters = {"margin": 0.9}
+    assert build_objective(changed, classes=6, dim=16).loss.margin == 0.9
+
+
+def test_triplet_loss_against_a_plain_loop():
+    vectors, labels = batch(3, 3, 4, seed=1)
+    unit = torch.nn.functional.normalize(vectors.detach())
+    distance = torch.cdist(unit, unit)
+    terms = [
+        torch.relu(distance[a, p] - distance[a, n] + 0.3)
+        for a in range(9) for p in range(9) for n in range(9)
+        if a != p and labels[a] == labels[p] and labels[a] != labels[n]
+    ]  # fmt: skip
+    active = [t for t in terms if t > 0]
+    ours = build_loss("TripletMarginLoss", {"margin": 0.3}, classes=3, dim=4)(vectors, labels)
+    assert ours.item() == pytest.approx(float(sum(active) / len(active)), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name, parameters, told",
+    [
+        ("TripletMarginLos", {}, "TripletMarginLoss"),
+        ("CosFaceLoss", {"margn": 0.1}, "margin"),
+        ("CosFaceLoss", {"num_classes": 3}, "come from the data"),
+        ("CircleLoss", {"num_classes": 3}, "train.loss"),
+    ],
+)
+def test_wrong_names_and_parameters_say_the_remedy(name, parameters, told):
+    with pytest.raises(SpecError, match=told):
+        build_loss(name, parameters, classes=3, dim=4)
+
+
+def test_miner_may_be_absent_and_misspelt_miner_is_refused():
+    assert build_miner(None, {}) is None
+    with pytest.raises(SpecError, match="MultiSimilarityMiner"):
+        build_miner("MultiSimilarity", {})

@@ -1,0 +1,99 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+pytest.importorskip("torch")
+
+from unalike.data.from_spec import Sets
+from unalike.data.imageset import ImageSet
+from unalike.metrics.retrieval import evaluate_ranking
+from unalike.spec import load_spec
+from unalike.training.automatic.holdout import Round
+from unalike.training.loop import History
+from unalike.training.report import write_automatic_page, write_training_page
+from unalike.training.trainer import Outcome
+
+CLASSES = tuple(f"part {n} <ü>" for n in range(5))
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    paths = tuple(folder / f"{i}.png" for i in range(60))
+    for path in paths:
+        Image.fromarray(rng.integers(0, 255, (8, 8, 3), dtype=np.uint8)).save(path)
+    return ImageSet(paths, np.arange(60) % 5, CLASSES, source=str(folder))
+
+
+def vectors(images, seed=0, noise=0.8):
+    centres = np.random.default_rng(9).standard_normal((5, 12))
+    return centres[images.labels_N] + noise * np.random.default_rng(seed).standard_normal((len(images), 12))
+
+
+def history():
+    steps = [{"epoch": s // 50, "step": s, "train_loss": 1 / s, "trunk_base_lr": 1e-3, "embedder_base_lr": 2e-3}
+             for s in range(1, 1001)]  # fmt: skip
+    validations = [{"epoch": e, "step": 50 * e, "val Precision at Rank 1": 0.5 + e / 100, "val Mean Average Precision": 0.4}
+                   for e in range(20)]  # fmt: skip
+    return History(steps, validations)
+
+
+def page(folder):
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in text and "part 1 <ü>" not in text
+    return text
+
+
+def spec():
+    return load_spec("train", {"dataset": {"train_dataset": "shop/train"}, "train": {"num_epochs": 20}})
+
+
+def test_plain_training_shows_its_curves_and_what_its_best_validation_saw(images, tmp_path):
+    query, reference = images.select(np.arange(20)), images.select(np.arange(20, 60))
+    seen = (query, vectors(query, 1)), (reference, vectors(reference, 2))
+    ranking = evaluate_ranking(seen[0][1], query.labels_N, seen[1][1], reference.labels_N)
+    sets = Sets(reference, reference, query, "the test's own", False)
+    outcome = Outcome(tmp_path / "a.pth", {}, 12, {}, history(), sets, ranking, None, seen)
+    files = write_training_page(tmp_path, spec(), outcome)
+    assert [f.name for f in files] == ["report.html", "suspected_labels.csv", "near_duplicates.csv"]
+    text = page(tmp_path)
+    for words in ("training loss", "learning rate", "validation", "epoch 13, the best", "Misses", "Embedding map",
+                  "the test&#x27;s own", "Near-duplicates", "40 images of 5 classes"):  # fmt: skip
+        assert words in text
+    assert text.count("<polyline") == 5
+    longest = max(text.split("points='")[1:], key=lambda part: len(part.split("'")[0])).split("'")[0]
+    assert len(longest.split()) <= 300, "a curve is thinned"
+
+
+def test_without_validation_the_page_says_that_it_knows_nothing(images, tmp_path):
+    sets = Sets(images, None, None, "none", False)
+    files = write_training_page(
+        tmp_path, spec(), Outcome(tmp_path / "a.pth", {}, None, {}, history(), sets, None, None)
+    )
+    assert [f.name for f in files] == ["report.html"]
+    assert "Nothing was held out" in page(tmp_path) and "Misses" not in page(tmp_path)
+
+
+def test_automatic_training_shows_what_was_tried_and_doubts_labels_by_the_frozen_trunk(images, tmp_path):
+    wrong = images.labels_N.copy()
+    wrong[8] = (wrong[8] + 2) % 5
+    frozen = vectors(images, 3)
+    images = ImageSet(images.paths, wrong, CLASSES)
+    figure = {"value": 0.7, "low": 0.6, "high": 0.8}
+    figures = {kind: {"R@1": figure, "MAP@R": figure} for kind in ("new", "known")}
+    heads = [{"name": "a head trained with one loss", "score": 0.61}]
+    record = {"minutes": 10.0, "spent_minutes": 9.5, "chosen": "fine-tuned", "heads": heads, "candidates": [
+        {"name": name, "figures": figures, "gain_over_frozen": figures} for name in ("frozen trunk", "fine-tuned")
+    ]}  # fmt: skip
+    everything = np.arange(60)
+    rounds = [Round("known", everything[12:], everything[12:], everything[:12]),
+              Round("new", everything[30:], everything[40:60], everything[30:40])]  # fmt: skip
+    write_automatic_page(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), rounds)
+    text = page(tmp_path)
+    for words in ("9.5 of 10", "Beside the frozen trunk", "What was tried", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",
+                  "Misses (new classes, held out)", "frozen trunk&#x27;s vectors"):  # fmt: skip
+        assert words in text
+    assert str(images.paths[8]) in (tmp_path / "suspected_labels.csv").read_text(encoding="utf-8").splitlines()[1]
+    record["chosen"] = "frozen trunk"
+    write_automatic_page(tmp_path, spec(), record, History(), images, frozen, frozen, rounds[:1])
+    assert "Beside the frozen trunk" not in page(tmp_path) and "Fine-tuning" not in page(tmp_path)
