@@ -1,13 +1,16 @@
 """What a line PC installs: one extra, no torch; an exported network and a gallery are identified with."""
 
 import json
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import unalike
 from tests.support.paths import ROOT
 
 COLD = """
@@ -21,9 +24,75 @@ print(json.dumps({{"import": t1 - t0, "beyond": time.process_time() - t1, "answe
 """
 
 
+def interpreter(version: str) -> str:
+    """The interpreter of a Python version; the test is skipped where it is not installed."""
+    name = f"python{version}"
+    if f"{sys.version_info.major}.{sys.version_info.minor}" == version:
+        return sys.executable
+    found = shutil.which(name)
+    if found is None or subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode:
+        pytest.skip(f"{name} is not installed")
+    return found
+
+
+@pytest.fixture(scope="module")
+def distributions(tmp_path_factory):
+    """The sdist, and the wheel that is built from it, as a release has them."""
+    folder = tmp_path_factory.mktemp("dist")
+    subprocess.run([sys.executable, "-m", "build", "-o", folder, ROOT], check=True, capture_output=True, timeout=900)
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    return {"wheel": wheel, "sdist": sdist}
+
+
+def environment(folder: Path, python: str, *requirements: str) -> Path:
+    """A new virtual environment with the pinned requirements; its interpreter."""
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    inner = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
+    subprocess.run(
+        [inner, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *requirements], check=True, timeout=1800
+    )
+    return inner
+
+
 @pytest.mark.slow  # asks the package index
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_the_base_installs_and_runs(tmp_path, distributions, kind, version):
+    python = environment(tmp_path / "venv", interpreter(version), str(distributions[kind]))
+    done = subprocess.run(
+        [python, "-m", "unalike", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert done.stdout.strip() == f"unalike {unalike.__version__}"
+    program = python.with_name("unalike")
+    listed = subprocess.run([program, "schema", "train"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    assert json.loads(listed.stdout)["properties"]
+    skill = subprocess.run(
+        [program, "skill", "install", "skill"], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert skill.returncode == 0 and list((tmp_path / "skill").rglob("SKILL.md"))
+    missing = subprocess.run([program, "train", "photos"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    assert missing.returncode != 0 and missing.stderr.count("\n") == 1 and "unalike[train]" in missing.stderr
+
+
+@pytest.mark.slow  # asks the package index
+def test_everything_installs_together(tmp_path, distributions):
+    python = environment(tmp_path / "venv", sys.executable, f"unalike[all] @ {distributions['wheel'].as_uri()}")
+    subprocess.run([python, "-m", "pip", "check"], check=True)
+    program = python.with_name("unalike")
+    out = tmp_path / "demo"
+    subprocess.run(
+        [program, "demo", "-o", out, "--brands", "8", "--unseen", "4", "--epochs", "1"],
+        check=True,
+        cwd=tmp_path,
+        timeout=900,
+    )
+    assert (out / "report.html").is_file()
+
+
+@pytest.mark.slow  # asks the package index
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13"])
 @pytest.mark.parametrize(("extra", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
-def test_one_extra_in_an_empty_environment_identifies(tmp_path, extra, module):
+def test_one_extra_in_an_empty_environment_identifies(tmp_path, distributions, extra, module, version):
     from tests.support.pooled import write_pooled
     from unalike.recognition.recogniser import Recogniser
 
@@ -34,13 +103,8 @@ def test_one_extra_in_an_empty_environment_identifies(tmp_path, extra, module):
     gallery = recogniser.gallery.save(tmp_path / "g.gallery")
     Image.fromarray(pixels).save(tmp_path / "photo.png")
 
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
-    python = tmp_path / "venv" / ("Scripts" if sys.platform == "win32" else "bin") / "python"
-    subprocess.run(
-        [python, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", f"{ROOT}[{extra}]"],
-        check=True,
-        timeout=900,
-    )
+    requirement = f"unalike[{extra}] @ {distributions['wheel'].as_uri()}"
+    python = environment(tmp_path / "venv", interpreter(version), requirement)
     listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True, text=True)
     names = {package["name"].lower() for package in json.loads(listed.stdout)}
     assert module in names and not names & {"torch", "torchvision", "timm", "onnx", "scikit-learn", "faiss-cpu"}
