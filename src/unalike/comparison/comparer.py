@@ -30,7 +30,7 @@ from unalike.comparison.pixel_difference import (
 )
 from unalike.comparison.regions import MIN_AREA, Region, find_regions
 from unalike.comparison.registration import ALIGN, GOOD, Registration, check_size, opencv, register, scaling
-from unalike.data.decode import open_image, to_rgb
+from unalike.data.decode import ImageInput, open_image, to_rgb
 from unalike.errors import DataError, SpecError, closest
 from unalike.inference.open_maps import PRETRAINED
 from unalike.progress import progress
@@ -39,7 +39,6 @@ from unalike.report.drawing import blended, boxed, heat_picture
 LEVELS = ("pixels", "features", "both")
 # The map of pixels, image pixels a map pixel, and the threshold; the first and last None where pixels were not compared.
 Heat = tuple[np.ndarray | None, float, float | None]
-Picture = str | Path | Image.Image | np.ndarray
 # Longer side of the pictures that are kept for people.
 SHOWN = 1600
 # Rows that are looked at at once where a whole picture is read through.
@@ -160,7 +159,7 @@ class Comparer:
         self.features = None if level == "pixels" else FeatureLevel.load(
             model or PRETRAINED, runtime=runtime, precision=precision, threads=threads)  # fmt: skip
 
-    def compare(self, reference: Picture, image: Picture, *, watch: bool = False) -> Comparison:
+    def compare(self, reference: ImageInput, image: ImageInput, *, watch: bool = False) -> Comparison:
         """Lay ``image`` on ``reference`` and find what differs; ``watch`` shows a bar where it takes long.
 
         Paths, PIL pictures, or uint8 arrays (H, W), (H, W, 1) or (H, W, 3). Raises NotComparable when they cannot be laid
@@ -216,7 +215,7 @@ class Comparer:
                 features = self.features(a_HWC, b_HWC, lies, light, advance=advance)
         return pixels, features, light
 
-    def compare_many(self, pairs: Iterable[tuple[Picture, Picture]]) -> Iterator[Comparison | DataError]:
+    def compare_many(self, pairs: Iterable[tuple[ImageInput, ImageInput]]) -> Iterator[Comparison | DataError]:
         """A Comparison for each pair, or the DataError that says why there is none."""
         for reference, image in pairs:
             try:
@@ -257,7 +256,7 @@ class Comparer:
                           features, self.features.name if self.features else "")  # fmt: skip
 
 
-def _pixels(picture: Picture) -> np.ndarray:
+def _pixels(picture: ImageInput) -> np.ndarray:
     """(H, W, 3), or (H, W, 1) where all three channels are equal."""
     if isinstance(picture, np.ndarray):
         pixels = picture[..., None] if picture.ndim == 2 else picture

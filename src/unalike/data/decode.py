@@ -23,6 +23,9 @@ from PIL import Image, ImageFile
 
 from unalike.errors import UnreadableImage
 
+# How a caller may give an image: a file's path, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
+ImageInput = str | Path | Image.Image | np.ndarray
+
 # One list for all actions. Formats that run other programs or interpret code (EPS, PDF, WMF) stay out.
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")

@@ -12,16 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from unalike import progress
+from unalike.data.decode import ImageInput
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, DeviceError, ExportError, MissingExtra, ModelError, WeightsError, closest
 from unalike.explanation.evidence import Evidence, covers, decompose, from_covers
 from unalike.metrics.knn import unit
 
-Picture = str | Path | Image.Image | np.ndarray
 METHODS = ("auto", "exact", "covers")
 # Squares a side when parts are covered up: 49 images for each picture of a pair.
 GRID = 7
@@ -97,11 +96,11 @@ class Explainer:
                 progress.say(f"parts are found by covering them up: {error}", once=True)
         return cls(opened.engine, opened.view, positions)
 
-    def explain(self, query: Picture, reference: Picture) -> Explanation:
+    def explain(self, query: ImageInput, reference: ImageInput) -> Explanation:
         """Why the two are as alike as they are. Raises UnreadableImage, DataError."""
         return self.explain_all([(query, reference)])[0]
 
-    def explain_all(self, pairs: Sequence[tuple[Picture, Picture]]) -> list[Explanation]:
+    def explain_all(self, pairs: Sequence[tuple[ImageInput, ImageInput]]) -> list[Explanation]:
         """The same for many pairs."""
         return [self._pair(self.view(query), self.view(reference)) for query, reference in pairs]
 

@@ -16,9 +16,10 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
+from unalike.data.decode import ImageInput
 from unalike.errors import DataError
 from unalike.inspection.anomaly_model import Judge
-from unalike.inspection.normal_images import Picture, Pictures, opened_picture, places
+from unalike.inspection.normal_images import Pictures, opened_picture, places
 from unalike.inspection.patch_features import Patcher
 from unalike.metrics.maps import resized
 from unalike.metrics.roc import auroc
@@ -44,7 +45,7 @@ class Lesson:
         return self.vectors_NF[mine_N], self.places_NP[mine_N]
 
 
-def mask_beside(picture: Picture, masks: Path | None) -> Path | None:
+def mask_beside(picture: ImageInput, masks: Path | None) -> Path | None:
     """The mask of an image file: NAME.png or NAME_mask.png in ``masks`` or in its folder of the image's folder's name."""
     if masks is None or not isinstance(picture, str | Path):
         return None
@@ -64,7 +65,7 @@ def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
 
 
 def study(
-    defects: Sequence[Picture], masks: Path | None, patcher: Patcher, judge: Judge,
+    defects: Sequence[ImageInput], masks: Path | None, patcher: Patcher, judge: Judge,
     heat: Callable[[Image.Image, Judge], np.ndarray],
 ) -> Lesson:  # fmt: skip
     """The patches under the masks of defective images; of one without a mask, its hottest."""

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS
+from unalike.data.decode import MAX_PIXELS, ImageInput
 from unalike.data.tiling import Sight, settle_fit, settle_scale
 from unalike.data.view import View
 from unalike.engines.metadata import MapFacts
@@ -30,7 +30,6 @@ from unalike.inspection.anomaly_model import Judge, Recipe, Whereabouts
 from unalike.inspection.few_shot import LEAST_TO_LEARN, Lesson, helps, study
 from unalike.inspection.memory_bank import PatchMemory
 from unalike.inspection.normal_images import (
-    Picture,
     Pictures,
     Sampled,
     folded,
@@ -74,7 +73,7 @@ class Inspector:
     @classmethod
     def fit(
         cls,
-        good: str | Path | Iterable[Picture],
+        good: str | Path | Iterable[ImageInput],
         *,
         model: str | Path | OpenMaps = PRETRAINED,
         size: tuple[int, int] | None = None,
@@ -83,7 +82,7 @@ class Inspector:
         scale: float | None = None,
         light: str = "as-is",
         rate: float | None = 0.01,
-        defects: str | Path | Iterable[Picture] = (),
+        defects: str | Path | Iterable[ImageInput] = (),
         masks: str | Path | None = None,
         parts: Sequence[Hashable] | str | None = None,
         recipe: Recipe | None = None,
@@ -134,7 +133,7 @@ class Inspector:
 
     def _set_alarm(
         self, held: Pictures, sampled: Sampled, flaws: Flawed | None, rate: float, parts: Sequence[Hashable],
-        defects: list[Picture], masks: Path | None,
+        defects: list[ImageInput], masks: Path | None,
     ) -> None:  # fmt: skip
         """Judge every good image by a memory of the other folds, then set the threshold."""
         recipe = self.recipe
@@ -201,7 +200,7 @@ class Inspector:
 
     # ---- inspecting ----
 
-    def inspect(self, picture: Picture) -> Inspection:
+    def inspect(self, picture: ImageInput) -> Inspection:
         """Of a path, PIL image or uint8 array (H, W, 3 or H, W). Raises UnreadableImage, DataError."""
         opened = opened_picture(picture)
         heat_hw = self._heat(opened, self.judge)
@@ -215,7 +214,7 @@ class Inspector:
         spots = find_spots(heat_hw, threshold, size, (cover[0], cover[1])) if decision == DEFECTIVE else ()
         return Inspection(score, threshold, decision, spots, heat_hw, size, (cover[0], cover[1]), source)
 
-    def inspect_many(self, pictures: Iterable[Picture]) -> Iterator[Inspection | UnreadableImage]:
+    def inspect_many(self, pictures: Iterable[ImageInput]) -> Iterator[Inspection | UnreadableImage]:
         """One after the other; what cannot be read comes back as the error, so that a line goes on."""
         for picture in pictures:
             try:

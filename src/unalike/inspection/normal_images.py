@@ -15,20 +15,19 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS, open_image, upright_rgb
+from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb
 from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.inspection.anomaly_model import Judge, Recipe
 from unalike.inspection.coreset import greedy_coreset
 from unalike.inspection.patch_features import Patcher
 
-Picture = str | Path | Image.Image | np.ndarray
 # Unreadable files that are passed over, as a share of all; yet always one of several.
 MAX_UNREADABLE = 0.05
 # Of the patches that are drawn from an image, the share that is drawn by chance.
 COMMON = 0.3
 
 
-def listed(source: str | Path | Iterable[Picture]) -> list[Picture]:
+def listed(source: str | Path | Iterable[ImageInput]) -> list[ImageInput]:
     """The images of a folder (any depth), an archive, a manifest, or those given one by one."""
     if isinstance(source, str | Path):
         from unalike.data.imageset import load_images
@@ -39,7 +38,7 @@ def listed(source: str | Path | Iterable[Picture]) -> list[Picture]:
     return list(source)
 
 
-def opened_picture(picture: Picture, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def opened_picture(picture: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Upright RGB. Raises UnreadableImage for a file, DataError for an array of another kind."""
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or 0 in picture.shape:
@@ -56,7 +55,7 @@ class Pictures:
     What cannot be read stands in ``failures`` after the first pass; beyond MAX_UNREADABLE it is a DataError.
     """
 
-    def __init__(self, pictures: Sequence[Picture], max_pixels: int = MAX_PIXELS) -> None:
+    def __init__(self, pictures: Sequence[ImageInput], max_pixels: int = MAX_PIXELS) -> None:
         self._pictures, self._max_pixels = list(pictures), max_pixels
         self.failures: dict[int, str] = {}
 
@@ -107,7 +106,7 @@ class Pictures:
             number += 1
 
 
-def parts_shown(pictures: Sequence[Picture], parts: Sequence[Hashable] | str | None) -> list[Hashable]:
+def parts_shown(pictures: Sequence[ImageInput], parts: Sequence[Hashable] | str | None) -> list[Hashable]:
     """Which part each image shows: as told, or each its own, or by a regular expression, whose groups (all of it, where it
     has none) match the part in an image's path.
 
@@ -124,7 +123,7 @@ def parts_shown(pictures: Sequence[Picture], parts: Sequence[Hashable] | str | N
     return shown
 
 
-def _named(pictures: Sequence[Picture], pattern: str) -> list[Hashable]:
+def _named(pictures: Sequence[ImageInput], pattern: str) -> list[Hashable]:
     try:
         found = re.compile(pattern)
     except re.error as error:

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
+from unalike.data.decode import ImageInput
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError
@@ -22,8 +23,6 @@ from unalike.recognition.decision import LABEL, Calibration
 from unalike.recognition.gallery import Gallery, Maker
 from unalike.recognition.ranking import DEPTH, VOTERS, Ranked, check_vectors, rank_classes
 from unalike.recognition.snapshot import Enrolled
-
-Picture = str | Path | Image.Image | np.ndarray
 
 
 @dataclass(frozen=True)
@@ -119,12 +118,12 @@ class Recogniser:
         """The approximate index in use (``gallery.approximate.Index``, with its measured recall), or None."""
         return self._index
 
-    def encode(self, images: Picture | Iterable[Picture]) -> np.ndarray:
+    def encode(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
         """float32 (N, D) for N paths, PIL images or uint8 arrays (H, W, 3); a file that cannot be read raises DataError.
 
         One 3-dimensional array, path or picture counts as one image.
         """
-        pictures: list[Picture] = [images] if isinstance(images, str | Path | Image.Image) else list(images)
+        pictures: list[ImageInput] = [images] if isinstance(images, str | Path | Image.Image) else list(images)
         if isinstance(images, np.ndarray) and images.ndim in (2, 3):
             pictures = [images]
         if pictures and all(isinstance(picture, str | Path) for picture in pictures):
@@ -138,7 +137,7 @@ class Recogniser:
 
     def enrol(
         self,
-        images: Picture | Iterable[Picture],
+        images: ImageInput | Iterable[ImageInput],
         labels: str | Sequence[str] | None = None,
         names: Sequence[str] | None = None,
     ) -> int:
@@ -194,7 +193,9 @@ class Recogniser:
         self.gallery.calibration = made
         return made
 
-    def identify(self, images: Picture | Iterable[Picture], k: int = 1, label_by: str | None = None) -> list[Answer]:
+    def identify(
+        self, images: ImageInput | Iterable[ImageInput], k: int = 1, label_by: str | None = None
+    ) -> list[Answer]:
         """One Answer an image, with its ``k`` nearest enrolled images.
 
         ``label_by``: nearest, prototype or vote; left out, the rule of the calibration. By another rule than that the

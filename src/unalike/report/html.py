@@ -21,6 +21,7 @@ from urllib.parse import quote
 import numpy as np
 from PIL import Image
 
+from unalike.data.decode import ImageInput, open_image
 from unalike.errors import RunError
 from unalike.metrics.intervals import Interval
 from unalike.storage.atomic import write_text
@@ -59,14 +60,12 @@ stroke:var(--card);stroke-width:4px;stroke-linejoin:round}
 a{color:var(--mark)}footer{color:var(--soft);font-size:13px;margin-top:28px}
 """
 
-Picture = str | Path | Image.Image | np.ndarray
-
 
 @dataclass(frozen=True)
 class Tile:
     """One picture of a gallery: ``image`` (path, PIL image or uint8 array), its class, a score, right or wrong."""
 
-    image: Picture
+    image: ImageInput
     label: str
     score: float | None = None
     right: bool | None = None
@@ -256,7 +255,7 @@ def _tile(tile: Tile, kind: str = "") -> str:
     )
 
 
-def thumbnail(picture: Picture, side: int = THUMBNAIL) -> str:
+def thumbnail(picture: ImageInput, side: int = THUMBNAIL) -> str:
     """A data URI of the picture as JPEG, its longer side at most ``side``; one that cannot be read becomes a grey square."""
     try:
         image = _open(picture)
@@ -268,12 +267,11 @@ def thumbnail(picture: Picture, side: int = THUMBNAIL) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def _open(picture: Picture) -> Image.Image:
+def _open(picture: ImageInput) -> Image.Image:
     if isinstance(picture, np.ndarray):
         return Image.fromarray(picture).convert("RGB")
     if isinstance(picture, Image.Image):
         return picture.convert("RGB")
-    from unalike.data.decode import open_image
     from unalike.errors import UnreadableImage
 
     try:

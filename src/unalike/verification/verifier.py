@@ -22,7 +22,7 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS, open_image, upright_rgb, upright_size
+from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb, upright_size
 from unalike.data.view import View
 from unalike.engines.onnx_engine import usable_cores
 from unalike.engines.protocol import Engine
@@ -44,7 +44,6 @@ from unalike.verification.trials import Trial, draw_trials, gather, measure, mea
 
 SAME, ALTERED, DIFFERENT, ABSENT = "same", "altered", "different", "not in the set"
 ANSWERS = (SAME, ALTERED, DIFFERENT, ABSENT)
-Picture = str | Path | bytes | Image.Image | np.ndarray
 # Pictures are compared at no more than this many pixels a side: bounded memory, and more than an asset is compared at.
 LONGEST = 1024
 LEAST_SIDE = 16
@@ -144,7 +143,7 @@ class Verifier:
     @classmethod
     def build(
         cls,
-        assets: str | Path | Iterable[Picture | Asset],
+        assets: str | Path | Iterable[ImageInput | bytes | Asset],
         model: str | Path | None = None,
         *,
         names: Sequence[str] | None = None,
@@ -189,7 +188,7 @@ class Verifier:
     @classmethod
     def of(
         cls,
-        assets: str | Path | Iterable[Picture | Asset],
+        assets: str | Path | Iterable[ImageInput | bytes | Asset],
         engine: Engine,
         view: View,
         *,
@@ -302,7 +301,7 @@ class Verifier:
 
     # ---- verification ----
 
-    def verify(self, image: Picture, claimed: str | None = None) -> Verdict:
+    def verify(self, image: ImageInput | bytes, claimed: str | None = None) -> Verdict:
         """The answer for one picture: a path, file content, PIL image or uint8 array.
 
         ``claimed`` names the asset that it should show; it alone is compared then, and ``not in the set`` is not an answer.
@@ -428,7 +427,7 @@ def _name(picture: Any, number: int) -> str:
     return Path(picture).stem if isinstance(picture, (str, Path)) else f"asset {number}"
 
 
-def _pixels(image: Picture) -> tuple[np.ndarray, tuple[int, int]]:
+def _pixels(image: ImageInput | bytes) -> tuple[np.ndarray, tuple[int, int]]:
     """(uint8 RGB of at most LONGEST a side, height and width of the original)."""
     if isinstance(image, np.ndarray):
         if image.ndim == 3 and image.shape[2] == 1:
