@@ -17,7 +17,7 @@ import numpy as np
 
 from unalike.data.imageset import load_images
 from unalike.data.training.augment import Augmentation
-from unalike.data.training.pixel_cache import PixelStore
+from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.view import View
 from unalike.inference.engine_for import engine_for
 from unalike.metrics.intervals import paired_bootstrap
@@ -48,7 +48,7 @@ def main() -> None:
     print(f"{len(images)} images, crops of {given.size} px")
     print(f"{'kept':>12}{'decode ms':>11}{'crop ms':>9}{'kB/image':>10}{'R@1':>8}")
     for name, side in (("full", FULL), (f"{given.ratio:g} x", round(given.ratio * given.size))):
-        store = PixelStore(images, shorter_side=side)
+        store = PixelCache(images, shorter_side=side)
         start = time.process_time()
         for i in range(len(images)):
             store.get(i)

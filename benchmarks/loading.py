@@ -23,8 +23,8 @@ from PIL import Image
 
 from unalike.data.imageset import ImageSet, load_images
 from unalike.data.training.augment import Augmentation
-from unalike.data.training.loader import TrainingBatches
-from unalike.data.training.pixel_cache import PixelStore
+from unalike.data.training.loader import TrainingLoader
+from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.training.sampler import ClassBalancedSampler
 
 # Public pictures of groceries, where the checkout lies beside them.
@@ -76,13 +76,13 @@ def time_chain(images: ImageSet, size: int, count: int) -> float:
 
 def time_ours(images: ImageSet, size: int, batch_size: int, epochs: int, workers: int) -> list[tuple[float, int]]:
     """(processor seconds an image, files decoded) of each epoch."""
-    store = PixelStore(images, shorter_side=round(1.5 * size))
+    store = PixelCache(images, shorter_side=round(1.5 * size))
     augmentation = Augmentation(
         size, size, flip_prob=FLIP, colour=COLOUR, blur={"kernel": KERNEL, "sigma": SIGMA}, erase_prob=ERASE,
         mean=MEAN, std=STD,
     )  # fmt: skip
     sampler = ClassBalancedSampler(images.labels_N, batch_size=batch_size, num_instance=4)
-    batches = TrainingBatches(images, store, augmentation, sampler, workers=workers)
+    batches = TrainingLoader(images, store, augmentation, sampler, workers=workers)
     found = []
     for epoch in range(epochs):
         before, start, seen = store.decodes, time.process_time(), 0

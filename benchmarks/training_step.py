@@ -2,7 +2,7 @@
 
     python benchmarks/training_step.py [--steps 12] [--batch 32] [--size 176]
 
-Same network (EfficientNet-Lite0, random weights), images, loss, miner and optimiser; ours goes through the loop's own
+Same network (EfficientNet-Lite0, random weights), images, loss, miner and optimizer; ours goes through the loop's own
 `_step` with everything that it checks. Prints seconds a step (median) and the ratio ours / plain.
 """
 
@@ -21,13 +21,13 @@ from pytorch_metric_learning import losses, miners
 
 from unalike.model.embedder import build_embedder
 from unalike.spec import load_spec
-from unalike.training.checkpoints import CheckpointKeeper
+from unalike.training.checkpoints import Checkpointer
 from unalike.training.devices import make_fabric
 from unalike.training.freezing import Freezer
-from unalike.training.loop import Loop
-from unalike.training.losses import build_objective
-from unalike.training.optimizer import build_optimiser
-from unalike.training.schedule import Schedule
+from unalike.training.loop import TrainingLoop
+from unalike.training.losses import build_criterion
+from unalike.training.optimizer import build_optimizer
+from unalike.training.schedule import LRSchedule
 
 
 def main() -> None:
@@ -44,25 +44,25 @@ def main() -> None:
 
     embedder = build_embedder(spec).to(memory_format=torch.channels_last)
     plain = build_embedder(spec).to(memory_format=torch.channels_last).train()
-    objective = build_objective(spec, classes=8, dim=embedder.dim)
+    criterion = build_criterion(spec, classes=8, dim=embedder.dim)
     fabric = make_fabric(spec)
     with tempfile.TemporaryDirectory() as folder:
-        loop = Loop(
-            fabric=fabric, embedder=embedder, objective=objective,
-            optimiser=build_optimiser(spec, embedder, objective), freezer=Freezer(embedder, spec),
-            batches=range(1), schedule=Schedule.from_spec(spec, 1), spec=spec,
-            keeper=CheckpointKeeper(Path(folder), spec.train), validate=None, payload=lambda w: {}, names=lambda i: [],
+        loop = TrainingLoop(
+            fabric=fabric, embedder=embedder, criterion=criterion,
+            optimizer=build_optimizer(spec, embedder, criterion), freezer=Freezer(embedder, spec),
+            batches=range(1), schedule=LRSchedule.from_spec(spec, 1), spec=spec,
+            checkpointer=Checkpointer(Path(folder), spec.train), validate=None, payload=lambda w: {}, names=lambda i: [],
             listener=lambda e, f: None, stop_requested=lambda: 0,
         )  # fmt: skip
         loop.freezer.set_modes(head_only=False)
         loss, miner = losses.TripletMarginLoss(margin=0.3, smooth_loss=True), miners.MultiSimilarityMiner(epsilon=0.1)
-        optimiser = torch.optim.Adam(plain.parameters(), lr=3.5e-4, weight_decay=5e-4)
+        optimizer = torch.optim.Adam(plain.parameters(), lr=3.5e-4, weight_decay=5e-4)
 
         def plain_step() -> None:
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             vectors = plain(images)
             loss(vectors, labels, miner(vectors, labels)).backward()
-            optimiser.step()
+            optimizer.step()
 
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         for step in range(options.steps + 2):

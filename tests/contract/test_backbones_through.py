@@ -24,9 +24,9 @@ from unalike.model.backbones import TAO_BACKBONES
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.model.timm_import import import_timm
 from unalike.spec import load_spec
-from unalike.training.losses import build_objective
-from unalike.training.optimizer import build_optimiser
-from unalike.training.recipe import settle_trunk_facts
+from unalike.training.losses import build_criterion
+from unalike.training.optimizer import build_optimizer
+from unalike.training.recipe import settle_normalization
 
 LITE, VIT = "tf_efficientnet_lite0", "vit_tiny_patch16_224"
 TIMM = (LITE, "resnet18", "convnext_atto", VIT, "mobilenetv3_small_050")
@@ -78,19 +78,19 @@ def spec_of(name: str, size: tuple[int, int]) -> Any:
 
 def train_one_step(spec: Any, embedder: Embedder) -> None:
     """One update on four images of two classes; trunk and head must have moved, to finite values."""
-    objective = build_objective(spec, classes=2, dim=embedder.dim)
-    optimiser = build_optimiser(spec, embedder, objective)
+    criterion = build_criterion(spec, classes=2, dim=embedder.dim)
+    optimizer = build_optimizer(spec, embedder, criterion)
     before = {key: value.detach().clone() for key, value in embedder.named_parameters()}
     images_NHWC = pictures((spec.model.input_height, spec.model.input_width))
     mean, std = torch.tensor(spec.dataset.pixel_mean), torch.tensor(spec.dataset.pixel_std)
     images_BCHW = ((torch.from_numpy(images_NHWC) / 255 - mean) / std).permute(0, 3, 1, 2)
     # Nearly the same images in another class: triplets that no network satisfies.
     images_BCHW = images_BCHW[[0, 1, 0, 1]] + 0.1 * torch.randn_like(images_BCHW)
-    loss = objective(embedder.train()(images_BCHW), torch.tensor([0, 0, 1, 1]))
+    loss = criterion(embedder.train()(images_BCHW), torch.tensor([0, 0, 1, 1]))
     assert bool(loss.isfinite()) and float(loss.detach()) > 0
     loss.backward()
-    optimiser.step()
-    optimiser.zero_grad(set_to_none=True)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
     after = dict(embedder.named_parameters())
     assert all(bool(value.isfinite().all()) for value in after.values())
     moved = {key.split(".")[0] for key in before if not torch.equal(before[key], after[key])}
@@ -105,7 +105,7 @@ def go_through(name: str, size: tuple[int, int], folder: Path, *, opset: int | N
     torch.manual_seed(0)
     spec = spec_of(name, size)
     embedder = build_embedder(spec)
-    settle_trunk_facts(spec, embedder.trunk.facts)
+    settle_normalization(spec, embedder.trunk.facts)
     train_one_step(spec, embedder)
     # As after a training that lasted: statistics of real batches, and residual layers that say something (they begin at
     # 1e-5 in NV-DINOv2, whose class token is then nearly the same for all images).

@@ -27,7 +27,7 @@ from unalike import cli, progress
 from unalike.spec import load_spec, settle
 from unalike.spec.declare import Section
 from unalike.spec.fields import declared_fields
-from unalike.training.recipe import settle_learning
+from unalike.training.recipe import settle_training
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "tao_spec.tsv").open(), delimiter="\t", quoting=csv.QUOTE_NONE))
 LEAVES = [row["path"] for row in ROWS if row["type"] != "collection" and not row["path"].startswith("gen_trt_engine.")]
@@ -199,7 +199,7 @@ def test_settled_fields_are_one_short_line_and_on_request_all_of_them(
         spec = load_spec("train", None)
         for _ in range(2):
             settle(spec, "model.backbone", "test_efficientnet", "the best trunk here")
-        settle_learning(spec, facts=facts, stages=5, classes=9, images=99, cuda=False)
+        settle_training(spec, facts=facts, stages=5, classes=9, images=99, cuda=False)
         said = capsys.readouterr().err.splitlines()
         assert len(said) >= lines and len(said[0]) < 320
         assert sum(" model.backbone = " in line for line in said) == level - 1

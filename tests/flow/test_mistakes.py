@@ -76,9 +76,9 @@ def test_failure_stands_in_status_json(images, tmp_path):
 HELD = """
 import sys, time
 from unalike.cli import main
-from unalike.training.loop import Loop
+from unalike.training.loop import TrainingLoop
 
-step, at = Loop._step, int(sys.argv.pop(1))
+step, at = TrainingLoop._step, int(sys.argv.pop(1))
 
 def held(self, *args, **kwargs):
     if self.position.total == at:
@@ -88,7 +88,7 @@ def held(self, *args, **kwargs):
             time.sleep(0.02)
     return step(self, *args, **kwargs)
 
-Loop._step = held
+TrainingLoop._step = held
 main()
 """
 LONG = [*TINY, "train.batch_size=12", "train.num_epochs=4", "train.validation_interval=4", "train.checkpoint_interval=4",

@@ -9,13 +9,13 @@ import torch
 
 from tests.support.tiny import TinyEmbedder, spec
 from unalike.errors import WeightsError
-from unalike.training.checkpoints import CheckpointKeeper
+from unalike.training.checkpoints import Checkpointer
 from unalike.training.devices import make_fabric
 from unalike.training.freezing import Freezer
-from unalike.training.loop import Loop
-from unalike.training.losses import build_objective
-from unalike.training.optimizer import build_optimiser
-from unalike.training.schedule import Schedule
+from unalike.training.loop import TrainingLoop
+from unalike.training.losses import build_criterion
+from unalike.training.optimizer import build_optimizer
+from unalike.training.schedule import LRSchedule
 from unalike.training.trainer import _settle_seed, _Start, _start
 
 STEPS, WHOLE = 3, 16
@@ -57,7 +57,7 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
         raise AssertionError("there is nothing to resume from")
     torch.manual_seed(0)
     embedder = TinyEmbedder()
-    objective = build_objective(s, classes=8, dim=8)
+    criterion = build_criterion(s, classes=8, dim=8)
     freezer = Freezer(embedder, s)
     statistics = embedder.trunk.low[1].running_mean
 
@@ -68,10 +68,10 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
         assert (statistics == 0).all(), "rank 0's statistics are those of the checkpoint"
         return {}
 
-    loop = Loop(
-        fabric=fabric, embedder=embedder, objective=objective, optimiser=build_optimiser(s, embedder, objective),
-        freezer=freezer, batches=Shares(fabric.global_rank, fabric.world_size), schedule=Schedule.from_spec(s, STEPS),
-        spec=s, keeper=CheckpointKeeper(folder, s.train), validate=validate,
+    loop = TrainingLoop(
+        fabric=fabric, embedder=embedder, criterion=criterion, optimizer=build_optimizer(s, embedder, criterion),
+        freezer=freezer, batches=Shares(fabric.global_rank, fabric.world_size), schedule=LRSchedule.from_spec(s, STEPS),
+        spec=s, checkpointer=Checkpointer(folder, s.train), validate=validate,
         payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
         names=lambda indices: [], listener=part, stop_requested=lambda: 0,
     )  # fmt: skip

@@ -198,15 +198,15 @@ class Readiness:
             return
         from unalike.model.checkpoint import read_checkpoint
         from unalike.model.embedder import build_embedder
-        from unalike.training.losses import build_objective
-        from unalike.training.recipe import settle_trunk
+        from unalike.training.losses import build_criterion
+        from unalike.training.recipe import settle_backbone
 
         with self.part("model"):
-            settle_trunk(held)
+            settle_backbone(held)
             self.facts["model.backbone"] = held.model.backbone
             self.facts["weights"] = build_embedder(held).trunk.facts.source
         with self.part("train.loss"):
-            build_objective(held, classes=len(sets.train.classes) if sets else 2, dim=held.model.feat_dim)
+            build_criterion(held, classes=len(sets.train.classes) if sets else 2, dim=held.model.feat_dim)
         if held.train.resume_training_checkpoint_path:
             with self.part("train.resume_training_checkpoint_path"):
                 if not read_checkpoint(held.train.resume_training_checkpoint_path).get("training"):

@@ -56,11 +56,11 @@ def load_frozen(
     from unalike.data.view import view_of
     from unalike.inference.engine_for import engine_for, to_gpu
     from unalike.model.frozen import build_frozen
-    from unalike.training.recipe import settle_trunk, settle_trunk_facts
+    from unalike.training.recipe import settle_backbone, settle_normalization
 
-    settle_trunk(experiment)
+    settle_backbone(experiment)
     trunk: Any = build_frozen(experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width))
-    settle_trunk_facts(experiment, trunk.trunk.facts)
+    settle_normalization(experiment, trunk.trunk.facts)
     to_gpu(trunk, runtime, gpu)
     view, dataset = view_of(experiment), experiment.dataset
     engine = engine_for(trunk, mean=tuple(dataset.pixel_mean), std=tuple(dataset.pixel_std), view=view, runtime=runtime,

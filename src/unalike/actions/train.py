@@ -37,7 +37,7 @@ def train(
         set_verbosity(0)  # what is said is said once
     if importlib.util.find_spec("torch") is None:
         raise missing_extra("torch", "train", "training")
-    from unalike.training.recipe import settle_trunk
+    from unalike.training.recipe import settle_backbone
 
     if experiment.dataset.labels == "none":
         return _unlabelled(experiment, start, resume=resume, overwrite=overwrite)
@@ -60,18 +60,18 @@ def train(
         if not reason:
             return _automatic(experiment, start, resume=resume, overwrite=overwrite)
         say(f"automl_policy is auto, but {reason}: training plainly")
-    settle_trunk(experiment)
+    settle_backbone(experiment)
     say(f"trunk: {experiment.model.backbone}")
-    from unalike.training.model_card import write_card
-    from unalike.training.report import write_training_page
+    from unalike.training.model_card import write_model_card
+    from unalike.training.report import write_training_report
     from unalike.training.trainer import train_embedder
 
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         outcome = train_embedder(experiment, run, resume=run.resuming)
         figures = {k: v for k, v in outcome.best.items() if k.startswith("val")}
         if run.rank == 0:
-            write_card(run.dir, experiment, outcome)
-            run.own(*write_training_page(run.dir, experiment, outcome))
+            write_model_card(run.dir, experiment, outcome)
+            run.own(*write_training_report(run.dir, experiment, outcome))
         run.conclude(f"trained: {outcome.checkpoint}", figures)
     return Result(run.dir, outcome.checkpoint, figures)
 
@@ -95,14 +95,14 @@ def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite:
     """The best recogniser that fits into the time; ``path`` is its checkpoint."""
     from unalike.runs.folder import open_run
     from unalike.training.automatic.pipeline import train_automatically
-    from unalike.training.model_card import write_card
+    from unalike.training.model_card import write_model_card
 
     experiment.automl_policy = "auto"  # so that the resolved spec does the same again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         choice = train_automatically(experiment, run, start=start)
         on_query = _judge_on_query(experiment, run.dir)
         figures = {**choice.figures, **(on_query(choice.checkpoint) if on_query else {})}
-        write_card(run.dir, choice.spec, choice.outcome, judged=choice.record)
+        write_model_card(run.dir, choice.spec, choice.outcome, judged=choice.record)
         run.conclude(f"delivered: {choice.chosen.name}, {choice.checkpoint}", figures)
     return Result(run.dir, choice.checkpoint, figures)
 
@@ -112,7 +112,7 @@ def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite
     from unalike.runs.folder import open_run
     from unalike.training.automatic.pipeline import why_not
     from unalike.training.automatic.unlabelled import train_unlabelled
-    from unalike.training.model_card import write_card
+    from unalike.training.model_card import write_model_card
 
     refuse_several_processes("learning without labels")
     named = experiment.dataset.val_dataset
@@ -132,7 +132,7 @@ def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite
         learnt = train_unlabelled(experiment, run, start=start)
         on_query = _judge_on_query(experiment, run.dir)
         figures = {**learnt.figures, **(on_query(learnt.checkpoint) if on_query else {})}
-        write_card(run.dir, learnt.spec, learnt.outcome, judged=learnt.record)
+        write_model_card(run.dir, learnt.spec, learnt.outcome, judged=learnt.record)
         run.conclude(f"delivered: {learnt.chosen}, {learnt.checkpoint}", figures)
     return Result(run.dir, learnt.checkpoint, figures)
 

@@ -17,18 +17,19 @@ from unalike.errors import SpecError, WeightsError
 from unalike.model.checkpoint import read_checkpoint, write_checkpoint
 from unalike.storage.atomic import copy_file, replacing
 
-MONITORED, TIE = "val Precision at Rank 1", "val Mean Average Precision"  # the second decides where the first is equal
+# The metric that chooses the best epoch, and the one that decides where the first is equal.
+MONITORED, TIE_BREAKER = "val Precision at Rank 1", "val Mean Average Precision"
 LATEST, BEST = "ml_model_latest.pth", "ml_model_best.pth"
 KPI_NAMES = (
-    "val_AMI", "val_NMI", TIE, "val Mean Reciprocal Rank", "val r-Precision", MONITORED,
+    "val_AMI", "val_NMI", TIE_BREAKER, "val Mean Reciprocal Rank", "val r-Precision", MONITORED,
     "train_loss",
 )  # fmt: skip
 
 
-def standing(figures: Mapping[str, float], monitor: str, sign: float) -> tuple[float, float]:
+def ranking_key(figures: Mapping[str, float], monitor: str, sign: float) -> tuple[float, float]:
     """What decides between two validations, the greater one wins: the monitored figure times ``sign``, then MAP, since R@1 is
     soon 1 on easy sets."""
-    average = figures.get(TIE, math.nan)
+    average = figures.get(TIE_BREAKER, math.nan)
     return sign * figures.get(monitor, math.nan), -math.inf if math.isnan(average) else average
 
 
@@ -53,7 +54,7 @@ def newest_checkpoint(folder: Path) -> Path:
     return found[-1]
 
 
-class CheckpointKeeper:
+class Checkpointer:
     """Writes checkpoints when they are due and remembers the best figures; ``state`` goes into every checkpoint."""
 
     def __init__(self, folder: Path, train: Any) -> None:
@@ -69,9 +70,9 @@ class CheckpointKeeper:
         self.top_folder = Path(settings.dirpath) if settings.dirpath else folder
         self.periodic = not (settings.enable_topk and settings.replace_periodic)
         self.best: float | None = None
-        self.tie = -math.inf  # TIE of the best
+        self.tie = -math.inf  # TIE_BREAKER of the best
         self.best_epoch: int | None = None
-        self.top: list[tuple[float, str, float]] = []  # monitored figure, file name, TIE
+        self.top: list[tuple[float, str, float]] = []  # monitored figure, file name, TIE_BREAKER
         self.dropped: list[str] = []  # fallen out of the top, deleted once the newcomer is on the disk
         self.top_name(0, 0, 0.5)  # a pattern that cannot be filled in is refused now, not after the first epoch
 
@@ -101,11 +102,11 @@ class CheckpointKeeper:
         if kpis is None or math.isnan(kpis.get(self.monitor, math.nan)):
             return False
         sign = 1.0 if self.mode == "max" else -1.0
-        return self.best is None or standing(kpis, self.monitor, sign) > (sign * self.best, self.tie)
+        return self.best is None or ranking_key(kpis, self.monitor, sign) > (sign * self.best, self.tie)
 
     def _remember(self, kpis: Mapping[str, float], epoch: int) -> None:
         self.best, self.best_epoch = kpis.get(self.monitor), epoch
-        self.tie = standing(kpis, self.monitor, 1.0)[1]
+        self.tie = ranking_key(kpis, self.monitor, 1.0)[1]
 
     def save(self, payload: Mapping[str, Any], *, epoch: int, step: int, due: bool, last: bool,
              kpis: Mapping[str, float] | None) -> Path | None:  # fmt: skip
@@ -166,7 +167,7 @@ class CheckpointKeeper:
         if self.top_k == 0 or math.isnan(value):
             return False
         sign = 1.0 if self.mode == "max" else -1.0
-        entry = (value, self.top_name(epoch, step, value), standing(kpis, self.monitor, sign)[1])
+        entry = (value, self.top_name(epoch, step, value), ranking_key(kpis, self.monitor, sign)[1])
         ranked = sorted([*self.top, entry], key=lambda t: (sign * t[0], t[2]), reverse=True)
         limit = len(ranked) if self.top_k < 0 else self.top_k
         self.top = ranked[:limit]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class MovingAverage:
+class ModelEma:
     """``average = decay x average + (1 - decay) x weights`` after every update, floating buffers (BatchNorm statistics)
     too; buffers of whole numbers are copied.
 

@@ -1,7 +1,7 @@
 """The training loop, to be read from top to bottom.
 
 Shape letters: B batch (all ranks' together after the gather), C channels, H height, W width, D embedding width.
-A batch makes five hops: item (data.store) -> collate (data.loader) -> step -> embedder -> objective.
+A batch makes five hops: item (data.store) -> collate (data.loader) -> step -> embedder -> criterion.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from torch import Tensor, nn
 
 from unalike.errors import Interrupted, TrainingError, WeightsError
 from unalike.progress import progress, say
-from unalike.training.checkpoints import CheckpointKeeper
+from unalike.training.checkpoints import Checkpointer
 from unalike.training.cpu.batchnorm_folding import Pairs, folded
 from unalike.training.cpu.frozen_stages import Prefix, prefixed
-from unalike.training.ema import MovingAverage
+from unalike.training.ema import ModelEma
 from unalike.training.freezing import Freezer
-from unalike.training.losses import Objective
-from unalike.training.optimizer import set_rates
-from unalike.training.schedule import Schedule
+from unalike.training.losses import Criterion
+from unalike.training.optimizer import set_learning_rates
+from unalike.training.schedule import LRSchedule
 
 # What a loop tells the world: ("step", {...}) every `log_every` batches, ("validation", {...}), ("checkpoint", {...}).
 Listener = Callable[[str, dict[str, Any]], None]
@@ -52,7 +52,7 @@ class History:
     validations: list[dict[str, float]] = field(default_factory=list)
 
 
-class Loop:
+class TrainingLoop:
     """One training run over what the caller built; ``run`` goes from the present position to the end."""
 
     def __init__(
@@ -60,13 +60,13 @@ class Loop:
         *,
         fabric: Fabric,
         embedder: nn.Module,
-        objective: Objective,
-        optimiser: torch.optim.Optimizer,
+        criterion: Criterion,
+        optimizer: torch.optim.Optimizer,
         freezer: Freezer,
         batches: Any,
-        schedule: Schedule,
+        schedule: LRSchedule,
         spec: Any,
-        keeper: CheckpointKeeper,
+        checkpointer: Checkpointer,
         validate: Callable[[nn.Module], Mapping[str, float]] | None,
         payload: Callable[[Mapping[str, Tensor]], dict[str, Any]],
         names: Callable[[Iterable[int]], list[str]],
@@ -77,15 +77,15 @@ class Loop:
         prefix: Prefix | None = None,
         epochs_at: Callable[[int, float], int] | None = None,
     ) -> None:
-        self.fabric, self.embedder, self.objective, self.freezer = fabric, embedder, objective, freezer
+        self.fabric, self.embedder, self.criterion, self.freezer = fabric, embedder, criterion, freezer
         network: Any = torch.compile(embedder) if spec.train.compile else embedder
-        self.model, self.optimiser = fabric.setup(network, optimiser)
-        self.batches, self.schedule, self.spec, self.keeper = batches, schedule, spec, keeper
+        self.model, self.optimizer = fabric.setup(network, optimizer)
+        self.batches, self.schedule, self.spec, self.checkpointer = batches, schedule, spec, checkpointer
         self.validate, self.payload, self.names, self.listener = validate, payload, names, listener
         self.stop_requested, self.folds, self.prefix = stop_requested, folds, prefix
         self.epochs_at = epochs_at  # how many epochs there shall be, by those done and the seconds of the last
         ema = spec.train.ema
-        self.average = MovingAverage(embedder, ema.decay) if ema.enabled else None
+        self.average = ModelEma(embedder, ema.decay) if ema.enabled else None
         self.position, self.history = Position(), History()
         self.epochs, self.steps = spec.train.num_epochs, len(batches)
         # What a checkpoint must share with this run for "epoch 3, step 7" to mean the same images in both.
@@ -118,7 +118,7 @@ class Loop:
         waiting = self.fabric.world_size > 1 and not update
         with self.fabric.no_backward_sync(self.model, enabled=waiting) if waiting else nullcontext():
             vectors_BD = self.model(batch.images_BCHW)
-            loss = self.objective(*self._gather(vectors_BD, batch.labels_B))
+            loss = self.criterion(*self._gather(vectors_BD, batch.labels_B))
             value = float(loss.detach())
             if not np.isfinite(value):
                 raise self._not_finite("loss", value, batch.indices_B)
@@ -126,13 +126,13 @@ class Loop:
                 self.fabric.backward(loss / self._group_size())
         if update:
             if not train.max_gather and self.fabric.world_size > 1:
-                self._average_objective_gradients()
+                self._average_criterion_gradients()
             norm = float(self._clipped_norm())
             # fp16 overflows now and then: its scaler leaves such an update out and lowers its factor.
             if train.precision != "fp16" and not np.isfinite(norm):
                 raise self._not_finite("gradient's norm", norm, torch.cat(self.group))
-            self.optimiser.step()
-            self.optimiser.zero_grad(set_to_none=True)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
             self.group.clear()
             if self.average is not None:
                 self.average.update(self.embedder)
@@ -142,10 +142,10 @@ class Loop:
         """The norm of all gradients before they are clipped (where that is asked for)."""
         if self.spec.train.clip_grad_norm > 0:
             norm: Any = self.fabric.clip_gradients(
-                self.model, self.optimiser, max_norm=self.spec.train.clip_grad_norm, error_if_nonfinite=False
+                self.model, self.optimizer, max_norm=self.spec.train.clip_grad_norm, error_if_nonfinite=False
             )
             return norm  # type: ignore[no-any-return]
-        gradients = [p.grad for group in self.optimiser.param_groups for p in group["params"] if p.grad is not None]
+        gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
     def _not_finite(self, what: str, value: float, indices: Tensor) -> TrainingError:
@@ -156,8 +156,8 @@ class Loop:
             + ", ".join(self.names(indices.tolist())),
         )
 
-    def _average_objective_gradients(self) -> None:
-        for parameter in self.objective.parameters():
+    def _average_criterion_gradients(self) -> None:
+        for parameter in self.criterion.parameters():
             if parameter.grad is not None:
                 mean: Any = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
                 parameter.grad = mean
@@ -214,7 +214,9 @@ class Loop:
         recent: list[float] = []
         ended = [start]
         for batch in self.batches.epoch(at.epoch, at.step):
-            rates = set_rates(self.optimiser, self.schedule.factor(at.epoch, at.step), trunk_learns=not head_only)
+            rates = set_learning_rates(
+                self.optimizer, self.schedule.factor(at.epoch, at.step), trunk_learns=not head_only
+            )
             update = (at.step + 1) % train.accumulate == 0 or at.step + 1 == self.steps
             taken = self._group_size()
             recent.append(self._step(batch, update=update))
@@ -293,7 +295,9 @@ class Loop:
     def _save(self, *, due: bool, last: bool, kpis: Mapping[str, float] | None, epoch: int) -> None:
         if self.fabric.is_global_zero and (due or last or kpis is not None):
             payload = self.payload(self.weights()) | {"training": self.state()}
-            written = self.keeper.save(payload, epoch=epoch, step=self.position.total, due=due, last=last, kpis=kpis)
+            written = self.checkpointer.save(
+                payload, epoch=epoch, step=self.position.total, due=due, last=last, kpis=kpis
+            )
             if written is not None:
                 self.listener("checkpoint", {"epoch": epoch, "step": self.position.total, "path": str(written)})
         self.fabric.barrier()
@@ -309,8 +313,8 @@ class Loop:
             "identity": dict(self.identity),
             "position": vars(self.position).copy(),
             "epoch_loss": [self.epoch_loss, self.epoch_batches],
-            "optimiser": self.optimiser.state_dict(),
-            "objective": self.objective.state_dict(),
+            "optimiser": self.optimizer.state_dict(),
+            "objective": self.criterion.state_dict(),
             "precision": self.fabric.strategy.precision.state_dict(),
             "average": None if self.average is None else {
                 "updates": self.average.updates, "raw": dict(self.embedder.state_dict())},
@@ -333,11 +337,11 @@ class Loop:
         weights = checkpoint["model"] if state["average"] is None else state["average"]["raw"]
         try:
             self.embedder.load_state_dict(weights)
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.objective.load_state_dict(state["objective"])
+            self.optimizer.load_state_dict(state["optimiser"])
+            self.criterion.load_state_dict(state["objective"])
         except (RuntimeError, ValueError) as error:
             first = " ".join(str(error).split())[:200]
-            raise WeightsError(f"the checkpoint does not fit this run: {first}", expected="the same network, loss and optimiser",
+            raise WeightsError(f"the checkpoint does not fit this run: {first}", expected="the same network, loss and optimizer",
                                remedy="resume with the spec that it was trained with") from error  # fmt: skip
         if self.average is not None and state["average"] is not None:
             self.average.updates = state["average"]["updates"]
@@ -349,7 +353,7 @@ class Loop:
             self.position.epoch, self.position.step = self.position.epoch + 1, 0
         self.epoch_loss, self.epoch_batches = state.get("epoch_loss", (0.0, 0))
         self.history = History(list(state["history"]["steps"]), list(state["history"]["validations"]))
-        self.keeper.restore(state["keeper"])
+        self.checkpointer.restore(state["keeper"])
         draw = state["random"]
         torch.set_rng_state(draw["torch"].cpu().to(torch.uint8))
         if draw["cuda"] and torch.cuda.is_available() and len(draw["cuda"]) == torch.cuda.device_count():

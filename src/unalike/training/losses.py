@@ -115,7 +115,7 @@ def build_miner(name: str | None, parameters: Mapping[str, Any]) -> nn.Module | 
     return _construct("train.miner", cls, parameters, {})
 
 
-class Objective(nn.Module):
+class Criterion(nn.Module):
     """Miner, then loss, on the vectors of one whole (gathered) batch; kept in float32 under any precision."""
 
     def __init__(self, loss: nn.Module, miner: nn.Module | None) -> None:
@@ -134,7 +134,7 @@ class Objective(nn.Module):
         return self.loss(vectors_BD, labels_B, chosen)
 
 
-def build_objective(spec: Any, *, classes: int, dim: int) -> Objective:
+def build_criterion(spec: Any, *, classes: int, dim: int) -> Criterion:
     """Loss and miner of a resolved spec.
 
     TAO's own keys (``triplet_loss_margin``, ``smooth_loss``, ``miner_function_margin``) are the defaults of the two
@@ -147,12 +147,12 @@ def build_objective(spec: Any, *, classes: int, dim: int) -> Objective:
     miner_parameters = dict(miner.parameters)
     if miner.name == "MultiSimilarityMiner":
         miner_parameters = {"epsilon": optim.miner_function_margin} | miner_parameters
-    return Objective(
+    return Criterion(
         build_loss(loss.name, loss_parameters, classes=classes, dim=dim), build_miner(miner.name, miner_parameters)
     )
 
 
-def has_weights(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
+def has_parameters(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
     """Whether a loss learns something itself (proxies, class centres, a margin), for which ``optim.loss_lr`` counts."""
     from pytorch_metric_learning import losses
 
@@ -164,10 +164,10 @@ def has_weights(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
     return name == "ManifoldLoss" or "num_classes" in _signature(cls)
 
 
-def start_proxies(objective: nn.Module, means_CD: np.ndarray) -> None:
+def initialize_proxies(criterion: nn.Module, means_CD: np.ndarray) -> None:
     """Put the loss's proxies, where it has any of that shape, at the classes' mean vectors."""
     with torch.no_grad():
-        for name, parameter in objective.named_parameters():
+        for name, parameter in criterion.named_parameters():
             columns = PROXIES.get(name.rpartition(".")[2])
             wanted = None if columns is None else torch.from_numpy(means_CD.T if columns else means_CD)
             if wanted is not None and wanted.shape == parameter.shape:

@@ -16,10 +16,12 @@ from unalike.runs.environment import versions
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:
-    from unalike.training.trainer import Outcome
+    from unalike.training.trainer import TrainingResult
 
 
-def write_card(folder: Path, spec: Any, outcome: Outcome, *, judged: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def write_model_card(
+    folder: Path, spec: Any, outcome: TrainingResult, *, judged: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Write ``model_card.json`` and ``model_card.md`` into the run's folder and give the content back.
 
     ``judged``: what automatic training found out (``automatic.json``); then that is the card's validation.

@@ -1,7 +1,7 @@
-"""The optimiser and its parameter groups: trunk, embedder, loss; weights and biases apart.
+"""The optimizer and its parameter groups: trunk, embedder, loss; weights and biases apart.
 
 Every group carries ``base_lr``; the loop writes ``lr = base_lr x factor`` before each update, so that the rate at any
-step is the formula of ``schedule.Schedule`` and nothing else.
+step is the formula of ``schedule.LRSchedule`` and nothing else.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import nn
 
 from unalike.errors import SpecError
 
-OPTIMISERS: dict[str, type[torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "Adam": torch.optim.Adam,
     "AdamW": torch.optim.AdamW,
     "Adamax": torch.optim.Adamax,
@@ -32,11 +32,11 @@ def _groups(name: str, module: nn.Module, rates: Any) -> list[dict[str, Any]]:
     return [group | {"momentum": rates.momentum} for group in both if group["params"]]
 
 
-def build_optimiser(spec: Any, embedder: Any, objective: nn.Module) -> torch.optim.Optimizer:
-    """The optimiser that ``train.optim`` names, over what is not frozen; momentum acts in SGD alone."""
+def build_optimizer(spec: Any, embedder: Any, criterion: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that ``train.optim`` names, over what is not frozen; momentum acts in SGD alone."""
     optim = spec.train.optim
     groups = _groups("trunk", embedder.trunk, optim.trunk) + _groups("embedder", embedder.head, optim.embedder)
-    proxies = [p for p in objective.parameters() if p.requires_grad]
+    proxies = [p for p in criterion.parameters() if p.requires_grad]
     if proxies:
         rate = optim.loss_lr if optim.loss_lr is not None else optim.embedder.base_lr
         # No decay on proxies: the losses that have them look at directions, and decay only shrinks lengths.
@@ -45,19 +45,21 @@ def build_optimiser(spec: Any, embedder: Any, objective: nn.Module) -> torch.opt
     if not groups:
         raise SpecError("nothing is left to train: trunk, embedder and loss are all without trainable weights",
                         remedy="set train.train_trunk or train.train_embedder to true")  # fmt: skip
-    cls: Any = OPTIMISERS[optim.name]
+    cls: Any = OPTIMIZERS[optim.name]
     for group in groups:
         if optim.name != "SGD":
             group.pop("momentum")
         group["lr"] = group["base_lr"]
-    optimiser: torch.optim.Optimizer = cls(groups, lr=optim.embedder.base_lr)
-    return optimiser
+    optimizer: torch.optim.Optimizer = cls(groups, lr=optim.embedder.base_lr)
+    return optimizer
 
 
-def set_rates(optimiser: torch.optim.Optimizer, factor: float, *, trunk_learns: bool = True) -> dict[str, float]:
+def set_learning_rates(
+    optimizer: torch.optim.Optimizer, factor: float, *, trunk_learns: bool = True
+) -> dict[str, float]:
     """Write the rates of this step; the trunk's are zero while only the head learns. Returns them by group name."""
     rates = {}
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         resting = group["name"].startswith("trunk") and not trunk_learns
         group["lr"] = 0.0 if resting else group["base_lr"] * factor
         rates[group["name"]] = group["lr"]

@@ -33,7 +33,7 @@ def settle_precision(spec: Any) -> None:
         )
 
 
-def settle_trunk(spec: Any) -> None:
+def settle_backbone(spec: Any) -> None:
     """Name the trunk when the user named none: the best one whose weights are here (recipe `unalike`)."""
     if spec.train.recipe != "unalike" or spec.is_set("model.backbone"):
         return
@@ -42,11 +42,11 @@ def settle_trunk(spec: Any) -> None:
     settle(spec, "model.backbone", best_available_trunk(), "the best trunk whose weights are on this machine")
 
 
-def settle_learning(
+def settle_training(
     spec: Any, *, facts: Any, stages: int, classes: int, images: int, cuda: bool, quiet: bool = False
 ) -> None:
     """Everything else, once the trunk is built and the data are read; ``quiet``: a draft, which is not told of."""
-    settle_trunk_facts(spec, facts)
+    settle_normalization(spec, facts)
     settle(spec, "dataset.workers", max(1, min(8, os.cpu_count() or 1)), "cores of this machine")
     if spec.train.recipe == "unalike":
         _settle_recipe(spec, facts=facts, stages=stages, classes=classes, images=images, cuda=cuda)
@@ -60,7 +60,7 @@ def settle_learning(
         say(f"  {path} = {value}  ({reason})", level=2)
 
 
-def settle_trunk_facts(spec: Any, facts: Any) -> None:
+def settle_normalization(spec: Any, facts: Any) -> None:
     """Mean and std of the trunk's pretraining; an explicit contradiction is obeyed and warned of by `settle`."""
     settle(spec, "dataset.pixel_mean", list(facts.mean), f"mean of {spec.model.backbone}")
     settle(spec, "dataset.pixel_std", list(facts.std), f"std of {spec.model.backbone}")

@@ -43,8 +43,8 @@ def shown(images: ImageSet, vectors_ND: np.ndarray) -> Shown:
     return Shown(vectors_ND, images.labels_N, images.classes, images.paths)
 
 
-def write_training_page(folder: Path, spec: Any, outcome: Any) -> list[Path]:
-    """The page of a plain training (``learn.training.Outcome``) and the lists beside it; gives the files."""
+def write_training_report(folder: Path, spec: Any, outcome: Any) -> list[Path]:
+    """The page of a plain training (``learn.training.TrainingResult``) and the lists beside it; gives the files."""
     sets, seen = outcome.sets, outcome.seen
     report = Report(spec.model_name or "Training", _subtitle(spec, sets.train))
     if seen is not None and outcome.ranking is not None:
@@ -87,7 +87,7 @@ def _validated(report: Report, query: Shown, reference: Shown, ranking: Ranking,
     return [folder / DOUBTS, folder / DUPLICATES]
 
 
-def write_automatic_page(
+def write_automatic_report(
     folder: Path,
     spec: Any,
     record: Mapping[str, Any],

@@ -14,7 +14,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Schedule:
+class LRSchedule:
     """Factor of every base rate at a point of training."""
 
     kind: str
@@ -27,7 +27,7 @@ class Schedule:
     gamma: float
 
     @classmethod
-    def from_spec(cls, spec: Any, steps_per_epoch: int) -> Schedule:
+    def from_spec(cls, spec: Any, steps_per_epoch: int) -> LRSchedule:
         optim = spec.train.optim
         return cls(
             kind=optim.schedule,

@@ -1,7 +1,7 @@
 """From a resolved spec to a trained checkpoint: builds what the loop needs, runs it, writes the model card.
 
 The order matters where it changes results: data first (class count), then the trunk (its facts settle the spec), then
-loss and optimiser, each seeded.
+loss and optimizer, each seeded.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from unalike.data.from_spec import Sets, training_sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.training.augment import Augmentation
-from unalike.data.training.loader import TrainingBatches
-from unalike.data.training.pixel_cache import store_for
+from unalike.data.training.loader import TrainingLoader
+from unalike.data.training.pixel_cache import build_pixel_cache
 from unalike.data.training.sampler import ClassBalancedSampler
 from unalike.data.view import view_of
 from unalike.errors import UnalikeError, redact_all
@@ -30,7 +30,7 @@ from unalike.model.checkpoint import read_checkpoint
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.progress import say
 from unalike.spec import settle
-from unalike.training.checkpoints import BEST, CheckpointKeeper, newest_checkpoint
+from unalike.training.checkpoints import BEST, Checkpointer, newest_checkpoint
 from unalike.training.cpu.batchnorm_folding import Pairs, find_pairs
 from unalike.training.cpu.frozen_stages import REQUEST, Prefix, find_prefix
 from unalike.training.devices import make_fabric
@@ -47,12 +47,12 @@ from unalike.training.heads.interpolation import (
 from unalike.training.heads.trained import Form
 from unalike.training.heads.warm_start import fitted_start, head_of_frozen
 from unalike.training.loggers import Loggers
-from unalike.training.loop import History, Loop
-from unalike.training.losses import build_objective
-from unalike.training.optimizer import build_optimiser
-from unalike.training.recipe import settle_learning, settle_precision, settle_trunk
-from unalike.training.schedule import Schedule
-from unalike.training.validation import RunValidation
+from unalike.training.loop import History, TrainingLoop
+from unalike.training.losses import build_criterion
+from unalike.training.optimizer import build_optimizer
+from unalike.training.recipe import settle_backbone, settle_precision, settle_training
+from unalike.training.schedule import LRSchedule
+from unalike.training.validation import ValidationRunner
 
 # Steps of a run from which compiling the frozen stages pays: it takes some five seconds and saves 0.05 to 0.1 a step.
 WORTH_COMPILING = 150
@@ -60,7 +60,7 @@ Begin = Callable[[Any, nn.Module], None]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingResult:
     """What training leaves: the checkpoint to use (the best, or the latest without validation) and its figures."""
 
     checkpoint: Path
@@ -102,15 +102,15 @@ def train_embedder(
     begin: Begin | None = None,
     finish: bool = True,
     epochs_at: Callable[[int, float], int] | None = None,
-) -> Outcome:
+) -> TrainingResult:
     """Train as the spec says into ``run.dir``. Raises the house's errors; leaves readable checkpoints at any moment.
 
     ``sets``: the images, where the caller has divided them already; else the spec's. ``begin`` is called once with network
-    and objective before the first step, never on resuming: what they start from, where the caller knows better. Without
+    and criterion before the first step, never on resuming: what they start from, where the caller knows better. Without
     ``finish`` the last epoch is the end, whatever ``train.finish`` says. ``epochs_at`` is asked after each of the first
     epochs how many there shall be, by the number done and the seconds of the last.
     """
-    settle_trunk(spec)
+    settle_backbone(spec)
     settle_precision(spec)
     fabric = make_fabric(spec)
     fabric.launch()
@@ -128,7 +128,7 @@ def train_embedder(
         fabric.seed_everything(seed, workers=False, verbose=False)  # the same trunk once more, whatever it is made of
     embedder = build_embedder(spec)
     facts = embedder.trunk.facts
-    settle_learning(spec, facts=facts, stages=len(embedder.trunk.stages()), classes=len(sets.train.classes),
+    settle_training(spec, facts=facts, stages=len(embedder.trunk.stages()), classes=len(sets.train.classes),
                     images=len(sets.train), cuda=fabric.device.type == "cuda")  # fmt: skip
     _announce(spec, sets, facts, fabric)
     ground = _Ground(spec, run, fabric, seed, sets, notices, embedder, facts, sets.train.fingerprint())
@@ -142,7 +142,7 @@ def train_embedder(
 
 
 class _Start:
-    """The checkpoint that a training goes on from, or none. It is let go once taken: weights and optimiser are large."""
+    """The checkpoint that a training goes on from, or none. It is let go once taken: weights and optimizer are large."""
 
     def __init__(self, checkpoint: dict[str, Any] | None) -> None:
         self._checkpoint = checkpoint
@@ -164,7 +164,7 @@ class _Start:
 
 def _learnt(
     ground: _Ground, start: _Start, begin: Begin | None, *, finish: bool, epochs_at: Callable[[int, float], int] | None
-) -> Outcome:
+) -> TrainingResult:
     """The training itself, from ``start`` on or from the beginning."""
     spec, run, fabric, sets, embedder = ground.spec, ground.run, ground.fabric, ground.sets, ground.embedder
     batches = _batches(spec, sets.train, ground.notices, ground.seed, fabric)
@@ -172,24 +172,24 @@ def _learnt(
     fabric.to_device(embedder)
     if spec.train.channels_last:
         nn.Module.to(embedder, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    objective = build_objective(spec, classes=len(sets.train.classes), dim=embedder.dim)
+    criterion = build_criterion(spec, classes=len(sets.train.classes), dim=embedder.dim)
     if begin is not None and not start:
-        begin(embedder, objective)
-    fabric.to_device(objective)
+        begin(embedder, criterion)
+    fabric.to_device(criterion)
     freezer = Freezer(embedder, spec)
-    optimiser = build_optimiser(spec, embedder, objective)
-    validation = RunValidation(spec, sets, fabric, ground.notices, ground.seed)
+    optimizer = build_optimizer(spec, embedder, criterion)
+    validation = ValidationRunner(spec, sets, fabric, ground.notices, ground.seed)
     loggers = Loggers(spec, run, fabric.is_global_zero)
-    keeper = CheckpointKeeper(run.dir, spec.train)
+    checkpointer = Checkpointer(run.dir, spec.train)
 
     def listen(event: str, row: dict[str, Any]) -> None:
         if event == "validation":
-            validation.remember(row["epoch"], keeper.best_epoch)
+            validation.remember(row["epoch"], checkpointer.best_epoch)
         loggers(event, row)
 
-    loop = Loop(
-        fabric=fabric, embedder=embedder, objective=objective, optimiser=optimiser, freezer=freezer, batches=batches,
-        schedule=Schedule.from_spec(spec, len(batches)), spec=spec, keeper=keeper,
+    loop = TrainingLoop(
+        fabric=fabric, embedder=embedder, criterion=criterion, optimizer=optimizer, freezer=freezer, batches=batches,
+        schedule=LRSchedule.from_spec(spec, len(batches)), spec=spec, checkpointer=checkpointer,
         validate=validation if validation.validator is not None else None, payload=ground.payload,
         names=lambda indices: _names(sets.train, indices), listener=listen, stop_requested=run.stop_requested,
         identity={"data": ground.fingerprint, "classes": list(sets.train.classes), "seed": ground.seed},
@@ -202,7 +202,7 @@ def _learnt(
         with run.graceful():
             history = loop.run()
         network = None if began is None else _finished(ground, loop, began)
-        kpis = None if network is None else _offer(ground, network, loop, keeper, validation, loggers)
+        kpis = None if network is None else _offer(ground, network, loop, checkpointer, validation, loggers)
     finally:
         loggers.close()
         if fabric.is_global_zero:
@@ -211,8 +211,8 @@ def _learnt(
     if kpis is not None:
         ranking, seen = validation.latest or (None, None)
         epoch = loop.position.epoch - 1
-        return Outcome(run.dir / BEST, kpis, epoch, kpis, history, sets, ranking, ground.facts, seen, True)
-    return _outcome(run.dir, keeper, history, sets, validation, ground.facts, embedder)
+        return TrainingResult(run.dir / BEST, kpis, epoch, kpis, history, sets, ranking, ground.facts, seen, True)
+    return _outcome(run.dir, checkpointer, history, sets, validation, ground.facts, embedder)
 
 
 def _epochs_settled(ground: _Ground, epochs_at: Callable[[int, float], int], done: int, seconds: float) -> int:
@@ -226,7 +226,7 @@ def _epochs_settled(ground: _Ground, epochs_at: Callable[[int, float], int], don
     return int(spec.train.num_epochs)
 
 
-def _finished(ground: _Ground, loop: Loop, began: Mapping[str, Tensor]) -> Embedder | None:
+def _finished(ground: _Ground, loop: TrainingLoop, began: Mapping[str, Tensor]) -> Embedder | None:
     """The network of ``train.finish``, the same on all ranks; None where its head cannot be fitted."""
     spec, sets, fabric = ground.spec, ground.sets, ground.fabric
     loop.embedder.load_state_dict(loop.weights())
@@ -268,28 +268,28 @@ def _head_of_frozen(
     return found  # type: ignore[no-any-return]
 
 
-def _fitted_only(ground: _Ground, network: Embedder) -> Outcome:
+def _fitted_only(ground: _Ground, network: Embedder) -> TrainingResult:
     """The trunk as it is with its fitted head, measured and written: nothing learns by steps."""
     spec, run, sets = ground.spec, ground.run, ground.sets
-    validation = RunValidation(spec, sets, ground.fabric, ground.notices, ground.seed)
+    validation = ValidationRunner(spec, sets, ground.fabric, ground.notices, ground.seed)
     kpis = dict(validation(network)) if validation.validator is not None else {}
     if ground.fabric.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         payload = ground.payload(weights, with_head_of(network, spec))
-        CheckpointKeeper(run.dir, spec.train).offer(payload, epoch=0, step=0, kpis=kpis)
+        Checkpointer(run.dir, spec.train).offer(payload, epoch=0, step=0, kpis=kpis)
         say(f"the trunk as it is, with a head fitted in closed form: {run.dir / BEST}")
         ground.notices.say()
         ground.notices.write(run.dir / "notices.txt")
     ranking, seen = validation.latest or (None, None)
-    return Outcome(run.dir / BEST, kpis, 0, kpis, History(), sets, ranking, ground.facts, seen, finished=True)
+    return TrainingResult(run.dir / BEST, kpis, 0, kpis, History(), sets, ranking, ground.facts, seen, finished=True)
 
 
 def _offer(
     ground: _Ground,
     network: Embedder,
-    loop: Loop,
-    keeper: CheckpointKeeper,
-    validation: RunValidation,
+    loop: TrainingLoop,
+    checkpointer: Checkpointer,
+    validation: ValidationRunner,
     loggers: Loggers,
 ) -> Mapping[str, float] | None:
     """Measure the finished network and keep it where it is the best: its figures (none without validation), else None."""
@@ -302,10 +302,10 @@ def _offer(
     if fabric.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         payload = ground.payload(weights, with_head_of(network, spec))
-        kept = keeper.offer(payload, epoch=at.epoch - 1, step=at.total, kpis=kpis)
-        told = f", {keeper.monitor} {kpis[keeper.monitor]:.4f}" if keeper.monitor in kpis else ""
+        kept = checkpointer.offer(payload, epoch=at.epoch - 1, step=at.total, kpis=kpis)
+        told = f", {checkpointer.monitor} {kpis[checkpointer.monitor]:.4f}" if checkpointer.monitor in kpis else ""
         say(f"finished: {spec.train.finish.trained_share:g} of the training kept, the head fitted anew{told}"
-            + ("" if kept else f"; epoch {(keeper.best_epoch or 0) + 1} was no worse and stays"))  # fmt: skip
+            + ("" if kept else f"; epoch {(checkpointer.best_epoch or 0) + 1} was no worse and stays"))  # fmt: skip
         if kept and kpis:
             loggers("validation", {"epoch": at.epoch - 1, "step": at.total, "kpi": kpis})
     return kpis if fabric.broadcast(kept) else None
@@ -330,7 +330,7 @@ def _settle_seed(spec: Any, start: _Start, fabric: Fabric) -> int:
 
     One seed for all ranks: the user's; else that of the run that goes on, so that its batches do too; else a new one.
 
-    A user's seed that is not the checkpoint's is left to ``Loop.restore``, which says so.
+    A user's seed that is not the checkpoint's is left to ``TrainingLoop.restore``, which says so.
     """
     theirs, own = start.seed, spec.train.seed
     if theirs is not None and (own < 0 or not spec.is_set("train.seed")):
@@ -343,28 +343,28 @@ def _settle_seed(spec: Any, start: _Start, fabric: Fabric) -> int:
     return seed
 
 
-def _batches(spec: Any, images: ImageSet, notices: Notices, seed: int, fabric: Fabric) -> TrainingBatches:
+def _batches(spec: Any, images: ImageSet, notices: Notices, seed: int, fabric: Fabric) -> TrainingLoader:
     """This rank's batches, class-balanced, from pixels kept or read anew."""
-    store = store_for(spec, images, notices, processes=max(1, fabric.world_size // spec.train.num_nodes))
+    store = build_pixel_cache(spec, images, notices, processes=max(1, fabric.world_size // spec.train.num_nodes))
     sampler = ClassBalancedSampler(
         images.labels_N, batch_size=spec.train.batch_size, num_instance=spec.dataset.num_instance, seed=seed,
         rank=fabric.global_rank, world_size=fabric.world_size,
     )  # fmt: skip
-    return TrainingBatches(
+    return TrainingLoader(
         images, store, _augmentation(spec, seed), sampler, workers=spec.dataset.workers, device=fabric.device
     )
 
 
 def _outcome(
-    folder: Path, keeper: CheckpointKeeper, history: History, sets: Sets, validation: RunValidation, facts: Any,
+    folder: Path, checkpointer: Checkpointer, history: History, sets: Sets, validation: ValidationRunner, facts: Any,
     embedder: nn.Module,
-) -> Outcome:  # fmt: skip
+) -> TrainingResult:  # fmt: skip
     last = history.validations[-1] if history.validations else {}
     checkpoint = folder / BEST
     if not checkpoint.exists():
         checkpoint = newest_checkpoint(folder)
     fabric = validation.fabric
-    best_epoch: int | None = fabric.broadcast(keeper.best_epoch)  # rank 0 alone keeps checkpoints
+    best_epoch: int | None = fabric.broadcast(checkpointer.best_epoch)  # rank 0 alone keeps checkpoints
     best = next((v for v in history.validations if v["epoch"] == best_epoch), {})
     ranking, seen = validation.rankings.get(best_epoch, (None, None))
     if best_epoch is not None and validation.validator is not None and fabric.broadcast(ranking is None):
@@ -372,9 +372,9 @@ def _outcome(
         embedder.load_state_dict(read_checkpoint(checkpoint)["model"])
         best = {"epoch": best_epoch, **validation(embedder)}
         ranking, seen = validation.latest
-    if keeper.best is not None:
-        say(f"best: {keeper.monitor} {keeper.best:.4f} at epoch {best_epoch}, {checkpoint}")
-    return Outcome(checkpoint, best, best_epoch, last, history, sets, ranking, facts, seen)
+    if checkpointer.best is not None:
+        say(f"best: {checkpointer.monitor} {checkpointer.best:.4f} at epoch {best_epoch}, {checkpoint}")
+    return TrainingResult(checkpoint, best, best_epoch, last, history, sets, ranking, facts, seen)
 
 
 def _folds(spec: Any, embedder: nn.Module, fabric: Fabric) -> Pairs:
@@ -445,11 +445,11 @@ def _payload(weights: Mapping[str, Tensor], spec: Any, sets: Sets, facts: Any) -
         "model": dict(weights),
         "spec": redact_all(spec.to_dict()),
         "classes": list(sets.train.classes),
-        "facts": facts_of_model(spec, facts, sets.validation),
+        "facts": checkpoint_facts(spec, facts, sets.validation),
     }
 
 
-def facts_of_model(spec: Any, facts: Any, validation: str) -> dict[str, Any]:
+def checkpoint_facts(spec: Any, facts: Any, validation: str) -> dict[str, Any]:
     """What a checkpoint tells of itself beside its weights and its spec."""
     return {
         "name": spec.model_name,

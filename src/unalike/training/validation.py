@@ -123,7 +123,7 @@ class _Keeping:
         return self._engine(images_BHWC)
 
 
-class RunValidation:
+class ValidationRunner:
     """`validate(embedder) -> KPIs` for the loop: one engine for all validations, new weights each time."""
 
     def __init__(self, spec: Any, sets: Sets, fabric: Fabric, notices: Notices, seed: int) -> None:

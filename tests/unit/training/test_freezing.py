@@ -5,7 +5,7 @@ import torch
 
 from tests.support.tiny import TinyEmbedder, spec
 from unalike.errors import SpecError
-from unalike.training.ema import MovingAverage
+from unalike.training.ema import ModelEma
 from unalike.training.freezing import Freezer
 
 
@@ -58,7 +58,7 @@ def test_more_frozen_stages_than_there_are_is_an_error():
 
 def test_moving_average_follows_its_formula_and_gives_the_weights_back():
     embedder = TinyEmbedder()
-    average = MovingAverage(embedder, decay=0.5)
+    average = ModelEma(embedder, decay=0.5)
     expected = embedder.head.weight.detach().clone()
     for update in range(1, 6):
         with torch.no_grad():

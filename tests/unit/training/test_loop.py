@@ -14,13 +14,13 @@ from tests.support.tiny import TinyEmbedder, spec
 from unalike.errors import DeviceError, Interrupted, SpecError, TrainingError, WeightsError
 from unalike.model.checkpoint import read_checkpoint
 from unalike.spec import load_spec
-from unalike.training.checkpoints import BEST, LATEST, CheckpointKeeper, newest_checkpoint
+from unalike.training.checkpoints import BEST, LATEST, Checkpointer, newest_checkpoint
 from unalike.training.devices import _wanted_gpus, launched_processes, make_fabric
 from unalike.training.freezing import Freezer
-from unalike.training.loop import Loop
-from unalike.training.losses import build_objective
-from unalike.training.optimizer import build_optimiser
-from unalike.training.schedule import Schedule
+from unalike.training.loop import TrainingLoop
+from unalike.training.losses import build_criterion
+from unalike.training.optimizer import build_optimizer
+from unalike.training.schedule import LRSchedule
 from unalike.training.trainer import _outcome, _settle_seed, _Start, train_embedder
 
 STEPS, BATCH = 4, 8
@@ -52,19 +52,19 @@ def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, 
     s = s or spec()
     torch.manual_seed(7)
     embedder = embedder or TinyEmbedder()
-    objective = build_objective(s, classes=4, dim=8)
+    criterion = build_criterion(s, classes=4, dim=8)
     freezer = Freezer(embedder, s)
-    optimiser = build_optimiser(s, embedder, objective)
+    optimizer = build_optimizer(s, embedder, criterion)
     events = []
     figures = iter([0.5, 0.7, 0.6, 0.65, 0.4, 0.3])
 
     def figure(_):
         return {"val Precision at Rank 1": next(figures), "train_loss": 0.0}
 
-    loop = Loop(
-        fabric=Fabric(accelerator="cpu", devices=1, precision=precision), embedder=embedder, objective=objective, optimiser=optimiser,
-        freezer=freezer, batches=batches or Batches(), schedule=Schedule.from_spec(s, STEPS), spec=s,
-        keeper=CheckpointKeeper(folder, s.train), validate=figure if validate else None,
+    loop = TrainingLoop(
+        fabric=Fabric(accelerator="cpu", devices=1, precision=precision), embedder=embedder, criterion=criterion, optimizer=optimizer,
+        freezer=freezer, batches=batches or Batches(), schedule=LRSchedule.from_spec(s, STEPS), spec=s,
+        checkpointer=Checkpointer(folder, s.train), validate=figure if validate else None,
         payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
         names=lambda indices: [f"image{i}.png" for i in indices],
         listener=lambda event, facts: events.append((event, facts)), stop_requested=stop,
@@ -138,7 +138,7 @@ def test_epochs_can_be_settled_after_the_first_ones_and_hold_for_a_resumed_run(t
     again.run()
     assert [done for done, _ in told] == list(range(1, min(epochs, 2) + 1)) and all(0 < s < 60 for _, s in told)
     assert (again.position.epoch, again.position.total, again.spec.train.num_epochs) == (epochs, epochs * STEPS, epochs)
-    straight = Schedule.from_spec(spec(train__num_epochs=epochs, train__optim__schedule="cosine"), STEPS)
+    straight = LRSchedule.from_spec(spec(train__num_epochs=epochs, train__optim__schedule="cosine"), STEPS)
     assert again.schedule.epochs == epochs
     rates = [row["embedder_base_lr"] for row in again.history.steps if row["step"] > 2 * STEPS]
     base = again.spec.train.optim.embedder.base_lr
@@ -152,17 +152,17 @@ def test_d13_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path, 
     loop = make_loop(tmp_path, s)
     reference = copy.deepcopy(loop.embedder)
     freezer = Freezer(reference, s)
-    objective = build_objective(s, classes=4, dim=8)
-    optimiser = build_optimiser(s, reference, objective)
+    criterion = build_criterion(s, classes=4, dim=8)
+    optimizer = build_optimizer(s, reference, criterion)
     freezer.set_modes(head_only=False)
     batches = list(Batches().epoch(0))
     for group in groups:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         for i in group:
-            (objective(reference(batches[i].images_BCHW), batches[i].labels_B) / len(group)).backward()
-        for parameters in optimiser.param_groups:
+            (criterion(reference(batches[i].images_BCHW), batches[i].labels_B) / len(group)).backward()
+        for parameters in optimizer.param_groups:
             parameters["lr"] = parameters["base_lr"] * loop.schedule.factor(0, group[-1])
-        optimiser.step()
+        optimizer.step()
     loop.run()
     for key, value in reference.state_dict().items():
         assert torch.allclose(value, loop.embedder.state_dict()[key], atol=1e-6), key
@@ -203,8 +203,8 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_move_and_names_the_i
                 yield batch
 
     loop = make_loop(tmp_path, batches=Poisoned())
-    loop.objective.miner = None
-    loop.objective.loss = SumLoss()
+    loop.criterion.miner = None
+    loop.criterion.loss = SumLoss()
     before = weights(loop)
     with pytest.raises(TrainingError, match="image0.png"):
         loop.run()
@@ -223,7 +223,7 @@ class RootLoss(torch.nn.Module):
 @pytest.mark.parametrize("clip", [0.0, 1.0])
 def test_gradients_that_are_not_finite_stop_before_the_weights_move_and_name_the_images(tmp_path, clip):
     loop = make_loop(tmp_path, spec(train__clip_grad_norm=clip))
-    loop.objective.miner, loop.objective.loss = None, RootLoss()
+    loop.criterion.miner, loop.criterion.loss = None, RootLoss()
     before = {k: v.clone() for k, v in loop.embedder.named_parameters()}
     with pytest.raises(TrainingError, match="gradient.*image7.png"):
         loop.run()
@@ -296,7 +296,7 @@ def test_bad_patterns_are_refused_at_the_start(tmp_path, pattern):
     s = spec()
     s.train.checkpointer.filename = pattern
     with pytest.raises(SpecError, match="filename"):
-        CheckpointKeeper(tmp_path, s.train)
+        Checkpointer(tmp_path, s.train)
 
 
 @pytest.mark.parametrize("validate", ["last", None])
@@ -313,18 +313,18 @@ def test_train_loss_can_be_monitored_with_and_without_a_validation(tmp_path, val
 
 
 def test_of_equal_precisions_at_rank_1_the_higher_map_is_kept(tmp_path):
-    def offered(keeper, epoch, precision, mean):
+    def offered(checkpointer, epoch, precision, mean):
         kpis = {"val Precision at Rank 1": precision, "val Mean Average Precision": mean}
-        keeper.save(
+        checkpointer.save(
             {"model": {}, "spec": {}, "training": {}}, epoch=epoch, step=epoch, due=False, last=False, kpis=kpis
         )
 
-    keeper = CheckpointKeeper(tmp_path, spec().train)
+    checkpointer = Checkpointer(tmp_path, spec().train)
     for epoch, figures in enumerate([(1.0, 0.5), (1.0, 0.7), (1.0, 0.6), (0.9, 0.99), (1.0, math.nan)]):
-        offered(keeper, epoch, *figures)
-    assert (keeper.best_epoch, read_checkpoint(tmp_path / BEST)["epoch"]) == (1, 1)
-    again = CheckpointKeeper(tmp_path, spec().train)
-    again.restore(keeper.state())
+        offered(checkpointer, epoch, *figures)
+    assert (checkpointer.best_epoch, read_checkpoint(tmp_path / BEST)["epoch"]) == (1, 1)
+    again = Checkpointer(tmp_path, spec().train)
+    again.restore(checkpointer.state())
     offered(again, 5, 1.0, 0.65)
     assert again.best_epoch == 1
     offered(again, 6, 1.0, 0.71)
@@ -334,8 +334,8 @@ def test_of_equal_precisions_at_rank_1_the_higher_map_is_kept(tmp_path):
 def test_a_best_of_another_epoch_is_forgotten_on_resuming(tmp_path):
     loop = make_loop(tmp_path)
     loop.run()
-    state = loop.keeper.state()
-    again = CheckpointKeeper(tmp_path, spec().train)
+    state = loop.checkpointer.state()
+    again = Checkpointer(tmp_path, spec().train)
     again.restore(state)
     assert again.best_epoch == 1
     again.restore(state | {"best_epoch": 0})
@@ -405,7 +405,7 @@ def test_the_ranking_of_the_card_is_that_of_the_best_weights(tmp_path, ranked):
             seen.append(weights(loop))
             return {"val Precision at Rank 1": 0.7}
 
-    result = _outcome(tmp_path, loop.keeper, history, None, Validation(), None, loop.embedder)
+    result = _outcome(tmp_path, loop.checkpointer, history, None, Validation(), None, loop.embedder)
     assert result.best_epoch == 1 and result.best["val Precision at Rank 1"] == 0.7
     assert result.ranking == ("of epoch 1" if ranked else "made again")
     assert result.seen == ("its vectors" if ranked else "new vectors")

@@ -6,10 +6,10 @@ import torch
 from tests.support.tiny import spec
 from unalike.errors import SpecError
 from unalike.training.losses import (
-    Objective,
+    Criterion,
+    build_criterion,
     build_loss,
     build_miner,
-    build_objective,
     loss_names,
     miner_names,
 )
@@ -26,7 +26,7 @@ def test_every_loss_gives_a_finite_number_and_gradient(name):
     torch.manual_seed(0)
     vectors, labels = batch()
     parameters = {"RankedListLoss": {"margin": 0.4, "Tn": 1}, "ManifoldLoss": {"K": 6}}.get(name, {})
-    loss = Objective(build_loss(name, parameters, classes=6, dim=16), None)
+    loss = Criterion(build_loss(name, parameters, classes=6, dim=16), None)
     value = loss(vectors, labels)
     value.backward()
     assert torch.isfinite(value) and torch.isfinite(vectors.grad).all()
@@ -36,18 +36,18 @@ def test_every_loss_gives_a_finite_number_and_gradient(name):
 def test_every_miner_feeds_the_triplet_loss(name):
     torch.manual_seed(0)
     vectors, labels = batch()
-    value = Objective(build_loss("TripletMarginLoss", {}, classes=6, dim=16), build_miner(name, {}))(vectors, labels)
+    value = Criterion(build_loss("TripletMarginLoss", {}, classes=6, dim=16), build_miner(name, {}))(vectors, labels)
     assert torch.isfinite(value)
 
 
 def test_tao_keys_feed_the_two_defaults_and_explicit_parameters_win():
-    objective = build_objective(
+    criterion = build_criterion(
         spec(train__optim__triplet_loss_margin=0.7, train__smooth_loss=False), classes=6, dim=16
     )
-    assert objective.loss.margin == 0.7 and not objective.loss.smooth_loss and objective.miner.epsilon == 0.1
+    assert criterion.loss.margin == 0.7 and not criterion.loss.smooth_loss and criterion.miner.epsilon == 0.1
     changed = spec()
     changed.train.loss.parameters = {"margin": 0.9}
-    assert build_objective(changed, classes=6, dim=16).loss.margin == 0.9
+    assert build_criterion(changed, classes=6, dim=16).loss.margin == 0.9
 
 
 def test_triplet_loss_against_a_plain_loop():

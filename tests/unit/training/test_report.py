@@ -10,8 +10,8 @@ from unalike.metrics.retrieval import evaluate_ranking
 from unalike.spec import load_spec
 from unalike.training.automatic.holdout import Round
 from unalike.training.loop import History
-from unalike.training.report import write_automatic_page, write_training_page
-from unalike.training.trainer import Outcome
+from unalike.training.report import write_automatic_report, write_training_report
+from unalike.training.trainer import TrainingResult
 
 CLASSES = tuple(f"part {n} <ü>" for n in range(5))
 
@@ -53,8 +53,8 @@ def test_plain_training_shows_its_curves_and_what_its_best_validation_saw(images
     seen = (query, vectors(query, 1)), (reference, vectors(reference, 2))
     ranking = evaluate_ranking(seen[0][1], query.labels_N, seen[1][1], reference.labels_N)
     sets = Sets(reference, reference, query, "the test's own", False)
-    outcome = Outcome(tmp_path / "a.pth", {}, 12, {}, history(), sets, ranking, None, seen)
-    files = write_training_page(tmp_path, spec(), outcome)
+    outcome = TrainingResult(tmp_path / "a.pth", {}, 12, {}, history(), sets, ranking, None, seen)
+    files = write_training_report(tmp_path, spec(), outcome)
     assert [f.name for f in files] == ["report.html", "suspected_labels.csv", "near_duplicates.csv"]
     text = page(tmp_path)
     for words in ("training loss", "learning rate", "validation", "epoch 13, the best", "Misses", "Embedding map",
@@ -67,8 +67,8 @@ def test_plain_training_shows_its_curves_and_what_its_best_validation_saw(images
 
 def test_without_validation_the_page_says_that_it_knows_nothing(images, tmp_path):
     sets = Sets(images, None, None, "none", False)
-    files = write_training_page(
-        tmp_path, spec(), Outcome(tmp_path / "a.pth", {}, None, {}, history(), sets, None, None)
+    files = write_training_report(
+        tmp_path, spec(), TrainingResult(tmp_path / "a.pth", {}, None, {}, history(), sets, None, None)
     )
     assert [f.name for f in files] == ["report.html"]
     assert "Nothing was held out" in page(tmp_path) and "Misses" not in page(tmp_path)
@@ -88,12 +88,12 @@ def test_automatic_training_shows_what_was_tried_and_doubts_labels_by_the_frozen
     everything = np.arange(60)
     rounds = [Round("known", everything[12:], everything[12:], everything[:12]),
               Round("new", everything[30:], everything[40:60], everything[30:40])]  # fmt: skip
-    write_automatic_page(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), rounds)
+    write_automatic_report(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), rounds)
     text = page(tmp_path)
     for words in ("9.5 of 10", "Beside the frozen trunk", "What was tried", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",
                   "Misses (new classes, held out)", "frozen trunk&#x27;s vectors"):  # fmt: skip
         assert words in text
     assert str(images.paths[8]) in (tmp_path / "suspected_labels.csv").read_text(encoding="utf-8").splitlines()[1]
     record["chosen"] = "frozen trunk"
-    write_automatic_page(tmp_path, spec(), record, History(), images, frozen, frozen, rounds[:1])
+    write_automatic_report(tmp_path, spec(), record, History(), images, frozen, frozen, rounds[:1])
     assert "Beside the frozen trunk" not in page(tmp_path) and "Fine-tuning" not in page(tmp_path)

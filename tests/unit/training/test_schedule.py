@@ -7,9 +7,9 @@ import torch
 
 from tests.support.tiny import TinyEmbedder, spec
 from unalike.errors import SpecError
-from unalike.training.losses import build_objective
-from unalike.training.optimizer import OPTIMISERS, build_optimiser, set_rates
-from unalike.training.schedule import Schedule
+from unalike.training.losses import build_criterion
+from unalike.training.optimizer import OPTIMIZERS, build_optimizer, set_learning_rates
+from unalike.training.schedule import LRSchedule
 
 
 def expected_step_factor(epoch, warmup, factor, method, milestones, gamma):
@@ -22,7 +22,7 @@ def expected_step_factor(epoch, warmup, factor, method, milestones, gamma):
 @pytest.mark.parametrize("method", ["linear", "constant"])
 def test_d02_step_schedule_equals_the_formula_at_every_step(method):
     s = spec(train__num_epochs=10, train__optim__warmup_method=method, train__optim__warmup_iters=3)
-    schedule = Schedule.from_spec(s, steps_per_epoch=7)
+    schedule = LRSchedule.from_spec(s, steps_per_epoch=7)
     seen = set()
     for epoch in range(10):
         for step in range(7):
@@ -34,7 +34,7 @@ def test_d02_step_schedule_equals_the_formula_at_every_step(method):
 
 def test_cosine_starts_at_the_warm_up_factor_and_ends_at_zero():
     s = spec(train__num_epochs=5, train__optim__schedule="cosine", train__optim__warmup_iters=1)
-    schedule = Schedule.from_spec(s, steps_per_epoch=10)
+    schedule = LRSchedule.from_spec(s, steps_per_epoch=10)
     assert schedule.factor(0, 0) == pytest.approx(0.1)
     for epoch, step in [(1, 0), (2, 5), (4, 9)]:
         assert schedule.factor(epoch, step) == pytest.approx(0.5 * (1 + math.cos(math.pi * (epoch + step / 10) / 5)))
@@ -45,33 +45,33 @@ def test_cosine_starts_at_the_warm_up_factor_and_ends_at_zero():
 def test_rates_written_to_the_optimiser_with_bias_factors():
     s = spec()
     embedder = TinyEmbedder()
-    optimiser = build_optimiser(s, embedder, build_objective(s, classes=4, dim=8))
-    rates = set_rates(optimiser, 0.5)
+    optimizer = build_optimizer(s, embedder, build_criterion(s, classes=4, dim=8))
+    rates = set_learning_rates(optimizer, 0.5)
     assert rates == pytest.approx({"trunk": 5e-3, "trunk_bias": 1e-2, "embedder": 5e-3, "embedder_bias": 1e-2})
-    assert all(g["lr"] == rates[g["name"]] for g in optimiser.param_groups)
-    assert set_rates(optimiser, 1.0, trunk_learns=False)["trunk"] == 0.0
+    assert all(g["lr"] == rates[g["name"]] for g in optimizer.param_groups)
+    assert set_learning_rates(optimizer, 1.0, trunk_learns=False)["trunk"] == 0.0
 
 
 def test_proxies_have_their_own_rate_and_no_decay():
     s = spec(train__optim__loss_lr=0.5)
     s.train.loss.name, s.train.miner.name = "CosFaceLoss", None
-    optimiser = build_optimiser(s, TinyEmbedder(), build_objective(s, classes=4, dim=8))
-    (group,) = [g for g in optimiser.param_groups if g["name"] == "loss"]
+    optimizer = build_optimizer(s, TinyEmbedder(), build_criterion(s, classes=4, dim=8))
+    (group,) = [g for g in optimizer.param_groups if g["name"] == "loss"]
     assert group["base_lr"] == 0.5 and group["weight_decay"] == 0.0
 
 
-@pytest.mark.parametrize("name", OPTIMISERS)
+@pytest.mark.parametrize("name", OPTIMIZERS)
 def test_every_optimiser_takes_a_step(name):
     s = spec(train__optim__name=name)
     embedder = TinyEmbedder()
     before = embedder.head.weight.detach().clone()
-    optimiser = build_optimiser(s, embedder, build_objective(s, classes=4, dim=8))
+    optimizer = build_optimizer(s, embedder, build_criterion(s, classes=4, dim=8))
     embedder(torch.randn(4, 3, 16, 16)).sum().backward()
-    optimiser.step()
+    optimizer.step()
     assert not torch.equal(before, embedder.head.weight)
 
 
 def test_nothing_left_to_train_is_an_error():
     embedder = TinyEmbedder().requires_grad_(False)
     with pytest.raises(SpecError, match="nothing is left to train"):
-        build_optimiser(spec(), embedder, build_objective(spec(), classes=4, dim=8))
+        build_optimizer(spec(), embedder, build_criterion(spec(), classes=4, dim=8))

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from unalike.data.training.augment import Augmentation
-from unalike.data.training.pixel_cache import PixelStore
+from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.training.sampler import ClassBalancedSampler
 from unalike.errors import DataError, UnreadableImage
 
@@ -38,7 +38,7 @@ class Batch:
     indices_B: torch.Tensor
 
 
-class TrainingBatches:
+class TrainingLoader:
     """Batches of an image set, epoch by epoch.
 
     ``workers`` threads read and crop (0 or less: one a core); on a CPU they also finish, on another ``device`` the whole
@@ -50,7 +50,7 @@ class TrainingBatches:
     def __init__(
         self,
         images: ImageSet,
-        store: PixelStore,
+        store: PixelCache,
         augmentation: Augmentation,
         sampler: ClassBalancedSampler,
         *,
@@ -106,7 +106,7 @@ class _Pending:
 
     def __init__(
         self,
-        owner: TrainingBatches,
+        owner: TrainingLoader,
         pool: ThreadPoolExecutor,
         epoch: int,
         index_B: np.ndarray,

@@ -29,7 +29,7 @@ MODES = ("memory", "disk", "none")
 _STRIPES = 64
 
 
-class PixelStore:
+class PixelCache:
     """The pixels of an image set, decoded at most once while the bound allows. Thread-safe.
 
     ``get(i)`` gives image i as uint8 (H, W, 3), its shorter side min(its own, ``shorter_side``), aspect kept. What is
@@ -140,7 +140,7 @@ class PixelStore:
         except UnreadableImage as error:
             self._note_failure(index, str(error))
             raise
-        pixels = shrink(pixels, side)
+        pixels = downscale(pixels, side)
         pixels.setflags(write=False)
         return pixels
 
@@ -208,7 +208,7 @@ class PixelStore:
             file.close()
 
 
-def shrink(pixels_HWC: np.ndarray, shorter_side: int) -> np.ndarray:
+def downscale(pixels_HWC: np.ndarray, shorter_side: int) -> np.ndarray:
     """uint8 (H, W, 3) with its shorter side at most ``shorter_side``, aspect kept to the nearest pixel; never enlarged."""
     height, width = pixels_HWC.shape[:2]
     shorter = min(height, width)
@@ -224,7 +224,7 @@ def shrink(pixels_HWC: np.ndarray, shorter_side: int) -> np.ndarray:
     return np.ascontiguousarray(small.permute(1, 2, 0).numpy())
 
 
-def store_for(spec: Any, images: ImageSet, notices: Notices, *, processes: int) -> PixelStore:
+def build_pixel_cache(spec: Any, images: ImageSet, notices: Notices, *, processes: int) -> PixelCache:
     """The store that ``spec.dataset.cache`` describes, for one of so many ``processes`` of this machine."""
     cache = spec.dataset.cache
     sides = (spec.dataset.train_height or spec.model.input_height, spec.dataset.train_width or spec.model.input_width)
@@ -232,7 +232,7 @@ def store_for(spec: Any, images: ImageSet, notices: Notices, *, processes: int) 
     limit = cache.limit_gb
     if limit is None:
         limit = (_free_disk_gb(directory) if cache.mode == "disk" else free_memory_gb()) / 2
-    return PixelStore(
+    return PixelCache(
         images, shorter_side=int(max(sides) * cache.ratio), mode=cache.mode, limit_bytes=int(limit / processes * 1e9),
         directory=directory, max_unreadable=spec.dataset.max_unreadable,
         max_pixels=spec.dataset.max_pixels, notices=notices,

@@ -10,7 +10,7 @@ import torch
 
 from unalike.data.decode import MAX_PIXELS, decode
 from unalike.data.training.augment import Augmentation
-from unalike.data.training.pixel_cache import shrink
+from unalike.data.training.pixel_cache import downscale
 from unalike.data.view import View
 
 # What changes from picture to picture of one thing: how much of it is seen, from which side, in which light.
@@ -29,7 +29,7 @@ class VariedView:
 
     def __call__(self, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         place = self.place[Path(path)]
-        pixels = shrink(decode(path, min_size=(self.side, self.side), max_pixels=max_pixels), self.side)
+        pixels = downscale(decode(path, min_size=(self.side, self.side), max_pixels=max_pixels), self.side)
         cropped = torch.from_numpy(self.augmentation.crop(pixels, 0, place))[None]
         coloured = self.augmentation.finish(cropped, 0, np.array([place]))[0]
         return (coloured.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()

@@ -25,7 +25,7 @@ from unalike.training.heads.features import Features
 from unalike.training.heads.interpolation import blended, finished, trunk_vectors
 from unalike.training.heads.search import FROZEN, judge_raw
 from unalike.training.heads.trained import Form, fitted_head
-from unalike.training.trainer import Outcome
+from unalike.training.trainer import TrainingResult
 
 FINE_TUNED, BLENDED = "fine-tuned", "fine-tuned, blended, head fitted anew"
 
@@ -77,7 +77,7 @@ def judged_heads(
 
 
 def judged_networks(
-    tuned: Outcome, spec: Any, form: Form | None, images: ImageSet, fit_N: np.ndarray, held: Sequence[Round], goal: str,
+    tuned: TrainingResult, spec: Any, form: Form | None, images: ImageSet, fit_N: np.ndarray, held: Sequence[Round], goal: str,
     notices: Notices,
 ) -> list[Candidate]:  # fmt: skip
     """The fine-tuned network on what was held out, as it ended and, for a form, blended with a head of it fitted anew."""

@@ -20,8 +20,8 @@ from unalike.training.checkpoints import BEST
 from unalike.training.heads.features import Features
 from unalike.training.heads.interpolation import with_fitted_head, with_head_of
 from unalike.training.heads.trained import fitted_head
-from unalike.training.recipe import settle_trunk_facts
-from unalike.training.trainer import Outcome, facts_of_model
+from unalike.training.recipe import settle_normalization
+from unalike.training.trainer import TrainingResult, checkpoint_facts
 
 BEST_SPEC = "best_spec.yaml"
 
@@ -37,7 +37,7 @@ def deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, featu
     settled = spec.model_copy(deep=True)
     settle(settled, "model.feat_dim", width, best.name)
     settle(settled, "model.head", "linear" if head is None else head.kind, best.name)
-    settle_trunk_facts(settled, features.facts)
+    settle_normalization(settled, features.facts)
     if form is None or head is None:
         (run.dir / BEST_SPEC).unlink(missing_ok=True)  # an earlier session of this run may have left one
         embedder = assemble(Shape.of(settled.model), pretrained="true")
@@ -57,7 +57,7 @@ def deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, featu
     return _write(embedder, settled, run, images, features.facts, best.name), settled
 
 
-def deliver_tuned(best: Candidate, tuned: Outcome, spec: Any, run: Any, images: ImageSet) -> tuple[Path, Any]:
+def deliver_tuned(best: Candidate, tuned: TrainingResult, spec: Any, run: Any, images: ImageSet) -> tuple[Path, Any]:
     """The fine-tuned network under the run's own name, and the spec that trains it again.
 
     A head that is fitted anew is so on all images now, those that were held out too.
@@ -90,7 +90,7 @@ def _write(network: Embedder, spec: Any, run: Any, images: ImageSet, facts: Any,
     spec = with_head_of(network, spec)
     payload = {
         "model": network.state_dict(), "spec": redact_all(spec.to_dict()), "classes": list(images.classes),
-        "epoch": 0, "step": 0, "metrics": {}, "facts": facts_of_model(spec, facts, f"automatic training: {why}"),
+        "epoch": 0, "step": 0, "metrics": {}, "facts": checkpoint_facts(spec, facts, f"automatic training: {why}"),
     }  # fmt: skip
     run.write_experiment(spec)
     return write_checkpoint(run.dir / BEST, payload)

@@ -54,9 +54,9 @@ from unalike.training.heads.search import (
 )
 from unalike.training.heads.trained import Family, Form
 from unalike.training.loop import History
-from unalike.training.recipe import settle_learning, settle_precision
-from unalike.training.report import write_automatic_page
-from unalike.training.trainer import Outcome, train_embedder
+from unalike.training.recipe import settle_precision, settle_training
+from unalike.training.report import write_automatic_report
+from unalike.training.trainer import TrainingResult, train_embedder
 
 DEFAULT_MINUTES = 10.0
 # Of the whole time: what stage one may take where fine-tuning follows, and where it cannot; what is kept for writing at the
@@ -78,7 +78,7 @@ class Choice:
 
     checkpoint: Path
     spec: Any  # as it was settled for what is delivered
-    outcome: Outcome  # for the model card
+    outcome: TrainingResult  # for the model card
     candidates: Sequence[Candidate]
     chosen: Candidate
     figures: Mapping[str, float]
@@ -152,7 +152,7 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     candidates = judged_heads(forms, features, labels_N, fit_N, held, goal)
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = deliver_frozen(best, spec, run, images, features)
-    outcome = Outcome(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
+    outcome = TrainingResult(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
     start_from = forms[1] if len(forms) > 1 else None
     tuning = _stage_two(spec, run, images, fit_N, found, start_from, clock) if tunes else None
     if not tunes:
@@ -171,7 +171,7 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     )
     write_text(run.dir / "automatic.json", json.dumps(record, indent=2) + "\n")
     run.own(run.dir / "automatic.json", run.dir / BEST_SPEC)
-    page = write_automatic_page(
+    page = write_automatic_report(
         run.dir, delivered, record, outcome.history, images, features.vectors_NF, best.vectors_ND, held
     )
     run.own(*page)
@@ -254,7 +254,7 @@ def _to_judge(
 
 def _stage_two(
     spec: Any, run: Any, images: ImageSet, fit_N: np.ndarray, found: Sequence[Found], form: Form | None, clock: Clock
-) -> tuple[Outcome, Any] | None:
+) -> tuple[TrainingResult, Any] | None:
     """Fine-tuning for the time that is left, and its spec; None where that is too short to start, or it failed.
 
     It begins with a head of this form fitted to the frozen features, where the user lets the head be such a one.
@@ -336,7 +336,7 @@ def _draft(spec: Any, train: ImageSet, found: Found) -> tuple[Any, Any]:
     embedder = build_embedder(tuned)
     facts, stages = embedder.trunk.facts, len(embedder.trunk.stages())
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
-    settle_learning(
+    settle_training(
         tuned, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda, quiet=True
     )
     tuned.train.validation_interval = tuned.train.num_epochs  # what counts is judged afterwards

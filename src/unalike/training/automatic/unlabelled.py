@@ -47,9 +47,9 @@ from unalike.training.heads.discriminant import Discriminant, rooted
 from unalike.training.heads.features import Features, trunk_features
 from unalike.training.heads.warm_start import fitted_start
 from unalike.training.loop import History
-from unalike.training.losses import start_proxies
-from unalike.training.recipe import settle_learning, settle_precision, settle_trunk, settle_trunk_facts
-from unalike.training.trainer import Outcome, facts_of_model, train_embedder
+from unalike.training.losses import initialize_proxies
+from unalike.training.recipe import settle_backbone, settle_normalization, settle_precision, settle_training
+from unalike.training.trainer import TrainingResult, checkpoint_facts, train_embedder
 
 RECORD = "unlabelled.json"
 GROUPS, ASKING, PLAN = "groups.npz", "asking.npz", "fine_tuning.yaml"  # finished stages, for --resume
@@ -80,7 +80,7 @@ class Learnt:
 
     checkpoint: Path
     spec: Any
-    outcome: Outcome
+    outcome: TrainingResult
     chosen: str
     figures: Mapping[str, float]
     record: Mapping[str, Any]
@@ -99,7 +99,7 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     images = by_content(unlabelled_images(spec, notices))
     if len(images) < 2:
         raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
-    settle_trunk(spec)
+    settle_backbone(spec)
     view = replace(view_of(spec), height=spec.model.input_height, width=spec.model.input_width)
     features = trunk_features(spec.model.backbone, images, view, notices, spec)
     images = images.select(features.kept_N)
@@ -110,7 +110,7 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     candidates = _judged_heads(yardstick, features.vectors_NF, seed)
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_head(best, spec, run, images, features, seed)
-    outcome = Outcome(
+    outcome = TrainingResult(
         checkpoint, {}, None, {}, History(), Sets(images, None, None, "none", False), None, features.facts
     )
     tuned = _fine_tuned(spec, run, images, yardstick, best, features, clock, seed)
@@ -314,7 +314,7 @@ def _deliver_head(
         settled, "model.feat_dim", min(width, asked or width) if head is None else head.matrix_FD.shape[1], best.name
     )
     settle(settled, "model.head", "linear" if head is None else head.kind, best.name)
-    settle_trunk_facts(settled, features.facts)
+    settle_normalization(settled, features.facts)
     embedder = assemble(Shape.of(settled.model), pretrained="true")
     linear = embedder.head.linear
     assert isinstance(linear, torch.nn.Linear)
@@ -324,7 +324,7 @@ def _deliver_head(
         linear.bias.copy_(torch.zeros(linear.out_features) if head is None else torch.from_numpy(-head.offset_D))
     payload = {
         "model": embedder.state_dict(), "spec": settled.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
-        "metrics": {}, "facts": facts_of_model(settled, features.facts, f"learnt without labels: {best.name}"),
+        "metrics": {}, "facts": checkpoint_facts(settled, features.facts, f"learnt without labels: {best.name}"),
     }  # fmt: skip
     run.write_experiment(settled)
     return write_checkpoint(run.dir / BEST, payload), settled
@@ -342,7 +342,7 @@ def _deliver_tuned(checkpoint: Path, run: Any) -> Path:
 def _fine_tuned(
     spec: Any, run: Any, images: ImageSet, yardstick: Yardstick, best: Candidate, features: Features, clock: Clock,
     seed: int,
-) -> tuple[Outcome, Any] | None:  # fmt: skip
+) -> tuple[TrainingResult, Any] | None:  # fmt: skip
     """Rounds of fine-tuning from the best head on, groups found anew between them; None where the time is too short."""
     if not yardstick.rounds:
         return None
@@ -363,7 +363,7 @@ def _fine_tuned(
     epochs = tuned.train.num_epochs
     shares = [epochs // 2, epochs - epochs // 2] if epochs >= FEWEST_FOR_TWO_ROUNDS else [epochs]
     begin = fitted_start(head, fitted_NF, train.labels_N)
-    outcome: Outcome | None = None
+    outcome: TrainingResult | None = None
     for number, count in enumerate(shares, start=1):
         if outcome is not None:
             train, begin = _regrouped(train, outcome.checkpoint, spec, run, seed)
@@ -379,7 +379,7 @@ def _dim(spec: Any) -> int | None:
     return spec.model.feat_dim if spec.is_set("model.feat_dim") else None
 
 
-def _round(spec: Any, epochs: int, run: Any, folder: Path, train: ImageSet, begin: Any) -> Outcome | None:
+def _round(spec: Any, epochs: int, run: Any, folder: Path, train: ImageSet, begin: Any) -> TrainingResult | None:
     part = Part(run, folder)
     earlier = folder / "experiment.yaml"
     resume = run.resuming and earlier.exists() and any(folder.glob("ml_model_latest.pth"))
@@ -408,7 +408,7 @@ def _planned(spec: Any, train: ImageSet, features: Features, seconds: float, hea
     settle_precision(tuned)
     embedder = build_embedder(tuned)
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
-    settle_learning(tuned, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()), classes=len(train.classes),
+    settle_training(tuned, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()), classes=len(train.classes),
                     images=len(train), cuda=cuda, quiet=True)  # fmt: skip
     tuned.automl_policy = "off"
     if spec.is_set("train.num_epochs"):
@@ -446,7 +446,7 @@ def _regrouped(train: ImageSet, checkpoint: Path, spec: Any, run: Any, seed: int
 
     def begin(network: Any, objective: torch.nn.Module) -> None:
         network.load_state_dict(weights)
-        start_proxies(objective, means_CD)
+        initialize_proxies(objective, means_CD)
 
     return train, begin
 

@@ -22,7 +22,7 @@ from unalike.metrics.knn import unit
 from unalike.model.embedder import Adaptor, hidden_width
 from unalike.spec import settle
 from unalike.training.heads.discriminant import Bend, Discriminant, rooted, whitening
-from unalike.training.losses import build_loss, start_proxies
+from unalike.training.losses import build_loss, initialize_proxies
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def train_head(
         objective = build_loss(family.loss, dict(family.parameters), classes=len(classes), dim=vectors_ND.shape[1])
         adaptor = Adaptor(inputs_NF.shape[1], hidden_width(inputs_NF.shape[1])) if family.bends else None
         linear = nn.Linear(*head.matrix_FD.shape)
-    start_proxies(objective, means_CD.astype(np.float32))
+    initialize_proxies(objective, means_CD.astype(np.float32))
     with torch.no_grad():
         linear.weight.copy_(torch.from_numpy(head.matrix_FD.T.astype(np.float32) * scale))
         linear.bias.copy_(torch.from_numpy(-head.offset_D.astype(np.float32) * scale))

@@ -25,7 +25,7 @@ from unalike.spec import settle
 from unalike.training.heads.discriminant import Discriminant
 from unalike.training.heads.features import trunk_features
 from unalike.training.heads.trained import Form, fitted_head
-from unalike.training.losses import start_proxies
+from unalike.training.losses import initialize_proxies
 
 
 def head_of_frozen(spec: Any, images: ImageSet, notices: Notices) -> tuple[Discriminant, np.ndarray, np.ndarray]:
@@ -62,11 +62,11 @@ def fitted_start(head: Discriminant, features_NF: np.ndarray, labels_N: np.ndarr
     vectors_ND = unit(head(features_NF))
     means_CD = unit(np.stack([vectors_ND[labels_N == label].mean(axis=0) for label in np.unique(labels_N)]))
 
-    def begin(embedder: Any, objective: nn.Module) -> None:
+    def begin(embedder: Any, criterion: nn.Module) -> None:
         fresh = embedder.head.linear.weight
         scale = float(np.sqrt((fresh**2).mean().item()) / np.sqrt((head.matrix_FD**2).mean()))
         scaled = replace(head, matrix_FD=head.matrix_FD * scale, offset_D=head.offset_D * scale)
         embedder.head.load_state_dict(scaled.state(), strict=embedder.head_kind == head.kind)
-        start_proxies(objective, means_CD)
+        initialize_proxies(criterion, means_CD)
 
     return begin

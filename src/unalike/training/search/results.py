@@ -13,7 +13,7 @@ import yaml
 
 from unalike.report.html import Report
 from unalike.storage.atomic import copy_file, write_text
-from unalike.training.checkpoints import BEST, TIE
+from unalike.training.checkpoints import BEST, TIE_BREAKER
 from unalike.training.search.trial import SPEC_NAME
 
 RECORD, TRIALS, BEST_SPEC, PAGE = "search.json", "trials.jsonl", "best_spec.yaml", "report.html"
@@ -63,7 +63,7 @@ def best_of(records: Sequence[TrialRecord], sign: float) -> TrialRecord | None:
     """
     measured = [r for r in records if r.value is not None and r.state not in ("failed", "running")]
     whole = [r for r in measured if r.state in COUNTED] or measured
-    return max(whole, key=lambda r: (sign * (r.value or 0.0), r.kpi.get(TIE, 0.0), -r.trial), default=None)
+    return max(whole, key=lambda r: (sign * (r.value or 0.0), r.kpi.get(TIE_BREAKER, 0.0), -r.trial), default=None)
 
 
 def importances(study: Any, seed: int) -> dict[str, float]:

@@ -33,7 +33,7 @@ from unalike.spec.ranges import (
     read_range,
     search_bounds,
 )
-from unalike.training.losses import has_weights
+from unalike.training.losses import has_parameters
 
 Get = Callable[[str], Any]
 
@@ -76,7 +76,7 @@ RULES: tuple[Rule, ...] = (
     Rule("train.smooth_loss", _LOSS, _uses("loss", "TripletMarginLoss", "smooth_loss"), _TRIPLET),
     Rule("train.optim.miner_function_margin", _MINER, _uses("miner", "MultiSimilarityMiner", "epsilon"),
          "MultiSimilarityMiner with this argument left open is not the miner"),
-    Rule("train.optim.loss_lr", _LOSS, lambda get: has_weights(get("train.loss.name"), get("train.loss.parameters")),
+    Rule("train.optim.loss_lr", _LOSS, lambda get: has_parameters(get("train.loss.name"), get("train.loss.parameters")),
          "the loss has no weights of its own"),
     *_switch("train.ema.enabled", "no average is kept", "train.ema.decay"),
     *_switch("dataset.gaussian_blur.enabled", "there is no blur", "dataset.gaussian_blur.kernel",

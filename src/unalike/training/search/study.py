@@ -16,7 +16,7 @@ from unalike.data.splits import write_manifest
 from unalike.errors import DataError, RunError, SpecError
 from unalike.spec import load_spec
 from unalike.training.checkpoints import KPI_NAMES, MONITORED
-from unalike.training.recipe import settle_learning, settle_precision, settle_trunk
+from unalike.training.recipe import settle_backbone, settle_precision, settle_training
 from unalike.training.search.results import RECORD
 from unalike.training.search.space import Space, build_space
 from unalike.training.search.trial import TrialTerms, own_tree
@@ -61,14 +61,14 @@ def settle_terms(experiment: Any, folder: Path) -> Plan:
     data, kept_out = _rows_to_learn_from(experiment, folder, notices)
     terms = TrialTerms(experiment, experiment, seed, data)
     base = load_spec("train", terms.tree({}, folder))
-    settle_trunk(base)
+    settle_backbone(base)
     settle_precision(base)
     sets = training_sets(base, notices)
     if sets.query is None:
         raise DataError("no image can be held out for validation", expected="classes of two images or more",
                         remedy="train plainly with --automl-policy off")  # fmt: skip
     embedder = build_embedder(base)
-    settle_learning(base, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()),
+    settle_training(base, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()),
                     classes=len(sets.train.classes), images=len(sets.train), cuda=torch.cuda.is_available())  # fmt: skip
     trials, minutes = automl.trials, automl.minutes
     if trials is None and minutes is None:

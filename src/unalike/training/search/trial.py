@@ -19,7 +19,7 @@ from unalike.spec import Experiment, load_spec
 from unalike.spec.fields import declared_fields
 from unalike.spec.ranges import FREE
 from unalike.storage.atomic import write_text
-from unalike.training.checkpoints import LATEST, standing
+from unalike.training.checkpoints import LATEST, ranking_key
 
 # A trial's spec is the user's, less these: where it writes, what searches, and the query set, which is never selected on.
 _NOT_A_TRIALS = ("results_dir", "train.results_dir", "automl", "automl_policy", "dataset.val_dataset",
@@ -194,7 +194,7 @@ class TrialFigures:
         """(epoch, figures) of the best validation, the earliest of equals: the one whose checkpoint is kept."""
         if not self.rows:
             return None
-        epoch = max(self.rows, key=lambda e: (standing(self.rows[e], self.monitor, self.sign), -e))
+        epoch = max(self.rows, key=lambda e: (ranking_key(self.rows[e], self.monitor, self.sign), -e))
         return epoch, self.rows[epoch]
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 from tests.unit.data.training.test_pixel_cache import write_images
 from unalike.data.imageset import ImageSet
 from unalike.data.training.augment import Augmentation
-from unalike.data.training.loader import PREFETCH, TrainingBatches
-from unalike.data.training.pixel_cache import PixelStore
+from unalike.data.training.loader import PREFETCH, TrainingLoader
+from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.training.sampler import ClassBalancedSampler
 from unalike.errors import DataError
 
@@ -18,12 +18,12 @@ COLOUR = {"brightness": 0.5, "contrast": 0.3, "saturation": 0.1, "hue": 0.1}
 
 
 def make(images, *, workers=2, height=16, width=16, batch=4, instances=2, **store_options):
-    store = PixelStore(images, shorter_side=24, **store_options)
+    store = PixelCache(images, shorter_side=24, **store_options)
     augmentation = Augmentation(
         height, width, colour=COLOUR, blur={"kernel": [5, 5], "sigma": [0.3, 0.7]}, erase_prob=0.5, seed=2
     )
     sampler = ClassBalancedSampler(images.labels_N, batch_size=batch, num_instance=instances, seed=2)
-    return TrainingBatches(images, store, augmentation, sampler, workers=workers)
+    return TrainingLoader(images, store, augmentation, sampler, workers=workers)
 
 
 @pytest.fixture

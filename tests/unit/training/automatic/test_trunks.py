@@ -125,14 +125,14 @@ def test_fine_tuning_begins_as_the_fitted_head_says(loss: str, columns: bool) ->
     with torch.no_grad():
         features_NF = network.trunk(images).numpy() + 0.1 * draw.random((60, network.trunk.width), np.float32)
     head = whitening(features_NF, labels_N, root=True).head(0.0, 4)
-    objective = nn.ModuleDict({"loss": build_loss(loss, {}, classes=5, dim=4)})
-    fitted_start(head, features_NF, labels_N)(network, objective)
+    criterion = nn.ModuleDict({"loss": build_loss(loss, {}, classes=5, dim=4)})
+    fitted_start(head, features_NF, labels_N)(network, criterion)
     with torch.no_grad():
         found = network.head(torch.from_numpy(features_NF)).numpy()
     vectors_ND = head(features_NF)
     np.testing.assert_allclose(unit(found), unit(vectors_ND), atol=1e-4)
     means = np.stack([unit(vectors_ND)[labels_N == c].mean(axis=0) for c in range(5)])
-    proxies = next(objective.parameters()).detach().numpy()
+    proxies = next(criterion.parameters()).detach().numpy()
     np.testing.assert_allclose(proxies.T if columns else proxies, unit(means), atol=1e-5)
 
 
@@ -175,7 +175,7 @@ def test_mirror_images_are_as_the_user_says_or_as_time_allows(monkeypatch, words
 
 def test_a_draft_keeps_its_trunk_when_training_settles_again(monkeypatch) -> None:
     from unalike.training.automatic.pipeline import _draft
-    from unalike.training.recipe import settle_trunk
+    from unalike.training.recipe import settle_backbone
 
     images = SimpleNamespace(classes=("a", "b"), __len__=lambda self: 20)
     found = Found(Features(LITE, View(64, 64), None, np.zeros((2, 4)), np.arange(2), 1.0), 0.5)  # type: ignore[arg-type]
@@ -184,5 +184,5 @@ def test_a_draft_keeps_its_trunk_when_training_settles_again(monkeypatch) -> Non
     )
     draft, _ = _draft(load_spec("train", {}), images, found)
     monkeypatch.setattr("unalike.model.backbones.best_available_trunk", lambda: "another")
-    settle_trunk(draft)
+    settle_backbone(draft)
     assert draft.model.backbone == LITE and draft.model.input_height == 64

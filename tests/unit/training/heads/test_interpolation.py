@@ -12,7 +12,7 @@ import torch
 from tests.support.networks import SmallTrunk
 from unalike.inference.embed_files import Embedded
 from unalike.model.checkpoint import read_checkpoint
-from unalike.training.checkpoints import BEST, MONITORED, TIE, CheckpointKeeper
+from unalike.training.checkpoints import BEST, MONITORED, TIE_BREAKER, Checkpointer
 from unalike.training.heads.discriminant import whitening
 from unalike.training.heads.interpolation import blended, finished, weights_now, with_fitted_head
 from unalike.training.heads.trained import Form
@@ -74,10 +74,10 @@ def test_a_head_for_another_trunk_is_refused() -> None:
         with_fitted_head(trunk, head)  # type: ignore[arg-type]
 
 
-def keeper(folder: Path, mode: str | None = None, monitor: str | None = None) -> CheckpointKeeper:
+def keeper(folder: Path, mode: str | None = None, monitor: str | None = None) -> Checkpointer:
     settings = SimpleNamespace(monitor=monitor, mode=mode, enable_topk=False, save_top_k=0, replace_periodic=False, dirpath=None,
                                filename="m_{epoch}", auto_insert_metric_name=False)  # fmt: skip
-    return CheckpointKeeper(folder, SimpleNamespace(checkpointer=settings))
+    return Checkpointer(folder, SimpleNamespace(checkpointer=settings))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_equal_figures_in_the_top_are_told_apart_by_map(tmp_path: Path) -> None:
     made.top_k = 1
     made.restore({**made.state(), "top": [[0.5, "older.pth"]]})  # as files of before hold it, without MAP
     for epoch, (first, average) in enumerate([(0.5, 0.2), (0.9, 0.4), (0.9, 0.6), (0.9, 0.5)]):
-        kpis = {MONITORED: first, TIE: average}
+        kpis = {MONITORED: first, TIE_BREAKER: average}
         made.save({"model": {}, "spec": {}, "training": {}}, epoch=epoch, step=epoch, due=False, last=False, kpis=kpis)
     assert made.top == [(0.9, "m_2.pth", 0.6)] and [p.name for p in tmp_path.glob("m_*.pth")] == ["m_2.pth"]
     assert read_checkpoint(tmp_path / BEST)["epoch"] == 2 == read_checkpoint(tmp_path / "m_2.pth")["epoch"]

@@ -17,7 +17,7 @@ import yaml
 from tests.support.searching import FakePlace, Run, settle, spec
 from unalike.errors import Interrupted, RunError, SpecError, TrainingError
 from unalike.spec import load_spec
-from unalike.training.checkpoints import CheckpointKeeper
+from unalike.training.checkpoints import Checkpointer
 from unalike.training.search import workers
 from unalike.training.search.search import search
 from unalike.training.search.space import build_space
@@ -407,7 +407,7 @@ def test_of_equal_epochs_the_one_whose_checkpoint_is_kept_counts(tmp_path):
     """A trial's figures are those of its ml_model_best.pth, which goes by MAP where R@1 is equal."""
     rows = [{"val Precision at Rank 1": 1.0, "val Mean Average Precision": m} for m in (0.5, 0.7, 0.7, 0.6)]
     rows.append({"val Precision at Rank 1": 0.9, "val Mean Average Precision": 0.9})
-    keeper = CheckpointKeeper(tmp_path, load_spec("train").train)
+    keeper = Checkpointer(tmp_path, load_spec("train").train)
     lines = []
     for epoch, kpi in enumerate(rows):
         payload = {"model": {}, "spec": {}, "training": {}}

@@ -116,7 +116,7 @@ def test_a_search_is_begun_by_the_contracts_rule(monkeypatch, tree, overrides, s
 
     monkeypatch.setattr(train, "_search", raises(Searched))
     monkeypatch.setattr(train, "_automatic", raises(Trained))
-    monkeypatch.setattr("unalike.training.recipe.settle_trunk", raises(Trained))
+    monkeypatch.setattr("unalike.training.recipe.settle_backbone", raises(Trained))
     with pytest.raises(Searched if searches else Trained):
         train.train(tree, overrides)
 
