@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from unalike.errors import Interrupted, TrainingError, WeightsError
 from unalike.progress import progress, say
 from unalike.training.checkpoints import Checkpointer
-from unalike.training.cpu.batchnorm_folding import Pairs, folded
-from unalike.training.cpu.frozen_stages import Prefix, prefixed
+from unalike.training.cpu.batchnorm_folding import FoldablePairs, fold_batchnorm
+from unalike.training.cpu.frozen_stages import CompiledStages, use_compiled_stages
 from unalike.training.ema import ModelEma
 from unalike.training.freezing import Freezer
 from unalike.training.losses import Criterion
@@ -73,8 +73,8 @@ class TrainingLoop:
         listener: Listener,
         stop_requested: Callable[[], int],
         identity: Mapping[str, Any] | None = None,
-        folds: Pairs = (),
-        prefix: Prefix | None = None,
+        folds: FoldablePairs = (),
+        prefix: CompiledStages | None = None,
         epochs_at: Callable[[int, float], int] | None = None,
     ) -> None:
         self.fabric, self.embedder, self.criterion, self.freezer = fabric, embedder, criterion, freezer
@@ -177,7 +177,7 @@ class TrainingLoop:
         at, train = self.position, self.spec.train
         head_only = at.epoch < train.head_epochs
         self.freezer.set_modes(head_only=head_only)
-        with folded(self.folds), prefixed(self.prefix):
+        with fold_batchnorm(self.folds), use_compiled_stages(self.prefix):
             taken, seconds = self._updates(advance, head_only)
         if at.epoch < SETTLING and self.epochs_at is not None:
             advance(0, more=self._settle_epochs(self.epochs_at, seconds) * self.steps)

@@ -31,8 +31,8 @@ from unalike.model.embedder import Embedder, build_embedder
 from unalike.progress import say
 from unalike.spec import settle
 from unalike.training.checkpoints import BEST, Checkpointer, newest_checkpoint
-from unalike.training.cpu.batchnorm_folding import Pairs, find_pairs
-from unalike.training.cpu.frozen_stages import REQUEST, Prefix, find_prefix
+from unalike.training.cpu.batchnorm_folding import FoldablePairs, find_foldable_pairs
+from unalike.training.cpu.frozen_stages import REQUEST_SIZE, CompiledStages, compile_stages
 from unalike.training.devices import make_fabric
 from unalike.training.freezing import Freezer
 from unalike.training.heads.discriminant import Discriminant
@@ -377,16 +377,16 @@ def _outcome(
     return TrainingResult(checkpoint, best, best_epoch, last, history, sets, ranking, facts, seen)
 
 
-def _folds(spec: Any, embedder: nn.Module, fabric: Fabric) -> Pairs:
+def _folds(spec: Any, embedder: nn.Module, fabric: Fabric) -> FoldablePairs:
     """Frozen BatchNorm layers to be folded: on a CPU, where passes over the activations are what takes the time."""
     rests = spec.train.freeze_batchnorm or spec.train.frozen_stages > 0 or spec.train.head_epochs > 0
     if fabric.device.type != "cpu" or spec.train.compile or not (rests or not spec.train.train_trunk):
         return ()
     size = (1, spec.model.input_channels, spec.model.input_height, spec.model.input_width)
-    return find_pairs(embedder, torch.rand(size, generator=torch.Generator().manual_seed(0)))
+    return find_foldable_pairs(embedder, torch.rand(size, generator=torch.Generator().manual_seed(0)))
 
 
-def _prefix(spec: Any, embedder: Any, fabric: Fabric, *, steps: int) -> Prefix | None:
+def _prefix(spec: Any, embedder: Any, fabric: Fabric, *, steps: int) -> CompiledStages | None:
     """The frozen stages as OpenVINO runs them: in one process on a CPU, where the steps are enough to pay for compiling."""
     stages = embedder.trunk.stages()[: spec.train.frozen_stages] if spec.train.train_trunk else embedder.trunk.stages()
     if fabric.device.type != "cpu" or fabric.world_size > 1 or spec.train.compile:
@@ -398,8 +398,8 @@ def _prefix(spec: Any, embedder: Any, fabric: Fabric, *, steps: int) -> Prefix |
         spec.dataset.train_width or spec.model.input_width,
     )
     generator = torch.Generator().manual_seed(0)
-    images = torch.randn((REQUEST, spec.model.input_channels, height, width), generator=generator)
-    return find_prefix(embedder, stages, images, "bf16" if spec.train.precision == "bf16" else "f32")
+    images = torch.randn((REQUEST_SIZE, spec.model.input_channels, height, width), generator=generator)
+    return compile_stages(embedder, stages, images, "bf16" if spec.train.precision == "bf16" else "f32")
 
 
 def _set_cudnn(spec: Any) -> None:

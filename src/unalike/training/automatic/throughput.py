@@ -11,8 +11,8 @@ import torch
 
 from unalike.model.embedder import Embedder
 from unalike.progress import say
-from unalike.training.cpu.batchnorm_folding import find_pairs, folded
-from unalike.training.cpu.frozen_stages import Prefix, chain_of, prefixed
+from unalike.training.cpu.batchnorm_folding import find_foldable_pairs, fold_batchnorm
+from unalike.training.cpu.frozen_stages import CompiledStages, find_chain, use_compiled_stages
 from unalike.training.devices import make_fabric
 from unalike.training.freezing import Freezer
 
@@ -62,12 +62,12 @@ def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int,
         memory_format=torch.channels_last
     )
     cpu = device.type == "cpu"
-    pairs = find_pairs(embedder, images[:1]) if cpu else ()
+    pairs = find_foldable_pairs(embedder, images[:1]) if cpu else ()
     still = _still(embedder, embedder.trunk.stages()[:frozen], images) if cpu else None
     learning = [p for p in embedder.parameters() if p.requires_grad]
     optimiser = torch.optim.AdamW(learning, lr=0.0)
     times: list[float] = []
-    with folded(pairs), prefixed(still):
+    with fold_batchnorm(pairs), use_compiled_stages(still):
         for _ in range(STEPS + 1):
             start = time.monotonic()
             with fabric.autocast():
@@ -85,14 +85,14 @@ def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int,
     return batch / max(took, 1e-9)
 
 
-def _still(embedder: Embedder, stages: Any, images: torch.Tensor) -> Prefix | None:
+def _still(embedder: Embedder, stages: Any, images: torch.Tensor) -> CompiledStages | None:
     """In place of the frozen stages their output for these images, as if it cost nothing."""
-    modules = chain_of(embedder, stages, images[:1]) if stages else []
+    modules = find_chain(embedder, stages, images[:1]) if stages else []
     if not modules:
         return None
     with torch.no_grad():
         output = torch.nn.Sequential(*modules).eval()(images)
-    return Prefix(modules, lambda _: output)
+    return CompiledStages(modules, lambda _: output)
 
 
 def plan(

@@ -1,1 +1,1 @@
-"""What makes training fast on a CPU."""
+"""Faster training on a CPU."""

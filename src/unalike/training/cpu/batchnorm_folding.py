@@ -1,14 +1,15 @@
-"""Frozen BatchNorm folded into the convolution before it while training: the same function, a third faster on a CPU.
+"""Fold frozen BatchNorm layers into the preceding convolution during training on a CPU.
 
-A BatchNorm in eval mode is a fixed scale and shift a channel. Applied to the convolution's weights, it costs a
-multiplication a weight in place of two passes over the activations, forward and backward. Weights, scale and shift stay
-the parameters that they are: gradients reach each of them as before, and checkpoints do not change.
+A BatchNorm in eval mode is a fixed scale and shift per channel. Applied to the convolution's weights, it costs one
+multiplication per weight instead of two passes over the activations, forward and backward. Weights, scale and shift remain
+separate parameters: each receives its gradient as before, and checkpoints do not change.
 Measured (2026-11-23, EfficientNet-Lite0, 176 px, 4 stages frozen, two AVX2 cores): 35.6 -> 46.1 images/s.
+Shape letters: B batch, C channels, H height, W width.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from types import MethodType
 from typing import Any
@@ -17,23 +18,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from unalike.training.cpu.depthwise import FastDepthwise, gains
+from unalike.training.cpu.depthwise import FastDepthwise, is_slow_depthwise
 
-Pairs = Sequence[tuple[nn.Conv2d, _BatchNorm]]
-# How far the folded network's vectors may be from its own, as a share of their largest value; float32 rounding is 1e-5.
+FoldablePairs = Sequence[tuple[nn.Conv2d, _BatchNorm]]
+# Largest difference between the folded and the original network's vectors, as a share of their largest value; float32
+# rounding alone gives 1e-5.
 TOLERANCE = 1e-3
 
 
-def find_pairs(network: nn.Module, images_BCHW: Tensor) -> list[tuple[nn.Conv2d, _BatchNorm]]:
-    """Convolutions whose output goes straight into a BatchNorm, seen by running the network once in eval mode.
+def find_foldable_pairs(network: nn.Module, images_BCHW: Tensor) -> list[tuple[nn.Conv2d, _BatchNorm]]:
+    """Find convolutions whose output goes directly into a BatchNorm, by running the network once in eval mode.
 
-    A pair stands only if both modules ran once and folding all of them leaves the network's output as it was; otherwise
-    there are none.
+    Args:
+        network: any module; its training modes are restored afterwards.
+        images_BCHW: input images of the network.
+
+    Returns:
+        Pairs in the order of execution. A pair counts only if both modules ran once. The list is empty if folding all
+        pairs would change the network's output by more than ``TOLERANCE``.
     """
     outputs: dict[int, nn.Conv2d] = {}
     pairs: list[tuple[nn.Conv2d, _BatchNorm]] = []
     runs: dict[nn.Module, int] = {}
-    alive: list[Tensor] = []  # a freed tensor's id would be given out again
+    alive: list[Tensor] = []  # the id of a freed tensor would be reused
 
     def after_conv(module: nn.Conv2d, _: Any, output: Tensor) -> None:
         runs[module] = runs.get(module, 0) + 1
@@ -43,7 +50,7 @@ def find_pairs(network: nn.Module, images_BCHW: Tensor) -> list[tuple[nn.Conv2d,
     def before_norm(module: _BatchNorm, inputs: tuple[Tensor, ...]) -> None:
         runs[module] = runs.get(module, 0) + 1
         conv = outputs.get(id(inputs[0]))
-        if conv is not None and _foldable(conv, module):
+        if conv is not None and _is_foldable(conv, module):
             pairs.append((conv, module))
 
     hooks: list[Any] = []
@@ -56,14 +63,14 @@ def find_pairs(network: nn.Module, images_BCHW: Tensor) -> list[tuple[nn.Conv2d,
     network.eval()
     try:
         with torch.no_grad():
-            own = network(images_BCHW)
+            original = network(images_BCHW)
             for hook in hooks:
                 hook.remove()
             alive.clear()
             pairs = [(conv, norm) for conv, norm in pairs if runs[conv] == 1 and runs[norm] == 1]
-            with folded(pairs):
-                found = network(images_BCHW)
-        same = bool((own - found).abs().max() <= TOLERANCE * own.abs().max())
+            with fold_batchnorm(pairs):
+                folded = network(images_BCHW)
+        same = bool((original - folded).abs().max() <= TOLERANCE * original.abs().max())
         return pairs if same else []
     finally:
         for hook in hooks:
@@ -72,18 +79,18 @@ def find_pairs(network: nn.Module, images_BCHW: Tensor) -> list[tuple[nn.Conv2d,
             module.training = mode
 
 
-def _foldable(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
-    """A module with parameters of its own making (parametrised, hooked) or without running statistics is left alone."""
+def _is_foldable(conv: nn.Conv2d, norm: _BatchNorm) -> bool:
+    """Return whether neither module is parametrized or patched, and the BatchNorm has running statistics."""
     plain = conv.padding_mode == "zeros" and not hasattr(conv, "parametrizations")
     return plain and norm.track_running_stats and norm.running_mean is not None and "forward" not in vars(conv)
 
 
 @contextmanager
-def folded(pairs: Pairs) -> Iterator[None]:
-    """Within, each pair works as one convolution while its BatchNorm is in eval mode, and as itself in training mode."""
+def fold_batchnorm(pairs: FoldablePairs) -> Iterator[None]:
+    """Run each pair as one convolution while its BatchNorm is in eval mode; in training mode both run as usual."""
     for conv, norm in pairs:
-        conv.forward = MethodType(_convolve(norm), conv)  # type: ignore[method-assign]
-        norm.forward = MethodType(_pass_on, norm)  # type: ignore[method-assign]
+        conv.forward = MethodType(_folded_forward(norm), conv)  # type: ignore[method-assign]
+        norm.forward = MethodType(_skip_norm, norm)  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -92,7 +99,9 @@ def folded(pairs: Pairs) -> Iterator[None]:
                 del module.forward
 
 
-def _convolve(norm: _BatchNorm) -> Any:
+def _folded_forward(norm: _BatchNorm) -> Callable[[nn.Conv2d, Tensor], Tensor]:
+    """Make the ``forward`` of a convolution that applies ``norm`` to its weights and bias."""
+
     def forward(conv: nn.Conv2d, images_BCHW: Tensor) -> Tensor:
         if norm.training:
             return type(conv).forward(conv, images_BCHW)
@@ -106,12 +115,12 @@ def _convolve(norm: _BatchNorm) -> Any:
         shift = shift * scale
         if norm.bias is not None:
             shift = shift + norm.bias
-        # the convolution's own padding arithmetic (timm's "same" convolutions have one) with other weights
+        # Replace the weights and call the class's own forward: timm's "same" convolutions compute their padding there.
         own = conv._parameters["weight"], conv._parameters["bias"]
         conv._parameters["weight"] = own[0] * scale.view(-1, 1, 1, 1)  # type: ignore[assignment,operator]
         conv._parameters["bias"] = shift  # type: ignore[assignment]
         try:
-            with FastDepthwise() if gains(conv, images_BCHW) else nullcontext():
+            with FastDepthwise() if is_slow_depthwise(conv, images_BCHW) else nullcontext():
                 return type(conv).forward(conv, images_BCHW)
         finally:
             conv._parameters["weight"], conv._parameters["bias"] = own
@@ -119,10 +128,11 @@ def _convolve(norm: _BatchNorm) -> Any:
     return forward
 
 
-def _pass_on(norm: _BatchNorm, images_BCHW: Tensor) -> Tensor:
+def _skip_norm(norm: _BatchNorm, images_BCHW: Tensor) -> Tensor:
+    """The ``forward`` of a folded BatchNorm: only what timm's BatchNormAct2d adds (dropout and activation)."""
     if norm.training:
         return type(norm).forward(norm, images_BCHW)
-    for name in ("drop", "act"):  # timm's BatchNormAct2d carries dropout and activation
+    for name in ("drop", "act"):
         if isinstance(part := getattr(norm, name, None), nn.Module):
             images_BCHW = part(images_BCHW)
     return images_BCHW

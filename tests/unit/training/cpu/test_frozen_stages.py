@@ -1,4 +1,4 @@
-"""Frozen stages run by OpenVINO give what torch gives, with the gradients above them, and only where they are a chain."""
+"""Frozen stages in OpenVINO give torch's output and gradients, and only a chain of stages is compiled."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import torch
 from torch import nn
 
 from unalike.model.embedder import Shape, assemble
-from unalike.training.cpu.batchnorm_folding import find_pairs, folded
-from unalike.training.cpu.frozen_stages import chain_of, find_prefix, prefixed
+from unalike.training.cpu.batchnorm_folding import find_foldable_pairs, fold_batchnorm
+from unalike.training.cpu.frozen_stages import compile_stages, find_chain, use_compiled_stages
 
 
 @pytest.fixture(scope="module")
@@ -21,39 +21,39 @@ def lite() -> nn.Module:
     return network
 
 
-def outcome(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+def vectors_and_gradients(network: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
     network.zero_grad(set_to_none=True)
     vectors = network(images)
     vectors.square().sum().backward()
     return vectors.detach(), [p.grad for p in network.parameters() if p.grad is not None]
 
 
-def test_vectors_and_gradients_are_those_of_the_network(lite: nn.Module) -> None:
-    images = torch.randn(6, 3, 64, 64)  # not a multiple of a request
-    prefix = find_prefix(lite, lite.trunk.stages()[:4], images, "f32")
-    assert prefix is not None
-    vectors, gradients = outcome(lite, images)
-    with folded(find_pairs(lite, images[:1])), prefixed(prefix):
-        found, found_gradients = outcome(lite, images)
-    torch.testing.assert_close(found, vectors, rtol=1e-3, atol=1e-3 * float(vectors.abs().max()))
-    assert len(found_gradients) == len(gradients) > 10
-    for ours, right in zip(found_gradients, gradients, strict=True):
-        torch.testing.assert_close(ours, right, rtol=1e-2, atol=1e-2 * float(right.abs().max()) + 1e-7)
-    again, _ = outcome(lite, images)
-    assert torch.equal(again, vectors)  # and the network is itself again
+def test_vectors_and_gradients_equal_those_of_the_network(lite: nn.Module) -> None:
+    images = torch.randn(6, 3, 64, 64)  # not a multiple of the request size
+    compiled = compile_stages(lite, lite.trunk.stages()[:4], images, "f32")
+    assert compiled is not None
+    vectors, gradients = vectors_and_gradients(lite, images)
+    with fold_batchnorm(find_foldable_pairs(lite, images[:1])), use_compiled_stages(compiled):
+        compiled_vectors, compiled_gradients = vectors_and_gradients(lite, images)
+    torch.testing.assert_close(compiled_vectors, vectors, rtol=1e-3, atol=1e-3 * float(vectors.abs().max()))
+    assert len(compiled_gradients) == len(gradients) > 10
+    for ours, expected in zip(compiled_gradients, gradients, strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-2, atol=1e-2 * float(expected.abs().max()) + 1e-7)
+    again, _ = vectors_and_gradients(lite, images)
+    assert torch.equal(again, vectors)  # the network is restored
     assert not any("forward" in vars(module) for module in lite.modules())
 
 
 def test_the_same_images_give_the_same_bits(lite: nn.Module) -> None:
     images = torch.randn(9, 3, 64, 64)
-    prefix = find_prefix(lite, lite.trunk.stages()[:4], images, "f32")
-    assert prefix is not None
-    assert torch.equal(prefix.run(images), prefix.run(images))
-    torch.testing.assert_close(prefix.run(images[3:5]), prefix.run(images)[3:5], rtol=0, atol=0)
+    compiled = compile_stages(lite, lite.trunk.stages()[:4], images, "f32")
+    assert compiled is not None
+    assert torch.equal(compiled.run(images), compiled.run(images))
+    torch.testing.assert_close(compiled.run(images[3:5]), compiled.run(images)[3:5], rtol=0, atol=0)
 
 
 class Forked(nn.Module):
-    """Stages that are not a chain: the second one sees the sum of the image and the first one's output."""
+    """Stages that are no chain: the second one gets the sum of the image and the first one's output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,19 +63,19 @@ class Forked(nn.Module):
         return self.two(self.one(images) + images)
 
 
-def test_only_a_chain_is_taken(lite: nn.Module) -> None:
+def test_only_a_chain_is_compiled(lite: nn.Module) -> None:
     images = torch.randn(1, 3, 64, 64)
-    assert len(chain_of(lite, lite.trunk.stages()[:4], images)) >= 5
+    assert len(find_chain(lite, lite.trunk.stages()[:4], images)) >= 5
     forked = Forked()
-    assert chain_of(forked, [[forked.one]], images) == [forked.one]
-    assert chain_of(forked, [[forked.one], [forked.two]], images) == []
-    assert find_prefix(forked, [[forked.one], [forked.two]], images, "f32") is None
-    assert find_prefix(forked, [], images, "f32") is None
+    assert find_chain(forked, [[forked.one]], images) == [forked.one]
+    assert find_chain(forked, [[forked.one], [forked.two]], images) == []
+    assert compile_stages(forked, [[forked.one], [forked.two]], images, "f32") is None
+    assert compile_stages(forked, [], images, "f32") is None
 
 
-def test_a_network_that_the_runtime_cannot_have_is_left_to_torch(lite: nn.Module, monkeypatch) -> None:
+def test_a_network_that_cannot_be_exported_is_not_compiled(lite: nn.Module, monkeypatch) -> None:
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("not today")
 
     monkeypatch.setattr("torch.onnx.export", broken)
-    assert find_prefix(lite, lite.trunk.stages()[:2], torch.randn(4, 3, 64, 64), "f32") is None
+    assert compile_stages(lite, lite.trunk.stages()[:2], torch.randn(4, 3, 64, 64), "f32") is None
