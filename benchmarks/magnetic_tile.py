@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from unalike.actions.inspect import Truth, measure
-from unalike.cli.options import size_of
+from unalike.cli.options import parse_size
 from unalike.data.tiling import Sight
 from unalike.inference.open_maps import open_maps
 from unalike.inspection.anomaly_model import Judge, Recipe
@@ -294,7 +294,7 @@ def main() -> None:
     parser.add_argument("--recipe", type=json.loads, default={}, help='such as {"memory": 2000}')
     parser.add_argument("--out", type=Path)
     words = parser.parse_args()
-    size = size_of(words.size) or (320, 320)
+    size = parse_size(words.size) or (320, 320)
     stages = [int(word) for word in words.stages.split(",")]
     if words.explore:
         explore(words.data, stages, words.most)

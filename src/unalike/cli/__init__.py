@@ -8,12 +8,12 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Annotated
 
 import typer
 
-# Each module registers its commands when it is imported; the order is the order of --help.
-from unalike.cli import automl, compare, deploy, discover, gallery, inspect, jobs, models, specs, verify  # noqa: F401
-from unalike.cli.options import app
+from unalike import __version__
+from unalike.cli.commands import COMMANDS, LazyGroup
 from unalike.errors import SpecError, closest, redact
 
 PROGRAMS = ("unalike", "ml_recog")
@@ -22,15 +22,38 @@ UsageError: type[Exception]
 ClickException: type[Exception]
 UsageError, ClickException = typer.BadParameter.__mro__[1:3]  # type: ignore[assignment]
 
+app = typer.Typer(
+    name="unalike",
+    cls=LazyGroup,
+    rich_markup_mode=None,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Teach a computer to tell look-alikes apart: from a folder of images to a recogniser in production.",
+)
+
+
+def _show_version(requested: bool) -> None:
+    if requested:
+        print(f"unalike {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
 
 def _refuse_unknown_command(argv: Sequence[str]) -> None:
     """A misspelt command gets its close spellings."""
-    names = [info.name or (info.callback.__name__ if info.callback else "") for info in app.registered_commands]
-    names += [group.name for group in app.registered_groups if group.name]
-    word = argv[0] if argv else ""
-    if word and not word.startswith("-") and word not in names:
-        raise SpecError(f"no command {word!r}",
-                        remedy=closest(word, names) or f"the commands are {', '.join(names)}")  # fmt: skip
+    name = argv[0] if argv else ""
+    if name and not name.startswith("-") and name not in COMMANDS:
+        raise SpecError(f"no command {name!r}",
+                        remedy=closest(name, COMMANDS) or f"the commands are {', '.join(COMMANDS)}")  # fmt: skip
 
 
 def _save_traceback(error: BaseException) -> str:

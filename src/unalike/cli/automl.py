@@ -5,12 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike.cli.options import AsJson, Quiet, Verbose, app, set_voice
+from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity
 from unalike.errors import RunError
 
 automl_app = typer.Typer(name="automl", rich_markup_mode=None, help="Look at a search for good settings.",
                          no_args_is_help=True)  # fmt: skip
-app.add_typer(automl_app, name="automl")
 
 SHOWN = 20
 
@@ -27,7 +26,7 @@ def show(
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Show a search, while it runs or afterwards."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     import json
 
     record = _read(Path(folder))

@@ -5,12 +5,11 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike.cli.options import AsJson, Overwrite, Quiet, Verbose, app, set_voice
+from unalike.cli.options import AsJson, Overwrite, Quiet, Verbose, set_verbosity
 
 DIFFERENT = 3  # the exit code of --exit-code
 
 
-@app.command("compare", short_help="Align two images and show where they differ; folders and tables of pairs too.")
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="The reference: an image or a folder; or a table of pairs (.csv).")],
     second: Annotated[str | None, typer.Argument(metavar="[B]", help="The image, or a folder of images.")] = None,
@@ -38,7 +37,7 @@ def compare(
     print, boards and drawings; features suit photographs, where depth and texture move pixels, and miss what is small.
     Examples: unalike compare approved.png seen.jpg -o found/    unalike compare golden/ tested/ --level features --json
     """
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     from unalike.actions.compare import compare_files
 
     result = compare_files(first, second, out=out, overwrite=overwrite, align=align, lighting=lighting, tolerance=tolerance,

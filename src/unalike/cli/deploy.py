@@ -6,58 +6,62 @@ import typer
 
 from unalike.cli.models import act
 from unalike.cli.options import (
+    Arguments,
     AsJson,
     Overwrite,
     Quiet,
     ResultsDir,
     SpecFile,
     Verbose,
-    Words,
-    app,
-    set_voice,
+    parse_size,
+    parse_stages,
+    set_verbosity,
     show_result,
-    size_of,
-    stages_of,
 )
 
 
-@app.command("quantize", short_help="Write a network in INT8, FP16 or BF16, compared with fp32.")
 def quantize(
-    words: Words = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write a network in fewer bits as ONNX; layers that lose most stay in higher precision until the goal is met.
 
     Example: unalike quantize photographs/ quantize.onnx_file=model.onnx
     """
-    act("quantize", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    act("quantize", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
-@app.command("gen_engine", short_help="Compile a network ahead for OpenVINO or ONNX Runtime.")
 def gen_engine(
-    words: Words = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write OpenVINO IR (fp32, fp16, bf16, int8) or an ONNX file optimised for this machine's CPU.
 
     Example: unalike gen_engine photographs/ gen_engine.onnx_file=model.onnx gen_engine.data_type=INT8
     """
-    act("gen_engine", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    act("gen_engine", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
-@app.command("gen_trt_engine", short_help="Build a TensorRT engine (NVIDIA GPU).")
 def gen_trt_engine(
-    words: Words = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Build a TensorRT engine from an ONNX file; TensorRT 10 or 11, strongly typed.
 
     Example: unalike gen_trt_engine -e spec.yaml gen_trt_engine.onnx_file=model.onnx
     """
-    act("gen_trt_engine", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    act(
+        "gen_trt_engine",
+        arguments,
+        spec,
+        results_dir,
+        overwrite=overwrite,
+        as_json=as_json,
+        verbose=verbose,
+        quiet=quiet,
+    )
 
 
-@app.command("export-maps", short_help="Write a network that gives its feature maps, as ONNX.")
 def export_maps(
     source: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint (.pth), pretrained, or pretrained:NAME.")],
     output: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="maps.onnx")],
@@ -74,16 +78,15 @@ def export_maps(
 
     Example: unalike export-maps pretrained --size 320 --no-vector -o maps.onnx
     """
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     import unalike
 
-    sides = size_of(size)
+    sides = parse_size(size)
     show_result(
-        unalike.export_maps(source, output, stages=stages_of(stages), size=sides, vector=not no_vector), as_json
+        unalike.export_maps(source, output, stages=parse_stages(stages), size=sides, vector=not no_vector), as_json
     )
 
 
-@app.command("bench-engine", short_help="Latency and rate of a model in every engine here.")
 def bench_engine(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A .pth, .onnx, .xml or .engine.")],
     data: Annotated[
@@ -99,7 +102,7 @@ def bench_engine(
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Measure a model on this machine: p50 and p99 of a call, images a second, decoding apart and included."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     import unalike
     from unalike.actions.benchmark import table
 

@@ -4,11 +4,10 @@ from typing import Annotated
 
 import typer
 
-from unalike.cli.options import AsJson, Quiet, Verbose, app, set_voice, show_result
+from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity, show_result
 from unalike.errors import SpecError
 
 
-@app.command(short_help="Group unlabelled images into folders of like ones.")
 def discover(
     source: Annotated[str, typer.Argument(metavar="DIR", help="Images: a folder, an archive, a manifest.")],
     out: Annotated[
@@ -31,7 +30,7 @@ def discover(
 
     Example: unalike discover heap/ -o sorted/   then   unalike train sorted/
     """
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     if link and table:
         raise SpecError("--link and --table together", remedy="choose one")
     import unalike

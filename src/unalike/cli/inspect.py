@@ -10,15 +10,13 @@ from unalike.cli.options import (
     Overwrite,
     Quiet,
     Verbose,
-    app,
-    set_voice,
+    parse_size,
+    parse_stages,
+    set_verbosity,
     show_result,
-    size_of,
-    stages_of,
 )
 
 inspect = typer.Typer(rich_markup_mode=None, help="Defects, learnt from good images alone: whether, and where.")
-app.add_typer(inspect, name="inspect", short_help="Defects, learnt from good images alone: fit, run.")
 
 Runtime = Annotated[str, typer.Option(metavar="NAME", help="auto, openvino or onnxruntime.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU cores that the network may use.")]
@@ -71,7 +69,7 @@ def fit(
 
     Example: unalike inspect fit good/ -o part.inspector --rate 0.01
     """
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     from unalike.actions.inspect import fit as act
     from unalike.inspection.anomaly_model import Recipe
 
@@ -80,7 +78,7 @@ def fit(
         chosen["patches"] = max(memory, Recipe.patches)
     recipe = Recipe(fixture=fixture, seed=seed, **{key: value for key, value in chosen.items() if value is not None})
     told = act(
-        good, output, recipe=recipe, overwrite=overwrite, model=model, size=size_of(size), stages=stages_of(stages),
+        good, output, recipe=recipe, overwrite=overwrite, model=model, size=parse_size(size), stages=parse_stages(stages),
         fit=how, scale=scale, light=light, rate=None if no_threshold else rate, defects=defects or (),
         masks=masks, parts=part, runtime=runtime, precision=precision, threads=threads,
     )  # fmt: skip
@@ -108,7 +106,7 @@ def run(
 
     Example: unalike inspect run part.inspector new/ -o runs/inspect
     """
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     from unalike.actions.inspect import Truth
     from unalike.actions.inspect import run as act
 

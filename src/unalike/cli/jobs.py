@@ -6,14 +6,11 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike.cli.options import AsJson, Quiet, SpecFile, Verbose, app, set_voice, split_words
+from unalike.cli.options import Arguments, AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.errors import RunError, SpecError
 
 job_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Actions that run on their own, one after another."
-)
-app.add_typer(
-    job_app, name="job", short_help="Actions as jobs: create, list, show, logs, wait, cancel, pause, resume, delete."
 )
 
 Place = Annotated[
@@ -48,9 +45,7 @@ def _line(job: Any) -> str:
 @job_app.command(short_help="Start an action as a job, completed from its parent.")
 def create(
     action: Annotated[str, typer.Argument(metavar="ACTION", help="train, evaluate, inference, export, ...")],
-    words: Annotated[
-        list[str] | None, typer.Argument(metavar="[DATA] [KEY=VALUE]...", help="A data folder, and overrides.")
-    ] = None,
+    arguments: Arguments = None,
     spec: SpecFile = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="The job whose model, network or engine is taken.")] = None,
     wait_for_parent: WaitForParent = False,
@@ -71,8 +66,8 @@ def create(
 
     Examples: unalike job create train photographs/   |   unalike job create export --parent 3f2a --wait-for-parent
     """
-    set_voice(verbose, quiet)
-    data, overrides = split_words(words)
+    set_verbosity(verbose, quiet)
+    data, overrides = parse_arguments(arguments)
     held = _open(workspace)
     if at_once is not None:
         held.allow_at_once(at_once)
@@ -94,15 +89,15 @@ def _sources(action: str, root: str) -> list[str]:
     return [f"{path}={yaml_word(value)}" for path, value in data_sources(action, root).items()]
 
 
-def _options(words: list[str] | None) -> dict[str, Any]:
+def _options(arguments: list[str] | None) -> dict[str, Any]:
     """NAME=VALUE with YAML values; a name that comes twice makes a list."""
     from unalike.spec.reading import parse_yaml
 
     found: dict[str, Any] = {}
-    for word in words or ():
-        name, equals, text = word.partition("=")
+    for argument in arguments or ():
+        name, equals, text = argument.partition("=")
         if not equals:
-            raise SpecError(f"--option {word}", expected="NAME=VALUE, such as gpus=1")
+            raise SpecError(f"--option {argument}", expected="NAME=VALUE, such as gpus=1")
         value = parse_yaml(text)
         if name in found:
             value = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]
@@ -117,7 +112,7 @@ def list_jobs(
     workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """List the jobs of a workspace, the oldest first."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     from unalike.jobs.database import STATUSES
 
     if status is not None and status.capitalize() not in STATUSES:
@@ -136,7 +131,7 @@ def show(
     job_id: Id, workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
     """Show a job: its spec, what was completed from its parent, its folder, its figures, and the model that it left."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     from unalike.jobs.outputs import folder_of
 
     held = _open(workspace)
@@ -166,7 +161,7 @@ def logs(
     workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Print a job's log; with -f as it grows."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     held = _open(workspace)
     if as_json:
         text = "".join(held.log(job_id, follow=follow)).splitlines()
@@ -186,7 +181,7 @@ def wait(
     workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Wait for jobs; the exit code is 0 only when every one is complete."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     jobs = _open(workspace).wait(job_ids, timeout=timeout)
     if as_json:
         print(json.dumps({"jobs": [job.to_dict() for job in jobs]}, ensure_ascii=False))
@@ -207,7 +202,7 @@ def cancel(
     workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """End jobs; a training saves a checkpoint first and can be resumed."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     held = _open(workspace)
     for job_id in job_ids:
         _show(held.cancel(job_id, now_=now), as_json)
@@ -218,7 +213,7 @@ def pause(
     job_ids: Ids, workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
     """Pause jobs: a training saves a checkpoint, frees its devices, and goes on with `unalike job resume`."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     held = _open(workspace)
     for job_id in job_ids:
         _show(held.pause(job_id), as_json)
@@ -230,7 +225,7 @@ def resume(
     verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Resume jobs that were paused, cancelled, or ended in an error; a training goes on from its newest checkpoint."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     held = _open(workspace)
     for job_id in job_ids:
         _show(held.resume(job_id, wait_for_parent=wait_for_parent), as_json)
@@ -241,7 +236,7 @@ def delete(
     job_ids: Ids, workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
     """Delete jobs that are not at work, with their folders in the workspace and their trials."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     held = _open(workspace)
     gone = [name for job_id in job_ids for name in held.delete(job_id)]
     print(json.dumps({"deleted": gone}) if as_json else "\n".join(gone))

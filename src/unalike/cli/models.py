@@ -7,6 +7,7 @@ import typer
 
 import unalike
 from unalike.cli.options import (
+    Arguments,
     AsJson,
     Overwrite,
     Quiet,
@@ -14,12 +15,10 @@ from unalike.cli.options import (
     Resume,
     SpecFile,
     Verbose,
-    Words,
-    app,
     flag_overrides,
-    set_voice,
+    parse_arguments,
+    set_verbosity,
     show_result,
-    split_words,
 )
 from unalike.errors import SpecError
 
@@ -28,12 +27,12 @@ PRETRAINED = "pretrained"
 
 
 def act(
-    action: str, words: list[str] | None, spec: str | None, results_dir: str | None, *,
+    action: str, arguments: list[str] | None, spec: str | None, results_dir: str | None, *,
     resume: bool = False, overwrite: bool = False, policy: str | None = None, minutes: float | None = None,
     trials: int | None = None, as_json: bool = False, verbose: bool = False, quiet: bool = False,
 ) -> None:  # fmt: skip
-    set_voice(verbose, quiet)
-    data, overrides = split_words(words)
+    set_verbosity(verbose, quiet)
+    data, overrides = parse_arguments(arguments)
     overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials)
     perform = getattr(unalike, {"inference": "infer"}.get(action, action))
     result = perform(spec, overrides, data=data, resume=resume, overwrite=overwrite)
@@ -43,9 +42,8 @@ def act(
         show_result(result, as_json)
 
 
-@app.command(short_help="Train an embedding on a folder of images.")
 def train(
-    words: Words = None, spec: SpecFile = None, results_dir: ResultsDir = None, resume: Resume = False,
+    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, resume: Resume = False,
     overwrite: Overwrite = False,
     automl_policy: Annotated[
         str | None, typer.Option(metavar="auto|off", help="Search for the best training, or train plainly.")
@@ -62,26 +60,24 @@ def train(
     Examples: unalike train photographs/   |   ml_recog train -e spec.yaml train.num_epochs=20
     """
     if no_labels:
-        words = [*(words or []), "dataset.labels=none"]
-    act("train", words, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
+        arguments = [*(arguments or []), "dataset.labels=none"]
+    act("train", arguments, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
          minutes=minutes, trials=trials, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
 
 
-@app.command(short_help="Measure a trained embedding on reference and query images.")
 def evaluate(
-    words: Words = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Measure a trained embedding: how often is the nearest reference of the query's class?
 
     Example: unalike evaluate -e spec.yaml evaluate.checkpoint=results/train/ml_model_best.pth
     """
-    act("evaluate", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    act("evaluate", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
-@app.command(short_help="Name the nearest reference classes of images.")
 def inference(
-    words: Words = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
     explain: Annotated[bool, typer.Option("--explain", help="Show why each image matched: pictures, JSON, HTML.")] = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -89,23 +85,21 @@ def inference(
 
     Example: unalike inference new/ -e spec.yaml inference.checkpoint=results/train/ml_model_best.pth
     """
-    words = [*(words or ()), *(["inference.explain=true"] if explain else [])]
-    act("inference", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    arguments = [*(arguments or ()), *(["inference.explain=true"] if explain else [])]
+    act("inference", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
-@app.command(short_help="Write a trained embedding as ONNX, checked against the network.")
 def export(
-    words: Words = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write a trained embedding as ONNX; done only when its vectors equal the network's.
 
     Example: unalike export -e spec.yaml export.checkpoint=results/train/ml_model_best.pth
     """
-    act("export", words, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    act("export", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
 
 
-@app.command(short_help="Write the vectors of a folder of images.")
 def embed(
     source: Annotated[str, typer.Argument(metavar="DIR", help="Images: a folder, an archive, a manifest, one image.")],
     output: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="vectors.npz or vectors.parquet.")],
@@ -118,7 +112,7 @@ def embed(
     overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write the vectors of images, with their paths and, on request, labels."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     if Path(output).exists() and not overwrite:
         raise SpecError(f"{output} exists", remedy="name another file or add --overwrite")
     result = unalike.embed(
@@ -127,7 +121,6 @@ def embed(
     show_result(result, as_json)
 
 
-@app.command(short_help="Learn to tell brand marks apart that were never seen in training.")
 def demo(
     out: Annotated[str, typer.Option("-o", "--out", metavar="DIR", help="Where runs and report go.")] = "runs/demo",
     keep: Annotated[str | None, typer.Option(metavar="DIR", help="Leave the rendered images there, as folders.")] = None,
@@ -138,7 +131,7 @@ def demo(
     overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Render brand marks as a camera would meet them, train on some, recognise others, and write report.html."""
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     from unalike.actions.demo import run_demo
 
     result = run_demo(out, keep=keep, brands=brands, unseen=unseen, epochs=epochs, seed=seed, overwrite=overwrite)

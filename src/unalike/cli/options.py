@@ -1,4 +1,4 @@
-"""What the commands share: the program, its options, words to arguments, results to lines."""
+"""Options that several commands take, parsing of their values, and printing of results."""
 
 import dataclasses
 import json
@@ -8,14 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike import __version__
+from unalike import progress
 from unalike.errors import SpecError
-from unalike.progress import set_verbosity
 
-# The contract: a positional that holds "=" after a dotted key is an override, any other is the data.
+# A positional argument that holds "=" after a dotted key is an override, any other is the data.
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_0-9]\w*)*=", re.ASCII)
 
-Words = Annotated[
+Arguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="[DATA] [KEY=VALUE]...", help="A data folder, and overrides such as train.num_epochs=20."),
 ]
@@ -23,42 +22,23 @@ SpecFile = Annotated[str | None, typer.Option("-e", "--spec", metavar="FILE", he
 ResultsDir = Annotated[
     str | None, typer.Option("-r", "--results-dir", metavar="DIR", help="Root of the results: DIR/<action>.")
 ]
-Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in the results folder.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the results folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the results folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JSON object.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Say more; show tracebacks.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Say errors only.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more; show tracebacks.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 
-app = typer.Typer(
-    name="unalike",
-    rich_markup_mode=None,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="Teach a computer to tell look-alikes apart: from a folder of images to a recogniser in production.",
-)
+# ---- parsing ----
 
 
-def _show_version(asked: bool) -> None:
-    if asked:
-        print(f"unalike {__version__}")
-        raise typer.Exit
+def parse_arguments(arguments: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """Split positional arguments into the data and the overrides ``key=value``.
 
-
-@app.callback()
-def _program(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say it.")] = False,
-) -> None:
-    pass
-
-
-# ---- from words to arguments ----
-
-
-def split_words(words: Sequence[str] | None) -> tuple[str | None, list[str]]:
-    """Positional words as (data, overrides); SpecError when there are two data folders."""
-    overrides = [word for word in words or () if OVERRIDE.match(word)]
-    others = [word for word in words or () if not OVERRIDE.match(word)]
+    Raises:
+        SpecError: There are two data folders.
+    """
+    overrides = [argument for argument in arguments or () if OVERRIDE.match(argument)]
+    others = [argument for argument in arguments or () if not OVERRIDE.match(argument)]
     if len(others) > 1:
         raise SpecError(f"two data folders, {others[0]!r} and {others[1]!r}", expected="one",
                         remedy="write overrides as key=value, without blanks around '='")  # fmt: skip
@@ -69,11 +49,11 @@ def flag_overrides(
     action: str, overrides: Sequence[str], results_dir: str | None, policy: str | None, *,
     minutes: float | None = None, trials: int | None = None,
 ) -> list[str]:  # fmt: skip
-    """Flags as overrides; they stand last, since a flag rules over the spec's key. A budget asks for automl too."""
+    """The overrides with those that flags stand for at the end: a flag rules over the spec's key; a budget asks for automl too."""
     flags = []
     if results_dir is not None:
         flags.append(f"results_dir={json.dumps(results_dir)}")
-        if not any(word.startswith(f"{action}.results_dir=") for word in overrides):
+        if not any(override.startswith(f"{action}.results_dir=") for override in overrides):
             flags.append(f"{action}.results_dir=null")  # else a spec's own folder would win over the flag in silence
     budget = {"automl.minutes": minutes, "automl.trials": trials}
     flags += [f"{path}={value}" for path, value in budget.items() if value is not None]
@@ -84,8 +64,8 @@ def flag_overrides(
     return [*overrides, *flags]
 
 
-def size_of(text: str | None) -> tuple[int, int] | None:
-    """``320`` or ``320x256`` (height x width) -> (height, width); None stays None."""
+def parse_size(text: str | None) -> tuple[int, int] | None:
+    """Parse ``320`` or ``320x256`` as (height, width) in pixels; None stays None."""
     if text is None:
         return None
     sides = text.lower().split("x")
@@ -94,18 +74,18 @@ def size_of(text: str | None) -> tuple[int, int] | None:
     return int(sides[0]), int(sides[-1])
 
 
-def stages_of(text: str) -> str | list[int | str]:
-    """``8,16`` or ``blocks.2,blocks.4`` -> a list; ``auto`` and ``middle`` stay."""
-
+def parse_stages(text: str) -> str | list[int | str]:
+    """Parse ``8,16`` or ``blocks.2,blocks.4`` as a list; ``auto`` and ``middle`` stay."""
     from unalike.spec.declare import STAGES
 
     if text in STAGES:
         return text
-    return [int(word) if word.strip().isdigit() else word.strip() for word in text.split(",") if word.strip()]
+    return [int(name) if name.strip().isdigit() else name.strip() for name in text.split(",") if name.strip()]
 
 
-def set_voice(verbose: bool, quiet: bool) -> None:
-    set_verbosity(0 if quiet else 2 if verbose else 1)
+def set_verbosity(verbose: bool, quiet: bool) -> None:
+    """Set what is printed on standard error: 2 with -v, 0 (errors alone) with -q, else 1."""
+    progress.set_verbosity(0 if quiet else 2 if verbose else 1)
 
 
 # ---- results ----

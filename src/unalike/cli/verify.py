@@ -5,10 +5,9 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike.cli.options import AsJson, Overwrite, Quiet, Verbose, app, set_voice, show_result
+from unalike.cli.options import AsJson, Overwrite, Quiet, Verbose, set_verbosity, show_result
 
 
-@app.command("verify", short_help="Does this picture show the approved asset, unaltered?")
 def verify(
     images: Annotated[list[str] | None, typer.Argument(metavar="[IMAGE]...", help="Pictures, or folders of them.")] = None,
     reference: Annotated[
@@ -31,7 +30,7 @@ def verify(
 
     Examples: unalike verify --reference assets/ --save brand.set   |   unalike verify --reference brand.set photo.jpg -o out/
     """
-    set_voice(verbose, quiet)
+    set_verbosity(verbose, quiet)
     from unalike.actions.verify import all_same
     from unalike.actions.verify import verify as act
     from unalike.errors import SpecError

@@ -170,10 +170,9 @@ def test_every_command_is_one(words: list[str]) -> None:
     context = None
     while hasattr(command, "commands"):
         context = typer.Context(command, parent=context, info_name=rest[0])
-        command, rest = command.commands[rest[0]], rest[1:]
+        command, rest = command.get_command(context, rest[0]), rest[1:]
     parsed = command.make_context(words[1], list(rest), parent=context).params
-    told = parsed.get("words") or []
-    overrides = [word for word in told if "=" in word]
+    overrides = [argument for argument in parsed.get("arguments") or [] if "=" in argument]
     action = parsed.get("action") or words[1]
     if overrides and action in DATA_FIELD:
         load_spec(action, None, overrides)

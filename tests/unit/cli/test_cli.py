@@ -13,7 +13,8 @@ import pytest
 
 import unalike
 from unalike import cli
-from unalike.cli.options import split_words
+from unalike.cli.commands import COMMANDS, load_command
+from unalike.cli.options import parse_arguments
 from unalike.errors import DataError, Interrupted
 
 ACTIONS = (
@@ -56,11 +57,11 @@ def api(monkeypatch: pytest.MonkeyPatch) -> Calls:
     return calls
 
 
-def test_words_are_told_apart() -> None:
-    assert split_words(["a.b=c", "photos", "seed=1"]) == ("photos", ["a.b=c", "seed=1"])
-    assert split_words(["./odd=name"]) == ("./odd=name", [])
-    assert split_words(["a.0=x"]) == (None, ["a.0=x"])
-    assert split_words(None) == (None, [])
+def test_arguments_are_data_and_overrides() -> None:
+    assert parse_arguments(["a.b=c", "photos", "seed=1"]) == ("photos", ["a.b=c", "seed=1"])
+    assert parse_arguments(["./odd=name"]) == ("./odd=name", [])
+    assert parse_arguments(["a.0=x"]) == (None, ["a.0=x"])
+    assert parse_arguments(None) == (None, [])
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,13 @@ def test_three_names_are_one_program() -> None:
         for command in [*commands, [sys.executable, "-m", "unalike"]]
     }
     assert shown == {f"unalike {unalike.__version__}\n"}
+
+
+def test_every_command_loads_and_shows_its_help(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in COMMANDS:
+        assert load_command(name).name == name
+        assert cli.run_command([name, "--help"]) == 0
+        assert "Usage: " in capsys.readouterr().out
 
 
 def test_help_names_every_action(capsys: pytest.CaptureFixture[str]) -> None:

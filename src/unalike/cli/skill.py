@@ -1,0 +1,31 @@
+"""The commands skill install and skill show: what an agent reads to drive this tool."""
+
+from typing import Annotated
+
+import typer
+
+from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity, show_result
+
+skill_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="What an agent reads to drive this tool.")
+
+
+@skill_app.command(short_help="Put the skill into a folder of skills.")
+def install(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="A folder of skills; this one becomes DIR/unalike.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the skill that is there.")] = False,
+    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write SKILL.md, references/ and schemas/ to DIR/unalike."""
+    set_verbosity(verbose, quiet)
+    from unalike.actions.skill import install
+
+    show_result({"skill": str(install(directory, overwrite=overwrite))}, as_json)
+
+
+@skill_app.command(short_help="Print SKILL.md.")
+def show() -> None:
+    """Print SKILL.md, with the folder of this installation's references and schemas in the last line."""
+    from unalike.actions.skill import FOLDER, SKILL
+
+    print((FOLDER / SKILL).read_text(encoding="utf-8").rstrip())
+    print(f"\nThis skill's folder: {FOLDER}")
