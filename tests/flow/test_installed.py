@@ -1,6 +1,7 @@
 """What a line PC installs: one extra, no torch; an exported network and a gallery are identified with."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -44,12 +45,19 @@ def distributions(tmp_path_factory):
     return {"wheel": wheel, "sdist": sdist}
 
 
+# What this checkout puts on the path must not stand in for what is installed.
+CLEAN = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTHONHOME")}
+
+
 def environment(folder: Path, python: str, *requirements: str) -> Path:
     """A new virtual environment with the pinned requirements; its interpreter."""
     subprocess.run([python, "-m", "venv", folder], check=True)
     inner = folder / ("Scripts" if sys.platform == "win32" else "bin") / "python"
     subprocess.run(
-        [inner, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *requirements], check=True, timeout=1800
+        [inner, "-m", "pip", "install", "-q", "-c", ROOT / "constraints.txt", *requirements],
+        check=True,
+        timeout=1800,
+        env=CLEAN,
     )
     return inner
 
@@ -60,24 +68,28 @@ def environment(folder: Path, python: str, *requirements: str) -> Path:
 def test_the_base_installs_and_runs(tmp_path, distributions, kind, version):
     python = environment(tmp_path / "venv", interpreter(version), str(distributions[kind]))
     done = subprocess.run(
-        [python, "-m", "unalike", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True
+        [python, "-m", "unalike", "--version"], capture_output=True, text=True, cwd=tmp_path, check=True, env=CLEAN
     )
     assert done.stdout.strip() == f"unalike {unalike.__version__}"
     program = python.with_name("unalike")
-    listed = subprocess.run([program, "schema", "train"], capture_output=True, text=True, cwd=tmp_path, check=True)
+    listed = subprocess.run(
+        [program, "schema", "train"], capture_output=True, text=True, cwd=tmp_path, check=True, env=CLEAN
+    )
     assert json.loads(listed.stdout)["properties"]
     skill = subprocess.run(
-        [program, "skill", "install", "skill"], capture_output=True, text=True, cwd=tmp_path, check=True
+        [program, "skill", "install", "skill"], capture_output=True, text=True, cwd=tmp_path, check=True, env=CLEAN
     )
     assert skill.returncode == 0 and list((tmp_path / "skill").rglob("SKILL.md"))
-    missing = subprocess.run([program, "train", "photos"], capture_output=True, text=True, cwd=tmp_path, check=False)
+    missing = subprocess.run(
+        [program, "train", "photos"], capture_output=True, text=True, cwd=tmp_path, check=False, env=CLEAN
+    )
     assert missing.returncode != 0 and missing.stderr.count("\n") == 1 and "unalike[train]" in missing.stderr
 
 
 @pytest.mark.slow  # asks the package index
 def test_everything_installs_together(tmp_path, distributions):
     python = environment(tmp_path / "venv", sys.executable, f"unalike[all] @ {distributions['wheel'].as_uri()}")
-    subprocess.run([python, "-m", "pip", "check"], check=True)
+    subprocess.run([python, "-m", "pip", "check"], check=True, env=CLEAN)
     program = python.with_name("unalike")
     out = tmp_path / "demo"
     subprocess.run(
@@ -105,13 +117,21 @@ def test_one_extra_in_an_empty_environment_identifies(tmp_path, distributions, e
 
     requirement = f"unalike[{extra}] @ {distributions['wheel'].as_uri()}"
     python = environment(tmp_path / "venv", interpreter(version), requirement)
-    listed = subprocess.run([python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        [python, "-m", "pip", "list", "--format=json"], check=True, capture_output=True, text=True, env=CLEAN
+    )
     names = {package["name"].lower() for package in json.loads(listed.stdout)}
     assert module in names and not names & {"torch", "torchvision", "timm", "onnx", "scikit-learn", "faiss-cpu"}
 
     def run(*words):
         done = subprocess.run(
-            [python, *map(str, words)], capture_output=True, text=True, cwd=tmp_path, timeout=120, check=False
+            [python, *map(str, words)],
+            capture_output=True,
+            text=True,
+            cwd=tmp_path,
+            timeout=120,
+            check=False,
+            env=CLEAN,
         )
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
