@@ -11,7 +11,8 @@ import torch
 from tests.flow.conftest import draw_class
 from tests.support.paths import ROOT
 from unalike.model.checkpoint import read_checkpoint
-from unalike.training.checkpoints import BEST, LATEST, newest_checkpoint
+from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT
+from unalike.training.checkpoints import newest_checkpoint
 
 SCRIPT = ROOT / "tests" / "support" / "two_processes.py"
 
@@ -51,7 +52,7 @@ def test_the_default_recipe_in_two_processes(tmp_path):
     start(2, "-m", "unalike", "train", str(tmp_path / "images"), "-r", str(tmp_path), "--automl-policy", "off",
           "model.backbone=tf_efficientnet_lite0", "model.input_height=64", "model.input_width=64", "train.num_epochs=2",
           "train.batch_size=8", "dataset.validation.by=none")  # fmt: skip
-    last, best = (read_checkpoint(tmp_path / "train" / name) for name in (LATEST, BEST))
+    last, best = (read_checkpoint(tmp_path / "train" / name) for name in (LATEST_CHECKPOINT, BEST_CHECKPOINT))
     assert (best["spec"]["model"]["head"], last["spec"]["model"]["head"]) == ("rooted", "auto")
     weight = "trunk.net.blocks.6.0.conv_pw.weight"
     moved = (best["model"][weight] - last["model"][weight]).abs().max()
@@ -71,7 +72,7 @@ def test_a_head_in_closed_form_is_the_same_in_two_processes(tmp_path, words):
               "dataset.validation.by=none", "train.finish.enabled=true", *words]  # fmt: skip
     for processes in (1, 2):
         start(processes, *common, "-r", str(tmp_path / str(processes)))
-    one, two = (read_checkpoint(tmp_path / name / "train" / BEST) for name in ("1", "2"))
+    one, two = (read_checkpoint(tmp_path / name / "train" / BEST_CHECKPOINT) for name in ("1", "2"))
     assert one["spec"]["model"]["head"] == two["spec"]["model"]["head"] == "rooted"
     assert one["model"]["head.linear.weight"].shape == two["model"]["head.linear.weight"].shape
     if "warm_start" not in words[0]:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from unalike.errors import Interrupted
+from unalike.runs.filenames import BEST_CHECKPOINT
 from unalike.spec import load_spec
-from unalike.training.checkpoints import BEST, MONITORED
+from unalike.training.checkpoints import MONITORED
 from unalike.training.search.space import build_space
 from unalike.training.search.study import Plan
 from unalike.training.search.trial import Ending, TrialTerms
@@ -86,7 +87,7 @@ class FakePlace:
                 file.write(json.dumps(row) + "\n")
             self.sent += 1
             return None
-        (self.job.folder / BEST).write_text(f"trial {self.job.number}")
+        (self.job.folder / BEST_CHECKPOINT).write_text(f"trial {self.job.number}")
         return Ending(True)
 
     def stop(self):

@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "spec": SHARED[:2],
     "runs": SHARED[:4],
     "data": SHARED[:4],
-    "metrics": (*SHARED[:4], "data"),
+    "metrics": SHARED[:6],
     "engines": (*SHARED[:4], "data", "metrics"),
     "inference": SHARED,
     "report": SHARED[:7],

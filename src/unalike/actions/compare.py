@@ -16,6 +16,7 @@ from unalike.comparison.report import PairsReport, Shown
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.errors import DataError, RunError
 from unalike.progress import progress, say
+from unalike.runs.filenames import COMPARISON_FILE, REPORT_FILE
 from unalike.storage.atomic import replacing, write_text
 
 # Pictures in the page: all pairs stand in its table, the most different ones are shown.
@@ -142,9 +143,9 @@ def compare_files(
     result = summary(entries)
     if folder is not None:
         page = PairsReport.of(entries, shown)
-        result |= {"report": str(page.write(folder / "report.html")), "record": str(folder / "comparison.json")}
+        result |= {"report": str(page.write(folder / REPORT_FILE)), "record": str(folder / COMPARISON_FILE)}
         text = json.dumps({"format_version": 1, **result}, ensure_ascii=False, indent=1)
-        write_text(folder / "comparison.json", text + "\n")
+        write_text(folder / COMPARISON_FILE, text + "\n")
     return result
 
 

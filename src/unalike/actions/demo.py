@@ -18,6 +18,14 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.errors import RunError
 from unalike.progress import say
+from unalike.runs.filenames import (
+    PER_CLASS_FILE,
+    PREDICTIONS_CSV,
+    PREDICTIONS_PARQUET,
+    REPORT_FILE,
+    RESULT_JSONL,
+    STATUS_FILE,
+)
 
 if TYPE_CHECKING:
     from unalike.actions.demo_images import BrandSet
@@ -57,7 +65,7 @@ def run_demo(
     from unalike.actions.demo_images import render_brands
 
     start, out = time.time(), Path(out)
-    if (out / "train" / "status.json").exists() and not overwrite:
+    if (out / "train" / STATUS_FILE).exists() and not overwrite:
         raise RunError(f"{out} holds a demo", remedy="replace it (--overwrite) or choose another folder (--out)")
     with ExitStack() as stack:
         folder = Path(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unalike-demo-")))
@@ -74,7 +82,7 @@ def run_demo(
         named = unalike.infer(_spec(images, out, "inference", "inference", checkpoint), overwrite=overwrite)
         exported = unalike.export(_spec(images, out, "export", "export", checkpoint), overwrite=overwrite)
         gains = compare(read_predictions(frozen.results_dir), read_predictions(measured.results_dir))
-        report = write_demo_report(out / "report.html", images, gains, trained.results_dir, measured.results_dir,
+        report = write_demo_report(out / REPORT_FILE, images, gains, trained.results_dir, measured.results_dir,
                                    named.results_dir)  # fmt: skip
     for line in verdict(gains):
         say(line)
@@ -133,12 +141,12 @@ def _training(images: BrandSet, out: Path, epochs: int, seed: int) -> dict[str, 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
     """The rows of an evaluation's ``predictions.parquet`` or ``.csv``, sorted by path."""
     rows: list[dict[str, Any]]
-    if (folder / "predictions.parquet").exists():
+    if (folder / PREDICTIONS_PARQUET).exists():
         import pyarrow.parquet
 
-        rows = pyarrow.parquet.read_table(folder / "predictions.parquet").to_pylist()
+        rows = pyarrow.parquet.read_table(folder / PREDICTIONS_PARQUET).to_pylist()
     else:
-        with open(folder / "predictions.csv", encoding="utf-8", newline="") as file:
+        with open(folder / PREDICTIONS_CSV, encoding="utf-8", newline="") as file:
             rows = [dict(row) for row in csv.DictReader(file)]
     return sorted(rows, key=lambda row: str(row["path"]))
 
@@ -182,10 +190,10 @@ def write_demo_report(
     """One self-contained HTML file with figures, curves, hits, misses and the per-class table."""
     from unalike.report.html import Report
 
-    lines = [json.loads(line) for line in (inference / "result.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines = [json.loads(line) for line in (inference / RESULT_JSONL).read_text(encoding="utf-8").splitlines()]
     hits = [line for line in lines if line["label"] == _brand(line["path"])]
     misses = [line for line in lines if line["label"] != _brand(line["path"])]
-    with open(evaluation / "per_class.csv", encoding="utf-8", newline="") as file:
+    with open(evaluation / PER_CLASS_FILE, encoding="utf-8", newline="") as file:
         per_class = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
     report = Report(
         "Brand marks that nobody trained on",
@@ -233,7 +241,7 @@ def _number(text: str) -> Any:
 def _curves(training: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Plot title -> line -> points, from ``status.json``: the loss, and what was validated on the way."""
     points: dict[str, list[tuple[float, float]]] = {}
-    for text in (training / "status.json").read_text(encoding="utf-8").splitlines():
+    for text in (training / STATUS_FILE).read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
         # Epochs count from 0 and a validation stands at the end of its own; a step's place is its share of the way.
         epoch = float(line.get("epoch", 0)) + 1

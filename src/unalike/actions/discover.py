@@ -30,11 +30,11 @@ from unalike.inference.embed_files import embed_files
 from unalike.inference.open_model import OpenModel, open_model, present
 from unalike.progress import progress, say
 from unalike.runs.environment import refuse_several_processes
+from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNSORTED_FILE
 from unalike.storage.atomic import write_text
 
 FORMAT_VERSION = 1
 KINDS = ("copy", "link", "table")
-GROUPS, UNSORTED, RECORD, REPORT = "groups.csv", "unsorted.csv", "discovery.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,11 @@ def discover_groups(
         places = _place(paths, found, partial, kind)
         _write_tables(partial, target, paths, places, found, kind)
         notices.write(partial / "notices.csv")
-        write_report(partial / REPORT, paths, found, figures, _short_names(paths), done.failures)
+        write_report(partial / REPORT_FILE, paths, found, figures, _short_names(paths), done.failures)
         record = {"format_version": FORMAT_VERSION, "source": str(source), "kind": kind, "seed": seed, **figures,
                   "cut_cosine": found.cosine, "agreement_by_groups": [list(point) for point in found.curve],
                   "engine": opened.engine.describe()}  # fmt: skip
-        write_text(partial / RECORD, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        write_text(partial / DISCOVERY_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         partial.rename(target)
     except OSError as error:
         raise RunError(f"{target}: {error.strerror or error}", remedy="choose a folder with room that can be written, or "
@@ -92,7 +92,7 @@ def discover_groups(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     _say_outcome(target, found, figures, kind)
-    return Discovered(target, target / GROUPS, target / REPORT, figures)
+    return Discovered(target, target / GROUPS_FILE, target / REPORT_FILE, figures)
 
 
 def discover(source: str | Path, out: str | Path | None = None, **options: Any) -> Result:
@@ -185,9 +185,9 @@ def _write_tables(
         else:
             alone.append([str(place), near, *tail])
     order = sorted(range(len(grouped)), key=lambda n: (grouped[n][1], n))
-    _write_csv(folder / GROUPS, ["path", "label", "confidence", "next_group", "source", "near_duplicate_of"],
+    _write_csv(folder / GROUPS_FILE, ["path", "label", "confidence", "next_group", "source", "near_duplicate_of"],
                [grouped[n] for n in order])  # fmt: skip
-    _write_csv(folder / UNSORTED, ["path", "next_group", "source", "near_duplicate_of"], alone)
+    _write_csv(folder / UNSORTED_FILE, ["path", "next_group", "source", "near_duplicate_of"], alone)
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -217,7 +217,7 @@ def _say_outcome(target: Path, found: Grouping, figures: dict[str, Any], kind: s
         )
     if not found.count:
         say("no two images are alike enough to make a group; --groups N merges all the same")
-    how, what = ("the table", target / GROUPS) if kind == "table" else ("moving files", target)
+    how, what = ("the table", target / GROUPS_FILE) if kind == "table" else ("moving files", target)
     say(
-        f"look: {target / REPORT}; correct by {'changing ' if kind == 'table' else ''}{how}; then: unalike train {what}"
+        f"look: {target / REPORT_FILE}; correct by {'changing ' if kind == 'table' else ''}{how}; then: unalike train {what}"
     )

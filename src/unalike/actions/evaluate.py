@@ -26,6 +26,7 @@ from unalike.errors import (
 from unalike.inference.open_model import OpenModel
 from unalike.progress import say
 from unalike.runs.environment import refuse_several_processes
+from unalike.runs.filenames import METRICS_FILE, MODEL_CARD_FILE, MODEL_CARD_STEM, NOTICES_FILE, TRT_METRICS_FILE
 from unalike.storage.atomic import write_text
 
 
@@ -48,7 +49,7 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
         models, reference, query, experiment, _batch_size(experiment, "evaluate"), notices
     )
     notices.say()
-    notices.write(run.dir / "notices.txt")
+    notices.write(run.dir / NOTICES_FILE)
     ranking, summary, told = _measured(section, model, query, query_vectors, reference, reference_vectors, same)
     summary["model"] = {
         "name": experiment.model_name,
@@ -77,10 +78,10 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     )
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
     add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **told},
-                source=model.source.parent / "model_card.json", stem="model_card")  # fmt: skip
+                source=model.source.parent / MODEL_CARD_FILE, stem=MODEL_CARD_STEM)  # fmt: skip
     if section.trt_engine:
         results = class_results(reference.labels_N[index_QK], query.labels_N, query.classes, topk=section.topk)
-        run.own(_write_json(run.dir / "results.json", results))
+        run.own(_write_json(run.dir / TRT_METRICS_FILE, results))
     figures = kpi(summary, "test")
     for line in spoken(told):
         say(line)
@@ -159,4 +160,4 @@ def evaluate(
     with open_run("evaluate", experiment, resume=resume, overwrite=overwrite) as run:
         figures = run_evaluation(experiment, run)
         run.conclude("evaluated", figures)
-    return Result(run.dir, run.dir / "metrics.json", figures)
+    return Result(run.dir, run.dir / METRICS_FILE, figures)

@@ -15,6 +15,7 @@ from unalike.recognition.calibration import calibrate, check_settings
 from unalike.recognition.decision import check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.recogniser import Recogniser
+from unalike.runs.filenames import MODEL_CARD_FILE
 
 
 def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
@@ -138,7 +139,7 @@ def calibrate_file(
         gallery, made = recogniser.gallery, recogniser.calibrate(rate, images, **settings)
     gallery.save(path)
     content = {"gallery": path.name, "images": len(gallery), "enrolled classes": len(gallery.classes), **made.to_dict()}
-    source = Path(gallery.maker.file).parent / "model_card.json" if gallery.maker.file else None
+    source = Path(gallery.maker.file).parent / MODEL_CARD_FILE if gallery.maker.file else None
     add_section(path.parent, "unknown", content, source=source, stem=f"{path.stem}_card")
     say(str(made))
     return {"gallery": str(path), "calibration": made.to_dict(), "card": str(path.parent / f"{path.stem}_card.json")}

@@ -26,6 +26,14 @@ from unalike.errors import (
     SpecError,
 )
 from unalike.runs.environment import refuse_several_processes
+from unalike.runs.filenames import (
+    NOTICES_FILE,
+    RESULT_CSV,
+    RESULT_STEM,
+    TRT_RESULT_CSV,
+    TRT_RESULT_JSONL,
+    TRT_RESULT_STEM,
+)
 from unalike.storage.atomic import replacing
 
 
@@ -61,11 +69,13 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
         models, reference, query, experiment, _batch_size(experiment, "inference"), notices
     )
     notices.say()
-    notices.write(run.dir / "notices.txt")
+    notices.write(run.dir / NOTICES_FILE)
     k = min(section.topk, len(reference))
     scores_QK, index_QK = top_k(unit(query_vectors), unit(reference_vectors), k)
-    _write_results(run.dir, query, reference, scores_QK, index_QK, "trt_result" if section.trt_engine else "result")
-    run.own(run.dir / "trt_result.csv", run.dir / "trt_result.jsonl")
+    _write_results(
+        run.dir, query, reference, scores_QK, index_QK, TRT_RESULT_STEM if section.trt_engine else RESULT_STEM
+    )
+    run.own(run.dir / TRT_RESULT_CSV, run.dir / TRT_RESULT_JSONL)
     if section.explain:
         from unalike.actions.explain import explain_matches
 
@@ -80,7 +90,7 @@ def _write_results(
     reference: ImageSet,
     scores_QK: np.ndarray,
     index_QK: np.ndarray,
-    stem: str = "result",
+    stem: str = RESULT_STEM,
 ) -> None:
     # Names that are not UTF-8 keep their bytes in the table; JSON stays valid UTF-8 and gives them back as escapes.
     # squared L2 distance of unit vectors: |a - b|^2 = 2 - 2 a.b
@@ -118,5 +128,5 @@ def infer(
     with open_run("inference", experiment, resume=resume, overwrite=overwrite) as run:
         figures = run_inference(experiment, run)
         run.conclude("inferred", figures)
-    name = "trt_result.csv" if experiment.inference.trt_engine else "result.csv"
+    name = TRT_RESULT_CSV if experiment.inference.trt_engine else RESULT_CSV
     return Result(run.dir, run.dir / name, figures)

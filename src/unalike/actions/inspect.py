@@ -23,6 +23,7 @@ from unalike.metrics.intervals import clopper_pearson
 from unalike.metrics.localization import pixel_auroc, region_overlap
 from unalike.metrics.roc import auroc
 from unalike.report.html import Report, Tile
+from unalike.runs.filenames import INSPECTION_FILE, REPORT_FILE
 from unalike.storage.atomic import replacing, write_text
 
 # Pixels that localisation is measured on, all images together; beyond them heat maps and masks are halved until they fit.
@@ -126,8 +127,8 @@ def run(
     }  # fmt: skip
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)  # without a defective image there is no overlay that made it
-        write_text(folder / "result.json", json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-        result["report"] = str(_report(inspector, found, measured, pictures, truth).write(folder / "report.html"))
+        write_text(folder / INSPECTION_FILE, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+        result["report"] = str(_report(inspector, found, measured, pictures, truth).write(folder / REPORT_FILE))
     return result
 
 

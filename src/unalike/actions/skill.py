@@ -17,6 +17,20 @@ from unalike.errors import RunError
 from unalike.jobs.database import STATUSES
 from unalike.jobs.parent_fields import EVERY, TABLE
 from unalike.jobs.tao_layout import DATA_SOURCES
+from unalike.runs.filenames import (
+    BEST_CHECKPOINT,
+    EXPERIMENT_FILE,
+    LATEST_CHECKPOINT,
+    METRICS_FILE,
+    MODEL_CARD_FILE,
+    MODEL_CARD_PAGE,
+    PER_CLASS_FILE,
+    RECORD_FILE,
+    REPORT_FILE,
+    RESULT_CSV,
+    RESULT_JSONL,
+    STATUS_FILE,
+)
 from unalike.spec.fields import ACTIONS
 from unalike.spec.schema import package_files as schema_files
 from unalike.spec.shorthand import BY_ACTION, SHORTHAND
@@ -70,17 +84,17 @@ ONE_OF: Mapping[str, tuple[str, ...]] = {
 }
 # Action -> what its folder holds afterwards.
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
-    "train": ("ml_model_best.pth", "ml_model_latest.pth", "model_epoch_EEE_step_SSSSS.pth", "model_card.json",
-              "model_card.md", "automatic.json or search.json (policy auto)"),
-    "evaluate": ("metrics.json", "per_class.csv", "predictions.parquet or predictions.csv", "report.html",
+    "train": (BEST_CHECKPOINT, LATEST_CHECKPOINT, "model_epoch_EEE_step_SSSSS.pth", MODEL_CARD_FILE,
+              MODEL_CARD_PAGE, "automatic.json or search.json (policy auto)"),
+    "evaluate": (METRICS_FILE, PER_CLASS_FILE, "predictions.parquet or predictions.csv", REPORT_FILE,
                  "results.json (of a TensorRT engine)"),
-    "inference": ("result.csv", "result.jsonl", "trt_result.csv (of a TensorRT engine)"),
+    "inference": (RESULT_CSV, RESULT_JSONL, "trt_result.csv (of a TensorRT engine)"),
     "export": ("<checkpoint>.onnx; as a job model.onnx",),
     "gen_trt_engine": ("<network>.engine; as a job model.engine", "cal.bin (INT8)"),
     "quantize": ("<network>_int8.onnx, _fp16.onnx or _bf16.onnx",),
     "gen_engine": ("<network>.xml and .bin (OpenVINO), or <network>_optimised.onnx",),
 }  # fmt: skip
-_EVERY_RUN = ("status.json", "experiment.yaml", "run.json")
+_EVERY_RUN = (STATUS_FILE, EXPERIMENT_FILE, RECORD_FILE)
 
 
 def _action_info(action: str) -> dict[str, Any]:

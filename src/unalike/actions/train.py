@@ -14,6 +14,7 @@ from unalike.actions.result import Result
 from unalike.errors import SpecError, missing_extra
 from unalike.progress import say, set_verbosity
 from unalike.runs.environment import refuse_several_processes
+from unalike.runs.filenames import RECORD_FILE
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -169,7 +170,7 @@ def _judge_on_query(experiment: Experiment, folder: Path) -> Callable[[Path], Ma
 
     def judge(checkpoint: Path) -> Mapping[str, float]:
         tree["evaluate"]["checkpoint"] = str(checkpoint)
-        again = (folder / "evaluate" / "run.json").exists()
+        again = (folder / "evaluate" / RECORD_FILE).exists()
         return evaluate(tree, overwrite=again).figures
 
     return judge

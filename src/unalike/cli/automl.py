@@ -7,6 +7,7 @@ import typer
 
 from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity
 from unalike.errors import RunError
+from unalike.runs.filenames import SEARCH_FILE
 
 automl_app = typer.Typer(name="automl", rich_markup_mode=None, help="Look at a search for good settings.",
                          no_args_is_help=True)  # fmt: skip
@@ -42,7 +43,7 @@ def _read(folder: Path) -> dict[str, Any]:
 
     for place in (folder, folder / "train"):
         try:
-            record: dict[str, Any] = json.loads((place / "search.json").read_text(encoding="utf-8"))
+            record: dict[str, Any] = json.loads((place / SEARCH_FILE).read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:

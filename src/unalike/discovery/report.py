@@ -10,6 +10,7 @@ import numpy as np
 
 from unalike.discovery.clustering import Grouping
 from unalike.report.html import Report, Tile
+from unalike.runs.filenames import GROUPS_FILE, UNSORTED_FILE
 
 # Pictures cost some 4 kB each: a page stays below some 12 MB whatever the heap holds. The tables hold the rest.
 GROUPS_SHOWN, TYPICAL_SHOWN, DOUBTFUL_SHOWN = 200, 6, 2
@@ -35,9 +36,9 @@ def write_report(
     report.gallery("Doubtful", page.doubtful(), note="Images with the least confidence, beside the typical image of their "
                    "own group and of the one that is next.")  # fmt: skip
     report.gallery("In no group", page.alone(), note=_more("These are like no other image; beside each, the typical image "
-                   "of the nearest group.", int((found.group_N < 0).sum()), "unsorted.csv"))  # fmt: skip
+                   "of the nearest group.", int((found.group_N < 0).sum()), UNSORTED_FILE))  # fmt: skip
     report.gallery("Near-duplicates", page.copies(), note=_more("Pictures that are nearly the same as another, which stands "
-                   "to the right.", int((found.copy_of_N >= 0).sum()), "groups.csv"))  # fmt: skip
+                   "to the right.", int((found.copy_of_N >= 0).sum()), GROUPS_FILE))  # fmt: skip
     if found.curve:
         lines = {"agreement": [(float(count), value) for count, value in found.curve]}
         report.curves("How many groups", {"agreement of two halves of the features": lines}, x_name="groups",

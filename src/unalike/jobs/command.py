@@ -18,13 +18,13 @@ import yaml
 from unalike.jobs.database import Job
 from unalike.jobs.outputs import newest_checkpoint, results_address
 from unalike.jobs.parent_fields import searches
+from unalike.runs.filenames import RECORD_FILE
 from unalike.storage.atomic import write_text
 
 FORMAT_VERSION = 1
 ORDER, OUTCOME, LOG, SPEC = "order.json", "outcome.json", "log.txt", "spec.yaml"
 # What carries out an action's command line: the program itself, which ends when its runner does.
 PROGRAM = (sys.executable, "-m", "unalike.cli.child")
-RUN_MARK = "run.json"
 
 
 def job_folder(workspace: Path, job_id: str) -> Path:
@@ -56,7 +56,7 @@ def going_on(job: Job) -> list[str]:
     folder = Path(job.run_dir)
     if results_address(job):  # what an earlier attempt left may lie in the store alone
         return [] if job.attempt == 1 else ["--resume" if job.action == "train" else "--overwrite"]
-    if not (folder / RUN_MARK).exists():
+    if not (folder / RECORD_FILE).exists():
         return []
     if job.action == "train" and (newest_checkpoint(folder) is not None or searches(folder)):
         return ["--resume"]

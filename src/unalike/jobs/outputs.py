@@ -16,13 +16,23 @@ from typing import Any
 from unalike.errors import DataError, RunError, redact
 from unalike.jobs.database import Job
 from unalike.progress import say
+from unalike.runs.filenames import (
+    AUTOMATIC_FILE,
+    BEST_CHECKPOINT,
+    LATEST_CHECKPOINT,
+    PERIODIC_CHECKPOINTS,
+    SEARCH_FILE,
+    STATUS_FILE,
+    STUDY_FILE,
+    TRIAL_FOLDERS,
+    TRIALS_FILE,
+)
 from unalike.storage.filesystems import Store as Remote
 from unalike.storage.filesystems import uri_of
 
-BEST, LATEST, PERIODIC = "ml_model_best.pth", "ml_model_latest.pth", "model_epoch_*_step_*.pth"
 ENGINES = ("gen_trt_engine", "gen_engine")
 # Any of these in a training's folder: a search or an automatic training, which goes on by itself.
-SEARCH_MARKS = ("study.db", "trials.jsonl", "search.json", "automatic.json", "trial_[0-9]*", f"*/{LATEST}")
+SEARCH_MARKS = (STUDY_FILE, TRIALS_FILE, SEARCH_FILE, AUTOMATIC_FILE, TRIAL_FOLDERS, f"*/{LATEST_CHECKPOINT}")
 
 
 def is_whole(path: Path) -> bool:
@@ -39,9 +49,13 @@ def _epoch_and_step(path: Path) -> tuple[int, ...]:
 
 def checkpoints_of(folder: Path) -> Iterator[Path]:
     """Whole checkpoints of a training's folder, the newest first; one that is not whole is said and passed over."""
-    latest = folder / LATEST
+    latest = folder / LATEST_CHECKPOINT
     found = [latest.resolve()] if latest.exists() else []
-    found += [p for p in sorted(folder.glob(PERIODIC), key=_epoch_and_step, reverse=True) if p.resolve() not in found]
+    found += [
+        p
+        for p in sorted(folder.glob(PERIODIC_CHECKPOINTS), key=_epoch_and_step, reverse=True)
+        if p.resolve() not in found
+    ]
     for path in found:
         if is_whole(path):
             yield path
@@ -65,7 +79,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def best_trial_folder(folder: Path) -> Path | None:
     """The folder of a search's best trial, by its record; None where there is no search or nothing was measured."""
-    best = read_json(folder / "search.json").get("best") or {}
+    best = read_json(folder / SEARCH_FILE).get("best") or {}
     return Path(best["folder"]) if best.get("folder") else None
 
 
@@ -73,15 +87,15 @@ def trained_model(folder: Path) -> Path | None:
     """A training's best checkpoint, else its newest; of a search its best trial's."""
     trial = best_trial_folder(folder)
     for place in [folder] if trial is None else [trial, folder]:
-        if is_whole(place / BEST):
-            return place / BEST
+        if is_whole(place / BEST_CHECKPOINT):
+            return place / BEST_CHECKPOINT
     return newest_checkpoint(trial or folder)
 
 
 def looked_for(job: Job) -> str:
     """What a job's model is looked for as, in words."""
     if job.action == "train":
-        return f"{BEST}, {LATEST} or {PERIODIC}"
+        return f"{BEST_CHECKPOINT}, {LATEST_CHECKPOINT} or {PERIODIC_CHECKPOINTS}"
     return {"export": "an .onnx file", "quantize": "an .onnx file", "gen_trt_engine": "an .engine file",
             "gen_engine": "an .xml or _optimised.onnx file"}.get(job.action, "a model")  # fmt: skip
 
@@ -159,8 +173,10 @@ def _in_store(job: Job, address: str) -> str | None:
         ) from error
     names = [name for name in listing if "/" not in name] if isinstance(listing, dict) else []
     if job.action == "train":
-        periodic = sorted((n for n in names if PurePath(n).match(PERIODIC)), key=lambda n: _epoch_and_step(Path(n)))
-        chosen = [name for name in (BEST, LATEST) if name in names] or periodic[-1:]
+        periodic = sorted(
+            (n for n in names if PurePath(n).match(PERIODIC_CHECKPOINTS)), key=lambda n: _epoch_and_step(Path(n))
+        )
+        chosen = [name for name in (BEST_CHECKPOINT, LATEST_CHECKPOINT) if name in names] or periodic[-1:]
     else:
         chosen = [n for pattern in _WRITTEN[job.action][1] for n in sorted(names) if PurePath(n).match(pattern)]
     return f"{address}/{chosen[0]}" if chosen else None
@@ -171,7 +187,7 @@ def _in_store(job: Job, address: str) -> str | None:
 
 def last_word(folder: Path, since: float = 0.0) -> dict[str, Any]:
     """The last whole line of ``status.json``, where it was written after ``since``; else an empty one."""
-    path = folder / "status.json"
+    path = folder / STATUS_FILE
     try:
         if path.stat().st_mtime < since - 1:  # a second: clocks of files are coarse
             return {}

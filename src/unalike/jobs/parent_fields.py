@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from unalike.errors import SpecError
 from unalike.jobs.database import Job
 from unalike.jobs.outputs import SEARCH_MARKS, folder_of, model_of, newest_checkpoint
+from unalike.runs.filenames import JOB_CALIBRATION_CACHE, JOB_ENGINE_FILE, JOB_ONNX_FILE
 from unalike.storage.filesystems import uri_of
 
 
@@ -60,17 +61,17 @@ def _own_file(at: Setting, name: str) -> str | None:
 
 def create_onnx_file(at: Setting) -> str | None:
     """``model.onnx`` in the job's folder."""
-    return _own_file(at, "model.onnx")
+    return _own_file(at, JOB_ONNX_FILE)
 
 
 def create_engine_file(at: Setting) -> str | None:
     """``model.engine`` in the job's folder."""
-    return _own_file(at, "model.engine")
+    return _own_file(at, JOB_ENGINE_FILE)
 
 
 def create_cal_cache(at: Setting) -> str | None:
     """``cal.bin`` in the job's folder."""
-    return _own_file(at, "cal.bin")
+    return _own_file(at, JOB_CALIBRATION_CACHE)
 
 
 FUNCTIONS: Mapping[str, Callable[[Setting], str | None]] = {

@@ -11,8 +11,8 @@ import yaml
 
 from unalike.jobs.database import AT_WORK, Job, Store
 from unalike.jobs.outputs import read_json
+from unalike.runs.filenames import SEARCH_FILE, STATUS_FILE, TRIAL_FOLDERS, TRIAL_SPEC_FILE, TRIALS_FILE
 
-FOLDERS = "trial_[0-9]*"
 # A search's words for how a trial ended -> ours. One that was ended early is no failure.
 STATES = {"complete": "Complete", "repeat": "Complete", "pruned": "Canceled", "out of time": "Canceled",
           "failed": "Error", "lost": "Error", "killed": "Error", "stopped": "Paused"}  # fmt: skip
@@ -22,9 +22,9 @@ LEFT = {"Paused": "Paused", "Canceled": "Canceled", "Pending": "Paused", "Runnin
 
 def trial_records(folder: Path) -> dict[int, dict[str, Any]]:
     """The last record of each trial of a search's folder, by its number."""
-    rows = [row for row in read_json(folder / "search.json").get("trials", []) if isinstance(row, dict)]
+    rows = [row for row in read_json(folder / SEARCH_FILE).get("trials", []) if isinstance(row, dict)]
     try:
-        lines = (folder / "trials.jsonl").read_bytes().splitlines()
+        lines = (folder / TRIALS_FILE).read_bytes().splitlines()
     except OSError:
         lines = []
     for line in lines:
@@ -45,7 +45,7 @@ def trial_records(folder: Path) -> dict[int, dict[str, Any]]:
 
 def _spec_of(folder: Path) -> Mapping[str, Any] | None:
     try:
-        found = yaml.safe_load((folder / "trial_spec.yaml").read_text(encoding="utf-8"))
+        found = yaml.safe_load((folder / TRIAL_SPEC_FILE).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
     return found if isinstance(found, dict) else None
@@ -53,7 +53,7 @@ def _spec_of(folder: Path) -> Mapping[str, Any] | None:
 
 def _trial_job(search: Job, number: int, folder: Path, record: Mapping[str, Any], held: Job | None) -> Job:
     state = str(record.get("state", "running"))
-    begun = (folder / "status.json").exists()
+    begun = (folder / STATUS_FILE).exists()
     status = STATES.get(state) or LEFT.get(search.status, "Error")
     if state in ("running", "killed") and search.status == "Running" and begun:
         status = "Running"  # taken up again
@@ -61,7 +61,7 @@ def _trial_job(search: Job, number: int, folder: Path, record: Mapping[str, Any]
     if status == "Error" and not error:
         error = "its search ended"
     seconds = record.get("seconds")
-    started = held.started if held and held.started else _time(folder / "trial_spec.yaml", search.created)
+    started = held.started if held and held.started else _time(folder / TRIAL_SPEC_FILE, search.created)
     ended = None if status in AT_WORK else held.ended if held and held.ended else started + (seconds or 0.0)
     where = Path(str(record.get("folder") or folder))
     return Job(
@@ -88,7 +88,7 @@ def register_trials(store: Store, jobs: Sequence[Job]) -> bool:
             continue
         run_dir = Path(search.run_dir)
         held = {job.trial: job for job in jobs if job.parent_job_id == search.id and job.trial is not None}
-        folders = {int(path.name[6:]): path for path in run_dir.glob(FOLDERS) if path.name[6:].isdigit()}
+        folders = {int(path.name[6:]): path for path in run_dir.glob(TRIAL_FOLDERS) if path.name[6:].isdigit()}
         over = search.status not in AT_WORK and not any(job.status in AT_WORK for job in held.values())
         if not folders or (over and set(held) == set(folders)):
             continue

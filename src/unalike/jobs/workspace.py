@@ -26,6 +26,7 @@ from unalike.jobs.reconcile import refresh
 from unalike.jobs.runner import prepare
 from unalike.jobs.schedulers import CLUSTERS, open_cluster, refuse_options
 from unalike.progress import say
+from unalike.runs.filenames import TRIAL_LOG_FILE
 from unalike.storage.cache import staging_entry
 from unalike.storage.filesystems import uri_of
 from unalike.storage.processes import ProcessId, is_alive, signal_group, start_detached, this_boot
@@ -65,7 +66,7 @@ class Workspace:
 
     def log_file(self, job: Job) -> Path:
         """Where a job's own words are."""
-        return Path(job.run_dir) / "train.log" if job.trial is not None else job_folder(self.folder, job.id) / LOG
+        return Path(job.run_dir) / TRIAL_LOG_FILE if job.trial is not None else job_folder(self.folder, job.id) / LOG
 
     def log(self, job_id: str, *, follow: bool = False, pace: float = PACE_S) -> Iterator[str]:
         """A job's log in pieces; with ``follow`` until the job has ended."""

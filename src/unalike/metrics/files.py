@@ -14,6 +14,7 @@ import numpy as np
 from unalike.errors import RunError, UnalikeError
 from unalike.metrics.retrieval import Ranking
 from unalike.metrics.summary import confused_pairs
+from unalike.runs.filenames import CONFUSION_FILE, METRICS_FILE, PER_CLASS_FILE, PREDICTIONS_STEM
 from unalike.storage.atomic import replacing, write_text
 
 
@@ -45,14 +46,14 @@ def write_metrics(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return {
-            "metrics": _write_json(folder / "metrics.json", summary),
-            "per_class": write_rows(folder / "per_class.csv", summary["per_class"]),
+            "metrics": _write_json(folder / METRICS_FILE, summary),
+            "per_class": write_rows(folder / PER_CLASS_FILE, summary["per_class"]),
             "confusion": write_rows(
-                folder / "confusion.csv",
+                folder / CONFUSION_FILE,
                 confused_pairs(ranking, classes),
                 header=("class", "taken_for", "count", "share"),
             ),
-            "predictions": _write_columns(folder / "predictions", columns),
+            "predictions": _write_columns(folder / PREDICTIONS_STEM, columns),
         }
     except OSError as error:
         raise RunError(

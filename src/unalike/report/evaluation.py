@@ -31,8 +31,8 @@ from unalike.metrics.intervals import Interval
 from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import Ranking
 from unalike.report.html import Report, Tile
+from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
 
-PAGE, DOUBTS, DUPLICATES = "report.html", "suspected_labels.csv", "near_duplicates.csv"
 # Images of the map (t-SNE of 1,000 takes some seconds), and of what compares all with all.
 MAPPED, COMPARED = 1000, 20_000
 # What is shown; some 250 pictures in all, about 1.5 MB.
@@ -236,14 +236,14 @@ def add_doubts(report: Report, shown: Shown, folder: Path, *, note: str = "") ->
     found = suspected_labels(part.vectors_ND, part.labels_N) if len(part) > 2 else []
     rows = [{"path": str(part.paths[s.image]), "class": part.name(s.image), "looks_like": part.classes[s.suggested],
              "chance": f"{s.chance:.2e}", "margin": round(s.score, 3)} for s in found]  # fmt: skip
-    write_rows(folder / DOUBTS, rows, ("path", "class", "looks_like", "chance", "margin"))
+    write_rows(folder / SUSPECTED_LABELS_FILE, rows, ("path", "class", "looks_like", "chance", "margin"))
     shown_rows = [
         (part.tile(s.image, label=f"labelled {part.name(s.image)}; looks like {part.classes[s.suggested]}"),
          [part.tile(i) for i in s.neighbours[:5]])
         for s in found[:DOUBTED]
     ]  # fmt: skip
     told = f"{len(found):,} images whose nearest neighbours (to the right) agree on another class, beyond chance. "
-    told += f"A list to look at, not a verdict; all of them are in {DOUBTS}. " if found else ""
+    told += f"A list to look at, not a verdict; all of them are in {SUSPECTED_LABELS_FILE}. " if found else ""
     report.gallery("Suspected wrong labels", shown_rows, note=told + note)
     return found
 
@@ -256,11 +256,11 @@ def add_duplicates(report: Report, shown: Shown, other: Shown | None, folder: Pa
     rows = [{"path": str(left.paths[a]), "class": left.name(a), "other_path": str(right.paths[b]), "other_class": right.name(b),
              "cosine": round(score, 6)}
             for (a, b), score in zip(found.pairs_P2.tolist(), found.scores_P.tolist(), strict=True)]  # fmt: skip
-    write_rows(folder / DUPLICATES, rows, ("path", "class", "other_path", "other_class", "cosine"))
+    write_rows(folder / NEAR_DUPLICATES_FILE, rows, ("path", "class", "other_path", "other_class", "cosine"))
     between = "of the set" if other is None else "between query and reference"
     why = "" if other is None else " A query that stands among the references too makes every figure look better."
     told = f"{len(found):,} pairs {between}, at a cosine of {found.threshold:.4f} or more"
-    told += f"; all of them are in {DUPLICATES}." if len(found) else "."
+    told += f"; all of them are in {NEAR_DUPLICATES_FILE}." if len(found) else "."
     report.couples("Near-duplicates", _couples(left, right, Pairs(found.pairs_P2[:COUPLES], found.scores_P[:COUPLES])),
                    note=told + why)  # fmt: skip
     return found
@@ -303,4 +303,4 @@ def write_evaluation_page(
     if summary.get("per_class"):
         kept = ("class", "queries", "references", *(key for key in HEADLINES if key in micro))
         report.table("Every class", [{key: row[key] for key in kept} for row in summary["per_class"]])
-    return [report.write(folder / PAGE), folder / DOUBTS, folder / DUPLICATES]
+    return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]

@@ -10,7 +10,7 @@ from typing import Any
 from unalike.errors import RunError, SpecError
 from unalike.progress import say
 from unalike.runs.environment import process_rank
-from unalike.runs.filenames import OWN_FILES, PARTS, RUN_MARKS
+from unalike.runs.filenames import FINE_TUNING_FOLDERS, OVERWRITABLE_FILES, RECORD_FILE, RUN_MARKS, TENSORBOARD_FOLDER
 from unalike.runs.lock import release_lock, take_lock
 from unalike.runs.run import Run, Spec
 from unalike.runs.upload import mirror_of
@@ -126,7 +126,7 @@ def _clear(folder: Path) -> None:
     """Delete what the former run wrote: by record and by our own names, files of this folder only, links unfollowed."""
     record: Any = None
     try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         pass  # no record, or a torn one: the next lines refuse
     if not isinstance(record, dict) or record.get("tool") != "unalike":
@@ -135,8 +135,10 @@ def _clear(folder: Path) -> None:
             remedy="remove it yourself or choose another folder with --results-dir",
         )
     # Training in parts (``learn.part``) has run folders of its own within.
-    parts = [path for name in PARTS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()]
-    doomed = {path for place in (folder, *parts) for pattern in OWN_FILES for path in place.glob(pattern)}
+    parts = [
+        path for name in FINE_TUNING_FOLDERS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()
+    ]
+    doomed = {path for place in (folder, *parts) for pattern in OVERWRITABLE_FILES for path in place.glob(pattern)}
     inside = folder.resolve()
     for name in record.get("files", []):
         path = folder / str(name)
@@ -145,6 +147,6 @@ def _clear(folder: Path) -> None:
     for path in sorted(doomed):
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
-    for place in (*(part / "tensorboard" for part in parts), *parts, folder / "tensorboard"):
+    for place in (*(part / TENSORBOARD_FOLDER for part in parts), *parts, folder / TENSORBOARD_FOLDER):
         if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
             place.rmdir()

@@ -13,17 +13,17 @@ from pathlib import Path
 
 from unalike.errors import RunError
 from unalike.progress import say
+from unalike.runs.filenames import LOCK_FILE
 from unalike.storage.atomic import create_text
 from unalike.storage.processes import is_alive, process_start
 
-LOCK_NAME = "unalike.lock"
 # Folders that this very process holds: its own pid in a lock file is otherwise a leftover (containers reuse pids).
 _held: set[Path] = set()
 
 
 def take_lock(folder: Path, action: str) -> None:
     """Claim a folder for this process; RunError when another one holds it or may hold it, OSError when it is not writable."""
-    lock = folder / LOCK_NAME
+    lock = folder / LOCK_FILE
     mine = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": process_start(os.getpid()),
             "action": action, "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}  # fmt: skip
     for _ in range(3):
@@ -51,11 +51,11 @@ def _drop_stale_lock(lock: Path, host: object) -> None:
         raise RunError(f"{lock} cannot be read", remedy="remove it when no run is at work there") from None
     if where != host:
         raise RunError(f"{folder} is in use by process {pid} on {where}",
-                       remedy=f"wait for it, or remove {LOCK_NAME} when that process is gone")  # fmt: skip
+                       remedy=f"wait for it, or remove {LOCK_FILE} when that process is gone")  # fmt: skip
     if folder.resolve() in _held or (pid != os.getpid() and is_alive(pid, str(holder.get("process_start") or ""))):
         raise RunError(f"{folder} is in use by process {pid} on this machine", remedy="wait for it or stop it")
     # Renaming is what only one of two racing processes can do; the loser finds the winner's lock at its next try.
-    aside = lock.with_name(f".{LOCK_NAME}.partial-{os.getpid()}")
+    aside = lock.with_name(f".{LOCK_FILE}.partial-{os.getpid()}")
     try:
         os.rename(lock, aside)
     except FileNotFoundError:
@@ -70,4 +70,4 @@ def _drop_stale_lock(lock: Path, host: object) -> None:
 def release_lock(folder: Path) -> None:
     """Give up a folder that ``take_lock`` claimed."""
     _held.discard(folder.resolve())
-    (folder / LOCK_NAME).unlink(missing_ok=True)
+    (folder / LOCK_FILE).unlink(missing_ok=True)

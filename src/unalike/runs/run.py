@@ -27,6 +27,7 @@ from unalike.errors import Interrupted, RunError, UnalikeError, redact, redact_a
 from unalike.progress import say
 from unalike.runs.environment import _shown_command, versions
 from unalike.runs.failures import known_failure, signal_name
+from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE, STATUS_FILE, TRACEBACK_FILE
 from unalike.runs.lock import release_lock
 from unalike.runs.upload import Mirror
 from unalike.storage.atomic import write_text
@@ -100,7 +101,7 @@ class Run:
         if kpi:
             line["kpi"] = {name: _plain(value) for name, value in kpi.items()}
         if self.rank == 0:
-            with open(self.dir / "status.json", "ab") as file:
+            with open(self.dir / STATUS_FILE, "ab") as file:
                 file.write(json_text(line).encode() + b"\n")
 
     def conclude(self, message: str, kpi: Mapping[str, Any] | None = None) -> None:
@@ -123,7 +124,7 @@ class Run:
         """Write ``experiment.yaml`` anew, once more fields have been settled."""
         self._experiment = experiment
         if self.rank == 0:
-            write_text(self.dir / "experiment.yaml", redact(experiment.to_yaml()))
+            write_text(self.dir / EXPERIMENT_FILE, redact(experiment.to_yaml()))
 
     # -- stopping --
 
@@ -182,7 +183,7 @@ class Run:
         return self
 
     def _begin(self) -> None:
-        status = self.dir / "status.json"
+        status = self.dir / STATUS_FILE
         if status.exists() and not status.read_bytes().endswith(b"\n"):
             with open(status, "ab") as file:  # a kill may have torn the last line
                 file.write(b"\n")
@@ -218,7 +219,7 @@ class Run:
         reason = str(known) if known is not None else f"{type(error).__name__}: {error}"
         try:
             if known is None:
-                path = self.dir / "traceback.txt"
+                path = self.dir / TRACEBACK_FILE
                 write_text(path, redact("".join(traceback.format_exception(error))))
                 error.unalike_traceback = path  # type: ignore[attr-defined]
             self.status("FAILURE", " ".join(reason.split()), verbosity="ERROR")
@@ -254,7 +255,7 @@ class Run:
             **{key: _plain(value) for key, value in self._facts.items()},
             "files": sorted(set(self._files)),
         }  # fmt: skip
-        write_text(self.dir / "run.json", json_text(redact_all(record), indent=2) + "\n")
+        write_text(self.dir / RECORD_FILE, json_text(redact_all(record), indent=2) + "\n")
 
 
 def _exit_code(error: BaseException) -> int:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.errors import redact
+from unalike.runs.filenames import EXPERIMENT_FILE
 from unalike.storage.atomic import write_text
 
 
@@ -21,7 +22,7 @@ class Part:
 
     def write_experiment(self, experiment: Any) -> None:
         """The part's own resolved spec."""
-        write_text(self.dir / "experiment.yaml", redact(experiment.to_yaml()))
+        write_text(self.dir / EXPERIMENT_FILE, redact(experiment.to_yaml()))
 
     def record(self, **facts: Any) -> None:
         """Facts of the part are facts of the run."""

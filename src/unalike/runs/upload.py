@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
+import posixpath
 import shutil
 import threading
 import time
@@ -19,7 +19,7 @@ from typing import Any
 
 from unalike.errors import RunError, UnalikeError, redact
 from unalike.progress import progress, say, warn
-from unalike.runs.lock import LOCK_NAME
+from unalike.runs.filenames import LATEST_CHECKPOINT, LOCK_FILE, RECORD_FILE, TENSORBOARD_PREFIX, is_periodic_checkpoint
 from unalike.storage.atomic import replacing, write_text
 from unalike.storage.cache import folder_size, staging_entry
 from unalike.storage.filesystems import Item, Store, kind_of, safe_parts
@@ -27,10 +27,6 @@ from unalike.storage.filesystems import Item, Store, kind_of, safe_parts
 FORMAT_VERSION = 1
 MEMORY = ".mirror.json"
 PROMPT_SUFFIXES = (".pth", ".onnx")
-LATEST = "ml_model_latest.pth"
-PERIODIC = re.compile(r"model_epoch_\d+_step_\d+\.pth")
-# What resuming can do without: it starts a new file of its own.
-LEFT_BEHIND = re.compile(r"(.*/)?events\.out\.tfevents\..*")
 WATCH_SECONDS, REST_SECONDS = 2.0, 30.0
 ATTEMPTS, BACKOFF_S = 4, 1.0
 Stamp = tuple[int, int, int, str]
@@ -76,7 +72,7 @@ class Mirror:
             self._fetch(self._needed())
         elif held:
             self._replacing = True
-            self._fetch([name for name in ("run.json",) if name in self._there])
+            self._fetch([name for name in (RECORD_FILE,) if name in self._there])
             for name in self._there:
                 if not (self.folder / name).exists():
                     self._empty.add(name)
@@ -107,11 +103,12 @@ class Mirror:
 
     def _needed(self) -> list[str]:
         """All but the checkpoints of earlier epochs, and what is here as it was sent."""
-        epochs = sorted(name for name in self._there if PERIODIC.fullmatch(name))
-        spared = set(epochs if LATEST in self._there else epochs[:-1])
+        epochs = sorted(name for name in self._there if is_periodic_checkpoint(name))
+        spared = set(epochs if LATEST_CHECKPOINT in self._there else epochs[:-1])
         return [
             name for name, item in self._there.items()
-            if name not in spared and not LEFT_BEHIND.fullmatch(name) and not self._is_here(name, item)
+            if name not in spared and not self._is_here(name, item)
+            and not posixpath.basename(name).startswith(TENSORBOARD_PREFIX)  # a resumed run starts a new file of its own
         ]  # fmt: skip
 
     def _is_here(self, name: str, item: Item) -> bool:
@@ -138,7 +135,7 @@ class Mirror:
 
     def _empty_folder(self) -> None:
         for path in self.folder.iterdir():
-            if path.name == LOCK_NAME:
+            if path.name == LOCK_FILE:
                 continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
@@ -258,7 +255,7 @@ _PAST = {"read": "read", "write": "written", "delete": "cleared"}
 
 
 def _is_private(name: str) -> bool:
-    return name == LOCK_NAME or any(part.startswith(".") for part in name.split("/"))
+    return name == LOCK_FILE or any(part.startswith(".") for part in name.split("/"))
 
 
 def _stamp(path: Path) -> Stamp | None:

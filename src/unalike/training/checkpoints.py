@@ -15,11 +15,11 @@ from typing import Any
 
 from unalike.errors import SpecError, WeightsError
 from unalike.model.checkpoint import read_checkpoint, write_checkpoint
+from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS, periodic_checkpoint
 from unalike.storage.atomic import copy_file, replacing
 
 # The metric that chooses the best epoch, and the one that decides where the first is equal.
 MONITORED, TIE_BREAKER = "val Precision at Rank 1", "val Mean Average Precision"
-LATEST, BEST = "ml_model_latest.pth", "ml_model_best.pth"
 KPI_NAMES = (
     "val_AMI", "val_NMI", TIE_BREAKER, "val Mean Reciprocal Rank", "val r-Precision", MONITORED,
     "train_loss",
@@ -44,12 +44,12 @@ def _point(link: Path, target: Path) -> None:
 
 def newest_checkpoint(folder: Path) -> Path:
     """The checkpoint to resume from in a run's own folder. Raises WeightsError, naming what was looked for."""
-    latest = folder / LATEST
+    latest = folder / LATEST_CHECKPOINT
     if latest.exists():
         return latest.resolve()
-    found = sorted(folder.glob("model_epoch_*_step_*.pth"))
+    found = sorted(folder.glob(PERIODIC_CHECKPOINTS))
     if not found:
-        raise WeightsError(f"{folder} holds nothing to resume from", expected=f"{LATEST} or model_epoch_*_step_*.pth",
+        raise WeightsError(f"{folder} holds nothing to resume from", expected=f"{LATEST_CHECKPOINT} or {PERIODIC_CHECKPOINTS}",
                            remedy="start without --resume (add --overwrite to replace the run)")  # fmt: skip
     return found[-1]
 
@@ -84,8 +84,8 @@ class Checkpointer:
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up the memory of an earlier session of the same run.
 
-        Figures of another monitor or mode say nothing about this one. The best figure is forgotten when BEST is not of its epoch
-        (a kill between two files, or another folder): the next validation then writes a BEST that agrees with its figure.
+        Figures of another monitor or mode say nothing about this one. The best figure is forgotten when the best checkpoint is
+        not of its epoch (a kill between two files, or another folder): the next validation then writes one that agrees with it.
         """
         if (state.get("monitor", self.monitor), state.get("mode", self.mode)) != (self.monitor, self.mode):
             return
@@ -93,7 +93,7 @@ class Checkpointer:
         self.top = [
             (float(value), str(name), float(tie[0]) if tie else -math.inf) for value, name, *tie in state["top"]
         ]
-        path = self.folder / BEST
+        path = self.folder / BEST_CHECKPOINT
         if self.best is not None and not (path.exists() and read_checkpoint(path).get("epoch") == self.best_epoch):
             self.best = self.best_epoch = None
 
@@ -116,14 +116,14 @@ class Checkpointer:
         if improved:
             assert kpis is not None
             self._remember(kpis, epoch)
-        name = f"model_epoch_{epoch:03d}_step_{step:05d}.pth"
+        name = periodic_checkpoint(epoch, step)
         enters = kpis is not None and self._enters_top(kpis, epoch, step)
         payload = dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
         payload["training"] = dict(payload["training"]) | {"keeper": self.state()}
         # The latest comes last: its memory names the best files, which must be there if a kill comes in between.
         source: Path | None = None
         if improved:
-            source = self._copy_or_write(None, self.folder / BEST, payload)
+            source = self._copy_or_write(None, self.folder / BEST_CHECKPOINT, payload)
         if enters:
             self.top_folder.mkdir(parents=True, exist_ok=True)
             assert value is not None
@@ -133,19 +133,19 @@ class Checkpointer:
         self.dropped.clear()
         if not (due or last):
             return None
-        written = self._copy_or_write(source, self.folder / (name if self.periodic else LATEST), payload)
+        written = self._copy_or_write(source, self.folder / (name if self.periodic else LATEST_CHECKPOINT), payload)
         if self.periodic:
-            _point(self.folder / LATEST, written)
+            _point(self.folder / LATEST_CHECKPOINT, written)
         return written
 
     def offer(self, payload: Mapping[str, Any], *, epoch: int, step: int, kpis: Mapping[str, float] | None) -> bool:
-        """Write BEST, from which no training goes on, where it is better than what validation has seen, or where there was
+        """Write the best checkpoint, from which no training goes on, where it is better than what validation has seen, or where there was
         none; returns whether it was."""
         if self.best is not None and not self._improves(kpis):
             return False
         self._remember(kpis or {}, epoch)
         write_checkpoint(
-            self.folder / BEST, dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
+            self.folder / BEST_CHECKPOINT, dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
         )
         return True
 

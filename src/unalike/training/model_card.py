@@ -13,6 +13,7 @@ from unalike.metrics.files import write_rows
 from unalike.metrics.summary import summarise
 from unalike.report.model_card import card_markdown
 from unalike.runs.environment import versions
+from unalike.runs.filenames import MODEL_CARD_FILE, MODEL_CARD_PAGE, PER_CLASS_FILE
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def write_model_card(
         )  # fmt: skip
         rows = metrics.pop("per_class", None)
         if rows and spec.train.report_accuracy_per_class:
-            write_rows(folder / "per_class.csv", rows)
+            write_rows(folder / PER_CLASS_FILE, rows)
     train = outcome.sets.train
     card = {
         "format_version": 1,
@@ -56,8 +57,8 @@ def write_model_card(
     }  # fmt: skip
     if judged is not None:
         card |= _judged(judged)
-    write_text(folder / "model_card.json", json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
-    write_text(folder / "model_card.md", card_markdown(card))
+    write_text(folder / MODEL_CARD_FILE, json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
+    write_text(folder / MODEL_CARD_PAGE, card_markdown(card))
     return card
 
 

@@ -19,10 +19,7 @@ from unalike.errors import redact
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
 from unalike.metrics.summary import summarise
 from unalike.report.evaluation import (
-    DOUBTS,
-    DUPLICATES,
     HEADLINES,
-    PAGE,
     Shown,
     add_doubts,
     add_duplicates,
@@ -32,6 +29,7 @@ from unalike.report.evaluation import (
     interval_of,
 )
 from unalike.report.html import Report
+from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
 from unalike.training.automatic.holdout import Round
 
 # Points of a curve; more cannot be told apart.
@@ -65,7 +63,7 @@ def write_training_report(folder: Path, spec: Any, outcome: Any) -> list[Path]:
     else:
         report.figures([], title="Nothing was held out", note="No images were named or held out for validation, so this page "
                        "can say nothing of what was learnt: `unalike evaluate` measures it on images of yours.")  # fmt: skip
-    return [report.write(folder / PAGE), *files]
+    return [report.write(folder / REPORT_FILE), *files]
 
 
 def _which(outcome: Any) -> str:
@@ -84,7 +82,7 @@ def _validated(report: Report, query: Shown, reference: Shown, ranking: Ranking,
     add_doubts(report, everything, folder, note="A network that was trained on a wrong label has learnt to believe it: "
                "images that it trained on stand here only where it could not.")  # fmt: skip
     add_duplicates(report, query, None if ranking.same else reference, folder)
-    return [folder / DOUBTS, folder / DUPLICATES]
+    return [folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
 def write_automatic_report(
@@ -138,7 +136,7 @@ def write_automatic_report(
     add_pairs(report, frozen)
     add_doubts(report, frozen, folder, note=OF_FROZEN)
     add_duplicates(report, frozen, None, folder)
-    return [report.write(folder / PAGE), folder / DOUBTS, folder / DUPLICATES]
+    return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
 OF_FROZEN = "By the frozen trunk's vectors, which no label of yours has shaped."

@@ -29,8 +29,9 @@ from unalike.errors import UnalikeError, redact_all
 from unalike.model.checkpoint import read_checkpoint
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.progress import say
+from unalike.runs.filenames import BEST_CHECKPOINT, NOTICES_FILE, SPLIT_FILE
 from unalike.spec import settle
-from unalike.training.checkpoints import BEST, Checkpointer, newest_checkpoint
+from unalike.training.checkpoints import Checkpointer, newest_checkpoint
 from unalike.training.cpu.batchnorm_folding import FoldablePairs, find_foldable_pairs
 from unalike.training.cpu.frozen_stages import REQUEST_SIZE, CompiledStages, compile_stages
 from unalike.training.devices import make_fabric
@@ -120,7 +121,7 @@ def train_embedder(
     _set_cudnn(spec)
     notices = Notices()
     if sets is None:
-        sets = training_sets(spec, notices, manifest=run.dir / "split.csv" if fabric.is_global_zero else None)
+        sets = training_sets(spec, notices, manifest=run.dir / SPLIT_FILE if fabric.is_global_zero else None)
     fabric.seed_everything(seed, workers=False, verbose=False)
     head = _head_of_frozen(spec, sets.train, notices, fabric)
     if head is not None:
@@ -207,11 +208,13 @@ def _learnt(
         loggers.close()
         if fabric.is_global_zero:
             ground.notices.say()
-            ground.notices.write(run.dir / "notices.txt")
+            ground.notices.write(run.dir / NOTICES_FILE)
     if kpis is not None:
         ranking, seen = validation.latest or (None, None)
         epoch = loop.position.epoch - 1
-        return TrainingResult(run.dir / BEST, kpis, epoch, kpis, history, sets, ranking, ground.facts, seen, True)
+        return TrainingResult(
+            run.dir / BEST_CHECKPOINT, kpis, epoch, kpis, history, sets, ranking, ground.facts, seen, True
+        )
     return _outcome(run.dir, checkpointer, history, sets, validation, ground.facts, embedder)
 
 
@@ -277,11 +280,13 @@ def _fitted_only(ground: _Ground, network: Embedder) -> TrainingResult:
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         payload = ground.payload(weights, with_head_of(network, spec))
         Checkpointer(run.dir, spec.train).offer(payload, epoch=0, step=0, kpis=kpis)
-        say(f"the trunk as it is, with a head fitted in closed form: {run.dir / BEST}")
+        say(f"the trunk as it is, with a head fitted in closed form: {run.dir / BEST_CHECKPOINT}")
         ground.notices.say()
-        ground.notices.write(run.dir / "notices.txt")
+        ground.notices.write(run.dir / NOTICES_FILE)
     ranking, seen = validation.latest or (None, None)
-    return TrainingResult(run.dir / BEST, kpis, 0, kpis, History(), sets, ranking, ground.facts, seen, finished=True)
+    return TrainingResult(
+        run.dir / BEST_CHECKPOINT, kpis, 0, kpis, History(), sets, ranking, ground.facts, seen, finished=True
+    )
 
 
 def _offer(
@@ -360,7 +365,7 @@ def _outcome(
     embedder: nn.Module,
 ) -> TrainingResult:  # fmt: skip
     last = history.validations[-1] if history.validations else {}
-    checkpoint = folder / BEST
+    checkpoint = folder / BEST_CHECKPOINT
     if not checkpoint.exists():
         checkpoint = newest_checkpoint(folder)
     fabric = validation.fabric

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 from unalike.data.decode import open_image
 from unalike.report.drawing import boxed, heat_picture
 from unalike.report.html import Report, Tile
+from unalike.runs.filenames import REPORT_FILE, VERDICTS_FILE
 from unalike.storage.atomic import replacing, write_text
 from unalike.verification.approved_set import ApprovedSet
 from unalike.verification.asset import Asset
@@ -81,8 +82,8 @@ def write_page(folder: Path, approved: ApprovedSet, verdicts: Sequence[tuple[Pat
                 _save(sheet, folder / told["parts"])
         lines.append(json.dumps(told, ensure_ascii=True))
         rows.append((order[verdict.answer], path, verdict, picture, asset))
-    write_text(folder / "verdicts.jsonl", "\n".join(lines) + "\n" if lines else "")
-    return _report(approved, sorted(rows, key=lambda row: row[0]), most).write(folder / "report.html")
+    write_text(folder / VERDICTS_FILE, "\n".join(lines) + "\n" if lines else "")
+    return _report(approved, sorted(rows, key=lambda row: row[0]), most).write(folder / REPORT_FILE)
 
 
 def _save(picture: Image.Image, path: Path) -> None:

@@ -7,17 +7,9 @@ from PIL import Image
 
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.metrics.summary import summarise
-from unalike.report.evaluation import (
-    DOUBTS,
-    DUPLICATES,
-    EXPLAINED,
-    Reasons,
-    Shown,
-    add_map,
-    add_retrieval,
-    write_evaluation_page,
-)
+from unalike.report.evaluation import EXPLAINED, Reasons, Shown, add_map, add_retrieval, write_evaluation_page
 from unalike.report.html import Report, Tile
+from unalike.runs.filenames import NEAR_DUPLICATES_FILE, SUSPECTED_LABELS_FILE
 
 CLASSES = [f"<b>{n}</b> & ü" for n in range(6)]
 
@@ -54,9 +46,11 @@ def test_the_page_of_an_evaluation_names_what_was_planted(pictures, tmp_path):
     ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N)
     summary = summarise(ranking, CLASSES, reference_labels=reference.labels_N, n=50)
     files = write_evaluation_page(tmp_path, summary, ranking, query, reference, title="Fruit <i>", subtitle="& more")
-    assert [file.name for file in files] == ["report.html", DOUBTS, DUPLICATES] and all(f.exists() for f in files)
-    assert rows_of(tmp_path / DOUBTS)[0]["path"] == str(pictures[7])
-    found = {(row["path"], row["other_path"]) for row in rows_of(tmp_path / DUPLICATES)}
+    assert [file.name for file in files] == ["report.html", SUSPECTED_LABELS_FILE, NEAR_DUPLICATES_FILE] and all(
+        f.exists() for f in files
+    )
+    assert rows_of(tmp_path / SUSPECTED_LABELS_FILE)[0]["path"] == str(pictures[7])
+    found = {(row["path"], row["other_path"]) for row in rows_of(tmp_path / NEAR_DUPLICATES_FILE)}
     assert (str(pictures[103]), str(pictures[20])) in found
     text = files[0].read_text(encoding="utf-8")
     assert len(text) < 5e6, "noise is the worst that pictures can be"

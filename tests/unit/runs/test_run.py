@@ -19,8 +19,8 @@ import pytest
 from unalike.errors import DeviceError, Interrupted, RunError, SpecError
 from unalike.runs.environment import process_rank
 from unalike.runs.failures import saved_traceback
+from unalike.runs.filenames import LOCK_FILE
 from unalike.runs.folder import open_run, results_folder
-from unalike.runs.lock import LOCK_NAME
 from unalike.storage.atomic import write_text
 
 
@@ -90,7 +90,7 @@ def test_occupied_folder_is_refused(tmp_path: Path) -> None:
         pass
     with pytest.raises(RunError, match="--resume.*--overwrite"):
         open_run("train", spec(tmp_path))
-    assert not (tmp_path / "train" / LOCK_NAME).exists()
+    assert not (tmp_path / "train" / LOCK_FILE).exists()
     with open_run("train", spec(tmp_path), resume=True) as run:
         assert run.resuming
     assert [line["status"] for line in lines(tmp_path / "train")] == ["STARTED", "SUCCESS"] * 2
@@ -134,7 +134,7 @@ def test_overwrite_deletes_what_we_wrote_and_nothing_else(tmp_path: Path) -> Non
     (run.dir / "photographs" / "status.json").write_text("the user's too")
     with open_run("train", spec(tmp_path), overwrite=True):
         left = {str(path.relative_to(run.dir)) for path in run.dir.rglob("*")}
-    ours = {"status.json", "run.json", "experiment.yaml", LOCK_NAME}
+    ours = {"status.json", "run.json", "experiment.yaml", LOCK_FILE}
     theirs = {"notes.txt", "photographs", "photographs/status.json", "fine_tuning_1", "fine_tuning_1/mine.txt"}
     assert left == ours | theirs
     assert outside.read_text() == "outside"
@@ -165,7 +165,7 @@ def test_lock_names_its_holder(tmp_path: Path) -> None:
 
 def write_lock(folder: Path, **holder: object) -> None:
     folder.mkdir(parents=True)
-    (folder / LOCK_NAME).write_text(json.dumps({"process_start": "", **holder}))
+    (folder / LOCK_FILE).write_text(json.dumps({"process_start": "", **holder}))
 
 
 def test_lock_of_a_dead_process_is_taken_over_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -173,7 +173,7 @@ def test_lock_of_a_dead_process_is_taken_over_and_said(tmp_path: Path, capsys: p
     dead.wait()
     write_lock(tmp_path / "train", host=socket.gethostname(), pid=dead.pid)
     with open_run("train", spec(tmp_path)):
-        assert json.loads((tmp_path / "train" / LOCK_NAME).read_text())["pid"] == os.getpid()
+        assert json.loads((tmp_path / "train" / LOCK_FILE).read_text())["pid"] == os.getpid()
     assert f"took over the lock of process {dead.pid}" in capsys.readouterr().err
     assert sorted(os.listdir(tmp_path / "train")) == ["experiment.yaml", "run.json", "status.json"]
 
@@ -182,7 +182,7 @@ def test_lock_of_a_dead_process_is_taken_over_and_said(tmp_path: Path, capsys: p
 def test_lock_of_a_reused_process_number_is_taken_over(tmp_path: Path) -> None:
     write_lock(tmp_path / "train", host=socket.gethostname(), pid=os.getppid(), process_start="1")
     with open_run("train", spec(tmp_path)) as run:
-        assert json.loads((run.dir / LOCK_NAME).read_text())["pid"] == os.getpid()
+        assert json.loads((run.dir / LOCK_FILE).read_text())["pid"] == os.getpid()
     assert lines(run.dir)[-1]["status"] == "SUCCESS"
 
 
@@ -190,7 +190,7 @@ def test_lock_of_another_host_or_unreadable_is_obeyed(tmp_path: Path) -> None:
     write_lock(tmp_path / "train", host="elsewhere", pid=1)
     with pytest.raises(RunError, match="process 1 on elsewhere"):
         open_run("train", spec(tmp_path))
-    (tmp_path / "train" / LOCK_NAME).write_text("")
+    (tmp_path / "train" / LOCK_FILE).write_text("")
     with pytest.raises(RunError, match="cannot be read"):
         open_run("train", spec(tmp_path))
 
@@ -275,7 +275,7 @@ def test_every_ending_is_written_down(
     last = lines(tmp_path / "train")[-1]
     assert last["status"] == "FAILURE" and message in last["message"]
     assert record(tmp_path / "train")["exit"] == code
-    assert not (tmp_path / "train" / LOCK_NAME).exists()
+    assert not (tmp_path / "train" / LOCK_FILE).exists()
     if seen in (ValueError, SystemExit):
         path = saved_traceback(caught.value)
         assert path is not None and "Traceback" in path.read_text()
@@ -296,7 +296,7 @@ def test_failure_while_beginning_is_written_down_and_unlocks(tmp_path: Path) -> 
     with pytest.raises(ZeroDivisionError), open_run("train", broken):
         pass
     assert lines(tmp_path / "train")[-1]["status"] == "FAILURE"
-    assert not (tmp_path / "train" / LOCK_NAME).exists()
+    assert not (tmp_path / "train" / LOCK_FILE).exists()
 
 
 PROGRAM = """

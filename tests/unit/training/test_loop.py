@@ -13,8 +13,9 @@ from lightning_fabric import Fabric
 from tests.support.tiny import TinyEmbedder, spec
 from unalike.errors import DeviceError, Interrupted, SpecError, TrainingError, WeightsError
 from unalike.model.checkpoint import read_checkpoint
+from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT
 from unalike.spec import load_spec
-from unalike.training.checkpoints import BEST, LATEST, Checkpointer, newest_checkpoint
+from unalike.training.checkpoints import Checkpointer, newest_checkpoint
 from unalike.training.devices import _wanted_gpus, launched_processes, make_fabric
 from unalike.training.freezing import Freezer
 from unalike.training.loop import TrainingLoop
@@ -257,13 +258,13 @@ def test_d08_intervals_are_honoured_and_the_last_epoch_always_validated_and_save
     assert [v["epoch"] for v in loop.history.validations] == [1, 3, 4]
     names = sorted(p.name for p in tmp_path.glob("model_epoch_*.pth"))
     assert names == [f"model_epoch_{e:03d}_step_{(e + 1) * STEPS:05d}.pth" for e in (1, 3, 4)]
-    assert (tmp_path / LATEST).resolve().name == names[-1]
+    assert (tmp_path / LATEST_CHECKPOINT).resolve().name == names[-1]
 
 
 def test_d06_best_checkpoint_is_that_of_the_best_figure(tmp_path):
     loop = make_loop(tmp_path, spec(train__num_epochs=4))
     loop.run()  # figures 0.5, 0.7, 0.6, 0.65
-    best = read_checkpoint(tmp_path / BEST)
+    best = read_checkpoint(tmp_path / BEST_CHECKPOINT)
     assert best["epoch"] == 1 and best["metrics"]["val Precision at Rank 1"] == 0.7
     assert_equal(best["model"], read_checkpoint(tmp_path / f"model_epoch_001_step_{2 * STEPS:05d}.pth")["model"])
 
@@ -275,7 +276,7 @@ def test_d06_top_k_keeps_k_files_and_replace_periodic_still_leaves_the_latest(tm
     s.train.checkpointer.replace_periodic = replace
     make_loop(tmp_path, s).run()
     assert sorted(p.name for p in tmp_path.glob("model_best_*.pth")) == ["model_best_001.pth", "model_best_003.pth"]
-    assert read_checkpoint(tmp_path / LATEST)["epoch"] == 3
+    assert read_checkpoint(tmp_path / LATEST_CHECKPOINT)["epoch"] == 3
     assert bool(list(tmp_path.glob("model_epoch_*.pth"))) is not replace
 
 
@@ -307,7 +308,7 @@ def test_train_loss_can_be_monitored_with_and_without_a_validation(tmp_path, val
     loop.run()
     losses = [row["train_loss"] for row in loop.history.steps]
     means = [sum(losses[e * STEPS : (e + 1) * STEPS]) / STEPS for e in range(3)]
-    best = read_checkpoint(tmp_path / BEST)
+    best = read_checkpoint(tmp_path / BEST_CHECKPOINT)
     assert best["epoch"] == means.index(min(means))
     assert best["metrics"]["train_loss"] == pytest.approx(min(means))
 
@@ -322,13 +323,13 @@ def test_of_equal_precisions_at_rank_1_the_higher_map_is_kept(tmp_path):
     checkpointer = Checkpointer(tmp_path, spec().train)
     for epoch, figures in enumerate([(1.0, 0.5), (1.0, 0.7), (1.0, 0.6), (0.9, 0.99), (1.0, math.nan)]):
         offered(checkpointer, epoch, *figures)
-    assert (checkpointer.best_epoch, read_checkpoint(tmp_path / BEST)["epoch"]) == (1, 1)
+    assert (checkpointer.best_epoch, read_checkpoint(tmp_path / BEST_CHECKPOINT)["epoch"]) == (1, 1)
     again = Checkpointer(tmp_path, spec().train)
     again.restore(checkpointer.state())
     offered(again, 5, 1.0, 0.65)
     assert again.best_epoch == 1
     offered(again, 6, 1.0, 0.71)
-    assert again.best_epoch == read_checkpoint(tmp_path / BEST)["epoch"] == 6
+    assert again.best_epoch == read_checkpoint(tmp_path / BEST_CHECKPOINT)["epoch"] == 6
 
 
 def test_a_best_of_another_epoch_is_forgotten_on_resuming(tmp_path):
@@ -411,7 +412,7 @@ def test_the_ranking_of_the_card_is_that_of_the_best_weights(tmp_path, ranked):
     assert result.seen == ("its vectors" if ranked else "new vectors")
     assert len(seen) == (not ranked)
     for at_validation in seen:
-        assert_equal(at_validation, read_checkpoint(tmp_path / BEST)["model"])
+        assert_equal(at_validation, read_checkpoint(tmp_path / BEST_CHECKPOINT)["model"])
 
 
 @pytest.mark.parametrize("there, count", [

@@ -29,6 +29,7 @@ from unalike.engines.metadata import NetworkFacts
 from unalike.engines.protocol import Engine
 from unalike.errors import MissingExtra, ModelError, SpecError
 from unalike.progress import say
+from unalike.runs.filenames import NOTICES_FILE
 from unalike.runs.run import json_text
 from unalike.storage.atomic import write_bytes, write_text
 
@@ -92,7 +93,7 @@ def _compared(
     beside = path.with_name(f"{path.name}.parity.json")
     write_text(beside, json_text(found.to_dict(), indent=1) + "\n")
     notices.say()
-    notices.write(run.dir / "notices.txt")
+    notices.write(run.dir / NOTICES_FILE)
     run.own(path, beside)
     figures = dict(found.figures())
     run.record(file=str(path), parity=figures)

@@ -13,17 +13,15 @@ from unalike.errors import redact, redact_all
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder, Shape, assemble
 from unalike.model.frozen import build_frozen
+from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
 from unalike.training.automatic.candidates import Candidate, fitted_network
-from unalike.training.checkpoints import BEST
 from unalike.training.heads.features import Features
 from unalike.training.heads.interpolation import with_fitted_head, with_head_of
 from unalike.training.heads.trained import fitted_head
 from unalike.training.recipe import settle_normalization
 from unalike.training.trainer import TrainingResult, checkpoint_facts
-
-BEST_SPEC = "best_spec.yaml"
 
 
 def deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, features: Features) -> tuple[Path, Any]:
@@ -39,7 +37,7 @@ def deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, featu
     settle(settled, "model.head", "linear" if head is None else head.kind, best.name)
     settle_normalization(settled, features.facts)
     if form is None or head is None:
-        (run.dir / BEST_SPEC).unlink(missing_ok=True)  # an earlier session of this run may have left one
+        (run.dir / BEST_SPEC_FILE).unlink(missing_ok=True)  # an earlier session of this run may have left one
         embedder = assemble(Shape.of(settled.model), pretrained="true")
         linear = embedder.head.linear
         assert isinstance(linear, torch.nn.Linear)
@@ -72,7 +70,7 @@ def deliver_tuned(best: Candidate, tuned: TrainingResult, spec: Any, run: Any, i
     _write_best_spec(settled, run)
     if network is None:
         run.write_experiment(settled)
-        target: Path = run.dir / BEST
+        target: Path = run.dir / BEST_CHECKPOINT
         copy_file(tuned.checkpoint, target)
         return target, settled
     return _write(network, settled, run, images, tuned.facts, best.name), settled
@@ -83,7 +81,7 @@ def _write_best_spec(spec: Any, run: Any) -> None:
     again = spec.model_copy(deep=True)
     again.automl_policy = "off"
     again.dataset.validation.by = "none"
-    write_text(run.dir / BEST_SPEC, redact(again.to_yaml()))
+    write_text(run.dir / BEST_SPEC_FILE, redact(again.to_yaml()))
 
 
 def _write(network: Embedder, spec: Any, run: Any, images: ImageSet, facts: Any, why: str) -> Path:
@@ -93,4 +91,4 @@ def _write(network: Embedder, spec: Any, run: Any, images: ImageSet, facts: Any,
         "epoch": 0, "step": 0, "metrics": {}, "facts": checkpoint_facts(spec, facts, f"automatic training: {why}"),
     }  # fmt: skip
     run.write_experiment(spec)
-    return write_checkpoint(run.dir / BEST, payload)
+    return write_checkpoint(run.dir / BEST_CHECKPOINT, payload)

@@ -28,6 +28,14 @@ from unalike.model.embedder import build_embedder
 from unalike.model.frozen import build_frozen
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
+from unalike.runs.filenames import (
+    AUTOMATIC_FILE,
+    BEST_SPEC_FILE,
+    EXPERIMENT_FILE,
+    FINE_TUNING_FOLDER,
+    LATEST_CHECKPOINT,
+    NOTICES_FILE,
+)
 from unalike.runs.subrun import Part
 from unalike.spec import load_spec, settle
 from unalike.storage.atomic import write_text
@@ -39,7 +47,7 @@ from unalike.training.automatic.candidates import (
     judged_networks,
     say_verdict,
 )
-from unalike.training.automatic.delivery import BEST_SPEC, deliver_frozen, deliver_tuned
+from unalike.training.automatic.delivery import deliver_frozen, deliver_tuned
 from unalike.training.automatic.holdout import Round, held_rounds, hold_out, make_rounds, scenes
 from unalike.training.automatic.throughput import FEWEST, LEVELS, MOST, plan
 from unalike.training.automatic.trunks import Explorer, Found
@@ -69,7 +77,6 @@ HEADS_SHARE = 0.03  # for the search of heads, which seldom needs as much
 # the pace is measured.
 STEP_SHARE = 0.45
 TOO_SHORT = "stage two: the time that is left is too short to fine-tune; more --minutes would allow it"
-FOLDER = "fine_tuning"
 
 
 @dataclass(frozen=True)
@@ -165,12 +172,12 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
             outcome = tuned
             checkpoint, delivered = deliver_tuned(best, tuned, tuned_spec, run, images)
     notices.say()
-    notices.write(run.dir / "notices.txt")
+    notices.write(run.dir / NOTICES_FILE)
     record = _record(
         spec, delivered.model.backbone, clock, [*trials, *trained], candidates, best, held, labels_N, fit_N
     )
-    write_text(run.dir / "automatic.json", json.dumps(record, indent=2) + "\n")
-    run.own(run.dir / "automatic.json", run.dir / BEST_SPEC)
+    write_text(run.dir / AUTOMATIC_FILE, json.dumps(record, indent=2) + "\n")
+    run.own(run.dir / AUTOMATIC_FILE, run.dir / BEST_SPEC_FILE)
     page = write_automatic_report(
         run.dir, delivered, record, outcome.history, images, features.vectors_NF, best.vectors_ND, held
     )
@@ -260,9 +267,9 @@ def _stage_two(
     It begins with a head of this form fitted to the frozen features, where the user lets the head be such a one.
     """
     train = images.select(fit_N).compact()
-    part = Part(run, run.dir / FOLDER)
-    earlier = part.dir / "experiment.yaml"
-    resume = run.resuming and earlier.exists() and any(part.dir.glob("ml_model_latest.pth"))
+    part = Part(run, run.dir / FINE_TUNING_FOLDER)
+    earlier = part.dir / EXPERIMENT_FILE
+    resume = run.resuming and earlier.exists() and any(part.dir.glob(LATEST_CHECKPOINT))
     if resume:  # its plan holds, but for what is counted after the first epochs
         tuned = load_spec("train", str(earlier))
     else:

@@ -34,6 +34,14 @@ from unalike.model.checkpoint import load_embedder, write_checkpoint
 from unalike.model.embedder import Shape, assemble, build_embedder
 from unalike.model.frozen import build_frozen
 from unalike.progress import say
+from unalike.runs.filenames import (
+    BEST_CHECKPOINT,
+    EXPERIMENT_FILE,
+    LATEST_CHECKPOINT,
+    NOTICES_FILE,
+    UNLABELED_FILE,
+    fine_tuning_folder,
+)
 from unalike.runs.stage import stage
 from unalike.runs.subrun import Part
 from unalike.spec import load_spec, settle
@@ -42,7 +50,6 @@ from unalike.training.automatic.augmented_view import VariedView
 from unalike.training.automatic.holdout import Held, Round, Verdict, held_rounds, judge, scenes
 from unalike.training.automatic.pipeline import DEFAULT_MINUTES, Clock
 from unalike.training.automatic.throughput import LEVELS, plan
-from unalike.training.checkpoints import BEST
 from unalike.training.heads.discriminant import Discriminant, rooted
 from unalike.training.heads.features import Features, trunk_features
 from unalike.training.heads.warm_start import fitted_start
@@ -51,7 +58,6 @@ from unalike.training.losses import initialize_proxies
 from unalike.training.recipe import settle_backbone, settle_normalization, settle_precision, settle_training
 from unalike.training.trainer import TrainingResult, checkpoint_facts, train_embedder
 
-RECORD = "unlabelled.json"
 GROUPS, ASKING, PLAN = "groups.npz", "asking.npz", "fine_tuning.yaml"  # finished stages, for --resume
 FROZEN, FINE_TUNED = "frozen trunk", "fine-tuned on discovered groups"
 HELD_SHARE, FEWEST_IN_GROUP, FEWEST_GROUPS = 0.2, 4, 4  # of the images; a held group's images; held groups
@@ -122,10 +128,10 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
             checkpoint = _deliver_tuned(outcome.checkpoint, run)
             run.write_experiment(delivered)
     notices.say()
-    notices.write(run.dir / "notices.txt")
+    notices.write(run.dir / NOTICES_FILE)
     record = _record(spec, clock, candidates, best, yardstick, found)
-    write_text(run.dir / RECORD, json.dumps(record, indent=2) + "\n")
-    run.own(run.dir / RECORD)
+    write_text(run.dir / UNLABELED_FILE, json.dumps(record, indent=2) + "\n")
+    run.own(run.dir / UNLABELED_FILE)
     _say_verdict(candidates, best)
     return Learnt(checkpoint, delivered, replace(outcome, checkpoint=checkpoint), best.name,
                   _figures(best, candidates[0]), record)  # fmt: skip
@@ -327,11 +333,11 @@ def _deliver_head(
         "metrics": {}, "facts": checkpoint_facts(settled, features.facts, f"learnt without labels: {best.name}"),
     }  # fmt: skip
     run.write_experiment(settled)
-    return write_checkpoint(run.dir / BEST, payload), settled
+    return write_checkpoint(run.dir / BEST_CHECKPOINT, payload), settled
 
 
 def _deliver_tuned(checkpoint: Path, run: Any) -> Path:
-    target: Path = run.dir / BEST
+    target: Path = run.dir / BEST_CHECKPOINT
     copy_file(checkpoint, target)
     return target
 
@@ -368,7 +374,7 @@ def _fine_tuned(
         if outcome is not None:
             train, begin = _regrouped(train, outcome.checkpoint, spec, run, seed)
         say(f"fine-tuning, round {number} of {len(shares)}: {count} epochs of {len(train)} images")
-        outcome = _round(tuned, count, run, run.dir / f"fine_tuning_{number}", train, begin)
+        outcome = _round(tuned, count, run, run.dir / fine_tuning_folder(number), train, begin)
         if outcome is None:
             return None
     assert outcome is not None
@@ -381,8 +387,8 @@ def _dim(spec: Any) -> int | None:
 
 def _round(spec: Any, epochs: int, run: Any, folder: Path, train: ImageSet, begin: Any) -> TrainingResult | None:
     part = Part(run, folder)
-    earlier = folder / "experiment.yaml"
-    resume = run.resuming and earlier.exists() and any(folder.glob("ml_model_latest.pth"))
+    earlier = folder / EXPERIMENT_FILE
+    resume = run.resuming and earlier.exists() and any(folder.glob(LATEST_CHECKPOINT))
     if resume:  # its plan holds: another number of epochs would be another training
         round_spec = load_spec("train", str(earlier))
     else:

@@ -12,11 +12,20 @@ import optuna
 import yaml
 
 from unalike.report.html import Report
+from unalike.runs.filenames import (
+    BEST_CHECKPOINT,
+    BEST_SPEC_FILE,
+    EXPERIMENT_FILE,
+    MODEL_CARD_FILE,
+    MODEL_CARD_PAGE,
+    REPORT_FILE,
+    SEARCH_FILE,
+    TRIAL_SPEC_FILE,
+    TRIALS_FILE,
+)
 from unalike.storage.atomic import copy_file, write_text
-from unalike.training.checkpoints import BEST, TIE_BREAKER
-from unalike.training.search.trial import SPEC_NAME
+from unalike.training.checkpoints import TIE_BREAKER
 
-RECORD, TRIALS, BEST_SPEC, PAGE = "search.json", "trials.jsonl", "best_spec.yaml", "report.html"
 FORMAT_VERSION = 1
 # Fewer measured trials say nothing about what mattered.
 ENOUGH_FOR_IMPORTANCE = 4
@@ -83,23 +92,23 @@ def importances(study: Any, seed: int) -> dict[str, float]:
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
     """``search.json``, whole or not at all."""
     whole = json.dumps({"format_version": FORMAT_VERSION, **record}, indent=1, ensure_ascii=False)
-    write_text(folder / RECORD, whole + "\n")
+    write_text(folder / SEARCH_FILE, whole + "\n")
 
 
 def append_trial(folder: Path, record: TrialRecord) -> None:
     """One line of ``trials.jsonl``; a trial that was killed and went on has a line for each ending."""
-    with open(folder / TRIALS, "ab") as file:
+    with open(folder / TRIALS_FILE, "ab") as file:
         file.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
 
 
 def keep_best(folder: Path, best: TrialRecord) -> Path | None:
     """The winner's checkpoint in the search's folder (a hard link where the disk allows it), or None where it is not
     to be had: another machine's trial in a folder that this one does not see."""
-    source, target = Path(best.folder) / BEST, folder / BEST
+    source, target = Path(best.folder) / BEST_CHECKPOINT, folder / BEST_CHECKPOINT
     if not source.exists():
         return None
     copy_file(source, target, link=True)
-    for name in ("model_card.json", "model_card.md"):
+    for name in (MODEL_CARD_FILE, MODEL_CARD_PAGE):
         if (Path(best.folder) / name).exists():
             copy_file(Path(best.folder) / name, folder / name)
     return target
@@ -107,8 +116,8 @@ def keep_best(folder: Path, best: TrialRecord) -> Path | None:
 
 def write_best_spec(folder: Path, best: TrialRecord, *, own: bool, kept_out: str) -> Path | None:
     """The winner's resolved spec, which trains it again with ``automl_policy: off``; None where it is not to be had."""
-    resolved = Path(best.folder) / "experiment.yaml"
-    source = resolved if resolved.exists() else Path(best.folder) / SPEC_NAME
+    resolved = Path(best.folder) / EXPERIMENT_FILE
+    source = resolved if resolved.exists() else Path(best.folder) / TRIAL_SPEC_FILE
     if not source.exists():
         return None
     values = yaml.safe_load(source.read_text(encoding="utf-8"))
@@ -126,8 +135,8 @@ def write_best_spec(folder: Path, best: TrialRecord, *, own: bool, kept_out: str
     text = "".join(f"# {line}\n" for line in head) + yaml.safe_dump(
         values, sort_keys=False, allow_unicode=True, width=120
     )
-    write_text(folder / BEST_SPEC, text)
-    return folder / BEST_SPEC
+    write_text(folder / BEST_SPEC_FILE, text)
+    return folder / BEST_SPEC_FILE
 
 
 # ---- the page ----
@@ -159,7 +168,7 @@ def write_page(folder: Path, record: Mapping[str, Any], records: Sequence[TrialR
                note="; ".join(f"{path} left out: {why}" for path, why in record["left_out"].items()))  # fmt: skip
     page.table("Trials", _rows(records, record["sign"]), note="Best first; each has its folder trial_NNN.")
     page.table("Failed", [{"trial": r.trial, "reason": r.reason, **_drawn(r)} for r in records if r.state == "failed"])
-    return page.write(folder / PAGE)
+    return page.write(folder / REPORT_FILE)
 
 
 def _counted(counts: Mapping[str, int]) -> str:

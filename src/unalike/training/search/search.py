@@ -21,6 +21,7 @@ from optuna.trial import TrialState
 
 from unalike.errors import Interrupted, RunError, SpecError, TrainingError, UnalikeError
 from unalike.progress import say
+from unalike.runs.filenames import trial_folder
 from unalike.training.search.results import (
     COUNTED,
     TrialRecord,
@@ -42,7 +43,7 @@ from unalike.training.search.study import (
     open_study,
     settle_terms,
 )
-from unalike.training.search.trial import Ending, Job, TrialFigures, drop_checkpoints, trial_folder
+from unalike.training.search.trial import Ending, Job, TrialFigures, drop_checkpoints
 from unalike.training.search.workers import Place
 
 PACE_S = 0.5  # between looks at the trials
@@ -180,7 +181,7 @@ class Search:
         return trial
 
     def _begin(self, trial: Any) -> Active | None:
-        folder = trial_folder(self.folder, trial.number)
+        folder = self.folder / trial_folder(trial.number)
         for key, value in {"run": str(self.folder), "folder": str(folder), "host": socket.gethostname()}.items():
             trial.set_user_attr(key, value)
         values = self._draw(trial)
@@ -197,7 +198,7 @@ class Search:
         return values
 
     def _activate(self, trial: Any, values: Mapping[str, Any], *, attempt: int) -> Active | None:
-        folder = trial_folder(self.folder, trial.number)
+        folder = self.folder / trial_folder(trial.number)
         figures = TrialFigures(folder, self.plan.monitor, self.plan.sign)
         trial.set_user_attr("attempts", attempt)
         try:
@@ -242,7 +243,7 @@ class Search:
                               trials=self.plan.trials), self.plan.space.own())  # fmt: skip
             return self._begin(trial) or self._next()
         if attempt > KILLS and killed.state != "stopped":
-            job = Job(frozen.number, trial_folder(self.folder, frozen.number), Path(), killed.values)
+            job = Job(frozen.number, self.folder / trial_folder(frozen.number), Path(), killed.values)
             figures = TrialFigures(job.folder, self.plan.monitor, self.plan.sign)
             reason = f"the search was killed during each of {KILLS} attempts"
             self._end(Active(trial, job, figures, self.clock(), attempt - 1), Ending(False, reason))

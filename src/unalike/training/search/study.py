@@ -14,17 +14,16 @@ from unalike.data.from_spec import load_for, training_sets
 from unalike.data.notices import Notices
 from unalike.data.splits import write_manifest
 from unalike.errors import DataError, RunError, SpecError
+from unalike.runs.filenames import SEARCH_FILE, SELECTION_FILE, STUDY_FILE
 from unalike.spec import load_spec
 from unalike.training.checkpoints import KPI_NAMES, MONITORED
 from unalike.training.recipe import settle_backbone, settle_precision, settle_training
-from unalike.training.search.results import RECORD
 from unalike.training.search.space import Space, build_space
 from unalike.training.search.trial import TrialTerms, own_tree
 
 HEARTBEAT_S = 30.0
 GRACE_S = 300.0  # a machine that was silent for so long is taken for gone
 DEFAULT_MINUTES, DEFAULT_TRIALS = 10.0, 20  # the contract's: without a GPU, with one
-SELECTION = "selection.csv"
 JOURNAL = "journal://"
 
 
@@ -93,7 +92,7 @@ def _rows_to_learn_from(experiment: Any, folder: Path, notices: Notices) -> tupl
     rows = whole.select([i for i, split in enumerate(whole.splits) if split == "train"])
     if len(rows) == len(whole) or not len(rows):
         return None, kept_out
-    path = write_manifest(folder / SELECTION, {"train": rows.compact()})
+    path = write_manifest(folder / SELECTION_FILE, {"train": rows.compact()})
     return str(path.resolve()), kept_out or "what your manifest does not call train"
 
 
@@ -109,7 +108,7 @@ def open_study(automl: Any, folder: Path, plan: Plan, pruner: Any) -> Any:
         study = optuna.create_study(study_name=automl.study, storage=storage, direction=direction, pruner=pruner,
                                     load_if_exists=True)  # fmt: skip
     except Exception as error:  # each database driver has exceptions of its own
-        kind = automl.storage.partition("://")[0] + "://..." if automl.storage else folder / "study.db"  # no passwords
+        kind = automl.storage.partition("://")[0] + "://..." if automl.storage else folder / STUDY_FILE  # no passwords
         raise SpecError(f"automl.storage {kind} cannot be opened ({type(error).__name__})", expected="sqlite:///FILE, journal:///FILE, mysql:// or "
                         "postgresql:// with its driver installed") from error  # fmt: skip
     terms = {"space": plan.space.fingerprint(), "spec": _fingerprint(plan), "monitor": plan.monitor,
@@ -162,6 +161,6 @@ def discard_lost_trials(study: Any) -> None:
 def earlier_seconds(folder: Path) -> float:
     """Time that earlier sessions of the search in this folder spent."""
     try:
-        return float(json.loads((folder / RECORD).read_text(encoding="utf-8")).get("seconds", 0.0))
+        return float(json.loads((folder / SEARCH_FILE).read_text(encoding="utf-8")).get("seconds", 0.0))
     except (OSError, ValueError, AttributeError, TypeError):
         return 0.0

@@ -15,21 +15,16 @@ from typing import Any
 
 import yaml
 
+from unalike.runs.filenames import LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS, STATUS_FILE, TRIAL_SPEC_FILE
 from unalike.spec import Experiment, load_spec
 from unalike.spec.fields import declared_fields
 from unalike.spec.ranges import FREE
 from unalike.storage.atomic import write_text
-from unalike.training.checkpoints import LATEST, ranking_key
+from unalike.training.checkpoints import ranking_key
 
 # A trial's spec is the user's, less these: where it writes, what searches, and the query set, which is never selected on.
 _NOT_A_TRIALS = ("results_dir", "train.results_dir", "automl", "automl_policy", "dataset.val_dataset",
                  "train.resume_training_checkpoint_path", "evaluate", "inference", "export", "gen_trt_engine")  # fmt: skip
-SPEC_NAME, LOG_NAME = "trial_spec.yaml", "train.log"
-
-
-def trial_folder(results: Path, number: int) -> Path:
-    """``trial_007`` in the search's folder."""
-    return results / f"trial_{number:03d}"
 
 
 def place_value(tree: dict[str, Any], path: str, value: Any) -> None:
@@ -104,7 +99,7 @@ class TrialTerms:
         tree = self.tree(values, folder)
         load_spec("train", tree)
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / SPEC_NAME
+        path = folder / TRIAL_SPEC_FILE
         write_text(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
         return Job(number, folder, path, dict(values))
 
@@ -147,7 +142,7 @@ class StatusTail:
     """The lines of a trial's ``status.json`` as they come; a half-written one is left for later."""
 
     def __init__(self, folder: Path) -> None:
-        self.path, self.offset = folder / "status.json", 0
+        self.path, self.offset = folder / STATUS_FILE, 0
         self.last: dict[str, Any] = {}
 
     def validations(self) -> list[tuple[int, dict[str, float]]]:
@@ -200,8 +195,8 @@ class TrialFigures:
 
 def drop_checkpoints(folder: Path) -> None:
     """Keep a finished trial's best and latest checkpoint, delete those at intervals."""
-    latest = folder / LATEST
+    latest = folder / LATEST_CHECKPOINT
     kept = latest.resolve() if latest.exists() else None
-    for path in folder.glob("model_epoch_*_step_*.pth"):
+    for path in folder.glob(PERIODIC_CHECKPOINTS):
         if path.resolve() != kept and not path.is_symlink():
             path.unlink(missing_ok=True)

@@ -15,9 +15,10 @@ from typing import Any, Protocol
 
 from unalike.errors import DeviceError, missing_extra
 from unalike.progress import say
+from unalike.runs.filenames import RECORD_FILE, STATUS_FILE, TRIAL_LOG_FILE
 from unalike.training.checkpoints import newest_checkpoint
 from unalike.training.search.study import Plan
-from unalike.training.search.trial import LOG_NAME, Ending, Job, StatusTail
+from unalike.training.search.trial import Ending, Job, StatusTail
 
 
 def open_places(plan: Plan) -> tuple[list[Place], Plan]:
@@ -62,7 +63,7 @@ def _train_there(words: list[str], folder: str) -> int:
     The interpreter is this worker's: the cluster's machines need not have the search's at the same path, and what is first
     on their PATH need not be the one that unalike is installed in.
     """
-    with open(Path(folder) / LOG_NAME, "ab") as log:
+    with open(Path(folder) / TRIAL_LOG_FILE, "ab") as log:
         process = subprocess.Popen(
             [sys.executable, *words], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT
         )
@@ -176,8 +177,8 @@ def command(job: Job) -> list[str]:
     words = [sys.executable, "-m", "unalike.cli.child_trial", "train", "-e", str(job.spec)]
     if job.resume and can_resume(job.folder):
         return [*words, "--resume"]
-    old = (job.folder / "run.json").exists()
-    (job.folder / "status.json").unlink(missing_ok=True)  # or an earlier trial's figures would be taken for this one's
+    old = (job.folder / RECORD_FILE).exists()
+    (job.folder / STATUS_FILE).unlink(missing_ok=True)  # or an earlier trial's figures would be taken for this one's
     return [*words, "--overwrite"] if old else words
 
 
@@ -194,7 +195,7 @@ def ending(folder: Path, code: int) -> Ending:
         hint = " (the machine may have run out of memory)" if -code == 9 else ""
         return Ending(False, f"the process was ended by {name}{hint}")
     try:
-        lines = (folder / LOG_NAME).read_text(errors="replace").strip().splitlines()
+        lines = (folder / TRIAL_LOG_FILE).read_text(errors="replace").strip().splitlines()
     except OSError:
         lines = []
     return Ending(False, (lines[-1] if lines else f"exit code {code}").removeprefix("error: "))
@@ -211,7 +212,7 @@ class LocalPlace:
     def start(self, job: Job) -> None:
         self.folder = job.folder
         words = command(job)
-        with open(job.folder / LOG_NAME, "ab") as log:
+        with open(job.folder / TRIAL_LOG_FILE, "ab") as log:
             # A session of its own: Ctrl-C is for the search, which then tells its trials.
             self.process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
                                             env={**os.environ, **self.environment}, start_new_session=True)  # fmt: skip

@@ -12,7 +12,8 @@ import torch
 from tests.support.networks import SmallTrunk
 from unalike.inference.embed_files import Embedded
 from unalike.model.checkpoint import read_checkpoint
-from unalike.training.checkpoints import BEST, MONITORED, TIE_BREAKER, Checkpointer
+from unalike.runs.filenames import BEST_CHECKPOINT
+from unalike.training.checkpoints import MONITORED, TIE_BREAKER, Checkpointer
 from unalike.training.heads.discriminant import whitening
 from unalike.training.heads.interpolation import blended, finished, weights_now, with_fitted_head
 from unalike.training.heads.trained import Form
@@ -92,9 +93,9 @@ def test_it_takes_the_place_of_the_best_only_where_it_is_better(
     made.best, made.best_epoch = best, None if best is None else 1
     kpis = {} if offered is None else {MONITORED: offered}
     assert made.offer({"model": {}, "spec": {}}, epoch=3, step=9, kpis=kpis) is taken
-    assert (tmp_path / BEST).exists() is taken
+    assert (tmp_path / BEST_CHECKPOINT).exists() is taken
     if taken:
-        assert read_checkpoint(tmp_path / BEST)["epoch"] == 3
+        assert read_checkpoint(tmp_path / BEST_CHECKPOINT)["epoch"] == 3
         assert (made.best, made.best_epoch) == (offered, 3)
     else:
         assert (made.best, made.best_epoch) == (best, 1)
@@ -108,7 +109,7 @@ def test_equal_figures_in_the_top_are_told_apart_by_map(tmp_path: Path) -> None:
         kpis = {MONITORED: first, TIE_BREAKER: average}
         made.save({"model": {}, "spec": {}, "training": {}}, epoch=epoch, step=epoch, due=False, last=False, kpis=kpis)
     assert made.top == [(0.9, "m_2.pth", 0.6)] and [p.name for p in tmp_path.glob("m_*.pth")] == ["m_2.pth"]
-    assert read_checkpoint(tmp_path / BEST)["epoch"] == 2 == read_checkpoint(tmp_path / "m_2.pth")["epoch"]
+    assert read_checkpoint(tmp_path / BEST_CHECKPOINT)["epoch"] == 2 == read_checkpoint(tmp_path / "m_2.pth")["epoch"]
     again = keeper(tmp_path)
     again.restore(made.state())
     assert again.top == made.top
