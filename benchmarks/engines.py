@@ -27,6 +27,7 @@ from files_to_vectors import Eager
 
 from unalike import progress
 from unalike.data.imageset import load_images
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.deploy.onnx_export import facts_of, trace
 from unalike.deploy.quantization.accuracy_table import cosines
@@ -79,15 +80,15 @@ class Sides:
         pretrained = "auto" if "efficientnet_lite" in options.trunk else "false"
         shape = Shape(options.trunk, 256, 3, (options.size, options.size))
         embedder = assemble(shape, pretrained=pretrained).eval()
-        mean, std = embedder.trunk.facts.mean, embedder.trunk.facts.std
-        facts = facts_of(embedder, view=self.view, mean=mean, std=std)
+        preprocessing = Preprocessing(self.view, embedder.trunk.facts.mean, embedder.trunk.facts.std)
+        facts = facts_of(embedder, preprocessing)
         content = trace(embedder, (options.size, options.size), facts).SerializeToString()
         others = [path for path in found if path not in set(self.paths)] or self.paths
         calibration = calibration_images(others, self.view, count=options.calibration, others=32, seed=0)
         quantised = make_fewer_bits(content, facts, calibration, Request(worst_cosine=options.worst_cosine or -1.0))
         print(f"INT8: {len(quantised.kept)} layers kept in higher precision", file=sys.stderr)
         self.engines = engines_of(content, quantised.content)
-        self.eager = {precision: Eager(embedder, mean, std, self.view, precision == "bf16")
+        self.eager = {precision: Eager(embedder, preprocessing, precision == "bf16")
                       for precision in (("fp32", "bf16") if has_fast_bf16() else ("fp32",))}  # fmt: skip
         self.best: dict[str, list[float]] = {}  # name -> least clock and processor time, seconds
         self.vectors: dict[str, np.ndarray] = {}

@@ -25,6 +25,7 @@ import torch
 
 from unalike import progress
 from unalike.data.imageset import load_images
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.openvino_engine import import_openvino
 from unalike.engines.protocol import Engine
@@ -38,11 +39,11 @@ DECODING = "decoding alone, two threads"
 class Eager:
     """torch as one writes it by hand."""
 
-    def __init__(self, module: torch.nn.Module, mean: Sequence[float], std: Sequence[float], view: View, bf16: bool):
+    def __init__(self, module: torch.nn.Module, preprocessing: Preprocessing, bf16: bool):
         self.module = module.eval().to(memory_format=torch.channels_last)
-        self.mean = torch.tensor(mean).view(1, 3, 1, 1)
-        self.std = torch.tensor(std).view(1, 3, 1, 1)
-        self.view, self.bf16 = view, bf16
+        self.mean = torch.tensor(preprocessing.mean).view(1, 3, 1, 1)
+        self.std = torch.tensor(preprocessing.std).view(1, 3, 1, 1)
+        self.view, self.bf16 = preprocessing.view, bf16
 
     def embed(self, paths: Sequence[Path], batch: int) -> np.ndarray:
         rows = []
@@ -180,19 +181,19 @@ def main() -> None:
     paths = list(found.paths[::step])[: options.images]
     view = View(options.size, options.size)
     embedder = assemble(Shape(options.trunk, 256, 3, (options.size, options.size)), pretrained="auto").eval()
-    mean, std = embedder.trunk.facts.mean, embedder.trunk.facts.std
+    preprocessing = Preprocessing(view, embedder.trunk.facts.mean, embedder.trunk.facts.std)
 
     sides: dict[str, object] = {}
     engines: dict[str, Engine] = {}
     for runtime in options.runtimes:
         for precision in options.precisions if runtime == "auto" else ["auto"]:
-            engine = engine_for(embedder, mean=mean, std=std, view=view, runtime=runtime, precision=precision)
+            engine = engine_for(embedder, preprocessing, runtime=runtime, precision=precision)
             told = engine.describe()
             label = f"unalike {runtime} {precision}: {told['runtime']} {told['precision']}"
             engines[label] = engine
             sides[label] = lambda engine=engine: chosen(engine, paths, view)
     for precision in options.eager:
-        eager = Eager(embedder, mean, std, view, precision == "bf16")
+        eager = Eager(embedder, preprocessing, precision == "bf16")
         for batch in options.batches:
             sides[f"torch eager {precision} batch {batch}"] = lambda e=eager, b=batch: e.embed(paths, b)
     sides[DECODING] = lambda: list(ThreadPoolExecutor(2).map(view, paths))

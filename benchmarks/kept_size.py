@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from unalike.data.imageset import load_images
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.training.augment import Augmentation
 from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.view import View
@@ -43,7 +44,8 @@ def main() -> None:
     augmentation = Augmentation(given.size, given.size)
     trunk = build_frozen(given.trunk, (given.size, given.size))
     facts = trunk.trunk.facts
-    engine = engine_for(trunk, mean=facts.mean, std=facts.std, view=View(given.size, given.size), images=len(images))
+    preprocessing = Preprocessing(View(given.size, given.size), facts.mean, facts.std)
+    engine = engine_for(trunk, preprocessing, images=len(images))
     crops, vectors, found = {}, {}, {}
     print(f"{len(images)} images, crops of {given.size} px")
     print(f"{'kept':>12}{'decode ms':>11}{'crop ms':>9}{'kB/image':>10}{'R@1':>8}")

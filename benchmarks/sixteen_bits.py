@@ -23,6 +23,7 @@ import numpy as np
 
 from unalike import progress
 from unalike.data.imageset import load_images
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.deploy.onnx_export import facts_of, trace
 from unalike.deploy.onnx_graph import facts_in, read_network, write_facts
@@ -45,7 +46,7 @@ def network(name: str, onnx: Path | None, size: int) -> tuple[bytes, Any, Any]:
         return content, facts_in(read_network(content, name), name), None
     pretrained = "auto" if "efficientnet_lite" in name else "false"
     module = assemble(Shape(name, 256, 3, (size, size)), pretrained=pretrained).eval()
-    facts = facts_of(module, view=View(size, size), mean=module.trunk.facts.mean, std=module.trunk.facts.std)
+    facts = facts_of(module, Preprocessing(View(size, size), module.trunk.facts.mean, module.trunk.facts.std))
     return trace(module, (size, size), facts).SerializeToString(), facts, module
 
 

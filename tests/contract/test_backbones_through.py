@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.deploy import parity
 from unalike.deploy.onnx_export import Exported, export_onnx
@@ -122,7 +123,7 @@ def go_through(name: str, size: tuple[int, int], folder: Path, *, opset: int | N
     assert vectors_ND.shape == (4, DIM) and bool(np.isfinite(vectors_ND).all())
     unit_ND = vectors_ND / np.linalg.norm(vectors_ND, axis=1, keepdims=True)
     assert (unit_ND @ unit_ND.T)[~np.eye(4, dtype=bool)].max() < 0.9999, "all images look alike: parity proves nothing"
-    done = export_onnx(embedder, folder / "model.onnx", view=View(*size), mean=mean, std=std, images_NHWC=images_NHWC,
+    done = export_onnx(embedder, folder / "model.onnx", Preprocessing(View(*size), mean, std), images_NHWC=images_NHWC,
                        opset=opset)  # fmt: skip
     assert done.parity.worst_cosine >= parity.WORST_COSINE and done.facts.dim == DIM and done.facts.trunk == name
     engine = OnnxEngine(done.path)

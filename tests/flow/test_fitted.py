@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tests.support.program import TINY, data_of, unalike
-from unalike.data.view import View
+from unalike.data.preprocessing import Preprocessing
 from unalike.inference.embed_files import embed_files
 from unalike.inference.engine_for import engine_for
 from unalike.metrics.knn import unit
@@ -33,11 +33,11 @@ def own_cache(tmp_path, monkeypatch):
 def features_of(embedder, meta, images):
     """The trunk's features of the training images, and their labels."""
     paths = sorted((images / "train").rglob("*.png"))
-    facts = meta["facts"]
-    view = View.from_dict(facts["view"])
-    trunk = FrozenTrunk(embedder.trunk)
-    engine = engine_for(trunk, mean=facts["mean"], std=facts["std"], view=view, runtime="torch")
-    return embed_files(engine, paths, view).vectors_ND, np.array([int(path.parent.name.split()[1]) for path in paths])
+    preprocessing = Preprocessing.from_facts(meta["facts"])
+    engine = engine_for(FrozenTrunk(embedder.trunk), preprocessing, runtime="torch")
+    return embed_files(engine, paths, preprocessing.view).vectors_ND, np.array(
+        [int(path.parent.name.split()[1]) for path in paths]
+    )
 
 
 @pytest.mark.parametrize("words, kind, loss", [

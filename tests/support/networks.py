@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 
 SIZE = (48, 32)  # never square: a swap of height and width must show (D19)
@@ -47,6 +48,7 @@ class SmallEmbedder(nn.Module):
 
 
 VIEW = View(*SIZE)
+PREPROCESSING = Preprocessing(VIEW, MEAN, STD)
 
 
 def pictures(count: int, seed: int = 0, size: tuple[int, int] = SIZE) -> np.ndarray:
@@ -67,13 +69,11 @@ def plain_vectors(embedder: nn.Module, images_BHWC: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def exported_bytes(preprocessing: str = "none", batch_size: int = -1, opset: int | None = None) -> bytes:
+def exported_bytes(embedded: bool = False, batch_size: int = -1, opset: int | None = None) -> bytes:
     """``SmallEmbedder()`` as an ONNX file's content."""
     from unalike.deploy.onnx_export import facts_of, trace
 
-    facts = facts_of(
-        SmallEmbedder(), view=VIEW, mean=MEAN, std=STD, preprocessing=preprocessing, metadata={"classes": ["a", "ü"]}
-    )
+    facts = facts_of(SmallEmbedder(), PREPROCESSING, embedded=embedded, metadata={"classes": ["a", "ü"]})
     proto = trace(SmallEmbedder(), SIZE, facts, batch_size=batch_size, opset=opset)
     return proto.SerializeToString()
 

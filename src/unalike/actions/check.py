@@ -247,18 +247,18 @@ class Readiness:
         if file.suffix == ".onnx":
             section = getattr(self.experiment, path.partition(".")[0])
             model = open_model(file, runtime=section.runtime if section.runtime != "torch" else "auto")
-            refuse_contradictions(self.experiment, file, view=model.view, dim=model.engine.dim, trunk=model.trunk,
-                                  mean=model.mean, std=model.std)  # fmt: skip
+            refuse_contradictions(self.experiment, file, model.preprocessing, dim=model.engine.dim, trunk=model.trunk)
             return f"{model.trunk or file.name}, {model.engine.dim} numbers an image"
         if path.endswith("trt_engine") or importlib.util.find_spec("timm") is None:
             return "there"
-        from unalike.data.view import View
+        from unalike.data.preprocessing import Preprocessing
         from unalike.model.checkpoint import load_embedder
 
         embedder, meta = load_embedder(file)
         facts = meta["facts"]
-        refuse_contradictions(self.experiment, file, view=View.from_dict(facts["view"]), dim=embedder.dim,
-                              trunk=facts["trunk"], mean=facts["mean"], std=facts["std"])  # fmt: skip
+        refuse_contradictions(
+            self.experiment, file, Preprocessing.from_facts(facts), dim=embedder.dim, trunk=facts["trunk"]
+        )
         return f"{facts['trunk']}, {embedder.dim} numbers an image, {len(meta['classes'])} classes"
 
     def _to_be_made(self) -> Path | None:

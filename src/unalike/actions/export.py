@@ -15,6 +15,7 @@ from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
 from unalike.data.from_spec import load_for
 from unalike.data.notices import Notices
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.errors import (
     DataError,
@@ -37,9 +38,8 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     section = experiment.export
     embedder, meta = load_embedder(section.checkpoint)
     facts = meta["facts"]
-    view = View.from_dict(facts["view"])
-    refuse_contradictions(experiment, Path(section.checkpoint), view=view, dim=embedder.dim, trunk=facts["trunk"],
-                          mean=facts["mean"], std=facts["std"])  # fmt: skip
+    preprocessing = Preprocessing.from_facts(facts)
+    refuse_contradictions(experiment, Path(section.checkpoint), preprocessing, dim=embedder.dim, trunk=facts["trunk"])
     path = Path(section.onnx_file) if section.onnx_file else run.dir / f"{Path(section.checkpoint).stem}.onnx"
     if path.exists():
         raise RunError(
@@ -48,8 +48,8 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     count = max(section.parity_images, IMAGES)
     embedder.to(export_device(experiment))
     exported = export_onnx(
-        embedder, path, view=view, mean=tuple(facts["mean"]), std=tuple(facts["std"]),
-        images_NHWC=_parity_images(experiment, meta, view, count), preprocessing=section.preprocessing,
+        embedder, path, preprocessing, embedded=section.preprocessing == "embedded",
+        images_NHWC=_parity_images(experiment, meta, preprocessing.view, count),
         unit_length=section.unit_length, batch_size=section.batch_size,
         opset=section.opset_version if experiment.is_set("export.opset_version") else None,
         metadata={"classes": list(meta["classes"]), "trunk": facts["trunk"], "licence": facts["licence"],

@@ -10,7 +10,7 @@ import numpy as np
 
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.data.view import View
+from unalike.data.preprocessing import Preprocessing
 from unalike.errors import (
     SpecError,
 )
@@ -21,18 +21,17 @@ from unalike.progress import say
 PRETRAINED = "pretrained"
 
 
-def refuse_contradictions(
-    experiment: Any, source: Path, *, view: View, dim: int, trunk: str, mean: Sequence[float], std: Sequence[float]
-) -> None:
+def refuse_contradictions(experiment: Any, source: Path, preprocessing: Preprocessing, *, dim: int, trunk: str) -> None:
     """The model is read from its file; a spec that says otherwise is an error, all of it in one report."""
+    view = preprocessing.view
     shown = view.to_dict()
     known = {
         "model.backbone": trunk,
         "model.input_height": view.height,
         "model.input_width": view.width,
         "model.feat_dim": dim,
-        "dataset.pixel_mean": list(mean),
-        "dataset.pixel_std": list(std),
+        "dataset.pixel_mean": list(preprocessing.mean),
+        "dataset.pixel_std": list(preprocessing.std),
         **{f"dataset.view.{key}": shown[key] for key in ("mode", "resize_ratio", "interpolation")},
     }
     faults = []
@@ -53,7 +52,6 @@ def load_frozen(
 
     ``images``: how many it will embed, where that is known.
     """
-    from unalike.data.view import view_of
     from unalike.inference.engine_for import engine_for, to_gpu
     from unalike.model.frozen import build_frozen
     from unalike.training.recipe import settle_backbone, settle_normalization
@@ -62,10 +60,9 @@ def load_frozen(
     trunk: Any = build_frozen(experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width))
     settle_normalization(experiment, trunk.trunk.facts)
     to_gpu(trunk, runtime, gpu)
-    view, dataset = view_of(experiment), experiment.dataset
-    engine = engine_for(trunk, mean=tuple(dataset.pixel_mean), std=tuple(dataset.pixel_std), view=view, runtime=runtime,
-                        precision=precision, images=images)  # fmt: skip
-    return OpenModel(engine, view, (), Path(experiment.model.backbone))
+    preprocessing = Preprocessing.from_spec(experiment)
+    engine = engine_for(trunk, preprocessing, runtime=runtime, precision=precision, images=images)
+    return OpenModel(engine, preprocessing, (), Path(experiment.model.backbone))
 
 
 def _devices(experiment: Any, section: Any, name: str) -> list[int]:
@@ -117,8 +114,7 @@ def _load_for(experiment: Any, section: Any, name: str, source: str, images: int
             source, runtime=section.runtime, precision=section.precision, gpu=gpu, images=images, quiet=False,
             threads=section.threads, streams=section.streams, device=section.device, **_told_facts(experiment),
         )  # fmt: skip
-        refuse_contradictions(experiment, model.source, view=model.view, dim=model.engine.dim, trunk=model.trunk,
-                              mean=model.mean, std=model.std)  # fmt: skip
+        refuse_contradictions(experiment, model.source, model.preprocessing, dim=model.engine.dim, trunk=model.trunk)
         models.append(model)
     return models
 

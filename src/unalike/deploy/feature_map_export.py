@@ -6,14 +6,13 @@ any engine gives them by ``engine.maps(images)``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.data.view import View
+from unalike.data.preprocessing import Preprocessing
 from unalike.deploy.onnx_export import facts_of, trace
 from unalike.deploy.parity import WORST_COSINE, compare, whole_fp32
 from unalike.engines.metadata import NetworkFacts
@@ -46,23 +45,23 @@ class MapParity:
 
 
 def trace_maps(
-    mapped: MappedNetwork, view: View, mean: Sequence[float], std: Sequence[float], **metadata: Any
+    mapped: MappedNetwork, preprocessing: Preprocessing, **metadata: Any
 ) -> tuple[onnx.ModelProto, NetworkFacts]:
     """A mapped network as an ONNX graph in memory with its facts; the batch is left free. Raises ExportError."""
-    facts = facts_of(mapped, view=view, mean=mean, std=std, metadata=metadata)
-    return trace(mapped, (view.height, view.width), facts, optimize=False), facts
+    facts = facts_of(mapped, preprocessing, metadata=metadata)
+    return trace(mapped, preprocessing.input_size, facts, optimize=False), facts
 
 
 def export_maps(
-    mapped: MappedNetwork, path: str | Path, *, view: View, mean: Sequence[float], std: Sequence[float],
-    images_NHWC: np.ndarray | None = None, **metadata: Any,
+    mapped: MappedNetwork, path: str | Path, preprocessing: Preprocessing, *, images_NHWC: np.ndarray | None = None,
+    **metadata: Any,
 ) -> MapParity:  # fmt: skip
     """Write ``mapped`` to ``path`` and prove it on ``images_NHWC`` (uint8 of the view's size; made up where none are given).
 
     The file appears only after ONNX Runtime's maps (and vectors) equalled torch's; otherwise ExportError.
     """
     path = Path(path)
-    proto, facts = trace_maps(mapped, view, mean, std, **metadata)
+    proto, facts = trace_maps(mapped, preprocessing, **metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path, alone=True) as partial:
         partial.write_bytes(proto.SerializeToString())

@@ -10,7 +10,7 @@ import copy
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import metadata as metadata_of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     import onnx
     import torch
 
-    from unalike.data.view import View
+    from unalike.data.preprocessing import Preprocessing
 
 INPUT, OUTPUT = "input", "fc_pred"
 # protobuf's own limit for one message; larger networks would need their weights in a second file.
@@ -168,25 +168,26 @@ def _versions() -> dict[str, str]:
 
 def facts_of(
     embedder: Any,
+    preprocessing: Preprocessing,
     *,
-    view: View,
-    mean: Sequence[float],
-    std: Sequence[float],
-    preprocessing: str = "none",
+    embedded: bool = False,
     unit_length: bool = False,
     metadata: Mapping[str, Any] | None = None,
     network: str = "",
 ) -> NetworkFacts:
-    """The facts of a network about to be exported. ``metadata`` may hold classes, trunk, licence; what else it holds
-    is kept under ``extra``. ``network`` is its key (``model.checkpoint.network_key``)."""
+    """The facts of a network about to be exported.
+
+    ``embedded``: the graph takes uint8 images and normalizes them itself. ``metadata`` may hold classes, trunk, licence;
+    what else it holds is kept under ``extra``. ``network`` is its key (``model.checkpoint.network_key``).
+    """
     rest = dict(metadata or {})
     return NetworkFacts(
-        mean=tuple(map(float, mean)),
-        std=tuple(map(float, std)),
-        preprocessing=preprocessing,
+        mean=preprocessing.mean,
+        std=preprocessing.std,
+        preprocessing="embedded" if embedded else "none",
         unit_length=unit_length,
         dim=int(getattr(embedder, "dim", 0)),
-        view=view.to_dict(),
+        view=preprocessing.view.to_dict(),
         classes=tuple(rest.pop("classes", ())),
         trunk=str(rest.pop("trunk", getattr(getattr(embedder, "trunk", None), "name", ""))),
         licence=str(rest.pop("licence", "")),
@@ -214,12 +215,10 @@ class Exported:
 def export_onnx(
     embedder: Any,
     path: str | Path,
+    preprocessing: Preprocessing,
     *,
-    view: View,
-    mean: Sequence[float],
-    std: Sequence[float],
     images_NHWC: np.ndarray,
-    preprocessing: str = "none",
+    embedded: bool = False,
     unit_length: bool = False,
     batch_size: int = -1,
     opset: int | None = None,
@@ -227,7 +226,7 @@ def export_onnx(
 ) -> Exported:
     """Write ``embedder`` to ``path`` (one file) and prove it on ``images_NHWC`` (uint8, of the view's size).
 
-    Input ``input``, output ``fc_pred``. The file appears under its name only after ONNX Runtime's vectors equalled
+    Input ``input``, output ``fc_pred``; ``embedded`` as in ``facts_of``. The file appears under its name only after ONNX Runtime's vectors equalled
     torch's (``deploy.parity``); otherwise ExportError, and no file.
     """
     from unalike.deploy.parity import check_parity
@@ -235,10 +234,10 @@ def export_onnx(
 
     path = Path(path)
     facts = facts_of(
-        embedder, view=view, mean=mean, std=std, preprocessing=preprocessing, unit_length=unit_length, metadata=metadata,
-        network=network_key(embedder, mean, std),
+        embedder, preprocessing, embedded=embedded, unit_length=unit_length, metadata=metadata,
+        network=network_key(embedder, preprocessing.mean, preprocessing.std),
     )  # fmt: skip
-    proto = trace(embedder, (view.height, view.width), facts, batch_size=batch_size, opset=opset)
+    proto = trace(embedder, preprocessing.input_size, facts, batch_size=batch_size, opset=opset)
     facts = replace(facts, dim=proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value)
     proto.metadata_props[-1].value = facts.to_json()
     if proto.ByteSize() > LARGEST_FILE:

@@ -9,6 +9,7 @@ from typing import Any
 
 from unalike.data.from_spec import evaluation_sets, load_for
 from unalike.data.notices import Notices
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.deploy.onnx_graph import (
     facts_in,
@@ -80,14 +81,14 @@ def _traced(path: Path) -> Source:
 
     embedder, meta = load_embedder(path)
     held = meta["facts"]
-    view = View.from_dict(held["view"])
+    preprocessing = Preprocessing.from_facts(held)
     facts = facts_of(
-        embedder, view=view, mean=tuple(held["mean"]), std=tuple(held["std"]),
+        embedder, preprocessing,
         metadata={"classes": list(meta["classes"]), "trunk": held["trunk"], "licence": held["licence"]},
-        network=network_key(embedder, held["mean"], held["std"]),
+        network=network_key(embedder, preprocessing.mean, preprocessing.std),
     )  # fmt: skip
-    proto = trace(embedder, (view.height, view.width), facts)
-    return Source(proto.SerializeToString(), facts, view, path.stem)
+    proto = trace(embedder, preprocessing.input_size, facts)
+    return Source(proto.SerializeToString(), facts, preprocessing.view, path.stem)
 
 
 def _image_sources(experiment: Any, said: Sequence[str] | None) -> list[str]:

@@ -76,7 +76,7 @@ class Explainer:
 
         if str(model).split(":")[0] == PRETRAINED:
             found = open_maps(model, runtime=runtime, precision=precision)
-            opened = OpenModel(found.engine, found.view, (), Path(found.source), found.trunk)
+            opened = OpenModel(found.engine, found.preprocessing, (), Path(found.source), found.trunk)
         else:
             opened = open_model(model, runtime=runtime, precision=precision)
         return cls.of(opened, method=method)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from unalike.inference import runtime_race as race
 if TYPE_CHECKING:
     import onnx
 
-    from unalike.data.view import View
+    from unalike.data.preprocessing import Preprocessing
 
 RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
 # Tracing costs 5 to 30 s; below this many images torch has finished by then.
@@ -49,10 +49,8 @@ class LiveEngine:
 
 def engine_for(
     embedder: Any,
+    preprocessing: Preprocessing,
     *,
-    mean: Sequence[float],
-    std: Sequence[float],
-    view: View,
     runtime: str = "auto",
     precision: str = "auto",
     threads: int | None = None,
@@ -72,19 +70,18 @@ def engine_for(
 
     def remake(newer: Any) -> LiveEngine:
         return engine_for(
-            newer, mean=mean, std=std, view=view, runtime=runtime, precision=precision, threads=threads, images=images,
-            quiet=True,
-        )  # fmt: skip
+            newer, preprocessing, runtime=runtime, precision=precision, threads=threads, images=images, quiet=True
+        )
 
     measure = (images or 0) >= race.WORTH_RACING
     if runtime == "auto" and precision in ("auto", "fp32") and order[0] == "openvino":
-        raced = _race(embedder, mean, std, view, precision, threads, measure)
+        raced = _race(embedder, preprocessing, precision, threads, measure)
         if raced is not None:
             _tell(raced[0], quiet)
             return LiveEngine(*raced, remake)
     for number, name in enumerate(order):
         try:
-            inner, proto = _make(name, embedder, mean, std, view, precision, threads)
+            inner, proto = _make(name, embedder, preprocessing, precision, threads)
         except (MissingExtra, ExportError, ModelError) as error:
             if number + 1 == len(order):
                 raise
@@ -102,9 +99,8 @@ def _tell(engine: Any, quiet: bool) -> None:
 
 
 def _race(
-    embedder: Any, mean: Sequence[float], std: Sequence[float], view: View, precision: str, threads: int | None,
-    measure: bool,
-) -> tuple[Any, onnx.ModelProto] | None:  # fmt: skip
+    embedder: Any, preprocessing: Preprocessing, precision: str, threads: int | None, measure: bool
+) -> tuple[Any, onnx.ModelProto] | None:
     """OpenVINO or ONNX Runtime, whichever was or is found faster here; None when that is not known, or one is missing."""
     names = ["openvino", "onnxruntime"]
     if any(importlib.util.find_spec(name) is None for name in names):
@@ -112,8 +108,8 @@ def _race(
     from unalike.deploy.onnx_export import facts_of, trace
 
     try:
-        facts = facts_of(embedder, view=view, mean=mean, std=std)
-        proto = trace(embedder, (view.height, view.width), facts, optimize=False)
+        facts = facts_of(embedder, preprocessing)
+        proto = trace(embedder, preprocessing.input_size, facts, optimize=False)
         network, content = _topology(proto), proto.SerializeToString()
         rates = race.known_rates(network)
         if not race.fastest(rates, names):
@@ -165,23 +161,22 @@ def _openvino_bf16() -> bool:
 def _make(
     name: str,
     embedder: Any,
-    mean: Sequence[float],
-    std: Sequence[float],
-    view: View,
+    preprocessing: Preprocessing,
     precision: str,
     threads: int | None,
 ) -> tuple[Any, onnx.ModelProto | None]:
     if name == "torch":
         from unalike.engines.torch_engine import TorchEngine
 
-        return TorchEngine(embedder, mean, std, (view.height, view.width), precision=precision), None
+        mean, std = preprocessing.mean, preprocessing.std
+        return TorchEngine(embedder, mean, std, preprocessing.input_size, precision=precision), None
     if name == "onnxruntime" and precision not in ("auto", "fp32"):
         raise DeviceError(f"precision {precision} with onnxruntime", expected="fp32", remedy="or use runtime openvino")
     from unalike.deploy.onnx_export import facts_of, trace
 
-    facts = facts_of(embedder, view=view, mean=mean, std=std)
+    facts = facts_of(embedder, preprocessing)
     # Not optimised: initialisers keep the parameters' names, and each runtime folds constants itself.
-    proto = trace(embedder, (view.height, view.width), facts, optimize=False)
+    proto = trace(embedder, preprocessing.input_size, facts, optimize=False)
     return _open(name, proto.SerializeToString(), precision, threads), proto
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike import progress
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.metadata import MapFacts
 from unalike.engines.protocol import MapEngine, need_maps
@@ -26,19 +27,24 @@ RUNTIMES = ("auto", "torch", "openvino", "onnxruntime")
 
 @dataclass(frozen=True)
 class OpenMaps:
-    """An engine that gives maps, the view of the whole image that it was opened with, and what its maps are.
+    """An engine that gives maps, the preprocessing of the whole image that it was opened with, and what its maps are.
 
     ``content`` is the network as an ONNX file's bytes where it was exported on the fly or read from such a file, so that
     it can be kept; None for torch, ``.xml`` and TensorRT. ``licence`` is that of the trunk's weights.
     """
 
     engine: MapEngine
-    view: View
+    preprocessing: Preprocessing
     maps: tuple[MapFacts, ...]
     source: str
     trunk: str = ""
     content: bytes | None = None
     licence: str = ""
+
+    @property
+    def view(self) -> View:
+        """The evaluation view of the whole image."""
+        return self.preprocessing.view
 
 
 def open_maps(
@@ -71,8 +77,8 @@ def open_maps(
             raise ModelError(f"{path.name}: unknown kind of model", expected=f"{PRETRAINED}, {', '.join(SUFFIXES)}")
     if runtime not in RUNTIMES:
         raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(RUNTIMES))
-    mapped, view, facts = _mapped(source, stages, size, vector)
-    found = _live(mapped, view, facts, str(source), runtime, precision, threads, device)
+    mapped, preprocessing = _mapped(source, stages, size, vector)
+    found = _live(mapped, preprocessing, str(source), runtime, precision, threads, device)
     if not quiet:
         told = found.engine.describe()
         progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
@@ -100,28 +106,28 @@ def _exported(
     if vector and not engine.dim:
         raise ModelError(f"{path.name} gives maps alone", expected="a vector too", remedy="write it with its vector")
     content = path.read_bytes() if path.suffix == ".onnx" else None
-    return OpenMaps(engine, opened.view, held, str(path), opened.trunk, content, engine.facts.licence)
+    return OpenMaps(engine, opened.preprocessing, held, str(path), opened.trunk, content, engine.facts.licence)
 
 
-def _mapped(source: str | Path, stages: Any, size: tuple[int, int] | None, vector: bool) -> tuple[Any, View, Any]:
-    """(MappedNetwork, view, the trunk's facts) of a checkpoint or of a trunk as it came."""
+def _mapped(source: str | Path, stages: Any, size: tuple[int, int] | None, vector: bool) -> tuple[Any, Preprocessing]:
+    """(MappedNetwork, preprocessing of its images) of a checkpoint or of a trunk as it came."""
     # A checkpoint or a trunk of timm needs torch in any case.
     from unalike.model.feature_maps import MappedNetwork
 
     if str(source).split(":")[0] == PRETRAINED:
-        network, view, facts = _pretrained(str(source), size)
+        network, view = _pretrained(str(source), size)
     else:
         from unalike.model.checkpoint import load_embedder
 
         network, meta = load_embedder(present(source))
-        facts = network.trunk.facts
         held = View.from_dict(meta["facts"]["view"])
         height, width = size or (held.height, held.width)
         view = View(height, width, 1.0, held.mode, held.interpolation)
-    return MappedNetwork(network, (view.height, view.width), stages, vector), view, facts
+    preprocessing = Preprocessing(view, network.trunk.facts.mean, network.trunk.facts.std)
+    return MappedNetwork(network, preprocessing.input_size, stages, vector), preprocessing
 
 
-def _pretrained(source: str, size: tuple[int, int] | None) -> tuple[Any, View, Any]:
+def _pretrained(source: str, size: tuple[int, int] | None) -> tuple[Any, View]:
     from unalike.model.frozen import build_frozen
     from unalike.model.pretrained import best_available_trunk
 
@@ -132,26 +138,27 @@ def _pretrained(source: str, size: tuple[int, int] | None) -> tuple[Any, View, A
     if size is None and tuple(facts.input_size) != (224, 224):
         network = build_frozen(name, facts.input_size)
     height, width = size or facts.input_size
-    return network, View(height, width, 1.0, "crop", "bilinear"), facts
+    return network, View(height, width, 1.0, "crop", "bilinear")
 
 
 def _live(
-    mapped: Any, view: View, facts: Any, source: str, runtime: str, precision: str, threads: int | None,
+    mapped: Any, preprocessing: Preprocessing, source: str, runtime: str, precision: str, threads: int | None,
     device: str | None,
 ) -> OpenMaps:  # fmt: skip
-    mean, std, trunk = tuple(facts.mean), tuple(facts.std), mapped.trunk.name
+    trunk, licence = mapped.trunk.name, mapped.trunk.facts.licence
     if runtime == "torch":
         from unalike.engines.torch_engine import TorchEngine
 
-        size = (view.height, view.width)
-        made: Any = TorchEngine(mapped, mean, std, size, device, "fp32" if precision == "auto" else precision)
-        return OpenMaps(made, view, mapped.maps, source, trunk, None, facts.licence)
+        mean, std = preprocessing.mean, preprocessing.std
+        precision = "fp32" if precision == "auto" else precision
+        made: Any = TorchEngine(mapped, mean, std, preprocessing.input_size, device, precision)
+        return OpenMaps(made, preprocessing, mapped.maps, source, trunk, None, licence)
     from unalike.deploy.feature_map_export import trace_maps
 
-    proto, _ = trace_maps(mapped, view, mean, std, trunk=trunk, licence=facts.licence)
+    proto, _ = trace_maps(mapped, preprocessing, trunk=trunk, licence=licence)
     content = proto.SerializeToString()
     engine = engine_of(content, runtime, precision, threads, device)
-    return OpenMaps(engine, view, mapped.maps, source, trunk, content, facts.licence)
+    return OpenMaps(engine, preprocessing, mapped.maps, source, trunk, content, licence)
 
 
 def write_maps(
@@ -172,13 +179,12 @@ def write_maps(
     if str(source).split(":")[0] != PRETRAINED and Path(source).suffix in EXPORTED:
         raise ModelError(f"{source} is exported already", expected=f"a checkpoint (.pth) or {PRETRAINED}")
     refuse_existing(path)
-    mapped, view, facts = _mapped(source, stages, size, vector)
-    parity = export_maps(
-        mapped, path, view=view, mean=facts.mean, std=facts.std, trunk=mapped.trunk.name, licence=facts.licence
-    )
+    mapped, preprocessing = _mapped(source, stages, size, vector)
+    trunk = mapped.trunk
+    parity = export_maps(mapped, path, preprocessing, trunk=trunk.name, licence=trunk.facts.licence)
     progress.say(str(parity))
     return {
-        "model": str(path), "trunk": mapped.trunk.name, "size": [view.height, view.width], "dim": mapped.dim,
+        "model": str(path), "trunk": trunk.name, "size": list(preprocessing.input_size), "dim": mapped.dim,
         "maps": [asdict(fact) for fact in mapped.maps], "parity": asdict(parity),
     }  # fmt: skip
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from unalike import progress
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.metadata import file_key
 from unalike.engines.protocol import Engine
@@ -22,20 +23,23 @@ SUFFIXES = (*EXPORTED, *CHECKPOINTS)
 
 @dataclass(frozen=True)
 class OpenModel:
-    """An engine, the view its images must have, the classes that it was trained on, and its file.
+    """An engine, the preprocessing of its images, the classes that it was trained on, and its file.
 
-    ``trunk``, ``mean`` and ``std`` (scale 0..1) say what the network is and how its images are normalised; ``network``
-    is the key by which it is known in every format (``engines.metadata.NetworkFacts``).
+    ``trunk`` is the name of the backbone; ``network`` is the key by which the network is known in every format
+    (``engines.metadata.NetworkFacts``).
     """
 
     engine: Engine
-    view: View
+    preprocessing: Preprocessing
     classes: tuple[str, ...]
     source: Path
     trunk: str = ""
-    mean: tuple[float, ...] = ()
-    std: tuple[float, ...] = ()
     network: str = ""
+
+    @property
+    def view(self) -> View:
+        """The evaluation view of its images."""
+        return self.preprocessing.view
 
 
 def present(path: str | Path) -> Path:
@@ -77,7 +81,8 @@ def open_model(
         engine = _exported(path, runtime, options, gpu, (images or 0) >= race.WORTH_RACING)
         facts = engine.facts
         shown = view or (View.from_dict(facts.view) if facts.view else View(*engine.input_size))
-        opened = OpenModel(engine, shown, tuple(facts.classes), path, facts.trunk, facts.mean, facts.std,
+        preprocessing = Preprocessing(shown, facts.mean, facts.std)
+        opened = OpenModel(engine, preprocessing, tuple(facts.classes), path, facts.trunk,
                            facts.network or (file_key(path.read_bytes()) if path.suffix == ".onnx" else ""))  # fmt: skip
         if not quiet:
             told = engine.describe()
@@ -179,17 +184,16 @@ def _checkpoint(
     facts = meta["facts"]
     network = network_key(embedder, facts["mean"], facts["std"])
     to_gpu(embedder, runtime, gpu)
-    shown = view or View.from_dict(facts["view"])
+    preprocessing = Preprocessing.from_facts(facts)
+    if view is not None:
+        preprocessing = replace(preprocessing, view=view)
     engine = engine_for(
         embedder,
-        mean=facts["mean"],
-        std=facts["std"],
-        view=shown,
+        preprocessing,
         runtime=runtime,
         precision=precision,
         threads=threads,
         images=images,
         quiet=quiet,
     )
-    known = facts.get("trunk", ""), tuple(facts["mean"]), tuple(facts["std"])
-    return OpenModel(engine, shown, tuple(meta["classes"]), path, *known, network)
+    return OpenModel(engine, preprocessing, tuple(meta["classes"]), path, facts.get("trunk", ""), network)

@@ -21,6 +21,7 @@ from PIL import Image
 
 from unalike import progress
 from unalike.data.decode import MAX_PIXELS, ImageInput
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.tiling import Sight, settle_fit, settle_scale
 from unalike.data.view import View
 from unalike.engines.metadata import MapFacts
@@ -287,7 +288,7 @@ class Inspector:
         engine = engine_of(content, runtime, fitted if precision == "auto" else precision, threads, device)
         sight = Sight.from_dict(said["sight"])
         maps = tuple(MapFacts(**entry) for entry in said["maps"])
-        opened = OpenMaps(engine, _whole_view(engine), maps, str(path), said["trunk"], content, said["licence"])
+        opened = OpenMaps(engine, _preprocessing(engine), maps, str(path), said["trunk"], content, said["licence"])
         memory = PatchMemory(blocks["memory"].check(), recipe.search)
         eye = Perceptron.of_blocks(
             {name: block.check() for name, block in blocks.items() if name.startswith(EYE_BLOCKS)}
@@ -320,5 +321,6 @@ def _settled_sight(
     return sight
 
 
-def _whole_view(engine: Any) -> View:
-    return View(engine.input_size[0], engine.input_size[1], 1.0)
+def _preprocessing(engine: Any) -> Preprocessing:
+    """Of a whole image, by an engine of a network in memory."""
+    return Preprocessing(View(engine.input_size[0], engine.input_size[1], 1.0), engine.facts.mean, engine.facts.std)

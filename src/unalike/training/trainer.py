@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from unalike.data.from_spec import Sets, training_sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.training.augment import Augmentation
 from unalike.data.training.loader import TrainingLoader
 from unalike.data.training.pixel_cache import build_pixel_cache
@@ -238,8 +239,8 @@ def _finished(ground: _Ground, loop: TrainingLoop, began: Mapping[str, Tensor]) 
     if fabric.is_global_zero:
         finish, dataset = spec.train.finish, spec.dataset
         trunk = blended(trunk, began, finish.trained_share)
-        done = trunk_vectors(trunk, sets.train, view=view_of(spec), mean=tuple(dataset.pixel_mean),
-                             std=tuple(dataset.pixel_std), dataset=dataset, notices=ground.notices, mirrored=finish.mirrored)  # fmt: skip
+        done = trunk_vectors(trunk, sets.train, Preprocessing.from_spec(spec), dataset=dataset,
+                             notices=ground.notices, mirrored=finish.mirrored)  # fmt: skip
         network = finished(trunk, done, sets.train.labels_N, Form.of(spec), spec.model.feat_dim)
     return fabric.broadcast(network)  # type: ignore[no-any-return]
 

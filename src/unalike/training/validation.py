@@ -18,6 +18,7 @@ from torch import nn
 from unalike.data.from_spec import Sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View, view_of
 from unalike.inference.embed_files import Embedded, embed_files
 from unalike.inference.engine_for import engine_for, refresh
@@ -158,8 +159,7 @@ class ValidationRunner:
                 train = self.spec.train
                 times = math.ceil(train.num_epochs / train.validation_interval)
                 self.engine = engine_for(
-                    embedder, mean=tuple(self.spec.dataset.pixel_mean), std=tuple(self.spec.dataset.pixel_std),
-                    view=view_of(self.spec), runtime=self.spec.evaluate.runtime,
+                    embedder, Preprocessing.from_spec(self.spec), runtime=self.spec.evaluate.runtime,
                     precision=self.spec.evaluate.precision, images=len(self.validator.mine) * times,
                 )  # fmt: skip
             else:

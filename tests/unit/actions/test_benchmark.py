@@ -84,7 +84,7 @@ def test_auto_takes_what_was_found_fastest_here(tmp_path, monkeypatch):
     race.keep_rates(race.network_key(model.read_bytes()), {"openvino": 10.0, "onnxruntime": 20.0})
     assert isinstance(open_model(model).engine, OnnxEngine)
     other = tmp_path / "other.onnx"
-    other.write_bytes(networks.exported_bytes("embedded"))
+    other.write_bytes(networks.exported_bytes(embedded=True))
     monkeypatch.setattr(race, "measure_rates", lambda engines: {"openvino": 1.0, "onnxruntime": 9.0})
     assert open_model(other, images=10).engine.name == "openvino"
     assert open_model(other, images=5000).engine.name == "onnxruntime"

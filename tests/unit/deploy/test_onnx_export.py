@@ -15,15 +15,13 @@ from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.errors import ExportError
 from unalike.model.embedder import HEAD_KINDS
 
-FACTS = {"view": networks.VIEW, "mean": networks.MEAN, "std": networks.STD}
-
 
 def test_export_writes_one_proved_file(tmp_path, capsys):
     images = networks.pictures(70)
     embedder = networks.SmallEmbedder().train()
     done = export_onnx(
-        embedder, tmp_path / "deep" / "model.onnx", images_NHWC=images,
-        metadata={"classes": ["a", "b"], "licence": "Apache-2.0", "epoch": 3}, **FACTS,
+        embedder, tmp_path / "deep" / "model.onnx", networks.PREPROCESSING, images_NHWC=images,
+        metadata={"classes": ["a", "b"], "licence": "Apache-2.0", "epoch": 3},
     )  # fmt: skip
     assert [path.name for path in done.path.parent.iterdir()] == ["model.onnx"]
     assert done.parity.worst_cosine >= 0.99999 and done.parity.largest_difference <= 1e-3
@@ -41,8 +39,8 @@ def test_export_writes_one_proved_file(tmp_path, capsys):
 
 def test_unit_length_and_embedded_in_a_fixed_batch(tmp_path):
     done = export_onnx(
-        networks.SmallEmbedder(), tmp_path / "m.onnx", images_NHWC=networks.pictures(5), preprocessing="embedded",
-        unit_length=True, batch_size=3, **FACTS,
+        networks.SmallEmbedder(), tmp_path / "m.onnx", networks.PREPROCESSING, images_NHWC=networks.pictures(5), embedded=True,
+        unit_length=True, batch_size=3,
     )  # fmt: skip
     assert done.parity.made_up == 59 and done.parity.batches == (3,)
     images = networks.pictures(7)
@@ -61,7 +59,7 @@ def test_heads_with_a_square_root_are_exported_with_equal_vectors(tmp_path, head
     with torch.no_grad():
         for parameter in embedder.head.parameters():
             parameter.normal_()
-    done = export_onnx(embedder, tmp_path / "m.onnx", images_NHWC=networks.pictures(70), **FACTS)
+    done = export_onnx(embedder, tmp_path / "m.onnx", networks.PREPROCESSING, images_NHWC=networks.pictures(70))
     assert done.parity.worst_cosine >= 0.99999
     images = networks.pictures(9, seed=1)
     with torch.inference_mode():
@@ -117,7 +115,7 @@ def test_a_file_that_differs_is_refused_and_not_left(tmp_path, monkeypatch):
     real = parity_module.compare
     monkeypatch.setattr(parity_module, "compare", lambda a, b: real(a, b + 0.05 * np.sign(b).min(0)))
     with pytest.raises(ExportError, match="differ from the trained"):
-        export_onnx(networks.SmallEmbedder(), kept, images_NHWC=networks.pictures(3), **FACTS)
+        export_onnx(networks.SmallEmbedder(), kept, networks.PREPROCESSING, images_NHWC=networks.pictures(3))
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"] and kept.read_bytes() == b"the older export"
 
 
@@ -164,5 +162,5 @@ def test_what_torch_cannot_export_is_one_line(tmp_path):
             return images.amax((2, 3))
 
     with pytest.raises(ExportError, match="torch cannot export") as caught:
-        export_onnx(Odd(), tmp_path / "m.onnx", images_NHWC=networks.pictures(2), **FACTS)
+        export_onnx(Odd(), tmp_path / "m.onnx", networks.PREPROCESSING, images_NHWC=networks.pictures(2))
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())

@@ -68,7 +68,7 @@ def test_describe_names_runtime_precision_device(engine):
 @pytest.mark.parametrize("name", list(ENGINES))
 def test_embedded_preprocessing_gives_the_same_vectors(name):
     images = networks.pictures(5)
-    vectors = ENGINES[name](networks.exported_bytes("embedded"))(images)
+    vectors = ENGINES[name](networks.exported_bytes(embedded=True))(images)
     assert np.abs(vectors - ENGINES[name](networks.exported_bytes())(images)).max() < 1e-5
 
 

@@ -10,8 +10,6 @@ from unalike.errors import DeviceError, ExportError, MissingExtra
 from unalike.inference import engine_for as choose
 from unalike.inference.engine_for import engine_for, refresh
 
-FACTS = {"mean": networks.MEAN, "std": networks.STD, "view": networks.VIEW}
-
 
 @pytest.fixture(scope="module")
 def traced():
@@ -36,7 +34,7 @@ def traced():
 def test_engine_and_refresh_follow_the_network(traced, runtime, capsys):
     embedder = networks.SmallEmbedder().train()
     images = networks.pictures(6)
-    engine = engine_for(embedder, runtime=runtime, precision="fp32", **FACTS)
+    engine = engine_for(embedder, networks.PREPROCESSING, runtime=runtime, precision="fp32")
     assert np.abs(engine(images) - networks.plain_vectors(embedder, images)).max() < 1e-5
     newer = networks.SmallEmbedder(seed=5)
     assert np.abs(networks.plain_vectors(newer, images) - networks.plain_vectors(embedder, images)).max() > 0.1
@@ -48,7 +46,7 @@ def test_engine_and_refresh_follow_the_network(traced, runtime, capsys):
 
 def test_training_in_place_reaches_a_refreshed_engine(traced):
     embedder, images = networks.SmallEmbedder(), networks.pictures(4)
-    engine = engine_for(embedder, runtime="openvino", precision="fp32", **FACTS)
+    engine = engine_for(embedder, networks.PREPROCESSING, runtime="openvino", precision="fp32")
     with torch.no_grad():
         for tensor in embedder.state_dict().values():
             if tensor.dtype == torch.float32:
@@ -58,7 +56,7 @@ def test_training_in_place_reaches_a_refreshed_engine(traced):
 
 
 def test_a_graph_that_hides_a_weight_is_made_anew(traced, capsys):
-    engine = engine_for(networks.SmallEmbedder(), runtime="onnxruntime", **FACTS)
+    engine = engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="onnxruntime")
     for held in engine.proto.graph.initializer:
         if held.name == "embedder.head.1.weight":
             held.name = "folded"
@@ -78,29 +76,29 @@ def test_auto_falls_back_and_says_so(monkeypatch, capsys):
 
     monkeypatch.setattr(onnx_export, "trace", broken)
     monkeypatch.setattr("unalike.progress._said", set())
-    engine = engine_for(networks.SmallEmbedder(), **FACTS)
+    engine = engine_for(networks.SmallEmbedder(), networks.PREPROCESSING)
     assert engine.name == "torch"
     said = capsys.readouterr().err
     assert "openvino is passed over" in said and "engine: torch fp32" in said
     with pytest.raises(ExportError, match="no way"):
-        engine_for(networks.SmallEmbedder(), runtime="openvino", **FACTS)
+        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvino")
 
 
 def test_without_openvino_onnxruntime_and_by_name_an_error(traced, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert engine_for(networks.SmallEmbedder(), **FACTS).name == "onnxruntime"
+    assert engine_for(networks.SmallEmbedder(), networks.PREPROCESSING).name == "onnxruntime"
     with pytest.raises(MissingExtra, match=r"unalike\[openvino\]"):
-        engine_for(networks.SmallEmbedder(), runtime="openvino", **FACTS)
+        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvino")
 
 
 def test_few_images_are_not_worth_tracing():
-    assert engine_for(networks.SmallEmbedder(), images=20, **FACTS).name == "torch"
+    assert engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, images=20).name == "torch"
 
 
 def test_unknown_runtime_and_impossible_precision():
     with pytest.raises(DeviceError, match="did you mean 'openvino'"):
-        engine_for(networks.SmallEmbedder(), runtime="openvin", **FACTS)
+        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvin")
     with pytest.raises(DeviceError, match="bf16 with onnxruntime"):
-        engine_for(networks.SmallEmbedder(), runtime="onnxruntime", precision="bf16", **FACTS)
+        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="onnxruntime", precision="bf16")
     with pytest.raises(DeviceError, match="fp16 on a CPU"):
-        engine_for(networks.SmallEmbedder(), precision="fp16", **FACTS)
+        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, precision="fp16")

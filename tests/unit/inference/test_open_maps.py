@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from tests.support import networks
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.deploy.feature_map_export import export_maps, prove, trace_maps
 from unalike.engines.metadata import MapFacts, read_facts
@@ -27,6 +28,7 @@ from unalike.model.frozen import FrozenTrunk
 
 SIZE = (96, 64)  # never square
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)
+PREPROCESSING = Preprocessing(View(*SIZE, 1.0), MEAN, STD)
 
 
 def network(trunk="test_efficientnet", dim=12, size=SIZE):
@@ -42,7 +44,7 @@ def network(trunk="test_efficientnet", dim=12, size=SIZE):
 @functools.cache
 def exported(vector=True):
     mapped = MappedNetwork(network(), SIZE, vector=vector)
-    return trace_maps(mapped, View(*SIZE, 1.0), MEAN, STD, trunk="test_efficientnet")[0].SerializeToString()
+    return trace_maps(mapped, PREPROCESSING, trunk="test_efficientnet")[0].SerializeToString()
 
 
 def hooked(embedder, places, images):
@@ -183,7 +185,7 @@ def test_other_families(trunk, size):
     torch.manual_seed(0)
     made = FrozenTrunk(build_trunk(trunk, pretrained="false", input_size=size))
     mapped = MappedNetwork(made, size)
-    content = trace_maps(mapped, View(*size, 1.0), MEAN, STD)[0].SerializeToString()
+    content = trace_maps(mapped, Preprocessing(View(*size, 1.0), MEAN, STD))[0].SerializeToString()
     images = networks.pictures(2, size=size)
     expected = TorchEngine(mapped, MEAN, STD, size)
     assert np.allclose(expected(images), TorchEngine(made, MEAN, STD, size)(images), atol=1e-5)
@@ -194,7 +196,7 @@ def test_other_families(trunk, size):
 
 def test_the_file_is_proved_and_not_left_when_it_differs(tmp_path):
     mapped = MappedNetwork(network(), SIZE, [4], vector=False)
-    parity = export_maps(mapped, tmp_path / "m.onnx", view=View(*SIZE, 1.0), mean=MEAN, std=STD)
+    parity = export_maps(mapped, tmp_path / "m.onnx", PREPROCESSING)
     assert parity.worst_cosine > 0.99999 and parity.largest_share < 1e-4
     other = network()
     with torch.no_grad():

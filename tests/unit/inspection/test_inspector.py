@@ -15,6 +15,7 @@ from PIL import Image
 import unalike
 from unalike.actions.inspect import Truth, run
 from unalike.actions.inspect import fit as fit_file
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.errors import DataError, ModelError, RunError, SpecError, UnreadableImage
 from unalike.inference.open_maps import OpenMaps, engine_of
@@ -22,6 +23,7 @@ from unalike.inspection.anomaly_model import Recipe
 from unalike.inspection.inspector import Inspector
 
 SIZE = (64, 64)
+PREPROCESSING = Preprocessing(View(*SIZE, 1.0), (0.5,) * 3, (0.25,) * 3)
 RECIPE = Recipe(patches=1500, memory=300, folds=3, flaws=60)
 
 
@@ -52,9 +54,7 @@ def network():
 
 def opened(runtime="onnxruntime", precision="fp32"):
     content, maps = network()
-    return OpenMaps(
-        engine_of(content, runtime, precision, 1), View(*SIZE, 1.0), maps, "edges", "edges", content, "none"
-    )
+    return OpenMaps(engine_of(content, runtime, precision, 1), PREPROCESSING, maps, "edges", "edges", content, "none")
 
 
 def part(seed, scratch=None, size=(64, 64)):
@@ -107,7 +107,7 @@ def test_a_saved_one_says_the_same_in_every_engine(learnt, tmp_path):
     module.maps = network()[1]
     from unalike.engines.torch_engine import TorchEngine
 
-    torch_maps = OpenMaps(TorchEngine(module, (0.5,) * 3, (0.25,) * 3, SIZE), in_torch.view, in_torch.maps, "edges")
+    torch_maps = OpenMaps(TorchEngine(module, (0.5,) * 3, (0.25,) * 3, SIZE), PREPROCESSING, in_torch.maps, "edges")
     again = {
         "torch": Inspector(torch_maps, learnt.sight, learnt.recipe, learnt.judge, learnt.alarm, learnt.facts),
         **{runtime: Inspector.load(path, runtime=runtime) for runtime in ("onnxruntime", "openvino")},

@@ -14,7 +14,7 @@ import torch
 
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.data.view import View
+from unalike.data.preprocessing import Preprocessing
 from unalike.inference.embed_files import Embedded
 from unalike.model.checkpoint import load_embedder
 from unalike.model.embedder import Embedder
@@ -82,12 +82,11 @@ def judged_networks(
 ) -> list[Candidate]:  # fmt: skip
     """The fine-tuned network on what was held out, as it ended and, for a form, blended with a head of it fitted anew."""
     embedder, meta = load_embedder(tuned.checkpoint)
-    labels_N, facts = images.labels_N, meta["facts"]
-    view = View.from_dict(facts["view"])
+    labels_N, preprocessing = images.labels_N, Preprocessing.from_facts(meta["facts"])
 
     def seen(trunk: Any, *, mirrored: bool = False) -> Trained:
-        done = trunk_vectors(trunk, images, view=view, mean=facts["mean"], std=facts["std"], dataset=spec.dataset,
-                             notices=notices, describe="judging", mirrored=mirrored)  # fmt: skip
+        done = trunk_vectors(trunk, images, preprocessing, dataset=spec.dataset, notices=notices, describe="judging",
+                             mirrored=mirrored)  # fmt: skip
         return Trained(trunk, done, mirrored)
 
     def judged(name: str, network: Embedder, of: Trained, form: Form | None) -> Candidate:
@@ -101,7 +100,7 @@ def judged_networks(
     found = [judged(FINE_TUNED, embedder, seen(embedder.trunk), None)]
     if not spec.train.finish.enabled or form is None:
         return found
-    began = build_frozen(spec.model.backbone, (view.height, view.width)).trunk.state_dict()
+    began = build_frozen(spec.model.backbone, preprocessing.input_size).trunk.state_dict()
     mixed = blended(embedder.trunk, began, spec.train.finish.trained_share)
     of = seen(mixed, mirrored=spec.train.finish.mirrored)
     network = fitted_network(of, images, fit_N, form, spec)

@@ -24,7 +24,8 @@ import torch
 from unalike.data.from_spec import Sets, unlabelled_images
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.data.view import View, view_of
+from unalike.data.preprocessing import Preprocessing
+from unalike.data.view import view_of
 from unalike.discovery.clustering import Grouping, group_images, neighbour_whitening
 from unalike.errors import DataError, TrainingError, redact
 from unalike.inference.embed_files import embed_files
@@ -203,9 +204,8 @@ class Yardstick:
             rows = _asking(rounds)
 
             def asked() -> dict[str, np.ndarray]:
-                trunk = build_frozen(features.backbone, (features.view.height, features.view.width))
-                facts = features.facts
-                vectors = _embedded(trunk, facts.mean, facts.std, features.view, images, rows, varied, spec)
+                trunk = build_frozen(features.backbone, features.preprocessing.input_size)
+                vectors = _embedded(trunk, features.preprocessing, images, rows, varied, spec)
                 return {"vectors": vectors}
 
             made_of = features.vectors_NF.tobytes() + rows.tobytes() + str(seed).encode()
@@ -221,15 +221,12 @@ class Yardstick:
     def judge_network(self, name: str, checkpoint: Path) -> Candidate:
         """A trained network; only what the rounds need is embedded."""
         embedder, meta = load_embedder(checkpoint)
-        facts = meta["facts"]
-        view, asking = View.from_dict(facts["view"]), _asking(self.rounds)
+        preprocessing, asking = Preprocessing.from_facts(meta["facts"]), _asking(self.rounds)
         answering = np.unique(np.concatenate([r.reference_N for r in self.rounds]))
         sides = []
-        for rows, seen in ((asking, self.varied), (answering, view)):
+        for rows, seen in ((asking, self.varied), (answering, preprocessing.view)):
             vectors_ND = np.zeros((len(self.images), embedder.dim), np.float32)
-            vectors_ND[rows] = _embedded(
-                embedder, facts["mean"], facts["std"], view, self.images, rows, seen, self.spec
-            )
+            vectors_ND[rows] = _embedded(embedder, preprocessing, self.images, rows, seen, self.spec)
             sides.append(vectors_ND)
         return self._judged(name, sides[0], sides[1], None)
 
@@ -266,12 +263,11 @@ def _asking(rounds: Sequence[Round]) -> np.ndarray:
 
 
 def _embedded(
-    network: Any, mean: Sequence[float], std: Sequence[float], view: View, images: ImageSet, rows: np.ndarray, seen: Any,
-    spec: Any,
-) -> np.ndarray:  # fmt: skip
+    network: Any, preprocessing: Preprocessing, images: ImageSet, rows: np.ndarray, seen: Any, spec: Any
+) -> np.ndarray:
     """Vectors of these images, through ``seen`` (the view, or a varied one)."""
     to_gpu(network, "auto")
-    engine = engine_for(network, mean=tuple(mean), std=tuple(std), view=view, images=len(rows))
+    engine = engine_for(network, preprocessing, images=len(rows))
     done = embed_files(engine, [images.paths[i] for i in rows.tolist()], seen, workers=spec.dataset.workers,
                        max_unreadable=0.0, max_pixels=spec.dataset.max_pixels, describe="judging")  # fmt: skip
     return done.vectors_ND
@@ -434,12 +430,12 @@ def _planned(spec: Any, train: ImageSet, features: Features, seconds: float, hea
 def _regrouped(train: ImageSet, checkpoint: Path, spec: Any, run: Any, seed: int) -> tuple[ImageSet, Any]:
     """The same images with groups found anew in what the network has learnt so far, and what goes on from it."""
     embedder, meta = load_embedder(checkpoint)
-    facts, weights = meta["facts"], {name: tensor.clone() for name, tensor in embedder.state_dict().items()}
-    view = View.from_dict(facts["view"])
+    weights = {name: tensor.clone() for name, tensor in embedder.state_dict().items()}
+    preprocessing = Preprocessing.from_facts(meta["facts"])
     rows = np.arange(len(train))
 
     def learnt() -> dict[str, np.ndarray]:
-        return {"vectors": _embedded(embedder, facts["mean"], facts["std"], view, train, rows, view, spec)}
+        return {"vectors": _embedded(embedder, preprocessing, train, rows, preprocessing.view, spec)}
 
     folder = checkpoint.parent
     vectors_ND = stage(run, folder / "learnt.npz", "what was learnt", checkpoint.read_bytes(), learnt)["vectors"]

@@ -18,6 +18,7 @@ import numpy as np
 
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
+from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.inference.embed_files import embed_files
@@ -48,6 +49,11 @@ class Features:
     kept_N: np.ndarray
     rate: float
     mirrored_NF: np.ndarray | None = None
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What lies between the image files and the trunk."""
+        return Preprocessing(self.view, self.facts.mean, self.facts.std)
 
     def both(self, rows: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """What a head is fitted to: features and labels of ``rows``, of both views where there are two."""
@@ -89,7 +95,7 @@ def trunk_features(
     if missing or failed:
         to_gpu(trunk, "auto")
         views = 2 if mirrored else 1
-        engine = engine_for(trunk, mean=facts.mean, std=facts.std, view=view, images=views * len(missing))
+        engine = engine_for(trunk, Preprocessing(view, facts.mean, facts.std), images=views * len(missing))
         start = time.monotonic()
         wanted = sorted(
             [*missing, *failed]

@@ -10,7 +10,7 @@ Shape letters: N images, F features, D dimensions of the vector.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.data.view import View
+from unalike.data.preprocessing import Preprocessing
 from unalike.errors import DataError
 from unalike.inference.embed_files import Embedded, embed_files
 from unalike.inference.engine_for import engine_for, to_gpu
@@ -69,8 +69,8 @@ def with_head_of(network: Embedder, spec: Any) -> Any:
 
 
 def trunk_vectors(
-    trunk: Any, images: ImageSet, *, view: View, mean: Sequence[float], std: Sequence[float], dataset: Any,
-    notices: Notices, describe: str = "features of the trained trunk", mirrored: bool = False,
+    trunk: Any, images: ImageSet, preprocessing: Preprocessing, *, dataset: Any, notices: Notices,
+    describe: str = "features of the trained trunk", mirrored: bool = False,
 ) -> Embedded:  # fmt: skip
     """The trunk's features of the images, as vectors_NF; with ``mirrored`` those of the mirror images follow, kept_N twice.
 
@@ -78,9 +78,9 @@ def trunk_vectors(
     """
     frozen = FrozenTrunk(copy.deepcopy(trunk))
     to_gpu(frozen, "auto")
-    engine: Any = engine_for(frozen, mean=mean, std=std, view=view, images=(2 if mirrored else 1) * len(images))
+    engine: Any = engine_for(frozen, preprocessing, images=(2 if mirrored else 1) * len(images))
     done = embed_files(
-        BothViews(engine) if mirrored else engine, images.paths, view, workers=dataset.workers, notices=notices,
+        BothViews(engine) if mirrored else engine, images.paths, preprocessing.view, workers=dataset.workers, notices=notices,
         max_unreadable=dataset.max_unreadable, max_pixels=dataset.max_pixels, describe=describe,
     )  # fmt: skip
     if not mirrored:
