@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
-from unalike.comparison.comparer import Comparer, Comparison
-from unalike.comparison.report import PairsReport, Shown
+from unalike.comparison.comparer import Comparer
+from unalike.comparison.report import PairPreview, PairsReport
+from unalike.comparison.result import ComparisonResult
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.errors import DataError, RunError
 from unalike.progress import progress, say
@@ -122,27 +123,27 @@ def compare_files(
     comparer = Comparer(**settings)
     folder = None if out is None else _made(Path(out), overwrite)
     entries: list[dict[str, Any]] = []
-    shown: list[Shown] = []
+    previews: list[PairPreview] = []
     with progress("comparing", len(pairs) if len(pairs) > 1 else 0, "pairs") as advance:
         for pair in pairs:
             try:
-                found = comparer.compare(pair.reference, pair.image, watch=len(pairs) == 1)
+                comparison = comparer.compare(pair.reference, pair.image, show_progress=len(pairs) == 1)
             except DataError as error:
                 if len(pairs) == 1:
                     raise
                 entries.append({**_named_entry(pair), "error": str(error)})
             else:
-                entries.append({**_named_entry(pair), **found.to_dict()})
+                entries.append({**_named_entry(pair), **comparison.to_dict()})
                 if folder is not None:
-                    pictures = _pictures(found)
+                    pictures = _pictures(comparison)
                     entries[-1]["pictures"] = _save_pictures(pictures, folder, pair.name)
-                    _keep(shown, pair, found, pictures)
+                    _keep_preview(previews, PairPreview.from_result(pair.name, comparison, pictures))
             advance()
     if all("error" in entry for entry in entries):
         raise DataError(f"none of {len(entries)} pairs could be compared, the first: {entries[0]['error']}")
     result = summary(entries)
     if folder is not None:
-        page = PairsReport.of(entries, shown)
+        page = PairsReport.from_entries(entries, previews)
         result |= {"report": str(page.write(folder / REPORT_FILE)), "record": str(folder / COMPARISON_FILE)}
         text = json.dumps({"format_version": 1, **result}, ensure_ascii=False, indent=1)
         write_text(folder / COMPARISON_FILE, text + "\n")
@@ -163,12 +164,11 @@ def _named_entry(pair: Pair) -> dict[str, Any]:
     return {"name": pair.name, "reference": str(pair.reference), "image": str(pair.image)}
 
 
-def _keep(shown: list[Shown], pair: Pair, found: Comparison, pictures: dict[str, Image.Image]) -> None:
-    """Keep what the page shows, the most different pairs when there are too many."""
-    worst = found.regions[0].score if found.regions else 0.0
-    shown.append(Shown.small(pair.name, worst, found, pictures))
-    if len(shown) > MOST_SHOWN:
-        shown.remove(min(shown, key=lambda one: one.score))
+def _keep_preview(previews: list[PairPreview], preview: PairPreview) -> None:
+    """Add a preview; the least different pair goes when there are more than the page shows."""
+    previews.append(preview)
+    if len(previews) > MOST_SHOWN:
+        previews.remove(min(previews, key=lambda kept: kept.score))
 
 
 def _made(folder: Path, overwrite: bool) -> Path:
@@ -181,13 +181,13 @@ def _made(folder: Path, overwrite: bool) -> Path:
     return folder
 
 
-def _pictures(found: Comparison) -> dict[str, Image.Image]:
+def _pictures(result: ComparisonResult) -> dict[str, Image.Image]:
     """What is shown of a pair, a heat map a level."""
-    pictures = {"reference": found.reference(), "boxes": found.picture(), "overlay": found.overlay()}
-    if found.heat_hw is not None:
-        pictures["heat"] = found.heat_map("pixels")
-    if found.features is not None:
-        pictures["heat_features"] = found.heat_map("features")
+    pictures = {"reference": result.reference(), "boxes": result.picture(), "overlay": result.overlay()}
+    if result.heat_hw is not None:
+        pictures["heat"] = result.heat_map("pixels")
+    if result.features is not None:
+        pictures["heat_features"] = result.heat_map("features")
     return pictures
 
 

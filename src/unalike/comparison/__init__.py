@@ -1,1 +1,1 @@
-"""Compare two pictures of one thing and find where they differ."""
+"""Image comparison: align two images of the same thing and find where they differ."""

@@ -1,138 +1,83 @@
-"""Two pictures of one thing: how they lie on each other, whether they differ, where. Needs OpenCV (extra ``vision``).
+"""Comparer: aligns two images of the same thing and finds where they differ. Needs OpenCV (extra ``vision``).
 
-Pixels are compared, or the features of a network (``feature_level.py``), or both; each level has a heat map of its own.
+Pixels are compared (``pixel_difference.py``), or the features of a network (``feature_level.py``), or both.
+
+Shapes: H, W of an image, C channels (1 or 3).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from unalike.comparison.deformation import bend
-from unalike.comparison.feature_difference import FLOOR, FeatureDifference, find_places
+from unalike.comparison.deformation import fit_deformation, warp_window
+from unalike.comparison.feature_difference import FLOOR, FeatureDifference, find_feature_regions
 from unalike.comparison.feature_level import FeatureLevel
+from unalike.comparison.lighting import LIGHTING, LightingCorrection, fit_lighting
 from unalike.comparison.pixel_difference import (
     CONTRAST,
-    LIGHTING,
     TOLERANCE,
-    Difference,
-    Light,
-    aligned,
-    differences,
-    light_between,
-    tile_count,
+    PixelDifference,
+    compute_pixel_difference,
+    count_tiles,
 )
-from unalike.comparison.regions import MIN_AREA, Region, find_regions
-from unalike.comparison.registration import ALIGN, GOOD, Registration, check_size, opencv, register, scaling
+from unalike.comparison.regions import MIN_AREA, DifferenceRegion, find_pixel_regions
+from unalike.comparison.registration import (
+    ALIGN,
+    GOOD_QUALITY,
+    Registration,
+    check_size,
+    import_opencv,
+    register,
+    scale_matrix,
+)
+from unalike.comparison.result import PREVIEW_SIDE, ComparisonResult
 from unalike.data.decode import ImageInput, open_image, to_rgb
 from unalike.errors import DataError, SpecError, closest
 from unalike.inference.open_maps import PRETRAINED
 from unalike.progress import progress
-from unalike.report.drawing import blended, boxed, heat_picture
 
 LEVELS = ("pixels", "features", "both")
-# The map of pixels, image pixels a map pixel, and the threshold; the first and last None where pixels were not compared.
-Heat = tuple[np.ndarray | None, float, float | None]
-# Longer side of the pictures that are kept for people.
-SHOWN = 1600
-# Rows that are looked at at once where a whole picture is read through.
+# Rows that are processed at once where a whole image is read through.
 STRIP = 256
-# More tiles than this deserve a bar.
-BAR_FROM = 16
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """What a comparison found; coordinates are pixels of the image as it was given.
-
-    ``same`` is True when no region was found. ``regions`` stand with the highest score first, those of pixels before those of
-    features. ``heat_hw`` (uint8) is the difference of pixels beyond the tolerance in grey levels, in maps of ``heat_scale``
-    image pixels a map pixel, ``threshold`` what counts; of features see ``features``; None for a level that was not asked for.
-    ``compared`` is the share of the image that lies on the reference and was compared. ``seconds`` without reading files.
-    """
-
-    same: bool
-    regions: tuple[Region, ...]
-    registration: Registration
-    size: tuple[int, int]
-    heat_hw: np.ndarray | None = field(repr=False)
-    heat_scale: float
-    threshold: float | None
-    compared: float
-    seconds: float
-    notes: tuple[str, ...] = ()
-    shown_HWC: np.ndarray = field(repr=False, default_factory=lambda: np.zeros((1, 1, 3), np.uint8))
-    shown_reference_HWC: np.ndarray = field(repr=False, default_factory=lambda: np.zeros((1, 1, 3), np.uint8))
-    features: FeatureDifference | None = field(repr=False, default=None)
-    network: str = ""
-
-    @property
-    def level(self) -> str:
-        """pixels, features or both: what was compared."""
-        return "pixels" if self.features is None else "features" if self.heat_hw is None else "both"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return {
-            "same": self.same, "regions": [region.to_dict() for region in self.regions],
-            "registration": self.registration.to_dict(), "height": self.size[0], "width": self.size[1],
-            "level": self.level, "threshold": None if self.threshold is None else round(self.threshold, 2),
-            "features": None if self.features is None else self._told_features(self.features),
-            "compared": round(self.compared, 4), "seconds": round(self.seconds, 4), "notes": list(self.notes),
-        }  # fmt: skip
-
-    def _told_features(self, found: FeatureDifference) -> dict[str, Any]:
-        known = found.heat_hw[found.known_hw]
-        return {
-            "network": self.network, "threshold": round(found.threshold, 4), "cell": list(found.cell),
-            "median": round(float(np.median(known)), 4) if known.size else None,
-            "highest": round(float(found.heat_hw.max(initial=0)), 4),
-        }  # fmt: skip
-
-    def picture(self) -> Image.Image:
-        """The image with the boxes and scores of its regions; at most 1600 pixels on the longer side."""
-        return boxed(self.shown_HWC, self.regions, self.size)
-
-    def overlay(self) -> Image.Image:
-        """Image and aligned reference in one picture: what only the image has is blue, what it lacks orange."""
-        return boxed(blended(self.shown_reference_HWC, self.shown_HWC), self.regions, self.size)
-
-    def reference(self) -> Image.Image:
-        """The reference as it lies on the image, in the image's light; around it the image itself."""
-        return Image.fromarray(self.shown_reference_HWC)
-
-    def heat_map(self, level: str | None = None) -> Image.Image:
-        """How far one level goes beyond what may be, in colours over the greyed image; of both the pixels' if unset.
-
-        Raises SpecError for a level that was not compared.
-        """
-        level = level or ("features" if self.heat_hw is None else "pixels")
-        if level == "pixels" and self.heat_hw is not None and self.threshold is not None:
-            return heat_picture(self.heat_hw, self.shown_HWC, self.threshold)
-        if level == "features" and self.features is not None:
-            grey = np.clip(self.features.heat_hw * (64 / self.features.threshold), 0, 255)
-            return heat_picture(grey.astype(np.uint8), self.shown_HWC, 64)
-        raise SpecError(f"heat of level {level!r}", expected=self.level, remedy="compare with level='both'")
+# Fewest tiles for which a progress bar is shown.
+MIN_PROGRESS_TILES = 16
+# The image is resampled to the reference's scale, or the reference to the image's, from this ratio on.
+RESAMPLE_RATIO = 1.2
+# A note says how much was compared where it is less than this share.
+FULL_SHARE = 0.98
 
 
 class Comparer:
-    """Compares pairs of pictures with one setting; any number of threads may call it.
+    """Compares pairs of images with fixed settings; any number of threads may call it.
 
-    ``align``: auto, none, shift, rigid, affine, homography. ``lighting``: what light may change: local, global, none.
-    ``tolerance``: pixels that an edge may lie off. ``contrast``: the least difference in grey levels (1..255). ``min_area``:
-    the fewest pixels of a region. ``margin``: around a box, in pixels; None for a share of the image. ``flexible``: whether
-    small smooth bends are taken out. ``mirror``: whether a mirrored copy may be compared. ``level``: pixels (no network),
-    features or both; for the latter two ``model`` (``pretrained[:NAME]``, the default, a checkpoint, or what export-maps wrote),
-    ``runtime``, ``precision`` and ``threads`` say what gives the features. Settings of the level that is not asked for are
-    not looked at. Raises SpecError, and the errors of opening a model.
+    Settings of a level that is not compared are ignored.
 
-    >>> result = Comparer().compare("approved.png", "seen.jpg")        # doctest: +SKIP
+    Args:
+        align: Motion model: auto, none, shift, rigid, affine or homography.
+        lighting: What lighting may change: local, global or none.
+        tolerance: Largest edge displacement, in pixels, that counts as no difference; 0 to 32.
+        contrast: Least difference that counts, in gray levels; 1 to 255.
+        min_area: Fewest pixels of a region.
+        margin: Pixels around a region's box; 1/64 of the image's shorter side if unset.
+        flexible: Whether a smooth deformation is removed.
+        mirror: Whether a mirrored copy is compared too.
+        level: What is compared: pixels (no network), features, or both.
+        model: Of features: ``pretrained[:NAME]`` (default), a checkpoint, or a file of export-maps.
+        runtime: Of features: auto, openvino, onnxruntime or torch.
+        precision: Of features: auto, fp32 or bf16.
+        threads: Of features: CPU threads; all if unset.
+
+    Raises:
+        SpecError: A setting is out of range.
+        MissingExtra: OpenCV is not installed; and the errors of opening a model.
+
+    >>> result = Comparer().compare("approved.png", "photo.jpg")        # doctest: +SKIP
     >>> result.same, result.regions[0].box, result.regions[0].score
     """
 
@@ -142,14 +87,18 @@ class Comparer:
         level: str = "pixels", model: str | Path | None = None, runtime: str = "auto", precision: str = "auto",
         threads: int | None = None,
     ) -> None:  # fmt: skip
-        opencv()
+        import_opencv()
         for name, value, low, high in (("tolerance", tolerance, 0, 32), ("contrast", contrast, 1, 255),
                                        ("min_area", min_area, 1, 10**9), ("margin", margin or 0, 0, 10**5)):  # fmt: skip
             if not low <= value <= high:
                 raise SpecError(f"{name} {value}", expected=f"{low} to {high}")
-        for name, word, words in (("align", align, ALIGN), ("lighting", lighting, LIGHTING), ("level", level, LEVELS)):
-            if word not in words:
-                raise SpecError(f"{name} {word!r}", expected=", ".join(words), remedy=closest(word, words))
+        for name, choice, choices in (
+            ("align", align, ALIGN),
+            ("lighting", lighting, LIGHTING),
+            ("level", level, LEVELS),
+        ):
+            if choice not in choices:
+                raise SpecError(f"{name} {choice!r}", expected=", ".join(choices), remedy=closest(choice, choices))
         self.align, self.lighting, self.tolerance, self.contrast = align, lighting, tolerance, contrast
         self.min_area, self.margin, self.flexible, self.mirror = min_area, margin, flexible, mirror
         if level == "pixels" and model is not None:
@@ -159,121 +108,165 @@ class Comparer:
         self.features = None if level == "pixels" else FeatureLevel.load(
             model or PRETRAINED, runtime=runtime, precision=precision, threads=threads)  # fmt: skip
 
-    def compare(self, reference: ImageInput, image: ImageInput, *, watch: bool = False) -> Comparison:
-        """Lay ``image`` on ``reference`` and find what differs; ``watch`` shows a bar where it takes long.
+    def compare(self, reference: ImageInput, image: ImageInput, *, show_progress: bool = False) -> ComparisonResult:
+        """Align an image to a reference and find where it differs.
 
-        Paths, PIL pictures, or uint8 arrays (H, W), (H, W, 1) or (H, W, 3). Raises NotComparable when they cannot be laid
-        on each other, UnreadableImage for a file that cannot be read.
+        Args:
+            reference: A path, a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3).
+            image: The same.
+            show_progress: Whether a progress bar is shown for large images.
+
+        Raises:
+            NotComparable: The images cannot be aligned.
+            UnreadableImage: A file cannot be read.
+            DataError: An array has another shape or type.
         """
-        a_HWC, b_HWC = _pixels(reference), _pixels(image)
+        reference_HWC, image_HWC = _to_pixels(reference), _to_pixels(image)
         started = time.perf_counter()
         notes: list[str] = []
-        if a_HWC.shape[2] != b_HWC.shape[2]:
-            notes.append("one picture has colour and the other none: compared in grey")
-            a_HWC, b_HWC = _grey(a_HWC)[..., None], _grey(b_HWC)[..., None]
-        if _equal(a_HWC, b_HWC):
-            return self._identical(b_HWC, [*notes, "the pictures are equal, pixel by pixel"], started)
-        found = self._registered(a_HWC, b_HWC, notes)
-        if found.quality < GOOD:
+        if reference_HWC.shape[2] != image_HWC.shape[2]:
+            notes.append("only one of the images has color: compared in gray")
+            reference_HWC, image_HWC = _to_gray(reference_HWC)[..., None], _to_gray(image_HWC)[..., None]
+        if _are_equal(reference_HWC, image_HWC):
+            notes.append("the images are equal, pixel by pixel")
+            return self._identical_result(image_HWC, notes, started)
+        found = self._register(reference_HWC, image_HWC, notes)
+        if found.quality < GOOD_QUALITY:
             notes.append(
                 f"the alignment is poor (quality {found.quality:.2f}): depth or movement may show as differences"
             )
-        a_HWC, b_small_HWC, inner, scale = _same_scale(a_HWC, b_HWC, found)
+        size = (image_HWC.shape[0], image_HWC.shape[1])
+        reference_HWC, image_HWC, registration, scale = _resample_to_coarser(reference_HWC, image_HWC, found)
         if scale > 1:
             notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
-        pixels, features, light = self._levels(a_HWC, b_small_HWC, inner, watch)
-        size = b_HWC.shape[:2]
-        regions: list[Region] = []
+        pixels, features, lighting = self._compare_levels(reference_HWC, image_HWC, registration, show_progress)
+        regions: list[DifferenceRegion] = []
+        compared = 0.0
+        if features is not None:
+            compared = float(features.known_hw.mean())
+            features = replace(features, cell=(features.cell[0] * scale, features.cell[1] * scale))
+            regions = find_feature_regions(features, size, margin=self.margin)
         if pixels is not None:
             compared = pixels.compared
-            regions += find_regions(pixels, size, min_area=self.min_area, margin=self.margin, scale=scale)
-        if features is not None:
-            compared = pixels.compared if pixels is not None else float(features.known_hw.mean())
-            features = replace(features, cell=(features.cell[0] * scale, features.cell[1] * scale))
-            regions += find_places(features, size, margin=self.margin)
-        if compared < 0.98 * found.overlap or found.overlap < 0.98:
+            regions = [
+                *find_pixel_regions(pixels, size, min_area=self.min_area, margin=self.margin, scale=scale),
+                *regions,
+            ]
+        if compared < FULL_SHARE * found.overlap or found.overlap < FULL_SHARE:
             notes.append(f"{compared:.0%} of the image lie on the reference and were compared")
-        heat: Heat = (None, 1.0, None) if pixels is None else (pixels.heat_hw, pixels.pool * scale, pixels.threshold)
-        return Comparison(
-            not regions, tuple(regions), found, size, *heat, compared, time.perf_counter() - started, tuple(notes),
-            *_shown(a_HWC, b_small_HWC, inner, light), features, self.features.name if self.features else "",
-        )  # fmt: skip
+        preview_HWC, reference_preview_HWC = _make_previews(reference_HWC, image_HWC, registration, lighting)
+        return ComparisonResult(
+            same=not regions,
+            regions=tuple(regions),
+            registration=found,
+            size=size,
+            heat_hw=None if pixels is None else pixels.heat_hw,
+            heat_scale=1.0 if pixels is None else pixels.pool * scale,
+            threshold=None if pixels is None else pixels.threshold,
+            compared=compared,
+            seconds=time.perf_counter() - started,
+            notes=tuple(notes),
+            preview_HWC=preview_HWC,
+            reference_preview_HWC=reference_preview_HWC,
+            features=features,
+            network=self.features.name if self.features else "",
+        )
 
-    def _levels(
-        self, a_HWC: np.ndarray, b_HWC: np.ndarray, lies: Registration, watch: bool
-    ) -> tuple[Difference | None, FeatureDifference | None, Light]:
-        """What each level that was asked for says of two pictures at one scale, and the light between them."""
-        shape = b_HWC.shape[:2]
-        steps = (tile_count(shape) if self.pixels else 0) + (len(self.features.windows(shape)) if self.features else 0)
-        pixels, features = None, None
-        with progress("comparing", steps if watch and steps >= BAR_FROM else 0, "tiles") as advance:
-            if self.pixels:
-                pixels = differences(a_HWC, b_HWC, lies, tolerance=self.tolerance, contrast=self.contrast,
-                                     lighting=self.lighting, advance=advance)  # fmt: skip
-            light = pixels.light if pixels is not None else light_between(a_HWC, b_HWC, lies, self.lighting)
-            if self.features is not None:
-                features = self.features(a_HWC, b_HWC, lies, light, advance=advance)
-        return pixels, features, light
-
-    def compare_many(self, pairs: Iterable[tuple[ImageInput, ImageInput]]) -> Iterator[Comparison | DataError]:
-        """A Comparison for each pair, or the DataError that says why there is none."""
+    def compare_many(self, pairs: Iterable[tuple[ImageInput, ImageInput]]) -> Iterator[ComparisonResult | DataError]:
+        """Yield the result of each pair (reference, image), or the DataError that says why there is none."""
         for reference, image in pairs:
             try:
                 yield self.compare(reference, image)
             except DataError as error:
                 yield error
 
-    def _registered(self, a_HWC: np.ndarray, b_HWC: np.ndarray, notes: list[str]) -> Registration:
-        a, b = _grey(a_HWC), _grey(b_HWC)
+    def _compare_levels(
+        self, reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration, show_progress: bool
+    ) -> tuple[PixelDifference | None, FeatureDifference | None, LightingCorrection]:
+        """Compare two images of one scale on each level; return the differences and the lighting correction."""
+        shape = image_HWC.shape[:2]
+        steps = (count_tiles(shape) if self.pixels else 0) + (len(self.features.windows(shape)) if self.features else 0)
+        pixels, features = None, None
+        with progress("comparing", steps if show_progress and steps >= MIN_PROGRESS_TILES else 0, "tiles") as advance:
+            if self.pixels:
+                pixels = compute_pixel_difference(
+                    reference_HWC, image_HWC, registration, tolerance=self.tolerance, contrast=self.contrast,
+                    lighting=self.lighting, advance=advance,
+                )  # fmt: skip
+                lighting = pixels.lighting
+            else:
+                lighting = fit_lighting(reference_HWC, image_HWC, registration, self.lighting)
+            if self.features is not None:
+                features = self.features.compare(reference_HWC, image_HWC, registration, lighting, advance=advance)
+        return pixels, features, lighting
+
+    def _register(self, reference_HWC: np.ndarray, image_HWC: np.ndarray, notes: list[str]) -> Registration:
+        """Align the image as ``align`` and ``flexible`` say; what a person should know is appended to ``notes``."""
+        a, b = _to_gray(reference_HWC), _to_gray(image_HWC)
         if self.align == "none":
             check_size(a, b)
-            lies = scaling(a.shape[1] / b.shape[1], a.shape[0] / b.shape[0])
-            return Registration(lies, float("nan"), 1.0, "none")
+            matrix = scale_matrix(a.shape[1] / b.shape[1], a.shape[0] / b.shape[0])
+            return Registration(matrix, float("nan"), 1.0, "none")
         if a.shape == b.shape and float(a.std()) < 1.0 and float(b.std()) < 1.0:
-            notes.append("both pictures are blank: compared as they lie")
-            apart = abs(float(a.mean()) - float(b.mean()))
-            if apart >= self.contrast and self.lighting != "none":
-                notes.append(f"their brightness lies {apart:.0f} grey levels apart, which light may explain: "
-                             "--lighting none takes it for a difference")  # fmt: skip
+            notes.append("both images are blank: compared without alignment")
+            gap = abs(float(a.mean()) - float(b.mean()))
+            if gap >= self.contrast and self.lighting != "none":
+                notes.append(f"their brightness is {gap:.0f} gray levels apart, which lighting may explain: "
+                             "--lighting none counts it as a difference")  # fmt: skip
             return Registration(np.eye(3), float("nan"), 1.0, "none")
-        found = register(a, b, align=self.align, mirror=self.mirror)
-        return bend(a, b, found) if self.flexible and self.align in ("auto", "homography") else found
+        registration = register(a, b, align=self.align, mirror=self.mirror)
+        if self.flexible and self.align in ("auto", "homography"):
+            return fit_deformation(a, b, registration)
+        return registration
 
-    def _identical(self, b_HWC: np.ndarray, notes: list[str], started: float) -> Comparison:
-        height, width = b_HWC.shape[:2]
-        size = (height, width)
-        found = Registration(np.eye(3), 1.0, 1.0, "none")
-        shown = _shown(b_HWC, b_HWC, found)
-        rows, columns = shown[0].shape[:2]
-        heat: Heat = (
-            (np.zeros((rows, columns), np.uint8), width / columns, self.contrast) if self.pixels else (None, 1.0, None)
+    def _identical_result(self, image_HWC: np.ndarray, notes: list[str], started: float) -> ComparisonResult:
+        height, width = image_HWC.shape[:2]
+        registration = Registration(np.eye(3), 1.0, 1.0, "none")
+        preview_HWC, reference_preview_HWC = _make_previews(image_HWC, image_HWC, registration)
+        rows, columns = preview_HWC.shape[:2]
+        features = None
+        if self.features:
+            zeros = np.zeros((rows, columns), np.float32)
+            features = FeatureDifference(zeros, zeros == 0, (height / rows, width / columns), FLOOR)
+        return ComparisonResult(
+            same=True,
+            regions=(),
+            registration=registration,
+            size=(height, width),
+            heat_hw=np.zeros((rows, columns), np.uint8) if self.pixels else None,
+            heat_scale=width / columns if self.pixels else 1.0,
+            threshold=self.contrast if self.pixels else None,
+            compared=1.0,
+            seconds=time.perf_counter() - started,
+            notes=tuple(notes),
+            preview_HWC=preview_HWC,
+            reference_preview_HWC=reference_preview_HWC,
+            features=features,
+            network=self.features.name if self.features else "",
         )
-        none = np.zeros((rows, columns), np.float32)
-        features = (
-            FeatureDifference(none, none == 0, (height / rows, width / columns), FLOOR) if self.features else None
-        )
-        return Comparison(True, (), found, size, *heat, 1.0, time.perf_counter() - started, tuple(notes), *shown,
-                          features, self.features.name if self.features else "")  # fmt: skip
 
 
-def _pixels(picture: ImageInput) -> np.ndarray:
-    """(H, W, 3), or (H, W, 1) where all three channels are equal."""
-    if isinstance(picture, np.ndarray):
-        pixels = picture[..., None] if picture.ndim == 2 else picture
+# ---- reading ----
+
+
+def _to_pixels(image: ImageInput) -> np.ndarray:
+    """Return uint8 pixels (H, W, 3), or (H, W, 1) where all three channels are equal."""
+    if isinstance(image, np.ndarray):
+        pixels = image[..., None] if image.ndim == 2 else image
         if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype != np.uint8 or 0 in pixels.shape:
-            raise DataError(f"an array of shape {picture.shape} and type {picture.dtype}",
+            raise DataError(f"an array of shape {image.shape} and type {image.dtype}",
                             expected="uint8 of shape (H, W), (H, W, 1) or (H, W, 3)")  # fmt: skip
-    elif isinstance(picture, Image.Image):
-        pixels = np.asarray(to_rgb(picture), np.uint8)
+    elif isinstance(image, Image.Image):
+        pixels = np.asarray(to_rgb(image), np.uint8)
     else:
-        pixels = _read(picture)
-    if pixels.shape[2] == 3 and _is_grey(pixels):
+        pixels = _read_in_strips(image)
+    if pixels.shape[2] == 3 and _is_gray(pixels):
         pixels = np.ascontiguousarray(pixels[..., :1])
     return pixels
 
 
-def _read(path: str | Path) -> np.ndarray:
-    """As ``decode``, strip by strip: no third copy of a large picture is ever held."""
+def _read_in_strips(path: str | Path) -> np.ndarray:
+    """As ``decode``, strip by strip, so that there is never a third copy of a large image in memory."""
     image = open_image(path)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, STRIP):
@@ -282,61 +275,81 @@ def _read(path: str | Path) -> np.ndarray:
     return pixels
 
 
-def _equal(a_HWC: np.ndarray, b_HWC: np.ndarray) -> bool:
-    """Whether two pictures are the same, pixel by pixel; the first strip that differs decides."""
+def _are_equal(a_HWC: np.ndarray, b_HWC: np.ndarray) -> bool:
+    """Whether two images are equal; stops at the first strip that differs."""
     return a_HWC.shape == b_HWC.shape and all(
         np.array_equal(a_HWC[top : top + STRIP], b_HWC[top : top + STRIP]) for top in range(0, len(a_HWC), STRIP)
     )
 
 
-def _is_grey(pixels_HW3: np.ndarray) -> bool:
-    """Whether the three channels are equal; colour is found in the first strip that has some."""
+def _is_gray(pixels_HW3: np.ndarray) -> bool:
+    """Whether the three channels are equal; stops at the first strip with color."""
     return all(
         np.array_equal(rows[..., 0], rows[..., 1]) and np.array_equal(rows[..., 0], rows[..., 2])
         for rows in (pixels_HW3[top : top + STRIP] for top in range(0, len(pixels_HW3), STRIP))
     )
 
 
-def _grey(pixels_HWC: np.ndarray) -> np.ndarray:
-    cv2 = opencv()
-    return pixels_HWC[..., 0] if pixels_HWC.shape[2] == 1 else cv2.cvtColor(pixels_HWC, cv2.COLOR_RGB2GRAY)
+def _to_gray(pixels_HWC: np.ndarray) -> np.ndarray:
+    if pixels_HWC.shape[2] == 1:
+        return pixels_HWC[..., 0]
+    cv2 = import_opencv()
+    gray_HW: np.ndarray = cv2.cvtColor(pixels_HWC, cv2.COLOR_RGB2GRAY)
+    return gray_HW
 
 
-def _same_scale(
-    a_HWC: np.ndarray, b_HWC: np.ndarray, found: Registration
+# ---- resampling ----
+
+
+def _resample_to_coarser(
+    reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration
 ) -> tuple[np.ndarray, np.ndarray, Registration, float]:
-    """Both pictures at the coarser one's sampling: (reference, image, how they lie now, image pixels a pixel now)."""
-    cv2 = opencv()
-    matrix, flow, scale = found.matrix_33, found.flow_GhGw2, 1.0
-    if found.scale > 1.2:  # the reference is finer
-        height, width = (max(8, round(side / found.scale)) for side in a_HWC.shape[:2])
-        matrix = np.linalg.inv(scaling(a_HWC.shape[1] / width, a_HWC.shape[0] / height)) @ matrix
-        a_HWC = cv2.resize(a_HWC, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
-    elif found.scale < 1 / 1.2:  # the image is finer
-        height, width = (max(8, round(side * found.scale)) for side in b_HWC.shape[:2])
-        scale = b_HWC.shape[1] / width
-        matrix = matrix @ scaling(b_HWC.shape[1] / width, b_HWC.shape[0] / height)
-        b_HWC = cv2.resize(b_HWC, (width, height), interpolation=cv2.INTER_AREA).reshape(height, width, -1)
+    """Resample both images to the scale of the coarser one.
+
+    Returns:
+        The reference, the image, their registration, and how many pixels of the original image a pixel now covers.
+    """
+    matrix, flow, scale = registration.matrix_33, registration.flow_GhGw2, 1.0
+    if registration.scale > RESAMPLE_RATIO:  # the reference is finer
+        height, width = (max(8, round(side / registration.scale)) for side in reference_HWC.shape[:2])
+        matrix = np.linalg.inv(scale_matrix(reference_HWC.shape[1] / width, reference_HWC.shape[0] / height)) @ matrix
+        reference_HWC = _resize(reference_HWC, height, width)
+    elif registration.scale < 1 / RESAMPLE_RATIO:  # the image is finer
+        height, width = (max(8, round(side * registration.scale)) for side in image_HWC.shape[:2])
+        scale = image_HWC.shape[1] / width
+        matrix = matrix @ scale_matrix(image_HWC.shape[1] / width, image_HWC.shape[0] / height)
+        image_HWC = _resize(image_HWC, height, width)
         flow = None if flow is None else flow / np.float32(scale)
-    return a_HWC, b_HWC, Registration(matrix, found.quality, found.overlap, found.method, flow), scale
+    resampled = Registration(matrix, registration.quality, registration.overlap, registration.method, flow)
+    return reference_HWC, image_HWC, resampled, scale
 
 
-def _shown(
-    a_HWC: np.ndarray, b_HWC: np.ndarray, found: Registration, light: Light | None = None
+def _make_previews(
+    reference_HWC: np.ndarray,
+    image_HWC: np.ndarray,
+    registration: Registration,
+    lighting: LightingCorrection | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(the image, the reference as it lies on it and in its light), RGB, small enough to be shown."""
-    cv2 = opencv()
-    height, width = b_HWC.shape[:2]
-    factor = max(1.0, max(height, width) / SHOWN)
+    """Return the image and the aligned reference in its lighting, uint8 RGB, at most ``PREVIEW_SIDE`` a side."""
+    height, width = image_HWC.shape[:2]
+    factor = max(1.0, max(height, width) / PREVIEW_SIDE)
     small_h, small_w = max(1, round(height / factor)), max(1, round(width / factor))
-    small = cv2.resize(b_HWC, (small_w, small_h), interpolation=cv2.INTER_AREA).reshape(small_h, small_w, -1)
-    a_h, a_w = (max(1, round(side / factor)) for side in a_HWC.shape[:2])
-    a_small = cv2.resize(a_HWC, (a_w, a_h), interpolation=cv2.INTER_AREA).reshape(a_h, a_w, -1)
-    up_a, up_b = scaling(a_HWC.shape[1] / a_w, a_HWC.shape[0] / a_h), scaling(width / small_w, height / small_h)
-    flow = None if found.flow_GhGw2 is None else found.flow_GhGw2 / np.float32(factor)
-    here = Registration(np.linalg.inv(up_a) @ found.matrix_33 @ up_b, 0.0, 1.0, "", flow)
-    seen, inside = aligned(a_small, here, (small_h, small_w), (0, 0, small_w, small_h))
-    if light is not None:
-        seen = light.applied(seen, (0, 0, small_w, small_h), (small_h, small_w))
-    seen = np.where(inside[..., None], seen, small).astype(np.uint8)
-    return (np.broadcast_to(small, (small_h, small_w, 3)).copy(), np.broadcast_to(seen, (small_h, small_w, 3)).copy())
+    small = _resize(image_HWC, small_h, small_w)
+    a_h, a_w = (max(1, round(side / factor)) for side in reference_HWC.shape[:2])
+    small_reference = _resize(reference_HWC, a_h, a_w)
+    to_reference = scale_matrix(reference_HWC.shape[1] / a_w, reference_HWC.shape[0] / a_h)
+    to_image = scale_matrix(width / small_w, height / small_h)
+    flow = None if registration.flow_GhGw2 is None else registration.flow_GhGw2 / np.float32(factor)
+    matrix = np.linalg.inv(to_reference) @ registration.matrix_33 @ to_image
+    window, shape = (0, 0, small_w, small_h), (small_h, small_w)
+    warped, inside = warp_window(small_reference, Registration(matrix, 0.0, 1.0, "", flow), shape, window)
+    if lighting is not None:
+        warped = lighting.apply(warped, window, shape)
+    warped = np.where(inside[..., None], warped, small).astype(np.uint8)
+    return np.broadcast_to(small, (*shape, 3)).copy(), np.broadcast_to(warped, (*shape, 3)).copy()
+
+
+def _resize(pixels_HWC: np.ndarray, height: int, width: int) -> np.ndarray:
+    cv2 = import_opencv()
+    resized: np.ndarray = cv2.resize(pixels_HWC, (width, height), interpolation=cv2.INTER_AREA)
+    return resized.reshape(height, width, -1)

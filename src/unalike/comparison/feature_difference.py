@@ -1,9 +1,9 @@
-"""What differs between two aligned pictures as a network sees them: distances of its feature maps, place by place.
+"""Compare the feature maps of two aligned images: cosine distance per grid cell, and regions above a threshold.
 
-A place's features are the mean over a neighbourhood of 3 x 3 cells of each map, and its distance is 1 - cosine, averaged over
-the maps: what texture, noise and a few pixels' shift change averages out, a part that is another thing does not.
-What counts is set by the pair itself: a share of how far places that have nothing to do with each other lie apart in it, and
-so many robust deviations above its median. So another network, or a pair that depth bends, has its own threshold.
+A cell's feature is the mean over a neighborhood of 3 x 3 cells of each map, and its distance is 1 - cosine, averaged over
+the maps: texture, noise and shifts by a few pixels average out, a part that was replaced does not. The threshold is set by
+the pair itself: a share of the distance between unrelated places of the two images, and a number of robust deviations above
+the median distance. So another network, or a pair with parallax, has its own threshold.
 
 Shapes: C channels of a map, h, w the grid of the finest map.
 """
@@ -15,24 +15,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unalike.comparison.regions import LEAST_MARGIN, MARGIN_SHARE, Region, clipped
+from unalike.comparison.regions import DifferenceRegion, clip_box, default_margin
 from unalike.metrics.maps import components, local_mean, resized
 
-NEIGHBOURHOOD = 3
-# What counts: at least this share of the distance of unrelated places, at least so many robust deviations above the median,
-# and never less than the floor. Chosen on the even pairs of benchmarks/patched_photographs.py
-# (docs/experiments/comparison.md, 2026-11-26): of 24
-# pairs a warp, patches lay 0.87 to 1.5 times the distance of unrelated places apart and the rest, warped mildly, 0.75 at most.
+NEIGHBORHOOD = 3
+# The threshold: at least this share of the distance of unrelated places, at least so many robust deviations above the
+# median, and never less than the floor. Chosen on the even pairs of benchmarks/patched_photographs.py
+# (docs/experiments/comparison.md, 2026-11-26): of 24 pairs a warp, patches lay 0.87 to 1.5 times the distance of unrelated
+# places apart and the rest, warped mildly, 0.75 at most.
 SHARE, DEVIATIONS, FLOOR = 0.6, 6.5, 0.3
-# A place belongs to a difference from this share of the threshold on, where it touches one that reaches it.
-REACH = 0.75
+# Cells from this share of the threshold on belong to a region, if they touch a cell that reaches the threshold.
+EXTENT_SHARE = 0.75
 
 
 @dataclass(frozen=True)
 class FeatureDifference:
-    """``heat_hw``: float32 distance of each place, 0 (the same) to 2; 0 where the reference does not lie.
+    """The feature distances of one comparison.
 
-    ``cell``: image pixels (y, x) a place; ``threshold``: the distance that counts.
+    Attributes:
+        heat_hw: float32, the distance of each cell, 0 (equal) to 2; 0 outside the reference.
+        known_hw: bool, cells that lie on the reference and were compared.
+        cell: Image pixels per cell, (y, x).
+        threshold: Distance from which a difference counts.
     """
 
     heat_hw: np.ndarray
@@ -41,69 +45,96 @@ class FeatureDifference:
     threshold: float
 
 
-def distances(
+def compute_distances(
     a_maps: Sequence[np.ndarray], b_maps: Sequence[np.ndarray], size: tuple[int, int]
 ) -> tuple[np.ndarray, float]:
-    """(distance at every place of a grid of ``size``, float32; the median of places half the picture away) of two pictures.
+    """Compute the feature distance of two images in every cell.
 
-    The maps are float32 (C, h, w), any h and w.
+    Args:
+        a_maps: Feature maps of one image, float32 (C, h, w), any h and w.
+        b_maps: As many maps of the other, of the same shapes.
+        size: Grid (h, w) of the result.
+
+    Returns:
+        The distances, float32 of ``size``, and the median distance of unrelated places (half the image apart).
     """
     total_hw, unrelated = np.zeros(size, np.float32), 0.0
     for a_Chw, b_Chw in zip(a_maps, b_maps, strict=True):
-        a, b = (_directions(local_mean(found, NEIGHBOURHOOD)) for found in (a_Chw, b_Chw))
-        total_hw += resized(_apart(a, b), size)
+        a, b = (_normalize(local_mean(maps, NEIGHBORHOOD)) for maps in (a_Chw, b_Chw))
+        total_hw += resized(_cosine_distance(a, b), size)
         y, x = a.shape[1] // 2, a.shape[2] // 2
-        far = [_apart(a, np.roll(b, by, (1, 2))) for by in ((y, x), (y, 0), (0, x))]
+        far = [_cosine_distance(a, np.roll(b, shift, (1, 2))) for shift in ((y, x), (y, 0), (0, x))]
         unrelated += float(np.median(far))
     return np.clip(total_hw / len(a_maps), 0, 2).astype(np.float32), unrelated / len(a_maps)
 
 
-def _directions(map_Chw: np.ndarray) -> np.ndarray:
+def _normalize(map_Chw: np.ndarray) -> np.ndarray:
     length_hw = np.sqrt(np.einsum("chw,chw->hw", map_Chw, map_Chw))
     unit_Chw: np.ndarray = map_Chw / np.where(length_hw == 0, 1, length_hw)
     return unit_Chw
 
 
-def _apart(a_Chw: np.ndarray, b_Chw: np.ndarray) -> np.ndarray:
-    """1 - cosine of directions; 0 where a map is silent in both."""
-    silent_hw = ~(a_Chw.any(axis=0) | b_Chw.any(axis=0))
-    apart_hw: np.ndarray = np.where(silent_hw, 0, 1 - np.einsum("chw,chw->hw", a_Chw, b_Chw))
-    return apart_hw
+def _cosine_distance(a_Chw: np.ndarray, b_Chw: np.ndarray) -> np.ndarray:
+    """1 - cosine of unit vectors; 0 where both are zero."""
+    zero_hw = ~(a_Chw.any(axis=0) | b_Chw.any(axis=0))
+    distance_hw: np.ndarray = np.where(zero_hw, 0, 1 - np.einsum("chw,chw->hw", a_Chw, b_Chw))
+    return distance_hw
 
 
-def threshold_of(
+def compute_threshold(
     heat_hw: np.ndarray, known_hw: np.ndarray, unrelated: float, *, share: float = SHARE, deviations: float = DEVIATIONS,
     floor: float = FLOOR,
 ) -> float:  # fmt: skip
-    """The distance that counts in this pair, of which unrelated places lie ``unrelated`` apart."""
+    """Compute the distance from which a difference counts in this pair.
+
+    Args:
+        heat_hw: Distances.
+        known_hw: Which of them are known.
+        unrelated: Distance of unrelated places of the two images.
+        share: Least threshold as a share of ``unrelated``.
+        deviations: Least threshold as robust deviations (1.4826 x MAD) above the median distance.
+        floor: Least threshold.
+    """
     least = max(floor, share * unrelated)
     values_N = heat_hw[known_hw]
     if not values_N.size:
         return least
-    middle = float(np.median(values_N))
-    return max(least, middle + deviations * 1.4826 * float(np.median(np.abs(values_N - middle))))
+    median = float(np.median(values_N))
+    return max(least, median + deviations * 1.4826 * float(np.median(np.abs(values_N - median))))
 
 
-def find_places(found: FeatureDifference, shape: tuple[int, int], *, margin: int | None = None) -> list[Region]:
-    """The regions that differ, the highest score first; ``shape`` (H, W) is the image's, ``margin`` as ``find_regions``."""
+def find_feature_regions(
+    difference: FeatureDifference, shape: tuple[int, int], *, margin: int | None = None
+) -> list[DifferenceRegion]:
+    """Find the regions whose features differ, the highest score first.
+
+    Args:
+        difference: The distances.
+        shape: (H, W) of the image.
+        margin: Pixels around a region's box; a share of the shorter side if unset.
+    """
     if margin is None:
-        margin = max(LEAST_MARGIN, round(min(shape) * MARGIN_SHARE))
-    labels_hw, count = components(found.heat_hw > REACH * found.threshold)
+        margin = default_margin(shape)
+    labels_hw, count = components(difference.heat_hw > EXTENT_SHARE * difference.threshold)
     peaks = np.zeros(count + 1)
-    np.maximum.at(peaks, labels_hw.ravel(), found.heat_hw.ravel())
+    np.maximum.at(peaks, labels_hw.ravel(), difference.heat_hw.ravel())
     regions = []
     for label in range(1, count + 1):
-        if peaks[label] <= found.threshold:
+        if peaks[label] <= difference.threshold:
             continue
         rows, columns = np.nonzero(labels_hw == label)
-        high, wide = found.cell
-        left, top, right, bottom = extent = clipped(columns.min() * wide, rows.min() * high, (columns.max() + 1) * wide,
-                                                    (rows.max() + 1) * high, shape)  # fmt: skip
+        high, wide = difference.cell
+        left, top, right, bottom = extent = clip_box(columns.min() * wide, rows.min() * high, (columns.max() + 1) * wide,
+                                                     (rows.max() + 1) * high, shape)  # fmt: skip
         regions.append(
-            Region(
-                clipped(left - margin, top - margin, right + margin, bottom + margin, shape), extent,
-                round(float(peaks[label]) / found.threshold, 2), round(len(rows) * high * wide),
-                round(float(peaks[label]), 3), "other features", "features",
+            DifferenceRegion(
+                box=clip_box(left - margin, top - margin, right + margin, bottom + margin, shape),
+                extent=extent,
+                score=round(float(peaks[label]) / difference.threshold, 2),
+                area=round(len(rows) * high * wide),
+                contrast=round(float(peaks[label]), 3),
+                change="other features",
+                level="features",
             )
-        )  # fmt: skip
+        )
     return sorted(regions, key=lambda region: (-region.score, region.box))

@@ -1,14 +1,16 @@
-"""Where the pixels of one image lie in another: registration of two pictures of the same thing.
+"""Image registration: the matrix that maps pixels of one image to pixels of another that shows the same thing.
 
-A registration maps a pixel (x, y) of the *image* to a pixel of the *reference*: a 3 x 3 matrix, found by whichever way
-explains the pair best, and a smooth field of small shifts on top (``deformation.py``). The ways, cheapest first:
+A registration maps a pixel (x, y) of the *image* to a pixel of the *reference*: a 3 x 3 matrix, and optionally a smooth
+displacement field on top of it (``deformation.py``). The methods, cheapest first:
 
-- as it lies (the same size, or the same picture at another size), refined by ECC (Evangelidis and Psarakis, TPAMI 2008);
-- phase correlation for a plain shift (Kuglin and Hines, 1975), refined likewise;
-- SIFT features and a homography by MAGSAC++ (Barath et al., CVPR 2020) for turned, scaled, tilted or cropped pictures.
+- the identity (or a scaling, when the sizes differ), refined by ECC (Evangelidis and Psarakis, TPAMI 2008);
+- phase correlation for a translation (Kuglin and Hines, 1975), refined by ECC;
+- SIFT features and a homography by MAGSAC++ (Barath et al., CVPR 2020) for rotated, scaled, tilted or cropped images.
 
-Quality is the correlation of the band-passed pictures over their overlap (-1..1): lighting does not enter it, and two pictures
-that show different things stay below ``FLOOR``. Shapes: H, W of an image; arrays are grey, uint8 or float32.
+The quality of a registration is the correlation of the band-passed images over their overlap, -1 to 1. It does not depend
+on lighting, and two images of different things stay below ``MIN_QUALITY``.
+
+Shapes: H, W height and width of an image; Gh, Gw grid of the displacement field. Arrays are grayscale, uint8 or float32.
 """
 
 from __future__ import annotations
@@ -21,21 +23,26 @@ import numpy as np
 
 from unalike.errors import NotComparable, SpecError, closest, missing_extra
 
-# Below this the pictures are taken to show different things, or not to overlap; see docs/experiments/comparison.md,
+# Below this quality the images are taken to show different things, or not to overlap; see docs/experiments/comparison.md,
 # 2026-11-26.
-FLOOR = 0.35
-# From here on no costlier way is tried.
-GOOD = 0.75
-# Of the image's area at least this share must lie on the reference.
+MIN_QUALITY = 0.35
+# From this quality on, no costlier method is tried.
+GOOD_QUALITY = 0.75
+# At least this share of the image's area must lie on the reference.
 MIN_OVERLAP = 0.25
-# Longer side, in pixels, at which the matrix is sought; a coarse level before it widens what ECC can catch.
-SIDE, COARSE_SIDE = 640, 200
+# Longer side, in pixels, at which the matrix is estimated; a coarser level before it widens the range of ECC.
+MAX_SIDE, COARSE_SIDE = 640, 200
 MIN_INLIERS = 12
+MIN_IMAGE_SIDE = 8
 ALIGN = ("auto", "none", "shift", "rigid", "affine", "homography")
 
 
-def opencv() -> Any:
-    """The module ``cv2``; MissingExtra where it is not installed."""
+def import_opencv() -> Any:
+    """Import ``cv2``.
+
+    Raises:
+        MissingExtra: OpenCV is not installed.
+    """
     try:
         import cv2
     except ImportError as error:
@@ -45,11 +52,15 @@ def opencv() -> Any:
 
 @dataclass(frozen=True)
 class Registration:
-    """How the image lies on the reference.
+    """How an image is aligned to a reference.
 
-    ``matrix_33`` maps homogeneous pixels (x, y, 1) of the image to pixels of the reference; before it, ``flow_GhGw2`` (or
-    None) moves each pixel a little, in image pixels, bilinear between the centres of its cells. ``quality`` -1..1, ``overlap`` 0..1 of
-    the image's area; ``method`` says which way found it.
+    Attributes:
+        matrix_33: Maps homogeneous pixels (x, y, 1) of the image to pixels of the reference.
+        quality: Correlation of the band-passed images over their overlap, -1 to 1; NaN where it was not measured.
+        overlap: Share of the image's area that lies on the reference, 0 to 1.
+        method: The method that found it, such as ``ecc`` or ``features``.
+        flow_GhGw2: Displacement (x, y) of each grid cell in image pixels, applied before the matrix and interpolated
+            bilinearly between cell centers; None for no displacement.
     """
 
     matrix_33: np.ndarray
@@ -60,11 +71,11 @@ class Registration:
 
     @property
     def scale(self) -> float:
-        """Reference pixels an image pixel."""
+        """Reference pixels per image pixel."""
         return float(np.sqrt(abs(np.linalg.det(self.matrix_33[:2, :2] / self.matrix_33[2, 2]))))
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
+        """Return plain data for JSON; the rotation in degrees, the shift in reference pixels."""
         m = self.matrix_33 / self.matrix_33[2, 2]
         return {
             "method": self.method, "quality": round(self.quality, 4) if self.quality == self.quality else None, "overlap": round(self.overlap, 4),
@@ -76,179 +87,222 @@ class Registration:
         }  # fmt: skip
 
 
-def scaling(factor_x: float, factor_y: float | None = None) -> np.ndarray:
-    """The matrix that takes a pixel of a picture to the pixel of the same picture ``factor`` times as large.
+# ---- images ----
 
-    Pixel centres lie at whole numbers, so the corner of the picture is at -0.5.
+
+def scale_matrix(factor_x: float, factor_y: float | None = None) -> np.ndarray:
+    """Return the 3 x 3 matrix from a pixel of an image to the pixel of the same image ``factor`` times as large.
+
+    Pixel centers have integer coordinates, so the corner of the image is at -0.5.
     """
     fx, fy = factor_x, factor_x if factor_y is None else factor_y
     return np.array([[fx, 0, fx / 2 - 0.5], [0, fy, fy / 2 - 0.5], [0, 0, 1]])
 
 
-def shrunk(grey_HW: np.ndarray, side: int) -> tuple[np.ndarray, np.ndarray]:
-    """(the picture with its longer side at most ``side``, the matrix from its pixels to the full one's)."""
-    cv2 = opencv()
-    height, width = grey_HW.shape[:2]
-    factor = side / max(height, width)
+def downscale(image_HWC: np.ndarray, max_side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Shrink an image so that its longer side is at most ``max_side`` pixels.
+
+    Returns:
+        The image, and the 3 x 3 matrix from its pixels to those of the full image.
+    """
+    cv2 = import_opencv()
+    height, width = image_HWC.shape[:2]
+    factor = max_side / max(height, width)
     if factor >= 1:
-        return grey_HW, np.eye(3)
-    small = cv2.resize(grey_HW, (max(1, round(width * factor)), max(1, round(height * factor))), interpolation=cv2.INTER_AREA)  # fmt: skip
-    return small, scaling(width / small.shape[1], height / small.shape[0])
+        return image_HWC, np.eye(3)
+    small = cv2.resize(image_HWC, (max(1, round(width * factor)), max(1, round(height * factor))), interpolation=cv2.INTER_AREA)  # fmt: skip
+    return small, scale_matrix(width / small.shape[1], height / small.shape[0])
 
 
-def band_passed(grey_HW: np.ndarray) -> np.ndarray:
-    """Structure without lighting: the difference of two Gaussians, divided by its local strength; float32."""
-    cv2 = opencv()
-    grey = grey_HW.astype(np.float32)
-    wide = max(4.0, max(grey.shape) / 40)
-    band = cv2.GaussianBlur(grey, (0, 0), 1.2) - _widely_blurred(grey, wide)
-    # Where nothing is, nothing is amplified: the strength has a floor of a few grey levels and of the picture's own mean.
-    strength = _widely_blurred(band * band, 2 * wide)
-    return band / np.sqrt(strength + strength.mean() + 4.0)
+def band_pass(gray_HW: np.ndarray) -> np.ndarray:
+    """Remove lighting and keep structure: a difference of Gaussians divided by its local strength; float32 (H, W)."""
+    cv2 = import_opencv()
+    gray = gray_HW.astype(np.float32)
+    wide = max(4.0, max(gray.shape) / 40)
+    band: np.ndarray = cv2.GaussianBlur(gray, (0, 0), 1.2) - _blur_wide(gray, wide)
+    # Noise in empty areas is not amplified: the strength has a floor of a few gray levels and of the image's own mean.
+    strength = _blur_wide(band * band, 2 * wide)
+    normalized: np.ndarray = band / np.sqrt(strength + strength.mean() + 4.0)
+    return normalized
 
 
-def _widely_blurred(picture_HW: np.ndarray, sigma: float) -> np.ndarray:
-    """A Gaussian blur of many pixels, done on a quarter of the size: it leaves nothing that would be lost."""
-    cv2 = opencv()
-    height, width = picture_HW.shape
-    small = cv2.resize(picture_HW, (-(-width // 4), -(-height // 4)), interpolation=cv2.INTER_AREA)
+def _blur_wide(image_HW: np.ndarray, sigma: float) -> np.ndarray:
+    """Apply a wide Gaussian blur at a quarter of the size, where nothing that the blur keeps is lost."""
+    cv2 = import_opencv()
+    height, width = image_HW.shape
+    small = cv2.resize(image_HW, (-(-width // 4), -(-height // 4)), interpolation=cv2.INTER_AREA)
     blurred: np.ndarray = cv2.resize(cv2.GaussianBlur(small, (0, 0), sigma / 4), (width, height))
     return blurred
 
 
-def warped(reference: np.ndarray, matrix_33: np.ndarray, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(the reference seen in the image's frame, uint8 mask (H, W) of where it has pixels: 1 or 0)."""
-    cv2 = opencv()
+def warp_to_image(
+    reference: np.ndarray, matrix_33: np.ndarray, shape: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Warp the reference into the frame of an image of ``shape`` (H, W).
+
+    Returns:
+        The warped reference, and the uint8 mask (H, W) of where it has pixels: 1 or 0.
+    """
+    cv2 = import_opencv()
     height, width = shape
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    seen = cv2.warpPerspective(reference, matrix_33, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    whole = np.ones(reference.shape[:2], np.uint8)
-    mask = cv2.warpPerspective(whole, matrix_33, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-    return seen, mask
+    warped = cv2.warpPerspective(reference, matrix_33, (width, height), flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    ones = np.ones(reference.shape[:2], np.uint8)
+    mask = cv2.warpPerspective(ones, matrix_33, (width, height), flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
+    return warped, mask
 
 
-def agreement(reference_HW: np.ndarray, image_HW: np.ndarray, matrix_33: np.ndarray) -> tuple[float, float]:
-    """(correlation of two band-passed pictures over their overlap, overlap as a share of the image's area)."""
-    seen, mask = warped(reference_HW, matrix_33, image_HW.shape)
+def correlate(reference_HW: np.ndarray, image_HW: np.ndarray, matrix_33: np.ndarray) -> tuple[float, float]:
+    """Measure how well two band-passed images agree under a matrix.
+
+    Returns:
+        The correlation over their overlap (-1 to 1; 0 where fewer than 64 pixels overlap), and the overlap as a share of
+        the image's area.
+    """
+    warped, mask = warp_to_image(reference_HW, matrix_33, image_HW.shape)
     inside = mask.astype(bool)
-    share = float(inside.mean())
+    overlap = float(inside.mean())
     if inside.sum() < 64:
-        return 0.0, share
-    a, b = seen[inside], image_HW[inside]
+        return 0.0, overlap
+    a, b = warped[inside], image_HW[inside]
     a, b = a - a.mean(), b - b.mean()
     length = float(np.sqrt((a * a).sum() * (b * b).sum()))
-    return (float((a * b).sum()) / length if length > 0 else 0.0), share
+    return (float((a * b).sum()) / length if length > 0 else 0.0), overlap
+
+
+# ---- registration ----
 
 
 def register(
-    reference_HW: np.ndarray, image_HW: np.ndarray, *, align: str = "auto", mirror: bool = False, floor: float = FLOOR
+    reference_HW: np.ndarray,
+    image_HW: np.ndarray,
+    *,
+    align: str = "auto",
+    mirror: bool = False,
+    min_quality: float = MIN_QUALITY,
 ) -> Registration:
-    """Find how ``image`` lies on ``reference`` (grey pictures of any two sizes); without the smooth field of shifts.
+    """Find the matrix that aligns an image to a reference, without a displacement field.
 
-    ``align``: auto, none (as it lies), or the motion that is allowed: shift, rigid, affine, homography. ``mirror`` admits
-    a mirrored copy. Raises NotComparable when the pictures do not fit each other, MissingExtra without OpenCV.
+    Args:
+        reference_HW: Grayscale uint8 image.
+        image_HW: Grayscale uint8 image of any size.
+        align: ``auto``; ``none`` (no alignment but for the size); or the motion model: ``shift``, ``rigid``, ``affine``,
+            ``homography``.
+        mirror: Whether a mirrored copy of the reference is accepted.
+        min_quality: The registration is refused below this quality.
+
+    Raises:
+        NotComparable: The images are blank, too small, or do not fit each other.
+        SpecError: ``align`` is unknown.
+        MissingExtra: OpenCV is not installed.
     """
     if align not in ALIGN:
         raise SpecError(f"align {align!r}", expected=", ".join(ALIGN), remedy=closest(align, ALIGN))
     _check_structure(reference_HW, image_HW)
-    small_a, up_a = shrunk(reference_HW, SIDE)
-    small_b, up_b = shrunk(image_HW, SIDE)
-    fine_a, fine_b = band_passed(small_a), band_passed(small_b)
+    small_a, to_reference = downscale(reference_HW, MAX_SIDE)
+    small_b, to_image = downscale(image_HW, MAX_SIDE)
+    band_a, band_b = band_pass(small_a), band_pass(small_b)
     best: Registration | None = None
-    for method, matrix in _candidates(small_a, small_b, fine_a, fine_b, align):
-        quality, share = agreement(fine_a, fine_b, matrix)
-        if share >= MIN_OVERLAP and (best is None or quality > best.quality):
-            best = Registration(up_a @ matrix @ np.linalg.inv(up_b), quality, share, method)
-        if best is not None and best.quality >= GOOD:
+    for method, matrix in _candidate_matrices(small_a, small_b, band_a, band_b, align):
+        quality, overlap = correlate(band_a, band_b, matrix)
+        if overlap >= MIN_OVERLAP and (best is None or quality > best.quality):
+            best = Registration(to_reference @ matrix @ np.linalg.inv(to_image), quality, overlap, method)
+        if best is not None and best.quality >= GOOD_QUALITY:
             break
-    if (best is None or best.quality < GOOD) and align in ("auto", "homography"):
-        best = _tried_mirrored(reference_HW, image_HW, best, mirror, floor)
-    if best is None or best.quality < floor:
-        figure = "no fit was found" if best is None else f"quality {best.quality:.2f}"
-        raise NotComparable(f"the images cannot be aligned ({figure})", expected=f"two views of the same thing, quality {floor} or more",
-                            remedy="if they lie as they should, compare with --align none")  # fmt: skip
+    if (best is None or best.quality < GOOD_QUALITY) and align in ("auto", "homography"):
+        best = _register_mirrored(reference_HW, image_HW, best, mirror, min_quality)
+    if best is None or best.quality < min_quality:
+        figure = "no registration was found" if best is None else f"quality {best.quality:.2f}"
+        raise NotComparable(f"the images cannot be aligned ({figure})",
+                            expected=f"two images of the same thing, quality {min_quality} or more",
+                            remedy="if they are aligned already, compare with --align none")  # fmt: skip
     return best
 
 
 def check_size(reference_HW: np.ndarray, image_HW: np.ndarray) -> None:
-    """NotComparable for a picture that is too small to show anything."""
+    """Raise NotComparable for an image that is smaller than ``MIN_IMAGE_SIDE``."""
     for name, image in (("the reference", reference_HW), ("the image", image_HW)):
-        if min(image.shape) < 8:
-            raise NotComparable(f"{name} has {image.shape[1]} x {image.shape[0]} pixels", expected="8 x 8 or more")
+        if min(image.shape) < MIN_IMAGE_SIDE:
+            raise NotComparable(f"{name} has {image.shape[1]} x {image.shape[0]} pixels",
+                                expected=f"{MIN_IMAGE_SIDE} x {MIN_IMAGE_SIDE} or more")  # fmt: skip
 
 
 def _check_structure(reference_HW: np.ndarray, image_HW: np.ndarray) -> None:
     check_size(reference_HW, image_HW)
     for name, image in (("the reference", reference_HW), ("the image", image_HW)):
         if float(image.std()) < 1.0:
-            raise NotComparable(f"{name} is blank: nothing in it can be aligned", remedy="compare with --align none")
+            raise NotComparable(f"{name} is blank: it has no structure to align", remedy="compare with --align none")
 
 
-def _tried_mirrored(
-    reference_HW: np.ndarray, image_HW: np.ndarray, best: Registration | None, mirror: bool, floor: float
+def _register_mirrored(
+    reference_HW: np.ndarray, image_HW: np.ndarray, best: Registration | None, mirror: bool, min_quality: float
 ) -> Registration | None:
-    """What a mirrored reference gives, where that fits clearly better; refused unless it was asked for."""
+    """Register the mirrored reference and return that where it fits clearly better than ``best``.
+
+    Raises NotComparable where it does and ``mirror`` is not set.
+    """
     flipped = np.ascontiguousarray(reference_HW[:, ::-1])
-    small_a, up_a = shrunk(flipped, SIDE)
-    small_b, up_b = shrunk(image_HW, SIDE)
-    fine_a, fine_b = band_passed(small_a), band_passed(small_b)
-    for method, matrix in [("ecc", np.eye(3)), *_by_features(small_a, small_b)]:
-        refined = _by_ecc(fine_a, fine_b, matrix, "rigid" if method == "ecc" else "homography")
-        quality, share = agreement(fine_a, fine_b, refined)
-        if share < MIN_OVERLAP or quality < max(floor, (best.quality if best else 0) + 0.1):
+    small_a, to_reference = downscale(flipped, MAX_SIDE)
+    small_b, to_image = downscale(image_HW, MAX_SIDE)
+    band_a, band_b = band_pass(small_a), band_pass(small_b)
+    for method, matrix in [("ecc", np.eye(3)), *_match_features(small_a, small_b)]:
+        refined = _refine_ecc(band_a, band_b, matrix, "rigid" if method == "ecc" else "homography")
+        quality, overlap = correlate(band_a, band_b, refined)
+        if overlap < MIN_OVERLAP or quality < max(min_quality, (best.quality if best else 0) + 0.1):
             continue
         if not mirror:
             raise NotComparable(f"the image is a mirrored copy of the reference (quality {quality:.2f} when mirrored)",
                                 remedy="compare with --mirror if that is meant")  # fmt: skip
-        back = np.array([[-1.0, 0, flipped.shape[1] - 1], [0, 1, 0], [0, 0, 1]])
-        best = Registration(back @ up_a @ refined @ np.linalg.inv(up_b), quality, share, f"mirrored {method}")
+        unflip = np.array([[-1.0, 0, flipped.shape[1] - 1], [0, 1, 0], [0, 0, 1]])
+        best = Registration(unflip @ to_reference @ refined @ np.linalg.inv(to_image), quality, overlap, f"mirrored {method}")  # fmt: skip
     return best
 
 
-def _candidates(
-    small_a: np.ndarray, small_b: np.ndarray, fine_a: np.ndarray, fine_b: np.ndarray, align: str
+def _candidate_matrices(
+    small_a: np.ndarray, small_b: np.ndarray, band_a: np.ndarray, band_b: np.ndarray, align: str
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """(method, matrix from the small image to the small reference), the likeliest and cheapest first."""
+    """Yield (method, matrix from the small image to the small reference), the cheapest first."""
     (height_a, width_a), (height_b, width_b) = small_a.shape, small_b.shape
-    # The same picture at another size; where the shapes differ by more than a trim, equal scale from the corner.
+    # The same image at another size; where the aspects differ by more than a trim, equal scale from the corner.
     fx, fy = width_a / width_b, height_a / height_b
-    lying = scaling(fx, fy) if abs(fx / fy - 1) < 0.03 else np.eye(3)
+    identity = scale_matrix(fx, fy) if abs(fx / fy - 1) < 0.03 else np.eye(3)
     if align == "none":
-        yield "none", lying
+        yield "none", identity
         return
     motion = "rigid" if align == "auto" else align
-    yield "ecc", _by_ecc(fine_a, fine_b, lying, motion)
+    yield "ecc", _refine_ecc(band_a, band_b, identity, motion)
     if (height_a, width_a) == (height_b, width_b):
-        cv2 = opencv()
+        cv2 = import_opencv()
         window = cv2.createHanningWindow((width_a, height_a), cv2.CV_32F)
-        (dx, dy), _ = cv2.phaseCorrelate(fine_b, fine_a, window)
-        yield "phase correlation", _by_ecc(fine_a, fine_b, np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]]), motion)
+        (dx, dy), _ = cv2.phaseCorrelate(band_b, band_a, window)
+        shift = np.array([[1, 0, dx], [0, 1, dy], [0, 0, 1.0]])
+        yield "phase correlation", _refine_ecc(band_a, band_b, shift, motion)
     if align in ("auto", "homography", "affine"):
-        for method, matrix in _by_features(small_a, small_b):
-            yield method, _by_ecc(fine_a, fine_b, matrix, "affine" if align == "affine" else "homography")
+        for method, matrix in _match_features(small_a, small_b):
+            yield method, _refine_ecc(band_a, band_b, matrix, "affine" if align == "affine" else "homography")
 
 
-def _by_ecc(fine_a: np.ndarray, fine_b: np.ndarray, start_33: np.ndarray, motion: str) -> np.ndarray:
-    """``start_33`` improved by ECC, coarse to fine; where it does not converge, what there was before."""
-    cv2 = opencv()
-    kinds = {"shift": cv2.MOTION_TRANSLATION, "rigid": cv2.MOTION_EUCLIDEAN, "affine": cv2.MOTION_AFFINE,
-             "homography": cv2.MOTION_HOMOGRAPHY}  # fmt: skip
+def _refine_ecc(band_a: np.ndarray, band_b: np.ndarray, start_33: np.ndarray, motion: str) -> np.ndarray:
+    """Refine a matrix by ECC, coarse to fine; a level that does not converge or improve keeps the matrix as it is."""
+    cv2 = import_opencv()
+    models = {"shift": cv2.MOTION_TRANSLATION, "rigid": cv2.MOTION_EUCLIDEAN, "affine": cv2.MOTION_AFFINE,
+              "homography": cv2.MOTION_HOMOGRAPHY}  # fmt: skip
     matrix = start_33
-    # The coarse level of a homography found from features would only lose accuracy.
-    for side in (SIDE,) if motion in ("affine", "homography") else (COARSE_SIDE, SIDE):
-        a, up_a = shrunk(fine_a, side)
-        b, up_b = shrunk(fine_b, side)
-        inner = np.linalg.inv(up_a) @ matrix @ up_b
+    # The coarse level would only cost a homography found from features some of its accuracy.
+    for side in (MAX_SIDE,) if motion in ("affine", "homography") else (COARSE_SIDE, MAX_SIDE):
+        a, to_a = downscale(band_a, side)
+        b, to_b = downscale(band_b, side)
+        inner = np.linalg.inv(to_a) @ matrix @ to_b
         if motion in ("shift", "rigid") and not _is_rigid(inner):
-            continue  # a picture of another size: a rigid motion cannot start there
+            continue  # images of different sizes: a rigid motion cannot start there
         start = (inner / inner[2, 2])[: 3 if motion == "homography" else 2].astype(np.float32)
         try:
-            _, found = cv2.findTransformECC(b, a, start, kinds[motion], (3, 40, 1e-4), None, 5)
-        except cv2.error:  # it did not converge, or the pictures ceased to overlap
+            _, warp = cv2.findTransformECC(b, a, start, models[motion], (3, 40, 1e-4), None, 5)
+        except cv2.error:  # it did not converge, or the images no longer overlap
             continue
-        full = np.vstack([found, [0, 0, 1]]) if motion != "homography" else found
-        refined = up_a @ full.astype(np.float64) @ np.linalg.inv(up_b)
-        if np.isfinite(refined).all() and agreement(fine_a, fine_b, refined)[0] >= agreement(fine_a, fine_b, matrix)[0]:
+        full = np.vstack([warp, [0, 0, 1]]) if motion != "homography" else warp
+        refined = to_a @ full.astype(np.float64) @ np.linalg.inv(to_b)
+        if np.isfinite(refined).all() and correlate(band_a, band_b, refined)[0] >= correlate(band_a, band_b, matrix)[0]:
             matrix = refined
     return matrix
 
@@ -258,20 +312,21 @@ def _is_rigid(matrix_33: np.ndarray) -> bool:
     return bool(np.allclose(inner @ inner.T, np.eye(2), atol=1e-3))
 
 
-def _by_features(small_a: np.ndarray, small_b: np.ndarray) -> list[tuple[str, np.ndarray]]:
-    """A homography from matched SIFT features, if enough of them agree on one that a camera could see."""
-    cv2 = opencv()
+def _match_features(small_a: np.ndarray, small_b: np.ndarray) -> list[tuple[str, np.ndarray]]:
+    """Estimate a homography from matched SIFT features; empty where too few agree on a plausible one."""
+    cv2 = import_opencv()
     sift = cv2.SIFT_create(nfeatures=3000, contrastThreshold=0.02)
-    points_a, words_a = sift.detectAndCompute(small_a, None)
-    points_b, words_b = sift.detectAndCompute(small_b, None)
-    if words_a is None or words_b is None or min(len(points_a), len(points_b)) < MIN_INLIERS:
+    points_a, descriptors_a = sift.detectAndCompute(small_a, None)
+    points_b, descriptors_b = sift.detectAndCompute(small_b, None)
+    if descriptors_a is None or descriptors_b is None or min(len(points_a), len(points_b)) < MIN_INLIERS:
         return []
-    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(words_b, words_a, k=2)
-    good = [near[0] for near in pairs if len(near) == 2 and near[0].distance < 0.8 * near[1].distance]
-    if len(good) < MIN_INLIERS:
+    pairs = cv2.BFMatcher(cv2.NORM_L2).knnMatch(descriptors_b, descriptors_a, k=2)
+    # Lowe's ratio test.
+    matches = [near[0] for near in pairs if len(near) == 2 and near[0].distance < 0.8 * near[1].distance]
+    if len(matches) < MIN_INLIERS:
         return []
-    source = np.array([points_b[match.queryIdx].pt for match in good], np.float32)
-    target = np.array([points_a[match.trainIdx].pt for match in good], np.float32)
+    source = np.array([points_b[match.queryIdx].pt for match in matches], np.float32)
+    target = np.array([points_a[match.trainIdx].pt for match in matches], np.float32)
     cv2.setRNGSeed(0)
     matrix, inliers = cv2.findHomography(source, target, cv2.USAC_MAGSAC, 2.0, maxIters=5000, confidence=0.999)
     if matrix is None or int(inliers.sum()) < MIN_INLIERS or not _is_plausible(matrix, small_b.shape):
@@ -280,13 +335,13 @@ def _by_features(small_a: np.ndarray, small_b: np.ndarray) -> list[tuple[str, np
 
 
 def _is_plausible(matrix_33: np.ndarray, shape: tuple[int, ...]) -> bool:
-    """No horizon crosses the image, it keeps its sense of turning, and sizes change at most eightfold."""
+    """Whether no horizon crosses the image, its orientation is kept, and sizes change at most eightfold."""
     height, width = shape[:2]
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1.0]]) @ matrix_33.T
     if (corners[:, 2] * corners[0, 2] <= 0).any():
         return False
     x, y = corners[:, 0] / corners[:, 2], corners[:, 1] / corners[:, 2]
-    turned = np.roll(x, -1) - x, np.roll(y, -1) - y
-    bends = turned[0] * np.roll(turned[1], -1) - turned[1] * np.roll(turned[0], -1)
+    sides = np.roll(x, -1) - x, np.roll(y, -1) - y
+    cross = sides[0] * np.roll(sides[1], -1) - sides[1] * np.roll(sides[0], -1)
     area = 0.5 * float((x * np.roll(y, -1) - np.roll(x, -1) * y).sum())
-    return bool((bends > 0).all()) and 1 / 64 < area / (height * width) < 64
+    return bool((cross > 0).all()) and 1 / 64 < area / (height * width) < 64

@@ -1,4 +1,4 @@
-"""One self-contained page of compared pairs: figures, the pictures of the most different ones, a table of all."""
+"""HTML report of compared pairs: counts, images of the most different pairs, a table of all pairs."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from typing import Any, Protocol
+from typing import Any
 
 from PIL import Image
 
+from unalike.comparison.result import ComparisonResult
 from unalike.report.html import Report
 
-# Longer side in pixels of a picture in the page, about 20 kB each as JPEG.
-SIDE = 440
+# Longer side in pixels of an image in the page; about 20 kB each as JPEG.
+IMAGE_SIDE = 440
+# Most scores that are listed, and most pairs without a difference that are shown.
+MAX_SCORES, MAX_SAME_PAIRS = 8, 20
 CAPTIONS = {
     "reference": "reference, aligned", "boxes": "image",
     "overlay": "both: only in the image is blue, only in the reference orange", "heat": "heat: pixels",
@@ -22,86 +25,98 @@ CAPTIONS = {
 }  # fmt: skip
 
 
-class Found(Protocol):
-    """What is told of a pair."""
-
-    @property
-    def same(self) -> bool: ...
-
-    @property
-    def regions(self) -> Sequence[Any]: ...
-
-
 @dataclass(frozen=True)
-class Shown:
-    """One pair as the page shows it: its pictures as small JPEGs by their kind, a key of CAPTIONS."""
+class PairPreview:
+    """One pair as the page shows it.
+
+    Attributes:
+        name: Name of the pair.
+        score: The highest score of its regions; 0 without one.
+        summary: One line about the result.
+        jpegs: Small JPEG files by kind, a key of CAPTIONS.
+    """
 
     name: str
     score: float
-    told: str
+    summary: str
     jpegs: Mapping[str, bytes]
 
     @classmethod
-    def small(cls, name: str, score: float, found: Found, pictures: Mapping[str, Image.Image]) -> Shown:
-        """Keep a pair at the size in which it is shown."""
-        count = len(found.regions)
-        told = "no difference" if found.same else f"{count} difference{'s' if count > 1 else ''}, scores " + ", ".join(
-            f"{region.score:.3g}" for region in found.regions[:8]
-        ) + (", ..." if count > 8 else "")  # fmt: skip
-        return cls(name, score, told, {kind: _jpeg(picture) for kind, picture in pictures.items()})
+    def from_result(cls, name: str, result: ComparisonResult, images: Mapping[str, Image.Image]) -> PairPreview:
+        """Reduce a result and its images, by kind, to the size of the page."""
+        score = result.regions[0].score if result.regions else 0.0
+        return cls(name, score, _summarize(result), {kind: _encode_jpeg(image) for kind, image in images.items()})
 
 
 class PairsReport(Report):
-    """A Report with rows of pictures."""
+    """A report with rows of a pair's images."""
 
     @classmethod
-    def of(cls, entries: Sequence[Mapping[str, Any]], shown: Sequence[Shown]) -> PairsReport:
-        """The page of compared pairs (entries as in ``comparison.json``)."""
+    def from_entries(cls, entries: Sequence[Mapping[str, Any]], previews: Sequence[PairPreview]) -> PairsReport:
+        """Make the page of compared pairs.
+
+        Args:
+            entries: All pairs, as in ``comparison.json``.
+            previews: The pairs whose images are shown.
+        """
         page = cls("Spot the difference", f"{len(entries)} pairs")
         refused = [entry for entry in entries if "error" in entry]
         page.figures([("the same", str(sum(e.get("same") is True for e in entries))),
                       ("different", str(sum(e.get("same") is False for e in entries))),
                       ("could not be compared", str(len(refused)))])  # fmt: skip
-        differing = sorted((one for one in shown if one.score > 0), key=lambda one: -one.score)
+        differing = sorted((preview for preview in previews if preview.score > 0), key=lambda preview: -preview.score)
         left_out = sum(e.get("same") is False for e in entries) - len(differing)
         note = "The most different first." + (f" {left_out} more are in the table." if left_out > 0 else "")
-        page.rows("What differs", differing, note)
-        page.rows("No difference found", [one for one in shown if one.score <= 0][:20])
+        page.pairs("What differs", differing, note)
+        page.pairs("No difference found", [preview for preview in previews if preview.score <= 0][:MAX_SAME_PAIRS])
         if refused:
             page.table("Could not be compared", [{"pair": e["name"], "why": e["error"]} for e in refused])
-        page.table("All pairs", [_row(entry) for entry in entries])
+        page.table("All pairs", [_table_row(entry) for entry in entries])
         return page
 
-    def rows(self, title: str, shown: Sequence[Shown], note: str = "") -> PairsReport:
-        """Rows of a pair's pictures."""
-        if shown:
-            self._add(title, note, "".join(_drawn(one) for one in shown))
+    def pairs(self, title: str, previews: Sequence[PairPreview], note: str = "") -> PairsReport:
+        """Add a section with a row of images per pair; nothing without pairs."""
+        if previews:
+            self._add(title, note, "".join(_render_pair(preview) for preview in previews))
         return self
 
 
-def _row(entry: Mapping[str, Any]) -> dict[str, Any]:
+def _summarize(result: ComparisonResult) -> str:
+    if result.same:
+        return "no difference"
+    count = len(result.regions)
+    scores = ", ".join(f"{region.score:.3g}" for region in result.regions[:MAX_SCORES])
+    rest = ", ..." if count > MAX_SCORES else ""
+    return f"{count} difference{'s' if count > 1 else ''}, scores {scores}{rest}"
+
+
+def _table_row(entry: Mapping[str, Any]) -> dict[str, Any]:
     regions = entry.get("regions", ())
-    lies = entry.get("registration", {})
+    registration = entry.get("registration", {})
     return {
-        "pair": entry["name"], "answer": "refused" if "error" in entry else "same" if entry["same"] else "different",
-        "differences": len(regions), "highest_score": float(regions[0]["score"]) if regions else None,
-        "alignment": lies.get("method"), "quality": lies.get("quality"), "compared": entry.get("compared"),
-    }  # fmt: skip
+        "pair": entry["name"],
+        "answer": "refused" if "error" in entry else "same" if entry["same"] else "different",
+        "differences": len(regions),
+        "highest_score": float(regions[0]["score"]) if regions else None,
+        "alignment": registration.get("method"),
+        "quality": registration.get("quality"),
+        "compared": entry.get("compared"),
+    }
 
 
-def _drawn(one: Shown) -> str:
+def _render_pair(preview: PairPreview) -> str:
     figures = "".join(
-        f'<figure style="width:min(100%,{SIDE}px)"><img style="width:100%;height:auto;border-width:1px" alt="{escape(CAPTIONS[kind])}" '
+        f'<figure style="width:min(100%,{IMAGE_SIDE}px)"><img style="width:100%;height:auto;border-width:1px" alt="{escape(CAPTIONS[kind])}" '
         f'src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">{escape(CAPTIONS[kind])}</figure>'
-        for kind, jpeg in one.jpegs.items()
+        for kind, jpeg in preview.jpegs.items()
     )
-    head = f"<b>{escape(one.name)}</b> {escape(one.told)}"
+    head = f"<b>{escape(preview.name)}</b> {escape(preview.summary)}"
     return f'<div>{head}</div><div class=row style="flex-wrap:wrap">{figures}</div>'
 
 
-def _jpeg(picture: Image.Image) -> bytes:
-    small = picture.convert("RGB")
-    small.thumbnail((SIDE, SIDE))
+def _encode_jpeg(image: Image.Image) -> bytes:
+    small = image.convert("RGB")
+    small.thumbnail((IMAGE_SIDE, IMAGE_SIDE))
     file = io.BytesIO()
     small.save(file, "JPEG", quality=80)
     return file.getvalue()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unalike.comparison.registration import opencv
+from unalike.comparison.registration import import_opencv
 from unalike.verification.asset import Asset
 
 # Sides, pixels: of the picture in the first search, and of the asset while refining.
@@ -63,7 +63,7 @@ class Place:
 
 def edges(pixels_HWC: np.ndarray, blur: float = 0.8) -> np.ndarray:
     """How much of an edge each pixel is (0..1), whatever its contrast: float32 (H, W)."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     soft = cv2.GaussianBlur(pixels_HWC.astype(np.float32), (0, 0), blur)
     steep_x = cv2.Sobel(soft, cv2.CV_32F, 1, 0, scale=1 / 8)
     steep_y = cv2.Sobel(soft, cv2.CV_32F, 0, 1, scale=1 / 8)
@@ -77,7 +77,7 @@ def shrink(pixels: np.ndarray, longest: float) -> tuple[np.ndarray, float]:
     if scale == 1.0:
         return pixels, 1.0
     size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-    return opencv().resize(pixels, size, interpolation=opencv().INTER_AREA), scale
+    return import_opencv().resize(pixels, size, interpolation=import_opencv().INTER_AREA), scale
 
 
 class Template:
@@ -85,7 +85,7 @@ class Template:
 
     def __init__(self, asset: Asset) -> None:
         self.asset = asset
-        cv2 = opencv()
+        cv2 = import_opencv()
         layer, scale = shrink(asset.layer_HW4, FINE)
         edge = round(MARGIN * max(layer.shape[:2]))
         # As premultiplied colours on grey and alpha: its inner edges and its rim, whatever it will lie on.
@@ -100,7 +100,7 @@ class Template:
     @functools.cached_property
     def coarse(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """(edge map, map from its x, y to the padded fine map) for every size, turn and proportion of the first search."""
-        cv2, found = opencv(), []
+        cv2, found = import_opencv(), []
         height, width = self.bands_HWC.shape[:2]
         longest = max(height, width) / (1 + 2 * MARGIN)
         for size in SIZES:
@@ -145,7 +145,7 @@ def lay(template: Template, picture_HW3: np.ndarray) -> Place | None:
 
 def _search(template: Template, map_HW: np.ndarray) -> list[np.ndarray]:
     """3 x 3 maps from the padded fine map to the small picture, the best places that are not neighbours."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     pad = COARSE // 5
     wide = cv2.copyMakeBorder(map_HW, pad, pad, pad, pad, cv2.BORDER_CONSTANT)
     scores: list[tuple[float, np.ndarray]] = []
@@ -172,7 +172,7 @@ def _search(template: Template, map_HW: np.ndarray) -> list[np.ndarray]:
 
 def _refined(template: Template, picture_HW3: np.ndarray, start_33: np.ndarray) -> Place | None:
     """ECC from a rough place: at half, then at the whole of the size at which both show the same detail."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     place = start_33
     shown_at = float(np.sqrt(abs(np.linalg.det((place @ template.to_layer)[:2, :2]))))
     for first in (True, False):

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unalike.comparison.registration import opencv
+from unalike.comparison.registration import import_opencv
 from unalike.verification.localization import MARGIN, Place, Template, shrink
 
 # The asset's longer side in the frame, pixels, at most and at least.
@@ -61,7 +61,7 @@ class Difference:
 
 def compare_laid(template: Template, picture_HW3: np.ndarray, place: Place) -> Difference:
     """Measure what differs between the asset at its place and the picture there."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     asset = template.asset
     longest = max(asset.size)
     side = float(np.clip(place.scale * longest, SMALLEST, LARGEST))
@@ -161,14 +161,14 @@ def _moved(told: _Expected, seen: np.ndarray, inside: np.ndarray) -> np.ndarray 
 
 def _slopes(shown_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Grey levels a pixel along x and along y."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     along_x, along_y = (cv2.Scharr(shown_HW3, cv2.CV_32F, *axis, scale=1 / 32) for axis in ((1, 0), (0, 1)))
     return along_x, along_y
 
 
 def _unbalanced(seen: np.ndarray, expected: np.ndarray, counted: np.ndarray, side: float) -> float:
     """The greatest surplus or lack in one spot beyond what harmless changes leave, in grey levels."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     blur = max(BALANCED * side, LEAST_BALANCED)
     left = np.abs(cv2.GaussianBlur((seen - expected) * counted[..., None], (0, 0), blur))
     soft = cv2.GaussianBlur(expected, (0, 0), blur)
@@ -179,7 +179,7 @@ def _unbalanced(seen: np.ndarray, expected: np.ndarray, counted: np.ndarray, sid
 
 def _drawn_in(picture_HW3: np.ndarray, to_picture: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
     """The picture in the frame (float32), antialiased, and which pixels of the frame lie inside the picture."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     scale = float(np.sqrt(abs(np.linalg.det(to_picture[:2, :2]))))
     shown, less = shrink(picture_HW3, max(picture_HW3.shape[:2]) / max(scale, 1.0))
     # Pixel centres: x of the small copy is (x + 0.5) * less - 0.5.
@@ -254,14 +254,14 @@ def fit_light(colour_HW3: np.ndarray, seen_HW3: np.ndarray, ink_HW: np.ndarray) 
 
 def _as_sharp(expected: np.ndarray, seen: np.ndarray, inside: np.ndarray) -> np.ndarray:
     """The expected picture blurred as the seen one is: the blur (pixels) that leaves the least difference."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     drawn = [expected if blur == 0 else cv2.GaussianBlur(expected, (0, 0), blur) for blur in (0, 0.6, 1.0, 1.5, 2.2)]
     return min(drawn, key=lambda one: float(np.abs(one - seen)[inside].mean()) if inside.any() else 0.0)
 
 
 def _range(expected: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The darkest and the lightest that is expected within a pixel of each."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     near = np.ones((3, 3), np.uint8)
     return cv2.erode(expected, near), cv2.dilate(expected, near)
 
@@ -279,11 +279,11 @@ def _contrast(lit: np.ndarray, ground: np.ndarray, alpha: np.ndarray, expected: 
 
 
 def _grown(alpha: np.ndarray, reach: int) -> np.ndarray:
-    return opencv().dilate(alpha, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    return import_opencv().dilate(alpha, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
 
 
 def _shrunk(alpha: np.ndarray, reach: int) -> np.ndarray:
-    return opencv().erode(alpha, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
+    return import_opencv().erode(alpha, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))
 
 
 def _outside(alpha: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.comparison.registration import opencv
+from unalike.comparison.registration import import_opencv
 from unalike.verification.asset import Asset
 from unalike.verification.measures import WINDOW, Difference
 
@@ -33,7 +33,7 @@ class Spot:
 
 def spots_of(found: Difference, shape: tuple[int, int], least: float = 0.0) -> list[Spot]:
     """Regions of the heat as boxes in the picture of ``shape`` (H, W), the strongest first; weaker than ``least`` left out."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     window = max(2, round(WINDOW * max(found.heat_HW.shape) / 1.24)) | 1
     mean_HW = cv2.blur(np.minimum(found.heat_HW, 1.5), (window, window), borderType=cv2.BORDER_CONSTANT)
     grown = cv2.dilate((found.heat_HW > COUNTS).astype(np.uint8), np.ones((window, window), np.uint8))
@@ -50,7 +50,7 @@ def spots_of(found: Difference, shape: tuple[int, int], least: float = 0.0) -> l
 
 def peak_of(found: Difference) -> tuple[float, float]:
     """x, y in the frame of the spot that differs most."""
-    cv2 = opencv()
+    cv2 = import_opencv()
     window = max(2, round(WINDOW * max(found.heat_HW.shape) / 1.24)) | 1
     mean_HW = cv2.blur(np.minimum(found.heat_HW, 1.5), (window, window), borderType=cv2.BORDER_CONSTANT)
     y, x = np.unravel_index(int(np.argmax(mean_HW)), mean_HW.shape)

@@ -96,10 +96,10 @@ def test_blank_pictures() -> None:
     with pytest.raises(NotComparable, match="the reference is blank"):
         Comparer().compare(blank, shapes())
     result = Comparer().compare(blank, other)
-    assert result.same and "both pictures are blank" in result.notes[0]
+    assert result.same and "both images are blank" in result.notes[0]
     assert len(result.notes) == 1
     dark = Comparer().compare(blank, blank - 255)
-    assert dark.same and "255 grey levels apart" in dark.notes[1]
+    assert dark.same and "255 gray levels apart" in dark.notes[1]
     assert not Comparer(lighting="none").compare(blank, blank - 255).same
     for align in ("none", "auto"):
         with pytest.raises(NotComparable, match="5 x 6 pixels"):
@@ -145,7 +145,7 @@ def test_one_channel_against_three(tmp_path: Path) -> None:
     grey = cv2.cvtColor(reference, cv2.COLOR_RGB2GRAY)
     for a, b in ((reference, grey), (grey, reference), (grey[..., None], reference)):
         result = Comparer().compare(a, b)
-        assert result.same and "compared in grey" in result.notes[0]
+        assert result.same and "compared in gray" in result.notes[0]
     # A grey picture in an RGB file is a grey picture.
     Image.fromarray(grey).convert("RGB").save(tmp_path / "grey.png")
     Image.fromarray(grey).save(tmp_path / "one.png")

@@ -13,7 +13,12 @@ from tests.support.drawings import as_jpeg, shapes
 from tests.unit.inspection.test_inspector import network
 from unalike.cli import run_command
 from unalike.comparison.comparer import Comparer
-from unalike.comparison.feature_difference import FeatureDifference, distances, find_places, threshold_of
+from unalike.comparison.feature_difference import (
+    FeatureDifference,
+    compute_distances,
+    compute_threshold,
+    find_feature_regions,
+)
 from unalike.errors import ModelError, SpecError
 
 pytest.importorskip("cv2")
@@ -47,24 +52,24 @@ def slow_distance(a_Chw: np.ndarray, b_Chw: np.ndarray, y: int, x: int) -> float
 def test_distances_are_those_of_neighbourhoods() -> None:
     draws = np.random.default_rng(0)
     a, b = (draws.normal(0, 1, (5, 6, 9)).astype(np.float32) for _ in range(2))
-    found, _ = distances([a], [b], (6, 9))
+    found, _ = compute_distances([a], [b], (6, 9))
     for y, x in ((0, 0), (5, 8), (2, 4), (3, 0)):
         assert found[y, x] == pytest.approx(slow_distance(a, b, y, x), abs=1e-5)
     coarse = [draws.normal(0, 1, (3, 3, 9)).astype(np.float32) for _ in range(2)]
-    both, _ = distances([a, coarse[0]], [b, coarse[1]], (6, 9))
+    both, _ = compute_distances([a, coarse[0]], [b, coarse[1]], (6, 9))
     # A coarse map's row centres lie between two fine ones: a quarter of the way at rows 1 and 2.
     low, high = (slow_distance(*coarse, row, 4) for row in (0, 1))
     assert both[1, 4] == pytest.approx((found[1, 4] + 0.75 * low + 0.25 * high) / 2, abs=1e-5)
     silent = np.zeros_like(a)
-    assert not distances([silent], [silent], (6, 9))[0].any()
-    assert np.isnan(distances([a * np.nan], [b], (6, 9))[0]).all()
+    assert not compute_distances([silent], [silent], (6, 9))[0].any()
+    assert np.isnan(compute_distances([a * np.nan], [b], (6, 9))[0]).all()
 
 
 def test_unrelated_places_lie_half_the_picture_away() -> None:
     draws = np.random.default_rng(0)
     two = draws.normal(0, 1, (2, 40)).astype(np.float32)
     a = np.repeat(np.repeat(two.T[:, None, :], 12, axis=1), 32, axis=2)  # (40, 12, 64): a left and a right half
-    heat, unrelated = distances([a], [a], (12, 64))
+    heat, unrelated = compute_distances([a], [a], (12, 64))
     cosine = float(two[0] @ two[1] / np.linalg.norm(two[0]) / np.linalg.norm(two[1]))
     assert heat.max() < 1e-5 and unrelated == pytest.approx(1 - cosine, abs=1e-5)
 
@@ -72,12 +77,14 @@ def test_unrelated_places_lie_half_the_picture_away() -> None:
 def test_what_counts_is_set_by_the_pair() -> None:
     heat = np.abs(np.random.default_rng(0).normal(0.3, 0.05, (40, 40))).astype(np.float32)
     known = np.ones(heat.shape, bool)
-    assert threshold_of(heat, known, 0.5, deviations=6) == pytest.approx(0.6, abs=0.03)
-    assert threshold_of(heat, known, 1.5, share=0.6) == pytest.approx(0.9)
-    assert threshold_of(heat, known, 0.1, floor=0.7) == 0.7 and threshold_of(heat, ~known, 0.1, floor=0.3) == 0.3
+    assert compute_threshold(heat, known, 0.5, deviations=6) == pytest.approx(0.6, abs=0.03)
+    assert compute_threshold(heat, known, 1.5, share=0.6) == pytest.approx(0.9)
+    assert (
+        compute_threshold(heat, known, 0.1, floor=0.7) == 0.7 and compute_threshold(heat, ~known, 0.1, floor=0.3) == 0.3
+    )
     known[:20] = False
     heat[:20] = 2
-    assert threshold_of(heat, known, 0.1, deviations=6) == pytest.approx(0.6, abs=0.05)
+    assert compute_threshold(heat, known, 0.1, deviations=6) == pytest.approx(0.6, abs=0.05)
 
 
 def test_places_that_touch_are_one_region_if_one_of_them_reaches_the_threshold() -> None:
@@ -86,7 +93,7 @@ def test_places_that_touch_are_one_region_if_one_of_them_reaches_the_threshold()
     heat[12, 20] = 0.39  # below
     heat[19, 29] = 0.8
     found = FeatureDifference(heat, heat >= 0, (8.0, 8.0), 0.4)
-    first, second = find_places(found, (157, 240), margin=3)
+    first, second = find_feature_regions(found, (157, 240), margin=3)
     assert first.extent == (232, 152, 240, 157) and first.box == (229, 149, 240, 157) and first.score == 2.0
     assert second.extent == (80, 32, 112, 48) and second.area == 8 * 64 and second.contrast == 0.5
     assert first.level == second.level == "features"

@@ -7,8 +7,15 @@ import pytest
 
 from tests.support.drawings import as_jpeg, board, shapes
 from unalike.comparison import pixel_difference as difference
-from unalike.comparison.pixel_difference import Difference, Light, differences, excess, tile_count, tiles
-from unalike.comparison.regions import find_regions
+from unalike.comparison.lighting import LightingCorrection
+from unalike.comparison.pixel_difference import (
+    PixelDifference,
+    compute_excess,
+    compute_pixel_difference,
+    count_tiles,
+    iterate_tiles,
+)
+from unalike.comparison.regions import find_pixel_regions
 from unalike.comparison.registration import Registration
 from unalike.errors import SpecError
 
@@ -39,9 +46,9 @@ def slow_excess(a_HW: np.ndarray, b_HW: np.ndarray, tolerance: int) -> np.ndarra
 def test_excess_is_the_oracle(tolerance: int) -> None:
     draws = np.random.default_rng(0)
     a, b = (cv2.GaussianBlur(draws.integers(0, 256, (24, 30), dtype=np.uint8), (0, 0), 1.5) for _ in range(2))
-    found, change = excess(a[..., None], b[..., None], tolerance)
+    found, change = compute_excess(a[..., None], b[..., None], tolerance)
     assert np.array_equal(found, slow_excess(a, b, tolerance)) and found.max() > 0
-    back, other = excess(b[..., None], a[..., None], tolerance)
+    back, other = compute_excess(b[..., None], a[..., None], tolerance)
     assert np.array_equal(found, back) and np.array_equal(np.sign(change), -np.sign(other))
 
 
@@ -52,9 +59,9 @@ def test_edges_may_jitter_and_lines_may_not_vanish() -> None:
     b = np.full((80, 80), 255, np.uint8)
     b[:, 23:43] = 0  # moved by three
     b[:, 59:64] = 0  # thicker by two
-    assert excess(a[..., None], b[..., None], 3)[0].max() == 0
+    assert compute_excess(a[..., None], b[..., None], 3)[0].max() == 0
     b[30:50, 59:64] = 255  # broken
-    seen, change = excess(a[..., None], b[..., None], 3)
+    seen, change = compute_excess(a[..., None], b[..., None], 3)
     rows, columns = np.nonzero(seen)
     assert 55 < columns.min() and columns.max() < 67 and 30 <= rows.min() and rows.max() < 50 and change[40, 61] > 0
 
@@ -64,24 +71,24 @@ def test_tiles_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> Non
     b = as_jpeg(a)
     b[100:115, 120:140] = (255, 0, 0)
     b[190:200, 250:260] = 0
-    whole = differences(a, b, LIES)
+    whole = compute_pixel_difference(a, b, LIES)
     monkeypatch.setattr(difference, "TILE", 64)
     calls: list[int] = []
-    parts = differences(a, b, LIES, advance=calls.append)
-    assert len(calls) == tile_count((300, 410)) == 5 * 7
+    parts = compute_pixel_difference(a, b, LIES, advance=calls.append)
+    assert len(calls) == count_tiles((300, 410)) == 5 * 7
     for name in ("heat_hw", "reach_hw", "count_hw", "sign_hw"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name)), name
     monkeypatch.setattr(difference, "MAP_SIDE", 137)
-    pooled = differences(a, b, LIES)
+    pooled = compute_pixel_difference(a, b, LIES)
     assert pooled.pool == 3 and pooled.heat_hw.shape == (100, 137)
     assert pooled.count_hw.sum() == whole.count_hw.sum() and pooled.sign_hw.sum() == whole.sign_hw.sum()
-    extents = [find_regions(found, (300, 410))[0].extent for found in (whole, pooled)]
+    extents = [find_pixel_regions(found, (300, 410))[0].extent for found in (whole, pooled)]
     assert np.abs(np.subtract(*extents)).max() <= 3
 
 
 def test_tiles_cover_every_pixel_once() -> None:
     seen = np.zeros((2100, 1500), int)
-    for left, top, right, bottom in tiles((2100, 1500), 3):
+    for left, top, right, bottom in iterate_tiles((2100, 1500), 3):
         seen[top:bottom, left:right] += 1
         assert left % 3 == 0 and top % 3 == 0
     assert (seen == 1).all()
@@ -91,13 +98,13 @@ def test_light_is_no_difference_and_colour_is() -> None:
     a = shapes(2, 300, 400)
     gain = (0.7 + 0.45 * np.mgrid[0:300, 0:400][1] / 400)[..., None] * np.array([1.04, 1.0, 0.95])
     lit = np.clip(a * gain + 12, 0, 255).astype(np.uint8)
-    assert not find_regions(differences(a, lit, LIES), (300, 400))
-    assert find_regions(differences(a, lit, LIES, lighting="none"), (300, 400))
+    assert not find_pixel_regions(compute_pixel_difference(a, lit, LIES), (300, 400))
+    assert find_pixel_regions(compute_pixel_difference(a, lit, LIES, lighting="none"), (300, 400))
     # A part painted anew at the same brightness.
     a[60:100, 80:140] = (200, 60, 60)
     painted = np.clip(a * gain + 12, 0, 255).astype(np.uint8)
     painted[60:100, 80:140] = (70, 120, 70)
-    (region,) = find_regions(differences(a, painted, LIES), (300, 400))
+    (region,) = find_pixel_regions(compute_pixel_difference(a, painted, LIES), (300, 400))
     assert np.abs(np.subtract(region.extent, (80, 60, 140, 100))).max() <= 6
 
 
@@ -107,14 +114,17 @@ def test_jpeg_and_noise_are_no_difference() -> None:
         a = shapes(seed, 300, 400)
         noisy = np.clip(a + draws.normal(0, 9, a.shape), 0, 255).astype(np.uint8)
         for b in (as_jpeg(a, 50), noisy, as_jpeg(noisy, 60)):
-            assert not find_regions(differences(a, b, LIES), (300, 400)), seed
+            assert not find_pixel_regions(compute_pixel_difference(a, b, LIES), (300, 400)), seed
 
 
 def test_noise_raises_the_threshold() -> None:
     a = board(0)[..., None]
     noise = np.random.default_rng(0).normal(0, 20, a.shape)
     noisy = np.clip(a * 0.6 + 50 + noise, 0, 255).astype(np.uint8)
-    quiet, loud = differences(a, a, LIES), differences((a * 0.6 + 50).astype(np.uint8), noisy, LIES)
+    quiet, loud = (
+        compute_pixel_difference(a, a, LIES),
+        compute_pixel_difference((a * 0.6 + 50).astype(np.uint8), noisy, LIES),
+    )
     assert quiet.threshold == 40 and loud.threshold > 60 and quiet.heat_hw.max() == 0
 
 
@@ -123,8 +133,8 @@ def test_what_lies_outside_the_reference_is_not_compared() -> None:
     shift = Registration(np.array([[1, 0, 80.0], [0, 1, 0], [0, 0, 1]]), 1.0, 0.75, "none")
     b = np.zeros_like(a)
     b[:, :240] = a[:, 80:]
-    found = differences(a, b, shift)
-    assert 0.68 < found.compared < 0.75 and not find_regions(found, (320, 320))
+    found = compute_pixel_difference(a, b, shift)
+    assert 0.68 < found.compared < 0.75 and not find_pixel_regions(found, (320, 320))
     assert found.heat_hw[:, 240:].max() == 0
 
 
@@ -132,33 +142,38 @@ def test_bad_settings_are_refused() -> None:
     a = board()[..., None]
     for setting in ({"tolerance": -1}, {"tolerance": 99}, {"lighting": "locale"}):
         with pytest.raises(SpecError):
-            differences(a, a, LIES, **setting)  # type: ignore[arg-type]
+            compute_pixel_difference(a, a, LIES, **setting)  # type: ignore[arg-type]
 
 
-def made(spots: list[tuple[int, int, int, int]], counted: int, pool: int = 1) -> Difference:
+def made(spots: list[tuple[int, int, int, int]], counted: int, pool: int = 1) -> PixelDifference:
     """A Difference with rectangles (left, top, right, bottom), of whose pixels each counts ``counted``."""
     heat, count = np.zeros((100, 120), np.uint8), np.zeros((100, 120), np.uint16)
     for left, top, right, bottom in spots:
         heat[top:bottom, left:right], count[top:bottom, left:right] = 200, counted
-    none = Light(np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32))
-    return Difference(heat, heat > 0, count, count.astype(np.int32) * -7, pool, 40.0, 1.0, none)
+    none = LightingCorrection(np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32))
+    return PixelDifference(heat, heat > 0, count, count.astype(np.int32) * -7, pool, 40.0, 1.0, none)
 
 
 def test_regions_have_extent_margin_score_and_order() -> None:
     found = made([(10, 20, 14, 23), (60, 50, 70, 60), (0, 97, 3, 99)], 1)
-    first, second = find_regions(found, (100, 120), margin=8)
+    first, second = find_pixel_regions(found, (100, 120), margin=8)
     assert first.extent == (60, 50, 70, 60) and first.box == (52, 42, 78, 68) and first.area == 100
     assert first.score == pytest.approx(100 / 12, abs=0.01) and first.contrast == 200 and first.change == "darker"
     assert second.score == 1 and second.box == (2, 12, 22, 31)
-    assert len(find_regions(found, (100, 120), min_area=6)) == 3
-    assert find_regions(found, (100, 120), min_area=6)[-1].box == (0, 93, 7, 100)  # cut at the image's edge, margin 4
+    assert len(find_pixel_regions(found, (100, 120), min_area=6)) == 3
+    assert find_pixel_regions(found, (100, 120), min_area=6)[-1].box == (
+        0,
+        93,
+        7,
+        100,
+    )  # cut at the image's edge, margin 4
 
 
 def test_parts_near_each_other_are_one_region() -> None:
-    assert len(find_regions(made([(10, 10, 20, 13), (23, 10, 33, 13)], 1), (100, 120))) == 1
-    assert len(find_regions(made([(10, 10, 20, 13), (30, 10, 40, 13)], 1), (100, 120))) == 2
+    assert len(find_pixel_regions(made([(10, 10, 20, 13), (23, 10, 33, 13)], 1), (100, 120))) == 1
+    assert len(find_pixel_regions(made([(10, 10, 20, 13), (30, 10, 40, 13)], 1), (100, 120))) == 2
 
 
 def test_regions_of_pooled_and_smaller_comparisons_are_in_image_pixels() -> None:
-    (region,) = find_regions(made([(10, 20, 20, 30)], 3, pool=2), (400, 480), scale=2.0)
+    (region,) = find_pixel_regions(made([(10, 20, 20, 30)], 3, pool=2), (400, 480), scale=2.0)
     assert region.extent == (40, 80, 80, 120) and region.area == 1200

@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.drawings import board, shapes
 from unalike.comparison import registration
-from unalike.comparison.deformation import bend, coordinates
-from unalike.comparison.registration import FLOOR, agreement, band_passed, register, scaling
+from unalike.comparison.deformation import fit_deformation, map_coordinates
+from unalike.comparison.registration import MIN_QUALITY, band_pass, correlate, register, scale_matrix
 from unalike.errors import MissingExtra, NotComparable, SpecError
 
 cv2 = pytest.importorskip("cv2")
@@ -65,7 +65,7 @@ def test_another_size_is_found() -> None:
     for width, height in ((240, 180), (960, 720)):
         image = cv2.resize(reference, (width, height), interpolation=cv2.INTER_AREA)
         found = register(reference, image)
-        assert error_of(found.matrix_33, scaling(480 / width, 360 / height), width, height) < 0.8
+        assert error_of(found.matrix_33, scale_matrix(480 / width, 360 / height), width, height) < 0.8
         assert found.scale == pytest.approx(480 / width, rel=0.01) and found.overlap > 0.98
 
 
@@ -86,9 +86,9 @@ def test_the_floor_lies_between_same_and_other() -> None:
     same, other = [], []
     for seed in range(4):
         image = moved(board(seed), turned(0.5, 1, (2, 1), 320, 320))
-        same.append(register(board(seed), image, floor=-1).quality)
-        other.append(register(board(seed), board(seed + 20), floor=-1).quality)
-    assert min(same) > FLOOR + 0.2 and max(other) < FLOOR - 0.05
+        same.append(register(board(seed), image, min_quality=-1).quality)
+        other.append(register(board(seed), board(seed + 20), min_quality=-1).quality)
+    assert min(same) > MIN_QUALITY + 0.2 and max(other) < MIN_QUALITY - 0.05
 
 
 def test_a_mirrored_copy_is_named_and_may_be_admitted() -> None:
@@ -119,11 +119,11 @@ def test_a_smooth_bend_is_taken_out() -> None:
     bent_x, bent_y = x + 3 * np.sin(y / 90), y + 2 * np.cos(x / 110)
     image = cv2.remap(reference, bent_x, bent_y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     straight = register(reference, image)
-    found = bend(reference, image, straight)
-    place = coordinates(found.matrix_33, found.flow_GhGw2, (480, 480))
+    found = fit_deformation(reference, image, straight)
+    place = map_coordinates(found.matrix_33, found.flow_GhGw2, (480, 480))
     # Judged where there is an edge across the direction: along an edge nothing can be said.
     steep = np.abs(cv2.Sobel(image, cv2.CV_32F, 1, 0)) > 400
-    before = coordinates(straight.matrix_33, None, (480, 480))
+    before = map_coordinates(straight.matrix_33, None, (480, 480))
     errors = [np.abs(p[..., 0] - bent_x)[steep].mean() for p in (before, place)]
     assert errors[1] < 0.7 and errors[0] > 1.3
     assert found.quality >= straight.quality
@@ -133,15 +133,15 @@ def test_a_defect_is_not_bent_away() -> None:
     reference = board(2, 480, 480)
     image = reference.copy()
     image[200:230, 100:110] = 255 - image[200:230, 100:110]
-    found = bend(reference, image, register(reference, image))
+    found = fit_deformation(reference, image, register(reference, image))
     assert found.flow_GhGw2 is None or np.abs(found.flow_GhGw2).max() < 1.0
 
 
 def test_coordinates_of_a_window_are_those_of_the_whole() -> None:
     flow = np.random.default_rng(0).normal(0, 2, (5, 7, 2)).astype(np.float32)
     matrix = turned(10, 1.2, (3, 4), 100, 80) + np.array([[0, 0, 0], [0, 0, 0], [1e-4, 2e-4, 0]])
-    whole = coordinates(matrix, flow, (80, 100))
-    part = coordinates(matrix, flow, (80, 100), (20, 10, 60, 50))
+    whole = map_coordinates(matrix, flow, (80, 100))
+    part = map_coordinates(matrix, flow, (80, 100), (20, 10, 60, 50))
     assert np.allclose(whole[10:50, 20:60], part, atol=1e-4)
     # The oracle: one pixel by hand, at the centre of a cell where the flow is that cell's.
     column, row = 3, 2
@@ -154,10 +154,10 @@ def test_coordinates_of_a_window_are_those_of_the_whole() -> None:
 def test_lighting_does_not_enter_the_quality() -> None:
     reference = grey(6)
     lit = np.clip(reference * np.linspace(0.4, 1.1, 320)[None] + 10, 0, 255).astype(np.uint8)
-    assert agreement(band_passed(reference), band_passed(lit), np.eye(3))[0] > 0.95
+    assert correlate(band_pass(reference), band_pass(lit), np.eye(3))[0] > 0.95
 
 
 def test_without_opencv_one_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(MissingExtra, match=r"pip install 'unalike\[vision\]'"):
-        registration.opencv()
+        registration.import_opencv()

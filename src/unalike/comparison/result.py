@@ -1,0 +1,112 @@
+"""The result of comparing two images: regions, registration, difference maps and images of them for people.
+
+Shapes: H, W of a preview; h, w of a map.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from unalike.comparison.feature_difference import FeatureDifference
+from unalike.comparison.regions import DifferenceRegion
+from unalike.comparison.registration import Registration
+from unalike.errors import SpecError
+from unalike.report.drawing import blended, boxed, heat_picture
+
+# Longer side of the previews.
+PREVIEW_SIDE = 1600
+# Gray level at which the heat map of features draws the threshold.
+FEATURE_THRESHOLD_LEVEL = 64
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """The result of one comparison; coordinates are pixels of the image as it was given.
+
+    Attributes:
+        same: Whether no region differs.
+        regions: The regions that differ, those of pixels first, each level by falling score.
+        registration: How the image is aligned to the reference.
+        size: (H, W) of the image.
+        heat_hw: uint8, difference of pixels beyond the tolerance in gray levels; None if pixels were not compared.
+        heat_scale: Image pixels per pixel of ``heat_hw``.
+        threshold: Gray levels from which a difference counts; None if pixels were not compared.
+        compared: Share of the image that lies on the reference and was compared, 0 to 1.
+        seconds: Duration without reading files.
+        notes: What a person should know about this comparison, such as a poor alignment.
+        preview_HWC: The image, uint8 RGB, at most 1600 pixels on the longer side.
+        reference_preview_HWC: The reference, aligned to the preview and with the image's lighting.
+        features: Difference of features; None if features were not compared.
+        network: Name of the network that computed the features.
+    """
+
+    same: bool
+    regions: tuple[DifferenceRegion, ...]
+    registration: Registration
+    size: tuple[int, int]
+    heat_hw: np.ndarray | None = field(repr=False)
+    heat_scale: float
+    threshold: float | None
+    compared: float
+    seconds: float
+    preview_HWC: np.ndarray = field(repr=False)
+    reference_preview_HWC: np.ndarray = field(repr=False)
+    notes: tuple[str, ...] = ()
+    features: FeatureDifference | None = field(repr=False, default=None)
+    network: str = ""
+
+    @property
+    def level(self) -> str:
+        """What was compared: pixels, features or both."""
+        return "pixels" if self.features is None else "features" if self.heat_hw is None else "both"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
+        return {
+            "same": self.same, "regions": [region.to_dict() for region in self.regions],
+            "registration": self.registration.to_dict(), "height": self.size[0], "width": self.size[1],
+            "level": self.level, "threshold": None if self.threshold is None else round(self.threshold, 2),
+            "features": None if self.features is None else self._features_to_dict(self.features),
+            "compared": round(self.compared, 4), "seconds": round(self.seconds, 4), "notes": list(self.notes),
+        }  # fmt: skip
+
+    def _features_to_dict(self, difference: FeatureDifference) -> dict[str, Any]:
+        known = difference.heat_hw[difference.known_hw]
+        return {
+            "network": self.network, "threshold": round(difference.threshold, 4), "cell": list(difference.cell),
+            "median": round(float(np.median(known)), 4) if known.size else None,
+            "highest": round(float(difference.heat_hw.max(initial=0)), 4),
+        }  # fmt: skip
+
+    def picture(self) -> Image.Image:
+        """Draw the image with the boxes and scores of its regions."""
+        return boxed(self.preview_HWC, self.regions, self.size)
+
+    def overlay(self) -> Image.Image:
+        """Blend image and aligned reference: what is darker only in the image is blue, only in the reference orange."""
+        return boxed(blended(self.reference_preview_HWC, self.preview_HWC), self.regions, self.size)
+
+    def reference(self) -> Image.Image:
+        """Return the reference, aligned to the image and in its lighting; the image itself where the reference ends."""
+        return Image.fromarray(self.reference_preview_HWC)
+
+    def heat_map(self, level: str | None = None) -> Image.Image:
+        """Draw the difference map of one level in color over the gray image.
+
+        Args:
+            level: ``pixels`` or ``features``; pixels, if they were compared, when unset.
+
+        Raises:
+            SpecError: The level was not compared.
+        """
+        level = level or ("features" if self.heat_hw is None else "pixels")
+        if level == "pixels" and self.heat_hw is not None and self.threshold is not None:
+            return heat_picture(self.heat_hw, self.preview_HWC, self.threshold)
+        if level == "features" and self.features is not None:
+            scaled = np.clip(self.features.heat_hw * (FEATURE_THRESHOLD_LEVEL / self.features.threshold), 0, 255)
+            return heat_picture(scaled.astype(np.uint8), self.preview_HWC, FEATURE_THRESHOLD_LEVEL)
+        raise SpecError(f"heat map of level {level!r}", expected=self.level, remedy="compare with level='both'")
