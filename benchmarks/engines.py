@@ -36,7 +36,7 @@ from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits
 from unalike.engines.onnx_engine import OnnxEngine, usable_cores
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
 from unalike.inference.embed_files import embed_files
-from unalike.model.embedder import Shape, assemble
+from unalike.model.embedder import EmbedderConfig, create_embedder
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, float, Any]:
@@ -78,8 +78,8 @@ class Sides:
         found = load_images(options.data, labelled=False).paths
         self.paths = list(found[:: max(1, len(found) // options.images)])[: options.images]
         pretrained = "auto" if "efficientnet_lite" in options.trunk else "false"
-        shape = Shape(options.trunk, 256, 3, (options.size, options.size))
-        embedder = assemble(shape, pretrained=pretrained).eval()
+        shape = EmbedderConfig(options.trunk, 256, 3, (options.size, options.size))
+        embedder = create_embedder(shape, pretrained=pretrained).eval()
         preprocessing = Preprocessing(self.view, embedder.trunk.facts.mean, embedder.trunk.facts.std)
         facts = facts_of(embedder, preprocessing)
         content = trace(embedder, (options.size, options.size), facts).SerializeToString()

@@ -31,7 +31,7 @@ from unalike.engines.openvino_engine import import_openvino
 from unalike.engines.protocol import Engine
 from unalike.inference.embed_files import embed_files
 from unalike.inference.engine_for import engine_for
-from unalike.model.embedder import Shape, assemble
+from unalike.model.embedder import EmbedderConfig, create_embedder
 
 DECODING = "decoding alone, two threads"
 
@@ -180,7 +180,9 @@ def main() -> None:
     step = max(1, len(found.paths) // options.images)
     paths = list(found.paths[::step])[: options.images]
     view = View(options.size, options.size)
-    embedder = assemble(Shape(options.trunk, 256, 3, (options.size, options.size)), pretrained="auto").eval()
+    embedder = create_embedder(
+        EmbedderConfig(options.trunk, 256, 3, (options.size, options.size)), pretrained="auto"
+    ).eval()
     preprocessing = Preprocessing(view, embedder.trunk.facts.mean, embedder.trunk.facts.std)
 
     sides: dict[str, object] = {}

@@ -24,7 +24,7 @@ from unalike.inference.engine_for import engine_for
 from unalike.metrics.intervals import paired_bootstrap
 from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import evaluate_ranking
-from unalike.model.frozen import build_frozen
+from unalike.model.frozen import build_frozen_trunk
 
 FULL = 1 << 20  # no picture has a shorter side as long
 
@@ -42,7 +42,7 @@ def main() -> None:
     images = load_images(given.data, class_from="path")
     images = images.select(np.unique(np.linspace(0, len(images) - 1, given.images).astype(np.int64)))
     augmentation = Augmentation(given.size, given.size)
-    trunk = build_frozen(given.trunk, (given.size, given.size))
+    trunk = build_frozen_trunk(given.trunk, (given.size, given.size))
     facts = trunk.trunk.facts
     preprocessing = Preprocessing(View(given.size, given.size), facts.mean, facts.std)
     engine = engine_for(trunk, preprocessing, images=len(images))

@@ -34,7 +34,7 @@ from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.engines.torch_engine import TorchEngine
-from unalike.model.embedder import Shape, assemble
+from unalike.model.embedder import EmbedderConfig, create_embedder
 
 FORMS = ("ov-bf16", "torch-bf16", "typed-bf16", "typed-fp16")
 
@@ -45,7 +45,7 @@ def network(name: str, onnx: Path | None, size: int) -> tuple[bytes, Any, Any]:
         content = onnx.read_bytes()
         return content, facts_in(read_network(content, name), name), None
     pretrained = "auto" if "efficientnet_lite" in name else "false"
-    module = assemble(Shape(name, 256, 3, (size, size)), pretrained=pretrained).eval()
+    module = create_embedder(EmbedderConfig(name, 256, 3, (size, size)), pretrained=pretrained).eval()
     facts = facts_of(module, Preprocessing(View(size, size), module.trunk.facts.mean, module.trunk.facts.std))
     return trace(module, (size, size), facts).SerializeToString(), facts, module
 

@@ -21,7 +21,7 @@ from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.torch_engine import TorchEngine
 from unalike.errors import ModelError
 from unalike.model import fan
-from unalike.model.backbones import TAO_BACKBONES
+from unalike.model.backbones import BACKBONES
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.model.timm_import import import_timm
 from unalike.spec import load_spec
@@ -145,7 +145,7 @@ def test_d04_quick_backbones_train_embed_and_export(name: str, tmp_path: Path, f
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [SQUARE, TALL], ids="{0[0]}x{0[1]}".format)
-@pytest.mark.parametrize("name", [*TAO_BACKBONES, *TIMM])
+@pytest.mark.parametrize("name", [*BACKBONES, *TIMM])
 def test_d04_every_backbone_trains_embeds_and_exports(name: str, size: tuple[int, int], tmp_path: Path) -> None:
     if (name, size) in REFUSED:
         with pytest.raises(ModelError, match=REFUSED[name, size]):

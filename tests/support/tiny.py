@@ -22,7 +22,7 @@ class TinyTrunk(nn.Module):
     def stages(self) -> list[list[nn.Module]]:
         return [[self.stem], [self.low], [self.high]]
 
-    def loose_parameters(self) -> list[nn.Parameter]:
+    def direct_parameters(self) -> list[nn.Parameter]:
         return []
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:

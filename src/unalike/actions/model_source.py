@@ -53,11 +53,13 @@ def load_frozen(
     ``images``: how many it will embed, where that is known.
     """
     from unalike.inference.engine_for import engine_for, to_gpu
-    from unalike.model.frozen import build_frozen
+    from unalike.model.frozen import build_frozen_trunk
     from unalike.training.recipe import settle_backbone, settle_normalization
 
     settle_backbone(experiment)
-    trunk: Any = build_frozen(experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width))
+    trunk: Any = build_frozen_trunk(
+        experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width)
+    )
     settle_normalization(experiment, trunk.trunk.facts)
     to_gpu(trunk, runtime, gpu)
     preprocessing = Preprocessing.from_spec(experiment)

@@ -24,7 +24,7 @@ from unalike.storage.atomic import replacing
 if TYPE_CHECKING:
     import onnx
 
-    from unalike.model.feature_maps import MappedNetwork
+    from unalike.model.feature_maps import FeatureMapNetwork
 
 # Of the largest value that a map holds: how far two fp32 runtimes may be apart anywhere in it (seen: 4e-6, 2026-11-26).
 LARGEST_SHARE = 1e-4
@@ -45,7 +45,7 @@ class MapParity:
 
 
 def trace_maps(
-    mapped: MappedNetwork, preprocessing: Preprocessing, **metadata: Any
+    mapped: FeatureMapNetwork, preprocessing: Preprocessing, **metadata: Any
 ) -> tuple[onnx.ModelProto, NetworkFacts]:
     """A mapped network as an ONNX graph in memory with its facts; the batch is left free. Raises ExportError."""
     facts = facts_of(mapped, preprocessing, metadata=metadata)
@@ -53,7 +53,7 @@ def trace_maps(
 
 
 def export_maps(
-    mapped: MappedNetwork, path: str | Path, preprocessing: Preprocessing, *, images_NHWC: np.ndarray | None = None,
+    mapped: FeatureMapNetwork, path: str | Path, preprocessing: Preprocessing, *, images_NHWC: np.ndarray | None = None,
     **metadata: Any,
 ) -> MapParity:  # fmt: skip
     """Write ``mapped`` to ``path`` and prove it on ``images_NHWC`` (uint8 of the view's size; made up where none are given).
@@ -69,7 +69,9 @@ def export_maps(
     return parity
 
 
-def prove(mapped: MappedNetwork, model: Path | bytes, facts: NetworkFacts, images_NHWC: np.ndarray | None) -> MapParity:
+def prove(
+    mapped: FeatureMapNetwork, model: Path | bytes, facts: NetworkFacts, images_NHWC: np.ndarray | None
+) -> MapParity:
     """Compare ONNX Runtime with torch, in fp32, output by output. Raises ExportError where they differ."""
     engine = OnnxEngine(model)
     if images_NHWC is None:

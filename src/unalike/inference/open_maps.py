@@ -110,9 +110,9 @@ def _exported(
 
 
 def _mapped(source: str | Path, stages: Any, size: tuple[int, int] | None, vector: bool) -> tuple[Any, Preprocessing]:
-    """(MappedNetwork, preprocessing of its images) of a checkpoint or of a trunk as it came."""
+    """(FeatureMapNetwork, preprocessing of its images) of a checkpoint or of a trunk as it came."""
     # A checkpoint or a trunk of timm needs torch in any case.
-    from unalike.model.feature_maps import MappedNetwork
+    from unalike.model.feature_maps import FeatureMapNetwork
 
     if str(source).split(":")[0] == PRETRAINED:
         network, view = _pretrained(str(source), size)
@@ -124,19 +124,19 @@ def _mapped(source: str | Path, stages: Any, size: tuple[int, int] | None, vecto
         height, width = size or (held.height, held.width)
         view = View(height, width, 1.0, held.mode, held.interpolation)
     preprocessing = Preprocessing(view, network.trunk.facts.mean, network.trunk.facts.std)
-    return MappedNetwork(network, preprocessing.input_size, stages, vector), preprocessing
+    return FeatureMapNetwork(network, preprocessing.input_size, stages, vector), preprocessing
 
 
 def _pretrained(source: str, size: tuple[int, int] | None) -> tuple[Any, View]:
-    from unalike.model.frozen import build_frozen
+    from unalike.model.frozen import build_frozen_trunk
     from unalike.model.pretrained import best_available_trunk
 
     _, _, name = source.partition(":")
     name = name or best_available_trunk()
-    network = build_frozen(name, size or (224, 224))
+    network = build_frozen_trunk(name, size or (224, 224))
     facts = network.trunk.facts
     if size is None and tuple(facts.input_size) != (224, 224):
-        network = build_frozen(name, facts.input_size)
+        network = build_frozen_trunk(name, facts.input_size)
     height, width = size or facts.input_size
     return network, View(height, width, 1.0, "crop", "bilinear")
 

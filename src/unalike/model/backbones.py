@@ -16,14 +16,14 @@ from torch import nn
 from unalike import progress
 from unalike.errors import ModelError, WeightsError, closest
 from unalike.model import dinov2, fan
-from unalike.model.pretrained import PACKAGED, Source, available_trunks, best_available_trunk, find_weights
+from unalike.model.pretrained import WEIGHT_PACKAGES, WeightSource, available_trunks, best_available_trunk, find_weights
 from unalike.model.timm_import import import_timm
 from unalike.model.weights import read_weights
 
 __all__ = [
-    "TAO_BACKBONES",
+    "BACKBONES",
+    "PretrainedConfig",
     "Trunk",
-    "TrunkFacts",
     "available_trunks",
     "best_available_trunk",
     "build_trunk",
@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # TAO's seven names: a timm name, or the builder of a network of ours.
-TAO_BACKBONES: dict[str, str | Callable[..., nn.Module]] = {
+BACKBONES: dict[str, str | Callable[..., nn.Module]] = {
     "resnet_50": "resnet50",
     "resnet_101": "resnet101",
     "fan_tiny": fan.fan_tiny,
@@ -51,7 +51,7 @@ STAGE_RUNS = (("layer1", "layer2", "layer3", "layer4"), ("s1", "s2", "s3", "s4")
 
 
 @dataclass(frozen=True)
-class TrunkFacts:
+class PretrainedConfig:
     """What comes with a trunk: how its images are prepared, where its weights come from, under which licence."""
 
     mean: tuple[float, ...]
@@ -71,7 +71,7 @@ class Trunk(nn.Module):
     built for.
     """
 
-    def __init__(self, name: str, net: nn.Module, *, width: int, input_size: tuple[int, int], facts: TrunkFacts):
+    def __init__(self, name: str, net: nn.Module, *, width: int, input_size: tuple[int, int], facts: PretrainedConfig):
         super().__init__()
         self.name, self.net, self.width, self.input_size, self.facts = name, net, width, input_size, facts
 
@@ -85,18 +85,18 @@ class Trunk(nn.Module):
         ``stages()[0]`` is the stem (everything before the first block: first convolution, patch and position
         embedding), then come the groups of blocks (EfficientNet ``blocks[i]``, ResNet ``layer1..4``, each block of a
         transformer), last what follows them (last convolution, final norm). Every module with parameters or buffers
-        stands in exactly one stage; ``loose_parameters`` belong to the stem.
+        stands in exactly one stage; ``direct_parameters`` belong to the stem.
         """
         return _stages(self.net)
 
-    def loose_parameters(self) -> list[nn.Parameter]:
+    def direct_parameters(self) -> list[nn.Parameter]:
         """Parameters that no stage holds because no module does: class token, position table. They count as stem."""
         return list(self.net.parameters(recurse=False))
 
 
 def check_backbone(name: str) -> str:
     """Give the name back when it is a backbone's; raise ModelError with close spellings when it is not."""
-    if name in TAO_BACKBONES:
+    if name in BACKBONES:
         return name
     timm = import_timm()
     architecture, _, tag = name.partition(".")
@@ -108,7 +108,7 @@ def check_backbone(name: str) -> str:
             f"model.backbone = {name!r}: {architecture} has no weights called {tag!r}",
             expected="one of " + ", ".join(tags) if tags else f"{architecture!r} without a tag",
         )
-    near = closest(name, [*TAO_BACKBONES, *timm.list_models()])
+    near = closest(name, [*BACKBONES, *timm.list_models()])
     raise ModelError(
         f"model.backbone = {name!r} is not known",
         expected="a timm name or one of TAO's seven",
@@ -134,13 +134,13 @@ def build_trunk(
     wanted = str(pretrained).lower()
     if wanted not in ("auto", "true", "false"):
         raise ModelError(f"model.pretrained = {pretrained!r}", expected="auto, true or false")
-    target = TAO_BACKBONES.get(name, name)
+    target = BACKBONES.get(name, name)
     if isinstance(target, str):
         net, facts = _timm_net(name, target, wanted, in_chans, input_size, drop_path)
     else:
         _without_weights(name, wanted)
         net = target(in_chans=in_chans, input_size=input_size, drop_path=drop_path)
-        facts = TrunkFacts(IMAGENET_MEAN, IMAGENET_STD, (224, 224), 1.0, "bicubic", "untrained", False, "random")
+        facts = PretrainedConfig(IMAGENET_MEAN, IMAGENET_STD, (224, 224), 1.0, "bicubic", "untrained", False, "random")
     return Trunk(name, net, width=_feature_width(name, net, in_chans, input_size), input_size=input_size, facts=facts)
 
 
@@ -150,7 +150,7 @@ def native_size(name: str) -> tuple[tuple[int, int], bool]:
     A network with a position table is built for one size, which is given as it is.
     """
     check_backbone(name)
-    target = TAO_BACKBONES.get(name, name)
+    target = BACKBONES.get(name, name)
     cfg = import_timm().get_pretrained_cfg(target) if isinstance(target, str) else None
     height, width = tuple(cfg.input_size[1:]) if cfg is not None else (224, 224)
     if cfg is not None and cfg.fixed_input_size:
@@ -172,11 +172,11 @@ def _without_weights(name: str, wanted: str, tried: str = "") -> None:
 
 def _timm_net(
     name: str, timm_name: str, wanted: str, in_chans: int, input_size: tuple[int, int], drop_path: float
-) -> tuple[nn.Module, TrunkFacts]:
+) -> tuple[nn.Module, PretrainedConfig]:
     timm = import_timm()
     cfg = timm.get_pretrained_cfg(timm_name)
     facts: dict[str, Any] = dict(cfg.to_dict()) if cfg is not None else {}
-    source: Source | None = None
+    source: WeightSource | None = None
     if wanted != "false":
         source, tried = find_weights(timm_name, facts)
         if source is None:
@@ -205,7 +205,7 @@ def _timm_net(
         _load_packaged(net, timm_name, source, in_chans)
     _tell_lost_pixels(name, net, input_size)
     mean, std = _mean_std(facts, source)
-    return net, TrunkFacts(
+    return net, PretrainedConfig(
         mean=mean,
         std=std,
         input_size=tuple(facts.get("input_size", (3, 224, 224))[1:]),
@@ -229,13 +229,13 @@ def _tell_lost_pixels(name: str, net: nn.Module, input_size: tuple[int, int]) ->
             )
 
 
-def _mean_std(facts: dict[str, Any], source: Source | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def _mean_std(facts: dict[str, Any], source: WeightSource | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
     if source is not None and source.mean is not None and source.std is not None:
         return source.mean, source.std
     return tuple(facts.get("mean") or IMAGENET_MEAN), tuple(facts.get("std") or IMAGENET_STD)
 
 
-def _load_packaged(net: nn.Module, timm_name: str, source: Source, in_chans: int) -> None:
+def _load_packaged(net: nn.Module, timm_name: str, source: WeightSource, in_chans: int) -> None:
     """Load a Lite package's tensors: they stand in the order of timm's, under other names; the classifier is last."""
     foreign = read_weights(source.path)
     own = net.state_dict()
@@ -245,7 +245,7 @@ def _load_packaged(net: nn.Module, timm_name: str, source: Source, in_chans: int
         raise WeightsError(f"{source.path} holds {len(foreign)} tensors", expected=f"{len(own)} and a classifier")
     tensors: dict[str, torch.Tensor] = {}
     for (key, value), (own_key, own_value) in zip(body, own.items(), strict=True):
-        if own_key == PACKAGED[timm_name].first_conv and in_chans != value.shape[1]:
+        if own_key == WEIGHT_PACKAGES[timm_name].first_conv and in_chans != value.shape[1]:
             from timm.models import adapt_input_conv
 
             value = adapt_input_conv(in_chans, value)

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 
 from unalike.errors import RunError, WeightsError
-from unalike.model.backbones import TrunkFacts
-from unalike.model.embedder import Embedder, Shape, assemble
+from unalike.model.backbones import PretrainedConfig
+from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.weights import read_content
 from unalike.storage.atomic import replacing
 
@@ -88,7 +88,9 @@ def load_embedder(path: str | Path) -> tuple[Embedder, dict[str, Any]]:
     No pretrained weights are looked for: all tensors come from the file, and all must be there.
     """
     payload = read_checkpoint(path)
-    return embedder_of(payload, source=str(path)), {k: v for k, v in payload.items() if k not in ("model", "training")}
+    return embedder_from_payload(payload, source=str(path)), {
+        k: v for k, v in payload.items() if k not in ("model", "training")
+    }
 
 
 def network_key(embedder: torch.nn.Module, mean: Sequence[float], std: Sequence[float]) -> str:
@@ -103,23 +105,23 @@ def network_key(embedder: torch.nn.Module, mean: Sequence[float], std: Sequence[
     return f"weights {digest.hexdigest()[:32]}"
 
 
-def embedder_of(payload: Mapping[str, Any], *, source: str = "checkpoint") -> Embedder:
+def embedder_from_payload(payload: Mapping[str, Any], *, source: str = "checkpoint") -> Embedder:
     """The network of a payload that was read already, in eval mode. Raises WeightsError when tensors do not fit."""
     try:
-        shape = Shape.of(payload["spec"]["model"])
+        config = EmbedderConfig.from_spec(payload["spec"]["model"])
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{source}: its spec does not describe a network ({error!r})") from error
-    embedder = assemble(shape)
+    embedder = create_embedder(config)
     try:
         embedder.load_state_dict(payload["model"], strict=True)
     except (RuntimeError, KeyError, TypeError) as error:
         first = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{source}: its tensors do not fit {shape.backbone}: {first}") from error
+        raise WeightsError(f"{source}: its tensors do not fit {config.backbone}: {first}") from error
     embedder.trunk.facts = _facts(embedder.trunk.facts, payload.get("facts") or {})
     return embedder.eval()
 
 
-def _facts(facts: TrunkFacts, kept: Mapping[str, Any]) -> TrunkFacts:
+def _facts(facts: PretrainedConfig, kept: Mapping[str, Any]) -> PretrainedConfig:
     """The trunk's facts as they were in training, where the checkpoint kept them."""
     source = str(kept.get("weights", facts.source))
     return replace(

@@ -16,15 +16,15 @@ from torch import nn
 from unalike import progress
 from unalike.errors import ModelError
 from unalike.model.backbones import Trunk, build_trunk
-from unalike.model.weights import load_into, read_weights
+from unalike.model.weights import load_tensors, read_weights
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 # Trunks whose head is the residual one; every other trunk gets one Linear.
-RESIDUAL_HEADS = frozenset({"fan_tiny", "fan_small", "fan_base", "fan_large", "nvdinov2_vit_large_legacy"})
-ADAPTORS = 4
-ROOT_FLOOR = 1e-6  # x / sqrt(|x| + floor): the signed square root, with a slope that stays finite at 0
+RESIDUAL_HEAD_BACKBONES = frozenset({"fan_tiny", "fan_small", "fan_base", "fan_large", "nvdinov2_vit_large_legacy"})
+ADAPTER_COUNT = 4
+SQRT_EPS = 1e-6  # x / sqrt(|x| + floor): the signed square root, with a slope that stays finite at 0
 
 
 class LinearHead(nn.Module):
@@ -39,7 +39,7 @@ class LinearHead(nn.Module):
         return self.linear(features_BF)
 
 
-class RootedHead(nn.Module):
+class SquareRootHead(nn.Module):
     """Signed square root, then one Linear, F -> D: what ``learn.discriminant`` fits without a training step."""
 
     def __init__(self, width: int, dim: int) -> None:
@@ -48,10 +48,10 @@ class RootedHead(nn.Module):
         semi_orthogonal(self.linear)
 
     def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
-        return self.linear(features_BF * torch.rsqrt(features_BF.abs() + ROOT_FLOOR))
+        return self.linear(features_BF * torch.rsqrt(features_BF.abs() + SQRT_EPS))
 
 
-class Adaptor(nn.Module):
+class Adapter(nn.Module):
     """F -> ``hidden`` -> F with GELU, added to its input."""
 
     def __init__(self, width: int, hidden: int) -> None:
@@ -66,17 +66,17 @@ class Adaptor(nn.Module):
         return features_BF + self.up(self.act(self.down(features_BF)))
 
 
-class PerceptronHead(nn.Module):
+class MLPHead(nn.Module):
     """Signed square root, one narrow adaptor, one Linear: the rooted head with a hidden layer beside it."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.adaptor = Adaptor(width, hidden_width(width))
+        self.adaptor = Adapter(width, hidden_width(width))
         self.linear = nn.Linear(width, dim)
         semi_orthogonal(self.linear)
 
     def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.adaptor(features_BF * torch.rsqrt(features_BF.abs() + ROOT_FLOOR)))
+        return self.linear(self.adaptor(features_BF * torch.rsqrt(features_BF.abs() + SQRT_EPS)))
 
 
 def hidden_width(width: int) -> int:
@@ -89,7 +89,7 @@ class ResidualHead(nn.Module):
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
-        self.adaptors = nn.Sequential(*(Adaptor(width, width // 2) for _ in range(ADAPTORS)))
+        self.adaptors = nn.Sequential(*(Adapter(width, width // 2) for _ in range(ADAPTER_COUNT)))
         self.norm = nn.LayerNorm(width)
         self.linear = nn.Linear(width, width)
         semi_orthogonal(self.linear)
@@ -113,24 +113,24 @@ def semi_orthogonal(linear: nn.Module) -> None:
     nn.init.zeros_(linear.bias)
 
 
-HEAD_KINDS: Mapping[str, Callable[[int, int], nn.Module]] = {
-    "linear": LinearHead, "residual": ResidualHead, "rooted": RootedHead, "mlp": PerceptronHead,
+HEADS: Mapping[str, Callable[[int, int], nn.Module]] = {
+    "linear": LinearHead, "residual": ResidualHead, "rooted": SquareRootHead, "mlp": MLPHead,
 }  # fmt: skip
 
 
 class Embedder(nn.Module):
     """``images_BCHW`` (float, normalised) -> ``vectors_BD``, not of unit length. ``dim`` is D.
 
-    ``head``: one of HEAD_KINDS, or "auto": the residual one on TAO's transformers, one Linear on every other trunk.
+    ``head``: one of HEADS, or "auto": the residual one on TAO's transformers, one Linear on every other trunk.
     """
 
     def __init__(self, trunk: Trunk, dim: int, head: str = "auto") -> None:
         super().__init__()
         if head == "auto":
-            head = "residual" if trunk.name in RESIDUAL_HEADS else "linear"
+            head = "residual" if trunk.name in RESIDUAL_HEAD_BACKBONES else "linear"
         self.trunk = trunk
-        self.head = HEAD_KINDS[head](trunk.width, dim)
-        self.head_kind = head  # of HEAD_KINDS
+        self.head = HEADS[head](trunk.width, dim)
+        self.head_kind = head  # of HEADS
         self.dim = dim
         if head == "residual" and dim != trunk.width:
             progress.say(
@@ -143,7 +143,7 @@ class Embedder(nn.Module):
 
 
 @dataclass(frozen=True)
-class Shape:
+class EmbedderConfig:
     """What decides a network's tensors: enough to rebuild it from a checkpoint."""
 
     backbone: str
@@ -153,7 +153,7 @@ class Shape:
     head: str = "auto"
 
     @classmethod
-    def of(cls, model: Any) -> Shape:
+    def from_spec(cls, model: Any) -> EmbedderConfig:
         """From a spec's ``model`` section, an object or a plain dict (one of an older file has no ``head``)."""
         take = model.__getitem__ if isinstance(model, dict) else lambda key: getattr(model, key)
         size = (int(take("input_height")), int(take("input_width")))
@@ -161,18 +161,18 @@ class Shape:
         return cls(str(take("backbone")), int(take("feat_dim")), int(take("input_channels")), size, str(head))
 
 
-def assemble(shape: Shape, *, pretrained: str | bool = "false", drop_path: float = 0.0) -> Embedder:
+def create_embedder(config: EmbedderConfig, *, pretrained: str | bool = "false", drop_path: float = 0.0) -> Embedder:
     """Build trunk and head. Raises ModelError for what cannot be built."""
-    if shape.feat_dim < 1:
-        raise ModelError(f"model.feat_dim = {shape.feat_dim}", expected="at least 1")
+    if config.feat_dim < 1:
+        raise ModelError(f"model.feat_dim = {config.feat_dim}", expected="at least 1")
     trunk = build_trunk(
-        shape.backbone,
+        config.backbone,
         pretrained=pretrained,
-        in_chans=shape.in_chans,
-        input_size=shape.input_size,
+        in_chans=config.in_chans,
+        input_size=config.input_size,
         drop_path=drop_path,
     )
-    return Embedder(trunk, shape.feat_dim, shape.head)
+    return Embedder(trunk, config.feat_dim, config.head)
 
 
 def build_embedder(spec: Experiment) -> Embedder:
@@ -184,7 +184,7 @@ def build_embedder(spec: Experiment) -> Embedder:
     model = spec.model
     files_bring_trunk = bool(model.pretrained_trunk_path or model.pretrained_model_path)
     pretrained = "false" if files_bring_trunk else str(model.pretrained).lower()
-    embedder = assemble(Shape.of(model), pretrained=pretrained)
+    embedder = create_embedder(EmbedderConfig.from_spec(model), pretrained=pretrained)
     partial = bool(model.allow_partial_weights)
     if model.pretrained_trunk_path:
         load_parts(embedder, model.pretrained_trunk_path, ("trunk",), allow_partial=partial)
@@ -200,7 +200,7 @@ def load_parts(embedder: Embedder, path: str | Path, parts: tuple[str, ...], *, 
     tensors = read_weights(path)
     for part in parts:
         module = embedder.trunk.net if part == "trunk" else embedder.head
-        report = load_into(module, tensors, part=part, allow_partial=allow_partial, source=str(path))
+        report = load_tensors(module, tensors, part=part, allow_partial=allow_partial, source=str(path))
         progress.say(f"{path}: {report}")
         if part == "trunk":
             facts = embedder.trunk.facts

@@ -22,7 +22,7 @@ DENSE_STRIDES = (8, 16)
 SETTLED = {"auto": DENSE_STRIDES, "middle": DENSE_STRIDES[1:]}
 
 
-def map_places(trunk: nn.Module) -> list[tuple[str, int, int]]:
+def list_feature_maps(trunk: nn.Module) -> list[tuple[str, int, int]]:
     """(name, stride, channels) of every map that a trunk can give, from the image upwards.
 
     Raises ModelError for a network that timm cannot open up (TAO's FAN among them).
@@ -39,13 +39,13 @@ def map_places(trunk: nn.Module) -> list[tuple[str, int, int]]:
     return [(str(entry["module"]), int(entry["reduction"]), int(entry["num_chs"])) for entry in entries]
 
 
-def choose_places(trunk: nn.Module, stages: str | Sequence[int | str] = "auto") -> list[int]:
-    """Which of ``map_places`` are meant, in the order of ``stages``.
+def select_feature_maps(trunk: nn.Module, stages: str | Sequence[int | str] = "auto") -> list[int]:
+    """Which of ``list_feature_maps`` are meant, in the order of ``stages``.
 
     A number is a stride: the deepest map of that stride. A text is a place's name (``blocks.4``). ``auto``: strides 8 and
     16 where a trunk has them, ``middle`` the latter alone; of other trunks two blocks, half way up and at three quarters. Raises ModelError with close spellings.
     """
-    places = map_places(trunk)
+    places = list_feature_maps(trunk)
     names, strides = [name for name, _, _ in places], [stride for _, stride, _ in places]
     if isinstance(stages, str):
         if stages not in SETTLED:
@@ -69,7 +69,7 @@ def choose_places(trunk: nn.Module, stages: str | Sequence[int | str] = "auto") 
     return chosen
 
 
-class MappedNetwork(nn.Module):
+class FeatureMapNetwork(nn.Module):
     """``images_BCHW`` (float, normalised) -> (vectors_BD, map_BChw, ...), or the maps alone without ``vector``.
 
     ``network`` is an Embedder or a FrozenTrunk; its weights are shared, not copied. Without the vector nothing above the
@@ -85,11 +85,11 @@ class MappedNetwork(nn.Module):
         self.network, self.vector = network, vector
         self.trunk: Any = network.trunk
         self.dim = int(getattr(network, "dim", 0)) if vector else 0
-        chosen = choose_places(self.trunk, stages)
+        chosen = select_feature_maps(self.trunk, stages)
         self._places = sorted(chosen)  # as timm gives them; _order is how they were asked for
         self._order = [self._places.index(place) for place in chosen]
         self.eval()
-        self.maps = self._measure(input_size, [map_places(self.trunk)[place] for place in chosen])
+        self.maps = self._measure(input_size, [list_feature_maps(self.trunk)[place] for place in chosen])
 
     def _measure(self, input_size: tuple[int, int], places: list[tuple[str, int, int]]) -> tuple[MapFacts, ...]:
         weight = next(self.parameters())

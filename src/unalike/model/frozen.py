@@ -20,6 +20,6 @@ class FrozenTrunk(nn.Module):
         return self.trunk(images_BCHW)
 
 
-def build_frozen(backbone: str, input_size: tuple[int, int]) -> FrozenTrunk:
+def build_frozen_trunk(backbone: str, input_size: tuple[int, int]) -> FrozenTrunk:
     """The trunk with its pretrained weights. Raises WeightsError where none can be had, ModelError for its name."""
     return FrozenTrunk(build_trunk(backbone, pretrained="true", input_size=input_size))

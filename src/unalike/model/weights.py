@@ -1,6 +1,6 @@
 """Tensors from files: read without running anything that the file brings along, and placed under a strict report.
 
-``read_weights`` gives what a file holds under the names that it uses; ``load_into`` finds a network's tensors among
+``read_weights`` gives what a file holds under the names that it uses; ``load_tensors`` finds a network's tensors among
 them, whatever stands before their names, and knows the dialects of torchvision, timm, DINOv2, FAN and TAO.
 """
 
@@ -29,7 +29,7 @@ WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 # ---------------------------------------------------------------------------------------------- reading, safely
 
 
-class Inert:
+class InertPlaceholder:
     """What stands in for every class and function that a foreign file names: it can be made, called, filled; it does
     nothing and keeps nothing."""
 
@@ -38,8 +38,8 @@ class Inert:
 
     def __init__(self, *args: object, **kwargs: object) -> None: ...
 
-    def __call__(self, *args: object, **kwargs: object) -> Inert:
-        return Inert()
+    def __call__(self, *args: object, **kwargs: object) -> InertPlaceholder:
+        return InertPlaceholder()
 
     def __setstate__(self, state: object) -> None: ...
 
@@ -52,7 +52,7 @@ class Inert:
     def add(self, item: object) -> None: ...
 
 
-# Everything a foreign pickle may name. What is missing here becomes Inert: torch.storage._load_from_bytes, for one,
+# Everything a foreign pickle may name. What is missing here becomes InertPlaceholder: torch.storage._load_from_bytes, for one,
 # would unpickle once more without these bounds.
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
@@ -76,7 +76,7 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 class _BoundedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        return _ADMITTED.get((module, name), Inert)
+        return _ADMITTED.get((module, name), InertPlaceholder)
 
 
 def _bounded_load(file: Any, **kwargs: Any) -> Any:
@@ -264,7 +264,7 @@ class LoadReport:
 _CLASSIFIER = re.compile(r"^(fc|head|heads|classifier|last_linear|head_dist|dino_head|ibot_head|mask_token)(\.|$)")
 
 
-def load_into(
+def load_tensors(
     module: nn.Module,
     tensors: Mapping[str, torch.Tensor],
     *,

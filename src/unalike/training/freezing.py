@@ -33,7 +33,7 @@ class Freezer:
         for part in self.frozen:
             part.requires_grad_(False)
         if count > 0:  # class token and position table belong to the stem
-            for parameter in embedder.trunk.loose_parameters():
+            for parameter in embedder.trunk.direct_parameters():
                 parameter.requires_grad_(False)
         if not self.train_embedder:
             embedder.head.requires_grad_(False)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from unalike.model.embedder import RESIDUAL_HEADS
+from unalike.model.embedder import RESIDUAL_HEAD_BACKBONES
 from unalike.progress import say
 from unalike.spec import settle
 from unalike.training.devices import fast_bf16
@@ -109,7 +109,7 @@ def can_finish(spec: Any) -> bool:
     closed = (
         head in ("linear", "rooted")
         or (head == "mlp" and spec.train.finish.loss)
-        or (head == "auto" and spec.model.backbone not in RESIDUAL_HEADS)
+        or (head == "auto" and spec.model.backbone not in RESIDUAL_HEAD_BACKBONES)
     )
     return closed and bool(spec.train.train_trunk and spec.train.train_embedder)
 

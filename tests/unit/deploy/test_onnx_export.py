@@ -13,7 +13,7 @@ from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.errors import ExportError
-from unalike.model.embedder import HEAD_KINDS
+from unalike.model.embedder import HEADS
 
 
 def test_export_writes_one_proved_file(tmp_path, capsys):
@@ -55,7 +55,7 @@ def test_unit_length_and_embedded_in_a_fixed_batch(tmp_path):
 @pytest.mark.parametrize("head", ["rooted", "mlp"])
 def test_heads_with_a_square_root_are_exported_with_equal_vectors(tmp_path, head):
     embedder = networks.SmallEmbedder()
-    embedder.head = HEAD_KINDS[head](8, 16)
+    embedder.head = HEADS[head](8, 16)
     with torch.no_grad():
         for parameter in embedder.head.parameters():
             parameter.normal_()

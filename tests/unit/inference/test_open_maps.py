@@ -23,7 +23,7 @@ from unalike.inference.open_model import open_model
 from unalike.model.backbones import build_trunk
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder
-from unalike.model.feature_maps import MappedNetwork, choose_places, map_places
+from unalike.model.feature_maps import FeatureMapNetwork, list_feature_maps, select_feature_maps
 from unalike.model.frozen import FrozenTrunk
 
 SIZE = (96, 64)  # never square
@@ -43,7 +43,7 @@ def network(trunk="test_efficientnet", dim=12, size=SIZE):
 
 @functools.cache
 def exported(vector=True):
-    mapped = MappedNetwork(network(), SIZE, vector=vector)
+    mapped = FeatureMapNetwork(network(), SIZE, vector=vector)
     return trace_maps(mapped, PREPROCESSING, trunk="test_efficientnet")[0].SerializeToString()
 
 
@@ -68,7 +68,7 @@ def hooked(embedder, places, images):
 
 def engines():
     return [
-        TorchEngine(MappedNetwork(network(), SIZE), MEAN, STD, SIZE),
+        TorchEngine(FeatureMapNetwork(network(), SIZE), MEAN, STD, SIZE),
         OnnxEngine(exported()),
         OpenVinoEngine(exported(), precision="fp32"),
     ]
@@ -120,7 +120,7 @@ def test_maps_alone_leave_the_top_out_and_say_so():
     for engine in (
         OnnxEngine(exported(vector=False)),
         OpenVinoEngine(exported(vector=False), precision="fp32"),
-        TorchEngine(MappedNetwork(network(), SIZE, vector=False), MEAN, STD, SIZE),
+        TorchEngine(FeatureMapNetwork(network(), SIZE, vector=False), MEAN, STD, SIZE),
     ):
         assert engine.dim == 0
         for found, expected in zip(engine.maps(images), full.maps(images), strict=True):
@@ -153,12 +153,12 @@ def test_metadata_tells_the_maps():
 
 def test_places_by_stride_and_name_and_the_mistakes():
     trunk = build_trunk("test_efficientnet", pretrained="false", input_size=SIZE)
-    assert [place[1] for place in map_places(trunk)] == [2, 4, 8, 16, 32]
-    assert choose_places(trunk) == [2, 3]
-    assert choose_places(trunk, "middle") == [3]
-    assert choose_places(trunk, [16, "blocks.0"]) == [3, 0]
+    assert [place[1] for place in list_feature_maps(trunk)] == [2, 4, 8, 16, 32]
+    assert select_feature_maps(trunk) == [2, 3]
+    assert select_feature_maps(trunk, "middle") == [3]
+    assert select_feature_maps(trunk, [16, "blocks.0"]) == [3, 0]
     vit = build_trunk("test_vit", pretrained="false", input_size=(160, 160))
-    assert choose_places(vit) == choose_places(vit, "middle") == [2, 4]
+    assert select_feature_maps(vit) == select_feature_maps(vit, "middle") == [2, 4]
     for stages, word in (
         ("top", "middle, or"),
         ([7], "stride 8"),
@@ -167,13 +167,13 @@ def test_places_by_stride_and_name_and_the_mistakes():
         ([8, 8], "twice"),
     ):
         with pytest.raises(ModelError, match=word):
-            choose_places(trunk, stages)
+            select_feature_maps(trunk, stages)
     with pytest.raises(ModelError, match="gives no feature maps"):
-        choose_places(networks.SmallEmbedder().trunk)
+        select_feature_maps(networks.SmallEmbedder().trunk)
 
 
 def test_the_order_is_the_one_asked_for():
-    mapped = MappedNetwork(network(), SIZE, [16, 4], vector=False)
+    mapped = FeatureMapNetwork(network(), SIZE, [16, 4], vector=False)
     assert [fact.stride for fact in mapped.maps] == [16, 4]
     first, second = TorchEngine(mapped, MEAN, STD, SIZE).maps(networks.pictures(1, size=SIZE))
     assert first.shape[2:] == (6, 4) and second.shape[2:] == (24, 16)
@@ -184,7 +184,7 @@ def test_the_order_is_the_one_asked_for():
 def test_other_families(trunk, size):
     torch.manual_seed(0)
     made = FrozenTrunk(build_trunk(trunk, pretrained="false", input_size=size))
-    mapped = MappedNetwork(made, size)
+    mapped = FeatureMapNetwork(made, size)
     content = trace_maps(mapped, Preprocessing(View(*size, 1.0), MEAN, STD))[0].SerializeToString()
     images = networks.pictures(2, size=size)
     expected = TorchEngine(mapped, MEAN, STD, size)
@@ -195,7 +195,7 @@ def test_other_families(trunk, size):
 
 
 def test_the_file_is_proved_and_not_left_when_it_differs(tmp_path):
-    mapped = MappedNetwork(network(), SIZE, [4], vector=False)
+    mapped = FeatureMapNetwork(network(), SIZE, [4], vector=False)
     parity = export_maps(mapped, tmp_path / "m.onnx", PREPROCESSING)
     assert parity.worst_cosine > 0.99999 and parity.largest_share < 1e-4
     other = network()
@@ -203,7 +203,7 @@ def test_the_file_is_proved_and_not_left_when_it_differs(tmp_path):
         next(other.trunk.parameters()).mul_(1.01)
     with pytest.raises(ExportError, match="differ"):
         prove(
-            MappedNetwork(other, SIZE, [4], vector=False),
+            FeatureMapNetwork(other, SIZE, [4], vector=False),
             tmp_path / "m.onnx",
             OnnxEngine(tmp_path / "m.onnx").facts,
             None,
@@ -252,4 +252,4 @@ def test_a_checkpoint_is_opened_in_torch_and_on_the_fly_and_written(tmp_path):
 def test_a_size_that_a_network_does_not_take_is_one_line():
     with pytest.raises(ModelError, match="8 x 8"):
         made = FrozenTrunk(build_trunk("test_vit", pretrained="false", input_size=(160, 160)))
-        MappedNetwork(made, (8, 8))
+        FeatureMapNetwork(made, (8, 8))

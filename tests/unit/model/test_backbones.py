@@ -22,7 +22,7 @@ from unalike import progress
 from unalike.errors import ModelError, WeightsError
 from unalike.model import pretrained as sources
 from unalike.model import timm_import
-from unalike.model.backbones import TAO_BACKBONES, Trunk, build_trunk, check_backbone
+from unalike.model.backbones import BACKBONES, Trunk, build_trunk, check_backbone
 from unalike.model.weights import read_weights
 
 LITE = "tf_efficientnet_lite0"
@@ -84,7 +84,7 @@ def test_size_of_nvdinov2() -> None:
     assert trunk.width == 1024 and round(millions(trunk), 1) == 303.7
 
 
-@pytest.mark.parametrize("name", TAO_BACKBONES)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_d04_no_classifier_is_left_in_any_tao_backbone(name: str) -> None:
     trunk = hollow(name)
     assert not [n for n, m in trunk.named_modules() if isinstance(m, nn.Linear) and m.out_features == 1000]
@@ -312,10 +312,10 @@ def test_stages_hold_every_parameter_once_from_stem_to_top(name: str) -> None:
     trunk = hollow(name) if name != "inception_v3" else hollow(name, input_size=(299, 299))
     stages = trunk.stages()
     held = [id(p) for stage in stages for module in stage for p in module.parameters()]
-    held += [id(p) for p in trunk.loose_parameters()]
+    held += [id(p) for p in trunk.direct_parameters()]
     assert len(held) == len(set(held)) and set(held) == {id(p) for p in trunk.parameters()}
     order = [id(p) for p in trunk.parameters()]
-    assert order.index(held[0]) <= len(trunk.loose_parameters())  # the stem leads
+    assert order.index(held[0]) <= len(trunk.direct_parameters())  # the stem leads
     assert len(stages) == STAGES.get(name, len(stages)) and len(stages) > 3
 
 
@@ -329,7 +329,7 @@ def test_stages_of_lite_are_stem_blocks_and_top() -> None:
 
 def test_loose_parameters_of_a_transformer() -> None:
     trunk = hollow("vit_tiny_patch16_224")
-    assert {id(p) for p in trunk.loose_parameters()} == {id(trunk.net.cls_token), id(trunk.net.pos_embed)}
+    assert {id(p) for p in trunk.direct_parameters()} == {id(trunk.net.cls_token), id(trunk.net.pos_embed)}
 
 
 # ------------------------------------------------------------------------------------------- torchvision

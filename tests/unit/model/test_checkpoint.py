@@ -18,7 +18,7 @@ from unalike.errors import RunError, WeightsError
 from unalike.model import checkpoint
 from unalike.model import pretrained as sources
 from unalike.model.checkpoint import load_embedder, network_key, read_checkpoint, write_checkpoint
-from unalike.model.embedder import Embedder, Shape, assemble
+from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 
 SPEC = {"model": {"backbone": "resnet18", "feat_dim": 8, "input_channels": 3, "input_height": 32, "input_width": 64}}
 
@@ -26,7 +26,7 @@ SPEC = {"model": {"backbone": "resnet18", "feat_dim": 8, "input_channels": 3, "i
 @pytest.fixture(scope="module")
 def trained() -> Embedder:
     torch.manual_seed(5)
-    return assemble(Shape.of(SPEC["model"]))
+    return create_embedder(EmbedderConfig.from_spec(SPEC["model"]))
 
 
 def payload_of(embedder: Embedder) -> dict:

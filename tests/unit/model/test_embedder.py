@@ -11,16 +11,16 @@ from torch import nn
 
 from unalike import progress
 from unalike.errors import ModelError
-from unalike.model.backbones import TAO_BACKBONES
-from unalike.model.embedder import Adaptor, LinearHead, ResidualHead, Shape, assemble, build_embedder
+from unalike.model.backbones import BACKBONES
+from unalike.model.embedder import Adapter, EmbedderConfig, LinearHead, ResidualHead, build_embedder, create_embedder
 
 
-@pytest.mark.parametrize("name", TAO_BACKBONES)
+@pytest.mark.parametrize("name", BACKBONES)
 def test_d36_feat_dim_is_honoured_on_every_backbone(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     dim = 7
     progress._said.clear()
     with torch.device("meta"):
-        embedder = assemble(Shape(name, dim, 3, (224, 224)))
+        embedder = create_embedder(EmbedderConfig(name, dim, 3, (224, 224)))
     residual = name.startswith(("fan", "nvdinov2"))
     said = capsys.readouterr().err
     assert (f"model.feat_dim {dim} differs" in said) == residual
@@ -32,7 +32,7 @@ def test_d36_feat_dim_is_honoured_on_every_backbone(name: str, capsys: pytest.Ca
 def test_d36_no_projection_where_feat_dim_is_the_width(capsys: pytest.CaptureFixture[str]) -> None:
     progress._said.clear()
     with torch.device("meta"):
-        embedder = assemble(Shape("fan_tiny", 192, 3, (64, 64)))
+        embedder = create_embedder(EmbedderConfig("fan_tiny", 192, 3, (64, 64)))
     assert isinstance(embedder.head.projection, nn.Identity) and "differs" not in capsys.readouterr().err
 
 
@@ -40,7 +40,7 @@ def test_residual_head_is_the_contracts() -> None:
     head = ResidualHead(16, 6)
     assert len(head.adaptors) == 4
     for adaptor in head.adaptors:
-        assert isinstance(adaptor, Adaptor)
+        assert isinstance(adaptor, Adapter)
         assert (adaptor.down.in_features, adaptor.down.out_features, adaptor.up.out_features) == (16, 8, 16)
         nn.init.normal_(adaptor.up.weight)
     features = torch.randn(3, 16)

@@ -8,7 +8,7 @@ import torch
 
 from unalike.model.backbones import build_trunk
 from unalike.model.fan import ChannelGate, FourierPosition, TokenMixing
-from unalike.model.weights import load_into
+from unalike.model.weights import load_tensors
 
 
 def test_channel_gate_equals_its_formula() -> None:
@@ -88,7 +88,7 @@ def test_d05_a_published_file_with_its_classifier_fills_fan() -> None:
             thirds = [state.pop(f"backbone.cls_attn_blocks.{block}.attn.{letter}.{kind}") for letter in "qkv"]
             state[f"backbone.cls_attn_blocks.{block}.attn.qkv.{kind}"] = torch.cat(thirds)
     ours = build_trunk("fan_tiny", pretrained=False, input_size=(64, 64)).net
-    report = load_into(ours, state, part="trunk")
+    report = load_tensors(ours, state, part="trunk")
     assert report.complete and report.ignored == ("head.weight", "head.bias")
     images = torch.randn(1, 3, 64, 64)
     torch.testing.assert_close(ours.eval()(images), theirs.eval()(images))

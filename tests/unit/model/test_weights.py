@@ -18,14 +18,14 @@ from unalike.errors import WeightsError
 from unalike.model.backbones import build_trunk
 from unalike.model.embedder import (
     Embedder,
+    EmbedderConfig,
     LinearHead,
     ResidualHead,
-    Shape,
-    assemble,
     build_embedder,
+    create_embedder,
     load_parts,
 )
-from unalike.model.weights import load_into, read_weights
+from unalike.model.weights import load_tensors, read_weights
 
 SIZE = (32, 32)
 
@@ -50,7 +50,7 @@ def spec_of(**model: object) -> SimpleNamespace:
 def small() -> Embedder:
     """A ResNet-18 with a head of 8, its tensors random."""
     torch.manual_seed(1)
-    return assemble(Shape("resnet18", 8, 3, SIZE))
+    return create_embedder(EmbedderConfig("resnet18", 8, 3, SIZE))
 
 
 def same(one: nn.Module, other: nn.Module) -> bool:
@@ -107,11 +107,11 @@ def test_a_hostile_pickle_does_nothing(tmp_path: Path, new_format: bool) -> None
 def test_every_callable_outside_the_list_is_inert(tmp_path: Path, instruction: bytes) -> None:
     import io
 
-    from unalike.model.weights import Inert, _bounded_load
+    from unalike.model.weights import InertPlaceholder, _bounded_load
 
     sign = tmp_path / "executed"
     stream = instruction.replace(b"%s", str(sign).encode())
-    assert isinstance(_bounded_load(io.BytesIO(stream)), Inert)
+    assert isinstance(_bounded_load(io.BytesIO(stream)), InertPlaceholder)
     assert not sign.exists()
 
 
@@ -235,7 +235,7 @@ def test_reading_needs_no_import_of_what_the_file_names(tmp_path: Path) -> None:
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])},
     )
-    assert done.stdout.strip() == "Inert", done.stderr
+    assert done.stdout.strip() == "InertPlaceholder", done.stderr
     with pytest.raises(SystemExit):
         sys.path.insert(0, str(tmp_path))
         try:
@@ -284,7 +284,7 @@ def test_d05_nothing_loaded_is_an_error_even_where_partial_is_allowed(tmp_path: 
 def test_d05_report_counts_every_tensor(small: Embedder) -> None:
     state = {f"x.{k}": v for k, v in small.trunk.net.state_dict().items()}
     fresh = build_trunk("resnet18", pretrained=False, input_size=SIZE).net
-    report = load_into(fresh, {**state, "x.fc.weight": torch.ones(1), "head.w": torch.ones(1)}, part="trunk")
+    report = load_tensors(fresh, {**state, "x.fc.weight": torch.ones(1), "head.w": torch.ones(1)}, part="trunk")
     assert report.complete and len(report.loaded) == len(fresh.state_dict())
     assert report.ignored == ("fc.weight",) and report.elsewhere == ("head.w",)
 
@@ -292,7 +292,7 @@ def test_d05_report_counts_every_tensor(small: Embedder) -> None:
 def test_batchnorm_counters_may_be_missing(small: Embedder) -> None:
     state = {k: v for k, v in small.trunk.net.state_dict().items() if not k.endswith("num_batches_tracked")}
     fresh = build_trunk("resnet18", pretrained=False, input_size=SIZE).net
-    assert load_into(fresh, state, part="trunk").complete
+    assert load_tensors(fresh, state, part="trunk").complete
 
 
 @pytest.mark.parametrize("prefix", ["", "embedder.", "model.embedder.", "1."])
@@ -301,7 +301,7 @@ def test_tao_linear_head_loads(prefix: str) -> None:
     head = LinearHead(16, 8)
     names = ("net.0", "last_linear")  # one Linear under two names
     tensors = {f"{prefix}{name}.{k}": v for name in names for k, v in (("weight", weight), ("bias", bias))}
-    assert load_into(
+    assert load_tensors(
         head, {**tensors, "0.conv1.weight": torch.ones(1)} if prefix else tensors, part="embedder"
     ).complete
     assert torch.equal(head.linear.weight, weight) and torch.equal(head.linear.bias, bias)
@@ -326,7 +326,7 @@ class TaoResidualHead(nn.Module):
 def test_tao_residual_head_loads_and_computes_the_same() -> None:
     torch.manual_seed(0)
     theirs, ours = TaoResidualHead(12), ResidualHead(12, 12)
-    report = load_into(ours, {f"model.embedder.{k}": v for k, v in theirs.state_dict().items()}, part="embedder")
+    report = load_tensors(ours, {f"model.embedder.{k}": v for k, v in theirs.state_dict().items()}, part="embedder")
     assert report.complete
     features = torch.randn(5, 12)
     torch.testing.assert_close(ours(features), theirs(features))
@@ -334,7 +334,7 @@ def test_tao_residual_head_loads_and_computes_the_same() -> None:
 
 def test_a_tao_head_without_projection_names_feat_dim() -> None:
     with pytest.raises(WeightsError, match="feat_dim to the trunk's width"):
-        load_into(ResidualHead(12, 6), TaoResidualHead(12).state_dict(), part="embedder")
+        load_tensors(ResidualHead(12, 6), TaoResidualHead(12).state_dict(), part="embedder")
 
 
 def test_dinov2_names_and_position_table() -> None:
@@ -359,7 +359,7 @@ def test_dinov2_names_and_position_table() -> None:
         state[f"teacher.backbone.{key}"] = value
     state["teacher.backbone.mask_token"] = torch.zeros(1, 16)
     state["teacher.dino_head.mlp.0.weight"] = torch.zeros(3)
-    report = load_into(ours, state, part="trunk")
+    report = load_tensors(ours, state, part="trunk")
     assert report.complete and report.resized == ("pos_embed",) and report.ignored == ("mask_token",)
     assert torch.equal(ours.get_parameter("blocks.1.mlp.fc1.weight"), theirs.get_parameter("blocks.1.mlp.fc1.weight"))
 

@@ -18,7 +18,7 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.inference.embed_files import Embedded
 from unalike.model.checkpoint import load_embedder
 from unalike.model.embedder import Embedder
-from unalike.model.frozen import build_frozen
+from unalike.model.frozen import build_frozen_trunk
 from unalike.progress import say
 from unalike.training.automatic.holdout import Round, Verdict
 from unalike.training.heads.features import Features
@@ -100,7 +100,7 @@ def judged_networks(
     found = [judged(FINE_TUNED, embedder, seen(embedder.trunk), None)]
     if not spec.train.finish.enabled or form is None:
         return found
-    began = build_frozen(spec.model.backbone, preprocessing.input_size).trunk.state_dict()
+    began = build_frozen_trunk(spec.model.backbone, preprocessing.input_size).trunk.state_dict()
     mixed = blended(embedder.trunk, began, spec.train.finish.trained_share)
     of = seen(mixed, mirrored=spec.train.finish.mirrored)
     network = fitted_network(of, images, fit_N, form, spec)

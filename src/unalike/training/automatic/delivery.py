@@ -11,8 +11,8 @@ import torch
 from unalike.data.imageset import ImageSet
 from unalike.errors import redact, redact_all
 from unalike.model.checkpoint import write_checkpoint
-from unalike.model.embedder import Embedder, Shape, assemble
-from unalike.model.frozen import build_frozen
+from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
+from unalike.model.frozen import build_frozen_trunk
 from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
@@ -38,14 +38,16 @@ def deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, featu
     settle_normalization(settled, features.facts)
     if form is None or head is None:
         (run.dir / BEST_SPEC_FILE).unlink(missing_ok=True)  # an earlier session of this run may have left one
-        embedder = assemble(Shape.of(settled.model), pretrained="true")
+        embedder = create_embedder(EmbedderConfig.from_spec(settled.model), pretrained="true")
         linear = embedder.head.linear
         assert isinstance(linear, torch.nn.Linear)
         with torch.no_grad():
             linear.weight.copy_(torch.eye(trunk_width)[:width])
             linear.bias.zero_()
     else:
-        trunk = build_frozen(settled.model.backbone, (settled.model.input_height, settled.model.input_width)).trunk
+        trunk = build_frozen_trunk(
+            settled.model.backbone, (settled.model.input_height, settled.model.input_width)
+        ).trunk
         embedder = with_fitted_head(trunk, head)
         again = settled.model_copy(deep=True)
         form.settle(again, mirrored=features.mirrored_NF is not None)

@@ -25,7 +25,7 @@ from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import TrainingError, WeightsError
 from unalike.model.embedder import build_embedder
-from unalike.model.frozen import build_frozen
+from unalike.model.frozen import build_frozen_trunk
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
 from unalike.runs.filenames import (
@@ -105,7 +105,7 @@ def why_not(spec: Any) -> str:
         return "a checkpoint to resume is named"
     try:
         if spec.is_set("model.backbone"):
-            build_frozen(model.backbone, (model.input_height, model.input_width))
+            build_frozen_trunk(model.backbone, (model.input_height, model.input_width))
         elif not available_trunks():
             return "no pretrained weights are installed"
     except WeightsError:

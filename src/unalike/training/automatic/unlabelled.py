@@ -32,8 +32,8 @@ from unalike.inference.embed_files import embed_files
 from unalike.inference.engine_for import engine_for, to_gpu
 from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder, write_checkpoint
-from unalike.model.embedder import Shape, assemble, build_embedder
-from unalike.model.frozen import build_frozen
+from unalike.model.embedder import EmbedderConfig, build_embedder, create_embedder
+from unalike.model.frozen import build_frozen_trunk
 from unalike.progress import say
 from unalike.runs.filenames import (
     BEST_CHECKPOINT,
@@ -204,7 +204,7 @@ class Yardstick:
             rows = _asking(rounds)
 
             def asked() -> dict[str, np.ndarray]:
-                trunk = build_frozen(features.backbone, features.preprocessing.input_size)
+                trunk = build_frozen_trunk(features.backbone, features.preprocessing.input_size)
                 vectors = _embedded(trunk, features.preprocessing, images, rows, varied, spec)
                 return {"vectors": vectors}
 
@@ -317,7 +317,7 @@ def _deliver_head(
     )
     settle(settled, "model.head", "linear" if head is None else head.kind, best.name)
     settle_normalization(settled, features.facts)
-    embedder = assemble(Shape.of(settled.model), pretrained="true")
+    embedder = create_embedder(EmbedderConfig.from_spec(settled.model), pretrained="true")
     linear = embedder.head.linear
     assert isinstance(linear, torch.nn.Linear)
     with torch.no_grad():

@@ -18,7 +18,7 @@ import torch
 
 from unalike.errors import DataError
 from unalike.metrics.covariance import covariance_and_share
-from unalike.model.embedder import ROOT_FLOOR
+from unalike.model.embedder import SQRT_EPS
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,8 @@ class Whitening:
 
 
 def rooted(features_NF: np.ndarray) -> np.ndarray:
-    """Signed square root, as ``model.embedder.RootedHead`` takes it."""
-    return features_NF / np.sqrt(np.abs(features_NF) + ROOT_FLOOR)
+    """Signed square root, as ``model.embedder.SquareRootHead`` takes it."""
+    return features_NF / np.sqrt(np.abs(features_NF) + SQRT_EPS)
 
 
 def scatter(features_NF: np.ndarray, labels_N: np.ndarray, *, root: bool) -> Scatter:

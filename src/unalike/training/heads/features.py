@@ -23,8 +23,8 @@ from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.inference.embed_files import embed_files
 from unalike.inference.engine_for import engine_for, to_gpu
-from unalike.model.backbones import TrunkFacts
-from unalike.model.frozen import FrozenTrunk, build_frozen
+from unalike.model.backbones import PretrainedConfig
+from unalike.model.frozen import FrozenTrunk, build_frozen_trunk
 from unalike.progress import say, warn
 from unalike.storage.atomic import replacing
 from unalike.storage.cache import default_cache_dir
@@ -44,7 +44,7 @@ class Features:
 
     backbone: str
     view: View
-    facts: TrunkFacts
+    facts: PretrainedConfig
     vectors_NF: np.ndarray
     kept_N: np.ndarray
     rate: float
@@ -85,8 +85,8 @@ def trunk_features(
     ``trunk``: the network, where it is not that of the name as it came. ``spec.dataset`` gives workers and the limits of unreadable images. Raises WeightsError where the trunk has no
     weights, DataError when too many files cannot be read.
     """
-    trunk = trunk or build_frozen(backbone, (view.height, view.width))
-    facts: TrunkFacts = trunk.trunk.facts
+    trunk = trunk or build_frozen_trunk(backbone, (view.height, view.width))
+    facts: PretrainedConfig = trunk.trunk.facts
     shelf = _Shelf(default_cache_dir() / "features" / f"{_identity(trunk, view, facts, mirrored)}.npz")
     digests = _digests(images)
     found, rate = shelf.rows()
@@ -123,7 +123,7 @@ def trunk_features(
     return Features(backbone, view, facts, vectors_NF, np.array(kept, np.int64), rate, turned_NF)
 
 
-def _identity(trunk: Any, view: View, facts: TrunkFacts, mirrored: bool) -> str:
+def _identity(trunk: Any, view: View, facts: PretrainedConfig, mirrored: bool) -> str:
     """What must be equal for a row to be the same: weights, view, normalisation, one view or two."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(trunk.state_dict().items()):

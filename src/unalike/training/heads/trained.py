@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from unalike.metrics.knn import unit
-from unalike.model.embedder import Adaptor, hidden_width
+from unalike.model.embedder import Adapter, hidden_width
 from unalike.spec import settle
 from unalike.training.heads.discriminant import Bend, Discriminant, rooted, whitening
 from unalike.training.losses import build_loss, initialize_proxies
@@ -123,7 +123,7 @@ def train_head(
     with torch.random.fork_rng(devices=[]):  # first proxies and hidden weights come from the global numbers
         torch.manual_seed(seed)
         objective = build_loss(family.loss, dict(family.parameters), classes=len(classes), dim=vectors_ND.shape[1])
-        adaptor = Adaptor(inputs_NF.shape[1], hidden_width(inputs_NF.shape[1])) if family.bends else None
+        adaptor = Adapter(inputs_NF.shape[1], hidden_width(inputs_NF.shape[1])) if family.bends else None
         linear = nn.Linear(*head.matrix_FD.shape)
     initialize_proxies(objective, means_CD.astype(np.float32))
     with torch.no_grad():

@@ -17,7 +17,7 @@ from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.metrics.knn import unit
 from unalike.model.backbones import native_size
-from unalike.model.embedder import Shape, assemble
+from unalike.model.embedder import EmbedderConfig, create_embedder
 from unalike.spec import load_spec
 from unalike.training.automatic import trunks
 from unalike.training.automatic.throughput import BESIDE, LEVELS, plan
@@ -120,7 +120,7 @@ def test_native_sizes() -> None:
 def test_fine_tuning_begins_as_the_fitted_head_says(loss: str, columns: bool) -> None:
     draw = np.random.default_rng(3)
     labels_N = np.arange(60) % 5
-    network = assemble(Shape(LITE, 4, 3, (32, 32), "rooted")).eval()
+    network = create_embedder(EmbedderConfig(LITE, 4, 3, (32, 32), "rooted")).eval()
     images = torch.randn(60, 3, 32, 32)
     with torch.no_grad():
         features_NF = network.trunk(images).numpy() + 0.1 * draw.random((60, network.trunk.width), np.float32)
@@ -138,7 +138,7 @@ def test_fine_tuning_begins_as_the_fitted_head_says(loss: str, columns: bool) ->
 
 def test_the_pace_of_a_level(monkeypatch) -> None:
     spec = load_spec("train", {"train": {"batch_size": 4}, "model": {"input_height": 64, "input_width": 64}})
-    network = assemble(Shape(LITE, 4, 3, (64, 64)))
+    network = create_embedder(EmbedderConfig(LITE, 4, 3, (64, 64)))
     monkeypatch.setattr("unalike.training.automatic.throughput.step_rate", lambda *_: 10.0)
     seconds = 10.1 * 5 * (1 + BESIDE)  # ten times 50 images in 5 s, and what is beside
     found = plan(network, spec, LEVELS[0], images=50, seconds=seconds, embeds=100.0)

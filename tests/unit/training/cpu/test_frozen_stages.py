@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from unalike.model.embedder import Shape, assemble
+from unalike.model.embedder import EmbedderConfig, create_embedder
 from unalike.training.cpu.batchnorm_folding import find_foldable_pairs, fold_batchnorm
 from unalike.training.cpu.frozen_stages import compile_stages, find_chain, use_compiled_stages
 
@@ -14,7 +14,7 @@ from unalike.training.cpu.frozen_stages import compile_stages, find_chain, use_c
 @pytest.fixture(scope="module")
 def lite() -> nn.Module:
     torch.manual_seed(0)
-    network = assemble(Shape("tf_efficientnet_lite0", 16, 3, (64, 64))).eval()
+    network = create_embedder(EmbedderConfig("tf_efficientnet_lite0", 16, 3, (64, 64))).eval()
     for stage in network.trunk.stages()[:4]:
         for module in stage:
             module.requires_grad_(False)

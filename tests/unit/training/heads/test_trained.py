@@ -10,7 +10,7 @@ import torch
 
 from unalike.metrics.knn import unit
 from unalike.model.backbones import build_trunk
-from unalike.model.embedder import PerceptronHead
+from unalike.model.embedder import MLPHead
 from unalike.training.automatic.candidates import BLENDED, FINE_TUNED, Candidate, best_of
 from unalike.training.automatic.holdout import Verdict, make_rounds, scenes
 from unalike.training.automatic.pipeline import _to_judge
@@ -125,7 +125,7 @@ def test_the_network_computes_what_the_trained_head_does(sample: tuple[np.ndarra
     family = next(f for f in FAMILIES if f.bends)
     head = train_head(whitening(features, labels, root=True).head(0.5, 16), features, labels, family)
     network = with_fitted_head(trunk, head)
-    assert isinstance(network.head, PerceptronHead)
+    assert isinstance(network.head, MLPHead)
     with torch.inference_mode():
         found = network.head(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(found, head(features), atol=1e-4 * np.abs(found).max())
