@@ -24,6 +24,7 @@ from unalike.inference.open_model import open_model
 from unalike.runs.folder import results_folder
 from unalike.spec import Experiment
 from unalike.storage.filesystems import SCHEMES
+from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -233,9 +234,9 @@ class Readiness:
                 with self.part(path):
                     self.facts[path] = self._model(path, Path(file).expanduser())
         target = self.experiment.export.onnx_file
-        if self.experiment.export.checkpoint and target and Path(target).exists():
+        if self.experiment.export.checkpoint and target:
             with self.part("export.onnx_file"):
-                raise RunError(f"{target} exists", expected="a new file", remedy="choose another name or delete it")
+                refuse_existing(target)
 
     def _model(self, path: str, file: Path) -> str:
         """What the model's file holds, in words. Raises what opening it would raise."""

@@ -19,6 +19,7 @@ from unalike.errors import DataError, RunError
 from unalike.progress import progress, say
 from unalike.runs.filenames import COMPARISON_FILE, REPORT_FILE
 from unalike.storage.atomic import replacing, write_text
+from unalike.storage.overwrite import refuse_existing
 
 # Pictures in the page: all pairs stand in its table, the most different ones are shown.
 MOST_SHOWN = 200
@@ -172,8 +173,7 @@ def _keep_preview(previews: list[PairPreview], preview: PairPreview) -> None:
 
 
 def _made(folder: Path, overwrite: bool) -> Path:
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())) and not overwrite:
-        raise RunError(f"{folder} is not an empty folder", remedy="name another with -o, or add --overwrite")
+    refuse_existing(folder, overwrite, folder=True)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

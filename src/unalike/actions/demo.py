@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unalike.errors import RunError
 from unalike.progress import say
 from unalike.runs.filenames import (
     PER_CLASS_FILE,
@@ -26,6 +25,7 @@ from unalike.runs.filenames import (
     RESULT_JSONL,
     STATUS_FILE,
 )
+from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
     from unalike.actions.demo_images import BrandSet
@@ -65,8 +65,7 @@ def run_demo(
     from unalike.actions.demo_images import render_brands
 
     start, out = time.time(), Path(out)
-    if (out / "train" / STATUS_FILE).exists() and not overwrite:
-        raise RunError(f"{out} holds a demo", remedy="replace it (--overwrite) or choose another folder (--out)")
+    refuse_existing(out / "train", overwrite, folder=True)
     with ExitStack() as stack:
         folder = Path(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unalike-demo-")))
         say(f"drawing {brands} brands to train on and {unseen} others to recognise")

@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from unalike.errors import DataError, RunError, SpecError, missing_extra
+from unalike.errors import DataError, SpecError, missing_extra
 from unalike.progress import progress
+from unalike.storage.overwrite import refuse_existing
 
 MASK_SIZE = 192
 IMAGE_SIZE = 160
@@ -71,8 +72,7 @@ def render_brands(
 ) -> BrandSet:
     """Draw the whole data set below ``root``, which must be empty or absent; raises UnalikeError where it cannot."""
     root = Path(root)
-    if root.exists() and (not root.is_dir() or any(root.iterdir())):
-        raise RunError(f"{root} is not an empty folder", remedy="name another place for the images")
+    refuse_existing(root, folder=True)
     marks = pick_marks(brands + unseen, seed)
     names = list(marks)
     drawn = BrandSet(root, tuple(sorted(names[:brands])), tuple(sorted(names[brands:])))

@@ -32,6 +32,7 @@ from unalike.progress import progress, say
 from unalike.runs.environment import refuse_several_processes
 from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNSORTED_FILE
 from unalike.storage.atomic import write_text
+from unalike.storage.overwrite import refuse_existing
 
 FORMAT_VERSION = 1
 KINDS = ("copy", "link", "table")
@@ -106,8 +107,7 @@ def _target(source: str | Path, out: str | Path | None) -> Path:
     """The folder to be made; an error where it exists or lies within the images."""
     name = Path(str(source).rstrip("/")).name.split(".")[0] or "images"
     target = Path(out) if out is not None else Path(f"{name}-groups")
-    if target.exists() and not (target.is_dir() and not any(target.iterdir())):
-        raise RunError(f"{target} exists", expected="a new folder", remedy="name another with -o DIR")
+    refuse_existing(target, folder=True)
     heap = Path(source)
     if heap.is_dir() and heap.resolve() in target.resolve().parents:
         raise RunError(f"{target} lies within {source}", expected="a folder beside the images",

@@ -21,11 +21,11 @@ from unalike.errors import (
     DataError,
     DeviceError,
     ExportError,
-    RunError,
     UnreadableImage,
 )
 from unalike.progress import say
 from unalike.runs.environment import refuse_several_processes
+from unalike.storage.overwrite import refuse_existing
 
 
 def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
@@ -41,10 +41,7 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     preprocessing = Preprocessing.from_facts(facts)
     refuse_contradictions(experiment, Path(section.checkpoint), preprocessing, dim=embedder.dim, trunk=facts["trunk"])
     path = Path(section.onnx_file) if section.onnx_file else run.dir / f"{Path(section.checkpoint).stem}.onnx"
-    if path.exists():
-        raise RunError(
-            f"export.onnx_file: {path} exists", expected="a new file", remedy="choose another name or delete it"
-        )
+    refuse_existing(path, field="export.onnx_file")
     count = max(section.parity_images, IMAGES)
     embedder.to(export_device(experiment))
     exported = export_onnx(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.data.imageset import load_images
-from unalike.errors import DataError, ModelError, RunError
+from unalike.errors import DataError, ModelError
 from unalike.inference.embed_files import embed_files
 from unalike.progress import say
 from unalike.recognition.calibration import calibrate, check_settings
@@ -16,6 +16,7 @@ from unalike.recognition.decision import check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.recogniser import Recogniser
 from unalike.runs.filenames import MODEL_CARD_FILE
+from unalike.storage.overwrite import refuse_existing
 
 
 def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
@@ -48,10 +49,7 @@ def build(
 ) -> dict[str, Any]:  # fmt: skip
     """Enrol class folders into a new gallery file, and calibrate it where the images can support ``rate`` (None: do not)."""
     path = Path(path)
-    if path.exists() and not overwrite:
-        raise RunError(
-            f"{path} exists", expected="a new file", remedy="name another, add --overwrite, or use gallery add"
-        )
+    refuse_existing(path, overwrite, alternative="use gallery add")
     if rate is not None:
         check_settings(rate, rule=rule)
     recogniser = Recogniser.load(os.path.abspath(model), runtime=runtime, precision=precision)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.errors import DataError, RunError, UnreadableImage
+from unalike.errors import DataError, UnreadableImage
 from unalike.inspection.anomaly_model import Recipe
 from unalike.inspection.few_shot import mask_beside, read_mask
 from unalike.inspection.inspector import Inspector
@@ -25,6 +25,7 @@ from unalike.metrics.roc import auroc
 from unalike.report.html import Report, Tile
 from unalike.runs.filenames import INSPECTION_FILE, REPORT_FILE
 from unalike.storage.atomic import replacing, write_text
+from unalike.storage.overwrite import refuse_existing
 
 # Pixels that localisation is measured on, all images together; beyond them heat maps and masks are halved until they fit.
 MEASURED_PIXELS = 20_000_000
@@ -37,8 +38,7 @@ def fit(
 ) -> dict[str, Any]:
     """Learn from a folder of good images and write the inspector's file; ``settings`` are those of ``Inspector.fit``."""
     output = Path(output)
-    if output.exists() and not overwrite:
-        raise RunError(f"{output} exists", expected="a new file", remedy="name another, or add --overwrite")
+    refuse_existing(output, overwrite)
     inspector = Inspector.fit(good, recipe=recipe, **settings)
     inspector.save(output)
     if inspector.alarm is not None:
@@ -95,10 +95,8 @@ def run(
     if overlays not in OVERLAYS:
         raise DataError(f"overlays {overlays!r}", expected=", ".join(OVERLAYS))
     folder = None if output is None else Path(output)
-    if folder is not None and folder.is_file():
-        raise RunError(f"{folder} is a file", expected="a new folder", remedy="name another")
-    if folder is not None and folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise RunError(f"{folder} is not empty", expected="a new folder", remedy="name another, or add --overwrite")
+    if folder is not None:
+        refuse_existing(folder, overwrite, folder=True)
     inspector = Inspector.load(path, **options)
     paths = images_of(sources, truth)
     if not paths:

@@ -36,6 +36,7 @@ from unalike.spec.schema import package_files as schema_files
 from unalike.spec.shorthand import BY_ACTION, SHORTHAND
 from unalike.spec.template import DEPLOY
 from unalike.storage.atomic import write_text
+from unalike.storage.overwrite import refuse_existing
 
 NAME = "unalike"
 SKILL = "SKILL.md"
@@ -178,8 +179,7 @@ def install(directory: str | Path, *, overwrite: bool = False) -> Path:
     """
     target = Path(directory).expanduser() / NAME
     files = {path.relative_to(FOLDER): path for path in sorted(FOLDER.rglob("*")) if path.is_file()}
-    if (target / SKILL).exists() and not overwrite:
-        raise RunError(f"{target} holds a skill already", remedy="replace it with --overwrite, or name another folder")
+    refuse_existing(target / SKILL, overwrite)
     try:
         for name, source in files.items():
             (target / name).parent.mkdir(parents=True, exist_ok=True)

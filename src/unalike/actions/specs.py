@@ -6,6 +6,7 @@ from pathlib import Path
 
 from unalike.errors import SpecError
 from unalike.storage.atomic import write_text
+from unalike.storage.overwrite import refuse_existing
 
 
 def default_specs(action: str = "train", output: str | Path | None = None) -> str:
@@ -15,8 +16,7 @@ def default_specs(action: str = "train", output: str | Path | None = None) -> st
     text: str = template_for(action)
     if output is not None:
         path = Path(output)
-        if path.exists():
-            raise SpecError(f"{path} exists", expected="a new file", remedy="choose another name")
+        refuse_existing(path, error=SpecError)
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(path, text)
     return text

@@ -9,8 +9,9 @@ from typing import Any
 from unalike.data.archives import ARCHIVE_SUFFIXES
 from unalike.data.imageset import IMAGE_SUFFIXES, load_images
 from unalike.data.manifests import MANIFEST_SUFFIXES
-from unalike.errors import DataError, RunError, SpecError, UnreadableImage
+from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.progress import progress, say
+from unalike.storage.overwrite import refuse_existing
 from unalike.verification.tampering import TAMPERING
 from unalike.verification.verifier import ANSWERS, SAME, Verdict, Verifier
 
@@ -48,10 +49,10 @@ def verify(
     """
     if not sources and save is None:
         raise SpecError("no pictures", expected="pictures to verify, or --save FILE to keep the calibrated assets")
-    for target in [place for place in (save, out) if place is not None]:
-        there = Path(target)
-        if not overwrite and (there.is_file() or (there.is_dir() and any(there.iterdir()))):
-            raise RunError(f"{target} exists", remedy="name another place or add --overwrite")
+    if save is not None:
+        refuse_existing(save, overwrite)
+    if out is not None:
+        refuse_existing(out, overwrite, folder=True)
     paths = [path for source in sources for path in load_images(source, labelled=False).paths]
     if sources and not paths:
         raise DataError("no pictures", expected="image files or folders that hold some")

@@ -1,6 +1,5 @@
 """The actions on a model: train, evaluate, inference, export, engines, embed; and the demo."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -21,6 +20,7 @@ from unalike.cli.options import (
     show_result,
 )
 from unalike.errors import SpecError
+from unalike.storage.overwrite import refuse_existing
 
 # What evaluate and inference take in place of a checkpoint: the trunk with its pretrained weights.
 PRETRAINED = "pretrained"
@@ -113,8 +113,7 @@ def embed(
 ) -> None:  # fmt: skip
     """Write the vectors of images, with their paths and, on request, labels."""
     set_verbosity(verbose, quiet)
-    if Path(output).exists() and not overwrite:
-        raise SpecError(f"{output} exists", remedy="name another file or add --overwrite")
+    refuse_existing(output, overwrite, error=SpecError)
     result = unalike.embed(
         source, output, checkpoint=model or PRETRAINED, runtime=runtime, precision=precision, labelled=labelled
     )

@@ -8,8 +8,9 @@ from pathlib import Path
 from unalike.deploy.onnx_graph import read_network, write_facts
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.engines.openvino_engine import import_openvino
-from unalike.errors import ExportError, RunError, missing_extra
+from unalike.errors import ExportError, missing_extra
 from unalike.storage.atomic import replacing
+from unalike.storage.overwrite import refuse_existing
 
 
 def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
@@ -67,9 +68,3 @@ def write_optimised(content: bytes, path: Path, facts: NetworkFacts) -> None:
         extra = {**facts.extra, "optimised_by": f"onnxruntime {onnxruntime.__version__}"}
         write_facts(proto, replace(facts, extra=extra))
         made.write_bytes(proto.SerializeToString())
-
-
-def refuse_existing(path: Path) -> None:
-    """RunError for a file that is there: nothing is overwritten unless asked."""
-    if path.exists():
-        raise RunError(f"{path} exists", expected="a new file", remedy="choose another name or delete it")

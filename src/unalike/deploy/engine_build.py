@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.data.notices import Notices
-from unalike.deploy.cpu_compile import refuse_existing, write_ir, write_optimised
+from unalike.deploy.cpu_compile import write_ir, write_optimised
 from unalike.deploy.quantization.mixed_precision import (
     typed_layers,
 )
@@ -16,6 +16,7 @@ from unalike.deploy.source import Source, Written, _image_sources, _images, _lab
 from unalike.engines.protocol import Engine
 from unalike.errors import SpecError
 from unalike.progress import say
+from unalike.storage.overwrite import refuse_existing
 
 
 def run_engine(experiment: Any, run: Any) -> Written:

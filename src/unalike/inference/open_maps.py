@@ -170,8 +170,8 @@ def write_maps(
     Returns the file, what it gives and how near it is. Raises RunError where ``path`` exists, and the errors of
     ``open_maps`` (extra ``train``).
     """
-    from unalike.deploy.cpu_compile import refuse_existing
     from unalike.deploy.feature_map_export import export_maps
+    from unalike.storage.overwrite import refuse_existing
 
     path = Path(path)
     if path.suffix != ".onnx":

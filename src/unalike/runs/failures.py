@@ -46,6 +46,14 @@ def signal_name(number: int) -> str:
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
+def occupied_folder(place: str | Path) -> RunError:
+    """The error for a results folder, or an address, that holds another run."""
+    return RunError(
+        f"{place} holds another run",
+        remedy="go on with it (--resume), replace it (--overwrite) or choose another folder (--results-dir)",
+    )
+
+
 def saved_traceback(error: BaseException) -> Path | None:
     """Where the run that raised this exception saved its traceback."""
     return getattr(error, "unalike_traceback", None)

@@ -10,6 +10,7 @@ from typing import Any
 from unalike.errors import RunError, SpecError
 from unalike.progress import say
 from unalike.runs.environment import process_rank
+from unalike.runs.failures import occupied_folder
 from unalike.runs.filenames import FINE_TUNING_FOLDERS, OVERWRITABLE_FILES, RECORD_FILE, RUN_MARKS, TENSORBOARD_FOLDER
 from unalike.runs.lock import release_lock, take_lock
 from unalike.runs.run import Run, Spec
@@ -114,10 +115,7 @@ def _settle_occupancy(folder: Path, *, resume: bool, overwrite: bool) -> bool:
     if resume:
         return True
     if not overwrite:
-        raise RunError(
-            f"{folder} holds another run",
-            remedy="go on with it (--resume), replace it (--overwrite) or choose another folder (--results-dir)",
-        )
+        raise occupied_folder(folder)
     _clear(folder)
     return False
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from unalike.errors import RunError, UnalikeError, redact
 from unalike.progress import progress, say, warn
+from unalike.runs.failures import occupied_folder
 from unalike.runs.filenames import LATEST_CHECKPOINT, LOCK_FILE, RECORD_FILE, TENSORBOARD_PREFIX, is_periodic_checkpoint
 from unalike.storage.atomic import replacing, write_text
 from unalike.storage.cache import folder_size, staging_entry
@@ -60,10 +61,7 @@ class Mirror:
         self._kept = memory.get("files", {})
         held = any(mark in self._there for mark in self.marks)
         if held and not (resume or overwrite):
-            raise RunError(
-                f"{self.shown} holds another run",
-                remedy="go on with it (--resume), replace it (--overwrite) or choose another folder (--results-dir)",
-            )
+            raise occupied_folder(self.shown)
         if not held and memory.get("complete"):
             self._empty_folder()  # delivered once, and taken away from the store since
         self._note(complete=False)

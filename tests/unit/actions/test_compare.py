@@ -68,7 +68,7 @@ def test_one_pair(place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Pat
     for path in pair["pictures"].values():
         assert Image.open(path).size == (320, 240)
     code, _, err = told(capsys, a, b, "-o", out_dir)
-    assert code == 1 and "is not an empty folder" in err and err.count("\n") == 1
+    assert code == 1 and "is not empty" in err and err.count("\n") == 1
     assert told(capsys, a, b, "-o", out_dir, "--overwrite")[0] == 0
 
 
@@ -123,7 +123,7 @@ def test_mistakes_are_one_line(place: Path, capsys: pytest.CaptureFixture[str], 
         ((image, image, "--align", "rigit"), 2, "rigid"),
         ((image, image, "--tolerance", "99"), 2, "0 to 32"),
         ((image, image, "--tolerance", "x"), 2, "--tolerance"),
-        ((image, image, "-o", image), 1, "is not an empty folder"),
+        ((image, image, "-o", image), 1, "is a file"),
     ):
         got, out, err = told(capsys, *words)
         lines = [line for line in err.splitlines() if line.startswith("error:")]

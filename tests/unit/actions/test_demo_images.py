@@ -32,7 +32,7 @@ def test_same_seed_draws_the_same_images(tmp_path: Path) -> None:
     assert {path.name for path in first.query.iterdir()} == {path.name for path in first.reference.iterdir()}
     with Image.open(next(first.train.rglob("*.jpg"))) as image:
         assert (image.size, image.mode) == ((brands.IMAGE_SIZE, brands.IMAGE_SIZE), "RGB")
-    with pytest.raises(RunError, match="not an empty folder"):
+    with pytest.raises(RunError, match="is not empty; expected a new or an empty folder"):
         brands.render_brands(tmp_path / "a", brands=3, unseen=2)
 
 

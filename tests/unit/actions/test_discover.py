@@ -157,7 +157,7 @@ def test_mistakes_are_one_line(heap, model, tmp_path, capsys):
     (tmp_path / "bad").mkdir()
     (tmp_path / "bad" / "a.png").write_bytes(b"no")
     for words, said in (
-        ((heap, "-o", tmp_path / "full", "-m", model), "exists; expected a new folder"),
+        ((heap, "-o", tmp_path / "full", "-m", model), "is not empty; expected a new or an empty folder"),
         ((heap, "-o", heap / "inside", "-m", model), "lies within"),
         ((tmp_path / "empty", "-o", tmp_path / "x", "-m", model), "no image"),
         ((tmp_path / "bad", "-o", tmp_path / "x", "-m", model), "cannot be read"),

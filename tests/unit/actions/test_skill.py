@@ -229,7 +229,7 @@ def test_install_writes_refuses_and_replaces(tmp_path: Path, capsys: pytest.Capt
     }
     (there / "notes.md").write_text("mine")
     (there / "SKILL.md").write_text("old")
-    with pytest.raises(RunError, match="holds a skill already.*--overwrite"):
+    with pytest.raises(RunError, match="SKILL.md exists.*--overwrite"):
         handbook.install(tmp_path / "skills")
     assert handbook.install(tmp_path / "skills", overwrite=True).read_text() == TEXT
     assert (there / "notes.md").read_text() == "mine"

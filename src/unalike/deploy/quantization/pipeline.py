@@ -10,7 +10,6 @@ from typing import Any
 
 from unalike.data.notices import Notices
 from unalike.data.view import View
-from unalike.deploy.cpu_compile import refuse_existing
 from unalike.deploy.onnx_graph import (
     read_network,
     write_facts,
@@ -32,6 +31,7 @@ from unalike.progress import say
 from unalike.runs.filenames import NOTICES_FILE
 from unalike.runs.run import json_text
 from unalike.storage.atomic import write_bytes, write_text
+from unalike.storage.overwrite import refuse_existing
 
 
 def _retrieval_goal(first: Engine, data: Labelled | None, view: View, limit: float | None, reading: Any) -> Any:

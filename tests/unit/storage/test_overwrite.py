@@ -1,0 +1,38 @@
+"""Outputs that exist are refused in one form."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from unalike.errors import RunError
+from unalike.storage.overwrite import refuse_existing
+
+
+def test_a_file_that_exists_is_refused_unless_the_user_asked(tmp_path):
+    file = tmp_path / "a.onnx"
+    refuse_existing(file)
+    file.touch()
+    with pytest.raises(
+        RunError, match=re.escape(f"{file} exists; expected a new file; choose another name or delete it")
+    ):
+        refuse_existing(file)
+    with pytest.raises(RunError, match="choose another name or add --overwrite"):
+        refuse_existing(str(file), False)
+    with pytest.raises(RunError, match="^export.onnx_file: .*choose another name, use gallery add or add --overwrite"):
+        refuse_existing(file, False, field="export.onnx_file", alternative="use gallery add")
+    refuse_existing(file, True)
+
+
+def test_a_folder_may_exist_when_it_is_empty(tmp_path):
+    folder = tmp_path / "out"
+    for _ in range(2):
+        refuse_existing(folder, folder=True)
+        folder.mkdir(exist_ok=True)
+    (folder / "a").touch()
+    with pytest.raises(RunError, match="is not empty; expected a new or an empty folder; .* add --overwrite"):
+        refuse_existing(folder, False, folder=True)
+    refuse_existing(folder, True, folder=True)
+    with pytest.raises(RunError, match="is a file; expected a folder"):
+        refuse_existing(folder / "a", True, folder=True)
