@@ -29,8 +29,8 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.openvino_engine import import_openvino
 from unalike.engines.protocol import Engine
-from unalike.inference.embed_files import embed_files
-from unalike.inference.engine_for import engine_for
+from unalike.inference.embedding import embed_files
+from unalike.inference.engine_selection import create_engine
 from unalike.model.embedder import EmbedderConfig, create_embedder
 
 DECODING = "decoding alone, two threads"
@@ -189,7 +189,7 @@ def main() -> None:
     engines: dict[str, Engine] = {}
     for runtime in options.runtimes:
         for precision in options.precisions if runtime == "auto" else ["auto"]:
-            engine = engine_for(embedder, preprocessing, runtime=runtime, precision=precision)
+            engine = create_engine(embedder, preprocessing, runtime=runtime, precision=precision)
             told = engine.describe()
             label = f"unalike {runtime} {precision}: {told['runtime']} {told['precision']}"
             engines[label] = engine

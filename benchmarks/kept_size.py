@@ -20,7 +20,7 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.data.training.augment import Augmentation
 from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.view import View
-from unalike.inference.engine_for import engine_for
+from unalike.inference.engine_selection import create_engine
 from unalike.metrics.intervals import paired_bootstrap
 from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import evaluate_ranking
@@ -45,7 +45,7 @@ def main() -> None:
     trunk = build_frozen_trunk(given.trunk, (given.size, given.size))
     facts = trunk.trunk.facts
     preprocessing = Preprocessing(View(given.size, given.size), facts.mean, facts.std)
-    engine = engine_for(trunk, preprocessing, images=len(images))
+    engine = create_engine(trunk, preprocessing, images=len(images))
     crops, vectors, found = {}, {}, {}
     print(f"{len(images)} images, crops of {given.size} px")
     print(f"{'kept':>12}{'decode ms':>11}{'crop ms':>9}{'kB/image':>10}{'R@1':>8}")

@@ -25,7 +25,7 @@ import numpy as np
 from unalike.actions.inspect import Truth, measure
 from unalike.cli.options import parse_size
 from unalike.data.tiling import Sight
-from unalike.inference.open_maps import open_maps
+from unalike.inference.feature_map_model import load_feature_maps
 from unalike.inspection.anomaly_model import Judge, Recipe
 from unalike.inspection.few_shot import read_mask
 from unalike.inspection.inspector import Inspector
@@ -94,7 +94,9 @@ def explore(root: Path, stages: list[int], most: int) -> None:
     fitted = [path for path in known if is_good(path) and condition(path) == "exp1" and path not in held][:most]
     tested = [path for path in known if not is_good(path) or path in held]
     for size, scale, light, precision in SIGHTS:
-        engine: Any = open_maps("pretrained", stages=stages, size=size, vector=False, precision=precision).engine
+        engine: Any = load_feature_maps(
+            "pretrained", stages=stages, size=size, vector=False, precision=precision
+        ).engine
         patcher = Patcher(engine, Sight(*size, "scale", scale, light))
         start = time.perf_counter()
         kept = {path: list(_patches(patcher, path)) for path in tested}

@@ -26,8 +26,8 @@ import unalike
 from unalike.data.imageset import align_labels, load_images
 from unalike.data.view import View
 from unalike.deploy.quantization.accuracy_table import cosines
-from unalike.inference.embed_files import embed_files
-from unalike.inference.open_model import open_model
+from unalike.inference.embedding import embed_files
+from unalike.inference.loaded_model import load_model
 from unalike.metrics.intervals import paired_bootstrap
 from unalike.metrics.retrieval import evaluate_ranking
 
@@ -41,7 +41,7 @@ Values = dict[str, np.ndarray]  # measure -> value of each query
 def embed_all(model: Path, paths: list[Path], runtime: str, precision: str, cache: Path) -> np.ndarray:
     """float32 (N, D) of every image, kept in ``cache``."""
     if not cache.exists():
-        opened = open_model(model, runtime=runtime, precision=precision)
+        opened = load_model(model, runtime=runtime, precision=precision)
         view: View = opened.view
         done = embed_files(opened.engine, paths, view, describe=f"{model.name} in {runtime}", max_unreadable=0)
         np.save(cache, done.vectors_ND)

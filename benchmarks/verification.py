@@ -28,7 +28,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from unalike.actions.demo_images import Mark, pick_marks
-from unalike.engines.onnx_engine import usable_cores
+from unalike.engines.cpu import usable_cores
 from unalike.errors import DataError
 from unalike.metrics.roc import fnmr_at_fmr
 from unalike.progress import progress
@@ -181,12 +181,12 @@ def trials_of(rows: dict[str, np.ndarray]) -> Trials:
 
 
 def frozen_figures(brands: int, seed: int) -> None:
-    from unalike.inference.open_maps import open_maps
+    from unalike.inference.feature_map_model import load_feature_maps
     from unalike.verification.verifier import PROPOSED, Verifier
 
     marks = pick_marks(brands, seed)
     assets = [asset_of(name, mark, number) for number, (name, mark) in enumerate(marks.items())]
-    opened = open_maps("pretrained", vector=True)
+    opened = load_feature_maps("pretrained", vector=True)
     verifier = Verifier.of(assets, opened.engine, opened.view)
     verifier.calibrate(0.05, trials=2, seed=seed)
     first, among, times, answers = [], [], [], []

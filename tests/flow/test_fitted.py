@@ -10,8 +10,8 @@ import torch
 
 from tests.support.program import TINY, data_of, unalike
 from unalike.data.preprocessing import Preprocessing
-from unalike.inference.embed_files import embed_files
-from unalike.inference.engine_for import engine_for
+from unalike.inference.embedding import embed_files
+from unalike.inference.engine_selection import create_engine
 from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.model.frozen import FrozenTrunk
@@ -34,7 +34,7 @@ def features_of(embedder, meta, images):
     """The trunk's features of the training images, and their labels."""
     paths = sorted((images / "train").rglob("*.png"))
     preprocessing = Preprocessing.from_facts(meta["facts"])
-    engine = engine_for(FrozenTrunk(embedder.trunk), preprocessing, runtime="torch")
+    engine = create_engine(FrozenTrunk(embedder.trunk), preprocessing, runtime="torch")
     return embed_files(engine, paths, preprocessing.view).vectors_ND, np.array(
         [int(path.parent.name.split()[1]) for path in paths]
     )

@@ -135,7 +135,7 @@ def test_no_two_modules_import_each_other_while_they_load() -> None:
 
 
 def test_the_parser_sees_inner_imports() -> None:
-    seen = imported("inference.engine_for")
+    seen = imported("inference.engine_selection")
     assert seen["deploy.onnx_export"] is True and seen["engines.protocol"] is False
 
 

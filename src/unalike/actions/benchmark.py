@@ -18,11 +18,11 @@ import numpy as np
 from unalike.actions.result import Result
 from unalike.data.imageset import load_images
 from unalike.data.view import View
-from unalike.engines.onnx_engine import usable_cores
+from unalike.engines.cpu import usable_cores
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError, SpecError
-from unalike.inference import runtime_race as race
-from unalike.inference.embed_files import embed_files
+from unalike.inference import runtime_benchmark
+from unalike.inference.embedding import embed_files
 from unalike.progress import say
 from unalike.storage.atomic import write_text
 
@@ -49,8 +49,10 @@ def measure_engines(
         decoding = _decoding(paths, view, seconds)
         rows = [_row(engine, sizes, paths, view, seconds) for engine in engines]
     if path.suffix == ".onnx":
-        race.keep_rates(race.network_key(path.read_bytes()), {row["runtime"]: row["rate"] for row in rows})
-    found = {"format_version": FORMAT_VERSION, "model": str(path), "machine": race.machine_key(),
+        runtime_benchmark.save_rates(
+            runtime_benchmark.content_key(path.read_bytes()), {row["runtime"]: row["rate"] for row in rows}
+        )
+    found = {"format_version": FORMAT_VERSION, "model": str(path), "machine": runtime_benchmark.machine_key(),
              "view": view.to_dict(), "images": str(data) if data else f"made up, {MADE_UP[0]} x {MADE_UP[1]}",
              "decoding": decoding, "engines": rows}  # fmt: skip
     if output is not None:
@@ -73,7 +75,7 @@ def _sizes(batches: str | Sequence[int]) -> list[int]:
 
 
 def _engines(path: Path, runtimes: str | Sequence[str] | None, threads: int | None) -> tuple[list[Engine], View]:
-    from unalike.inference.open_model import open_model
+    from unalike.inference.loaded_model import load_model
 
     known = RUNTIMES.get(path.suffix)
     if known is None:
@@ -83,7 +85,7 @@ def _engines(path: Path, runtimes: str | Sequence[str] | None, threads: int | No
     view = None
     for name in asked or known:
         try:
-            opened = open_model(path, runtime=name, threads=threads)
+            opened = load_model(path, runtime=name, threads=threads)
         except (MissingExtra, DeviceError, ModelError) as error:
             if asked or not path.is_file():
                 raise

@@ -20,7 +20,7 @@ from unalike.data.from_spec import evaluation_sets, load_for, training_sets, unl
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import DeviceError, RunError, SpecError, UnalikeError, WeightsError, missing_extra
-from unalike.inference.open_model import open_model
+from unalike.inference.loaded_model import load_model
 from unalike.runs.folder import results_folder
 from unalike.spec import Experiment
 from unalike.storage.filesystems import SCHEMES
@@ -247,7 +247,7 @@ class Readiness:
             raise WeightsError(f"there is no file {file}", expected="a trained model", remedy="correct the path")
         if file.suffix == ".onnx":
             section = getattr(self.experiment, path.partition(".")[0])
-            model = open_model(file, runtime=section.runtime if section.runtime != "torch" else "auto")
+            model = load_model(file, runtime=section.runtime if section.runtime != "torch" else "auto")
             refuse_contradictions(self.experiment, file, model.preprocessing, dim=model.engine.dim, trunk=model.trunk)
             return f"{model.trunk or file.name}, {model.engine.dim} numbers an image"
         if path.endswith("trt_engine") or importlib.util.find_spec("timm") is None:

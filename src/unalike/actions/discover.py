@@ -26,8 +26,8 @@ from unalike.data.notices import Notices
 from unalike.discovery.clustering import Grouping, group_images
 from unalike.discovery.report import write_report
 from unalike.errors import RunError, SpecError, missing_extra
-from unalike.inference.embed_files import embed_files
-from unalike.inference.open_model import OpenModel, open_model, present
+from unalike.inference.embedding import embed_files
+from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.progress import progress, say
 from unalike.runs.environment import refuse_several_processes
 from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNSORTED_FILE
@@ -62,7 +62,7 @@ def discover_groups(
     if groups is not None and groups < 1:
         raise SpecError(f"{groups} groups", expected="at least 1")
     if model is not None:
-        present(model)
+        require_model_file(model)
     target = _target(source, out)
     if kind == "link" and ("://" in str(source) or is_archive(locate(source))):
         raise SpecError("links into an archive or a store", expected="a folder or a manifest of this machine",
@@ -115,9 +115,9 @@ def _target(source: str | Path, out: str | Path | None) -> Path:
     return target
 
 
-def _open(model: str | Path | None, runtime: str, precision: str, count: int) -> OpenModel:
+def _open(model: str | Path | None, runtime: str, precision: str, count: int) -> LoadedModel:
     if model is not None:
-        return open_model(model, runtime=runtime, precision=precision, images=count, quiet=False)
+        return load_model(model, runtime=runtime, precision=precision, images=count, quiet=False)
     if importlib.util.find_spec("torch") is None:
         raise missing_extra("torch", "train", "a trunk as it came (an exported model, -m FILE.onnx, does without)")
     from unalike.actions.model_source import load_frozen

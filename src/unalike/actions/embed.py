@@ -20,8 +20,8 @@ from unalike.errors import (
     SpecError,
     missing_extra,
 )
-from unalike.inference.embed_files import embed_files
-from unalike.inference.open_model import open_model, present
+from unalike.inference.embedding import embed_files
+from unalike.inference.loaded_model import load_model, require_model_file
 from unalike.spec import load_spec
 from unalike.storage.atomic import replacing
 
@@ -32,7 +32,7 @@ def run_embedding(
     """Vectors of every image of a source, with paths (and labels) beside them; written whole or not at all."""
     frozen = str(checkpoint) == PRETRAINED
     if not frozen:
-        present(checkpoint)  # asked before the data, which may be long to list
+        require_model_file(checkpoint)  # asked before the data, which may be long to list
     notices = Notices()
     images = load_images(source, labelled=labelled, notices=notices)
     if len(images) == 0:
@@ -40,7 +40,7 @@ def run_embedding(
     if frozen:
         model = load_frozen(load_spec("embed"), runtime=runtime, precision=precision, images=len(images))
     else:
-        model = open_model(checkpoint, runtime=runtime, precision=precision, images=len(images), quiet=False)
+        model = load_model(checkpoint, runtime=runtime, precision=precision, images=len(images), quiet=False)
     done = embed_files(model.engine, list(images.paths), model.view, notices=notices, describe="embedding")
     notices.say()
     images = images.select(done.kept_N)

@@ -23,7 +23,7 @@ from unalike.errors import (
     UnalikeError,
     redact,
 )
-from unalike.inference.open_model import OpenModel
+from unalike.inference.loaded_model import LoadedModel
 from unalike.progress import say
 from unalike.runs.environment import refuse_several_processes
 from unalike.runs.filenames import METRICS_FILE, MODEL_CARD_FILE, MODEL_CARD_STEM, NOTICES_FILE, TRT_METRICS_FILE
@@ -89,7 +89,7 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
 
 
 def _measured(
-    section: Any, model: OpenModel, query: ImageSet, query_vectors: np.ndarray, reference: ImageSet,
+    section: Any, model: LoadedModel, query: ImageSet, query_vectors: np.ndarray, reference: ImageSet,
     reference_vectors: np.ndarray, same: bool,
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:  # fmt: skip
     """The ranking, the summary of it, and what of the summary is about pairs and unknown classes."""
@@ -115,7 +115,7 @@ def _measured(
 
 def _evaluation_page(
     folder: Path, summary: Mapping[str, Any], ranking: Any, query: ImageSet, query_vectors: np.ndarray,
-    reference: ImageSet, reference_vectors: np.ndarray, model: OpenModel, why: Any,
+    reference: ImageSet, reference_vectors: np.ndarray, model: LoadedModel, why: Any,
 ) -> list[Path]:  # fmt: skip
     from unalike.report.evaluation import Shown, write_evaluation_page
 

@@ -131,7 +131,7 @@ def export_maps(
     size: tuple[int, int] | None = None, vector: bool = True,
 ) -> Result:  # fmt: skip
     """Write a checkpoint, or a trunk as it came, as ONNX with its feature maps, proved equal to torch's; ``path`` is the file."""
-    from unalike.inference.open_maps import write_maps
+    from unalike.inference.feature_map_model import export_feature_maps
 
-    figures = write_maps(source, output, stages=stages, size=size, vector=vector)
+    figures = export_feature_maps(source, output, stages=stages, size=size, vector=vector)
     return Result(Path(output).parent, Path(output), figures)

@@ -9,7 +9,7 @@ from typing import Any
 
 from unalike.data.imageset import load_images
 from unalike.errors import DataError, ModelError
-from unalike.inference.embed_files import embed_files
+from unalike.inference.embedding import embed_files
 from unalike.progress import say
 from unalike.recognition.calibration import calibrate, check_settings
 from unalike.recognition.decision import check_rule

@@ -14,8 +14,8 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.errors import (
     SpecError,
 )
-from unalike.inference.embed_files import embed_files
-from unalike.inference.open_model import OpenModel, open_model, present
+from unalike.inference.embedding import embed_files
+from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.progress import say
 
 PRETRAINED = "pretrained"
@@ -47,12 +47,12 @@ def refuse_contradictions(experiment: Any, source: Path, preprocessing: Preproce
 
 def load_frozen(
     experiment: Any, *, runtime: str, precision: str, gpu: int = 0, images: int | None = None
-) -> OpenModel:  # fmt: skip
+) -> LoadedModel:  # fmt: skip
     """The pretrained trunk of ``model.backbone`` as it came (the best one here where none is named): the baseline.
 
     ``images``: how many it will embed, where that is known.
     """
-    from unalike.inference.engine_for import engine_for, to_gpu
+    from unalike.inference.engine_selection import create_engine, move_to_gpu
     from unalike.model.frozen import build_frozen_trunk
     from unalike.training.recipe import settle_backbone, settle_normalization
 
@@ -61,10 +61,10 @@ def load_frozen(
         experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width)
     )
     settle_normalization(experiment, trunk.trunk.facts)
-    to_gpu(trunk, runtime, gpu)
+    move_to_gpu(trunk, runtime, gpu)
     preprocessing = Preprocessing.from_spec(experiment)
-    engine = engine_for(trunk, preprocessing, runtime=runtime, precision=precision, images=images)
-    return OpenModel(engine, preprocessing, (), Path(experiment.model.backbone))
+    engine = create_engine(trunk, preprocessing, runtime=runtime, precision=precision, images=images)
+    return LoadedModel(engine, preprocessing, (), Path(experiment.model.backbone))
 
 
 def _devices(experiment: Any, section: Any, name: str) -> list[int]:
@@ -101,10 +101,10 @@ def _named_model(section: Any, name: str) -> str:
     if len(given) > 1:
         raise SpecError(f"{' and '.join(f'{name}.{key}' for key in given)} are both set", remedy="keep one")
     key, source = next(iter(given.items()))
-    return PRETRAINED if (key, source) == ("checkpoint", PRETRAINED) else str(present(source))
+    return PRETRAINED if (key, source) == ("checkpoint", PRETRAINED) else str(require_model_file(source))
 
 
-def _load_for(experiment: Any, section: Any, name: str, source: str, images: int) -> list[OpenModel]:
+def _load_for(experiment: Any, section: Any, name: str, source: str, images: int) -> list[LoadedModel]:
     """The model that ``_named_model`` named, once for each device; ``images`` is how many there are to embed."""
     models = []
     for gpu in _devices(experiment, section, name):
@@ -112,7 +112,7 @@ def _load_for(experiment: Any, section: Any, name: str, source: str, images: int
             models.append(load_frozen(experiment, runtime=section.runtime, precision=section.precision, gpu=gpu,
                                       images=images))  # fmt: skip
             continue
-        model = open_model(
+        model = load_model(
             source, runtime=section.runtime, precision=section.precision, gpu=gpu, images=images, quiet=False,
             threads=section.threads, streams=section.streams, device=section.device, **_told_facts(experiment),
         )  # fmt: skip
@@ -129,7 +129,7 @@ def _told_facts(experiment: Any) -> dict[str, Any]:
 
 
 def _embed(
-    models: Sequence[OpenModel],
+    models: Sequence[LoadedModel],
     paths: Sequence[Path],
     experiment: Any,
     batch_size: int | None,
@@ -150,7 +150,7 @@ def _batch_size(experiment: Any, name: str) -> int | None:
 
 
 def _two_sets(
-    models: Sequence[OpenModel], reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int | None,
+    models: Sequence[LoadedModel], reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int | None,
     notices: Notices,
 ) -> Any:  # fmt: skip
     """Vectors of both sets, each file decoded and embedded once even when it stands in both."""

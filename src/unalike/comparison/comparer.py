@@ -39,7 +39,7 @@ from unalike.comparison.registration import (
 from unalike.comparison.result import PREVIEW_SIDE, ComparisonResult
 from unalike.data.decode import ImageInput, open_image, to_rgb
 from unalike.errors import DataError, SpecError, closest
-from unalike.inference.open_maps import PRETRAINED
+from unalike.inference.feature_map_model import PRETRAINED
 from unalike.progress import progress
 
 LEVELS = ("pixels", "features", "both")

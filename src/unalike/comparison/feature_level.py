@@ -17,7 +17,7 @@ from unalike.comparison.lighting import LightingCorrection
 from unalike.comparison.registration import Registration, import_opencv
 from unalike.data.tiling import filled, starts
 from unalike.errors import DataError, ModelError
-from unalike.inference.open_maps import PRETRAINED, OpenMaps, open_maps
+from unalike.inference.feature_map_model import PRETRAINED, FeatureMapModel, load_feature_maps
 
 # Side of the windows, in pixels, of a pretrained trunk, which takes any size.
 WINDOW_SIDE = 448
@@ -33,7 +33,7 @@ class FeatureLevel:
         ModelError: The maps do not cover the network's input evenly.
     """
 
-    def __init__(self, opened: OpenMaps) -> None:
+    def __init__(self, opened: FeatureMapModel) -> None:
         self.engine, self.name = opened.engine, opened.trunk or opened.source
         finest = min(opened.maps, key=lambda fact: fact.stride)
         self.stride, self.grid = finest.stride, (finest.height, finest.width)
@@ -60,10 +60,12 @@ class FeatureLevel:
             threads: CPU threads; all if unset.
 
         Raises:
-            ModelError: The maps do not cover the network's input evenly; and the errors of ``open_maps``.
+            ModelError: The maps do not cover the network's input evenly; and the errors of ``load_feature_maps``.
         """
         size = (WINDOW_SIDE, WINDOW_SIDE) if str(model).split(":")[0] == PRETRAINED else None
-        return cls(open_maps(model, size=size, vector=False, runtime=runtime, precision=precision, threads=threads))
+        return cls(
+            load_feature_maps(model, size=size, vector=False, runtime=runtime, precision=precision, threads=threads)
+        )
 
     def compare(
         self, reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration,

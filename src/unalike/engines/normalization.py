@@ -7,7 +7,7 @@ import numpy as np
 from unalike.engines.metadata import NetworkFacts
 
 
-class Normalisation:
+class Normalization:
     """uint8 (B, H, W, C) -> float32 (B, C, H, W), as one table look-up a channel."""
 
     def __init__(self, facts: NetworkFacts) -> None:
@@ -27,4 +27,4 @@ def network_input(images_BHWC: np.ndarray, facts: NetworkFacts) -> np.ndarray:
     """What stands at a network's input: uint8 NCHW where the graph normalises, else float32, normalised."""
     if facts.preprocessing == "embedded":
         return np.ascontiguousarray(images_BHWC.transpose(0, 3, 1, 2))
-    return Normalisation(facts)(images_BHWC)
+    return Normalization(facts)(images_BHWC)

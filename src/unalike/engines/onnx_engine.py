@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from unalike.engines.cpu import usable_cores
 from unalike.engines.metadata import KEY, read_facts
-from unalike.engines.normalization import Normalisation
-from unalike.engines.protocol import check_images, need_maps, need_vector
+from unalike.engines.normalization import Normalization
+from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 
 # Larger batches gain nothing on a CPU and cost cache.
 CPU_BATCH = 8
 
-
-def usable_cores() -> int:
-    """The cores this process may run on (a container's share, not the machine's)."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
-def is_quantised(model: str | Path | bytes) -> bool:
+def is_quantized(model: str | Path | bytes) -> bool:
     """Whether an ONNX file holds explicit quantisation (Q/DQ nodes): their names stand in it as plain text."""
     return b"QuantizeLinear" in (model if isinstance(model, bytes) else Path(model).read_bytes())
 
@@ -50,7 +44,7 @@ class OnnxEngine:
         device: str | None = None,
     ) -> None:
         self.threads = threads or usable_cores()
-        self._device, self._asked = device or "cpu", precision
+        self._device, self._requested_precision = device or "cpu", precision
         self.precision = "fp32"
         self.load(model, mean, std)
 
@@ -64,10 +58,10 @@ class OnnxEngine:
         self._session = self._open(model if isinstance(model, bytes) else str(model), source)
         held = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.facts = read_facts(held, source, mean, std)
-        self.precision = "int8" if is_quantised(model) else self.facts.precision
-        if self._asked not in ("auto", self.precision):
+        self.precision = "int8" if is_quantized(model) else self.facts.precision
+        if self._requested_precision not in ("auto", self.precision):
             raise DeviceError(
-                f"precision {self._asked} with onnxruntime",
+                f"precision {self._requested_precision} with onnxruntime",
                 expected=f"{self.precision}, in which {source} is written",
                 remedy="use runtime openvino, or write the model anew: unalike quantize",
             )
@@ -80,7 +74,7 @@ class OnnxEngine:
         self._input_name, self._wants_uint8 = entry[0].name, entry[0].type == "tensor(uint8)"
         self._fixed_batch = shape[0] if isinstance(shape[0], int) else 0
         self.input_size: tuple[int, int] = (shape[2], shape[3])
-        self._scale = Normalisation(self.facts)
+        self._scale = Normalization(self.facts)
         self.map_facts = self.facts.maps
         outputs = self._session.get_outputs()
         if self.map_facts and len(outputs) < len(self.map_facts):
@@ -134,18 +128,18 @@ class OnnxEngine:
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
-        need_vector(self.dim)
+        require_vector(self.dim)
         return self._outputs(images_BHWC, self._names[:1])[0]
 
     def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
         """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map."""
-        need_maps(self.map_facts)
+        require_maps(self.map_facts)
         return self._outputs(images_BHWC, self._names[-len(self.map_facts) :])
 
     def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Both, in one pass."""
-        need_vector(self.dim)
-        need_maps(self.map_facts)
+        require_vector(self.dim)
+        require_maps(self.map_facts)
         outputs = self._outputs(images_BHWC, self._names)
         return outputs[0], outputs[1:]
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from unalike.engines.metadata import KEY, NetworkFacts, read_facts
 from unalike.engines.openvino_precision import loses_early, lower_rear
-from unalike.engines.protocol import check_images, need_maps, need_vector
+from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 
 
@@ -76,7 +76,7 @@ class OpenVinoEngine:
         self._openvino = import_openvino()
         self._core = self._openvino.Core()
         self.device = self._settle_device(device)
-        self._asked = precision
+        self._requested_precision = precision
         self.precision, self._hint = "fp32", "f32"
         self.threads, self.streams = threads, streams
         self._lock = threading.Lock()
@@ -97,7 +97,7 @@ class OpenVinoEngine:
         """
         fast = set(self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES"))
         best = "fp16" if self.device != "CPU" and "FP16" in fast else "bf16" if "BF16" in fast else "fp32"
-        asked = self._asked
+        asked = self._requested_precision
         if asked not in (*HINTS, "auto", "int8"):
             raise DeviceError(f"precision {asked!r} with OpenVINO", expected=f"auto, int8, {', '.join(HINTS)}")
         if (asked == "int8" and not quantised) or (asked in HINTS and quantised):
@@ -130,7 +130,7 @@ class OpenVinoEngine:
         try:
             facts = read_facts(_metadata(graph), source, mean, std)
             self.precision, self._hint = self._settle_precision(
-                _is_quantised(graph), self._is_typed(graph), facts.precision
+                _is_quantized(graph), self._is_typed(graph), facts.precision
             )
             self.input_size, self._request_batch = _input_shape(graph, source)
             graph = self._with_preprocessing(graph, facts)
@@ -226,19 +226,19 @@ class OpenVinoEngine:
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
-        need_vector(self.dim)
+        require_vector(self.dim)
         return self._outputs(images_BHWC, [0])[0]
 
     def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
         """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map."""
-        need_maps(self.map_facts)
+        require_maps(self.map_facts)
         first = int(self.dim > 0)
         return self._outputs(images_BHWC, list(range(first, first + len(self.map_facts))))
 
     def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Both, in one pass."""
-        need_vector(self.dim)
-        need_maps(self.map_facts)
+        require_vector(self.dim)
+        require_maps(self.map_facts)
         outputs = self._outputs(images_BHWC, list(range(1 + len(self.map_facts))))
         return outputs[0], outputs[1:]
 
@@ -271,7 +271,7 @@ def _metadata(graph: Any) -> str | None:
     return None
 
 
-def _is_quantised(graph: Any) -> bool:
+def _is_quantized(graph: Any) -> bool:
     return any(part.get_type_name() == "FakeQuantize" for part in graph.get_ops())
 
 

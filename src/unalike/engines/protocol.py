@@ -67,13 +67,13 @@ class MapEngine(Engine, Protocol):
         ...
 
 
-def need_vector(dim: int) -> None:
+def require_vector(dim: int) -> None:
     """ModelError for a network that gives maps alone."""
     if not dim:
         raise ModelError("this network gives feature maps alone, no vector", remedy="write it anew with its vector")
 
 
-def need_maps(map_facts: tuple[MapFacts, ...]) -> None:
+def require_maps(map_facts: tuple[MapFacts, ...]) -> None:
     """ModelError for a network that was written without feature maps."""
     if not map_facts:
         raise ModelError(

@@ -10,7 +10,7 @@ import numpy as np
 
 from unalike.engines.metadata import MapFacts
 from unalike.engines.openvino_precision import EARLY
-from unalike.engines.protocol import check_images, need_maps, need_vector
+from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, missing_extra
 
 CPU_BATCH, GPU_BATCH = 16, 128
@@ -104,18 +104,18 @@ class TorchEngine:
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """uint8 (B, H, W, 3) -> float32 (B, D)."""
-        need_vector(self.dim)
+        require_vector(self.dim)
         return self._outputs(images_BHWC)[0]
 
     def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
         """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map."""
-        need_maps(self.map_facts)
+        require_maps(self.map_facts)
         return self._outputs(images_BHWC)[-len(self.map_facts) :]
 
     def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
         """Both, in one pass."""
-        need_vector(self.dim)
-        need_maps(self.map_facts)
+        require_vector(self.dim)
+        require_maps(self.map_facts)
         outputs = self._outputs(images_BHWC)
         return outputs[0], outputs[1:]
 

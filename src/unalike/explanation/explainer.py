@@ -71,14 +71,14 @@ class Explainer:
         cls, model: str | Path, *, runtime: str = "auto", precision: str = "auto", method: str = "auto"
     ) -> Explainer:
         """From an exported network, a checkpoint or ``pretrained`` (the latter two need the extra ``train``)."""
-        from unalike.inference.open_maps import PRETRAINED, open_maps
-        from unalike.inference.open_model import OpenModel, open_model
+        from unalike.inference.feature_map_model import PRETRAINED, load_feature_maps
+        from unalike.inference.loaded_model import LoadedModel, load_model
 
         if str(model).split(":")[0] == PRETRAINED:
-            found = open_maps(model, runtime=runtime, precision=precision)
-            opened = OpenModel(found.engine, found.preprocessing, (), Path(found.source), found.trunk)
+            found = load_feature_maps(model, runtime=runtime, precision=precision)
+            opened = LoadedModel(found.engine, found.preprocessing, (), Path(found.source), found.trunk)
         else:
-            opened = open_model(model, runtime=runtime, precision=precision)
+            opened = load_model(model, runtime=runtime, precision=precision)
         return cls.of(opened, method=method)
 
     @classmethod
@@ -124,19 +124,19 @@ class Explainer:
 
 def _positions(opened: Any) -> Any:
     from unalike.explanation.class_activation import open_positions
-    from unalike.inference.open_model import CHECKPOINTS, EXPORTED
+    from unalike.inference.loaded_model import CHECKPOINTS, EXPORTED
 
     source = Path(opened.source)
     if source.suffix in (".onnx", ".xml"):
         return open_positions(source)
     if source.suffix in EXPORTED:
         raise ModelError(f"{source.name} cannot be cut where it averages", expected="an .onnx, .xml or checkpoint")
-    from unalike.inference.open_maps import PRETRAINED, open_maps
+    from unalike.inference.feature_map_model import PRETRAINED, load_feature_maps
 
     size = (opened.view.height, opened.view.width)
     name = opened.trunk or source.name  # a trunk as it came has its name for a source
     told = str(source) if source.suffix in CHECKPOINTS else PRETRAINED if name == PRETRAINED else f"{PRETRAINED}:{name}"
-    content = open_maps(told, size=size, runtime="openvino", precision="fp32").content
+    content = load_feature_maps(told, size=size, runtime="openvino", precision="fp32").content
     if content is None:
         raise ModelError(f"{opened.source} cannot be cut where it averages")
     return open_positions(content)

@@ -26,7 +26,7 @@ from unalike.data.tiling import Sight, settle_fit, settle_scale
 from unalike.data.view import View
 from unalike.engines.metadata import MapFacts
 from unalike.errors import DataError, ModelError, UnreadableImage
-from unalike.inference.open_maps import PRETRAINED, OpenMaps, engine_of, open_maps
+from unalike.inference.feature_map_model import PRETRAINED, FeatureMapModel, engine_from_onnx, load_feature_maps
 from unalike.inspection.anomaly_model import Judge, Recipe, Whereabouts
 from unalike.inspection.few_shot import LEAST_TO_LEARN, Lesson, helps, study
 from unalike.inspection.memory_bank import PatchMemory
@@ -62,7 +62,13 @@ class Inspector:
     """
 
     def __init__(
-        self, opened: OpenMaps, sight: Sight, recipe: Recipe, judge: Judge, alarm: Alarm | None, facts: dict[str, Any]
+        self,
+        opened: FeatureMapModel,
+        sight: Sight,
+        recipe: Recipe,
+        judge: Judge,
+        alarm: Alarm | None,
+        facts: dict[str, Any],
     ) -> None:
         self.opened, self.sight, self.recipe, self.judge, self.alarm, self.facts = (
             opened, sight, recipe, judge, alarm, facts
@@ -76,7 +82,7 @@ class Inspector:
         cls,
         good: str | Path | Iterable[ImageInput],
         *,
-        model: str | Path | OpenMaps = PRETRAINED,
+        model: str | Path | FeatureMapModel = PRETRAINED,
         size: tuple[int, int] | None = None,
         stages: str | Sequence[int | str] = "middle",
         fit: str = "auto",
@@ -94,7 +100,7 @@ class Inspector:
     ) -> Inspector:
         """From images of good parts: a folder, or paths, PIL images, arrays.
 
-        ``model``, ``size``, ``stages``, ``runtime``, ``precision``: as ``tasks.dense.open_maps``; the maps of stride 16 alone
+        ``model``, ``size``, ``stages``, ``runtime``, ``precision``: as ``tasks.dense.load_feature_maps``; the maps of stride 16 alone
         told defects as well as those of 8 and 16, and take a quarter of the search (docs/experiments/inspection.md,
         2026-11-26). ``fit``: ``scale`` or
         ``whole`` (``tasks.sight``), ``scale`` the factor; left out, settled by the images' sizes. ``light``: as-is or even.
@@ -116,7 +122,7 @@ class Inspector:
         shown = parts_shown(pictures, parts)
         if rate is not None and 0 < rate < 1 and len(pictures) < images_needed(rate):
             set_alarm(np.zeros(len(pictures)), rate)  # says what is lacking before the work begins
-        opened = model if isinstance(model, OpenMaps) else open_maps(
+        opened = model if isinstance(model, FeatureMapModel) else load_feature_maps(
             model, stages=stages, size=size, vector=False, runtime=runtime, precision=precision, threads=threads
         )  # fmt: skip
         held = Pictures(pictures, max_pixels)
@@ -285,10 +291,12 @@ class Inspector:
             recipe = replace(recipe, search=search)
         content = blocks["network"].check().tobytes()
         fitted = str(said["facts"].get("precision", "fp32"))
-        engine = engine_of(content, runtime, fitted if precision == "auto" else precision, threads, device)
+        engine = engine_from_onnx(content, runtime, fitted if precision == "auto" else precision, threads, device)
         sight = Sight.from_dict(said["sight"])
         maps = tuple(MapFacts(**entry) for entry in said["maps"])
-        opened = OpenMaps(engine, _preprocessing(engine), maps, str(path), said["trunk"], content, said["licence"])
+        opened = FeatureMapModel(
+            engine, _preprocessing(engine), maps, str(path), said["trunk"], content, said["licence"]
+        )
         memory = PatchMemory(blocks["memory"].check(), recipe.search)
         eye = Perceptron.of_blocks(
             {name: block.check() for name, block in blocks.items() if name.startswith(EYE_BLOCKS)}

@@ -15,8 +15,8 @@ from unalike.data.decode import ImageInput
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError
-from unalike.inference.embed_files import embed_files
-from unalike.inference.open_model import open_model
+from unalike.inference.embedding import embed_files
+from unalike.inference.loaded_model import load_model
 from unalike.metrics.knn import unit
 from unalike.recognition.calibration import calibrate, check_settings
 from unalike.recognition.decision import LABEL, Calibration
@@ -108,7 +108,7 @@ class Recogniser:
         ``approximate`` searches through an index (extra ``ann``) that is built now; ``index`` says how exact it is.
         Raises ModelError, WeightsError, DataError, MissingExtra.
         """
-        opened = open_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
+        opened = load_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
         held = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
         return cls(opened.engine, opened.view, held, approximate=approximate, source=str(model), trunk=opened.trunk,
                    network=opened.network)  # fmt: skip

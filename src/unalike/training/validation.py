@@ -20,8 +20,8 @@ from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View, view_of
-from unalike.inference.embed_files import Embedded, embed_files
-from unalike.inference.engine_for import engine_for, refresh
+from unalike.inference.embedding import Embeddings, embed_files
+from unalike.inference.engine_selection import create_engine, refresh_engine
 from unalike.metrics.clustering import ami_nmi
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
 from unalike.metrics.summary import kpi, summarise
@@ -71,7 +71,7 @@ class Validator:
             return np.concatenate(parts) if parts else np.zeros((0, engine.dim), np.float32), self.kept_index
         size = len(self.mine) * self.view.height * self.view.width * 3
         keep: list[np.ndarray] | None = [] if size <= KEPT_BYTES else None
-        done: Embedded = embed_files(
+        done: Embeddings = embed_files(
             engine if keep is None else _Keeping(engine, keep),
             [self.paths[i] for i in self.mine],
             self.view,
@@ -158,12 +158,12 @@ class ValidationRunner:
             if self.engine is None:
                 train = self.spec.train
                 times = math.ceil(train.num_epochs / train.validation_interval)
-                self.engine = engine_for(
+                self.engine = create_engine(
                     embedder, Preprocessing.from_spec(self.spec), runtime=self.spec.evaluate.runtime,
                     precision=self.spec.evaluate.precision, images=len(self.validator.mine) * times,
                 )  # fmt: skip
             else:
-                self.engine = refresh(self.engine, embedder)
+                self.engine = refresh_engine(self.engine, embedder)
             kpis, ranking = self.validator.measure(self.engine)
             self.latest = ranking, self.validator.seen
         finally:

@@ -24,11 +24,11 @@ from PIL import Image
 from unalike import progress
 from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb, upright_size
 from unalike.data.view import View
-from unalike.engines.onnx_engine import usable_cores
+from unalike.engines.cpu import usable_cores
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError, UnreadableImage, closest
-from unalike.inference.open_maps import PRETRAINED, engine_of, open_maps
-from unalike.inference.open_model import open_model
+from unalike.inference.feature_map_model import PRETRAINED, engine_from_onnx, load_feature_maps
+from unalike.inference.loaded_model import load_model
 from unalike.metrics.knn import unit
 from unalike.metrics.roc import trials_needed
 from unalike.recognition.gallery import Gallery, Maker
@@ -156,12 +156,12 @@ class Verifier:
         """
         held = _opened(assets, names)  # before the network, which may take ten seconds to open
         if model is None:
-            opened = open_maps(PRETRAINED, vector=True, runtime=runtime, precision=precision)
+            opened = load_feature_maps(PRETRAINED, vector=True, runtime=runtime, precision=precision)
             progress.say(f"no model given: the frozen trunk {opened.trunk} finds the assets")
             return cls.of(
                 held, opened.engine, opened.view, source=opened.source, trunk=opened.trunk, network=opened.content
             )
-        found = open_model(model, runtime=runtime, precision=precision)
+        found = load_model(model, runtime=runtime, precision=precision)
         content = found.source.read_bytes() if found.source.suffix == ".onnx" else None
         return cls.of(held, found.engine, found.view, source=str(model), trunk=found.trunk, network=content)
 
@@ -176,13 +176,13 @@ class Verifier:
         held = ApprovedSet.load(path)
         maker = held.gallery.maker
         if model is None and held.network is not None:
-            engine = engine_of(held.network, runtime, precision)
+            engine = engine_from_onnx(held.network, runtime, precision)
             return cls(held, engine, View.from_dict(dict(maker.view)) if maker.view else View(*engine.input_size))
         source = model or maker.file
         if not source or not Path(source).is_file():
             raise ModelError(f"{path} holds no network, and its model is not at {source or 'any place'}",
                              remedy="name it with -m FILE")  # fmt: skip
-        found = open_model(source, runtime=runtime, precision=precision)
+        found = load_model(source, runtime=runtime, precision=precision)
         return cls(held, found.engine, found.view)
 
     @classmethod

@@ -8,8 +8,8 @@ from tests.support import networks
 from unalike.actions.benchmark import measure_engines, table
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.errors import DeviceError, ModelError, SpecError
-from unalike.inference import runtime_race as race
-from unalike.inference.open_model import open_model
+from unalike.inference import runtime_benchmark
+from unalike.inference.loaded_model import load_model
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,10 @@ def test_bench_measures_every_engine_by_batch_and_is_kept(tmp_path, cache):
     assert found["decoding"]["images_per_second_in_threads"] > 0
     lines = table(found).splitlines()
     assert len(lines) == 3 + 2 * 3 and "onnxruntime fp32" in lines[-1]
-    assert set(race.known_rates(race.network_key(model.read_bytes()))) == {"openvino", "onnxruntime"}
+    assert set(runtime_benchmark.load_rates(runtime_benchmark.content_key(model.read_bytes()))) == {
+        "openvino",
+        "onnxruntime",
+    }
 
 
 def test_bench_takes_pictures_and_refuses_what_it_cannot_run(tmp_path):
@@ -63,41 +66,43 @@ def test_figures_are_percentiles_and_rates():
     ({"a": 10.0, "b": 11.1}, ["a", "b"], "b"), ({"a": 10.0, "b": 11.1, "c": 50.0}, ["a", "b"], "b"),
 ])  # fmt: skip
 def test_the_first_keeps_its_place_within_the_margin(rates, order, winner):
-    assert race.fastest(rates, order) == winner
+    assert runtime_benchmark.fastest(rates, order) == winner
 
 
 def test_rates_are_kept_by_machine_and_network_and_a_torn_file_is_nothing(cache, monkeypatch):
-    race.keep_rates("n1", {"openvino": 10.0})
-    race.keep_rates("n2", {"openvino": 20.0})
-    assert race.known_rates("n1") == {"openvino": 10.0} and race.known_rates("n3") == {}
-    monkeypatch.setattr(race, "machine_key", lambda: "another machine")
-    assert race.known_rates("n1") == {}
+    runtime_benchmark.save_rates("n1", {"openvino": 10.0})
+    runtime_benchmark.save_rates("n2", {"openvino": 20.0})
+    assert runtime_benchmark.load_rates("n1") == {"openvino": 10.0} and runtime_benchmark.load_rates("n3") == {}
+    monkeypatch.setattr(runtime_benchmark, "machine_key", lambda: "another machine")
+    assert runtime_benchmark.load_rates("n1") == {}
     (cache / "engines.json").write_text("{torn")
-    assert race.known_rates("n2") == {}
-    race.keep_rates("n2", {"torch": 1.0})
-    assert race.known_rates("n2") == {"torch": 1.0}
+    assert runtime_benchmark.load_rates("n2") == {}
+    runtime_benchmark.save_rates("n2", {"torch": 1.0})
+    assert runtime_benchmark.load_rates("n2") == {"torch": 1.0}
 
 
 def test_auto_takes_what_was_found_fastest_here(tmp_path, monkeypatch):
     model = networks.write_model(tmp_path)
-    assert open_model(model).engine.name == "openvino"
-    race.keep_rates(race.network_key(model.read_bytes()), {"openvino": 10.0, "onnxruntime": 20.0})
-    assert isinstance(open_model(model).engine, OnnxEngine)
+    assert load_model(model).engine.name == "openvino"
+    runtime_benchmark.save_rates(
+        runtime_benchmark.content_key(model.read_bytes()), {"openvino": 10.0, "onnxruntime": 20.0}
+    )
+    assert isinstance(load_model(model).engine, OnnxEngine)
     other = tmp_path / "other.onnx"
     other.write_bytes(networks.exported_bytes(embedded=True))
-    monkeypatch.setattr(race, "measure_rates", lambda engines: {"openvino": 1.0, "onnxruntime": 9.0})
-    assert open_model(other, images=10).engine.name == "openvino"
-    assert open_model(other, images=5000).engine.name == "onnxruntime"
-    assert open_model(other).engine.name == "onnxruntime"  # kept
+    monkeypatch.setattr(runtime_benchmark, "measure_rates", lambda engines: {"openvino": 1.0, "onnxruntime": 9.0})
+    assert load_model(other, images=10).engine.name == "openvino"
+    assert load_model(other, images=5000).engine.name == "onnxruntime"
+    assert load_model(other).engine.name == "onnxruntime"  # kept
 
 
 def test_threads_streams_and_device_reach_the_engine(tmp_path):
     model = networks.write_model(tmp_path)
-    engine = open_model(model, runtime="openvino", threads=1, streams=1, device="cpu").engine
+    engine = load_model(model, runtime="openvino", threads=1, streams=1, device="cpu").engine
     assert engine.describe()["threads"] == 1 and engine.describe()["streams"] == 1
-    assert open_model(model, runtime="onnxruntime", threads=1).engine.describe()["threads"] == 1
+    assert load_model(model, runtime="onnxruntime", threads=1).engine.describe()["threads"] == 1
     with pytest.raises(DeviceError, match="streams with onnxruntime"):
-        open_model(model, runtime="onnxruntime", streams=2)
+        load_model(model, runtime="onnxruntime", streams=2)
     for runtime, device in (("openvino", "GPU.7"), ("onnxruntime", "cuda:0"), ("onnxruntime", "tpu")):
         with pytest.raises(DeviceError, match="device"):
-            open_model(model, runtime=runtime, device=device)
+            load_model(model, runtime=runtime, device=device)

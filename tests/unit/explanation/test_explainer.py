@@ -11,7 +11,7 @@ from unalike.actions.explain import explain_matches, explain_misses, worst_misse
 from unalike.data.imageset import ImageSet
 from unalike.errors import ModelError
 from unalike.explanation.explainer import Explainer
-from unalike.inference.open_model import open_model
+from unalike.inference.loaded_model import load_model
 
 
 class ColourTrunk(nn.Module):
@@ -72,7 +72,7 @@ def test_with_a_linear_head_parts_sum_to_the_score(model):
     explainer = Explainer.load(model, method="exact", precision="fp32")
     query, reference = picture((1, 2)), picture((4, 8), seed=1)
     why = explainer.explain(query, reference)
-    vectors = open_model(model, runtime="onnxruntime").engine(np.stack([query, reference])).astype(np.float64)
+    vectors = load_model(model, runtime="onnxruntime").engine(np.stack([query, reference])).astype(np.float64)
     cosine = vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1])
     assert why.method == "exact" and why.score == pytest.approx(cosine, abs=1e-5)
     for told in (why.query, why.reference):
@@ -126,7 +126,7 @@ def sets(tmp_path, labels=(0, 1)):
 
 def test_what_inference_leaves(model, tmp_path):
     images = sets(tmp_path, (1, 0))
-    page = explain_matches(tmp_path / "explain", open_model(model), images, images, np.array([0, 1]))
+    page = explain_matches(tmp_path / "explain", load_model(model), images, images, np.array([0, 1]))
     lines = [json.loads(line) for line in (tmp_path / "explain/explain.jsonl").read_text().splitlines()]
     assert [line["reference_label"] for line in lines] == ["red", "blue"]
     told = lines[0]["why"]
@@ -146,7 +146,7 @@ def test_misses_are_the_worst_ones_with_their_right_reference(model, tmp_path):
     images = sets(tmp_path)
     vectors = np.eye(2)
     told = explain_misses(
-        tmp_path / "misses", open_model(model), images, vectors, images, vectors[::-1].copy(), 5, same=False
+        tmp_path / "misses", load_model(model), images, vectors, images, vectors[::-1].copy(), 5, same=False
     )
     assert told is not None and len(told.rows) == len((tmp_path / "misses/misses.jsonl").read_text().splitlines()) == 4
-    assert explain_misses(tmp_path / "none", open_model(model), images, vectors, images, vectors, 5, same=False) is None
+    assert explain_misses(tmp_path / "none", load_model(model), images, vectors, images, vectors, 5, same=False) is None

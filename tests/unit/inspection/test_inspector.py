@@ -18,7 +18,7 @@ from unalike.actions.inspect import fit as fit_file
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.errors import DataError, ModelError, RunError, SpecError, UnreadableImage
-from unalike.inference.open_maps import OpenMaps, engine_of
+from unalike.inference.feature_map_model import FeatureMapModel, engine_from_onnx
 from unalike.inspection.anomaly_model import Recipe
 from unalike.inspection.inspector import Inspector
 
@@ -54,7 +54,9 @@ def network():
 
 def opened(runtime="onnxruntime", precision="fp32"):
     content, maps = network()
-    return OpenMaps(engine_of(content, runtime, precision, 1), PREPROCESSING, maps, "edges", "edges", content, "none")
+    return FeatureMapModel(
+        engine_from_onnx(content, runtime, precision, 1), PREPROCESSING, maps, "edges", "edges", content, "none"
+    )
 
 
 def part(seed, scratch=None, size=(64, 64)):
@@ -107,7 +109,9 @@ def test_a_saved_one_says_the_same_in_every_engine(learnt, tmp_path):
     module.maps = network()[1]
     from unalike.engines.torch_engine import TorchEngine
 
-    torch_maps = OpenMaps(TorchEngine(module, (0.5,) * 3, (0.25,) * 3, SIZE), PREPROCESSING, in_torch.maps, "edges")
+    torch_maps = FeatureMapModel(
+        TorchEngine(module, (0.5,) * 3, (0.25,) * 3, SIZE), PREPROCESSING, in_torch.maps, "edges"
+    )
     again = {
         "torch": Inspector(torch_maps, learnt.sight, learnt.recipe, learnt.judge, learnt.alarm, learnt.facts),
         **{runtime: Inspector.load(path, runtime=runtime) for runtime in ("onnxruntime", "openvino")},

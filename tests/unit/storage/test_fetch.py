@@ -198,14 +198,14 @@ def test_manifests_and_class_maps_lie_anywhere(server: str, wire: Wire, tmp_path
 def test_weights_and_models_too(server: str, wire: Wire, tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     from unalike.errors import ModelError
-    from unalike.inference.open_model import open_model
+    from unalike.inference.loaded_model import load_model
     from unalike.model.weights import read_weights
 
     torch.save({"a.weight": torch.arange(6.0)}, tmp_path / "w.pth")
     uri = put(server, "w.pth", (tmp_path / "w.pth").read_bytes())
     assert read_weights(uri)["a.weight"].tolist() == [0, 1, 2, 3, 4, 5]
     with pytest.raises(ModelError, match="unknown kind"):
-        open_model(put(server, "w.txt", b"x"))
+        load_model(put(server, "w.txt", b"x"))
 
 
 # ---------------------------------------------------------------- failures

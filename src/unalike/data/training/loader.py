@@ -6,7 +6,6 @@ without copies. What a batch holds never depends on the number of threads.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import torch
 from unalike.data.training.augment import Augmentation
 from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.training.sampler import ClassBalancedSampler
+from unalike.engines.cpu import usable_cores
 from unalike.errors import DataError, UnreadableImage
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class TrainingLoader:
         device: torch.device | str = "cpu",
     ) -> None:
         self.images, self.store, self.augmentation, self.sampler = images, store, augmentation, sampler
-        self.workers = int(workers) if workers > 0 else _usable_cores()
+        self.workers = int(workers) if workers > 0 else usable_cores()
         self.device = torch.device(device)
         self._labels = np.asarray(images.labels_N, dtype=np.int64)
 
@@ -149,11 +149,6 @@ class _Pending:
             images = owner.augmentation.finish(views, self.epoch, self.index_B, self.occurrence_B)
         labels = torch.from_numpy(owner._labels[self.used_B]).to(owner.device)
         return Batch(images, labels, torch.from_numpy(self.used_B))
-
-
-def _usable_cores() -> int:
-    """How many cores this process may use; macOS tells only how many there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _one_torch_thread(default: int) -> None:

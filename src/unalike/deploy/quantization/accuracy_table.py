@@ -15,7 +15,7 @@ import numpy as np
 from unalike.data.imageset import ImageSet
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError
-from unalike.inference.embed_files import embed_files
+from unalike.inference.embedding import embed_files
 from unalike.metrics.retrieval import evaluate_ranking
 
 FORMAT_VERSION = 1

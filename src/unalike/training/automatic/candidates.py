@@ -15,7 +15,7 @@ import torch
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
-from unalike.inference.embed_files import Embedded
+from unalike.inference.embedding import Embeddings
 from unalike.model.checkpoint import load_embedder
 from unalike.model.embedder import Embedder
 from unalike.model.frozen import build_frozen_trunk
@@ -36,7 +36,7 @@ class Trained:
     is to be fitted to both, after the others."""
 
     trunk: Any
-    features: Embedded
+    features: Embeddings
     mirrored: bool = False
 
     @property

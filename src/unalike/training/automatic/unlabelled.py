@@ -28,8 +28,8 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import view_of
 from unalike.discovery.clustering import Grouping, group_images, neighbour_whitening
 from unalike.errors import DataError, TrainingError, redact
-from unalike.inference.embed_files import embed_files
-from unalike.inference.engine_for import engine_for, to_gpu
+from unalike.inference.embedding import embed_files
+from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder, write_checkpoint
 from unalike.model.embedder import EmbedderConfig, build_embedder, create_embedder
@@ -266,8 +266,8 @@ def _embedded(
     network: Any, preprocessing: Preprocessing, images: ImageSet, rows: np.ndarray, seen: Any, spec: Any
 ) -> np.ndarray:
     """Vectors of these images, through ``seen`` (the view, or a varied one)."""
-    to_gpu(network, "auto")
-    engine = engine_for(network, preprocessing, images=len(rows))
+    move_to_gpu(network, "auto")
+    engine = create_engine(network, preprocessing, images=len(rows))
     done = embed_files(engine, [images.paths[i] for i in rows.tolist()], seen, workers=spec.dataset.workers,
                        max_unreadable=0.0, max_pixels=spec.dataset.max_pixels, describe="judging")  # fmt: skip
     return done.vectors_ND

@@ -21,8 +21,8 @@ from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
-from unalike.inference.embed_files import embed_files
-from unalike.inference.engine_for import engine_for, to_gpu
+from unalike.inference.embedding import embed_files
+from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.frozen import FrozenTrunk, build_frozen_trunk
 from unalike.progress import say, warn
@@ -93,9 +93,9 @@ def trunk_features(
     missing = [i for i, digest in enumerate(digests) if digest is not None and digest not in found]
     failed = {i for i, digest in enumerate(digests) if digest is None}
     if missing or failed:
-        to_gpu(trunk, "auto")
+        move_to_gpu(trunk, "auto")
         views = 2 if mirrored else 1
-        engine = engine_for(trunk, Preprocessing(view, facts.mean, facts.std), images=views * len(missing))
+        engine = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=views * len(missing))
         start = time.monotonic()
         wanted = sorted(
             [*missing, *failed]

@@ -22,8 +22,8 @@ from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.errors import DataError
-from unalike.inference.embed_files import Embedded, embed_files
-from unalike.inference.engine_for import engine_for, to_gpu
+from unalike.inference.embedding import Embeddings, embed_files
+from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.embedder import Embedder
 from unalike.model.frozen import FrozenTrunk
 from unalike.progress import say
@@ -71,14 +71,14 @@ def with_head_of(network: Embedder, spec: Any) -> Any:
 def trunk_vectors(
     trunk: Any, images: ImageSet, preprocessing: Preprocessing, *, dataset: Any, notices: Notices,
     describe: str = "features of the trained trunk", mirrored: bool = False,
-) -> Embedded:  # fmt: skip
+) -> Embeddings:  # fmt: skip
     """The trunk's features of the images, as vectors_NF; with ``mirrored`` those of the mirror images follow, kept_N twice.
 
     ``dataset``: workers and limits of unreadable images.
     """
     frozen = FrozenTrunk(copy.deepcopy(trunk))
-    to_gpu(frozen, "auto")
-    engine: Any = engine_for(frozen, preprocessing, images=(2 if mirrored else 1) * len(images))
+    move_to_gpu(frozen, "auto")
+    engine: Any = create_engine(frozen, preprocessing, images=(2 if mirrored else 1) * len(images))
     done = embed_files(
         BothViews(engine) if mirrored else engine, images.paths, preprocessing.view, workers=dataset.workers, notices=notices,
         max_unreadable=dataset.max_unreadable, max_pixels=dataset.max_pixels, describe=describe,
@@ -89,7 +89,7 @@ def trunk_vectors(
     return replace(done, vectors_ND=both_NF, kept_N=np.tile(done.kept_N, 2))
 
 
-def finished(trunk: Any, done: Embedded, labels_N: np.ndarray, form: Form, dim: int | None) -> Embedder | None:
+def finished(trunk: Any, done: Embeddings, labels_N: np.ndarray, form: Form, dim: int | None) -> Embedder | None:
     """The trunk with a head fitted to its features ``done`` of images with these labels; None, said, where none can be.
 
     ``form`` and ``dim`` as in ``fitted_head``.

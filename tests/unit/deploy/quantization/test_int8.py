@@ -32,7 +32,7 @@ from unalike.engines.normalization import network_input
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.errors import DataError, DeviceError, ExportError, SpecError
-from unalike.inference.open_model import open_model
+from unalike.inference.loaded_model import load_model
 from unalike.recognition.recogniser import Recogniser
 
 
@@ -447,10 +447,10 @@ def test_int8_is_known_for_the_network_that_it_was_made_from(tmp_path, folder):
     result = quantise(tmp_path, folder)
     model = tmp_path / "model.onnx"
     key = file_key(model.read_bytes())
-    assert open_model(model).network == key == OnnxEngine(result.path).facts.network
+    assert load_model(model).network == key == OnnxEngine(result.path).facts.network
     ir = unalike.gen_engine({"results_dir": str(tmp_path / "ir"), "gen_engine": {
         "onnx_file": str(result.path), "parity_images": 4, "calibration": {"cal_image_dir": [str(folder)]}}})  # fmt: skip
-    assert open_model(ir.path).network == key
+    assert load_model(ir.path).network == key
     gallery = Recogniser.load(model).gallery
     gallery.maker = replace(gallery.maker, probe_D=-gallery.maker.probe_D)
     Recogniser.load(ir.path, gallery)  # the key speaks before the answer to one image

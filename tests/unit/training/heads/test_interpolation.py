@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from tests.support.networks import SmallTrunk
-from unalike.inference.embed_files import Embedded
+from unalike.inference.embedding import Embeddings
 from unalike.model.checkpoint import read_checkpoint
 from unalike.runs.filenames import BEST_CHECKPOINT
 from unalike.training.checkpoints import MONITORED, TIE_BREAKER, Checkpointer
@@ -54,7 +54,7 @@ def test_the_network_s_head_is_the_fitted_one(rooted: bool, dim: int | None) -> 
     labels = np.repeat(np.arange(4), 6)
     features = (draw.normal(size=(4, 8))[labels] + 0.3 * draw.normal(size=(24, 8))).astype(np.float32)
     kept = np.delete(np.arange(24), 7)  # one file could not be read
-    network = finished(trunk, Embedded(features[kept], kept), labels, Form(rooted, 0.5), dim)
+    network = finished(trunk, Embeddings(features[kept], kept), labels, Form(rooted, 0.5), dim)
     assert network is not None and network.dim == (dim or 8)
     head = whitening(features[kept], labels[kept], root=rooted).head(0.5, dim)
     with torch.inference_mode():
@@ -65,7 +65,7 @@ def test_the_network_s_head_is_the_fitted_one(rooted: bool, dim: int | None) -> 
 def test_classes_of_one_image_leave_the_head_as_it_is() -> None:
     trunk, _ = trained()
     features = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
-    assert finished(trunk, Embedded(features, np.arange(5)), np.arange(5), Form(), 4) is None
+    assert finished(trunk, Embeddings(features, np.arange(5)), np.arange(5), Form(), 4) is None
 
 
 def test_a_head_for_another_trunk_is_refused() -> None:

@@ -18,8 +18,8 @@ from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
 from unalike.engines.protocol import MapEngine
 from unalike.engines.torch_engine import TorchEngine
 from unalike.errors import DataError, ExportError, ModelError, RunError
-from unalike.inference.open_maps import open_maps, write_maps
-from unalike.inference.open_model import open_model
+from unalike.inference.feature_map_model import export_feature_maps, load_feature_maps
+from unalike.inference.loaded_model import load_model
 from unalike.model.backbones import build_trunk
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder
@@ -223,30 +223,30 @@ def a_checkpoint(folder):
 
 def test_a_checkpoint_is_opened_in_torch_and_on_the_fly_and_written(tmp_path):
     path = a_checkpoint(tmp_path)
-    in_torch = open_maps(path, runtime="torch")
-    live = open_maps(path, runtime="onnxruntime")
+    in_torch = load_feature_maps(path, runtime="torch")
+    live = load_feature_maps(path, runtime="onnxruntime")
     assert in_torch.view == View(96, 64, 1.0, "fit") and live.content is not None
-    told = write_maps(path, tmp_path / "maps.onnx", size=(128, 96), stages=[4, 16], vector=False)
+    told = export_feature_maps(path, tmp_path / "maps.onnx", size=(128, 96), stages=[4, 16], vector=False)
     assert [entry["height"] for entry in told["maps"]] == [32, 8] and told["dim"] == 0
     images = networks.pictures(2, size=SIZE)
     for a, b in zip(in_torch.engine.maps(images), live.engine.maps(images), strict=True):
         assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
-    filed = open_maps(tmp_path / "maps.onnx", size=(128, 96), stages=[4, 16], vector=False, precision="fp32")
+    filed = load_feature_maps(tmp_path / "maps.onnx", size=(128, 96), stages=[4, 16], vector=False, precision="fp32")
     assert filed.view == View(128, 96, 1.0, "fit") and filed.content == (tmp_path / "maps.onnx").read_bytes()
-    bigger = open_maps(path, size=(128, 96), stages=[4, 16], vector=False, runtime="torch")
+    bigger = load_feature_maps(path, size=(128, 96), stages=[4, 16], vector=False, runtime="torch")
     images = networks.pictures(2, size=(128, 96))
     for a, b in zip(filed.engine.maps(images), bigger.engine.maps(images), strict=True):
         assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
     for wrong, word in (({"size": (96, 96)}, "write it at"), ({"stages": [8, 16]}, "these stages"), ({}, "maps alone")):
         with pytest.raises(ModelError, match=word):
-            open_maps(tmp_path / "maps.onnx", **wrong)
+            load_feature_maps(tmp_path / "maps.onnx", **wrong)
     with pytest.raises(RunError, match="exists"):
-        write_maps(path, tmp_path / "maps.onnx")
+        export_feature_maps(path, tmp_path / "maps.onnx")
     with pytest.raises(ModelError, match="exported already"):
-        write_maps(tmp_path / "maps.onnx", tmp_path / "again.onnx")
+        export_feature_maps(tmp_path / "maps.onnx", tmp_path / "again.onnx")
     # and a network with a vector is still a recogniser's
     (tmp_path / "both.onnx").write_bytes(live.content)
-    assert open_model(tmp_path / "both.onnx", precision="fp32").engine.dim == 12
+    assert load_model(tmp_path / "both.onnx", precision="fp32").engine.dim == 12
 
 
 def test_a_size_that_a_network_does_not_take_is_one_line():

@@ -20,14 +20,14 @@ from typing import Any
 import numpy as np
 
 from unalike.data.archives import default_cache_dir
-from unalike.engines.onnx_engine import usable_cores
+from unalike.engines.cpu import usable_cores
 from unalike.storage.atomic import write_text
 
 FORMAT_VERSION = 1
 ROUNDS = 3
 IMAGES = 8
 # From this many images on, runtimes that were never compared here on this network race for a second.
-WORTH_RACING = 1000
+MIN_IMAGES = 1000
 # The one that stands first by default keeps its place unless another is faster by this factor: less is noise.
 MARGIN = 1.1
 
@@ -52,7 +52,7 @@ def _cpu() -> str:
     return names[0] if names else platform.machine()
 
 
-def network_key(content: bytes) -> str:
+def content_key(content: bytes) -> str:
     """Sixteen hex digits of a network's file."""
     return hashlib.sha256(content).hexdigest()[:16]
 
@@ -72,13 +72,13 @@ def _read() -> dict[str, Any]:
     return dict(held["rates"]) if fits else {}
 
 
-def known_rates(network: str) -> dict[str, float]:
+def load_rates(network: str) -> dict[str, float]:
     """Images a second of each runtime, as measured here before for this network; empty when it was not."""
     rates = _read().get(f"{machine_key()}; {network}")
     return {str(k): float(v) for k, v in rates.items()} if isinstance(rates, dict) else {}
 
 
-def keep_rates(network: str, rates: Mapping[str, float]) -> None:
+def save_rates(network: str, rates: Mapping[str, float]) -> None:
     """Note what was measured; a cache that cannot be written is passed over, since it only saves time."""
     path = _store()
     held = {**_read(), f"{machine_key()}; {network}": {name: round(rate, 2) for name, rate in rates.items()}}

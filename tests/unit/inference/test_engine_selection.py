@@ -7,8 +7,8 @@ import torch
 from tests.support import networks
 from unalike.deploy import onnx_export
 from unalike.errors import DeviceError, ExportError, MissingExtra
-from unalike.inference import engine_for as choose
-from unalike.inference.engine_for import engine_for, refresh
+from unalike.inference import engine_selection
+from unalike.inference.engine_selection import create_engine, refresh_engine
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +22,7 @@ def traced():
             kept.append(real(networks.SmallEmbedder(), *args, **settings))
         proto = type(kept[0])()
         proto.CopyFrom(kept[0])
-        choose._swap_weights(proto, embedder)
+        engine_selection._swap_weights(proto, embedder)
         return proto
 
     onnx_export.trace = once
@@ -34,11 +34,11 @@ def traced():
 def test_engine_and_refresh_follow_the_network(traced, runtime, capsys):
     embedder = networks.SmallEmbedder().train()
     images = networks.pictures(6)
-    engine = engine_for(embedder, networks.PREPROCESSING, runtime=runtime, precision="fp32")
+    engine = create_engine(embedder, networks.PREPROCESSING, runtime=runtime, precision="fp32")
     assert np.abs(engine(images) - networks.plain_vectors(embedder, images)).max() < 1e-5
     newer = networks.SmallEmbedder(seed=5)
     assert np.abs(networks.plain_vectors(newer, images) - networks.plain_vectors(embedder, images)).max() > 0.1
-    assert refresh(engine, newer) is engine
+    assert refresh_engine(engine, newer) is engine
     assert np.abs(engine(images) - networks.plain_vectors(newer, images)).max() < 1e-5
     assert engine.name == ("openvino" if runtime == "auto" else runtime)
     assert embedder.training and engine.dim == 16 and engine.describe()["precision"] == "fp32"
@@ -46,17 +46,17 @@ def test_engine_and_refresh_follow_the_network(traced, runtime, capsys):
 
 def test_training_in_place_reaches_a_refreshed_engine(traced):
     embedder, images = networks.SmallEmbedder(), networks.pictures(4)
-    engine = engine_for(embedder, networks.PREPROCESSING, runtime="openvino", precision="fp32")
+    engine = create_engine(embedder, networks.PREPROCESSING, runtime="openvino", precision="fp32")
     with torch.no_grad():
         for tensor in embedder.state_dict().values():
             if tensor.dtype == torch.float32:
                 tensor.mul_(1.3)
-    refresh(engine, embedder)
+    refresh_engine(engine, embedder)
     assert np.abs(engine(images) - networks.plain_vectors(embedder, images)).max() < 1e-4
 
 
 def test_a_graph_that_hides_a_weight_is_made_anew(traced, capsys):
-    engine = engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="onnxruntime")
+    engine = create_engine(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="onnxruntime")
     for held in engine.proto.graph.initializer:
         if held.name == "embedder.head.1.weight":
             held.name = "folded"
@@ -65,7 +65,7 @@ def test_a_graph_that_hides_a_weight_is_made_anew(traced, capsys):
             if name == "embedder.head.1.weight":
                 node.input[place] = "folded"
     newer, images = networks.SmallEmbedder(seed=3), networks.pictures(4)
-    fresh = refresh(engine, newer)
+    fresh = refresh_engine(engine, newer)
     assert fresh is not engine
     assert np.abs(fresh(images) - networks.plain_vectors(newer, images)).max() < 1e-5
 
@@ -76,29 +76,29 @@ def test_auto_falls_back_and_says_so(monkeypatch, capsys):
 
     monkeypatch.setattr(onnx_export, "trace", broken)
     monkeypatch.setattr("unalike.progress._said", set())
-    engine = engine_for(networks.SmallEmbedder(), networks.PREPROCESSING)
+    engine = create_engine(networks.SmallEmbedder(), networks.PREPROCESSING)
     assert engine.name == "torch"
     said = capsys.readouterr().err
     assert "openvino is passed over" in said and "engine: torch fp32" in said
     with pytest.raises(ExportError, match="no way"):
-        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvino")
+        create_engine(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvino")
 
 
 def test_without_openvino_onnxruntime_and_by_name_an_error(traced, monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
-    assert engine_for(networks.SmallEmbedder(), networks.PREPROCESSING).name == "onnxruntime"
+    assert create_engine(networks.SmallEmbedder(), networks.PREPROCESSING).name == "onnxruntime"
     with pytest.raises(MissingExtra, match=r"unalike\[openvino\]"):
-        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvino")
+        create_engine(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvino")
 
 
 def test_few_images_are_not_worth_tracing():
-    assert engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, images=20).name == "torch"
+    assert create_engine(networks.SmallEmbedder(), networks.PREPROCESSING, images=20).name == "torch"
 
 
 def test_unknown_runtime_and_impossible_precision():
     with pytest.raises(DeviceError, match="did you mean 'openvino'"):
-        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvin")
+        create_engine(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvin")
     with pytest.raises(DeviceError, match="bf16 with onnxruntime"):
-        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="onnxruntime", precision="bf16")
+        create_engine(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="onnxruntime", precision="bf16")
     with pytest.raises(DeviceError, match="fp16 on a CPU"):
-        engine_for(networks.SmallEmbedder(), networks.PREPROCESSING, precision="fp16")
+        create_engine(networks.SmallEmbedder(), networks.PREPROCESSING, precision="fp16")

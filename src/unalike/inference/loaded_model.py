@@ -13,7 +13,7 @@ from unalike.data.view import View
 from unalike.engines.metadata import file_key
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError
-from unalike.inference import runtime_race as race
+from unalike.inference import runtime_benchmark
 from unalike.storage.fetch import local_path
 
 EXPORTED = (".onnx", ".xml", ".engine", ".plan")
@@ -22,7 +22,7 @@ SUFFIXES = (*EXPORTED, *CHECKPOINTS)
 
 
 @dataclass(frozen=True)
-class OpenModel:
+class LoadedModel:
     """An engine, the preprocessing of its images, the classes that it was trained on, and its file.
 
     ``trunk`` is the name of the backbone; ``network`` is the key by which the network is known in every format
@@ -42,7 +42,7 @@ class OpenModel:
         return self.preprocessing.view
 
 
-def present(path: str | Path) -> Path:
+def require_model_file(path: str | Path) -> Path:
     """The path of a model's file, fetched where it is a URI's. Raises ModelError when there is none."""
     path = local_path(path)
     if not path.is_file():
@@ -50,7 +50,7 @@ def present(path: str | Path) -> Path:
     return path
 
 
-def open_model(
+def load_model(
     path: str | Path,
     *,
     runtime: str = "auto",
@@ -64,7 +64,7 @@ def open_model(
     quiet: bool = True,
     streams: int | None = None,
     device: str | None = None,
-) -> OpenModel:
+) -> LoadedModel:
     """An exported ``.onnx``, an OpenVINO ``.xml``, a TensorRT ``.engine`` or a checkpoint ``.pth`` (extra ``train``).
     What a URI names is fetched.
 
@@ -74,15 +74,15 @@ def open_model(
     chosen is printed unless ``quiet``. ``view``, ``mean`` and ``std`` are for networks that do not carry them. Raises
     ModelError for what is no model, WeightsError, DeviceError for what is not to be had, MissingExtra.
     """
-    path = present(path)
+    path = require_model_file(path)
     if path.suffix in EXPORTED:
         options = {"precision": precision, "mean": mean, "std": std, "threads": threads, "streams": streams,
                    "device": device}  # fmt: skip
-        engine = _exported(path, runtime, options, gpu, (images or 0) >= race.WORTH_RACING)
+        engine = _exported(path, runtime, options, gpu, (images or 0) >= runtime_benchmark.MIN_IMAGES)
         facts = engine.facts
         shown = view or (View.from_dict(facts.view) if facts.view else View(*engine.input_size))
         preprocessing = Preprocessing(shown, facts.mean, facts.std)
-        opened = OpenModel(engine, preprocessing, tuple(facts.classes), path, facts.trunk,
+        opened = LoadedModel(engine, preprocessing, tuple(facts.classes), path, facts.trunk,
                            facts.network or (file_key(path.read_bytes()) if path.suffix == ".onnx" else ""))  # fmt: skip
         if not quiet:
             told = engine.describe()
@@ -120,9 +120,9 @@ def _exported(path: Path, runtime: str, options: dict[str, Any], gpu: int, measu
 
 def _raced(names: list[str], path: Path, options: dict[str, Any], gpu: int, measure: bool) -> Any:
     """The one that was fastest here; where that was not measured and may not be, the first that can be had."""
-    network = race.network_key(path.read_bytes())
-    rates = race.known_rates(network)
-    winner = race.fastest(rates, names)
+    network = runtime_benchmark.content_key(path.read_bytes())
+    rates = runtime_benchmark.load_rates(network)
+    winner = runtime_benchmark.fastest(rates, names)
     order = [winner, *(name for name in names if name != winner)] if winner else names
     engines: dict[str, Any] = {}
     for number, name in enumerate(order):
@@ -138,9 +138,9 @@ def _raced(names: list[str], path: Path, options: dict[str, Any], gpu: int, meas
             return engines[name]
     if len(engines) == 1:
         return next(iter(engines.values()))
-    rates = race.measure_rates(engines)
-    race.keep_rates(network, rates)
-    return engines[race.fastest(rates, names)]
+    rates = runtime_benchmark.measure_rates(engines)
+    runtime_benchmark.save_rates(network, rates)
+    return engines[runtime_benchmark.fastest(rates, names)]
 
 
 def _make(name: str, path: Path, options: dict[str, Any], gpu: int) -> Any:
@@ -175,19 +175,19 @@ def _gpu_number(device: str | None, gpu: int) -> int:
 def _checkpoint(
     path: Path, runtime: str, precision: str, threads: int | None, view: View | None, gpu: int,
     images: int | None, quiet: bool,
-) -> OpenModel:  # fmt: skip
+) -> LoadedModel:  # fmt: skip
     # The one reach from the use branch into the training branch: a checkpoint needs torch in any case.
-    from unalike.inference.engine_for import engine_for, to_gpu
+    from unalike.inference.engine_selection import create_engine, move_to_gpu
     from unalike.model.checkpoint import load_embedder, network_key
 
     embedder, meta = load_embedder(path)
     facts = meta["facts"]
     network = network_key(embedder, facts["mean"], facts["std"])
-    to_gpu(embedder, runtime, gpu)
+    move_to_gpu(embedder, runtime, gpu)
     preprocessing = Preprocessing.from_facts(facts)
     if view is not None:
         preprocessing = replace(preprocessing, view=view)
-    engine = engine_for(
+    engine = create_engine(
         embedder,
         preprocessing,
         runtime=runtime,
@@ -196,4 +196,4 @@ def _checkpoint(
         images=images,
         quiet=quiet,
     )
-    return OpenModel(engine, preprocessing, tuple(meta["classes"]), path, facts.get("trunk", ""), network)
+    return LoadedModel(engine, preprocessing, tuple(meta["classes"]), path, facts.get("trunk", ""), network)

@@ -11,7 +11,7 @@ from unalike.data import decode as decoding
 from unalike.data.notices import Notices
 from unalike.engines.torch_engine import TorchEngine
 from unalike.errors import DataError
-from unalike.inference.embed_files import embed_files
+from unalike.inference.embedding import embed_files
 
 
 class MeanEngine:

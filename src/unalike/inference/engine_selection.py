@@ -18,7 +18,7 @@ import numpy as np
 from unalike import progress
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, ExportError, MissingExtra, ModelError, closest
-from unalike.inference import runtime_race as race
+from unalike.inference import runtime_benchmark
 
 if TYPE_CHECKING:
     import onnx
@@ -32,10 +32,10 @@ WORTH_TRACING = 200
 REFRESH_COSINE = 0.995
 
 
-class LiveEngine:
+class RefreshableEngine:
     """An engine made from a network in memory, which ``refresh`` can give newer weights. Acts as its inner engine."""
 
-    def __init__(self, inner: Any, proto: onnx.ModelProto | None, remake: Callable[[Any], LiveEngine]) -> None:
+    def __init__(self, inner: Any, proto: onnx.ModelProto | None, remake: Callable[[Any], RefreshableEngine]) -> None:
         self.inner, self.proto, self._remake = inner, proto, remake
 
     def __getattr__(self, name: str) -> Any:
@@ -47,7 +47,7 @@ class LiveEngine:
         return vectors
 
 
-def engine_for(
+def create_engine(
     embedder: Any,
     preprocessing: Preprocessing,
     *,
@@ -56,7 +56,7 @@ def engine_for(
     threads: int | None = None,
     images: int | None = None,
     quiet: bool = False,
-) -> LiveEngine:
+) -> RefreshableEngine:
     """An engine for ``embedder``; the choice is printed unless ``quiet``.
 
     ``runtime``: auto, torch, onnxruntime or openvino; ``precision``: auto, fp32, bf16 or fp16. ``auto`` takes torch on
@@ -68,17 +68,17 @@ def engine_for(
         raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(RUNTIMES), remedy=closest(runtime, RUNTIMES))
     order = _order(embedder, precision, images) if runtime == "auto" else [runtime]
 
-    def remake(newer: Any) -> LiveEngine:
-        return engine_for(
+    def remake(newer: Any) -> RefreshableEngine:
+        return create_engine(
             newer, preprocessing, runtime=runtime, precision=precision, threads=threads, images=images, quiet=True
         )
 
-    measure = (images or 0) >= race.WORTH_RACING
+    measure = (images or 0) >= runtime_benchmark.MIN_IMAGES
     if runtime == "auto" and precision in ("auto", "fp32") and order[0] == "openvino":
         raced = _race(embedder, preprocessing, precision, threads, measure)
         if raced is not None:
             _tell(raced[0], quiet)
-            return LiveEngine(*raced, remake)
+            return RefreshableEngine(*raced, remake)
     for number, name in enumerate(order):
         try:
             inner, proto = _make(name, embedder, preprocessing, precision, threads)
@@ -88,7 +88,7 @@ def engine_for(
             progress.say(f"{name} is passed over: {error}", once=True)
             continue
         _tell(inner, quiet)
-        return LiveEngine(inner, proto, remake)
+        return RefreshableEngine(inner, proto, remake)
     raise AssertionError("the order of engines is never empty")
 
 
@@ -111,15 +111,15 @@ def _race(
         facts = facts_of(embedder, preprocessing)
         proto = trace(embedder, preprocessing.input_size, facts, optimize=False)
         network, content = _topology(proto), proto.SerializeToString()
-        rates = race.known_rates(network)
-        if not race.fastest(rates, names):
+        rates = runtime_benchmark.load_rates(network)
+        if not runtime_benchmark.fastest(rates, names):
             if not measure:
                 return _open(names[0], content, precision, threads), proto
             engines = {name: _open(name, content, precision, threads) for name in names}
-            rates = race.measure_rates(engines)
-            race.keep_rates(network, rates)
-            return engines[race.fastest(rates, names)], proto
-        return _open(race.fastest(rates, names), content, precision, threads), proto
+            rates = runtime_benchmark.measure_rates(engines)
+            runtime_benchmark.save_rates(network, rates)
+            return engines[runtime_benchmark.fastest(rates, names)], proto
+        return _open(runtime_benchmark.fastest(rates, names), content, precision, threads), proto
     except (ExportError, ModelError):
         return None  # the order is walked, and says what fails
 
@@ -127,10 +127,10 @@ def _race(
 def _topology(proto: onnx.ModelProto) -> str:
     """A key of the graph without its weights: they change while training, its speed does not."""
     text = json.dumps([[node.op_type for node in proto.graph.node], [list(i.dims) for i in proto.graph.initializer]])
-    return race.network_key(text.encode())
+    return runtime_benchmark.content_key(text.encode())
 
 
-def to_gpu(embedder: Any, runtime: str, gpu: int = 0) -> None:
+def move_to_gpu(embedder: Any, runtime: str, gpu: int = 0) -> None:
     """Move the network to a GPU where there is one and ``runtime`` lets torch run it; else leave it on the CPU."""
     import torch
 
@@ -190,10 +190,10 @@ def _open(name: str, content: bytes, precision: str, threads: int | None) -> Any
     return OnnxEngine(content, threads=threads)
 
 
-def refresh(engine: LiveEngine, embedder: Any) -> LiveEngine:
+def refresh_engine(engine: RefreshableEngine, embedder: Any) -> RefreshableEngine:
     """The engine with ``embedder``'s present weights: about a second for one that has been traced, nothing for torch.
 
-    ``embedder`` must be the network that ``engine_for`` was given, or one of its architecture. The result is compared
+    ``embedder`` must be the network that ``create_engine`` was given, or one of its architecture. The result is compared
     with the network on two images; should the swap not have caught everything, the engine is made anew.
     """
     if engine.proto is None:
@@ -224,7 +224,7 @@ def _swap_weights(proto: onnx.ModelProto, embedder: Any) -> bool:
     return True
 
 
-def _agrees(engine: LiveEngine, embedder: Any) -> bool:
+def _agrees(engine: RefreshableEngine, embedder: Any) -> bool:
     from unalike.engines.torch_engine import TorchEngine
 
     height, width = engine.input_size

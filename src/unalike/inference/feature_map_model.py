@@ -1,7 +1,7 @@
 """From a model's file, or the best installed trunk, to an engine that gives feature maps.
 
-opened = open_maps("pretrained", size=(320, 320))        # a trunk as it came: extra train, exported on the fly
-opened = open_maps("maps.onnx")                          # written by unalike export-maps: no torch
+opened = load_feature_maps("pretrained", size=(320, 320))        # a trunk as it came: extra train, exported on the fly
+opened = load_feature_maps("maps.onnx")                          # written by unalike export-maps: no torch
 maps = opened.engine.maps(np.stack([opened.view(path)])) # float32 (1, C, h, w) a map
 """
 
@@ -16,9 +16,9 @@ from unalike import progress
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.metadata import MapFacts
-from unalike.engines.protocol import MapEngine, need_maps
+from unalike.engines.protocol import MapEngine, require_maps
 from unalike.errors import DeviceError, ModelError
-from unalike.inference.open_model import CHECKPOINTS, EXPORTED, SUFFIXES, open_model, present
+from unalike.inference.loaded_model import CHECKPOINTS, EXPORTED, SUFFIXES, load_model, require_model_file
 from unalike.spec.declare import STAGES
 
 PRETRAINED = "pretrained"
@@ -26,7 +26,7 @@ RUNTIMES = ("auto", "torch", "openvino", "onnxruntime")
 
 
 @dataclass(frozen=True)
-class OpenMaps:
+class FeatureMapModel:
     """An engine that gives maps, the preprocessing of the whole image that it was opened with, and what its maps are.
 
     ``content`` is the network as an ONNX file's bytes where it was exported on the fly or read from such a file, so that
@@ -47,7 +47,7 @@ class OpenMaps:
         return self.preprocessing.view
 
 
-def open_maps(
+def load_feature_maps(
     source: str | Path = PRETRAINED,
     *,
     stages: str | Sequence[int | str] = "auto",
@@ -58,7 +58,7 @@ def open_maps(
     threads: int | None = None,
     device: str | None = None,
     quiet: bool = True,
-) -> OpenMaps:
+) -> FeatureMapModel:
     """``source``: a network that ``unalike export-maps`` wrote (no torch needed); a checkpoint ``.pth``; ``pretrained`` (the
     best trunk whose weights are here) or ``pretrained:NAME``. The latter two need the extra ``train`` and are exported on
     the fly, some ten seconds, unless ``runtime`` is torch.
@@ -70,7 +70,7 @@ def open_maps(
     if isinstance(stages, str) and stages not in STAGES:
         raise ModelError(f"stages {stages!r}", expected=f"{', '.join(STAGES)}, or a sequence of strides and names")
     if str(source).split(":")[0] != PRETRAINED:
-        path = present(source)
+        path = require_model_file(source)
         if path.suffix in EXPORTED:
             return _exported(path, stages, size, vector, runtime, precision, threads, device, quiet)
         if path.suffix not in CHECKPOINTS:
@@ -88,11 +88,11 @@ def open_maps(
 def _exported(
     path: Path, stages: Any, size: tuple[int, int] | None, vector: bool, runtime: str, precision: str,
     threads: int | None, device: str | None, quiet: bool,
-) -> OpenMaps:  # fmt: skip
-    opened = open_model(path, runtime=runtime, precision=precision, threads=threads, device=device, quiet=quiet)
+) -> FeatureMapModel:  # fmt: skip
+    opened = load_model(path, runtime=runtime, precision=precision, threads=threads, device=device, quiet=quiet)
     engine: Any = opened.engine
     held = tuple(getattr(engine, "map_facts", ()))
-    need_maps(held)
+    require_maps(held)
     wanted = [] if isinstance(stages, str) else [str(stage) for stage in stages]
     there = [{fact.name, str(fact.stride)} for fact in held]
     if wanted and (len(wanted) != len(there) or any(w not in t for w, t in zip(wanted, there, strict=True))):
@@ -106,7 +106,7 @@ def _exported(
     if vector and not engine.dim:
         raise ModelError(f"{path.name} gives maps alone", expected="a vector too", remedy="write it with its vector")
     content = path.read_bytes() if path.suffix == ".onnx" else None
-    return OpenMaps(engine, opened.preprocessing, held, str(path), opened.trunk, content, engine.facts.licence)
+    return FeatureMapModel(engine, opened.preprocessing, held, str(path), opened.trunk, content, engine.facts.licence)
 
 
 def _mapped(source: str | Path, stages: Any, size: tuple[int, int] | None, vector: bool) -> tuple[Any, Preprocessing]:
@@ -119,7 +119,7 @@ def _mapped(source: str | Path, stages: Any, size: tuple[int, int] | None, vecto
     else:
         from unalike.model.checkpoint import load_embedder
 
-        network, meta = load_embedder(present(source))
+        network, meta = load_embedder(require_model_file(source))
         held = View.from_dict(meta["facts"]["view"])
         height, width = size or (held.height, held.width)
         view = View(height, width, 1.0, held.mode, held.interpolation)
@@ -144,7 +144,7 @@ def _pretrained(source: str, size: tuple[int, int] | None) -> tuple[Any, View]:
 def _live(
     mapped: Any, preprocessing: Preprocessing, source: str, runtime: str, precision: str, threads: int | None,
     device: str | None,
-) -> OpenMaps:  # fmt: skip
+) -> FeatureMapModel:  # fmt: skip
     trunk, licence = mapped.trunk.name, mapped.trunk.facts.licence
     if runtime == "torch":
         from unalike.engines.torch_engine import TorchEngine
@@ -152,23 +152,23 @@ def _live(
         mean, std = preprocessing.mean, preprocessing.std
         precision = "fp32" if precision == "auto" else precision
         made: Any = TorchEngine(mapped, mean, std, preprocessing.input_size, device, precision)
-        return OpenMaps(made, preprocessing, mapped.maps, source, trunk, None, licence)
+        return FeatureMapModel(made, preprocessing, mapped.maps, source, trunk, None, licence)
     from unalike.deploy.feature_map_export import trace_maps
 
     proto, _ = trace_maps(mapped, preprocessing, trunk=trunk, licence=licence)
     content = proto.SerializeToString()
-    engine = engine_of(content, runtime, precision, threads, device)
-    return OpenMaps(engine, preprocessing, mapped.maps, source, trunk, content, licence)
+    engine = engine_from_onnx(content, runtime, precision, threads, device)
+    return FeatureMapModel(engine, preprocessing, mapped.maps, source, trunk, content, licence)
 
 
-def write_maps(
+def export_feature_maps(
     source: str | Path, path: str | Path, *, stages: str | Sequence[int | str] = "auto",
     size: tuple[int, int] | None = None, vector: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
     """Export ``source`` (a checkpoint, ``pretrained`` or ``pretrained:NAME``) with feature maps, proved equal to torch.
 
     Returns the file, what it gives and how near it is. Raises RunError where ``path`` exists, and the errors of
-    ``open_maps`` (extra ``train``).
+    ``load_feature_maps`` (extra ``train``).
     """
     from unalike.deploy.feature_map_export import export_maps
     from unalike.storage.overwrite import refuse_existing
@@ -189,7 +189,7 @@ def write_maps(
     }  # fmt: skip
 
 
-def engine_of(
+def engine_from_onnx(
     content: bytes, runtime: str = "auto", precision: str = "auto", threads: int | None = None,
     device: str | None = None,
 ) -> Any:  # fmt: skip

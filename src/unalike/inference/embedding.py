@@ -19,7 +19,7 @@ import numpy as np
 
 from unalike import progress
 from unalike.data.decode import MAX_PIXELS
-from unalike.engines.onnx_engine import usable_cores
+from unalike.engines.cpu import usable_cores
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, UnreadableImage
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Embedded:
+class Embeddings:
     """``vectors_ND`` (float32) of the files ``paths[i] for i in kept_N``; ``failures`` holds (path, reason) of the rest."""
 
     vectors_ND: np.ndarray
@@ -47,7 +47,7 @@ def embed_files(
     max_pixels: int = MAX_PIXELS,
     notices: Notices | None = None,
     describe: str = "embedding",
-) -> Embedded:
+) -> Embeddings:
     """The vectors of ``paths`` in their order.
 
     Of several engines (copies of one network on several devices) each takes the next batch as soon as it is free (D15).
@@ -86,7 +86,7 @@ def embed_files(
             run()
     if paths and not kept:
         raise _too_many(failures, 0, len(paths))
-    return Embedded(vectors_ND[: len(kept)], np.asarray(kept, np.int64), tuple(failures))
+    return Embeddings(vectors_ND[: len(kept)], np.asarray(kept, np.int64), tuple(failures))
 
 
 @contextmanager
