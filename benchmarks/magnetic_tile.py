@@ -24,13 +24,13 @@ import numpy as np
 
 from unalike.actions.inspect import Truth, measure
 from unalike.cli.options import parse_size
-from unalike.data.tiling import Sight
+from unalike.data.tiling import Tiling
 from unalike.inference.feature_map_model import load_feature_maps
-from unalike.inspection.anomaly_model import Judge, Recipe
+from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
 from unalike.inspection.few_shot import read_mask
 from unalike.inspection.inspector import Inspector
-from unalike.inspection.normal_images import Pictures, opened_picture, places, sample
-from unalike.inspection.patch_features import Patcher
+from unalike.inspection.normal_images import ReadableImages, load_image, sample_patches
+from unalike.inspection.patch_features import PatchExtractor, patch_positions
 from unalike.inspection.result import Inspection
 from unalike.metrics.localization import pixel_auroc, region_overlap
 from unalike.metrics.maps import smoothed
@@ -80,8 +80,8 @@ def is_good(path: str) -> bool:
 
 # ---- settings compared, on exp1 and exp2 alone ----
 
-SIGHTS = [((416, 320), 1.0, "as-is", "fp32"), ((224, 224), 0.6, "as-is", "fp32"), ((224, 224), 0.6, "even", "fp32")]
-JUDGES: list[dict[str, Any]] = [
+TILINGS = [((416, 320), 1.0, "as-is", "fp32"), ((224, 224), 0.6, "as-is", "fp32"), ((224, 224), 0.6, "even", "fp32")]
+CONFIGS: list[dict[str, Any]] = [
     {"whiten": 1.0, "local": 1.0}, {"whiten": 1.0, "local": 0.0}, {"whiten": 0.5, "local": 1.0}, {"whiten": 0.0, "local": 1.0},
     {"whiten": 1.0, "local": 1.0, "smooth": 2.0},
 ]  # fmt: skip
@@ -93,40 +93,40 @@ def explore(root: Path, stages: list[int], most: int) -> None:
     known = [path for path in paths if condition(path) != "exp3"]
     fitted = [path for path in known if is_good(path) and condition(path) == "exp1" and path not in held][:most]
     tested = [path for path in known if not is_good(path) or path in held]
-    for size, scale, light, precision in SIGHTS:
+    for size, scale, light, precision in TILINGS:
         engine: Any = load_feature_maps(
             "pretrained", stages=stages, size=size, vector=False, precision=precision
         ).engine
-        patcher = Patcher(engine, Sight(*size, "scale", scale, light))
+        extractor = PatchExtractor(engine, Tiling(*size, "scale", scale, light))
         start = time.perf_counter()
-        kept = {path: list(_patches(patcher, path)) for path in tested}
+        kept = {path: list(_patches(extractor, path)) for path in tested}
         rate = len(kept) / (time.perf_counter() - start)
-        drawn = sample(Pictures(fitted), patcher, Recipe(patches=20_000, memory=2_000))
-        for settings in JUDGES:
-            recipe = Recipe(patches=20_000, memory=2_000, **settings)
-            judge = drawn.judge(recipe)
-            heats = {path: _whole_heat(judge, kept[path], recipe.smooth, patcher.stride) for path in tested}
+        drawn = sample_patches(ReadableImages(fitted), extractor, AnomalyModelConfig(patches=20_000, memory=2_000))
+        for settings in CONFIGS:
+            config = AnomalyModelConfig(patches=20_000, memory=2_000, **settings)
+            model = drawn.fit_model(config)
+            heats = {path: _whole_map(model, kept[path], config.smooth, extractor.stride) for path in tested}
             print(
                 f"size {size} scale {scale} {light} stages {stages} {settings}: {_told(heats)}; {rate:.1f} images/s",
                 flush=True,
             )
 
 
-def _patches(patcher: Patcher, path: str) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
-    for tile in patcher(opened_picture(path)):
+def _patches(extractor: PatchExtractor, path: str) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
+    for tile in extractor(load_image(path)):
         height, width, channels = tile.vectors_hwF.shape
         yield tile.vectors_hwF.reshape(-1, channels).astype(np.float16), (tile.top, tile.left, height, width)
 
 
-def _whole_heat(
-    judge: Judge, tiles: list[tuple[np.ndarray, tuple[int, ...]]], smooth: float, stride: int
+def _whole_map(
+    model: AnomalyModel, tiles: list[tuple[np.ndarray, tuple[int, ...]]], smooth: float, stride: int
 ) -> np.ndarray:
     grid = max(t + h for _, (t, _, h, _) in tiles), max(left + w for _, (_, left, _, w) in tiles)
     total_hw, weight_hw = np.zeros(grid, np.float32), np.zeros(grid, np.float32)
     for vectors, (top, left, height, width) in tiles:
         window = np.s_[top : top + height, left : left + width]
         vectors_hwF = vectors.astype(np.float32).reshape(height, width, -1)
-        total_hw[window] += judge.heat(vectors_hwF, places(top, left, (height, width), grid, stride))
+        total_hw[window] += model.anomaly_map(vectors_hwF, patch_positions(top, left, (height, width), grid, stride))
         weight_hw[window] += 1
     return smoothed(total_hw / weight_hw, smooth)
 
@@ -167,12 +167,16 @@ def final(
         inspector = Inspector.load(kept)
     else:
         inspector = Inspector.fit(
-            fitted, rate=rate, parts=[block(p) for p in fitted], recipe=Recipe(**recipe), **settings
+            fitted,
+            rate=rate,
+            parts=[block(p) for p in fitted],
+            config=AnomalyModelConfig.from_dict({**AnomalyModelConfig().to_dict(), **recipe}),
+            **settings,
         )
         if kept is not None:
             inspector.save(kept)
     spent = time.perf_counter() - start
-    print(f"fitted on {len(fitted)} images in {spent:.0f} s: {inspector.alarm}", flush=True)
+    print(f"fitted on {len(fitted)} images in {spent:.0f} s: {inspector.threshold}", flush=True)
     parts = {
         "within (exp1, exp2)": [p for p in paths if condition(p) != "exp3" and (not is_good(p) or p in held)],
         "across (exp3)": [p for p in paths if condition(p) == "exp3"],
@@ -186,14 +190,14 @@ def final(
     speed = len(looked) / (time.perf_counter() - start)
     told = {name: _figures([found[p] for p in part]) for name, part in parts.items()}
     memory = {
-        "memory": len(inspector.judge.memory),
+        "memory": len(inspector.model.memory),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
     told["cost"] = {
         "images_per_s": round(speed, 1),
         "fit_s": round(spent, 1),
         **memory,
-        **inspector.opened.engine.describe(),
+        **inspector.network.engine.describe(),
     }
     print(json.dumps(told, indent=1))
     if out is not None:
@@ -205,7 +209,7 @@ def _figures(found: list[Inspection]) -> dict[str, Any]:
     heats, masks = [], []
     for one in found:
         size = (max(1, one.size[0] // 2), max(1, one.size[1] // 2))
-        heats.append(one.heat(size))
+        heats.append(one.anomaly_map(size))
         whole = (
             np.zeros(one.size, np.bool_)
             if is_good(one.source)
@@ -236,7 +240,7 @@ def peer(root: Path, rate: float, side: int, ratio: float) -> None:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (trunk.facts.mean, trunk.facts.std))
 
     def shown(path: str) -> torch.Tensor:
-        pixels = np.asarray(opened_picture(path).resize((side, side)), np.float32) / 255
+        pixels = np.asarray(load_image(path).resize((side, side)), np.float32) / 255
         return (torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()) - mean) / std
 
     fitted = [p for p in paths if is_good(p) and condition(p) != "exp3" and p not in held]
@@ -262,7 +266,7 @@ def peer(root: Path, rate: float, side: int, ratio: float) -> None:
         bad = np.array([s for p, s in scores.items() if not is_good(p)])
         heats, masks = [], []
         for path in part:
-            picture = opened_picture(path)
+            picture = load_image(path)
             size = (picture.height, picture.width)
             smaller = (size[0] // 2, size[1] // 2)
             heat = torch.nn.functional.interpolate(found[path].anomaly_map, smaller, mode="bilinear")

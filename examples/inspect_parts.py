@@ -61,13 +61,13 @@ def main(words: list[str]) -> None:
         draw_folders(Path(words[1]))
         return
     inspector = Inspector.fit([draw_part(seed)[0] for seed in range(40)], size=(224, 224), rate=0.05)
-    print(inspector.alarm)
+    print(inspector.threshold)
     with tempfile.TemporaryDirectory() as folder:
         deployed = Inspector.load(inspector.save(Path(folder) / "plate.inspector"))
         for seed, kind in ((100, ""), (101, ""), (200, "scratch"), (300, "stain")):
-            found = deployed.inspect(draw_part(seed, kind)[0])
-            boxes = [spot.box for spot in found.spots]
-            print(f"{kind or 'good'}: {found.decision} ({found.score:.2f}) {boxes}")
+            result = deployed.inspect(draw_part(seed, kind)[0])
+            boxes = [region.box for region in result.regions]
+            print(f"{kind or 'good'}: {result.decision} ({result.score:.2f}) {boxes}")
 
 
 if __name__ == "__main__":

@@ -10,25 +10,25 @@ from PIL import Image
 
 from tests.support.program import process, unalike
 from unalike.inspection.inspector import Inspector
-from unalike.inspection.synthetic_defects import FLAWS
+from unalike.inspection.synthetic_defects import DEFECT_TYPES
 
 pytest.importorskip("openvino")
 
 
-def part(seed, flaw=None):
+def part(seed, defect=None):
     """A brushed plate with a hole, and a spot or a line on it; the mask."""
     draws = np.random.default_rng(seed)
     image = 120 + draws.normal(0, 8, (1, 96)).repeat(96, axis=0) + draws.normal(0, 3, (96, 96))
     image[12:24, 12:24] = 30
     image = np.repeat(image[..., None], 3, axis=2).astype(np.float32).clip(0, 255)
     mask = np.zeros((96, 96), np.float32)
-    while flaw is not None and not 60 < mask.sum() < 1200:
-        made, mask = FLAWS[flaw][0](image, image, draws)
-    return (image if flaw is None else made).clip(0, 255).astype(np.uint8), ((mask > 0.3) * 255).astype(np.uint8)
+    while defect is not None and not 60 < mask.sum() < 1200:
+        drawn, mask = DEFECT_TYPES[defect][0](image, image, draws)
+    return (image if defect is None else drawn).clip(0, 255).astype(np.uint8), ((mask > 0.3) * 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
-def plant(tmp_path_factory):
+def folder(tmp_path_factory):
     """``good``, ``test`` with ``good``, ``spot`` and ``line``, ``masks``, ``maps.onnx``, ``plate.inspector``; names have blanks."""
     from tests.unit.inspection.test_inspector import network
 
@@ -48,14 +48,14 @@ def plant(tmp_path_factory):
                    "--memory", "300", "--flaws", "80", "--threads", "1")  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "false alarms expected" in done.stderr
-    assert Inspector.load(root / "plate.inspector").judge.eye is not None
+    assert Inspector.load(root / "plate.inspector").model.classifier is not None
     return root
 
 
-def test_fit_then_run_finds_them_and_says_how_well(plant, tmp_path):
+def test_fit_then_run_finds_them_and_says_how_well(folder, tmp_path):
     out = tmp_path / "out"
-    done = process("inspect", "run", plant / "plate.inspector", plant / "test", "-o", out, "--good", "good", "--truth",
-                   plant / "masks", "--overlays", "all", "--json", "--threads", "1")  # fmt: skip
+    done = process("inspect", "run", folder / "plate.inspector", folder / "test", "-o", out, "--good", "good", "--truth",
+                   folder / "masks", "--overlays", "all", "--json", "--threads", "1")  # fmt: skip
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     kept = json.loads((out / "result.json").read_text())
@@ -68,8 +68,8 @@ def test_fit_then_run_finds_them_and_says_how_well(plant, tmp_path):
         assert Image.open(out / answer["overlay"]).size == (96, 96)
     page = (out / "report.html").read_text()
     assert "image AUROC" in page and "<script src" not in page and 'src="http' not in page
-    lines = unalike("inspect", "run", plant / "plate.inspector", plant / "test" / "spot" / "0.png")
-    assert lines.returncode == 0 and lines.stdout.startswith(str(plant / "test" / "spot" / "0.png") + ": ")
+    lines = unalike("inspect", "run", folder / "plate.inspector", folder / "test" / "spot" / "0.png")
+    assert lines.returncode == 0 and lines.stdout.startswith(str(folder / "test" / "spot" / "0.png") + ": ")
 
 
 @pytest.mark.parametrize("words,told", [
@@ -82,8 +82,8 @@ def test_fit_then_run_finds_them_and_says_how_well(plant, tmp_path):
     (["inspect", "run", "{root}/plate.inspector", "{root}/masks/spot", "--good", "good"], "some of both"),
     (["inspect", "run", "{root}/plate.inspector", "{root}/test", "--overlays", "some"], "overlays 'some'"),
 ])  # fmt: skip
-def test_mistakes_are_one_line(plant, tmp_path, words, told):
-    done = unalike(*(word.format(root=plant, out=tmp_path) for word in words))
+def test_mistakes_are_one_line(folder, tmp_path, words, told):
+    done = unalike(*(word.format(root=folder, out=tmp_path) for word in words))
     assert done.returncode != 0 and told in done.stderr and "Traceback" not in done.stderr
     assert len([line for line in done.stderr.splitlines() if line.startswith("error")]) <= 1
     assert not (tmp_path / "a.inspector").exists()

@@ -14,10 +14,10 @@ from PIL import Image
 
 from unalike import progress
 from unalike.errors import DataError, UnreadableImage
-from unalike.inspection.anomaly_model import Recipe
-from unalike.inspection.few_shot import mask_beside, read_mask
+from unalike.inspection.anomaly_model import AnomalyModelConfig
+from unalike.inspection.few_shot import find_mask, read_mask
 from unalike.inspection.inspector import Inspector
-from unalike.inspection.normal_images import listed, opened_picture
+from unalike.inspection.normal_images import list_images, load_image
 from unalike.inspection.result import DEFECTIVE, Inspection
 from unalike.metrics.intervals import clopper_pearson
 from unalike.metrics.localization import pixel_auroc, region_overlap
@@ -34,15 +34,20 @@ OVERLAYS = ("all", "defective", "none")
 
 
 def fit(
-    good: str | Path, output: str | Path, *, recipe: Recipe | None = None, overwrite: bool = False, **settings: Any
+    good: str | Path,
+    output: str | Path,
+    *,
+    config: AnomalyModelConfig | None = None,
+    overwrite: bool = False,
+    **settings: Any,
 ) -> dict[str, Any]:
     """Learn from a folder of good images and write the inspector's file; ``settings`` are those of ``Inspector.fit``."""
     output = Path(output)
     refuse_existing(output, overwrite)
-    inspector = Inspector.fit(good, recipe=recipe, **settings)
+    inspector = Inspector.fit(good, config=config, **settings)
     inspector.save(output)
-    if inspector.alarm is not None:
-        progress.say(str(inspector.alarm))
+    if inspector.threshold is not None:
+        progress.say(str(inspector.threshold))
     return described(inspector, output)
 
 
@@ -50,10 +55,10 @@ def described(inspector: Inspector, path: str | Path) -> dict[str, Any]:
     """What an inspector is, as plain data."""
     facts = {key: value for key, value in inspector.facts.items() if key != "good_scores"}
     return {
-        "inspector": str(path), "trunk": inspector.opened.trunk, "licence": inspector.opened.licence, **facts,
-        "stages": [fact.name for fact in inspector.opened.maps], "sight": inspector.sight.to_dict(),
-        "memory": len(inspector.judge.memory), "width": inspector.judge.memory.width,
-        "alarm": None if inspector.alarm is None else inspector.alarm.to_dict(),
+        "inspector": str(path), "trunk": inspector.network.trunk, "licence": inspector.network.licence, **facts,
+        "stages": [fact.name for fact in inspector.network.maps], "sight": inspector.tiling.to_dict(),
+        "memory": len(inspector.model.memory), "width": inspector.model.memory.width,
+        "alarm": None if inspector.threshold is None else inspector.threshold.to_dict(),
         "bytes": Path(path).stat().st_size if Path(path).is_file() else None,
     }  # fmt: skip
 
@@ -75,12 +80,12 @@ class Truth:
 
     def mask_of(self, path: str) -> Path | None:
         """The mask's file, if there is one."""
-        return mask_beside(path, self.masks)
+        return find_mask(path, self.masks)
 
 
 def images_of(sources: Sequence[str | Path], truth: Truth | None = None) -> list[str]:
     """The images of files and folders; PNG files that are the mask of another image there are left out."""
-    paths = [str(path) for source in sources for path in listed(source)]
+    paths = [str(path) for source in sources for path in list_images(source)]
     if truth is None or truth.masks is None:
         return paths
     masks = {str(found.resolve()) for path in paths if (found := truth.mask_of(path)) is not None}
@@ -117,8 +122,8 @@ def run(
         raise DataError(f"none of {len(paths)} images can be read", expected="images")
     measured = None if truth is None else measure(found, truth)
     result = {
-        "inspector": str(path), "engine": inspector.opened.engine.describe(),
-        "alarm": None if inspector.alarm is None else inspector.alarm.to_dict(),
+        "inspector": str(path), "engine": inspector.network.engine.describe(),
+        "alarm": None if inspector.threshold is None else inspector.threshold.to_dict(),
         "images": len(found), "defective": sum(one.decision == DEFECTIVE for one in found), "measured": measured,
         "answers": [{**one.to_dict(), "overlay": _relative(pictures.get(one.source), folder)} for one in found],
         "unreadable": unreadable,
@@ -132,7 +137,7 @@ def run(
 
 def _overlay(answer: Inspection, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = answer.overlay(opened_picture(answer.source))
+    made = answer.overlay(load_image(answer.source))
     with replacing(path) as partial:
         made.save(partial, "PNG")
     return path
@@ -191,7 +196,7 @@ def _localised(good: Sequence[Inspection], bad: Sequence[Inspection], truth: Tru
     heats, masks = [], []
     for one, path in [*((one, None) for one in good), *pairs]:
         size = (max(1, one.size[0] // step), max(1, one.size[1] // step))
-        heats.append(one.heat(size).astype(np.float32))
+        heats.append(one.anomaly_map(size).astype(np.float32))
         masks.append(np.zeros(size, np.bool_) if path is None else _shrunk(read_mask(path, one.size), size))
     return {"masks": len(pairs), "pixel_auroc": pixel_auroc(heats, masks), "pro": region_overlap(heats, masks)}
 
@@ -208,16 +213,19 @@ def _report(
     inspector: Inspector, found: Sequence[Inspection], measured: dict[str, Any] | None, pictures: dict[str, Path],
     truth: Truth | None,
 ) -> Report:  # fmt: skip
-    alarm = inspector.alarm
+    threshold = inspector.threshold
     page = Report(
-        "Inspection", f"{len(found)} images; {inspector.opened.trunk}, memory of {len(inspector.judge.memory)}"
+        "Inspection", f"{len(found)} images; {inspector.network.trunk}, memory of {len(inspector.model.memory)}"
     )
     cards: list[tuple[str, Any]] = [
         ("images", str(len(found))), ("defective", str(sum(one.decision == DEFECTIVE for one in found)))
     ]  # fmt: skip
-    if alarm is not None:
-        cards += [("threshold", f"{alarm.threshold:.4g}"), ("false alarms expected", f"{alarm.expected:.2%}")]
-    page.figures(cards, note="" if alarm is None else str(alarm))
+    if threshold is not None:
+        cards += [
+            ("threshold", f"{threshold.threshold:.4g}"),
+            ("false alarms expected", f"{threshold.expected_rate:.2%}"),
+        ]
+    page.figures(cards, note="" if threshold is None else str(threshold))
     if measured is not None:
         named = {"image_auroc": "image AUROC", "pixel_auroc": "pixel AUROC", "pro": "PRO"}
         page.figures([(named[key], measured[key]) for key in named if key in measured], title="Against the truth")
@@ -228,14 +236,14 @@ def _report(
         right = None if truth is None else (one.decision == DEFECTIVE) != truth.is_good(one.source)
         first = Tile(one.source, Path(one.source).name, one.score, right)
         seen = pictures.get(one.source)
-        picture = Image.open(seen) if seen is not None else one.overlay(opened_picture(one.source), 480)
-        rows.append((first, [Tile(picture, f"{one.decision}, {len(one.spots)} spots")]))
+        picture = Image.open(seen) if seen is not None else one.overlay(load_image(one.source), 480)
+        rows.append((first, [Tile(picture, f"{one.decision}, {len(one.regions)} spots")]))
     page.gallery(
         "The most suspicious", rows, note="The image, and its heat: clear below half the threshold, red above it."
     )
     table = [
-        {"image": Path(one.source).name, "decision": one.decision, "score": one.score, "spots": len(one.spots),
-         "hottest box": str(list(one.spots[0].box)) if one.spots else None}
+        {"image": Path(one.source).name, "decision": one.decision, "score": one.score, "spots": len(one.regions),
+         "hottest box": str(list(one.regions[0].box)) if one.regions else None}
         for one in hottest
     ]  # fmt: skip
     return page.table("All images", table)

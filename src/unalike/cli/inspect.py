@@ -71,14 +71,16 @@ def fit(
     """
     set_verbosity(verbose, quiet)
     from unalike.actions.inspect import fit as act
-    from unalike.inspection.anomaly_model import Recipe
+    from unalike.inspection.anomaly_model import AnomalyModelConfig
 
-    chosen: dict[str, Any] = {"memory": memory, "border": border, "flaws": flaws, "search": search}
+    chosen: dict[str, Any] = {"memory": memory, "border": border, "synthetic_defects": flaws, "search": search}
     if memory is not None:
-        chosen["patches"] = max(memory, Recipe.patches)
-    recipe = Recipe(fixture=fixture, seed=seed, **{key: value for key, value in chosen.items() if value is not None})
+        chosen["patches"] = max(memory, AnomalyModelConfig.patches)
+    config = AnomalyModelConfig(
+        fixture=fixture, seed=seed, **{key: value for key, value in chosen.items() if value is not None}
+    )
     told = act(
-        good, output, recipe=recipe, overwrite=overwrite, model=model, size=parse_size(size), stages=parse_stages(stages),
+        good, output, config=config, overwrite=overwrite, model=model, size=parse_size(size), stages=parse_stages(stages),
         fit=how, scale=scale, light=light, rate=None if no_threshold else rate, defects=defects or (),
         masks=masks, parts=part, runtime=runtime, precision=precision, threads=threads,
     )  # fmt: skip

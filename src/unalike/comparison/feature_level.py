@@ -15,7 +15,7 @@ from unalike.comparison.deformation import warp_window
 from unalike.comparison.feature_difference import FeatureDifference, compute_distances, compute_threshold
 from unalike.comparison.lighting import LightingCorrection
 from unalike.comparison.registration import Registration, import_opencv
-from unalike.data.tiling import filled, starts
+from unalike.data.tiling import pad_by_reflection, tile_starts
 from unalike.errors import DataError, ModelError
 from unalike.inference.feature_map_model import PRETRAINED, FeatureMapModel, load_feature_maps
 
@@ -118,8 +118,8 @@ class FeatureLevel:
         if factor > 1:
             return [(0, 0, shape[1], shape[0])]
         return [(left, top, min(left + self.width, width), min(top + self.height, height))
-                for top in starts(height, self.height, self.stride)
-                for left in starts(width, self.width, self.stride)]  # fmt: skip
+                for top in tile_starts(height, self.height, self.stride)
+                for left in tile_starts(width, self.width, self.stride)]  # fmt: skip
 
     def _enlargement(self, shape: tuple[int, ...]) -> float:
         """The factor by which an image smaller than a window is enlarged."""
@@ -141,7 +141,9 @@ class FeatureLevel:
         cv2 = import_opencv()
         height, width = (round(side * factor) for side in b_HWC.shape[:2])
         inputs = [
-            filled(_resize(np.broadcast_to(part, (*part.shape[:2], 3)), (height, width)), (self.height, self.width))
+            pad_by_reflection(
+                _resize(np.broadcast_to(part, (*part.shape[:2], 3)), (height, width)), (self.height, self.width)
+            )
             for part in (a_HWC, b_HWC)
         ]
         maps = self.engine.maps(np.stack(inputs))

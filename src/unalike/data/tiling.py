@@ -1,9 +1,9 @@
-"""How an inspected image is shown to a network: brought to a common scale, cut into tiles, its light evened out or not.
+"""Tiling of images for inspection: resize to a common scale, even the brightness, cut into overlapping tiles.
 
-Images of one kind of part come in many sizes, and of a hundred megapixels at times: the same scale for all keeps a scratch
-as wide as it was among the good ones, and tiles keep the memory bounded. Parts in a fixture may be shown whole.
+Images of one kind of part come in many sizes, up to a hundred megapixels. One scale for all of them keeps a scratch as wide
+as it is in the normal images, and tiles keep the memory bounded. Images of parts in a fixture may be resized as a whole.
 
-Shape letters: H x W the image, T tiles, h x w a grid of patches.
+Shape letters: H x W an image or a tile, C = 3 channels.
 """
 
 from __future__ import annotations
@@ -17,19 +17,24 @@ from PIL import Image
 
 from unalike.errors import SpecError
 
-FITS = ("scale", "whole")
-LIGHTS = ("as-is", "even")
-# Neighbouring tiles share at least this many pixels: beyond what the zeros at a tile's border reach into the maps of
-# strides 8 and 16, most of the time.
+FIT_MODES = ("scale", "whole")
+LIGHT_MODES = ("as-is", "even")
+# Neighboring tiles share at least this many pixels, more than the zero padding at a tile's border reaches into the feature
+# maps of strides 8 and 16, most of the time.
 OVERLAP = 32
-# The grey level that "even" brings the median of an image to.
-MIDDLE = 100.0
+# The grey level to which light mode "even" brings the median of an image.
+TARGET_MEDIAN = 100.0
 
 
 @dataclass(frozen=True)
-class Tile:
-    """``pixels_HWC`` (uint8, the network's size) begins at (``top``, ``left``) of the scaled image; ``height`` x ``width`` of
-    it are the image, the rest its reflection."""
+class ImageTile:
+    """One tile of a scaled image.
+
+    Attributes:
+        pixels_HWC: uint8 RGB of the network's input size.
+        top, left: Where the tile begins in the scaled image, in pixels.
+        height, width: The part of the tile that shows the image; the rest is its reflection.
+    """
 
     pixels_HWC: np.ndarray
     top: int
@@ -39,11 +44,18 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Sight:
-    """``height`` x ``width`` is the network's size.
+class Tiling:
+    """How images are resized and cut into tiles.
 
-    ``fit``: ``scale`` brings every image to ``scale`` times its size and cuts tiles; ``whole`` resizes every image to the
-    network's size, whatever its aspect. ``light``: ``even`` multiplies an image so that its median becomes MIDDLE.
+    Attributes:
+        height, width: Input size of the network, that is of a tile, in pixels.
+        fit: ``scale`` multiplies the sides of every image by ``scale`` and cuts tiles; ``whole`` resizes every image to
+            the network's input size, whatever its aspect ratio.
+        scale: Factor of ``fit="scale"``, above 0 and at most 8.
+        light: ``as-is`` leaves the brightness; ``even`` multiplies an image so that its median becomes ``TARGET_MEDIAN``.
+
+    Raises:
+        SpecError: An unknown mode, or a scale out of range.
     """
 
     height: int
@@ -53,53 +65,61 @@ class Sight:
     light: str = "as-is"
 
     def __post_init__(self) -> None:
-        if self.fit not in FITS:
-            raise SpecError(f"fit {self.fit!r}", expected=" or ".join(FITS))
-        if self.light not in LIGHTS:
-            raise SpecError(f"light {self.light!r}", expected=" or ".join(LIGHTS))
+        if self.fit not in FIT_MODES:
+            raise SpecError(f"fit {self.fit!r}", expected=" or ".join(FIT_MODES))
+        if self.light not in LIGHT_MODES:
+            raise SpecError(f"light {self.light!r}", expected=" or ".join(LIGHT_MODES))
         if not 0 < self.scale <= 8:
             raise SpecError(f"scale {self.scale}", expected="above 0, at most 8")
 
     def scaled_size(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(height, width) at which an image of ``size`` is looked at."""
+        """(height, width) of an image of ``size`` after ``transform``."""
         if self.fit == "whole":
             return self.height, self.width
         return max(1, round(size[0] * self.scale)), max(1, round(size[1] * self.scale))
 
-    def scaled(self, picture: Image.Image) -> Image.Image:
-        """The whole picture (RGB) as it is looked at, its light as settled."""
-        height, width = self.scaled_size((picture.height, picture.width))
-        seen = picture.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
+    def transform(self, image: Image.Image) -> Image.Image:
+        """Resize an RGB image and adjust its brightness."""
+        height, width = self.scaled_size((image.height, image.width))
+        scaled = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
         if self.light == "as-is":
-            return seen
-        grey = np.asarray(seen.convert("L").reduce(max(1, min(seen.size) // 512)))
-        gain = MIDDLE / max(1.0, float(np.median(grey)))
-        return seen.point([min(255, round(level * gain)) for level in range(256)] * 3)
+            return scaled
+        grey = np.asarray(scaled.convert("L").reduce(max(1, min(scaled.size) // 512)))
+        gain = TARGET_MEDIAN / max(1.0, float(np.median(grey)))
+        return scaled.point([min(255, round(level * gain)) for level in range(256)] * 3)
 
-    def tiles(self, picture: Image.Image, stride: int = 8) -> Iterator[Tile]:
-        """The tiles of a picture (RGB), evenly spread over it; they begin at multiples of ``stride``."""
-        seen = self.scaled(picture)
-        for top in starts(seen.height, self.height, stride):
-            for left in starts(seen.width, self.width, stride):
-                part = np.asarray(seen.crop((left, top, min(left + self.width, seen.width),
-                                             min(top + self.height, seen.height))))  # fmt: skip
-                height, width = part.shape[:2]
-                yield Tile(filled(part, (self.height, self.width)), top, left, height, width)
+    def tiles(self, image: Image.Image, stride: int = 8) -> Iterator[ImageTile]:
+        """Cut an RGB image into evenly spread tiles.
+
+        Args:
+            image: The image before ``transform``.
+            stride: Stride of the finest feature map; tiles begin at multiples of it.
+        """
+        scaled = self.transform(image)
+        for top in tile_starts(scaled.height, self.height, stride):
+            for left in tile_starts(scaled.width, self.width, stride):
+                right, bottom = min(left + self.width, scaled.width), min(top + self.height, scaled.height)
+                crop_HWC = np.asarray(scaled.crop((left, top, right, bottom)))
+                height, width = crop_HWC.shape[:2]
+                yield ImageTile(pad_by_reflection(crop_HWC, (self.height, self.width)), top, left, height, width)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values; ``Sight(**values)`` gives the same back."""
+        """Plain data for files and JSON."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Sight:
-        """What ``to_dict`` gave."""
+    def from_dict(cls, values: dict[str, Any]) -> Tiling:
+        """The inverse of ``to_dict``; other keys are ignored."""
         return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
 
 
-def starts(length: int, tile: int, stride: int) -> list[int]:
-    """Where tiles begin along one side: the first at 0, the last so that the end is covered.
+def tile_starts(length: int, tile: int, stride: int) -> list[int]:
+    """Where the tiles along one side begin: the first at 0, the last so that the end is covered.
 
-    All are multiples of ``stride``, so that the patches of all tiles lie on one grid.
+    Args:
+        length: Length of the side of the image, in pixels.
+        tile: Length of the side of a tile, in pixels.
+        stride: All starts are multiples of it, so that the patches of all tiles lie on one grid.
     """
     if length <= tile:
         return [0]
@@ -108,25 +128,31 @@ def starts(length: int, tile: int, stride: int) -> list[int]:
     return sorted({-(-round((length - tile) * number / (count - 1)) // stride) * stride for number in range(count)})
 
 
-def filled(part_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The part, reflected to the right and below until it has ``size``."""
-    for axis, wanted in ((0, size[0]), (1, size[1])):
-        have = part_HWC.shape[axis]
-        if have < wanted:
-            period = np.concatenate([np.arange(have), np.arange(have - 2, 0, -1)]) if have > 1 else np.zeros(1, int)
-            part_HWC = np.take(part_HWC, period[np.arange(wanted) % len(period)], axis)
-    return np.ascontiguousarray(part_HWC)
+def pad_by_reflection(pixels_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Reflect an image to the right and below until it has ``size`` (height, width), also where that is many times its own."""
+    for axis, target in ((0, size[0]), (1, size[1])):
+        length = pixels_HWC.shape[axis]
+        if length < target:
+            back = np.arange(length - 2, 0, -1)
+            period = np.concatenate([np.arange(length), back]) if length > 1 else np.zeros(1, int)
+            pixels_HWC = np.take(pixels_HWC, period[np.arange(target) % len(period)], axis)
+    return np.ascontiguousarray(pixels_HWC)
 
 
-def settle_fit(sizes: list[tuple[int, int]], network: tuple[int, int]) -> str:
-    """``whole`` where all good images (H, W) have one aspect (within 2 %) and it is near the network's, else ``scale``."""
+def choose_fit(sizes: list[tuple[int, int]], network: tuple[int, int]) -> str:
+    """Choose the fit mode for images of these sizes (height, width).
+
+    Returns:
+        ``whole`` where all images have one aspect ratio (within 2 %) that is near that of the ``network``'s input, else
+        ``scale``.
+    """
     aspects = np.array([height / width for height, width in sizes])
-    middle = float(np.median(aspects))
-    ratio = middle / (network[0] / network[1])
-    return "whole" if np.abs(aspects / middle - 1).max() <= 0.02 and 2 / 3 <= ratio <= 1.5 else "scale"
+    median = float(np.median(aspects))
+    ratio = median / (network[0] / network[1])
+    return "whole" if np.abs(aspects / median - 1).max() <= 0.02 and 2 / 3 <= ratio <= 1.5 else "scale"
 
 
-def settle_scale(sizes: list[tuple[int, int]], network: tuple[int, int]) -> float:
-    """The scale at which the median image's area fills a tile, at most 1."""
+def choose_scale(sizes: list[tuple[int, int]], network: tuple[int, int]) -> float:
+    """Choose the scale at which the area of the median image fills a tile, at most 1."""
     area = float(np.median([height * width for height, width in sizes]))
     return float(min(1.0, round(np.sqrt(network[0] * network[1] / area), 3)))

@@ -1,106 +1,161 @@
-"""What a few defective images teach an inspector: which directions tell, and how many of them are found.
+"""Few-shot update of an anomaly model from a few defective images: which directions separate defects.
 
-The lesson is kept only where it helps: half of the defective images teach, the other half are scored, and the other way
-round, each beside good images that their judge had not seen.
+The update is kept only where it helps: the model is updated with one half of the defective images and scored on the other
+half, and the other way round, each beside normal images that the model was not fitted to.
 
-Shape letters: N patches, F their width, P what is known of where they lie, h x w a grid of patches, D defective images, I good images.
+Shape letters: N patches, F their width, P values of a position, h x w a grid of patches, D defective images, I normal
+images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from unalike import progress
 from unalike.data.decode import ImageInput
 from unalike.errors import DataError
-from unalike.inspection.anomaly_model import Judge
-from unalike.inspection.normal_images import Pictures, opened_picture, places
-from unalike.inspection.patch_features import Patcher
+from unalike.inspection.anomaly_map import anomaly_maps
+from unalike.inspection.anomaly_model import AnomalyModel
+from unalike.inspection.normal_images import ReadableImages, load_image
+from unalike.inspection.patch_features import PatchExtractor, patch_positions
 from unalike.metrics.maps import resized
 from unalike.metrics.roc import auroc
 
-# Without a mask: the share of an image's patches, the hottest, that are taken for the defect.
-HOTTEST = 0.01
-# Fewer defective images than this cannot be split into two that teach and two that are scored.
-LEAST_TO_LEARN = 4
+# Share of an image's patches, the most anomalous ones, that are taken for the defect where there is no mask.
+TOP_SHARE = 0.01
+# A patch is defective where the mask covers more than this share of it.
+MASK_SHARE = 0.25
+# Fewer defective images cannot be split into two halves, one to update with and one to score.
+MIN_IMAGES = 4
 
 
 @dataclass(frozen=True)
-class Lesson:
-    """Patches of defects, ``image_N`` says of which image; ``masked`` how many images had a mask."""
+class DefectPatches:
+    """Patches of real defects.
+
+    Attributes:
+        vectors_NF: float32 patch vectors.
+        positions_NP: Their positions.
+        image_N: Number of the defective image that each comes from.
+    """
 
     vectors_NF: np.ndarray
-    places_NP: np.ndarray
+    positions_NP: np.ndarray
     image_N: np.ndarray
-    masked: int
 
-    def half(self, number: int | None) -> tuple[np.ndarray, np.ndarray]:
-        """(vectors, places) of the images of one half (0 or 1), or of all."""
-        mine_N = np.ones(len(self.image_N), np.bool_) if number is None else self.image_N % 2 == number
-        return self.vectors_NF[mine_N], self.places_NP[mine_N]
+    def half(self, number: int) -> DefectPatches:
+        """The patches of every other image: 0 the even ones, 1 the odd ones."""
+        chosen_N = self.image_N % 2 == number
+        return DefectPatches(self.vectors_NF[chosen_N], self.positions_NP[chosen_N], self.image_N[chosen_N])
 
 
-def mask_beside(picture: ImageInput, masks: Path | None) -> Path | None:
-    """The mask of an image file: NAME.png or NAME_mask.png in ``masks`` or in its folder of the image's folder's name."""
-    if masks is None or not isinstance(picture, str | Path):
+@dataclass(frozen=True)
+class FewShotUpdate:
+    """What changes an anomaly model so that it separates defects like those given.
+
+    Attributes:
+        normal_FF: ``AnomalyModel.residual_moment`` of normal patches by models that were not fitted to them.
+        defect_FF: The same of patches of real defects.
+        defect_NF: Those patches' vectors.
+    """
+
+    normal_FF: np.ndarray
+    defect_FF: np.ndarray
+    defect_NF: np.ndarray
+
+    def apply(self, model: AnomalyModel) -> AnomalyModel:
+        """The updated model; ``model`` stays as it is."""
+        return model.updated(self.normal_FF, self.defect_FF, len(self.defect_NF))
+
+
+def fit_few_shot(model: AnomalyModel, defects: DefectPatches, normal_FF: np.ndarray) -> FewShotUpdate:
+    """Fit an update to patches of defects.
+
+    Args:
+        model: The model of all normal images.
+        defects: Patches of real defects.
+        normal_FF: The residual moment of normal patches, see ``FewShotUpdate``.
+    """
+    return FewShotUpdate(normal_FF, model.residual_moment(defects.vectors_NF, defects.positions_NP), defects.vectors_NF)
+
+
+def update_helps(normal_IJ: np.ndarray, defect_DJ: np.ndarray) -> tuple[bool, float, float]:
+    """Decide whether a few-shot update is kept.
+
+    Args:
+        normal_IJ, defect_DJ: Scores of normal and of defective images by three models: the plain one, the one updated with
+            the even defective images, the one updated with the odd ones.
+
+    Returns:
+        (whether it is kept, AUROC without, AUROC with it on the defective images that it was not fitted to).
+    """
+    plain = auroc(defect_DJ[:, 0], normal_IJ[:, 0])
+    even, odd = defect_DJ[0::2], defect_DJ[1::2]
+    by_even, by_odd = auroc(odd[:, 1], normal_IJ[:, 1]), auroc(even[:, 2], normal_IJ[:, 2])
+    updated = (by_even * len(odd) + by_odd * len(even)) / len(defect_DJ)
+    return updated > plain, plain, updated
+
+
+# ---- defective images and their masks ----
+
+
+def find_mask(image: ImageInput, masks: Path | None) -> Path | None:
+    """Find the mask of an image file.
+
+    Args:
+        image: ``FOLDER/NAME.*``; an image that is not a file has no mask.
+        masks: A folder; the mask is ``FOLDER/NAME_mask.png``, ``FOLDER/NAME.png``, ``NAME_mask.png`` or ``NAME.png`` in it.
+    """
+    if masks is None or not isinstance(image, str | Path):
         return None
-    image = Path(picture)
-    names = (f"{image.stem}_mask.png", f"{image.stem}.png")
-    found = [folder / name for folder in (masks / image.parent.name, masks) for name in names]
-    return next((path for path in found if path.is_file() and path.resolve() != image.resolve()), None)
+    path = Path(image)
+    names = (f"{path.stem}_mask.png", f"{path.stem}.png")
+    candidates = [folder / name for folder in (masks / path.parent.name, masks) for name in names]
+    return next((mask for mask in candidates if mask.is_file() and mask.resolve() != path.resolve()), None)
 
 
 def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """bool (H, W): what is defective. Raises DataError for a mask of another size than its image."""
-    picture = opened_picture(path).convert("L")
-    if (picture.height, picture.width) != size:
-        raise DataError(f"the mask {path} is {picture.height} x {picture.width}", expected=f"{size[0]} x {size[1]}")
-    mask: np.ndarray = np.asarray(picture) > 127
+    """Read the mask of an image of ``size`` (H, W), bool (H, W): True where it is brighter than 127.
+
+    Raises:
+        DataError: A mask of another size.
+    """
+    image = load_image(path).convert("L")
+    if (image.height, image.width) != size:
+        raise DataError(f"the mask {path} is {image.height} x {image.width}", expected=f"{size[0]} x {size[1]}")
+    mask: np.ndarray = np.asarray(image) > 127
     return mask
 
 
-def study(
-    defects: Sequence[ImageInput], masks: Path | None, patcher: Patcher, judge: Judge,
-    heat: Callable[[Image.Image, Judge], np.ndarray],
-) -> Lesson:  # fmt: skip
-    """The patches under the masks of defective images; of one without a mask, its hottest."""
-    vectors, positions, owners, masked = [], [], [], 0
-    held = Pictures(defects)
-    names = [mask_beside(picture, masks) for picture in defects]
-    with progress.progress("studying defects", len(held)) as advance:
-        for number, picture in held:
+def defect_patches(
+    defects: Sequence[ImageInput], masks: Path | None, extractor: PatchExtractor, model: AnomalyModel, smooth: float
+) -> DefectPatches:
+    """Collect the patches under the masks of defective images; of an image without a mask, its most anomalous ones."""
+    vectors, positions, owners = [], [], []
+    images = ReadableImages(defects)
+    mask_paths = [find_mask(image, masks) for image in defects]
+    with progress.progress("collecting patches of defects", len(images)) as advance:
+        for number, image in images:
             advance(1)
-            size = (picture.height, picture.width)
-            grid = patcher.grid(size)
-            path = names[held.index_of(number)]
+            size = (image.height, image.width)
+            grid = extractor.grid_size(size)
+            path = mask_paths[images.index_of(number)]
             if path is None:
-                heat_hw = heat(picture, judge)
-                chosen_hw = heat_hw >= np.quantile(heat_hw, 1 - HOTTEST)
+                (map_hw,) = anomaly_maps(image, extractor, [model], smooth)
+                defective_hw = map_hw >= np.quantile(map_hw, 1 - TOP_SHARE)
             else:
-                chosen_hw = resized(read_mask(path, size).astype(np.float32), grid) > 0.25
-                masked += 1
-            for tile in patcher(picture):
+                defective_hw = resized(read_mask(path, size).astype(np.float32), grid) > MASK_SHARE
+            for tile in extractor(image):
                 height, width = tile.vectors_hwF.shape[:2]
-                inside_hw = np.zeros((height, width), np.bool_)
-                part_hw = chosen_hw[tile.top : tile.top + height, tile.left : tile.left + width]
-                inside_hw[: part_hw.shape[0], : part_hw.shape[1]] = part_hw
-                vectors.append(tile.vectors_hwF[inside_hw])
-                positions.append(places(tile.top, tile.left, (height, width), grid, patcher.stride)[inside_hw])
-                owners.append(np.full(int(inside_hw.sum()), number))
-    return Lesson(np.concatenate(vectors), np.concatenate(positions), np.concatenate(owners), masked)
-
-
-def helps(good_IJ: np.ndarray, bad_DJ: np.ndarray) -> tuple[bool, float, float]:
-    """(whether the lesson is kept, AUROC without, AUROC with).
-
-    Columns are the plain judge, the one taught by the even defective images, the one taught by the odd ones.
-    """
-    plain = auroc(bad_DJ[:, 0], good_IJ[:, 0])
-    even, odd = bad_DJ[0::2], bad_DJ[1::2]
-    taught = (auroc(odd[:, 1], good_IJ[:, 1]) * len(odd) + auroc(even[:, 2], good_IJ[:, 2]) * len(even)) / len(bad_DJ)
-    return taught > plain, plain, taught
+                chosen_hw = np.zeros((height, width), np.bool_)
+                window_hw = defective_hw[tile.top : tile.top + height, tile.left : tile.left + width]
+                chosen_hw[: window_hw.shape[0], : window_hw.shape[1]] = window_hw
+                position_hwP = patch_positions(tile.top, tile.left, (height, width), grid, extractor.stride)
+                vectors.append(tile.vectors_hwF[chosen_hw])
+                positions.append(position_hwP[chosen_hw])
+                owners.append(np.full(int(chosen_hw.sum()), number))
+    return DefectPatches(np.concatenate(vectors), np.concatenate(positions), np.concatenate(owners))

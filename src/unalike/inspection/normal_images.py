@@ -1,6 +1,6 @@
-"""The images that an inspector learns from: listed, opened one by one, and a sample of their patches.
+"""The normal images that an inspector is fitted to: listing, reading, grouping by part, sampling of patches.
 
-Shape letters: N patches, F their width, P what is known of where they lie (``places``), h x w a grid of patches.
+Shape letters: I images, N patches, F their width, P values of a position (``patch_features.patch_positions``).
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb
+from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb, upright_size
 from unalike.errors import DataError, SpecError, UnreadableImage
-from unalike.inspection.anomaly_model import Judge, Recipe
+from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
 from unalike.inspection.coreset import greedy_coreset
-from unalike.inspection.patch_features import Patcher
+from unalike.inspection.patch_features import PatchExtractor, patch_positions
 
-# Unreadable files that are passed over, as a share of all; yet always one of several.
+# Share of the files that may be unreadable; one of several always may.
 MAX_UNREADABLE = 0.05
-# Of the patches that are drawn from an image, the share that is drawn by chance.
-COMMON = 0.3
+# Share of the patches sampled from an image that is sampled at random.
+RANDOM_SHARE = 0.3
 
 
-def listed(source: str | Path | Iterable[ImageInput]) -> list[ImageInput]:
-    """The images of a folder (any depth), an archive, a manifest, or those given one by one."""
+def list_images(source: str | Path | Iterable[ImageInput]) -> list[ImageInput]:
+    """List the images of a folder (any depth), an archive, a manifest, or those given one by one."""
     if isinstance(source, str | Path):
         from unalike.data.imageset import load_images
 
@@ -38,61 +38,70 @@ def listed(source: str | Path | Iterable[ImageInput]) -> list[ImageInput]:
     return list(source)
 
 
-def opened_picture(picture: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Upright RGB. Raises UnreadableImage for a file, DataError for an array of another kind."""
-    if isinstance(picture, np.ndarray):
-        if picture.dtype != np.uint8 or picture.ndim not in (2, 3) or 0 in picture.shape:
-            raise DataError(f"an array {picture.dtype} of shape {picture.shape}", expected="uint8 (H, W) or (H, W, 3)")
-        picture = Image.fromarray(np.ascontiguousarray(picture))
-    if isinstance(picture, Image.Image):
-        return upright_rgb(picture)
-    return open_image(picture, max_pixels=max_pixels)
+def load_image(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Load an image as upright RGB.
+
+    Raises:
+        UnreadableImage: A file that cannot be decoded.
+        DataError: An array that is not uint8 of shape (H, W) or (H, W, 3).
+    """
+    if isinstance(image, np.ndarray):
+        if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
+            raise DataError(f"an array {image.dtype} of shape {image.shape}", expected="uint8 (H, W) or (H, W, 3)")
+        image = Image.fromarray(np.ascontiguousarray(image))
+    if isinstance(image, Image.Image):
+        return upright_rgb(image)
+    return open_image(image, max_pixels=max_pixels)
 
 
-class Pictures:
-    """Iterating gives (number, RGB image) of those that can be read, twice in the same order.
+class ReadableImages:
+    """Iterates over the images that can be read, as (number, RGB image); every pass gives the same numbers.
 
-    What cannot be read stands in ``failures`` after the first pass; beyond MAX_UNREADABLE it is a DataError.
+    Args:
+        images: The images.
+        max_pixels: Larger images count as unreadable.
+
+    Attributes:
+        failures: Index in ``images`` -> reason, for the images that cannot be read; complete after the first pass.
     """
 
-    def __init__(self, pictures: Sequence[ImageInput], max_pixels: int = MAX_PIXELS) -> None:
-        self._pictures, self._max_pixels = list(pictures), max_pixels
+    def __init__(self, images: Sequence[ImageInput], max_pixels: int = MAX_PIXELS) -> None:
+        self._images, self._max_pixels = list(images), max_pixels
         self.failures: dict[int, str] = {}
 
     def __len__(self) -> int:
-        return len(self._pictures)
+        return len(self._images)
 
     def index_of(self, number: int) -> int:
-        """Which of the images given is number ``number`` of those that can be read; known once it was reached."""
+        """Index among all images of readable image ``number``, which must have been reached."""
         return [index for index in range(len(self)) if index not in self.failures][number]
 
     def sizes(self) -> list[tuple[int, int]]:
-        """(H, W) of each image that has a readable head, without decoding it."""
-        found = []
-        for picture in self._pictures:
-            if isinstance(picture, np.ndarray):
-                found.append((picture.shape[0], picture.shape[1]))
-            elif isinstance(picture, Image.Image):
-                found.append((picture.height, picture.width))
+        """(H, W) of each image with a readable header, without decoding it."""
+        sizes = []
+        for image in self._images:
+            if isinstance(image, np.ndarray):
+                sizes.append((image.shape[0], image.shape[1]))
+            elif isinstance(image, Image.Image):
+                sizes.append((image.height, image.width))
             else:
                 try:
-                    with Image.open(picture) as image:
-                        turned = image.getexif().get(0x0112, 1) in (5, 6, 7, 8)
-                        found.append((image.width, image.height) if turned else (image.height, image.width))
-                except Exception:  # noqa: BLE001, S112  Pillow's readers raise nearly anything; the first pass names the file
+                    sizes.append(upright_size(image))
+                except UnreadableImage:
                     continue
-        if not found:
+        if not sizes:
             raise DataError(f"none of {len(self)} images can be read", expected="images of good parts")
-        return found
+        return sizes
 
     def __iter__(self) -> Iterator[tuple[int, Image.Image]]:
+        """Raises DataError where more than ``MAX_UNREADABLE`` of the images cannot be read."""
         number = 0
         allowed = max(1, int(MAX_UNREADABLE * len(self)))
-        for index, picture in enumerate(self._pictures):
+        for index, image in enumerate(self._images):
             if index in self.failures:
                 continue
             try:
-                opened = opened_picture(picture, self._max_pixels)
+                loaded = load_image(image, self._max_pixels)
             except UnreadableImage as error:
                 self.failures[index] = str(error)
                 if len(self.failures) > allowed or len(self.failures) == len(self):
@@ -102,132 +111,155 @@ class Pictures:
                         expected=f"at most {allowed}", remedy="repair or remove them",
                     ) from error  # fmt: skip
                 continue
-            yield number, opened
+            yield number, loaded
             number += 1
 
 
-def parts_shown(pictures: Sequence[ImageInput], parts: Sequence[Hashable] | str | None) -> list[Hashable]:
-    """Which part each image shows: as told, or each its own, or by a regular expression, whose groups (all of it, where it
-    has none) match the part in an image's path.
+# ---- images of the same part ----
 
-    Raises SpecError for an expression that is none, DataError for images that it does not match, and for a single part.
+
+def part_labels(images: Sequence[ImageInput], parts: Sequence[Hashable] | str | None) -> list[Hashable]:
+    """Name the part that each image shows.
+
+    Args:
+        images: The images.
+        parts: One hashable value an image; or a regular expression that matches the part in an image's path (its groups,
+            or all of the match where it has none); None: each image shows its own part.
+
+    Raises:
+        SpecError: Not a regular expression.
+        DataError: Another number of values than of images, a path that does not match, or a single part.
     """
     if isinstance(parts, str):
-        shown = _named(pictures, parts)
+        labels = _match_parts(images, parts)
     else:
-        shown = list(range(len(pictures)) if parts is None else parts)
-    if len(shown) != len(pictures):
-        raise DataError(f"the parts of {len(shown)} images", expected=f"one for each of {len(pictures)}")
-    if len(set(shown)) < 2:
-        raise DataError("all good images show one part", expected="at least two, so that one is judged by the others")
-    return shown
+        labels = list(range(len(images)) if parts is None else parts)
+    if len(labels) != len(images):
+        raise DataError(f"the parts of {len(labels)} images", expected=f"one for each of {len(images)}")
+    if len(set(labels)) < 2:
+        raise DataError("all good images show one part", expected="at least two, so that each is scored without itself")
+    return labels
 
 
-def _named(pictures: Sequence[ImageInput], pattern: str) -> list[Hashable]:
+def _match_parts(images: Sequence[ImageInput], pattern: str) -> list[Hashable]:
     try:
-        found = re.compile(pattern)
+        expression = re.compile(pattern)
     except re.error as error:
         raise SpecError(
             f"part {pattern!r}: {error}", expected="a regular expression, such as 'part_([0-9]+)'"
         ) from error
-    matches = [found.search(str(p)) if isinstance(p, str | Path) else None for p in pictures]
+    matches = [expression.search(str(image)) if isinstance(image, str | Path) else None for image in images]
     if None in matches:
-        first = pictures[matches.index(None)]
+        first = images[matches.index(None)]
         raise DataError(
-            f"{matches.count(None)} of {len(pictures)} images do not match {pattern!r}, such as "
+            f"{matches.count(None)} of {len(images)} images do not match {pattern!r}, such as "
             f"{first if isinstance(first, str | Path) else 'one without a name'}",
-            expected="a pattern that tells the part of every image",
+            expected="a pattern that matches the part in every path",
         )
     return [match.groups() or match.group() for match in matches if match is not None]
 
 
-def folded(parts: Sequence[Hashable], folds: int, seed: int) -> np.ndarray:
-    """int64, a fold an image, near equal in size: the images of one part are in one fold.
+def assign_folds(parts: Sequence[Hashable], folds: int, seed: int) -> np.ndarray:
+    """Assign each image to a fold so that all images of one part are in one fold and folds are nearly equal in size.
 
-    Parts are dealt in drawn order, those with most images first, each to the smallest fold.
+    Parts are taken in random order, those with most images first, each into the smallest fold.
+
+    Args:
+        parts: The part that each image shows.
+        folds: Number of folds; fewer are used where there are fewer parts.
+        seed: Seed of the order.
+
+    Returns:
+        The fold of each image, int64 (I,).
     """
     counts = Counter(parts)
     names = list(counts)
-    drawn = [names[place] for place in np.random.default_rng(seed).permutation(len(names))]
+    shuffled = [names[index] for index in np.random.default_rng(seed).permutation(len(names))]
     sizes = np.zeros(min(folds, len(names)), np.int64)
     fold_of = {}
-    for name in sorted(drawn, key=lambda name: -counts[name]):
+    for name in sorted(shuffled, key=lambda name: -counts[name]):
         fold_of[name] = int(sizes.argmin())
         sizes[fold_of[name]] += counts[name]
     return np.array([fold_of[name] for name in parts])
 
 
-@dataclass(frozen=True)
-class Sampled:
-    """Patches drawn from good images: where each stood (``places``) and of which image it is.
+# ---- sampling of patches ----
 
-    Those of ``common_N`` were drawn by chance and say what is usual; the others are the rarest of their image.
+
+@dataclass(frozen=True)
+class PatchSample:
+    """Patches sampled from normal images.
+
+    Attributes:
+        vectors_NF: float32 patch vectors.
+        positions_NP: Their positions.
+        image_N: Number of the image that each comes from.
+        random_N: bool, True for those sampled at random; the others were chosen because they are rare in their image.
+        images: Number of images (I).
     """
 
     vectors_NF: np.ndarray
-    places_NP: np.ndarray
+    positions_NP: np.ndarray
     image_N: np.ndarray
-    common_N: np.ndarray
+    random_N: np.ndarray
     images: int
 
-    def of(self, chosen_N: np.ndarray) -> Sampled:
-        """Some of them."""
-        return Sampled(
-            self.vectors_NF[chosen_N], self.places_NP[chosen_N], self.image_N[chosen_N], self.common_N[chosen_N], self.images
+    def subset(self, chosen_N: np.ndarray) -> PatchSample:
+        """The patches at these indices, or where a boolean mask is True."""
+        return PatchSample(
+            self.vectors_NF[chosen_N], self.positions_NP[chosen_N], self.image_N[chosen_N], self.random_N[chosen_N],
+            self.images,
         )  # fmt: skip
 
-    def judge(self, recipe: Recipe) -> Judge:
-        """What is learnt from them."""
-        return Judge.learn(self.vectors_NF, self.places_NP, recipe, self.common_N, self.image_N)
+    def fit_model(self, config: AnomalyModelConfig) -> AnomalyModel:
+        """Fit an anomaly model to these patches."""
+        return AnomalyModel.fit(self.vectors_NF, self.positions_NP, config, self.random_N, self.image_N)
 
 
-def sample(pictures: Pictures, patcher: Patcher, recipe: Recipe) -> Sampled:
-    """About ``recipe.patches`` patches, as many from each image; a share COMMON of them by chance, the rest by being rare.
+def sample_patches(images: ReadableImages, extractor: PatchExtractor, config: AnomalyModelConfig) -> PatchSample:
+    """Sample about ``config.patches`` patches, the same number from each image.
 
-    Patches of edges and corners are few, and an image that shows them again must not look strange: a draw by chance alone
-    would miss them. Memory holds no more than what is drawn and one tile.
+    A share ``RANDOM_SHARE`` is sampled at random, the rest because they are rare in their image: patches of edges and
+    corners are few, random sampling alone would miss them, and an image that shows them again must not look anomalous.
+    Memory holds no more than the sample and one tile.
     """
-    draws = np.random.default_rng(recipe.seed)
-    quota = max(2, recipe.patches // max(1, len(pictures)))
+    rng = np.random.default_rng(config.seed)
+    quota = max(2, config.patches // max(1, len(images)))
     scale_F: np.ndarray | None = None
-    vectors, positions, owners, common, images = [], [], [], [], 0
-    with progress.progress("looking at good images", len(pictures)) as advance:
-        for number, picture in pictures:
-            grid = patcher.grid((picture.height, picture.width))
-            for tile in patcher(picture):
-                shape = tile.vectors_hwF.shape[:2]
-                tile_NF = tile.vectors_hwF.reshape(-1, patcher.width)
-                if scale_F is None:  # by which rarity is judged: that of the first tile is as good as any
+    vectors, positions, owners, random, count = [], [], [], [], 0
+    with progress.progress("sampling patches of good images", len(images)) as advance:
+        for number, image in images:
+            grid = extractor.grid_size((image.height, image.width))
+            for tile in extractor(image):
+                size = tile.vectors_hwF.shape[:2]
+                tile_NF = tile.vectors_hwF.reshape(-1, extractor.width)
+                if scale_F is None:  # for the distances that rarity is measured by; any tile's deviations will do
                     scale_F = 1 / (tile_NF.std(axis=0) + 1e-6 + 0.1 * tile_NF.std(axis=0).mean())
                 share = min(len(tile_NF), max(2, round(quota * len(tile_NF) / (grid[0] * grid[1]))))
-                usual = draws.permutation(len(tile_NF))[: max(1, round(COMMON * share))]
-                rest = np.setdiff1d(np.arange(len(tile_NF)), usual)
-                seed = int(draws.integers(2**31))
-                rare = rest[greedy_coreset(tile_NF[rest] * scale_F, share - len(usual), seed=seed)]
-                for chosen, is_common in ((usual, True), (rare, False)):
+                position_NP = patch_positions(tile.top, tile.left, size, grid, extractor.stride).reshape(
+                    len(tile_NF), -1
+                )
+                for chosen, is_random in _choose_patches(tile_NF, scale_F, share, rng):
                     vectors.append(tile_NF[chosen])
-                    positions.append(
-                        places(tile.top, tile.left, shape, grid, patcher.stride).reshape(len(tile_NF), -1)[chosen]
-                    )
+                    positions.append(position_NP[chosen])
                     owners.append(np.full(len(chosen), number))
-                    common.append(np.full(len(chosen), is_common))
-            images += 1
+                    random.append(np.full(len(chosen), is_random))
+            count += 1
             advance(1)
-    if pictures.failures:
-        first = next(iter(pictures.failures.values()))
-        progress.say(f"{len(pictures.failures)} unreadable images were passed over, the first: {first}")
-    return Sampled(
-        np.concatenate(vectors), np.concatenate(positions), np.concatenate(owners), np.concatenate(common), images
+    if images.failures:
+        first = next(iter(images.failures.values()))
+        progress.say(f"{len(images.failures)} unreadable images were passed over, the first: {first}")
+    return PatchSample(
+        np.concatenate(vectors), np.concatenate(positions), np.concatenate(owners), np.concatenate(random), count
     )
 
 
-def places(top: int, left: int, size: tuple[int, int], grid: tuple[int, int], stride: int) -> np.ndarray:
-    """float32 (h, w, 6): where the patches of a tile that begins at (``top``, ``left``) lie on the ``grid`` of the picture.
-
-    Row and column of their middles, 0..1 of the grid's longer side; then how many pixels they are from its upper, lower,
-    left and right border, ``stride`` pixels a patch.
-    """
-    rows_h1, columns_1w = np.arange(top, top + size[0])[:, None] + 0.5, np.arange(left, left + size[1])[None] + 0.5
-    far = (rows_h1, grid[0] - rows_h1, columns_1w, grid[1] - columns_1w)
-    known = (rows_h1 / max(grid), columns_1w / max(grid), *(cells * stride for cells in far))
-    return np.stack(np.broadcast_arrays(*known), axis=-1).astype(np.float32)
+def _choose_patches(
+    tile_NF: np.ndarray, scale_F: np.ndarray, count: int, rng: np.random.Generator
+) -> list[tuple[np.ndarray, bool]]:
+    """Choose patches of one tile; (indices, whether at random) of the random and of the rare ones."""
+    random = rng.permutation(len(tile_NF))[: max(1, round(RANDOM_SHARE * count))]
+    rest = np.setdiff1d(np.arange(len(tile_NF)), random)
+    seed = int(rng.integers(2**31))
+    rare = rest[greedy_coreset(tile_NF[rest] * scale_F, count - len(random), seed=seed)]
+    return [(random, True), (rare, False)]

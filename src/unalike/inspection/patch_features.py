@@ -1,66 +1,94 @@
-"""Images -> patch vectors: the trunk's maps on one grid, each patch with its neighbourhood, tile by tile.
+"""Patch features: the feature maps of a trunk's middle stages on one grid, as one vector a patch, tile by tile.
 
-Shape letters: T tiles, C channels of a map, F width of a patch vector (the channels of all maps), h x w the grid.
+Shape letters: T tiles, C channels of a map, F width of a patch vector (the channels of all maps), h x w a grid of patches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from unalike.data.tiling import Sight, Tile
+from unalike.data.tiling import ImageTile, Tiling
 from unalike.engines.protocol import MapEngine
 from unalike.metrics.maps import local_mean, resized
 
-# PatchCore's neighbourhood: each patch is the mean of 3 x 3 cells of its map.
-NEIGHBOURHOOD = 3
+# PatchCore's neighborhood: a patch is the mean of 3 x 3 cells of its map.
+NEIGHBORHOOD = 3
+MAX_BATCH = 8
 
 
 @dataclass(frozen=True)
 class TilePatches:
-    """``vectors_hwF`` of one tile's part of the image; its first patch stands at row ``top``, column ``left`` of the grid."""
+    """The patches of one tile.
+
+    Attributes:
+        vectors_hwF: float32 patch vectors of the part of the tile that shows the image.
+        top, left: Row and column of the first patch in the grid of the image.
+    """
 
     vectors_hwF: np.ndarray
     top: int
     left: int
 
 
-class Patcher:
-    """``engine`` gives maps; ``sight`` says how it is shown images. The grid is that of the finest map."""
+class PatchExtractor:
+    """Extracts patch vectors from images. The grid of patches is that of the finest feature map.
 
-    def __init__(self, engine: MapEngine, sight: Sight) -> None:
-        self.engine, self.sight = engine, sight
-        self.stride = min(fact.stride for fact in engine.map_facts)
+    Args:
+        engine: Gives the feature maps.
+        tiling: How images are resized and cut into tiles.
+    """
+
+    def __init__(self, engine: MapEngine, tiling: Tiling) -> None:
+        self.engine, self.tiling = engine, tiling
+        self.finest = min(engine.map_facts, key=lambda fact: fact.stride)
+        self.stride = self.finest.stride
         self.width = sum(fact.channels for fact in engine.map_facts)
 
-    def grid(self, size: tuple[int, int]) -> tuple[int, int]:
-        """(h, w) of the patches of an image of ``size``."""
-        height, width = self.sight.scaled_size(size)
+    def grid_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        """(h, w) of the grid of patches of an image of ``size`` (H, W)."""
+        height, width = self.tiling.scaled_size(size)
         return -(-height // self.stride), -(-width // self.stride)
 
-    def __call__(self, picture: Image.Image) -> Iterator[TilePatches]:
-        """The patches of a picture (RGB), a tile after the other; at most a batch of tiles is in memory."""
-        waiting: list[Tile] = []
-        for tile in self.sight.tiles(picture, self.stride):
-            waiting.append(tile)
-            if len(waiting) >= min(8, self.engine.batch):
-                yield from self.of(waiting)
-                waiting = []
-        if waiting:
-            yield from self.of(waiting)
+    def __call__(self, image: Image.Image) -> Iterator[TilePatches]:
+        """Extract the patches of an RGB image, tile by tile; at most a batch of tiles is in memory."""
+        batch: list[ImageTile] = []
+        for tile in self.tiling.tiles(image, self.stride):
+            batch.append(tile)
+            if len(batch) >= min(MAX_BATCH, self.engine.batch):
+                yield from self.extract(batch)
+                batch = []
+        if batch:
+            yield from self.extract(batch)
 
-    def of(self, tiles: list[Tile]) -> Iterator[TilePatches]:
-        """The patches of tiles, in one pass through the network."""
+    def extract(self, tiles: list[ImageTile]) -> Iterator[TilePatches]:
+        """Extract the patches of tiles, in one pass through the network."""
         maps = self.engine.maps(np.stack([tile.pixels_HWC for tile in tiles]))
-        finest: Any = min(self.engine.map_facts, key=lambda fact: fact.stride)
+        size = (self.finest.height, self.finest.width)
         for number, tile in enumerate(tiles):
-            parts = [resized(local_mean(found[number], NEIGHBOURHOOD), (finest.height, finest.width)) for found in maps]
+            maps_Fhw = np.concatenate([resized(local_mean(map_TChw[number], NEIGHBORHOOD), size) for map_TChw in maps])
             height, width = -(-tile.height // self.stride), -(-tile.width // self.stride)
-            stacked_Fhw = np.concatenate(parts)[:, :height, :width]
-            yield TilePatches(
-                np.ascontiguousarray(stacked_Fhw.transpose(1, 2, 0)), tile.top // self.stride, tile.left // self.stride
-            )
+            vectors_hwF = np.ascontiguousarray(maps_Fhw[:, :height, :width].transpose(1, 2, 0))
+            yield TilePatches(vectors_hwF, tile.top // self.stride, tile.left // self.stride)
+
+
+def patch_positions(top: int, left: int, size: tuple[int, int], grid: tuple[int, int], stride: int) -> np.ndarray:
+    """Positions of the patches of a tile in the grid of their image.
+
+    Args:
+        top, left: Row and column of the tile's first patch.
+        size: (h, w) of the tile's patches.
+        grid: (h, w) of the image's patches.
+        stride: Pixels a patch.
+
+    Returns:
+        float32 (h, w, 6): row and column of each patch's center (0..1 of the grid's longer side), then its distances in
+        pixels from the upper, lower, left and right border of the image.
+    """
+    rows_h1, columns_1w = np.arange(top, top + size[0])[:, None] + 0.5, np.arange(left, left + size[1])[None] + 0.5
+    border_distances = (rows_h1, grid[0] - rows_h1, columns_1w, grid[1] - columns_1w)
+    values = (rows_h1 / max(grid), columns_1w / max(grid), *(cells * stride for cells in border_distances))
+    return np.stack(np.broadcast_arrays(*values), axis=-1).astype(np.float32)

@@ -1,6 +1,6 @@
-"""Good images with made-up flaws, as patches: what a perceptron learns from which differences are those of a defect.
+"""Patches of normal images with synthetic defects, and the fit of a patch classifier to them.
 
-Shape letters: N patches, F their width, h x w a grid of patches, H x W a tile.
+Shape letters: I images, N patches, F their width, h x w a grid of patches, H x W a tile.
 """
 
 from __future__ import annotations
@@ -11,106 +11,140 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from unalike import progress
-from unalike.data.tiling import Tile, filled
-from unalike.inspection.anomaly_model import Judge, Recipe
-from unalike.inspection.normal_images import Pictures, Sampled
-from unalike.inspection.patch_classifier import Perceptron
-from unalike.inspection.patch_features import Patcher
-from unalike.inspection.synthetic_defects import flawed
+from unalike.data.tiling import ImageTile, pad_by_reflection
+from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
+from unalike.inspection.normal_images import PatchSample, ReadableImages
+from unalike.inspection.patch_classifier import PatchClassifier
+from unalike.inspection.patch_features import PatchExtractor
+from unalike.inspection.synthetic_defects import draw_defects
 
-# Of a tile: how many of its flawed and of its whole patches are drawn. A patch is flawed from this share of its cell on.
-FLAWED, WHOLE, FROM = 60, 40, 0.25
-# Good patches that a perceptron learns from, at most; the flawed ones are some 20,000.
-MOST_GOOD = 30_000
+# Defective and intact patches that are sampled from a tile; a patch is defective from this share of its cell on.
+DEFECTIVE_PER_TILE, INTACT_PER_TILE, DEFECTIVE_SHARE = 60, 40, 0.25
+# Patches of images without synthetic defects that a classifier is fitted to, at most; the defective ones are some 20,000.
+MAX_NORMAL_PATCHES = 30_000
 # Different tiles of one image, at most.
-MOST_TILES = 8
-# Patches of real defects are repeated until they are half as many as the made-up ones, at most so often.
-MOST_REPEATS = 20
+MAX_TILES = 8
+# Patches of real defects are repeated until they are half as many as the synthetic ones, at most this many times.
+MAX_REPEATS = 20
 
 
 @dataclass(frozen=True)
-class Flawed:
-    """Patches of tiles with made-up flaws, whether each is flawed, and of which image it is."""
+class SyntheticDefects:
+    """Patches of tiles with synthetic defects.
+
+    Attributes:
+        vectors_NF: float32 patch vectors.
+        defective_N: bool, whether each shows a defect.
+        image_N: Number of the image that each comes from.
+    """
 
     vectors_NF: np.ndarray
-    flawed_N: np.ndarray
+    defective_N: np.ndarray
     image_N: np.ndarray
 
-    def of(self, chosen_N: np.ndarray) -> Flawed:
-        """Some of them."""
-        return Flawed(self.vectors_NF[chosen_N], self.flawed_N[chosen_N], self.image_N[chosen_N])
+    def subset(self, chosen_N: np.ndarray) -> SyntheticDefects:
+        """The patches at these indices, or where a boolean mask is True."""
+        return SyntheticDefects(self.vectors_NF[chosen_N], self.defective_N[chosen_N], self.image_N[chosen_N])
 
-    def learn(self, good: Sampled, recipe: Recipe, real_NF: np.ndarray | None = None) -> Perceptron:
-        """Tell flawed patches from whole ones; ``real_NF`` are patches of real defects, where there are any."""
-        draws = np.random.default_rng(recipe.seed)
-        some_N = draws.permutation(len(good.vectors_NF))[:MOST_GOOD]
-        parts = [self.vectors_NF, good.vectors_NF[some_N]]
-        wrong = [self.flawed_N, np.zeros(len(some_N), np.bool_)]
+    def fit_classifier(self, normal: PatchSample, seed: int, real_NF: np.ndarray | None = None) -> PatchClassifier:
+        """Fit a classifier of defective against normal patches.
+
+        Args:
+            normal: Patches of normal images without synthetic defects.
+            seed: Seed of the sample of them and of the training.
+            real_NF: Patches of real defects, where there are any.
+        """
+        rng = np.random.default_rng(seed)
+        chosen_N = rng.permutation(len(normal.vectors_NF))[:MAX_NORMAL_PATCHES]
+        vectors = [self.vectors_NF, normal.vectors_NF[chosen_N]]
+        defective = [self.defective_N, np.zeros(len(chosen_N), np.bool_)]
         if real_NF is not None and len(real_NF):
-            repeats = int(np.clip(self.flawed_N.sum() // (2 * len(real_NF)), 1, MOST_REPEATS))
-            parts.append(np.tile(real_NF, (repeats, 1)))
-            wrong.append(np.ones(len(parts[-1]), np.bool_))
-        return Perceptron.learn(np.concatenate(parts), np.concatenate(wrong), recipe.seed)
+            repeats = int(np.clip(self.defective_N.sum() // (2 * len(real_NF)), 1, MAX_REPEATS))
+            vectors.append(np.tile(real_NF, (repeats, 1)))
+            defective.append(np.ones(len(vectors[-1]), np.bool_))
+        return PatchClassifier.fit(np.concatenate(vectors), np.concatenate(defective), seed)
 
-    def beside(
-        self, judge: Judge, good: Sampled, among_I: np.ndarray, recipe: Recipe, real_NF: np.ndarray | None = None
-    ) -> Judge:
-        """``judge`` with an eye that has learnt from ``good``, the sample that the judge knows, and from flaws on those
-        images: ``among_I`` says of every image whether it is one of them."""
-        eye = self.of(among_I[self.image_N]).learn(good, recipe, real_NF)
-        usual = good.of(good.common_N)
-        return judge.with_eye(eye, usual.vectors_NF, usual.places_NP)
+    def add_classifier(
+        self,
+        model: AnomalyModel,
+        normal: PatchSample,
+        among_I: np.ndarray,
+        seed: int,
+        real_NF: np.ndarray | None = None,
+    ) -> AnomalyModel:
+        """Add a classifier to an anomaly model.
+
+        Args:
+            model: The anomaly model.
+            normal: The sample of patches that the model was fitted to.
+            among_I: bool, whether each image is one of those that the model was fitted to; synthetic defects on other
+                images are left out.
+            seed: Seed of the training.
+            real_NF: Patches of real defects, where there are any.
+        """
+        classifier = self.subset(among_I[self.image_N]).fit_classifier(normal, seed, real_NF)
+        usual = normal.subset(normal.random_N)
+        return model.with_classifier(classifier, usual.vectors_NF, usual.positions_NP)
 
 
-def spoil(pictures: Pictures, patcher: Patcher, recipe: Recipe) -> Flawed | None:
-    """Patches of ``recipe.flaws`` tiles with made-up flaws, as many from each image; None for no tiles.
+def synthesize(
+    images: ReadableImages, extractor: PatchExtractor, config: AnomalyModelConfig
+) -> SyntheticDefects | None:
+    """Draw defects on ``config.synthetic_defects`` tiles, the same number of each image, and sample patches of them.
 
-    One tile of an image is in memory beside what is drawn.
+    Memory holds the sample and one tile of an image.
+
+    Returns:
+        The patches, or None where the config asks for none.
     """
-    draws = np.random.default_rng(recipe.seed)
-    count, total = len(pictures) - len(pictures.failures), recipe.flaws
-    vectors, wrong, owners = [], [], []
+    rng = np.random.default_rng(config.seed)
+    count, total = len(images) - len(images.failures), config.synthetic_defects
+    vectors, defective, owners = [], [], []
     other_HWC: np.ndarray | None = None
     if not total:
         return None
-    with progress.progress("learning from made-up flaws", count) as advance:
-        for number, picture in pictures:
+    with progress.progress("drawing synthetic defects", count) as advance:
+        for number, image in images:
             advance(1)
             copies = (number + 1) * total // count - number * total // count
             if not copies:
                 continue
-            tiles = _some(patcher.sight.tiles(picture, patcher.stride), min(copies, MOST_TILES), draws)
+            tiles = sample_tiles(extractor.tiling.tiles(image, extractor.stride), min(copies, MAX_TILES), rng)
             for copy in range(copies):
                 tile = tiles[copy % len(tiles)]
-                whole_HWC = tile.pixels_HWC[: tile.height, : tile.width]
-                spoilt_HWC, mask_HW = flawed(whole_HWC, whole_HWC if other_HWC is None else other_HWC, draws)
-                other_HWC = whole_HWC
-                changed = replace(tile, pixels_HWC=filled(spoilt_HWC, tile.pixels_HWC.shape[:2]))
-                tile_NF = next(iter(patcher.of([changed]))).vectors_hwF.reshape(-1, patcher.width)
-                share_N = cells(mask_HW, patcher.stride).ravel()
-                for mine, most, is_flawed in ((share_N > FROM, FLAWED, True), (share_N == 0, WHOLE, False)):
-                    drawn = draws.permutation(np.flatnonzero(mine))[:most]
-                    vectors.append(tile_NF[drawn])
-                    wrong.append(np.full(len(drawn), is_flawed))
-                    owners.append(np.full(len(drawn), number))
-    return Flawed(np.concatenate(vectors), np.concatenate(wrong), np.concatenate(owners))
+                intact_HWC = tile.pixels_HWC[: tile.height, : tile.width]
+                drawn_HWC, mask_HW = draw_defects(intact_HWC, intact_HWC if other_HWC is None else other_HWC, rng)
+                other_HWC = intact_HWC
+                padded_HWC = pad_by_reflection(drawn_HWC, tile.pixels_HWC.shape[:2])
+                (patches,) = extractor.extract([replace(tile, pixels_HWC=padded_HWC)])
+                tile_NF = patches.vectors_hwF.reshape(-1, extractor.width)
+                share_N = cell_shares(mask_HW, extractor.stride).ravel()
+                for eligible_N, limit, is_defective in (
+                    (share_N > DEFECTIVE_SHARE, DEFECTIVE_PER_TILE, True),
+                    (share_N == 0, INTACT_PER_TILE, False),
+                ):
+                    chosen = rng.permutation(np.flatnonzero(eligible_N))[:limit]
+                    vectors.append(tile_NF[chosen])
+                    defective.append(np.full(len(chosen), is_defective))
+                    owners.append(np.full(len(chosen), number))
+    return SyntheticDefects(np.concatenate(vectors), np.concatenate(defective), np.concatenate(owners))
 
 
-def _some(tiles: Iterable[Tile], count: int, draws: np.random.Generator) -> list[Tile]:
-    """``count`` tiles, each as likely as any other, or all where there are no more (reservoir sampling)."""
-    kept: list[Tile] = []
+def sample_tiles(tiles: Iterable[ImageTile], count: int, rng: np.random.Generator) -> list[ImageTile]:
+    """Sample ``count`` tiles with equal probability, or all where there are no more (reservoir sampling)."""
+    sampled: list[ImageTile] = []
     for number, tile in enumerate(tiles):
-        if len(kept) < count:
-            kept.append(tile)
-        elif (place := int(draws.integers(number + 1))) < count:
-            kept[place] = tile
-    return kept
+        if len(sampled) < count:
+            sampled.append(tile)
+        elif (index := int(rng.integers(number + 1))) < count:
+            sampled[index] = tile
+    return sampled
 
 
-def cells(mask_HW: np.ndarray, stride: int) -> np.ndarray:
-    """float64 (h, w): the share of each cell of ``stride`` x ``stride`` pixels that is flawed; beyond the edge nothing is."""
+def cell_shares(mask_HW: np.ndarray, stride: int) -> np.ndarray:
+    """Share of each cell of ``stride`` x ``stride`` pixels that the mask covers, float64 (h, w); beyond the edge: 0."""
     height, width = mask_HW.shape
-    whole_HW = np.pad(mask_HW, ((0, -height % stride), (0, -width % stride)))
-    rows, columns = whole_HW.shape[0] // stride, whole_HW.shape[1] // stride
-    share_hw: np.ndarray = whole_HW.reshape(rows, stride, columns, stride).mean(axis=(1, 3))
+    padded_HW = np.pad(mask_HW, ((0, -height % stride), (0, -width % stride)))
+    rows, columns = padded_HW.shape[0] // stride, padded_HW.shape[1] // stride
+    share_hw: np.ndarray = padded_HW.reshape(rows, stride, columns, stride).mean(axis=(1, 3))
     return share_hw

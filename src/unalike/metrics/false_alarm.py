@@ -1,9 +1,11 @@
-"""Where "defective" begins, from good images alone, at a stated rate of false alarms.
+"""The threshold of an anomaly score, set from normal images at a target false-alarm rate.
 
-Of n good images and one more that is drawn like them, the next one's score is equally likely to take any of the n + 1
-places. So with the k-th highest of n scores as threshold, the next good image is above it with probability k / (n + 1),
-and the true rate of false alarms is a Beta(k, n + 1 - k) variable (Wilks, 1941): no assumption on how scores are
-distributed. It holds for good images like those given, not for another camera or light.
+Of n normal images and one more from the same distribution, the new image's score is equally likely to take any of the
+n + 1 ranks. With the k-th highest of n scores as the threshold, the next normal image exceeds it with probability
+k / (n + 1), and the true false-alarm rate is a Beta(k, n + 1 - k) variable (Wilks, 1941). Nothing is assumed about the
+distribution of the scores. It holds for normal images like those given, not for another camera or lamp.
+
+Shape letters: N normal images, M defective images.
 """
 
 from __future__ import annotations
@@ -18,84 +20,117 @@ from unalike.errors import DataError
 from unalike.metrics.intervals import beta_quantile
 from unalike.metrics.roc import auroc, checked
 
+# Field -> key in inspector files and in the JSON of results, where the two differ.
+STORED_KEYS = {"target_rate": "rate", "expected_rate": "expected", "defects_detected": "found"}
+
 
 @dataclass(frozen=True)
-class Alarm:
-    """An image is defective when its score is above ``threshold``.
+class AnomalyThreshold:
+    """The score above which an image is called defective, and what is known about it.
 
-    ``rate`` is what was asked for, ``expected`` (at most that) what the threshold gives on average, ``low`` to ``high`` the
-    interval of the true rate at ``confidence``; ``images`` how many good images spoke, ``parts`` how many parts they show
-    (0: each its own). ``defects`` is how many defective
-    ones were given, ``found`` the share of them above the threshold (NaN without), ``auroc`` that of the given defects
-    against the good ones.
+    Attributes:
+        threshold: An image is defective when its score is above this value.
+        target_rate: The false-alarm rate that was requested, 0..1.
+        expected_rate: The false-alarm rate that the threshold gives on average; at most ``target_rate``.
+        low, high: The interval of the true false-alarm rate at ``confidence``.
+        confidence: Confidence of the interval, 0..1.
+        images: Number of normal images that the threshold was set from.
+        defects: Number of defective images that were given; they do not influence the threshold.
+        defects_detected: Share of the defective images above the threshold; NaN without any.
+        auroc: Area under the ROC curve of the defective against the normal images; NaN without any.
+        parts: Number of distinct parts that the normal images show; 0 where each image shows its own.
     """
 
     threshold: float
-    rate: float
-    expected: float
+    target_rate: float
+    expected_rate: float
     low: float
     high: float
     confidence: float
     images: int
     defects: int = 0
-    found: float = math.nan
+    defects_detected: float = math.nan
     auroc: float = math.nan
     parts: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON: NaN becomes None."""
+        """Plain data for JSON, under the stored keys; NaN becomes None."""
         return {
-            key: None if isinstance(value, float) and math.isnan(value) else value
-            for key, value in asdict(self).items()
+            STORED_KEYS.get(name, name): None if isinstance(value, float) and math.isnan(value) else value
+            for name, value in asdict(self).items()
         }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Alarm:
-        """What ``to_dict`` gave."""
-        known: dict[str, Any] = {key: math.nan if value is None else value for key, value in values.items()}
+    def from_dict(cls, values: dict[str, Any]) -> AnomalyThreshold:
+        """The inverse of ``to_dict``."""
+        fields = {key: name for name, key in STORED_KEYS.items()}
+        known: dict[str, Any] = {
+            fields.get(key, key): math.nan if value is None else value for key, value in values.items()
+        }
         return cls(**known)
 
     def __str__(self) -> str:
-        told = (
-            f"threshold {self.threshold:.4g}: {self.expected:.2%} false alarms expected, between {self.low:.2%} and "
-            f"{self.high:.2%} ({self.confidence:.0%}, {self.images} good images{f' of {self.parts} parts' if self.parts else ''})"
+        images = f"{self.images} good images{f' of {self.parts} parts' if self.parts else ''}"
+        text = (
+            f"threshold {self.threshold:.4g}: {self.expected_rate:.2%} false alarms expected, "
+            f"between {self.low:.2%} and {self.high:.2%} ({self.confidence:.0%}, {images})"
         )
-        return told + (f"; finds {self.found:.1%} of {self.defects} defective images" if self.defects else "")
+        if self.defects:
+            text += f"; finds {self.defects_detected:.1%} of {self.defects} defective images"
+        return text
 
 
 def images_needed(rate: float) -> int:
-    """Good images that it takes to say anything about a rate: 1 / rate - 1, rounded up."""
+    """Smallest number of normal images that supports a false-alarm rate: ``1 / rate - 1``, rounded up."""
     return math.ceil(1 / rate * (1 - 1e-12)) - 1
 
 
-def set_alarm(
-    good_N: np.ndarray, rate: float, *, confidence: float = 0.95, defects_M: np.ndarray | None = None, parts: int = 0
-) -> Alarm:
-    """The lowest threshold whose expected rate of false alarms is at most ``rate``, from scores of good images.
+def require_images(count: int, rate: float) -> None:
+    """Check that ``count`` normal images support a false-alarm rate.
 
-    ``good_N``: of images that their judge had not seen. ``defects_M``, scores of defective images, only tell how many are
-    found: the stated rate stays that of the good ones. ``parts``: how many parts the images show, where several show the
-    same: the interval is then as wide as that of so many images. Raises DataError when ``rate`` asks for more images than there are.
+    Raises:
+        DataError: ``rate`` is not between 0 and 1, or needs more images than there are.
     """
-    good_N = np.sort(checked(good_N, "scores of good images"))[::-1]
     if not 0 < rate < 1:
         raise DataError(f"a rate of false alarms of {rate}", expected="between 0 and 1, such as 0.01")
-    if len(good_N) < images_needed(rate):
-        lowest = f"a rate of {1 / (len(good_N) + 1):.3g} or more" if len(good_N) else "good images"
+    if count < images_needed(rate):
+        lowest = f"a rate of {1 / (count + 1):.3g} or more" if count else "good images"
         raise DataError(
-            f"{len(good_N)} good images cannot support {rate:.3g} false alarms",
+            f"{count} good images cannot support {rate:.3g} false alarms",
             expected=f"at least {images_needed(rate)} images, or {lowest}",
             remedy="give more good images or a higher --rate",
         )
-    place = max(1, math.floor(rate * (len(good_N) + 1) * (1 + 1e-12)))
+
+
+def fit_threshold(
+    good_N: np.ndarray, rate: float, *, confidence: float = 0.95, defects_M: np.ndarray | None = None, parts: int = 0
+) -> AnomalyThreshold:
+    """Find the lowest threshold whose expected false-alarm rate is at most ``rate``.
+
+    Args:
+        good_N: Scores of normal images, each from a model that was fitted without that image.
+        rate: Target false-alarm rate, between 0 and 1.
+        confidence: Confidence of the interval of the true rate.
+        defects_M: Scores of defective images. They only measure how many are detected.
+        parts: Number of distinct parts that the normal images show, where several images show the same part: the
+            interval is then as wide as that of so many images. 0 where each image shows its own part.
+
+    Raises:
+        DataError: ``rate`` is not between 0 and 1, or needs more images than there are.
+    """
+    good_N = np.sort(checked(good_N, "scores of good images"))[::-1]
+    require_images(len(good_N), rate)
+    rank = max(1, math.floor(rate * (len(good_N) + 1) * (1 + 1e-12)))
     tail = (1 - confidence) / 2
     share = parts / len(good_N) if parts else 1.0
-    low, high = (beta_quantile(share * place, share * (len(good_N) + 1 - place), level) for level in (tail, 1 - tail))
-    threshold = float(good_N[place - 1])
-    found = measured = math.nan
-    given = 0 if defects_M is None else len(defects_M)
-    if defects_M is not None and given:
+    low, high = (beta_quantile(share * rank, share * (len(good_N) + 1 - rank), level) for level in (tail, 1 - tail))
+    threshold = float(good_N[rank - 1])
+    defects = 0 if defects_M is None else len(defects_M)
+    detected = area = math.nan
+    if defects_M is not None and defects:
         defects_M = checked(defects_M, "scores of defective images")
-        found, measured = float(np.mean(defects_M > threshold)), auroc(defects_M, good_N)
-    expected = place / (len(good_N) + 1)
-    return Alarm(threshold, rate, expected, low, high, confidence, len(good_N), given, found, measured, parts)
+        detected, area = float(np.mean(defects_M > threshold)), auroc(defects_M, good_N)
+    expected = rank / (len(good_N) + 1)
+    return AnomalyThreshold(
+        threshold, rate, expected, low, high, confidence, len(good_N), defects, detected, area, parts
+    )

@@ -1,4 +1,8 @@
-"""The inspector: learns from good parts, finds drawn scratches, keeps and loads, refuses what it should."""
+"""The inspector: fits to drawn parts, finds scratches, saves and loads, refuses bad input.
+
+Also covers cross_validation, few_shot, result, and through real images: normal_images, patch_features, anomaly_map,
+synthetic_patches.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +23,12 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.errors import DataError, ModelError, RunError, SpecError, UnreadableImage
 from unalike.inference.feature_map_model import FeatureMapModel, engine_from_onnx
-from unalike.inspection.anomaly_model import Recipe
+from unalike.inspection.anomaly_model import AnomalyModelConfig
 from unalike.inspection.inspector import Inspector
 
 SIZE = (64, 64)
 PREPROCESSING = Preprocessing(View(*SIZE, 1.0), (0.5,) * 3, (0.25,) * 3)
-RECIPE = Recipe(patches=1500, memory=300, folds=3, flaws=60)
+CONFIG = AnomalyModelConfig(patches=1500, memory=300, folds=3, synthetic_defects=60)
 
 
 class Edges(torch.nn.Module):
@@ -74,8 +78,8 @@ GOOD = [part(seed) for seed in range(24)]
 
 
 @pytest.fixture(scope="module")
-def learnt():
-    return Inspector.fit(GOOD, model=opened(), rate=0.05, recipe=RECIPE)
+def inspector():
+    return Inspector.fit(GOOD, model=opened(), rate=0.05, config=CONFIG)
 
 
 def write(folder, images, name="{:02d}.png"):
@@ -85,25 +89,26 @@ def write(folder, images, name="{:02d}.png"):
     return folder
 
 
-def test_it_finds_the_scratch_and_where_it_is(learnt):
-    assert learnt.alarm.images == 24 and learnt.alarm.expected == pytest.approx(1 / 25)
+def test_it_finds_a_scratch_and_where_it_is(inspector):
+    assert inspector.threshold.images == 24 and inspector.threshold.expected_rate == pytest.approx(1 / 25)
     for seed, place in ((100, (30, 40)), (101, (50, 10)), (102, (20, 25))):
-        found = learnt.inspect(part(seed, place))
-        left, top, right, bottom = found.spots[0].box
-        assert found.decision == "defective" and found.score > found.threshold
+        result = inspector.inspect(part(seed, place))
+        left, top, right, bottom = result.regions[0].box
+        assert result.decision == "defective" and result.score > result.threshold
         assert left <= place[1] + 6 < right and top <= place[0] + 2 < bottom
-        heat = found.heat()
+        anomaly_map = result.anomaly_map()
         assert (
-            heat.shape == (64, 64) and np.hypot(*(np.array(np.unravel_index(heat.argmax(), heat.shape)) - place)) < 20
+            anomaly_map.shape == (64, 64)
+            and np.hypot(*(np.array(np.unravel_index(anomaly_map.argmax(), anomaly_map.shape)) - place)) < 20
         )
-    fine = [learnt.inspect(part(seed)).decision for seed in range(200, 220)]
+    fine = [inspector.inspect(part(seed)).decision for seed in range(200, 220)]
     assert fine.count("good") >= 17
 
 
-def test_a_saved_one_says_the_same_in_every_engine(learnt, tmp_path):
-    path = learnt.save(tmp_path / "a.inspector")
+def test_a_saved_inspector_decides_the_same_in_every_engine(inspector, tmp_path):
+    path = inspector.save(tmp_path / "a.inspector")
     images = [part(300), part(301, (40, 30)), part(302, (20, 44), (150, 100))]
-    expected = [learnt.inspect(image) for image in images]
+    expected = [inspector.inspect(image) for image in images]
     in_torch = opened()
     module = Edges().eval()
     module.maps = network()[1]
@@ -113,81 +118,89 @@ def test_a_saved_one_says_the_same_in_every_engine(learnt, tmp_path):
         TorchEngine(module, (0.5,) * 3, (0.25,) * 3, SIZE), PREPROCESSING, in_torch.maps, "edges"
     )
     again = {
-        "torch": Inspector(torch_maps, learnt.sight, learnt.recipe, learnt.judge, learnt.alarm, learnt.facts),
+        "torch": Inspector(
+            torch_maps, inspector.tiling, inspector.config, inspector.model, inspector.threshold, inspector.facts
+        ),
         **{runtime: Inspector.load(path, runtime=runtime) for runtime in ("onnxruntime", "openvino")},
     }
-    for name, inspector in again.items():
+    for name, other in again.items():
         for image, known in zip(images, expected, strict=True):
-            found = inspector.inspect(image)
-            assert found.decision == known.decision and found.score == pytest.approx(known.score, rel=1e-3), name
-            assert np.abs(found.heat_hw - known.heat_hw).max() <= 2e-3 * known.heat_hw.max(), name
+            result = other.inspect(image)
+            assert result.decision == known.decision and result.score == pytest.approx(known.score, rel=1e-3), name
+            assert np.abs(result.anomaly_map_hw - known.anomaly_map_hw).max() <= 2e-3 * known.anomaly_map_hw.max(), name
     with pytest.raises(ModelError, match="no ONNX file"):
         again["torch"].save(tmp_path / "b.inspector")
     assert not (tmp_path / "b.inspector").exists()
 
 
-def test_it_runs_where_torch_cannot_be_imported(learnt, tmp_path):
-    path = learnt.save(tmp_path / "a.inspector")
+def test_it_runs_where_torch_cannot_be_imported(inspector, tmp_path):
+    path = inspector.save(tmp_path / "a.inspector")
     Image.fromarray(part(5, (30, 30))).save(tmp_path / "x.png")
     program = (
         "import sys; sys.modules['torch'] = sys.modules['sklearn'] = sys.modules['cv2'] = None\n"
         "from unalike import Inspector\n"
-        f"found = Inspector.load({str(path)!r}, runtime='onnxruntime').inspect({str(tmp_path / 'x.png')!r})\n"
-        "print(found.decision)"
+        f"result = Inspector.load({str(path)!r}, runtime='onnxruntime').inspect({str(tmp_path / 'x.png')!r})\n"
+        "print(result.decision)"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert done.stdout.strip() == "defective", done.stderr[-2000:]
 
 
-def test_no_image_is_judged_by_a_memory_that_holds_it():
-    """Every good image is of its own kind: by the others it is strange, by its own memory it would not be."""
+def test_no_normal_image_is_scored_by_a_model_that_was_fitted_to_it():
+    """Every image is of its own kind: anomalous to a model of the others, normal to a model of itself."""
     images = [np.full((64, 64, 3), 20 * number + 20, np.uint8) for number in range(10)]
-    recipe = Recipe(patches=600, memory=600, folds=5, whiten=0.0, smooth=0.0, border=0.0, flaws=0)
-    made = Inspector.fit(images, model=opened(), rate=0.5, recipe=recipe)
-    own = [made.inspect(image).score for image in images]
-    assert max(own) < 0.05 * min(made.facts["good_scores"])
+    config = AnomalyModelConfig(
+        patches=600, memory=600, folds=5, whiten=0.0, smooth=0.0, border=0.0, synthetic_defects=0
+    )
+    fitted = Inspector.fit(images, model=opened(), rate=0.5, config=config)
+    own = [fitted.inspect(image).score for image in images]
+    assert max(own) < 0.05 * min(fitted.facts["good_scores"])
 
 
-def test_a_part_photographed_twice_does_not_vouch_for_itself():
-    """Ten kinds, each twice: the twin in another fold makes every image look usual, unless it is told that it is one."""
+def test_two_images_of_one_part_are_in_one_fold():
+    """Ten kinds, each twice: a twin in another fold makes every image look normal, unless parts are named."""
     images = [np.full((64, 64, 3), 20 * (number // 2) + 20, np.uint8) for number in range(20)]
-    recipe = Recipe(patches=1200, memory=1200, folds=5, whiten=0.0, smooth=0.0, border=0.0, flaws=0)
-    blind = Inspector.fit(images, model=opened(), rate=0.5, recipe=recipe)
-    told = Inspector.fit(images, model=opened(), rate=0.5, recipe=recipe, parts=[number // 2 for number in range(20)])
-    assert np.median(blind.facts["good_scores"]) < 0.05 * min(told.facts["good_scores"])
-    assert told.alarm.parts == 10 and blind.alarm.parts == 0
+    config = AnomalyModelConfig(
+        patches=1200, memory=1200, folds=5, whiten=0.0, smooth=0.0, border=0.0, synthetic_defects=0
+    )
+    unnamed = Inspector.fit(images, model=opened(), rate=0.5, config=config)
+    named = Inspector.fit(images, model=opened(), rate=0.5, config=config, parts=[number // 2 for number in range(20)])
+    assert np.median(unnamed.facts["good_scores"]) < 0.05 * min(named.facts["good_scores"])
+    assert named.threshold.parts == 10 and unnamed.threshold.parts == 0
     with pytest.raises(DataError, match="one part"):
-        Inspector.fit(images, model=opened(), rate=0.5, recipe=recipe, parts=["a"] * 20)
+        Inspector.fit(images, model=opened(), rate=0.5, config=config, parts=["a"] * 20)
 
 
-def test_tiles_of_a_large_image_and_one_smaller_than_the_network(learnt):
+def test_tiles_of_a_large_image_and_one_smaller_than_the_network(inspector):
     large = part(400, (70, 150), (130, 210))
-    found = learnt.inspect(large)
-    assert found.size == (130, 210) and found.heat().shape == (130, 210)
-    assert learnt.inspect(part(401, None, (40, 20))).heat().shape == (40, 20)
+    result = inspector.inspect(large)
+    assert result.size == (130, 210) and result.anomaly_map().shape == (130, 210)
+    assert inspector.inspect(part(401, None, (40, 20))).anomaly_map().shape == (40, 20)
 
 
-def test_one_channel_is_three_and_other_arrays_are_refused(learnt):
+def test_grey_images_are_accepted_and_other_arrays_refused(inspector):
     image = part(7, (30, 30))
-    assert learnt.inspect(image[..., 0]).score == learnt.inspect(image).score
-    assert learnt.inspect(Image.fromarray(image[..., 0])).score == learnt.inspect(image).score
+    assert inspector.inspect(image[..., 0]).score == inspector.inspect(image).score
+    assert inspector.inspect(Image.fromarray(image[..., 0])).score == inspector.inspect(image).score
     with pytest.raises(DataError, match="uint8"):
-        learnt.inspect(image.astype(np.float32))
+        inspector.inspect(image.astype(np.float32))
 
 
-def test_a_fixture_knows_where_things_belong():
-    """A second hole elsewhere is made of good patches in the wrong place."""
+def test_a_fixture_makes_positions_count():
+    """A second hole elsewhere consists of normal patches in the wrong place."""
     wrong = part(50)
     wrong[40:48, 40:48] = 30
     shares = {}
     for fixture in (0.0, 0.05):
-        recipe = Recipe(patches=3000, memory=900, folds=3, fixture=fixture, local=0.0, smooth=0.0, flaws=0)
-        heat = Inspector.fit(GOOD, model=opened(), rate=None, recipe=recipe).inspect(wrong).heat_hw
-        shares[fixture] = heat[10:12, 10:12].max() / heat[1:4, 1:4].max()  # the wrong place, beside the right one
+        config = AnomalyModelConfig(
+            patches=3000, memory=900, folds=3, fixture=fixture, local=0.0, smooth=0.0, synthetic_defects=0
+        )
+        map_hw = Inspector.fit(GOOD, model=opened(), rate=None, config=config).inspect(wrong).anomaly_map_hw
+        shares[fixture] = map_hw[10:12, 10:12].max() / map_hw[1:4, 1:4].max()  # the wrong place, beside the right one
     assert shares[0.05] > 1.5 and shares[0.05] > 1.3 * shares[0.0]
 
 
-def test_defects_with_masks_teach_and_are_counted(tmp_path, capsys):
+def test_defects_with_masks_update_the_model_and_are_counted(tmp_path, capsys):
     places = [(30, 40), (50, 10), (20, 25), (40, 44), (28, 12), (52, 30)]
     folder = write(tmp_path / "bad", [part(500 + n, place) for n, place in enumerate(places)])
     masks = []
@@ -196,13 +209,13 @@ def test_defects_with_masks_teach_and_are_counted(tmp_path, capsys):
         mask[y : y + 5, x : x + 12] = 255
         masks.append(mask)
     write(tmp_path / "masks", masks, "{:02d}_mask.png")
-    made = Inspector.fit(GOOD, model=opened(), rate=0.05, recipe=RECIPE, defects=folder, masks=tmp_path / "masks")
-    assert made.alarm.defects == 6 and made.alarm.found == 1.0 and made.alarm.auroc == 1.0
+    fitted = Inspector.fit(GOOD, model=opened(), rate=0.05, config=CONFIG, defects=folder, masks=tmp_path / "masks")
+    assert fitted.threshold.defects == 6 and fitted.threshold.defects_detected == 1.0 and fitted.threshold.auroc == 1.0
     assert "6 defective images: AUROC" in capsys.readouterr().err
-    assert made.facts["taught"] is False  # nothing to win: it is perfect without
+    assert fitted.facts["taught"] is False  # no gain: it is perfect without
     write(tmp_path / "masks", [np.zeros((10, 10), np.uint8)], "00_mask.png")
     with pytest.raises(DataError, match="10 x 10"):
-        Inspector.fit(GOOD, model=opened(), rate=0.05, recipe=RECIPE, defects=folder, masks=tmp_path / "masks")
+        Inspector.fit(GOOD, model=opened(), rate=0.05, config=CONFIG, defects=folder, masks=tmp_path / "masks")
 
 
 # ---- mistakes ----
@@ -213,8 +226,8 @@ def test_too_few_images_and_a_rate_out_of_reach():
         Inspector.fit(GOOD[:1], model=opened())
     with pytest.raises(DataError, match="24 good images cannot support 0.01"):
         Inspector.fit(GOOD, model=opened(), rate=0.01)
-    made = Inspector.fit(GOOD[:2], model=opened(), rate=None, recipe=RECIPE)
-    assert made.alarm is None and made.inspect(part(1, (30, 30))).decision == "undecided"
+    fitted = Inspector.fit(GOOD[:2], model=opened(), rate=None, config=CONFIG)
+    assert fitted.threshold is None and fitted.inspect(part(1, (30, 30))).decision == "undecided"
 
 
 def test_empty_and_corrupt_files(tmp_path, capsys):
@@ -223,18 +236,18 @@ def test_empty_and_corrupt_files(tmp_path, capsys):
         Inspector.fit(tmp_path / "none", model=opened())
     folder = write(tmp_path / "good", GOOD[:20])
     (folder / "99.png").write_bytes(b"no picture")
-    made = Inspector.fit(folder, model=opened(), rate=0.1, recipe=RECIPE)
-    assert made.alarm.images == 20 and made.facts["unreadable"] == 1
+    fitted = Inspector.fit(folder, model=opened(), rate=0.1, config=CONFIG)
+    assert fitted.threshold.images == 20 and fitted.facts["unreadable"] == 1
     assert "1 unreadable images were passed over" in capsys.readouterr().err
     with pytest.raises(UnreadableImage):
-        made.inspect(folder / "99.png")
+        fitted.inspect(folder / "99.png")
     (folder / "98.png").write_bytes(b"no picture either")
     with pytest.raises(DataError, match="cannot be read"):
-        Inspector.fit(folder, model=opened(), rate=0.1, recipe=RECIPE)
+        Inspector.fit(folder, model=opened(), rate=0.1, config=CONFIG)
 
 
-def test_other_files_are_no_inspectors(learnt, tmp_path):
-    path = learnt.save(tmp_path / "a.inspector")
+def test_other_files_are_refused(inspector, tmp_path):
+    path = inspector.save(tmp_path / "a.inspector")
     content = path.read_bytes()
     for name, wrong, word in (
         ("text", b"hello", "is no inspector"),
@@ -250,29 +263,31 @@ def test_other_files_are_no_inspectors(learnt, tmp_path):
         Inspector.load(tmp_path / "missing")
 
 
-def test_a_newer_format_is_refused(learnt, tmp_path, monkeypatch):
+def test_a_newer_format_is_refused(inspector, tmp_path, monkeypatch):
     monkeypatch.setattr("unalike.inspection.inspector.FORMAT_VERSION", 4)
-    path = learnt.save(tmp_path / "a.inspector")
+    path = inspector.save(tmp_path / "a.inspector")
     monkeypatch.undo()
     with pytest.raises(DataError, match="inspector version 4.*newer"):
         Inspector.load(path)
 
 
-def test_recipes_that_make_no_sense():
+def test_configs_out_of_range_are_refused():
     for wrong in ({"memory": 0}, {"patches": 10}, {"whiten": 2.0}, {"folds": 1}, {"smooth": -1.0}, {"border": -1.0}):
         with pytest.raises(SpecError):
-            Recipe(**wrong)
+            AnomalyModelConfig(**wrong)
 
 
-# ---- the commands' work ----
+# ---- the actions ----
 
 
-def test_fit_run_and_the_truth(tmp_path):
+def test_fit_run_and_measure(tmp_path):
     good = write(tmp_path / "train", GOOD)
     content, _ = network()
     (tmp_path / "maps.onnx").write_bytes(content)
-    told = fit_file(good, tmp_path / "p.inspector", model=tmp_path / "maps.onnx", rate=0.05, recipe=RECIPE, threads=1)
-    assert told["images"] == 24 and told["alarm"]["images"] == 24 and told["bytes"] > 1000
+    summary = fit_file(
+        good, tmp_path / "p.inspector", model=tmp_path / "maps.onnx", rate=0.05, config=CONFIG, threads=1
+    )
+    assert summary["images"] == 24 and summary["alarm"]["images"] == 24 and summary["bytes"] > 1000
     with pytest.raises(RunError, match="exists"):
         fit_file(good, tmp_path / "p.inspector", model=tmp_path / "maps.onnx")
     test = tmp_path / "test"
@@ -310,18 +325,18 @@ def test_masks_beside_the_images_are_not_inspected(tmp_path):
 
     write(tmp_path / "set" / "bad", [part(1)], "{:02d}.jpg")
     write(tmp_path / "set" / "bad", [part(1)[..., 0]], "{:02d}.png")
-    found = images_of([tmp_path / "set"], Truth("good", tmp_path / "set"))
-    assert [path[-6:] for path in found] == ["00.jpg"]
+    result = images_of([tmp_path / "set"], Truth("good", tmp_path / "set"))
+    assert [path[-6:] for path in result] == ["00.jpg"]
 
 
-def test_the_face_of_the_package():
+def test_the_public_name():
     assert unalike.Inspector is Inspector
 
 
-def test_a_run_without_a_defective_image_leaves_its_folder_too(learnt, tmp_path):
-    learnt.save(tmp_path / "p.inspector")
+def test_a_run_without_a_defective_image_writes_its_folder(inspector, tmp_path):
+    inspector.save(tmp_path / "p.inspector")
     Image.fromarray(GOOD[0]).save(tmp_path / "good.png")
-    told = run(tmp_path / "p.inspector", [tmp_path / "good.png"], tmp_path / "out", overlays="none")
-    assert json.loads((tmp_path / "out" / "result.json").read_text())["images"] == told["images"] == 1
+    summary = run(tmp_path / "p.inspector", [tmp_path / "good.png"], tmp_path / "out", overlays="none")
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["images"] == summary["images"] == 1
     with pytest.raises(RunError, match="is a file"):
         run(tmp_path / "p.inspector", [tmp_path / "good.png"], tmp_path / "good.png")

@@ -1,0 +1,55 @@
+"""The threshold from normal images: its rate, its interval, what it refuses."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from unalike.errors import DataError
+from unalike.metrics.false_alarm import AnomalyThreshold, fit_threshold, images_needed
+
+RNG = np.random.default_rng(7)
+
+
+def test_images_of_the_same_parts_widen_the_interval_and_move_nothing_else():
+    scores = RNG.normal(size=199)
+    alone, shared = fit_threshold(scores, 0.05), fit_threshold(scores, 0.05, parts=40)
+    assert (alone.threshold, alone.expected_rate) == (shared.threshold, shared.expected_rate)
+    assert shared.low < alone.low and alone.high < shared.high and "199 good images of 40 parts" in str(shared)
+    assert fit_threshold(scores, 0.05, parts=199).high == pytest.approx(alone.high) and "parts" not in str(alone)
+    assert AnomalyThreshold.from_dict(shared.to_dict()).parts == 40
+
+
+def test_the_target_rate_is_kept_on_average_and_inside_its_interval():
+    rng, true_rates, inside = np.random.default_rng(1), [], 0
+    for _ in range(1000):
+        threshold = fit_threshold(rng.random(120), 0.05)
+        true_rates.append(1 - threshold.threshold)  # of uniform scores the true_rates rate is known
+        inside += threshold.low <= true_rates[-1] <= threshold.high
+    assert threshold.expected_rate == pytest.approx(6 / 121)
+    assert np.mean(true_rates) == pytest.approx(threshold.expected_rate, abs=0.002)
+    assert 0.935 <= inside / 1000 <= 0.965
+
+
+def test_a_rate_that_the_data_cannot_support_is_refused():
+    assert images_needed(0.01) == 99 and images_needed(0.5) == 1
+    scores = np.arange(98.0)
+    with pytest.raises(DataError, match="98 good images cannot support 0.01.*at least 99"):
+        fit_threshold(scores, 0.01)
+    assert fit_threshold(np.arange(99.0), 0.01).threshold == 98.0
+    with pytest.raises(DataError, match="between 0 and 1"):
+        fit_threshold(scores, 1.5)
+
+
+def test_defects_measure_what_is_detected_and_change_nothing_else():
+    good = np.arange(99.0)
+    plain, measured = fit_threshold(good, 0.1), fit_threshold(good, 0.1, defects_M=np.array([1.0, 95.0, 200.0, 90.0]))
+    assert (
+        plain.threshold == measured.threshold == 89.0
+        and measured.defects_detected == 0.75
+        and math.isnan(plain.defects_detected)
+    )
+    assert AnomalyThreshold.from_dict(measured.to_dict()) == measured and plain.to_dict()["found"] is None
+    assert "75.0% of 4" in str(measured)
