@@ -33,11 +33,11 @@ from unalike.deploy.onnx_export import facts_of, trace
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.deploy.quantization.calibration import calibration_images
 from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits
-from unalike.engines.cpu import usable_cores
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
 from unalike.inference.embedding import embed_files
 from unalike.model.embedder import EmbedderConfig, create_embedder
+from unalike.storage.processes import usable_cores
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, float, Any]:

@@ -28,10 +28,10 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from unalike.actions.demo_images import Mark, pick_marks
-from unalike.engines.cpu import usable_cores
 from unalike.errors import DataError
 from unalike.metrics.roc import fnmr_at_fmr
 from unalike.progress import progress
+from unalike.storage.processes import usable_cores
 from unalike.verification.asset import Asset, open_asset
 from unalike.verification.benign import show_harmless, warp_layer
 from unalike.verification.localization import Template

@@ -18,13 +18,13 @@ import numpy as np
 from unalike.actions.result import Result
 from unalike.data.imageset import load_images
 from unalike.data.view import View
-from unalike.engines.cpu import usable_cores
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError, SpecError
 from unalike.inference import runtime_benchmark
 from unalike.inference.embedding import embed_files
 from unalike.progress import say
 from unalike.storage.atomic import write_text
+from unalike.storage.processes import usable_cores
 
 FORMAT_VERSION = 1
 FILES = 64

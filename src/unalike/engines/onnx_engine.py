@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from unalike.engines.cpu import usable_cores
 from unalike.engines.metadata import KEY, read_facts
 from unalike.engines.normalization import Normalization
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
+from unalike.storage.processes import usable_cores
 
 # Larger batches gain nothing on a CPU and cost cache.
 CPU_BATCH = 8

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from unalike.data.archives import default_cache_dir
-from unalike.engines.cpu import usable_cores
 from unalike.storage.atomic import write_text
+from unalike.storage.processes import usable_cores
 
 FORMAT_VERSION = 1
 ROUNDS = 3

@@ -6,7 +6,6 @@ Equal scores are ordered by reference index, the lower first, whatever the chunk
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -26,13 +25,6 @@ WIDEN_NUMBERS, HALF_BITS = 2**18, np.int32(0x8FFFE000 - 2**32)
 UNIT_NUMBERS = 2**16
 # Below any cosine, above -inf: what an excluded pair scores, so that arithmetic on scores stays finite.
 EXCLUDED = np.float32(-1.75)
-
-
-def workers() -> int:
-    """Threads worth starting: the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return max(1, len(os.sched_getaffinity(0)))
-    return max(1, os.cpu_count() or 1)
 
 
 def unit(vectors_ND: np.ndarray, *, name: str = "vectors") -> np.ndarray:

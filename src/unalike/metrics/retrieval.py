@@ -32,7 +32,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unalike.errors import UnalikeError
-from unalike.metrics.knn import EXCLUDED, as_labels, check_widths, unit, workers
+from unalike.metrics.knn import EXCLUDED, as_labels, check_widths, unit
+from unalike.storage.processes import usable_cores
 
 # Scores of all workers' products held at once; at least MIN_ROWS rows each whatever the number of references.
 SCORE_BYTES = 256 * 2**20
@@ -174,7 +175,7 @@ def _ranked(
     depth = int(relevant_Q.max())
     reach = min(max([depth, *ks]), len(labels_R) - int(same))
     tallies = [_Tally(codes_Q, codes_R, relevant_Q, depth, reach) for _ in range(ways)]
-    references, threads = len(labels_R), min(workers(), MAX_WORKERS)
+    references, threads = len(labels_R), min(usable_cores(), MAX_WORKERS)
     rows = int(np.clip(SCORE_BYTES // (4 * references * threads), MIN_ROWS, MAX_ROWS))
     together = max(1, RANK_SCORES // references)
 

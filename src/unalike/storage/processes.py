@@ -100,3 +100,8 @@ def signal_process(pid: int, number: int = signal.SIGTERM) -> None:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         pass
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may run on: a container's share, not the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -24,7 +24,6 @@ from PIL import Image
 from unalike import progress
 from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb, upright_size
 from unalike.data.view import View
-from unalike.engines.cpu import usable_cores
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError, UnreadableImage, closest
 from unalike.inference.feature_map_model import PRETRAINED, engine_from_onnx, load_feature_maps
@@ -33,6 +32,7 @@ from unalike.metrics.knn import unit
 from unalike.metrics.roc import trials_needed
 from unalike.recognition.gallery import Gallery, Maker
 from unalike.recognition.recogniser import _probe
+from unalike.storage.processes import usable_cores
 from unalike.verification.approved_set import ApprovedSet, faces
 from unalike.verification.asset import Asset, open_asset
 from unalike.verification.localization import Template, shrink

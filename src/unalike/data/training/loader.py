@@ -19,8 +19,8 @@ import torch
 from unalike.data.training.augment import Augmentation
 from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.training.sampler import ClassBalancedSampler
-from unalike.engines.cpu import usable_cores
 from unalike.errors import DataError, UnreadableImage
+from unalike.storage.processes import usable_cores
 
 if TYPE_CHECKING:
     from unalike.data.imageset import ImageSet

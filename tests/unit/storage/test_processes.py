@@ -1,6 +1,6 @@
 import os
 
-from unalike.engines.cpu import usable_cores
+from unalike.storage.processes import usable_cores
 
 
 def test_usable_cores_are_those_of_this_process(monkeypatch):
