@@ -56,10 +56,12 @@ def ours(count: int, dim: int, half: bool, folder: Path, told: dict[str, Any]) -
         told["enrol_s"] = clock
         told["save_s"] = timed(lambda: gallery.save(path))[1]
         told["file_MB"] = path.stat().st_size / 1e6
-        return lambda queries_QD, k: gallery.held.scan(queries_QD, k)
+        return lambda queries_QD, k: gallery.snapshot.search(queries_QD, k)
     gallery, told["open_s"], _ = timed(lambda: Gallery.load(path))
-    told["first_query_s"] = timed(lambda: gallery.held.scan(vectors_of(1, 1, dim), 10))[1]  # reads and checks the file
-    return lambda queries_QD, k: gallery.held.scan(queries_QD, k)
+    told["first_query_s"] = timed(lambda: gallery.snapshot.search(vectors_of(1, 1, dim), 10))[
+        1
+    ]  # reads and checks the file
+    return lambda queries_QD, k: gallery.snapshot.search(queries_QD, k)
 
 
 def faiss_flat(

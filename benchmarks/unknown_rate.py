@@ -23,7 +23,7 @@ import numpy as np
 import unalike
 from unalike.metrics.knn import unit
 from unalike.metrics.roc import threshold_at
-from unalike.recognition.calibration import calibrate, held_out
+from unalike.recognition.calibration import calibrate, leave_class_out
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.ranking import VOTERS, rank_classes
 
@@ -63,9 +63,9 @@ def split(
     gallery = Gallery(vectors_ND.shape[1])
     gallery.enrol(vectors_ND[enrolled_N], labels_N[enrolled_N].tolist())
     made = calibrate(gallery, rate, rule=rule)
-    score_Q = rank_classes(gallery.held, vectors_ND[~enrolled_N], rule).score_Q
+    score_Q = rank_classes(gallery.snapshot, vectors_ND[~enrolled_N], rule).score_Q
     measured = float(np.mean(score_Q >= made.threshold))
-    plain = threshold_at(held_out(gallery.held, np.arange(len(gallery)), rule, VOTERS).score_N, rate)
+    plain = threshold_at(leave_class_out(gallery.snapshot, np.arange(len(gallery)), rule, VOTERS).score_N, rate)
     promise = made.false_match
     return {
         "seed": seed, "measured": measured, "low": promise.low, "high": promise.high,

@@ -23,7 +23,7 @@ def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
     """The model's file: the one given, else where it lay when the gallery was made, else beside the gallery."""
     if model is not None:
         return Path(model)
-    made_with = gallery.maker.file
+    made_with = gallery.model_identity.file
     places = [Path(made_with), path.parent / Path(made_with).name] if made_with else []
     for place in places:
         if place.is_file():
@@ -114,7 +114,7 @@ def described(gallery: Gallery, path: str | Path) -> dict[str, Any]:
         "classes": gallery.counts(),
         "dim": gallery.dim,
         "half": gallery.half,
-        "model": gallery.maker.file,
+        "model": gallery.model_identity.file,
         "calibration": None if gallery.calibration is None else gallery.calibration.to_dict(),
         "stale": gallery.stale,
     }
@@ -137,7 +137,7 @@ def calibrate_file(
         gallery, made = recogniser.gallery, recogniser.calibrate(rate, images, **settings)
     gallery.save(path)
     content = {"gallery": path.name, "images": len(gallery), "enrolled classes": len(gallery.classes), **made.to_dict()}
-    source = Path(gallery.maker.file).parent / MODEL_CARD_FILE if gallery.maker.file else None
+    source = Path(gallery.model_identity.file).parent / MODEL_CARD_FILE if gallery.model_identity.file else None
     add_section(path.parent, "unknown", content, source=source, stem=f"{path.stem}_card")
     say(str(made))
     return {"gallery": str(path), "calibration": made.to_dict(), "card": str(path.parent / f"{path.stem}_card.json")}

@@ -21,10 +21,10 @@ import numpy as np
 from unalike.errors import DataError, SpecError, closest
 from unalike.metrics.intervals import clustered_share
 from unalike.metrics.roc import auroc, between, threshold_at, trials_needed
-from unalike.recognition.decision import Calibration, Promise, check_rule
+from unalike.recognition.decision import GalleryCalibration, RateGuarantee, check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
-from unalike.recognition.snapshot import Enrolled
+from unalike.recognition.snapshot import GallerySnapshot
 
 # Below this many unknown classes nothing can be said of further ones, whatever the number of images.
 MIN_CLASSES = 5
@@ -36,7 +36,7 @@ TRIALS_FROM = ("auto", "gallery", "images", "both")
 
 
 @dataclass(frozen=True)
-class Unknowns:
+class UnknownTrials:
     """Trials with images of unknown classes: best score, their class, the enrolled class that they matched, weight.
 
     A trial against a gallery without its own class saw fewer vectors than a true unknown would: its false match counts
@@ -50,7 +50,7 @@ class Unknowns:
 
 
 @dataclass(frozen=True)
-class Knowns:
+class KnownTrials:
     """Trials with images of enrolled classes, none of which met itself: score, margin, right class or not, its class."""
 
     score_M: np.ndarray
@@ -71,7 +71,7 @@ def calibrate(
     confidence: float = 0.95,
     max_trials: int = MAX_TRIALS,
     seed: int = 0,
-) -> Calibration:
+) -> GalleryCalibration:
     """Find threshold and margin for ``rule``; the gallery itself is left as it is (set ``gallery.calibration``).
 
     ``rate``: the share of unknown images that may be taken for known. ``wrong``: the share of known images that may get
@@ -81,7 +81,7 @@ def calibrate(
     Raises DataError where the data cannot support the rate, SpecError for settings that make no sense.
     """
     check_settings(rate, wrong, rule, trials_from, confidence)
-    held = gallery.held
+    held = gallery.snapshot
     unknown_parts, known_parts, told = [], [], []
     given, given_known = _given(gallery, held, rule, k, images) if images is not None else (None, None)
     if trials_from == "images" and given is None:
@@ -90,11 +90,11 @@ def calibrate(
         unknown_parts.append(given)
         told.append(f"{len(given.score_N)} images of {len(np.unique(given.group_N))} other classes")
     if given is None or trials_from in ("gallery", "both"):
-        rows_N = spread(held.codes_N, max_trials, seed)
-        unknown_parts.append(held_out(held, rows_N, rule, k))
+        rows_N = balanced_sample(held.codes_N, max_trials, seed)
+        unknown_parts.append(leave_class_out(held, rows_N, rule, k))
         told.append("the gallery's classes, each held out in turn")
-    known_parts.append(given_known if given_known is not None else left_out(held, max_trials, seed, rule, k))
-    unknowns = Unknowns(*(np.concatenate(column) for column in zip(*map(_columns, unknown_parts), strict=True)))
+    known_parts.append(given_known if given_known is not None else leave_image_out(held, max_trials, seed, rule, k))
+    unknowns = UnknownTrials(*(np.concatenate(column) for column in zip(*map(_columns, unknown_parts), strict=True)))
     return _settle(held, unknowns, known_parts[0], rate, rate if wrong is None else wrong, rule, k, confidence,
                    " and ".join(told))  # fmt: skip
 
@@ -113,11 +113,11 @@ def check_settings(
                         remedy=closest(trials_from, TRIALS_FROM))  # fmt: skip
 
 
-def _columns(part: Unknowns) -> tuple[np.ndarray, ...]:
+def _columns(part: UnknownTrials) -> tuple[np.ndarray, ...]:
     return part.score_N, part.group_N, part.matched_N, part.weight_N
 
 
-def spread(codes_N: np.ndarray, most: int, seed: int) -> np.ndarray:
+def balanced_sample(codes_N: np.ndarray, most: int, seed: int) -> np.ndarray:
     """Indices of at most ``most`` trials, drawn so that every class has as equal a number as its size allows."""
     if len(codes_N) <= most:
         return np.arange(len(codes_N))
@@ -128,30 +128,30 @@ def spread(codes_N: np.ndarray, most: int, seed: int) -> np.ndarray:
     return np.sort(order[np.argsort(place_in_class, kind="stable")[:most]])
 
 
-def held_out(held: Enrolled, rows_N: np.ndarray, rule: str, k: int) -> Unknowns:
+def leave_class_out(held: GallerySnapshot, rows_N: np.ndarray, rule: str, k: int) -> UnknownTrials:
     """These enrolled images against the gallery without their classes."""
     codes_N = held.codes_N[rows_N].astype(np.int64)
-    ranked = rank_classes(held, held.vectors(rows_N), rule, k, without_Q=codes_N, second=False)
+    ranked = rank_classes(held, held.vectors(rows_N), rule, k, exclude_class_Q=codes_N, second=False)
     there_N = ranked.code_Q >= 0  # false in a gallery of one class
     codes_N = codes_N[there_N]
     weight_N = len(held) / (len(held) - held.counts_C[codes_N])
-    return Unknowns(ranked.score_Q[there_N].astype(np.float64), codes_N, ranked.code_Q[there_N], weight_N)
+    return UnknownTrials(ranked.score_Q[there_N].astype(np.float64), codes_N, ranked.code_Q[there_N], weight_N)
 
 
-def left_out(held: Enrolled, most: int, seed: int, rule: str, k: int) -> Knowns | None:
+def leave_image_out(held: GallerySnapshot, most: int, seed: int, rule: str, k: int) -> KnownTrials | None:
     """Enrolled images of classes with at least two, each against the gallery without itself."""
     several_M = np.flatnonzero(held.counts_C[held.codes_N] > 1)
-    rows_M = several_M[spread(held.codes_N[several_M], most, seed)]
+    rows_M = several_M[balanced_sample(held.codes_N[several_M], most, seed)]
     if not len(rows_M):
         return None
-    ranked = rank_classes(held, held.vectors(rows_M), rule, k, own_Q=rows_M)
+    ranked = rank_classes(held, held.vectors(rows_M), rule, k, exclude_row_Q=rows_M)
     codes_M = held.codes_N[rows_M]
-    return Knowns(ranked.score_Q.astype(np.float64), ranked.margin_Q, ranked.code_Q == codes_M, codes_M)
+    return KnownTrials(ranked.score_Q.astype(np.float64), ranked.margin_Q, ranked.code_Q == codes_M, codes_M)
 
 
 def _given(
-    gallery: Gallery, held: Enrolled, rule: str, k: int, images: tuple[np.ndarray, Sequence[str]]
-) -> tuple[Unknowns | None, Knowns | None]:
+    gallery: Gallery, held: GallerySnapshot, rule: str, k: int, images: tuple[np.ndarray, Sequence[str]]
+) -> tuple[UnknownTrials | None, KnownTrials | None]:
     vectors_QD, labels = check_vectors(images[0], gallery.dim), list(images[1])
     if len(vectors_QD) != len(labels):
         raise DataError(f"{len(vectors_QD)} vectors and {len(labels)} labels", expected="as many each")
@@ -165,18 +165,20 @@ def _given(
     unknowns = knowns = None
     score_Q = ranked.score_Q.astype(np.float64)
     if unknown_Q.any():
-        unknowns = Unknowns(score_Q[unknown_Q], number_Q[unknown_Q], ranked.code_Q[unknown_Q], np.ones(unknown_Q.sum()))
+        unknowns = UnknownTrials(
+            score_Q[unknown_Q], number_Q[unknown_Q], ranked.code_Q[unknown_Q], np.ones(unknown_Q.sum())
+        )
     if not unknown_Q.all():
         known_Q = ~unknown_Q
         right_Q = ranked.code_Q == number_Q
-        knowns = Knowns(score_Q[known_Q], ranked.margin_Q[known_Q], right_Q[known_Q], number_Q[known_Q])
+        knowns = KnownTrials(score_Q[known_Q], ranked.margin_Q[known_Q], right_Q[known_Q], number_Q[known_Q])
     return unknowns, knowns
 
 
 # ---- threshold and margin ----
 
 
-def reaching(score_N: np.ndarray, weight_N: np.ndarray, share: float) -> float:
+def threshold_at_share(score_N: np.ndarray, weight_N: np.ndarray, share: float) -> float:
     """The lowest threshold at which the weights of the scores that reach it are at most ``share`` of the trials."""
     if not len(score_N):
         return np.inf
@@ -193,7 +195,9 @@ def reaching(score_N: np.ndarray, weight_N: np.ndarray, share: float) -> float:
     )
 
 
-def judged_by_others(unknowns: Unknowns, share: float, across_N: np.ndarray | None = None) -> np.ndarray:
+def cross_validated_false_matches(
+    unknowns: UnknownTrials, share: float, across_N: np.ndarray | None = None
+) -> np.ndarray:
     """Which trials are false matches (bool N) at the threshold of ``share`` that the other classes set.
 
     A class and its double are left out together: the trials that matched a class have no say in its judgement. Nor have,
@@ -213,26 +217,30 @@ def judged_by_others(unknowns: Unknowns, share: float, across_N: np.ndarray | No
                 own_N, judge_N = own_N & (across_N == sort), judge_N & (across_N != sort)
             if not judge_N.any():
                 judge_N = ~own_N
-            threshold = reaching(unknowns.score_N[judge_N], unknowns.weight_N[judge_N], share)
+            threshold = threshold_at_share(unknowns.score_N[judge_N], unknowns.weight_N[judge_N], share)
             false_N[own_N] = unknowns.score_N[own_N] >= threshold
     return false_N
 
 
-def find_threshold(unknowns: Unknowns, rate: float, across_N: np.ndarray | None = None) -> tuple[float, np.ndarray]:
+def find_threshold(
+    unknowns: UnknownTrials, rate: float, across_N: np.ndarray | None = None
+) -> tuple[float, np.ndarray]:
     """(threshold, which trials are false matches by the others' judgement): the share of those is at most ``rate``."""
     low, high = 0.0, rate
     share = rate
     for _ in range(12):
-        false_N = judged_by_others(unknowns, share, across_N)
+        false_N = cross_validated_false_matches(unknowns, share, across_N)
         measured = float((false_N * unknowns.weight_N).mean())
         low, high = (share, high) if measured <= rate else (low, share)
         if low == rate:
             break
         share = (low + high) / 2
-    return reaching(unknowns.score_N, unknowns.weight_N, low), judged_by_others(unknowns, low, across_N)
+    return threshold_at_share(unknowns.score_N, unknowns.weight_N, low), cross_validated_false_matches(
+        unknowns, low, across_N
+    )
 
 
-def find_margin(knowns: Knowns, threshold: float, wrong: float) -> float:
+def find_margin(knowns: KnownTrials, threshold: float, wrong: float) -> float:
     """The smallest margin at which at most a share ``wrong`` of the known images gets another class's name."""
     named_M = ~knowns.right_M & (knowns.score_M >= threshold)
     margins = np.where(named_M, knowns.margin_M, -1.0)
@@ -240,16 +248,16 @@ def find_margin(knowns: Knowns, threshold: float, wrong: float) -> float:
 
 
 def _settle(
-    held: Enrolled,
-    unknowns: Unknowns,
-    knowns: Knowns | None,
+    held: GallerySnapshot,
+    unknowns: UnknownTrials,
+    knowns: KnownTrials | None,
     rate: float,
     wrong: float,
     rule: str,
     k: int,
     confidence: float,
     told: str,
-) -> Calibration:
+) -> GalleryCalibration:
     trials, classes = len(unknowns.score_N), len(np.unique(unknowns.group_N))
     needed = trials_needed(rate, confidence)
     if trials < needed or classes < MIN_CLASSES:
@@ -265,28 +273,34 @@ def _settle(
     interval, effective = clustered_share(
         false_N * unknowns.weight_N, unknowns.group_N, confidence, again=True, mirrored=mirrored
     )
-    promise = Promise(rate, interval.value, interval.low, interval.high, confidence, trials, classes, effective, needed)
+    promise = RateGuarantee(
+        rate, interval.value, interval.low, interval.high, confidence, trials, classes, effective, needed
+    )
     margin, labels, figures = 0.0, None, _figures(unknowns, None, threshold, 0.0)
     if knowns is not None and len(knowns.score_M):
         margin = find_margin(knowns, threshold, wrong)
         labels = _wrong_labels(knowns, threshold, margin, wrong, confidence)
         figures = _figures(unknowns, knowns, threshold, margin)
-    return Calibration(
+    return GalleryCalibration(
         threshold, margin, rule, k, promise, labels, len(held), int(np.count_nonzero(held.counts_C)), told, figures,
         revision=held.revision,
     )  # fmt: skip
 
 
-def _wrong_labels(knowns: Knowns, threshold: float, margin: float, wrong: float, confidence: float) -> Promise:
+def _wrong_labels(
+    knowns: KnownTrials, threshold: float, margin: float, wrong: float, confidence: float
+) -> RateGuarantee:
     named_M = (knowns.score_M >= threshold) & (knowns.margin_M >= margin) & ~knowns.right_M
     interval, effective = clustered_share(named_M, knowns.group_M, confidence)
     low, high = (float(np.nan_to_num(bound, nan=edge)) for bound, edge in ((interval.low, 0.0), (interval.high, 1.0)))
     needed = trials_needed(wrong, confidence)
     trials, classes = len(knowns.score_M), len(np.unique(knowns.group_M))
-    return Promise(wrong, interval.value, low, high, confidence, trials, classes, effective, needed, trials >= needed)
+    return RateGuarantee(
+        wrong, interval.value, low, high, confidence, trials, classes, effective, needed, trials >= needed
+    )
 
 
-def _figures(unknowns: Unknowns, knowns: Knowns | None, threshold: float, margin: float) -> dict[str, Any]:
+def _figures(unknowns: UnknownTrials, knowns: KnownTrials | None, threshold: float, margin: float) -> dict[str, Any]:
     """Shares of known images by answer, and how well scores tell known from unknown."""
     if knowns is None:
         return {}

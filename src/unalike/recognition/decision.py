@@ -31,7 +31,7 @@ def check_rule(rule: str) -> str:
 
 
 @dataclass(frozen=True)
-class Promise:
+class RateGuarantee:
     """A share of wrong answers: what was asked for, what was measured, and how surely.
 
     ``rate`` was measured in ``trials`` with images of ``classes`` classes, whose likeness within a class makes them count
@@ -52,7 +52,7 @@ class Promise:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class GalleryCalibration:
     """Where "unknown" and "ambiguous" begin, for one rule and one state of a gallery.
 
     ``threshold`` is a cosine (-1..1), ``margin`` a difference of cosines (of vote shares under the rule ``vote``).
@@ -65,8 +65,8 @@ class Calibration:
     margin: float
     rule: str
     k: int
-    false_match: Promise
-    wrong_label: Promise | None
+    false_match: RateGuarantee
+    wrong_label: RateGuarantee | None
     vectors: int
     classes: int
     made_from: str
@@ -79,13 +79,13 @@ class Calibration:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, held: Mapping[str, Any]) -> Calibration:
+    def from_dict(cls, held: Mapping[str, Any]) -> GalleryCalibration:
         """Raises DataError for one of a newer release."""
         if int(held["format_version"]) > FORMAT_VERSION:
             raise DataError(f"a calibration of version {held['format_version']}", remedy="update unalike")
         known = {key: value for key, value in held.items() if key in {f.name for f in fields(cls)}}
-        known["false_match"] = Promise(**held["false_match"])
-        known["wrong_label"] = Promise(**held["wrong_label"]) if held["wrong_label"] else None
+        known["false_match"] = RateGuarantee(**held["false_match"])
+        known["wrong_label"] = RateGuarantee(**held["wrong_label"]) if held["wrong_label"] else None
         return cls(**known)
 
     def decide(self, score_Q: np.ndarray, margin_Q: np.ndarray) -> list[str]:

@@ -17,7 +17,7 @@ import numpy as np
 from unalike.errors import DataError, SpecError, closest, missing_extra
 from unalike.metrics.knn import EXCLUDED
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.snapshot import HALF_ROWS, Enrolled
+from unalike.recognition.snapshot import HALF_ROWS, GallerySnapshot
 
 # What faiss builds: vectors in half precision, in cells around centroids or in a graph.
 KINDS = {"cells": "IVF{cells},SQfp16", "graph": "HNSW32_SQfp16"}
@@ -27,11 +27,11 @@ TRAINED_ON = 50  # vectors a cell that the centroids are computed from
 
 
 @dataclass(frozen=True, eq=False)
-class Index:
+class FaissIndex:
     """An index over one state of a gallery. ``recall`` (0..1) is measured for ``RECALL_AT`` neighbours, at ``effort``."""
 
     faiss_index: Any
-    held: Enrolled = field(repr=False)
+    held: GallerySnapshot = field(repr=False)
     kind: str
     effort: int
     recall: float
@@ -41,7 +41,7 @@ class Index:
         return {"kind": self.kind, "effort": self.effort, "recall": self.recall,
                 "neighbours": RECALL_AT, "trials": min(SAMPLE, len(self.held))}  # fmt: skip
 
-    def covers(self, held: Enrolled) -> bool:
+    def is_current(self, held: GallerySnapshot) -> bool:
         """Whether the gallery is still what was indexed."""
         return held is self.held
 
@@ -56,14 +56,14 @@ class Index:
         return np.take_along_axis(scores_QK, order_QK, 1), np.take_along_axis(indices_QK, order_QK, 1)
 
 
-def build_index(gallery: Gallery, kind: str = "cells", *, recall: float = RECALL, seed: int = 0) -> Index:
+def build_index(gallery: Gallery, kind: str = "cells", *, recall: float = RECALL, seed: int = 0) -> FaissIndex:
     """Index the present state of a gallery; the effort of a search is raised until ``recall`` (0..1) is measured.
 
     Raises MissingExtra without faiss, DataError for an empty gallery.
     """
     if kind not in KINDS:
         raise SpecError(f"an index of kind {kind!r}", expected=" or ".join(KINDS), remedy=closest(kind, KINDS))
-    held = gallery.held
+    held = gallery.snapshot
     if not len(held):
         raise DataError("the gallery is empty", remedy="enrol reference images first")
     try:
@@ -80,7 +80,7 @@ def build_index(gallery: Gallery, kind: str = "cells", *, recall: float = RECALL
     sample = np.sort(draws.choice(len(held), min(SAMPLE, len(held)), replace=False))
     queries_QD = held.vectors(sample)
     # One more than counts: the nearest of an enrolled vector is itself, which any index finds.
-    true_QK = held.scan(queries_QD, RECALL_AT + 1)[1]
+    true_QK = held.search(queries_QD, RECALL_AT + 1)[1]
     inner: Any = faiss.downcast_index(built)
     effort, most = 1, cells if kind == "cells" else len(held)
     while True:
@@ -88,15 +88,15 @@ def build_index(gallery: Gallery, kind: str = "cells", *, recall: float = RECALL
             inner.nprobe = effort
         else:
             inner.hnsw.efSearch = max(effort, RECALL_AT + 1)
-        index = Index(built, held, kind, effort, 0.0)
+        index = FaissIndex(built, held, kind, effort, 0.0)
         found = _recall(true_QK, index.search(queries_QD, RECALL_AT + 1)[1], sample)
         if found >= recall or effort >= most:
-            return Index(built, held, kind, effort, found)
+            return FaissIndex(built, held, kind, effort, found)
         effort = min(most, 2 * effort)
 
 
-def _recall(true_QK: np.ndarray, found_QK: np.ndarray, own_Q: np.ndarray) -> float:
+def _recall(true_QK: np.ndarray, found_QK: np.ndarray, row_Q: np.ndarray) -> float:
     """The share of the true neighbours, the query itself left out, that were found."""
     there_QK = (true_QK[:, :, None] == found_QK[:, None, :]).any(axis=2)
-    counts_QK = true_QK != own_Q[:, None]
+    counts_QK = true_QK != row_Q[:, None]
     return float(there_QK[counts_QK].mean()) if counts_QK.any() else 1.0

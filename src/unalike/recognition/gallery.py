@@ -1,7 +1,7 @@
 """Reference vectors with their class names: what a recogniser compares with, and one file to keep them in.
 
 Classes come and go without any training. Searching and changing may happen in several threads at once: a search sees the
-gallery as it was when it began (``enrolled.Enrolled``).
+gallery as it was when it began (``GallerySnapshot``).
 
 Shape letters: N enrolled vectors, Q queries, K neighbours, D width.
 """
@@ -18,9 +18,9 @@ import numpy as np
 
 from unalike.errors import DataError, ModelError, closest
 from unalike.metrics.knn import unit
-from unalike.recognition.decision import Calibration
+from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.ranking import check_vectors
-from unalike.recognition.snapshot import HALF_ROWS, Enrolled, Neighbours, nobody, unpacked
+from unalike.recognition.snapshot import HALF_ROWS, GallerySnapshot, SearchResult, as_list, empty_snapshot
 from unalike.storage.blockfile import Texts, read_blocks, write_blocks
 
 # Cosine of two networks' vectors of the probe image from which they count as one where their keys do not tell: below
@@ -29,7 +29,7 @@ SAME_NETWORK = 0.98
 
 
 @dataclass(frozen=True, eq=False)
-class Maker:
+class ModelIdentity:
     """The network that vectors come from.
 
     ``network`` is the key that goes with a network into every format (``engines.metadata.NetworkFacts``): an INT8 file is
@@ -44,7 +44,7 @@ class Maker:
     trunk: str = ""
     network: str = ""
 
-    def check(self, other: Maker) -> None:
+    def check_compatible(self, other: ModelIdentity) -> None:
         """Raises ModelError when vectors of the two cannot be compared."""
         remedy = "enrol the references again with this network"
         if not self._same_network(other):
@@ -58,7 +58,7 @@ class Maker:
             ]
             raise ModelError(f"the gallery was made with another view: {', '.join(odd)}", remedy=remedy)
 
-    def _same_network(self, other: Maker) -> bool:
+    def _same_network(self, other: ModelIdentity) -> bool:
         if self.network and self.network == other.network:
             return True
         if self.network.startswith("weights") and other.network.startswith("weights"):
@@ -71,10 +71,10 @@ class Maker:
 class Gallery:
     """Enrolled unit vectors, all from one network, of width ``dim``; ``half`` keeps them in half precision (float16)."""
 
-    def __init__(self, dim: int, maker: Maker | None = None, *, half: bool = False) -> None:
-        self.dim, self.maker = dim, maker or Maker()
-        self.calibration: Calibration | None = None
-        self._held = nobody(dim, half)
+    def __init__(self, dim: int, model_identity: ModelIdentity | None = None, *, half: bool = False) -> None:
+        self.dim, self.model_identity = dim, model_identity or ModelIdentity()
+        self.calibration: GalleryCalibration | None = None
+        self._held = empty_snapshot(dim, half)
         self._codes: dict[str, int] = {}
         self._lock = threading.RLock()
 
@@ -82,7 +82,7 @@ class Gallery:
         return len(self._held)
 
     @property
-    def held(self) -> Enrolled:
+    def snapshot(self) -> GallerySnapshot:
         """The present state; it stays as it is while the gallery changes."""
         return self._held
 
@@ -168,8 +168,8 @@ class Gallery:
             for first in range(0, count, HALF_ROWS):
                 last = min(first + HALF_ROWS, count)
                 room[first:last] = held.stored(first, last)
-            own = unpacked(held.names)[:count]
-            held = Enrolled(room[:count], codes, list(held.classes), own, revision=held.revision)
+            own = as_list(held.names)[:count]
+            held = GallerySnapshot(room[:count], codes, list(held.classes), own, revision=held.revision)
         classes = held.classes
         assert isinstance(classes, list) and isinstance(held.names, list)  # what lay in a file was unpacked above
         for label in labels:
@@ -180,7 +180,7 @@ class Gallery:
         held.names.extend(names)
         added = np.asarray([self._codes[label] for label in labels], np.int32)
         codes = np.concatenate([codes, added])
-        self._held = Enrolled(room[:total], codes, classes, held.names, revision=held.revision + 1)
+        self._held = GallerySnapshot(room[:total], codes, classes, held.names, revision=held.revision + 1)
 
     def remove(self, labels: Sequence[str] = (), names: Sequence[str] = ()) -> int:
         """Strike whole classes, and single images by the name under which they were enrolled; how many went.
@@ -247,8 +247,8 @@ class Gallery:
             for first in range(0, len(held), HALF_ROWS):
                 last = min(first + HALF_ROWS, len(held))
                 vectors_ND[first:last] = read(first, last)
-            names = unpacked(held.names)[: len(held)]
-            self._held = Enrolled(vectors_ND, held.codes_N, list(held.classes), names, revision=held.revision)
+            names = as_list(held.names)[: len(held)]
+            self._held = GallerySnapshot(vectors_ND, held.codes_N, list(held.classes), names, revision=held.revision)
 
     def _code(self, label: str) -> int:
         if label not in self._codes:
@@ -263,7 +263,7 @@ class Gallery:
         place = np.zeros(len(classes), np.int32)
         place[there] = np.arange(len(there))
         whole = len(kept_M) == len(held)
-        names = unpacked(held.names)
+        names = as_list(held.names)
         if whole:
             vectors_MD, file = held.vectors_ND, held.file
         else:
@@ -274,24 +274,24 @@ class Gallery:
                 vectors_MD[first : first + len(chosen)] = held.stored(low, high)[chosen - low]
             names = [names[i] for i in kept_M.tolist()]
         named = [classes[c] for c in there.tolist()]
-        self._replace(Enrolled(vectors_MD, place[codes_M], named, names, file, held.revision + 1))
+        self._replace(GallerySnapshot(vectors_MD, place[codes_M], named, names, file, held.revision + 1))
 
-    def _replace(self, held: Enrolled) -> None:
+    def _replace(self, held: GallerySnapshot) -> None:
         self._codes = {label: code for code, label in enumerate(held.classes)}
         self._held = held
 
     # ---- what asks it ----
 
-    def search(self, vectors_QD: np.ndarray, k: int = 1) -> Neighbours:
+    def search(self, vectors_QD: np.ndarray, k: int = 1) -> SearchResult:
         """The ``k`` nearest enrolled vectors of every query by cosine, fewer when the gallery holds fewer.
 
         Exact. Memory beside the result is bounded (about 100 MB). Raises DataError for an empty gallery or vectors of
         another width.
         """
         held = self._held
-        scores_QK, indices_QK = held.scan(check_vectors(vectors_QD, self.dim), k)
+        scores_QK, indices_QK = held.search(check_vectors(vectors_QD, self.dim), k)
         labels = tuple(tuple(held.labels_of(row)) for row in held.codes_N[indices_QK])
-        return Neighbours(scores_QK, indices_QK, labels)
+        return SearchResult(scores_QK, indices_QK, labels)
 
     # ---- the file ----
 
@@ -304,8 +304,8 @@ class Gallery:
             "count": len(held),
             "classes": list(held.classes),
             "revision": held.revision,
-            "maker": {"view": None if self.maker.view is None else dict(self.maker.view), "file": self.maker.file,
-                      "trunk": self.maker.trunk, "network": self.maker.network},
+            "maker": {"view": None if self.model_identity.view is None else dict(self.model_identity.view), "file": self.model_identity.file,
+                      "trunk": self.model_identity.trunk, "network": self.model_identity.network},
             "calibration": None if self.calibration is None else self.calibration.to_dict(),
         }  # fmt: skip
         path = Path(path)
@@ -314,7 +314,7 @@ class Gallery:
             "codes": [held.codes_N],
             "names": [content],
             "name_ends": [ends],
-            "probe": [np.asarray(self.maker.probe_D, np.float32)],
+            "probe": [np.asarray(self.model_identity.probe_D, np.float32)],
         }
         write_blocks(path, said, blocks)
         return path
@@ -333,17 +333,17 @@ class Gallery:
         if verify:
             for block in blocks.values():
                 block.check()
-        maker = Maker(blocks["probe"].check().copy(), **said["maker"])
+        maker = ModelIdentity(blocks["probe"].check().copy(), **said["maker"])
         gallery = cls(int(said["dim"]), maker)
         codes_N = blocks["codes"].check()
         if len(codes_N) and not 0 <= codes_N.min() <= codes_N.max() < len(said["classes"]):
             raise DataError(f"{path} is damaged: a class without a name", remedy="enrol again")
         vectors = blocks["vectors"]
         gallery._replace(
-            Enrolled(vectors.array, codes_N, said["classes"], Texts(blocks["names"], blocks["name_ends"]), vectors,
+            GallerySnapshot(vectors.array, codes_N, said["classes"], Texts(blocks["names"], blocks["name_ends"]), vectors,
                      said.get("revision", 0))
         )  # fmt: skip
-        gallery.calibration = Calibration.from_dict(said["calibration"]) if said["calibration"] else None
+        gallery.calibration = GalleryCalibration.from_dict(said["calibration"]) if said["calibration"] else None
         return gallery
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from unalike.errors import DataError
 from unalike.metrics.knn import EXCLUDED, scan, unit
 from unalike.recognition.decision import check_rule
-from unalike.recognition.snapshot import Enrolled
+from unalike.recognition.snapshot import GallerySnapshot
 
 # Neighbours among which a second class is sought first; where all are of one class the gallery is read once more.
 DEPTH = 32
@@ -26,7 +26,7 @@ VOTERS, TEMPERATURE = 10, 0.07
 
 
 @dataclass(frozen=True)
-class Ranked:
+class ClassRanking:
     """``code_Q`` the best class, ``second_Q`` the next (-1: there is none), ``score_Q`` cosine of the best.
 
     ``margin_Q`` is infinite where there is no second class; ``code_Q`` is -1 and the score EXCLUDED where there is none
@@ -42,53 +42,53 @@ class Ranked:
 
 
 def rank_classes(
-    enrolled: Enrolled,
+    enrolled: GallerySnapshot,
     vectors_QD: np.ndarray,
     rule: str = "nearest",
     k: int = VOTERS,
     *,
-    own_Q: np.ndarray | None = None,
-    without_Q: np.ndarray | None = None,
+    exclude_row_Q: np.ndarray | None = None,
+    exclude_class_Q: np.ndarray | None = None,
     neighbours: tuple[np.ndarray, np.ndarray] | None = None,
     second: bool = True,
-) -> Ranked:
+) -> ClassRanking:
     """The class of every query by ``rule`` (``k`` neighbours vote).
 
-    ``own_Q``: the queries are these enrolled vectors, each leaves itself out. ``without_Q``: each leaves out the class of
+    ``exclude_row_Q``: the queries are these enrolled vectors, each leaves itself out. ``exclude_class_Q``: each leaves out the class of
     this code (-1: none). ``neighbours`` (scores_QK, indices_QK) are those of a search done before, approximate perhaps.
     ``second=False`` spares looking for the second class by the rule ``nearest``.
     """
     check_rule(rule)
     vectors_QD = unit(np.atleast_2d(vectors_QD), name="query vectors")
     hide = None
-    if without_Q is not None:
-        hide = enrolled.hide_classes(without_Q)
-    elif own_Q is not None:
-        hide = enrolled.hide_own(own_Q)
+    if exclude_class_Q is not None:
+        hide = enrolled.exclude_classes(exclude_class_Q)
+    elif exclude_row_Q is not None:
+        hide = enrolled.exclude_rows(exclude_row_Q)
     if rule == "prototype":
-        return _by_prototype(enrolled, vectors_QD, own_Q, without_Q)
+        return _by_prototype(enrolled, vectors_QD, exclude_row_Q, exclude_class_Q)
     if neighbours is None:
         depth = k if rule == "vote" else max(DEPTH, k) if second else 1
-        neighbours = enrolled.scan(vectors_QD, depth, hide)
+        neighbours = enrolled.search(vectors_QD, depth, hide)
     if rule == "vote":
         return _by_vote(enrolled, *neighbours, k)
-    return _by_nearest(enrolled, vectors_QD, *neighbours, own_Q, without_Q, second)
+    return _by_nearest(enrolled, vectors_QD, *neighbours, exclude_row_Q, exclude_class_Q, second)
 
 
-def _codes(enrolled: Enrolled, indices_QK: np.ndarray) -> np.ndarray:
+def _codes(enrolled: GallerySnapshot, indices_QK: np.ndarray) -> np.ndarray:
     """Codes of neighbours, -1 where there is none."""
     return np.where(indices_QK >= 0, enrolled.codes_N[np.maximum(indices_QK, 0)], -1)
 
 
 def _by_nearest(
-    enrolled: Enrolled,
+    enrolled: GallerySnapshot,
     vectors_QD: np.ndarray,
     scores_QK: np.ndarray,
     indices_QK: np.ndarray,
-    own_Q: np.ndarray | None,
-    without_Q: np.ndarray | None,
+    exclude_row_Q: np.ndarray | None,
+    exclude_class_Q: np.ndarray | None,
     second: bool,
-) -> Ranked:
+) -> ClassRanking:
     codes_QK = _codes(enrolled, indices_QK)
     best_Q = codes_QK[:, 0].copy()
     other_QK = (codes_QK != best_Q[:, None]) & (codes_QK >= 0)
@@ -99,19 +99,19 @@ def _by_nearest(
     second_score_Q = np.where(found_Q, scores_QK[rows_Q, column_Q], EXCLUDED)
     open_U = np.flatnonzero(~found_Q & (best_Q >= 0)) if second else np.empty(0, np.int64)
     if len(open_U) and scores_QK.shape[1] < len(enrolled):
-        hidden = [enrolled.hide_classes(best_Q[open_U])]
-        if without_Q is not None:
-            hidden.append(enrolled.hide_classes(without_Q[open_U]))
-        if own_Q is not None:
-            hidden.append(enrolled.hide_own(own_Q[open_U]))
+        hidden = [enrolled.exclude_classes(best_Q[open_U])]
+        if exclude_class_Q is not None:
+            hidden.append(enrolled.exclude_classes(exclude_class_Q[open_U]))
+        if exclude_row_Q is not None:
+            hidden.append(enrolled.exclude_rows(exclude_row_Q[open_U]))
 
         def hide(scores_BC: np.ndarray, top: int, left: int) -> None:
             for part in hidden:
                 part(scores_BC, top, left)
 
-        again_U1, index_U1 = enrolled.scan(vectors_QD[open_U], 1, hide)
+        again_U1, index_U1 = enrolled.search(vectors_QD[open_U], 1, hide)
         second_score_Q[open_U], second_Q[open_U] = again_U1[:, 0], _codes(enrolled, index_U1)[:, 0]
-    return Ranked(best_Q, second_Q, scores_QK[:, 0].copy(), _margin(scores_QK[:, 0], second_score_Q, second_Q), scores_QK,
+    return ClassRanking(best_Q, second_Q, scores_QK[:, 0].copy(), _margin(scores_QK[:, 0], second_score_Q, second_Q), scores_QK,
                   indices_QK)  # fmt: skip
 
 
@@ -120,23 +120,29 @@ def _margin(first_Q: np.ndarray, second_score_Q: np.ndarray, second_Q: np.ndarra
 
 
 def _by_prototype(
-    enrolled: Enrolled, vectors_QD: np.ndarray, own_Q: np.ndarray | None, without_Q: np.ndarray | None
-) -> Ranked:
+    enrolled: GallerySnapshot,
+    vectors_QD: np.ndarray,
+    exclude_row_Q: np.ndarray | None,
+    exclude_class_Q: np.ndarray | None,
+) -> ClassRanking:
     """The query's own vector is taken out of its class's mean before it is compared with that."""
     if not len(enrolled):
         raise DataError("the gallery is empty", remedy="enrol reference images first")
     prototypes_CD, empty_C = enrolled.prototypes_CD, enrolled.counts_C == 0
     rest_Q = None
-    if own_Q is not None:
-        codes_Q = enrolled.codes_N[own_Q]
-        rest_QD = enrolled.sums_CD[codes_Q] - enrolled.vectors(own_Q)
+    if exclude_row_Q is not None:
+        codes_Q = enrolled.codes_N[exclude_row_Q]
+        rest_QD = enrolled.sums_CD[codes_Q] - enrolled.vectors(exclude_row_Q)
         alone_Q = enrolled.counts_C[codes_Q] == 1
         rest_Q = np.where(alone_Q, EXCLUDED, np.einsum("qd,qd->q", unit(rest_QD), vectors_QD)).astype(np.float32)
 
     def hide(scores_BC: np.ndarray, top: int, left: int) -> None:
         here, rows_B = slice(top, top + len(scores_BC)), np.arange(len(scores_BC))
         scores_BC[:, empty_C[left : left + scores_BC.shape[1]]] = EXCLUDED
-        for code_Q, value_Q in ((None if own_Q is None else enrolled.codes_N[own_Q], rest_Q), (without_Q, None)):
+        for code_Q, value_Q in (
+            (None if exclude_row_Q is None else enrolled.codes_N[exclude_row_Q], rest_Q),
+            (exclude_class_Q, None),
+        ):
             if code_Q is not None:
                 place_B = code_Q[here] - left
                 inside_B = np.flatnonzero((place_B >= 0) & (place_B < scores_BC.shape[1]) & (code_Q[here] >= 0))
@@ -145,11 +151,11 @@ def _by_prototype(
 
     scores_Q2, codes_Q2 = scan(vectors_QD, lambda a, b: prototypes_CD[a:b], len(prototypes_CD), 2, hide=hide)
     none = np.empty((len(vectors_QD), 0))
-    return Ranked(codes_Q2[:, 0], codes_Q2[:, 1], scores_Q2[:, 0], _margin(scores_Q2[:, 0], scores_Q2[:, 1], codes_Q2[:, 1]),
+    return ClassRanking(codes_Q2[:, 0], codes_Q2[:, 1], scores_Q2[:, 0], _margin(scores_Q2[:, 0], scores_Q2[:, 1], codes_Q2[:, 1]),
                   none, none.astype(np.int64))  # fmt: skip
 
 
-def _by_vote(enrolled: Enrolled, scores_QK: np.ndarray, indices_QK: np.ndarray, k: int) -> Ranked:
+def _by_vote(enrolled: GallerySnapshot, scores_QK: np.ndarray, indices_QK: np.ndarray, k: int) -> ClassRanking:
     """Every one of the k nearest votes with exp(cosine / TEMPERATURE); shares of the whole vote make the margin."""
     near_QK, codes_QK = scores_QK[:, :k], _codes(enrolled, indices_QK[:, :k])
     queries = len(near_QK)
@@ -171,7 +177,7 @@ def _by_vote(enrolled: Enrolled, scores_QK: np.ndarray, indices_QK: np.ndarray, 
     second_Q = np.where(there_Q, code_S[next_Q], -1)
     lead_Q = (total_S[best_Q] - np.where(there_Q, total_S[next_Q], 0)) / np.where(whole_Q > 0, whole_Q, 1)
     margin_Q = np.where(there_Q, lead_Q, np.inf)
-    return Ranked(code_S[best_Q], second_Q, nearest_S[best_Q], margin_Q, scores_QK, indices_QK)
+    return ClassRanking(code_S[best_Q], second_Q, nearest_S[best_Q], margin_Q, scores_QK, indices_QK)
 
 
 def check_vectors(vectors_QD: Any, dim: int) -> np.ndarray:

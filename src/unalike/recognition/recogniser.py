@@ -19,14 +19,14 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
 from unalike.metrics.knn import unit
 from unalike.recognition.calibration import calibrate, check_settings
-from unalike.recognition.decision import LABEL, Calibration
-from unalike.recognition.gallery import Gallery, Maker
-from unalike.recognition.ranking import DEPTH, VOTERS, Ranked, check_vectors, rank_classes
-from unalike.recognition.snapshot import Enrolled
+from unalike.recognition.decision import LABEL, GalleryCalibration
+from unalike.recognition.gallery import Gallery, ModelIdentity
+from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_classes
+from unalike.recognition.snapshot import GallerySnapshot
 
 
 @dataclass(frozen=True)
-class Neighbour:
+class Neighbor:
     """One enrolled image: its label, the name it was enrolled under, cosine and squared distance of unit vectors."""
 
     label: str
@@ -36,7 +36,7 @@ class Neighbour:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Identification:
     """What one image is.
 
     ``decision`` is ``label``, ``ambiguous`` or ``unknown``; ``label`` the class where it is the first, else None.
@@ -49,7 +49,7 @@ class Answer:
     label: str | None
     score: float
     distance: float
-    neighbours: tuple[Neighbour, ...]
+    neighbours: tuple[Neighbor, ...]
     decision: str = LABEL
     nearest: str = ""
     second: str | None = None
@@ -75,14 +75,14 @@ class Recogniser:
         trunk: str = "", network: str = "",
     ) -> None:  # fmt: skip
         self.engine, self.view = engine, view
-        self.maker = Maker(_probe(engine), view.to_dict(), source, trunk, network)
-        self.gallery = gallery if gallery is not None else Gallery(engine.dim, self.maker)
+        self.model_identity = ModelIdentity(probe_embedding(engine), view.to_dict(), source, trunk, network)
+        self.gallery = gallery if gallery is not None else Gallery(engine.dim, self.model_identity)
         if self.gallery.dim != engine.dim:
             raise ModelError(
                 f"a gallery of width {self.gallery.dim} for a network of width {engine.dim}",
                 remedy="enrol the references again with this network",
             )
-        self.gallery.maker.check(self.maker)
+        self.gallery.model_identity.check_compatible(self.model_identity)
         self._index: Any = None
         if approximate:
             from unalike.recognition.faiss_index import build_index
@@ -115,7 +115,7 @@ class Recogniser:
 
     @property
     def index(self) -> Any:
-        """The approximate index in use (``gallery.approximate.Index``, with its measured recall), or None."""
+        """The approximate index in use (``recognition.faiss_index.FaissIndex``, with its measured recall), or None."""
         return self._index
 
     def encode(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
@@ -181,7 +181,7 @@ class Recogniser:
 
     def calibrate(
         self, rate: float = 0.01, images: str | Path | None = None, *, rule: str = "nearest", **settings: Any
-    ) -> Calibration:
+    ) -> GalleryCalibration:
         """Let the gallery answer "unknown", so that of unknown images at most a share ``rate`` is taken for known.
 
         ``images``: class folders of further images; those whose class is not enrolled are the unknown ones. Without, the
@@ -195,7 +195,7 @@ class Recogniser:
 
     def identify(
         self, images: ImageInput | Iterable[ImageInput], k: int = 1, label_by: str | None = None
-    ) -> list[Answer]:
+    ) -> list[Identification]:
         """One Answer an image, with its ``k`` nearest enrolled images.
 
         ``label_by``: nearest, prototype or vote; left out, the rule of the calibration. By another rule than that the
@@ -203,10 +203,10 @@ class Recogniser:
         """
         return self.identify_vectors(self.encode(images), k, label_by)
 
-    def identify_vectors(self, vectors_QD: np.ndarray, k: int = 1, label_by: str | None = None) -> list[Answer]:
+    def identify_vectors(self, vectors_QD: np.ndarray, k: int = 1, label_by: str | None = None) -> list[Identification]:
         """As ``identify``, of vectors that this network made of images (``encode``)."""
         vectors_QD = check_vectors(vectors_QD, self.gallery.dim)
-        held, made = self.gallery.held, self.gallery.calibration
+        held, made = self.gallery.snapshot, self.gallery.calibration
         if not len(vectors_QD):
             return []
         if made is not None and label_by not in (None, made.rule):
@@ -228,25 +228,31 @@ class Recogniser:
             for q in range(len(vectors_QD))
         ]
 
-    def _search(self, held: Enrolled, vectors_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._index is not None and self._index.covers(held):
+    def _search(self, held: GallerySnapshot, vectors_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._index is not None and self._index.is_current(held):
             found: tuple[np.ndarray, np.ndarray] = self._index.search(unit(vectors_QD), k)
             return found
-        return held.scan(vectors_QD, k)
+        return held.search(vectors_QD, k)
 
 
 def _answer(
-    held: Enrolled, ranked: Ranked, q: int, decision: str, scores_K: np.ndarray, indices_K: np.ndarray, calibrated: bool
-) -> Answer:
+    held: GallerySnapshot,
+    ranked: ClassRanking,
+    q: int,
+    decision: str,
+    scores_K: np.ndarray,
+    indices_K: np.ndarray,
+    calibrated: bool,
+) -> Identification:
     near = tuple(
-        Neighbour(held.classes[held.codes_N[index]], held.names[index], float(score), _distance(score))
+        Neighbor(held.classes[held.codes_N[index]], held.names[index], float(score), _distance(score))
         for score, index in zip(scores_K, indices_K.tolist(), strict=True)
         if index >= 0
     )
     nearest = held.classes[ranked.code_Q[q]]
     there = ranked.second_Q[q] >= 0
     score = float(ranked.score_Q[q])
-    return Answer(
+    return Identification(
         nearest if decision == LABEL else None, score, _distance(score), near, decision, nearest,
         held.classes[ranked.second_Q[q]] if there else None, float(ranked.margin_Q[q]) if there else None, calibrated,
     )  # fmt: skip
@@ -256,7 +262,7 @@ def _distance(score: float) -> float:
     return float(max(0.0, 2.0 - 2.0 * score))
 
 
-def _probe(engine: Engine) -> np.ndarray:
+def probe_embedding(engine: Engine) -> np.ndarray:
     """What the network makes of one fixed smooth image: equal for the same network in any format, to rounding."""
     height, width = engine.input_size
     y_H1, x_1W = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None, :]

@@ -20,7 +20,7 @@ HALF_ROWS = 4096
 
 
 @dataclass(frozen=True)
-class Neighbours:
+class SearchResult:
     """For every query the K nearest enrolled vectors, best first: cosine, index into the gallery, and its label."""
 
     scores_QK: np.ndarray
@@ -29,7 +29,7 @@ class Neighbours:
 
 
 @dataclass(frozen=True, eq=False)
-class Enrolled:
+class GallerySnapshot:
     """``vectors_ND`` of unit length (float32 or float16), ``codes_N`` (int32) into ``classes``, what each was made from.
 
     ``classes`` and ``names`` may be longer than what this snapshot speaks of: lists only grow. ``file`` is the block
@@ -85,7 +85,7 @@ class Enrolled:
                 self.file.check(int(index), int(index) + 1)
         return np.ascontiguousarray(chosen_MD, np.float32)
 
-    def scan(
+    def search(
         self, vectors_QD: np.ndarray, k: int, hide: Callable[[np.ndarray, int, int], None] | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """(scores_QK, indices_QK) of the k nearest by cosine, exactly; ``hide`` as in ``measure.nearest.scan``.
@@ -100,7 +100,7 @@ class Enrolled:
         queries_QD = unit(vectors_QD, name="query vectors")
         return scan(queries_QD, self.reader(), len(self), min(k, len(self)), hide=hide, columns=columns)
 
-    def hide_own(self, rows_Q: np.ndarray) -> Callable[[np.ndarray, int, int], None]:
+    def exclude_rows(self, rows_Q: np.ndarray) -> Callable[[np.ndarray, int, int], None]:
         """For queries that are the enrolled vectors ``rows_Q``: each leaves itself out."""
 
         def hide(scores_BC: np.ndarray, top: int, left: int) -> None:
@@ -110,7 +110,7 @@ class Enrolled:
 
         return hide
 
-    def hide_classes(self, codes_Q: np.ndarray) -> Callable[[np.ndarray, int, int], None]:
+    def exclude_classes(self, codes_Q: np.ndarray) -> Callable[[np.ndarray, int, int], None]:
         """Each query leaves out the class of its code."""
 
         def hide(scores_BC: np.ndarray, top: int, left: int) -> None:
@@ -141,11 +141,11 @@ class Enrolled:
         return [self.classes[code] for code in codes.tolist()]
 
 
-def nobody(dim: int, half: bool = False) -> Enrolled:
+def empty_snapshot(dim: int, half: bool = False) -> GallerySnapshot:
     """An empty snapshot."""
-    return Enrolled(np.empty((0, dim), np.float16 if half else np.float32), np.empty(0, np.int32), [], [])
+    return GallerySnapshot(np.empty((0, dim), np.float16 if half else np.float32), np.empty(0, np.int32), [], [])
 
 
-def unpacked(names: Sequence[str]) -> list[str]:
+def as_list(names: Sequence[str]) -> list[str]:
     """A list that can grow, of names that may lie in a file."""
     return names.unpack() if isinstance(names, Texts) else list(names)

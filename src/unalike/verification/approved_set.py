@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from unalike.errors import DataError
-from unalike.recognition.gallery import Gallery, Maker
+from unalike.recognition.gallery import Gallery, ModelIdentity
 from unalike.storage.blockfile import Texts, read_blocks, write_blocks
 from unalike.verification.asset import Asset
 from unalike.verification.thresholds import Limits
@@ -54,8 +54,8 @@ class ApprovedSet:
             "set_version": FORMAT_VERSION,
             "grounds": [[asset.ground, *asset.ground_colour] for asset in self.assets],
             "limits": None if self.limits is None else self.limits.to_dict(),
-            "maker": {"view": None if gallery.maker.view is None else dict(gallery.maker.view),
-                      "file": gallery.maker.file, "trunk": gallery.maker.trunk, "network": gallery.maker.network},
+            "maker": {"view": None if gallery.model_identity.view is None else dict(gallery.model_identity.view),
+                      "file": gallery.model_identity.file, "trunk": gallery.model_identity.trunk, "network": gallery.model_identity.network},
             "twins": [list(pair) for pair in self.twins],
             "vector_names": list(gallery.labels),
         }  # fmt: skip
@@ -65,7 +65,7 @@ class ApprovedSet:
             "names": [names],
             "name_ends": [name_ends],
             "vectors": [gallery.vectors_ND],
-            "probe": [np.asarray(gallery.maker.probe_D, np.float32)],
+            "probe": [np.asarray(gallery.model_identity.probe_D, np.float32)],
             "network": [np.frombuffer(self.network or b"", np.uint8)],
         }
         write_blocks(path, said, blocks)
@@ -86,7 +86,7 @@ class ApprovedSet:
             for name, start, end, ground in zip(names, [0, *ends[:-1]], ends, said["grounds"], strict=True)
         )
         vectors_ND = blocks["vectors"].check()
-        gallery = Gallery(vectors_ND.shape[1], Maker(blocks["probe"].check().copy(), **said["maker"]))
+        gallery = Gallery(vectors_ND.shape[1], ModelIdentity(blocks["probe"].check().copy(), **said["maker"]))
         gallery.enrol(np.array(vectors_ND), said["vector_names"])
         network = blocks["network"].check().tobytes() or None
         limits = Limits.from_dict(said["limits"]) if said["limits"] else None

@@ -23,8 +23,8 @@ import numpy as np
 from unalike.errors import DataError, SpecError
 from unalike.metrics.intervals import clopper_pearson, clustered_share
 from unalike.metrics.roc import threshold_at, trials_needed
-from unalike.recognition.calibration import MIN_CLASSES, Unknowns, find_threshold, judged_by_others
-from unalike.recognition.decision import Promise
+from unalike.recognition.calibration import MIN_CLASSES, UnknownTrials, cross_validated_false_matches, find_threshold
+from unalike.recognition.decision import RateGuarantee
 from unalike.verification.measures import MEASURES
 
 FORMAT_VERSION = 2
@@ -68,10 +68,10 @@ class Limits:
     threshold: float
     shown: float
     known: float
-    false_accept: Promise
-    unseen_accept: Promise | None
-    other_accept: Promise
-    refused: Promise
+    false_accept: RateGuarantee
+    unseen_accept: RateGuarantee | None
+    other_accept: RateGuarantee
+    refused: RateGuarantee
     kinds: tuple[str, ...]
     assets: int
     figures: dict[str, Any] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Limits:
             )
         known = {f.name: held[f.name] for f in fields(cls)}
         for name in ("unseen_accept", "false_accept", "other_accept", "refused"):
-            known[name] = Promise(**known[name]) if known[name] else None
+            known[name] = RateGuarantee(**known[name]) if known[name] else None
         return cls(**{**known, "kinds": tuple(known["kinds"])})
 
     def __str__(self) -> str:
@@ -173,11 +173,11 @@ class _Impostors:
     score_N: np.ndarray
     asset_N: np.ndarray
 
-    def _unknowns(self) -> Unknowns:
+    def _unknowns(self) -> UnknownTrials:
         # Assets are the groups where there are enough of them; else a promise speaks of these few, trial by trial.
         count = len(self.score_N)
         group_N = self.asset_N if len(np.unique(self.asset_N)) >= MIN_CLASSES else np.arange(count)
-        return Unknowns(self.score_N, group_N, np.full(count, -1, np.int64), np.ones(count))
+        return UnknownTrials(self.score_N, group_N, np.full(count, -1, np.int64), np.ones(count))
 
     def threshold(self, rate: float, across_N: np.ndarray | None = None) -> float:
         """Where the share called the same is at most ``rate``, each asset (and kind, ``across_N``) judged by the others."""
@@ -185,12 +185,12 @@ class _Impostors:
 
     def false_N(self, threshold: float, across_N: np.ndarray | None = None) -> np.ndarray:
         """Which are called the same where the others set their threshold at the share that ``threshold`` leaves of all."""
-        return judged_by_others(self._unknowns(), float(np.mean(self.score_N >= threshold)), across_N)
+        return cross_validated_false_matches(self._unknowns(), float(np.mean(self.score_N >= threshold)), across_N)
 
 
 def _promise(
     event_N: np.ndarray, asset_N: np.ndarray, target: float, confidence: float, kind_N: np.ndarray | None = None
-) -> Promise:
+) -> RateGuarantee:
     classes, trials = len(np.unique(asset_N)), len(event_N)
     if classes >= MIN_CLASSES or kind_N is not None:
         group_N = asset_N if classes >= MIN_CLASSES else np.arange(trials)
@@ -198,7 +198,7 @@ def _promise(
     else:
         interval, effective = clopper_pearson(float(event_N.sum()), trials, confidence), float(trials)
     needed = trials_needed(target, confidence)
-    return Promise(target, interval.value, interval.low, interval.high, confidence, trials, classes, effective, needed,
+    return RateGuarantee(target, interval.value, interval.low, interval.high, confidence, trials, classes, effective, needed,
                    trials >= needed)  # fmt: skip
 
 

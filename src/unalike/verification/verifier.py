@@ -30,8 +30,8 @@ from unalike.inference.feature_map_model import PRETRAINED, engine_from_onnx, lo
 from unalike.inference.loaded_model import load_model
 from unalike.metrics.knn import unit
 from unalike.metrics.roc import trials_needed
-from unalike.recognition.gallery import Gallery, Maker
-from unalike.recognition.recogniser import _probe
+from unalike.recognition.gallery import Gallery, ModelIdentity
+from unalike.recognition.recogniser import probe_embedding
 from unalike.storage.processes import usable_cores
 from unalike.verification.approved_set import ApprovedSet, faces
 from unalike.verification.asset import Asset, open_asset
@@ -136,7 +136,7 @@ class Verifier:
     """
 
     def __init__(self, approved: ApprovedSet, engine: Engine, view: View) -> None:
-        approved.gallery.maker.check(_maker(engine, view))
+        approved.gallery.model_identity.check_compatible(_maker(engine, view))
         self.approved, self.engine, self.view = approved, engine, view
         self._templates: dict[int, Template] = {}
 
@@ -174,7 +174,7 @@ class Verifier:
         Raises DataError for a file that is missing, damaged or another thing, ModelError without its network.
         """
         held = ApprovedSet.load(path)
-        maker = held.gallery.maker
+        maker = held.gallery.model_identity
         if model is None and held.network is not None:
             engine = engine_from_onnx(held.network, runtime, precision)
             return cls(held, engine, View.from_dict(dict(maker.view)) if maker.view else View(*engine.input_size))
@@ -295,7 +295,7 @@ class Verifier:
         return tuple(pairs)
 
     def _cosines_of_assets(self) -> np.ndarray:
-        vectors_ND, held = unit(self.approved.gallery.vectors_ND), self.approved.gallery.held
+        vectors_ND, held = unit(self.approved.gallery.vectors_ND), self.approved.gallery.snapshot
         firsts = [int(np.flatnonzero(held.codes_N == code)[0]) for code in range(len(held.classes))]
         return np.asarray(vectors_ND[firsts] @ vectors_ND[firsts].T)
 
@@ -375,7 +375,7 @@ class Verifier:
 
     def _cosines(self, vector_D: np.ndarray) -> np.ndarray:
         """The cosine to each asset's nearest face, in the order of the assets."""
-        held = self.approved.gallery.held
+        held = self.approved.gallery.snapshot
         cosine_N = self.approved.gallery.vectors_ND @ unit(vector_D[None])[0]
         best = np.full(len(held.classes), -1.0)
         np.maximum.at(best, held.codes_N, cosine_N)
@@ -415,10 +415,10 @@ def _opened(assets: Any, names: Sequence[str] | None) -> list[Asset]:
     return opened
 
 
-def _maker(engine: Any, view: View, source: str = "", trunk: str = "") -> Maker:
+def _maker(engine: Any, view: View, source: str = "", trunk: str = "") -> ModelIdentity:
     """What the vectors come from; the network's key where the engine knows it."""
     facts = getattr(engine, "facts", None)
-    return Maker(_probe(engine), view.to_dict(), source, trunk, getattr(facts, "network", "") or "")
+    return ModelIdentity(probe_embedding(engine), view.to_dict(), source, trunk, getattr(facts, "network", "") or "")
 
 
 def _name(picture: Any, number: int) -> str:

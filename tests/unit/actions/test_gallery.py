@@ -117,7 +117,7 @@ def test_mistakes_are_one_line(place, capsys):
 def test_the_model_is_found_beside_a_gallery_that_moved(place, capsys, tmp_path):
     path = tmp_path / "moved.gallery"
     gallery = Gallery.load(next(iter([place / "shop.gallery", place / "mistakes.gallery"])))
-    object.__setattr__(gallery.maker, "file", "/nowhere/model.onnx")
+    object.__setattr__(gallery.model_identity, "file", "/nowhere/model.onnx")
     gallery.save(path)
     image = place / "refs" / "colour 03 ü" / "1.png"
     code, _, err = told(capsys, "identify", path, image)

@@ -4,16 +4,16 @@ import pytest
 from unalike.errors import DataError, SpecError
 from unalike.metrics.knn import EXCLUDED, unit
 from unalike.recognition.calibration import (
-    Knowns,
-    Unknowns,
+    KnownTrials,
+    UnknownTrials,
+    balanced_sample,
     calibrate,
+    cross_validated_false_matches,
     find_margin,
     find_threshold,
-    judged_by_others,
-    reaching,
-    spread,
+    threshold_at_share,
 )
-from unalike.recognition.decision import Calibration
+from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.ranking import DEPTH, TEMPERATURE, rank_classes
 
@@ -70,8 +70,8 @@ def test_rules_equal_their_definitions(rule, hidden):
     gallery.enrol(vectors, [f"c{code}" for code in codes])
     rows = np.r_[0 : len(codes) : 7, len(codes) - 1]
     queries = vectors[rows] if hidden else unit(draws.normal(size=(len(rows), 6)))
-    settings = {"own": {"own_Q": rows}, "class": {"without_Q": codes[rows]}}.get(hidden, {})
-    ranked = rank_classes(gallery.held, queries, rule, 9, **settings)
+    settings = {"own": {"exclude_row_Q": rows}, "class": {"exclude_class_Q": codes[rows]}}.get(hidden, {})
+    ranked = rank_classes(gallery.snapshot, queries, rule, 9, **settings)
     assert DEPTH < 60
     for q, row in enumerate(rows):
         own, without = (row if hidden == "own" else None), (codes[row] if hidden == "class" else None)
@@ -85,22 +85,22 @@ def test_rules_equal_their_definitions(rule, hidden):
 @pytest.mark.parametrize("rule", ["nearest", "prototype", "vote"])
 def test_a_gallery_of_one_class_has_no_second_and_none_without_it(rule):
     gallery = enrolled(1, 4)
-    ranked = rank_classes(gallery.held, gallery.vectors_ND[:2], rule)
+    ranked = rank_classes(gallery.snapshot, gallery.vectors_ND[:2], rule)
     assert ranked.second_Q.tolist() == [-1, -1] and np.isinf(ranked.margin_Q).all()
-    nothing = rank_classes(gallery.held, gallery.vectors_ND[:2], rule, without_Q=np.zeros(2, int))
+    nothing = rank_classes(gallery.snapshot, gallery.vectors_ND[:2], rule, exclude_class_Q=np.zeros(2, int))
     assert nothing.code_Q.tolist() == [-1, -1] and (nothing.score_Q == EXCLUDED).all()
 
 
 def test_an_unknown_rule_is_refused():
     with pytest.raises(SpecError, match="did you mean 'nearest'"):
-        rank_classes(enrolled().held, np.ones((1, 16)), "nearst")
+        rank_classes(enrolled().snapshot, np.ones((1, 16)), "nearst")
 
 
 # ---- threshold and margin ----
 
 
 def unknowns_of(scores, groups, matched, weights=None):
-    return Unknowns(np.asarray(scores, float), np.asarray(groups), np.asarray(matched),
+    return UnknownTrials(np.asarray(scores, float), np.asarray(groups), np.asarray(matched),
                     np.ones(len(scores)) if weights is None else np.asarray(weights, float))  # fmt: skip
 
 
@@ -109,13 +109,14 @@ def test_reaching_lets_through_what_was_allowed_and_no_tie_in_part():
     for levels in (3, 1000):
         scores, weights = draws.integers(0, levels, 200) / levels, draws.uniform(1, 1.2, 200)
         for share in (0, 0.01, 0.1, 0.5):
-            t = reaching(scores, weights, share)
+            t = threshold_at_share(scores, weights, share)
             assert weights[scores >= t].sum() <= share * 200 + 1e-9
             below = scores[scores < t]
             if len(below):
                 assert weights[scores >= below.max()].sum() > share * 200
     assert (
-        reaching(np.array([0.1, 0.2]), np.ones(2), 1.0) == -np.inf and reaching(np.empty(0), np.empty(0), 0.1) == np.inf
+        threshold_at_share(np.array([0.1, 0.2]), np.ones(2), 1.0) == -np.inf
+        and threshold_at_share(np.empty(0), np.empty(0), 0.1) == np.inf
     )
 
 
@@ -125,19 +126,21 @@ def test_a_class_is_judged_without_itself_and_its_double():
     groups = np.r_[np.zeros(20), np.ones(20), np.repeat(np.arange(2, 20), 20)].astype(int)
     matched = np.r_[np.ones(20), np.zeros(20), np.full(360, 5)].astype(int)
     trials = unknowns_of(scores, groups, matched)
-    judged = judged_by_others(trials, 0.02)
+    judged = cross_validated_false_matches(trials, 0.02)
     assert judged[:40].all()  # the others' threshold lies below 0.5, so every image of the doubles is a false match
-    assert reaching(scores, np.ones(400), 0.02) > 0.8  # where the plain quantile would call class 1 all unknown
+    assert (
+        threshold_at_share(scores, np.ones(400), 0.02) > 0.8
+    )  # where the plain quantile would call class 1 all unknown
 
 
 def test_a_class_is_judged_without_its_own_sort_where_sorts_cross_classes():
     rng = np.random.default_rng(4)
     groups, sorts = rng.integers(0, 6, 240), rng.integers(0, 3, 240).astype(str)
     scores = rng.random(240) + (sorts == "2")
-    judged = judged_by_others(unknowns_of(scores, groups, np.full(240, 99)), 0.1, sorts)
+    judged = cross_validated_false_matches(unknowns_of(scores, groups, np.full(240, 99)), 0.1, sorts)
     for i in range(240):  # one after the other
         others = (groups != groups[i]) & (sorts != sorts[i])
-        assert judged[i] == (scores[i] >= reaching(scores[others], np.ones(others.sum()), 0.1))
+        assert judged[i] == (scores[i] >= threshold_at_share(scores[others], np.ones(others.sum()), 0.1))
     assert judged[sorts == "2"].mean() > 0.9  # the sort that is hardest was not heard in its own case
 
 
@@ -148,7 +151,7 @@ def test_the_threshold_holds_what_it_promises_on_further_classes():
         gallery = Gallery(6)
         gallery.enrol(vectors[:400], labels[:400])
         made = calibrate(gallery, 0.05)
-        further = rank_classes(gallery.held, vectors[400:])
+        further = rank_classes(gallery.snapshot, vectors[400:])
         share = float(np.mean(further.score_Q >= made.threshold))
         kept.append(made.false_match.low <= share <= made.false_match.high)
         assert made.false_match.rate <= 0.05 and made.false_match.trials == 400 and made.false_match.classes == 40
@@ -157,7 +160,7 @@ def test_the_threshold_holds_what_it_promises_on_further_classes():
 
 def test_margin_is_the_smallest_that_keeps_wrong_labels_below_the_share():
     draws = np.random.default_rng(1)
-    knowns = Knowns(
+    knowns = KnownTrials(
         draws.uniform(0, 1, 500), draws.exponential(0.1, 500), draws.random(500) < 0.8, draws.integers(0, 9, 500)
     )
     for wrong in (0.01, 0.05, 0.5):
@@ -211,7 +214,7 @@ def test_decisions_and_their_way_through_a_file(tmp_path):
     assert made.decide(score, margin) == ["label", "unknown", "label", "ambiguous", "ambiguous"]
     assert Gallery.load(gallery.save(tmp_path / "g")).calibration == made
     with pytest.raises(DataError, match="update"):
-        Calibration.from_dict({**made.to_dict(), "format_version": 9})
+        GalleryCalibration.from_dict({**made.to_dict(), "format_version": 9})
     assert gallery.stale == ""
     gallery.enrol(np.ones((1, 16)), ["another"])
     assert "120 images of 20 classes and now has 121 of 21" in gallery.stale
@@ -240,6 +243,6 @@ def test_a_calibration_is_stale_when_as_many_others_have_come(tmp_path):
 
 def test_samples_of_trials_are_spread_over_classes():
     codes = np.r_[np.zeros(1000), np.ones(10), np.full(500, 2)].astype(int)
-    counts = np.bincount(codes[spread(codes, 90, 0)])
-    assert counts.tolist() == [40, 10, 40] and len(spread(codes, 9999, 0)) == 1510
+    counts = np.bincount(codes[balanced_sample(codes, 90, 0)])
+    assert counts.tolist() == [40, 10, 40] and len(balanced_sample(codes, 9999, 0)) == 1510
     assert find_threshold(unknowns_of([0.5] * 10, range(10), [99] * 10), 0.1)[0] > 0.5

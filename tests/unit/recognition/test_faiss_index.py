@@ -25,7 +25,7 @@ def test_recall_is_what_it_says_on_other_queries(gallery, kind):
     assert 0.9 <= index.recall <= 1
     queries = gallery.vectors_ND[::11] + 0.02
     queries = queries / np.linalg.norm(queries, axis=1, keepdims=True)
-    exact_scores, exact = gallery.held.scan(queries, 10)
+    exact_scores, exact = gallery.snapshot.search(queries, 10)
     scores, found = index.search(queries, 10)
     recall = np.mean([len(set(a) & set(b)) / 10 for a, b in zip(exact, found, strict=True)])
     assert abs(recall - index.recall) < 0.1
@@ -47,6 +47,6 @@ def test_an_index_knows_its_gallery_and_what_it_cannot_be():
     with pytest.raises(SpecError, match="cells or graph"):
         build_index(gallery, "tree")
     index = build_index(gallery)
-    assert index.covers(gallery.held) and index.search(np.eye(4)[:1], 9)[1].shape == (1, 4)
+    assert index.is_current(gallery.snapshot) and index.search(np.eye(4)[:1], 9)[1].shape == (1, 4)
     gallery.enrol(np.ones((1, 4)), ["e"])
-    assert not index.covers(gallery.held)
+    assert not index.is_current(gallery.snapshot)

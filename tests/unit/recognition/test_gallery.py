@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unalike.errors import DataError, ModelError
-from unalike.recognition.gallery import Gallery, Maker
+from unalike.recognition.gallery import Gallery, ModelIdentity
 
 
 @pytest.fixture
@@ -106,7 +106,7 @@ def test_half_precision_changes_scores_by_little(gallery):
 
 
 def test_a_search_sees_the_gallery_as_it_was_when_it_began(gallery):
-    before = gallery.held
+    before = gallery.snapshot
     gallery.enrol(np.ones((50, 5)), ["new"] * 50)
     gallery.remove(["b"])
     assert len(before) == 12 and before.labels_of(before.codes_N)[1] == "b" and before.names[3] == "bild 3.jpg"
@@ -141,27 +141,29 @@ def test_searching_while_others_enrol_and_remove():
 
 def test_a_gallery_knows_its_network_and_view():
     probe = np.arange(5.0)
-    maker = Maker(probe, {"height": 4, "width": 6}, "m.onnx")
-    maker.check(Maker(probe * 3 + 0.01, {"height": 4, "width": 6}))
-    maker.check(Maker())
+    maker = ModelIdentity(probe, {"height": 4, "width": 6}, "m.onnx")
+    maker.check_compatible(ModelIdentity(probe * 3 + 0.01, {"height": 4, "width": 6}))
+    maker.check_compatible(ModelIdentity())
     with pytest.raises(ModelError, match=r"another network \(m.onnx\)"):
-        maker.check(Maker(-probe))
+        maker.check_compatible(ModelIdentity(-probe))
     with pytest.raises(ModelError, match="another view: height 4, not 5"):
-        maker.check(Maker(probe, {"height": 5, "width": 6}))
+        maker.check_compatible(ModelIdentity(probe, {"height": 5, "width": 6}))
 
 
 def test_a_networks_key_tells_more_than_its_answer_to_one_image(tmp_path):
     probe = np.arange(5.0)
-    maker = Maker(probe, network="weights 1")
-    maker.check(Maker(-probe, network="weights 1"))  # INT8 that rounds badly, of the same network
+    maker = ModelIdentity(probe, network="weights 1")
+    maker.check_compatible(ModelIdentity(-probe, network="weights 1"))  # INT8 that rounds badly, of the same network
     with pytest.raises(ModelError, match="another network"):
-        maker.check(Maker(probe, network="weights 2"))  # the next epoch: nearly the same vector
-    maker.check(Maker(probe))  # a file of an earlier release
-    Maker(probe, network="file 1").check(Maker(probe, network="file 2"))  # as exported twice: the answer decides
+        maker.check_compatible(ModelIdentity(probe, network="weights 2"))  # the next epoch: nearly the same vector
+    maker.check_compatible(ModelIdentity(probe))  # a file of an earlier release
+    ModelIdentity(probe, network="file 1").check_compatible(
+        ModelIdentity(probe, network="file 2")
+    )  # as exported twice: the answer decides
     with pytest.raises(ModelError, match="another network"):
-        Maker(probe, network="file 1").check(Maker(-probe, network="file 2"))
+        ModelIdentity(probe, network="file 1").check_compatible(ModelIdentity(-probe, network="file 2"))
     gallery = Gallery(5, maker)
-    assert Gallery.load(gallery.save(tmp_path / "g")).maker.network == "weights 1"
+    assert Gallery.load(gallery.save(tmp_path / "g")).model_identity.network == "weights 1"
 
 
 def test_what_does_not_fit_is_refused(gallery):

@@ -11,8 +11,8 @@ from PIL import Image
 from tests.support import networks
 from tests.support.paths import SOURCE
 from unalike.errors import DataError, DeviceError, ModelError
-from unalike.recognition.decision import Calibration, Promise
-from unalike.recognition.gallery import Gallery, Maker
+from unalike.recognition.decision import GalleryCalibration, RateGuarantee
+from unalike.recognition.gallery import Gallery, ModelIdentity
 from unalike.recognition.recogniser import Recogniser
 
 COLOURS = {"red": (220, 20, 30), "grün": (30, 200, 40), "blue": (20, 40, 230)}
@@ -81,7 +81,7 @@ def test_a_gallery_comes_back_and_a_foreign_one_is_refused(model, folder, tmp_pa
         assert answer.label == "blue" and answer.neighbours[0].name == "b"
     with pytest.raises(ModelError, match="width 9"):
         Recogniser.load(model, gallery=Gallery(9))
-    foreign = Gallery(16, Maker(np.random.default_rng(0).normal(size=16)))
+    foreign = Gallery(16, ModelIdentity(np.random.default_rng(0).normal(size=16)))
     with pytest.raises(ModelError, match="another network"):
         Recogniser.load(model, gallery=foreign)
 
@@ -109,8 +109,10 @@ def test_d29_answers_label_ambiguous_or_unknown(model, folder):
     recogniser.enrol(folder)
     plain = recogniser.identify(flat("red"))[0]
     assert (plain.decision, plain.label, plain.calibrated) == ("label", "red", False)
-    share = Promise(0.01, 0.0, 0.0, 0.01, 0.95, 300, 10, 300.0, 299)
-    recogniser.gallery.calibration = Calibration(plain.score - 1e-3, 1e-3, "nearest", 10, share, None, 12, 3, "nothing")
+    share = RateGuarantee(0.01, 0.0, 0.0, 0.01, 0.95, 300, 10, 300.0, 299)
+    recogniser.gallery.calibration = GalleryCalibration(
+        plain.score - 1e-3, 1e-3, "nearest", 10, share, None, 12, 3, "nothing"
+    )
     sure = recogniser.identify(flat("red"), k=2)[0]
     assert (sure.decision, sure.label, sure.calibrated) == ("label", "red", True)
     assert sure.second in ("grün", "blue") and sure.margin >= 1e-3 and len(sure.neighbours) == 2

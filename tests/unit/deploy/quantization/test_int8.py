@@ -452,7 +452,7 @@ def test_int8_is_known_for_the_network_that_it_was_made_from(tmp_path, folder):
         "onnx_file": str(result.path), "parity_images": 4, "calibration": {"cal_image_dir": [str(folder)]}}})  # fmt: skip
     assert load_model(ir.path).network == key
     gallery = Recogniser.load(model).gallery
-    gallery.maker = replace(gallery.maker, probe_D=-gallery.maker.probe_D)
+    gallery.model_identity = replace(gallery.model_identity, probe_D=-gallery.model_identity.probe_D)
     Recogniser.load(ir.path, gallery)  # the key speaks before the answer to one image
 
 
