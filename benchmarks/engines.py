@@ -76,7 +76,7 @@ class Sides:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.view = options, View(options.size, options.size)
-        found = load_images(options.data, labelled=False).paths
+        found = load_images(options.data, labeled=False).paths
         self.paths = list(found[:: max(1, len(found) // options.images)])[: options.images]
         pretrained = "auto" if "efficientnet_lite" in options.trunk else "false"
         shape = EmbedderConfig(options.trunk, 256, 3, (options.size, options.size))

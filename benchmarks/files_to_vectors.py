@@ -176,7 +176,7 @@ def main() -> None:
     progress.set_verbosity(0)
     torch.set_num_threads(2)
 
-    found = load_images(options.data, labelled=False)
+    found = load_images(options.data, labeled=False)
     step = max(1, len(found.paths) // options.images)
     paths = list(found.paths[::step])[: options.images]
     view = View(options.size, options.size)

@@ -27,7 +27,7 @@ from unlabelled import embed, hits
 
 from unalike.data.imageset import align_labels, load_images
 from unalike.data.notices import Notices
-from unalike.data.view import view_of
+from unalike.data.view import View
 from unalike.metrics.intervals import bootstrap, paired_bootstrap
 from unalike.spec import load_spec
 from unalike.training.automatic.holdout import scenes
@@ -40,7 +40,7 @@ def divided(manifest: Path, by: str) -> list[tuple[Rows, Rows]]:
     """Training and asking rows of the manifest, for each fold."""
     images, rows = load_images(manifest), rows_of(manifest)
     spec = load_spec("train")
-    features = trunk_features(automatic.TRUNK, images, view_of(spec), Notices(), spec)
+    features = trunk_features(automatic.TRUNK, images, View.from_spec(spec), Notices(), spec)
     assert len(features.kept_N) == len(rows) == len(images)
     names = [images.classes[label] for label in images.labels_N]
     assert names == [label for _, label in rows]

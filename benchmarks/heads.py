@@ -21,7 +21,7 @@ from grocery import append, write_manifests
 
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
-from unalike.data.view import view_of
+from unalike.data.view import View
 from unalike.metrics.intervals import paired_bootstrap
 from unalike.model.backbones import native_size
 from unalike.spec import load_spec
@@ -76,7 +76,9 @@ def main() -> None:
     spec = load_spec("train")
     for trunk in options.trunks.split(","):
         height, width = native_size(trunk)[0]
-        features = trunk_features(trunk, images, replace(view_of(spec), height=height, width=width), Notices(), spec)
+        features = trunk_features(
+            trunk, images, replace(View.from_spec(spec), height=height, width=width), Notices(), spec
+        )
         x_NF, labels_N = features.vectors_NF, images.labels_N[features.kept_N]
         for way in options.by.split(","):
             scene_N = scenes(x_NF, labels_N) if way == "scene" else None

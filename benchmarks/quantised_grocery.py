@@ -106,7 +106,7 @@ class Grocery:
         self.manifests = write_manifests(options.data, self.out)
         train, val = align_labels(load_images(self.manifests["train"]), load_images(self.manifests["val"]))
         self.paths, self.labels = [*train.paths, *val.paths], np.concatenate([train.labels_N, val.labels_N])
-        self.names = train.names()
+        self.names = train.label_names()
         self.train, self.val = np.arange(len(train)), np.arange(len(train), len(self.labels))
         self.fold = np.random.default_rng(0).permutation(len(train)) % FOLDS
 

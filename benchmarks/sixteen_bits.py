@@ -90,7 +90,7 @@ def main() -> None:
         return
     progress.set_verbosity(0)
     options.out.mkdir(parents=True, exist_ok=True)
-    found = load_images(options.data, labelled=False).paths
+    found = load_images(options.data, labeled=False).paths
     paths = list(found[:: max(1, len(found) // options.images)])[: options.images] if options.images else list(found)
     named = [(name, None) for name in options.trunks.split(",") if name] + [(str(f), f) for f in options.onnx]
     seen: tuple[View, np.ndarray] | None = None

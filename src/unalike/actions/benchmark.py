@@ -101,7 +101,7 @@ def _engines(path: Path, runtimes: str | Sequence[str] | None, threads: int | No
 def _files(data: str | Path | None, folder: Path) -> list[Path]:
     """Image files: an even choice of those given, or made-up photographs (noise would cost a decoder more)."""
     if data is not None:
-        found = load_images(data, labelled=False).paths
+        found = load_images(data, labeled=False).paths
         return list(found[:: max(1, len(found) // FILES)])[:FILES]
     from PIL import Image
 

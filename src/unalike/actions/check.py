@@ -16,7 +16,7 @@ from unalike.actions.inference import input_images
 from unalike.actions.model_source import PRETRAINED, refuse_contradictions
 from unalike.actions.request import Overrides, Spec
 from unalike.actions.result import Checked
-from unalike.data.from_spec import evaluation_sets, load_for, training_sets, unlabelled_images
+from unalike.data.from_spec import load_evaluation_sets, load_from_spec, load_training_sets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import DeviceError, RunError, SpecError, UnalikeError, WeightsError, missing_extra
@@ -131,19 +131,19 @@ class Readiness:
         good = {path: self._source(path, notices) for path in SOURCES if self.at(path)}
         for number, source in enumerate(self.at("gen_trt_engine.tensorrt.calibration.cal_image_dir") or ()):
             with self.part(f"gen_trt_engine.tensorrt.calibration.cal_image_dir[{number}]"):
-                load_for(held, source, notices, labelled=False)
+                load_from_spec(held, source, notices, labeled=False)
         sets = None
         if all(good.values()):
             if held.dataset.train_dataset:
                 with self.part("data"):
                     if self._unlabelled():
-                        unlabelled_images(held, notices)
+                        load_unlabeled_images(held, notices)
                     else:
-                        sets = training_sets(held, notices)
+                        sets = load_training_sets(held, notices)
                         self.facts["validation"] = sets.validation
             elif self.at("dataset.val_dataset.query"):
                 with self.part("data"):
-                    evaluation_sets(held, notices)
+                    load_evaluation_sets(held, notices)
         notices.say()
         return sets
 
@@ -152,15 +152,15 @@ class Readiness:
 
     def _source(self, path: str, notices: Notices) -> bool:
         with self.part(path):
-            labelled = path != "inference.input_path" and not (path == "dataset.train_dataset" and self._unlabelled())
+            labeled = path != "inference.input_path" and not (path == "dataset.train_dataset" and self._unlabelled())
             images: ImageSet = (
-                load_for(self.experiment, self.at(path), notices, labelled=labelled)
+                load_from_spec(self.experiment, self.at(path), notices, labeled=labeled)
                 if path != "inference.input_path"
                 else input_images(self.experiment, notices)
             )
             if len(images) == 0:
                 raise RunError(f"{self.at(path)} holds no images", expected="one folder a class with images in it")
-            self.facts[path] = f"{len(images)} images" + (f" of {len(images.classes)} classes" if labelled else "")
+            self.facts[path] = f"{len(images)} images" + (f" of {len(images.classes)} classes" if labeled else "")
             return True
         return False
 

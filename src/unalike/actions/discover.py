@@ -21,7 +21,7 @@ import numpy as np
 
 from unalike.actions.result import Result
 from unalike.data.archives import is_archive
-from unalike.data.imageset import load_images, locate
+from unalike.data.imageset import load_images, resolve_source
 from unalike.data.notices import Notices
 from unalike.discovery.clustering import Grouping, group_images
 from unalike.discovery.report import write_report
@@ -64,11 +64,11 @@ def discover_groups(
     if model is not None:
         require_model_file(model)
     target = _target(source, out)
-    if kind == "link" and ("://" in str(source) or is_archive(locate(source))):
+    if kind == "link" and ("://" in str(source) or is_archive(resolve_source(source))):
         raise SpecError("links into an archive or a store", expected="a folder or a manifest of this machine",
                         remedy="leave --link out: the images are copied")  # fmt: skip
     notices = Notices()
-    images = load_images(source, labelled=False, notices=notices)
+    images = load_images(source, labeled=False, notices=notices)
     opened = _open(model, runtime, precision, len(images))
     done = embed_files(opened.engine, list(images.paths), opened.view, notices=notices, max_unreadable=1.0)
     notices.say()

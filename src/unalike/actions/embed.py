@@ -34,7 +34,7 @@ def run_embedding(
     if not frozen:
         require_model_file(checkpoint)  # asked before the data, which may be long to list
     notices = Notices()
-    images = load_images(source, labelled=labelled, notices=notices)
+    images = load_images(source, labeled=labelled, notices=notices)
     if len(images) == 0:
         raise DataError(f"{source} holds no images")
     if frozen:
@@ -46,7 +46,7 @@ def run_embedding(
     images = images.select(done.kept_N)
     columns: dict[str, Any] = {"path": [str(p) for p in images.paths]}
     if labelled:
-        columns["label"] = list(images.names())
+        columns["label"] = list(images.label_names())
     output.parent.mkdir(parents=True, exist_ok=True)
     with replacing(output) as partial:
         if output.suffix == ".npz":

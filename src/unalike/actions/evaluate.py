@@ -16,7 +16,7 @@ from unalike.actions.model_source import (
 )
 from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
-from unalike.data.from_spec import evaluation_sets
+from unalike.data.from_spec import load_evaluation_sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import (
@@ -41,7 +41,7 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
 
     section, notices = experiment.evaluate, Notices()
     source = _named_model(section, "evaluate")
-    reference, query = evaluation_sets(experiment, notices)
+    reference, query = load_evaluation_sets(experiment, notices)
     models = _load_for(experiment, section, "evaluate", source, len({*reference.paths, *query.paths}))
     model = models[0]
     same = reference.paths == query.paths

@@ -13,7 +13,7 @@ from unalike.actions.model_source import (
 )
 from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
-from unalike.data.from_spec import load_for
+from unalike.data.from_spec import load_from_spec
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
@@ -87,7 +87,7 @@ def _parity_images(experiment: Any, meta: Mapping[str, Any], view: View, count: 
     sources.append(kept.get("train_dataset"))
     for source in filter(None, sources):
         try:
-            images = load_for(experiment, source, Notices(), labelled=False)
+            images = load_from_spec(experiment, source, Notices(), labeled=False)
         except DataError as error:
             say(f"parity images: {error}")
             continue

@@ -74,7 +74,7 @@ def add(
     if label is None:
         recogniser.enrol(source)
     else:
-        images = load_images(source, labelled=False)
+        images = load_images(source, labeled=False)
         done = embed_files(recogniser.engine, images.paths, recogniser.view, describe="enrolling")
         names = [str(images.paths[i]) for i in done.kept_N]
         recogniser.gallery.enrol(done.vectors_ND, [label] * len(names), names)
@@ -155,7 +155,7 @@ def identify(
         check_rule(label_by)
     recogniser = open_recogniser(path, model, runtime=runtime, precision=precision, approximate=approximate)
     say_if_stale(recogniser.gallery)
-    paths = [p for source in sources for p in load_images(source, labelled=False).paths]
+    paths = [p for source in sources for p in load_images(source, labeled=False).paths]
     if not paths:
         raise DataError("no images", expected="image files or folders that hold some")
     done = embed_files(recogniser.engine, paths, recogniser.view, max_unreadable=1.0, describe="identifying")

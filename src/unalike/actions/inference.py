@@ -18,7 +18,7 @@ from unalike.actions.model_source import (
 )
 from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
-from unalike.data.from_spec import load_for
+from unalike.data.from_spec import load_from_spec
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import (
@@ -47,7 +47,7 @@ def input_images(experiment: Any, notices: Notices) -> ImageSet:
         raise DataError(f"inference.input_path: {path} is a folder", expected="one image file",
                         remedy="set inference.inference_input_type=image_folder")  # fmt: skip
     # Labels are not used, so every image below the folder counts, wherever it lies.
-    images = load_for(experiment, section.input_path, notices, labelled=False)
+    images = load_from_spec(experiment, section.input_path, notices, labeled=False)
     if len(images) == 0:
         raise DataError(f"inference.input_path: {path} holds no images")
     return images
@@ -63,7 +63,7 @@ def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
     named = experiment.dataset.val_dataset
     if named is None or not named.reference:
         raise SpecError("dataset.val_dataset.reference is not set", expected="the labelled images to compare with")
-    reference = load_for(experiment, named.reference, notices)
+    reference = load_from_spec(experiment, named.reference, notices)
     models = _load_for(experiment, section, "inference", source, len({*reference.paths, *query.paths}))
     reference, reference_vectors, query, query_vectors = _two_sets(
         models, reference, query, experiment, _batch_size(experiment, "inference"), notices
@@ -95,7 +95,7 @@ def _write_results(
     # Names that are not UTF-8 keep their bytes in the table; JSON stays valid UTF-8 and gives them back as escapes.
     # squared L2 distance of unit vectors: |a - b|^2 = 2 - 2 a.b
     distance_QK = np.maximum(2.0 - 2.0 * scores_QK.astype(np.float64), 0.0)
-    names = reference.names()
+    names = reference.label_names()
     with (
         replacing(folder / f"{stem}.csv") as table_file,
         replacing(folder / f"{stem}.jsonl") as lines_file,

@@ -53,7 +53,7 @@ def verify(
         refuse_existing(save, overwrite)
     if out is not None:
         refuse_existing(out, overwrite, folder=True)
-    paths = [path for source in sources for path in load_images(source, labelled=False).paths]
+    paths = [path for source in sources for path in load_images(source, labeled=False).paths]
     if sources and not paths:
         raise DataError("no pictures", expected="image files or folders that hold some")
     verifier = open_reference(reference, model, rate, trials, kinds, seed, runtime, precision)

@@ -29,7 +29,7 @@ def is_image(name: str) -> bool:
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
-def name_of(text: str) -> str:
+def normalize_class_name(text: str) -> str:
     """A class name in one Unicode form: macOS takes an umlaut apart, and the same class must have the same name."""
     return unicodedata.normalize("NFC", text)
 
@@ -43,7 +43,7 @@ def scan(root: Path, notices: Notices) -> Found:
     return found
 
 
-def unwrap(root: Path, notices: Notices) -> Path:
+def skip_wrapper_folders(root: Path, notices: Notices) -> Path:
     """Step into a single folder that only wraps the class folders, as archives often have; said once.
 
     A wrapper is the only folder of its parent, beside which no image lies, and holds folders but no image itself:
@@ -61,7 +61,7 @@ def unwrap(root: Path, notices: Notices) -> Path:
 
 
 def _order(parts: Parts) -> tuple[Parts, Parts]:
-    return tuple(name_of(part) for part in parts), parts
+    return tuple(normalize_class_name(part) for part in parts), parts
 
 
 def _identity(path: Path | str) -> tuple[int, int]:
@@ -129,7 +129,7 @@ class ClassMap:
             except yaml.YAMLError as fault:
                 raise DataError(f"class map {path}: not YAML ({' '.join(str(fault).split())})") from fault
             if isinstance(content, Mapping) and all(isinstance(v, str) for v in content.values()):
-                pairs = {name_of(k): name_of(v) for k, v in content.items()}
+                pairs = {normalize_class_name(k): normalize_class_name(v) for k, v in content.items()}
                 return cls(by_name=pairs, path=str(path))
             if isinstance(content, list) and all(isinstance(v, str) for v in content):
                 text = "\n".join(content)
@@ -137,7 +137,7 @@ class ClassMap:
                 raise DataError(
                     f"class map {path}: no mapping of names", expected="folder name: shown name, a line each"
                 )
-        lines = tuple(name_of(line.strip()) for line in text.splitlines() if line.strip())
+        lines = tuple(normalize_class_name(line.strip()) for line in text.splitlines() if line.strip())
         return cls(lines=lines, path=str(path))
 
     def shown(self, folders: Sequence[str], notices: Notices) -> dict[str, str]:

@@ -10,13 +10,13 @@ import numpy as np
 
 from unalike.data.imageset import ImageSet, align_labels, load_images
 from unalike.data.notices import Notices
-from unalike.data.splits import reference_query, split_images, write_manifest
+from unalike.data.splits import split_images, split_reference_query, write_manifest
 from unalike.errors import DataError, SpecError
 from unalike.progress import say
 
 
 @dataclass(frozen=True)
-class Sets:
+class TrainingSets:
     """What training uses; ``validation`` says in words where reference and query come from.
 
     ``unseen``: the query classes take no part in training, so that figures speak of classes never seen.
@@ -34,8 +34,8 @@ class Sets:
 QUERY_SPLITS = ("query", "val", "valid", "validation")
 
 
-def load_for(
-    spec: Any, source: str | Path, notices: Notices, *, labelled: bool = True, split: str | None = None
+def load_from_spec(
+    spec: Any, source: str | Path, notices: Notices, *, labeled: bool = True, split: str | None = None
 ) -> ImageSet:
     """One data field of a spec, read by the spec's one rule for classes."""
     dataset = spec.dataset
@@ -43,14 +43,14 @@ def load_for(
         source,
         class_from=dataset.class_from,
         class_map=dataset.class_map,
-        labelled=labelled,
+        labeled=labeled,
         notices=notices,
         columns=dataset.manifest_columns.model_dump(),
         split=split,
     )
 
 
-def training_sets(spec: Any, notices: Notices, *, manifest: Path | None = None) -> Sets:
+def load_training_sets(spec: Any, notices: Notices, *, manifest: Path | None = None) -> TrainingSets:
     """Train, reference and query; where no validation set is named, one is split off by ``dataset.validation``.
 
     An automatic split is written to ``manifest``. Raises DataError, SpecError.
@@ -59,29 +59,29 @@ def training_sets(spec: Any, notices: Notices, *, manifest: Path | None = None) 
     if not dataset.train_dataset:
         raise SpecError("dataset.train_dataset is not set", expected="a folder of class folders, an archive or a manifest",
                         remedy="give the folder: unalike train DIR")  # fmt: skip
-    whole = load_for(spec, dataset.train_dataset, notices)
+    whole = load_from_spec(spec, dataset.train_dataset, notices)
     if len(whole) == 0:
         raise DataError(f"{dataset.train_dataset} holds no images", expected="one folder a class with images in it")
     named = dataset.val_dataset
     kept = _training_rows(whole)
     if named is not None and (named.reference or named.query):
-        reference, query = evaluation_sets(spec, notices, train=kept)
+        reference, query = load_evaluation_sets(spec, notices, train=kept)
         unseen = not set(_present(query)) & set(_present(kept))
-        return Sets(kept, reference, query, "dataset.val_dataset", unseen)
+        return TrainingSets(kept, reference, query, "dataset.val_dataset", unseen)
     held = _rows(whole, QUERY_SPLITS)
     if held is not None:
         reference = _rows(whole, ("reference",)) or whole.select(np.flatnonzero(np.array(whole.splits) == "train"))
         _refuse_disjoint(reference, held)
         unseen = not set(_present(held)) & set(_present(kept))
-        return Sets(kept, reference, held, "the manifest's split column", unseen)
+        return TrainingSets(kept, reference, held, "the manifest's split column", unseen)
     whole = kept
     by = dataset.validation.by
     if by == "none":
-        return Sets(whole, None, None, "none", False)
+        return TrainingSets(whole, None, None, "none", False)
     return _automatic(whole, by, dataset.validation.fraction, dataset.validation.seed, manifest)
 
 
-def unlabelled_images(spec: Any, notices: Notices) -> ImageSet:
+def load_unlabeled_images(spec: Any, notices: Notices) -> ImageSet:
     """All training images in whatever arrangement, without labels; a manifest's ``train`` rows where it has splits.
 
     Raises DataError, SpecError.
@@ -90,7 +90,7 @@ def unlabelled_images(spec: Any, notices: Notices) -> ImageSet:
     if not source:
         raise SpecError("dataset.train_dataset is not set", expected="images: a folder, an archive or a manifest",
                         remedy="give the folder: unalike train DIR --no-labels")  # fmt: skip
-    return _training_rows(load_for(spec, source, notices, labelled=False))
+    return _training_rows(load_from_spec(spec, source, notices, labeled=False))
 
 
 def _present(images: ImageSet) -> list[str]:
@@ -114,7 +114,7 @@ def _training_rows(whole: ImageSet) -> ImageSet:
     if rows is None:
         raise DataError(f"{whole.source}: no row has the split 'train'", expected="a row a training image; found "
                         f"{', '.join(sorted(set(whole.splits)))}")  # fmt: skip
-    return rows.compact()
+    return rows.drop_empty_classes()
 
 
 def _refuse_disjoint(reference: ImageSet, query: ImageSet) -> None:
@@ -132,29 +132,29 @@ def _refuse_disjoint(reference: ImageSet, query: ImageSet) -> None:
         )
 
 
-def _automatic(whole: ImageSet, by: str, fraction: float, seed: int, manifest: Path | None) -> Sets:
+def _automatic(whole: ImageSet, by: str, fraction: float, seed: int, manifest: Path | None) -> TrainingSets:
     classes = len(_present(whole))
     if by == "class" and classes < 4:
         say(f"{classes} classes are too few to hold some out: validating on held-out images instead")
         by = "image"
     train, held = split_images(whole, by=by, fraction=fraction, seed=seed)
     if by == "class":
-        reference, query = reference_query(held, seed=seed)
+        reference, query = split_reference_query(held, seed=seed)
         text = f"{len(_present(held))} of {classes} classes held out (unseen in training)"
     else:
         reference, query = train, held
         text = f"{len(held)} of {len(whole)} images held out by {by}"
     if len(query) == 0 or len(reference) == 0:
         say("too few images to hold any out: training without validation")
-        return Sets(whole, None, None, "none", False)
+        return TrainingSets(whole, None, None, "none", False)
     say(f"validation: {text}")
     if manifest is not None:
         parts = {"train": train, "val": query} | ({"reference": reference} if by == "class" else {})
         write_manifest(manifest, parts)
-    return Sets(train.compact(), reference, query, text, by == "class")
+    return TrainingSets(train.drop_empty_classes(), reference, query, text, by == "class")
 
 
-def evaluation_sets(spec: Any, notices: Notices, *, train: ImageSet | None = None) -> tuple[ImageSet, ImageSet]:
+def load_evaluation_sets(spec: Any, notices: Notices, *, train: ImageSet | None = None) -> tuple[ImageSet, ImageSet]:
     """Reference and query of ``dataset.val_dataset`` under one class list.
 
     Without ``query`` the reference is its own query (an image never finds itself); without ``reference`` the training
@@ -165,16 +165,16 @@ def evaluation_sets(spec: Any, notices: Notices, *, train: ImageSet | None = Non
         raise SpecError("dataset.val_dataset is not set", expected="reference and query, each a folder, archive or manifest",
                         remedy="set dataset.val_dataset.reference=DIR dataset.val_dataset.query=DIR")  # fmt: skip
     if named.reference:
-        reference = load_for(spec, named.reference, notices)
+        reference = load_from_spec(spec, named.reference, notices)
     elif train is not None or spec.dataset.train_dataset:
-        reference = train if train is not None else load_for(spec, spec.dataset.train_dataset, notices)
+        reference = train if train is not None else load_from_spec(spec, spec.dataset.train_dataset, notices)
         say("dataset.val_dataset.reference is not set: the training images are the reference", level=2)
     else:
         raise SpecError("dataset.val_dataset.reference is not set", expected="a folder, archive or manifest")
     if named.query and named.query == named.reference:
         query = reference
     else:
-        query = load_for(spec, named.query, notices) if named.query else reference
+        query = load_from_spec(spec, named.query, notices) if named.query else reference
     for name, images in (("reference", reference), ("query", query)):
         if len(images) == 0:
             raise DataError(f"dataset.val_dataset.{name} ({images.source}) holds no images",

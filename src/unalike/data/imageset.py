@@ -18,14 +18,14 @@ import numpy as np
 
 from unalike.data.archives import ARCHIVE_SUFFIXES, is_archive, open_archive
 from unalike.data.decode import IMAGE_SUFFIXES
-from unalike.data.folders import ClassMap, is_image, name_of, scan, unwrap
+from unalike.data.folders import ClassMap, is_image, normalize_class_name, scan, skip_wrapper_folders
 from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
 from unalike.data.notices import Notices
 from unalike.errors import DataError, SpecError, closest, redact
 from unalike.storage.fetch import local_path, uri_of
 from unalike.storage.filesystems import is_hidden
 
-__all__ = ["CLASS_FROM", "IMAGE_SUFFIXES", "ImageSet", "align_labels", "load_images", "locate"]
+__all__ = ["CLASS_FROM", "IMAGE_SUFFIXES", "ImageSet", "align_labels", "load_images", "resolve_source"]
 CLASS_FROM = ("top", "leaf", "path")
 
 
@@ -70,7 +70,7 @@ class ImageSet:
         """Images of each class, int64, in the order of ``classes``."""
         return np.bincount(self.labels_N[self.labels_N >= 0], minlength=len(self.classes)).astype(np.int64)
 
-    def compact(self) -> ImageSet:
+    def drop_empty_classes(self) -> ImageSet:
         """The same images with the classes that have none struck from the list (labels follow their names)."""
         kept = np.flatnonzero(self.counts())
         if len(kept) == len(self.classes):
@@ -79,7 +79,7 @@ class ImageSet:
         place[kept] = np.arange(len(kept))
         return replace(self, labels_N=place[self.labels_N], classes=tuple(self.classes[i] for i in kept))
 
-    def names(self) -> tuple[str, ...]:
+    def label_names(self) -> tuple[str, ...]:
         """The class name of each image; an empty string where it is unlabelled."""
         return tuple(self.classes[label] if label >= 0 else "" for label in self.labels_N)
 
@@ -91,7 +91,7 @@ class ImageSet:
         texts = [os.path.abspath(path) for path in self.paths]
         root = os.path.commonpath({os.path.dirname(text) for text in texts}) if texts else ""
         lines = []
-        for text, name in zip(texts, self.names(), strict=True):
+        for text, name in zip(texts, self.label_names(), strict=True):
             inner = text[len(root) :].replace(os.sep, "/").lstrip("/")
             try:
                 size = os.stat(text).st_size
@@ -109,7 +109,7 @@ def load_images(
     *,
     class_from: str = "top",
     class_map: str | Path | None = None,
-    labelled: bool = True,
+    labeled: bool = True,
     notices: Notices | None = None,
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
@@ -118,7 +118,7 @@ def load_images(
     """The images of a folder, an archive, a manifest (CSV, Parquet) or, unlabelled, a single file; or of a URI of one.
 
     ``class_from``: ``top`` the first folder level, ``leaf`` the folder that holds the image, ``path`` the whole way
-    between. ``labelled=False`` takes every image below the source and gives it label -1. ``class_map``: YAML of folder
+    between. ``labeled=False`` takes every image below the source and gives it label -1. ``class_map``: YAML of folder
     name -> shown name, or a list of one class a line. ``columns`` names a manifest's columns (keys path, label, split,
     group); ``split`` takes only that split's rows (the list of classes stays the whole manifest's).
     Images come sorted by path, those of a manifest in its order. Oddities go to ``notices``, or are said when none is
@@ -130,18 +130,18 @@ def load_images(
         )
     own = Notices() if notices is None else notices
     class_map = local_path(class_map, cache_dir) if class_map else None
-    path, source = locate(source, cache_dir), uri_of(source) or source
+    path, source = resolve_source(source, cache_dir), uri_of(source) or source
     shown = redact(str(source))
     suffix = path.suffix.lower()
     if split is not None and suffix not in MANIFEST_SUFFIXES:
         raise DataError(f"{shown}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
     if path.is_dir() or is_archive(path):
         root = path if path.is_dir() else _unpacked(path, shown, cache_dir)
-        images = _from_folder(root, shown, class_from, class_map, labelled, own)
+        images = _from_folder(root, shown, class_from, class_map, labeled, own)
     elif suffix in MANIFEST_SUFFIXES:
-        images = _from_manifest(path, str(source), class_map, labelled, own, columns, split, cache_dir)
+        images = _from_manifest(path, str(source), class_map, labeled, own, columns, split, cache_dir)
     elif is_image(path.name):
-        if labelled:
+        if labeled:
             raise DataError(f"{shown}: one image, which has no class", expected="class folders or a manifest")
         images = ImageSet((path,), np.full(1, -1), source=shown)
     else:
@@ -150,7 +150,7 @@ def load_images(
             expected=f"a folder, an archive ({', '.join(ARCHIVE_SUFFIXES)}), a manifest "
             f"({', '.join(MANIFEST_SUFFIXES)}) or an image ({', '.join(sorted(IMAGE_SUFFIXES))})",
         )
-    if labelled:
+    if labeled:
         for label in np.flatnonzero(images.counts() == 1):
             own.add("class-of-one", images.classes[label])
     if notices is None:
@@ -158,11 +158,11 @@ def load_images(
     return images
 
 
-def locate(source: str | Path, cache_dir: Path | None = None) -> Path:
+def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:
     """The local path of a source; what a URI names is fetched into the cache. Raises DataError when nothing is there."""
     text = str(source)
     if text.startswith("file://"):
-        return locate(text.partition("://")[2])
+        return resolve_source(text.partition("://")[2])
     if not text:
         raise DataError("no data given", expected="a folder, an archive, a manifest, an image or an address of one")
     path = local_path(text, cache_dir, wanted=is_image)
@@ -198,12 +198,12 @@ def _relabel(images: ImageSet, classes: tuple[str, ...]) -> ImageSet:
 
 
 def _from_folder(
-    root: Path, source: str, class_from: str, class_map: str | Path | None, labelled: bool, notices: Notices
+    root: Path, source: str, class_from: str, class_map: str | Path | None, labeled: bool, notices: Notices
 ) -> ImageSet:
-    if labelled:
-        root = unwrap(root, notices)
+    if labeled:
+        root = skip_wrapper_folders(root, notices)
     found = scan(root, notices)
-    if not labelled:
+    if not labeled:
         if not found.images:
             raise _nothing(root, source, "images", notices)
         return ImageSet(
@@ -220,10 +220,10 @@ def _from_folder(
             notices.add("root-image", parts[0])
         else:
             kept.append(root.joinpath(*parts))
-            folders.append(name_of(folder_of(parts)))
+            folders.append(normalize_class_name(folder_of(parts)))
     if not kept:
         raise _nothing(root, source, "class folders with images", notices)
-    every = sorted(set(folders) | {name_of(parts[0]) for parts in found.folders if len(parts) == 1})
+    every = sorted(set(folders) | {normalize_class_name(parts[0]) for parts in found.folders if len(parts) == 1})
     filled = {parts[0] for parts in found.images if len(parts) > 1}
     for parts in found.folders:
         if len(parts) == 1 and parts[0] not in filled:
@@ -237,13 +237,13 @@ def _from_manifest(
     path: Path,
     source: str,
     class_map: str | Path | None,
-    labelled: bool,
+    labeled: bool,
     notices: Notices,
     columns: Mapping[str, str] | None,
     split: str | None,
     cache_dir: Path | None,
 ) -> ImageSet:
-    rows = read_manifest(path, columns=columns, labelled=labelled, uri=uri_of(source), cache_dir=cache_dir)
+    rows = read_manifest(path, columns=columns, labeled=labeled, uri=uri_of(source), cache_dir=cache_dir)
     source = redact(source)
     there = np.array([os.path.isfile(p) for p in rows.paths], bool)
     for i in np.flatnonzero(~there):
@@ -253,17 +253,17 @@ def _from_manifest(
             f"{source}: none of its {len(there)} files is there, first {rows.paths[0]}",
             expected="paths that are absolute or relative to the manifest",
         )
-    if labelled:
-        names = [name_of(label) for label in rows.labels]
+    if labeled:
+        names = [normalize_class_name(label) for label in rows.labels]
         shown = ClassMap.read(class_map).shown(sorted(set(names)), notices)
         images = _labelled(list(rows.paths), [shown[name] for name in names], source)
     else:
         images = ImageSet(tuple(rows.paths), np.full(len(rows.paths), -1), source=source)
     images = replace(images, groups=rows.groups, splits=rows.splits).select(there)
-    if labelled:
+    if labeled:
         for label in np.flatnonzero(images.counts() == 0):
             notices.add("empty-class", images.classes[label])
-        images = images.compact()
+        images = images.drop_empty_classes()
     if split is None:
         return images
     if images.splits is None:

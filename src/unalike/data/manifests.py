@@ -32,7 +32,7 @@ def read_manifest(
     path: Path,
     *,
     columns: Mapping[str, str] | None = None,
-    labelled: bool = True,
+    labeled: bool = True,
     uri: str = "",
     cache_dir: Path | None = None,
 ) -> Rows:
@@ -40,13 +40,13 @@ def read_manifest(
 
     Rows may be URIs: those files are fetched.
 
-    ``path`` is needed in every row, ``label`` too when ``labelled``; ``split`` and ``group`` may be absent, unless
+    ``path`` is needed in every row, ``label`` too when ``labeled``; ``split`` and ``group`` may be absent, unless
     ``columns`` names them otherwise than by default. Raises ``DataError`` that names row (the first below the header
     is 1) and column; ``MissingExtra`` for Parquet without pyarrow.
     """
     names = _column_names(columns)
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
-    needed = ["path", *(["label"] if labelled else [])]
+    needed = ["path", *(["label"] if labeled else [])]
     needed += [key for key in ("split", "group") if names[key] != COLUMNS[key]]
     for key in needed:
         if names[key] not in table:
@@ -151,7 +151,7 @@ def _local(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) 
     )
 
 
-def write_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], *, with_groups: bool) -> Path:
+def write_manifest_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], *, with_groups: bool) -> Path:
     """Write (path, label, split, group) rows as CSV, complete or not at all; returns the path.
 
     Files below the manifest's folder are written relative to it, so that the folder can be moved; others absolute.

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from unalike.data.view import View, view_of
+from unalike.data.view import View
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -44,4 +44,4 @@ class Preprocessing:
     def from_spec(cls, experiment: Experiment) -> Preprocessing:
         """From a spec: the evaluation view, ``dataset.pixel_mean`` and ``dataset.pixel_std``."""
         dataset = experiment.dataset
-        return cls(view_of(experiment), tuple(dataset.pixel_mean), tuple(dataset.pixel_std))
+        return cls(View.from_spec(experiment), tuple(dataset.pixel_mean), tuple(dataset.pixel_std))

@@ -1,7 +1,7 @@
 """Dividing one set of images, seeded: for open-set, closed-set and grouped validation, and into reference and query.
 
 Every split keeps the list of classes of the set that it divides, so that a label means the same class on both sides;
-``ImageSet.compact`` strikes the classes that a side lacks. C is the number of classes.
+``ImageSet.drop_empty_classes`` strikes the classes that a side lacks. C is the number of classes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from unalike.data.imageset import ImageSet
-from unalike.data.manifests import write_rows
+from unalike.data.manifests import write_manifest_rows
 from unalike.errors import DataError, SpecError, closest
 
 WAYS = ("class", "image", "group")
@@ -40,7 +40,7 @@ def split_images(
     return images.select(~held_N), images.select(held_N)
 
 
-def reference_query(images: ImageSet, seed: int = 0, fraction: float = 0.5) -> tuple[ImageSet, ImageSet]:
+def split_reference_query(images: ImageSet, seed: int = 0, fraction: float = 0.5) -> tuple[ImageSet, ImageSet]:
     """(reference, query): ``fraction`` of each class's images ask, the others answer.
 
     A class of two or more images has at least one on each side; a class of one stands in the reference, where it can
@@ -64,9 +64,10 @@ def write_manifest(path: str | Path, parts: Mapping[str, ImageSet]) -> Path:
     for split, images in parts.items():
         groups = images.groups or ("",) * len(images)
         rows += [
-            (file, name, split, group) for file, name, group in zip(images.paths, images.names(), groups, strict=True)
+            (file, name, split, group)
+            for file, name, group in zip(images.paths, images.label_names(), groups, strict=True)
         ]
-    return write_rows(Path(path), rows, with_groups=with_groups)
+    return write_manifest_rows(Path(path), rows, with_groups=with_groups)
 
 
 def _refuse_unlabelled(images: ImageSet) -> None:

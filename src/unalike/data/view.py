@@ -14,13 +14,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from unalike.data.decode import MAX_PIXELS, open_image, upright_rgb
 from unalike.errors import DataError, SpecError, closest
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
 MODES = ("crop", "fit")
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
@@ -95,6 +98,12 @@ class View:
         return asdict(self)
 
     @classmethod
+    def from_spec(cls, experiment: Experiment) -> View:
+        """The evaluation view of a spec: ``model.input_height``, ``model.input_width`` and ``dataset.view``."""
+        model, view = experiment.model, experiment.dataset.view
+        return cls(model.input_height, model.input_width, view.resize_ratio, view.mode, view.interpolation)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> View:
         """Raises ``SpecError`` when the values are not those of a view."""
         names = [field.name for field in fields(cls)]
@@ -113,9 +122,3 @@ def _picture_of(pixels: np.ndarray) -> Image.Image:
             expected="uint8 of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA",
         )
     return Image.fromarray(np.ascontiguousarray(pixels))
-
-
-def view_of(spec: Any) -> View:
-    """The evaluation view that a spec describes."""
-    view = spec.dataset.view
-    return View(spec.model.input_height, spec.model.input_width, view.resize_ratio, view.mode, view.interpolation)

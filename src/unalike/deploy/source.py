@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from unalike.data.from_spec import evaluation_sets, load_for
+from unalike.data.from_spec import load_evaluation_sets, load_from_spec
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
@@ -111,7 +111,7 @@ def _images(
     if not sources:
         raise SpecError("no images to compare the result with fp32 on", expected=f"{name}.cal_image_dir or "
                         "dataset.val_dataset.query", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
-    paths = [path for where in sources for path in load_for(experiment, where, notices, labelled=False).paths]
+    paths = [path for where in sources for path in load_from_spec(experiment, where, notices, labeled=False).paths]
     return calibration_images(
         list(dict.fromkeys(paths)), source.view, count=part.cal_batch_size * part.cal_batches, others=count, seed=seed,
         notices=notices,
@@ -122,7 +122,7 @@ def _labelled(experiment: Any, notices: Notices) -> Labelled | None:
     held = experiment.dataset.val_dataset
     if held is None or not (held.reference or held.query):
         return None
-    return Labelled(*evaluation_sets(experiment, notices))
+    return Labelled(*load_evaluation_sets(experiment, notices))
 
 
 def _reading(experiment: Any, notices: Notices) -> dict[str, Any]:

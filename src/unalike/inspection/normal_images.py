@@ -32,7 +32,7 @@ def list_images(source: str | Path | Iterable[ImageInput]) -> list[ImageInput]:
     if isinstance(source, str | Path):
         from unalike.data.imageset import load_images
 
-        return [str(path) for path in load_images(source, labelled=False).paths]
+        return [str(path) for path in load_images(source, labeled=False).paths]
     if isinstance(source, np.ndarray) and source.ndim in (2, 3):
         raise DataError(f"one array of shape {source.shape}", expected="a list of images, or a folder")
     return list(source)

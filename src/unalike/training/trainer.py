@@ -17,7 +17,7 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
 
-from unalike.data.from_spec import Sets, training_sets
+from unalike.data.from_spec import TrainingSets, load_training_sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
@@ -25,7 +25,7 @@ from unalike.data.training.augment import Augmentation
 from unalike.data.training.loader import TrainingLoader
 from unalike.data.training.pixel_cache import build_pixel_cache
 from unalike.data.training.sampler import ClassBalancedSampler
-from unalike.data.view import view_of
+from unalike.data.view import View
 from unalike.errors import UnalikeError, redact_all
 from unalike.model.checkpoint import read_checkpoint
 from unalike.model.embedder import Embedder, build_embedder
@@ -70,7 +70,7 @@ class TrainingResult:
     best_epoch: int | None
     last: Mapping[str, float]
     history: History
-    sets: Sets
+    sets: TrainingSets
     ranking: Any | None
     facts: Any
     seen: Any | None = None  # what ``ranking`` was made of: (query, its vectors), (reference, its vectors)
@@ -85,7 +85,7 @@ class _Ground:
     run: Any
     fabric: Fabric
     seed: int
-    sets: Sets
+    sets: TrainingSets
     notices: Notices
     embedder: Embedder
     facts: Any
@@ -100,7 +100,7 @@ def train_embedder(
     run: Any,
     *,
     resume: bool = False,
-    sets: Sets | None = None,
+    sets: TrainingSets | None = None,
     begin: Begin | None = None,
     finish: bool = True,
     epochs_at: Callable[[int, float], int] | None = None,
@@ -122,7 +122,7 @@ def train_embedder(
     _set_cudnn(spec)
     notices = Notices()
     if sets is None:
-        sets = training_sets(spec, notices, manifest=run.dir / SPLIT_FILE if fabric.is_global_zero else None)
+        sets = load_training_sets(spec, notices, manifest=run.dir / SPLIT_FILE if fabric.is_global_zero else None)
     fabric.seed_everything(seed, workers=False, verbose=False)
     head = _head_of_frozen(spec, sets.train, notices, fabric)
     if head is not None:
@@ -362,7 +362,7 @@ def _batches(spec: Any, images: ImageSet, notices: Notices, seed: int, fabric: F
 
 
 def _outcome(
-    folder: Path, checkpointer: Checkpointer, history: History, sets: Sets, validation: ValidationRunner, facts: Any,
+    folder: Path, checkpointer: Checkpointer, history: History, sets: TrainingSets, validation: ValidationRunner, facts: Any,
     embedder: nn.Module,
 ) -> TrainingResult:  # fmt: skip
     last = history.validations[-1] if history.validations else {}
@@ -417,7 +417,7 @@ def _names(images: ImageSet, indices: Iterable[int]) -> list[str]:
     return [str(images.paths[i]) for i in indices]
 
 
-def _announce(spec: Any, sets: Sets, facts: Any, fabric: Fabric) -> None:
+def _announce(spec: Any, sets: TrainingSets, facts: Any, fabric: Fabric) -> None:
     weights = facts.source if facts.pretrained else "from scratch"
     size = f"{spec.model.input_height}x{spec.model.input_width}"
     say(f"trunk {spec.model.backbone} ({weights}), input {size}, {len(sets.train)} images of "
@@ -446,7 +446,7 @@ def _augmentation(spec: Any, seed: int) -> Augmentation:
     )
 
 
-def _payload(weights: Mapping[str, Tensor], spec: Any, sets: Sets, facts: Any) -> dict[str, Any]:
+def _payload(weights: Mapping[str, Tensor], spec: Any, sets: TrainingSets, facts: Any) -> dict[str, Any]:
     return {
         "model": dict(weights),
         "spec": redact_all(spec.to_dict()),
@@ -462,7 +462,7 @@ def checkpoint_facts(spec: Any, facts: Any, validation: str) -> dict[str, Any]:
         "trunk": spec.model.backbone,
         "mean": list(spec.dataset.pixel_mean),
         "std": list(spec.dataset.pixel_std),
-        "view": view_of(spec).to_dict(),
+        "view": View.from_spec(spec).to_dict(),
         "licence": facts.licence,
         "weights": facts.source,
         "validation": validation,

@@ -15,11 +15,11 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from unalike.data.from_spec import Sets
+from unalike.data.from_spec import TrainingSets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
-from unalike.data.view import View, view_of
+from unalike.data.view import View
 from unalike.inference.embedding import Embeddings, embed_files
 from unalike.inference.engine_selection import create_engine, refresh_engine
 from unalike.metrics.clustering import ami_nmi
@@ -127,7 +127,7 @@ class _Keeping:
 class ValidationRunner:
     """`validate(embedder) -> KPIs` for the loop: one engine for all validations, new weights each time."""
 
-    def __init__(self, spec: Any, sets: Sets, fabric: Fabric, notices: Notices, seed: int) -> None:
+    def __init__(self, spec: Any, sets: TrainingSets, fabric: Fabric, notices: Notices, seed: int) -> None:
         self.spec, self.fabric = spec, fabric
         self.engine: Any = None
         self.latest: Any = None
@@ -136,7 +136,7 @@ class ValidationRunner:
         if sets.reference is None or sets.query is None:
             return
         self.validator = Validator(
-            sets.reference, sets.query, view_of(spec),
+            sets.reference, sets.query, View.from_spec(spec),
             batch_size=spec.train.val_batch_size if spec.is_set("train.val_batch_size") else None,
             workers=spec.dataset.workers, max_unreadable=spec.dataset.max_unreadable,
             max_pixels=spec.dataset.max_pixels, notices=notices, seed=seed, rank=fabric.global_rank,

@@ -391,7 +391,7 @@ def _opened(assets: Any, names: Sequence[str] | None) -> list[Asset]:
     from unalike.data.imageset import load_images
 
     if isinstance(assets, (str, Path)):
-        paths = list(load_images(assets, labelled=False).paths)
+        paths = list(load_images(assets, labeled=False).paths)
         stems = [path.stem for path in paths]
         named = [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]
         if len(set(named)) != len(named):

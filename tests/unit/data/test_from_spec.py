@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unalike.data.from_spec import evaluation_sets, training_sets
+from unalike.data.from_spec import load_evaluation_sets, load_training_sets
 from unalike.data.notices import Notices
 from unalike.errors import DataError, SpecError
 from unalike.spec import load_spec
@@ -33,7 +33,7 @@ def table(tmp_path):
 
 
 def sets_of(data, **dataset):
-    return training_sets(load_spec("train", {"dataset": {"train_dataset": str(data), **dataset}}), Notices())
+    return load_training_sets(load_spec("train", {"dataset": {"train_dataset": str(data), **dataset}}), Notices())
 
 
 def rows(classes, split, count=3):
@@ -68,7 +68,7 @@ def test_a_split_column_without_training_rows_is_an_error(table):
 def test_one_manifest_for_both_sides_is_taken_apart_by_its_splits(table):
     data = str(table([*rows("ab", "train"), *rows("cd", "reference", 2), *rows("cd", "val")]))
     spec = load_spec("evaluate", {"dataset": {"val_dataset": {"reference": data, "query": data}}})
-    reference, query = evaluation_sets(spec, Notices())
+    reference, query = load_evaluation_sets(spec, Notices())
     assert (len(reference), len(query)) == (4, 6) and not set(reference.paths) & set(query.paths)
 
 
@@ -86,4 +86,4 @@ def test_an_only_set_of_single_images_cannot_be_its_own_reference(table):
 
 def test_nothing_named_is_a_spec_error():
     with pytest.raises(SpecError, match="train_dataset"):
-        training_sets(load_spec("train", {"model": {"feat_dim": 8}}), Notices())
+        load_training_sets(load_spec("train", {"model": {"feat_dim": 8}}), Notices())

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unalike.data.imageset import ImageSet, align_labels, load_images, locate
+from unalike.data.imageset import ImageSet, align_labels, load_images, resolve_source
 from unalike.data.notices import Notices
 from unalike.errors import DataError, SpecError, UnalikeError
 
@@ -25,7 +25,7 @@ def put(root: Path, *names: str) -> Path:
 
 
 def shown(images: ImageSet, root: Path) -> list[tuple[str, str]]:
-    return [(p.relative_to(root).as_posix(), n) for p, n in zip(images.paths, images.names(), strict=True)]
+    return [(p.relative_to(root).as_posix(), n) for p, n in zip(images.paths, images.label_names(), strict=True)]
 
 
 # ---------------------------------------------------------------- folders
@@ -119,7 +119,7 @@ def test_wrapper_is_unwrapped_once_or_twice(tmp_path: Path) -> None:
     notices = Notices()
     images = load_images(tmp_path, notices=notices)
     assert images.classes == ("a", "b") and notices.names("wrapper") == ("out", "known")
-    assert len(load_images(tmp_path, labelled=False)) == 2
+    assert len(load_images(tmp_path, labeled=False)) == 2
 
 
 @pytest.mark.parametrize(
@@ -154,14 +154,19 @@ def test_links(tmp_path: Path) -> None:
 
 def test_unlabelled_folder_takes_every_image(tmp_path: Path) -> None:
     put(tmp_path, "1.png", "x/2.png", "x/y/3.webp")
-    images = load_images(tmp_path, labelled=False)
-    assert len(images) == 3 and (images.labels_N == -1).all() and images.classes == () and images.names() == ("",) * 3
+    images = load_images(tmp_path, labeled=False)
+    assert (
+        len(images) == 3
+        and (images.labels_N == -1).all()
+        and images.classes == ()
+        and images.label_names() == ("",) * 3
+    )
     assert images.counts().tolist() == []
 
 
 def test_one_image(tmp_path: Path) -> None:
     path = put(tmp_path, "one image.png") / "one image.png"
-    images = load_images(path, labelled=False)
+    images = load_images(path, labeled=False)
     assert images.paths == (path,) and images.labels_N.tolist() == [-1]
     with pytest.raises(DataError, match="no class"):
         load_images(path)
@@ -171,7 +176,7 @@ def test_folders_without_anything_usable(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no image"):
         load_images(tmp_path)
     with pytest.raises(DataError, match="no image"):
-        load_images(tmp_path, labelled=False)
+        load_images(tmp_path, labeled=False)
     put(tmp_path, "1.png", "2.png")
     with pytest.raises(DataError, match="2 images directly in it, no class folders"):
         load_images(tmp_path)
@@ -193,9 +198,9 @@ def test_sources_that_are_not_there(tmp_path: Path) -> None:
 def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "d").mkdir()
-    assert locate("~/d") == tmp_path / "d" and locate(f"file://{tmp_path}/d") == tmp_path / "d"
+    assert resolve_source("~/d") == tmp_path / "d" and resolve_source(f"file://{tmp_path}/d") == tmp_path / "d"
     with pytest.raises(DataError, match="no data given"):
-        locate("")
+        resolve_source("")
 
 
 # ---------------------------------------------------------------- names
@@ -207,7 +212,7 @@ def test_d23_class_map_yaml_names_by_folder(tmp_path: Path) -> None:
     notices = Notices()
     images = load_images(tmp_path / "data", class_map=tmp_path / "map.yaml", notices=notices)
     assert images.classes == ("Aal", "Bond", "Nein", "plain")
-    assert {p.parent.name: n for p, n in zip(images.paths, images.names(), strict=True)} == {
+    assert {p.parent.name: n for p, n in zip(images.paths, images.label_names(), strict=True)} == {
         "007": "Bond",
         "no": "Nein",
         "zebra": "Aal",
@@ -230,7 +235,7 @@ def test_d23_one_class_a_line(tmp_path: Path) -> None:
     listed.write_text("Anna\nBert\nClara\n\n")  # by place: the empty folder b counts
     assert load_images(tmp_path / "data", class_map=listed).classes == ("Anna", "Clara")
     listed.write_text("c\nb\na\nd\n")  # the folders' own names, in any order, more than there are
-    assert load_images(tmp_path / "data", class_map=listed).names() == ("a", "c")
+    assert load_images(tmp_path / "data", class_map=listed).label_names() == ("a", "c")
     listed.write_text("Anna\nBert\n")
     with pytest.raises(DataError, match="2 lines for 3 folders"):
         load_images(tmp_path / "data", class_map=listed)
@@ -249,14 +254,14 @@ def test_faulty_class_maps(tmp_path: Path, content: str) -> None:
 def test_d18_d23_align_labels_keeps_names_when_classes_differ(tmp_path: Path) -> None:
     reference = load_images(put(tmp_path / "r", "a/1.png", "b/1.png", "c/1.png", "e/1.png"))
     query = load_images(put(tmp_path / "q", "b/1.png", "d/1.png", "e/1.png"))
-    loose = load_images(put(tmp_path / "l", "1.png"), labelled=False)
+    loose = load_images(put(tmp_path / "l", "1.png"), labeled=False)
     aligned = align_labels(reference, query, loose)
     assert {images.classes for images in aligned} == {("a", "b", "c", "d", "e")}
     for before, after in zip((reference, query, loose), aligned, strict=True):
-        assert before.names() == after.names() and before.paths == after.paths
+        assert before.label_names() == after.label_names() and before.paths == after.paths
     assert aligned[1].labels_N.tolist() == [1, 3, 4] and aligned[2].labels_N.tolist() == [-1]
     assert aligned[1].counts().tolist() == [0, 1, 0, 1, 1]
-    assert aligned[1].compact().classes == query.classes
+    assert aligned[1].drop_empty_classes().classes == query.classes
     assert align_labels(*aligned)[0] is aligned[0]
 
 
@@ -266,10 +271,10 @@ def test_d18_d23_align_labels_keeps_names_when_classes_differ(tmp_path: Path) ->
 def test_select(tmp_path: Path) -> None:
     images = load_images(put(tmp_path, "a/1.png", "b/1.png", "c/1.png"))
     picked = images.select([2, 0])
-    assert picked.names() == ("c", "a") and picked.classes == images.classes
-    assert images.select(np.array([False, True, False])).names() == ("b",)
+    assert picked.label_names() == ("c", "a") and picked.classes == images.classes
+    assert images.select(np.array([False, True, False])).label_names() == ("b",)
     assert len(images.select([])) == 0 and images.select([]).fingerprint()
-    assert picked.compact().classes == ("a", "c") and picked.compact().names() == ("c", "a")
+    assert picked.drop_empty_classes().classes == ("a", "c") and picked.drop_empty_classes().label_names() == ("c", "a")
 
 
 def test_inconsistent_sets_cannot_be_made() -> None:
@@ -307,10 +312,10 @@ def test_manifest_rows_in_their_order_with_split_and_group(tmp_path: Path) -> No
     )
     images = load_images(path)
     assert [p.name for p in images.paths] == ["3.png", "ü 2.png", "1.png"]
-    assert images.names() == ("b", "a", "b") and images.splits == ("val", "train", "train")
+    assert images.label_names() == ("b", "a", "b") and images.splits == ("val", "train", "train")
     assert images.groups == ("g1", "", "g2")
     train = load_images(path, split="train")
-    assert train.names() == ("a", "b") and train.classes == ("a", "b") and train.groups == ("", "g2")
+    assert train.label_names() == ("a", "b") and train.classes == ("a", "b") and train.groups == ("", "g2")
     assert load_images(path, split="val").classes == ("a", "b")  # one list for all splits of a manifest
     with pytest.raises(DataError, match="no row of split 'test'; expected train or val"):
         load_images(path, split="test")
@@ -322,13 +327,13 @@ def test_manifest_rows_in_their_order_with_split_and_group(tmp_path: Path) -> No
 def test_separators_marks_and_blank_lines(tmp_path: Path, separator: str) -> None:
     text = "\ufeffpath,label\r\nx/1.png,a\r\n\r\nx/3.png,b\r\n".replace(",", separator)
     images = load_images(manifest(tmp_path, text))
-    assert images.names() == ("a", "b") and images.groups is None and images.splits is None
+    assert images.label_names() == ("a", "b") and images.groups is None and images.splits is None
 
 
 def test_manifest_columns_by_other_names(tmp_path: Path) -> None:
     path = manifest(tmp_path, "file,kind,day\nx/1.png,a,mon\n")
     images = load_images(path, columns={"path": "file", "label": "kind", "group": "day"})
-    assert images.names() == ("a",) and images.groups == ("mon",)
+    assert images.label_names() == ("a",) and images.groups == ("mon",)
     with pytest.raises(DataError, match="no column 'path' among file, kind, day"):
         load_images(path)
     with pytest.raises(DataError, match="no column 'days'.*did you mean 'day'"):
@@ -360,19 +365,19 @@ def test_d20_missing_files_are_counted_and_shift_nothing(tmp_path: Path) -> None
     path = manifest(tmp_path, "path,label\nx/none.png,a\nx/1.png,b\nx/gone.png,c\nx/3.png,c\n")
     notices = Notices()
     images = load_images(path, notices=notices)
-    assert images.names() == ("b", "c") and images.classes == ("b", "c")
+    assert images.label_names() == ("b", "c") and images.classes == ("b", "c")
     assert notices.counts["missing"] == 2 and notices.names("empty-class") == ("a",)
 
 
 def test_manifest_without_labels(tmp_path: Path) -> None:
-    images = load_images(manifest(tmp_path, "path\nx/1.png\nx/3.png\n"), labelled=False)
+    images = load_images(manifest(tmp_path, "path\nx/1.png\nx/3.png\n"), labeled=False)
     assert images.labels_N.tolist() == [-1, -1] and images.classes == ()
 
 
 def test_manifest_with_class_map(tmp_path: Path) -> None:
     path = manifest(tmp_path, "path,label\nx/1.png,1\nx/3.png,2\n")
     (tmp_path / "map.yaml").write_text("1: one\n2: two\n")
-    assert load_images(path, class_map=tmp_path / "map.yaml").names() == ("one", "two")
+    assert load_images(path, class_map=tmp_path / "map.yaml").label_names() == ("one", "two")
 
 
 def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -381,7 +386,7 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = pyarrow.table({"path": ["x/1.png", "x/3.png"], "label": [7, 8], "group": ["g", None]})
     parquet.write_table(table, tmp_path / "m.parquet")
     images = load_images(tmp_path / "m.parquet")
-    assert images.names() == ("7", "8") and images.groups == ("g", "")
+    assert images.label_names() == ("7", "8") and images.groups == ("g", "")
     (tmp_path / "bad.parquet").write_bytes(b"nothing")
     with pytest.raises(DataError, match="cannot be read as Parquet"):
         load_images(tmp_path / "bad.parquet")

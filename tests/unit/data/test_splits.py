@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from unalike.data.imageset import ImageSet, load_images
-from unalike.data.splits import reference_query, split_images, write_manifest
+from unalike.data.splits import split_images, split_reference_query, write_manifest
 from unalike.errors import DataError, SpecError
 
 
@@ -25,10 +25,10 @@ def made_up(counts: list[int], groups: list[str] | None = None) -> ImageSet:
 def together(a: ImageSet, b: ImageSet, whole: ImageSet) -> None:
     """Oracle of every split: a partition, with each image's label and name kept."""
     assert sorted(a.paths + b.paths) == sorted(whole.paths) and not set(a.paths) & set(b.paths)
-    name_of = dict(zip(whole.paths, whole.names(), strict=True))
+    name_of = dict(zip(whole.paths, whole.label_names(), strict=True))
     for side in (a, b):
         assert len(side) and side.classes == whole.classes
-        assert all(name_of[path] == name for path, name in zip(side.paths, side.names(), strict=True))
+        assert all(name_of[path] == name for path, name in zip(side.paths, side.label_names(), strict=True))
 
 
 def many(seed: int) -> ImageSet:
@@ -45,9 +45,9 @@ def test_laws_by_class(seed: int, fraction: float) -> None:
     whole = many(seed)
     train, held = split_images(whole, "class", fraction, seed)
     together(train, held, whole)
-    assert not set(train.names()) & set(held.names())
-    number = len(set(held.names()))
-    assert number >= 2 and len(set(train.names())) >= 2
+    assert not set(train.label_names()) & set(held.label_names())
+    number = len(set(held.label_names()))
+    assert number >= 2 and len(set(train.label_names())) >= 2
     assert number == min(max(2, round(fraction * len(whole.classes))), len(whole.classes) - 2)
 
 
@@ -116,20 +116,20 @@ def test_too_small_to_divide() -> None:
 @pytest.mark.parametrize("seed", range(10))
 def test_reference_and_query(seed: int) -> None:
     whole = many(seed)
-    reference, query = reference_query(whole, seed)
+    reference, query = split_reference_query(whole, seed)
     together(reference, query, whole)
     counts = whole.counts()
     assert (reference.counts() >= 1).all() and (query.counts()[counts >= 2] >= 1).all()
     assert (query.counts() == counts // 2).all()
-    assert reference_query(whole, seed)[1].paths == query.paths
+    assert split_reference_query(whole, seed)[1].paths == query.paths
 
 
 def test_reference_and_query_of_classes_with_gaps() -> None:
     whole = made_up([3, 2, 4]).select([0, 1, 2, 5, 6, 7, 8])  # the middle class has no image left
-    reference, query = reference_query(whole)
+    reference, query = split_reference_query(whole)
     assert reference.counts().tolist() == [2, 0, 2] and query.counts().tolist() == [1, 0, 2]
     with pytest.raises(DataError, match="every class has one image"):
-        reference_query(made_up([1, 1]))
+        split_reference_query(made_up([1, 1]))
 
 
 @pytest.fixture

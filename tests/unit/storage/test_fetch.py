@@ -186,7 +186,7 @@ def test_manifests_and_class_maps_lie_anywhere(server: str, wire: Wire, tmp_path
     rows = f"path,label\nimages/1.png,a\n../elsewhere/2.png,b\n{other},b\nimages/3.png,a\n"
     names = put(server, "m/names.yaml", b"a: Apple\n")
     images = load_images(put(server, "m/list.csv", rows.encode()), class_map=names)
-    assert images.names() == ("Apple", "b", "b")
+    assert images.label_names() == ("Apple", "b", "b")
     assert [p.name for p in images.paths] == ["1.png", "2.png", "2.png"]
     (tmp_path / "here.csv").write_text(f"path,label\n{other},x\n")
     assert load_images(tmp_path / "here.csv").paths[0].read_bytes() == image((2, 2, 2))

@@ -4,7 +4,7 @@ from PIL import Image
 
 pytest.importorskip("torch")
 
-from unalike.data.from_spec import Sets
+from unalike.data.from_spec import TrainingSets
 from unalike.data.imageset import ImageSet
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.spec import load_spec
@@ -52,7 +52,7 @@ def test_plain_training_shows_its_curves_and_what_its_best_validation_saw(images
     query, reference = images.select(np.arange(20)), images.select(np.arange(20, 60))
     seen = (query, vectors(query, 1)), (reference, vectors(reference, 2))
     ranking = evaluate_ranking(seen[0][1], query.labels_N, seen[1][1], reference.labels_N)
-    sets = Sets(reference, reference, query, "the test's own", False)
+    sets = TrainingSets(reference, reference, query, "the test's own", False)
     outcome = TrainingResult(tmp_path / "a.pth", {}, 12, {}, history(), sets, ranking, None, seen)
     files = write_training_report(tmp_path, spec(), outcome)
     assert [f.name for f in files] == ["report.html", "suspected_labels.csv", "near_duplicates.csv"]
@@ -66,7 +66,7 @@ def test_plain_training_shows_its_curves_and_what_its_best_validation_saw(images
 
 
 def test_without_validation_the_page_says_that_it_knows_nothing(images, tmp_path):
-    sets = Sets(images, None, None, "none", False)
+    sets = TrainingSets(images, None, None, "none", False)
     files = write_training_report(
         tmp_path, spec(), TrainingResult(tmp_path / "a.pth", {}, None, {}, history(), sets, None, None)
     )

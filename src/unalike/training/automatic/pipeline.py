@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from unalike.data.from_spec import Sets, training_sets
+from unalike.data.from_spec import TrainingSets, load_training_sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import TrainingError, WeightsError
@@ -187,12 +187,12 @@ def train_automatically(spec: Any, run: Any, *, start: float) -> Choice:
     return Choice(checkpoint, delivered, outcome, candidates, best, figures_of(best, candidates[0]), record)
 
 
-def _all_images(spec: Any, notices: Notices) -> Sets:
+def _all_images(spec: Any, notices: Notices) -> TrainingSets:
     """All training images; what the user named for validation is kept apart, to be reported on only."""
     kept = spec.dataset.validation.by
     spec.dataset.validation.by = "none"  # what is held out here is held out by scene and class, below
     try:
-        return training_sets(spec, notices)
+        return load_training_sets(spec, notices)
     finally:
         spec.dataset.validation.by = kept
 
@@ -266,7 +266,7 @@ def _stage_two(
 
     It begins with a head of this form fitted to the frozen features, where the user lets the head be such a one.
     """
-    train = images.select(fit_N).compact()
+    train = images.select(fit_N).drop_empty_classes()
     part = Part(run, run.dir / FINE_TUNING_FOLDER)
     earlier = part.dir / EXPERIMENT_FILE
     resume = run.resuming and earlier.exists() and any(part.dir.glob(LATEST_CHECKPOINT))
@@ -284,7 +284,7 @@ def _stage_two(
     say(f"stage two: fine-tuning {tuned.model.backbone}, {tuned.train.num_epochs} epochs of {len(train)} images")
     try:
         outcome = train_embedder(
-            tuned, part, resume=resume, sets=Sets(train, None, None, "left to automatic training", False),
+            tuned, part, resume=resume, sets=TrainingSets(train, None, None, "left to automatic training", False),
             finish=False,  # that is done here, and judged
             epochs_at=None if spec.is_set("train.num_epochs") else partial(_epochs_that_fit, clock, found, len(images), tuned),
         )  # fmt: skip

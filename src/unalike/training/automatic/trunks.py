@@ -14,7 +14,7 @@ import numpy as np
 
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.data.view import view_of
+from unalike.data.view import View
 from unalike.errors import WeightsError
 from unalike.model.backbones import native_size
 from unalike.model.pretrained import available_trunks
@@ -96,7 +96,7 @@ class Explorer:
         return cost * len(self.images) / found.features.rate < seconds
 
     def _features(self, name: str, size: tuple[int, int], *, mirrored: bool = False) -> Features:
-        view = replace(view_of(self.spec), height=size[0], width=size[1])
+        view = replace(View.from_spec(self.spec), height=size[0], width=size[1])
         return trunk_features(name, self.images, view, self.notices, self.spec, mirrored=mirrored)
 
     def _look(self, name: str, size: tuple[int, int]) -> Found:

@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from unalike.data.from_spec import Sets, unlabelled_images
+from unalike.data.from_spec import TrainingSets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
-from unalike.data.view import view_of
+from unalike.data.view import View
 from unalike.discovery.clustering import Grouping, group_images, neighbour_whitening
 from unalike.errors import DataError, TrainingError, redact
 from unalike.inference.embedding import embed_files
@@ -103,11 +103,11 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     seed, notices = max(spec.train.seed, 0), Notices()
     # At once: a run that is killed leaves them, and --overwrite must not.
     run.own(run.dir / GROUPS, run.dir / ASKING, run.dir / PLAN)
-    images = by_content(unlabelled_images(spec, notices))
+    images = by_content(load_unlabeled_images(spec, notices))
     if len(images) < 2:
         raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
     settle_backbone(spec)
-    view = replace(view_of(spec), height=spec.model.input_height, width=spec.model.input_width)
+    view = replace(View.from_spec(spec), height=spec.model.input_height, width=spec.model.input_width)
     features = trunk_features(spec.model.backbone, images, view, notices, spec)
     images = images.select(features.kept_N)
     found = stage_of_groups(run, run.dir / GROUPS, "groups", features.vectors_NF, seed)
@@ -118,7 +118,7 @@ def train_unlabelled(spec: Any, run: Any, *, start: float) -> Learnt:
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = _deliver_head(best, spec, run, images, features, seed)
     outcome = TrainingResult(
-        checkpoint, {}, None, {}, History(), Sets(images, None, None, "none", False), None, features.facts
+        checkpoint, {}, None, {}, History(), TrainingSets(images, None, None, "none", False), None, features.facts
     )
     tuned = _fine_tuned(spec, run, images, yardstick, best, features, clock, seed)
     if tuned is not None:
@@ -348,7 +348,7 @@ def _fine_tuned(
     """Rounds of fine-tuning from the best head on, groups found anew between them; None where the time is too short."""
     if not yardstick.rounds:
         return None
-    train = images.select(yardstick.fit_N).compact()
+    train = images.select(yardstick.fit_N).drop_empty_classes()
     passing = len(train) / features.rate  # seconds to embed all of them once more
     seconds = clock.left - max(CLOSING_SHARE * clock.seconds, passing) - passing
     fitted_NF = features.vectors_NF[yardstick.fit_N]
@@ -390,7 +390,7 @@ def _round(spec: Any, epochs: int, run: Any, folder: Path, train: ImageSet, begi
     else:
         round_spec = spec.model_copy(deep=True)
         round_spec.train.num_epochs = round_spec.train.validation_interval = epochs
-    sets = Sets(train, None, None, f"learnt without labels: {FINE_TUNED}", False)
+    sets = TrainingSets(train, None, None, f"learnt without labels: {FINE_TUNED}", False)
     try:
         return train_embedder(round_spec, part, resume=resume, sets=sets, begin=begin, finish=False)
     except TrainingError as error:

@@ -16,7 +16,7 @@ from torch import nn
 
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.data.view import view_of
+from unalike.data.view import View
 from unalike.errors import SpecError
 from unalike.metrics.knn import unit
 from unalike.model.embedder import build_embedder
@@ -43,7 +43,7 @@ def head_of_frozen(spec: Any, images: ImageSet, notices: Notices) -> tuple[Discr
         model.head = "rooted"  # where auto was written out, too
     trunk = FrozenTrunk(build_embedder(spec).trunk)
     features = trunk_features(
-        model.backbone, images, view_of(spec), notices, spec, mirrored=finish.mirrored, trunk=trunk
+        model.backbone, images, View.from_spec(spec), notices, spec, mirrored=finish.mirrored, trunk=trunk
     )
     x_NF, labels_N = features.both(np.arange(len(features.kept_N)), images.labels_N[features.kept_N])
     dim = model.feat_dim if spec.is_set("model.feat_dim") else None

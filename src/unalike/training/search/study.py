@@ -10,7 +10,7 @@ from typing import Any
 
 import optuna
 
-from unalike.data.from_spec import load_for, training_sets
+from unalike.data.from_spec import load_from_spec, load_training_sets
 from unalike.data.notices import Notices
 from unalike.data.splits import write_manifest
 from unalike.errors import DataError, RunError, SpecError
@@ -62,7 +62,7 @@ def settle_terms(experiment: Any, folder: Path) -> Plan:
     base = load_spec("train", terms.tree({}, folder))
     settle_backbone(base)
     settle_precision(base)
-    sets = training_sets(base, notices)
+    sets = load_training_sets(base, notices)
     if sets.query is None:
         raise DataError("no image can be held out for validation", expected="classes of two images or more",
                         remedy="train plainly with --automl-policy off")  # fmt: skip
@@ -86,13 +86,13 @@ def _rows_to_learn_from(experiment: Any, folder: Path, notices: Notices) -> tupl
     kept_out = "dataset.val_dataset" if named is not None and (named.reference or named.query) else ""
     if not dataset.train_dataset:
         return None, kept_out  # said with its remedy by `training_sets`
-    whole = load_for(experiment, dataset.train_dataset, notices)
+    whole = load_from_spec(experiment, dataset.train_dataset, notices)
     if whole.splits is None or not any(whole.splits):
         return None, kept_out
     rows = whole.select([i for i, split in enumerate(whole.splits) if split == "train"])
     if len(rows) == len(whole) or not len(rows):
         return None, kept_out
-    path = write_manifest(folder / SELECTION_FILE, {"train": rows.compact()})
+    path = write_manifest(folder / SELECTION_FILE, {"train": rows.drop_empty_classes()})
     return str(path.resolve()), kept_out or "what your manifest does not call train"
 
 
