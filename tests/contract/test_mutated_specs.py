@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from unalike import progress
 from unalike.cli import run_command
 from unalike.spec import ACTIONS, template_for
+from unalike.spec.actions import command_of
 from unalike.spec.fields import Declared, declared_fields, fields_of
 
 EXAMPLES = 200
@@ -96,7 +97,7 @@ def test_a_mutated_spec_is_refused_by_name(tmp_path: Path, case: tuple[str, str,
     out, err = io.StringIO(), io.StringIO()
     progress._said.clear()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = run_command([action, "-e", str(file)])
+        code = run_command([*command_of(action).split(), "-e", str(file)])
     said = err.getvalue()
     assert code == 2, said
     assert "error: " in said and path in said, (path, said)

@@ -14,8 +14,8 @@ from typing import Any, Literal, get_args, get_origin
 import pytest
 
 from unalike.spec import Experiment, load_spec, schema_for
+from unalike.spec.actions import TAO_ACTIONS as ACTIONS
 from unalike.spec.automl import SPELLINGS
-from unalike.spec.fields import TAO_ACTIONS as ACTIONS
 from unalike.spec.fields import declared_fields
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "tao_spec.tsv").open(), delimiter="\t", quoting=csv.QUOTE_NONE))

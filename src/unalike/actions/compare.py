@@ -1,4 +1,4 @@
-"""What the command ``compare`` does: finds the pairs, compares them, writes pictures, JSON and one page."""
+"""Compare: find the pairs, compare them, write pictures, JSON and one page."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
+from unalike.actions.results import open_results, parameters_from
 from unalike.comparison.comparer import Comparer
 from unalike.comparison.report import PairPreview, PairsReport
 from unalike.comparison.result import ComparisonResult
@@ -19,7 +20,9 @@ from unalike.errors import DataError, RunError
 from unalike.progress import progress, say
 from unalike.runs.filenames import COMPARISON_FILE, REPORT_FILE
 from unalike.storage.atomic import replacing, write_text
-from unalike.storage.overwrite import refuse_existing
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
 # Pictures in the page: all pairs stand in its table, the most different ones are shown.
 MOST_SHOWN = 200
@@ -112,17 +115,42 @@ def _from_table(table: Path) -> list[Pair]:
     return pairs
 
 
-def compare_files(
-    first: str | Path, second: str | Path | None = None, *, out: str | Path | None = None, overwrite: bool = False,
-    **settings: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Compare the pairs that two words name; with ``out`` a folder of pictures, ``comparison.json`` and ``report.html``.
+def compare(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
+    """Compare the pairs that a spec names; in a results folder pictures, ``comparison.json`` and ``report.html`` are written.
 
-    ``settings`` are ``Comparer``'s. A single pair that cannot be compared raises; of several it is told in its entry.
+    Args:
+        experiment: Spec whose section ``compare`` holds the options.
+        overwrite: Replace the results of a former comparison in the folder.
+
+    Returns:
+        Counts ``same``, ``different`` and ``refused``, and ``pairs``: an entry a pair.
+
+    Raises:
+        DataError: A single pair, or every pair, cannot be compared. One of several is named in its entry.
     """
-    pairs = find_pairs(first, second)
-    comparer = Comparer(**settings)
-    folder = None if out is None else _made(Path(out), overwrite)
+    section = experiment.compare
+    with open_results("compare", experiment, overwrite=overwrite) as run:
+        assert section.reference is not None
+        pairs = find_pairs(section.reference, section.image)
+        comparer = Comparer(**parameters_from(section, Comparer))
+        entries, previews = _compare_pairs(comparer, pairs, None if run is None else run.dir)
+        result = summary(entries)
+        if run is not None:
+            page = PairsReport.from_entries(entries, previews)
+            result |= {"report": str(page.write(run.dir / REPORT_FILE)), "record": str(run.dir / COMPARISON_FILE)}
+            text = json.dumps({"format_version": 1, **result}, ensure_ascii=False, indent=1)
+            write_text(run.dir / COMPARISON_FILE, text + "\n")
+            run.own(run.dir / COMPARISON_FILE)
+            run.conclude(
+                f"compared: {len(pairs)} pairs", {name: result[name] for name in ("same", "different", "refused")}
+            )
+    return result
+
+
+def _compare_pairs(
+    comparer: Comparer, pairs: Sequence[Pair], folder: Path | None
+) -> tuple[list[dict[str, Any]], list[PairPreview]]:
+    """An entry a pair, and the previews that the page shows; pictures are written below ``folder``."""
     entries: list[dict[str, Any]] = []
     previews: list[PairPreview] = []
     with progress("comparing", len(pairs) if len(pairs) > 1 else 0, "pairs") as advance:
@@ -142,13 +170,7 @@ def compare_files(
             advance()
     if all("error" in entry for entry in entries):
         raise DataError(f"none of {len(entries)} pairs could be compared, the first: {entries[0]['error']}")
-    result = summary(entries)
-    if folder is not None:
-        page = PairsReport.from_entries(entries, previews)
-        result |= {"report": str(page.write(folder / REPORT_FILE)), "record": str(folder / COMPARISON_FILE)}
-        text = json.dumps({"format_version": 1, **result}, ensure_ascii=False, indent=1)
-        write_text(folder / COMPARISON_FILE, text + "\n")
-    return result
+    return entries, previews
 
 
 def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -170,15 +192,6 @@ def _keep_preview(previews: list[PairPreview], preview: PairPreview) -> None:
     previews.append(preview)
     if len(previews) > MOST_SHOWN:
         previews.remove(min(previews, key=lambda kept: kept.score))
-
-
-def _made(folder: Path, overwrite: bool) -> Path:
-    refuse_existing(folder, overwrite, folder=True)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{folder}: {error.strerror or error}", remedy="choose a folder that can be written") from error
-    return folder
 
 
 def _pictures(result: ComparisonResult) -> dict[str, Image.Image]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # A YAML file, a mapping, or None; a folder, archive or manifest in place of the spec is taken as the data.
 Spec = str | Path | Mapping[str, Any] | None
 # Dotted: ``["train.num_epochs=5"]`` or ``{"train.num_epochs": 5}``.
-Overrides = Sequence[str] | Mapping[str, object]
+Overrides = Sequence[str | tuple[str, Any]] | Mapping[str, Any]
 
 
 def resolve_spec(action: str, spec: Spec | Experiment, overrides: Overrides, data: str | Path | None) -> Experiment:

@@ -31,7 +31,7 @@ from unalike.runs.filenames import (
     RESULT_JSONL,
     STATUS_FILE,
 )
-from unalike.spec.fields import ACTIONS
+from unalike.spec.actions import ACTIONS, command_of
 from unalike.spec.schema import package_files as schema_files
 from unalike.spec.shorthand import BY_ACTION, SHORTHAND
 from unalike.spec.template import DEPLOY
@@ -75,6 +75,10 @@ INPUTS: Mapping[str, Mapping[str, tuple[str, bool]]] = {
         "gen_engine.calibration.cal_image_dir": (f"list: {IMAGES}; needed unless queries are given", True),
         "dataset.val_dataset.query": (IMAGES, True),
     },
+    "compare": {
+        "compare.reference": ("image, folder, or table of pairs (.csv)", False),
+        "compare.image": ("image or folder", True), "compare.model": (MODEL, True),
+    },
 }  # fmt: skip
 # Fields of an action of which one must be given; a job takes it from its parent.
 ONE_OF: Mapping[str, tuple[str, ...]] = {
@@ -94,6 +98,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "gen_trt_engine": ("<network>.engine; as a job model.engine", "cal.bin (INT8)"),
     "quantize": ("<network>_int8.onnx, _fp16.onnx or _bf16.onnx",),
     "gen_engine": ("<network>.xml and .bin (OpenVINO), or <network>_optimised.onnx",),
+    "compare": ("comparison.json", "report.html", "<name>_boxes.jpg, _overlay.jpg, _heat.jpg, _reference.jpg"),
 }  # fmt: skip
 _EVERY_RUN = (STATUS_FILE, EXPERIMENT_FILE, RECORD_FILE)
 
@@ -103,7 +108,7 @@ def _action_info(action: str) -> dict[str, Any]:
         name: {"takes": takes, "optional": optional} for name, (takes, optional) in INPUTS.get(action, {}).items()
     }
     info: dict[str, Any] = {
-        "command": f"unalike {action} -e {{spec}}",
+        "command": f"unalike {command_of(action)} -e {{spec}}",
         "job": f"unalike job create {action} -e {{spec}} --parent {{parent_job_id}}",
         "config_format": "yaml",
         "schema": f"../schemas/{action}.schema.json",

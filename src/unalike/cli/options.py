@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -43,6 +44,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[str | None, list[s
         raise SpecError(f"two data folders, {others[0]!r} and {others[1]!r}", expected="one",
                         remedy="write overrides as key=value, without blanks around '='")  # fmt: skip
     return (others[0] if others else None), overrides
+
+
+def split_overrides(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
+    """Split positional arguments into values and overrides; ``key=value`` is a value where a file of that name exists."""
+    values: list[str] = []
+    overrides: list[str] = []
+    for argument in arguments or ():
+        is_override = OVERRIDE.match(argument) is not None and not Path(argument).exists()
+        (overrides if is_override else values).append(argument)
+    return values, overrides
 
 
 def flag_overrides(

@@ -47,7 +47,7 @@ def schema(
     Examples: unalike schema train -o train.schema.json   |   unalike schema -o skill/
     """
     set_verbosity(verbose, quiet)
-    from unalike.spec.fields import ACTIONS
+    from unalike.spec.actions import ACTIONS
 
     if action is None:
         from unalike.actions.skill import write_package

@@ -18,7 +18,7 @@ from PIL import Image
 from unalike.comparison.deformation import fit_deformation, warp_window
 from unalike.comparison.feature_difference import FLOOR, FeatureDifference, find_feature_regions
 from unalike.comparison.feature_level import FeatureLevel
-from unalike.comparison.lighting import LIGHTING, LightingCorrection, fit_lighting
+from unalike.comparison.lighting import LightingCorrection, fit_lighting
 from unalike.comparison.pixel_difference import (
     CONTRAST,
     TOLERANCE,
@@ -28,7 +28,6 @@ from unalike.comparison.pixel_difference import (
 )
 from unalike.comparison.regions import MIN_AREA, DifferenceRegion, find_pixel_regions
 from unalike.comparison.registration import (
-    ALIGN,
     GOOD_QUALITY,
     Registration,
     check_size,
@@ -38,11 +37,11 @@ from unalike.comparison.registration import (
 )
 from unalike.comparison.result import PREVIEW_SIDE, ComparisonResult
 from unalike.data.decode import ImageInput, open_image, to_rgb
-from unalike.errors import DataError, SpecError, closest
+from unalike.errors import DataError, SpecError
 from unalike.inference.feature_map_model import PRETRAINED
 from unalike.progress import progress
+from unalike.spec.load import check_fields
 
-LEVELS = ("pixels", "features", "both")
 # Rows that are processed at once where a whole image is read through.
 STRIP = 256
 # Fewest tiles for which a progress bar is shown.
@@ -88,17 +87,11 @@ class Comparer:
         threads: int | None = None,
     ) -> None:  # fmt: skip
         import_opencv()
-        for name, value, low, high in (("tolerance", tolerance, 0, 32), ("contrast", contrast, 1, 255),
-                                       ("min_area", min_area, 1, 10**9), ("margin", margin or 0, 0, 10**5)):  # fmt: skip
-            if not low <= value <= high:
-                raise SpecError(f"{name} {value}", expected=f"{low} to {high}")
-        for name, choice, choices in (
-            ("align", align, ALIGN),
-            ("lighting", lighting, LIGHTING),
-            ("level", level, LEVELS),
-        ):
-            if choice not in choices:
-                raise SpecError(f"{name} {choice!r}", expected=", ".join(choices), remedy=closest(choice, choices))
+        check_fields(
+            "compare", align=align, lighting=lighting, tolerance=tolerance, contrast=contrast, min_area=min_area,
+            margin=margin, flexible=flexible, mirror=mirror, level=level, model=model, runtime=runtime,
+            precision=precision, threads=threads,
+        )  # fmt: skip
         self.align, self.lighting, self.tolerance, self.contrast = align, lighting, tolerance, contrast
         self.min_area, self.margin, self.flexible, self.mirror = min_area, margin, flexible, mirror
         if level == "pixels" and model is not None:

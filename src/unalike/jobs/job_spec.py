@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,12 +12,11 @@ from unalike.spec import ACTIONS, load_spec
 from unalike.spec.experiment import policy_word
 from unalike.spec.faults import Fault, report
 from unalike.spec.fields import declared_fields
-from unalike.spec.load import DATA_FIELD
-from unalike.spec.overrides import apply_overrides
+from unalike.spec.load import DATA_FIELD, data_value
+from unalike.spec.overrides import Overrides, apply_overrides
 from unalike.spec.reading import plain, read_file
 
 Spec = str | Path | Mapping[str, Any] | None
-Overrides = Sequence[str] | Mapping[str, Any]
 POLICIES = ("auto", "off")
 
 
@@ -42,8 +41,7 @@ def specified(action: str, spec: Spec, overrides: Overrides, data: str | Path | 
     tree: dict[str, Any] = {}
     apply_overrides(tree, overrides, action)
     if data is not None:
-        path = DATA_FIELD[action]
-        apply_overrides(tree, {path: [str(data)] if path.endswith("cal_image_dir") else str(data)}, action)
+        apply_overrides(tree, {DATA_FIELD[action]: data_value(action, data)}, action)
     own = None if spec is None else plain(spec if isinstance(spec, Mapping) else read_file(spec))
     _refuse_secrets(own or {}, tree)
     # Of a run alone: what the packaged skill says of the model stays as it is.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from unalike.spec.actions import ACTIONS
 from unalike.spec.experiment import Experiment, Settled, settle
-from unalike.spec.fields import ACTIONS
 from unalike.spec.load import load_spec
 from unalike.spec.schema import schema_for
 from unalike.spec.template import template_for

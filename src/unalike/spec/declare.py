@@ -57,7 +57,17 @@ def spelt_both_ways(*names: str) -> dict[str, Any]:
     return {"enum": [*names, *(name.lower() for name in names)]}
 
 
-_FACTS = ("units", "settled", "ours", "trunk_fact", "math_cond", "automl_enabled", "depends_on", "parent_param")
+_FACTS = (
+    "units",
+    "settled",
+    "ours",
+    "mandatory",
+    "trunk_fact",
+    "math_cond",
+    "automl_enabled",
+    "depends_on",
+    "parent_param",
+)
 
 
 def _limits(valid: dict[str, Any], low: float | None, high: float | None) -> dict[str, Any]:
@@ -101,7 +111,7 @@ def field(
 
     ``ge/gt/le/lt`` bound validity; ``low``/``high`` are TAO's published (search) bounds. ``facts`` may hold ``units``,
     ``settled`` (a fact of data, trunk or machine may set it when the user did not), ``trunk_fact`` (an explicit value
-    that differs from the trunk's deserves a warning), ``ours`` (not in TAO), ``math_cond``, ``automl_enabled``,
+    that differs from the trunk's deserves a warning), ``ours`` (not in TAO), ``mandatory`` (the action cannot run while it is unset), ``math_cond``, ``automl_enabled``,
     ``depends_on`` and ``parent_param``. ``schema`` overrides keywords of the JSON schema.
     """
     unknown = set(facts) - set(_FACTS)

@@ -12,7 +12,9 @@ from pydantic import BeforeValidator, PrivateAttr, ValidationError
 
 from unalike.errors import SpecError
 from unalike.progress import warn
+from unalike.spec.actions import STANDALONE_ACTIONS
 from unalike.spec.automl import Automl
+from unalike.spec.compare import Compare
 from unalike.spec.dataset import Dataset
 from unalike.spec.declare import Section, Text, field, section
 from unalike.spec.evaluate import Evaluate
@@ -72,7 +74,9 @@ class Experiment(Section):
     )
     quantize: Quantize = section(Quantize, "Writing a network in fewer bits.", ours=True)
     gen_engine: GenEngine = section(GenEngine, "Compiling a network ahead for a CPU runtime.", ours=True)
+    compare: Compare = section(Compare, "Aligning two images and finding where they differ.", ours=True)
 
+    _action: str = PrivateAttr(default="")
     _set_paths: set[str] = PrivateAttr(default_factory=set)
     _settled: list[Settled] = PrivateAttr(default_factory=list)
     _spec_given: bool = PrivateAttr(default=False)
@@ -106,8 +110,10 @@ class Experiment(Section):
         return flag or self.automl_policy or ("off" if self._spec_given else "auto")
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists and scalars of every field."""
-        return self.model_dump(mode="python")
+        """Plain dicts, lists and scalars of every field of the action's spec."""
+        if self._action in STANDALONE_ACTIONS:
+            return self.model_dump(mode="python", include={"results_dir", self._action})
+        return self.model_dump(mode="python", exclude=set(STANDALONE_ACTIONS))
 
     def to_yaml(self) -> str:
         """YAML that loads to the same thing.
@@ -117,7 +123,7 @@ class Experiment(Section):
         """
         values = self.to_dict()
         known = {entry.path for entry in self._settled}
-        for action in _AFTER_TRAINING:
+        for action in [name for name in _AFTER_TRAINING if name in values]:
             for path in _open_paths(getattr(self, action), f"{action}."):
                 if not (self.is_set(path) or path in known):
                     *parents, name = path.split(".")

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, get_origin
 
 from pydantic import ValidationError
 
 from unalike.errors import SpecError, closest
 from unalike.progress import say
+from unalike.spec.actions import ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.automl import SPELLINGS
 from unalike.spec.conditions import check_conditions
 from unalike.spec.experiment import Experiment
 from unalike.spec.faults import Fault, of_validation, report
-from unalike.spec.fields import ACTIONS, declared_fields
-from unalike.spec.overrides import apply_overrides
+from unalike.spec.fields import declared_fields, top_level
+from unalike.spec.overrides import Overrides, apply_overrides
 from unalike.spec.reading import plain, read_file, shown
 from unalike.spec.tao import carry_over
 
-# Where the data folder of the command line goes; the last two have no section of their own.
+# The field that the data folder of the command line is written to; the last two have no section of their own.
 DATA_FIELD = {
     "train": "dataset.train_dataset",
     "evaluate": "dataset.val_dataset.reference",
@@ -28,6 +29,7 @@ DATA_FIELD = {
     "gen_trt_engine": "gen_trt_engine.tensorrt.calibration.cal_image_dir",
     "quantize": "quantize.calibration.cal_image_dir",
     "gen_engine": "gen_engine.calibration.cal_image_dir",
+    "compare": "compare.image",
     "embed": "inference.input_path",
     "check": "dataset.train_dataset",
 }
@@ -37,7 +39,7 @@ MANDATORY = "???"
 def load_spec(
     action: str,
     spec: str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] | Mapping[str, object] = (),
+    overrides: Overrides = (),
     *,
     data: str | Path | None = None,
 ) -> Experiment:
@@ -52,10 +54,26 @@ def load_spec(
     return experiment
 
 
+def check_fields(action: str, **values: object) -> Any:
+    """Validate fields of a standalone action's section by their declarations.
+
+    Returns:
+        The section with these values, its other fields with their defaults.
+
+    Raises:
+        SpecError: A value is not valid; every fault stands in the report, by the field's name.
+    """
+    try:
+        return getattr(Experiment.model_validate({action: plain(values)}), action)
+    except ValidationError as error:
+        faults, _ = of_validation(error)
+        raise report("", [Fault(fault.path.removeprefix(f"{action}."), fault.text) for fault in faults]) from error
+
+
 def read_spec(
     action: str,
     spec: str | Path | Mapping[str, Any] | None = None,
-    overrides: Sequence[str] | Mapping[str, object] = (),
+    overrides: Overrides = (),
     *,
     data: str | Path | None = None,
 ) -> tuple[Experiment, list[Fault]]:
@@ -72,8 +90,9 @@ def read_spec(
         faults += _place_data(tree, action, data, overrides)
     _drop_unset(tree)
     faults += carry_over(tree)
+    faults += _drop_foreign_sections(tree, action)
     experiment = _validate(tree, faults, action)
-    _complete(experiment, spec_given=spec is not None)
+    _complete(experiment, action, spec_given=spec is not None)
     return experiment, faults
 
 
@@ -87,10 +106,18 @@ def _read(spec: str | Path | Mapping[str, Any] | None) -> dict[Any, Any]:
     raise SpecError(f"the spec is a {type(spec).__name__}", expected="a YAML file's path or a dict")
 
 
-def _place_data(tree: dict[Any, Any], action: str, data: str | Path, overrides: Any) -> list[Fault]:
+def data_value(action: str, data: str | Path) -> str | list[str]:
+    """The data folder as the field of DATA_FIELD holds it: some fields are lists."""
+    declared = declared_fields()[DATA_FIELD[action]]
+    return [str(data)] if get_origin(declared.kind) is list else str(data)
+
+
+def _place_data(tree: dict[Any, Any], action: str, data: str | Path, overrides: Overrides) -> list[Fault]:
     path = DATA_FIELD[action]
-    value: Any = [str(data)] if path.endswith("cal_image_dir") else str(data)
-    keys = list(overrides) if not isinstance(overrides, str) else [overrides]
+    value: Any = data_value(action, data)
+    keys = (
+        [overrides] if isinstance(overrides, str) else [key[0] if isinstance(key, tuple) else key for key in overrides]
+    )
     if any(str(key).partition("=")[0].strip() == path for key in keys):
         return [Fault(path, f"given twice, as an override and as the data folder {str(data)!r}; keep one of the two")]
     return apply_overrides(tree, {path: value}, action)
@@ -105,6 +132,25 @@ def _drop_odd_keys(tree: dict[Any, Any], prefix: str = "") -> list[Fault]:
     for key, value in tree.items():
         if isinstance(value, dict):
             faults += _drop_odd_keys(value, f"{prefix}{key}.")
+    return faults
+
+
+def _drop_foreign_sections(tree: dict[Any, Any], action: str) -> list[Fault]:
+    """Sections that a spec for this action may not hold are taken out and reported."""
+    if action == "check":
+        return []
+    standalone = action in STANDALONE_ACTIONS
+    foreign = [
+        key for key in tree
+        if key in declared_fields() and (key not in top_level(action) if standalone else key in STANDALONE_ACTIONS)
+    ]  # fmt: skip
+    faults = []
+    for key in foreign:
+        del tree[key]
+        known = f"a spec for {action} holds {' and '.join(top_level(action))}"
+        faults.append(
+            Fault(key, known if standalone else f"belongs in a spec of its own, for unalike {command_of(key)}")
+        )
     return faults
 
 
@@ -176,8 +222,9 @@ def _remove(tree: dict[Any, Any], location: tuple[Any, ...]) -> bool:
     return True
 
 
-def _complete(experiment: Experiment, *, spec_given: bool) -> None:
+def _complete(experiment: Experiment, action: str, *, spec_given: bool) -> None:
     """What follows from how the spec was given, before any fact of data or trunk is known."""
+    experiment._action = action
     experiment._spec_given = spec_given
     if spec_given and not experiment.is_set("train.recipe"):
         experiment.train.recipe = "tao"

@@ -1,4 +1,4 @@
-"""Dotted overrides ``a.b=c``, from a command line or a dict."""
+"""Dotted overrides: ``a.b=c``, pairs or a dict, written into the tree of a spec."""
 
 from __future__ import annotations
 
@@ -9,6 +9,9 @@ from unalike.spec.faults import Fault
 from unalike.spec.fields import declared_fields
 from unalike.spec.reading import parse_yaml, plain, shown
 from unalike.spec.shorthand import long_name
+
+# ``a.b=c`` with YAML values, or pairs of a dotted name and a value; or a mapping of such pairs.
+Overrides = Sequence[str | tuple[str, Any]] | Mapping[str, Any]
 
 
 def _text_value(path: str, text: str) -> Any:
@@ -34,29 +37,42 @@ def _split(override: object) -> tuple[str, str]:
     return key, text
 
 
-def _pairs(overrides: Sequence[str] | Mapping[str, Any], action: str) -> tuple[list[tuple[str, Any, str]], list[Fault]]:
+def _pairs(overrides: Overrides, action: str) -> tuple[list[tuple[str, Any, str]], list[Fault]]:
     """(long path, value, key as written) of every override, and the faults of those that cannot be read."""
     faults: list[Fault] = []
     found: list[tuple[str, Any, str]] = []
     if isinstance(overrides, Mapping):
-        for key, value in overrides.items():
-            if isinstance(key, str) and key and all(key.split(".")):
-                found.append((long_name(key, action), plain(value), key))
-            else:
-                faults.append(Fault("", f"override key {shown(key)}, expected a dotted name"))
-        return found, faults
+        overrides = list(overrides.items())
     for override in [overrides] if isinstance(overrides, str) else overrides:
         try:
-            key, text = _split(override)
-        except ValueError as error:
-            faults.append(Fault("", f"override: {error}"))
-            continue
-        path = long_name(key, action)
-        try:
-            found.append((path, plain(_text_value(path, text)), key))
-        except ValueError as error:
-            faults.append(Fault(key, f"found {shown(text)}, which is not a YAML value: {error}"))
+            found.append(_from_pair(override, action) if isinstance(override, tuple) else _from_text(override, action))
+        except _Unreadable as error:
+            faults.append(error.fault)
     return found, faults
+
+
+class _Unreadable(Exception):
+    def __init__(self, fault: Fault) -> None:
+        self.fault = fault
+
+
+def _from_pair(override: tuple[Any, ...], action: str) -> tuple[str, Any, str]:
+    key, value = override
+    if not (isinstance(key, str) and key and all(key.split("."))):
+        raise _Unreadable(Fault("", f"override key {shown(key)}, expected a dotted name"))
+    return long_name(key, action), plain(value), key
+
+
+def _from_text(override: object, action: str) -> tuple[str, Any, str]:
+    try:
+        key, text = _split(override)
+    except ValueError as error:
+        raise _Unreadable(Fault("", f"override: {error}")) from error
+    path = long_name(key, action)
+    try:
+        return path, plain(_text_value(path, text)), key
+    except ValueError as error:
+        raise _Unreadable(Fault(key, f"found {shown(text)}, which is not a YAML value: {error}")) from error
 
 
 def _leaf_paths(path: str, value: Any) -> list[str]:
@@ -67,7 +83,7 @@ def _leaf_paths(path: str, value: Any) -> list[str]:
     return [path]
 
 
-def apply_overrides(tree: dict[Any, Any], overrides: Sequence[str] | Mapping[str, Any], action: str) -> list[Fault]:
+def apply_overrides(tree: dict[Any, Any], overrides: Overrides, action: str) -> list[Fault]:
     """Write overrides into ``tree``; returns the faults. A later one wins, except against its own other spelling."""
     pairs, faults = _pairs(overrides, action)
     spelling: dict[str, str] = {}

@@ -9,6 +9,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 
 from pydantic import TypeAdapter, ValidationError
 
+from unalike.spec.actions import STANDALONE_ACTIONS
 from unalike.spec.fields import Declared, declared_fields
 from unalike.spec.reading import shown
 
@@ -17,7 +18,7 @@ FREE = ("train.loss.parameters", "train.miner.parameters")
 # Sections and fields that decide how a trial is judged, where it writes, or that training does not read.
 FIXED = (
     "results_dir", "automl", "automl_policy", "wandb", "evaluate", "inference", "export", "gen_trt_engine", "quantize",
-    "gen_engine", "model_name", "encryption_key", "dataset.train_dataset", "dataset.val_dataset", "dataset.validation", "dataset.class_from",
+    "gen_engine", *STANDALONE_ACTIONS, "model_name", "encryption_key", "dataset.train_dataset", "dataset.val_dataset", "dataset.validation", "dataset.class_from",
     "dataset.class_map", "dataset.manifest_columns", "dataset.view", "train.checkpointer", "train.recipe",
     "train.results_dir", "train.resume_training_checkpoint_path", "train.validation_interval", "train.val_batch_size",
     "train.checkpoint_interval", "train.checkpoint_interval_unit", "train.log_every", "train.num_gpus", "train.gpu_ids",

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, get_origin
 
+from unalike.spec.actions import ACTIONS, MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.automl import SPELLINGS
 from unalike.spec.experiment import Experiment
-from unalike.spec.fields import ACTIONS, COMMON, Declared, fields_of
+from unalike.spec.fields import ROOT_HELP, Declared, fields_of, top_level
 from unalike.spec.load import load_spec
 from unalike.spec.template import DEPLOY, deploy_template_for, template_for
 
@@ -26,25 +27,33 @@ def _lists(nodes: dict[str, Declared]) -> dict[str, list[str]]:
 
 
 def schema_for(action: str) -> dict[str, Any]:
-    """The schema of an action (one of ACTIONS): common sections, ``train`` and its own; sections of other actions may
-    stand in a spec too and are checked by theirs."""
+    """The schema of an action (one of ACTIONS).
+
+    That of a model action holds the common sections, ``train`` and its own; sections of other model actions may stand in
+    a spec too and are checked by theirs. That of a standalone action holds ``results_dir`` and its own section.
+    """
     if action not in ACTIONS:
         raise ValueError(f"no schema for {action!r}")
     full = Experiment.model_json_schema()
-    tops = [name for name in full["properties"] if name in (*COMMON, action)]
-    others = [name for name in ACTIONS if name not in tops]
+    tops = [name for name in full["properties"] if name in top_level(action)]
     properties = {name: full["properties"][name] for name in tops}
-    properties |= _spellings(full)
+    patterns = {}
+    if action in STANDALONE_ACTIONS:
+        properties["results_dir"] = properties["results_dir"] | {"description": ROOT_HELP.format(action=action)}
+    else:
+        properties |= _spellings(full)
+        others = [name for name in MODEL_ACTIONS if name not in tops]
+        patterns = {"patternProperties": {f"^({'|'.join(others)})$": {"type": "object"}}}
     definitions = _reachable(properties, full["$defs"])
     default = load_spec(action).to_dict()
     return {
         "$schema": DIALECT,
         "$id": f"{action}.schema.json",
-        "title": f"Spec of unalike {action}",
+        "title": f"Spec of unalike {command_of(action)}",
         "type": "object",
         "additionalProperties": False,
         "properties": properties,
-        "patternProperties": {f"^({'|'.join(others)})$": {"type": "object"}},
+        **patterns,
         "default": {name: default[name] for name in tops},
         **_lists(fields_of(action)),
         "$defs": definitions,

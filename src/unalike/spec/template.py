@@ -8,18 +8,19 @@ from typing import Any
 
 import yaml
 
-from unalike.spec.fields import ACTIONS, Declared, expectation, fields_of
+from unalike.spec.actions import ACTIONS, command_of
+from unalike.spec.fields import Declared, expectation, fields_of
 from unalike.spec.load import load_spec
 
 WIDTH = 118
 HEAD = """\
-# Spec of `unalike {action}`: every field with its default.
+# Spec of `unalike {command}`: every field with its default.
 # A line that is commented out shows a default that is filled in by a fact (of the data, the trunk, this machine) or
 # that may stay empty; take the # away to decide it yourself. Any field can be given on the command line:
 # {example}
 """
 DEPLOY_HEAD = """\
-# Spec of `unalike {action}` on an exported network or an engine: the fields that matter there, with their defaults.
+# Spec of `unalike {command}` on an exported network or an engine: the fields that matter there, with their defaults.
 # A line that is commented out shows a default that is filled in by a fact or that may stay empty; take the # away to
 # decide it yourself. As a job the paths come from its parent: {example}
 """
@@ -41,6 +42,7 @@ EXAMPLE = {
     "gen_trt_engine": "gen_trt_engine.batch_size=8",
     "quantize": "quantize.data_type=FP16",
     "gen_engine": "gen_engine.runtime=openvino",
+    "compare": "compare.tolerance=5",
 }
 
 
@@ -51,7 +53,7 @@ def _value(value: Any) -> str:
 
 
 def _comment(declared: Declared, indent: str) -> list[str]:
-    text = declared.info.description or ""
+    text = declared.help
     if not declared.section:
         units = declared.facts.get("units")
         text += f" [{expectation(declared)}{', ' + units if units else ''}]"
@@ -63,7 +65,7 @@ def template_for(action: str) -> str:
     if action not in ACTIONS:
         raise ValueError(f"no template for {action!r}")
     example = EXAMPLE.get(action, f"{action}.batch_size=32")
-    return HEAD.format(action=action, example=example) + _lines(action, fields_of(action))
+    return HEAD.format(command=command_of(action), example=example) + _lines(action, fields_of(action))
 
 
 def deploy_template_for(action: str) -> str:
@@ -74,7 +76,9 @@ def deploy_template_for(action: str) -> str:
         for path, declared in fields_of(action).items()
         if any(path == w or path.startswith(w + ".") or w.startswith(path + ".") for w in wanted)
     }
-    return DEPLOY_HEAD.format(action=action, example=f"unalike job create {action} --parent ID") + _lines(action, nodes)
+    return DEPLOY_HEAD.format(command=command_of(action), example=f"unalike job create {action} --parent ID") + _lines(
+        action, nodes
+    )
 
 
 def _lines(action: str, nodes: Mapping[str, Declared]) -> str:

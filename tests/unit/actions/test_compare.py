@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from tests.support.drawings import as_jpeg, shapes
+from tests.support.program import status_lines
 from unalike import progress
 from unalike.actions.compare import find_pairs
 from unalike.cli import run_command
@@ -72,6 +74,36 @@ def test_one_pair(place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Pat
     assert told(capsys, a, b, "-o", out_dir, "--overwrite")[0] == 0
 
 
+def test_a_run_is_left_in_the_folder(place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """From a spec file, overrides and options: the record, the resolved spec and the end of the run."""
+    a, b, out = place / "golden" / "0.png", place / "tested" / "0.jpg", tmp_path / "found"
+    spec = tmp_path / "spec.yaml"
+    spec.write_text(
+        yaml.safe_dump({"compare": {"reference": str(a), "image": str(b), "tolerance": 2, "contrast": 50.0}})
+    )
+    assert (
+        told(capsys, "-e", spec, "compare.contrast=60", f"results_dir={tmp_path / 'root'}", "--min-area", "9")[0] == 0
+    )
+    folder = tmp_path / "root" / "compare"
+    resolved = yaml.safe_load((folder / "experiment.yaml").read_text("utf-8"))
+    assert set(resolved) == {"results_dir", "compare"}
+    section = resolved["compare"]
+    assert (section["tolerance"], section["contrast"], section["min_area"]) == (2, 60.0, 9)
+    assert status_lines(folder)[-1]["status"] == "SUCCESS"
+    record = json.loads((folder / "run.json").read_text("utf-8"))
+    assert (record["action"], record["exit"]) == ("compare", 0) and "comparison.json" in record["files"]
+    again = tmp_path / "again"
+    assert told(capsys, "-e", folder / "experiment.yaml", "-o", again)[0] == 0
+    # A run that failed leaves nothing but its record, and its folder is used again.
+    assert told(capsys, a, place / "none.png", "-o", out)[0] == 1
+    assert status_lines(out)[-1]["status"] == "FAILURE" and "no such file" in status_lines(out)[-1]["message"]
+    assert told(capsys, a, b, "-o", out)[0] == 0
+    assert [line["status"] for line in status_lines(out)] == ["STARTED", "SUCCESS"]
+    (again / "run.json").write_text(json.dumps({"tool": "unalike", "action": "train"}))
+    code, _, err = told(capsys, a, b, "-o", again, "--overwrite")
+    assert code == 1 and "holds a run of train" in err
+
+
 def test_folders(place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, err = told(capsys, place / "golden", place / "tested", "-o", tmp_path / "found")
     assert code == 0 and "1 the same, 1 different, 1 could not be compared" in out
@@ -121,8 +153,11 @@ def test_mistakes_are_one_line(place: Path, capsys: pytest.CaptureFixture[str], 
         ((image, broken), 1, "not an image of a known format"),
         ((image, golden / "2.png"), 1, "cannot be aligned"),
         ((image, image, "--align", "rigit"), 2, "rigid"),
-        ((image, image, "--tolerance", "99"), 2, "0 to 32"),
+        ((image, image, "--tolerance", "99"), 2, "found 99, expected a whole number >= 0 and <= 32"),
         ((image, image, "--tolerance", "x"), 2, "--tolerance"),
+        ((image, image, "compare.tolerance=many"), 2, "compare.tolerance: found 'many'"),
+        ((image, image, image), 2, "unexpected argument"),
+        ((), 2, "compare.reference is not set"),
         ((image, image, "-o", image), 1, "is a file"),
     ):
         got, out, err = told(capsys, *words)

@@ -15,6 +15,7 @@ from tests.support.paths import SOURCE
 from unalike import progress
 from unalike.errors import SpecError
 from unalike.spec import ACTIONS, Experiment, load_spec, schema_for, settle, template_for
+from unalike.spec.actions import STANDALONE_ACTIONS
 from unalike.spec.faults import suggestion
 from unalike.spec.fields import declared_fields, expectation
 from unalike.spec.overrides import apply_overrides
@@ -417,16 +418,24 @@ def test_schema_is_valid_and_agrees_with_loading(action: str) -> None:
     assert not list(validator.iter_errors(schema["default"]))
     assert not list(validator.iter_errors(load_spec(action).to_dict()))
     assert not list(validator.iter_errors(yaml.safe_load(template_for(action))))
-    for bad in (
-        {"trian": {}},
-        {"train": {"num_epochs": "3"}},
-        {"train": {"num_epochs": 0}},
-        {"model": {"backbone": ""}},
-    ):
-        assert list(validator.iter_errors(bad))
-    for good in ({"model": {"pretrained": True, "backbone": "tf_efficientnet_lite0"}}, {"automl_policy": False}):
-        assert not list(validator.iter_errors(good))
-        load_spec(action, good)
+    standalone = action in STANDALONE_ACTIONS
+    assert list(validator.iter_errors({"trian": {}}))
+    for tree in ({"train": {"num_epochs": "3"}}, {"train": {"num_epochs": 0}}, {"model": {"backbone": ""}}):
+        assert list(validator.iter_errors(tree))
+        refused(action, tree)
+    for tree in ({"model": {"pretrained": True, "backbone": "tf_efficientnet_lite0"}}, {"automl_policy": False}):
+        assert bool(list(validator.iter_errors(tree))) == standalone
+        if standalone:
+            assert f"a spec for {action} holds results_dir and {action}" in refused(action, tree)
+        else:
+            load_spec(action, tree)
+    for other in STANDALONE_ACTIONS:
+        assert bool(list(validator.iter_errors({other: {}}))) == (other != action)
+        if other != action:
+            assert other in refused(action, {other: {}})
+
+
+def test_what_has_no_schema() -> None:
     with pytest.raises(ValueError, match="no schema"):
         schema_for("trian")
     with pytest.raises(ValueError, match="no template"):
@@ -461,6 +470,12 @@ VALUES = st.recursive(
 PATHS = sorted(declared_fields())
 
 
+def action_of(path: str) -> str:
+    """An action whose spec may hold the field."""
+    first = path.partition(".")[0]
+    return first if first in STANDALONE_ACTIONS else "train"
+
+
 def nest(path: str, value: object) -> dict[Any, Any]:
     tree: Any = value
     for part in reversed(path.split(".")):
@@ -472,7 +487,7 @@ def nest(path: str, value: object) -> dict[Any, Any]:
 @given(st.sampled_from(PATHS), VALUES)
 def test_any_value_anywhere_loads_or_is_refused_by_name(path: str, value: object) -> None:
     try:
-        load_spec("train", nest(path, value))
+        load_spec(action_of(path), nest(path, value))
     except SpecError as error:
         assert path in str(error)
 
@@ -488,7 +503,7 @@ def test_unknown_keys_are_refused_by_name(path: str, key: str, value: object) ->
     if value == "???":
         return
     with pytest.raises(SpecError) as caught:
-        load_spec("train", tree)
+        load_spec(action_of(path), tree)
     assert f"{path}.{key}" in str(caught.value)
 
 
@@ -505,7 +520,7 @@ def test_wrong_types_are_refused_by_name(path: str, data: st.DataObject) -> None
     if value == "???":
         return
     with pytest.raises(SpecError, match=path.replace(".", r"\.")):
-        load_spec("train", nest(path, value))
+        load_spec(action_of(path), nest(path, value))
 
 
 @relaxed

@@ -1,0 +1,197 @@
+"""Command-line options built from a section of the spec: name, default, bounds and help come from each field's declaration."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+
+import typer
+
+from unalike.cli.options import Quiet, SpecFile, Verbose, set_verbosity, split_overrides
+from unalike.errors import SpecError
+from unalike.spec.actions import command_of
+from unalike.spec.fields import Declared, fields_of
+from unalike.spec.load import load_spec
+
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+
+
+class Option(NamedTuple):
+    """How a field is written on the command line where that does not follow from its name and type."""
+
+    flags: tuple[str, ...] = ()
+    metavar: str = ""
+
+
+class Flag(NamedTuple):
+    """An option without a value that sets a field to ``value``."""
+
+    name: str
+    field: str
+    value: Any
+    help: str
+
+
+def section_command(
+    action: str, *, arguments: Mapping[str, str], options: Mapping[str, Option] | None = None, flags: Sequence[Flag] = (),
+) -> Callable[[Callable[..., None]], Callable[..., None]]:  # fmt: skip
+    """Make a command of a function that gets the action's spec as its first argument.
+
+    Every field of the section becomes an option, besides those in ``arguments``. ``-e FILE`` and positional overrides
+    ``key=value`` are added. What the command line says rules over the overrides, and these over the file.
+
+    Args:
+        action: One of STANDALONE_ACTIONS.
+        arguments: Field -> metavar of the positional arguments, in their order; a list takes all that remain.
+        options: Field -> how its option is written, where its name and type do not say it.
+        flags: Options without a value. A boolean field has ``--name`` (default false) or ``--no-name`` by itself.
+    """
+    declared = {node.name: node for path, node in fields_of(action).items() if path.startswith(f"{action}.")}
+    flagged = {flag.field for flag in flags}
+    built = {
+        name: _option(node, (options or {}).get(name, Option()))
+        for name, node in declared.items()
+        if name not in arguments and not (node.kind is bool and name in flagged)
+    }
+    switches = {_variable(flag): flag for flag in flags}
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        names = [parameter.name for parameter in own]
+
+        def command(ctx: typer.Context, **values: Any) -> None:
+            set_verbosity(values["verbose"], values["quiet"])
+            words, overrides = split_overrides(values["arguments"])
+            chosen = [*_positional(action, words, arguments, declared), *_given(ctx, values, built, declared, switches)]
+            spec = load_spec(
+                action, values["spec"], [*overrides, *((f"{action}.{name}", value) for name, value in chosen)]
+            )
+            function(spec, **{name: values[name] for name in names})
+
+        parameters = {
+            "ctx": typer.Context,
+            "arguments": Annotated[list[str] | None, typer.Argument(metavar=_metavar(arguments), help=_help(arguments, declared))],
+            **built,
+            **{name: Annotated[bool, typer.Option(flag.name, help=flag.help)] for name, flag in switches.items()},
+            "spec": SpecFile,
+        }  # fmt: skip
+        defaults = {"arguments": None, "spec": None} | {name: _default(declared[name]) for name in built}
+        defaults |= dict.fromkeys(switches, False)
+        signature = [
+            inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=defaults.get(name, inspect.Parameter.empty))
+            for name, kind in parameters.items()
+        ]  # fmt: skip
+        signature += [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
+        for name, kind in (("verbose", Verbose), ("quiet", Quiet)):
+            signature.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=False))
+        command.__name__, command.__doc__, command.__module__ = function.__name__, function.__doc__, function.__module__
+        command.__signature__ = inspect.Signature(signature)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
+        return command
+
+    return decorate
+
+
+# ---- one field ----
+
+
+def _option(node: Declared, option: Option) -> Any:
+    """The annotated type of a field's option."""
+    kind: Any = node.kind if node.kind in (int, float, bool) else str
+    dashed = node.name.replace("_", "-")
+    flags = option.flags or (f"--{dashed}",)
+    if kind is bool:
+        return Annotated[bool, typer.Option(*(flags if not node.info.default else (f"--no-{dashed}",)), help=node.help)]
+    return Annotated[
+        kind | None, typer.Option(*flags, metavar=option.metavar or _kind_word(node), help=_option_help(node))
+    ]
+
+
+def _kind_word(node: Declared) -> str:
+    if node.kind in (int, float):
+        return str(node.facts.get("units", "N")).upper()
+    return "WORD" if get_origin(node.kind) is Literal else "A,B" if get_origin(node.kind) is list else "TEXT"
+
+
+def _option_help(node: Declared) -> str:
+    """The field's help, with the words that it may be and its bounds."""
+    text = node.help.rstrip(".")
+    if get_origin(node.kind) is Literal:
+        text += f": {', '.join(map(str, get_args(node.kind)))}"
+    if node.kind in (int, float):
+        bounds = {sign: getattr(item, sign) for item in node.metadata for sign in _SIGNS if hasattr(item, sign)}
+        text += f" ({_range(bounds)})" if bounds else ""
+    return text + "."
+
+
+def _range(bounds: Mapping[str, Any]) -> str:
+    if bounds.keys() == {"ge", "le"}:
+        return f"{bounds['ge']} to {bounds['le']}"
+    return " and ".join(f"{_SIGNS[sign]} {bound}" for sign, bound in bounds.items())
+
+
+def _default(node: Declared) -> Any:
+    """The default as --help shows it."""
+    default = node.info.default
+    if node.kind is bool:
+        return False
+    return ",".join(map(str, default)) if isinstance(default, list) else default
+
+
+def _variable(flag: Flag) -> str:
+    return flag.name.lstrip("-").replace("-", "_")
+
+
+# ---- the positional arguments ----
+
+
+def _metavar(arguments: Mapping[str, str]) -> str:
+    return " ".join([*(f"[{metavar.strip('[]')}]" for metavar in arguments.values()), "[KEY=VALUE]..."])
+
+
+def _help(arguments: Mapping[str, str], declared: Mapping[str, Declared]) -> str:
+    lines = [
+        f"{metavar.strip('[]').rstrip('.')}: {declared[name].help.rstrip('.')}" for name, metavar in arguments.items()
+    ]
+    return ". ".join(lines) + ". KEY=VALUE: any field of the spec."
+
+
+def _positional(
+    action: str, words: Sequence[str], arguments: Mapping[str, str], declared: Mapping[str, Declared]
+) -> list[tuple[str, Any]]:
+    """(field, value) of the positional arguments."""
+    rest = list(words)
+    found: list[tuple[str, Any]] = []
+    for name in arguments:
+        if get_origin(declared[name].kind) is list:
+            found += [(name, rest)] if rest else []
+            rest = []
+        elif rest:
+            found.append((name, rest.pop(0)))
+    if rest:
+        raise SpecError(
+            f"unexpected argument {rest[0]!r}", expected=f"unalike {command_of(action)} {_metavar(arguments)}"
+        )
+    return found
+
+
+def _given(
+    ctx: typer.Context, values: Mapping[str, Any], options: Mapping[str, Any], declared: Mapping[str, Declared],
+    flags: Mapping[str, Flag],
+) -> list[tuple[str, Any]]:  # fmt: skip
+    """(field, value) of the options that stand on the command line; flags after the others, so that they rule."""
+
+    def is_given(name: str) -> bool:
+        source = ctx.get_parameter_source(name)
+        return source is not None and source.name == "COMMANDLINE"
+
+    found = []
+    for name in filter(is_given, options):
+        inverted = declared[name].kind is bool and declared[name].info.default
+        found.append((name, values[name] is not True if inverted else values[name]))
+    set_by: dict[str, Flag] = {}
+    for flag in (flag for name, flag in flags.items() if is_given(name)):
+        if flag.field in set_by:
+            raise SpecError(f"{set_by[flag.field].name} and {flag.name} together", remedy="choose one")
+        set_by[flag.field] = flag
+        found.append((flag.field, flag.value))
+    return found

@@ -1,0 +1,49 @@
+"""Section ``compare``: aligning two images of one thing and finding where they differ."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Le
+
+from unalike.spec.declare import Section, Text, field
+from unalike.spec.retrieval import EnginePrecision, Runtime
+
+Alignment = Literal["auto", "none", "shift", "rigid", "affine", "homography"]
+Lighting = Literal["local", "global", "none"]
+Level = Literal["pixels", "features", "both"]
+
+
+class Compare(Section):
+    reference: Text = field(
+        None, "The reference: an image or a folder of images; or, without an image, a table of pairs (.csv) with the "
+        "columns reference and image.",
+        mandatory=True,
+    )  # fmt: skip
+    image: Text = field(None, "The image to compare with the reference, or a folder of images.")
+    results_dir: Text = field(
+        None, "Folder for pictures, comparison.json and report.html; unset, no folder, or `compare` below the top "
+        "results_dir.",
+    )  # fmt: skip
+    align: Alignment = field("auto", "Kind of motion by which the image is aligned with the reference.")
+    lighting: Lighting = field("local", "Difference of lighting that does not count.")
+    tolerance: int = field(
+        3, "Largest edge displacement that counts as no difference.", ge=0, le=32, units="pixels"
+    )  # fmt: skip
+    contrast: float = field(40.0, "Smallest difference that counts, in gray levels of 255.", ge=1, le=255)
+    min_area: int = field(12, "Smallest area of a difference.", ge=1, le=10**9, units="pixels")
+    margin: Annotated[int, Ge(0), Le(10**5)] | None = field(
+        None, "Margin around each box; unset, 1/64 of the shorter side.", units="pixels"
+    )
+    mirror: bool = field(False, "Also accept a mirrored copy of the reference.")
+    flexible: bool = field(True, "Correct small smooth deformations after the alignment.")
+    level: Level = field("pixels", "What is compared; features are those of a network.")
+    model: Text = field(
+        None, "Network for the features: a checkpoint (.pth), a file that export-maps wrote, or pretrained[:NAME]; unset, "
+        "pretrained.",
+    )  # fmt: skip
+    runtime: Runtime = field("auto", "Runtime of the network.")
+    precision: EnginePrecision = field("auto", "Number format of the network.")
+    threads: Annotated[int, Ge(1)] | None = field(
+        None, "CPU cores that the network may use; unset, all that the process has."
+    )
