@@ -1,6 +1,9 @@
-"""The lock on a run's folder: one process at a time works there, and a dead one's claim does not last.
+"""The lock on a run's folder: one process at a time works there, and a dead process's lock is taken over.
 
-The file says host, process and when that process began, since process numbers are used again.
+The lock is a file that records host, process number and the time at which that process began, since numbers are used
+again. It is written by hand, not with filelock: a kernel's lock is inherited by forked data loader workers, which would
+keep the folder locked after their trainer was killed, and it does not reach over a disk that several hosts share;
+filelock's soft lock does not record which action holds the folder and since when.
 """
 
 from __future__ import annotations
@@ -17,57 +20,63 @@ from unalike.runs.filenames import LOCK_FILE
 from unalike.storage.atomic import create_text
 from unalike.storage.processes import is_alive, process_start
 
-# Folders that this very process holds: its own pid in a lock file is otherwise a leftover (containers reuse pids).
+# Folders that this very process holds: its own number in another folder's lock is a leftover (containers reuse numbers).
 _held: set[Path] = set()
+_TAKEN_MEANWHILE = "choose another folder with --results-dir"
 
 
 def take_lock(folder: Path, action: str) -> None:
-    """Claim a folder for this process; RunError when another one holds it or may hold it, OSError when it is not writable."""
+    """Lock a folder for this process.
+
+    Raises:
+        RunError: Another process holds the lock, or may hold it.
+        OSError: The folder cannot be written.
+    """
     lock = folder / LOCK_FILE
-    mine = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": process_start(os.getpid()),
-            "action": action, "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}  # fmt: skip
+    record = {"host": socket.gethostname(), "pid": os.getpid(), "process_start": process_start(os.getpid()),
+              "action": action, "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}  # fmt: skip
     for _ in range(3):
         try:
-            create_text(lock, json.dumps(mine))
+            create_text(lock, json.dumps(record))
         except FileExistsError:
-            _drop_stale_lock(lock, mine["host"])
+            _remove_stale_lock(lock)
             continue
         _held.add(folder.resolve())
         return
-    raise RunError(f"{folder} is being taken by another process", remedy="choose another folder with --results-dir")
+    raise RunError(f"{folder} is being taken by another process", remedy=_TAKEN_MEANWHILE)
 
 
-def _drop_stale_lock(lock: Path, host: object) -> None:
-    """Remove the lock of a process that is gone; RunError when it may still be at work."""
+def _remove_stale_lock(lock: Path) -> None:
+    """Remove the lock of a process that has ended. Raises RunError when the process may still run."""
     folder = lock.parent
     try:
         text = lock.read_text(encoding="utf-8")
     except FileNotFoundError:
         return  # released meanwhile
     try:
-        holder = json.loads(text)
-        pid, where = int(holder["pid"]), str(holder["host"])
+        record = json.loads(text)
+        pid, host = int(record["pid"]), str(record["host"])
     except (ValueError, KeyError, TypeError):
-        raise RunError(f"{lock} cannot be read", remedy="remove it when no run is at work there") from None
-    if where != host:
-        raise RunError(f"{folder} is in use by process {pid} on {where}",
-                       remedy=f"wait for it, or remove {LOCK_FILE} when that process is gone")  # fmt: skip
-    if folder.resolve() in _held or (pid != os.getpid() and is_alive(pid, str(holder.get("process_start") or ""))):
+        raise RunError(f"{lock} cannot be read", remedy="remove it when no run uses the folder") from None
+    if host != socket.gethostname():
+        raise RunError(f"{folder} is in use by process {pid} on {host}",
+                       remedy=f"wait for it, or remove {LOCK_FILE} when that process has ended")  # fmt: skip
+    if folder.resolve() in _held or (pid != os.getpid() and is_alive(pid, str(record.get("process_start") or ""))):
         raise RunError(f"{folder} is in use by process {pid} on this machine", remedy="wait for it or stop it")
-    # Renaming is what only one of two racing processes can do; the loser finds the winner's lock at its next try.
-    aside = lock.with_name(f".{LOCK_FILE}.partial-{os.getpid()}")
+    # Only one of two racing processes can rename the file; the other finds the new lock at its next attempt.
+    stale = lock.with_name(f".{LOCK_FILE}.partial-{os.getpid()}")
     try:
-        os.rename(lock, aside)
+        os.rename(lock, stale)
     except FileNotFoundError:
         return
-    if aside.read_text(encoding="utf-8") != text:  # a fresh lock came between: give it back
-        os.rename(aside, lock)
-        raise RunError(f"{folder} is being taken by another process", remedy="choose another folder with --results-dir")
-    aside.unlink()
-    say(f"{folder}: took over the lock of process {pid}, which is gone")
+    if stale.read_text(encoding="utf-8") != text:  # another process locked in between: restore its lock
+        os.rename(stale, lock)
+        raise RunError(f"{folder} is being taken by another process", remedy=_TAKEN_MEANWHILE)
+    stale.unlink()
+    say(f"{folder}: took over the lock of process {pid}, which has ended")
 
 
 def release_lock(folder: Path) -> None:
-    """Give up a folder that ``take_lock`` claimed."""
+    """Release a folder that ``take_lock`` locked."""
     _held.discard(folder.resolve())
     (folder / LOCK_FILE).unlink(missing_ok=True)

@@ -1,13 +1,16 @@
-"""The cache on this machine: bounded, shared by processes, and never emptied under one that reads.
+"""The cache on this machine: limited in size, shared by processes, never emptied under one that reads.
 
-An entry is a folder ``<cache>/<shelf>/<key>``. Beside it in ``<cache>/locks`` lie ``<shelf>-<key>.use``, which every
-process that uses the entry holds shared until it ends, and ``.build``, held by the one that makes it. The system lets go
-of both when a process dies. Where it has no such locks (Windows), nothing is ever removed.
+An entry is a folder ``<cache>/<shelf>/<key>``. Two lock files in ``<cache>/locks`` belong to it: ``<shelf>-<key>.use``,
+locked shared by every process that uses the entry until it ends, and ``<shelf>-<key>.build``, locked by the one process
+that makes the entry (filelock). The kernel releases both when a process is killed. The shared lock calls flock itself:
+filelock's shared locks are databases of their own, and here one file holds the lock, the size and the time of last use.
+Where the system has no flock (Windows), nothing is ever removed.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -31,6 +34,8 @@ SHELVES = ("archives", "remote", "results")
 LIMIT_VARIABLE = "UNALIKE_CACHE_LIMIT"
 # Of the disk that the cache lies on, where no limit is set.
 DEFAULT_SHARE = 0.5
+# What a file system answers that knows no locks; work goes on there without.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _held: dict[Path, int] = {}
 _held_guard = threading.Lock()
 
@@ -85,16 +90,24 @@ class Entry:
     @contextlib.contextmanager
     def building(self) -> Iterator[None]:
         """Alone at making this entry; waits for the one that is at it."""
-        lock = self.use_file.with_suffix(".build")
-        lock.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        from filelock import FileLock, Timeout
+
+        path = self.use_file.with_suffix(".build")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path, mode=0o666)
         try:
-            if not _lock(handle, exclusive=True, wait=False):
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
                 say(f"waiting for another process that fetches the same into {self.path}")
-                _lock(handle, exclusive=True)
+                lock.acquire()
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        try:
             yield
         finally:
-            os.close(handle)
+            lock.release()
 
     def set_size(self, size: int) -> None:
         """Remember the entry's bytes, so that nobody has to count them again."""

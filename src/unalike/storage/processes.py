@@ -1,7 +1,11 @@
-"""Processes of this machine: which one is meant, whether it lives, and how one is started that outlives its shell."""
+"""Processes of this machine: their identity, whether they are alive, how to start and signal them; usable cores.
+
+psutil is imported where it is used: recognition needs the cores alone, and starts some 30 ms sooner without it.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,13 +15,17 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-# Runners that this process started; looked at now and then, so that those that ended do not stay as zombies.
+# Detached processes that this one started; polled now and then, so that ended ones do not stay as zombies.
 _started: list[subprocess.Popen[bytes]] = []
+_TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 
 
 @cache
 def this_boot() -> str:
-    """The id of this machine's present boot, after its name; process numbers mean nothing beyond it."""
+    """The machine's name and the id of its present boot; process numbers mean nothing beyond it.
+
+    The kernel's id of the boot, since the time of the boot (psutil) moves when the clock is set.
+    """
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -26,34 +34,35 @@ def this_boot() -> str:
 
 
 def process_start(pid: int) -> str:
-    """When a process began, in the kernel's ticks; empty where /proc does not say. Tells a reused number from its owner."""
-    fields = _stat(pid)
-    return fields[19] if len(fields) > 19 else ""
+    """When a process began, in clock ticks after the boot; empty when there is none. Tells a reused number from its owner."""
+    import psutil
 
-
-def _stat(pid: int) -> list[str]:
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    except (OSError, IndexError):
-        return []
+        seconds = psutil.Process(pid).create_time() - psutil.boot_time()
+    except psutil.Error:
+        return ""
+    return str(round(seconds * _TICKS_PER_SECOND))
 
 
 def is_alive(pid: int | None, start: str | None = "") -> bool:
-    """Whether process ``pid`` of this boot is at work; one that ended and was not yet waited for (a zombie) is not."""
+    """Whether process ``pid`` of this boot runs; one that ended and was not waited for yet (a zombie) does not.
+
+    Args:
+        pid: The process's number.
+        start: ``process_start`` of the process that is meant; empty to accept any process of that number.
+    """
     if not pid:
         return False
-    if os.name == "nt":
-        return True  # os.kill(pid, 0) would end the process there
+    import psutil
+
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        if psutil.Process(pid).status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return False
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        pass  # somebody else's process, which is alive
-    fields = _stat(pid)
-    if fields and fields[0] in ("Z", "X"):
-        return False
-    return not (start and len(fields) > 19 and fields[19] != start)
+    except psutil.AccessDenied:
+        return True  # somebody else's process
+    return not start or process_start(pid) in (start, "")
 
 
 class ProcessId(NamedTuple):
@@ -69,12 +78,19 @@ class ProcessId(NamedTuple):
         return cls(this_boot(), pid, process_start(pid))
 
 
-def start_detached(words: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> ProcessId:
-    """Start a process in a session of its own: it hears neither Ctrl-C nor the end of the shell."""
+def start_detached(command: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> ProcessId:
+    """Start a process in a session of its own, which neither Ctrl-C nor the end of the shell reaches.
+
+    Args:
+        command: Program and arguments.
+        cwd: Its working directory.
+        log: The file to which its output is appended.
+        env: Variables added to this process's environment.
+    """
     reap()
     with open(log, "ab") as output:
         process = subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, start_new_session=True,
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, cwd=cwd, start_new_session=True,
             env={**os.environ, **(env or {})},
         )  # fmt: skip
     _started.append(process)
@@ -82,24 +98,22 @@ def start_detached(words: Sequence[str], *, cwd: Path, log: Path, env: Mapping[s
 
 
 def reap() -> None:
-    """Take note of the ends of processes that this one started."""
+    """Forget the detached processes that have ended."""
     _started[:] = [process for process in _started if process.poll() is None]
 
 
 def signal_group(pid: int, number: int) -> None:
-    """Signal a process that leads its group, with all of the group; nothing where it is gone."""
-    try:
+    """Signal all processes of the group that ``pid`` leads; its leader may have ended already."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def signal_process(pid: int, number: int = signal.SIGTERM) -> None:
-    """Signal one process; nothing where it is gone."""
-    try:
-        os.kill(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
+    """Signal one process; nothing happens when it has ended."""
+    import psutil
+
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        psutil.Process(pid).send_signal(number)
 
 
 def usable_cores() -> int:

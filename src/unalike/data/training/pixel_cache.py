@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import psutil
 import torch
 import torch.nn.functional as F
 
@@ -241,12 +242,7 @@ def build_pixel_cache(spec: Any, images: ImageSet, notices: Notices, *, processe
 
 def free_memory_gb() -> float:
     """What the system calls available, and no more than the limit of the container that this process may live in."""
-    free = 4.0
-    try:
-        with open("/proc/meminfo") as lines:
-            free = next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        pass
+    free = psutil.virtual_memory().available / 1e9
     try:
         bound = Path("/sys/fs/cgroup/memory.max").read_text().strip()
     except OSError:
