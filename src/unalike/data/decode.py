@@ -1,13 +1,13 @@
-"""The one place where image files are opened: any format of the list -> upright 8-bit RGB.
+"""Decoding of image files: any supported format to upright 8-bit RGB. All image files are opened here.
 
-How unusual pixels become 8-bit RGB:
-- transparency (RGBA, LA, palettes with a transparent colour) is laid over white, the usual ground of cut-out pictures;
+How other pixel formats become 8-bit RGB:
+- transparency (RGBA, LA, palettes with a transparent color) is composited over white, the usual background of cut-outs;
 - 16-bit grey is scaled by its full range (65535 -> 255), not by its content, so that equal values stay equal;
-- 32-bit integers are read as 16-bit when they fit in it, else by the full positive range;
-- floating point is read as 0..1, 0..255 or 0..65535, the smallest of these that holds it, else stretched;
+- 32-bit integers are scaled by the 16-bit range when they fit in it, else by the full positive range;
+- floating point is scaled by 1, 255 or 65535, the smallest of these that holds it, else stretched to its own range;
 - of an animation or a file of several pages the first is taken.
 
-Shapes: H, W are height and width of the upright image.
+Shape letters: H, W are height and width of the upright image.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from unalike.errors import UnreadableImage
 # How a caller may give an image: a file's path, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
 ImageInput = str | Path | Image.Image | np.ndarray
 
-# One list for all actions. Formats that run other programs or interpret code (EPS, PDF, WMF) stay out.
+# Formats that run other programs or interpret code (EPS, PDF, WMF) are left out.
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
     + (".ppm", ".pgm", ".pbm", ".pnm")
@@ -34,12 +34,12 @@ IMAGE_SUFFIXES = frozenset(
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")  # MPO is opened as JPEG
 MAX_PIXELS = 200_000_000
 
-# Pillow warns of damage without naming the file, once for each tag; our own errors name it.
+# Pillow warns about damaged files without naming them, once for each tag; our errors name them.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 _ORIENTATION_TAG = 0x0112
-_EXIF_FAULTS = (OSError, EOFError, SyntaxError, struct.error, ValueError, TypeError, LookupError, AttributeError)
-_UPRIGHT = {
+_EXIF_ERRORS = (OSError, EOFError, SyntaxError, struct.error, ValueError, TypeError, LookupError, AttributeError)
+_TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -53,11 +53,19 @@ _UPRIGHT = {
 def decode(
     path: str | Path | bytes, *, min_size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> np.ndarray:
-    """The image as contiguous uint8 H x W x 3, RGB, upright.
+    """Decode an image file.
 
-    With ``min_size`` (height, width) a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as long as both sides stay
-    at least that large; other formats come in full. Raises ``UnreadableImage`` for what cannot be decoded whole, and
-    for an image of more than ``max_pixels``, which is found from the header before memory is spent.
+    Args:
+        path: A file's path or its content.
+        min_size: (height, width): a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least
+            this large. Other formats are always decoded in full.
+        max_pixels: Larger images are refused by their header, before memory is allocated.
+
+    Returns:
+        Contiguous uint8 (H, W, 3), RGB, upright.
+
+    Raises:
+        UnreadableImage: A file that is missing, too large, or cannot be decoded completely.
     """
     return np.array(open_image(path, min_size=min_size, max_pixels=max_pixels), dtype=np.uint8, order="C")
 
@@ -65,29 +73,29 @@ def decode(
 def open_image(
     path: str | Path | bytes, *, min_size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
 ) -> Image.Image:
-    """As ``decode``, but a PIL image of mode RGB, loaded, its file closed. ``path`` may be a file's content (bytes)."""
-    return _opened(path, upright_rgb, min_size, max_pixels)
+    """As ``decode``, but returns a PIL image of mode RGB, loaded, its file closed."""
+    return _decode(path, upright_rgb, min_size, max_pixels)
 
 
 def upright_size(path: str | Path | bytes) -> tuple[int, int]:
-    """(height, width) of the upright image, from its header alone. Errors as ``decode``."""
+    """Read (height, width) of the upright image from its header. Raises UnreadableImage."""
     name = "image bytes" if isinstance(path, bytes) else str(path)
     try:
         with Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=FORMATS) as image:
             width, height = image.size
             return (width, height) if _orientation(image) >= 5 else (height, width)
-    except Exception as fault:  # as in _opened
-        raise UnreadableImage(f"{name}: {_reason(fault)}") from fault
+    except Exception as error:  # as in _decode
+        raise UnreadableImage(f"{name}: {_reason(error)}") from error
 
 
 def open_layer(path: str | Path | bytes | Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """An upright PIL image of mode RGBA whose transparency is kept; what has none is opaque. Errors as ``decode``."""
+    """Open an image as upright RGBA, its transparency kept; an image without is opaque. Raises UnreadableImage."""
     if isinstance(path, Image.Image):
         return _upright_rgba(path)
-    return _opened(path, _upright_rgba, None, max_pixels)
+    return _decode(path, _upright_rgba, None, max_pixels)
 
 
-def _opened(
+def _decode(
     path: str | Path | bytes, convert: Callable[[Image.Image], Image.Image], min_size: tuple[int, int] | None,
     max_pixels: int,
 ) -> Image.Image:  # fmt: skip
@@ -101,7 +109,7 @@ def _opened(
                 raise UnreadableImage(
                     f"{name}: {width} x {height} pixels",
                     expected=f"at most {max_pixels}",
-                    remedy="raise dataset.max_pixels if the image is meant",
+                    remedy="raise dataset.max_pixels if the image is not damaged",
                 )
             if min_size is not None:
                 _draft(image, min_size)
@@ -109,40 +117,40 @@ def _opened(
             return convert(image)
     except (UnreadableImage, MemoryError):
         raise
-    except Exception as fault:  # Pillow's readers raise nearly anything on damaged files: struct.error, KeyError, ...
-        raise UnreadableImage(f"{name}: {_reason(fault)}") from fault
+    except Exception as error:  # Pillow's readers raise nearly anything on damaged files: struct.error, KeyError, ...
+        raise UnreadableImage(f"{name}: {_reason(error)}") from error
 
 
 def _upright_rgba(image: Image.Image) -> Image.Image:
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        turn = _UPRIGHT.get(_orientation(image))
+        transpose = _TRANSPOSE.get(_orientation(image))
         layer = image.convert("RGBA")
-        return layer.transpose(turn) if turn is not None else layer
+        return layer.transpose(transpose) if transpose is not None else layer
     return upright_rgb(image).convert("RGBA")
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
-    """An opened image -> mode RGB with the EXIF rotation applied, by the rules at the top of this module."""
-    turn = _UPRIGHT.get(_orientation(image))
+    """Convert an opened image to mode RGB and apply its EXIF orientation, by the rules at the top of this module."""
+    transpose = _TRANSPOSE.get(_orientation(image))
     image = to_rgb(image)
-    return image.transpose(turn) if turn is not None else image
+    return image.transpose(transpose) if transpose is not None else image
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """Any mode -> RGB, by the rules at the top of this module; the rotation is left alone."""
+    """Convert an image of any mode to RGB, by the rules at the top of this module; its EXIF orientation is not applied."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;"):
-        return Image.fromarray(_eight_bit(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         layer = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, layer).convert("RGB")
+        background = Image.new("RGBA", layer.size, (255, 255, 255, 255))
+        return Image.alpha_composite(background, layer).convert("RGB")
     return image.convert("RGB")
 
 
-def _eight_bit(pixels_HW: np.ndarray) -> np.ndarray:
-    """Grey of 16 or 32 bits or floating point -> uint8."""
+def _to_uint8(pixels_HW: np.ndarray) -> np.ndarray:
+    """Scale grey pixels of 16 or 32 bits or floating point to uint8."""
     pixels = pixels_HW.astype(np.float64)
     pixels[~np.isfinite(pixels)] = 0
     low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))
@@ -160,12 +168,12 @@ def _eight_bit(pixels_HW: np.ndarray) -> np.ndarray:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
-    except _EXIF_FAULTS:  # a damaged EXIF block says nothing against the pixels
+    except _EXIF_ERRORS:  # a damaged EXIF block says nothing against the pixels
         return 1
 
 
 def _draft(image: Image.Image, min_size: tuple[int, int]) -> None:
-    """Let libjpeg skip resolution that nobody asked for; ``min_size`` is of the upright image."""
+    """Let libjpeg decode at a lower resolution, no lower than ``min_size`` (of the upright image)."""
     if not hasattr(image, "draft") or image.format not in ("JPEG", "MPO"):
         return
     height, width = max(1, min_size[0]), max(1, min_size[1])
@@ -175,20 +183,20 @@ def _draft(image: Image.Image, min_size: tuple[int, int]) -> None:
 
 
 def _set_pillow_limits(max_pixels: int) -> None:
-    """Pillow's own two switches belong to the process: other libraries set them, and half an image must not pass."""
+    """Set Pillow's process-wide switches, which other libraries may have changed: truncated images must not pass."""
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
     if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < max_pixels:
         Image.MAX_IMAGE_PIXELS = max_pixels
 
 
-def _reason(fault: Exception) -> str:
-    if isinstance(fault, FileNotFoundError):
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
         return "no such file"
-    if isinstance(fault, PermissionError):
+    if isinstance(error, PermissionError):
         return "not permitted to read it"
-    if isinstance(fault, Image.DecompressionBombError):
+    if isinstance(error, Image.DecompressionBombError):
         return "too many pixels (see dataset.max_pixels)"
-    if isinstance(fault, Image.UnidentifiedImageError):
+    if isinstance(error, Image.UnidentifiedImageError):
         return "not an image of a known format"
-    return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

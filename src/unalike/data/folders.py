@@ -1,4 +1,4 @@
-"""Walking a folder of images, the same way on every platform; and the names that classes are shown under."""
+"""Listing of image folders, the same on every platform, and the mapping from folder names to class names."""
 
 from __future__ import annotations
 
@@ -13,54 +13,54 @@ from unalike.data.notices import Notices
 from unalike.errors import DataError
 from unalike.storage.filesystems import is_hidden
 
-Parts = tuple[str, ...]  # a path below the root, piece by piece
+PathParts = tuple[str, ...]  # a path below the root
 
 
 @dataclass
-class Found:
-    """Images and folders below a root, both sorted; ``folders`` holds those of every level."""
+class FolderListing:
+    """Images and folders (of every level) below a root, both sorted."""
 
-    images: list[Parts] = field(default_factory=list)
-    folders: list[Parts] = field(default_factory=list)
+    images: list[PathParts] = field(default_factory=list)
+    folders: list[PathParts] = field(default_factory=list)
 
 
 def is_image(name: str) -> bool:
-    """Whether the name ends like an image that is read here."""
+    """Whether the name has the suffix of a supported image format."""
     return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
 
 
 def normalize_class_name(text: str) -> str:
-    """A class name in one Unicode form: macOS takes an umlaut apart, and the same class must have the same name."""
+    """Normalize a class name to NFC: macOS decomposes umlauts, and one class must have one name on every platform."""
     return unicodedata.normalize("NFC", text)
 
 
-def scan(root: Path, notices: Notices) -> Found:
-    """Every image below ``root``, links followed, sorted by path; what is no image goes to ``notices``."""
-    found = Found()
-    _walk(root, (), {_identity(root)}, found, notices)
-    found.images.sort(key=_order)
-    found.folders.sort(key=_order)
-    return found
+def list_folder(root: Path, notices: Notices) -> FolderListing:
+    """List every image below ``root``; links are followed, other files go to ``notices``."""
+    listing = FolderListing()
+    _walk(root, (), {_identity(root)}, listing, notices)
+    listing.images.sort(key=_sort_key)
+    listing.folders.sort(key=_sort_key)
+    return listing
 
 
 def skip_wrapper_folders(root: Path, notices: Notices) -> Path:
-    """Step into a single folder that only wraps the class folders, as archives often have; said once.
+    """Step into folders that only wrap the class folders, as archives often have them.
 
-    A wrapper is the only folder of its parent, beside which no image lies, and holds folders but no image itself:
-    a class folder with images stays a class.
+    A wrapper is the only folder of its parent, which has no images, and itself holds folders but no images: a class folder
+    with images stays a class. Every wrapper goes to ``notices``.
     """
     while True:
-        folders, images = _level(root)
+        folders, images = _list_level(root)
         if images or len(folders) != 1:
             return root
-        inner_folders, inner_images = _level(root / folders[0])
+        inner_folders, inner_images = _list_level(root / folders[0])
         if inner_images or not inner_folders:
             return root
         root = root / folders[0]
         notices.add("wrapper", root.name)
 
 
-def _order(parts: Parts) -> tuple[Parts, Parts]:
+def _sort_key(parts: PathParts) -> tuple[PathParts, PathParts]:
     return tuple(normalize_class_name(part) for part in parts), parts
 
 
@@ -69,43 +69,44 @@ def _identity(path: Path | str) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _entries(folder: Path) -> list[os.DirEntry[str]]:
+def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(folder) as listing:
             return sorted((e for e in listing if not is_hidden(e.name)), key=lambda e: e.name)
-    except OSError as fault:  # passing over it would lose a class without a word
-        raise DataError(f"{folder}: {fault.strerror or fault}", remedy="is the folder readable?") from fault
+    except OSError as error:  # skipping it would silently lose a class
+        raise DataError(f"{folder}: {error.strerror or error}", remedy="is the folder readable?") from error
 
 
-def _level(folder: Path) -> tuple[list[str], list[str]]:
-    entries = _entries(folder)
+def _list_level(folder: Path) -> tuple[list[str], list[str]]:
+    entries = _list_entries(folder)
     folders = [e.name for e in entries if e.is_dir()]
     return folders, [e.name for e in entries if is_image(e.name) and e.is_file()]
 
 
-def _walk(folder: Path, above: Parts, open_folders: set[tuple[int, int]], found: Found, notices: Notices) -> None:
-    """``open_folders`` are those between the root and here: a link to one of them would go round for ever."""
-
-    for entry in _entries(folder):
+def _walk(
+    folder: Path, above: PathParts, open_folders: set[tuple[int, int]], listing: FolderListing, notices: Notices
+) -> None:
+    """Add what is below ``folder``. ``open_folders`` are the ones from the root to here: a link to one would never end."""
+    for entry in _list_entries(folder):
         parts = (*above, entry.name)
         if entry.is_dir():
             identity = _identity(entry.path)
             if identity in open_folders:
                 notices.add("link-loop", "/".join(parts))
                 continue
-            found.folders.append(parts)
-            _walk(folder / entry.name, parts, open_folders | {identity}, found, notices)
+            listing.folders.append(parts)
+            _walk(folder / entry.name, parts, open_folders | {identity}, listing, notices)
         elif not entry.is_file():
             notices.add("broken-link" if entry.is_symlink() else "stray", "/".join(parts))
         elif is_image(entry.name):
-            found.images.append(parts)
+            listing.images.append(parts)
         else:
             notices.add("stray", "/".join(parts))
 
 
 @dataclass(frozen=True)
 class ClassMap:
-    """Folder name -> shown name (``by_name``), or names one a line (``lines``); neither changes nothing."""
+    """Maps folder names to class names: by folder name (``by_name``), or by a list (``lines``); without both, no change."""
 
     by_name: Mapping[str, str] = field(default_factory=dict)
     lines: tuple[str, ...] = ()
@@ -113,21 +114,21 @@ class ClassMap:
 
     @classmethod
     def read(cls, path: str | Path | None) -> ClassMap:
-        """Read a YAML mapping, a YAML list or a text file of one class a line; None gives the empty map."""
+        """Read a YAML mapping, a YAML list or a text file with one class a line; None gives the empty map."""
         if path is None or str(path) == "":
             return cls()
         try:
             text = Path(path).expanduser().read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as fault:
-            raise DataError(f"class map {path}: {fault}", expected="a YAML or text file in UTF-8") from fault
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"class map {path}: {error}", expected="a YAML or text file in UTF-8") from error
         if Path(path).suffix.lower() in (".yaml", ".yml", ".json"):
-            import yaml  # a deployed recogniser loads this module too, and reads no class map
+            import yaml  # loaded here because a deployed recogniser imports this module and reads no class map
 
             try:
-                # every scalar as text: a folder called 007 or no must keep its name
+                # every scalar as text: a folder named 007 or no must keep its name
                 content = yaml.load(text, Loader=yaml.BaseLoader)
-            except yaml.YAMLError as fault:
-                raise DataError(f"class map {path}: not YAML ({' '.join(str(fault).split())})") from fault
+            except yaml.YAMLError as error:
+                raise DataError(f"class map {path}: not YAML ({' '.join(str(error).split())})") from error
             if isinstance(content, Mapping) and all(isinstance(v, str) for v in content.values()):
                 pairs = {normalize_class_name(k): normalize_class_name(v) for k, v in content.items()}
                 return cls(by_name=pairs, path=str(path))
@@ -135,16 +136,23 @@ class ClassMap:
                 text = "\n".join(content)
             elif not isinstance(content, str):
                 raise DataError(
-                    f"class map {path}: no mapping of names", expected="folder name: shown name, a line each"
+                    f"class map {path}: no mapping of names", expected="folder name: class name, one a line"
                 )
         lines = tuple(normalize_class_name(line.strip()) for line in text.splitlines() if line.strip())
         return cls(lines=lines, path=str(path))
 
-    def shown(self, folders: Sequence[str], notices: Notices) -> dict[str, str]:
-        """Shown name of each folder (given sorted, the empty ones too).
+    def class_names(self, folders: Sequence[str], notices: Notices) -> dict[str, str]:
+        """Map folder names to class names.
 
         Lines that name all folders leave them as they are, also when there are more lines: a query set may lack
-        classes. Lines of other names go to the sorted folders by place, which needs one a folder; else ``DataError``.
+        classes. Lines of other names are assigned to the sorted folders by position.
+
+        Args:
+            folders: The folder names, sorted, empty folders included.
+            notices: Receives folders that a mapping lacks.
+
+        Raises:
+            DataError: Lines of other names, and not one for each folder.
         """
         if self.lines:
             if set(folders) <= set(self.lines):
@@ -154,8 +162,8 @@ class ClassMap:
                 raise DataError(
                     f"class map {self.path}: {len(self.lines)} lines for {len(folders)} folders, without "
                     f"{', '.join(missing[:3])}",
-                    expected="every folder's name, or one line a folder in sorted order",
-                    remedy="write it as YAML (folder name: shown name)",
+                    expected="every folder's name, or one line for each folder in sorted order",
+                    remedy="write it as YAML (folder name: class name)",
                 )
             return dict(zip(folders, self.lines, strict=True))
         if self.by_name:

@@ -1,10 +1,10 @@
-"""The image sets that an action works on, from the spec: train, reference, query."""
+"""The image sets of a spec: train, reference and query, read or split off as its ``dataset`` section says."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,12 +14,19 @@ from unalike.data.splits import split_images, split_reference_query, write_manif
 from unalike.errors import DataError, SpecError
 from unalike.progress import say
 
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
 
 @dataclass(frozen=True)
 class TrainingSets:
-    """What training uses; ``validation`` says in words where reference and query come from.
+    """The image sets of a training.
 
-    ``unseen``: the query classes take no part in training, so that figures speak of classes never seen.
+    Attributes:
+        train: Images to train on.
+        reference, query: Images to validate with; None without validation.
+        validation: Where they come from, in words.
+        unseen: Whether no class of the query is trained on, so that metrics measure unseen classes.
     """
 
     train: ImageSet
@@ -29,16 +36,24 @@ class TrainingSets:
     unseen: bool
 
 
-# What a manifest's split column may call the rows to measure on; the first that it holds counts. ``test`` is not among
-# them: those rows are kept for `evaluate`.
+# Names of the query rows in a manifest's split column; the first that occurs counts. ``test`` is not among them: those rows
+# are kept for `evaluate`.
 QUERY_SPLITS = ("query", "val", "valid", "validation")
 
 
 def load_from_spec(
-    spec: Any, source: str | Path, notices: Notices, *, labeled: bool = True, split: str | None = None
+    experiment: Experiment, source: str | Path, notices: Notices, *, labeled: bool = True, split: str | None = None
 ) -> ImageSet:
-    """One data field of a spec, read by the spec's one rule for classes."""
-    dataset = spec.dataset
+    """Load one data source by the class rules of a experiment.
+
+    Args:
+        experiment: The spec; its ``dataset.class_from``, ``class_map`` and ``manifest_columns`` count.
+        source: A folder, an archive, a manifest, an image or a URI.
+        notices: Receives unreadable files and so on.
+        labeled: See ``load_images``.
+        split: See ``load_images``.
+    """
+    dataset = experiment.dataset
     return load_images(
         source,
         class_from=dataset.class_from,
@@ -50,55 +65,64 @@ def load_from_spec(
     )
 
 
-def load_training_sets(spec: Any, notices: Notices, *, manifest: Path | None = None) -> TrainingSets:
-    """Train, reference and query; where no validation set is named, one is split off by ``dataset.validation``.
+def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Path | None = None) -> TrainingSets:
+    """Load train, reference and query; without a validation set, one is split off as ``dataset.validation`` says.
 
-    An automatic split is written to ``manifest``. Raises DataError, SpecError.
+    Args:
+        experiment: The spec.
+        notices: Receives unreadable files and so on.
+        manifest: Where an automatic split is written.
+
+    Raises:
+        DataError: No usable images, or reference and query without a common class.
+        SpecError: ``dataset.train_dataset`` is not set.
     """
-    dataset = spec.dataset
+    dataset = experiment.dataset
     if not dataset.train_dataset:
         raise SpecError("dataset.train_dataset is not set", expected="a folder of class folders, an archive or a manifest",
                         remedy="give the folder: unalike train DIR")  # fmt: skip
-    whole = load_from_spec(spec, dataset.train_dataset, notices)
-    if len(whole) == 0:
+    images = load_from_spec(experiment, dataset.train_dataset, notices)
+    if len(images) == 0:
         raise DataError(f"{dataset.train_dataset} holds no images", expected="one folder a class with images in it")
-    named = dataset.val_dataset
-    kept = _training_rows(whole)
-    if named is not None and (named.reference or named.query):
-        reference, query = load_evaluation_sets(spec, notices, train=kept)
-        unseen = not set(_present(query)) & set(_present(kept))
-        return TrainingSets(kept, reference, query, "dataset.val_dataset", unseen)
-    held = _rows(whole, QUERY_SPLITS)
-    if held is not None:
-        reference = _rows(whole, ("reference",)) or whole.select(np.flatnonzero(np.array(whole.splits) == "train"))
-        _refuse_disjoint(reference, held)
-        unseen = not set(_present(held)) & set(_present(kept))
-        return TrainingSets(kept, reference, held, "the manifest's split column", unseen)
-    whole = kept
+    validation = dataset.val_dataset
+    train = _training_rows(images)
+    if validation is not None and (validation.reference or validation.query):
+        reference, query = load_evaluation_sets(experiment, notices, train=train)
+        unseen = not set(_class_names(query)) & set(_class_names(train))
+        return TrainingSets(train, reference, query, "dataset.val_dataset", unseen)
+    query_rows = _split_rows(images, QUERY_SPLITS)
+    if query_rows is not None:
+        train_rows = np.flatnonzero(np.array(images.splits) == "train")
+        reference = _split_rows(images, ("reference",)) or images.select(train_rows)
+        _refuse_disjoint(reference, query_rows)
+        unseen = not set(_class_names(query_rows)) & set(_class_names(train))
+        return TrainingSets(train, reference, query_rows, "the manifest's split column", unseen)
     by = dataset.validation.by
     if by == "none":
-        return TrainingSets(whole, None, None, "none", False)
-    return _automatic(whole, by, dataset.validation.fraction, dataset.validation.seed, manifest)
+        return TrainingSets(train, None, None, "none", False)
+    return _split_off(train, by, dataset.validation.fraction, dataset.validation.seed, manifest)
 
 
-def load_unlabeled_images(spec: Any, notices: Notices) -> ImageSet:
-    """All training images in whatever arrangement, without labels; a manifest's ``train`` rows where it has splits.
+def load_unlabeled_images(experiment: Experiment, notices: Notices) -> ImageSet:
+    """Load all training images without labels, in whatever arrangement; of a manifest with splits, its ``train`` rows.
 
-    Raises DataError, SpecError.
+    Raises:
+        DataError: No usable images.
+        SpecError: ``dataset.train_dataset`` is not set.
     """
-    source = spec.dataset.train_dataset
+    source = experiment.dataset.train_dataset
     if not source:
         raise SpecError("dataset.train_dataset is not set", expected="images: a folder, an archive or a manifest",
                         remedy="give the folder: unalike train DIR --no-labels")  # fmt: skip
-    return _training_rows(load_from_spec(spec, source, notices, labeled=False))
+    return _training_rows(load_from_spec(experiment, source, notices, labeled=False))
 
 
-def _present(images: ImageSet) -> list[str]:
+def _class_names(images: ImageSet) -> list[str]:
     return [images.classes[i] for i in np.unique(images.labels_N) if i >= 0]
 
 
-def _rows(images: ImageSet, names: tuple[str, ...]) -> ImageSet | None:
-    """The rows of the first split in ``names`` that a manifest holds, or None."""
+def _split_rows(images: ImageSet, names: tuple[str, ...]) -> ImageSet | None:
+    """The rows of the first split of ``names`` that the manifest has, or None."""
     splits = np.array(images.splits or (), dtype=str)
     for name in names:
         if (splits == name).any():
@@ -106,47 +130,48 @@ def _rows(images: ImageSet, names: tuple[str, ...]) -> ImageSet | None:
     return None
 
 
-def _training_rows(whole: ImageSet) -> ImageSet:
-    """A manifest's ``train`` rows, so that nothing kept for measuring is learnt; everything where there is no split."""
-    if whole.splits is None or not any(whole.splits):
-        return whole
-    rows = _rows(whole, ("train",))
+def _training_rows(images: ImageSet) -> ImageSet:
+    """The ``train`` rows of a manifest with splits, so that nothing kept for evaluation is trained on; else all images."""
+    if images.splits is None or not any(images.splits):
+        return images
+    rows = _split_rows(images, ("train",))
     if rows is None:
-        raise DataError(f"{whole.source}: no row has the split 'train'", expected="a row a training image; found "
-                        f"{', '.join(sorted(set(whole.splits)))}")  # fmt: skip
+        raise DataError(f"{images.source}: no row has the split 'train'", expected="one row for each training image; found "
+                        f"{', '.join(sorted(set(images.splits)))}")  # fmt: skip
     return rows.drop_empty_classes()
 
 
 def _refuse_disjoint(reference: ImageSet, query: ImageSet) -> None:
-    """Found before hours of training instead of after the first epoch (TAO D18)."""
+    """Refuse sets without a common class before training begins instead of after the first epoch (TAO D18)."""
     if reference.paths == query.paths:
         if reference.counts().max(initial=0) < 2:
             raise DataError(f"{reference.source} holds one image a class", expected="two, as it is its own reference",
                             remedy="name a query set of other images")  # fmt: skip
-    elif not set(_present(reference)) & set(_present(query)):
+    elif not set(_class_names(reference)) & set(_class_names(query)):
         raise DataError(
-            f"reference ({reference.source}: {', '.join(_present(reference)[:3])}, ...) and query ({query.source}: "
-            f"{', '.join(_present(query)[:3])}, ...) have no class in common",
+            f"reference ({reference.source}: {', '.join(_class_names(reference)[:3])}, ...) and query ({query.source}: "
+            f"{', '.join(_class_names(query)[:3])}, ...) have no class in common",
             expected="the query's classes among the reference's",
             remedy="check dataset.val_dataset and dataset.class_from",
         )
 
 
-def _automatic(whole: ImageSet, by: str, fraction: float, seed: int, manifest: Path | None) -> TrainingSets:
-    classes = len(_present(whole))
+def _split_off(images: ImageSet, by: str, fraction: float, seed: int, manifest: Path | None) -> TrainingSets:
+    """Split a holdout off the images (``splits.split_images``) and write the split to ``manifest``."""
+    classes = len(_class_names(images))
     if by == "class" and classes < 4:
         say(f"{classes} classes are too few to hold some out: validating on held-out images instead")
         by = "image"
-    train, held = split_images(whole, by=by, fraction=fraction, seed=seed)
+    train, holdout = split_images(images, by=by, fraction=fraction, seed=seed)
     if by == "class":
-        reference, query = split_reference_query(held, seed=seed)
-        text = f"{len(_present(held))} of {classes} classes held out (unseen in training)"
+        reference, query = split_reference_query(holdout, seed=seed)
+        text = f"{len(_class_names(holdout))} of {classes} classes held out (unseen in training)"
     else:
-        reference, query = train, held
-        text = f"{len(held)} of {len(whole)} images held out by {by}"
+        reference, query = train, holdout
+        text = f"{len(holdout)} of {len(images)} images held out by {by}"
     if len(query) == 0 or len(reference) == 0:
         say("too few images to hold any out: training without validation")
-        return TrainingSets(whole, None, None, "none", False)
+        return TrainingSets(images, None, None, "none", False)
     say(f"validation: {text}")
     if manifest is not None:
         parts = {"train": train, "val": query} | ({"reference": reference} if by == "class" else {})
@@ -154,35 +179,50 @@ def _automatic(whole: ImageSet, by: str, fraction: float, seed: int, manifest: P
     return TrainingSets(train.drop_empty_classes(), reference, query, text, by == "class")
 
 
-def load_evaluation_sets(spec: Any, notices: Notices, *, train: ImageSet | None = None) -> tuple[ImageSet, ImageSet]:
-    """Reference and query of ``dataset.val_dataset`` under one class list.
+def load_evaluation_sets(
+    experiment: Experiment, notices: Notices, *, train: ImageSet | None = None
+) -> tuple[ImageSet, ImageSet]:
+    """Load reference and query of ``dataset.val_dataset`` with one list of classes.
 
-    Without ``query`` the reference is its own query (an image never finds itself); without ``reference`` the training
-    images serve. One manifest for both that has a split column is taken apart by it.
+    Without ``query``, the reference is its own query (an image is never compared with itself); without ``reference``, the
+    training images are the reference. One manifest for both is divided by its split column, where it has one.
+
+    Args:
+        experiment: The spec.
+        notices: Receives unreadable files and so on.
+        train: The training images, where they are loaded already.
+
+    Raises:
+        DataError: A set without images, or sets without a common class.
+        SpecError: ``dataset.val_dataset`` is not set.
     """
-    named = spec.dataset.val_dataset
-    if named is None or not (named.reference or named.query):
+    validation, train_dataset = experiment.dataset.val_dataset, experiment.dataset.train_dataset
+    if validation is None or not (validation.reference or validation.query):
         raise SpecError("dataset.val_dataset is not set", expected="reference and query, each a folder, archive or manifest",
                         remedy="set dataset.val_dataset.reference=DIR dataset.val_dataset.query=DIR")  # fmt: skip
-    if named.reference:
-        reference = load_from_spec(spec, named.reference, notices)
-    elif train is not None or spec.dataset.train_dataset:
-        reference = train if train is not None else load_from_spec(spec, spec.dataset.train_dataset, notices)
-        say("dataset.val_dataset.reference is not set: the training images are the reference", level=2)
+    if validation.reference:
+        reference = load_from_spec(experiment, validation.reference, notices)
+    elif train is not None:
+        reference = train
+    elif train_dataset:
+        reference = load_from_spec(experiment, train_dataset, notices)
     else:
         raise SpecError("dataset.val_dataset.reference is not set", expected="a folder, archive or manifest")
-    if named.query and named.query == named.reference:
+    if not validation.reference:
+        say("dataset.val_dataset.reference is not set: the training images are the reference", level=2)
+    if validation.query and validation.query == validation.reference:
         query = reference
     else:
-        query = load_from_spec(spec, named.query, notices) if named.query else reference
+        query = load_from_spec(experiment, validation.query, notices) if validation.query else reference
     for name, images in (("reference", reference), ("query", query)):
         if len(images) == 0:
             raise DataError(f"dataset.val_dataset.{name} ({images.source}) holds no images",
                             expected="one folder a class with images in it")  # fmt: skip
-    if named.query == named.reference and reference.splits is not None and any(reference.splits):
-        first, second = _rows(reference, ("reference", "train")), _rows(reference, (*QUERY_SPLITS, "test"))
-        if first is not None and second is not None:
-            reference, query = first, second
+    if validation.query == validation.reference and reference.splits is not None and any(reference.splits):
+        reference_rows = _split_rows(reference, ("reference", "train"))
+        query_rows = _split_rows(reference, (*QUERY_SPLITS, "test"))
+        if reference_rows is not None and query_rows is not None:
+            reference, query = reference_rows, query_rows
     reference, query = align_labels(reference, query)
     _refuse_disjoint(reference, query)
     return reference, query

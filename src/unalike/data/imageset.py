@@ -1,9 +1,9 @@
-"""Which images there are and what they show: folders, archives, manifests, single files -> one ``ImageSet``.
+"""Image sets: the paths and class labels of folders, archives, manifests and single files.
 
-One rule for every set (train, validation, reference, query): a class is known by its name, never by its place in a
-list. Labels are indices into ``classes`` of the same set; ``align_labels`` puts several sets on one list.
+In every set (train, validation, reference, query) a class is identified by its name, never by its index. Labels are indices
+into ``classes`` of the same set; ``align_labels`` brings several sets to one list of classes.
 
-N is the number of images.
+Shape letters: N images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 
 from unalike.data.archives import ARCHIVE_SUFFIXES, is_archive, open_archive
 from unalike.data.decode import IMAGE_SUFFIXES
-from unalike.data.folders import ClassMap, is_image, normalize_class_name, scan, skip_wrapper_folders
+from unalike.data.folders import ClassMap, is_image, list_folder, normalize_class_name, skip_wrapper_folders
 from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
 from unalike.data.notices import Notices
 from unalike.errors import DataError, SpecError, closest, redact
@@ -31,9 +31,15 @@ CLASS_FROM = ("top", "leaf", "path")
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
-    """Images and their classes: ``labels_N`` (int64) index ``classes`` (the shown names, sorted); -1 is unlabelled.
+    """Paths of images and their class labels.
 
-    ``groups`` and ``splits`` come from a manifest that has such columns, else they are None.
+    Attributes:
+        paths: One path an image.
+        labels_N: int64, indices into ``classes``; -1 for an unlabeled image.
+        classes: Class names, sorted.
+        groups: Group of each image (a scene, a day, a part number), from a manifest with such a column; else None.
+        splits: Split of each image, from a manifest with such a column; else None.
+        source: Where the set was loaded from, for messages.
     """
 
     paths: tuple[Path, ...]
@@ -47,7 +53,7 @@ class ImageSet:
         object.__setattr__(self, "labels_N", np.asarray(self.labels_N, np.int64))
         for column in (self.labels_N, self.groups, self.splits):
             if column is not None and len(column) != len(self.paths):
-                raise ValueError(f"{len(self.paths)} paths beside a column of {len(column)}")
+                raise ValueError(f"{len(self.paths)} paths and a column of {len(column)}")
         if len(self.labels_N) and not -1 <= self.labels_N.min() <= self.labels_N.max() < max(len(self.classes), 0):
             raise ValueError("a label outside the list of classes")
 
@@ -55,7 +61,7 @@ class ImageSet:
         return len(self.paths)
 
     def select(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
-        """The images at these places (or where a boolean mask is true), in that order; the list of classes stays."""
+        """Select images by indices or by a boolean mask, in that order; ``classes`` stays the same."""
         chosen = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
         groups, splits = self.groups, self.splits
         return replace(
@@ -67,26 +73,26 @@ class ImageSet:
         )
 
     def counts(self) -> np.ndarray:
-        """Images of each class, int64, in the order of ``classes``."""
+        """Number of images of each class, int64, in the order of ``classes``."""
         return np.bincount(self.labels_N[self.labels_N >= 0], minlength=len(self.classes)).astype(np.int64)
 
     def drop_empty_classes(self) -> ImageSet:
-        """The same images with the classes that have none struck from the list (labels follow their names)."""
+        """The same images without the classes that have no image; labels keep naming the same classes."""
         kept = np.flatnonzero(self.counts())
         if len(kept) == len(self.classes):
             return self
-        place = np.full(len(self.classes) + 1, -1, np.int64)  # the last one stands for label -1
-        place[kept] = np.arange(len(kept))
-        return replace(self, labels_N=place[self.labels_N], classes=tuple(self.classes[i] for i in kept))
+        index = np.full(len(self.classes) + 1, -1, np.int64)  # the last entry is for label -1
+        index[kept] = np.arange(len(kept))
+        return replace(self, labels_N=index[self.labels_N], classes=tuple(self.classes[i] for i in kept))
 
     def label_names(self) -> tuple[str, ...]:
-        """The class name of each image; an empty string where it is unlabelled."""
+        """The class name of each image; an empty string for an unlabeled one."""
         return tuple(self.classes[label] if label >= 0 else "" for label in self.labels_N)
 
     def fingerprint(self) -> str:
-        """64 hex digits of the paths (below their common folder), file sizes and class names, whatever the order.
+        """SHA-256 (64 hex digits) of the paths below their common folder, file sizes and class names, in any order.
 
-        Pixels are not read: two sets that differ in nothing but content of equal length are not told apart.
+        Pixels are not read: two sets that differ only in file contents of equal length have the same fingerprint.
         """
         texts = [os.path.abspath(path) for path in self.paths]
         root = os.path.commonpath({os.path.dirname(text) for text in texts}) if texts else ""
@@ -115,51 +121,62 @@ def load_images(
     split: str | None = None,
     cache_dir: Path | None = None,
 ) -> ImageSet:
-    """The images of a folder, an archive, a manifest (CSV, Parquet) or, unlabelled, a single file; or of a URI of one.
+    """List the images of a folder, an archive, a manifest (CSV, Parquet), a single file, or a URI of one of these.
 
-    ``class_from``: ``top`` the first folder level, ``leaf`` the folder that holds the image, ``path`` the whole way
-    between. ``labeled=False`` takes every image below the source and gives it label -1. ``class_map``: YAML of folder
-    name -> shown name, or a list of one class a line. ``columns`` names a manifest's columns (keys path, label, split,
-    group); ``split`` takes only that split's rows (the list of classes stays the whole manifest's).
-    Images come sorted by path, those of a manifest in its order. Oddities go to ``notices``, or are said when none is
-    given. Raises ``DataError`` when nothing usable is there.
+    Args:
+        source: Where the images are.
+        class_from: Which folder names the class: ``top`` the first level, ``leaf`` the folder of the image, ``path`` all
+            levels, joined by ``/``.
+        class_map: A YAML file of folder name -> class name, or a list with one class a line.
+        labeled: False takes every image below the source, in whatever arrangement, with label -1. A single file needs it.
+        notices: Receives empty classes, unreadable files and so on; by default they are printed.
+        columns: Names of a manifest's columns, by the keys path, label, split, group.
+        split: Takes only this split of a manifest; ``classes`` stays that of the whole manifest.
+        cache_dir: Where archives and remote files are kept.
+
+    Returns:
+        The images, sorted by path; those of a manifest in its order.
+
+    Raises:
+        DataError: Nothing usable in the source.
+        SpecError: An unknown ``class_from``.
     """
     if class_from not in CLASS_FROM:
         raise SpecError(
             f"class_from {class_from!r}", expected=", ".join(CLASS_FROM), remedy=closest(class_from, CLASS_FROM)
         )
-    own = Notices() if notices is None else notices
+    collected = Notices() if notices is None else notices
     class_map = local_path(class_map, cache_dir) if class_map else None
     path, source = resolve_source(source, cache_dir), uri_of(source) or source
-    shown = redact(str(source))
+    name = redact(str(source))
     suffix = path.suffix.lower()
     if split is not None and suffix not in MANIFEST_SUFFIXES:
-        raise DataError(f"{shown}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
+        raise DataError(f"{name}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
     if path.is_dir() or is_archive(path):
-        root = path if path.is_dir() else _unpacked(path, shown, cache_dir)
-        images = _from_folder(root, shown, class_from, class_map, labeled, own)
+        root = path if path.is_dir() else _unpack(path, name, cache_dir)
+        images = _from_folder(root, name, class_from, class_map, labeled, collected)
     elif suffix in MANIFEST_SUFFIXES:
-        images = _from_manifest(path, str(source), class_map, labeled, own, columns, split, cache_dir)
+        images = _from_manifest(path, str(source), class_map, labeled, collected, columns, split, cache_dir)
     elif is_image(path.name):
         if labeled:
-            raise DataError(f"{shown}: one image, which has no class", expected="class folders or a manifest")
-        images = ImageSet((path,), np.full(1, -1), source=shown)
+            raise DataError(f"{name}: one image, which has no class", expected="class folders or a manifest")
+        images = ImageSet((path,), np.full(1, -1), source=name)
     else:
         raise DataError(
-            f"{shown}: no kind of data known here",
+            f"{name}: unknown kind of data",
             expected=f"a folder, an archive ({', '.join(ARCHIVE_SUFFIXES)}), a manifest "
             f"({', '.join(MANIFEST_SUFFIXES)}) or an image ({', '.join(sorted(IMAGE_SUFFIXES))})",
         )
     if labeled:
         for label in np.flatnonzero(images.counts() == 1):
-            own.add("class-of-one", images.classes[label])
+            collected.add("class-of-one", images.classes[label])
     if notices is None:
-        own.say()
+        collected.say()
     return images
 
 
 def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:
-    """The local path of a source; what a URI names is fetched into the cache. Raises DataError when nothing is there."""
+    """Find the local path of a source; remote files are fetched into the cache. Raises DataError where there is nothing."""
     text = str(source)
     if text.startswith("file://"):
         return resolve_source(text.partition("://")[2])
@@ -172,19 +189,19 @@ def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:
     return path
 
 
-def _unpacked(path: Path, shown: str, cache_dir: Path | None) -> Path:
-    """The folder of an archive; a failure names the address that the user gave, not its copy in the cache."""
+def _unpack(path: Path, name: str, cache_dir: Path | None) -> Path:
+    """The folder of an archive; errors name the source that the user gave, not its copy in the cache."""
     try:
         return open_archive(path, cache_dir)
-    except DataError as fault:
-        if shown == str(path):
+    except DataError as error:
+        if name == str(path):
             raise
-        found = fault.found.replace(str(path), shown)
-        raise DataError(found, expected=fault.expected, remedy=fault.remedy) from fault
+        message = error.found.replace(str(path), name)
+        raise DataError(message, expected=error.expected, remedy=error.remedy) from error
 
 
 def align_labels(*sets: ImageSet) -> tuple[ImageSet, ...]:
-    """The same sets over one list of classes, the sorted union of theirs: equal labels mean equal names."""
+    """Relabel image sets over one list of classes, the sorted union of theirs: equal labels then mean equal names."""
     union = tuple(sorted({name for images in sets for name in images.classes}))
     return tuple(_relabel(images, union) for images in sets)
 
@@ -192,9 +209,9 @@ def align_labels(*sets: ImageSet) -> tuple[ImageSet, ...]:
 def _relabel(images: ImageSet, classes: tuple[str, ...]) -> ImageSet:
     if images.classes == classes:
         return images
-    place = {name: i for i, name in enumerate(classes)}
-    moved = np.array([place[name] for name in images.classes] + [-1], np.int64)  # the last one stands for label -1
-    return replace(images, labels_N=moved[images.labels_N], classes=classes)
+    index_of = {name: i for i, name in enumerate(classes)}
+    index = np.array([index_of[name] for name in images.classes] + [-1], np.int64)  # the last entry is for label -1
+    return replace(images, labels_N=index[images.labels_N], classes=classes)
 
 
 def _from_folder(
@@ -202,12 +219,12 @@ def _from_folder(
 ) -> ImageSet:
     if labeled:
         root = skip_wrapper_folders(root, notices)
-    found = scan(root, notices)
+    listing = list_folder(root, notices)
     if not labeled:
-        if not found.images:
-            raise _nothing(root, source, "images", notices)
+        if not listing.images:
+            raise _empty_error(root, source, "images", notices)
         return ImageSet(
-            tuple(root.joinpath(*parts) for parts in found.images), np.full(len(found.images), -1), source=source
+            tuple(root.joinpath(*parts) for parts in listing.images), np.full(len(listing.images), -1), source=source
         )
     folder_of = {
         "top": lambda parts: parts[0],
@@ -215,21 +232,25 @@ def _from_folder(
         "path": lambda parts: "/".join(parts[:-1]),
     }[class_from]
     kept, folders = [], []
-    for parts in found.images:
+    for parts in listing.images:
         if len(parts) == 1:
             notices.add("root-image", parts[0])
         else:
             kept.append(root.joinpath(*parts))
             folders.append(normalize_class_name(folder_of(parts)))
     if not kept:
-        raise _nothing(root, source, "class folders with images", notices)
-    every = sorted(set(folders) | {normalize_class_name(parts[0]) for parts in found.folders if len(parts) == 1})
-    filled = {parts[0] for parts in found.images if len(parts) > 1}
-    for parts in found.folders:
-        if len(parts) == 1 and parts[0] not in filled:
+        raise _empty_error(root, source, "class folders with images", notices)
+    all_folders = sorted(
+        set(folders) | {normalize_class_name(parts[0]) for parts in listing.folders if len(parts) == 1}
+    )
+    nonempty = {parts[0] for parts in listing.images if len(parts) > 1}
+    for parts in listing.folders:
+        if len(parts) == 1 and parts[0] not in nonempty:
             notices.add("empty-class", parts[0])
-    # a list of names by place must count the empty folders too, or every later name would shift
-    class_names = ClassMap.read(class_map).shown(every if class_from == "top" else sorted(set(folders)), notices)
+    # a list of names by position must count the empty folders too, or every later name would shift
+    class_names = ClassMap.read(class_map).class_names(
+        all_folders if class_from == "top" else sorted(set(folders)), notices
+    )
     return _labelled(kept, [class_names[folder] for folder in folders], source)
 
 
@@ -245,21 +266,21 @@ def _from_manifest(
 ) -> ImageSet:
     rows = read_manifest(path, columns=columns, labeled=labeled, uri=uri_of(source), cache_dir=cache_dir)
     source = redact(source)
-    there = np.array([os.path.isfile(p) for p in rows.paths], bool)
-    for i in np.flatnonzero(~there):
+    exists_N = np.array([os.path.isfile(p) for p in rows.paths], bool)
+    for i in np.flatnonzero(~exists_N):
         notices.add("missing", rows.paths[i])
-    if not there.any():
+    if not exists_N.any():
         raise DataError(
-            f"{source}: none of its {len(there)} files is there, first {rows.paths[0]}",
+            f"{source}: none of its {len(exists_N)} files exists, first {rows.paths[0]}",
             expected="paths that are absolute or relative to the manifest",
         )
     if labeled:
         names = [normalize_class_name(label) for label in rows.labels]
-        shown = ClassMap.read(class_map).shown(sorted(set(names)), notices)
-        images = _labelled(list(rows.paths), [shown[name] for name in names], source)
+        class_names = ClassMap.read(class_map).class_names(sorted(set(names)), notices)
+        images = _labelled(list(rows.paths), [class_names[name] for name in names], source)
     else:
         images = ImageSet(tuple(rows.paths), np.full(len(rows.paths), -1), source=source)
-    images = replace(images, groups=rows.groups, splits=rows.splits).select(there)
+    images = replace(images, groups=rows.groups, splits=rows.splits).select(exists_N)
     if labeled:
         for label in np.flatnonzero(images.counts() == 0):
             notices.add("empty-class", images.classes[label])
@@ -276,26 +297,26 @@ def _from_manifest(
 
 def _labelled(paths: Sequence[Path], names: Sequence[str], source: str) -> ImageSet:
     classes = tuple(sorted(set(names)))
-    place = {name: i for i, name in enumerate(classes)}
-    return ImageSet(tuple(paths), np.array([place[name] for name in names], np.int64), classes, source=source)
+    index_of = {name: i for i, name in enumerate(classes)}
+    return ImageSet(tuple(paths), np.array([index_of[name] for name in names], np.int64), classes, source=source)
 
 
-def _nothing(root: Path, source: str, wanted: str, notices: Notices) -> DataError:
-    """The error for a folder in which nothing usable lies, with what lies there instead."""
-    archives = [entry for entry in _entries(root) if is_archive(entry)]
+def _empty_error(root: Path, source: str, wanted: str, notices: Notices) -> DataError:
+    """The error for a folder without anything usable, naming what it holds instead."""
+    archives = [entry for entry in _list_entries(root) if is_archive(entry)]
     if archives:
         return DataError(
             f"{source}: holds archives, no {wanted}", remedy=f"give one of them: {', '.join(archives[:5])}"
         )
     counts = notices.counts
     if counts.get("root-image"):
-        found = f"{counts['root-image']} images directly in it, no class folders"
+        content = f"{counts['root-image']} images directly in it, no class folders"
     else:
-        found = f"no image, {counts.get('stray', 0)} other files"
+        content = f"no image, {counts.get('stray', 0)} other files"
     return DataError(
-        f"{source}: {found}", expected=wanted, remedy="a folder a class, or a manifest with path and label"
+        f"{source}: {content}", expected=wanted, remedy="give one folder a class, or a manifest with path and label"
     )
 
 
-def _entries(root: Path) -> Iterable[str]:
+def _list_entries(root: Path) -> Iterable[str]:
     return sorted(entry for entry in os.listdir(root) if not is_hidden(entry))

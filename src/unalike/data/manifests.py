@@ -1,4 +1,4 @@
-"""Tables of images: CSV (also tab or semicolon) and Parquet with columns path, label, split, group."""
+"""Reading and writing of manifests: CSV (also tab or semicolon) and Parquet with columns path, label, split, group."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from unalike.storage.fetch import fetch_files, uri_of
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
 COLUMNS = {"path": "path", "label": "label", "split": "split", "group": "group"}
-SHOWN_ROWS = 3
+MAX_ROWS_NAMED = 3
 
 
 @dataclass(frozen=True)
-class Rows:
-    """A manifest's columns, one entry a row; absolute or manifest-relative paths already joined."""
+class ManifestRows:
+    """The columns of a manifest, one entry a row; ``splits`` and ``groups`` are None where the manifest has none.
+
+    Paths are local: joined with the manifest's folder where they were relative, fetched where they were URIs.
+    """
 
     paths: tuple[Path, ...]
     labels: tuple[str, ...]
@@ -35,14 +38,19 @@ def read_manifest(
     labeled: bool = True,
     uri: str = "",
     cache_dir: Path | None = None,
-) -> Rows:
-    """Read a manifest; relative paths are relative to its folder, in the store where ``uri`` says that it came from one.
+) -> ManifestRows:
+    """Read a manifest.
 
-    Rows may be URIs: those files are fetched.
+    Args:
+        path: A local file. Relative paths in it are relative to its folder.
+        columns: Column names by the keys of ``COLUMNS``. Columns that are named here must exist.
+        labeled: Whether every row needs a label. A path is always needed.
+        uri: Where the manifest was fetched from; relative paths are then relative to that and are fetched.
+        cache_dir: Where fetched files are kept.
 
-    ``path`` is needed in every row, ``label`` too when ``labeled``; ``split`` and ``group`` may be absent, unless
-    ``columns`` names them otherwise than by default. Raises ``DataError`` that names row (the first below the header
-    is 1) and column; ``MissingExtra`` for Parquet without pyarrow.
+    Raises:
+        DataError: A missing column, an empty cell, no rows; rows are counted from 1 below the header.
+        MissingExtra: Parquet without pyarrow.
     """
     names = _column_names(columns)
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
@@ -56,14 +64,14 @@ def read_manifest(
                 remedy=closest(names[key], table) or f"name it with dataset.manifest_columns.{key}",
             )
         if key in ("path", "label"):
-            _refuse_gaps(path, names[key], table[names[key]])
+            _refuse_empty_cells(path, names[key], table[names[key]])
     paths = table[names["path"]]
     if not paths:
         raise DataError(f"{path}: no rows", expected="one row an image")
     labels = table.get(names["label"], [""] * len(paths))
     splits, groups = table.get(names["split"]), table.get(names["group"])
-    return Rows(
-        _local(path, paths, uri, cache_dir),
+    return ManifestRows(
+        _local_paths(path, paths, uri, cache_dir),
         tuple(labels),
         None if splits is None else tuple(splits),
         None if groups is None else tuple(groups),
@@ -85,14 +93,14 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
             file.seek(0)
             delimiter = max(",\t;", key=head.count)
             lines = list(csv.reader(file, delimiter=delimiter, strict=True))
-    except (OSError, csv.Error) as fault:
-        raise DataError(f"{path}: cannot be read as CSV ({fault})") from fault
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
     if not lines:
         raise DataError(f"{path}: empty", expected="a header line with path and label")
     header = [name.strip() for name in lines[0]]
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise DataError(f"{path}: column {', '.join(repeated)} stands there twice")
+    duplicates = sorted({name for name in header if header.count(name) > 1})
+    if duplicates:
+        raise DataError(f"{path}: column {', '.join(duplicates)} occurs twice")
     rows = [line for line in lines[1:] if line]
     for number, line in enumerate(rows, 1):
         if len(line) != len(header):
@@ -108,12 +116,12 @@ def _read_parquet(path: Path) -> dict[str, list[str]]:
     try:
         import pyarrow
         import pyarrow.parquet
-    except ImportError as fault:
-        raise missing_extra("pyarrow", "parquet", f"reading {path}") from fault
+    except ImportError as error:
+        raise missing_extra("pyarrow", "parquet", f"reading {path}") from error
     try:
         table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as fault:
-        raise DataError(f"{path}: cannot be read as Parquet ({str(fault).splitlines()[0]})") from fault
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
     return {name: [_text(value) for value in table.column(name).to_pylist()] for name in table.column_names}
 
 
@@ -121,18 +129,18 @@ def _text(value: object) -> str:
     return "" if value is None else str(value).strip()
 
 
-def _refuse_gaps(path: Path, column: str, values: Sequence[str]) -> None:
-    gaps = [number for number, value in enumerate(values, 1) if not value]
-    if gaps:
-        first = ", ".join(str(number) for number in gaps[:SHOWN_ROWS])
+def _refuse_empty_cells(path: Path, column: str, values: Sequence[str]) -> None:
+    empty = [number for number, value in enumerate(values, 1) if not value]
+    if empty:
+        first = ", ".join(str(number) for number in empty[:MAX_ROWS_NAMED])
         raise DataError(
-            f"{path}: column {column!r} is empty in {len(gaps)} row{'s' if len(gaps) > 1 else ''}, first {first}",
+            f"{path}: column {column!r} is empty in {len(empty)} row{'s' if len(empty) > 1 else ''}, first {first}",
             expected="a value in every row",
         )
 
 
-def _local(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) -> tuple[Path, ...]:
-    """Each row's file on this machine; remote ones are fetched together."""
+def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) -> tuple[Path, ...]:
+    """The local path of each row's file; remote files are fetched together."""
     base = urlsplit(uri)
     addresses = []
     for number, value in enumerate(values, 1):
@@ -143,18 +151,25 @@ def _local(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) 
                 raise DataError(f"{redact(uri)}: row {number}, {value!r}, lies outside {base.scheme}://{base.netloc}")
             address = f"{base.scheme}://{base.netloc}/{inner}"
         addresses.append(address)
-    wanted = [address for address in addresses if address]
-    found = fetch_files(wanted, redact(uri) or str(path), cache_dir) if wanted else {}
+    remote = [address for address in addresses if address]
+    fetched = fetch_files(remote, redact(uri) or str(path), cache_dir) if remote else {}
     return tuple(
-        found[address] if address else path.parent / Path(value).expanduser()
+        fetched[address] if address else path.parent / Path(value).expanduser()
         for address, value in zip(addresses, values, strict=True)
     )
 
 
 def write_manifest_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], *, with_groups: bool) -> Path:
-    """Write (path, label, split, group) rows as CSV, complete or not at all; returns the path.
+    """Write a manifest as CSV, atomically.
 
-    Files below the manifest's folder are written relative to it, so that the folder can be moved; others absolute.
+    Args:
+        path: The file to write. Images below its folder are written relative to it, so that the folder can be moved;
+            others as absolute paths.
+        rows: (path, label, split, group).
+        with_groups: Whether there is a group column.
+
+    Returns:
+        ``path``.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -167,6 +182,6 @@ def write_manifest_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], 
         writer.writerow(list(COLUMNS)[: 4 if with_groups else 3])
         for file, *rest in rows:
             file = file.absolute()
-            shown = file.relative_to(folder) if file.is_relative_to(folder) else file
-            writer.writerow((shown.as_posix(), *rest[: 3 if with_groups else 2]))
+            written = file.relative_to(folder) if file.is_relative_to(folder) else file
+            writer.writerow((written.as_posix(), *rest[: 3 if with_groups else 2]))
     return path

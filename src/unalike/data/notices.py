@@ -1,4 +1,4 @@
-"""What was found odd in the user's data: gathered by any thread, said once a kind, names written to a file."""
+"""Notices about the user's data (unreadable files, empty classes, ...): collected, summarized by kind, written to a file."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from unalike.progress import say
 from unalike.storage.atomic import replacing
 
-# The sentence of a kind; {n} is the count, {s} an "s" for several. A kind that stands not here is its own sentence.
-SENTENCES = {
+# Kind -> line; {n} is the count, {s} the plural ending. A kind that is missing here is printed as it is.
+MESSAGES = {
     "stray": "{n} file{s} that {are} no image passed over",
     "root-image": "{n} image{s} directly in the root, in no class folder, passed over",
     "empty-class": "{n} class folder{s} without images",
@@ -23,61 +23,71 @@ SENTENCES = {
     "link-loop": "{n} link{s} to an enclosing folder not followed",
     "broken-link": "{n} link{s} to nothing passed over",
 }
-SHOWN_NAMES = 3
+MAX_NAMES = 3
 
 
 class Notices:
     """A thread-safe list of (kind, name, detail); a pair of kind and name is counted once.
 
-    ``say()`` writes one line a kind with its count and first names; ``write(path)`` puts every name in a CSV file.
+    ``say()`` prints one line for each kind, with its count and first names; ``write(path)`` writes every name to a CSV file.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._found: dict[str, dict[str, str]] = {}
-        self._said: dict[str, int] = {}
+        self._notices: dict[str, dict[str, str]] = {}
+        self._printed: dict[str, int] = {}
 
     def add(self, kind: str, name: str | Path, detail: str = "") -> None:
-        """Note that ``name`` (a file, a class) is of this kind; ``detail`` is the reason, where there is one."""
+        """Add a notice.
+
+        Args:
+            kind: A key of ``MESSAGES``, or any other word.
+            name: The file or class that it is about.
+            detail: The reason, where there is one.
+        """
         detail = detail.removeprefix(f"{name}: ")  # the text of an error that begins with the file's name
         with self._lock:
-            self._found.setdefault(kind, {}).setdefault(str(name), detail)
+            self._notices.setdefault(kind, {}).setdefault(str(name), detail)
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many names each kind has."""
+        """Number of names of each kind."""
         with self._lock:
-            return {kind: len(names) for kind, names in self._found.items()}
+            return {kind: len(names) for kind, names in self._notices.items()}
 
     def names(self, kind: str) -> tuple[str, ...]:
-        """The names noted under a kind, in the order in which they came."""
+        """The names of a kind, in the order in which they were added."""
         with self._lock:
-            return tuple(self._found.get(kind, ()))
+            return tuple(self._notices.get(kind, ()))
 
     def __len__(self) -> int:
         return sum(self.counts.values())
 
     def __iter__(self) -> Iterator[tuple[str, str, str]]:
         with self._lock:
-            rows = [(kind, name, detail) for kind, names in self._found.items() for name, detail in names.items()]
+            rows = [(kind, name, detail) for kind, names in self._notices.items() for name, detail in names.items()]
         return iter(rows)
 
     def say(self) -> None:
-        """One line for each kind that has grown since it was last said."""
+        """Print one line for each kind that has new names since the last call."""
         with self._lock:
-            due = {k: list(names.items()) for k, names in self._found.items() if self._said.get(k, 0) < len(names)}
-            self._said.update({kind: len(names) for kind, names in due.items()})
-        for kind, names in due.items():
-            say(sentence(kind, names))
+            new = {k: list(names.items()) for k, names in self._notices.items() if self._printed.get(k, 0) < len(names)}
+            self._printed.update({kind: len(names) for kind, names in new.items()})
+        for kind, names in new.items():
+            say(format_message(kind, names))
 
     def write(self, path: str | Path) -> Path | None:
-        """Write all as CSV (kind, name, detail); returns the path, or None (and no file) when there is nothing."""
+        """Write all notices as CSV (kind, name, detail).
+
+        Returns:
+            The path, or None (and no file) when there are none.
+        """
         rows = list(self)
         if not rows:
             return None
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # surrogateescape: a file name need not be valid Unicode, and must be found again from this list
+        # surrogateescape: file names need not be valid Unicode, and must be readable from this file again
         with (
             replacing(path) as partial,
             partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
@@ -88,13 +98,13 @@ class Notices:
         return path
 
 
-def sentence(kind: str, names: list[tuple[str, str]]) -> str:
-    """The line of one kind: ``3 images unreadable: a.jpg (truncated), b.jpg, ...``."""
+def format_message(kind: str, names: list[tuple[str, str]]) -> str:
+    """Format the line of one kind: ``3 images unreadable: a.jpg (truncated), b.jpg, ...``."""
     n = len(names)
-    template = SENTENCES.get(kind, "{n} x " + kind.replace("{", "").replace("}", ""))
-    many = n != 1
-    head = template.format(n=n, s="s" if many else "", es="es" if many else "", are="are" if many else "is")
-    shown = [f"{name} ({detail})" if detail else name for name, detail in names[:SHOWN_NAMES]]
-    # a name that holds bytes of no encoding must not break the terminal's
-    text = ", ".join(shown).encode("utf-8", "backslashreplace").decode()
-    return f"{head}: {text}{', ...' if n > SHOWN_NAMES else ''}"
+    template = MESSAGES.get(kind, "{n} x " + kind.replace("{", "").replace("}", ""))
+    plural = n != 1
+    head = template.format(n=n, s="s" if plural else "", es="es" if plural else "", are="are" if plural else "is")
+    first = [f"{name} ({detail})" if detail else name for name, detail in names[:MAX_NAMES]]
+    # names with bytes of no encoding must not break the terminal
+    text = ", ".join(first).encode("utf-8", "backslashreplace").decode()
+    return f"{head}: {text}{', ...' if n > MAX_NAMES else ''}"

@@ -1,7 +1,9 @@
-"""Dividing one set of images, seeded: for open-set, closed-set and grouped validation, and into reference and query.
+"""Seeded splits of an image set: train and holdout by class, image or group; reference and query.
 
-Every split keeps the list of classes of the set that it divides, so that a label means the same class on both sides;
-``ImageSet.drop_empty_classes`` strikes the classes that a side lacks. C is the number of classes.
+Both sides keep the list of classes, so that a label means the same class on both; ``ImageSet.drop_empty_classes`` removes
+the classes that a side lacks.
+
+Shape letters: N images, C classes.
 """
 
 from __future__ import annotations
@@ -15,41 +17,59 @@ from unalike.data.imageset import ImageSet
 from unalike.data.manifests import write_manifest_rows
 from unalike.errors import DataError, SpecError, closest
 
-WAYS = ("class", "image", "group")
+SPLIT_BY = ("class", "image", "group")
 
 
 def split_images(
     images: ImageSet, by: str = "class", fraction: float = 0.2, seed: int = 0
 ) -> tuple[ImageSet, ImageSet]:
-    """(train, held): about ``fraction`` of the classes, images or groups are held out; the same for the same seed.
+    """Split off about ``fraction`` of the classes, images or groups.
 
-    ``class``: no class on both sides (does it tell things apart that it never saw?); each side has two or more.
-    ``image``: each class gives its share, and keeps at least one image in train.
-    ``group``: no group (a scene, a day, a part number) on both sides; every class keeps an image in train. An empty
-    group name is a group of one image.
-    Raises ``DataError`` when the set is too small to be divided so, or has unlabelled images.
+    Args:
+        images: Labeled images.
+        by: ``class``: no class is on both sides, each side has two or more; this measures how unseen classes are told
+            apart. ``image``: each class gives its share and keeps at least one image in train. ``group``: no group (a
+            scene, a day, a part number) is on both sides, every class keeps an image in train; an empty group name is a
+            group of one image.
+        fraction: Share of the holdout, between 0 and 1.
+        seed: The same seed gives the same split.
+
+    Returns:
+        (train, holdout).
+
+    Raises:
+        DataError: A set that is too small to be split this way, or has unlabeled images.
+        SpecError: An unknown ``by``, or a fraction out of range.
     """
-    if by not in WAYS:
-        raise SpecError(f"split by {by!r}", expected=", ".join(WAYS), remedy=closest(by, WAYS))
+    if by not in SPLIT_BY:
+        raise SpecError(f"split by {by!r}", expected=", ".join(SPLIT_BY), remedy=closest(by, SPLIT_BY))
     if not 0 < fraction < 1:
         raise SpecError(f"split fraction {fraction}", expected="a number between 0 and 1")
-    _refuse_unlabelled(images)
-    draw = np.random.default_rng([seed, WAYS.index(by)])
-    divide = {"class": _held_classes, "image": _held_images, "group": _held_groups}[by]
-    held_N = divide(images, fraction, draw)
-    return images.select(~held_N), images.select(held_N)
+    _refuse_unlabeled(images)
+    rng = np.random.default_rng([seed, SPLIT_BY.index(by)])
+    choose = {"class": _holdout_by_class, "image": _holdout_by_image, "group": _holdout_by_group}[by]
+    holdout_N = choose(images, fraction, rng)
+    return images.select(~holdout_N), images.select(holdout_N)
 
 
 def split_reference_query(images: ImageSet, seed: int = 0, fraction: float = 0.5) -> tuple[ImageSet, ImageSet]:
-    """(reference, query): ``fraction`` of each class's images ask, the others answer.
+    """Split into reference and query, class by class.
 
-    A class of two or more images has at least one on each side; a class of one stands in the reference, where it can
-    only be mistaken for.
+    A class of two or more images has at least one on each side; a class of one image is in the reference, where it can only
+    be a wrong answer.
+
+    Args:
+        images: Labeled images.
+        seed: The same seed gives the same split.
+        fraction: Share of each class that is in the query.
+
+    Returns:
+        (reference, query).
     """
-    _refuse_unlabelled(images)
-    draw = np.random.default_rng([seed, len(WAYS)])
+    _refuse_unlabeled(images)
+    rng = np.random.default_rng([seed, len(SPLIT_BY)])
     query_N = np.zeros(len(images), bool)
-    for members in _members(images, draw):
+    for members in _members(images, rng):
         if len(members) >= 2:
             query_N[members[: min(max(1, int(len(members) * fraction)), len(members) - 1)]] = True
     if not query_N.any():
@@ -58,7 +78,7 @@ def split_reference_query(images: ImageSet, seed: int = 0, fraction: float = 0.5
 
 
 def write_manifest(path: str | Path, parts: Mapping[str, ImageSet]) -> Path:
-    """Write sets as one CSV manifest, split by split; ``load_images(path, split=name)`` gives each back."""
+    """Write image sets as one CSV manifest with a split column; ``load_images(path, split=name)`` reads each again."""
     with_groups = any(images.groups is not None for images in parts.values())
     rows = []
     for split, images in parts.items():
@@ -70,60 +90,60 @@ def write_manifest(path: str | Path, parts: Mapping[str, ImageSet]) -> Path:
     return write_manifest_rows(Path(path), rows, with_groups=with_groups)
 
 
-def _refuse_unlabelled(images: ImageSet) -> None:
-    unlabelled = int((images.labels_N < 0).sum())
-    if unlabelled or not len(images):
+def _refuse_unlabeled(images: ImageSet) -> None:
+    unlabeled = int((images.labels_N < 0).sum())
+    if unlabeled or not len(images):
         raise DataError(
-            f"{images.source}: {unlabelled} of {len(images)} images without a class", expected="labelled images"
+            f"{images.source}: {unlabeled} of {len(images)} images without a class", expected="labelled images"
         )
 
 
-def _members(images: ImageSet, draw: np.random.Generator) -> list[np.ndarray]:
+def _members(images: ImageSet, rng: np.random.Generator) -> list[np.ndarray]:
     """Indices of each class's images, shuffled; classes without images give empty arrays."""
     order = np.argsort(images.labels_N, kind="stable")
     members = np.split(order, np.cumsum(images.counts())[:-1])
-    return [draw.permutation(indices) for indices in members]
+    return [rng.permutation(indices) for indices in members]
 
 
-def _held_classes(images: ImageSet, fraction: float, draw: np.random.Generator) -> np.ndarray:
+def _holdout_by_class(images: ImageSet, fraction: float, rng: np.random.Generator) -> np.ndarray:
     counts = images.counts()
     present = np.flatnonzero(counts)
     if len(present) < 4:
         raise DataError(
             f"{images.source}: {len(present)} classes cannot be divided by class",
-            expected="4 or more: two to learn from, two to be told apart",
+            expected="4 or more: two on each side",
             remedy="set dataset.validation.by=image, or give a val_dataset",
         )
-    shuffled = draw.permutation(present)
-    # a class of one image can be neither found nor asked for: it is held only when there is nothing else
+    shuffled = rng.permutation(present)
+    # a class of one image cannot be retrieved: it is held out only when there is nothing else
     shuffled = np.concatenate([shuffled[counts[shuffled] > 1], shuffled[counts[shuffled] == 1]])
     number = min(max(2, round(fraction * len(present))), len(present) - 2)
     return np.isin(images.labels_N, shuffled[:number])
 
 
-def _held_images(images: ImageSet, fraction: float, draw: np.random.Generator) -> np.ndarray:
-    """Shares are rounded along the classes in random order, so that the total is right also for tiny classes."""
-    held_N = np.zeros(len(images), bool)
-    members = _members(images, draw)
-    owed = float(draw.random())
-    for c in draw.permutation(len(members)):
-        owed += fraction * len(members[c])
-        number = int(owed)
-        owed -= number  # what a class cannot give is forgone, not taken from the next
+def _holdout_by_image(images: ImageSet, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Shares are rounded cumulatively over the classes in random order, so that the total is right also for tiny classes."""
+    holdout_N = np.zeros(len(images), bool)
+    members = _members(images, rng)
+    due = float(rng.random())
+    for c in rng.permutation(len(members)):
+        due += fraction * len(members[c])
+        number = int(due)
+        due -= number  # what a class cannot give is not taken from the next
         number = min(number, max(len(members[c]) - 1, 0))
-        held_N[members[c][:number]] = True
-    if not held_N.any():
+        holdout_N[members[c][:number]] = True
+    if not holdout_N.any():
         largest = max(members, key=len)
         if len(largest) < 2:
             raise DataError(
                 f"{images.source}: every class has one image, none can be held out",
                 expected="a class with two images or more",
             )
-        held_N[largest[0]] = True
-    return held_N
+        holdout_N[largest[0]] = True
+    return holdout_N
 
 
-def _held_groups(images: ImageSet, fraction: float, draw: np.random.Generator) -> np.ndarray:
+def _holdout_by_group(images: ImageSet, fraction: float, rng: np.random.Generator) -> np.ndarray:
     if images.groups is None:
         raise DataError(
             f"{images.source}: no groups to divide by",
@@ -133,21 +153,21 @@ def _held_groups(images: ImageSet, fraction: float, draw: np.random.Generator) -
     groups: dict[tuple[str, int], list[int]] = {}
     for i, name in enumerate(images.groups):
         groups.setdefault((name, -1) if name else ("", i), []).append(i)
-    held_N = np.zeros(len(images), bool)
-    left = images.counts()
-    wanted = fraction * len(images)
-    lists = list(groups.values())
-    for g in draw.permutation(len(lists)):
-        taken = np.bincount(images.labels_N[lists[g]], minlength=len(left))
-        overshoots = held_N.sum() + len(lists[g]) - wanted > wanted - held_N.sum()
-        if overshoots and held_N.any() or ((left - taken < 1) & (taken > 0)).any():
+    holdout_N = np.zeros(len(images), bool)
+    remaining = images.counts()
+    target = fraction * len(images)
+    group_indices = list(groups.values())
+    for g in rng.permutation(len(group_indices)):
+        taken = np.bincount(images.labels_N[group_indices[g]], minlength=len(remaining))
+        overshoots = holdout_N.sum() + len(group_indices[g]) - target > target - holdout_N.sum()
+        if overshoots and holdout_N.any() or ((remaining - taken < 1) & (taken > 0)).any():
             continue  # further from the fraction than without it, or it would take a class out of training
-        left = left - taken
-        held_N[lists[g]] = True
-    if not held_N.any():
+        remaining = remaining - taken
+        holdout_N[group_indices[g]] = True
+    if not holdout_N.any():
         raise DataError(
             f"{images.source}: no group can be held out",
             expected="every class in two groups or more",
             remedy="split by class or by image",
         )
-    return held_N
+    return holdout_N

@@ -1,11 +1,11 @@
-"""The evaluation view: how every image outside training's augmentation becomes an array of the network's size.
+"""The evaluation view: resizing and center crop of images, everywhere but in training's augmentation.
 
-Training's validation, galleries, export checks, calibration and the deployed recogniser all call this one class, and
-an exported model carries it as metadata, so that there is no second definition of the image.
+Validation, galleries, export checks, calibration and the deployed recogniser all use this class, and an exported model
+carries it as metadata, so that there is only one definition of the network's input.
 
 ``crop`` (TAO's, whose Resize is given both sides: its dataloader/transforms.py, read 2026-11-23): resize both sides to
-``int(side * resize_ratio)``, then cut the centre; the aspect is not kept.
-``fit``: resize so that the image just covers that size, its aspect kept, then cut the centre.
+``int(side * resize_ratio)``, then crop the center; the aspect ratio is not kept.
+``fit``: resize so that the image just covers that size, its aspect ratio kept, then crop the center.
 Resizing is antialiased. Sides are always (height, width).
 """
 
@@ -13,13 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from unalike.data.decode import MAX_PIXELS, open_image, upright_rgb
+from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb
 from unalike.errors import DataError, SpecError, closest
 
 if TYPE_CHECKING:
@@ -27,14 +26,24 @@ if TYPE_CHECKING:
 
 MODES = ("crop", "fit")
 INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
-# A JPEG is decoded at no less than this many times the resized side: what the resize's own filter still has to
-# shrink hides the difference between libjpeg's shrinking and ours.
+# A JPEG is decoded at no less than this many times the resized side: the remaining resize hides the difference between
+# libjpeg's scaling and Pillow's.
 DRAFT_MARGIN = 2
 
 
 @dataclass(frozen=True)
 class View:
-    """``view(image)`` -> uint8 ``height`` x ``width`` x 3, RGB."""
+    """Transforms images to uint8 ``height`` x ``width`` x 3, RGB.
+
+    Attributes:
+        height, width: Size of the network's input, in pixels.
+        resize_ratio: The image is resized to this many times that size, 1 or more, before the center crop.
+        mode: ``crop`` or ``fit``, see above.
+        interpolation: ``bilinear`` or ``bicubic``.
+
+    Raises:
+        SpecError: A value out of range.
+    """
 
     height: int
     width: int
@@ -54,7 +63,7 @@ class View:
 
     @property
     def resized(self) -> tuple[int, int]:
-        """(height, width) before the centre is cut; rounding down is TAO's, and is defined here alone."""
+        """(height, width) before the center crop; rounded down, as TAO does."""
         return int(self.height * self.resize_ratio), int(self.width * self.resize_ratio)
 
     @property
@@ -62,39 +71,47 @@ class View:
         """(height, width) below which a JPEG is not shrunk while decoding."""
         return self.resized[0] * DRAFT_MARGIN, self.resized[1] * DRAFT_MARGIN
 
-    def __call__(
-        self, image: str | Path | bytes | Image.Image | np.ndarray, *, max_pixels: int = MAX_PIXELS
-    ) -> np.ndarray:
-        """A file's path or content, a PIL image, or a uint8 array (H x W, H x W x 3 RGB or x 4 RGBA) -> the view.
+    def __call__(self, image: ImageInput | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+        """Transform an image.
 
-        The view of a file and of its decoded array are equal when the decoder had nothing to shrink (no JPEG, or one
-        smaller than four times the resized sides), and differ by a few grey levels otherwise.
-        Raises ``UnreadableImage`` for files, ``DataError`` for an array of another shape or type.
+        The view of a file and of its decoded array are equal unless a JPEG of four times the resized sides or more was
+        decoded at a lower resolution; they then differ by a few grey levels.
+
+        Args:
+            image: A file's path or content, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
+            max_pixels: Larger files are refused.
+
+        Returns:
+            uint8 (height, width, 3), RGB.
+
+        Raises:
+            UnreadableImage: A file that cannot be decoded.
+            DataError: An array of another shape or type.
         """
         if isinstance(image, np.ndarray):
-            picture = upright_rgb(_picture_of(image))
+            decoded = upright_rgb(_array_to_image(image))
         elif isinstance(image, Image.Image):
-            picture = upright_rgb(image)
+            decoded = upright_rgb(image)
         else:
-            picture = open_image(image, min_size=self.min_decode_size, max_pixels=max_pixels)
-        # Resizing only the part that the cut keeps gives the pixels of resize-then-cut (the filter still sees past
+            decoded = open_image(image, min_size=self.min_decode_size, max_pixels=max_pixels)
+        # Resizing only the part that the crop keeps gives the pixels of resize-then-crop (the filter still reads beyond
         # the box) and skips a quarter of the work.
-        size, box = (self.width, self.height), self._box(picture.height, picture.width)
-        return np.array(picture.resize(size, INTERPOLATIONS[self.interpolation], box=box), dtype=np.uint8, order="C")
+        size, box = (self.width, self.height), self._box(decoded.height, decoded.width)
+        return np.array(decoded.resize(size, INTERPOLATIONS[self.interpolation], box=box), dtype=np.uint8, order="C")
 
     def _box(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """The part (left, top, right, bottom) of an image of this size that the view shows."""
-        tall, wide = self.resized
+        """The part (left, top, right, bottom) of an image of this size that the view keeps."""
+        rows, columns = self.resized
         if self.mode == "fit":
-            scale = max(tall / height, wide / width)
-            tall, wide = max(tall, round(height * scale)), max(wide, round(width * scale))
-        top, left = round((tall - self.height) / 2), round((wide - self.width) / 2)  # torchvision's centre
-        y, x = height / tall, width / wide
+            scale = max(rows / height, columns / width)
+            rows, columns = max(rows, round(height * scale)), max(columns, round(width * scale))
+        top, left = round((rows - self.height) / 2), round((columns - self.width) / 2)  # as torchvision's CenterCrop
+        y, x = height / rows, width / columns
         right, bottom = min((left + self.width) * x, width), min((top + self.height) * y, height)
         return left * x, top * y, right, bottom
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a model's metadata; ``from_dict`` gives the same view back."""
+        """Plain data for a model's metadata."""
         return asdict(self)
 
     @classmethod
@@ -105,7 +122,7 @@ class View:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> View:
-        """Raises ``SpecError`` when the values are not those of a view."""
+        """The inverse of ``to_dict``. Raises SpecError for missing or unknown keys."""
         names = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(names))
         missing = sorted({"height", "width"} - set(values))
@@ -114,7 +131,7 @@ class View:
         return cls(**{**values, "height": int(values["height"]), "width": int(values["width"])})
 
 
-def _picture_of(pixels: np.ndarray) -> Image.Image:
+def _array_to_image(pixels: np.ndarray) -> Image.Image:
     shape_is_right = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
     if pixels.dtype != np.uint8 or not shape_is_right or 0 in pixels.shape:
         raise DataError(

@@ -351,7 +351,7 @@ def test_manifest_columns_by_other_names(tmp_path: Path) -> None:
         ("path,label\nx/1.png,a\n,b\n", "column 'path' is empty in 1 row, first 2"),
         ("path,label\nx/1.png,\nx/3.png,\n", "column 'label' is empty in 2 rows, first 1, 2"),
         ("path,label\nx/1.png,a\nx/3.png,a,b\n", "row 2 has 3 fields"),
-        ("path,label,label\nx/1.png,a,b\n", "label stands there twice"),
+        ("path,label,label\nx/1.png,a,b\n", "label occurs twice"),
         ("path,label\nx/none.png,a\n", "none of its 1 files"),
         ('path,label\n"x/1.png,a\n', "cannot be read as CSV"),
     ],

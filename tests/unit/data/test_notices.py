@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from unalike.data.notices import SENTENCES, Notices
+from unalike.data.notices import MESSAGES, Notices
 
 
 def test_d20_said_once_with_count_and_first_names(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -65,8 +65,8 @@ def test_threads() -> None:
     assert notices.counts == {"unreadable": 500}
 
 
-@pytest.mark.parametrize("kind", sorted(SENTENCES))
-def test_sentences_for_one_and_many(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", sorted(MESSAGES))
+def test_messages_for_one_and_many(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     notices = Notices()
     notices.add(kind, "a")
     notices.say()
