@@ -19,7 +19,7 @@ from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.errors import DataError, RunError
 from unalike.progress import progress, say
 from unalike.runs.filenames import COMPARISON_FILE, REPORT_FILE
-from unalike.storage.atomic import replacing, write_text
+from unalike.storage.atomic import atomic_write, write_text
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -210,7 +210,7 @@ def _save_pictures(pictures: dict[str, Image.Image], folder: Path, name: str) ->
         path = folder / f"{name}_{kind}.jpg"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as partial:
+            with atomic_write(path) as partial:
                 picture.save(partial, "JPEG", quality=88)
         except OSError as error:
             raise RunError(f"{path}: {error.strerror or error}", remedy="choose a folder that can be written") from error  # fmt: skip

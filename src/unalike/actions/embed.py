@@ -23,7 +23,7 @@ from unalike.errors import (
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model, require_model_file
 from unalike.spec import load_spec
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 
 
 def run_embedding(
@@ -48,7 +48,7 @@ def run_embedding(
     if labelled:
         columns["label"] = list(images.label_names())
     output.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(output) as partial:
+    with atomic_write(output) as partial:
         if output.suffix == ".npz":
             arrays: dict[str, Any] = {k: np.array(v) for k, v in columns.items()}
             np.savez_compressed(partial, vectors=done.vectors_ND, **arrays)

@@ -17,7 +17,7 @@ from unalike.metrics.knn import unit
 from unalike.progress import progress, say
 from unalike.report.evaluation import Reasons
 from unalike.report.html import Report, Tile
-from unalike.storage.atomic import replacing, write_text
+from unalike.storage.atomic import atomic_write, write_text
 
 # Pairs that the page shows; the rest is in the folder.
 MOST_SHOWN = 60
@@ -97,7 +97,7 @@ def _explained(
                 say(f"not explained: {error}")
                 continue
             name = f"{place:05d}.png"
-            with replacing(folder / name) as partial:
+            with atomic_write(folder / name) as partial:
                 evidence_sheet(why).save(partial)
             told = {
                 "query": str(query.paths[i]), "query_label": _name(query, i), "reference": str(reference.paths[j]),

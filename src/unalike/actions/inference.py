@@ -34,7 +34,7 @@ from unalike.runs.filenames import (
     TRT_RESULT_JSONL,
     TRT_RESULT_STEM,
 )
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 
 
 def input_images(experiment: Any, notices: Notices) -> ImageSet:
@@ -97,8 +97,8 @@ def _write_results(
     distance_QK = np.maximum(2.0 - 2.0 * scores_QK.astype(np.float64), 0.0)
     names = reference.label_names()
     with (
-        replacing(folder / f"{stem}.csv") as table_file,
-        replacing(folder / f"{stem}.jsonl") as lines_file,
+        atomic_write(folder / f"{stem}.csv") as table_file,
+        atomic_write(folder / f"{stem}.jsonl") as lines_file,
         table_file.open("w", newline="", encoding="utf-8", errors="surrogateescape") as table,
         lines_file.open("w", encoding="utf-8", errors="backslashreplace") as lines,
     ):

@@ -24,7 +24,7 @@ from unalike.metrics.localization import pixel_auroc, region_overlap
 from unalike.metrics.roc import auroc
 from unalike.report.html import Report, Tile
 from unalike.runs.filenames import INSPECTION_FILE, REPORT_FILE
-from unalike.storage.atomic import replacing, write_text
+from unalike.storage.atomic import atomic_write, write_text
 from unalike.storage.overwrite import refuse_existing
 
 # Pixels that localisation is measured on, all images together; beyond them heat maps and masks are halved until they fit.
@@ -138,7 +138,7 @@ def run(
 def _overlay(answer: Inspection, path: Path) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     made = answer.overlay(load_image(answer.source))
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         made.save(partial, "PNG")
     return path
 

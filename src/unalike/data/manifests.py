@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from unalike.errors import DataError, closest, missing_extra, redact
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 from unalike.storage.fetch import fetch_files, uri_of
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -175,7 +175,7 @@ def write_manifest_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], 
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.parent.absolute()
     with (
-        replacing(path) as partial,
+        atomic_write(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
     ):
         writer = csv.writer(out)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unalike.progress import say
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 
 # Kind -> line; {n} is the count, {s} the plural ending. A kind that is missing here is printed as it is.
 MESSAGES = {
@@ -89,7 +89,7 @@ class Notices:
         path.parent.mkdir(parents=True, exist_ok=True)
         # surrogateescape: file names need not be valid Unicode, and must be readable from this file again
         with (
-            replacing(path) as partial,
+            atomic_write(path) as partial,
             partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
         ):
             writer = csv.writer(out)

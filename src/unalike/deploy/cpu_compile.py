@@ -9,7 +9,7 @@ from unalike.deploy.onnx_graph import read_network, write_facts
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.engines.openvino_engine import import_openvino
 from unalike.errors import ExportError, missing_extra
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 from unalike.storage.overwrite import refuse_existing
 
 
@@ -33,7 +33,10 @@ def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
         raise ExportError(f"OpenVINO cannot read the network ({str(error).splitlines()[-1][:200]})") from error
     graph.set_rt_info(facts.to_json(), ["framework", KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as made, replacing(weights):  # the .bin is written beside the .xml, and replaced before it
+    with (
+        atomic_write(path) as made,
+        atomic_write(weights),
+    ):  # the .bin is written beside the .xml, and replaced before it
         openvino.save_model(graph, str(made), compress_to_fp16=facts.precision == "fp16")
 
 
@@ -53,7 +56,7 @@ def write_optimised(content: bytes, path: Path, facts: NetworkFacts) -> None:
     refuse_existing(path)
     onnxruntime.disable_telemetry_events()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path) as made:
+    with atomic_write(path) as made:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL

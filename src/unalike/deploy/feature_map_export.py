@@ -19,7 +19,7 @@ from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.torch_engine import TorchEngine
 from unalike.errors import ExportError
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
     import onnx
@@ -63,7 +63,7 @@ def export_maps(
     path = Path(path)
     proto, facts = trace_maps(mapped, preprocessing, **metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, alone=True) as partial:
+    with atomic_write(path, single_writer=True) as partial:
         partial.write_bytes(proto.SerializeToString())
         parity = prove(mapped, partial, facts, images_NHWC)
     return parity

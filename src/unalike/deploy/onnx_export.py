@@ -23,7 +23,7 @@ from unalike import __version__
 from unalike.deploy.opset_downgrade import TRACED_OPSET, lower
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.errors import ExportError, UnalikeError, missing_extra
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
     import onnx
@@ -245,7 +245,7 @@ def export_onnx(
             f"the network takes {proto.ByteSize() / 2**30:.1f} GiB", expected="less than 2 GiB in one file"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with replacing(path, alone=True) as partial:
+    with atomic_write(path, single_writer=True) as partial:
         partial.write_bytes(proto.SerializeToString())
         parity = check_parity(embedder, partial, facts=facts, images_NHWC=images_NHWC, batch_size=batch_size)
     return Exported(path, opset_of(proto), facts, parity, describe_graph(proto))

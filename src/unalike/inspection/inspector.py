@@ -216,7 +216,7 @@ class Inspector:
             "memory": [model.memory.vectors_MF], "local": [model.local_M],
             **({} if model.classifier is None else model.classifier.to_blocks()),
         }  # fmt: skip
-        write_blocks(Path(path), header, blocks, mark=MARK)
+        write_blocks(Path(path), header, blocks, magic=MARK)
         return Path(path)
 
     @classmethod
@@ -235,7 +235,7 @@ class Inspector:
         Raises:
             DataError: A missing or damaged file, no inspector, or one of a newer version.
         """
-        header, blocks = read_blocks(Path(path), mark=MARK, what="inspector")
+        header, blocks = read_blocks(Path(path), magic=MARK, kind="inspector")
         version = header.get("inspector_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise DataError(f"{path} has inspector version {version}", expected=f"at most {FORMAT_VERSION}",

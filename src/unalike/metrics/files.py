@@ -15,7 +15,7 @@ from unalike.errors import RunError, UnalikeError
 from unalike.metrics.retrieval import Ranking
 from unalike.metrics.summary import confused_pairs
 from unalike.runs.filenames import CONFUSION_FILE, METRICS_FILE, PER_CLASS_FILE, PREDICTIONS_STEM
-from unalike.storage.atomic import replacing, write_text
+from unalike.storage.atomic import atomic_write, write_text
 
 
 def write_metrics(
@@ -112,7 +112,7 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Iterable[s
     names = list(rows[0]) if rows else list(header)
     # surrogateescape: the name of a file need not be valid UTF-8, and must be found again from this list
     with (
-        replacing(path) as partial,
+        atomic_write(path) as partial,
         partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
     ):
         writer = csv.DictWriter(stream, names)
@@ -135,6 +135,6 @@ def _write_columns(stem: Path, columns: Mapping[str, list[Any]]) -> Path:
     path = stem.with_suffix(".parquet")
     # Parquet's text is UTF-8 by definition
     table = pyarrow.table({name: _unicode(values) for name, values in columns.items()})
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         pyarrow.parquet.write_table(table, partial)
     return path

@@ -19,7 +19,7 @@ from unalike.errors import RunError, WeightsError
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.weights import read_content
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 
 FORMAT_VERSION = 1
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
@@ -36,7 +36,7 @@ def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
     _require_plain(content, "payload")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path, alone=True) as partial, partial.open("wb") as file:
+        with atomic_write(path, single_writer=True) as partial, partial.open("wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         # torch reports a failed write as RuntimeError, whatever the system said

@@ -21,7 +21,7 @@ from unalike.metrics.knn import unit
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.ranking import check_vectors
 from unalike.recognition.snapshot import HALF_ROWS, GallerySnapshot, SearchResult, as_list, empty_snapshot
-from unalike.storage.blockfile import Texts, read_blocks, write_blocks
+from unalike.storage.blockfile import PackedTexts, read_blocks, write_blocks
 
 # Cosine of two networks' vectors of the probe image from which they count as one where their keys do not tell: below
 # what rounding to bfloat16 leaves, above what other weights give.
@@ -298,7 +298,7 @@ class Gallery:
     def save(self, path: str | Path) -> Path:
         """Write one file (``storage``): version, checksums, vectors, names, calibration. A kill leaves the old one."""
         held = self._held
-        content, ends = Texts.pack(held.names[: len(held)])
+        content, ends = PackedTexts.pack(held.names[: len(held)])
         said = {
             "dim": self.dim,
             "count": len(held),
@@ -340,7 +340,7 @@ class Gallery:
             raise DataError(f"{path} is damaged: a class without a name", remedy="enrol again")
         vectors = blocks["vectors"]
         gallery._replace(
-            GallerySnapshot(vectors.array, codes_N, said["classes"], Texts(blocks["names"], blocks["name_ends"]), vectors,
+            GallerySnapshot(vectors.array, codes_N, said["classes"], PackedTexts(blocks["names"], blocks["name_ends"]), vectors,
                      said.get("revision", 0))
         )  # fmt: skip
         gallery.calibration = GalleryCalibration.from_dict(said["calibration"]) if said["calibration"] else None

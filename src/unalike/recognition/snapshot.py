@@ -13,7 +13,7 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.metrics.knn import EXCLUDED, scan, unit, widen
-from unalike.storage.blockfile import Block, Texts
+from unalike.storage.blockfile import Block, PackedTexts
 
 # float16 rows that are widened at once: 4 MB of float32 at width 256, which stay in cache until they are multiplied.
 HALF_ROWS = 4096
@@ -148,4 +148,4 @@ def empty_snapshot(dim: int, half: bool = False) -> GallerySnapshot:
 
 def as_list(names: Sequence[str]) -> list[str]:
     """A list that can grow, of names that may lie in a file."""
-    return names.unpack() if isinstance(names, Texts) else list(names)
+    return names.unpack() if isinstance(names, PackedTexts) else list(names)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from unalike.progress import say
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 
 FORMAT_VERSION = 1
 KEY, VERSION = "stage_of", "format_version"
@@ -31,7 +31,7 @@ def stage(
             say(f"{what}: taken from the run that goes on")
             return found
     made = dict(make())
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         np.savez(partial, **made, **{KEY: np.array(key), VERSION: np.array(FORMAT_VERSION)})  # type: ignore[arg-type]
     return made
 

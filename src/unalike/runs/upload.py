@@ -21,7 +21,7 @@ from unalike.errors import RunError, UnalikeError, redact
 from unalike.progress import progress, say, warn
 from unalike.runs.failures import occupied_folder
 from unalike.runs.filenames import LATEST_CHECKPOINT, LOCK_FILE, RECORD_FILE, TENSORBOARD_PREFIX, is_periodic_checkpoint
-from unalike.storage.atomic import replacing, write_text
+from unalike.storage.atomic import atomic_write, write_text
 from unalike.storage.cache import folder_size, staging_entry
 from unalike.storage.filesystems import Item, Store, kind_of, safe_parts
 
@@ -121,7 +121,7 @@ class Mirror:
             for name in names:
                 target = self.folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with replacing(target) as partial:  # a link here is replaced, not written through
+                with atomic_write(target) as partial:  # a link here is replaced, not written through
 
                     def get(item: Item = self._there[name], partial: Path = partial) -> None:
                         self.store.fs.get_file(item.path, str(partial))

@@ -1,4 +1,4 @@
-"""Files that are never seen half written: the one way in which this package writes a file whole or not at all."""
+"""Write files atomically: a reader, or a kill at any moment, finds the old file or the new one, never half of one."""
 
 from __future__ import annotations
 
@@ -12,42 +12,53 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path, *, alone: bool = False) -> Iterator[Path]:
-    """Yields a hidden name beside ``path`` to write to; what lies there at the end is forced to the disk and renamed.
+def atomic_write(path: Path, *, single_writer: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; the file written there is synced to disk and renamed to ``path`` at the end.
 
-    A kill at any moment leaves the old file or the new one. An exception leaves the old one and nothing else; nothing
-    written is nothing replaced. The hidden name keeps the ending, by which some libraries choose a format. ``alone``:
-    nobody else writes this file, so what killed processes left of it (checkpoints are large) is removed first.
+    An exception leaves the old file alone and removes the temporary one; when nothing was written, nothing is replaced.
+    The temporary name keeps the suffix, by which some libraries choose a format.
+
+    Args:
+        path: The file to replace or create; its folder must exist.
+        single_writer: No other process writes this file: temporary files that killed processes left (checkpoints are
+            large) are removed first.
     """
-    partial = _hidden(path)
+    partial = _temporary_path(path)
     try:
-        partial.unlink(missing_ok=True)  # a killed process's, whose number came round again
-        for left in path.parent.glob(f".{glob.escape(path.stem)}.partial-*{glob.escape(path.suffix)}") if alone else ():
-            left.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)  # left by a killed process that had this process's number
+        if single_writer:
+            for leftover in path.parent.glob(f".{glob.escape(path.stem)}.partial-*{glob.escape(path.suffix)}"):
+                leftover.unlink(missing_ok=True)
         yield partial
         if partial.exists():
-            _force(partial, os.O_RDWR)
+            _sync(partial, os.O_RDWR)
             os.replace(partial, path)
-            with contextlib.suppress(OSError):  # the rename too; Windows cannot open folders and does without
-                _force(path.parent, os.O_RDONLY)
+            with contextlib.suppress(OSError):  # the rename too; Windows cannot open folders
+                _sync(path.parent, os.O_RDONLY)
     finally:
         partial.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file, UTF-8; surrogates keep the bytes of file names that are not."""
+    """Write a text file atomically, as UTF-8; surrogates keep the bytes of file names that are not UTF-8."""
     write_bytes(path, text.encode("utf-8", "surrogateescape"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a whole file."""
-    with replacing(path) as partial:
+    """Write a file atomically."""
+    with atomic_write(path) as partial:
         partial.write_bytes(content)
 
 
 def copy_file(source: Path, path: Path, *, link: bool = False) -> None:
-    """Copy a whole file's content; ``link``: as a hard link where the disk allows it, for sources never written again."""
-    with replacing(path) as partial:
+    """Copy a file's content atomically.
+
+    Args:
+        source: The file to copy.
+        path: The copy.
+        link: Make a hard link where the disk allows it; only for sources that are never written again.
+    """
+    with atomic_write(path) as partial:
         if link:
             with contextlib.suppress(OSError):
                 return os.link(source, partial)
@@ -55,8 +66,8 @@ def copy_file(source: Path, path: Path, *, link: bool = False) -> None:
 
 
 def create_text(path: Path, text: str) -> None:
-    """Create a whole text file, UTF-8, as only one of several racing processes can. Raises FileExistsError."""
-    partial = _hidden(path)
+    """Create a text file, UTF-8, with its content; of several racing processes one succeeds. Raises FileExistsError."""
+    partial = _temporary_path(path)
     try:
         partial.write_text(text, encoding="utf-8")
         try:
@@ -70,13 +81,13 @@ def create_text(path: Path, text: str) -> None:
         partial.unlink(missing_ok=True)
 
 
-def _hidden(path: Path) -> Path:
+def _temporary_path(path: Path) -> Path:
     return path.with_name(f".{path.stem}.partial-{os.getpid()}{path.suffix}")
 
 
-def _force(path: Path, flags: int) -> None:
-    handle = os.open(path, flags)
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
     try:
-        os.fsync(handle)
+        os.fsync(descriptor)
     finally:
-        os.close(handle)
+        os.close(descriptor)

@@ -16,7 +16,7 @@ from typing import Any
 from unalike.errors import SpecError, WeightsError
 from unalike.model.checkpoint import read_checkpoint, write_checkpoint
 from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS, periodic_checkpoint
-from unalike.storage.atomic import copy_file, replacing
+from unalike.storage.atomic import atomic_write, copy_file
 
 # The metric that chooses the best epoch, and the one that decides where the first is equal.
 MONITORED, TIE_BREAKER = "val Precision at Rank 1", "val Mean Average Precision"
@@ -35,7 +35,7 @@ def ranking_key(figures: Mapping[str, float], monitor: str, sign: float) -> tupl
 
 def _point(link: Path, target: Path) -> None:
     """Make ``link`` lead to ``target`` (a neighbour) in one step; a copy where links are not to be had."""
-    with replacing(link) as partial:
+    with atomic_write(link) as partial:
         try:
             partial.symlink_to(os.path.relpath(target, link.parent))
         except OSError:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from unalike.errors import DataError
 from unalike.recognition.gallery import Gallery, ModelIdentity
-from unalike.storage.blockfile import Texts, read_blocks, write_blocks
+from unalike.storage.blockfile import PackedTexts, read_blocks, write_blocks
 from unalike.verification.asset import Asset
 from unalike.verification.thresholds import Limits
 
@@ -48,7 +48,7 @@ class ApprovedSet:
         path = Path(path)
         gallery, layers = self.gallery, [_png(asset.layer_HW4) for asset in self.assets]
         content, ends = np.frombuffer(b"".join(layers), np.uint8), np.cumsum([len(one) for one in layers])
-        names, name_ends = Texts.pack(self.names)
+        names, name_ends = PackedTexts.pack(self.names)
         said = {
             "kind": KIND,
             "set_version": FORMAT_VERSION,
@@ -79,7 +79,7 @@ class ApprovedSet:
             raise DataError(f"{path} holds no approved assets", expected="a file that unalike verify --save wrote")
         if said.get("set_version") != FORMAT_VERSION:
             raise DataError(f"{path} has set version {said.get('set_version')}", remedy="update unalike")
-        names = Texts(blocks["names"], blocks["name_ends"]).unpack()
+        names = PackedTexts(blocks["names"], blocks["name_ends"]).unpack()
         content, ends = blocks["layers"].check().tobytes(), blocks["layer_ends"].check().tolist()
         assets = tuple(
             Asset(name, _pixels(content[start:end]), ground[0], (ground[1], ground[2], ground[3]))

@@ -16,7 +16,7 @@ from unalike.data.decode import open_image
 from unalike.report.drawing import boxed, heat_picture
 from unalike.report.html import Report, Tile
 from unalike.runs.filenames import REPORT_FILE, VERDICTS_FILE
-from unalike.storage.atomic import replacing, write_text
+from unalike.storage.atomic import atomic_write, write_text
 from unalike.verification.approved_set import ApprovedSet
 from unalike.verification.asset import Asset
 from unalike.verification.regions import COUNTS
@@ -87,7 +87,7 @@ def write_page(folder: Path, approved: ApprovedSet, verdicts: Sequence[tuple[Pat
 
 
 def _save(picture: Image.Image, path: Path) -> None:
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         picture.save(partial)
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import unalike
 from unalike.storage import atomic as whole
-from unalike.storage.atomic import copy_file, create_text, replacing, write_bytes, write_text
+from unalike.storage.atomic import atomic_write, copy_file, create_text, write_bytes, write_text
 
 SOURCE = Path(unalike.__file__).parent
 # Writing under a final name without ``data.whole``, and why nobody can see half of it.
@@ -33,7 +33,7 @@ def test_a_file_is_replaced_whole_and_an_exception_leaves_the_old_one(tmp_path):
     path = tmp_path / "table.csv"
     write_text(path, "old ü \udce9")
     assert path.read_bytes() == "old ü ".encode() + b"\xe9"
-    with pytest.raises(ZeroDivisionError), replacing(path) as partial:
+    with pytest.raises(ZeroDivisionError), atomic_write(path) as partial:
         partial.write_text("half")
         assert partial.suffix == ".csv" and partial.name.startswith(".") and path.read_bytes().startswith(b"old")
         raise ZeroDivisionError
@@ -44,17 +44,17 @@ def test_a_file_is_replaced_whole_and_an_exception_leaves_the_old_one(tmp_path):
 
 def test_nothing_written_replaces_nothing(tmp_path):
     path = tmp_path / "a"
-    with replacing(path):
+    with atomic_write(path):
         pass
     assert os.listdir(tmp_path) == []
 
 
 def test_what_a_killed_process_left_is_not_taken_over(tmp_path):
     path = tmp_path / "a.bin"
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         name = partial
     name.write_bytes(b"torn")
-    with replacing(path) as partial:
+    with atomic_write(path) as partial:
         assert partial == name and not partial.exists()
         partial.write_bytes(b"whole")
     assert path.read_bytes() == b"whole"
@@ -67,7 +67,7 @@ def test_who_writes_alone_removes_what_other_killed_processes_left(tmp_path):
         file.write_bytes(b"torn")
     write_bytes(path, b"shared")
     assert left.exists()
-    with replacing(path, alone=True) as partial:
+    with atomic_write(path, single_writer=True) as partial:
         partial.write_bytes(b"alone")
     assert not left.exists() and all(file.exists() for file in others) and path.read_bytes() == b"alone"
 
@@ -112,13 +112,13 @@ def test_one_of_many_creates_a_file_and_nobody_reads_half(tmp_path, monkeypatch,
 
 
 def writes(tree):
-    """Calls that put a file under a name, and are not inside ``with replacing(...)``, as (line, what)."""
+    """Calls that put a file under a name, and are not inside ``with atomic_write(...)``, as (line, what)."""
     found = []
 
     def walk(node, inside):
         if isinstance(node, (ast.With, ast.AsyncWith)):
             called = [item.context_expr for item in node.items if isinstance(item.context_expr, ast.Call)]
-            inside = inside or any(getattr(call.func, "id", "") == "replacing" for call in called)
+            inside = inside or any(getattr(call.func, "id", "") == "atomic_write" for call in called)
         if isinstance(node, ast.Call) and not inside:
             function = node.func
             name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
@@ -149,5 +149,5 @@ def test_files_are_written_whole_everywhere():
 
 
 def test_the_rule_above_can_fail():
-    code = "from pathlib import Path\nPath('a').write_text('x')\nwith replacing(p) as q:\n    q.write_text('x')\nopen('a', 'w')\n"
+    code = "from pathlib import Path\nPath('a').write_text('x')\nwith atomic_write(p) as q:\n    q.write_text('x')\nopen('a', 'w')\n"
     assert writes(ast.parse(code)) == [(2, "write_text"), (5, "open")]

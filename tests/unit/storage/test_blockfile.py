@@ -6,12 +6,12 @@ import pytest
 from unalike.errors import DataError
 from unalike.recognition.gallery import Gallery
 from unalike.storage import atomic as whole
-from unalike.storage.blockfile import PIECE, Texts, read_blocks, write_blocks
+from unalike.storage.blockfile import CHUNK_BYTES, PackedTexts, read_blocks, write_blocks
 
 
 def large(tmp_path):
     """A file whose vectors take three and a half pieces, given in parts that fit no piece."""
-    rows = np.arange(3.5 * PIECE / 16, dtype=np.float32).repeat(4).reshape(-1, 4)
+    rows = np.arange(3.5 * CHUNK_BYTES / 16, dtype=np.float32).repeat(4).reshape(-1, 4)
     parts = np.array_split(rows, 37)
     write_blocks(tmp_path / "f", {"said": "ü"}, {"rows": parts, "none": [np.empty((0, 3), np.int64)]})
     return tmp_path / "f", rows
@@ -29,10 +29,10 @@ def test_blocks_come_back(tmp_path):
 def test_damage_is_found_when_the_damaged_piece_is_read(tmp_path):
     path, rows = large(tmp_path)
     content = bytearray(path.read_bytes())
-    content[64 + 2 * PIECE + 5] ^= 1  # one bit in the third piece
+    content[64 + 2 * CHUNK_BYTES + 5] ^= 1  # one bit in the third piece
     path.write_bytes(content)
     block = read_blocks(path)[1]["rows"]
-    per_piece = PIECE // 16
+    per_piece = CHUNK_BYTES // 16
     assert np.array_equal(block.check(0, 2 * per_piece), rows[: 2 * per_piece])
     assert np.array_equal(block.check(3 * per_piece), rows[3 * per_piece :])
     for first, last in ((2 * per_piece, 2 * per_piece + 1), (3 * per_piece - 1, None), (0, None)):
@@ -105,11 +105,11 @@ def test_a_gallery_may_be_saved_over_the_file_that_it_reads(tmp_path):
 
 def test_texts_come_back_one_by_one_and_together(tmp_path):
     texts = ["", "ü", "a/b.jpg", "", "not utf-8: \udcff", "last"]
-    content, ends = Texts.pack(texts)
+    content, ends = PackedTexts.pack(texts)
     write_blocks(tmp_path / "f", {}, {"c": [content], "e": [ends]})
     _, blocks = read_blocks(tmp_path / "f")
-    held = Texts(blocks["c"], blocks["e"])
+    held = PackedTexts(blocks["c"], blocks["e"])
     assert list(held) == held.unpack() == held[:] == texts and held[-1] == "last" and held[1:3] == texts[1:3]
     with pytest.raises(IndexError):
         held[6]
-    assert [len(part) for part in Texts.pack([])] == [0, 0]
+    assert [len(part) for part in PackedTexts.pack([])] == [0, 0]

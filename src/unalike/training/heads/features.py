@@ -26,7 +26,7 @@ from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.frozen import FrozenTrunk, build_frozen_trunk
 from unalike.progress import say, warn
-from unalike.storage.atomic import replacing
+from unalike.storage.atomic import atomic_write
 from unalike.storage.cache import default_cache_dir
 
 FORMAT_VERSION = 1
@@ -171,7 +171,7 @@ class _Shelf:
         digests = np.frombuffer(b"".join(kept), np.uint8).reshape(-1, 16)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(self.path) as partial:
+            with atomic_write(self.path) as partial:
                 np.savez(partial, digests=digests, vectors=np.stack([rows[d] for d in kept]), rate=rate)
         except OSError as error:
             warn(f"features are not kept for the next run: {error}")
