@@ -1,7 +1,7 @@
-"""Label, ambiguous or unknown: what a calibration says, and the answer that follows from two scores.
+"""Open-set decisions: label, ambiguous or unknown, by the threshold and the margin of a calibrated gallery.
 
-- ``unknown``: no class is as near as ``threshold``;
-- ``ambiguous``: two classes are nearly as near, the best less than ``margin`` before the second;
+- ``unknown``: the score of the best class is below ``threshold``;
+- ``ambiguous``: the best class is less than ``margin`` ahead of the second;
 - ``label``: the rest.
 
 Shape letters: Q queries.
@@ -18,13 +18,13 @@ import numpy as np
 from unalike.errors import DataError, SpecError, closest
 
 LABEL, AMBIGUOUS, UNKNOWN = "label", "ambiguous", "unknown"
-# How the nearest vectors become a class: gallery.ranking holds one function each.
+# How the nearest embeddings become a class; ``recognition.ranking`` holds one function for each.
 RULES = ("nearest", "prototype", "vote")
 FORMAT_VERSION = 1
 
 
 def check_rule(rule: str) -> str:
-    """The rule itself. Raises SpecError with the close spellings."""
+    """Return ``rule``. Raises SpecError with the close spellings when there is no such rule."""
     if rule not in RULES:
         raise SpecError(f"label by {rule!r}", expected=", ".join(RULES), remedy=closest(rule, RULES))
     return rule
@@ -32,11 +32,17 @@ def check_rule(rule: str) -> str:
 
 @dataclass(frozen=True)
 class RateGuarantee:
-    """A share of wrong answers: what was asked for, what was measured, and how surely.
+    """An error rate: its target, the rate measured, and a confidence interval.
 
-    ``rate`` was measured in ``trials`` with images of ``classes`` classes, whose likeness within a class makes them count
-    as ``effective`` independent ones. In as many images of as many other classes it lies from ``low`` to ``high``
-    (``confidence``). ``kept`` says whether the data can support ``target`` at all; ``needed`` trials could.
+    Attributes:
+        target: the rate that was requested, 0..1.
+        rate: the rate that was measured.
+        low, high: bounds of the rate in as many images of as many other classes, with ``confidence``.
+        trials: number of images that the rate was measured on.
+        classes: number of classes of those images.
+        effective: number of independent trials that they amount to, since images of one class resemble each other.
+        needed: number of trials from which ``target`` can be supported.
+        kept: whether there were that many.
     """
 
     target: float
@@ -53,12 +59,19 @@ class RateGuarantee:
 
 @dataclass(frozen=True)
 class GalleryCalibration:
-    """Where "unknown" and "ambiguous" begin, for one rule and one state of a gallery.
+    """Decision threshold and margin for one rule and one state of a gallery.
 
-    ``threshold`` is a cosine (-1..1), ``margin`` a difference of cosines (of vote shares under the rule ``vote``).
-    ``false_match``: the share of images of unknown classes that are not called unknown; ``wrong_label``: the share of
-    images of known classes that get another class's name (None where no class has two images).
-    ``vectors``, ``classes`` and ``revision`` are those of the gallery for which it holds.
+    Attributes:
+        threshold: lowest cosine (-1..1) of a known image.
+        margin: smallest lead of the best class over the second: a difference of cosines, or of vote shares under the
+            rule ``vote``.
+        rule: how neighbors become a class, one of ``RULES``.
+        k: number of neighbors that vote under the rule ``vote``.
+        false_match: share of images of unknown classes that are not called unknown.
+        wrong_label: share of images of known classes that get another class's name; None where no class has two images.
+        vectors, classes, revision: size and revision of the gallery for which the calibration holds.
+        made_from: which images the trials were made with, in words.
+        figures: shares of known images by decision, and the AUROC of known against unknown.
     """
 
     threshold: float
@@ -75,25 +88,29 @@ class GalleryCalibration:
     revision: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a gallery's head, a model card, ``--json``."""
+        """Plain data for a gallery's file, a model card and ``--json``."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, held: Mapping[str, Any]) -> GalleryCalibration:
-        """Raises DataError for one of a newer release."""
-        if int(held["format_version"]) > FORMAT_VERSION:
-            raise DataError(f"a calibration of version {held['format_version']}", remedy="update unalike")
-        known = {key: value for key, value in held.items() if key in {f.name for f in fields(cls)}}
-        known["false_match"] = RateGuarantee(**held["false_match"])
-        known["wrong_label"] = RateGuarantee(**held["wrong_label"]) if held["wrong_label"] else None
+    def from_dict(cls, values: Mapping[str, Any]) -> GalleryCalibration:
+        """Read what ``to_dict`` gave. Raises DataError when a newer release wrote it."""
+        if int(values["format_version"]) > FORMAT_VERSION:
+            raise DataError(f"a calibration of version {values['format_version']}", remedy="update unalike")
+        names = {entry.name for entry in fields(cls)}
+        known = {key: value for key, value in values.items() if key in names}
+        known["false_match"] = RateGuarantee(**values["false_match"])
+        known["wrong_label"] = RateGuarantee(**values["wrong_label"]) if values["wrong_label"] else None
         return cls(**known)
 
     def decide(self, score_Q: np.ndarray, margin_Q: np.ndarray) -> list[str]:
-        """One of the three words a query. A score of exactly ``threshold`` is known, of exactly ``margin`` a label."""
-        answers = np.full(len(score_Q), LABEL, dtype=object)
-        answers[margin_Q < self.margin] = AMBIGUOUS
-        answers[score_Q < self.threshold] = UNKNOWN
-        return answers.tolist()
+        """Return LABEL, AMBIGUOUS or UNKNOWN for each query.
+
+        A score of exactly ``threshold`` is known, a margin of exactly ``margin`` gives a label.
+        """
+        decisions = np.full(len(score_Q), LABEL, dtype=object)
+        decisions[margin_Q < self.margin] = AMBIGUOUS
+        decisions[score_Q < self.threshold] = UNKNOWN
+        return decisions.tolist()
 
     def __str__(self) -> str:
         share = self.false_match

@@ -1,9 +1,10 @@
-"""From nearest vectors to the nearest class: by the nearest vector, the nearest class prototype, or a weighted vote.
+"""Ranking of classes for queries: by the nearest neighbor, the nearest class prototype, or a weighted vote of neighbors.
 
-Each rule gives for every query its class, a ``score`` (a cosine) that says how near it is, and a ``margin`` that says
-how far the second class is behind. Leaving out a class or the query itself is what calibration asks for.
+Each rule gives for every query its best class, a ``score`` (a cosine) that says how near it is, and a ``margin`` that says
+how far the second class is behind. Calibration excludes a class, or the query itself, from the gallery.
 
-Shape letters: Q queries, K neighbours, C classes, D width, S (query, class) pairs.
+Shape letters: Q queries, K neighbors, C classes, D width, S (query, class) pairs, U queries whose second class is not
+among their neighbors, B rows of a tile of scores.
 """
 
 from __future__ import annotations
@@ -18,19 +19,23 @@ from unalike.metrics.knn import EXCLUDED, scan, unit
 from unalike.recognition.decision import check_rule
 from unalike.recognition.snapshot import GallerySnapshot
 
-# Neighbours among which a second class is sought first; where all are of one class the gallery is read once more.
+# Neighbors among which the second class is looked for first; where all are of one class the gallery is searched again.
 DEPTH = 32
-# Neighbours that vote, and how steeply the weight exp(cosine / temperature) falls: Wu et al., "Unsupervised feature
-# learning via non-parametric instance discrimination" (2018), take 0.07 (and 200 neighbours, of 1,280 a class).
+# Neighbors that vote, and how steeply the weight exp(cosine / temperature) falls: Wu et al., "Unsupervised feature
+# learning via non-parametric instance discrimination" (2018), take 0.07 (and 200 neighbors, of 1,280 a class).
 VOTERS, TEMPERATURE = 10, 0.07
 
 
 @dataclass(frozen=True)
 class ClassRanking:
-    """``code_Q`` the best class, ``second_Q`` the next (-1: there is none), ``score_Q`` cosine of the best.
+    """The two best classes of every query.
 
-    ``margin_Q`` is infinite where there is no second class; ``code_Q`` is -1 and the score EXCLUDED where there is none
-    at all. ``scores_QK`` and ``indices_QK`` are the nearest vectors (empty when the rule does not look at them).
+    Attributes:
+        code_Q: the best class; -1 where there is none at all.
+        second_Q: the second class; -1 where there is none.
+        score_Q: cosine of the best class; EXCLUDED where there is none.
+        margin_Q: lead of the best class over the second; infinite where there is no second.
+        scores_QK, indices_QK: the nearest vectors; empty where the rule does not look at them.
     """
 
     code_Q: np.ndarray
@@ -42,46 +47,56 @@ class ClassRanking:
 
 
 def rank_classes(
-    enrolled: GallerySnapshot,
+    snapshot: GallerySnapshot,
     vectors_QD: np.ndarray,
     rule: str = "nearest",
     k: int = VOTERS,
     *,
     exclude_row_Q: np.ndarray | None = None,
     exclude_class_Q: np.ndarray | None = None,
-    neighbours: tuple[np.ndarray, np.ndarray] | None = None,
+    neighbors: tuple[np.ndarray, np.ndarray] | None = None,
     second: bool = True,
 ) -> ClassRanking:
-    """The class of every query by ``rule`` (``k`` neighbours vote).
+    """Rank the classes of a gallery for every query.
 
-    ``exclude_row_Q``: the queries are these enrolled vectors, each leaves itself out. ``exclude_class_Q``: each leaves out the class of
-    this code (-1: none). ``neighbours`` (scores_QK, indices_QK) are those of a search done before, approximate perhaps.
-    ``second=False`` spares looking for the second class by the rule ``nearest``.
+    Args:
+        snapshot: the gallery.
+        vectors_QD: queries of any length.
+        rule: ``nearest``, ``prototype`` or ``vote``.
+        k: number of neighbors that vote.
+        exclude_row_Q: the queries are these enrolled vectors; each is compared with the others.
+        exclude_class_Q: code of the class that each query is not compared with (-1: none).
+        neighbors: (scores_QK, indices_QK) of a search made before, approximate perhaps.
+        second: whether the second class is looked for beyond the neighbors at hand, under the rule ``nearest``.
+
+    Raises:
+        SpecError: there is no such rule.
+        DataError: the gallery is empty.
     """
     check_rule(rule)
     vectors_QD = unit(np.atleast_2d(vectors_QD), name="query vectors")
     hide = None
     if exclude_class_Q is not None:
-        hide = enrolled.exclude_classes(exclude_class_Q)
+        hide = snapshot.exclude_classes(exclude_class_Q)
     elif exclude_row_Q is not None:
-        hide = enrolled.exclude_rows(exclude_row_Q)
+        hide = snapshot.exclude_rows(exclude_row_Q)
     if rule == "prototype":
-        return _by_prototype(enrolled, vectors_QD, exclude_row_Q, exclude_class_Q)
-    if neighbours is None:
+        return _by_prototype(snapshot, vectors_QD, exclude_row_Q, exclude_class_Q)
+    if neighbors is None:
         depth = k if rule == "vote" else max(DEPTH, k) if second else 1
-        neighbours = enrolled.search(vectors_QD, depth, hide)
+        neighbors = snapshot.search(vectors_QD, depth, hide)
     if rule == "vote":
-        return _by_vote(enrolled, *neighbours, k)
-    return _by_nearest(enrolled, vectors_QD, *neighbours, exclude_row_Q, exclude_class_Q, second)
+        return _by_vote(snapshot, *neighbors, k)
+    return _by_nearest(snapshot, vectors_QD, *neighbors, exclude_row_Q, exclude_class_Q, second)
 
 
-def _codes(enrolled: GallerySnapshot, indices_QK: np.ndarray) -> np.ndarray:
-    """Codes of neighbours, -1 where there is none."""
-    return np.where(indices_QK >= 0, enrolled.codes_N[np.maximum(indices_QK, 0)], -1)
+def _codes(snapshot: GallerySnapshot, indices_QK: np.ndarray) -> np.ndarray:
+    """Class codes of neighbors, -1 where there is none."""
+    return np.where(indices_QK >= 0, snapshot.codes_N[np.maximum(indices_QK, 0)], -1)
 
 
 def _by_nearest(
-    enrolled: GallerySnapshot,
+    snapshot: GallerySnapshot,
     vectors_QD: np.ndarray,
     scores_QK: np.ndarray,
     indices_QK: np.ndarray,
@@ -89,75 +104,77 @@ def _by_nearest(
     exclude_class_Q: np.ndarray | None,
     second: bool,
 ) -> ClassRanking:
-    codes_QK = _codes(enrolled, indices_QK)
+    """The class of the nearest vector; the second is that of the nearest vector of another class."""
+    codes_QK = _codes(snapshot, indices_QK)
     best_Q = codes_QK[:, 0].copy()
     other_QK = (codes_QK != best_Q[:, None]) & (codes_QK >= 0)
     column_Q = other_QK.argmax(axis=1)
     rows_Q = np.arange(len(best_Q))
-    found_Q = other_QK[rows_Q, column_Q]
-    second_Q = np.where(found_Q, codes_QK[rows_Q, column_Q], -1)
-    second_score_Q = np.where(found_Q, scores_QK[rows_Q, column_Q], EXCLUDED)
-    open_U = np.flatnonzero(~found_Q & (best_Q >= 0)) if second else np.empty(0, np.int64)
-    if len(open_U) and scores_QK.shape[1] < len(enrolled):
-        hidden = [enrolled.exclude_classes(best_Q[open_U])]
+    has_other_Q = other_QK[rows_Q, column_Q]
+    second_Q = np.where(has_other_Q, codes_QK[rows_Q, column_Q], -1)
+    second_score_Q = np.where(has_other_Q, scores_QK[rows_Q, column_Q], EXCLUDED)
+    rows_U = np.flatnonzero(~has_other_Q & (best_Q >= 0)) if second else np.empty(0, np.int64)
+    if len(rows_U) and scores_QK.shape[1] < len(snapshot):
+        exclusions = [snapshot.exclude_classes(best_Q[rows_U])]
         if exclude_class_Q is not None:
-            hidden.append(enrolled.exclude_classes(exclude_class_Q[open_U]))
+            exclusions.append(snapshot.exclude_classes(exclude_class_Q[rows_U]))
         if exclude_row_Q is not None:
-            hidden.append(enrolled.exclude_rows(exclude_row_Q[open_U]))
+            exclusions.append(snapshot.exclude_rows(exclude_row_Q[rows_U]))
 
         def hide(scores_BC: np.ndarray, top: int, left: int) -> None:
-            for part in hidden:
-                part(scores_BC, top, left)
+            for exclude in exclusions:
+                exclude(scores_BC, top, left)
 
-        again_U1, index_U1 = enrolled.search(vectors_QD[open_U], 1, hide)
-        second_score_Q[open_U], second_Q[open_U] = again_U1[:, 0], _codes(enrolled, index_U1)[:, 0]
-    return ClassRanking(best_Q, second_Q, scores_QK[:, 0].copy(), _margin(scores_QK[:, 0], second_score_Q, second_Q), scores_QK,
-                  indices_QK)  # fmt: skip
+        scores_U1, indices_U1 = snapshot.search(vectors_QD[rows_U], 1, hide)
+        second_score_Q[rows_U], second_Q[rows_U] = scores_U1[:, 0], _codes(snapshot, indices_U1)[:, 0]
+    margin_Q = _margin(scores_QK[:, 0], second_score_Q, second_Q)
+    return ClassRanking(best_Q, second_Q, scores_QK[:, 0].copy(), margin_Q, scores_QK, indices_QK)
 
 
 def _margin(first_Q: np.ndarray, second_score_Q: np.ndarray, second_Q: np.ndarray) -> np.ndarray:
+    """Difference of the scores of both classes; infinite where there is no second."""
     return np.where(second_Q >= 0, first_Q.astype(np.float64) - second_score_Q, np.inf)
 
 
 def _by_prototype(
-    enrolled: GallerySnapshot,
+    snapshot: GallerySnapshot,
     vectors_QD: np.ndarray,
     exclude_row_Q: np.ndarray | None,
     exclude_class_Q: np.ndarray | None,
 ) -> ClassRanking:
-    """The query's own vector is taken out of its class's mean before it is compared with that."""
-    if not len(enrolled):
+    """The class of the nearest mean; an enrolled query is taken out of the mean of its own class first."""
+    if not len(snapshot):
         raise DataError("the gallery is empty", remedy="enrol reference images first")
-    prototypes_CD, empty_C = enrolled.prototypes_CD, enrolled.counts_C == 0
-    rest_Q = None
+    prototypes_CD, empty_C = snapshot.prototypes_CD, snapshot.counts_C == 0
+    own_class_Q = own_score_Q = None
     if exclude_row_Q is not None:
-        codes_Q = enrolled.codes_N[exclude_row_Q]
-        rest_QD = enrolled.sums_CD[codes_Q] - enrolled.vectors(exclude_row_Q)
-        alone_Q = enrolled.counts_C[codes_Q] == 1
-        rest_Q = np.where(alone_Q, EXCLUDED, np.einsum("qd,qd->q", unit(rest_QD), vectors_QD)).astype(np.float32)
+        own_class_Q = snapshot.codes_N[exclude_row_Q]
+        rest_QD = snapshot.sums_CD[own_class_Q] - snapshot.vectors(exclude_row_Q)
+        alone_Q = snapshot.counts_C[own_class_Q] == 1
+        cosine_Q = np.einsum("qd,qd->q", unit(rest_QD), vectors_QD)
+        own_score_Q = np.where(alone_Q, EXCLUDED, cosine_Q).astype(np.float32)
 
     def hide(scores_BC: np.ndarray, top: int, left: int) -> None:
-        here, rows_B = slice(top, top + len(scores_BC)), np.arange(len(scores_BC))
+        tile, rows_B = slice(top, top + len(scores_BC)), np.arange(len(scores_BC))
         scores_BC[:, empty_C[left : left + scores_BC.shape[1]]] = EXCLUDED
-        for code_Q, value_Q in (
-            (None if exclude_row_Q is None else enrolled.codes_N[exclude_row_Q], rest_Q),
-            (exclude_class_Q, None),
-        ):
+        for code_Q, score_Q in ((own_class_Q, own_score_Q), (exclude_class_Q, None)):
             if code_Q is not None:
-                place_B = code_Q[here] - left
-                inside_B = np.flatnonzero((place_B >= 0) & (place_B < scores_BC.shape[1]) & (code_Q[here] >= 0))
-                value = EXCLUDED if value_Q is None else value_Q[here][inside_B]
-                scores_BC[rows_B[inside_B], place_B[inside_B]] = value
+                column_B = code_Q[tile] - left
+                inside_B = np.flatnonzero((column_B >= 0) & (column_B < scores_BC.shape[1]) & (code_Q[tile] >= 0))
+                score = EXCLUDED if score_Q is None else score_Q[tile][inside_B]
+                scores_BC[rows_B[inside_B], column_B[inside_B]] = score
 
     scores_Q2, codes_Q2 = scan(vectors_QD, lambda a, b: prototypes_CD[a:b], len(prototypes_CD), 2, hide=hide)
-    none = np.empty((len(vectors_QD), 0))
-    return ClassRanking(codes_Q2[:, 0], codes_Q2[:, 1], scores_Q2[:, 0], _margin(scores_Q2[:, 0], scores_Q2[:, 1], codes_Q2[:, 1]),
-                  none, none.astype(np.int64))  # fmt: skip
+    margin_Q = _margin(scores_Q2[:, 0], scores_Q2[:, 1], codes_Q2[:, 1])
+    no_scores_Q0 = np.empty((len(vectors_QD), 0))
+    return ClassRanking(
+        codes_Q2[:, 0], codes_Q2[:, 1], scores_Q2[:, 0], margin_Q, no_scores_Q0, no_scores_Q0.astype(np.int64)
+    )
 
 
-def _by_vote(enrolled: GallerySnapshot, scores_QK: np.ndarray, indices_QK: np.ndarray, k: int) -> ClassRanking:
-    """Every one of the k nearest votes with exp(cosine / TEMPERATURE); shares of the whole vote make the margin."""
-    near_QK, codes_QK = scores_QK[:, :k], _codes(enrolled, indices_QK[:, :k])
+def _by_vote(snapshot: GallerySnapshot, scores_QK: np.ndarray, indices_QK: np.ndarray, k: int) -> ClassRanking:
+    """Each of the k nearest votes with exp(cosine / TEMPERATURE); the margin is a difference of shares of all votes."""
+    near_QK, codes_QK = scores_QK[:, :k], _codes(snapshot, indices_QK[:, :k])
     queries = len(near_QK)
     weight_QK = np.exp((near_QK.astype(np.float64) - near_QK[:, :1]) / TEMPERATURE) * (codes_QK >= 0)
     order_QK = np.argsort(codes_QK, axis=1, kind="stable")  # by class, and within it best first
@@ -172,16 +189,16 @@ def _by_vote(enrolled: GallerySnapshot, scores_QK: np.ndarray, indices_QK: np.nd
     groups_Q = np.bincount(row_S, minlength=queries)
     best_Q = ranked_S[first_Q]
     next_Q = ranked_S[np.minimum(first_Q + 1, len(ranked_S) - 1)]
-    there_Q = (groups_Q > 1) & (code_S[next_Q] >= 0)
-    whole_Q = weight_QK.sum(axis=1)
-    second_Q = np.where(there_Q, code_S[next_Q], -1)
-    lead_Q = (total_S[best_Q] - np.where(there_Q, total_S[next_Q], 0)) / np.where(whole_Q > 0, whole_Q, 1)
-    margin_Q = np.where(there_Q, lead_Q, np.inf)
+    has_second_Q = (groups_Q > 1) & (code_S[next_Q] >= 0)
+    all_votes_Q = weight_QK.sum(axis=1)
+    second_Q = np.where(has_second_Q, code_S[next_Q], -1)
+    lead_Q = total_S[best_Q] - np.where(has_second_Q, total_S[next_Q], 0)
+    margin_Q = np.where(has_second_Q, lead_Q / np.where(all_votes_Q > 0, all_votes_Q, 1), np.inf)
     return ClassRanking(code_S[best_Q], second_Q, nearest_S[best_Q], margin_Q, scores_QK, indices_QK)
 
 
 def check_vectors(vectors_QD: Any, dim: int) -> np.ndarray:
-    """float32 (Q, dim) of one or several vectors. Raises DataError for another width."""
+    """Return one or several vectors as float32 (Q, dim). Raises DataError for another width."""
     vectors_QD = np.atleast_2d(np.asarray(vectors_QD, np.float32))
     if vectors_QD.ndim != 2 or vectors_QD.shape[1] != dim:
         raise DataError(

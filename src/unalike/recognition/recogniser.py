@@ -1,11 +1,14 @@
-"""A recogniser in a user's program: images in, names out. With an exported network it needs no torch."""
+"""Recogniser: names images by their nearest references in a gallery; with an exported network it needs no torch.
+
+Shape letters: N images, H, W their height and width, D width of an embedding, Q queries, K neighbors.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
@@ -24,10 +27,20 @@ from unalike.recognition.gallery import Gallery, ModelIdentity
 from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_classes
 from unalike.recognition.snapshot import GallerySnapshot
 
+if TYPE_CHECKING:
+    from unalike.recognition.faiss_index import FaissIndex
+
 
 @dataclass(frozen=True)
 class Neighbor:
-    """One enrolled image: its label, the name it was enrolled under, cosine and squared distance of unit vectors."""
+    """One enrolled image near a query.
+
+    Attributes:
+        label: its class.
+        name: the name under which it was enrolled, such as a path.
+        score: cosine to the query, -1..1.
+        distance: squared L2 distance of the unit vectors, 0..4.
+    """
 
     label: str
     name: str
@@ -37,13 +50,18 @@ class Neighbor:
 
 @dataclass(frozen=True)
 class Identification:
-    """What one image is.
+    """The class of one image, or that it has none.
 
-    ``decision`` is ``label``, ``ambiguous`` or ``unknown``; ``label`` the class where it is the first, else None.
-    ``nearest`` is the best class whatever the decision, with its cosine ``score`` (-1..1) and squared L2 ``distance`` of
-    unit vectors (0..4); ``second`` the next class, ``margin`` how far that is behind (both None where there is none or
-    where it was not looked for). ``neighbours`` are the nearest enrolled images, best first.
-    ``calibrated`` is False for a gallery that was never calibrated: every decision is then ``label``.
+    Attributes:
+        label: the class where ``decision`` is ``label``, else None.
+        score: cosine of the best class, -1..1.
+        distance: squared L2 distance of unit vectors that follows from it, 0..4.
+        neighbours: the nearest enrolled images, best first.
+        decision: ``label``, ``ambiguous`` or ``unknown``.
+        nearest: the best class whatever the decision.
+        second: the next class; None where there is none or it was not looked for.
+        margin: lead of the best class over the second; None likewise.
+        calibrated: whether the decision is that of a calibration; without one it is always ``label``.
     """
 
     label: str | None
@@ -62,12 +80,24 @@ class Identification:
 
 
 class Recogniser:
-    """A network, its view and a gallery. Any number of threads may call it, also while images are enrolled.
+    """A network, its evaluation view and a gallery. Any number of threads may call it, also while images are enrolled.
 
     >>> recogniser = Recogniser.load("model.onnx")            # doctest: +SKIP
-    >>> recogniser.enrol("references/")                       # a folder a class
+    >>> recogniser.enrol("references/")                       # one folder a class
     >>> recogniser.calibrate(rate=0.01)                       # from now on it may answer "unknown"
     >>> recogniser.identify(["photo.jpg"], k=3)[0].label
+
+    Args:
+        engine: runs the network.
+        view: turns an image into the network's input.
+        gallery: the references; an empty one when None.
+        approximate: search through a faiss index (extra ``ann``), which is built now.
+        source: the model's file.
+        trunk: name of the network's trunk.
+        network: key of the network (``engines.metadata.NetworkFacts``).
+
+    Raises:
+        ModelError: the gallery was made with another network or view.
     """
 
     def __init__(
@@ -83,7 +113,7 @@ class Recogniser:
                 remedy="enrol the references again with this network",
             )
         self.gallery.model_identity.check_compatible(self.model_identity)
-        self._index: Any = None
+        self._index: FaissIndex | None = None
         if approximate:
             from unalike.recognition.faiss_index import build_index
 
@@ -102,37 +132,51 @@ class Recogniser:
         std: Sequence[float] | None = None,
         approximate: bool = False,
     ) -> Recogniser:
-        """From an exported ``.onnx`` or a training checkpoint ``.pth`` (needs the extra ``train``).
+        """Load an exported network (``.onnx``) or a training checkpoint (``.pth``, needs the extra ``train``).
 
-        ``view``, ``mean`` and ``std`` are for networks that were exported elsewhere and do not carry them.
-        ``approximate`` searches through an index (extra ``ann``) that is built now; ``index`` says how exact it is.
-        Raises ModelError, WeightsError, DataError, MissingExtra.
+        Args:
+            model: path or URI of the network.
+            gallery: a gallery or its file; an empty one when None.
+            runtime, precision, threads: as in ``inference.loaded_model.load_model``.
+            view, mean, std: preprocessing of a network that was exported elsewhere and carries none; ``mean`` and ``std``
+                on the scale 0..1.
+            approximate: search through an index (extra ``ann``) that is built now; ``index`` says how exact it is.
+
+        Raises:
+            ModelError, WeightsError, DataError, MissingExtra.
         """
-        opened = load_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
-        held = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
-        return cls(opened.engine, opened.view, held, approximate=approximate, source=str(model), trunk=opened.trunk,
-                   network=opened.network)  # fmt: skip
+        loaded = load_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
+        references = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
+        return cls(loaded.engine, loaded.view, references, approximate=approximate, source=str(model),
+                   trunk=loaded.trunk, network=loaded.network)  # fmt: skip
 
     @property
-    def index(self) -> Any:
-        """The approximate index in use (``recognition.faiss_index.FaissIndex``, with its measured recall), or None."""
+    def index(self) -> FaissIndex | None:
+        """The approximate index in use, with its measured recall, or None."""
         return self._index
 
     def encode(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
-        """float32 (N, D) for N paths, PIL images or uint8 arrays (H, W, 3); a file that cannot be read raises DataError.
+        """Compute embeddings.
 
-        One 3-dimensional array, path or picture counts as one image.
+        Args:
+            images: paths, PIL images or uint8 arrays (H, W, 3); one path, image or 3-dimensional array is one image.
+
+        Returns:
+            float32 (N, D).
+
+        Raises:
+            DataError: a file cannot be read.
         """
-        pictures: list[ImageInput] = [images] if isinstance(images, str | Path | Image.Image) else list(images)
+        inputs: list[ImageInput] = [images] if isinstance(images, str | Path | Image.Image) else list(images)
         if isinstance(images, np.ndarray) and images.ndim in (2, 3):
-            pictures = [images]
-        if pictures and all(isinstance(picture, str | Path) for picture in pictures):
-            files: list[Any] = pictures
+            inputs = [images]
+        if inputs and all(isinstance(image, str | Path) for image in inputs):
+            files: list[Any] = inputs
             return embed_files(self.engine, files, self.view, max_unreadable=0).vectors_ND
         parts = []
-        for start in range(0, len(pictures), self.engine.batch):
-            shown = [self.view(picture) for picture in pictures[start : start + self.engine.batch]]
-            parts.append(self.engine(np.stack(shown)))
+        for start in range(0, len(inputs), self.engine.batch):
+            views = [self.view(image) for image in inputs[start : start + self.engine.batch]]
+            parts.append(self.engine(np.stack(views)))
         return np.concatenate(parts) if parts else np.empty((0, self.engine.dim), np.float32)
 
     def enrol(
@@ -141,22 +185,28 @@ class Recogniser:
         labels: str | Sequence[str] | None = None,
         names: Sequence[str] | None = None,
     ) -> int:
-        """Add reference images and give their number back.
+        """Add reference images to the gallery.
 
-        A folder (or archive, or manifest) without ``labels`` is read as training data is: a folder a class, unreadable
-        files passed over up to 5 %. Otherwise one label an image, or one for all.
+        Args:
+            images: as in ``encode``; or, without ``labels``, a folder, archive or manifest as in training: one folder a
+                class, of whose files up to 5 % may be unreadable.
+            labels: one class name for each image, or one for all.
+            names: a name for each image; the path of a file when None.
+
+        Returns:
+            The number of images added.
         """
         if labels is None:
             return self._enrol_folder(images)
-        one = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
-        pictures: list[Any] = [images] if one else list(images)  # type: ignore[arg-type]
-        told = [labels] * len(pictures) if isinstance(labels, str) else list(labels)
-        if len(told) != len(pictures):
-            raise DataError(f"{len(pictures)} images and {len(told)} labels", expected="as many labels as images")
+        single = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
+        inputs: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
+        labels = [labels] * len(inputs) if isinstance(labels, str) else list(labels)
+        if len(labels) != len(inputs):
+            raise DataError(f"{len(inputs)} images and {len(labels)} labels", expected="as many labels as images")
         if names is None:
-            names = [str(picture) if isinstance(picture, str | Path) else "" for picture in pictures]
-        self.gallery.enrol(self.encode(pictures), told, names)
-        return len(pictures)
+            names = [str(image) if isinstance(image, str | Path) else "" for image in inputs]
+        self.gallery.enrol(self.encode(inputs), labels, names)
+        return len(inputs)
 
     def _enrol_folder(self, source: Any) -> int:
         if not isinstance(source, str | Path):
@@ -165,105 +215,125 @@ class Recogniser:
         self.gallery.enrol(vectors_ND, labels, names)
         return len(labels)
 
-    def embed_folder(self, source: str | Path, doing: str = "embedding") -> tuple[np.ndarray, list[str], list[str]]:
-        """(vectors, class names, paths) of a folder (or archive, or manifest) with a sub-folder a class.
+    def embed_folder(
+        self, source: str | Path, description: str = "embedding"
+    ) -> tuple[np.ndarray, list[str], list[str]]:
+        """Compute the embeddings of a folder (or archive, or manifest) with a sub-folder a class.
 
-        Unreadable files are passed over up to 5 %, and said.
+        Up to 5 % of the files may be unreadable; they are left out, with a message.
+
+        Returns:
+            (vectors_ND, class names, paths).
         """
         from unalike.data.imageset import load_images
 
-        found = load_images(source)
-        done = embed_files(self.engine, found.paths, self.view, describe=doing)
-        if done.failures:
-            progress.say(f"{len(done.failures)} unreadable images were passed over, the first: {done.failures[0][1]}")
-        labels = [found.classes[found.labels_N[index]] for index in done.kept_N]
-        return done.vectors_ND, labels, [str(found.paths[index]) for index in done.kept_N]
+        images = load_images(source)
+        embeddings = embed_files(self.engine, images.paths, self.view, describe=description)
+        if embeddings.failures:
+            first_reason = embeddings.failures[0][1]
+            progress.say(f"{len(embeddings.failures)} unreadable images were passed over, the first: {first_reason}")
+        labels = [images.classes[images.labels_N[index]] for index in embeddings.kept_N]
+        return embeddings.vectors_ND, labels, [str(images.paths[index]) for index in embeddings.kept_N]
 
     def calibrate(
         self, rate: float = 0.01, images: str | Path | None = None, *, rule: str = "nearest", **settings: Any
     ) -> GalleryCalibration:
-        """Let the gallery answer "unknown", so that of unknown images at most a share ``rate`` is taken for known.
+        """Let the gallery answer "unknown", so that at most a share ``rate`` of unknown images is taken for known.
 
-        ``images``: class folders of further images; those whose class is not enrolled are the unknown ones. Without, the
-        gallery's own classes are held out in turn. More in ``gallery.calibration.calibrate``, which takes ``settings``.
+        Args:
+            rate: target false match rate, 0..1, exclusive.
+            images: class folders of further images; those whose class is not enrolled are unknown. Without them the
+                gallery's own classes are left out in turn.
+            rule: how neighbors become a class: ``nearest``, ``prototype`` or ``vote``.
+            settings: further settings of ``recognition.calibration.calibrate``.
+
+        Returns:
+            The calibration, which the gallery keeps.
         """
         check_settings(rate, rule=rule, **settings)
         given = None if images is None else self.embed_folder(images, "calibrating")[:2]
-        made = calibrate(self.gallery, rate, rule=rule, images=given, **settings)
-        self.gallery.calibration = made
-        return made
+        calibration = calibrate(self.gallery, rate, rule=rule, images=given, **settings)
+        self.gallery.calibration = calibration
+        return calibration
 
     def identify(
         self, images: ImageInput | Iterable[ImageInput], k: int = 1, label_by: str | None = None
     ) -> list[Identification]:
-        """One Answer an image, with its ``k`` nearest enrolled images.
+        """Find the class of each image.
 
-        ``label_by``: nearest, prototype or vote; left out, the rule of the calibration. By another rule than that the
-        calibration does not speak, and the answer is always the best class.
+        Args:
+            images: as in ``encode``.
+            k: number of nearest enrolled images to return with each.
+            label_by: ``nearest``, ``prototype`` or ``vote``; the rule of the calibration when None. The calibration does
+                not hold for another rule, whose answer is always the best class.
         """
         return self.identify_vectors(self.encode(images), k, label_by)
 
     def identify_vectors(self, vectors_QD: np.ndarray, k: int = 1, label_by: str | None = None) -> list[Identification]:
-        """As ``identify``, of vectors that this network made of images (``encode``)."""
+        """As ``identify``, for embeddings that this network computed (``encode``)."""
         vectors_QD = check_vectors(vectors_QD, self.gallery.dim)
-        held, made = self.gallery.snapshot, self.gallery.calibration
+        snapshot, calibration = self.gallery.snapshot, self.gallery.calibration
         if not len(vectors_QD):
             return []
-        if made is not None and label_by not in (None, made.rule):
-            made = None
-        rule, voters = (made.rule, made.k) if made is not None else (label_by or "nearest", VOTERS)
+        if calibration is not None and label_by not in (None, calibration.rule):
+            calibration = None
+        if calibration is not None:
+            rule, voters = calibration.rule, calibration.k
+        else:
+            rule, voters = label_by or "nearest", VOTERS
         depth = max(k, voters if rule == "vote" else DEPTH)
-        scores_QK, indices_QK = self._search(held, vectors_QD, k if rule == "prototype" else depth)
-        ranked = rank_classes(
-            held,
-            vectors_QD,
-            rule,
-            voters,
-            neighbours=(scores_QK, indices_QK),
-            second=made is not None and made.margin > 0,
-        )
-        decisions = [LABEL] * len(vectors_QD) if made is None else made.decide(ranked.score_Q, ranked.margin_Q)
+        neighbors = self._search(snapshot, vectors_QD, k if rule == "prototype" else depth)
+        second = calibration is not None and calibration.margin > 0
+        ranking = rank_classes(snapshot, vectors_QD, rule, voters, neighbors=neighbors, second=second)
+        if calibration is None:
+            decisions = [LABEL] * len(vectors_QD)
+        else:
+            decisions = calibration.decide(ranking.score_Q, ranking.margin_Q)
+        scores_QK, indices_QK = neighbors[0][:, :k], neighbors[1][:, :k]
         return [
-            _answer(held, ranked, q, decisions[q], scores_QK[q, :k], indices_QK[q, :k], made is not None)
+            _identification(snapshot, ranking, q, decisions[q], scores_QK[q], indices_QK[q], calibration is not None)
             for q in range(len(vectors_QD))
         ]
 
-    def _search(self, held: GallerySnapshot, vectors_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._index is not None and self._index.is_current(held):
-            found: tuple[np.ndarray, np.ndarray] = self._index.search(unit(vectors_QD), k)
-            return found
-        return held.search(vectors_QD, k)
+    def _search(self, snapshot: GallerySnapshot, vectors_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._index is not None and self._index.is_current(snapshot):
+            return self._index.search(unit(vectors_QD), k)
+        return snapshot.search(vectors_QD, k)
 
 
-def _answer(
-    held: GallerySnapshot,
-    ranked: ClassRanking,
+def _identification(
+    snapshot: GallerySnapshot,
+    ranking: ClassRanking,
     q: int,
     decision: str,
     scores_K: np.ndarray,
     indices_K: np.ndarray,
     calibrated: bool,
 ) -> Identification:
-    near = tuple(
-        Neighbor(held.classes[held.codes_N[index]], held.names[index], float(score), _distance(score))
+    """The result for query ``q``."""
+    neighbors = tuple(
+        Neighbor(snapshot.classes[snapshot.codes_N[index]], snapshot.names[index], float(score), _distance(score))
         for score, index in zip(scores_K, indices_K.tolist(), strict=True)
         if index >= 0
     )
-    nearest = held.classes[ranked.code_Q[q]]
-    there = ranked.second_Q[q] >= 0
-    score = float(ranked.score_Q[q])
+    nearest = snapshot.classes[ranking.code_Q[q]]
+    score = float(ranking.score_Q[q])
+    second = margin = None
+    if ranking.second_Q[q] >= 0:
+        second, margin = snapshot.classes[ranking.second_Q[q]], float(ranking.margin_Q[q])
     return Identification(
-        nearest if decision == LABEL else None, score, _distance(score), near, decision, nearest,
-        held.classes[ranked.second_Q[q]] if there else None, float(ranked.margin_Q[q]) if there else None, calibrated,
+        nearest if decision == LABEL else None, score, _distance(score), neighbors, decision, nearest, second, margin,
+        calibrated,
     )  # fmt: skip
 
 
 def _distance(score: float) -> float:
+    """Squared L2 distance of unit vectors of this cosine."""
     return float(max(0.0, 2.0 - 2.0 * score))
 
 
 def probe_embedding(engine: Engine) -> np.ndarray:
-    """What the network makes of one fixed smooth image: equal for the same network in any format, to rounding."""
+    """Embedding (D,) of one fixed smooth image: equal for one network in any format, up to rounding."""
     height, width = engine.input_size
     y_H1, x_1W = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None, :]
     planes = [np.sin(5 * x_1W + 3 * y_H1), np.cos(7 * y_H1 * x_1W), np.sin(9 * y_H1 - 4 * x_1W)]
