@@ -122,7 +122,7 @@ class GallerySnapshot:
         if not len(self):
             raise DataError("the gallery is empty", remedy="enrol reference images first")
         if k < 1:
-            raise DataError(f"k is {k}", expected="at least 1 neighbour")
+            raise DataError(f"k is {k}", expected="at least 1 neighbor")
         columns = HALF_ROWS if self.half else None
         queries_QD = unit(vectors_QD, name="query vectors")
         return scan(queries_QD, self.reader(), len(self), min(k, len(self)), hide=hide, columns=columns)

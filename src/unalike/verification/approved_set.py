@@ -54,8 +54,7 @@ class ApprovedSet:
             "set_version": FORMAT_VERSION,
             "grounds": [[asset.ground, *asset.ground_colour] for asset in self.assets],
             "limits": None if self.limits is None else self.limits.to_dict(),
-            "maker": {"view": None if gallery.model_identity.view is None else dict(gallery.model_identity.view),
-                      "file": gallery.model_identity.file, "trunk": gallery.model_identity.trunk, "network": gallery.model_identity.network},
+            "maker": gallery.model_identity.to_dict(),
             "twins": [list(pair) for pair in self.twins],
             "vector_names": list(gallery.labels),
         }  # fmt: skip

@@ -61,7 +61,7 @@ def rank_slowly(vectors, codes, query, rule, k, own=None, without=None):
 @pytest.mark.parametrize("rule", ["nearest", "prototype", "vote"])
 @pytest.mark.parametrize("hidden", [None, "own", "class"])
 def test_rules_equal_their_definitions(rule, hidden):
-    # Classes of 60 and of 1: more than DEPTH neighbours of one class, and a class that is gone without its own image.
+    # Classes of 60 and of 1: more than DEPTH neighbors of one class, and a class that is gone without its own image.
     draws = np.random.default_rng(4)
     codes = np.r_[np.repeat(0, 60), np.repeat(1, 25), np.repeat(2, 3), 3]
     centres = draws.normal(size=(4, 6))
@@ -104,7 +104,7 @@ def unknowns_of(scores, groups, matched, weights=None):
                     np.ones(len(scores)) if weights is None else np.asarray(weights, float))  # fmt: skip
 
 
-def test_reaching_lets_through_what_was_allowed_and_no_tie_in_part():
+def test_threshold_at_share_lets_the_share_through_and_splits_no_tie():
     draws = np.random.default_rng(0)
     for levels in (3, 1000):
         scores, weights = draws.integers(0, levels, 200) / levels, draws.uniform(1, 1.2, 200)
@@ -120,31 +120,31 @@ def test_reaching_lets_through_what_was_allowed_and_no_tie_in_part():
     )
 
 
-def test_a_class_is_judged_without_itself_and_its_double():
+def test_false_matches_of_a_class_are_counted_without_itself_and_its_double():
     # Classes 0 and 1 are doubles: only they match falsely, and each other. A plain quantile is drawn through them.
     scores = np.r_[np.full(20, 0.9), np.full(20, 0.8), np.linspace(0.1, 0.5, 360)]
     groups = np.r_[np.zeros(20), np.ones(20), np.repeat(np.arange(2, 20), 20)].astype(int)
     matched = np.r_[np.ones(20), np.zeros(20), np.full(360, 5)].astype(int)
     trials = unknowns_of(scores, groups, matched)
-    judged = cross_validated_false_matches(trials, 0.02)
-    assert judged[:40].all()  # the others' threshold lies below 0.5, so every image of the doubles is a false match
+    false_N = cross_validated_false_matches(trials, 0.02)
+    assert false_N[:40].all()  # the others' threshold lies below 0.5, so every image of the doubles is a false match
     assert (
         threshold_at_share(scores, np.ones(400), 0.02) > 0.8
     )  # where the plain quantile would call class 1 all unknown
 
 
-def test_a_class_is_judged_without_its_own_sort_where_sorts_cross_classes():
+def test_false_matches_are_counted_without_the_same_kind_where_kinds_cross_classes():
     rng = np.random.default_rng(4)
-    groups, sorts = rng.integers(0, 6, 240), rng.integers(0, 3, 240).astype(str)
-    scores = rng.random(240) + (sorts == "2")
-    judged = cross_validated_false_matches(unknowns_of(scores, groups, np.full(240, 99)), 0.1, sorts)
+    groups, kinds = rng.integers(0, 6, 240), rng.integers(0, 3, 240).astype(str)
+    scores = rng.random(240) + (kinds == "2")
+    false_N = cross_validated_false_matches(unknowns_of(scores, groups, np.full(240, 99)), 0.1, kinds)
     for i in range(240):  # one after the other
-        others = (groups != groups[i]) & (sorts != sorts[i])
-        assert judged[i] == (scores[i] >= threshold_at_share(scores[others], np.ones(others.sum()), 0.1))
-    assert judged[sorts == "2"].mean() > 0.9  # the sort that is hardest was not heard in its own case
+        others = (groups != groups[i]) & (kinds != kinds[i])
+        assert false_N[i] == (scores[i] >= threshold_at_share(scores[others], np.ones(others.sum()), 0.1))
+    assert false_N[kinds == "2"].mean() > 0.9  # the hardest kind did not set its own threshold
 
 
-def test_the_threshold_holds_what_it_promises_on_further_classes():
+def test_the_interval_of_the_false_match_rate_holds_on_further_classes():
     kept = []
     for seed in range(12):
         vectors, labels = look_alikes(80, 10, seed=seed, dim=6)

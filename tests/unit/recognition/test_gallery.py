@@ -33,7 +33,7 @@ def test_classes_keep_the_order_of_their_first_vector(gallery):
     assert gallery.names[3] == "bild 3.jpg" and gallery.names[9] == ""
 
 
-def test_more_neighbours_than_vectors_gives_all(gallery):
+def test_more_neighbors_than_vectors_gives_all(gallery):
     assert gallery.search(np.ones((1, 5)), k=50).indices_QK.shape == (1, 12)
 
 
