@@ -33,12 +33,12 @@ from unalike.metrics.roc import fnmr_at_fmr
 from unalike.progress import progress
 from unalike.storage.processes import usable_cores
 from unalike.verification.asset import Asset, open_asset
-from unalike.verification.benign import show_harmless, warp_layer
-from unalike.verification.localization import Template
-from unalike.verification.regions import peak_of
-from unalike.verification.tampering import TAMPERING, VISIBLE, changed_share, parts_of
-from unalike.verification.thresholds import Trials, scores_of, settle_limits
-from unalike.verification.trials import Trial, draw_trials, measure, measured
+from unalike.verification.benign import render_benign, warp_layer
+from unalike.verification.localization import AssetTemplate
+from unalike.verification.regions import find_peak
+from unalike.verification.tampering import MIN_CHANGED_SHARE, TAMPERING, compute_changed_share, find_parts
+from unalike.verification.thresholds import TrialMeasurements, compute_scores, fit_thresholds
+from unalike.verification.trials import VerificationTrial, measure_asset, measure_row, render_trials
 
 SEEN = ("recoloured", "part-recoloured", "stretched", "part-missing", "part-added")
 HELD = tuple(kind for kind in TAMPERING if kind not in SEEN)
@@ -53,31 +53,31 @@ def asset_of(name: str, mark: Mark, number: int) -> Asset:
     if number % 2:
         rng = np.random.default_rng(number)
         layer = asset.layer_HW4.copy()
-        for mask in parts_of(asset)[:4]:
+        for mask in find_parts(asset)[:4]:
             layer[mask, :3] = rng.integers(0, 230, 3).astype(np.uint8)
-        asset = Asset(name, layer, asset.ground, asset.ground_colour)
+        asset = Asset(name, layer, asset.background, asset.background_color)
     return asset
 
 
-def drawn(asset: Asset, seed: int) -> list[Trial]:
+def drawn(asset: Asset, seed: int) -> list[VerificationTrial]:
     """8 harmless pictures, 2 of each seen and held kind, 2 of each new kind, 6 other drawings."""
-    trials = list(draw_trials([asset], genuine=8, tampered=0, others=6, seed=seed))
+    trials = list(render_trials([asset], genuine=8, tampered=0, others=6, seed=seed))
     for kind in TAMPERING:
-        trials += draw_trials([asset], genuine=0, tampered=2, others=0, kinds=[kind], seed=seed)
+        trials += render_trials([asset], genuine=0, tampered=2, others=0, kinds=[kind], seed=seed)
     for number, kind in enumerate(NEW):
         for turn in range(2):
             rng = np.random.default_rng([seed, zlib.crc32(asset.name.encode()), 4, number, turn])
             layer = unforeseen(asset, kind, rng)
             if layer is not None:
-                shown = show_harmless(asset, rng, layer_HW4=layer)
-                trials.append(Trial(shown.picture_HW3, 0, kind, shown.place_23))
+                shown = render_benign(asset, rng, layer_HW4=layer)
+                trials.append(VerificationTrial(shown.image_HW3, 0, kind, shown.pose_23))
     return trials
 
 
 def unforeseen(asset: Asset, kind: str, rng: np.random.Generator) -> np.ndarray | None:
     """One piece of several turned by 20 to 60 degrees, shrunk to 60 to 85 %, or made hollow; None where none shows."""
     # A mark of one piece, turned or shrunk, is the mark turned or shrunk: no change.
-    pieces = [mask for mask in parts_of(asset) if mask.sum() < 0.6 * (asset.alpha_HW > 0.05).sum()]
+    pieces = [mask for mask in find_parts(asset) if mask.sum() < 0.6 * (asset.alpha_HW > 0.05).sum()]
     if not pieces:
         return None
     for _ in range(12):
@@ -97,18 +97,18 @@ def unforeseen(asset: Asset, kind: str, rng: np.random.Generator) -> np.ndarray 
             colour, alpha = warp_layer(piece, np.column_stack([by, middle - by @ middle]), asset.size)
             piece = np.dstack([colour, 255 * alpha]).astype(np.uint8)
         layer = np.array(Image.alpha_composite(Image.fromarray(rest), Image.fromarray(piece)))
-        if changed_share(asset.layer_HW4, layer) >= VISIBLE:
+        if compute_changed_share(asset.layer_HW4, layer) >= MIN_CHANGED_SHARE:
             return layer
     return None
 
 
-def pointed(trial: Trial, found: Any, asset: Asset) -> float:
+def pointed(trial: VerificationTrial, found: Any, asset: Asset) -> float:
     """1 where the spot that differs most lies in the changed part, 0 where not, NaN where no part was changed."""
-    if trial.mask_HW is None or trial.whole or found is None:
+    if trial.mask_HW is None or trial.is_global or found is None:
         return float("nan")
-    peak = np.array([*peak_of(found), 1.0])
-    in_picture = np.array([*(np.asarray(found.to_picture_23) @ peak), 1.0])
-    x, y, _ = np.linalg.inv(np.vstack([trial.place_23, [0, 0, 1]])) @ in_picture
+    peak = np.array([*find_peak(found), 1.0])
+    in_picture = np.array([*(np.asarray(found.frame_to_image_23) @ peak), 1.0])
+    x, y, _ = np.linalg.inv(np.vstack([trial.pose_23, [0, 0, 1]])) @ in_picture
     reach = max(1, round(0.03 * max(asset.size)))
     height, width = trial.mask_HW.shape
     rows = slice(int(np.clip(y - reach, 0, height)), int(np.clip(y + reach + 1, 0, height)))
@@ -119,21 +119,21 @@ def pointed(trial: Trial, found: Any, asset: Asset) -> float:
 def gather_rows(brands: int, skip: int, seed: int) -> dict[str, np.ndarray]:
     marks = pick_marks(skip + brands, seed)
     assets = [asset_of(name, mark, number) for number, (name, mark) in enumerate(marks.items())][skip:]
-    templates = [Template(asset) for asset in assets]
+    templates = [AssetTemplate(asset) for asset in assets]
     spent: list[float] = []
 
-    def act(number: int) -> list[tuple[Trial, list[float], float]]:
+    def act(number: int) -> list[tuple[VerificationTrial, list[float], float]]:
         template, rows = templates[number], []
-        _ = template.coarse
+        _ = template.coarse_maps
         trials = drawn(assets[number], seed)
         start = time.thread_time()
         for trial in trials:
-            found = measure(template, trial.picture_HW3)
-            rows.append((trial, measured(found), pointed(trial, found, assets[number])))
+            found = measure_asset(template, trial.image_HW3)
+            rows.append((trial, measure_row(found), pointed(trial, found, assets[number])))
         spent.append((time.thread_time() - start) / len(trials))
         return rows
 
-    rows: list[tuple[int, Trial, list[float], float]] = []
+    rows: list[tuple[int, VerificationTrial, list[float], float]] = []
     with ThreadPoolExecutor(usable_cores()) as pool, progress("comparing", brands, "brands") as advance:
         for number, part in enumerate(pool.map(act, range(brands))):
             rows += [(number, *row) for row in part]
@@ -155,17 +155,17 @@ def split_figures(rows: dict[str, np.ndarray], rate: float, split: int) -> dict[
     trials, told = trials_of(rows), {}
     for known, sorts in ((SEEN, SORTS), (TAMPERING, (("new_after_all", NEW),))):
         try:
-            limits = settle_limits(trials.select(own_N & np.isin(rows["kind"], [*known, "genuine", "other"])), rate)
+            limits = fit_thresholds(trials.select(own_N & np.isin(rows["kind"], [*known, "genuine", "other"])), rate)
         except DataError as error:
             print(error)
             return None
-        score_N = scores_of(trials, limits.limits)
+        score_N = compute_scores(trials, limits.limits)
         genuine, other = (score_N[~own_N & (rows["kind"] == kind)] for kind in ("genuine", "other"))
         name = "" if known == SEEN else "all_kinds_"
         told |= {f"{name}fnmr": float(np.mean(genuine < limits.threshold)),
                  f"{name}other_far": float(np.mean(other >= limits.threshold))}  # fmt: skip
         for name, kinds in sorts:
-            promise = limits.false_accept if name == "seen" else limits.unseen_accept
+            promise = limits.false_accept if name == "seen" else limits.false_accept_unseen
             assert promise is not None
             impostor = score_N[~own_N & np.isin(rows["kind"], kinds)]
             share = float(np.mean(impostor >= limits.threshold))
@@ -176,13 +176,13 @@ def split_figures(rows: dict[str, np.ndarray], rate: float, split: int) -> dict[
     return told
 
 
-def trials_of(rows: dict[str, np.ndarray]) -> Trials:
-    return Trials(rows["measures"], rows["asset"], rows["kind"].astype(object), np.ones(len(rows["asset"])))
+def trials_of(rows: dict[str, np.ndarray]) -> TrialMeasurements:
+    return TrialMeasurements(rows["measures"], rows["asset"], rows["kind"].astype(object), np.ones(len(rows["asset"])))
 
 
 def frozen_figures(brands: int, seed: int) -> None:
     from unalike.inference.feature_map_model import load_feature_maps
-    from unalike.verification.verifier import PROPOSED, Verifier
+    from unalike.verification.verifier import MAX_CANDIDATES, Verifier
 
     marks = pick_marks(brands, seed)
     assets = [asset_of(name, mark, number) for number, (name, mark) in enumerate(marks.items())]
@@ -191,17 +191,17 @@ def frozen_figures(brands: int, seed: int) -> None:
     verifier.calibrate(0.05, trials=2, seed=seed)
     first, among, times, answers = [], [], [], []
     for number, asset in enumerate(assets):
-        picture = show_harmless(asset, np.random.default_rng([seed, number, 5])).picture_HW3
-        cosine = verifier._cosines(verifier._vector(picture))
+        picture = render_benign(asset, np.random.default_rng([seed, number, 5])).image_HW3
+        cosine = verifier.matcher.similarities(verifier.matcher.embed([picture])[0])
         order = np.argsort(-cosine)
         first.append(order[0] == number)
-        among.append(number in order[:PROPOSED])
+        among.append(number in order[:MAX_CANDIDATES])
         start = time.perf_counter()
         verdict = verifier.verify(picture)
         times.append(time.perf_counter() - start)
         answers.append(verdict.answer == "same" and verdict.asset == asset.name)
     print(f"frozen {opened.trunk}, {brands} marks, one harmless picture each: the right mark nearest {np.mean(first):.1%}, "
-          f"among {PROPOSED} {np.mean(among):.1%}; called the same {np.mean(answers):.1%}; "
+          f"among {MAX_CANDIDATES} {np.mean(among):.1%}; called the same {np.mean(answers):.1%}; "
           f"{1000 * np.median(times):.0f} ms a picture (median)")  # fmt: skip
 
 
@@ -231,9 +231,9 @@ def main() -> None:
             f"{name:20} mean {values.mean():.4f}  median {np.median(values):.4f}  from {values.min():.4f} to {values.max():.4f}"
         )
     known = trials_of(rows).select(~np.isin(rows["kind"], NEW))
-    limits = settle_limits(known, args.rate)
+    limits = fit_thresholds(known, args.rate)
     print("all brands, all kinds but the new:", limits)
-    score_N = scores_of(trials_of(rows), limits.limits)
+    score_N = compute_scores(trials_of(rows), limits.limits)
     for name, kinds in SORTS:
         impostor = score_N[np.isin(rows["kind"], kinds)]
         shown = ", ".join(f"{fnmr_at_fmr(score_N[rows['kind'] == 'genuine'], impostor, fmr)[0]:.2%} at {fmr:g}"

@@ -14,7 +14,7 @@ from PIL import Image
 
 from unalike.actions.demo_images import pick_marks
 from unalike.verification.asset import open_asset
-from unalike.verification.benign import show_harmless
+from unalike.verification.benign import render_benign
 from unalike.verification.tampering import tamper
 from unalike.verification.verifier import Verifier
 
@@ -34,8 +34,8 @@ def draw(root: Path) -> None:
             kind = ("recoloured", "part-missing", "stretched", "text-changed")[number]
             seen[kind] = tamper(asset, kind, np.random.default_rng(1)).layer_HW4
         for what, layer in seen.items() if number != 4 else ():
-            shown = show_harmless(asset, np.random.default_rng([number, 8]), layer_HW4=layer)
-            Image.fromarray(shown.picture_HW3).save(root / "pictures" / f"{name}-{what}.jpg", quality=88)
+            shown = render_benign(asset, np.random.default_rng([number, 8]), layer_HW4=layer)
+            Image.fromarray(shown.image_HW3).save(root / "pictures" / f"{name}-{what}.jpg", quality=88)
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def main() -> None:
     verifier.save(root / "brand.set")
     for path in sorted((root / "pictures").iterdir()):
         verdict = verifier.verify(path)
-        print(f"{path.name}: {verdict}", *[spot.box for spot in verdict.spots[:1]])
+        print(f"{path.name}: {verdict}", *[spot.box for spot in verdict.regions[:1]])
 
 
 if __name__ == "__main__":

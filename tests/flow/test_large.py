@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from tests.support.marks import mark
     from tests.support.networks import write_model
     from tests.unit.inspection.test_inspector import network, part
-    from unalike.verification.benign import show_harmless
+    from unalike.verification.benign import render_benign
 
     root = tmp_path_factory.mktemp("large")
     large = cv2.resize(shapes(11, 1000, 1000), (SIDE, SIDE), interpolation=cv2.INTER_CUBIC)
@@ -60,7 +60,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "assets").mkdir()
     for number in range(3):
         Image.fromarray(mark(number).layer_HW4).save(root / "assets" / f"mark {number}.png")
-    shown = Image.fromarray(show_harmless(mark(1), np.random.default_rng([1, 3])).picture_HW3)
+    shown = Image.fromarray(render_benign(mark(1), np.random.default_rng([1, 3])).image_HW3)
     shown.resize((SIDE, SIDE * shown.height // shown.width), Image.Resampling.BICUBIC).save(
         root / "mark.jpg", quality=90
     )

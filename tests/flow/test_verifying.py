@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from tests.support.program import data_of, process, unalike
-from unalike.verification.benign import show_harmless
+from unalike.verification.benign import render_benign
 from unalike.verification.tampering import tamper
 
 pytest.importorskip("cv2")
@@ -29,10 +29,10 @@ def brand(tmp_path_factory):
     for number in range(3):
         Image.fromarray(mark(number).layer_HW4).save(root / "assets" / f"mark {number}.png")
     for number in range(2):
-        shown = show_harmless(mark(number), np.random.default_rng([number, 3])).picture_HW3
+        shown = render_benign(mark(number), np.random.default_rng([number, 3])).image_HW3
         Image.fromarray(shown).save(root / "pictures" / f"fine {number}.jpg", quality=90)
     made = tamper(mark(1), "recoloured", np.random.default_rng(3))
-    shown = show_harmless(mark(1), np.random.default_rng([1, 9]), layer_HW4=made.layer_HW4).picture_HW3
+    shown = render_benign(mark(1), np.random.default_rng([1, 9]), layer_HW4=made.layer_HW4).image_HW3
     Image.fromarray(shown).save(root / "pictures" / "recoloured.png")
     model = write_model(root)
     done = unalike("verify", "--reference", root / "assets", "--save", root / "brand.set", "--rate", "0.25", "--trials", "6",

@@ -12,8 +12,9 @@ from unalike.data.manifests import MANIFEST_SUFFIXES
 from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.progress import progress, say
 from unalike.storage.overwrite import refuse_existing
+from unalike.verification.result import ANSWERS, SAME, VerificationResult
 from unalike.verification.tampering import TAMPERING
-from unalike.verification.verifier import ANSWERS, SAME, Verdict, Verifier
+from unalike.verification.verifier import Verifier
 
 # Pictures of every answer in the page.
 MOST_SHOWN = 60
@@ -27,7 +28,7 @@ def open_reference(
     path = Path(reference)
     if path.is_file() and not path.name.lower().endswith((*ARCHIVE_SUFFIXES, *MANIFEST_SUFFIXES, *IMAGE_SUFFIXES)):
         verifier = Verifier.load(path, model, runtime=runtime, precision=precision)
-        if rate is None and verifier.limits is not None:
+        if rate is None and verifier.thresholds is not None:
             return verifier
     else:
         verifier = Verifier.build(reference, model, runtime=runtime, precision=precision)
@@ -58,47 +59,47 @@ def verify(
         raise DataError("no pictures", expected="image files or folders that hold some")
     verifier = open_reference(reference, model, rate, trials, kinds, seed, runtime, precision)
     if asset is not None:
-        verifier.number(asset)
+        verifier.asset_number(asset)
     if save is not None:
         say(f"kept: {verifier.save(save)}")
-    verdicts, unreadable = _judged(verifier, paths, asset)
+    results, unreadable = _verify_files(verifier, paths, asset)
     if out is not None:
-        from unalike.verification.report import write_page
+        from unalike.verification.report import write_report
 
-        write_page(Path(out), verifier.approved, verdicts, most=MOST_SHOWN)
-    limits = verifier.limits
-    assert limits is not None
-    counts = {answer: sum(verdict.answer == answer for _, verdict in verdicts) for answer in ANSWERS}
+        write_report(Path(out), verifier.approved, results, max_images=MOST_SHOWN)
+    thresholds = verifier.thresholds
+    assert thresholds is not None
+    counts = {answer: sum(result.answer == answer for _, result in results) for answer in ANSWERS}
     return {
         "reference": str(reference),
         "assets": len(verifier.approved.assets),
-        "calibration": limits.to_dict(),
-        "answers": {name: count for name, count in counts.items() if count} if verdicts else {},
-        "verdicts": [{"path": str(path), **verdict.to_dict()} for path, verdict in verdicts],
+        "calibration": thresholds.to_dict(),
+        "answers": {name: count for name, count in counts.items() if count} if results else {},
+        "verdicts": [{"path": str(path), **result.to_dict()} for path, result in results],
         "unreadable": [{"path": name, "reason": reason} for name, reason in unreadable],
         **({"saved": str(save)} if save is not None else {}),
         **({"out": str(out)} if out is not None else {}),
     }
 
 
-def _judged(
+def _verify_files(
     verifier: Verifier, paths: Sequence[Path], asset: str | None
-) -> tuple[list[tuple[Path, Verdict]], list[tuple[str, str]]]:
-    verdicts, unreadable = [], []
+) -> tuple[list[tuple[Path, VerificationResult]], list[tuple[str, str]]]:
+    results, unreadable = [], []
     with progress("verifying", len(paths)) as advance:
         for path in paths:
             try:
-                verdicts.append((path, verifier.verify(path, asset)))
+                results.append((path, verifier.verify(path, asset)))
             except UnreadableImage as error:
                 unreadable.append((str(path), str(error)))
             advance()
-    if unreadable and not verdicts:
+    if unreadable and not results:
         raise DataError(f"none of {len(paths)} pictures can be read, the first: {unreadable[0][1]}", expected="images")
     if unreadable:
         say(f"{len(unreadable)} pictures cannot be read, the first: {unreadable[0][1]}")
-    return verdicts, unreadable
+    return results, unreadable
 
 
-def all_same(told: Mapping[str, Any]) -> bool:
+def all_same(summary: Mapping[str, Any]) -> bool:
     """Whether every picture was read and is the same as an asset."""
-    return not told["unreadable"] and all(verdict["answer"] == SAME for verdict in told["verdicts"])
+    return not summary["unreadable"] and all(verdict["answer"] == SAME for verdict in summary["verdicts"])

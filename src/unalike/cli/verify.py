@@ -54,6 +54,6 @@ def verify(
 
 
 def _line(verdict: dict[str, Any]) -> str:
-    from unalike.verification.verifier import spoken
+    from unalike.verification.result import format_result
 
-    return f"{verdict['path']}: {spoken(verdict)}"
+    return f"{verdict['path']}: {format_result(verdict)}"

@@ -1,1 +1,1 @@
-"""Verify that a picture shows an approved asset, unaltered."""
+"""Asset verification: whether an image shows an approved asset, such as a logo, unaltered."""

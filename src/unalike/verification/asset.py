@@ -1,73 +1,98 @@
-"""An approved asset as a layer: its colours, and how much of each pixel belongs to it.
+"""An approved asset: an image layer of colors and opacity, read from a file and cut out of its background.
 
-Logos come with transparency, or cut out on a plain ground, or fill their rectangle. The first two are lifted off their
-ground, since a picture may show them on another one.
+Logos come with transparency, or drawn on a plain background, or fill their rectangle. The first two are separated from
+their background, since an image may show them on another one.
 
 Shapes: H, W height and width of the layer; layers are (H, W, 4) uint8, RGB and alpha.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from unalike.data.decode import MAX_PIXELS, open_layer
+from unalike.data.decode import MAX_PIXELS, ImageInput, open_layer
+from unalike.data.imageset import load_images
 from unalike.errors import DataError
 
-# Assets are kept at most this long a side: more detail than a picture of a logo shows, and it bounds memory.
-LONGEST = 512
-# A rim whose colours differ by less than this many grey levels (9 of 10 pixels, any channel) is a plain ground.
-PLAIN = 12.0
-# How far from the ground a colour must be to belong wholly to the asset, in grey levels.
-SOFT = 40.0
-# Below this share of the layer there is nothing to look at; above it a ground was not found.
-LEAST_INK, MOST_INK = 0.003, 0.97
-GROUNDS = ("transparent", "plain", "none")
+# Longest side of a stored layer, in pixels: more detail than an image of a logo shows, and it bounds memory.
+MAX_SIDE = 512
+# A border of the image is a plain background if 9 of 10 of its pixels lie within so many gray levels (any channel).
+PLAIN_TOLERANCE = 12.0
+# Distance from the background, in gray levels, from which a color is fully opaque.
+OPAQUE_DISTANCE = 40.0
+# Bounds of the ink's share of the layer: less shows nothing; more means that no background was found.
+MIN_INK, MAX_INK = 0.003, 0.97
+BACKGROUNDS = ("transparent", "plain", "none")
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True, eq=False)
 class Asset:
-    """``layer_HW4`` is cut to what it shows; ``ground`` says how that was found: ``transparent``, ``plain`` (of the
-    colour ``ground_colour``), or ``none`` for one that fills its rectangle."""
+    """An approved drawing, cropped to what it shows.
+
+    Attributes:
+        name: Name of the asset, unique in its set.
+        layer_HW4: uint8, RGB and alpha.
+        background: How it was separated: ``transparent``, ``plain`` (of ``background_color``), or ``none`` for an asset
+            that fills its rectangle.
+        background_color: RGB, 0 to 255.
+    """
 
     name: str
     layer_HW4: np.ndarray
-    ground: str = "transparent"
-    ground_colour: tuple[int, int, int] = (255, 255, 255)
+    background: str = "transparent"
+    background_color: Color = (255, 255, 255)
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height, width."""
+        """Height and width of the layer."""
         return self.layer_HW4.shape[0], self.layer_HW4.shape[1]
 
     @property
-    def colour_HW3(self) -> np.ndarray:
+    def color_HW3(self) -> np.ndarray:
+        """The RGB channels of the layer, uint8."""
         return self.layer_HW4[..., :3]
 
     @property
     def alpha_HW(self) -> np.ndarray:
-        """float32, 0..1."""
+        """Opacity, float32, 0 to 1."""
         return self.layer_HW4[..., 3].astype(np.float32) / 255
 
-    def on(self, colour: tuple[int, int, int] | None = None, margin: float = 0.12) -> np.ndarray:
-        """The asset on a plain ground (its own where None) with a margin (of the longer side), uint8 (H, W, 3)."""
-        ground = np.array(self.ground_colour if colour is None else colour, np.float32)
-        edge = round(max(self.size) * margin) if self.ground != "none" else 0
+    def composite(self, color: Color | None = None, margin: float = 0.12) -> np.ndarray:
+        """Draw the asset on a plain background.
+
+        Args:
+            color: RGB of the background; its own if unset.
+            margin: Width of the margin as a share of the longer side; an asset without background has none.
+
+        Returns:
+            uint8 (H, W, 3).
+        """
+        background = np.array(self.background_color if color is None else color, np.float32)
+        edge = round(max(self.size) * margin) if self.background != "none" else 0
         height, width = self.size
-        shown: np.ndarray = np.broadcast_to(ground, (height + 2 * edge, width + 2 * edge, 3)).copy()
+        canvas: np.ndarray = np.broadcast_to(background, (height + 2 * edge, width + 2 * edge, 3)).copy()
         alpha = self.alpha_HW[..., None]
-        inner = shown[edge : edge + height, edge : edge + width]
-        inner[:] = inner * (1 - alpha) + self.colour_HW3 * alpha
-        return (shown + 0.5).astype(np.uint8)
+        inner = canvas[edge : edge + height, edge : edge + width]
+        inner[:] = inner * (1 - alpha) + self.color_HW3 * alpha
+        return (canvas + 0.5).astype(np.uint8)
 
 
-def open_asset(source: str | Path | bytes | Image.Image | np.ndarray, name: str = "") -> Asset:
-    """An asset from a file, picture or uint8 array ((H, W), (H, W, 3) or (H, W, 4)).
+def open_asset(source: ImageInput | bytes, name: str = "") -> Asset:
+    """Read an asset.
 
-    Raises UnreadableImage for a file that cannot be decoded, DataError for an asset on which nothing is to be seen.
+    Args:
+        source: A path, file content, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4).
+        name: Name of the asset; the file's stem if unset.
+
+    Raises:
+        UnreadableImage: The file cannot be decoded.
+        DataError: The asset shows nothing, or the array has another shape or type.
     """
     if isinstance(source, np.ndarray):
         if (
@@ -80,62 +105,123 @@ def open_asset(source: str | Path | bytes | Image.Image | np.ndarray, name: str 
         source = Image.fromarray(np.ascontiguousarray(source))
     layer = open_layer(source, max_pixels=MAX_PIXELS)
     name = name or (Path(source).stem if isinstance(source, (str, Path)) else "asset")
-    layer.thumbnail((LONGEST, LONGEST), Image.Resampling.LANCZOS, reducing_gap=3.0)
+    layer.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     layer_HW4 = np.array(layer, np.uint8)
-    ground, colour = "transparent", (255, 255, 255)
-    if (layer_HW4[..., 3] > 127).mean() > MOST_INK:
-        layer_HW4, ground, colour = _lifted(layer_HW4)
-    seen = layer_HW4[..., 3] > 25
-    # Corners that differ by what rounding leaves are no drawing: an asset must have ink, or structure in its rectangle.
-    if seen.mean() < LEAST_INK or (ground == "none" and float(np.ptp(layer_HW4[..., :3], axis=(0, 1)).max()) < PLAIN):
-        raise DataError(f"{name}: nothing is to be seen on it", expected="a drawing on a transparent or plain ground")
-    rows, columns = np.flatnonzero(seen.any(1)), np.flatnonzero(seen.any(0))
-    cut = layer_HW4[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    return Asset(name, np.ascontiguousarray(cut), ground, colour)
+    background, color = "transparent", (255, 255, 255)
+    if (layer_HW4[..., 3] > 127).mean() > MAX_INK:
+        layer_HW4, background, color = _separate_background(layer_HW4)
+    visible = layer_HW4[..., 3] > 25
+    # Corners that differ by rounding are no drawing: an asset must have ink, or structure in its rectangle.
+    flat = background == "none" and float(np.ptp(layer_HW4[..., :3], axis=(0, 1)).max()) < PLAIN_TOLERANCE
+    if visible.mean() < MIN_INK or flat:
+        raise DataError(f"{name}: the asset shows nothing", expected="a drawing on a transparent or plain background")
+    rows, columns = np.flatnonzero(visible.any(1)), np.flatnonzero(visible.any(0))
+    cropped = layer_HW4[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return Asset(name, np.ascontiguousarray(cropped), background, color)
 
 
-def plain_ground(colour_HW3: np.ndarray) -> np.ndarray | None:
-    """The colour (3,) of a rim that is plain, or None."""
-    height, width = colour_HW3.shape[:2]
+def open_assets(
+    assets: str | Path | Iterable[ImageInput | bytes | Asset], names: Sequence[str] | None = None
+) -> list[Asset]:
+    """Read assets, one per image.
+
+    Args:
+        assets: A folder (or another source of images), or images.
+        names: Names of images; file stems, or numbers, if unset. Ignored for a folder.
+
+    Raises:
+        DataError: There are no assets, two share a name, one shows nothing, or the numbers of names and assets differ.
+        UnreadableImage: A file cannot be decoded.
+    """
+    if isinstance(assets, (str, Path)):
+        opened = _open_folder(assets)
+    else:
+        images = list(assets)
+        labels = list(names) if names is not None else [_default_name(image, i) for i, image in enumerate(images)]
+        if len(labels) != len(images):
+            raise DataError(f"{len(images)} assets and {len(labels)} names", expected="as many of each")
+        opened = [
+            replace(image, name=name) if isinstance(image, Asset) else open_asset(image, name)
+            for image, name in zip(images, labels, strict=True)
+        ]
+    if not opened:
+        raise DataError("no assets", expected="a folder that holds some images")
+    used = [asset.name for asset in opened]
+    repeated = sorted({name for name in used if used.count(name) > 1})
+    if repeated:
+        raise DataError(f"two assets are named {repeated[0]!r}", expected="a name for each")
+    return opened
+
+
+def _open_folder(folder: str | Path) -> list[Asset]:
+    paths = list(load_images(folder, labeled=False).paths)
+    stems = [path.stem for path in paths]
+    names = [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]
+    if len(set(names)) != len(names):
+        names = [str(path) for path in paths]
+    return [open_asset(path, name) for path, name in zip(paths, names, strict=True)]
+
+
+def _default_name(image: ImageInput | bytes | Asset, number: int) -> str:
+    if isinstance(image, Asset):
+        return image.name
+    return Path(image).stem if isinstance(image, (str, Path)) else f"asset {number}"
+
+
+# ---- background ----
+
+
+def find_plain_background(color_HW3: np.ndarray) -> np.ndarray | None:
+    """Return the color (3,) of the image's border if that is plain, else None."""
+    height, width = color_HW3.shape[:2]
     edge = max(1, min(height, width) // 40)
-    rim = np.concatenate([
-        colour_HW3[:edge].reshape(-1, 3), colour_HW3[-edge:].reshape(-1, 3),
-        colour_HW3[:, :edge].reshape(-1, 3), colour_HW3[:, -edge:].reshape(-1, 3),
+    border = np.concatenate([
+        color_HW3[:edge].reshape(-1, 3), color_HW3[-edge:].reshape(-1, 3),
+        color_HW3[:, :edge].reshape(-1, 3), color_HW3[:, -edge:].reshape(-1, 3),
     ]).astype(np.float32)  # fmt: skip
-    middle = np.median(rim, axis=0)
-    away = np.abs(rim - middle).max(axis=1)
-    return middle if float(np.quantile(away, 0.9)) <= PLAIN else None
+    median = np.median(border, axis=0)
+    distance = np.abs(border - median).max(axis=1)
+    return median if float(np.quantile(distance, 0.9)) <= PLAIN_TOLERANCE else None
 
 
-def _lifted(layer_HW4: np.ndarray) -> tuple[np.ndarray, str, tuple[int, int, int]]:
-    """A drawing lifted off a plain ground: (layer, ``plain``, its colour), or as it is with ``none``."""
-    colours = layer_HW4[..., :3].astype(np.float32)
-    ground = plain_ground(colours)
-    if ground is None:
+def _separate_background(layer_HW4: np.ndarray) -> tuple[np.ndarray, str, Color]:
+    """Make a plain background transparent; return (layer, ``plain``, its color), or (the layer, ``none``, white)."""
+    colors = layer_HW4[..., :3].astype(np.float32)
+    background = find_plain_background(colors)
+    if background is None:
         return layer_HW4, "none", (255, 255, 255)
-    away_HW = np.abs(colours - ground).max(axis=2)
-    alpha_HW = np.clip((away_HW - PLAIN / 2) / SOFT, 0, 1)
-    if not LEAST_INK < float((alpha_HW > 0.5).mean()) < MOST_INK:
+    distance_HW = np.abs(colors - background).max(axis=2)
+    alpha_HW = np.clip((distance_HW - PLAIN_TOLERANCE / 2) / OPAQUE_DISTANCE, 0, 1)
+    if not MIN_INK < float((alpha_HW > 0.5).mean()) < MAX_INK:
         return layer_HW4, "none", (255, 255, 255)
-    # A soft edge is mixed with the ground: beneath it lies the colour of the nearest whole ink.
-    ink = alpha_HW >= 0.999
-    colours = spread_colours(colours, ink)
-    lifted = np.dstack([np.clip(colours + 0.5, 0, 255), alpha_HW * 255 + 0.5]).astype(np.uint8)
-    told = tuple(int(v + 0.5) for v in ground)
-    return lifted, "plain", (told[0], told[1], told[2])
+    # Pixels of a soft edge are mixed with the background: they get the color of the nearest opaque ink.
+    colors = spread_colors(colors, alpha_HW >= 0.999)
+    layer = np.dstack([np.clip(colors + 0.5, 0, 255), alpha_HW * 255 + 0.5]).astype(np.uint8)
+    red, green, blue = (int(v + 0.5) for v in background)
+    return layer, "plain", (red, green, blue)
 
 
-def spread_colours(colours_HW3: np.ndarray, known_HW: np.ndarray, reach: int = 3) -> np.ndarray:
-    """The colours, those outside ``known_HW`` being means of the known ones within ``reach`` pixels, where there are any."""
+def spread_colors(colors_HW3: np.ndarray, known_HW: np.ndarray, reach: int = 3) -> np.ndarray:
+    """Fill unknown pixels with the mean of the known colors nearby.
+
+    Args:
+        colors_HW3: Colors, any range.
+        known_HW: bool, which pixels are known.
+        reach: Distance in pixels; a pixel without known ones that near keeps its color.
+
+    Returns:
+        float32 (H, W, 3).
+    """
     known = known_HW.astype(np.float64)
-    near_HW3 = np.stack([box_mean(colours_HW3[..., c] * known, reach) for c in range(3)], axis=-1)
+    near_HW3 = np.stack([box_mean(colors_HW3[..., c] * known, reach) for c in range(3)], axis=-1)
     total_HW1 = box_mean(known, reach)[..., None]
-    found = np.where(total_HW1 > 1e-6, near_HW3 / np.maximum(total_HW1, 1e-6), colours_HW3)
-    return np.where(known_HW[..., None], colours_HW3, found).astype(np.float32)
+    filled = np.where(total_HW1 > 1e-6, near_HW3 / np.maximum(total_HW1, 1e-6), colors_HW3)
+    return np.where(known_HW[..., None], colors_HW3, filled).astype(np.float32)
 
 
 def box_mean(values_HW: np.ndarray, reach: int) -> np.ndarray:
-    """The mean of each pixel's square neighbourhood of 2 ``reach`` + 1 pixels a side, edges repeated; float64."""
+    """Return the mean of each pixel's neighborhood of 2 ``reach`` + 1 pixels a side, edges repeated; float64 (H, W)."""
     side = 2 * reach + 1
     sums = np.pad(np.pad(values_HW.astype(np.float64), reach, mode="edge").cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    return (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]) / side**2
+    mean: np.ndarray = (sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]) / side**2
+    return mean

@@ -1,6 +1,6 @@
-"""Where in the picture it differs: boxes, the one spot that differs most, and pictures of it for people.
+"""Regions of an image where it differs from the asset: boxes, the strongest difference, the asset's outline.
 
-Shapes: H, W of a frame (see ``differing``) or a picture.
+Shapes: H, W of the asset's frame (see ``measures.py``), or of an image.
 """
 
 from __future__ import annotations
@@ -12,62 +12,81 @@ import numpy as np
 
 from unalike.comparison.registration import import_opencv
 from unalike.verification.asset import Asset
-from unalike.verification.measures import WINDOW, Difference
+from unalike.verification.localization import MARGIN
+from unalike.verification.measures import AREA_HEAT, WINDOW_SHARE, AssetDifference, window_mean
 
-# A pixel counts when it differs by this share of the contrast, a region when its mean-filtered peak does.
-COUNTS = 0.25
-MOST_BOXES = 12
+MAX_REGIONS = 12
+Box = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
-class Spot:
-    """A region that differs: ``box`` (left, top, right, bottom) in pixels of the picture, right and bottom outside;
-    ``score`` its greatest difference in one spot, in shares of the contrast."""
+class AlteredRegion:
+    """A region of an image that differs from the asset.
 
-    box: tuple[int, int, int, int]
+    Attributes:
+        box: (left, top, right, bottom) in pixels of the image; right and bottom are the first pixel outside.
+        score: Largest mean difference of a window, as a share of the contrast.
+    """
+
+    box: Box
     score: float
 
     def to_dict(self) -> dict[str, Any]:
+        """Return plain data for JSON."""
         return asdict(self)
 
 
-def spots_of(found: Difference, shape: tuple[int, int], least: float = 0.0) -> list[Spot]:
-    """Regions of the heat as boxes in the picture of ``shape`` (H, W), the strongest first; weaker than ``least`` left out."""
+def find_altered_regions(
+    difference: AssetDifference, shape: tuple[int, int], min_score: float = 0.0
+) -> list[AlteredRegion]:
+    """Find the regions that differ, the strongest first.
+
+    Args:
+        difference: The differences in the asset's frame.
+        shape: (H, W) of the image.
+        min_score: Weaker regions are left out.
+    """
     cv2 = import_opencv()
-    window = max(2, round(WINDOW * max(found.heat_HW.shape) / 1.24)) | 1
-    mean_HW = cv2.blur(np.minimum(found.heat_HW, 1.5), (window, window), borderType=cv2.BORDER_CONSTANT)
-    grown = cv2.dilate((found.heat_HW > COUNTS).astype(np.uint8), np.ones((window, window), np.uint8))
-    count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(grown, connectivity=8)
-    spots = []
+    side = _asset_side(difference)
+    window = max(2, round(WINDOW_SHARE * side)) | 1
+    mean_HW = window_mean(difference.heat_HW, side)
+    dilated = cv2.dilate((difference.heat_HW > AREA_HEAT).astype(np.uint8), np.ones((window, window), np.uint8))
+    count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(dilated, connectivity=8)
+    regions = []
     for label in range(1, count):
-        x, y, wide, tall = (int(v) for v in stats[label, :4])
+        x, y, width, height = (int(v) for v in stats[label, :4])
         score = float(mean_HW[labels_HW == label].max())
-        if score < max(least, 1e-6):
+        if score < max(min_score, 1e-6):
             continue
-        spots.append(Spot(_in_picture(found, (x, y, x + wide, y + tall), shape), round(score, 4)))
-    return sorted(spots, key=lambda spot: (-spot.score, spot.box))[:MOST_BOXES]
+        regions.append(AlteredRegion(_to_image_box(difference, (x, y, x + width, y + height), shape), round(score, 4)))
+    return sorted(regions, key=lambda region: (-region.score, region.box))[:MAX_REGIONS]
 
 
-def peak_of(found: Difference) -> tuple[float, float]:
-    """x, y in the frame of the spot that differs most."""
-    cv2 = import_opencv()
-    window = max(2, round(WINDOW * max(found.heat_HW.shape) / 1.24)) | 1
-    mean_HW = cv2.blur(np.minimum(found.heat_HW, 1.5), (window, window), borderType=cv2.BORDER_CONSTANT)
+def find_peak(difference: AssetDifference) -> tuple[float, float]:
+    """Return (x, y) in the frame of the strongest difference."""
+    mean_HW = window_mean(difference.heat_HW, _asset_side(difference))
     y, x = np.unravel_index(int(np.argmax(mean_HW)), mean_HW.shape)
     return float(x), float(y)
 
 
-def outline_of(found: Difference, asset: Asset) -> np.ndarray:
-    """The asset's corners in the picture, (4, 2) of x, y."""
+def project_outline(difference: AssetDifference, asset: Asset) -> np.ndarray:
+    """Return the asset's corners in the image, (4, 2) of (x, y)."""
     height, width = asset.size
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
-    return corners @ found.place.matrix_23.T
+    outline: np.ndarray = corners @ difference.pose.matrix_23.T
+    return outline
 
 
-def _in_picture(found: Difference, box: tuple[int, int, int, int], shape: tuple[int, int]) -> tuple[int, int, int, int]:
+def _asset_side(difference: AssetDifference) -> float:
+    """The asset's longer side in the frame, in pixels."""
+    return float(max(difference.heat_HW.shape) / (1 + 2 * MARGIN))
+
+
+def _to_image_box(difference: AssetDifference, box: Box, shape: tuple[int, int]) -> Box:
+    """The bounding box in an image of ``shape`` (H, W) of a box in the frame."""
     left, top, right, bottom = box
     corners = np.array([[left, top, 1], [right, top, 1], [right, bottom, 1], [left, bottom, 1]], float)
-    points = corners @ np.asarray(found.to_picture_23).T
+    points = corners @ np.asarray(difference.frame_to_image_23).T
     low = np.floor(points.min(axis=0)).clip(0)
     high = np.ceil(points.max(axis=0)).clip(0, [shape[1], shape[0]])
     return int(low[0]), int(low[1]), int(max(high[0], low[0] + 1)), int(max(high[1], low[1] + 1))

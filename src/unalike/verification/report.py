@@ -1,14 +1,11 @@
-"""What a verification leaves for people: a picture an answer, ``verdicts.jsonl`` and one HTML file.
-
-Shapes: H, W of a picture; frames as in ``differing``.
-"""
+"""Report of a verification: overlays and side-by-side images, ``verdicts.jsonl`` and one HTML page."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from PIL import Image, ImageDraw
 
@@ -19,98 +16,134 @@ from unalike.runs.filenames import REPORT_FILE, VERDICTS_FILE
 from unalike.storage.atomic import atomic_write, write_text
 from unalike.verification.approved_set import ApprovedSet
 from unalike.verification.asset import Asset
-from unalike.verification.regions import COUNTS
+from unalike.verification.measures import AREA_HEAT, AssetDifference
+from unalike.verification.result import ABSENT, ALTERED, DIFFERENT, SAME, VerificationResult
 
-# Longest side of the pictures that are written.
-LONGEST = 640
-LINE = {"same": (22, 163, 74), "altered": (220, 38, 38), "different": (217, 119, 6), "not in the set": (100, 116, 139)}
-
-
-def overlay(picture: Image.Image, verdict: Any) -> Image.Image:
-    """The picture with the asset's outline in the colour of the answer, and a box with its score where it differs."""
-    image = picture.convert("RGB").copy()
-    size = verdict.size if min(verdict.size) else (image.height, image.width)
-    image.thumbnail((LONGEST, LONGEST))
-    image = boxed(image, list(verdict.spots), size)
-    if verdict.outline and verdict.answer in ("same", "altered"):
-        factor = image.width / size[1]
-        points = [(x * factor, y * factor) for x, y in verdict.outline]
-        ImageDraw.Draw(image).polygon(points, outline=LINE[verdict.answer], width=max(2, max(image.size) // 200))
-    return image
+# Longest side, in pixels, of the overlays; height or width of an image side by side; the gap between two.
+MAX_SIDE, SHEET_SIDE, SHEET_GAP = 640, 220, 6
+# Outline colors by answer, in the order of the counts on the page.
+OUTLINE_COLORS = {SAME: (22, 163, 74), ALTERED: (220, 38, 38), DIFFERENT: (217, 119, 6), ABSENT: (100, 116, 139)}
+# Order of the images on the page.
+ORDER = (ALTERED, DIFFERENT, ABSENT, SAME)
 
 
-def side_by_side(asset: Asset, verdict: Any) -> Image.Image | None:
-    """Three pictures in the asset's frame: the asset as approved, what was seen there, where it differs."""
-    found = verdict.found
-    if found is None:
+@dataclass(frozen=True, eq=False)
+class _ReportRow:
+    """One verified image: its file, result, overlay, and the asset that it was compared with."""
+
+    path: Path
+    result: VerificationResult
+    overlay: Image.Image
+    asset: Asset | None
+
+
+def draw_overlay(image: Image.Image, result: VerificationResult) -> Image.Image:
+    """Draw the asset's outline, and boxes with scores where the image differs; at most ``MAX_SIDE`` pixels a side."""
+    overlay = image.convert("RGB").copy()
+    size = result.size if min(result.size) else (overlay.height, overlay.width)
+    overlay.thumbnail((MAX_SIDE, MAX_SIDE))
+    overlay = boxed(overlay, list(result.regions), size)
+    if result.outline and result.answer in (SAME, ALTERED):
+        factor = overlay.width / size[1]
+        points = [(x * factor, y * factor) for x, y in result.outline]
+        width = max(2, max(overlay.size) // 200)
+        ImageDraw.Draw(overlay).polygon(points, outline=OUTLINE_COLORS[result.answer], width=width)
+    return overlay
+
+
+def draw_side_by_side(asset: Asset, result: VerificationResult) -> Image.Image | None:
+    """Draw the approved asset, the observed image in its frame, and the heat map, side by side.
+
+    None where the asset was not found in the image.
+    """
+    difference = result.difference
+    if difference is None:
         return None
-    height, width = found.seen_HW3.shape[:2]
-    own = Image.fromarray(asset.on()).resize((width, height), Image.Resampling.LANCZOS)
-    heat = heat_picture(found.heat_HW, found.seen_HW3, COUNTS)
-    parts = [own, Image.fromarray(found.seen_HW3), heat.convert("RGB")]
-    scale = max(1, round(220 / max(height, width)))
-    gap = 6
-    sheet = Image.new("RGB", (3 * width * scale + 2 * gap, height * scale), (255, 255, 255))
-    for place, part in enumerate(parts):
-        sheet.paste(
-            part.resize((width * scale, height * scale), Image.Resampling.NEAREST), (place * (width * scale + gap), 0)
-        )
+    height, width = difference.observed_HW3.shape[:2]
+    approved = Image.fromarray(asset.composite()).resize((width, height), Image.Resampling.LANCZOS)
+    parts = [approved, Image.fromarray(difference.observed_HW3), _draw_heat(difference)]
+    scale = max(1, round(SHEET_SIDE / max(height, width)))
+    sheet = Image.new("RGB", (3 * width * scale + 2 * SHEET_GAP, height * scale), (255, 255, 255))
+    for number, part in enumerate(parts):
+        enlarged = part.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (number * (width * scale + SHEET_GAP), 0))
     return sheet
 
 
-def write_page(folder: Path, approved: ApprovedSet, verdicts: Sequence[tuple[Path, Any]], *, most: int = 60) -> Path:
-    """Write ``verdicts.jsonl``, ``NAME.overlay.png`` and ``NAME.parts.png`` for what is not the same, ``report.html``."""
+def _draw_heat(difference: AssetDifference) -> Image.Image:
+    return heat_picture(difference.heat_HW, difference.observed_HW3, AREA_HEAT).convert("RGB")
+
+
+def write_report(
+    folder: Path, approved: ApprovedSet, results: Sequence[tuple[Path, VerificationResult]], *, max_images: int = 60
+) -> Path:
+    """Write ``verdicts.jsonl``, ``report.html`` and, of images that are not the same, overlays and side-by-side images.
+
+    Args:
+        folder: Created where it is missing.
+        approved: The assets.
+        results: The files and their results.
+        max_images: Most images on the page.
+
+    Returns:
+        The path of the page.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     assets = {asset.name: asset for asset in approved.assets}
-    lines, rows, taken = [], [], set()
-    order = {"altered": 0, "different": 1, "not in the set": 2, "same": 3}
-    for path, verdict in verdicts:
-        stem, number = path.stem, 1
-        while stem in taken:
-            number += 1
-            stem = f"{path.stem}-{number}"
-        taken.add(stem)
-        told = {"path": str(path), **verdict.to_dict()}
-        picture = overlay(open_image(path, min_size=(LONGEST, LONGEST)), verdict)
-        asset = assets.get(verdict.asset or "")
-        sheet = side_by_side(asset, verdict) if asset is not None else None
-        if verdict.answer != "same":
-            told["overlay"] = f"{stem}.overlay.png"
-            _save(picture, folder / told["overlay"])
-            if sheet is not None and verdict.answer == "altered":
-                told["parts"] = f"{stem}.parts.png"
-                _save(sheet, folder / told["parts"])
-        lines.append(json.dumps(told, ensure_ascii=True))
-        rows.append((order[verdict.answer], path, verdict, picture, asset))
+    lines, rows = [], []
+    names: set[str] = set()
+    for path, result in results:
+        name = _unused_name(path.stem, names)
+        names.add(name)
+        record = {"path": str(path), **result.to_dict()}
+        overlay = draw_overlay(open_image(path, min_size=(MAX_SIDE, MAX_SIDE)), result)
+        asset = assets.get(result.asset)
+        if result.answer != SAME:
+            record["overlay"] = f"{name}.overlay.png"
+            _save(overlay, folder / record["overlay"])
+        sheet = draw_side_by_side(asset, result) if asset is not None and result.answer == ALTERED else None
+        if sheet is not None:
+            record["parts"] = f"{name}.parts.png"
+            _save(sheet, folder / record["parts"])
+        lines.append(json.dumps(record, ensure_ascii=True))
+        rows.append(_ReportRow(path, result, overlay, asset))
     write_text(folder / VERDICTS_FILE, "\n".join(lines) + "\n" if lines else "")
-    return _report(approved, sorted(rows, key=lambda row: row[0]), most).write(folder / REPORT_FILE)
+    rows.sort(key=lambda row: ORDER.index(row.result.answer))
+    return _make_page(approved, rows, max_images).write(folder / REPORT_FILE)
 
 
-def _save(picture: Image.Image, path: Path) -> None:
+def _unused_name(stem: str, used: set[str]) -> str:
+    name, number = stem, 1
+    while name in used:
+        number += 1
+        name = f"{stem}-{number}"
+    return name
+
+
+def _save(image: Image.Image, path: Path) -> None:
     with atomic_write(path) as partial:
-        picture.save(partial)
+        image.save(partial)
 
 
-def _report(
-    approved: ApprovedSet, rows: Sequence[tuple[int, Path, Any, Image.Image, Asset | None]], most: int
-) -> Report:
-    counts = {name: sum(verdict.answer == name for _, _, verdict, _, _ in rows) for name in LINE}
-    limits = approved.limits
-    page = Report("Verification", f"{len(rows)} pictures held against {len(approved.assets)} approved assets")
-    page.figures([(name, str(count)) for name, count in counts.items()])
-    shown = []
-    for _, path, verdict, picture, asset in rows[:most]:
-        tiles = [Tile(asset.on(), asset.name)] if asset is not None else []
-        if verdict.found is not None and verdict.answer != "not in the set":
-            tiles.append(Tile(verdict.found.seen_HW3, "as seen"))
-            tiles.append(Tile(heat_picture(verdict.found.heat_HW, verdict.found.seen_HW3, COUNTS), "differs"))
-        shown.append((Tile(picture, f"{path.name}: {verdict}", verdict.score, verdict.answer == "same"), tiles))
-    rest = f" {len(rows) - most} more are in verdicts.jsonl." if len(rows) > most else ""
+def _make_page(approved: ApprovedSet, rows: Sequence[_ReportRow], max_images: int) -> Report:
+    page = Report("Verification", f"{len(rows)} images compared with {len(approved.assets)} approved assets")
+    page.figures([(answer, str(sum(row.result.answer == answer for row in rows))) for answer in OUTLINE_COLORS])
+    rest = f" {len(rows) - max_images} more are in {VERDICTS_FILE}." if len(rows) > max_images else ""
     page.gallery(
-        "Pictures", shown, note="The picture, the asset, what was seen in its place, and where that differs." + rest
-    )
-    if limits is not None:
-        page.table("Limits", [
-            {"measure": name, "harmless pictures stay below": value} for name, value in limits.limits.items()
-        ], note=str(limits))  # fmt: skip
+        "Images", [_gallery_row(row) for row in rows[:max_images]],
+        note="The image, the asset, what was observed in its place, and where that differs." + rest,
+    )  # fmt: skip
+    thresholds = approved.thresholds
+    if thresholds is not None:
+        limits = [{"measure": name, "benign images stay below": value} for name, value in thresholds.limits.items()]
+        page.table("Limits", limits, note=str(thresholds))
     return page
+
+
+def _gallery_row(row: _ReportRow) -> tuple[Tile, list[Tile]]:
+    result = row.result
+    tiles = [Tile(row.asset.composite(), row.asset.name)] if row.asset is not None else []
+    if result.difference is not None and result.answer != ABSENT:
+        tiles.append(Tile(result.difference.observed_HW3, "as observed"))
+        tiles.append(Tile(_draw_heat(result.difference), "differs"))
+    return Tile(row.overlay, f"{row.path.name}: {result}", result.score, result.answer == SAME), tiles

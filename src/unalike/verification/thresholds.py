@@ -1,13 +1,13 @@
-"""From measures of a difference to one score, and from trials to the limits between same, altered and different.
+"""From measures to one score, and from trials to the thresholds between same, altered and different.
 
-Each measure is told in units of its limit, what nearly all harmless pictures stay below; the largest of these is what
-counts, and names the reason. The score falls with it: 1 for no difference at all, 0.5 at the limit.
+Each measure is divided by its limit, below which nearly all benign images stay; the largest quotient counts and names the
+reason. The score falls with it: 1 without any difference, 0.5 at the limit.
 
-The threshold on the score is set for a stated share of false accepts, tampered copies or other drawings called the same.
-As for "unknown" (gallery.calibration), a plain quantile would promise too much: each asset is judged by the threshold that
-the others set, until the share is right. What befalls an asset tomorrow is no kind of tampering that was thought of today:
-each kind of tampering of each asset is judged by the threshold that the other kinds of the other assets set, and the
-interval takes kinds for as random as assets.
+The threshold of the score is set for a target rate of false accepts: tampered copies or other drawings that are called the
+same. As for "unknown" (``recognition.calibration``), a plain quantile of the trials would be too optimistic: each asset is
+evaluated at the threshold that the other assets set, until the rate is met. Tampering in use may be of a kind that
+calibration does not contain: so each kind of tampering of each asset is evaluated at the threshold that the other kinds of
+the other assets set, and the confidence interval treats kinds as random, like assets.
 
 Shape letters: N trials, M measures.
 """
@@ -28,109 +28,180 @@ from unalike.recognition.decision import RateGuarantee
 from unalike.verification.measures import MEASURES
 
 FORMAT_VERSION = 2
-# The share of harmless pictures that stays below each single measure's limit.
-BELOW = 0.98
-# Limits never fall below these: what a few clean trials happen to show is no reason for less.
-LEAST = {"edges": 0.05, "distortion": 0.01, "colour": 0.06, "parts": 0.06, "balance": 0.06}
-# Pictures of other drawings that may pass for showing the asset (altered, if anything).
-SHOWN_RATE = 0.05
+# The share of benign images that stays below the limit of each single measure.
+BENIGN_QUANTILE = 0.98
+# Least limits: a few clean trials are no reason for lower ones.
+MIN_LIMITS = {"edges": 0.05, "distortion": 0.01, "colour": 0.06, "parts": 0.06, "balance": 0.06}
+# Largest share of other drawings that may pass as showing the asset (at most altered).
+OTHER_SHOWN_RATE = 0.05
+# Kinds of trials that are no tampering; all other kinds are names of ``tampering.TAMPERING``.
+GENUINE, OTHER = "genuine", "other"
+# Attributes of VerificationThresholds -> their keys in set files and results, where they differ.
+KEYS = {
+    "min_correlation": "shown", "min_similarity": "known", "false_accept_unseen": "unseen_accept",
+    "false_accept_other": "other_accept", "false_reject": "refused",
+}  # fmt: skip
+GUARANTEES = ("false_accept", "false_accept_unseen", "false_accept_other", "false_reject")
 
 
 @dataclass(frozen=True, eq=False)
-class Trials:
-    """What was measured: ``measures_NM`` in the order of MEASURES, ``fit_N``, ``asset_N`` (number of the asset that was
-    looked for), ``kind_N`` (``genuine``, a kind of tampering, or ``other``), and ``cosine_N`` to that asset's vectors."""
+class TrialMeasurements:
+    """Measurements of calibration trials.
+
+    Attributes:
+        measures_NM: float64, in the order of MEASURES.
+        asset_N: Number of the asset that each image was compared with.
+        kind_N: ``genuine``, a kind of tampering, or ``other``.
+        similarity_N: Cosine similarity of the image's vector to those of the asset.
+    """
 
     measures_NM: np.ndarray
     asset_N: np.ndarray
     kind_N: np.ndarray
-    cosine_N: np.ndarray
+    similarity_N: np.ndarray
 
     def __len__(self) -> int:
         return len(self.asset_N)
 
-    def select(self, chosen_N: np.ndarray) -> Trials:
-        return Trials(*(getattr(self, f.name)[chosen_N] for f in fields(self)))
+    def select(self, chosen_N: np.ndarray) -> TrialMeasurements:
+        """Return the chosen trials; ``chosen_N`` is a mask or indices."""
+        return TrialMeasurements(*(getattr(self, f.name)[chosen_N] for f in fields(self)))
 
 
 @dataclass(frozen=True)
-class Limits:
-    """Where the answers part.
+class VerificationThresholds:
+    """The thresholds between the answers, and the error rates that were measured with them.
 
-    ``limits`` of each measure; ``threshold`` of the score: at least that is ``same``. ``shown``: the least agreement of
-    edges (1 - ``edges``) at which a picture shows the asset at all. ``known``: the least cosine of a picture that resembles
-    an asset. ``false_accept`` is the promise for tampered copies of the ``kinds`` it was made with, ``unseen_accept`` for kinds
-    that calibration never saw (None where it was made with one), ``other_accept`` for other drawings; ``refused`` the share
-    of harmless pictures that are not called the same.
+    Attributes:
+        limits: By measure, the value that nearly all benign images stay below.
+        threshold: Score from which an image shows the asset unaltered.
+        min_correlation: Correlation of edges from which an image shows the asset at all.
+        min_similarity: Cosine similarity from which an image resembles an asset.
+        false_accept: Rate of tampered copies called the same, of the ``kinds`` used in calibration.
+        false_accept_unseen: The same for kinds that were not used; None where there was one kind only.
+        false_accept_other: Rate of other drawings called the same.
+        false_reject: Rate of benign images not called the same.
+        kinds: Kinds of tampering used in calibration.
+        assets: Number of assets.
+        figures: Share called the same, by kind of trial.
     """
 
     limits: dict[str, float]
     threshold: float
-    shown: float
-    known: float
+    min_correlation: float
+    min_similarity: float
     false_accept: RateGuarantee
-    unseen_accept: RateGuarantee | None
-    other_accept: RateGuarantee
-    refused: RateGuarantee
+    false_accept_unseen: RateGuarantee | None
+    false_accept_other: RateGuarantee
+    false_reject: RateGuarantee
     kinds: tuple[str, ...]
     assets: int
     figures: dict[str, Any] = field(default_factory=dict)
 
     def score(self, measures: Mapping[str, float]) -> float:
-        """0..1, from the measure that is largest in units of its limit."""
-        return 1.0 / (1.0 + max(self.shares(measures).values()))
+        """Score of an image, 0 to 1, from its largest measure in units of the limit."""
+        return 1.0 / (1.0 + max(self.relative(measures).values()))
 
-    def shares(self, measures: Mapping[str, float]) -> dict[str, float]:
-        """Each measure in units of its limit."""
+    def relative(self, measures: Mapping[str, float]) -> dict[str, float]:
+        """Return each measure in units of its limit."""
         return {name: max(0.0, float(measures[name])) / limit for name, limit in self.limits.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        return {"format_version": FORMAT_VERSION, **asdict(self), "kinds": list(self.kinds)}
+        """Return plain data for JSON and set files."""
+        values = {KEYS.get(name, name): value for name, value in asdict(self).items()}
+        return {"format_version": FORMAT_VERSION, **values, "kinds": list(self.kinds)}
 
     @classmethod
-    def from_dict(cls, held: Mapping[str, Any]) -> Limits:
-        """Raises DataError for limits of a later version."""
-        if held.get("format_version") != FORMAT_VERSION:
+    def from_dict(cls, values: Mapping[str, Any]) -> VerificationThresholds:
+        """Read what ``to_dict`` wrote; raise DataError for thresholds of another version."""
+        if values.get("format_version") != FORMAT_VERSION:
             raise DataError(
-                f"limits of version {held.get('format_version')}", remedy="update unalike, or calibrate again"
+                f"limits of version {values.get('format_version')}", remedy="update unalike, or calibrate again"
             )
-        known = {f.name: held[f.name] for f in fields(cls)}
-        for name in ("unseen_accept", "false_accept", "other_accept", "refused"):
+        known = {f.name: values[KEYS.get(f.name, f.name)] for f in fields(cls)}
+        for name in GUARANTEES:
             known[name] = RateGuarantee(**known[name]) if known[name] else None
         return cls(**{**known, "kinds": tuple(known["kinds"])})
 
     def __str__(self) -> str:
-        seen, unseen, right = self.false_accept, self.unseen_accept, self.refused
-        told = (
+        seen, unseen, rejected = self.false_accept, self.false_accept_unseen, self.false_reject
+        of_unseen = (
             f"; of kinds that calibration never saw: {unseen.rate:.2%} ({unseen.low:.2%} to {unseen.high:.2%})"
             if unseen is not None else ""
         )  # fmt: skip
         return (
-            f"threshold {self.threshold:.3f}; altered pictures called the same: {seen.rate:.2%} ({seen.low:.2%} to "
-            f"{seen.high:.2%} with {seen.confidence:.0%} confidence, {seen.trials} trials of {seen.classes} assets){told}; "
-            f"harmless pictures refused: {right.rate:.2%} ({right.low:.2%} to {right.high:.2%}, {right.trials} trials)"
+            f"threshold {self.threshold:.3f}; altered images called the same: {seen.rate:.2%} ({seen.low:.2%} to "
+            f"{seen.high:.2%} with {seen.confidence:.0%} confidence, {seen.trials} trials of {seen.classes} assets){of_unseen}; "
+            f"benign images refused: {rejected.rate:.2%} ({rejected.low:.2%} to {rejected.high:.2%}, {rejected.trials} trials)"
         )
 
 
-def scores_of(trials: Trials, limits: Mapping[str, float]) -> np.ndarray:
-    """float64 (N,)."""
+def compute_scores(trials: TrialMeasurements, limits: Mapping[str, float]) -> np.ndarray:
+    """Return the score of each trial, float64 (N,), 0 to 1."""
     limit_M = np.array([limits[name] for name in MEASURES])
     return np.asarray(1.0 / (1.0 + np.maximum(trials.measures_NM / limit_M, 0).max(axis=1)), np.float64)
 
 
 def check_rate(rate: float, confidence: float) -> None:
+    """Raise SpecError unless both lie strictly between 0 and 1."""
     for name, value in (("rate", rate), ("confidence", confidence)):
         if not 0 < value < 1:
             raise SpecError(f"{name} is {value}", expected="between 0 and 1")
 
 
-def settle_limits(trials: Trials, rate: float, confidence: float = 0.95) -> Limits:
-    """Find every limit. Raises DataError where the trials cannot support ``rate``."""
+def fit_thresholds(trials: TrialMeasurements, rate: float, confidence: float = 0.95) -> VerificationThresholds:
+    """Set all thresholds from trials.
+
+    Args:
+        trials: Genuine, tampered and other trials.
+        rate: Target rate of false accepts, 0 to 1.
+        confidence: Confidence of the intervals, 0 to 1.
+
+    Raises:
+        DataError: There are too few trials for the rate.
+        SpecError: The rate or the confidence is out of range.
+    """
     check_rate(rate, confidence)
-    genuine_N, other_N = trials.kind_N == "genuine", trials.kind_N == "other"
+    genuine_N, other_N = trials.kind_N == GENUINE, trials.kind_N == OTHER
     tampered_N = ~genuine_N & ~other_N
+    _check_support(genuine_N, tampered_N, other_N, rate, confidence)
+    quantile_M = np.quantile(trials.measures_NM[genuine_N], BENIGN_QUANTILE, axis=0)
+    limits = {name: max(float(value), MIN_LIMITS[name]) for name, value in zip(MEASURES, quantile_M, strict=True)}
+    score_N = compute_scores(trials, limits)
+    kind_N = trials.kind_N[tampered_N].astype(str)
+    several = len(np.unique(kind_N)) > 1
+    tampered, others = (_ImpostorScores(score_N[one_N], trials.asset_N[one_N]) for one_N in (tampered_N, other_N))
+    threshold = max(tampered.find_threshold(rate, kind_N if several else None), others.find_threshold(rate))
+    # Each asset evaluated by the others, at the share that the threshold accepts of all impostors of its sort.
+    seen, unseen, other = (
+        _measure_rate(sort.false_accepts(threshold, across_N), sort.asset_N, rate, confidence, across_N)
+        for sort, across_N in ((tampered, None), (tampered, kind_N), (others, None))
+    )
+    rejected = _measure_rate(score_N[genuine_N] < threshold, trials.asset_N[genuine_N], rate, confidence)
+    correlation_N = 1 - trials.measures_NM[:, MEASURES.index("edges")]
+    own_N = genuine_N | tampered_N
+    kinds = np.unique(trials.kind_N).tolist()
+    return VerificationThresholds(
+        limits=limits,
+        threshold=float(threshold),
+        min_correlation=_separate(correlation_N[own_N], correlation_N[other_N]),
+        min_similarity=_separate(trials.similarity_N[own_N], trials.similarity_N[other_N]),
+        false_accept=seen,
+        false_accept_unseen=unseen if several else None,
+        false_accept_other=other,
+        false_reject=rejected,
+        kinds=tuple(sorted(set(trials.kind_N[tampered_N].tolist()))),
+        assets=len(np.unique(trials.asset_N)),
+        figures={kind: float(np.mean(score_N[trials.kind_N == kind] >= threshold)) for kind in kinds},
+    )
+
+
+def _check_support(
+    genuine_N: np.ndarray, tampered_N: np.ndarray, other_N: np.ndarray, rate: float, confidence: float
+) -> None:
+    """Raise DataError where the numbers of trials cannot support the rate."""
     if not genuine_N.any() or not tampered_N.any():
-        raise DataError("no trials of harmless pictures, or none of tampered ones", expected="some of each")
+        raise DataError("no trials of benign images, or none of tampered ones", expected="some of each")
     needed = trials_needed(rate, confidence)
     least = min(int(tampered_N.sum()), int(other_N.sum()))
     if least < needed:
@@ -141,56 +212,34 @@ def settle_limits(trials: Trials, rate: float, confidence: float = 0.95) -> Limi
             expected=f"at least {needed} of each",
             remedy=f"ask for more trials, or for a rate of {possible:.2g} or more",
         )
-    below_M = np.quantile(trials.measures_NM[genuine_N], BELOW, axis=0)
-    limits = {name: max(float(value), LEAST[name]) for name, value in zip(MEASURES, below_M, strict=True)}
-    score_N = scores_of(trials, limits)
-    assets = np.unique(trials.asset_N)
-    kind_N = trials.kind_N[tampered_N].astype(str)
-    several = len(np.unique(kind_N)) > 1
-    tampered, others = (_Impostors(score_N[one_N], trials.asset_N[one_N]) for one_N in (tampered_N, other_N))
-    found = [tampered.threshold(rate, kind_N if several else None), others.threshold(rate)]
-    threshold = max(found)
-    # Judged by others at a share that just keeps the rate; where the other sort sets the threshold, at that.
-    seen, unseen, other = (
-        _promise(one.false_N(threshold, across_N), one.asset_N, rate, confidence, across_N)
-        for one, across_N in ((tampered, None), (tampered, kind_N), (others, None))
-    )
-    refused = _promise(score_N[genuine_N] < threshold, trials.asset_N[genuine_N], rate, confidence)
-    fit_N = 1 - trials.measures_NM[:, MEASURES.index("edges")]
-    own_N = genuine_N | tampered_N
-    return Limits(
-        limits, float(threshold), _parting(fit_N[own_N], fit_N[other_N]),
-        _parting(trials.cosine_N[own_N], trials.cosine_N[other_N]), seen, unseen if several else None, other, refused,
-        tuple(sorted(set(trials.kind_N[tampered_N].tolist()))), len(assets),
-        {kind: float(np.mean(score_N[trials.kind_N == kind] >= threshold)) for kind in np.unique(trials.kind_N).tolist()},
-    )  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
-class _Impostors:
-    """Scores of pictures that must not be called the same, and the asset that each was held against."""
+class _ImpostorScores:
+    """Scores of images that must not be called the same, and the asset that each was compared with."""
 
     score_N: np.ndarray
     asset_N: np.ndarray
 
     def _unknowns(self) -> UnknownTrials:
-        # Assets are the groups where there are enough of them; else a promise speaks of these few, trial by trial.
+        # Assets are the groups where there are enough of them; with fewer, the rate holds for these alone, trial by trial.
         count = len(self.score_N)
         group_N = self.asset_N if len(np.unique(self.asset_N)) >= MIN_CLASSES else np.arange(count)
         return UnknownTrials(self.score_N, group_N, np.full(count, -1, np.int64), np.ones(count))
 
-    def threshold(self, rate: float, across_N: np.ndarray | None = None) -> float:
-        """Where the share called the same is at most ``rate``, each asset (and kind, ``across_N``) judged by the others."""
+    def find_threshold(self, rate: float, across_N: np.ndarray | None = None) -> float:
+        """The threshold that accepts a share of at most ``rate``, each asset (and kind, ``across_N``) by the others."""
         return find_threshold(self._unknowns(), rate, across_N)[0]
 
-    def false_N(self, threshold: float, across_N: np.ndarray | None = None) -> np.ndarray:
-        """Which are called the same where the others set their threshold at the share that ``threshold`` leaves of all."""
+    def false_accepts(self, threshold: float, across_N: np.ndarray | None = None) -> np.ndarray:
+        """Which are accepted where the others set their threshold at the share that ``threshold`` accepts of all."""
         return cross_validated_false_matches(self._unknowns(), float(np.mean(self.score_N >= threshold)), across_N)
 
 
-def _promise(
+def _measure_rate(
     event_N: np.ndarray, asset_N: np.ndarray, target: float, confidence: float, kind_N: np.ndarray | None = None
 ) -> RateGuarantee:
+    """The rate of an event with its interval; assets, and kinds where they are given, are taken as random."""
     classes, trials = len(np.unique(asset_N)), len(event_N)
     if classes >= MIN_CLASSES or kind_N is not None:
         group_N = asset_N if classes >= MIN_CLASSES else np.arange(trials)
@@ -202,8 +251,8 @@ def _promise(
                    trials >= needed)  # fmt: skip
 
 
-def _parting(own_N: np.ndarray, other_N: np.ndarray) -> float:
-    """Where own and other values part with the fewest errors of both, counted in shares; others pass at SHOWN_RATE at most."""
-    places = np.unique(np.concatenate([own_N, other_N]))
-    wrong = [float(np.mean(own_N < place)) + float(np.mean(other_N >= place)) for place in places]
-    return float(max(places[int(np.argmin(wrong))], threshold_at(other_N, SHOWN_RATE)))
+def _separate(own_N: np.ndarray, other_N: np.ndarray) -> float:
+    """The threshold with the fewest errors (shares of both sorts added), which at most OTHER_SHOWN_RATE of others pass."""
+    candidates = np.unique(np.concatenate([own_N, other_N]))
+    errors = [float(np.mean(own_N < value)) + float(np.mean(other_N >= value)) for value in candidates]
+    return float(max(candidates[int(np.argmin(errors))], threshold_at(other_N, OTHER_SHOWN_RATE)))

@@ -1,6 +1,6 @@
-"""Trials with assets alone: harmless pictures as genuine, tampered copies and other drawings as impostors.
+"""Calibration trials rendered from the assets alone: benign images, tampered copies and other drawings.
 
-A trial is a function of (seed, asset, its number): neither the order nor the number of others changes it.
+A trial is determined by the seed, the asset and its number; neither the order nor the number of other trials changes it.
 """
 
 from __future__ import annotations
@@ -13,77 +13,100 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.verification.asset import Asset
-from unalike.verification.benign import show_harmless
-from unalike.verification.distractors import draw_stranger
-from unalike.verification.localization import Template, lay
-from unalike.verification.measures import MEASURES, Difference, compare_laid
-from unalike.verification.tampering import TAMPERING, some_tampering
-from unalike.verification.thresholds import Trials
+from unalike.verification.benign import render_benign
+from unalike.verification.distractors import draw_distractor
+from unalike.verification.localization import AssetTemplate, locate_asset
+from unalike.verification.measures import MEASURES, AssetDifference, measure_difference
+from unalike.verification.tampering import TAMPERING, tamper_randomly
+from unalike.verification.thresholds import GENUINE, OTHER, TrialMeasurements
 
-# What is measured of a picture in which nothing like the asset was found.
-NOTHING = {"edges": 1.0, "distortion": 0.7, "colour": 1.5, "parts": 1.5, "balance": 1.5, "area": 1.0, "hidden": 0.0}
-# Other drawings a set must have, made-up ones filling up.
-OTHERS = 24
+# Measures of an image in which nothing like the asset was found.
+NOT_FOUND = {"edges": 1.0, "distortion": 0.7, "colour": 1.5, "parts": 1.5, "balance": 1.5, "area": 1.0, "hidden": 0.0}
+# Number of distractors that trials draw from.
+DISTRACTORS = 96
 
 
 @dataclass(frozen=True, eq=False)
-class Trial:
-    """A picture, what was drawn in it, and which asset it is held against."""
+class VerificationTrial:
+    """One rendered image of known content.
 
-    picture_HW3: np.ndarray
+    Attributes:
+        image_HW3: uint8 RGB.
+        asset: Number of the asset that the image is compared with.
+        kind: ``genuine``, a kind of tampering, or ``other``.
+        pose_23: Pose of what was rendered.
+        mask_HW: bool, where the asset was changed, in its own frame; None unless it was tampered with.
+        is_global: Whether it was changed everywhere.
+    """
+
+    image_HW3: np.ndarray
     asset: int
     kind: str
-    place_23: np.ndarray
+    pose_23: np.ndarray
     mask_HW: np.ndarray | None = None
-    whole: bool = False
+    is_global: bool = False
 
 
-def measure(template: Template, picture_HW3: np.ndarray) -> Difference | None:
-    """The asset laid over the picture and compared; None where nothing like it is found."""
-    place = lay(template, picture_HW3)
-    return compare_laid(template, picture_HW3, place) if place is not None else None
+def measure_asset(template: AssetTemplate, image_HW3: np.ndarray) -> AssetDifference | None:
+    """Locate an asset in an image (uint8 RGB) and measure how they differ; None where nothing like it is found."""
+    pose = locate_asset(template, image_HW3)
+    return measure_difference(template, image_HW3, pose) if pose is not None else None
 
 
-def draw_trials(
+def render_trials(
     assets: Sequence[Asset],
     *,
     genuine: int,
     tampered: int,
     others: int,
     kinds: Collection[str] = TAMPERING,
-    rivals: Callable[[int], Sequence[int]] | None = None,
+    similar: Callable[[int], Sequence[int]] | None = None,
     seed: int = 0,
-) -> Iterator[Trial]:
-    """So many trials an asset of each sort. ``rivals``: the other assets an asset is most like, the nearest first; those
-    are shown first, then made-up strangers. Kinds of tampering that an asset does not offer are passed over."""
+) -> Iterator[VerificationTrial]:
+    """Render the trials of each asset.
+
+    Args:
+        assets: The assets.
+        genuine: Benign images of each asset.
+        tampered: Tampered copies of each asset; none of an asset on which no kind is possible.
+        others: Images of other drawings for each asset: up to half of them similar assets, then distractors.
+        kinds: Kinds of tampering.
+        similar: Numbers of the other assets by falling similarity to the numbered one; distractors alone if unset.
+        seed: Determines all images.
+    """
     for number, asset in enumerate(assets):
         key = zlib.crc32(asset.name.encode("utf-8", "surrogatepass"))
-        for turn in range(genuine):
-            shown = show_harmless(asset, np.random.default_rng([seed, key, 1, turn]))
-            yield Trial(shown.picture_HW3, number, "genuine", shown.place_23)
-        for turn in range(tampered):
-            rng = np.random.default_rng([seed, key, 2, turn])
+        for trial in range(genuine):
+            rendered = render_benign(asset, np.random.default_rng([seed, key, 1, trial]))
+            yield VerificationTrial(rendered.image_HW3, number, GENUINE, rendered.pose_23)
+        for trial in range(tampered):
+            rng = np.random.default_rng([seed, key, 2, trial])
             try:
-                made = some_tampering(asset, rng, kinds)
+                copy = tamper_randomly(asset, rng, kinds)
             except DataError:
                 break
-            shown = show_harmless(asset, rng, layer_HW4=made.layer_HW4)
-            yield Trial(shown.picture_HW3, number, made.kind, shown.place_23, made.mask_HW, made.whole)
-        near = list(rivals(number))[: others // 2] if rivals is not None else []
-        for turn in range(others):
-            rng = np.random.default_rng([seed, key, 3, turn])
-            other = assets[near[turn]] if turn < len(near) else draw_stranger(seed, int(rng.integers(4 * OTHERS)))
-            shown = show_harmless(other, rng)
-            yield Trial(shown.picture_HW3, number, "other", shown.place_23)
+            rendered = render_benign(asset, rng, layer_HW4=copy.layer_HW4)
+            yield VerificationTrial(
+                rendered.image_HW3, number, copy.kind, rendered.pose_23, copy.mask_HW, copy.is_global
+            )
+        near = list(similar(number))[: others // 2] if similar is not None else []
+        for trial in range(others):
+            rng = np.random.default_rng([seed, key, 3, trial])
+            is_near = trial < len(near)
+            other = assets[near[trial]] if is_near else draw_distractor(seed, int(rng.integers(DISTRACTORS)))
+            rendered = render_benign(other, rng)
+            yield VerificationTrial(rendered.image_HW3, number, OTHER, rendered.pose_23)
 
 
-def measured(found: Difference | None) -> list[float]:
-    """Measures in the order of MEASURES."""
-    told = found.measures if found is not None else NOTHING
-    return [float(told[name]) for name in MEASURES]
+def measure_row(difference: AssetDifference | None) -> list[float]:
+    """Return the measures in the order of MEASURES."""
+    measures = difference.measures if difference is not None else NOT_FOUND
+    return [float(measures[name]) for name in MEASURES]
 
 
-def gather(rows: Sequence[tuple[list[float], int, str, float]]) -> Trials:
-    """(measures, asset, kind, cosine) of each trial as arrays."""
-    measures, assets, kinds, cosines = zip(*rows, strict=True)
-    return Trials(np.array(measures, np.float64), np.array(assets), np.array(kinds, dtype=object), np.array(cosines))
+def stack_measurements(rows: Sequence[tuple[list[float], int, str, float]]) -> TrialMeasurements:
+    """Stack (measures, asset, kind, similarity) of trials into arrays."""
+    measures, assets, kinds, similarities = zip(*rows, strict=True)
+    return TrialMeasurements(
+        np.array(measures, np.float64), np.array(assets), np.array(kinds, dtype=object), np.array(similarities)
+    )

@@ -1,22 +1,20 @@
-"""A verifier in a user's program: does this picture show the approved asset, unaltered?
+"""Verifier: whether an image shows an approved asset unaltered.
 
-Recognition proposes: the network's vector says which assets a picture may show. The comparison decides: each of these is
-laid over the picture, and what differs is measured. Four answers:
+Recognition proposes: the similarity of vectors says which assets an image may show. Measurement decides: each of these is
+located in the image, and their differences are measured. Four answers:
 
-- ``same``: it shows the asset, and nothing differs beyond what scale, light, ground, compression and a small turn do;
+- ``same``: it shows the asset, and nothing differs beyond benign transformations (scale, lighting, background,
+  compression, a small rotation);
 - ``altered``: it shows the asset, and something differs; reasons, boxes and a heat map say what and where;
-- ``different``: it resembles an asset (or one was claimed), yet shows another thing;
-- ``not in the set``: it resembles none.
+- ``different``: it resembles an asset (or one was claimed), and shows another thing;
+- ``not in the set``: it resembles no asset.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -28,117 +26,52 @@ from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError, UnreadableImage, closest
 from unalike.inference.feature_map_model import PRETRAINED, engine_from_onnx, load_feature_maps
 from unalike.inference.loaded_model import load_model
-from unalike.metrics.knn import unit
-from unalike.metrics.roc import trials_needed
 from unalike.recognition.gallery import Gallery, ModelIdentity
 from unalike.recognition.recogniser import probe_embedding
-from unalike.storage.processes import usable_cores
-from unalike.verification.approved_set import ApprovedSet, faces
-from unalike.verification.asset import Asset, open_asset
-from unalike.verification.localization import Template, shrink
-from unalike.verification.measures import Difference
-from unalike.verification.regions import Spot, outline_of, spots_of
+from unalike.verification.approved_set import ApprovedSet, enrollment_images
+from unalike.verification.asset import Asset, open_assets
+from unalike.verification.calibration import calibrate_thresholds
+from unalike.verification.localization import limit_size
+from unalike.verification.matching import AssetMatcher
+from unalike.verification.measures import AssetDifference
+from unalike.verification.regions import AlteredRegion, find_altered_regions, project_outline
+from unalike.verification.result import ABSENT, ALTERED, DIFFERENT, SAME, VerificationResult
 from unalike.verification.tampering import TAMPERING
-from unalike.verification.thresholds import Limits, check_rate, settle_limits
-from unalike.verification.trials import Trial, draw_trials, gather, measure, measured
+from unalike.verification.thresholds import VerificationThresholds
+from unalike.verification.trials import measure_asset
 
-SAME, ALTERED, DIFFERENT, ABSENT = "same", "altered", "different", "not in the set"
-ANSWERS = (SAME, ALTERED, DIFFERENT, ABSENT)
-# Pictures are compared at no more than this many pixels a side: bounded memory, and more than an asset is compared at.
-LONGEST = 1024
-LEAST_SIDE = 16
-# So many of the nearest assets are laid over a picture.
-PROPOSED = 4
-# Trials an asset at least, and others; more where the rate asks for more.
-GENUINE, LEAST_TRIALS, MOST_TRIALS = 6, 8, 400
-# A spot is told from this share of the contrast on, or from the limit of ``parts`` where that is higher.
-CLEAR = 0.15
-# From this share of it on, the asset differs as a whole.
-WHOLE = 0.5
-REASONS = {
-    "edges": "its outlines do not agree",
-    "distortion": "it is stretched or slanted",
-    "colour": "it is recoloured",
-    "parts": "parts differ",
-    "balance": "its strokes are heavier or lighter",
-}
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The answer for one picture.
-
-    ``asset`` is the nearest asset whatever the answer (None for a blank), ``score`` (0..1) how unaltered it is: ``same`` from
-    ``threshold`` on. ``likeness``: cosine of the vectors. ``reasons``: the measures beyond their limits, largest first, in
-    units of the limit. ``spots``: where it differs, boxes in pixels of the picture; ``outline``: the asset's four corners
-    there. ``whole``: most of it differs. ``turn`` (degrees), ``scale`` (picture pixels an asset pixel). ``found`` holds heat map and frames; it is not part
-    of ``to_dict``.
-    """
-
-    answer: str
-    asset: str | None
-    score: float
-    threshold: float
-    likeness: float
-    reasons: dict[str, float] = field(default_factory=dict)
-    spots: tuple[Spot, ...] = ()
-    outline: tuple[tuple[float, float], ...] = ()
-    turn: float = 0.0
-    scale: float = 0.0
-    whole: bool = False
-    twins: tuple[str, ...] = ()
-    size: tuple[int, int] = (0, 0)
-    found: Difference | None = field(default=None, repr=False, compare=False)
-
-    def __str__(self) -> str:
-        return spoken(self.to_dict())
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return {
-            "answer": self.answer, "asset": self.asset, "score": round(self.score, 4), "threshold": round(self.threshold, 4),
-            "likeness": round(self.likeness, 4), "reasons": {k: round(v, 3) for k, v in self.reasons.items()},
-            "spots": [spot.to_dict() for spot in self.spots], "outline": [[round(x, 1), round(y, 1)] for x, y in self.outline],
-            "whole": self.whole, "turn": round(self.turn, 2), "scale": round(self.scale, 4), "twins": list(self.twins), "size": list(self.size),
-        }  # fmt: skip
-
-
-def spoken(verdict: Mapping[str, Any]) -> str:
-    """One line of a verdict's plain data."""
-    told, asset, score = verdict["answer"], verdict["asset"], verdict["score"]
-    if told == SAME:
-        return f"same as {asset} (score {score:.3f})"
-    if told == ABSENT:
-        return f"{told} (nearest {asset})"
-    if told == DIFFERENT:
-        return f"different from {asset}"
-    return f"altered {asset}: {_why(verdict['reasons'], verdict['whole'])} (score {score:.3f}, same from {verdict['threshold']:.3f})"
-
-
-def _why(reasons: Mapping[str, float], whole: bool) -> str:
-    """What differs, in words: the cause before its consequences."""
-    if "distortion" in reasons:
-        return REASONS["distortion"]
-    if whole and "edges" not in reasons:  # all of it differs, and its outlines agree
-        return REASONS["colour"]
-    return next(
-        (REASONS[name] for name in ("parts", "colour", "balance", "edges") if name in reasons), "it differs a little"
-    )
+# Longest side, in pixels, at which images are compared: it bounds memory, and exceeds the size of any asset's frame.
+MAX_SIDE = 1024
+MIN_SIDE = 16
+# Number of the most similar assets that are compared with an image.
+MAX_CANDIDATES = 4
+# Least score of a region, as a share of the contrast; the limit of ``parts`` where that is higher.
+MIN_REGION_SCORE = 0.15
+# Share of the asset's area from which the difference is global.
+GLOBAL_AREA = 0.5
 
 
 class Verifier:
-    """Approved assets and what compares pictures with them. Any number of threads may call ``verify``.
+    """Compares images with approved assets. Any number of threads may call ``verify``.
+
+    Args:
+        approved: The assets.
+        engine: The network that made their vectors.
+        view: The evaluation view of its images.
+
+    Raises:
+        ModelError: The vectors were made by another network or view.
 
     >>> verifier = Verifier.build("assets/", "model.onnx")          # doctest: +SKIP
     >>> verifier.calibrate(rate=0.01)
-    >>> verdict = verifier.verify("picture.jpg")
-    >>> verdict.answer, verdict.asset, verdict.spots
+    >>> result = verifier.verify("photo.jpg")
+    >>> result.answer, result.asset, result.regions
     """
 
     def __init__(self, approved: ApprovedSet, engine: Engine, view: View) -> None:
-        approved.gallery.model_identity.check_compatible(_maker(engine, view))
+        approved.gallery.model_identity.check_compatible(_model_identity(engine, view))
         self.approved, self.engine, self.view = approved, engine, view
-        self._templates: dict[int, Template] = {}
+        self.matcher = AssetMatcher(approved.assets, approved.gallery, engine, view)
 
     @classmethod
     def build(
@@ -150,40 +83,59 @@ class Verifier:
         runtime: str = "auto",
         precision: str = "auto",
     ) -> Verifier:
-        """Enrol assets (a folder, one image an asset; or pictures with ``names``) by a model, exported or a checkpoint.
+        """Enroll assets by a model.
 
-        Without one the frozen trunk that is installed finds the assets (extra ``train``). Raises as ``of``, and ModelError.
+        Args:
+            assets: A folder with one image per asset, or images.
+            model: An exported network or a checkpoint; a pretrained trunk if unset (extra ``train``).
+            names: Names of images; file stems if unset.
+            runtime: auto, onnxruntime, openvino or torch.
+            precision: auto, fp32, bf16, fp16 or int8.
+
+        Raises:
+            DataError: As ``of``.
+            ModelError: The model cannot be opened.
         """
-        held = _opened(assets, names)  # before the network, which may take ten seconds to open
+        opened = open_assets(assets, names)  # before the network, which may take ten seconds to open
         if model is None:
-            opened = load_feature_maps(PRETRAINED, vector=True, runtime=runtime, precision=precision)
-            progress.say(f"no model given: the frozen trunk {opened.trunk} finds the assets")
+            trunk = load_feature_maps(PRETRAINED, vector=True, runtime=runtime, precision=precision)
+            progress.say(f"no model given: the frozen trunk {trunk.trunk} finds the assets")
             return cls.of(
-                held, opened.engine, opened.view, source=opened.source, trunk=opened.trunk, network=opened.content
+                opened, trunk.engine, trunk.view, source=trunk.source, trunk=trunk.trunk, network=trunk.content
             )
-        found = load_model(model, runtime=runtime, precision=precision)
-        content = found.source.read_bytes() if found.source.suffix == ".onnx" else None
-        return cls.of(held, found.engine, found.view, source=str(model), trunk=found.trunk, network=content)
+        loaded = load_model(model, runtime=runtime, precision=precision)
+        content = loaded.source.read_bytes() if loaded.source.suffix == ".onnx" else None
+        return cls.of(opened, loaded.engine, loaded.view, source=str(model), trunk=loaded.trunk, network=content)
 
     @classmethod
     def load(
         cls, path: str | Path, model: str | Path | None = None, *, runtime: str = "auto", precision: str = "auto"
     ) -> Verifier:
-        """A saved set, with the network that lies in it, or the one named; no torch for an exported network.
+        """Open a saved set; without torch if its network is an exported one.
 
-        Raises DataError for a file that is missing, damaged or another thing, ModelError without its network.
+        Args:
+            path: A file that ``save`` wrote.
+            model: The network; the one in the file, or the file it was made with, if unset.
+            runtime: auto, onnxruntime, openvino or torch.
+            precision: auto, fp32, bf16, fp16 or int8.
+
+        Raises:
+            DataError: The file is missing, damaged or of another kind.
+            ModelError: The network is missing, or another one.
         """
-        held = ApprovedSet.load(path)
-        maker = held.gallery.model_identity
-        if model is None and held.network is not None:
-            engine = engine_from_onnx(held.network, runtime, precision)
-            return cls(held, engine, View.from_dict(dict(maker.view)) if maker.view else View(*engine.input_size))
-        source = model or maker.file
+        approved = ApprovedSet.load(path)
+        identity = approved.gallery.model_identity
+        if model is None and approved.network is not None:
+            engine = engine_from_onnx(approved.network, runtime, precision)
+            return cls(
+                approved, engine, View.from_dict(dict(identity.view)) if identity.view else View(*engine.input_size)
+            )
+        source = model or identity.file
         if not source or not Path(source).is_file():
             raise ModelError(f"{path} holds no network, and its model is not at {source or 'any place'}",
                              remedy="name it with -m FILE")  # fmt: skip
-        found = load_model(source, runtime=runtime, precision=precision)
-        return cls(held, found.engine, found.view)
+        loaded = load_model(source, runtime=runtime, precision=precision)
+        return cls(approved, loaded.engine, loaded.view)
 
     @classmethod
     def of(
@@ -197,30 +149,33 @@ class Verifier:
         trunk: str = "",
         network: bytes | None = None,
     ) -> Verifier:
-        """The same with an engine in hand; ``network`` is an ONNX file's content, kept in the saved set.
+        """Enroll assets by an engine.
 
-        Raises DataError where there is none, a name stands twice, or nothing is to be seen on one.
+        Args:
+            assets: A folder with one image per asset, or images.
+            engine: Embeds images.
+            view: The evaluation view of its images.
+            names: Names of images; file stems if unset.
+            source: File of the network.
+            trunk: Name of its backbone.
+            network: Content of the network's ONNX file, to be saved with the set.
+
+        Raises:
+            DataError: There are no assets, two share a name, or one shows nothing.
         """
-        opened = _opened(assets, names)
-        gallery = Gallery(engine.dim, _maker(engine, view, source, trunk))
+        opened = open_assets(assets, names)
+        gallery = Gallery(engine.dim, _model_identity(engine, view, source, trunk))
         with progress.progress("enrolling assets", len(opened), "assets") as advance:
             for asset in opened:
-                shown = np.stack([view(face) for face in faces(asset)])
-                gallery.enrol(engine(shown), [asset.name] * len(shown))
+                images = np.stack([view(image) for image in enrollment_images(asset)])
+                gallery.enrol(engine(images), [asset.name] * len(images))
                 advance()
         return cls(ApprovedSet(tuple(opened), gallery, None, network), engine, view)
 
     @property
-    def limits(self) -> Limits | None:
-        return self.approved.limits
-
-    def template(self, number: int) -> Template:
-        """The asset's edge maps, made when first needed."""
-        if number not in self._templates:
-            self._templates[number] = Template(self.approved.assets[number])
-        return self._templates[number]
-
-    # ---- calibration ----
+    def thresholds(self) -> VerificationThresholds | None:
+        """The calibrated thresholds; None before calibration."""
+        return self.approved.thresholds
 
     def calibrate(
         self,
@@ -230,205 +185,141 @@ class Verifier:
         kinds: Collection[str] = TAMPERING,
         confidence: float = 0.95,
         seed: int = 0,
-    ) -> Limits:
-        """Set the limits for a share ``rate`` of false accepts, from the assets alone (``verify.trials``).
+    ) -> VerificationThresholds:
+        """Set the thresholds for a target rate of false accepts, from the assets alone.
 
-        ``trials``: tampered copies an asset; left out, as many as the rate asks for. Raises DataError where they cannot
-        support it.
+        Args:
+            rate: Share of tampered images that may be called the same, 0 to 1.
+            trials: Tampered copies of each asset; as many as the rate needs if unset.
+            kinds: Kinds of tampering.
+            confidence: Confidence of the intervals, 0 to 1.
+            seed: Determines the trials.
+
+        Raises:
+            DataError: The trials cannot support the rate.
+            SpecError: A setting is out of range, or a kind unknown.
         """
-        check_rate(rate, confidence)
-        assets = self.approved.assets
-        twins = self._twins()
-        if trials is None:
-            needed = int(np.ceil(1.1 * trials_needed(rate, confidence) / len(assets)))
-            trials = int(np.clip(needed, LEAST_TRIALS, MOST_TRIALS))
-        cosine_AA = self._cosines_of_assets()
-        same = {
-            name: {b for a, b in twins if a == name} | {a for a, b in twins if b == name}
-            for name in self.approved.names
-        }
-
-        def rivals(number: int) -> list[int]:
-            order = np.argsort(-cosine_AA[number], kind="stable").tolist()
-            return [i for i in order if i != number and assets[i].name not in same[assets[number].name]]
-
-        genuine = max(GENUINE, trials // 2)
-        drawn = draw_trials(
-            assets, genuine=genuine, tampered=trials, others=trials, kinds=kinds, rivals=rivals, seed=seed
+        thresholds, twins = calibrate_thresholds(
+            self.matcher, rate, trials=trials, kinds=kinds, confidence=confidence, seed=seed
         )
-        rows = self._measured(drawn, len(assets) * (2 * trials + genuine))
-        limits = settle_limits(gather(rows), rate, confidence)
-        self.approved = replace(self.approved, limits=limits, twins=twins)
-        return limits
+        self.approved = replace(self.approved, thresholds=thresholds, twins=twins)
+        return thresholds
 
-    def _measured(self, drawn: Iterable[Trial], total: int) -> list[tuple[list[float], int, str, float]]:
-        """Each trial's measures and its cosine to the asset it is held against; a few at a time, by threads."""
-        rows: list[tuple[list[float], int, str, float]] = []
-        trials = iter(drawn)
-        with ThreadPoolExecutor(usable_cores()) as pool, progress.progress("calibrating", total, "trials") as advance:
-            while part := list(islice(trials, max(8, self.engine.batch))):
-                found = list(pool.map(lambda trial: measure(self.template(trial.asset), trial.picture_HW3), part))
-                vectors_ND = self.engine(np.stack([self.view(trial.picture_HW3) for trial in part]))
-                for trial, one, vector_D in zip(part, found, vectors_ND, strict=True):
-                    rows.append((measured(one), trial.asset, trial.kind, float(self._cosines(vector_D)[trial.asset])))
-                advance(len(part))
-        return rows
+    def save(self, path: str | Path) -> Path:
+        """Write assets, vectors, thresholds and network to one file."""
+        return self.approved.save(path)
 
-    def _twins(self) -> tuple[tuple[str, str], ...]:
-        """Pairs of assets that are one drawing: a clean picture of the one differs from the other in nothing."""
-        cosine_AA, assets = self._cosines_of_assets(), self.approved.assets
-        pairs = []
-        for first, second in np.argwhere(np.triu(cosine_AA, 1) > 0.97).tolist():
-            found = measure(self.template(first), assets[second].on())
-            told = found.measures if found is not None else None
-            if (
-                told
-                and told["parts"] < 0.12
-                and told["colour"] < 0.1
-                and told["distortion"] < 0.02
-                and told["area"] < 0.01
-            ):
-                pairs.append((assets[first].name, assets[second].name))
-        if pairs:
-            shown = ", ".join(f"{a} and {b}" for a, b in pairs[:3])
-            progress.say(f"{len(pairs)} pairs of assets cannot be told apart: {shown}")
-        return tuple(pairs)
-
-    def _cosines_of_assets(self) -> np.ndarray:
-        vectors_ND, held = unit(self.approved.gallery.vectors_ND), self.approved.gallery.snapshot
-        firsts = [int(np.flatnonzero(held.codes_N == code)[0]) for code in range(len(held.classes))]
-        return np.asarray(vectors_ND[firsts] @ vectors_ND[firsts].T)
-
-    # ---- verification ----
-
-    def verify(self, image: ImageInput | bytes, claimed: str | None = None) -> Verdict:
-        """The answer for one picture: a path, file content, PIL image or uint8 array.
-
-        ``claimed`` names the asset that it should show; it alone is compared then, and ``not in the set`` is not an answer.
-        Raises UnreadableImage, DataError for an asset that is not in the set or a verifier that was never calibrated.
-        """
-        if self.limits is None:
-            raise DataError("the limits are not set", remedy="calibrate first")
-        number = None if claimed is None else self.number(claimed)
-        return self._judge(*_pixels(image), number)
-
-    def number(self, name: str) -> int:
-        """The place of an asset in the set. Raises DataError with close spellings."""
+    def asset_number(self, name: str) -> int:
+        """Return the number of an asset in the set; raise DataError with close spellings for an unknown name."""
         if name not in self.approved.names:
             raise DataError(f"no asset {name!r} in the set", remedy=closest(name, self.approved.names))
         return self.approved.names.index(name)
 
-    def _judge(self, picture_HW3: np.ndarray, size: tuple[int, int], claimed: int | None) -> Verdict:
-        limits = self.limits
-        assert limits is not None
-        cosine_A = self._cosines(self._vector(picture_HW3))
-        order = np.argsort(-cosine_A, kind="stable")[:PROPOSED].tolist() if claimed is None else [claimed]
-        best: tuple[float, int, Difference] | None = None
-        for number in order:
-            found = measure(self.template(number), picture_HW3)
-            if found is None:
-                continue
-            score = limits.score(found.measures)
-            # Which asset it shows is told by its outlines first; among those that agree, by how little differs.
-            rank = score + (1.0 if 1 - found.measures["edges"] >= limits.shown else 0.0)
-            if best is None or rank > best[0]:
-                best = (rank, number, found)
-            if score >= limits.threshold:
-                break
-        shrunk = picture_HW3.shape[1] / size[1]
+    def verify(self, image: ImageInput | bytes, claimed: str | None = None) -> VerificationResult:
+        """Verify one image.
+
+        Args:
+            image: A path, file content, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4).
+            claimed: Name of the asset that it should show; that one alone is compared, and ``not in the set`` is no
+                answer. If unset, the most similar assets are compared.
+
+        Raises:
+            UnreadableImage: The image cannot be decoded, or is too small.
+            DataError: The verifier is not calibrated, the asset is not in the set, or an array has another shape or type.
+        """
+        thresholds = self.thresholds
+        if thresholds is None:
+            raise DataError("the verifier has no thresholds", remedy="calibrate first")
+        claimed_number = None if claimed is None else self.asset_number(claimed)
+        image_HW3, size = _read_image(image)
+        shrink = image_HW3.shape[1] / size[1]
+        similarity_A = self.matcher.similarities(self.matcher.embed([image_HW3])[0])
+        best = self._best_match(image_HW3, similarity_A, claimed_number, thresholds)
         if best is None:
-            nearest = int(np.argmax(cosine_A)) if claimed is None else claimed
-            return Verdict(DIFFERENT if claimed is not None else ABSENT, self.approved.names[nearest], 0.0, limits.threshold,
-                           float(cosine_A[nearest]), size=size)  # fmt: skip
-        _, number, found = best
-        return self._told(
-            number, found, float(cosine_A[number]), float(cosine_A.max()), claimed is not None, size, shrunk
+            nearest = int(np.argmax(similarity_A)) if claimed_number is None else claimed_number
+            return VerificationResult(
+                answer=DIFFERENT if claimed_number is not None else ABSENT,
+                asset=self.approved.names[nearest],
+                score=0.0,
+                threshold=thresholds.threshold,
+                similarity=float(similarity_A[nearest]),
+                size=size,
+            )
+        number, difference = best
+        resembles = claimed_number is not None or float(similarity_A.max()) >= thresholds.min_similarity
+        answer = _choose_answer(difference, thresholds, resembles)
+        return self._make_result(answer, number, difference, float(similarity_A[number]), thresholds, size, shrink)
+
+    def _best_match(
+        self, image_HW3: np.ndarray, similarity_A: np.ndarray, claimed: int | None, thresholds: VerificationThresholds
+    ) -> tuple[int, AssetDifference] | None:
+        """The asset that the image shows and its differences; None where no asset was found."""
+        order = np.argsort(-similarity_A, kind="stable")[:MAX_CANDIDATES].tolist() if claimed is None else [claimed]
+        best: tuple[float, int, AssetDifference] | None = None
+        for number in order:
+            difference = measure_asset(self.matcher.template(number), image_HW3)
+            if difference is None:
+                continue
+            score = thresholds.score(difference.measures)
+            # Outlines decide first which asset the image shows; among assets whose outlines agree, the score does.
+            rank = score + (1.0 if _outlines_agree(difference, thresholds) else 0.0)
+            if best is None or rank > best[0]:
+                best = (rank, number, difference)
+            if score >= thresholds.threshold:
+                break
+        return None if best is None else best[1:]
+
+    def _make_result(
+        self, answer: str, number: int, difference: AssetDifference, similarity: float,
+        thresholds: VerificationThresholds, size: tuple[int, int], shrink: float,
+    ) -> VerificationResult:  # fmt: skip
+        """Express a difference in pixels of the original image, of which the compared one has ``shrink`` a pixel."""
+        asset = self.approved.assets[number]
+        original = replace(difference, frame_to_image_23=np.asarray(difference.frame_to_image_23) / shrink)
+        regions: list[AlteredRegion] = []
+        if answer == ALTERED:
+            regions = find_altered_regions(original, size, max(thresholds.limits["parts"], MIN_REGION_SCORE))
+        relative = sorted(thresholds.relative(difference.measures).items(), key=lambda pair: -pair[1])
+        limit = 1 / thresholds.threshold - 1
+        return VerificationResult(
+            answer=answer,
+            asset=asset.name,
+            score=thresholds.score(difference.measures),
+            threshold=thresholds.threshold,
+            similarity=similarity,
+            reasons={name: value for name, value in relative if value > limit},
+            regions=tuple(regions),
+            outline=tuple((float(x), float(y)) for x, y in project_outline(difference, asset) / shrink),
+            rotation=difference.pose.rotation,
+            scale=difference.pose.scale / shrink,
+            is_global=difference.measures["area"] > GLOBAL_AREA,
+            twins=tuple(b if a == asset.name else a for a, b in self.approved.twins if asset.name in (a, b)),
+            size=size,
+            difference=original,
         )
 
-    def _told(
-        self, number: int, found: Difference, likeness: float, highest: float, claimed: bool, size: tuple[int, int],
-        shrunk: float,
-    ) -> Verdict:  # fmt: skip
-        limits, asset = self.limits, self.approved.assets[number]
-        assert limits is not None
-        score, shares = limits.score(found.measures), limits.shares(found.measures)
-        shown = 1 - found.measures["edges"] >= limits.shown
-        if score >= limits.threshold:
-            answer = SAME
-        elif shown:
-            answer = ALTERED
-        else:
-            answer = DIFFERENT if claimed or highest >= limits.known else ABSENT
-        full = replace(found, to_picture_23=np.asarray(found.to_picture_23) / shrunk)
-        limit = 1 / limits.threshold - 1
-        reasons = {name: share for name, share in sorted(shares.items(), key=lambda pair: -pair[1]) if share > limit}
-        spots = spots_of(full, size, max(limits.limits["parts"], CLEAR)) if answer == ALTERED else []
-        corners = outline_of(found, asset) / shrunk
-        twins = [b if a == asset.name else a for a, b in self.approved.twins if asset.name in (a, b)]
-        return Verdict(answer, asset.name, score, limits.threshold, likeness, reasons, tuple(spots),
-                       tuple((float(x), float(y)) for x, y in corners), found.place.turn, found.place.scale / shrunk,
-                       found.measures["area"] > WHOLE, tuple(twins), size, full)  # fmt: skip
 
-    def _vector(self, picture_HW3: np.ndarray) -> np.ndarray:
-        vector_1D: np.ndarray = self.engine(self.view(picture_HW3)[None])
-        return vector_1D[0]
-
-    def _cosines(self, vector_D: np.ndarray) -> np.ndarray:
-        """The cosine to each asset's nearest face, in the order of the assets."""
-        held = self.approved.gallery.snapshot
-        cosine_N = self.approved.gallery.vectors_ND @ unit(vector_D[None])[0]
-        best = np.full(len(held.classes), -1.0)
-        np.maximum.at(best, held.codes_N, cosine_N)
-        place = {name: code for code, name in enumerate(held.classes)}
-        return best[[place[name] for name in self.approved.names]]
-
-    def save(self, path: str | Path) -> Path:
-        """Assets, vectors, limits and network as one file."""
-        return self.approved.save(path)
+def _outlines_agree(difference: AssetDifference, thresholds: VerificationThresholds) -> bool:
+    return 1 - difference.measures["edges"] >= thresholds.min_correlation
 
 
-def _opened(assets: Any, names: Sequence[str] | None) -> list[Asset]:
-    from unalike.data.imageset import load_images
-
-    if isinstance(assets, (str, Path)):
-        paths = list(load_images(assets, labeled=False).paths)
-        stems = [path.stem for path in paths]
-        named = [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]
-        if len(set(named)) != len(named):
-            named = [str(path) for path in paths]
-        opened = [open_asset(path, name) for path, name in zip(paths, named, strict=True)]
-    else:
-        given = list(assets)
-        told = list(names) if names is not None else [_name(picture, i) for i, picture in enumerate(given)]
-        if len(told) != len(given):
-            raise DataError(f"{len(given)} assets and {len(told)} names", expected="as many each")
-        opened = [
-            replace(picture, name=name) if isinstance(picture, Asset) else open_asset(picture, name)
-            for picture, name in zip(given, told, strict=True)
-        ]
-    if not opened:
-        raise DataError("no assets", expected="a folder that holds some images")
-    every = [asset.name for asset in opened]
-    twice = sorted({name for name in every if every.count(name) > 1})
-    if twice:
-        raise DataError(f"two assets are named {twice[0]!r}", expected="a name each")
-    return opened
+def _choose_answer(difference: AssetDifference, thresholds: VerificationThresholds, resembles: bool) -> str:
+    """The answer for an image in which an asset was found; ``resembles``: whether it is claimed or similar enough."""
+    if thresholds.score(difference.measures) >= thresholds.threshold:
+        return SAME
+    if _outlines_agree(difference, thresholds):
+        return ALTERED
+    return DIFFERENT if resembles else ABSENT
 
 
-def _maker(engine: Any, view: View, source: str = "", trunk: str = "") -> ModelIdentity:
-    """What the vectors come from; the network's key where the engine knows it."""
+def _model_identity(engine: Engine, view: View, source: str = "", trunk: str = "") -> ModelIdentity:
+    """Describe what makes the vectors; the network's key where the engine knows it."""
     facts = getattr(engine, "facts", None)
     return ModelIdentity(probe_embedding(engine), view.to_dict(), source, trunk, getattr(facts, "network", "") or "")
 
 
-def _name(picture: Any, number: int) -> str:
-    if isinstance(picture, Asset):
-        return picture.name
-    return Path(picture).stem if isinstance(picture, (str, Path)) else f"asset {number}"
-
-
-def _pixels(image: ImageInput | bytes) -> tuple[np.ndarray, tuple[int, int]]:
-    """(uint8 RGB of at most LONGEST a side, height and width of the original)."""
+def _read_image(image: ImageInput | bytes) -> tuple[np.ndarray, tuple[int, int]]:
+    """Return uint8 RGB of at most MAX_SIDE pixels a side, and (H, W) of the original."""
     if isinstance(image, np.ndarray):
         if image.ndim == 3 and image.shape[2] == 1:
             image = image[..., 0]
@@ -442,10 +333,10 @@ def _pixels(image: ImageInput | bytes) -> tuple[np.ndarray, tuple[int, int]]:
         size = (picture.height, picture.width)
     else:
         size = upright_size(image)
-        picture = open_image(image, min_size=(LONGEST, LONGEST), max_pixels=MAX_PIXELS)
-    if min(picture.size) < LEAST_SIDE:
+        picture = open_image(image, min_size=(MAX_SIDE, MAX_SIDE), max_pixels=MAX_PIXELS)
+    if min(picture.size) < MIN_SIDE:
         raise UnreadableImage(
-            f"a picture of {picture.width} x {picture.height} pixels", expected=f"at least {LEAST_SIDE} a side"
+            f"an image of {picture.width} x {picture.height} pixels", expected=f"at least {MIN_SIDE} a side"
         )
-    pixels, _ = shrink(np.asarray(picture), LONGEST)
+    pixels, _ = limit_size(np.asarray(picture), MAX_SIDE)
     return np.ascontiguousarray(pixels), size

@@ -4,10 +4,17 @@ from PIL import Image
 
 from tests.support.marks import mark
 from unalike.errors import DataError, SpecError, UnreadableImage
-from unalike.verification.asset import Asset, box_mean, open_asset, spread_colours
-from unalike.verification.benign import HARMLESS, show_harmless, warp_layer
-from unalike.verification.distractors import draw_stranger
-from unalike.verification.tampering import TAMPERING, VISIBLE, changed_share, parts_of, some_tampering, tamper
+from unalike.verification.asset import Asset, box_mean, open_asset, spread_colors
+from unalike.verification.benign import BENIGN, render_benign, warp_layer
+from unalike.verification.distractors import draw_distractor
+from unalike.verification.tampering import (
+    MIN_CHANGED_SHARE,
+    TAMPERING,
+    compute_changed_share,
+    find_parts,
+    tamper,
+    tamper_randomly,
+)
 
 
 def test_an_asset_keeps_its_transparency_and_is_cut_to_what_it_shows(tmp_path):
@@ -15,28 +22,28 @@ def test_an_asset_keeps_its_transparency_and_is_cut_to_what_it_shows(tmp_path):
     pixels[10:30, 20:60] = (200, 10, 20, 255)
     Image.fromarray(pixels).save(tmp_path / "logo.png")
     asset = open_asset(tmp_path / "logo.png")
-    assert (asset.name, asset.size, asset.ground) == ("logo", (20, 40), "transparent")
-    assert (asset.colour_HW3 == (200, 10, 20)).all() and (asset.alpha_HW == 1).all()
+    assert (asset.name, asset.size, asset.background) == ("logo", (20, 40), "transparent")
+    assert (asset.color_HW3 == (200, 10, 20)).all() and (asset.alpha_HW == 1).all()
 
 
 def test_an_asset_on_a_plain_ground_is_lifted_off_it():
     pixels = np.full((60, 80, 3), (250, 245, 240), np.uint8)
     pixels[20:40, 30:70] = (10, 60, 200)
     asset = open_asset(pixels, "plate")
-    assert asset.ground == "plain" and asset.ground_colour == (250, 245, 240) and asset.size == (20, 40)
-    assert np.abs(asset.on(margin=0.0).astype(int) - (10, 60, 200)).max() <= 1
+    assert asset.background == "plain" and asset.background_color == (250, 245, 240) and asset.size == (20, 40)
+    assert np.abs(asset.composite(margin=0.0).astype(int) - (10, 60, 200)).max() <= 1
 
 
 def test_an_asset_that_fills_its_rectangle_stays_whole():
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)
     asset = open_asset(pixels, "photo")
-    assert asset.ground == "none" and asset.size == (40, 50) and (asset.on() == pixels).all()
+    assert asset.background == "none" and asset.size == (40, 50) and (asset.composite() == pixels).all()
 
 
 def test_what_shows_nothing_is_refused(tmp_path):
     for blank in (np.full((30, 30, 3), 255, np.uint8), np.zeros((30, 30, 4), np.uint8)):
-        with pytest.raises(DataError, match="nothing is to be seen"):
+        with pytest.raises(DataError, match="shows nothing"):
             open_asset(blank, "blank")
     with pytest.raises(DataError, match="uint8 of shape"):
         open_asset(np.zeros((4, 4, 2), np.uint8))
@@ -56,7 +63,7 @@ def test_colours_spread_from_known_pixels_alone():
     colours = np.zeros((5, 5, 3), np.float32)
     known = np.zeros((5, 5), bool)
     colours[2, 2], known[2, 2] = (90, 60, 30), True
-    spread = spread_colours(colours, known, reach=1)
+    spread = spread_colors(colours, known, reach=1)
     assert np.allclose(spread[1:4, 1:4], (90, 60, 30)) and (spread[0] == 0).all()
 
 
@@ -70,18 +77,18 @@ def test_a_layer_lands_where_its_place_says():
 
 def test_a_harmless_picture_is_its_seed_and_kinds_leave_one_another_alone():
     asset = mark(1)
-    first, again = (show_harmless(asset, np.random.default_rng(5)) for _ in range(2))
-    assert np.array_equal(first.picture_HW3, again.picture_HW3)
-    still = show_harmless(asset, np.random.default_rng(5), kinds=("scale", "ground", "lighting", "compression"))
-    assert np.allclose(still.place_23[0, 1], 0) and not np.allclose(first.place_23[0, 1], 0)
-    scale = [np.sqrt(np.linalg.det(one.place_23[:, :2])) for one in (first, still)]
+    first, again = (render_benign(asset, np.random.default_rng(5)) for _ in range(2))
+    assert np.array_equal(first.image_HW3, again.image_HW3)
+    still = render_benign(asset, np.random.default_rng(5), kinds=("scale", "background", "lighting", "compression"))
+    assert np.allclose(still.pose_23[0, 1], 0) and not np.allclose(first.pose_23[0, 1], 0)
+    scale = [np.sqrt(np.linalg.det(one.pose_23[:, :2])) for one in (first, still)]
     assert scale[0] == pytest.approx(scale[1])
-    plain = show_harmless(asset, np.random.default_rng(5), kinds=("rotation",))
-    assert np.sqrt(np.linalg.det(plain.place_23[:, :2])) == pytest.approx(1)
-    assert tuple(plain.picture_HW3[0, 0]) == asset.ground_colour
+    plain = render_benign(asset, np.random.default_rng(5), kinds=("rotation",))
+    assert np.sqrt(np.linalg.det(plain.pose_23[:, :2])) == pytest.approx(1)
+    assert tuple(plain.image_HW3[0, 0]) == asset.background_color
     with pytest.raises(SpecError, match="did you mean 'scale'"):
-        show_harmless(asset, np.random.default_rng(5), kinds=("scales",))
-    assert len(HARMLESS) == 5
+        render_benign(asset, np.random.default_rng(5), kinds=("scales",))
+    assert len(BENIGN) == 5
 
 
 @pytest.mark.parametrize("kind", TAMPERING)
@@ -101,7 +108,7 @@ def test_tampering_changes_what_it_says(kind):
         # What changed lies in the mask (its soft rim aside), and is as large as promised.
         grown = box_mean(made.mask_HW.astype(float), 3) > 0
         assert not (changed & ~grown).any()
-        assert changed.sum() >= 0.5 * VISIBLE * (asset.alpha_HW > 0.5).sum()
+        assert changed.sum() >= 0.5 * MIN_CHANGED_SHARE * (asset.alpha_HW > 0.5).sum()
 
 
 def test_what_an_asset_does_not_offer_is_an_error_or_passed_over():
@@ -112,11 +119,11 @@ def test_what_an_asset_does_not_offer_is_an_error_or_passed_over():
     for kind in ("part-moved", "mirrored"):
         with pytest.raises(DataError, match="disc: no visible change"):
             tamper(asset, kind, np.random.default_rng(0))
-    assert some_tampering(asset, np.random.default_rng(0), ("part-moved", "stretched")).kind == "stretched"
+    assert tamper_randomly(asset, np.random.default_rng(0), ("part-moved", "stretched")).kind == "stretched"
     with pytest.raises(DataError, match="none of"):
-        some_tampering(asset, np.random.default_rng(0), ("part-moved", "mirrored"))
+        tamper_randomly(asset, np.random.default_rng(0), ("part-moved", "mirrored"))
     with pytest.raises(SpecError, match="kind of tampering"):
-        some_tampering(asset, np.random.default_rng(0), ("stretch",))
+        tamper_randomly(asset, np.random.default_rng(0), ("stretch",))
 
 
 def test_what_cannot_be_seen_in_a_small_picture_is_no_tampering():
@@ -126,12 +133,12 @@ def test_what_cannot_be_seen_in_a_small_picture_is_no_tampering():
     speckled[40:260:8, 40:260:8, 3] = 0  # 1.6 % of the ink, spread so thin that nothing is to be seen
     gone[40:80, 40:80, 3] = 0
     recoloured[40:80, 40:80, :3] = (160, 90, 40)
-    assert changed_share(block, block) == changed_share(block, speckled) == 0
+    assert compute_changed_share(block, block) == compute_changed_share(block, speckled) == 0
     for changed in (gone, recoloured):
-        assert changed_share(block, changed) == pytest.approx(1600 / 220**2, rel=0.35)  # its rim too
+        assert compute_changed_share(block, changed) == pytest.approx(1600 / 220**2, rel=0.35)  # its rim too
     for pale in (0, 255):  # black ink goes on black, white on white: the other ground shows it
         block[40:260, 40:260, :3] = gone[40:260, 40:260, :3] = pale
-        assert changed_share(block, gone) > VISIBLE
+        assert compute_changed_share(block, gone) > MIN_CHANGED_SHARE
 
 
 def test_pieces_are_those_that_touch_and_share_a_colour():
@@ -139,13 +146,13 @@ def test_pieces_are_those_that_touch_and_share_a_colour():
     layer[5:35, 5:20] = (200, 0, 0, 255)
     layer[5:35, 20:30] = (0, 0, 200, 255)  # touches, another colour
     layer[5:35, 40:55] = (200, 0, 0, 255)  # apart
-    masks = parts_of(Asset("three", layer))
+    masks = find_parts(Asset("three", layer))
     assert len(masks) == 3
     assert [int(mask.sum()) for mask in masks] == pytest.approx([450, 450, 300], rel=0.2)
 
 
 def test_strangers_differ_from_one_another():
-    drawn = [draw_stranger(0, number) for number in range(4)]
-    assert np.array_equal(drawn[0].layer_HW4, draw_stranger(0, 0).layer_HW4)
-    small = [np.asarray(Image.fromarray(one.on()).resize((16, 16)), float).ravel() for one in drawn]
+    drawn = [draw_distractor(0, number) for number in range(4)]
+    assert np.array_equal(drawn[0].layer_HW4, draw_distractor(0, 0).layer_HW4)
+    small = [np.asarray(Image.fromarray(one.composite()).resize((16, 16)), float).ravel() for one in drawn]
     assert all(np.abs(small[i] - small[j]).mean() > 5 for i in range(4) for j in range(i))

@@ -1,0 +1,57 @@
+"""Matching an image with the approved assets: similarity of vectors, and templates for localization.
+
+Shape letters: A assets, D width of a vector, H, W of an image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from unalike.data.view import View
+from unalike.engines.protocol import Engine
+from unalike.metrics.knn import unit
+from unalike.recognition.gallery import Gallery
+from unalike.verification.asset import Asset
+from unalike.verification.localization import AssetTemplate
+
+
+class AssetMatcher:
+    """Assets, their vectors and the network that embeds images; any number of threads may call it.
+
+    Args:
+        assets: The assets.
+        gallery: Their vectors; the labels are asset names.
+        engine: The network that made the vectors.
+        view: The evaluation view of its images.
+    """
+
+    def __init__(self, assets: Sequence[Asset], gallery: Gallery, engine: Engine, view: View) -> None:
+        self.assets, self.gallery, self.engine, self.view = tuple(assets), gallery, engine, view
+        self._templates: dict[int, AssetTemplate] = {}
+
+    def template(self, number: int) -> AssetTemplate:
+        """Return the template of an asset, computed when it is first needed."""
+        if number not in self._templates:
+            self._templates[number] = AssetTemplate(self.assets[number])
+        return self._templates[number]
+
+    def embed(self, images: Sequence[np.ndarray]) -> np.ndarray:
+        """Embed images (uint8 (H, W, 3), any sizes); float32 (N, D)."""
+        return self.engine(np.stack([self.view(image) for image in images]))
+
+    def similarities(self, vector_D: np.ndarray) -> np.ndarray:
+        """Return the cosine similarity to the nearest vector of each asset, (A,)."""
+        enrolled = self.gallery.snapshot
+        cosine_N = self.gallery.vectors_ND @ unit(vector_D[None])[0]
+        best = np.full(len(enrolled.classes), -1.0)
+        np.maximum.at(best, enrolled.codes_N, cosine_N)
+        code_of = {name: code for code, name in enumerate(enrolled.classes)}
+        return best[[code_of[asset.name] for asset in self.assets]]
+
+    def asset_similarities(self) -> np.ndarray:
+        """Return the cosine similarities of the assets' first vectors, (A, A)."""
+        vectors_ND, enrolled = unit(self.gallery.vectors_ND), self.gallery.snapshot
+        first_A = [int(np.flatnonzero(enrolled.codes_N == code)[0]) for code in range(len(enrolled.classes))]
+        return np.asarray(vectors_ND[first_A] @ vectors_ND[first_A].T)
