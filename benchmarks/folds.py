@@ -23,15 +23,15 @@ import numpy as np
 from grocery import append, write_manifests
 from heads import folds
 from new_classes import Rows, rows_of, written
-from unlabelled import embed, hits
+from unlabeled import embed, hits
 
 from unalike.data.imageset import align_labels, load_images
 from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.metrics.intervals import bootstrap, paired_bootstrap
 from unalike.spec import load_spec
-from unalike.training.automatic.holdout import scenes
-from unalike.training.heads.features import trunk_features
+from unalike.training.automatic.holdout import assign_scenes
+from unalike.training.heads.features import compute_features
 
 ORDER = ("frozen", "peer", "plain", "automatic")
 
@@ -40,11 +40,11 @@ def divided(manifest: Path, by: str) -> list[tuple[Rows, Rows]]:
     """Training and asking rows of the manifest, for each fold."""
     images, rows = load_images(manifest), rows_of(manifest)
     spec = load_spec("train")
-    features = trunk_features(automatic.TRUNK, images, View.from_spec(spec), Notices(), spec)
+    features = compute_features(automatic.TRUNK, images, View.from_spec(spec), Notices(), spec)
     assert len(features.kept_N) == len(rows) == len(images)
     names = [images.classes[label] for label in images.labels_N]
     assert names == [label for _, label in rows]
-    scene_N = scenes(features.vectors_NF, images.labels_N) if by == "scene" else None
+    scene_N = assign_scenes(features.vectors_NF, images.labels_N) if by == "scene" else None
     return [([rows[i] for i in r.fit_N], [rows[i] for i in r.query_N]) for r in folds(images.labels_N, scene_N)]
 
 

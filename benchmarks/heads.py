@@ -25,15 +25,16 @@ from unalike.data.view import View
 from unalike.metrics.intervals import paired_bootstrap
 from unalike.model.backbones import native_size
 from unalike.spec import load_spec
-from unalike.training.automatic.holdout import Round, judge, make_rounds, scenes
-from unalike.training.heads.features import trunk_features
-from unalike.training.heads.search import best_closed, search_heads, search_trained
-from unalike.training.heads.trained import FAMILIES, Form, fitted_head
+from unalike.training.automatic.holdout import Split, assign_scenes, cross_validation_splits, evaluate_embeddings
+from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig
+from unalike.training.heads.features import compute_features
+from unalike.training.heads.search import best_closed_form, search_heads, search_trained_heads
+from unalike.training.heads.trained import fit_head
 
 FOLDS, BASE, CHOSEN, GOAL = 5, "closed form, residual 0", "as automatic training chooses", "known-classes"
 
 
-def folds(labels_N: np.ndarray, scene_N: np.ndarray | None, seed: int = 0) -> list[Round]:
+def folds(labels_N: np.ndarray, scene_N: np.ndarray | None, seed: int = 0) -> list[Split]:
     """Five rounds; images of a class go to the folds in turn, or whole scenes do."""
     draw, fold_N = np.random.default_rng(seed), np.zeros(len(labels_N), int)
     for label in np.unique(labels_N):
@@ -44,21 +45,21 @@ def folds(labels_N: np.ndarray, scene_N: np.ndarray | None, seed: int = 0) -> li
     for fold in range(FOLDS):
         rest = np.flatnonzero(fold_N != fold)
         asks = np.flatnonzero((fold_N == fold) & np.isin(labels_N, labels_N[rest]))
-        rounds.append(Round("known", rest, rest, asks))
+        rounds.append(Split("known", rest, rest, asks))
     return rounds
 
 
 def chosen(x_NF: np.ndarray, labels_N: np.ndarray):
     """The head that automatic training takes where time is no matter, but for its last look at images held out."""
-    rounds = make_rounds(labels_N, scenes(x_NF, labels_N), GOAL)
+    rounds = cross_validation_splits(labels_N, assign_scenes(x_NF, labels_N), GOAL)
     start = time.monotonic()
     trials = search_heads(x_NF, labels_N, rounds, GOAL)
     print(f"  {len(trials)} heads in {time.monotonic() - start:.1f} s", flush=True)
-    closed = best_closed(trials, GOAL)
-    trained = search_trained(closed, x_NF, labels_N, rounds, GOAL, seconds=float("inf"))
+    closed = best_closed_form(trials, GOAL)
+    trained = search_trained_heads(closed, x_NF, labels_N, rounds, GOAL, seconds=float("inf"))
     best = max([closed, *(t for t in trained if t.beats(closed, GOAL))], key=lambda t: t.score)
     print(f"  chosen: {best.name}", flush=True)
-    return fitted_head(x_NF, labels_N, best.form)
+    return fit_head(x_NF, labels_N, best.config)
 
 
 def main() -> None:
@@ -76,34 +77,34 @@ def main() -> None:
     spec = load_spec("train")
     for trunk in options.trunks.split(","):
         height, width = native_size(trunk)[0]
-        features = trunk_features(
+        features = compute_features(
             trunk, images, replace(View.from_spec(spec), height=height, width=width), Notices(), spec
         )
         x_NF, labels_N = features.vectors_NF, images.labels_N[features.kept_N]
         for way in options.by.split(","):
-            scene_N = scenes(x_NF, labels_N) if way == "scene" else None
+            scene_N = assign_scenes(x_NF, labels_N) if way == "scene" else None
             compare(trunk, way, x_NF, labels_N, folds(labels_N, scene_N), options.out / "heads.jsonl")
 
 
-def compare(trunk: str, way: str, x_NF: np.ndarray, labels_N: np.ndarray, rounds: list[Round], out: Path) -> None:
-    def fitted(form: Form):
-        return lambda r: fitted_head(x_NF[r.fit_N], labels_N[r.fit_N], form)
+def compare(trunk: str, way: str, x_NF: np.ndarray, labels_N: np.ndarray, rounds: list[Split], out: Path) -> None:
+    def fitted(form: HeadConfig):
+        return lambda r: fit_head(x_NF[r.fit_N], labels_N[r.fit_N], form)
 
-    methods = {"frozen": lambda r: lambda x: x, BASE: fitted(Form(residual=0.0))}
-    methods["residual 0.3"] = fitted(Form(residual=0.3))
-    methods["shrinkage x 2"] = fitted(Form(residual=0.0, shrinkage=2.0))
-    for family in FAMILIES:
-        methods[family.name] = fitted(Form(residual=0.0, family=family))
+    methods = {"frozen": lambda r: lambda x: x, BASE: fitted(HeadConfig(residual=0.0))}
+    methods["residual 0.3"] = fitted(HeadConfig(residual=0.3))
+    methods["shrinkage x 2"] = fitted(HeadConfig(residual=0.0, shrinkage=2.0))
+    for family in HEAD_TRAININGS:
+        methods[family.name] = fitted(HeadConfig(residual=0.0, training=family))
     methods[CHOSEN] = lambda r: chosen(x_NF[r.fit_N], labels_N[r.fit_N])
     verdicts = {}
     for name, method in methods.items():
         start = time.monotonic()
 
-        def asked(_: int, r: Round, method=method) -> tuple[np.ndarray, np.ndarray]:
+        def asked(_: int, r: Split, method=method) -> tuple[np.ndarray, np.ndarray]:
             head = method(r)
             return head(x_NF[r.query_N]), head(x_NF[r.reference_N])
 
-        verdicts[name] = judge(rounds, labels_N, asked)
+        verdicts[name] = evaluate_embeddings(rounds, labels_N, asked)
         row = {"trunk": trunk, "folds": way, "method": name, "queries": len(verdicts[name].hit_Q),
                "seconds": round(time.monotonic() - start, 1)}  # fmt: skip
         for figure, of in (("R@1", lambda v: v.hit_Q), ("MAP@R", lambda v: v.precision_Q)):

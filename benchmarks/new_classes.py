@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 from grocery import append, write_manifests
-from unlabelled import embed, hits
+from unlabeled import embed, hits
 
 import unalike
 from unalike.data.imageset import align_labels, load_images

@@ -13,11 +13,12 @@ import torch
 from tests.flow.conftest import draw_class
 from tests.support.program import unalike
 from unalike.model.checkpoint import load_embedder, read_checkpoint
+from unalike.runs.filenames import FINE_TUNING_FOLDER
 from unalike.spec import load_spec
 from unalike.training.automatic import candidates
 from unalike.training.automatic import pipeline as automatic
 from unalike.training.heads import search as frozen_heads
-from unalike.training.heads.trained import Form, family_of
+from unalike.training.heads.config import HeadConfig, head_training
 
 SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "train.seed=3", "automl.goal=both",
          "train.batch_size=16", "model.backbone=tf_efficientnet_lite0"]  # fmt: skip
@@ -79,9 +80,9 @@ def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:
     folder = two_runs[0]
     record = json.loads((folder / "automatic.json").read_text())
     names = [c["name"] for c in record["candidates"]]
-    assert names[0] == "frozen trunk" and names[2:] == [candidates.FINE_TUNED, candidates.BLENDED]
+    assert names[0] == "frozen trunk" and names[2:] == [candidates.FINE_TUNED, candidates.INTERPOLATED]
     ranked = [
-        c for c in record["candidates"] if c["name"] in (record["chosen"], names[0], names[1], candidates.BLENDED)
+        c for c in record["candidates"] if c["name"] in (record["chosen"], names[0], names[1], candidates.INTERPOLATED)
     ]
     assert max(ranked, key=lambda c: c["score"])["name"] == record["chosen"]
     embedder, meta = load_embedder(folder / "ml_model_best.pth")
@@ -93,9 +94,9 @@ def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:
 
 def test_fine_tuning_trains_as_it_was_planned(two_runs: list[Path]) -> None:
     """Training settles once more what is open; what the plan decided must be closed."""
-    spec = load_spec("train", str(two_runs[0] / automatic.FOLDER / "experiment.yaml"))
+    spec = load_spec("train", str(two_runs[0] / FINE_TUNING_FOLDER / "experiment.yaml"))
     assert spec.train.head_epochs == 0 and spec.model.head in ("rooted", "linear")
-    first = read_checkpoint(two_runs[0] / automatic.FOLDER / "ml_model_latest.pth")
+    first = read_checkpoint(two_runs[0] / FINE_TUNING_FOLDER / "ml_model_latest.pth")
     assert first["spec"]["train"]["head_epochs"] == 0
     assert first["spec"]["model"]["backbone"] == "tf_efficientnet_lite0"
 
@@ -120,10 +121,10 @@ def test_the_best_spec_of_a_head_makes_the_same_network(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, head: str
 ) -> None:
     monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(automatic, "_worth_tuning", lambda *_: False)
-    monkeypatch.setattr(frozen_heads.Open, "families", (family_of("CosFaceLoss", bends=not head),))
+    monkeypatch.setattr(automatic, "can_fine_tune", lambda *_: False)
+    monkeypatch.setattr(frozen_heads.HeadSearchSpace, "trainings", (head_training("CosFaceLoss", mlp=not head),))
     monkeypatch.setattr(automatic.HeadTrial, "beats", lambda *_: True)
-    monkeypatch.setattr(automatic, "judged_heads", only_last(automatic.judged_heads))
+    monkeypatch.setattr(automatic, "evaluate_heads", only_last(automatic.evaluate_heads))
     words = [word for word in (*SMALL, head) if word]
     done = unalike("train", pictures / "train", "-r", tmp_path / "first", "--minutes", "2", *words)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -146,18 +147,21 @@ def test_the_best_spec_of_a_fine_tuned_network_trains_as_that_was(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
-    judged = automatic.judged_heads
-    monkeypatch.setattr(automatic, "judged_heads", lambda *given: [replace(c, score=-1.0) for c in judged(*given)])
+    judged = automatic.evaluate_heads
+    monkeypatch.setattr(automatic, "evaluate_heads", lambda *given: [replace(c, score=-1.0) for c in judged(*given)])
     done = unalike(
         "train", pictures / "train", "-r", tmp_path / "first", "--minutes", "5", *SMALL, "train.num_epochs=2"
     )
     assert done.returncode == 0, done.stderr[-3000:]
     first = tmp_path / "first/train"
-    assert json.loads((first / "automatic.json").read_text())["chosen"] in (candidates.FINE_TUNED, candidates.BLENDED)
+    assert json.loads((first / "automatic.json").read_text())["chosen"] in (
+        candidates.FINE_TUNED,
+        candidates.INTERPOLATED,
+    )
     again = unalike("train", "-e", first / "best_spec.yaml", "-r", tmp_path / "again", "train.results_dir=null")
     assert again.returncode == 0, again.stderr[-3000:]
     then, now = (
-        load_spec("train", str(f / "experiment.yaml")) for f in (first / automatic.FOLDER, tmp_path / "again/train")
+        load_spec("train", str(f / "experiment.yaml")) for f in (first / FINE_TUNING_FOLDER, tmp_path / "again/train")
     )
     assert then.train.warm_start and then.train.head_epochs == 0
     for part in ("model", "train.optim", "train.loss", "train.num_epochs", "train.frozen_stages", "train.head_epochs",
@@ -174,25 +178,25 @@ def test_what_the_user_says_of_the_head_holds_for_the_blended_one(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(automatic, "judged_networks", only_last(automatic.judged_networks))
+    monkeypatch.setattr(automatic, "evaluate_networks", only_last(automatic.evaluate_networks))
     heads = []
-    fitted = candidates.finished
-    monkeypatch.setattr(candidates, "finished", lambda *given: heads.append(given) or fitted(*given))
+    fitted = candidates.refit_head
+    monkeypatch.setattr(candidates, "refit_head", lambda *given: heads.append(given) or fitted(*given))
     own = ["train.finish.loss=MultiSimilarityLoss", "train.finish.residual=0.37", "train.finish.shrinkage=1.5",
            "train.finish.mirrored=true"]  # fmt: skip
     done = unalike("train", pictures / "train", "-r", tmp_path, "--minutes", "5", *SMALL, "train.num_epochs=1", *own)
     assert done.returncode == 0, done.stderr[-3000:]
     record = json.loads((tmp_path / "train/automatic.json").read_text())
-    assert record["chosen"] == candidates.BLENDED
-    form = Form(True, 0.37, 1.5, family_of("MultiSimilarityLoss"))
+    assert record["chosen"] == candidates.INTERPOLATED
+    form = HeadConfig(True, 0.37, 1.5, head_training("MultiSimilarityLoss"))
     assert {t["name"] for t in record["heads"][1:]} == {
-        replace(form, root=root, family=None).name for root in (True, False)
+        replace(form, sqrt=root, training=None).name for root in (True, False)
     }
-    assert form.name in {c["name"] for c in record["candidates"]} or replace(form, root=False).name in {
+    assert form.name in {c["name"] for c in record["candidates"]} or replace(form, sqrt=False).name in {
         c["name"] for c in record["candidates"]
     }
     for _, embedded, labels, taken, _ in heads:
-        assert replace(taken, root=True) == form
+        assert replace(taken, sqrt=True) == form
         assert len(embedded.kept_N) == 2 * len(set(embedded.kept_N.tolist())) and len(labels) == 60
     finish = load_spec("train", str(tmp_path / "train/best_spec.yaml")).train.finish
     assert (finish.loss, finish.residual, finish.shrinkage, finish.mirrored) == ("MultiSimilarityLoss", 0.37, 1.5, True)

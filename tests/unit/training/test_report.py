@@ -8,7 +8,7 @@ from unalike.data.from_spec import TrainingSets
 from unalike.data.imageset import ImageSet
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.spec import load_spec
-from unalike.training.automatic.holdout import Round
+from unalike.training.automatic.holdout import Split
 from unalike.training.loop import History
 from unalike.training.report import write_automatic_report, write_training_report
 from unalike.training.trainer import TrainingResult
@@ -86,8 +86,8 @@ def test_automatic_training_shows_what_was_tried_and_doubts_labels_by_the_frozen
         {"name": name, "figures": figures, "gain_over_frozen": figures} for name in ("frozen trunk", "fine-tuned")
     ]}  # fmt: skip
     everything = np.arange(60)
-    rounds = [Round("known", everything[12:], everything[12:], everything[:12]),
-              Round("new", everything[30:], everything[40:60], everything[30:40])]  # fmt: skip
+    rounds = [Split("known", everything[12:], everything[12:], everything[:12]),
+              Split("new", everything[30:], everything[40:60], everything[30:40])]  # fmt: skip
     write_automatic_report(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), rounds)
     text = page(tmp_path)
     for words in ("9.5 of 10", "Beside the frozen trunk", "What was tried", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",

@@ -1,1 +1,1 @@
-"""Automatic training: choose trunk, head and fine-tuning by held-out data, within a time budget."""
+"""Automatic training: choose trunk, head and fine-tuning on held-out data, within a time budget."""

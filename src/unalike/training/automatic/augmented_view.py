@@ -1,4 +1,7 @@
-"""An image as training would vary it, cut to the evaluation view's size: what an engine is asked about without labels."""
+"""An augmented view of an image at the evaluation view's size: the queries of an evaluation without labels.
+
+Shape letters: H height, W width.
+"""
 
 from __future__ import annotations
 
@@ -13,23 +16,30 @@ from unalike.data.training.augment import Augmentation
 from unalike.data.training.pixel_cache import downscale
 from unalike.data.view import View
 
-# What changes from picture to picture of one thing: how much of it is seen, from which side, in which light.
-CROP_SCALE, COLOUR = (0.4, 1.0), {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.02}
-KEPT_RATIO = 1.5  # of the view's size: an image's shorter side before it is cropped
+# What differs between pictures of one object: how much of it is visible, the side it is seen from, the light.
+CROP_SCALE, COLOR = (0.4, 1.0), {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.02}
+DOWNSCALE_RATIO = 1.5  # the shorter side before cropping, relative to the view's longer side
 
 
-class VariedView:
-    """``view(path)`` gives one uint8 (H, W, 3) view of a file, drawn from the seed and the file's place in ``paths``."""
+class AugmentedView:
+    """A view like ``data.view.View`` that crops, mirrors and recolors; its draws depend on seed and index alone.
+
+    Args:
+        paths: the files; a file's index in them enters its draws.
+        view: gives the size (H, W).
+        seed: seed of the draws.
+    """
 
     def __init__(self, paths: Sequence[Path], view: View, seed: int) -> None:
-        self.place = {path: i for i, path in enumerate(paths)}
-        self.side = int(KEPT_RATIO * max(view.height, view.width))
-        self.augmentation = Augmentation(view.height, view.width, crop_scale=CROP_SCALE, colour=COLOUR, mean=(0, 0, 0),
+        self.index = {path: i for i, path in enumerate(paths)}
+        self.side = int(DOWNSCALE_RATIO * max(view.height, view.width))
+        self.augmentation = Augmentation(view.height, view.width, crop_scale=CROP_SCALE, colour=COLOR, mean=(0, 0, 0),
                                          std=(1, 1, 1), seed=seed)  # fmt: skip
 
     def __call__(self, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
-        place = self.place[Path(path)]
+        """Read a file of ``paths`` and return its uint8 (H, W, 3) view."""
+        index = self.index[Path(path)]
         pixels = downscale(decode(path, min_size=(self.side, self.side), max_pixels=max_pixels), self.side)
-        cropped = torch.from_numpy(self.augmentation.crop(pixels, 0, place))[None]
-        coloured = self.augmentation.finish(cropped, 0, np.array([place]))[0]
-        return (coloured.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        cropped = torch.from_numpy(self.augmentation.crop(pixels, 0, index))[None]
+        recolored = self.augmentation.finish(cropped, 0, np.array([index]))[0]
+        return (recolored.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()

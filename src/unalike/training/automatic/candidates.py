@@ -1,13 +1,13 @@
-"""What automatic training could deliver, judged on images that none of it was fitted to, and which of it is the best.
+"""Compare the candidates of automatic training on held-out images and select the best one.
 
-Shape letters: N images, D dimensions of the vector.
+Shape letters: N images, D dimensions of the vector, F features.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,136 +16,178 @@ from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.inference.embedding import Embeddings
+from unalike.model.backbones import Trunk
 from unalike.model.checkpoint import load_embedder
 from unalike.model.embedder import Embedder
 from unalike.model.frozen import build_frozen_trunk
 from unalike.progress import say
-from unalike.training.automatic.holdout import Round, Verdict
-from unalike.training.heads.features import Features
-from unalike.training.heads.interpolation import blended, finished, trunk_vectors
-from unalike.training.heads.search import FROZEN, judge_raw
-from unalike.training.heads.trained import Form, fitted_head
+from unalike.training.automatic.holdout import HoldoutResult, Split
+from unalike.training.heads.config import HeadConfig
+from unalike.training.heads.features import TrunkFeatures
+from unalike.training.heads.interpolation import embed_with_trunk, interpolate_weights, refit_head
+from unalike.training.heads.search import FROZEN, evaluate_vectors
+from unalike.training.heads.trained import fit_head
 from unalike.training.trainer import TrainingResult
 
-FINE_TUNED, BLENDED = "fine-tuned", "fine-tuned, blended, head fitted anew"
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+# Names of the fine-tuned candidates in automatic.json.
+FINE_TUNED, INTERPOLATED = "fine-tuned", "fine-tuned, blended, head fitted anew"
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A fine-tuned trunk, as it ended or blended, with its features of all images; of their mirror images too where a head
-    is to be fitted to both, after the others."""
+class TunedTrunk:
+    """A fine-tuned trunk and its features of all images.
 
-    trunk: Any
+    Attributes:
+        trunk: the trunk, with its final or its interpolated weights.
+        features: one row per image; the rows of the mirror images follow if ``mirrored``.
+        mirrored: whether a head is fitted to the mirror images too.
+    """
+
+    trunk: Trunk
     features: Embeddings
     mirrored: bool = False
 
     @property
-    def images(self) -> int:
-        """Rows of the features that are images as they are."""
+    def image_count(self) -> int:
+        """Number of rows that are not of mirror images."""
         return len(self.features.kept_N) // (2 if self.mirrored else 1)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """Something that could be delivered: how it is called, and what it was judged to be worth."""
+    """A model that automatic training could deliver.
+
+    Attributes:
+        name: its name in ``automatic.json``.
+        result: its results on the held-out images.
+        score: ``result.score`` for the goal.
+        config: how its head is fitted, or None where the head is not a fitted one.
+        vectors_ND: vectors of all images; valid in the rows that were evaluated.
+        tuned: the trunk, of a fine-tuned candidate.
+    """
 
     name: str
-    verdict: Verdict
+    result: HoldoutResult
     score: float
-    form: Form | None = None  # what fits the head again, where it is a fitted one
-    vectors_ND: Any = None  # of all images, right in the rows that were judged
-    tuned: Trained | None = None  # of the fine-tuned ones
+    config: HeadConfig | None = None
+    vectors_ND: np.ndarray | None = None
+    tuned: TunedTrunk | None = None
 
 
-def judged_heads(
-    forms: Sequence[Form | None],
-    features: Features,
+def evaluate_heads(
+    configs: Sequence[HeadConfig | None],
+    features: TrunkFeatures,
     labels_N: np.ndarray,
     fit_N: np.ndarray,
-    held: Sequence[Round],
+    splits: Sequence[Split],
     goal: str,
 ) -> list[Candidate]:
-    """The frozen trunk (None) and heads on it, fitted to what may be fitted and judged on what was held out."""
-    found = []
-    for form in forms:
-        vectors = features.vectors_NF
-        if form is not None:
-            vectors = fitted_head(*features.both(fit_N, labels_N), form)(vectors)
-        verdict = judge_raw(vectors, labels_N, held)
-        found.append(Candidate(form.name if form else FROZEN, verdict, verdict.score(goal), form, vectors))
-    return found
+    """Fit heads on a frozen trunk and evaluate them on held-out images.
+
+    Args:
+        configs: the heads; None is the frozen trunk without a head.
+        features: the trunk's features of all images.
+        labels_N: their labels.
+        fit_N: rows that may be fitted to.
+        splits: the holdout splits.
+        goal: a key of ``holdout.GOALS``.
+    """
+    candidates = []
+    for config in configs:
+        vectors_ND = features.vectors_NF
+        if config is not None:
+            vectors_ND = fit_head(*features.training_rows(fit_N, labels_N), config)(vectors_ND)
+        result = evaluate_vectors(vectors_ND, labels_N, splits)
+        candidates.append(Candidate(config.name if config else FROZEN, result, result.score(goal), config, vectors_ND))
+    return candidates
 
 
-def judged_networks(
-    tuned: TrainingResult, spec: Any, form: Form | None, images: ImageSet, fit_N: np.ndarray, held: Sequence[Round], goal: str,
-    notices: Notices,
+def evaluate_networks(
+    training: TrainingResult, spec: Experiment, config: HeadConfig | None, images: ImageSet, fit_N: np.ndarray,
+    splits: Sequence[Split], goal: str, notices: Notices,
 ) -> list[Candidate]:  # fmt: skip
-    """The fine-tuned network on what was held out, as it ended and, for a form, blended with a head of it fitted anew."""
-    embedder, meta = load_embedder(tuned.checkpoint)
+    """Evaluate a fine-tuned network on held-out images: with its final weights, and interpolated with a new head.
+
+    Args:
+        training: the result of fine-tuning.
+        spec: its resolved spec; ``train.finish`` says how weights are interpolated.
+        config: the head of the interpolated network; None leaves that candidate out.
+        images: all images.
+        fit_N: rows that may be fitted to.
+        splits: the holdout splits.
+        goal: a key of ``holdout.GOALS``.
+        notices: collects unreadable images.
+    """
+    embedder, meta = load_embedder(training.checkpoint)
     labels_N, preprocessing = images.labels_N, Preprocessing.from_facts(meta["facts"])
 
-    def seen(trunk: Any, *, mirrored: bool = False) -> Trained:
-        done = trunk_vectors(trunk, images, preprocessing, dataset=spec.dataset, notices=notices, describe="judging",
-                             mirrored=mirrored)  # fmt: skip
-        return Trained(trunk, done, mirrored)
+    def embed(trunk: Trunk, *, mirrored: bool = False) -> TunedTrunk:
+        features = embed_with_trunk(trunk, images, preprocessing, dataset=spec.dataset, notices=notices,
+                                    describe="evaluating", mirrored=mirrored)  # fmt: skip
+        return TunedTrunk(trunk, features, mirrored)
 
-    def judged(name: str, network: Embedder, of: Trained, form: Form | None) -> Candidate:
+    def evaluate(name: str, network: Embedder, tuned: TunedTrunk, config: HeadConfig | None) -> Candidate:
         vectors_ND = np.zeros((len(images), network.dim), np.float32)
-        own = slice(of.images)
+        rows = slice(tuned.image_count)
         with torch.inference_mode():
-            vectors_ND[of.features.kept_N[own]] = network.head(torch.from_numpy(of.features.vectors_ND[own])).numpy()
-        verdict = judge_raw(vectors_ND, labels_N, held)
-        return Candidate(name, verdict, verdict.score(goal), form, vectors_ND, of)
+            head_input = torch.from_numpy(tuned.features.vectors_ND[rows])
+            vectors_ND[tuned.features.kept_N[rows]] = network.head(head_input).numpy()
+        result = evaluate_vectors(vectors_ND, labels_N, splits)
+        return Candidate(name, result, result.score(goal), config, vectors_ND, tuned)
 
-    found = [judged(FINE_TUNED, embedder, seen(embedder.trunk), None)]
-    if not spec.train.finish.enabled or form is None:
-        return found
-    began = build_frozen_trunk(spec.model.backbone, preprocessing.input_size).trunk.state_dict()
-    mixed = blended(embedder.trunk, began, spec.train.finish.trained_share)
-    of = seen(mixed, mirrored=spec.train.finish.mirrored)
-    network = fitted_network(of, images, fit_N, form, spec)
+    candidates = [evaluate(FINE_TUNED, embedder, embed(embedder.trunk), None)]
+    if not spec.train.finish.enabled or config is None:
+        return candidates
+    initial = build_frozen_trunk(spec.model.backbone, preprocessing.input_size).trunk.state_dict()
+    trunk = interpolate_weights(embedder.trunk, initial, spec.train.finish.trained_share)
+    tuned = embed(trunk, mirrored=spec.train.finish.mirrored)
+    network = refit_tuned(tuned, images, fit_N, config, spec)
     if network is not None:
-        found.append(judged(BLENDED, network, of, form))
-    return found
+        candidates.append(evaluate(INTERPOLATED, network, tuned, config))
+    return candidates
 
 
-def fitted_network(of: Trained, images: ImageSet, rows: np.ndarray, form: Form, spec: Any) -> Embedder | None:
-    """The trunk with a head of this form fitted to these rows of the images; None, said, where none can be."""
-    use = np.isin(of.features.kept_N, rows)
-    done = replace(of.features, vectors_ND=of.features.vectors_ND[use], kept_N=of.features.kept_N[use])
+def refit_tuned(
+    tuned: TunedTrunk, images: ImageSet, rows: np.ndarray, config: HeadConfig, spec: Experiment
+) -> Embedder | None:
+    """Fit a head to these rows of a fine-tuned trunk's features; see ``refit_head``."""
+    use = np.isin(tuned.features.kept_N, rows)
+    features = replace(tuned.features, vectors_ND=tuned.features.vectors_ND[use], kept_N=tuned.features.kept_N[use])
     dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
-    return finished(of.trunk, done, images.labels_N, form, dim)
+    return refit_head(tuned.trunk, features, images.labels_N, config, dim)
 
 
-def best_of(candidates: Sequence[Candidate], goal: str) -> Candidate:
-    """The one of the highest score; but the network as it ended only where it is clearly better than blended.
+def select_best(candidates: Sequence[Candidate], goal: str) -> Candidate:
+    """Return the candidate of the highest score; final weights only if significantly better than interpolated ones.
 
-    On photographs of elsewhere the blended one was better each time (docs/experiments/new-classes.md); what is held
-    out is few classes or scenes, and
-    near to what was learnt.
+    On photographs from elsewhere the interpolated network was better each time (docs/experiments/new-classes.md), while the
+    held-out images are few and similar to those that were learned from.
     """
     best = max(candidates, key=lambda c: c.score)
-    mixed = next((c for c in candidates if c.name == BLENDED), None)
-    if best.name != FINE_TUNED or mixed is None or best.verdict.clearly_above(mixed.verdict, goal):
+    interpolated = next((c for c in candidates if c.name == INTERPOLATED), None)
+    if best.name != FINE_TUNED or interpolated is None or best.result.significantly_better(interpolated.result, goal):
         return best
     return max((c for c in candidates if c is not best), key=lambda c: c.score)
 
 
-def say_verdict(candidates: Sequence[Candidate], best: Candidate) -> None:
-    """A line for each, the first of them the frozen trunk as it came."""
+def log_choice(candidates: Sequence[Candidate], best: Candidate) -> None:
+    """Print a line per candidate; the first one is the frozen trunk."""
     for c in candidates:
-        text = "; ".join(f"{kind} classes: " + ", ".join(f"{name} {value}" for name, value in figures.items())
-                         for kind, figures in c.verdict.figures().items())  # fmt: skip
+        text = "; ".join(f"{kind} classes: " + ", ".join(f"{name} {value}" for name, value in metrics.items())
+                         for kind, metrics in c.result.metrics().items())  # fmt: skip
         say(f"{'-> ' if c is best else '   '}{c.name}: {text}")
     if best is candidates[0]:
-        say("nothing that was tried beats the frozen trunk as it came: that is what you get")
+        say("nothing that was tried beats the frozen trunk, so it is delivered unchanged")
 
 
-def figures_of(best: Candidate, base: Candidate) -> dict[str, float]:
-    """The best one's figures by name, those of the frozen trunk beside them."""
-    found = {}
-    for kind, figures in best.verdict.figures().items():
-        for name, value in figures.items():
-            found[f"{kind} classes {name}"] = value.value
-            found[f"{kind} classes {name} frozen"] = base.verdict.figures()[kind][name].value
-    return found
+def metrics_of(best: Candidate, baseline: Candidate) -> dict[str, float]:
+    """Return the metrics of the best candidate by name, with those of the frozen trunk."""
+    metrics = {}
+    for kind, row in best.result.metrics().items():
+        for name, value in row.items():
+            metrics[f"{kind} classes {name}"] = value.value
+            metrics[f"{kind} classes {name} frozen"] = baseline.result.metrics()[kind][name].value
+    return metrics

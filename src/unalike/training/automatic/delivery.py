@@ -1,42 +1,60 @@
-"""What automatic training leaves of the best candidate: the network fitted to all images, and the spec that makes it again."""
+"""Save the winner of automatic training: its checkpoint, fitted to all images, and ``best_spec.yaml``, which repeats it."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
 from unalike.data.imageset import ImageSet
 from unalike.errors import redact, redact_all
+from unalike.model.backbones import PretrainedConfig
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.frozen import build_frozen_trunk
 from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
-from unalike.training.automatic.candidates import Candidate, fitted_network
-from unalike.training.heads.features import Features
-from unalike.training.heads.interpolation import with_fitted_head, with_head_of
-from unalike.training.heads.trained import fitted_head
+from unalike.training.automatic.candidates import Candidate, refit_tuned
+from unalike.training.heads.features import TrunkFeatures
+from unalike.training.heads.interpolation import attach_head, spec_with_head
+from unalike.training.heads.trained import fit_head
 from unalike.training.recipe import settle_normalization
 from unalike.training.trainer import TrainingResult, checkpoint_facts
 
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
 
-def deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, features: Features) -> tuple[Path, Any]:
-    """The frozen trunk with the candidate's head, fitted to all images now; the trunk alone where no head was better."""
+
+def save_frozen(
+    best: Candidate, spec: Experiment, run: Run, images: ImageSet, features: TrunkFeatures
+) -> tuple[Path, Experiment]:
+    """Save a candidate without fine-tuning: the frozen trunk with its head, if any, fitted to all images.
+
+    Args:
+        best: the candidate.
+        spec: resolved spec of the run; it is copied.
+        run: gets the checkpoint, ``experiment.yaml`` and ``best_spec.yaml`` (none for the trunk alone).
+        images: all images.
+        features: the trunk's features of these images.
+
+    Returns:
+        The checkpoint and its spec.
+    """
     dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
-    form, head = best.form, None
-    if form is not None:
-        head = fitted_head(*features.both(np.arange(len(images)), images.labels_N), form, dim)
+    config, head = best.config, None
+    if config is not None:
+        head = fit_head(*features.training_rows(np.arange(len(images)), images.labels_N), config, dim)
     trunk_width = features.vectors_NF.shape[1]
     width = trunk_width if head is None else head.matrix_FD.shape[1]
     settled = spec.model_copy(deep=True)
     settle(settled, "model.feat_dim", width, best.name)
     settle(settled, "model.head", "linear" if head is None else head.kind, best.name)
     settle_normalization(settled, features.facts)
-    if form is None or head is None:
+    if config is None or head is None:
         (run.dir / BEST_SPEC_FILE).unlink(missing_ok=True)  # an earlier session of this run may have left one
         embedder = create_embedder(EmbedderConfig.from_spec(settled.model), pretrained="true")
         linear = embedder.head.linear
@@ -48,49 +66,61 @@ def deliver_frozen(best: Candidate, spec: Any, run: Any, images: ImageSet, featu
         trunk = build_frozen_trunk(
             settled.model.backbone, (settled.model.input_height, settled.model.input_width)
         ).trunk
-        embedder = with_fitted_head(trunk, head)
-        again = settled.model_copy(deep=True)
-        form.settle(again, mirrored=features.mirrored_NF is not None)
-        again.train.train_trunk = again.train.train_embedder = False
-        again.train.finish.enabled = True
-        _write_best_spec(again, run)
-    return _write(embedder, settled, run, images, features.facts, best.name), settled
+        embedder = attach_head(trunk, head)
+        repeat = settled.model_copy(deep=True)
+        config.settle(repeat, mirrored=features.mirrored_NF is not None)
+        repeat.train.train_trunk = repeat.train.train_embedder = False
+        repeat.train.finish.enabled = True
+        _write_best_spec(repeat, run)
+    return _save_network(embedder, settled, run, images, features.facts, best.name), settled
 
 
-def deliver_tuned(best: Candidate, tuned: TrainingResult, spec: Any, run: Any, images: ImageSet) -> tuple[Path, Any]:
-    """The fine-tuned network under the run's own name, and the spec that trains it again.
+def save_fine_tuned(
+    best: Candidate, training: TrainingResult, spec: Experiment, run: Run, images: ImageSet
+) -> tuple[Path, Experiment]:
+    """Save a fine-tuned candidate; a head that was fitted anew is fitted to all images, held-out ones too.
 
-    A head that is fitted anew is so on all images now, those that were held out too.
+    Args:
+        best: the candidate.
+        training: the result of fine-tuning.
+        spec: its resolved spec; it is copied.
+        run: gets the checkpoint, ``experiment.yaml`` and ``best_spec.yaml``.
+        images: all images.
+
+    Returns:
+        The checkpoint and its spec.
     """
     settled = spec.model_copy(deep=True)
-    of, network = best.tuned, None
-    assert of is not None
-    if best.form is not None:
-        network = fitted_network(of, images, np.arange(len(images)), best.form, spec)
-        best.form.settle(settled, mirrored=of.mirrored)
-    settled.train.finish.enabled = best.form is not None
+    tuned, network = best.tuned, None
+    assert tuned is not None
+    if best.config is not None:
+        network = refit_tuned(tuned, images, np.arange(len(images)), best.config, spec)
+        best.config.settle(settled, mirrored=tuned.mirrored)
+    settled.train.finish.enabled = best.config is not None
     _write_best_spec(settled, run)
     if network is None:
         run.write_experiment(settled)
-        target: Path = run.dir / BEST_CHECKPOINT
-        copy_file(tuned.checkpoint, target)
-        return target, settled
-    return _write(network, settled, run, images, tuned.facts, best.name), settled
+        checkpoint = run.dir / BEST_CHECKPOINT
+        copy_file(training.checkpoint, checkpoint)
+        return checkpoint, settled
+    return _save_network(network, settled, run, images, training.facts, best.name), settled
 
 
-def _write_best_spec(spec: Any, run: Any) -> None:
-    """The spec that makes the winner again by plain training, of all images: those held out to judge by are none here."""
-    again = spec.model_copy(deep=True)
-    again.automl_policy = "off"
-    again.dataset.validation.by = "none"
-    write_text(run.dir / BEST_SPEC_FILE, redact(again.to_yaml()))
+def _write_best_spec(spec: Experiment, run: Run) -> None:
+    """Write the spec that repeats the winner by plain training on all images, with none held out."""
+    repeat = spec.model_copy(deep=True)
+    repeat.automl_policy = "off"
+    repeat.dataset.validation.by = "none"
+    write_text(run.dir / BEST_SPEC_FILE, redact(repeat.to_yaml()))
 
 
-def _write(network: Embedder, spec: Any, run: Any, images: ImageSet, facts: Any, why: str) -> Path:
-    spec = with_head_of(network, spec)
+def _save_network(
+    network: Embedder, spec: Experiment, run: Run, images: ImageSet, facts: PretrainedConfig, name: str
+) -> Path:
+    spec = spec_with_head(spec, network)
     payload = {
         "model": network.state_dict(), "spec": redact_all(spec.to_dict()), "classes": list(images.classes),
-        "epoch": 0, "step": 0, "metrics": {}, "facts": checkpoint_facts(spec, facts, f"automatic training: {why}"),
+        "epoch": 0, "step": 0, "metrics": {}, "facts": checkpoint_facts(spec, facts, f"automatic training: {name}"),
     }  # fmt: skip
     run.write_experiment(spec)
     return write_checkpoint(run.dir / BEST_CHECKPOINT, payload)

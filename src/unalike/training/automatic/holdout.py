@@ -1,10 +1,12 @@
-"""Judging embeddings on what they are for: classes never seen, and known classes in scenes never seen.
+"""Holdout and cross-validation splits by class and by scene, and the evaluation of embeddings on them.
 
-Photographs of one class come in series: the same shelf, the same minute. Held out at random, such a picture finds its
-twin, and everything scores 95 % (Grocery, 2026-11-24: 95.6 % against 57.1 % on new photographs). So each class is divided
-into scenes, groups of like images, and a query never meets a reference of its own scene; the same figure is then 60.5 %,
-and heads rank as they do on new photographs.
-Shape letters: N images, D dimensions, C classes.
+Photographs of one class come in series: the same shelf, the same minute. Held out at random, such a picture finds its near
+duplicate, and every model scores 95 % (Grocery, 2026-11-24: 95.6 % against 57.1 % on new photographs). So each class is
+divided into scenes, groups of similar images, and a query is never compared with a reference of its own scene; the same
+figure is then 60.5 %, and heads rank as they do on new photographs.
+
+A split is of kind ``new`` (the classes of its queries are not fitted to) or ``known`` (they are, on other scenes).
+Shape letters: N images, D dimensions, C classes, Q queries of all splits, K clusters.
 """
 
 from __future__ import annotations
@@ -20,14 +22,25 @@ from unalike.metrics.intervals import Interval, bootstrap, paired_bootstrap
 from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
 
-SCENES = 4  # scenes a class, at most
+MAX_SCENES = 4  # per class
+# What to optimize: the value of automl.goal, and the kinds of splits that count for it.
 GOALS = {"new-classes": ("new",), "known-classes": ("known",), "both": ("new", "known")}
-ROUNDS = {"new": 3, "known": SCENES}
+NEW_CLASS_SPLITS = 3
+# Of sets with at least MIN_CLASSES_TO_HOLD_OUT classes, the share of classes held out entirely.
+HOLDOUT_CLASS_SHARE, MIN_CLASSES_TO_HOLD_OUT = 0.15, 8
+HOLDOUT_SCENE_SHARE = 0.4  # share of the remaining classes of which one scene is held out
 
 
 @dataclass(frozen=True)
-class Round:
-    """One question: what may be learnt from, what answers, what asks. Rows of the image set; ``kind``: new or known."""
+class Split:
+    """Rows of an image set that are fitted to, that are searched, and that are the queries.
+
+    Attributes:
+        kind: ``new`` or ``known``.
+        fit_N: rows to fit to.
+        reference_N: rows among which the queries are looked up.
+        query_N: rows of the queries.
+    """
 
     kind: str
     fit_N: np.ndarray
@@ -36,8 +49,15 @@ class Round:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Per query, in the order of the rounds: was the nearest right, and the average precision at R."""
+class HoldoutResult:
+    """Per-query results on a list of splits, in the order of the splits.
+
+    Attributes:
+        kind_Q: the kind of the query's split.
+        hit_Q: 1 where the nearest reference has the query's class, else 0.
+        precision_Q: average precision at R, 0 to 1.
+        label_Q: the query's label.
+    """
 
     kind_Q: np.ndarray
     hit_Q: np.ndarray
@@ -45,235 +65,305 @@ class Verdict:
     label_Q: np.ndarray
 
     def score(self, goal: str) -> float:
-        """The mean of R@1 and MAP@R, averaged over the kinds that the goal asks for; what selection maximises."""
-        return float(np.mean(self.scores(goal)))
-
-    def scores(self, goal: str) -> list[float]:
-        return [float(pair.mean()) for pair in self.pairs(goal)]
+        """Return the mean of R@1 and MAP@R, averaged over the kinds of the goal; model selection maximizes it."""
+        return float(np.mean([float(pair.mean()) for pair in self._pairs(goal)]))
 
     def kinds(self, goal: str) -> list[str]:
-        """The kinds that the goal asks for and that were asked; those that were where it is none of these."""
+        """Return the kinds of the goal that have queries; all kinds that have some if the goal's have none."""
         return [kind for kind in GOALS[goal] if (self.kind_Q == kind).any()] or sorted(set(self.kind_Q.tolist()))
 
-    def pairs(self, goal: str) -> np.ndarray:
-        """R@1 and MAP@R (columns) of each kind that the goal asks for, or of what there is where there is none of it."""
+    def _pairs(self, goal: str) -> np.ndarray:
+        """R@1 and MAP@R (columns) of each kind of the goal (rows)."""
         return np.array(
             [(self.hit_Q[self.kind_Q == k].mean(), self.precision_Q[self.kind_Q == k].mean()) for k in self.kinds(goal)]
         )
 
-    def figures(self, seed: int = 0) -> dict[str, dict[str, Interval]]:
-        """R@1 and MAP@R with 95 % intervals of each kind; classes are resampled for new ones, queries for known."""
-        found = {}
+    def metrics(self, seed: int = 0) -> dict[str, dict[str, Interval]]:
+        """Compute R@1 and MAP@R of each kind with 95 % bootstrap intervals.
+
+        Classes are resampled for new classes, queries for known ones.
+        """
+        metrics = {}
         for kind in sorted(set(self.kind_Q.tolist())):
             rows = self.kind_Q == kind
             groups = self.label_Q[rows] if kind == "new" else None
-            found[kind] = {
+            metrics[kind] = {
                 "R@1": bootstrap(self.hit_Q[rows], groups, seed=seed),
                 "MAP@R": bootstrap(self.precision_Q[rows], groups, seed=seed),
             }
-        return found
+        return metrics
 
-    def gain_over(self, other: Verdict, seed: int = 0) -> dict[str, dict[str, Interval]]:
-        """Paired differences to another verdict of the same rounds."""
-        found = {}
+    def gain_over(self, other: HoldoutResult, seed: int = 0) -> dict[str, dict[str, Interval]]:
+        """Compute the paired differences to another result on the same splits, with 95 % bootstrap intervals."""
+        gains = {}
         for kind in sorted(set(self.kind_Q.tolist())):
             rows = self.kind_Q == kind
             groups = self.label_Q[rows] if kind == "new" else None
-            found[kind] = {
+            gains[kind] = {
                 "R@1": paired_bootstrap(other.hit_Q[rows], self.hit_Q[rows], groups, seed=seed),
                 "MAP@R": paired_bootstrap(other.precision_Q[rows], self.precision_Q[rows], groups, seed=seed),
             }
-        return found
+        return gains
 
-    def clearly_above(self, other: Verdict, goal: str, by: Sequence[str] = ("R@1", "MAP@R")) -> bool:
-        """Whether of what the goal asks for no figure is lower, and one of those named is higher by more than chance.
+    def significantly_better(self, other: HoldoutResult, goal: str, by: Sequence[str] = ("R@1", "MAP@R")) -> bool:
+        """Return whether no metric of the goal is lower and one of those in ``by`` is significantly higher.
 
-        Chance: a paired 95 % interval.
+        Significant: the paired 95 % interval lies above 0.
         """
-        rows = [row for kind, row in self.gain_over(other).items() if kind in self.kinds(goal)]
-        none_lower = all(gain.value >= 0 for row in rows for gain in row.values())
-        return none_lower and any(row[name].low > 0 for row in rows for name in by)
+        gains = [gain for kind, gain in self.gain_over(other).items() if kind in self.kinds(goal)]
+        none_lower = all(interval.value >= 0 for gain in gains for interval in gain.values())
+        return none_lower and any(gain[name].low > 0 for gain in gains for name in by)
 
-    def beside(self, base: Verdict) -> dict[str, Any]:
-        """Plain data for a record: these figures, and what they gain on those of ``base``, the frozen trunk's."""
-        sides = {"figures": self.figures(), "gain_over_frozen": self.gain_over(base)}
+    def to_dict(self, baseline: HoldoutResult) -> dict[str, Any]:
+        """Return these metrics and the gain over those of ``baseline``, the frozen trunk, as plain data."""
+        tables = {"figures": self.metrics(), "gain_over_frozen": self.gain_over(baseline)}
         return {
-            name: {kind: {k: v.to_dict() for k, v in f.items()} for kind, f in found.items()}
-            for name, found in sides.items()
+            name: {kind: {k: v.to_dict() for k, v in metrics.items()} for kind, metrics in table.items()}
+            for name, table in tables.items()
         }
 
 
-def scenes(
+# ---- scenes ----
+
+
+def assign_scenes(
     features_ND: np.ndarray, labels_N: np.ndarray, *, groups: Sequence[str] | None = None, seed: int = 0
 ) -> np.ndarray:
-    """A scene number (0 .. SCENES - 1) for every image: clusters of like images within each class.
+    """Divide each class into scenes of similar images.
 
-    ``groups`` (a manifest's own: a shop, a day, a part number) go before what the features say. Scenes of a class are
-    numbered from the largest to the smallest, from a start drawn for each class, so that round f holds out about as much
-    whichever f. A class of n images has at most n // 2 scenes: what remains of it can still answer.
+    A class of n images has at most n // 2 scenes, so that the rest of it can serve as reference. Scenes of a class are
+    numbered from the largest to the smallest, starting at a number drawn for each class, so that each scene number holds
+    about as many images.
+
+    Args:
+        features_ND: features (N, D) to cluster by.
+        labels_N: an integer label per image.
+        groups: a group per image from a manifest (a shop, a day, a part number); within a class that has several, they are
+            taken instead of clusters.
+        seed: seed of the draws.
+
+    Returns:
+        A scene number per image, 0 to ``MAX_SCENES`` - 1.
     """
     unit_ND = unit(features_ND)
-    draw = np.random.default_rng([seed, 11])
+    rng = np.random.default_rng([seed, 11])
     scene_N = np.zeros(len(labels_N), np.int64)
     for label in np.unique(labels_N):
         rows = np.flatnonzero(labels_N == label)
         names = None if groups is None else [groups[i] for i in rows.tolist()]
         if names is not None and len(set(names)) > 1:
-            part_n = np.unique(names, return_inverse=True)[1]
+            cluster_n = np.unique(names, return_inverse=True)[1]
         else:
-            part_n = _clusters(unit_ND[rows], min(SCENES, len(rows) // 2), draw)
-        sizes = np.bincount(part_n)
+            cluster_n = _spherical_kmeans(unit_ND[rows], min(MAX_SCENES, len(rows) // 2), rng)
+        sizes = np.bincount(cluster_n)
         rank_n = np.empty(len(sizes), np.int64)
         rank_n[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-        scene_N[rows] = (rank_n[part_n] + draw.integers(SCENES)) % SCENES
+        scene_N[rows] = (rank_n[cluster_n] + rng.integers(MAX_SCENES)) % MAX_SCENES
     return scene_N
 
 
-def _clusters(unit_ND: np.ndarray, count: int, draw: np.random.Generator, steps: int = 20) -> np.ndarray:
-    """Spherical k-means of one class's images, started far apart (k-means++); as many labels as clusters are found."""
-    if count < 2:
+def _spherical_kmeans(unit_ND: np.ndarray, clusters: int, rng: np.random.Generator, steps: int = 20) -> np.ndarray:
+    """Cluster unit vectors by cosine, initialized by k-means++; return a cluster per row, numbered without gaps."""
+    if clusters < 2:
         return np.zeros(len(unit_ND), np.int64)
-    centres = [int(draw.integers(len(unit_ND)))]
-    for _ in range(count - 1):
-        apart = np.maximum(1 - (unit_ND @ unit_ND[centres].T).max(axis=1), 0).astype(np.float64)
-        total = apart.sum()
-        if total <= 1e-9:  # all the same picture
+    chosen = [int(rng.integers(len(unit_ND)))]
+    for _ in range(clusters - 1):
+        distance_N = np.maximum(1 - (unit_ND @ unit_ND[chosen].T).max(axis=1), 0).astype(np.float64)
+        total = distance_N.sum()
+        if total <= 1e-9:  # all images are equal to a center
             break
-        centres.append(int(draw.choice(len(unit_ND), p=apart / total)))
-    centre_KD, own_N = unit_ND[centres], np.zeros(len(unit_ND), np.int64)
+        chosen.append(int(rng.choice(len(unit_ND), p=distance_N / total)))
+    center_KD, cluster_N = unit_ND[chosen], np.zeros(len(unit_ND), np.int64)
     for step in range(steps):
-        nearest_N = (unit_ND @ centre_KD.T).argmax(axis=1)
-        if step and np.array_equal(nearest_N, own_N):
+        nearest_N = (unit_ND @ center_KD.T).argmax(axis=1)
+        if step and np.array_equal(nearest_N, cluster_N):
             break
-        own_N = nearest_N
-        sums_KD = np.stack([unit_ND[own_N == k].sum(axis=0) if (own_N == k).any() else centre_KD[k]
-                            for k in range(len(centre_KD))])  # fmt: skip
-        centre_KD = unit(sums_KD)
-    return np.unique(own_N, return_inverse=True)[1]
+        cluster_N = nearest_N
+        sums_KD = np.stack([unit_ND[cluster_N == k].sum(axis=0) if (cluster_N == k).any() else center_KD[k]
+                            for k in range(len(center_KD))])  # fmt: skip
+        center_KD = unit(sums_KD)
+    return np.unique(cluster_N, return_inverse=True)[1]
 
 
-def make_rounds(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int = 0) -> list[Round]:
-    """The rounds of a goal, of both kinds where the data allow: a verdict shows both, ``score`` weighs by the goal.
+# ---- splits ----
 
-    known, f: scene f of every class asks, the others answer and may be learnt from. new, s: half of the classes may be
-    learnt from; of the other half one scene asks and the others answer. Raises DataError when the classes are too small
-    for any round.
+
+def cross_validation_splits(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int = 0) -> list[Split]:
+    """Make the splits by which heads and trunks are selected, of both kinds where the data allow it.
+
+    Of kind ``known``, one split per scene number: that scene of every class holds the queries, the other scenes are fitted
+    to and searched. Of kind ``new``, ``NEW_CLASS_SPLITS`` splits: half of the classes are fitted to; of the other half, one
+    scene holds the queries and the others are searched.
+
+    Args:
+        labels_N: an integer label per image.
+        scene_N: a scene per image, from ``assign_scenes``.
+        goal: a key of ``GOALS``; ``HoldoutResult.score`` weighs the kinds by it.
+        seed: seed of the draws of classes.
+
+    Raises:
+        DataError: the classes are too small for any split.
     """
     if goal not in GOALS:
         raise KeyError(goal)
     classes = np.unique(labels_N)
-    rounds = []
-    for f in range(ROUNDS["known"]):
-        query_N = scene_N == f
-        fitting_N = ~query_N
-        asks_N = query_N & np.isin(labels_N, labels_N[fitting_N])
-        rounds.append(Round("known", np.flatnonzero(fitting_N), np.flatnonzero(fitting_N), np.flatnonzero(asks_N)))
+    splits = []
+    for number in range(MAX_SCENES):
+        query_N = scene_N == number
+        fit_N = ~query_N
+        answerable_N = query_N & np.isin(labels_N, labels_N[fit_N])
+        splits.append(Split("known", np.flatnonzero(fit_N), np.flatnonzero(fit_N), np.flatnonzero(answerable_N)))
     if len(classes) >= 4:
-        for s in range(ROUNDS["new"]):
-            order = np.random.default_rng([seed, 13, s]).permutation(classes)
-            learnt_N = np.isin(labels_N, order[: len(order) // 2])
-            query_N = ~learnt_N & (scene_N == s % SCENES)
-            reference_N = ~learnt_N & ~query_N
-            asks_N = query_N & np.isin(labels_N, labels_N[reference_N])
-            rounds.append(Round("new", np.flatnonzero(learnt_N), np.flatnonzero(reference_N), np.flatnonzero(asks_N)))
-    rounds = [r for r in rounds if len(r.query_N) and len(r.reference_N) and len(np.unique(labels_N[r.fit_N])) > 1]
-    if not rounds:
-        raise DataError(f"{len(classes)} classes of {len(labels_N)} images cannot be judged", expected="at least two classes "
-                        "with two images or more each", remedy="add images, or train with automl_policy=off")  # fmt: skip
-    return rounds
+        for number in range(NEW_CLASS_SPLITS):
+            order = np.random.default_rng([seed, 13, number]).permutation(classes)
+            fit_N = np.isin(labels_N, order[: len(order) // 2])
+            query_N = ~fit_N & (scene_N == number % MAX_SCENES)
+            reference_N = ~fit_N & ~query_N
+            answerable_N = query_N & np.isin(labels_N, labels_N[reference_N])
+            splits.append(
+                Split("new", np.flatnonzero(fit_N), np.flatnonzero(reference_N), np.flatnonzero(answerable_N))
+            )
+    splits = [s for s in splits if len(s.query_N) and len(s.reference_N) and len(np.unique(labels_N[s.fit_N])) > 1]
+    if not splits:
+        raise DataError(f"{len(classes)} classes of {len(labels_N)} images cannot be split for validation", expected="at least "
+                        "two classes with two images or more each", remedy="add images, or train with automl_policy=off")  # fmt: skip
+    return splits
 
 
 @dataclass(frozen=True)
-class Held:
-    """What nothing may be fitted to: ``class_N`` images of classes left out whole, ``query_N`` scenes of other classes."""
+class Holdout:
+    """Masks of the images that nothing may be fitted to.
+
+    Attributes:
+        class_N: images of classes that are held out entirely.
+        scene_N: images of held-out scenes of other classes.
+    """
 
     class_N: np.ndarray
-    query_N: np.ndarray
+    scene_N: np.ndarray
+
+    @property
+    def fit_N(self) -> np.ndarray:
+        """Rows of the images that may be fitted to."""
+        return np.flatnonzero(~(self.class_N | self.scene_N))
 
 
-CLASSES_HELD, FEWEST_CLASSES = 0.15, 8  # share of classes left out, of sets that have so many
-SCENES_HELD = 0.4  # share of the remaining classes of which one scene is left out
+def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int = 0) -> Holdout:
+    """Draw classes to hold out where new classes are the goal, and scenes of other classes where known ones are.
 
+    A scene is held out only where the class keeps as many images. Scenes are held out for every goal if there are fewer
+    than ``MIN_CLASSES_TO_HOLD_OUT`` classes.
 
-def hold_out(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int = 0) -> Held:
-    """About a seventh of the classes where new ones are the goal; a scene of some others where known ones are.
+    Args:
+        labels_N: an integer label per image.
+        scene_N: a scene per image, from ``assign_scenes``.
+        goal: a key of ``GOALS``.
+        seed: seed of the draw.
 
-    A scene is left out only where as many images remain. Where the goal allows nothing else, and for too few classes, scenes
-    are left out. Raises DataError when nothing can be.
+    Raises:
+        DataError: nothing can be held out.
     """
-    draw = np.random.default_rng([seed, 19])
-    classes = draw.permutation(np.unique(labels_N))
-    new = "new" in GOALS[goal] and len(classes) >= FEWEST_CLASSES
-    out = classes[: max(2, round(CLASSES_HELD * len(classes)))] if new else classes[:0]
-    class_N = np.isin(labels_N, out)
-    query_N = np.zeros(len(labels_N), bool)
+    rng = np.random.default_rng([seed, 19])
+    classes = rng.permutation(np.unique(labels_N))
+    new = "new" in GOALS[goal] and len(classes) >= MIN_CLASSES_TO_HOLD_OUT
+    held_out = classes[: max(2, round(HOLDOUT_CLASS_SHARE * len(classes)))] if new else classes[:0]
+    class_mask_N = np.isin(labels_N, held_out)
+    scene_mask_N = np.zeros(len(labels_N), bool)
     if "known" in GOALS[goal] or not new:
-        rest = classes[len(out) :]
-        for label in rest[: max(2, round(SCENES_HELD * len(rest)))]:
+        rest = classes[len(held_out) :]
+        for label in rest[: max(2, round(HOLDOUT_SCENE_SHARE * len(rest)))]:
             rows_N = labels_N == label
-            sizes = np.bincount(scene_N[rows_N], minlength=SCENES)
+            sizes = np.bincount(scene_N[rows_N], minlength=MAX_SCENES)
             smallest = int(np.argmin(np.where(sizes > 0, sizes, len(labels_N) + 1)))
             if 0 < 2 * sizes[smallest] <= sizes.sum():
-                query_N |= rows_N & (scene_N == smallest)
-    if not class_N.any() and not query_N.any():
-        raise DataError(f"{len(classes)} classes of {len(labels_N)} images: nothing can be held out to judge by",
+                scene_mask_N |= rows_N & (scene_N == smallest)
+    if not class_mask_N.any() and not scene_mask_N.any():
+        raise DataError(f"{len(classes)} classes of {len(labels_N)} images: nothing can be held out for the final comparison",
                         expected="two classes with four images or more each",
                         remedy="add images, or train with automl_policy=off")  # fmt: skip
-    return Held(class_N, query_N)
+    return Holdout(class_mask_N, scene_mask_N)
 
 
-def held_rounds(labels_N: np.ndarray, scene_N: np.ndarray, held: Held, *, among_all: bool) -> list[Round]:
-    """The rounds on what was held out: each scene of a class left out asks the class's others; held scenes ask the rest.
+def holdout_splits(labels_N: np.ndarray, scene_N: np.ndarray, holdout: Holdout, *, search_all: bool) -> list[Split]:
+    """Make the splits by which the final candidates are compared.
 
-    ``among_all``: what may be fitted to stands among the references of both. Among the few classes alone that are left out
-    nearly every image finds its own, whatever is judged (docs/experiments/new-classes.md); without it where other
-    groups may be the same class.
+    Held-out scenes are looked up among the images that may be fitted to; each scene of a held-out class is looked up among
+    the class's other scenes.
+
+    Args:
+        labels_N: an integer label per image.
+        scene_N: a scene per image, from ``assign_scenes``.
+        holdout: what is held out.
+        search_all: whether the images that may be fitted to are references of held-out classes too. Among the few held-out
+            classes alone nearly every image finds its own class, whatever the model (docs/experiments/new-classes.md).
+            False where other groups may be of the same class.
+
+    Raises:
+        DataError: every held-out class has one scene only.
     """
-    fit_N = np.flatnonzero(~(held.class_N | held.query_N))
-    rounds = []
-    if held.query_N.any():
-        rounds.append(Round("known", fit_N, fit_N, np.flatnonzero(held.query_N)))
-    for f in range(SCENES if held.class_N.any() else 0):
-        query_N = held.class_N & (scene_N == f)
-        reference_N = held.class_N & ~query_N
+    fit_N = holdout.fit_N
+    splits = []
+    if holdout.scene_N.any():
+        splits.append(Split("known", fit_N, fit_N, np.flatnonzero(holdout.scene_N)))
+    for number in range(MAX_SCENES if holdout.class_N.any() else 0):
+        query_N = holdout.class_N & (scene_N == number)
+        reference_N = holdout.class_N & ~query_N
         query_N &= np.isin(labels_N, labels_N[reference_N])
         if query_N.any():
-            answers_N = np.flatnonzero(reference_N)
-            answers_N = np.union1d(answers_N, fit_N) if among_all else answers_N
-            rounds.append(Round("new", fit_N, answers_N, np.flatnonzero(query_N)))
-    if not rounds:
-        raise DataError("every class that was held out is one series of like pictures", expected="classes seen more than once "
+            reference_rows = np.flatnonzero(reference_N)
+            reference_rows = np.union1d(reference_rows, fit_N) if search_all else reference_rows
+            splits.append(Split("new", fit_N, reference_rows, np.flatnonzero(query_N)))
+    if not splits:
+        raise DataError("every held-out class is one series of similar pictures", expected="classes seen more than once "
                         "in different scenes", remedy="train with automl_policy=off")  # fmt: skip
-    return rounds
+    return splits
 
 
-def judge(
-    rounds: Sequence[Round],
+# ---- evaluation ----
+
+
+def evaluate_embeddings(
+    splits: Sequence[Split],
     labels_N: np.ndarray,
-    vectors_of: Callable[[int, Round], tuple[np.ndarray, np.ndarray]],
-) -> Verdict:
-    """Ask every round. ``vectors_of(number, round)`` gives (query vectors, reference vectors) of that round."""
+    vectors_of: Callable[[int, Split], tuple[np.ndarray, np.ndarray]],
+) -> HoldoutResult:
+    """Look up the queries of every split by cosine.
 
-    def ranked(number: int, r: Round) -> list[Ranking]:
-        query_QD, reference_RD = vectors_of(number, r)
-        return [evaluate_ranking(query_QD, labels_N[r.query_N], reference_RD, labels_N[r.reference_N], ks=(1,))]
+    Args:
+        splits: the splits.
+        labels_N: an integer label per image.
+        vectors_of: ``vectors_of(number, split)`` returns query vectors and reference vectors of a split.
+    """
 
-    return judge_ways(rounds, labels_N, ranked)[0]
+    def rank(number: int, split: Split) -> list[Ranking]:
+        query_QD, reference_RD = vectors_of(number, split)
+        return [evaluate_ranking(query_QD, labels_N[split.query_N], reference_RD, labels_N[split.reference_N], ks=(1,))]
+
+    return evaluate_rankings(splits, labels_N, rank)[0]
 
 
-def judge_ways(
-    rounds: Sequence[Round], labels_N: np.ndarray, ranked: Callable[[int, Round], Sequence[Ranking]]
-) -> list[Verdict]:
-    """A verdict on each of several ways, whose rankings of a round ``ranked(number, round)`` gives at once."""
-    by_round = [ranked(number, r) for number, r in enumerate(rounds)]
-    kind_Q = np.array([kind for r in rounds for kind in [r.kind] * len(r.query_N)])
-    label_Q = np.concatenate([labels_N[r.query_N] for r in rounds])
+def evaluate_rankings(
+    splits: Sequence[Split], labels_N: np.ndarray, rank: Callable[[int, Split], Sequence[Ranking]]
+) -> list[HoldoutResult]:
+    """Collect the results of several models whose rankings are computed together.
+
+    Args:
+        splits: the splits.
+        labels_N: an integer label per image.
+        rank: ``rank(number, split)`` returns a ranking per model.
+
+    Returns:
+        A result per model.
+    """
+    by_split = [rank(number, split) for number, split in enumerate(splits)]
+    kind_Q = np.array([kind for split in splits for kind in [split.kind] * len(split.query_N)])
+    label_Q = np.concatenate([labels_N[split.query_N] for split in splits])
     return [
-        Verdict(
+        HoldoutResult(
             kind_Q,
-            np.concatenate([ranking.precision_at_1 for ranking in way]),
-            np.concatenate([ranking.average_precision_at_r for ranking in way]),
+            np.concatenate([ranking.precision_at_1 for ranking in rankings]),
+            np.concatenate([ranking.average_precision_at_r for ranking in rankings]),
             label_Q,
         )
-        for way in zip(*by_round, strict=True)
+        for rankings in zip(*by_split, strict=True)
     ]

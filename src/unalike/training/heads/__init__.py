@@ -1,1 +1,1 @@
-"""Heads on frozen features: in closed form, or trained by a loss."""
+"""Heads fitted to frozen features: discriminant analysis in closed form, or trained with a loss."""

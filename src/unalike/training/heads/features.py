@@ -1,7 +1,7 @@
-"""Features of frozen trunks: computed once through the fastest engine, kept on disk by content.
+"""Compute the features of a frozen trunk and cache them on disk by file content.
 
-An image's row is found again by the digest of its file, so that another run, another split or a few new images cost what
-is new and no more. Shape letters: N images, F features.
+An image's row is looked up by the digest of its file, so another run, another split or a few new images cost only what is
+new. Shape letters: N images, F features, B batch, H height, W width, C channels.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -29,17 +29,26 @@ from unalike.progress import say, warn
 from unalike.storage.atomic import atomic_write
 from unalike.storage.cache import default_cache_dir
 
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
 FORMAT_VERSION = 1
-ENOUGH_TO_TIME = 128  # images whose pace says something
-LIMIT_BYTES = 1 << 30  # of one trunk's rows on disk
+MIN_TIMED_IMAGES = 128  # fewer images do not measure the engine's rate
+CACHE_LIMIT_BYTES = 1 << 30  # of one trunk's features on disk
 
 
 @dataclass(frozen=True)
-class Features:
-    """``vectors_NF`` (float32, the trunk's pooled features) of the images ``kept_N`` of the set that was asked for.
+class TrunkFeatures:
+    """Pooled features of a trunk for a set of images.
 
-    ``mirrored_NF``: those of the same images turned left to right, or None where they were not computed. ``rate``: images
-    a second that the engine took, now or when the rows that were found on disk were computed.
+    Attributes:
+        backbone: the trunk's name.
+        view: the evaluation view under which the images were seen.
+        facts: mean, std, source and license of the trunk.
+        vectors_NF: float32 features, one row per readable image.
+        kept_N: the index of each row's image in the image set.
+        rate: images per second of the engine, measured now or when the cached rows were computed.
+        mirrored_NF: features of the images mirrored left to right, or None.
     """
 
     backbone: str
@@ -55,15 +64,15 @@ class Features:
         """What lies between the image files and the trunk."""
         return Preprocessing(self.view, self.facts.mean, self.facts.std)
 
-    def both(self, rows: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """What a head is fitted to: features and labels of ``rows``, of both views where there are two."""
+    def training_rows(self, rows: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return features and labels of ``rows`` to fit a head to, followed by those of the mirror images if present."""
         if self.mirrored_NF is None:
             return self.vectors_NF[rows], labels_N[rows]
         return np.concatenate([self.vectors_NF[rows], self.mirrored_NF[rows]]), np.tile(labels_N[rows], 2)
 
 
-class BothViews:
-    """An engine that also sees each image turned left to right: twice as many columns, its own first."""
+class MirroringEngine:
+    """An engine that embeds each image and its mirror image: vectors of twice the width, the image's own first."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine, self.dim = engine, 2 * engine.dim
@@ -72,59 +81,68 @@ class BothViews:
         return getattr(self.engine, name)
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
-        turned_BHWC = np.ascontiguousarray(images_BHWC[:, :, ::-1])
-        return np.concatenate([self.engine(images_BHWC), self.engine(turned_BHWC)], axis=1)
+        mirrored_BHWC = np.ascontiguousarray(images_BHWC[:, :, ::-1])
+        return np.concatenate([self.engine(images_BHWC), self.engine(mirrored_BHWC)], axis=1)
 
 
-def trunk_features(
-    backbone: str, images: ImageSet, view: View, notices: Notices, spec: Any, *, mirrored: bool = False,
+def compute_features(
+    backbone: str, images: ImageSet, view: View, notices: Notices, spec: Experiment, *, mirrored: bool = False,
     trunk: FrozenTrunk | None = None,
-) -> Features:  # fmt: skip
-    """The features of every readable image under ``view``, and with ``mirrored`` of its mirror image.
+) -> TrunkFeatures:  # fmt: skip
+    """Compute the features of every readable image, or read them from the cache.
 
-    ``trunk``: the network, where it is not that of the name as it came. ``spec.dataset`` gives workers and the limits of unreadable images. Raises WeightsError where the trunk has no
-    weights, DataError when too many files cannot be read.
+    Args:
+        backbone: the trunk's name.
+        images: the images.
+        view: how the images are resized and cropped.
+        notices: collects unreadable images.
+        spec: ``spec.dataset`` holds the number of workers and the limits on unreadable images.
+        mirrored: whether to compute the features of the mirror images too.
+        trunk: the network, where it is not the pretrained trunk of that name.
+
+    Raises:
+        WeightsError: the trunk has no pretrained weights.
+        DataError: too many files cannot be read.
     """
     trunk = trunk or build_frozen_trunk(backbone, (view.height, view.width))
     facts: PretrainedConfig = trunk.trunk.facts
-    shelf = _Shelf(default_cache_dir() / "features" / f"{_identity(trunk, view, facts, mirrored)}.npz")
-    digests = _digests(images)
-    found, rate = shelf.rows()
-    missing = [i for i, digest in enumerate(digests) if digest is not None and digest not in found]
+    cache = _FeatureCache(default_cache_dir() / "features" / f"{_cache_key(trunk, view, facts, mirrored)}.npz")
+    digests = _file_digests(images)
+    features, rate = cache.load()
+    missing = [i for i, digest in enumerate(digests) if digest is not None and digest not in features]
     failed = {i for i, digest in enumerate(digests) if digest is None}
     if missing or failed:
         move_to_gpu(trunk, "auto")
         views = 2 if mirrored else 1
-        engine = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=views * len(missing))
+        engine: Any = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=views * len(missing))
         start = time.monotonic()
-        wanted = sorted(
-            [*missing, *failed]
-        )  # a file that could not even be opened is counted and named like the others
-        done = embed_files(
-            BothViews(engine) if mirrored else engine, [images.paths[i] for i in wanted], view,
+        # Files that could not be opened are tried again here, where unreadable images are counted and named.
+        remaining = sorted([*missing, *failed])
+        embedded = embed_files(
+            MirroringEngine(engine) if mirrored else engine, [images.paths[i] for i in remaining], view,
             workers=spec.dataset.workers, notices=notices, max_unreadable=spec.dataset.max_unreadable,
             max_pixels=spec.dataset.max_pixels, describe=f"features of {backbone}",
         )  # fmt: skip
-        if not rate or len(wanted) >= ENOUGH_TO_TIME:
-            rate = views * len(wanted) / max(time.monotonic() - start, 1e-9)
-        for row, n in enumerate(done.kept_N.tolist()):
-            digest = digests[wanted[n]]
+        if not rate or len(remaining) >= MIN_TIMED_IMAGES:
+            rate = views * len(remaining) / max(time.monotonic() - start, 1e-9)
+        for row, n in enumerate(embedded.kept_N.tolist()):
+            digest = digests[remaining[n]]
             if digest is not None:
-                found[digest] = done.vectors_ND[row]
+                features[digest] = embedded.vectors_ND[row]
     else:
         say(f"features of {backbone}: all {len(images)} found on disk", level=2)
-    kept = [i for i, digest in enumerate(digests) if digest is not None and digest in found]
+    kept = [i for i, digest in enumerate(digests) if digest is not None and digest in features]
     width = trunk.dim * (2 if mirrored else 1)
-    rows = np.stack([found[digests[i]] for i in kept]) if kept else np.zeros((0, width), np.float32)  # type: ignore[index]
+    rows = np.stack([features[digests[i]] for i in kept]) if kept else np.zeros((0, width), np.float32)  # type: ignore[index]
     if missing:
-        own: dict[Any, np.ndarray] = {digests[i]: rows[row] for row, i in enumerate(kept)}
-        shelf.keep(own | {d: row for d, row in found.items() if d not in own}, rate)
-    vectors_NF, turned_NF = rows[:, : trunk.dim], rows[:, trunk.dim :] if mirrored else None
-    return Features(backbone, view, facts, vectors_NF, np.array(kept, np.int64), rate, turned_NF)
+        of_images: dict[Any, np.ndarray] = {digests[i]: rows[row] for row, i in enumerate(kept)}
+        cache.save(of_images | {d: row for d, row in features.items() if d not in of_images}, rate)
+    vectors_NF, mirrored_NF = rows[:, : trunk.dim], rows[:, trunk.dim :] if mirrored else None
+    return TrunkFeatures(backbone, view, facts, vectors_NF, np.array(kept, np.int64), rate, mirrored_NF)
 
 
-def _identity(trunk: Any, view: View, facts: PretrainedConfig, mirrored: bool) -> str:
-    """What must be equal for a row to be the same: weights, view, normalisation, one view or two."""
+def _cache_key(trunk: FrozenTrunk, view: View, facts: PretrainedConfig, mirrored: bool) -> str:
+    """Name the cache file by everything that determines a row: weights, view, normalization, mirrored or not."""
     digest = hashlib.blake2b(digest_size=16)
     for name, tensor in sorted(trunk.state_dict().items()):
         digest.update(name.encode())
@@ -133,8 +151,8 @@ def _identity(trunk: Any, view: View, facts: PretrainedConfig, mirrored: bool) -
     return f"{trunk.trunk.name.replace('/', '_')}-{digest.hexdigest()}"
 
 
-def _digests(images: ImageSet) -> list[bytes | None]:
-    """A digest of every file's content; None for one that cannot be opened."""
+def _file_digests(images: ImageSet) -> list[bytes | None]:
+    """Digest the content of every file; None for one that cannot be opened."""
 
     def digest(path: Path) -> bytes | None:
         try:
@@ -147,14 +165,14 @@ def _digests(images: ImageSet) -> list[bytes | None]:
         return list(pool.map(digest, images.paths))
 
 
-class _Shelf:
-    """One file of rows by digest, those of the latest set first. A file that cannot be read is as none."""
+class _FeatureCache:
+    """A file of features by digest, those of the latest image set first. An unreadable file counts as empty."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def rows(self) -> tuple[dict[bytes, np.ndarray], float]:
-        """Rows by digest, and the images a second at which they were computed."""
+    def load(self) -> tuple[dict[bytes, np.ndarray], float]:
+        """Return features by digest, and the images per second at which they were computed."""
         try:
             with np.load(self.path) as content:
                 digests, vectors, rate = content["digests"], content["vectors"], float(content["rate"])
@@ -164,14 +182,14 @@ class _Shelf:
             return {}, 0.0
         return {digest.tobytes(): row for digest, row in zip(digests, vectors, strict=True)}, rate
 
-    def keep(self, rows: Mapping[bytes, np.ndarray], rate: float) -> None:
-        """Written whole or not at all; a cache that cannot be written costs time, nothing else."""
-        width = len(next(iter(rows.values())))
-        kept = list(rows)[: max(1, LIMIT_BYTES // (4 * width))]
+    def save(self, features: Mapping[bytes, np.ndarray], rate: float) -> None:
+        """Write the file atomically; a cache that cannot be written is a warning."""
+        width = len(next(iter(features.values())))
+        kept = list(features)[: max(1, CACHE_LIMIT_BYTES // (4 * width))]
         digests = np.frombuffer(b"".join(kept), np.uint8).reshape(-1, 16)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(self.path) as partial:
-                np.savez(partial, digests=digests, vectors=np.stack([rows[d] for d in kept]), rate=rate)
+                np.savez(partial, digests=digests, vectors=np.stack([features[d] for d in kept]), rate=rate)
         except OSError as error:
             warn(f"features are not kept for the next run: {error}")

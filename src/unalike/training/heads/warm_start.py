@@ -1,7 +1,7 @@
-"""Fine-tuning begins where the frozen features end: with the fitted head, and with the loss's proxies at its classes.
+"""Start fine-tuning from a head fitted to the frozen features, with the loss's proxies at the class means.
 
-A head that is right for the frozen trunk keeps the first gradients from pulling good features apart (A. Kumar et al.,
-Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution, 2022: first the head, then the network).
+A head that fits the frozen trunk keeps the first gradients from distorting good features (A. Kumar et al., Fine-Tuning can
+Distort Pretrained Features and Underperform Out-of-Distribution, 2022: first the head, then the network).
 Shape letters: N images, F features, D dimensions of the vector, C classes.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -22,17 +22,30 @@ from unalike.metrics.knn import unit
 from unalike.model.embedder import build_embedder
 from unalike.model.frozen import FrozenTrunk
 from unalike.spec import settle
-from unalike.training.heads.discriminant import Discriminant
-from unalike.training.heads.features import trunk_features
-from unalike.training.heads.trained import Form, fitted_head
+from unalike.training.heads.config import HeadConfig
+from unalike.training.heads.discriminant import FittedHead
+from unalike.training.heads.features import compute_features
+from unalike.training.heads.trained import fit_head
 from unalike.training.losses import initialize_proxies
 
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
-def head_of_frozen(spec: Any, images: ImageSet, notices: Notices) -> tuple[Discriminant, np.ndarray, np.ndarray]:
-    """The head that ``train.finish`` describes, fitted to the trunk as the spec has it, with the features and their labels.
 
-    It is as wide as ``model.feat_dim`` where that was set, which is settled otherwise, as ``model.head`` is. Raises
-    DataError where no head can be fitted, SpecError where none is so wide.
+def fit_initial_head(spec: Experiment, images: ImageSet, notices: Notices) -> tuple[FittedHead, np.ndarray, np.ndarray]:
+    """Fit the head that ``train.finish`` describes to the features of the spec's trunk.
+
+    Args:
+        spec: settles ``model.head`` where it is ``auto``, and ``model.feat_dim`` where the user did not set it.
+        images: training images.
+        notices: collects unreadable images.
+
+    Returns:
+        The head, the features (N, F) that it was fitted to, and their labels (N).
+
+    Raises:
+        DataError: no head can be fitted to these images.
+        SpecError: ``model.head`` has no closed form, or ``model.feat_dim`` is larger than the head allows.
     """
     finish, model = spec.train.finish, spec.model
     if model.head == "residual":
@@ -40,14 +53,14 @@ def head_of_frozen(spec: Any, images: ImageSet, notices: Notices) -> tuple[Discr
                         remedy="leave model.head out")  # fmt: skip
     if model.head == "auto":
         settle(spec, "model.head", "rooted", "a head that is fitted in closed form")
-        model.head = "rooted"  # where auto was written out, too
+        model.head = "rooted"  # `settle` keeps an `auto` that the user wrote
     trunk = FrozenTrunk(build_embedder(spec).trunk)
-    features = trunk_features(
+    features = compute_features(
         model.backbone, images, View.from_spec(spec), notices, spec, mirrored=finish.mirrored, trunk=trunk
     )
-    x_NF, labels_N = features.both(np.arange(len(features.kept_N)), images.labels_N[features.kept_N])
+    x_NF, labels_N = features.training_rows(np.arange(len(features.kept_N)), images.labels_N[features.kept_N])
     dim = model.feat_dim if spec.is_set("model.feat_dim") else None
-    head = fitted_head(x_NF, labels_N, Form.of(spec), dim)
+    head = fit_head(x_NF, labels_N, HeadConfig.from_spec(spec), dim)
     width = head.matrix_FD.shape[1]
     if dim is not None and width != dim:
         raise SpecError(f"model.feat_dim is {dim}", expected=f"at most {width}: there are so many directions with "
@@ -56,17 +69,27 @@ def head_of_frozen(spec: Any, images: ImageSet, notices: Notices) -> tuple[Discr
     return head, x_NF, labels_N
 
 
-def fitted_start(head: Discriminant, features_NF: np.ndarray, labels_N: np.ndarray) -> Callable[[Any, nn.Module], None]:
-    """What ``train_embedder`` calls before the first step: the network's Linear is the fitted head, at the scale of a fresh
-    one, and the loss's proxies, where it has any, are the means of the classes' vectors."""
+def start_from_head(
+    head: FittedHead, features_NF: np.ndarray, labels_N: np.ndarray
+) -> Callable[[Any, nn.Module], None]:
+    """Make the function that ``train_embedder`` calls with network and criterion before the first step.
+
+    It loads the fitted head, at the scale of a newly initialized one, and puts the loss's proxies, where it has any, at the
+    class means of the head's vectors.
+
+    Args:
+        head: the fitted head.
+        features_NF: frozen features (N, F).
+        labels_N: their labels, 0 to C - 1.
+    """
     vectors_ND = unit(head(features_NF))
     means_CD = unit(np.stack([vectors_ND[labels_N == label].mean(axis=0) for label in np.unique(labels_N)]))
 
-    def begin(embedder: Any, criterion: nn.Module) -> None:
-        fresh = embedder.head.linear.weight
-        scale = float(np.sqrt((fresh**2).mean().item()) / np.sqrt((head.matrix_FD**2).mean()))
+    def initialize(embedder: Any, criterion: nn.Module) -> None:
+        initial_weight = embedder.head.linear.weight
+        scale = float(np.sqrt((initial_weight**2).mean().item()) / np.sqrt((head.matrix_FD**2).mean()))
         scaled = replace(head, matrix_FD=head.matrix_FD * scale, offset_D=head.offset_D * scale)
-        embedder.head.load_state_dict(scaled.state(), strict=embedder.head_kind == head.kind)
+        embedder.head.load_state_dict(scaled.state_dict(), strict=embedder.head_kind == head.kind)
         initialize_proxies(criterion, means_CD)
 
-    return begin
+    return initialize

@@ -8,7 +8,7 @@ from PIL import Image
 
 from unalike.data.view import View
 from unalike.errors import UnreadableImage
-from unalike.training.automatic.augmented_view import VariedView
+from unalike.training.automatic.augmented_view import AugmentedView
 
 
 def test_a_view_depends_on_seed_and_place_alone(tmp_path):
@@ -17,13 +17,13 @@ def test_a_view_depends_on_seed_and_place_alone(tmp_path):
     for path in paths:
         Image.fromarray(draws.integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(path)
     view = View(48, 32)
-    seen = VariedView(paths, view, 5)
+    seen = AugmentedView(paths, view, 5)
     first = [seen(path) for path in paths]
     assert all(image.shape == (48, 32, 3) and image.dtype == np.uint8 for image in first)
-    again = VariedView(paths, view, 5)
+    again = AugmentedView(paths, view, 5)
     assert all(np.array_equal(again(path), image) for path, image in zip(reversed(paths), reversed(first), strict=True))
-    assert not np.array_equal(VariedView(paths, view, 6)(paths[0]), first[0])
-    assert not np.array_equal(VariedView(paths[::-1], view, 5)(paths[0]), first[0])
+    assert not np.array_equal(AugmentedView(paths, view, 6)(paths[0]), first[0])
+    assert not np.array_equal(AugmentedView(paths[::-1], view, 5)(paths[0]), first[0])
     assert np.abs(first[0].astype(float).mean() - 127) < 80
 
 
@@ -31,4 +31,4 @@ def test_what_cannot_be_read_says_so(tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(b"no image")
     with pytest.raises(UnreadableImage):
-        VariedView([path], View(16, 16), 0)(path)
+        AugmentedView([path], View(16, 16), 0)(path)

@@ -9,7 +9,7 @@ from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from unalike.errors import DataError
 from unalike.metrics.covariance import shrunk_covariance
-from unalike.training.heads.discriminant import rooted, scatter, whitening
+from unalike.training.heads.discriminant import fit_scatter, fit_whitening, sqrt_features
 
 
 def sample(classes: int = 5, each: int = 12, width: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -31,7 +31,7 @@ def test_shrinkage_is_ledoit_and_wolf_s(shape: tuple[int, int]) -> None:
 def test_without_residual_it_is_linear_discriminant_analysis() -> None:
     features, labels = sample(each=200)
     theirs = LinearDiscriminantAnalysis(solver="eigen").fit(features, labels).transform(features)
-    ours = whitening(features, labels, root=False).head(0.0)(features)
+    ours = fit_whitening(features, labels, sqrt=False).head(0.0)(features)
     assert ours.shape[1] == 4
     # The same subspace: each spans the other, whatever the rotation and scale of the axes.
     for a, b in ((ours, theirs), (theirs, ours)):
@@ -43,7 +43,7 @@ def test_without_residual_it_is_linear_discriminant_analysis() -> None:
 @pytest.mark.parametrize("root", [False, True])
 def test_whitened_classes_have_unit_scatter(root: bool) -> None:
     features, labels = sample(each=500, seed=3)
-    head = whitening(features, labels, root=root).head(1.0)
+    head = fit_whitening(features, labels, sqrt=root).head(1.0)
     vectors = head(features).astype(np.float64)
     within = np.concatenate([vectors[labels == c] - vectors[labels == c].mean(0) for c in np.unique(labels)])
     np.testing.assert_allclose(within.T @ within / len(within), np.eye(8), atol=0.1)
@@ -56,7 +56,7 @@ def test_whitening_undoes_the_shrunk_scatter(shrinkage: float) -> None:
     share = min(1.0, shrinkage * LedoitWolf(assume_centered=True).fit(within).shrinkage_)
     covariance = within.T @ within / len(within)
     shrunk = (1 - share) * covariance + share * np.trace(covariance) / 8 * np.eye(8)
-    matrix = whitening(features, labels, root=False, shrinkage=shrinkage).head(1.0).matrix_FD
+    matrix = fit_whitening(features, labels, sqrt=False, shrinkage=shrinkage).head(1.0).matrix_FD
     np.testing.assert_allclose(matrix.T @ shrunk @ matrix, np.eye(8), atol=1e-6)
     assert 0 < share <= 1 or shrinkage == 0
 
@@ -65,9 +65,9 @@ def test_whitening_undoes_the_shrunk_scatter(shrinkage: float) -> None:
 @pytest.mark.parametrize("root", [False, True])
 def test_the_parts_have_the_products_of_the_head(root: bool, residual: float) -> None:
     features, labels = sample(seed=4)
-    fitted = scatter(features, labels, root=root)
-    white = fitted.whitening(2.0)
-    whole, own = white.parts(fitted.along(features))
+    fitted = fit_scatter(features, labels, sqrt=root)
+    white = fitted.whiten(2.0)
+    whole, own = white.components(fitted.project(features))
     vectors = white.head(residual)(features)
     products = own @ own.T + residual**2 * (whole @ whole.T - own @ own.T)
     np.testing.assert_allclose(products, vectors @ vectors.T, atol=1e-4 * np.abs(products).max())
@@ -75,7 +75,7 @@ def test_the_parts_have_the_products_of_the_head(root: bool, residual: float) ->
 
 def test_the_cut_keeps_class_directions_first() -> None:
     features, labels = sample(seed=5)
-    fitted = whitening(features, labels, root=False)
+    fitted = fit_whitening(features, labels, sqrt=False)
     full, cut = fitted.head(0.5)(features), fitted.head(0.5, dim=6)(features)
     assert cut.shape[1] == 6
     np.testing.assert_allclose(cut[:, :4], full[:, :4], atol=1e-5)
@@ -86,7 +86,7 @@ def test_the_cut_keeps_class_directions_first() -> None:
 
 
 def test_rooted_keeps_signs() -> None:
-    np.testing.assert_allclose(rooted(np.array([[-4.0, 0.0, 9.0]])), [[-2, 0, 3]], rtol=1e-6)
+    np.testing.assert_allclose(sqrt_features(np.array([[-4.0, 0.0, 9.0]])), [[-2, 0, 3]], rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -95,4 +95,4 @@ def test_rooted_keeps_signs() -> None:
 )
 def test_what_cannot_be_fitted_is_an_error(features: np.ndarray, labels: list[int]) -> None:
     with pytest.raises(DataError):
-        whitening(features, np.array(labels), root=False)
+        fit_whitening(features, np.array(labels), sqrt=False)

@@ -14,16 +14,16 @@ from unalike.inference.embedding import Embeddings
 from unalike.model.checkpoint import read_checkpoint
 from unalike.runs.filenames import BEST_CHECKPOINT
 from unalike.training.checkpoints import MONITORED, TIE_BREAKER, Checkpointer
-from unalike.training.heads.discriminant import whitening
-from unalike.training.heads.interpolation import blended, finished, weights_now, with_fitted_head
-from unalike.training.heads.trained import Form
+from unalike.training.heads.config import HeadConfig
+from unalike.training.heads.discriminant import fit_whitening
+from unalike.training.heads.interpolation import attach_head, copy_weights, interpolate_weights, refit_head
 
 
 def trained() -> tuple[SmallTrunk, dict[str, torch.Tensor]]:
     torch.manual_seed(0)
     trunk = SmallTrunk()
     trunk.width = 8  # type: ignore[assignment]
-    began = weights_now(trunk)
+    began = copy_weights(trunk)
     with torch.no_grad():
         for tensor in trunk.state_dict().values():
             tensor.add_(torch.ones_like(tensor))
@@ -39,7 +39,7 @@ def test_what_learning_began_with_does_not_move_with_the_trunk() -> None:
 def test_a_share_of_the_way_is_kept(share: float) -> None:
     trunk, began = trained()
     now = {name: tensor.clone() for name, tensor in trunk.state_dict().items()}
-    mixed = blended(trunk, began, share).state_dict()
+    mixed = interpolate_weights(trunk, began, share).state_dict()
     for name, tensor in now.items():
         wanted = (1 - share) * began[name] + share * tensor if tensor.is_floating_point() else tensor
         torch.testing.assert_close(mixed[name], wanted)
@@ -54,9 +54,9 @@ def test_the_network_s_head_is_the_fitted_one(rooted: bool, dim: int | None) -> 
     labels = np.repeat(np.arange(4), 6)
     features = (draw.normal(size=(4, 8))[labels] + 0.3 * draw.normal(size=(24, 8))).astype(np.float32)
     kept = np.delete(np.arange(24), 7)  # one file could not be read
-    network = finished(trunk, Embeddings(features[kept], kept), labels, Form(rooted, 0.5), dim)
+    network = refit_head(trunk, Embeddings(features[kept], kept), labels, HeadConfig(rooted, 0.5), dim)
     assert network is not None and network.dim == (dim or 8)
-    head = whitening(features[kept], labels[kept], root=rooted).head(0.5, dim)
+    head = fit_whitening(features[kept], labels[kept], sqrt=rooted).head(0.5, dim)
     with torch.inference_mode():
         vectors = network.head(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(vectors, head(features), atol=2e-4)
@@ -65,14 +65,14 @@ def test_the_network_s_head_is_the_fitted_one(rooted: bool, dim: int | None) -> 
 def test_classes_of_one_image_leave_the_head_as_it_is() -> None:
     trunk, _ = trained()
     features = np.random.default_rng(0).normal(size=(5, 8)).astype(np.float32)
-    assert finished(trunk, Embeddings(features, np.arange(5)), np.arange(5), Form(), 4) is None
+    assert refit_head(trunk, Embeddings(features, np.arange(5)), np.arange(5), HeadConfig(), 4) is None
 
 
 def test_a_head_for_another_trunk_is_refused() -> None:
     trunk, _ = trained()
-    head = SimpleNamespace(matrix_FD=np.zeros((9, 2)), offset_D=np.zeros(2), rooted=False)
+    head = SimpleNamespace(matrix_FD=np.zeros((9, 2)), offset_D=np.zeros(2), sqrt=False)
     with pytest.raises(ValueError, match="9 features"):
-        with_fitted_head(trunk, head)  # type: ignore[arg-type]
+        attach_head(trunk, head)  # type: ignore[arg-type]
 
 
 def keeper(folder: Path, mode: str | None = None, monitor: str | None = None) -> Checkpointer:

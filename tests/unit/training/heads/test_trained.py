@@ -11,14 +11,15 @@ import torch
 from unalike.metrics.knn import unit
 from unalike.model.backbones import build_trunk
 from unalike.model.embedder import MLPHead
-from unalike.training.automatic.candidates import BLENDED, FINE_TUNED, Candidate, best_of
-from unalike.training.automatic.holdout import Verdict, make_rounds, scenes
-from unalike.training.automatic.pipeline import _to_judge
+from unalike.training.automatic.candidates import FINE_TUNED, INTERPOLATED, Candidate, select_best
+from unalike.training.automatic.holdout import HoldoutResult, assign_scenes, cross_validation_splits
+from unalike.training.automatic.pipeline import candidates_to_evaluate
 from unalike.training.heads import search as frozen_heads
-from unalike.training.heads.discriminant import Discriminant, rooted, whitening
-from unalike.training.heads.interpolation import with_fitted_head
-from unalike.training.heads.search import HeadTrial, Open, search_heads, search_trained
-from unalike.training.heads.trained import FAMILIES, Family, Form, fitted_head, train_head
+from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig, HeadTraining
+from unalike.training.heads.discriminant import FittedHead, fit_whitening, sqrt_features
+from unalike.training.heads.interpolation import attach_head
+from unalike.training.heads.search import HeadSearchSpace, HeadTrial, search_heads, search_trained_heads
+from unalike.training.heads.trained import fit_head, train_head
 from unalike.training.losses import build_loss
 
 
@@ -32,31 +33,31 @@ def sample() -> tuple[np.ndarray, np.ndarray]:
     return (features + 0.5 * draw.normal(size=features.shape)).astype(np.float32), labels
 
 
-def closed(sample: tuple[np.ndarray, np.ndarray], residual: float = 0.25) -> Discriminant:
-    return whitening(*sample, root=True).head(residual)
+def closed(sample: tuple[np.ndarray, np.ndarray], residual: float = 0.25) -> FittedHead:
+    return fit_whitening(*sample, sqrt=True).head(residual)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
-def test_it_begins_at_the_closed_form(sample: tuple[np.ndarray, np.ndarray], family: Family) -> None:
+@pytest.mark.parametrize("family", HEAD_TRAININGS, ids=lambda f: f.name)
+def test_it_begins_at_the_closed_form(sample: tuple[np.ndarray, np.ndarray], family: HeadTraining) -> None:
     head = closed(sample)
     begun = train_head(head, *sample, family, epochs=0)
     cosines = [unit(h(sample[0])) @ unit(h(sample[0])).T for h in (head, begun)]
     np.testing.assert_allclose(*cosines, atol=1e-4)
 
 
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda f: f.name)
+@pytest.mark.parametrize("family", HEAD_TRAININGS, ids=lambda f: f.name)
 def test_it_learns_repeats_and_leaves_the_global_numbers_alone(
-    sample: tuple[np.ndarray, np.ndarray], family: Family
+    sample: tuple[np.ndarray, np.ndarray], family: HeadTraining
 ) -> None:
     before = torch.get_rng_state()
     first, second, other = (train_head(closed(sample), *sample, family, seed=seed) for seed in (1, 1, 2))
     assert torch.equal(before, torch.get_rng_state())
     np.testing.assert_array_equal(first.matrix_FD, second.matrix_FD)
     assert not np.array_equal(first.matrix_FD, other.matrix_FD)
-    assert (first.bend is not None) == family.bends
-    if first.bend is not None and second.bend is not None:
-        np.testing.assert_array_equal(first.bend.up_HF, second.bend.up_HF)
-        assert first.bend.up_HF.any() and first.kind == "mlp"
+    assert (first.mlp is not None) == family.mlp
+    if first.mlp is not None and second.mlp is not None:
+        np.testing.assert_array_equal(first.mlp.up_HF, second.mlp.up_HF)
+        assert first.mlp.up_HF.any() and first.kind == "mlp"
     if (
         family.loss == "MultiSimilarityLoss"
     ):  # the one that holds no class directions: its value depends on the vectors alone
@@ -68,10 +69,10 @@ def test_it_learns_repeats_and_leaves_the_global_numbers_alone(
 def test_its_first_step_is_the_gradient_s(sample: tuple[np.ndarray, np.ndarray]) -> None:
     """Adam's first step moves each weight by the rate against its gradient's sign; the gradient by finite differences."""
     head, labels = closed(sample, residual=0.0), sample[1]
-    one = train_head(head, sample[0][:100], labels[:100], Family("MultiSimilarityLoss"), epochs=1)
+    one = train_head(head, sample[0][:100], labels[:100], HeadTraining("MultiSimilarityLoss"), epochs=1)
     draw = torch.Generator().manual_seed(0)
     rows = torch.randint(100, (100,), generator=draw)
-    inputs = rooted(sample[0][:100]).astype(np.float32)
+    inputs = sqrt_features(sample[0][:100]).astype(np.float32)
     noise = torch.randn((100, 24), generator=draw).numpy()
     x = torch.from_numpy(inputs[rows.numpy()] + 0.3 * inputs.std(0, ddof=1) * noise).double()
     scale = 1 / np.linalg.norm(head(sample[0][:100]), axis=1).mean()
@@ -94,27 +95,31 @@ def test_the_search_tries_each_family_and_its_trial_can_be_fitted_again(
     sample: tuple[np.ndarray, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     features, labels = sample
-    rounds = make_rounds(labels, scenes(features, labels), "both")
-    form = Form(True, 0.3, 2.0)
-    best = next(t for t in search_heads(features, labels, rounds, "both") if t.form == form)
-    trials = search_trained(best, features, labels, rounds, "both", seconds=600)
-    assert [t.form for t in trials] == [replace(form, family=family) for family in FAMILIES]
-    assert [t.name for t in trials] == [f"{best.name}, trained with {family.name}" for family in FAMILIES]
+    rounds = cross_validation_splits(labels, assign_scenes(features, labels), "both")
+    form = HeadConfig(True, 0.3, 2.0)
+    best = next(t for t in search_heads(features, labels, rounds, "both") if t.config == form)
+    trials = search_trained_heads(best, features, labels, rounds, "both", seconds=600)
+    assert [t.config for t in trials] == [replace(form, training=family) for family in HEAD_TRAININGS]
+    assert [t.name for t in trials] == [f"{best.name}, trained with {family.name}" for family in HEAD_TRAININGS]
     assert best.name == "discriminant head, residual 0.3, shrinkage x 2, square root"
-    again = fitted_head(features, labels, replace(form, family=FAMILIES[0]))
-    direct = train_head(whitening(features, labels, root=True, shrinkage=2.0).head(0.3), features, labels, FAMILIES[0])
+    again = fit_head(features, labels, replace(form, training=HEAD_TRAININGS[0]))
+    direct = train_head(
+        fit_whitening(features, labels, sqrt=True, shrinkage=2.0).head(0.3), features, labels, HEAD_TRAININGS[0]
+    )
     np.testing.assert_array_equal(again.matrix_FD, direct.matrix_FD)
-    assert search_trained(best, features, labels, rounds, "both", seconds=0) == []
+    assert search_trained_heads(best, features, labels, rounds, "both", seconds=0) == []
     clock = iter(range(10**6))
     monkeypatch.setattr(frozen_heads.time, "monotonic", lambda: float(next(clock)))
-    assert len(search_trained(best, features, labels, rounds, "both", seconds=3 * len(rounds))) < len(FAMILIES)
+    assert len(search_trained_heads(best, features, labels, rounds, "both", seconds=3 * len(rounds))) < len(
+        HEAD_TRAININGS
+    )
 
 
 def test_a_perceptron_wants_the_square_root(sample: tuple[np.ndarray, np.ndarray]) -> None:
-    rounds = make_rounds(sample[1], scenes(*sample), "both")
-    plain = search_heads(*sample, rounds, "both", within=Open(roots=(False,)))[1]
-    trials = search_trained(plain, *sample, rounds, "both", seconds=600)
-    assert [t.form and t.form.family for t in trials] == [f for f in FAMILIES if not f.bends]
+    rounds = cross_validation_splits(sample[1], assign_scenes(*sample), "both")
+    plain = search_heads(*sample, rounds, "both", space=HeadSearchSpace(sqrt=(False,)))[1]
+    trials = search_trained_heads(plain, *sample, rounds, "both", seconds=600)
+    assert [t.config and t.config.training for t in trials] == [f for f in HEAD_TRAININGS if not f.mlp]
 
 
 def test_the_network_computes_what_the_trained_head_does(sample: tuple[np.ndarray, np.ndarray]) -> None:
@@ -122,51 +127,58 @@ def test_the_network_computes_what_the_trained_head_does(sample: tuple[np.ndarra
     draw = np.random.default_rng(4)
     features = draw.normal(size=(60, trunk.width)).astype(np.float32)
     labels = np.repeat(np.arange(6), 10)
-    family = next(f for f in FAMILIES if f.bends)
-    head = train_head(whitening(features, labels, root=True).head(0.5, 16), features, labels, family)
-    network = with_fitted_head(trunk, head)
+    family = next(f for f in HEAD_TRAININGS if f.mlp)
+    head = train_head(fit_whitening(features, labels, sqrt=True).head(0.5, 16), features, labels, family)
+    network = attach_head(trunk, head)
     assert isinstance(network.head, MLPHead)
     with torch.inference_mode():
         found = network.head(torch.from_numpy(features)).numpy()
     np.testing.assert_allclose(found, head(features), atol=1e-4 * np.abs(found).max())
-    assert head.bend is not None
-    straight = replace(head, bend=None)(features)
+    assert head.mlp is not None
+    straight = replace(head, mlp=None)(features)
     assert np.abs(found - straight).max() > 1e-3 * np.abs(found).max()
 
 
-def verdict(hits: list[float], precisions: list[float], kind: str = "known") -> Verdict:
+def verdict(hits: list[float], precisions: list[float], kind: str = "known") -> HoldoutResult:
     zeros = np.zeros(len(hits), int)
-    return Verdict(np.array([kind] * len(hits)), np.array(hits), np.array(precisions), zeros)
+    return HoldoutResult(np.array([kind] * len(hits)), np.array(hits), np.array(precisions), zeros)
 
 
-def trial(v: Verdict, goal: str, family: Family | None = None) -> HeadTrial:
-    return HeadTrial(Form(family=family), v, v.score(goal))
+def trial(v: HoldoutResult, goal: str, family: HeadTraining | None = None) -> HeadTrial:
+    return HeadTrial(HeadConfig(training=family), v, v.score(goal))
 
 
-def many(right: float, precision: float, kind: str = "known") -> Verdict:
+def many(right: float, precision: float, kind: str = "known") -> HoldoutResult:
     return verdict((np.arange(200) < 200 * right).astype(float).tolist(), [precision] * 200, kind)
 
 
 def test_what_is_no_better_at_the_nearest_neighbour_is_not_taken() -> None:
     goal = "known-classes"
-    closed, better = trial(many(0.5, 0.4), goal), trial(many(0.6, 0.4), goal, FAMILIES[0])
-    costly = trial(many(0.45, 0.9), goal, FAMILIES[0])  # average precision for the nearest neighbour
+    closed, better = trial(many(0.5, 0.4), goal), trial(many(0.6, 0.4), goal, HEAD_TRAININGS[0])
+    costly = trial(many(0.45, 0.9), goal, HEAD_TRAININGS[0])  # average precision for the nearest neighbour
     little, worse = (
-        trial(many(0.505, 0.9), goal, FAMILIES[0]),
-        trial(many(0.6, 0.39), goal, FAMILIES[0]),
+        trial(many(0.505, 0.9), goal, HEAD_TRAININGS[0]),
+        trial(many(0.6, 0.39), goal, HEAD_TRAININGS[0]),
     )
     assert costly.score > better.score > closed.score
     assert better.beats(closed, goal) and not any(t.beats(closed, goal) for t in (costly, little, worse, closed))
-    raw, other = HeadTrial(None, closed.verdict, 0.0), trial(closed.verdict, goal)
-    assert _to_judge([raw, closed, other], [costly, better], None, goal) == [None, closed.form, better.form]
-    assert _to_judge([raw, closed, other], [costly], None, goal) == [None, closed.form]
-    assert _to_judge([raw, closed], [], FAMILIES[1], goal) == [None, Form(family=FAMILIES[1])]
-    assert _to_judge([raw], [], None, goal) == [None]
+    raw, other = HeadTrial(None, closed.result, 0.0), trial(closed.result, goal)
+    assert candidates_to_evaluate([raw, closed, other], [costly, better], None, goal) == [
+        None,
+        closed.config,
+        better.config,
+    ]
+    assert candidates_to_evaluate([raw, closed, other], [costly], None, goal) == [None, closed.config]
+    assert candidates_to_evaluate([raw, closed], [], HEAD_TRAININGS[1], goal) == [
+        None,
+        HeadConfig(training=HEAD_TRAININGS[1]),
+    ]
+    assert candidates_to_evaluate([raw], [], None, goal) == [None]
 
 
 def test_both_kinds_count_where_both_are_asked_for() -> None:
-    def both(new: Verdict, known: Verdict) -> Verdict:
-        return Verdict(
+    def both(new: HoldoutResult, known: HoldoutResult) -> HoldoutResult:
+        return HoldoutResult(
             *(
                 np.concatenate([getattr(p, f) for p in (new, known)])
                 for f in ("kind_Q", "hit_Q", "precision_Q", "label_Q")
@@ -191,10 +203,10 @@ def test_a_network_as_it_ended_must_be_clearly_better_than_blended() -> None:
         found = verdict(hits.tolist(), hits.tolist())
         return Candidate(name, found, found.score(goal))
 
-    frozen, mixed = candidate("frozen trunk", np.zeros(200)), candidate(BLENDED, base)
-    for hits, chosen in ((little, BLENDED), (better, FINE_TUNED), (np.zeros(200), BLENDED)):
-        assert best_of([frozen, candidate(FINE_TUNED, hits), mixed], goal).name == chosen
-    assert best_of([frozen, candidate(FINE_TUNED, little)], goal).name == FINE_TUNED  # nothing was blended
-    worse = candidate(BLENDED, np.zeros(200))
+    frozen, mixed = candidate("frozen trunk", np.zeros(200)), candidate(INTERPOLATED, base)
+    for hits, chosen in ((little, INTERPOLATED), (better, FINE_TUNED), (np.zeros(200), INTERPOLATED)):
+        assert select_best([frozen, candidate(FINE_TUNED, hits), mixed], goal).name == chosen
+    assert select_best([frozen, candidate(FINE_TUNED, little)], goal).name == FINE_TUNED  # nothing was blended
+    worse = candidate(INTERPOLATED, np.zeros(200))
     high = candidate("a head", base)
-    assert best_of([frozen, high, candidate(FINE_TUNED, better), worse], goal).name == FINE_TUNED
+    assert select_best([frozen, high, candidate(FINE_TUNED, better), worse], goal).name == FINE_TUNED

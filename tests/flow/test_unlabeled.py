@@ -17,7 +17,8 @@ from PIL import Image
 from tests.flow.conftest import draw_class
 from tests.support.program import unalike
 from unalike.model.checkpoint import load_embedder, read_checkpoint
-from unalike.training.automatic import unlabelled
+from unalike.training.automatic.group_tuning import FINE_TUNED
+from unalike.training.heads.search import FROZEN
 
 SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "train.seed=3", "train.batch_size=16",
          "model.backbone=tf_efficientnet_lite0"]  # fmt: skip
@@ -72,7 +73,7 @@ def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:
     folder = two_runs[0]
     record = json.loads((folder / "unlabelled.json").read_text())
     names = [c["name"] for c in record["candidates"]]
-    assert names[0] == unlabelled.FROZEN and names[-1] == unlabelled.FINE_TUNED and len(names) == 4
+    assert names[0] == FROZEN and names[-1] == FINE_TUNED and len(names) == 4
     best = max(record["candidates"], key=lambda c: c["score"])
     assert record["chosen"] == best["name"] and "no accuracy" in record["meaning"]
     assert record["judged_on"]["new"] > 0 and record["fitted_to_images"] < 144
@@ -97,7 +98,7 @@ def test_a_spec_asks_for_it_and_the_query_is_only_reported_on(pictures: Path, tm
     embedder, _ = load_embedder(tmp_path / "train/ml_model_best.pth")
     images = torch.rand(3, 3, 64, 64)
     same = torch.allclose(embedder(images), embedder.trunk(images), atol=1e-4)
-    assert same == (record["chosen"] == unlabelled.FROZEN)
+    assert same == (record["chosen"] == FROZEN)
 
 
 def test_a_few_images_get_the_trunk_as_it_came(tmp_path: Path, cache: None) -> None:
@@ -107,7 +108,7 @@ def test_a_few_images_get_the_trunk_as_it_came(tmp_path: Path, cache: None) -> N
         Image.fromarray(rng.integers(0, 256, (70, 70, 3), dtype=np.uint8)).save(tmp_path / "few" / f"{i}.png")
     done = unalike("train", tmp_path / "few", "--no-labels", "-r", tmp_path / "out", "--minutes", "1", *SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "too few groups to hold some out" in done.stderr and "that is what you get" in done.stderr
+    assert "too few groups to hold some out" in done.stderr and "it is delivered unchanged" in done.stderr
     embedder, _ = load_embedder(tmp_path / "out/train/ml_model_best.pth")
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(embedder(images), embedder.trunk(images))
@@ -144,7 +145,7 @@ def test_a_killed_run_goes_on_to_the_same_end(pictures: Path, tmp_path: Path, ca
         assert not (killed / "unlabelled.json").exists(), "it was too quick to be caught"
     done = unalike(*words("killed"), "--resume", "--minutes", "3")
     assert done.returncode == 0, done.stderr[-3000:]
-    for what in ("groups", "augmented images to judge by", "what was learnt", "groups found anew"):
+    for what in ("groups", "augmented queries", "learned vectors", "groups of the second round"):
         assert f"{what}: taken from the run that goes on" in done.stderr
     for name in ("fine_tuning_1/ml_model_latest.pth", "fine_tuning_2/ml_model_latest.pth", "ml_model_best.pth"):
         first, second = weights(straight / name), weights(killed / name)

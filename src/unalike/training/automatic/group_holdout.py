@@ -1,0 +1,195 @@
+"""Evaluation without labels: retrieval within discovered groups that were held out.
+
+In each split one part of every held-out group is the query, seen through augmentation, and is looked up among the other
+parts. The groups come from the frozen trunk's features, so the result ranks candidates but is no accuracy.
+Shape letters: N images, F features, D dimensions, G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import nn
+
+from unalike.data.imageset import ImageSet
+from unalike.data.preprocessing import Preprocessing
+from unalike.discovery.clustering import Grouping
+from unalike.errors import DataError
+from unalike.inference.embedding import embed_files
+from unalike.inference.engine_selection import create_engine, move_to_gpu
+from unalike.model.checkpoint import load_embedder
+from unalike.model.frozen import build_frozen_trunk
+from unalike.progress import say
+from unalike.runs.filenames import AUGMENTED_QUERIES_FILE
+from unalike.runs.stage import stage
+from unalike.training.automatic.augmented_view import AugmentedView
+from unalike.training.automatic.holdout import (
+    Holdout,
+    HoldoutResult,
+    Split,
+    assign_scenes,
+    evaluate_embeddings,
+    holdout_splits,
+)
+from unalike.training.heads.discriminant import FittedHead
+from unalike.training.heads.features import TrunkFeatures
+from unalike.training.heads.neighbor_whitening import fit_neighbor_whitening
+from unalike.training.heads.search import FROZEN
+
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
+
+# Share of the images to hold out, least number of images of a held-out group, least number of held-out groups.
+HOLDOUT_SHARE, MIN_GROUP_SIZE, MIN_GROUPS = 0.2, 4, 4
+
+
+@dataclass(frozen=True)
+class UnlabeledCandidate:
+    """A model that training without labels could deliver.
+
+    Attributes:
+        name: its name in ``unlabelled.json``.
+        result: its results on held-out groups; None where no group could be held out.
+        score: ``result.score``; 0 without a result.
+        head: its head; None for the frozen trunk and for a trained network.
+    """
+
+    name: str
+    result: HoldoutResult | None
+    score: float
+    head: FittedHead | None = None
+
+
+@dataclass(frozen=True)
+class GroupHoldout:
+    """Held-out groups, and what candidates need to be evaluated on them.
+
+    Attributes:
+        images: all images, labeled by group.
+        vectors_NF: their frozen features.
+        queries_NF: frozen features of the queries seen through augmentation; other rows are 0.
+        fit_N: rows that may be fitted to.
+        splits: the splits; empty where there are too few groups to hold any out.
+        augmented_view: the view of the queries.
+        spec: resolved spec of the run.
+    """
+
+    images: ImageSet
+    vectors_NF: np.ndarray
+    queries_NF: np.ndarray
+    fit_N: np.ndarray
+    splits: Sequence[Split]
+    augmented_view: AugmentedView
+    spec: Experiment
+
+    @classmethod
+    def create(
+        cls, images: ImageSet, features: TrunkFeatures, grouping: Grouping, spec: Experiment, run: Run, seed: int
+    ) -> GroupHoldout:
+        """Hold out whole groups, and embed their queries with the frozen trunk."""
+        held_out_N = _draw_groups(grouping, seed)
+        augmented_view = AugmentedView(images.paths, features.view, seed)
+        queries_NF = np.zeros_like(features.vectors_NF)
+        splits: list[Split] = []
+        if held_out_N.any():
+            parts = [str(part) for part in grouping.part_N.tolist()]
+            scene_N = assign_scenes(features.vectors_NF, images.labels_N, groups=parts, seed=seed)
+            splits = _splits_or_none(images.labels_N, scene_N, held_out_N)
+        if not splits:
+            held_out_N[:] = False
+        else:
+            rows = _query_rows(splits)
+
+            def embed_queries() -> dict[str, np.ndarray]:
+                trunk = build_frozen_trunk(features.backbone, features.preprocessing.input_size)
+                return {"vectors": embed_rows(trunk, features.preprocessing, images, rows, augmented_view, spec)}
+
+            key = features.vectors_NF.tobytes() + rows.tobytes() + str(seed).encode()
+            queries_NF[rows] = stage(run, run.dir / AUGMENTED_QUERIES_FILE, "augmented queries", key, embed_queries)[
+                "vectors"
+            ]
+        return cls(images, features.vectors_NF, queries_NF, np.flatnonzero(~held_out_N), splits, augmented_view, spec)
+
+    def evaluate_heads(self, seed: int) -> list[UnlabeledCandidate]:
+        """Evaluate the frozen trunk, and whitening by neighbors of its features and of their square roots."""
+        candidates = [self._evaluate(FROZEN, self.queries_NF, self.vectors_NF, None)]
+        if not self.splits:
+            say("too few groups to hold some out: nothing that is trained could be evaluated, so nothing is")
+            return candidates
+        for sqrt in (False, True):
+            head = fit_neighbor_whitening(self.vectors_NF[self.fit_N], sqrt=sqrt, seed=seed)
+            name = "whitened by neighbours" + (", square root" if sqrt else "")
+            candidates.append(self._evaluate(name, head(self.queries_NF), head(self.vectors_NF), head))
+        return candidates
+
+    def evaluate_network(self, name: str, checkpoint: Path) -> UnlabeledCandidate:
+        """Evaluate a trained network; only queries and references are embedded."""
+        embedder, meta = load_embedder(checkpoint)
+        preprocessing, query_rows = Preprocessing.from_facts(meta["facts"]), _query_rows(self.splits)
+        reference_rows = np.unique(np.concatenate([split.reference_N for split in self.splits]))
+        vectors = []
+        for rows, view in ((query_rows, self.augmented_view), (reference_rows, preprocessing.view)):
+            vectors_ND = np.zeros((len(self.images), embedder.dim), np.float32)
+            vectors_ND[rows] = embed_rows(embedder, preprocessing, self.images, rows, view, self.spec)
+            vectors.append(vectors_ND)
+        return self._evaluate(name, vectors[0], vectors[1], None)
+
+    def _evaluate(
+        self, name: str, query_ND: np.ndarray, reference_ND: np.ndarray, head: FittedHead | None
+    ) -> UnlabeledCandidate:
+        if not self.splits:
+            return UnlabeledCandidate(name, None, 0.0, head)
+        result = evaluate_embeddings(
+            self.splits, self.images.labels_N, lambda _, s: (query_ND[s.query_N], reference_ND[s.reference_N])
+        )
+        return UnlabeledCandidate(name, result, result.score("new-classes"), head)
+
+
+def _draw_groups(grouping: Grouping, seed: int) -> np.ndarray:
+    """Draw groups to hold out, of about ``HOLDOUT_SHARE`` of the images; return a mask (N), empty if there are too few."""
+    large_G = np.flatnonzero(grouping.sizes() >= MIN_GROUP_SIZE)
+    if len(large_G) < 2 * MIN_GROUPS:
+        return np.zeros(len(grouping.group_N), bool)
+    order_G = np.random.default_rng([seed, 31]).permutation(large_G)
+    enough = int(np.searchsorted(np.cumsum(grouping.sizes()[order_G]), HOLDOUT_SHARE * len(grouping.group_N))) + 1
+    return np.isin(grouping.group_N, order_G[: max(MIN_GROUPS, min(enough, len(order_G) // 2))])
+
+
+def _splits_or_none(labels_N: np.ndarray, scene_N: np.ndarray, held_out_N: np.ndarray) -> list[Split]:
+    try:
+        return holdout_splits(labels_N, scene_N, Holdout(held_out_N, np.zeros_like(held_out_N)), search_all=False)
+    except DataError:  # every held-out group has one part only
+        return []
+
+
+def _query_rows(splits: Sequence[Split]) -> np.ndarray:
+    return np.unique(np.concatenate([split.query_N for split in splits]))
+
+
+def embed_rows(
+    network: nn.Module, preprocessing: Preprocessing, images: ImageSet, rows: np.ndarray,
+    view: Callable[..., np.ndarray], spec: Experiment,
+) -> np.ndarray:  # fmt: skip
+    """Embed some of the images.
+
+    Args:
+        network: trunk or embedder.
+        preprocessing: of the network.
+        images: all images.
+        rows: which of them; none may be unreadable.
+        view: the network's evaluation view, or an augmented one of the same size.
+        spec: ``spec.dataset`` holds the number of workers and the limit on pixels.
+
+    Returns:
+        One vector per row, float32.
+    """
+    move_to_gpu(network, "auto")
+    engine = create_engine(network, preprocessing, images=len(rows))
+    embedded = embed_files(engine, [images.paths[i] for i in rows.tolist()], view, workers=spec.dataset.workers,
+                           max_unreadable=0.0, max_pixels=spec.dataset.max_pixels, describe="evaluating")  # fmt: skip
+    return embedded.vectors_ND

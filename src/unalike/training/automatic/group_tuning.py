@@ -1,0 +1,196 @@
+"""Fine-tune a trunk to tell discovered groups apart, and find the groups again halfway.
+
+An image in no group is a class of its own, known by its augmented views (instance discrimination: Wu et al., 2018).
+Shape letters: N images, F features, D dimensions, C classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from unalike.data.from_spec import TrainingSets
+from unalike.data.imageset import ImageSet
+from unalike.data.preprocessing import Preprocessing
+from unalike.errors import TrainingError, redact
+from unalike.metrics.knn import unit
+from unalike.model.checkpoint import load_embedder
+from unalike.model.embedder import Embedder, build_embedder
+from unalike.progress import say
+from unalike.runs.filenames import (
+    DISCOVERED_GROUPS_FILE,
+    EXPERIMENT_FILE,
+    GROUP_TUNING_SPEC_FILE,
+    LATEST_CHECKPOINT,
+    LEARNED_VECTORS_FILE,
+    fine_tuning_folder,
+)
+from unalike.runs.stage import stage
+from unalike.runs.subrun import Part
+from unalike.spec import load_spec, settle
+from unalike.storage.atomic import write_text
+from unalike.training.automatic.budget import TimeBudget
+from unalike.training.automatic.fine_tuning import settle_plan
+from unalike.training.automatic.group_holdout import GroupHoldout, UnlabeledCandidate, embed_rows
+from unalike.training.automatic.groups import find_groups, label_by_group
+from unalike.training.automatic.throughput import TUNING_PRESETS, plan_tuning
+from unalike.training.heads.discriminant import FittedHead
+from unalike.training.heads.features import TrunkFeatures
+from unalike.training.heads.neighbor_whitening import fit_neighbor_whitening
+from unalike.training.heads.warm_start import start_from_head
+from unalike.training.losses import initialize_proxies
+from unalike.training.recipe import settle_precision, settle_training
+from unalike.training.trainer import Begin, TrainingResult, train_embedder
+
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
+
+FINE_TUNED = "fine-tuned on discovered groups"  # name of the candidate in unlabelled.json
+RESERVED_SHARE = 0.1  # of the time budget, for evaluation and writing
+MIN_EPOCHS_FOR_REGROUPING = 6
+
+
+def fine_tune_on_groups(
+    spec: Experiment, run: Run, holdout: GroupHoldout, best: UnlabeledCandidate, features: TrunkFeatures,
+    budget: TimeBudget, seed: int,
+) -> tuple[TrainingResult, Experiment] | None:  # fmt: skip
+    """Fine-tune the trunk on the groups that are not held out, starting from a whitening head.
+
+    With enough epochs, training is done in two rounds, and the groups of the second one are found in the vectors of the
+    network so far.
+
+    Args:
+        spec: resolved spec of the run; it is copied.
+        run: the run. If it is resumed, the earlier plan holds.
+        holdout: what is held out, and all images.
+        best: the best head; it says whether the square root is taken.
+        features: the frozen features of the images.
+        budget: the time budget.
+        seed: seed of heads and groups.
+
+    Returns:
+        The result of the last round and its spec; None where nothing is held out, the time is too short, or training
+        failed.
+    """
+    if not holdout.splits:
+        return None
+    train = holdout.images.select(holdout.fit_N).drop_empty_classes()
+    embedding_seconds = len(train) / features.rate
+    seconds = budget.left - max(RESERVED_SHARE * budget.seconds, embedding_seconds) - embedding_seconds
+    fit_NF = features.vectors_NF[holdout.fit_N]
+    sqrt = best.head is not None and best.head.sqrt
+    head = fit_neighbor_whitening(fit_NF, sqrt=sqrt, seed=seed, dim=requested_dim(spec))
+    tuned: Experiment | None
+    if run.resuming and (run.dir / GROUP_TUNING_SPEC_FILE).is_file():
+        tuned = load_spec("train", str(run.dir / GROUP_TUNING_SPEC_FILE))
+    else:
+        tuned = _plan_spec(spec, train, features, seconds, head)
+        if tuned is not None:
+            write_text(run.dir / GROUP_TUNING_SPEC_FILE, redact(tuned.to_yaml()))
+    if tuned is None:
+        say("the time that is left is too short to fine-tune; more --minutes would allow it")
+        return None
+    epochs = tuned.train.num_epochs
+    rounds = [epochs // 2, epochs - epochs // 2] if epochs >= MIN_EPOCHS_FOR_REGROUPING else [epochs]
+    begin: Begin = start_from_head(head, fit_NF, train.labels_N)
+    result: TrainingResult | None = None
+    for number, count in enumerate(rounds, start=1):
+        if result is not None:
+            train, begin = _regroup(train, result.checkpoint, spec, run, seed)
+        say(f"fine-tuning, round {number} of {len(rounds)}: {count} epochs of {len(train)} images")
+        result = _train_round(tuned, count, run, run.dir / fine_tuning_folder(number), train, begin)
+        if result is None:
+            return None
+    assert result is not None
+    return result, tuned
+
+
+def requested_dim(spec: Experiment) -> int | None:
+    """Return ``model.feat_dim`` if the user set it."""
+    return spec.model.feat_dim if spec.is_set("model.feat_dim") else None
+
+
+def _train_round(
+    spec: Experiment, epochs: int, run: Run, folder: Path, train: ImageSet, begin: Begin
+) -> TrainingResult | None:
+    """Train one round in a folder of its own; None where training failed."""
+    subrun = Part(run, folder)
+    earlier_spec = folder / EXPERIMENT_FILE
+    resume = run.resuming and earlier_spec.exists() and any(folder.glob(LATEST_CHECKPOINT))
+    if resume:  # the earlier plan holds
+        round_spec = load_spec("train", str(earlier_spec))
+    else:
+        round_spec = spec.model_copy(deep=True)
+        round_spec.train.num_epochs = round_spec.train.validation_interval = epochs
+    sets = TrainingSets(train, None, None, f"learnt without labels: {FINE_TUNED}", False)
+    try:
+        return train_embedder(round_spec, subrun, resume=resume, sets=sets, begin=begin, finish=False)
+    except TrainingError as error:
+        say(f"fine-tuning failed and is left out: {error}")
+        return None
+
+
+def _plan_spec(
+    spec: Experiment, train: ImageSet, features: TrunkFeatures, seconds: float, head: FittedHead
+) -> Experiment | None:
+    """Make the spec of fine-tuning: the initial head, and what fits into the time where the user left it open.
+
+    None where too few epochs fit.
+    """
+    tuned = spec.model_copy(deep=True)
+    settle(tuned, "model.feat_dim", head.matrix_FD.shape[1], "fine-tuning begins with the fitted head")
+    tuned.model.head = head.kind
+    settle(tuned, "train.head_epochs", 0, "fine-tuning begins with the fitted head")
+    tuned.mark_set(["train.head_epochs"])  # the recipe would settle it otherwise
+    if not spec.is_set("train.recipe"):
+        tuned.train.recipe = "unalike"
+    settle_precision(tuned)
+    embedder = build_embedder(tuned)
+    cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
+    settle_training(tuned, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()), classes=len(train.classes),
+                    images=len(train), cuda=cuda, quiet=True)  # fmt: skip
+    tuned.automl_policy = "off"
+    if spec.is_set("train.num_epochs"):
+        return tuned
+    for preset in TUNING_PRESETS:
+        plan = plan_tuning(embedder, tuned, preset, images=len(train), seconds=seconds, inference_rate=features.rate)
+        if plan.epochs >= preset.min_epochs:
+            settle_plan(tuned, plan)
+            return tuned
+    return None
+
+
+def _regroup(train: ImageSet, checkpoint: Path, spec: Experiment, run: Run, seed: int) -> tuple[ImageSet, Begin]:
+    """Find groups again in the network's vectors.
+
+    Returns:
+        The images with the new groups as classes (the old ones if fewer than two are found), and the function that
+        continues training from the network's weights.
+    """
+    embedder, meta = load_embedder(checkpoint)
+    weights = {name: tensor.clone() for name, tensor in embedder.state_dict().items()}
+    preprocessing = Preprocessing.from_facts(meta["facts"])
+    rows = np.arange(len(train))
+
+    def embed() -> dict[str, np.ndarray]:
+        return {"vectors": embed_rows(embedder, preprocessing, train, rows, preprocessing.view, spec)}
+
+    folder = checkpoint.parent
+    vectors_ND = stage(run, folder / LEARNED_VECTORS_FILE, "learned vectors", checkpoint.read_bytes(), embed)["vectors"]
+    grouping = find_groups(run, folder / DISCOVERED_GROUPS_FILE, "groups of the second round", vectors_ND, seed)
+    if grouping.count >= 2:
+        say(f"groups found again: {grouping.count}, {int((grouping.group_N < 0).sum())} images in none")
+        train = label_by_group(train, grouping)
+    unit_ND = unit(vectors_ND)
+    means_CD = unit(np.stack([unit_ND[train.labels_N == label].mean(axis=0) for label in np.unique(train.labels_N)]))
+
+    def initialize(network: Embedder, criterion: nn.Module) -> None:
+        network.load_state_dict(weights)
+        initialize_proxies(criterion, means_CD)
+
+    return train, initialize

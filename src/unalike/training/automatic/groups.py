@@ -1,0 +1,68 @@
+"""Discovered groups of unlabeled images as class labels for training.
+
+Shape letters: N images, D dimensions of the vector.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unalike.data.imageset import ImageSet
+from unalike.discovery.clustering import Grouping, group_images
+from unalike.progress import say
+from unalike.runs.stage import stage
+
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+
+
+def order_by_content(images: ImageSet) -> ImageSet:
+    """Order images by a digest of their files and drop exact copies, so that names of files and folders have no effect."""
+
+    def digest(path: Path) -> bytes:
+        try:
+            with open(path, "rb") as file:
+                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
+        except OSError:
+            return b"\xff" * 17  # sorts last; counted as unreadable where it is decoded
+
+    digests = [digest(path) for path in images.paths]
+    order = sorted(range(len(images)), key=lambda i: digests[i])
+    kept = [i for n, i in enumerate(order) if not n or len(digests[i]) == 17 or digests[i] != digests[order[n - 1]]]
+    if len(kept) < len(images):
+        say(f"{len(images) - len(kept)} exact copies are left out")
+    return images.select(kept)
+
+
+def label_by_group(images: ImageSet, grouping: Grouping) -> ImageSet:
+    """Label images by their group; each image in no group becomes a class of its own."""
+    alone = np.flatnonzero(grouping.group_N < 0)
+    labels_N = grouping.group_N.copy()
+    labels_N[alone] = grouping.count + np.arange(len(alone))
+    digits = len(str(len(labels_N)))
+    names = [f"group {n + 1:0{digits}d}" for n in range(grouping.count)] + [
+        f"image {n + 1:0{digits}d}" for n in range(len(alone))
+    ]
+    return replace(images, labels_N=labels_N, classes=tuple(names))
+
+
+def find_groups(run: Run, path: Path, name: str, vectors_ND: np.ndarray, seed: int) -> Grouping:
+    """Group vectors, or read the groups that an earlier session of a resumed run wrote for the same vectors.
+
+    Args:
+        run: the run.
+        path: file of the groups.
+        name: what a progress message calls them.
+        vectors_ND: one vector per image.
+        seed: seed of the grouping.
+    """
+
+    def group() -> dict[str, np.ndarray]:
+        return {name: np.asarray(value) for name, value in vars(group_images(vectors_ND, seed=seed)).items()}
+
+    return Grouping.of(stage(run, path, name, vectors_ND.tobytes() + str(seed).encode(), group))

@@ -1,0 +1,205 @@
+"""Training without labels: on discovered groups of images, chosen by groups that were held out.
+
+Start at ``train_unlabeled``. Groups are found in the frozen trunk's features; a head is fitted to the differences between
+nearest neighbors; then the trunk is fine-tuned to tell the groups apart. The delivered model is the best one by
+``group_holdout``. Names of files and folders have no effect: images are ordered by their content.
+Shape letters: N images, F features, D dimensions.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from unalike.data.from_spec import TrainingSets, load_unlabeled_images
+from unalike.data.imageset import ImageSet
+from unalike.data.notices import Notices
+from unalike.data.view import View
+from unalike.discovery.clustering import Grouping
+from unalike.errors import DataError
+from unalike.model.checkpoint import write_checkpoint
+from unalike.model.embedder import EmbedderConfig, create_embedder
+from unalike.progress import say
+from unalike.runs.filenames import (
+    AUGMENTED_QUERIES_FILE,
+    BEST_CHECKPOINT,
+    DISCOVERED_GROUPS_FILE,
+    GROUP_TUNING_SPEC_FILE,
+    NOTICES_FILE,
+    UNLABELED_FILE,
+)
+from unalike.spec import settle
+from unalike.storage.atomic import copy_file, write_text
+from unalike.training.automatic.budget import DEFAULT_MINUTES, TimeBudget
+from unalike.training.automatic.group_holdout import GroupHoldout, UnlabeledCandidate
+from unalike.training.automatic.group_tuning import FINE_TUNED, fine_tune_on_groups, requested_dim
+from unalike.training.automatic.groups import find_groups, label_by_group, order_by_content
+from unalike.training.heads.features import TrunkFeatures, compute_features
+from unalike.training.heads.neighbor_whitening import fit_neighbor_whitening
+from unalike.training.loop import History
+from unalike.training.recipe import settle_backbone, settle_normalization
+from unalike.training.trainer import TrainingResult, checkpoint_facts
+
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
+
+# What the metrics mean; stands in unlabelled.json.
+MEANING = (
+    "share of images, seen through augmentation, whose nearest image from another part of the heap is of the same discovered "
+    "group; groups that nothing was fitted to. The groups come from the frozen trunk's features, so this is no accuracy on "
+    "classes of yours: it ranks what was tried"
+)
+
+
+@dataclass(frozen=True)
+class UnlabeledResult:
+    """The outcome of training without labels.
+
+    Attributes:
+        checkpoint: the delivered model.
+        spec: its resolved spec.
+        training: what the model card needs of the training.
+        chosen: name of the delivered candidate.
+        figures: its metrics by name, with those of the frozen trunk.
+        record: the content of ``unlabelled.json``.
+    """
+
+    checkpoint: Path
+    spec: Experiment
+    training: TrainingResult
+    chosen: str
+    figures: Mapping[str, float]
+    record: Mapping[str, Any]
+
+
+def train_unlabeled(spec: Experiment, run: Run, *, start: float) -> UnlabeledResult:
+    """Train on images without labels for as long as the time budget allows.
+
+    Args:
+        spec: resolved spec; the trunk is settled in it.
+        run: gets checkpoint, ``experiment.yaml`` and ``unlabelled.json``.
+        start: ``time.monotonic()`` when the action began; the budget counts from it.
+
+    Raises:
+        DataError: fewer than two images.
+        UnalikeError: the errors of reading data and of training.
+    """
+    budget = TimeBudget(spec.automl.minutes or DEFAULT_MINUTES, start)
+    say(f"learning without labels: {budget.seconds / 60:g} minutes (--minutes N changes that)")
+    seed, notices = max(spec.train.seed, 0), Notices()
+    # Registered before they are written: --overwrite must remove them after a run that was killed.
+    run.own(*(run.dir / name for name in (DISCOVERED_GROUPS_FILE, AUGMENTED_QUERIES_FILE, GROUP_TUNING_SPEC_FILE)))
+    images = order_by_content(load_unlabeled_images(spec, notices))
+    if len(images) < 2:
+        raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
+    settle_backbone(spec)
+    view = replace(View.from_spec(spec), height=spec.model.input_height, width=spec.model.input_width)
+    features = compute_features(spec.model.backbone, images, view, notices, spec)
+    images = images.select(features.kept_N)
+    grouping = find_groups(run, run.dir / DISCOVERED_GROUPS_FILE, "groups", features.vectors_NF, seed)
+    say(f"{len(images)} images: {grouping.count} discovered groups, {int((grouping.group_N < 0).sum())} images in none")
+    images = label_by_group(images, grouping)
+    holdout = GroupHoldout.create(images, features, grouping, spec, run, seed)
+    candidates = holdout.evaluate_heads(seed)
+    best = max(candidates, key=lambda c: c.score)
+    checkpoint, delivered = _save_frozen(best, spec, run, images, features, seed)
+    training = TrainingResult(
+        checkpoint, {}, None, {}, History(), TrainingSets(images, None, None, "none", False), None, features.facts
+    )
+    tuned = fine_tune_on_groups(spec, run, holdout, best, features, budget, seed)
+    if tuned is not None:
+        candidates.append(holdout.evaluate_network(FINE_TUNED, tuned[0].checkpoint))
+        best = max(candidates, key=lambda c: c.score)
+        if best.name == FINE_TUNED:
+            training, delivered = tuned
+            checkpoint = run.dir / BEST_CHECKPOINT
+            copy_file(training.checkpoint, checkpoint)
+            run.write_experiment(delivered)
+    notices.say()
+    notices.write(run.dir / NOTICES_FILE)
+    record = _build_record(spec, budget, candidates, best, holdout, grouping)
+    write_text(run.dir / UNLABELED_FILE, json.dumps(record, indent=2) + "\n")
+    run.own(run.dir / UNLABELED_FILE)
+    _log_choice(candidates, best)
+    return UnlabeledResult(checkpoint, delivered, replace(training, checkpoint=checkpoint), best.name,
+                           _metrics_of(best, candidates[0]), record)  # fmt: skip
+
+
+def _save_frozen(
+    best: UnlabeledCandidate, spec: Experiment, run: Run, images: ImageSet, features: TrunkFeatures, seed: int
+) -> tuple[Path, Experiment]:
+    """Save the frozen trunk with its head, if any, fitted to all images; return the checkpoint and its spec."""
+    width = features.vectors_NF.shape[1]
+    dim = requested_dim(spec)
+    head = best.head
+    if head is not None:
+        head = fit_neighbor_whitening(features.vectors_NF, sqrt=head.sqrt, seed=seed, dim=dim)
+    settled = spec.model_copy(deep=True)
+    settle(settled, "model.feat_dim", min(width, dim or width) if head is None else head.matrix_FD.shape[1], best.name)
+    settle(settled, "model.head", "linear" if head is None else head.kind, best.name)
+    settle_normalization(settled, features.facts)
+    embedder = create_embedder(EmbedderConfig.from_spec(settled.model), pretrained="true")
+    linear = embedder.head.linear
+    assert isinstance(linear, torch.nn.Linear)
+    with torch.no_grad():
+        weight = torch.eye(width)[: linear.out_features] if head is None else torch.from_numpy(head.matrix_FD.T.copy())
+        linear.weight.copy_(weight)
+        linear.bias.copy_(torch.zeros(linear.out_features) if head is None else torch.from_numpy(-head.offset_D))
+    payload = {
+        "model": embedder.state_dict(), "spec": settled.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
+        "metrics": {}, "facts": checkpoint_facts(settled, features.facts, f"learnt without labels: {best.name}"),
+    }  # fmt: skip
+    run.write_experiment(settled)
+    return write_checkpoint(run.dir / BEST_CHECKPOINT, payload), settled
+
+
+def _build_record(
+    spec: Experiment, budget: TimeBudget, candidates: Sequence[UnlabeledCandidate], best: UnlabeledCandidate,
+    holdout: GroupHoldout, grouping: Grouping,
+) -> dict[str, Any]:  # fmt: skip
+    """The content of ``unlabelled.json``."""
+    baseline = candidates[0].result
+
+    def row(c: UnlabeledCandidate) -> dict[str, Any]:
+        if c.result is None or baseline is None:
+            return {"name": c.name, "score": None, "figures": {}, "gain_over_frozen": {}}
+        return {"name": c.name, "score": c.score, **c.result.to_dict(baseline)}
+
+    return {
+        "format_version": 1, "minutes": budget.seconds / 60, "spent_minutes": round(budget.spent / 60, 2),
+        "goal": "no labels", "trunk": spec.model.backbone, "meaning": MEANING,
+        "judged_on": {"new": sum(len(s.query_N) for s in holdout.splits)}, "fitted_to_images": len(holdout.fit_N),
+        "groups": grouping.count, "images_in_no_group": int((grouping.group_N < 0).sum()),
+        "agreement": None if np.isnan(grouping.agreement) else grouping.agreement,
+        "candidates": [row(c) for c in candidates], "chosen": best.name,
+    }  # fmt: skip
+
+
+def _log_choice(candidates: Sequence[UnlabeledCandidate], best: UnlabeledCandidate) -> None:
+    """Print a line per candidate; the first one is the frozen trunk."""
+    for c in candidates:
+        if c.result is not None:
+            text = ", ".join(f"{name} {value}" for name, value in c.result.metrics()["new"].items())
+            say(f"{'-> ' if c is best else '   '}{c.name}: held-out groups: {text}")
+    if candidates[0].result is not None:
+        say(f"({MEANING})")
+    if best is candidates[0]:
+        say("nothing that was tried beats the frozen trunk, so it is delivered unchanged")
+
+
+def _metrics_of(best: UnlabeledCandidate, baseline: UnlabeledCandidate) -> dict[str, float]:
+    """Return the metrics of the best candidate by name, with those of the frozen trunk."""
+    metrics: dict[str, float] = {}
+    if best.result is None or baseline.result is None:
+        return metrics
+    for name, value in best.result.metrics()["new"].items():
+        metrics[f"discovered groups {name}"] = value.value
+        metrics[f"discovered groups {name} frozen"] = baseline.result.metrics()["new"][name].value
+    return metrics
