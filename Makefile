@@ -1,6 +1,6 @@
 # demo      install what the demo needs and run it: a model learns to tell brand marks apart that it never saw
 # test      install what the tests need and run all but the slow ones; check: linters, types, layers
-# test-all  the slow sweeps too; bench DATA=photographs: measurements beside peers (minutes to hours)
+# test-all  the slow sweeps too, with branch coverage by package; bench DATA=photographs: measurements beside peers (minutes to hours)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -14,7 +14,8 @@ test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -n 2 --dist worksteal -m "not slow" $(TESTS)
 
 test-all: $(VENV)/.installed-slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=json:coverage.json $(TESTS)
+	$(BIN)/python tests/coverage_by_package.py coverage.json
 
 check: $(VENV)/.installed-test
 	$(BIN)/ruff check src tests benchmarks examples docs
@@ -45,4 +46,4 @@ $(VENV)/.installed-slow: $(VENV)/.installed-test
 	@touch $@
 
 clean:
-	rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist coverage.json .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
