@@ -2,7 +2,7 @@
 
 How other pixel formats become 8-bit RGB:
 - transparency (RGBA, LA, palettes with a transparent color) is composited over white, the usual background of cut-outs;
-- 16-bit grey is scaled by its full range (65535 -> 255), not by its content, so that equal values stay equal;
+- 16-bit gray is scaled by its full range (65535 -> 255), not by its content, so that equal values stay equal;
 - 32-bit integers are scaled by the 16-bit range when they fit in it, else by the full positive range;
 - floating point is scaled by 1, 255 or 65535, the smallest of these that holds it, else stretched to its own range;
 - of an animation or a file of several pages the first is taken.
@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageFile
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from unalike.errors import UnreadableImage
 
@@ -150,7 +150,7 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _to_uint8(pixels_HW: np.ndarray) -> np.ndarray:
-    """Scale grey pixels of 16 or 32 bits or floating point to uint8."""
+    """Scale gray pixels of 16 or 32 bits or floating point to uint8."""
     pixels = pixels_HW.astype(np.float64)
     pixels[~np.isfinite(pixels)] = 0
     low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))
@@ -197,6 +197,6 @@ def _reason(error: Exception) -> str:
         return "not permitted to read it"
     if isinstance(error, Image.DecompressionBombError):
         return "too many pixels (see dataset.max_pixels)"
-    if isinstance(error, Image.UnidentifiedImageError):
+    if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

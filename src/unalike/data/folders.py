@@ -122,7 +122,7 @@ class ClassMap:
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"class map {path}: {error}", expected="a YAML or text file in UTF-8") from error
         if Path(path).suffix.lower() in (".yaml", ".yml", ".json"):
-            import yaml  # loaded here because a deployed recogniser imports this module and reads no class map
+            import yaml  # loaded here because a deployed model imports this module and reads no class map
 
             try:
                 # every scalar as text: a folder named 007 or no must keep its name

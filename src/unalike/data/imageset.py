@@ -18,7 +18,7 @@ import numpy as np
 
 from unalike.data.archives import ARCHIVE_SUFFIXES, is_archive, open_archive
 from unalike.data.decode import IMAGE_SUFFIXES
-from unalike.data.folders import ClassMap, is_image, list_folder, normalize_class_name, skip_wrapper_folders
+from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, normalize_class_name, skip_wrapper_folders
 from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
 from unalike.data.notices import Notices
 from unalike.errors import DataError, SpecError, closest, redact
@@ -226,18 +226,13 @@ def _from_folder(
         return ImageSet(
             tuple(root.joinpath(*parts) for parts in listing.images), np.full(len(listing.images), -1), source=source
         )
-    folder_of = {
-        "top": lambda parts: parts[0],
-        "leaf": lambda parts: parts[-2],
-        "path": lambda parts: "/".join(parts[:-1]),
-    }[class_from]
     kept, folders = [], []
     for parts in listing.images:
         if len(parts) == 1:
             notices.add("root-image", parts[0])
         else:
             kept.append(root.joinpath(*parts))
-            folders.append(normalize_class_name(folder_of(parts)))
+            folders.append(normalize_class_name(_class_folder(parts, class_from)))
     if not kept:
         raise _empty_error(root, source, "class folders with images", notices)
     all_folders = sorted(
@@ -252,6 +247,13 @@ def _from_folder(
         all_folders if class_from == "top" else sorted(set(folders)), notices
     )
     return _labelled(kept, [class_names[folder] for folder in folders], source)
+
+
+def _class_folder(parts: PathParts, class_from: str) -> str:
+    """The part of an image's path below the root that names its class."""
+    if class_from == "path":
+        return "/".join(parts[:-1])
+    return parts[0] if class_from == "top" else parts[-2]
 
 
 def _from_manifest(

@@ -22,7 +22,7 @@ LIGHT_MODES = ("as-is", "even")
 # Neighboring tiles share at least this many pixels, more than the zero padding at a tile's border reaches into the feature
 # maps of strides 8 and 16, most of the time.
 OVERLAP = 32
-# The grey level to which light mode "even" brings the median of an image.
+# The gray level to which light mode "even" brings the median of an image.
 TARGET_MEDIAN = 100.0
 
 
@@ -84,8 +84,8 @@ class Tiling:
         scaled = image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=3.0)
         if self.light == "as-is":
             return scaled
-        grey = np.asarray(scaled.convert("L").reduce(max(1, min(scaled.size) // 512)))
-        gain = TARGET_MEDIAN / max(1.0, float(np.median(grey)))
+        gray = np.asarray(scaled.convert("L").reduce(max(1, min(scaled.size) // 512)))
+        gain = TARGET_MEDIAN / max(1.0, float(np.median(gray)))
         return scaled.point([min(255, round(level * gain)) for level in range(256)] * 3)
 
     def tiles(self, image: Image.Image, stride: int = 8) -> Iterator[ImageTile]:

@@ -1,6 +1,6 @@
 """The evaluation view: resizing and center crop of images, everywhere but in training's augmentation.
 
-Validation, galleries, export checks, calibration and the deployed recogniser all use this class, and an exported model
+Validation, galleries, export checks, calibration and the deployed model all use this class, and an exported model
 carries it as metadata, so that there is only one definition of the network's input.
 
 ``crop`` (TAO's, whose Resize is given both sides: its dataloader/transforms.py, read 2026-11-23): resize both sides to
@@ -75,7 +75,7 @@ class View:
         """Transform an image.
 
         The view of a file and of its decoded array are equal unless a JPEG of four times the resized sides or more was
-        decoded at a lower resolution; they then differ by a few grey levels.
+        decoded at a lower resolution; they then differ by a few gray levels.
 
         Args:
             image: A file's path or content, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.

@@ -297,8 +297,8 @@ def local_spread(memory_MF: np.ndarray, owner_M: np.ndarray, usual_NF: np.ndarra
     total_M = np.where(counted_MK, distance_MK, 0).sum(axis=1)
     mean_M = np.where(counted_MK.any(axis=1), total_M / np.maximum(counted_MK.sum(axis=1), 1), distance_MK[:, -1])
     mean_M = mean_M + SPREAD_FLOOR * np.median(mean_M)
-    spread_M: np.ndarray = (mean_M / max(float(np.median(mean_M)), 1e-12)).astype(np.float32)
-    return np.maximum(spread_M, 1e-6)
+    spread_M: np.ndarray = np.maximum((mean_M / max(float(np.median(mean_M)), 1e-12)).astype(np.float32), 1e-6)
+    return spread_M
 
 
 def typical_distance(vectors_NF: np.ndarray, seed: int, sample: int = 2000) -> float:

@@ -59,7 +59,7 @@ class Inspection:
         return np.ascontiguousarray(covered_HW[:height, :width])
 
     def overlay(self, image: Image.Image, side: int = 1600) -> Image.Image:
-        """Draw the anomaly map and the regions' boxes over the greyed image.
+        """Draw the anomaly map and the regions' boxes over the grayed image.
 
         The map is transparent below half the threshold and red from 1.5 times the threshold on.
 
@@ -71,10 +71,10 @@ class Inspection:
         small.thumbnail((side, side))
         unit = self.threshold if not math.isnan(self.threshold) else max(1e-9, float(self.anomaly_map_hw.max()))
         level_HW1 = np.clip(self.anomaly_map((small.height, small.width))[..., None] / unit - 0.5, 0, 1)
-        grey_HW1 = np.asarray(small.convert("L"), np.float32)[..., None] * 0.8 + 40
+        gray_HW1 = np.asarray(small.convert("L"), np.float32)[..., None] * 0.8 + 40
         color_HWC = np.concatenate([np.full_like(level_HW1, 235), 200 * (1 - level_HW1), 25 * (1 - level_HW1)], axis=-1)
         alpha_HW1 = np.clip(level_HW1 * 1.6, 0, 1) * 0.7
-        blended_HWC = grey_HW1 * (1 - alpha_HW1) + color_HWC * alpha_HW1
+        blended_HWC = gray_HW1 * (1 - alpha_HW1) + color_HWC * alpha_HW1
         overlay = Image.fromarray(blended_HWC.clip(0, 255).astype(np.uint8))
         pen = ImageDraw.Draw(overlay)
         scale_x, scale_y = overlay.width / self.size[1], overlay.height / self.size[0]

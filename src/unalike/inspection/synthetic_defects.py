@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFilter
 
 # Smallest area in pixels and largest area as a share of the image, of a spot and of a region.
 SPOT_AREA, REGION_AREA = (15.0, 0.1), (150.0, 0.4)
-# A pixel is defective where it changed by this many grey levels, or by this share of the median level.
+# A pixel is defective where it changed by this many gray levels, or by this share of the median level.
 MIN_LEVELS, MIN_SHARE = 3.0, 0.06
 MAX_DEFECTS = 3  # on one image
 
@@ -44,7 +44,7 @@ def draw_defects(
         before_HWC = image_HWC.astype(np.float32)
         after_HWC, alpha_HW = draw(before_HWC, other_HWC, rng)
         image_HWC = after_HWC.clip(0, 255).round().astype(np.uint8)
-        change_HW = np.abs(_blurred_grey(image_HWC) - _blurred_grey(before_HWC.astype(np.uint8)))
+        change_HW = np.abs(_blurred_gray(image_HWC) - _blurred_gray(before_HWC.astype(np.uint8)))
         min_change = max(MIN_LEVELS, MIN_SHARE * float(np.median(before_HWC)))
         mask_HW |= (alpha_HW > 0.3) & (change_HW > min_change)
     return image_HWC, mask_HW
@@ -132,7 +132,7 @@ DEFECT_TYPES: dict[str, tuple[DrawDefect, float]] = {
 # ---- shapes, brightness and noise ----
 
 
-def _blurred_grey(image_HWC: np.ndarray) -> np.ndarray:
+def _blurred_gray(image_HWC: np.ndarray) -> np.ndarray:
     return np.asarray(Image.fromarray(image_HWC).convert("L").filter(ImageFilter.GaussianBlur(1)), np.float32)
 
 
@@ -148,9 +148,9 @@ def _brightness_step(image_HWC: np.ndarray, rng: np.random.Generator) -> float:
 
 
 def _tint(image_HWC: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Factors of the channels: all 1 on a grey image and on half of the others."""
-    is_grey = bool((image_HWC == image_HWC[..., :1]).all())
-    return np.ones(3, np.float32) if is_grey or rng.random() < 0.5 else rng.uniform(-0.2, 1, 3).astype(np.float32)
+    """Factors of the channels: all 1 on a gray image and on half of the others."""
+    is_gray = bool((image_HWC == image_HWC[..., :1]).all())
+    return np.ones(3, np.float32) if is_gray or rng.random() < 0.5 else rng.uniform(-0.2, 1, 3).astype(np.float32)
 
 
 def _blend(lower_HWC: np.ndarray, upper_HWC: np.ndarray, alpha_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -178,7 +178,8 @@ def _blob(rng: np.random.Generator, height: int, width: int, area: float) -> np.
     small = min(long, short)
     ragged_HW = _smooth_noise(rng, height, width, max(3.0, 0.7 * small)) * rng.uniform(0, 0.3)
     softness = rng.uniform(0.5, 2.0) / max(1.0, small)
-    return np.clip((1 - np.hypot(along_HW, across_HW) - ragged_HW) / softness + 0.5, 0, 1).astype(np.float32)
+    alpha_HW: np.ndarray = np.clip((1 - np.hypot(along_HW, across_HW) - ragged_HW) / softness + 0.5, 0, 1)
+    return alpha_HW.astype(np.float32)
 
 
 def _half_plane(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -187,4 +188,5 @@ def _half_plane(rng: np.random.Generator, height: int, width: int) -> np.ndarray
     y, x = rng.uniform(0.1, 0.9) * height, rng.uniform(0.1, 0.9) * width
     beyond_HW = (np.arange(height)[:, None] - y) * np.sin(angle) + (np.arange(width)[None] - x) * np.cos(angle)
     ragged_HW = _smooth_noise(rng, height, width, 12.0) * rng.uniform(0, 3)
-    return np.clip((beyond_HW + ragged_HW) / rng.uniform(0.5, 4) + 0.5, 0, 1).astype(np.float32)
+    alpha_HW: np.ndarray = np.clip((beyond_HW + ragged_HW) / rng.uniform(0.5, 4) + 0.5, 0, 1)
+    return alpha_HW.astype(np.float32)
