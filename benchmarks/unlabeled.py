@@ -21,7 +21,8 @@ from sklearn.metrics import adjusted_mutual_info_score, completeness_score, homo
 
 import unalike
 from unalike.data.imageset import align_labels, load_images
-from unalike.discovery.clustering import Grouping, group_images, neighbour_whitening
+from unalike.discovery.clustering import ImageGroups, group_images
+from unalike.discovery.whitening import NeighborWhitening
 from unalike.metrics.intervals import bootstrap, paired_bootstrap
 from unalike.metrics.retrieval import evaluate_ranking
 
@@ -61,7 +62,7 @@ def frozen_vectors(manifest: Path, file: Path, backbone: str) -> None:
     np.savez(file, vectors=done.vectors_ND)
 
 
-def scored(found: Grouping, labels_N: np.ndarray) -> dict[str, object]:
+def scored(found: ImageGroups, labels_N: np.ndarray) -> dict[str, object]:
     """Groups against classes; an image of no group counts as a group of its own."""
     group_N = found.group_N.copy()
     alone = np.flatnonzero(group_N < 0)
@@ -106,8 +107,8 @@ def main() -> None:
     frozen = embed(paths, options.out, f"frozen-{options.backbone}", "pretrained", options.backbone)
     base = hits(frozen["train"], frozen["val"], labels)
     append(results, compared(f"frozen {options.backbone}", base, base))
-    head = neighbour_whitening(frozen["train"])
-    whitened = hits(head(frozen["train"]), head(frozen["val"]), labels)
+    head = NeighborWhitening.fit(frozen["train"])
+    whitened = hits(head.transform(frozen["train"]), head.transform(frozen["val"]), labels)
     append(results, compared("whitened by neighbours", base, whitened))
     for count in (None, 400, 300, 250, 200, 160, 81) if options.groups else (None,):
         name = "groups, " + ("chosen by agreement" if count is None else f"{count} asked for")

@@ -23,7 +23,7 @@ from unalike.actions.result import Result
 from unalike.data.archives import is_archive
 from unalike.data.imageset import load_images, resolve_source
 from unalike.data.notices import Notices
-from unalike.discovery.clustering import Grouping, group_images
+from unalike.discovery.clustering import ImageGroups, group_images
 from unalike.discovery.report import write_report
 from unalike.errors import RunError, SpecError, missing_extra
 from unalike.inference.embedding import embed_files
@@ -83,7 +83,7 @@ def discover_groups(
         notices.write(partial / "notices.csv")
         write_report(partial / REPORT_FILE, paths, found, figures, _short_names(paths), done.failures)
         record = {"format_version": FORMAT_VERSION, "source": str(source), "kind": kind, "seed": seed, **figures,
-                  "cut_cosine": found.cosine, "agreement_by_groups": [list(point) for point in found.curve],
+                  "cut_cosine": found.cut_cosine, "agreement_by_groups": [list(point) for point in found.agreement_curve],
                   "engine": opened.engine.describe()}  # fmt: skip
         write_text(partial / DISCOVERY_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         partial.rename(target)
@@ -126,11 +126,6 @@ def _open(model: str | Path | None, runtime: str, precision: str, count: int) ->
     return load_frozen(load_spec("embed"), runtime=runtime, precision=precision, images=count)
 
 
-def group_name(number: int, count: int) -> str:
-    """``group-007``: as many digits as the largest number needs, three at least."""
-    return f"group-{number + 1:0{max(3, len(str(count)))}d}"
-
-
 def _short_names(paths: Sequence[Path]) -> list[str]:
     """A name for each image that no other has: its own, with as many of its folders before it as that takes."""
     names = [path.name for path in paths]
@@ -148,7 +143,7 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _place(paths: Sequence[Path], found: Grouping, folder: Path, kind: str) -> list[Path]:
+def _place(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind: str) -> list[Path]:
     """Put the images into the folder; returns where each lies, relative to it (the image's own path for a table).
 
     Those of no group lie beside the group folders, where training passes them over and says so.
@@ -156,10 +151,10 @@ def _place(paths: Sequence[Path], found: Grouping, folder: Path, kind: str) -> l
     if kind == "table":
         return [path.absolute() for path in paths]
     names = _short_names(paths)
-    places = [Path(group_name(g, found.count)) / name if g >= 0 else Path(name)
-              for g, name in zip(found.group_N.tolist(), names, strict=True)]  # fmt: skip
-    for number in range(found.count):
-        (folder / group_name(number, found.count)).mkdir()
+    places = [Path(groups.group_name(g)) / name if g >= 0 else Path(name)
+              for g, name in zip(groups.group_N.tolist(), names, strict=True)]  # fmt: skip
+    for number in range(groups.count):
+        (folder / groups.group_name(number)).mkdir()
     with progress("writing groups", len(paths)) as advance:
         for path, place in zip(paths, places, strict=True):
             if kind == "link":
@@ -171,17 +166,17 @@ def _place(paths: Sequence[Path], found: Grouping, folder: Path, kind: str) -> l
 
 
 def _write_tables(
-    folder: Path, target: Path, paths: Sequence[Path], places: Sequence[Path], found: Grouping, kind: str
+    folder: Path, target: Path, paths: Sequence[Path], places: Sequence[Path], groups: ImageGroups, kind: str
 ) -> None:
     """``groups.csv`` is a manifest that ``unalike train`` takes; ``unsorted.csv`` holds the images of no group."""
     grouped, alone = [], []
     for i, (path, place) in enumerate(zip(paths, places, strict=True)):
-        copy = int(found.copy_of_N[i])
+        copy = int(groups.duplicate_of_N[i])
         tail = [str(path.absolute()), str(places[copy]) if copy >= 0 else ""]
-        near = group_name(int(found.next_N[i]), found.count) if found.next_N[i] >= 0 else ""
-        group = int(found.group_N[i])
+        near = groups.group_name(int(groups.next_group_N[i])) if groups.next_group_N[i] >= 0 else ""
+        group = int(groups.group_N[i])
         if group >= 0:
-            grouped.append([str(place), group_name(group, found.count), f"{found.confidence_N[i]:.3f}", near, *tail])
+            grouped.append([str(place), groups.group_name(group), f"{groups.confidence_N[i]:.3f}", near, *tail])
         else:
             alone.append([str(place), near, *tail])
     order = sorted(range(len(grouped)), key=lambda n: (grouped[n][1], n))
@@ -197,25 +192,25 @@ def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -
         writer.writerows(rows)
 
 
-def _figures(found: Grouping, *, unreadable: int) -> dict[str, Any]:
-    sizes = found.sizes()
+def _figures(groups: ImageGroups, *, unreadable: int) -> dict[str, Any]:
+    sizes = groups.sizes()
     return {
-        "images": len(found.group_N), "groups": found.count, "largest_group": int(sizes.max(initial=0)),
-        "in_no_group": int((found.group_N < 0).sum()), "near_duplicates": int((found.copy_of_N >= 0).sum()),
+        "images": len(groups.group_N), "groups": groups.count, "largest_group": int(sizes.max(initial=0)),
+        "in_no_group": int((groups.group_N < 0).sum()), "near_duplicates": int((groups.duplicate_of_N >= 0).sum()),
         "unreadable": unreadable,
-        "mean_confidence": float(found.confidence_N[found.group_N >= 0].mean()) if found.count else None,
-        "agreement": None if np.isnan(found.agreement) else round(found.agreement, 4),
+        "mean_confidence": float(groups.confidence_N[groups.group_N >= 0].mean()) if groups.count else None,
+        "agreement": None if np.isnan(groups.agreement) else round(groups.agreement, 4),
     }  # fmt: skip
 
 
-def _say_outcome(target: Path, found: Grouping, figures: dict[str, Any], kind: str) -> None:
+def _say_outcome(target: Path, groups: ImageGroups, figures: dict[str, Any], kind: str) -> None:
     say(f"{figures['images']} images: {figures['groups']} groups, {figures['in_no_group']} in no group, "
         f"{figures['near_duplicates']} near-duplicates")  # fmt: skip
-    if figures["agreement"] is not None and found.agreement < 0.4:
+    if figures["agreement"] is not None and groups.agreement < 0.4:
         say(
-            f"two halves of the features agree little on what belongs together ({found.agreement:.2f}; 1 is all): look twice"
+            f"two halves of the features agree little on what belongs together ({groups.agreement:.2f}; 1 is all): look twice"
         )
-    if not found.count:
+    if not groups.count:
         say("no two images are alike enough to make a group; --groups N merges all the same")
     how, what = ("the table", target / GROUPS_FILE) if kind == "table" else ("moving files", target)
     say(

@@ -1,4 +1,4 @@
-"""Average linkage against a slow one that looks at every pair of groups, and its cuts."""
+"""Average linkage against a slow one that compares all pairs of groups, and cuts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from unalike.metrics.knn import top_k, unit
 
 
 def plain_linkage(unit_ND: np.ndarray) -> list[tuple[frozenset[int], float]]:
-    """Every merge as (the images of the new group, its mean cosine), by looking at all pairs of groups each time."""
+    """Every merge as (the images of the new group, its mean cosine), by comparing all pairs of groups each time."""
     groups = [frozenset([i]) for i in range(len(unit_ND))]
     merges = []
     while len(groups) > 1:
@@ -25,46 +25,46 @@ def plain_linkage(unit_ND: np.ndarray) -> list[tuple[frozenset[int], float]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_with_every_pair_as_neighbours_it_is_plain_average_linkage(seed: int) -> None:
+def test_with_all_pairs_as_neighbors_it_is_plain_average_linkage(seed: int) -> None:
     unit_ND = unit(np.random.default_rng(seed).normal(size=(24, 5)) + 1.0)
-    _, near_NK = top_k(unit_ND, unit_ND, 23, exclude_self=True)
-    tree = average_linkage(unit_ND, near_NK, floor=-2.0)
+    _, neighbor_NK = top_k(unit_ND, unit_ND, 23, exclude_self=True)
+    dendrogram = average_linkage(unit_ND, neighbor_NK, min_cosine=-2.0)
     expected = plain_linkage(unit_ND)
-    np.testing.assert_allclose(tree.cosine_M, [cosine for _, cosine in expected], atol=1e-5)
+    np.testing.assert_allclose(dendrogram.cosine_M, [cosine for _, cosine in expected], atol=1e-5)
     for number, (members, _) in enumerate(expected):
-        group_N = tree.cut(number + 1)
+        group_N = dendrogram.cut(number + 1)
         inside = sorted(members)
         assert len(set(group_N[inside].tolist())) == 1
         assert (group_N == group_N[inside[0]]).sum() == len(inside)
         assert group_N.max() + 1 == 24 - number - 1
 
 
-def test_groups_are_named_in_the_order_of_their_first_images() -> None:
+def test_groups_are_numbered_in_the_order_of_their_first_images() -> None:
     unit_ND = unit(np.array([[0, 1.0], [1, 0], [1, 0.1], [0, 1.1]]))
-    _, near_NK = top_k(unit_ND, unit_ND, 1, exclude_self=True)
-    assert average_linkage(unit_ND, near_NK).cut(2).tolist() == [0, 1, 1, 0]
+    _, neighbor_NK = top_k(unit_ND, unit_ND, 1, exclude_self=True)
+    assert average_linkage(unit_ND, neighbor_NK).cut(2).tolist() == [0, 1, 1, 0]
 
 
-def test_what_no_neighbour_joins_is_never_merged_and_the_floor_holds() -> None:
+def test_groups_without_neighboring_pairs_or_below_the_minimum_are_not_merged() -> None:
     unit_ND = unit(np.array([[1.0, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1]]))
-    near_NK = np.array([[1], [0], [3], [2]])
-    tree = average_linkage(unit_ND, near_NK)
-    assert len(tree.cosine_M) == 2 and tree.cut(99).tolist() == [0, 0, 1, 1]
+    neighbor_NK = np.array([[1], [0], [3], [2]])
+    dendrogram = average_linkage(unit_ND, neighbor_NK)
+    assert len(dendrogram.cosine_M) == 2 and dendrogram.cut(99).tolist() == [0, 0, 1, 1]
     opposite = unit(np.array([[1.0, 0], [-1.0, 0.1]]))
     assert len(average_linkage(opposite, np.array([[1], [0]])).cosine_M) == 0
 
 
-def test_cosines_fall_whatever_the_graph_lacks_and_cuts_by_cosine_follow_them() -> None:
+def test_cosines_do_not_increase_and_cuts_by_cosine_follow_them() -> None:
     unit_ND = unit(np.random.default_rng(1).normal(size=(300, 8)))
-    _, near_NK = top_k(unit_ND, unit_ND, 4, exclude_self=True)
-    tree = average_linkage(unit_ND, near_NK)
-    assert (np.diff(tree.cosine_M) <= 0).all()
+    _, neighbor_NK = top_k(unit_ND, unit_ND, 4, exclude_self=True)
+    dendrogram = average_linkage(unit_ND, neighbor_NK)
+    assert (np.diff(dendrogram.cosine_M) <= 0).all()
     for cosine in (0.9, 0.5, 0.1):
-        count = tree.merges_above(cosine)
-        assert (tree.cosine_M[:count] >= cosine).all() and (tree.cosine_M[count:] < cosine).all()
+        count = dendrogram.merges_above(cosine)
+        assert (dendrogram.cosine_M[:count] >= cosine).all() and (dendrogram.cosine_M[count:] < cosine).all()
 
 
 def test_no_images_and_one() -> None:
     for count in (0, 1):
-        tree = average_linkage(np.zeros((count, 3), np.float32), np.zeros((count, 0), np.int64))
-        assert tree.cut(5).tolist() == list(range(count))
+        dendrogram = average_linkage(np.zeros((count, 3), np.float32), np.zeros((count, 0), np.int64))
+        assert dendrogram.cut(5).tolist() == list(range(count))

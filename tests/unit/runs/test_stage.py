@@ -44,6 +44,6 @@ def test_groups_come_back_as_they_were(tmp_path: Path, monkeypatch: pytest.Monke
     found = find_groups(NEW, tmp_path / "g.npz", "groups", vectors, 0)
     monkeypatch.setattr("unalike.training.automatic.groups.group_images", None)
     again = find_groups(GOES_ON, tmp_path / "g.npz", "groups", vectors, 0)
-    assert found.count > 2 and again.curve == found.curve and again.cosine == found.cosine
+    assert found.count > 2 and again.agreement_curve == found.agreement_curve and again.cut_cosine == found.cut_cosine
     for name, value in vars(grouping.group_images(vectors)).items():
         np.testing.assert_array_equal(np.asarray(value), np.asarray(vars(again)[name]), err_msg=name)

@@ -17,7 +17,7 @@ from torch import nn
 
 from unalike.data.imageset import ImageSet
 from unalike.data.preprocessing import Preprocessing
-from unalike.discovery.clustering import Grouping
+from unalike.discovery.clustering import ImageGroups
 from unalike.errors import DataError
 from unalike.inference.embedding import embed_files
 from unalike.inference.engine_selection import create_engine, move_to_gpu
@@ -89,7 +89,7 @@ class GroupHoldout:
 
     @classmethod
     def create(
-        cls, images: ImageSet, features: TrunkFeatures, grouping: Grouping, spec: Experiment, run: Run, seed: int
+        cls, images: ImageSet, features: TrunkFeatures, grouping: ImageGroups, spec: Experiment, run: Run, seed: int
     ) -> GroupHoldout:
         """Hold out whole groups, and embed their queries with the frozen trunk."""
         held_out_N = _draw_groups(grouping, seed)
@@ -97,7 +97,7 @@ class GroupHoldout:
         queries_NF = np.zeros_like(features.vectors_NF)
         splits: list[Split] = []
         if held_out_N.any():
-            parts = [str(part) for part in grouping.part_N.tolist()]
+            parts = [str(part) for part in grouping.subgroup_N.tolist()]
             scene_N = assign_scenes(features.vectors_NF, images.labels_N, groups=parts, seed=seed)
             splits = _splits_or_none(images.labels_N, scene_N, held_out_N)
         if not splits:
@@ -150,7 +150,7 @@ class GroupHoldout:
         return UnlabeledCandidate(name, result, result.score("new-classes"), head)
 
 
-def _draw_groups(grouping: Grouping, seed: int) -> np.ndarray:
+def _draw_groups(grouping: ImageGroups, seed: int) -> np.ndarray:
     """Draw groups to hold out, of about ``HOLDOUT_SHARE`` of the images; return a mask (N), empty if there are too few."""
     large_G = np.flatnonzero(grouping.sizes() >= MIN_GROUP_SIZE)
     if len(large_G) < 2 * MIN_GROUPS:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unalike.data.imageset import ImageSet
-from unalike.discovery.clustering import Grouping, group_images
+from unalike.discovery.clustering import ImageGroups, group_images
 from unalike.progress import say
 from unalike.runs.stage import stage
 
@@ -39,7 +39,7 @@ def order_by_content(images: ImageSet) -> ImageSet:
     return images.select(kept)
 
 
-def label_by_group(images: ImageSet, grouping: Grouping) -> ImageSet:
+def label_by_group(images: ImageSet, grouping: ImageGroups) -> ImageSet:
     """Label images by their group; each image in no group becomes a class of its own."""
     alone = np.flatnonzero(grouping.group_N < 0)
     labels_N = grouping.group_N.copy()
@@ -51,7 +51,7 @@ def label_by_group(images: ImageSet, grouping: Grouping) -> ImageSet:
     return replace(images, labels_N=labels_N, classes=tuple(names))
 
 
-def find_groups(run: Run, path: Path, name: str, vectors_ND: np.ndarray, seed: int) -> Grouping:
+def find_groups(run: Run, path: Path, name: str, vectors_ND: np.ndarray, seed: int) -> ImageGroups:
     """Group vectors, or read the groups that an earlier session of a resumed run wrote for the same vectors.
 
     Args:
@@ -63,6 +63,6 @@ def find_groups(run: Run, path: Path, name: str, vectors_ND: np.ndarray, seed: i
     """
 
     def group() -> dict[str, np.ndarray]:
-        return {name: np.asarray(value) for name, value in vars(group_images(vectors_ND, seed=seed)).items()}
+        return group_images(vectors_ND, seed=seed).to_arrays()
 
-    return Grouping.of(stage(run, path, name, vectors_ND.tobytes() + str(seed).encode(), group))
+    return ImageGroups.from_arrays(stage(run, path, name, vectors_ND.tobytes() + str(seed).encode(), group))

@@ -21,7 +21,7 @@ from unalike.data.from_spec import TrainingSets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.view import View
-from unalike.discovery.clustering import Grouping
+from unalike.discovery.clustering import ImageGroups
 from unalike.errors import DataError
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import EmbedderConfig, create_embedder
@@ -162,7 +162,7 @@ def _save_frozen(
 
 def _build_record(
     spec: Experiment, budget: TimeBudget, candidates: Sequence[UnlabeledCandidate], best: UnlabeledCandidate,
-    holdout: GroupHoldout, grouping: Grouping,
+    holdout: GroupHoldout, grouping: ImageGroups,
 ) -> dict[str, Any]:  # fmt: skip
     """The content of ``unlabelled.json``."""
     baseline = candidates[0].result

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unalike.discovery.clustering import neighbour_whitening
+from unalike.discovery.whitening import NeighborWhitening
 from unalike.training.heads.discriminant import FittedHead, sqrt_features
 
 
@@ -21,10 +21,10 @@ def fit_neighbor_whitening(features_NF: np.ndarray, *, sqrt: bool, seed: int, di
         dim: number of dimensions to keep, those of the largest variance after whitening (None: all).
     """
     x_NF = sqrt_features(features_NF) if sqrt else features_NF
-    whitening = neighbour_whitening(x_NF, seed=seed)
+    whitening = NeighborWhitening.fit(x_NF, seed=seed)
     matrix_FD, offset_D = whitening.matrix_FD, whitening.offset_D
     if dim is not None and dim < matrix_FD.shape[1]:
-        white_NF = whitening(x_NF).astype(np.float64)
+        white_NF = whitening.transform(x_NF).astype(np.float64)
         _, axes_FF = np.linalg.eigh(white_NF.T @ white_NF)
         axes_FD = axes_FF[:, ::-1][:, :dim].astype(np.float32)
         matrix_FD, offset_D = matrix_FD @ axes_FD, offset_D @ axes_FD
