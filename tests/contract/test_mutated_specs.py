@@ -31,6 +31,8 @@ def broken_value(declared: Declared) -> st.SearchStrategy[Any]:
     """A value that the field cannot hold: another type, or a number beyond its bounds."""
     kind = get_origin(declared.kind) or declared.kind
     mapping = st.just({"a": 1})
+    if "form" in declared.facts:
+        return mapping | st.booleans() | st.just([{"a": 1}])
     if declared.section:
         return st.just(3) | st.just("text") | st.just([1, 2])
     if kind is bool:

@@ -80,7 +80,7 @@ def test_fit_then_run_finds_them_and_says_how_well(folder, tmp_path):
     (["inspect", "fit", "{root}/good", "-o", "{out}/a.inspector", "-m", "{root}/maps.onnx", "--rate", "0.05", "--size", "32x32"], "for images of"),
     (["inspect", "run", "{root}/good/plate 1.png", "{root}/test"], "is no inspector"),
     (["inspect", "run", "{root}/plate.inspector", "{root}/masks/spot", "--good", "good"], "some of both"),
-    (["inspect", "run", "{root}/plate.inspector", "{root}/test", "--overlays", "some"], "overlays 'some'"),
+    (["inspect", "run", "{root}/plate.inspector", "{root}/test", "--overlays", "some"], "overlays: found 'some'"),
 ])  # fmt: skip
 def test_mistakes_are_one_line(folder, tmp_path, words, told):
     done = unalike(*(word.format(root=folder, out=tmp_path) for word in words))

@@ -81,14 +81,17 @@ print(verifier.verify({str(brand / "pictures" / "fine 0.jpg")!r}).answer, "torch
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["pictures"], "--reference is not set"),
-        (["--reference", "assets"], "no pictures.*--save FILE"),
+        (["pictures"], "verify.reference is not set"),
+        (["--reference", "assets"], "no images.*--save FILE"),
         (["--reference", "nowhere", "pictures"], "nowhere: no such file"),
         (["--reference", "pictures/fine 0.jpg", "--save", "brand.set"], "brand.set exists.*--overwrite"),
         (["--reference", "model.onnx", "pictures"], "model.onnx is no gallery, or damaged|holds no approved assets"),
-        (["--reference", "brand.set", "broken.png"], "error: none of 1 pictures can be read.*broken.png"),
+        (["--reference", "brand.set", "broken.png"], "error: none of 1 images can be read.*broken.png"),
         (["--reference", "brand.set", "pictures", "--asset", "mark 7"], "no asset 'mark 7'.*did you mean"),
-        (["--reference", "assets", "pictures", "--rate", "2", "-m", "model.onnx"], "rate is 2.0"),
+        (
+            ["--reference", "assets", "pictures", "--rate", "2", "-m", "model.onnx"],
+            "verify.rate: found 2.0, expected a number > 0",
+        ),
         (
             ["--reference", "assets", "pictures", "--trials", "1", "-m", "model.onnx"],
             "cannot support a false-accept rate",

@@ -11,19 +11,26 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unalike.actions.request import spec_with
 from unalike.actions.result import Result
+from unalike.actions.results import open_results, parameters_from
 from unalike.data.imageset import load_images
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
-from unalike.errors import DeviceError, MissingExtra, ModelError, SpecError
+from unalike.errors import DeviceError, MissingExtra, ModelError
 from unalike.inference import runtime_benchmark
 from unalike.inference.embedding import embed_files
 from unalike.progress import say
+from unalike.runs.filenames import BENCHMARK_FILE
+from unalike.spec.load import check_fields
 from unalike.storage.atomic import write_text
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 from unalike.storage.processes import usable_cores
 
 FORMAT_VERSION = 1
@@ -33,17 +40,57 @@ RUNTIMES = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".engin
             ".pth": ("torch", "openvino", "onnxruntime"), ".ckpt": ("torch", "openvino", "onnxruntime")}  # fmt: skip
 
 
+def bench_engine(model: str | Path, **options: Any) -> Result:
+    """Measure latency and rate of a model in every runtime of this machine.
+
+    Args:
+        model: A .pth, .onnx, .xml or .engine.
+        **options: The other fields of the section ``bench_engine`` of a spec (``unalike.spec.benchmark``).
+    """
+    return run_benchmark(spec_with("bench_engine", model=model, **options))
+
+
+def run_benchmark(experiment: Experiment, *, overwrite: bool = False) -> Result:
+    """Measure the runtimes that a spec names; the figures are written where it names a file or a results folder."""
+    section = experiment.bench_engine
+    with open_results("bench_engine", experiment, overwrite=overwrite) as run:
+        figures = measure_engines(**parameters_from(section, measure_engines))
+        output = Path(section.output) if section.output else run.dir / BENCHMARK_FILE if run is not None else None
+        if output is not None:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            write_text(output, json.dumps(figures, indent=1) + "\n")
+        if run is not None and output is not None:
+            run.own(output)
+            run.conclude(f"measured: {section.model}", {row["runtime"]: row["rate"] for row in figures["engines"]})
+    return Result(output.parent if output else Path("."), output, figures)
+
+
 def measure_engines(
     model: str | Path, *, data: str | Path | None = None, batches: str | Sequence[int] = (1, 8, 32), seconds: float = 2.0,
-    runtimes: str | Sequence[str] | None = None, threads: int | None = None, output: str | Path | None = None,
+    runtimes: str | Sequence[str] | None = None, threads: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The figures of every engine that can run ``model``: plain data, also written to ``output`` as JSON.
+    """Measure every runtime that can run a model. What is found is kept for ``runtime: auto``.
 
-    ``seconds`` a measurement; ``batches`` images a call. Latencies in milliseconds, rates in images a second. What it
-    finds is kept for ``runtime: auto``. Raises ModelError, DeviceError (a runtime asked for by name), SpecError.
+    Args:
+        model: A .pth, .onnx, .xml or .engine.
+        data: Images to decode; synthetic JPEG files by default.
+        batches: Images a call, also as ``1,8,32``.
+        seconds: Duration of each measurement.
+        runtimes: Only these.
+        threads: CPU cores that a runtime may use.
+
+    Returns:
+        Plain data: latencies in milliseconds, rates in images a second.
+
+    Raises:
+        SpecError: An option is not valid.
+        ModelError: The model cannot be opened.
+        DeviceError: One of ``runtimes`` cannot run it.
     """
-    path, sizes = Path(model), _sizes(batches)
-    engines, view = _engines(path, runtimes, threads)
+    section = check_fields("bench_engine", model=model, data=data, batches=batches, seconds=seconds, runtimes=runtimes,
+                           threads=threads)  # fmt: skip
+    path, sizes = Path(model), sorted(set(section.batches))
+    engines, view = _engines(path, section.runtimes, threads)
     with tempfile.TemporaryDirectory(prefix="unalike-bench-") as folder:
         paths = _files(data, Path(folder))
         decoding = _decoding(paths, view, seconds)
@@ -52,42 +99,24 @@ def measure_engines(
         runtime_benchmark.save_rates(
             runtime_benchmark.content_key(path.read_bytes()), {row["runtime"]: row["rate"] for row in rows}
         )
-    found = {"format_version": FORMAT_VERSION, "model": str(path), "machine": runtime_benchmark.machine_key(),
-             "view": view.to_dict(), "images": str(data) if data else f"made up, {MADE_UP[0]} x {MADE_UP[1]}",
-             "decoding": decoding, "engines": rows}  # fmt: skip
-    if output is not None:
-        _write(Path(output), found)
-    return found
+    return {"format_version": FORMAT_VERSION, "model": str(path), "machine": runtime_benchmark.machine_key(),
+            "view": view.to_dict(), "images": str(data) if data else f"made up, {MADE_UP[0]} x {MADE_UP[1]}",
+            "decoding": decoding, "engines": rows}  # fmt: skip
 
 
-def bench_engine(model: str | Path, **options: Any) -> Result:
-    """Latency and rate of a model in every engine of this machine; ``options`` are those of ``measure_engines``."""
-    output = options.pop("output", None)
-    figures = measure_engines(model, output=output, **options)
-    return Result(Path(output).parent if output else Path("."), Path(output) if output else None, figures)
-
-
-def _sizes(batches: str | Sequence[int]) -> list[int]:
-    words = batches.split(",") if isinstance(batches, str) else [str(size) for size in batches]
-    if not words or any(not word.strip().isdigit() or int(word) < 1 for word in words):
-        raise SpecError(f"batches {batches!r}", expected="numbers >= 1 with commas between them, such as 1,8,32")
-    return sorted({int(word) for word in words})
-
-
-def _engines(path: Path, runtimes: str | Sequence[str] | None, threads: int | None) -> tuple[list[Engine], View]:
+def _engines(path: Path, runtimes: Sequence[str] | None, threads: int | None) -> tuple[list[Engine], View]:
     from unalike.inference.loaded_model import load_model
 
     known = RUNTIMES.get(path.suffix)
     if known is None:
         raise ModelError(f"{path.name}: unknown kind of model", expected=", ".join(RUNTIMES))
-    asked = runtimes.split(",") if isinstance(runtimes, str) else list(runtimes or ())
     engines: list[Engine] = []
     view = None
-    for name in asked or known:
+    for name in runtimes or known:
         try:
             opened = load_model(path, runtime=name, threads=threads)
         except (MissingExtra, DeviceError, ModelError) as error:
-            if asked or not path.is_file():
+            if runtimes or not path.is_file():
                 raise
             say(f"{name} is passed over: {error}")
             continue
@@ -189,8 +218,3 @@ def _decoding_line(decoding: Mapping[str, Any]) -> str:
 
 def _line(name: str, batch: str, part: Mapping[str, float]) -> str:
     return f"{name:22}{batch:>8}{part['p50_ms']:11.2f}{part['p99_ms']:11.2f}{part['images_per_second']:11.1f}"
-
-
-def _write(path: Path, found: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(found, indent=1) + "\n")

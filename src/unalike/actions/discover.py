@@ -1,7 +1,7 @@
-"""What ``unalike discover`` does: a heap of images becomes folders of like ones, beside a page to look at them.
+"""Discover: group unlabeled images into folders of similar ones, with a page to look at them.
 
-The user's files are copied or linked, never moved or changed. Everything is written beside the target and renamed at the
-end, so that the folder is there whole or not at all.
+The user's files are copied or linked, never moved or changed. Everything is written beside the results folder and renamed
+into it at the end.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unalike.actions.request import spec_with
 from unalike.actions.result import Result
+from unalike.actions.results import check_mandatory, failed_without_results, open_results
 from unalike.data.archives import is_archive
 from unalike.data.imageset import load_images, resolve_source
 from unalike.data.notices import Notices
@@ -29,90 +30,108 @@ from unalike.errors import RunError, SpecError, missing_extra
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.progress import progress, say
-from unalike.runs.environment import refuse_several_processes
 from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNSORTED_FILE
+from unalike.runs.folder import results_folder
+from unalike.spec import settle
 from unalike.storage.atomic import write_text
 from unalike.storage.overwrite import refuse_existing
 
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+    from unalike.spec.discover import Discover
+
 FORMAT_VERSION = 1
-KINDS = ("copy", "link", "table")
-
-
-@dataclass(frozen=True)
-class Discovered:
-    """Where the groups lie and what was found."""
-
-    folder: Path
-    table: Path
-    report: Path
-    figures: dict[str, Any]
-
-
-def discover_groups(
-    source: str | Path, out: str | Path | None = None, *, model: str | Path | None = None, groups: int | None = None,
-    kind: str = "copy", runtime: str = "auto", precision: str = "auto", seed: int = 0,
-) -> Discovered:  # fmt: skip
-    """Group the images of ``source`` into folders below ``out`` (unset: ``<name>-groups`` here), which must not exist yet.
-
-    ``kind``: ``copy`` the images, ``link`` to them, or write the ``table`` alone. ``model``: any model's file, unset: the
-    best trunk installed here, as it came. Raises RunError, DataError, SpecError, ModelError.
-    """
-    if kind not in KINDS:
-        raise SpecError(f"kind {kind!r}", expected=", ".join(KINDS))
-    if groups is not None and groups < 1:
-        raise SpecError(f"{groups} groups", expected="at least 1")
-    if model is not None:
-        require_model_file(model)
-    target = _target(source, out)
-    if kind == "link" and ("://" in str(source) or is_archive(resolve_source(source))):
-        raise SpecError("links into an archive or a store", expected="a folder or a manifest of this machine",
-                        remedy="leave --link out: the images are copied")  # fmt: skip
-    notices = Notices()
-    images = load_images(source, labeled=False, notices=notices)
-    opened = _open(model, runtime, precision, len(images))
-    done = embed_files(opened.engine, list(images.paths), opened.view, notices=notices, max_unreadable=1.0)
-    notices.say()
-    paths = [images.paths[i] for i in done.kept_N.tolist()]
-    found = group_images(done.vectors_ND, groups=groups, seed=seed)
-    figures = _figures(found, unreadable=len(done.failures))
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
-    try:
-        partial.mkdir(parents=True)
-        places = _place(paths, found, partial, kind)
-        _write_tables(partial, target, paths, places, found, kind)
-        notices.write(partial / "notices.csv")
-        write_report(partial / REPORT_FILE, paths, found, figures, _short_names(paths), done.failures)
-        record = {"format_version": FORMAT_VERSION, "source": str(source), "kind": kind, "seed": seed, **figures,
-                  "cut_cosine": found.cut_cosine, "agreement_by_groups": [list(point) for point in found.agreement_curve],
-                  "engine": opened.engine.describe()}  # fmt: skip
-        write_text(partial / DISCOVERY_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-        partial.rename(target)
-    except OSError as error:
-        raise RunError(f"{target}: {error.strerror or error}", remedy="choose a folder with room that can be written, or "
-                       "--table" if kind != "link" else "leave --link out: the images are copied") from error  # fmt: skip
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-    _say_outcome(target, found, figures, kind)
-    return Discovered(target, target / GROUPS_FILE, target / REPORT_FILE, figures)
 
 
 def discover(source: str | Path, out: str | Path | None = None, **options: Any) -> Result:
-    """Group unlabelled images into folders of like ones; ``path`` is ``groups.csv``. ``options``: see ``discover_groups``."""
-    refuse_several_processes("discover")
-    found = discover_groups(source, out, **options)
-    return Result(found.folder, found.table, {**found.figures, "report": str(found.report)})
+    """Group unlabeled images into folders of similar ones.
+
+    Args:
+        source: Images: a folder, an archive or a manifest.
+        out: New folder for the groups; ``<source>-groups`` here by default.
+        **options: The other fields of the section ``discover`` of a spec (``unalike.spec.discover``).
+
+    Returns:
+        The result; ``path`` is ``groups.csv``.
+    """
+    return run_discovery(spec_with("discover", source=source, results_dir=out, **options))
 
 
-def _target(source: str | Path, out: str | Path | None) -> Path:
-    """The folder to be made; an error where it exists or lies within the images."""
-    name = Path(str(source).rstrip("/")).name.split(".")[0] or "images"
-    target = Path(out) if out is not None else Path(f"{name}-groups")
-    refuse_existing(target, folder=True)
+def run_discovery(experiment: Experiment, *, overwrite: bool = False) -> Result:
+    """Group the images that a spec names into folders below its results folder, which must be new or empty.
+
+    Args:
+        experiment: Spec whose section ``discover`` holds the options.
+        overwrite: Use the folder of a run that did not finish; one that holds groups is never replaced.
+
+    Raises:
+        RunError: The folder cannot be used, or not be written.
+        SpecError: Links into an archive or a store are wanted.
+        DataError: No image can be read.
+    """
+    check_mandatory("discover", experiment)
+    section = experiment.discover
+    if results_folder("discover", experiment) is None:
+        name = Path(str(section.source).rstrip("/")).name.split(".")[0] or "images"
+        settle(experiment, "discover.results_dir", f"{name}-groups", "the name of the source")
+    source = str(section.source)
+    _check_target(results_folder("discover", experiment), source, overwrite)
+    if section.kind == "link" and ("://" in source or is_archive(resolve_source(source))):
+        raise SpecError("links into an archive or a store", expected="a folder or a manifest of this machine",
+                        remedy="leave --link out: the images are copied")  # fmt: skip
+    with open_results("discover", experiment, overwrite=overwrite) as run:
+        assert run is not None
+        figures = _group(section, source, run.dir)
+        run.own(*(run.dir / name for name in (GROUPS_FILE, UNSORTED_FILE, DISCOVERY_FILE)))
+        run.conclude(f"grouped: {figures['images']} images", figures)
+    return Result(run.dir, run.dir / GROUPS_FILE, {**figures, "report": str(run.dir / REPORT_FILE)})
+
+
+def _group(section: Discover, source: str, target: Path) -> dict[str, Any]:
+    """Embed and group the images, and put everything into the folder at once; the figures."""
+    if section.model is not None:
+        require_model_file(section.model)
+    notices = Notices()
+    images = load_images(source, labeled=False, notices=notices)
+    opened = _open(section.model, section.runtime, section.precision, len(images))
+    done = embed_files(opened.engine, list(images.paths), opened.view, notices=notices, max_unreadable=1.0)
+    notices.say()
+    paths = [images.paths[i] for i in done.kept_N.tolist()]
+    groups = group_images(done.vectors_ND, groups=section.groups, seed=section.seed)
+    figures = _figures(groups, unreadable=len(done.failures))
+    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    try:
+        partial.mkdir(parents=True)
+        places = _place(paths, groups, partial, section.kind)
+        _write_tables(partial, target, paths, places, groups, section.kind)
+        notices.write(partial / "notices.csv")
+        write_report(partial / REPORT_FILE, paths, groups, figures, _short_names(paths), done.failures)
+        record = {"format_version": FORMAT_VERSION, "source": source, "kind": section.kind, "seed": section.seed, **figures,
+                  "cut_cosine": groups.cut_cosine, "agreement_by_groups": [list(point) for point in groups.agreement_curve],
+                  "engine": opened.engine.describe()}  # fmt: skip
+        write_text(partial / DISCOVERY_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+        for path in sorted(partial.iterdir()):
+            path.rename(target / path.name)
+    except OSError as error:
+        raise RunError(f"{target}: {error.strerror or error}", remedy="choose a folder with room that can be written, or "
+                       "--table" if section.kind != "link" else "leave --link out: the images are copied") from error  # fmt: skip
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+    _say_outcome(target, groups, figures, section.kind)
+    return figures
+
+
+def _check_target(target: Path | None, source: str, overwrite: bool) -> None:
+    """Refuse a folder that holds groups, which the user may have corrected, and one within the images."""
+    assert target is not None
+    if (target / GROUPS_FILE).exists():
+        refuse_existing(target, folder=True)
+    if not overwrite and target.exists() and not failed_without_results(target):
+        refuse_existing(target, folder=True)
     heap = Path(source)
     if heap.is_dir() and heap.resolve() in target.resolve().parents:
         raise RunError(f"{target} lies within {source}", expected="a folder beside the images",
                        remedy="name another with -o DIR: the next run would take the groups for images")  # fmt: skip
-    return target
 
 
 def _open(model: str | Path | None, runtime: str, precision: str, count: int) -> LoadedModel:

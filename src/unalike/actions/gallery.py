@@ -1,22 +1,24 @@
-"""What the gallery commands do: enrol images, change classes, calibrate, identify."""
+"""Galleries: enroll images, change classes, calibrate, identify."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unalike.data.imageset import load_images
 from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.progress import say
-from unalike.recognition.calibration import calibrate, check_settings
+from unalike.recognition.calibration import calibrate
 from unalike.recognition.decision import check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.recogniser import Recogniser
 from unalike.runs.filenames import MODEL_CARD_FILE
-from unalike.storage.overwrite import refuse_existing
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
 
 def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
@@ -43,25 +45,45 @@ def open_recogniser(
     return Recogniser.load(find_model(gallery, Path(path), model), gallery, runtime, precision, approximate=approximate)
 
 
-def build(
-    path: str | Path, source: str | Path, model: str | Path, *, half: bool = False, rate: float | None = 0.01,
-    rule: str = "nearest", runtime: str = "auto", precision: str = "auto", overwrite: bool = False,
-) -> dict[str, Any]:  # fmt: skip
-    """Enrol class folders into a new gallery file, and calibrate it where the images can support ``rate`` (None: do not)."""
-    path = Path(path)
-    refuse_existing(path, overwrite, alternative="use gallery add")
-    if rate is not None:
-        check_settings(rate, rule=rule)
-    recogniser = Recogniser.load(os.path.abspath(model), runtime=runtime, precision=precision)
-    recogniser.enrol(source)
-    gallery = recogniser.gallery
-    gallery.store(half=half)
-    if rate is not None:
-        try:
-            say(f"calibrated: {recogniser.calibrate(rate, rule=rule)}")
-        except DataError as error:
-            say(f"not calibrated, every image will get the nearest class's name: {error}")
-    gallery.save(path)
+def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
+    """Enroll class folders in a new gallery, and calibrate it where the images can support the rate.
+
+    Args:
+        experiment: Spec whose section ``gallery_build`` holds the options.
+        overwrite: Replace the file, or the results of a former run in the results folder.
+
+    Returns:
+        What the gallery is, as plain data.
+    """
+    from unalike.actions.results import open_results, output_file
+    from unalike.runs.filenames import GALLERY_FILE
+
+    section = experiment.gallery_build
+    with open_results("gallery_build", experiment, overwrite=overwrite) as run:
+        path = output_file(
+            run,
+            section.gallery,
+            GALLERY_FILE,
+            field="gallery_build.gallery",
+            overwrite=overwrite,
+            alternative="use gallery add",
+        )
+        assert section.model is not None and section.source is not None
+        recogniser = Recogniser.load(
+            os.path.abspath(section.model), runtime=section.runtime, precision=section.precision
+        )
+        recogniser.enrol(section.source)
+        gallery = recogniser.gallery
+        gallery.store(half=section.half)
+        if section.rate is not None:
+            try:
+                say(f"calibrated: {recogniser.calibrate(section.rate, rule=section.rule)}")
+            except DataError as error:
+                say(f"not calibrated, every image will get the nearest class's name: {error}")
+        gallery.save(path)
+        if run is not None:
+            run.own(path)
+            run.conclude(f"written: {path}", {"images": len(gallery), "classes": len(gallery.counts())})
     return described(gallery, path)
 
 

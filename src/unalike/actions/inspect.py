@@ -1,4 +1,4 @@
-"""What the inspect commands do: fit on good images, look at others, measure where the truth is known, write pictures."""
+"""Inspect: fit to good images, inspect others, measure where the truth is known, write pictures and a page."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
 from unalike import progress
+from unalike.actions.results import open_results, output_file, parameters_from
 from unalike.errors import DataError, UnreadableImage
 from unalike.inspection.anomaly_model import AnomalyModelConfig
 from unalike.inspection.few_shot import find_mask, read_mask
@@ -23,32 +24,43 @@ from unalike.metrics.intervals import clopper_pearson
 from unalike.metrics.localization import pixel_auroc, region_overlap
 from unalike.metrics.roc import auroc
 from unalike.report.html import Report, Tile
-from unalike.runs.filenames import INSPECTION_FILE, REPORT_FILE
+from unalike.runs.filenames import INSPECTION_FILE, INSPECTOR_FILE, OVERLAYS_FOLDER, REPORT_FILE
+from unalike.spec import settle
 from unalike.storage.atomic import atomic_write, write_text
-from unalike.storage.overwrite import refuse_existing
 
-# Pixels that localisation is measured on, all images together; beyond them heat maps and masks are halved until they fit.
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+# Pixels that localization is measured on, all images together; beyond them heat maps and masks are halved until they fit.
 MEASURED_PIXELS = 20_000_000
 SHOWN = 24  # images of each kind in the report
-OVERLAYS = ("all", "defective", "none")
 
 
-def fit(
-    good: str | Path,
-    output: str | Path,
-    *,
-    config: AnomalyModelConfig | None = None,
-    overwrite: bool = False,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Learn from a folder of good images and write the inspector's file; ``settings`` are those of ``Inspector.fit``."""
-    output = Path(output)
-    refuse_existing(output, overwrite)
-    inspector = Inspector.fit(good, config=config, **settings)
-    inspector.save(output)
-    if inspector.threshold is not None:
-        progress.say(str(inspector.threshold))
-    return described(inspector, output)
+def fit(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
+    """Fit an inspector to images of good parts and write its file.
+
+    Args:
+        experiment: Spec whose section ``inspect_fit`` holds the options.
+        overwrite: Replace the file, or the results of a former fit in the results folder.
+
+    Returns:
+        What the inspector is, as plain data.
+    """
+    section = experiment.inspect_fit
+    settle(experiment, "inspect_fit.patches", max(section.patches, section.memory), "the size of the memory bank")
+    with open_results("inspect_fit", experiment, overwrite=overwrite) as run:
+        file = output_file(run, section.inspector, INSPECTOR_FILE, field="inspect_fit.inspector", overwrite=overwrite)
+        config = AnomalyModelConfig(**parameters_from(section, AnomalyModelConfig))
+        options = parameters_from(section, Inspector.fit)
+        options |= {"size": None if section.size is None else tuple(section.size), "defects": section.defects or ()}
+        inspector = Inspector.fit(**options, config=config)
+        inspector.save(file)
+        if inspector.threshold is not None:
+            progress.say(str(inspector.threshold))
+        if run is not None:
+            run.own(file)
+            run.conclude(f"written: {file}", {"images": inspector.facts["images"]})
+    return described(inspector, file)
 
 
 def described(inspector: Inspector, path: str | Path) -> dict[str, Any]:
@@ -92,47 +104,66 @@ def images_of(sources: Sequence[str | Path], truth: Truth | None = None) -> list
     return [path for path in paths if str(Path(path).resolve()) not in masks]
 
 
-def run(
-    path: str | Path, sources: Sequence[str | Path], output: str | Path | None = None, *, truth: Truth | None = None,
-    overlays: str = "defective", overwrite: bool = False, **options: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Inspect images; with ``output``, leave result.json, overlays and report.html there; with ``truth``, measure."""
-    if overlays not in OVERLAYS:
-        raise DataError(f"overlays {overlays!r}", expected=", ".join(OVERLAYS))
-    folder = None if output is None else Path(output)
-    if folder is not None:
-        refuse_existing(folder, overwrite, folder=True)
-    inspector = Inspector.load(path, **options)
-    paths = images_of(sources, truth)
+def run(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
+    """Inspect images; in a results folder result.json, overlays and report.html are written.
+
+    Args:
+        experiment: Spec whose section ``inspect_run`` holds the options. With ``good`` or ``truth`` in it, the answers are
+            measured.
+        overwrite: Replace the results of a former inspection in the folder.
+    """
+    section = experiment.inspect_run
+    truth = None
+    if section.good is not None or section.truth is not None:
+        truth = Truth(section.good or "good", Path(section.truth) if section.truth else None)
+    with open_results("inspect_run", experiment, overwrite=overwrite) as opened:
+        assert section.inspector is not None and section.images is not None
+        inspector = Inspector.load(section.inspector, **parameters_from(section, Inspector.load))
+        folder = None if opened is None else opened.dir
+        inspections, unreadable, pictures = _inspect(
+            inspector, images_of(section.images, truth), folder, section.overlays
+        )
+        measured = None if truth is None else measure(inspections, truth)
+        result = {
+            "inspector": section.inspector, "engine": inspector.network.engine.describe(),
+            "alarm": None if inspector.threshold is None else inspector.threshold.to_dict(),
+            "images": len(inspections), "defective": sum(one.decision == DEFECTIVE for one in inspections),
+            "measured": measured,
+            "answers": [{**one.to_dict(), "overlay": _relative(pictures.get(one.source), folder)} for one in inspections],
+            "unreadable": unreadable,
+        }  # fmt: skip
+        if opened is not None:
+            write_text(opened.dir / INSPECTION_FILE, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+            opened.own(opened.dir / INSPECTION_FILE)
+            page = _report(inspector, inspections, measured, pictures, truth)
+            result["report"] = str(page.write(opened.dir / REPORT_FILE))
+            opened.conclude(
+                f"inspected: {len(inspections)} images", {key: result[key] for key in ("images", "defective")}
+            )
+    return result
+
+
+def _inspect(
+    inspector: Inspector, paths: Sequence[str], folder: Path | None, overlays: str
+) -> tuple[list[Inspection], list[dict[str, str]], dict[str, Path]]:
+    """The inspections, the unreadable images with their reasons, and the overlays that were written below ``folder``."""
     if not paths:
         raise DataError("no images to inspect", expected="image files, or folders that hold some")
-    found, unreadable, pictures = [], [], {}
+    inspections, unreadable, pictures = [], [], {}
     with progress.progress("inspecting", len(paths)) as advance:
         for number, (name, answer) in enumerate(zip(paths, inspector.inspect_many(paths), strict=True)):
             advance(1)
             if isinstance(answer, UnreadableImage):
                 unreadable.append({"path": name, "reason": str(answer)})
                 continue
-            found.append(answer)
+            inspections.append(answer)
             if folder is not None and (overlays == "all" or (overlays == "defective" and answer.decision == DEFECTIVE)):
-                pictures[name] = _overlay(answer, folder / "overlays" / f"{number:05d}_{Path(name).stem}.png")
+                pictures[name] = _overlay(answer, folder / OVERLAYS_FOLDER / f"{number:05d}_{Path(name).stem}.png")
     if unreadable:
         progress.say(f"{len(unreadable)} images cannot be read, the first: {unreadable[0]['reason']}")
-    if not found:
+    if not inspections:
         raise DataError(f"none of {len(paths)} images can be read", expected="images")
-    measured = None if truth is None else measure(found, truth)
-    result = {
-        "inspector": str(path), "engine": inspector.network.engine.describe(),
-        "alarm": None if inspector.threshold is None else inspector.threshold.to_dict(),
-        "images": len(found), "defective": sum(one.decision == DEFECTIVE for one in found), "measured": measured,
-        "answers": [{**one.to_dict(), "overlay": _relative(pictures.get(one.source), folder)} for one in found],
-        "unreadable": unreadable,
-    }  # fmt: skip
-    if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)  # without a defective image there is no overlay that made it
-        write_text(folder / INSPECTION_FILE, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-        result["report"] = str(_report(inspector, found, measured, pictures, truth).write(folder / REPORT_FILE))
-    return result
+    return inspections, unreadable, pictures
 
 
 def _overlay(answer: Inspection, path: Path) -> Path:

@@ -30,6 +30,13 @@ def resolve_spec(action: str, spec: Spec | Experiment, overrides: Overrides, dat
     return load_spec(action, spec, overrides, data=data)
 
 
+def spec_with(action: str, **fields: object) -> Experiment:
+    """The spec of a standalone action with these fields of its section. Raises SpecError."""
+    from unalike.spec import load_spec
+
+    return load_spec(action, None, [(f"{action}.{name}", value) for name, value in fields.items()])
+
+
 def run_to_file(
     action: str, function: Callable[[Experiment, Run], tuple[Path, Mapping[str, Any]]], spec: Spec | Experiment,
     overrides: Overrides, data: str | Path | None, *, resume: bool, overwrite: bool,

@@ -39,6 +39,24 @@ def parameters_from(section: Any, function: Callable[..., object]) -> dict[str, 
     return {name: getattr(section, name) for name in type(section).model_fields if name in names}
 
 
+def output_file(
+    run: Run | None, named: str | None, default: str, *, field: str, overwrite: bool, alternative: str = ""
+) -> Path:
+    """The file that an action writes: the one named, else ``default`` in its results folder.
+
+    Raises:
+        SpecError: Neither is named.
+        RunError: The named file exists and ``overwrite`` is not set.
+    """
+    if named is not None:
+        refuse_existing(named, overwrite, alternative=alternative)
+        return Path(named)
+    if run is None:
+        raise SpecError(f"{field} is not set", expected="a file to write",
+                        remedy="name it, or a folder for the results with results_dir=DIR")  # fmt: skip
+    return run.dir / default
+
+
 @contextmanager
 def open_results(action: str, experiment: Experiment, *, overwrite: bool = False) -> Iterator[Run | None]:
     """Claim the results folder of a standalone action for the time of its work; None where the spec names no folder.
@@ -68,7 +86,7 @@ def _must_clear(folder: Path, action: str, overwrite: bool) -> bool:
     if former and (other := _action_of(folder)) not in (action, None):
         raise RunError(f"{folder} holds a run of {other}", expected=f"a folder for {action} alone",
                        remedy="name another folder")  # fmt: skip
-    if former and _failed_without_results(folder):
+    if former and failed_without_results(folder):
         return True
     refuse_existing(folder, overwrite, folder=True)
     return former
@@ -83,7 +101,7 @@ def _action_of(folder: Path) -> str | None:
     return str(record.get("action")) if isinstance(record, dict) else None
 
 
-def _failed_without_results(folder: Path) -> bool:
+def failed_without_results(folder: Path) -> bool:
     """Whether a folder holds nothing but the record of a run that ended in failure."""
     if {path.name for path in folder.iterdir()} - {*RUN_MARKS, TRACEBACK_FILE, LOCK_FILE}:
         return False

@@ -79,6 +79,21 @@ INPUTS: Mapping[str, Mapping[str, tuple[str, bool]]] = {
         "compare.reference": ("image, folder, or table of pairs (.csv)", False),
         "compare.image": ("image or folder", True), "compare.model": (MODEL, True),
     },
+    "inspect_fit": {
+        "inspect_fit.good": (IMAGES, False), "inspect_fit.model": (MODEL, True), "inspect_fit.defects": (IMAGES, True),
+        "inspect_fit.masks": ("folder of PNG files", True),
+    },
+    "inspect_run": {
+        "inspect_run.inspector": (MODEL, False), "inspect_run.images": ("list of images or folders", False),
+        "inspect_run.truth": ("folder of PNG files", True),
+    },
+    "verify": {
+        "verify.reference": (f"{IMAGES}; or a saved set", False), "verify.images": ("list of images or folders", True),
+        "verify.model": (MODEL, True),
+    },
+    "discover": {"discover.source": (IMAGES, False), "discover.model": (MODEL, True)},
+    "gallery_build": {"gallery_build.source": (IMAGES, False), "gallery_build.model": (MODEL, False)},
+    "bench_engine": {"bench_engine.model": (MODEL, False), "bench_engine.data": (IMAGES, True)},
 }  # fmt: skip
 # Fields of an action of which one must be given; a job takes it from its parent.
 ONE_OF: Mapping[str, tuple[str, ...]] = {
@@ -99,6 +114,12 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "quantize": ("<network>_int8.onnx, _fp16.onnx or _bf16.onnx",),
     "gen_engine": ("<network>.xml and .bin (OpenVINO), or <network>_optimised.onnx",),
     "compare": ("comparison.json", "report.html", "<name>_boxes.jpg, _overlay.jpg, _heat.jpg, _reference.jpg"),
+    "inspect_fit": ("part.inspector",),
+    "inspect_run": ("result.json", "report.html", "overlays/<number>_<name>.png"),
+    "verify": ("verdicts.jsonl", "report.html", "a picture an image"),
+    "discover": ("group-001/ ... (images)", "groups.csv", "unsorted.csv", "discovery.json", "report.html"),
+    "gallery_build": ("images.gallery",),
+    "bench_engine": ("benchmark.json",),
 }  # fmt: skip
 _EVERY_RUN = (STATUS_FILE, EXPERIMENT_FILE, RECORD_FILE)
 

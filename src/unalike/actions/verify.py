@@ -1,84 +1,101 @@
-"""What ``unalike verify`` does: open or make an approved set, hold pictures against it, write what was found."""
+"""Verify: open or build an approved set, compare images with it, write verdicts, pictures and a page."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from unalike.actions.results import open_results, parameters_from
 from unalike.data.archives import ARCHIVE_SUFFIXES
 from unalike.data.imageset import IMAGE_SUFFIXES, load_images
 from unalike.data.manifests import MANIFEST_SUFFIXES
 from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.progress import progress, say
+from unalike.runs.filenames import VERDICTS_FILE
 from unalike.storage.overwrite import refuse_existing
 from unalike.verification.result import ANSWERS, SAME, VerificationResult
-from unalike.verification.tampering import TAMPERING
 from unalike.verification.verifier import Verifier
 
-# Pictures of every answer in the page.
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+    from unalike.spec.verify import Verify
+
+# Images of every answer in the page.
 MOST_SHOWN = 60
 
 
-def open_reference(
-    reference: str | Path, model: str | Path | None, rate: float | None, trials: int | None, kinds: Collection[str] | None,
-    seed: int, runtime: str, precision: str,
-) -> Verifier:  # fmt: skip
-    """A folder of assets, calibrated now; or a saved set, calibrated again only where a rate is asked for."""
-    path = Path(reference)
+def open_verifier(section: Verify) -> Verifier:
+    """A verifier of a folder of assets, calibrated now, or of a saved set, calibrated again only where a rate is set."""
+    assert section.reference is not None
+    path, model = Path(section.reference), section.model
+    engine = {"runtime": section.runtime, "precision": section.precision}
     if path.is_file() and not path.name.lower().endswith((*ARCHIVE_SUFFIXES, *MANIFEST_SUFFIXES, *IMAGE_SUFFIXES)):
-        verifier = Verifier.load(path, model, runtime=runtime, precision=precision)
-        if rate is None and verifier.thresholds is not None:
+        verifier = Verifier.load(path, model, **engine)
+        if section.rate is None and verifier.thresholds is not None:
             return verifier
     else:
-        verifier = Verifier.build(reference, model, runtime=runtime, precision=precision)
-    chosen = TAMPERING if kinds is None else kinds
-    say(f"calibrated: {verifier.calibrate(0.01 if rate is None else rate, trials=trials, kinds=chosen, seed=seed)}")
+        verifier = Verifier.build(section.reference, model, **engine)
+    options = parameters_from(section, verifier.calibrate)
+    thresholds = verifier.calibrate(**{name: value for name, value in options.items() if value is not None})
+    say(f"calibrated: {thresholds}")
     return verifier
 
 
-def verify(
-    reference: str | Path, sources: Sequence[str | Path] = (), model: str | Path | None = None, *,
-    asset: str | None = None, save: str | Path | None = None, out: str | Path | None = None, rate: float | None = None,
-    trials: int | None = None, kinds: Collection[str] | None = None, seed: int = 0, runtime: str = "auto",
-    precision: str = "auto", overwrite: bool = False,
-) -> Mapping[str, Any]:  # fmt: skip
-    """Hold every picture of ``sources`` (files and folders) against the approved set.
+def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
+    """Verify images against an approved set; in a results folder pictures, verdicts.jsonl and report.html are written.
 
-    ``reference``: a folder of assets, or a set that ``save`` wrote. ``out``: a folder for pictures, ``verdicts.jsonl`` and
-    ``report.html``. Returns the set's facts, a verdict a picture, and what could not be read.
+    Args:
+        experiment: Spec whose section ``verify`` holds the options.
+        overwrite: Replace the saved set, and the results of a former verification in the folder.
+
+    Returns:
+        Facts of the set, a verdict an image, and the images that cannot be read.
     """
-    if not sources and save is None:
-        raise SpecError("no pictures", expected="pictures to verify, or --save FILE to keep the calibrated assets")
-    if save is not None:
-        refuse_existing(save, overwrite)
-    if out is not None:
-        refuse_existing(out, overwrite, folder=True)
-    paths = [path for source in sources for path in load_images(source, labeled=False).paths]
-    if sources and not paths:
-        raise DataError("no pictures", expected="image files or folders that hold some")
-    verifier = open_reference(reference, model, rate, trials, kinds, seed, runtime, precision)
-    if asset is not None:
-        verifier.asset_number(asset)
-    if save is not None:
-        say(f"kept: {verifier.save(save)}")
-    results, unreadable = _verify_files(verifier, paths, asset)
-    if out is not None:
-        from unalike.verification.report import write_report
+    section = experiment.verify
+    if not section.images and section.save is None:
+        raise SpecError("no images", expected="images to verify, or --save FILE to keep the calibrated assets")
+    if section.save is not None:
+        refuse_existing(section.save, overwrite)
+    with open_results("verify", experiment, overwrite=overwrite) as run:
+        paths = [path for source in section.images or () for path in load_images(source, labeled=False).paths]
+        if section.images and not paths:
+            raise DataError("no images", expected="image files or folders that hold some")
+        verifier = open_verifier(section)
+        if section.asset is not None:
+            verifier.asset_number(section.asset)
+        if section.save is not None:
+            say(f"saved: {verifier.save(section.save)}")
+        results, unreadable = _verify_files(verifier, paths, section.asset)
+        result = _summary(section, verifier, results, unreadable)
+        if run is not None:
+            from unalike.verification.report import write_report
 
-        write_report(Path(out), verifier.approved, results, max_images=MOST_SHOWN)
+            write_report(run.dir, verifier.approved, results, max_images=MOST_SHOWN)
+            run.own(run.dir / VERDICTS_FILE)
+            run.conclude(f"verified: {len(results)} images", result["answers"])
+            result["out"] = str(run.dir)
+    return result
+
+
+def _summary(
+    section: Verify,
+    verifier: Verifier,
+    results: Sequence[tuple[Path, VerificationResult]],
+    unreadable: Sequence[tuple[str, str]],
+) -> dict[str, Any]:
+    """The result as plain data."""
     thresholds = verifier.thresholds
     assert thresholds is not None
     counts = {answer: sum(result.answer == answer for _, result in results) for answer in ANSWERS}
     return {
-        "reference": str(reference),
+        "reference": section.reference,
         "assets": len(verifier.approved.assets),
         "calibration": thresholds.to_dict(),
         "answers": {name: count for name, count in counts.items() if count} if results else {},
         "verdicts": [{"path": str(path), **result.to_dict()} for path, result in results],
         "unreadable": [{"path": name, "reason": reason} for name, reason in unreadable],
-        **({"saved": str(save)} if save is not None else {}),
-        **({"out": str(out)} if out is not None else {}),
+        **({"saved": section.save} if section.save is not None else {}),
     }
 
 
@@ -94,12 +111,12 @@ def _verify_files(
                 unreadable.append((str(path), str(error)))
             advance()
     if unreadable and not results:
-        raise DataError(f"none of {len(paths)} pictures can be read, the first: {unreadable[0][1]}", expected="images")
+        raise DataError(f"none of {len(paths)} images can be read, the first: {unreadable[0][1]}", expected="images")
     if unreadable:
-        say(f"{len(unreadable)} pictures cannot be read, the first: {unreadable[0][1]}")
+        say(f"{len(unreadable)} images cannot be read, the first: {unreadable[0][1]}")
     return results, unreadable
 
 
-def all_same(summary: Mapping[str, Any]) -> bool:
-    """Whether every picture was read and is the same as an asset."""
-    return not summary["unreadable"] and all(verdict["answer"] == SAME for verdict in summary["verdicts"])
+def all_same(result: Mapping[str, Any]) -> bool:
+    """Whether every image was read and is the same as an asset."""
+    return not result["unreadable"] and all(verdict["answer"] == SAME for verdict in result["verdicts"])

@@ -36,7 +36,7 @@ COMMANDS = {
     "gen_engine": Command("deploy", "Compile a network ahead for OpenVINO or ONNX Runtime."),
     "gen_trt_engine": Command("deploy", "Build a TensorRT engine (NVIDIA GPU)."),
     "export-maps": Command("deploy", "Write a network that gives its feature maps, as ONNX.", "export_maps"),
-    "bench-engine": Command("deploy", "Latency and rate of a model in every engine here.", "bench_engine"),
+    "bench-engine": Command("benchmark", "Latency and rate of a model in every engine here.", "bench_engine"),
     "check": Command("specs", "Validate a spec or a folder, weights, extras and devices without training."),
     "default_specs": Command("specs", "Write a commented spec with every default."),
     "schema": Command("specs", "Print an action's JSON Schema, or write all schemas and templates."),

@@ -1,4 +1,4 @@
-"""The commands that make a network ready for another machine: quantize, engines, export-maps, bench-engine."""
+"""The commands that make a network ready for another machine: quantize, engines, export-maps."""
 
 from typing import Annotated
 
@@ -85,31 +85,3 @@ def export_maps(
     show_result(
         unalike.export_maps(source, output, stages=parse_stages(stages), size=sides, vector=not no_vector), as_json
     )
-
-
-def bench_engine(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A .pth, .onnx, .xml or .engine.")],
-    data: Annotated[
-        str | None, typer.Option(metavar="DIR", help="Images to decode; if unset, made-up JPEGs of 640 x 480.")
-    ] = None,
-    batches: Annotated[str, typer.Option(metavar="N,N", help="Images a call.")] = "1,8,32",
-    seconds: Annotated[float, typer.Option(min=0.01, help="How long each measurement lasts.")] = 2.0,
-    runtimes: Annotated[
-        str | None, typer.Option(metavar="NAME,NAME", help="Only these; if unset, all that can run the model.")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="CPU cores that an engine may use.")] = None,
-    out: Annotated[str | None, typer.Option("-o", "--out", metavar="FILE", help="Write the figures there as JSON.")] = None,
-    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
-) -> None:  # fmt: skip
-    """Measure a model on this machine: p50 and p99 of a call, images a second, decoding apart and included."""
-    set_verbosity(verbose, quiet)
-    import unalike
-    from unalike.actions.benchmark import table
-
-    result = unalike.bench_engine(
-        model, data=data, batches=batches, seconds=seconds, runtimes=runtimes, threads=threads, output=out
-    )
-    if as_json:
-        show_result(result, True)
-    else:
-        print(table(result.figures))

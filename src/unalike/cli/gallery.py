@@ -4,32 +4,32 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike.cli.identify import GalleryFile, Model, Precision, Rate, Rule, Runtime
+from unalike.cli.identify import GalleryFile, Model, Precision, Runtime
 from unalike.cli.options import AsJson, Overwrite, Quiet, Verbose, set_verbosity, show_result
+from unalike.cli.section_options import Flag, Option, section_command
 from unalike.errors import SpecError
+from unalike.spec import Experiment
 
 gallery = typer.Typer(
     rich_markup_mode=None, help="Reference images in one file: add and remove classes without training."
 )
 
 
-@gallery.command(short_help="Enrol class folders into a new gallery.")
-def build(
-    path: GalleryFile,
-    source: Annotated[str, typer.Argument(metavar="DIR", help="One folder a class; or an archive, a manifest.")],
-    model: Annotated[str, typer.Option("-m", "--model", metavar="FILE", help="A .onnx or .pth model.")],
-    rate: Rate = 0.01, by: Rule = "nearest",
-    no_calibration: Annotated[bool, typer.Option("--no-calibration", help="Always answer the nearest class.")] = False,
-    half: Annotated[bool, typer.Option("--half", help="Keep vectors in half precision.")] = False,
-    runtime: Runtime = "auto", precision: Precision = "auto", overwrite: Overwrite = False,
-    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
-) -> None:  # fmt: skip
-    """Enrol class folders into a new gallery, and calibrate "unknown" where the images can support it."""
-    set_verbosity(verbose, quiet)
-    from unalike.actions.gallery import build as act
+@gallery.command(short_help="Enroll class folders in a new gallery.")
+@section_command(
+    "gallery_build",
+    arguments={"gallery": "GALLERY", "source": "DIR"},
+    options={
+        "model": Option(("-m", "--model"), "FILE"),
+        "rule": Option(("--by",), "RULE"),
+    },
+    flags=(Flag("--no-calibration", "rate", None, "Do not calibrate: the answer is always the nearest class."),),
+)
+def build(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
+    """Enroll class folders in a new gallery, and calibrate "unknown" where the images can support it."""
+    from unalike.actions.gallery import build as run
 
-    _show(act(path, source, model, half=half, rate=None if no_calibration else rate, rule=by, runtime=runtime,
-              precision=precision, overwrite=overwrite), as_json)  # fmt: skip
+    _show(run(experiment, overwrite=overwrite), as_json)
 
 
 @gallery.command(short_help="Enrol more images.")

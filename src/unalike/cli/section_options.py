@@ -36,7 +36,8 @@ def section_command(
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:  # fmt: skip
     """Make a command of a function that gets the action's spec as its first argument.
 
-    Every field of the section becomes an option, besides those in ``arguments``. ``-e FILE`` and positional overrides
+    Every field of the section becomes an option, besides those in ``arguments`` and, unless ``options`` names it,
+    ``results_dir``. ``-e FILE`` and positional overrides
     ``key=value`` are added. What the command line says rules over the overrides, and these over the file.
 
     Args:
@@ -50,7 +51,9 @@ def section_command(
     built = {
         name: _option(node, (options or {}).get(name, Option()))
         for name, node in declared.items()
-        if name not in arguments and not (node.kind is bool and name in flagged)
+        if name not in arguments
+        and not (node.kind is bool and name in flagged)
+        and (name != "results_dir" or name in (options or {}))
     }
     switches = {_variable(flag): flag for flag in flags}
 

@@ -101,6 +101,10 @@ COMPARISON_FILE = "comparison.json"
 INSPECTION_FILE = "result.json"
 VERDICTS_FILE = "verdicts.jsonl"
 DISCOVERY_FILE = "discovery.json"
+INSPECTOR_FILE = "part.inspector"
+GALLERY_FILE = "images.gallery"
+BENCHMARK_FILE = "benchmark.json"
+OVERLAYS_FOLDER = "overlays"
 GROUPS_FILE, UNSORTED_FILE = "groups.csv", "unsorted.csv"
 
 # What --overwrite may delete, besides the files that the run registered with ``Run.own``: names that only we write.

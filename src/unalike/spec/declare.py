@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+from annotated_types import Ge, MaxLen, MinLen
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 # Words for the stages of a trunk whose feature maps are used; ``model.feature_maps`` says what they mean for a trunk.
@@ -43,6 +44,47 @@ def _as_list(value: object) -> object:
     return None if value == "" else [value] if isinstance(value, str) else value
 
 
+def _separated(value: object) -> object:
+    """``a,b`` or one number as a list."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return [value] if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _separated_numbers(value: object) -> object:
+    parts = _separated(value)
+    return [_number(part) for part in parts] if isinstance(parts, list) else parts
+
+
+def _number(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+
+
+def _sides(value: object) -> object:
+    """``320`` or ``320x256`` as [height, width]."""
+    if isinstance(value, str):
+        value = [_number(side.strip()) for side in value.lower().split("x")]
+    sides = value if isinstance(value, list) else [value]
+    return [*sides, *sides] if len(sides) == 1 else sides
+
+
+def _stages(value: object) -> object:
+    return value if value in STAGES else _separated_numbers(value)
+
+
+# Several names, or several numbers, that a command line gives as ``a,b``.
+Names = Annotated[list[str], BeforeValidator(_separated)]
+Numbers = Annotated[list[Annotated[int, Ge(1)]], BeforeValidator(_separated_numbers), MinLen(1)]
+# Height and width in pixels, also as ``320`` or ``320x256``.
+Size = Annotated[list[Annotated[int, Ge(1)]], BeforeValidator(_sides), MinLen(2), MaxLen(2)]
+# Feature maps by stride or name, also as ``8,16``; or one of STAGES.
+Stages = Annotated[str | list[int | str], BeforeValidator(_stages)]
+LIST_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {"type": "array", "items": {"type": ["string", "integer"]}},
+        {"type": ["string", "integer", "null"]},
+    ]
+}
 # A number format, a Literal in capitals, that TAO's examples also write in small letters (``fp32``, ``int8``).
 Capitals = BeforeValidator(_in_capitals)
 # One folder where TAO's examples write a text and its table a list.
@@ -59,6 +101,7 @@ def spelt_both_ways(*names: str) -> dict[str, Any]:
 
 _FACTS = (
     "units",
+    "form",
     "settled",
     "ours",
     "mandatory",
@@ -110,7 +153,7 @@ def field(
     """Declare one leaf.
 
     ``ge/gt/le/lt`` bound validity; ``low``/``high`` are TAO's published (search) bounds. ``facts`` may hold ``units``,
-    ``settled`` (a fact of data, trunk or machine may set it when the user did not), ``trunk_fact`` (an explicit value
+    ``form`` (what may be written, where that is more than the type says), ``settled`` (a fact of data, trunk or machine may set it when the user did not), ``trunk_fact`` (an explicit value
     that differs from the trunk's deserves a warning), ``ours`` (not in TAO), ``mandatory`` (the action cannot run while it is unset), ``math_cond``, ``automl_enabled``,
     ``depends_on`` and ``parent_param``. ``schema`` overrides keywords of the JSON schema.
     """

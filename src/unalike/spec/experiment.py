@@ -14,17 +14,22 @@ from unalike.errors import SpecError
 from unalike.progress import warn
 from unalike.spec.actions import STANDALONE_ACTIONS
 from unalike.spec.automl import Automl
+from unalike.spec.benchmark import BenchEngine
 from unalike.spec.compare import Compare
 from unalike.spec.dataset import Dataset
 from unalike.spec.declare import Section, Text, field, section
+from unalike.spec.discover import Discover
 from unalike.spec.evaluate import Evaluate
 from unalike.spec.export import Export
+from unalike.spec.gallery import GalleryBuild
 from unalike.spec.gen_engine import GenEngine
 from unalike.spec.gen_trt_engine import GenTrtEngine
 from unalike.spec.inference import Inference
+from unalike.spec.inspect import InspectFit, InspectRun
 from unalike.spec.model import Model
 from unalike.spec.quantize import Quantize
 from unalike.spec.train import Train
+from unalike.spec.verify import Verify
 from unalike.spec.wandb import WandB
 
 _AFTER_TRAINING = ("evaluate", "inference", "export", "gen_trt_engine", "quantize", "gen_engine")
@@ -75,6 +80,14 @@ class Experiment(Section):
     quantize: Quantize = section(Quantize, "Writing a network in fewer bits.", ours=True)
     gen_engine: GenEngine = section(GenEngine, "Compiling a network ahead for a CPU runtime.", ours=True)
     compare: Compare = section(Compare, "Aligning two images and finding where they differ.", ours=True)
+    inspect_fit: InspectFit = section(InspectFit, "Fitting an inspector to images of good parts.", ours=True)
+    inspect_run: InspectRun = section(InspectRun, "Finding defects in images with an inspector.", ours=True)
+    verify: Verify = section(Verify, "Checking that images show an approved asset, unaltered.", ours=True)
+    discover: Discover = section(Discover, "Grouping unlabeled images into folders of similar ones.", ours=True)
+    gallery_build: GalleryBuild = section(GalleryBuild, "Enrolling class folders in a new gallery.", ours=True)
+    bench_engine: BenchEngine = section(
+        BenchEngine, "Measuring latency and rate of a model in each runtime.", ours=True
+    )
 
     _action: str = PrivateAttr(default="")
     _set_paths: set[str] = PrivateAttr(default_factory=set)

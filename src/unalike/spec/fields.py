@@ -135,6 +135,8 @@ def expectation(declared: Declared) -> str:
     """What a field expects: ``a number > 0``, ``one of step, cosine``, ``a list of whole numbers``."""
     if declared.section:
         return "a section, or null" if declared.nullable else "a section with fields of its own"
+    if "form" in declared.facts:
+        return f"{declared.facts['form']}{' or null' if declared.nullable else ''}"
     words = f"{_kind_in_words(declared.kind)} {_bounds(declared.metadata)}".strip()
     if any(getattr(m, "min_length", None) for m in declared.metadata):
         words += ", not empty"

@@ -30,6 +30,12 @@ DATA_FIELD = {
     "quantize": "quantize.calibration.cal_image_dir",
     "gen_engine": "gen_engine.calibration.cal_image_dir",
     "compare": "compare.image",
+    "inspect_fit": "inspect_fit.good",
+    "inspect_run": "inspect_run.images",
+    "verify": "verify.images",
+    "discover": "discover.source",
+    "gallery_build": "gallery_build.source",
+    "bench_engine": "bench_engine.data",
     "embed": "inference.input_path",
     "check": "dataset.train_dataset",
 }

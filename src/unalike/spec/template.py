@@ -43,6 +43,12 @@ EXAMPLE = {
     "quantize": "quantize.data_type=FP16",
     "gen_engine": "gen_engine.runtime=openvino",
     "compare": "compare.tolerance=5",
+    "inspect_fit": "inspect_fit.rate=0.02",
+    "inspect_run": "inspect_run.overlays=all",
+    "verify": "verify.rate=0.001",
+    "discover": "discover.groups=40",
+    "gallery_build": "gallery_build.rate=0.001",
+    "bench_engine": "bench_engine.seconds=0.5",
 }
 
 

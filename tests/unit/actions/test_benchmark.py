@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.support import networks
-from unalike.actions.benchmark import measure_engines, table
+from unalike.actions.benchmark import bench_engine, measure_engines, table
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.errors import DeviceError, ModelError, SpecError
 from unalike.inference import runtime_benchmark
@@ -21,8 +21,9 @@ def cache(tmp_path, monkeypatch):
 def test_bench_measures_every_engine_by_batch_and_is_kept(tmp_path, cache):
     model = networks.write_model(tmp_path)
     output = tmp_path / "out" / "bench.json"
-    found = measure_engines(model, batches="1,4", seconds=0.02, output=output)
-    assert json.loads(output.read_text()) == found
+    result = bench_engine(model, batches="1,4", seconds=0.02, output=output)
+    found = result.figures
+    assert json.loads(output.read_text()) == found and (result.path, result.results_dir) == (output, output.parent)
     assert [row["runtime"] for row in found["engines"]] == ["openvino", "onnxruntime"]
     for row in found["engines"]:
         assert [part["batch"] for part in row["by_batch"]] == [1, 4]
@@ -42,10 +43,12 @@ def test_bench_takes_pictures_and_refuses_what_it_cannot_run(tmp_path):
     Image.fromarray(networks.pictures(1)[0]).save(tmp_path / "pictures" / "a.png")
     found = measure_engines(model, data=tmp_path / "pictures", batches=[2], seconds=0.01, runtimes="onnxruntime")
     assert found["images"].endswith("pictures") and len(found["engines"]) == 1
-    with pytest.raises(SpecError, match="numbers >= 1"):
+    with pytest.raises(SpecError, match="whole numbers >= 1"):
         measure_engines(model, batches="1,x")
     with pytest.raises(DeviceError, match="expected auto, openvino or onnxruntime"):
         measure_engines(model, runtimes="tensorrt")
+    with pytest.raises(SpecError, match="unknown key; did you mean 'batches'"):
+        bench_engine(model, batchs="1")
     with pytest.raises(ModelError, match="unknown kind"):
         measure_engines(tmp_path / "model.txt")
     with pytest.raises(ModelError, match="no model file"):

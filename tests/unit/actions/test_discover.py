@@ -18,6 +18,7 @@ from tests.support.pooled import write_pooled
 from unalike import progress
 from unalike.cli import run_command
 from unalike.data.imageset import load_images
+from unalike.runs.filenames import RUN_MARKS
 
 COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210), "sand": (200, 180, 90)}
 
@@ -110,7 +111,7 @@ def test_links_and_tables_copy_nothing(heap, model, tmp_path, capsys):
     code, result, err = told(capsys, "discover", heap, "-o", tmp_path / "tables", "-m", model, "--table", "--json")
     assert code == 0, err
     assert {p.name for p in (tmp_path / "tables").iterdir()} == {
-        "groups.csv", "unsorted.csv", "report.html", "discovery.json", "notices.csv"}  # fmt: skip
+        "groups.csv", "unsorted.csv", "report.html", "discovery.json", "notices.csv", *RUN_MARKS}  # fmt: skip
     rows = table(tmp_path / "tables" / "groups.csv") + table(tmp_path / "tables" / "unsorted.csv")
     assert len(rows) == result["figures"]["images"] and all(Path(row["path"]).is_absolute() for row in rows)
 
@@ -163,13 +164,14 @@ def test_mistakes_are_one_line(heap, model, tmp_path, capsys):
         ((tmp_path / "bad", "-o", tmp_path / "x", "-m", model), "cannot be read"),
         ((tmp_path / "my hep", "-o", tmp_path / "x", "-m", model), "did you mean 'my heap'"),
         ((heap, "-o", tmp_path / "x", "-m", tmp_path / "none.onnx"), "there is no model file"),
-        ((heap, "-o", tmp_path / "x", "-m", model, "--groups", "0"), "0 groups"),
+        ((heap, "-o", tmp_path / "x", "-m", model, "--groups", "0"), "found 0, expected a whole number >= 1"),
         ((heap, "-o", tmp_path / "x", "-m", model, "--link", "--table"), "choose one"),
     ):
         code, _, err = told(capsys, "discover", *words)
         last = err.strip().splitlines()[-1]
         assert code != 0 and said in last and "Traceback" not in err, (words, err)
-    assert not (tmp_path / "x").exists() and contents(tmp_path / "full").keys() == {"mine.txt"}
+    assert {path.name for path in (tmp_path / "x").iterdir()} == {*RUN_MARKS}  # a failed run says so, and nothing else
+    assert contents(tmp_path / "full").keys() == {"mine.txt"}
 
 
 def test_names_that_meet_stay_apart(model, tmp_path, capsys):
@@ -194,6 +196,7 @@ class Blocker:
             raise ImportError(name)
 sys.meta_path.insert(0, Blocker())
 from unalike.cli import run_command
+from unalike.runs.filenames import RUN_MARKS
 sys.exit(run_command(["discover", {str(heap)!r}, "-o", {str(tmp_path / "out")!r}, "-m", {str(model)!r}]))
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)

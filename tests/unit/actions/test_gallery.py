@@ -101,7 +101,7 @@ def test_mistakes_are_one_line(place, capsys):
         (("gallery", "remove", path), 2, "without a class"),
         (("identify", path, place / "refs", "--by", "voote"), 2, "did you mean 'vote'"),
         (("calibrate", path, "--images", place / "refs", "--trials-from", "galery"), 2, "did you mean 'gallery'"),
-        ((*build, "--overwrite", "--rate", "1.5"), 2, "between 0 and 1"),
+        ((*build, "--overwrite", "--rate", "1.5"), 2, "found 1.5, expected a number > 0 and < 1"),
         (("gallery", "remove", path, "colour 99 ü"), 1, "did you mean"),
         (("gallery", "merge", path, "x", "--into", "y"), 1, "no class 'x'"),
         (("gallery", "list", place / "none"), 1, "there is no gallery"),

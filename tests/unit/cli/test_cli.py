@@ -101,7 +101,7 @@ def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixtu
         (["train", "a", "b"], 2, "error: two data folders, 'a' and 'b'"),
         (["check"], 2, "error: check without a spec or a folder"),
         (["check", "a", "-e", "b"], 2, "error: check with two things to check"),
-        (["bench-engine"], 2, "error: Missing argument"),
+        (["bench-engine"], 2, "error: bench_engine.model is not set"),
         (["default_specs", "trian"], 2, "error: no action 'trian'; did you mean 'train'?"),
         (["default_specs", "train.seed=1"], 2, "error: 'train.seed=1' for default_specs"),
         (["embed", "photos"], 2, "error: Missing option"),

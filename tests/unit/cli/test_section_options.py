@@ -11,9 +11,18 @@ import yaml
 
 from unalike.cli import run_command
 from unalike.spec import Experiment
+from unalike.spec.actions import STANDALONE_ACTIONS, command_of
 
 # Action -> the function that its command calls.
-TARGETS = {"compare": "unalike.actions.compare.compare"}
+TARGETS = {
+    "compare": "unalike.actions.compare.compare",
+    "inspect_fit": "unalike.actions.inspect.fit",
+    "inspect_run": "unalike.actions.inspect.run",
+    "verify": "unalike.actions.verify.verify",
+    "discover": "unalike.actions.discover.run_discovery",
+    "gallery_build": "unalike.actions.gallery.build",
+    "bench_engine": "unalike.actions.benchmark.run_benchmark",
+}
 # Command line -> what it sets; from README, docs, examples and tests, and every option once.
 LINES: dict[str, dict[str, Any]] = {
     "compare a.png b.png": {"reference": "a.png", "image": "b.png"},
@@ -31,6 +40,61 @@ LINES: dict[str, dict[str, Any]] = {
         "reference": "a", "image": "b", "level": "both", "model": "maps.onnx", "runtime": "onnxruntime",
         "precision": "fp32",
     },
+    "inspect fit good/ -o part.inspector --rate 0.01": {"good": "good/", "inspector": "part.inspector"},
+    "inspect fit good -o p.inspector -m maps.onnx --rate 0.05 --size 32x48 --overwrite --json": {
+        "good": "good", "inspector": "p.inspector", "model": "maps.onnx", "rate": 0.05, "size": [32, 48],
+        "overwrite": True,
+    },
+    "inspect fit g -o p --no-threshold --rate 0.1 --size 320 --stages 8,16 --fit whole --light even --threads 2": {
+        "good": "g", "inspector": "p", "rate": None, "size": [320, 320], "stages": [8, 16], "fit": "whole",
+        "light": "even", "threads": 2,
+    },
+    "inspect fit g -o p --defects bad --masks m --part '^[a-z]+' --memory 60000 --border 0 --flaws 500 --fixture 0.02": {
+        "good": "g", "inspector": "p", "defects": "bad", "masks": "m", "parts": "^[a-z]+", "memory": 60000,
+        "border": 0.0, "synthetic_defects": 500, "fixture": 0.02,
+    },
+    "inspect fit g -o p --scale 0.5 --stages blocks.2,blocks.4 --search ann --runtime openvino --precision bf16 --seed 3": {
+        "good": "g", "inspector": "p", "scale": 0.5, "stages": ["blocks.2", "blocks.4"], "search": "ann",
+        "runtime": "openvino", "precision": "bf16", "seed": 3,
+    },
+    "inspect run plate.inspector parts/test -o out --good good --truth parts/masks --overlays all": {
+        "inspector": "plate.inspector", "images": ["parts/test"], "results_dir": "out", "good": "good",
+        "truth": "parts/masks", "overlays": "all",
+    },
+    "inspect run p.inspector a.png b.png new/ --search exact --runtime onnxruntime --precision fp32 --threads 1 -v": {
+        "inspector": "p.inspector", "images": ["a.png", "b.png", "new/"], "search": "exact", "runtime": "onnxruntime",
+        "precision": "fp32", "threads": 1,
+    },
+    "verify --reference assets/ --save brand.set": {"reference": "assets/", "save": "brand.set"},
+    "verify --reference brand.set photo.jpg more/ -o out/ --json": {
+        "reference": "brand.set", "images": ["photo.jpg", "more/"], "results_dir": "out/",
+    },
+    "verify --reference a --save s --rate 0.25 --trials 6 --kinds 'recolour, stretch' --seed 4 -m m.onnx --overwrite": {
+        "reference": "a", "save": "s", "rate": 0.25, "trials": 6, "kinds": ["recolour", "stretch"], "seed": 4,
+        "model": "m.onnx", "overwrite": True,
+    },
+    "verify x.png --reference s --asset 'mark 2' --strict --runtime onnxruntime --precision fp32": {
+        "reference": "s", "images": ["x.png"], "asset": "mark 2", "runtime": "onnxruntime", "precision": "fp32",
+    },
+    "discover heap/ -o sorted/": {"source": "heap/", "results_dir": "sorted/"},
+    "discover heap.zip -m model.onnx --groups 4 --link --seed 2 --json": {
+        "source": "heap.zip", "model": "model.onnx", "groups": 4, "kind": "link", "seed": 2,
+    },
+    "discover heap --table --runtime torch --precision fp32": {
+        "source": "heap", "kind": "table", "runtime": "torch", "precision": "fp32",
+    },
+    "gallery build shop.gallery reference/ -m model.onnx --no-calibration": {
+        "gallery": "shop.gallery", "source": "reference/", "model": "model.onnx", "rate": None,
+    },
+    "gallery build g refs -m m.pth --rate 0.1 --by vote --half --runtime openvino --precision fp32 --overwrite -q": {
+        "gallery": "g", "source": "refs", "model": "m.pth", "rate": 0.1, "rule": "vote", "half": True,
+        "runtime": "openvino", "precision": "fp32", "overwrite": True,
+    },
+    "bench-engine model.onnx --data photographs/": {"model": "model.onnx", "data": "photographs/"},
+    "bench-engine m.pth --batches 1,4 --seconds 0.2 --runtimes openvino,torch --threads 2 -o out/bench.json": {
+        "model": "m.pth", "batches": [1, 4], "seconds": 0.2, "runtimes": ["openvino", "torch"], "threads": 2,
+        "output": "out/bench.json",
+    },
 }  # fmt: skip
 
 
@@ -44,9 +108,7 @@ class Call(dict[str, Any]):
 
 def call_of(line: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Call]:
     words = shlex.split(line)
-    action = next(
-        name for name in TARGETS if line.replace("-", "_").startswith(name.replace("_", " ")) or name == words[0]
-    )
+    action = next(name for name in TARGETS if line.startswith(command_of(name) + " "))
     call = Call()
     monkeypatch.setattr(TARGETS[action], call)
     run_command(words)
@@ -65,6 +127,16 @@ def test_a_command_line_sets_what_it_says(line: str, monkeypatch: pytest.MonkeyP
     expected = dict(LINES[line])
     assert call["options"].get("overwrite", False) == expected.pop("overwrite", False)
     assert changed(call["experiment"], action) == expected
+
+
+def test_every_standalone_action_has_lines() -> None:
+    assert set(TARGETS) == set(STANDALONE_ACTIONS)
+    assert all(any(line.startswith(command_of(action) + " ") for line in LINES) for action in TARGETS)
+
+
+def test_two_flags_of_one_field_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["discover", "heap", "--link", "--table"]) == 2
+    assert capsys.readouterr().err == "error: --link and --table together; choose one\n"
 
 
 def test_options_rule_over_overrides_and_these_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from PIL import Image
 import unalike
 from unalike.actions.inspect import Truth, run
 from unalike.actions.inspect import fit as fit_file
+from unalike.actions.request import spec_with
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.errors import DataError, ModelError, RunError, SpecError, UnreadableImage
@@ -284,12 +285,12 @@ def test_fit_run_and_measure(tmp_path):
     good = write(tmp_path / "train", GOOD)
     content, _ = network()
     (tmp_path / "maps.onnx").write_bytes(content)
-    summary = fit_file(
-        good, tmp_path / "p.inspector", model=tmp_path / "maps.onnx", rate=0.05, config=CONFIG, threads=1
-    )
+    fitted = spec_with("inspect_fit", good=good, inspector=tmp_path / "p.inspector", model=tmp_path / "maps.onnx", rate=0.05,
+                       threads=1, patches=1500, memory=300, folds=3, synthetic_defects=60)  # fmt: skip
+    summary = fit_file(fitted)
     assert summary["images"] == 24 and summary["alarm"]["images"] == 24 and summary["bytes"] > 1000
     with pytest.raises(RunError, match="exists"):
-        fit_file(good, tmp_path / "p.inspector", model=tmp_path / "maps.onnx")
+        fit_file(fitted)
     test = tmp_path / "test"
     write(test / "good", [part(600 + n) for n in range(4)])
     places = [(30, 40), (50, 10), (20, 25)]
@@ -299,9 +300,8 @@ def test_fit_run_and_measure(tmp_path):
         mask[y : y + 5, x : x + 12] = 255
         write(tmp_path / "masks" / "scratch", [mask], f"{n:02d}_mask.png")
     (test / "scratch" / "broken.png").write_bytes(b"x")
-    result = run(
-        tmp_path / "p.inspector", [test], tmp_path / "out", truth=Truth("good", tmp_path / "masks"), overlays="all"
-    )
+    options = {"inspector": tmp_path / "p.inspector", "results_dir": tmp_path / "out"}
+    result = run(spec_with("inspect_run", images=[test], truth=tmp_path / "masks", overlays="all", **options))
     assert result["images"] == 7 and len(result["unreadable"]) == 1
     measured = result["measured"]
     assert measured["image_auroc"] == 1.0 and measured["masks"] == 3 and measured["pixel_auroc"] > 0.9
@@ -315,9 +315,9 @@ def test_fit_run_and_measure(tmp_path):
     overlay = Image.open(tmp_path / "out" / saved["answers"][-1]["overlay"])
     assert overlay.size == (64, 64)
     with pytest.raises(RunError, match="not empty"):
-        run(tmp_path / "p.inspector", [test], tmp_path / "out")
+        run(spec_with("inspect_run", images=[test], **options))
     with pytest.raises(DataError, match="some of both"):
-        run(tmp_path / "p.inspector", [test / "good"], truth=Truth("good"))
+        run(spec_with("inspect_run", inspector=tmp_path / "p.inspector", images=[test / "good"], good="good"))
 
 
 def test_masks_beside_the_images_are_not_inspected(tmp_path):
@@ -336,7 +336,8 @@ def test_the_public_name():
 def test_a_run_without_a_defective_image_writes_its_folder(inspector, tmp_path):
     inspector.save(tmp_path / "p.inspector")
     Image.fromarray(GOOD[0]).save(tmp_path / "good.png")
-    summary = run(tmp_path / "p.inspector", [tmp_path / "good.png"], tmp_path / "out", overlays="none")
+    options = {"inspector": tmp_path / "p.inspector", "images": [tmp_path / "good.png"]}
+    summary = run(spec_with("inspect_run", results_dir=tmp_path / "out", overlays="none", **options))
     assert json.loads((tmp_path / "out" / "result.json").read_text())["images"] == summary["images"] == 1
     with pytest.raises(RunError, match="is a file"):
-        run(tmp_path / "p.inspector", [tmp_path / "good.png"], tmp_path / "good.png")
+        run(spec_with("inspect_run", results_dir=tmp_path / "good.png", **options))

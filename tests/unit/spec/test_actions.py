@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 from collections.abc import Callable
@@ -9,13 +10,23 @@ from typing import Any
 
 import pytest
 
+from unalike.actions.benchmark import measure_engines
 from unalike.cli.commands import COMMANDS
 from unalike.comparison.comparer import Comparer
+from unalike.discovery.clustering import group_images
 from unalike.errors import SpecError
+from unalike.inspection.anomaly_model import AnomalyModelConfig
+from unalike.inspection.inspector import Inspector
+from unalike.recognition.recogniser import Recogniser
 from unalike.spec import Experiment, load_spec, schema_for, template_for
 from unalike.spec.actions import ACTIONS, MODEL_ACTIONS, STANDALONE_ACTIONS, TAO_ACTIONS, command_of
+from unalike.spec.discover import Discover
+from unalike.spec.fields import declared_fields
+from unalike.spec.gallery import GalleryBuild
+from unalike.spec.inspect import InspectFit
 from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
+from unalike.verification.verifier import Verifier
 
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does.
 TAO_SCHEMAS = {
@@ -25,19 +36,27 @@ TAO_SCHEMAS = {
     "export": "cb0a31c601dcc175279821234c36719c0b50136c57927b3895b8a9f38e192674",
     "gen_trt_engine": "05b882d68ae56c5b875fb95e3fa5e60171a1c7ccf509634810ed3fca0715788e",
 }
-# Functions whose keyword arguments are fields of a section, and the fields that they do not take.
+CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
+VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}
+CALIBRATION = {"rate", "trials", "kinds", "confidence", "seed"}
+# Functions whose arguments are fields of a section, and the fields that they do not take.
 SIGNATURES: tuple[tuple[str, Callable[..., Any], set[str]], ...] = (
     ("compare", Comparer, {"reference", "image", "results_dir"}),
+    ("inspect_fit", Inspector.fit, {"inspector", "results_dir", *CONFIG}),
+    ("inspect_fit", AnomalyModelConfig, set(InspectFit.model_fields) - CONFIG),
+    ("inspect_run", Inspector.load, {"inspector", "images", "results_dir", "overlays", "good", "truth"}),
+    ("verify", Verifier.load, {*VERIFICATION, *CALIBRATION}),
+    ("verify", Verifier.build, {*VERIFICATION, *CALIBRATION}),
+    ("verify", Verifier.calibrate, {*VERIFICATION, "model", "runtime", "precision"}),
+    ("gallery_build", Recogniser.calibrate, set(GalleryBuild.model_fields) - {"rate", "rule"}),
+    ("discover", group_images, set(Discover.model_fields) - {"groups", "seed"}),
+    ("bench_engine", measure_engines, {"output", "results_dir"}),
 )
+# Fields that may be unset where the function has a value: what is unset is not passed on.
+UNSET = {("inspect_fit", "defects"), ("verify", "rate"), ("verify", "kinds")}
 
 
-def _plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
-
-
-@pytest.mark.parametrize(
-    ("action", "function", "others"), SIGNATURES, ids=lambda value: getattr(value, "__name__", None)
-)
+@pytest.mark.parametrize(("action", "function", "others"), SIGNATURES)
 def test_signatures_have_the_names_and_defaults_of_the_section(
     action: str, function: Callable[..., Any], others: set[str]
 ) -> None:
@@ -45,9 +64,25 @@ def test_signatures_have_the_names_and_defaults_of_the_section(
     parameters = inspect.signature(function).parameters
     shared = {name: parameters[name].default for name in type(section).model_fields if name in parameters}
     assert set(type(section).model_fields) - set(shared) == others
-    assert {name: _plain(default) for name, default in shared.items()} == {
-        name: getattr(section, name) for name in shared
-    }
+    for name, default in shared.items():
+        if default is not inspect.Parameter.empty and (action, name) not in UNSET:
+            assert (list(default) if isinstance(default, tuple) else default) == getattr(section, name), name
+
+
+def test_bounds_of_the_anomaly_model_are_those_of_the_section() -> None:
+    """At a bound the class takes what the section takes; just beyond it refuses."""
+    for name in CONFIG - {"seed"}:
+        node = declared_fields()[f"inspect_fit.{name}"]
+        step = 1 if node.kind is int else 0.01
+        others = {"memory": 1} if name == "patches" else {}
+        for item in node.metadata:
+            ends = [(item.ge, -step)] if hasattr(item, "ge") else [(item.le, step)] if hasattr(item, "le") else []
+            for bound, beyond in ends:
+                if hasattr(item, "le") and node.kind is int:
+                    continue  # numbers of patches, folds and defects have an upper bound in a spec alone
+                assert getattr(AnomalyModelConfig(**{**others, name: bound}), name) == bound
+                with pytest.raises(SpecError):
+                    AnomalyModelConfig(**{**others, name: bound + beyond})
 
 
 @pytest.mark.parametrize("action", TAO_ACTIONS)

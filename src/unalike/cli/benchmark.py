@@ -1,0 +1,29 @@
+"""The command bench-engine: a model is measured in every runtime of this machine."""
+
+from unalike.cli.options import AsJson, Overwrite, show_result
+from unalike.cli.section_options import Option, section_command
+from unalike.spec import Experiment
+
+
+@section_command(
+    "bench_engine",
+    arguments={"model": "MODEL"},
+    options={
+        "data": Option((), "DIR"),
+        "output": Option(("-o", "--out"), "FILE"),
+        "batches": Option((), "N,N"),
+        "runtimes": Option((), "NAME,NAME"),
+    },
+)
+def bench_engine(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
+    """Measure a model on this machine: p50 and p99 of a call, images a second, decoding apart and included.
+
+    Example: unalike bench-engine model.onnx --seconds 0.5
+    """
+    from unalike.actions.benchmark import run_benchmark, table
+
+    result = run_benchmark(experiment, overwrite=overwrite)
+    if as_json:
+        show_result(result, True)
+    else:
+        print(table(result.figures))

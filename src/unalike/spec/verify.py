@@ -1,0 +1,43 @@
+"""Section ``verify``: checking that images show an approved asset, unaltered."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge, Gt, Le, Lt
+
+from unalike.spec.declare import LIST_SCHEMA, PATHS_SCHEMA, Names, Paths, Section, Text, field
+from unalike.spec.retrieval import EnginePrecision, Runtime
+
+
+class Verify(Section):
+    reference: Text = field(
+        None, "Approved assets: a folder, an archive or a manifest with one image an asset; or a file that was saved.",
+        mandatory=True,
+    )  # fmt: skip
+    images: Paths = field(None, "Images to verify, or folders of them.", schema=PATHS_SCHEMA)
+    results_dir: Text = field(
+        None,
+        "Folder for pictures, verdicts.jsonl and report.html; unset, no folder, or `verify` below the top results_dir.",
+    )
+    asset: Text = field(None, "Name of the asset that each image should show; unset, any of them.")
+    save: Text = field(None, "File to save the assets and their calibration to.")
+    rate: Annotated[float, Gt(0), Lt(1)] | None = field(
+        None, "Share of altered images that may pass as the same; unset, the saved calibration's, or 0.01."
+    )
+    trials: Annotated[int, Ge(1), Le(10**6)] | None = field(
+        None, "Tampered copies of each asset to calibrate with; unset, as many as the rate asks for."
+    )
+    kinds: Names | None = field(
+        None,
+        "Kinds of tampering to calibrate with; unset, all.",
+        form="a list of names, also as a,b",
+        schema=LIST_SCHEMA,
+    )
+    confidence: float = field(0.95, "Confidence of the calibration.", gt=0, lt=1)
+    seed: int = field(0, "Seed of the calibration's trials.", ge=0, le=2**32 - 1)
+    model: Text = field(
+        None, "Network that finds the assets: a .onnx, .xml or .pth; unset, the saved one or a pretrained trunk."
+    )
+    runtime: Runtime = field("auto", "Runtime of the network.")
+    precision: EnginePrecision = field("auto", "Number format of the network.")
