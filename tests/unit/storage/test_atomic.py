@@ -93,7 +93,7 @@ def test_one_of_many_creates_a_file_and_nobody_reads_half(tmp_path, monkeypatch,
         monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(PermissionError("no links here")))
     path, text, won = tmp_path / "lock", "ü" * 1000, []
     # Threads share the process number by which hidden names differ.
-    monkeypatch.setattr(whole, "_hidden", lambda path: path.with_name(f".{threading.get_ident()}"))
+    monkeypatch.setattr(whole, "_temporary_path", lambda path: path.with_name(f".{threading.get_ident()}"))
 
     def race():
         try:
