@@ -23,7 +23,7 @@ from typing import BinaryIO
 
 from unalike.errors import DataError
 from unalike.progress import say
-from unalike.storage.cache import Entry, default_cache_dir, folder_size, make_room
+from unalike.storage.cache import CacheEntry, default_cache_dir, folder_size, make_room
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 # Limits against decompression bombs. An archive may unpack to this many times its own size (photographs hardly shrink when
@@ -57,9 +57,9 @@ def open_archive(path: str | Path, cache_dir: Path | None = None) -> Path:
     cache = cache_dir or default_cache_dir()
     archives = cache / "archives"
     try:
-        entry = Entry(cache, "archives", _content_hash(path))
+        entry = CacheEntry(cache, "archives", _content_hash(path))
         target = entry.path
-        entry.hold()
+        entry.lock_shared()
         if target.is_dir():
             return target
         archives.mkdir(parents=True, exist_ok=True)

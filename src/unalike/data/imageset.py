@@ -182,7 +182,7 @@ def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:
         return resolve_source(text.partition("://")[2])
     if not text:
         raise DataError("no data given", expected="a folder, an archive, a manifest, an image or an address of one")
-    path = local_path(text, cache_dir, wanted=is_image)
+    path = local_path(text, cache_dir, select=is_image)
     if not path.exists():
         siblings = os.listdir(path.parent) if path.parent.is_dir() else []
         raise DataError(f"{source}: no such file or folder", remedy=closest(path.name, siblings))

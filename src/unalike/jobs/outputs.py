@@ -27,8 +27,7 @@ from unalike.runs.filenames import (
     TRIAL_FOLDERS,
     TRIALS_FILE,
 )
-from unalike.storage.filesystems import Store as Remote
-from unalike.storage.filesystems import uri_of
+from unalike.storage.filesystems import RemoteStore, uri_of
 
 ENGINES = ("gen_trt_engine", "gen_engine")
 # Any of these in a training's folder: a search or an automatic training, which goes on by itself.
@@ -166,7 +165,7 @@ def results_address(job: Job) -> str:
 def _in_store(job: Job, address: str) -> str | None:
     """The address of a job's model in a store, where this machine no longer has it."""
     try:
-        listing = Remote(address).listing()
+        listing = RemoteStore(address).listing()
     except DataError as error:
         raise RunError(
             f"results of job {job.id}: {error.found}", expected=error.expected, remedy=error.remedy

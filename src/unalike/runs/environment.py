@@ -1,30 +1,26 @@
-"""The environment of a run: ranks, package versions, the command line."""
+"""The environment of a run: ranks of processes, package versions, the command line."""
 
 from __future__ import annotations
 
 import os
 import sys
+from functools import cache
 
-from unalike.errors import (
-    RunError,
-)
+from unalike.errors import RunError
 
-
-def refuse_several_processes(action: str) -> None:
-    """Several processes would write the same files (TAO D15); one is enough for all but training."""
-    if process_rank() != 0:
-        raise RunError(f"{action} was started as process {process_rank()} of several", expected="one process",
-                       remedy=f"start unalike {action} without torchrun or srun")  # fmt: skip
-
-
-# Whose versions a run records: what may change a number.
+# Packages whose versions a run records: they may change a number.
 RECORDED_PACKAGES = (
     "numpy", "Pillow", "torch", "timm", "lightning-fabric", "pytorch-metric-learning", "scikit-learn", "optuna",
     "onnx", "onnxruntime", "openvino", "safetensors", "faiss-cpu",
 )  # fmt: skip
-
-
 SECRET_WORDS = ("key", "token", "password", "secret")
+
+
+def refuse_several_processes(action: str) -> None:
+    """Raise RunError in all but the first of several processes: they would write the same files (TAO D15)."""
+    if process_rank() != 0:
+        raise RunError(f"{action} was started as process {process_rank()} of several", expected="one process",
+                       remedy=f"start unalike {action} without torchrun or srun")  # fmt: skip
 
 
 def process_rank() -> int:
@@ -38,34 +34,36 @@ def process_rank() -> int:
 
 
 def process_count() -> int:
-    """How many processes share this run by torchrun's or SLURM's environment; 1 when it is alone."""
+    """Number of processes that share this run by torchrun's or SLURM's environment; 1 when it is alone."""
     for name in ("WORLD_SIZE", "SLURM_NTASKS"):
         if os.environ.get(name, "").isdigit():
             return max(1, int(os.environ[name]))
     return 1
 
 
-def _shown_command() -> list[str]:
-    """The command line, with the values of keys and tokens left out."""
-    shown = []
-    for word in sys.argv:
-        name, equals, _ = word.partition("=")
-        secret = equals and any(part in name.lower().rsplit(".", 1)[-1].split("_") for part in SECRET_WORDS)
-        shown.append(f"{name}=***" if secret else word)
-    return shown
+def redacted_command() -> list[str]:
+    """The command line of this process, without the values of keys, tokens and passwords."""
+    arguments = []
+    for argument in sys.argv:
+        name, equals, _ = argument.partition("=")
+        secret = equals and any(word in name.lower().rsplit(".", 1)[-1].split("_") for word in SECRET_WORDS)
+        arguments.append(f"{name}=***" if secret else argument)
+    return arguments
 
 
-_found_versions: dict[str, str] = {}
+@cache
+def _installed_versions() -> dict[str, str]:
+    from importlib import metadata
+
+    found = {}
+    for name in RECORDED_PACKAGES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what may change a number; read from package metadata, nothing is imported."""
-    if not _found_versions:
-        from importlib import metadata
-
-        for name in RECORDED_PACKAGES:
-            try:
-                _found_versions[name] = metadata.version(name)
-            except metadata.PackageNotFoundError:
-                continue
-    return dict(_found_versions)
+    """Versions of the installed packages that may change a number, from their metadata; nothing is imported."""
+    return dict(_installed_versions())

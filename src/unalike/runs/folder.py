@@ -1,11 +1,11 @@
-"""The folder of a run: where it lies, and whether it may be used."""
+"""The folder of a run: choosing, locking, clearing and refusing it."""
 
 from __future__ import annotations
 
 import json
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unalike.errors import RunError, SpecError
 from unalike.progress import say
@@ -13,25 +13,28 @@ from unalike.runs.environment import process_rank
 from unalike.runs.failures import occupied_folder
 from unalike.runs.filenames import FINE_TUNING_FOLDERS, OVERWRITABLE_FILES, RECORD_FILE, RUN_MARKS, TENSORBOARD_FOLDER
 from unalike.runs.lock import release_lock, take_lock
-from unalike.runs.run import Run, Spec
-from unalike.runs.upload import mirror_of
+from unalike.runs.run import Run
+from unalike.runs.upload import Uploader
 from unalike.storage.cache import staging_entry
 from unalike.storage.filesystems import uri_of
 
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
-def results_folder(action: str, experiment: Spec | None) -> Path | None:
-    """The contract's rule: ``<action>.results_dir``, else ``results_dir/<action>``; None when neither is set.
 
-    Evaluate and inference on a TensorRT engine go to ``trt_evaluate`` and ``trt_inference``. Of a URI it is the folder on
-    this machine in which the run works.
+def results_folder(action: str, experiment: Experiment | None) -> Path | None:
+    """TAO's rule: ``<action>.results_dir``, else ``results_dir/<action>``; None when neither is set.
+
+    Evaluate and inference on a TensorRT engine go to ``trt_evaluate`` and ``trt_inference``. Of a URI it is the staging
+    folder on this machine.
     """
-    place = _results_place(action, experiment)
-    uri = uri_of(place)
-    return staging_entry(uri).path if uri else Path(place).expanduser() if place else None
+    address = results_address(action, experiment)
+    uri = uri_of(address)
+    return staging_entry(uri).path if uri else Path(address).expanduser() if address else None
 
 
-def _results_place(action: str, experiment: Spec | None) -> str:
-    """The results folder as it was named, a path or a URI; empty when none was."""
+def results_address(action: str, experiment: Experiment | None) -> str:
+    """The results folder as the spec names it, a path or a URI; empty when it names none."""
     section = getattr(experiment, action, None)
     own = getattr(section, "results_dir", None)
     root = getattr(experiment, "results_dir", None)
@@ -40,18 +43,30 @@ def _results_place(action: str, experiment: Spec | None) -> str:
 
 
 def holds_run(folder: Path) -> bool:
-    """Whether the folder holds a run's files, ours or TAO's."""
+    """Whether a folder holds the files of a run, of this tool's or of TAO's."""
     return any((folder / mark).exists() for mark in RUN_MARKS)
 
 
 def open_run(
-    action: str, experiment: Spec | None, *, resume: bool = False, overwrite: bool = False, rank: int | None = None
+    action: str,
+    experiment: Experiment | None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    rank: int | None = None,
 ) -> Run:
-    """Claim the folder of a run; use the result as a context manager.
+    """Lock the folder of a run; use the result as a context manager.
 
-    ``resume`` goes on in a folder that holds a run (and starts one where there is none); ``overwrite`` deletes the
-    files that the former run wrote there, nothing else. Raises RunError when the folder is occupied, locked or
-    cannot be written, SpecError when the two are combined or ``resume`` has no folder to look in.
+    Args:
+        action: The action's name.
+        experiment: The resolved spec, or None.
+        resume: Continue the run that the folder holds; starts one where it holds none.
+        overwrite: Delete the files that the former run wrote there, nothing else.
+        rank: This process's rank; by default that of the environment.
+
+    Raises:
+        RunError: The folder holds another run, is locked, or cannot be written.
+        SpecError: ``resume`` and ``overwrite`` together, or ``resume`` without a results folder.
     """
     if resume and overwrite:
         raise SpecError("--resume and --overwrite together", remedy="choose one")
@@ -61,11 +76,11 @@ def open_run(
         raise SpecError("--resume without a results folder", remedy="name the folder of the run with --results-dir")
     checkpoint = getattr(getattr(experiment, action, None), "resume_training_checkpoint_path", None)
     if checkpoint and folder is not None and Path(checkpoint).resolve().parent == folder.resolve():
-        resume = resume or not overwrite  # continuing from a checkpoint of this very folder was asked for by name
+        resume = resume or not overwrite  # the user named a checkpoint of this very folder
     if rank != 0:
         return Run(action, experiment, folder or Path("runs"), resume=resume, rank=rank)
-    uri = uri_of(_results_place(action, experiment))
-    mirror = mirror_of(uri, RUN_MARKS) if uri else None
+    uri = uri_of(results_address(action, experiment))
+    uploader = Uploader(uri) if uri else None
     try:
         folder = _new_folder(action) if folder is None else folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -73,23 +88,23 @@ def open_run(
     except OSError as error:
         raise _folder_error(folder, error) from error
     try:
-        if mirror is not None:
-            mirror.pull(resume=resume, overwrite=overwrite)
-        resume = _settle_occupancy(folder, resume=resume, overwrite=overwrite)
-        if mirror is not None:
-            mirror.prune()
+        if uploader is not None:
+            uploader.prepare(resume=resume, overwrite=overwrite)
+        resume = _prepare_folder(folder, resume=resume, overwrite=overwrite)
+        if uploader is not None:
+            uploader.delete_cleared()
     except BaseException:
         release_lock(folder)
         raise
-    return Run(action, experiment, folder, resume=resume, rank=0, mirror=mirror)
+    return Run(action, experiment, folder, resume=resume, rank=0, uploader=uploader)
 
 
 def _folder_error(folder: Path | None, error: OSError) -> RunError:
     where = folder if folder is not None else Path("runs").resolve()
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return RunError(f"results folder {where} is a file", expected="a folder", remedy="choose another results_dir")
-    why = error.strerror or str(error)
-    return RunError(f"results folder {where} cannot be written ({why})", remedy="choose another with --results-dir")
+    reason = error.strerror or str(error)
+    return RunError(f"results folder {where} cannot be written ({reason})", remedy="choose another with --results-dir")
 
 
 def _new_folder(action: str) -> Path:
@@ -106,8 +121,8 @@ def _new_folder(action: str) -> Path:
     raise RunError(f"runs/ holds a thousand folders named {stem}", remedy="name one with --results-dir")
 
 
-def _settle_occupancy(folder: Path, *, resume: bool, overwrite: bool) -> bool:
-    """Refuse, clear or go on; returns whether there is a run to go on with."""
+def _prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> bool:
+    """Refuse or clear a folder that holds a run; returns whether there is a run to resume."""
     if not holds_run(folder):
         if resume:
             say(f"{folder}: no run to resume there, starting from the beginning")
@@ -121,8 +136,11 @@ def _settle_occupancy(folder: Path, *, resume: bool, overwrite: bool) -> bool:
 
 
 def _clear(folder: Path) -> None:
-    """Delete what the former run wrote: by record and by our own names, files of this folder only, links unfollowed."""
-    record: Any = None
+    """Delete the files that the former run wrote: those of its record, and those by the names that only we write.
+
+    Only files of this folder and of the folders of its fine-tuning stages are deleted; links are not followed.
+    """
+    record: object = None
     try:
         record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -132,19 +150,18 @@ def _clear(folder: Path) -> None:
             f"{folder} holds a run that this tool did not write (no run.json of ours)",
             remedy="remove it yourself or choose another folder with --results-dir",
         )
-    # Training in parts (``learn.part``) has run folders of its own within.
-    parts = [
+    stages = [
         path for name in FINE_TUNING_FOLDERS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()
     ]
-    doomed = {path for place in (folder, *parts) for pattern in OVERWRITABLE_FILES for path in place.glob(pattern)}
+    files = {path for place in (folder, *stages) for pattern in OVERWRITABLE_FILES for path in place.glob(pattern)}
     inside = folder.resolve()
     for name in record.get("files", []):
         path = folder / str(name)
         if path.parent.resolve() == inside:
-            doomed.add(path)
-    for path in sorted(doomed):
+            files.add(path)
+    for path in sorted(files):
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
-    for place in (*(part / TENSORBOARD_FOLDER for part in parts), *parts, folder / TENSORBOARD_FOLDER):
+    for place in (*(stage / TENSORBOARD_FOLDER for stage in stages), *stages, folder / TENSORBOARD_FOLDER):
         if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
             place.rmdir()

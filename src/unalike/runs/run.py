@@ -1,8 +1,8 @@
-"""A run's folder: where it lies, who holds it, what it says about itself, and how it ends.
+"""A run: its status lines, its record, its signals, and how it ends.
 
-Every action works inside one ``with open_run(...) as run``. The folder then always tells the truth: ``status.json``
-ends in SUCCESS or in FAILURE with the reason, ``experiment.yaml`` holds the resolved spec, ``run.json`` says what ran
-where, on which data, for how long. Only rank 0 writes.
+Every action works inside one ``with open_run(...) as run``. ``status.json`` then always ends in SUCCESS or in FAILURE
+with the reason, ``experiment.yaml`` holds the resolved spec, ``run.json`` records what ran where, on which data, for how
+long. Only rank 0 writes.
 """
 
 from __future__ import annotations
@@ -20,53 +20,52 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from unalike import __version__
 from unalike.errors import Interrupted, RunError, UnalikeError, redact, redact_all
 from unalike.progress import say
-from unalike.runs.environment import _shown_command, versions
+from unalike.runs.environment import redacted_command, versions
 from unalike.runs.failures import known_failure, signal_name
 from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE, STATUS_FILE, TRACEBACK_FILE
 from unalike.runs.lock import release_lock
-from unalike.runs.upload import Mirror
 from unalike.storage.atomic import write_text
+
+if TYPE_CHECKING:
+    from unalike.runs.upload import Uploader
+    from unalike.spec import Experiment
 
 FORMAT_VERSION = 1
 STATUSES = ("STARTED", "RUNNING", "SUCCESS", "FAILURE", "SKIPPED")
 
 
-class Spec(Protocol):
-    """What a run needs of an Experiment."""
-
-    def to_yaml(self) -> str: ...
-
-
 def json_text(value: Any, *, indent: int | None = None) -> str:
-    """JSON in readable Unicode; the bytes of names that are not UTF-8 as JSON's own escapes, so that any reader takes it.
+    """Encode plain data as JSON in readable Unicode.
 
-    ``json.loads`` gives such names back as Python has them. Raises ValueError for numbers that JSON cannot hold.
+    Bytes of file names that are not UTF-8 become JSON's escapes, which any reader accepts and ``json.loads`` turns back
+    into Python's surrogates. Raises ValueError for numbers that JSON cannot hold.
     """
     text = json.dumps(value, indent=indent, allow_nan=False, ensure_ascii=False)
     return text.encode("utf-8", "backslashreplace").decode()
 
 
-# ---- the run ----
-
-
 class Run:
-    """One run's folder while it is worked in; made by ``open_run``, used as a context manager.
+    """A run while it works in its folder; made by ``open_run``, used as a context manager.
 
-    Attributes: ``dir`` the folder; ``action``; ``resuming`` whether it held a run to go on with; ``rank`` (ranks above
-    0 write nothing; when no results folder is set their ``dir`` is meaningless until the caller has broadcast it).
+    Attributes:
+        action: The action's name.
+        dir: The folder. On ranks above 0, when no results folder is set, it means nothing until the caller has
+            broadcast it.
+        resuming: Whether the folder held a run that is resumed.
+        rank: This process's rank; ranks above 0 write nothing.
     """
 
     def __init__(
-        self, action: str, experiment: Spec | None, folder: Path, *, resume: bool, rank: int,
-        mirror: Mirror | None = None,
+        self, action: str, experiment: Experiment | None, folder: Path, *, resume: bool, rank: int,
+        uploader: Uploader | None = None,
     ) -> None:  # fmt: skip
-        self.action, self.dir, self.resuming, self.rank, self._mirror = action, folder, resume, rank, mirror
-        self._experiment = experiment
+        self.action, self.dir, self.resuming, self.rank = action, folder, resume, rank
+        self._experiment, self._uploader = experiment, uploader
         self._facts: dict[str, Any] = {}
         self._files: list[str] = []
         self._conclusion: tuple[str, Mapping[str, Any] | None] = (f"{action} finished", None)
@@ -76,7 +75,7 @@ class Run:
         self._pid = os.getpid()
         self._start = time.time()
 
-    # -- what the action tells --
+    # -- status and record --
 
     def status(
         self, status: str, message: str = "", kpi: Mapping[str, Any] | None = None, *,
@@ -84,8 +83,13 @@ class Run:
     ) -> None:  # fmt: skip
         """Append one line to ``status.json``.
 
-        ``progress``: ``epoch``, ``step``, ``max_epoch``, ``max_step`` (numbers), ``time_per_epoch``, ``eta`` (seconds,
-        written as h:mm:ss). KPI values that are not finite are written as null.
+        Args:
+            status: One of ``STATUSES``.
+            message: One line for people.
+            kpi: Metrics by name; values that are not finite are written as null.
+            verbosity: INFO or ERROR.
+            **progress: ``epoch``, ``step``, ``max_epoch``, ``max_step`` (numbers), ``time_per_epoch``, ``eta`` (seconds,
+                written as h:mm:ss).
         """
         if status not in STATUSES:
             raise ValueError(f"status {status!r}, expected one of {', '.join(STATUSES)}")
@@ -105,11 +109,11 @@ class Run:
                 file.write(json_text(line).encode() + b"\n")
 
     def conclude(self, message: str, kpi: Mapping[str, Any] | None = None) -> None:
-        """Set what the closing SUCCESS line says."""
+        """Set message and metrics of the closing SUCCESS line."""
         self._conclusion = (message, kpi)
 
     def record(self, **facts: Any) -> None:
-        """Add facts to ``run.json``: ``device``, ``seed``, ``data`` (a fingerprint) and whatever else the action knows."""
+        """Add facts to ``run.json``: ``device``, ``seed``, ``data`` (a fingerprint), or any other by name."""
         self._facts.update(facts)
         self._write_record(None)
 
@@ -120,13 +124,13 @@ class Run:
                 self._files.append(Path(path).name)
         self._write_record(None)
 
-    def write_experiment(self, experiment: Spec) -> None:
-        """Write ``experiment.yaml`` anew, once more fields have been settled."""
+    def write_experiment(self, experiment: Experiment) -> None:
+        """Write ``experiment.yaml`` again after more fields have been settled."""
         self._experiment = experiment
         if self.rank == 0:
             write_text(self.dir / EXPERIMENT_FILE, redact(experiment.to_yaml()))
 
-    # -- stopping --
+    # -- signals --
 
     def stop_requested(self) -> int:
         """The number of the signal that asked to stop, or 0."""
@@ -136,7 +140,7 @@ class Run:
     def graceful(self) -> Iterator[None]:
         """While inside, the first signal only sets ``stop_requested``; the loop saves, then calls ``stop``.
 
-        A second signal stops at once. Outside, every signal does: nobody is asking.
+        A second signal stops at once. Outside, every signal does.
         """
         self._graceful = True
         try:
@@ -150,13 +154,13 @@ class Run:
             raise Interrupted(self._signal, f"stopped by {signal_name(self._signal)}{'; ' + detail if detail else ''}")
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        if os.getpid() != self._pid:  # a forked worker inherits the handler, but not the duty
+        if os.getpid() != self._pid:  # a forked worker inherits the handler and must not handle the signal
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
             return
         first, self._signal = not self._signal, self._signal or number
         if not (self._graceful and first):
-            # Not an Exception: libraries that catch those around an image or a batch must not swallow it.
+            # Not an Exception: libraries that catch those around an image or a batch must not catch this.
             raise KeyboardInterrupt
         say(f"{signal_name(number)}: saving a checkpoint after this step, then stopping (once more: stop at once)")
 
@@ -168,9 +172,9 @@ class Run:
             try:
                 self._handlers[number] = signal.signal(number, self._on_signal)
             except ValueError:
-                return  # only the main thread may; elsewhere the caller's handlers rule
+                return  # only the main thread may; elsewhere the caller's handlers stay
 
-    # -- beginning and end --
+    # -- start and end --
 
     def __enter__(self) -> Self:
         self._install_handlers()
@@ -179,7 +183,7 @@ class Run:
                 self._begin()
             except BaseException as error:
                 self.__exit__(type(error), error, error.__traceback__)
-                raise  # as it came, where __exit__ had no better form to raise
+                raise  # unchanged, where __exit__ has not raised a one-line error in its place
         return self
 
     def _begin(self) -> None:
@@ -191,8 +195,8 @@ class Run:
         if self._experiment is not None:
             self.write_experiment(self._experiment)
         self.status("STARTED", f"{self.action} {'resumed' if self.resuming else 'started'}")
-        if self._mirror is not None:
-            self._mirror.start()
+        if self._uploader is not None:
+            self._uploader.start()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -203,14 +207,14 @@ class Run:
         known = known_failure(error, self._signal) if error is not None else None
         if self.rank == 0:
             try:
-                self._end(error, known)
-                self._deliver(failed=error is not None)
+                self._write_end(error, known)
+                self._upload_rest(failed=error is not None)
             finally:
                 release_lock(self.dir)
         if known is not None and known is not error:
             raise known from error
 
-    def _end(self, error: BaseException | None, known: UnalikeError | None) -> None:
+    def _write_end(self, error: BaseException | None, known: UnalikeError | None) -> None:
         if error is None:
             message, kpi = self._conclusion
             self.status("SUCCESS", message, kpi)
@@ -224,22 +228,25 @@ class Run:
                 error.unalike_traceback = path  # type: ignore[attr-defined]
             self.status("FAILURE", " ".join(reason.split()), verbosity="ERROR")
             self._write_record(known.exit_code if known is not None else _exit_code(error))
-        except OSError as second:
-            # The disk that caused the failure cannot take the words about it; the reason still goes to the caller.
-            say(f"warning: {self.dir}: the failure could not be written down ({second.strerror or second})", level=0)
+        except OSError as write_error:
+            # The disk that caused the failure may be full; the reason still goes to the caller.
+            say(
+                f"warning: {self.dir}: the failure could not be recorded ({write_error.strerror or write_error})",
+                level=0,
+            )
 
-    def _deliver(self, *, failed: bool) -> None:
-        """Send the results where they belong; a run that ended well ends in failure when that cannot be done."""
-        if self._mirror is None:
+    def _upload_rest(self, *, failed: bool) -> None:
+        """Upload the remaining results; a successful run becomes a failure when that cannot be done."""
+        if self._uploader is None:
             return
         try:
-            self._mirror.finish()
-        except RunError as refused:
-            self.status("FAILURE", str(refused), verbosity="ERROR")
-            self._write_record(refused.exit_code)
+            self._uploader.finish()
+        except RunError as upload_error:
+            self.status("FAILURE", str(upload_error), verbosity="ERROR")
+            self._write_record(upload_error.exit_code)
             if not failed:
                 raise
-            say(f"warning: {refused}", level=0)
+            say(f"warning: {upload_error}", level=0)
 
     def _write_record(self, exit_code: int | None) -> None:
         if self.rank != 0:
@@ -247,7 +254,7 @@ class Run:
         ended = exit_code is not None
         record = {
             "format_version": FORMAT_VERSION, "tool": "unalike", "version": __version__, "action": self.action,
-            "command": _shown_command(), "resumed": self.resuming, "host": socket.gethostname(), "pid": self._pid,
+            "command": redacted_command(), "resumed": self.resuming, "host": socket.gethostname(), "pid": self._pid,
             "started": f"{datetime.fromtimestamp(self._start):%Y-%m-%d %H:%M:%S}",
             "wall_time_s": round(time.time() - self._start, 3) if ended else None, "exit": exit_code,
             "python": platform.python_version(), "platform": platform.platform(), "versions": versions(),
@@ -263,7 +270,7 @@ def _exit_code(error: BaseException) -> int:
 
 
 def _plain(value: Any) -> Any:
-    """Numbers of numpy and torch as Python's, not-finite ones as null, the rest as JSON can hold it."""
+    """Data that JSON can hold: numbers of numpy and torch as Python's, those that are not finite as null, the rest as text."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""A stage of a run that is finished: its arrays in a file, so that --resume takes them instead of doing it again."""
+"""Finished stages of a run: arrays kept in a file, which a resumed run loads instead of computing them again."""
 
 from __future__ import annotations
 
@@ -6,41 +6,50 @@ import hashlib
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unalike.progress import say
 from unalike.storage.atomic import atomic_write
 
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+
 FORMAT_VERSION = 1
-KEY, VERSION = "stage_of", "format_version"
+_KEY, _VERSION = "stage_of", "format_version"
 
 
-def stage(
-    run: Any, path: Path, what: str, of: bytes, make: Callable[[], Mapping[str, np.ndarray]]
+def load_or_compute(
+    run: Run, path: Path, description: str, source: bytes, compute: Callable[[], Mapping[str, np.ndarray]]
 ) -> dict[str, np.ndarray]:
-    """What ``make`` gives, or the file that it left in an earlier part of this run where it was made of the same: ``of``.
+    """Return the arrays of a stage, from the file of an interrupted run where it resumes, else computed and saved.
 
-    ``what`` names it for a person. Only a run that resumes looks at the file; one that cannot be read is made anew.
+    Args:
+        run: The run; only one that resumes reads the file.
+        path: The stage's file.
+        description: What the arrays are, for a message.
+        source: What the arrays are computed from; a file computed from something else is not used.
+        compute: Computes the arrays by name.
     """
-    key = hashlib.blake2b(of, digest_size=16).hexdigest()
+    key = hashlib.blake2b(source, digest_size=16).hexdigest()
     if run.resuming and path.is_file():
-        found = _read(path, key)
-        if found is not None:
-            say(f"{what}: taken from the run that goes on")
-            return found
-    made = dict(make())
+        arrays = _load(path, key)
+        if arrays is not None:
+            say(f"{description}: loaded from the run that is resumed")
+            return arrays
+    arrays = dict(compute())
     with atomic_write(path) as partial:
-        np.savez(partial, **made, **{KEY: np.array(key), VERSION: np.array(FORMAT_VERSION)})  # type: ignore[arg-type]
-    return made
+        np.savez(partial, **arrays, **{_KEY: np.array(key), _VERSION: np.array(FORMAT_VERSION)})  # type: ignore[arg-type]
+    return arrays
 
 
-def _read(path: Path, key: str) -> dict[str, np.ndarray] | None:
+def _load(path: Path, key: str) -> dict[str, np.ndarray] | None:
+    """The arrays of a file; None when it cannot be read or was computed from something else."""
     try:
         with np.load(path, allow_pickle=False) as file:
-            if str(file[KEY]) != key or int(file[VERSION]) != FORMAT_VERSION:
+            if str(file[_KEY]) != key or int(file[_VERSION]) != FORMAT_VERSION:
                 return None
-            return {name: file[name] for name in file.files if name not in (KEY, VERSION)}
+            return {name: file[name] for name in file.files if name not in (_KEY, _VERSION)}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None

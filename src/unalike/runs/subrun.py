@@ -1,32 +1,63 @@
-"""A folder within a run in which a part of it trains; signals and status lines are the run's."""
+"""A folder within a run in which one stage of it trains; its status lines and signals are the run's."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unalike.errors import redact
 from unalike.runs.filenames import EXPERIMENT_FILE
+from unalike.runs.run import Run
 from unalike.storage.atomic import write_text
 
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
-class Part:
-    """Stands for the run ``run`` with the folder ``folder`` as its own."""
 
-    def __init__(self, run: Any, folder: Path) -> None:
-        self._run, self.dir = run, folder
+class Subrun(Run):
+    """Passes for a run whose folder is ``folder``; all but the folder and its spec belongs to the run ``parent``."""
+
+    def __init__(self, parent: Run, folder: Path) -> None:
+        self._parent = parent
+        self.action, self.resuming, self.rank = parent.action, parent.resuming, parent.rank
+        self.dir = folder
         folder.mkdir(parents=True, exist_ok=True)
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._run, name)
+    def status(
+        self, status: str, message: str = "", kpi: Mapping[str, Any] | None = None, *,
+        verbosity: str = "INFO", **progress: Any,
+    ) -> None:  # fmt: skip
+        """Append a line to the run's ``status.json``."""
+        self._parent.status(status, message, kpi, verbosity=verbosity, **progress)
 
-    def write_experiment(self, experiment: Any) -> None:
-        """The part's own resolved spec."""
-        write_text(self.dir / EXPERIMENT_FILE, redact(experiment.to_yaml()))
+    def conclude(self, message: str, kpi: Mapping[str, Any] | None = None) -> None:
+        """Set the run's closing line."""
+        self._parent.conclude(message, kpi)
 
     def record(self, **facts: Any) -> None:
-        """Facts of the part are facts of the run."""
-        self._run.record(**facts)
+        """Add facts to the run's ``run.json``."""
+        self._parent.record(**facts)
 
-    def own(self, *paths: Any) -> None:
-        """Files of the part lie in its folder; the run need not know them."""
+    def own(self, *paths: str | Path) -> None:
+        """Do nothing: --overwrite finds the files of this folder by their names."""
+
+    def write_experiment(self, experiment: Experiment) -> None:
+        """Write the resolved spec of this stage into its folder."""
+        if self.rank == 0:
+            write_text(self.dir / EXPERIMENT_FILE, redact(experiment.to_yaml()))
+
+    def stop_requested(self) -> int:
+        """The number of the signal that asked the run to stop, or 0."""
+        return self._parent.stop_requested()
+
+    @contextmanager
+    def graceful(self) -> Iterator[None]:
+        """While inside, the first signal only sets ``stop_requested``."""
+        with self._parent.graceful():
+            yield
+
+    def stop(self, detail: str = "") -> None:
+        """Raise Interrupted when a signal asked for it."""
+        self._parent.stop(detail)

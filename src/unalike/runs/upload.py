@@ -1,7 +1,7 @@
-"""Results that lie in a store: a run works in a folder of the cache, and what it writes there is sent as it comes.
+"""Upload a run whose results folder is an address: it works in a staging folder, whose files are uploaded as they appear.
 
-Checkpoints are sent when they appear, the rest every half minute, everything at the end, after a failure too. What the
-folder holds that was not delivered yet is never removed from the cache.
+Checkpoints are uploaded when they appear, other files every half minute, and everything at the end, after a failure too.
+A staging folder that was not uploaded completely is never removed from the cache.
 """
 
 from __future__ import annotations
@@ -13,123 +13,155 @@ import posixpath
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
-from unalike.errors import RunError, UnalikeError, redact
+from unalike.errors import RunError, UnalikeError
 from unalike.progress import progress, say, warn
 from unalike.runs.failures import occupied_folder
-from unalike.runs.filenames import LATEST_CHECKPOINT, LOCK_FILE, RECORD_FILE, TENSORBOARD_PREFIX, is_periodic_checkpoint
+from unalike.runs.filenames import (
+    LATEST_CHECKPOINT,
+    LOCK_FILE,
+    RECORD_FILE,
+    RUN_MARKS,
+    TENSORBOARD_PREFIX,
+    is_periodic_checkpoint,
+)
 from unalike.storage.atomic import atomic_write, write_text
 from unalike.storage.cache import folder_size, staging_entry
-from unalike.storage.filesystems import Item, Store, kind_of, safe_parts
+from unalike.storage.filesystems import RemoteFile, RemoteStore, failure_kind, safe_parts
 
 FORMAT_VERSION = 1
-MEMORY = ".mirror.json"
-PROMPT_SUFFIXES = (".pth", ".onnx")
+STATE_FILE = ".mirror.json"
+PROMPT_SUFFIXES = (".pth", ".onnx")  # uploaded as soon as they appear
 WATCH_SECONDS, REST_SECONDS = 2.0, 30.0
 ATTEMPTS, BACKOFF_S = 4, 1.0
-Stamp = tuple[int, int, int, str]
+_SAID_SIZE = 1_000_000  # bytes from which an upload is announced
+_PAST_TENSE = {"read": "read", "write": "written", "delete": "cleared"}
+T = TypeVar("T")
 
 
-class Mirror:
-    """A run's folder ``folder`` and its copy at ``uri``. Every failure is a RunError that names the address."""
+class FileVersion(NamedTuple):
+    """What changes when a file does; ``link`` is the neighbour that a symbolic link leads to."""
 
-    def __init__(self, uri: str, marks: tuple[str, ...]) -> None:
-        self.uri, self.shown, self.marks = uri.rstrip("/"), redact(uri.rstrip("/")), marks
+    mtime_ns: int
+    size: int
+    inode: int
+    link: str
+
+
+class Uploader:
+    """A run's staging folder and its results at an address.
+
+    Attributes:
+        uri: The address of the results.
+        entry: The cache entry of the staging folder.
+        folder: The staging folder.
+
+    Raises:
+        RunError: The address cannot be written; every failure names it.
+    """
+
+    def __init__(self, uri: str) -> None:
+        if uri.startswith(("http://", "https://")):
+            raise RunError(f"results_dir is {uri}", expected="a folder, or an address that can be written (s3://, gs://, "
+                           "az://, hf://)")  # fmt: skip
+        self.uri = uri.rstrip("/")
         self.entry = staging_entry(uri)
         self.folder = self.entry.path
-        self.store = Store(self.uri)
-        self.root = self.store.path.rstrip("/")
-        self._there: dict[str, Item] = {}
-        self._empty: set[str] = set()  # stand for files of a store that are to be overwritten
+        self._store = RemoteStore(self.uri)
+        self._root = self._store.path.rstrip("/")
+        self._remote: dict[str, RemoteFile] = {}  # what the store held at first
+        self._placeholders: set[str] = set()  # empty files that stand for those of the store that are overwritten
         self._replacing = False
-        self._sent: dict[str, Stamp] = {}
-        self._kept: dict[str, dict[str, Any]] = {}
+        self._uploaded: dict[str, FileVersion] = {}
+        self._recorded: dict[str, dict[str, Any]] = {}  # size and tag of each uploaded file
         self._busy, self._stop = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
-        self._last_rest = 0.0
+        self._last_complete_upload = 0.0
 
     # -- before the run --
 
-    def pull(self, *, resume: bool, overwrite: bool) -> None:
-        """Look at what the store holds: refuse a run that is there, or bring here what going on with it needs."""
-        self.entry.hold()
-        self._there = self._retry("read", self._list)
-        memory = self._memory()
-        self._kept = memory.get("files", {})
-        held = any(mark in self._there for mark in self.marks)
-        if held and not (resume or overwrite):
-            raise occupied_folder(self.shown)
-        if not held and memory.get("complete"):
-            self._empty_folder()  # delivered once, and taken away from the store since
-        self._note(complete=False)
+    def prepare(self, *, resume: bool, overwrite: bool) -> None:
+        """List what the store holds: refuse a run that exists there, or fetch what resuming or clearing it needs."""
+        self.entry.lock_shared()
+        self._remote = self._retry("read", self._list)
+        state = self._read_state()
+        self._recorded = state.get("files", {})
+        exists = any(mark in self._remote for mark in RUN_MARKS)
+        if exists and not (resume or overwrite):
+            raise occupied_folder(self._store.redacted)
+        if not exists and state.get("complete"):
+            self._empty_folder()  # uploaded once, and deleted in the store since
+        self._write_state(complete=False)
         self.entry.use_file.write_text("", encoding="ascii")
-        if held and resume:
+        if exists and resume:
             self._fetch(self._needed())
-        elif held:
+        elif exists:
             self._replacing = True
-            self._fetch([name for name in (RECORD_FILE,) if name in self._there])
-            for name in self._there:
+            self._fetch([name for name in (RECORD_FILE,) if name in self._remote])
+            for name in self._remote:
                 if not (self.folder / name).exists():
-                    self._empty.add(name)
+                    self._placeholders.add(name)
                     (self.folder / name).parent.mkdir(parents=True, exist_ok=True)
                     (self.folder / name).touch()
 
-    def prune(self) -> None:
-        """Once the run's folder was cleared here: take from the store what was cleared, leave what is somebody else's."""
+    def delete_cleared(self) -> None:
+        """Delete in the store what was cleared in the staging folder; files of others stay."""
         if self._replacing:
-            for name in [name for name in self._there if not (self.folder / name).exists()]:
-                self._retry("delete", lambda name=name: self.store.fs.rm_file(f"{self.root}/{name}"))  # type: ignore[misc]
-        for name in self._empty:
+            for name in [name for name in self._remote if not (self.folder / name).exists()]:
+                self._delete(name)
+        for name in self._placeholders:
             (self.folder / name).unlink(missing_ok=True)
-        self._empty.clear()
+        self._placeholders.clear()
 
-    def _list(self) -> dict[str, Item]:
+    def _list(self) -> dict[str, RemoteFile]:
+        """The store's files by name, without private ones."""
         try:
-            self.store.fs.invalidate_cache()
-            found = self.store.fs.find(self.root, detail=True)
+            self._store.fs.invalidate_cache()
+            listing = self._store.fs.find(self._root, detail=True)
         except FileNotFoundError:
             return {}
-        names = {path[len(self.root) :].lstrip("/"): (path, info) for path, info in found.items()}
+        names = {path[len(self._root) :].lstrip("/"): (path, info) for path, info in listing.items()}
         return {
-            "/".join(safe_parts(name, self.shown)): self.store.item(path, info)
+            "/".join(safe_parts(name, self._store.redacted)): self._store.file(path, info)
             for name, (path, info) in names.items()
             if name and not name.endswith("/") and not _is_private(name)
         }
 
     def _needed(self) -> list[str]:
-        """All but the checkpoints of earlier epochs, and what is here as it was sent."""
-        epochs = sorted(name for name in self._there if is_periodic_checkpoint(name))
-        spared = set(epochs if LATEST_CHECKPOINT in self._there else epochs[:-1])
+        """Names of the files to fetch for resuming: all but checkpoints of earlier epochs and what is here unchanged."""
+        periodic = sorted(name for name in self._remote if is_periodic_checkpoint(name))
+        skipped = set(periodic if LATEST_CHECKPOINT in self._remote else periodic[:-1])
         return [
-            name for name, item in self._there.items()
-            if name not in spared and not self._is_here(name, item)
+            name for name, file in self._remote.items()
+            if name not in skipped and not self._is_here(name, file)
             and not posixpath.basename(name).startswith(TENSORBOARD_PREFIX)  # a resumed run starts a new file of its own
         ]  # fmt: skip
 
-    def _is_here(self, name: str, item: Item) -> bool:
-        kept = self._kept.get(name)
-        return bool(kept and item.tag and kept.get("tag") == item.tag and (self.folder / name).exists())
+    def _is_here(self, name: str, file: RemoteFile) -> bool:
+        recorded = self._recorded.get(name)
+        return bool(recorded and file.tag and recorded.get("tag") == file.tag and (self.folder / name).exists())
 
-    def _fetch(self, names: list[str]) -> None:
-        total = sum(self._there[name].size or 0 for name in names)
-        with progress(f"fetching the run from {self.shown}", len(names), "files") as advance:
+    def _fetch(self, names: Sequence[str]) -> None:
+        source = self._store.redacted
+        total = sum(self._remote[name].size or 0 for name in names)
+        with progress(f"fetching the run from {source}", len(names), "files") as advance:
             if names:
-                say(f"fetching the run from {self.shown}: {len(names)} files, {total / 1e6:.1f} MB")
+                say(f"fetching the run from {source}: {len(names)} files, {total / 1e6:.1f} MB")
             for name in names:
                 target = self.folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_write(target) as partial:  # a link here is replaced, not written through
-
-                    def get(item: Item = self._there[name], partial: Path = partial) -> None:
-                        self.store.fs.get_file(item.path, str(partial))
-                        if item.size is not None and partial.stat().st_size != item.size:
-                            raise ConnectionResetError(f"{partial.stat().st_size} of {item.size} bytes came")
-
-                    self._retry("read", get)
+                with atomic_write(target) as temporary:  # a link here is replaced, not written through
+                    self._retry("read", partial(self._fetch_file, self._remote[name], temporary))
                 advance(1)
+
+    def _fetch_file(self, file: RemoteFile, path: Path) -> None:
+        self._store.fs.get_file(file.path, str(path))
+        if file.size is not None and path.stat().st_size != file.size:
+            raise ConnectionResetError(f"{path.stat().st_size} of {file.size} bytes arrived")
 
     def _empty_folder(self) -> None:
         for path in self.folder.iterdir():
@@ -139,135 +171,134 @@ class Mirror:
                 shutil.rmtree(path)
             else:
                 path.unlink(missing_ok=True)
-        self._kept = {}
+        self._recorded = {}
 
-    # -- while it goes on --
+    # -- during the run --
 
     def start(self) -> None:
-        """Send what is there, so that a store that cannot be written is known now, and the rest as it comes."""
-        self._push(everything=True)
-        self._last_rest = time.monotonic()
-        self._thread = threading.Thread(target=self._watch, name="unalike-mirror", daemon=True)
+        """Upload what exists, which shows now whether the store can be written, and start uploading what appears."""
+        self._upload(everything=True)
+        self._last_complete_upload = time.monotonic()
+        self._thread = threading.Thread(target=self._watch, name="unalike-upload", daemon=True)
         self._thread.start()
 
     def _watch(self) -> None:
         while not self._stop.wait(WATCH_SECONDS):
-            rest = time.monotonic() - self._last_rest >= REST_SECONDS
+            everything = time.monotonic() - self._last_complete_upload >= REST_SECONDS
             try:
-                self._push(everything=rest)
-            except RunError as fault:  # the end of the run tries once more, and then it counts
-                warn(f"{fault}; going on, to be tried again")
-            if rest:
-                self._last_rest = time.monotonic()
+                self._upload(everything=everything)
+            except RunError as error:  # the upload at the end of the run decides
+                warn(f"{error}; the run continues, and the upload is tried again")
+            if everything:
+                self._last_complete_upload = time.monotonic()
 
     def finish(self) -> None:
-        """Send all that is left. Raises RunError, with the folder where the results still lie, when that fails."""
+        """Upload the rest. Raises RunError, naming the folder that still holds the results, when that fails."""
         self._stop.set()
         if self._thread is not None:
             self._thread.join()
-        self._push(everything=True)
-        self._note(complete=True)
+        self._upload(everything=True)
+        self._write_state(complete=True)
         self.entry.set_size(folder_size(self.folder))
-        say(f"results: {len(self._sent)} files at {self.shown}")
+        say(f"results: {len(self._uploaded)} files at {self._store.redacted}")
 
-    def _push(self, *, everything: bool) -> None:
+    def _upload(self, *, everything: bool) -> None:
+        """Upload new and changed files, prompt ones alone unless ``everything``, and delete what was deleted here."""
         with self._busy:
             due = []
-            for name, path in sorted(self._files().items(), key=lambda pair: pair[1].is_symlink()):
-                stamp = _stamp(path)
-                if stamp and self._sent.get(name) != stamp and (everything or path.suffix in PROMPT_SUFFIXES):
-                    due.append((name, path, stamp))
-            for name, path, stamp in due:
-                with contextlib.suppress(FileNotFoundError):  # replaced or dropped meanwhile
-                    self._send(name, path, stamp)
-            for name in [name for name in self._sent if not os.path.lexists(self.folder / name)]:
-                self._retry("delete", lambda name=name: self.store.fs.rm_file(f"{self.root}/{name}"))  # type: ignore[misc]
-                del self._sent[name]
-                self._kept.pop(name, None)
+            # Links last: the store copies what it holds already.
+            for name, path in sorted(self._files().items(), key=lambda entry: entry[1].is_symlink()):
+                version = _version(path)
+                if version and self._uploaded.get(name) != version and (everything or path.suffix in PROMPT_SUFFIXES):
+                    due.append((name, path, version))
+            for name, path, version in due:
+                with contextlib.suppress(FileNotFoundError):  # replaced or deleted meanwhile
+                    self._upload_file(name, path, version)
+            for name in [name for name in self._uploaded if not os.path.lexists(self.folder / name)]:
+                self._delete(name)
+                del self._uploaded[name]
+                self._recorded.pop(name, None)
             if due:
-                self._note(complete=False)
+                self._write_state(complete=False)
 
     def _files(self) -> dict[str, Path]:
-        found = {}
+        files = {}
         for root, _, names in os.walk(self.folder):
             for name in names:
                 path = Path(root, name)
                 inner = path.relative_to(self.folder).as_posix()
                 if not _is_private(inner):
-                    found[inner] = path
-        return found
+                    files[inner] = path
+        return files
 
-    def _send(self, name: str, path: Path, stamp: Stamp) -> None:
-        target = f"{self.root}/{name}"
-        twin = stamp[3] if stamp[3] in self._sent else ""  # a link: the store makes its own copy of what it has
-        size = stamp[1]
-        if size > 1_000_000 and not twin:
-            say(f"sending {name} ({size / 1e6:.1f} MB) to {self.shown}", level=2)
-        self._retry(
-            "write",
-            lambda: self.store.fs.cp_file(f"{self.root}/{twin}", target) if twin
-            else self.store.fs.put_file(str(path), target),
-        )  # fmt: skip
-        self._sent[name] = stamp
-        tag = self._retry("read", lambda: self.store.item(target).tag)
-        self._kept[name] = {"size": size, "tag": tag}
+    def _upload_file(self, name: str, path: Path, version: FileVersion) -> None:
+        target = f"{self._root}/{name}"
+        copied = version.link if version.link in self._uploaded else ""  # the store copies what a link leads to
+        if version.size > _SAID_SIZE and not copied:
+            say(f"uploading {name} ({version.size / 1e6:.1f} MB) to {self._store.redacted}", level=2)
+        if copied:
+            self._retry("write", partial(self._store.fs.cp_file, f"{self._root}/{copied}", target))
+        else:
+            self._retry("write", partial(self._store.fs.put_file, str(path), target))
+        self._uploaded[name] = version
+        tag = self._retry("read", lambda: self._store.file(target).tag)
+        self._recorded[name] = {"size": version.size, "tag": tag}
 
-    # -- memory and failures --
+    def _delete(self, name: str) -> None:
+        self._retry("delete", partial(self._store.fs.rm_file, f"{self._root}/{name}"))
 
-    def _memory(self) -> dict[str, Any]:
+    # -- state and failures --
+
+    def _read_state(self) -> dict[str, Any]:
         try:
-            content = json.loads((self.folder / MEMORY).read_text(encoding="utf-8"))
-            return content if content.get("format_version") == FORMAT_VERSION else {}
+            content = json.loads((self.folder / STATE_FILE).read_text(encoding="utf-8"))
+            return dict(content) if content.get("format_version") == FORMAT_VERSION else {}
         except (OSError, ValueError, AttributeError):
             return {}
 
-    def _note(self, *, complete: bool) -> None:
-        content = {"format_version": FORMAT_VERSION, "uri": self.shown, "complete": complete, "files": self._kept}
-        write_text(self.folder / MEMORY, json.dumps(content))
+    def _write_state(self, *, complete: bool) -> None:
+        content = {
+            "format_version": FORMAT_VERSION,
+            "uri": self._store.redacted,
+            "complete": complete,
+            "files": self._recorded,
+        }
+        write_text(self.folder / STATE_FILE, json.dumps(content))
 
-    def _retry(self, doing: str, act: Callable[[], Any]) -> Any:
+    def _retry(self, operation: str, request: Callable[[], T]) -> T:
+        """Make a request of the store, again when the connection fails; ``operation`` is read, write or delete."""
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return act()
+                return request()
             except UnalikeError:
                 raise
-            except FileNotFoundError as fault:
-                if fault.filename and str(fault.filename).startswith(str(self.folder)):
+            except FileNotFoundError as error:
+                if error.filename and str(error.filename).startswith(str(self.folder)):
                     raise
-                raise self._refused(doing, fault) from fault
-            except Exception as fault:  # each store's own
-                if attempt == ATTEMPTS or kind_of(fault) not in ("broken", "unreachable"):
-                    raise self._refused(doing, fault) from fault
+                raise self._failure(operation, error) from error
+            except Exception as error:  # each store's own
+                if attempt == ATTEMPTS or failure_kind(error) not in ("broken", "unreachable"):
+                    raise self._failure(operation, error) from error
                 self._stop.wait(BACKOFF_S * 2 ** (attempt - 1))
         raise AssertionError("unreachable")
 
-    def _refused(self, doing: str, fault: Exception) -> RunError:
-        line = self.store.explain(fault, f"results_dir {self.shown}")
-        kept = f"; what the run wrote lies in {self.folder}" if self._sent or self._files() else ""
+    def _failure(self, operation: str, error: Exception) -> RunError:
+        explained = self._store.explain(error, f"results_dir {self._store.redacted}")
+        kept = f"; what the run wrote lies in {self.folder}" if self._uploaded or self._files() else ""
         return RunError(
-            f"{line.found}, so it cannot be {_PAST[doing]}{kept}", expected=line.expected, remedy=line.remedy
-        )
-
-
-_PAST = {"read": "read", "write": "written", "delete": "cleared"}
+            f"{explained.found}, so it cannot be {_PAST_TENSE[operation]}{kept}", expected=explained.expected,
+            remedy=explained.remedy,
+        )  # fmt: skip
 
 
 def _is_private(name: str) -> bool:
     return name == LOCK_FILE or any(part.startswith(".") for part in name.split("/"))
 
 
-def _stamp(path: Path) -> Stamp | None:
-    """What changes when a file does; its last part names the neighbour that a link leads to."""
+def _version(path: Path) -> FileVersion | None:
     try:
         status = path.stat()
-        return status.st_mtime_ns, status.st_size, status.st_ino, os.readlink(path) if path.is_symlink() else ""
+        link = os.readlink(path) if path.is_symlink() else ""
     except OSError:
         return None
-
-
-def mirror_of(uri: str, marks: tuple[str, ...]) -> Mirror:
-    """The mirror of a run whose results go to an address. Raises RunError when nothing can be written there."""
-    if uri.startswith(("http://", "https://")):
-        raise RunError(f"results_dir is {uri}", expected="a folder, or an address that can be written (s3://, gs://, az://, "
-                       "hf://)")  # fmt: skip
-    return Mirror(uri, marks)
+    return FileVersion(status.st_mtime_ns, status.st_size, status.st_ino, link)

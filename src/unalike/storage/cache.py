@@ -1,7 +1,7 @@
 """The cache on this machine: limited in size, shared by processes, never emptied under one that reads.
 
-An entry is a folder ``<cache>/<shelf>/<key>``. Two lock files in ``<cache>/locks`` belong to it: ``<shelf>-<key>.use``,
-locked shared by every process that uses the entry until it ends, and ``<shelf>-<key>.build``, locked by the one process
+An entry is a folder ``<cache>/<kind>/<key>``. Two lock files in ``<cache>/locks`` belong to it: ``<kind>-<key>.use``,
+locked shared by every process that uses the entry until it ends, and ``<kind>-<key>.build``, locked by the one process
 that makes the entry (filelock). The kernel releases both when a process is killed. The shared lock calls flock itself:
 filelock's shared locks are databases of their own, and here one file holds the lock, the size and the time of last use.
 Where the system has no flock (Windows), nothing is ever removed.
@@ -30,14 +30,14 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
-SHELVES = ("archives", "remote", "results")
+KINDS = ("archives", "remote", "results")
 LIMIT_VARIABLE = "UNALIKE_CACHE_LIMIT"
-# Of the disk that the cache lies on, where no limit is set.
+# Share of the cache's disk that it may take where no limit is set.
 DEFAULT_SHARE = 0.5
-# What a file system answers that knows no locks; work goes on there without.
+# Errors of a file system without locks; work goes on there without them.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
-_held: dict[Path, int] = {}
-_held_guard = threading.Lock()
+_shared_locks: dict[Path, int] = {}  # lock file -> open descriptor
+_shared_locks_guard = threading.Lock()
 
 
 def default_cache_dir() -> Path:
@@ -46,7 +46,7 @@ def default_cache_dir() -> Path:
 
 
 def limit_bytes(cache: Path) -> int:
-    """``UNALIKE_CACHE_LIMIT`` (GB), or half of the disk that the cache lies on. Raises DataError for no number."""
+    """Size limit of the cache: ``UNALIKE_CACHE_LIMIT`` (GB), else half of its disk. Raises DataError for a bad number."""
     text = os.environ.get(LIMIT_VARIABLE, "")
     if not text:
         return int(shutil.disk_usage(cache).total * DEFAULT_SHARE)
@@ -60,36 +60,38 @@ def limit_bytes(cache: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Entry:
-    """One folder of the cache; ``path`` need not be there yet."""
+class CacheEntry:
+    """One folder of the cache, which may not exist yet; ``kind`` is one of ``KINDS``, ``key`` names it among its kind."""
 
     cache: Path
-    shelf: str
+    kind: str
     key: str
 
     @property
     def path(self) -> Path:
-        return self.cache / self.shelf / self.key
+        """The entry's folder."""
+        return self.cache / self.kind / self.key
 
     @property
     def use_file(self) -> Path:
-        return self.cache / "locks" / f"{self.shelf}-{self.key}.use"
+        """The lock file that users share; holds the entry's size, and its modification time is that of the last use."""
+        return self.cache / "locks" / f"{self.kind}-{self.key}.use"
 
-    def hold(self) -> None:
-        """Keep the entry from being removed while this process lives, and note that it is in use now."""
+    def lock_shared(self) -> None:
+        """Keep the entry from being removed until this process ends, and record that it is used now."""
         lock = self.use_file
         lock.parent.mkdir(parents=True, exist_ok=True)
-        with _held_guard:
-            if lock not in _held:
+        with _shared_locks_guard:
+            if lock not in _shared_locks:
                 handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
                 _lock(handle, exclusive=False)
-                _held[lock] = handle
+                _shared_locks[lock] = handle
         with contextlib.suppress(OSError):  # another user's file
             os.utime(lock)
 
     @contextlib.contextmanager
-    def building(self) -> Iterator[None]:
-        """Alone at making this entry; waits for the one that is at it."""
+    def build_lock(self) -> Iterator[None]:
+        """Hold the lock on making this entry; waits for a process that makes it now."""
         from filelock import FileLock, Timeout
 
         path = self.use_file.with_suffix(".build")
@@ -99,7 +101,7 @@ class Entry:
             try:
                 lock.acquire(timeout=0)
             except Timeout:
-                say(f"waiting for another process that fetches the same into {self.path}")
+                say(f"waiting for another process that writes {self.path}")
                 lock.acquire()
         except OSError as error:
             if error.errno not in _NO_LOCKS:
@@ -110,39 +112,42 @@ class Entry:
             lock.release()
 
     def set_size(self, size: int) -> None:
-        """Remember the entry's bytes, so that nobody has to count them again."""
+        """Record the entry's size in bytes, so that it is not counted again."""
         self.use_file.parent.mkdir(parents=True, exist_ok=True)
-        self.use_file.write_text(str(size), encoding="ascii")  # in place: whoever uses the entry has this file locked
+        self.use_file.write_text(
+            str(size), encoding="ascii"
+        )  # in place: processes that use the entry have this file locked
 
     def size(self) -> int:
-        """Bytes on the disk, as noted or counted."""
+        """Bytes on the disk, as recorded, else counted."""
         try:
             return int(self.use_file.read_text(encoding="ascii"))
         except (OSError, ValueError):
             return folder_size(self.path)
 
     def last_used(self) -> float:
+        """Time of the last use, in seconds since 1970; 0 when it is not known."""
         for path in (self.use_file, self.path):
             with contextlib.suppress(OSError):
                 return path.stat().st_mtime
         return 0.0
 
     def remove(self) -> bool:
-        """Take the entry off the disk; False when a process uses it."""
+        """Delete the entry; returns False when a process uses it."""
         if fcntl is None:
             return False
-        with _held_guard:
-            if self.use_file in _held:
+        with _shared_locks_guard:
+            if self.use_file in _shared_locks:
                 return False
         self.use_file.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(self.use_file, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             if not _lock(handle, exclusive=True, wait=False):
                 return False
-            # out of sight first: whoever comes next must not find half of it
-            doomed = self.path.with_name(f".partial-doomed-{self.key}-{os.getpid()}")
-            self.path.rename(doomed)
-            shutil.rmtree(doomed, ignore_errors=True)
+            # Renamed first: another process must not find half of it.
+            removed = self.path.with_name(f".partial-doomed-{self.key}-{os.getpid()}")
+            self.path.rename(removed)
+            shutil.rmtree(removed, ignore_errors=True)
             os.truncate(handle, 0)
             return True
         except OSError:
@@ -152,7 +157,7 @@ class Entry:
 
 
 def _lock(handle: int, *, exclusive: bool, wait: bool = True) -> bool:
-    """Lock an open file; True when it is ours (or the file system knows no locks), False when somebody else's."""
+    """Lock an open file with flock; False when another process has it locked, True also where there are no locks."""
     if fcntl is None:
         return True
     try:
@@ -174,32 +179,38 @@ def folder_size(folder: Path) -> int:
     return total
 
 
-def make_room(cache: Path, incoming: int = 0, what: str = "") -> None:
-    """Remove what was not used for longest until ``incoming`` bytes fit below the limit; nothing that is in use.
+def make_room(cache: Path, incoming: int = 0, description: str = "") -> None:
+    """Remove the least recently used entries until ``incoming`` bytes fit below the limit; entries in use stay.
 
-    Raises DataError when that many never fit: more than the limit, or than the disk has free.
+    Args:
+        cache: The cache's folder.
+        incoming: Bytes that are going to be written.
+        description: What is going to be written, for messages.
+
+    Raises:
+        DataError: The bytes cannot fit: they are more than the limit, or than the disk has free.
     """
     limit = limit_bytes(cache)
     if incoming > limit:
         raise DataError(
-            f"{what} is {incoming / 1e9:.1f} GB", expected=f"at most {limit / 1e9:.1f} GB, the limit of the cache {cache}",
+            f"{description} is {incoming / 1e9:.1f} GB", expected=f"at most {limit / 1e9:.1f} GB, the limit of the cache {cache}",
             remedy=f"raise {LIMIT_VARIABLE} (GB), or set UNALIKE_CACHE to a larger disk",
         )  # fmt: skip
-    for left_by_a_kill in cache.glob("*/.partial-doomed-*"):
-        shutil.rmtree(left_by_a_kill, ignore_errors=True)
+    for leftover in cache.glob("*/.partial-doomed-*"):  # of a killed process
+        shutil.rmtree(leftover, ignore_errors=True)
     entries = _entries(cache)
     sizes = {entry: entry.size() for entry in entries}
     total = sum(sizes.values()) + incoming
-    for entry in sorted(entries, key=Entry.last_used):
+    for entry in sorted(entries, key=CacheEntry.last_used):
         if total <= limit and incoming <= shutil.disk_usage(cache).free:
             return
         if entry.remove():
-            say(f"cache: removed {entry.path}, last used longest ago", level=2)
+            say(f"cache: removed {entry.path}, the least recently used", level=2)
             total -= sizes[entry]
     free = shutil.disk_usage(cache).free
     if incoming > free:
         raise DataError(
-            f"{what} is {incoming / 1e9:.1f} GB, {cache} has {free / 1e9:.1f} GB free",
+            f"{description} is {incoming / 1e9:.1f} GB, {cache} has {free / 1e9:.1f} GB free",
             remedy="free some space, or set UNALIKE_CACHE to a folder on a larger disk",
         )
     if total > limit:
@@ -208,21 +219,21 @@ def make_room(cache: Path, incoming: int = 0, what: str = "") -> None:
         )
 
 
-def _entries(cache: Path) -> list[Entry]:
-    found = []
-    for shelf in SHELVES:
+def _entries(cache: Path) -> list[CacheEntry]:
+    entries = []
+    for kind in KINDS:
         with contextlib.suppress(OSError):
-            for name in os.listdir(cache / shelf):
-                entry = Entry(cache, shelf, name)
-                # results that were not delivered yet have no note, and must not be lost
-                if not name.startswith(".partial-") and (shelf != "results" or entry.use_file.exists()):
-                    found.append(entry)
-    return found
+            for name in os.listdir(cache / kind):
+                entry = CacheEntry(cache, kind, name)
+                # Results that were not uploaded yet have no use file, and must not be lost.
+                if not name.startswith(".partial-") and (kind != "results" or entry.use_file.exists()):
+                    entries.append(entry)
+    return entries
 
 
-def staging_entry(uri: str) -> Entry:
-    """The folder of the cache in which a run whose results go to ``uri`` works, the same each time."""
+def staging_entry(uri: str) -> CacheEntry:
+    """The staging folder of a run whose results go to ``uri``; the same each time."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(uri.rstrip("/").split("/")[-2:]))[-60:].strip(".-")
     # the same address may mean another store
     digest = hashlib.sha256(f"{uri.rstrip('/')}\n{os.environ.get('AWS_ENDPOINT_URL', '')}".encode()).hexdigest()[:16]
-    return Entry(default_cache_dir().absolute(), "results", f"{stem}-{digest}")
+    return CacheEntry(default_cache_dir().absolute(), "results", f"{stem}-{digest}")

@@ -1,9 +1,9 @@
-"""From a URI to a path of this machine: fetched once, checked, kept in the cache, shared by processes.
+"""Fetch remote files into the cache: once, checked, resumable, shared by processes.
 
-What a URI holds at one moment is a *snapshot*: a folder ``<cache>/remote/<address>-<listing>`` that is never changed
-once it is there. When something changes in the store the listing's digest does too, and the new snapshot takes over
-what stayed the same. A snapshot grows under the name ``.build-...``; what a broken connection or a kill leaves there is
-gone on with, byte by byte.
+The files that a URI names at one moment make a *snapshot*: a folder ``<cache>/remote/<address>-<listing>`` that never
+changes once it is complete. When something changes in the store, so does the digest of its listing, and a new snapshot
+takes over the files that stayed the same. A snapshot is built under the name ``.build-...``; a download that a broken
+connection or a kill interrupted continues there at its last byte.
 """
 
 from __future__ import annotations
@@ -26,103 +26,134 @@ from urllib.parse import parse_qsl, urlsplit
 from unalike.errors import DataError, UnalikeError, redact
 from unalike.progress import progress, say
 from unalike.storage.atomic import write_text
-from unalike.storage.cache import Entry, default_cache_dir, make_room
-from unalike.storage.filesystems import Item, StaleListing, Store, file_name, is_hidden, kind_of, safe_parts, uri_of
+from unalike.storage.cache import CacheEntry, default_cache_dir, make_room
+from unalike.storage.filesystems import (
+    RemoteFile,
+    RemoteStore,
+    StaleListing,
+    failure_kind,
+    file_name,
+    is_hidden,
+    safe_parts,
+    uri_of,
+)
 
 FORMAT_VERSION = 1
 BLOCK_BYTES = 8 << 20
-LANES = 4  # blocks of one file that are fetched at once
+PARALLEL_BLOCKS = 4  # blocks of one file that are fetched at once
 ATTEMPTS = 5  # in a row without a byte of progress
 BACKOFF_S = 0.5
 MEGABYTE = 1_000_000
-# Signed addresses of one file differ in these from day to day; the file does not.
+# Parameters of signed addresses, which change from day to day while the file stays the same.
 _SIGNING = ("x-amz-", "x-goog-", "awsaccesskeyid", "googleaccessid", "signature", "expires", "policy", "key-pair-id",
             "sig", "se", "sp", "sv", "sr", "st", "spr", "sks", "skt", "ske", "skv", "skoid", "sktid", "token")  # fmt: skip
-# Stands for the tag of files whose store cannot tell when they change: fetched once by each process.
+# In place of the tag of files whose store cannot tell when they change: each process fetches them once.
 _THIS_PROCESS = uuid.uuid4().hex
+# Names in a snapshot: its record, its files; while it is built, unfinished files and a log of finished ones.
 _RECORD, _FILES, _PARTS, _DONE = "record.json", "files", "parts", "done.jsonl"
 Advance = Callable[[int], None]
 
 
 def local_path(
-    source: str | Path, cache_dir: Path | None = None, *, wanted: Callable[[str], bool] | None = None
+    source: str | Path, cache_dir: Path | None = None, *, select: Callable[[str], bool] | None = None
 ) -> Path:
-    """The path of a source on this machine; a URI's file or folder is fetched unless it is in the cache already.
+    """Return the local path of a source; the file or folder of a URI is fetched unless the cache holds it.
 
-    ``wanted`` says by name which files of a folder are fetched (all where it is None); the others are there by name,
-    empty, so that they are counted and named as on a disk. Raises DataError with one line that names the address and the remedy,
-    MissingExtra.
+    Args:
+        source: A local path, or a URI.
+        cache_dir: Root of the cache; by default ``storage.cache.default_cache_dir()``.
+        select: Whether a file of a folder is fetched, by its name; all are without it. The others exist under their
+            names, empty, so that they are counted and named as on a disk.
+
+    Raises:
+        DataError: The source cannot be fetched; the message names the address and the remedy.
+        MissingExtra: The package that reads such addresses is not installed.
     """
     uri = uri_of(source)
     if not uri:
         return Path(source).expanduser()
     for _ in range(2):
-        store = Store(uri)
-        found = store.listing()
-        items = {file_name(found.path, store.scheme): found} if isinstance(found, Item) else _wanted(found, store)
-        kept = items if wanted is None or isinstance(found, Item) else {n: i for n, i in items.items() if wanted(n)}
+        store = RemoteStore(uri)
+        listing = store.listing()
+        single = isinstance(listing, RemoteFile)
+        files = (
+            {file_name(listing.path, store.scheme): listing}
+            if isinstance(listing, RemoteFile)
+            else _visible(listing, store)
+        )
+        selected = files if select is None or single else {name: file for name, file in files.items() if select(name)}
         try:
-            files = _snapshot(_bare(uri), store.shown, kept, sorted(set(items) - set(kept)), cache_dir)
+            folder = _snapshot(_identity(uri), store.redacted, selected, sorted(set(files) - set(selected)), cache_dir)
         except StaleListing:
             continue
-        return files / next(iter(items)) if isinstance(found, Item) else files
+        return folder / next(iter(files)) if single else folder
     raise DataError(f"{redact(uri)}: changed while it was read, or arrives damaged", remedy="try again")
 
 
-def fetch_files(uris: Sequence[str], shown: str, cache_dir: Path | None = None) -> dict[str, Path]:
-    """Paths on this machine of single remote files (a manifest's), as one snapshot; what is not there has a path too.
+def fetch_files(uris: Sequence[str], description: str, cache_dir: Path | None = None) -> dict[str, Path]:
+    """Fetch single remote files, such as those of a manifest, as one snapshot.
 
-    ``shown`` names what asks for them. Raises DataError, MissingExtra.
+    Args:
+        uris: Addresses of files.
+        description: What names the files, for messages.
+        cache_dir: Root of the cache; by default ``storage.cache.default_cache_dir()``.
+
+    Returns:
+        The local path of each address; a file that does not exist has a path too.
+
+    Raises:
+        DataError: A file cannot be fetched.
+        MissingExtra: The package that reads such addresses is not installed.
     """
-    items: dict[str, Item] = {}
+    files: dict[str, RemoteFile] = {}
     names: dict[str, str] = {}
-    stores: dict[tuple[str, str], Store] = {}
+    stores: dict[tuple[str, str], RemoteStore] = {}
     for uri in dict.fromkeys(uris):
         address = urlsplit(uri)
         place = address.scheme, address.netloc
         if place not in stores:
-            stores[place] = Store(uri)
+            stores[place] = RemoteStore(uri)
         store = stores[place]
         path = type(store.fs)._strip_protocol(uri)
         host = address.netloc.rpartition("@")[2].replace(":", "-")
-        marks = [hashlib.sha256(_bare(uri).encode()).hexdigest()[:12]] if address.query else []
-        names[uri] = "/".join([address.scheme, host, *marks, *safe_parts(address.path.lstrip("/"), uri)])
-        items[names[uri]] = Item(store, path, None, "")
+        query = [hashlib.sha256(_identity(uri).encode()).hexdigest()[:12]] if address.query else []
+        names[uri] = "/".join([address.scheme, host, *query, *safe_parts(address.path.lstrip("/"), uri)])
+        files[names[uri]] = RemoteFile(store, path, None, "")
     for _ in range(2):
-        there = _facts(items, shown)
-        identity = hashlib.sha256("\n".join(sorted(map(_bare, names))).encode()).hexdigest()
+        existing = _describe(files, description)
+        identity = hashlib.sha256("\n".join(sorted(map(_identity, names))).encode()).hexdigest()
         try:
-            files = _snapshot(identity, shown, there, [], cache_dir)
+            folder = _snapshot(identity, description, existing, [], cache_dir)
         except StaleListing:
             continue
-        return {uri: files / name for uri, name in names.items()}
-    raise DataError(f"{redact(shown)}: its files changed while they were read", remedy="try again")
+        return {uri: folder / name for uri, name in names.items()}
+    raise DataError(f"{redact(description)}: its files changed while they were read", remedy="try again")
 
 
-def _facts(items: Mapping[str, Item], shown: str) -> dict[str, Item]:
-    """Size and tag of each file that is there, asked for file by file."""
+def _describe(files: Mapping[str, RemoteFile], description: str) -> dict[str, RemoteFile]:
+    """Size and tag of each file that exists, one request a file."""
 
-    def ask(entry: tuple[str, Item]) -> tuple[str, Item | None]:
-        name, item = entry
+    def describe(entry: tuple[str, RemoteFile]) -> tuple[str, RemoteFile | None]:
+        name, file = entry
         try:
-            return name, item.store.item(item.path)
-        except Exception as fault:  # each store's own
-            if kind_of(fault) == "missing":
+            return name, file.store.file(file.path)
+        except Exception as error:  # each store's own
+            if failure_kind(error) == "missing":
                 return name, None
-            raise item.store.explain(fault, f"{redact(shown)}: {name}") from fault
+            raise file.store.explain(error, f"{redact(description)}: {name}") from error
 
-    lanes = min(item.store.lanes for item in items.values())
-    with ThreadPoolExecutor(lanes) as pool:
-        return {name: item for name, item in pool.map(ask, items.items()) if item is not None}
-
-
-def _wanted(found: Mapping[str, Item], store: Store) -> dict[str, Item]:
-    """What of a listing counts, by safe names; what systems leave in folders is passed over as on a disk."""
-    parts = {name: safe_parts(name, f"{store.uri.rstrip('/')}/{name}") for name in found}
-    return {"/".join(parts[name]): item for name, item in found.items() if not any(map(is_hidden, parts[name]))}
+    workers = min(file.store.parallel_requests for file in files.values())
+    with ThreadPoolExecutor(workers) as pool:
+        return {name: file for name, file in pool.map(describe, files.items()) if file is not None}
 
 
-def _bare(uri: str) -> str:
+def _visible(listing: Mapping[str, RemoteFile], store: RemoteStore) -> dict[str, RemoteFile]:
+    """The files of a listing by safe names, without hidden and system files."""
+    parts = {name: safe_parts(name, f"{store.uri.rstrip('/')}/{name}") for name in listing}
+    return {"/".join(parts[name]): file for name, file in listing.items() if not any(map(is_hidden, parts[name]))}
+
+
+def _identity(uri: str) -> str:
     """What names a remote file, without what gives access to it."""
     address = urlsplit(uri)
     kept = [f"{k}={v}" for k, v in parse_qsl(address.query, keep_blank_values=True)
@@ -134,124 +165,141 @@ def _bare(uri: str) -> str:
 
 
 def _snapshot(
-    identity: str, shown: str, items: Mapping[str, Item], empty: Sequence[str], cache_dir: Path | None
+    identity: str, description: str, files: Mapping[str, RemoteFile], empty: Sequence[str], cache_dir: Path | None
 ) -> Path:
-    """The folder with these files, made now unless it is there; held until this process ends."""
+    """The folder of the snapshot with these files, built unless it exists; locked shared until this process ends.
+
+    Args:
+        identity: What names the source, without what gives access to it.
+        description: The source, for messages.
+        files: The files by name.
+        empty: Names of files that exist empty.
+        cache_dir: Root of the cache.
+    """
     cache = cache_dir or default_cache_dir()
-    lines = [json.dumps([name, item.size, item.tag or _THIS_PROCESS]) for name, item in sorted(items.items())]
-    family = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
-    listing = hashlib.sha256("\n".join([*lines, *empty]).encode("utf-8", "surrogateescape")).hexdigest()[:20]
-    entry = Entry(cache, "remote", f"{family}-{listing}")
+    lines = [json.dumps([name, file.size, file.tag or _THIS_PROCESS]) for name, file in sorted(files.items())]
+    source_key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    listing_key = hashlib.sha256("\n".join([*lines, *empty]).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    entry = CacheEntry(cache, "remote", f"{source_key}-{listing_key}")
     try:
         entry.path.parent.mkdir(parents=True, exist_ok=True)
-        entry.hold()
+        entry.lock_shared()
         if not entry.path.is_dir():
-            with entry.building():
+            with entry.build_lock():
                 if not entry.path.is_dir():
-                    _build(entry, family, shown, items, empty)
+                    _build(entry, source_key, description, files, empty)
         else:
-            _repair(entry, shown, items)
-    except OSError as fault:
-        where = f"the cache {cache}"
-        raise DataError(f"{shown}: {where} cannot be written ({fault.strerror or fault})",
-                        remedy="free some space, or set UNALIKE_CACHE to another folder") from fault  # fmt: skip
+            _repair(entry, description, files)
+    except OSError as error:
+        raise DataError(f"{description}: the cache {cache} cannot be written ({error.strerror or error})",
+                        remedy="free some space, or set UNALIKE_CACHE to another folder") from error  # fmt: skip
     return entry.path / _FILES
 
 
-def _build(entry: Entry, family: str, shown: str, items: Mapping[str, Item], empty: Sequence[str]) -> None:
-    build = Entry(entry.cache, entry.shelf, f".build-{entry.key}")
-    build.hold()
-    done = _done_before(build.path)
-    make_room(entry.cache, sum(item.size or 0 for name, item in items.items() if name not in done), shown)
+def _build(
+    entry: CacheEntry, source_key: str, description: str, files: Mapping[str, RemoteFile], empty: Sequence[str]
+) -> None:
+    """Build a snapshot under a temporary name and rename it; what an interrupted build left is used."""
+    build = CacheEntry(entry.cache, entry.kind, f".build-{entry.key}")
+    build.lock_shared()
+    digests = _finished_before(build.path)
+    make_room(entry.cache, sum(file.size or 0 for name, file in files.items() if name not in digests), description)
     (build.path / _PARTS).mkdir(parents=True, exist_ok=True)
-    files = build.path / _FILES
+    folder = build.path / _FILES
     for name in empty:
-        (files / name).parent.mkdir(parents=True, exist_ok=True)
-        (files / name).touch()
-    files.mkdir(exist_ok=True)
-    done |= _take_over(entry, family, files, {n: i for n, i in items.items() if n not in done})
-    missing = {name: item for name, item in items.items() if name not in done}
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    folder.mkdir(exist_ok=True)
+    digests |= _link_unchanged(entry, source_key, folder, {n: file for n, file in files.items() if n not in digests})
+    missing = {name: file for name, file in files.items() if name not in digests}
     with (build.path / _DONE).open("a", encoding="utf-8", errors="surrogateescape") as log:
         guard = threading.Lock()
 
-        def note(name: str, sha256: str) -> None:
-            done[name] = sha256
+        def record_finished(name: str, sha256: str) -> None:
+            digests[name] = sha256
             with guard:
                 log.write(json.dumps([name, sha256]) + "\n")
                 log.flush()
 
-        _download_all(build.path, shown, missing, note)
+        _download_all(build.path, description, missing, record_finished)
     record = {
-        "format_version": FORMAT_VERSION, "uri": shown,
-        "files": {name: {"size": item.size, "tag": item.tag, "sha256": done[name]} for name, item in items.items()},
+        "format_version": FORMAT_VERSION, "uri": description,
+        "files": {name: {"size": file.size, "tag": file.tag, "sha256": digests[name]} for name, file in files.items()},
     }  # fmt: skip
     shutil.rmtree(build.path / _PARTS)
     (build.path / _DONE).unlink()
     write_text(build.path / _RECORD, json.dumps(record))
     build.path.rename(entry.path)
-    entry.set_size(sum((entry.path / _FILES / name).stat().st_size for name in items))
+    entry.set_size(sum((entry.path / _FILES / name).stat().st_size for name in files))
 
 
-def _done_before(build: Path) -> dict[str, str]:
-    """Files that an attempt before this one finished, and still are what they were."""
-    found: dict[str, str] = {}
+def _finished_before(build: Path) -> dict[str, str]:
+    """SHA-256 of the files that an interrupted build finished, by name, where they are unchanged."""
+    digests: dict[str, str] = {}
     with contextlib.suppress(OSError):
         for line in (build / _DONE).read_text(encoding="utf-8", errors="surrogateescape").splitlines():
             with contextlib.suppress(ValueError):  # a kill may have torn the last line
                 name, sha256 = json.loads(line)
-                found[name] = sha256
-    return {name: sha256 for name, sha256 in found.items() if _sha256(build / _FILES / name) == sha256}
+                digests[name] = sha256
+    return {name: sha256 for name, sha256 in digests.items() if _sha256(build / _FILES / name) == sha256}
 
 
-def _take_over(entry: Entry, family: str, files: Path, items: Mapping[str, Item]) -> dict[str, str]:
-    """Files that an older snapshot of the same address has unchanged, as links; name -> sha256."""
-    taken: dict[str, str] = {}
-    for folder in sorted((entry.cache / entry.shelf).glob(f"{family}-*")):
-        record = _record(folder)
-        for name, item in items.items():
-            kept = record.get(name)
-            if name in taken or not kept or not item.tag or (kept["tag"], kept["size"]) != (item.tag, item.size):
+def _link_unchanged(
+    entry: CacheEntry, source_key: str, folder: Path, files: Mapping[str, RemoteFile]
+) -> dict[str, str]:
+    """Link (or copy) into ``folder`` what older snapshots of the same source hold unchanged; SHA-256 by name."""
+    digests: dict[str, str] = {}
+    for snapshot in sorted((entry.cache / entry.kind).glob(f"{source_key}-*")):
+        record = _read_record(snapshot)
+        for name, file in files.items():
+            known = record.get(name)
+            if name in digests or not known or not file.tag or (known["tag"], known["size"]) != (file.tag, file.size):
                 continue
-            if _sha256(folder / _FILES / name) != kept["sha256"]:
+            if _sha256(snapshot / _FILES / name) != known["sha256"]:
                 continue
-            target = files / name
+            target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # another process may be removing that snapshot
                 try:
-                    os.link(folder / _FILES / name, target)
+                    os.link(snapshot / _FILES / name, target)
                 except OSError:
-                    shutil.copyfile(folder / _FILES / name, target)
-                taken[name] = kept["sha256"]
-    return taken
+                    shutil.copyfile(snapshot / _FILES / name, target)
+                digests[name] = known["sha256"]
+    return digests
 
 
-def _record(folder: Path) -> dict[str, dict[str, Any]]:
+def _read_record(snapshot: Path) -> dict[str, dict[str, Any]]:
+    """Size, tag and SHA-256 of a snapshot's files; empty when they cannot be read."""
     try:
-        content = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+        content = json.loads((snapshot / _RECORD).read_text(encoding="utf-8"))
         return dict(content["files"]) if content["format_version"] == FORMAT_VERSION else {}
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
 
-def _repair(entry: Entry, shown: str, items: Mapping[str, Item]) -> None:
-    """Compare what is kept with its checksums; fetch again what a disk or a person has changed."""
-    record = _record(entry.path)
+def _repair(entry: CacheEntry, description: str, files: Mapping[str, RemoteFile]) -> None:
+    """Compare a snapshot's files with their checksums and fetch again those that a disk or a person has changed."""
+    record = _read_record(entry.path)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        sums = pool.map(lambda name: _sha256(entry.path / _FILES / name), items)
-        damaged = [name for name, found in zip(items, sums, strict=True) if found != record.get(name, {}).get("sha256")]
+        digests = pool.map(lambda name: _sha256(entry.path / _FILES / name), files)
+        damaged = [
+            name for name, digest in zip(files, digests, strict=True) if digest != record.get(name, {}).get("sha256")
+        ]
     if not damaged:
-        say(f"{shown}: unchanged, taken from {entry.path}", level=2)
+        say(f"{description}: unchanged, taken from {entry.path}", level=2)
         return
-    say(f"{shown}: {len(damaged)} of its files in the cache damaged, fetching them again: {', '.join(damaged[:3])}")
-    with entry.building():
+    say(
+        f"{description}: {len(damaged)} of its files in the cache damaged, fetching them again: {', '.join(damaged[:3])}"
+    )
+    with entry.build_lock():
         (entry.path / _PARTS).mkdir(exist_ok=True)
-        _download_all(entry.path, shown, {name: items[name] for name in damaged}, lambda name, sha256: None)
+        _download_all(entry.path, description, {name: files[name] for name in damaged}, lambda name, sha256: None)
         shutil.rmtree(entry.path / _PARTS)
 
 
 def _sha256(path: Path) -> str:
-    """The checksum of a file; empty when it cannot be read."""
+    """The SHA-256 of a file; empty when it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -259,28 +307,34 @@ def _sha256(path: Path) -> str:
         return ""
 
 
-# ---- bytes ----
+# ---- downloads ----
 
 
-def _download_all(folder: Path, shown: str, items: Mapping[str, Item], note: Callable[[str, str], None]) -> None:
-    """Fetch every item into ``folder/files``, several at once; the first failure stops the others."""
-    if not items:
+def _download_all(
+    folder: Path, description: str, files: Mapping[str, RemoteFile], on_finished: Callable[[str, str], None]
+) -> None:
+    """Download every file into ``folder/files``, several at once; the first failure stops the others.
+
+    ``on_finished`` gets the name and the SHA-256 of each file.
+    """
+    if not files:
         return
-    total, single = sum(item.size or 0 for item in items.values()), len(items) == 1
-    lanes = 1 if single else min(len(items), *(item.store.lanes for item in items.values()))
-    say(f"fetching {shown}: {len(items)} file{'s' * (not single)}, {total / MEGABYTE:.1f} MB")
+    total, single = sum(file.size or 0 for file in files.values()), len(files) == 1
+    workers = 1 if single else min(len(files), *(file.store.parallel_requests for file in files.values()))
+    say(f"fetching {description}: {len(files)} file{'s' * (not single)}, {total / MEGABYTE:.1f} MB")
     stop = threading.Event()
-    with _meter(shown, len(items), total) as (advance, file_done), ThreadPoolExecutor(lanes) as pool:
+    with _meter(description, len(files), total) as (advance, file_done), ThreadPoolExecutor(workers) as pool:
 
-        def fetch(entry: tuple[str, Item]) -> None:
+        def download(entry: tuple[str, RemoteFile]) -> None:
             if stop.is_set():
                 return
-            name, item = entry
-            note(name, _download(folder, name, item, shown if single else f"{shown}: {name}", advance, stop))
+            name, file = entry
+            label = description if single else f"{description}: {name}"
+            on_finished(name, _download(folder, name, file, label, advance, stop))
             file_done()
 
         try:
-            for _ in pool.map(fetch, items.items()):
+            for _ in pool.map(download, files.items()):
                 pass
         except BaseException:
             stop.set()
@@ -288,18 +342,22 @@ def _download_all(folder: Path, shown: str, items: Mapping[str, Item], note: Cal
 
 
 @contextlib.contextmanager
-def _meter(shown: str, count: int, total: int) -> Iterator[tuple[Advance, Callable[[], None]]]:
-    """A bar over megabytes for one file, over files for several; yields (bytes came, a file is done)."""
-    guard, seen = threading.Lock(), [0, 0]
+def _meter(description: str, count: int, total: int) -> Iterator[tuple[Advance, Callable[[], None]]]:
+    """A progress bar over megabytes for one file, over files for several.
+
+    Yields a function that takes the bytes that arrived, and one that is called when a file is complete.
+    """
+    guard, arrived, drawn = threading.Lock(), 0, 0
     single = count == 1
-    with progress(f"fetching {posixpath.basename(shown.rstrip('/'))}", total // MEGABYTE if single else count,
+    with progress(f"fetching {posixpath.basename(description.rstrip('/'))}", total // MEGABYTE if single else count,
                   "MB" if single else "files") as advance:  # fmt: skip
 
-        def came(size: int) -> None:
+        def add_bytes(size: int) -> None:
+            nonlocal arrived, drawn
             with guard:
-                seen[0] += size
-                if single and (steps := seen[0] // MEGABYTE - seen[1]) > 0:
-                    seen[1] += steps
+                arrived += size
+                if single and (steps := arrived // MEGABYTE - drawn) > 0:
+                    drawn += steps
                     advance(steps)
 
         def file_done() -> None:
@@ -307,48 +365,51 @@ def _meter(shown: str, count: int, total: int) -> Iterator[tuple[Advance, Callab
                 if not single:
                     advance(1)
 
-        yield came, file_done
+        yield add_bytes, file_done
 
 
-def _download(folder: Path, name: str, item: Item, shown: str, advance: Advance, stop: threading.Event) -> str:
-    """One file, whole and checked, under its name; returns its sha256. Goes on where an earlier attempt broke off."""
+def _download(
+    folder: Path, name: str, file: RemoteFile, description: str, advance: Advance, stop: threading.Event
+) -> str:
+    """Download one file completely, check it, move it to its name; its SHA-256. Continues an interrupted download."""
     part = folder / _PARTS / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    if not item.tag or _length(part) > (item.size or 0):
-        part.unlink(missing_ok=True)  # nobody knows whether the rest would fit
+    if not file.tag or _length(part) > (file.size or 0):
+        part.unlink(missing_ok=True)  # it may be of other content
     advance(_length(part))
     if _length(part):
-        say(f"{shown}: going on at {_length(part) / MEGABYTE:.1f} of {(item.size or 0) / MEGABYTE:.1f} MB")
+        say(f"{description}: continuing at {_length(part) / MEGABYTE:.1f} of {(file.size or 0) / MEGABYTE:.1f} MB")
     failures = 0
 
-    def moved(size: int) -> None:
+    def add_bytes(size: int) -> None:
         if stop.is_set():
-            raise InterruptedError("another part of the work failed")
+            raise InterruptedError("another download failed")
         advance(size)
 
     while True:
         before = _length(part)
         try:
-            _transfer(item, part, moved)
+            _transfer(file, part, add_bytes)
             break
-        except Exception as fault:  # each store's own
-            if stop.is_set() or isinstance(fault, UnalikeError) or _of_this_disk(fault, part):
+        except Exception as error:  # each store's own
+            if stop.is_set() or isinstance(error, UnalikeError) or _is_local(error, part):
                 raise
             failures = 1 if _length(part) > before else failures + 1
-            if failures >= ATTEMPTS or kind_of(fault) not in ("broken", "unreachable"):
-                kept = f"{_length(part) / MEGABYTE:.1f} of {(item.size or 0) / MEGABYTE:.1f} MB are kept: run it again to go on"
-                raise item.store.explain(fault, shown, kept if _length(part) else "") from fault
-            say(f"{shown}: the connection broke off at {_length(part) / MEGABYTE:.1f} MB, trying again")
+            if failures >= ATTEMPTS or failure_kind(error) not in ("broken", "unreachable"):
+                kept = f"{_length(part) / MEGABYTE:.1f} of {(file.size or 0) / MEGABYTE:.1f} MB are kept: run it again to continue"
+                raise file.store.explain(error, description, kept if _length(part) else "") from error
+            say(f"{description}: the connection broke off at {_length(part) / MEGABYTE:.1f} MB, trying again")
             stop.wait(BACKOFF_S * 2 ** (failures - 1))
-    sha256 = _checked(item, part, shown)
+    sha256 = _checked_sha256(file, part, description)
     target = folder / _FILES / name
     target.parent.mkdir(parents=True, exist_ok=True)
     os.replace(part, target)
     return sha256
 
 
-def _of_this_disk(fault: Exception, part: Path) -> bool:
-    return isinstance(fault, OSError) and (
-        fault.errno in (errno.ENOSPC, errno.EDQUOT) or fault.filename in (str(part), part)
+def _is_local(error: Exception, part: Path) -> bool:
+    """Whether a failure is of this machine's disk."""
+    return isinstance(error, OSError) and (
+        error.errno in (errno.ENOSPC, errno.EDQUOT) or error.filename in (str(part), part)
     )
 
 
@@ -359,41 +420,41 @@ def _length(path: Path) -> int:
         return 0
 
 
-def _transfer(item: Item, part: Path, advance: Advance) -> None:
-    """What is missing of a file behind what ``part`` holds already."""
-    if item.store.scheme in ("http", "https"):
-        item.store.stream(item, part, advance)
+def _transfer(file: RemoteFile, part: Path, advance: Advance) -> None:
+    """Append to ``part`` the bytes of a file that it lacks."""
+    if file.store.scheme in ("http", "https"):
+        file.store.download(file, part, advance)
         return
-    if item.size is None:
-        raise DataError(f"{item.store.shown}: the store does not say how large it is")
-    done, lanes = _length(part), min(LANES, item.store.lanes)
-    with part.open("ab") as out, ThreadPoolExecutor(lanes) as pool:
-        while done < item.size:
-            starts = range(done, min(item.size, done + lanes * BLOCK_BYTES), BLOCK_BYTES)
-            stops = [min(start + BLOCK_BYTES, item.size) for start in starts]
-            for data in pool.map(item.store.read, [item.path] * len(stops), starts, stops):
+    if file.size is None:
+        raise DataError(f"{file.store.redacted}: the store does not say how large it is")
+    done, workers = _length(part), min(PARALLEL_BLOCKS, file.store.parallel_requests)
+    with part.open("ab") as out, ThreadPoolExecutor(workers) as pool:
+        while done < file.size:
+            starts = range(done, min(file.size, done + workers * BLOCK_BYTES), BLOCK_BYTES)
+            stops = [min(start + BLOCK_BYTES, file.size) for start in starts]
+            for data in pool.map(file.store.read, [file.path] * len(stops), starts, stops):
                 out.write(data)
                 out.flush()
                 done += len(data)
                 advance(len(data))
 
 
-def _checked(item: Item, part: Path, shown: str) -> str:
-    """The sha256 of a file that came whole: of the right size, by the store's own checksum, and still the same there."""
+def _checked_sha256(file: RemoteFile, part: Path, description: str) -> str:
+    """The SHA-256 of a complete download. Raises StaleListing for a wrong size or checksum, or a change in the store."""
     part.touch()
     size = _length(part)
-    with item.store.explaining(shown):
-        if item.size is not None and size != item.size:
+    with file.store.explain_errors(description):
+        if file.size is not None and size != file.size:
             part.unlink()
             raise StaleListing
-        if size > BLOCK_BYTES and item.tag and item.store.item(item.path).tag != item.tag:
+        if size > BLOCK_BYTES and file.tag and file.store.file(file.path).tag != file.tag:
             part.unlink()
             raise StaleListing
-        if item.digest is not None:
-            algorithm, expected = item.digest
-            with part.open("rb") as file:
-                found = hashlib.file_digest(file, algorithm).hexdigest()
-            if found != expected and item.store.is_plain_digest(item):
+        if file.digest is not None:
+            algorithm, expected = file.digest
+            with part.open("rb") as content:
+                digest = hashlib.file_digest(content, algorithm).hexdigest()
+            if digest != expected and file.store.is_plain_digest(file):
                 part.unlink()
                 raise StaleListing
     return _sha256(part)

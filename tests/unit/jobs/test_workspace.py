@@ -556,7 +556,7 @@ def test_results_in_a_store_are_found_by_their_address(tmp_path, monkeypatch):
         "model_epoch_010_step_00100.pth": 1,
         "x/y.pth": 1,
     }
-    monkeypatch.setattr("unalike.jobs.outputs.Remote", lambda address: SimpleNamespace(listing=lambda: there))
+    monkeypatch.setattr("unalike.jobs.outputs.RemoteStore", lambda address: SimpleNamespace(listing=lambda: there))
     train = replace(job, action="train")
     assert model_of(train) == "s3://b/r/train/ml_model_latest.pth"
     del there["ml_model_latest.pth"]

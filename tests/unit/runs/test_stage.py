@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from unalike.discovery import clustering as grouping
-from unalike.runs.stage import stage
+from unalike.runs.stage import load_or_compute
 from unalike.training.automatic.groups import find_groups
 
 GOES_ON, NEW = SimpleNamespace(resuming=True), SimpleNamespace(resuming=False)
@@ -25,7 +25,7 @@ def test_only_a_run_that_resumes_takes_a_stage_and_only_of_the_same(tmp_path: Pa
     path = tmp_path / "stage.npz"
 
     def take(run: object, of: bytes) -> list[int]:
-        return stage(run, path, "it", of, lambda: made(calls))["a"].tolist()
+        return load_or_compute(run, path, "it", of, lambda: made(calls))["a"].tolist()
 
     assert take(GOES_ON, b"x") == [10, 11, 12]  # there is none yet
     assert take(GOES_ON, b"x") == [10, 11, 12] and len(calls) == 1

@@ -19,7 +19,7 @@ import s3fs
 
 from tests.support.stores import call, s3_server
 from unalike.errors import DeviceError, RunError
-from unalike.runs import upload as mirror
+from unalike.runs import upload
 from unalike.runs.folder import open_run
 
 URI = "s3://results/run"
@@ -51,8 +51,8 @@ def store(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
         "AWS_DEFAULT_REGION": "us-east-1", "UNALIKE_CACHE": str(tmp_path / "cache"),
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(mirror, "WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(mirror, "BACKOFF_S", 0.01)
+    monkeypatch.setattr(upload, "WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(upload, "BACKOFF_S", 0.01)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
     yield s3fs.S3FileSystem(use_listings_cache=False)
 

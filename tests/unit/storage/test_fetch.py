@@ -26,9 +26,9 @@ from unalike.data.imageset import load_images
 from unalike.errors import DataError
 from unalike.storage import cache
 from unalike.storage import fetch as remote
-from unalike.storage.cache import Entry, make_room
+from unalike.storage.cache import CacheEntry, make_room
 from unalike.storage.fetch import local_path, uri_of
-from unalike.storage.filesystems import Item, Store
+from unalike.storage.filesystems import RemoteFile, RemoteStore
 
 ROOT = "metric_learning_recognition/retail-product-checkout-dataset_classification_demo"
 KNOWN = {f"train/{c}/{n}.png": image((10 * c, n, 5)) for c in range(3) for n in range(4)}
@@ -56,7 +56,7 @@ def wire(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     monkeypatch.setattr(remote, "BACKOFF_S", 0.01)
     monkeypatch.setattr(remote, "ATTEMPTS", 2)
     monkeypatch.setattr(s3fs.S3FileSystem, "retries", 1)
-    monkeypatch.setattr(cache, "_held", {})
+    monkeypatch.setattr(cache, "_shared_locks", {})
     yield wire
     wire.close()
 
@@ -104,7 +104,7 @@ def test_a_cut_connection_is_gone_on_with(
     second = wire.gets("big.bin")[len(first) :]
     starts = sorted(int(r.removeprefix("bytes=").split("-")[0]) for r in second)
     assert "bytes=0-49999" in first and starts[0] >= 200_000 and len(set(starts)) == len(starts)
-    assert "going on at" in capsys.readouterr().err
+    assert "continuing at" in capsys.readouterr().err
 
 
 def test_a_short_break_is_not_even_an_error(server: str, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,11 +173,11 @@ def test_of_a_folder_only_what_changed_is_fetched(server: str, wire: Wire) -> No
     "name", ["../evil.png", "a/../../evil.png", "a//evil.png", "/evil.png", "C:/evil.png", "a\\b.png"]
 )
 def test_names_that_lead_out_are_refused(name: str) -> None:
-    store = Store("memory://names")
-    item = Item(store, f"/names/{name}", 1, "1")
-    assert list(remote._wanted({"a/b.png": item, "__MACOSX/b.png": item}, store)) == ["a/b.png"]
+    store = RemoteStore("memory://names")
+    item = RemoteFile(store, f"/names/{name}", 1, "1")
+    assert list(remote._visible({"a/b.png": item, "__MACOSX/b.png": item}, store)) == ["a/b.png"]
     with pytest.raises(DataError, match="outside its folder"):
-        remote._wanted({name: item}, store)
+        remote._visible({name: item}, store)
 
 
 def test_manifests_and_class_maps_lie_anywhere(server: str, wire: Wire, tmp_path: Path) -> None:
@@ -213,14 +213,14 @@ def test_weights_and_models_too(server: str, wire: Wire, tmp_path: Path) -> None
 
 def test_names_that_are_not_there(server: str, wire: Wire) -> None:
     put(server, "near/train.tar.gz", b"x")
-    with pytest.raises(DataError, match="nothing lies under that name.*did you mean 'train.tar.gz'") as fault:
+    with pytest.raises(DataError, match="nothing exists under that name.*did you mean 'train.tar.gz'") as fault:
         load_images("s3://bucket/near/trian.tar.gz")
     assert "s3://bucket/near/trian.tar.gz" in line(fault)
     with pytest.raises(DataError, match="there is no 'no-such-bucket'"):
         load_images("s3://no-such-bucket/train.tar.gz")
-    with pytest.raises(DataError, match="no kind of address.*did you mean 's3'"):
+    with pytest.raises(DataError, match="unknown kind of address.*did you mean 's3'"):
         load_images("s33://bucket/a.zip")
-    with pytest.raises(DataError, match="give the address again"):
+    with pytest.raises(DataError, match="give the complete address again"):
         load_images("https://***@h/a.zip")
 
 
@@ -323,8 +323,8 @@ def test_two_processes_fetch_once(server: str, wire: Wire) -> None:
     assert len(wire.gets("shared.tar.gz")) == 1
 
 
-def _entry(root: Path, key: str, size: int, age: int) -> Entry:
-    entry = Entry(root, "remote", key)
+def _entry(root: Path, key: str, size: int, age: int) -> CacheEntry:
+    entry = CacheEntry(root, "remote", key)
     entry.path.mkdir(parents=True)
     (entry.path / "file").write_bytes(bytes(size))
     entry.set_size(size)
@@ -334,7 +334,7 @@ def _entry(root: Path, key: str, size: int, age: int) -> Entry:
 
 def test_the_cache_is_bounded_and_spares_what_is_in_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fcntl = pytest.importorskip("fcntl")
-    monkeypatch.setattr(cache, "_held", {})
+    monkeypatch.setattr(cache, "_shared_locks", {})
     monkeypatch.setenv("UNALIKE_CACHE_LIMIT", "0.00001")  # 10,000 bytes
     oldest, used, old, new = (_entry(tmp_path, key, 3000, age) for age, key in zip((9, 8, 7, 6), "abcd", strict=True))
     with used.use_file.open() as somebody:
@@ -345,7 +345,7 @@ def test_the_cache_is_bounded_and_spares_what_is_in_use(tmp_path: Path, monkeypa
         assert [e.path.exists() for e in (oldest, used, old, new)] == [False, True, False, True]
     make_room(tmp_path, 7000, "a.zip")
     assert [e.path.exists() for e in (oldest, used, old, new)] == [False, False, False, True]
-    new.hold()
+    new.lock_shared()
     make_room(tmp_path, 9000, "a.zip")
     assert new.path.exists()
     with pytest.raises(DataError, match="a.zip is .*UNALIKE_CACHE_LIMIT"):
@@ -357,7 +357,7 @@ def test_the_cache_is_bounded_and_spares_what_is_in_use(tmp_path: Path, monkeypa
 
 def test_undelivered_results_are_never_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNALIKE_CACHE_LIMIT", "0.000001")
-    results = Entry(tmp_path, "results", "run")
+    results = CacheEntry(tmp_path, "results", "run")
     results.path.mkdir(parents=True)
     (results.path / "model.pth").write_bytes(bytes(5000))
     make_room(tmp_path)

@@ -14,7 +14,7 @@ from unalike.errors import TrainingError
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.progress import say
 from unalike.runs.filenames import EXPERIMENT_FILE, FINE_TUNING_FOLDER, LATEST_CHECKPOINT
-from unalike.runs.subrun import Part
+from unalike.runs.subrun import Subrun
 from unalike.spec import load_spec, settle
 from unalike.training.automatic.budget import TimeBudget
 from unalike.training.automatic.throughput import MAX_EPOCHS, MIN_EPOCHS, TUNING_PRESETS, TuningPlan, plan_tuning
@@ -69,7 +69,7 @@ def fine_tune(
         The result and its resolved spec; None where the time is too short or training failed.
     """
     train = images.select(fit_N).drop_empty_classes()
-    subrun = Part(run, run.dir / FINE_TUNING_FOLDER)
+    subrun = Subrun(run, run.dir / FINE_TUNING_FOLDER)
     earlier_spec = subrun.dir / EXPERIMENT_FILE
     resume = run.resuming and earlier_spec.exists() and any(subrun.dir.glob(LATEST_CHECKPOINT))
     if resume:  # the earlier plan holds, except for epochs that are planned again after the first ones

@@ -25,7 +25,7 @@ from unalike.model.checkpoint import load_embedder
 from unalike.model.frozen import build_frozen_trunk
 from unalike.progress import say
 from unalike.runs.filenames import AUGMENTED_QUERIES_FILE
-from unalike.runs.stage import stage
+from unalike.runs.stage import load_or_compute
 from unalike.training.automatic.augmented_view import AugmentedView
 from unalike.training.automatic.holdout import (
     Holdout,
@@ -110,9 +110,9 @@ class GroupHoldout:
                 return {"vectors": embed_rows(trunk, features.preprocessing, images, rows, augmented_view, spec)}
 
             key = features.vectors_NF.tobytes() + rows.tobytes() + str(seed).encode()
-            queries_NF[rows] = stage(run, run.dir / AUGMENTED_QUERIES_FILE, "augmented queries", key, embed_queries)[
-                "vectors"
-            ]
+            queries_NF[rows] = load_or_compute(
+                run, run.dir / AUGMENTED_QUERIES_FILE, "augmented queries", key, embed_queries
+            )["vectors"]
         return cls(images, features.vectors_NF, queries_NF, np.flatnonzero(~held_out_N), splits, augmented_view, spec)
 
     def evaluate_heads(self, seed: int) -> list[UnlabeledCandidate]:

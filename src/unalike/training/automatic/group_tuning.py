@@ -29,8 +29,8 @@ from unalike.runs.filenames import (
     LEARNED_VECTORS_FILE,
     fine_tuning_folder,
 )
-from unalike.runs.stage import stage
-from unalike.runs.subrun import Part
+from unalike.runs.stage import load_or_compute
+from unalike.runs.subrun import Subrun
 from unalike.spec import load_spec, settle
 from unalike.storage.atomic import write_text
 from unalike.training.automatic.budget import TimeBudget
@@ -119,7 +119,7 @@ def _train_round(
     spec: Experiment, epochs: int, run: Run, folder: Path, train: ImageSet, begin: Begin
 ) -> TrainingResult | None:
     """Train one round in a folder of its own; None where training failed."""
-    subrun = Part(run, folder)
+    subrun = Subrun(run, folder)
     earlier_spec = folder / EXPERIMENT_FILE
     resume = run.resuming and earlier_spec.exists() and any(folder.glob(LATEST_CHECKPOINT))
     if resume:  # the earlier plan holds
@@ -181,7 +181,9 @@ def _regroup(train: ImageSet, checkpoint: Path, spec: Experiment, run: Run, seed
         return {"vectors": embed_rows(embedder, preprocessing, train, rows, preprocessing.view, spec)}
 
     folder = checkpoint.parent
-    vectors_ND = stage(run, folder / LEARNED_VECTORS_FILE, "learned vectors", checkpoint.read_bytes(), embed)["vectors"]
+    vectors_ND = load_or_compute(run, folder / LEARNED_VECTORS_FILE, "learned vectors", checkpoint.read_bytes(), embed)[
+        "vectors"
+    ]
     grouping = find_groups(run, folder / DISCOVERED_GROUPS_FILE, "groups of the second round", vectors_ND, seed)
     if grouping.count >= 2:
         say(f"groups found again: {grouping.count}, {int((grouping.group_N < 0).sum())} images in none")

@@ -15,7 +15,7 @@ import numpy as np
 from unalike.data.imageset import ImageSet
 from unalike.discovery.clustering import ImageGroups, group_images
 from unalike.progress import say
-from unalike.runs.stage import stage
+from unalike.runs.stage import load_or_compute
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run
@@ -65,4 +65,4 @@ def find_groups(run: Run, path: Path, name: str, vectors_ND: np.ndarray, seed: i
     def group() -> dict[str, np.ndarray]:
         return group_images(vectors_ND, seed=seed).to_arrays()
 
-    return ImageGroups.from_arrays(stage(run, path, name, vectors_ND.tobytes() + str(seed).encode(), group))
+    return ImageGroups.from_arrays(load_or_compute(run, path, name, vectors_ND.tobytes() + str(seed).encode(), group))
