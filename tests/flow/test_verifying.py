@@ -1,4 +1,4 @@
-"""unalike verify on the command line: keep a set, hold pictures against it, mistakes; inference --explain."""
+"""``unalike verify`` on the command line: saved sets, images, mistakes; and explanations of inference and evaluate."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ pytest.importorskip("cv2")
 
 @pytest.fixture(scope="module")
 def brand(tmp_path_factory):
-    """``assets`` (three marks), ``pictures`` (harmless and tampered), ``model.onnx``, and ``brand.set`` made of them."""
+    """``assets`` (three marks), ``pictures`` (benign and tampered), ``model.onnx``, and ``brand.set``, made of them."""
     from tests.support.marks import mark
     from tests.support.networks import write_model
 
@@ -29,11 +29,11 @@ def brand(tmp_path_factory):
     for number in range(3):
         Image.fromarray(mark(number).layer_HW4).save(root / "assets" / f"mark {number}.png")
     for number in range(2):
-        shown = render_benign(mark(number), np.random.default_rng([number, 3])).image_HW3
-        Image.fromarray(shown).save(root / "pictures" / f"fine {number}.jpg", quality=90)
-    made = tamper(mark(1), "recoloured", np.random.default_rng(3))
-    shown = render_benign(mark(1), np.random.default_rng([1, 9]), layer_HW4=made.layer_HW4).image_HW3
-    Image.fromarray(shown).save(root / "pictures" / "recoloured.png")
+        image = render_benign(mark(number), np.random.default_rng([number, 3])).image_HW3
+        Image.fromarray(image).save(root / "pictures" / f"fine {number}.jpg", quality=90)
+    tampered = tamper(mark(1), "recoloured", np.random.default_rng(3))
+    image = render_benign(mark(1), np.random.default_rng([1, 9]), layer_HW4=tampered.layer_HW4).image_HW3
+    Image.fromarray(image).save(root / "pictures" / "recoloured.png")
     model = write_model(root)
     done = unalike("verify", "--reference", root / "assets", "--save", root / "brand.set", "--rate", "0.25", "--trials", "6",
                    "-m", model)  # fmt: skip
@@ -42,15 +42,17 @@ def brand(tmp_path_factory):
     return root
 
 
-def test_pictures_are_held_against_the_set(brand, tmp_path):
+def test_images_are_compared_with_the_set(brand, tmp_path):
     out = tmp_path / "out"
     done = unalike("verify", "--reference", brand / "brand.set", brand / "pictures", "-o", out, "--json")
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    answers = {verdict["path"].rsplit("/", 1)[1]: (verdict["answer"], verdict["asset"]) for verdict in told["verdicts"]}
+    result = json.loads(done.stdout)
+    answers = {
+        verdict["path"].rsplit("/", 1)[1]: (verdict["answer"], verdict["asset"]) for verdict in result["verdicts"]
+    }
     assert answers == {"fine 0.jpg": ("same", "mark 0"), "fine 1.jpg": ("same", "mark 1"),
                        "recoloured.png": ("altered", "mark 1")}  # fmt: skip
-    assert told["answers"] == {"same": 2, "altered": 1} and told["calibration"]["false_accept"]["trials"] == 18
+    assert result["answers"] == {"same": 2, "altered": 1} and result["calibration"]["false_accept"]["trials"] == 18
     assert (out / "report.html").is_file() and (out / "recoloured.overlay.png").is_file()
     lines = unalike("verify", "--reference", brand / "brand.set", brand / "pictures" / "recoloured.png", "--strict")
     assert lines.returncode == 3 and "recoloured.png: altered mark 1: " in lines.stdout
@@ -60,7 +62,7 @@ def test_pictures_are_held_against_the_set(brand, tmp_path):
     assert "different from mark 2" in claimed.stdout
 
 
-def test_a_kept_set_needs_no_torch(brand):
+def test_a_saved_set_needs_no_torch(brand):
     program = f"""
 import sys
 
@@ -79,7 +81,7 @@ print(verifier.verify({str(brand / "pictures" / "fine 0.jpg")!r}).answer, "torch
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["pictures"], "verify.reference is not set"),
         (["--reference", "assets"], "no images.*--save FILE"),
@@ -99,14 +101,14 @@ print(verifier.verify({str(brand / "pictures" / "fine 0.jpg")!r}).answer, "torch
         (["--reference", "assets", "pictures", "--kinds", "stretch", "-m", "model.onnx"], "did you mean 'stretched'"),
     ],
 )
-def test_mistakes(brand, monkeypatch, words, said):
+def test_mistakes(brand, monkeypatch, arguments, message):
     import re
 
     monkeypatch.chdir(brand)
     (brand / "broken.png").write_bytes(b"no image")
-    done = unalike("verify", *words)
+    done = unalike("verify", *arguments)
     assert done.returncode not in (0, 3) and "Traceback" not in done.stderr
-    assert re.search(said, done.stderr), done.stderr
+    assert re.search(message, done.stderr), done.stderr
 
 
 def test_the_real_command_line_names_what_it_lacks(brand):
@@ -125,8 +127,8 @@ def test_inference_explains(trained, images, tmp_path):
         assert line["why"]["score"] == pytest.approx(result["neighbours"][0]["score"], abs=0.02)
         assert line["reference_label"] == result["label"]
         if line["why"]["method"] == "exact":
-            told = line["why"]["query"]
-            assert np.sum(told["for"]) + told["constant"] == pytest.approx(line["why"]["score"], abs=1e-3)
+            evidence = line["why"]["query"]
+            assert np.sum(evidence["for"]) + evidence["constant"] == pytest.approx(line["why"]["score"], abs=1e-3)
     assert (tmp_path / "inference/explain/explain.html").stat().st_size > 2000
 
 

@@ -1,4 +1,4 @@
-"""Drawings to be compared: boards of tracks and pads, and pictures of coloured shapes; everything from a seed."""
+"""Drawings to compare: boards of tracks and pads, images of colored shapes, and motions; all determined by a seed."""
 
 from __future__ import annotations
 
@@ -23,20 +23,28 @@ def board(seed: int = 0, height: int = 320, width: int = 320) -> np.ndarray:
 
 
 def shapes(seed: int = 0, height: int = 240, width: int = 320) -> np.ndarray:
-    """Coloured discs, bars and some grain on a pale ground, uint8 (H, W, 3)."""
+    """Colored ellipses and rectangles on a pale background, uint8 (H, W, 3)."""
     draws = np.random.default_rng(seed)
     image = Image.new("RGB", (width, height), (228, 222, 214))
     draw = ImageDraw.Draw(image)
     for number in range(36):
         x, y = int(draws.integers(0, width - 20)), int(draws.integers(0, height - 20))
         a, b = (int(v) for v in draws.integers(10, 50, 2))
-        colour = tuple(int(v) for v in draws.integers(0, 200, 3))
-        (draw.ellipse if number % 2 else draw.rectangle)([x, y, x + a, y + b], fill=colour)
+        color = tuple(int(v) for v in draws.integers(0, 200, 3))
+        (draw.ellipse if number % 2 else draw.rectangle)([x, y, x + a, y + b], fill=color)
     return np.array(image)
 
 
 def as_jpeg(pixels: np.ndarray, quality: int = 75) -> np.ndarray:
-    """The pixels after JPEG, colour at half the resolution."""
+    """The pixels after JPEG, color at half the resolution."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=quality)
     return np.array(Image.open(file).convert("RGB" if pixels.ndim == 3 else "L"))
+
+
+def similarity_matrix(degrees: float, scale: float, shift: tuple[float, float], width: int, height: int) -> np.ndarray:
+    """The 3 x 3 matrix that rotates and scales about the center of an image, then shifts."""
+    angle = np.deg2rad(degrees)
+    inner = scale * np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    center = np.array([width, height]) / 2
+    return np.vstack([np.column_stack([inner, center - inner @ center + shift]), [0, 0, 1]])

@@ -1,4 +1,4 @@
-"""Marks drawn with Pillow alone, and an engine that sees thumbnails: what tests of verification stand on."""
+"""Marks drawn with Pillow, images of them, and an engine that embeds thumbnails: for tests of verification."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 from unalike.data.view import View
 from unalike.verification.asset import Asset, open_asset
+from unalike.verification.benign import render_benign
 
 
 def mark(number: int, side: int = 160) -> Asset:
-    """Mark ``number``: two shapes, a word and a colour of its own, on a transparent ground."""
+    """Mark ``number``: two shapes, a word and a color of its own, on a transparent background."""
     rng = np.random.default_rng([number, 4])
     layer = Image.new("RGBA", (2 * side, 2 * side))
     draw = ImageDraw.Draw(layer)
@@ -31,8 +32,13 @@ def mark(number: int, side: int = 160) -> Asset:
     return open_asset(layer.resize((side, side), Image.Resampling.LANCZOS), f"mark {number}")
 
 
+def render_mark(number: int, seed: int, layer_HW4: np.ndarray | None = None) -> np.ndarray:
+    """A benign image of a mark, or of a changed layer in its place; uint8 (H, W, 3)."""
+    return render_benign(mark(number), np.random.default_rng([seed, 50]), layer_HW4=layer_HW4).image_HW3
+
+
 class ThumbnailEngine:
-    """16 x 16 grey thumbnails without their mean as vectors: enough to find one of a few marks."""
+    """16 x 16 gray thumbnails without their mean as vectors: enough to find one of a few marks."""
 
     name, precision, dim, input_size, batch = "thumbnails", "fp32", 256, (64, 64), 16
 
@@ -40,11 +46,11 @@ class ThumbnailEngine:
         return {"runtime": self.name}
 
     def __call__(self, images_BHWC):
-        grey = np.asarray(images_BHWC, np.float32).mean(3)
-        small = grey.reshape(len(grey), 16, 4, 16, 4).mean((2, 4)).reshape(len(grey), -1)
-        # Ink is dark or light against its ground: how far from the rim's brightness.
-        rim = np.median(np.concatenate([grey[:, 0], grey[:, -1]], axis=1), axis=1)
-        return np.abs(small - rim[:, None]) + 1e-3
+        gray = np.asarray(images_BHWC, np.float32).mean(3)
+        small = gray.reshape(len(gray), 16, 4, 16, 4).mean((2, 4)).reshape(len(gray), -1)
+        # Ink is darker or lighter than the border: the distance from the border's brightness.
+        border = np.median(np.concatenate([gray[:, 0], gray[:, -1]], axis=1), axis=1)
+        return np.abs(small - border[:, None]) + 1e-3
 
 
 VIEW = View(64, 64, 1.0)

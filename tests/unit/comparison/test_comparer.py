@@ -1,4 +1,4 @@
-"""Comparer on whole pictures: what differs is found, what may differ is not; hard inputs get an answer or one line."""
+"""Comparer on images: defects are found, lighting, noise and edges are not; unusual inputs get an answer or one line."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ cv2 = pytest.importorskip("cv2")
 
 
 def jittered(pixels: np.ndarray, seed: int) -> np.ndarray:
-    """A board as a scanner sees it: moved, bent a little, its edges rough and thicker here and there."""
+    """A board as a scanner sees it: shifted, slightly bent, its edges rough and of varying thickness."""
     height, width = pixels.shape
     draws = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -31,37 +31,37 @@ def jittered(pixels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def with_defects(pixels: np.ndarray, seed: int) -> tuple[np.ndarray, list[tuple[int, int]]]:
-    """The board with a hole in copper, copper on bare ground and a bitten edge; and their centres (x, y)."""
+    """The board with a hole in copper, a spot of copper and a bitten edge; and their centers (x, y)."""
     draws = np.random.default_rng(seed)
-    out, centres = pixels.copy(), []
+    out, centers = pixels.copy(), []
     inner = cv2.erode((pixels == 0).astype(np.uint8), np.ones((9, 9)))
     bare = cv2.erode((pixels == 255).astype(np.uint8), np.ones((31, 31)))
     edge = cv2.morphologyEx((pixels == 0).astype(np.uint8), cv2.MORPH_GRADIENT, np.ones((3, 3)))
     for mask, value, radius in ((inner, 255, 4), (bare, 0, 5), (edge, 255, 7)):
         mask[:30] = mask[-30:] = mask[:, :30] = mask[:, -30:] = 0
-        for x, y in centres:
+        for x, y in centers:
             cv2.circle(mask, (x, y), 45, 0, -1)
         y, x = draws.permutation(np.argwhere(mask))[0].tolist()
         cv2.circle(out, (x, y), radius, value, -1)
-        centres.append((x, y))
-    return out, centres
+        centers.append((x, y))
+    return out, centers
 
 
 def test_defects_of_a_board_are_found_and_rough_edges_are_not() -> None:
-    comparer, found, false = Comparer(), 0, 0
+    comparer, hit_count, false_count = Comparer(), 0, 0
     for seed in range(6):
         reference = board(seed, 420, 420)
-        defective, centres = with_defects(reference, seed)
+        defective, centers = with_defects(reference, seed)
         result = comparer.compare(reference, jittered(defective, seed))
-        hits = [sum(r.box[0] <= x < r.box[2] and r.box[1] <= y < r.box[3] for r in result.regions) for x, y in centres]
-        found += sum(hit > 0 for hit in hits)
-        false += len(result.regions) - sum(hits)
+        hits = [sum(r.box[0] <= x < r.box[2] and r.box[1] <= y < r.box[3] for r in result.regions) for x, y in centers]
+        hit_count += sum(hit > 0 for hit in hits)
+        false_count += len(result.regions) - sum(hits)
         assert comparer.compare(reference, jittered(reference, seed)).same, seed
-    assert found >= 17 and false == 0
+    assert hit_count >= 17 and false_count == 0
 
 
-def test_a_photograph_of_an_altered_picture(tmp_path: Path) -> None:
-    """Turned, smaller, unevenly lit, noisy, JPEG; a disc added and a bar painted over. Boxes are in the photograph's pixels."""
+def test_a_photograph_of_an_altered_image() -> None:
+    """Rotated, smaller, unevenly lit, noisy, JPEG; a disk added and a bar painted over. Boxes are in its own pixels."""
     reference = shapes(3, 360, 480)
     altered = reference.copy()
     cv2.circle(altered, (250, 90), 12, (20, 20, 20), -1)
@@ -81,7 +81,7 @@ def test_a_photograph_of_an_altered_picture(tmp_path: Path) -> None:
     assert Comparer().compare(reference, as_jpeg(reference, 40)).same
 
 
-def test_identical_pictures_do_not_differ(tmp_path: Path) -> None:
+def test_identical_images_do_not_differ(tmp_path: Path) -> None:
     Image.fromarray(shapes()).save(tmp_path / "a.png")
     Image.fromarray(shapes()).save(tmp_path / "b.png")
     result = Comparer().compare(tmp_path / "a.png", tmp_path / "b.png")
@@ -89,7 +89,7 @@ def test_identical_pictures_do_not_differ(tmp_path: Path) -> None:
     assert "equal" in result.notes[0] and result.heat_map().size == result.picture().size == (320, 240)
 
 
-def test_blank_pictures() -> None:
+def test_blank_images() -> None:
     blank, other = np.full((100, 120, 3), 255, np.uint8), np.full((100, 120, 3), 250, np.uint8)
     with pytest.raises(NotComparable, match="the image is blank"):
         Comparer().compare(shapes(), blank)
@@ -109,7 +109,7 @@ def test_blank_pictures() -> None:
     assert Comparer(align="none").compare(blank, spot).regions[0].extent == (60, 40, 75, 50)
 
 
-def test_a_blank_image_laid_as_it_lies_differs_everywhere() -> None:
+def test_a_blank_image_without_alignment_differs_everywhere() -> None:
     result = Comparer(align="none").compare(shapes(), np.full((240, 320, 3), 255, np.uint8))
     assert not result.same and sum(r.area for r in result.regions) > 5000
 
@@ -128,7 +128,7 @@ def test_different_sizes(factor: float) -> None:
     assert result.size == (size[1], size[0]) and len(result.regions) == 1
 
 
-def test_turned_and_mirrored_copies() -> None:
+def test_rotated_and_mirrored_copies() -> None:
     reference = shapes(8)
     for turns in (1, 2, 3):
         result = Comparer().compare(reference, np.ascontiguousarray(np.rot90(reference, turns)))
@@ -142,14 +142,14 @@ def test_turned_and_mirrored_copies() -> None:
 
 def test_one_channel_against_three(tmp_path: Path) -> None:
     reference = shapes(9)
-    grey = cv2.cvtColor(reference, cv2.COLOR_RGB2GRAY)
-    for a, b in ((reference, grey), (grey, reference), (grey[..., None], reference)):
+    gray = cv2.cvtColor(reference, cv2.COLOR_RGB2GRAY)
+    for a, b in ((reference, gray), (gray, reference), (gray[..., None], reference)):
         result = Comparer().compare(a, b)
         assert result.same and "compared in gray" in result.notes[0]
-    # A grey picture in an RGB file is a grey picture.
-    Image.fromarray(grey).convert("RGB").save(tmp_path / "grey.png")
-    Image.fromarray(grey).save(tmp_path / "one.png")
-    assert "equal" in Comparer().compare(tmp_path / "grey.png", tmp_path / "one.png").notes[0]
+    # A gray image in an RGB file is gray.
+    Image.fromarray(gray).convert("RGB").save(tmp_path / "gray.png")
+    Image.fromarray(gray).save(tmp_path / "one.png")
+    assert "equal" in Comparer().compare(tmp_path / "gray.png", tmp_path / "one.png").notes[0]
 
 
 def test_a_crop_is_compared_where_it_overlaps() -> None:
@@ -160,7 +160,7 @@ def test_a_crop_is_compared_where_it_overlaps() -> None:
     assert result.same and 0.3 < result.compared < 0.5 and "lie on the reference" in result.notes[-1]
 
 
-def test_a_poor_alignment_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_poor_alignment_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = shapes(5), as_jpeg(shapes(5), 60)
     assert not Comparer().compare(one, other).notes
     y, x = np.mgrid[0:240, 0:320].astype(np.float32)
@@ -179,8 +179,8 @@ def test_bad_input_is_one_line(tmp_path: Path) -> None:
     for setting in ({"tolerance": 40}, {"contrast": 0}, {"min_area": 0}, {"margin": -1}):
         with pytest.raises(SpecError):
             Comparer(**setting)  # type: ignore[arg-type]
-    for setting, word in (({"align": "rigit"}, "rigid"), ({"lighting": "lokal"}, "local")):
-        with pytest.raises(SpecError, match=word):
+    for setting, close in (({"align": "rigit"}, "rigid"), ({"lighting": "lokal"}, "local")):
+        with pytest.raises(SpecError, match=close):
             Comparer(**setting)  # type: ignore[arg-type]
     answers = list(Comparer().compare_many([(shapes(0), shapes(1)), (shapes(0), as_jpeg(shapes(0)))]))
     assert isinstance(answers[0], NotComparable) and answers[1].same  # type: ignore[union-attr]

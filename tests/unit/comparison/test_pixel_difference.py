@@ -1,4 +1,4 @@
-"""The difference beyond a tolerance, against a slow oracle; light, noise, tiles; regions."""
+"""Differences beyond the tolerance, against a slow oracle; lighting, noise and tiles."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import numpy as np
 import pytest
 
 from tests.support.drawings import as_jpeg, board, shapes
-from unalike.comparison import pixel_difference as difference
-from unalike.comparison.lighting import LightingCorrection
+from unalike.comparison import pixel_difference
 from unalike.comparison.pixel_difference import (
-    PixelDifference,
     compute_excess,
     compute_pixel_difference,
     count_tiles,
@@ -20,7 +18,7 @@ from unalike.comparison.registration import Registration
 from unalike.errors import SpecError
 
 cv2 = pytest.importorskip("cv2")
-LIES = Registration(np.eye(3), 1.0, 1.0, "none")
+IDENTITY = Registration(np.eye(3), 1.0, 1.0, "none")
 
 
 def slow_excess(a_HW: np.ndarray, b_HW: np.ndarray, tolerance: int) -> np.ndarray:
@@ -71,15 +69,15 @@ def test_tiles_give_what_the_whole_gives(monkeypatch: pytest.MonkeyPatch) -> Non
     b = as_jpeg(a)
     b[100:115, 120:140] = (255, 0, 0)
     b[190:200, 250:260] = 0
-    whole = compute_pixel_difference(a, b, LIES)
-    monkeypatch.setattr(difference, "TILE", 64)
+    whole = compute_pixel_difference(a, b, IDENTITY)
+    monkeypatch.setattr(pixel_difference, "TILE", 64)
     calls: list[int] = []
-    parts = compute_pixel_difference(a, b, LIES, advance=calls.append)
+    parts = compute_pixel_difference(a, b, IDENTITY, advance=calls.append)
     assert len(calls) == count_tiles((300, 410)) == 5 * 7
     for name in ("heat_hw", "reach_hw", "count_hw", "sign_hw"):
         assert np.array_equal(getattr(whole, name), getattr(parts, name)), name
-    monkeypatch.setattr(difference, "MAP_SIDE", 137)
-    pooled = compute_pixel_difference(a, b, LIES)
+    monkeypatch.setattr(pixel_difference, "MAP_SIDE", 137)
+    pooled = compute_pixel_difference(a, b, IDENTITY)
     assert pooled.pool == 3 and pooled.heat_hw.shape == (100, 137)
     assert pooled.count_hw.sum() == whole.count_hw.sum() and pooled.sign_hw.sum() == whole.sign_hw.sum()
     extents = [find_pixel_regions(found, (300, 410))[0].extent for found in (whole, pooled)]
@@ -94,17 +92,17 @@ def test_tiles_cover_every_pixel_once() -> None:
     assert (seen == 1).all()
 
 
-def test_light_is_no_difference_and_colour_is() -> None:
+def test_lighting_is_no_difference_and_color_is() -> None:
     a = shapes(2, 300, 400)
     gain = (0.7 + 0.45 * np.mgrid[0:300, 0:400][1] / 400)[..., None] * np.array([1.04, 1.0, 0.95])
     lit = np.clip(a * gain + 12, 0, 255).astype(np.uint8)
-    assert not find_pixel_regions(compute_pixel_difference(a, lit, LIES), (300, 400))
-    assert find_pixel_regions(compute_pixel_difference(a, lit, LIES, lighting="none"), (300, 400))
+    assert not find_pixel_regions(compute_pixel_difference(a, lit, IDENTITY), (300, 400))
+    assert find_pixel_regions(compute_pixel_difference(a, lit, IDENTITY, lighting="none"), (300, 400))
     # A part painted anew at the same brightness.
     a[60:100, 80:140] = (200, 60, 60)
     painted = np.clip(a * gain + 12, 0, 255).astype(np.uint8)
     painted[60:100, 80:140] = (70, 120, 70)
-    (region,) = find_pixel_regions(compute_pixel_difference(a, painted, LIES), (300, 400))
+    (region,) = find_pixel_regions(compute_pixel_difference(a, painted, IDENTITY), (300, 400))
     assert np.abs(np.subtract(region.extent, (80, 60, 140, 100))).max() <= 6
 
 
@@ -114,7 +112,7 @@ def test_jpeg_and_noise_are_no_difference() -> None:
         a = shapes(seed, 300, 400)
         noisy = np.clip(a + draws.normal(0, 9, a.shape), 0, 255).astype(np.uint8)
         for b in (as_jpeg(a, 50), noisy, as_jpeg(noisy, 60)):
-            assert not find_pixel_regions(compute_pixel_difference(a, b, LIES), (300, 400)), seed
+            assert not find_pixel_regions(compute_pixel_difference(a, b, IDENTITY), (300, 400)), seed
 
 
 def test_noise_raises_the_threshold() -> None:
@@ -122,8 +120,8 @@ def test_noise_raises_the_threshold() -> None:
     noise = np.random.default_rng(0).normal(0, 20, a.shape)
     noisy = np.clip(a * 0.6 + 50 + noise, 0, 255).astype(np.uint8)
     quiet, loud = (
-        compute_pixel_difference(a, a, LIES),
-        compute_pixel_difference((a * 0.6 + 50).astype(np.uint8), noisy, LIES),
+        compute_pixel_difference(a, a, IDENTITY),
+        compute_pixel_difference((a * 0.6 + 50).astype(np.uint8), noisy, IDENTITY),
     )
     assert quiet.threshold == 40 and loud.threshold > 60 and quiet.heat_hw.max() == 0
 
@@ -142,38 +140,4 @@ def test_bad_settings_are_refused() -> None:
     a = board()[..., None]
     for setting in ({"tolerance": -1}, {"tolerance": 99}, {"lighting": "locale"}):
         with pytest.raises(SpecError):
-            compute_pixel_difference(a, a, LIES, **setting)  # type: ignore[arg-type]
-
-
-def made(spots: list[tuple[int, int, int, int]], counted: int, pool: int = 1) -> PixelDifference:
-    """A Difference with rectangles (left, top, right, bottom), of whose pixels each counts ``counted``."""
-    heat, count = np.zeros((100, 120), np.uint8), np.zeros((100, 120), np.uint16)
-    for left, top, right, bottom in spots:
-        heat[top:bottom, left:right], count[top:bottom, left:right] = 200, counted
-    none = LightingCorrection(np.ones((1, 1, 1), np.float32), np.zeros((1, 1, 1), np.float32))
-    return PixelDifference(heat, heat > 0, count, count.astype(np.int32) * -7, pool, 40.0, 1.0, none)
-
-
-def test_regions_have_extent_margin_score_and_order() -> None:
-    found = made([(10, 20, 14, 23), (60, 50, 70, 60), (0, 97, 3, 99)], 1)
-    first, second = find_pixel_regions(found, (100, 120), margin=8)
-    assert first.extent == (60, 50, 70, 60) and first.box == (52, 42, 78, 68) and first.area == 100
-    assert first.score == pytest.approx(100 / 12, abs=0.01) and first.contrast == 200 and first.change == "darker"
-    assert second.score == 1 and second.box == (2, 12, 22, 31)
-    assert len(find_pixel_regions(found, (100, 120), min_area=6)) == 3
-    assert find_pixel_regions(found, (100, 120), min_area=6)[-1].box == (
-        0,
-        93,
-        7,
-        100,
-    )  # cut at the image's edge, margin 4
-
-
-def test_parts_near_each_other_are_one_region() -> None:
-    assert len(find_pixel_regions(made([(10, 10, 20, 13), (23, 10, 33, 13)], 1), (100, 120))) == 1
-    assert len(find_pixel_regions(made([(10, 10, 20, 13), (30, 10, 40, 13)], 1), (100, 120))) == 2
-
-
-def test_regions_of_pooled_and_smaller_comparisons_are_in_image_pixels() -> None:
-    (region,) = find_pixel_regions(made([(10, 20, 20, 30)], 3, pool=2), (400, 480), scale=2.0)
-    assert region.extent == (40, 80, 80, 120) and region.area == 1200
+            compute_pixel_difference(a, a, IDENTITY, **setting)  # type: ignore[arg-type]

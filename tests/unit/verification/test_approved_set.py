@@ -1,0 +1,46 @@
+"""A saved set gives the same results; damage and files of other kinds are refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.marks import VIEW, ThumbnailEngine, mark, render_mark
+from unalike.errors import DataError
+from unalike.recognition.gallery import Gallery
+from unalike.verification.approved_set import ApprovedSet, enrollment_images
+from unalike.verification.asset import open_asset
+from unalike.verification.verifier import Verifier
+
+
+def test_a_saved_set_gives_the_same_results(verifier: Verifier, tmp_path: Path) -> None:
+    approved = ApprovedSet.load(verifier.save(tmp_path / "marks.set"))
+    image = render_mark(2, 7)
+    loaded = Verifier(approved, ThumbnailEngine(), VIEW)
+    assert loaded.verify(image).to_dict() == verifier.verify(image).to_dict()
+    assert approved.thresholds == verifier.thresholds
+
+
+def test_damage_and_other_files_are_refused(verifier: Verifier, tmp_path: Path) -> None:
+    path = verifier.save(tmp_path / "marks.set")
+    with pytest.raises(DataError, match="holds no gallery"):
+        Gallery.load(path)
+    gallery = Gallery(4)
+    gallery.enrol(np.eye(4, dtype=np.float32), ["a"] * 4)
+    gallery.save(tmp_path / "shop.gallery")
+    with pytest.raises(DataError, match="holds no approved assets"):
+        ApprovedSet.load(tmp_path / "shop.gallery")
+    content = bytearray(path.read_bytes())
+    content[100] ^= 255
+    (tmp_path / "damaged.set").write_bytes(content)
+    with pytest.raises(DataError, match="damaged"):
+        ApprovedSet.load(tmp_path / "damaged.set")
+
+
+def test_assets_are_enrolled_on_several_backgrounds() -> None:
+    assert len(enrollment_images(mark(1))) == 6  # its own background is white, one of the three
+    photo = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
+    (image,) = enrollment_images(open_asset(photo))
+    assert np.array_equal(image, photo)

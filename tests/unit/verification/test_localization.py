@@ -1,0 +1,40 @@
+"""Localization finds the pose at which an asset was rendered, and the distortion of a stretched copy."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support.marks import mark, render_mark
+from unalike.verification.benign import render_benign
+from unalike.verification.localization import AssetTemplate, locate_asset
+from unalike.verification.tampering import tamper
+
+pytest.importorskip("cv2")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_rendered_pose_is_found(seed: int) -> None:
+    asset = mark(seed)
+    rendered = render_benign(asset, np.random.default_rng(seed))
+    pose = locate_asset(AssetTemplate(asset), rendered.image_HW3)
+    assert pose is not None
+    height, width = asset.size
+    corners = np.array([[0, width, 0, width], [0, 0, height, height], [1, 1, 1, 1]])
+    error = np.abs(pose.matrix_23 @ corners - rendered.pose_23 @ corners).max()
+    assert error < 0.02 * max(height, width) * pose.scale + 0.7
+    assert pose.distortion < 0.02
+    rotation = -np.degrees(np.arctan2(rendered.pose_23[1, 0], rendered.pose_23[0, 0]))
+    assert pose.rotation == pytest.approx(rotation, abs=1)
+
+
+def test_a_stretch_is_the_distortion_of_the_pose() -> None:
+    asset = mark(1)
+    tampered = tamper(asset, "stretched", np.random.default_rng(4))
+    pose = locate_asset(AssetTemplate(asset), render_mark(1, 3, tampered.layer_HW4))
+    ratio = np.divide(*tampered.layer_HW4.shape[:2]) / np.divide(*asset.size)
+    assert pose is not None and pose.distortion == pytest.approx(abs(np.log(ratio)), abs=0.02)
+
+
+def test_an_image_without_edges_has_no_pose() -> None:
+    assert locate_asset(AssetTemplate(mark(0)), np.full((80, 90, 3), 200, np.uint8)) is None
