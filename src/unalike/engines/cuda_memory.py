@@ -1,6 +1,6 @@
-"""Memory, copies and streams of a CUDA GPU through the runtime library that comes with TensorRT, by ctypes.
+"""CUDA memory, copies and streams through the runtime library that comes with TensorRT, by ctypes.
 
-A deployed recogniser needs six calls of it; a binding package or torch for that would be the larger dependency.
+A deployed recogniser needs eight functions of it; a binding package or torch would be the larger dependency.
 Signatures: CUDA Runtime API, sections Device, Memory and Stream Management.
 """
 
@@ -22,14 +22,14 @@ NAMES = ("libcudart.so.13", "libcudart.so.12", "libcudart.so", "cudart64_13.dll"
 
 def _candidates() -> list[str]:
     """Names for the loader, then files of NVIDIA's wheels (nvidia/cuda_runtime/lib, nvidia/cu13/lib)."""
-    found = [*NAMES, *filter(None, [ctypes.util.find_library("cudart")])]
+    names = [*NAMES, *filter(None, [ctypes.util.find_library("cudart")])]
     spec = importlib.util.find_spec("nvidia")
     for root in (spec.submodule_search_locations or []) if spec else []:
-        found += sorted(str(path) for path in Path(root).glob("*/lib/libcudart.so*"))
-    return found
+        names += sorted(str(path) for path in Path(root).glob("*/lib/libcudart.so*"))
+    return names
 
 
-def _load_library() -> Any:
+def _load_library() -> ctypes.CDLL:
     for name in _candidates():
         try:
             return ctypes.CDLL(name)
@@ -42,7 +42,14 @@ def _load_library() -> Any:
 
 
 class CudaMemory:
-    """One GPU and one stream on it. Raises DeviceError where there is no GPU, or when a call fails."""
+    """Memory and one stream of one GPU.
+
+    Args:
+        device: number of the GPU.
+
+    Raises:
+        DeviceError: there is no such GPU, or a call fails.
+    """
 
     def __init__(self, device: int = 0) -> None:
         self._library = _load_library()
@@ -52,8 +59,8 @@ class CudaMemory:
         count = ctypes.c_int()
         status = self._library.cudaGetDeviceCount(ctypes.byref(count))
         if status or count.value <= device:
-            found = 0 if status else count.value
-            raise DeviceError(f"GPU {device} of {found}", expected="an NVIDIA GPU with that number",
+            available = 0 if status else count.value
+            raise DeviceError(f"GPU {device} of {available}", expected="an NVIDIA GPU with that number",
                               remedy="check the driver with nvidia-smi, or run the ONNX model on the CPU")  # fmt: skip
         self.device = device
         self.use()
@@ -69,17 +76,17 @@ class CudaMemory:
             )
 
     def use(self) -> None:
-        """Make this GPU the calling thread's own; CUDA keeps the choice a thread."""
+        """Select this GPU for the calling thread; CUDA keeps the choice for each thread."""
         self._check("cudaSetDevice", ctypes.c_int(self.device))
 
     def allocate(self, count: int) -> int:
-        """The address of ``count`` bytes on the GPU."""
+        """Allocate ``count`` bytes on the GPU and return their address."""
         address = ctypes.c_void_p()
         self._check("cudaMalloc", ctypes.byref(address), ctypes.c_size_t(max(count, 1)))
         return int(address.value or 0)
 
     def free(self, address: int) -> None:
-        """Give memory of ``allocate`` back."""
+        """Free memory of ``allocate``."""
         self._check("cudaFree", ctypes.c_void_p(address))
 
     def upload(self, address: int, values: np.ndarray) -> None:
@@ -95,9 +102,9 @@ class CudaMemory:
                     ctypes.c_int(direction), ctypes.c_void_p(self.stream))  # fmt: skip
 
     def wait(self) -> None:
-        """Until everything that was queued is done."""
+        """Wait until everything queued is done."""
         self._check("cudaStreamSynchronize", ctypes.c_void_p(self.stream))
 
     def close(self) -> None:
-        """Give the stream back."""
+        """Destroy the stream."""
         self._check("cudaStreamDestroy", ctypes.c_void_p(self.stream))

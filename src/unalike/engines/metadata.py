@@ -1,7 +1,7 @@
-"""What an exported network says about itself: one JSON text under the key ``unalike`` of ONNX ``metadata_props``.
+"""Metadata of an exported network: one JSON text under the key ``unalike`` of ONNX ``metadata_props``.
 
-Every engine reads it, so that the same file gives the same vectors wherever it is opened: the normalisation that the
-network expects, the view its images had, its class names and where its weights came from.
+Every engine reads it, so that one file gives the same embeddings wherever it is loaded: the normalization that the network
+expects, the evaluation view of its images, its class names and the origin of its weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,13 @@ PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 @dataclass(frozen=True)
 class MapFacts:
-    """One feature map that a network gives: where it is taken, pixels of the image a step, and its shape."""
+    """One feature map of a network.
+
+    Attributes:
+        name: the layer that it is taken from.
+        stride: pixels of the image between neighboring positions.
+        channels, height, width: its shape.
+    """
 
     name: str
     stride: int
@@ -33,14 +39,24 @@ class MapFacts:
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """The facts that travel with a network.
+    """The facts that are stored with a network.
 
-    ``preprocessing`` is ``none`` (float32 input, normalised by the engine) or ``embedded`` (uint8 input, normalised in
-    the graph). ``precision`` is the number format that the file was written in: fp32, fp16, bf16 or int8. ``mean`` and
-    ``std`` are per channel on the scale 0..1. ``view`` is ``View.to_dict()`` or None. ``network`` tells which float
-    network it is, whatever format it was brought into: of its weights (``model.checkpoint.network_key``), or of the
-    file that was quantised (``file_key``); empty where that is not known. ``maps`` are the feature maps that it gives
-    behind its vector; ``dim`` is 0 where it gives maps alone.
+    Attributes:
+        mean, std: normalization, one value a channel, on the scale 0..1.
+        preprocessing: ``none`` (float32 input, normalized by the engine) or ``embedded`` (uint8 input, normalized in the
+            graph).
+        unit_length: whether the graph normalizes embeddings to unit length.
+        precision: number format of the file: fp32, fp16, bf16 or int8.
+        dim: width of an embedding; 0 where the network gives feature maps alone.
+        view: ``View.to_dict()``, or None where it is not known.
+        classes: names of the classes that it was trained on.
+        trunk, licence: name of the trunk, and the license of its weights.
+        network: key of the float network, the same in every format: of its weights (``model.checkpoint.network_key``) or
+            of the file that was quantized (``file_key``); empty where it is not known.
+        versions: of the packages that wrote the file.
+        extra: what else the exporter stored.
+        maps: the feature maps, in the order of the outputs after the embedding.
+        format_version: of this metadata.
     """
 
     mean: tuple[float, ...]
@@ -70,44 +86,50 @@ class NetworkFacts:
             )
 
     def to_json(self) -> str:
-        """The text that stands in the model file."""
+        """The text that is stored in the model file."""
         return json.dumps(asdict(self), ensure_ascii=False, sort_keys=True)
 
 
 def file_key(content: bytes) -> str:
-    """What a network that carries no key of its own is known by: its file's."""
+    """Key of a network whose metadata holds none: a digest of its file."""
     return f"file {hashlib.sha256(content).hexdigest()[:32]}"
 
 
 def read_facts(
     text: str | None, source: str, mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> NetworkFacts:
-    """The facts in ``text``; for a network that carries none, those of the explicit ``mean`` and ``std``.
+    """Parse the metadata of a network.
 
-    Raises ModelError when there are neither, when the text is damaged, or when a newer release wrote it.
+    Args:
+        text: the JSON text, or None for a network without.
+        source: the model's name, for messages.
+        mean, std: normalization of a network without metadata, per channel, on the scale 0..1.
+
+    Raises:
+        ModelError: there is neither metadata nor ``mean`` and ``std``, the text is damaged, or a newer release wrote it.
     """
     if text is None:
         if mean is None or std is None:
             raise ModelError(
-                f"{source} does not say how its images must be normalised (no '{KEY}' metadata)",
+                f"{source} does not say how its images must be normalized (no '{KEY}' metadata)",
                 remedy="give mean and std (per channel, on the scale 0..1), or export it with this tool",
             )
         return NetworkFacts(mean=tuple(map(float, mean)), std=tuple(map(float, std)))
     try:
-        held: Any = json.loads(text)
+        values: Any = json.loads(text)
     except json.JSONDecodeError as error:
         raise ModelError(f"the '{KEY}' metadata of {source} is damaged ({error})", remedy="export it again") from error
-    if not isinstance(held, Mapping) or not {"mean", "std", "format_version"} <= set(held):
+    if not isinstance(values, Mapping) or not {"mean", "std", "format_version"} <= set(values):
         raise ModelError(
             f"the '{KEY}' metadata of {source} lacks mean, std or format_version", remedy="export it again"
         )
-    if int(held["format_version"]) > FORMAT_VERSION:
+    if int(values["format_version"]) > FORMAT_VERSION:
         raise ModelError(
-            f"{source} has format version {held['format_version']}",
+            f"{source} has format version {values['format_version']}",
             expected=f"at most {FORMAT_VERSION}",
             remedy="it was written by a newer release: update unalike",
         )
-    known = {key: value for key, value in held.items() if key in NetworkFacts.__dataclass_fields__}
+    known = {key: value for key, value in values.items() if key in NetworkFacts.__dataclass_fields__}
     known["mean"], known["std"] = tuple(known["mean"]), tuple(known["std"])
     known["classes"] = tuple(known.get("classes") or ())
     known["maps"] = tuple(MapFacts(**entry) for entry in known.get("maps") or ())

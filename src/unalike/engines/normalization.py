@@ -1,4 +1,7 @@
-"""uint8 pixels -> what a network without embedded preprocessing wants: float32, (x / 255 - mean) / std."""
+"""Normalization of pixels for networks that do not normalize in their graph: float32 ``(x / 255 - mean) / std``.
+
+Shape letters: B images, H height, W width, C channels.
+"""
 
 from __future__ import annotations
 
@@ -8,14 +11,19 @@ from unalike.engines.metadata import NetworkFacts
 
 
 class Normalization:
-    """uint8 (B, H, W, C) -> float32 (B, C, H, W), as one table look-up a channel."""
+    """Turns uint8 (B, H, W, C) into float32 (B, C, H, W) by one look-up table a channel.
+
+    Args:
+        facts: gives ``mean`` and ``std``, per channel, on the scale 0..1.
+    """
 
     def __init__(self, facts: NetworkFacts) -> None:
-        steps = np.arange(256, dtype=np.float64) / 255.0
-        pairs = zip(facts.mean, facts.std, strict=True)
-        self._tables = [((steps - mean) / std).astype(np.float32) for mean, std in pairs]
+        levels = np.arange(256, dtype=np.float64) / 255.0
+        channels = zip(facts.mean, facts.std, strict=True)
+        self._tables = [((levels - mean) / std).astype(np.float32) for mean, std in channels]
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
+        """Normalize uint8 images and move the channels to the front."""
         batch, height, width, channels = images_BHWC.shape
         pixels_BCHW = np.empty((batch, channels, height, width), np.float32)
         for channel, table in enumerate(self._tables):
@@ -24,7 +32,7 @@ class Normalization:
 
 
 def network_input(images_BHWC: np.ndarray, facts: NetworkFacts) -> np.ndarray:
-    """What stands at a network's input: uint8 NCHW where the graph normalises, else float32, normalised."""
+    """The input tensor of a network: uint8 (B, C, H, W) where its graph normalizes, else normalized float32."""
     if facts.preprocessing == "embedded":
         return np.ascontiguousarray(images_BHWC.transpose(0, 3, 1, 2))
     return Normalization(facts)(images_BHWC)

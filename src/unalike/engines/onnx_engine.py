@@ -1,10 +1,13 @@
-"""ONNX Runtime on the CPU (or on a GPU where its CUDA provider is installed and asked for)."""
+"""ONNX Runtime engine, on the CPU, or on a GPU through its CUDA provider.
+
+Shape letters: B images, H height, W width, D width of an embedding, C channels of a feature map, h, w its sides.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,22 +17,34 @@ from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 from unalike.storage.processes import usable_cores
 
-# Larger batches gain nothing on a CPU and cost cache.
+if TYPE_CHECKING:
+    import onnxruntime
+
+# Larger batches gain nothing on a CPU and need more cache.
 CPU_BATCH = 8
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
 
 
 def is_quantized(model: str | Path | bytes) -> bool:
-    """Whether an ONNX file holds explicit quantisation (Q/DQ nodes): their names stand in it as plain text."""
+    """Whether an ONNX file, or its content, holds Q/DQ nodes: their operators' names are plain text in it."""
     return b"QuantizeLinear" in (model if isinstance(model, bytes) else Path(model).read_bytes())
 
 
 class OnnxEngine:
-    """An ONNX file, or its bytes. ``mean`` and ``std`` are for networks without our metadata.
+    """Runs an ONNX network with ONNX Runtime.
 
-    ``precision``: ``auto``, or the one that the file is written in (the file decides, ONNX Runtime obeys).
-    ``device``: ``cpu`` or ``cuda:N`` (needs the GPU build of ONNX Runtime). Raises ModelError, DeviceError, MissingExtra.
+    Args:
+        model: an ONNX file, or its content.
+        threads: number of threads; the usable cores when None.
+        mean, std: normalization of a network without our metadata, per channel, on the scale 0..1.
+        precision: ``auto``, or the one that the file is written in; another is an error.
+        device: ``cpu``, or ``cuda:N`` (needs the GPU build of ONNX Runtime).
+
+    Raises:
+        ModelError: the file is missing, damaged or of an unsuitable form.
+        DeviceError: there is no such device, or the file has another precision.
+        MissingExtra: ONNX Runtime is not installed.
     """
 
     name = "onnxruntime"
@@ -51,30 +66,30 @@ class OnnxEngine:
     def load(
         self, model: str | Path | bytes, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
-        """Read ``model`` in place of the present one."""
+        """Load another network in place of the present one; arguments as in the constructor."""
         source = "the model in memory" if isinstance(model, bytes) else str(model)
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise ModelError(f"there is no model file {source}")
-        self._session = self._open(model if isinstance(model, bytes) else str(model), source)
-        held = self._session.get_modelmeta().custom_metadata_map.get(KEY)
-        self.facts = read_facts(held, source, mean, std)
+        self._session = self._create_session(model if isinstance(model, bytes) else str(model), source)
+        metadata = self._session.get_modelmeta().custom_metadata_map.get(KEY)
+        self.facts = read_facts(metadata, source, mean, std)
         self.precision = "int8" if is_quantized(model) else self.facts.precision
         if self._requested_precision not in ("auto", self.precision):
             raise DeviceError(
                 f"precision {self._requested_precision} with onnxruntime",
                 expected=f"{self.precision}, in which {source} is written",
-                remedy="use runtime openvino, or write the model anew: unalike quantize",
+                remedy="use runtime openvino, or convert the model again: unalike quantize",
             )
-        entry = self._session.get_inputs()
-        shape = list(entry[0].shape)
-        if len(entry) != 1 or len(shape) != 4 or not all(isinstance(side, int) for side in shape[2:]):
+        inputs = self._session.get_inputs()
+        shape = list(inputs[0].shape)
+        if len(inputs) != 1 or len(shape) != 4 or not all(isinstance(side, int) for side in shape[2:]):
             raise ModelError(
                 f"{source} has input shape {shape}", expected="one input, batch x 3 x height x width, both fixed"
             )
-        self._input_name, self._wants_uint8 = entry[0].name, entry[0].type == "tensor(uint8)"
+        self._input_name, self._wants_uint8 = inputs[0].name, inputs[0].type == "tensor(uint8)"
         self._fixed_batch = shape[0] if isinstance(shape[0], int) else 0
         self.input_size: tuple[int, int] = (shape[2], shape[3])
-        self._scale = Normalization(self.facts)
+        self._normalize = Normalization(self.facts)
         self.map_facts = self.facts.maps
         outputs = self._session.get_outputs()
         if self.map_facts and len(outputs) < len(self.map_facts):
@@ -83,10 +98,10 @@ class OnnxEngine:
         self.dim = int(width) if isinstance(width, int) else self.facts.dim
         if len(outputs) == len(self.map_facts):
             self.dim = 0
-        self._names = [output.name for output in outputs[: int(self.dim > 0) + len(self.map_facts)]]
+        self._output_names = [output.name for output in outputs[: int(self.dim > 0) + len(self.map_facts)]]
         self.batch = self._fixed_batch or CPU_BATCH
 
-    def _open(self, model: str | bytes, source: str) -> Any:
+    def _create_session(self, model: str | bytes, source: str) -> onnxruntime.InferenceSession:
         try:
             import onnxruntime
         except ImportError as error:
@@ -115,7 +130,7 @@ class OnnxEngine:
             raise ModelError(f"ONNX Runtime cannot read {source} ({str(error).splitlines()[0][:200]})") from error
 
     def describe(self) -> dict[str, Any]:
-        """Name, version, precision, provider and threads."""
+        """Runtime, version, precision, provider and threads."""
         import onnxruntime
 
         return {
@@ -127,38 +142,42 @@ class OnnxEngine:
         }
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
-        """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        """Compute embeddings: uint8 (B, H, W, 3) -> float32 (B, D)."""
         require_vector(self.dim)
-        return self._outputs(images_BHWC, self._names[:1])[0]
+        return self._run(images_BHWC, self._output_names[:1])[0]
 
     def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
-        """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map."""
+        """Compute feature maps: uint8 (B, H, W, 3) -> one float32 (B, C, h, w) each."""
         require_maps(self.map_facts)
-        return self._outputs(images_BHWC, self._names[-len(self.map_facts) :])
+        return self._run(images_BHWC, self._output_names[-len(self.map_facts) :])
 
     def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Both, in one pass."""
+        """Compute embeddings and feature maps in one pass."""
         require_vector(self.dim)
         require_maps(self.map_facts)
-        outputs = self._outputs(images_BHWC, self._names)
+        outputs = self._run(images_BHWC, self._output_names)
         return outputs[0], outputs[1:]
 
     def _shape(self, name: str) -> tuple[int, ...]:
-        place = self._names.index(name) - int(self.dim > 0)
-        if place < 0:
+        """Shape of one output for one image."""
+        number = self._output_names.index(name) - int(self.dim > 0)
+        if number < 0:
             return (self.dim,)
-        told = self.map_facts[place]
-        return told.channels, told.height, told.width
+        facts = self.map_facts[number]
+        return facts.channels, facts.height, facts.width
 
-    def _outputs(self, images_BHWC: np.ndarray, names: list[str]) -> list[np.ndarray]:
+    def _run(self, images_BHWC: np.ndarray, names: list[str]) -> list[np.ndarray]:
         images_BHWC = check_images(images_BHWC, self.input_size)
         outputs = [np.empty((len(images_BHWC), *self._shape(name)), np.float32) for name in names]
         for start in range(0, len(images_BHWC), self.batch):
             images = images_BHWC[start : start + self.batch]
             count = len(images)
-            if self._fixed_batch and count < self._fixed_batch:  # filled up; the copies' vectors are thrown away
+            if self._fixed_batch and count < self._fixed_batch:  # padded with copies, whose outputs are dropped
                 images = np.concatenate([images, np.repeat(images[-1:], self._fixed_batch - count, axis=0)])
-            pixels = np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._wants_uint8 else self._scale(images)
-            for output, found in zip(outputs, self._session.run(names, {self._input_name: pixels}), strict=True):
-                output[start : start + count] = found[:count]
+            pixels = (
+                np.ascontiguousarray(images.transpose(0, 3, 1, 2)) if self._wants_uint8 else self._normalize(images)
+            )
+            batch_outputs = self._session.run(names, {self._input_name: pixels})
+            for output, batch_output in zip(outputs, batch_outputs, strict=True):
+                output[start : start + count] = batch_output[:count]
         return outputs

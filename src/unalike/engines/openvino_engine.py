@@ -1,14 +1,17 @@
-"""OpenVINO, on the CPU where no other device is asked for: the fastest on the machines measured so far.
+"""OpenVINO engine, on the CPU by default, where it is the fastest of those measured so far.
 
-Images go in one by one, so a batch of one is never padded and a last partial batch costs nothing extra (EfficientNet-Lite0
-at 224, two cores, fp32, 2026-11-23: 91 images/s at batch 1 beside 69 and 74 at static batches 8 and 16, and 48 with a
-dynamic batch of 16). Twice as many requests are in flight as can run, or a stream stands still while Python hands on the next:
-files to vectors in bf16 226 images/s with the number that OpenVINO calls optimal, 265 with twice and 264 with four times
-as many; with early layers in fp32 164, 216 and 224 (2026-11-26).
+Images are submitted one by one, so that a batch of one is never padded and a last partial batch costs nothing extra
+(EfficientNet-Lite0 at 224, two cores, fp32, 2026-11-23: 91 images/s at batch 1 beside 69 and 74 at static batches 8 and 16,
+and 48 with a dynamic batch of 16). Twice as many requests are in flight as can run, or a stream idles while Python submits
+the next: files to vectors in bf16 226 images/s with the number that OpenVINO calls optimal, 265 with twice and 264 with four
+times as many; with early layers in fp32 164, 216 and 224 (2026-11-26).
+
+Shape letters: B images, H height, W width, D width of an embedding, C channels of a feature map, h, w its sides.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import threading
 from collections.abc import Sequence
@@ -19,25 +22,24 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.metadata import KEY, NetworkFacts, read_facts
-from unalike.engines.openvino_precision import loses_early, lower_rear
+from unalike.engines.openvino_precision import has_depthwise_convolutions, lower_late_layers
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 
 
 def import_openvino() -> ModuleType:
-    """OpenVINO with its telemetry off.
+    """Import OpenVINO with its telemetry off. Raises MissingExtra.
 
     Importing ``openvino`` alone already reports an event to Google Analytics through ``openvino_telemetry``, before
-    anything could switch it off. Where that package cannot be imported OpenVINO uses its own silent stand-in, so its
-    name is closed for this process (nncf does the same when the package is missing).
+    anything could switch it off. Where that package cannot be imported OpenVINO uses its own silent stub, so the import
+    of that name is blocked for this process.
     """
     if "openvino_telemetry" not in sys.modules:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
     try:
-        import openvino
+        return importlib.import_module("openvino")
     except ImportError as error:
         raise missing_extra("openvino", "openvino", "runtime openvino") from error
-    return openvino
 
 
 def has_fast_bf16() -> bool:
@@ -46,19 +48,27 @@ def has_fast_bf16() -> bool:
 
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
-LONG = {"bf16": "bfloat16", "fp16": "half precision"}
-NARROW = 256  # values a layer up to which OpenVINO joins the layers of a perceptron into one
+LONG_NAMES = {"bf16": "bfloat16", "fp16": "half precision"}
+NARROW = 256  # width of a layer up to which OpenVINO fuses the layers of a perceptron
 
 
 class OpenVinoEngine:
-    """An ONNX file (or its bytes), or an OpenVINO ``.xml``.
+    """Runs an ONNX or OpenVINO network with OpenVINO.
 
-    ``precision``: ``auto`` (what the file was written in; of fp32 files bf16 on a CPU that computes in it), ``fp32``,
-    ``bf16`` (of networks with depthwise convolutions all but the early layers, which ``openvino_types`` gives the
-    measurements for), ``fp16`` (GPU) or ``int8`` (a quantised file). ``device`` is OpenVINO's name of one (``CPU``, ``GPU``, ``GPU.1``,
-    ``NPU``), ``streams`` how many requests run at once (default: what OpenVINO finds best), ``threads`` the cores that
-    all of them share. ``mean`` and ``std`` are for networks without our metadata. Raises ModelError,
-    DeviceError, MissingExtra.
+    Args:
+        model: an ONNX file or its content, or an OpenVINO ``.xml``.
+        precision: ``auto`` (what the file was written in; for fp32 files bf16 on a CPU that computes in it), ``fp32``,
+            ``bf16`` (in networks with depthwise convolutions all but the early layers, see ``openvino_precision``),
+            ``fp16`` (GPU) or ``int8`` (a quantized file).
+        threads: cores that all streams share; OpenVINO's choice when None.
+        mean, std: normalization of a network without our metadata, per channel, on the scale 0..1.
+        streams: number of requests that run at once; OpenVINO's choice when None.
+        device: OpenVINO's name of a device: ``CPU`` (default), ``GPU``, ``GPU.1``, ``NPU``.
+
+    Raises:
+        ModelError: the file is missing, damaged or of an unsuitable form.
+        DeviceError: there is no such device, or it does not compute in that precision.
+        MissingExtra: OpenVINO is not installed.
     """
 
     name = "openvino"
@@ -75,69 +85,73 @@ class OpenVinoEngine:
     ) -> None:
         self._openvino = import_openvino()
         self._core = self._openvino.Core()
-        self.device = self._settle_device(device)
+        self.device = self._resolve_device(device)
         self._requested_precision = precision
         self.precision, self._hint = "fp32", "f32"
         self.threads, self.streams = threads, streams
         self._lock = threading.Lock()
         self.load(model, mean, std)
 
-    def _settle_device(self, device: str | None) -> str:
-        found = list(self._core.available_devices)
-        wanted = (device or "CPU").upper()
-        if wanted not in found and f"{wanted}.0" not in found:
-            raise DeviceError(f"device {device!r} with OpenVINO", expected=f"one of {', '.join(found)}")
-        return wanted
+    def _resolve_device(self, device: str | None) -> str:
+        available = list(self._core.available_devices)
+        name = (device or "CPU").upper()
+        if name not in available and f"{name}.0" not in available:
+            raise DeviceError(f"device {device!r} with OpenVINO", expected=f"one of {', '.join(available)}")
+        return name
 
-    def _settle_precision(self, quantised: bool, typed: bool, written: str) -> tuple[str, str]:
-        """(what most of the network computes in, the hint for whatever is not quantised).
+    def _resolve_precision(self, quantized: bool, typed: bool, written: str) -> tuple[str, str]:
+        """Return what most of the network computes in, and the precision hint for whatever is not quantized.
 
-        A graph with bfloat16 written into it (``typed``) is run as it says, layer by layer: under the hint f32 OpenVINO
-        keeps both types apart, under bf16 it would bring down the layers that were kept in float32 for their loss.
+        Args:
+            quantized: whether the graph is in INT8.
+            typed: whether bfloat16 is written into the graph. It is run layer by layer as written: under the hint f32
+                OpenVINO keeps both types apart; under bf16 it would lower the layers that were kept in float32 too.
+            written: the precision in the file's metadata.
         """
         fast = set(self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES"))
         best = "fp16" if self.device != "CPU" and "FP16" in fast else "bf16" if "BF16" in fast else "fp32"
-        asked = self._requested_precision
-        if asked not in (*HINTS, "auto", "int8"):
-            raise DeviceError(f"precision {asked!r} with OpenVINO", expected=f"auto, int8, {', '.join(HINTS)}")
-        if (asked == "int8" and not quantised) or (asked in HINTS and quantised):
+        requested = self._requested_precision
+        if requested not in (*HINTS, "auto", "int8"):
+            raise DeviceError(f"precision {requested!r} with OpenVINO", expected=f"auto, int8, {', '.join(HINTS)}")
+        if (requested == "int8" and not quantized) or (requested in HINTS and quantized):
             raise DeviceError(
-                f"precision {asked}: this network is {'' if quantised else 'not '}quantised",
-                remedy="use precision auto" if quantised else "write a quantised one: unalike quantize",
+                f"precision {requested}: this network is {'' if quantized else 'not '}quantized",
+                remedy="use precision auto" if quantized else "write a quantized one: unalike quantize",
             )
-        if asked in ("bf16", "fp16") and asked.upper() not in fast:
+        if requested in ("bf16", "fp16") and requested.upper() not in fast:
             raise DeviceError(
-                f"precision {asked}: this {self.device} does not compute in {LONG[asked]}", remedy="use fp32 or auto"
+                f"precision {requested}: this {self.device} does not compute in {LONG_NAMES[requested]}",
+                remedy="use fp32 or auto",
             )
-        if quantised:
+        if quantized:
             return "int8", HINTS[best]
         if typed and self.device == "CPU":
-            if asked == "fp32" and "BF16" in fast:
+            if requested == "fp32" and "BF16" in fast:
                 raise DeviceError("precision fp32: this network is written in bf16",
                                   expected="auto or bf16", remedy="give the float network that it was made from")  # fmt: skip
             return ("bf16" if "BF16" in fast else "fp32"), "f32"
-        if asked == "auto":
+        if requested == "auto":
             usable = written in ("bf16", "fp16") and written.upper() in fast
-            asked = written if usable else best
-        return asked, HINTS[asked]
+            requested = written if usable else best
+        return requested, HINTS[requested]
 
     def load(
         self, model: str | Path | bytes, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
-        """Read and compile ``model`` in place of the present one."""
+        """Load and compile another network in place of the present one; arguments as in the constructor."""
         source = "the model in memory" if isinstance(model, bytes) else str(model)
         graph = self._read(model, source)
         try:
             facts = read_facts(_metadata(graph), source, mean, std)
-            self.precision, self._hint = self._settle_precision(
+            self.precision, self._hint = self._resolve_precision(
                 _is_quantized(graph), self._is_typed(graph), facts.precision
             )
             self.input_size, self._request_batch = _input_shape(graph, source)
             graph = self._with_preprocessing(graph, facts)
             graph = self._with_batch(graph)
-            bf16 = self.precision == self._hint == "bf16"
-            if bf16 and self.device == "CPU" and loses_early(graph):
-                graph, self._hint = lower_rear(graph, self._openvino), "f32"
+            is_bf16 = self.precision == self._hint == "bf16"
+            if is_bf16 and self.device == "CPU" and has_depthwise_convolutions(graph):
+                graph, self._hint = lower_late_layers(graph, self._openvino), "f32"
             self._compiled = self._compile(graph)
         except RuntimeError as error:  # OpenVINO raises nothing finer
             raise ModelError(
@@ -154,9 +168,9 @@ class OpenVinoEngine:
         self._queue = self._openvino.AsyncInferQueue(self._compiled, 2 * optimal)
 
     def _is_typed(self, graph: Any) -> bool:
-        """Whether layers are written in bfloat16."""
+        """Whether any layer is written in bfloat16."""
         low = self._openvino.Type.bf16
-        return any(part.get_output_element_type(0) == low for part in graph.get_ops() if part.get_output_size())
+        return any(node.get_output_element_type(0) == low for node in graph.get_ops() if node.get_output_size())
 
     def _read(self, model: str | Path | bytes, source: str) -> Any:
         if not isinstance(model, bytes) and not Path(model).is_file():
@@ -168,8 +182,12 @@ class OpenVinoEngine:
         except RuntimeError as error:
             raise ModelError(f"OpenVINO cannot read {source} ({_first_line(error)})") from error
 
+    def read_graph(self, model: str | Path | bytes) -> Any:
+        """Read this engine's network once more, as an ``openvino.Model`` that takes uint8 NHWC."""
+        return self._with_preprocessing(self._read(model, "the network"), self.facts)
+
     def _with_preprocessing(self, graph: Any, facts: NetworkFacts) -> Any:
-        """uint8 NHWC in; the change of layout and the normalisation become part of the compiled graph."""
+        """Make the graph take uint8 NHWC: the change of layout and the normalization become part of it."""
         from openvino.preprocess import PrePostProcessor
 
         steps = PrePostProcessor(graph)
@@ -184,7 +202,7 @@ class OpenVinoEngine:
         return steps.build()
 
     def _with_batch(self, graph: Any) -> Any:
-        """Static shapes compile to faster code: a free batch becomes 1, a fixed one stays."""
+        """Make all shapes static, which compiles to faster code: a free batch becomes 1, a fixed one stays."""
         height, width = self.input_size
         self._request_batch = self._request_batch or 1
         graph.reshape([self._request_batch, height, width, 3])
@@ -196,7 +214,7 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": self._hint,
         }
         if self.device == "CPU" and _has_narrow_perceptron(graph):
-            # OpenVINO 2026.4 crashes where it joins them (docs/experiments/engines.md)
+            # OpenVINO 2026.4 crashes where it fuses them (docs/experiments/engines.md)
             settings["SNIPPETS_MODE"] = "DISABLE"
         if self.threads and self.device == "CPU":
             settings["INFERENCE_NUM_THREADS"] = int(self.threads)
@@ -206,12 +224,12 @@ class OpenVinoEngine:
 
     @property
     def batch(self) -> int:
-        """Enough images a call that draining the requests at its end does not matter."""
+        """Enough images a call that waiting for the last requests does not matter."""
         return max(32, self._request_batch)
 
     def describe(self) -> dict[str, Any]:
-        """Name, version, precision, device and requests in flight."""
-        told = {
+        """Runtime, version, precision, device, streams and requests in flight."""
+        description = {
             "runtime": self.name,
             "version": self._openvino.get_version(),
             "precision": self.precision,
@@ -221,22 +239,22 @@ class OpenVinoEngine:
             "request_batch": self._request_batch,
         }
         if self.device == "CPU":
-            told["threads"] = self.threads or int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
-        return told
+            description["threads"] = self.threads or int(self._compiled.get_property("INFERENCE_NUM_THREADS"))
+        return description
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
-        """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        """Compute embeddings: uint8 (B, H, W, 3) -> float32 (B, D)."""
         require_vector(self.dim)
         return self._outputs(images_BHWC, [0])[0]
 
     def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
-        """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map."""
+        """Compute feature maps: uint8 (B, H, W, 3) -> one float32 (B, C, h, w) each."""
         require_maps(self.map_facts)
         first = int(self.dim > 0)
         return self._outputs(images_BHWC, list(range(first, first + len(self.map_facts))))
 
     def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """Both, in one pass."""
+        """Compute embeddings and feature maps in one pass."""
         require_vector(self.dim)
         require_maps(self.map_facts)
         outputs = self._outputs(images_BHWC, list(range(1 + len(self.map_facts))))
@@ -257,7 +275,7 @@ class OpenVinoEngine:
             self._queue.set_callback(store)
             for start in range(0, count, step):
                 images = images_BHWC[start : start + step]
-                if len(images) < step:  # a fixed batch is filled up with copies, whose outputs are thrown away
+                if len(images) < step:  # a fixed batch is padded with copies, whose outputs are dropped
                     images = np.concatenate([images, np.repeat(images[-1:], step - len(images), axis=0)])
                 self._queue.start_async({0: images}, start)
             self._queue.wait_all()
@@ -265,18 +283,18 @@ class OpenVinoEngine:
 
 
 def _metadata(graph: Any) -> str | None:
-    """Our JSON text: OpenVINO keeps ONNX metadata_props under ``framework`` of its runtime information."""
+    """Our metadata text: OpenVINO keeps ONNX metadata_props under ``framework`` of its runtime information."""
     if graph.has_rt_info(["framework", KEY]):
         return str(graph.get_rt_info(["framework", KEY]).astype(str))
     return None
 
 
 def _is_quantized(graph: Any) -> bool:
-    return any(part.get_type_name() == "FakeQuantize" for part in graph.get_ops())
+    return any(node.get_type_name() == "FakeQuantize" for node in graph.get_ops())
 
 
 def _input_shape(graph: Any, source: str) -> tuple[tuple[int, int], int]:
-    """(height, width) and the fixed batch, 0 when it is free."""
+    """Return (height, width) and the fixed batch, 0 when it is free."""
     shape = graph.input(0).get_partial_shape()
     if len(graph.inputs) != 1 or shape.rank.is_dynamic or len(shape) != 4 or shape[2].is_dynamic or shape[3].is_dynamic:
         raise ModelError(
@@ -291,14 +309,16 @@ def _first_line(error: Exception) -> str:
 
 
 def _has_narrow_perceptron(graph: Any) -> bool:
-    """Whether a product of at most NARROW values either way goes into a GELU, as in the heads of narrow trunks."""
-    for part in graph.get_ops():
-        if part.get_type_name() != "Gelu":
+    """Whether a GELU follows a matrix product of at most NARROW columns and rows, as in the heads of narrow trunks."""
+    for node in graph.get_ops():
+        if node.get_type_name() != "Gelu":
             continue
-        before = part.input_value(0).get_node()
-        while before.get_type_name() in ("Add", "Multiply"):  # bias and scale; the other side is a constant
-            sides = [entry.get_source_output().get_node() for entry in before.inputs()]
-            before = next((side for side in sides if side.get_type_name() in ("Add", "Multiply", "MatMul")), sides[0])
+        before = node.input_value(0).get_node()
+        while before.get_type_name() in ("Add", "Multiply"):  # bias and scale; the other operand is a constant
+            operands = [entry.get_source_output().get_node() for entry in before.inputs()]
+            before = next(
+                (node for node in operands if node.get_type_name() in ("Add", "Multiply", "MatMul")), operands[0]
+            )
         if before.get_type_name() == "MatMul":
             widths = [before.get_input_partial_shape(0)[-1], before.get_output_partial_shape(0)[-1]]
             if all(width.is_static and width.get_length() <= NARROW for width in widths):

@@ -1,60 +1,72 @@
-"""bfloat16 for the layers that bear it: a graph's early layers stay in float32, its rear is lowered.
+"""bfloat16 in OpenVINO for the late layers of a graph; its early layers stay in float32.
 
-Under the hint bf16 OpenVINO lowers everything, and the early layers, whose rounding every later one inherits, cost most
-of it. EfficientNet-Lite0 at 224 px, untrained head, worst of 400 photographs' cosines with float32: all in bf16 0.9948;
-with the first 40, 50 and 60 % of its convolutions in float32 0.9991, 0.9993 and 0.9995, for 1.26, 1.25 and 1.34 times
-the processor time of all in bf16; at 40 % another 400 fell to 0.9989, and so 60 % (own measurements, 2026-11-26). Networks
-without depthwise convolutions lose nothing to speak of (ResNet-50: 0.99999) and are lowered whole.
+Under the hint bf16 OpenVINO lowers everything, and the early layers, whose rounding errors every later one inherits, cost
+most accuracy. EfficientNet-Lite0 at 224 px, untrained head, worst of 400 photographs' cosines with float32: all in bf16
+0.9948; with the first 40, 50 and 60 % of its convolutions in float32 0.9991, 0.9993 and 0.9995, for 1.26, 1.25 and 1.34
+times the processor time of all in bf16; at 40 % another 400 fell to 0.9989, and so 60 % (own measurements, 2026-11-26).
+Networks without depthwise convolutions lose next to nothing (ResNet-50: 0.99999) and are lowered entirely.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-# Convolutions and products, in the order of computation, of which the first share stays as it is.
-HEAVY = ("Convolution", "GroupConvolution", "MatMul")
-EARLY = 0.6
-# What sums over many values, raises to powers or names its own type keeps float32 (as in deploy.typed_onnx).
-KEPT = frozenset({
+# Convolutions and matrix products in the order of computation; this share of them, from the first on, stays in float32.
+WEIGHTED_OPS = ("Convolution", "GroupConvolution", "MatMul")
+EARLY_SHARE = 0.6
+# What sums over many values, raises to powers or names its own type keeps float32 (as in deploy's half_precision).
+KEEP_FP32 = frozenset({
     "Result", "Parameter", "Constant", "Convert", "ConvertLike", "ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "MVN",
     "NormalizeL2", "GroupNormalization", "SoftMax", "Softmax", "LogSoftmax", "Exp", "Power", "Sqrt", "Erf", "Interpolate",
     "Range", "CumSum", "ShapeOf", "FakeQuantize", "ScaledDotProductAttention", "RMS",
 })  # fmt: skip
 
 
-def loses_early(graph: Any) -> bool:
-    """Whether it is one of the networks whose early layers lose in bfloat16: those with depthwise convolutions."""
-    return any(part.get_type_name() == "GroupConvolution" for part in graph.get_ops())
+def has_depthwise_convolutions(graph: Any) -> bool:
+    """Whether it is one of the networks whose early layers lose accuracy in bfloat16."""
+    return any(node.get_type_name() == "GroupConvolution" for node in graph.get_ops())
 
 
-def lower_rear(graph: Any, openvino: Any) -> Any:
-    """The graph with what follows the early layers in bfloat16, float32 going in and coming out; changed in place."""
+def lower_late_layers(graph: Any, openvino: Any) -> Any:
+    """Convert what follows the early layers to bfloat16, with float32 inputs and outputs; the graph is changed in place.
+
+    Args:
+        graph: an ``openvino.Model`` in float32.
+        openvino: the imported module.
+
+    Returns:
+        The graph.
+
+    Raises:
+        RuntimeError: an output is neither float32 nor bfloat16.
+    """
     from openvino import opset13
 
-    ordered = graph.get_ordered_ops()
-    heavy = [place for place, part in enumerate(ordered) if part.get_type_name() in HEAVY]
-    first = heavy[int(EARLY * len(heavy))] if heavy else len(ordered)
-    wide, low = openvino.Type.f32, openvino.Type.bf16
+    nodes = graph.get_ordered_ops()
+    weighted = [number for number, node in enumerate(nodes) if node.get_type_name() in WEIGHTED_OPS]
+    first = weighted[int(EARLY_SHARE * len(weighted))] if weighted else len(nodes)
+    fp32, bf16 = openvino.Type.f32, openvino.Type.bf16
     lowered = {
-        part.get_name() for part in ordered[first:] if part.get_type_name() not in KEPT and _is_float(part, wide)
-    }  # fmt: skip
-    made: dict[tuple[str, int, bool], Any] = {}
-    for part in ordered:
-        down = part.get_name() in lowered
-        for entry in part.inputs():
+        node.get_name() for node in nodes[first:] if node.get_type_name() not in KEEP_FP32 and _all_outputs(node, fp32)
+    }
+    converted: dict[tuple[str, int, bool], Any] = {}
+    for node in nodes:
+        is_lowered = node.get_name() in lowered
+        for entry in node.inputs():
             source = entry.get_source_output()
-            node = source.get_node()
-            if source.get_element_type() != wide or (node.get_name() in lowered) == down:
+            source_node = source.get_node()
+            if source.get_element_type() != fp32 or (source_node.get_name() in lowered) == is_lowered:
                 continue
-            key = (node.get_name(), source.get_index(), down)
-            if key not in made:
-                made[key] = opset13.convert(source, "bf16" if down else "f32").output(0)
-            entry.replace_source_output(made[key])
+            key = (source_node.get_name(), source.get_index(), is_lowered)
+            if key not in converted:
+                converted[key] = opset13.convert(source, "bf16" if is_lowered else "f32").output(0)
+            entry.replace_source_output(converted[key])
     graph.validate_nodes_and_infer_types()
-    if any(part.get_element_type() not in (wide, low) for part in graph.outputs):
+    if any(output.get_element_type() not in (fp32, bf16) for output in graph.outputs):
         raise RuntimeError("an output that is neither float32 nor bfloat16")
     return graph
 
 
-def _is_float(part: Any, wide: Any) -> bool:
-    return all(output.get_element_type() == wide for output in part.outputs())
+def _all_outputs(node: Any, element_type: Any) -> bool:
+    """Whether all outputs of a node have this type."""
+    return all(output.get_element_type() == element_type for output in node.outputs())

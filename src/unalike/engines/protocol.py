@@ -1,6 +1,6 @@
-"""What every engine is: uint8 images in, float32 vectors out.
+"""The interface of every engine: uint8 images in, float32 embeddings or feature maps out.
 
-Shape letters: B images, H height, W width, C channels (RGB), D width of the vector.
+Shape letters: B images, H height, W width, C channels, D width of an embedding, h, w height and width of a feature map.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from unalike.errors import DataError, ModelError
 
 @runtime_checkable
 class Engine(Protocol):
-    """Runs one network. Any number of images a call; results do not depend on how images are grouped into calls."""
+    """Runs one network on any number of images a call; results do not depend on how images are grouped into calls."""
 
     @property
     def name(self) -> str:
@@ -24,65 +24,75 @@ class Engine(Protocol):
 
     @property
     def precision(self) -> str:
-        """``fp32``, ``bf16``, ``fp16`` or ``int8``: what most of it computes in; vectors are float32 always."""
+        """``fp32``, ``bf16``, ``fp16`` or ``int8``: what most layers compute in; embeddings are float32 always."""
         ...
 
     @property
-    def dim(self) -> int: ...
+    def dim(self) -> int:
+        """Width of an embedding; 0 for a network that gives feature maps alone."""
+        ...
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """Height, width of its images."""
+        """Height and width of its images, in pixels."""
         ...
 
     @property
     def batch(self) -> int:
-        """How many images a call suit it best."""
+        """Number of images a call that suits it best."""
         ...
 
     def describe(self) -> dict[str, Any]:
-        """Name, precision, device, threads: what a run notes down."""
+        """Runtime, version, precision, device and threads as plain data, for a run's record."""
         ...
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
-        """uint8 (B, H, W, 3) RGB -> float32 (B, D), as the network gives them (unit length only if it says so)."""
+        """Compute embeddings.
+
+        Args:
+            images_BHWC: uint8 (B, H, W, 3), RGB, of ``input_size``.
+
+        Returns:
+            float32 (B, D); of unit length only where the network normalizes them itself.
+        """
         ...
 
 
 @runtime_checkable
 class MapEngine(Engine, Protocol):
-    """An engine whose network gives feature maps. ``dim`` is 0, and calling it an error, where it gives maps alone."""
+    """An engine of a network that gives feature maps. Where it gives maps alone, ``dim`` is 0 and a call is an error."""
 
     @property
     def map_facts(self) -> tuple[MapFacts, ...]:
-        """Name, stride and shape of each map; empty for a network that was written without."""
+        """Name, stride and shape of each feature map; empty for a network that was exported without."""
         ...
 
     def maps(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
-        """uint8 (B, H, W, 3) -> float32 (B, C, h, w) a map, in the order of ``map_facts``."""
+        """Compute feature maps: uint8 (B, H, W, 3) -> one float32 (B, C, h, w) each, in the order of ``map_facts``."""
         ...
 
     def vectors_and_maps(self, images_BHWC: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-        """What calling it and ``maps`` give, in one pass through the network."""
+        """Compute embeddings and feature maps in one pass through the network."""
         ...
 
 
 def require_vector(dim: int) -> None:
-    """ModelError for a network that gives maps alone."""
+    """Raise ModelError for a network that gives feature maps alone."""
     if not dim:
-        raise ModelError("this network gives feature maps alone, no vector", remedy="write it anew with its vector")
+        raise ModelError("this network gives feature maps alone, no vector", remedy="export it again with its vector")
 
 
 def require_maps(map_facts: tuple[MapFacts, ...]) -> None:
-    """ModelError for a network that was written without feature maps."""
+    """Raise ModelError for a network that was exported without feature maps."""
     if not map_facts:
         raise ModelError(
-            "this network was written without feature maps", remedy="write one with: unalike export-maps MODEL -o FILE"
+            "this network was exported without feature maps",
+            remedy="export one with: unalike export-maps MODEL -o FILE",
         )
 
 
 def check_images(images_BHWC: np.ndarray, input_size: tuple[int, int]) -> np.ndarray:
-    """The array itself when it is uint8 (B, height, width, 3); DataError says what it is otherwise."""
+    """Return the images. Raises DataError unless they are uint8 (B, height, width, 3)."""
     images_BHWC = np.asarray(images_BHWC)
     height, width = input_size
     if images_BHWC.dtype != np.uint8 or images_BHWC.ndim != 4 or images_BHWC.shape[1:] != (height, width, 3):

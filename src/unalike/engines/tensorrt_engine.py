@@ -1,12 +1,15 @@
-"""TensorRT 10 and 11: a serialised engine on an NVIDIA GPU.
+"""TensorRT engine (10 and 11): a serialized engine file on an NVIDIA GPU.
 
-A plan holds no metadata of ours: what the network expects stands beside it in ``<engine>.json``, written by
-``gen_trt_engine``. An engine that was built elsewhere is told its mean and std. Any number of images goes through an
-engine of any batch limits: larger calls are cut up, smaller ones filled with copies whose vectors are thrown away.
+An engine file holds no metadata of ours: it is in ``<engine>.json`` beside it, written by ``gen_trt_engine``. For an engine
+built elsewhere mean and std are arguments. Any number of images runs within an engine's batch limits: larger calls are
+split, smaller ones padded with copies whose embeddings are dropped.
+
+Shape letters: B images, H height, W width, D width of an embedding.
 """
 
 from __future__ import annotations
 
+import importlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,22 +30,20 @@ ON_THE_CPU = "on a CPU use the ONNX model instead: unalike gen_engine"
 
 
 def import_tensorrt() -> Any:
-    """The module; MissingExtra with the command that installs it, and what runs without it."""
+    """Import TensorRT. Raises MissingExtra with the command that installs it."""
     try:
-        import tensorrt
+        module = importlib.import_module("tensorrt")
     except ImportError:
-        found = None
-    else:
-        found = tensorrt
+        module = None
     # Packages that hold type stubs alone leave an importable, empty folder of that name.
-    if found is None or not hasattr(found, "Builder"):
+    if module is None or not hasattr(module, "Builder"):
         raise MissingExtra("TensorRT is not installed", remedy="install it with: pip install 'unalike[tensorrt]' (NVIDIA "
                            f"GPU needed); {ON_THE_CPU}")  # fmt: skip
-    return found
+    return module
 
 
 def major_version(trt: Any) -> int:
-    """10 or 11; ModelError for what this was not written for."""
+    """Return 10 or 11. Raises ModelError for older versions."""
     text = str(trt.__version__)
     major = int(text.split(".")[0]) if text.split(".")[0].isdigit() else 0
     if major < 10:
@@ -51,19 +52,28 @@ def major_version(trt: Any) -> int:
 
 
 def sides(dims: Any) -> tuple[int, ...]:
-    """TensorRT's Dims as plain numbers (-1: open)."""
-    return tuple(int(dims[place]) for place in range(len(dims)))
+    """TensorRT's Dims as plain numbers (-1: free)."""
+    return tuple(int(dims[axis]) for axis in range(len(dims)))
 
 
 def facts_file(engine: str | Path) -> Path:
-    """Where an engine's facts stand."""
+    """Path of an engine's metadata."""
     return Path(f"{engine}.json")
 
 
 class TensorRtEngine:
-    """A ``.engine`` file on GPU ``device``. ``mean`` and ``std`` (scale 0..1) are for engines without facts beside them.
+    """Runs a TensorRT engine file.
 
-    Raises ModelError, DeviceError, MissingExtra.
+    Args:
+        model: the ``.engine`` file.
+        device: number of the GPU.
+        mean, std: normalization of an engine without metadata beside it, per channel, on the scale 0..1.
+        precision: ``auto``, or the one that the engine was built in; another is an error.
+
+    Raises:
+        ModelError: the file is missing, damaged or of an unsuitable form.
+        DeviceError: there is no such GPU, its memory is full, or the engine has another precision.
+        MissingExtra: TensorRT is not installed.
     """
 
     name = "tensorrt"
@@ -86,7 +96,7 @@ class TensorRtEngine:
         if precision not in ("auto", self.precision):
             raise DeviceError(f"precision {precision}", expected=f"{self.precision}, in which {path.name} was built")
         self._memory = CudaMemory(device)
-        self._engine = _deserialise(path)
+        self._engine = _deserialize(path)
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise DeviceError(f"no execution context for {path.name}", remedy="is the GPU's memory full?")
@@ -105,63 +115,65 @@ class TensorRtEngine:
             raise ModelError(f"{path.name} has inputs {inputs} of shape {shape} and outputs {outputs}",
                              expected="one input, batch x 3 x height x width, and one output of vectors")  # fmt: skip
         self._input, self._output = inputs[0], outputs[0]
-        least, best, most = engine.get_tensor_profile_shape(self._input, 0)
-        self._least, self.batch, self._most = int(least[0]), int(best[0]), int(most[0])
+        smallest, best, largest = engine.get_tensor_profile_shape(self._input, 0)
+        self._min_batch, self.batch, self._max_batch = int(smallest[0]), int(best[0]), int(largest[0])
         self.input_size: tuple[int, int] = (int(shape[2]), int(shape[3]))
         self.dim = sides(engine.get_tensor_shape(self._output))[-1]
         self._input_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._input)))
         self._output_type = np.dtype(trt.nptype(engine.get_tensor_dtype(self._output)))
         pixels = int(np.prod(shape[1:]))
-        self._input_address = self._memory.allocate(self._most * pixels * self._input_type.itemsize)
-        self._output_address = self._memory.allocate(self._most * self.dim * self._output_type.itemsize)
+        self._input_address = self._memory.allocate(self._max_batch * pixels * self._input_type.itemsize)
+        self._output_address = self._memory.allocate(self._max_batch * self.dim * self._output_type.itemsize)
         self._context.set_tensor_address(self._input, self._input_address)
         self._context.set_tensor_address(self._output, self._output_address)
 
     def describe(self) -> dict[str, Any]:
-        """Name, version, precision, device and the batches that the engine takes."""
+        """Runtime, version, precision, device and the batch sizes that the engine takes (smallest, best, largest)."""
         return {
             "runtime": self.name,
             "version": self.version,
             "precision": self.precision,
             "device": f"cuda:{self._memory.device}",
-            "batches": [self._least, self.batch, self._most],
+            "batches": [self._min_batch, self.batch, self._max_batch],
         }
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
-        """uint8 (B, H, W, 3) -> float32 (B, D)."""
+        """Compute embeddings: uint8 (B, H, W, 3) -> float32 (B, D)."""
         images_BHWC = check_images(images_BHWC, self.input_size)
         vectors_BD = np.empty((len(images_BHWC), self.dim), np.float32)
         with self._lock:
             self._memory.use()
-            for start in range(0, len(images_BHWC), self._most):
-                images = images_BHWC[start : start + self._most]
+            for start in range(0, len(images_BHWC), self._max_batch):
+                images = images_BHWC[start : start + self._max_batch]
                 vectors_BD[start : start + len(images)] = self._run(images)[: len(images)]
         return vectors_BD
 
     def _run(self, images_BHWC: np.ndarray) -> np.ndarray:
-        if len(images_BHWC) < self._least:
-            copies = np.repeat(images_BHWC[-1:], self._least - len(images_BHWC), axis=0)
+        if len(images_BHWC) < self._min_batch:
+            copies = np.repeat(images_BHWC[-1:], self._min_batch - len(images_BHWC), axis=0)
             images_BHWC = np.concatenate([images_BHWC, copies])
         pixels = np.ascontiguousarray(network_input(images_BHWC, self.facts), dtype=self._input_type)
         vectors = np.empty((len(pixels), self.dim), self._output_type)
         if not self._context.set_input_shape(self._input, tuple(pixels.shape)):
-            raise ModelError(f"the engine refuses a batch of {len(pixels)}", expected=f"{self._least} to {self._most}")
+            raise ModelError(
+                f"the engine refuses a batch of {len(pixels)}", expected=f"{self._min_batch} to {self._max_batch}"
+            )
         self._memory.upload(self._input_address, pixels)
         if not self._context.execute_async_v3(self._memory.stream):
-            raise DeviceError("TensorRT could not run the engine", remedy="its own words stand above")
+            raise DeviceError("TensorRT could not run the engine", remedy="its own messages are above")
         self._memory.download(vectors, self._output_address)
         self._memory.wait()
         return vectors
 
     def close(self) -> None:
-        """Give the GPU's memory back."""
+        """Free the memory on the GPU."""
         self._memory.use()
         self._memory.free(self._input_address)
         self._memory.free(self._output_address)
         self._memory.close()
 
 
-def _deserialise(path: Path) -> tensorrt.ICudaEngine:
+def _deserialize(path: Path) -> tensorrt.ICudaEngine:
     import tensorrt as trt
 
     runtime = trt.Runtime(trt.Logger(trt.Logger.WARNING))
@@ -173,6 +185,6 @@ def _deserialise(path: Path) -> tensorrt.ICudaEngine:
 
 
 def _read_facts(path: Path, mean: Sequence[float] | None, std: Sequence[float] | None) -> NetworkFacts:
-    beside = facts_file(path)
-    text = beside.read_text(encoding="utf-8") if beside.is_file() else None
-    return read_facts(text, str(beside if text else path), mean, std)
+    file = facts_file(path)
+    text = file.read_text(encoding="utf-8") if file.is_file() else None
+    return read_facts(text, str(file if text else path), mean, std)

@@ -199,11 +199,11 @@ def _by_vote(snapshot: GallerySnapshot, scores_QK: np.ndarray, indices_QK: np.nd
 
 def check_vectors(vectors_QD: Any, dim: int) -> np.ndarray:
     """Return one or several vectors as float32 (Q, dim). Raises DataError for another width."""
-    vectors_QD = np.atleast_2d(np.asarray(vectors_QD, np.float32))
-    if vectors_QD.ndim != 2 or vectors_QD.shape[1] != dim:
+    array_QD: np.ndarray = np.atleast_2d(np.asarray(vectors_QD, np.float32))
+    if array_QD.ndim != 2 or array_QD.shape[1] != dim:
         raise DataError(
-            f"vectors of shape {vectors_QD.shape}",
+            f"vectors of shape {array_QD.shape}",
             expected=f"(any, {dim})",
             remedy="enrol and search with the network that the gallery was made with",
         )
-    return vectors_QD
+    return array_QD

@@ -338,4 +338,5 @@ def probe_embedding(engine: Engine) -> np.ndarray:
     y_H1, x_1W = np.linspace(0, 1, height)[:, None], np.linspace(0, 1, width)[None, :]
     planes = [np.sin(5 * x_1W + 3 * y_H1), np.cos(7 * y_H1 * x_1W), np.sin(9 * y_H1 - 4 * x_1W)]
     image_HWC = np.stack([np.broadcast_to(127.5 + 120 * plane, (height, width)) for plane in planes], axis=-1)
-    return engine(image_HWC.astype(np.uint8)[None])[0]
+    embedding_D: np.ndarray = engine(image_HWC.astype(np.uint8)[None])[0]
+    return embedding_D

@@ -16,7 +16,7 @@ from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
-from unalike.engines.openvino_precision import EARLY, lower_rear
+from unalike.engines.openvino_precision import EARLY_SHARE, lower_late_layers
 from unalike.engines.torch_engine import TorchEngine
 from unalike.errors import DeviceError
 
@@ -73,10 +73,10 @@ def test_the_early_layers_and_what_sums_stay_in_float32():
         part.get_friendly_name()
         if "Convolution" in part.get_type_name()
         else part.get_type_name(): part.get_output_element_type(0).to_string()
-        for part in lower_rear(graph, openvino).get_ordered_ops()
+        for part in lower_late_layers(graph, openvino).get_ordered_ops()
         if part.get_type_name() in ("Convolution", "GroupConvolution", "Add", "ReduceMean")
     }
-    early = int(EARLY * LAYERS)
+    early = int(EARLY_SHARE * LAYERS)
     assert [types[f"conv{number}"] for number in range(LAYERS)] == ["f32"] * early + ["bf16"] * (LAYERS - early)
     assert types["Add"] == "bf16" and types["ReduceMean"] == "f32"
     assert graph.output(0).get_element_type().to_string() == "f32"
@@ -84,7 +84,7 @@ def test_the_early_layers_and_what_sums_stay_in_float32():
 
 def test_a_lowered_graph_computes_the_network():
     exact = OpenVinoEngine(chain().SerializeToString(), precision="fp32")(images())
-    graph = lower_rear(openvino.Core().read_model(model=chain().SerializeToString(), weights=b""), openvino)
+    graph = lower_late_layers(openvino.Core().read_model(model=chain().SerializeToString(), weights=b""), openvino)
     compiled = openvino.Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     pixels = ((images() / 255 - 0.5) / 0.25).transpose(0, 3, 1, 2).astype(np.float32)
     assert cosines(exact, compiled(pixels)[0]).min() > 0.999
@@ -105,7 +105,7 @@ def test_bf16_spares_the_early_layers_of_networks_that_lose_there():
         return
     assert OpenVinoEngine(deep).precision == OpenVinoEngine(dense).precision == "bf16"
     for precision in ("auto", "bf16"):
-        assert lowered(OpenVinoEngine(deep, precision=precision)) == LAYERS - int(EARLY * LAYERS)
+        assert lowered(OpenVinoEngine(deep, precision=precision)) == LAYERS - int(EARLY_SHARE * LAYERS)
         assert lowered(OpenVinoEngine(dense, precision=precision)) == LAYERS
     assert lowered(OpenVinoEngine(deep, precision="fp32")) == 0
 
@@ -157,7 +157,7 @@ def test_no_vector_strays_in_bf16_though_the_early_layers_could_not_bear_it(monk
         near = cosines(exact, engine(images()))
         assert 0.999 <= near.min() < 1 - 1e-9, name
     for module in ("deploy.quantization.half_precision", "engines.openvino_precision", "engines.torch_engine"):
-        monkeypatch.setattr(f"unalike.{module}.EARLY", 0.0)
+        monkeypatch.setattr(f"unalike.{module}.EARLY_SHARE", 0.0)
     for name, engine in bf16_engines(proto).items():
         assert cosines(exact, engine(images())).min() < 0.998, name
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.deploy.onnx_graph import is_quantised_graph
-from unalike.engines.openvino_precision import EARLY
+from unalike.engines.openvino_precision import EARLY_SHARE
 from unalike.errors import ExportError, missing_extra
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def early_nodes(proto: onnx.ModelProto) -> list[str]:
     nodes = list(proto.graph.node)
     heavy = [place for place, node in enumerate(nodes) if node.op_type in ("Conv", "Gemm", "MatMul")]
     groups = [entry.i for node in nodes if node.op_type == "Conv" for entry in node.attribute if entry.name == "group"]
-    first = heavy[int(EARLY * len(heavy))] if heavy and max(groups, default=1) > 1 else 0
+    first = heavy[int(EARLY_SHARE * len(heavy))] if heavy and max(groups, default=1) > 1 else 0
     return [node.name for node in nodes[:first]]
 
 

@@ -240,7 +240,7 @@ def test_engines_say_int8_and_obey_a_precision_asked_for(ranges, images):
     for kind in (OnnxEngine, OpenVinoEngine):
         told = {"mean": networks.MEAN, "std": networks.STD}
         assert kind(quantised, precision="int8", **told).precision == "int8"
-        with pytest.raises(DeviceError, match="quantised|written"):
+        with pytest.raises(DeviceError, match="quantized|written"):
             kind(quantised, precision="fp32", **told)
         with pytest.raises(DeviceError, match="quantize"):
             kind(content, precision="int8")
