@@ -1,8 +1,8 @@
-"""A heap of images in a program: find groups, and draw them as one picture, a row a group.
+"""Discover groups of similar images from Python and draw them as one picture, one row a group.
 
     python examples/discover.py HEAP OUT [MODEL.onnx] [ROWS]
 
-HEAP holds images in any arrangement; OUT is a new folder. Without MODEL the trunk that is installed serves.
+HEAP is a folder of images in any arrangement; OUT is a new folder. Without MODEL the best installed trunk is used.
 """
 
 import csv
@@ -24,17 +24,17 @@ def main(heap: str, out: str, model: str = "", rows: str = "8") -> None:
     with open(result.path, encoding="utf-8", newline="") as table:
         for row in csv.DictReader(table):
             groups.setdefault(row["label"], []).append((float(row["confidence"]), result.results_dir / row["path"]))
-    shown = list(groups.items())[: int(rows)]
-    if not shown:
+    largest = list(groups.items())[: int(rows)]
+    if not largest:
         print("no groups to draw")
         return
-    sheet = Image.new("RGB", (SIDE * COLUMNS, SIDE * len(shown)), "white")
-    for top, (name, members) in enumerate(shown):
+    sheet = Image.new("RGB", (SIDE * COLUMNS, SIDE * len(largest)), "white")
+    for top, (name, members) in enumerate(largest):
         members.sort(key=lambda member: -member[0])
-        print(f"{name}: {len(members)} images, the least sure {members[-1][1].name} at {members[-1][0]:.2f}")
+        print(f"{name}: {len(members)} images, the least certain {members[-1][1].name} at {members[-1][0]:.2f}")
         for left, (_, path) in enumerate(members[:COLUMNS]):
-            picture = Image.open(path).convert("RGB").resize((SIDE - 2, SIDE - 2))
-            sheet.paste(picture, (SIDE * left, SIDE * top))
+            thumbnail = Image.open(path).convert("RGB").resize((SIDE - 2, SIDE - 2))
+            sheet.paste(thumbnail, (SIDE * left, SIDE * top))
     sheet.save(result.results_dir / "groups.jpg", quality=80)
     print(result.results_dir / "groups.jpg")
 
