@@ -6,9 +6,10 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
-from tests.support.program import process, unalike
+from tests.support.program import process, status_lines, unalike
 from unalike.inspection.inspector import Inspector
 from unalike.inspection.synthetic_defects import DEFECT_TYPES
 
@@ -70,6 +71,26 @@ def test_fit_then_run_finds_them_and_says_how_well(folder, tmp_path):
     assert "image AUROC" in page and "<script src" not in page and 'src="http' not in page
     lines = unalike("inspect", "run", folder / "plate.inspector", folder / "test" / "spot" / "0.png")
     assert lines.returncode == 0 and lines.stdout.startswith(str(folder / "test" / "spot" / "0.png") + ": ")
+
+
+def test_fit_and_run_as_jobs(folder, tmp_path):
+    """Two jobs, the second completed from the first; each leaves the record of a run."""
+    workspace = ("-w", tmp_path / "jobs 🧀")
+    fit = unalike("job", "create", "inspect_fit", folder / "good", f"inspect_fit.model={folder / 'maps.onnx'}", "-q", *workspace,
+                  "inspect_fit.rate=0.05", "inspect_fit.memory=200", "inspect_fit.threads=1")  # fmt: skip
+    assert fit.returncode == 0, fit.stderr
+    run = unalike("job", "create", "inspect_run", folder / "test" / "spot", "--parent", fit.stdout.strip(), "--wait-for-parent",
+                  "-q", *workspace)  # fmt: skip
+    done = unalike("job", "wait", run.stdout.strip(), *workspace)
+    assert done.returncode == 0, done.stdout + done.stderr
+    results = tmp_path / "jobs 🧀" / run.stdout.strip() / "inspect_run"
+    assert json.loads((results / "result.json").read_text())["images"] == 4
+    assert (
+        status_lines(results)[-1]["status"] == "SUCCESS" and json.loads((results / "run.json").read_text())["exit"] == 0
+    )
+    fitted = tmp_path / "jobs 🧀" / fit.stdout.strip() / "inspect_fit"
+    resolved = yaml.safe_load((fitted / "experiment.yaml").read_text())["inspect_fit"]
+    assert (fitted / "part.inspector").is_file() and resolved["memory"] == 200 and resolved["patches"] == 50_000
 
 
 @pytest.mark.parametrize("words,told", [

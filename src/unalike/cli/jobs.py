@@ -44,7 +44,7 @@ def _line(job: Any) -> str:
 
 @job_app.command(short_help="Start an action as a job, completed from its parent.")
 def create(
-    action: Annotated[str, typer.Argument(metavar="ACTION", help="train, evaluate, inference, export, ...")],
+    action: Annotated[str, typer.Argument(metavar="ACTION", help="train, evaluate, export, compare, inspect_fit, inspect_run, ...")],
     arguments: Arguments = None,
     spec: SpecFile = None,
     parent: Annotated[str | None, typer.Option(metavar="ID", help="The job whose model, network or engine is taken.")] = None,
@@ -83,10 +83,10 @@ def create(
 
 def _sources(action: str, root: str) -> list[str]:
     """The data of an action in TAO's layout below a root, as overrides."""
-    from unalike.jobs.command import yaml_word
     from unalike.jobs.tao_layout import data_sources
+    from unalike.spec.reading import yaml_line
 
-    return [f"{path}={yaml_word(value)}" for path, value in data_sources(action, root).items()]
+    return [f"{path}={yaml_line(value)}" for path, value in data_sources(action, root).items()]
 
 
 def _options(arguments: list[str] | None) -> dict[str, Any]:

@@ -2,9 +2,9 @@
 
 import dataclasses
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -51,7 +51,7 @@ def split_overrides(arguments: Sequence[str] | None) -> tuple[list[str], list[st
     values: list[str] = []
     overrides: list[str] = []
     for argument in arguments or ():
-        is_override = OVERRIDE.match(argument) is not None and not Path(argument).exists()
+        is_override = OVERRIDE.match(argument) is not None and not os.path.exists(argument)
         (overrides if is_override else values).append(argument)
     return values, overrides
 
@@ -61,9 +61,11 @@ def flag_overrides(
     minutes: float | None = None, trials: int | None = None,
 ) -> list[str]:  # fmt: skip
     """The overrides with those that flags stand for at the end: a flag rules over the spec's key; a budget asks for automl too."""
+    from unalike.spec.reading import yaml_line
+
     flags = []
     if results_dir is not None:
-        flags.append(f"results_dir={json.dumps(results_dir)}")
+        flags.append(f"results_dir={yaml_line(results_dir)}")
         if not any(override.startswith(f"{action}.results_dir=") for override in overrides):
             flags.append(f"{action}.results_dir=null")  # else a spec's own folder would win over the flag in silence
     budget = {"automl.minutes": minutes, "automl.trials": trials}

@@ -11,7 +11,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -19,6 +18,8 @@ from unalike.jobs.database import Job
 from unalike.jobs.outputs import newest_checkpoint, results_address
 from unalike.jobs.parent_fields import searches
 from unalike.runs.filenames import RECORD_FILE
+from unalike.spec.actions import command_of
+from unalike.spec.reading import yaml_line
 from unalike.storage.atomic import write_text
 
 FORMAT_VERSION = 1
@@ -32,20 +33,13 @@ def job_folder(workspace: Path, job_id: str) -> Path:
     return workspace / job_id.partition(".")[0]
 
 
-def yaml_word(value: Any) -> str:
-    """A value as YAML in one line, such as ``a.b=VALUE`` takes."""
-    if isinstance(value, str):
-        return json.dumps(value)  # a JSON string is a YAML string, line ends and all
-    return yaml.safe_dump(value, default_flow_style=True, width=2**31, allow_unicode=True).removesuffix("...\n").strip()
-
-
 def arguments(job: Job, folder: Path) -> list[str]:
     """The words of the command line: action, spec, overrides, what was filled in, and how to go on."""
-    words = [job.action]
+    words = command_of(job.action).split()
     if job.spec is not None:
         words += ["-e", str(folder / SPEC)]
     fields = dict(job.filled) | {path: value for path, value in job.overrides.items()}
-    words += [f"{path}={yaml_word(value)}" for path, value in fields.items()]
+    words += [f"{path}={yaml_line(value)}" for path, value in fields.items()]
     if job.policy:
         words += ["--automl-policy", job.policy]
     return words + going_on(job)

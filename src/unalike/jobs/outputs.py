@@ -96,13 +96,16 @@ def looked_for(job: Job) -> str:
     if job.action == "train":
         return f"{BEST_CHECKPOINT}, {LATEST_CHECKPOINT} or {PERIODIC_CHECKPOINTS}"
     return {"export": "an .onnx file", "quantize": "an .onnx file", "gen_trt_engine": "an .engine file",
-            "gen_engine": "an .xml or _optimised.onnx file"}.get(job.action, "a model")  # fmt: skip
+            "gen_engine": "an .xml or _optimised.onnx file", "inspect_fit": "an .inspector file",
+            "gallery_build": "a .gallery file", "verify": "a saved set"}.get(job.action, "a model")  # fmt: skip
 
 
 # The field that names the file which an action writes, and what files of that kind are called.
 _WRITTEN = {"export": ("export.onnx_file", ("*.onnx",)), "quantize": ("quantize.output", ("*.onnx",)),
             "gen_engine": ("gen_engine.engine", ("*.xml", "*_optimised.onnx")),
-            "gen_trt_engine": ("gen_trt_engine.trt_engine", ("*.engine",))}  # fmt: skip
+            "gen_trt_engine": ("gen_trt_engine.trt_engine", ("*.engine",)),
+            "inspect_fit": ("inspect_fit.inspector", ("*.inspector",)), "verify": ("verify.save", ()),
+            "gallery_build": ("gallery_build.gallery", ("*.gallery",))}  # fmt: skip
 
 
 def field_of(job: Job, path: str) -> Any:
@@ -137,8 +140,8 @@ def model_of(job: Job) -> Path | str:
     elif job.action in _WRITTEN:
         found = written_file(job)
     else:
-        raise RunError(f"job {job.id} is {job.action}, which leaves no model", expected="a parent that is train, export, "
-                       "quantize, gen_engine or gen_trt_engine")  # fmt: skip
+        raise RunError(f"job {job.id} is {job.action}, which leaves no model", expected="a parent that is "
+                       f"{', '.join(['train', *_WRITTEN])}")  # fmt: skip
     address = results_address(job)
     if found is None and address:
         found = _in_store(job, address)

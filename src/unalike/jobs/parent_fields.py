@@ -110,6 +110,13 @@ TABLE = (
     Entry("gen_trt_engine", "gen_trt_engine.tensorrt.calibration.cal_cache_file", "create_cal_cache"),
     *(Entry(action, f"{action}.{field}", "parent_model", parents, tuple(f"{action}.{name}" for name in _MODELS[:2]))
       for action in ("quantize", "gen_engine") for field, parents in (("checkpoint", ("train",)), ("onnx_file", _NETWORKS))),
+    Entry("inspect_fit", "inspect_fit.model", "parent_model", ("train",)),
+    Entry("inspect_run", "inspect_run.inspector", "parent_model", ("inspect_fit",)),
+    Entry("verify", "verify.model", "parent_model", ("train", *_NETWORKS)),
+    Entry("verify", "verify.reference", "parent_model", ("verify",)),
+    Entry("discover", "discover.model", "parent_model", ("train", *_NETWORKS)),
+    Entry("gallery_build", "gallery_build.model", "parent_model", ("train", *_NETWORKS)),
+    Entry("bench_engine", "bench_engine.model", "parent_model", ("train", *_NETWORKS, "gen_engine", "gen_trt_engine")),
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ all measure through aliases is refused.
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Hashable, Mapping
@@ -68,6 +69,15 @@ def parse_yaml(text: str) -> Any:
         raise ValueError("nested too deeply") from error
     except (LookupError, AttributeError, TypeError) as error:  # `!!bool x`, `!!timestamp x`: PyYAML trusts the tag
         raise ValueError("a value does not fit its !! tag") from error
+
+
+def yaml_line(value: Any) -> str:
+    """A value as YAML on one line, as an override ``a.b=VALUE`` takes it."""
+    if isinstance(value, str):
+        # A JSON string is a YAML string; but PyYAML does not join the pairs of \\u escapes that JSON has beyond U+FFFF.
+        text = json.dumps(value, ensure_ascii=False)
+        return re.sub("[\x7f-\uffff]", lambda letter: f"\\u{ord(letter[0]):04x}", text)
+    return yaml.safe_dump(value, default_flow_style=True, width=2**31, allow_unicode=True).removesuffix("...\n").strip()
 
 
 def read_file(path: str | PurePath) -> dict[Any, Any]:

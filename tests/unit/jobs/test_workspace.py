@@ -20,12 +20,13 @@ from unalike.cli import run_command
 from unalike.errors import DeviceError, RunError, SpecError
 from unalike.jobs import Workspace
 from unalike.jobs import parent_fields as mapping
-from unalike.jobs.command import arguments, going_on, yaml_word
+from unalike.jobs.command import arguments, going_on
 from unalike.jobs.database import FILE, Job, Store
 from unalike.jobs.gpu_queue import choose_gpus, take_turn
 from unalike.jobs.kubernetes import manifest
 from unalike.jobs.outputs import model_of, newest_checkpoint
 from unalike.jobs.workspace import _placed
+from unalike.spec.reading import yaml_line
 from unalike.storage.processes import ProcessId, is_alive, this_boot
 
 # Stands in for the command line: keeps its words, writes what the action would, obeys SIGTERM with 143.
@@ -213,12 +214,13 @@ def test_the_policy_is_of_the_run_and_the_spec_is_the_users(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "value", [1e-5, 3, True, None, "a: b # 'c'", "off", "2024", [1, 2], {"a": 1e-7}, "line\nend", "ü"]
+    "value",
+    [1e-5, 3, True, None, "a: b # 'c'", "off", "2024", [1, 2], {"a": 1e-7}, "line\nend", "ü", "🧀 \\ü", "odd\udcff 🧀"],
 )
 def test_values_survive_the_command_line(value):
     from unalike.spec.reading import parse_yaml
 
-    assert parse_yaml(yaml_word(value)) == value and "\n" not in yaml_word(value)
+    assert parse_yaml(yaml_line(value)) == value and "\n" not in yaml_line(value)
 
 
 def test_the_mapping_is_the_contracts(tmp_path):
@@ -264,6 +266,32 @@ def test_the_mapping_is_the_contracts(tmp_path):
     assert newest_checkpoint(own / "train") == older
     at = mapping.Setting(Job("own", "evaluate"), parents["train"])
     assert mapping.FUNCTIONS["parent_model_folder"](at) == str(best.parent)
+
+
+def test_commands_of_one_section_take_their_inputs_from_parents(tmp_path):
+    def parent(action, file):
+        folder = tmp_path / action
+        folder.mkdir()
+        (folder / file).write_bytes(b"x")
+        return Job(action, action, run_dir=str(folder), cwd=str(tmp_path))
+
+    def filled(action, given, **fields):
+        job = Job("own", action, results_dir="own", run_dir=str(tmp_path / "own"), overrides=fields)
+        mapping.refuse_parent(job, given)
+        return mapping.fill(job, given)
+
+    inspector, network = parent("inspect_fit", "part.inspector"), parent("export", "a.onnx")
+    onnx = str(tmp_path / "export" / "a.onnx")
+    assert filled("inspect_run", inspector) == {
+        "results_dir": "own", "inspect_run.inspector": str(tmp_path / "inspect_fit" / "part.inspector"),
+    }  # fmt: skip
+    for action in ("verify", "discover", "gallery_build", "bench_engine"):
+        assert filled(action, network) == {"results_dir": "own", f"{action}.model": onnx}
+        assert filled(action, network, **{f"{action}.model": "mine"}) == {"results_dir": "own"}
+    with pytest.raises(SpecError, match="inspect_run with parent export.*expected a parent that is inspect_fit"):
+        filled("inspect_run", network)
+    job = Job("own", "inspect_fit", run_dir=str(tmp_path / "own"), overrides={"inspect_fit.good": "Käse 🧀/"})
+    assert arguments(job, tmp_path) == ["inspect", "fit", 'inspect_fit.good="Käse 🧀/"']
 
 
 def test_a_missing_artefact_names_the_folder_and_what_was_looked_for(tmp_path):
