@@ -1,4 +1,4 @@
-"""A search through the real command line: its trials are plain trainings in processes of their own."""
+"""A search through the command line: its trials are plain trainings in processes of their own."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from tests.support.program import TINY, data_of, status_lines, unalike
-from unalike.training.search import workers as cluster
-from unalike.training.search.workers import command, ending
+from unalike.training.search import workers
+from unalike.training.search.workers import read_exit, trial_command
 
 LR = "train.optim.trunk.base_lr"
 SHORT = [
@@ -25,19 +25,19 @@ SHORT = [
 ]
 
 
-class HerePlace:
-    """Trains within this process, which spares the start of one a trial; the slow tests below use real ones."""
+class InProcessWorker:
+    """Trains within this process, which saves the start of one per trial; the slow tests below start them."""
 
     def __init__(self, environment):
         self.code = None
 
     def start(self, job):
-        self.folder, words = job.folder, command(job)
-        assert words[1:3] == ["-m", "unalike.cli.child_trial"]
-        self.code = unalike(*words[3:]).returncode
+        self.folder, command = job.folder, trial_command(job)
+        assert command[1:3] == ["-m", "unalike.cli.child_trial"]
+        self.code = unalike(*command[3:]).returncode
 
     def poll(self):
-        return ending(self.folder, self.code)
+        return read_exit(self.folder, self.code)
 
     def stop(self):
         pass
@@ -51,17 +51,19 @@ def weights(folder):
 
 
 def test_a_search_and_its_winner_trained_again_bit_for_bit(images, tmp_path, monkeypatch):
-    monkeypatch.setattr(cluster, "LocalPlace", HerePlace)
-    done = unalike("train", images / "train", "--trials", 2, "-r", tmp_path / "s", *SHORT, *data_of(images), "--json")
-    assert done.returncode == 0, done.stderr[-4000:]
-    result, folder = json.loads(done.stdout), tmp_path / "s" / "train"
+    monkeypatch.setattr(workers, "LocalWorker", InProcessWorker)
+    process = unalike(
+        "train", images / "train", "--trials", 2, "-r", tmp_path / "s", *SHORT, *data_of(images), "--json"
+    )
+    assert process.returncode == 0, process.stderr[-4000:]
+    result, folder = json.loads(process.stdout), tmp_path / "s" / "train"
     record = json.loads((folder / "search.json").read_text())
     assert record["counts"] == {"complete": 2} and "held out (unseen in training)" in record["selected_on"]
     assert result["path"] == str(folder / "ml_model_best.pth") and "test Precision at Rank 1" in result["figures"]
     own, drawn = (yaml.safe_load((folder / f"trial_00{n}/experiment.yaml").read_text()) for n in (0, 1))
     assert own["train"]["optim"]["trunk"]["base_lr"] == record["space"][LR]["base"]
     assert drawn["train"]["optim"]["trunk"]["base_lr"] == record["trials"][1]["values"][LR]
-    # The user's query set is in no trial, and what was held out of the training classes is in each.
+    # The user's query set is in no trial; what was held out of the training classes is in each.
     for n in (0, 1):
         trial = folder / f"trial_00{n}"
         assert str(images / "query") not in "".join(

@@ -101,8 +101,8 @@ def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite:
     experiment.automl_policy = "auto"  # so that the resolved spec does the same again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         result = train_automatically(experiment, run, start=start)
-        on_query = _judge_on_query(experiment, run.dir)
-        figures = {**result.figures, **(on_query(result.checkpoint) if on_query else {})}
+        evaluate_query = _query_evaluation(experiment, run.dir)
+        figures = {**result.figures, **(evaluate_query(result.checkpoint) if evaluate_query else {})}
         write_model_card(run.dir, result.spec, result.training, judged=result.record)
         run.conclude(f"delivered: {result.chosen.name}, {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)
@@ -131,8 +131,8 @@ def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite
                         remedy="pip install 'unalike[train]', or name a backbone whose weights are here in model.backbone")  # fmt: skip
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         result = train_unlabeled(experiment, run, start=start)
-        on_query = _judge_on_query(experiment, run.dir)
-        figures = {**result.figures, **(on_query(result.checkpoint) if on_query else {})}
+        evaluate_query = _query_evaluation(experiment, run.dir)
+        figures = {**result.figures, **(evaluate_query(result.checkpoint) if evaluate_query else {})}
         write_model_card(run.dir, result.spec, result.training, judged=result.record)
         run.conclude(f"delivered: {result.chosen}, {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)
@@ -141,19 +141,19 @@ def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite
 def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
     """Train many times, each time a little differently; ``path`` is the best trial's checkpoint."""
     from unalike.runs.folder import open_run
-    from unalike.training.search.search import search
+    from unalike.training.search.search import run_search
 
     refuse_several_processes("a search")
     experiment.automl_policy = "auto"  # so that the resolved spec searches again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
-        outcome = search(experiment, run, judge=_judge_on_query(experiment, run.dir))
-        figures = {k: v for k, v in outcome.best.items() if k.startswith("val")}
-        figures |= outcome.record.get("on_your_query", {})
-        run.conclude(f"best of the search: {outcome.checkpoint}", figures)
-    return Result(run.dir, outcome.checkpoint, figures)
+        result = run_search(experiment, run, evaluate=_query_evaluation(experiment, run.dir))
+        figures = {k: v for k, v in result.best.items() if k.startswith("val")}
+        figures |= result.record.get("on_your_query", {})
+        run.conclude(f"best of the search: {result.checkpoint}", figures)
+    return Result(run.dir, result.checkpoint, figures)
 
 
-def _judge_on_query(experiment: Experiment, folder: Path) -> Callable[[Path], Mapping[str, float]] | None:
+def _query_evaluation(experiment: Experiment, folder: Path) -> Callable[[Path], Mapping[str, float]] | None:
     """Measures a checkpoint on the user's own reference and query, where a spec names them; else None."""
     named = experiment.dataset.val_dataset
     if named is None or not (named.reference or named.query):
@@ -168,9 +168,9 @@ def _judge_on_query(experiment: Experiment, folder: Path) -> Callable[[Path], Ma
         if experiment.is_set(path):
             tree[section][name] = getattr(getattr(experiment, section), name)
 
-    def judge(checkpoint: Path) -> Mapping[str, float]:
+    def evaluate_on_query(checkpoint: Path) -> Mapping[str, float]:
         tree["evaluate"]["checkpoint"] = str(checkpoint)
         again = (folder / "evaluate" / RECORD_FILE).exists()
         return evaluate(tree, overwrite=again).figures
 
-    return judge
+    return evaluate_on_query

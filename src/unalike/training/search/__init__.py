@@ -1,1 +1,1 @@
-"""Hyperparameter search over whole trainings, with Optuna."""
+"""Hyperparameter search over complete trainings, with Optuna."""

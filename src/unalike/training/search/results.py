@@ -1,4 +1,4 @@
-"""What a search leaves behind: search.json, trials.jsonl, the best spec and checkpoint, and one page to look at."""
+"""The results of a search: search.json, trials.jsonl, the best spec and checkpoint, and a report page."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import optuna
 import yaml
+from optuna.trial import FrozenTrial, TrialState
 
 from unalike.report.html import Report
 from unalike.runs.filenames import (
@@ -27,14 +28,29 @@ from unalike.storage.atomic import copy_file, write_text
 from unalike.training.checkpoints import TIE_BREAKER
 
 FORMAT_VERSION = 1
-# Fewer measured trials say nothing about what mattered.
-ENOUGH_FOR_IMPORTANCE = 4
-COUNTED = ("complete", "repeat")
+MIN_TRIALS_FOR_IMPORTANCE = 4
+FINISHED = ("complete", "repeat")  # states of trials that were trained to their end
 
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial, as files and tables show it. ``state``: complete, pruned, failed, repeat, stopped, killed, running."""
+    """One trial, as files and tables show it; the field names are the keys of ``trials.jsonl``.
+
+    Attributes:
+        trial: its number.
+        state: complete, pruned, failed, repeat, stopped, killed, lost, out of time or running.
+        value: its best value of the monitored metric.
+        best_epoch: the epoch of that value, from 0.
+        epochs: number of epochs with a validation.
+        seconds: duration.
+        values: the drawn values by field.
+        kpi: all metrics at the best epoch.
+        reason: why it was stopped or failed.
+        folder: its results folder.
+        host: the machine that trained it.
+        attempt: 1, or more after the search was killed during the trial.
+        curve: the monitored metric by epoch.
+    """
 
     trial: int
     state: str
@@ -51,59 +67,66 @@ class TrialRecord:
     curve: Mapping[int, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, trial: Any) -> TrialRecord:
-        """From Optuna's record of a trial."""
-        told = trial.user_attrs
-        state = told.get("state", "running")
-        if state == "running" and trial.state == optuna.trial.TrialState.FAIL:
+    def from_trial(cls, trial: FrozenTrial) -> TrialRecord:
+        """Read Optuna's record of a trial."""
+        attrs = trial.user_attrs
+        state = attrs.get("state", "running")
+        if state == "running" and trial.state == TrialState.FAIL:
             state = "lost"  # with its machine
         return cls(
-            trial.number, state, told.get("value"), told.get("best_epoch"),
-            told.get("epochs", 0), told.get("seconds"), told.get("values", {}), told.get("kpi", {}),
-            told.get("reason", ""), told.get("folder", ""), told.get("host", ""), told.get("attempts", 1),
+            trial.number, state, attrs.get("value"), attrs.get("best_epoch"),
+            attrs.get("epochs", 0), attrs.get("seconds"), attrs.get("values", {}), attrs.get("kpi", {}),
+            attrs.get("reason", ""), attrs.get("folder", ""), attrs.get("host", ""), attrs.get("attempts", 1),
             dict(sorted(trial.intermediate_values.items())),
         )  # fmt: skip
 
 
-def best_of(records: Sequence[TrialRecord], sign: float) -> TrialRecord | None:
-    """The winner: of the trials that were trained to their end if there are any, else of all that were measured.
+def best_trial(records: Sequence[TrialRecord], sign: float) -> TrialRecord | None:
+    """Return the winner among the trials that were trained to their end; if there is none, among all with a value.
 
-    Ties (small validation sets have many) go to the higher mean average precision, then to the earlier trial.
+    Ties (small validation sets have many) are decided by mean average precision, then by the lower number.
+
+    Args:
+        records: all trials.
+        sign: 1 if more is better, -1 if less is.
     """
     measured = [r for r in records if r.value is not None and r.state not in ("failed", "running")]
-    whole = [r for r in measured if r.state in COUNTED] or measured
-    return max(whole, key=lambda r: (sign * (r.value or 0.0), r.kpi.get(TIE_BREAKER, 0.0), -r.trial), default=None)
+    eligible = [r for r in measured if r.state in FINISHED] or measured
+    return max(eligible, key=lambda r: (sign * (r.value or 0.0), r.kpi.get(TIE_BREAKER, 0.0), -r.trial), default=None)
 
 
-def importances(study: Any, seed: int) -> dict[str, float]:
-    """Share of each field in how the figure varied (fANOVA), largest first; empty where too few trials tell."""
-    done = [t for t in study.get_trials(deepcopy=False) if t.state == optuna.trial.TrialState.COMPLETE]
-    if len(done) < ENOUGH_FOR_IMPORTANCE or len({t.value for t in done}) < 2:
+def field_importances(study: optuna.Study, seed: int) -> dict[str, float]:
+    """Return the share of each field in the variance of the metric (fANOVA), largest first; empty with too few trials."""
+    complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
+    if len(complete) < MIN_TRIALS_FOR_IMPORTANCE or len({t.value for t in complete}) < 2:
         return {}
     try:
-        found = optuna.importance.get_param_importances(
+        shares = optuna.importance.get_param_importances(
             study, evaluator=optuna.importance.FanovaImportanceEvaluator(seed=seed)
         )
     except (ValueError, RuntimeError, ZeroDivisionError):
-        return {}  # no field was drawn in every trial, or the forest found nothing to split on
-    return {name: round(float(share), 4) for name, share in found.items()}
+        return {}  # no field was drawn in every trial, or the forest has nothing to split on
+    return {name: round(float(share), 4) for name, share in shares.items()}
 
 
 def write_record(folder: Path, record: Mapping[str, Any]) -> None:
-    """``search.json``, whole or not at all."""
-    whole = json.dumps({"format_version": FORMAT_VERSION, **record}, indent=1, ensure_ascii=False)
-    write_text(folder / SEARCH_FILE, whole + "\n")
+    """Write ``search.json`` atomically."""
+    text = json.dumps({"format_version": FORMAT_VERSION, **record}, indent=1, ensure_ascii=False)
+    write_text(folder / SEARCH_FILE, text + "\n")
 
 
 def append_trial(folder: Path, record: TrialRecord) -> None:
-    """One line of ``trials.jsonl``; a trial that was killed and went on has a line for each ending."""
+    """Append a line to ``trials.jsonl``; a trial that was killed and resumed has a line for each attempt."""
     with open(folder / TRIALS_FILE, "ab") as file:
         file.write(json.dumps(asdict(record), ensure_ascii=False).encode() + b"\n")
 
 
-def keep_best(folder: Path, best: TrialRecord) -> Path | None:
-    """The winner's checkpoint in the search's folder (a hard link where the disk allows it), or None where it is not
-    to be had: another machine's trial in a folder that this one does not see."""
+def copy_best_checkpoint(folder: Path, best: TrialRecord) -> Path | None:
+    """Copy the winner's checkpoint and model card to the search's folder (hard links where the disk allows them).
+
+    Returns:
+        The checkpoint; None where this machine cannot see the folder of another machine's trial.
+    """
     source, target = Path(best.folder) / BEST_CHECKPOINT, folder / BEST_CHECKPOINT
     if not source.exists():
         return None
@@ -114,8 +137,18 @@ def keep_best(folder: Path, best: TrialRecord) -> Path | None:
     return target
 
 
-def write_best_spec(folder: Path, best: TrialRecord, *, own: bool, kept_out: str) -> Path | None:
-    """The winner's resolved spec, which trains it again with ``automl_policy: off``; None where it is not to be had."""
+def write_best_spec(folder: Path, best: TrialRecord, *, is_user_spec: bool, excluded: str) -> Path | None:
+    """Write the winner's resolved spec as a spec that trains it again, with ``automl_policy: off``.
+
+    Args:
+        folder: the search's folder.
+        best: the winner.
+        is_user_spec: whether it is the trial of the user's own spec.
+        excluded: what took no part in the selection, in words; stands in a comment.
+
+    Returns:
+        The file; None where this machine cannot see the trial's folder.
+    """
     resolved = Path(best.folder) / EXPERIMENT_FILE
     source = resolved if resolved.exists() else Path(best.folder) / TRIAL_SPEC_FILE
     if not source.exists():
@@ -126,12 +159,12 @@ def write_best_spec(folder: Path, best: TrialRecord, *, own: bool, kept_out: str
     values.get("train", {}).pop("results_dir", None)
     values.pop("results_dir", None)
     head = [f"Trial {best.trial} of a search: {best.value:.6g} in validation, at epoch {best.best_epoch} (counted from 0).",
-            "It is your own spec." if own else "Drawn: " + json.dumps(dict(best.values)),
+            "It is your own spec." if is_user_spec else "Drawn: " + json.dumps(dict(best.values)),
             "Training it again: unalike train -e best_spec.yaml -r NEW_FOLDER"]  # fmt: skip
-    if best.state not in COUNTED:
+    if best.state not in FINISHED:
         head.append("This trial was ended early; trained again it goes on to its last epoch.")
-    if kept_out:
-        head.append(f"Validation is held out of the training classes, as in the search; {kept_out} was kept out of it.")
+    if excluded:
+        head.append(f"Validation is held out of the training classes, as in the search; {excluded} was kept out of it.")
     text = "".join(f"# {line}\n" for line in head) + yaml.safe_dump(
         values, sort_keys=False, allow_unicode=True, width=120
     )
@@ -139,56 +172,58 @@ def write_best_spec(folder: Path, best: TrialRecord, *, own: bool, kept_out: str
     return folder / BEST_SPEC_FILE
 
 
-# ---- the page ----
+# ---- the report ----
 
 
-def write_page(folder: Path, record: Mapping[str, Any], records: Sequence[TrialRecord]) -> Path:
-    """``report.html``: what was tried, what mattered, what came of it."""
+def write_report(folder: Path, record: Mapping[str, Any], records: Sequence[TrialRecord]) -> Path:
+    """Write ``report.html`` from the content of ``search.json`` and all trials."""
     monitor, best = record["monitor"], record.get("best")
-    own = next((r for r in records if r.trial == 0), None)
+    user_trial = next((r for r in records if r.trial == 0), None)
     counts = record["counts"]
     page = Report("Search for a better training", f"{record['algorithm']} over {len(record['space'])} fields; selected by "
                   f"{monitor} on {record['selected_on']}")  # fmt: skip
     page.figures(
-        [("best", best["value"] if best else None), ("your own spec", own.value if own else None),
-         ("best trial", str(best["trial"]) if best else "none"), ("trials", _counted(counts)),
+        [("best", best["value"] if best else None), ("your own spec", user_trial.value if user_trial else None),
+         ("best trial", str(best["trial"]) if best else "none"), ("trials", _format_counts(counts)),
          ("minutes", f"{record['seconds'] / 60:.1f}")],
-        note=f"The best of {len(records)} is chosen by the figure shown, which therefore flatters it a little.",
+        note=f"The best of {len(records)} is selected by the metric shown, which is therefore slightly optimistic.",
     )  # fmt: skip
     if record.get("on_your_query"):
         page.figures(list(record["on_your_query"].items()), title="On your own query set",
-                     note="Measured once, at the end; no choice was made by it.")  # fmt: skip
-    page.curves("How it went", _curves(records, monitor, record["sign"]), x_name="trial, or epoch", note="")
+                     note="Measured once, at the end; nothing was selected by it.")  # fmt: skip
+    page.curves("Progress", _curves(records, monitor, record["sign"]), x_name="trial, or epoch", note="")
     shares = record.get("importance") or {}
     page.table("What mattered", [{"field": name, "share": share} for name, share in shares.items()],
-               note="Share of each field in how the figure varied between whole trials (fANOVA)." if shares
-               else f"Not told with fewer than {ENOUGH_FOR_IMPORTANCE} whole trials that differ.")  # fmt: skip
+               note="Share of each field in the variance of the metric between complete trials (fANOVA)." if shares
+               else f"Not computed with fewer than {MIN_TRIALS_FOR_IMPORTANCE} complete trials that differ.")  # fmt: skip
     page.table("What was searched", [{"field": p, "your value": str(a["base"]), "drawn from": a["range"]}
                                      for p, a in record["space"].items()],
                note="; ".join(f"{path} left out: {why}" for path, why in record["left_out"].items()))  # fmt: skip
-    page.table("Trials", _rows(records, record["sign"]), note="Best first; each has its folder trial_NNN.")
-    page.table("Failed", [{"trial": r.trial, "reason": r.reason, **_drawn(r)} for r in records if r.state == "failed"])
+    page.table("Trials", _trial_rows(records, record["sign"]), note="Best first; each has its folder trial_NNN.")
+    page.table(
+        "Failed", [{"trial": r.trial, "reason": r.reason, **_drawn_column(r)} for r in records if r.state == "failed"]
+    )
     return page.write(folder / REPORT_FILE)
 
 
-def _counted(counts: Mapping[str, int]) -> str:
+def _format_counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {state}" for state, number in counts.items())
 
 
-def _drawn(record: TrialRecord) -> dict[str, str]:
-    text = ", ".join(f"{path.removeprefix('train.')}={_short(value)}" for path, value in record.values.items())
+def _drawn_column(record: TrialRecord) -> dict[str, str]:
+    text = ", ".join(f"{path.removeprefix('train.')}={_format_value(value)}" for path, value in record.values.items())
     return {"drawn": text or "your own spec"}
 
 
-def _short(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _rows(records: Sequence[TrialRecord], sign: float) -> list[dict[str, Any]]:
+def _trial_rows(records: Sequence[TrialRecord], sign: float) -> list[dict[str, Any]]:
     ranked = sorted(records, key=lambda r: (r.value is None, -sign * (r.value or 0.0), r.trial))
     return [
         {"trial": str(r.trial), "state": r.state, "figure": r.value, "best_epoch": None if r.best_epoch is None else str(r.best_epoch),
-         "epochs": str(r.epochs), "seconds": None if r.seconds is None else f"{r.seconds:.0f}", **_drawn(r)}
+         "epochs": str(r.epochs), "seconds": None if r.seconds is None else f"{r.seconds:.0f}", **_drawn_column(r)}
         for r in ranked
     ]  # fmt: skip
 
@@ -196,12 +231,12 @@ def _rows(records: Sequence[TrialRecord], sign: float) -> list[dict[str, Any]]:
 def _curves(
     records: Sequence[TrialRecord], monitor: str, sign: float
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    reached: list[tuple[float, float]] = []
+    best_so_far: list[tuple[float, float]] = []
     for r in records:
-        if r.value is not None and r.state in COUNTED:
-            last = reached[-1][1] if reached else r.value
-            reached.append((float(r.trial), sign * max(sign * last, sign * r.value)))
-    each = [(float(r.trial), r.value) for r in records if r.value is not None]
+        if r.value is not None and r.state in FINISHED:
+            last = best_so_far[-1][1] if best_so_far else r.value
+            best_so_far.append((float(r.trial), sign * max(sign * last, sign * r.value)))
+    values = [(float(r.trial), r.value) for r in records if r.value is not None]
     ranked = sorted((r for r in records if r.curve and r.value is not None), key=lambda r: -sign * (r.value or 0.0))
-    learning = {f"trial {r.trial}": [(float(e), v) for e, v in r.curve.items()] for r in ranked[:5]}
-    return {f"{monitor} by trial": {"each": each, "best so far": reached}, "five best, by epoch": learning}
+    curves = {f"trial {r.trial}": [(float(e), v) for e, v in r.curve.items()] for r in ranked[:5]}
+    return {f"{monitor} by trial": {"each": values, "best so far": best_so_far}, "five best, by epoch": curves}

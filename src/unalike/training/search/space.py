@@ -1,8 +1,8 @@
-"""What a search varies: axes of dotted fields, each on a sane scale around the value that plain training would take.
+"""The search space: which fields a search varies, on which scale, around the value that plain training would use.
 
-TAO draws learning rates uniformly from [0, 1] and 85 to 100 % of its trials diverge (D38); here numbers that span orders
-of magnitude are drawn on a log scale around the settled value, inside the bounds that TAO publishes. A field that does not
-act (momentum with Adam, D11; the margin of a loss that is not used) is no axis, or one only in the trials where it acts.
+TAO draws learning rates uniformly from [0, 1], and 85 to 100 % of its trials diverge (D38); here numbers that span orders
+of magnitude are drawn on a log scale around the settled value, inside the bounds that TAO publishes. A field without effect
+(momentum with Adam, D11; the margin of a loss that is not used) is no axis, or one only in the trials where it has effect.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from optuna.distributions import (
     BaseDistribution,
@@ -35,28 +35,41 @@ from unalike.spec.ranges import (
 )
 from unalike.training.losses import has_parameters
 
-Get = Callable[[str], Any]
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+    from unalike.spec.automl import Automl
+
+FieldGetter = Callable[[str], Any]  # from a dotted path to its value
 
 
 @dataclass(frozen=True)
-class Rule:
-    """``path`` (or what lies below it) acts where ``acts(get)`` says so, which looks at the fields ``reads``."""
+class ActivityRule:
+    """When a field has an effect.
+
+    Attributes:
+        path: the field; fields below it follow the same rule.
+        reads: the fields that decide.
+        is_active: maps a getter of field values to whether the field has an effect.
+        reason: why it has none.
+    """
 
     path: str
     reads: tuple[str, ...]
-    acts: Callable[[Get], bool]
+    is_active: Callable[[FieldGetter], bool]
     reason: str
 
 
-def _switch(path: str, reason: str, *below: str) -> tuple[Rule, ...]:
-    return tuple(Rule(b, (path,), lambda get: bool(get(path)), reason) for b in below)
+def _switch(path: str, reason: str, *dependents: str) -> tuple[ActivityRule, ...]:
+    """Rules for fields that have an effect only if ``path`` is true."""
+    return tuple(ActivityRule(d, (path,), lambda get: bool(get(path)), reason) for d in dependents)
 
 
-def _uses(kind: str, name: str, parameter: str) -> Callable[[Get], bool]:
+def _uses(kind: str, name: str, parameter: str) -> Callable[[FieldGetter], bool]:
+    """Whether the loss or miner is ``name`` and its parameter is not set explicitly."""
     return lambda get: get(f"train.{kind}.name") == name and parameter not in (get(f"train.{kind}.parameters") or {})
 
 
-def _steps_act(get: Get) -> bool:
+def _has_schedule_steps(get: FieldGetter) -> bool:
     steps = get("train.optim.steps")
     return get("train.optim.schedule") == "step" and bool(steps) and min(steps) < get("train.num_epochs")
 
@@ -64,56 +77,65 @@ def _steps_act(get: Get) -> bool:
 _STEPS = ("train.optim.schedule", "train.optim.steps", "train.num_epochs")
 _LOSS, _MINER = (("train.loss.name", "train.loss.parameters"), ("train.miner.name", "train.miner.parameters"))
 _TRIPLET = "TripletMarginLoss with this argument left open is not the loss"
-RULES: tuple[Rule, ...] = (
-    *(Rule(f"train.optim.{part}.momentum", ("train.optim.name",), lambda get: get("train.optim.name") == "SGD",
-           "only SGD reads it") for part in ("trunk", "embedder")),
+RULES: tuple[ActivityRule, ...] = (
+    *(ActivityRule(f"train.optim.{part}.momentum", ("train.optim.name",), lambda get: get("train.optim.name") == "SGD",
+                   "only SGD reads it") for part in ("trunk", "embedder")),
     *_switch("train.train_trunk", "the trunk does not learn", "train.optim.trunk", "train.frozen_stages", "train.head_epochs"),
     *_switch("train.train_embedder", "the embedder does not learn", "train.optim.embedder"),
-    Rule("train.optim.gamma", _STEPS, _steps_act, "no step of the schedule lies within the epochs"),
-    Rule("train.optim.steps", _STEPS[:1], lambda get: get("train.optim.schedule") == "step", "the schedule has no steps"),
+    ActivityRule("train.optim.gamma", _STEPS, _has_schedule_steps, "no step of the schedule lies within the epochs"),
+    ActivityRule("train.optim.steps", _STEPS[:1], lambda get: get("train.optim.schedule") == "step",
+                 "the schedule has no steps"),
     *_switch("train.optim.warmup_iters", "there is no warm-up", "train.optim.warmup_factor", "train.optim.warmup_method"),
-    Rule("train.optim.triplet_loss_margin", _LOSS, _uses("loss", "TripletMarginLoss", "margin"), _TRIPLET),
-    Rule("train.smooth_loss", _LOSS, _uses("loss", "TripletMarginLoss", "smooth_loss"), _TRIPLET),
-    Rule("train.optim.miner_function_margin", _MINER, _uses("miner", "MultiSimilarityMiner", "epsilon"),
-         "MultiSimilarityMiner with this argument left open is not the miner"),
-    Rule("train.optim.loss_lr", _LOSS, lambda get: has_parameters(get("train.loss.name"), get("train.loss.parameters")),
-         "the loss has no weights of its own"),
+    ActivityRule("train.optim.triplet_loss_margin", _LOSS, _uses("loss", "TripletMarginLoss", "margin"), _TRIPLET),
+    ActivityRule("train.smooth_loss", _LOSS, _uses("loss", "TripletMarginLoss", "smooth_loss"), _TRIPLET),
+    ActivityRule("train.optim.miner_function_margin", _MINER, _uses("miner", "MultiSimilarityMiner", "epsilon"),
+                 "MultiSimilarityMiner with this argument left open is not the miner"),
+    ActivityRule("train.optim.loss_lr", _LOSS,
+                 lambda get: has_parameters(get("train.loss.name"), get("train.loss.parameters")),
+                 "the loss has no weights of its own"),
     *_switch("train.ema.enabled", "no average is kept", "train.ema.decay"),
     *_switch("dataset.gaussian_blur.enabled", "there is no blur", "dataset.gaussian_blur.kernel",
              "dataset.gaussian_blur.sigma"),
-    *_switch("dataset.color_augmentation.enabled", "colours are left alone",
+    *_switch("dataset.color_augmentation.enabled", "colors are left alone",
              *(f"dataset.color_augmentation.{n}" for n in ("brightness", "contrast", "saturation", "hue"))),
 )  # fmt: skip
 
 
-def _rules_of(path: str) -> Iterable[Rule]:
+def _rules_of(path: str) -> Iterable[ActivityRule]:
     return (rule for rule in RULES if path == rule.path or path.startswith(rule.path + "."))
 
 
-def idle(path: str, get: Get) -> str:
-    """Why a field does not act where the other fields are as ``get`` gives them, or nothing."""
-    return next((rule.reason for rule in _rules_of(path) if not rule.acts(get)), "")
+def inactive_reason(path: str, get: FieldGetter) -> str:
+    """Return why a field has no effect where the other fields are as ``get`` says; an empty string if it has one."""
+    return next((rule.reason for rule in _rules_of(path) if not rule.is_active(get)), "")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One searched field: ``base`` is what plain training takes; drawn values below ``zero_below`` stand for 0."""
+    """One searched field.
+
+    Attributes:
+        path: the field.
+        base: the value that plain training uses.
+        distribution: what Optuna draws from; of choices, their JSON.
+        zero_below: drawn values below it stand for 0; 0 where 0 is not drawn.
+    """
 
     path: str
     base: Any
     distribution: BaseDistribution
     zero_below: float = 0.0
 
-    def value(self, drawn: Any) -> Any:
-        """What a drawn value means in a spec."""
+    def to_value(self, drawn: Any) -> Any:
+        """Convert a drawn value to a value of the spec."""
         if isinstance(self.distribution, CategoricalDistribution):
             return json.loads(drawn)
         if self.zero_below and drawn < self.zero_below:
             return 0.0
         return float(f"{drawn:.6g}") if isinstance(self.distribution, FloatDistribution) else drawn
 
-    def drawn(self, value: Any) -> Any:
-        """What would have to be drawn for a value of a spec, or None where it lies outside."""
+    def to_drawn(self, value: Any) -> Any:
+        """Convert a value of the spec to the drawn value that stands for it; None where it is outside the distribution."""
         if isinstance(self.distribution, CategoricalDistribution):
             text = json.dumps(value)
             return text if text in self.distribution.choices else None
@@ -125,8 +147,8 @@ class Axis:
         inside = limits.low <= value <= limits.high
         return type(limits.low)(value) if inside else None
 
-    def in_words(self) -> str:
-        """``0.0001 to 0.01, log`` or the choices."""
+    def describe(self) -> str:
+        """Return the range in words, as in ``0.0001 to 0.01, log``, or the choices."""
         limits: Any = self.distribution
         if isinstance(limits, CategoricalDistribution):
             return ", ".join(str(choice) for choice in limits.choices)
@@ -136,17 +158,29 @@ class Axis:
 
 
 @dataclass(frozen=True)
-class Space:
-    """The axes in an order in which each finds those it depends on drawn already; what was left out, and why."""
+class SearchSpace:
+    """The axes of a search.
+
+    Attributes:
+        axes: each one after those that decide whether it has an effect.
+        base: getter of the settled spec.
+        left_out: fields that were asked for and are not searched, with the reason.
+    """
 
     axes: tuple[Axis, ...]
-    base: Get
+    base: FieldGetter
     left_out: Mapping[str, str] = field(default_factory=dict)
 
-    def draw(self, suggest: Callable[[str, BaseDistribution], Any], *, own: bool = False) -> dict[str, Any]:
-        """Values by dotted path of the axes that act, each drawn by ``suggest(name, distribution)``.
+    def draw(self, suggest: Callable[[str, BaseDistribution], Any], *, user_spec: bool = False) -> dict[str, Any]:
+        """Draw values of the axes that have an effect.
 
-        ``own``: the user's spec; only values that the axes hold are told to ``suggest``, and nothing is changed.
+        Args:
+            suggest: ``suggest(path, distribution)`` draws one value.
+            user_spec: whether this is the trial of the user's own spec: its values are only reported to ``suggest``, where
+                the axes contain them, and nothing is returned.
+
+        Returns:
+            Values by field.
         """
         values: dict[str, Any] = {}
 
@@ -154,28 +188,28 @@ class Space:
             return values[path] if path in values else self.base(path)
 
         for axis in self.axes:
-            if idle(axis.path, get) or _other_class(axis.path, get, self.base):
+            if inactive_reason(axis.path, get) or _belongs_to_other_class(axis.path, get, self.base):
                 continue
-            if own:
-                if axis.drawn(axis.base) is not None:
+            if user_spec:
+                if axis.to_drawn(axis.base) is not None:
                     suggest(axis.path, axis.distribution)
                 values[axis.path] = axis.base
             else:
-                values[axis.path] = axis.value(suggest(axis.path, axis.distribution))
-        return {} if own else values
+                values[axis.path] = axis.to_value(suggest(axis.path, axis.distribution))
+        return {} if user_spec else values
 
-    def own(self) -> dict[str, Any]:
-        """What has to be drawn for the user's own spec, as far as the axes hold it."""
-        drawn = {axis.path: axis.drawn(axis.base) for axis in self.axes}
+    def user_values(self) -> dict[str, Any]:
+        """Return the drawn values that stand for the user's own spec, of the axes that contain them."""
+        drawn = {axis.path: axis.to_drawn(axis.base) for axis in self.axes}
         return {path: value for path, value in drawn.items() if value is not None}
 
     def fingerprint(self) -> str:
-        """Equal for searches whose trials may be compared."""
+        """Return a digest that is equal for searches whose trials can be compared."""
         text = json.dumps([[axis.path, str(axis.distribution), axis.zero_below] for axis in self.axes])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _other_class(path: str, get: Get, base: Get) -> bool:
+def _belongs_to_other_class(path: str, get: FieldGetter, base: FieldGetter) -> bool:
     """Whether a free parameter belongs to another loss or miner than the one drawn."""
     root = path.rpartition(".")[0]
     if root not in FREE:
@@ -184,11 +218,11 @@ def _other_class(path: str, get: Get, base: Get) -> bool:
     return bool(get(name) != base(name))
 
 
-def getter(experiment: Any) -> Get:
-    """``get("train.optim.name")`` of a spec, free parameters of loss and miner included; None for what is not there."""
+def field_getter(experiment: Experiment) -> FieldGetter:
+    """Make the getter of a spec's fields, free parameters of loss and miner included; it returns None for unknown paths."""
 
     def get(path: str) -> Any:
-        value = experiment
+        value: Any = experiment
         for part in path.split("."):
             value = value.get(part) if isinstance(value, Mapping) else getattr(value, part, None)
         return value
@@ -196,31 +230,39 @@ def getter(experiment: Any) -> Get:
     return get
 
 
-def build_space(automl: Any, base: Any) -> Space:
-    """The space of a search over ``base``, a settled spec. Raises SpecError where nothing is left to search."""
-    get = getter(base)
+def build_space(automl: Automl, base: Experiment) -> SearchSpace:
+    """Build the space of a search around a settled spec.
+
+    Args:
+        automl: ``parameters`` and ``ranges`` say what to search; by default ``default_parameters``.
+        base: the settled spec.
+
+    Raises:
+        SpecError: no field is left to search, or a range is not valid.
+    """
+    get = field_getter(base)
     ranges = {path: read_range(path, value) for path, value in flat_ranges(automl.ranges)}
-    named = list(dict.fromkeys([*(automl.parameters or usual_parameters(get)), *ranges]))
+    named = list(dict.fromkeys([*(automl.parameters or default_parameters(get)), *ranges]))
     left_out: dict[str, str] = {}
     axes = []
     for path in named:
-        rules = [rule for rule in _rules_of(path) if not rule.acts(get)]
+        rules = [rule for rule in _rules_of(path) if not rule.is_active(get)]
         if rules and not any(read in named for rule in rules for read in rule.reads):
             left_out[path] = rules[0].reason
             continue
-        axes.append(_axis(path, get, ranges.get(path), automl.max_epochs))
+        axes.append(_build_axis(path, get, ranges.get(path), automl.max_epochs))
     if not axes:
-        raise SpecError("nothing is left to search", expected="a field that acts in this training",
+        raise SpecError("nothing is left to search", expected="a field that has an effect in this training",
                         remedy="; ".join(f"{path}: {why}" for path, why in left_out.items()))  # fmt: skip
     read = {r for rule in RULES for r in rule.reads}
     axes.sort(key=lambda axis: (axis.path not in read, any(True for _ in _rules_of(axis.path))))
-    return Space(tuple(axes), get, left_out)
+    return SearchSpace(tuple(axes), get, left_out)
 
 
-def usual_parameters(get: Get) -> list[str]:
-    """TAO's fifteen, and what takes their place where another loss or miner is used: its numbers and its own rate."""
+def default_parameters(get: FieldGetter) -> list[str]:
+    """Return TAO's fifteen searched fields; for another loss or miner also its numbers and its learning rate."""
     names = [path for path, declared in declared_fields().items() if declared.facts.get("automl_enabled") is True]
-    if not idle("train.optim.loss_lr", get):
+    if not inactive_reason("train.optim.loss_lr", get):
         names.append("train.optim.loss_lr")
     for root in FREE:
         numbers = (
@@ -233,47 +275,48 @@ def usual_parameters(get: Get) -> list[str]:
 # ---- scales ----
 
 
-def _axis(path: str, get: Get, wanted: Range | None, max_epochs: int | None) -> Axis:
+def _build_axis(path: str, get: FieldGetter, requested: Range | None, max_epochs: int | None) -> Axis:
+    """Build the axis of a field: of the requested range, of a few choices, or around its present value."""
     base = get(path)
     if base is None and path == "train.optim.loss_lr":
         base = get("train.optim.embedder.base_lr")
-    if wanted is not None and wanted.values is not None:
-        return Axis(path, base, _choice(wanted.values))
-    if wanted is None and (few := _few(path, base)) is not None:
-        return Axis(path, base, _choice(few))
+    if requested is not None and requested.values is not None:
+        return Axis(path, base, _categorical(requested.values))
+    if requested is None and (values := _discrete_values(path, base)) is not None:
+        return Axis(path, base, _categorical(values))
     kind = numeric(path)
-    if kind is None or (base is None and wanted is None) or isinstance(base, bool | str | list | dict):
+    if kind is None or (base is None and requested is None) or isinstance(base, bool | str | list | dict):
         raise SpecError(f"automl: {path} is to be searched, and what it may become is not known",
                         remedy=f"give it values: automl.ranges: {{{path}: [a, b, c]}}")  # fmt: skip
-    low, high, log, zero = _scale(path, base, get)
-    if wanted is not None:
-        low = wanted.low if wanted.low is not None else low
-        high = wanted.high if wanted.high is not None else high
-        zero, log = False, log if wanted.log is None else wanted.log
+    low, high, log, zero = _default_scale(path, base, get)
+    if requested is not None:
+        low = requested.low if requested.low is not None else low
+        high = requested.high if requested.high is not None else high
+        zero, log = False, log if requested.log is None else requested.log
     if path == "train.num_epochs" and max_epochs:
         high = min(high, max_epochs)
-    low, high, log = _within(path, low, high, log, asked=wanted)
+    low, high, log = _clip_to_bounds(path, low, high, log, requested=requested)
     if kind is int and not free_parameter(path):
-        step = int(wanted.step) if wanted and wanted.step else 1
-        whole = IntDistribution(math.ceil(low), math.floor(high), log=log and low >= 1 and step == 1, step=step)
-        return Axis(path, base, whole)
-    if wanted is not None and wanted.step:
-        return Axis(path, base, FloatDistribution(low, high, step=wanted.step))
-    if zero:  # one tenth of the scale, below its low end, stands for 0
-        notch = low / (high / low) ** 0.1
-        return Axis(path, base, FloatDistribution(notch, high, log=True), zero_below=low)
+        step = int(requested.step) if requested and requested.step else 1
+        integers = IntDistribution(math.ceil(low), math.floor(high), log=log and low >= 1 and step == 1, step=step)
+        return Axis(path, base, integers)
+    if requested is not None and requested.step:
+        return Axis(path, base, FloatDistribution(low, high, step=requested.step))
+    if zero:  # a tenth of the scale is added below the low end, and stands for 0
+        extended_low = low / (high / low) ** 0.1
+        return Axis(path, base, FloatDistribution(extended_low, high, log=True), zero_below=low)
     return Axis(path, base, FloatDistribution(low, high, log=log))
 
 
-def _choice(values: Iterable[Any]) -> CategoricalDistribution:
+def _categorical(values: Iterable[Any]) -> CategoricalDistribution:
     return CategoricalDistribution(tuple(dict.fromkeys(json.dumps(value) for value in values)))
 
 
-def _few(path: str, base: Any) -> tuple[Any, ...] | None:
-    """The values of fields that are best chosen from a few: words, switches, sizes in powers of two, image sides."""
-    words = choices(path)
-    if words is not None:
-        return words
+def _discrete_values(path: str, base: Any) -> tuple[Any, ...] | None:
+    """The values of fields that are drawn from a few choices: names, switches, sizes in powers of two, image sides."""
+    names = choices(path)
+    if names is not None:
+        return names
     name = path.rpartition(".")[2]
     if name in ("batch_size", "feat_dim", "num_instance") and base:
         least = {"batch_size": 4, "feat_dim": 8, "num_instance": 1}[name]
@@ -283,8 +326,8 @@ def _few(path: str, base: Any) -> tuple[Any, ...] | None:
     return None
 
 
-def _scale(path: str, base: Any, get: Get) -> tuple[float, float, bool, bool]:
-    """(low, high, log, whether 0 is drawn too) of a number by the field's name and its present value."""
+def _default_scale(path: str, base: Any, get: FieldGetter) -> tuple[float, float, bool, bool]:
+    """(low, high, log scale, whether 0 is drawn too) of a number, by the field's name and its present value."""
     name = path.rpartition(".")[2]
     v = float(base or 0)
     epochs = get("train.num_epochs") or 1
@@ -311,17 +354,19 @@ def _scale(path: str, base: Any, get: Get) -> tuple[float, float, bool, bool]:
     return 0.0, bounds[1] if math.isfinite(bounds[1]) else 1.0, False, False
 
 
-def _within(path: str, low: float, high: float, log: bool, *, asked: Range | None) -> tuple[float, float, bool]:
-    """Ends inside the published bounds; rates that a user lets begin at 0 are drawn on a log scale all the same."""
+def _clip_to_bounds(
+    path: str, low: float, high: float, log: bool, *, requested: Range | None
+) -> tuple[float, float, bool]:
+    """Clip a range to the published bounds; a requested range that starts at 0 still gets a log scale for a rate."""
     least, most, low_open, high_open = search_bounds(path)
     low, high = max(low, least), min(high, most)
     if high_open and high == most:
         high -= (high - low) / 1000
     if low_open and low <= least:
-        low = high * 1e-4 if log or least == 0 and asked is not None else least + (high - least) / 1000
+        low = high * 1e-4 if log or least == 0 and requested is not None else least + (high - least) / 1000
     if log and low <= 0:
         low = high * 1e-4
-    if asked is not None and asked.log is None and numeric(path) is float:
+    if requested is not None and requested.log is None and numeric(path) is float:
         log = low > 0 and high / low >= 10
     if low > high:
         raise SpecError(f"automl.ranges.{path} holds nothing that may be searched",

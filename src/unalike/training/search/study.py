@@ -1,4 +1,4 @@
-"""What a search is settled on before its first trial, and Optuna's study that holds the trials."""
+"""The plan of a search, fixed before its first trial, and Optuna's study that stores the trials."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
+from optuna.pruners import BasePruner
+from optuna.storages import BaseStorage
 
 from unalike.data.from_spec import load_from_spec, load_training_sets
 from unalike.data.notices import Notices
@@ -18,31 +20,55 @@ from unalike.runs.filenames import SEARCH_FILE, SELECTION_FILE, STUDY_FILE
 from unalike.spec import load_spec
 from unalike.training.checkpoints import KPI_NAMES, MONITORED
 from unalike.training.recipe import settle_backbone, settle_precision, settle_training
-from unalike.training.search.space import Space, build_space
-from unalike.training.search.trial import TrialTerms, own_tree
+from unalike.training.search.space import SearchSpace, build_space
+from unalike.training.search.trial import TrialTemplate, user_settings
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+    from unalike.spec.automl import Automl
 
 HEARTBEAT_S = 30.0
-GRACE_S = 300.0  # a machine that was silent for so long is taken for gone
+GRACE_S = 300.0  # a machine that was silent for so long counts as lost
 DEFAULT_MINUTES, DEFAULT_TRIALS = 10.0, 20  # the contract's: without a GPU, with one
 JOURNAL = "journal://"
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that is settled before the first trial."""
+class SearchPlan:
+    """Everything that is fixed before the first trial.
 
-    terms: TrialTerms
-    space: Space
+    Attributes:
+        template: what all trials share.
+        space: the search space.
+        monitor: the validation metric to select by.
+        sign: 1 if more is better, -1 if less is.
+        trials: limit of trials, or None.
+        seconds: limit of time, or None.
+        selected_on: what the metric is measured on, in words.
+        excluded: what of the user's data takes no part in the selection, in words.
+    """
+
+    template: TrialTemplate
+    space: SearchSpace
     monitor: str
     sign: float
     trials: int | None
     seconds: float | None
     selected_on: str
-    kept_out: str = ""
+    excluded: str = ""
 
 
-def settle_terms(experiment: Any, folder: Path) -> Plan:
-    """Settle the spec as a training would, then the space around it. Raises DataError where nothing can be held out."""
+def plan_search(experiment: Experiment, folder: Path) -> SearchPlan:
+    """Settle the spec as a training would, then build the search space around it.
+
+    Args:
+        experiment: the user's spec.
+        folder: the search's folder; gets a manifest where the user's own keeps rows for evaluation.
+
+    Raises:
+        SpecError: the trials have no validation or no metric to select by.
+        DataError: no image can be held out for validation.
+    """
     import torch
 
     from unalike.model.embedder import build_embedder
@@ -57,9 +83,9 @@ def settle_terms(experiment: Any, folder: Path) -> Plan:
         raise SpecError(f"train.checkpointer.monitor is {monitor!r}", expected="a figure of the validation, as the search "
                         f"selects by it: {', '.join(KPI_NAMES[:-1])}")  # fmt: skip
     notices = Notices()
-    data, kept_out = _rows_to_learn_from(experiment, folder, notices)
-    terms = TrialTerms(experiment, experiment, seed, data)
-    base = load_spec("train", terms.tree({}, folder))
+    data, excluded = _training_manifest(experiment, folder, notices)
+    template = TrialTemplate(experiment, experiment, seed, data)
+    base = load_spec("train", template.spec_dict({}, folder))
     settle_backbone(base)
     settle_precision(base)
     sets = load_training_sets(base, notices)
@@ -73,36 +99,50 @@ def settle_terms(experiment: Any, folder: Path) -> Plan:
     if trials is None and minutes is None:
         trials, minutes = (DEFAULT_TRIALS, None) if torch.cuda.is_available() else (None, DEFAULT_MINUTES)
     lower = (automl.direction or train.checkpointer.mode or "max").startswith("min")
-    return Plan(
-        replace(terms, base=base), build_space(automl, base), monitor, -1.0 if lower else 1.0, trials,
-        None if minutes is None else minutes * 60, sets.validation, kept_out,
+    return SearchPlan(
+        replace(template, base=base), build_space(automl, base), monitor, -1.0 if lower else 1.0, trials,
+        None if minutes is None else minutes * 60, sets.validation, excluded,
     )  # fmt: skip
 
 
-def _rows_to_learn_from(experiment: Any, folder: Path, notices: Notices) -> tuple[str | None, str]:
-    """(a manifest of the training rows where the user's own keeps some for measuring, what is kept out of selection)."""
+def _training_manifest(experiment: Experiment, folder: Path, notices: Notices) -> tuple[str | None, str]:
+    """Write a manifest of the training rows where the user's own manifest keeps others for evaluation.
+
+    Returns:
+        The manifest's path, or None where the data are used as they are; and what is excluded from selection, in words.
+    """
     dataset = experiment.dataset
     named = dataset.val_dataset
-    kept_out = "dataset.val_dataset" if named is not None and (named.reference or named.query) else ""
+    excluded = "dataset.val_dataset" if named is not None and (named.reference or named.query) else ""
     if not dataset.train_dataset:
-        return None, kept_out  # said with its remedy by `training_sets`
-    whole = load_from_spec(experiment, dataset.train_dataset, notices)
-    if whole.splits is None or not any(whole.splits):
-        return None, kept_out
-    rows = whole.select([i for i, split in enumerate(whole.splits) if split == "train"])
-    if len(rows) == len(whole) or not len(rows):
-        return None, kept_out
+        return None, excluded  # `load_training_sets` raises the error
+    images = load_from_spec(experiment, dataset.train_dataset, notices)
+    if images.splits is None or not any(images.splits):
+        return None, excluded
+    rows = images.select([i for i, split in enumerate(images.splits) if split == "train"])
+    if len(rows) == len(images) or not len(rows):
+        return None, excluded
     path = write_manifest(folder / SELECTION_FILE, {"train": rows.drop_empty_classes()})
-    return str(path.resolve()), kept_out or "what your manifest does not call train"
+    return str(path.resolve()), excluded or "what your manifest does not call train"
 
 
 # ---- the study ----
 
 
-def open_study(automl: Any, folder: Path, plan: Plan, pruner: Any) -> Any:
-    """The study by its name, begun or joined. Raises SpecError for a storage that cannot be opened, RunError for one that
-    holds another search under this name."""
-    direction: Any = "minimize" if plan.sign < 0 else "maximize"
+def open_study(automl: Automl, folder: Path, plan: SearchPlan, pruner: BasePruner) -> optuna.Study:
+    """Create the study, or join an existing one of the same name.
+
+    Args:
+        automl: name of the study and address of its storage; by default SQLite in ``folder``.
+        folder: the search's folder.
+        plan: a study's trials must share its space, spec, metric and direction.
+        pruner: the pruner of this process.
+
+    Raises:
+        SpecError: the storage cannot be opened.
+        RunError: the storage has another search under this name.
+    """
+    direction: Literal["minimize", "maximize"] = "minimize" if plan.sign < 0 else "maximize"
     try:
         storage = _open_storage(automl.storage, folder)
         study = optuna.create_study(study_name=automl.study, storage=storage, direction=direction, pruner=pruner,
@@ -111,7 +151,7 @@ def open_study(automl: Any, folder: Path, plan: Plan, pruner: Any) -> Any:
         kind = automl.storage.partition("://")[0] + "://..." if automl.storage else folder / STUDY_FILE  # no passwords
         raise SpecError(f"automl.storage {kind} cannot be opened ({type(error).__name__})", expected="sqlite:///FILE, journal:///FILE, mysql:// or "
                         "postgresql:// with its driver installed") from error  # fmt: skip
-    terms = {"space": plan.space.fingerprint(), "spec": _fingerprint(plan), "monitor": plan.monitor,
+    terms = {"space": plan.space.fingerprint(), "spec": _spec_fingerprint(plan), "monitor": plan.monitor,
              "direction": direction}  # fmt: skip
     known = study.user_attrs.get("terms")
     if known is None:
@@ -124,42 +164,42 @@ def open_study(automl: Any, folder: Path, plan: Plan, pruner: Any) -> Any:
     return study
 
 
-def _open_storage(url: str | None, folder: Path) -> Any:
+def _open_storage(url: str | None, folder: Path) -> BaseStorage:
     if url is not None and url.startswith(JOURNAL):
         from optuna.storages.journal import JournalFileBackend
 
         return optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
-    address = url or f"sqlite:///{folder / 'study.db'}"
+    address = url or f"sqlite:///{folder / STUDY_FILE}"
     arguments = {"connect_args": {"timeout": 60}} if address.startswith("sqlite") else {}
-    watched = {} if url is None else {"heartbeat_interval": int(HEARTBEAT_S), "grace_period": int(GRACE_S)}
-    return optuna.storages.RDBStorage(address, engine_kwargs=arguments, **watched)  # type: ignore[arg-type]
+    heartbeat = {} if url is None else {"heartbeat_interval": int(HEARTBEAT_S), "grace_period": int(GRACE_S)}
+    return optuna.storages.RDBStorage(address, engine_kwargs=arguments, **heartbeat)  # type: ignore[arg-type]
 
 
-def _fingerprint(plan: Plan) -> str:
-    """Of everything that a trial is trained with and that this machine does not decide."""
-    tree = own_tree(plan.terms.experiment)
+def _spec_fingerprint(plan: SearchPlan) -> str:
+    """Digest everything that a trial is trained with and that does not depend on the machine."""
+    tree = user_settings(plan.template.experiment)
     for name in ("num_gpus", "gpu_ids", "num_nodes"):
         tree["train"].pop(name, None)
     for name in ("workers", "cache", "train_dataset"):
         tree.get("dataset", {}).pop(name, None)
-    text = json.dumps([tree, plan.terms.experiment.automl.max_epochs], sort_keys=True, default=str)
+    text = json.dumps([tree, plan.template.experiment.automl.max_epochs], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def heartbeat(study: Any, trial: Any) -> None:
-    """Tell other machines that this trial is still at work."""
-    record = getattr(study._storage, "record_heartbeat", None)  # databases have it, files of lines have not
+def record_heartbeat(study: optuna.Study, trial: optuna.Trial) -> None:
+    """Tell other machines that this trial is still running."""
+    record: Any = getattr(study._storage, "record_heartbeat", None)  # databases have it, journal files do not
     if record is not None:
         record(trial._trial_id)
 
 
-def discard_lost_trials(study: Any) -> None:
-    """Mark trials of machines that are gone as failed; without effect where the storage keeps no heartbeats."""
+def fail_lost_trials(study: optuna.Study) -> None:
+    """Mark trials of lost machines as failed; without effect where the storage keeps no heartbeats."""
     optuna.storages.fail_stale_trials(study)
 
 
-def earlier_seconds(folder: Path) -> float:
-    """Time that earlier sessions of the search in this folder spent."""
+def read_spent_seconds(folder: Path) -> float:
+    """Return the time that earlier sessions of the search in this folder spent."""
     try:
         return float(json.loads((folder / SEARCH_FILE).read_text(encoding="utf-8")).get("seconds", 0.0))
     except (OSError, ValueError, AttributeError, TypeError):

@@ -1,7 +1,7 @@
-"""One trial of a search: its spec, its folder, the process in which it trains, and what its figures say.
+"""One trial of a search: its spec, its job, and the metrics that it writes.
 
-A trial is a plain training: a spec file, a folder ``trial_NNN`` of its own, a process of its own. What it measures is read
-from its ``status.json``, so that a trial on another machine needs nothing but the shared folder.
+A trial is a plain training with its own spec file, folder ``trial_NNN`` and process. Its metrics are read from its
+``status.json``, so that a trial on another machine needs nothing but the shared folder.
 """
 
 from __future__ import annotations
@@ -22,103 +22,45 @@ from unalike.spec.ranges import FREE
 from unalike.storage.atomic import write_text
 from unalike.training.checkpoints import ranking_key
 
-# A trial's spec is the user's, less these: where it writes, what searches, and the query set, which is never selected on.
-_NOT_A_TRIALS = ("results_dir", "train.results_dir", "automl", "automl_policy", "dataset.val_dataset",
-                 "train.resume_training_checkpoint_path", "evaluate", "inference", "export", "gen_trt_engine")  # fmt: skip
+# Fields that a trial does not take from the user's spec: where to write, how to search, and the query set, by which
+# nothing is selected.
+_EXCLUDED = ("results_dir", "train.results_dir", "automl", "automl_policy", "dataset.val_dataset",
+             "train.resume_training_checkpoint_path", "evaluate", "inference", "export", "gen_trt_engine")  # fmt: skip
 
 
-def place_value(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Write a value at a dotted path of nested mappings."""
+def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
+    """Set the value at a dotted path of nested mappings."""
     *parents, name = path.split(".")
     for part in parents:
         tree = tree.setdefault(part, {})
     tree[name] = value
 
 
-def own_tree(experiment: Any) -> dict[str, Any]:
-    """What the user set, as far as a trial takes it over, as nested mappings."""
+def user_settings(experiment: Experiment) -> dict[str, Any]:
+    """Return what the user set, as far as trials take it over, as nested mappings."""
     tree: dict[str, Any] = {}
     for path, declared in declared_fields().items():
-        taken = not any(path == name or path.startswith(name + ".") for name in _NOT_A_TRIALS)
-        if declared.section is None and taken and experiment.is_set(path):
-            value = experiment
+        included = not any(path == name or path.startswith(name + ".") for name in _EXCLUDED)
+        if declared.section is None and included and experiment.is_set(path):
+            value: Any = experiment
             for part in path.split("."):
                 value = getattr(value, part, None)
-            place_value(tree, path, value)
-    place_value(tree, "train.recipe", experiment.train.recipe)
+            set_value(tree, path, value)
+    set_value(tree, "train.recipe", experiment.train.recipe)
     return tree
 
 
 @dataclass(frozen=True)
-class TrialTerms:
-    """What all trials of a search share beside the user's own fields."""
+class TrialJob:
+    """A trial to be trained.
 
-    experiment: Any
-    base: Any  # the same spec, settled
-    seed: int
-    data: str | None = None  # in place of train_dataset: its rows that are not kept for measuring
-    cache_gb: float | None = None  # a share of the memory where several trials run at once
-    device_indices: bool = True  # False: each process sees its own GPUs, counted from 0
-
-    def tree(self, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
-        """The spec of a trial as nested mappings."""
-        tree, train = own_tree(self.experiment), self.experiment.train
-        for path, value in values.items():
-            section, name = path.rpartition(".")[0].removesuffix(".parameters"), path.rpartition(".")[2]
-            place_value(tree, path, value)
-            if f"{section}.parameters" in FREE and not self.experiment.is_set(section):
-                _pin_free(tree, section, self.base, same=name != "name" or value == self.base_name(section))
-        automl = self.experiment.automl
-        extra: dict[str, Any] = {"automl_policy": "off", "train.results_dir": str(folder)}
-        extra |= {f"train.{n}": 1 for n in ("validation_interval", "checkpoint_interval")
-                  if not self.experiment.is_set(f"train.{n}")}  # fmt: skip
-        if train.seed < 0:
-            extra["train.seed"] = self.seed  # trials are compared and repeated: no seed by chance
-        if automl.max_epochs and "train.num_epochs" not in values:
-            extra["train.num_epochs"] = automl.max_epochs
-        if automl.direction:
-            extra["train.checkpointer.mode"] = automl.direction[:3]
-        if self.data is not None:
-            extra["dataset.train_dataset"] = self.data
-            for name in ("manifest_columns", "class_map", "class_from"):  # it is written in our own words
-                tree["dataset"].pop(name, None)
-        if self.cache_gb is not None and not self.experiment.is_set("dataset.cache.limit_gb"):
-            extra["dataset.cache.limit_gb"] = self.cache_gb
-        for path, value in extra.items():
-            place_value(tree, path, value)
-        if not self.device_indices:
-            tree["train"].pop("gpu_ids", None)
-        return tree
-
-    def base_name(self, section: str) -> Any:
-        """The name of the settled loss or miner."""
-        return getattr(self.base.train, section.split(".")[1]).name
-
-    def write(self, number: int, values: Mapping[str, Any], folder: Path) -> Job:
-        """Check a trial's spec and write it. Raises SpecError where the drawn values do not go together."""
-        tree = self.tree(values, folder)
-        load_spec("train", tree)
-        folder.mkdir(parents=True, exist_ok=True)
-        path = folder / TRIAL_SPEC_FILE
-        write_text(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
-        return Job(number, folder, path, dict(values))
-
-
-def _pin_free(tree: dict[str, Any], section: str, base: Experiment, *, same: bool) -> None:
-    """A settled loss of which one thing was drawn: the rest is written beside it, or it would be taken for the user's.
-
-    ``same``: the loss is still the settled one, so that its arguments hold.
+    Attributes:
+        number: its number in the study.
+        folder: its results folder.
+        spec: its spec file.
+        values: the drawn values by field.
+        resume: whether to continue from its checkpoint.
     """
-    kind = section.split(".")[1]
-    settled, held = getattr(base.train, kind), tree["train"][kind]
-    held.setdefault("name", settled.name)
-    if same:
-        held["parameters"] = dict(settled.parameters) | held.get("parameters", {})
-
-
-@dataclass(frozen=True)
-class Job:
-    """A trial to be trained."""
 
     number: int
     folder: Path
@@ -128,73 +70,181 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Ending:
-    """How a trial's process ended; ``reason`` says why where it failed or was stopped."""
+class TrialExit:
+    """How a trial's process ended; ``reason`` says why it failed or was stopped."""
 
     ok: bool
     reason: str = ""
 
 
-# ---- what a trial says of itself ----
+@dataclass(frozen=True)
+class TrialTemplate:
+    """What all trials of a search share.
+
+    Attributes:
+        experiment: the user's spec.
+        base: the same spec, settled as a plain training would.
+        seed: seed of the search, and of the trials where the user's seed is -1.
+        data: a manifest in place of ``train_dataset``, of its training rows alone; None takes it as it is.
+        cache_gb: limit of the image cache where several trials share the memory.
+        device_indices: whether trials use the user's GPU indices; False where each process sees its own GPUs only.
+    """
+
+    experiment: Experiment
+    base: Experiment
+    seed: int
+    data: str | None = None
+    cache_gb: float | None = None
+    device_indices: bool = True
+
+    def spec_dict(self, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        """Return the spec of a trial as nested mappings.
+
+        Args:
+            values: the drawn values by field.
+            folder: the trial's results folder.
+        """
+        tree = user_settings(self.experiment)
+        for path, value in values.items():
+            section, name = path.rpartition(".")[0].removesuffix(".parameters"), path.rpartition(".")[2]
+            set_value(tree, path, value)
+            if f"{section}.parameters" in FREE and not self.experiment.is_set(section):
+                _pin_parameters(tree, section, self.base, same=name != "name" or value == self._base_name(section))
+        for path, value in self._extra_settings(values, folder).items():
+            set_value(tree, path, value)
+        if self.data is not None:
+            for name in ("manifest_columns", "class_map", "class_from"):  # that manifest has our own columns
+                tree["dataset"].pop(name, None)
+        if not self.device_indices:
+            tree["train"].pop("gpu_ids", None)
+        return tree
+
+    def _extra_settings(self, values: Mapping[str, Any], folder: Path) -> dict[str, Any]:
+        """Settings of a trial that are neither the user's nor drawn, by field."""
+        automl, train = self.experiment.automl, self.experiment.train
+        extra: dict[str, Any] = {"automl_policy": "off", "train.results_dir": str(folder)}
+        extra |= {f"train.{n}": 1 for n in ("validation_interval", "checkpoint_interval")
+                  if not self.experiment.is_set(f"train.{n}")}  # fmt: skip
+        if train.seed < 0:
+            extra["train.seed"] = self.seed  # trials are compared and repeated, so none draws its own seed
+        if automl.max_epochs and "train.num_epochs" not in values:
+            extra["train.num_epochs"] = automl.max_epochs
+        if automl.direction:
+            extra["train.checkpointer.mode"] = automl.direction[:3]
+        if self.data is not None:
+            extra["dataset.train_dataset"] = self.data
+        if self.cache_gb is not None and not self.experiment.is_set("dataset.cache.limit_gb"):
+            extra["dataset.cache.limit_gb"] = self.cache_gb
+        return extra
+
+    def _base_name(self, section: str) -> Any:
+        """The name of the settled loss or miner."""
+        return getattr(self.base.train, section.split(".")[1]).name
+
+    def write_job(self, number: int, values: Mapping[str, Any], folder: Path) -> TrialJob:
+        """Check a trial's spec and write it to its folder.
+
+        Raises:
+            SpecError: the drawn values do not go together.
+        """
+        tree = self.spec_dict(values, folder)
+        load_spec("train", tree)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / TRIAL_SPEC_FILE
+        write_text(path, yaml.safe_dump(tree, sort_keys=False, allow_unicode=True))
+        return TrialJob(number, folder, path, dict(values))
 
 
-class StatusTail:
-    """The lines of a trial's ``status.json`` as they come; a half-written one is left for later."""
+def _pin_parameters(tree: dict[str, Any], section: str, base: Experiment, *, same: bool) -> None:
+    """Complete a loss or miner of which one field was drawn: with its name alone it would count as the user's own.
+
+    Args:
+        tree: the trial's spec.
+        section: ``train.loss`` or ``train.miner``.
+        base: the settled spec.
+        same: whether the loss or miner is still the settled one, so that its parameters apply.
+    """
+    kind = section.split(".")[1]
+    settled, own = getattr(base.train, kind), tree["train"][kind]
+    own.setdefault("name", settled.name)
+    if same:
+        own["parameters"] = dict(settled.parameters) | own.get("parameters", {})
+
+
+# ---- metrics of a trial ----
+
+
+class StatusReader:
+    """Reads the lines of a trial's ``status.json`` as they are written; an incomplete line waits for the next call.
+
+    Attributes:
+        last: the latest line.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.path, self.offset = folder / STATUS_FILE, 0
         self.last: dict[str, Any] = {}
 
-    def validations(self) -> list[tuple[int, dict[str, float]]]:
-        """(epoch, figures) of every validation since the last call."""
+    def read_validations(self) -> list[tuple[int, dict[str, float]]]:
+        """Return (epoch, metrics) of every validation since the last call."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
                 text = file.read()
         except OSError:
             return []
-        whole = text[: text.rfind(b"\n") + 1]
-        self.offset += len(whole)
-        found = []
-        for line in whole.splitlines():
+        complete = text[: text.rfind(b"\n") + 1]
+        self.offset += len(complete)
+        validations = []
+        for line in complete.splitlines():
             try:
                 row = json.loads(line)
             except ValueError:
-                continue  # torn by a kill
+                continue  # cut off by a kill
             if isinstance(row, dict):
                 self.last = row
                 if row.get("message") == "validation" and isinstance(row.get("kpi"), dict):
-                    found.append((int(row["epoch"]), {k: v for k, v in row["kpi"].items() if v is not None}))
-        return found
+                    metrics = {k: v for k, v in row["kpi"].items() if v is not None}
+                    validations.append((int(row["epoch"]), metrics))
+        return validations
 
 
-class TrialFigures:
-    """The validations of one trial so far; the best epoch counts, not the last (TAO D39)."""
+class TrialMetrics:
+    """The validations of one trial so far; its best epoch counts, not the last one (TAO D39).
+
+    Args:
+        folder: the trial's folder.
+        monitor: the metric to select by.
+        sign: 1 if more is better, -1 if less is.
+
+    Attributes:
+        by_epoch: metrics of each epoch with a finite value of the monitored one.
+    """
 
     def __init__(self, folder: Path, monitor: str, sign: float) -> None:
-        self.tail, self.monitor, self.sign = StatusTail(folder), monitor, sign
-        self.rows: dict[int, dict[str, float]] = {}
+        self.reader, self.monitor, self.sign = StatusReader(folder), monitor, sign
+        self.by_epoch: dict[int, dict[str, float]] = {}
 
-    def fresh(self) -> list[tuple[int, float]]:
-        """(epoch, figure) of validations not seen before."""
-        news = []
-        for epoch, kpi in self.tail.validations():
-            value = kpi.get(self.monitor)
+    def read_new(self) -> list[tuple[int, float]]:
+        """Return (epoch, value of the monitored metric) of the validations since the last call."""
+        new = []
+        for epoch, metrics in self.reader.read_validations():
+            value = metrics.get(self.monitor)
             if value is not None and math.isfinite(value):
-                self.rows[epoch] = kpi
-                news.append((epoch, float(value)))
-        return news
+                self.by_epoch[epoch] = metrics
+                new.append((epoch, float(value)))
+        return new
 
     def best(self) -> tuple[int, dict[str, float]] | None:
-        """(epoch, figures) of the best validation, the earliest of equals: the one whose checkpoint is kept."""
-        if not self.rows:
+        """Return (epoch, metrics) of the best validation, the earliest of equals: the one whose checkpoint is kept."""
+        if not self.by_epoch:
             return None
-        epoch = max(self.rows, key=lambda e: (ranking_key(self.rows[e], self.monitor, self.sign), -e))
-        return epoch, self.rows[epoch]
+        epoch = max(self.by_epoch, key=lambda e: (ranking_key(self.by_epoch[e], self.monitor, self.sign), -e))
+        return epoch, self.by_epoch[epoch]
 
 
-def drop_checkpoints(folder: Path) -> None:
-    """Keep a finished trial's best and latest checkpoint, delete those at intervals."""
+def delete_periodic_checkpoints(folder: Path) -> None:
+    """Delete a finished trial's checkpoints except for its best and its latest one."""
     latest = folder / LATEST_CHECKPOINT
     kept = latest.resolve() if latest.exists() else None
     for path in folder.glob(PERIODIC_CHECKPOINTS):

@@ -1,4 +1,4 @@
-"""What a search is settled on: which rows it may select by, which storage it opens, when it is begun at all."""
+"""The plan and the study of a search: the rows to select by, the storage, and when a search is started at all."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from tests.support.searching import settle, spec
+from tests.support.searching import plan_without_data, spec
 from unalike.actions import train
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
 from unalike.errors import DataError, SpecError
 from unalike.spec import load_spec
 from unalike.training.search.samplers import build_pruner
-from unalike.training.search.study import _rows_to_learn_from, earlier_seconds, open_study, settle_terms
+from unalike.training.search.study import _training_manifest, open_study, plan_search, read_spent_seconds
 
 
 def manifest(folder: Path, splits: list[str]) -> Path:
-    """Two images of each of five classes for every split, in columns of the user's own."""
+    """Two images of each of five classes for every split, in columns with other names."""
     rows = [("file", "what", "part")]
     for split in splits:
         for number in range(10):
@@ -34,20 +34,20 @@ def manifest(folder: Path, splits: list[str]) -> Path:
 COLUMNS = {"path": "file", "label": "what", "split": "part"}
 
 
-def test_rows_that_a_manifest_keeps_for_measuring_are_never_selected_by(tmp_path):
+def test_rows_that_a_manifest_keeps_for_evaluation_are_not_used(tmp_path):
     path = manifest(tmp_path, ["train", "val", "test"])
     experiment = load_spec("train", {"dataset": {"train_dataset": str(path), "manifest_columns": COLUMNS}})
-    data, kept_out = _rows_to_learn_from(experiment, tmp_path, Notices())
-    assert data is not None and "does not call train" in kept_out
+    data, excluded = _training_manifest(experiment, tmp_path, Notices())
+    assert data is not None and "does not call train" in excluded
     images = load_images(data, notices=Notices())
     assert len(images) == 10 and {p.name.split("_")[0] for p in map(Path, images.paths)} == {"train"}
 
 
-def test_data_without_rows_of_the_users_own_are_taken_as_they_are(tmp_path):
+def test_data_without_such_rows_are_used_as_they_are(tmp_path):
     path = manifest(tmp_path, ["train"])
     tree = {"dataset": {"train_dataset": str(path), "manifest_columns": COLUMNS, "val_dataset": {"query": "q"}}}
-    assert _rows_to_learn_from(load_spec("train", tree), tmp_path, Notices()) == (None, "dataset.val_dataset")
-    assert _rows_to_learn_from(load_spec("train", {}), tmp_path, Notices()) == (None, "")
+    assert _training_manifest(load_spec("train", tree), tmp_path, Notices()) == (None, "dataset.val_dataset")
+    assert _training_manifest(load_spec("train", {}), tmp_path, Notices()) == (None, "")
 
 
 @pytest.mark.parametrize(
@@ -57,9 +57,9 @@ def test_data_without_rows_of_the_users_own_are_taken_as_they_are(tmp_path):
         ("train.checkpointer.monitor=train_loss", "a figure of the validation"),
     ],
 )
-def test_a_search_without_a_figure_to_select_by_is_refused(tmp_path, override, part):
+def test_a_search_without_a_metric_to_select_by_is_refused(tmp_path, override, part):
     with pytest.raises(SpecError, match=part):
-        settle_terms(load_spec("train", None, [override, "automl.trials=2"]), tmp_path)
+        plan_search(load_spec("train", None, [override, "automl.trials=2"]), tmp_path)
 
 
 def test_nothing_to_hold_out_is_refused(tmp_path):
@@ -67,7 +67,7 @@ def test_nothing_to_hold_out_is_refused(tmp_path):
         (tmp_path / "data" / str(number)).mkdir(parents=True)
         Image.new("RGB", (16, 16)).save(tmp_path / "data" / str(number) / "only.png")
     with pytest.raises(DataError):
-        settle_terms(load_spec("train", None, ["automl.trials=2"], data=tmp_path / "data"), tmp_path)
+        plan_search(load_spec("train", None, ["automl.trials=2"], data=tmp_path / "data"), tmp_path)
 
 
 def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(tmp_path):
@@ -76,18 +76,18 @@ def test_a_storage_that_cannot_be_opened_is_one_line_without_its_password(tmp_pa
         open_study(
             experiment.automl,
             tmp_path,
-            settle(experiment, tmp_path),
+            plan_without_data(experiment, tmp_path),
             build_pruner("none", epochs=1, reduction_factor=3),
         )
     assert "nosuchbase://..." in str(caught.value) and "secret" not in str(caught.value)
 
 
-def test_time_of_earlier_sessions_counts(tmp_path):
-    assert earlier_seconds(tmp_path) == 0.0
+def test_the_time_of_earlier_sessions_is_read(tmp_path):
+    assert read_spent_seconds(tmp_path) == 0.0
     (tmp_path / "search.json").write_text('{"seconds": 12.5}')
-    assert earlier_seconds(tmp_path) == 12.5
+    assert read_spent_seconds(tmp_path) == 12.5
     (tmp_path / "search.json").write_text("torn{")
-    assert earlier_seconds(tmp_path) == 0.0
+    assert read_spent_seconds(tmp_path) == 0.0
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_time_of_earlier_sessions_counts(tmp_path):
         (None, ["automl.seed=3"], False),
     ],
 )
-def test_a_search_is_begun_by_the_contracts_rule(monkeypatch, tree, overrides, searches):
+def test_a_search_is_started_by_the_contract_s_rule(monkeypatch, tree, overrides, searches):
     class Searched(Exception):
         pass
 
@@ -116,12 +116,14 @@ def test_a_search_is_begun_by_the_contracts_rule(monkeypatch, tree, overrides, s
 
     monkeypatch.setattr(train, "_search", raises(Searched))
     monkeypatch.setattr(train, "_automatic", raises(Trained))
+    import unalike.training.automatic.pipeline  # noqa: F401  (its imports must not bind the patched function)
+
     monkeypatch.setattr("unalike.training.recipe.settle_backbone", raises(Trained))
     with pytest.raises(Searched if searches else Trained):
         train.train(tree, overrides)
 
 
-def test_without_the_packaged_schema_a_search_is_said_to_be_not_runnable(monkeypatch, tmp_path, capsys):
+def test_without_the_packaged_schema_there_is_no_search(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(train, "__file__", str(tmp_path / "actions" / "train.py"))
     assert train._searchable() is False
     assert "not runnable until schemas are generated" in capsys.readouterr().err
