@@ -1,11 +1,12 @@
-"""Defects of printed boards by comparing each with its template: DeepPCB, one setting for all groups, no training.
+"""Defects of printed circuit boards (DeepPCB) found by comparison with the template; one setting, no training.
 
     python benchmarks/deeppcb.py --data DIR [--half even|odd|all] [--groups NAME,...] [--limit N] [--out FILE.json] [SETTING=VALUE...]
 
 DIR holds the groups (group12300/12300/*_temp.jpg and *_test.jpg, group12300/12300_not/*.txt with "x1 y1 x2 y2 type"). A box
-is right when it overlaps an annotated one by IoU 0.33 or more; each annotation is found at most once, boxes taken by score;
-all others are false. The defaults of ``unalike compare`` were chosen on the even half of the pairs in order of name.
-Settings are those of ``unalike.Comparer``, such as tolerance=2. Time is of ``Comparer.compare`` on decoded pictures.
+is a true positive if it overlaps an annotated one by IoU 0.33 or more; boxes are matched by falling score, each annotation at
+most once; all others are false positives. The defaults of ``unalike compare`` were chosen on the even half of the pairs in
+order of name. Settings are those of ``unalike.Comparer``, such as tolerance=2. Times are of ``Comparer.compare`` on decoded
+images.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ from unalike.metrics.intervals import wilson
 from unalike.progress import progress
 
 TYPES = {1: "open", 2: "short", 3: "mousebite", 4: "spur", 5: "copper", 6: "pin-hole"}
-IOU = 0.33
+MIN_IOU = 0.33
 
 
-def overlaps(boxes_N4: np.ndarray, others_M4: np.ndarray) -> np.ndarray:
+def compute_iou(boxes_N4: np.ndarray, others_M4: np.ndarray) -> np.ndarray:
     """IoU of every pair of boxes (left, top, right, bottom), (N, M)."""
     low = np.maximum(boxes_N4[:, None, :2], others_M4[None, :, :2])
     high = np.minimum(boxes_N4[:, None, 2:], others_M4[None, :, 2:])
@@ -38,33 +39,48 @@ def overlaps(boxes_N4: np.ndarray, others_M4: np.ndarray) -> np.ndarray:
     return shared / (areas[0][:, None] + areas[1][None] - shared)
 
 
-def found_of(boxes_N4: np.ndarray, truth_M4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(bool (M,) which annotations were found, bool (N,) which boxes found one); boxes in order of falling score."""
-    hit, right = np.zeros(len(truth_M4), bool), np.zeros(len(boxes_N4), bool)
+def match_boxes(boxes_N4: np.ndarray, truth_M4: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(bool (M,) which annotations are matched, bool (N,) which boxes match one); boxes in order of falling score."""
+    detected, correct = np.zeros(len(truth_M4), bool), np.zeros(len(boxes_N4), bool)
     if len(boxes_N4) and len(truth_M4):
-        for n, row in enumerate(overlaps(boxes_N4.astype(float), truth_M4.astype(float))):
-            free = np.where(hit, -1, row)
-            if free.max() >= IOU:
-                hit[free.argmax()] = right[n] = True
-    return hit, right
+        for n, row in enumerate(compute_iou(boxes_N4.astype(float), truth_M4.astype(float))):
+            free = np.where(detected, -1, row)
+            if free.max() >= MIN_IOU:
+                detected[free.argmax()] = correct[n] = True
+    return detected, correct
 
 
-def pairs_of(data: Path, groups: Sequence[str], half: str) -> list[tuple[str, Path]]:
-    """(group, template) of the wanted half, by order of name within its group."""
+def find_templates(data: Path, groups: Sequence[str], half: str) -> list[tuple[str, Path]]:
+    """(group, template) of one half, by order of name within its group."""
     found = []
     for folder in sorted(data.glob("group*")):
         templates = sorted(folder.glob("*/*_temp.jpg"))
         if not groups or folder.name.removeprefix("group") in groups:
-            keep = {"even": templates[::2], "odd": templates[1::2], "all": templates}[half]
-            found += [(folder.name, path) for path in keep]
+            selected = {"even": templates[::2], "odd": templates[1::2], "all": templates}[half]
+            found += [(folder.name, path) for path in selected]
     return found
 
 
-def annotated(template: Path) -> np.ndarray:
+def read_annotations(template: Path) -> np.ndarray:
     """int (M, 5): left, top, right, bottom, type."""
-    place = template.parent.with_name(template.parent.name + "_not") / template.name.replace("_temp.jpg", ".txt")
-    rows = [[int(v) for v in line.replace(",", " ").split()] for line in place.read_text().splitlines() if line.strip()]
+    path = template.parent.with_name(template.parent.name + "_not") / template.name.replace("_temp.jpg", ".txt")
+    rows = [[int(v) for v in line.replace(",", " ").split()] for line in path.read_text().splitlines() if line.strip()]
     return np.array(rows, int).reshape(-1, 5)
+
+
+def print_rates(
+    truths: Counter[str], hits: Counter[str], false_boxes: dict[str, list[int]], seconds: Sequence[float]
+) -> None:
+    """Print detection rates and false boxes, of all boards, by group and by type, and times."""
+    for key in ("all", *sorted(false_boxes), *TYPES.values()):
+        if truths[key]:
+            interval = wilson(hits[key], truths[key])
+            counts = [n for group in false_boxes.values() for n in group] if key == "all" else false_boxes.get(key)
+            note = f"   false boxes an image {np.mean(counts):.3f}" if counts is not None else ""
+            rate, low, high = hits[key] / truths[key], interval.low, interval.high
+            print(f"{key:12} found {hits[key]:5d} of {truths[key]:5d}  {rate:.4f} ({low:.4f} to {high:.4f}){note}")
+    median, low, high = np.percentile(np.array(seconds) * 1000, (50, 5, 95))
+    print(f"milliseconds a pair: median {median:.0f}, 5 % {low:.0f}, 95 % {high:.0f}")
 
 
 def main() -> None:
@@ -75,49 +91,37 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=0)
     parser.add_argument("--out", type=Path)
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE")
-    told = parser.parse_args()
-    settings = {key: yaml.safe_load(value) for key, value in (word.split("=", 1) for word in told.settings)}
+    options = parser.parse_args()
+    settings = {key: yaml.safe_load(value) for key, value in (text.split("=", 1) for text in options.settings)}
     comparer = unalike.Comparer(**settings)
-    pairs = pairs_of(told.data, [g for g in told.groups.split(",") if g], told.half)
-    if told.limit:
-        pairs = pairs[:: max(1, len(pairs) // told.limit)]
-    every: Counter[str] = Counter()
+    pairs = find_templates(options.data, [g for g in options.groups.split(",") if g], options.half)
+    if options.limit:
+        pairs = pairs[:: max(1, len(pairs) // options.limit)]
+    truths: Counter[str] = Counter()
     hits: Counter[str] = Counter()
-    false: dict[str, list[int]] = {}
-    seconds, misses, extra = [], [], []
+    false_boxes: dict[str, list[int]] = {}
+    seconds, missed, false = [], [], []
     with progress("comparing", len(pairs), "pairs") as advance:
         for group, template in pairs:
-            truth = annotated(template)
+            annotations = read_annotations(template)
             board = template.with_name(template.name.replace("_temp", "_test"))
-            found = comparer.compare(decode(template), decode(board))
-            seconds.append(found.seconds)
-            boxes = np.array([region.box for region in found.regions], int).reshape(-1, 4)
-            hit, right = found_of(boxes, truth[:, :4])
-            false.setdefault(group, []).append(int((~right).sum()))
-            for row, was in zip(truth, hit, strict=True):
+            result = comparer.compare(decode(template), decode(board))
+            seconds.append(result.seconds)
+            boxes = np.array([region.box for region in result.regions], int).reshape(-1, 4)
+            detected, correct = match_boxes(boxes, annotations[:, :4])
+            false_boxes.setdefault(group, []).append(int((~correct).sum()))
+            for row, is_detected in zip(annotations, detected, strict=True):
                 for key in ("all", group, TYPES[int(row[4])]):
-                    every[key] += 1
-                    hits[key] += int(was)
-                if not was:
-                    misses.append([board.name, *row.tolist()])
-            extra += [[board.name, *boxes[n].tolist(), found.regions[n].score] for n in np.nonzero(~right)[0]]
+                    truths[key] += 1
+                    hits[key] += int(is_detected)
+                if not is_detected:
+                    missed.append([board.name, *row.tolist()])
+            false += [[board.name, *boxes[n].tolist(), result.regions[n].score] for n in np.nonzero(~correct)[0]]
             advance()
-    print(f"{date.today()}  {len(pairs)} pairs, half {told.half}, settings {settings or 'default'}")
-    for key in ("all", *sorted(false), *TYPES.values()):
-        if every[key]:
-            sure = wilson(hits[key], every[key])
-            count = [n for counts in false.values() for n in counts] if key == "all" else false.get(key)
-            rest = f"   false boxes an image {np.mean(count):.3f}" if count is not None else ""
-            share = hits[key] / every[key]
-            print(
-                f"{key:12} found {hits[key]:5d} of {every[key]:5d}  {share:.4f} ({sure.low:.4f} to {sure.high:.4f}){rest}"
-            )
-    times = np.array(seconds) * 1000
-    print(
-        f"milliseconds a pair: median {np.median(times):.0f}, 5 % {np.percentile(times, 5):.0f}, 95 % {np.percentile(times, 95):.0f}"
-    )
-    if told.out:
-        told.out.write_text(json.dumps({"missed": misses, "false": extra}, indent=1) + "\n", encoding="utf-8")
+    print(f"{date.today()}  {len(pairs)} pairs, half {options.half}, settings {settings or 'default'}")
+    print_rates(truths, hits, false_boxes, seconds)
+    if options.out:
+        options.out.write_text(json.dumps({"missed": missed, "false": false}, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""Training images kept at a bounded size beside full size: time and memory of a crop, and what becomes of its pixels.
+"""Training images cached at a bounded size instead of full size: time and memory per crop, and the crops' pixels.
 
     python benchmarks/kept_size.py --data DIR [--images 400] [--size 176] [--ratio 1.5]
 
-DIR holds one folder a class, at any depth. Both sides draw the same random resized crops of the same files. Said are the
-processor time of decoding and of cropping, the bytes kept, the difference of the crops' pixels (0 to 255), how far the
-frozen trunk's vectors of both crops lie apart, and the R@1 of either (leave-one-out among the crops, paired interval).
+DIR holds one folder per class, at any depth. Both variants draw the same random resized crops of the same files. Reported are
+the processor time of decoding and of cropping, the bytes cached, the difference of the crops' pixels (0 to 255), the cosine
+similarity of the frozen trunk's vectors of both crops, and the R@1 of each (leave-one-out among the crops, paired interval).
 """
 
 from __future__ import annotations
@@ -26,49 +26,51 @@ from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.model.frozen import build_frozen_trunk
 
-FULL = 1 << 20  # no picture has a shorter side as long
+FULL = 1 << 20  # longer than the shorter side of any image
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--data", type=Path, required=True, help="folder with one folder of images a class, at any depth"
+        "--data", type=Path, required=True, help="folder with one folder of images per class, at any depth"
     )
     parser.add_argument("--images", type=int, default=400, help="how many images to use (evenly spread)")
     parser.add_argument("--size", type=int, default=176, help="side of the crops")
-    parser.add_argument("--ratio", type=float, default=1.5, help="shorter side that is kept, of the crop's")
+    parser.add_argument(
+        "--ratio", type=float, default=1.5, help="shorter side of the cached image, as a multiple of the crop's side"
+    )
     parser.add_argument("--trunk", default="tf_efficientnet_lite0")
-    given = parser.parse_args()
-    images = load_images(given.data, class_from="path")
-    images = images.select(np.unique(np.linspace(0, len(images) - 1, given.images).astype(np.int64)))
-    augmentation = Augmentation(given.size, given.size)
-    trunk = build_frozen_trunk(given.trunk, (given.size, given.size))
+    options = parser.parse_args()
+    images = load_images(options.data, class_from="path")
+    images = images.select(np.unique(np.linspace(0, len(images) - 1, options.images).astype(np.int64)))
+    augmentation = Augmentation(options.size, options.size)
+    trunk = build_frozen_trunk(options.trunk, (options.size, options.size))
     facts = trunk.trunk.facts
-    preprocessing = Preprocessing(View(given.size, given.size), facts.mean, facts.std)
+    preprocessing = Preprocessing(View(options.size, options.size), facts.mean, facts.std)
     engine = create_engine(trunk, preprocessing, images=len(images))
-    crops, vectors, found = {}, {}, {}
-    print(f"{len(images)} images, crops of {given.size} px")
-    print(f"{'kept':>12}{'decode ms':>11}{'crop ms':>9}{'kB/image':>10}{'R@1':>8}")
-    for name, side in (("full", FULL), (f"{given.ratio:g} x", round(given.ratio * given.size))):
-        store = PixelCache(images, shorter_side=side)
+    crops, vectors, rankings = {}, {}, {}
+    print(f"{len(images)} images, crops of {options.size} px")
+    print(f"{'cached':>12}{'decode ms':>11}{'crop ms':>9}{'kB/image':>10}{'R@1':>8}")
+    for name, side in (("full", FULL), (f"{options.ratio:g} x", round(options.ratio * options.size))):
+        cache = PixelCache(images, shorter_side=side)
         start = time.process_time()
         for i in range(len(images)):
-            store.get(i)
+            cache.get(i)
         decoded = time.process_time()
-        crops[name] = np.stack([np.asarray(augmentation.crop(store.get(i), 0, i)) for i in range(len(images))])
+        crops[name] = np.stack([np.asarray(augmentation.crop(cache.get(i), 0, i)) for i in range(len(images))])
         cropped = time.process_time()
         vectors[name] = unit(engine(crops[name]))
-        found[name] = evaluate_ranking(vectors[name], images.labels_N, vectors[name], images.labels_N, same=True)
+        rankings[name] = evaluate_ranking(vectors[name], images.labels_N, vectors[name], images.labels_N, same=True)
         each = 1e3 / len(images)
         print(f"{name:>12}{(decoded - start) * each:11.2f}{(cropped - decoded) * each:9.2f}"
-              f"{store.kept_bytes / len(images) / 1e3:10.0f}{np.nanmean(found[name].precision_at_1):8.3f}")  # fmt: skip
-    full, kept = crops
-    apart = np.abs(crops[full].astype(np.int16) - crops[kept])
-    cosines = (vectors[full] * vectors[kept]).sum(axis=1)
-    closed = ~found[full].open_set
-    gain = paired_bootstrap(found[full].precision_at_1[closed], found[kept].precision_at_1[closed])
-    print(f"pixels: mean difference {apart.mean():.2f}, 99 of 100 within {np.percentile(apart, 99):.0f}")
-    print(f"vectors: median cosine {np.median(cosines):.4f}, lowest {cosines.min():.4f}; R@1 kept less full {gain}")
+              f"{cache.kept_bytes / len(images) / 1e3:10.0f}{np.nanmean(rankings[name].precision_at_1):8.3f}")  # fmt: skip
+    full, bounded = crops
+    difference = np.abs(crops[full].astype(np.int16) - crops[bounded])
+    cosines = (vectors[full] * vectors[bounded]).sum(axis=1)
+    closed_set = ~rankings[full].open_set
+    gain = paired_bootstrap(rankings[full].precision_at_1[closed_set], rankings[bounded].precision_at_1[closed_set])
+    print(f"pixels: mean difference {difference.mean():.2f}, 99 of 100 within {np.percentile(difference, 99):.0f}")
+    print(f"vectors: median cosine {np.median(cosines):.4f}, lowest {cosines.min():.4f}; R@1 bounded minus full {gain}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Spot the difference in a program: one reference, many pictures of the same thing. Needs OpenCV, no torch, no model.
+"""Compare many images of one thing with a reference, from a program. Needs OpenCV, no torch, no model.
 
     python examples/compare.py REFERENCE IMAGE...
 
@@ -12,21 +12,21 @@ import unalike
 
 
 def main(reference: str, *images: str) -> None:
-    # Edges may lie three pixels off. For photographs of deep things: level="features", model="maps.onnx".
+    # Edges may be displaced by three pixels. For photographs of things with depth: level="features", model="maps.onnx".
     comparer = unalike.Comparer(tolerance=3)
     for image in images:
         try:
-            found = comparer.compare(reference, image)
-        except unalike.UnalikeError as error:  # unreadable, or a picture of something else
+            result = comparer.compare(reference, image)
+        except unalike.UnalikeError as error:  # unreadable, or an image of something else
             print(f"{image}: {error}")
             continue
-        if found.same:
-            print(f"{image}: no difference (alignment {found.registration.quality:.2f})")
+        if result.same:
+            print(f"{image}: no difference (alignment {result.registration.quality:.2f})")
             continue
-        print(f"{image}: {len(found.regions)} differences")
-        for region in found.regions:
+        print(f"{image}: {len(result.regions)} differences")
+        for region in result.regions:
             print(f"  {region.box} score {region.score:.1f}, {region.area} px, {region.change}")
-        found.overlay().save(f"{Path(image).stem}_overlay.png")
+        result.overlay().save(f"{Path(image).stem}_overlay.png")
 
 
 if __name__ == "__main__":

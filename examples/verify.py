@@ -1,4 +1,4 @@
-"""Draw approved brand marks and pictures of them, some tampered with, and ask which are unaltered.
+"""Draw approved brand marks and images of them, some tampered with, and verify which are unaltered.
 
     pip install 'unalike[train,vision,demo]'
     python examples/verify.py [DIR] [--draw-only]
@@ -20,27 +20,27 @@ from unalike.verification.verifier import Verifier
 
 
 def draw(root: Path) -> None:
-    """Five marks; of the first three a harmless picture and a tampered one each, and one picture of no asset."""
+    """Draw five marks, a benign and a tampered image of four of them, and an image of no asset."""
     marks = list(pick_marks(6, seed=5).items())
     for folder in ("assets", "pictures"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number, (name, mark) in enumerate(marks):
-        colour = np.broadcast_to(mark.colour.astype(np.uint8), (*mark.mask_MM.shape, 3))
-        asset = open_asset(np.dstack([colour, mark.mask_MM]), name)
+        color = np.broadcast_to(mark.colour.astype(np.uint8), (*mark.mask_MM.shape, 3))
+        asset = open_asset(np.dstack([color, mark.mask_MM]), name)
         if number < 5:
             Image.fromarray(asset.layer_HW4).save(root / "assets" / f"{name}.png")
-        seen = {"harmless" if number < 5 else "no-asset": None}
+        layers = {"benign" if number < 5 else "no-asset": None}
         if number < 4:
             kind = ("recoloured", "part-missing", "stretched", "text-changed")[number]
-            seen[kind] = tamper(asset, kind, np.random.default_rng(1)).layer_HW4
-        for what, layer in seen.items() if number != 4 else ():
-            shown = render_benign(asset, np.random.default_rng([number, 8]), layer_HW4=layer)
-            Image.fromarray(shown.image_HW3).save(root / "pictures" / f"{name}-{what}.jpg", quality=88)
+            layers[kind] = tamper(asset, kind, np.random.default_rng(1)).layer_HW4
+        for kind, layer in layers.items() if number != 4 else ():
+            rendered = render_benign(asset, np.random.default_rng([number, 8]), layer_HW4=layer)
+            Image.fromarray(rendered.image_HW3).save(root / "pictures" / f"{name}-{kind}.jpg", quality=88)
 
 
 def main() -> None:
-    words = [word for word in sys.argv[1:] if not word.startswith("-")]
-    root = Path(words[0] if words else "runs/verify")
+    arguments = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    root = Path(arguments[0] if arguments else "runs/verify")
     draw(root)
     if "--draw-only" in sys.argv:
         return
@@ -48,8 +48,8 @@ def main() -> None:
     print(verifier.calibrate(rate=0.05))
     verifier.save(root / "brand.set")
     for path in sorted((root / "pictures").iterdir()):
-        verdict = verifier.verify(path)
-        print(f"{path.name}: {verdict}", *[spot.box for spot in verdict.regions[:1]])
+        result = verifier.verify(path)
+        print(f"{path.name}: {result}", *[region.box for region in result.regions[:1]])
 
 
 if __name__ == "__main__":

@@ -6,13 +6,15 @@ Shapes: H, W of the compared image, C channels, h, w of the fields.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from unalike.comparison.deformation import warp_window
 from unalike.comparison.registration import Registration, downscale, import_opencv
+from unalike.spec.compare import Lighting
 
-LIGHTING = ("local", "global", "none")
+LIGHTING: tuple[str, ...] = get_args(Lighting)
 # Bounds of the common gain, and of one channel's gain relative to the others. A recolored part lies outside them.
 GAIN_RANGE, TINT_RANGE = (0.4, 2.5), (0.87, 1.15)
 # Standard deviation of the local windows, twice over, as a share of the shorter side; longer side of the local fields.

@@ -17,11 +17,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
 from unalike.errors import NotComparable, SpecError, closest, missing_extra
+from unalike.spec.compare import Alignment
 
 # Below this quality the images are taken to show different things, or not to overlap; see docs/experiments/comparison.md,
 # 2026-11-26.
@@ -34,7 +35,7 @@ MIN_OVERLAP = 0.25
 MAX_SIDE, COARSE_SIDE = 640, 200
 MIN_INLIERS = 12
 MIN_IMAGE_SIDE = 8
-ALIGN = ("auto", "none", "shift", "rigid", "affine", "homography")
+ALIGN: tuple[str, ...] = get_args(Alignment)
 
 
 def import_opencv() -> Any:
