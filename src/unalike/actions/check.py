@@ -1,16 +1,16 @@
-"""Whether a spec could run here: data, weights, extras and devices of every action that it is made for.
+"""Check whether a spec could run here: data, weights, extras and devices of every action that it is made for.
 
-All faults are gathered, each one line of found, expected and remedy; nothing is written and nothing trains.
+All faults are collected, each one line of found, expected and remedy; nothing is written and nothing runs.
 """
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.actions.check_findings import Findings
 from unalike.actions.export import export_device
 from unalike.actions.inference import input_images
 from unalike.actions.model_source import PRETRAINED, refuse_contradictions
@@ -19,10 +19,10 @@ from unalike.actions.result import Checked
 from unalike.data.from_spec import load_evaluation_sets, load_from_spec, load_training_sets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.errors import DeviceError, RunError, SpecError, UnalikeError, WeightsError, missing_extra
+from unalike.errors import DeviceError, RunError, SpecError, WeightsError
 from unalike.inference.loaded_model import load_model
 from unalike.runs.folder import results_folder
-from unalike.spec import Experiment
+from unalike.spec.actions import STANDALONE_ACTIONS, command_of
 from unalike.storage.filesystems import SCHEMES
 from unalike.storage.overwrite import refuse_existing
 
@@ -46,37 +46,26 @@ PURPOSES = ("dataset.train_dataset", "evaluate.checkpoint", "inference.checkpoin
             "gen_trt_engine.onnx_file")  # fmt: skip
 
 
-class Readiness:
-    """``facts``: what was found in order, by name; ``faults``: what was not, a line each."""
+class ModelActionsCheck:
+    """Checks what the model actions that a spec is made for need: extras, images, devices, weights, models."""
 
-    def __init__(self, experiment: Experiment, faults: list[str]) -> None:
-        self.experiment, self.faults = experiment, faults
-        self.facts: dict[str, Any] = {"spec": "valid" if not faults else f"{len(faults)} faults"}
+    def __init__(self, experiment: Experiment, findings: Findings) -> None:
+        self.experiment, self.findings = experiment, findings
 
-    @contextmanager
-    def part(self, name: str) -> Iterator[None]:
-        """What goes wrong inside is a fault of ``name``, and the next part is looked at."""
-        try:
-            yield
-        except (UnalikeError, OSError) as error:
-            line = f"{name}: {' '.join(str(error).split())}"
-            if line not in self.faults:
-                self.faults.append(line)
-
-    def at(self, path: str) -> Any:
+    def value(self, path: str) -> Any:
         """The value at a dotted path; None below a section that is not there."""
         value: Any = self.experiment
         for name in path.split("."):
             value = getattr(value, name, None)
         return value
 
-    def look(self) -> None:
-        """Everything, in the order in which a run would meet it."""
-        if not any(map(self.at, (*PURPOSES, *SOURCES))):
-            with self.part("spec"):
+    def run(self) -> None:
+        """Check everything, in the order in which a run would meet it."""
+        if not any(map(self.value, (*PURPOSES, *SOURCES))):
+            with self.findings.collect("spec"):
                 raise SpecError("it names neither images nor a model", expected=f"one of {', '.join(PURPOSES)}",
                                 remedy="set what the action that it is for needs")  # fmt: skip
-        self._extras()
+        self.findings.require_modules(self._required_modules())
         sets = self._data()
         self._devices()
         self._weights(sets)
@@ -84,24 +73,17 @@ class Readiness:
 
     # -- extras --
 
-    def _extras(self) -> None:
-        for module, extra, purpose in dict.fromkeys(self._needs()):
-            if importlib.util.find_spec(module) is None:
-                with self.part("extras"):
-                    raise missing_extra(module, extra, purpose)
-        self.facts["extras"] = "all there" if not any(f.startswith("extras: ") for f in self.faults) else "missing"
-
-    def _needs(self) -> Iterator[tuple[str, str, str]]:
+    def _required_modules(self) -> Iterator[tuple[str, str, str]]:
         """(module, extra, purpose) of all that this spec would import."""
-        held = self.experiment
-        if held.dataset.train_dataset:
+        experiment = self.experiment
+        if experiment.dataset.train_dataset:
             yield from ((module, "train", "training") for module in TRAINING)
-        if held.export.checkpoint:
+        if experiment.export.checkpoint:
             yield from ((module, "train", "export") for module in EXPORTING)
-        if held.is_set("wandb.enable") and held.wandb.enable:
+        if experiment.is_set("wandb.enable") and experiment.wandb.enable:
             yield "wandb", "wandb", "wandb.enable"
         for name in ("evaluate", "inference"):
-            section = getattr(held, name)
+            section = getattr(experiment, name)
             if section.checkpoint:
                 yield from ((module, "train", f"{name}.checkpoint") for module in ("torch", "timm"))
             if section.runtime != "auto":
@@ -111,10 +93,10 @@ class Readiness:
                 yield "onnxruntime", "onnx", f"{name}.onnx_file"
             if section.trt_engine:
                 yield "tensorrt", "tensorrt", f"{name}.trt_engine"
-        if held.gen_trt_engine.onnx_file:
+        if experiment.gen_trt_engine.onnx_file:
             yield "tensorrt", "tensorrt", "gen_trt_engine"
         for path in SOURCES:
-            source = str(self.at(path) or "")
+            source = str(self.value(path) or "")
             if source.lower().endswith((".parquet", ".pq")):
                 yield "pyarrow", "parquet", path
             scheme, remote, _ = source.partition("://")
@@ -127,23 +109,23 @@ class Readiness:
 
     def _data(self) -> Any:
         """Every source by itself, then how they fit together; the training sets, or None."""
-        held, notices = self.experiment, Notices()
-        good = {path: self._source(path, notices) for path in SOURCES if self.at(path)}
-        for number, source in enumerate(self.at("gen_trt_engine.tensorrt.calibration.cal_image_dir") or ()):
-            with self.part(f"gen_trt_engine.tensorrt.calibration.cal_image_dir[{number}]"):
-                load_from_spec(held, source, notices, labeled=False)
+        experiment, notices = self.experiment, Notices()
+        good = {path: self._source(path, notices) for path in SOURCES if self.value(path)}
+        for number, source in enumerate(self.value("gen_trt_engine.tensorrt.calibration.cal_image_dir") or ()):
+            with self.findings.collect(f"gen_trt_engine.tensorrt.calibration.cal_image_dir[{number}]"):
+                load_from_spec(experiment, source, notices, labeled=False)
         sets = None
         if all(good.values()):
-            if held.dataset.train_dataset:
-                with self.part("data"):
+            if experiment.dataset.train_dataset:
+                with self.findings.collect("data"):
                     if self._unlabelled():
-                        load_unlabeled_images(held, notices)
+                        load_unlabeled_images(experiment, notices)
                     else:
-                        sets = load_training_sets(held, notices)
-                        self.facts["validation"] = sets.validation
-            elif self.at("dataset.val_dataset.query"):
-                with self.part("data"):
-                    load_evaluation_sets(held, notices)
+                        sets = load_training_sets(experiment, notices)
+                        self.findings.facts["validation"] = sets.validation
+            elif self.value("dataset.val_dataset.query"):
+                with self.findings.collect("data"):
+                    load_evaluation_sets(experiment, notices)
         notices.say()
         return sets
 
@@ -151,73 +133,75 @@ class Readiness:
         return bool(self.experiment.dataset.labels == "none")
 
     def _source(self, path: str, notices: Notices) -> bool:
-        with self.part(path):
+        with self.findings.collect(path):
             labeled = path != "inference.input_path" and not (path == "dataset.train_dataset" and self._unlabelled())
             images: ImageSet = (
-                load_from_spec(self.experiment, self.at(path), notices, labeled=labeled)
+                load_from_spec(self.experiment, self.value(path), notices, labeled=labeled)
                 if path != "inference.input_path"
                 else input_images(self.experiment, notices)
             )
             if len(images) == 0:
-                raise RunError(f"{self.at(path)} holds no images", expected="one folder a class with images in it")
-            self.facts[path] = f"{len(images)} images" + (f" of {len(images.classes)} classes" if labeled else "")
+                raise RunError(f"{self.value(path)} holds no images", expected="one folder a class with images in it")
+            self.findings.facts[path] = f"{len(images)} images" + (
+                f" of {len(images.classes)} classes" if labeled else ""
+            )
             return True
         return False
 
     # -- devices --
 
     def _devices(self) -> None:
-        held = self.experiment
+        experiment = self.experiment
         if importlib.util.find_spec("torch") is None or importlib.util.find_spec("lightning_fabric") is None:
             return
         from unalike.training.devices import check_devices, make_fabric
 
-        if held.dataset.train_dataset:
-            with self.part("train devices"):
-                self.facts["train device"] = str(make_fabric(held).device)
+        if experiment.dataset.train_dataset:
+            with self.findings.collect("train devices"):
+                self.findings.facts["train device"] = str(make_fabric(experiment).device)
         for name in ("evaluate", "inference"):
-            section = getattr(held, name)
+            section = getattr(experiment, name)
             if section.checkpoint or section.onnx_file:
-                with self.part(f"{name} devices"):
+                with self.findings.collect(f"{name} devices"):
                     ids = check_devices(section.num_gpus, section.gpu_ids, where=name,
-                                        ids_were_set=held.is_set(f"{name}.gpu_ids"))  # fmt: skip
+                                        ids_were_set=experiment.is_set(f"{name}.gpu_ids"))  # fmt: skip
                     if not ids and section.precision == "fp16":
                         raise DeviceError(
                             f"{name}.precision is fp16 and {name} runs on a CPU", remedy="use bf16 or fp32"
                         )
-                    self.facts[f"{name} device"] = f"cuda {ids}" if ids else "cpu"
-        if held.export.checkpoint:
-            with self.part("export devices"):
-                self.facts["export device"] = export_device(held)
+                    self.findings.facts[f"{name} device"] = f"cuda {ids}" if ids else "cpu"
+        if experiment.export.checkpoint:
+            with self.findings.collect("export devices"):
+                self.findings.facts["export device"] = export_device(experiment)
 
     # -- weights to start from --
 
     def _weights(self, sets: Any) -> None:
-        held = self.experiment
-        there = [self._is_file(path) for path in STARTS if self.at(path)]
-        if not held.dataset.train_dataset or importlib.util.find_spec("timm") is None or not all(there):
+        experiment = self.experiment
+        there = [self._is_file(path) for path in STARTS if self.value(path)]
+        if not experiment.dataset.train_dataset or importlib.util.find_spec("timm") is None or not all(there):
             return
         from unalike.model.checkpoint import read_checkpoint
         from unalike.model.embedder import build_embedder
         from unalike.training.losses import build_criterion
         from unalike.training.recipe import settle_backbone
 
-        with self.part("model"):
-            settle_backbone(held)
-            self.facts["model.backbone"] = held.model.backbone
-            self.facts["weights"] = build_embedder(held).trunk.facts.source
-        with self.part("train.loss"):
-            build_criterion(held, classes=len(sets.train.classes) if sets else 2, dim=held.model.feat_dim)
-        if held.train.resume_training_checkpoint_path:
-            with self.part("train.resume_training_checkpoint_path"):
-                if not read_checkpoint(held.train.resume_training_checkpoint_path).get("training"):
-                    raise WeightsError(f"{held.train.resume_training_checkpoint_path} holds weights alone",
+        with self.findings.collect("model"):
+            settle_backbone(experiment)
+            self.findings.facts["model.backbone"] = experiment.model.backbone
+            self.findings.facts["weights"] = build_embedder(experiment).trunk.facts.source
+        with self.findings.collect("train.loss"):
+            build_criterion(experiment, classes=len(sets.train.classes) if sets else 2, dim=experiment.model.feat_dim)
+        if experiment.train.resume_training_checkpoint_path:
+            with self.findings.collect("train.resume_training_checkpoint_path"):
+                if not read_checkpoint(experiment.train.resume_training_checkpoint_path).get("training"):
+                    raise WeightsError(f"{experiment.train.resume_training_checkpoint_path} holds weights alone",
                                        remedy="give it as model.pretrained_model_path instead")  # fmt: skip
 
     def _is_file(self, path: str) -> bool:
-        with self.part(path):
-            if not Path(self.at(path)).expanduser().is_file():
-                raise WeightsError(f"there is no file {self.at(path)}", expected="weights (.pth, .ckpt, .safetensors)",
+        with self.findings.collect(path):
+            if not Path(self.value(path)).expanduser().is_file():
+                raise WeightsError(f"there is no file {self.value(path)}", expected="weights (.pth, .ckpt, .safetensors)",
                                    remedy="correct the path or take the key out")  # fmt: skip
             return True
         return False
@@ -228,14 +212,14 @@ class Readiness:
         for name in ("evaluate", "inference", "export"):
             for key in ("checkpoint", "onnx_file", "trt_engine"):
                 path = f"{name}.{key}"
-                file = self.at(path)
+                file = self.value(path)
                 if not file or path == "export.onnx_file" or (key == "checkpoint" and file == PRETRAINED):
                     continue
-                with self.part(path):
-                    self.facts[path] = self._model(path, Path(file).expanduser())
+                with self.findings.collect(path):
+                    self.findings.facts[path] = self._model(path, Path(file).expanduser())
         target = self.experiment.export.onnx_file
         if self.experiment.export.checkpoint and target:
-            with self.part("export.onnx_file"):
+            with self.findings.collect("export.onnx_file"):
                 refuse_existing(target)
 
     def _model(self, path: str, file: Path) -> str:
@@ -268,17 +252,34 @@ class Readiness:
 
 
 def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None) -> Checked:
-    """Validate spec, data, weights, extras and devices of whatever the spec is made for; nothing trains.
+    """Validate spec, data, weights, extras and devices of whatever the spec is made for; nothing runs.
 
-    ``faults`` holds all that would keep it from running, a line each; ``figures`` what is there. Raises SpecError for a
-    file that is no spec at all.
+    Args:
+        spec: A spec file, a mapping, or a data folder.
+        overrides: Dotted fields that rule over the spec.
+        data: A data folder.
+
+    Returns:
+        ``faults`` holds all that would keep it from running, a line each; ``figures`` what is there.
+
+    Raises:
+        SpecError: The file is no spec at all.
     """
-    from unalike.actions.check import Readiness
+    from unalike.actions.check_standalone import check_standalone
     from unalike.spec.load import read_spec
 
     if isinstance(spec, str | Path) and data is None and Path(spec).suffix.lower() not in (".yaml", ".yml"):
         spec, data = None, spec
     experiment, faults = read_spec("check", spec, overrides, data=data)
-    found = Readiness(experiment, [str(fault) for fault in faults])
-    found.look()
-    return Checked(Path("."), None, found.facts, tuple(found.faults))
+    findings = Findings([str(fault) for fault in faults])
+    sections = experiment.sections_set() - {"results_dir"}
+    standalone = [action for action in STANDALONE_ACTIONS if action in sections]
+    for action in standalone:
+        with findings.collect(action):
+            if len(sections) > 1:
+                raise SpecError(f"beside {', '.join(sorted(sections - {action}))}", expected="a spec of its own, for "
+                                f"unalike {command_of(action)}")  # fmt: skip
+        check_standalone(action, experiment, findings)
+    if not standalone or sections - set(standalone):
+        ModelActionsCheck(experiment, findings).run()
+    return Checked(Path("."), None, findings.facts, tuple(findings.faults))

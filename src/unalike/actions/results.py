@@ -74,12 +74,12 @@ def open_results(action: str, experiment: Experiment, *, overwrite: bool = False
     if folder is None:
         yield None
         return
-    with open_run(action, experiment, overwrite=_must_clear(folder, action, overwrite)) as run:
+    with open_run(action, experiment, overwrite=check_folder(folder, action, overwrite)) as run:
         yield run
 
 
-def _must_clear(folder: Path, action: str, overwrite: bool) -> bool:
-    """Whether a former run has to be cleared away. Raises RunError where the folder may not be used."""
+def check_folder(folder: Path, action: str, overwrite: bool) -> bool:
+    """Return whether a former run has to be deleted from a folder. Raises RunError where the folder may not be used."""
     if not folder.is_dir():
         return False  # a new folder; a file is refused when the run is opened
     former = holds_run(folder)

@@ -32,6 +32,8 @@ from unalike.runs.filenames import (
     STATUS_FILE,
 )
 from unalike.spec.actions import ACTIONS, command_of
+from unalike.spec.declare import IMAGES, MODEL
+from unalike.spec.fields import fields_of
 from unalike.spec.schema import package_files as schema_files
 from unalike.spec.shorthand import BY_ACTION, SHORTHAND
 from unalike.spec.template import DEPLOY
@@ -42,9 +44,8 @@ NAME = "unalike"
 SKILL = "SKILL.md"
 INFO = "references/skill_info.yaml"
 FOLDER = Path(__file__).parents[1] / "skill"
-IMAGES, MODEL = "folder, archive, manifest or address of images", "file or address"
 _MODELS = ("checkpoint", "onnx_file", "engine", "trt_engine")
-# Action -> field -> what it takes and whether it may stay empty. Of fields that share a number one is enough.
+# Model action -> field -> what it takes and whether it may stay empty; standalone actions declare it with the field.
 INPUTS: Mapping[str, Mapping[str, tuple[str, bool]]] = {
     "train": {
         "dataset.train_dataset": (IMAGES, False), "dataset.val_dataset.reference": (IMAGES, True),
@@ -75,25 +76,6 @@ INPUTS: Mapping[str, Mapping[str, tuple[str, bool]]] = {
         "gen_engine.calibration.cal_image_dir": (f"list: {IMAGES}; needed unless queries are given", True),
         "dataset.val_dataset.query": (IMAGES, True),
     },
-    "compare": {
-        "compare.reference": ("image, folder, or table of pairs (.csv)", False),
-        "compare.image": ("image or folder", True), "compare.model": (MODEL, True),
-    },
-    "inspect_fit": {
-        "inspect_fit.good": (IMAGES, False), "inspect_fit.model": (MODEL, True), "inspect_fit.defects": (IMAGES, True),
-        "inspect_fit.masks": ("folder of PNG files", True),
-    },
-    "inspect_run": {
-        "inspect_run.inspector": (MODEL, False), "inspect_run.images": ("list of images or folders", False),
-        "inspect_run.truth": ("folder of PNG files", True),
-    },
-    "verify": {
-        "verify.reference": (f"{IMAGES}; or a saved set", False), "verify.images": ("list of images or folders", True),
-        "verify.model": (MODEL, True),
-    },
-    "discover": {"discover.source": (IMAGES, False), "discover.model": (MODEL, True)},
-    "gallery_build": {"gallery_build.source": (IMAGES, False), "gallery_build.model": (MODEL, False)},
-    "bench_engine": {"bench_engine.model": (MODEL, False), "bench_engine.data": (IMAGES, True)},
 }  # fmt: skip
 # Fields of an action of which one must be given; a job takes it from its parent.
 ONE_OF: Mapping[str, tuple[str, ...]] = {
@@ -127,7 +109,10 @@ _EVERY_RUN = (STATUS_FILE, EXPERIMENT_FILE, RECORD_FILE)
 def _action_info(action: str) -> dict[str, Any]:
     fields = {
         name: {"takes": takes, "optional": optional} for name, (takes, optional) in INPUTS.get(action, {}).items()
-    }
+    } | {
+        path: {"takes": node.facts["takes"], "optional": "mandatory" not in node.facts}
+        for path, node in fields_of(action).items() if "takes" in node.facts
+    }  # fmt: skip
     info: dict[str, Any] = {
         "command": f"unalike {command_of(action)} -e {{spec}}",
         "job": f"unalike job create {action} -e {{spec}} --parent {{parent_job_id}}",

@@ -6,12 +6,12 @@ from typing import Annotated
 
 from annotated_types import Ge
 
-from unalike.spec.declare import LIST_SCHEMA, Names, Numbers, Section, Text, field
+from unalike.spec.declare import IMAGES, LIST_SCHEMA, MODEL, Names, Numbers, Section, Text, field
 
 
 class BenchEngine(Section):
-    model: Text = field(None, "Model: a .pth, .onnx, .xml or .engine.", mandatory=True)
-    data: Text = field(None, "Images to decode; unset, synthetic JPEG files of 640 x 480.")
+    model: Text = field(None, "Model: a .pth, .onnx, .xml or .engine.", mandatory=True, takes=MODEL)
+    data: Text = field(None, "Images to decode; unset, synthetic JPEG files of 640 x 480.", takes=IMAGES)
     output: Text = field(
         None, "File for the figures (JSON); unset, benchmark.json in the results folder, if there is one."
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from unalike.spec.declare import Section, Text, field
+from unalike.spec.declare import IMAGE_OR_FOLDER, MODEL, Section, Text, field
 from unalike.spec.retrieval import EnginePrecision, Runtime
 
 Alignment = Literal["auto", "none", "shift", "rigid", "affine", "homography"]
@@ -18,9 +18,8 @@ class Compare(Section):
     reference: Text = field(
         None, "The reference: an image or a folder of images; or, without an image, a table of pairs (.csv) with the "
         "columns reference and image.",
-        mandatory=True,
-    )  # fmt: skip
-    image: Text = field(None, "The image to compare with the reference, or a folder of images.")
+        mandatory=True, takes=IMAGE_OR_FOLDER)  # fmt: skip
+    image: Text = field(None, "The image to compare with the reference, or a folder of images.", takes=IMAGE_OR_FOLDER)
     results_dir: Text = field(
         None, "Folder for pictures, comparison.json and report.html; unset, no folder, or `compare` below the top "
         "results_dir.",
@@ -40,8 +39,7 @@ class Compare(Section):
     level: Level = field("pixels", "What is compared; features are those of a network.")
     model: Text = field(
         None, "Network for the features: a checkpoint (.pth), a file that export-maps wrote, or pretrained[:NAME]; unset, "
-        "pretrained.",
-    )  # fmt: skip
+        "pretrained.", takes=MODEL)  # fmt: skip
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
     threads: Annotated[int, Ge(1)] | None = field(

@@ -32,6 +32,14 @@ def _empty_is_null(value: object) -> object:
     return None if value == "" else value
 
 
+# What an input takes: fact ``takes`` of its field.
+IMAGES = "folder, archive, manifest or address of images"
+IMAGES_OR_FILE = f"{IMAGES}; or a file"
+IMAGE_OR_FOLDER = "image or folder of images"
+MODEL = "file or address"
+FILE = "file"
+
+
 # TAO writes "" for "none given"; the rest of the house should have one thing to ask for.
 Text = Annotated[str | None, BeforeValidator(_empty_is_null)]
 
@@ -102,6 +110,7 @@ def spelt_both_ways(*names: str) -> dict[str, Any]:
 _FACTS = (
     "units",
     "form",
+    "takes",
     "settled",
     "ours",
     "mandatory",
@@ -153,7 +162,7 @@ def field(
     """Declare one leaf.
 
     ``ge/gt/le/lt`` bound validity; ``low``/``high`` are TAO's published (search) bounds. ``facts`` may hold ``units``,
-    ``form`` (what may be written, where that is more than the type says), ``settled`` (a fact of data, trunk or machine may set it when the user did not), ``trunk_fact`` (an explicit value
+    ``form`` (what may be written, where that is more than the type says), ``takes`` (of an input: IMAGES, MODEL, ...), ``settled`` (a fact of data, trunk or machine may set it when the user did not), ``trunk_fact`` (an explicit value
     that differs from the trunk's deserves a warning), ``ours`` (not in TAO), ``mandatory`` (the action cannot run while it is unset), ``math_cond``, ``automl_enabled``,
     ``depends_on`` and ``parent_param``. ``schema`` overrides keywords of the JSON schema.
     """

@@ -6,18 +6,18 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from unalike.spec.declare import Section, Text, field
+from unalike.spec.declare import IMAGES, MODEL, Section, Text, field
 from unalike.spec.retrieval import EnginePrecision, Runtime
 
 
 class Discover(Section):
-    source: Text = field(None, "Images: a folder, an archive or a manifest.", mandatory=True)
+    source: Text = field(None, "Images: a folder, an archive or a manifest.", mandatory=True, takes=IMAGES)
     results_dir: Text = field(
         None,
         "New folder for the groups; unset, `discover` below the top results_dir, or <source>-groups here.",
         settled=True,
     )
-    model: Text = field(None, "Network: a .onnx, .xml or .pth; unset, a pretrained trunk.")
+    model: Text = field(None, "Network: a .onnx, .xml or .pth; unset, a pretrained trunk.", takes=MODEL)
     groups: Annotated[int, Ge(1)] | None = field(
         None, "About how many groups; unset, as many as the images tell apart."
     )

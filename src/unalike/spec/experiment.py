@@ -108,6 +108,10 @@ class Experiment(Section):
         """Whether the user wrote this field (of a section: any field in it)."""
         return any(s == path or s.startswith(path + ".") or path.startswith(s + ".") for s in self._set_paths)
 
+    def sections_set(self) -> set[str]:
+        """The names at the top of the spec that the user wrote, or wrote something below."""
+        return {path.partition(".")[0] for path in self._set_paths}
+
     def mark_set(self, paths: Iterable[str]) -> None:
         """Record dotted paths as the user's own."""
         self._set_paths.update(paths)

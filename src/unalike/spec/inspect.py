@@ -6,7 +6,19 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from unalike.spec.declare import LIST_SCHEMA, PATHS_SCHEMA, Paths, Section, Size, Stages, Text, field
+from unalike.spec.declare import (
+    FILE,
+    IMAGES,
+    LIST_SCHEMA,
+    MODEL,
+    PATHS_SCHEMA,
+    Paths,
+    Section,
+    Size,
+    Stages,
+    Text,
+    field,
+)
 from unalike.spec.retrieval import EnginePrecision, Runtime
 
 Search = Literal["exact", "ann"]
@@ -14,7 +26,7 @@ THREADS_HELP = "CPU cores that the network may use; unset, all that the process 
 
 
 class InspectFit(Section):
-    good: Text = field(None, "Images of good parts: a folder, an archive or a manifest.", mandatory=True)
+    good: Text = field(None, "Images of good parts: a folder, an archive or a manifest.", mandatory=True, takes=IMAGES)
     inspector: Text = field(
         None, "File of the inspector; unset, part.inspector in the results folder.",
     )  # fmt: skip
@@ -22,7 +34,10 @@ class InspectFit(Section):
         None, "Results folder; unset, `inspect_fit` below the top results_dir, or none: the inspector's file alone."
     )
     model: str = field(
-        "pretrained", "Network: a checkpoint (.pth), a file that export-maps wrote, or pretrained[:NAME].", min_length=1
+        "pretrained",
+        "Network: a checkpoint (.pth), a file that export-maps wrote, or pretrained[:NAME].",
+        min_length=1,
+        takes=MODEL,
     )
     size: Size | None = field(
         None, "Height and width of the network's input; unset, the model's own.", units="pixels",
@@ -42,7 +57,7 @@ class InspectFit(Section):
     rate: Annotated[float, Gt(0), Lt(1)] | None = field(
         0.01, "Share of good images that may be called defective; null: no threshold, scores alone."
     )
-    defects: Text = field(None, "Folder of a few defective images, where there are any.")
+    defects: Text = field(None, "Folder of a few defective images, where there are any.", takes=IMAGES)
     masks: Text = field(None, "Folder of the masks of the defective images.")
     parts: Text = field(
         None,
@@ -84,8 +99,10 @@ class InspectFit(Section):
 
 
 class InspectRun(Section):
-    inspector: Text = field(None, "File of the inspector that inspect fit wrote.", mandatory=True)
-    images: Paths = field(None, "Images to inspect, or folders of them.", mandatory=True, schema=PATHS_SCHEMA)
+    inspector: Text = field(None, "File of the inspector that inspect fit wrote.", mandatory=True, takes=FILE)
+    images: Paths = field(
+        None, "Images to inspect, or folders of them.", mandatory=True, schema=PATHS_SCHEMA, takes=IMAGES
+    )
     results_dir: Text = field(
         None, "Folder for result.json, overlays and report.html; unset, no folder, or `inspect_run` below the top "
         "results_dir.",

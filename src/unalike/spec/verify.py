@@ -6,16 +6,26 @@ from typing import Annotated
 
 from annotated_types import Ge, Gt, Le, Lt
 
-from unalike.spec.declare import LIST_SCHEMA, PATHS_SCHEMA, Names, Paths, Section, Text, field
+from unalike.spec.declare import (
+    IMAGES,
+    IMAGES_OR_FILE,
+    LIST_SCHEMA,
+    MODEL,
+    PATHS_SCHEMA,
+    Names,
+    Paths,
+    Section,
+    Text,
+    field,
+)
 from unalike.spec.retrieval import EnginePrecision, Runtime
 
 
 class Verify(Section):
     reference: Text = field(
         None, "Approved assets: a folder, an archive or a manifest with one image an asset; or a file that was saved.",
-        mandatory=True,
-    )  # fmt: skip
-    images: Paths = field(None, "Images to verify, or folders of them.", schema=PATHS_SCHEMA)
+        mandatory=True, takes=IMAGES_OR_FILE)  # fmt: skip
+    images: Paths = field(None, "Images to verify, or folders of them.", schema=PATHS_SCHEMA, takes=IMAGES)
     results_dir: Text = field(
         None,
         "Folder for pictures, verdicts.jsonl and report.html; unset, no folder, or `verify` below the top results_dir.",
@@ -37,7 +47,9 @@ class Verify(Section):
     confidence: float = field(0.95, "Confidence of the calibration.", gt=0, lt=1)
     seed: int = field(0, "Seed of the calibration's trials.", ge=0, le=2**32 - 1)
     model: Text = field(
-        None, "Network that finds the assets: a .onnx, .xml or .pth; unset, the saved one or a pretrained trunk."
+        None,
+        "Network that finds the assets: a .onnx, .xml or .pth; unset, the saved one or a pretrained trunk.",
+        takes=MODEL,
     )
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
