@@ -22,12 +22,12 @@ from typing import Any
 
 import numpy as np
 
-from unalike.actions.inspect import Truth, measure
 from unalike.cli.options import parse_size
 from unalike.data.tiling import Tiling
 from unalike.inference.feature_map_model import load_feature_maps
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
 from unalike.inspection.few_shot import read_mask
+from unalike.inspection.ground_truth import GroundTruth, compute_metrics
 from unalike.inspection.inspector import Inspector
 from unalike.inspection.normal_images import ReadableImages, load_image, sample_patches
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
@@ -38,7 +38,7 @@ from unalike.metrics.roc import auroc
 
 FREE = "MT_Free"
 BLOCK = 2000  # of the number in a file's name
-TRUTH = Truth(FREE)
+TRUTH = GroundTruth(FREE)
 
 
 def condition(path: str) -> str:
@@ -205,7 +205,7 @@ def final(
 
 
 def _figures(found: list[Inspection]) -> dict[str, Any]:
-    told = measure(found, TRUTH)
+    told = compute_metrics(found, TRUTH)
     heats, masks = [], []
     for one in found:
         size = (max(1, one.size[0] // 2), max(1, one.size[1] // 2))

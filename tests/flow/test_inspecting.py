@@ -31,12 +31,12 @@ def part(seed, defect=None):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """``good``, ``test`` with ``good``, ``spot`` and ``line``, ``masks``, ``maps.onnx``, ``plate.inspector``; names have blanks."""
-    from tests.unit.inspection.test_inspector import network
+    from tests.support.inspected_parts import map_network
 
     root = tmp_path_factory.mktemp("Werk für Platten")
     for name in ("good", "test/good", "test/spot", "test/line", "masks/spot", "masks/line"):
         (root / name).mkdir(parents=True)
-    (root / "maps.onnx").write_bytes(network()[0])
+    (root / "maps.onnx").write_bytes(map_network()[0])
     for number in range(24):
         Image.fromarray(part(number)[0]).save(root / "good" / f"plate {number}.png")
     for number in range(4):

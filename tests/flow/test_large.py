@@ -46,9 +46,9 @@ def measured(*words: object) -> tuple[str, int]:
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``a.jpg``, and ``b.jpg`` with one change; a mark's asset, seen in ``mark.jpg``; networks; good parts."""
     from tests.support.drawings import shapes
+    from tests.support.inspected_parts import draw_part, map_network
     from tests.support.marks import mark
     from tests.support.networks import write_model
-    from tests.unit.inspection.test_inspector import network, part
     from unalike.verification.benign import render_benign
 
     root = tmp_path_factory.mktemp("large")
@@ -64,11 +64,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shown.resize((SIDE, SIDE * shown.height // shown.width), Image.Resampling.BICUBIC).save(
         root / "mark.jpg", quality=90
     )
-    (root / "maps.onnx").write_bytes(network()[0])
+    (root / "maps.onnx").write_bytes(map_network()[0])
     write_model(root)
     (root / "good").mkdir()
     for seed in range(24):
-        Image.fromarray(part(seed)).save(root / "good" / f"{seed}.png")
+        Image.fromarray(draw_part(seed)).save(root / "good" / f"{seed}.png")
     return root
 
 

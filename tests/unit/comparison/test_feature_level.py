@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from tests.support.drawings import as_jpeg, shapes
-from tests.unit.inspection.test_inspector import network
+from tests.support.inspected_parts import map_network
 from unalike.cli import run_command
 from unalike.comparison.comparer import Comparer
 from unalike.errors import ModelError, SpecError
@@ -21,7 +21,7 @@ pytest.importorskip("cv2")
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("maps") / "maps.onnx"
-    path.write_bytes(network()[0])
+    path.write_bytes(map_network()[0])
     return path
 
 

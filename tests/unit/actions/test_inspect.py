@@ -1,0 +1,77 @@
+"""The actions inspect fit and inspect run: files in, an inspector, results, overlays and a report out."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support.inspected_parts import (
+    CONFIG,
+    GOOD_PARTS,
+    draw_part,
+    map_model,
+    map_network,
+    write_images,
+)
+from unalike.actions.inspect import fit as fit_file
+from unalike.actions.inspect import run
+from unalike.actions.request import spec_with
+from unalike.errors import DataError, RunError
+from unalike.inspection.inspector import Inspector
+
+
+@pytest.fixture(scope="module")
+def inspector():
+    return Inspector.fit(GOOD_PARTS, model=map_model(), rate=0.05, config=CONFIG)
+
+
+def test_fit_run_and_measure(tmp_path):
+    good = write_images(tmp_path / "train", GOOD_PARTS)
+    content, _ = map_network()
+    (tmp_path / "maps.onnx").write_bytes(content)
+    fitted = spec_with("inspect_fit", good=good, inspector=tmp_path / "p.inspector", model=tmp_path / "maps.onnx", rate=0.05,
+                       threads=1, patches=1500, memory=300, folds=3, synthetic_defects=60)  # fmt: skip
+    summary = fit_file(fitted)
+    assert summary["images"] == 24 and summary["alarm"]["images"] == 24 and summary["bytes"] > 1000
+    with pytest.raises(RunError, match="exists"):
+        fit_file(fitted)
+    test = tmp_path / "test"
+    write_images(test / "good", [draw_part(600 + n) for n in range(4)])
+    places = [(30, 40), (50, 10), (20, 25)]
+    write_images(test / "scratch", [draw_part(700 + n, place) for n, place in enumerate(places)], "{:02d}.jpg")
+    for n, (y, x) in enumerate(places):
+        mask = np.zeros((64, 64), np.uint8)
+        mask[y : y + 5, x : x + 12] = 255
+        write_images(tmp_path / "masks" / "scratch", [mask], f"{n:02d}_mask.png")
+    (test / "scratch" / "broken.png").write_bytes(b"x")
+    options = {"inspector": tmp_path / "p.inspector", "results_dir": tmp_path / "out"}
+    result = run(spec_with("inspect_run", images=[test], truth=tmp_path / "masks", overlays="all", **options))
+    assert result["images"] == 7 and len(result["unreadable"]) == 1
+    measured = result["measured"]
+    assert measured["image_auroc"] == 1.0 and measured["masks"] == 3 and measured["pixel_auroc"] > 0.9
+    assert measured["by_kind"] == {"scratch": 1.0} and 0 < measured["pro"] <= 1 and measured["found"]["value"] == 1.0
+    saved = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert [len(answer["spots"]) > 0 for answer in saved["answers"]].count(True) >= 3
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert (
+        "image AUROC" in page and page.count("data:image/jpeg") == 14 and "http" not in page.replace("http-equiv", "")
+    )
+    overlay = Image.open(tmp_path / "out" / saved["answers"][-1]["overlay"])
+    assert overlay.size == (64, 64)
+    with pytest.raises(RunError, match="not empty"):
+        run(spec_with("inspect_run", images=[test], **options))
+    with pytest.raises(DataError, match="some of both"):
+        run(spec_with("inspect_run", inspector=tmp_path / "p.inspector", images=[test / "good"], good="good"))
+
+
+def test_a_run_without_a_defective_image_writes_its_folder(inspector, tmp_path):
+    inspector.save(tmp_path / "p.inspector")
+    Image.fromarray(GOOD_PARTS[0]).save(tmp_path / "good.png")
+    options = {"inspector": tmp_path / "p.inspector", "images": [tmp_path / "good.png"]}
+    summary = run(spec_with("inspect_run", results_dir=tmp_path / "out", overlays="none", **options))
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["images"] == summary["images"] == 1
+    with pytest.raises(RunError, match="is a file"):
+        run(spec_with("inspect_run", results_dir=tmp_path / "good.png", **options))
