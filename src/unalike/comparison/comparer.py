@@ -123,16 +123,16 @@ class Comparer:
         if _are_equal(reference_HWC, image_HWC):
             notes.append("the images are equal, pixel by pixel")
             return self._identical_result(image_HWC, notes, started)
-        found = self._register(reference_HWC, image_HWC, notes)
-        if found.quality < GOOD_QUALITY:
+        registration = self._register(reference_HWC, image_HWC, notes)
+        if registration.quality < GOOD_QUALITY:
             notes.append(
-                f"the alignment is poor (quality {found.quality:.2f}): depth or movement may show as differences"
+                f"the alignment is poor (quality {registration.quality:.2f}): depth or movement may show as differences"
             )
         size = (image_HWC.shape[0], image_HWC.shape[1])
-        reference_HWC, image_HWC, registration, scale = _resample_to_coarser(reference_HWC, image_HWC, found)
+        reference_HWC, image_HWC, resampled, scale = _resample_to_coarser(reference_HWC, image_HWC, registration)
         if scale > 1:
             notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
-        pixels, features, lighting = self._compare_levels(reference_HWC, image_HWC, registration, show_progress)
+        pixels, features, lighting = self._compare_levels(reference_HWC, image_HWC, resampled, show_progress)
         regions: list[DifferenceRegion] = []
         compared = 0.0
         if features is not None:
@@ -145,13 +145,13 @@ class Comparer:
                 *find_pixel_regions(pixels, size, min_area=self.min_area, margin=self.margin, scale=scale),
                 *regions,
             ]
-        if compared < FULL_SHARE * found.overlap or found.overlap < FULL_SHARE:
+        if compared < FULL_SHARE * registration.overlap or registration.overlap < FULL_SHARE:
             notes.append(f"{compared:.0%} of the image lie on the reference and were compared")
-        preview_HWC, reference_preview_HWC = _make_previews(reference_HWC, image_HWC, registration, lighting)
+        preview_HWC, reference_preview_HWC = _make_previews(reference_HWC, image_HWC, resampled, lighting)
         return ComparisonResult(
             same=not regions,
             regions=tuple(regions),
-            registration=found,
+            registration=registration,
             size=size,
             heat_hw=None if pixels is None else pixels.heat_hw,
             heat_scale=1.0 if pixels is None else pixels.pool * scale,

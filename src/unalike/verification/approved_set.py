@@ -1,4 +1,4 @@
-"""The approved set in one file: assets, their vectors, the thresholds and the network; checksummed, read without torch.
+"""Approved set in one checksummed file: assets, vectors, thresholds and network; read without torch.
 
 The file consists of blocks like a gallery's (``storage.blockfile``). Layers are stored as PNG, the network, where it is
 included, as ONNX.

@@ -1,4 +1,4 @@
-"""The expected image of an asset in its frame: its background, lighting and sharpness fitted to the observed image.
+"""Expected image of an asset: background, lighting and sharpness fitted to the observed image.
 
 Shapes: H, W of the frame (the asset with a margin). Colors and gray levels are 0 to 255.
 """
