@@ -11,13 +11,14 @@ import pytest
 from tests.support.paths import ROOT
 
 
-def test_the_architecture_page_is_generated() -> None:
-    path = ROOT / "docs" / "generate_architecture.py"
-    spec = importlib.util.spec_from_file_location("generate_architecture", path)
+@pytest.mark.parametrize("name", ["architecture", "commands"])
+def test_pages_are_generated(name: str) -> None:
+    path = ROOT / "docs" / f"generate_{name}.py"
+    spec = importlib.util.spec_from_file_location(f"generate_{name}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    assert module.PAGE.read_text(encoding="utf-8") == module.page(), "run python docs/generate_architecture.py"
+    assert module.PAGE.read_text(encoding="utf-8") == module.page(), f"run python docs/generate_{name}.py"
 
 
 def test_every_module_says_what_it_is() -> None:
