@@ -13,7 +13,7 @@ from PIL import Image
 
 from unalike.actions.results import open_results, parameters_from
 from unalike.comparison.comparer import Comparer
-from unalike.comparison.report import PairPreview, PairsReport
+from unalike.comparison.report import PairPreview, make_pairs_report
 from unalike.comparison.result import ComparisonResult
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.errors import DataError, RunError
@@ -136,7 +136,7 @@ def compare(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any
         entries, previews = _compare_pairs(comparer, pairs, None if run is None else run.dir)
         result = summary(entries)
         if run is not None:
-            page = PairsReport.from_entries(entries, previews)
+            page = make_pairs_report(entries, previews)
             result |= {"report": str(page.write(run.dir / REPORT_FILE)), "record": str(run.dir / COMPARISON_FILE)}
             text = json.dumps({"format_version": 1, **result}, ensure_ascii=False, indent=1)
             write_text(run.dir / COMPARISON_FILE, text + "\n")

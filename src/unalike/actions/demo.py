@@ -30,7 +30,7 @@ from unalike.storage.overwrite import refuse_existing
 if TYPE_CHECKING:
     from unalike.actions.demo_images import BrandSet
     from unalike.metrics.intervals import Interval
-    from unalike.report.html import Tile
+    from unalike.report.html import ReportImage
 
 # Height and width of the network's view: enough for marks of this kind, and small enough for five minutes on two cores.
 INPUT_SIDE = 128
@@ -217,12 +217,13 @@ def _brand(path: str) -> str:
     return Path(path).parent.name
 
 
-def _row(line: Mapping[str, Any]) -> tuple[Tile, list[Tile]]:
-    from unalike.report.html import Tile
+def _row(line: Mapping[str, Any]) -> tuple[ReportImage, list[ReportImage]]:
+    from unalike.report.html import ReportImage
 
     truth = _brand(line["path"])
-    return Tile(line["path"], truth), [
-        Tile(near["reference"], near["label"], near["score"], near["label"] == truth) for near in line["neighbours"]
+    return ReportImage(line["path"], truth), [
+        ReportImage(near["reference"], near["label"], near["score"], near["label"] == truth)
+        for near in line["neighbours"]
     ]
 
 

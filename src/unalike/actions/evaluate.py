@@ -117,18 +117,18 @@ def _evaluation_page(
     folder: Path, summary: Mapping[str, Any], ranking: Any, query: ImageSet, query_vectors: np.ndarray,
     reference: ImageSet, reference_vectors: np.ndarray, model: LoadedModel, why: Any,
 ) -> list[Path]:  # fmt: skip
-    from unalike.report.evaluation import Shown, write_evaluation_page
+    from unalike.report.evaluation import EmbeddedImages, write_evaluation_report
 
     asks = (
         f"{len(query):,} queries" if ranking.same else f"{len(query):,} queries against {len(reference):,} references"
     )
-    return write_evaluation_page(
+    return write_evaluation_report(
         folder, summary, ranking,
-        Shown(query_vectors, query.labels_N, query.classes, query.paths),
-        Shown(reference_vectors, reference.labels_N, reference.classes, reference.paths),
+        EmbeddedImages(query_vectors, query.labels_N, query.classes, query.paths),
+        EmbeddedImages(reference_vectors, reference.labels_N, reference.classes, reference.paths),
         title=f"Evaluation of {model.source.name}",
         subtitle=f"{asks} of {len(np.unique(query.labels_N)):,} classes; {redact(query.source)}",
-        reasons=why,
+        explained=why,
     )  # fmt: skip
 
 

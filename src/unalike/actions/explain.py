@@ -15,8 +15,8 @@ from unalike.explanation.explainer import Explainer, Explanation
 from unalike.explanation.pictures import evidence_row, evidence_sheet
 from unalike.metrics.knn import unit
 from unalike.progress import progress, say
-from unalike.report.evaluation import Reasons
-from unalike.report.html import Report, Tile
+from unalike.report.evaluation import ExplainedMatches
+from unalike.report.html import Report, ReportImage
 from unalike.storage.atomic import atomic_write, write_text
 
 # Pairs that the page shows; the rest is in the folder.
@@ -28,7 +28,9 @@ HOW = {
 }
 
 
-def explain_matches(folder: Path, model: Any, query: ImageSet, reference: ImageSet, nearest_Q: np.ndarray) -> Reasons:
+def explain_matches(
+    folder: Path, model: Any, query: ImageSet, reference: ImageSet, nearest_Q: np.ndarray
+) -> ExplainedMatches:
     """Every query beside its nearest reference."""
     pairs = [(i, int(nearest)) for i, nearest in enumerate(nearest_Q.tolist())]
     return _explained(folder, model, query, reference, pairs, "Why they matched", "explain")
@@ -37,7 +39,7 @@ def explain_matches(folder: Path, model: Any, query: ImageSet, reference: ImageS
 def explain_misses(
     folder: Path, model: Any, query: ImageSet, query_ND: np.ndarray, reference: ImageSet, reference_MD: np.ndarray,
     most: int, *, same: bool,
-) -> Reasons | None:  # fmt: skip
+) -> ExplainedMatches | None:  # fmt: skip
     """The ``most`` misses with the largest lead of the wrong class: each beside its wrong reference and its best right one."""
     pairs = worst_misses(query_ND, query.labels_N, reference_MD, reference.labels_N, most, same=same)
     if not pairs:
@@ -82,11 +84,11 @@ def _explained(
     pairs: Sequence[tuple[int, int]],
     title: str,
     stem: str,
-) -> Reasons:
+) -> ExplainedMatches:
     explainer = Explainer.of(model)
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
-    rows: list[tuple[Tile, list[Tile]]] = []
+    rows: list[tuple[ReportImage, list[ReportImage]]] = []
     method = "exact" if explainer.positions is not None else "covers"
     with progress("explaining", len(pairs), "pairs") as advance:
         for place, (i, j) in enumerate(pairs):
@@ -112,18 +114,20 @@ def _explained(
     note = NOTE.format(HOW[method])
     page.gallery("Pairs", rows, note=note + rest)
     say(f"explained: {folder / f'{stem}.html'}")
-    return Reasons(rows, note, page.write(folder / f"{stem}.html"))
+    return ExplainedMatches(rows, note, page.write(folder / f"{stem}.html"))
 
 
-def _row(why: Explanation, query: ImageSet, i: int, reference: ImageSet, j: int) -> tuple[Tile, list[Tile]]:
+def _row(
+    why: Explanation, query: ImageSet, i: int, reference: ImageSet, j: int
+) -> tuple[ReportImage, list[ReportImage]]:
     own, other = (
         evidence_row(image, told) for image, told in ((why.query_HWC, why.query), (why.reference_HWC, why.reference))
     )
     name, label = _name(query, i), _name(reference, j)
     right = None if not name else name == label
-    tiles = [Tile(own[1], "for"), Tile(own[2], "against"), Tile(other[0], label or reference.paths[j].name, why.score, right),
-             Tile(other[1], "for"), Tile(other[2], "against")]  # fmt: skip
-    return Tile(own[0], name or query.paths[i].name), tiles
+    tiles = [ReportImage(own[1], "for"), ReportImage(own[2], "against"), ReportImage(other[0], label or reference.paths[j].name, why.score, right),
+             ReportImage(other[1], "for"), ReportImage(other[2], "against")]  # fmt: skip
+    return ReportImage(own[0], name or query.paths[i].name), tiles
 
 
 def _name(images: ImageSet, i: int) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 from PIL import Image
@@ -48,37 +46,37 @@ class PairPreview:
         return cls(name, score, _summarize(result), {kind: _encode_jpeg(image) for kind, image in images.items()})
 
 
-class PairsReport(Report):
-    """A report with rows of a pair's images."""
+def make_pairs_report(entries: Sequence[Mapping[str, Any]], previews: Sequence[PairPreview]) -> Report:
+    """Make the page of compared pairs.
 
-    @classmethod
-    def from_entries(cls, entries: Sequence[Mapping[str, Any]], previews: Sequence[PairPreview]) -> PairsReport:
-        """Make the page of compared pairs.
+    Args:
+        entries: All pairs, as in ``comparison.json``.
+        previews: The pairs whose images are shown.
+    """
+    page = Report("Spot the difference", f"{len(entries)} pairs")
+    refused = [entry for entry in entries if "error" in entry]
+    page.figures([("the same", str(sum(e.get("same") is True for e in entries))),
+                  ("different", str(sum(e.get("same") is False for e in entries))),
+                  ("could not be compared", str(len(refused)))])  # fmt: skip
+    differing = sorted((preview for preview in previews if preview.score > 0), key=lambda preview: -preview.score)
+    left_out = sum(e.get("same") is False for e in entries) - len(differing)
+    note = "The most different first." + (f" {left_out} more are in the table." if left_out > 0 else "")
+    _add_pairs(page, "What differs", differing, note)
+    _add_pairs(page, "No difference found", [preview for preview in previews if preview.score <= 0][:MAX_SAME_PAIRS])
+    if refused:
+        page.table("Could not be compared", [{"pair": e["name"], "why": e["error"]} for e in refused])
+    page.table("All pairs", [_table_row(entry) for entry in entries])
+    return page
 
-        Args:
-            entries: All pairs, as in ``comparison.json``.
-            previews: The pairs whose images are shown.
-        """
-        page = cls("Spot the difference", f"{len(entries)} pairs")
-        refused = [entry for entry in entries if "error" in entry]
-        page.figures([("the same", str(sum(e.get("same") is True for e in entries))),
-                      ("different", str(sum(e.get("same") is False for e in entries))),
-                      ("could not be compared", str(len(refused)))])  # fmt: skip
-        differing = sorted((preview for preview in previews if preview.score > 0), key=lambda preview: -preview.score)
-        left_out = sum(e.get("same") is False for e in entries) - len(differing)
-        note = "The most different first." + (f" {left_out} more are in the table." if left_out > 0 else "")
-        page.pairs("What differs", differing, note)
-        page.pairs("No difference found", [preview for preview in previews if preview.score <= 0][:MAX_SAME_PAIRS])
-        if refused:
-            page.table("Could not be compared", [{"pair": e["name"], "why": e["error"]} for e in refused])
-        page.table("All pairs", [_table_row(entry) for entry in entries])
-        return page
 
-    def pairs(self, title: str, previews: Sequence[PairPreview], note: str = "") -> PairsReport:
-        """Add a section with a row of images per pair; nothing without pairs."""
-        if previews:
-            self._add(title, note, "".join(_render_pair(preview) for preview in previews))
-        return self
+def _add_pairs(page: Report, title: str, previews: Sequence[PairPreview], note: str = "") -> None:
+    """Add a section with a row of images per pair; nothing without pairs."""
+    rows = [
+        (preview.name, preview.summary, [(CAPTIONS[kind], jpeg) for kind, jpeg in preview.jpegs.items()])
+        for preview in previews
+    ]
+    if rows:
+        page.large_images(title, rows, note=note)
 
 
 def _summarize(result: ComparisonResult) -> str:
@@ -102,16 +100,6 @@ def _table_row(entry: Mapping[str, Any]) -> dict[str, Any]:
         "quality": registration.get("quality"),
         "compared": entry.get("compared"),
     }
-
-
-def _render_pair(preview: PairPreview) -> str:
-    figures = "".join(
-        f'<figure style="width:min(100%,{IMAGE_SIDE}px)"><img style="width:100%;height:auto;border-width:1px" alt="{escape(CAPTIONS[kind])}" '
-        f'src="data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}">{escape(CAPTIONS[kind])}</figure>'
-        for kind, jpeg in preview.jpegs.items()
-    )
-    head = f"<b>{escape(preview.name)}</b> {escape(preview.summary)}"
-    return f'<div>{head}</div><div class=row style="flex-wrap:wrap">{figures}</div>'
 
 
 def _encode_jpeg(image: Image.Image) -> bytes:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from unalike.discovery.clustering import ImageGroups
-from unalike.report.html import Report, Tile
+from unalike.report.html import Report, ReportImage
 from unalike.runs.filenames import GROUPS_FILE, UNSORTED_FILE
 
 # Thumbnails take some 4 kB each: a page stays below some 12 MB whatever the number of images. The tables hold the rest.
@@ -80,17 +80,17 @@ class _Sections:
         self.paths, self.image_groups, self.names = paths, groups, names
         self.size_G, self.confidence_G = groups.sizes(), groups.group_confidence()
 
-    def _tile(self, image: int, *, group: bool = False) -> Tile:
+    def _tile(self, image: int, *, group: bool = False) -> ReportImage:
         """An image with its confidence, or with the name and size of its group."""
         text = self.names[image]
         number = int(self.image_groups.group_N[image])
         if group:
-            return Tile(
+            return ReportImage(
                 self.paths[image],
                 f"{self.image_groups.group_name(number)}, {self.size_G[number]} images",
                 self.confidence_G[number],
             )
-        return Tile(self.paths[image], text, float(self.image_groups.confidence_N[image]) if number >= 0 else None)
+        return ReportImage(self.paths[image], text, float(self.image_groups.confidence_N[image]) if number >= 0 else None)
 
     def groups_note(self) -> str:
         """Note of the section of all groups."""
@@ -99,7 +99,7 @@ class _Sections:
             text += f" The {MAX_GROUPS} largest of {self.image_groups.count} groups are shown."
         return text
 
-    def groups(self) -> list[tuple[Tile, list[Tile]]]:
+    def groups(self) -> list[tuple[ReportImage, list[ReportImage]]]:
         """A row for each group: its medoid, then other images by falling confidence."""
         rows = []
         order_N = np.argsort(self.image_groups.group_N, kind="stable")
@@ -114,7 +114,7 @@ class _Sections:
             rows.append((self._tile(typical, group=True), [self._tile(i) for i in rest]))
         return rows
 
-    def similar_groups(self) -> list[tuple[Tile, list[Tile]]]:
+    def similar_groups(self) -> list[tuple[ReportImage, list[ReportImage]]]:
         """The most similar pairs of groups, by their medoids."""
         nearest_group_G, cosine_G = self.image_groups.nearest_group_G, self.image_groups.nearest_cosine_G
         pairs = sorted({(min(a, b), max(a, b)) for a, b in enumerate(nearest_group_G.tolist()) if b >= 0},
@@ -124,27 +124,27 @@ class _Sections:
         for a, b in pairs[:MAX_PAIRS]:
             cosine = float(cosine_G[a] if nearest_group_G[a] == b else cosine_G[b])
             left, right = (self._tile(int(self.image_groups.medoid_G[g]), group=True) for g in (a, b))
-            rows.append((Tile(left.image, left.label), [Tile(right.image, right.label, cosine)]))
+            rows.append((ReportImage(left.image, left.caption), [ReportImage(right.image, right.caption, cosine)]))
         return rows
 
-    def doubtful(self) -> list[tuple[Tile, list[Tile]]]:
+    def doubtful(self) -> list[tuple[ReportImage, list[ReportImage]]]:
         """The images with the lowest confidence, with the medoids of their own and the nearest other group."""
         rows = np.flatnonzero((self.image_groups.group_N >= 0) & (self.image_groups.next_group_N >= 0))
         rows = rows[np.argsort(self.image_groups.confidence_N[rows], kind="stable")][: MAX_IMAGES // 2]
         return [(self._tile(i), [self._typical(self.image_groups.group_N[i]), self._typical(self.image_groups.next_group_N[i])])
                 for i in rows.tolist()]  # fmt: skip
 
-    def _typical(self, group: int) -> Tile:
+    def _typical(self, group: int) -> ReportImage:
         """The medoid of a group."""
         return self._tile(int(self.image_groups.medoid_G[group]), group=True)
 
-    def ungrouped(self) -> list[tuple[Tile, list[Tile]]]:
+    def ungrouped(self) -> list[tuple[ReportImage, list[ReportImage]]]:
         """The images of no group, with the medoid of the nearest group."""
         rows = np.flatnonzero(self.image_groups.group_N < 0)[:MAX_IMAGES]
         return [(self._tile(i), [self._typical(self.image_groups.next_group_N[i])] if self.image_groups.next_group_N[i] >= 0 else [])
                 for i in rows.tolist()]  # fmt: skip
 
-    def duplicates(self) -> list[tuple[Tile, list[Tile]]]:
+    def duplicates(self) -> list[tuple[ReportImage, list[ReportImage]]]:
         """Near-duplicates, with the image that they repeat."""
         rows = np.flatnonzero(self.image_groups.duplicate_of_N >= 0)[:MAX_IMAGES]
         return [(self._tile(i), [self._tile(int(self.image_groups.duplicate_of_N[i]))]) for i in rows.tolist()]

@@ -1,8 +1,8 @@
 """What vectors and labels say about a data set, as arrays: a map, hard pairs, confusions, doubtful labels, duplicates.
 
-Every function is pure, needs numpy alone, and never holds an N x N matrix: neighbours come from ``nearest.scan``.
+Every function is pure, needs numpy alone, and never holds an N x N matrix: neighbors come from ``nearest.scan``.
 
-Shape letters: N images, D vector width, K neighbours, P pairs.
+Shape letters: N images, D vector width, K neighbors, P pairs.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from unalike.metrics.knn import EXCLUDED, as_labels, check_widths, scan, top_k, 
 
 # Above this many images t-SNE takes minutes; above the second number the axes of the map come from a sample.
 MOST_FOR_TSNE, MOST_FOR_AXES = 1500, 5000
-# A near-duplicate is nearer than the median nearest neighbour by so many deviations (the usual bound for an outlier of
+# A near-duplicate is nearer than the median nearest neighbor by so many deviations (the usual bound for an outlier of
 # a normal distribution), and by this factor of distance; cosines of 1 - EQUAL and above are one picture.
 DEVIATIONS, FACTOR, EQUAL = 3.5, 10.0, 1e-5
 
@@ -175,10 +175,10 @@ def confused_classes(labels_N: np.ndarray | Sequence[int], predicted_N: np.ndarr
 
 @dataclass(frozen=True)
 class Suspicion:
-    """An image whose neighbours agree on another class.
+    """An image whose neighbors agree on another class.
 
     ``score`` in (0, 1]: weighted votes for ``suggested`` less those for the given class. ``chance``: how likely so many
-    neighbours of that class are for an image of the given one. ``neighbours`` are places, nearest first.
+    neighbors of that class are for an image of the given one. ``neighbors`` are places, nearest first.
     """
 
     image: int
@@ -186,7 +186,7 @@ class Suspicion:
     suggested: int
     score: float
     chance: float
-    neighbours: tuple[int, ...]
+    neighbors: tuple[int, ...]
 
 
 def suspected_labels(
@@ -197,11 +197,11 @@ def suspected_labels(
     Leave-one-out: the k nearest others vote, weighted by exp((cosine - nearest cosine) / typical fall over the k).
     Suspected is who has more weighted votes, and at least half of them, for another class, beyond chance:
 
-    - chance is the binomial tail of m or more of k neighbours being of class s, at the rate at which neighbours of the
+    - chance is the binomial tail of m or more of k neighbors being of class s, at the rate at which neighbors of the
       *other* images of the given class c are (so look-alike classes explain their own confusions), smoothed by one
       image's votes at the rate of a shuffled labelling (n_s / (N - 1));
     - Benjamini-Hochberg over all images that can be judged keeps the share of false alarms near ``wrong``, were votes
-      independent; neighbours shot in one series are not, so this is a list to look at, not a verdict.
+      independent; neighbors shot in one series are not, so this is a list to look at, not a verdict.
 
     An image that is alone in its class cannot be judged: it is left out. Raises UnalikeError for k < 1, NaN.
     """
@@ -242,7 +242,7 @@ def suspected_labels(
 def _outvoted(
     codes_N: np.ndarray, near_NK: np.ndarray, weights_NK: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(another class with most votes, its votes less the own class's, its votes); ties go to the nearer neighbour."""
+    """(another class with most votes, its votes less the own class's, its votes); ties go to the nearer neighbor."""
     suggested_N, share_N = codes_N.copy(), np.zeros(len(codes_N))
     own_N = (weights_NK * (near_NK == codes_N[:, None])).sum(axis=1)
     for column in range(near_NK.shape[1]):
@@ -272,7 +272,7 @@ def near_duplicates(
 ) -> Duplicates:
     """Pairs of nearly equal images within a set, or between two, among each image's k nearest.
 
-    ``threshold`` (a cosine) is chosen from the data when None: the nearest-neighbour distances 1 - cosine of all
+    ``threshold`` (a cosine) is chosen from the data when None: the nearest-neighbor distances 1 - cosine of all
     images give a median and a median absolute deviation of their logarithm; a duplicate lies below the median by 3.5
     deviations *and* by a factor of ten. A cosine of 0.99999 always counts: where most images have a copy the median
     says nothing. Raises UnalikeError for NaN, unequal widths, a threshold outside [-1, 1], k < 1.
@@ -297,7 +297,7 @@ def near_duplicates(
 
 
 def _gap(nearest_N: np.ndarray) -> float:
-    """The cosine from which a nearest neighbour is nearer than the set's nearest neighbours are."""
+    """The cosine from which a nearest neighbor is nearer than the set's nearest neighbors are."""
     distance_N = np.log(np.maximum(1.0 - nearest_N.astype(np.float64), EQUAL))
     middle = float(np.median(distance_N))
     deviation = 1.4826 * float(np.median(np.abs(distance_N - middle)))  # that of a normal distribution

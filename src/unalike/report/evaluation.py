@@ -1,6 +1,7 @@
-"""What vectors say about a data set, as sections of a page: misses, confusions, a map, hard pairs, doubts, duplicates.
+"""Report of an evaluation: misses, confused classes, embedding map, hard pairs, suspected labels, near-duplicates.
 
-Every section samples large sets and says so; what is to be acted on stands whole in CSV files beside the page.
+Every section samples large sets and says so; the full lists of suspected labels and near-duplicates are CSV files beside
+the page.
 
 Shape letters: N images, Q queries, R references, D vector width.
 """
@@ -11,7 +12,6 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -30,18 +30,31 @@ from unalike.metrics.files import write_rows
 from unalike.metrics.intervals import Interval
 from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import Ranking
-from unalike.report.html import Report, Tile
+from unalike.report.html import Report, ReportImage
+from unalike.report.plots import ScatterPlot
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
 
 # Images of the map (t-SNE of 1,000 takes some seconds), and of what compares all with all.
-MAPPED, COMPARED = 1000, 20_000
-# What is shown; some 250 pictures in all, about 1.5 MB.
-MISSES, HITS, COUPLES, DOUBTED, NAMED, EXPLAINED = 18, 6, 9, 12, 24, 5
+MAX_MAP_IMAGES, MAX_COMPARED_IMAGES = 1000, 20_000
+# Entries of each section; some 250 images in all, about 1.5 MB.
+MAX_MISSES, MAX_HITS, MAX_PAIRS, MAX_SUSPECTED, MAX_EXPLAINED, MAX_CONFUSED = 18, 6, 9, 12, 5, 60
+SUSPECTED_COLUMNS = ("path", "class", "looks_like", "chance", "margin")
+DUPLICATE_COLUMNS = ("path", "class", "other_path", "other_class", "cosine")
+# Metrics shown first: key in metrics.json -> name.
+HEADLINES = {"precision_at_1": "R@1", "recall_at_5": "R@5", "mean_average_precision_at_r": "MAP@R",
+             "r_precision": "R-precision"}  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Images of one set: vectors (N, D) of any length, labels (N,) into ``classes``, a path each."""
+class EmbeddedImages:
+    """The images of a set with their vectors.
+
+    Attributes:
+        vectors_ND: Vectors, of any length.
+        labels_N: Class index of each image.
+        classes: Name of each class.
+        paths: Path of each image.
+    """
 
     vectors_ND: np.ndarray
     labels_N: np.ndarray
@@ -51,29 +64,31 @@ class Shown:
     def __len__(self) -> int:
         return len(self.labels_N)
 
-    def name(self, i: int) -> str:
-        """The class of image ``i``."""
-        return self.classes[int(self.labels_N[i])]
+    def class_name(self, index: int) -> str:
+        """The class of an image."""
+        return self.classes[int(self.labels_N[index])]
 
-    def tile(self, i: int, score: float | None = None, right: bool | None = None, label: str = "") -> Tile:
-        """Image ``i`` as a picture of a report."""
-        return Tile(self.paths[i], label or self.name(i), score, right)
+    def image(
+        self, index: int, score: float | None = None, correct: bool | None = None, caption: str = ""
+    ) -> ReportImage:
+        """An image for a report; without a caption, its class stands below it."""
+        return ReportImage(self.paths[index], caption or self.class_name(index), score, correct)
 
-    def select(self, rows: np.ndarray) -> Shown:
-        """The images at these places."""
+    def select(self, rows: np.ndarray) -> EmbeddedImages:
+        """The images at these indices."""
         rows = np.asarray(rows, np.int64)
         return replace(self, vectors_ND=self.vectors_ND[rows], labels_N=self.labels_N[rows],
                        paths=[self.paths[i] for i in rows])  # fmt: skip
 
-    def sample(self, most: int, seed: int = 0) -> tuple[Shown, np.ndarray]:
-        """At most so many images, seeded, in their order, and their places."""
+    def sample(self, count: int, seed: int = 0) -> tuple[EmbeddedImages, np.ndarray]:
+        """At most ``count`` images, drawn by ``seed``, in their order; also returns their indices."""
         rows = np.arange(len(self))
-        if len(rows) > most:
-            rows = np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False))
+        if len(rows) > count:
+            rows = np.sort(np.random.default_rng(seed).choice(len(rows), count, replace=False))
         return self.select(rows), rows
 
-    def joined(self, other: Shown) -> Shown:
-        """Both sets, an image that stands in both once. Their classes must be the same list."""
+    def union(self, other: EmbeddedImages) -> EmbeddedImages:
+        """The images of both sets, one with the same path once. Both must have the same classes."""
         known = {str(path) for path in self.paths}
         rows = np.array([i for i, path in enumerate(other.paths) if str(path) not in known], np.int64)
         new = other.select(rows)
@@ -83,224 +98,253 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Reasons:
-    """Why queries matched their references: a row of pictures a pair, what is to be said of them, and the page of all.
+class ExplainedMatches:
+    """Explanations of matches, for a section of a report.
 
-    For misses two rows each: against the wrong reference, then against the right one.
+    Attributes:
+        rows: A row of images a match; for a miss two rows, against the wrong reference, then against the right one.
+        note: How the maps were made.
+        page: The page of all explanations.
     """
 
-    rows: Sequence[tuple[Tile, Sequence[Tile]]]
+    rows: Sequence[tuple[ReportImage, Sequence[ReportImage]]]
     note: str
     page: Path
 
 
-def add_reasons(report: Report, reasons: Reasons, folder: Path) -> None:
-    """The first few misses, with the regions that spoke for the wrong reference and against the right one."""
-    shown = reasons.rows[: 2 * EXPLAINED]
-    report.gallery(
-        "Why the worst were missed", shown,
-        note="Two rows a miss: held against the wrong reference (red) that won, then against the nearest of its own class "
-        f"(green). {reasons.note}",
-        link=(reasons.page.relative_to(folder).as_posix(), "All that were explained, each with its maps"),
-    )  # fmt: skip
+def write_evaluation_report(
+    folder: Path,
+    summary: Mapping[str, Any],
+    ranking: Ranking,
+    query: EmbeddedImages,
+    reference: EmbeddedImages,
+    *,
+    title: str,
+    subtitle: str,
+    explained: ExplainedMatches | None = None,
+) -> list[Path]:
+    """Write ``report.html`` of an evaluation and the CSV files beside it.
+
+    Args:
+        folder: The results folder.
+        summary: The content of ``metrics.json``.
+        ranking: The ranking of ``query`` against ``reference``.
+        query: The queries.
+        reference: The references.
+        title: Heading of the page.
+        subtitle: The line below it.
+        explained: Explanations of the first misses.
+
+    Returns:
+        The files.
+    """
+    report = Report(title, subtitle)
+    micro = summary["micro"]
+    report.figures([(name, interval_from_dict(micro[key])) for key, name in HEADLINES.items() if key in micro],
+                   note="Means over queries, each with its 95 % interval."
+                   if summary.get("confidence", 0.95) == 0.95 else "Means over queries, with their intervals.")  # fmt: skip
+    add_retrieval(report, query, reference, ranking)
+    if explained is not None:
+        add_explanations(report, explained, folder)
+    add_embedding_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
+    both = query if ranking.same else query.union(reference)
+    add_hard_pairs(report, both)
+    add_suspected_labels(report, both, folder)
+    add_near_duplicates(report, query, None if ranking.same else reference, folder)
+    if summary.get("per_class"):
+        columns = ("class", "queries", "references", *(key for key in HEADLINES if key in micro))
+        report.table("Every class", [{key: row[key] for key in columns} for row in summary["per_class"]])
+    return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
-def add_retrieval(report: Report, query: Shown, reference: Shown, ranking: Ranking, *, about: str = "") -> None:
-    """Misses and hits with the nearest references, and the confused classes. ``ranking`` is that of ``query``."""
+def interval_from_dict(values: Mapping[str, Any]) -> Interval:
+    """The inverse of ``Interval.to_dict``."""
+    return Interval(*(math.nan if values.get(end) is None else values[end] for end in ("value", "low", "high")))
+
+
+def add_retrieval(
+    report: Report, query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking, *, about: str = ""
+) -> None:
+    """Add misses and hits with their nearest references, and a table of the confused classes.
+
+    Args:
+        report: The report.
+        query, reference: The images.
+        ranking: The ranking of ``query`` against ``reference``.
+        about: What is added to the headings, in parentheses.
+    """
     about = f" ({about})" if about else ""
     closed = np.flatnonzero(~ranking.open_set)
     wrong = closed[ranking.predicted[closed] != ranking.labels[closed]]
-    right = closed[ranking.predicted[closed] == ranking.labels[closed]]
-    # The surest misses tell most; a pair of classes shows once before it shows again.
-    seen: Counter[tuple[int, int]] = Counter()
-    turn: list[tuple[int, int, int]] = []
-    for q in wrong[np.argsort(-ranking.score[wrong], kind="stable")]:
-        pair = (int(ranking.labels[q]), int(ranking.predicted[q]))
-        turn.append((seen[pair], len(turn), int(q)))
-        seen[pair] += 1
-    chosen = [q for _, _, q in sorted(turn)[:MISSES]]
+    correct = closed[ranking.predicted[closed] == ranking.labels[closed]]
     share = f"{len(wrong):,} of {len(closed):,} queries" if len(closed) else "no query can be judged"
     report.gallery(
-        f"Misses{about}", [_miss(query, reference, ranking, q) for q in chosen],
+        f"Misses{about}", [_miss_row(query, reference, ranking, q) for q in _select_misses(ranking, wrong)],
         note=f"{share}. Each row: the query, what it was taken for (red), and the nearest reference of its own class "
         "(green). The surest mistakes first, each pair of classes once before it comes again; numbers are cosines.",
     )  # fmt: skip
-    some = right[:: max(1, len(right) // HITS)][:HITS]
-    report.gallery(f"Hits{about}", [(query.tile(q), [reference.tile(int(ranking.nearest[q]), float(ranking.score[q]), True)])
-                            for q in some], note=f"{len(right):,} of {len(closed):,} queries; some of them.")  # fmt: skip
-    rows = [
-        {"class": query.classes[c.a], "taken for": query.classes[c.b], "times": c.a_as_b, "share": _share(c.a_rate),
-         "the other way, times": c.b_as_a, "share of the other": _share(c.b_rate)}
-        if c.a_as_b >= c.b_as_a else
-        {"class": query.classes[c.b], "taken for": query.classes[c.a], "times": c.b_as_a, "share": _share(c.b_rate),
-         "the other way, times": c.a_as_b, "share of the other": _share(c.a_rate)}
-        for c in confused_classes(ranking.labels[closed], ranking.predicted[closed])
-    ]  # fmt: skip
-    report.table(f"Confused classes{about}", rows[:60], note="Pairs of classes, the most frequent first; share is that of the "
-                 "class's own queries." + (f" {len(rows) - 60} more pairs." if len(rows) > 60 else ""))  # fmt: skip
+    some = correct[:: max(1, len(correct) // MAX_HITS)][:MAX_HITS]
+    report.gallery(
+        f"Hits{about}",
+        [(query.image(q), [reference.image(int(ranking.nearest[q]), float(ranking.score[q]), True)]) for q in some],
+        note=f"{len(correct):,} of {len(closed):,} queries; some of them.",
+    )
+    rows = _confusion_rows(ranking.labels[closed], ranking.predicted[closed], query.classes)
+    more = f" {len(rows) - MAX_CONFUSED} more pairs." if len(rows) > MAX_CONFUSED else ""
+    report.table(f"Confused classes{about}", rows[:MAX_CONFUSED], note="Pairs of classes, the most frequent first; share is "
+                 f"that of the class's own queries.{more}")  # fmt: skip
 
 
-def _share(rate: float) -> float | None:
-    return None if math.isnan(rate) else rate
+def _select_misses(ranking: Ranking, wrong: np.ndarray) -> list[int]:
+    """The misses to show: highest scores first, each pair of classes once before it comes again."""
+    times: Counter[tuple[int, int]] = Counter()
+    order: list[tuple[int, int, int]] = []
+    for q in wrong[np.argsort(-ranking.score[wrong], kind="stable")]:
+        pair = (int(ranking.labels[q]), int(ranking.predicted[q]))
+        order.append((times[pair], len(order), int(q)))
+        times[pair] += 1
+    return [q for _, _, q in sorted(order)[:MAX_MISSES]]
 
 
-def _miss(query: Shown, reference: Shown, ranking: Ranking, q: int) -> tuple[Tile, list[Tile]]:
+def _miss_row(
+    query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking, q: int
+) -> tuple[ReportImage, list[ReportImage]]:
+    """A missed query, the wrong reference, and the nearest reference of its own class."""
     label = int(ranking.labels[q])
-    tiles = [reference.tile(int(ranking.nearest[q]), float(ranking.score[q]), False)]
+    images = [reference.image(int(ranking.nearest[q]), float(ranking.score[q]), False)]
     own = np.flatnonzero(reference.labels_N == label)
     own = own[[str(reference.paths[i]) != str(query.paths[q]) for i in own.tolist()]]
     if len(own):
         cosines = (unit(reference.vectors_ND[own]) @ unit(query.vectors_ND[q : q + 1]).T)[:, 0]
         best = int(cosines.argmax())
-        tiles.append(reference.tile(int(own[best]), float(cosines[best]), True))
-    return query.tile(q), tiles
+        images.append(reference.image(int(own[best]), float(cosines[best]), True))
+    return query.image(q), images
 
 
-def add_map(report: Report, shown: Shown, wrong_N: np.ndarray | None = None, *, note: str = "") -> None:
-    """The embedding map; ``wrong_N`` (bool) rings the images whose nearest neighbour is of another class."""
-    part, rows = shown.sample(MAPPED)
-    if len(part) < 3:
+def _confusion_rows(labels_Q: np.ndarray, predicted_Q: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """A table row a pair of confused classes; the direction that is more frequent comes first."""
+    rows = []
+    for pair in confused_classes(labels_Q, predicted_Q):
+        directions = [(pair.a, pair.b, pair.a_as_b, pair.a_rate), (pair.b, pair.a, pair.b_as_a, pair.b_rate)]
+        if pair.a_as_b < pair.b_as_a:
+            directions.reverse()
+        (true, predicted, times, share), (_, _, times_back, share_back) = directions
+        rows.append({
+            "class": classes[true], "taken for": classes[predicted], "times": times, "share": share,
+            "the other way, times": times_back, "share of the other": share_back,
+        })  # fmt: skip
+    return rows
+
+
+def add_explanations(report: Report, explained: ExplainedMatches, folder: Path) -> None:
+    """Add the first misses with the regions that spoke for the wrong reference and against the right one."""
+    report.gallery(
+        "Why the worst were missed", explained.rows[: 2 * MAX_EXPLAINED],
+        note="Two rows a miss: held against the wrong reference (red) that won, then against the nearest of its own class "
+        f"(green). {explained.note}",
+        link=(explained.page.relative_to(folder).as_posix(), "All that were explained, each with its maps"),
+    )  # fmt: skip
+
+
+def add_embedding_map(
+    report: Report, images: EmbeddedImages, wrong_N: np.ndarray | None = None, *, note: str = ""
+) -> None:
+    """Add the embedding map; nothing below three images.
+
+    Args:
+        report: The report.
+        images: The images.
+        wrong_N: Whether the nearest neighbor of each image is of another class (bool); these are ringed in red.
+        note: Text after the section's own note.
+    """
+    sample, rows = images.sample(MAX_MAP_IMAGES)
+    if len(sample) < 3:
         return
-    plane_N2 = embedding_map(part.vectors_ND)
-    ringed = np.zeros(len(part), bool) if wrong_N is None else np.asarray(wrong_N, bool)[rows]
-    told = "A point an image, a colour a class; near points are alike, axes have no meaning; pointing at one names it."
-    told += " Ringed in red: the nearest reference is of another class." if ringed.any() else ""
-    told += f" {len(part):,} of {len(shown):,} images, drawn at random." if len(part) < len(shown) else ""
-    report.drawing("Embedding map", _scatter(plane_N2, part, ringed), note=f"{told} {note}".strip())
+    wrong = np.zeros(len(sample), bool) if wrong_N is None else np.asarray(wrong_N, bool)[rows]
+    texts = [f"{sample.class_name(i)}: {Path(path).name}" for i, path in enumerate(sample.paths)]
+    plot = ScatterPlot.from_points(embedding_map(sample.vectors_ND), sample.labels_N, sample.classes, texts, wrong)
+    text = "A point an image, a color a class; near points are alike, axes have no meaning; pointing at one names it."
+    text += " Ringed in red: the nearest reference is of another class." if wrong.any() else ""
+    text += f" {len(sample):,} of {len(images):,} images, drawn at random." if len(sample) < len(images) else ""
+    report.scatter("Embedding map", plot, note=f"{text} {note}".strip())
 
 
-def _scatter(plane_N2: np.ndarray, part: Shown, ringed: np.ndarray) -> str:
-    width, height, margin = 1000, 620, 24
-    low, high = plane_N2.min(axis=0), plane_N2.max(axis=0)
-    at_N2 = margin + (plane_N2 - low) / np.maximum(high - low, 1e-12) * ([width - 2 * margin, height - 2 * margin])
-    labels, counts = np.unique(part.labels_N, return_counts=True)
-    # Hues by the golden angle, so that classes of neighbouring numbers differ; three depths of colour.
-    colour = {int(c): f"hsl({137.508 * i % 360:.0f} {(70, 55, 85)[i % 3]}% {(50, 42, 58)[i // 3 % 3]}%)"
-              for i, c in enumerate(labels)}  # fmt: skip
-    dots = [
-        f"<circle cx={x:.1f} cy={y:.1f} r=4.5 fill='{colour[int(c)]}' {ring}><title>{escape(part.classes[int(c)])}: "
-        f"{escape(Path(path).name)}</title></circle>"
-        for (x, y), c, path, ring in zip(
-            at_N2, part.labels_N, part.paths,
-            ("stroke='var(--bad)' stroke-width=2" if r else "fill-opacity=.8" for r in ringed), strict=True,
-        )
-    ]  # fmt: skip
-    names: list[str] = []
-    taken: list[tuple[float, float, int]] = []
-    for c in labels[np.argsort(-counts, kind="stable")]:
-        x, y = np.median(at_N2[part.labels_N == c], axis=0) - (0, 8)  # above the points
-        text = part.classes[int(c)]
-        text = text if len(text) <= 24 else text[:23] + "…"
-        x = float(np.clip(x, 3.6 * len(text), width - 3.6 * len(text)))
-        if len(names) == NAMED or any(abs(y - v) < 17 and abs(x - u) < 3.6 * (len(text) + n) for u, v, n in taken):
-            continue  # no name over another
-        taken.append((x, float(y), len(text)))
-        names.append(f"<text class=name x={x:.1f} y={y:.1f} text-anchor=middle>{escape(text)}</text>")
-    return (
-        f"<svg viewBox='0 0 {width} {height}' width={width} height={height} role=img aria-label='embedding map'>"
-        f"{''.join(dots)}{''.join(names)}</svg>"
-    )
-
-
-def add_pairs(report: Report, shown: Shown) -> None:
-    """The nearest pairs of different classes and the farthest pairs within a class."""
-    part, _ = shown.sample(COMPARED)
-    said = f" Of {len(part):,} images drawn from {len(shown):,}." if len(part) < len(shown) else ""
+def add_hard_pairs(report: Report, images: EmbeddedImages) -> None:
+    """Add the nearest pairs of different classes and the farthest pairs within a class."""
+    sample, _ = images.sample(MAX_COMPARED_IMAGES)
+    sampled = f" Of {len(sample):,} images drawn from {len(images):,}." if len(sample) < len(images) else ""
     # One image may be near many of another class: each image stands in one pair.
-    across, within = (_apart(found, COUPLES) for found in hardest_pairs(part.vectors_ND, part.labels_N, 4 * COUPLES))
-    report.couples("Hardest pairs: different classes, nearly equal vectors", _couples(part, part, across),
-                   note=f"The images that the network can hardly tell apart; an image stands once.{said}")  # fmt: skip
-    report.couples("Hardest pairs: one class, vectors far apart", _couples(part, part, within),
-                   note=f"What the network does not see as one thing: other sides, other light, or a wrong label.{said}")  # fmt: skip
+    across, within = (
+        _disjoint(pairs, MAX_PAIRS) for pairs in hardest_pairs(sample.vectors_ND, sample.labels_N, 4 * MAX_PAIRS)
+    )
+    report.image_pairs("Hardest pairs: different classes, nearly equal vectors", _pair_rows(sample, sample, across),
+                       note=f"The images that the network can hardly tell apart; an image stands once.{sampled}")  # fmt: skip
+    report.image_pairs("Hardest pairs: one class, vectors far apart", _pair_rows(sample, sample, within),
+                       note=f"What the network does not see as one thing: other sides, other light, or a wrong label.{sampled}")  # fmt: skip
 
 
-def _apart(pairs: Pairs, most: int) -> Pairs:
-    """The first pairs that share no image."""
-    seen: set[int] = set()
-    kept: list[int] = []
-    for p, (a, b) in enumerate(pairs.pairs_P2.tolist()):
-        if len(kept) < most and a not in seen and b not in seen:
-            kept.append(p)
-            seen |= {a, b}
-    return Pairs(pairs.pairs_P2[kept], pairs.scores_P[kept])
+def _disjoint(pairs: Pairs, count: int) -> Pairs:
+    """The first ``count`` pairs that share no image."""
+    used: set[int] = set()
+    rows: list[int] = []
+    for row, (a, b) in enumerate(pairs.pairs_P2.tolist()):
+        if len(rows) < count and a not in used and b not in used:
+            rows.append(row)
+            used |= {a, b}
+    return Pairs(pairs.pairs_P2[rows], pairs.scores_P[rows])
 
 
-def _couples(left: Shown, right: Shown, pairs: Pairs) -> list[tuple[Tile, Tile, str]]:
-    return [(left.tile(a), right.tile(b), f"cosine {score:.3f}")
+def _pair_rows(left: EmbeddedImages, right: EmbeddedImages, pairs: Pairs) -> list[tuple[ReportImage, ReportImage, str]]:
+    return [(left.image(a), right.image(b), f"cosine {score:.3f}")
             for (a, b), score in zip(pairs.pairs_P2.tolist(), pairs.scores_P.tolist(), strict=True)]  # fmt: skip
 
 
-def add_doubts(report: Report, shown: Shown, folder: Path, *, note: str = "") -> list[Suspicion]:
-    """Labels that the neighbours contradict: the first on the page, all in ``suspected_labels.csv``."""
-    part, _ = shown.sample(COMPARED)
-    found = suspected_labels(part.vectors_ND, part.labels_N) if len(part) > 2 else []
-    rows = [{"path": str(part.paths[s.image]), "class": part.name(s.image), "looks_like": part.classes[s.suggested],
-             "chance": f"{s.chance:.2e}", "margin": round(s.score, 3)} for s in found]  # fmt: skip
-    write_rows(folder / SUSPECTED_LABELS_FILE, rows, ("path", "class", "looks_like", "chance", "margin"))
-    shown_rows = [
-        (part.tile(s.image, label=f"labelled {part.name(s.image)}; looks like {part.classes[s.suggested]}"),
-         [part.tile(i) for i in s.neighbours[:5]])
-        for s in found[:DOUBTED]
+def add_suspected_labels(report: Report, images: EmbeddedImages, folder: Path, *, note: str = "") -> list[Suspicion]:
+    """Add the images whose neighbors contradict their label, and write all of them to ``suspected_labels.csv``.
+
+    Args:
+        report: The report.
+        images: The images.
+        folder: The folder of the CSV file.
+        note: Text after the section's own note.
+    """
+    sample, _ = images.sample(MAX_COMPARED_IMAGES)
+    suspected = suspected_labels(sample.vectors_ND, sample.labels_N) if len(sample) > 2 else []
+    rows = [{"path": str(sample.paths[s.image]), "class": sample.class_name(s.image),
+             "looks_like": sample.classes[s.suggested], "chance": f"{s.chance:.2e}", "margin": round(s.score, 3)}
+            for s in suspected]  # fmt: skip
+    write_rows(folder / SUSPECTED_LABELS_FILE, rows, SUSPECTED_COLUMNS)
+    image_rows = [
+        (sample.image(s.image, caption=f"labeled {sample.class_name(s.image)}; looks like {sample.classes[s.suggested]}"),
+         [sample.image(i) for i in s.neighbors[:5]])
+        for s in suspected[:MAX_SUSPECTED]
     ]  # fmt: skip
-    told = f"{len(found):,} images whose nearest neighbours (to the right) agree on another class, beyond chance. "
-    told += f"A list to look at, not a verdict; all of them are in {SUSPECTED_LABELS_FILE}. " if found else ""
-    report.gallery("Suspected wrong labels", shown_rows, note=told + note)
-    return found
+    text = f"{len(suspected):,} images whose nearest neighbors (to the right) agree on another class, beyond chance. "
+    text += f"A list to look at, not a verdict; all of them are in {SUSPECTED_LABELS_FILE}. " if suspected else ""
+    report.gallery("Suspected wrong labels", image_rows, note=text + note)
+    return suspected
 
 
-def add_duplicates(report: Report, shown: Shown, other: Shown | None, folder: Path) -> Pairs:
-    """Nearly equal images within a set, or between two: the first on the page, all in ``near_duplicates.csv``."""
-    left, _ = shown.sample(COMPARED)
-    right = left if other is None else other.sample(COMPARED)[0]
-    found = near_duplicates(left.vectors_ND, None if other is None else right.vectors_ND)
-    rows = [{"path": str(left.paths[a]), "class": left.name(a), "other_path": str(right.paths[b]), "other_class": right.name(b),
-             "cosine": round(score, 6)}
-            for (a, b), score in zip(found.pairs_P2.tolist(), found.scores_P.tolist(), strict=True)]  # fmt: skip
-    write_rows(folder / NEAR_DUPLICATES_FILE, rows, ("path", "class", "other_path", "other_class", "cosine"))
+def add_near_duplicates(report: Report, images: EmbeddedImages, other: EmbeddedImages | None, folder: Path) -> Pairs:
+    """Add nearly equal images within a set, or between two, and write all pairs to ``near_duplicates.csv``.
+
+    Args:
+        report: The report.
+        images: The images.
+        other: The set that they are compared with; None for pairs within ``images``.
+        folder: The folder of the CSV file.
+    """
+    left, _ = images.sample(MAX_COMPARED_IMAGES)
+    right = left if other is None else other.sample(MAX_COMPARED_IMAGES)[0]
+    duplicates = near_duplicates(left.vectors_ND, None if other is None else right.vectors_ND)
+    rows = [{"path": str(left.paths[a]), "class": left.class_name(a), "other_path": str(right.paths[b]),
+             "other_class": right.class_name(b), "cosine": round(score, 6)}
+            for (a, b), score in zip(duplicates.pairs_P2.tolist(), duplicates.scores_P.tolist(), strict=True)]  # fmt: skip
+    write_rows(folder / NEAR_DUPLICATES_FILE, rows, DUPLICATE_COLUMNS)
     between = "of the set" if other is None else "between query and reference"
-    why = "" if other is None else " A query that stands among the references too makes every figure look better."
-    told = f"{len(found):,} pairs {between}, at a cosine of {found.threshold:.4f} or more"
-    told += f"; all of them are in {NEAR_DUPLICATES_FILE}." if len(found) else "."
-    report.couples("Near-duplicates", _couples(left, right, Pairs(found.pairs_P2[:COUPLES], found.scores_P[:COUPLES])),
-                   note=told + why)  # fmt: skip
-    return found
-
-
-def interval_of(value: Mapping[str, Any]) -> Interval:
-    """An interval as JSON has it."""
-    return Interval(*(math.nan if value.get(end) is None else value[end] for end in ("value", "low", "high")))
-
-
-HEADLINES = {"precision_at_1": "R@1", "recall_at_5": "R@5", "mean_average_precision_at_r": "MAP@R",
-             "r_precision": "R-precision"}  # fmt: skip
-
-
-def write_evaluation_page(
-    folder: Path,
-    summary: Mapping[str, Any],
-    ranking: Ranking,
-    query: Shown,
-    reference: Shown,
-    *,
-    title: str,
-    subtitle: str,
-    reasons: Reasons | None = None,
-) -> list[Path]:
-    """``report.html`` of an evaluation, and the lists beside it; gives the files. ``ranking`` is that of ``query``."""
-    report = Report(title, subtitle)
-    micro = summary["micro"]
-    report.figures([(name, interval_of(micro[key])) for key, name in HEADLINES.items() if key in micro],
-                   note="Means over queries, each with its 95 % interval."
-                   if summary.get("confidence", 0.95) == 0.95 else "Means over queries, with their intervals.")  # fmt: skip
-    add_retrieval(report, query, reference, ranking)
-    if reasons is not None:
-        add_reasons(report, reasons, folder)
-    add_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
-    everything = query if ranking.same else query.joined(reference)
-    add_pairs(report, everything)
-    add_doubts(report, everything, folder)
-    add_duplicates(report, query, None if ranking.same else reference, folder)
-    if summary.get("per_class"):
-        kept = ("class", "queries", "references", *(key for key in HEADLINES if key in micro))
-        report.table("Every class", [{key: row[key] for key in kept} for row in summary["per_class"]])
-    return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
+    text = f"{len(duplicates):,} pairs {between}, at a cosine of {duplicates.threshold:.4f} or more"
+    text += f"; all of them are in {NEAR_DUPLICATES_FILE}." if len(duplicates) else "."
+    text += "" if other is None else " A query that stands among the references too makes every figure look better."
+    first = Pairs(duplicates.pairs_P2[:MAX_PAIRS], duplicates.scores_P[:MAX_PAIRS])
+    report.image_pairs("Near-duplicates", _pair_rows(left, right, first), note=text)
+    return duplicates

@@ -20,13 +20,13 @@ from unalike.metrics.retrieval import Ranking, evaluate_ranking
 from unalike.metrics.summary import summarise
 from unalike.report.evaluation import (
     HEADLINES,
-    Shown,
-    add_doubts,
-    add_duplicates,
-    add_map,
-    add_pairs,
+    EmbeddedImages,
+    add_embedding_map,
+    add_hard_pairs,
+    add_near_duplicates,
     add_retrieval,
-    interval_of,
+    add_suspected_labels,
+    interval_from_dict,
 )
 from unalike.report.html import Report
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
@@ -36,9 +36,9 @@ from unalike.training.automatic.holdout import Split
 POINTS = 300
 
 
-def shown(images: ImageSet, vectors_ND: np.ndarray) -> Shown:
+def shown(images: ImageSet, vectors_ND: np.ndarray) -> EmbeddedImages:
     """An image set with its vectors, row for row."""
-    return Shown(vectors_ND, images.labels_N, images.classes, images.paths)
+    return EmbeddedImages(vectors_ND, images.labels_N, images.classes, images.paths)
 
 
 def write_training_report(folder: Path, spec: Any, outcome: Any) -> list[Path]:
@@ -50,7 +50,7 @@ def write_training_report(folder: Path, spec: Any, outcome: Any) -> list[Path]:
         summary = summarise(outcome.ranking, reference.classes, n=1000, unseen_classes=sets.unseen)
         about = "classes that training never saw" if sets.unseen else "images that training never saw"
         report.figures(
-            [(name, interval_of(summary["micro"][key])) for key, name in HEADLINES.items() if key in summary["micro"]],
+            [(name, interval_from_dict(summary["micro"][key])) for key, name in HEADLINES.items() if key in summary["micro"]],
             title=f"In short: {_which(outcome)}",
             note=f"Validation on {about} ({sets.validation}), with 95 % intervals. It is the best of all validations, so "
             "slightly optimistic.",
@@ -74,14 +74,14 @@ def _which(outcome: Any) -> str:
     return f"epoch {outcome.best_epoch + 1 if outcome.best_epoch is not None else '?'}, the best"
 
 
-def _validated(report: Report, query: Shown, reference: Shown, ranking: Ranking, folder: Path) -> list[Path]:
+def _validated(report: Report, query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking, folder: Path) -> list[Path]:
     add_retrieval(report, query, reference, ranking)
-    add_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
-    everything = query if ranking.same else query.joined(reference)
-    add_pairs(report, everything)
-    add_doubts(report, everything, folder, note="A network that was trained on a wrong label has learnt to believe it: "
+    add_embedding_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
+    everything = query if ranking.same else query.union(reference)
+    add_hard_pairs(report, everything)
+    add_suspected_labels(report, everything, folder, note="A network that was trained on a wrong label has learnt to believe it: "
                "images that it trained on stand here only where it could not.")  # fmt: skip
-    add_duplicates(report, query, None if ranking.same else reference, folder)
+    add_near_duplicates(report, query, None if ranking.same else reference, folder)
     return [folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
@@ -105,15 +105,15 @@ def write_automatic_report(
                     for name in (record["candidates"][0]["name"], record["chosen"]))  # fmt: skip
     report.figures(
         [("delivered", chosen["name"]), ("minutes", f"{record['spent_minutes']:.1f} of {record['minutes']:g}"),
-         *((f"{figure}, {kind} classes", interval_of(value)) for kind, row in chosen["figures"].items()
+         *((f"{figure}, {kind} classes", interval_from_dict(value)) for kind, row in chosen["figures"].items()
            for figure, value in row.items())],
         note="Judged on classes and scenes that were left out whole, with 95 % intervals. It is the best of what was tried, so "
         "slightly optimistic; your own query images had no part in it.",
     )  # fmt: skip
     if chosen is not base:
         report.comparison(
-            [(f"{figure}, {kind} classes", interval_of(base["figures"][kind][figure]), interval_of(value),
-              interval_of(chosen["gain_over_frozen"][kind][figure]))
+            [(f"{figure}, {kind} classes", interval_from_dict(base["figures"][kind][figure]), interval_from_dict(value),
+              interval_from_dict(chosen["gain_over_frozen"][kind][figure]))
              for kind, row in chosen["figures"].items() for figure, value in row.items()],
             before="frozen trunk", after=chosen["name"], title="Beside the frozen trunk",
             note="The same queries, paired; nothing is trained in the frozen trunk.",
@@ -132,10 +132,10 @@ def write_automatic_report(
         _held(report, kind, [r for r in held if r.kind == kind], images, judged_ND)
     frozen = shown(images, frozen_NF)
     nearest = evaluate_ranking(frozen_NF, images.labels_N, frozen_NF, images.labels_N, ks=(1,), same=True)
-    add_map(report, frozen, (nearest.predicted != nearest.labels) & ~nearest.open_set, note=OF_FROZEN)
-    add_pairs(report, frozen)
-    add_doubts(report, frozen, folder, note=OF_FROZEN)
-    add_duplicates(report, frozen, None, folder)
+    add_embedding_map(report, frozen, (nearest.predicted != nearest.labels) & ~nearest.open_set, note=OF_FROZEN)
+    add_hard_pairs(report, frozen)
+    add_suspected_labels(report, frozen, folder, note=OF_FROZEN)
+    add_near_duplicates(report, frozen, None, folder)
     return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 
 from unalike.data.decode import open_image
 from unalike.report.drawing import boxed, heat_picture
-from unalike.report.html import Report, Tile
+from unalike.report.html import Report, ReportImage
 from unalike.runs.filenames import REPORT_FILE, VERDICTS_FILE
 from unalike.storage.atomic import atomic_write, write_text
 from unalike.verification.approved_set import ApprovedSet
@@ -140,10 +140,10 @@ def _make_page(approved: ApprovedSet, rows: Sequence[_ReportRow], max_images: in
     return page
 
 
-def _gallery_row(row: _ReportRow) -> tuple[Tile, list[Tile]]:
+def _gallery_row(row: _ReportRow) -> tuple[ReportImage, list[ReportImage]]:
     result = row.result
-    tiles = [Tile(row.asset.composite(), row.asset.name)] if row.asset is not None else []
+    tiles = [ReportImage(row.asset.composite(), row.asset.name)] if row.asset is not None else []
     if result.difference is not None and result.answer != ABSENT:
-        tiles.append(Tile(result.difference.observed_HW3, "as observed"))
-        tiles.append(Tile(_draw_heat(result.difference), "differs"))
-    return Tile(row.overlay, f"{row.path.name}: {result}", result.score, result.answer == SAME), tiles
+        tiles.append(ReportImage(result.difference.observed_HW3, "as observed"))
+        tiles.append(ReportImage(_draw_heat(result.difference), "differs"))
+    return ReportImage(row.overlay, f"{row.path.name}: {result}", result.score, result.answer == SAME), tiles

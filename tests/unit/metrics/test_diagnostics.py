@@ -89,7 +89,7 @@ def test_planted_wrong_labels_are_found(seed):
 
 
 def test_labels_without_meaning_are_not_suspected():
-    """Random labels on random vectors: neighbours agree by chance alone, so (nearly) nobody is accused."""
+    """Random labels on random vectors: neighbors agree by chance alone, so (nearly) nobody is accused."""
     rng = np.random.default_rng(0)
     alarms = [len(suspected_labels(rng.normal(size=(300, 8)), rng.integers(0, 5, 300))) for _ in range(5)]
     assert sum(alarms) <= 5

@@ -7,8 +7,15 @@ from PIL import Image
 
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.metrics.summary import summarise
-from unalike.report.evaluation import EXPLAINED, Reasons, Shown, add_map, add_retrieval, write_evaluation_page
-from unalike.report.html import Report, Tile
+from unalike.report.evaluation import (
+    MAX_EXPLAINED,
+    EmbeddedImages,
+    ExplainedMatches,
+    add_embedding_map,
+    add_retrieval,
+    write_evaluation_report,
+)
+from unalike.report.html import Report, ReportImage
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, SUSPECTED_LABELS_FILE
 
 CLASSES = [f"<b>{n}</b> & ü" for n in range(6)]
@@ -29,7 +36,7 @@ def cloud(paths, seed=0, noise=0.9):
     rng = np.random.default_rng(seed)
     labels = np.arange(len(paths)) % 6
     centres = np.random.default_rng(1).standard_normal((6, 16))
-    return Shown(centres[labels] + noise * rng.standard_normal((len(paths), 16)), labels, CLASSES, list(paths))
+    return EmbeddedImages(centres[labels] + noise * rng.standard_normal((len(paths), 16)), labels, CLASSES, list(paths))
 
 
 def rows_of(path):
@@ -42,10 +49,10 @@ def test_the_page_of_an_evaluation_names_what_was_planted(pictures, tmp_path):
     reference.labels_N[7] = (reference.labels_N[7] + 1) % 6  # a wrong label
     vectors = query.vectors_ND.copy()
     vectors[3] = reference.vectors_ND[20]  # a query that is a reference too
-    query = Shown(vectors, query.labels_N, CLASSES, query.paths)
+    query = EmbeddedImages(vectors, query.labels_N, CLASSES, query.paths)
     ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N)
     summary = summarise(ranking, CLASSES, reference_labels=reference.labels_N, n=50)
-    files = write_evaluation_page(tmp_path, summary, ranking, query, reference, title="Fruit <i>", subtitle="& more")
+    files = write_evaluation_report(tmp_path, summary, ranking, query, reference, title="Fruit <i>", subtitle="& more")
     assert [file.name for file in files] == ["report.html", SUSPECTED_LABELS_FILE, NEAR_DUPLICATES_FILE] and all(
         f.exists() for f in files
     )
@@ -74,26 +81,26 @@ def test_misses_show_what_was_taken_and_what_was_right(pictures):
     assert misses and hits
     pairs = set()
     for query, (taken, right) in misses:
-        assert taken.label != query.label == right.label and (taken.right, right.right) == (False, True)
+        assert taken.caption != query.caption == right.caption and (taken.correct, right.correct) == (False, True)
         assert right.image != query.image, "an image never answers for itself"
         assert taken.score >= right.score
-        pairs.add((query.label, taken.label))
+        pairs.add((query.caption, taken.caption))
     wrong = ranking.predicted != ranking.labels
     every = len({(a, b) for a, b in zip(ranking.labels[wrong], ranking.predicted[wrong], strict=True)})
     assert len(pairs) == min(every, len(misses)), "each pair of classes once before it comes again"
-    assert all(tile.right and tile.label == query.label for query, (tile,) in hits)
+    assert all(tile.correct and tile.caption == query.caption for query, (tile,) in hits)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 30])
 def test_small_sets_make_a_page_without_a_map_or_with_a_small_one(pictures, count, tmp_path):
     shown = cloud(pictures[:count])
     report = Report("t")
-    add_map(report, shown, np.ones(count, bool))
+    add_embedding_map(report, shown, np.ones(count, bool))
     assert report.html().count("<circle") == (count if count >= 3 else 0)
 
 
 def test_joined_takes_an_image_of_both_sets_once(pictures):
-    both = cloud(pictures[:4]).joined(cloud(pictures[2:6]))
+    both = cloud(pictures[:4]).union(cloud(pictures[2:6]))
     assert both.paths == pictures[:6] and both.vectors_ND.shape == (6, 16) and len(both.labels_N) == 6
 
 
@@ -106,12 +113,14 @@ def test_a_page_shows_why_the_worst_were_missed_and_links_the_rest(pictures, tmp
     query = cloud(pictures[:12])
     ranking = evaluate_ranking(query.vectors_ND, query.labels_N, query.vectors_ND, query.labels_N, same=True)
     summary = summarise(ranking, CLASSES, n=20)
-    row = (Tile(pictures[0], "query"), [Tile(pictures[1], f"<tile> {i}") for i in range(5)])
-    reasons = Reasons([row] * 14, "Each map <exact>.", tmp_path / "misses" / "all of them.html")
-    page, *_ = write_evaluation_page(tmp_path, summary, ranking, query, query, title="t", subtitle="s", reasons=reasons)
+    row = (ReportImage(pictures[0], "query"), [ReportImage(pictures[1], f"<tile> {i}") for i in range(5)])
+    explained = ExplainedMatches([row] * 14, "Each map <exact>.", tmp_path / "misses" / "all of them.html")
+    page, *_ = write_evaluation_report(
+        tmp_path, summary, ranking, query, query, title="t", subtitle="s", explained=explained
+    )
     text = page.read_text(encoding="utf-8")
     part = text[text.index("Why the worst were missed") : text.index("Embedding map")]
-    assert part.count("<div class=row>") == 2 * EXPLAINED and "href='misses/all%20of%20them.html'" in part
+    assert part.count('<div class="row">') == 2 * MAX_EXPLAINED and 'href="misses/all%20of%20them.html"' in part
     assert "Each map &lt;exact&gt;." in part and "<tile>" not in part
-    page, *_ = write_evaluation_page(tmp_path, summary, ranking, query, query, title="t", subtitle="s")
+    page, *_ = write_evaluation_report(tmp_path, summary, ranking, query, query, title="t", subtitle="s")
     assert "Why the worst" not in page.read_text(encoding="utf-8")
