@@ -137,5 +137,5 @@ def test_evaluation_explains_its_misses(trained, images, tmp_path):
                    "evaluate.explain=2", "evaluate.bootstrap=20")  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     page, report = tmp_path / "evaluate/misses/misses.html", (tmp_path / "evaluate/report.html").read_text()
-    linked = "Why the worst were missed" in report and "href='misses/misses.html'" in report
+    linked = "Why the worst were missed" in report and 'href="misses/misses.html"' in report
     assert page.is_file() == linked and (linked or "no misses to explain" in done.stderr)

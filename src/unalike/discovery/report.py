@@ -90,7 +90,9 @@ class _Sections:
                 f"{self.image_groups.group_name(number)}, {self.size_G[number]} images",
                 self.confidence_G[number],
             )
-        return ReportImage(self.paths[image], text, float(self.image_groups.confidence_N[image]) if number >= 0 else None)
+        return ReportImage(
+            self.paths[image], text, float(self.image_groups.confidence_N[image]) if number >= 0 else None
+        )
 
     def groups_note(self) -> str:
         """Note of the section of all groups."""

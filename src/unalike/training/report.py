@@ -74,7 +74,9 @@ def _which(outcome: Any) -> str:
     return f"epoch {outcome.best_epoch + 1 if outcome.best_epoch is not None else '?'}, the best"
 
 
-def _validated(report: Report, query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking, folder: Path) -> list[Path]:
+def _validated(
+    report: Report, query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking, folder: Path
+) -> list[Path]:
     add_retrieval(report, query, reference, ranking)
     add_embedding_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
     everything = query if ranking.same else query.union(reference)

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.drawings import as_jpeg, shapes
 from unalike.comparison.comparer import Comparer
-from unalike.comparison.report import PairPreview, PairsReport
+from unalike.comparison.report import PairPreview, make_pairs_report
 
 pytest.importorskip("cv2")
 
@@ -24,7 +24,7 @@ def test_the_page_of_pairs() -> None:
         entries.append({"name": name, **result.to_dict()})
         previews.append(PairPreview.from_result(name, result, {"boxes": result.picture()}))
     entries.append({"name": "broken", "error": "not an image"})
-    html = PairsReport.from_entries(entries, previews).html()
+    html = make_pairs_report(entries, previews).html()
     assert "<pair 2>" not in html and html.index("&lt;pair 2&gt;") < html.index("pair 1") < html.index("pair 3")
     assert re.search(r"1 difference, scores [0-9.]+", html) and "no difference" in html
     assert "not an image" in html and html.count("data:image/jpeg") == 3

@@ -58,10 +58,10 @@ def test_plain_training_shows_its_curves_and_what_its_best_validation_saw(images
     assert [f.name for f in files] == ["report.html", "suspected_labels.csv", "near_duplicates.csv"]
     text = page(tmp_path)
     for words in ("training loss", "learning rate", "validation", "epoch 13, the best", "Misses", "Embedding map",
-                  "the test&#x27;s own", "Near-duplicates", "40 images of 5 classes"):  # fmt: skip
+                  "the test&#39;s own", "Near-duplicates", "40 images of 5 classes"):  # fmt: skip
         assert words in text
     assert text.count("<polyline") == 5
-    longest = max(text.split("points='")[1:], key=lambda part: len(part.split("'")[0])).split("'")[0]
+    longest = max(text.split('points="')[1:], key=lambda part: len(part.split('"')[0])).split('"')[0]
     assert len(longest.split()) <= 300, "a curve is thinned"
 
 
@@ -91,7 +91,7 @@ def test_automatic_training_shows_what_was_tried_and_doubts_labels_by_the_frozen
     write_automatic_report(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), rounds)
     text = page(tmp_path)
     for words in ("9.5 of 10", "Beside the frozen trunk", "What was tried", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",
-                  "Misses (new classes, held out)", "frozen trunk&#x27;s vectors"):  # fmt: skip
+                  "Misses (new classes, held out)", "frozen trunk&#39;s vectors"):  # fmt: skip
         assert words in text
     assert str(images.paths[8]) in (tmp_path / "suspected_labels.csv").read_text(encoding="utf-8").splitlines()[1]
     record["chosen"] = "frozen trunk"
