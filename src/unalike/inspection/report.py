@@ -12,7 +12,7 @@ from unalike.inspection.ground_truth import GroundTruth
 from unalike.inspection.inspector import Inspector
 from unalike.inspection.normal_images import load_image
 from unalike.inspection.result import DEFECTIVE, Inspection
-from unalike.report.html import Report, Tile
+from unalike.report.html import Report, ReportImage
 
 MAX_IMAGES = 24
 THUMBNAIL_SIDE = 480
@@ -67,11 +67,13 @@ def write_report(
     return page.table("All images", table).write(path)
 
 
-def _row(inspection: Inspection, overlays: Mapping[str, Path], truth: GroundTruth | None) -> tuple[Tile, list[Tile]]:
+def _row(
+    inspection: Inspection, overlays: Mapping[str, Path], truth: GroundTruth | None
+) -> tuple[ReportImage, list[ReportImage]]:
     """An image, and beside it its overlay."""
     source = inspection.source
     correct = None if truth is None else (inspection.decision == DEFECTIVE) != truth.is_good(source)
     overlay = overlays.get(source)
     picture = inspection.overlay(load_image(source), THUMBNAIL_SIDE) if overlay is None else Image.open(overlay)
     label = f"{inspection.decision}, {len(inspection.regions)} regions"
-    return Tile(source, Path(source).name, inspection.score, correct), [Tile(picture, label)]
+    return ReportImage(source, Path(source).name, inspection.score, correct), [ReportImage(picture, label)]
