@@ -1,4 +1,4 @@
-"""Discover: group unlabeled images into folders of similar ones, with a page to look at them.
+"""Discover: group unlabeled images into folders of similar ones, with tables and a report.
 
 The user's files are copied or linked, never moved or changed. Everything is written beside the results folder and renamed
 into it at the end.
@@ -88,27 +88,27 @@ def run_discovery(experiment: Experiment, *, overwrite: bool = False) -> Result:
 
 
 def _group(section: Discover, source: str, target: Path) -> dict[str, Any]:
-    """Embed and group the images, and put everything into the folder at once; the figures."""
+    """Embed and group the images, and move all results into the folder at once; returns the figures."""
     if section.model is not None:
         require_model_file(section.model)
     notices = Notices()
     images = load_images(source, labeled=False, notices=notices)
-    opened = _open(section.model, section.runtime, section.precision, len(images))
-    done = embed_files(opened.engine, list(images.paths), opened.view, notices=notices, max_unreadable=1.0)
+    model = _load_model(section.model, section.runtime, section.precision, len(images))
+    embedded = embed_files(model.engine, list(images.paths), model.view, notices=notices, max_unreadable=1.0)
     notices.say()
-    paths = [images.paths[i] for i in done.kept_N.tolist()]
-    groups = group_images(done.vectors_ND, groups=section.groups, seed=section.seed)
-    figures = _figures(groups, unreadable=len(done.failures))
+    paths = [images.paths[i] for i in embedded.kept_N.tolist()]
+    groups = group_images(embedded.vectors_ND, groups=section.groups, seed=section.seed)
+    figures = _figures(groups, unreadable=len(embedded.failures))
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        places = _place(paths, groups, partial, section.kind)
-        _write_tables(partial, target, paths, places, groups, section.kind)
+        written = _write_images(paths, groups, partial, section.kind)
+        _write_tables(partial, paths, written, groups)
         notices.write(partial / "notices.csv")
-        write_report(partial / REPORT_FILE, paths, groups, figures, _short_names(paths), done.failures)
+        write_report(partial / REPORT_FILE, paths, groups, figures, _unique_names(paths), embedded.failures)
         record = {"format_version": FORMAT_VERSION, "source": source, "kind": section.kind, "seed": section.seed, **figures,
                   "cut_cosine": groups.cut_cosine, "agreement_by_groups": [list(point) for point in groups.agreement_curve],
-                  "engine": opened.engine.describe()}  # fmt: skip
+                  "engine": model.engine.describe()}  # fmt: skip
         write_text(partial / DISCOVERY_FILE, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
         for path in sorted(partial.iterdir()):
             path.rename(target / path.name)
@@ -117,7 +117,7 @@ def _group(section: Discover, source: str, target: Path) -> dict[str, Any]:
                        "--table" if section.kind != "link" else "leave --link out: the images are copied") from error  # fmt: skip
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-    _say_outcome(target, groups, figures, section.kind)
+    _print_summary(target, groups, figures, section.kind)
     return figures
 
 
@@ -128,25 +128,25 @@ def _check_target(target: Path | None, source: str, overwrite: bool) -> None:
         refuse_existing(target, folder=True)
     if not overwrite and target.exists() and not failed_without_results(target):
         refuse_existing(target, folder=True)
-    heap = Path(source)
-    if heap.is_dir() and heap.resolve() in target.resolve().parents:
+    images = Path(source)
+    if images.is_dir() and images.resolve() in target.resolve().parents:
         raise RunError(f"{target} lies within {source}", expected="a folder beside the images",
-                       remedy="name another with -o DIR: the next run would take the groups for images")  # fmt: skip
+                       remedy="name another with -o DIR: the next run would read the groups as images")  # fmt: skip
 
 
-def _open(model: str | Path | None, runtime: str, precision: str, count: int) -> LoadedModel:
+def _load_model(model: str | Path | None, runtime: str, precision: str, count: int) -> LoadedModel:
     if model is not None:
         return load_model(model, runtime=runtime, precision=precision, images=count, quiet=False)
     if importlib.util.find_spec("torch") is None:
-        raise missing_extra("torch", "train", "a trunk as it came (an exported model, -m FILE.onnx, does without)")
+        raise missing_extra("torch", "train", "a pretrained trunk (an exported model, -m FILE.onnx, needs no torch)")
     from unalike.actions.model_source import load_frozen
     from unalike.spec import load_spec
 
     return load_frozen(load_spec("embed"), runtime=runtime, precision=precision, images=count)
 
 
-def _short_names(paths: Sequence[Path]) -> list[str]:
-    """A name for each image that no other has: its own, with as many of its folders before it as that takes."""
+def _unique_names(paths: Sequence[Path]) -> list[str]:
+    """Unique names of images: the file name, preceded by as many folder names as that takes."""
     names = [path.name for path in paths]
     for depth in range(2, max((len(path.parts) for path in paths), default=0) + 1):
         count = Counter(name.casefold() for name in names)
@@ -155,63 +155,65 @@ def _short_names(paths: Sequence[Path]) -> list[str]:
         names = ["_".join(path.parts[-depth:]).replace(os.sep, "") if count[name.casefold()] > 1 else name
                  for path, name in zip(paths, names, strict=True)]  # fmt: skip
     count, seen = Counter(name.casefold() for name in names), Counter[str]()
-    for i, name in enumerate(names):  # one file that is listed twice
+    for i, name in enumerate(names):  # the same file listed twice
         if count[name.casefold()] > 1:
             seen[name.casefold()] += 1
             names[i] = f"{Path(name).stem}_{seen[name.casefold()]}{Path(name).suffix}"
     return names
 
 
-def _place(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind: str) -> list[Path]:
-    """Put the images into the folder; returns where each lies, relative to it (the image's own path for a table).
+def _write_images(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind: str) -> list[Path]:
+    """Copy or link the images into folders by group; images of no group go beside these, where training skips them.
 
-    Those of no group lie beside the group folders, where training passes them over and says so.
+    Returns:
+        Path of each written file relative to ``folder``; for ``kind="table"``, which writes none, the image's own path.
     """
     if kind == "table":
         return [path.absolute() for path in paths]
-    names = _short_names(paths)
-    places = [Path(groups.group_name(g)) / name if g >= 0 else Path(name)
+    names = _unique_names(paths)
+    written = [Path(groups.group_name(g)) / name if g >= 0 else Path(name)
               for g, name in zip(groups.group_N.tolist(), names, strict=True)]  # fmt: skip
     for number in range(groups.count):
         (folder / groups.group_name(number)).mkdir()
     with progress("writing groups", len(paths)) as advance:
-        for path, place in zip(paths, places, strict=True):
+        for path, file in zip(paths, written, strict=True):
             if kind == "link":
-                (folder / place).symlink_to(path.absolute())
+                (folder / file).symlink_to(path.absolute())
             else:
-                shutil.copy2(path, folder / place)
+                shutil.copy2(path, folder / file)
             advance()
-    return places
+    return written
 
 
-def _write_tables(
-    folder: Path, target: Path, paths: Sequence[Path], places: Sequence[Path], groups: ImageGroups, kind: str
-) -> None:
-    """``groups.csv`` is a manifest that ``unalike train`` takes; ``unsorted.csv`` holds the images of no group."""
-    grouped, alone = [], []
-    for i, (path, place) in enumerate(zip(paths, places, strict=True)):
-        copy = int(groups.duplicate_of_N[i])
-        tail = [str(path.absolute()), str(places[copy]) if copy >= 0 else ""]
-        near = groups.group_name(int(groups.next_group_N[i])) if groups.next_group_N[i] >= 0 else ""
+def _write_tables(folder: Path, paths: Sequence[Path], written: Sequence[Path], groups: ImageGroups) -> None:
+    """Write ``groups.csv``, a manifest that ``unalike train`` reads, and ``unsorted.csv``, the images of no group."""
+    grouped, ungrouped = [], []
+    for i, (path, file) in enumerate(zip(paths, written, strict=True)):
+        original = int(groups.duplicate_of_N[i])
+        source_columns = [str(path.absolute()), str(written[original]) if original >= 0 else ""]
+        next_group = groups.group_name(int(groups.next_group_N[i])) if groups.next_group_N[i] >= 0 else ""
         group = int(groups.group_N[i])
         if group >= 0:
-            grouped.append([str(place), groups.group_name(group), f"{groups.confidence_N[i]:.3f}", near, *tail])
+            grouped.append(
+                [str(file), groups.group_name(group), f"{groups.confidence_N[i]:.3f}", next_group, *source_columns]
+            )
         else:
-            alone.append([str(place), near, *tail])
+            ungrouped.append([str(file), next_group, *source_columns])
     order = sorted(range(len(grouped)), key=lambda n: (grouped[n][1], n))
     _write_csv(folder / GROUPS_FILE, ["path", "label", "confidence", "next_group", "source", "near_duplicate_of"],
                [grouped[n] for n in order])  # fmt: skip
-    _write_csv(folder / UNSORTED_FILE, ["path", "next_group", "source", "near_duplicate_of"], alone)
+    _write_csv(folder / UNSORTED_FILE, ["path", "next_group", "source", "near_duplicate_of"], ungrouped)
 
 
-def _write_csv(path: Path, head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
         writer = csv.writer(file)
-        writer.writerow(head)
+        writer.writerow(header)
         writer.writerows(rows)
 
 
 def _figures(groups: ImageGroups, *, unreadable: int) -> dict[str, Any]:
+    """Counts and means for the record, the report and JSON."""
     sizes = groups.sizes()
     return {
         "images": len(groups.group_N), "groups": groups.count, "largest_group": int(sizes.max(initial=0)),
@@ -222,16 +224,16 @@ def _figures(groups: ImageGroups, *, unreadable: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _say_outcome(target: Path, groups: ImageGroups, figures: dict[str, Any], kind: str) -> None:
+def _print_summary(target: Path, groups: ImageGroups, figures: dict[str, Any], kind: str) -> None:
     say(f"{figures['images']} images: {figures['groups']} groups, {figures['in_no_group']} in no group, "
         f"{figures['near_duplicates']} near-duplicates")  # fmt: skip
     if figures["agreement"] is not None and groups.agreement < 0.4:
         say(
-            f"two halves of the features agree little on what belongs together ({groups.agreement:.2f}; 1 is all): look twice"
+            f"the groups of two halves of the features agree little ({groups.agreement:.2f} of 1): review them with care"
         )
     if not groups.count:
-        say("no two images are alike enough to make a group; --groups N merges all the same")
+        say("no two images are similar enough to form a group; --groups N merges them anyway")
     how, what = ("the table", target / GROUPS_FILE) if kind == "table" else ("moving files", target)
     say(
-        f"look: {target / REPORT_FILE}; correct by {'changing ' if kind == 'table' else ''}{how}; then: unalike train {what}"
+        f"review {target / REPORT_FILE}; correct by {'changing ' if kind == 'table' else ''}{how}; then: unalike train {what}"
     )

@@ -1,1 +1,1 @@
-"""Where images lie, how they are decoded and shown to a network."""
+"""Image sets, decoding and preprocessing of images."""

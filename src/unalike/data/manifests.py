@@ -1,4 +1,4 @@
-"""Reading and writing of manifests: CSV (also tab or semicolon) and Parquet with columns path, label, split, group."""
+"""Reading and writing of manifests: CSV and Parquet tables with columns path, label, split, group."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | 
         if not address and uri and not Path(value).expanduser().is_absolute():
             inner = posixpath.normpath(posixpath.join(posixpath.dirname(base.path).lstrip("/"), value))
             if inner.startswith(".."):
-                raise DataError(f"{redact(uri)}: row {number}, {value!r}, lies outside {base.scheme}://{base.netloc}")
+                raise DataError(f"{redact(uri)}: row {number}, {value!r}, is outside {base.scheme}://{base.netloc}")
             address = f"{base.scheme}://{base.netloc}/{inner}"
         addresses.append(address)
     remote = [address for address in addresses if address]

@@ -1,4 +1,4 @@
-"""Notices about the user's data (unreadable files, empty classes, ...): collected, summarized by kind, written to a file."""
+"""Notices about the user's data, such as unreadable files: collected, summarized by kind, written to a file."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What lies between an image file and a network's input.
+    """The steps between an image file and a network's input.
 
     Args:
         view: gives the uint8 pixels of the network's size.

@@ -1,4 +1,4 @@
-"""Clustering of unlabeled images from feature vectors: whitening by neighbors, average linkage, a cut by agreement.
+"""Clustering of unlabeled images by their feature vectors: the groups of a set of images.
 
 Features are whitened by how nearest neighbors differ (``whitening``), merged by average linkage over the graph of
 neighbors (``linkage``), and the dendrogram is cut where two halves of the features stop agreeing (``cut``). Needs numpy only.

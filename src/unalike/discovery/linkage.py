@@ -1,4 +1,4 @@
-"""Average-linkage clustering over a graph of neighbors: which groups merge, in which order, at which mean cosine.
+"""Average-linkage clustering over a graph of nearest neighbors, as a dendrogram.
 
 Where groups are compared the result is exact: their similarity is the mean cosine of all pairs between them, which for unit
 vectors is the product of their sums over the product of their sizes (Sokal and Michener, 1958). Only groups that some pair

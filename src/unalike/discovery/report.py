@@ -1,4 +1,4 @@
-"""The HTML report of discovered groups: typical and doubtful images, similar groups, images in no group, near-duplicates."""
+"""The HTML report of discovered groups: typical and doubtful images, similar groups, near-duplicates."""
 
 from __future__ import annotations
 

@@ -2,7 +2,7 @@
 
 An image and its nearest neighbor mostly show the same thing (in 97 of 100 cases on the Grocery photographs, 2026-11-26), so
 their difference is what does not matter: light, angle, crop. Dividing features by the scatter of these differences separates
-different things. Near-identical copies of one picture count once: they say nothing about what differs.
+different things. Near-identical copies of one picture count once: they carry no information about what differs.
 
 Shape letters: N images, R of them that are no copies, F features, D dimensions, S sampled images, P pairs, Q queries.
 """

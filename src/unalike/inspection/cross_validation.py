@@ -1,4 +1,4 @@
-"""Cross-validation of an anomaly model: scores of normal images by models of other folds; whether a few-shot update helps.
+"""Cross-validation of an anomaly model: out-of-fold scores, and whether a few-shot update helps.
 
 Shape letters: I normal images, D defective images, J models (the plain one and the updated ones), F width of a patch vector.
 """

@@ -1,4 +1,4 @@
-"""Ground truth of inspected images, and metrics against it: image AUROC, pixel AUROC, PRO, rates at the threshold.
+"""Ground truth of inspected images, and metrics against it: image and pixel AUROC, PRO, rates.
 
 Shape letters: H x W an image or a mask.
 """

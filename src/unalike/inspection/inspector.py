@@ -1,6 +1,6 @@
-"""The inspector: finds defects in images after fitting to normal images alone (PatchCore, Roth et al., CVPR 2022).
+"""The inspector: finds defects in images after fitting to normal images alone (PatchCore).
 
-As in PatchCore, patches are described by a pretrained trunk's middle stages, a coreset of those of normal images is the
+As in PatchCore (Roth et al., CVPR 2022), patches are described by a pretrained trunk's middle stages, a coreset of those of normal images is the
 memory bank, and the distance to the nearest one is the anomaly map. Here distances count in units of how far normal patches
 vary around the nearest one, images are resized to one scale and cut into tiles, and the threshold is set from the scores of
 normal images by models that were fitted without them.

@@ -1,4 +1,4 @@
-"""Drawing of synthetic defects on images of normal parts: spots, lines, foreign patches, uneven and rough regions.
+"""Drawing of synthetic defects on images of normal parts: spots, lines, foreign patches, uneven regions.
 
 They model no real defect. They show a classifier which differences between patches are those of an intact surface and
 which come from something on it, as CutPaste (Li et al., CVPR 2021) and DRAEM (Zavrtanik et al., ICCV 2021) do.

@@ -20,7 +20,7 @@ from unalike.cli import run_command
 from unalike.data.imageset import load_images
 from unalike.runs.filenames import RUN_MARKS
 
-COLOURS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210), "sand": (200, 180, 90)}
+COLORS = {"red": (220, 30, 30), "green": (30, 200, 40), "blue": (30, 40, 210), "sand": (200, 180, 90)}
 
 
 @pytest.fixture(autouse=True)
@@ -34,10 +34,10 @@ def model(tmp_path_factory):
     return write_pooled(tmp_path_factory.mktemp("model"))
 
 
-def paint(path: Path, colour: tuple[int, int, int], seed: int) -> None:
+def paint(path: Path, color: tuple[int, int, int], seed: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     draws = np.random.default_rng(seed)
-    pixels = np.asarray(colour) + draws.normal(0, 6, (48, 32, 3)) + draws.normal(0, 5, (1, 1, 3))
+    pixels = np.asarray(color) + draws.normal(0, 6, (48, 32, 3)) + draws.normal(0, 5, (1, 1, 3))
     Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)).save(path)
 
 
@@ -45,9 +45,9 @@ def paint(path: Path, colour: tuple[int, int, int], seed: int) -> None:
 def heap(tmp_path):
     """Eight images of each of four colours in one folder, a copy of one in a folder below it, a corrupt file, a stray."""
     folder = tmp_path / "my heap"
-    for number, (name, colour) in enumerate(COLOURS.items()):
+    for number, (name, color) in enumerate(COLORS.items()):
         for i in range(8):
-            paint(folder / f"{i}-{name}.png", colour, 100 * number + i)
+            paint(folder / f"{i}-{name}.png", color, 100 * number + i)
     (folder / "sub").mkdir()
     (folder / "sub" / "3-red.png").write_bytes((folder / "3-red.png").read_bytes())
     (folder / "broken.png").write_bytes(b"\x89PNG nothing")
@@ -55,7 +55,7 @@ def heap(tmp_path):
     return folder
 
 
-def told(capsys, *words):
+def run_json(capsys, *words):
     """Run a command line; (exit code, JSON object or None, standard error)."""
     code = run_command([str(word) for word in words])
     out, err = capsys.readouterr()
@@ -76,7 +76,7 @@ def table(path: Path) -> list[dict[str, str]]:
 def test_a_heap_becomes_folders_and_stays_as_it_was(heap, model, tmp_path, capsys):
     before = contents(heap)
     out = tmp_path / "sorted"
-    code, result, err = told(capsys, "discover", heap, "-o", out, "-m", model, "--groups", "4", "--json")
+    code, result, err = run_json(capsys, "discover", heap, "-o", out, "-m", model, "--groups", "4", "--json")
     assert code == 0, err
     assert contents(heap) == before
     figures = result["figures"]
@@ -102,13 +102,13 @@ def test_a_heap_becomes_folders_and_stays_as_it_was(heap, model, tmp_path, capsy
 
 
 def test_links_and_tables_copy_nothing(heap, model, tmp_path, capsys):
-    code, _, err = told(
+    code, _, err = run_json(
         capsys, "discover", heap, "-o", tmp_path / "links", "-m", model, "--link", "--groups", "4", "--json"
     )
     assert code == 0, err
     links = list((tmp_path / "links").glob("group-*/*"))
     assert len(links) == 33 and all(p.is_symlink() and p.resolve().parent in (heap, heap / "sub") for p in links)
-    code, result, err = told(capsys, "discover", heap, "-o", tmp_path / "tables", "-m", model, "--table", "--json")
+    code, result, err = run_json(capsys, "discover", heap, "-o", tmp_path / "tables", "-m", model, "--table", "--json")
     assert code == 0, err
     assert {p.name for p in (tmp_path / "tables").iterdir()} == {
         "groups.csv", "unsorted.csv", "report.html", "discovery.json", "notices.csv", *RUN_MARKS}  # fmt: skip
@@ -121,31 +121,31 @@ def test_an_archive_is_a_heap_too(heap, model, tmp_path, capsys):
     with zipfile.ZipFile(archive, "w") as packed:
         for path in sorted(heap.glob("*.png")):
             packed.write(path, path.name)
-    code, result, err = told(capsys, "discover", archive, "-o", tmp_path / "out", "-m", model, "--json")
+    code, result, err = run_json(capsys, "discover", archive, "-o", tmp_path / "out", "-m", model, "--json")
     assert code == 0 and result["figures"]["images"] == 32, err
-    code, _, err = told(capsys, "discover", archive, "-o", tmp_path / "out2", "-m", model, "--link")
+    code, _, err = run_json(capsys, "discover", archive, "-o", tmp_path / "out2", "-m", model, "--link")
     assert code == 2 and "links into an archive" in err
 
 
 def test_few_and_odd_images(model, tmp_path, capsys):
-    for i, colour in enumerate(COLOURS.values()):
-        paint(tmp_path / "three" / f"{i}.png", colour, i)
+    for i, color in enumerate(COLORS.values()):
+        paint(tmp_path / "three" / f"{i}.png", color, i)
     (tmp_path / "three" / "3.png").unlink()
     paint(tmp_path / "one" / "only.png", (9, 9, 9), 0)
     for i in range(5):
         paint(tmp_path / "same" / f"{i}.png", (50, 90, 160), 7)
     expected = {"three": (3, 0, 3), "one": (1, 0, 1), "same": (5, 1, 0)}
     for name, (images, groups, alone) in expected.items():
-        code, result, err = told(
+        code, result, err = run_json(
             capsys, "discover", tmp_path / name, "-o", tmp_path / f"{name}-out", "-m", model, "--json"
         )
         assert code == 0, err
         figures = result["figures"]
         assert (figures["images"], figures["groups"], figures["in_no_group"]) == (images, groups, alone), name
         assert len([p for p in (tmp_path / f"{name}-out").iterdir() if p.suffix == ".png"]) == alone
-    assert "make a group" in told(capsys, "discover", tmp_path / "three", "-o", tmp_path / "again", "-m", model)[2]
+    assert "form a group" in run_json(capsys, "discover", tmp_path / "three", "-o", tmp_path / "again", "-m", model)[2]
     # a single file
-    code, result, err = told(
+    code, result, err = run_json(
         capsys, "discover", tmp_path / "one" / "only.png", "-o", tmp_path / "file", "-m", model, "--json"
     )
     assert code == 0 and result["figures"]["images"] == 1, err
@@ -167,7 +167,7 @@ def test_mistakes_are_one_line(heap, model, tmp_path, capsys):
         ((heap, "-o", tmp_path / "x", "-m", model, "--groups", "0"), "found 0, expected a whole number >= 1"),
         ((heap, "-o", tmp_path / "x", "-m", model, "--link", "--table"), "choose one"),
     ):
-        code, _, err = told(capsys, "discover", *words)
+        code, _, err = run_json(capsys, "discover", *words)
         last = err.strip().splitlines()[-1]
         assert code != 0 and said in last and "Traceback" not in err, (words, err)
     assert {path.name for path in (tmp_path / "x").iterdir()} == {*RUN_MARKS}  # a failed run says so, and nothing else
@@ -178,12 +178,12 @@ def test_names_that_meet_stay_apart(model, tmp_path, capsys):
     for i, folder in enumerate(("a", "b", "a/b")):
         paint(tmp_path / "heap" / folder / "IMG.png", (40 * i, 90, 160), i)
     out = tmp_path / "out"
-    code, _, err = told(capsys, "discover", tmp_path / "heap", "-o", out, "-m", model, "--groups", "1")
+    code, _, err = run_json(capsys, "discover", tmp_path / "heap", "-o", out, "-m", model, "--groups", "1")
     assert code == 0, err
     assert {p.name for p in out.rglob("*.png")} == {"a_IMG.png", "heap_b_IMG.png", "a_b_IMG.png"}
     listed = tmp_path / "twice.csv"
     listed.write_text("path\nheap/a/IMG.png\nheap/a/IMG.png\n")
-    code, _, err = told(capsys, "discover", listed, "-o", tmp_path / "out2", "-m", model)
+    code, _, err = run_json(capsys, "discover", listed, "-o", tmp_path / "out2", "-m", model)
     assert code == 0 and len(list((tmp_path / "out2" / "group-001").iterdir())) == 2, err
 
 
