@@ -10,7 +10,8 @@ from PIL import Image
 
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
-from unalike.inference.feature_map_model import FeatureMapModel, engine_from_onnx
+from unalike.inference.engine_selection import engine_from_onnx
+from unalike.inference.feature_map_model import FeatureMapModel
 from unalike.inspection.anomaly_model import AnomalyModelConfig
 
 SIZE = (64, 64)

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from unalike.actions.check_findings import Findings
 from unalike.actions.export import export_device
 from unalike.actions.inference import input_images
-from unalike.actions.model_source import PRETRAINED, refuse_contradictions
+from unalike.actions.model_source import refuse_contradictions
 from unalike.actions.request import Overrides, Spec
 from unalike.actions.result import Checked
 from unalike.data.from_spec import load_evaluation_sets, load_from_spec, load_training_sets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import DeviceError, RunError, SpecError, WeightsError
-from unalike.inference.loaded_model import load_model
+from unalike.inference.loaded_model import PRETRAINED, load_model
 from unalike.runs.folder import results_folder
 from unalike.spec.actions import STANDALONE_ACTIONS, command_of
 from unalike.storage.filesystems import SCHEMES

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.inference.loaded_model import PRETRAINED
 from unalike.progress import say
 from unalike.runs.filenames import (
     PER_CLASS_FILE,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 INPUT_SIDE = 128
 EPOCHS = 4
 SHOWN_HITS, SHOWN_MISSES, SHOWN_NEIGHBOURS = 8, 12, 4
-PRETRAINED = "pretrained"
 METRICS = (("R@1", "precision_at_1"), ("MAP@R", "mean_average_precision_at_r"))
 
 

@@ -8,10 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.actions.model_source import (
-    PRETRAINED,
-    load_frozen,
-)
+from unalike.actions.model_source import load_frozen
 from unalike.actions.result import Result
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
@@ -21,7 +18,7 @@ from unalike.errors import (
     missing_extra,
 )
 from unalike.inference.embedding import embed_files
-from unalike.inference.loaded_model import load_model, require_model_file
+from unalike.inference.loaded_model import PRETRAINED, load_model, require_model_file
 from unalike.spec import load_spec
 from unalike.storage.atomic import atomic_write
 
@@ -69,8 +66,8 @@ def _write_parquet(path: Path, columns: Mapping[str, Any], vectors_ND: np.ndarra
 
 
 def embed(
-    source: str | Path, output: str | Path, *, checkpoint: str | Path, runtime: str = "auto", precision: str = "auto",
-    labelled: bool = False,
+    source: str | Path, output: str | Path, *, checkpoint: str | Path = PRETRAINED, runtime: str = "auto",
+    precision: str = "auto", labelled: bool = False,
 ) -> Result:  # fmt: skip
     """Write the vectors of every image of ``source`` to ``output`` (.npz or .parquet): paths, vectors, labels."""
     from unalike.actions.embed import run_embedding

@@ -15,10 +15,8 @@ from unalike.errors import (
     SpecError,
 )
 from unalike.inference.embedding import embed_files
-from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
+from unalike.inference.loaded_model import PRETRAINED, LoadedModel, load_model, require_model_file
 from unalike.progress import say
-
-PRETRAINED = "pretrained"
 
 
 def refuse_contradictions(experiment: Any, source: Path, preprocessing: Preprocessing, *, dim: int, trunk: str) -> None:

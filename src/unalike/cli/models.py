@@ -22,9 +22,6 @@ from unalike.cli.options import (
 from unalike.errors import SpecError
 from unalike.storage.overwrite import refuse_existing
 
-# What evaluate and inference take in place of a checkpoint: the trunk with its pretrained weights.
-PRETRAINED = "pretrained"
-
 
 def act(
     action: str, arguments: list[str] | None, spec: str | None, results_dir: str | None, *,
@@ -114,9 +111,8 @@ def embed(
     """Write the vectors of images, with their paths and, on request, labels."""
     set_verbosity(verbose, quiet)
     refuse_existing(output, overwrite, error=SpecError)
-    result = unalike.embed(
-        source, output, checkpoint=model or PRETRAINED, runtime=runtime, precision=precision, labelled=labelled
-    )
+    model_option = {"checkpoint": model} if model else {}
+    result = unalike.embed(source, output, **model_option, runtime=runtime, precision=precision, labelled=labelled)
     show_result(result, as_json)
 
 

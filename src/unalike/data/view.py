@@ -110,6 +110,11 @@ class View:
         right, bottom = min((left + self.width) * x, width), min((top + self.height) * y, height)
         return left * x, top * y, right, bottom
 
+    @classmethod
+    def whole_image(cls, height: int, width: int, mode: str = "crop", interpolation: str = "bilinear") -> View:
+        """A view that cuts nothing off, as dense tasks need it (comparison, inspection, verification)."""
+        return cls(height, width, 1.0, mode, interpolation)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a model's metadata."""
         return asdict(self)

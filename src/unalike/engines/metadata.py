@@ -92,7 +92,12 @@ class NetworkFacts:
 
 def file_key(content: bytes) -> str:
     """Key of a network whose metadata holds none: a digest of its file."""
-    return f"file {hashlib.sha256(content).hexdigest()[:32]}"
+    return digest_file_key(hashlib.sha256(content).hexdigest())
+
+
+def digest_file_key(sha256: str) -> str:
+    """``file_key`` of a file whose SHA-256 (hexadecimal) is known."""
+    return f"file {sha256[:32]}"
 
 
 def read_facts(

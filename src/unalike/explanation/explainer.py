@@ -71,8 +71,8 @@ class Explainer:
         cls, model: str | Path, *, runtime: str = "auto", precision: str = "auto", method: str = "auto"
     ) -> Explainer:
         """From an exported network, a checkpoint or ``pretrained`` (the latter two need the extra ``train``)."""
-        from unalike.inference.feature_map_model import PRETRAINED, load_feature_maps
-        from unalike.inference.loaded_model import LoadedModel, load_model
+        from unalike.inference.feature_map_model import load_feature_maps
+        from unalike.inference.loaded_model import PRETRAINED, LoadedModel, load_model
 
         if str(model).split(":")[0] == PRETRAINED:
             found = load_feature_maps(model, runtime=runtime, precision=precision)
@@ -131,7 +131,8 @@ def _positions(opened: Any) -> Any:
         return open_positions(source)
     if source.suffix in EXPORTED:
         raise ModelError(f"{source.name} cannot be cut where it averages", expected="an .onnx, .xml or checkpoint")
-    from unalike.inference.feature_map_model import PRETRAINED, load_feature_maps
+    from unalike.inference.feature_map_model import load_feature_maps
+    from unalike.inference.loaded_model import PRETRAINED
 
     size = (opened.view.height, opened.view.width)
     name = opened.trunk or source.name  # a trunk as it came has its name for a source

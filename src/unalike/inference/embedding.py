@@ -1,7 +1,9 @@
-"""Image files -> vectors: decoding in threads while the engine works.
+"""Embedding of image files: threads decode while the engine computes.
 
-Every file is decoded once (D26), none is dropped (D32), fewer files than a batch are fine (D28), and unreadable ones
-are counted and named up to a limit (D20).
+Every file is decoded once (D26), none is dropped (D32), fewer files than a batch are fine (D28), and unreadable ones are
+counted and named up to a limit (D20).
+
+Shape letters: N images, B images of a batch, H, W their height and width, C channels, D width of an embedding.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,7 +31,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Embeddings:
-    """``vectors_ND`` (float32) of the files ``paths[i] for i in kept_N``; ``failures`` holds (path, reason) of the rest."""
+    """Embeddings of image files.
+
+    Attributes:
+        vectors_ND: float32, of the readable files.
+        kept_N: indices of these files in the paths that were given.
+        failures: (path, reason) of each unreadable file.
+    """
 
     vectors_ND: np.ndarray
     kept_N: np.ndarray
@@ -48,12 +56,22 @@ def embed_files(
     notices: Notices | None = None,
     describe: str = "embedding",
 ) -> Embeddings:
-    """The vectors of ``paths`` in their order.
+    """Compute the embeddings of image files, in their order.
 
-    Of several engines (copies of one network on several devices) each takes the next batch as soon as it is free (D15).
-    ``view(path, max_pixels=...)`` gives one uint8 H x W x 3 image of the engine's size (``data.view.View``). At most
-    ``max_unreadable`` (a share, 0..1) of the files may be unreadable, yet always one of several unless the share is 0;
-    beyond that, and when no file is left, DataError.
+    Args:
+        engine: one engine; or copies of one network on several devices, each of which takes the next batch as soon as it
+            is free (D15).
+        paths: the files.
+        view: ``view(path, max_pixels=...)`` gives one uint8 (H, W, 3) image of the engine's size (``data.view.View``).
+        batch_size: number of images of a batch; the engine's own when None.
+        workers: number of decoding threads; the usable cores, at least 2, when None.
+        max_unreadable: share of the files (0..1) that may be unreadable; one of several always may, unless it is 0.
+        max_pixels: larger images count as unreadable.
+        notices: collects the unreadable files.
+        describe: what the progress bar says.
+
+    Raises:
+        DataError: too many files are unreadable, or all are.
     """
     engines = list(engine) if isinstance(engine, Sequence) else [engine]
     batch = batch_size or engines[0].batch
@@ -63,11 +81,11 @@ def embed_files(
     failures: list[tuple[str, str]] = []
     waiting: list[np.ndarray] = []
 
-    def run() -> None:
-        work(vectors_ND[len(kept) - len(waiting) : len(kept)], np.stack(waiting))
+    def submit_batch() -> None:
+        submit(vectors_ND[len(kept) - len(waiting) : len(kept)], np.stack(waiting))
         waiting.clear()
 
-    with progress.progress(describe, len(paths)) as advance, _crew(engines) as work:
+    with progress.progress(describe, len(paths)) as advance, _distributed(engines) as submit:
         ahead = 2 * batch * len(engines)
         for index, image in _decoded(paths, view, max_pixels, workers or max(2, usable_cores()), ahead):
             advance(1)
@@ -76,48 +94,49 @@ def embed_files(
                 if notices is not None:
                     notices.add("unreadable", str(paths[index]), str(image))
                 if len(failures) > allowed:
-                    raise _too_many(failures, allowed, len(paths))
+                    raise _too_many_unreadable(failures, allowed, len(paths))
                 continue
             kept.append(index)
             waiting.append(image)
             if len(waiting) == batch:
-                run()
+                submit_batch()
         if waiting:
-            run()
+            submit_batch()
     if paths and not kept:
-        raise _too_many(failures, 0, len(paths))
+        raise _too_many_unreadable(failures, 0, len(paths))
     return Embeddings(vectors_ND[: len(kept)], np.asarray(kept, np.int64), tuple(failures))
 
 
 @contextmanager
-def _crew(engines: Sequence[Engine]) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """``work(target_BD, images_BHWC)`` fills ``target_BD``: at once with one engine, by the next free one of several.
+def _distributed(engines: Sequence[Engine]) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+    """Give ``submit(target_BD, images_BHWC)``, which fills ``target_BD``.
 
-    With several, two batches an engine are under way at most; leaving waits for all and raises what one of them raised.
+    One engine computes at once; of several the next free one does, with at most two batches an engine under way. Leaving
+    the context waits for all of them and raises what one of them raised.
     """
 
-    def fill(target_BD: np.ndarray, images_BHWC: np.ndarray) -> None:
+    def compute(target_BD: np.ndarray, images_BHWC: np.ndarray) -> None:
         engine = free.get()
         try:
             target_BD[:] = engine(images_BHWC)
         finally:
             free.put(engine)
 
-    def share(target_BD: np.ndarray, images_BHWC: np.ndarray) -> None:
+    def submit(target_BD: np.ndarray, images_BHWC: np.ndarray) -> None:
         if len(under_way) >= 2 * len(engines):
             under_way.popleft().result()
-        under_way.append(pool.submit(fill, target_BD, images_BHWC))
+        under_way.append(pool.submit(compute, target_BD, images_BHWC))
 
     free: SimpleQueue[Engine] = SimpleQueue()
     for engine in engines:
         free.put(engine)
     if len(engines) == 1:
-        yield fill
+        yield compute
         return
     under_way: deque[Future[None]] = deque()
     pool = ThreadPoolExecutor(len(engines), thread_name_prefix="engine")
     try:
-        yield share
+        yield submit
         for future in under_way:
             future.result()
     finally:
@@ -127,7 +146,7 @@ def _crew(engines: Sequence[Engine]) -> Iterator[Callable[[np.ndarray, np.ndarra
 def _decoded(
     paths: Sequence[str | Path], view: Callable[..., np.ndarray], max_pixels: int, workers: int, ahead: int
 ) -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
-    """(index, image or what was wrong with it), in order, with at most ``ahead`` images in memory."""
+    """Yield (index, image or error) in order, with at most ``ahead`` images in memory."""
 
     def read(path: str | Path) -> np.ndarray | UnreadableImage:
         try:
@@ -136,24 +155,24 @@ def _decoded(
             return error
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    queue: deque[tuple[int, Future[Any]]] = deque()
+    queue: deque[tuple[int, Future[np.ndarray | UnreadableImage]]] = deque()
     try:
         for index, path in enumerate(paths):
             queue.append((index, pool.submit(read, path)))
             if len(queue) >= ahead:
-                done, future = queue.popleft()
-                yield done, future.result()
+                first_index, future = queue.popleft()
+                yield first_index, future.result()
         while queue:
-            done, future = queue.popleft()
-            yield done, future.result()
+            first_index, future = queue.popleft()
+            yield first_index, future.result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _too_many(failures: Sequence[tuple[str, str]], allowed: int, total: int) -> DataError:
-    shown = ", ".join(path for path, _ in failures[:3]) + (", ..." if len(failures) > 3 else "")
+def _too_many_unreadable(failures: Sequence[tuple[str, str]], allowed: int, total: int) -> DataError:
+    names = ", ".join(path for path, _ in failures[:3]) + (", ..." if len(failures) > 3 else "")
     return DataError(
-        f"{len(failures)} or more of {total} images cannot be read ({shown}; the first: {failures[0][1]})",
+        f"{len(failures)} or more of {total} images cannot be read ({names}; the first: {failures[0][1]})",
         expected=f"at most {allowed}",
         remedy="repair or remove them, or raise dataset.max_unreadable",
     )

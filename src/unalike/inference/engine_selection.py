@@ -1,9 +1,9 @@
-"""The fastest engine that this machine has for a network in memory, and new weights into it.
+"""Selection of the fastest engine for a network, and update of its weights while the network is trained.
 
-A GPU belongs to torch. On a CPU OpenVINO stands before ONNX Runtime and torch until a race on this machine says
-otherwise (``engines.race``): with bf16 units OpenVINO bf16 made 140 images/s where ONNX Runtime made 62, with AVX2 alone
-both are within a few percent of each other (EfficientNet-Lite0 at 224, two cores, 2026-11-23). What cannot be had falls
-to the next one, and that is said.
+A GPU is used through torch. On a CPU OpenVINO comes before ONNX Runtime and torch until a benchmark on this machine shows
+otherwise (``runtime_benchmark``): with bf16 units OpenVINO bf16 made 140 images/s where ONNX Runtime made 62, with AVX2 alone
+both are within a few percent of each other (EfficientNet-Lite0 at 224, two cores, 2026-11-23). Where an engine cannot be
+created the next one is taken, with a message.
 """
 
 from __future__ import annotations
@@ -22,33 +22,48 @@ from unalike.inference import runtime_benchmark
 
 if TYPE_CHECKING:
     import onnx
+    import torch
 
     from unalike.data.preprocessing import Preprocessing
+    from unalike.engines.onnx_engine import OnnxEngine
+    from unalike.engines.openvino_engine import OpenVinoEngine
 
 RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
-# Tracing costs 5 to 30 s; below this many images torch has finished by then.
-WORTH_TRACING = 200
-# How near a refreshed engine's vectors must be to the network's own: wide enough for bf16, far from a wrong weight.
+ONNX_RUNTIMES = ("openvino", "onnxruntime")
+# Tracing takes 5 to 30 s; below this many images torch has finished by then.
+MIN_IMAGES_TO_TRACE = 200
+# Cosine of a refreshed engine's embeddings to the network's own: low enough for bf16, far above that of wrong weights.
 REFRESH_COSINE = 0.995
 
 
 class RefreshableEngine:
-    """An engine made from a network in memory, which ``refresh`` can give newer weights. Acts as its inner engine."""
+    """An engine of a network in memory, which ``refresh_engine`` gives newer weights; otherwise its inner engine.
 
-    def __init__(self, inner: Any, proto: onnx.ModelProto | None, remake: Callable[[Any], RefreshableEngine]) -> None:
-        self.inner, self.proto, self._remake = inner, proto, remake
+    Args:
+        inner: the engine.
+        proto: the traced network, or None where torch runs it.
+        create_again: creates such an engine for a network.
+    """
+
+    def __init__(
+        self,
+        inner: Any,
+        proto: onnx.ModelProto | None,
+        create_again: Callable[[torch.nn.Module], RefreshableEngine],
+    ) -> None:
+        self.inner, self.proto, self.create_again = inner, proto, create_again
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
-        """uint8 (B, H, W, 3) -> float32 (B, D)."""
-        vectors: np.ndarray = self.inner(images_BHWC)
-        return vectors
+        """Compute embeddings: uint8 (B, H, W, 3) -> float32 (B, D)."""
+        vectors_BD: np.ndarray = self.inner(images_BHWC)
+        return vectors_BD
 
 
 def create_engine(
-    embedder: Any,
+    embedder: torch.nn.Module,
     preprocessing: Preprocessing,
     *,
     runtime: str = "auto",
@@ -57,80 +72,60 @@ def create_engine(
     images: int | None = None,
     quiet: bool = False,
 ) -> RefreshableEngine:
-    """An engine for ``embedder``; the choice is printed unless ``quiet``.
+    """Create an engine for a network in memory.
 
-    ``runtime``: auto, torch, onnxruntime or openvino; ``precision``: auto, fp32, bf16 or fp16. ``auto`` takes torch on
-    a GPU and for few ``images`` (where known), otherwise the fastest of OpenVINO and ONNX Runtime, so far as it is known
-    here (many ``images`` find it out), else the first that works. One asked for by name is obeyed or an
-    error (MissingExtra, DeviceError, ExportError).
+    Args:
+        embedder: the network, where it is to run.
+        preprocessing: of its images.
+        runtime: ``torch``, ``onnxruntime`` or ``openvino``; or ``auto``: torch on a GPU and for few images, otherwise the
+            faster of OpenVINO and ONNX Runtime where that is known (for many images it is measured), else the first that
+            works.
+        precision: ``auto``, ``fp32``, ``bf16`` or ``fp16``.
+        threads: of OpenVINO or ONNX Runtime.
+        images: how many will be embedded, where that is known.
+        quiet: do not print which engine was chosen.
+
+    Raises:
+        MissingExtra, DeviceError, ExportError: a runtime was named and cannot be had.
     """
     if runtime not in RUNTIMES:
         raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(RUNTIMES), remedy=closest(runtime, RUNTIMES))
     order = _order(embedder, precision, images) if runtime == "auto" else [runtime]
 
-    def remake(newer: Any) -> RefreshableEngine:
+    def create_again(newer: torch.nn.Module) -> RefreshableEngine:
         return create_engine(
             newer, preprocessing, runtime=runtime, precision=precision, threads=threads, images=images, quiet=True
         )
 
     measure = (images or 0) >= runtime_benchmark.MIN_IMAGES
     if runtime == "auto" and precision in ("auto", "fp32") and order[0] == "openvino":
-        raced = _race(embedder, preprocessing, precision, threads, measure)
-        if raced is not None:
-            _tell(raced[0], quiet)
-            return RefreshableEngine(*raced, remake)
+        traced = _create_fastest(embedder, preprocessing, precision, threads, measure)
+        if traced is not None:
+            log_engine(traced[0], quiet)
+            return RefreshableEngine(*traced, create_again)
     for number, name in enumerate(order):
         try:
-            inner, proto = _make(name, embedder, preprocessing, precision, threads)
+            inner, proto = _create(name, embedder, preprocessing, precision, threads)
         except (MissingExtra, ExportError, ModelError) as error:
             if number + 1 == len(order):
                 raise
             progress.say(f"{name} is passed over: {error}", once=True)
             continue
-        _tell(inner, quiet)
-        return RefreshableEngine(inner, proto, remake)
+        log_engine(inner, quiet)
+        return RefreshableEngine(inner, proto, create_again)
     raise AssertionError("the order of engines is never empty")
 
 
-def _tell(engine: Any, quiet: bool) -> None:
+def log_engine(engine: Engine, quiet: bool = False) -> None:
+    """Print runtime, precision and device of an engine, once; nothing where ``quiet``."""
     if not quiet:
-        told = engine.describe()
-        progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
+        description = engine.describe()
+        progress.say(
+            f"engine: {description['runtime']} {description['precision']} on {description['device']}", once=True
+        )
 
 
-def _race(
-    embedder: Any, preprocessing: Preprocessing, precision: str, threads: int | None, measure: bool
-) -> tuple[Any, onnx.ModelProto] | None:
-    """OpenVINO or ONNX Runtime, whichever was or is found faster here; None when that is not known, or one is missing."""
-    names = ["openvino", "onnxruntime"]
-    if any(importlib.util.find_spec(name) is None for name in names):
-        return None
-    from unalike.deploy.onnx_export import facts_of, trace
-
-    try:
-        facts = facts_of(embedder, preprocessing)
-        proto = trace(embedder, preprocessing.input_size, facts, optimize=False)
-        network, content = _topology(proto), proto.SerializeToString()
-        rates = runtime_benchmark.load_rates(network)
-        if not runtime_benchmark.fastest(rates, names):
-            if not measure:
-                return _open(names[0], content, precision, threads), proto
-            engines = {name: _open(name, content, precision, threads) for name in names}
-            rates = runtime_benchmark.measure_rates(engines)
-            runtime_benchmark.save_rates(network, rates)
-            return engines[runtime_benchmark.fastest(rates, names)], proto
-        return _open(runtime_benchmark.fastest(rates, names), content, precision, threads), proto
-    except (ExportError, ModelError):
-        return None  # the order is walked, and says what fails
-
-
-def _topology(proto: onnx.ModelProto) -> str:
-    """A key of the graph without its weights: they change while training, its speed does not."""
-    text = json.dumps([[node.op_type for node in proto.graph.node], [list(i.dims) for i in proto.graph.initializer]])
-    return runtime_benchmark.content_key(text.encode())
-
-
-def move_to_gpu(embedder: Any, runtime: str, gpu: int = 0) -> None:
+def move_to_gpu(embedder: torch.nn.Module, runtime: str, gpu: int = 0) -> None:
     """Move the network to a GPU where there is one and ``runtime`` lets torch run it; else leave it on the CPU."""
     import torch
 
@@ -138,18 +133,49 @@ def move_to_gpu(embedder: Any, runtime: str, gpu: int = 0) -> None:
         embedder.to(f"cuda:{gpu}")
 
 
-def _order(embedder: Any, precision: str, images: int | None) -> list[str]:
+def engine_from_onnx(
+    content: bytes, runtime: str = "auto", precision: str = "auto", threads: int | None = None,
+    device: str | None = None,
+) -> OnnxEngine | OpenVinoEngine:  # fmt: skip
+    """Create an engine for the content of an ONNX file.
+
+    Args:
+        content: the file's bytes.
+        runtime: ``openvino`` or ``onnxruntime``; or ``auto``: OpenVINO where it is installed, else ONNX Runtime.
+        precision, threads, device: of the engine.
+
+    Raises:
+        DeviceError: there is no such runtime.
+        MissingExtra: the runtime is not installed.
+    """
+    if runtime in ("auto", "openvino"):
+        from unalike.engines.openvino_engine import OpenVinoEngine
+
+        try:
+            return OpenVinoEngine(content, precision, threads, device=device)
+        except MissingExtra:
+            if runtime != "auto":
+                raise
+    elif runtime != "onnxruntime":
+        raise DeviceError(f"runtime {runtime!r} for an exported network", expected="auto, openvino or onnxruntime")
+    from unalike.engines.onnx_engine import OnnxEngine
+
+    return OnnxEngine(content, threads=threads, precision=precision, device=device)
+
+
+def _order(embedder: torch.nn.Module, precision: str, images: int | None) -> list[str]:
+    """Runtimes to try, the preferred one first."""
     weight = next(embedder.parameters(), None)
     if weight is not None and weight.device.type != "cpu":
         return ["torch"]
-    if images is not None and images < WORTH_TRACING:
+    if images is not None and images < MIN_IMAGES_TO_TRACE:
         return ["torch"]
     if precision == "bf16":
-        return ["openvino", "torch"] if _openvino_bf16() else ["torch"]
-    return ["torch"] if precision == "fp16" else ["openvino", "onnxruntime", "torch"]
+        return ["openvino", "torch"] if _openvino_has_bf16() else ["torch"]
+    return ["torch"] if precision == "fp16" else [*ONNX_RUNTIMES, "torch"]
 
 
-def _openvino_bf16() -> bool:
+def _openvino_has_bf16() -> bool:
     from unalike.engines.openvino_engine import has_fast_bf16
 
     try:
@@ -158,13 +184,35 @@ def _openvino_bf16() -> bool:
         return False
 
 
-def _make(
-    name: str,
-    embedder: Any,
-    preprocessing: Preprocessing,
-    precision: str,
-    threads: int | None,
+def _create_fastest(
+    embedder: torch.nn.Module, preprocessing: Preprocessing, precision: str, threads: int | None, measure: bool
+) -> tuple[Any, onnx.ModelProto] | None:
+    """Engine and traced network in OpenVINO or ONNX Runtime, whichever is known, or is measured, to be faster here.
+
+    Where neither is known and nothing is to be measured, OpenVINO is taken. None where one of both is not installed or
+    cannot run the network.
+    """
+    if any(importlib.util.find_spec(name) is None for name in ONNX_RUNTIMES):
+        return None
+    try:
+        proto = _trace(embedder, preprocessing)
+        network, content = _graph_key(proto), proto.SerializeToString()
+        rates = runtime_benchmark.load_rates(network)
+        name = runtime_benchmark.fastest(rates, ONNX_RUNTIMES)
+        if name or not measure:
+            return _create_from_onnx(name or ONNX_RUNTIMES[0], content, precision, threads), proto
+        engines = {name: _create_from_onnx(name, content, precision, threads) for name in ONNX_RUNTIMES}
+        rates = runtime_benchmark.measure_rates(engines)
+        runtime_benchmark.save_rates(network, rates)
+        return engines[runtime_benchmark.fastest(rates, ONNX_RUNTIMES)], proto
+    except (ExportError, ModelError):
+        return None  # the runtimes are tried one by one then, and messages say which fail
+
+
+def _create(
+    name: str, embedder: torch.nn.Module, preprocessing: Preprocessing, precision: str, threads: int | None
 ) -> tuple[Any, onnx.ModelProto | None]:
+    """Engine and traced network in one runtime."""
     if name == "torch":
         from unalike.engines.torch_engine import TorchEngine
 
@@ -172,29 +220,38 @@ def _make(
         return TorchEngine(embedder, mean, std, preprocessing.input_size, precision=precision), None
     if name == "onnxruntime" and precision not in ("auto", "fp32"):
         raise DeviceError(f"precision {precision} with onnxruntime", expected="fp32", remedy="or use runtime openvino")
+    proto = _trace(embedder, preprocessing)
+    return _create_from_onnx(name, proto.SerializeToString(), precision, threads), proto
+
+
+def _trace(embedder: torch.nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
     from unalike.deploy.onnx_export import facts_of, trace
 
-    facts = facts_of(embedder, preprocessing)
-    # Not optimised: initialisers keep the parameters' names, and each runtime folds constants itself.
-    proto = trace(embedder, preprocessing.input_size, facts, optimize=False)
-    return _open(name, proto.SerializeToString(), precision, threads), proto
+    # Not optimized: initializers keep the parameters' names, and each runtime folds constants itself.
+    return trace(embedder, preprocessing.input_size, facts_of(embedder, preprocessing), optimize=False)
 
 
-def _open(name: str, content: bytes, precision: str, threads: int | None) -> Any:
-    if name == "openvino":
-        from unalike.engines.openvino_engine import OpenVinoEngine
-
-        return OpenVinoEngine(content, precision=precision, threads=threads)
-    from unalike.engines.onnx_engine import OnnxEngine
-
-    return OnnxEngine(content, threads=threads)
+def _create_from_onnx(name: str, content: bytes, precision: str, threads: int | None) -> Engine:
+    # ONNX Runtime takes the precision that the network was traced in.
+    return engine_from_onnx(content, name, precision if name == "openvino" else "auto", threads)
 
 
-def refresh_engine(engine: RefreshableEngine, embedder: Any) -> RefreshableEngine:
-    """The engine with ``embedder``'s present weights: about a second for one that has been traced, nothing for torch.
+def _graph_key(proto: onnx.ModelProto) -> str:
+    """Key of a graph without its weights: they change in training, its speed does not."""
+    text = json.dumps([[node.op_type for node in proto.graph.node], [list(i.dims) for i in proto.graph.initializer]])
+    return runtime_benchmark.content_key(text.encode())
 
-    ``embedder`` must be the network that ``create_engine`` was given, or one of its architecture. The result is compared
-    with the network on two images; should the swap not have caught everything, the engine is made anew.
+
+def refresh_engine(engine: RefreshableEngine, embedder: torch.nn.Module) -> RefreshableEngine:
+    """Give an engine the present weights of a network: about a second for a traced one, nothing for torch.
+
+    Args:
+        engine: of ``create_engine``.
+        embedder: the network that it was created for, or another of the same architecture.
+
+    Returns:
+        The engine. It is compared with the network on two images; where they differ, because the exchange of weights
+        missed some, an engine created again.
     """
     if engine.proto is None:
         engine.inner.module = embedder
@@ -203,40 +260,35 @@ def refresh_engine(engine: RefreshableEngine, embedder: Any) -> RefreshableEngin
         engine.inner.load(engine.proto.SerializeToString())
         if _agrees(engine, embedder):
             return engine
-    progress.say("the network changed its shape: the engine is made anew", once=True)
-    return engine._remake(embedder)
+    progress.say("the network changed its shape: its engine is created again", once=True)
+    return engine.create_again(embedder)
 
 
-def _swap_weights(proto: onnx.ModelProto, embedder: Any) -> bool:
-    """Put the state of ``embedder`` into the initialisers of its names; False when one has another shape."""
+def _swap_weights(proto: onnx.ModelProto, embedder: torch.nn.Module) -> bool:
+    """Copy the network's parameters into the initializers of the same names; False when one has another shape."""
     from onnx import numpy_helper
 
     state = {f"embedder.{name}": tensor for name, tensor in embedder.state_dict().items()}
-    for initialiser in proto.graph.initializer:
-        tensor = state.get(initialiser.name)
+    for initializer in proto.graph.initializer:
+        tensor = state.get(initializer.name)
         if tensor is None:
             continue
-        if tuple(tensor.shape) != tuple(initialiser.dims):
+        if tuple(tensor.shape) != tuple(initializer.dims):
             return False
-        old = numpy_helper.to_array(initialiser)
-        fresh = numpy_helper.from_array(tensor.detach().cpu().float().numpy().astype(old.dtype), initialiser.name)
-        initialiser.CopyFrom(fresh)
+        dtype = numpy_helper.to_array(initializer).dtype
+        values = tensor.detach().cpu().float().numpy().astype(dtype)
+        initializer.CopyFrom(numpy_helper.from_array(values, initializer.name))
     return True
 
 
-def _agrees(engine: RefreshableEngine, embedder: Any) -> bool:
+def _agrees(engine: RefreshableEngine, embedder: torch.nn.Module) -> bool:
+    """Whether the engine's embeddings of two random images are those of the network."""
     from unalike.engines.torch_engine import TorchEngine
 
     height, width = engine.input_size
     images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     facts = engine.facts
     expected = TorchEngine(embedder, facts.mean, facts.std, (height, width), precision="fp32")(images)
-    found = engine(images)
-    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
-    return bool(((expected * found).sum(1) >= REFRESH_COSINE * norms).all())
-
-
-def describe(engine: Engine) -> str:
-    """One line for reports."""
-    told = engine.describe()
-    return f"{told['runtime']} {told['version']}, {told['precision']}, {told['device']}"
+    actual = engine(images)
+    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
+    return bool(((expected * actual).sum(1) >= REFRESH_COSINE * norms).all())

@@ -1,8 +1,8 @@
-"""From a model's file, or the best installed trunk, to an engine that gives feature maps.
+"""Loading of networks that give feature maps: an exported file, a checkpoint, or a pretrained trunk.
 
-opened = load_feature_maps("pretrained", size=(320, 320))        # a trunk as it came: extra train, exported on the fly
-opened = load_feature_maps("maps.onnx")                          # written by unalike export-maps: no torch
-maps = opened.engine.maps(np.stack([opened.view(path)])) # float32 (1, C, h, w) a map
+>>> model = load_feature_maps("pretrained", size=(320, 320))  # a pretrained trunk: extra train, exported in memory
+>>> model = load_feature_maps("maps.onnx")                    # written by unalike export-maps: no torch
+>>> maps = model.engine.maps(np.stack([model.view(path)]))    # float32 (1, C, h, w) each
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unalike import progress
 from unalike.data.preprocessing import Preprocessing
@@ -18,19 +18,37 @@ from unalike.data.view import View
 from unalike.engines.metadata import MapFacts
 from unalike.engines.protocol import MapEngine, require_maps
 from unalike.errors import DeviceError, ModelError
-from unalike.inference.loaded_model import CHECKPOINTS, EXPORTED, SUFFIXES, load_model, require_model_file
+from unalike.inference.engine_selection import engine_from_onnx, log_engine
+from unalike.inference.loaded_model import (
+    CHECKPOINTS,
+    EXPORTED,
+    PRETRAINED,
+    SUFFIXES,
+    load_model,
+    require_model_file,
+)
 from unalike.spec.declare import STAGES
 
-PRETRAINED = "pretrained"
+if TYPE_CHECKING:
+    from unalike.model.feature_maps import FeatureMapNetwork
+    from unalike.model.frozen import FrozenTrunk
+
 RUNTIMES = ("auto", "torch", "openvino", "onnxruntime")
 
 
 @dataclass(frozen=True)
 class FeatureMapModel:
-    """An engine that gives maps, the preprocessing of the whole image that it was opened with, and what its maps are.
+    """A network that is ready to compute feature maps.
 
-    ``content`` is the network as an ONNX file's bytes where it was exported on the fly or read from such a file, so that
-    it can be kept; None for torch, ``.xml`` and TensorRT. ``licence`` is that of the trunk's weights.
+    Attributes:
+        engine: runs it.
+        preprocessing: of a whole image.
+        maps: name, stride and shape of each feature map.
+        source: its file, or the name of a pretrained trunk.
+        trunk: name of its trunk.
+        content: the network as the bytes of an ONNX file, where it was exported in memory or read from such a file; None
+            for torch, ``.xml`` and TensorRT.
+        licence: license of the trunk's weights.
     """
 
     engine: MapEngine
@@ -43,8 +61,13 @@ class FeatureMapModel:
 
     @property
     def view(self) -> View:
-        """The evaluation view of the whole image."""
+        """The evaluation view of a whole image."""
         return self.preprocessing.view
+
+
+def is_pretrained(source: str | Path) -> bool:
+    """Whether a source names a pretrained trunk (``pretrained`` or ``pretrained:NAME``), not a file."""
+    return str(source).split(":")[0] == PRETRAINED
 
 
 def load_feature_maps(
@@ -59,116 +82,143 @@ def load_feature_maps(
     device: str | None = None,
     quiet: bool = True,
 ) -> FeatureMapModel:
-    """``source``: a network that ``unalike export-maps`` wrote (no torch needed); a checkpoint ``.pth``; ``pretrained`` (the
-    best trunk whose weights are here) or ``pretrained:NAME``. The latter two need the extra ``train`` and are exported on
-    the fly, some ten seconds, unless ``runtime`` is torch.
+    """Load a network that gives feature maps.
 
-    ``stages``: ``auto``, ``middle``, or strides and names (``model.maps``); ``size`` (height, width), any that the network takes, by
-    default that of the model; ``vector``: whether the vector is wanted too. All three are fixed in an exported network: it
-    is an error to ask it for others. Raises ModelError, WeightsError, DeviceError, ExportError, MissingExtra.
+    Stages, size and vector are fixed in an exported network: asking it for others is an error.
+
+    Args:
+        source: a network that ``unalike export-maps`` wrote (needs no torch); a checkpoint ``.pth``; ``pretrained`` (the
+            best trunk whose weights are installed) or ``pretrained:NAME``. The latter three need the extra ``train`` and
+            are exported in memory, in some ten seconds, unless ``runtime`` is torch.
+        stages: ``auto``, ``middle``, or strides and names of feature maps (``model.feature_maps``).
+        size: height and width of the input, any that the network takes; that of the model when None.
+        vector: whether the embedding is wanted too.
+        runtime: ``auto``, ``torch``, ``openvino`` or ``onnxruntime``.
+        precision, threads, device: of the engine.
+        quiet: do not print which engine was chosen.
+
+    Raises:
+        ModelError, WeightsError, DeviceError, ExportError, MissingExtra.
     """
     if isinstance(stages, str) and stages not in STAGES:
         raise ModelError(f"stages {stages!r}", expected=f"{', '.join(STAGES)}, or a sequence of strides and names")
-    if str(source).split(":")[0] != PRETRAINED:
+    if not is_pretrained(source):
         path = require_model_file(source)
         if path.suffix in EXPORTED:
-            return _exported(path, stages, size, vector, runtime, precision, threads, device, quiet)
+            return _load_exported(path, stages, size, vector, runtime, precision, threads, device, quiet)
         if path.suffix not in CHECKPOINTS:
             raise ModelError(f"{path.name}: unknown kind of model", expected=f"{PRETRAINED}, {', '.join(SUFFIXES)}")
     if runtime not in RUNTIMES:
         raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(RUNTIMES))
-    mapped, preprocessing = _mapped(source, stages, size, vector)
-    found = _live(mapped, preprocessing, str(source), runtime, precision, threads, device)
-    if not quiet:
-        told = found.engine.describe()
-        progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
-    return found
+    network, preprocessing = _build_network(source, stages, size, vector)
+    model = _create_model(network, preprocessing, str(source), runtime, precision, threads, device)
+    log_engine(model.engine, quiet)
+    return model
 
 
-def _exported(
-    path: Path, stages: Any, size: tuple[int, int] | None, vector: bool, runtime: str, precision: str,
-    threads: int | None, device: str | None, quiet: bool,
+def _load_exported(
+    path: Path, stages: str | Sequence[int | str], size: tuple[int, int] | None, vector: bool, runtime: str,
+    precision: str, threads: int | None, device: str | None, quiet: bool,
 ) -> FeatureMapModel:  # fmt: skip
-    opened = load_model(path, runtime=runtime, precision=precision, threads=threads, device=device, quiet=quiet)
-    engine: Any = opened.engine
-    held = tuple(getattr(engine, "map_facts", ()))
-    require_maps(held)
-    wanted = [] if isinstance(stages, str) else [str(stage) for stage in stages]
-    there = [{fact.name, str(fact.stride)} for fact in held]
-    if wanted and (len(wanted) != len(there) or any(w not in t for w, t in zip(wanted, there, strict=True))):
-        told = ", ".join(f"{fact.name} (stride {fact.stride})" for fact in held)
-        raise ModelError(f"{path.name} gives {told}", expected=", ".join(wanted), remedy="write it with these stages")
+    """Load an exported network. ModelError where its stages, size or vector are not the requested ones."""
+    loaded = load_model(path, runtime=runtime, precision=precision, threads=threads, device=device, quiet=quiet)
+    engine: Any = loaded.engine
+    maps = tuple(getattr(engine, "map_facts", ()))
+    require_maps(maps)
+    requested = [] if isinstance(stages, str) else [str(stage) for stage in stages]
+    names = [{fact.name, str(fact.stride)} for fact in maps]
+    if requested and (
+        len(requested) != len(names) or any(stage not in name for stage, name in zip(requested, names, strict=True))
+    ):
+        available = ", ".join(f"{fact.name} (stride {fact.stride})" for fact in maps)
+        raise ModelError(
+            f"{path.name} gives {available}", expected=", ".join(requested), remedy="export it with these stages"
+        )
     if size is not None and tuple(size) != tuple(engine.input_size):
         sides = " x ".join(map(str, engine.input_size))
         raise ModelError(
-            f"{path.name} is for images of {sides}", expected=f"{size[0]} x {size[1]}", remedy="write it at that size"
+            f"{path.name} is for images of {sides}", expected=f"{size[0]} x {size[1]}", remedy="export it at that size"
         )
     if vector and not engine.dim:
-        raise ModelError(f"{path.name} gives maps alone", expected="a vector too", remedy="write it with its vector")
+        raise ModelError(f"{path.name} gives maps alone", expected="a vector too", remedy="export it with its vector")
     content = path.read_bytes() if path.suffix == ".onnx" else None
-    return FeatureMapModel(engine, opened.preprocessing, held, str(path), opened.trunk, content, engine.facts.licence)
+    return FeatureMapModel(engine, loaded.preprocessing, maps, str(path), loaded.trunk, content, engine.facts.licence)
 
 
-def _mapped(source: str | Path, stages: Any, size: tuple[int, int] | None, vector: bool) -> tuple[Any, Preprocessing]:
-    """(FeatureMapNetwork, preprocessing of its images) of a checkpoint or of a trunk as it came."""
-    # A checkpoint or a trunk of timm needs torch in any case.
+def _build_network(
+    source: str | Path, stages: str | Sequence[int | str], size: tuple[int, int] | None, vector: bool
+) -> tuple[FeatureMapNetwork, Preprocessing]:
+    """The torch network of a checkpoint or of a pretrained trunk, and the preprocessing of its images."""
+    # Imported here alone: a checkpoint or a pretrained trunk needs torch in any case.
     from unalike.model.feature_maps import FeatureMapNetwork
 
-    if str(source).split(":")[0] == PRETRAINED:
-        network, view = _pretrained(str(source), size)
+    network: Any
+    if is_pretrained(source):
+        network = _build_pretrained(str(source), size)
+        view = View.whole_image(*(size or network.trunk.facts.input_size))
     else:
         from unalike.model.checkpoint import load_embedder
 
-        network, meta = load_embedder(require_model_file(source))
-        held = View.from_dict(meta["facts"]["view"])
-        height, width = size or (held.height, held.width)
-        view = View(height, width, 1.0, held.mode, held.interpolation)
+        network, payload = load_embedder(require_model_file(source))
+        trained = View.from_dict(payload["facts"]["view"])
+        height, width = size or (trained.height, trained.width)
+        view = View.whole_image(height, width, trained.mode, trained.interpolation)
     preprocessing = Preprocessing(view, network.trunk.facts.mean, network.trunk.facts.std)
     return FeatureMapNetwork(network, preprocessing.input_size, stages, vector), preprocessing
 
 
-def _pretrained(source: str, size: tuple[int, int] | None) -> tuple[Any, View]:
+def _build_pretrained(source: str, size: tuple[int, int] | None) -> FrozenTrunk:
+    """The trunk that ``source`` names, of this input size, or of its own."""
     from unalike.model.frozen import build_frozen_trunk
     from unalike.model.pretrained import best_available_trunk
 
     _, _, name = source.partition(":")
     name = name or best_available_trunk()
-    network = build_frozen_trunk(name, size or (224, 224))
-    facts = network.trunk.facts
-    if size is None and tuple(facts.input_size) != (224, 224):
-        network = build_frozen_trunk(name, facts.input_size)
-    height, width = size or facts.input_size
-    return network, View(height, width, 1.0, "crop", "bilinear")
+    network: Any = build_frozen_trunk(name, size or (224, 224))
+    own_size = network.trunk.facts.input_size
+    if size is None and tuple(own_size) != (224, 224):
+        network = build_frozen_trunk(name, own_size)
+    return network
 
 
-def _live(
-    mapped: Any, preprocessing: Preprocessing, source: str, runtime: str, precision: str, threads: int | None,
-    device: str | None,
+def _create_model(
+    network: FeatureMapNetwork, preprocessing: Preprocessing, source: str, runtime: str, precision: str,
+    threads: int | None, device: str | None,
 ) -> FeatureMapModel:  # fmt: skip
-    trunk, licence = mapped.trunk.name, mapped.trunk.facts.licence
+    """Create an engine for a torch network: torch itself, or another runtime by an export in memory."""
+    trunk, licence = network.trunk.name, network.trunk.facts.licence
     if runtime == "torch":
         from unalike.engines.torch_engine import TorchEngine
 
         mean, std = preprocessing.mean, preprocessing.std
         precision = "fp32" if precision == "auto" else precision
-        made: Any = TorchEngine(mapped, mean, std, preprocessing.input_size, device, precision)
-        return FeatureMapModel(made, preprocessing, mapped.maps, source, trunk, None, licence)
+        torch_engine = TorchEngine(network, mean, std, preprocessing.input_size, device, precision)
+        return FeatureMapModel(torch_engine, preprocessing, network.maps, source, trunk, None, licence)
     from unalike.deploy.feature_map_export import trace_maps
 
-    proto, _ = trace_maps(mapped, preprocessing, trunk=trunk, licence=licence)
+    proto, _ = trace_maps(network, preprocessing, trunk=trunk, licence=licence)
     content = proto.SerializeToString()
     engine = engine_from_onnx(content, runtime, precision, threads, device)
-    return FeatureMapModel(engine, preprocessing, mapped.maps, source, trunk, content, licence)
+    return FeatureMapModel(engine, preprocessing, network.maps, source, trunk, content, licence)
 
 
 def export_feature_maps(
     source: str | Path, path: str | Path, *, stages: str | Sequence[int | str] = "auto",
     size: tuple[int, int] | None = None, vector: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """Export ``source`` (a checkpoint, ``pretrained`` or ``pretrained:NAME``) with feature maps, proved equal to torch.
+    """Export a network with its feature maps as ONNX, after comparing them with torch's.
 
-    Returns the file, what it gives and how near it is. Raises RunError where ``path`` exists, and the errors of
-    ``load_feature_maps`` (extra ``train``).
+    Args:
+        source: a checkpoint, ``pretrained`` or ``pretrained:NAME`` (extra ``train``).
+        path: the ``.onnx`` file to write.
+        stages, size, vector: as in ``load_feature_maps``.
+
+    Returns:
+        Plain data: the file, its trunk, size, width and maps, and the largest deviations from torch.
+
+    Raises:
+        RunError: ``path`` exists.
+        ModelError, WeightsError, ExportError, MissingExtra: as ``load_feature_maps``.
     """
     from unalike.deploy.feature_map_export import export_maps
     from unalike.storage.overwrite import refuse_existing
@@ -176,36 +226,14 @@ def export_feature_maps(
     path = Path(path)
     if path.suffix != ".onnx":
         raise ModelError(f"{path}", expected="a name that ends in .onnx")
-    if str(source).split(":")[0] != PRETRAINED and Path(source).suffix in EXPORTED:
+    if not is_pretrained(source) and Path(source).suffix in EXPORTED:
         raise ModelError(f"{source} is exported already", expected=f"a checkpoint (.pth) or {PRETRAINED}")
     refuse_existing(path)
-    mapped, preprocessing = _mapped(source, stages, size, vector)
-    trunk = mapped.trunk
-    parity = export_maps(mapped, path, preprocessing, trunk=trunk.name, licence=trunk.facts.licence)
+    network, preprocessing = _build_network(source, stages, size, vector)
+    trunk = network.trunk
+    parity = export_maps(network, path, preprocessing, trunk=trunk.name, licence=trunk.facts.licence)
     progress.say(str(parity))
     return {
-        "model": str(path), "trunk": trunk.name, "size": list(preprocessing.input_size), "dim": mapped.dim,
-        "maps": [asdict(fact) for fact in mapped.maps], "parity": asdict(parity),
+        "model": str(path), "trunk": trunk.name, "size": list(preprocessing.input_size), "dim": network.dim,
+        "maps": [asdict(fact) for fact in network.maps], "parity": asdict(parity),
     }  # fmt: skip
-
-
-def engine_from_onnx(
-    content: bytes, runtime: str = "auto", precision: str = "auto", threads: int | None = None,
-    device: str | None = None,
-) -> Any:  # fmt: skip
-    """An engine for an ONNX file's content: OpenVINO where it is installed, else ONNX Runtime, or the one named."""
-    from unalike.errors import MissingExtra
-
-    if runtime in ("auto", "openvino"):
-        from unalike.engines.openvino_engine import OpenVinoEngine
-
-        try:
-            return OpenVinoEngine(content, precision, threads, device=device)
-        except MissingExtra:
-            if runtime != "auto":
-                raise
-    elif runtime != "onnxruntime":
-        raise DeviceError(f"runtime {runtime!r} for an exported network", expected="auto, openvino or onnxruntime")
-    from unalike.engines.onnx_engine import OnnxEngine
-
-    return OnnxEngine(content, threads=threads, precision=precision, device=device)

@@ -1,32 +1,46 @@
-"""From a model's file to what embeds with it: an exported network without torch, a checkpoint with it."""
+"""Loading of models: a file becomes an engine and its preprocessing; only a checkpoint needs torch."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from unalike import progress
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
-from unalike.engines.metadata import file_key
+from unalike.engines.metadata import digest_file_key
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError
 from unalike.inference import runtime_benchmark
+from unalike.inference.engine_selection import create_engine, log_engine, move_to_gpu
 from unalike.storage.fetch import local_path
 
+# Takes the place of a model's file: the best pretrained trunk that is installed; ``pretrained:NAME`` is that of a name.
+PRETRAINED = "pretrained"
 EXPORTED = (".onnx", ".xml", ".engine", ".plan")
 CHECKPOINTS = (".pth", ".ckpt")
 SUFFIXES = (*EXPORTED, *CHECKPOINTS)
+# Runtimes of an exported file, the preferred one first.
+RUNTIMES = {
+    ".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".engine": ("tensorrt",), ".plan": ("tensorrt",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """An engine, the preprocessing of its images, the classes that it was trained on, and its file.
+    """A network that is ready to embed images.
 
-    ``trunk`` is the name of the backbone; ``network`` is the key by which the network is known in every format
-    (``engines.metadata.NetworkFacts``).
+    Attributes:
+        engine: runs it.
+        preprocessing: of its images.
+        classes: names of the classes that it was trained on.
+        source: its file, or the name of a pretrained trunk.
+        trunk: name of its trunk.
+        network: key of the network, the same in every format (``engines.metadata.NetworkFacts``).
     """
 
     engine: Engine
@@ -42,8 +56,87 @@ class LoadedModel:
         return self.preprocessing.view
 
 
+@dataclass(frozen=True)
+class _ExportedFile:
+    """An exported network on disk, and the options with which an engine is created for it."""
+
+    path: Path
+    precision: str
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    threads: int | None
+    streams: int | None
+    device: str | None
+    gpu: int
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the content."""
+        with self.path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def create(self, runtime: str) -> Any:
+        """Create the engine of one runtime."""
+        if runtime == "openvino":
+            from unalike.engines.openvino_engine import OpenVinoEngine
+
+            return OpenVinoEngine(
+                self.path, self.precision, self.threads, self.mean, self.std, streams=self.streams, device=self.device
+            )
+        if self.streams:
+            raise DeviceError(
+                f"streams with {runtime}", expected="none: only OpenVINO has them", remedy="use runtime openvino"
+            )
+        if runtime == "tensorrt":
+            from unalike.engines.tensorrt_engine import TensorRtEngine
+
+            return TensorRtEngine(self.path, _gpu_number(self.device, self.gpu), self.mean, self.std, self.precision)
+        from unalike.engines.onnx_engine import OnnxEngine
+
+        return OnnxEngine(
+            self.path, threads=self.threads, mean=self.mean, std=self.std, precision=self.precision, device=self.device
+        )
+
+    def select(self, runtime: str, measure: bool) -> Any:
+        """Create the engine of ``runtime``, or for ``auto`` the one that is fastest on this machine.
+
+        Where that is not known it is measured (``measure``), or the first engine that can be created is taken.
+        """
+        runtimes = RUNTIMES[self.path.suffix]
+        if runtime not in ("auto", *runtimes):
+            raise DeviceError(
+                f"runtime {runtime!r} for {self.path.name}",
+                expected=f"auto{', ' if len(runtimes) > 1 else ' or '}{' or '.join(runtimes)}",
+                remedy="give the checkpoint (.pth) to run in torch"
+                if runtime == "torch"
+                else "export it for that runtime",
+            )
+        if runtime != "auto" or len(runtimes) == 1:
+            return self.create(runtimes[0] if runtime == "auto" else runtime)
+        key = runtime_benchmark.digest_key(self.sha256)
+        winner = runtime_benchmark.fastest(runtime_benchmark.load_rates(key), runtimes)
+        order = [winner, *(name for name in runtimes if name != winner)] if winner else runtimes
+        engines: dict[str, Any] = {}
+        for number, name in enumerate(order):
+            try:
+                engines[name] = self.create(name)
+            except (MissingExtra, ModelError, DeviceError) as error:
+                if not engines and number + 1 == len(order):
+                    raise
+                # Until another engine is created, what was wrong with this one must be visible.
+                progress.say(f"{name} is passed over: {error}", once=True, level=1 if not engines else 2)
+                continue
+            if winner or not measure:
+                return engines[name]
+        if len(engines) == 1:
+            return next(iter(engines.values()))
+        rates = runtime_benchmark.measure_rates(engines)
+        runtime_benchmark.save_rates(key, rates)
+        return engines[runtime_benchmark.fastest(rates, runtimes)]
+
+
 def require_model_file(path: str | Path) -> Path:
-    """The path of a model's file, fetched where it is a URI's. Raises ModelError when there is none."""
+    """The local path of a model's file, fetched where a URI names it. Raises ModelError when there is none."""
     path = local_path(path)
     if not path.is_file():
         raise ModelError(f"there is no model file {path}", expected=f"one of {', '.join(SUFFIXES)}")
@@ -65,103 +158,55 @@ def load_model(
     streams: int | None = None,
     device: str | None = None,
 ) -> LoadedModel:
-    """An exported ``.onnx``, an OpenVINO ``.xml``, a TensorRT ``.engine`` or a checkpoint ``.pth`` (extra ``train``).
-    What a URI names is fetched.
+    """Load a model.
 
-    ``streams`` and ``device`` (``CPU``, ``GPU``, ``cuda:1``) go to the runtime. ``gpu``: the one that a checkpoint runs on
-    where there are any and the runtime is auto or torch. ``images``: how many will be embedded, where that is known; for a
-    few, tracing a checkpoint does not pay, for many, runtimes that were never compared here race for a second. The engine
-    chosen is printed unless ``quiet``. ``view``, ``mean`` and ``std`` are for networks that do not carry them. Raises
-    ModelError for what is no model, WeightsError, DeviceError for what is not to be had, MissingExtra.
+    Args:
+        path: path or URI of an exported ``.onnx``, an OpenVINO ``.xml``, a TensorRT ``.engine`` or a checkpoint ``.pth``
+            (extra ``train``).
+        runtime: ``auto``, or a runtime that can run such a file.
+        precision, threads, streams: of the engine.
+        view, mean, std: preprocessing of a network that carries none; ``mean`` and ``std`` on the scale 0..1.
+        gpu: number of the GPU that a checkpoint runs on, where there is one and the runtime is auto or torch.
+        images: how many will be embedded, where that is known. For a few, a checkpoint is not traced; for many, runtimes
+            that were never compared here are measured for a second.
+        quiet: do not print which engine was chosen.
+        device: ``CPU``, ``GPU`` or ``cuda:1`` of an exported network.
+
+    Raises:
+        ModelError: there is no such file, it is no model, or the view does not fit the network.
+        WeightsError: a checkpoint is damaged.
+        DeviceError: runtime, precision or device cannot be had.
+        MissingExtra: the runtime is not installed.
     """
     path = require_model_file(path)
     if path.suffix in EXPORTED:
-        options = {"precision": precision, "mean": mean, "std": std, "threads": threads, "streams": streams,
-                   "device": device}  # fmt: skip
-        engine = _exported(path, runtime, options, gpu, (images or 0) >= runtime_benchmark.MIN_IMAGES)
-        facts = engine.facts
-        shown = view or (View.from_dict(facts.view) if facts.view else View(*engine.input_size))
-        preprocessing = Preprocessing(shown, facts.mean, facts.std)
-        opened = LoadedModel(engine, preprocessing, tuple(facts.classes), path, facts.trunk,
-                           facts.network or (file_key(path.read_bytes()) if path.suffix == ".onnx" else ""))  # fmt: skip
-        if not quiet:
-            told = engine.describe()
-            progress.say(f"engine: {told['runtime']} {told['precision']} on {told['device']}", once=True)
+        file = _ExportedFile(path, precision, mean, std, threads, streams, device, gpu)
+        model = _load_exported(file, runtime, view, (images or 0) >= runtime_benchmark.MIN_IMAGES)
+        log_engine(model.engine, quiet)
     elif path.suffix in CHECKPOINTS:
         if streams or device:
             raise DeviceError(
                 "streams or device for a checkpoint", expected="an exported model", remedy="unalike export"
             )
-        opened = _checkpoint(path, runtime, precision, threads, view, gpu, images, quiet)
+        model = _load_checkpoint(path, runtime, precision, threads, view, gpu, images, quiet)
     else:
         raise ModelError(f"{path.name}: unknown kind of model", expected=", ".join(SUFFIXES))
-    if (opened.view.height, opened.view.width) != tuple(opened.engine.input_size):
-        size = opened.engine.input_size
-        raise ModelError(f"a view of {opened.view.height} x {opened.view.width}", expected=f"{size} as the network")
-    return opened
+    if model.preprocessing.input_size != tuple(model.engine.input_size):
+        size = model.engine.input_size
+        raise ModelError(f"a view of {model.view.height} x {model.view.width}", expected=f"{size} as the network")
+    return model
 
 
-def _exported(path: Path, runtime: str, options: dict[str, Any], gpu: int, measure: bool) -> Any:
-    """The engine for an exported network; a runtime asked for by name is obeyed or an error."""
-    runs = {".engine": ("tensorrt",), ".plan": ("tensorrt",), ".xml": ("openvino",)}.get(
-        path.suffix, ("openvino", "onnxruntime")
-    )
-    if runtime not in ("auto", *runs):
-        raise DeviceError(
-            f"runtime {runtime!r} for {path.name}",
-            expected=f"auto{', ' if len(runs) > 1 else ' or '}{' or '.join(runs)}",
-            remedy="give the checkpoint (.pth) to run in torch" if runtime == "torch" else "export it for that runtime",
-        )
-    names = [runtime] if runtime != "auto" else list(runs)
-    if len(names) == 1:
-        return _make(names[0], path, options, gpu)
-    return _raced(names, path, options, gpu, measure)
-
-
-def _raced(names: list[str], path: Path, options: dict[str, Any], gpu: int, measure: bool) -> Any:
-    """The one that was fastest here; where that was not measured and may not be, the first that can be had."""
-    network = runtime_benchmark.content_key(path.read_bytes())
-    rates = runtime_benchmark.load_rates(network)
-    winner = runtime_benchmark.fastest(rates, names)
-    order = [winner, *(name for name in names if name != winner)] if winner else names
-    engines: dict[str, Any] = {}
-    for number, name in enumerate(order):
-        try:
-            engines[name] = _make(name, path, options, gpu)
-        except (MissingExtra, ModelError, DeviceError) as error:
-            if not engines and number + 1 == len(order):
-                raise
-            # Before it is clear that another can be had, what was wrong with this one must not get lost.
-            progress.say(f"{name} is passed over: {error}", once=True, level=1 if not engines else 2)
-            continue
-        if winner or not measure:
-            return engines[name]
-    if len(engines) == 1:
-        return next(iter(engines.values()))
-    rates = runtime_benchmark.measure_rates(engines)
-    runtime_benchmark.save_rates(network, rates)
-    return engines[runtime_benchmark.fastest(rates, names)]
-
-
-def _make(name: str, path: Path, options: dict[str, Any], gpu: int) -> Any:
-    """One engine by name, with those of the options that it has."""
-    precision, mean, std = options["precision"], options["mean"], options["std"]
-    threads, streams, device = options["threads"], options["streams"], options["device"]
-    if name == "openvino":
-        from unalike.engines.openvino_engine import OpenVinoEngine
-
-        return OpenVinoEngine(path, precision, threads, mean, std, streams=streams, device=device)
-    if streams:
-        raise DeviceError(
-            f"streams with {name}", expected="none: only OpenVINO has them", remedy="use runtime openvino"
-        )
-    if name == "tensorrt":
-        from unalike.engines.tensorrt_engine import TensorRtEngine
-
-        return TensorRtEngine(path, _gpu_number(device, gpu), mean, std, precision)
-    from unalike.engines.onnx_engine import OnnxEngine
-
-    return OnnxEngine(path, threads=threads, mean=mean, std=std, precision=precision, device=device)
+def _load_exported(file: _ExportedFile, runtime: str, view: View | None, measure: bool) -> LoadedModel:
+    engine = file.select(runtime, measure)
+    facts = engine.facts
+    if view is None:
+        view = View.from_dict(facts.view) if facts.view else View(*engine.input_size)
+    network = facts.network
+    if not network and file.path.suffix == ".onnx":
+        network = digest_file_key(file.sha256)
+    preprocessing = Preprocessing(view, facts.mean, facts.std)
+    return LoadedModel(engine, preprocessing, tuple(facts.classes), file.path, facts.trunk, network)
 
 
 def _gpu_number(device: str | None, gpu: int) -> int:
@@ -172,28 +217,21 @@ def _gpu_number(device: str | None, gpu: int) -> int:
     return int(number or 0)
 
 
-def _checkpoint(
+def _load_checkpoint(
     path: Path, runtime: str, precision: str, threads: int | None, view: View | None, gpu: int,
     images: int | None, quiet: bool,
 ) -> LoadedModel:  # fmt: skip
-    # The one reach from the use branch into the training branch: a checkpoint needs torch in any case.
-    from unalike.inference.engine_selection import create_engine, move_to_gpu
+    # Imported here alone: a checkpoint needs torch in any case, an exported network does not.
     from unalike.model.checkpoint import load_embedder, network_key
 
-    embedder, meta = load_embedder(path)
-    facts = meta["facts"]
-    network = network_key(embedder, facts["mean"], facts["std"])
-    move_to_gpu(embedder, runtime, gpu)
+    embedder, payload = load_embedder(path)
+    facts = payload["facts"]
     preprocessing = Preprocessing.from_facts(facts)
+    network = network_key(embedder, preprocessing.mean, preprocessing.std)
     if view is not None:
         preprocessing = replace(preprocessing, view=view)
+    move_to_gpu(embedder, runtime, gpu)
     engine = create_engine(
-        embedder,
-        preprocessing,
-        runtime=runtime,
-        precision=precision,
-        threads=threads,
-        images=images,
-        quiet=quiet,
+        embedder, preprocessing, runtime=runtime, precision=precision, threads=threads, images=images, quiet=quiet
     )
-    return LoadedModel(engine, preprocessing, tuple(meta["classes"]), path, facts.get("trunk", ""), network)
+    return LoadedModel(engine, preprocessing, tuple(payload["classes"]), path, facts.get("trunk", ""), network)

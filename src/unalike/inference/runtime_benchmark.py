@@ -1,8 +1,8 @@
-"""Which runtime is fastest for a network on this machine: a short race, and its result kept.
+"""Benchmark of runtimes: which is fastest for a network on this machine; results are kept in the cache folder.
 
-OpenVINO and ONNX Runtime are within a few percent of each other in fp32 on some CPUs and a factor of two apart on others,
-so no order is right everywhere. Results are kept by machine, versions and network in ``engines.json`` of the cache
-folder; a run that is long enough to be worth it fills in what is missing, ``unalike bench-engine`` writes it anew.
+OpenVINO and ONNX Runtime are within a few percent of each other in fp32 on some CPUs and a factor of two apart on others, so
+that no order is right everywhere. Rates are kept by machine, versions and network in ``engines.json`` of the cache folder. A
+run that is long enough measures what is missing; ``unalike bench-engine`` measures again.
 """
 
 from __future__ import annotations
@@ -12,38 +12,40 @@ import hashlib
 import json
 import platform
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from unalike.data.archives import default_cache_dir
+from unalike.engines.protocol import Engine
 from unalike.storage.atomic import write_text
+from unalike.storage.cache import default_cache_dir
 from unalike.storage.processes import usable_cores
 
 FORMAT_VERSION = 1
-ROUNDS = 3
+# A measurement: repeats of which the best counts, and images of each.
+REPEATS = 3
 IMAGES = 8
-# From this many images on, runtimes that were never compared here on this network race for a second.
+# From this many images on, runtimes that were never compared on this machine and network are measured for a second first.
 MIN_IMAGES = 1000
-# The one that stands first by default keeps its place unless another is faster by this factor: less is noise.
+# The first runtime of an order is kept unless another is faster by this factor: less is noise.
 MARGIN = 1.1
 
 
 def machine_key() -> str:
-    """CPU, usable cores and the runtimes' versions: what may change the order."""
+    """CPU, usable cores and versions of the runtimes: what may change the order."""
     versions = []
     for name in ("openvino", "onnxruntime"):
         try:
             versions.append(f"{name} {metadata.version(name)}")
         except metadata.PackageNotFoundError:
             continue
-    return "; ".join([_cpu(), f"{usable_cores()} cores", *versions])
+    return "; ".join([_cpu_name(), f"{usable_cores()} cores", *versions])
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -53,48 +55,62 @@ def _cpu() -> str:
 
 
 def content_key(content: bytes) -> str:
-    """Sixteen hex digits of a network's file."""
-    return hashlib.sha256(content).hexdigest()[:16]
+    """Key of a network by the content of its file."""
+    return digest_key(hashlib.sha256(content).hexdigest())
 
 
-def _store() -> Path:
+def digest_key(sha256: str) -> str:
+    """Key of a network by the SHA-256 of its file: the first 16 hexadecimal digits."""
+    return sha256[:16]
+
+
+def _file() -> Path:
     return default_cache_dir() / "engines.json"
 
 
 def _read() -> dict[str, Any]:
+    """All kept rates; empty where there is no readable file of this version."""
     try:
-        held = json.loads(_store().read_text(encoding="utf-8"))
+        content = json.loads(_file().read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    fits = (
-        isinstance(held, dict) and held.get("format_version") == FORMAT_VERSION and isinstance(held.get("rates"), dict)
-    )
-    return dict(held["rates"]) if fits else {}
+    if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
+        return {}
+    return dict(content["rates"]) if isinstance(content.get("rates"), dict) else {}
 
 
 def load_rates(network: str) -> dict[str, float]:
-    """Images a second of each runtime, as measured here before for this network; empty when it was not."""
+    """Images a second of each runtime, as measured before on this machine for this network; empty where they were not."""
     rates = _read().get(f"{machine_key()}; {network}")
     return {str(k): float(v) for k, v in rates.items()} if isinstance(rates, dict) else {}
 
 
 def save_rates(network: str, rates: Mapping[str, float]) -> None:
-    """Note what was measured; a cache that cannot be written is passed over, since it only saves time."""
-    path = _store()
-    held = {**_read(), f"{machine_key()}; {network}": {name: round(rate, 2) for name, rate in rates.items()}}
+    """Keep images a second of each runtime. A cache that cannot be written is ignored, since it only saves time."""
+    path = _file()
+    all_rates = {**_read(), f"{machine_key()}; {network}": {name: round(rate, 2) for name, rate in rates.items()}}
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps({"format_version": FORMAT_VERSION, "rates": held}, indent=1))
+        write_text(path, json.dumps({"format_version": FORMAT_VERSION, "rates": all_rates}, indent=1))
 
 
-def measure_rates(engines: Mapping[str, Any], images: int = IMAGES, rounds: int = ROUNDS) -> dict[str, float]:
-    """Images a second of each engine on made-up pixels, the best of several rounds in which they take turns."""
+def measure_rates(engines: Mapping[str, Engine], images: int = IMAGES, repeats: int = REPEATS) -> dict[str, float]:
+    """Measure engines in turns on random pixels.
+
+    Args:
+        engines: by name, all of one input size.
+        images: number of images of one measurement.
+        repeats: number of measurements, of which the best counts.
+
+    Returns:
+        Images a second of each engine.
+    """
     first = next(iter(engines.values()))
     pixels = np.random.default_rng(0).integers(0, 256, (images, *first.input_size, 3), dtype=np.uint8)
     best = dict.fromkeys(engines, float("inf"))
     for engine in engines.values():
         engine(pixels[:1])
-    for _ in range(rounds):
+    for _ in range(repeats):
         for name, engine in engines.items():
             start = time.perf_counter()
             engine(pixels)
@@ -102,10 +118,10 @@ def measure_rates(engines: Mapping[str, Any], images: int = IMAGES, rounds: int 
     return {name: images / max(seconds, 1e-9) for name, seconds in best.items()}
 
 
-def fastest(rates: Mapping[str, float], order: list[str]) -> str:
-    """The first of ``order`` that was measured, unless another of them is faster by MARGIN; '' when none was."""
-    known = [name for name in order if name in rates]
-    if not known:
+def fastest(rates: Mapping[str, float], order: Sequence[str]) -> str:
+    """The first of ``order`` that has a rate, unless another of them is faster by MARGIN; '' when none has."""
+    measured = [name for name in order if name in rates]
+    if not measured:
         return ""
-    winner = max(known, key=lambda name: rates[name])
-    return winner if rates[winner] > MARGIN * rates[known[0]] else known[0]
+    winner = max(measured, key=lambda name: rates[name])
+    return winner if rates[winner] > MARGIN * rates[measured[0]] else measured[0]

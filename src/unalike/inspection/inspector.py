@@ -25,7 +25,9 @@ from unalike.data.tiling import Tiling, choose_fit, choose_scale
 from unalike.data.view import View
 from unalike.engines.metadata import MapFacts
 from unalike.errors import DataError, ModelError, UnreadableImage
-from unalike.inference.feature_map_model import PRETRAINED, FeatureMapModel, engine_from_onnx, load_feature_maps
+from unalike.inference.engine_selection import engine_from_onnx
+from unalike.inference.feature_map_model import FeatureMapModel, load_feature_maps
+from unalike.inference.loaded_model import PRETRAINED
 from unalike.inspection.anomaly_map import anomaly_maps, find_regions, image_score
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig, PositionEncoding
 from unalike.inspection.cross_validation import FitData, cross_validate
@@ -250,7 +252,7 @@ class Inspector:
         )
         maps = tuple(MapFacts(**entry) for entry in header["maps"])
         # Of a whole image; inspection itself resizes by the tiling.
-        view = View(engine.input_size[0], engine.input_size[1], 1.0)
+        view = View.whole_image(engine.input_size[0], engine.input_size[1])
         preprocessing = Preprocessing(view, engine.facts.mean, engine.facts.std)
         network = FeatureMapModel(engine, preprocessing, maps, str(path), header["trunk"], content, header["licence"])
         classifier = PatchClassifier.from_blocks(

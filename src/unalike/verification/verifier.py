@@ -24,8 +24,9 @@ from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb,
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError, UnreadableImage, closest
-from unalike.inference.feature_map_model import PRETRAINED, engine_from_onnx, load_feature_maps
-from unalike.inference.loaded_model import load_model
+from unalike.inference.engine_selection import engine_from_onnx
+from unalike.inference.feature_map_model import load_feature_maps
+from unalike.inference.loaded_model import PRETRAINED, load_model
 from unalike.recognition.gallery import Gallery, ModelIdentity
 from unalike.recognition.recogniser import probe_embedding
 from unalike.verification.approved_set import ApprovedSet, enrollment_images

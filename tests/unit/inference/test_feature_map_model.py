@@ -237,7 +237,11 @@ def test_a_checkpoint_is_opened_in_torch_and_on_the_fly_and_written(tmp_path):
     images = networks.pictures(2, size=(128, 96))
     for a, b in zip(filed.engine.maps(images), bigger.engine.maps(images), strict=True):
         assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
-    for wrong, word in (({"size": (96, 96)}, "write it at"), ({"stages": [8, 16]}, "these stages"), ({}, "maps alone")):
+    for wrong, word in (
+        ({"size": (96, 96)}, "export it at"),
+        ({"stages": [8, 16]}, "these stages"),
+        ({}, "maps alone"),
+    ):
         with pytest.raises(ModelError, match=word):
             load_feature_maps(tmp_path / "maps.onnx", **wrong)
     with pytest.raises(RunError, match="exists"):
