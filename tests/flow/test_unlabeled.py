@@ -1,4 +1,4 @@
-"""Learning without labels from the command line: labels are never looked at, what is delivered is the best judged."""
+"""Training without labels from the command line: folder names have no effect, and the best candidate is delivered."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory):
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """``classes``: 24 class folders of six; ``shuffled``: the same files under other names in other folders."""
-    root = tmp_path_factory.mktemp("pictures")
+    root = tmp_path_factory.mktemp("photos")
     for number in range(24):
         draw_class(root / "classes" / f"class {number}", number, 6, 0)
     files = sorted((root / "classes").rglob("*.png"))
@@ -46,13 +46,13 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def two_runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory, cache: None) -> list[Path]:
+def two_runs(photos: Path, tmp_path_factory: pytest.TempPathFactory, cache: None) -> list[Path]:
     out = tmp_path_factory.mktemp("out")
     folders = []
     for name in ("classes", "shuffled"):
-        done = unalike("train", pictures / name, "--no-labels", "-r", out / name, "--minutes", "5", *SMALL,
+        process = unalike("train", photos / name, "--no-labels", "-r", out / name, "--minutes", "5", *SMALL,
                        "train.num_epochs=1", "--json")  # fmt: skip
-        assert done.returncode == 0, done.stderr[-3000:]
+        assert process.returncode == 0, process.stderr[-3000:]
         folders.append(out / name / "train")
     return folders
 
@@ -61,7 +61,7 @@ def weights(file: Path) -> dict[str, torch.Tensor]:
     return read_checkpoint(file)["model"]
 
 
-def test_labels_are_never_looked_at(two_runs: list[Path]) -> None:
+def test_folder_names_have_no_effect(two_runs: list[Path]) -> None:
     for name in ("ml_model_best.pth", "fine_tuning_1/ml_model_latest.pth"):
         first, second = (weights(folder / name) for folder in two_runs)
         assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
@@ -69,7 +69,7 @@ def test_labels_are_never_looked_at(two_runs: list[Path]) -> None:
     assert records[0]["candidates"] == records[1]["candidates"]
 
 
-def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:
+def test_the_candidate_of_the_highest_score_is_delivered(two_runs: list[Path]) -> None:
     folder = two_runs[0]
     record = json.loads((folder / "unlabelled.json").read_text())
     names = [c["name"] for c in record["candidates"]]
@@ -84,15 +84,15 @@ def test_what_is_delivered_is_the_best_judged(two_runs: list[Path]) -> None:
     assert card["automatic"]["chosen"] == best["name"]
 
 
-def test_a_spec_asks_for_it_and_the_query_is_only_reported_on(pictures: Path, tmp_path: Path, cache: None) -> None:
-    """Too little time to fine-tune: what is delivered is the trunk with a head, or as it came."""
+def test_labels_none_in_a_spec_and_the_query_is_only_reported_on(photos: Path, tmp_path: Path, cache: None) -> None:
+    """Without time to fine-tune, the frozen trunk with or without a head is delivered."""
     spec = tmp_path / "spec.yaml"
-    spec.write_text(f"dataset:\n  labels: none\n  train_dataset: {pictures / 'shuffled'}\n  val_dataset:\n"
-                    f"    reference: {pictures / 'classes'}\n    query: {pictures / 'classes'}\n")  # fmt: skip
-    done = unalike("train", "-e", spec, "-r", tmp_path, *SMALL, "automl.minutes=0.001", "--json")
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "too short to fine-tune" in done.stderr
-    figures = json.loads(done.stdout)["figures"]
+    spec.write_text(f"dataset:\n  labels: none\n  train_dataset: {photos / 'shuffled'}\n  val_dataset:\n"
+                    f"    reference: {photos / 'classes'}\n    query: {photos / 'classes'}\n")  # fmt: skip
+    process = unalike("train", "-e", spec, "-r", tmp_path, *SMALL, "automl.minutes=0.001", "--json")
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "too short to fine-tune" in process.stderr
+    figures = json.loads(process.stdout)["figures"]
     assert figures["test Precision at Rank 1"] > 0.5 and figures["discovered groups R@1"] >= 0
     record = json.loads((tmp_path / "train/unlabelled.json").read_text())
     embedder, _ = load_embedder(tmp_path / "train/ml_model_best.pth")
@@ -101,39 +101,39 @@ def test_a_spec_asks_for_it_and_the_query_is_only_reported_on(pictures: Path, tm
     assert same == (record["chosen"] == FROZEN)
 
 
-def test_a_few_images_get_the_trunk_as_it_came(tmp_path: Path, cache: None) -> None:
+def test_with_few_images_the_frozen_trunk_is_delivered(tmp_path: Path, cache: None) -> None:
     rng = np.random.default_rng(0)
     for i in range(3):
         (tmp_path / "few").mkdir(exist_ok=True)
         Image.fromarray(rng.integers(0, 256, (70, 70, 3), dtype=np.uint8)).save(tmp_path / "few" / f"{i}.png")
-    done = unalike("train", tmp_path / "few", "--no-labels", "-r", tmp_path / "out", "--minutes", "1", *SMALL)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "too few groups to hold some out" in done.stderr and "it is delivered unchanged" in done.stderr
+    process = unalike("train", tmp_path / "few", "--no-labels", "-r", tmp_path / "out", "--minutes", "1", *SMALL)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "too few groups to hold some out" in process.stderr and "it is delivered unchanged" in process.stderr
     embedder, _ = load_embedder(tmp_path / "out/train/ml_model_best.pth")
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(embedder(images), embedder.trunk(images))
     (tmp_path / "few" / "1.png").unlink(), (tmp_path / "few" / "2.png").unlink()
-    done = unalike("train", tmp_path / "few", "--no-labels", "-r", tmp_path / "one", *SMALL)
-    assert done.returncode != 0 and "1 image to learn from" in done.stderr
+    process = unalike("train", tmp_path / "few", "--no-labels", "-r", tmp_path / "one", *SMALL)
+    assert process.returncode != 0 and "1 image to learn from" in process.stderr
 
 
 @pytest.mark.slow
-def test_a_killed_run_goes_on_to_the_same_end(pictures: Path, tmp_path: Path, cache: None) -> None:
-    """Killed in both rounds of fine-tuning: finished stages are taken up, and what comes out is what a straight run gives."""
+def test_a_resumed_run_equals_an_uninterrupted_one(photos: Path, tmp_path: Path, cache: None) -> None:
+    """Killed in both rounds of fine-tuning, a run continues from finished stages, and its results are equal."""
 
-    def words(name: str) -> list[object]:
-        return ["train", pictures / "shuffled", "--no-labels", "-r", tmp_path / name, "--minutes", "5", *SMALL,
+    def arguments(name: str) -> list[object]:
+        return ["train", photos / "shuffled", "--no-labels", "-r", tmp_path / name, "--minutes", "5", *SMALL,
                 "train.num_epochs=6", "train.checkpoint_interval=1"]  # fmt: skip
 
     straight, killed = tmp_path / "straight" / "train", tmp_path / "killed" / "train"
-    done = unalike(*words("straight"))
-    assert done.returncode == 0, done.stderr[-3000:]
+    process = unalike(*arguments("straight"))
+    assert process.returncode == 0, process.stderr[-3000:]
     for number in (1, 2):
         log = tmp_path / f"killed {number}.txt"
         with log.open("w") as file:
             resume = ["--resume"] if number > 1 else []
             action = subprocess.Popen(
-                [sys.executable, "-m", "unalike", *map(str, words("killed")), *resume], stderr=file
+                [sys.executable, "-m", "unalike", *map(str, arguments("killed")), *resume], stderr=file
             )
             try:
                 while not (killed / f"fine_tuning_{number}" / "ml_model_latest.pth").exists():
@@ -142,11 +142,11 @@ def test_a_killed_run_goes_on_to_the_same_end(pictures: Path, tmp_path: Path, ca
             finally:
                 action.kill()
                 action.wait()
-        assert not (killed / "unlabelled.json").exists(), "it was too quick to be caught"
-    done = unalike(*words("killed"), "--resume", "--minutes", "3")
-    assert done.returncode == 0, done.stderr[-3000:]
-    for what in ("groups", "augmented queries", "learned vectors", "groups of the second round"):
-        assert f"{what}: taken from the run that goes on" in done.stderr
+        assert not (killed / "unlabelled.json").exists(), "the run ended before it was killed"
+    process = unalike(*arguments("killed"), "--resume", "--minutes", "3")
+    assert process.returncode == 0, process.stderr[-3000:]
+    for stage in ("groups", "augmented queries", "learned vectors", "groups of the second round"):
+        assert f"{stage}: taken from the run that goes on" in process.stderr
     for name in ("fine_tuning_1/ml_model_latest.pth", "fine_tuning_2/ml_model_latest.pth", "ml_model_best.pth"):
         first, second = weights(straight / name), weights(killed / name)
         assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first), name
@@ -155,25 +155,25 @@ def test_a_killed_run_goes_on_to_the_same_end(pictures: Path, tmp_path: Path, ca
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("arguments", "message"),
     [
         (["model.pretrained=false"], "model.pretrained is false"),
         (["--trials", "3"], "a search and dataset.labels: none"),
         (["dataset.val_dataset.query=x"], "query without a reference"),
     ],
 )
-def test_mistakes_are_one_line(pictures: Path, tmp_path: Path, words: list[str], said: str) -> None:
-    done = unalike("train", pictures / "shuffled", "--no-labels", "-r", tmp_path, *words)
-    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+def test_errors_are_one_line(photos: Path, tmp_path: Path, arguments: list[str], message: str) -> None:
+    process = unalike("train", photos / "shuffled", "--no-labels", "-r", tmp_path, *arguments)
+    assert process.returncode != 0 and message in process.stderr and "Traceback" not in process.stderr
 
 
-def test_labels_has_two_values(pictures: Path) -> None:
-    done = unalike("train", pictures / "shuffled", "dataset.labels=nothing")
-    assert done.returncode != 0 and "dataset.labels" in done.stderr and "none" in done.stderr
+def test_labels_has_two_values(photos: Path) -> None:
+    process = unalike("train", photos / "shuffled", "dataset.labels=nothing")
+    assert process.returncode != 0 and "dataset.labels" in process.stderr and "none" in process.stderr
 
 
-def test_check_takes_any_arrangement(tmp_path: Path) -> None:
+def test_check_accepts_a_flat_folder(tmp_path: Path) -> None:
     (tmp_path / "flat").mkdir()
     Image.fromarray(np.zeros((70, 70, 3), np.uint8)).save(tmp_path / "flat" / "a.png")
-    done = unalike("check", tmp_path / "flat", "dataset.labels=none", *SMALL)
-    assert done.returncode == 0, done.stderr
+    process = unalike("check", tmp_path / "flat", "dataset.labels=none", *SMALL)
+    assert process.returncode == 0, process.stderr

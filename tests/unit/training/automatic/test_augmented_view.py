@@ -1,4 +1,4 @@
-"""The varied view: an image as training would see it, uint8 for an engine, drawn by seed and place alone."""
+"""The augmented view: uint8 images of the view's size that depend on seed and index alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from unalike.errors import UnreadableImage
 from unalike.training.automatic.augmented_view import AugmentedView
 
 
-def test_a_view_depends_on_seed_and_place_alone(tmp_path):
-    draws = np.random.default_rng(0)
+def test_a_view_depends_on_seed_and_index_alone(tmp_path):
+    rng = np.random.default_rng(0)
     paths = [tmp_path / f"{i}.png" for i in range(3)]
     for path in paths:
-        Image.fromarray(draws.integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(path)
+        Image.fromarray(rng.integers(0, 256, (90, 120, 3), dtype=np.uint8)).save(path)
     view = View(48, 32)
-    seen = AugmentedView(paths, view, 5)
-    first = [seen(path) for path in paths]
+    augmented = AugmentedView(paths, view, 5)
+    first = [augmented(path) for path in paths]
     assert all(image.shape == (48, 32, 3) and image.dtype == np.uint8 for image in first)
     again = AugmentedView(paths, view, 5)
     assert all(np.array_equal(again(path), image) for path, image in zip(reversed(paths), reversed(first), strict=True))
@@ -27,7 +27,7 @@ def test_a_view_depends_on_seed_and_place_alone(tmp_path):
     assert np.abs(first[0].astype(float).mean() - 127) < 80
 
 
-def test_what_cannot_be_read_says_so(tmp_path):
+def test_an_unreadable_file_is_an_error(tmp_path):
     path = tmp_path / "broken.png"
     path.write_bytes(b"no image")
     with pytest.raises(UnreadableImage):

@@ -1,4 +1,4 @@
-"""The head without training: against scikit-learn's estimators and written-out definitions."""
+"""Discriminant heads against scikit-learn's estimators and written-out definitions."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from unalike.metrics.covariance import shrunk_covariance
 from unalike.training.heads.discriminant import fit_scatter, fit_whitening, sqrt_features
 
 
-def sample(classes: int = 5, each: int = 12, width: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    draw = np.random.default_rng(seed)
-    mix = np.eye(width) + 0.2 * draw.normal(size=(width, width))
+def make_sample(classes: int = 5, each: int = 12, width: int = 8, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    mix = np.eye(width) + 0.2 * rng.normal(size=(width, width))
     labels = np.repeat(np.arange(classes), each)
-    return draw.normal(size=(classes, width))[labels] + 0.6 * draw.normal(size=(len(labels), width)) @ mix, labels
+    return rng.normal(size=(classes, width))[labels] + 0.6 * rng.normal(size=(len(labels), width)) @ mix, labels
 
 
 @pytest.mark.parametrize("shape", [(200, 5), (20, 40), (3, 10)])
-def test_shrinkage_is_ledoit_and_wolf_s(shape: tuple[int, int]) -> None:
+def test_shrinkage_equals_ledoit_and_wolf_s(shape: tuple[int, int]) -> None:
     rows = np.random.default_rng(1).normal(size=shape) * np.arange(1, shape[1] + 1)
     expected = LedoitWolf(assume_centered=True).fit(rows)
     covariance, share = shrunk_covariance(rows)
@@ -28,22 +28,22 @@ def test_shrinkage_is_ledoit_and_wolf_s(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(covariance, expected.covariance_, rtol=1e-9)
 
 
-def test_without_residual_it_is_linear_discriminant_analysis() -> None:
-    features, labels = sample(each=200)
-    theirs = LinearDiscriminantAnalysis(solver="eigen").fit(features, labels).transform(features)
-    ours = fit_whitening(features, labels, sqrt=False).head(0.0)(features)
-    assert ours.shape[1] == 4
+def test_residual_0_is_linear_discriminant_analysis() -> None:
+    features, labels = make_sample(each=200)
+    sklearn_vectors = LinearDiscriminantAnalysis(solver="eigen").fit(features, labels).transform(features)
+    vectors = fit_whitening(features, labels, sqrt=False).head(0.0)(features)
+    assert vectors.shape[1] == 4
     # The same subspace: each spans the other, whatever the rotation and scale of the axes.
-    for a, b in ((ours, theirs), (theirs, ours)):
+    for a, b in ((vectors, sklearn_vectors), (sklearn_vectors, vectors)):
         a, b = a - a.mean(0), b - b.mean(0)
-        left = b - a @ np.linalg.lstsq(a, b, rcond=None)[0]
-        assert np.linalg.norm(left) < 0.1 * np.linalg.norm(b)
+        rest = b - a @ np.linalg.lstsq(a, b, rcond=None)[0]
+        assert np.linalg.norm(rest) < 0.1 * np.linalg.norm(b)
 
 
-@pytest.mark.parametrize("root", [False, True])
-def test_whitened_classes_have_unit_scatter(root: bool) -> None:
-    features, labels = sample(each=500, seed=3)
-    head = fit_whitening(features, labels, sqrt=root).head(1.0)
+@pytest.mark.parametrize("sqrt", [False, True])
+def test_whitened_classes_have_unit_scatter(sqrt: bool) -> None:
+    features, labels = make_sample(each=500, seed=3)
+    head = fit_whitening(features, labels, sqrt=sqrt).head(1.0)
     vectors = head(features).astype(np.float64)
     within = np.concatenate([vectors[labels == c] - vectors[labels == c].mean(0) for c in np.unique(labels)])
     np.testing.assert_allclose(within.T @ within / len(within), np.eye(8), atol=0.1)
@@ -51,7 +51,7 @@ def test_whitened_classes_have_unit_scatter(root: bool) -> None:
 
 @pytest.mark.parametrize("shrinkage", [0.0, 1.0, 2.5, 1e6])
 def test_whitening_undoes_the_shrunk_scatter(shrinkage: float) -> None:
-    features, labels = sample(each=4, seed=6)
+    features, labels = make_sample(each=4, seed=6)
     within = np.concatenate([features[labels == c] - features[labels == c].mean(0) for c in np.unique(labels)])
     share = min(1.0, shrinkage * LedoitWolf(assume_centered=True).fit(within).shrinkage_)
     covariance = within.T @ within / len(within)
@@ -62,30 +62,30 @@ def test_whitening_undoes_the_shrunk_scatter(shrinkage: float) -> None:
 
 
 @pytest.mark.parametrize("residual", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("root", [False, True])
-def test_the_parts_have_the_products_of_the_head(root: bool, residual: float) -> None:
-    features, labels = sample(seed=4)
-    fitted = fit_scatter(features, labels, sqrt=root)
-    white = fitted.whiten(2.0)
-    whole, own = white.components(fitted.project(features))
-    vectors = white.head(residual)(features)
-    products = own @ own.T + residual**2 * (whole @ whole.T - own @ own.T)
+@pytest.mark.parametrize("sqrt", [False, True])
+def test_components_give_the_scalar_products_of_the_head(sqrt: bool, residual: float) -> None:
+    features, labels = make_sample(seed=4)
+    scatter = fit_scatter(features, labels, sqrt=sqrt)
+    whitening = scatter.whiten(2.0)
+    white, projected = whitening.components(scatter.project(features))
+    vectors = whitening.head(residual)(features)
+    products = projected @ projected.T + residual**2 * (white @ white.T - projected @ projected.T)
     np.testing.assert_allclose(products, vectors @ vectors.T, atol=1e-4 * np.abs(products).max())
 
 
-def test_the_cut_keeps_class_directions_first() -> None:
-    features, labels = sample(seed=5)
-    fitted = fit_whitening(features, labels, sqrt=False)
-    full, cut = fitted.head(0.5)(features), fitted.head(0.5, dim=6)(features)
-    assert cut.shape[1] == 6
-    np.testing.assert_allclose(cut[:, :4], full[:, :4], atol=1e-5)
-    assert fitted.head(0.5, dim=3)(features).shape[1] == 3
-    # of the residual's dimensions those with the most left of the raw spread come first
+def test_fewer_dimensions_keep_class_directions_first() -> None:
+    features, labels = make_sample(seed=5)
+    whitening = fit_whitening(features, labels, sqrt=False)
+    full, reduced = whitening.head(0.5)(features), whitening.head(0.5, dim=6)(features)
+    assert reduced.shape[1] == 6
+    np.testing.assert_allclose(reduced[:, :4], full[:, :4], atol=1e-5)
+    assert whitening.head(0.5, dim=3)(features).shape[1] == 3
+    # residual dimensions follow by falling variance before whitening
     kept = (full[:, 4:] ** 2).sum()
-    assert kept >= (cut[:, 4:] ** 2).sum() > 0
+    assert kept >= (reduced[:, 4:] ** 2).sum() > 0
 
 
-def test_rooted_keeps_signs() -> None:
+def test_the_square_root_keeps_signs() -> None:
     np.testing.assert_allclose(sqrt_features(np.array([[-4.0, 0.0, 9.0]])), [[-2, 0, 3]], rtol=1e-6)
 
 
@@ -93,6 +93,6 @@ def test_rooted_keeps_signs() -> None:
     ("features", "labels"),
     [(np.zeros((4, 3)), [0, 0, 1, 1]), (np.eye(3), [0, 1, 2]), (np.random.default_rng(0).normal(size=(4, 3)), [0] * 4)],
 )
-def test_what_cannot_be_fitted_is_an_error(features: np.ndarray, labels: list[int]) -> None:
+def test_data_without_scatter_are_an_error(features: np.ndarray, labels: list[int]) -> None:
     with pytest.raises(DataError):
         fit_whitening(features, np.array(labels), sqrt=False)

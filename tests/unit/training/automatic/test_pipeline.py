@@ -1,0 +1,48 @@
+"""Which heads are compared on held-out images, and which specs are not supported.
+
+Whole runs are tested in tests/flow/test_automatic.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support.series import holdout_result
+from unalike.spec import load_spec
+from unalike.training.automatic.pipeline import candidates_to_evaluate, unsupported_reason
+from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig, HeadTraining
+from unalike.training.heads.search import HeadTrial
+
+GOAL = "known-classes"
+
+
+def trial(r_at_1: float, map_at_r: float, training: HeadTraining | None = None) -> HeadTrial:
+    result = holdout_result(np.arange(200) < 200 * r_at_1, np.full(200, map_at_r))
+    return HeadTrial(HeadConfig(training=training), result, result.score(GOAL))
+
+
+def test_a_trained_head_is_compared_only_if_it_beats_the_closed_form() -> None:
+    closed_form, better = trial(0.5, 0.4), trial(0.6, 0.4, HEAD_TRAININGS[0])
+    lower_r_at_1 = trial(0.45, 0.9, HEAD_TRAININGS[0])
+    frozen, other = HeadTrial(None, closed_form.result, 0.0), trial(0.5, 0.4)
+    trials = [frozen, closed_form, other]
+    configs = candidates_to_evaluate(trials, [lower_r_at_1, better], None, GOAL)
+    assert configs == [None, closed_form.config, better.config]
+    assert candidates_to_evaluate(trials, [lower_r_at_1], None, GOAL) == [None, closed_form.config]
+    fixed = candidates_to_evaluate([frozen, closed_form], [], HEAD_TRAININGS[1], GOAL)
+    assert fixed == [None, HeadConfig(training=HEAD_TRAININGS[1])]
+    assert candidates_to_evaluate([frozen], [], None, GOAL) == [None]
+
+
+@pytest.mark.parametrize(("override", "reason"), [
+    ("model.pretrained=false", "model.pretrained is false"),
+    ("model.head=residual", "no closed form"),
+    ("model.pretrained_trunk_path=x.pth", "weights of your own"),
+    ("train.resume_training_checkpoint_path=x.pth", "a checkpoint to resume"),
+    ("model.backbone=resnet_50", "no pretrained weights for resnet_50"),
+    ("model.backbone=tf_efficientnet_lite0", ""),
+])  # fmt: skip
+def test_unsupported_specs_have_a_reason(override: str, reason: str) -> None:
+    found = unsupported_reason(load_spec("train", overrides=[override]))
+    assert reason in found and bool(found) == bool(reason)
