@@ -55,19 +55,19 @@ def parsed() -> argparse.Namespace:
     arguments.add_argument("--images", type=int, default=256)
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--calibration", type=int, default=64, help="images behind INT8's ranges")
-    arguments.add_argument("--worst-cosine", type=float, default=0.0, help="INT8's goal; 0 quantises every layer")
+    arguments.add_argument("--worst-cosine", type=float, default=0.0, help="INT8's goal; 0 quantizes every layer")
     arguments.add_argument("--out", type=Path, help="write the figures there as JSON")
     return arguments.parse_args()
 
 
-def engines_of(content: bytes, quantised: bytes) -> dict[str, Any]:
+def engines_of(content: bytes, quantized: bytes) -> dict[str, Any]:
     """Every exported form in every runtime, by name."""
     engines: dict[str, Any] = {"ONNX Runtime fp32": OnnxEngine(content),
                                "OpenVINO fp32": OpenVinoEngine(content, precision="fp32")}  # fmt: skip
     if has_fast_bf16():
         engines["OpenVINO bf16"] = OpenVinoEngine(content, precision="bf16")
-    engines["OpenVINO INT8"] = OpenVinoEngine(quantised)
-    engines["ONNX Runtime INT8"] = OnnxEngine(quantised)
+    engines["OpenVINO INT8"] = OpenVinoEngine(quantized)
+    engines["ONNX Runtime INT8"] = OnnxEngine(quantized)
     return engines
 
 
@@ -86,9 +86,9 @@ class Sides:
         content = trace(embedder, (options.size, options.size), facts).SerializeToString()
         others = [path for path in found if path not in set(self.paths)] or self.paths
         calibration = calibration_images(others, self.view, count=options.calibration, others=32, seed=0)
-        quantised = make_fewer_bits(content, facts, calibration, Request(worst_cosine=options.worst_cosine or -1.0))
-        print(f"INT8: {len(quantised.kept)} layers kept in higher precision", file=sys.stderr)
-        self.engines = engines_of(content, quantised.content)
+        quantized = make_fewer_bits(content, facts, calibration, Request(worst_cosine=options.worst_cosine or -1.0))
+        print(f"INT8: {len(quantized.kept)} layers kept in higher precision", file=sys.stderr)
+        self.engines = engines_of(content, quantized.content)
         self.eager = {precision: Eager(embedder, preprocessing, precision == "bf16")
                       for precision in (("fp32", "bf16") if has_fast_bf16() else ("fp32",))}  # fmt: skip
         self.best: dict[str, list[float]] = {}  # name -> least clock and processor time, seconds

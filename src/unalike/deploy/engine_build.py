@@ -29,8 +29,8 @@ def run_engine(experiment: Any, run: Any) -> Written:
     if section.runtime == "onnxruntime" and section.data_type in ("FP16", "BF16"):
         raise SpecError(f"gen_engine.data_type {section.data_type} with onnxruntime", expected="FP32 or INT8: its CPU kernels "
                         "compute in these", remedy="or set gen_engine.runtime=openvino")  # fmt: skip
-    data_type = "INT8" if source.quantised else section.data_type
-    int8 = data_type == "INT8" and not source.quantised
+    data_type = "INT8" if source.quantized else section.data_type
+    int8 = data_type == "INT8" and not source.quantized
     images = _images(experiment, source, section.calibration, "gen_engine.calibration", section.parity_images,
                      section.calibration.seed, notices, needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
     labelled = _labelled(experiment, notices)
@@ -76,8 +76,8 @@ def run_tensorrt(experiment: Any, run: Any) -> Written:
         refuse_existing(file)
     run.write_experiment(experiment)
     trt = section.tensorrt
-    data_type = "INT8" if source.quantised else trt.data_type
-    int8 = data_type == "INT8" and not source.quantised
+    data_type = "INT8" if source.quantized else trt.data_type
+    int8 = data_type == "INT8" and not source.quantized
     images, labelled = None, _labelled(experiment, notices)
     if int8 or data_type in ("FP16", "BF16") or _image_sources(experiment, trt.calibration.cal_image_dir):
         images = _images(experiment, source, trt.calibration, "gen_trt_engine.tensorrt.calibration", 64, 0, notices,

@@ -1,4 +1,4 @@
-"""Small questions to, and operations on, an ONNX graph that quantising and typing share."""
+"""Small questions to, and operations on, an ONNX graph that quantizing and typing share."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from unalike.errors import ExportError, SpecError, closest, missing_extra
 if TYPE_CHECKING:
     import onnx
 
-QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def read_network(content: bytes, source: str) -> onnx.ModelProto:
@@ -50,17 +50,17 @@ def write_facts(proto: onnx.ModelProto, facts: NetworkFacts) -> None:
         entry.key, entry.value = key, value
 
 
-def is_quantised_graph(proto: onnx.ModelProto) -> bool:
+def is_quantized_graph(proto: onnx.ModelProto) -> bool:
     """Whether it holds Q/DQ nodes, ours, NNCF's or ModelOpt's."""
-    return any(node.op_type in QUANTISERS for node in proto.graph.node)
+    return any(node.op_type in QUANTIZERS for node in proto.graph.node)
 
 
-def quantised_layers(proto: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that read quantised values, in the order of the graph."""
+def quantized_layers(proto: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that read quantized values, in the order of the graph."""
     from_dq = {name for node in proto.graph.node if node.op_type == "DequantizeLinear" for name in node.output}
     return [
         node.name for node in proto.graph.node
-        if node.op_type not in QUANTISERS and any(name in from_dq for name in node.input)
+        if node.op_type not in QUANTIZERS and any(name in from_dq for name in node.input)
     ]  # fmt: skip
 
 
@@ -69,7 +69,7 @@ def parse_layers(entries: Sequence[str], proto: onnx.ModelProto, precisions: Col
 
     Raises SpecError for a precision that is not among ``precisions`` and for a name that no layer has.
     """
-    names = [node.name for node in proto.graph.node if node.op_type not in QUANTISERS]
+    names = [node.name for node in proto.graph.node if node.op_type not in QUANTIZERS]
     chosen: dict[str, str] = {}
     for entry in entries:
         pattern, colon, precision = entry.rpartition(":")
@@ -87,23 +87,23 @@ def parse_layers(entries: Sequence[str], proto: onnx.ModelProto, precisions: Col
 
 
 def restore_layers(
-    quantised: onnx.ModelProto, original: onnx.ModelProto | None, layers: Collection[str]
+    quantized: onnx.ModelProto, original: onnx.ModelProto | None, layers: Collection[str]
 ) -> onnx.ModelProto:
-    """A copy in which ``layers`` compute unquantised again: their inputs bypass Q and DQ, their weights are the original's.
+    """A copy in which ``layers`` compute unquantized again: their inputs bypass Q and DQ, their weights are the original's.
 
-    Without ``original`` a weight that was stored in integers comes back as its dequantised value, and so does a clip that
-    quantising made superfluous (``drop_redundant_clips``), at the bounds at which Q cuts.
+    Without ``original`` a weight that was stored in integers comes back as its dequantized value, and so does a clip that
+    quantizing made superfluous (``drop_redundant_clips``), at the bounds at which Q cuts.
     """
     import onnx
 
     proto = onnx.ModelProto()
-    proto.CopyFrom(quantised)
+    proto.CopyFrom(quantized)
     makers = {name: node for node in proto.graph.node for name in node.output}
     constants = {held.name: held for held in proto.graph.initializer}
     before = {node.name: node for node in original.graph.node} if original is not None else {}
     weights = {held.name: held for held in original.graph.initializer} if original is not None else {}
     for node in list(proto.graph.node):
-        if node.name not in layers or node.op_type in QUANTISERS:
+        if node.name not in layers or node.op_type in QUANTIZERS:
             continue
         twin = before.get(node.name)
         for place, name in enumerate(node.input):
@@ -150,7 +150,7 @@ def _bypassed(
     shape = [-1 if place == axis % max(values.ndim, 1) else 1 for place in range(values.ndim)] if scale.ndim else []
     shift = zero[0].astype(np.float32).reshape(shape) if zero else np.float32(0)
     real = ((values.astype(np.float32) - shift) * scale.astype(np.float32).reshape(shape)).astype(np.float32)
-    return _add(proto, f"{name}_dequantised", numpy_helper.from_array(real), constants)
+    return _add(proto, f"{name}_dequantized", numpy_helper.from_array(real), constants)
 
 
 def _cut(proto: onnx.ModelProto, q: onnx.NodeProto, makers: dict[str, Any], constants: dict[str, Any]) -> str:
@@ -219,7 +219,7 @@ def drop_unused(proto: onnx.ModelProto) -> None:
 
 
 def drop_redundant_clips(proto: onnx.ModelProto) -> int:
-    """Take out Clip and Relu nodes whose only reader quantises to a range inside theirs: it cuts off the same values.
+    """Take out Clip and Relu nodes whose only reader quantizes to a range inside theirs: it cuts off the same values.
 
     Exact, and what lets ONNX Runtime fuse a convolution with the Q behind it. Returns how many went.
     """
@@ -244,9 +244,9 @@ def drop_redundant_clips(proto: onnx.ModelProto) -> int:
     return gone
 
 
-def _covers(clip: onnx.NodeProto, quantiser: onnx.NodeProto, constants: dict[str, np.ndarray]) -> bool:
-    """Whether the values that the quantiser can hold lie within the clip's bounds."""
-    scale, zero = (constants.get(name) for name in (*quantiser.input[1:3], "")[:2])
+def _covers(clip: onnx.NodeProto, quantizer: onnx.NodeProto, constants: dict[str, np.ndarray]) -> bool:
+    """Whether the values that the quantizer can hold lie within the clip's bounds."""
+    scale, zero = (constants.get(name) for name in (*quantizer.input[1:3], "")[:2])
     if scale is None or scale.size != 1 or zero is None or zero.size != 1:
         return False
     limits = np.iinfo(zero.dtype)

@@ -13,8 +13,8 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.deploy.onnx_graph import (
     facts_in,
-    is_quantised_graph,
-    quantised_layers,
+    is_quantized_graph,
+    quantized_layers,
     read_network,
     restore_layers,
     write_facts,
@@ -35,15 +35,15 @@ class Source:
     facts: NetworkFacts
     view: View
     stem: str
-    quantised: bool = False
+    quantized: bool = False
     fixed_batch: int = 0
 
     def as_float(self) -> bytes:
-        """The content without Q and DQ: what a quantised file is compared with."""
-        if not self.quantised:
+        """The content without Q and DQ: what a quantized file is compared with."""
+        if not self.quantized:
             return self.content
         proto = read_network(self.content, self.stem)
-        proto = restore_layers(proto, None, set(quantised_layers(proto)))
+        proto = restore_layers(proto, None, set(quantized_layers(proto)))
         write_facts(proto, replace(self.facts, precision="fp32"))
         return proto.SerializeToString()
 
@@ -72,7 +72,7 @@ def _source(experiment: Any, section: Any, name: str) -> Source:
     if len(sides) != 4 or not all(sides[2:]):
         raise ModelError(f"{path} has an input of shape {sides}", expected="batch x 3 x height x width, both fixed")
     view = View.from_dict(facts.view) if facts.view else View(sides[2], sides[3], **dataset.view.model_dump())
-    return Source(proto.SerializeToString(), facts, view, path.stem, is_quantised_graph(proto), sides[0])
+    return Source(proto.SerializeToString(), facts, view, path.stem, is_quantized_graph(proto), sides[0])
 
 
 def _traced(path: Path) -> Source:

@@ -31,7 +31,7 @@ class Ranges(Section):
 
 
 class Goal(Section):
-    """What the quantised network must still give; layers go back to higher precision until it does."""
+    """What the quantized network must still give; layers go back to higher precision until it does."""
 
     worst_cosine: float | None = field(
         None,
@@ -57,8 +57,8 @@ class Quantize(Section):
     results_dir: Text = field(
         None, "Folder of the output; unset means `quantize` below the top results_dir.", ours=True
     )
-    onnx_file: Text = field(None, "ONNX file to quantise; needed unless a checkpoint is given.", ours=True)
-    checkpoint: Text = field(None, "Checkpoint to quantise in place of an ONNX file.", ours=True)
+    onnx_file: Text = field(None, "ONNX file to quantize; needed unless a checkpoint is given.", ours=True)
+    checkpoint: Text = field(None, "Checkpoint to quantize in place of an ONNX file.", ours=True)
     output: Text = field(
         None, "File to write; unset means the model's name with _int8, _fp16 or _bf16 in the results folder.", ours=True
     )
@@ -66,7 +66,7 @@ class Quantize(Section):
         "INT8", "Number format of the new file.", ours=True, schema=spelt_both_ways("INT8", "FP16", "BF16")
     )
     backend: Backend = field(
-        "auto", "What quantises to INT8: `auto` is ONNX Runtime, whose files run fast in both CPU runtimes; "
+        "auto", "What quantizes to INT8: `auto` is ONNX Runtime, whose files run fast in both CPU runtimes; "
         "those of NNCF (extra `quantize`) in OpenVINO alone.", ours=True,
     )  # fmt: skip
     target: Target = field(

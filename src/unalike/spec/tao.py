@@ -38,7 +38,7 @@ LEFT: Mapping[str, str] = {
     "train.distributed_strategy": "several GPUs train as one, whatever the strategy",
     **{f"{action}.input_{name}": _FROM_MODEL for action in ("export", "gen_trt_engine")
        for name in ("channel", "channels", "width", "height")},
-    "gen_trt_engine.tensorrt.force_ptq": "INT8 is always quantised after training here",
+    "gen_trt_engine.tensorrt.force_ptq": "INT8 is always quantized after training here",
 }  # fmt: skip
 _DEVICES = ("train", "evaluate", "inference")
 

@@ -13,7 +13,7 @@ import unalike
 from tests.support import networks
 from tests.support import tensorrt_signatures as tables
 from tests.support import tensorrt_standin as standin
-from unalike.deploy.onnx_graph import is_quantised_graph, quantised_layers
+from unalike.deploy.onnx_graph import is_quantized_graph, quantized_layers
 from unalike.engines import cuda_memory
 from unalike.engines.tensorrt_engine import TensorRtEngine, facts_file
 from unalike.errors import DeviceError, MissingExtra, ModelError, SpecError
@@ -183,7 +183,7 @@ def test_d31_int8_is_symmetric_qdq_calibrated_on_the_view(trt, tmp_path, photogr
                    "cal_batch_size": 4}  # fmt: skip
     result = build(tmp_path, tensorrt={"data_type": "INT8", "calibration": calibration})
     proto = onnx.load_from_string(trt.built["content"])
-    assert is_quantised_graph(proto) and quantised_layers(proto)
+    assert is_quantized_graph(proto) and quantized_layers(proto)
     constants = {held.name: onnx.numpy_helper.to_array(held) for held in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
@@ -194,7 +194,7 @@ def test_d31_int8_is_symmetric_qdq_calibrated_on_the_view(trt, tmp_path, photogr
     assert json.loads((result.path.parent / "model.engine.parity.json").read_text())["rows"][1]["runtime"] == "tensorrt"
 
 
-def test_fp16_is_typed_in_the_file_and_a_quantised_file_is_taken_as_it_is(trt, tmp_path, photographs):
+def test_fp16_is_typed_in_the_file_and_a_quantized_file_is_taken_as_it_is(trt, tmp_path, photographs):
     part = {"cal_image_dir": [str(photographs)], "cal_batches": 1, "cal_batch_size": 4}
     build(tmp_path, tensorrt={"data_type": "FP16", "calibration": part, "layers_precision": ["*Conv*:fp32"]})
     kinds = {held.data_type for held in onnx.load_from_string(trt.built["content"]).graph.initializer}

@@ -1,6 +1,6 @@
-"""What quantising a layer shifts its outputs by on average goes back into its bias.
+"""What quantizing a layer shifts its outputs by on average goes back into its bias.
 
-A rounded weight moves the mean of a channel, and that adds up through the network. Each layer stands beside its quantised
+A rounded weight moves the mean of a channel, and that adds up through the network. Each layer stands beside its quantized
 twin in one graph, both reading the float input; the mean difference over the calibration images is the correction (Nagel
 et al. 2019, "Data-free quantization through weight equalization and bias correction", the empirical form).
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.deploy.onnx_graph import quantised_layers
+from unalike.deploy.onnx_graph import quantized_layers
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.normalization import network_input
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def correct_biases(
-    quantised: onnx.ModelProto, original: onnx.ModelProto, facts: NetworkFacts, images_NHWC: np.ndarray, *, batch: int
+    quantized: onnx.ModelProto, original: onnx.ModelProto, facts: NetworkFacts, images_NHWC: np.ndarray, *, batch: int
 ) -> int:
-    """Correct ``quantised`` in place; returns how many layers have a bias to correct (Conv and Gemm)."""
+    """Correct ``quantized`` in place; returns how many layers have a bias to correct (Conv and Gemm)."""
     import onnxruntime
     from onnx import numpy_helper
 
-    both, pairs = _side_by_side(quantised, original)
+    both, pairs = _side_by_side(quantized, original)
     if not pairs:
         return 0
     session = onnxruntime.InferenceSession(both.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -40,31 +40,31 @@ def correct_biases(
         for name, shift in zip(pairs, found, strict=True):
             sums[name] = sums[name] + len(part) * shift.astype(np.float64)
         count += len(part)
-    constants = {held.name: held for held in quantised.graph.initializer}
-    for node in quantised.graph.node:
+    constants = {held.name: held for held in quantized.graph.initializer}
+    for node in quantized.graph.node:
         if node.name in pairs:
             bias = numpy_helper.to_array(constants[node.input[2]])
             fixed = (bias + sums[node.name] / count).astype(np.float32)
-            quantised.graph.initializer.append(numpy_helper.from_array(fixed, f"{node.name}_bias_corrected"))
+            quantized.graph.initializer.append(numpy_helper.from_array(fixed, f"{node.name}_bias_corrected"))
             node.input[2] = f"{node.name}_bias_corrected"
     return len(pairs)
 
 
 def _side_by_side(
-    quantised: onnx.ModelProto, original: onnx.ModelProto
+    quantized: onnx.ModelProto, original: onnx.ModelProto
 ) -> tuple[onnx.ModelProto, dict[str, str]]:  # fmt: skip
-    """(the float graph with each layer's quantised twin, {layer: output that holds the mean difference a channel})."""
+    """(the float graph with each layer's quantized twin, {layer: output that holds the mean difference a channel})."""
     import onnx
     from onnx import TensorProto, helper, numpy_helper
 
     both = onnx.ModelProto()
     both.CopyFrom(original)
     opset = max(entry.version for entry in both.opset_import if entry.domain in ("", "ai.onnx"))
-    makers = {name: node for node in quantised.graph.node for name in node.output}
-    constants = {held.name: held for held in quantised.graph.initializer}
+    makers = {name: node for node in quantized.graph.node for name in node.output}
+    constants = {held.name: held for held in quantized.graph.initializer}
     known = {held.name for held in both.graph.initializer}
     twins = {node.name: node for node in original.graph.node}
-    layers = set(quantised_layers(quantised))
+    layers = set(quantized_layers(quantized))
     pairs: dict[str, str] = {}
 
     def bring(names: Any) -> None:
@@ -74,7 +74,7 @@ def _side_by_side(
                 known.add(name)
 
     def rounded(name: str, source: str, stem: str) -> str:
-        """The dequantised form of ``source`` as the layer reads it."""
+        """The dequantized form of ``source`` as the layer reads it."""
         dq = makers.get(name)
         if dq is None or dq.op_type != "DequantizeLinear":
             return source
@@ -87,7 +87,7 @@ def _side_by_side(
         both.graph.node.append(_copied(dq, [inner, *dq.input[1:]], f"{stem}_dq"))
         return f"{stem}_dq"
 
-    for node in quantised.graph.node:
+    for node in quantized.graph.node:
         twin = twins.get(node.name)
         fits = node.name in layers and node.op_type in ("Conv", "Gemm") and len(node.input) == 3 and twin is not None
         if not fits or twin is None or node.input[2] not in constants:

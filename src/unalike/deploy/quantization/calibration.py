@@ -160,7 +160,7 @@ def measure_ranges(
 
 
 def muted() -> AbstractContextManager[Any]:
-    """Nothing on standard output, which belongs to results: quantising libraries print to it."""
+    """Nothing on standard output, which belongs to results: quantizing libraries print to it."""
     return redirect_stdout(io.StringIO())
 
 
@@ -171,7 +171,7 @@ def import_calibrate() -> Any:
         import onnxruntime
         from onnxruntime.quantization import calibrate
     except ImportError as error:
-        raise missing_extra(str(error.name), "train", "quantising") from error
+        raise missing_extra(str(error.name), "train", "quantizing") from error
     onnxruntime.disable_telemetry_events()
     return calibrate
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.deploy.onnx_graph import is_quantised_graph
+from unalike.deploy.onnx_graph import is_quantized_graph
 from unalike.engines.openvino_precision import EARLY_SHARE
 from unalike.errors import ExportError, missing_extra
 
@@ -33,7 +33,7 @@ BF16_OPSET = 22
 def type_network(proto: onnx.ModelProto, precision: str, layers: Mapping[str, str] | None = None) -> onnx.ModelProto:
     """A copy that computes in ``precision`` (fp16, bf16; fp32 with ``layers`` alone), except in ``layers`` (name -> type).
 
-    Raises ExportError for quantised graphs, subgraphs, and where ONNX's converter cannot raise the opset for bfloat16.
+    Raises ExportError for quantized graphs, subgraphs, and where ONNX's converter cannot raise the opset for bfloat16.
     """
     try:
         import onnx
@@ -41,9 +41,9 @@ def type_network(proto: onnx.ModelProto, precision: str, layers: Mapping[str, st
         raise missing_extra("onnx", "train", "typed ONNX") from error
     if precision not in TYPES:
         raise ExportError(f"precision {precision!r}", expected=" or ".join(TYPES))
-    if is_quantised_graph(proto):
+    if is_quantized_graph(proto):
         raise ExportError(
-            "typing a quantised network", expected="a float network", remedy="give the one it was made from"
+            "typing a quantized network", expected="a float network", remedy="give the one it was made from"
         )
     layers = dict(layers or {})
     if "bf16" in (precision, *layers.values()):

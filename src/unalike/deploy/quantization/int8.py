@@ -1,8 +1,8 @@
-"""A float network -> the same network with explicit quantisation (Q/DQ nodes), by ONNX Runtime or by NNCF.
+"""A float network -> the same network with explicit quantization (Q/DQ nodes), by ONNX Runtime or by NNCF.
 
 For a CPU activations are uint8 and weights int8 in 7 bits: without VNNI an x86 CPU adds products of 8 bits with
 saturation (EfficientNet-Lite0 on AVX2, 2026-11-23: worst cosine 0.88 with 8 bits, 0.95 with 7). For TensorRT both are
-symmetric int8, and no bias is quantised anywhere: both CPU runtimes fold it, TensorRT takes no other.
+symmetric int8, and no bias is quantized anywhere: both CPU runtimes fold it, TensorRT takes no other.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from unalike.errors import ExportError, SpecError, missing_extra
 if TYPE_CHECKING:
     import onnx
 
-# What is worth quantising: where the multiplications are, and what passes values between them. Q/DQ pairs stand at
+# What is worth quantizing: where the multiplications are, and what passes values between them. Q/DQ pairs stand at
 # their inputs alone, so that no pair falls between a convolution and the activation that belongs to it.
 OPERATORS = ("Conv", "Gemm", "MatMul", "Add", "MaxPool")
 STEEP = ("Sqrt", "Reciprocal", "Log")
@@ -32,7 +32,7 @@ TARGETS = ("cpu", "vnni", "tensorrt")
 
 
 @dataclass(frozen=True)
-class QuantisingOptions:
+class QuantizationOptions:
     """``target``: one of TARGETS; ``per_channel``: a scale for every output channel of a weight."""
 
     target: str = "cpu"
@@ -40,7 +40,7 @@ class QuantisingOptions:
 
     def __post_init__(self) -> None:
         if self.target not in TARGETS:
-            raise SpecError(f"quantising target {self.target!r}", expected=" or ".join(TARGETS))
+            raise SpecError(f"quantizing target {self.target!r}", expected=" or ".join(TARGETS))
 
 
 def fold_batchnorm(content: bytes) -> bytes:
@@ -73,8 +73,8 @@ def under_roots(proto: onnx.ModelProto) -> list[str]:
     return [node.name for node in proto.graph.node if node.op_type == "Add" and node.output[0] in steep and node.name]
 
 
-def quantise_by_ranges(content: bytes, ranges: Ranges, options: QuantisingOptions) -> onnx.ModelProto:
-    """Q/DQ by ONNX Runtime's quantiser with ``ranges`` of the activations (``calibration.measure_ranges``)."""
+def quantize_by_ranges(content: bytes, ranges: Ranges, options: QuantizationOptions) -> onnx.ModelProto:
+    """Q/DQ by ONNX Runtime's quantizer with ``ranges`` of the activations (``calibration.measure_ranges``)."""
     calibrate = import_calibrate()
     from onnxruntime.quantization import QuantType
     from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -86,7 +86,7 @@ def quantise_by_ranges(content: bytes, ranges: Ranges, options: QuantisingOption
     )
     proto = read_network(content, "the network")
     signed = [name for name, (low, _) in ranges.items() if low < 0]
-    quantiser = QDQQuantizer(
+    quantizer = QDQQuantizer(
         proto, options.per_channel, options.target == "cpu", QuantType.QInt8, QuantType.QUInt8 if for_cpu else QuantType.QInt8, kept,
         None, under_roots(proto), list(OPERATORS),
         {
@@ -101,15 +101,15 @@ def quantise_by_ranges(content: bytes, ranges: Ranges, options: QuantisingOption
     )  # fmt: skip
     try:
         with muted(), _hushed("root"):
-            quantiser.quantize_model()
-    except Exception as error:  # the quantiser raises whatever its parts raise
-        raise ExportError(f"ONNX Runtime cannot quantise this network ({str(error)[:200]})",
+            quantizer.quantize_model()
+    except Exception as error:  # the quantizer raises whatever its parts raise
+        raise ExportError(f"ONNX Runtime cannot quantize this network ({str(error)[:200]})",
                           remedy="try quantize.backend=nncf") from error  # fmt: skip
-    return _named(quantiser.model.model)
+    return _named(quantizer.model.model)
 
 
-def quantise_by_nncf(
-    content: bytes, facts: NetworkFacts, images_NHWC: np.ndarray, options: QuantisingOptions, *, method: str,
+def quantize_by_nncf(
+    content: bytes, facts: NetworkFacts, images_NHWC: np.ndarray, options: QuantizationOptions, *, method: str,
     percentile: float,
 ) -> onnx.ModelProto:  # fmt: skip
     """Q/DQ by NNCF (post-training, with its bias correction), which measures the ranges itself."""
@@ -144,7 +144,7 @@ def quantise_by_nncf(
                 proto, nncf.Dataset(samples), preset=preset, subset_size=len(samples), advanced_parameters=parameters
             ))  # fmt: skip
     except Exception as error:  # likewise
-        raise ExportError(f"NNCF cannot quantise this network ({str(error)[:200]})",
+        raise ExportError(f"NNCF cannot quantize this network ({str(error)[:200]})",
                           remedy="try quantize.backend=onnxruntime") from error  # fmt: skip
 
 
@@ -157,7 +157,7 @@ def import_nncf() -> Any:
         with muted():
             import nncf
     except ImportError as error:
-        raise missing_extra("nncf", "quantize", "quantising by NNCF") from error
+        raise missing_extra("nncf", "quantize", "quantizing by NNCF") from error
     return nncf
 
 
@@ -174,19 +174,19 @@ def _hushed(name: str) -> Iterator[None]:
 
 
 def _named(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Quantisers append their nodes at the end and name them as they like."""
-    proto = read_network(proto.SerializeToString(), "the quantised network")
+    """Quantizers append their nodes at the end and name them as they like."""
+    proto = read_network(proto.SerializeToString(), "the quantized network")
     sort_nodes(proto)
     return proto
 
 
 def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """The last touch once the layers are chosen: clips that quantising does anyway go. Checked by onnx itself."""
+    """The last touch once the layers are chosen: clips that quantizing does anyway go. Checked by onnx itself."""
     import onnx
 
     drop_redundant_clips(proto)
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        raise ExportError(f"the quantised network is not valid ONNX ({str(error)[:200]})") from error
+        raise ExportError(f"the quantized network is not valid ONNX ({str(error)[:200]})") from error
     return proto

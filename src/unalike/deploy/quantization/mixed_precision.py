@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike import progress
-from unalike.deploy.onnx_graph import parse_layers, quantised_layers, read_network, restore_layers, write_facts
+from unalike.deploy.onnx_graph import parse_layers, quantized_layers, read_network, restore_layers, write_facts
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.deploy.quantization.bias_correction import correct_biases
 from unalike.deploy.quantization.calibration import (
@@ -27,11 +27,11 @@ from unalike.deploy.quantization.calibration import (
 )
 from unalike.deploy.quantization.half_precision import KEPT, early_nodes, emulate_bf16, type_network
 from unalike.deploy.quantization.int8 import (
-    QuantisingOptions,
+    QuantizationOptions,
     finish,
     fold_batchnorm,
-    quantise_by_nncf,
-    quantise_by_ranges,
+    quantize_by_nncf,
+    quantize_by_ranges,
 )
 from unalike.deploy.quantization.sensitivity import Verdict, choose_layers
 from unalike.engines.metadata import NetworkFacts
@@ -57,7 +57,7 @@ class Request:
 
     data_type: str = "INT8"
     backend: str = "auto"
-    options: QuantisingOptions = field(default_factory=QuantisingOptions)
+    options: QuantizationOptions = field(default_factory=QuantizationOptions)
     method: str = "min-max"
     percentile: float = 99.99
     batch: int = 8
@@ -149,8 +149,8 @@ def _int8(
 ) -> FewerBits:
     facts = replace(facts, precision="int8")
     original = read_network(content, "the network")
-    whole = _quantised(content, facts, images, request)
-    layers = quantised_layers(whole)
+    whole = _quantized(content, facts, images, request)
+    layers = quantized_layers(whole)
     always = set(parse_layers(request.layers_precision, original, ("fp32",)))
 
     def make(kept: Collection[str]) -> onnx.ModelProto:
@@ -165,13 +165,13 @@ def _int8(
     return FewerBits(proto, choice.kept)
 
 
-def _quantised(content: bytes, facts: NetworkFacts, images: CalibrationImages, request: Request) -> onnx.ModelProto:
+def _quantized(content: bytes, facts: NetworkFacts, images: CalibrationImages, request: Request) -> onnx.ModelProto:
     if request.backend == "nncf":
         if request.cache is not None:
             progress.say(
                 "calibration.cal_cache_file is not used by NNCF, which keeps its statistics to itself", once=True
             )
-        return quantise_by_nncf(
+        return quantize_by_nncf(
             content, facts, images.chosen_NHWC, request.options, method=request.method, percentile=request.percentile
         )
     wanted = RangeRequest(
@@ -185,7 +185,7 @@ def _quantised(content: bytes, facts: NetworkFacts, images: CalibrationImages, r
             write_ranges(request.cache, wanted, ranges)
     else:
         progress.say(f"ranges of {request.cache}: same network, same images")
-    proto = quantise_by_ranges(content, ranges, request.options)
+    proto = quantize_by_ranges(content, ranges, request.options)
     original = read_network(content, "the network")
     corrected = correct_biases(proto, original, facts, images.chosen_NHWC, batch=request.batch)
     progress.say(f"biases corrected: {corrected} layers", level=2)

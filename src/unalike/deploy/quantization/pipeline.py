@@ -16,7 +16,7 @@ from unalike.deploy.onnx_graph import (
 )
 from unalike.deploy.quantization.accuracy_table import Comparison, Labelled, compare_forms, retrieval
 from unalike.deploy.quantization.calibration import CalibrationImages
-from unalike.deploy.quantization.int8 import QuantisingOptions, finish
+from unalike.deploy.quantization.int8 import QuantizationOptions, finish
 from unalike.deploy.quantization.mixed_precision import (
     FewerBits,
     Request,
@@ -54,11 +54,11 @@ def _in_fewer_bits(
     experiment: Any, source: Source, section: Any, images: CalibrationImages, cache: Path | None, notices: Notices,
     *, data_type: str, target: str, layers: Sequence[str], labelled: Labelled | None,
 ) -> FewerBits:  # fmt: skip
-    """The network in INT8, FP16 or BF16 by a section's calibration and goal; one that is quantised already stays."""
-    if source.quantised:
+    """The network in INT8, FP16 or BF16 by a section's calibration and goal; one that is quantized already stays."""
+    if source.quantized:
         if data_type != "INT8":
-            raise SpecError(f"{source.stem} is quantised, {data_type} was asked for", remedy="give the float network")
-        say(f"{source.stem} is quantised already: its own Q/DQ is taken as it is")
+            raise SpecError(f"{source.stem} is quantized, {data_type} was asked for", remedy="give the float network")
+        say(f"{source.stem} is quantized already: its own Q/DQ is taken as it is")
         proto = finish(read_network(source.content, source.stem))
         write_facts(proto, replace(source.facts, precision="int8"))
         return FewerBits(proto, ())
@@ -69,7 +69,7 @@ def _in_fewer_bits(
     limit = goal.recall_loss if goal is not None else None
     request = Request(
         data_type=data_type, backend=getattr(section, "backend", "auto"),
-        options=QuantisingOptions(target, getattr(section, "per_channel", True)),
+        options=QuantizationOptions(target, getattr(section, "per_channel", True)),
         method=getattr(part, "method", "min-max"), percentile=getattr(part, "percentile", 99.99),
         batch=getattr(part, "cal_batch_size", 8), cache=cache, layers_precision=tuple(layers),
         worst_cosine=goal.worst_cosine if goal is not None else None, most_layers=goal.most_layers if goal is not None else 0.5,
@@ -119,7 +119,7 @@ def run_quantization(experiment: Any, run: Any) -> Written:
     source = _source(experiment, section, "quantize")
     path = Path(section.output) if section.output else run.dir / f"{source.stem}_{section.data_type.lower()}.onnx"
     refuse_existing(path)
-    int8 = section.data_type == "INT8" and not source.quantised
+    int8 = section.data_type == "INT8" and not source.quantized
     images = _images(experiment, source, section.calibration, "quantize.calibration", section.parity_images,
                      section.calibration.seed, notices, needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
     labelled = _labelled(experiment, notices)

@@ -1,6 +1,6 @@
-"""Which layers lose most by quantising, and how many of them must go back to higher precision.
+"""Which layers lose most by quantizing, and how many of them must go back to higher precision.
 
-Each layer is quantised alone and the worst cosine noted; then the fewest of the most harmful are restored with which the
+Each layer is quantized alone and the worst cosine noted; then the fewest of the most harmful are restored with which the
 goal is met (doubling, then halving: the loss falls as more are restored, near enough).
 """
 
@@ -42,7 +42,7 @@ def choose_layers(
     """The fewest layers to keep in higher precision.
 
     ``judge(kept)`` says what the network gives with these restored; ``alone(layer)`` the loss with only this one
-    quantised. ``always`` are kept whatever comes; at most the share ``most`` of the layers besides them. Raises
+    quantized. ``always`` are kept whatever comes; at most the share ``most`` of the layers besides them. Raises
     ExportError, with the best that was found, when that is not enough.
     """
     fixed = [name for name in layers if name in set(always)]
@@ -51,7 +51,7 @@ def choose_layers(
         return Choice(tuple(fixed), verdict, {})
     free = [name for name in layers if name not in set(fixed)]
     limit = int(most * len(free))
-    progress.say(f"all {len(free)} layers quantised: {verdict.text}; looking for those that lose most")
+    progress.say(f"all {len(free)} layers quantized: {verdict.text}; looking for those that lose most")
     losses: dict[str, float] = {}
     with progress.progress("layers alone", len(free), "layers") as advance:
         for name in free:
@@ -62,7 +62,7 @@ def choose_layers(
     if found is None:
         verdict = judge([*fixed, *ranked[:limit]])
         raise ExportError(
-            f"with {limit} of {len(free)} layers in higher precision the quantised network still gives {verdict.text}",
+            f"with {limit} of {len(free)} layers in higher precision the quantized network still gives {verdict.text}",
             expected="the goal to be met",
             remedy="lower goal.worst_cosine, raise goal.most_layers, give more calibration images, or take FP16",
         )

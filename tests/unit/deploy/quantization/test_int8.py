@@ -24,7 +24,7 @@ from unalike.deploy.quantization.calibration import (
     write_ranges,
 )
 from unalike.deploy.quantization.half_precision import emulate_bf16, type_network
-from unalike.deploy.quantization.int8 import QuantisingOptions, finish, quantise_by_ranges
+from unalike.deploy.quantization.int8 import QuantizationOptions, finish, quantize_by_ranges
 from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits, runner
 from unalike.deploy.quantization.sensitivity import Verdict, choose_layers
 from unalike.engines.metadata import file_key
@@ -133,26 +133,26 @@ def test_percentile_and_entropy_cut_outliers_off(images):
 @pytest.mark.parametrize("target", ["cpu", "vnni", "tensorrt"])
 def test_qdq_is_explicit_per_channel_and_every_layer_comes_back(images, ranges, target):
     content, original, facts = network()
-    whole = quantise_by_ranges(content, ranges, QuantisingOptions(target))
-    layers = graphs.quantised_layers(whole)
+    whole = quantize_by_ranges(content, ranges, QuantizationOptions(target))
+    layers = graphs.quantized_layers(whole)
     kinds = {node.op_type for node in whole.graph.node if node.name in layers}
     assert "Conv" in kinds and kinds & {"Gemm", "MatMul"}
     scales = {held.name: numpy_helper.to_array(held) for held in whole.graph.initializer}
     assert any(scales[node.input[1]].size == 8 for node in whole.graph.node if node.op_type == "DequantizeLinear")
     exact = OnnxEngine(content)(images)
     done = finish(graphs.restore_layers(whole, original, ()))
-    assert graphs.is_quantised_graph(done)
+    assert graphs.is_quantized_graph(done)
     assert (
         cosines(exact, OnnxEngine(done.SerializeToString(), mean=networks.MEAN, std=networks.STD)(images)).min() > 0.99
     )
     back = graphs.restore_layers(whole, original, set(layers))
-    assert not graphs.is_quantised_graph(back)
+    assert not graphs.is_quantized_graph(back)
     graphs.write_facts(back, facts)
     assert np.abs(OnnxEngine(back.SerializeToString())(images) - exact).max() < 1e-6
 
 
 def _weights(proto, original):
-    """{layer: integer weights} of what is quantised, and {layer: the float ones} of the network that it was made from."""
+    """{layer: integer weights} of what is quantized, and {layer: the float ones} of the network that it was made from."""
     floats = {held.name: numpy_helper.to_array(held) for held in original.graph.initializer}
     exact = {node.name: floats[node.input[1]] for node in original.graph.node if node.op_type in ("Conv", "Gemm")}
     held = {entry.name: numpy_helper.to_array(entry) for entry in proto.graph.initializer}
@@ -162,9 +162,9 @@ def _weights(proto, original):
 
 
 @pytest.mark.parametrize(("target", "most"), [("cpu", 64), ("vnni", 127)])
-def test_weights_take_7_bits_on_any_cpu_and_8_with_vnni_in_quantised_layers_alone(images, ranges, target, most):
+def test_weights_take_7_bits_on_any_cpu_and_8_with_vnni_in_quantized_layers_alone(images, ranges, target, most):
     content, original, _ = network()
-    whole = quantise_by_ranges(content, ranges, QuantisingOptions(target))
+    whole = quantize_by_ranges(content, ranges, QuantizationOptions(target))
     weights, exact = _weights(whole, original)
     assert set(weights) == set(exact) and weights
     for name, found in weights.items():
@@ -190,7 +190,7 @@ def test_what_a_root_reads_keeps_its_small_values(images):
     proto.graph.output[0].name = "rooted"
     content = proto.SerializeToString()
     ranges = measure_ranges(content, facts, images, RangeRequest("m", "i"), batch=8)
-    layers = graphs.quantised_layers(quantise_by_ranges(content, ranges, QuantisingOptions()))
+    layers = graphs.quantized_layers(quantize_by_ranges(content, ranges, QuantizationOptions()))
     assert layers and "my Add" not in layers
 
 
@@ -198,12 +198,12 @@ def test_8_bits_are_nearer_than_7_and_other_targets_are_refused(images, ranges, 
     content, _, _ = network()
     exact, near = OnnxEngine(content)(images), {}
     for target in ("cpu", "vnni"):
-        done = finish(quantise_by_ranges(content, ranges, QuantisingOptions(target)))
+        done = finish(quantize_by_ranges(content, ranges, QuantizationOptions(target)))
         wide = OpenVinoEngine(done.SerializeToString(), mean=networks.MEAN, std=networks.STD)
         near[target] = cosines(exact, wide(images)).mean()
     assert near["cpu"] < near["vnni"] < 1
     with pytest.raises(SpecError, match="cpu or vnni or tensorrt"):
-        QuantisingOptions("avx")
+        QuantizationOptions("avx")
     model = tmp_path / "small.onnx"
     model.write_bytes(content)
     spec = {"results_dir": str(tmp_path / "out"), "quantize": {"onnx_file": str(model), "target": "vnn"}}
@@ -215,7 +215,7 @@ def test_8_bits_are_nearer_than_7_and_other_targets_are_refused(images, ranges, 
 def test_what_rounding_shifts_goes_back_into_the_bias(images, ranges):
     """The first convolution reads the same input in both networks: its outputs' means must agree once corrected."""
     content, original, facts = network()
-    plain = quantise_by_ranges(content, ranges, QuantisingOptions())
+    plain = quantize_by_ranges(content, ranges, QuantizationOptions())
     corrected = type(plain).FromString(plain.SerializeToString())
     assert correct_biases(corrected, original, facts, images, batch=7) >= 1
     first = next(node for node in original.graph.node if node.op_type == "Conv")
@@ -235,13 +235,13 @@ def test_what_rounding_shifts_goes_back_into_the_bias(images, ranges):
 
 def test_engines_say_int8_and_obey_a_precision_asked_for(ranges, images):
     content, _, _ = network()
-    done = finish(quantise_by_ranges(content, ranges, QuantisingOptions()))
-    quantised = done.SerializeToString()
+    done = finish(quantize_by_ranges(content, ranges, QuantizationOptions()))
+    quantized = done.SerializeToString()
     for kind in (OnnxEngine, OpenVinoEngine):
         told = {"mean": networks.MEAN, "std": networks.STD}
-        assert kind(quantised, precision="int8", **told).precision == "int8"
+        assert kind(quantized, precision="int8", **told).precision == "int8"
         with pytest.raises(DeviceError, match="quantized|written"):
-            kind(quantised, precision="fp32", **told)
+            kind(quantized, precision="fp32", **told)
         with pytest.raises(DeviceError, match="quantize"):
             kind(content, precision="int8")
 
@@ -260,7 +260,7 @@ def _clipped(scale, kind="Clip", high=6.0):
 
 
 @pytest.mark.parametrize(("scale", "kind", "goes"), [(6 / 255, "Clip", 1), (7 / 255, "Clip", 0), (9 / 255, "Relu", 1)])
-def test_clips_go_only_where_quantising_cuts_the_same(scale, kind, goes):
+def test_clips_go_only_where_quantizing_cuts_the_same(scale, kind, goes):
     proto = _clipped(scale, kind)
     x = np.array([-3, 0.5, 5.9, 6.5, 40], np.float32)
     before = onnx.reference.ReferenceEvaluator(proto).run(None, {"x": x})[0]
@@ -301,36 +301,36 @@ def modelopt(images):
 
 
 def test_a_modelopt_file_is_taken_as_it_is_and_gives_its_float_form_back(images, folder, tmp_path):
-    quantised, content = modelopt(images)
+    quantized, content = modelopt(images)
     model = tmp_path / "modelopt.onnx"
-    model.write_bytes(quantised)
-    proto = graphs.read_network(quantised, "modelopt")
-    back = graphs.restore_layers(proto, None, set(graphs.quantised_layers(proto)))
-    assert not graphs.is_quantised_graph(back)
+    model.write_bytes(quantized)
+    proto = graphs.read_network(quantized, "modelopt")
+    back = graphs.restore_layers(proto, None, set(graphs.quantized_layers(proto)))
+    assert not graphs.is_quantized_graph(back)
     assert np.abs(OnnxEngine(back.SerializeToString())(images) - OnnxEngine(content)(images)).max() < 1e-6
     result = unalike.gen_engine({"results_dir": str(tmp_path), "dataset": {"train_dataset": str(folder)},
                              "gen_engine": {"onnx_file": str(model), "parity_images": 8}})  # fmt: skip
     assert OpenVinoEngine(result.path).precision == "int8" and result.figures["worst_cosine"] > 0.93
 
 
-def clipped_network(quantised: bool) -> onnx.ModelProto:
-    """x -> MatMul -> Clip(0, 6) -> MatMul, with Q and DQ of 0 .. 6 before the second one where it is quantised."""
+def clipped_network(quantized: bool) -> onnx.ModelProto:
+    """x -> MatMul -> Clip(0, 6) -> MatMul, with Q and DQ of 0 .. 6 before the second one where it is quantized."""
     draw, make = np.random.default_rng(5), helper.make_node
     first, second = (draw.normal(size=(4, 4)).astype(np.float32) for _ in range(2))
     held = {"w1": 4 * first, "w2": second, "low": np.float32(0), "high": np.float32(6), "scale": np.float32(6 / 255),
             "zero": np.uint8(0)}  # fmt: skip
     nodes = [make("MatMul", ["x", "w1"], ["a"], name="first"), make("Clip", ["a", "low", "high"], ["b"], name="clip")]
-    if quantised:
+    if quantized:
         nodes += [make("QuantizeLinear", ["b", "scale", "zero"], ["q"], name="Q"),
                   make("DequantizeLinear", ["q", "scale", "zero"], ["d"], name="DQ")]  # fmt: skip
-    nodes.append(make("MatMul", ["d" if quantised else "b", "w2"], ["y"], name="second"))
+    nodes.append(make("MatMul", ["d" if quantized else "b", "w2"], ["y"], name="second"))
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "clipped", value[:1], value[1:],
                                    [numpy_helper.from_array(np.array(v), k) for k, v in held.items()])  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def test_a_quantised_file_s_float_form_has_the_clips_that_quantising_made_superfluous():
+def test_a_quantized_file_s_float_form_has_the_clips_that_quantizing_made_superfluous():
     def run(proto: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
         session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         return session.run(None, {"x": x})[0]
@@ -380,7 +380,7 @@ def test_typed_onnx_computes_in_what_it_says_and_stays_near(images, data_type):
     held = graphs.facts_in(made.proto, "typed", None, None)
     assert held.precision == data_type.lower()
     assert cosines(OnnxEngine(content)(images), runner(made.content, held)(images)).min() >= 0.999
-    with pytest.raises(ExportError, match="quantised"):
+    with pytest.raises(ExportError, match="quantized"):
         type_network(_clipped(1.0), "fp16")
 
 
@@ -413,7 +413,7 @@ def test_layers_precision_names_layers_and_refuses_others():
             graphs.parse_layers([entry], proto, ("fp32",))
 
 
-def quantise(tmp_path, folder, *overrides, **part):
+def quantize(tmp_path, folder, *overrides, **part):
     model = tmp_path / "model.onnx"
     model.write_bytes(networks.exported_bytes())
     calibration = {"cal_image_dir": [str(folder)], "cal_batches": 3, "cal_batch_size": 4}
@@ -424,7 +424,7 @@ def quantise(tmp_path, folder, *overrides, **part):
 
 def test_quantize_writes_a_file_its_ranges_and_a_comparison(tmp_path, folder, capsys):
     data = [f"dataset.val_dataset.reference={folder}"]
-    result = quantise(tmp_path, folder, *data)
+    result = quantize(tmp_path, folder, *data)
     told = json.loads((result.results_dir / "model_int8.onnx.parity.json").read_text())
     assert [row["precision"] for row in told["rows"]] == ["fp32", "int8", "int8"]
     assert told["queries"] == 24 and told["rows"][0]["recall_at_1"] is not None
@@ -438,13 +438,13 @@ def test_quantize_writes_a_file_its_ranges_and_a_comparison(tmp_path, folder, ca
     facts = OnnxEngine(result.path).facts
     assert facts.precision == "int8" and facts.classes == ("a", "ü") and facts.view == networks.VIEW.to_dict()
     first = OnnxEngine(result.path)(networks.pictures(4))
-    again = quantise(tmp_path, folder, *data)  # seeded; sums of several threads may differ in the last bit
+    again = quantize(tmp_path, folder, *data)  # seeded; sums of several threads may differ in the last bit
     assert cosines(first, OnnxEngine(again.path)(networks.pictures(4))).min() > 0.9999
 
 
 def test_int8_is_known_for_the_network_that_it_was_made_from(tmp_path, folder):
     """Also when the file came from elsewhere and says nothing of itself."""
-    result = quantise(tmp_path, folder)
+    result = quantize(tmp_path, folder)
     model = tmp_path / "model.onnx"
     key = file_key(model.read_bytes())
     assert load_model(model).network == key == OnnxEngine(result.path).facts.network
@@ -459,13 +459,13 @@ def test_int8_is_known_for_the_network_that_it_was_made_from(tmp_path, folder):
 def test_quantize_uses_its_cache_again_and_says_what_it_lacks(tmp_path, folder, capsys):
     cache = tmp_path / "ranges.json"
     said = f"quantize.calibration.cal_cache_file={cache}"
-    quantise(tmp_path, folder, said)
-    quantise(tmp_path, folder, said)
+    quantize(tmp_path, folder, said)
+    quantize(tmp_path, folder, said)
     assert f"ranges of {cache}" in capsys.readouterr().err
     with pytest.raises(SpecError, match=r"cal_image_dir is not set, and INT8"):
-        quantise(tmp_path, folder, "quantize.calibration.cal_image_dir=null")
+        quantize(tmp_path, folder, "quantize.calibration.cal_image_dir=null")
     with pytest.raises(SpecError, match="onnx_file and quantize.checkpoint are not set"):
-        quantise(tmp_path, folder, "quantize.onnx_file=null")
+        quantize(tmp_path, folder, "quantize.onnx_file=null")
 
 
 @pytest.mark.parametrize(("runtime", "data_type"), [("openvino", "FP32"), ("openvino", "FP16"), ("openvino", "BF16"),
@@ -486,7 +486,7 @@ def test_gen_engine_gives_the_networks_vectors(tmp_path, folder, images, runtime
 
 
 @pytest.mark.slow
-def test_nncf_quantises_too(tmp_path, folder):
+def test_nncf_quantizes_too(tmp_path, folder):
     pytest.importorskip("nncf")
-    result = quantise(tmp_path, folder, "quantize.backend=nncf")
+    result = quantize(tmp_path, folder, "quantize.backend=nncf")
     assert result.figures["worst_cosine"] > 0.95

@@ -1,13 +1,13 @@
 """What INT8 costs on the Grocery Store photographs: R@1, MAP@R and cosine beside fp32, on `val` and 5-fold `train`.
 
-    python benchmarks/quantised_grocery.py --data DIR [--out DIR] [--name int8] [key=value ...]
-    python benchmarks/quantised_grocery.py --data DIR --onnx MODEL.onnx | --checkpoint MODEL.pth [...]
+    python benchmarks/quantized_grocery.py --data DIR [--out DIR] [--name int8] [key=value ...]
+    python benchmarks/quantized_grocery.py --data DIR --onnx MODEL.onnx | --checkpoint MODEL.pth [...]
 
-Without a network five are trained, each without one fifth of `train` (by image), exported and quantised on images it was
+Without a network five are trained, each without one fifth of `train` (by image), exported and quantized on images it was
 trained on; the fifth that it never saw asks the other four, `val` (296 queries) asks all of `train`. Each of 2,640 + 296
 queries then stands once in the sum; `val` with the mean of the five networks. With a network, that one answers all.
 Losses come with a paired bootstrap over queries (95 %); the goal is at most half a point in each. What is finished (networks,
-vectors) is not made again; another --name holds another way of quantising the same networks (key=value of `quantize`).
+vectors) is not made again; another --name holds another way of quantizing the same networks (key=value of `quantize`).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from unalike.metrics.intervals import paired_bootstrap
 from unalike.metrics.retrieval import evaluate_ranking
 
 FOLDS = 5
-# Short: the question is what quantising takes from a trained network, not how good one can get.
+# Short: the question is what quantizing takes from a trained network, not how good one can get.
 TRAINING = ["model.backbone=tf_efficientnet_lite0", "model.input_width=144", "model.input_height=144",
             "train.num_epochs=4", "dataset.validation.by=none"]  # fmt: skip
 Values = dict[str, np.ndarray]  # measure -> value of each query
@@ -75,7 +75,7 @@ def exported(checkpoint: Path, manifest: Path, folder: Path) -> Path:
     return model
 
 
-def quantised(model: Path, manifest: Path, folder: Path, images: int, overrides: list[str]) -> Path:
+def quantized(model: Path, manifest: Path, folder: Path, images: int, overrides: list[str]) -> Path:
     file = folder / "int8.onnx"
     if not file.exists():
         unalike.quantize(
@@ -98,7 +98,7 @@ def trained(manifest: Path, folder: Path, seed: int) -> Path:
 
 
 class Grocery:
-    """Both splits, their fifths, and what a network and its quantised form give on them."""
+    """Both splits, their fifths, and what a network and its quantized form give on them."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.out = options, options.out
@@ -133,7 +133,7 @@ class Grocery:
         place = folder / self.options.name
         place.mkdir(parents=True, exist_ok=True)
         exact = embed_all(model, self.paths, "openvino", "fp32", folder / "fp32.npy")
-        few = quantised(model, manifest, place, self.options.calibration, self.options.overrides)
+        few = quantized(model, manifest, place, self.options.calibration, self.options.overrides)
         for runtime in self.options.runtimes:
             yield runtime, exact, embed_all(few, self.paths, runtime, "auto", place / f"{runtime}.npy")
 
@@ -185,8 +185,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="the data set's folder, with train.txt and val.txt")
     parser.add_argument("--onnx", type=Path, help="the float network")
     parser.add_argument("--checkpoint", type=Path, help="a checkpoint, exported first")
-    parser.add_argument("--out", type=Path, default=Path("runs/quantised_grocery"))
-    parser.add_argument("--name", default="int8", help="folder of this way of quantising")
+    parser.add_argument("--out", type=Path, default=Path("runs/quantized_grocery"))
+    parser.add_argument("--name", default="int8", help="folder of this way of quantizing")
     parser.add_argument("--calibration", type=int, default=128, help="images")
     parser.add_argument("--runtimes", nargs="+", default=["openvino", "onnxruntime"])
     parser.add_argument("overrides", nargs="*", help="such as quantize.goal.worst_cosine=0.97")
