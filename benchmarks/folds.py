@@ -1,12 +1,12 @@
-"""Claims between ways of training: five folds of the Grocery training photographs, paired, each way for the same time.
+"""Compare ways of training on five folds of the Grocery training photographs, paired, each for the same time.
 
     python benchmarks/folds.py --data DIR [--out DIR] [--minutes 4] [--folds 1,2,3,4,5] [--by scene|image]
 
-Each photograph is asked once, by recognisers that did not train on it: `automatic`, `plain` and `peer` of
+Each photograph is the query once, of models that were not trained on it: `automatic`, `plain` and `peer` of
 `benchmarks/automatic.py`, seeded by the fold, from a cold cache, and the frozen trunk. The other four folds train and are
-the reference. Folds are drawn by scene, so that no photograph finds its twin of the same minute (`learn.judge`; by image
-the frozen trunk has R@1 96 % and nothing is left to tell apart), or by image. What a fold gives stands in OUT and is not
-made twice. Differences are paired over the queries, which are resampled. Neither `val` nor the withheld test split is
+the reference. Folds are drawn by scene, so that no photograph finds a near-duplicate (`training/automatic/holdout.py`; by image
+the frozen trunk has R@1 96 % and nothing is left to tell apart), or by image. Results stand in OUT and are not
+computed twice. Differences are paired over the queries, which are resampled. Neither `val` nor the withheld test split is
 touched.
 """
 
@@ -22,7 +22,7 @@ import automatic
 import numpy as np
 from grocery import append, write_manifests
 from heads import folds
-from new_classes import Rows, rows_of, written
+from new_classes import Rows, read_rows, write_rows
 from unlabeled import embed, hits
 
 from unalike.data.imageset import align_labels, load_images
@@ -36,9 +36,9 @@ from unalike.training.heads.features import compute_features
 ORDER = ("frozen", "peer", "plain", "automatic")
 
 
-def divided(manifest: Path, by: str) -> list[tuple[Rows, Rows]]:
-    """Training and asking rows of the manifest, for each fold."""
-    images, rows = load_images(manifest), rows_of(manifest)
+def split_manifest(manifest: Path, by: str) -> list[tuple[Rows, Rows]]:
+    """Training rows and query rows of the manifest, for each fold."""
+    images, rows = load_images(manifest), read_rows(manifest)
     spec = load_spec("train")
     features = compute_features(automatic.TRUNK, images, View.from_spec(spec), Notices(), spec)
     assert len(features.kept_N) == len(rows) == len(images)
@@ -48,8 +48,8 @@ def divided(manifest: Path, by: str) -> list[tuple[Rows, Rows]]:
     return [([rows[i] for i in r.fit_N], [rows[i] for i in r.query_N]) for r in folds(images.labels_N, scene_N)]
 
 
-def asked(way: str, paths: dict[str, Path], minutes: int, fold: int, folder: Path) -> dict[str, np.ndarray]:
-    """Was the nearest right, and average precision at R, of every query of the fold."""
+def evaluate(way: str, paths: dict[str, Path], minutes: int, fold: int, folder: Path) -> dict[str, np.ndarray]:
+    """Whether the nearest reference is of the right class, and average precision at R, of every query of the fold."""
     if way == "frozen":
         checkpoint = "pretrained"
     else:
@@ -65,14 +65,14 @@ def asked(way: str, paths: dict[str, Path], minutes: int, fold: int, folder: Pat
     return {"hit": hit, "precision": precision}
 
 
-def told(found: dict[str, dict[str, np.ndarray]]) -> dict[str, object]:
-    """Every way's figures and what it gains on the others, of the queries of all folds."""
-    row: dict[str, object] = {"queries": len(next(iter(found.values()))["hit"])}
+def summarize(results: dict[str, dict[str, np.ndarray]]) -> dict[str, object]:
+    """Metrics of every way and its gains over the others, over the queries of all folds."""
+    row: dict[str, object] = {"queries": len(next(iter(results.values()))["hit"])}
     for name, key in (("R@1", "hit"), ("MAP@R", "precision")):
-        for way, values in found.items():
+        for way, values in results.items():
             row[f"{name} {way}"] = str(bootstrap(values[key]))
-        for base, way in combinations([way for way in ORDER if way in found], 2):
-            row[f"{name} {way} over {base}"] = str(paired_bootstrap(found[base][key], found[way][key]))
+        for base, way in combinations([way for way in ORDER if way in results], 2):
+            row[f"{name} {way} over {base}"] = str(paired_bootstrap(results[base][key], results[way][key]))
     return row
 
 
@@ -89,30 +89,30 @@ def main() -> None:
         print("skipped: no data (give --data DIR)")
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    parts = divided(write_manifests(options.data, options.out)["train"], options.by)
+    splits = split_manifest(write_manifests(options.data, options.out)["train"], options.by)
     ways = options.ways.split(",")
     done: dict[str, list[dict[str, np.ndarray]]] = {way: [] for way in ways}
     for fold in map(int, filter(None, options.folds.split(","))):
         folder = options.out / f"{options.by}-{fold}"
         folder.mkdir(exist_ok=True)
-        train, query = parts[fold - 1]
-        paths = {"train": written(folder / "train.csv", train), "val": written(folder / "val.csv", query)}
+        train, query = splits[fold - 1]
+        paths = {"train": write_rows(folder / "train.csv", train), "val": write_rows(folder / "val.csv", query)}
         for way in ways:
             file = folder / f"{way}-{options.minutes}.npz"
             if not file.exists():
                 start = time.monotonic()
-                found = asked(way, paths, options.minutes, fold, folder)
-                np.savez(file, **found)
+                results = evaluate(way, paths, options.minutes, fold, folder)
+                np.savez(file, **results)
                 append(options.out / "folds.jsonl", {
                     "by": options.by, "fold": fold, "way": way, "minutes": options.minutes, "queries": len(query),
                     "seconds with reading": round(time.monotonic() - start),
-                    "R@1": round(float(found["hit"].mean()), 4), "MAP@R": round(float(found["precision"].mean()), 4),
+                    "R@1": round(float(results["hit"].mean()), 4), "MAP@R": round(float(results["precision"].mean()), 4),
                 })  # fmt: skip
             with np.load(file) as content:
                 done[way].append({key: content[key] for key in ("hit", "precision")})
     joined = {way: {key: np.concatenate([part[key] for part in parts]) for key in ("hit", "precision")}
               for way, parts in done.items()}  # fmt: skip
-    print(json.dumps(told(joined), indent=2))
+    print(json.dumps(summarize(joined), indent=2))
 
 
 if __name__ == "__main__":

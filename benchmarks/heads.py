@@ -1,11 +1,10 @@
-"""Heads on frozen features, in closed form and trained on by a loss, by five folds of the Grocery training photographs.
+"""Heads on frozen features, in closed form and trained with a loss, on five folds of the Grocery training photographs.
 
     python benchmarks/heads.py --data DIR [--out DIR] [--trunks tf_efficientnet_lite0,tf_efficientnet_lite2] [--by image,scene]
 
-Each image is asked once, by a head that was fitted to the other four folds, which are also the reference. Folds are drawn
-two ways: by image, which lets a photograph find its twin of the same minute, and by scene (`learn.judge`), which does not.
-The last row is the head that automatic training
-would choose in each fold. R@1 and MAP@R, and paired differences to the closed form with residual 0; images are resampled. Prints and appends rows to
+Each image is the query once, of a head that was fitted to the other four folds, which are also the reference. Folds are drawn
+two ways: by image, which lets a photograph find its near-duplicate, and by scene (`training/automatic/holdout.py`), which
+does not. The last row is the head that automatic training would choose in each fold. R@1 and MAP@R, and paired differences to the closed form with residual 0; images are resampled. Prints and appends rows to
 OUT/heads.jsonl. Neither `val` nor the withheld test split is touched.
 """
 
@@ -35,28 +34,28 @@ FOLDS, BASE, CHOSEN, GOAL = 5, "closed form, residual 0", "as automatic training
 
 
 def folds(labels_N: np.ndarray, scene_N: np.ndarray | None, seed: int = 0) -> list[Split]:
-    """Five rounds; images of a class go to the folds in turn, or whole scenes do."""
-    draw, fold_N = np.random.default_rng(seed), np.zeros(len(labels_N), int)
+    """Five splits; images of a class go to the folds in turn, or whole scenes do."""
+    rng, fold_N = np.random.default_rng(seed), np.zeros(len(labels_N), int)
     for label in np.unique(labels_N):
-        rows = draw.permutation(np.flatnonzero(labels_N == label))
+        rows = rng.permutation(np.flatnonzero(labels_N == label))
         unit_n = np.arange(len(rows)) if scene_N is None else np.unique(scene_N[rows], return_inverse=True)[1]
-        fold_N[rows] = (unit_n + draw.integers(FOLDS)) % FOLDS
-    rounds = []
+        fold_N[rows] = (unit_n + rng.integers(FOLDS)) % FOLDS
+    splits = []
     for fold in range(FOLDS):
         rest = np.flatnonzero(fold_N != fold)
-        asks = np.flatnonzero((fold_N == fold) & np.isin(labels_N, labels_N[rest]))
-        rounds.append(Split("known", rest, rest, asks))
-    return rounds
+        queries = np.flatnonzero((fold_N == fold) & np.isin(labels_N, labels_N[rest]))
+        splits.append(Split("known", rest, rest, queries))
+    return splits
 
 
 def chosen(x_NF: np.ndarray, labels_N: np.ndarray):
-    """The head that automatic training takes where time is no matter, but for its last look at images held out."""
-    rounds = cross_validation_splits(labels_N, assign_scenes(x_NF, labels_N), GOAL)
+    """Fit the head that automatic training selects without a time limit, except for its comparison on held-out images."""
+    splits = cross_validation_splits(labels_N, assign_scenes(x_NF, labels_N), GOAL)
     start = time.monotonic()
-    trials = search_heads(x_NF, labels_N, rounds, GOAL)
+    trials = search_heads(x_NF, labels_N, splits, GOAL)
     print(f"  {len(trials)} heads in {time.monotonic() - start:.1f} s", flush=True)
     closed = best_closed_form(trials, GOAL)
-    trained = search_trained_heads(closed, x_NF, labels_N, rounds, GOAL, seconds=float("inf"))
+    trained = search_trained_heads(closed, x_NF, labels_N, splits, GOAL, seconds=float("inf"))
     best = max([closed, *(t for t in trained if t.beats(closed, GOAL))], key=lambda t: t.score)
     print(f"  chosen: {best.name}", flush=True)
     return fit_head(x_NF, labels_N, best.config)
@@ -86,31 +85,31 @@ def main() -> None:
             compare(trunk, way, x_NF, labels_N, folds(labels_N, scene_N), options.out / "heads.jsonl")
 
 
-def compare(trunk: str, way: str, x_NF: np.ndarray, labels_N: np.ndarray, rounds: list[Split], out: Path) -> None:
-    def fitted(form: HeadConfig):
-        return lambda r: fit_head(x_NF[r.fit_N], labels_N[r.fit_N], form)
+def compare(trunk: str, way: str, x_NF: np.ndarray, labels_N: np.ndarray, splits: list[Split], out: Path) -> None:
+    def fitted(config: HeadConfig):
+        return lambda r: fit_head(x_NF[r.fit_N], labels_N[r.fit_N], config)
 
     methods = {"frozen": lambda r: lambda x: x, BASE: fitted(HeadConfig(residual=0.0))}
     methods["residual 0.3"] = fitted(HeadConfig(residual=0.3))
     methods["shrinkage x 2"] = fitted(HeadConfig(residual=0.0, shrinkage=2.0))
-    for family in HEAD_TRAININGS:
-        methods[family.name] = fitted(HeadConfig(residual=0.0, training=family))
+    for training in HEAD_TRAININGS:
+        methods[training.name] = fitted(HeadConfig(residual=0.0, training=training))
     methods[CHOSEN] = lambda r: chosen(x_NF[r.fit_N], labels_N[r.fit_N])
-    verdicts = {}
+    results = {}
     for name, method in methods.items():
         start = time.monotonic()
 
-        def asked(_: int, r: Split, method=method) -> tuple[np.ndarray, np.ndarray]:
+        def vectors_of(_: int, r: Split, method=method) -> tuple[np.ndarray, np.ndarray]:
             head = method(r)
             return head(x_NF[r.query_N]), head(x_NF[r.reference_N])
 
-        verdicts[name] = evaluate_embeddings(rounds, labels_N, asked)
-        row = {"trunk": trunk, "folds": way, "method": name, "queries": len(verdicts[name].hit_Q),
+        results[name] = evaluate_embeddings(splits, labels_N, vectors_of)
+        row = {"trunk": trunk, "folds": way, "method": name, "queries": len(results[name].hit_Q),
                "seconds": round(time.monotonic() - start, 1)}  # fmt: skip
         for figure, of in (("R@1", lambda v: v.hit_Q), ("MAP@R", lambda v: v.precision_Q)):
-            row[figure] = round(float(of(verdicts[name]).mean()), 4)
+            row[figure] = round(float(of(results[name]).mean()), 4)
             if name not in ("frozen", BASE):
-                apart = paired_bootstrap(of(verdicts[BASE]), of(verdicts[name]))
+                apart = paired_bootstrap(of(results[BASE]), of(results[name]))
                 row[f"{figure} gain"] = [round(v, 4) for v in (apart.value, apart.low, apart.high)]
         append(out, row)
 

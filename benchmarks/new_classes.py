@@ -1,4 +1,4 @@
-"""What automatic training is worth where it has no photographs: classes it never saw, and classes known by one picture.
+"""Automatic training on classes that it has no photographs of: unseen classes, and classes with one reference picture.
 
     python benchmarks/new_classes.py --data DIR [--out DIR] [--minutes 2] [--splits 1,2,3,4,5] [--one-shot [--run DIR]]
 
@@ -29,12 +29,12 @@ from unalike.metrics.intervals import bootstrap, paired_bootstrap
 Rows = list[list[str]]
 
 
-def rows_of(manifest: Path) -> Rows:
+def read_rows(manifest: Path) -> Rows:
     with manifest.open(encoding="utf-8") as lines:
         return list(csv.reader(lines))[1:]
 
 
-def written(path: Path, rows: Rows) -> Path:
+def write_rows(path: Path, rows: Rows) -> Path:
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["path", "label"], *rows])
     return path
@@ -65,7 +65,7 @@ def trained(folder: Path, manifest: Path, minutes: float, goal: str, seed: int) 
     return record_of(done.results_dir, done.path)
 
 
-def asked(folder: Path, paths: dict[str, Path], made: dict[str, Any], name: str) -> dict[str, Any]:
+def evaluate(folder: Path, paths: dict[str, Path], made: dict[str, Any], name: str) -> dict[str, Any]:
     """R@1 and MAP@R of the frozen trunk and of what was trained, and the paired difference; per query in ``raw``."""
     reference, query = align_labels(load_images(paths["train"]), load_images(paths["val"]))
     labels = (reference.labels_N, query.labels_N)
@@ -76,28 +76,28 @@ def asked(folder: Path, paths: dict[str, Path], made: dict[str, Any], name: str)
     return {"raw": both, "labels": labels[1]}
 
 
-def told(raw: list[Any], groups: np.ndarray) -> dict[str, Any]:
+def summarize(raw: list[Any], groups: np.ndarray) -> dict[str, Any]:
     (hit, precision), (new_hit, new_precision) = raw
-    told = {}
+    metrics = {}
     for name, old, new in (("R@1", hit, new_hit), ("MAP@R", precision, new_precision)):
-        told[name] = {"frozen": str(bootstrap(old, groups)), "trained": str(bootstrap(new, groups)),
+        metrics[name] = {"frozen": str(bootstrap(old, groups)), "trained": str(bootstrap(new, groups)),
                       "gain": str(paired_bootstrap(old, new, groups))}  # fmt: skip
-    return told
+    return metrics
 
 
 def unseen(split: int, paths: dict[str, Path], out: Path, minutes: float) -> dict[str, Any]:
-    rows = {name: rows_of(path) for name, path in paths.items()}
+    rows = {name: read_rows(path) for name, path in paths.items()}
     names = sorted({label for _, label in rows["train"]})
     learnt = set(np.random.default_rng(split).permutation(names)[: len(names) // 2].tolist())
     folder = out / f"unseen-{split}"
     folder.mkdir(parents=True, exist_ok=True)
-    train = written(folder / "learnt.csv", [r for r in rows["train"] if r[1] in learnt])
-    other = {name: written(folder / f"{name}.csv", [r for r in rows[name] if r[1] not in learnt]) for name in rows}
+    train = write_rows(folder / "learnt.csv", [r for r in rows["train"] if r[1] in learnt])
+    other = {name: write_rows(folder / f"{name}.csv", [r for r in rows[name] if r[1] not in learnt]) for name in rows}
     made = trained(folder, train, minutes, "new-classes", split)
-    found = asked(folder, other, made, "vectors")
+    found = evaluate(folder, other, made, "vectors")
     np.savez(out / f"unseen-{split}.npz", labels=found["labels"] + 1000 * split, raw=np.array(found["raw"]))
     return {"classes": len(names) - len(learnt), **{k: v for k, v in made.items() if k != "path"},
-            **told(found["raw"], found["labels"])}  # fmt: skip
+            **summarize(found["raw"], found["labels"])}  # fmt: skip
 
 
 def pooled(out: Path) -> dict[str, Any]:
@@ -105,20 +105,20 @@ def pooled(out: Path) -> dict[str, Any]:
     files = sorted(out.glob("unseen-*.npz"))
     labels = np.concatenate([np.load(file)["labels"] for file in files])
     raw = np.concatenate([np.load(file)["raw"] for file in files], axis=2)
-    return {"splits": len(files), "queries": len(labels), **told(list(raw), labels)}
+    return {"splits": len(files), "queries": len(labels), **summarize(list(raw), labels)}
 
 
 def one_shot(paths: dict[str, Path], data: Path, folder: Path, minutes: float, run: Path | None) -> dict[str, Any]:
     folder.mkdir(parents=True, exist_ok=True)
     pictures = iconic(data)
     if run is None:
-        train = written(folder / "learnt.csv", [*rows_of(paths["train"]), *pictures])
+        train = write_rows(folder / "learnt.csv", [*read_rows(paths["train"]), *pictures])
         made = trained(folder, train, minutes, "known-classes", 1)
     else:
         made = record_of(run, run / "ml_model_best.pth")
-    asks = {"train": written(folder / "iconic.csv", pictures), "val": paths["val"]}
-    found = asked(folder, asks, made, "vectors")
-    return {**{k: v for k, v in made.items() if k != "path"}, **told(found["raw"], found["labels"])}
+    asks = {"train": write_rows(folder / "iconic.csv", pictures), "val": paths["val"]}
+    found = evaluate(folder, asks, made, "vectors")
+    return {**{k: v for k, v in made.items() if k != "path"}, **summarize(found["raw"], found["labels"])}
 
 
 def main() -> None:

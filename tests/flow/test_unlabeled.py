@@ -146,7 +146,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(photos: Path, tmp_path: Path,
     process = unalike(*arguments("killed"), "--resume", "--minutes", "3")
     assert process.returncode == 0, process.stderr[-3000:]
     for stage in ("groups", "augmented queries", "learned vectors", "groups of the second round"):
-        assert f"{stage}: taken from the run that goes on" in process.stderr
+        assert f"{stage}: loaded from the run that is resumed" in process.stderr
     for name in ("fine_tuning_1/ml_model_latest.pth", "fine_tuning_2/ml_model_latest.pth", "ml_model_best.pth"):
         first, second = weights(straight / name), weights(killed / name)
         assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first), name
