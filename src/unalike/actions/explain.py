@@ -85,11 +85,10 @@ def _explained(
     title: str,
     stem: str,
 ) -> ExplainedMatches:
-    explainer = Explainer.of(model)
+    explainer = Explainer.from_model(model)
     folder.mkdir(parents=True, exist_ok=True)
     lines: list[str] = []
     rows: list[tuple[ReportImage, list[ReportImage]]] = []
-    method = "exact" if explainer.positions is not None else "covers"
     with progress("explaining", len(pairs), "pairs") as advance:
         for place, (i, j) in enumerate(pairs):
             advance()
@@ -111,7 +110,7 @@ def _explained(
     write_text(folder / f"{stem}.jsonl", "\n".join(lines) + "\n" if lines else "")
     rest = f" {len(lines) - len(rows)} more are in the folder." if len(lines) > len(rows) else ""
     page = Report(title, f"{len(lines)} pairs, by {model.source}")
-    note = NOTE.format(HOW[method])
+    note = NOTE.format(HOW[explainer.method])
     page.gallery("Pairs", rows, note=note + rest)
     say(f"explained: {folder / f'{stem}.html'}")
     return ExplainedMatches(rows, note, page.write(folder / f"{stem}.html"))

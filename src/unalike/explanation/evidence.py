@@ -1,11 +1,12 @@
-"""Why two images are alike: the parts of the one that make it so, and those that speak against it.
+"""Evidence maps: which parts of an image make it similar to another, and which make it different.
 
-Where a vector is a sum over positions, so is its cosine to another: each position's share of the score, exactly
-(``decompose``; the idea is that of class activation maps, Zhou et al., CVPR 2016, turned from classes to references). The
-same sum for the image against itself is 1, so that the difference of the two tells, position by position, what is missing
-to 1. Where no such sum exists, parts are covered up and the score is taken again (``covers``; Zeiler and Fergus, ECCV 2014).
+Where an embedding is a sum over positions, so is its cosine to another one: ``decompose_similarity`` gives each position's
+share of the score, exactly (the idea is that of class activation maps, Zhou et al., CVPR 2016, applied to references in place
+of classes). The same sum for the image against itself is 1, so that the difference of both is what each position lacks to a
+perfect score. Where no such sum exists, parts are occluded and the score is computed again (``occlude``; Zeiler and Fergus,
+ECCV 2014).
 
-Shape letters: h x w positions, C channels, D width of a vector, N covers.
+Shape letters: H x W pixels, h x w positions, C channels, D width of an embedding, N occlusions.
 """
 
 from __future__ import annotations
@@ -17,10 +18,14 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class Evidence:
-    """``for_hw``: what each position adds to the score; ``against_hw``: what it lacks to a perfect one.
+    """Evidence for and against a match, by position of one image.
 
-    ``exact``: ``for_hw.sum() + constant`` is the score and ``against_hw.sum() + constant_against`` is 1 - score. Otherwise
-    (``covered``) ``for_hw`` is how much the score falls when the position is covered and ``against_hw`` how much it rises.
+    Attributes:
+        score: the cosine of both embeddings.
+        for_hw: what each position adds to the score; by occlusion, how much the score falls when it is covered.
+        against_hw: what each position lacks to a perfect score; by occlusion, how much the score rises when it is covered.
+        exact: whether ``for_hw.sum() + constant`` is the score and ``against_hw.sum() + constant_against`` is 1 - score.
+        constant, constant_against: what the bias of the head adds, which has no position.
     """
 
     score: float
@@ -31,8 +36,16 @@ class Evidence:
     constant_against: float = 0.0
 
 
-def decompose(features_hwC: np.ndarray, weight_DC: np.ndarray, bias_D: np.ndarray, other_D: np.ndarray) -> Evidence:
-    """The cosine of an image's vector, ``mean(features) @ weight.T + bias``, to ``other_D``, by position; float64."""
+def decompose_similarity(
+    features_hwC: np.ndarray, weight_DC: np.ndarray, bias_D: np.ndarray, other_D: np.ndarray
+) -> Evidence:
+    """Decompose by position the cosine between the embedding ``mean(features) @ weight.T + bias`` and another; in float64.
+
+    Args:
+        features_hwC: feature map of the image, whose mean over positions the head takes.
+        weight_DC, bias_D: the linear head.
+        other_D: the other embedding, of any length.
+    """
     features = np.asarray(features_hwC, np.float64)
     weight, bias, other = (np.asarray(part, np.float64) for part in (weight_DC, bias_D, other_D))
     own = weight @ features.mean(axis=(0, 1)) + bias
@@ -47,32 +60,43 @@ def decompose(features_hwC: np.ndarray, weight_DC: np.ndarray, bias_D: np.ndarra
     )  # fmt: skip
 
 
-def covers(image_HWC: np.ndarray, grid: int = 7, reach: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Copies of an image, each with a square around one position of a grid x grid covered by the image's mean colour.
+def occlude(image_HWC: np.ndarray, grid: int = 7, reach: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Copy an image once for each position of a grid, with a square around the position in the image's mean color.
 
-    (N, H, W, 3) uint8 with N = grid * grid, row by row, and the covers (N, grid, grid) as bool: ``reach`` positions around the
-    middle one lie under it too... as far as the image goes.
+    Args:
+        image_HWC: uint8.
+        grid: number of positions a side; N is its square.
+        reach: number of neighboring positions each way that the square covers too, as far as the image goes.
+
+    Returns:
+        (copies (N, H, W, 3) uint8, row by row; masks (N, grid, grid) bool of the covered positions).
     """
     height, width = image_HWC.shape[:2]
     rows, columns = (np.linspace(0, side, grid + 1).round().astype(int) for side in (height, width))
-    mean = image_HWC.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
-    images, hidden = [], []
+    mean_color = image_HWC.reshape(-1, 3).mean(axis=0).round().astype(np.uint8)
+    images, masks = [], []
     for y in range(grid):
         for x in range(grid):
             top, bottom = max(0, y - reach), min(grid, y + reach + 1)
             left, right = max(0, x - reach), min(grid, x + reach + 1)
             copy = image_HWC.copy()
-            copy[rows[top] : rows[bottom], columns[left] : columns[right]] = mean
+            copy[rows[top] : rows[bottom], columns[left] : columns[right]] = mean_color
             mask = np.zeros((grid, grid), np.bool_)
             mask[top:bottom, left:right] = True
             images.append(copy)
-            hidden.append(mask)
-    return np.stack(images), np.stack(hidden)
+            masks.append(mask)
+    return np.stack(images), np.stack(masks)
 
 
-def from_covers(score: float, covered_N: np.ndarray, hidden_Nhw: np.ndarray) -> Evidence:
-    """Each position's mean fall of the score (for) and rise (against) over the covers that hid it."""
-    fall_N = score - np.asarray(covered_N, np.float64)
-    weight_hw = hidden_Nhw.sum(axis=0)
-    mean_hw = np.tensordot(fall_N, hidden_Nhw.astype(np.float64), axes=1) / np.maximum(weight_hw, 1)
+def occlusion_evidence(score: float, occluded_N: np.ndarray, masks_Nhw: np.ndarray) -> Evidence:
+    """Average by position how much the score falls (for) and rises (against) over the occlusions that cover it.
+
+    Args:
+        score: of the image itself.
+        occluded_N: scores of the copies of ``occlude``.
+        masks_Nhw: their masks.
+    """
+    fall_N = score - np.asarray(occluded_N, np.float64)
+    count_hw = masks_Nhw.sum(axis=0)
+    mean_hw = np.tensordot(fall_N, masks_Nhw.astype(np.float64), axes=1) / np.maximum(count_hw, 1)
     return Evidence(score, np.maximum(mean_hw, 0), np.maximum(-mean_hw, 0), False)

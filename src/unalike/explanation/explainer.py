@@ -1,7 +1,9 @@
-"""Why a query matched its reference: the parts of both that made it so, and those that speak against it.
+"""Explainer: which parts of a query and its reference make them similar, and which make them different.
 
-With a network whose vector is a mean over positions and a linear head, run by OpenVINO, the parts sum to the score exactly;
-for any other network parts are covered up, one after the other, and the score taken again. Neither needs torch or gradients.
+With a network whose embedding is a mean over positions and a linear head, run by OpenVINO, the parts sum to the score exactly;
+for any other network parts are occluded one after the other and the score is computed again. Neither needs torch or gradients.
+
+Shape letters: H, W height and width of the network's input, C channels.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,17 +20,26 @@ from unalike.data.decode import ImageInput
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, DeviceError, ExportError, MissingExtra, ModelError, WeightsError, closest
-from unalike.explanation.evidence import Evidence, covers, decompose, from_covers
+from unalike.explanation.evidence import Evidence, decompose_similarity, occlude, occlusion_evidence
 from unalike.metrics.knn import unit
 
+if TYPE_CHECKING:
+    from unalike.explanation.class_activation import PooledNetwork
+    from unalike.inference.loaded_model import LoadedModel
+
 METHODS = ("auto", "exact", "covers")
-# Squares a side when parts are covered up: 49 images for each picture of a pair.
+# Positions a side when parts are occluded: 49 copies of each image of a pair.
 GRID = 7
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Evidence in the query and in the reference, each about the same score, and the views that the network saw (uint8)."""
+    """Why two images match.
+
+    Attributes:
+        query, reference: evidence in each image, both about the same score.
+        query_HWC, reference_HWC: the views that the network saw, uint8.
+    """
 
     query: Evidence
     reference: Evidence
@@ -37,12 +48,12 @@ class Explanation:
 
     @property
     def score(self) -> float:
-        """The cosine."""
+        """The cosine of both embeddings."""
         return self.query.score
 
     @property
     def method(self) -> str:
-        """``exact`` or ``covers``."""
+        """``exact``, or ``covers`` (occlusion)."""
         return "exact" if self.query.exact else "covers"
 
     def to_dict(self) -> dict[str, Any]:
@@ -50,104 +61,130 @@ class Explanation:
         return {
             "score": round(self.score, 6),
             "method": self.method,
-            "query": _plain(self.query),
-            "reference": _plain(self.reference),
+            "query": _to_plain(self.query),
+            "reference": _to_plain(self.reference),
         }
 
 
 class Explainer:
-    """Explains pairs of pictures by one network.
+    """Explains pairs of images by one network.
 
     >>> explainer = Explainer.load("model.onnx")                      # doctest: +SKIP
     >>> why = explainer.explain("query.jpg", "reference.jpg")
     >>> why.query.for_hw, why.query.against_hw
+
+    Args:
+        engine: runs the network.
+        view: turns an image into the network's input.
+        pooled_network: the network cut at its mean over positions; without it parts are occluded.
     """
 
-    def __init__(self, engine: Engine, view: View, positions: Any = None) -> None:
-        self.engine, self.view, self.positions = engine, view, positions
+    def __init__(self, engine: Engine, view: View, pooled_network: PooledNetwork | None = None) -> None:
+        self.engine, self.view, self.pooled_network = engine, view, pooled_network
 
     @classmethod
     def load(
         cls, model: str | Path, *, runtime: str = "auto", precision: str = "auto", method: str = "auto"
     ) -> Explainer:
-        """From an exported network, a checkpoint or ``pretrained`` (the latter two need the extra ``train``)."""
-        from unalike.inference.feature_map_model import load_feature_maps
-        from unalike.inference.loaded_model import PRETRAINED, LoadedModel, load_model
+        """Load an exported network, a checkpoint or ``pretrained`` (the latter two need the extra ``train``).
 
-        if str(model).split(":")[0] == PRETRAINED:
-            found = load_feature_maps(model, runtime=runtime, precision=precision)
-            opened = LoadedModel(found.engine, found.preprocessing, (), Path(found.source), found.trunk)
+        Args:
+            model: path or URI of the network, ``pretrained`` or ``pretrained:NAME``.
+            runtime, precision: of the engine.
+            method: ``exact``, ``covers`` (occlusion), or ``auto``: exact where the network allows it.
+
+        Raises:
+            ModelError: there is no such method, or ``exact`` is not possible; and the errors of ``load_model``.
+        """
+        from unalike.inference.feature_map_model import is_pretrained, load_feature_maps
+        from unalike.inference.loaded_model import LoadedModel, load_model
+
+        if is_pretrained(model):
+            trunk = load_feature_maps(model, runtime=runtime, precision=precision)
+            loaded = LoadedModel(trunk.engine, trunk.preprocessing, (), Path(trunk.source), trunk.trunk)
         else:
-            opened = load_model(model, runtime=runtime, precision=precision)
-        return cls.of(opened, method=method)
+            loaded = load_model(model, runtime=runtime, precision=precision)
+        return cls.from_model(loaded, method=method)
 
     @classmethod
-    def of(cls, opened: Any, *, method: str = "auto") -> Explainer:
-        """From an opened model; says once when only covering parts up is possible. Raises ModelError for ``exact`` then."""
+    def from_model(cls, model: LoadedModel, *, method: str = "auto") -> Explainer:
+        """Create an explainer for a loaded model; a message says when only occlusion is possible.
+
+        Raises:
+            ModelError: there is no such method, or ``exact`` is not possible.
+        """
         if method not in METHODS:
             raise ModelError(f"method {method!r}", expected=", ".join(METHODS), remedy=closest(method, METHODS))
-        positions = None
+        pooled_network = None
         if method != "covers":
             try:
-                positions = _positions(opened)
+                pooled_network = _load_pooled(model)
             except (ModelError, MissingExtra, DeviceError, ExportError, WeightsError) as error:
                 if method == "exact":
                     raise
                 progress.say(f"parts are found by covering them up: {error}", once=True)
-        return cls(opened.engine, opened.view, positions)
+        return cls(model.engine, model.view, pooled_network)
+
+    @property
+    def method(self) -> str:
+        """``exact``, or ``covers`` (occlusion)."""
+        return "covers" if self.pooled_network is None else "exact"
 
     def explain(self, query: ImageInput, reference: ImageInput) -> Explanation:
-        """Why the two are as alike as they are. Raises UnreadableImage, DataError."""
+        """Explain why two images match as they do. Raises UnreadableImage, DataError."""
         return self.explain_all([(query, reference)])[0]
 
     def explain_all(self, pairs: Sequence[tuple[ImageInput, ImageInput]]) -> list[Explanation]:
-        """The same for many pairs."""
-        return [self._pair(self.view(query), self.view(reference)) for query, reference in pairs]
+        """Explain many pairs of query and reference."""
+        return [self._explain_views(self.view(query), self.view(reference)) for query, reference in pairs]
 
-    def _pair(self, query_HWC: np.ndarray, reference_HWC: np.ndarray) -> Explanation:
-        if self.positions is not None:
-            both = self.positions.features(np.stack([query_HWC, reference_HWC]))
-            weight, bias = self.positions.weight_DC, self.positions.bias_D
-            vectors = both.astype(np.float64).mean(axis=(1, 2)) @ weight.astype(np.float64).T + bias
-            told = [decompose(both[i], weight, bias, vectors[1 - i]) for i in (0, 1)]
+    def _explain_views(self, query_HWC: np.ndarray, reference_HWC: np.ndarray) -> Explanation:
+        images = np.stack([query_HWC, reference_HWC])
+        if self.pooled_network is not None:
+            features = self.pooled_network.features(images)
+            weight, bias = self.pooled_network.weight_DC, self.pooled_network.bias_D
+            vectors = features.astype(np.float64).mean(axis=(1, 2)) @ weight.astype(np.float64).T + bias
+            evidence = [decompose_similarity(features[i], weight, bias, vectors[1 - i]) for i in (0, 1)]
         else:
-            vectors = unit(self.engine(np.stack([query_HWC, reference_HWC])))
+            vectors = unit(self.engine(images))
             if not np.isfinite(vectors).all():
                 raise DataError("a vector that is not finite", remedy="check the network")
             score = float(vectors[0].astype(np.float64) @ vectors[1])
-            told = []
-            for own, other in ((query_HWC, vectors[1]), (reference_HWC, vectors[0])):
-                images, hidden = covers(own, GRID)
-                told.append(from_covers(score, unit(self.engine(images)) @ other, hidden))
-        return Explanation(told[0], told[1], query_HWC, reference_HWC)
+            evidence = []
+            for image, other in ((query_HWC, vectors[1]), (reference_HWC, vectors[0])):
+                copies, masks = occlude(image, GRID)
+                evidence.append(occlusion_evidence(score, unit(self.engine(copies)) @ other, masks))
+        return Explanation(evidence[0], evidence[1], query_HWC, reference_HWC)
 
 
-def _positions(opened: Any) -> Any:
-    from unalike.explanation.class_activation import open_positions
-    from unalike.inference.loaded_model import CHECKPOINTS, EXPORTED
-
-    source = Path(opened.source)
-    if source.suffix in (".onnx", ".xml"):
-        return open_positions(source)
-    if source.suffix in EXPORTED:
-        raise ModelError(f"{source.name} cannot be cut where it averages", expected="an .onnx, .xml or checkpoint")
+def _load_pooled(model: LoadedModel) -> PooledNetwork:
+    """Cut a model's network at its mean; a checkpoint or a pretrained trunk is exported in memory for it."""
+    from unalike.explanation.class_activation import load_pooled_network
     from unalike.inference.feature_map_model import load_feature_maps
-    from unalike.inference.loaded_model import PRETRAINED
+    from unalike.inference.loaded_model import CHECKPOINTS, EXPORTED, PRETRAINED
 
-    size = (opened.view.height, opened.view.width)
-    name = opened.trunk or source.name  # a trunk as it came has its name for a source
-    told = str(source) if source.suffix in CHECKPOINTS else PRETRAINED if name == PRETRAINED else f"{PRETRAINED}:{name}"
-    content = load_feature_maps(told, size=size, runtime="openvino", precision="fp32").content
+    file = Path(model.source)
+    if file.suffix in (".onnx", ".xml"):
+        return load_pooled_network(file)
+    if file.suffix in EXPORTED:
+        raise ModelError(f"{file.name} cannot be cut where it averages", expected="an .onnx, .xml or checkpoint")
+    if file.suffix in CHECKPOINTS:
+        source = str(file)
+    else:
+        name = model.trunk or file.name  # the source of a pretrained trunk is its name
+        source = PRETRAINED if name == PRETRAINED else f"{PRETRAINED}:{name}"
+    size = model.preprocessing.input_size
+    content = load_feature_maps(source, size=size, runtime="openvino", precision="fp32").content
     if content is None:
-        raise ModelError(f"{opened.source} cannot be cut where it averages")
-    return open_positions(content)
+        raise ModelError(f"{model.source} cannot be cut where it averages")
+    return load_pooled_network(content)
 
 
-def _plain(evidence: Evidence) -> dict[str, Any]:
-    told: dict[str, Any] = {
+def _to_plain(evidence: Evidence) -> dict[str, Any]:
+    values: dict[str, Any] = {
         "for": np.round(evidence.for_hw, 6).tolist(),
         "against": np.round(evidence.against_hw, 6).tolist(),
     }
     if evidence.exact:
-        told |= {"constant": round(evidence.constant, 6), "constant_against": round(evidence.constant_against, 6)}
-    return told
+        values |= {"constant": round(evidence.constant, 6), "constant_against": round(evidence.constant_against, 6)}
+    return values

@@ -89,7 +89,7 @@ def test_a_last_step_to_unit_length_does_not_matter(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["exact", "covers"])
-def test_the_planted_square_is_pointed_at(model, tmp_path, method):
+def test_the_planted_square_has_the_most_evidence(model, tmp_path, method):
     path = write(tmp_path, nn.Identity(), 6)
     explainer = Explainer.load(path, method=method, precision="fp32")
     why = explainer.explain(picture((2, 3)), picture((5, 8), seed=1))
@@ -103,7 +103,7 @@ def test_the_planted_square_is_pointed_at(model, tmp_path, method):
     assert 0 <= y * 8 / h <= 3 and 1 <= x * 12 / w <= 4
 
 
-def test_what_is_not_linear_is_covered_up(tmp_path, capsys):
+def test_parts_of_a_nonlinear_network_are_occluded(tmp_path, capsys):
     path = write(tmp_path, nn.Sequential(nn.Linear(6, 5), nn.ReLU(), nn.Linear(5, 4)), 4)
     with pytest.raises(ModelError, match="not linear"):
         Explainer.load(path, method="exact")
