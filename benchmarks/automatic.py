@@ -27,7 +27,7 @@ from PIL import Image
 
 import unalike
 from unalike.data.imageset import load_images
-from unalike.metrics.intervals import bootstrap, wilson
+from unalike.metrics.intervals import bootstrap, wilson_interval
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.model.backbones import build_trunk
 
@@ -154,7 +154,7 @@ def _read(network: Any, still: Any, train: Any, query: Any, file: Path) -> dict[
     ranking = evaluate_ranking(found[1], own[query.labels_N], found[0], train.labels_N, ks=(1,))
     np.savez(file, hit=ranking.precision_at_1, precision=ranking.average_precision_at_r)
     first, mapr = ranking.precision_at_1, bootstrap(ranking.average_precision_at_r)
-    interval = wilson(int(first.sum()), len(first))
+    interval = wilson_interval(int(first.sum()), len(first))
     return {"R@1": round(float(first.mean()), 4), "R@1 interval": [round(interval.low, 4), round(interval.high, 4)],
             "MAP@R": round(mapr.value, 4), "MAP@R interval": [round(mapr.low, 4), round(mapr.high, 4)],
             "queries": len(first)}  # fmt: skip

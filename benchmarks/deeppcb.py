@@ -23,7 +23,7 @@ import yaml
 
 import unalike
 from unalike.data.decode import decode
-from unalike.metrics.intervals import wilson
+from unalike.metrics.intervals import wilson_interval
 from unalike.progress import progress
 
 TYPES = {1: "open", 2: "short", 3: "mousebite", 4: "spur", 5: "copper", 6: "pin-hole"}
@@ -74,7 +74,7 @@ def print_rates(
     """Print detection rates and false boxes, of all boards, by group and by type, and times."""
     for key in ("all", *sorted(false_boxes), *TYPES.values()):
         if truths[key]:
-            interval = wilson(hits[key], truths[key])
+            interval = wilson_interval(hits[key], truths[key])
             counts = [n for group in false_boxes.values() for n in group] if key == "all" else false_boxes.get(key)
             note = f"   false boxes an image {np.mean(counts):.3f}" if counts is not None else ""
             rate, low, high = hits[key] / truths[key], interval.low, interval.high

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 import unalike
-from unalike.metrics.intervals import wilson
+from unalike.metrics.intervals import wilson_interval
 
 
 def write_manifests(data: Path, out: Path) -> dict[str, Path]:
@@ -44,7 +44,7 @@ def measured(metrics: dict) -> dict[str, object]:
     """R@1 with Wilson's interval and MAP@R with the bootstrap's, from a metrics.json."""
     first, mapr = metrics["micro"]["precision_at_1"], metrics["micro"]["mean_average_precision_at_r"]
     count = metrics["measured"]
-    interval = wilson(round(first["value"] * count), count)
+    interval = wilson_interval(round(first["value"] * count), count)
     return {"R@1": round(first["value"], 4), "R@1 interval": [round(interval.low, 4), round(interval.high, 4)],
             "MAP@R": round(mapr["value"], 4), "MAP@R interval": [round(mapr["low"], 4), round(mapr["high"], 4)],
             "queries": count}  # fmt: skip

@@ -32,8 +32,8 @@ from unalike.inspection.inspector import Inspector
 from unalike.inspection.normal_images import ReadableImages, load_image, sample_patches
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
 from unalike.inspection.result import Inspection
-from unalike.metrics.localization import pixel_auroc, region_overlap
-from unalike.metrics.maps import smoothed
+from unalike.metrics.localization import per_region_overlap, pixel_auroc
+from unalike.metrics.maps import gaussian_filter
 from unalike.metrics.roc import auroc
 
 FREE = "MT_Free"
@@ -128,7 +128,7 @@ def _whole_map(
         vectors_hwF = vectors.astype(np.float32).reshape(height, width, -1)
         total_hw[window] += model.anomaly_map(vectors_hwF, patch_positions(top, left, (height, width), grid, stride))
         weight_hw[window] += 1
-    return smoothed(total_hw / weight_hw, smooth)
+    return gaussian_filter(total_hw / weight_hw, smooth)
 
 
 def _told(heats: dict[str, np.ndarray]) -> str:
@@ -216,7 +216,7 @@ def _figures(found: list[Inspection]) -> dict[str, Any]:
             else read_mask(Path(one.source).with_suffix(".png"), one.size)
         )
         masks.append(whole[: 2 * size[0] : 2, : 2 * size[1] : 2])
-    return {**told, "pixel_auroc": pixel_auroc(heats, masks), "pro": region_overlap(heats, masks)}
+    return {**told, "pixel_auroc": pixel_auroc(heats, masks), "pro": per_region_overlap(heats, masks)}
 
 
 # ---- the peer ----
@@ -274,7 +274,7 @@ def peer(root: Path, rate: float, side: int, ratio: float) -> None:
             whole = np.zeros(size, np.bool_) if is_good(path) else read_mask(Path(path).with_suffix(".png"), size)
             masks.append(whole[: 2 * smaller[0] : 2, : 2 * smaller[1] : 2])
         print(
-            f"{name}: image AUROC {auroc(bad, good):.4f}, pixel AUROC {pixel_auroc(heats, masks):.4f}, PRO {region_overlap(heats, masks):.4f}"
+            f"{name}: image AUROC {auroc(bad, good):.4f}, pixel AUROC {pixel_auroc(heats, masks):.4f}, PRO {per_region_overlap(heats, masks):.4f}"
         )
     print(
         f"{speed:.1f} images/s, peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB; rate {rate} is not settled by it"

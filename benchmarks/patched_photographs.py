@@ -27,7 +27,7 @@ from PIL import Image
 import unalike
 from unalike.data.decode import decode
 from unalike.errors import NotComparable
-from unalike.metrics.intervals import wilson
+from unalike.metrics.intervals import wilson_interval
 from unalike.progress import progress
 
 IOU = 0.2
@@ -121,7 +121,7 @@ def main() -> None:
                 found += any(right)
                 false.append(len(right) - sum(right))
                 same += pair.patch is None and result.same
-        sure = wilson(found, patches)
+        sure = wilson_interval(found, patches)
         print(f"{warp:7} patch found {found} of {patches} ({sure.low:.2f} to {sure.high:.2f}); false boxes a picture "
               f"{np.mean(false):.2f}, median {np.median(false):.0f}; called the same {same} of {len(false) - patches} without; "
               f"refused {refused}; {1000 * np.median(seconds):.0f} ms a pair")  # fmt: skip

@@ -173,7 +173,11 @@ def verdict(gains: Sequence[tuple[str, Interval, Interval, Interval]]) -> list[s
     lines = []
     for name, old, new, gain in gains:
         apart = (
-            "apart: training helped" if gain.low > 0 else "NOT apart" if not gain.apart else "apart: training HARMED"
+            "apart: training helped"
+            if gain.low > 0
+            else "NOT apart"
+            if not gain.excludes_zero
+            else "apart: training HARMED"
         )
         lines.append(
             f"{name} on unseen brands: frozen {100 * old.value:.1f} %, trained {100 * new.value:.1f} %, "

@@ -32,11 +32,11 @@ from unalike.storage.atomic import write_text
 
 def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     """Embed, rank, summarise, write; returns TAO's KPIs with the prefix ``test``."""
-    from unalike.metrics.classification import class_results
+    from unalike.metrics.classification import classification_results
     from unalike.metrics.files import write_metrics
     from unalike.metrics.knn import top_k, unit
-    from unalike.metrics.open_set import spoken
-    from unalike.metrics.summary import kpi
+    from unalike.metrics.open_set import format_open_set
+    from unalike.metrics.summary import tao_kpis
     from unalike.report.model_card import add_section
 
     section, notices = experiment.evaluate, Notices()
@@ -80,10 +80,10 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **told},
                 source=model.source.parent / MODEL_CARD_FILE, stem=MODEL_CARD_STEM)  # fmt: skip
     if section.trt_engine:
-        results = class_results(reference.labels_N[index_QK], query.labels_N, query.classes, topk=section.topk)
+        results = classification_results(reference.labels_N[index_QK], query.labels_N, query.classes, topk=section.topk)
         run.own(_write_json(run.dir / TRT_METRICS_FILE, results))
-    figures = kpi(summary, "test")
-    for line in spoken(told):
+    figures = tao_kpis(summary, "test")
+    for line in format_open_set(told):
         say(line)
     return figures
 
@@ -94,22 +94,22 @@ def _measured(
 ) -> tuple[Any, dict[str, Any], dict[str, Any]]:  # fmt: skip
     """The ranking, the summary of it, and what of the summary is about pairs and unknown classes."""
     from unalike.metrics.clustering import ami_nmi
-    from unalike.metrics.open_set import collect_trials, summarise_trials
+    from unalike.metrics.open_set import collect_trials, summarize_trials
     from unalike.metrics.retrieval import evaluate_ranking
-    from unalike.metrics.summary import summarise
+    from unalike.metrics.summary import summarize
 
     compared = (query_vectors, query.labels_N, reference_vectors, reference.labels_N)
     drawn = {"n": section.bootstrap, "confidence": section.confidence, "seed": section.seed}
     ranking = evaluate_ranking(*compared, ks=tuple(sorted({*section.ks, section.topk})), same=same)
     unseen = not {query.classes[i] for i in np.unique(query.labels_N)} & set(model.classes)
     clusters = _clusters(ami_nmi, query_vectors, query.labels_N, section.seed)
-    summary = summarise(
+    summary = summarize(
         ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, resample=section.resample,
         unseen_classes=unseen, **drawn,
     )  # fmt: skip
     summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
                        "query_classes_unseen_in_training": unseen}  # fmt: skip
-    told = summarise_trials(collect_trials(*compared, same=same, seed=section.seed), **drawn)
+    told = summarize_trials(collect_trials(*compared, same=same, seed=section.seed), **drawn)
     return ranking, summary | told, told
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.comparison.regions import DifferenceRegion, clip_box, default_margin
-from unalike.metrics.maps import components, local_mean, resized
+from unalike.metrics.maps import connected_components, local_mean, resize_map
 
 NEIGHBORHOOD = 3
 # The threshold: at least this share of the distance of unrelated places, at least so many robust deviations above the
@@ -61,7 +61,7 @@ def compute_distances(
     total_hw, unrelated = np.zeros(size, np.float32), 0.0
     for a_Chw, b_Chw in zip(a_maps, b_maps, strict=True):
         a, b = (_normalize(local_mean(maps, NEIGHBORHOOD)) for maps in (a_Chw, b_Chw))
-        total_hw += resized(_cosine_distance(a, b), size)
+        total_hw += resize_map(_cosine_distance(a, b), size)
         y, x = a.shape[1] // 2, a.shape[2] // 2
         far = [_cosine_distance(a, np.roll(b, shift, (1, 2))) for shift in ((y, x), (y, 0), (0, x))]
         unrelated += float(np.median(far))
@@ -115,7 +115,7 @@ def find_feature_regions(
     """
     if margin is None:
         margin = default_margin(shape)
-    labels_hw, count = components(difference.heat_hw > EXTENT_SHARE * difference.threshold)
+    labels_hw, count = connected_components(difference.heat_hw > EXTENT_SHARE * difference.threshold)
     peaks = np.zeros(count + 1)
     np.maximum.at(peaks, labels_hw.ravel(), difference.heat_hw.ravel())
     regions = []

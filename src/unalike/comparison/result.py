@@ -15,7 +15,7 @@ from unalike.comparison.feature_difference import FeatureDifference
 from unalike.comparison.regions import DifferenceRegion
 from unalike.comparison.registration import Registration
 from unalike.errors import SpecError
-from unalike.report.drawing import blended, boxed, heat_picture
+from unalike.report.drawing import blend_images, draw_boxes, draw_heat
 
 # Longer side of the previews.
 PREVIEW_SIDE = 1600
@@ -84,11 +84,11 @@ class ComparisonResult:
 
     def picture(self) -> Image.Image:
         """Draw the image with the boxes and scores of its regions."""
-        return boxed(self.preview_HWC, self.regions, self.size)
+        return draw_boxes(self.preview_HWC, self.regions, self.size)
 
     def overlay(self) -> Image.Image:
         """Blend image and aligned reference: what is darker only in the image is blue, only in the reference orange."""
-        return boxed(blended(self.reference_preview_HWC, self.preview_HWC), self.regions, self.size)
+        return draw_boxes(blend_images(self.reference_preview_HWC, self.preview_HWC), self.regions, self.size)
 
     def reference(self) -> Image.Image:
         """Return the reference, aligned to the image and in its lighting; the image itself where the reference ends."""
@@ -105,8 +105,8 @@ class ComparisonResult:
         """
         level = level or ("features" if self.heat_hw is None else "pixels")
         if level == "pixels" and self.heat_hw is not None and self.threshold is not None:
-            return heat_picture(self.heat_hw, self.preview_HWC, self.threshold)
+            return draw_heat(self.heat_hw, self.preview_HWC, self.threshold)
         if level == "features" and self.features is not None:
             scaled = np.clip(self.features.heat_hw * (FEATURE_THRESHOLD_LEVEL / self.features.threshold), 0, 255)
-            return heat_picture(scaled.astype(np.uint8), self.preview_HWC, FEATURE_THRESHOLD_LEVEL)
+            return draw_heat(scaled.astype(np.uint8), self.preview_HWC, FEATURE_THRESHOLD_LEVEL)
         raise SpecError(f"heat map of level {level!r}", expected=self.level, remedy="compare with level='both'")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unalike.metrics.covariance import shrunk_covariance
+from unalike.metrics.covariance import ledoit_wolf
 from unalike.metrics.diagnostics import near_duplicates
 from unalike.metrics.knn import EXCLUDED, scan, unit
 
@@ -60,7 +60,7 @@ class NeighborWhitening:
         # Two images that are each other's nearest are one pair: counted twice, they would pass for more evidence than there is.
         pairs_P2 = np.unique(np.sort(np.stack([sample_S, nearest_S], axis=1), axis=1), axis=0)
         difference_PF = (features_RF[pairs_P2[:, 0]].astype(np.float64) - features_RF[pairs_P2[:, 1]]) / np.sqrt(2)
-        scatter_FF, _ = shrunk_covariance(difference_PF)
+        scatter_FF, _ = ledoit_wolf(difference_PF)
         values_F, axes_FF = np.linalg.eigh(scatter_FF)
         if not values_F[-1] > 0:
             return centering

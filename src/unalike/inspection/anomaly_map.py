@@ -15,7 +15,7 @@ from PIL import Image
 
 from unalike.inspection.anomaly_model import AnomalyModel
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
-from unalike.metrics.maps import components, smoothed
+from unalike.metrics.maps import connected_components, gaussian_filter
 
 # At most this many patches make an image's score, so that a small defect counts in a large image too.
 MAX_SCORE_PATCHES = 16
@@ -64,7 +64,7 @@ def anomaly_maps(
         for number, model in enumerate(models):
             total_Jhw[number][window] += model.anomaly_map(tile.vectors_hwF, positions_hwP)
         count_hw[window] += 1
-    return [smoothed(total_hw / count_hw, smooth) for total_hw in total_Jhw]
+    return [gaussian_filter(total_hw / count_hw, smooth) for total_hw in total_Jhw]
 
 
 def image_score(map_hw: np.ndarray, top_share: float) -> float:
@@ -99,7 +99,7 @@ def find_regions(
     if math.isnan(threshold):
         return ()
     pixels_y, pixels_x = size[0] * extent[0] / map_hw.shape[0], size[1] * extent[1] / map_hw.shape[1]
-    labels_hw, count = components(map_hw > threshold)
+    labels_hw, count = connected_components(map_hw > threshold)
     regions = []
     for label in range(1, count + 1):
         rows, columns = np.nonzero(labels_hw == label)

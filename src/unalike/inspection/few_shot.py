@@ -22,7 +22,7 @@ from unalike.inspection.anomaly_map import anomaly_maps
 from unalike.inspection.anomaly_model import AnomalyModel
 from unalike.inspection.normal_images import ReadableImages, load_image
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
-from unalike.metrics.maps import resized
+from unalike.metrics.maps import resize_map
 from unalike.metrics.roc import auroc
 
 # Share of an image's patches, the most anomalous ones, that are taken for the defect where there is no mask.
@@ -148,7 +148,7 @@ def defect_patches(
                 (map_hw,) = anomaly_maps(image, extractor, [model], smooth)
                 defective_hw = map_hw >= np.quantile(map_hw, 1 - TOP_SHARE)
             else:
-                defective_hw = resized(read_mask(path, size).astype(np.float32), grid) > MASK_SHARE
+                defective_hw = resize_map(read_mask(path, size).astype(np.float32), grid) > MASK_SHARE
             for tile in extractor(image):
                 height, width = tile.vectors_hwF.shape[:2]
                 chosen_hw = np.zeros((height, width), np.bool_)

@@ -19,7 +19,7 @@ from unalike.inspection.few_shot import find_mask, read_mask
 from unalike.inspection.normal_images import list_images
 from unalike.inspection.result import DEFECTIVE, Inspection
 from unalike.metrics.intervals import clopper_pearson
-from unalike.metrics.localization import pixel_auroc, region_overlap
+from unalike.metrics.localization import per_region_overlap, pixel_auroc
 from unalike.metrics.roc import auroc
 
 # Pixels that localization is measured on, all images together; above it maps and masks are halved until they fit.
@@ -111,7 +111,7 @@ def _localization(good: Sequence[Inspection], defective: Sequence[Inspection], t
         size = (max(1, inspection.size[0] // step), max(1, inspection.size[1] // step))
         maps.append(inspection.anomaly_map(size).astype(np.float32))
         masks.append(np.zeros(size, np.bool_) if path is None else _resize(read_mask(path, inspection.size), size))
-    return {"masks": len(masked), "pixel_auroc": pixel_auroc(maps, masks), "pro": region_overlap(maps, masks)}
+    return {"masks": len(masked), "pixel_auroc": pixel_auroc(maps, masks), "pro": per_region_overlap(maps, masks)}
 
 
 def _resize(mask_HW: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from unalike.data.tiling import ImageTile, Tiling
 from unalike.engines.protocol import MapEngine
-from unalike.metrics.maps import local_mean, resized
+from unalike.metrics.maps import local_mean, resize_map
 
 # PatchCore's neighborhood: a patch is the mean of 3 x 3 cells of its map.
 NEIGHBORHOOD = 3
@@ -69,7 +69,9 @@ class PatchExtractor:
         maps = self.engine.maps(np.stack([tile.pixels_HWC for tile in tiles]))
         size = (self.finest.height, self.finest.width)
         for number, tile in enumerate(tiles):
-            maps_Fhw = np.concatenate([resized(local_mean(map_TChw[number], NEIGHBORHOOD), size) for map_TChw in maps])
+            maps_Fhw = np.concatenate(
+                [resize_map(local_mean(map_TChw[number], NEIGHBORHOOD), size) for map_TChw in maps]
+            )
             height, width = -(-tile.height // self.stride), -(-tile.width // self.stride)
             vectors_hwF = np.ascontiguousarray(maps_Fhw[:, :height, :width].transpose(1, 2, 0))
             yield TilePatches(vectors_hwF, tile.top // self.stride, tile.left // self.stride)

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unalike.inspection.anomaly_map import AnomalyRegion
-from unalike.metrics.maps import resized
+from unalike.metrics.maps import resize_map
 
 RED = (220, 38, 38)
 GOOD, DEFECTIVE, UNDECIDED = "good", "defective", "undecided"
@@ -55,7 +55,7 @@ class Inspection:
     def anomaly_map(self, size: tuple[int, int] | None = None) -> np.ndarray:
         """The anomaly map in pixels, float32 (H, W): of the image, or of the image resized to ``size``."""
         height, width = size or self.size
-        covered_HW = resized(self.anomaly_map_hw, (round(height * self.extent[0]), round(width * self.extent[1])))
+        covered_HW = resize_map(self.anomaly_map_hw, (round(height * self.extent[0]), round(width * self.extent[1])))
         return np.ascontiguousarray(covered_HW[:height, :width])
 
     def overlay(self, image: Image.Image, side: int = 1600) -> Image.Image:

@@ -1,4 +1,4 @@
-"""How well k-means clusters of the vectors agree with the classes: AMI and NMI."""
+"""Clustering metrics: agreement of k-means clusters of the vectors with the classes, as AMI and NMI."""
 
 from __future__ import annotations
 
@@ -17,13 +17,24 @@ def ami_nmi(
     *,
     cluster_labels_N: np.ndarray | None = None,
     iterations: int = 20,
-    most: int | None = 20_000,
+    max_vectors: int | None = 20_000,
 ) -> dict[str, float]:
-    """{"AMI", "NMI"} of a k-means with as many clusters as there are classes (as pytorch-metric-learning does).
+    """Compute AMI and NMI of a k-means with as many clusters as there are classes, as pytorch-metric-learning does.
 
-    Unit vectors, k-means++ from ``seed``, one start, ``iterations`` at most. More than ``most`` vectors are sampled
-    down to that (seeded; None takes all), because k-means costs N x classes. ``cluster_labels_N`` takes clusters made
-    elsewhere. Raises MissingExtra without scikit-learn, UnalikeError for NaN or empty input.
+    Args:
+        vectors_ND: Vectors (N, D); they are normalized.
+        labels_N: Class index of each vector.
+        seed: Seed of k-means++ and of the sample.
+        cluster_labels_N: Cluster of each vector, where they were clustered elsewhere.
+        iterations: Most iterations of k-means; there is one start.
+        max_vectors: More vectors are sampled down to this number, because k-means costs N x classes; None takes all.
+
+    Returns:
+        {"AMI", "NMI"}.
+
+    Raises:
+        MissingExtra: scikit-learn is not installed.
+        UnalikeError: There are no vectors, or some are NaN.
     """
     try:
         from sklearn.cluster import KMeans
@@ -34,8 +45,8 @@ def ami_nmi(
     if not len(labels_N):
         raise UnalikeError("no vectors to cluster", expected="at least one image")
     if cluster_labels_N is None:
-        if most is not None and len(labels_N) > most:
-            chosen = np.sort(np.random.default_rng(seed).choice(len(labels_N), most, replace=False))
+        if max_vectors is not None and len(labels_N) > max_vectors:
+            chosen = np.sort(np.random.default_rng(seed).choice(len(labels_N), max_vectors, replace=False))
             vectors_ND, labels_N = np.asarray(vectors_ND)[chosen], labels_N[chosen]
         clusters = len(np.unique(labels_N))
         means = KMeans(clusters, n_init=1, max_iter=iterations, random_state=seed)

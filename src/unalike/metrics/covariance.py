@@ -1,30 +1,48 @@
-"""Covariance from few rows in many dimensions. Shape letters: N rows, F features."""
+"""Covariance from few samples in many dimensions, with the shrinkage of Ledoit and Wolf.
+
+The same as scikit-learn's ``ledoit_wolf``, in numpy alone: a deployed recognizer has no scikit-learn.
+
+Shape letters: N samples, F features.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
 
-def covariance_and_share(centred_NF: np.ndarray) -> tuple[np.ndarray, float]:
-    """The covariance of centred rows, and the share of it that is better replaced by its mean variance in all directions.
+def covariance_and_shrinkage(centered_NF: np.ndarray) -> tuple[np.ndarray, float]:
+    """Compute the empirical covariance and the shrinkage coefficient of Ledoit and Wolf.
 
     Source: O. Ledoit, M. Wolf, A well-conditioned estimator for large-dimensional covariance matrices, 2004, lemma 3.2-3.4.
+
+    Args:
+        centered_NF: Samples with zero mean.
+
+    Returns:
+        The covariance (F, F) and the shrinkage, 0..1.
     """
-    count, width = centred_NF.shape
-    covariance_FF = centred_NF.T @ centred_NF / count
+    count, width = centered_NF.shape
+    covariance_FF = centered_NF.T @ centered_NF / count
     scale = float(np.trace(covariance_FF)) / width
     if scale <= 0:
         return covariance_FF, 0.0
-    squares_NF = centred_NF**2
+    squares_NF = centered_NF**2
     sum_of_squares = float((covariance_FF**2).sum())
     distance = sum_of_squares / width - scale**2
     noise = (float((squares_NF.sum(axis=1) ** 2).sum()) / count - sum_of_squares) / (width * count)
-    share = min(noise, distance) / distance if distance > 0 else 1.0
-    return covariance_FF, min(max(share, 0.0), 1.0)
+    shrinkage = min(noise, distance) / distance if distance > 0 else 1.0
+    return covariance_FF, min(max(shrinkage, 0.0), 1.0)
 
 
-def shrunk_covariance(centred_NF: np.ndarray) -> tuple[np.ndarray, float]:
-    """The covariance of centred rows, drawn towards a multiple of the identity by Ledoit and Wolf's share (given too)."""
-    covariance_FF, share = covariance_and_share(centred_NF)
+def ledoit_wolf(centered_NF: np.ndarray) -> tuple[np.ndarray, float]:
+    """Compute the covariance shrunk towards a multiple of the identity.
+
+    Args:
+        centered_NF: Samples with zero mean.
+
+    Returns:
+        The shrunk covariance (F, F) and the shrinkage, 0..1.
+    """
+    covariance_FF, shrinkage = covariance_and_shrinkage(centered_NF)
     width = len(covariance_FF)
-    return (1 - share) * covariance_FF + share * np.trace(covariance_FF) / width * np.eye(width), share
+    return (1 - shrinkage) * covariance_FF + shrinkage * np.trace(covariance_FF) / width * np.eye(width), shrinkage

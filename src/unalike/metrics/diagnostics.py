@@ -1,6 +1,6 @@
-"""What vectors and labels say about a data set, as arrays: a map, hard pairs, confusions, doubtful labels, duplicates.
+"""Diagnostics of a data set from its vectors: embedding map, hard pairs, confused classes, suspected labels, near-duplicates.
 
-Every function is pure, needs numpy alone, and never holds an N x N matrix: neighbors come from ``nearest.scan``.
+Every function is pure, needs numpy alone, and never holds an N x N matrix: neighbors come from ``knn.scan``.
 
 Shape letters: N images, D vector width, K neighbors, P pairs.
 """

@@ -1,4 +1,4 @@
-"""How sure a figure is: bootstrap intervals over queries or whole groups, and Wilson's for a plain share.
+"""Confidence intervals: bootstrap over queries or groups, Wilson and Clopper-Pearson for proportions, clustered proportions.
 
 Percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993), computed with weights: a
 resample is a vector of how often each unit was drawn, so that all metrics of all resamples are matrix products.
@@ -18,12 +18,12 @@ import numpy as np
 
 from unalike.errors import UnalikeError
 
-# How much less trials tell whose events stand in them from both sides. Reason gives 2; 2.5 was chosen by measurement: 95 %
+# By how much trials count less whose events occur in both directions. Theory gives 2; 2.5 was chosen by measurement: 95 %
 # intervals for false matches of one in a hundred held on the other classes in 89 % of 100 halvings of 81 grocery classes
 # with 2, in 95 % of 60 of the same halvings with 2.5 (frozen EfficientNet-Lite0). On data that had no part in the choice,
 # 120 brands with a trained network, one in fifty: 95 % of 40 halvings (own measurements, 2026-11-24); grocery classes halved
 # anew, other trunks, one in a hundred: 45 of 48; one in fifty 40 of 40 (2026-11-26).
-MIRRORED = 2.5
+SYMMETRIC_FACTOR = 2.5
 # Weights of resamples held at once (float64), about 32 MiB.
 WEIGHTS_AT_ONCE = 4 * 2**20
 
@@ -37,8 +37,8 @@ class Interval:
     high: float
 
     @property
-    def apart(self) -> bool:
-        """Whether the interval of a difference leaves out zero."""
+    def excludes_zero(self) -> bool:
+        """Whether zero is outside the interval, as that of a difference."""
         return self.low > 0 or self.high < 0
 
     def to_dict(self) -> dict[str, float | None]:
@@ -75,7 +75,7 @@ def paired_bootstrap(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """The mean of after - before over the same queries with its interval; ``.apart`` says whether zero lies outside.
+    """The mean of after - before over the same queries with its interval; ``excludes_zero`` says whether zero is outside.
 
     Both sides are resampled together, so what makes a query hard for both cancels. Raises UnalikeError when the
     lengths differ.
@@ -168,7 +168,7 @@ def _intervals(values_M: np.ndarray, resampled_NM: np.ndarray, confidence: float
     return [Interval(float(v), float(a), float(b)) for v, a, b in zip(values_M, low_M, high_M, strict=True)]
 
 
-def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
+def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
     """The share ``successes / n`` with Wilson's score interval (1927), which holds for small n and shares near 0 or 1."""
     if n < 0 or not 0 <= successes <= max(n, 0):
         raise UnalikeError(f"{successes} successes of {n}", expected="0 <= successes <= n")
@@ -184,12 +184,12 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 # ---- rare events, exactly, and events that come in groups ----
 
 
-def beta_share(a: float, b: float, x: float) -> float:
-    """The regularised incomplete beta function I_x(a, b), by its continued fraction (NIST DLMF, 8.17.22)."""
+def beta_cdf(a: float, b: float, x: float) -> float:
+    """The regularized incomplete beta function I_x(a, b), by its continued fraction (NIST DLMF, 8.17.22)."""
     if x <= 0 or x >= 1:
         return float(x >= 1)
     if x > (a + 1) / (a + b + 2):  # where the fraction converges slowly, its mirror image does not
-        return 1 - beta_share(b, a, 1 - x)
+        return 1 - beta_cdf(b, a, 1 - x)
     front = math.exp(
         a * math.log(x) + b * math.log1p(-x) + math.lgamma(a + b) - math.lgamma(a) - math.lgamma(b) - math.log(a)
     )
@@ -221,12 +221,12 @@ def beta_quantile(a: float, b: float, level: float) -> float:
     """The value that a Beta(a, b) variable is below with probability ``level``; 0 when a is 0, 1 when b is."""
     if a <= 0 or b <= 0:
         return 0.0 if a <= 0 else 1.0
-    return _solve(lambda x: beta_share(a, b, x), level)
+    return _solve(lambda x: beta_cdf(a, b, x), level)
 
 
 def student_quantile(freedom: float, level: float) -> float:
     """The upper quantile (``level`` above 0.5) of Student's t."""
-    rest = _solve(lambda x: beta_share(freedom / 2, 0.5, x), 2 * (1 - level))
+    rest = _solve(lambda x: beta_cdf(freedom / 2, 0.5, x), 2 * (1 - level))
     return math.sqrt(freedom * (1 - rest) / rest) if rest > 0 else math.inf
 
 
@@ -241,16 +241,16 @@ def clopper_pearson(successes: float, n: float, confidence: float = 0.95) -> Int
     return Interval(successes / n, low, beta_quantile(successes + 1, n - successes, 1 - tail))
 
 
-def clustered_share(
+def clustered_proportion(
     values_Q: np.ndarray,
     groups_Q: np.ndarray,
     confidence: float = 0.95,
     *,
-    again: bool = False,
-    mirrored: bool = False,
-    across_Q: np.ndarray | None = None,
+    new_sample: bool = False,
+    symmetric: bool = False,
+    crossed_groups_Q: np.ndarray | None = None,
 ) -> tuple[Interval, float]:
-    """The mean of ``values_Q`` (0 or 1, or weights near them) over trials that come in groups: (interval, effective trials).
+    """Compute a proportion with its interval over trials that come in groups.
 
     Images of one class are alike, so that a hundred of them tell less than a hundred trials. How much less is
     estimated from how the groups differ; Clopper and Pearson's interval is then taken for that many trials, their
@@ -258,15 +258,26 @@ def clustered_share(
     number of positive counts estimated from survey data", Survey Methodology, 1998). Where nothing was seen, each group
     counts as one trial. Needs two groups; else NaN bounds.
 
-    ``again``: the interval is for the share in as many trials of as many new groups (which vary as much as these do, so
-    half the number), in whole trials. ``mirrored``: an event may be told by two groups, as a is like b where b is like a,
-    and the number is divided by MIRRORED too. ``across_Q``: groups of another sort that cross the first (kinds across
-    assets), new ones of which are meant as well: the variances of both count, less that of the cells where they meet
-    (Cameron, Gelbach and Miller, "Robust inference with multiway clustering", JBES, 2011); the fewer groups say how sure.
+    Args:
+        values_Q: 0 or 1 for each trial, or weights near them.
+        groups_Q: The group of each trial.
+        confidence: Confidence of the interval, 0..1.
+        new_sample: The interval is for the proportion in as many trials of as many new groups, which vary as much as
+            these do: half the effective number, in whole trials.
+        symmetric: An event may be counted in two groups, since a is like b where b is like a: the effective number is
+            divided by SYMMETRIC_FACTOR.
+        crossed_groups_Q: Groups of another kind that cross the first (types of tampering across assets): the variances
+            of both are added, less that of the cells where they meet (Cameron, Gelbach and Miller, "Robust inference
+            with multiway clustering", JBES, 2011); the smaller number of groups sets the degrees of freedom.
+
+    Returns:
+        The interval and the effective number of trials.
     """
     values_Q = np.asarray(values_Q, float)
     trials = len(values_Q)
-    sorts = [np.unique(np.asarray(one), return_inverse=True)[1] for one in (groups_Q, across_Q) if one is not None]
+    sorts = [
+        np.unique(np.asarray(one), return_inverse=True)[1] for one in (groups_Q, crossed_groups_Q) if one is not None
+    ]
     counts = [int(group_Q.max(initial=-1)) + 1 for group_Q in sorts]
     groups = min(counts)
     if not trials:
@@ -281,10 +292,10 @@ def clustered_share(
     effective = min(float(trials), share * (1 - share) / variance) if 0 < share < 1 and variance > 0 else float(groups)
     level = 0.5 + confidence / 2
     scaled = effective * (NormalDist().inv_cdf(level) / student_quantile(groups - 1, level)) ** 2
-    scaled /= (2 if again else 1) * (MIRRORED if mirrored else 1)
+    scaled /= (2 if new_sample else 1) * (SYMMETRIC_FACTOR if symmetric else 1)
     bounds = clopper_pearson(share * scaled, scaled, confidence)
     low, high = bounds.low, bounds.high
-    if again:
+    if new_sample:
         low, high = math.floor(low * trials) / trials, math.ceil(high * trials) / trials
     return Interval(share, low, high), effective
 

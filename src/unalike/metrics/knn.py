@@ -18,7 +18,7 @@ CHUNK_BYTES = 64 * 2**20
 QUERY_ROWS = 512
 # References of a scan's first tile, whose scores are partitioned; the k-th best of them spares the later ones that.
 FIRST_TILE = 2048
-# Numbers that ``widen`` moves at a time, so that its passes stay in cache; sign, exponent and fraction of a float16
+# Numbers that ``float16_to_float32`` moves at a time, so that its passes stay in cache; sign, exponent and fraction of a float16
 # where a float32 has them.
 WIDEN_NUMBERS, HALF_BITS = 2**18, np.int32(0x8FFFE000 - 2**32)
 # Numbers that ``unit`` scales at a time, likewise: 20 ms against 7 for 20,000 vectors of 256 (2026-11-26).
@@ -175,7 +175,7 @@ def _fold(best_BK: np.ndarray, place_BK: np.ndarray, scores_BC: np.ndarray, left
     best_BK[touched_T], place_BK[touched_T] = score_M[kept_TK], place_M[kept_TK]
 
 
-def widen(halves_ND: np.ndarray, out_ND: np.ndarray) -> np.ndarray:
+def float16_to_float32(halves_ND: np.ndarray, out_ND: np.ndarray) -> np.ndarray:
     """float16 -> float32 by moving bits, written to ``out_ND`` (C order, float32): exact for every finite number.
 
     numpy's own conversion goes number by number: 3.0 ns each against 0.6 (own measurement, 2026-11-23).

@@ -1,4 +1,4 @@
-"""Small operations on maps: local means, other sizes, smoothing, connected parts. numpy alone: a line PC has no more.
+"""Operations on maps: local means, resizing, Gaussian filter, connected components. In numpy alone: a deployed recognizer has no more.
 
 Shape letters: C channels, h x w a map, H x W an image.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 
 def local_mean(map_Chw: np.ndarray, side: int) -> np.ndarray:
-    """The mean over ``side`` x ``side`` cells around each (odd); beyond the edge the nearest cell counts on. float32."""
+    """Average ``side`` x ``side`` cells around each cell (an odd number); beyond the edge the nearest cell repeats. float32."""
     if side == 1:
         return np.asarray(map_Chw, np.float32)
     reach = side // 2
@@ -26,8 +26,8 @@ def local_mean(map_Chw: np.ndarray, side: int) -> np.ndarray:
     return total / np.float32(side * side)
 
 
-def resized(map_Chw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Linear interpolation to ``size`` (H, W), cell centres on cell centres' places; the edge goes on outside. float32."""
+def resize_map(map_Chw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resize by linear interpolation to ``size`` (H, W), with the centers of cells aligned; the edge repeats outside. float32."""
     out = np.asarray(map_Chw, np.float32)
     for axis, wanted in ((-2, size[0]), (-1, size[1])):
         have = out.shape[axis]
@@ -42,8 +42,8 @@ def resized(map_Chw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return out
 
 
-def smoothed(map_hw: np.ndarray, sigma: float) -> np.ndarray:
-    """Gaussian smoothing over cells, ``sigma`` their number; weights beyond the edge are left out. float32."""
+def gaussian_filter(map_hw: np.ndarray, sigma: float) -> np.ndarray:
+    """Smooth by a Gaussian of ``sigma`` cells; beyond the edge the kernel is cut off and normalized. float32."""
     out = np.asarray(map_hw, np.float32)
     if sigma <= 0:
         return out
@@ -65,8 +65,11 @@ def smoothed(map_hw: np.ndarray, sigma: float) -> np.ndarray:
     return out
 
 
-def components(mask_hw: np.ndarray) -> tuple[np.ndarray, int]:
-    """(labels_hw int32, count): cells that touch, also at corners, get one number from 1 on, in reading order; 0 elsewhere.
+def connected_components(mask_hw: np.ndarray) -> tuple[np.ndarray, int]:
+    """Label the connected components of a mask, 8-connected, as scipy's ``label`` does.
+
+    Returns:
+        Labels (h, w), int32: from 1 on in reading order, 0 outside the mask; and the number of components.
 
     Runs of each row are joined with those of the row above (union-find): the work is per run, not per cell.
     """

@@ -1,4 +1,4 @@
-"""What an evaluation says of "unknown": every query once with its class enrolled, and once with its class held out.
+"""Open-set metrics of an evaluation: verification of pairs, and identification with each class enrolled and held out.
 
 Held out, a query meets all references but those of its class: it is then an unknown one, and its best score is what a
 false match would have. Real open-set queries (no reference of their class at all) are reported beside that.
@@ -26,7 +26,7 @@ RATES = (0.1, 0.01, 0.001)
 
 
 @dataclass(frozen=True)
-class Trials:
+class OpenSetTrials:
     """``own_Q`` and ``other_Q``: best scores among references of the query's class and of others; -inf where none.
 
     ``pair_own_N`` with ``pair_label_N`` (the query's class) and ``pair_other_M`` are the scores of all single pairs.
@@ -50,7 +50,7 @@ def collect_trials(
     same: bool = False,
     max_pairs: int = MAX_PAIRS,
     seed: int = 0,
-) -> Trials:
+) -> OpenSetTrials:
     """Scores of queries against references; ``same``: the queries are the first references, each leaves itself out.
 
     Where queries x references exceed ``max_pairs``, a sample of the queries drawn by ``seed``. Raises UnalikeError.
@@ -78,13 +78,13 @@ def collect_trials(
         own.append(scores_BR[own_BR])
         label.append(np.repeat(labels_Q[rows_B], own_BR.sum(axis=1)))
         other.append(scores_BR[other_BR])
-    return Trials(
+    return OpenSetTrials(
         rows_Q, labels_Q[rows_Q], own_Q, other_Q, np.concatenate(own), np.concatenate(label), np.concatenate(other)
     )
 
 
-def summarise_trials(
-    trials: Trials, *, n: int = 1000, confidence: float = 0.95, seed: int = 0, rates: Sequence[float] = RATES
+def summarize_trials(
+    trials: OpenSetTrials, *, n: int = 1000, confidence: float = 0.95, seed: int = 0, rates: Sequence[float] = RATES
 ) -> dict[str, Any]:
     """Plain data for ``metrics.json``: ``verification`` of pairs, and ``identification`` against the references.
 
@@ -106,7 +106,7 @@ def summarise_trials(
     }
 
 
-def _verification(trials: Trials, rates: Sequence[float], settings: dict[str, Any]) -> dict[str, Any] | None:
+def _verification(trials: OpenSetTrials, rates: Sequence[float], settings: dict[str, Any]) -> dict[str, Any] | None:
     genuine_N, impostor_M = trials.pair_own_N, trials.pair_other_M
     if not len(genuine_N) or not len(impostor_M):
         return None
@@ -123,7 +123,7 @@ def _verification(trials: Trials, rates: Sequence[float], settings: dict[str, An
 
 
 def _identification(
-    trials: Trials, known_Q: np.ndarray, unknown_M: np.ndarray, rates: Sequence[float], settings: dict[str, Any]
+    trials: OpenSetTrials, known_Q: np.ndarray, unknown_M: np.ndarray, rates: Sequence[float], settings: dict[str, Any]
 ) -> dict[str, Any] | None:
     if not known_Q.any() or not len(unknown_M):
         return None
@@ -157,14 +157,14 @@ def _interval(
     return bootstrap(values, groups, **settings).to_dict()
 
 
-def spoken(told: dict[str, Any]) -> list[str]:
-    """A line or two of what ``summarise_trials`` gave, for people; rates of one in a hundred where they were measured."""
+def format_open_set(summary: dict[str, Any]) -> list[str]:
+    """Format the result of ``summarize_trials`` as lines for people."""
     lines = []
-    pairs = told["verification"]
+    pairs = summary["verification"]
     if pairs is not None:
         at = [f", FNMR {one['fnmr']['value']:.4f} at FMR {one['fmr']:g}" for one in pairs["fnmr_at_fmr"]]
         lines.append(f"same or another: AUROC {pairs['auroc']:.4f}{''.join(at)}")
-    for name, part in told["identification"].items():
+    for name, part in summary["identification"].items():
         if part is not None:
             at = [f", DIR {one['dir']['value']:.4f} at FPIR {one['fpir']:g}" for one in part["dir_at_fpir"]]
             lines.append(f"known or unknown ({name.replace('_', ' ')}): AUROC {part['auroc']:.4f}{''.join(at)}")

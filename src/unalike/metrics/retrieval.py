@@ -203,7 +203,7 @@ def _edges(queries: int, rows: int, threads: int) -> list[tuple[int, int]]:
     return edges
 
 
-class _OneCoreAProduct(contextlib.AbstractContextManager):
+class _OneCoreAProduct(contextlib.AbstractContextManager[None]):
     """While any ranking is inside, a matrix product keeps to the core of the thread that asks for it.
 
     Products that spread over all cores wait for the slower of their threads, and those spin while another worker ranks:
@@ -334,7 +334,7 @@ def _partitioned(largest_BG: np.ndarray, reach: int) -> np.ndarray:
     """The score of number ``reach`` from above in every row, (B,); the rows are reordered."""
     kth = largest_BG.shape[1] - reach
     largest_BG.partition(kth, axis=1)
-    return largest_BG[:, kth]
+    return np.asarray(largest_BG[:, kth])
 
 
 def _counted(largest_BG: np.ndarray, reach: int) -> np.ndarray:
@@ -356,10 +356,10 @@ def _counted(largest_BG: np.ndarray, reach: int) -> np.ndarray:
         low_B, at_low_B = np.where(enough_B, (middle_B, at_middle_B), (low_B, at_low_B))
         high_B, at_high_B = np.where(enough_B, (high_B, at_high_B), (middle_B, at_middle_B))
         if (at_low_B <= most).all():
-            return low_B
+            return np.asarray(low_B)
     wide_B = at_low_B > most
     low_B[wide_B] = _partitioned(largest_BG[wide_B], reach)
-    return low_B
+    return np.asarray(low_B)
 
 
 def _relevant_by_rank(scores_BW: np.ndarray, marks_BW: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""From per-query results to what ``metrics.json`` holds, and to TAO's KPI names.
+"""Summary of per-query metrics: the content of ``metrics.json``, and TAO's KPI names.
 
 Micro (mean over queries) and macro (mean over classes of the class's mean) always stand side by side; the headline
 and every KPI is micro, whatever is switched on for reporting. Open-set queries count in neither and stand apart.
@@ -29,7 +29,7 @@ KPI_NAMES = {
 CONFUSED_SHOWN = 20
 
 
-def summarise(
+def summarize(
     ranking: Ranking,
     classes: Sequence[str],
     *,
@@ -61,7 +61,7 @@ def summarise(
     micro, macro = bootstrap_metrics(
         values_QM, ranking.labels[closed], by_group=resample == "classes", n=max(n, 1), confidence=confidence, seed=seed
     )
-    per_class = class_table(ranking, classes, reference_labels)
+    per_class = per_class_table(ranking, classes, reference_labels)
     summary: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
         "headline": {"metric": HEADLINE, "average": "micro", "value": _plain(micro[0].value)},
@@ -87,7 +87,7 @@ def summarise(
     return summary
 
 
-def kpi(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
+def tao_kpis(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
     """TAO's KPI names and values (micro) for ``prefix`` val or test; what was not computed is left out."""
     found: dict[str, float] = {}
     for name in ("AMI", "NMI"):
@@ -100,7 +100,7 @@ def kpi(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
     return found
 
 
-def class_table(
+def per_class_table(
     ranking: Ranking, classes: Sequence[str], reference_labels: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
     """A row for every class that has a query or a reference, in the order of ``classes``.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from unalike.errors import DataError, SpecError, closest
-from unalike.metrics.intervals import clustered_share
+from unalike.metrics.intervals import clustered_proportion
 from unalike.metrics.roc import auroc, between, threshold_at, trials_needed
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee, check_rule
 from unalike.recognition.gallery import Gallery
@@ -295,8 +295,8 @@ def _false_match_guarantee(unknowns: UnknownTrials, rate: float, confidence: flo
         )
     threshold, false_N = find_threshold(unknowns, rate)
     mirrored = bool(np.isin(unknowns.matched_N, unknowns.group_N).any())
-    interval, effective = clustered_share(
-        false_N * unknowns.weight_N, unknowns.group_N, confidence, again=True, mirrored=mirrored
+    interval, effective = clustered_proportion(
+        false_N * unknowns.weight_N, unknowns.group_N, confidence, new_sample=True, symmetric=mirrored
     )
     return threshold, RateGuarantee(
         rate, interval.value, interval.low, interval.high, confidence, trials, classes, effective, needed
@@ -307,7 +307,7 @@ def _wrong_label_guarantee(
     knowns: KnownTrials, threshold: float, margin: float, wrong: float, confidence: float
 ) -> RateGuarantee:
     mislabeled_M = (knowns.score_M >= threshold) & (knowns.margin_M >= margin) & ~knowns.right_M
-    interval, effective = clustered_share(mislabeled_M, knowns.group_M, confidence)
+    interval, effective = clustered_proportion(mislabeled_M, knowns.group_M, confidence)
     low, high = (float(np.nan_to_num(bound, nan=edge)) for bound, edge in ((interval.low, 0.0), (interval.high, 1.0)))
     needed = trials_needed(wrong, confidence)
     trials, classes = len(knowns.score_M), len(np.unique(knowns.group_M))

@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from unalike.errors import DataError
-from unalike.metrics.knn import EXCLUDED, scan, unit, widen
+from unalike.metrics.knn import EXCLUDED, float16_to_float32, scan, unit
 from unalike.storage.blockfile import Block, PackedTexts
 
 # float16 rows that are widened at once: 4 MB of float32 at width 256, which stay in cache until they are multiplied.
@@ -92,7 +92,7 @@ class GallerySnapshot:
         buffer = np.empty((min(HALF_ROWS, max(1, len(self))), self.dim), np.float32)
 
         def read(first: int, last: int) -> np.ndarray:
-            return widen(self.stored(first, last), buffer[: last - first])
+            return float16_to_float32(self.stored(first, last), buffer[: last - first])
 
         return read
 

@@ -98,7 +98,7 @@ class Report:
         entries = [
             {"name": name, "before": IntervalBar.from_interval(old, PALETTE[1]),
              "after": IntervalBar.from_interval(new, PALETTE[0]), "difference": _signed(difference),
-             "change": "" if not difference.apart else "higher" if difference.low > 0 else "lower"}
+             "change": "" if not difference.excludes_zero else "higher" if difference.low > 0 else "lower"}
             for name, old, new, difference in rows
         ]  # fmt: skip
         return self._add("comparison", title, note, header=("", before, after, "difference", ""), rows=entries)

@@ -1,4 +1,4 @@
-"""The model card: what a recogniser was made from, how it was measured, under which licence; JSON and Markdown."""
+"""Model card: data, training, metrics and license of a recognizer, as JSON and Markdown."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import Any
 
 from unalike.storage.atomic import write_text
 
-# What the card of a training run shows line by line; its metrics and class names have a form of their own or none.
-SHOWN = ("trunk", "vector", "view", "data", "training")
-APART = (*SHOWN, "format_version", "name", "made", "checkpoint", "validation", "class_names", "versions")
+# Sections of a training run's card whose entries are listed one a line; those in SEPARATE are written apart or not at all.
+LISTED = ("trunk", "vector", "view", "data", "training")
+SEPARATE = (*LISTED, "format_version", "name", "made", "checkpoint", "validation", "class_names", "versions")
 
 
 def card_markdown(card: dict[str, Any]) -> str:
+    """The card as Markdown."""
     lines = [f"# Recogniser {card.get('name') or card.get('checkpoint', '')}".rstrip(), ""]
     lines += [f"Made {card['made']}; checkpoint {card['checkpoint']}.", ""] if "checkpoint" in card else []
-    for title in SHOWN:
+    for title in LISTED:
         if title in card:
             lines += [f"## {title.capitalize()}", ""]
             lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card[title].items()] + [""]
@@ -28,7 +29,7 @@ def card_markdown(card: dict[str, Any]) -> str:
         lines += [f"- {name}: {_figure(value)}" for name, value in micro.items()] or ["- not measured"]
         lines.append("")
     for title, content in card.items():
-        if title not in APART:
+        if title not in SEPARATE:
             lines += [f"## {title.capitalize()}", "", *_lines(content), ""]
     if "versions" in card:
         lines += ["## Versions", ""] + [f"- {k} {v}" for k, v in card["versions"].items()]
@@ -44,20 +45,28 @@ def _figure(value: Any) -> str:
 
 
 def add_section(folder: Path, title: str, content: dict[str, Any], *, source: Path | None, stem: str) -> dict[str, Any]:
-    """Write ``<stem>.json`` and ``<stem>.md`` into ``folder``: the card at ``source`` (where there is one), and a section.
+    """Add a section to a card and write it as ``<stem>.json`` and ``<stem>.md``.
 
-    The card that is read is left as it was; a card that stands in ``folder`` under that name already is taken before it.
+    Args:
+        folder: Folder of the files. A card there under this name is extended.
+        title: Title of the section.
+        content: Its entries; the time is added.
+        source: Another card to start from where ``folder`` has none; it is not changed.
+        stem: Name of the files without suffix.
+
+    Returns:
+        The card.
     """
     own = folder / f"{stem}.json"
     card: dict[str, Any] = {"format_version": 1}
-    for place in (own, source):
-        if place is not None and place.is_file():
+    for path in (own, source):
+        if path is not None and path.is_file():
             try:
-                held = json.loads(place.read_text(encoding="utf-8"))
+                existing = json.loads(path.read_text(encoding="utf-8"))
             except ValueError:
                 continue  # no card of ours; nothing is lost, since it is not written to
-            if isinstance(held, dict) and "format_version" in held:
-                card = held
+            if isinstance(existing, dict) and "format_version" in existing:
+                card = existing
                 break
     card[title] = {"made": datetime.now(UTC).isoformat(timespec="seconds"), **content}
     write_text(own, json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
@@ -66,7 +75,7 @@ def add_section(folder: Path, title: str, content: dict[str, Any], *, source: Pa
 
 
 def _lines(content: dict[str, Any], before: str = "") -> list[str]:
-    """Entries of a section, one line each; what is inside another entry bears both names."""
+    """Entries of a section, one line each; a nested entry is named by both names."""
     lines = []
     for key, value in content.items():
         name = f"{before}{key.replace('_', ' ')}"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.errors import redact
 from unalike.metrics.files import write_rows
-from unalike.metrics.summary import summarise
+from unalike.metrics.summary import summarize
 from unalike.report.model_card import card_markdown
 from unalike.runs.environment import versions
 from unalike.runs.filenames import MODEL_CARD_FILE, MODEL_CARD_PAGE, PER_CLASS_FILE
@@ -30,7 +30,7 @@ def write_model_card(
     facts = outcome.facts
     metrics: dict[str, Any] = {}
     if outcome.ranking is not None and outcome.sets.reference is not None:
-        metrics = summarise(
+        metrics = summarize(
             outcome.ranking, outcome.sets.reference.classes, n=spec.evaluate.bootstrap,
             confidence=spec.evaluate.confidence, seed=spec.evaluate.seed, unseen_classes=outcome.sets.unseen,
         )  # fmt: skip

@@ -17,7 +17,7 @@ import numpy as np
 from unalike.data.imageset import ImageSet
 from unalike.errors import redact
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
-from unalike.metrics.summary import summarise
+from unalike.metrics.summary import summarize
 from unalike.report.evaluation import (
     HEADLINES,
     EmbeddedImages,
@@ -47,7 +47,7 @@ def write_training_report(folder: Path, spec: Any, outcome: Any) -> list[Path]:
     report = Report(spec.model_name or "Training", _subtitle(spec, sets.train))
     if seen is not None and outcome.ranking is not None:
         query, reference = (shown(images, vectors) for images, vectors in seen)
-        summary = summarise(outcome.ranking, reference.classes, n=1000, unseen_classes=sets.unseen)
+        summary = summarize(outcome.ranking, reference.classes, n=1000, unseen_classes=sets.unseen)
         about = "classes that training never saw" if sets.unseen else "images that training never saw"
         report.figures(
             [(name, interval_from_dict(summary["micro"][key])) for key, name in HEADLINES.items() if key in summary["micro"]],

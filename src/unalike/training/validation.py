@@ -24,7 +24,7 @@ from unalike.inference.embedding import Embeddings, embed_files
 from unalike.inference.engine_selection import create_engine, refresh_engine
 from unalike.metrics.clustering import ami_nmi
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
-from unalike.metrics.summary import kpi, summarise
+from unalike.metrics.summary import summarize, tao_kpis
 from unalike.progress import warn
 from unalike.training.checkpoints import MONITORED
 
@@ -106,8 +106,8 @@ class Validator:
             self.seen = ((asked, query), (self.reference.select(index[:cut]), reference))
         ranking = evaluate_ranking(query, query_labels, reference, reference_labels, same=self.same)
         clusters = ami_nmi(query, query_labels, seed=self.seed)
-        summary = summarise(ranking, self.reference.classes, clusters=clusters, n=0)
-        return kpi(summary, "val"), ranking
+        summary = summarize(ranking, self.reference.classes, clusters=clusters, n=0)
+        return tao_kpis(summary, "val"), ranking
 
 
 class _Keeping:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw
 
 from unalike.data.decode import open_image
-from unalike.report.drawing import boxed, heat_picture
+from unalike.report.drawing import draw_boxes, draw_heat
 from unalike.report.html import Report, ReportImage
 from unalike.runs.filenames import REPORT_FILE, VERDICTS_FILE
 from unalike.storage.atomic import atomic_write, write_text
@@ -42,7 +42,7 @@ def draw_overlay(image: Image.Image, result: VerificationResult) -> Image.Image:
     overlay = image.convert("RGB").copy()
     size = result.size if min(result.size) else (overlay.height, overlay.width)
     overlay.thumbnail((MAX_SIDE, MAX_SIDE))
-    overlay = boxed(overlay, list(result.regions), size)
+    overlay = draw_boxes(overlay, list(result.regions), size)
     if result.outline and result.answer in (SAME, ALTERED):
         factor = overlay.width / size[1]
         points = [(x * factor, y * factor) for x, y in result.outline]
@@ -71,7 +71,7 @@ def draw_side_by_side(asset: Asset, result: VerificationResult) -> Image.Image |
 
 
 def _draw_heat(difference: AssetDifference) -> Image.Image:
-    return heat_picture(difference.heat_HW, difference.observed_HW3, AREA_HEAT).convert("RGB")
+    return draw_heat(difference.heat_HW, difference.observed_HW3, AREA_HEAT).convert("RGB")
 
 
 def write_report(

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from unalike.errors import DataError, SpecError
-from unalike.metrics.intervals import clopper_pearson, clustered_share
+from unalike.metrics.intervals import clopper_pearson, clustered_proportion
 from unalike.metrics.roc import threshold_at, trials_needed
 from unalike.recognition.calibration import MIN_CLASSES, UnknownTrials, cross_validated_false_matches, find_threshold
 from unalike.recognition.decision import RateGuarantee
@@ -243,7 +243,9 @@ def _measure_rate(
     classes, trials = len(np.unique(asset_N)), len(event_N)
     if classes >= MIN_CLASSES or kind_N is not None:
         group_N = asset_N if classes >= MIN_CLASSES else np.arange(trials)
-        interval, effective = clustered_share(event_N.astype(float), group_N, confidence, again=True, across_Q=kind_N)
+        interval, effective = clustered_proportion(
+            event_N.astype(float), group_N, confidence, new_sample=True, crossed_groups_Q=kind_N
+        )
     else:
         interval, effective = clopper_pearson(float(event_N.sum()), trials, confidence), float(trials)
     needed = trials_needed(target, confidence)

@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from unalike.metrics.classification import class_results
+from unalike.metrics.classification import classification_results
 
 
 def test_means_over_classes_against_a_slow_count():
     draws = np.random.default_rng(0)
     labels, neighbours = draws.integers(0, 4, 50), draws.integers(0, 5, (50, 3))
     classes = ["a", "b", "c", "d", "e"]
-    found = class_results(neighbours, labels, classes, topk=2)
+    found = classification_results(neighbours, labels, classes, topk=2)
     first, top = [], []
     for label in range(4):
         rows = [i for i in range(50) if labels[i] == label]
@@ -23,7 +23,7 @@ def test_means_over_classes_against_a_slow_count():
 
 
 def test_d33_a_class_without_a_query_counts_in_no_mean_and_is_no_nan():
-    found = class_results(np.array([[0], [2]]), np.array([0, 0]), ["a", "b", "c"], topk=1)
+    found = classification_results(np.array([[0], [2]]), np.array([0, 0]), ["a", "b", "c"], topk=1)
     assert found["top_1_accuracy"] == 0.5 and found["classes"] == ["a", "c"]
     assert found["classification_report"]["c"] == {"precision": 0.0, "recall": 0.0, "f1-score": 0.0, "support": 0}
     assert (

@@ -24,7 +24,7 @@ def test_separate_clouds_are_found_and_the_seed_decides():
     vectors = np.eye(3)[labels] + np.random.default_rng(0).normal(0, 0.05, (60, 3))
     assert ami_nmi(vectors, labels) == pytest.approx({"AMI": 1.0, "NMI": 1.0})
     noise = np.random.default_rng(1).random((60, 3))
-    assert ami_nmi(noise, labels, seed=4, most=30) == ami_nmi(noise, labels, seed=4, most=30)
+    assert ami_nmi(noise, labels, seed=4, max_vectors=30) == ami_nmi(noise, labels, seed=4, max_vectors=30)
 
 
 def test_missing_package_and_empty_input(monkeypatch):

@@ -9,7 +9,7 @@ from unalike.errors import RunError, UnalikeError
 from unalike.metrics.files import write_metrics
 from unalike.metrics.knn import top_k
 from unalike.metrics.retrieval import evaluate_ranking
-from unalike.metrics.summary import summarise
+from unalike.metrics.summary import summarize
 
 NAMES = ["a, b", "ü", "c"]
 
@@ -24,7 +24,7 @@ def measured():
         "neighbours": top_k(queries, references, 2),
         "reference_labels": reference_labels,
     }
-    return summarise(ranking, NAMES, n=10), ranking, NAMES, options
+    return summarize(ranking, NAMES, n=10), ranking, NAMES, options
 
 
 def test_d22_evaluation_leaves_metrics_tables_and_predictions(tmp_path):
@@ -51,7 +51,7 @@ def test_names_that_are_not_utf8(tmp_path, monkeypatch, suffix):
     _, ranking, _, options = measured()
     odd, names = "K\udce4se", ["a", "K\udce4se", "c"]
     options["query_paths"][1] = options["reference_paths"][1] = odd
-    files = write_metrics(tmp_path, summarise(ranking, names, n=10), ranking, names, **options)
+    files = write_metrics(tmp_path, summarize(ranking, names, n=10), ranking, names, **options)
     per_class = json.loads(files["metrics"].read_text(encoding="utf-8"))["per_class"]
     assert [row["class"] for row in per_class] == names
     assert b"K\xe4se" in files["per_class"].read_bytes()
@@ -74,7 +74,7 @@ def test_predictions_are_csv_without_pyarrow(tmp_path, monkeypatch):
 
 def test_empty_confusion_keeps_its_header(tmp_path):
     ranking = evaluate_ranking(np.eye(2), [0, 1], np.eye(2), [0, 1])
-    files = write_metrics(tmp_path, summarise(ranking, NAMES, n=0), ranking, NAMES)
+    files = write_metrics(tmp_path, summarize(ranking, NAMES, n=0), ranking, NAMES)
     assert files["confusion"].read_text(encoding="utf-8").strip() == "class,taken_for,count,share"
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from unalike.errors import UnalikeError
 from unalike.metrics import intervals
-from unalike.metrics.intervals import bootstrap, bootstrap_metrics, paired_bootstrap, wilson
+from unalike.metrics.intervals import bootstrap, bootstrap_metrics, paired_bootstrap, wilson_interval
 
 
 def test_equals_a_plain_loop_of_resamples():
@@ -62,9 +62,9 @@ def test_paired_difference_is_sharper_than_two_intervals():
     hard = np.random.default_rng(0).random(400)
     before, after = hard, hard + 0.03 + np.random.default_rng(1).normal(0, 0.01, 400)
     difference = paired_bootstrap(before, after)
-    assert difference.apart and difference.value == pytest.approx(0.03, abs=0.003)
+    assert difference.excludes_zero and difference.value == pytest.approx(0.03, abs=0.003)
     assert bootstrap(before).high > bootstrap(after).low
-    assert not paired_bootstrap(before, before).apart
+    assert not paired_bootstrap(before, before).excludes_zero
     with pytest.raises(UnalikeError, match="3 and 4"):
         paired_bootstrap(np.ones(3), np.ones(4))
 
@@ -87,9 +87,9 @@ def test_seed_decides_and_chunks_do_not(monkeypatch):
 
 def test_wilson():
     # Newcombe, "Two-sided confidence intervals for the single proportion", 1998, table I: 81 of 263.
-    assert (wilson(81, 263).low, wilson(81, 263).high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
-    assert wilson(0, 20).low == 0 and wilson(0, 20).high == pytest.approx(0.1611, abs=5e-5)
-    assert wilson(20, 20).high == 1
-    assert math.isnan(wilson(0, 0).value)
+    assert (wilson_interval(81, 263).low, wilson_interval(81, 263).high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
+    assert wilson_interval(0, 20).low == 0 and wilson_interval(0, 20).high == pytest.approx(0.1611, abs=5e-5)
+    assert wilson_interval(20, 20).high == 1
+    assert math.isnan(wilson_interval(0, 0).value)
     with pytest.raises(UnalikeError):
-        wilson(3, 2)
+        wilson_interval(3, 2)

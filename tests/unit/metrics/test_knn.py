@@ -3,7 +3,7 @@ import pytest
 
 from tests.support.oracles import ranked
 from unalike.errors import UnalikeError
-from unalike.metrics.knn import EXCLUDED, scan, top_k, unit, widen
+from unalike.metrics.knn import EXCLUDED, float16_to_float32, scan, top_k, unit
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 5000, 2**26])
@@ -100,4 +100,6 @@ def test_scan_says_where_nothing_counts():
 def test_widen_is_exact_for_every_half():
     halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
     halves = halves[np.isfinite(halves)].reshape(-1, 32)
-    np.testing.assert_array_equal(widen(halves, np.empty(halves.shape, np.float32)), halves.astype(np.float32))
+    np.testing.assert_array_equal(
+        float16_to_float32(halves, np.empty(halves.shape, np.float32)), halves.astype(np.float32)
+    )

@@ -10,7 +10,7 @@ import pytest
 
 from tests.unit.metrics.test_maps import flooded
 from unalike.errors import UnalikeError
-from unalike.metrics.localization import pixel_auroc, region_overlap
+from unalike.metrics.localization import per_region_overlap, pixel_auroc
 
 
 def slow_pro(heats, masks, limit):
@@ -36,8 +36,8 @@ def test_pro_and_pixel_auroc_equal_the_slow_ways(seed):
     draws = np.random.default_rng(seed)
     masks = [draws.random((12, 10)) < 0.15 for _ in range(3)] + [np.zeros((12, 10), bool)]
     heats = [np.round(draws.random((12, 10)) + 0.5 * mask, 1) for mask in masks]  # with ties
-    assert region_overlap(heats, masks) == pytest.approx(slow_pro(heats, masks, 0.3))
-    assert region_overlap(heats, masks, 1.0) == pytest.approx(slow_pro(heats, masks, 1.0))
+    assert per_region_overlap(heats, masks) == pytest.approx(slow_pro(heats, masks, 0.3))
+    assert per_region_overlap(heats, masks, 1.0) == pytest.approx(slow_pro(heats, masks, 1.0))
     sklearn = pytest.importorskip("sklearn.metrics")
     known = sklearn.roc_auc_score(
         np.concatenate([m.ravel() for m in masks]), np.concatenate([h.ravel() for h in heats])
@@ -48,8 +48,8 @@ def test_pro_and_pixel_auroc_equal_the_slow_ways(seed):
 def test_pro_of_the_perfect_the_useless_and_the_empty():
     mask = np.zeros((8, 8), bool)
     mask[1:3, 1:3] = mask[5, 5] = True
-    assert region_overlap([mask.astype(float)], [mask]) == pytest.approx(1)
-    assert region_overlap([np.zeros((8, 8))], [mask]) == pytest.approx(0.15)  # one straight line
-    assert math.isnan(region_overlap([mask * 1.0], [~mask | True])) and math.isnan(pixel_auroc([], []))
+    assert per_region_overlap([mask.astype(float)], [mask]) == pytest.approx(1)
+    assert per_region_overlap([np.zeros((8, 8))], [mask]) == pytest.approx(0.15)  # one straight line
+    assert math.isnan(per_region_overlap([mask * 1.0], [~mask | True])) and math.isnan(pixel_auroc([], []))
     with pytest.raises(UnalikeError, match="one size"):
         pixel_auroc([np.zeros((2, 2))], [mask])

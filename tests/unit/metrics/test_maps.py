@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unalike.metrics.maps import components, local_mean, resized, smoothed
+from unalike.metrics.maps import connected_components, gaussian_filter, local_mean, resize_map
 
 RNG = np.random.default_rng(7)
 
@@ -29,7 +29,7 @@ def test_local_mean_is_the_loop(shape, side):
 @pytest.mark.parametrize("size", [(10, 14), (3, 4), (5, 7), (1, 1)])
 def test_resizing_is_pillows_where_it_enlarges_and_interpolates_between(size):
     values = RNG.random((5, 7)).astype(np.float32)
-    found = resized(values, size)
+    found = resize_map(values, size)
     assert found.shape == size
     if size[0] >= 5:  # smaller, Pillow widens its filter
         expected = np.asarray(Image.fromarray(values).resize((size[1], size[0]), Image.Resampling.BILINEAR))
@@ -45,8 +45,10 @@ def test_smoothing_is_the_weighted_mean_and_keeps_a_constant():
             ys, xs = np.mgrid[0:6, 0:9]
             weight = np.exp(-0.5 * ((ys - y) ** 2 + (xs - x) ** 2)) * (abs(ys - y) <= 3) * (abs(xs - x) <= 3)
             expected[y, x] = (weight * values).sum() / weight.sum()
-    assert np.allclose(smoothed(values, 1.0), expected, atol=1e-5)
-    assert np.allclose(smoothed(np.full((3, 2), 4.0), 5.0), 4) and np.allclose(smoothed(values, 0), values)
+    assert np.allclose(gaussian_filter(values, 1.0), expected, atol=1e-5)
+    assert np.allclose(gaussian_filter(np.full((3, 2), 4.0), 5.0), 4) and np.allclose(
+        gaussian_filter(values, 0), values
+    )
 
 
 def flooded(mask):
@@ -72,6 +74,6 @@ def flooded(mask):
 def test_components_are_those_of_a_flood(density):
     for shape in ((1, 1), (1, 12), (12, 1), (17, 23)):
         mask = RNG.random(shape) < density
-        labels, count = components(mask)
+        labels, count = connected_components(mask)
         expected, known = flooded(mask)
         assert count == known and np.array_equal(labels, expected)

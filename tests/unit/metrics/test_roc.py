@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from unalike.errors import UnalikeError
-from unalike.metrics.intervals import clopper_pearson, clustered_share, student_quantile
-from unalike.metrics.open_set import collect_trials, spoken, summarise_trials
+from unalike.metrics.intervals import clopper_pearson, clustered_proportion, student_quantile
+from unalike.metrics.open_set import collect_trials, format_open_set, summarize_trials
 from unalike.metrics.roc import auroc, dir_at_fpir, fnmr_at_fmr, threshold_at, trials_needed
 
 
@@ -72,14 +72,14 @@ def test_alike_trials_of_a_class_count_for_less():
     groups = np.repeat(np.arange(40), 50)
     apart = draws.random(2000) < 0.1
     alike = np.repeat(draws.random(40) < 0.1, 50)  # all images of a class err, or none
-    loose, effective = clustered_share(alike, groups)
-    tight, nearly_all = clustered_share(apart, groups)
+    loose, effective = clustered_proportion(alike, groups)
+    tight, nearly_all = clustered_proportion(apart, groups)
     assert nearly_all > 1000 and effective == pytest.approx(40, rel=0.05)
     assert loose.high - loose.low > 3 * (tight.high - tight.low)
-    wider, _ = clustered_share(alike, groups, again=True)
+    wider, _ = clustered_proportion(alike, groups, new_sample=True)
     assert wider.low <= loose.low and wider.high >= loose.high
-    assert clustered_share(np.zeros(2000), groups)[1] == 40
-    assert math.isnan(clustered_share(apart, np.zeros(2000))[0].low) and clustered_share([], [])[1] == 0
+    assert clustered_proportion(np.zeros(2000), groups)[1] == 40
+    assert math.isnan(clustered_proportion(apart, np.zeros(2000))[0].low) and clustered_proportion([], [])[1] == 0
 
 
 def test_clustered_intervals_hold_as_often_as_they_say():
@@ -88,7 +88,7 @@ def test_clustered_intervals_hold_as_often_as_they_say():
         draws = np.random.default_rng(seed)
         rate_G = draws.beta(0.5, 4.5, 60)  # classes differ; the mean over classes is 0.1
         values = (draws.random((60, 20)) < rate_G[:, None]).ravel()
-        interval, _ = clustered_share(values, np.repeat(np.arange(60), 20))
+        interval, _ = clustered_proportion(values, np.repeat(np.arange(60), 20))
         held += interval.low <= 0.1 <= interval.high
     assert held >= 182  # 95 % of 200, less three standard errors
 
@@ -122,7 +122,7 @@ def test_trials_equal_two_loops(same):
     np.testing.assert_allclose(trials.pair_other_M, other, atol=1e-6)
     np.testing.assert_allclose(trials.own_Q, best_own, atol=1e-6)
     np.testing.assert_allclose(trials.other_Q, best_other, atol=1e-6)
-    told = summarise_trials(trials, n=50, rates=(0.2,))
+    told = summarize_trials(trials, n=50, rates=(0.2,))
     known = np.isfinite(best_own)
     unknown = np.array(best_other)[known]
     held_out = told["identification"]["classes_held_out"]
@@ -131,7 +131,7 @@ def test_trials_equal_two_loops(same):
     assert held_out["auroc"] == pytest.approx(auroc(best, unknown))
     if not same:
         assert told["identification"]["open_set_queries"]["unknown"] == (~known).sum() > 0
-        assert len(spoken(told)) == 3
+        assert len(format_open_set(told)) == 3
 
 
 def test_many_pairs_are_sampled_by_seed_and_one_class_tells_nothing():
@@ -142,9 +142,9 @@ def test_many_pairs_are_sampled_by_seed_and_one_class_tells_nothing():
     again = collect_trials(vectors, labels, vectors, labels, same=True, max_pairs=1000, seed=3)
     assert np.array_equal(trials.rows_Q, again.rows_Q)
     alone = collect_trials(vectors, np.zeros(50, int), vectors, np.zeros(50, int), same=True)
-    told = summarise_trials(alone, n=0)
+    told = summarize_trials(alone, n=0)
     assert told == {"verification": None, "identification": {"classes_held_out": None, "open_set_queries": None}}
-    assert spoken(told) == []
+    assert format_open_set(told) == []
 
 
 def test_trials_in_groups_of_two_sorts_hold_as_often_as_they_say():
@@ -160,7 +160,7 @@ def test_trials_in_groups_of_two_sorts_hold_as_often_as_they_say():
 
         (values, asset, kind), (new, _, _) = trials(), trials()
         for crossed in inside:
-            told, _ = clustered_share(values, asset, again=True, across_Q=kind if crossed else None)
+            told, _ = clustered_proportion(values, asset, new_sample=True, crossed_groups_Q=kind if crossed else None)
             inside[crossed] += told.low <= new.mean() <= told.high
     assert inside[True] >= 54 > inside[False]
 
@@ -178,4 +178,4 @@ def test_the_variance_over_two_sorts_of_groups_is_the_slow_sum():
     by = slow(asset.tolist()), slow(kind.tolist()), slow(list(zip(asset.tolist(), kind.tolist(), strict=True)))
     share = values.mean()
     expected = min(120.0, share * (1 - share) / max(by[0] + by[1] - by[2], by[0], by[1]))
-    assert clustered_share(values, asset, across_Q=kind)[1] == pytest.approx(expected)
+    assert clustered_proportion(values, asset, crossed_groups_Q=kind)[1] == pytest.approx(expected)

@@ -5,7 +5,7 @@ import pytest
 
 from unalike.errors import UnalikeError
 from unalike.metrics.retrieval import evaluate_ranking
-from unalike.metrics.summary import class_table, confused_pairs, kpi, summarise
+from unalike.metrics.summary import confused_pairs, per_class_table, summarize, tao_kpis
 
 NAMES = ["apple", "pear", "plum", "fig"]
 
@@ -23,16 +23,16 @@ def ranking():
 
 def test_d24_micro_and_macro_stand_side_by_side_and_the_headline_is_micro(ranking):
     for n in (0, 100):
-        summary = summarise(ranking, NAMES, n=n)
+        summary = summarize(ranking, NAMES, n=n)
         assert summary["micro"]["precision_at_1"]["value"] == pytest.approx(3 / 4)
         assert summary["macro"]["precision_at_1"]["value"] == pytest.approx((2 / 3 + 1) / 2)
         assert summary["headline"] == {"metric": "precision_at_1", "average": "micro", "value": 0.75}
-        assert kpi(summary, "val")["val Precision at Rank 1"] == 0.75
+        assert tao_kpis(summary, "val")["val Precision at Rank 1"] == 0.75
     assert summary["micro"]["precision_at_1"]["low"] < 0.75 < summary["micro"]["precision_at_1"]["high"]
 
 
 def test_d23_d33_names_and_values_of_classes_without_queries(ranking):
-    rows = {row["class"]: row for row in class_table(ranking, NAMES, np.array([0, 1, 2]))}
+    rows = {row["class"]: row for row in per_class_table(ranking, NAMES, np.array([0, 1, 2]))}
     assert list(rows) == NAMES
     assert rows["apple"]["precision_at_1"] == pytest.approx(2 / 3)
     assert rows["pear"]["queries"] == 0 and rows["pear"]["precision_at_1"] is None
@@ -41,30 +41,30 @@ def test_d23_d33_names_and_values_of_classes_without_queries(ranking):
 
 
 def test_open_set_queries_stand_apart(ranking):
-    summary = summarise(ranking, NAMES)
+    summary = summarize(ranking, NAMES)
     assert summary["open_set"]["queries"] == 1 and summary["open_set"]["classes"] == {"fig": 1}
     assert (summary["queries"], summary["measured"], summary["classes"]) == (5, 4, 2)
 
 
 def test_confused_pairs_and_json(ranking):
     assert confused_pairs(ranking, NAMES) == [{"class": "apple", "taken_for": "pear", "count": 1, "share": 1 / 3}]
-    assert json.loads(json.dumps(summarise(ranking, NAMES), allow_nan=False))["format_version"] == 1
+    assert json.loads(json.dumps(summarize(ranking, NAMES), allow_nan=False))["format_version"] == 1
 
 
 def test_kpi_names_of_the_contract(ranking):
-    summary = summarise(ranking, NAMES, clusters={"AMI": 0.5, "NMI": 0.6})
-    assert list(kpi(summary, "test")) == [
+    summary = summarize(ranking, NAMES, clusters={"AMI": 0.5, "NMI": 0.6})
+    assert list(tao_kpis(summary, "test")) == [
         "test_AMI", "test_NMI", "test Mean Average Precision", "test Mean Reciprocal Rank", "test r-Precision",
         "test Precision at Rank 1",
     ]  # fmt: skip
-    assert "val_AMI" not in kpi(summarise(ranking, NAMES), "val")
+    assert "val_AMI" not in tao_kpis(summarize(ranking, NAMES), "val")
 
 
 def test_auto_resamples_classes_only_for_unseen_ones(ranking):
-    assert summarise(ranking, NAMES)["intervals"]["resampled"] == "queries"
-    assert summarise(ranking, NAMES, unseen_classes=True)["intervals"]["resampled"] == "classes"
-    assert summarise(ranking, NAMES, unseen_classes=True, resample="queries")["intervals"]["resampled"] == "queries"
+    assert summarize(ranking, NAMES)["intervals"]["resampled"] == "queries"
+    assert summarize(ranking, NAMES, unseen_classes=True)["intervals"]["resampled"] == "classes"
+    assert summarize(ranking, NAMES, unseen_classes=True, resample="queries")["intervals"]["resampled"] == "queries"
     with pytest.raises(UnalikeError, match="auto, queries or classes"):
-        summarise(ranking, NAMES, resample="images")
+        summarize(ranking, NAMES, resample="images")
     with pytest.raises(UnalikeError, match="has no name"):
-        summarise(ranking, NAMES[:2])
+        summarize(ranking, NAMES[:2])

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from unalike.metrics.retrieval import evaluate_ranking
-from unalike.metrics.summary import summarise
+from unalike.metrics.summary import summarize
 from unalike.report.evaluation import (
     MAX_EXPLAINED,
     EmbeddedImages,
@@ -51,7 +51,7 @@ def test_the_page_of_an_evaluation_names_what_was_planted(pictures, tmp_path):
     vectors[3] = reference.vectors_ND[20]  # a query that is a reference too
     query = EmbeddedImages(vectors, query.labels_N, CLASSES, query.paths)
     ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N)
-    summary = summarise(ranking, CLASSES, reference_labels=reference.labels_N, n=50)
+    summary = summarize(ranking, CLASSES, reference_labels=reference.labels_N, n=50)
     files = write_evaluation_report(tmp_path, summary, ranking, query, reference, title="Fruit <i>", subtitle="& more")
     assert [file.name for file in files] == ["report.html", SUSPECTED_LABELS_FILE, NEAR_DUPLICATES_FILE] and all(
         f.exists() for f in files
@@ -112,7 +112,7 @@ def test_large_sets_are_sampled_in_their_order(pictures):
 def test_a_page_shows_why_the_worst_were_missed_and_links_the_rest(pictures, tmp_path):
     query = cloud(pictures[:12])
     ranking = evaluate_ranking(query.vectors_ND, query.labels_N, query.vectors_ND, query.labels_N, same=True)
-    summary = summarise(ranking, CLASSES, n=20)
+    summary = summarize(ranking, CLASSES, n=20)
     row = (ReportImage(pictures[0], "query"), [ReportImage(pictures[1], f"<tile> {i}") for i in range(5)])
     explained = ExplainedMatches([row] * 14, "Each map <exact>.", tmp_path / "misses" / "all of them.html")
     page, *_ = write_evaluation_report(

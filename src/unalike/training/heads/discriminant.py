@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from unalike.errors import DataError
-from unalike.metrics.covariance import covariance_and_share
+from unalike.metrics.covariance import covariance_and_shrinkage
 from unalike.model.embedder import SQRT_EPS
 
 
@@ -193,7 +193,7 @@ def fit_scatter(features_NF: np.ndarray, labels_N: np.ndarray, *, sqrt: bool) ->
                         "them with two images")  # fmt: skip
     means_CF = np.stack([x_NF[code_N == c].mean(axis=0) for c in range(len(classes))])
     within_NF = (x_NF - means_CF[code_N])[counts_C[code_N] > 1]  # a class of one image has no scatter
-    covariance_FF, share = covariance_and_share(within_NF)
+    covariance_FF, share = covariance_and_shrinkage(within_NF)
     values_F, axes_FF = np.linalg.eigh(covariance_FF)
     if not values_F[-1] > 0:
         raise DataError("the features of every class are all alike", expected="images that differ")

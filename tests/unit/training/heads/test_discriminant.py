@@ -8,7 +8,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from unalike.errors import DataError
-from unalike.metrics.covariance import shrunk_covariance
+from unalike.metrics.covariance import ledoit_wolf
 from unalike.training.heads.discriminant import fit_scatter, fit_whitening, sqrt_features
 
 
@@ -23,7 +23,7 @@ def make_sample(classes: int = 5, each: int = 12, width: int = 8, seed: int = 0)
 def test_shrinkage_equals_ledoit_and_wolf_s(shape: tuple[int, int]) -> None:
     rows = np.random.default_rng(1).normal(size=shape) * np.arange(1, shape[1] + 1)
     expected = LedoitWolf(assume_centered=True).fit(rows)
-    covariance, share = shrunk_covariance(rows)
+    covariance, share = ledoit_wolf(rows)
     assert share == pytest.approx(expected.shrinkage_, abs=1e-9)
     np.testing.assert_allclose(covariance, expected.covariance_, rtol=1e-9)
 

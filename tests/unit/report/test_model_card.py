@@ -1,0 +1,32 @@
+import json
+
+import pytest
+
+from unalike.report.model_card import add_section, card_markdown
+
+
+def test_a_section_extends_the_card_in_the_folder_else_a_copy_of_the_source(tmp_path):
+    source = tmp_path / "source.json"
+    source.write_text(json.dumps({"format_version": 1, "name": "parts"}))
+    add_section(tmp_path, "test", {"precision": {"value": 0.5, "low": 0.4, "high": 0.6}}, source=source, stem="card")
+    add_section(tmp_path, "export", {"file_name": "a.onnx", "absent": None}, source=source, stem="card")
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert list(card) == ["format_version", "name", "test", "export"]
+    assert json.loads(source.read_text()) == {"format_version": 1, "name": "parts"}
+    text = (tmp_path / "card.md").read_text()
+    assert "parts" in text and "- precision: 0.5000 [0.4000, 0.6000]" in text
+    assert "- file name: a.onnx" in text and "absent" not in text
+
+
+@pytest.mark.parametrize("content", ["no json", "[]", '{"other": 1}'])
+def test_a_file_that_is_no_card_is_not_taken_over(tmp_path, content):
+    source = tmp_path / "source.json"
+    source.write_text(content)
+    assert list(add_section(tmp_path, "test", {}, source=source, stem="card")) == ["format_version", "test"]
+
+
+def test_nested_entries_are_named_by_both_names():
+    text = card_markdown(
+        {"format_version": 1, "test": {"speed": {"one_image": 0.25}, "rates": [{"fmr": 0.01, "fnmr": 0.5}]}}
+    )
+    assert "- speed, one image: 0.2500" in text and "- rates fmr 0.01: fnmr: 0.5000" in text
