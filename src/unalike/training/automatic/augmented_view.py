@@ -1,4 +1,4 @@
-"""An augmented view of an image at the evaluation view's size: the queries of an evaluation without labels.
+"""Augmented views of images at the evaluation view's size: queries of an evaluation without labels.
 
 Shape letters: H height, W width.
 """

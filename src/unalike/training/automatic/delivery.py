@@ -1,4 +1,4 @@
-"""Save the winner of automatic training: its checkpoint, fitted to all images, and ``best_spec.yaml``, which repeats it."""
+"""Save the winner of automatic training: a checkpoint fitted to all images, and ``best_spec.yaml``."""
 
 from __future__ import annotations
 

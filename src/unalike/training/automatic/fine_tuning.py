@@ -149,7 +149,12 @@ def _draft_spec(spec: Experiment, train: ImageSet, trunk: TrunkResult) -> tuple[
     tuned = spec.model_copy(deep=True)
     settle(tuned, "model.backbone", trunk.features.backbone, "the best trunk that can be fine-tuned in the time")
     for side in ("height", "width"):
-        settle(tuned, f"model.input_{side}", getattr(trunk.features.view, side), "the size its features were judged at")
+        settle(
+            tuned,
+            f"model.input_{side}",
+            getattr(trunk.features.view, side),
+            "the size at which its features were evaluated",
+        )
     tuned.mark_set(["model.backbone"])  # training would settle the first of the installed trunks
     if not spec.is_set("train.recipe"):
         tuned.train.recipe = "unalike"

@@ -98,7 +98,7 @@ class TrunkSelector:
         """Write trunk and input size into the spec where the user left them open."""
         settle(self.spec, "model.backbone", choice.features.backbone, "its frozen features tell the classes apart best")
         for side in ("height", "width"):
-            settle(self.spec, f"model.input_{side}", getattr(choice.features.view, side), "judged by frozen features")
+            settle(self.spec, f"model.input_{side}", getattr(choice.features.view, side), "chosen by frozen features")
 
     def _input_size(self, name: str) -> tuple[int, int]:
         model = self.spec.model

@@ -1,4 +1,4 @@
-"""How a head is fitted to frozen features: the settings of its closed form and of further training with a loss."""
+"""Settings of a fitted head: its closed form, and further training with a loss."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Discriminant heads in closed form: within-class whitening, linear discriminant analysis, and what lies between.
+"""Discriminant heads in closed form: within-class whitening to linear discriminant analysis.
 
 Within-class scatter is the variation between images of one class (light, angle, shop); whitening by it leaves what
 separates the classes. It is estimated from few images in many dimensions, hence shrunk (Ledoit and Wolf, 2004), and more

@@ -1,4 +1,4 @@
-"""Start fine-tuning from a head fitted to the frozen features, with the loss's proxies at the class means.
+"""Start fine-tuning from a head fitted to frozen features, with proxies at the class means.
 
 A head that fits the frozen trunk keeps the first gradients from distorting good features (A. Kumar et al., Fine-Tuning can
 Distort Pretrained Features and Underperform Out-of-Distribution, 2022: first the head, then the network).

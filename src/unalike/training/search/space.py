@@ -1,4 +1,4 @@
-"""The search space: which fields a search varies, on which scale, around the value that plain training would use.
+"""The search space: which fields a search varies, and on which scale.
 
 TAO draws learning rates uniformly from [0, 1], and 85 to 100 % of its trials diverge (D38); here numbers that span orders
 of magnitude are drawn on a log scale around the settled value, inside the bounds that TAO publishes. A field without effect
