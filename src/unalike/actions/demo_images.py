@@ -223,7 +223,8 @@ def _corners(rng: np.random.Generator, size: int, difficulty: float) -> np.ndarr
     turned = square @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     tilted = turned + rng.uniform(-0.07, 0.07, (4, 2)) * difficulty * side
     slack = max(0.0, (size - side) / 2)
-    return tilted + size / 2 + rng.uniform(-slack, slack, 2)
+    corners: np.ndarray = tilted + size / 2 + rng.uniform(-slack, slack, 2)
+    return corners
 
 
 def _perspective(corners: np.ndarray, source: int, margin: float = 0.0) -> list[float]:
@@ -272,7 +273,8 @@ def _light(rng: np.random.Generator, size: int) -> np.ndarray:
     grid_y, grid_x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     fall = 1 + rng.uniform(0, 0.9) * (grid_x * np.cos(angle) + grid_y * np.sin(angle))
     tint = rng.uniform(0.92, 1.08, 3) * rng.uniform(0.6, 1.2)
-    return (fall[..., None] * tint).astype(np.float32)
+    gain: np.ndarray = (fall[..., None] * tint).astype(np.float32)
+    return gain
 
 
 def _blur(rng: np.random.Generator, image: Image.Image, difficulty: float) -> Image.Image:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unalike.actions.model_source import (
-    _batch_size,
-    _load_for,
-    _named_model,
-    _two_sets,
+    embed_two_sets,
+    explicit_batch_size,
+    find_model_source,
+    load_models,
 )
 from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
@@ -29,8 +29,12 @@ from unalike.runs.environment import refuse_several_processes
 from unalike.runs.filenames import METRICS_FILE, MODEL_CARD_FILE, MODEL_CARD_STEM, NOTICES_FILE, TRT_METRICS_FILE
 from unalike.storage.atomic import write_text
 
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
 
-def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
+
+def run_evaluation(experiment: Experiment, run: Run) -> Mapping[str, float]:
     """Embed, rank, summarise, write; returns TAO's KPIs with the prefix ``test``."""
     from unalike.metrics.classification import classification_results
     from unalike.metrics.files import write_metrics
@@ -40,13 +44,13 @@ def run_evaluation(experiment: Any, run: Any) -> Mapping[str, float]:
     from unalike.report.model_card import add_section
 
     section, notices = experiment.evaluate, Notices()
-    source = _named_model(section, "evaluate")
+    source = find_model_source(section, "evaluate")
     reference, query = load_evaluation_sets(experiment, notices)
-    models = _load_for(experiment, section, "evaluate", source, len({*reference.paths, *query.paths}))
+    models = load_models(experiment, section, "evaluate", source, len({*reference.paths, *query.paths}))
     model = models[0]
     same = reference.paths == query.paths
-    reference, reference_vectors, query, query_vectors = _two_sets(
-        models, reference, query, experiment, _batch_size(experiment, "evaluate"), notices
+    reference, reference_vectors, query, query_vectors = embed_two_sets(
+        models, reference, query, experiment, explicit_batch_size(experiment, "evaluate"), notices
     )
     notices.say()
     notices.write(run.dir / NOTICES_FILE)

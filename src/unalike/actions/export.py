@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -27,8 +27,12 @@ from unalike.progress import say
 from unalike.runs.environment import refuse_several_processes
 from unalike.storage.overwrite import refuse_existing
 
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
 
-def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
+
+def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any]]:
     """Write ONNX beside its proof; the path and the parity's figures."""
     from unalike.deploy.onnx_export import export_onnx
     from unalike.deploy.parity import IMAGES
@@ -36,6 +40,7 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     from unalike.spec import settle
 
     section = experiment.export
+    assert section.checkpoint is not None
     embedder, meta = load_embedder(section.checkpoint)
     facts = meta["facts"]
     preprocessing = Preprocessing.from_facts(facts)
@@ -63,7 +68,7 @@ def run_export(experiment: Any, run: Any) -> tuple[Path, Mapping[str, Any]]:
     return path, figures
 
 
-def export_device(experiment: Any) -> str:
+def export_device(experiment: Experiment) -> str:
     """Where the trained network runs in the comparison: ``export.gpu_id``, or the CPU. DeviceError for a GPU not there."""
     import torch
 
@@ -79,7 +84,7 @@ def export_device(experiment: Any) -> str:
     return f"cuda:{section.gpu_id}"
 
 
-def _parity_images(experiment: Any, meta: Mapping[str, Any], view: View, count: int) -> np.ndarray:
+def _parity_images(experiment: Experiment, meta: Mapping[str, Any], view: View, count: int) -> np.ndarray:
     """Real images to compare on: of the spec's data, else of the data that the checkpoint was trained on."""
     val = experiment.dataset.val_dataset
     kept = meta["spec"]["dataset"]

@@ -6,15 +6,15 @@ import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unalike.actions.model_source import (
-    _batch_size,
-    _load_for,
-    _named_model,
-    _two_sets,
+    embed_two_sets,
+    explicit_batch_size,
+    find_model_source,
+    load_models,
 )
 from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
@@ -36,8 +36,12 @@ from unalike.runs.filenames import (
 )
 from unalike.storage.atomic import atomic_write
 
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
 
-def input_images(experiment: Any, notices: Notices) -> ImageSet:
+
+def input_images(experiment: Experiment, notices: Notices) -> ImageSet:
     """The images of ``inference.input_path``. Raises SpecError and DataError."""
     section = experiment.inference
     if not section.input_path:
@@ -53,20 +57,20 @@ def input_images(experiment: Any, notices: Notices) -> ImageSet:
     return images
 
 
-def run_inference(experiment: Any, run: Any) -> Mapping[str, Any]:
+def run_inference(experiment: Experiment, run: Run) -> Mapping[str, Any]:
     """Write ``result.csv`` as TAO does and ``result.jsonl`` with neighbours, one line an input image."""
     from unalike.metrics.knn import top_k, unit
 
     section, notices = experiment.inference, Notices()
-    source = _named_model(section, "inference")
+    source = find_model_source(section, "inference")
     query = input_images(experiment, notices)
     named = experiment.dataset.val_dataset
     if named is None or not named.reference:
         raise SpecError("dataset.val_dataset.reference is not set", expected="the labelled images to compare with")
     reference = load_from_spec(experiment, named.reference, notices)
-    models = _load_for(experiment, section, "inference", source, len({*reference.paths, *query.paths}))
-    reference, reference_vectors, query, query_vectors = _two_sets(
-        models, reference, query, experiment, _batch_size(experiment, "inference"), notices
+    models = load_models(experiment, section, "inference", source, len({*reference.paths, *query.paths}))
+    reference, reference_vectors, query, query_vectors = embed_two_sets(
+        models, reference, query, experiment, explicit_batch_size(experiment, "inference"), notices
     )
     notices.say()
     notices.write(run.dir / NOTICES_FILE)

@@ -1,25 +1,29 @@
-"""Open the model that a spec names and embed the sets of an action with it."""
+"""Load the model that a spec names, and embed the reference and query images of an action with it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
-from unalike.errors import (
-    SpecError,
-)
+from unalike.errors import SpecError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import PRETRAINED, LoadedModel, load_model, require_model_file
 from unalike.progress import say
 
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+    from unalike.spec.retrieval import Retrieval
 
-def refuse_contradictions(experiment: Any, source: Path, preprocessing: Preprocessing, *, dim: int, trunk: str) -> None:
+
+def refuse_contradictions(
+    experiment: Experiment, source: Path, preprocessing: Preprocessing, *, dim: int, trunk: str
+) -> None:
     """The model is read from its file; a spec that says otherwise is an error, all of it in one report."""
     view = preprocessing.view
     shown = view.to_dict()
@@ -44,7 +48,7 @@ def refuse_contradictions(experiment: Any, source: Path, preprocessing: Preproce
 
 
 def load_frozen(
-    experiment: Any, *, runtime: str, precision: str, gpu: int = 0, images: int | None = None
+    experiment: Experiment, *, runtime: str, precision: str, gpu: int = 0, images: int | None = None
 ) -> LoadedModel:  # fmt: skip
     """The pretrained trunk of ``model.backbone`` as it came (the best one here where none is named): the baseline.
 
@@ -65,7 +69,7 @@ def load_frozen(
     return LoadedModel(engine, preprocessing, (), Path(experiment.model.backbone))
 
 
-def _devices(experiment: Any, section: Any, name: str) -> list[int]:
+def _device_ids(experiment: Experiment, section: Retrieval, name: str) -> list[int]:
     """The GPUs of evaluate or inference, one copy of the network each; ``[0]`` stands for the CPU too."""
     if section.num_nodes > 1:
         say(f"{name}.num_nodes: {section.num_nodes}; {name} runs on this machine alone")
@@ -82,7 +86,7 @@ def _devices(experiment: Any, section: Any, name: str) -> list[int]:
     return ids
 
 
-def _named_model(section: Any, name: str) -> str:
+def find_model_source(section: Retrieval, name: str) -> str:
     """What evaluate or inference shall run: a file that is there, or ``pretrained``. Cheap, so asked before the data.
 
     An engine needs no checkpoint beside it (TAO D34).
@@ -102,34 +106,34 @@ def _named_model(section: Any, name: str) -> str:
     return PRETRAINED if (key, source) == ("checkpoint", PRETRAINED) else str(require_model_file(source))
 
 
-def _load_for(experiment: Any, section: Any, name: str, source: str, images: int) -> list[LoadedModel]:
-    """The model that ``_named_model`` named, once for each device; ``images`` is how many there are to embed."""
+def load_models(experiment: Experiment, section: Retrieval, name: str, source: str, images: int) -> list[LoadedModel]:
+    """The model that ``find_model_source`` named, once for each device; ``images`` is how many there are to embed."""
     models = []
-    for gpu in _devices(experiment, section, name):
+    for gpu in _device_ids(experiment, section, name):
         if source == PRETRAINED:
             models.append(load_frozen(experiment, runtime=section.runtime, precision=section.precision, gpu=gpu,
                                       images=images))  # fmt: skip
             continue
         model = load_model(
             source, runtime=section.runtime, precision=section.precision, gpu=gpu, images=images, quiet=False,
-            threads=section.threads, streams=section.streams, device=section.device, **_told_facts(experiment),
+            threads=section.threads, streams=section.streams, device=section.device, **_explicit_normalization(experiment),
         )  # fmt: skip
         refuse_contradictions(experiment, model.source, model.preprocessing, dim=model.engine.dim, trunk=model.trunk)
         models.append(model)
     return models
 
 
-def _told_facts(experiment: Any) -> dict[str, Any]:
+def _explicit_normalization(experiment: Experiment) -> dict[str, Any]:
     """Mean and std as the spec has them, for networks that carry none (TAO's engines); others keep their own."""
     dataset = experiment.dataset
-    said = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")
-    return {"mean": tuple(dataset.pixel_mean), "std": tuple(dataset.pixel_std)} if said else {}
+    explicit = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")
+    return {"mean": tuple(dataset.pixel_mean), "std": tuple(dataset.pixel_std)} if explicit else {}
 
 
 def _embed(
     models: Sequence[LoadedModel],
     paths: Sequence[Path],
-    experiment: Any,
+    experiment: Experiment,
     batch_size: int | None,
     notices: Notices,
     what: str,
@@ -141,14 +145,14 @@ def _embed(
     )  # fmt: skip
 
 
-def _batch_size(experiment: Any, name: str) -> int | None:
+def explicit_batch_size(experiment: Experiment, name: str) -> int | None:
     """The user's batch size; else the engine's own, since TAO's defaults of 4 and 1 starve every engine."""
     size: int = getattr(experiment, name).batch_size
     return size if experiment.is_set(f"{name}.batch_size") else None
 
 
-def _two_sets(
-    models: Sequence[LoadedModel], reference: ImageSet, query: ImageSet, experiment: Any, batch_size: int | None,
+def embed_two_sets(
+    models: Sequence[LoadedModel], reference: ImageSet, query: ImageSet, experiment: Experiment, batch_size: int | None,
     notices: Notices,
 ) -> Any:  # fmt: skip
     """Vectors of both sets, each file decoded and embedded once even when it stands in both."""

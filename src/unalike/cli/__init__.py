@@ -20,7 +20,7 @@ PROGRAMS = ("unalike", "ml_recog")
 # typer < 0.2x raises click's exceptions, later ones their own copy: both are what BadParameter descends from.
 UsageError: type[Exception]
 ClickException: type[Exception]
-UsageError, ClickException = typer.BadParameter.__mro__[1:3]  # type: ignore[assignment]
+UsageError, ClickException = typer.BadParameter.__mro__[1:3]
 
 app = typer.Typer(
     name="unalike",

@@ -1,13 +1,16 @@
-"""Chained jobs: job create, list, show, logs, wait, cancel, pause, resume, delete."""
+"""The commands job create, list, show, logs, wait, cancel, pause, resume and delete."""
 
 import json
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unalike.cli.options import Arguments, AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.errors import RunError, SpecError
+
+if TYPE_CHECKING:
+    from unalike.jobs import Job, Workspace
 
 job_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Actions that run on their own, one after another."
@@ -22,20 +25,20 @@ Ids = Annotated[list[str], typer.Argument(metavar="ID...", help="Jobs' ids, or t
 WaitForParent = Annotated[bool, typer.Option("--wait-for-parent", help="Wait until the parent is complete.")]
 
 
-def _open(workspace: str | None) -> Any:
+def _open(workspace: str | None) -> "Workspace":
     from unalike.jobs.workspace import Workspace
 
     return Workspace(workspace)
 
 
-def _show(job: Any, as_json: bool) -> None:
+def _show(job: "Job", as_json: bool) -> None:
     if as_json:
         print(json.dumps(job.to_dict(), ensure_ascii=False))
     else:
         print(_line(job))
 
 
-def _line(job: Any) -> str:
+def _line(job: "Job") -> str:
     parent = f" of {job.parent_job_id}" if job.parent_job_id else ""
     note = f": {job.error or job.note}" if job.error or job.note else ""
     asked = f" ({job.requested} asked for)" if job.requested else ""
@@ -68,12 +71,12 @@ def create(
     """
     set_verbosity(verbose, quiet)
     data, overrides = parse_arguments(arguments)
-    held = _open(workspace)
+    store = _open(workspace)
     if at_once is not None:
-        held.allow_at_once(at_once)
+        store.allow_at_once(at_once)
     if root is not None:
         overrides = [*_sources(action, root), *overrides]
-    job = held.create(action, overrides, spec=spec, data=data, parent_job_id=parent, automl_policy=automl_policy,
+    job = store.create(action, overrides, spec=spec, data=data, parent_job_id=parent, automl_policy=automl_policy,
                       wait_for_parent=wait_for_parent, where=where, options=_options(option))  # fmt: skip
     if quiet and not as_json:
         print(job.id)
@@ -105,9 +108,9 @@ def _options(arguments: list[str] | None) -> dict[str, Any]:
     return found
 
 
-@job_app.command("list", short_help="Every job and how it stands.")
+@job_app.command("list", short_help="Every job and its status.")
 def list_jobs(
-    status: Annotated[str | None, typer.Option(metavar="STATUS", help="Only those that are so, such as Running.")] = None,
+    status: Annotated[str | None, typer.Option(metavar="STATUS", help="Only jobs of this status, such as Running.")] = None,
     trials: Annotated[bool, typer.Option("--trials", help="The trials of searches too.")] = False,
     workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
@@ -126,7 +129,7 @@ def list_jobs(
         print(_line(job))
 
 
-@job_app.command(short_help="All that is known of a job.")
+@job_app.command(short_help="Everything about a job.")
 def show(
     job_id: Id, workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
 ) -> None:
@@ -134,40 +137,40 @@ def show(
     set_verbosity(verbose, quiet)
     from unalike.jobs.outputs import folder_of
 
-    held = _open(workspace)
-    job = held.get(job_id)
-    told = job.to_dict() | {"log": str(held.log_file(job))}
+    store = _open(workspace)
+    job = store.get(job_id)
+    summary = job.to_dict() | {"log": str(store.log_file(job))}
     if job.status == "Complete":
         try:
-            model = held.model(job.id)
-            told |= {"model": str(model), "model_folder": folder_of(model)}
+            model = store.model(job.id)
+            summary |= {"model": str(model), "model_folder": folder_of(model)}
         except RunError:
             pass  # an evaluation leaves none
     if as_json:
-        print(json.dumps(told, ensure_ascii=False))
+        print(json.dumps(summary, ensure_ascii=False))
         return
-    for name, value in told.items():
+    for name, value in summary.items():
         if value not in (None, "", {}, [], ()):
             print(
                 f"{name}: {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | tuple) else value}"
             )
 
 
-@job_app.command(short_help="What a job said.")
+@job_app.command(short_help="The log of a job.")
 def logs(
     job_id: Id,
-    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the job has ended.")] = False,
-    lines: Annotated[int | None, typer.Option("-n", "--lines", min=1, help="Only the last so many.")] = None,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until the job has ended.")] = False,
+    lines: Annotated[int | None, typer.Option("-n", "--lines", min=1, help="Only the last N lines.")] = None,
     workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Print a job's log; with -f as it grows."""
     set_verbosity(verbose, quiet)
-    held = _open(workspace)
+    store = _open(workspace)
     if as_json:
-        text = "".join(held.log(job_id, follow=follow)).splitlines()
-        print(json.dumps({"id": held.get(job_id).id, "lines": text[-lines:] if lines else text}, ensure_ascii=False))
+        text = "".join(store.log(job_id, follow=follow)).splitlines()
+        print(json.dumps({"id": store.get(job_id).id, "lines": text[-lines:] if lines else text}, ensure_ascii=False))
         return
-    for number, piece in enumerate(held.log(job_id, follow=follow)):
+    for number, piece in enumerate(store.log(job_id, follow=follow)):
         if number == 0 and lines:
             piece = "".join(piece.splitlines(keepends=True)[-lines:])
         sys.stdout.write(piece)
@@ -203,9 +206,9 @@ def cancel(
 ) -> None:  # fmt: skip
     """End jobs; a training saves a checkpoint first and can be resumed."""
     set_verbosity(verbose, quiet)
-    held = _open(workspace)
+    store = _open(workspace)
     for job_id in job_ids:
-        _show(held.cancel(job_id, now_=now), as_json)
+        _show(store.cancel(job_id, now_=now), as_json)
 
 
 @job_app.command(short_help="Save and end a job, to go on later.")
@@ -214,9 +217,9 @@ def pause(
 ) -> None:
     """Pause jobs: a training saves a checkpoint, frees its devices, and goes on with `unalike job resume`."""
     set_verbosity(verbose, quiet)
-    held = _open(workspace)
+    store = _open(workspace)
     for job_id in job_ids:
-        _show(held.pause(job_id), as_json)
+        _show(store.pause(job_id), as_json)
 
 
 @job_app.command(short_help="Take a job up again.")
@@ -226,9 +229,9 @@ def resume(
 ) -> None:  # fmt: skip
     """Resume jobs that were paused, cancelled, or ended in an error; a training goes on from its newest checkpoint."""
     set_verbosity(verbose, quiet)
-    held = _open(workspace)
+    store = _open(workspace)
     for job_id in job_ids:
-        _show(held.resume(job_id, wait_for_parent=wait_for_parent), as_json)
+        _show(store.resume(job_id, wait_for_parent=wait_for_parent), as_json)
 
 
 @job_app.command(short_help="Forget a job and delete its folder.")
@@ -237,6 +240,6 @@ def delete(
 ) -> None:
     """Delete jobs that are not at work, with their folders in the workspace and their trials."""
     set_verbosity(verbose, quiet)
-    held = _open(workspace)
-    gone = [name for job_id in job_ids for name in held.delete(job_id)]
+    store = _open(workspace)
+    gone = [name for job_id in job_ids for name in store.delete(job_id)]
     print(json.dumps({"deleted": gone}) if as_json else "\n".join(gone))

@@ -186,7 +186,7 @@ def settle(experiment: Experiment, path: str, value: Any, reason: str) -> bool:
     if experiment.is_set(path):
         if current != value and facts.get("trunk_fact"):
             warn(f"{path} is {current}, as you set it; {reason}: {value}")
-        return current == value
+        return bool(current == value)
     try:
         setattr(owner, name, value)
     except ValidationError as error:

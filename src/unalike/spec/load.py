@@ -106,9 +106,10 @@ def _read(spec: str | Path | Mapping[str, Any] | None) -> dict[Any, Any]:
     if spec is None:
         return {}
     if isinstance(spec, str | PurePath):
-        return plain(read_file(spec))
+        spec = read_file(spec)
     if isinstance(spec, Mapping):
-        return plain(spec)
+        tree: dict[Any, Any] = plain(spec)
+        return tree
     raise SpecError(f"the spec is a {type(spec).__name__}", expected="a YAML file's path or a dict")
 
 
