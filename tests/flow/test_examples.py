@@ -31,7 +31,7 @@ def test_identify(images, tmp_path, monkeypatch, capsys):
     )
     said = capsys.readouterr().out
     assert "enrolled 30 images of 5 classes" in said and "calibrated: threshold" in said
-    assert "\nknown thing, answered" in said and "\nunknown thing, answered" in said
+    assert "\nknown class, answered" in said and "\nunknown class, answered" in said
     assert "after enrolling one image of class 3 ü" in said and (tmp_path / "shop.gallery").is_file()
 
 
