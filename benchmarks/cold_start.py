@@ -1,8 +1,8 @@
-"""From a started interpreter to the first answer: what the runtime's own import takes, and what comes on top.
+"""Cold start: time from a started interpreter to the first identification, that of importing the runtime apart.
 
     python benchmarks/cold_start.py MODEL.onnx [GALLERY] [--runs 5]
 
-Each run is a process of its own. Without GALLERY one image is enrolled on the spot. Processor time and clock, medians.
+Each run is its own process. Without GALLERY one image is enrolled first. Medians of processor and wall-clock time.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def main() -> None:
         rows = []
         for _ in range(options.runs):
             command = [sys.executable, "-c", PROGRAM.format(module=module), options.model, options.gallery, runtime]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rows.append(json.loads(done.stdout.splitlines()[-1]))
+            process = subprocess.run(command, capture_output=True, text=True, check=True)
+            rows.append(json.loads(process.stdout.splitlines()[-1]))
         cpu, clock, more_cpu, more_clock = (statistics.median(column) for column in zip(*rows, strict=True))
         print(
             f"{runtime}: import {cpu:.2f} s processor, {clock:.2f} s clock; to the first answer {more_cpu:.2f} s, {more_clock:.2f} s more"

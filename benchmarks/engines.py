@@ -4,7 +4,7 @@
 
 For ResNet-50: --trunk resnet_50 (its weights do not matter for speed; without a hub they are random). torch eager is what
 one would write by hand (see files_to_vectors.py): fp32 and, where the CPU computes in it, bf16, the best of batch 1, 8 and
-32. Sides take turns and the best round of each counts. Apart from files to vectors it measures decoding alone and each
+32. Measurements take turns and the best round of each counts. Apart from files to vectors it measures decoding alone and each
 network alone, and gives what files to vectors reaches of the network's own rate, and of the bound that follows from both:
 one image needs 1/decoding + 1/network of all cores. INT8 is calibrated on other images of the same folder. Rates are of
 the clock; "by CPU" is the ratio before it from processor times, which mean more on a shared machine.
@@ -41,10 +41,10 @@ from unalike.storage.processes import usable_cores
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, float, Any]:
-    """(clock seconds, processor seconds, what it gave)."""
+    """Return (wall-clock seconds, processor seconds, result)."""
     clock, processor = time.perf_counter(), time.process_time()
-    found = action()
-    return time.perf_counter() - clock, time.process_time() - processor, found
+    result = action()
+    return time.perf_counter() - clock, time.process_time() - processor, result
 
 
 def parsed() -> argparse.Namespace:
@@ -61,7 +61,7 @@ def parsed() -> argparse.Namespace:
 
 
 def engines_of(content: bytes, quantized: bytes) -> dict[str, Any]:
-    """Every exported form in every runtime, by name."""
+    """Every exported format in every runtime, by name."""
     engines: dict[str, Any] = {"ONNX Runtime fp32": OnnxEngine(content),
                                "OpenVINO fp32": OpenVinoEngine(content, precision="fp32")}  # fmt: skip
     if has_fast_bf16():
@@ -71,20 +71,20 @@ def engines_of(content: bytes, quantized: bytes) -> dict[str, Any]:
     return engines
 
 
-class Sides:
-    """One network in every form, the photographs, and the best round of each measurement."""
+class Measurements:
+    """One network in every format, the photographs, and the best round of each measurement."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.view = options, View(options.size, options.size)
-        found = load_images(options.data, labeled=False).paths
-        self.paths = list(found[:: max(1, len(found) // options.images)])[: options.images]
+        all_paths = load_images(options.data, labeled=False).paths
+        self.paths = list(all_paths[:: max(1, len(all_paths) // options.images)])[: options.images]
         pretrained = "auto" if "efficientnet_lite" in options.trunk else "false"
         shape = EmbedderConfig(options.trunk, 256, 3, (options.size, options.size))
         embedder = create_embedder(shape, pretrained=pretrained).eval()
         preprocessing = Preprocessing(self.view, embedder.trunk.facts.mean, embedder.trunk.facts.std)
         facts = facts_of(embedder, preprocessing)
         content = trace(embedder, (options.size, options.size), facts).SerializeToString()
-        others = [path for path in found if path not in set(self.paths)] or self.paths
+        others = [path for path in all_paths if path not in set(self.paths)] or self.paths
         calibration = calibration_images(others, self.view, count=options.calibration, others=32, seed=0)
         quantized = make_fewer_bits(content, facts, calibration, Request(worst_cosine=options.worst_cosine or -1.0))
         print(f"INT8: {len(quantized.kept)} layers kept in higher precision", file=sys.stderr)
@@ -98,25 +98,25 @@ class Sides:
         """What is timed: files to vectors, the network alone, decoding alone."""
         paths, images = self.paths, np.stack([self.view(path) for path in self.paths])
         pool = ThreadPoolExecutor(usable_cores())
-        whole: dict[str, Callable[[], Any]] = {
+        from_files: dict[str, Callable[[], Any]] = {
             f"torch eager {precision}, batch {batch}": lambda e=eager, b=batch: e.embed(paths, b)  # type: ignore[misc]
             for precision, eager in self.eager.items() for batch in (1, 8, 32)
         }  # fmt: skip
         for name, engine in self.engines.items():
-            whole[name] = lambda e=engine: embed_files(e, paths, self.view).vectors_ND
-        alone: dict[str, Callable[[], Any]] = {n: (lambda e=engine: e(images)) for n, engine in self.engines.items()}
-        return {"files": whole, "network": alone, "decoding": {"": lambda: list(pool.map(self.view, paths))}}
+            from_files[name] = lambda e=engine: embed_files(e, paths, self.view).vectors_ND
+        networks: dict[str, Callable[[], Any]] = {n: (lambda e=engine: e(images)) for n, engine in self.engines.items()}
+        return {"files": from_files, "network": networks, "decoding": {"": lambda: list(pool.map(self.view, paths))}}
 
     def measure(self) -> None:
         actions = self.actions()
         for _ in range(self.options.rounds):
             for kind, sides in actions.items():
                 for name, action in sides.items():
-                    clock, processor, found = timed(action)
+                    clock, processor, result = timed(action)
                     if kind == "files":
-                        self.vectors[name] = found
-                    held = self.best.setdefault(f"{kind} {name}", [clock, processor])
-                    self.best[f"{kind} {name}"] = [min(held[0], clock), min(held[1], processor)]
+                        self.vectors[name] = result
+                    best = self.best.setdefault(f"{kind} {name}", [clock, processor])
+                    self.best[f"{kind} {name}"] = [min(best[0], clock), min(best[1], processor)]
                     print(f"  {kind} {name}: {clock:.1f} s", file=sys.stderr, flush=True)
 
     def rate(self, what: str) -> float:
@@ -157,10 +157,10 @@ def main() -> None:
         return
     progress.set_verbosity(0)
     torch.set_num_threads(usable_cores())
-    sides = Sides(options)
-    sides.measure()
-    rows, decoding = sides.rows(), sides.rate("decoding ")
-    print(f"{options.trunk}, {options.size} px, {len(sides.paths)} files of {options.data}, best of {options.rounds} rounds, "
+    measurements = Measurements(options)
+    measurements.measure()
+    rows, decoding = measurements.rows(), measurements.rate("decoding ")
+    print(f"{options.trunk}, {options.size} px, {len(measurements.paths)} files of {options.data}, best of {options.rounds} rounds, "
           f"{usable_cores()} cores; decoding alone {decoding:.0f} images/s")  # fmt: skip
     heads = f"{'files/s':>9}{'network/s':>11}{'of it':>7}{'by CPU':>8}{'of bound':>10}{'x OV fp32':>11}{'by CPU':>8}{'worst cosine':>14}"
     print(f"{'':28}{heads}")

@@ -1,13 +1,13 @@
-"""Does a calibrated gallery keep its promise on classes that it never saw? Photographs, many splits of the classes.
+"""Does the interval of a calibrated false match rate hold on new classes? Photographs, many splits of the classes.
 
     python benchmarks/unknown_rate.py --data DIR [--model FILE] [--rate 0.01] [--splits 20] [--by nearest]
         [--seed 0] [--disjoint] [--out DIR]
     python benchmarks/unknown_rate.py --vectors FILE.npz          (of "unalike embed DIR -o FILE.npz --labelled")
 
 DIR is the grocery data set's folder (train.txt, val.txt, classes.csv). In every split half of the classes, drawn by seed,
-are enrolled and calibrated from themselves alone; every image of the other half is then an unknown one. A plain quantile
-of the same scores is measured beside it. Without --model the trunk as it came: to it all classes are new. --seed begins
-elsewhere than the splits by which the intervals were made; with --disjoint no class is in two splits (many classes).
+are enrolled and calibrated from themselves alone; every image of the other half is then unknown. A plain quantile of the same
+scores is measured beside it. Without --model a pretrained trunk is used, to which all classes are new. --seed gives other
+splits than those that the intervals were developed on; with --disjoint no class is in two splits (many classes).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from unalike.recognition.gallery import Gallery
 from unalike.recognition.ranking import VOTERS, rank_classes
 
 
-def embedded(data: Path, out: Path, model: str) -> Path:
-    """Vectors of both published splits, made once."""
+def embed_data(data: Path, out: Path, model: str) -> Path:
+    """File of the embeddings of both published splits, computed once."""
     from grocery import write_manifests
 
     path = out / f"vectors-{Path(model).stem}.npz"
@@ -44,8 +44,8 @@ def embedded(data: Path, out: Path, model: str) -> Path:
     return path
 
 
-def choices(labels_N: np.ndarray, options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
-    """(seed, classes in random order) of every split: all of them by a seed each, or an own share of one order."""
+def class_splits(labels_N: np.ndarray, options: argparse.Namespace) -> list[tuple[int, np.ndarray]]:
+    """(seed, classes in random order) of every split: all classes by one seed each, or disjoint shares of one order."""
     names, seeds = np.unique(labels_N), range(options.seed, options.seed + options.splits)
     if not options.disjoint:
         return [(seed, np.random.default_rng(seed).permutation(names)) for seed in seeds]
@@ -56,22 +56,22 @@ def choices(labels_N: np.ndarray, options: argparse.Namespace) -> list[tuple[int
 def split(
     vectors_ND: np.ndarray, labels_N: np.ndarray, seed: int, classes: np.ndarray, rate: float, rule: str
 ) -> dict[str, float | bool]:
-    """One split: what was promised, and what the other half of the classes showed."""
-    there_N = np.isin(labels_N, classes)
-    vectors_ND, labels_N = vectors_ND[there_N], labels_N[there_N]
+    """Measure one split: the interval of the calibration, and the rate on the other half of the classes."""
+    in_split_N = np.isin(labels_N, classes)
+    vectors_ND, labels_N = vectors_ND[in_split_N], labels_N[in_split_N]
     enrolled_N = np.isin(labels_N, classes[: len(classes) // 2])
     gallery = Gallery(vectors_ND.shape[1])
     gallery.enrol(vectors_ND[enrolled_N], labels_N[enrolled_N].tolist())
-    made = calibrate(gallery, rate, rule=rule)
+    calibration = calibrate(gallery, rate, rule=rule)
     score_Q = rank_classes(gallery.snapshot, vectors_ND[~enrolled_N], rule).score_Q
-    measured = float(np.mean(score_Q >= made.threshold))
+    measured = float(np.mean(score_Q >= calibration.threshold))
     plain = threshold_at(leave_class_out(gallery.snapshot, np.arange(len(gallery)), rule, VOTERS).score_N, rate)
-    promise = made.false_match
+    guarantee = calibration.false_match
     return {
-        "seed": seed, "measured": measured, "low": promise.low, "high": promise.high,
-        "inside": promise.low <= measured <= promise.high, "above": measured > promise.high,
-        "plain_quantile": float(np.mean(score_Q >= plain)), "trials": promise.trials, "effective": promise.effective,
-        "known_right": made.figures["known_right"], "known_wrong": made.figures["known_wrong"],
+        "seed": seed, "measured": measured, "low": guarantee.low, "high": guarantee.high,
+        "inside": guarantee.low <= measured <= guarantee.high, "above": measured > guarantee.high,
+        "plain_quantile": float(np.mean(score_Q >= plain)), "trials": guarantee.trials, "effective": guarantee.effective,
+        "known_right": calibration.figures["known_right"], "known_wrong": calibration.figures["known_wrong"],
     }  # fmt: skip
 
 
@@ -91,15 +91,15 @@ def main() -> None:
         print("skipped: no data (give --data DIR or --vectors FILE)")
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    path = options.vectors or embedded(options.data, options.out, options.model)
-    with np.load(path) as held:
-        vectors_ND, labels_N = unit(held["vectors"]), held["label"]
+    path = options.vectors or embed_data(options.data, options.out, options.model)
+    with np.load(path) as file:
+        vectors_ND, labels_N = unit(file["vectors"]), file["label"]
     rows = []
-    for seed, classes in choices(labels_N, options):
+    for seed, classes in class_splits(labels_N, options):
         rows.append(split(vectors_ND, labels_N, seed, classes, options.rate, options.by))
         print(json.dumps(rows[-1]))
     columns = {name: np.array([row[name] for row in rows]) for name in rows[0]}
-    told = {
+    summary = {
         "date": date.today().isoformat(), "vectors": str(path), "images": len(labels_N), "rate": options.rate,
         "by": options.by, "splits": len(rows), "seed": options.seed, "disjoint": options.disjoint, "inside": float(columns["inside"].mean()),
         "above": float(columns["above"].mean()), "mean_measured": float(columns["measured"].mean()),
@@ -107,9 +107,9 @@ def main() -> None:
         "mean_high": float(columns["high"].mean()), "mean_of_plain_quantile": float(columns["plain_quantile"].mean()),
         "known_right": float(columns["known_right"].mean()),
     }  # fmt: skip
-    print(json.dumps(told, indent=1))
+    print(json.dumps(summary, indent=1))
     with (options.out / "unknown_rate.jsonl").open("a", encoding="utf-8") as lines:
-        lines.write(json.dumps(told) + "\n")
+        lines.write(json.dumps(summary) + "\n")
 
 
 if __name__ == "__main__":
