@@ -1,6 +1,6 @@
 """Learning without labels on the Grocery Store photographs: discovered groups, and R@1 beside the frozen trunk's.
 
-    python benchmarks/unlabelled.py --data DIR [--out DIR] [--seeds 1,2,3] [--minutes 4] [--backbone NAME] [--groups]
+    python benchmarks/unlabeled.py --data DIR [--out DIR] [--seeds 1,2,3] [--minutes 4] [--backbone NAME] [--groups]
 
 The train split's images are learnt from without a label. Labels are used to score alone: R@1 of `val` (query) against the
 train split (reference), paired with the frozen trunk on the same queries; purity, completeness and AMI of the discovered

@@ -1,4 +1,4 @@
-"""Train, measure, recognise, export, compile, measure and recognise again: a chain of jobs in which no path stands twice.
+"""Train, measure, recognize, export, compile, measure and recognize again: a chain of jobs in which no path stands twice.
 
     python examples/workflow.py ROOT [--policy auto|off] [--workspace DIR] [key=value ...]
 

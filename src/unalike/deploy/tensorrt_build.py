@@ -2,7 +2,7 @@
 
 Networks are strongly typed: precision is what the ONNX file says (typed layers, Q/DQ pairs), never a builder's flag, and
 there is no calibrator. TensorRT 11 knows nothing else; TensorRT 10 is asked for it. Every call here stands in the tables
-of ``tests/tensorrt_signatures.py`` with its source. Never run on a GPU so far.
+of ``tests/support/tensorrt_signatures.py`` with its source. Never run on a GPU so far.
 """
 
 from __future__ import annotations
