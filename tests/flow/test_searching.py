@@ -33,7 +33,7 @@ class InProcessWorker:
 
     def start(self, job):
         self.folder, command = job.folder, trial_command(job)
-        assert command[1:3] == ["-m", "unalike.cli.child_trial"]
+        assert command[1:3] == ["-m", "unalike.cli.trial_process"]
         self.code = unalike(*command[3:]).returncode
 
     def poll(self):

@@ -6,7 +6,7 @@ from importlib.machinery import ModuleSpec
 import unalike.deploy.tensorrt_build
 import unalike.engines.tensorrt_engine
 from tests.support import tensorrt_standin as standin
-from unalike.cli import child as job
+from unalike.cli import job_process as job
 
 if __name__ == "__main__":
     held = sys.modules["tensorrt"] = standin.module("10.13.0.35")

@@ -15,7 +15,7 @@ import yaml
 from unalike import __version__
 from unalike.errors import RunError
 from unalike.jobs.database import STATUSES
-from unalike.jobs.parent_fields import EVERY, TABLE
+from unalike.jobs.parent_fields import EVERY, FIELD_RULES
 from unalike.jobs.tao_layout import DATA_SOURCES
 from unalike.runs.filenames import (
     BEST_CHECKPOINT,
@@ -131,7 +131,7 @@ def _action_info(action: str) -> dict[str, Any]:
 def _spec_params(action: str) -> dict[str, Any]:
     """Field -> the function that fills it in a job, by parent where the parent decides."""
     found: dict[str, Any] = {}
-    for entry in TABLE:
+    for entry in FIELD_RULES:
         if entry.action in (EVERY, action):
             found[entry.field] = {"from": entry.function, **({"parent": list(entry.parents)} if entry.parents else {})}
     return found

@@ -1,4 +1,4 @@
-"""Chained jobs: actions that run on their own, each completed from the one before it. ``create_job`` makes one."""
+"""Chained jobs: actions in processes of their own, each completed from the job before it; ``create_job`` starts one."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from unalike.jobs.tao_layout import data_sources
     from unalike.jobs.workspace import Workspace, create_job
 
-_PLACES = {"Job": "unalike.jobs.database", "Workspace": "unalike.jobs.workspace", "create_job": "unalike.jobs.workspace",
+_MODULES = {"Job": "unalike.jobs.database", "Workspace": "unalike.jobs.workspace", "create_job": "unalike.jobs.workspace",
            "data_sources": "unalike.jobs.tao_layout"}  # fmt: skip
 __all__ = ["Job", "Workspace", "create_job", "data_sources"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PLACES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'unalike.jobs' has no attribute {name!r}")
-    return getattr(import_module(_PLACES[name]), name)
+    return getattr(import_module(_MODULES[name]), name)

@@ -1,8 +1,7 @@
-"""One attempt at a job, carried out by the order in its folder: ``python -m unalike.jobs.attempt FOLDER``.
+"""One attempt at a job as files in the job's folder: the order to carry out, and the record of how it went.
 
-The action runs as a process of its own, in a group of its own; it holds the other end of a pipe, so that it saves and
-ends when this process is gone. A first SIGTERM is handed on (the action saves a checkpoint); one that does not end in
-``GRACE_S`` is killed.
+A machine of a cluster needs nothing but this folder: ``order.json`` holds the command line, ``outcome.json`` the record,
+``log.txt`` what the action printed.
 """
 
 from __future__ import annotations
@@ -10,29 +9,67 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
-import threading
-import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from unalike.errors import RunError
-from unalike.jobs.command import FORMAT_VERSION, LOG, ORDER, OUTCOME
-from unalike.jobs.outputs import last_word, read_json
+from unalike.jobs.outputs import last_status, read_json
 from unalike.storage.atomic import write_text
-from unalike.storage.processes import signal_group, this_boot
+from unalike.storage.processes import ProcessId
 
-GRACE_S = 120.0  # for a step, a validation and a checkpoint
-PACE_S = 0.1
+FORMAT_VERSION = 1
+ORDER_FILE, RECORD_FILE, LOG_FILE, SPEC_FILE = "order.json", "outcome.json", "log.txt", "spec.yaml"
+
+
+def job_folder(workspace: Path, job_id: str) -> Path:
+    """A job's own folder; a trial's is that of its search."""
+    return workspace / job_id.partition(".")[0]
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How an attempt stands; ``ended`` and ``exit_code`` are None while it goes on."""
+class JobOrder:
+    """What an attempt runs.
+
+    Attributes:
+        id: The job's id.
+        attempt: Number of the attempt, from 1.
+        cwd: Working directory of the action; empty for the present one.
+        run_dir: Folder in which the action writes.
+        program: Program and first arguments of the action's process.
+        arguments: The action's command line.
+        environment: Variables added to the environment.
+    """
+
+    id: str
+    attempt: int
+    cwd: str
+    run_dir: str
+    program: Sequence[str]
+    arguments: Sequence[str]
+    environment: Mapping[str, str]
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read the order of a job's folder. Raises RunError."""
+        content = read_json(folder / ORDER_FILE)
+        if content.pop("format_version", None) != FORMAT_VERSION:
+            raise RunError(
+                f"{folder} holds no order for this unalike", expected=f"{ORDER_FILE} of version {FORMAT_VERSION}"
+            )
+        return cls(**content)
+
+    def write(self, folder: Path) -> None:
+        """Write the order into a job's folder, and delete the record of an earlier attempt."""
+        (folder / RECORD_FILE).unlink(missing_ok=True)
+        content = {"format_version": FORMAT_VERSION, **asdict(self)}
+        write_text(folder / ORDER_FILE, json.dumps(content, indent=1, ensure_ascii=True) + "\n")
+
+
+@dataclass(frozen=True)
+class AttemptRecord:
+    """How an attempt went; ``ended`` and ``exit_code`` are None while the action runs. Times are seconds since 1970."""
 
     attempt: int
     host: str
@@ -44,118 +81,46 @@ class Outcome:
     error: str = ""
 
     @classmethod
-    def read(cls, folder: Path, attempt: int) -> Outcome | None:
-        """What the folder says of this attempt, or None where it says nothing of it."""
-        found = read_json(folder / OUTCOME)
-        if found.pop("format_version", None) != FORMAT_VERSION or found.get("attempt") != attempt:
+    def start(cls, attempt: int, process: ProcessId, started: float) -> Self:
+        """The record of an attempt whose action has started."""
+        return cls(attempt, process.boot.partition("/")[0], process.boot, process.pid, started)
+
+    @classmethod
+    def read(cls, folder: Path, attempt: int) -> Self | None:
+        """Read the record of this attempt from a job's folder; None where there is none."""
+        content = read_json(folder / RECORD_FILE)
+        if content.pop("format_version", None) != FORMAT_VERSION or content.get("attempt") != attempt:
             return None
-        return cls(**found)
+        return cls(**content)
+
+    def finish(self, ended: float, exit_code: int, error: str) -> Self:
+        """The record of the attempt after its action has ended."""
+        return replace(self, ended=ended, exit_code=exit_code, error=error)
 
     def write(self, folder: Path) -> None:
-        """Write it down, whole or not at all."""
-        write_text(folder / OUTCOME, json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}) + "\n")
+        """Write the record into a job's folder."""
+        write_text(folder / RECORD_FILE, json.dumps({"format_version": FORMAT_VERSION, **asdict(self)}) + "\n")
 
 
-def read_order(folder: Path) -> dict[str, Any]:
-    """The order of a job's folder. Raises RunError."""
-    order = read_json(folder / ORDER)
-    if order.get("format_version") != FORMAT_VERSION:
-        raise RunError(f"{folder} holds no order for this unalike", expected=f"{ORDER} of version {FORMAT_VERSION}")
-    return order
+def failure_reason(folder: Path, run_dir: Path, exit_code: int, since: float) -> str:
+    """Why an action failed, in one line: the run's FAILURE message, a signal's name, or the last line of the log.
 
-
-def perform(
-    folder: Path, *, stop: Callable[[], str] = lambda: "", begun: Callable[[int], None] = lambda pid: None,
-    grace: float = GRACE_S,
-) -> Outcome:  # fmt: skip
-    """Carry out the order and give its outcome, which is also in the folder.
-
-    ``begun`` gets the action's process number; ``stop`` is asked for ``"stop"`` (save and end) or ``"now"`` (end).
+    Args:
+        folder: The job's folder.
+        run_dir: The folder in which the action wrote.
+        exit_code: Not 0; 128 + the number of a signal.
+        since: When the action started; what the run wrote before is not of this attempt.
     """
-    order = read_order(folder)
-    asked = threading.Event()
-    restore = _hear_signals(asked)
-    began = time.time()
+    status = last_status(run_dir, since)
+    if status.get("status") == "FAILURE" and status.get("message"):
+        return str(status["message"])
+    if exit_code > 128 and exit_code - 128 in {int(number) for number in signal.Signals}:
+        hint = " (the machine may have run out of memory)" if exit_code == 128 + signal.SIGKILL else ""
+        return f"the action was ended by {signal.Signals(exit_code - 128).name}{hint}"
     try:
-        with open(folder / LOG, "ab") as log:
-            process = subprocess.Popen(
-                [*order["program"], *order["arguments"]], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
-                cwd=order["cwd"] or None, env={**os.environ, **order["environment"]}, start_new_session=True,
-            )  # fmt: skip
-        outcome = Outcome(order["attempt"], socket.gethostname(), this_boot(), process.pid, began)
-        outcome.write(folder)
-        begun(process.pid)
-        code = _see_through(process, lambda: stop() or ("stop" if asked.is_set() else ""), grace)
-    finally:
-        restore()
-    signal_group(process.pid, signal.SIGKILL)  # workers that the action left behind would hold its devices
-    code = 128 - code if code < 0 else code
-    error = "" if code == 0 else reason(folder, Path(order["run_dir"]), code, began)
-    outcome = Outcome(order["attempt"], outcome.host, outcome.boot, process.pid, began, time.time(), code, error)
-    outcome.write(folder)
-    return outcome
-
-
-def _hear_signals(asked: threading.Event) -> Callable[[], None]:
-    """Until the returned function is called, a request to end sets ``asked``; only the main thread may listen."""
-    if threading.current_thread() is not threading.main_thread():
-        return lambda: None
-    former = {n: signal.signal(n, lambda *_: asked.set()) for n in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
-
-    def restore() -> None:
-        for number, handler in former.items():
-            signal.signal(number, handler)
-
-    return restore
-
-
-def _see_through(process: subprocess.Popen[bytes], stop: Callable[[], str], grace: float) -> int:
-    """Wait for the action, and hand a request to stop on to it, once."""
-    until: float | None = None
-    while True:
-        code = process.poll()
-        if code is not None:
-            break
-        word = stop()
-        if word and until is None:
-            signal_group(process.pid, signal.SIGTERM)
-            until = time.monotonic() + grace
-        if until is not None and (word == "now" or time.monotonic() > until):
-            signal_group(process.pid, signal.SIGKILL)
-        time.sleep(PACE_S)
-    if process.stdin is not None:
-        process.stdin.close()
-    return code
-
-
-def reason(folder: Path, run_dir: Path, code: int, since: float) -> str:
-    """Why an action failed, in one line: the run's own word, a signal's name, or the last line of the log."""
-    told = last_word(run_dir, since)
-    if told.get("status") == "FAILURE" and told.get("message"):
-        return str(told["message"])
-    if code > 128 and code - 128 in {int(s) for s in signal.Signals}:
-        hint = " (the machine may have run out of memory)" if code == 128 + signal.SIGKILL else ""
-        return f"the action was ended by {signal.Signals(code - 128).name}{hint}"
-    try:
-        with open(folder / LOG, "rb") as log:
+        with open(folder / LOG_FILE, "rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
             lines = log.read().decode("utf-8", "replace").strip().splitlines()
     except OSError:
         lines = []
-    return (lines[-1] if lines else f"exit code {code}").removeprefix("error: ")
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Carry out the order of a folder; the action's exit code."""
-    words = sys.argv[1:] if argv is None else argv
-    if len(words) != 1:
-        print("error: attempt without a job's folder; expected python -m unalike.jobs.attempt FOLDER", file=sys.stderr)
-        return 2
-    outcome = perform(Path(words[0]))
-    if outcome.error:
-        print(f"error: {outcome.error}", file=sys.stderr)
-    return outcome.exit_code or 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return (lines[-1] if lines else f"exit code {exit_code}").removeprefix("error: ")

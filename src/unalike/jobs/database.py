@@ -1,7 +1,7 @@
 """The job store: one SQLite file in the workspace, read and written by several processes at once.
 
-Every change of a status names the status that it expects to find, so that of two processes that settle one job the
-second changes nothing.
+Every change of a status names the statuses that it expects, so that of two processes that settle one job the second
+changes nothing.
 """
 
 from __future__ import annotations
@@ -20,71 +20,105 @@ from typing import Any
 from unalike.errors import RunError, closest
 
 SCHEMA_VERSION = 1
-FILE = "jobs.db"
+DATABASE_FILE = "jobs.db"
 STATUSES = ("Pending", "Running", "Paused", "Complete", "Error", "Canceled")
-AT_WORK = ("Pending", "Running")
+ACTIVE_STATUSES = ("Pending", "Running")
 ID_BYTES = 4
-_JSON = {"spec", "filled", "overrides", "options", "gpus", "figures"}
+_JSON_COLUMNS = {"spec", "filled", "overrides", "options", "gpus", "figures"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """One job as the store holds it. Times are seconds since 1970; ``spec`` is the user's own, or None without one."""
+    """One job as the store holds it.
+
+    Attributes:
+        id: Eight hex digits; of a trial its search's id, a dot and the trial's number.
+        action: Name of the action.
+        status: One of ``STATUSES``.
+        results_dir: Root of the results, a path or a URI.
+        run_dir: Folder in which the action writes; of a URI the staging folder on this machine.
+        parent_job_id: The job whose model the action takes, or None.
+        policy: ``auto`` or ``off`` for a training, else None.
+        spec: The user's own spec, or None without one.
+        overrides: The user's overrides, by dotted field.
+        filled: Fields that were completed from the parent when the job started, by dotted field.
+        where: ``local``, ``slurm``, ``ray`` or ``kubernetes``.
+        options: Options of that place, such as partition, address or image.
+        cwd: Working directory of the command that created the job.
+        created: When it was created; all times are seconds since 1970.
+        ready: Since when it waits for a place and GPUs alone, or None.
+        started: When its action started, or None.
+        ended: When it ended, or None.
+        attempt: Number of the attempt, from 1.
+        exit_code: Exit code of the action, or None.
+        error: Why it failed, in one line.
+        note: A remark, in one line.
+        requested: ``cancel`` or ``pause`` while the action still saves.
+        gpus: Names of its GPUs.
+        figures: Metrics of its run.
+        boot: Machine and boot that the process numbers belong to.
+        runner_pid: Process number of its runner, or None.
+        runner_start: When that process began, in clock ticks.
+        action_pid: Process number of its action, or None.
+        action_start: When that process began, in clock ticks.
+        handle: Its number in SLURM or Ray.
+        trial: Number of the trial, or None for a job of its own.
+    """
 
     id: str
     action: str
     status: str = "Pending"
     results_dir: str = ""
-    run_dir: str = ""  # where the action writes: <action>.results_dir, or results_dir/<action>
+    run_dir: str = ""
     parent_job_id: str | None = None
     policy: str | None = None
     spec: Mapping[str, Any] | None = None
     overrides: Mapping[str, Any] = field(default_factory=dict)
-    filled: Mapping[str, Any] = field(default_factory=dict)  # completed from the parent when it started
+    filled: Mapping[str, Any] = field(default_factory=dict)
     where: str = "local"
-    options: Mapping[str, Any] = field(default_factory=dict)  # of the place: partition, address, image, ...
+    options: Mapping[str, Any] = field(default_factory=dict)
     cwd: str = ""
     created: float = 0.0
-    ready: float | None = None  # since when it waits for devices alone
+    ready: float | None = None
     started: float | None = None
     ended: float | None = None
     attempt: int = 1
     exit_code: int | None = None
     error: str = ""
     note: str = ""
-    requested: str = ""  # cancel or pause, while the action still saves
+    requested: str = ""
     gpus: Sequence[str] = ()
     figures: Mapping[str, Any] = field(default_factory=dict)
-    boot: str = ""  # machine and boot that the process numbers belong to
+    boot: str = ""
     runner_pid: int | None = None
     runner_start: str = ""
     action_pid: int | None = None
     action_start: str = ""
-    handle: str = ""  # the number that SLURM or Ray gave it
+    handle: str = ""
     trial: int | None = None
 
     @property
     def host(self) -> str:
-        """The machine that runs it, or ran it."""
+        """The machine that runs the job, or ran it."""
         return self.boot.partition("/")[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for people and programs."""
-        told = {
+        """The job as plain data, with times as text."""
+        values = {
             f.name: getattr(self, f.name)
             for f in fields(self)
             if f.name not in ("boot", "runner_start", "action_start")
         }
-        told["host"] = self.host
+        values["host"] = self.host
         for name in ("created", "started", "ended", "ready"):
-            told[name] = None if told[name] is None else f"{datetime.fromtimestamp(told[name]):%Y-%m-%d %H:%M:%S}"
-        return told
+            values[name] = None if values[name] is None else f"{datetime.fromtimestamp(values[name]):%Y-%m-%d %H:%M:%S}"
+        return values
 
 
 _COLUMNS = [f.name for f in fields(Job)]
 _INTEGERS = {"attempt", "exit_code", "runner_pid", "action_pid", "trial"}
 _REALS = {"created", "ready", "started", "ended"}
-# "where" is a word of SQL; all names are quoted.
+# "where" is a keyword of SQL; all names are quoted.
 _SCHEMA = ", ".join(
     f'"{name}" ' + ("TEXT PRIMARY KEY" if name == "id" else "INTEGER" if name in _INTEGERS else "REAL" if name in _REALS else "TEXT")
     for name in _COLUMNS
@@ -93,20 +127,20 @@ _SCHEMA = ", ".join(
 
 def _to_row(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
-        name: json.dumps(value, ensure_ascii=True) if name in _JSON and value is not None else value
+        name: json.dumps(value, ensure_ascii=True) if name in _JSON_COLUMNS and value is not None else value
         for name, value in values.items()
     }
 
 
 def _to_job(row: sqlite3.Row) -> Job:
-    return Job(**{n: json.loads(row[n]) if n in _JSON and row[n] is not None else row[n] for n in _COLUMNS})
+    return Job(**{n: json.loads(row[n]) if n in _JSON_COLUMNS and row[n] is not None else row[n] for n in _COLUMNS})
 
 
-class Store:
+class JobStore:
     """The jobs of a workspace. Raises RunError for a folder that cannot be used or a file of a newer version."""
 
     def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE
+        self.path = folder / DATABASE_FILE
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with self._open() as db:
@@ -125,8 +159,8 @@ class Store:
             db.close()
 
     @contextmanager
-    def change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction: nobody else writes between what is read and what is written inside."""
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction: no other process writes between what is read and what is written inside."""
         with self._open() as db:
             db.execute("BEGIN IMMEDIATE")
             try:
@@ -167,57 +201,68 @@ class Store:
         row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else _to_job(row)
 
-    def find(self, word: str) -> Job:
-        """The job of an id or of its beginning. Raises RunError when none or several fit."""
-        exact = self.get(word)
+    def find(self, prefix: str) -> Job:
+        """The job of an id, or of the beginning of one. Raises RunError when none or several match."""
+        exact = self.get(prefix)
         if exact is not None:
             return exact
         jobs = self.all()
-        fitting = [job for job in jobs if job.id.startswith(word) and job.trial is None] if word else []
-        if len(fitting) == 1:
-            return fitting[0]
-        if fitting:
-            raise RunError(f"several jobs begin with {word!r}: {', '.join(job.id for job in fitting)}",
+        matching = [job for job in jobs if job.id.startswith(prefix) and job.trial is None] if prefix else []
+        if len(matching) == 1:
+            return matching[0]
+        if matching:
+            raise RunError(f"several jobs begin with {prefix!r}: {', '.join(job.id for job in matching)}",
                            remedy="write more of the id")  # fmt: skip
-        raise RunError(f"no job {word!r} in {self.path.parent}",
-                       remedy=closest(word, [job.id for job in jobs]) or "see: unalike job list")  # fmt: skip
+        raise RunError(f"no job {prefix!r} in {self.path.parent}",
+                       remedy=closest(prefix, [job.id for job in jobs]) or "see: unalike job list")  # fmt: skip
 
     # -- writing --
 
     def new_id(self) -> str:
-        """Eight digits that no job here has."""
+        """Eight hex digits that no job of the store has."""
         while True:
-            word = secrets.token_hex(ID_BYTES)
-            if self.get(word) is None:
-                return word
+            job_id = secrets.token_hex(ID_BYTES)
+            if self.get(job_id) is None:
+                return job_id
 
     def insert(self, job: Job, *, replace: bool = False) -> None:
-        """Add a job; with ``replace`` in place of the one of that id."""
+        """Add a job; with ``replace`` it replaces the one of its id."""
         row = _to_row({name: getattr(job, name) for name in _COLUMNS})
-        marks = ", ".join("?" * len(row))
+        placeholders = ", ".join("?" * len(row))
         verb = "INSERT OR REPLACE" if replace else "INSERT"
-        with self.change() as db:
-            db.execute(f"{verb} INTO jobs ({', '.join(_quoted(row))}) VALUES ({marks})", list(row.values()))
+        with self.transaction() as db:
+            db.execute(f"{verb} INTO jobs ({', '.join(_quoted(row))}) VALUES ({placeholders})", list(row.values()))
 
     def update(
-        self, job_id: str, *, expect: Sequence[str] = STATUSES, at: int | None = None,
+        self, job_id: str, *, expect: Sequence[str] = STATUSES, at_attempt: int | None = None,
         db: sqlite3.Connection | None = None, **values: Any,
     ) -> bool:  # fmt: skip
-        """Change a job whose status is one of ``expect`` (and, with ``at``, which is at that attempt); whether it was changed."""
+        """Change a job where its status and attempt are as expected.
+
+        Args:
+            job_id: The job's id.
+            expect: Statuses of which it must have one.
+            at_attempt: Number of the attempt that it must be at; None for any.
+            db: A connection inside ``transaction``; by default the change is a transaction of its own.
+            **values: The new values by column.
+
+        Returns:
+            Whether the job was changed.
+        """
         if db is None:
-            with self.change() as opened:
-                return self.update(job_id, expect=expect, at=at, db=opened, **values)
+            with self.transaction() as opened:
+                return self.update(job_id, expect=expect, at_attempt=at_attempt, db=opened, **values)
         row = _to_row(values)
         sets = ", ".join(f"{name} = ?" for name in _quoted(row))
-        words = f"UPDATE jobs SET {sets} WHERE id = ? AND status IN ({', '.join('?' * len(expect))})"
+        statement = f"UPDATE jobs SET {sets} WHERE id = ? AND status IN ({', '.join('?' * len(expect))})"
         parameters = [*row.values(), job_id, *expect]
-        if at is not None:
-            words, parameters = f"{words} AND attempt = ?", [*parameters, at]
-        return db.execute(words, parameters).rowcount == 1
+        if at_attempt is not None:
+            statement, parameters = f"{statement} AND attempt = ?", [*parameters, at_attempt]
+        return db.execute(statement, parameters).rowcount == 1
 
     def remove(self, job_ids: Sequence[str]) -> None:
-        """Forget jobs."""
-        with self.change() as db:
+        """Delete jobs from the store."""
+        with self.transaction() as db:
             db.executemany("DELETE FROM jobs WHERE id = ?", [(job_id,) for job_id in job_ids])
 
     def setting(self, name: str, db: sqlite3.Connection | None = None) -> Any:
@@ -228,9 +273,9 @@ class Store:
         row = db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row["value"])
 
-    def keep_setting(self, name: str, value: Any) -> None:
-        """Keep a setting of the workspace."""
-        with self.change() as db:
+    def set_setting(self, name: str, value: Any) -> None:
+        """Store a setting of the workspace."""
+        with self.transaction() as db:
             db.execute("INSERT OR REPLACE INTO settings VALUES (?, ?)", (name, json.dumps(value)))
 
 

@@ -1,4 +1,4 @@
-"""Which GPUs a job gets, and whose turn it is on this machine."""
+"""The queue of local jobs: which job starts next on this machine, and on which GPUs."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import subprocess
 from collections.abc import Sequence
 
 from unalike.errors import DeviceError
-from unalike.jobs.database import Job, Store, now
+from unalike.jobs.database import Job, JobStore, now
 from unalike.jobs.outputs import field_of
 from unalike.storage.processes import this_boot
 
-AT_ONCE = "at_once"  # the workspace's setting: how many jobs of one machine run at the same time
+AT_ONCE_SETTING = "at_once"  # setting of the workspace: number of jobs that one machine runs at the same time
 
 
 def visible_gpus() -> list[str]:
-    """The GPUs of this machine by the names that CUDA_VISIBLE_DEVICES knows them by; found without torch."""
-    named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if named is not None:
-        return [word.strip() for word in named.split(",") if word.strip() and word.strip() != "-1"]
+    """GPUs of this machine by their names in CUDA_VISIBLE_DEVICES; found without torch."""
+    variable = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if variable is not None:
+        return [name.strip() for name in variable.split(",") if name.strip() and name.strip() != "-1"]
     try:
-        done = subprocess.run(
+        query = subprocess.run(
             ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
             check=False,
             capture_output=True,
@@ -29,27 +29,38 @@ def visible_gpus() -> list[str]:
         )
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return done.stdout.split() if done.returncode == 0 else []
+    return query.stdout.split() if query.returncode == 0 else []
 
 
-def wanted_indices(job: Job) -> list[int] | None:
-    """The GPUs that the user named by index, or None where any will do."""
-    named = field_of(job, f"{job.action}.gpu_ids")
-    if named is None:
+def requested_indices(job: Job) -> list[int] | None:
+    """Indices of the GPUs that the user named, or None where any GPU will do."""
+    indices = field_of(job, f"{job.action}.gpu_ids")
+    if indices is None:
         single = field_of(job, f"{job.action}.gpu_id")
-        named = None if single is None else [single]
-    return None if named is None else [int(index) for index in named]
+        indices = None if single is None else [single]
+    return None if indices is None else [int(index) for index in indices]
 
 
 def choose_gpus(job: Job, gpus: Sequence[str], taken: Sequence[str]) -> list[str] | None:
-    """The GPUs for a job out of those of the machine; None while they are taken. Raises DeviceError if they never come.
+    """Choose the GPUs of a job.
 
-    A search or an automatic training takes all that are free: it shares them out among its trials.
+    A search or an automatic training takes all that are free and shares them among its trials.
+
+    Args:
+        job: The job.
+        gpus: GPUs of the machine.
+        taken: Those that running jobs use.
+
+    Returns:
+        The GPUs, or None while too few are free.
+
+    Raises:
+        DeviceError: The machine does not have the GPUs that the spec asks for.
     """
     if not gpus:
         return []
     free = [gpu for gpu in gpus if gpu not in taken]
-    indices = wanted_indices(job)
+    indices = requested_indices(job)
     if indices is not None:
         if any(not 0 <= index < len(gpus) for index in indices):
             raise DeviceError(f"{job.action} on GPUs {indices}", expected=f"indices from 0 to {len(gpus) - 1}")
@@ -65,36 +76,48 @@ def choose_gpus(job: Job, gpus: Sequence[str], taken: Sequence[str]) -> list[str
     return free if job.policy == "auto" and count == 1 else free[:count]
 
 
-def take_turn(store: Store, job_id: str, attempt: int, gpus: Sequence[str]) -> Job | None:
-    """Make a pending job a running one when it is the oldest that waits and there is room; the job, or None.
+def take_turn(store: JobStore, job_id: str, attempt: int, gpus: Sequence[str]) -> Job | None:
+    """Set a pending job to running when it is the next in the queue and a place and its GPUs are free.
 
-    One transaction: two runners cannot take the same GPU or the last place. Raises DeviceError.
+    All in one transaction: two runners cannot take the same GPU or the last place.
+
+    Args:
+        store: The job store.
+        job_id: The job's id.
+        attempt: Number of the attempt.
+        gpus: GPUs of this machine.
+
+    Returns:
+        The job, now running, or None when it is not its turn.
+
+    Raises:
+        DeviceError: The machine does not have the GPUs that the spec asks for.
     """
-    with store.change() as db:
+    with store.transaction() as db:
         jobs = store.all(db)
-        me = next((job for job in jobs if job.id == job_id), None)
-        if me is None or me.status != "Pending" or me.attempt != attempt:
+        this = next((job for job in jobs if job.id == job_id), None)
+        if this is None or this.status != "Pending" or this.attempt != attempt:
             return None
-        if me.ready is None:
-            store.update(job_id, at=attempt, db=db, ready=now())
+        if this.ready is None:
+            store.update(job_id, at_attempt=attempt, db=db, ready=now())
             return None
         here = [j for j in jobs if j.where == "local" and j.boot == this_boot() and j.trial is None and j.id != job_id]
         running = [job for job in here if job.status == "Running"]
-        limit = store.setting(AT_ONCE, db) or max(1, len(gpus))
+        limit = store.setting(AT_ONCE_SETTING, db) or max(1, len(gpus))
         ahead = [
-            j for j in here if j.status == "Pending" and j.ready is not None and (j.ready, j.id) < (me.ready, me.id)
+            j for j in here if j.status == "Pending" and j.ready is not None and (j.ready, j.id) < (this.ready, this.id)
         ]
         if ahead or len(running) >= limit:
             return None
-        chosen = choose_gpus(me, gpus, [gpu for job in running for gpu in job.gpus])
+        chosen = choose_gpus(this, gpus, [gpu for job in running for gpu in job.gpus])
         if chosen is None:
             return None
-        store.update(job_id, at=attempt, db=db, status="Running", started=now(), gpus=chosen)
+        store.update(job_id, at_attempt=attempt, db=db, status="Running", started=now(), gpus=chosen)
         return store.get(job_id, db)
 
 
 def device_environment(job: Job) -> dict[str, str]:
-    """What shows an action its GPUs alone; nothing where the user named indices, which count among all."""
-    if not job.gpus or wanted_indices(job) is not None:
+    """Variables that limit an action to its GPUs; none where the user named indices, which count among all GPUs."""
+    if not job.gpus or requested_indices(job) is not None:
         return {}
     return {"CUDA_VISIBLE_DEVICES": ",".join(job.gpus), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}

@@ -1,4 +1,4 @@
-"""What a job is told: the user's spec and overrides, checked whole when the job is made, short names written out."""
+"""The spec of a job as the user gave it: checked completely when the job is created, with long field names."""
 
 from __future__ import annotations
 
@@ -16,20 +16,33 @@ from unalike.spec.load import DATA_FIELD, data_value
 from unalike.spec.overrides import Overrides, apply_overrides
 from unalike.spec.reading import plain, read_file
 
-Spec = str | Path | Mapping[str, Any] | None
+SpecSource = str | Path | Mapping[str, Any] | None
 POLICIES = ("auto", "off")
 
 
-class Specified(NamedTuple):
-    """The user's own spec (None without one), overrides by dotted long name, and a training's policy."""
+class JobSpec(NamedTuple):
+    """The user's own spec (None without one), overrides by dotted long name, and the policy of a training."""
 
     spec: dict[str, Any] | None
     overrides: dict[str, Any]
     policy: str | None
 
 
-def specified(action: str, spec: Spec, overrides: Overrides, data: str | Path | None, policy: str | None) -> Specified:
-    """Check what a job is told. Raises SpecError that lists every fault."""
+def check_job_spec(
+    action: str, spec: SpecSource, overrides: Overrides, data: str | Path | None, policy: str | None
+) -> JobSpec:
+    """Check the spec of a job.
+
+    Args:
+        action: Name of the action.
+        spec: YAML file, mapping, or None.
+        overrides: Dotted overrides; short names are allowed.
+        data: The action's data, in place of its field.
+        policy: ``auto`` or ``off`` for a training, or None.
+
+    Raises:
+        SpecError: Lists every fault.
+    """
     if action not in ACTIONS:
         raise SpecError(
             f"no action {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS)
@@ -44,15 +57,15 @@ def specified(action: str, spec: Spec, overrides: Overrides, data: str | Path | 
         apply_overrides(tree, {DATA_FIELD[action]: data_value(action, data)}, action)
     own = None if spec is None else plain(spec if isinstance(spec, Mapping) else read_file(spec))
     _refuse_secrets(own or {}, tree)
-    # Of a run alone: what the packaged skill says of the model stays as it is.
+    # The policy of this run alone; the policy that the packaged skill records for the model does not change.
     chosen = (policy or experiment.automl_policy or "auto") if action == "train" else None
-    return Specified(None if own is None else json.loads(json.dumps(own, default=str)), _flat(tree), chosen)
+    return JobSpec(None if own is None else json.loads(json.dumps(own, default=str)), _flat(tree), chosen)
 
 
 def _refuse_secrets(*trees: Any) -> None:
-    """A job is written down, and what gives access must not be. Raises SpecError that names the fields."""
+    """Raise SpecError for fields that hold credentials: a job is stored, and they must not be."""
     faults = [
-        Fault(path, f"{redact(value)} holds what gives access, and a job is written down; expected credentials where the "
+        Fault(path, f"{redact(value)} holds credentials, and a job is stored on disk; expected credentials where the "
               "store's own tools look (such as AWS_... or HF_TOKEN)")
         for tree in trees for path, value in _texts(tree, "") if redact(value) != value
     ]  # fmt: skip
@@ -72,11 +85,12 @@ def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    found: dict[str, Any] = {}
+    """Nested overrides by dotted field."""
+    fields: dict[str, Any] = {}
     for key, value in tree.items():
         declared = declared_fields().get(f"{prefix}{key}")
         if isinstance(value, dict) and value and declared is not None and declared.section:
-            found |= _flat(value, f"{prefix}{key}.")
+            fields |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            fields[f"{prefix}{key}"] = value
+    return fields

@@ -1,4 +1,4 @@
-"""A job as a Kubernetes manifest: one Pod that carries out the order in the job's folder, on a CPU or on GPUs."""
+"""A job as a Kubernetes manifest: one Pod that supervises the order in the job's folder, on a CPU or on GPUs."""
 
 from __future__ import annotations
 
@@ -9,31 +9,37 @@ import yaml
 
 from unalike.errors import SpecError
 from unalike.jobs.database import Job
-from unalike.jobs.schedulers import refuse_options
+from unalike.jobs.schedulers import refuse_unknown_options
 from unalike.storage.atomic import write_text
 
-MANIFEST = "kubernetes.yaml"
-KNOWN = ("image", "namespace", "gpus", "cpus", "memory_gb", "claim", "mounts", "python", "service_account")
+MANIFEST_FILE = "kubernetes.yaml"
+OPTION_NAMES = ("image", "namespace", "gpus", "cpus", "memory_gb", "claim", "mounts", "python", "service_account")
 
 
-def manifest(job: Job, folder: Path, workspace: Path) -> dict[str, Any]:
-    """The manifest as plain data.
+def make_manifest(job: Job, folder: Path, workspace: Path) -> dict[str, Any]:
+    """Build the manifest of a job as plain data; every path is the same inside the container as outside.
 
-    Options: ``image`` (needed), ``claim`` (a PersistentVolumeClaim that holds the workspace; without it the node's own
-    folder), ``mounts`` (a list of CLAIM:PATH or of the node's folders, for data), ``gpus``, ``cpus``, ``memory_gb``,
-    ``namespace``, ``service_account``. Every path is the same inside as outside. Raises SpecError.
+    The job's options: ``image`` (needed), ``claim`` (a PersistentVolumeClaim that holds the workspace; without it the
+    node's own folder), ``mounts`` (a list of CLAIM:PATH or of the node's folders, for data), ``gpus``, ``cpus``,
+    ``memory_gb``, ``namespace``, ``service_account``, ``python``.
+
+    Args:
+        job: The job.
+        folder: The job's folder.
+        workspace: The workspace.
+
+    Raises:
+        SpecError: An option is unknown, or there is no image.
     """
     options = job.options
-    refuse_options("kubernetes", options, KNOWN)
+    refuse_unknown_options("kubernetes", options, OPTION_NAMES)
     if not options.get("image"):
         raise SpecError("kubernetes without an image", expected="a container image with unalike in it",
                         remedy="add --option image=NAME")  # fmt: skip
-    given = options.get("mounts") or []
-    words = [given] if isinstance(given, str) else list(given)
-    claim = options.get("claim")
+    claim, requested = options.get("claim"), options.get("mounts") or []
     mounts = [(str(claim) if claim else None, str(workspace))]
-    for word in words:
-        name, colon, path = str(word).partition(":")
+    for mount in [requested] if isinstance(requested, str) else requested:
+        name, colon, path = str(mount).partition(":")
         mounts.append((name, path) if colon else (None, name))
     limits: dict[str, Any] = {}
     for name, key, unit in (("cpus", "cpu", ""), ("memory_gb", "memory", "Gi"), ("gpus", "nvidia.com/gpu", "")):
@@ -41,7 +47,7 @@ def manifest(job: Job, folder: Path, workspace: Path) -> dict[str, Any]:
             limits[key] = f"{options[name]}{unit}"
     container: dict[str, Any] = {
         "name": "action", "image": str(options["image"]),
-        "command": [str(options.get("python", "python")), "-m", "unalike.jobs.attempt", str(folder)],
+        "command": [str(options.get("python", "python")), "-m", "unalike.jobs.supervisor", str(folder)],
         "volumeMounts": [{"name": f"part-{i}", "mountPath": path} for i, (_, path) in enumerate(mounts)],
     }  # fmt: skip
     if limits:
@@ -56,7 +62,7 @@ def manifest(job: Job, folder: Path, workspace: Path) -> dict[str, Any]:
     metadata: dict[str, Any] = {"name": f"unalike-{job.id}-{job.attempt}", "labels": labels}
     if options.get("namespace"):
         metadata["namespace"] = str(options["namespace"])
-    # A failed attempt is resumed by 'unalike job resume', which writes a new order: Kubernetes must not repeat it.
+    # 'unalike job resume' writes a new order for a failed attempt: Kubernetes must not repeat it.
     spec = {"backoffLimit": 0, "template": {"metadata": {"labels": labels}, "spec": pod}}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": spec}
 
@@ -68,7 +74,7 @@ def _volume(name: str, claim: str | None, path: str) -> dict[str, Any]:
 
 
 def write_manifest(job: Job, folder: Path, workspace: Path) -> Path:
-    """Write the manifest beside the order; its path."""
-    path = folder / MANIFEST
-    write_text(path, yaml.safe_dump(manifest(job, folder, workspace), sort_keys=False, width=120))
+    """Write the manifest into the job's folder; its path."""
+    path = folder / MANIFEST_FILE
+    write_text(path, yaml.safe_dump(make_manifest(job, folder, workspace), sort_keys=False, width=120))
     return path

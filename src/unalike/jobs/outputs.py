@@ -1,7 +1,7 @@
-"""What an action left in its folder: the model that the next one takes, its last word, its figures.
+"""What an action wrote: the model that the next job takes, and the last line of its status.
 
-Nothing half-written is ever given: a checkpoint counts when the end of its archive is there, and files that are being
-written bear other names.
+Incomplete files are never used: a checkpoint counts when the end of its archive exists, and files that are being written
+have other names.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ from unalike.runs.filenames import (
 from unalike.storage.filesystems import RemoteStore, uri_of
 
 ENGINES = ("gen_trt_engine", "gen_engine")
-# Any of these in a training's folder: a search or an automatic training, which goes on by itself.
+# Any of these in a training's folder: a search or an automatic training, which resumes by its own record.
 SEARCH_MARKS = (STUDY_FILE, TRIALS_FILE, SEARCH_FILE, AUTOMATIC_FILE, TRIAL_FOLDERS, f"*/{LATEST_CHECKPOINT}")
 
 
-def is_whole(path: Path) -> bool:
-    """Whether a checkpoint was written to its end (torch writes ZIP archives, whose table comes last)."""
+def is_complete(path: Path) -> bool:
+    """Whether a checkpoint is complete (torch writes ZIP archives, whose table comes last)."""
     try:
         return path.stat().st_size > 0 and zipfile.is_zipfile(path)
     except OSError:
@@ -46,53 +46,50 @@ def _epoch_and_step(path: Path) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", path.stem))
 
 
-def checkpoints_of(folder: Path) -> Iterator[Path]:
-    """Whole checkpoints of a training's folder, the newest first; one that is not whole is said and passed over."""
+def complete_checkpoints(folder: Path) -> Iterator[Path]:
+    """Complete checkpoints of a training's folder, the newest first; incomplete ones are reported and skipped."""
     latest = folder / LATEST_CHECKPOINT
-    found = [latest.resolve()] if latest.exists() else []
-    found += [
-        p
-        for p in sorted(folder.glob(PERIODIC_CHECKPOINTS), key=_epoch_and_step, reverse=True)
-        if p.resolve() not in found
-    ]
-    for path in found:
-        if is_whole(path):
+    paths = [latest.resolve()] if latest.exists() else []
+    periodic = sorted(folder.glob(PERIODIC_CHECKPOINTS), key=_epoch_and_step, reverse=True)
+    paths += [path for path in periodic if path.resolve() not in paths]
+    for path in paths:
+        if is_complete(path):
             yield path
         else:
-            say(f"{path} is not whole: passed over")
+            say(f"{path} is incomplete: skipped")
 
 
 def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a training's own folder."""
-    return next(checkpoints_of(folder), None)
+    """The newest complete checkpoint of a training's own folder."""
+    return next(complete_checkpoints(folder), None)
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where the file is not there or not readable."""
+    """Read a JSON object; an empty one where the file does not exist or cannot be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def best_trial_folder(folder: Path) -> Path | None:
-    """The folder of a search's best trial, by its record; None where there is no search or nothing was measured."""
+    """The folder of a search's best trial by its record; None where there is no search or no trial was measured."""
     best = read_json(folder / SEARCH_FILE).get("best") or {}
     return Path(best["folder"]) if best.get("folder") else None
 
 
 def trained_model(folder: Path) -> Path | None:
-    """A training's best checkpoint, else its newest; of a search its best trial's."""
+    """The best checkpoint of a training, else its newest; of a search those of its best trial."""
     trial = best_trial_folder(folder)
     for place in [folder] if trial is None else [trial, folder]:
-        if is_whole(place / BEST_CHECKPOINT):
+        if is_complete(place / BEST_CHECKPOINT):
             return place / BEST_CHECKPOINT
     return newest_checkpoint(trial or folder)
 
 
-def looked_for(job: Job) -> str:
-    """What a job's model is looked for as, in words."""
+def expected_model(job: Job) -> str:
+    """Names of the files that a job's model may have, for messages."""
     if job.action == "train":
         return f"{BEST_CHECKPOINT}, {LATEST_CHECKPOINT} or {PERIODIC_CHECKPOINTS}"
     return {"export": "an .onnx file", "quantize": "an .onnx file", "gen_trt_engine": "an .engine file",
@@ -100,8 +97,8 @@ def looked_for(job: Job) -> str:
             "gallery_build": "a .gallery file", "verify": "a saved set"}.get(job.action, "a model")  # fmt: skip
 
 
-# The field that names the file which an action writes, and what files of that kind are called.
-_WRITTEN = {"export": ("export.onnx_file", ("*.onnx",)), "quantize": ("quantize.output", ("*.onnx",)),
+# Action -> the field that names the file which it writes, and patterns of its default names.
+_OUTPUTS = {"export": ("export.onnx_file", ("*.onnx",)), "quantize": ("quantize.output", ("*.onnx",)),
             "gen_engine": ("gen_engine.engine", ("*.xml", "*_optimised.onnx")),
             "gen_trt_engine": ("gen_trt_engine.trt_engine", ("*.engine",)),
             "inspect_fit": ("inspect_fit.inspector", ("*.inspector",)), "verify": ("verify.save", ()),
@@ -109,10 +106,10 @@ _WRITTEN = {"export": ("export.onnx_file", ("*.onnx",)), "quantize": ("quantize.
 
 
 def field_of(job: Job, path: str) -> Any:
-    """What a job's spec says at a dotted path: completed, overridden, or in the user's own spec; else None."""
-    for flat in (job.overrides, job.filled):  # a field of the user's is never filled
-        if flat.get(path) is not None:
-            return flat[path]
+    """The value of a dotted field of a job: overridden, completed from the parent, or of the user's spec; else None."""
+    for fields in (job.overrides, job.filled):  # a field that the user set is never completed
+        if fields.get(path) is not None:
+            return fields[path]
     value: Any = job.spec
     for part in path.split("."):
         value = value.get(part) if isinstance(value, dict) else None
@@ -120,53 +117,57 @@ def field_of(job: Job, path: str) -> Any:
 
 
 def written_file(job: Job) -> Path | None:
-    """The file that an export or an engine's building left, or None."""
-    path, patterns = _WRITTEN[job.action]
-    named = field_of(job, path)
-    if named:
-        file = Path(job.cwd) / str(named)
+    """The file that an action of ``_OUTPUTS`` wrote, or None."""
+    path, patterns = _OUTPUTS[job.action]
+    name = field_of(job, path)
+    if name:
+        file = Path(job.cwd) / str(name)
         return file if file.is_file() and file.stat().st_size > 0 else None
-    found = [f for pattern in patterns for f in Path(job.run_dir).glob(pattern) if not f.name.startswith(".")]
-    return max(found, key=lambda file: file.stat().st_mtime, default=None)
+    files = [f for pattern in patterns for f in Path(job.run_dir).glob(pattern) if not f.name.startswith(".")]
+    return max(files, key=lambda file: file.stat().st_mtime, default=None)
 
 
-def model_of(job: Job) -> Path | str:
-    """What a job leaves for the next one: a file, or its address where the results lie in a store and none is here.
+def find_model(job: Job) -> Path | str:
+    """Find what a job wrote for the next one.
 
-    Raises RunError that names the folder and what was looked for.
+    Returns:
+        A file, or its address where the results are in a remote store and no file is on this machine.
+
+    Raises:
+        RunError: There is none; the message names the folder and the files that were expected.
     """
     if job.action == "train":
-        found: Path | str | None = trained_model(Path(job.run_dir))
-    elif job.action in _WRITTEN:
-        found = written_file(job)
+        model: Path | str | None = trained_model(Path(job.run_dir))
+    elif job.action in _OUTPUTS:
+        model = written_file(job)
     else:
-        raise RunError(f"job {job.id} is {job.action}, which leaves no model", expected="a parent that is "
-                       f"{', '.join(['train', *_WRITTEN])}")  # fmt: skip
+        raise RunError(f"job {job.id} is {job.action}, which writes no model", expected="a parent that is "
+                       f"{', '.join(['train', *_OUTPUTS])}")  # fmt: skip
     address = results_address(job)
-    if found is None and address:
-        found = _in_store(job, address)
-    if found is None:
-        named = field_of(job, _WRITTEN[job.action][0]) if job.action in _WRITTEN else None
-        where = redact(address) or (Path(job.cwd) / str(named) if named else Path(job.run_dir))
-        raise RunError(f"job {job.id} ({job.action}) left no model: {where} was looked into for {looked_for(job)}",
+    if model is None and address:
+        model = _find_in_store(job, address)
+    if model is None:
+        name = field_of(job, _OUTPUTS[job.action][0]) if job.action in _OUTPUTS else None
+        place = redact(address) or (Path(job.cwd) / str(name) if name else Path(job.run_dir))
+        raise RunError(f"job {job.id} ({job.action}) wrote no model: {place} does not hold {expected_model(job)}",
                        remedy=f"see 'unalike job logs {job.id}', or name a model in the spec")  # fmt: skip
-    return found
+    return model
 
 
 def folder_of(model: Path | str) -> str:
-    """The folder of a model, or its address."""
+    """The folder of a model, a path or an address."""
     return str(model.parent) if isinstance(model, Path) else model.rpartition("/")[0]
 
 
 def results_address(job: Job) -> str:
-    """Where a job's action sends its results; empty where they lie on this machine's disks."""
+    """The address to which a job's action uploads its results; empty where they stay on a disk."""
     own = uri_of(str(field_of(job, f"{job.action}.results_dir") or ""))
     root = uri_of(job.results_dir)
     return own.rstrip("/") or (f"{root.rstrip('/')}/{job.action}" if root else "")
 
 
-def _in_store(job: Job, address: str) -> str | None:
-    """The address of a job's model in a store, where this machine no longer has it."""
+def _find_in_store(job: Job, address: str) -> str | None:
+    """The address of a job's model in a remote store, where this machine no longer has the file."""
     try:
         listing = RemoteStore(address).listing()
     except DataError as error:
@@ -180,15 +181,12 @@ def _in_store(job: Job, address: str) -> str | None:
         )
         chosen = [name for name in (BEST_CHECKPOINT, LATEST_CHECKPOINT) if name in names] or periodic[-1:]
     else:
-        chosen = [n for pattern in _WRITTEN[job.action][1] for n in sorted(names) if PurePath(n).match(pattern)]
+        chosen = [n for pattern in _OUTPUTS[job.action][1] for n in sorted(names) if PurePath(n).match(pattern)]
     return f"{address}/{chosen[0]}" if chosen else None
 
 
-# ---- what a run says of itself ----
-
-
-def last_word(folder: Path, since: float = 0.0) -> dict[str, Any]:
-    """The last whole line of ``status.json``, where it was written after ``since``; else an empty one."""
+def last_status(folder: Path, since: float = 0.0) -> dict[str, Any]:
+    """The last complete line of ``status.json``, where it was written after ``since`` (seconds since 1970); else empty."""
     path = folder / STATUS_FILE
     try:
         if path.stat().st_mtime < since - 1:  # a second: clocks of files are coarse
@@ -198,9 +196,9 @@ def last_word(folder: Path, since: float = 0.0) -> dict[str, Any]:
         return {}
     for line in reversed(lines):
         try:
-            found = json.loads(line)
+            content = json.loads(line)
         except ValueError:
             continue  # torn by a kill
-        if isinstance(found, dict):
-            return found
+        if isinstance(content, dict):
+            return content
     return {}

@@ -1,6 +1,6 @@
-"""The table by which a job's spec is completed before it starts: which field gets what, from which parent.
+"""Complete a job's spec from its parent: a table of which field gets which value, from a parent of which action.
 
-What the user wrote is never touched. ``FUNCTIONS`` are TAO's names for the ways in which a value is found.
+Fields that the user set are never changed. ``FUNCTIONS`` are TAO's names for the ways in which a value is found.
 """
 
 from __future__ import annotations
@@ -12,77 +12,85 @@ from typing import Any, NamedTuple
 
 from unalike.errors import SpecError
 from unalike.jobs.database import Job
-from unalike.jobs.outputs import SEARCH_MARKS, folder_of, model_of, newest_checkpoint
+from unalike.jobs.outputs import SEARCH_MARKS, find_model, folder_of, newest_checkpoint
 from unalike.runs.filenames import JOB_CALIBRATION_CACHE, JOB_ENGINE_FILE, JOB_ONNX_FILE
 from unalike.storage.filesystems import uri_of
 
 
 @dataclass(frozen=True)
-class Setting:
-    """What the functions know: the job, its own folder, its parent."""
+class JobContext:
+    """What the functions of ``FUNCTIONS`` take: a job, and its parent or None."""
 
     job: Job
     parent: Job | None
 
 
-def output_dir(at: Setting) -> str:
+def output_dir(context: JobContext) -> str:
     """The job's own results folder."""
-    return at.job.results_dir
+    return context.job.results_dir
 
 
-def parent_model(at: Setting) -> str | None:
-    """What the parent left: its best checkpoint, else its newest; of a search its best trial's; its ONNX; its engine."""
-    return None if at.parent is None else str(model_of(at.parent))
+def parent_model(context: JobContext) -> str | None:
+    """The parent's model: its best checkpoint, else its newest (of a search its best trial's), its ONNX file, its engine."""
+    return None if context.parent is None else str(find_model(context.parent))
 
 
-def parent_model_folder(at: Setting) -> str | None:
-    """The folder of what ``parent_model`` gives."""
-    return None if at.parent is None else folder_of(model_of(at.parent))
+def parent_model_folder(context: JobContext) -> str | None:
+    """The folder of ``parent_model``."""
+    return None if context.parent is None else folder_of(find_model(context.parent))
 
 
-def resume_model(at: Setting) -> str | None:
-    """The newest whole checkpoint of the job's own folder; None for a search, which goes on by its own record."""
-    folder = Path(at.job.run_dir)
-    if at.job.policy == "auto" or searches(folder):
+def resume_model(context: JobContext) -> str | None:
+    """The newest complete checkpoint of the job's own folder; None for a search, which resumes by its own record."""
+    folder = Path(context.job.run_dir)
+    if context.job.policy == "auto" or holds_search(folder):
         return None
-    found = newest_checkpoint(folder)
-    return None if found is None else str(found)
+    checkpoint = newest_checkpoint(folder)
+    return None if checkpoint is None else str(checkpoint)
 
 
-def ptm_if_no_resume_model(at: Setting) -> str | None:
+def ptm_if_no_resume_model(context: JobContext) -> str | None:
     """The pretrained model (the parent's, where the parent is a training), only when there is nothing to resume."""
-    return None if newest_checkpoint(Path(at.job.run_dir)) is not None else parent_model(at)
+    return None if newest_checkpoint(Path(context.job.run_dir)) is not None else parent_model(context)
 
 
-def _own_file(at: Setting, name: str) -> str | None:
-    """A file of that name in the job's folder; of results that go to a store, whatever the action calls it."""
-    return None if uri_of(at.job.results_dir) else str(Path(at.job.results_dir) / name)
+def _own_file(context: JobContext, name: str) -> str | None:
+    """A file of that name in the job's folder; None for results in a remote store, where the action names the file."""
+    return None if uri_of(context.job.results_dir) else str(Path(context.job.results_dir) / name)
 
 
-def create_onnx_file(at: Setting) -> str | None:
+def create_onnx_file(context: JobContext) -> str | None:
     """``model.onnx`` in the job's folder."""
-    return _own_file(at, JOB_ONNX_FILE)
+    return _own_file(context, JOB_ONNX_FILE)
 
 
-def create_engine_file(at: Setting) -> str | None:
+def create_engine_file(context: JobContext) -> str | None:
     """``model.engine`` in the job's folder."""
-    return _own_file(at, JOB_ENGINE_FILE)
+    return _own_file(context, JOB_ENGINE_FILE)
 
 
-def create_cal_cache(at: Setting) -> str | None:
+def create_cal_cache(context: JobContext) -> str | None:
     """``cal.bin`` in the job's folder."""
-    return _own_file(at, JOB_CALIBRATION_CACHE)
+    return _own_file(context, JOB_CALIBRATION_CACHE)
 
 
-FUNCTIONS: Mapping[str, Callable[[Setting], str | None]] = {
+FUNCTIONS: Mapping[str, Callable[[JobContext], str | None]] = {
     function.__name__: function
     for function in (output_dir, ptm_if_no_resume_model, resume_model, parent_model, parent_model_folder,
                      create_onnx_file, create_engine_file, create_cal_cache)
 }  # fmt: skip
 
 
-class Entry(NamedTuple):
-    """A line of the table. ``parents``: only with a parent of these actions; ``unless``: fields that stand in its place."""
+class FieldRule(NamedTuple):
+    """A line of the table.
+
+    Attributes:
+        action: The job's action, or ``EVERY``.
+        field: The dotted field that is set.
+        function: Name of the function in ``FUNCTIONS`` that finds the value.
+        parents: Actions of which the parent must be one; empty for a value that needs no parent.
+        unless: Fields in whose presence this one is not set.
+    """
 
     action: str
     field: str
@@ -94,78 +102,87 @@ class Entry(NamedTuple):
 EVERY = "*"
 _NETWORKS = ("export", "quantize")
 _MODELS = ("checkpoint", "onnx_file", "engine", "trt_engine")
-TABLE = (
-    Entry(EVERY, "results_dir", "output_dir"),
-    Entry("train", "model.pretrained_model_path", "ptm_if_no_resume_model", ("train",),
+FIELD_RULES = (
+    FieldRule(EVERY, "results_dir", "output_dir"),
+    FieldRule("train", "model.pretrained_model_path", "ptm_if_no_resume_model", ("train",),
           ("train.resume_training_checkpoint_path",)),
-    Entry("train", "train.resume_training_checkpoint_path", "resume_model"),
-    *(Entry(action, f"{action}.{field}", "parent_model", parents, tuple(f"{action}.{name}" for name in _MODELS))
+    FieldRule("train", "train.resume_training_checkpoint_path", "resume_model"),
+    *(FieldRule(action, f"{action}.{field}", "parent_model", parents, tuple(f"{action}.{name}" for name in _MODELS))
       for action in ("evaluate", "inference")
       for field, parents in (("checkpoint", ("train",)), ("trt_engine", ("gen_trt_engine",)), ("onnx_file", _NETWORKS),
                              ("engine", ("gen_engine",)))),
-    Entry("export", "export.checkpoint", "parent_model", ("train",)),
-    Entry("export", "export.onnx_file", "create_onnx_file"),
-    Entry("gen_trt_engine", "gen_trt_engine.onnx_file", "parent_model", _NETWORKS),
-    Entry("gen_trt_engine", "gen_trt_engine.trt_engine", "create_engine_file"),
-    Entry("gen_trt_engine", "gen_trt_engine.tensorrt.calibration.cal_cache_file", "create_cal_cache"),
-    *(Entry(action, f"{action}.{field}", "parent_model", parents, tuple(f"{action}.{name}" for name in _MODELS[:2]))
+    FieldRule("export", "export.checkpoint", "parent_model", ("train",)),
+    FieldRule("export", "export.onnx_file", "create_onnx_file"),
+    FieldRule("gen_trt_engine", "gen_trt_engine.onnx_file", "parent_model", _NETWORKS),
+    FieldRule("gen_trt_engine", "gen_trt_engine.trt_engine", "create_engine_file"),
+    FieldRule("gen_trt_engine", "gen_trt_engine.tensorrt.calibration.cal_cache_file", "create_cal_cache"),
+    *(FieldRule(action, f"{action}.{field}", "parent_model", parents, tuple(f"{action}.{name}" for name in _MODELS[:2]))
       for action in ("quantize", "gen_engine") for field, parents in (("checkpoint", ("train",)), ("onnx_file", _NETWORKS))),
-    Entry("inspect_fit", "inspect_fit.model", "parent_model", ("train",)),
-    Entry("inspect_run", "inspect_run.inspector", "parent_model", ("inspect_fit",)),
-    Entry("verify", "verify.model", "parent_model", ("train", *_NETWORKS)),
-    Entry("verify", "verify.reference", "parent_model", ("verify",)),
-    Entry("discover", "discover.model", "parent_model", ("train", *_NETWORKS)),
-    Entry("gallery_build", "gallery_build.model", "parent_model", ("train", *_NETWORKS)),
-    Entry("bench_engine", "bench_engine.model", "parent_model", ("train", *_NETWORKS, "gen_engine", "gen_trt_engine")),
+    FieldRule("inspect_fit", "inspect_fit.model", "parent_model", ("train",)),
+    FieldRule("inspect_run", "inspect_run.inspector", "parent_model", ("inspect_fit",)),
+    FieldRule("verify", "verify.model", "parent_model", ("train", *_NETWORKS)),
+    FieldRule("verify", "verify.reference", "parent_model", ("verify",)),
+    FieldRule("discover", "discover.model", "parent_model", ("train", *_NETWORKS)),
+    FieldRule("gallery_build", "gallery_build.model", "parent_model", ("train", *_NETWORKS)),
+    FieldRule("bench_engine", "bench_engine.model", "parent_model", ("train", *_NETWORKS, "gen_engine", "gen_trt_engine")),
 )  # fmt: skip
 
 
-def searches(folder: Path) -> bool:
+def holds_search(folder: Path) -> bool:
     """Whether a training's folder holds a search or an automatic training."""
     return any(True for mark in SEARCH_MARKS for _ in folder.glob(mark))
 
 
 def own_fields(job: Job) -> set[str]:
-    """The dotted fields that the user wrote and that are not null."""
-    found = {path for path, value in job.overrides.items() if value is not None}
+    """The dotted fields that the user set to something other than null."""
+    paths = {path for path, value in job.overrides.items() if value is not None}
 
     def walk(tree: Mapping[str, Any], prefix: str) -> None:
         for key, value in tree.items():
             if isinstance(value, Mapping):
                 walk(value, f"{prefix}{key}.")
             elif value is not None and job.overrides.get(f"{prefix}{key}", value) is not None:
-                found.add(f"{prefix}{key}")
+                paths.add(f"{prefix}{key}")
 
     walk(job.spec or {}, "")
-    return found
+    return paths
 
 
-def _fitting(job: Job) -> list[Entry]:
+def fields_from_parent(job: Job, parent: Job | None) -> dict[str, Any]:
+    """Find the values that complete a job's spec before it starts.
+
+    Args:
+        job: The job.
+        parent: Its parent, complete, or None.
+
+    Returns:
+        Value by dotted field, of fields that the user did not set.
+
+    Raises:
+        RunError: The parent's model is missing.
+    """
     own = own_fields(job)
-    entries = [e for e in TABLE if e.action in (EVERY, job.action)]
-    return [e for e in entries if e.field not in own and not own.intersection(e.unless)]
-
-
-def fill(job: Job, parent: Job | None) -> dict[str, Any]:
-    """Field -> value of all that a job's spec gets before it starts. Raises RunError for a parent without its artefact."""
-    filled: dict[str, Any] = {}
-    at = Setting(job, parent)
-    for entry in _fitting(job):
-        if entry.parents and (parent is None or parent.action not in entry.parents):
+    context = JobContext(job, parent)
+    fields: dict[str, Any] = {}
+    for rule in FIELD_RULES:
+        if rule.action not in (EVERY, job.action) or rule.field in own or own.intersection(rule.unless):
             continue
-        value = FUNCTIONS[entry.function](at)
+        if rule.parents and (parent is None or parent.action not in rule.parents):
+            continue
+        value = FUNCTIONS[rule.function](context)
         if value is not None:
-            filled[entry.field] = value
-    return filled
+            fields[rule.field] = value
+    return fields
 
 
 def refuse_parent(job: Job, parent: Job) -> None:
-    """Raise SpecError when a parent has nothing that this action could take and the user named no model either."""
-    entries = [e for e in TABLE if e.action == job.action and e.function == "parent_model"]
-    wanted = dict.fromkeys(name for e in entries for name in e.parents)
+    """Raise SpecError when the parent writes no model that this action takes, and the user named none either."""
+    rules = [rule for rule in FIELD_RULES if rule.action == job.action and rule.function == "parent_model"]
+    actions = dict.fromkeys(action for rule in rules for action in rule.parents)
     own = own_fields(job)
-    if not entries or parent.action in wanted or any(e.field in own or own.intersection(e.unless) for e in entries):
+    named = any(rule.field in own or own.intersection(rule.unless) for rule in rules)
+    if not rules or parent.action in actions or named:
         return
     raise SpecError(f"{job.action} with parent {parent.id}, which is {parent.action}",
-                    expected=f"a parent that is {' or '.join(wanted)}",
-                    remedy=f"name such a job, or set {entries[0].field}")  # fmt: skip
+                    expected=f"a parent that is {' or '.join(actions)}",
+                    remedy=f"name such a job, or set {rules[0].field}")  # fmt: skip

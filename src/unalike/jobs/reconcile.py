@@ -1,55 +1,54 @@
-"""Making the store say what is so: jobs whose processes ended, were killed, or went down with their machine."""
+"""Bring the job store up to date: jobs whose processes ended, were killed, or stopped with their machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
-from unalike.jobs.attempt import Outcome
-from unalike.jobs.command import job_folder
-from unalike.jobs.database import AT_WORK, Job, Store, now
-from unalike.jobs.outputs import last_word
+from unalike.jobs.attempt import AttemptRecord, job_folder
+from unalike.jobs.database import ACTIVE_STATUSES, Job, JobStore, now
+from unalike.jobs.outputs import last_status
 from unalike.jobs.schedulers import open_cluster
 from unalike.jobs.search_trials import register_trials
 from unalike.storage.processes import is_alive, reap, this_boot
 
 GONE = "the process is gone"
-REQUESTS = {"cancel": "Canceled", "pause": "Paused"}
+STATUS_OF_REQUEST = {"cancel": "Canceled", "pause": "Paused"}
 
 
-def settle(store: Store, job: Job, outcome: Outcome) -> None:
-    """Write down how an attempt ended; of several who do, one succeeds."""
+def settle(store: JobStore, job: Job, record: AttemptRecord) -> None:
+    """Store how an attempt ended; of several processes that do, one succeeds."""
     current = store.get(job.id) or job
-    if outcome.exit_code == 0:
+    if record.exit_code == 0:
         status, error = "Complete", ""
     elif current.requested:
-        status, error = REQUESTS[current.requested], ""
+        status, error = STATUS_OF_REQUEST[current.requested], ""
     else:
-        status, error = "Error", outcome.error
-    figures = last_word(Path(job.run_dir), outcome.started).get("kpi") or {} if status == "Complete" else {}
+        status, error = "Error", record.error
+    figures = last_status(Path(job.run_dir), record.started).get("kpi") or {} if status == "Complete" else {}
     store.update(
-        job.id, expect=AT_WORK, at=job.attempt, status=status, error=error, exit_code=outcome.exit_code,
-        ended=outcome.ended, started=outcome.started, figures=figures, requested="",
-        note="" if status != REQUESTS.get(current.requested) else outcome.error,
+        job.id, expect=ACTIVE_STATUSES, at_attempt=job.attempt, status=status, error=error, exit_code=record.exit_code,
+        ended=record.ended, started=record.started, figures=figures, requested="",
+        note="" if status != STATUS_OF_REQUEST.get(current.requested) else record.error,
     )  # fmt: skip
 
 
-def _settle_gone(store: Store, workspace: Path, job: Job) -> None:
-    """A job none of whose processes lives: its folder's word counts, else it ended with them."""
-    outcome = Outcome.read(job_folder(workspace, job.id), job.attempt)
-    if outcome is not None and outcome.ended is not None:
-        settle(store, job, outcome)
+def _settle_gone(store: JobStore, workspace: Path, job: Job) -> None:
+    """Store the end of a job none of whose processes lives: what its folder says, else that they are gone."""
+    record = AttemptRecord.read(job_folder(workspace, job.id), job.attempt)
+    if record is not None and record.ended is not None:
+        settle(store, job, record)
         return
-    word = last_word(Path(job.run_dir), job.started or now())
+    last = last_status(Path(job.run_dir), job.started or now())
     values: dict[str, Any] = {"status": "Error", "error": f"{GONE}; go on with: unalike job resume {job.id}"}
-    if job.started and word.get("status") == "SUCCESS":
-        values = {"status": "Complete", "error": "", "figures": word.get("kpi") or {}}
+    if job.started and last.get("status") == "SUCCESS":
+        values = {"status": "Complete", "error": "", "figures": last.get("kpi") or {}}
     elif job.requested:
-        values = {"status": REQUESTS[job.requested], "error": "", "note": GONE}
-    store.update(job.id, expect=AT_WORK, at=job.attempt, ended=now(), requested="", **values)
+        values = {"status": STATUS_OF_REQUEST[job.requested], "error": "", "note": GONE}
+    store.update(job.id, expect=ACTIVE_STATUSES, at_attempt=job.attempt, ended=now(), requested="", **values)
 
 
-def _look_local(store: Store, workspace: Path, job: Job) -> None:
+def _check_local(store: JobStore, workspace: Path, job: Job) -> None:
     host = this_boot().partition("/")[0]
     if job.host and job.host != host:
         return  # another machine's processes cannot be seen from here
@@ -59,30 +58,30 @@ def _look_local(store: Store, workspace: Path, job: Job) -> None:
     _settle_gone(store, workspace, job)
 
 
-def _look_elsewhere(store: Store, workspace: Path, job: Job) -> None:
+def _check_cluster(store: JobStore, workspace: Path, job: Job) -> None:
     folder = job_folder(workspace, job.id)
-    outcome = Outcome.read(folder, job.attempt)
-    if outcome is not None and outcome.ended is not None:
-        settle(store, job, outcome)
+    record = AttemptRecord.read(folder, job.attempt)
+    if record is not None and record.ended is not None:
+        settle(store, job, record)
         return
     if job.where == "kubernetes":
-        state = "running" if outcome is not None else "pending"
+        state = "running" if record is not None else "pending"
     else:
-        # Asked before the folder is read again: what ended in between has its outcome there.
+        # Asked before the folder is read again: what ended in between has its record there.
         state = open_cluster(job.where, job.options).state(folder, job.handle)
     if state == "gone":
         _settle_gone(store, workspace, job)
-    elif outcome is not None and job.status == "Pending":
-        store.update(job.id, expect=("Pending",), at=job.attempt, status="Running", started=outcome.started,
-                     boot=outcome.boot, action_pid=outcome.pid)  # fmt: skip
+    elif record is not None and job.status == "Pending":
+        store.update(job.id, expect=("Pending",), at_attempt=job.attempt, status="Running", started=record.started,
+                     boot=record.boot, action_pid=record.pid)  # fmt: skip
 
 
-def refresh(store: Store, workspace: Path) -> list[Job]:
-    """Look after every job that is said to be at work, take in the trials of searches, and give all jobs."""
+def refresh(store: JobStore, workspace: Path) -> list[Job]:
+    """Check every active job, register the trials of searches, and return all jobs."""
     reap()
     jobs = store.all()
     for job in jobs:
-        if job.status in AT_WORK and job.trial is None:
-            (_look_local if job.where == "local" else _look_elsewhere)(store, workspace, job)
+        if job.status in ACTIVE_STATUSES and job.trial is None:
+            (_check_local if job.where == "local" else _check_cluster)(store, workspace, job)
     jobs = store.all()
     return store.all() if register_trials(store, jobs) else jobs

@@ -1,4 +1,4 @@
-"""Jobs on a cluster: SLURM through submitit, and Ray Jobs. All machines must see the workspace at the same path."""
+"""Jobs on a cluster: SLURM through submitit, and Ray Jobs; all machines must see the workspace at the same path."""
 
 from __future__ import annotations
 
@@ -7,34 +7,40 @@ import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from unalike.errors import DeviceError, SpecError, closest, missing_extra
 from unalike.jobs.database import Job
 from unalike.storage.processes import is_alive, signal_process
 
 DAY_MINUTES = 24 * 60
+# Gone: ended or lost. Unknown: the cluster does not answer.
+ClusterState = Literal["pending", "running", "gone", "unknown"]
 
 
 class Cluster(Protocol):
-    """Where an order is carried out by somebody else's queue."""
+    """A queue that starts the supervisor of a job's order; ``python`` is the interpreter on its machines."""
 
     python: str
 
     def submit(self, folder: Path, job: Job) -> str:
-        """Queue the order of a folder; the number that it is known by."""
+        """Queue the order in a job's folder; its number in the cluster."""
 
-    def state(self, folder: Path, handle: str) -> str:
-        """``pending``, ``running``, ``gone`` (over or lost), or ``unknown`` when nobody answers."""
+    def state(self, folder: Path, handle: str) -> ClusterState:
+        """The state of a job of that number."""
 
     def cancel(self, folder: Path, handle: str) -> None:
-        """Ask it to save and end."""
+        """Ask the action to save and end."""
 
 
 class Slurm:
-    """Options: ``partition``, ``account``, ``minutes``, ``gpus``, ``cpus``, ``memory_gb``; ``cluster: local`` for trying out."""
+    """SLURM, through submitit.
 
-    known = ("partition", "account", "minutes", "gpus", "cpus", "memory_gb", "cluster", "python")
+    Options: ``partition``, ``account``, ``minutes``, ``gpus``, ``cpus``, ``memory_gb``, ``python``; ``cluster: local`` runs
+    the job on this machine, to try it out.
+    """
+
+    option_names = ("partition", "account", "minutes", "gpus", "cpus", "memory_gb", "cluster", "python")
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         try:
@@ -46,7 +52,7 @@ class Slurm:
         self.local = options.get("cluster") == "local"
 
     def submit(self, folder: Path, job: Job) -> str:
-        from unalike.jobs.attempt import main
+        from unalike.jobs.supervisor import main
 
         try:
             executor = self.submitit.AutoExecutor(folder / "submitit", cluster=self.options.get("cluster"))
@@ -60,7 +66,7 @@ class Slurm:
         executor.update_parameters(**{name: value for name, value in settings.items() if value is not None})
         return str(executor.submit(main, [str(folder)]).job_id)
 
-    def state(self, folder: Path, handle: str) -> str:
+    def state(self, folder: Path, handle: str) -> ClusterState:
         if self.local:
             return "running" if is_alive(int(handle)) else "gone"
         state = str(self.submitit.SlurmJob(folder / "submitit", handle).state).upper()
@@ -78,9 +84,9 @@ class Slurm:
 
 
 class RayJobs:
-    """Options: ``address`` (such as http://head:8265), ``gpus``, ``cpus``, ``python`` (of the cluster's machines)."""
+    """Ray Jobs. Options: ``address`` (such as http://head:8265), ``gpus``, ``cpus``, ``python`` (of the cluster's machines)."""
 
-    known = ("address", "gpus", "cpus", "python")
+    option_names = ("address", "gpus", "cpus", "python")
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing phones home
@@ -89,8 +95,8 @@ class RayJobs:
         except ImportError as error:
             raise missing_extra("ray", "cluster", "a job on Ray") from error
         address = options.get("address") or os.environ.get("RAY_API_SERVER_ADDRESS") or "http://127.0.0.1:8265"
-        here = any(name in str(address) for name in ("127.0.0.1", "localhost"))
-        self.options, self.python = options, str(options.get("python", sys.executable if here else "python"))
+        local = any(name in str(address) for name in ("127.0.0.1", "localhost"))
+        self.options, self.python = options, str(options.get("python", sys.executable if local else "python"))
         try:
             self.client = JobSubmissionClient(address)
         except (ConnectionError, RuntimeError, ValueError) as error:
@@ -101,18 +107,18 @@ class RayJobs:
         handle = f"unalike-{job.id}-{job.attempt}"
         paths = os.environ.get("PYTHONPATH")
         self.client.submit_job(
-            entrypoint=shlex.join([self.python, "-m", "unalike.jobs.attempt", str(folder)]), submission_id=handle,
+            entrypoint=shlex.join([self.python, "-m", "unalike.jobs.supervisor", str(folder)]), submission_id=handle,
             runtime_env={"env_vars": {"PYTHONPATH": paths}} if paths else {},
             entrypoint_num_gpus=self.options.get("gpus"), entrypoint_num_cpus=self.options.get("cpus"),
         )  # fmt: skip
         return handle
 
-    def state(self, folder: Path, handle: str) -> str:
+    def state(self, folder: Path, handle: str) -> ClusterState:
         try:
             state = str(self.client.get_job_status(handle).value)
-        except RuntimeError as error:  # the client's word for every answer that is not 200
+        except RuntimeError as error:  # what the client raises for every response that is not 200
             return "gone" if "does not exist" in str(error) else "unknown"
-        return {"PENDING": "pending", "RUNNING": "running"}.get(state, "gone")
+        return "pending" if state == "PENDING" else "running" if state == "RUNNING" else "gone"
 
     def cancel(self, folder: Path, handle: str) -> None:
         self.client.stop_job(handle)
@@ -122,16 +128,16 @@ CLUSTERS: Mapping[str, Any] = {"slurm": Slurm, "ray": RayJobs}
 
 
 def open_cluster(where: str, options: Mapping[str, Any]) -> Cluster:
-    """The cluster of that name. Raises MissingExtra, DeviceError, and SpecError for options that it does not have."""
+    """Connect to the cluster of that name. Raises MissingExtra, DeviceError, and SpecError for unknown options."""
     kind = CLUSTERS[where]
-    refuse_options(where, options, kind.known)
+    refuse_unknown_options(where, options, kind.option_names)
     cluster: Cluster = kind(options)
     return cluster
 
 
-def refuse_options(where: str, options: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    """Raise SpecError for an option that a place does not have."""
+def refuse_unknown_options(where: str, options: Mapping[str, Any], names: tuple[str, ...]) -> None:
+    """Raise SpecError for an option that is not among the names of the place's options."""
     for name in options:
-        if name not in known:
-            raise SpecError(f"option {name!r} for {where}", expected=f"one of {', '.join(known)}" if known else "none",
-                            remedy=closest(name, known))  # fmt: skip
+        if name not in names:
+            raise SpecError(f"option {name!r} for {where}", expected=f"one of {', '.join(names)}" if names else "none",
+                            remedy=closest(name, names))  # fmt: skip

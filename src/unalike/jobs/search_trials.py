@@ -1,4 +1,4 @@
-"""The trials of a search as jobs of their own, by what the search writes into its folder."""
+"""The trials of a search as jobs of their own, from what the search writes into its folder."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 import yaml
 
-from unalike.jobs.database import AT_WORK, Job, Store
+from unalike.jobs.database import ACTIVE_STATUSES, Job, JobStore
 from unalike.jobs.outputs import read_json
 from unalike.runs.filenames import SEARCH_FILE, STATUS_FILE, TRIAL_FOLDERS, TRIAL_SPEC_FILE, TRIALS_FILE
 
-# A search's words for how a trial ended -> ours. One that was ended early is no failure.
-STATES = {"complete": "Complete", "repeat": "Complete", "pruned": "Canceled", "out of time": "Canceled",
+# State of a trial in the search's records -> status of a job. A trial that was ended early is no failure.
+STATUS_OF_STATE = {"complete": "Complete", "repeat": "Complete", "pruned": "Canceled", "out of time": "Canceled",
           "failed": "Error", "lost": "Error", "killed": "Error", "stopped": "Paused"}  # fmt: skip
-# What becomes of a trial that was at work when its search ended so.
-LEFT = {"Paused": "Paused", "Canceled": "Canceled", "Pending": "Paused", "Running": "Running"}
+# Status of a search -> status of its trials that were running.
+STATUS_OF_RUNNING = {"Paused": "Paused", "Canceled": "Canceled", "Pending": "Paused", "Running": "Running"}
 
 
 def trial_records(folder: Path) -> dict[int, dict[str, Any]]:
@@ -33,69 +33,86 @@ def trial_records(folder: Path) -> dict[int, dict[str, Any]]:
         except ValueError:
             continue  # torn by a kill
         rows.append(row)
-    found: dict[int, dict[str, Any]] = {}
+    records: dict[int, dict[str, Any]] = {}
     for row in rows:
         if isinstance(row, dict) and isinstance(row.get("trial"), int):
-            held = found.get(row["trial"])
-            if held is None or (row.get("attempt", 1), row.get("state") != "running") >= (
-                held.get("attempt", 1), held.get("state") != "running"):  # fmt: skip
-                found[row["trial"]] = row
-    return found
+            known = records.get(row["trial"])
+            if known is None or _order_of_records(row) >= _order_of_records(known):
+                records[row["trial"]] = row
+    return records
 
 
-def _spec_of(folder: Path) -> Mapping[str, Any] | None:
+def _order_of_records(row: Mapping[str, Any]) -> tuple[int, bool]:
+    """Records of one trial in time: by attempt, the end after the start."""
+    return row.get("attempt", 1), row.get("state") != "running"
+
+
+def _read_spec(folder: Path) -> Mapping[str, Any] | None:
     try:
-        found = yaml.safe_load((folder / TRIAL_SPEC_FILE).read_text(encoding="utf-8"))
+        spec = yaml.safe_load((folder / TRIAL_SPEC_FILE).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError):
         return None
-    return found if isinstance(found, dict) else None
+    return spec if isinstance(spec, dict) else None
 
 
-def _trial_job(search: Job, number: int, folder: Path, record: Mapping[str, Any], held: Job | None) -> Job:
+def _trial_job(search: Job, number: int, folder: Path, record: Mapping[str, Any], stored: Job | None) -> Job:
+    """A trial as a job, from its record and from what the store holds of it."""
     state = str(record.get("state", "running"))
-    begun = (folder / STATUS_FILE).exists()
-    status = STATES.get(state) or LEFT.get(search.status, "Error")
-    if state in ("running", "killed") and search.status == "Running" and begun:
-        status = "Running"  # taken up again
+    has_started = (folder / STATUS_FILE).exists()
+    status = STATUS_OF_STATE.get(state) or STATUS_OF_RUNNING.get(search.status, "Error")
+    if state in ("running", "killed") and search.status == "Running" and has_started:
+        status = "Running"  # resumed
     error = str(record.get("reason", "")) if status in ("Error", "Canceled") else ""
     if status == "Error" and not error:
         error = "its search ended"
     seconds = record.get("seconds")
-    started = held.started if held and held.started else _time(folder / TRIAL_SPEC_FILE, search.created)
-    ended = None if status in AT_WORK else held.ended if held and held.ended else started + (seconds or 0.0)
+    started = stored.started if stored and stored.started else _modified(folder / TRIAL_SPEC_FILE, search.created)
+    ended = (
+        None if status in ACTIVE_STATUSES else stored.ended if stored and stored.ended else started + (seconds or 0.0)
+    )
     where = Path(str(record.get("folder") or folder))
     return Job(
         id=f"{search.id}.{number}", action="train", status=status, results_dir=str(where), run_dir=str(where),
-        parent_job_id=search.id, policy="off", spec=(held.spec if held else None) or _spec_of(folder),
+        parent_job_id=search.id, policy="off", spec=(stored.spec if stored else None) or _read_spec(folder),
         where=search.where, cwd=search.cwd, created=search.created, started=started, ended=ended,
         attempt=int(record.get("attempt", 1)), error=error, note=str(record.get("reason", "")) if not error else "",
         figures=dict(record.get("kpi") or {}), boot=search.boot, trial=number,
     )  # fmt: skip
 
 
-def _time(path: Path, otherwise: float) -> float:
+def _modified(path: Path, default: float) -> float:
     try:
         return path.stat().st_mtime
     except OSError:
-        return otherwise
+        return default
 
 
-def register_trials(store: Store, jobs: Sequence[Job]) -> bool:
-    """Bring the trials of every search up to date in the store; whether anything changed."""
+def register_trials(store: JobStore, jobs: Sequence[Job]) -> bool:
+    """Bring the trials of every search up to date in the store.
+
+    Args:
+        store: The job store.
+        jobs: All its jobs.
+
+    Returns:
+        Whether anything was changed.
+    """
     changed = False
     for search in jobs:
         if search.action != "train" or search.trial is not None:
             continue
         run_dir = Path(search.run_dir)
-        held = {job.trial: job for job in jobs if job.parent_job_id == search.id and job.trial is not None}
+        stored = {job.trial: job for job in jobs if job.parent_job_id == search.id and job.trial is not None}
         folders = {int(path.name[6:]): path for path in run_dir.glob(TRIAL_FOLDERS) if path.name[6:].isdigit()}
-        over = search.status not in AT_WORK and not any(job.status in AT_WORK for job in held.values())
-        if not folders or (over and set(held) == set(folders)):
+        over = search.status not in ACTIVE_STATUSES and not any(
+            job.status in ACTIVE_STATUSES for job in stored.values()
+        )
+        if not folders or (over and set(stored) == set(folders)):
             continue
         records = trial_records(run_dir)
         for number, folder in sorted(folders.items()):
-            job = _trial_job(search, number, folder, records.get(number, {}), held.get(number))
-            if job != held.get(number):
+            job = _trial_job(search, number, folder, records.get(number, {}), stored.get(number))
+            if job != stored.get(number):
                 store.insert(job, replace=True)
                 changed = True
     return changed

@@ -1,4 +1,4 @@
-"""Where each action's data lies in the layout of TAO's retail example: seven archives under one root."""
+"""The data of each action in the layout of TAO's retail example: seven archives below one root."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ DATA_SOURCES: Mapping[str, Mapping[str, str]] = {
 
 
 def data_sources(action: str, root: str) -> dict[str, Any]:
-    """The data of an action in TAO's layout below ``root`` (a folder or an address), as overrides of its spec."""
-    found: dict[str, Any] = {}
+    """Overrides that set the data fields of an action to TAO's layout below ``root``, a folder or an address."""
+    sources: dict[str, Any] = {}
     for path, archive in DATA_SOURCES.get(action, {}).items():
         place = f"{root.rstrip('/')}/{archive}"
-        found[path] = [place] if path.endswith("cal_image_dir") else place
-    return found
+        sources[path] = [place] if path.endswith("cal_image_dir") else place
+    return sources

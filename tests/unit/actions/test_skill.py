@@ -21,7 +21,7 @@ from unalike.actions import skill as handbook
 from unalike.cli import app, run_command
 from unalike.errors import RunError
 from unalike.jobs import data_sources
-from unalike.jobs.parent_fields import FUNCTIONS, TABLE
+from unalike.jobs.parent_fields import FIELD_RULES, FUNCTIONS
 from unalike.jobs.tao_layout import DATA_SOURCES
 from unalike.spec import ACTIONS, load_spec, schema_for
 from unalike.spec.fields import declared_fields
@@ -129,7 +129,7 @@ def test_skill_info_says_what_the_code_does() -> None:
         assert set(told.get("one_of", [])) <= set(told["inputs"])
         assert (SKILL / "references" / told["schema"]).resolve().is_file()
         assert (SKILL / "references" / told["spec_template"]).is_file()
-        table = {e.field: e.function for e in TABLE if e.action in ("*", action)}
+        table = {e.field: e.function for e in FIELD_RULES if e.action in ("*", action)}
         assert {field: how["from"] for field, how in INFO["spec_params"][action].items()} == table
         assert set(table.values()) <= set(FUNCTIONS)
     for key, place in INFO["spec_shorthand_keys"].items():

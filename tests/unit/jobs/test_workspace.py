@@ -20,12 +20,12 @@ from unalike.cli import run_command
 from unalike.errors import DeviceError, RunError, SpecError
 from unalike.jobs import Workspace
 from unalike.jobs import parent_fields as mapping
-from unalike.jobs.command import arguments, going_on
-from unalike.jobs.database import FILE, Job, Store
+from unalike.jobs.command import action_arguments, resume_arguments
+from unalike.jobs.database import DATABASE_FILE, Job, JobStore
 from unalike.jobs.gpu_queue import choose_gpus, take_turn
-from unalike.jobs.kubernetes import manifest
-from unalike.jobs.outputs import model_of, newest_checkpoint
-from unalike.jobs.workspace import _placed
+from unalike.jobs.kubernetes import make_manifest
+from unalike.jobs.outputs import find_model, newest_checkpoint
+from unalike.jobs.workspace import with_folders
 from unalike.spec.reading import yaml_line
 from unalike.storage.processes import ProcessId, is_alive, this_boot
 
@@ -200,13 +200,13 @@ def test_all_faults_come_in_one_report_when_the_job_is_made(workspace):
 
 
 def test_the_policy_is_of_the_run_and_the_spec_is_the_users(tmp_path):
-    from unalike.jobs.job_spec import specified
+    from unalike.jobs.job_spec import check_job_spec
 
-    assert specified("train", None, {}, None, None).policy == "auto"
-    assert specified("train", {"automl_policy": "off"}, {}, None, None).policy == "off"
-    assert specified("train", {"automl_policy": "off"}, {}, None, "auto").policy == "auto"
-    assert specified("export", None, {}, None, None).policy is None
-    told = specified(
+    assert check_job_spec("train", None, {}, None, None).policy == "auto"
+    assert check_job_spec("train", {"automl_policy": "off"}, {}, None, None).policy == "off"
+    assert check_job_spec("train", {"automl_policy": "off"}, {}, None, "auto").policy == "auto"
+    assert check_job_spec("export", None, {}, None, None).policy is None
+    told = check_job_spec(
         "evaluate", {"train": {"num_epochs": 2}}, {"batch_size": 7, "model": {"feat_dim": 64}}, "photos", None
     )
     assert told.spec == {"train": {"num_epochs": 2}}
@@ -235,7 +235,7 @@ def test_the_mapping_is_the_contracts(tmp_path):
 
     def filled(action, parent=None, **fields):
         job = Job("own", action, results_dir=str(own), run_dir=str(own / action), overrides=fields)
-        return mapping.fill(job, parents.get(parent))
+        return mapping.fields_from_parent(job, parents.get(parent))
 
     results = {"results_dir": str(own)}
     assert filled("train") == results
@@ -264,7 +264,7 @@ def test_the_mapping_is_the_contracts(tmp_path):
     assert filled("train", "train") == results | {"train.resume_training_checkpoint_path": str(newest)}
     newest.unlink()
     assert newest_checkpoint(own / "train") == older
-    at = mapping.Setting(Job("own", "evaluate"), parents["train"])
+    at = mapping.JobContext(Job("own", "evaluate"), parents["train"])
     assert mapping.FUNCTIONS["parent_model_folder"](at) == str(best.parent)
 
 
@@ -278,7 +278,7 @@ def test_commands_of_one_section_take_their_inputs_from_parents(tmp_path):
     def filled(action, given, **fields):
         job = Job("own", action, results_dir="own", run_dir=str(tmp_path / "own"), overrides=fields)
         mapping.refuse_parent(job, given)
-        return mapping.fill(job, given)
+        return mapping.fields_from_parent(job, given)
 
     inspector, network = parent("inspect_fit", "part.inspector"), parent("export", "a.onnx")
     onnx = str(tmp_path / "export" / "a.onnx")
@@ -291,19 +291,19 @@ def test_commands_of_one_section_take_their_inputs_from_parents(tmp_path):
     with pytest.raises(SpecError, match="inspect_run with parent export.*expected a parent that is inspect_fit"):
         filled("inspect_run", network)
     job = Job("own", "inspect_fit", run_dir=str(tmp_path / "own"), overrides={"inspect_fit.good": "Käse 🧀/"})
-    assert arguments(job, tmp_path) == ["inspect", "fit", 'inspect_fit.good="Käse 🧀/"']
+    assert action_arguments(job, tmp_path) == ["inspect", "fit", 'inspect_fit.good="Käse 🧀/"']
 
 
 def test_a_missing_artefact_names_the_folder_and_what_was_looked_for(tmp_path):
     job = Job("abc", "train", run_dir=str(tmp_path))
     with pytest.raises(RunError) as error:
-        model_of(job)
+        find_model(job)
     assert str(tmp_path) in str(error.value) and "ml_model_best.pth" in str(error.value)
     (tmp_path / "ml_model_best.pth").write_bytes(archive(tmp_path / "x.zip").read_bytes()[:-5])
-    with pytest.raises(RunError, match="left no model"):
-        model_of(job)  # half-written
-    with pytest.raises(RunError, match="is evaluate, which leaves no model"):
-        model_of(Job("abc", "evaluate"))
+    with pytest.raises(RunError, match="wrote no model"):
+        find_model(job)  # half-written
+    with pytest.raises(RunError, match="is evaluate, which writes no model"):
+        find_model(Job("abc", "evaluate"))
 
 
 # ---- searches ----
@@ -331,7 +331,7 @@ def test_trials_are_jobs_and_a_search_gives_its_best_trials_model(workspace):
     assert jobs["feedbeef.1"].error == "why" and jobs["feedbeef.3"].spec == {"train": {"num_epochs": 4}}
     assert workspace.get("feed").id == "feedbeef"  # its trials' ids begin so too
     assert workspace.model("feed") == run / "trial_003/ml_model_best.pth"
-    assert mapping.fill(Job("x", "export", "Pending", "out", "out/export"), jobs["feedbeef.0"])["export.checkpoint"] == str(
+    assert mapping.fields_from_parent(Job("x", "export", "Pending", "out", "out/export"), jobs["feedbeef.0"])["export.checkpoint"] == str(
         run / "trial_000/ml_model_best.pth")  # fmt: skip
     assert workspace.jobs() == list(jobs.values())  # looking twice changes nothing
     with pytest.raises(RunError, match="is a trial; cancel its search"):
@@ -366,17 +366,17 @@ def test_ids_schema_and_lost_races(workspace, tmp_path):
         store.find("aa")
     assert store.find("aa2").id == "aa22"
     assert not store.update("aa11", expect=("Running",), status="Complete")
-    assert not store.update("aa11", at=7, status="Complete")
-    assert store.update("aa11", at=1, status="Canceled") and store.get("aa11").status == "Canceled"
+    assert not store.update("aa11", at_attempt=7, status="Complete")
+    assert store.update("aa11", at_attempt=1, status="Canceled") and store.get("aa11").status == "Canceled"
     with sqlite3.connect(store.path) as db:
         assert db.execute("PRAGMA journal_mode").fetchone()[0] == "wal"
         db.execute("PRAGMA user_version = 99")
     with pytest.raises(RunError, match="version 99"):
-        Store(workspace.folder)
+        JobStore(workspace.folder)
     (tmp_path / "bad").mkdir()
-    (tmp_path / "bad" / FILE).write_text("no database " * 100)
+    (tmp_path / "bad" / DATABASE_FILE).write_text("no database " * 100)
     with pytest.raises(RunError, match="cannot be used"):
-        Store(tmp_path / "bad")
+        JobStore(tmp_path / "bad")
 
 
 def test_gpus_are_shared_out_and_waited_for(tmp_path):
@@ -388,7 +388,7 @@ def test_gpus_are_shared_out_and_waited_for(tmp_path):
     assert choose_gpus(named, ["4", "5"], []) == ["5"] and choose_gpus(named, ["4", "5"], ["5"]) is None
     with pytest.raises(DeviceError, match="at most 1"):
         choose_gpus(Job("a", "train", overrides={"train.num_gpus": 2}), ["0"], [])
-    store, me = Store(tmp_path), ProcessId.of(os.getpid())
+    store, me = JobStore(tmp_path), ProcessId.of(os.getpid())
     for name in "abc":
         store.insert(Job(name, "evaluate", created=ord(name), boot=me.boot, runner_pid=me.pid, runner_start=me.start))
     assert [take_turn(store, name, 1, ["0", "1"]) for name in "abc"] == [None] * 3  # now they wait, in this order
@@ -423,7 +423,7 @@ MANIFEST = {
                                          "namespace": "team", "service_account": "jobs"}])  # fmt: skip
 def test_the_manifest_fits_its_schema(tmp_path, options):
     jsonschema = pytest.importorskip("jsonschema")
-    told = manifest(
+    told = make_manifest(
         Job("3f2a91c4", "train", options={"image": "unalike:1", **options}), tmp_path / "3f2a91c4", tmp_path
     )
     jsonschema.Draft202012Validator(MANIFEST).validate(told)
@@ -487,7 +487,7 @@ def test_ray_jobs_for_real(workspace, tmp_path):
 
 def test_the_command_line(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("unalike.progress._verbosity", 1)  # -q is for this test alone
-    store = Store(tmp_path)
+    store = JobStore(tmp_path)
     store.insert(Job("aa11", "train", "Error", run_dir=str(tmp_path / "aa11/train"), error="bad", created=1.0))
     (tmp_path / "aa11").mkdir()
     (tmp_path / "aa11/log.txt").write_text("one\ntwo\n")
@@ -524,7 +524,7 @@ def test_the_command_line(tmp_path, capsys, monkeypatch):
     root = "s3://b/metric_learning_recognition/retail-product-checkout-dataset_classification_demo/known_classes"
     assert made.overrides["dataset.train_dataset"] == f"{root}/train.tar.gz" and made.overrides["train.num_epochs"] == 2
     assert made.overrides["dataset.val_dataset.query"] == f"{root}/val.tar.gz" and made.status == "Pending"
-    assert arguments(Job("x", "export", spec={}), tmp_path) == ["export", "-e", str(tmp_path / "spec.yaml")]
+    assert action_arguments(Job("x", "export", spec={}), tmp_path) == ["export", "-e", str(tmp_path / "spec.yaml")]
 
 
 def test_a_job_survives_its_shell_and_leaves_the_skill_alone(workspace, tmp_path):
@@ -552,32 +552,32 @@ def test_a_job_survives_its_shell_and_leaves_the_skill_alone(workspace, tmp_path
 @pytest.mark.parametrize("address", ["https://me:s3cr3t@h/x.zip", "https://h/x.zip?sig=s3cr3t"])
 def test_what_gives_access_is_never_written_down(workspace, address):
     for told in ({"overrides": {"dataset.train_dataset": address}}, {"spec": {"dataset": {"train_dataset": address}}}):
-        with pytest.raises(SpecError, match=r"dataset.train_dataset: .*\*\*\*.* a job is written down") as error:
+        with pytest.raises(SpecError, match=r"dataset.train_dataset: .*\*\*\*.* a job is stored on disk") as error:
             workspace.create("train", told.get("overrides", ()), spec=told.get("spec"))
         assert "s3cr3t" not in str(error.value)
     assert workspace.jobs() == [] and b"s3cr3t" not in workspace.store.path.read_bytes()
 
 
 def test_tao_s_word_for_auto_and_a_wrong_one(workspace):
-    from unalike.jobs.job_spec import specified
+    from unalike.jobs.job_spec import check_job_spec
 
-    assert specified("train", None, {}, None, "on").policy == "auto"
+    assert check_job_spec("train", None, {}, None, "on").policy == "auto"
     with pytest.raises(SpecError, match="expected auto or off"):
         workspace.create("train", automl_policy="maybe")
 
 
 def test_results_in_a_store_are_found_by_their_address(tmp_path, monkeypatch):
     monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
-    job = _placed(
+    job = with_folders(
         Job("own", "export", results_dir=str(tmp_path), cwd=str(tmp_path), overrides={"results_dir": "s3://b/r/"}), None
     )
     assert job.results_dir == "s3://b/r/" and job.run_dir.startswith(str(tmp_path / "cache"))
     from unalike.storage.cache import staging_entry
 
     assert Path(job.run_dir) == staging_entry("s3://b/r/export").path  # where the action works, by the same rule
-    assert mapping.fill(job, None) == {}  # no single file can be written into a store
-    assert going_on(job) == [] and going_on(replace(job, attempt=2)) == ["--overwrite"]
-    assert going_on(replace(job, action="train", attempt=2)) == ["--resume"]
+    assert mapping.fields_from_parent(job, None) == {}  # no single file can be written into a store
+    assert resume_arguments(job) == [] and resume_arguments(replace(job, attempt=2)) == ["--overwrite"]
+    assert resume_arguments(replace(job, action="train", attempt=2)) == ["--resume"]
     there = {
         "ml_model_latest.pth": 1,
         "model_epoch_001_step_00009.pth": 1,
@@ -586,13 +586,13 @@ def test_results_in_a_store_are_found_by_their_address(tmp_path, monkeypatch):
     }
     monkeypatch.setattr("unalike.jobs.outputs.RemoteStore", lambda address: SimpleNamespace(listing=lambda: there))
     train = replace(job, action="train")
-    assert model_of(train) == "s3://b/r/train/ml_model_latest.pth"
+    assert find_model(train) == "s3://b/r/train/ml_model_latest.pth"
     del there["ml_model_latest.pth"]
-    assert model_of(train) == "s3://b/r/train/model_epoch_010_step_00100.pth"
+    assert find_model(train) == "s3://b/r/train/model_epoch_010_step_00100.pth"
     there["ml_model_best.pth"] = 1
-    assert model_of(train) == "s3://b/r/train/ml_model_best.pth"
-    at = mapping.Setting(Job("x", "evaluate"), train)
+    assert find_model(train) == "s3://b/r/train/ml_model_best.pth"
+    at = mapping.JobContext(Job("x", "evaluate"), train)
     assert mapping.FUNCTIONS["parent_model_folder"](at) == "s3://b/r/train"
     there.clear()
-    with pytest.raises(RunError, match="s3://b/r/train was looked into for ml_model_best.pth"):
-        model_of(train)
+    with pytest.raises(RunError, match="s3://b/r/train does not hold ml_model_best.pth"):
+        find_model(train)

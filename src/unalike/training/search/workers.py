@@ -107,12 +107,12 @@ def split_devices(base: Experiment, concurrent: int | None, *, gpus: list[str], 
 
 
 def trial_command(job: TrialJob) -> list[str]:
-    """Return the command line of a trial; its process ends when the search does (``unalike.cli.child_trial``).
+    """Return the command line of a trial; its process ends when the search does (``unalike.cli.trial_process``).
 
     It continues from a checkpoint where the job asks for it and there is one; otherwise an earlier trial's files in the
     folder are overwritten.
     """
-    arguments = [sys.executable, "-m", "unalike.cli.child_trial", "train", "-e", str(job.spec)]
+    arguments = [sys.executable, "-m", "unalike.cli.trial_process", "train", "-e", str(job.spec)]
     if job.resume and has_checkpoint(job.folder):
         return [*arguments, "--resume"]
     overwrite = (job.folder / RECORD_FILE).exists()
