@@ -63,7 +63,7 @@ def main() -> None:
         rankings[name] = evaluate_ranking(vectors[name], images.labels_N, vectors[name], images.labels_N, same=True)
         each = 1e3 / len(images)
         print(f"{name:>12}{(decoded - start) * each:11.2f}{(cropped - decoded) * each:9.2f}"
-              f"{cache.kept_bytes / len(images) / 1e3:10.0f}{np.nanmean(rankings[name].precision_at_1):8.3f}")  # fmt: skip
+              f"{cache.cached_bytes / len(images) / 1e3:10.0f}{np.nanmean(rankings[name].precision_at_1):8.3f}")  # fmt: skip
     full, bounded = crops
     difference = np.abs(crops[full].astype(np.int16) - crops[bounded])
     cosines = (vectors[full] * vectors[bounded]).sum(axis=1)

@@ -29,7 +29,7 @@ from unalike.data.training.sampler import ClassBalancedSampler
 
 # Public pictures of groceries, where the checkout lies beside them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-COLOUR = {"brightness": 0.5, "contrast": 0.3, "saturation": 0.1, "hue": 0.1}
+COLOR = {"brightness": 0.5, "contrast": 0.3, "saturation": 0.1, "hue": 0.1}
 KERNEL, SIGMA, FLIP, ERASE = [15, 15], [0.3, 0.7], 0.5, 0.5
 
 
@@ -53,7 +53,7 @@ def chain(size: int) -> Callable[[Path], torch.Tensor]:
         [
             t.RandomResizedCrop(size),
             t.RandomHorizontalFlip(FLIP),
-            t.ColorJitter(**COLOUR),
+            t.ColorJitter(**COLOR),
             t.GaussianBlur(KERNEL, SIGMA),
             t.ToTensor(),
             t.Normalize(MEAN, STD),
@@ -76,19 +76,19 @@ def time_chain(images: ImageSet, size: int, count: int) -> float:
 
 def time_ours(images: ImageSet, size: int, batch_size: int, epochs: int, workers: int) -> list[tuple[float, int]]:
     """(processor seconds an image, files decoded) of each epoch."""
-    store = PixelCache(images, shorter_side=round(1.5 * size))
+    cache = PixelCache(images, shorter_side=round(1.5 * size))
     augmentation = Augmentation(
-        size, size, flip_prob=FLIP, colour=COLOUR, blur={"kernel": KERNEL, "sigma": SIGMA}, erase_prob=ERASE,
+        size, size, flip_prob=FLIP, color=COLOR, blur={"kernel": KERNEL, "sigma": SIGMA}, erase_prob=ERASE,
         mean=MEAN, std=STD,
     )  # fmt: skip
     sampler = ClassBalancedSampler(images.labels_N, batch_size=batch_size, num_instance=4)
-    batches = TrainingLoader(images, store, augmentation, sampler, workers=workers)
+    batches = TrainingLoader(images, cache, augmentation, sampler, workers=workers)
     found = []
     for epoch in range(epochs):
-        before, start, seen = store.decodes, time.process_time(), 0
+        before, start, seen = cache.decodes, time.process_time(), 0
         for batch in batches.epoch(epoch):
             seen += len(batch.labels_B)
-        found.append(((time.process_time() - start) / seen, store.decodes - before))
+        found.append(((time.process_time() - start) / seen, cache.decodes - before))
     return found
 
 

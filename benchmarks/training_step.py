@@ -3,7 +3,7 @@
     python benchmarks/training_step.py [--steps 12] [--batch 32] [--size 176]
 
 Same network (EfficientNet-Lite0, random weights), images, loss, miner and optimizer; ours goes through the loop's own
-`_step` with everything that it checks. Prints seconds a step (median) and the ratio ours / plain.
+`train_step` with everything that it checks. Prints seconds a step (median) and the ratio ours / plain.
 """
 
 from __future__ import annotations
@@ -12,22 +12,33 @@ import argparse
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
-from types import SimpleNamespace
 
 import torch
 from pytorch_metric_learning import losses, miners
 
+from unalike.data.training.loader import Batch
 from unalike.model.embedder import build_embedder
 from unalike.spec import load_spec
-from unalike.training.checkpoints import Checkpointer
+from unalike.training.checkpoints import CheckpointManager
 from unalike.training.devices import make_fabric
 from unalike.training.freezing import Freezer
 from unalike.training.loop import TrainingLoop
 from unalike.training.losses import build_criterion
 from unalike.training.optimizer import build_optimizer
 from unalike.training.schedule import LRSchedule
+
+
+class OneBatch:
+    """A loader of one step, which is never iterated: the steps are made one by one."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        raise NotImplementedError
 
 
 def main() -> None:
@@ -40,7 +51,7 @@ def main() -> None:
     torch.manual_seed(0)
     images = torch.randn(options.batch, 3, options.size, options.size).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(options.batch) // 4
-    batch = SimpleNamespace(images_BCHW=images, labels_B=labels, indices_B=torch.arange(options.batch))
+    batch = Batch(images, labels, torch.arange(options.batch))
 
     embedder = build_embedder(spec).to(memory_format=torch.channels_last)
     plain = build_embedder(spec).to(memory_format=torch.channels_last).train()
@@ -50,11 +61,12 @@ def main() -> None:
         loop = TrainingLoop(
             fabric=fabric, embedder=embedder, criterion=criterion,
             optimizer=build_optimizer(spec, embedder, criterion), freezer=Freezer(embedder, spec),
-            batches=range(1), schedule=LRSchedule.from_spec(spec, 1), spec=spec,
-            checkpointer=Checkpointer(Path(folder), spec.train), validate=None, payload=lambda w: {}, names=lambda i: [],
-            listener=lambda e, f: None, stop_requested=lambda: 0,
+            loader=OneBatch(), schedule=LRSchedule.from_spec(spec, 1), experiment=spec,
+            checkpoint_manager=CheckpointManager(Path(folder), spec.train), validate=None, payload=lambda weights, epochs: {},
+            image_names=lambda indices: [],
+            listener=lambda event, facts: None, stop_requested=lambda: 0,
         )  # fmt: skip
-        loop.freezer.set_modes(head_only=False)
+        loop.freezer.set_train_modes(head_only=False)
         loss, miner = losses.TripletMarginLoss(margin=0.3, smooth_loss=True), miners.MultiSimilarityMiner(epsilon=0.1)
         optimizer = torch.optim.Adam(plain.parameters(), lr=3.5e-4, weight_decay=5e-4)
 
@@ -66,7 +78,7 @@ def main() -> None:
 
         times: dict[str, list[float]] = {"ours": [], "plain": []}
         for step in range(options.steps + 2):
-            for name, run in (("ours", lambda: loop._step(batch, update=True)), ("plain", plain_step)):
+            for name, run in (("ours", lambda: loop.train_step(batch, update=True)), ("plain", plain_step)):
                 start = time.perf_counter()
                 run()
                 if step >= 2:

@@ -9,14 +9,14 @@ import torch
 
 from tests.support.tiny import TinyEmbedder, spec
 from unalike.errors import WeightsError
-from unalike.training.checkpoints import Checkpointer
+from unalike.training.checkpoints import CheckpointManager
 from unalike.training.devices import make_fabric
 from unalike.training.freezing import Freezer
 from unalike.training.loop import TrainingLoop
 from unalike.training.losses import build_criterion
 from unalike.training.optimizer import build_optimizer
+from unalike.training.resume import ResumeCheckpoint, choose_seed, find_resume_checkpoint
 from unalike.training.schedule import LRSchedule
-from unalike.training.trainer import _settle_seed, _Start, _start
 
 STEPS, WHOLE = 3, 16
 
@@ -47,10 +47,10 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
     fabric.launch()
     assert fabric.world_size == int(os.environ.get("WORLD_SIZE", "1"))
     s.train.seed, s.train.resume_training_checkpoint_path = -1, None
-    seeds = fabric.all_gather(torch.tensor(_settle_seed(s, _Start(None), fabric)))
+    seeds = fabric.all_gather(torch.tensor(choose_seed(s, ResumeCheckpoint(None), fabric)))
     assert seeds.unique().numel() == 1, seeds
     try:
-        _start(s, folder if fabric.is_global_zero else Path("/nowhere"), True, fabric)
+        find_resume_checkpoint(s, folder if fabric.is_global_zero else Path("/nowhere"), True, fabric)
     except WeightsError as error:
         assert str(folder) in str(error)
     else:
@@ -70,10 +70,10 @@ def main(folder: Path, loss: str, head_epochs: int) -> None:
 
     loop = TrainingLoop(
         fabric=fabric, embedder=embedder, criterion=criterion, optimizer=build_optimizer(s, embedder, criterion),
-        freezer=freezer, batches=Shares(fabric.global_rank, fabric.world_size), schedule=LRSchedule.from_spec(s, STEPS),
-        spec=s, checkpointer=Checkpointer(folder, s.train), validate=validate,
-        payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
-        names=lambda indices: [], listener=part, stop_requested=lambda: 0,
+        freezer=freezer, loader=Shares(fabric.global_rank, fabric.world_size), schedule=LRSchedule.from_spec(s, STEPS),
+        experiment=s, checkpoint_manager=CheckpointManager(folder, s.train), validate=validate,
+        payload=lambda weights, epochs: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
+        image_names=lambda indices: [], listener=part, stop_requested=lambda: 0,
     )  # fmt: skip
     loop.run()
 

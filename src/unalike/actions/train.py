@@ -50,7 +50,7 @@ def train(
                 "--automl-policy auto searches")  # fmt: skip
     if experiment.policy() == "auto" and _searchable():
         if _has_gpu(experiment) and experiment.automl.minutes is None:
-            experiment.automl.trials = DEFAULT_TRIALS
+            experiment.set_value("automl.trials", DEFAULT_TRIALS)
             say(
                 f"automl: {DEFAULT_TRIALS} trials (--trials N or --minutes N changes that; --automl-policy off trains once)"
             )
@@ -98,7 +98,7 @@ def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite:
     from unalike.training.automatic.pipeline import train_automatically
     from unalike.training.model_card import write_model_card
 
-    experiment.automl_policy = "auto"  # so that the resolved spec does the same again
+    experiment.set_value("automl_policy", "auto")  # so that the resolved spec does the same again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         result = train_automatically(experiment, run, start=start)
         evaluate_query = _query_evaluation(experiment, run.dir)
@@ -144,7 +144,7 @@ def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
     from unalike.training.search.search import run_search
 
     refuse_several_processes("a search")
-    experiment.automl_policy = "auto"  # so that the resolved spec searches again
+    experiment.set_value("automl_policy", "auto")  # so that the resolved spec searches again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         result = run_search(experiment, run, evaluate=_query_evaluation(experiment, run.dir))
         figures = {k: v for k, v in result.best.items() if k.startswith("val")}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import reduce
 from operator import getitem
 from typing import Annotated, Any, Literal, NamedTuple
@@ -115,6 +115,24 @@ class Experiment(Section):
     def mark_set(self, paths: Iterable[str]) -> None:
         """Record dotted paths as the user's own."""
         self._set_paths.update(paths)
+
+    def set_value(self, path: str, value: Any) -> None:
+        """Write a value into a field before a run starts, whatever the user wrote there (``train.seed: -1``, say).
+
+        What follows from a fact goes through ``settle``, which obeys the user; once a run has started, nothing changes.
+        """
+        *parents, name = path.split(".")
+        owner: Any = self
+        for part in parents:
+            owner = getattr(owner, part)
+        setattr(owner, name, value)
+
+    def with_values(self, values: Mapping[str, Any]) -> Experiment:
+        """A copy in which the fields with these dotted paths have these values; what the user wrote stays marked so."""
+        copy = self.model_copy(deep=True)
+        for path, value in values.items():
+            copy.set_value(path, value)
+        return copy
 
     def as_set_in(self, other: Experiment) -> Experiment:
         """A copy with these values, of which the user wrote what they wrote in ``other``."""

@@ -1,7 +1,7 @@
-"""Which checkpoints training leaves behind: periodic ones, the latest, the best, and the top k of a monitored figure.
+"""Which checkpoints training writes: periodic ones, the latest, the best, and the top k by a monitored metric.
 
 Names are TAO's: ``model_epoch_EEE_step_SSSSS.pth``, ``ml_model_latest.pth``; ``ml_model_best.pth`` is always kept where
-there is a validation (TAO D6, D8). A file appears under its name only when it is whole.
+there is a validation (TAO D6, D8). A file appears under its name only when it is complete.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unalike.errors import SpecError, WeightsError
 from unalike.model.checkpoint import read_checkpoint, write_checkpoint
 from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS, periodic_checkpoint
 from unalike.storage.atomic import atomic_write, copy_file
+
+if TYPE_CHECKING:
+    from unalike.spec.train import Train
 
 # The metric that chooses the best epoch, and the one that decides where the first is equal.
 MONITORED, TIE_BREAKER = "val Precision at Rank 1", "val Mean Average Precision"
@@ -26,20 +29,13 @@ KPI_NAMES = (
 )  # fmt: skip
 
 
-def ranking_key(figures: Mapping[str, float], monitor: str, sign: float) -> tuple[float, float]:
-    """What decides between two validations, the greater one wins: the monitored figure times ``sign``, then MAP, since R@1 is
-    soon 1 on easy sets."""
-    average = figures.get(TIE_BREAKER, math.nan)
-    return sign * figures.get(monitor, math.nan), -math.inf if math.isnan(average) else average
+def ranking_key(metrics: Mapping[str, float], monitor: str, sign: float) -> tuple[float, float]:
+    """Sort key of a validation, the greater the better: the monitored metric times ``sign``, then MAP.
 
-
-def _point(link: Path, target: Path) -> None:
-    """Make ``link`` lead to ``target`` (a neighbour) in one step; a copy where links are not to be had."""
-    with atomic_write(link) as partial:
-        try:
-            partial.symlink_to(os.path.relpath(target, link.parent))
-        except OSError:
-            shutil.copyfile(target, partial)
+    MAP decides because R@1 is soon 1 on easy sets.
+    """
+    average = metrics.get(TIE_BREAKER, math.nan)
+    return sign * metrics.get(monitor, math.nan), -math.inf if math.isnan(average) else average
 
 
 def newest_checkpoint(folder: Path) -> Path:
@@ -47,49 +43,59 @@ def newest_checkpoint(folder: Path) -> Path:
     latest = folder / LATEST_CHECKPOINT
     if latest.exists():
         return latest.resolve()
-    found = sorted(folder.glob(PERIODIC_CHECKPOINTS))
-    if not found:
+    periodic = sorted(folder.glob(PERIODIC_CHECKPOINTS))
+    if not periodic:
         raise WeightsError(f"{folder} holds nothing to resume from", expected=f"{LATEST_CHECKPOINT} or {PERIODIC_CHECKPOINTS}",
                            remedy="start without --resume (add --overwrite to replace the run)")  # fmt: skip
-    return found[-1]
+    return periodic[-1]
 
 
-class Checkpointer:
-    """Writes checkpoints when they are due and remembers the best figures; ``state`` goes into every checkpoint."""
+class CheckpointManager:
+    """Writes checkpoints when they are due and remembers the best metrics; ``state`` goes into every checkpoint.
 
-    def __init__(self, folder: Path, train: Any) -> None:
+    Args:
+        folder: the run's folder.
+        train: the spec's section ``train``. Raises SpecError for a monitor or file name pattern that does not exist.
+    """
+
+    def __init__(self, folder: Path, train: Train) -> None:
         self.folder, self.train = folder, train
-        settings = train.checkpointer
-        self.monitor = settings.monitor or MONITORED
-        self.mode = settings.mode or ("min" if self.monitor == "train_loss" else "max")
+        options = train.checkpointer
+        self.monitor = options.monitor or MONITORED
+        self.mode = options.mode or ("min" if self.monitor == "train_loss" else "max")
         if self.monitor not in KPI_NAMES:
             raise SpecError(
                 f"train.checkpointer.monitor is {self.monitor!r}", expected=f"one of {', '.join(KPI_NAMES)}"
             )
-        self.top_k = settings.save_top_k if settings.enable_topk else 0
-        self.top_folder = Path(settings.dirpath) if settings.dirpath else folder
-        self.periodic = not (settings.enable_topk and settings.replace_periodic)
+        self.top_k = options.save_top_k if options.enable_topk else 0
+        self.top_folder = Path(options.dirpath) if options.dirpath else folder
+        self.periodic = not (options.enable_topk and options.replace_periodic)
         self.best: float | None = None
-        self.tie = -math.inf  # TIE_BREAKER of the best
+        self.best_tie_breaker = -math.inf
         self.best_epoch: int | None = None
-        self.top: list[tuple[float, str, float]] = []  # monitored figure, file name, TIE_BREAKER
+        self.top: list[tuple[float, str, float]] = []  # monitored metric, file name, tie breaker
         self.dropped: list[str] = []  # fallen out of the top, deleted once the newcomer is on the disk
         self.top_name(0, 0, 0.5)  # a pattern that cannot be filled in is refused now, not after the first epoch
 
+    @property
+    def _sign(self) -> float:
+        return 1.0 if self.mode == "max" else -1.0
+
     def state(self) -> dict[str, Any]:
         """Plain data: what resuming needs."""
-        return {"monitor": self.monitor, "mode": self.mode, "best": self.best, "tie": self.tie,
+        return {"monitor": self.monitor, "mode": self.mode, "best": self.best, "tie": self.best_tie_breaker,
                 "best_epoch": self.best_epoch, "top": [list(t) for t in self.top]}  # fmt: skip
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up the memory of an earlier session of the same run.
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take up the ``state`` of an earlier session of the same run.
 
-        Figures of another monitor or mode say nothing about this one. The best figure is forgotten when the best checkpoint is
+        Metrics of another monitor or mode say nothing about this one. The best metric is forgotten when the best checkpoint is
         not of its epoch (a kill between two files, or another folder): the next validation then writes one that agrees with it.
         """
         if (state.get("monitor", self.monitor), state.get("mode", self.mode)) != (self.monitor, self.mode):
             return
-        self.best, self.best_epoch, self.tie = state["best"], state["best_epoch"], state.get("tie", -math.inf)
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+        self.best_tie_breaker = state.get("tie", -math.inf)
         self.top = [
             (float(value), str(name), float(tie[0]) if tie else -math.inf) for value, name, *tie in state["top"]
         ]
@@ -98,52 +104,69 @@ class Checkpointer:
             self.best = self.best_epoch = None
 
     def _improves(self, kpis: Mapping[str, float] | None) -> bool:
-        """Whether these figures are better than the best so far."""
+        """Whether these metrics are better than the best so far."""
         if kpis is None or math.isnan(kpis.get(self.monitor, math.nan)):
             return False
-        sign = 1.0 if self.mode == "max" else -1.0
-        return self.best is None or ranking_key(kpis, self.monitor, sign) > (sign * self.best, self.tie)
+        if self.best is None:
+            return True
+        return ranking_key(kpis, self.monitor, self._sign) > (self._sign * self.best, self.best_tie_breaker)
 
-    def _remember(self, kpis: Mapping[str, float], epoch: int) -> None:
+    def _set_best(self, kpis: Mapping[str, float], epoch: int) -> None:
         self.best, self.best_epoch = kpis.get(self.monitor), epoch
-        self.tie = ranking_key(kpis, self.monitor, 1.0)[1]
+        self.best_tie_breaker = ranking_key(kpis, self.monitor, 1.0)[1]
 
     def save(self, payload: Mapping[str, Any], *, epoch: int, step: int, due: bool, last: bool,
              kpis: Mapping[str, float] | None) -> Path | None:  # fmt: skip
-        """Write what is due after a validation or an epoch; returns the latest file, or None when nothing was due."""
+        """Write the files that are due after a validation or an epoch.
+
+        Args:
+            payload: content of the checkpoint, its training state under ``training``.
+            epoch: the epoch that has ended, or is under way, counted from 0.
+            step: batches since the start of training.
+            due: whether ``train.checkpoint_interval`` has passed.
+            last: whether this is the last epoch.
+            kpis: metrics of this epoch, or None between epochs.
+
+        Returns:
+            The latest checkpoint, or None when none was due.
+        """
         value = None if kpis is None else kpis.get(self.monitor)
         improved = self._improves(kpis)
         if improved:
             assert kpis is not None
-            self._remember(kpis, epoch)
+            self._set_best(kpis, epoch)
         name = periodic_checkpoint(epoch, step)
-        enters = kpis is not None and self._enters_top(kpis, epoch, step)
+        enters_top = kpis is not None and self._enter_top(kpis, epoch, step)
         payload = dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
         payload["training"] = dict(payload["training"]) | {"keeper": self.state()}
-        # The latest comes last: its memory names the best files, which must be there if a kill comes in between.
+        # The latest comes last: its state names the best files, which must be there if a kill comes in between.
         source: Path | None = None
         if improved:
-            source = self._copy_or_write(None, self.folder / BEST_CHECKPOINT, payload)
-        if enters:
+            source = _copy_or_write(None, self.folder / BEST_CHECKPOINT, payload)
+        if enters_top:
             self.top_folder.mkdir(parents=True, exist_ok=True)
             assert value is not None
-            source = self._copy_or_write(source, self.top_folder / self.top_name(epoch, step, value), payload)
+            source = _copy_or_write(source, self.top_folder / self.top_name(epoch, step, value), payload)
         for old in self.dropped:
             (self.top_folder / old).unlink(missing_ok=True)
         self.dropped.clear()
         if not (due or last):
             return None
-        written = self._copy_or_write(source, self.folder / (name if self.periodic else LATEST_CHECKPOINT), payload)
+        path = _copy_or_write(source, self.folder / (name if self.periodic else LATEST_CHECKPOINT), payload)
         if self.periodic:
-            _point(self.folder / LATEST_CHECKPOINT, written)
-        return written
+            _link(self.folder / LATEST_CHECKPOINT, path)
+        return path
 
-    def offer(self, payload: Mapping[str, Any], *, epoch: int, step: int, kpis: Mapping[str, float] | None) -> bool:
-        """Write the best checkpoint, from which no training goes on, where it is better than what validation has seen, or where there was
-        none; returns whether it was."""
+    def save_if_best(
+        self, payload: Mapping[str, Any], *, epoch: int, step: int, kpis: Mapping[str, float] | None
+    ) -> bool:
+        """Write the best checkpoint, without a state to resume from, where its metrics are better than the best so far.
+
+        It is written too where nothing was validated before. Returns whether it was written.
+        """
         if self.best is not None and not self._improves(kpis):
             return False
-        self._remember(kpis or {}, epoch)
+        self._set_best(kpis or {}, epoch)
         write_checkpoint(
             self.folder / BEST_CHECKPOINT, dict(payload) | {"epoch": epoch, "step": step, "metrics": dict(kpis or {})}
         )
@@ -162,22 +185,32 @@ class Checkpointer:
                             f"{{{self.monitor}}}, such as model_best_{{epoch:03d}}") from error  # fmt: skip
         return f"{stem}.pth"
 
-    def _enters_top(self, kpis: Mapping[str, float], epoch: int, step: int) -> bool:
+    def _enter_top(self, kpis: Mapping[str, float], epoch: int, step: int) -> bool:
+        """Put these metrics into the top k where they belong there; returns whether they do."""
         value = kpis.get(self.monitor, math.nan)
         if self.top_k == 0 or math.isnan(value):
             return False
-        sign = 1.0 if self.mode == "max" else -1.0
-        entry = (value, self.top_name(epoch, step, value), ranking_key(kpis, self.monitor, sign)[1])
-        ranked = sorted([*self.top, entry], key=lambda t: (sign * t[0], t[2]), reverse=True)
+        entry = (value, self.top_name(epoch, step, value), ranking_key(kpis, self.monitor, self._sign)[1])
+        ranked = sorted([*self.top, entry], key=lambda t: (self._sign * t[0], t[2]), reverse=True)
         limit = len(ranked) if self.top_k < 0 else self.top_k
         self.top = ranked[:limit]
         names = {name for _, name, _ in self.top}
         self.dropped = [name for _, name, _ in ranked[limit:] if name not in names]
         return entry in self.top
 
-    def _copy_or_write(self, source: Path | None, target: Path, payload: Mapping[str, Any]) -> Path:
-        """Write ``target``, whose path comes back; as a hard link of ``source`` it costs nothing and stays alone."""
-        if source is None:
-            return write_checkpoint(target, dict(payload))
-        copy_file(source, target, link=True)
-        return target
+
+def _copy_or_write(source: Path | None, target: Path, payload: Mapping[str, Any]) -> Path:
+    """Write ``target`` and return it; a hard link of ``source``, where that was written already, costs nothing."""
+    if source is None:
+        return write_checkpoint(target, dict(payload))
+    copy_file(source, target, link=True)
+    return target
+
+
+def _link(link: Path, target: Path) -> None:
+    """Make ``link`` lead to ``target`` in the same folder in one step; a copy where links are not supported."""
+    with atomic_write(link) as partial:
+        try:
+            partial.symlink_to(os.path.relpath(target, link.parent))
+        except OSError:
+            shutil.copyfile(target, partial)

@@ -1,18 +1,21 @@
-"""Where training runs: Lightning Fabric from the spec's device fields and the launcher's environment."""
+"""Devices and processes of a training: Lightning Fabric from the spec's fields and the launcher's environment."""
 
 from __future__ import annotations
 
 import logging
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment
-from lightning_fabric.strategies import DDPStrategy
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+from lightning_fabric.strategies.ddp import DDPStrategy
 
 from unalike.errors import DeviceError
 from unalike.progress import say, warn
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
 FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
 
@@ -23,79 +26,98 @@ def launched_processes(num_nodes: int = 1) -> int | None:
     A SLURM job without ``srun`` has SLURM_* variables too, yet nobody started its processes; nor does an interactive
     step, which holds a shell.
     """
-    there = os.environ
-    if "TORCHELASTIC_RUN_ID" in there and there.get("LOCAL_WORLD_SIZE", "").isdigit():
-        return int(there["LOCAL_WORLD_SIZE"])
-    if "SLURM_PROCID" in there and "SLURM_STEP_ID" in there and there.get("SLURM_STEP_NUM_TASKS", "").isdigit():
-        if there.get("SLURM_JOB_NAME") in ("bash", "interactive"):
+    environment = os.environ
+    if "TORCHELASTIC_RUN_ID" in environment and environment.get("LOCAL_WORLD_SIZE", "").isdigit():
+        return int(environment["LOCAL_WORLD_SIZE"])
+    if (
+        "SLURM_PROCID" in environment
+        and "SLURM_STEP_ID" in environment
+        and environment.get("SLURM_STEP_NUM_TASKS", "").isdigit()
+    ):
+        if environment.get("SLURM_JOB_NAME") in ("bash", "interactive"):
             return None
-        return max(1, int(there["SLURM_STEP_NUM_TASKS"]) // num_nodes)
+        return max(1, int(environment["SLURM_STEP_NUM_TASKS"]) // num_nodes)
     return None
 
 
-def _wanted_gpus(spec: Any, launched: int | None) -> int:
+def _gpu_count(experiment: Experiment, launched: int | None) -> int:
     """``train.num_gpus``, or what a launcher started where the user set none. Raises DeviceError when the two differ."""
-    wanted: int = spec.train.num_gpus
-    if launched is None or launched == wanted:
-        return wanted
-    if not spec.is_set("train.num_gpus"):
+    count = experiment.train.num_gpus
+    if launched is None or launched == count:
+        return count
+    if not experiment.is_set("train.num_gpus"):
         return launched
-    raise DeviceError(f"train.num_gpus is {wanted} and the launcher started {launched} processes on this node",
+    raise DeviceError(f"train.num_gpus is {count} and the launcher started {launched} processes on this node",
                       expected="as many processes as GPUs", remedy=f"set train.num_gpus={launched}")  # fmt: skip
 
 
 def fast_bf16(cuda: bool) -> bool:
-    """Whether bf16 is quicker than fp32 here: on GPUs that have it, on CPUs with AVX512-BF16 or AMX.
+    """Whether bf16 is faster than fp32 here: on GPUs that have it, on CPUs with AVX512-BF16 or AMX.
 
     Elsewhere a CPU emulates it: 2.4 against 31.6 images/s in a training step of EfficientNet-Lite0 at 176 px on two
     AVX2 cores (2026-11-23).
     """
     if cuda:
-        return torch.cuda.is_bf16_supported()
-    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def check_devices(num_gpus: int, gpu_ids: list[int], *, ids_were_set: bool, where: str = "train") -> list[int]:
-    """The GPU indices to use, empty for the CPU. Raises DeviceError for GPUs that this machine lacks."""
+    """The GPU indices to use, empty for the CPU.
+
+    Args:
+        num_gpus: as the spec has it; 1 without a GPU means the CPU.
+        gpu_ids: indices by the spec.
+        ids_were_set: whether the user wrote ``gpu_ids``; else the first ``num_gpus`` are taken.
+        where: the spec's section, for messages.
+
+    Raises:
+        DeviceError: for GPUs that this machine lacks.
+    """
     if ids_were_set and len(gpu_ids) != num_gpus:
         raise DeviceError(f"{where}.gpu_ids is {gpu_ids} and {where}.num_gpus is {num_gpus}",
                           expected=f"{num_gpus} indices", remedy="make the two agree")  # fmt: skip
     ids = gpu_ids if ids_were_set else list(range(num_gpus))
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if there == 0 and num_gpus <= 1:
+    available = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if available == 0 and num_gpus <= 1:
         if num_gpus == 1:
             say("num_gpus: 1, no GPU here: running on the CPU", once=True)
         return []
-    if num_gpus > there or any(i >= there for i in ids):
-        raise DeviceError(f"{where} asks for {num_gpus} GPUs (gpu_ids {ids})", expected=f"at most the {there} that "
+    if num_gpus > available or any(i >= available for i in ids):
+        raise DeviceError(f"{where} asks for {num_gpus} GPUs (gpu_ids {ids})", expected=f"at most the {available} that "
                           "this machine has", remedy=f"lower {where}.num_gpus")  # fmt: skip
     return ids
 
 
-def make_fabric(spec: Any) -> Fabric:
-    """Fabric for this process: CPU, one GPU, or DDP over GPUs, nodes and processes that a launcher started."""
-    train = spec.train
+def make_fabric(experiment: Experiment) -> Fabric:
+    """Fabric for this process: CPU, one GPU, or DDP over GPUs, nodes and processes that a launcher started.
+
+    Raises DeviceError for GPUs that this machine lacks, or a precision that its device cannot train in.
+    """
+    train = experiment.train
     launched = launched_processes(train.num_nodes)
     cuda = torch.cuda.is_available()
+    accelerator, devices = "cpu", 1
+    ids: list[int] = []
     if launched is not None and launched > 1 and not cuda:
-        accelerator, devices = "cpu", launched
+        devices = launched
     else:
-        wanted = _wanted_gpus(spec, launched) if cuda else train.num_gpus
-        ids = check_devices(wanted, train.gpu_ids, ids_were_set=spec.is_set("train.gpu_ids"))
-        accelerator, devices = ("cuda", ids) if ids else ("cpu", 1)  # type: ignore[assignment]
+        count = _gpu_count(experiment, launched) if cuda else train.num_gpus
+        ids = check_devices(count, train.gpu_ids, ids_were_set=experiment.is_set("train.gpu_ids"))
+        if ids:
+            accelerator, devices = "cuda", len(ids)
     if train.precision == "fp16" and accelerator == "cpu":
         raise DeviceError("train.precision is fp16 and training runs on a CPU", expected="bf16 or fp32",
                           remedy="set train.precision=bf16")  # fmt: skip
     if train.precision == "bf16" and not fast_bf16(accelerator == "cuda"):
         warn("train.precision is bf16, which this machine only emulates: fp32 is many times faster here")
-    count = devices if isinstance(devices, int) else len(devices)
-    several = count * train.num_nodes > 1
-    # Head-first epochs leave the trunk without gradients for a while; DDP must be told to expect that, and here it is not
+    # Head-only epochs leave the trunk without gradients for a while; DDP must be told to expect that, and here it is not
     # known yet whether the recipe will settle on some.
-    head_first = train.head_epochs > 0 or (train.recipe == "unalike" and not spec.is_set("train.head_epochs"))
+    head_first = train.head_epochs > 0 or (train.recipe == "unalike" and not experiment.is_set("train.head_epochs"))
+    several = devices * train.num_nodes > 1
     strategy = DDPStrategy(find_unused_parameters=head_first) if several else "auto"
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # this program says itself what Fabric informs of
     # Fabric takes SLURM_NTASKS alone for a sign that srun started everything, and would wait for the others.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # what it informs of, this program says itself
-    own: Any = [LightningEnvironment()] if launched is None and "SLURM_NTASKS" in os.environ else None
-    return Fabric(accelerator=accelerator, devices=devices, num_nodes=train.num_nodes, strategy=strategy, plugins=own,
-                  precision=FABRIC_PRECISION[train.precision])  # fmt: skip
+    plugins: Any = [LightningEnvironment()] if launched is None and "SLURM_NTASKS" in os.environ else None
+    return Fabric(accelerator=accelerator, devices=ids or devices, num_nodes=train.num_nodes, strategy=strategy,
+                  plugins=plugins, precision=FABRIC_PRECISION[train.precision])  # fmt: skip

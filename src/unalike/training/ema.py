@@ -1,4 +1,4 @@
-"""An exponential moving average of the weights, beside the ones that are trained."""
+"""Exponential moving average (EMA) of the weights, beside the weights that are trained."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from torch import Tensor, nn
 
 
 class ModelEma:
-    """``average = decay x average + (1 - decay) x weights`` after every update, floating buffers (BatchNorm statistics)
-    too; buffers of whole numbers are copied.
+    """``average = decay x average + (1 - decay) x weights`` after every update.
 
-    The decay starts low, ``min(decay, (1 + n) / (10 + n))`` after ``n`` updates, so that the random first weights do not
-    linger in short runs.
+    Floating buffers (BatchNorm statistics) are averaged too; buffers of whole numbers are copied. The decay starts low,
+    ``min(decay, (1 + n) / (10 + n))`` after ``n`` updates, so that the random first weights do not linger in short runs.
+
+    Args:
+        module: the network, whose present weights are where the average starts.
+        decay: share of the old average that stays at each update, in [0, 1).
     """
 
     def __init__(self, module: nn.Module, decay: float) -> None:

@@ -1,37 +1,50 @@
-"""What learns and what rests: frozen stages, frozen BatchNorm, head-first epochs.
+"""Which parts of the network are frozen: stages, BatchNorm, the trunk in head-only epochs.
 
-Frozen means frozen: no gradient and no moving statistics (TAO D10). ``Freezer.set_modes`` is called at the start of
+Frozen means neither gradients nor moving statistics (TAO D10). ``Freezer.set_train_modes`` is called at the start of
 every epoch and after every validation, so that no mode is left behind (TAO D3).
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from unalike.errors import SpecError
 
+if TYPE_CHECKING:
+    from unalike.model.embedder import Embedder
+    from unalike.spec import Experiment
+
 
 class Freezer:
-    """Holds which parts of an embedder are frozen for good, and puts modes and gradients in place."""
+    """Freezes parts of an embedder for good, and puts train and eval modes in place.
 
-    def __init__(self, embedder: Any, spec: Any) -> None:
+    Args:
+        embedder: its parameters' ``requires_grad`` is set here.
+        experiment: ``train.train_trunk``, ``train.train_embedder``, ``train.frozen_stages`` and ``train.freeze_batchnorm``.
+
+    Raises:
+        SpecError: more stages are to be frozen than the trunk has.
+    """
+
+    def __init__(self, embedder: Embedder, experiment: Experiment) -> None:
+        options = experiment.train
         self.embedder = embedder
-        self.freeze_batchnorm = spec.train.freeze_batchnorm
-        self.train_embedder = spec.train.train_embedder
+        self.freeze_batchnorm = options.freeze_batchnorm
+        self.train_embedder = options.train_embedder
         stages = embedder.trunk.stages()
-        count = spec.train.frozen_stages
+        count = options.frozen_stages
         if count > len(stages):
             raise SpecError(f"train.frozen_stages is {count}", expected=f"at most {len(stages)}, the stages of "
-                            f"{spec.model.backbone}")  # fmt: skip
-        self.whole_trunk = not spec.train.train_trunk or count == len(stages)
+                            f"{experiment.model.backbone}")  # fmt: skip
+        whole_trunk = not options.train_trunk or count == len(stages)
         self.frozen: list[nn.Module] = (
-            [embedder.trunk] if self.whole_trunk else [m for stage in stages[:count] for m in stage]
+            [embedder.trunk] if whole_trunk else [module for stage in stages[:count] for module in stage]
         )
-        for part in self.frozen:
-            part.requires_grad_(False)
+        for module in self.frozen:
+            module.requires_grad_(False)
         if count > 0:  # class token and position table belong to the stem
             for parameter in embedder.trunk.direct_parameters():
                 parameter.requires_grad_(False)
@@ -39,15 +52,15 @@ class Freezer:
             embedder.head.requires_grad_(False)
         self.trunk_parameters = [p for p in embedder.trunk.parameters() if p.requires_grad]
 
-    def set_modes(self, *, head_only: bool) -> None:
-        """Train mode where something learns, eval mode where it rests; with ``head_only`` the whole trunk rests."""
+    def set_train_modes(self, *, head_only: bool) -> None:
+        """Train mode for what learns, eval mode for what is frozen; with ``head_only`` the whole trunk is frozen."""
         self.embedder.train()
         for parameter in self.trunk_parameters:
             parameter.requires_grad_(not head_only)
         if head_only:
             self.embedder.trunk.eval()
-        for part in self.frozen:
-            part.eval()
+        for module in self.frozen:
+            module.eval()
         if not self.train_embedder:
             self.embedder.head.eval()
         if self.freeze_batchnorm:

@@ -1,35 +1,43 @@
-"""Where the figures of training go: status.json, TensorBoard, and Weights & Biases when the user set it."""
+"""Where the metrics of training go: status.json, TensorBoard, and Weights & Biases when the user enabled it."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unalike.errors import missing_extra, redact_all
 from unalike.progress import say
-from unalike.training.checkpoints import MONITORED
+from unalike.training.checkpoints import MONITORED, TIE_BREAKER
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
 
 
 class Loggers:
     """Listens to the loop (``loop.Listener``) on the first process and writes; silent on the others."""
 
-    def __init__(self, spec: Any, run: Any, active: bool) -> None:
+    def __init__(self, experiment: Experiment, run: Run, active: bool) -> None:
         self.run, self.active = run, active
-        self.board: Any = None
+        self.tensorboard: SummaryWriter | None = None
         self.wandb: Any = None
         if not active:
             return
         from torch.utils.tensorboard import SummaryWriter
 
-        self.board = SummaryWriter(str(run.dir))
-        if spec.is_set("wandb.enable") and spec.wandb.enable:
-            self.wandb = _start_wandb(spec, run)
+        self.tensorboard = SummaryWriter(str(run.dir))
+        if experiment.is_set("wandb.enable") and experiment.wandb.enable:
+            self.wandb = _start_wandb(experiment, run)
 
     def __call__(self, event: str, facts: dict[str, Any]) -> None:
+        """Write an event of the loop."""
         if not self.active:
             return
         kpi = facts.get("kpi") or {}
-        for name, value in kpi.items():
-            self.board.add_scalar(name, value, facts["step"])
+        if self.tensorboard is not None:
+            for name, value in kpi.items():
+                self.tensorboard.add_scalar(name, value, facts["step"])
         if self.wandb is not None and kpi:
             self.wandb.log(kpi, step=facts["step"])
         if event == "step":
@@ -37,27 +45,27 @@ class Loggers:
             self.run.status("RUNNING", "training", kpi=kpi, **progress)
         elif event == "validation":
             say(f"epoch {facts['epoch'] + 1}: {MONITORED} {kpi[MONITORED]:.4f}, "
-                f"Mean Average Precision {kpi['val Mean Average Precision']:.4f}")  # fmt: skip
+                f"Mean Average Precision {kpi[TIE_BREAKER]:.4f}")  # fmt: skip
             self.run.status("RUNNING", "validation", kpi=kpi, epoch=facts["epoch"], step=facts["step"])
         elif event == "checkpoint":
             self.run.status("RUNNING", f"checkpoint {facts['path']}", epoch=facts["epoch"], step=facts["step"])
 
     def close(self) -> None:
         """Flush what is open."""
-        if self.board is not None:
-            self.board.close()
+        if self.tensorboard is not None:
+            self.tensorboard.close()
         if self.wandb is not None:
             self.wandb.finish()
 
 
-def _start_wandb(spec: Any, run: Any) -> Any:
+def _start_wandb(experiment: Experiment, run: Run) -> Any:
     try:
         import wandb
     except ImportError as error:
         raise missing_extra("wandb", "wandb", "wandb.enable") from error
-    settings = spec.wandb
+    options = experiment.wandb
     return wandb.init(
-        project=settings.project, entity=settings.entity, group=settings.group, tags=settings.tags, name=settings.name,
-        reinit=settings.reinit, sync_tensorboard=settings.sync_tensorboard, save_code=settings.save_code,
-        id=settings.run_id, resume="allow" if settings.run_id else None, dir=str(run.dir), config=redact_all(spec.to_dict()),
+        project=options.project, entity=options.entity, group=options.group, tags=options.tags, name=options.name,
+        reinit=options.reinit, sync_tensorboard=options.sync_tensorboard, save_code=options.save_code, id=options.run_id,
+        resume="allow" if options.run_id else None, dir=str(run.dir), config=redact_all(experiment.to_dict()),
     )  # fmt: skip

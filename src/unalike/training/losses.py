@@ -1,20 +1,36 @@
-"""Losses and miners of pytorch-metric-learning, chosen by their exact names and built with checked parameters.
+"""Losses and miners by name: those of pytorch-metric-learning, and own ones from two registries.
 
 Source of names and parameters: the installed pytorch-metric-learning (K. Musgrave et al.), whose classes are used as
-they are. Shape letters: B batch, D embedding width.
+they are. Shape letters: B batch, D embedding width, C classes.
 """
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from unalike.errors import SpecError, closest
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+# Own losses, which ``train.loss.name`` may have beside those of the library. A loss is a module that is called as
+# ``loss(vectors_BD, labels_B, mined)`` and returns a scalar; ``mined`` is what the miner returned, and is left out where
+# there is none. Parameters of its constructor named ``num_classes`` and ``embedding_size`` come from data and model, all
+# others from ``train.loss.parameters``. tests/unit/training/test_losses.py runs every loss that stands here.
+LOSSES: dict[str, type[nn.Module]] = {
+    # "MyLoss": MyLoss,
+}
+# Own miners, called as ``miner(vectors_BD, labels_B)``; they return indices as the library's miners do.
+MINERS: dict[str, type[nn.Module]] = {
+    # "MyMiner": MyMiner,
+}
 
 # Classes of pytorch_metric_learning.losses that are ancestors or containers, not losses of their own, and the two
 # that need pairs of views instead of labels.
@@ -23,34 +39,43 @@ _NOT_LOSSES = {
     "EmbeddingRegularizerMixin", "WeightRegularizerMixin", "VICRegLoss", "CrossBatchMemory",
 }  # fmt: skip
 _NOT_MINERS = {"BaseMiner", "EmbeddingsAlreadyPackagedAsTriplets"}
-# What the library calls the same two facts; they come from the data and the model, never from a spec.
+# Constructor parameters that come from the data and the model, never from a spec, and which of the two facts they are.
 _FACTS = {"num_classes": "classes", "embedding_size": "dim", "descriptors_dim": "dim", "l": "dim"}
 # Parameters that are Python objects; a spec is plain data and cannot hold them.
 _OBJECTS = {"distance", "reducer", "embedding_regularizer", "weight_regularizer", "weight_init_func", "collect_stats"}
 
-# How losses of pytorch-metric-learning call their class directions, and whether a class is a column of them.
+# How losses of pytorch-metric-learning name their class proxies, and whether a class is a column of them.
 PROXIES = {"W": True, "proxies": False}
 
 
-def _classes(module: Any, hidden: set[str]) -> dict[str, type]:
-    return {name: c for name, c in vars(module).items() if inspect.isclass(c) and name not in hidden}
+def _library_classes(module: ModuleType, hidden: set[str]) -> dict[str, type[nn.Module]]:
+    classes = {name: c for name, c in vars(module).items() if inspect.isclass(c)}
+    return {name: c for name, c in classes.items() if issubclass(c, nn.Module) and name not in hidden}
+
+
+def _loss_classes() -> dict[str, type[nn.Module]]:
+    from pytorch_metric_learning import losses
+
+    return _library_classes(losses, _NOT_LOSSES) | LOSSES
+
+
+def _miner_classes() -> dict[str, type[nn.Module]]:
+    from pytorch_metric_learning import miners
+
+    return _library_classes(miners, _NOT_MINERS) | MINERS
 
 
 def loss_names() -> tuple[str, ...]:
     """Every loss that a spec can name."""
-    from pytorch_metric_learning import losses
-
-    return tuple(sorted(_classes(losses, _NOT_LOSSES)))
+    return tuple(sorted(_loss_classes()))
 
 
 def miner_names() -> tuple[str, ...]:
     """Every miner that a spec can name."""
-    from pytorch_metric_learning import miners
-
-    return tuple(sorted(_classes(miners, _NOT_MINERS)))
+    return tuple(sorted(_miner_classes()))
 
 
-def _signature(cls: type) -> set[str]:
+def _parameter_names(cls: type) -> set[str]:
     """Keyword parameters of a class, those of its ancestors included where it passes ``**kwargs`` on."""
     names: set[str] = set()
     for ancestor in cls.__mro__:
@@ -63,15 +88,18 @@ def _signature(cls: type) -> set[str]:
     return names - {"self"} - _OBJECTS
 
 
-def _choose(kind: str, key: str, name: str, table: Mapping[str, type]) -> type:
-    if name not in table:
-        hint = closest(name, table) or f"one of {', '.join(sorted(table))}"
+def _choose(kind: str, key: str, name: str, classes: Mapping[str, type[nn.Module]]) -> type[nn.Module]:
+    if name not in classes:
+        hint = closest(name, classes) or f"one of {', '.join(sorted(classes))}"
         raise SpecError(f"{key}: there is no {kind} named {name!r}", remedy=hint)
-    return table[name]
+    return classes[name]
 
 
-def _construct(key: str, cls: type, parameters: Mapping[str, Any], facts: Mapping[str, Any]) -> nn.Module:
-    allowed = _signature(cls)
+def _construct(
+    key: str, cls: type[nn.Module], parameters: Mapping[str, Any], facts: Mapping[str, int]
+) -> nn.Module:  # fmt: skip
+    """An instance of ``cls``, with the facts that it takes; SpecError for parameters that it does not have."""
+    allowed = _parameter_names(cls)
     for parameter in parameters:
         if parameter in _FACTS:
             raise SpecError(f"{key}.parameters.{parameter} is set", expected="it to come from the data and the model",
@@ -82,93 +110,94 @@ def _construct(key: str, cls: type, parameters: Mapping[str, Any], facts: Mappin
                 expected=", ".join(sorted(allowed - set(_FACTS))) or "none",
                 remedy=closest(parameter, allowed),
             )
-    known = {name: facts[fact] for name, fact in _FACTS.items() if name in allowed}
+    taken = {name: facts[fact] for name, fact in _FACTS.items() if name in allowed}
     try:
-        return cls(**known, **parameters)
+        return cls(**taken, **parameters)
     except (TypeError, ValueError, AssertionError) as error:
         raise SpecError(f"{key}: {cls.__name__} refuses {dict(parameters)}: {error}") from error
 
 
 def build_loss(name: str, parameters: Mapping[str, Any], *, classes: int, dim: int) -> nn.Module:
-    """The loss ``name`` with ``parameters``; class count and width come from the data and the model.
+    """The loss of a name.
 
-    Raises SpecError for a name or parameter that the library does not have.
+    Args:
+        name: of pytorch-metric-learning or of ``LOSSES``.
+        parameters: arguments of its constructor.
+        classes: number of classes, from the data.
+        dim: width D of the vectors, from the model.
+
+    Raises:
+        SpecError: for a name or parameter that does not exist.
     """
-    from pytorch_metric_learning import losses
-
-    cls = _choose("loss", "train.loss.name", name, _classes(losses, _NOT_LOSSES))
-    parameters = dict(parameters)
-    if name == "MarginLoss" and parameters.get("learn_beta"):
-        return _construct("train.loss", cls, parameters, {"classes": classes, "dim": dim})
-    if name == "MarginLoss":  # one beta for all unless it is learnt: a class count would make it a vector
-        return cls(**parameters)
-    return _construct("train.loss", cls, parameters, {"classes": classes, "dim": dim})
+    cls = _choose("loss", "train.loss.name", name, _loss_classes())
+    if name == "MarginLoss" and not parameters.get("learn_beta"):
+        return cls(**parameters)  # one beta for all unless it is learnt: a class count would make it a vector
+    return _construct("train.loss", cls, dict(parameters), {"classes": classes, "dim": dim})
 
 
 def build_miner(name: str | None, parameters: Mapping[str, Any]) -> nn.Module | None:
-    """The miner ``name``, or None where none is asked for."""
+    """The miner of a name, or None without one. Raises SpecError for a name or parameter that does not exist."""
     if name is None:
         return None
-    from pytorch_metric_learning import miners
-
-    cls = _choose("miner", "train.miner.name", name, _classes(miners, _NOT_MINERS))
-    return _construct("train.miner", cls, parameters, {})
+    return _construct("train.miner", _choose("miner", "train.miner.name", name, _miner_classes()), parameters, {})
 
 
 class Criterion(nn.Module):
-    """Miner, then loss, on the vectors of one whole (gathered) batch; kept in float32 under any precision."""
+    """Miner, then loss, on the vectors of one whole (gathered) batch; in float32 under any precision."""
 
     def __init__(self, loss: nn.Module, miner: nn.Module | None) -> None:
         super().__init__()
         self.loss, self.miner = loss, miner
-        self.unlabelled = type(loss).__name__ == "ManifoldLoss"  # the one loss there that refuses labels
+        self.ignores_labels = type(loss).__name__ == "ManifoldLoss"  # the library's one loss that refuses labels
 
     def forward(self, vectors_BD: Tensor, labels_B: Tensor) -> Tensor:
+        """The loss, a scalar."""
         vectors_BD = vectors_BD.float()
-        if self.unlabelled:
-            return self.loss(vectors_BD)
-        if self.miner is None:
-            return self.loss(vectors_BD, labels_B)
-        with torch.no_grad():
-            chosen = self.miner(vectors_BD.detach(), labels_B)
-        return self.loss(vectors_BD, labels_B, chosen)
+        if self.ignores_labels:
+            loss: Tensor = self.loss(vectors_BD)
+        elif self.miner is None:
+            loss = self.loss(vectors_BD, labels_B)
+        else:
+            with torch.no_grad():
+                mined = self.miner(vectors_BD.detach(), labels_B)
+            loss = self.loss(vectors_BD, labels_B, mined)
+        return loss
 
 
-def build_criterion(spec: Any, *, classes: int, dim: int) -> Criterion:
-    """Loss and miner of a resolved spec.
+def build_criterion(experiment: Experiment, *, classes: int, dim: int) -> Criterion:
+    """Loss and miner of a settled spec.
 
     TAO's own keys (``triplet_loss_margin``, ``smooth_loss``, ``miner_function_margin``) are the defaults of the two
     classes that they belong to; ``train.loss.parameters`` and ``train.miner.parameters`` go before them.
     """
-    loss, miner, optim = spec.train.loss, spec.train.miner, spec.train.optim
-    loss_parameters = dict(loss.parameters)
-    if loss.name == "TripletMarginLoss":
-        loss_parameters = {"margin": optim.triplet_loss_margin, "smooth_loss": spec.train.smooth_loss} | loss_parameters
-    miner_parameters = dict(miner.parameters)
-    if miner.name == "MultiSimilarityMiner":
+    train, optim = experiment.train, experiment.train.optim
+    loss_parameters = dict(train.loss.parameters)
+    if train.loss.name == "TripletMarginLoss":
+        loss_parameters = {"margin": optim.triplet_loss_margin, "smooth_loss": train.smooth_loss} | loss_parameters
+    miner_parameters = dict(train.miner.parameters)
+    if train.miner.name == "MultiSimilarityMiner":
         miner_parameters = {"epsilon": optim.miner_function_margin} | miner_parameters
     return Criterion(
-        build_loss(loss.name, loss_parameters, classes=classes, dim=dim), build_miner(miner.name, miner_parameters)
+        build_loss(train.loss.name, loss_parameters, classes=classes, dim=dim),
+        build_miner(train.miner.name, miner_parameters),
     )
 
 
 def has_parameters(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
-    """Whether a loss learns something itself (proxies, class centres, a margin), for which ``optim.loss_lr`` counts."""
-    from pytorch_metric_learning import losses
-
-    cls = _classes(losses, _NOT_LOSSES).get(name)
+    """Whether a loss learns something itself (proxies, class centers, a margin), for which ``optim.loss_lr`` counts."""
+    cls = _loss_classes().get(name)
     if cls is None:
         return False
     if name == "MarginLoss":
         return bool((parameters or {}).get("learn_beta"))
-    return name == "ManifoldLoss" or "num_classes" in _signature(cls)
+    return name == "ManifoldLoss" or "num_classes" in _parameter_names(cls)
 
 
 def initialize_proxies(criterion: nn.Module, means_CD: np.ndarray) -> None:
     """Put the loss's proxies, where it has any of that shape, at the classes' mean vectors."""
     with torch.no_grad():
         for name, parameter in criterion.named_parameters():
-            columns = PROXIES.get(name.rpartition(".")[2])
-            wanted = None if columns is None else torch.from_numpy(means_CD.T if columns else means_CD)
-            if wanted is not None and wanted.shape == parameter.shape:
-                parameter.copy_(wanted)
+            is_column = PROXIES.get(name.rpartition(".")[2])
+            start = None if is_column is None else torch.from_numpy(means_CD.T if is_column else means_CD)
+            if start is not None and start.shape == parameter.shape:
+                parameter.copy_(start)

@@ -6,13 +6,19 @@ step is the formula of ``schedule.LRSchedule`` and nothing else.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
 from unalike.errors import SpecError
 
+if TYPE_CHECKING:
+    from unalike.model.embedder import Embedder
+    from unalike.spec import Experiment
+    from unalike.spec.optim import Group
+
+# By the names that ``train.optim.name`` may have.
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "Adam": torch.optim.Adam,
     "AdamW": torch.optim.AdamW,
@@ -21,46 +27,51 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 }
 
 
-def _groups(name: str, module: nn.Module, rates: Any) -> list[dict[str, Any]]:
+def _param_groups(name: str, module: nn.Module, rates: Group) -> list[dict[str, Any]]:
+    """Weights and biases of a module, each a group where there are any that learn."""
     weights = [p for n, p in module.named_parameters() if p.requires_grad and not n.endswith("bias")]
     biases = [p for n, p in module.named_parameters() if p.requires_grad and n.endswith("bias")]
-    both = [
+    groups = [
         {"params": weights, "base_lr": rates.base_lr, "weight_decay": rates.weight_decay, "name": name},
         {"params": biases, "base_lr": rates.base_lr * rates.bias_lr_factor, "weight_decay": rates.weight_decay_bias,
          "name": f"{name}_bias"},
     ]  # fmt: skip
-    return [group | {"momentum": rates.momentum} for group in both if group["params"]]
+    return [group | {"momentum": rates.momentum} for group in groups if group["params"]]
 
 
-def build_optimizer(spec: Any, embedder: Any, criterion: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that ``train.optim`` names, over what is not frozen; momentum acts in SGD alone."""
-    optim = spec.train.optim
-    groups = _groups("trunk", embedder.trunk, optim.trunk) + _groups("embedder", embedder.head, optim.embedder)
+def build_optimizer(experiment: Experiment, embedder: Embedder, criterion: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer that ``train.optim`` names, over what is not frozen; momentum acts in SGD alone.
+
+    Raises SpecError when nothing is left to train.
+    """
+    optim = experiment.train.optim
+    groups = _param_groups("trunk", embedder.trunk, optim.trunk)
+    groups += _param_groups("embedder", embedder.head, optim.embedder)
     proxies = [p for p in criterion.parameters() if p.requires_grad]
     if proxies:
-        rate = optim.loss_lr if optim.loss_lr is not None else optim.embedder.base_lr
-        # No decay on proxies: the losses that have them look at directions, and decay only shrinks lengths.
-        groups.append({"params": proxies, "base_lr": rate, "weight_decay": 0.0, "momentum": optim.embedder.momentum,
+        base_lr = optim.loss_lr if optim.loss_lr is not None else optim.embedder.base_lr
+        # No decay on proxies: the losses that have them use directions alone, and decay only shrinks lengths.
+        groups.append({"params": proxies, "base_lr": base_lr, "weight_decay": 0.0, "momentum": optim.embedder.momentum,
                        "name": "loss"})  # fmt: skip
     if not groups:
         raise SpecError("nothing is left to train: trunk, embedder and loss are all without trainable weights",
                         remedy="set train.train_trunk or train.train_embedder to true")  # fmt: skip
-    cls: Any = OPTIMIZERS[optim.name]
+    optimizer_class: Any = OPTIMIZERS[optim.name]
     for group in groups:
         if optim.name != "SGD":
             group.pop("momentum")
         group["lr"] = group["base_lr"]
-    optimizer: torch.optim.Optimizer = cls(groups, lr=optim.embedder.base_lr)
+    optimizer: torch.optim.Optimizer = optimizer_class(groups, lr=optim.embedder.base_lr)
     return optimizer
 
 
 def set_learning_rates(
-    optimizer: torch.optim.Optimizer, factor: float, *, trunk_learns: bool = True
+    optimizer: torch.optim.Optimizer, factor: float, *, train_trunk: bool = True
 ) -> dict[str, float]:
-    """Write the rates of this step; the trunk's are zero while only the head learns. Returns them by group name."""
+    """Write the rates of this step; the trunk's are zero unless ``train_trunk``. Returns them by group name."""
     rates = {}
     for group in optimizer.param_groups:
-        resting = group["name"].startswith("trunk") and not trunk_learns
-        group["lr"] = 0.0 if resting else group["base_lr"] * factor
+        frozen = group["name"].startswith("trunk") and not train_trunk
+        group["lr"] = 0.0 if frozen else group["base_lr"] * factor
         rates[group["name"]] = group["lr"]
     return rates

@@ -43,7 +43,7 @@ def shown(images: ImageSet, vectors_ND: np.ndarray) -> EmbeddedImages:
 
 def write_training_report(folder: Path, spec: Any, outcome: Any) -> list[Path]:
     """The page of a plain training (``learn.training.TrainingResult``) and the lists beside it; gives the files."""
-    sets, seen = outcome.sets, outcome.seen
+    sets, seen = outcome.sets, outcome.embeddings
     report = Report(spec.model_name or "Training", _subtitle(spec, sets.train))
     if seen is not None and outcome.ranking is not None:
         query, reference = (shown(images, vectors) for images, vectors in seen)
@@ -67,9 +67,9 @@ def write_training_report(folder: Path, spec: Any, outcome: Any) -> list[Path]:
 
 
 def _which(outcome: Any) -> str:
-    if outcome.finished and not outcome.history.steps:
+    if outcome.refitted and not outcome.history.steps:
         return "the trunk as it is, with a fitted head"
-    if outcome.finished:
+    if outcome.refitted:
         return "after the last epoch, weights blended and head fitted anew"
     return f"epoch {outcome.best_epoch + 1 if outcome.best_epoch is not None else '?'}, the best"
 

@@ -1,4 +1,4 @@
-"""Learning rates as a plain function of epoch and step; nothing else sets them.
+"""Learning-rate schedule with warm-up: a plain function of epoch and step; nothing else sets the rates.
 
 ``step`` is TAO's: over ``warmup_iters`` epochs the factor climbs from ``warmup_factor`` to 1 (``linear``) or stays at it
 (``constant``), then falls by ``gamma`` at each epoch of ``steps``; it changes between epochs only. ``cosine`` climbs step
@@ -10,12 +10,26 @@ from __future__ import annotations
 import bisect
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
 
 @dataclass(frozen=True)
 class LRSchedule:
-    """Factor of every base rate at a point of training."""
+    """Factor of every base learning rate at a point of training.
+
+    Attributes:
+        kind: ``step`` or ``cosine``.
+        epochs: of the training, where the cosine reaches zero.
+        steps_per_epoch: batches of an epoch.
+        warmup_iters: epochs of warm-up.
+        warmup_factor: factor that warm-up starts with, in [0, 1].
+        warmup_method: ``linear`` or ``constant``.
+        milestones: epochs, in ascending order, at which ``step`` multiplies by ``gamma``.
+        gamma: in [0, 1].
+    """
 
     kind: str
     epochs: int
@@ -27,11 +41,12 @@ class LRSchedule:
     gamma: float
 
     @classmethod
-    def from_spec(cls, spec: Any, steps_per_epoch: int) -> LRSchedule:
-        optim = spec.train.optim
+    def from_spec(cls, experiment: Experiment, steps_per_epoch: int) -> LRSchedule:
+        """From ``train.optim`` and ``train.num_epochs``."""
+        optim = experiment.train.optim
         return cls(
             kind=optim.schedule,
-            epochs=spec.train.num_epochs,
+            epochs=experiment.train.num_epochs,
             steps_per_epoch=steps_per_epoch,
             warmup_iters=optim.warmup_iters,
             warmup_factor=optim.warmup_factor,

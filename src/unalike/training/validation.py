@@ -1,38 +1,67 @@
-"""Validation while training: query against reference through the fastest engine, the metrics of `evaluate`.
+"""Validation while training: query against reference through the fastest engine, with the metrics of `evaluate`.
 
-The evaluation view of every image is made once and kept as uint8 while it fits; the engine is built once and given the
-new weights each time. Ranks share the images and merge once (TAO D15); every image counts (TAO D32).
+The evaluation view of every image is computed once and cached as uint8 while it fits; the engine is built once and takes
+the new weights each time. Ranks share the images and merge once (TAO D15); every image counts (TAO D32).
+Shape letters: N images, D vector width, B images a batch, H height, W width.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from lightning_fabric import Fabric
-from torch import nn
 
-from unalike.data.from_spec import TrainingSets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
-from unalike.inference.embedding import Embeddings, embed_files
-from unalike.inference.engine_selection import create_engine, refresh_engine
+from unalike.engines.protocol import Engine
+from unalike.inference.embedding import embed_files
+from unalike.inference.engine_selection import RefreshableEngine, create_engine, refresh_engine
 from unalike.metrics.clustering import ami_nmi
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
 from unalike.metrics.summary import summarize, tao_kpis
 from unalike.progress import warn
 from unalike.training.checkpoints import MONITORED
 
-KEPT_BYTES = 2 << 30
+if TYPE_CHECKING:
+    from torch import nn
+
+    from unalike.training.setup import TrainingSetup
+
+# Views are cached in memory up to this size.
+CACHE_BYTES = 2 << 30
+
+# (query, its vectors), (reference, its vectors), without the images that could not be read.
+ValidationEmbeddings = tuple[tuple[ImageSet, np.ndarray], tuple[ImageSet, np.ndarray]]
+# Rows of the images, and their vectors: what one rank contributes.
+_Part = tuple[np.ndarray, np.ndarray]
+
+
+def _no_merge(part: _Part) -> list[_Part]:
+    return [part]
 
 
 class Validator:
-    """Holds the two image sets; ``measure`` embeds them with the present weights and returns KPIs and ranking."""
+    """Two image sets; ``measure`` embeds them with an engine and returns the metrics.
+
+    Args:
+        reference: images that queries are compared with.
+        query: images whose neighbors are judged; may be the reference, whose images then never match themselves.
+        view: the evaluation view.
+        batch_size: images a call of the engine; None leaves it to the engine.
+        workers: threads that decode.
+        max_unreadable: share of files that may be unreadable, 0..1.
+        max_pixels: largest image that is decoded.
+        notices: collects unreadable files.
+        seed: of the clustering behind AMI and NMI.
+        rank: of this process.
+        world_size: number of processes.
+        merge: gathers the parts of all ranks.
+    """
 
     def __init__(
         self,
@@ -44,76 +73,77 @@ class Validator:
         workers: int,
         max_unreadable: float,
         max_pixels: int,
-        notices: Any,
+        notices: Notices,
         seed: int,
         rank: int = 0,
         world_size: int = 1,
-        merge: Callable[[Any], list[Any]] = lambda x: [x],
+        merge: Callable[[_Part], list[_Part]] = _no_merge,
     ) -> None:
         self.reference, self.query, self.view = reference, query, view
         self.same = reference.paths == query.paths
         self.paths = list(reference.paths) if self.same else [*reference.paths, *query.paths]
-        self.labels = reference.labels_N if self.same else np.concatenate([reference.labels_N, query.labels_N])
+        self.labels_N = reference.labels_N if self.same else np.concatenate([reference.labels_N, query.labels_N])
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.limits = {"max_unreadable": max_unreadable, "max_pixels": max_pixels, "notices": notices}
-        self.mine = np.arange(rank, len(self.paths), world_size)
+        self.max_unreadable, self.max_pixels, self.notices = max_unreadable, max_pixels, notices
+        self.own_rows = np.arange(rank, len(self.paths), world_size)  # the images that this rank embeds
         self.merge = merge
-        self.kept: np.ndarray | None = None
-        self.kept_index: np.ndarray | None = None
-        # (query, its vectors), (reference, its vectors) of the latest measurement, without what could not be read
-        self.seen: tuple[tuple[ImageSet, np.ndarray], tuple[ImageSet, np.ndarray]] | None = None
+        self.cached_NHWC: np.ndarray | None = None
+        self.cached_rows: np.ndarray | None = None
+        self.embeddings: ValidationEmbeddings | None = None  # of the latest measurement
 
-    def _embed(self, engine: Any) -> tuple[np.ndarray, np.ndarray]:
-        """This rank's vectors and the indices of the images they belong to."""
-        if self.kept is not None and self.kept_index is not None:
+    def _embed(self, engine: Engine) -> _Part:
+        """Rows of this rank's readable images, and their vectors."""
+        if self.cached_NHWC is not None and self.cached_rows is not None:
             step = max(self.batch_size or engine.batch, 1)
-            parts = [engine(self.kept[i : i + step]) for i in range(0, len(self.kept), step)]
-            return np.concatenate(parts) if parts else np.zeros((0, engine.dim), np.float32), self.kept_index
-        size = len(self.mine) * self.view.height * self.view.width * 3
-        keep: list[np.ndarray] | None = [] if size <= KEPT_BYTES else None
-        done: Embeddings = embed_files(
-            engine if keep is None else _Keeping(engine, keep),
-            [self.paths[i] for i in self.mine],
+            parts = [engine(self.cached_NHWC[i : i + step]) for i in range(0, len(self.cached_NHWC), step)]
+            return self.cached_rows, np.concatenate(parts) if parts else np.zeros((0, engine.dim), np.float32)
+        size = len(self.own_rows) * self.view.height * self.view.width * 3
+        batches: list[np.ndarray] | None = [] if size <= CACHE_BYTES else None
+        embeddings = embed_files(
+            engine if batches is None else _RecordingEngine(engine, batches),
+            [self.paths[i] for i in self.own_rows],
             self.view,
             batch_size=self.batch_size,
             workers=self.workers,
+            max_unreadable=self.max_unreadable,
+            max_pixels=self.max_pixels,
+            notices=self.notices,
             describe="validation",
-            **self.limits,
         )
-        index = self.mine[done.kept_N]
-        if keep is not None and keep:
-            self.kept, self.kept_index = np.concatenate(keep), index
-        return done.vectors_ND, index
+        rows = self.own_rows[embeddings.kept_N]
+        if batches:
+            self.cached_NHWC, self.cached_rows = np.concatenate(batches), rows
+        return rows, embeddings.vectors_ND
 
-    def measure(self, engine: Any) -> tuple[dict[str, float], Ranking]:
-        """KPIs under TAO's names with the prefix ``val``, and the ranking behind them; equal on every rank."""
-        vectors, index = self._embed(engine)
-        parts = self.merge((index, vectors))
-        index = np.concatenate([p[0] for p in parts])
-        vectors = np.concatenate([p[1] for p in parts])
-        order = np.argsort(index, kind="stable")
-        index, vectors = index[order], vectors[order]
-        labels = self.labels[index]
+    def measure(self, engine: Engine) -> tuple[dict[str, float], Ranking]:
+        """Metrics under TAO's names with the prefix ``val``, and the ranking behind them; equal on every rank."""
+        parts = self.merge(self._embed(engine))
+        rows_N = np.concatenate([rows for rows, _ in parts])
+        vectors_ND = np.concatenate([vectors for _, vectors in parts])
+        order_N = np.argsort(rows_N, kind="stable")
+        rows_N, vectors_ND = rows_N[order_N], vectors_ND[order_N]
+        labels_N = self.labels_N[rows_N]
         if self.same:
-            reference = query = vectors
-            reference_labels = query_labels = labels
-            self.seen = ((self.query.select(index), vectors),) * 2
+            reference = query = vectors_ND
+            reference_labels = query_labels = labels_N
+            images = self.query.select(rows_N), vectors_ND
+            self.embeddings = images, images
         else:
-            cut = int(np.searchsorted(index, len(self.reference)))
-            reference, query = vectors[:cut], vectors[cut:]
-            reference_labels, query_labels = labels[:cut], labels[cut:]
-            asked = self.query.select(index[cut:] - len(self.reference))
-            self.seen = ((asked, query), (self.reference.select(index[:cut]), reference))
+            cut = int(np.searchsorted(rows_N, len(self.reference)))
+            reference, query = vectors_ND[:cut], vectors_ND[cut:]
+            reference_labels, query_labels = labels_N[:cut], labels_N[cut:]
+            query_images = self.query.select(rows_N[cut:] - len(self.reference))
+            self.embeddings = (query_images, query), (self.reference.select(rows_N[:cut]), reference)
         ranking = evaluate_ranking(query, query_labels, reference, reference_labels, same=self.same)
         clusters = ami_nmi(query, query_labels, seed=self.seed)
         summary = summarize(ranking, self.reference.classes, clusters=clusters, n=0)
         return tao_kpis(summary, "val"), ranking
 
 
-class _Keeping:
-    """An engine that also keeps the batches that it is given."""
+class _RecordingEngine:
+    """An engine that also keeps copies of the batches that it runs on."""
 
-    def __init__(self, engine: Any, batches: list[np.ndarray]) -> None:
+    def __init__(self, engine: Engine, batches: list[np.ndarray]) -> None:
         self._engine, self._batches = engine, batches
 
     def __getattr__(self, name: str) -> Any:
@@ -125,25 +155,29 @@ class _Keeping:
 
 
 class ValidationRunner:
-    """`validate(embedder) -> KPIs` for the loop: one engine for all validations, new weights each time."""
+    """``validate(embedder) -> metrics`` for the loop: one engine for all validations, new weights each time.
 
-    def __init__(self, spec: Any, sets: TrainingSets, fabric: Fabric, notices: Notices, seed: int) -> None:
-        self.spec, self.fabric = spec, fabric
-        self.engine: Any = None
-        self.latest: Any = None
-        self.rankings: dict[int | None, Any] = {}
+    ``validator`` is None where nothing is held out. ``rankings`` holds those of the latest and of the best epoch.
+    """
+
+    def __init__(self, setup: TrainingSetup) -> None:
+        self.experiment, self.fabric = setup.experiment, setup.fabric
+        self.engine: RefreshableEngine | None = None
+        self.latest: tuple[Ranking, ValidationEmbeddings | None] | None = None
+        self.rankings: dict[int | None, tuple[Ranking, ValidationEmbeddings | None] | None] = {}
         self.validator: Validator | None = None
-        if sets.reference is None or sets.query is None:
+        experiment, reference, query = setup.experiment, setup.sets.reference, setup.sets.query
+        if reference is None or query is None:
             return
         self.validator = Validator(
-            sets.reference, sets.query, View.from_spec(spec),
-            batch_size=spec.train.val_batch_size if spec.is_set("train.val_batch_size") else None,
-            workers=spec.dataset.workers, max_unreadable=spec.dataset.max_unreadable,
-            max_pixels=spec.dataset.max_pixels, notices=notices, seed=seed, rank=fabric.global_rank,
-            world_size=fabric.world_size, merge=self._merge,
+            reference, query, View.from_spec(experiment),
+            batch_size=experiment.train.val_batch_size if experiment.is_set("train.val_batch_size") else None,
+            workers=experiment.dataset.workers, max_unreadable=experiment.dataset.max_unreadable,
+            max_pixels=experiment.dataset.max_pixels, notices=setup.notices, seed=setup.seed,
+            rank=self.fabric.global_rank, world_size=self.fabric.world_size, merge=self._merge,
         )  # fmt: skip
 
-    def _merge(self, part: Any) -> list[Any]:
+    def _merge(self, part: _Part) -> list[_Part]:
         if self.fabric.world_size == 1:
             return [part]
         parts: list[Any] = [None] * self.fabric.world_size
@@ -151,21 +185,22 @@ class ValidationRunner:
         return parts
 
     def __call__(self, embedder: nn.Module) -> Mapping[str, float]:
+        """Metrics of the embedder, whose train and eval modes are the same afterwards."""
         assert self.validator is not None
         modes = [(module, module.training) for module in embedder.modules()]
         embedder.eval()
         try:
             if self.engine is None:
-                train = self.spec.train
+                train, evaluate = self.experiment.train, self.experiment.evaluate
                 times = math.ceil(train.num_epochs / train.validation_interval)
                 self.engine = create_engine(
-                    embedder, Preprocessing.from_spec(self.spec), runtime=self.spec.evaluate.runtime,
-                    precision=self.spec.evaluate.precision, images=len(self.validator.mine) * times,
+                    embedder, Preprocessing.from_spec(self.experiment), runtime=evaluate.runtime,
+                    precision=evaluate.precision, images=len(self.validator.own_rows) * times,
                 )  # fmt: skip
             else:
                 self.engine = refresh_engine(self.engine, embedder)
             kpis, ranking = self.validator.measure(self.engine)
-            self.latest = ranking, self.validator.seen
+            self.latest = ranking, self.validator.embeddings
         finally:
             for module, mode in modes:
                 module.training = mode
@@ -174,6 +209,6 @@ class ValidationRunner:
         return kpis
 
     def remember(self, epoch: int, best_epoch: int | None) -> None:
-        """Keep the latest ranking and its vectors as that of ``epoch``, beside the one of the best epoch so far; no others."""
-        kept = {e: ranking for e, ranking in self.rankings.items() if e == best_epoch}
-        self.rankings = kept | {epoch: self.latest}
+        """Keep the latest ranking and its vectors as that of ``epoch``, beside those of the best epoch so far; no others."""
+        best = {e: ranking for e, ranking in self.rankings.items() if e == best_epoch}
+        self.rankings = best | {epoch: self.latest}

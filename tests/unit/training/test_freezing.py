@@ -15,7 +15,7 @@ def statistics(embedder):
 
 def test_d10_a_frozen_trunk_does_not_move_its_batchnorm_statistics():
     embedder = TinyEmbedder()
-    Freezer(embedder, spec(train__train_trunk=False)).set_modes(head_only=False)
+    Freezer(embedder, spec(train__train_trunk=False)).set_train_modes(head_only=False)
     before = statistics(embedder)
     embedder(torch.randn(8, 3, 16, 16)).sum().backward()
     assert all(torch.equal(before[k], v) for k, v in statistics(embedder).items())
@@ -24,7 +24,7 @@ def test_d10_a_frozen_trunk_does_not_move_its_batchnorm_statistics():
 
 def test_frozen_stages_rest_and_the_others_learn():
     embedder = TinyEmbedder()
-    Freezer(embedder, spec(train__frozen_stages=2)).set_modes(head_only=False)
+    Freezer(embedder, spec(train__frozen_stages=2)).set_train_modes(head_only=False)
     before = statistics(embedder)
     embedder(torch.randn(8, 3, 16, 16)).sum().backward()
     after = statistics(embedder)
@@ -37,16 +37,16 @@ def test_d03_modes_are_put_back_after_anything_left_eval_mode_behind():
     embedder = TinyEmbedder()
     freezer = Freezer(embedder, spec())
     embedder.eval()
-    freezer.set_modes(head_only=False)
+    freezer.set_train_modes(head_only=False)
     assert all(m.training for m in embedder.modules())
 
 
 def test_head_first_rests_the_trunk_and_gives_it_back():
     embedder = TinyEmbedder()
     freezer = Freezer(embedder, spec(train__freeze_batchnorm=True))
-    freezer.set_modes(head_only=True)
+    freezer.set_train_modes(head_only=True)
     assert not any(p.requires_grad for p in embedder.trunk.parameters()) and embedder.head.training
-    freezer.set_modes(head_only=False)
+    freezer.set_train_modes(head_only=False)
     assert all(p.requires_grad for p in embedder.trunk.parameters())
     assert not embedder.trunk.high[1].training and embedder.trunk.high.training
 

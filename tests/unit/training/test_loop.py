@@ -15,14 +15,15 @@ from unalike.errors import DeviceError, Interrupted, SpecError, TrainingError, W
 from unalike.model.checkpoint import read_checkpoint
 from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT
 from unalike.spec import load_spec
-from unalike.training.checkpoints import Checkpointer, newest_checkpoint
-from unalike.training.devices import _wanted_gpus, launched_processes, make_fabric
+from unalike.training.checkpoints import CheckpointManager, newest_checkpoint
+from unalike.training.devices import _gpu_count, launched_processes, make_fabric
 from unalike.training.freezing import Freezer
 from unalike.training.loop import TrainingLoop
 from unalike.training.losses import build_criterion
 from unalike.training.optimizer import build_optimizer
+from unalike.training.resume import ResumeCheckpoint, choose_seed
 from unalike.training.schedule import LRSchedule
-from unalike.training.trainer import _outcome, _settle_seed, _Start, train_embedder
+from unalike.training.trainer import _collect_result, train_embedder
 
 STEPS, BATCH = 4, 8
 
@@ -64,10 +65,10 @@ def make_loop(folder, s=None, *, validate="last", stop=lambda: 0, batches=None, 
 
     loop = TrainingLoop(
         fabric=Fabric(accelerator="cpu", devices=1, precision=precision), embedder=embedder, criterion=criterion, optimizer=optimizer,
-        freezer=freezer, batches=batches or Batches(), schedule=LRSchedule.from_spec(s, STEPS), spec=s,
-        checkpointer=Checkpointer(folder, s.train), validate=figure if validate else None,
-        payload=lambda weights: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
-        names=lambda indices: [f"image{i}.png" for i in indices],
+        freezer=freezer, loader=batches or Batches(), schedule=LRSchedule.from_spec(s, STEPS), experiment=s,
+        checkpoint_manager=CheckpointManager(folder, s.train), validate=figure if validate else None,
+        payload=lambda weights, epochs: {"model": dict(weights), "spec": {}, "classes": [], "facts": {}},
+        image_names=lambda indices: [f"image{i}.png" for i in indices],
         listener=lambda event, facts: events.append((event, facts)), stop_requested=stop,
         identity=identity,
     )  # fmt: skip
@@ -113,36 +114,37 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
         broken.run()
     assert caught.value.exit_code == 143
     resumed = make_loop(tmp_path / "broken", spec(train__num_epochs=3, **changes), embedder=TinyEmbedder(seed=99))
-    resumed.restore(read_checkpoint(newest_checkpoint(tmp_path / "broken")))
+    resumed.load_checkpoint(read_checkpoint(newest_checkpoint(tmp_path / "broken")))
     resumed.run()
     assert_equal(weights(straight), weights(resumed))
     assert straight.history.steps == resumed.history.steps
-    if straight.average is not None:
-        assert_equal(straight.average.average, resumed.average.average)
+    if straight.ema is not None:
+        assert_equal(straight.ema.average, resumed.ema.average)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5])
 def test_epochs_can_be_settled_after_the_first_ones_and_hold_for_a_resumed_run(tmp_path, epochs):
     told = []
     loop = make_loop(tmp_path, spec(train__num_epochs=3, train__optim__schedule="cosine"), validate=None)
-    loop.epochs_at = lambda done, seconds: told.append((done, seconds)) or (epochs if done == 2 else min(epochs, 4))
+    loop.choose_epochs = lambda done, seconds: told.append((done, seconds)) or (epochs if done == 2 else min(epochs, 4))
     stops = iter([0] * 5 + [15] * 99)
     loop.stop_requested = lambda: next(stops)
     if epochs > 1:
         with pytest.raises(Interrupted):
             loop.run()
-        again = make_loop(tmp_path, loop.spec, validate=None, embedder=TinyEmbedder(seed=99))
-        again.epochs_at = loop.epochs_at
-        again.restore(read_checkpoint(newest_checkpoint(tmp_path)))
+        settled = spec(train__num_epochs=loop.epochs, train__optim__schedule="cosine")
+        again = make_loop(tmp_path, settled, validate=None, embedder=TinyEmbedder(seed=99))
+        again.choose_epochs = loop.choose_epochs
+        again.load_checkpoint(read_checkpoint(newest_checkpoint(tmp_path)))
     else:
         again = loop
     again.run()
     assert [done for done, _ in told] == list(range(1, min(epochs, 2) + 1)) and all(0 < s < 60 for _, s in told)
-    assert (again.position.epoch, again.position.total, again.spec.train.num_epochs) == (epochs, epochs * STEPS, epochs)
+    assert (again.position.epoch, again.position.global_step, again.epochs) == (epochs, epochs * STEPS, epochs)
     straight = LRSchedule.from_spec(spec(train__num_epochs=epochs, train__optim__schedule="cosine"), STEPS)
     assert again.schedule.epochs == epochs
     rates = [row["embedder_base_lr"] for row in again.history.steps if row["step"] > 2 * STEPS]
-    base = again.spec.train.optim.embedder.base_lr
+    base = spec().train.optim.embedder.base_lr
     assert rates == pytest.approx([base * straight.factor(e, i) for e in range(2, epochs) for i in range(STEPS)])
 
 
@@ -155,7 +157,7 @@ def test_d13_accumulated_step_equals_the_mean_gradient_of_its_batches(tmp_path, 
     freezer = Freezer(reference, s)
     criterion = build_criterion(s, classes=4, dim=8)
     optimizer = build_optimizer(s, reference, criterion)
-    freezer.set_modes(head_only=False)
+    freezer.set_train_modes(head_only=False)
     batches = list(Batches().epoch(0))
     for group in groups:
         optimizer.zero_grad()
@@ -236,18 +238,18 @@ def test_a_checkpoint_of_another_run_is_refused_by_what_differs(tmp_path):
     saved = read_checkpoint(newest_checkpoint(tmp_path))
     other = make_loop(tmp_path, identity={"data": "ab", "classes": ["a", "c"], "seed": 2})
     with pytest.raises(WeightsError, match=r"classes 2 \(a, b\), seed 1; expected classes 2 \(a, c\), seed 2"):
-        other.restore(saved)
+        other.load_checkpoint(saved)
     saved["model"].pop("head.weight")
     with pytest.raises(WeightsError, match="does not fit"):
-        make_loop(tmp_path, identity={"data": "ab", "classes": ["a", "b"], "seed": 1}).restore(saved)
+        make_loop(tmp_path, identity={"data": "ab", "classes": ["a", "b"], "seed": 1}).load_checkpoint(saved)
 
 
 def test_d03_training_mode_comes_back_after_a_validation_that_left_eval_behind(tmp_path):
     loop = make_loop(tmp_path, spec(train__num_epochs=2))
     seen = []
     loop.validate = lambda embedder: (embedder.eval(), {"val Precision at Rank 1": 0.5})[1]
-    step = loop._step
-    loop._step = lambda batch, update: (seen.append(loop.embedder.training), step(batch, update=update))[1]
+    step = loop.train_step
+    loop.train_step = lambda batch, update: (seen.append(loop.embedder.training), step(batch, update=update))[1]
     loop.run()
     assert seen == [True] * (2 * STEPS)
 
@@ -297,7 +299,7 @@ def test_bad_patterns_are_refused_at_the_start(tmp_path, pattern):
     s = spec()
     s.train.checkpointer.filename = pattern
     with pytest.raises(SpecError, match="filename"):
-        Checkpointer(tmp_path, s.train)
+        CheckpointManager(tmp_path, s.train)
 
 
 @pytest.mark.parametrize("validate", ["last", None])
@@ -320,12 +322,12 @@ def test_of_equal_precisions_at_rank_1_the_higher_map_is_kept(tmp_path):
             {"model": {}, "spec": {}, "training": {}}, epoch=epoch, step=epoch, due=False, last=False, kpis=kpis
         )
 
-    checkpointer = Checkpointer(tmp_path, spec().train)
+    checkpointer = CheckpointManager(tmp_path, spec().train)
     for epoch, figures in enumerate([(1.0, 0.5), (1.0, 0.7), (1.0, 0.6), (0.9, 0.99), (1.0, math.nan)]):
         offered(checkpointer, epoch, *figures)
     assert (checkpointer.best_epoch, read_checkpoint(tmp_path / BEST_CHECKPOINT)["epoch"]) == (1, 1)
-    again = Checkpointer(tmp_path, spec().train)
-    again.restore(checkpointer.state())
+    again = CheckpointManager(tmp_path, spec().train)
+    again.load_state(checkpointer.state())
     offered(again, 5, 1.0, 0.65)
     assert again.best_epoch == 1
     offered(again, 6, 1.0, 0.71)
@@ -335,11 +337,11 @@ def test_of_equal_precisions_at_rank_1_the_higher_map_is_kept(tmp_path):
 def test_a_best_of_another_epoch_is_forgotten_on_resuming(tmp_path):
     loop = make_loop(tmp_path)
     loop.run()
-    state = loop.checkpointer.state()
-    again = Checkpointer(tmp_path, spec().train)
-    again.restore(state)
+    state = loop.checkpoint_manager.state()
+    again = CheckpointManager(tmp_path, spec().train)
+    again.load_state(state)
     assert again.best_epoch == 1
-    again.restore(state | {"best_epoch": 0})
+    again.load_state(state | {"best_epoch": 0})
     assert again.best is None and again.best_epoch is None
 
 
@@ -373,21 +375,21 @@ def test_status_rows_carry_the_rates_of_the_formula(tmp_path):
 
 def test_a_seed_of_minus_one_is_the_checkpoints_on_resuming():
     fabric = SimpleNamespace(broadcast=lambda x: x)
-    drawn, s, start = spec(train__seed=-1), spec(train__seed=-1), _Start({"training": {"identity": {"seed": 77}}})
-    assert _settle_seed(drawn, _Start(None), fabric) == drawn.train.seed >= 0
-    assert _settle_seed(s, start, fabric) == s.train.seed == 77
+    s, checkpoint = spec(train__seed=-1), ResumeCheckpoint({"training": {"identity": {"seed": 77}}})
+    assert choose_seed(s, ResumeCheckpoint(None), fabric) >= 0
+    assert choose_seed(s, checkpoint, fabric) == 77
     s.train.seed = 5
-    assert _settle_seed(s, start, fabric) == 77
-    s.train.seed, s.is_set = 5, lambda path: path == "train.seed"
-    assert _settle_seed(s, start, fabric) == 5  # restore then says that the two differ
+    assert choose_seed(s, checkpoint, fabric) == 77
+    s.is_set = lambda path: path == "train.seed"
+    assert choose_seed(s, checkpoint, fabric) == 5  # load_checkpoint then says that the two differ
 
 
-def test_a_checkpoint_that_was_taken_is_let_go():
+def test_a_checkpoint_that_was_taken_is_released():
     tensor = torch.zeros(3)
-    left, start = weakref.ref(tensor), _Start({"model": {"w": tensor}})
+    left, checkpoint = weakref.ref(tensor), ResumeCheckpoint({"model": {"w": tensor}})
     del tensor
-    assert start and start.take()["model"]["w"] is left()
-    assert not start and start.seed is None
+    assert checkpoint and checkpoint.take()["model"]["w"] is left()
+    assert not checkpoint and checkpoint.seed is None
     gc.collect()
     assert left() is None
 
@@ -399,17 +401,21 @@ def test_the_ranking_of_the_card_is_that_of_the_best_weights(tmp_path, ranked):
     seen = []
 
     class Validation:
-        fabric, validator, latest = SimpleNamespace(broadcast=lambda x: x), object(), ("made again", "new vectors")
+        validator, latest = object(), ("made again", "new vectors")
         rankings = {1: ("of epoch 1", "its vectors")} if ranked else {3: ("of epoch 3", "others")}
 
         def __call__(self, embedder):
             seen.append(weights(loop))
             return {"val Precision at Rank 1": 0.7}
 
-    result = _outcome(tmp_path, loop.checkpointer, history, None, Validation(), None, loop.embedder)
+    setup = SimpleNamespace(
+        run=SimpleNamespace(dir=tmp_path), fabric=SimpleNamespace(broadcast=lambda x: x), sets=None, facts=None,
+        embedder=loop.embedder,
+    )  # fmt: skip
+    result = _collect_result(setup, loop.checkpoint_manager, history, Validation(), None)
     assert result.best_epoch == 1 and result.best["val Precision at Rank 1"] == 0.7
     assert result.ranking == ("of epoch 1" if ranked else "made again")
-    assert result.seen == ("its vectors" if ranked else "new vectors")
+    assert result.embeddings == ("its vectors" if ranked else "new vectors")
     assert len(seen) == (not ranked)
     for at_validation in seen:
         assert_equal(at_validation, read_checkpoint(tmp_path / BEST_CHECKPOINT)["model"])
@@ -431,10 +437,10 @@ def test_processes_of_a_launcher(monkeypatch, there, count):
 
 def test_a_launcher_must_agree_with_num_gpus():
     s = spec()
-    assert _wanted_gpus(s, None) == 1 and _wanted_gpus(s, 4) == 4
+    assert _gpu_count(s, None) == 1 and _gpu_count(s, 4) == 4
     s.is_set = lambda path: path == "train.num_gpus"
     with pytest.raises(DeviceError, match="train.num_gpus"):
-        _wanted_gpus(s, 4)
+        _gpu_count(s, 4)
 
 
 @pytest.mark.parametrize("fast, wanted", [(True, "bf16-mixed"), (False, "32-true")])

@@ -42,14 +42,14 @@ def test_cosine_starts_at_the_warm_up_factor_and_ends_at_zero():
     assert values[-1] < 0.01 and max(values) <= 1
 
 
-def test_rates_written_to_the_optimiser_with_bias_factors():
+def test_rates_written_to_the_optimizer_with_bias_factors():
     s = spec()
     embedder = TinyEmbedder()
     optimizer = build_optimizer(s, embedder, build_criterion(s, classes=4, dim=8))
     rates = set_learning_rates(optimizer, 0.5)
     assert rates == pytest.approx({"trunk": 5e-3, "trunk_bias": 1e-2, "embedder": 5e-3, "embedder_bias": 1e-2})
     assert all(g["lr"] == rates[g["name"]] for g in optimizer.param_groups)
-    assert set_learning_rates(optimizer, 1.0, trunk_learns=False)["trunk"] == 0.0
+    assert set_learning_rates(optimizer, 1.0, train_trunk=False)["trunk"] == 0.0
 
 
 def test_proxies_have_their_own_rate_and_no_decay():

@@ -63,18 +63,12 @@ def test_d15_ranks_share_the_images_and_merge_to_what_one_process_measures(sets)
         shared = validator(sets, rank=rank, world_size=3, merge=keep(rank, lambda held=held: list(held.values())))
         if rank:  # only the last call sees every part; the others only give theirs
             with np.errstate(all="ignore"):
-                index, vectors = _part(shared, engines[rank])
-                parts[rank] = (index, vectors)
+                parts[rank] = shared._embed(engines[rank])
         else:
             kpis, merged = shared.measure(engines[0])
     assert sum(e.seen for e in engines) == 32
     assert kpis == pytest.approx(alone)
     assert np.array_equal(merged.predicted, ranking.predicted) and len(merged.labels) == 20
-
-
-def _part(shared, engine):
-    vectors, index = shared._embed(engine)
-    return index, vectors
 
 
 def test_views_are_made_once_and_the_engine_sees_the_new_weights_each_time(sets, monkeypatch):

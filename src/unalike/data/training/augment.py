@@ -1,51 +1,67 @@
-"""Training views: a random crop per image, then colour, blur, normalisation and erasing on whole batches.
+"""Training augmentation: a random crop per image, then color, blur, normalization and erasing on whole batches.
 
-The geometric part meets images of many sizes and runs per image through one antialiased resize (outside Python's lock).
+The geometric part takes images of many sizes and runs per image through one antialiased resize (outside Python's lock).
 Everything after it is a handful of torch operations on the batch, on the batch's own device.
 
-Shapes: B images, H height, W width, C = 3 channels. Parameters are those of torchvision's transforms of the same names.
+Shape letters: B images, H height, W width, C = 3 channels, D random numbers, T taps of a blur. Parameters are those of
+torchvision's transforms of the same names.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from unalike.data.training import counter_rng as draws
+from unalike.data.training import counter_rng
 from unalike.errors import SpecError
 
-# Luma of ITU-R BT.601: what PIL and torchvision call grey, and the Y of YIQ.
-GREY = np.array([0.299, 0.587, 0.114])
-_TO_YIQ = np.array([GREY, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+# Luma of ITU-R BT.601: what PIL and torchvision call gray, and the Y of YIQ.
+GRAY = np.array([0.299, 0.587, 0.114])
+_TO_YIQ = np.array([GRAY, [0.595716, -0.274453, -0.321263], [0.211456, -0.522591, 0.311135]])
 _FROM_YIQ = np.linalg.inv(_TO_YIQ)
 ERASE_SCALE, ERASE_RATIO = (0.02, 0.33), (0.3, 3.3)  # torchvision's RandomErasing
 _ATTEMPTS = 10  # of both torchvision's RandomResizedCrop and RandomErasing
 # Gaussian taps whose weight is below this are left out: together they stay under half a step of 8 bits.
 _TAP_FLOOR = 1e-3
-# purposes of a draw: one independent stream each
-_CROP, _FINISH = 1, 2
-# columns of the crop's row: 2 a size attempt, then top, left, flip, angle; of finish: 6, then 2 an attempt, top, left
-_CROP_COLUMNS, _FINISH_COLUMNS = 2 * _ATTEMPTS + 4, 6 + 2 * _ATTEMPTS + 2
+# Purposes of random numbers: one independent stream each.
+_CROP, _BATCH = 1, 2
+# Columns of the crop's row: 2 a size attempt, then top, left, flip, angle; of the batch: 6, then 2 an attempt, top, left.
+_CROP_COLUMNS, _BATCH_COLUMNS = 2 * _ATTEMPTS + 4, 6 + 2 * _ATTEMPTS + 2
 
 
 class Augmentation:
     """Training augmentation whose every parameter is a function of (seed, epoch, image index, occurrence).
 
-    height, width: size of the views. crop_scale, crop_ratio: RandomResizedCrop's share of the area and width / height.
-    flip_prob: horizontal flip. rotation: by 0 to 180 degrees about the centre; corners get the mean colour.
-    colour: None, or brightness, contrast, saturation (factor uniform in [max(0, 1 - x), 1 + x]) and hue (shift uniform
-    in [-x, x] turns, x <= 0.5). blur: None, or kernel [height, width] (odd) and sigma [low, high] in pixels.
-    erase_prob: RandomErasing with torchvision's scale and ratio, filled with the mean. mean, std: of the network, for
-    values in [0, 1].
+    Differences to torchvision on PIL images, all invisible at usual strengths: color steps are one affine map a pixel and
+    clamp once at the end, not after each step; hue turns the chroma plane of YIQ, so luma stays; blur leaves out taps that
+    weigh less than 1e-3 and rounds nothing to 8 bits.
 
-    Differences to torchvision on PIL images, all below what the eye sees at usual strengths: colour steps are one
-    affine map a pixel and clamp once at the end, not after each step; hue turns the chroma plane of YIQ, so luma stays;
-    blur leaves out taps that weigh less than 1e-3 and rounds nothing to 8 bits.
+    Args:
+        height: of the views, in pixels.
+        width: of the views, in pixels.
+        crop_scale: RandomResizedCrop's share of the image's area, low and high.
+        crop_ratio: its width / height, low and high.
+        flip_prob: of a horizontal flip, 0..1.
+        rotation: whether to rotate by 0 to 180 degrees about the center; corners get the mean color.
+        color: None, or brightness, contrast, saturation (factor uniform in [max(0, 1 - x), 1 + x]) and hue (shift uniform
+            in [-x, x] turns, x <= 0.5).
+        blur: None, or ``kernel`` [height, width] (odd) and ``sigma`` [low, high], in pixels.
+        erase_prob: of RandomErasing with torchvision's scale and ratio, filled with the mean.
+        mean: of the network, one value a channel, for values in [0, 1].
+        std: of the network, one value a channel.
+        seed: of all random numbers.
+
+    Raises:
+        SpecError: for a range that is empty, an even kernel, or an unknown color step.
     """
 
     def __init__(
@@ -57,7 +73,7 @@ class Augmentation:
         crop_ratio: Sequence[float] = (3 / 4, 4 / 3),
         flip_prob: float = 0.5,
         rotation: bool = False,
-        colour: Mapping[str, float] | None = None,
+        color: Mapping[str, float] | None = None,
         blur: Mapping[str, Sequence[float]] | None = None,
         erase_prob: float = 0.0,
         mean: Sequence[float] = (0.485, 0.456, 0.406),
@@ -68,12 +84,12 @@ class Augmentation:
         self.crop_scale = _range("dataset.crop.scale", crop_scale)
         self.crop_ratio = _range("dataset.crop.ratio", crop_ratio)
         self.flip_prob, self.rotation, self.erase_prob, self.seed = flip_prob, rotation, erase_prob, int(seed)
-        amounts = dict(colour or {})
+        amounts = dict(color or {})
         unknown = set(amounts) - {"brightness", "contrast", "saturation", "hue"}
         if unknown:
             faults = ", ".join(sorted(unknown))
-            raise SpecError(f"colour augmentation {faults}", expected="brightness, contrast, saturation, hue")
-        self.colour = {name: float(amount) for name, amount in amounts.items() if amount}
+            raise SpecError(f"color augmentation {faults}", expected="brightness, contrast, saturation, hue")
+        self.color = {name: float(amount) for name, amount in amounts.items() if amount}
         self.mean, self.std = np.asarray(mean, dtype=np.float64), np.asarray(std, dtype=np.float64)
         if self.mean.shape != (3,) or self.std.shape != (3,) or (self.std <= 0).any():
             raise SpecError(f"pixel mean {list(mean)} and std {list(std)}", expected="three numbers each, std above 0")
@@ -85,23 +101,44 @@ class Augmentation:
             self.radius = (_radius(int(down), self.sigma[1], height), _radius(int(across), self.sigma[1], width))
         self._fill = tuple(round(255 * m) for m in self.mean)
 
+    @classmethod
+    def from_spec(cls, experiment: Experiment, seed: int) -> Augmentation:
+        """From the section ``dataset`` of a settled spec."""
+        dataset, model = experiment.dataset, experiment.model
+        color, blur = dataset.color_augmentation, dataset.gaussian_blur
+        amounts = {name: getattr(color, name) for name in ("brightness", "contrast", "saturation", "hue")}
+        return cls(
+            dataset.train_height or model.input_height,
+            dataset.train_width or model.input_width,
+            crop_scale=tuple(dataset.crop.scale),
+            crop_ratio=tuple(dataset.crop.ratio),
+            flip_prob=dataset.prob,
+            rotation=dataset.random_rotation,
+            color=amounts if color.enabled else None,
+            blur={"kernel": tuple(blur.kernel), "sigma": tuple(blur.sigma)} if blur.enabled else None,
+            erase_prob=dataset.re_prob,
+            mean=tuple(dataset.pixel_mean),
+            std=tuple(dataset.pixel_std),
+            seed=seed,
+        )
+
     # ---- per image: crop, flip, rotation
 
-    def crop_draws(self, epoch: int, indices_B: np.ndarray, occurrences_B: np.ndarray | None = None) -> np.ndarray:
-        """The random numbers of ``crop`` for a batch: float64 (B, columns)."""
-        return draws.uniforms(self._keys(_CROP, epoch, indices_B, occurrences_B), _CROP_COLUMNS)
+    def draw_crops(self, epoch: int, indices_B: np.ndarray, occurrences_B: np.ndarray | None = None) -> np.ndarray:
+        """The random numbers of ``crop`` for a batch: float64 (B, D)."""
+        return counter_rng.uniforms(self._keys(_CROP, epoch, indices_B, occurrences_B), _CROP_COLUMNS)
 
     def crop(self, image_HWC: np.ndarray, epoch: int, index: int, occurrence: int = 0) -> np.ndarray:
         """A random view of one image: uint8 (height, width, 3).
 
         ``occurrence`` counts the uses of an image within an epoch, so that repeats differ.
         """
-        row = self.crop_draws(epoch, np.array([index]), np.array([occurrence]))[0]
-        return np.ascontiguousarray(self.crop_drawn(image_HWC, row).permute(1, 2, 0).numpy())
+        row = self.draw_crops(epoch, np.array([index]), np.array([occurrence]))[0]
+        return np.ascontiguousarray(self.apply_crop(image_HWC, row).permute(1, 2, 0).numpy())
 
-    def crop_drawn(self, image_HWC: np.ndarray, draws_row: np.ndarray) -> torch.Tensor:
-        """``crop`` with the random numbers already drawn (one row of ``crop_draws``): a uint8 tensor (3, height, width)."""
-        row = draws_row.tolist()
+    def apply_crop(self, image_HWC: np.ndarray, draws_D: np.ndarray) -> torch.Tensor:
+        """``crop`` with the random numbers already drawn (one row of ``draw_crops``): a uint8 tensor (3, height, width)."""
+        row = draws_D.tolist()
         top, left, height, width = crop_box(*_size(image_HWC), self.crop_scale, self.crop_ratio, row)
         # A copy of the crop alone: what lies beside it must not bleed in through the filter.
         piece = torch.from_numpy(np.array(image_HWC[top : top + height, left : left + width], order="C"))
@@ -117,10 +154,10 @@ class Augmentation:
             view = torch.from_numpy(np.array(turned)).permute(2, 0, 1)
         return view
 
-    # ---- whole batches: colour, blur, normalisation, erasing
+    # ---- whole batches: color, blur, normalisation, erasing
 
     @torch.no_grad()
-    def finish(
+    def augment_batch(
         self,
         images_BHWC: torch.Tensor,
         epoch: int,
@@ -129,10 +166,20 @@ class Augmentation:
         *,
         out: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """uint8 (B, H, W, 3) -> float32 (B, 3, H, W), normalised, channels-last in memory, on the tensor's own device.
+        """Color, blur, normalization and erasing of a batch of crops.
 
-        ``out`` may be such a tensor to write into. On a CPU images go through one after another, because one image fits
-        the cache where a batch does not; the arithmetic is the same.
+        On a CPU images go through one after another, because one image fits the cache where a batch does not; the
+        arithmetic is the same.
+
+        Args:
+            images_BHWC: uint8, on any device.
+            epoch: that the random numbers are for.
+            indices_B: of the images in their set.
+            occurrences_B: how often each image was used before in this epoch; None means never.
+            out: where to write, a tensor like the result.
+
+        Returns:
+            float32 (B, 3, H, W), channels-last in memory, on the device of the images.
         """
         device = images_BHWC.device
         count, height, width = images_BHWC.shape[:3]
@@ -141,100 +188,104 @@ class Augmentation:
                 (count, 3, height, width), device=device, dtype=torch.float32, memory_format=torch.channels_last
             )
         indices = indices_B.cpu().numpy() if isinstance(indices_B, torch.Tensor) else np.asarray(indices_B)
-        row_BD = draws.uniforms(self._keys(_FINISH, epoch, indices, occurrences_B), _FINISH_COLUMNS)
-        matrices_B33, grey_B3, shift_3 = self._colour_maps(row_BD)
-        maps = [_tensor(a, device) for a in (matrices_B33, grey_B3, shift_3)]
+        draws_BD = counter_rng.uniforms(self._keys(_BATCH, epoch, indices, occurrences_B), _BATCH_COLUMNS)
+        matrices_B33, gray_B3, shift_3 = self._color_transforms(draws_BD)
+        maps = [_tensor(a, device) for a in (matrices_B33, gray_B3, shift_3)]
         bounds = [_tensor((v - self.mean) / self.std, device)[None, :, None, None] for v in (0.0, 1.0)]
-        taps = self._taps(row_BD, device)
+        taps = self._blur_weights(draws_BD, device)
         chunk = 1 if device.type == "cpu" else max(count, 1)
-        # Fresh megabytes for every image would cost page faults, more than the arithmetic: these serve all of it.
-        room = _Room((chunk, 3, height, width), self.radius if taps else (0, 0), device)
+        # New megabytes for every image would cost page faults, more than the arithmetic: these serve all images.
+        buffers = _Buffers((chunk, 3, height, width), self.radius if taps else (0, 0), device)
         with torch.autocast(device.type, enabled=False):
             for start in range(0, count, chunk):
                 part = slice(start, start + chunk)
-                self._recolour(images_BHWC[part], maps[0][part], maps[1][part], maps[2], bounds, room)
+                self._apply_color(images_BHWC[part], maps[0][part], maps[1][part], maps[2], bounds, buffers)
                 if taps is not None:
-                    _blur(room, taps[0][part], taps[1][part])
-                out[part].copy_(room.planes)
-        for i, (top, left, h, w) in self._erasures(row_BD, height, width):
+                    _blur(buffers, taps[0][part], taps[1][part])
+                out[part].copy_(buffers.planes)
+        for i, (top, left, h, w) in self._erase_boxes(draws_BD, height, width):
             out[i, :, top : top + h, left : left + w] = 0.0  # 0 after normalisation is the mean
         return out
 
     def _keys(self, purpose: int, epoch: int, indices_B: np.ndarray, occurrences_B: np.ndarray | None) -> np.ndarray:
         if occurrences_B is None:
             occurrences_B = np.zeros(len(indices_B), dtype=np.int64)
-        return draws.keys((self.seed, purpose, epoch), indices_B, occurrences_B)
+        return counter_rng.keys((self.seed, purpose, epoch), indices_B, occurrences_B)
 
-    def _colour_maps(self, row_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Colour and normalisation as one affine map: out = M x + grey (mean of x) + shift, for x in [0, 255].
+    def _color_transforms(self, draws_BD: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Color and normalization as one affine map: out = M x + gray (mean of x) + shift, for x in [0, 255].
 
-        Brightness, contrast, saturation and hue commute here: the first two scale, saturation and hue leave grey alone.
-        Contrast blends with the image's mean grey, hence the term in the channel means.
+        Brightness, contrast, saturation and hue commute here: the first two scale, saturation and hue leave gray alone.
+        Contrast blends with the image's mean gray, hence the term in the channel means.
         """
-        count = len(row_BD)
-        factor = [self._factor(name, row_BD[:, i]) for i, name in enumerate(("brightness", "contrast", "saturation"))]
+        count = len(draws_BD)
+        factor = [self._factor(name, draws_BD[:, i]) for i, name in enumerate(("brightness", "contrast", "saturation"))]
         gain, saturation = (factor[0] * factor[1])[:, None, None], factor[2][:, None, None]
-        matrix_B33 = gain * (saturation * np.eye(3) + (1 - saturation) * np.broadcast_to(GREY, (3, 3)))
-        hue = self.colour.get("hue", 0.0)
+        matrix_B33 = gain * (saturation * np.eye(3) + (1 - saturation) * np.broadcast_to(GRAY, (3, 3)))
+        hue = self.color.get("hue", 0.0)
         if hue:
-            turn_B = 2 * math.pi * hue * (2 * row_BD[:, 3] - 1)
+            turn_B = 2 * math.pi * hue * (2 * draws_BD[:, 3] - 1)
             rotation_B33 = np.zeros((count, 3, 3))
             rotation_B33[:, 0, 0] = 1
             rotation_B33[:, 1, 1] = rotation_B33[:, 2, 2] = np.cos(turn_B)
             rotation_B33[:, 1, 2], rotation_B33[:, 2, 1] = -np.sin(turn_B), np.sin(turn_B)
             matrix_B33 = _FROM_YIQ @ rotation_B33 @ _TO_YIQ @ matrix_B33
         matrix_B33 = matrix_B33 / (255 * self.std[None, :, None])
-        grey_B3 = (factor[0] * (1 - factor[1]))[:, None] / (255 * self.std[None, :])
-        return matrix_B33, grey_B3, -self.mean / self.std
+        gray_B3 = (factor[0] * (1 - factor[1]))[:, None] / (255 * self.std[None, :])
+        return matrix_B33, gray_B3, -self.mean / self.std
 
     def _factor(self, name: str, u_B: np.ndarray) -> np.ndarray:
-        amount = self.colour.get(name, 0.0)
+        amount = self.color.get(name, 0.0)
         low = max(0.0, 1.0 - amount)
         return low + u_B * (1.0 + amount - low)
 
-    def _recolour(
+    def _apply_color(
         self,
         images_BHWC: torch.Tensor,
         matrix_B33: torch.Tensor,
-        grey_B3: torch.Tensor,
+        gray_B3: torch.Tensor,
         shift_3: torch.Tensor,
         bounds: list[torch.Tensor],
-        room: _Room,
+        buffers: _Buffers,
     ) -> None:
-        """uint8 images into ``room.inner``: normalised planes, clamped to what [0, 1] becomes."""
+        """uint8 images into ``buffers.inner``: normalized planes, clamped to what [0, 1] becomes."""
         count, height, width = images_BHWC.shape[:3]
-        room.planes.copy_(images_BHWC.permute(0, 3, 1, 2).contiguous())  # turning bytes is cheaper than turning floats
+        buffers.planes.copy_(
+            images_BHWC.permute(0, 3, 1, 2).contiguous()
+        )  # turning bytes is cheaper than turning floats
         offset_B3 = shift_3.expand(count, 3)
-        if "contrast" in self.colour:
+        if "contrast" in self.color:
             # Sums of rows are exact in float32 and their sum in float64: equal however many threads add.
-            grey_B = (room.planes.sum(-1).double().sum(-1) * room.grey_3).sum(-1) / (height * width)
-            offset_B3 = offset_B3 + grey_B3 * grey_B[:, None].float()
-        source, coloured = room.planes.view(count, 3, -1), room.coloured.view(count, 3, -1)
-        torch.baddbmm(offset_B3[:, :, None], matrix_B33, source, out=coloured)
-        if self.colour:
-            torch.maximum(room.coloured, bounds[0], out=room.coloured)
-        torch.minimum(room.coloured, bounds[1], out=room.inner)
+            gray_B = (buffers.planes.sum(-1).double().sum(-1) * buffers.gray_3).sum(-1) / (height * width)
+            offset_B3 = offset_B3 + gray_B3 * gray_B[:, None].float()
+        source, colored = buffers.planes.view(count, 3, -1), buffers.colored.view(count, 3, -1)
+        torch.baddbmm(offset_B3[:, :, None], matrix_B33, source, out=colored)
+        if self.color:
+            torch.maximum(buffers.colored, bounds[0], out=buffers.colored)
+        torch.minimum(buffers.colored, bounds[1], out=buffers.inner)
 
-    def _taps(self, row_BD: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
+    def _blur_weights(self, draws_BD: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
         """Gaussian weights from the centre outwards for height and width: (B, radius + 1) each; None without blur."""
         if self.sigma is None or self.radius == (0, 0):
             return None
-        sigma_B = self.sigma[0] + row_BD[:, 4] * (self.sigma[1] - self.sigma[0])
+        sigma_B = self.sigma[0] + draws_BD[:, 4] * (self.sigma[1] - self.sigma[0])
         both = []
         for radius in self.radius:
             weight = np.exp(-0.5 * (np.arange(radius + 1)[None, :] / np.maximum(sigma_B, 1e-6)[:, None]) ** 2)
             both.append(_tensor(weight / (weight[:, :1] + 2 * weight[:, 1:].sum(1, keepdims=True)), device))
         return both[0], both[1]
 
-    def _erasures(self, row_BD: np.ndarray, height: int, width: int) -> list[tuple[int, tuple[int, int, int, int]]]:
+    def _erase_boxes(
+        self, draws_BD: np.ndarray, height: int, width: int
+    ) -> list[tuple[int, tuple[int, int, int, int]]]:
         if self.erase_prob <= 0:
             return []
-        found = []
-        for i in np.flatnonzero(row_BD[:, 5] < self.erase_prob).tolist():
-            box = erase_box(height, width, row_BD[i, 6:].tolist())
+        boxes = []
+        for i in np.flatnonzero(draws_BD[:, 5] < self.erase_prob).tolist():
+            box = erase_box(height, width, draws_BD[i, 6:].tolist())
             if box is not None:
-                found.append((i, box))
-        return found
+                boxes.append((i, box))
+        return boxes
 
 
 def _size(image_HWC: np.ndarray) -> tuple[int, int]:
@@ -296,40 +347,43 @@ def _tensor(array: np.ndarray, device: torch.device) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(device, non_blocking=True)
 
 
-class _Room:
-    """Memory that the steps of ``finish`` share: source and result, coloured planes with a margin, half-blurred planes."""
+class _Buffers:
+    """Memory that the steps of ``augment_batch`` share: source and result, colored planes with a margin, half-blurred planes."""
 
     def __init__(self, shape: tuple[int, int, int, int], radius: tuple[int, int], device: torch.device) -> None:
         count, channels, height, width = shape
         down, across = radius
         self.radius = radius
-        self.grey_3 = torch.from_numpy(GREY).to(device)
+        self.gray_3 = torch.from_numpy(GRAY).to(device)
         self.planes = torch.empty(shape, device=device)
-        self.coloured = torch.empty(shape, device=device)
+        self.colored = torch.empty(shape, device=device)
         if radius == (0, 0):
-            self.wide = self.inner = self.planes
+            self.padded = self.inner = self.planes
             return
-        self.wide = torch.empty((count, channels, height + 2 * down, width + 2 * across), device=device)
-        self.half = torch.empty((count, channels, height, width + 2 * across), device=device)
-        self.inner = self.wide[:, :, down : down + height, across : across + width]
+        self.padded = torch.empty((count, channels, height + 2 * down, width + 2 * across), device=device)
+        self.half_blurred = torch.empty((count, channels, height, width + 2 * across), device=device)
+        self.inner = self.padded[:, :, down : down + height, across : across + width]
 
     def reflect_margin(self) -> None:
-        """Fill the margin of ``wide`` by reflecting what lies inside."""
+        """Fill the margin of ``padded`` by reflecting what lies inside."""
         for dim, radius in ((3, self.radius[1]), (2, self.radius[0])):
             if radius:
-                wide, last = self.wide, self.wide.shape[dim] - radius
-                wide.narrow(dim, 0, radius).copy_(wide.narrow(dim, radius + 1, radius).flip(dim))
-                wide.narrow(dim, last, radius).copy_(wide.narrow(dim, last - radius - 1, radius).flip(dim))
+                padded, last = self.padded, self.padded.shape[dim] - radius
+                padded.narrow(dim, 0, radius).copy_(padded.narrow(dim, radius + 1, radius).flip(dim))
+                padded.narrow(dim, last, radius).copy_(padded.narrow(dim, last - radius - 1, radius).flip(dim))
 
 
-def _blur(room: _Room, down_BT: torch.Tensor, across_BT: torch.Tensor) -> None:
-    """Separable blur of ``room.inner`` into ``room.planes``, a weight row per image: sums of shifted planes.
+def _blur(buffers: _Buffers, down_BT: torch.Tensor, across_BT: torch.Tensor) -> None:
+    """Separable blur of ``buffers.inner`` into ``buffers.planes``, a weight row per image: sums of shifted planes.
 
     A grouped convolution of so few channels takes oneDNN 2.4 ms a direction for a 224 x 224 image on one core; this
     takes 0.15.
     """
-    room.reflect_margin()
-    for dim, taps_BT, source, target in ((2, down_BT, room.wide, room.half), (3, across_BT, room.half, room.planes)):
+    buffers.reflect_margin()
+    for dim, taps_BT, source, target in (
+        (2, down_BT, buffers.padded, buffers.half_blurred),
+        (3, across_BT, buffers.half_blurred, buffers.planes),
+    ):
         radius, length = taps_BT.shape[1] - 1, target.shape[dim]
         weight = taps_BT[:, :, None, None, None]
         torch.mul(source.narrow(dim, radius, length), weight[:, 0], out=target)

@@ -1,8 +1,8 @@
-"""Random numbers by counter: each number is a pure function of what it is for.
+"""Counter-based random numbers: each is a pure function of seed, epoch, image and purpose.
 
 A stateful generator ties a draw to everything drawn before it, so that the number of workers, the ranks and a resume
-would all change it. Here a draw is the SplitMix64 finaliser (Steele, Lea, Flood: "Fast splittable pseudorandom number
-generators", OOPSLA 2014) of (seed, epoch, image, occurrence, purpose): equal whoever asks, in whatever order.
+would all change it. Here a draw is the SplitMix64 finalizer (Steele, Lea, Flood: "Fast splittable pseudorandom number
+generators", OOPSLA 2014) of (seed, epoch, image, occurrence, purpose): equal in every process and in every order.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ _M1, _M2 = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def _mix(z: np.ndarray) -> np.ndarray:
-    """SplitMix64's finaliser on a uint64 array (arithmetic modulo 2**64)."""
+    """SplitMix64's finalizer on a uint64 array (arithmetic modulo 2**64)."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(_M1)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(_M2)
-    return z ^ (z >> np.uint64(31))
+    mixed: np.ndarray = z ^ (z >> np.uint64(31))
+    return mixed
 
 
 def _mix_number(z: int) -> int:

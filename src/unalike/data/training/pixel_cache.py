@@ -1,6 +1,6 @@
-"""Decoded images, kept: each file is decoded once and stays as uint8 at a stated size.
+"""Cache of decoded images: each file is decoded once and stays, as uint8 of a given size, in memory or on disk.
 
-Decoding JPEGs anew every epoch is most of what a loader does. Kept at a shorter side of 1.5 x the input size, a random
+Decoding JPEGs anew every epoch is most of what a loader does. Cached at a shorter side of 1.5 x the input size, a random
 crop (scale 0.08 to 1) still finds about the pixels it needs, and the images stay small enough for memory.
 """
 
@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, BinaryIO, cast
 
 import numpy as np
 import psutil
@@ -25,22 +25,32 @@ from unalike.progress import say
 if TYPE_CHECKING:
     from unalike.data.imageset import ImageSet
     from unalike.data.notices import Notices
+    from unalike.spec import Experiment
 
 MODES = ("memory", "disk", "none")
 _STRIPES = 64
 
 
 class PixelCache:
-    """The pixels of an image set, decoded at most once while the bound allows. Thread-safe.
+    """The pixels of an image set, decoded at most once while the limit allows. Thread-safe.
 
-    ``get(i)`` gives image i as uint8 (H, W, 3), its shorter side min(its own, ``shorter_side``), aspect kept. What is
-    kept and what is decoded again are equal, pixel for pixel.
+    ``get(i)`` returns image i as uint8 (H, W, 3), its shorter side min(its own, ``shorter_side``), aspect kept. What is
+    cached and what is decoded again are equal, pixel for pixel. Once an image does not fit into the limit, nothing more is
+    cached and the rest is decoded every epoch, which is reported once with the count.
 
-    mode: "memory" keeps arrays; "disk" appends to one unnamed file in ``directory`` (or the system's temporary folder),
-    which vanishes with the process; "none" keeps nothing. ``limit_bytes`` bounds what this process keeps; once an image
-    does not fit, nothing more is kept and the rest is decoded every epoch, said once with the count.
-    ``max_unreadable`` is the share of files that may fail to decode before it is a DataError; unless it is 0, one always
-    may.
+    Args:
+        images: whose files are read.
+        shorter_side: of the cached images, in pixels.
+        mode: ``memory`` keeps arrays; ``disk`` appends to one unnamed file, which vanishes with the process; ``none``
+            caches nothing.
+        limit_bytes: largest size of this process's cache.
+        directory: of the file; None means the system's temporary folder.
+        max_unreadable: share of files, 0..1, that may fail to decode; unless it is 0, one always may.
+        max_pixels: largest image that is decoded.
+        notices: collects files that cannot be decoded.
+
+    Raises:
+        DataError: for a mode or side that does not exist, or a directory that cannot be written to.
     """
 
     def __init__(
@@ -63,23 +73,23 @@ class PixelCache:
         self.limit_bytes, self.max_unreadable, self.max_pixels = int(limit_bytes), max_unreadable, max_pixels
         self.notices = notices
         self.decodes = 0  # how many times a file was decoded, failures included
-        self.kept = 0
-        self.kept_bytes = 0
+        self.cached = 0
+        self.cached_bytes = 0
         self._full = mode == "none"
-        self._kept: dict[int, np.ndarray] = {}
-        self._placed: dict[int, tuple[int, tuple[int, int, int]]] = {}
+        self._arrays: dict[int, np.ndarray] = {}
+        self._offsets: dict[int, tuple[int, tuple[int, int, int]]] = {}  # of the disk's file: offset and shape
         self._failures: dict[int, str] = {}
         # One lock an image would be wasteful; striped locks make sure that two threads never decode one file twice.
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
-        self._books = threading.Lock()
+        self._lock = threading.Lock()
         self._file = self._open_file(directory) if mode == "disk" else None
 
     @staticmethod
-    def _open_file(directory: Path | str | None):  # type: ignore[no-untyped-def]  # tempfile's class is private
+    def _open_file(directory: Path | str | None) -> BinaryIO:
         try:
             if directory is not None:
                 Path(directory).mkdir(parents=True, exist_ok=True)
-            return tempfile.TemporaryFile(prefix="unalike-pixels-", dir=directory)
+            return cast(BinaryIO, tempfile.TemporaryFile(prefix="unalike-pixels-", dir=directory))
         except OSError as error:
             raise DataError(
                 f"cannot write the image cache to {directory or tempfile.gettempdir()}: {error}",
@@ -92,7 +102,7 @@ class PixelCache:
     @property
     def failures(self) -> dict[int, str]:
         """Index -> reason of every file that could not be decoded so far."""
-        with self._books:
+        with self._lock:
             return dict(self._failures)
 
     def unreadable(self, index: int) -> bool:
@@ -106,26 +116,26 @@ class PixelCache:
         DataError when more than the permitted share of the files failed.
         """
         index = int(index)
-        found = self._find(index)
-        if found is not None:
-            return found
+        pixels = self._find(index)
+        if pixels is not None:
+            return pixels
         with self._stripes[index % _STRIPES]:
-            found = self._find(index)
-            if found is not None:
-                return found
+            pixels = self._find(index)
+            if pixels is not None:
+                return pixels
             if index in self._failures:
                 raise UnreadableImage(self._failures[index])
             pixels = self._decode(index)
-            self._keep(index, pixels)
+            self._store(index, pixels)
             return pixels
 
     def _find(self, index: int) -> np.ndarray | None:
         if self._file is None:
-            return self._kept.get(index)
-        placed = self._placed.get(index)
-        if placed is None:
+            return self._arrays.get(index)
+        entry = self._offsets.get(index)
+        if entry is None:
             return None
-        offset, shape = placed
+        offset, shape = entry
         count = shape[0] * shape[1] * shape[2]
         data = os.pread(self._file.fileno(), count, offset)
         if len(data) != count:
@@ -133,7 +143,7 @@ class PixelCache:
         return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
     def _decode(self, index: int) -> np.ndarray:
-        with self._books:
+        with self._lock:
             self.decodes += 1
         side = self.shorter_side
         try:
@@ -146,12 +156,12 @@ class PixelCache:
         return pixels
 
     def _note_failure(self, index: int, reason: str) -> None:
-        with self._books:
+        with self._lock:
             self._failures[index] = reason
             failed, total = len(self._failures), len(self)
             if self.notices is not None:
                 self.notices.add("unreadable", str(self.images.paths[index]), reason)
-        # the rule of engines.files.embed_files, so that a set good enough to be measured is good enough to learn from
+        # The rule of inference.embedding.embed_files, so that a set good enough to be measured is good enough to train on.
         allowed = 0 if self.max_unreadable <= 0 else max(1, int(self.max_unreadable * total))
         if failed > allowed:
             raise DataError(
@@ -160,50 +170,52 @@ class PixelCache:
                 remedy="repair or remove the files, or raise dataset.max_unreadable",
             )
 
-    def _keep(self, index: int, pixels: np.ndarray) -> None:
-        with self._books:
+    def _store(self, index: int, pixels: np.ndarray) -> None:
+        """Cache an image while there is room."""
+        with self._lock:
             if self._full:
                 return
-            if self.kept_bytes + pixels.nbytes > self.limit_bytes:
+            if self.cached_bytes + pixels.nbytes > self.limit_bytes:
                 self._full = True
-                self._say_full()
+                self._report_full()
                 return
-            offset = self.kept_bytes
-            self.kept_bytes += pixels.nbytes
-            self.kept += 1
+            offset = self.cached_bytes
+            self.cached_bytes += pixels.nbytes
+            self.cached += 1
         if self._file is None:
-            self._kept[index] = pixels
+            self._arrays[index] = pixels
             return
         try:
             written = os.pwrite(self._file.fileno(), pixels.data.cast("B"), offset)
         except OSError as error:
-            self._stop_keeping(f"the disk of the image cache took no more ({error})")
+            self._stop_caching(f"the disk of the image cache took no more ({error})")
             return
         if written == pixels.nbytes:
-            self._placed[index] = (offset, pixels.shape)  # type: ignore[assignment]
+            height, width, channels = pixels.shape
+            self._offsets[index] = offset, (height, width, channels)
         else:
-            self._stop_keeping("the disk of the image cache took no more")
+            self._stop_caching("the disk of the image cache took no more")
 
-    def _stop_keeping(self, reason: str) -> None:
-        with self._books:
-            self.kept -= 1
+    def _stop_caching(self, reason: str) -> None:
+        with self._lock:
+            self.cached -= 1
             if not self._full:
                 self._full = True
                 say(f"{reason}: the images beyond it are decoded every epoch")
 
-    def _say_full(self) -> None:
-        rest = len(self) - self.kept - len(self._failures)
+    def _report_full(self) -> None:
+        rest = len(self) - self.cached - len(self._failures)
         say(
-            f"image cache full at {self.kept_bytes / 2**30:.2f} of {self.limit_bytes / 2**30:.2f} GiB: "
-            f"{self.kept} images kept, the other {rest} are decoded every epoch "
+            f"image cache full at {self.cached_bytes / 2**30:.2f} of {self.limit_bytes / 2**30:.2f} GiB: "
+            f"{self.cached} images cached, the other {rest} are decoded every epoch "
             f"(more room: dataset.cache.limit_gb, or dataset.cache.mode: disk)"
         )
 
     def close(self) -> None:
-        """Give back memory and disk; what is asked for later is decoded and no longer kept."""
-        with self._books:
+        """Release memory and disk; what is read later is decoded and no longer cached."""
+        with self._lock:
             self._full = True
-            self._kept, self._placed = {}, {}
+            self._arrays, self._offsets = {}, {}
             file, self._file = self._file, None
         if file is not None:
             file.close()
@@ -225,34 +237,34 @@ def downscale(pixels_HWC: np.ndarray, shorter_side: int) -> np.ndarray:
     return np.ascontiguousarray(small.permute(1, 2, 0).numpy())
 
 
-def build_pixel_cache(spec: Any, images: ImageSet, notices: Notices, *, processes: int) -> PixelCache:
-    """The store that ``spec.dataset.cache`` describes, for one of so many ``processes`` of this machine."""
-    cache = spec.dataset.cache
-    sides = (spec.dataset.train_height or spec.model.input_height, spec.dataset.train_width or spec.model.input_width)
+def build_pixel_cache(experiment: Experiment, images: ImageSet, notices: Notices, *, processes: int) -> PixelCache:
+    """The cache that ``dataset.cache`` describes, for one of so many ``processes`` of this machine."""
+    dataset, model, cache = experiment.dataset, experiment.model, experiment.dataset.cache
+    sides = (dataset.train_height or model.input_height, dataset.train_width or model.input_width)
     directory = Path(cache.directory) if cache.directory else None
     limit = cache.limit_gb
     if limit is None:
         limit = (_free_disk_gb(directory) if cache.mode == "disk" else free_memory_gb()) / 2
     return PixelCache(
         images, shorter_side=int(max(sides) * cache.ratio), mode=cache.mode, limit_bytes=int(limit / processes * 1e9),
-        directory=directory, max_unreadable=spec.dataset.max_unreadable,
-        max_pixels=spec.dataset.max_pixels, notices=notices,
+        directory=directory, max_unreadable=dataset.max_unreadable,
+        max_pixels=dataset.max_pixels, notices=notices,
     )  # fmt: skip
 
 
 def free_memory_gb() -> float:
-    """What the system calls available, and no more than the limit of the container that this process may live in."""
+    """Memory that the system calls available, in GB, and no more than the limit of the container around this process."""
     free = psutil.virtual_memory().available / 1e9
     try:
-        bound = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
     except OSError:
         return free
-    return min(free, int(bound) / 1e9) if bound.isdigit() else free
+    return min(free, int(limit) / 1e9) if limit.isdigit() else free
 
 
 def _free_disk_gb(directory: Path | None) -> float:
-    """Free space where the cache's file will lie; its folder may be yet to be made."""
-    place = (directory or Path(tempfile.gettempdir())).absolute()
-    while not place.exists():
-        place = place.parent
-    return shutil.disk_usage(place).free / 1e9
+    """Free disk space, in GB, where the cache's file will be; its folder may not exist yet."""
+    folder = (directory or Path(tempfile.gettempdir())).absolute()
+    while not folder.exists():
+        folder = folder.parent
+    return shutil.disk_usage(folder).free / 1e9

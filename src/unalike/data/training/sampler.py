@@ -1,4 +1,4 @@
-"""Class-balanced batches: P classes x K instances on every rank, planned for a whole epoch at once.
+"""Class-balanced sampler: P classes x K instances a batch on every rank, planned for a whole epoch at once.
 
 Letters: N images, C classes with at least one image, B images a batch and rank, W ranks, S steps an epoch,
 P classes a batch, T = S x W x P groups an epoch (a group = one class's share of one batch).
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unalike.data.training import counter_rng as draws
+from unalike.data.training import counter_rng
 from unalike.errors import DataError
 from unalike.progress import say
 
@@ -18,25 +18,35 @@ _CLASS_ROUND, _EXTRA_ORDER, _IMAGE_PASS = 11, 12, 13
 
 
 class ClassBalancedSampler:
-    """Which images make which batch. A pure function of (labels, sizes, seed, epoch); ranks only cut it differently.
+    """Which images make which batch: a pure function of labels, sizes, seed and epoch, of which each rank takes its share.
 
     Shape of a batch. P = B // K classes, at least 2 and at most C, each with B // P or B // P + 1 images: exactly K when
-    K divides B, B / K >= 2 and C >= B / K. Fewer instances or more than asked for are said once.
+    K divides B, B / K >= 2 and C >= B / K. Another number of instances than was requested is reported once.
 
-    Classes. S = max(ceil(N / (W x B)), ceil(C / (W x P))) steps, equal on all ranks. The T groups are dealt in rounds that visit
-    every class once in a fresh random order (first a partial round, when C does not divide T: its classes rotate from
-    epoch to epoch), so every class gets T // C or T // C + 1 groups an epoch, at least one. A round's order is chosen
+    Classes. S = max(ceil(N / (W x B)), ceil(C / (W x P))) steps, equal on all ranks. The T groups are assigned in rounds
+    that visit every class once in a new random order (first a partial round, when C does not divide T: its classes rotate
+    from epoch to epoch), so every class gets T // C or T // C + 1 groups an epoch, at least one. A round's order is chosen
     such that the W x P groups of one step are of different classes over all ranks whenever C >= W x P, and always
     within a rank.
 
-    Images. A class hands out its images in passes: all of them once in a fresh random order, then again. So within an
+    Images. A class yields its images in passes: all of them once in a new random order, then again. So within an
     epoch no image is used twice more often than another of its class; with balanced classes whose size K divides, each
     is used at least once an epoch. A class of at least as many images as a group holds never repeats one within the
-    group; a smaller one does, as evenly as can be. The pass number goes along as the image's occurrence, so that
+    group; a smaller one does, as evenly as possible. The pass number goes along as the image's occurrence, so that
     repeats are augmented differently.
 
-    W ranks with batches of B get the same images, step by step, as one rank with W x B (K dividing B). Labels below 0
-    (unlabelled) are left out.
+    W ranks with batches of B get the same images, step by step, as one rank with W x B (K dividing B).
+
+    Args:
+        labels_N: class indices; images with labels below 0 (without a label) are left out.
+        batch_size: B.
+        num_instance: K, images of a class in a batch.
+        seed: of all random orders.
+        rank: of this process.
+        world_size: W, the number of processes.
+
+    Raises:
+        DataError: when no batch of two classes can be made.
     """
 
     def __init__(
@@ -56,8 +66,8 @@ class ClassBalancedSampler:
             raise DataError(f"rank {rank} of {world_size}", expected="a rank from 0 to world size - 1")
         self._members = np.flatnonzero(labels >= 0)
         present = np.unique(labels[self._members])
-        self._refuse_impossible(len(self._members), len(present))
-        # class by class: members sorted by class, where each class starts and how many it has
+        self._check(len(self._members), len(present))
+        # Members sorted by class, where each class starts and how many it has.
         class_of = np.searchsorted(present, labels[self._members])
         self._members = self._members[np.argsort(class_of, kind="stable")]
         self.class_counts = np.bincount(class_of, minlength=len(present))
@@ -66,12 +76,12 @@ class ClassBalancedSampler:
         small, larger = divmod(self.batch_size, self.classes_per_batch)
         self._group_sizes = np.full(self.classes_per_batch, small)
         self._group_sizes[:larger] += 1
-        self._say_shape(len(present))
+        self._report_shape(len(present))
         for_images = -(-len(self._members) // (self.batch_size * self.world_size))
         for_classes = -(-len(present) // (self.classes_per_batch * self.world_size))
         self.steps = max(for_images, for_classes)
 
-    def _refuse_impossible(self, images: int, classes: int) -> None:
+    def _check(self, images: int, classes: int) -> None:
         """One message, with the remedy of each, for all that no batch can be made of."""
         faults = []
         if images == 0:
@@ -87,7 +97,7 @@ class ClassBalancedSampler:
                 "; ".join(faults), expected="batches of at least two classes, because metric learning compares them"
             )
 
-    def _say_shape(self, classes: int) -> None:
+    def _report_shape(self, classes: int) -> None:
         sizes = sorted({int(n) for n in self._group_sizes})
         if sizes == [self.num_instance]:
             return
@@ -119,43 +129,45 @@ class ClassBalancedSampler:
 
     def plan(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
         """This rank's image indices (S, B) and, beside each, how often it was used before in this epoch (S, B)."""
-        group_class_T = self._deal_classes(epoch)
+        group_class_T = self._assign_classes(epoch)
         size_T = np.tile(self._group_sizes, self.steps * self.world_size)
-        image_M, pass_M = self._deal_images(epoch, group_class_T, size_T)
+        image_M, pass_M = self._assign_images(epoch, group_class_T, size_T)
         shape = (self.steps, self.world_size, self.batch_size)
         return image_M.reshape(shape)[:, self.rank].copy(), pass_M.reshape(shape)[:, self.rank].copy()
 
     # ---- classes
 
-    def _deal_classes(self, epoch: int) -> np.ndarray:
+    def _assign_classes(self, epoch: int) -> np.ndarray:
         """The class of every group of the epoch, (T,)."""
         classes = len(self.class_counts)
         total = self.steps * self.world_size * self.classes_per_batch
-        # groups that must be of different classes: a step over all ranks if there are classes enough, else a rank's
+        # Groups that must be of different classes: a step over all ranks if there are classes enough, else a rank's.
         window = self.world_size * self.classes_per_batch
         window = window if window <= classes else self.classes_per_batch
         rounds, extra = divmod(total, classes)
         everyone = np.arange(classes)
-        fixed_order = np.argsort(draws.keys((self.seed, _EXTRA_ORDER), everyone), kind="stable")
+        fixed_order = np.argsort(counter_rng.keys((self.seed, _EXTRA_ORDER), everyone), kind="stable")
         first = fixed_order[(epoch * total + np.arange(extra)) % classes]
-        dealt = [first[np.argsort(draws.keys((self.seed, _EXTRA_ORDER, epoch), first), kind="stable")]]
-        position, before = extra, dealt[0]
+        assigned = [first[np.argsort(counter_rng.keys((self.seed, _EXTRA_ORDER, epoch), first), kind="stable")]]
+        position, before = extra, assigned[0]
         for number in range(rounds):
-            order = np.argsort(draws.keys((self.seed, _CLASS_ROUND, epoch, number), everyone), kind="stable")
+            order = np.argsort(counter_rng.keys((self.seed, _CLASS_ROUND, epoch, number), everyone), kind="stable")
             begun = position % window  # groups of a window that the round before has filled
             if begun:
                 order = _keep_apart(order, before[-begun:], window - begun)
-            dealt.append(order)
+            assigned.append(order)
             position, before = position + classes, order
-        return np.concatenate(dealt)
+        return np.concatenate(assigned)
 
     # ---- images
 
-    def _deal_images(self, epoch: int, group_class_T: np.ndarray, size_T: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _assign_images(
+        self, epoch: int, group_class_T: np.ndarray, size_T: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Image and pass number of every place of the epoch, both (S x W x B,), in the order of the groups."""
         counts = self.class_counts
         by_class = np.argsort(group_class_T, kind="stable")
-        # the class's queue of the epoch, one class behind the other: where each group starts in it
+        # The queues of the epoch, one class behind the other: where each group starts in its class's.
         sorted_size = size_T[by_class]
         sorted_start = np.cumsum(sorted_size) - sorted_size
         needed_C = np.bincount(group_class_T, weights=size_T, minlength=len(counts)).astype(np.int64)
@@ -184,14 +196,14 @@ class ClassBalancedSampler:
             begin = queue_start_C[live] + number * size
             straddled = (begin - group_start[np.searchsorted(group_start, begin, side="right") - 1]) % size
             late = before[member] < np.repeat(straddled, size) if number else np.zeros(len(member), dtype=bool)
-            key = draws.keys((self.seed, _IMAGE_PASS, epoch, number), member)
+            key = counter_rng.keys((self.seed, _IMAGE_PASS, epoch, number), member)
             order = np.lexsort((key, late, np.repeat(live, size)))
             rank = np.arange(len(member)) - np.repeat(offset, size)
             ordered = member[order]
             before[ordered] = np.repeat(size, size) - 1 - rank
-            room = rank < np.repeat(needed_C[live] - number * size, size)
-            place = (np.repeat(begin, size) + rank)[room]
-            image[place], number_of[place] = self._members[ordered[room]], number
+            needed = rank < np.repeat(needed_C[live] - number * size, size)
+            position = (np.repeat(begin, size) + rank)[needed]
+            image[position], number_of[position] = self._members[ordered[needed]], number
         return image, number_of
 
 

@@ -22,7 +22,8 @@ from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.interpolation import attach_head, spec_with_head
 from unalike.training.heads.trained import fit_head
 from unalike.training.recipe import settle_normalization
-from unalike.training.trainer import TrainingResult, checkpoint_facts
+from unalike.training.setup import checkpoint_facts
+from unalike.training.trainer import TrainingResult
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run
@@ -67,10 +68,10 @@ def save_frozen(
             settled.model.backbone, (settled.model.input_height, settled.model.input_width)
         ).trunk
         embedder = attach_head(trunk, head)
-        repeat = settled.model_copy(deep=True)
+        repeat = settled.with_values(
+            {"train.train_trunk": False, "train.train_embedder": False, "train.finish.enabled": True}
+        )
         config.settle(repeat, mirrored=features.mirrored_NF is not None)
-        repeat.train.train_trunk = repeat.train.train_embedder = False
-        repeat.train.finish.enabled = True
         _write_best_spec(repeat, run)
     return _save_network(embedder, settled, run, images, features.facts, best.name), settled
 
@@ -90,13 +91,12 @@ def save_fine_tuned(
     Returns:
         The checkpoint and its spec.
     """
-    settled = spec.model_copy(deep=True)
+    settled = spec.with_values({"train.finish.enabled": best.config is not None})
     tuned, network = best.tuned, None
     assert tuned is not None
     if best.config is not None:
         network = refit_tuned(tuned, images, np.arange(len(images)), best.config, spec)
         best.config.settle(settled, mirrored=tuned.mirrored)
-    settled.train.finish.enabled = best.config is not None
     _write_best_spec(settled, run)
     if network is None:
         run.write_experiment(settled)
@@ -108,9 +108,7 @@ def save_fine_tuned(
 
 def _write_best_spec(spec: Experiment, run: Run) -> None:
     """Write the spec that repeats the winner by plain training on all images, with none held out."""
-    repeat = spec.model_copy(deep=True)
-    repeat.automl_policy = "off"
-    repeat.dataset.validation.by = "none"
+    repeat = spec.with_values({"automl_policy": "off", "dataset.validation.by": "none"})
     write_text(run.dir / BEST_SPEC_FILE, redact(repeat.to_yaml()))
 
 

@@ -89,12 +89,15 @@ def fine_tune(
         result = train_embedder(
             tuned, subrun, resume=resume, sets=TrainingSets(train, None, None, "left to automatic training", False),
             finish=False,  # the pipeline interpolates weights and fits the head itself, and evaluates both
-            epochs_at=None if spec.is_set("train.num_epochs") else replan,
+            choose_epochs=None if spec.is_set("train.num_epochs") else replan,
         )  # fmt: skip
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
         return None
-    return result, tuned.as_set_in(spec)  # planned values, or those of an earlier session's file, are not the user's
+    assert result.experiment is not None
+    return result, result.experiment.as_set_in(
+        spec
+    )  # planned values, or those of an earlier session's file, are not the user's
 
 
 def _reserved_seconds(budget: TimeBudget, trunk: TrunkResult, images: int, spec: Experiment) -> float:
@@ -157,7 +160,7 @@ def _draft_spec(spec: Experiment, train: ImageSet, trunk: TrunkResult) -> tuple[
         )
     tuned.mark_set(["model.backbone"])  # training would settle the first of the installed trunks
     if not spec.is_set("train.recipe"):
-        tuned.train.recipe = "unalike"
+        tuned.set_value("train.recipe", "unalike")
     settle_precision(tuned)
     embedder = build_embedder(tuned)
     facts, stages = embedder.trunk.facts, len(embedder.trunk.stages())
@@ -165,6 +168,5 @@ def _draft_spec(spec: Experiment, train: ImageSet, trunk: TrunkResult) -> tuple[
     settle_training(
         tuned, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda, quiet=True
     )
-    tuned.train.validation_interval = tuned.train.num_epochs  # candidates are compared afterwards
-    tuned.automl_policy = "off"
-    return tuned, embedder
+    # Candidates are compared afterwards, so one validation is enough.
+    return tuned.with_values({"train.validation_interval": tuned.train.num_epochs, "automl_policy": "off"}), embedder

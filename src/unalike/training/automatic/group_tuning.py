@@ -44,7 +44,7 @@ from unalike.training.heads.neighbor_whitening import fit_neighbor_whitening
 from unalike.training.heads.warm_start import start_from_head
 from unalike.training.losses import initialize_proxies
 from unalike.training.recipe import settle_precision, settle_training
-from unalike.training.trainer import Begin, TrainingResult, train_embedder
+from unalike.training.trainer import Initializer, TrainingResult, train_embedder
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run
@@ -97,13 +97,13 @@ def fine_tune_on_groups(
         return None
     epochs = tuned.train.num_epochs
     rounds = [epochs // 2, epochs - epochs // 2] if epochs >= MIN_EPOCHS_FOR_REGROUPING else [epochs]
-    begin: Begin = start_from_head(head, fit_NF, train.labels_N)
+    initialize: Initializer = start_from_head(head, fit_NF, train.labels_N)
     result: TrainingResult | None = None
     for number, count in enumerate(rounds, start=1):
         if result is not None:
-            train, begin = _regroup(train, result.checkpoint, spec, run, seed)
+            train, initialize = _regroup(train, result.checkpoint, spec, run, seed)
         say(f"fine-tuning, round {number} of {len(rounds)}: {count} epochs of {len(train)} images")
-        result = _train_round(tuned, count, run, run.dir / fine_tuning_folder(number), train, begin)
+        result = _train_round(tuned, count, run, run.dir / fine_tuning_folder(number), train, initialize)
         if result is None:
             return None
     assert result is not None
@@ -116,7 +116,7 @@ def requested_dim(spec: Experiment) -> int | None:
 
 
 def _train_round(
-    spec: Experiment, epochs: int, run: Run, folder: Path, train: ImageSet, begin: Begin
+    spec: Experiment, epochs: int, run: Run, folder: Path, train: ImageSet, initialize: Initializer
 ) -> TrainingResult | None:
     """Train one round in a folder of its own; None where training failed."""
     subrun = Subrun(run, folder)
@@ -125,11 +125,10 @@ def _train_round(
     if resume:  # the earlier plan holds
         round_spec = load_spec("train", str(earlier_spec))
     else:
-        round_spec = spec.model_copy(deep=True)
-        round_spec.train.num_epochs = round_spec.train.validation_interval = epochs
+        round_spec = spec.with_values({"train.num_epochs": epochs, "train.validation_interval": epochs})
     sets = TrainingSets(train, None, None, f"learnt without labels: {FINE_TUNED}", False)
     try:
-        return train_embedder(round_spec, subrun, resume=resume, sets=sets, begin=begin, finish=False)
+        return train_embedder(round_spec, subrun, resume=resume, sets=sets, initialize=initialize, finish=False)
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
         return None
@@ -144,17 +143,17 @@ def _plan_spec(
     """
     tuned = spec.model_copy(deep=True)
     settle(tuned, "model.feat_dim", head.matrix_FD.shape[1], "fine-tuning begins with the fitted head")
-    tuned.model.head = head.kind
+    tuned.set_value("model.head", head.kind)
     settle(tuned, "train.head_epochs", 0, "fine-tuning begins with the fitted head")
     tuned.mark_set(["train.head_epochs"])  # the recipe would settle it otherwise
     if not spec.is_set("train.recipe"):
-        tuned.train.recipe = "unalike"
+        tuned.set_value("train.recipe", "unalike")
     settle_precision(tuned)
     embedder = build_embedder(tuned)
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
     settle_training(tuned, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()), classes=len(train.classes),
                     images=len(train), cuda=cuda, quiet=True)  # fmt: skip
-    tuned.automl_policy = "off"
+    tuned.set_value("automl_policy", "off")
     if spec.is_set("train.num_epochs"):
         return tuned
     for preset in TUNING_PRESETS:
@@ -165,7 +164,7 @@ def _plan_spec(
     return None
 
 
-def _regroup(train: ImageSet, checkpoint: Path, spec: Experiment, run: Run, seed: int) -> tuple[ImageSet, Begin]:
+def _regroup(train: ImageSet, checkpoint: Path, spec: Experiment, run: Run, seed: int) -> tuple[ImageSet, Initializer]:
     """Find groups again in the network's vectors.
 
     Returns:

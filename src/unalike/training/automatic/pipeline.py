@@ -187,9 +187,8 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
 
 def _load_all_images(spec: Experiment, notices: Notices) -> TrainingSets:
     """Load all training images; a validation set that the user named is kept apart, for reporting only."""
-    without_validation = spec.model_copy(deep=True)
-    without_validation.dataset.validation.by = "none"  # images are held out here by scene and class instead
-    return load_training_sets(without_validation, notices)
+    # Images are held out here by scene and class instead.
+    return load_training_sets(spec.with_values({"dataset.validation.by": "none"}), notices)
 
 
 def _hold_out(images: ImageSet, features: TrunkFeatures, goal: str, seed: int) -> _TrainingData:

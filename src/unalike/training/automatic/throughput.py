@@ -85,10 +85,8 @@ def measure_step_rate(
     """
     fabric = make_fabric(spec)
     device = fabric.device
-    copy = spec.model_copy(deep=True)
-    copy.train.frozen_stages = frozen_stages
     embedder.to(device)
-    Freezer(embedder, copy).set_modes(head_only=False)
+    Freezer(embedder, spec.with_values({"train.frozen_stages": frozen_stages})).set_train_modes(head_only=False)
     images_BCHW = torch.rand(batch_size, spec.model.input_channels, *size, device=device).contiguous(
         memory_format=torch.channels_last
     )

@@ -44,7 +44,8 @@ from unalike.training.heads.features import TrunkFeatures, compute_features
 from unalike.training.heads.neighbor_whitening import fit_neighbor_whitening
 from unalike.training.loop import History
 from unalike.training.recipe import settle_backbone, settle_normalization
-from unalike.training.trainer import TrainingResult, checkpoint_facts
+from unalike.training.setup import checkpoint_facts
+from unalike.training.trainer import TrainingResult
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run

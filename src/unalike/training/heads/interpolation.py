@@ -76,9 +76,7 @@ def attach_head(trunk: Trunk, head: FittedHead) -> Embedder:
 
 def spec_with_head(spec: Experiment, network: Embedder) -> Experiment:
     """Copy a spec with ``model.feat_dim`` and ``model.head`` as they are in the network."""
-    settled = spec.model_copy(deep=True)
-    settled.model.feat_dim, settled.model.head = network.dim, network.head_kind  # type: ignore[assignment]
-    return settled
+    return spec.with_values({"model.feat_dim": network.dim, "model.head": network.head_kind})
 
 
 def embed_with_trunk(

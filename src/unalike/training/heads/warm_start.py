@@ -53,7 +53,7 @@ def fit_initial_head(spec: Experiment, images: ImageSet, notices: Notices) -> tu
                         remedy="leave model.head out")  # fmt: skip
     if model.head == "auto":
         settle(spec, "model.head", "rooted", "a head that is fitted in closed form")
-        model.head = "rooted"  # `settle` keeps an `auto` that the user wrote
+        spec.set_value("model.head", "rooted")  # `settle` keeps an `auto` that the user wrote
     trunk = FrozenTrunk(build_embedder(spec).trunk)
     features = compute_features(
         model.backbone, images, View.from_spec(spec), notices, spec, mirrored=finish.mirrored, trunk=trunk

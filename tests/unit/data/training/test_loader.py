@@ -14,13 +14,13 @@ from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.training.sampler import ClassBalancedSampler
 from unalike.errors import DataError
 
-COLOUR = {"brightness": 0.5, "contrast": 0.3, "saturation": 0.1, "hue": 0.1}
+COLOR = {"brightness": 0.5, "contrast": 0.3, "saturation": 0.1, "hue": 0.1}
 
 
 def make(images, *, workers=2, height=16, width=16, batch=4, instances=2, **store_options):
     store = PixelCache(images, shorter_side=24, **store_options)
     augmentation = Augmentation(
-        height, width, colour=COLOUR, blur={"kernel": [5, 5], "sigma": [0.3, 0.7]}, erase_prob=0.5, seed=2
+        height, width, color=COLOR, blur={"kernel": [5, 5], "sigma": [0.3, 0.7]}, erase_prob=0.5, seed=2
     )
     sampler = ClassBalancedSampler(images.labels_N, batch_size=batch, num_instance=instances, seed=2)
     return TrainingLoader(images, store, augmentation, sampler, workers=workers)
@@ -57,8 +57,8 @@ def test_a_batch_is_crop_then_finish_of_its_images(images):
     loader = make(images)
     plan, occurrence = loader.sampler.plan(1)
     for b, index, uses in zip(loader.epoch(1), plan, occurrence, strict=True):
-        views = [loader.augmentation.crop(loader.store.get(i), 1, i, o) for i, o in zip(index, uses, strict=True)]
-        expected = loader.augmentation.finish(torch.from_numpy(np.stack(views)), 1, index, uses)
+        views = [loader.augmentation.crop(loader.cache.get(i), 1, i, o) for i, o in zip(index, uses, strict=True)]
+        expected = loader.augmentation.augment_batch(torch.from_numpy(np.stack(views)), 1, index, uses)
         assert torch.equal(b.images_BCHW, expected)
 
 
@@ -68,7 +68,7 @@ def test_start_step_skips_without_decoding(images):
     rest = list(loader.epoch(2, start_step=3))
     assert len(rest) == len(whole) - 3
     assert all(torch.equal(a.images_BCHW, b.images_BCHW) for a, b in zip(rest, whole[3:], strict=True))
-    assert loader.store.decodes <= 4
+    assert loader.cache.decodes <= 4
     assert list(loader.epoch(2, start_step=4)) == []
 
 
@@ -76,7 +76,7 @@ def test_d16_decoded_once_over_all_epochs(images):
     loader = make(images)
     for epoch in range(4):
         list(loader.epoch(epoch))
-    assert loader.store.decodes == len(images)
+    assert loader.cache.decodes == len(images)
 
 
 def test_d19_views_of_320_x_160(images):
@@ -94,7 +94,7 @@ def test_d20_unreadable_images_are_replaced_by_their_class_and_counted(tmp_path)
             assert len(got) == 4 and not set(got) & {4, 7}
             assert np.array_equal(b.labels_B.numpy(), images.labels_N[wanted]), "the batch keeps its classes"
             assert np.array_equal(got[~np.isin(wanted, [4, 7])], wanted[~np.isin(wanted, [4, 7])])
-    assert set(loader.store.failures) == {4, 7} and loader.store.decodes == 20
+    assert set(loader.cache.failures) == {4, 7} and loader.cache.decodes == 20
 
 
 def test_d20_too_many_unreadable_end_the_epoch_with_an_error(tmp_path):
@@ -141,7 +141,7 @@ def test_a_fault_in_a_thread_reaches_the_loop(images):
     def broken(*_):
         raise ZeroDivisionError("in a thread")
 
-    loader.augmentation.crop_drawn = broken
+    loader.augmentation.apply_crop = broken
     with pytest.raises(ZeroDivisionError, match="in a thread"):
         list(loader.epoch(0))
     assert not ours()
@@ -151,7 +151,7 @@ def test_no_more_than_the_prefetched_batches_are_under_way(tmp_path):
     images = write_images(tmp_path, [(16, 16)] * 60)
     loader = make(images)
     asked = []
-    loader.store = SimpleNamespace(get=lambda i: asked.append(i) or np.zeros((16, 16, 3), np.uint8))
+    loader.cache = SimpleNamespace(get=lambda i: asked.append(i) or np.zeros((16, 16, 3), np.uint8))
     batches = loader.epoch(0)
     next(batches)
     for _ in range(200):

@@ -34,15 +34,15 @@ def write_images(folder, sizes, bad=()):
 @pytest.mark.parametrize("mode", ["memory", "disk", "none"])
 def test_modes_give_equal_pixels(tmp_path, mode):
     images = write_images(tmp_path / "in", [(40, 60), (20, 30), (32, 32), (64, 33)])
-    store = PixelCache(images, shorter_side=32, mode=mode, directory=tmp_path / "cache")
+    cache = PixelCache(images, shorter_side=32, mode=mode, directory=tmp_path / "cache")
     for _ in range(2):
         for i, path in enumerate(images.paths):
             expected = downscale(np.asarray(Image.open(path).convert("RGB")), 32)
-            got = store.get(i)
+            got = cache.get(i)
             assert got.dtype == np.uint8 and np.array_equal(got, expected)
-    assert store.decodes == (8 if mode == "none" else 4)
-    store.close()
-    assert np.array_equal(store.get(0), downscale(np.asarray(Image.open(images.paths[0])), 32)), "usable after close"
+    assert cache.decodes == (8 if mode == "none" else 4)
+    cache.close()
+    assert np.array_equal(cache.get(0), downscale(np.asarray(Image.open(images.paths[0])), 32)), "usable after close"
 
 
 def test_shorter_side_is_bounded_aspect_kept_small_ones_untouched():
@@ -62,62 +62,62 @@ def test_shrinking_is_pils_antialiased_bicubic():
 
 def test_d16_each_file_is_decoded_once_and_the_decoded_pixels_serve_all_epochs(tmp_path):
     images = write_images(tmp_path, [(20, 20)] * 6)
-    store = PixelCache(images, shorter_side=16)
+    cache = PixelCache(images, shorter_side=16)
     for _ in range(5):
         for i in range(6):
-            store.get(i)
-    assert store.decodes == 6 and store.kept == 6 and store.kept_bytes == 6 * 16 * 16 * 3
+            cache.get(i)
+    assert cache.decodes == 6 and cache.cached == 6 and cache.cached_bytes == 6 * 16 * 16 * 3
 
 
 @pytest.mark.parametrize("mode", ["memory", "disk"])
 def test_bound_is_kept_and_the_rest_said_once_with_the_count(tmp_path, mode, capsys, loud):
     images = write_images(tmp_path / "in", [(16, 16)] * 5)
-    store = PixelCache(images, shorter_side=16, mode=mode, limit_bytes=2 * 16 * 16 * 3 + 100, directory=tmp_path)
+    cache = PixelCache(images, shorter_side=16, mode=mode, limit_bytes=2 * 16 * 16 * 3 + 100, directory=tmp_path)
     for _ in range(3):
         for i in range(5):
-            store.get(i)
-    assert store.kept == 2 and store.kept_bytes <= store.limit_bytes
-    assert store.decodes == 5 + 2 * 3
+            cache.get(i)
+    assert cache.cached == 2 and cache.cached_bytes <= cache.limit_bytes
+    assert cache.decodes == 5 + 2 * 3
     said = capsys.readouterr().err
-    assert said.count("decoded every epoch") == 1 and "2 images kept, the other 3" in said
+    assert said.count("decoded every epoch") == 1 and "2 images cached, the other 3" in said
 
 
 def test_threads_never_decode_one_file_twice(tmp_path):
     from concurrent.futures import ThreadPoolExecutor
 
     images = write_images(tmp_path, [(24, 24)] * 4)
-    store = PixelCache(images, shorter_side=16)
+    cache = PixelCache(images, shorter_side=16)
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: store.get(n % 4), range(200)))
-    assert store.decodes == 4
+        list(pool.map(lambda n: cache.get(n % 4), range(200)))
+    assert cache.decodes == 4
 
 
 def test_d20_unreadable_is_noted_by_name_and_not_tried_again(tmp_path):
     images = write_images(tmp_path, [(16, 16)] * 8, bad=[3])
     notices = Notices()
-    store = PixelCache(images, shorter_side=16, max_unreadable=0.2, notices=notices)
+    cache = PixelCache(images, shorter_side=16, max_unreadable=0.2, notices=notices)
     for _ in range(2):
         with pytest.raises(UnreadableImage):
-            store.get(3)
-    assert store.unreadable(3) and not store.unreadable(2) and store.decodes == 1
-    assert notices.counts == {"unreadable": 1} and list(store.failures) == [3]
+            cache.get(3)
+    assert cache.unreadable(3) and not cache.unreadable(2) and cache.decodes == 1
+    assert notices.counts == {"unreadable": 1} and list(cache.failures) == [3]
 
 
 def test_d20_beyond_the_limit_is_an_error_with_the_remedy(tmp_path):
     images = write_images(tmp_path, [(16, 16)] * 8, bad=[0, 1])
-    store = PixelCache(images, shorter_side=16, max_unreadable=0.125)
+    cache = PixelCache(images, shorter_side=16, max_unreadable=0.125)
     with pytest.raises(UnreadableImage):
-        store.get(0)
+        cache.get(0)
     with pytest.raises(DataError, match="2 of 8 .*max_unreadable") as caught:
-        store.get(1)
+        cache.get(1)
     assert not isinstance(caught.value, UnreadableImage)
 
 
 @pytest.mark.parametrize("share, fails", [(0.05, False), (0.0, True)])
 def test_d20_one_of_few_may_be_unreadable_unless_none_may(tmp_path, share, fails):
-    store = PixelCache(write_images(tmp_path, [(16, 16)] * 8, bad=[0]), shorter_side=16, max_unreadable=share)
+    cache = PixelCache(write_images(tmp_path, [(16, 16)] * 8, bad=[0]), shorter_side=16, max_unreadable=share)
     with pytest.raises(DataError if fails else UnreadableImage):
-        store.get(0)
+        cache.get(0)
 
 
 def test_wrong_settings_are_errors_of_ours(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from unalike.spec import load_spec
-from unalike.training.checkpoints import Checkpointer
+from unalike.training.checkpoints import CheckpointManager
 from unalike.training.search.trial import StatusReader, TrialMetrics, TrialTemplate, delete_periodic_checkpoints
 
 LR = "train.optim.trunk.base_lr"
@@ -53,7 +53,7 @@ def test_of_equal_epochs_the_one_whose_checkpoint_is_kept_counts(tmp_path):
     """A trial's metrics are those of its ml_model_best.pth, which is chosen by MAP where R@1 is equal."""
     rows = [{"val Precision at Rank 1": 1.0, "val Mean Average Precision": m} for m in (0.5, 0.7, 0.7, 0.6)]
     rows.append({"val Precision at Rank 1": 0.9, "val Mean Average Precision": 0.9})
-    checkpointer = Checkpointer(tmp_path, load_spec("train").train)
+    checkpointer = CheckpointManager(tmp_path, load_spec("train").train)
     lines = []
     for epoch, kpi in enumerate(rows):
         payload = {"model": {}, "spec": {}, "training": {}}

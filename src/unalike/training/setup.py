@@ -1,0 +1,111 @@
+"""What a training run starts from once its spec is settled: data, network, device, seed; and its batches and payload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from unalike.data.from_spec import TrainingSets
+from unalike.data.notices import Notices
+from unalike.data.training.augment import Augmentation
+from unalike.data.training.loader import TrainingLoader
+from unalike.data.training.pixel_cache import build_pixel_cache
+from unalike.data.training.sampler import ClassBalancedSampler
+from unalike.data.view import View
+from unalike.errors import redact_all
+from unalike.model.backbones import PretrainedConfig
+from unalike.model.embedder import Embedder
+from unalike.runs.filenames import NOTICES_FILE
+
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
+
+
+@dataclass(frozen=True)
+class TrainingSetup:
+    """The settled spec and what was made of it, before the first step.
+
+    Attributes:
+        experiment: settled; nothing changes it from here on.
+        run: the run's folder, or a part of one.
+        fabric: device, precision and processes.
+        seed: the same on all ranks.
+        sets: training, reference and query images.
+        notices: collects what is odd in the data.
+        embedder: trunk and head with their initial weights.
+        data_fingerprint: digest of the training images, for run.json and for resuming.
+    """
+
+    experiment: Experiment
+    run: Run
+    fabric: Fabric
+    seed: int
+    sets: TrainingSets
+    notices: Notices
+    embedder: Embedder
+    data_fingerprint: str
+
+    @property
+    def facts(self) -> PretrainedConfig:
+        """Where the trunk's weights come from, and how its images are prepared."""
+        return self.embedder.trunk.facts
+
+    def with_epochs(self, epochs: int) -> Experiment:
+        """The spec with this number of epochs, which may be chosen anew after the first ones."""
+        if epochs == self.experiment.train.num_epochs:
+            return self.experiment
+        return self.experiment.with_values({"train.num_epochs": epochs})
+
+    def payload(self, weights: Mapping[str, Tensor], experiment: Experiment) -> dict[str, Any]:
+        """Content of a checkpoint beside the state of training: weights, spec, class names and facts."""
+        return {
+            "model": dict(weights),
+            "spec": redact_all(experiment.to_dict()),
+            "classes": list(self.sets.train.classes),
+            "facts": checkpoint_facts(experiment, self.facts, self.sets.validation),
+        }
+
+    def build_loader(self) -> TrainingLoader:
+        """This rank's class-balanced batches of the training images."""
+        experiment, images, fabric = self.experiment, self.sets.train, self.fabric
+        processes = max(1, fabric.world_size // experiment.train.num_nodes)
+        cache = build_pixel_cache(experiment, images, self.notices, processes=processes)
+        sampler = ClassBalancedSampler(
+            images.labels_N, batch_size=experiment.train.batch_size, num_instance=experiment.dataset.num_instance,
+            seed=self.seed, rank=fabric.global_rank, world_size=fabric.world_size,
+        )  # fmt: skip
+        augmentation = Augmentation.from_spec(experiment, self.seed)
+        return TrainingLoader(
+            images, cache, augmentation, sampler, workers=experiment.dataset.workers, device=fabric.device
+        )
+
+    def close_notices(self) -> None:
+        """Say what was odd in the data, and write the names into the run's folder."""
+        if self.fabric.is_global_zero:
+            self.notices.say()
+            self.notices.write(self.run.dir / NOTICES_FILE)
+
+
+def checkpoint_facts(experiment: Experiment, facts: PretrainedConfig, validation: str) -> dict[str, Any]:
+    """What a checkpoint holds beside its weights and its spec: names, preprocessing, license, source of the weights.
+
+    Args:
+        experiment: the spec as it was settled.
+        facts: of the trunk.
+        validation: how the model was validated, in words.
+    """
+    return {
+        "name": experiment.model_name,
+        "trunk": experiment.model.backbone,
+        "mean": list(experiment.dataset.pixel_mean),
+        "std": list(experiment.dataset.pixel_std),
+        "view": View.from_spec(experiment).to_dict(),
+        "licence": facts.licence,
+        "weights": facts.source,
+        "validation": validation,
+    }
