@@ -123,7 +123,7 @@ class OnnxEngine:
         # in use by others EfficientNet-Lite0 made 78 images/s without and 24 with; on free ones 162 and 184 one by one,
         # 199 in both by eight, and from files 132 and 125 (own measurements, 2026-11-26, AMD EPYC with AVX-512).
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # its warnings about unused initialisers help nobody here
+        options.log_severity_level = 3  # its warnings about unused initializers do not matter here
         try:
             return onnxruntime.InferenceSession(model, options, providers=[provider])
         except Exception as error:  # its exceptions derive from nothing nearer than Exception

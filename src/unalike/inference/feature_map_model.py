@@ -174,7 +174,7 @@ def _build_pretrained(source: str, size: tuple[int, int] | None) -> FrozenTrunk:
 
     _, _, name = source.partition(":")
     name = name or best_available_trunk()
-    network: Any = build_frozen_trunk(name, size or (224, 224))
+    network = build_frozen_trunk(name, size or (224, 224))
     own_size = network.trunk.facts.input_size
     if size is None and tuple(own_size) != (224, 224):
         network = build_frozen_trunk(name, own_size)

@@ -2,12 +2,12 @@
 
 An unknown image is matched falsely when its *best* score over the whole gallery reaches the threshold. Trials are therefore
 made at the gallery's own size: every enrolled class in turn counts as unknown while the others stay (and, or, images of
-other classes are given). A plain quantile of these scores is too low: the few classes that have a look-alike among the
+other classes are image_unknowns). A plain quantile of these scores is too low: the few classes that have a look-alike among the
 others make most of the false matches, and the quantile is fitted to just these. So the threshold is moved until the false
 match rate is right in cross-validation: false matches of a class are counted at the threshold that the other classes set,
 without the trials that matched this very class.
 
-Shape letters: N trials of unknown classes, M trials of known classes, Q images given.
+Shape letters: N trials of unknown classes, M trials of known classes, Q images image_unknowns.
 """
 
 from __future__ import annotations
@@ -105,17 +105,20 @@ def calibrate(
     check_settings(rate, wrong, rule, trials_from, confidence)
     snapshot = gallery.snapshot
     parts, sources = [], []
-    given, given_known = _given_trials(gallery, snapshot, rule, k, images) if images is not None else (None, None)
-    if trials_from == "images" and given is None:
+    image_unknowns = image_knowns = None
+    if images is not None:
+        image_unknowns, image_knowns = _image_trials(gallery, snapshot, rule, k, images)
+    if trials_from == "images" and image_unknowns is None:
         raise DataError("no images of unknown classes", expected="class folders whose names are not in the gallery")
-    if given is not None and trials_from != "gallery":
-        parts.append(given)
-        sources.append(f"{len(given.score_N)} images of {len(np.unique(given.group_N))} other classes")
-    if given is None or trials_from in ("gallery", "both"):
+    if image_unknowns is not None and trials_from != "gallery":
+        parts.append(image_unknowns)
+        classes = len(np.unique(image_unknowns.group_N))
+        sources.append(f"{len(image_unknowns.score_N)} images of {classes} other classes")
+    if image_unknowns is None or trials_from in ("gallery", "both"):
         rows_N = balanced_sample(snapshot.codes_N, max_trials, seed)
         parts.append(leave_class_out(snapshot, rows_N, rule, k))
         sources.append("the gallery's classes, each held out in turn")
-    knowns = given_known if given_known is not None else leave_image_out(snapshot, max_trials, seed, rule, k)
+    knowns = image_knowns if image_knowns is not None else leave_image_out(snapshot, max_trials, seed, rule, k)
     columns = zip(*((part.score_N, part.group_N, part.matched_N, part.weight_N) for part in parts), strict=True)
     unknowns = UnknownTrials(*(np.concatenate(column) for column in columns))
     threshold, false_match = _false_match_guarantee(unknowns, rate, confidence)
@@ -181,7 +184,7 @@ def leave_image_out(snapshot: GallerySnapshot, most: int, seed: int, rule: str, 
     return KnownTrials(ranking.score_Q.astype(np.float64), ranking.margin_Q, ranking.code_Q == codes_M, codes_M)
 
 
-def _given_trials(
+def _image_trials(
     gallery: Gallery, snapshot: GallerySnapshot, rule: str, k: int, images: tuple[np.ndarray, Sequence[str]]
 ) -> tuple[UnknownTrials | None, KnownTrials | None]:
     """Trials with further images: of classes that are not enrolled, and of classes that are."""

@@ -251,8 +251,8 @@ class Recogniser:
             The calibration, which the gallery keeps.
         """
         check_settings(rate, rule=rule, **settings)
-        given = None if images is None else self.embed_folder(images, "calibrating")[:2]
-        calibration = calibrate(self.gallery, rate, rule=rule, images=given, **settings)
+        labeled_vectors = None if images is None else self.embed_folder(images, "calibrating")[:2]
+        calibration = calibrate(self.gallery, rate, rule=rule, images=labeled_vectors, **settings)
         self.gallery.calibration = calibration
         return calibration
 
