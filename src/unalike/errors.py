@@ -1,7 +1,7 @@
-"""Every error that a user can cause, in one tree.
+"""Exceptions for every error that a user can cause, and the redaction of credentials in texts.
 
-Each says what was found, what was expected and what to do. The command line prints the one line and exits with
-``exit_code``; nothing else in the house turns exceptions into words.
+Each message says what was found, what was expected and what to do. The command line prints that line and exits with
+``exit_code``.
 """
 
 from __future__ import annotations
@@ -25,9 +25,12 @@ _PAIR = re.compile(r"([^&;=]+)(?:=([^&;]*))?")
 
 
 class UnalikeError(Exception):
-    """A user's mistake or a circumstance of theirs, in one line that names the remedy.
+    """Base of all errors of a user: one line that names the remedy.
 
-    ``found`` names the file or key and what stood there; ``expected`` and ``remedy`` complete the sentence.
+    Args:
+        found: The file or key, and what it holds.
+        expected: What it should hold.
+        remedy: What to do.
     """
 
     exit_code = 1
@@ -43,7 +46,7 @@ class UnalikeError(Exception):
 
 
 class SpecError(UnalikeError):
-    """A spec, an override or a command line that does not hold."""
+    """A spec, an override or a command line that is not valid."""
 
     exit_code = 2
 
@@ -57,7 +60,7 @@ class UnreadableImage(DataError):
 
 
 class NotComparable(DataError):
-    """Two images that cannot be laid upon each other."""
+    """Two images that cannot be aligned."""
 
 
 class WeightsError(UnalikeError):
@@ -65,11 +68,11 @@ class WeightsError(UnalikeError):
 
 
 class ModelError(UnalikeError):
-    """A network that does not exist or cannot be built as asked."""
+    """A network that does not exist or cannot be built with these settings."""
 
 
 class MissingExtra(UnalikeError):
-    """An optional part that is not installed."""
+    """An optional package that is not installed."""
 
 
 class DeviceError(UnalikeError):
@@ -77,11 +80,11 @@ class DeviceError(UnalikeError):
 
 
 class RunError(UnalikeError):
-    """A results folder that is occupied, locked or cannot be written."""
+    """A results folder or a job that is occupied, locked or cannot be written."""
 
 
 class TrainingError(UnalikeError):
-    """Training that cannot go on, such as a loss that is not finite."""
+    """Training that cannot continue, such as a loss that is not finite."""
 
 
 class ExportError(UnalikeError):
@@ -97,15 +100,15 @@ class Interrupted(UnalikeError):
 
 
 def missing_extra(module: str, extra: str, purpose: str = "") -> MissingExtra:
-    """The one-line error for an optional package: what lacks it and the command that installs it."""
+    """The error for an optional package: what needs it, and the command that installs it."""
     what = f"{purpose} needs {module}" if purpose else f"{module} is not installed"
     return MissingExtra(what, remedy=f"install it with: pip install 'unalike[{extra}]'")
 
 
 def redact(text: str) -> str:
-    """The text with what gives access hidden in every URI that it holds: passwords, tokens, signed query strings.
+    """Hide passwords, tokens and signed query strings in every URI of a text.
 
-    Whatever is shown or written passes through here: messages, ``status.json``, ``run.json``, ``experiment.yaml``.
+    Applied to all that is printed or written: messages, ``status.json``, ``run.json``, ``experiment.yaml``.
     """
     if "://" not in text:
         return text
@@ -122,7 +125,7 @@ def _hide_value(pair: re.Match[str]) -> str:
 
 
 def redact_all(value: Any) -> Any:
-    """The same for every text in plain data (dicts, lists), which comes back as a copy."""
+    """A copy of plain data (dicts, lists) in which every text is redacted."""
     if isinstance(value, dict):
         return {key: redact_all(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -131,6 +134,6 @@ def redact_all(value: Any) -> Any:
 
 
 def closest(word: str, options: Iterable[str], count: int = 3) -> str:
-    """``did you mean 'a' or 'b'?`` for a misspelt name, or an empty string when nothing is near."""
+    """``did you mean 'a' or 'b'?`` for a misspelt name; an empty string when no option is similar."""
     near = difflib.get_close_matches(word, list(options), n=count, cutoff=0.6)
     return f"did you mean {' or '.join(repr(n) for n in near)}?" if near else ""

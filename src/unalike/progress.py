@@ -1,4 +1,4 @@
-"""What a person sees while work goes on: lines said once, and a bar with rate and time left.
+"""Messages and progress bars, on standard error.
 
 On a terminal the bar is drawn by rich; elsewhere a plain line appears every few seconds, so that logs stay readable.
 Everything goes to standard error: standard output belongs to results (``--json``).
@@ -20,7 +20,7 @@ PLAIN_INTERVAL_S = 10.0
 
 
 def set_verbosity(level: int) -> None:
-    """0 says errors alone, 1 the normal lines, 2 details too."""
+    """Set how much is printed: 0 errors alone, 1 the normal lines, 2 details too."""
     global _verbosity
     _verbosity = level
 
@@ -36,7 +36,7 @@ def say(text: str, *, level: int = 1, once: bool = False) -> None:
 
 
 def warn(text: str) -> None:
-    """A line that asks for attention, said once."""
+    """Write a warning to standard error, each text once."""
     say(f"warning: {text}", once=True)
 
 
@@ -47,9 +47,16 @@ def _clock(seconds: float) -> str:
 
 @contextmanager
 def progress(description: str, total: int, unit: str = "images") -> Iterator[Callable[..., None]]:
-    """Show the way from 0 to ``total``; yields ``advance(n=1, note="", more=0)``.
+    """Show a progress bar with count, rate and time left.
 
-    The bar shows count, rate and time left; ``note`` (a loss, say) stands behind it; ``more`` is added to the total.
+    Args:
+        description: What is done.
+        total: Number of steps.
+        unit: What a step is, in the plural.
+
+    Yields:
+        ``advance(n=1, note="", more=0)``: ``n`` steps are done, ``note`` (such as a loss) is shown behind the bar, ``more``
+        is added to the total.
     """
     if _verbosity < 1 or total <= 0:
         yield lambda n=1, note="", more=0: None

@@ -291,7 +291,7 @@ def test_commands_of_one_section_take_their_inputs_from_parents(tmp_path):
     with pytest.raises(SpecError, match="inspect_run with parent export.*expected a parent that is inspect_fit"):
         filled("inspect_run", network)
     job = Job("own", "inspect_fit", run_dir=str(tmp_path / "own"), overrides={"inspect_fit.good": "Käse 🧀/"})
-    assert action_arguments(job, tmp_path) == ["inspect", "fit", 'inspect_fit.good="Käse 🧀/"']
+    assert action_arguments(job, tmp_path) == ["inspect", "fit", 'inspect_fit.good="K\\u00e4se 🧀/"']
 
 
 def test_a_missing_artefact_names_the_folder_and_what_was_looked_for(tmp_path):
