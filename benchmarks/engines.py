@@ -32,7 +32,7 @@ from unalike.data.view import View
 from unalike.deploy.onnx_export import facts_of, trace
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.deploy.quantization.calibration import calibration_images
-from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits
+from unalike.deploy.quantization.mixed_precision import QuantizationRequest, quantize_network
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
 from unalike.inference.embedding import embed_files
@@ -86,7 +86,9 @@ class Measurements:
         content = trace(embedder, (options.size, options.size), facts).SerializeToString()
         others = [path for path in all_paths if path not in set(self.paths)] or self.paths
         calibration = calibration_images(others, self.view, count=options.calibration, others=32, seed=0)
-        quantized = make_fewer_bits(content, facts, calibration, Request(worst_cosine=options.worst_cosine or -1.0))
+        quantized = quantize_network(
+            content, facts, calibration, QuantizationRequest(worst_cosine=options.worst_cosine or -1.0)
+        )
         print(f"INT8: {len(quantized.kept)} layers kept in higher precision", file=sys.stderr)
         self.engines = engines_of(content, quantized.content)
         self.eager = {precision: Eager(embedder, preprocessing, precision == "bf16")

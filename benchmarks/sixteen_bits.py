@@ -30,7 +30,7 @@ from unalike.deploy.onnx_graph import facts_in, read_network, write_facts
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.deploy.quantization.calibration import CalibrationImages
 from unalike.deploy.quantization.half_precision import emulate_bf16
-from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits
+from unalike.deploy.quantization.mixed_precision import QuantizationRequest, quantize_network
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.engines.torch_engine import TorchEngine
@@ -61,7 +61,7 @@ def engines(
         yield "torch bf16", TorchEngine(module, facts.mean, facts.std, size, precision="bf16")
     elif form.startswith("typed"):
         kind = form.removeprefix("typed-")
-        made = make_fewer_bits(content, facts, few, Request(data_type=kind.upper()))
+        made = quantize_network(content, facts, few, QuantizationRequest(data_type=kind.upper()))
         told = f"typed {kind}, {len(made.kept)} nodes kept"
         yield f"{told}, OpenVINO", OpenVinoEngine(made.content)
         if not onnxruntime:

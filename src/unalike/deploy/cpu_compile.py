@@ -1,4 +1,4 @@
-"""Networks compiled ahead for a CPU runtime: OpenVINO's IR, and ONNX with ONNX Runtime's own optimisations applied."""
+"""Compile an ONNX network to OpenVINO IR, or to ONNX optimized by ONNX Runtime, for a CPU."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from unalike.storage.overwrite import refuse_existing
 def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
     """An ONNX file's content as OpenVINO IR: ``path`` (.xml) and its weights beside it (.bin), facts within.
 
-    ``facts.precision`` fp16 halves the weights; bf16 is written into the graph (``deploy.typed_onnx``). Raises
+    ``facts.precision`` fp16 halves the weights; bf16 is written into the graph (``quantization.half_precision``). Raises
     ExportError, MissingExtra, and RunError when one of the two files exists.
     """
     openvino = import_openvino()

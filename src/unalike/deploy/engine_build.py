@@ -4,25 +4,36 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unalike.data.notices import Notices
 from unalike.deploy.cpu_compile import write_ir, write_optimised
 from unalike.deploy.quantization.mixed_precision import (
-    typed_layers,
+    convert_named_layers,
 )
-from unalike.deploy.quantization.pipeline import _cache, _compared, _in_fewer_bits
-from unalike.deploy.source import Source, Written, _image_sources, _images, _labelled, _source
+from unalike.deploy.quantization.pipeline import cache_path, quantize_source, write_comparison
+from unalike.deploy.source import (
+    SourceNetwork,
+    Written,
+    image_sources,
+    load_calibration_images,
+    load_labelled,
+    load_source,
+)
 from unalike.engines.protocol import Engine
 from unalike.errors import SpecError
 from unalike.progress import say
 from unalike.storage.overwrite import refuse_existing
 
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
 
-def run_engine(experiment: Any, run: Any) -> Written:
+
+def run_engine(experiment: Experiment, run: Run) -> Written:
     """Write OpenVINO IR or an optimised ONNX file beside its comparison with fp32."""
     section, notices = experiment.gen_engine, Notices()
-    source = _source(experiment, section, "gen_engine")
+    source = load_source(experiment, section, "gen_engine")
     ending = ".xml" if section.runtime == "openvino" else "_optimised.onnx"
     path = Path(section.engine) if section.engine else run.dir / f"{source.stem}{ending}"
     refuse_existing(path)
@@ -31,22 +42,22 @@ def run_engine(experiment: Any, run: Any) -> Written:
                         "compute in these", remedy="or set gen_engine.runtime=openvino")  # fmt: skip
     data_type = "INT8" if source.quantized else section.data_type
     int8 = data_type == "INT8" and not source.quantized
-    images = _images(experiment, source, section.calibration, "gen_engine.calibration", section.parity_images,
+    images = load_calibration_images(experiment, source, section.calibration, "gen_engine.calibration", section.parity_images,
                      section.calibration.seed, notices, needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
-    labelled = _labelled(experiment, notices)
-    content, made, facts = source.content, None, replace(source.facts, precision=data_type.lower())
+    labelled = load_labelled(experiment, notices)
+    content, quantized, facts = source.content, None, replace(source.facts, precision=data_type.lower())
     if data_type in ("INT8", "BF16"):
-        cache = _cache(section.calibration.cal_cache_file, run) if int8 else None
-        made = _in_fewer_bits(experiment, source, section, images, cache, notices, data_type=data_type, target="cpu",
+        cache = cache_path(section.calibration.cal_cache_file, run) if int8 else None
+        quantized = quantize_source(experiment, source, section, images, cache, notices, data_type=data_type, target="cpu",
                               layers=(), labelled=labelled)  # fmt: skip
-        content = made.content
+        content = quantized.content
     (write_ir if section.runtime == "openvino" else write_optimised)(content, path, facts)
     engine = _open_engine(path, section.runtime)
-    figures = _compared(experiment, source, [engine], images, labelled, made, path, run, notices)
+    figures = write_comparison(experiment, source, [engine], images, labelled, quantized, path, run, notices)
     if section.runtime == "openvino":
         run.own(path.with_suffix(".bin"))
-    told = engine.describe()
-    say(f"{path}: {told['runtime']} {told['precision']} on {told['device']}")
+    description = engine.describe()
+    say(f"{path}: {description['runtime']} {description['precision']} on {description['device']}")
     if data_type == "BF16" and engine.precision != "bf16":
         say("this CPU does not compute in bfloat16: the figures are those of fp32, where it does they will differ")
     return path, figures
@@ -62,13 +73,13 @@ def _open_engine(path: Path, runtime: str) -> Engine:
     return OnnxEngine(path)
 
 
-def run_tensorrt(experiment: Any, run: Any) -> Written:
+def run_tensorrt(experiment: Experiment, run: Run) -> Written:
     """Build a TensorRT engine; everything that can be wrong with the spec is said before the building starts."""
     from unalike.deploy.tensorrt_build import BuildOptions, build_engine
     from unalike.engines.tensorrt_engine import TensorRtEngine, facts_file, import_tensorrt
 
     section, notices = experiment.gen_trt_engine, Notices()
-    source = _source(experiment, section, "gen_trt_engine")
+    source = load_source(experiment, section, "gen_trt_engine")
     batches = _batches(experiment, source)
     import_tensorrt()
     path = Path(section.trt_engine) if section.trt_engine else run.dir / f"{source.stem}.engine"
@@ -78,31 +89,31 @@ def run_tensorrt(experiment: Any, run: Any) -> Written:
     trt = section.tensorrt
     data_type = "INT8" if source.quantized else trt.data_type
     int8 = data_type == "INT8" and not source.quantized
-    images, labelled = None, _labelled(experiment, notices)
-    if int8 or data_type in ("FP16", "BF16") or _image_sources(experiment, trt.calibration.cal_image_dir):
-        images = _images(experiment, source, trt.calibration, "gen_trt_engine.tensorrt.calibration", 64, 0, notices,
+    images, labelled = None, load_labelled(experiment, notices)
+    if int8 or data_type in ("FP16", "BF16") or image_sources(experiment, trt.calibration.cal_image_dir):
+        images = load_calibration_images(experiment, source, trt.calibration, "gen_trt_engine.tensorrt.calibration", 64, 0, notices,
                          needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
-    made, facts = None, replace(source.facts, precision=data_type.lower())
+    quantized, facts = None, replace(source.facts, precision=data_type.lower())
     if data_type != "FP32":
         assert images is not None
-        cache = _cache(trt.calibration.cal_cache_file, run) if int8 else None
-        made = _in_fewer_bits(experiment, source, trt, images, cache, notices, data_type=data_type, target="tensorrt",
+        cache = cache_path(trt.calibration.cal_cache_file, run) if int8 else None
+        quantized = quantize_source(experiment, source, trt, images, cache, notices, data_type=data_type, target="tensorrt",
                               layers=trt.layers_precision, labelled=None)  # fmt: skip
     elif trt.layers_precision:
-        made = typed_layers(source.content, facts, trt.layers_precision)
+        quantized = convert_named_layers(source.content, facts, trt.layers_precision)
     timing = Path(section.timing_cache) if section.timing_cache else None
     options = BuildOptions(*batches, trt.workspace_size, timing, section.gpu_id, section.verbose)
-    built = build_engine(made.content if made else source.content, path, facts, options)
+    built = build_engine(quantized.content if quantized else source.content, path, facts, options)
     run.own(path, facts_file(path), *([timing] if timing else []))
     figures: dict[str, Any] = dict(built)
     if images is not None:
         engine = TensorRtEngine(path, section.gpu_id)
-        figures |= _compared(experiment, source, [engine], images, labelled, made, path, run, notices)
+        figures |= write_comparison(experiment, source, [engine], images, labelled, quantized, path, run, notices)
         engine.close()
     return path, figures
 
 
-def _batches(experiment: Any, source: Source) -> tuple[int, int, int]:
+def _batches(experiment: Experiment, source: SourceNetwork) -> tuple[int, int, int]:
     """(least, best, greatest) batch: a fixed one, else what is in use (TAO D34); an error before anything is built."""
     from unalike.spec import settle
 

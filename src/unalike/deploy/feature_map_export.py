@@ -1,4 +1,4 @@
-"""A trunk's feature maps as one ONNX file, written only when they equal torch's.
+"""Export a trunk's feature maps to ONNX and check them against torch.
 
 Its outputs are the vector (unless left out) and then the maps, which the metadata names with their strides and shapes;
 any engine gives them by ``engine.maps(images)``.
@@ -14,7 +14,7 @@ import numpy as np
 
 from unalike.data.preprocessing import Preprocessing
 from unalike.deploy.onnx_export import facts_of, trace
-from unalike.deploy.parity import WORST_COSINE, compare, whole_fp32
+from unalike.deploy.parity import WORST_COSINE, compare, exact_fp32
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.torch_engine import TorchEngine
@@ -76,7 +76,7 @@ def prove(
     engine = OnnxEngine(model)
     if images_NHWC is None:
         images_NHWC = _made_up(engine.input_size)
-    with whole_fp32():
+    with exact_fp32():
         expected = TorchEngine(mapped, facts.mean, facts.std, engine.input_size, precision="fp32")
         pairs = list(zip(expected.maps(images_NHWC), engine.maps(images_NHWC), strict=True))
         if engine.dim:

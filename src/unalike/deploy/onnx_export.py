@@ -1,7 +1,7 @@
-"""A trained network as one ONNX file, written only when its vectors equal the trained network's.
+"""Export a trained network to ONNX and check it against torch.
 
 The exporter is torch's present one (``torch.onnx.export(dynamo=True)``), whose operators are those of opset 18; higher
-opsets come from its own converter, lower ones from ``deploy.opsets``.
+opsets come from its own converter, lower ones from ``deploy.opset_downgrade``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Small questions to, and operations on, an ONNX graph that quantizing and typing share."""
+"""Read, inspect and edit ONNX graphs: metadata, layer names, and Q/DQ nodes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An ONNX graph of opset 18 said again in the words of an older opset (14 to 17).
+"""Downgrade an ONNX graph to an older opset (14 to 17).
 
 Written here because the converter that comes with onnx stops at the graphs of torch's exporter (1.23, seen 2026-11-23:
 ReduceMean's axes are "no initializer or constant input"), and knows no way to LayerNormalization below 17. Each rule

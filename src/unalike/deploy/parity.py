@@ -1,4 +1,4 @@
-"""Whether an exported file gives the vectors of the network it was made from."""
+"""Check that an exported ONNX file gives the same vectors as the torch network."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def enough_images(images_NHWC: np.ndarray, count: int = IMAGES, seed: int = 0) -
 
 
 @contextmanager
-def whole_fp32() -> Iterator[None]:
+def exact_fp32() -> Iterator[None]:
     """cuDNN rounds fp32 convolutions to TF32's ten bits unless told not to: more than a proof may be off."""
     import torch
 
@@ -98,7 +98,7 @@ def check_parity(
     engine = OnnxEngine(Path(path))
     sizes = (batch_size,) if batch_size > 0 else tuple(batches)
     # The reference is the network itself, not the wrapper that was traced: a fault there must show.
-    with whole_fp32():
+    with exact_fp32():
         torch_engine = TorchEngine(embedder, facts.mean, facts.std, engine.input_size, precision="fp32")
         expected_ND = torch_engine(images_NHWC)
     cosine, difference = 1.0, 0.0

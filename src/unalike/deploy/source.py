@@ -1,11 +1,11 @@
-"""The network that quantization and engine building start from, and the images that they measure on."""
+"""Load the network that a spec section names, and the images for calibration and comparison."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unalike.data.from_spec import load_evaluation_sets, load_from_spec
 from unalike.data.notices import Notices
@@ -24,11 +24,15 @@ from unalike.deploy.quantization.calibration import CalibrationImages, calibrati
 from unalike.engines.metadata import NetworkFacts, file_key
 from unalike.errors import ModelError, SpecError
 
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+
 Written = tuple[Path, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceNetwork:
     """The network to work on: its ONNX content, its facts and view, a name, and its batch (0 when open)."""
 
     content: bytes
@@ -48,7 +52,7 @@ class Source:
         return proto.SerializeToString()
 
 
-def _source(experiment: Any, section: Any, name: str) -> Source:
+def load_source(experiment: Experiment, section: Any, name: str) -> SourceNetwork:
     """The network that a section names: an ONNX file, or a checkpoint that is traced."""
     checkpoint = getattr(section, "checkpoint", None)
     known = [key for key in ("onnx_file", "checkpoint") if hasattr(section, key)]
@@ -65,17 +69,19 @@ def _source(experiment: Any, section: Any, name: str) -> Source:
     content = path.read_bytes()
     proto = read_network(content, str(path))
     dataset = experiment.dataset
-    said = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")
-    facts = facts_in(proto, str(path), *((dataset.pixel_mean, dataset.pixel_std) if said else (None, None)))
+    normalization_set = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")
+    facts = facts_in(
+        proto, str(path), *((dataset.pixel_mean, dataset.pixel_std) if normalization_set else (None, None))
+    )
     facts = facts if facts.network else replace(facts, network=file_key(content))
     sides = [side.dim_value for side in proto.graph.input[0].type.tensor_type.shape.dim]
     if len(sides) != 4 or not all(sides[2:]):
         raise ModelError(f"{path} has an input of shape {sides}", expected="batch x 3 x height x width, both fixed")
     view = View.from_dict(facts.view) if facts.view else View(sides[2], sides[3], **dataset.view.model_dump())
-    return Source(proto.SerializeToString(), facts, view, path.stem, is_quantized_graph(proto), sides[0])
+    return SourceNetwork(proto.SerializeToString(), facts, view, path.stem, is_quantized_graph(proto), sides[0])
 
 
-def _traced(path: Path) -> Source:
+def _traced(path: Path) -> SourceNetwork:
     from unalike.deploy.onnx_export import facts_of, trace
     from unalike.model.checkpoint import load_embedder, network_key
 
@@ -88,26 +94,34 @@ def _traced(path: Path) -> Source:
         network=network_key(embedder, preprocessing.mean, preprocessing.std),
     )  # fmt: skip
     proto = trace(embedder, preprocessing.input_size, facts)
-    return Source(proto.SerializeToString(), facts, preprocessing.view, path.stem)
+    return SourceNetwork(proto.SerializeToString(), facts, preprocessing.view, path.stem)
 
 
-def _image_sources(experiment: Any, said: Sequence[str] | None) -> list[str]:
+def image_sources(experiment: Experiment, configured: Sequence[str] | None) -> list[str]:
     """Where images for a comparison may come from: those of the calibration, else the spec's data."""
-    if said:
-        return list(said)
+    if configured:
+        return list(configured)
     held = experiment.dataset.val_dataset
     found = [held.query if held else None, held.reference if held else None, experiment.dataset.train_dataset]
     return [str(source) for source in found if source][:1]
 
 
-def _images(
-    experiment: Any, source: Source, part: Any, name: str, count: int, seed: int, notices: Notices, *, needed: str = ""
+def load_calibration_images(
+    experiment: Experiment,
+    source: SourceNetwork,
+    part: Any,
+    name: str,
+    count: int,
+    seed: int,
+    notices: Notices,
+    *,
+    needed: str = "",
 ) -> CalibrationImages:
     """Views for calibration and for the comparison. ``needed`` says what cannot be done without ``cal_image_dir``."""
     if needed and not part.cal_image_dir:
         raise SpecError(f"{name}.cal_image_dir is not set, and {needed}", expected="folders, archives or manifests of "
                         "images as the network will see them", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
-    sources = _image_sources(experiment, part.cal_image_dir)
+    sources = image_sources(experiment, part.cal_image_dir)
     if not sources:
         raise SpecError("no images to compare the result with fp32 on", expected=f"{name}.cal_image_dir or "
                         "dataset.val_dataset.query", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
@@ -118,14 +132,14 @@ def _images(
     )  # fmt: skip
 
 
-def _labelled(experiment: Any, notices: Notices) -> Labelled | None:
+def load_labelled(experiment: Experiment, notices: Notices) -> Labelled | None:
     held = experiment.dataset.val_dataset
     if held is None or not (held.reference or held.query):
         return None
     return Labelled(*load_evaluation_sets(experiment, notices))
 
 
-def _reading(experiment: Any, notices: Notices) -> dict[str, Any]:
+def reading_options(experiment: Experiment, notices: Notices) -> dict[str, Any]:
     dataset = experiment.dataset
     return {"workers": dataset.workers, "max_unreadable": dataset.max_unreadable, "max_pixels": dataset.max_pixels,
             "notices": notices}  # fmt: skip

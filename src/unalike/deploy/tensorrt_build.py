@@ -1,4 +1,4 @@
-"""ONNX -> TensorRT engine, for TensorRT 10 and 11 alike.
+"""Build a TensorRT engine from an ONNX file, with TensorRT 10 or 11.
 
 Networks are strongly typed: precision is what the ONNX file says (typed layers, Q/DQ pairs), never a builder's flag, and
 there is no calibrator. TensorRT 11 knows nothing else; TensorRT 10 is asked for it. Every call here stands in the tables

@@ -12,7 +12,7 @@ from unalike.deploy.onnx_graph import write_facts
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.deploy.quantization.calibration import CalibrationImages
 from unalike.deploy.quantization.half_precision import emulate_bf16, type_network
-from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits
+from unalike.deploy.quantization.mixed_precision import QuantizationRequest, quantize_network
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
@@ -137,8 +137,8 @@ def bf16_engines(proto):
     """What computes the network under precision bf16 on this machine, by name."""
     found = {"torch": TorchEngine(Chain(proto), FACTS.mean, FACTS.std, (SIDE, SIDE), precision="bf16")}
     few = CalibrationImages(images(), images())
-    made = make_fewer_bits(
-        proto.SerializeToString(), FACTS, few, Request(data_type="BF16", most_layers=0, worst_cosine=-1)
+    made = quantize_network(
+        proto.SerializeToString(), FACTS, few, QuantizationRequest(data_type="BF16", most_layers=0, worst_cosine=-1)
     )
     wide = emulate_bf16(made.proto)
     write_facts(wide, FACTS)

@@ -1,4 +1,4 @@
-"""A network's other forms beside fp32: the cosine of their vectors, and what retrieval gains or loses.
+"""Compare a quantized network with fp32: cosine of vectors, recall at 1 and MAP@R.
 
 Shape letters: N images, H height, W width, D width of the vector.
 """
@@ -35,7 +35,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AccuracyTable:
     """The fp32 row first. ``images`` were compared; ``queries`` measured against ``references``."""
 
     rows: tuple[Row, ...]
@@ -122,10 +122,10 @@ def retrieval(engine: Engine, data: Labelled, view: Any, options: Mapping[str, A
     return float(np.nanmean(ranking.precision_at_1)), float(np.nanmean(ranking.average_precision_at_r)), measured
 
 
-def compare_forms(
+def compare_engines(
     first: Engine, others: list[Engine], images_NHWC: np.ndarray, *, data: Labelled | None = None, view: Any = None,
     options: Mapping[str, Any] | None = None, kept: tuple[str, ...] = (), notes: tuple[str, ...] = (),
-) -> Comparison:  # fmt: skip
+) -> AccuracyTable:  # fmt: skip
     """``first`` (fp32) and each other engine on ``images_NHWC``; with ``data``, R@1 and MAP@R of the first two.
 
     Further engines are the same file in other runtimes: their cosines are told, retrieval is measured once.
@@ -143,4 +143,4 @@ def compare_forms(
         rows.append(Row(engine.name, engine.precision, float(near.mean()), float(near.min()), recall, mapr))
     queries = measured[0][2] if measured else 0
     references = len(data.reference) if data is not None else 0
-    return Comparison(tuple(rows), len(images_NHWC), queries, references, kept, notes)
+    return AccuracyTable(tuple(rows), len(images_NHWC), queries, references, kept, notes)

@@ -1,4 +1,4 @@
-"""What quantizing a layer shifts its outputs by on average goes back into its bias.
+"""Correct the biases of a quantized network for the mean shift of each layer's output.
 
 A rounded weight moves the mean of a channel, and that adds up through the network. Each layer stands beside its quantized
 twin in one graph, both reading the float input; the mean difference over the calibration images is the correction (Nagel
@@ -109,7 +109,7 @@ def _side_by_side(
 
 
 def _copied(node: onnx.NodeProto, inputs: list[str], output: str) -> onnx.NodeProto:
-    copy = type(node).FromString(node.SerializeToString())
+    copy: onnx.NodeProto = type(node).FromString(node.SerializeToString())
     copy.name = output
     del copy.input[:], copy.output[:]
     copy.input.extend(inputs)

@@ -1,4 +1,4 @@
-"""The images behind INT8's ranges, and the ranges: through the one evaluation view, kept with what they were made from.
+"""Choose calibration images; measure, store and read INT8 calibration ranges.
 
 Shape letters: N images, H height, W width.
 """
@@ -31,14 +31,14 @@ METHODS = ("min-max", "percentile", "entropy")
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """``chosen_NHWC`` make the ranges, ``others_NHWC`` are there to test them on (the chosen ones where none are left)."""
+    """``calibration_NHWC`` make the ranges, ``validation_NHWC`` are there to test them on (the chosen ones where none are left)."""
 
-    chosen_NHWC: np.ndarray
-    others_NHWC: np.ndarray
+    calibration_NHWC: np.ndarray
+    validation_NHWC: np.ndarray
 
     def key(self) -> str:
         """64 hex digits of the pixels of the calibration images, in their order."""
-        return hashlib.sha256(np.ascontiguousarray(self.chosen_NHWC).tobytes()).hexdigest()
+        return hashlib.sha256(np.ascontiguousarray(self.calibration_NHWC).tobytes()).hexdigest()
 
 
 def calibration_images(

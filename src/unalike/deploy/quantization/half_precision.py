@@ -1,4 +1,4 @@
-"""A float32 network as typed ONNX: half precision or bfloat16 written into the graph, layer by layer.
+"""Convert a float32 ONNX network to FP16 or BF16, layer by layer.
 
 Strongly typed runtimes (TensorRT 11, TensorRT 10 when asked) compute in what the graph says, so precision is a property
 of the file. Input and output stay as they are; casts stand wherever two precisions meet.

@@ -1,4 +1,4 @@
-"""A float network -> the same network with explicit quantization (Q/DQ nodes), by ONNX Runtime or by NNCF.
+"""Insert INT8 Q/DQ nodes into a float ONNX network, by ONNX Runtime or NNCF.
 
 For a CPU activations are uint8 and weights int8 in 7 bits: without VNNI an x86 CPU adds products of 8 bits with
 saturation (EfficientNet-Lite0 on AVX2, 2026-11-23: worst cosine 0.88 with 8 bits, 0.95 with 7). For TensorRT both are

@@ -1,6 +1,6 @@
-"""From a float network to one in fewer bits that still meets its goal: INT8 by calibration, FP16 and BF16 by typing.
+"""Quantize to INT8, FP16 or BF16, and keep sensitive layers in higher precision.
 
-What loses most goes back to higher precision by itself (``deploy.layers``); every candidate is run on real images by the
+What loses most goes back to higher precision by itself (``quantization.sensitivity``); every candidate is run on real images by the
 runtime that is here.
 """
 
@@ -33,7 +33,7 @@ from unalike.deploy.quantization.int8 import (
     quantize_by_nncf,
     quantize_by_ranges,
 )
-from unalike.deploy.quantization.sensitivity import Verdict, choose_layers
+from unalike.deploy.quantization.sensitivity import CandidateAccuracy, choose_layers
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.protocol import Engine
@@ -44,15 +44,15 @@ if TYPE_CHECKING:
 
 # The goal where the user set none: what two cores of an AVX2 machine reach with a frozen Lite0, and what 16 bits must.
 WORST_COSINE = {"INT8": 0.95, "FP16": 0.999, "BF16": 0.999}
-# A layer alone is judged on this many images: its place in the order is wanted, not its loss to four digits.
-ALONE_IMAGES = 16
+# A single layer's loss is measured on this many images: only the ranking of layers is needed.
+LAYER_LOSS_IMAGES = 16
 
 # (whether the retrieval goal is met, how near), of an engine
 Retrieval = Callable[[Engine], tuple[bool, str]]
 
 
 @dataclass(frozen=True)
-class Request:
+class QuantizationRequest:
     """What is wanted. ``worst_cosine`` None takes WORST_COSINE's; ``retrieval`` judges a candidate on labelled data."""
 
     data_type: str = "INT8"
@@ -69,7 +69,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class FewerBits:
+class QuantizedNetwork:
     """``proto`` holds its facts; ``kept`` are the layers in higher precision."""
 
     proto: onnx.ModelProto
@@ -82,8 +82,8 @@ class FewerBits:
         return self.proto.SerializeToString()
 
 
-def runner(content: bytes, facts: NetworkFacts) -> Engine:
-    """What runs a network here: OpenVINO, else ONNX Runtime; bfloat16 emulated where nothing computes in it."""
+def open_engine(content: bytes, facts: NetworkFacts) -> Engine:
+    """Open a network in OpenVINO, else in ONNX Runtime; bfloat16 is emulated where no runtime computes in it."""
     from unalike.engines.openvino_engine import OpenVinoEngine
 
     if facts.precision == "bf16" and not computes_bf16():
@@ -108,71 +108,84 @@ def computes_bf16() -> bool:
         return False
 
 
-def make_fewer_bits(content: bytes, facts: NetworkFacts, images: CalibrationImages, request: Request) -> FewerBits:
+def quantize_network(
+    content: bytes, facts: NetworkFacts, images: CalibrationImages, request: QuantizationRequest
+) -> QuantizedNetwork:
     """The network in ``request.data_type``. Raises ExportError when the goal cannot be met, SpecError, MissingExtra."""
     content = fold_batchnorm(content)
-    expected = runner(content, replace(facts, precision="fp32"))(images.others_NHWC)
+    expected = open_engine(content, replace(facts, precision="fp32"))(images.validation_NHWC)
     if request.data_type == "INT8":
         return _int8(content, facts, images, request, expected)
-    return _typed(content, facts, images, request, expected)
+    return _convert_to_half(content, facts, images, request, expected)
 
 
-def _judge(
+def _candidate_evaluators(
     make: Callable[[Collection[str]], onnx.ModelProto], facts: NetworkFacts, images_NHWC: np.ndarray,
-    expected_ND: np.ndarray, request: Request,
-) -> tuple[Callable[[Collection[str]], Verdict], Callable[[onnx.ModelProto], float]]:  # fmt: skip
-    """(judge of a set of kept layers, the loss of one graph on a few images)."""
+    expected_ND: np.ndarray, request: QuantizationRequest,
+) -> tuple[Callable[[Collection[str]], CandidateAccuracy], Callable[[onnx.ModelProto], float]]:  # fmt: skip
+    """(evaluate, loss): the accuracy with a set of layers kept, and the loss of one graph on a few images."""
     goal = request.worst_cosine if request.worst_cosine is not None else WORST_COSINE[request.data_type]
 
-    def judge(kept: Collection[str]) -> Verdict:
+    def evaluate(kept: Collection[str]) -> CandidateAccuracy:
         proto = make(kept)
         write_facts(proto, facts)
-        engine = runner(proto.SerializeToString(), facts)
+        engine = open_engine(proto.SerializeToString(), facts)
         worst = float(cosines(expected_ND, engine(images_NHWC)).min())
         text, met = f"worst cosine {worst:.5f} (goal {goal:g})", worst >= goal
         if met and request.retrieval is not None:
-            met, told = request.retrieval(engine)
-            text = f"{text}, {told}"
+            met, detail = request.retrieval(engine)
+            text = f"{text}, {detail}"
         progress.say(f"{len(kept)} layers in higher precision: {text}")
-        return Verdict(1.0 - worst, met, text)
+        return CandidateAccuracy(1.0 - worst, met, text)
 
     def loss(proto: onnx.ModelProto) -> float:
         write_facts(proto, facts)
-        found = runner(proto.SerializeToString(), facts)(images_NHWC[:ALONE_IMAGES])
-        return 1.0 - float(cosines(expected_ND[:ALONE_IMAGES], found).min())
+        found = open_engine(proto.SerializeToString(), facts)(images_NHWC[:LAYER_LOSS_IMAGES])
+        return 1.0 - float(cosines(expected_ND[:LAYER_LOSS_IMAGES], found).min())
 
-    return judge, loss
+    return evaluate, loss
 
 
 def _int8(
-    content: bytes, facts: NetworkFacts, images: CalibrationImages, request: Request, expected_ND: np.ndarray
-) -> FewerBits:
+    content: bytes,
+    facts: NetworkFacts,
+    images: CalibrationImages,
+    request: QuantizationRequest,
+    expected_ND: np.ndarray,
+) -> QuantizedNetwork:
     facts = replace(facts, precision="int8")
     original = read_network(content, "the network")
-    whole = _quantized(content, facts, images, request)
-    layers = quantized_layers(whole)
+    quantized = _quantized(content, facts, images, request)
+    layers = quantized_layers(quantized)
     always = set(parse_layers(request.layers_precision, original, ("fp32",)))
 
     def make(kept: Collection[str]) -> onnx.ModelProto:
-        return finish(restore_layers(whole, original, kept))
+        return finish(restore_layers(quantized, original, kept))
 
-    judge, loss = _judge(make, facts, images.others_NHWC, expected_ND, request)
-    choice = choose_layers(
-        layers, judge, lambda name: loss(make(set(layers) - {name})), always=always, most=request.most_layers
+    evaluate, loss = _candidate_evaluators(make, facts, images.validation_NHWC, expected_ND, request)
+    selection = choose_layers(
+        layers, evaluate, lambda name: loss(make(set(layers) - {name})), always=always, most=request.most_layers
     )
-    proto = make(choice.kept)
-    write_facts(proto, _noted(facts, choice.kept))
-    return FewerBits(proto, choice.kept)
+    proto = make(selection.kept)
+    write_facts(proto, _with_layers_noted(facts, selection.kept))
+    return QuantizedNetwork(proto, selection.kept)
 
 
-def _quantized(content: bytes, facts: NetworkFacts, images: CalibrationImages, request: Request) -> onnx.ModelProto:
+def _quantized(
+    content: bytes, facts: NetworkFacts, images: CalibrationImages, request: QuantizationRequest
+) -> onnx.ModelProto:
     if request.backend == "nncf":
         if request.cache is not None:
             progress.say(
                 "calibration.cal_cache_file is not used by NNCF, which keeps its statistics to itself", once=True
             )
         return quantize_by_nncf(
-            content, facts, images.chosen_NHWC, request.options, method=request.method, percentile=request.percentile
+            content,
+            facts,
+            images.calibration_NHWC,
+            request.options,
+            method=request.method,
+            percentile=request.percentile,
         )
     wanted = RangeRequest(
         hashlib.sha256(content).hexdigest(), images.key(), request.method, request.percentile,
@@ -180,58 +193,64 @@ def _quantized(content: bytes, facts: NetworkFacts, images: CalibrationImages, r
     )  # fmt: skip
     ranges = read_ranges(request.cache, wanted) if request.cache is not None else None
     if ranges is None:
-        ranges = measure_ranges(content, facts, images.chosen_NHWC, wanted, batch=request.batch)
+        ranges = measure_ranges(content, facts, images.calibration_NHWC, wanted, batch=request.batch)
         if request.cache is not None:
             write_ranges(request.cache, wanted, ranges)
     else:
         progress.say(f"ranges of {request.cache}: same network, same images")
     proto = quantize_by_ranges(content, ranges, request.options)
     original = read_network(content, "the network")
-    corrected = correct_biases(proto, original, facts, images.chosen_NHWC, batch=request.batch)
+    corrected = correct_biases(proto, original, facts, images.calibration_NHWC, batch=request.batch)
     progress.say(f"biases corrected: {corrected} layers", level=2)
     return proto
 
 
-def _typed(
-    content: bytes, facts: NetworkFacts, images: CalibrationImages, request: Request, expected_ND: np.ndarray
-) -> FewerBits:
+def _convert_to_half(
+    content: bytes,
+    facts: NetworkFacts,
+    images: CalibrationImages,
+    request: QuantizationRequest,
+    expected_ND: np.ndarray,
+) -> QuantizedNetwork:
     precision = request.data_type.lower()
     facts = replace(facts, precision=precision)
     original = read_network(content, "the network")
-    said = parse_layers(request.layers_precision, original, ("fp32", "fp16", "bf16"))
+    layer_precisions = parse_layers(request.layers_precision, original, ("fp32", "fp16", "bf16"))
     early = early_nodes(original) if precision == "bf16" else []
     # Only layers with weights or sums are worth asking about: the rest follows them.
     layers = [node.name for node in original.graph.node
               if node.op_type in ("Conv", "Gemm", "MatMul", "Add", "Mul") and node.name not in set(early)]  # fmt: skip
 
     def make(kept: Collection[str]) -> onnx.ModelProto:
-        return type_network(original, precision, {**dict.fromkeys((*early, *kept), "fp32"), **said})
+        return type_network(original, precision, {**dict.fromkeys((*early, *kept), "fp32"), **layer_precisions})
 
-    def alone(name: str) -> float:
+    def layer_loss(name: str) -> float:
         return loss(type_network(original, "fp32", {name: precision}))
 
-    judge, loss = _judge(make, facts, images.others_NHWC, expected_ND, request)
-    fixed = [name for name, kind in said.items() if kind == "fp32"]
-    choice = choose_layers(layers, judge, alone, always=fixed, most=request.most_layers)
+    evaluate, loss = _candidate_evaluators(make, facts, images.validation_NHWC, expected_ND, request)
+    fixed = [name for name, kind in layer_precisions.items() if kind == "fp32"]
+    selection = choose_layers(layers, evaluate, layer_loss, always=fixed, most=request.most_layers)
     sums = [node.name for node in original.graph.node if node.op_type in KEPT]
-    kept = tuple(name for name in dict.fromkeys((*early, *choice.kept, *sums)) if said.get(name, "fp32") == "fp32")
-    proto = make(choice.kept)
-    write_facts(proto, _noted(facts, kept))
+    kept = tuple(
+        name for name in dict.fromkeys((*early, *selection.kept, *sums)) if layer_precisions.get(name, "fp32") == "fp32"
+    )
+    proto = make(selection.kept)
+    write_facts(proto, _with_layers_noted(facts, kept))
     notes = ("bf16 is emulated here: each layer's inputs and outputs are rounded, its sums are not",)
-    return FewerBits(proto, kept, notes if precision == "bf16" and not computes_bf16() else ())
+    return QuantizedNetwork(proto, kept, notes if precision == "bf16" and not computes_bf16() else ())
 
 
-def _noted(facts: NetworkFacts, kept: Sequence[str]) -> NetworkFacts:
+def _with_layers_noted(facts: NetworkFacts, kept: Sequence[str]) -> NetworkFacts:
     extra: Mapping[str, Any] = {**facts.extra, "layers_in_higher_precision": list(kept)}
     return replace(facts, extra=dict(extra))
 
 
-def typed_layers(content: bytes, facts: NetworkFacts, entries: Sequence[str]) -> FewerBits:
+def convert_named_layers(content: bytes, facts: NetworkFacts, entries: Sequence[str]) -> QuantizedNetwork:
     """A float network with only the named layers in fp16 or bf16 (``layer:precision``), everything else as it was."""
     proto = read_network(content, "the network")
-    said = parse_layers(entries, proto, ("fp32", "fp16", "bf16"))
-    if not any(kind != "fp32" for kind in said.values()):
+    layer_precisions = parse_layers(entries, proto, ("fp32", "fp16", "bf16"))
+    if not any(kind != "fp32" for kind in layer_precisions.values()):
         raise SpecError("layers_precision without a layer in fp16 or bf16", remedy="leave it out for FP32")
-    typed = type_network(proto, "fp32", said)
+    typed = type_network(proto, "fp32", layer_precisions)
     write_facts(typed, facts)
-    return FewerBits(typed, ())
+    return QuantizedNetwork(typed, ())

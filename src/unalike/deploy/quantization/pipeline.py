@@ -1,4 +1,4 @@
-"""Quantize: write a network in fewer bits and compare it with fp32 on real images."""
+"""Run `unalike quantize`: write a quantized network and its comparison with fp32."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from unalike.data.notices import Notices
 from unalike.data.view import View
@@ -14,16 +14,23 @@ from unalike.deploy.onnx_graph import (
     read_network,
     write_facts,
 )
-from unalike.deploy.quantization.accuracy_table import Comparison, Labelled, compare_forms, retrieval
+from unalike.deploy.quantization.accuracy_table import AccuracyTable, Labelled, compare_engines, retrieval
 from unalike.deploy.quantization.calibration import CalibrationImages
 from unalike.deploy.quantization.int8 import QuantizationOptions, finish
 from unalike.deploy.quantization.mixed_precision import (
-    FewerBits,
-    Request,
-    make_fewer_bits,
-    runner,
+    QuantizationRequest,
+    QuantizedNetwork,
+    open_engine,
+    quantize_network,
 )
-from unalike.deploy.source import Source, Written, _images, _labelled, _reading, _source
+from unalike.deploy.source import (
+    SourceNetwork,
+    Written,
+    load_calibration_images,
+    load_labelled,
+    load_source,
+    reading_options,
+)
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.protocol import Engine
 from unalike.errors import MissingExtra, ModelError, SpecError
@@ -33,9 +40,13 @@ from unalike.runs.run import json_text
 from unalike.storage.atomic import write_bytes, write_text
 from unalike.storage.overwrite import refuse_existing
 
+if TYPE_CHECKING:
+    from unalike.runs.run import Run
+    from unalike.spec import Experiment
+
 
 def _retrieval_goal(first: Engine, data: Labelled | None, view: View, limit: float | None, reading: Any) -> Any:
-    """Judges an engine by what R@1 loses against fp32; None without labelled data or limit."""
+    """Return a function that compares an engine's R@1 with that of fp32; None without labelled data or limit."""
     if data is None or limit is None:
         return None
     before, _, queries = retrieval(first, data, view, reading)
@@ -43,17 +54,17 @@ def _retrieval_goal(first: Engine, data: Labelled | None, view: View, limit: flo
         say(f"R@1 of {queries} queries moves in steps of {100 / queries:.2g} points: one query lost misses goal.recall_loss {limit:g}, "
             f"and layers go back for it; give at least {math.ceil(100 / limit)} queries, or raise it")  # fmt: skip
 
-    def judge(engine: Engine) -> tuple[bool, str]:
+    def evaluate(engine: Engine) -> tuple[bool, str]:
         loss = 100 * (before - retrieval(engine, data, view, reading)[0])
         return loss <= limit + 1e-9, f"R@1 loss {loss:+.2f} points (goal {limit:g})"
 
-    return judge
+    return evaluate
 
 
-def _in_fewer_bits(
-    experiment: Any, source: Source, section: Any, images: CalibrationImages, cache: Path | None, notices: Notices,
+def quantize_source(
+    experiment: Experiment, source: SourceNetwork, section: Any, images: CalibrationImages, cache: Path | None, notices: Notices,
     *, data_type: str, target: str, layers: Sequence[str], labelled: Labelled | None,
-) -> FewerBits:  # fmt: skip
+) -> QuantizedNetwork:  # fmt: skip
     """The network in INT8, FP16 or BF16 by a section's calibration and goal; one that is quantized already stays."""
     if source.quantized:
         if data_type != "INT8":
@@ -61,13 +72,13 @@ def _in_fewer_bits(
         say(f"{source.stem} is quantized already: its own Q/DQ is taken as it is")
         proto = finish(read_network(source.content, source.stem))
         write_facts(proto, replace(source.facts, precision="int8"))
-        return FewerBits(proto, ())
+        return QuantizedNetwork(proto, ())
     part = getattr(section, "calibration", None)
     goal = getattr(section, "goal", None)
-    reading = _reading(experiment, notices)
-    first = runner(source.content, replace(source.facts, precision="fp32"))
+    reading = reading_options(experiment, notices)
+    first = open_engine(source.content, replace(source.facts, precision="fp32"))
     limit = goal.recall_loss if goal is not None else None
-    request = Request(
+    request = QuantizationRequest(
         data_type=data_type, backend=getattr(section, "backend", "auto"),
         options=QuantizationOptions(target, getattr(section, "per_channel", True)),
         method=getattr(part, "method", "min-max"), percentile=getattr(part, "percentile", 99.99),
@@ -75,18 +86,18 @@ def _in_fewer_bits(
         worst_cosine=goal.worst_cosine if goal is not None else None, most_layers=goal.most_layers if goal is not None else 0.5,
         retrieval=_retrieval_goal(first, labelled, source.view, limit, reading),
     )  # fmt: skip
-    return make_fewer_bits(source.content, source.facts, images, request)
+    return quantize_network(source.content, source.facts, images, request)
 
 
-def _compared(
-    experiment: Any, source: Source, engines: list[Engine], images: CalibrationImages, labelled: Labelled | None,
-    made: FewerBits | None, path: Path, run: Any, notices: Notices,
+def write_comparison(
+    experiment: Experiment, source: SourceNetwork, engines: list[Engine], images: CalibrationImages, labelled: Labelled | None,
+    quantized: QuantizedNetwork | None, path: Path, run: Run, notices: Notices,
 ) -> Mapping[str, Any]:  # fmt: skip
     """Measure, say and keep the comparison with fp32; its figures."""
-    first = runner(source.as_float(), replace(source.facts, precision="fp32"))
-    found: Comparison = compare_forms(
-        first, engines, images.others_NHWC, data=labelled, view=source.view, options=_reading(experiment, notices),
-        kept=made.kept if made else (), notes=made.notes if made else (),
+    first = open_engine(source.as_float(), replace(source.facts, precision="fp32"))
+    found: AccuracyTable = compare_engines(
+        first, engines, images.validation_NHWC, data=labelled, view=source.view, options=reading_options(experiment, notices),
+        kept=quantized.kept if quantized else (), notes=quantized.notes if quantized else (),
     )  # fmt: skip
     for line in found.lines():
         say(line)
@@ -100,11 +111,11 @@ def _compared(
     return figures
 
 
-def _runners(content: bytes, facts: NetworkFacts) -> list[Engine]:
+def _open_engines(content: bytes, facts: NetworkFacts) -> list[Engine]:
     """The new file in every runtime that is here, the fastest kind first."""
     from unalike.engines.onnx_engine import OnnxEngine
 
-    engines = [runner(content, facts)]
+    engines = [open_engine(content, facts)]
     if engines[0].name == "openvino":
         try:
             engines.append(OnnxEngine(content))
@@ -113,28 +124,32 @@ def _runners(content: bytes, facts: NetworkFacts) -> list[Engine]:
     return engines
 
 
-def run_quantization(experiment: Any, run: Any) -> Written:
-    """Write an ONNX file in fewer bits beside its comparison with fp32."""
+def run_quantization(experiment: Experiment, run: Run) -> Written:
+    """Write a quantized ONNX file and, beside it, its comparison with fp32."""
     section, notices = experiment.quantize, Notices()
-    source = _source(experiment, section, "quantize")
+    source = load_source(experiment, section, "quantize")
     path = Path(section.output) if section.output else run.dir / f"{source.stem}_{section.data_type.lower()}.onnx"
     refuse_existing(path)
     int8 = section.data_type == "INT8" and not source.quantized
-    images = _images(experiment, source, section.calibration, "quantize.calibration", section.parity_images,
+    images = load_calibration_images(experiment, source, section.calibration, "quantize.calibration", section.parity_images,
                      section.calibration.seed, notices, needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
-    labelled = _labelled(experiment, notices)
-    cache = _cache(section.calibration.cal_cache_file, run) if int8 else None
-    made = _in_fewer_bits(experiment, source, section, images, cache, notices, data_type=section.data_type,
+    labelled = load_labelled(experiment, notices)
+    cache = cache_path(section.calibration.cal_cache_file, run) if int8 else None
+    quantized = quantize_source(experiment, source, section, images, cache, notices, data_type=section.data_type,
                           target=section.target, layers=section.layers_precision, labelled=labelled)  # fmt: skip
-    _write(path, made.content)
+    _write(path, quantized.content)
     facts = replace(source.facts, precision=section.data_type.lower())
-    figures = _compared(experiment, source, _runners(made.content, facts), images, labelled, made, path, run, notices)
-    say(f"{path}: {section.data_type}, {len(made.content) / 2**20:.1f} MiB, fp32 {len(source.content) / 2**20:.1f} MiB")
+    figures = write_comparison(
+        experiment, source, _open_engines(quantized.content, facts), images, labelled, quantized, path, run, notices
+    )
+    say(
+        f"{path}: {section.data_type}, {len(quantized.content) / 2**20:.1f} MiB, fp32 {len(source.content) / 2**20:.1f} MiB"
+    )
     return path, figures
 
 
-def _cache(said: str | None, run: Any) -> Path:
-    path = Path(said) if said else run.dir / "calibration.json"
+def cache_path(configured: str | None, run: Run) -> Path:
+    path = Path(configured) if configured else run.dir / "calibration.json"
     run.own(path)
     return path
 

@@ -25,8 +25,8 @@ from unalike.deploy.quantization.calibration import (
 )
 from unalike.deploy.quantization.half_precision import emulate_bf16, type_network
 from unalike.deploy.quantization.int8 import QuantizationOptions, finish, quantize_by_ranges
-from unalike.deploy.quantization.mixed_precision import Request, make_fewer_bits, runner
-from unalike.deploy.quantization.sensitivity import Verdict, choose_layers
+from unalike.deploy.quantization.mixed_precision import QuantizationRequest, open_engine, quantize_network
+from unalike.deploy.quantization.sensitivity import CandidateAccuracy, choose_layers
 from unalike.engines.metadata import file_key
 from unalike.engines.normalization import network_input
 from unalike.engines.onnx_engine import OnnxEngine
@@ -83,8 +83,8 @@ def test_d31_calibration_sees_images_through_the_evaluation_view(folder):
     view = View(*networks.SIZE, resize_ratio=1.3)
     found = calibration_images(paths, view, count=6, others=4, seed=5)
     order = np.random.default_rng(5).permutation(len(paths))
-    assert np.array_equal(found.chosen_NHWC, np.stack([view(paths[i]) for i in order[:6]]))
-    assert np.array_equal(found.others_NHWC, np.stack([view(paths[i]) for i in order[6:10]]))
+    assert np.array_equal(found.calibration_NHWC, np.stack([view(paths[i]) for i in order[:6]]))
+    assert np.array_equal(found.validation_NHWC, np.stack([view(paths[i]) for i in order[6:10]]))
     assert calibration_images(paths, view, count=6, others=4, seed=6).key() != found.key()
 
 
@@ -93,7 +93,7 @@ def test_unreadable_and_too_few_images(tmp_path, folder, capsys):
     bad.write_bytes(b"nothing")
     paths = [bad, *sorted(folder.rglob("*.png"))[:2]]
     found = calibration_images(paths, networks.VIEW, count=5, others=3, seed=0)
-    assert len(found.chosen_NHWC) == 2 and np.array_equal(found.chosen_NHWC, found.others_NHWC)
+    assert len(found.calibration_NHWC) == 2 and np.array_equal(found.calibration_NHWC, found.validation_NHWC)
     assert "2 images are there, 5 were asked for" in capsys.readouterr().err
     with pytest.raises(DataError, match="no image"):
         calibration_images([bad], networks.VIEW, count=1, others=1, seed=0)
@@ -352,7 +352,7 @@ def test_the_fewest_most_harmful_layers_are_kept(harm):
     losses = {name: 0.01 for name in "abcdefgh"} | dict.fromkeys(harm, 0.5)
 
     def judge(kept):
-        return Verdict(0.0, not set(harm) - set(kept), "told")
+        return CandidateAccuracy(0.0, not set(harm) - set(kept), "told")
 
     choice = choose_layers(list("abcdefgh"), judge, losses.__getitem__)
     assert sorted(choice.kept) == sorted(harm)
@@ -361,16 +361,18 @@ def test_the_fewest_most_harmful_layers_are_kept(harm):
 
 def test_a_goal_that_cannot_be_met_is_an_error_with_what_was_reached():
     with pytest.raises(ExportError, match=r"4 of 8 layers.*worst cosine 0.7.*goal"):
-        choose_layers(list("abcdefgh"), lambda kept: Verdict(0.3, False, "worst cosine 0.7"), lambda name: 0.1)
+        choose_layers(
+            list("abcdefgh"), lambda kept: CandidateAccuracy(0.3, False, "worst cosine 0.7"), lambda name: 0.1
+        )
     with pytest.raises(ExportError, match="0 of 8 layers"):
-        choose_layers(list("abcdefgh"), lambda kept: Verdict(0.3, False, "x"), lambda name: 0.1, most=0)
+        choose_layers(list("abcdefgh"), lambda kept: CandidateAccuracy(0.3, False, "x"), lambda name: 0.1, most=0)
 
 
 @pytest.mark.parametrize("data_type", ["FP16", "BF16"])
 def test_typed_onnx_computes_in_what_it_says_and_stays_near(images, data_type):
     content, _, facts = network()
-    chosen = type("Images", (), {"chosen_NHWC": images, "others_NHWC": images})
-    made = make_fewer_bits(content, facts, chosen, Request(data_type=data_type))
+    chosen = type("Images", (), {"calibration_NHWC": images, "validation_NHWC": images})
+    made = quantize_network(content, facts, chosen, QuantizationRequest(data_type=data_type))
     kind = {"FP16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}[data_type]
     conv = next(node for node in made.proto.graph.node if node.op_type == "Conv")
     weights = {held.name: held.data_type for held in made.proto.graph.initializer}
@@ -379,7 +381,7 @@ def test_typed_onnx_computes_in_what_it_says_and_stays_near(images, data_type):
     assert made.proto.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
     held = graphs.facts_in(made.proto, "typed", None, None)
     assert held.precision == data_type.lower()
-    assert cosines(OnnxEngine(content)(images), runner(made.content, held)(images)).min() >= 0.999
+    assert cosines(OnnxEngine(content)(images), open_engine(made.content, held)(images)).min() >= 0.999
     with pytest.raises(ExportError, match="quantized"):
         type_network(_clipped(1.0), "fp16")
 
