@@ -186,7 +186,7 @@ def _create_model(
     threads: int | None, device: str | None,
 ) -> FeatureMapModel:  # fmt: skip
     """Create an engine for a torch network: torch itself, or another runtime by an export in memory."""
-    trunk, licence = network.trunk.name, network.trunk.facts.licence
+    trunk, licence = network.trunk.name, network.trunk.facts.license
     if runtime == "torch":
         from unalike.engines.torch_engine import TorchEngine
 
@@ -231,7 +231,7 @@ def export_feature_maps(
     refuse_existing(path)
     network, preprocessing = _build_network(source, stages, size, vector)
     trunk = network.trunk
-    parity = export_maps(network, path, preprocessing, trunk=trunk.name, licence=trunk.facts.licence)
+    parity = export_maps(network, path, preprocessing, trunk=trunk.name, licence=trunk.facts.license)
     progress.say(str(parity))
     return {
         "model": str(path), "trunk": trunk.name, "size": list(preprocessing.input_size), "dim": network.dim,

@@ -1,4 +1,4 @@
-"""Networks: backbones, the embedder (trunk, head, vector), weights, checkpoints."""
+"""Networks: backbones, heads, the embedder, pretrained weights, checkpoints."""
 
 from importlib.util import find_spec
 

@@ -1,6 +1,6 @@
-"""Trunks: any timm network by its name and TAO's seven by theirs, with the facts that come with their weights.
+"""Backbones by name: any timm network and TAO's seven, with the facts that come with their pretrained weights.
 
-A trunk maps ``images_BCHW`` (float, normalised) to pooled features ``features_BF``; no classifier is left in it.
+A trunk maps ``images_BCHW`` (float, normalized) to pooled features ``features_BF``; it has no classifier.
 Shape letters: B images, C channels, H height, W width, F feature width.
 """
 
@@ -31,7 +31,10 @@ __all__ = [
     "import_timm",
 ]
 
-# TAO's seven names: a timm name, or the builder of a network of ours.
+# Names that ``model.backbone`` may have beside all of timm's: another name of a timm network, or a function that builds a
+# network of ours. It is called as ``build(in_chans=, input_size=, drop_path=)`` and returns a module that maps
+# ``images_BCHW`` to ``features_BF``, in (B, F) and without a classifier; F is found out by running it. Its attributes
+# ``blocks``, ``stages``, ``layers``, ``features`` or ``layer1``...``layer4`` become the stages that can be frozen.
 BACKBONES: dict[str, str | Callable[..., nn.Module]] = {
     "resnet_50": "resnet50",
     "resnet_101": "resnet101",
@@ -52,23 +55,38 @@ STAGE_RUNS = (("layer1", "layer2", "layer3", "layer4"), ("s1", "s2", "s3", "s4")
 
 @dataclass(frozen=True)
 class PretrainedConfig:
-    """What comes with a trunk: how its images are prepared, where its weights come from, under which licence."""
+    """How a trunk's images are prepared, where its weights come from, under which license (timm's ``pretrained_cfg``).
+
+    Attributes:
+        mean: one value a channel, on the scale 0..1.
+        std: one value a channel, on the scale 0..1.
+        input_size: height and width that the weights were made for, in pixels.
+        crop_pct: share of the resized image that the center crop keeps, 0..1.
+        interpolation: of the resize.
+        license: of the weights.
+        pretrained: whether there are weights.
+        source: where the weights come from, or ``random``.
+    """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    input_size: tuple[int, int]  # height, width that the weights were made for
+    input_size: tuple[int, int]
     crop_pct: float
     interpolation: str
-    licence: str
+    license: str
     pretrained: bool
-    source: str  # where the weights come from, or "random"
+    source: str
 
 
 class Trunk(nn.Module):
     """A network without its classifier.
 
-    ``net`` is the network itself, ``width`` the number F of features, ``input_size`` (height, width) what it was
-    built for.
+    Args:
+        name: of the backbone.
+        net: the network itself.
+        width: the number F of features.
+        input_size: height and width that it was built for, in pixels.
+        facts: of its pretrained weights.
     """
 
     def __init__(self, name: str, net: nn.Module, *, width: int, input_size: tuple[int, int], facts: PretrainedConfig):
@@ -77,25 +95,26 @@ class Trunk(nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
         """Pooled features, shape (B, F)."""
-        return self.net(images_BCHW)
+        features_BF: torch.Tensor = self.net(images_BCHW)
+        return features_BF
 
     def stages(self) -> list[list[nn.Module]]:
-        """The trunk from its stem to its top.
+        """The modules of each stage, from the stem to the top.
 
         ``stages()[0]`` is the stem (everything before the first block: first convolution, patch and position
         embedding), then come the groups of blocks (EfficientNet ``blocks[i]``, ResNet ``layer1..4``, each block of a
         transformer), last what follows them (last convolution, final norm). Every module with parameters or buffers
-        stands in exactly one stage; ``direct_parameters`` belong to the stem.
+        is in exactly one stage; ``direct_parameters`` belong to the stem.
         """
-        return _stages(self.net)
+        return _split_stages(self.net)
 
     def direct_parameters(self) -> list[nn.Parameter]:
-        """Parameters that no stage holds because no module does: class token, position table. They count as stem."""
+        """Parameters that are in no stage because they are in no module: class token, position table. Part of the stem."""
         return list(self.net.parameters(recurse=False))
 
 
 def check_backbone(name: str) -> str:
-    """Give the name back when it is a backbone's; raise ModelError with close spellings when it is not."""
+    """Return the name when it is a backbone's; raise ModelError with close spellings when it is not."""
     if name in BACKBONES:
         return name
     timm = import_timm()
@@ -124,21 +143,29 @@ def build_trunk(
     input_size: tuple[int, int] = (224, 224),
     drop_path: float = 0.0,
 ) -> Trunk:
-    """Build the named trunk for images of ``input_size`` (height, width) with ``in_chans`` channels.
+    """Build the trunk of a name.
 
-    ``pretrained``: ``"true"`` loads weights or raises WeightsError, ``"false"`` never does, ``"auto"`` loads them when
-    they are installed, on disk, or to be had with one request, and otherwise says loudly that training starts from
-    random weights. Raises ModelError for an unknown name, or a size that the network does not take.
+    Args:
+        name: of timm or ``BACKBONES``.
+        pretrained: ``true`` loads weights or raises WeightsError, ``false`` never does, ``auto`` loads them when they are
+            installed, on disk, or available by one request, and otherwise warns that training starts from random weights.
+        in_chans: channels of the images.
+        input_size: height and width, in pixels.
+        drop_path: rate of stochastic depth, 0..1.
+
+    Raises:
+        ModelError: for an unknown name, or a size that the network does not take.
+        WeightsError: for weights that are missing or damaged.
     """
     check_backbone(name)
-    wanted = str(pretrained).lower()
-    if wanted not in ("auto", "true", "false"):
+    option = str(pretrained).lower()
+    if option not in ("auto", "true", "false"):
         raise ModelError(f"model.pretrained = {pretrained!r}", expected="auto, true or false")
     target = BACKBONES.get(name, name)
     if isinstance(target, str):
-        net, facts = _timm_net(name, target, wanted, in_chans, input_size, drop_path)
+        net, facts = _build_timm(name, target, option, in_chans, input_size, drop_path)
     else:
-        _without_weights(name, wanted)
+        _report_missing_weights(name, option)
         net = target(in_chans=in_chans, input_size=input_size, drop_path=drop_path)
         facts = PretrainedConfig(IMAGENET_MEAN, IMAGENET_STD, (224, 224), 1.0, "bicubic", "untrained", False, "random")
     return Trunk(name, net, width=_feature_width(name, net, in_chans, input_size), input_size=input_size, facts=facts)
@@ -147,7 +174,7 @@ def build_trunk(
 def native_size(name: str) -> tuple[tuple[int, int], bool]:
     """(height, width) that a trunk's weights were made for, to the nearest multiple of 32, and whether it takes no other.
 
-    A network with a position table is built for one size, which is given as it is.
+    The size of a network with a position table, which is built for one size, is returned unrounded.
     """
     check_backbone(name)
     target = BACKBONES.get(name, name)
@@ -158,69 +185,81 @@ def native_size(name: str) -> tuple[tuple[int, int], bool]:
     return (max(32, round(height / 32) * 32), max(32, round(width / 32) * 32)), False
 
 
-def _without_weights(name: str, wanted: str, tried: str = "") -> None:
-    """Say, or raise, that there are no weights for this trunk."""
-    why = f"no pretrained weights for {name}" + (f" ({tried})" if tried else " are published where this tool can look")
+def _report_missing_weights(name: str, pretrained: str, searched: str = "") -> None:
+    """Warn, or raise WeightsError where ``pretrained`` is ``true``, that there are no weights for this trunk."""
+    why = f"no pretrained weights for {name}"
+    why += f" ({searched})" if searched else " are published where this tool can look"
     remedy = "name a file in model.pretrained_trunk_path, or a backbone whose weights are installed"
-    if here := available_trunks():
-        remedy += " (" + ", ".join(here) + ")"
-    if wanted == "true":
+    if available := available_trunks():
+        remedy += " (" + ", ".join(available) + ")"
+    if pretrained == "true":
         raise WeightsError(f"model.pretrained = true: {why}", remedy=remedy)
-    if wanted == "auto":
+    if pretrained == "auto":
         progress.warn(f"{why}: {name} STARTS FROM RANDOM WEIGHTS and will need far more data and time; {remedy}")
 
 
-def _timm_net(
-    name: str, timm_name: str, wanted: str, in_chans: int, input_size: tuple[int, int], drop_path: float
+def _build_timm(
+    name: str, timm_name: str, pretrained: str, in_chans: int, input_size: tuple[int, int], drop_path: float
 ) -> tuple[nn.Module, PretrainedConfig]:
+    """timm's network of a name with the nearest weights, and their facts."""
     timm = import_timm()
-    cfg = timm.get_pretrained_cfg(timm_name)
-    facts: dict[str, Any] = dict(cfg.to_dict()) if cfg is not None else {}
+    timm_cfg = timm.get_pretrained_cfg(timm_name)
+    cfg: dict[str, Any] = dict(timm_cfg.to_dict()) if timm_cfg is not None else {}
     source: WeightSource | None = None
-    if wanted != "false":
-        source, tried = find_weights(timm_name, facts)
+    if pretrained != "false":
+        source, searched = find_weights(timm_name, cfg)
         if source is None:
-            _without_weights(name, wanted, tried)
+            _report_missing_weights(name, pretrained, searched)
     options: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans}
     if drop_path:
         options["drop_path_rate"] = drop_path
-    # networks with a position table of fixed size are built for the size in use; others take any
-    if facts.get("fixed_input_size") and tuple(facts["input_size"][1:]) != tuple(input_size):
+    # Networks with a position table of fixed size are built for the size in use; others take any.
+    if cfg.get("fixed_input_size") and tuple(cfg["input_size"][1:]) != tuple(input_size):
         options["img_size"] = tuple(input_size)
     overlay = {"file": str(source.path)} if source is not None and source.kind != "package" else None
     try:
-        net = timm.create_model(timm_name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, **options)
+        net: nn.Module = timm.create_model(
+            timm_name, pretrained=overlay is not None, pretrained_cfg_overlay=overlay, **options
+        )
     except (TypeError, AssertionError, ValueError, NotImplementedError) as error:
         raise _unbuildable(name, input_size, error) from error
     except Exception as error:
         if overlay is None:
             raise
-        # a damaged file, or one of another network: readers of three formats each fail in their own way
+        # A damaged file, or one of another network: readers of three formats each fail in their own way.
         first = (str(error).splitlines() or [""])[0]
         raise WeightsError(
             f"the weights of {name} in {overlay['file']} cannot be loaded: {type(error).__name__}: {first}",
             remedy="delete that file so that it is fetched anew, or set model.pretrained = false",
         ) from error
     if source is not None and source.kind == "package":
-        _load_packaged(net, timm_name, source, in_chans)
-    _tell_lost_pixels(name, net, input_size)
-    mean, std = _mean_std(facts, source)
-    return net, PretrainedConfig(
+        _load_package(net, timm_name, source, in_chans)
+    _warn_lost_pixels(name, net, input_size)
+    return net, _pretrained_config(cfg, source)
+
+
+def _pretrained_config(cfg: dict[str, Any], source: WeightSource | None) -> PretrainedConfig:
+    """timm's facts; mean, std and license of the source where that has its own."""
+    mean, std = tuple(cfg.get("mean") or IMAGENET_MEAN), tuple(cfg.get("std") or IMAGENET_STD)
+    if source is not None and source.mean is not None and source.std is not None:
+        mean, std = source.mean, source.std
+    return PretrainedConfig(
         mean=mean,
         std=std,
-        input_size=tuple(facts.get("input_size", (3, 224, 224))[1:]),
-        crop_pct=float(facts.get("crop_pct") or 0.875),
-        interpolation=str(facts.get("interpolation") or "bicubic"),
-        licence=(source.licence or str(facts.get("license") or "unknown")) if source else "untrained",
+        input_size=tuple(cfg.get("input_size", (3, 224, 224))[1:]),
+        crop_pct=float(cfg.get("crop_pct") or 0.875),
+        interpolation=str(cfg.get("interpolation") or "bicubic"),
+        license=(source.license or str(cfg.get("license") or "unknown")) if source else "untrained",
         pretrained=source is not None,
         source=source.described if source else "random",
     )
 
 
-def _tell_lost_pixels(name: str, net: nn.Module, input_size: tuple[int, int]) -> None:
-    """Patch layers leave out the right and lower pixels that fill no whole patch; that is said, once."""
-    patch = getattr(getattr(net, "patch_embed", None), "patch_size", None)
-    if not isinstance(patch, tuple) or getattr(net.patch_embed, "dynamic_img_pad", False):
+def _warn_lost_pixels(name: str, net: nn.Module, input_size: tuple[int, int]) -> None:
+    """Warn, once, that a patch layer leaves out the right and lower pixels that fill no whole patch."""
+    patch_embed: Any = getattr(net, "patch_embed", None)
+    patch = getattr(patch_embed, "patch_size", None)
+    if not isinstance(patch, tuple) or getattr(patch_embed, "dynamic_img_pad", False):
         return
     for side, length in zip(input_size, patch, strict=True):
         if side % length:
@@ -229,20 +268,13 @@ def _tell_lost_pixels(name: str, net: nn.Module, input_size: tuple[int, int]) ->
             )
 
 
-def _mean_std(facts: dict[str, Any], source: WeightSource | None) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    if source is not None and source.mean is not None and source.std is not None:
-        return source.mean, source.std
-    return tuple(facts.get("mean") or IMAGENET_MEAN), tuple(facts.get("std") or IMAGENET_STD)
-
-
-def _load_packaged(net: nn.Module, timm_name: str, source: WeightSource, in_chans: int) -> None:
-    """Load a Lite package's tensors: they stand in the order of timm's, under other names; the classifier is last."""
-    foreign = read_weights(source.path)
+def _load_package(net: nn.Module, timm_name: str, source: WeightSource, in_chans: int) -> None:
+    """Load a Lite package's tensors: they are in the order of timm's, under other names; the classifier is last."""
+    packaged = list(read_weights(source.path).items())
     own = net.state_dict()
-    body = list(foreign.items())[: len(own)]
-    classifier = [key for key, _ in list(foreign.items())[len(own) :]]
-    if len(body) != len(own) or any(not key.startswith("_fc.") for key in classifier):
-        raise WeightsError(f"{source.path} holds {len(foreign)} tensors", expected=f"{len(own)} and a classifier")
+    body, classifier = packaged[: len(own)], packaged[len(own) :]
+    if len(body) != len(own) or any(not key.startswith("_fc.") for key, _ in classifier):
+        raise WeightsError(f"{source.path} holds {len(packaged)} tensors", expected=f"{len(own)} and a classifier")
     tensors: dict[str, torch.Tensor] = {}
     for (key, value), (own_key, own_value) in zip(body, own.items(), strict=True):
         if own_key == WEIGHT_PACKAGES[timm_name].first_conv and in_chans != value.shape[1]:
@@ -263,18 +295,18 @@ def _unbuildable(name: str, input_size: tuple[int, int], error: Exception) -> Mo
 
 
 def _feature_width(name: str, net: nn.Module, in_chans: int, input_size: tuple[int, int]) -> int:
-    """The width of the features, from one forward pass on the meta device: no arithmetic, shapes only.
+    """The width F of the features, from one forward pass on the meta device: shapes only, no arithmetic.
 
-    It is also where a size that the network does not take is found out, before any data are read.
+    It also finds out a size that the network does not take, before any data are read.
     """
     tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    hollow = {key: torch.empty_like(value, device="meta") for key, value in tensors.items()}
+    on_meta = {key: torch.empty_like(value, device="meta") for key, value in tensors.items()}
     was_training = net.training
     net.eval()
     try:
         with torch.no_grad():
             images_BCHW = torch.empty(2, in_chans, *input_size, device="meta")
-            features = torch.func.functional_call(net, hollow, (images_BCHW,))
+            features = torch.func.functional_call(net, on_meta, (images_BCHW,))
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as meta_error:
         features = _real_features(name, net, in_chans, input_size, meta_error)
     finally:
@@ -287,37 +319,39 @@ def _feature_width(name: str, net: nn.Module, in_chans: int, input_size: tuple[i
 
 def _real_features(
     name: str, net: nn.Module, in_chans: int, input_size: tuple[int, int], meta_error: Exception
-) -> torch.Tensor:
-    """The same on real tensors, for networks that keep plain tensors which cannot follow to the meta device."""
+) -> object:
+    """The same on real tensors, for networks that hold plain tensors which cannot be moved to the meta device."""
     device = next((p.device for p in net.parameters()), torch.device("cpu"))
     if device.type == "meta":
         raise _unbuildable(name, input_size, meta_error) from meta_error
     try:
         with torch.no_grad():
-            return net(torch.zeros(1, in_chans, *input_size, device=device))
+            features: object = net(torch.zeros(1, in_chans, *input_size, device=device))
+            return features
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         raise _unbuildable(name, input_size, error) from error
 
 
-def _stages(net: nn.Module) -> list[list[nn.Module]]:
+def _split_stages(net: nn.Module) -> list[list[nn.Module]]:
+    """The modules with parameters or buffers, in groups that can be frozen from the stem upwards."""
     children = dict(net.named_children())
     containers = {c for c in STAGE_CONTAINERS if isinstance(children.get(c), (nn.Sequential, nn.ModuleList))}
-    whole = {member for run in STAGE_RUNS if all(m in children for m in run) for member in run}
-    known_layout = bool(containers or whole)
+    single = {member for run in STAGE_RUNS if all(m in children for m in run) for member in run}
+    known_layout = bool(containers or single)
     groups: list[list[nn.Module]] = [[]]
     for name, child in children.items():
         if name in containers:
             groups.extend([member] for member in child.children())
             groups.append([])
-        elif name in whole or not known_layout:
+        elif name in single or not known_layout:
             groups.append([child])  # where nothing is known each child is a stage
             groups.append([])
         else:
             groups[-1].append(child)
-    parametrised = ([module for module in group if _has_state(module)] for group in groups)
-    return [group for group in parametrised if group]
+    with_state = ([module for module in group if _has_state(module)] for group in groups)
+    return [group for group in with_state if group]
 
 
 def _has_state(module: nn.Module) -> bool:
-    """Whether a module holds parameters or buffers; what has neither cannot be frozen."""
+    """Whether a module has parameters or buffers; what has neither cannot be frozen."""
     return any(True for _ in module.parameters()) or any(True for _ in module.buffers())

@@ -1,4 +1,4 @@
-"""Checkpoints of ours: one file of tensors and plain data that a kill at any moment leaves readable.
+"""Checkpoint files: tensors and plain data in one file, written atomically and read without running code.
 
 The payload's keys: ``format_version``, ``model`` (state dict), ``spec`` (the resolved spec, a dict), ``classes``,
 ``facts`` (mean, std, view, licence, weights: where they came from), ``epoch``, ``step``, ``metrics`` and, for resuming, ``training``.
@@ -26,7 +26,7 @@ _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
 
 
 def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
-    """Write ``payload`` and give its path back; an older file of that name stays whole until the new one is.
+    """Write ``payload`` and return its path; an older file of that name stays complete until the new one is.
 
     Raises RunError when the disk is full or not writable, TypeError when the payload holds what ``read_checkpoint``
     could not read back.
@@ -39,7 +39,7 @@ def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
         with atomic_write(path, single_writer=True) as partial, partial.open("wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
-        # torch reports a failed write as RuntimeError, whatever the system said
+        # torch reports a failed write as RuntimeError, whatever the cause.
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
         full = getattr(error, "errno", None) == errno.ENOSPC or "No space" in str(error)
         raise RunError(
@@ -61,9 +61,9 @@ def _require_plain(value: Any, place: str) -> None:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The payload of a checkpoint of ours, tensors on the CPU; no code from the file runs.
+    """The payload of a checkpoint, tensors on the CPU; no code from the file runs.
 
-    Raises WeightsError when the file is damaged, is somebody else's, or was written by a newer version.
+    Raises WeightsError when the file is damaged, is of another program, or was written by a newer version.
     """
     content = read_content(path)
     if not isinstance(content, dict) or "format_version" not in content or "spec" not in content:
@@ -83,7 +83,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_embedder(path: str | Path) -> tuple[Embedder, dict[str, Any]]:
-    """Rebuild the network of a checkpoint, in eval mode, and give the rest of the payload beside it.
+    """Rebuild the network of a checkpoint, in eval mode; returns it and the rest of the payload.
 
     No pretrained weights are looked for: all tensors come from the file, and all must be there.
     """
@@ -94,9 +94,9 @@ def load_embedder(path: str | Path) -> tuple[Embedder, dict[str, Any]]:
 
 
 def network_key(embedder: torch.nn.Module, mean: Sequence[float], std: Sequence[float]) -> str:
-    """What tells a network from every other: a digest of its tensors and of how its images are normalised.
+    """A digest of a network's tensors and of its images' normalization, which identifies the network.
 
-    It goes with the network into every format, so that INT8 is known for the network that it was made from.
+    It goes with the network into every format, so that an INT8 file is known to come from this network.
     """
     digest = hashlib.sha256(repr([[float(value) for value in part] for part in (mean, std)]).encode())
     for name, tensor in sorted(embedder.state_dict().items()):
@@ -106,7 +106,7 @@ def network_key(embedder: torch.nn.Module, mean: Sequence[float], std: Sequence[
 
 
 def embedder_from_payload(payload: Mapping[str, Any], *, source: str = "checkpoint") -> Embedder:
-    """The network of a payload that was read already, in eval mode. Raises WeightsError when tensors do not fit."""
+    """The network of a payload that was read before, in eval mode. Raises WeightsError when tensors do not fit."""
     try:
         config = EmbedderConfig.from_spec(payload["spec"]["model"])
     except (KeyError, TypeError, ValueError) as error:
@@ -117,18 +117,18 @@ def embedder_from_payload(payload: Mapping[str, Any], *, source: str = "checkpoi
     except (RuntimeError, KeyError, TypeError) as error:
         first = " ".join(str(error).split())[:200]
         raise WeightsError(f"{source}: its tensors do not fit {config.backbone}: {first}") from error
-    embedder.trunk.facts = _facts(embedder.trunk.facts, payload.get("facts") or {})
+    embedder.trunk.facts = _facts_of(embedder.trunk.facts, payload.get("facts") or {})
     return embedder.eval()
 
 
-def _facts(facts: PretrainedConfig, kept: Mapping[str, Any]) -> PretrainedConfig:
-    """The trunk's facts as they were in training, where the checkpoint kept them."""
-    source = str(kept.get("weights", facts.source))
+def _facts_of(facts: PretrainedConfig, stored: Mapping[str, Any]) -> PretrainedConfig:
+    """The trunk's facts as they were in training, where the checkpoint holds them."""
+    source = str(stored.get("weights", facts.source))
     return replace(
         facts,
-        mean=tuple(kept.get("mean", facts.mean)),
-        std=tuple(kept.get("std", facts.std)),
-        licence=str(kept.get("licence", facts.licence)),
+        mean=tuple(stored.get("mean", facts.mean)),
+        std=tuple(stored.get("std", facts.std)),
+        license=str(stored.get("licence", facts.license)),
         source=source,
         pretrained=source != "random",
     )

@@ -1,4 +1,4 @@
-"""The legacy NV-DINOv2 trunk: a ViT-L/14 with a gated (SwiGLU) feed-forward of 2 x 2736 hidden units.
+"""NV-DINOv2 (legacy) backbone: a ViT-L/14 with a gated (SwiGLU) feed-forward of 2 x 2736 hidden units.
 
 Oquab et al., "DINOv2", arXiv:2304.07193; the feed-forward from Shazeer, arXiv:2002.05202. timm's vision transformer
 is assembled with these parts; ``weights.py`` renames the keys of original DINOv2 files.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from unalike.errors import ModelError
+from unalike.model.timm_import import import_timm
 
 if TYPE_CHECKING:
     from timm.models.vision_transformer import VisionTransformer
@@ -22,12 +23,16 @@ GATED_HIDDEN = 5472  # both halves of the gated layer; the second linear layer r
 def nvdinov2_vit_large_legacy(
     in_chans: int = 3, input_size: tuple[int, int] = (224, 224), drop_path: float = 0.0
 ) -> VisionTransformer:
-    """Build the trunk: ``images_BCHW`` -> class token after the final norm, shape (B, 1024); 303.7 M parameters.
+    """Build the backbone: ``images_BCHW`` -> class token after the final norm, shape (B, 1024); 303.7 M parameters.
 
-    Raises ModelError when height or width is no multiple of 14.
+    Args:
+        in_chans: channels of the images.
+        input_size: height and width, in pixels.
+        drop_path: rate of stochastic depth, 0..1.
+
+    Raises:
+        ModelError: when height or width is no multiple of 14.
     """
-    from unalike.model.timm_import import import_timm
-
     if any(side % PATCH or side <= 0 for side in input_size):
         nearest = tuple(max(PATCH, round(side / PATCH) * PATCH) for side in input_size)
         raise ModelError(
@@ -36,7 +41,7 @@ def nvdinov2_vit_large_legacy(
             remedy=f"set model.input_height = {nearest[0]} and model.input_width = {nearest[1]}",
         )
     import_timm()
-    from timm.layers import SwiGLUPacked
+    from timm.layers.mlp import SwiGLUPacked
     from timm.models.vision_transformer import VisionTransformer
 
     return VisionTransformer(

@@ -1,4 +1,4 @@
-"""The network that is trained: a trunk, a head, a vector.
+"""The embedder: a trunk, a head, a vector; and its heads by name.
 
 Shape letters: B images, C channels, H height, W width, F trunk features, D dimensions of the vector.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unalike import progress
 from unalike.errors import ModelError
@@ -20,11 +20,17 @@ from unalike.model.weights import load_tensors, read_weights
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
+    from unalike.spec.model import Model
 
 # Trunks whose head is the residual one; every other trunk gets one Linear.
 RESIDUAL_HEAD_BACKBONES = frozenset({"fan_tiny", "fan_small", "fan_base", "fan_large", "nvdinov2_vit_large_legacy"})
 ADAPTER_COUNT = 4
-SQRT_EPS = 1e-6  # x / sqrt(|x| + floor): the signed square root, with a slope that stays finite at 0
+SQRT_EPS = 1e-6  # x / sqrt(|x| + eps): the signed square root, with a slope that stays finite at 0
+
+
+def signed_sqrt(features_BF: Tensor) -> Tensor:
+    """The square root of each value's magnitude, with its sign."""
+    return features_BF * torch.rsqrt(features_BF.abs() + SQRT_EPS)
 
 
 class LinearHead(nn.Module):
@@ -35,20 +41,22 @@ class LinearHead(nn.Module):
         self.linear = nn.Linear(width, dim)
         semi_orthogonal(self.linear)
 
-    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
-        return self.linear(features_BF)
+    def forward(self, features_BF: Tensor) -> Tensor:
+        vectors_BD: Tensor = self.linear(features_BF)
+        return vectors_BD
 
 
 class SquareRootHead(nn.Module):
-    """Signed square root, then one Linear, F -> D: what ``learn.discriminant`` fits without a training step."""
+    """Signed square root, then one Linear, F -> D: the form that ``training.heads.discriminant`` fits without a step."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
         self.linear = nn.Linear(width, dim)
         semi_orthogonal(self.linear)
 
-    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
-        return self.linear(features_BF * torch.rsqrt(features_BF.abs() + SQRT_EPS))
+    def forward(self, features_BF: Tensor) -> Tensor:
+        vectors_BD: Tensor = self.linear(signed_sqrt(features_BF))
+        return vectors_BD
 
 
 class Adapter(nn.Module):
@@ -62,12 +70,13 @@ class Adapter(nn.Module):
         nn.init.zeros_(self.up.weight)  # starts as the identity: the trunk's geometry is the place to start from
         nn.init.zeros_(self.up.bias)
 
-    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
-        return features_BF + self.up(self.act(self.down(features_BF)))
+    def forward(self, features_BF: Tensor) -> Tensor:
+        residual_BF: Tensor = self.up(self.act(self.down(features_BF)))
+        return features_BF + residual_BF
 
 
 class MLPHead(nn.Module):
-    """Signed square root, one narrow adaptor, one Linear: the rooted head with a hidden layer beside it."""
+    """Signed square root, one narrow adapter, one Linear: the square-root head with a hidden layer beside it."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
@@ -75,8 +84,9 @@ class MLPHead(nn.Module):
         self.linear = nn.Linear(width, dim)
         semi_orthogonal(self.linear)
 
-    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.adaptor(features_BF * torch.rsqrt(features_BF.abs() + SQRT_EPS)))
+    def forward(self, features_BF: Tensor) -> Tensor:
+        vectors_BD: Tensor = self.linear(self.adaptor(signed_sqrt(features_BF)))
+        return vectors_BD
 
 
 def hidden_width(width: int) -> int:
@@ -85,7 +95,7 @@ def hidden_width(width: int) -> int:
 
 
 class ResidualHead(nn.Module):
-    """Four adaptors, LayerNorm, Linear F -> F, and a projection F -> D when D is not F."""
+    """Four adapters, LayerNorm, Linear F -> F, and a projection F -> D when D is not F."""
 
     def __init__(self, width: int, dim: int) -> None:
         super().__init__()
@@ -98,30 +108,36 @@ class ResidualHead(nn.Module):
             self.projection = nn.Linear(width, dim)
             semi_orthogonal(self.projection)
 
-    def forward(self, features_BF: torch.Tensor) -> torch.Tensor:
-        return self.projection(self.linear(self.norm(self.adaptors(features_BF))))
+    def forward(self, features_BF: Tensor) -> Tensor:
+        vectors_BD: Tensor = self.projection(self.linear(self.norm(self.adaptors(features_BF))))
+        return vectors_BD
 
 
 def semi_orthogonal(linear: nn.Module) -> None:
-    """Start a Linear as a (semi-)orthogonal map without bias.
+    """Initialize a Linear as a (semi-)orthogonal map without bias.
 
     It keeps angles when it widens and, to within what its dimensions allow, when it narrows (Johnson and
-    Lindenstrauss), so that an untrained head ranks neighbours nearly as the trunk's own features do.
+    Lindenstrauss), so that an untrained head ranks neighbors nearly as the trunk's own features do.
     """
     assert isinstance(linear, nn.Linear)
     nn.init.orthogonal_(linear.weight)
     nn.init.zeros_(linear.bias)
 
 
+# By the names that ``model.head`` may have, built from the widths F and D. A further head is one entry more (and its name
+# in ``spec/model.py``).
 HEADS: Mapping[str, Callable[[int, int], nn.Module]] = {
     "linear": LinearHead, "residual": ResidualHead, "rooted": SquareRootHead, "mlp": MLPHead,
 }  # fmt: skip
 
 
 class Embedder(nn.Module):
-    """``images_BCHW`` (float, normalised) -> ``vectors_BD``, not of unit length. ``dim`` is D.
+    """``images_BCHW`` (float, normalized) -> ``vectors_BD``, not of unit length.
 
-    ``head``: one of HEADS, or "auto": the residual one on TAO's transformers, one Linear on every other trunk.
+    Args:
+        trunk: the backbone.
+        dim: D.
+        head: one of HEADS, or ``auto``: the residual one on TAO's transformers, one Linear on every other trunk.
     """
 
     def __init__(self, trunk: Trunk, dim: int, head: str = "auto") -> None:
@@ -138,31 +154,42 @@ class Embedder(nn.Module):
                 once=True,
             )
 
-    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.head(self.trunk(images_BCHW))
+    def forward(self, images_BCHW: Tensor) -> Tensor:
+        vectors_BD: Tensor = self.head(self.trunk(images_BCHW))
+        return vectors_BD
 
 
 @dataclass(frozen=True)
 class EmbedderConfig:
-    """What decides a network's tensors: enough to rebuild it from a checkpoint."""
+    """What decides a network's tensors: enough to rebuild it from a checkpoint.
+
+    Attributes:
+        backbone: name of the trunk.
+        feat_dim: D.
+        in_chans: C.
+        input_size: height and width, in pixels.
+        head: one of HEADS, or ``auto``.
+    """
 
     backbone: str
     feat_dim: int
     in_chans: int
-    input_size: tuple[int, int]  # height, width
+    input_size: tuple[int, int]
     head: str = "auto"
 
     @classmethod
-    def from_spec(cls, model: Any) -> EmbedderConfig:
-        """From a spec's ``model`` section, an object or a plain dict (one of an older file has no ``head``)."""
-        take = model.__getitem__ if isinstance(model, dict) else lambda key: getattr(model, key)
-        size = (int(take("input_height")), int(take("input_width")))
-        head = model.get("head", "auto") if isinstance(model, dict) else getattr(model, "head", "auto")
-        return cls(str(take("backbone")), int(take("feat_dim")), int(take("input_channels")), size, str(head))
+    def from_spec(cls, model: Model | Mapping[str, Any]) -> EmbedderConfig:
+        """From a spec's section ``model``, an object or a plain dict (one of an older file has no ``head``)."""
+        values: Mapping[str, Any] = model if isinstance(model, Mapping) else vars(model)
+        size = (int(values["input_height"]), int(values["input_width"]))
+        return cls(
+            str(values["backbone"]), int(values["feat_dim"]), int(values["input_channels"]), size,
+            str(values.get("head", "auto")),
+        )  # fmt: skip
 
 
 def create_embedder(config: EmbedderConfig, *, pretrained: str | bool = "false", drop_path: float = 0.0) -> Embedder:
-    """Build trunk and head. Raises ModelError for what cannot be built."""
+    """Build trunk and head; ``pretrained`` and ``drop_path`` as for ``build_trunk``. Raises ModelError, WeightsError."""
     if config.feat_dim < 1:
         raise ModelError(f"model.feat_dim = {config.feat_dim}", expected="at least 1")
     trunk = build_trunk(
@@ -175,15 +202,15 @@ def create_embedder(config: EmbedderConfig, *, pretrained: str | bool = "false",
     return Embedder(trunk, config.feat_dim, config.head)
 
 
-def build_embedder(spec: Experiment) -> Embedder:
+def build_embedder(experiment: Experiment) -> Embedder:
     """The network of a spec's ``model`` section, with its weights: pretrained ones, then those of the named files.
 
     ``pretrained_trunk_path``, ``pretrained_embedder_path`` and ``pretrained_model_path`` are loaded in this order. A
     file must fill all of its part (``model.allow_partial_weights`` lifts that) or WeightsError is raised.
     """
-    model = spec.model
-    files_bring_trunk = bool(model.pretrained_trunk_path or model.pretrained_model_path)
-    pretrained = "false" if files_bring_trunk else str(model.pretrained).lower()
+    model = experiment.model
+    trunk_from_file = bool(model.pretrained_trunk_path or model.pretrained_model_path)
+    pretrained = "false" if trunk_from_file else str(model.pretrained).lower()
     embedder = create_embedder(EmbedderConfig.from_spec(model), pretrained=pretrained)
     partial = bool(model.allow_partial_weights)
     if model.pretrained_trunk_path:
@@ -196,7 +223,7 @@ def build_embedder(spec: Experiment) -> Embedder:
 
 
 def load_parts(embedder: Embedder, path: str | Path, parts: tuple[str, ...], *, allow_partial: bool = False) -> None:
-    """Load the named parts ("trunk", "embedder") of a file and say what became of its tensors."""
+    """Load the named parts (``trunk``, ``embedder``: the head) of a file and report what became of its tensors."""
     tensors = read_weights(path)
     for part in parts:
         module = embedder.trunk.net if part == "trunk" else embedder.head
@@ -205,5 +232,5 @@ def load_parts(embedder: Embedder, path: str | Path, parts: tuple[str, ...], *, 
         if part == "trunk":
             facts = embedder.trunk.facts
             embedder.trunk.facts = replace(
-                facts, pretrained=True, source=f"file {Path(path).name}", licence="that of the file"
+                facts, pretrained=True, source=f"file {Path(path).name}", license="that of the file"
             )

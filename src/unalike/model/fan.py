@@ -1,5 +1,6 @@
-"""Fully Attentional Networks with a convolutional stem (Zhou et al., "Understanding The Robustness in Vision
-Transformers", ICML 2022, arXiv:2204.12451), as TAO's fan_tiny, fan_small, fan_base and fan_large.
+"""FAN backbones: Fully Attentional Networks with a convolutional stem, as TAO's fan_tiny to fan_large.
+
+Zhou et al., "Understanding The Robustness in Vision Transformers", ICML 2022, arXiv:2204.12451.
 
 Tokens are mixed by self-attention; channels are then gated by an attention over channels, computed from how tokens
 distribute themselves in each of them. Module names are those of published checkpoints, so that their keys match.
@@ -14,6 +15,9 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from unalike.errors import ModelError
+from unalike.model.timm_import import import_timm
 
 STEM_WIDTHS = (128, 256)  # two ConvNeXt stages, strides 4 and 8; the patch projection halves once more: 16
 LAYER_NORM_EPS = 1e-6
@@ -41,7 +45,8 @@ class FourierPosition(nn.Module):
         rows = self._waves(height, weight)[:, None].expand(height, width, self.bands)
         columns = self._waves(width, weight)[None].expand(height, width, self.bands)
         waves = torch.cat([rows, columns], dim=-1).permute(2, 0, 1)[None].to(weight.dtype)
-        return self.token_projection(waves).flatten(2).transpose(1, 2)
+        encoding: torch.Tensor = self.token_projection(waves)
+        return encoding.flatten(2).transpose(1, 2)
 
 
 class DepthwisePair(nn.Module):
@@ -55,7 +60,7 @@ class DepthwisePair(nn.Module):
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, tokens_BND: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        grid = tokens_BND.transpose(1, 2).unflatten(2, (height, width))
+        grid: torch.Tensor = tokens_BND.transpose(1, 2).unflatten(2, (height, width))  # type: ignore[no-untyped-call]
         grid = self.conv2(self.bn(self.act(self.conv1(grid))))
         return grid.flatten(2).transpose(1, 2)
 
@@ -72,7 +77,8 @@ class ConvolutionalMlp(nn.Module):
 
     def forward(self, tokens_BND: torch.Tensor, height: int, width: int) -> torch.Tensor:
         hidden = self.fc1(tokens_BND)
-        return self.fc2(hidden + self.gamma * self.dwconv(hidden, height, width))
+        output_BND: torch.Tensor = self.fc2(hidden + self.gamma * self.dwconv(hidden, height, width))
+        return output_BND
 
 
 class TokenMixing(nn.Module):
@@ -89,14 +95,15 @@ class TokenMixing(nn.Module):
         query = self.q(tokens_BND).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.kv(tokens_BND).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
         mixed = F.scaled_dot_product_attention(query, key, value)
-        return self.proj(mixed.transpose(1, 2).flatten(2))
+        output_BND: torch.Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        return output_BND
 
 
 class ChannelGate(nn.Module):
     """Attention over channels: each channel of a convolutional MLP's output is scaled by one gate a head and channel.
 
-    The gate is a sigmoid of the overlap between where a channel of the query looks (softmax over tokens) and where
-    the head's channels look on average.
+    The gate is a sigmoid of the overlap between the attention of a channel of the query (softmax over tokens) and the mean
+    attention of the head's channels.
     """
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
@@ -108,19 +115,20 @@ class ChannelGate(nn.Module):
         self.q = nn.Linear(dim, dim)
 
     def forward(self, tokens_BND: torch.Tensor, height: int, width: int) -> torch.Tensor:
-        looked = self.q(tokens_BND).softmax(dim=1).unflatten(-1, (self.heads, -1))
-        average = tokens_BND.softmax(dim=1).unflatten(-1, (self.heads, -1)).mean(dim=-1, keepdim=True)
-        overlap_BKC = (looked * average).sum(dim=1)
+        attention = self.q(tokens_BND).softmax(dim=1).unflatten(-1, (self.heads, -1))
+        average = tokens_BND.softmax(dim=1)
+        average = average.unflatten(-1, (self.heads, -1)).mean(dim=-1, keepdim=True)  # type: ignore[no-untyped-call]
+        overlap_BKC = (attention * average).sum(dim=1)
         gate_BKC = torch.sigmoid(overlap_BKC) * self.temperature[:, :, 0]
-        value = self.norm_v(self.mlp_v(tokens_BND, height, width))
+        value: torch.Tensor = self.norm_v(self.mlp_v(tokens_BND, height, width))
         return value * gate_BKC.flatten(1)[:, None]
 
 
 class Block(nn.Module):
-    """Token mixing, then channel gating, each residual with a learnt scale."""
+    """Token mixing, then channel gating, each residual with a learned scale."""
 
     def __init__(self, dim: int, heads: int, hidden: int, drop_path: float) -> None:
-        from timm.layers import DropPath
+        from timm.layers.drop import DropPath
 
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
@@ -133,14 +141,15 @@ class Block(nn.Module):
 
     def forward(self, tokens_BND: torch.Tensor, height: int, width: int) -> torch.Tensor:
         tokens_BND = tokens_BND + self.drop_path(self.gamma1 * self.attn(self.norm1(tokens_BND)))
-        return tokens_BND + self.drop_path(self.gamma2 * self.mlp(self.norm2(tokens_BND), height, width))
+        gated: torch.Tensor = self.drop_path(self.gamma2 * self.mlp(self.norm2(tokens_BND), height, width))
+        return tokens_BND + gated
 
 
 class ClassAttentionBlock(nn.Module):
-    """The class token reads the others (CaiT, arXiv:2103.17239); all tokens pass the norms."""
+    """The class token attends to the others (CaiT, arXiv:2103.17239); all tokens pass the norms."""
 
     def __init__(self, dim: int, heads: int, hidden: int) -> None:
-        from timm.layers import Mlp
+        from timm.layers.mlp import Mlp
         from timm.models.cait import ClassAttn
 
         super().__init__()
@@ -153,9 +162,9 @@ class ClassAttentionBlock(nn.Module):
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         normed = self.norm1(tokens_BND)
-        read = torch.cat([self.attn(normed), normed[:, 1:]], dim=1)
-        tokens_BND = self.norm2(tokens_BND + self.gamma1 * read)
-        # what the other tokens add to themselves here is their own norm: published weights were trained so
+        attended = torch.cat([self.attn(normed), normed[:, 1:]], dim=1)
+        tokens_BND = self.norm2(tokens_BND + self.gamma1 * attended)
+        # The other tokens add their own norm to themselves here: published weights were trained so.
         fed = torch.cat([self.gamma2 * self.mlp(tokens_BND[:, :1]), tokens_BND[:, 1:]], dim=1)
         return tokens_BND + fed
 
@@ -167,15 +176,16 @@ class ConvolutionalStem(nn.Module):
         from timm.models.convnext import ConvNeXt
 
         super().__init__()
-        # timm builds four stages or none; the last two are made as small as can be and dropped
-        whole = ConvNeXt(
+        # timm builds four stages or none; the last two are made as small as possible and dropped.
+        convnext = ConvNeXt(
             in_chans=in_chans, num_classes=0, depths=(*depths, 1, 1), dims=(*STEM_WIDTHS, 8, 8), conv_mlp=True
         )
-        self.stem = whole.stem
-        self.stages = whole.stages[:2]
+        self.stem = convnext.stem
+        self.stages = convnext.stages[:2]
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.stages(self.stem(images_BCHW))
+        features: torch.Tensor = self.stages(self.stem(images_BCHW))
+        return features
 
 
 class HybridEmbed(nn.Module):
@@ -187,7 +197,8 @@ class HybridEmbed(nn.Module):
         self.proj = nn.Conv2d(STEM_WIDTHS[-1], dim, kernel_size=2, stride=2)
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.proj(self.backbone(images_BCHW))
+        grid_BDHW: torch.Tensor = self.proj(self.backbone(images_BCHW))
+        return grid_BDHW
 
 
 class FullyAttentional(nn.Module):
@@ -204,9 +215,9 @@ class FullyAttentional(nn.Module):
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.cls_attn_blocks = nn.ModuleList(ClassAttentionBlock(dim, heads, hidden) for _ in range(2))
         self.norm = nn.LayerNorm(dim, eps=LAYER_NORM_EPS)
-        self._initialise()
+        self._init_weights()
 
-    def _initialise(self) -> None:
+    def _init_weights(self) -> None:
         nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -228,16 +239,13 @@ class FullyAttentional(nn.Module):
         tokens_BND = torch.cat([self.cls_token.expand(tokens_BND.shape[0], -1, -1), tokens_BND], dim=1)
         for block in self.cls_attn_blocks:
             tokens_BND = block(tokens_BND)
-        return self.norm(tokens_BND)[:, 0]
+        normed: torch.Tensor = self.norm(tokens_BND)
+        return normed[:, 0]
 
 
 def _build(in_chans: int, input_size: tuple[int, int], drop_path: float, **shape: Any) -> FullyAttentional:
-    from unalike.model.timm_import import import_timm
-
     import_timm()
     if min(input_size) < 32:
-        from unalike.errors import ModelError
-
         raise ModelError(
             f"images of {input_size[0]} x {input_size[1]} (height x width) are too small for fan_*",
             expected="both sides at least 32 pixels",

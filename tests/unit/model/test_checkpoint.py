@@ -50,7 +50,7 @@ def test_round_trip(tmp_path: Path, trained: Embedder) -> None:
     assert meta["classes"] == ["äpfel", "pears"] and meta["epoch"] == 3 and meta["format_version"] == 1
     assert "model" not in meta and "training" not in meta
     facts = rebuilt.trunk.facts
-    assert facts.mean == (0.1, 0.2, 0.3) and facts.licence == "apache-2.0" and facts.pretrained
+    assert facts.mean == (0.1, 0.2, 0.3) and facts.license == "apache-2.0" and facts.pretrained
     images = torch.randn(2, 3, 32, 64)
     torch.testing.assert_close(rebuilt(images), trained.eval()(images))
 
