@@ -13,6 +13,7 @@ import importlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 ON_THE_CPU = "on a CPU use the ONNX model instead: unalike gen_engine"
 
 
-def import_tensorrt() -> Any:
+def import_tensorrt() -> ModuleType:
     """Import TensorRT. Raises MissingExtra with the command that installs it."""
     try:
         module = importlib.import_module("tensorrt")

@@ -104,7 +104,7 @@ class TorchEngine:
         depthwise = any(isinstance(module, nn.Conv2d) and module.groups > 1 for module in weighted)
         return weighted[int(EARLY_SHARE * len(weighted))] if depthwise and self.precision == "bf16" else None
 
-    def _forward(self, pixels_BCHW: Any) -> Any:
+    def _forward(self, pixels_BCHW: torch.Tensor) -> Any:
         if self.precision == "fp32":
             return self.module(pixels_BCHW)
         dtype = self._torch.bfloat16 if self.precision == "bf16" else self._torch.float16

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from unalike import progress
 from unalike.data.preprocessing import Preprocessing
@@ -18,6 +18,13 @@ from unalike.errors import DeviceError, MissingExtra, ModelError
 from unalike.inference import runtime_benchmark
 from unalike.inference.engine_selection import create_engine, log_engine, move_to_gpu
 from unalike.storage.fetch import local_path
+
+if TYPE_CHECKING:
+    from unalike.engines.onnx_engine import OnnxEngine
+    from unalike.engines.openvino_engine import OpenVinoEngine
+    from unalike.engines.tensorrt_engine import TensorRtEngine
+
+    ExportedEngine = OnnxEngine | OpenVinoEngine | TensorRtEngine
 
 # Takes the place of a model's file: the best pretrained trunk that is installed; ``pretrained:NAME`` is that of a name.
 PRETRAINED = "pretrained"
@@ -75,7 +82,7 @@ class _ExportedFile:
         with self.path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 
-    def create(self, runtime: str) -> Any:
+    def create(self, runtime: str) -> ExportedEngine:
         """Create the engine of one runtime."""
         if runtime == "openvino":
             from unalike.engines.openvino_engine import OpenVinoEngine
@@ -97,7 +104,7 @@ class _ExportedFile:
             self.path, threads=self.threads, mean=self.mean, std=self.std, precision=self.precision, device=self.device
         )
 
-    def select(self, runtime: str, measure: bool) -> Any:
+    def select(self, runtime: str, measure: bool) -> ExportedEngine:
         """Create the engine of ``runtime``, or for ``auto`` the one that is fastest on this machine.
 
         Where that is not known it is measured (``measure``), or the first engine that can be created is taken.
@@ -116,7 +123,7 @@ class _ExportedFile:
         key = runtime_benchmark.digest_key(self.sha256)
         winner = runtime_benchmark.fastest(runtime_benchmark.load_rates(key), runtimes)
         order = [winner, *(name for name in runtimes if name != winner)] if winner else runtimes
-        engines: dict[str, Any] = {}
+        engines: dict[str, ExportedEngine] = {}
         for number, name in enumerate(order):
             try:
                 engines[name] = self.create(name)

@@ -20,7 +20,7 @@ from unalike.errors import DataError, ModelError, closest
 from unalike.metrics.knn import unit
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.ranking import check_vectors
-from unalike.recognition.snapshot import HALF_ROWS, GallerySnapshot, SearchResult, as_list
+from unalike.recognition.snapshot import HALF_ROWS, GallerySnapshot, NearestNeighbors, as_list
 from unalike.storage.blockfile import PackedTexts, read_blocks, write_blocks
 
 # Cosine of two networks' embeddings of the probe image from which they count as one network where their keys do not tell:
@@ -320,7 +320,7 @@ class Gallery:
 
     # ---- search ----
 
-    def search(self, vectors_QD: np.ndarray, k: int = 1) -> SearchResult:
+    def search(self, vectors_QD: np.ndarray, k: int = 1) -> NearestNeighbors:
         """Find the ``k`` nearest enrolled vectors of every query by cosine, exactly; fewer when the gallery holds fewer.
 
         Memory beside the result is bounded (about 100 MB).
@@ -331,7 +331,7 @@ class Gallery:
         snapshot = self._snapshot
         scores_QK, indices_QK = snapshot.search(check_vectors(vectors_QD, self.dim), k)
         labels = tuple(tuple(snapshot.labels_of(row)) for row in snapshot.codes_N[indices_QK])
-        return SearchResult(scores_QK, indices_QK, labels)
+        return NearestNeighbors(scores_QK, indices_QK, labels)
 
     # ---- the file ----
 

@@ -23,7 +23,7 @@ Exclusion = Callable[[np.ndarray, int, int], None]
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class NearestNeighbors:
     """The K nearest enrolled vectors of every query, best first.
 
     Attributes:
