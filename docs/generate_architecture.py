@@ -18,6 +18,9 @@ explanation, training, deploy, jobs. They stand on shared packages (storage, spe
 report) and under one front (cli, actions, api). A command goes from `cli/` (arguments) to one function in `actions/` (files in,
 files out), which calls the feature. Everything but model, data/training, training and deploy imports without torch.
 
+A training batch takes five steps from file to loss: item (`data/training/pixel_cache.py`), collate (`data/training/loader.py`),
+step (`training/loop.py`), embedder (`model/embedder.py`), loss (`training/losses.py`).
+
 Who may import whom is one table, tested in `tests/unit/test_layers.py`.
 
 This page is generated from the docstrings by `python docs/generate_architecture.py`.

@@ -103,7 +103,7 @@ def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite:
         result = train_automatically(experiment, run, start=start)
         evaluate_query = _query_evaluation(experiment, run.dir)
         figures = {**result.figures, **(evaluate_query(result.checkpoint) if evaluate_query else {})}
-        write_model_card(run.dir, result.spec, result.training, judged=result.record)
+        write_model_card(run.dir, result.spec, result.training, record=result.record)
         run.conclude(f"delivered: {result.chosen.name}, {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)
 
@@ -133,7 +133,7 @@ def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite
         result = train_unlabeled(experiment, run, start=start)
         evaluate_query = _query_evaluation(experiment, run.dir)
         figures = {**result.figures, **(evaluate_query(result.checkpoint) if evaluate_query else {})}
-        write_model_card(run.dir, result.spec, result.training, judged=result.record)
+        write_model_card(run.dir, result.spec, result.training, record=result.record)
         run.conclude(f"delivered: {result.chosen}, {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)
 

@@ -1,4 +1,4 @@
-"""The model card of a training: what the model was made from, how it was measured, under which licence."""
+"""Model card of a training: data, weights and their license, how the model was trained and validated."""
 
 from __future__ import annotations
 
@@ -17,64 +17,72 @@ from unalike.runs.filenames import MODEL_CARD_FILE, MODEL_CARD_PAGE, PER_CLASS_F
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:
+    from unalike.spec import Experiment
     from unalike.training.trainer import TrainingResult
 
 
 def write_model_card(
-    folder: Path, spec: Any, outcome: TrainingResult, *, judged: Mapping[str, Any] | None = None
+    folder: Path, experiment: Experiment, result: TrainingResult, *, record: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Write ``model_card.json`` and ``model_card.md`` into the run's folder and give the content back.
+    """Write ``model_card.json`` and ``model_card.md`` into the run's folder.
 
-    ``judged``: what automatic training found out (``automatic.json``); then that is the card's validation.
+    Args:
+        folder: of the run.
+        experiment: the spec of the model.
+        result: of the training.
+        record: of automatic training (``automatic.json``), whose figures then are the card's validation.
+
+    Returns:
+        The content of the card.
     """
-    facts = outcome.facts
+    facts = result.facts
     metrics: dict[str, Any] = {}
-    if outcome.ranking is not None and outcome.sets.reference is not None:
+    if result.ranking is not None and result.sets.reference is not None:
         metrics = summarize(
-            outcome.ranking, outcome.sets.reference.classes, n=spec.evaluate.bootstrap,
-            confidence=spec.evaluate.confidence, seed=spec.evaluate.seed, unseen_classes=outcome.sets.unseen,
+            result.ranking, result.sets.reference.classes, n=experiment.evaluate.bootstrap,
+            confidence=experiment.evaluate.confidence, seed=experiment.evaluate.seed, unseen_classes=result.sets.unseen,
         )  # fmt: skip
         rows = metrics.pop("per_class", None)
-        if rows and spec.train.report_accuracy_per_class:
+        if rows and experiment.train.report_accuracy_per_class:
             write_rows(folder / PER_CLASS_FILE, rows)
-    train = outcome.sets.train
+    train = result.sets.train
     card = {
         "format_version": 1,
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
-        "name": spec.model_name,
-        "checkpoint": outcome.checkpoint.name,
-        "trunk": {"name": spec.model.backbone, "weights": facts.source, "pretrained": facts.pretrained,
+        "name": experiment.model_name,
+        "checkpoint": result.checkpoint.name,
+        "trunk": {"name": experiment.model.backbone, "weights": facts.source, "pretrained": facts.pretrained,
                   "licence": facts.license},
-        "vector": {"dim": spec.model.feat_dim, "distance": "squared L2 of unit vectors"},
-        "view": {"height": spec.model.input_height, "width": spec.model.input_width, **spec.dataset.view.model_dump()},
-        "data": {"source": redact(str(spec.dataset.train_dataset)), "images": len(train), "classes": len(train.classes),
+        "vector": {"dim": experiment.model.feat_dim, "distance": "squared L2 of unit vectors"},
+        "view": {"height": experiment.model.input_height, "width": experiment.model.input_width, **experiment.dataset.view.model_dump()},
+        "data": {"source": redact(str(experiment.dataset.train_dataset)), "images": len(train), "classes": len(train.classes),
                  "fingerprint": train.fingerprint()},
-        "training": _training(spec, outcome, judged),
-        "validation": {"made_of": outcome.sets.validation, "classes_unseen_in_training": outcome.sets.unseen,
+        "training": _training(experiment, result, record),
+        "validation": {"made_of": result.sets.validation, "classes_unseen_in_training": result.sets.unseen,
                        "note": "chosen as the best of all validations, so slightly optimistic", "metrics": metrics},
         "class_names": list(train.classes),
         "versions": versions(),
     }  # fmt: skip
-    if judged is not None:
-        card |= _judged(judged)
+    if record is not None:
+        card |= _selection(record)
     write_text(folder / MODEL_CARD_FILE, json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
     write_text(folder / MODEL_CARD_PAGE, card_markdown(card))
     return card
 
 
-def _training(spec: Any, outcome: Any, judged: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How the weights came about; loss and epochs say nothing where nothing was learnt by steps."""
-    if judged is not None and not outcome.history.steps:
-        return {"recipe": spec.train.recipe, "head": judged["chosen"], "seed": spec.train.seed}
-    if not (spec.train.train_trunk or spec.train.train_embedder):
-        by = f", trained on by {spec.train.finish.loss}" if spec.train.finish.loss else ""
-        return {"recipe": spec.train.recipe, "head": f"fitted in closed form{by}", "seed": spec.train.seed}
-    return {"recipe": spec.train.recipe, "loss": spec.train.loss.name, "epochs": spec.train.num_epochs,
-            "best_epoch": outcome.best_epoch, "seed": spec.train.seed}  # fmt: skip
+def _training(experiment: Experiment, result: TrainingResult, record: Mapping[str, Any] | None) -> dict[str, Any]:
+    """How the weights were trained; loss and epochs are left out where nothing was trained by steps."""
+    if record is not None and not result.history.steps:
+        return {"recipe": experiment.train.recipe, "head": record["chosen"], "seed": experiment.train.seed}
+    if not (experiment.train.train_trunk or experiment.train.train_embedder):
+        by = f", trained on by {experiment.train.finish.loss}" if experiment.train.finish.loss else ""
+        return {"recipe": experiment.train.recipe, "head": f"fitted in closed form{by}", "seed": experiment.train.seed}
+    return {"recipe": experiment.train.recipe, "loss": experiment.train.loss.name, "epochs": experiment.train.num_epochs,
+            "best_epoch": result.best_epoch, "seed": experiment.train.seed}  # fmt: skip
 
 
-def _judged(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a card that automatic training knows better: how it chose, and on what."""
+def _selection(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a card that automatic training knows better: how the model was selected, and on what."""
     chosen = next(c for c in record["candidates"] if c["name"] == record["chosen"])
     counts = ", ".join(f"{n} queries of {kind} classes" for kind, n in sorted(record["judged_on"].items()))
     figures = {

@@ -1,7 +1,7 @@
-"""The page of a training: curves, what was judged, misses, map, hard pairs, doubtful labels, near-duplicates.
+"""HTML report of a training: curves, metrics, misses, embedding map, hard pairs, suspected labels, near-duplicates.
 
-It is made of vectors that training has anyway: those of the validation at the best epoch, or, after automatic training,
-the frozen trunk's of all images and the delivered recogniser's of those that were held out. No network runs for it.
+It uses vectors that training has anyway: those of the validation at the best epoch, or, after automatic training, the
+frozen trunk's of all images and the delivered recognizer's of those that were held out. No network runs for it.
 
 Shape letters: N images, D vector width, F features.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -32,49 +32,55 @@ from unalike.report.html import Report
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
 from unalike.training.automatic.holdout import Split
 
-# Points of a curve; more cannot be told apart.
-POINTS = 300
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+    from unalike.training.loop import History
+    from unalike.training.trainer import TrainingResult
+
+# Points of a curve; more cannot be distinguished.
+MAX_POINTS = 300
 
 
-def shown(images: ImageSet, vectors_ND: np.ndarray) -> EmbeddedImages:
+def embedded_images(images: ImageSet, vectors_ND: np.ndarray) -> EmbeddedImages:
     """An image set with its vectors, row for row."""
     return EmbeddedImages(vectors_ND, images.labels_N, images.classes, images.paths)
 
 
-def write_training_report(folder: Path, spec: Any, outcome: Any) -> list[Path]:
-    """The page of a plain training (``learn.training.TrainingResult``) and the lists beside it; gives the files."""
-    sets, seen = outcome.sets, outcome.embeddings
-    report = Report(spec.model_name or "Training", _subtitle(spec, sets.train))
-    if seen is not None and outcome.ranking is not None:
-        query, reference = (shown(images, vectors) for images, vectors in seen)
-        summary = summarize(outcome.ranking, reference.classes, n=1000, unseen_classes=sets.unseen)
+def write_training_report(folder: Path, experiment: Experiment, result: TrainingResult) -> list[Path]:
+    """Write the report of a plain training and the lists of images beside it; returns the files."""
+    sets, embeddings = result.sets, result.embeddings
+    report = Report(experiment.model_name or "Training", _subtitle(experiment, sets.train))
+    if embeddings is not None and result.ranking is not None:
+        query, reference = (embedded_images(images, vectors) for images, vectors in embeddings)
+        summary = summarize(result.ranking, reference.classes, n=1000, unseen_classes=sets.unseen)
         about = "classes that training never saw" if sets.unseen else "images that training never saw"
         report.figures(
             [(name, interval_from_dict(summary["micro"][key])) for key, name in HEADLINES.items() if key in summary["micro"]],
-            title=f"In short: {_which(outcome)}",
+            title=f"In short: {_checkpoint_name(result)}",
             note=f"Validation on {about} ({sets.validation}), with 95 % intervals. It is the best of all validations, so "
             "slightly optimistic.",
         )  # fmt: skip
-    if outcome.history.steps or outcome.history.validations:
-        report.curves("Curves", _curves(outcome.history, spec.train.num_epochs))
+    if result.history.steps or result.history.validations:
+        report.curves("Curves", _curves(result.history, experiment.train.num_epochs))
     files = []
-    if seen is not None and outcome.ranking is not None:
-        files = _validated(report, query, reference, outcome.ranking, folder)
+    if embeddings is not None and result.ranking is not None:
+        files = _add_validation(report, query, reference, result.ranking, folder)
     else:
         report.figures([], title="Nothing was held out", note="No images were named or held out for validation, so this page "
                        "can say nothing of what was learnt: `unalike evaluate` measures it on images of yours.")  # fmt: skip
     return [report.write(folder / REPORT_FILE), *files]
 
 
-def _which(outcome: Any) -> str:
-    if outcome.refitted and not outcome.history.steps:
+def _checkpoint_name(result: TrainingResult) -> str:
+    """Which weights the checkpoint holds, in words."""
+    if result.refitted and not result.history.steps:
         return "the trunk as it is, with a fitted head"
-    if outcome.refitted:
+    if result.refitted:
         return "after the last epoch, weights blended and head fitted anew"
-    return f"epoch {outcome.best_epoch + 1 if outcome.best_epoch is not None else '?'}, the best"
+    return f"epoch {result.best_epoch + 1 if result.best_epoch is not None else '?'}, the best"
 
 
-def _validated(
+def _add_validation(
     report: Report, query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking, folder: Path
 ) -> list[Path]:
     add_retrieval(report, query, reference, ranking)
@@ -89,20 +95,27 @@ def _validated(
 
 def write_automatic_report(
     folder: Path,
-    spec: Any,
+    experiment: Experiment,
     record: Mapping[str, Any],
-    history: Any,
+    history: History,
     images: ImageSet,
     frozen_NF: np.ndarray,
-    judged_ND: np.ndarray,
-    held: Sequence[Split],
+    delivered_ND: np.ndarray,
+    splits: Sequence[Split],
 ) -> list[Path]:
-    """The page of automatic training and the lists beside it; gives the files.
+    """Write the report of automatic training and the lists of images beside it; returns the files.
 
-    ``record`` is ``automatic.json``; ``frozen_NF`` are the frozen trunk's vectors of all ``images``; ``judged_ND`` the
-    delivered candidate's, right in the rows that the rounds of ``held`` ask and answer with.
+    Args:
+        folder: of the run.
+        experiment: the spec of what is delivered.
+        record: content of ``automatic.json``.
+        history: of fine-tuning.
+        images: all images.
+        frozen_NF: the frozen trunk's vectors of all images.
+        delivered_ND: the delivered candidate's vectors, valid in the rows of ``splits``.
+        splits: query and reference rows that were held out.
     """
-    report = Report(spec.model_name or "Automatic training", _subtitle(spec, images))
+    report = Report(experiment.model_name or "Automatic training", _subtitle(experiment, images))
     base, chosen = (next(c for c in record["candidates"] if c["name"] == name)
                     for name in (record["candidates"][0]["name"], record["chosen"]))  # fmt: skip
     report.figures(
@@ -129,10 +142,10 @@ def write_automatic_report(
                  note="The mean of R@1 and MAP@R by rounds of the images that may be fitted; the best are judged above. A head "
                  "that a loss trains is so only where it loses neither figure beside the best that needs no training.")  # fmt: skip
     if history.steps:
-        report.curves("Fine-tuning", _curves(history, spec.train.num_epochs))
-    for kind in sorted({r.kind for r in held}):
-        _held(report, kind, [r for r in held if r.kind == kind], images, judged_ND)
-    frozen = shown(images, frozen_NF)
+        report.curves("Fine-tuning", _curves(history, experiment.train.num_epochs))
+    for kind in sorted({s.kind for s in splits}):
+        _add_holdout(report, kind, [s for s in splits if s.kind == kind], images, delivered_ND)
+    frozen = embedded_images(images, frozen_NF)
     nearest = evaluate_ranking(frozen_NF, images.labels_N, frozen_NF, images.labels_N, ks=(1,), same=True)
     add_embedding_map(report, frozen, (nearest.predicted != nearest.labels) & ~nearest.open_set, note=OF_FROZEN)
     add_hard_pairs(report, frozen)
@@ -144,27 +157,31 @@ def write_automatic_report(
 OF_FROZEN = "By the frozen trunk's vectors, which no label of yours has shaped."
 
 
-def _held(report: Report, kind: str, rounds: Sequence[Split], images: ImageSet, judged_ND: np.ndarray) -> None:
-    """Misses and confusions of what was held out: the round of most queries stands for its kind."""
-    largest = max(rounds, key=lambda r: len(r.query_N))
-    query, reference = (shown(images.select(rows), judged_ND[rows]) for rows in (largest.query_N, largest.reference_N))
+def _add_holdout(
+    report: Report, kind: str, splits: Sequence[Split], images: ImageSet, delivered_ND: np.ndarray
+) -> None:
+    """Misses and confusions of held-out images: the split with most queries stands for its kind."""
+    largest = max(splits, key=lambda s: len(s.query_N))
+    query, reference = (
+        embedded_images(images.select(rows), delivered_ND[rows]) for rows in (largest.query_N, largest.reference_N)
+    )
     ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N, ks=(1,))
     add_retrieval(report, query, reference, ranking, about=f"{kind} classes, held out")
 
 
-def _subtitle(spec: Any, images: ImageSet) -> str:
-    return (f"{redact(str(spec.dataset.train_dataset))}: {len(images):,} images of {len(np.unique(images.labels_N)):,} "
-            f"classes; trunk {spec.model.backbone}")  # fmt: skip
+def _subtitle(experiment: Experiment, images: ImageSet) -> str:
+    return (f"{redact(str(experiment.dataset.train_dataset))}: {len(images):,} images of {len(np.unique(images.labels_N)):,} "
+            f"classes; trunk {experiment.model.backbone}")  # fmt: skip
 
 
-def _curves(history: Any, epochs: int) -> dict[str, dict[str, list[tuple[float, float]]]]:
+def _curves(history: History, epochs: int) -> dict[str, dict[str, list[tuple[float, float]]]]:
     """Plot title -> line -> points; a step stands at its share of the epochs, a validation at its epoch's end."""
     plots: dict[str, dict[str, list[tuple[float, float]]]] = {}
     if history.steps:
         last = max(row["step"] for row in history.steps) or 1
-        few = history.steps[:: -(-len(history.steps) // POINTS)]
-        plots["training loss"] = {"loss": [(epochs * row["step"] / last, row["train_loss"]) for row in few]}
-        plots["learning rate"] = {name: [(epochs * row["step"] / last, row[f"{name}_base_lr"]) for row in few]
+        sampled = history.steps[:: -(-len(history.steps) // MAX_POINTS)]
+        plots["training loss"] = {"loss": [(epochs * row["step"] / last, row["train_loss"]) for row in sampled]}
+        plots["learning rate"] = {name: [(epochs * row["step"] / last, row[f"{name}_base_lr"]) for row in sampled]
                                   for name in ("trunk", "embedder")}  # fmt: skip
     if history.validations:
         plots["validation"] = {

@@ -5,6 +5,7 @@ import torch
 
 from tests.support.tiny import spec
 from unalike.errors import SpecError
+from unalike.training import losses
 from unalike.training.losses import (
     Criterion,
     build_criterion,
@@ -82,3 +83,26 @@ def test_miner_may_be_absent_and_misspelt_miner_is_refused():
     assert build_miner(None, {}) is None
     with pytest.raises(SpecError, match="MultiSimilarityMiner"):
         build_miner("MultiSimilarity", {})
+
+
+class CenterLoss(torch.nn.Module):
+    """A loss of one's own: squared distance to a center for each class."""
+
+    def __init__(self, num_classes, embedding_size, scale=1.0):
+        super().__init__()
+        self.scale, self.proxies = scale, torch.nn.Parameter(torch.zeros(num_classes, embedding_size))
+
+    def forward(self, vectors, labels, mined=None):
+        return self.scale * (vectors - self.proxies[labels]).square().sum(dim=1).mean()
+
+
+def test_one_entry_in_the_registry_adds_a_loss(monkeypatch):
+    monkeypatch.setitem(losses.LOSSES, "CenterLoss", CenterLoss)
+    assert "CenterLoss" in loss_names() and losses.has_parameters("CenterLoss")
+    changed = spec()
+    changed.train.loss.name, changed.train.loss.parameters = "CenterLoss", {"scale": 2.0}
+    vectors, labels = batch()
+    value = build_criterion(changed, classes=6, dim=16)(vectors, labels)
+    assert value.item() == pytest.approx(2.0 * vectors.square().sum(dim=1).mean().item())
+    with pytest.raises(SpecError, match="scale"):
+        build_loss("CenterLoss", {"scal": 2.0}, classes=6, dim=16)
