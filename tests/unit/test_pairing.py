@@ -1,0 +1,182 @@
+"""Every module has a test file of its own, or stands in a table with the test files that exercise it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import unalike
+
+SOURCE = Path(unalike.__file__).parent
+UNIT = Path(__file__).parent
+TESTS = UNIT.parent
+# Tests of the package as a whole, or of a package's front, instead of one module.
+WHOLE_PACKAGE = {"test_layers", "test_repository", "test_start_up", "test_pairing", "cli/test_cli"}
+
+INT8, TENSORRT = "unit/deploy/quantization/test_int8.py", "unit/deploy/test_tensorrt_build.py"
+ACTIONS, SEARCHING, UNLABELED = "flow/test_actions.py", "flow/test_searching.py", "flow/test_unlabeled.py"
+AUTOMATIC, WORKSPACE, FIELDS = "flow/test_automatic.py", "unit/jobs/test_workspace.py", "contract/test_tao_fields.py"
+CLI, OPTIONS, SPECS = "unit/cli/test_cli.py", "unit/cli/test_section_options.py", "unit/spec/test_load.py"
+SECTIONS, LOOP, SKILL = "unit/spec/test_actions.py", "unit/training/test_loop.py", "unit/actions/test_skill.py"
+
+# Module without a test file of its own -> the test files that exercise it.
+COVERED_BY: dict[str, tuple[str, ...]] = {
+    # Start of the program and the public names: every flow test runs the first, and tests that call `unalike.train` use the second.
+    "__main__": (CLI, "unit/test_start_up.py"),
+    "api": ("contract/test_tao_user.py",),
+    "progress": (CLI, "contract/test_tao_user.py"),
+    # Commands: arguments and calls only. Their tests run the command line.
+    **dict.fromkeys(("cli.commands", "cli.options", "cli.specs"), (CLI,)),
+    **dict.fromkeys(("cli.benchmark", "cli.compare", "cli.discover", "cli.inspect", "cli.verify"), (OPTIONS,)),
+    "cli.gallery": ("unit/actions/test_gallery.py", OPTIONS),
+    "cli.identify": ("unit/actions/test_gallery.py",),
+    "cli.deploy": (INT8, "unit/inference/test_feature_map_model.py"),
+    "cli.models": (ACTIONS,),
+    "cli.skill": (SKILL,),
+    "cli.jobs": (WORKSPACE, "flow/test_workflow.py"),
+    "cli.job_process": (WORKSPACE, "flow/test_job_kills.py"),
+    "cli.automl": (SEARCHING,),
+    "cli.trial_process": (SEARCHING,),
+    # Actions join features with files; tests of whole runs check what they write.
+    **dict.fromkeys(("actions.embed", "actions.evaluate", "actions.export", "actions.inference"), (ACTIONS,)),
+    "actions.train": (ACTIONS, "unit/training/search/test_study.py"),
+    **dict.fromkeys(("actions.check", "actions.check_findings"), (CLI, "contract/test_tao_user.py")),
+    "actions.demo": ("flow/test_demo.py",),
+    **dict.fromkeys(("actions.engines", "actions.quantize"), (INT8,)),
+    "actions.explain": ("unit/explanation/test_explainer.py",),
+    "actions.model_source": (ACTIONS,),
+    "actions.request": ("unit/actions/test_inspect.py", SECTIONS),
+    "actions.result": ("unit/actions/test_benchmark.py", ACTIONS),
+    "actions.results": ("unit/actions/test_compare.py", "unit/actions/test_discover.py"),
+    "actions.specs": (SKILL, CLI),
+    "actions.verify": (OPTIONS, "flow/test_verifying.py"),
+    # Readers of folders and tables are reached through image sets.
+    **dict.fromkeys(("data.folders", "data.manifests"), ("unit/data/test_imageset.py",)),
+    # Quantization is one pipeline: its parts are tested on the same quantized networks.
+    **dict.fromkeys(
+        (
+            "deploy.engine_build", "deploy.source", "deploy.cpu_compile",
+            *(f"deploy.quantization.{name}" for name in ("bias_correction", "pipeline", "sensitivity")),
+        ),
+        (INT8,),
+    ),
+    **dict.fromkeys(
+        [f"deploy.quantization.{name}" for name in ("accuracy_table", "calibration", "half_precision", "mixed_precision")],
+        (INT8, "unit/engines/test_openvino_precision.py"),
+    ),
+    "deploy.feature_map_export": ("unit/inference/test_feature_map_model.py",),
+    "deploy.onnx_graph": (INT8, TENSORRT),
+    **dict.fromkeys(("deploy.opset_downgrade", "deploy.parity"), ("unit/deploy/test_onnx_export.py",)),
+    "discovery.report": ("unit/actions/test_discover.py",),
+    # Engines share one conformance test of their interface.
+    **dict.fromkeys(
+        ("engines.onnx_engine", "engines.openvino_engine", "engines.torch_engine", "engines.metadata"),
+        ("unit/engines/test_protocol.py",),
+    ),
+    "engines.normalization": (INT8,),
+    **dict.fromkeys(("engines.cuda_memory", "engines.tensorrt_engine"), (TENSORRT,)),  # with a stand-in: no GPU
+    "explanation.class_activation": ("unit/explanation/test_explainer.py",),
+    "explanation.pictures": ("unit/explanation/test_evidence.py",),
+    # Parts of fitting an inspector, tested by what it decides.
+    **dict.fromkeys(
+        ("inspection.cross_validation", "inspection.few_shot", "inspection.result"), ("unit/inspection/test_inspector.py",)
+    ),
+    "inspection.report": ("unit/actions/test_inspect.py", "flow/test_inspecting.py"),
+    # The workspace is the interface of all jobs; its tests go through database, queue and schedulers.
+    **dict.fromkeys(
+        [
+            f"jobs.{name}"
+            for name in (
+                "command", "database", "gpu_queue", "job_spec", "kubernetes", "outputs", "parent_fields", "reconcile",
+                "schedulers",
+            )
+        ],
+        (WORKSPACE,),
+    ),
+    "jobs.attempt": ("unit/jobs/test_supervisor.py", WORKSPACE),
+    "jobs.runner": (WORKSPACE, "flow/test_job_kills.py"),
+    "jobs.search_trials": ("flow/test_workflow.py",),
+    "jobs.tao_layout": ("flow/test_workflow.py", SKILL),
+    "metrics.covariance": ("unit/training/heads/test_discriminant.py",),
+    "metrics.open_set": ("unit/metrics/test_roc.py",),
+    **dict.fromkeys(("model.dinov2", "model.pretrained", "model.timm_import"), ("unit/model/test_backbones.py",)),
+    **dict.fromkeys(("model.feature_maps", "model.frozen"), ("unit/inference/test_feature_map_model.py",)),
+    **dict.fromkeys(("recognition.decision", "recognition.ranking"), ("unit/recognition/test_calibration.py",)),
+    "recognition.snapshot": ("unit/recognition/test_gallery.py",),
+    **dict.fromkeys(
+        [f"runs.{name}" for name in ("environment", "failures", "filenames", "folder", "lock")], ("unit/runs/test_run.py",)
+    ),
+    # Sections of the spec are declarations: one test holds TAO's fields and bounds, one the sections of our own actions.
+    **dict.fromkeys(
+        [
+            f"spec.{name}"
+            for name in (
+                "automl", "dataset", "evaluate", "export", "gen_trt_engine", "inference", "model", "optim", "retrieval",
+                "train", "wandb",
+            )
+        ],
+        (FIELDS, SPECS),
+    ),
+    **dict.fromkeys([f"spec.{name}" for name in ("benchmark", "compare", "discover", "gallery", "inspect", "verify")], (SECTIONS,)),
+    **dict.fromkeys(("spec.gen_engine", "spec.quantize"), (SKILL, INT8)),
+    **dict.fromkeys([f"spec.{name}" for name in ("conditions", "experiment", "faults", "overrides", "reading", "shorthand")], (SPECS,)),
+    "spec.declare": (SECTIONS, SPECS),
+    "spec.fields": (SECTIONS, FIELDS),
+    "spec.ranges": ("contract/test_automl_faults.py", FIELDS),
+    "spec.schema": (SECTIONS, SKILL),
+    "spec.tao": ("contract/test_tao_specs.py",),
+    "spec.template": (SKILL,),
+    **dict.fromkeys(("storage.cache", "storage.filesystems"), ("unit/storage/test_fetch.py",)),
+    # Training without labels, and what automatic training delivers, need a training that really runs.
+    "training.automatic.budget": ("unit/training/automatic/test_fine_tuning.py",),
+    "training.automatic.delivery": (AUTOMATIC,),
+    **dict.fromkeys(
+        [f"training.automatic.{name}" for name in ("group_holdout", "group_tuning", "unlabeled")], (UNLABELED,)
+    ),
+    **dict.fromkeys(("training.devices", "training.resume"), (LOOP,)),
+    "training.setup": (ACTIONS,),
+    "training.trainer": (LOOP, ACTIONS),
+    "training.ema": ("unit/training/test_freezing.py",),
+    "training.finalize": ("flow/test_fitted.py",),
+    "training.loggers": ("contract/test_tao_user.py",),
+    "training.model_card": (ACTIONS,),
+    "training.optimizer": (LOOP, "unit/training/test_schedule.py"),
+    "training.recipe": ("contract/test_tao_user.py",),
+    "training.search.results": ("unit/training/search/test_search.py",),
+}  # fmt: skip
+# Reached by whole runs alone: actions.demo, actions.embed, actions.evaluate, actions.export, actions.inference,
+# actions.model_source, cli.automl, cli.models, cli.trial_process, jobs.search_trials,
+# training.automatic.delivery, .group_holdout, .group_tuning and .unlabeled, training.finalize, training.model_card,
+# training.setup.
+
+
+def modules() -> set[str]:
+    """Dotted names of all modules below ``unalike``; a package's ``__init__`` only exports names of its modules."""
+    paths = (path for path in SOURCE.rglob("*.py") if path.name != "__init__.py")
+    return {".".join(path.relative_to(SOURCE).with_suffix("").parts) for path in paths}
+
+
+def unit_test_of(module: str) -> Path:
+    """Path of the test file of a module."""
+    *packages, name = module.split(".")
+    return UNIT.joinpath(*packages, f"test_{name}.py")
+
+
+def test_every_module_has_a_test_file_or_stands_in_the_table() -> None:
+    missing = [name for name in modules() if not unit_test_of(name).exists() and name not in COVERED_BY]
+    assert not missing, f"without a test: {', '.join(sorted(missing))}"
+
+
+def test_the_table_names_modules_without_a_test_file_of_their_own() -> None:
+    assert not sorted(COVERED_BY.keys() - modules()), "no such module"
+    assert not sorted(name for name in COVERED_BY if unit_test_of(name).exists()), "has a test file of its own"
+
+
+def test_the_table_names_test_files_that_exist() -> None:
+    files = {file for row in COVERED_BY.values() for file in row}
+    assert all(COVERED_BY.values())
+    assert not sorted(file for file in files if not (TESTS / file).is_file())
+
+
+def test_every_unit_test_belongs_to_a_module() -> None:
+    expected = {unit_test_of(name) for name in modules()} | {UNIT / f"{name}.py" for name in WHOLE_PACKAGE}
+    assert not sorted(str(path.relative_to(UNIT)) for path in set(UNIT.rglob("test_*.py")) - expected)
