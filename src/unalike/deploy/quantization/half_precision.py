@@ -61,7 +61,7 @@ def type_network(proto: onnx.ModelProto, precision: str, layers: Mapping[str, st
 
 
 def early_nodes(proto: onnx.ModelProto) -> list[str]:
-    """The names of those nodes that bfloat16 spares in networks with depthwise convolutions (``engines.openvino_types``)."""
+    """The names of those nodes that bfloat16 spares in networks with depthwise convolutions (``engines.openvino_precision``)."""
     nodes = list(proto.graph.node)
     heavy = [place for place, node in enumerate(nodes) if node.op_type in ("Conv", "Gemm", "MatMul")]
     groups = [entry.i for node in nodes if node.op_type == "Conv" for entry in node.attribute if entry.name == "group"]
