@@ -154,7 +154,7 @@ def assign_scenes(
         if names is not None and len(set(names)) > 1:
             cluster_n = np.unique(names, return_inverse=True)[1]
         else:
-            cluster_n = _spherical_kmeans(unit_ND[rows], min(MAX_SCENES, len(rows) // 2), rng)
+            cluster_n = _cluster(unit_ND[rows], min(MAX_SCENES, len(rows) // 2), rng)
         sizes = np.bincount(cluster_n)
         rank_n = np.empty(len(sizes), np.int64)
         rank_n[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
@@ -162,26 +162,15 @@ def assign_scenes(
     return scene_N
 
 
-def _spherical_kmeans(unit_ND: np.ndarray, clusters: int, rng: np.random.Generator, steps: int = 20) -> np.ndarray:
-    """Cluster unit vectors by cosine, initialized by k-means++; return a cluster per row, numbered without gaps."""
+def _cluster(unit_ND: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
+    """Cluster unit vectors by k-means; return a cluster per row, numbered without gaps."""
+    clusters = min(clusters, len(np.unique(unit_ND, axis=0)))  # equal images need no clusters of their own
     if clusters < 2:
         return np.zeros(len(unit_ND), np.int64)
-    chosen = [int(rng.integers(len(unit_ND)))]
-    for _ in range(clusters - 1):
-        distance_N = np.maximum(1 - (unit_ND @ unit_ND[chosen].T).max(axis=1), 0).astype(np.float64)
-        total = distance_N.sum()
-        if total <= 1e-9:  # all images are equal to a center
-            break
-        chosen.append(int(rng.choice(len(unit_ND), p=distance_N / total)))
-    center_KD, cluster_N = unit_ND[chosen], np.zeros(len(unit_ND), np.int64)
-    for step in range(steps):
-        nearest_N = (unit_ND @ center_KD.T).argmax(axis=1)
-        if step and np.array_equal(nearest_N, cluster_N):
-            break
-        cluster_N = nearest_N
-        sums_KD = np.stack([unit_ND[cluster_N == k].sum(axis=0) if (cluster_N == k).any() else center_KD[k]
-                            for k in range(len(center_KD))])  # fmt: skip
-        center_KD = unit(sums_KD)
+    from sklearn.cluster import KMeans
+
+    seed = int(rng.integers(2**31))
+    cluster_N = KMeans(clusters, n_init=1, max_iter=20, random_state=seed).fit_predict(unit_ND)
     return np.unique(cluster_N, return_inverse=True)[1]
 
 
