@@ -46,7 +46,7 @@ TORCH_FREE = {*MAY_IMPORT} - {"model", "data.training", "deploy", "training", "_
 HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
     "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors", "tensorboard", "faiss", "cv2", "pyarrow",
-    "simpleicons", "resvg_py", "wandb", "nncf", "ray", "submitit", "tensorrt", "fsspec", "aiohttp", "s3fs", "botocore",
+    "simpleicons", "resvg_py", "wandb", "ray", "submitit", "tensorrt", "fsspec", "aiohttp", "s3fs", "botocore",
 )  # fmt: skip
 
 

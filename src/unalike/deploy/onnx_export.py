@@ -150,7 +150,8 @@ def trace(
 
 def opset_of(proto: onnx.ModelProto) -> int:
     """The version of ONNX's own operators; torch may list those of other domains first."""
-    return max(held.version for held in proto.opset_import if held.domain in ("", "ai.onnx"))
+    version: int = max(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx"))
+    return version
 
 
 def _versions() -> dict[str, str]:

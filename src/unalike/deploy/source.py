@@ -49,7 +49,8 @@ class SourceNetwork:
         proto = read_network(self.content, self.stem)
         proto = restore_layers(proto, None, set(quantized_layers(proto)))
         write_facts(proto, replace(self.facts, precision="fp32"))
-        return proto.SerializeToString()
+        content: bytes = proto.SerializeToString()
+        return content
 
 
 def load_source(experiment: Experiment, section: Any, name: str) -> SourceNetwork:

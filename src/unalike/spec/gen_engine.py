@@ -26,7 +26,9 @@ class GenEngine(Section):
         "FP32", "Number format; INT8 calibrates on images unless the file is quantized already.", ours=True,
         schema=spelt_both_ways("FP32", "FP16", "BF16", "INT8"),
     )  # fmt: skip
-    backend: Backend = field("auto", "What quantizes to INT8: NNCF (extra `quantize`) or ONNX Runtime.", ours=True)
+    backend: Backend = field(
+        "auto", "Quantizer for INT8: ONNX Runtime's. `nncf` is accepted and quantizes by ONNX Runtime.", ours=True
+    )
     parity_images: int = field(
         64,
         "Images on which the vectors are compared with those of fp32.",

@@ -66,8 +66,7 @@ class Quantize(Section):
         "INT8", "Number format of the new file.", ours=True, schema=spelt_both_ways("INT8", "FP16", "BF16")
     )
     backend: Backend = field(
-        "auto", "What quantizes to INT8: `auto` is ONNX Runtime, whose files run fast in both CPU runtimes; "
-        "those of NNCF (extra `quantize`) in OpenVINO alone.", ours=True,
+        "auto", "Quantizer for INT8: ONNX Runtime's. `nncf` is accepted and quantizes by ONNX Runtime.", ours=True,
     )  # fmt: skip
     target: Target = field(
         "cpu", "Where it will run: any `cpu` (uint8 activations, weights in 7 bits so that CPUs without VNNI do not overflow), "

@@ -1,4 +1,4 @@
-"""Insert INT8 Q/DQ nodes into a float ONNX network, by ONNX Runtime or NNCF.
+"""Insert INT8 Q/DQ nodes into a float ONNX network, by ONNX Runtime's quantizer.
 
 For a CPU activations are uint8 and weights int8 in 7 bits: without VNNI an x86 CPU adds products of 8 bits with
 saturation (EfficientNet-Lite0 on AVX2, 2026-11-23: worst cosine 0.88 with 8 bits, 0.95 with 7). For TensorRT both are
@@ -11,15 +11,13 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from unalike.deploy.onnx_graph import drop_redundant_clips, read_network, sort_nodes
 from unalike.deploy.quantization.calibration import Ranges, import_calibrate, muted
-from unalike.engines.metadata import NetworkFacts
-from unalike.engines.normalization import network_input
-from unalike.errors import ExportError, SpecError, missing_extra
+from unalike.errors import ExportError, SpecError
 
 if TYPE_CHECKING:
     import onnx
@@ -50,7 +48,8 @@ def fold_batchnorm(content: bytes) -> bytes:
     """
     proto = read_network(content, "the network")
     if not any(node.op_type == "BatchNormalization" for node in proto.graph.node):
-        return proto.SerializeToString()
+        content = proto.SerializeToString()
+        return content
     import tempfile
     from pathlib import Path
 
@@ -64,7 +63,8 @@ def fold_batchnorm(content: bytes) -> bytes:
         folded = read_network(Path(folder, "folded.onnx").read_bytes(), "the network")
     del folded.metadata_props[:]
     folded.metadata_props.extend(proto.metadata_props)
-    return folded.SerializeToString()
+    folded_content: bytes = folded.SerializeToString()
+    return folded_content
 
 
 def under_roots(proto: onnx.ModelProto) -> list[str]:
@@ -95,7 +95,7 @@ def quantize_by_ranges(content: bytes, ranges: Ranges, options: QuantizationOpti
             "ActivationSymmetric": not for_cpu,
             "AddQDQPairToWeight": not for_cpu,
             "OpTypesToExcludeOutputQuantization": list(OPERATORS),
-            # Signed values symmetric around 0, as NNCF's mixed preset has them: no zero point to make up for.
+            # Signed values symmetric around 0: no zero point to make up for.
             "TensorQuantOverrides": {name: [{"symmetric": True}] for name in signed} if for_cpu else {},
         },
     )  # fmt: skip
@@ -104,61 +104,8 @@ def quantize_by_ranges(content: bytes, ranges: Ranges, options: QuantizationOpti
             quantizer.quantize_model()
     except Exception as error:  # the quantizer raises whatever its parts raise
         raise ExportError(f"ONNX Runtime cannot quantize this network ({str(error)[:200]})",
-                          remedy="try quantize.backend=nncf") from error  # fmt: skip
+                          remedy="use data_type FP16 or BF16") from error  # fmt: skip
     return _named(quantizer.model.model)
-
-
-def quantize_by_nncf(
-    content: bytes, facts: NetworkFacts, images_NHWC: np.ndarray, options: QuantizationOptions, *, method: str,
-    percentile: float,
-) -> onnx.ModelProto:  # fmt: skip
-    """Q/DQ by NNCF (post-training, with its bias correction), which measures the ranges itself."""
-    nncf = import_nncf()
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
-    from nncf.quantization.range_estimator import (
-        RangeEstimatorParameters,
-        StatisticsCollectorParameters,
-        StatisticsType,
-    )
-
-    if method == "entropy":
-        raise SpecError("calibration.method entropy with NNCF", expected="min-max or percentile",
-                        remedy="or set quantize.backend=onnxruntime")  # fmt: skip
-    parameters = AdvancedQuantizationParameters(
-        overflow_fix=OverflowFix.ENABLE if options.target == "cpu" else OverflowFix.DISABLE
-    )
-    if method == "percentile":
-        edge = StatisticsCollectorParameters(
-            statistics_type=StatisticsType.QUANTILE, quantile_outlier_prob=1 - percentile / 100
-        )
-        parameters.activations_range_estimator_params = RangeEstimatorParameters(min=edge, max=edge)
-    if not options.per_channel:
-        parameters.weights_quantization_params.per_channel = False
-    proto = read_network(content, "the network")
-    name = proto.graph.input[0].name
-    samples = [{name: network_input(image[None], facts)} for image in images_NHWC]
-    preset = nncf.QuantizationPreset.MIXED if options.target != "tensorrt" else nncf.QuantizationPreset.PERFORMANCE
-    try:
-        with muted(), _hushed("nncf"):
-            return _named(nncf.quantize(
-                proto, nncf.Dataset(samples), preset=preset, subset_size=len(samples), advanced_parameters=parameters
-            ))  # fmt: skip
-    except Exception as error:  # likewise
-        raise ExportError(f"NNCF cannot quantize this network ({str(error)[:200]})",
-                          remedy="try quantize.backend=onnxruntime") from error  # fmt: skip
-
-
-def import_nncf() -> Any:
-    """NNCF with its telemetry off: it goes through OpenVINO's package, whose name is closed for this process."""
-    from unalike.engines.openvino_engine import import_openvino
-
-    import_openvino()
-    try:
-        with muted():
-            import nncf
-    except ImportError as error:
-        raise missing_extra("nncf", "quantize", "quantizing by NNCF") from error
-    return nncf
 
 
 @contextmanager

@@ -30,7 +30,6 @@ from unalike.deploy.quantization.int8 import (
     QuantizationOptions,
     finish,
     fold_batchnorm,
-    quantize_by_nncf,
     quantize_by_ranges,
 )
 from unalike.deploy.quantization.sensitivity import CandidateAccuracy, choose_layers
@@ -56,7 +55,6 @@ class QuantizationRequest:
     """What is wanted. ``worst_cosine`` None takes WORST_COSINE's; ``retrieval`` judges a candidate on labelled data."""
 
     data_type: str = "INT8"
-    backend: str = "auto"
     options: QuantizationOptions = field(default_factory=QuantizationOptions)
     method: str = "min-max"
     percentile: float = 99.99
@@ -79,7 +77,8 @@ class QuantizedNetwork:
     @property
     def content(self) -> bytes:
         """The file's content."""
-        return self.proto.SerializeToString()
+        content: bytes = self.proto.SerializeToString()
+        return content
 
 
 def open_engine(content: bytes, facts: NetworkFacts) -> Engine:
@@ -174,19 +173,6 @@ def _int8(
 def _quantized(
     content: bytes, facts: NetworkFacts, images: CalibrationImages, request: QuantizationRequest
 ) -> onnx.ModelProto:
-    if request.backend == "nncf":
-        if request.cache is not None:
-            progress.say(
-                "calibration.cal_cache_file is not used by NNCF, which keeps its statistics to itself", once=True
-            )
-        return quantize_by_nncf(
-            content,
-            facts,
-            images.calibration_NHWC,
-            request.options,
-            method=request.method,
-            percentile=request.percentile,
-        )
     wanted = RangeRequest(
         hashlib.sha256(content).hexdigest(), images.key(), request.method, request.percentile,
         request.options.target == "tensorrt",
