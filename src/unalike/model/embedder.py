@@ -180,12 +180,13 @@ class EmbedderConfig:
     @classmethod
     def from_spec(cls, model: Model | Mapping[str, Any]) -> EmbedderConfig:
         """From a spec's section ``model``, an object or a plain dict (one of an older file has no ``head``)."""
-        values: Mapping[str, Any] = model if isinstance(model, Mapping) else vars(model)
-        size = (int(values["input_height"]), int(values["input_width"]))
-        return cls(
-            str(values["backbone"]), int(values["feat_dim"]), int(values["input_channels"]), size,
-            str(values.get("head", "auto")),
-        )  # fmt: skip
+
+        def value(name: str) -> Any:
+            return model[name] if isinstance(model, Mapping) else getattr(model, name)
+
+        head = model.get("head", "auto") if isinstance(model, Mapping) else getattr(model, "head", "auto")
+        size = (int(value("input_height")), int(value("input_width")))
+        return cls(str(value("backbone")), int(value("feat_dim")), int(value("input_channels")), size, str(head))
 
 
 def create_embedder(config: EmbedderConfig, *, pretrained: str | bool = "false", drop_path: float = 0.0) -> Embedder:
