@@ -78,7 +78,7 @@ import sys, time
 from unalike.cli import main
 from unalike.training.loop import TrainingLoop
 
-step, at = TrainingLoop._step, int(sys.argv.pop(1))
+step, at = TrainingLoop.train_step, int(sys.argv.pop(1))
 
 def held(self, *args, **kwargs):
     if self.position.total == at:
@@ -88,7 +88,7 @@ def held(self, *args, **kwargs):
             time.sleep(0.02)
     return step(self, *args, **kwargs)
 
-TrainingLoop._step = held
+TrainingLoop.train_step = held
 main()
 """
 LONG = [*TINY, "train.batch_size=12", "train.num_epochs=4", "train.validation_interval=4", "train.checkpoint_interval=4",
