@@ -81,7 +81,7 @@ from unalike.training.loop import TrainingLoop
 step, at = TrainingLoop.train_step, int(sys.argv.pop(1))
 
 def held(self, *args, **kwargs):
-    if self.position.total == at:
+    if self.position.global_step == at:
         print("held", flush=True)
         limit = time.monotonic() + 300
         while not self.stop_requested() and time.monotonic() < limit:
