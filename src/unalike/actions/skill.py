@@ -19,7 +19,11 @@ from unalike.jobs.parent_fields import EVERY, FIELD_RULES
 from unalike.jobs.tao_layout import DATA_SOURCES
 from unalike.runs.filenames import (
     BEST_CHECKPOINT,
+    COMPARISON_FILE,
+    DISCOVERY_FILE,
     EXPERIMENT_FILE,
+    GROUPS_FILE,
+    INSPECTION_FILE,
     LATEST_CHECKPOINT,
     METRICS_FILE,
     MODEL_CARD_FILE,
@@ -30,6 +34,8 @@ from unalike.runs.filenames import (
     RESULT_CSV,
     RESULT_JSONL,
     STATUS_FILE,
+    UNSORTED_FILE,
+    VERDICTS_FILE,
 )
 from unalike.spec.actions import ACTIONS, command_of
 from unalike.spec.declare import IMAGES, MODEL
@@ -95,11 +101,11 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "gen_trt_engine": ("<network>.engine; as a job model.engine", "cal.bin (INT8)"),
     "quantize": ("<network>_int8.onnx, _fp16.onnx or _bf16.onnx",),
     "gen_engine": ("<network>.xml and .bin (OpenVINO), or <network>_optimised.onnx",),
-    "compare": ("comparison.json", "report.html", "<name>_boxes.jpg, _overlay.jpg, _heat.jpg, _reference.jpg"),
+    "compare": (COMPARISON_FILE, REPORT_FILE, "<name>_boxes.jpg, _overlay.jpg, _heat.jpg, _reference.jpg"),
     "inspect_fit": ("part.inspector",),
-    "inspect_run": ("result.json", "report.html", "overlays/<number>_<name>.png"),
-    "verify": ("verdicts.jsonl", "report.html", "a picture an image"),
-    "discover": ("group-001/ ... (images)", "groups.csv", "unsorted.csv", "discovery.json", "report.html"),
+    "inspect_run": (INSPECTION_FILE, REPORT_FILE, "overlays/<number>_<name>.png"),
+    "verify": (VERDICTS_FILE, REPORT_FILE, "a picture an image"),
+    "discover": ("group-001/ ... (images)", GROUPS_FILE, UNSORTED_FILE, DISCOVERY_FILE, REPORT_FILE),
     "gallery_build": ("images.gallery",),
     "bench_engine": ("benchmark.json",),
 }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Chained jobs: actions in processes of their own, each completed from the job before it; ``create_job`` starts one."""
+"""Chained jobs: actions in processes of their own, each completed from its parent job."""
 
 from __future__ import annotations
 

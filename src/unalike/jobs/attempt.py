@@ -1,4 +1,4 @@
-"""One attempt at a job as files in the job's folder: the order to carry out, and the record of how it went.
+"""One attempt at a job as files in the job's folder: its order, and the record of how it went.
 
 A machine of a cluster needs nothing but this folder: ``order.json`` holds the command line, ``outcome.json`` the record,
 ``log.txt`` what the action printed.

@@ -1,4 +1,4 @@
-"""The command line of a job's action: completed from the parent, and written as the order of an attempt."""
+"""The command line of a job's action, completed from its parent and written as an attempt's order."""
 
 from __future__ import annotations
 

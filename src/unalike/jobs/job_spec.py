@@ -1,4 +1,4 @@
-"""The spec of a job as the user gave it: checked completely when the job is created, with long field names."""
+"""The user's own spec of a job: checked completely on creation, with long field names."""
 
 from __future__ import annotations
 

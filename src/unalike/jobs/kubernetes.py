@@ -1,4 +1,4 @@
-"""A job as a Kubernetes manifest: one Pod that supervises the order in the job's folder, on a CPU or on GPUs."""
+"""A job as a Kubernetes manifest: one Pod that supervises the order in the job's folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Complete a job's spec from its parent: a table of which field gets which value, from a parent of which action.
+"""Complete a job's spec from its parent, by a table of fields, values and the parent's actions.
 
 Fields that the user set are never changed. ``FUNCTIONS`` are TAO's names for the ways in which a value is found.
 """

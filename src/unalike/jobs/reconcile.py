@@ -1,4 +1,4 @@
-"""Bring the job store up to date: jobs whose processes ended, were killed, or stopped with their machine."""
+"""Bring the job store up to date with processes that ended, were killed, or stopped with their machine."""
 
 from __future__ import annotations
 

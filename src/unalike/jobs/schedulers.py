@@ -1,4 +1,7 @@
-"""Jobs on a cluster: SLURM through submitit, and Ray Jobs; all machines must see the workspace at the same path."""
+"""Jobs on a cluster: SLURM through submitit, and Ray Jobs.
+
+All machines must see the workspace at the same path.
+"""
 
 from __future__ import annotations
 

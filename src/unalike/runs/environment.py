@@ -55,13 +55,13 @@ def redacted_command() -> list[str]:
 def _installed_versions() -> dict[str, str]:
     from importlib import metadata
 
-    found = {}
+    installed = {}
     for name in RECORDED_PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            installed[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed
 
 
 def versions() -> dict[str, str]:

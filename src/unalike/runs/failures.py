@@ -1,4 +1,4 @@
-"""How an action failed, in one line: exceptions whose cause is a circumstance, brought into the tree of ``errors``."""
+"""One-line errors for known failures of a run: signals, a full disk, out of memory, an occupied folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lock on a run's folder: one process at a time works there, and a dead process's lock is taken over.
+"""The lock on a run's folder: one process at a time; the lock of a dead process is taken over.
 
 The lock is a file that records host, process number and the time at which that process began, since numbers are used
 again. It is written by hand, not with filelock: a kernel's lock is inherited by forked data loader workers, which would

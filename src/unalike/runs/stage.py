@@ -1,4 +1,4 @@
-"""Finished stages of a run: arrays kept in a file, which a resumed run loads instead of computing them again."""
+"""Finished stages of a run: arrays in a file, which a resumed run loads instead of computing them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Upload a run whose results folder is an address: it works in a staging folder, whose files are uploaded as they appear.
+"""Upload the results of a run to a remote store, from a staging folder in the cache.
 
 Checkpoints are uploaded when they appear, other files every half minute, and everything at the end, after a failure too.
 A staging folder that was not uploaded completely is never removed from the cache.

@@ -1,4 +1,4 @@
-"""Write files atomically: a reader, or a kill at any moment, finds the old file or the new one, never half of one."""
+"""Write files atomically: a reader, or a kill at any moment, finds the old file or the new one."""
 
 from __future__ import annotations
 

@@ -22,12 +22,12 @@ def refuse_existing(
         error: The class of the error; its exit code is the command's.
     """
     path = Path(path)
-    shown = f"{field}: {path}" if field else str(path)
+    place = f"{field}: {path}" if field else str(path)
     if folder and path.exists() and not path.is_dir():
-        raise error(f"{shown} is a file", expected="a folder", remedy="choose another name")
+        raise error(f"{place} is a file", expected="a folder", remedy="choose another name")
     if overwrite or not path.exists() or (folder and not any(path.iterdir())):
         return
     remedies = ["choose another name", *([alternative] if alternative else [])]
     remedies.append("delete it" if overwrite is None else "add --overwrite")
     state, expected = ("is not empty", "a new or an empty folder") if folder else ("exists", "a new file")
-    raise error(f"{shown} {state}", expected=expected, remedy=f"{', '.join(remedies[:-1])} or {remedies[-1]}")
+    raise error(f"{place} {state}", expected=expected, remedy=f"{', '.join(remedies[:-1])} or {remedies[-1]}")

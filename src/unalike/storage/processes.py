@@ -1,4 +1,4 @@
-"""Processes of this machine: their identity, whether they are alive, how to start and signal them; usable cores.
+"""Processes of this machine: identity, life, start and signals; the number of usable cores.
 
 psutil is imported where it is used: recognition needs the cores alone, and starts some 30 ms sooner without it.
 """
