@@ -1,4 +1,4 @@
-"""What evaluate, inference, embed and export do: a model, an engine, images through the one view, then the result."""
+"""Evaluate: retrieval metrics of query images against references, with files and the HTML report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an action returns."""
+"""The result of an action: its folder, its main file and its figures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The results folder of a standalone action, where it has one: claimed as a run, so that it says what ran and how it ended."""
+"""Open the results folder of a standalone action as a run, where it has one, with status.json and run.json."""
 
 from __future__ import annotations
 

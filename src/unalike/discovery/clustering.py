@@ -1,4 +1,4 @@
-"""Clustering of unlabeled images by their feature vectors: the groups of a set of images.
+"""Cluster vectors into groups, with typicality and doubt of each image (own group against the nearest other).
 
 Features are whitened by how nearest neighbors differ (``whitening``), merged by average linkage over the graph of
 neighbors (``linkage``), and the dendrogram is cut where two halves of the features stop agreeing (``cut``). Needs numpy only.

@@ -1,4 +1,4 @@
-"""Evidence maps: which parts of an image make it similar to another, and which make it different.
+"""Compute evidence maps of two images: which parts make them similar, and which make them different.
 
 Where an embedding is a sum over positions, so is its cosine to another one: ``decompose_similarity`` gives each position's
 share of the score, exactly (the idea is that of class activation maps, Zhou et al., CVPR 2016, applied to references in place

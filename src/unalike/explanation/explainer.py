@@ -1,4 +1,4 @@
-"""Explainer: which parts of a query and its reference make them similar, and which make them different.
+"""The class Explainer: loads a model, takes a query and a reference, returns their evidence maps.
 
 With a network whose embedding is a mean over positions and a linear head, run by OpenVINO, the parts sum to the score exactly;
 for any other network parts are occluded one after the other and the score is computed again. Neither needs torch or gradients.

@@ -1,4 +1,4 @@
-"""Loading of models: a file becomes an engine and its preprocessing; only a checkpoint needs torch."""
+"""Load an embedding model from a checkpoint, ONNX, OpenVINO or TensorRT file: runtime, device and precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The anomaly model: a memory bank of normal patches and the space in which patches are compared (PatchCore).
+"""The fitted anomaly model: memory bank, patch whitening and position encoding; scores patches (PatchCore).
 
 Functions of arrays alone; no network and no images. Shape letters: N patches, F their width, M patches in the memory bank,
 h x w a grid of patches, P = 6 values of a patch's position (``patch_features.patch_positions``): row and column (0..1 of

@@ -1,4 +1,4 @@
-"""The inspector: finds defects in images after fitting to normal images alone (PatchCore).
+"""The class Inspector: fit to normal images, inspect, save and load; joins patches, anomaly model and threshold.
 
 As in PatchCore (Roth et al., CVPR 2022), patches are described by a pretrained trunk's middle stages, a coreset of those of normal images is the
 memory bank, and the distance to the nearest one is the anomaly map. Here distances count in units of how far normal patches

@@ -1,4 +1,4 @@
-"""The memory bank: patch vectors of normal images and nearest-neighbor search among them.
+"""Memory bank: patch vectors of normal images, and exact or faiss nearest-neighbor search among them.
 
 Search is exact in bounded memory, or approximate through faiss (extra ``ann``). Distances are Euclidean.
 

@@ -1,4 +1,4 @@
-"""One attempt at a job as files in the job's folder: its order, and the record of how it went.
+"""Files of one attempt at a job: the order (command line, environment) and the record of its end.
 
 A machine of a cluster needs nothing but this folder: ``order.json`` holds the command line, ``outcome.json`` the record,
 ``log.txt`` what the action printed.

@@ -1,4 +1,4 @@
-"""The process that runs one local job: it waits in the queue, supervises the action and records its end.
+"""The process that runs one local job: waits for its turn in the queue, then calls the supervisor.
 
 Started as ``python -m unalike.jobs.runner WORKSPACE ID ATTEMPT PROGRAM...``. It waits for the parent and for a place in the queue, completes the spec, supervises the action's process and records in
 the job store how it ended. It outlives the command that created the job.

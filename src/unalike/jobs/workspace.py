@@ -1,4 +1,4 @@
-"""A workspace of chained jobs: create, list, stop, resume and delete them.
+"""A workspace of chained jobs: create, submit, list, stop, resume and delete them.
 
 A workspace is a folder with ``jobs.db`` and a folder for each job, which holds its order, its log and its results.
 """

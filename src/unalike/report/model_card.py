@@ -1,4 +1,4 @@
-"""Model card: data, training, metrics and license of a recognizer, as JSON and Markdown."""
+"""Format of a model card: JSON and Markdown, and sections that later actions add."""
 
 from __future__ import annotations
 

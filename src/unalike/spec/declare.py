@@ -1,4 +1,4 @@
-"""How a field is declared: once, with everything that anybody wants to know about it.
+"""Declare an option: default, bounds, choices, units, help and TAO facts, in one `field(...)`.
 
 A field's validity (``ge``, ``gt``, ``le``, ``lt``) is what pydantic enforces. ``low`` and ``high`` are the bounds that TAO
 publishes: they limit a search, not a user, and stand in the JSON schema as minimum and maximum; where the two differ the

@@ -1,4 +1,4 @@
-"""What the sections of evaluate and inference have in common: a model, the devices that run it, and how far to look."""
+"""Options that the sections evaluate and inference share: model file, devices, batch size, top k."""
 
 from __future__ import annotations
 

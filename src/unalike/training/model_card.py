@@ -1,4 +1,4 @@
-"""Model card of a training: data, weights and their license, how the model was trained and validated."""
+"""Content of the model card that a training writes: data, weights, license, training and validation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The default recipe: values of plain training that the user left open, settled by machine, trunk and data.
+"""Default values of plain training where the user set none, settled by machine, trunk and data.
 
 Where each value comes from stands in docs/experiments/training.md (Grocery photographs, EfficientNet-Lite0, two cores).
 A spec file without `train.recipe` keeps TAO's own recipe and is not touched here, save for mean and std of its trunk.

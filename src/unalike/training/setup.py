@@ -1,4 +1,4 @@
-"""What a training run starts from once its spec is settled: data, network, device, seed; and its batches and payload."""
+"""Build what training starts from: data, network, device, seed, loader, and the metadata of its checkpoints."""
 
 from __future__ import annotations
 

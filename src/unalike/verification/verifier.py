@@ -1,4 +1,4 @@
-"""Verifier: whether an image shows an approved asset unaltered.
+"""The class Verifier: opens an approved set with its network; matches, localizes and measures an image against it.
 
 Recognition proposes: the similarity of vectors says which assets an image may show. Measurement decides: each of these is
 located in the image, and their differences are measured. Four answers:

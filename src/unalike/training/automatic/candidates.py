@@ -1,4 +1,4 @@
-"""Compare the candidates of automatic training on held-out images and select the best one.
+"""Final choice of automatic training: compare the finished candidates on held-out images, take the best.
 
 Shape letters: N images, D dimensions of the vector, F features.
 """

@@ -1,4 +1,4 @@
-"""Choose the trunk and the image size by frozen features, within a share of the time budget.
+"""Trial of each trunk and image size with a closed-form head on frozen features; the best goes on.
 
 Shape letters: N images, F features.
 """

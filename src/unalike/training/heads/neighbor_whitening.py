@@ -1,4 +1,4 @@
-"""A head without labels: whitening by the differences between nearest neighbors.
+"""The head of an embedder from discovery's neighbor whitening, fitted without labels.
 
 Shape letters: N images, F features, D dimensions of the vector.
 """

@@ -1,4 +1,4 @@
-"""Search for a head on frozen features: closed forms and trained heads, by cross-validation.
+"""Search for the head on frozen features: closed forms and trained heads, by cross-validation.
 
 Shape letters: N images, F features, Q queries, R references, B a block of queries, C class directions.
 """
