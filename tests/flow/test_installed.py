@@ -40,7 +40,10 @@ def interpreter(version: str) -> str:
 def distributions(tmp_path_factory):
     """The sdist, and the wheel that is built from it, as a release has them."""
     folder = tmp_path_factory.mktemp("dist")
-    subprocess.run([sys.executable, "-m", "build", "-o", folder, ROOT], check=True, capture_output=True, timeout=900)
+    tree = tmp_path_factory.mktemp("tree") / "unalike"  # setuptools writes into the tree; two workers may build at once
+    ignored = shutil.ignore_patterns(".*", "build", "dist", "__pycache__", "*.egg-info")
+    shutil.copytree(ROOT, tree, ignore=ignored)
+    subprocess.run([sys.executable, "-m", "build", "-o", folder, tree], check=True, capture_output=True, timeout=900)
     (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
     return {"wheel": wheel, "sdist": sdist}
 
