@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from unalike.errors import SpecError
@@ -30,7 +31,7 @@ from unalike.training.search.results import (
     write_record,
 )
 from unalike.training.search.samplers import UserSpecFirst, build_sampler, find_algorithm, suggest_value
-from unalike.training.search.study import HEARTBEAT_S, SearchPlan, fail_lost_trials, record_heartbeat
+from unalike.training.search.study import HEARTBEAT_S, SearchPlan, fail_lost_trials, find_trial_id, record_heartbeat
 from unalike.training.search.trial import TrialExit, TrialJob, TrialMetrics, delete_periodic_checkpoints
 from unalike.training.search.workers import Worker
 
@@ -71,6 +72,7 @@ class TrialScheduler:
         plan: the plan of the search.
         run: the run; its folder holds the trials' folders, and its signals stop the search.
         study: Optuna's study.
+        storage: the study's storage.
         workers: train one trial each at a time.
         clock: seconds since an arbitrary moment.
         poll_interval: seconds between looks at the trials.
@@ -78,10 +80,11 @@ class TrialScheduler:
     """
 
     def __init__(
-        self, plan: SearchPlan, run: Run, study: optuna.Study, workers: Sequence[Worker], *,
+        self, plan: SearchPlan, run: Run, study: optuna.Study, storage: BaseStorage, workers: Sequence[Worker], *,
         clock: Callable[[], float] = time.monotonic, poll_interval: float = POLL_INTERVAL_S, spent: float = 0.0,
     ) -> None:  # fmt: skip
         self.plan, self.study, self.workers, self._run = plan, study, list(workers), run
+        self.storage = storage
         self.automl, self.folder = plan.template.experiment.automl, Path(run.dir).resolve()
         self.name, self.algorithm = find_algorithm(self.automl.algorithm)
         self.clock, self.poll_interval, self.start, self.spent = clock, poll_interval, clock(), spent
@@ -242,7 +245,7 @@ class TrialScheduler:
 
     def _resume(self, frozen: FrozenTrial) -> ActiveTrial | None:
         """Resume an interrupted trial from its checkpoint; give it up after ``MAX_ATTEMPTS``."""
-        trial = optuna.trial.Trial(self.study, frozen._trial_id)
+        trial = optuna.trial.Trial(self.study, find_trial_id(self.study, self.storage, frozen.number))
         attempt = int(frozen.user_attrs.get("attempts", 0)) + 1
         record = TrialRecord.from_trial(frozen)
         if attempt > 1 and record.state != "stopped":
@@ -270,7 +273,7 @@ class TrialScheduler:
             exit_ = self.workers[index].poll()
             self._report_metrics(active, self.workers[index], ended=exit_ is not None)
             if heartbeat_due:
-                record_heartbeat(self.study, active.trial)
+                record_heartbeat(self.study, self.storage, active.trial.number)
             if exit_ is not None:
                 del self.active[index]
                 self._end(active, exit_)

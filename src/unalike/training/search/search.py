@@ -85,14 +85,15 @@ def run_search(
         experiment.automl.pruner or algorithm.pruner, epochs=search_plan.template.base.train.num_epochs,
         reduction_factor=experiment.automl.reduction_factor,
     )  # fmt: skip
-    study = open_study(experiment.automl, folder, search_plan, pruner)
+    study, storage = open_study(experiment.automl, folder, search_plan, pruner)
     if workers is None:
         from unalike.training.search.workers import open_workers
 
         workers, search_plan = open_workers(search_plan)
     scheduler = TrialScheduler(
-        search_plan, run, study, workers, clock=clock, poll_interval=poll_interval, spent=read_spent_seconds(folder)
-    )
+        search_plan, run, study, storage, workers, clock=clock, poll_interval=poll_interval,
+        spent=read_spent_seconds(folder),
+    )  # fmt: skip
     scheduler.run()
     return _conclude(scheduler, run, evaluate)
 

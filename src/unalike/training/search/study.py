@@ -6,7 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import optuna
 from optuna.pruners import BasePruner
@@ -129,7 +129,7 @@ def _training_manifest(experiment: Experiment, folder: Path, notices: Notices) -
 # ---- the study ----
 
 
-def open_study(automl: Automl, folder: Path, plan: SearchPlan, pruner: BasePruner) -> optuna.Study:
+def open_study(automl: Automl, folder: Path, plan: SearchPlan, pruner: BasePruner) -> tuple[optuna.Study, BaseStorage]:
     """Create the study, or join an existing one of the same name.
 
     Args:
@@ -137,6 +137,9 @@ def open_study(automl: Automl, folder: Path, plan: SearchPlan, pruner: BasePrune
         folder: the search's folder.
         plan: a study's trials must share its space, spec, metric and direction.
         pruner: the pruner of this process.
+
+    Returns:
+        The study and its storage.
 
     Raises:
         SpecError: the storage cannot be opened.
@@ -161,7 +164,7 @@ def open_study(automl: Automl, folder: Path, plan: SearchPlan, pruner: BasePrune
         raise RunError(f"study {automl.study!r} was begun with another {' and '.join(changed)}",
                        expected="the same, as its trials are compared",
                        remedy="start with a new folder, or a new name in automl.study")  # fmt: skip
-    return study
+    return study, storage
 
 
 def _open_storage(url: str | None, folder: Path) -> BaseStorage:
@@ -186,11 +189,15 @@ def _spec_fingerprint(plan: SearchPlan) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def record_heartbeat(study: optuna.Study, trial: optuna.Trial) -> None:
-    """Tell other machines that this trial is still running."""
-    record: Any = getattr(study._storage, "record_heartbeat", None)  # databases have it, journal files do not
-    if record is not None:
-        record(trial._trial_id)
+def find_trial_id(study: optuna.Study, storage: BaseStorage, number: int) -> int:
+    """Return the storage's key of the study's trial of this number."""
+    return storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study.study_name), number)
+
+
+def record_heartbeat(study: optuna.Study, storage: BaseStorage, number: int) -> None:
+    """Tell other machines that the trial of this number is still running."""
+    if isinstance(storage, optuna.storages.RDBStorage):  # journal files keep no heartbeats
+        storage.record_heartbeat(find_trial_id(study, storage, number))
 
 
 def fail_lost_trials(study: optuna.Study) -> None:
