@@ -70,8 +70,6 @@ def embed(
     precision: str = "auto", labelled: bool = False,
 ) -> Result:  # fmt: skip
     """Write the vectors of every image of ``source`` to ``output`` (.npz or .parquet): paths, vectors, labels."""
-    from unalike.actions.embed import run_embedding
-
     output = Path(output)
     if output.suffix not in (".npz", ".parquet"):
         raise SpecError(f"-o {output}", expected="a name that ends in .npz or .parquet")

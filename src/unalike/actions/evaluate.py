@@ -156,7 +156,6 @@ def evaluate(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Measure retrieval of query images against references; ``path`` is ``metrics.json``."""
-    from unalike.actions.evaluate import run_evaluation
     from unalike.runs.folder import open_run
 
     refuse_several_processes("evaluate")

@@ -123,8 +123,6 @@ def export(
     if not experiment.export.checkpoint:
         raise ExportError("export.checkpoint is not set", expected="a trained checkpoint (.pth); random weights are "
                           "not exported", remedy="set export.checkpoint=FILE")  # fmt: skip
-    from unalike.actions.export import run_export
-
     with open_run("export", experiment, resume=resume, overwrite=overwrite) as run:
         path, figures = run_export(experiment, run)
         run.conclude(f"exported: {path}", figures)

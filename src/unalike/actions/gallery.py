@@ -15,7 +15,7 @@ from unalike.recognition.calibration import calibrate
 from unalike.recognition.decision import check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.recogniser import Recogniser
-from unalike.runs.filenames import MODEL_CARD_FILE
+from unalike.runs.filenames import GALLERY_FILE, MODEL_CARD_FILE
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -56,7 +56,6 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
         What the gallery is, as plain data.
     """
     from unalike.actions.results import open_results, output_file
-    from unalike.runs.filenames import GALLERY_FILE
 
     section = experiment.gallery_build
     with open_results("gallery_build", experiment, overwrite=overwrite) as run:

@@ -124,7 +124,6 @@ def infer(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Name the nearest references of each input image; ``path`` is ``result.csv``."""
-    from unalike.actions.inference import run_inference
     from unalike.runs.folder import open_run
 
     refuse_several_processes("inference")

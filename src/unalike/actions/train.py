@@ -13,7 +13,7 @@ from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
 from unalike.errors import SpecError, missing_extra
 from unalike.progress import say, set_verbosity
-from unalike.runs.environment import refuse_several_processes
+from unalike.runs.environment import process_count, process_rank, refuse_several_processes
 from unalike.runs.filenames import RECORD_FILE
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ def train(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Train an embedding; ``path`` is the checkpoint to use. Raises the errors of ``unalike.errors``."""
-    from unalike.runs.environment import process_count, process_rank
     from unalike.runs.folder import open_run
 
     start = time.monotonic()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.deploy.onnx_graph import is_quantized_graph
+from unalike.deploy.onnx_graph import drop_unused, is_quantized_graph
 from unalike.engines.openvino_precision import EARLY_SHARE
 from unalike.errors import ExportError, missing_extra
 
@@ -145,8 +145,6 @@ class _Typer:
             self._node(node, outputs)
         del self.graph.node[:]
         self.graph.node.extend(self.nodes)
-        from unalike.deploy.onnx_graph import drop_unused
-
         holder = type("Holder", (), {"graph": self.graph})
         drop_unused(holder)  # type: ignore[arg-type]
 

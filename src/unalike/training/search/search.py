@@ -26,7 +26,7 @@ from unalike.training.search.results import (
 from unalike.training.search.samplers import build_pruner, find_algorithm
 from unalike.training.search.scheduler import POLL_INTERVAL_S, TrialScheduler
 from unalike.training.search.study import SearchPlan, open_study, plan_search, read_spent_seconds
-from unalike.training.search.workers import Worker
+from unalike.training.search.workers import Worker, open_workers
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run
@@ -87,8 +87,6 @@ def run_search(
     )  # fmt: skip
     study, storage = open_study(experiment.automl, folder, search_plan, pruner)
     if workers is None:
-        from unalike.training.search.workers import open_workers
-
         workers, search_plan = open_workers(search_plan)
     scheduler = TrialScheduler(
         search_plan, run, study, storage, workers, clock=clock, poll_interval=poll_interval,
