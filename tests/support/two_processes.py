@@ -1,5 +1,6 @@
 """Run by test_two_processes under torchrun or alone: three steps of the loop, each rank with its share of every batch."""
 
+import atexit
 import os
 import sys
 from pathlib import Path
@@ -10,7 +11,7 @@ import torch
 from tests.support.tiny import TinyEmbedder, spec
 from unalike.errors import WeightsError
 from unalike.training.checkpoints import CheckpointManager
-from unalike.training.devices import make_fabric
+from unalike.training.devices import launch, make_fabric
 from unalike.training.freezing import Freezer
 from unalike.training.loop import TrainingLoop
 from unalike.training.losses import build_criterion
@@ -38,13 +39,20 @@ class Shares:
             )  # fmt: skip
 
 
+def _fail_if_connected():
+    if torch.distributed.is_initialized():
+        print("the process group was still open at exit", file=sys.stderr, flush=True)
+        os._exit(9)
+
+
 def main(folder: Path, loss: str, head_epochs: int) -> None:
     s = spec(train__freeze_batchnorm=True, train__num_epochs=2, train__head_epochs=head_epochs)
     s.train.optim.name = "SGD"
     s.train.loss.name = loss
     s.train.miner.name = None
+    atexit.register(_fail_if_connected)  # exit handlers run last in, first out: after those of launch
     fabric = make_fabric(s)
-    fabric.launch()
+    launch(fabric)
     assert fabric.world_size == int(os.environ.get("WORLD_SIZE", "1"))
     s.train.seed, s.train.resume_training_checkpoint_path = -1, None
     seeds = fabric.all_gather(torch.tensor(choose_seed(s, ResumeCheckpoint(None), fabric)))

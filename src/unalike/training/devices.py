@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 from typing import TYPE_CHECKING, Any
@@ -121,3 +122,24 @@ def make_fabric(experiment: Experiment) -> Fabric:
     plugins: Any = [LightningEnvironment()] if launched is None and "SLURM_NTASKS" in os.environ else None
     return Fabric(accelerator=accelerator, devices=ids or devices, num_nodes=train.num_nodes, strategy=strategy,
                   plugins=plugins, precision=FABRIC_PRECISION[train.precision])  # fmt: skip
+
+
+def launch(fabric: Fabric) -> None:
+    """Launch ``fabric``'s processes and connect them; the connection is closed when the interpreter exits.
+
+    Fabric closes it for NCCL alone. A gloo process group that is still open at interpreter exit now and then ends its
+    process with "terminate called without an active exception" (pytorch/pytorch#190489).
+    """
+    connected = _is_connected()
+    fabric.launch()
+    if _is_connected() and not connected:
+        atexit.register(_disconnect)
+
+
+def _is_connected() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _disconnect() -> None:
+    if _is_connected():
+        torch.distributed.destroy_process_group()

@@ -26,7 +26,7 @@ from unalike.runs.filenames import BEST_CHECKPOINT, SPLIT_FILE
 from unalike.training.checkpoints import CheckpointManager, newest_checkpoint
 from unalike.training.cpu.batchnorm_folding import FoldablePairs, find_foldable_pairs
 from unalike.training.cpu.frozen_stages import REQUEST_SIZE, CompiledStages, compile_stages
-from unalike.training.devices import make_fabric
+from unalike.training.devices import launch, make_fabric
 from unalike.training.finalize import fit_frozen_head, interpolate_and_refit, save_if_best, trains_by_steps
 from unalike.training.freezing import Freezer
 from unalike.training.heads.interpolation import attach_head, copy_weights, spec_with_head
@@ -110,7 +110,7 @@ def train_embedder(
     settle_backbone(experiment)
     settle_precision(experiment)
     fabric = make_fabric(experiment)
-    fabric.launch()
+    launch(fabric)
     run.dir = Path(fabric.broadcast(str(run.dir)))
     checkpoint = find_resume_checkpoint(experiment, run.dir, resume, fabric)
     seed = choose_seed(experiment, checkpoint, fabric)
