@@ -37,7 +37,7 @@ from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
 from unalike.inference.embedding import embed_files
 from unalike.model.embedder import EmbedderConfig, create_embedder
-from unalike.storage.processes import usable_cores
+from unalike.runs.environment import usable_cores
 
 
 def timed(action: Callable[[], Any]) -> tuple[float, float, Any]:

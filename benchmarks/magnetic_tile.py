@@ -33,8 +33,8 @@ from unalike.inspection.normal_images import ReadableImages, load_image, sample_
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
 from unalike.inspection.result import Inspection
 from unalike.metrics.localization import per_region_overlap, pixel_auroc
-from unalike.metrics.maps import gaussian_filter
 from unalike.metrics.roc import auroc
+from unalike.numerics.maps import gaussian_filter
 
 FREE = "MT_Free"
 BLOCK = 2000  # of the number in a file's name

@@ -22,7 +22,7 @@ from sklearn.metrics import adjusted_mutual_info_score, completeness_score, homo
 import unalike
 from unalike.data.imageset import align_labels, load_images
 from unalike.discovery.clustering import ImageGroups, group_images
-from unalike.discovery.whitening import NeighborWhitening
+from unalike.discovery.neighbor_whitening import NeighborWhitening
 from unalike.metrics.intervals import bootstrap, paired_bootstrap
 from unalike.metrics.retrieval import evaluate_ranking
 

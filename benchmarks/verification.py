@@ -31,7 +31,7 @@ from unalike.actions.demo_images import Mark, pick_marks
 from unalike.errors import DataError
 from unalike.metrics.roc import fnmr_at_fmr
 from unalike.progress import progress
-from unalike.storage.processes import usable_cores
+from unalike.runs.environment import usable_cores
 from unalike.verification.asset import Asset, open_asset
 from unalike.verification.benign import render_benign, warp_layer
 from unalike.verification.localization import AssetTemplate

@@ -14,7 +14,7 @@ import pytest
 from tests.support.program import TINY, status_lines
 from unalike.errors import RunError
 from unalike.jobs import Workspace, create_job
-from unalike.storage.processes import is_alive, this_boot
+from unalike.runs.processes import is_alive, this_boot
 
 pytestmark = pytest.mark.slow
 WITH_STANDIN = (sys.executable, "-m", "tests.support.standin_job")

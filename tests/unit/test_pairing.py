@@ -44,10 +44,10 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("actions.engines", "actions.quantize"), (INT8,)),
     "actions.explain": ("unit/explanation/test_explainer.py",),
     "actions.model_source": (ACTIONS,),
-    "actions.request": ("unit/actions/test_inspect.py", SECTIONS),
+    "actions.spec_resolution": ("unit/actions/test_inspect.py", SECTIONS),
     "actions.result": ("unit/actions/test_benchmark.py", ACTIONS),
-    "actions.results": ("unit/actions/test_compare.py", "unit/actions/test_discover.py"),
-    "actions.specs": (SKILL, CLI),
+    "actions.results_folder": ("unit/actions/test_compare.py", "unit/actions/test_discover.py"),
+    "actions.spec_template": (SKILL, CLI),
     "actions.verify": (OPTIONS, "flow/test_verifying.py"),
     # Readers of folders and tables are reached through image sets.
     **dict.fromkeys(("data.folders", "data.manifests"), ("unit/data/test_imageset.py",)),
@@ -96,7 +96,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "jobs.runner": (WORKSPACE, "flow/test_job_kills.py"),
     "jobs.search_trials": ("flow/test_workflow.py",),
     "jobs.tao_layout": ("flow/test_workflow.py", SKILL),
-    "metrics.covariance": ("unit/training/heads/test_discriminant.py",),
+    "numerics.covariance": ("unit/training/heads/test_discriminant.py",),
     "metrics.open_set": ("unit/metrics/test_roc.py",),
     **dict.fromkeys(("model.dinov2", "model.pretrained", "model.timm_import"), ("unit/model/test_backbones.py",)),
     **dict.fromkeys(("model.feature_maps", "model.frozen"), ("unit/inference/test_feature_map_model.py",)),
@@ -138,14 +138,14 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "training.ema": ("unit/training/test_freezing.py",),
     "training.finalize": ("flow/test_fitted.py",),
     "training.loggers": ("contract/test_tao_user.py",),
-    "training.model_card": (ACTIONS,),
+    "training.model_card_content": (ACTIONS,),
     "training.optimizer": (LOOP, "unit/training/test_schedule.py"),
     "training.recipe": ("contract/test_tao_user.py",),
     "training.search.results": ("unit/training/search/test_search.py",),
 }  # fmt: skip
 # Reached by whole runs alone: actions.demo, actions.embed, actions.evaluate, actions.export, actions.inference,
 # actions.model_source, cli.automl, cli.models, cli.trial_process, jobs.search_trials,
-# training.automatic.delivery, .group_holdout, .group_tuning and .unlabeled, training.finalize, training.model_card,
+# training.automatic.delivery, .group_holdout, .group_tuning and .unlabeled, training.finalize, training.model_card_content,
 # training.setup.
 
 

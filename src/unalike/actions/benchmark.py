@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.actions.request import spec_with
 from unalike.actions.result import Result
-from unalike.actions.results import open_results, parameters_from
+from unalike.actions.results_folder import open_results
+from unalike.actions.spec_resolution import parameters_from, spec_with
 from unalike.data.imageset import load_images
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
@@ -31,7 +31,7 @@ from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
-from unalike.storage.processes import usable_cores
+from unalike.runs.environment import usable_cores
 
 FORMAT_VERSION = 1
 FILES = 64

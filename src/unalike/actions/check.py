@@ -14,8 +14,8 @@ from unalike.actions.check_findings import Findings
 from unalike.actions.export import export_device
 from unalike.actions.inference import input_images
 from unalike.actions.model_source import refuse_contradictions
-from unalike.actions.request import Overrides, Spec
 from unalike.actions.result import Checked
+from unalike.actions.spec_resolution import Overrides, Spec, separate_data
 from unalike.data.from_spec import load_evaluation_sets, load_from_spec, load_training_sets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
@@ -268,8 +268,7 @@ def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | No
     from unalike.actions.check_standalone import check_standalone
     from unalike.spec.load import read_spec
 
-    if isinstance(spec, str | Path) and data is None and Path(spec).suffix.lower() not in (".yaml", ".yml"):
-        spec, data = None, spec
+    spec, data = separate_data(spec, data)
     experiment, faults = read_spec("check", spec, overrides, data=data)
     findings = Findings([str(fault) for fault in faults])
     sections = experiment.sections_set() - {"results_dir"}

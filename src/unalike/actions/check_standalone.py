@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike.actions.check_findings import Findings
-from unalike.actions.results import check_folder, check_mandatory
+from unalike.actions.results_folder import check_folder
+from unalike.actions.spec_resolution import check_mandatory
 from unalike.data.imageset import load_images
 from unalike.errors import DataError
 from unalike.inference.loaded_model import require_model_file

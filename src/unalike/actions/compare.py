@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from unalike.actions.results import open_results, parameters_from
+from unalike.actions.results_folder import open_results
+from unalike.actions.spec_resolution import parameters_from
 from unalike.comparison.comparer import Comparer
 from unalike.comparison.report import PairPreview, make_pairs_report
 from unalike.comparison.result import ComparisonResult

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.actions.request import spec_with
 from unalike.actions.result import Result
-from unalike.actions.results import check_mandatory, failed_without_results, open_results
+from unalike.actions.results_folder import failed_without_results, open_results
+from unalike.actions.spec_resolution import check_mandatory, spec_with
 from unalike.data.archives import is_archive
 from unalike.data.imageset import load_images, resolve_source
 from unalike.data.notices import Notices

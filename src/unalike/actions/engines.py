@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from unalike.actions.request import Overrides, Spec, run_to_file
 from unalike.actions.result import Result
+from unalike.actions.results_folder import run_action
+from unalike.actions.spec_resolution import Overrides, Spec
 
 
 def gen_engine(
@@ -15,7 +16,7 @@ def gen_engine(
     """Write OpenVINO IR or an ONNX file optimised for this machine; ``path`` is the file."""
     from unalike.deploy.engine_build import run_engine
 
-    return run_to_file("gen_engine", run_engine, spec, overrides, data, resume=resume, overwrite=overwrite)
+    return run_action("gen_engine", run_engine, spec, overrides, data, resume=resume, overwrite=overwrite)
 
 
 def gen_trt_engine(
@@ -25,4 +26,4 @@ def gen_trt_engine(
     """Build a TensorRT engine; ``path`` is the file. Raises MissingExtra without TensorRT, DeviceError without a GPU."""
     from unalike.deploy.engine_build import run_tensorrt
 
-    return run_to_file("gen_trt_engine", run_tensorrt, spec, overrides, data, resume=resume, overwrite=overwrite)
+    return run_action("gen_trt_engine", run_tensorrt, spec, overrides, data, resume=resume, overwrite=overwrite)

@@ -14,8 +14,9 @@ from unalike.actions.model_source import (
     find_model_source,
     load_models,
 )
-from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
+from unalike.actions.results_folder import run_action
+from unalike.actions.spec_resolution import Overrides, Spec
 from unalike.data.from_spec import load_evaluation_sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
@@ -25,7 +26,6 @@ from unalike.errors import (
 )
 from unalike.inference.loaded_model import LoadedModel
 from unalike.progress import say
-from unalike.runs.environment import refuse_several_processes
 from unalike.runs.filenames import METRICS_FILE, MODEL_CARD_FILE, MODEL_CARD_STEM, NOTICES_FILE, TRT_METRICS_FILE
 from unalike.storage.atomic import write_text
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 
-def run_evaluation(experiment: Experiment, run: Run) -> Mapping[str, float]:
-    """Embed, rank, summarise, write; returns TAO's KPIs with the prefix ``test``."""
+def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, float]]:
+    """Embed the images, rank the references and write all files; ``metrics.json``, and TAO's KPIs with the prefix ``test``."""
     from unalike.metrics.classification import classification_results
     from unalike.metrics.files import write_metrics
     from unalike.metrics.knn import top_k, unit
     from unalike.metrics.open_set import format_open_set
     from unalike.metrics.summary import tao_kpis
-    from unalike.report.model_card import add_section
+    from unalike.report.model_card_format import add_section
 
     section, notices = experiment.evaluate, Notices()
     source = find_model_source(section, "evaluate")
@@ -89,7 +89,7 @@ def run_evaluation(experiment: Experiment, run: Run) -> Mapping[str, float]:
     figures = tao_kpis(summary, "test")
     for line in format_open_set(told):
         say(line)
-    return figures
+    return run.dir / METRICS_FILE, figures
 
 
 def _measured(
@@ -156,11 +156,6 @@ def evaluate(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Measure retrieval of query images against references; ``path`` is ``metrics.json``."""
-    from unalike.runs.folder import open_run
-
-    refuse_several_processes("evaluate")
-    experiment = resolve_spec("evaluate", spec, overrides, data)
-    with open_run("evaluate", experiment, resume=resume, overwrite=overwrite) as run:
-        figures = run_evaluation(experiment, run)
-        run.conclude("evaluated", figures)
-    return Result(run.dir, run.dir / METRICS_FILE, figures)
+    return run_action(
+        "evaluate", run_evaluation, spec, overrides, data, resume=resume, overwrite=overwrite, message="evaluated"
+    )

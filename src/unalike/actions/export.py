@@ -11,8 +11,9 @@ import numpy as np
 from unalike.actions.model_source import (
     refuse_contradictions,
 )
-from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
+from unalike.actions.results_folder import run_action
+from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
 from unalike.data.from_spec import load_from_spec
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
@@ -116,17 +117,14 @@ def export(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Write a checkpoint as ONNX, proved equal to it on real images; ``path`` is the file."""
-    from unalike.runs.folder import open_run
-
     refuse_several_processes("export")
     experiment = resolve_spec("export", spec, overrides, data)
     if not experiment.export.checkpoint:
         raise ExportError("export.checkpoint is not set", expected="a trained checkpoint (.pth); random weights are "
                           "not exported", remedy="set export.checkpoint=FILE")  # fmt: skip
-    with open_run("export", experiment, resume=resume, overwrite=overwrite) as run:
-        path, figures = run_export(experiment, run)
-        run.conclude(f"exported: {path}", figures)
-    return Result(run.dir, path, figures)
+    return run_action(
+        "export", run_export, experiment, (), None, resume=resume, overwrite=overwrite, message="exported: {path}"
+    )
 
 
 def export_maps(

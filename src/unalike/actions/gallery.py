@@ -55,7 +55,7 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
     Returns:
         What the gallery is, as plain data.
     """
-    from unalike.actions.results import open_results, output_file
+    from unalike.actions.results_folder import open_results, output_file
 
     section = experiment.gallery_build
     with open_results("gallery_build", experiment, overwrite=overwrite) as run:
@@ -146,7 +146,7 @@ def calibrate_file(
     runtime: str = "auto", precision: str = "auto", **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
     """Calibrate a saved gallery, save it, and write a model card beside it; without ``images`` no network is run."""
-    from unalike.report.model_card import add_section
+    from unalike.report.model_card_format import add_section
 
     path = Path(path)
     if images is None:

@@ -16,8 +16,9 @@ from unalike.actions.model_source import (
     find_model_source,
     load_models,
 )
-from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
+from unalike.actions.results_folder import run_action
+from unalike.actions.spec_resolution import Overrides, Spec
 from unalike.data.from_spec import load_from_spec
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
@@ -25,7 +26,6 @@ from unalike.errors import (
     DataError,
     SpecError,
 )
-from unalike.runs.environment import refuse_several_processes
 from unalike.runs.filenames import (
     NOTICES_FILE,
     RESULT_CSV,
@@ -57,7 +57,7 @@ def input_images(experiment: Experiment, notices: Notices) -> ImageSet:
     return images
 
 
-def run_inference(experiment: Experiment, run: Run) -> Mapping[str, Any]:
+def run_inference(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any]]:
     """Write ``result.csv`` as TAO does and ``result.jsonl`` with neighbours, one line an input image."""
     from unalike.metrics.knn import top_k, unit
 
@@ -85,7 +85,8 @@ def run_inference(experiment: Experiment, run: Run) -> Mapping[str, Any]:
 
         explain_matches(run.dir / "explain", models[0], query, reference, index_QK[:, 0])
     run.record(device=[model.engine.describe() for model in models], data=query.fingerprint())
-    return {"images": len(query), "references": len(reference), "topk": k}
+    path = run.dir / (TRT_RESULT_CSV if section.trt_engine else RESULT_CSV)
+    return path, {"images": len(query), "references": len(reference), "topk": k}
 
 
 def _write_results(
@@ -124,12 +125,6 @@ def infer(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Name the nearest references of each input image; ``path`` is ``result.csv``."""
-    from unalike.runs.folder import open_run
-
-    refuse_several_processes("inference")
-    experiment = resolve_spec("inference", spec, overrides, data)
-    with open_run("inference", experiment, resume=resume, overwrite=overwrite) as run:
-        figures = run_inference(experiment, run)
-        run.conclude("inferred", figures)
-    name = TRT_RESULT_CSV if experiment.inference.trt_engine else RESULT_CSV
-    return Result(run.dir, run.dir / name, figures)
+    return run_action(
+        "inference", run_inference, spec, overrides, data, resume=resume, overwrite=overwrite, message="inferred"
+    )

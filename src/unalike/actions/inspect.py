@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike import progress
-from unalike.actions.results import open_results, output_file, parameters_from
+from unalike.actions.results_folder import open_results, output_file
+from unalike.actions.spec_resolution import parameters_from
 from unalike.errors import DataError, UnreadableImage
 from unalike.inspection.anomaly_model import AnomalyModelConfig
 from unalike.inspection.ground_truth import GroundTruth, compute_metrics, list_test_images

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike.actions.evaluate import evaluate
-from unalike.actions.request import Overrides, Spec, resolve_spec
 from unalike.actions.result import Result
+from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
 from unalike.errors import SpecError, missing_extra
 from unalike.progress import say, set_verbosity
 from unalike.runs.environment import process_count, process_rank, refuse_several_processes
@@ -62,7 +62,7 @@ def train(
         say(f"automl_policy is auto, but {reason}: training plainly")
     settle_backbone(experiment)
     say(f"trunk: {experiment.model.backbone}")
-    from unalike.training.model_card import write_model_card
+    from unalike.training.model_card_content import write_model_card
     from unalike.training.report import write_training_report
     from unalike.training.trainer import train_embedder
 
@@ -95,7 +95,7 @@ def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite:
     """The best recogniser that fits into the time; ``path`` is its checkpoint."""
     from unalike.runs.folder import open_run
     from unalike.training.automatic.pipeline import train_automatically
-    from unalike.training.model_card import write_model_card
+    from unalike.training.model_card_content import write_model_card
 
     experiment.set_value("automl_policy", "auto")  # so that the resolved spec does the same again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
@@ -112,7 +112,7 @@ def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite
     from unalike.runs.folder import open_run
     from unalike.training.automatic.pipeline import unsupported_reason
     from unalike.training.automatic.unlabeled import train_unlabeled
-    from unalike.training.model_card import write_model_card
+    from unalike.training.model_card_content import write_model_card
 
     refuse_several_processes("learning without labels")
     named = experiment.dataset.val_dataset

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unalike.actions.results import open_results, parameters_from
+from unalike.actions.results_folder import open_results
+from unalike.actions.spec_resolution import parameters_from
 from unalike.data.archives import ARCHIVE_SUFFIXES
 from unalike.data.imageset import IMAGE_SUFFIXES, load_images
 from unalike.data.manifests import MANIFEST_SUFFIXES

@@ -25,12 +25,12 @@ def default_specs(
         if key != "results_dir" or out:
             raise SpecError(f"{word!r} for default_specs", expected="[ACTION] and results_dir=DIR or -o FILE")
         out = str(Path(value) / f"spec_template_{action}.yaml")
-    from unalike.actions import specs
+    from unalike.actions import spec_template
     from unalike.spec import ACTIONS
 
     if action not in ACTIONS:
         raise SpecError(f"no action {action!r}", remedy=closest(action, ACTIONS) or f"one of {', '.join(ACTIONS)}")
-    text = specs.default_specs(action, out)
+    text = spec_template.default_specs(action, out)
     print(out or text.rstrip())
 
 

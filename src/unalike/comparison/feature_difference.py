@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.comparison.regions import DifferenceRegion, clip_box, default_margin
-from unalike.metrics.maps import connected_components, local_mean, resize_map
+from unalike.numerics.maps import connected_components, local_mean, resize_map
 
 NEIGHBORHOOD = 3
 # The threshold: at least this share of the distance of unrelated places, at least so many robust deviations above the

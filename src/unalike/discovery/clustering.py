@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from unalike.discovery.cut import ALWAYS_MERGE_COSINE, AgreementCurve, Cut, build_dendrogram, choose_cut, whiten
-from unalike.discovery.whitening import DUPLICATE_COSINE, first_connected, nearest_other
+from unalike.discovery.neighbor_whitening import DUPLICATE_COSINE, first_connected, nearest_other
 from unalike.errors import UnalikeError
 from unalike.metrics.diagnostics import near_duplicates
 from unalike.metrics.knn import unit

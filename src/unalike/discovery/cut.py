@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.discovery.linkage import Dendrogram, average_linkage
-from unalike.discovery.whitening import NeighborWhitening
+from unalike.discovery.neighbor_whitening import NeighborWhitening
 from unalike.metrics.knn import top_k, unit
 
 # Images that the agreement is measured on, at most: more change nothing that can be seen.

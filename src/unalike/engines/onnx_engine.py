@@ -15,7 +15,7 @@ from unalike.engines.metadata import KEY, read_facts
 from unalike.engines.normalization import Normalization
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
-from unalike.storage.processes import usable_cores
+from unalike.runs.environment import usable_cores
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -23,7 +23,7 @@ from unalike import progress
 from unalike.data.decode import MAX_PIXELS
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, UnreadableImage
-from unalike.storage.processes import usable_cores
+from unalike.runs.environment import usable_cores
 
 if TYPE_CHECKING:
     from unalike.data.notices import Notices

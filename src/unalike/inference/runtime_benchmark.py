@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.protocol import Engine
+from unalike.runs.environment import usable_cores
 from unalike.storage.atomic import write_text
 from unalike.storage.cache import default_cache_dir
-from unalike.storage.processes import usable_cores
 
 FORMAT_VERSION = 1
 # A measurement: repeats of which the best counts, and images of each.

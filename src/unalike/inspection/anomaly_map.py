@@ -15,7 +15,7 @@ from PIL import Image
 
 from unalike.inspection.anomaly_model import AnomalyModel
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
-from unalike.metrics.maps import connected_components, gaussian_filter
+from unalike.numerics.maps import connected_components, gaussian_filter
 
 # At most this many patches make an image's score, so that a small defect counts in a large image too.
 MAX_SCORE_PATCHES = 16

@@ -22,8 +22,8 @@ from unalike.inspection.anomaly_map import anomaly_maps
 from unalike.inspection.anomaly_model import AnomalyModel
 from unalike.inspection.normal_images import ReadableImages, load_image
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
-from unalike.metrics.maps import resize_map
 from unalike.metrics.roc import auroc
+from unalike.numerics.maps import resize_map
 
 # Share of an image's patches, the most anomalous ones, that are taken for the defect where there is no mask.
 TOP_SHARE = 0.01

@@ -13,7 +13,7 @@ from PIL import Image
 
 from unalike.data.tiling import ImageTile, Tiling
 from unalike.engines.protocol import MapEngine
-from unalike.metrics.maps import local_mean, resize_map
+from unalike.numerics.maps import local_mean, resize_map
 
 # PatchCore's neighborhood: a patch is the mean of 3 x 3 cells of its map.
 NEIGHBORHOOD = 3

@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from unalike.inspection.anomaly_map import AnomalyRegion
-from unalike.metrics.maps import resize_map
+from unalike.numerics.maps import resize_map
 
 RED = (220, 38, 38)
 GOOD, DEFECTIVE, UNDECIDED = "good", "defective", "undecided"

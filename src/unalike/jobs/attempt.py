@@ -16,8 +16,8 @@ from typing import Self
 
 from unalike.errors import RunError
 from unalike.jobs.outputs import last_status, read_json
+from unalike.runs.processes import ProcessId
 from unalike.storage.atomic import write_text
-from unalike.storage.processes import ProcessId
 
 FORMAT_VERSION = 1
 ORDER_FILE, RECORD_FILE, LOG_FILE, SPEC_FILE = "order.json", "outcome.json", "log.txt", "spec.yaml"

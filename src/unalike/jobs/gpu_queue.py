@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from unalike.errors import DeviceError
 from unalike.jobs.database import Job, JobStore, now
 from unalike.jobs.outputs import field_of
-from unalike.storage.processes import this_boot
+from unalike.runs.processes import this_boot
 
 AT_ONCE_SETTING = "at_once"  # setting of the workspace: number of jobs that one machine runs at the same time
 

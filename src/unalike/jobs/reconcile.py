@@ -10,7 +10,7 @@ from unalike.jobs.database import ACTIVE_STATUSES, Job, JobStore, now
 from unalike.jobs.outputs import last_status
 from unalike.jobs.schedulers import open_cluster
 from unalike.jobs.search_trials import register_trials
-from unalike.storage.processes import is_alive, reap, this_boot
+from unalike.runs.processes import is_alive, reap, this_boot
 
 GONE = "the process is gone"
 STATUS_OF_REQUEST = {"cancel": "Canceled", "pause": "Paused"}

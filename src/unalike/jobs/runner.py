@@ -20,7 +20,7 @@ from unalike.jobs.database import ACTIVE_STATUSES, Job, JobStore, now
 from unalike.jobs.gpu_queue import take_turn, visible_gpus
 from unalike.jobs.reconcile import refresh, settle
 from unalike.jobs.supervisor import StopRequest, supervise
-from unalike.storage.processes import ProcessId
+from unalike.runs.processes import ProcessId
 
 POLL_S = 0.2
 REFRESH_S = 2.0  # between looks at the processes of all jobs

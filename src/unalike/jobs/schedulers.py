@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from unalike.errors import DeviceError, SpecError, closest, missing_extra
 from unalike.jobs.database import Job
-from unalike.storage.processes import is_alive, signal_process
+from unalike.runs.processes import is_alive, signal_process
 
 DAY_MINUTES = 24 * 60
 # Gone: ended or lost. Unknown: the cluster does not answer.

@@ -21,7 +21,7 @@ from typing import Literal
 
 from unalike.errors import UnalikeError
 from unalike.jobs.attempt import LOG_FILE, AttemptRecord, JobOrder, failure_reason
-from unalike.storage.processes import ProcessId, signal_group
+from unalike.runs.processes import ProcessId, signal_group
 
 GRACE_S = 120.0  # for a step, a validation and a checkpoint
 POLL_S = 0.1

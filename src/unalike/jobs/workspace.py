@@ -28,10 +28,10 @@ from unalike.jobs.reconcile import refresh
 from unalike.jobs.schedulers import CLUSTERS, open_cluster, refuse_unknown_options
 from unalike.progress import say
 from unalike.runs.filenames import TRIAL_LOG_FILE
+from unalike.runs.processes import ProcessId, is_alive, signal_group, start_detached, this_boot
 from unalike.spec.overrides import Overrides
 from unalike.storage.cache import staging_entry
 from unalike.storage.filesystems import uri_of
-from unalike.storage.processes import ProcessId, is_alive, signal_group, start_detached, this_boot
 
 PLACES = ("local", *CLUSTERS, "kubernetes")
 WORKSPACE_VARIABLE, DEFAULT_FOLDER = "UNALIKE_WORKSPACE", "workspace"

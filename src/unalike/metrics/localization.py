@@ -15,8 +15,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from unalike.errors import UnalikeError
-from unalike.metrics.maps import connected_components
 from unalike.metrics.roc import auroc
+from unalike.numerics.maps import connected_components
 
 MAX_FPR = 0.3
 

@@ -33,7 +33,7 @@ import numpy as np
 
 from unalike.errors import UnalikeError
 from unalike.metrics.knn import EXCLUDED, as_labels, check_widths, unit
-from unalike.storage.processes import usable_cores
+from unalike.runs.environment import usable_cores
 
 # Scores of all workers' products held at once; at least MIN_ROWS rows each whatever the number of references.
 SCORE_BYTES = 256 * 2**20

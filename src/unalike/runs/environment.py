@@ -1,4 +1,4 @@
-"""The environment of a run: ranks of processes, package versions, the command line."""
+"""The environment of a run: ranks of processes, usable cores, package versions, the command line."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def process_count() -> int:
         if os.environ.get(name, "").isdigit():
             return max(1, int(os.environ[name]))
     return 1
+
+
+def usable_cores() -> int:
+    """Number of cores that this process may run on: a container's share, not the machine's."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def redacted_command() -> list[str]:

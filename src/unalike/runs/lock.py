@@ -17,8 +17,8 @@ from pathlib import Path
 from unalike.errors import RunError
 from unalike.progress import say
 from unalike.runs.filenames import LOCK_FILE
+from unalike.runs.processes import is_alive, process_start
 from unalike.storage.atomic import create_text
-from unalike.storage.processes import is_alive, process_start
 
 # Folders that this very process holds: its own number in another folder's lock is a leftover (containers reuse numbers).
 _held: set[Path] = set()

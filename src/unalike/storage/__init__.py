@@ -1,1 +1,1 @@
-"""Files and caches, local and remote: atomic writing, fetching, block files, processes."""
+"""Files and caches, local and remote: atomic writing, fetching, block files."""

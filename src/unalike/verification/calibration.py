@@ -13,7 +13,7 @@ import numpy as np
 
 from unalike import progress
 from unalike.metrics.roc import trials_needed
-from unalike.storage.processes import usable_cores
+from unalike.runs.environment import usable_cores
 from unalike.verification.matching import AssetMatcher
 from unalike.verification.tampering import TAMPERING
 from unalike.verification.thresholds import (

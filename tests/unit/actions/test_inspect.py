@@ -18,7 +18,7 @@ from tests.support.inspected_parts import (
 )
 from unalike.actions.inspect import fit as fit_file
 from unalike.actions.inspect import run
-from unalike.actions.request import spec_with
+from unalike.actions.spec_resolution import spec_with
 from unalike.errors import DataError, RunError
 from unalike.inspection.inspector import Inspector
 

@@ -15,7 +15,7 @@ import pytest
 from unalike.errors import RunError
 from unalike.jobs.attempt import AttemptRecord, JobOrder, failure_reason
 from unalike.jobs.supervisor import main, supervise
-from unalike.storage.processes import is_alive, this_boot
+from unalike.runs.processes import is_alive, this_boot
 
 
 def order(folder: Path, program: str) -> Path:

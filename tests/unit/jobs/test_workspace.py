@@ -26,8 +26,8 @@ from unalike.jobs.gpu_queue import choose_gpus, take_turn
 from unalike.jobs.kubernetes import make_manifest
 from unalike.jobs.outputs import find_model, newest_checkpoint
 from unalike.jobs.workspace import with_folders
+from unalike.runs.processes import ProcessId, is_alive, this_boot
 from unalike.spec.reading import yaml_line
-from unalike.storage.processes import ProcessId, is_alive, this_boot
 
 # Stands in for the command line: keeps its words, writes what the action would, obeys SIGTERM with 143.
 STUB = """

@@ -21,7 +21,7 @@ from unalike.data.training.augment import Augmentation
 from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.training.sampler import ClassBalancedSampler
 from unalike.errors import DataError, UnreadableImage
-from unalike.storage.processes import usable_cores
+from unalike.runs.environment import usable_cores
 
 if TYPE_CHECKING:
     from unalike.data.imageset import ImageSet

@@ -37,8 +37,8 @@ from unalike.training.automatic.holdout import (
 )
 from unalike.training.heads.discriminant import FittedHead
 from unalike.training.heads.features import TrunkFeatures
-from unalike.training.heads.neighbor_whitening import fit_neighbor_whitening
 from unalike.training.heads.search import FROZEN
+from unalike.training.heads.unsupervised import fit_neighbor_whitening
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run

@@ -40,7 +40,7 @@ from unalike.training.automatic.groups import find_groups, label_by_group
 from unalike.training.automatic.throughput import TUNING_PRESETS, plan_tuning
 from unalike.training.heads.discriminant import FittedHead
 from unalike.training.heads.features import TrunkFeatures
-from unalike.training.heads.neighbor_whitening import fit_neighbor_whitening
+from unalike.training.heads.unsupervised import fit_neighbor_whitening
 from unalike.training.heads.warm_start import start_from_head
 from unalike.training.losses import initialize_proxies
 from unalike.training.recipe import settle_precision, settle_training

@@ -41,7 +41,7 @@ from unalike.training.automatic.group_holdout import GroupHoldout, UnlabeledCand
 from unalike.training.automatic.group_tuning import FINE_TUNED, fine_tune_on_groups, requested_dim
 from unalike.training.automatic.groups import find_groups, label_by_group, order_by_content
 from unalike.training.heads.features import TrunkFeatures, compute_features
-from unalike.training.heads.neighbor_whitening import fit_neighbor_whitening
+from unalike.training.heads.unsupervised import fit_neighbor_whitening
 from unalike.training.loop import History
 from unalike.training.recipe import settle_backbone, settle_normalization
 from unalike.training.setup import checkpoint_facts

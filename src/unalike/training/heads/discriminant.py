@@ -18,8 +18,8 @@ import numpy as np
 import torch
 
 from unalike.errors import DataError
-from unalike.metrics.covariance import covariance_and_shrinkage
 from unalike.model.embedder import SQRT_EPS
+from unalike.numerics.covariance import covariance_and_shrinkage
 
 
 @dataclass(frozen=True)

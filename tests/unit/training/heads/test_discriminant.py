@@ -8,7 +8,7 @@ from sklearn.covariance import LedoitWolf
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from unalike.errors import DataError
-from unalike.metrics.covariance import ledoit_wolf
+from unalike.numerics.covariance import ledoit_wolf
 from unalike.training.heads.discriminant import fit_scatter, fit_whitening, sqrt_features
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unalike.metrics.maps import connected_components, gaussian_filter, local_mean, resize_map
+from unalike.numerics.maps import connected_components, gaussian_filter, local_mean, resize_map
 
 RNG = np.random.default_rng(7)
 

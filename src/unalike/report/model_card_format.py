@@ -1,4 +1,4 @@
-"""Format of a model card: JSON and Markdown, and sections that later actions add."""
+"""Format of a model card: Markdown from its JSON, and sections that later actions add to a card."""
 
 from __future__ import annotations
 

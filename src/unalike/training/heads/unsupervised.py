@@ -1,4 +1,4 @@
-"""The head of an embedder from discovery's neighbor whitening, fitted without labels.
+"""A head fitted without labels: the neighbor whitening of discovery as the head of an embedder.
 
 Shape letters: N images, F features, D dimensions of the vector.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unalike.discovery.whitening import NeighborWhitening
+from unalike.discovery.neighbor_whitening import NeighborWhitening
 from unalike.training.heads.discriminant import FittedHead, sqrt_features
 
 

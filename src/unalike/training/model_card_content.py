@@ -1,4 +1,4 @@
-"""Content of the model card that a training writes: data, weights, license, training and validation."""
+"""Content of the model card that training writes: data, weights, license, training and validation."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from unalike.errors import redact
 from unalike.metrics.files import write_rows
 from unalike.metrics.summary import summarize
-from unalike.report.model_card import card_markdown
+from unalike.report.model_card_format import card_markdown
 from unalike.runs.environment import versions
 from unalike.runs.filenames import MODEL_CARD_FILE, MODEL_CARD_PAGE, PER_CLASS_FILE
 from unalike.storage.atomic import write_text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from unalike.training.heads.neighbor_whitening import fit_neighbor_whitening
+from unalike.training.heads.unsupervised import fit_neighbor_whitening
 
 
 @pytest.mark.parametrize("sqrt", [False, True])

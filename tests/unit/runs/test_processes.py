@@ -1,4 +1,4 @@
-"""Processes: identity, life and death, as the kernel knows them."""
+"""Processes: which one a number means, whether it runs, start and signals."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from unalike.storage.processes import (
+from unalike.runs.environment import usable_cores
+from unalike.runs.processes import (
     ProcessId,
     is_alive,
     process_start,
@@ -19,7 +20,6 @@ from unalike.storage.processes import (
     signal_process,
     start_detached,
     this_boot,
-    usable_cores,
 )
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]

@@ -1,20 +1,19 @@
-"""Open the results folder of a standalone action as a run, where it has one, with status.json and run.json."""
+"""Open the results folder of an action as a run, with status.json and run.json, and run the action in it."""
 
 from __future__ import annotations
 
-import inspect
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.actions.result import Result
+from unalike.actions.spec_resolution import Overrides, Spec, check_mandatory, resolve_spec
 from unalike.errors import RunError, SpecError
 from unalike.runs.environment import refuse_several_processes
 from unalike.runs.filenames import LOCK_FILE, RECORD_FILE, RUN_MARKS, STATUS_FILE, TRACEBACK_FILE
 from unalike.runs.folder import holds_run, open_run, results_folder
-from unalike.spec.actions import command_of
-from unalike.spec.fields import fields_of
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
@@ -22,21 +21,25 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 
-def check_mandatory(action: str, experiment: Experiment) -> None:
-    """Raise SpecError that names every mandatory field of an action's section that is not set."""
-    missing = [
-        path for path, node in fields_of(action).items()
-        if node.facts.get("mandatory") and getattr(getattr(experiment, action), node.name) in (None, [])
-    ]  # fmt: skip
-    if missing:
-        raise SpecError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
-                        remedy=f"see unalike {command_of(action)} --help")  # fmt: skip
+def run_action(
+    action: str, function: Callable[[Experiment, Run], tuple[Path, Mapping[str, Any]]], spec: Spec | Experiment,
+    overrides: Overrides, data: str | Path | None, *, resume: bool, overwrite: bool, message: str = "written: {path}",
+) -> Result:  # fmt: skip
+    """Resolve the spec of a model action, open its results folder as a run, and call the function that does the work.
 
-
-def parameters_from(section: Any, function: Callable[..., object]) -> dict[str, Any]:
-    """The fields of a section that a function takes as parameters, by name."""
-    names = inspect.signature(function).parameters
-    return {name: getattr(section, name) for name in type(section).model_fields if name in names}
+    Args:
+        action: The action.
+        function: Called as ``function(experiment, run)``; returns the main file that it wrote, and figures.
+        spec, overrides, data: As in ``resolve_spec``.
+        resume, overwrite: As in ``open_run``.
+        message: Last message of the run; ``{path}`` is replaced by the main file.
+    """
+    refuse_several_processes(action)
+    experiment = resolve_spec(action, spec, overrides, data)
+    with open_run(action, experiment, resume=resume, overwrite=overwrite) as run:
+        path, figures = function(experiment, run)
+        run.conclude(message.format(path=path), figures)
+    return Result(run.dir, path, figures)
 
 
 def output_file(

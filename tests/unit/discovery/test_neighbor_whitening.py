@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from unalike.discovery.whitening import NeighborWhitening, first_connected, first_duplicates
+from unalike.discovery.neighbor_whitening import NeighborWhitening, first_connected, first_duplicates
 
 
 def test_directions_in_which_neighbors_differ_are_divided_out() -> None:

@@ -1,4 +1,6 @@
-"""Operations on maps: local means, resizing, Gaussian filter, connected components. In numpy alone: a deployed recognizer has no more.
+"""Operations on 2-D maps and masks: local means, resizing, Gaussian filter, connected components.
+
+In numpy alone: a deployed recognizer has no scipy.
 
 Shape letters: C channels, h x w a map, H x W an image.
 """

@@ -1,6 +1,6 @@
-"""Processes of this machine: identity, life, start and signals; the number of usable cores.
+"""Processes of this machine: which one a number means, whether it runs, starting it detached, signals.
 
-psutil is imported where it is used: recognition needs the cores alone, and starts some 30 ms sooner without it.
+psutil is imported where it is used: a run takes its lock some 30 ms sooner without it.
 """
 
 from __future__ import annotations
@@ -114,8 +114,3 @@ def signal_process(pid: int, number: int = signal.SIGTERM) -> None:
 
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         psutil.Process(pid).send_signal(number)
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may run on: a container's share, not the machine's."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from unalike.report.model_card import add_section, card_markdown
+from unalike.report.model_card_format import add_section, card_markdown
 
 
 def test_a_section_extends_the_card_in_the_folder_else_a_copy_of_the_source(tmp_path):

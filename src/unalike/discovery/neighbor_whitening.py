@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unalike.metrics.covariance import ledoit_wolf
 from unalike.metrics.diagnostics import near_duplicates
 from unalike.metrics.knn import EXCLUDED, scan, unit
+from unalike.numerics.covariance import ledoit_wolf
 
 DUPLICATE_COSINE = 1 - 1e-5  # of two copies of one picture
 MAX_SCATTER_IMAGES = 20_000  # that a scatter is estimated from: more change nothing that can be seen

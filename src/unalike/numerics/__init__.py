@@ -1,0 +1,1 @@
+"""Numerical routines that several packages need, in numpy alone."""
