@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 
-from tests.unit.metrics.test_maps import flooded
+from tests.unit.numerics.test_maps import flooded
 from unalike.errors import UnalikeError
 from unalike.metrics.localization import per_region_overlap, pixel_auroc
 
