@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
 
 from unalike.spec.automl import ALGORITHMS, Algorithm
 
@@ -30,47 +28,12 @@ def find_algorithm(name: str | None) -> tuple[str, Algorithm]:
     return chosen, ALGORITHMS[chosen]
 
 
-class UserSpecFirst(BaseSampler):
-    """A sampler whose trial 0 is the user's own spec (TAO never tries it, D38).
-
-    Args:
-        inner: samples every other trial.
-        values: values of trial 0 by field.
-    """
-
-    def __init__(self, inner: BaseSampler, values: Mapping[str, Any]) -> None:
-        self.inner, self.values = inner, values
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        return {} if trial.number == 0 else self.inner.infer_relative_search_space(study, trial)
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        return {} if trial.number == 0 else self.inner.sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        if trial.number == 0:
-            return self.values[param_name]
-        return self.inner.sample_independent(study, trial, param_name, param_distribution)
-
-    def before_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
-        self.inner.before_trial(study, trial)
-
-    def after_trial(self, study: optuna.Study, trial: FrozenTrial, state: TrialState, values: Any) -> None:
-        self.inner.after_trial(study, trial, state, values)
-
-    def reseed_rng(self) -> None:
-        self.inner.reseed_rng()
-
-
 def build_sampler(name: str, *, seed: int, number: int, trials: int | None) -> BaseSampler:
     """Build the sampler of one trial.
 
     Its random numbers depend on the seed and the trial's number alone, so that a search that was killed continues as if it
-    had not been.
+    had not been. Trial 0 has fixed values, those of the user's own spec; the algorithm sees it as a finished trial only
+    (NSGA-II would otherwise count it as a member of its first generation).
 
     Args:
         name: tpe, gp, qmc, nsga2 or random.
@@ -79,6 +42,8 @@ def build_sampler(name: str, *, seed: int, number: int, trials: int | None) -> B
         trials: number of trials of the search, where it is limited.
     """
     trial_seed = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    if number == 0:
+        return optuna.samplers.RandomSampler(seed=trial_seed)
     startup = STARTUP_TRIALS if trials is None else max(3, min(STARTUP_TRIALS, trials // 3))
     if name == "tpe":
         return optuna.samplers.TPESampler(seed=trial_seed, n_startup_trials=startup, multivariate=True, group=True,

@@ -30,8 +30,15 @@ from unalike.training.search.results import (
     copy_best_checkpoint,
     write_record,
 )
-from unalike.training.search.samplers import UserSpecFirst, build_sampler, find_algorithm, suggest_value
-from unalike.training.search.study import HEARTBEAT_S, SearchPlan, fail_lost_trials, find_trial_id, record_heartbeat
+from unalike.training.search.samplers import build_sampler, find_algorithm, suggest_value
+from unalike.training.search.study import (
+    HEARTBEAT_S,
+    SearchPlan,
+    fail_lost_trials,
+    find_trial_id,
+    is_duplicate_user_spec,
+    record_heartbeat,
+)
 from unalike.training.search.trial import TrialExit, TrialJob, TrialMetrics, delete_periodic_checkpoints
 from unalike.training.search.workers import Worker
 
@@ -179,19 +186,34 @@ class TrialScheduler:
     def _set_sampler(self, number: int) -> None:
         """Give the study the sampler of this trial."""
         seed = self.plan.template.seed
-        inner = build_sampler(self.algorithm.sampler, seed=seed, number=number, trials=self.plan.trials)
-        self.study.sampler = UserSpecFirst(inner, self.plan.space.user_values())
+        self.study.sampler = build_sampler(self.algorithm.sampler, seed=seed, number=number, trials=self.plan.trials)
 
     def _ask(self) -> optuna.Trial | None:
-        """Ask the study for a new trial; None where another machine took the last one."""
+        """Ask the study for an enqueued or a new trial; None where another machine took the last one."""
         fail_lost_trials(self.study)
-        self._set_sampler(len(self.study.get_trials(deepcopy=False)))
+        trials = self.study.get_trials(deepcopy=False)
+        number = next((t.number for t in trials if t.state == TrialState.WAITING), len(trials))
+        self._set_sampler(number)
         trial = self.study.ask()
-        if self.plan.trials is not None and trial.number >= self.plan.trials:
-            trial.set_user_attr("state", "surplus")
-            self.study.tell(trial, state=TrialState.FAIL)
+        if trial.number != number:  # another machine took that number
+            trial = self._open_trial(trial.number)
+        if is_duplicate_user_spec(trial):
+            self._discard(trial)
+            return self._ask()
+        if self.plan.trials is not None and sum(r.trial < trial.number for r in self.records()) >= self.plan.trials:
+            self._discard(trial)
             return None
         return trial
+
+    def _open_trial(self, number: int) -> optuna.Trial:
+        """Open a running trial with its own sampler."""
+        self._set_sampler(number)
+        return optuna.trial.Trial(self.study, find_trial_id(self.study, self.storage, number))
+
+    def _discard(self, trial: optuna.Trial) -> None:
+        """End a trial that is not trained and does not count."""
+        trial.set_user_attr("state", "surplus")
+        self.study.tell(trial, state=TrialState.FAIL)
 
     def _begin(self, trial: optuna.Trial) -> ActiveTrial | None:
         """Draw a new trial's values and write its spec; None where the values were tried before or are not valid."""
@@ -245,13 +267,12 @@ class TrialScheduler:
 
     def _resume(self, frozen: FrozenTrial) -> ActiveTrial | None:
         """Resume an interrupted trial from its checkpoint; give it up after ``MAX_ATTEMPTS``."""
-        trial = optuna.trial.Trial(self.study, find_trial_id(self.study, self.storage, frozen.number))
+        trial = self._open_trial(frozen.number)
         attempt = int(frozen.user_attrs.get("attempts", 0)) + 1
         record = TrialRecord.from_trial(frozen)
         if attempt > 1 and record.state != "stopped":
             append_trial(self.folder, replace(record, state="killed", reason="the search ended in mid-trial"))
         if "values" not in frozen.user_attrs:
-            self._set_sampler(frozen.number)
             return self._begin(trial) or self._next_trial()
         if attempt > MAX_ATTEMPTS and record.state != "stopped":
             job = TrialJob(frozen.number, self.folder / trial_folder(frozen.number), Path(), record.values)
@@ -326,9 +347,9 @@ class TrialScheduler:
     # -- what is written ------------------------------------------------------------------------------------------
 
     def records(self) -> list[TrialRecord]:
-        """Return every trial of the study, those of other machines too."""
-        trials = self.study.get_trials(deepcopy=False)
-        return [TrialRecord.from_trial(t) for t in trials if t.user_attrs.get("state") != "surplus"]
+        """Return every trial of the study that was started, those of other machines too."""
+        started = (t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING)
+        return [TrialRecord.from_trial(t) for t in started if t.user_attrs.get("state") != "surplus"]
 
     def _write_results(self, number: int) -> None:
         """Write ``trials.jsonl``, ``search.json`` and the best checkpoint after trial ``number`` ended, and report it."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 from optuna.pruners import BasePruner
@@ -31,6 +32,7 @@ HEARTBEAT_S = 30.0
 GRACE_S = 300.0  # a machine that was silent for so long counts as lost
 DEFAULT_MINUTES, DEFAULT_TRIALS = 10.0, 20  # the contract's: without a GPU, with one
 JOURNAL = "journal://"
+USER_SPEC = "user_spec"  # attribute of the enqueued trial
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def _training_manifest(experiment: Experiment, folder: Path, notices: Notices) -
 
 
 def open_study(automl: Automl, folder: Path, plan: SearchPlan, pruner: BasePruner) -> tuple[optuna.Study, BaseStorage]:
-    """Create the study, or join an existing one of the same name.
+    """Create the study with the user's own spec as trial 0, or join an existing one of the same name.
 
     Args:
         automl: name of the study and address of its storage; by default SQLite in ``folder``.
@@ -164,7 +166,24 @@ def open_study(automl: Automl, folder: Path, plan: SearchPlan, pruner: BasePrune
         raise RunError(f"study {automl.study!r} was begun with another {' and '.join(changed)}",
                        expected="the same, as its trials are compared",
                        remedy="start with a new folder, or a new name in automl.study")  # fmt: skip
+    _enqueue_user_spec(study, plan.space.user_values())
     return study, storage
+
+
+def _enqueue_user_spec(study: optuna.Study, values: Mapping[str, Any]) -> None:
+    """Make the user's own spec trial 0 of a study without trials (TAO never tries it, D38).
+
+    Every process does this before it asks for a trial, so trial 0 is the user's spec whichever of them is first. Two that
+    open an empty study at the same moment may both enqueue it: Optuna's ``skip_if_exists`` has the same race, and databases
+    offer no lock. The second one is marked too, and ends as surplus when it is asked for (``is_duplicate_user_spec``).
+    """
+    if not study.get_trials(deepcopy=False):
+        study.enqueue_trial(dict(values), user_attrs={USER_SPEC: True})
+
+
+def is_duplicate_user_spec(trial: optuna.Trial) -> bool:
+    """Return whether another process enqueued the user's own spec as trial 0 at the same moment."""
+    return trial.number > 0 and USER_SPEC in trial.user_attrs
 
 
 def _open_storage(url: str | None, folder: Path) -> BaseStorage:

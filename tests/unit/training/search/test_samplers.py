@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.searching import play_search, spec
-from tests.unit.training.search.test_scheduler import LR, journal, peak
+from tests.support.searching import TRUNK_LR, journal_url, peak_curve, play_search, spec
 
 
 @pytest.mark.parametrize(
@@ -23,9 +22,13 @@ def test_every_algorithm_draws_and_is_seeded(tmp_path, name):
     def draw(folder, seed):
         (tmp_path / folder).mkdir()
         experiment = spec(
-            trials=6, algorithm=name, seed=seed, storage=journal(tmp_path / folder), parameters=[LR, "train.optim.name"]
+            trials=6,
+            algorithm=name,
+            seed=seed,
+            storage=journal_url(tmp_path / folder),
+            parameters=[TRUNK_LR, "train.optim.name"],
         )
-        _, jobs, _ = play_search(experiment, tmp_path / folder / "run", peak)
+        _, jobs, _ = play_search(experiment, tmp_path / folder / "run", peak_curve)
         return [tuple(job.values.values()) for job in jobs]
 
     first = draw("a", 5)

@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.support.searching import play_search, spec
+from tests.support.searching import TRUNK_LR, journal_spec, peak_curve, play_search, read_trials, spec
 from unalike.errors import Interrupted
-from unalike.spec import Experiment
-from unalike.training.search.trial import TrialJob
-
-LR = "train.optim.trunk.base_lr"
-
-
-def peak(job: TrialJob) -> list[float]:
-    """Values of four epochs, the best at the third; a learning rate of 1e-3 is the best."""
-    rate = job.values.get(LR, 3.5e-4)
-    height = 0.9 - 0.1 * abs(math.log10(rate) + 3)
-    return [height - 0.2, height - 0.1, height, height - 0.05]
-
-
-def journal(folder: Path) -> str:
-    return f"journal://{folder / 'journal.log'}"
-
-
-def quick(folder: Path, *overrides: str, **automl: Any) -> Experiment:
-    """A spec whose study is a journal file, which opens at once."""
-    return spec(*overrides, **{"storage": journal(folder), "seed": 3, "pruner": "none"} | automl)
-
-
-def read_trials(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "trials.jsonl").read_text().splitlines()]
 
 
 class Clock:
@@ -59,9 +32,9 @@ class Clock:
 
 def test_failed_trials_are_recorded_with_their_reason(tmp_path):
     def curve(job):
-        return "the loss is nan at epoch 0" if job.number in (1, 3) else peak(job)
+        return "the loss is nan at epoch 0" if job.number in (1, 3) else peak_curve(job)
 
-    result, jobs, _ = play_search(quick(tmp_path, trials=6), tmp_path / "run", curve)
+    result, jobs, _ = play_search(journal_spec(tmp_path, trials=6), tmp_path / "run", curve)
     rows = read_trials(tmp_path / "run")
     assert [r["state"] for r in rows] == ["complete", "failed", "complete", "failed", "complete", "complete"]
     assert rows[1]["reason"] == "the loss is nan at epoch 0" and rows[1]["value"] is None and len(jobs) == 6
@@ -69,9 +42,9 @@ def test_failed_trials_are_recorded_with_their_reason(tmp_path):
 
 
 def test_values_that_do_not_go_together_are_a_failed_trial(tmp_path):
-    experiment = quick(tmp_path, "train.checkpointer.save_top_k=1", trials=8,
-                       ranges={"dataset.gaussian_blur.kernel": [[3, 3], [999, 999]]}, parameters=[LR])  # fmt: skip
-    _, jobs, _ = play_search(experiment, tmp_path / "run", peak)
+    experiment = journal_spec(tmp_path, "train.checkpointer.save_top_k=1", trials=8,
+                       ranges={"dataset.gaussian_blur.kernel": [[3, 3], [999, 999]]}, parameters=[TRUNK_LR])  # fmt: skip
+    _, jobs, _ = play_search(experiment, tmp_path / "run", peak_curve)
     rows = read_trials(tmp_path / "run")
     refused = [r for r in rows if r["values"].get("dataset.gaussian_blur.kernel") == [999, 999]]
     assert refused and all(r["state"] == "failed" and "kernel" in r["reason"] for r in refused)
@@ -82,15 +55,15 @@ def test_a_bad_trial_is_pruned_but_never_the_users_own_spec(tmp_path):
     def curve(job):
         return [0.1, 0.1, 0.1, 0.1] if job.number in (0, 7) else [0.5 + 0.01 * job.number] * 4
 
-    play_search(quick(tmp_path, trials=8, pruner="median"), tmp_path / "run", curve)
+    play_search(journal_spec(tmp_path, trials=8, pruner="median"), tmp_path / "run", curve)
     rows = read_trials(tmp_path / "run")
     assert rows[0]["state"] == "complete" and rows[0]["epochs"] == 4
     assert rows[7]["state"] == "pruned" and rows[7]["epochs"] < 4 and rows[7]["value"] == 0.1
 
 
 def test_a_small_space_is_not_trained_twice_and_ends_the_search(tmp_path):
-    experiment = quick(tmp_path, trials=100, parameters=["train.smooth_loss"])
-    result, jobs, _ = play_search(experiment, tmp_path / "run", peak)
+    experiment = journal_spec(tmp_path, trials=100, parameters=["train.smooth_loss"])
+    result, jobs, _ = play_search(experiment, tmp_path / "run", peak_curve)
     assert 2 <= len(jobs) <= 3 and result.record["counts"]["repeat"] >= 10
 
 
@@ -99,8 +72,8 @@ def test_a_small_space_is_not_trained_twice_and_ends_the_search(tmp_path):
 
 def test_a_trial_that_cannot_be_finished_in_the_time_is_not_started(tmp_path):
     clock = Clock()  # a trial takes five polls: ten seconds
-    experiment = quick(tmp_path, minutes=1.05, trials=100)
-    _, jobs, _ = play_search(experiment, tmp_path / "run", peak, clock=clock, tick=clock.tick)
+    experiment = journal_spec(tmp_path, minutes=1.05, trials=100)
+    _, jobs, _ = play_search(experiment, tmp_path / "run", peak_curve, clock=clock, tick=clock.tick)
     assert len(jobs) == 6 and clock.now <= 63
     assert {r["state"] for r in read_trials(tmp_path / "run")} == {"complete"}
 
@@ -108,7 +81,7 @@ def test_a_trial_that_cannot_be_finished_in_the_time_is_not_started(tmp_path):
 def test_a_first_trial_that_runs_out_of_time_counts_with_its_best_epoch(tmp_path):
     clock = Clock()
     result, jobs, _ = play_search(
-        quick(tmp_path, minutes=0.1, parameters=[LR]), tmp_path / "run", lambda job: [0.3, 0.6, 0.2] + [0.1] * 50,
+        journal_spec(tmp_path, minutes=0.1, parameters=[TRUNK_LR]), tmp_path / "run", lambda job: [0.3, 0.6, 0.2] + [0.1] * 50,
         clock=clock, tick=clock.tick,
     )  # fmt: skip
     (row,) = read_trials(tmp_path / "run")
@@ -121,18 +94,23 @@ def test_a_first_trial_that_runs_out_of_time_counts_with_its_best_epoch(tmp_path
 
 
 def test_ctrl_c_keeps_the_best_so_far_and_resuming_continues(tmp_path):
-    folder, experiment = tmp_path / "run", quick(tmp_path, trials=7, parameters=[LR, "train.optim.embedder.base_lr"])
+    folder, experiment = (
+        tmp_path / "run",
+        journal_spec(tmp_path, trials=7, parameters=[TRUNK_LR, "train.optim.embedder.base_lr"]),
+    )
     with pytest.raises(Interrupted, match="best so far: trial"):
-        play_search(experiment, folder, peak, stop_after=3)
+        play_search(experiment, folder, peak_curve, stop_after=3)
     assert json.loads((folder / "search.json").read_text())["best"] is not None
     assert (folder / "ml_model_best.pth").exists() and (folder / "report.html").exists()
-    _, jobs, _ = play_search(experiment, folder, peak)
+    _, jobs, _ = play_search(experiment, folder, peak_curve)
     rows = read_trials(folder)
     assert [job.number for job in jobs] == [3, 4, 5, 6] and jobs[0].resume
     assert [r["trial"] for r in rows] == [0, 1, 2, 3, 3, 4, 5, 6] and rows[3]["state"] == "stopped"
     (tmp_path / "other").mkdir()
     _, uninterrupted, _ = play_search(
-        quick(tmp_path / "other", trials=7, parameters=experiment.automl.parameters), tmp_path / "other" / "run", peak
+        journal_spec(tmp_path / "other", trials=7, parameters=experiment.automl.parameters),
+        tmp_path / "other" / "run",
+        peak_curve,
     )
     assert [j.values for j in uninterrupted[3:]] == [j.values for j in jobs]
 
@@ -161,9 +139,9 @@ def test_a_killed_search_loses_no_finished_trial_of_a_shared_study(tmp_path):
     assert process.returncode == -signal.SIGKILL, process.stderr[-2000:]
     assert [r["state"] for r in read_trials(tmp_path / "a")] == ["complete", "complete"]
     experiment = spec(trials=6, seed=1, storage=storage, pruner="none")
-    _, other, _ = play_search(experiment, tmp_path / "b", peak)
+    _, other, _ = play_search(experiment, tmp_path / "b", peak_curve)
     assert [job.number for job in other] == [3, 4, 5]  # the killed process's trial belongs to its own folder
-    result, resumed, _ = play_search(experiment, tmp_path / "a", peak)
+    result, resumed, _ = play_search(experiment, tmp_path / "a", peak_curve)
     assert [job.number for job in resumed] == [2] and resumed[0].resume
     rows = read_trials(tmp_path / "a")
     assert [(r["trial"], r["state"], r["attempt"]) for r in rows[2:]] == [(2, "killed", 1), (2, "complete", 2)]
@@ -180,7 +158,7 @@ def test_a_trial_that_kills_the_search_three_times_is_given_up(tmp_path):
             raise Fatal
         return [0.5]
 
-    experiment, folder = quick(tmp_path, trials=3), tmp_path / "run"
+    experiment, folder = journal_spec(tmp_path, trials=3), tmp_path / "run"
     for _ in range(3):
         with pytest.raises(Fatal):
             play_search(experiment, folder, curve)

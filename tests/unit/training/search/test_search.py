@@ -7,15 +7,16 @@ import json
 import pytest
 import yaml
 
-from tests.support.searching import play_search, spec
-from tests.unit.training.search.test_scheduler import LR, peak, quick, read_trials
+from tests.support.searching import TRUNK_LR, journal_spec, peak_curve, play_search, read_trials, spec
 from unalike.errors import RunError, TrainingError
 from unalike.spec import load_spec
 
 
 def test_a_search_leaves_record_best_spec_report_and_checkpoint(tmp_path):
     folder = tmp_path / "run"
-    result, jobs, run = play_search(spec(trials=6, seed=3, parameters=[LR]), folder, peak)  # SQLite, as by default
+    result, jobs, run = play_search(
+        spec(trials=6, seed=3, parameters=[TRUNK_LR]), folder, peak_curve
+    )  # SQLite, as by default
     record = json.loads((folder / "search.json").read_text())
     assert [job.number for job in jobs] == list(range(6)) == [t["trial"] for t in record["trials"]]
     assert jobs[0].values == {} and record["best"]["value"] == max(t["value"] for t in record["trials"])
@@ -23,33 +24,35 @@ def test_a_search_leaves_record_best_spec_report_and_checkpoint(tmp_path):
     assert (folder / "study.db").exists() and len(read_trials(folder)) == 6
     best = load_spec("train", folder / "best_spec.yaml")
     assert best.policy() == "off" and not best.automl.names_a_search()
-    assert best.train.optim.trunk.base_lr == record["best"]["values"].get(LR, 3.5e-4)
-    assert record["importance"] == {LR: 1.0}
+    assert best.train.optim.trunk.base_lr == record["best"]["values"].get(TRUNK_LR, 3.5e-4)
+    assert record["importance"] == {TRUNK_LR: 1.0}
     page = (folder / "report.html").read_text()
-    assert LR in page and "What mattered" in page and "<script" not in page
+    assert TRUNK_LR in page and "What mattered" in page and "<script" not in page
     assert run.lines[-1]["step"] == run.lines[-1]["max_step"] == 6
     assert result.checkpoint == (folder / "ml_model_best.pth").resolve()
 
 
 def test_a_search_without_any_value_is_an_error_with_the_reason(tmp_path):
     with pytest.raises(TrainingError, match="no such trunk"):
-        play_search(quick(tmp_path, trials=50), tmp_path / "run", lambda job: "no such trunk")
+        play_search(journal_spec(tmp_path, trials=50), tmp_path / "run", lambda job: "no such trunk")
     assert len(read_trials(tmp_path / "run")) == 5
     assert json.loads((tmp_path / "run/search.json").read_text())["best"] is None
 
 
 def test_another_space_or_spec_in_the_same_study_is_refused(tmp_path):
-    play_search(quick(tmp_path, trials=1), tmp_path / "a", peak)
+    play_search(journal_spec(tmp_path, trials=1), tmp_path / "a", peak_curve)
     with pytest.raises(RunError, match="another space"):
-        play_search(quick(tmp_path, trials=2, parameters=[LR]), tmp_path / "b", peak)
+        play_search(journal_spec(tmp_path, trials=2, parameters=[TRUNK_LR]), tmp_path / "b", peak_curve)
     with pytest.raises(RunError, match="another spec"):
-        play_search(quick(tmp_path, "model.feat_dim=64", trials=2), tmp_path / "c", peak)
-    _, jobs, _ = play_search(quick(tmp_path, trials=3), tmp_path / "d", peak)  # more trials of the same are allowed
+        play_search(journal_spec(tmp_path, "model.feat_dim=64", trials=2), tmp_path / "c", peak_curve)
+    _, jobs, _ = play_search(
+        journal_spec(tmp_path, trials=3), tmp_path / "d", peak_curve
+    )  # more trials of the same are allowed
     assert [job.number for job in jobs] == [1, 2]
 
 
 def test_a_metric_can_be_minimized(tmp_path):
-    result, _, _ = play_search(quick(tmp_path, trials=4, direction="minimize"), tmp_path / "run", peak)
+    result, _, _ = play_search(journal_spec(tmp_path, trials=4, direction="minimize"), tmp_path / "run", peak_curve)
     lowest = min(t["value"] for t in result.record["trials"])
     assert result.record["best"]["value"] == lowest and result.record["best"]["best_epoch"] == 0
     trial_spec = yaml.safe_load((tmp_path / "run/trial_000/trial_spec.yaml").read_text())

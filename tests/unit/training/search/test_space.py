@@ -11,7 +11,7 @@ from unalike.errors import SpecError
 from unalike.spec import load_spec
 from unalike.training.search.space import build_space
 
-LR = "train.optim.trunk.base_lr"
+TRUNK_LR = "train.optim.trunk.base_lr"
 
 
 def test_what_may_not_be_searched_is_refused_by_name():
@@ -37,11 +37,11 @@ def test_what_may_not_be_searched_is_refused_by_name():
 
 def test_taos_settings_are_accepted():
     tree = {"automl_algorithm": "asha", "automl_max_recommendations": 7, "automl_max_epochs": 9, "direction": "maximize",
-            "automl_reduction_factor": 4, "automl_max_concurrent": 2, "automl_hyperparameters": f'["{LR}"]',
-            "custom_param_ranges": {LR: {"valid_min": 1e-5, "valid_max": 1e-3}}}  # fmt: skip
+            "automl_reduction_factor": 4, "automl_max_concurrent": 2, "automl_hyperparameters": f'["{TRUNK_LR}"]',
+            "custom_param_ranges": {TRUNK_LR: {"valid_min": 1e-5, "valid_max": 1e-3}}}  # fmt: skip
     automl = load_spec("train", tree).automl
     assert (automl.algorithm, automl.trials, automl.max_epochs, automl.direction) == ("asha", 7, 9, "maximize")
-    assert (automl.reduction_factor, automl.concurrent, automl.parameters) == (4, 2, [LR])
+    assert (automl.reduction_factor, automl.concurrent, automl.parameters) == (4, 2, [TRUNK_LR])
     axis = build_space(automl, load_spec("train", {})).axes[0]
     assert (axis.distribution.low, axis.distribution.high, axis.distribution.log) == (1e-5, 1e-3, True)
     assert load_spec("train", None, ["automl_max_recommendations=3"]).automl.trials == 3

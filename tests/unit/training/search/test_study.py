@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import csv
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import optuna
 import pytest
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
 from PIL import Image
 
-from tests.support.searching import plan_without_data, spec
+from tests.support.searching import TRUNK_LR, journal_spec, peak_curve, plan_without_data, play_search, spec
 from unalike.actions import train
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
 from unalike.errors import DataError, SpecError
-from unalike.spec import load_spec
-from unalike.training.search.samplers import build_pruner
-from unalike.training.search.study import _training_manifest, open_study, plan_search, read_spent_seconds
+from unalike.spec import Experiment, load_spec
+from unalike.training.search.samplers import build_pruner, suggest_value
+from unalike.training.search.study import (
+    USER_SPEC,
+    _training_manifest,
+    open_study,
+    plan_search,
+    read_spent_seconds,
+)
 
 
 def manifest(folder: Path, splits: list[str]) -> Path:
@@ -127,3 +138,54 @@ def test_without_the_packaged_schema_there_is_no_search(monkeypatch, tmp_path, c
     monkeypatch.setattr(train, "__file__", str(tmp_path / "actions" / "train.py"))
     assert train._searchable() is False
     assert "not runnable until schemas are generated" in capsys.readouterr().err
+
+
+# ---- trial 0: the user's own spec ----
+
+
+def open_without_pruner(experiment: Experiment, folder: Path) -> optuna.Study:
+    plan = plan_without_data(experiment, folder)
+    return open_study(experiment.automl, folder, plan, build_pruner("none", epochs=4, reduction_factor=3))[0]
+
+
+def test_processes_that_open_an_empty_study_at_once_train_the_users_spec_once(tmp_path):
+    experiment = journal_spec(tmp_path, trials=4, parameters=[TRUNK_LR])
+    plan = plan_without_data(experiment, tmp_path)
+    study = open_without_pruner(experiment, tmp_path)
+    assert [t.state for t in study.get_trials()] == [TrialState.WAITING]
+    assert len(open_without_pruner(experiment, tmp_path).trials) == 1
+    study.enqueue_trial(plan.space.user_values(), user_attrs={USER_SPEC: True})  # the process that lost the race
+    result, jobs, _ = play_search(experiment, tmp_path / "run", peak_curve)
+    assert [job.number for job in jobs] == [0, 2, 3, 4] and jobs[0].values == {}
+    assert all(job.values for job in jobs[1:]) and result.record["counts"] == {"complete": 4}
+    trials = open_without_pruner(experiment, tmp_path).trials
+    assert trials[0].params == plan.space.user_values() and trials[1].state == TrialState.FAIL
+
+
+def test_trial_0_is_the_users_spec_whichever_of_several_machines_is_first(tmp_path):
+    experiment = journal_spec(tmp_path, parameters=[TRUNK_LR])
+    barrier = threading.Barrier(4)
+
+    def join(_: int) -> tuple[int, bool]:
+        barrier.wait()
+        trial = open_without_pruner(experiment, tmp_path).ask()
+        return trial.number, USER_SPEC in trial.user_attrs
+
+    with ThreadPoolExecutor(4) as threads:
+        asked = dict(threads.map(join, range(4)))
+    assert len(asked) == 4 and asked[0]
+
+
+def test_a_study_of_an_earlier_version_gets_no_second_trial_0(tmp_path):
+    experiment = journal_spec(tmp_path, trials=3, parameters=[TRUNK_LR])
+    storage = optuna.storages.JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    study = optuna.create_study(study_name=experiment.automl.study, storage=storage, direction="maximize")
+    trial = study.ask()
+    (axis,) = plan_without_data(experiment, tmp_path).space.axes
+    for name, value in {"run": str(tmp_path / "run"), "values": {}, "state": "complete", "value": 0.5}.items():
+        trial.set_user_attr(name, value)
+    suggest_value(trial, axis.path, axis.distribution)
+    study.tell(trial, 0.5)
+    result, jobs, _ = play_search(experiment, tmp_path / "run", peak_curve)
+    assert [job.number for job in jobs] == [1, 2] and all(job.values for job in jobs)
+    assert result.record["counts"] == {"complete": 3}

@@ -8,14 +8,14 @@ from unalike.spec import load_spec
 from unalike.training.checkpoints import CheckpointManager
 from unalike.training.search.trial import StatusReader, TrialMetrics, TrialTemplate, delete_periodic_checkpoints
 
-LR = "train.optim.trunk.base_lr"
+TRUNK_LR = "train.optim.trunk.base_lr"
 
 
 def test_a_trial_has_the_users_spec_and_the_drawn_values_but_not_the_query_set(tmp_path):
     tree = {"train": {"num_epochs": 7, "seed": 5}, "dataset": {"val_dataset": {"query": "q", "reference": "r"}},
             "results_dir": "somewhere", "evaluate": {"topk": 3}}  # fmt: skip
     experiment = load_spec("train", tree, ["automl.trials=2", "model.feat_dim=32"])
-    trial_tree = TrialTemplate(experiment, experiment, 0).spec_dict({LR: 0.01}, tmp_path)
+    trial_tree = TrialTemplate(experiment, experiment, 0).spec_dict({TRUNK_LR: 0.01}, tmp_path)
     trial = load_spec("train", trial_tree)
     assert "val_dataset" not in trial_tree.get("dataset", {})
     assert trial.train.optim.trunk.base_lr == 0.01 and trial.model.feat_dim == 32 and trial.train.num_epochs == 7
@@ -30,7 +30,7 @@ def test_a_drawn_parameter_of_a_settled_loss_comes_with_the_loss(tmp_path):
     base = load_spec("train", None)
     base.train.loss.name, base.train.loss.parameters = "CosFaceLoss", {"margin": 0.2, "scale": 20.0}
     template = TrialTemplate(experiment, base, 0)
-    assert "loss" not in template.spec_dict({LR: 0.01}, tmp_path)["train"]  # training settles it again
+    assert "loss" not in template.spec_dict({TRUNK_LR: 0.01}, tmp_path)["train"]  # training settles it again
     loss = template.spec_dict({"train.loss.parameters.margin": 0.3}, tmp_path)["train"]["loss"]
     assert loss == {"name": "CosFaceLoss", "parameters": {"margin": 0.3, "scale": 20.0}}
     assert template.spec_dict({"train.loss.name": "ArcFaceLoss"}, tmp_path)["train"]["loss"] == {"name": "ArcFaceLoss"}
