@@ -12,21 +12,22 @@ import pytest
 import unalike
 
 SOURCE = Path(unalike.__file__).parent
-SHARED = ("errors", "progress", "storage", "spec", "runs", "data", "numerics", "metrics", "engines")
+SHARED = ("errors", "progress", "telemetry", "storage", "spec", "runs", "data", "numerics", "metrics", "engines")
 FEATURES = ("recognition", "comparison", "inspection", "discovery", "explanation", "verification")
 # Every package (or module at the root) and what it may import besides itself.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "errors": (),
+    "telemetry": (),
     "progress": SHARED[:1],
-    "storage": SHARED[:2],
-    "spec": SHARED[:2],
-    "runs": SHARED[:4],
-    "data": SHARED[:4],
+    "storage": SHARED[:3],
+    "spec": SHARED[:3],
+    "runs": SHARED[:5],
+    "data": SHARED[:5],
     "numerics": (),
-    "metrics": SHARED[:7],
-    "engines": (*SHARED[:6], "metrics"),
+    "metrics": SHARED[:8],
+    "engines": (*SHARED[:7], "metrics"),
     "inference": SHARED,
-    "report": SHARED[:8],
+    "report": SHARED[:9],
     **dict.fromkeys(FEATURES[:5], (*SHARED, "inference", "report")),
     "verification": (*SHARED, "inference", "report", "recognition", "comparison"),
     "jobs": SHARED,
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "deploy": (*SHARED, "inference", "model", "data.training"),
     "training": (*SHARED, "inference", "report", "discovery", "model", "data.training", "deploy"),
     "actions": (*SHARED, "inference", "report", *FEATURES, "jobs", "model", "data.training", "deploy", "training"),
-    "cli": ("errors", "progress", "storage", "spec", "runs", "jobs", "actions", "__init__"),
+    "cli": ("errors", "progress", "telemetry", "storage", "spec", "runs", "jobs", "actions", "__init__"),
     "api": (),
     "__init__": ("api", "actions", *FEATURES, "errors"),
     "__main__": ("cli",),

@@ -7,8 +7,9 @@ from pathlib import Path
 
 from unalike.deploy.onnx_graph import read_network, write_facts
 from unalike.engines.metadata import KEY, NetworkFacts
+from unalike.engines.onnx_engine import import_onnxruntime
 from unalike.engines.openvino_engine import import_openvino
-from unalike.errors import ExportError, missing_extra
+from unalike.errors import ExportError
 from unalike.storage.atomic import atomic_write
 from unalike.storage.overwrite import refuse_existing
 
@@ -45,16 +46,12 @@ def write_optimised(content: bytes, path: Path, facts: NetworkFacts) -> None:
 
     Raises ExportError, MissingExtra, RunError when the file exists.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise missing_extra("onnxruntime", "onnx", "an optimised ONNX file") from error
+    onnxruntime = import_onnxruntime("an optimized ONNX file")
     if path.suffix != ".onnx":
         raise ExportError(
             f"engine {path.name}", expected="a name that ends in .onnx", remedy="or gen_engine.runtime=openvino"
         )
     refuse_existing(path)
-    onnxruntime.disable_telemetry_events()
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as made:
         options = onnxruntime.SessionOptions()

@@ -5,8 +5,10 @@ Shape letters: B images, H height, W width, D width of an embedding, C channels 
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +18,7 @@ from unalike.engines.normalization import Normalization
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 from unalike.runs.environment import usable_cores
+from unalike.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -24,6 +27,15 @@ if TYPE_CHECKING:
 CPU_BATCH = 8
 
 PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+
+
+def import_onnxruntime(purpose: str = "runtime onnxruntime", extra: str = "onnx") -> ModuleType:
+    """Import ONNX Runtime with its telemetry off. Raises MissingExtra, which names ``purpose`` and ``extra``."""
+    disable_telemetry()
+    try:
+        return importlib.import_module("onnxruntime")
+    except ImportError as error:
+        raise missing_extra("onnxruntime", extra, purpose) from error
 
 
 def is_quantized(model: str | Path | bytes) -> bool:
@@ -102,11 +114,7 @@ class OnnxEngine:
         self.batch = self._fixed_batch or CPU_BATCH
 
     def _create_session(self, model: str | bytes, source: str) -> onnxruntime.InferenceSession:
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise missing_extra("onnxruntime", "onnx", "runtime onnxruntime") from error
-        onnxruntime.disable_telemetry_events()
+        onnxruntime = import_onnxruntime()
         kind, _, number = self._device.lower().partition(":")
         if PROVIDERS.get(kind) not in onnxruntime.get_available_providers():
             raise DeviceError(
@@ -131,11 +139,9 @@ class OnnxEngine:
 
     def describe(self) -> dict[str, Any]:
         """Runtime, version, precision, provider and threads."""
-        import onnxruntime
-
         return {
             "runtime": self.name,
-            "version": onnxruntime.__version__,
+            "version": import_onnxruntime().__version__,
             "precision": self.precision,
             "device": self._session.get_providers()[0],
             "threads": self.threads,

@@ -12,7 +12,6 @@ Shape letters: B images, H height, W width, D width of an embedding, C channels 
 from __future__ import annotations
 
 import importlib
-import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,17 +24,12 @@ from unalike.engines.metadata import KEY, NetworkFacts, read_facts
 from unalike.engines.openvino_precision import has_depthwise_convolutions, lower_late_layers
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
+from unalike.telemetry import disable_telemetry
 
 
 def import_openvino() -> ModuleType:
-    """Import OpenVINO with its telemetry off. Raises MissingExtra.
-
-    Importing ``openvino`` alone already reports an event to Google Analytics through ``openvino_telemetry``, before
-    anything could switch it off. Where that package cannot be imported OpenVINO uses its own silent stub, so the import
-    of that name is blocked for this process.
-    """
-    if "openvino_telemetry" not in sys.modules:
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    """Import OpenVINO with its telemetry off. Raises MissingExtra."""
+    disable_telemetry()
     try:
         return importlib.import_module("openvino")
     except ImportError as error:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from unalike.errors import DeviceError, SpecError, closest, missing_extra
 from unalike.jobs.database import Job
 from unalike.runs.processes import is_alive, signal_process
+from unalike.telemetry import disable_telemetry
 
 DAY_MINUTES = 24 * 60
 # Gone: ended or lost. Unknown: the cluster does not answer.
@@ -92,7 +93,7 @@ class RayJobs:
     option_names = ("address", "gpus", "cpus", "python")
 
     def __init__(self, options: Mapping[str, Any]) -> None:
-        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # nothing phones home
+        disable_telemetry()
         try:
             from ray.job_submission import JobSubmissionClient
         except ImportError as error:

@@ -18,6 +18,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from unalike.telemetry import disable_telemetry
+
 HUB_LIMIT_S = 5.0
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 NO_SUCH_FILE = "no such file"
@@ -181,7 +183,7 @@ def _from_hub(repo: str, filename: str) -> tuple[Path | None, str]:
 
 
 def _fetch(repo: str, name: str) -> tuple[Path | None, str]:
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    disable_telemetry()
     try:
         from huggingface_hub import hf_hub_download
 

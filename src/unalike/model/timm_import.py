@@ -9,6 +9,7 @@ from types import ModuleType
 import torch
 
 from unalike.errors import missing_extra
+from unalike.telemetry import disable_telemetry
 
 _operators: list[torch.library.Library] = []
 
@@ -18,6 +19,7 @@ def import_timm() -> ModuleType:
 
     Raises MissingExtra when timm or torchvision is not installed.
     """
+    disable_telemetry()
     try:
         _import_torchvision()
         import timm

@@ -14,6 +14,7 @@ import numpy as np
 from unalike.deploy.onnx_graph import quantized_layers
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.normalization import network_input
+from unalike.engines.onnx_engine import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnx
@@ -23,12 +24,12 @@ def correct_biases(
     quantized: onnx.ModelProto, original: onnx.ModelProto, facts: NetworkFacts, images_NHWC: np.ndarray, *, batch: int
 ) -> int:
     """Correct ``quantized`` in place; returns how many layers have a bias to correct (Conv and Gemm)."""
-    import onnxruntime
     from onnx import numpy_helper
 
     both, pairs = _side_by_side(quantized, original)
     if not pairs:
         return 0
+    onnxruntime = import_onnxruntime("quantizing", "train")
     session = onnxruntime.InferenceSession(both.SerializeToString(), providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     step = entry.shape[0] if isinstance(entry.shape[0], int) else batch

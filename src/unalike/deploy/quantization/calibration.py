@@ -22,6 +22,7 @@ from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.normalization import network_input
+from unalike.engines.onnx_engine import import_onnxruntime
 from unalike.errors import DataError, SpecError, UnreadableImage, missing_extra
 from unalike.storage.atomic import write_text
 
@@ -166,13 +167,12 @@ def muted() -> AbstractContextManager[Any]:
 
 def import_calibrate() -> Any:
     """ONNX Runtime's calibration module, its telemetry off."""
+    import_onnxruntime("quantizing", "train")
     try:
         import onnx  # noqa: F401
-        import onnxruntime
         from onnxruntime.quantization import calibrate
     except ImportError as error:
         raise missing_extra(str(error.name), "train", "quantizing") from error
-    onnxruntime.disable_telemetry_events()
     return calibrate
 
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from unalike.deploy.onnx_graph import drop_redundant_clips, read_network, sort_nodes
 from unalike.deploy.quantization.calibration import Ranges, import_calibrate, muted
+from unalike.engines.onnx_engine import import_onnxruntime
 from unalike.errors import ExportError, SpecError
 
 if TYPE_CHECKING:
@@ -53,8 +54,7 @@ def fold_batchnorm(content: bytes) -> bytes:
     import tempfile
     from pathlib import Path
 
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime("quantizing", "train")
     with tempfile.TemporaryDirectory(prefix="unalike-fold-") as folder:
         options = onnxruntime.SessionOptions()
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from unalike.errors import DeviceError, WeightsError, missing_extra
 from unalike.progress import say
 from unalike.runs.filenames import RECORD_FILE, STATUS_FILE, TRIAL_LOG_FILE
+from unalike.telemetry import disable_telemetry
 from unalike.training.checkpoints import newest_checkpoint
 from unalike.training.search.study import SearchPlan
 from unalike.training.search.trial import StatusReader, TrialExit, TrialJob
@@ -273,7 +274,7 @@ def _connect_ray(ray: Any, address: str | None) -> None:
 
 def _open_ray_workers(plan: SearchPlan) -> tuple[list[Worker], SearchPlan]:
     """Open a worker per group of GPUs of the cluster, or per machine without GPUs; see ``open_workers``."""
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # no telemetry
+    disable_telemetry()
     try:
         import ray
     except ImportError as error:
