@@ -30,8 +30,11 @@ from unalike.runs.filenames import METRICS_FILE, MODEL_CARD_FILE, MODEL_CARD_STE
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:
+    from unalike.metrics.retrieval import Ranking
+    from unalike.report.evaluation import ExplainedMatches
     from unalike.runs.run import Run
     from unalike.spec import Experiment
+    from unalike.spec.evaluate import Evaluate
 
 
 def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, float]]:
@@ -54,7 +57,7 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     )
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
-    ranking, summary, told = _measured(section, model, query, query_vectors, reference, reference_vectors, same)
+    ranking, summary, open_set = _compute_metrics(section, model, query, query_vectors, reference, reference_vectors, same)
     summary["model"] = {
         "name": experiment.model_name,
         "file": str(model.source),
@@ -71,59 +74,59 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
         run.dir, summary, ranking, reference.classes, query_paths=query.paths, reference_paths=reference.paths,
         neighbours=(scores_QK, index_QK), reference_labels=reference.labels_N,
     )  # fmt: skip
-    why = None
+    explained = None
     if section.explain:
         from unalike.actions.explain import explain_misses
 
-        why = explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors,
+        explained = explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors,
                              section.explain, same=same)  # fmt: skip
     run.own(
-        *_evaluation_page(run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, why)
+        *_evaluation_page(run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, explained)
     )
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
-    add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **told},
+    add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **open_set},
                 source=model.source.parent / MODEL_CARD_FILE, stem=MODEL_CARD_STEM)  # fmt: skip
     if section.trt_engine:
         results = classification_results(reference.labels_N[index_QK], query.labels_N, query.classes, topk=section.topk)
         run.own(_write_json(run.dir / TRT_METRICS_FILE, results))
     figures = tao_kpis(summary, "test")
-    for line in format_open_set(told):
+    for line in format_open_set(open_set):
         say(line)
     return run.dir / METRICS_FILE, figures
 
 
-def _measured(
-    section: Any, model: LoadedModel, query: ImageSet, query_vectors: np.ndarray, reference: ImageSet,
+def _compute_metrics(
+    section: Evaluate, model: LoadedModel, query: ImageSet, query_vectors: np.ndarray, reference: ImageSet,
     reference_vectors: np.ndarray, same: bool,
-) -> tuple[Any, dict[str, Any], dict[str, Any]]:  # fmt: skip
-    """The ranking, the summary of it, and what of the summary is about pairs and unknown classes."""
-    from unalike.metrics.clustering import ami_nmi
+) -> tuple[Ranking, dict[str, Any], dict[str, Any]]:  # fmt: skip
+    """The ranking, the content of ``metrics.json``, and the part of it about pairs and unknown classes."""
     from unalike.metrics.open_set import collect_trials, summarize_trials
     from unalike.metrics.retrieval import evaluate_ranking
     from unalike.metrics.summary import summarize
 
-    compared = (query_vectors, query.labels_N, reference_vectors, reference.labels_N)
-    drawn = {"n": section.bootstrap, "confidence": section.confidence, "seed": section.seed}
-    ranking = evaluate_ranking(*compared, ks=tuple(sorted({*section.ks, section.topk})), same=same)
+    sets = (query_vectors, query.labels_N, reference_vectors, reference.labels_N)
+    bootstrap = {"n": section.bootstrap, "confidence": section.confidence, "seed": section.seed}
+    ranking = evaluate_ranking(*sets, ks=tuple(sorted({*section.ks, section.topk})), same=same)
     unseen = not {query.classes[i] for i in np.unique(query.labels_N)} & set(model.classes)
-    clusters = _clusters(ami_nmi, query_vectors, query.labels_N, section.seed)
+    clusters = _cluster_metrics(query_vectors, query.labels_N, section.seed)
     summary = summarize(
         ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, resample=section.resample,
-        unseen_classes=unseen, **drawn,
+        unseen_classes=unseen, **bootstrap,
     )  # fmt: skip
     summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
                        "query_classes_unseen_in_training": unseen}  # fmt: skip
-    told = summarize_trials(collect_trials(*compared, same=same, seed=section.seed), **drawn)
-    return ranking, summary | told, told
+    open_set = summarize_trials(collect_trials(*sets, same=same, seed=section.seed), **bootstrap)
+    return ranking, summary | open_set, open_set
 
 
 def _evaluation_page(
-    folder: Path, summary: Mapping[str, Any], ranking: Any, query: ImageSet, query_vectors: np.ndarray,
-    reference: ImageSet, reference_vectors: np.ndarray, model: LoadedModel, why: Any,
+    folder: Path, summary: Mapping[str, Any], ranking: Ranking, query: ImageSet, query_vectors: np.ndarray,
+    reference: ImageSet, reference_vectors: np.ndarray, model: LoadedModel,
+    explained: ExplainedMatches | None,
 ) -> list[Path]:  # fmt: skip
     from unalike.report.evaluation import EmbeddedImages, write_evaluation_report
 
-    asks = (
+    sizes = (
         f"{len(query):,} queries" if ranking.same else f"{len(query):,} queries against {len(reference):,} references"
     )
     return write_evaluation_report(
@@ -131,15 +134,18 @@ def _evaluation_page(
         EmbeddedImages(query_vectors, query.labels_N, query.classes, query.paths),
         EmbeddedImages(reference_vectors, reference.labels_N, reference.classes, reference.paths),
         title=f"Evaluation of {model.source.name}",
-        subtitle=f"{asks} of {len(np.unique(query.labels_N)):,} classes; {redact(query.source)}",
-        explained=why,
+        subtitle=f"{sizes} of {len(np.unique(query.labels_N)):,} classes; {redact(query.source)}",
+        explained=explained,
     )  # fmt: skip
 
 
-def _clusters(ami_nmi: Any, vectors: np.ndarray, labels: np.ndarray, seed: int) -> Any:
+def _cluster_metrics(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float] | None:
+    """AMI and NMI; None where scikit-learn is not installed, which a deployed recognizer does without."""
+    from unalike.metrics.clustering import ami_nmi
+
     try:
         return ami_nmi(vectors, labels, seed=seed)
-    except UnalikeError as error:  # scikit-learn is not part of the deployed recogniser
+    except UnalikeError as error:
         say(f"AMI and NMI are left out: {error}")
         return None
 

@@ -58,16 +58,16 @@ def input_images(experiment: Experiment, notices: Notices) -> ImageSet:
 
 
 def run_inference(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any]]:
-    """Write ``result.csv`` as TAO does and ``result.jsonl`` with neighbours, one line an input image."""
+    """Write ``result.csv`` as TAO does and ``result.jsonl`` with neighbors, one line an input image."""
     from unalike.metrics.knn import top_k, unit
 
     section, notices = experiment.inference, Notices()
     source = find_model_source(section, "inference")
     query = input_images(experiment, notices)
-    named = experiment.dataset.val_dataset
-    if named is None or not named.reference:
-        raise SpecError("dataset.val_dataset.reference is not set", expected="the labelled images to compare with")
-    reference = load_from_spec(experiment, named.reference, notices)
+    validation = experiment.dataset.val_dataset
+    if validation is None or not validation.reference:
+        raise SpecError("dataset.val_dataset.reference is not set", expected="the labeled images to compare with")
+    reference = load_from_spec(experiment, validation.reference, notices)
     models = load_models(experiment, section, "inference", source, len({*reference.paths, *query.paths}))
     reference, reference_vectors, query, query_vectors = embed_two_sets(
         models, reference, query, experiment, explicit_batch_size(experiment, "inference"), notices
@@ -111,12 +111,12 @@ def _write_results(
         for path, indices, distances, scores in zip(query.paths, index_QK, distance_QK, scores_QK, strict=True):
             labels = [names[i] for i in indices]
             writer.writerow([str(path), labels, [float(d) for d in distances]])
-            neighbours = [
+            neighbors = [
                 {"label": name, "distance": round(float(d), 6), "score": round(float(s), 6), "reference": str(reference.paths[i])}
                 for name, d, s, i in zip(labels, distances, scores, indices, strict=True)
             ]  # fmt: skip
             lines.write(
-                json.dumps({"path": str(path), "label": labels[0], "neighbours": neighbours}, ensure_ascii=False) + "\n"
+                json.dumps({"path": str(path), "label": labels[0], "neighbours": neighbors}, ensure_ascii=False) + "\n"
             )
 
 

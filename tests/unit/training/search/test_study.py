@@ -136,7 +136,7 @@ def test_a_search_is_started_by_the_contract_s_rule(monkeypatch, tree, overrides
 
 def test_without_the_packaged_schema_there_is_no_search(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(train, "__file__", str(tmp_path / "actions" / "train.py"))
-    assert train._searchable() is False
+    assert train._schemas_exist() is False
     assert "not runnable until schemas are generated" in capsys.readouterr().err
 
 
