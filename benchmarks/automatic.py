@@ -119,7 +119,7 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
     batches = torch.utils.data.DataLoader(Photographs(train.paths, train.labels_N, varied), 32, sampler=sampler,
                                           num_workers=2, drop_last=True, persistent_workers=True)  # fmt: skip
     loss, miner = losses.TripletMarginLoss(margin=0.3), miners.MultiSimilarityMiner(epsilon=0.1)
-    optimiser = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4)
     rows: list[dict[str, object]] = []
     folder = out / f"peer-{minutes}-{seed}"
     folder.mkdir(exist_ok=True)
@@ -130,9 +130,9 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
             network.train()
             vectors = network(images.contiguous(memory_format=torch.channels_last))
             value = loss(vectors, labels, miner(vectors, labels))
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             value.backward()
-            optimiser.step()
+            optimizer.step()
             spent += time.monotonic() - began  # waiting for the batch included
             if spent >= 60 * left[0]:
                 at = left.pop(0)

@@ -20,11 +20,11 @@ import {module}
 imported = time.process_time(), time.perf_counter()
 import numpy as np
 from unalike import Recogniser
-recogniser = Recogniser.load(sys.argv[1], sys.argv[2] or None, runtime=sys.argv[3], precision="fp32")
+recognizer = Recogniser.load(sys.argv[1], sys.argv[2] or None, runtime=sys.argv[3], precision="fp32")
 image = np.random.default_rng(0).integers(0, 256, (400, 300, 3), dtype=np.uint8)
 if not sys.argv[2]:
-    recogniser.enrol([image], "a")
-recogniser.identify(image)
+    recognizer.enrol([image], "a")
+recognizer.identify(image)
 end = time.process_time(), time.perf_counter()
 print(json.dumps([imported[0] - start[0], imported[1] - start[1], end[0] - imported[0], end[1] - imported[1]]))
 """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from unalike.errors import UnalikeError
     from unalike.explanation.explainer import Explainer
     from unalike.inspection.inspector import Inspector
-    from unalike.recognition.recogniser import Recogniser
+    from unalike.recognition.recognizer import Recogniser
     from unalike.verification.verifier import Verifier
 
 __all__ = [

@@ -6,7 +6,7 @@ PUBLIC_NAMES = {
     "Comparer": "unalike.comparison.comparer",
     "Explainer": "unalike.explanation.explainer",
     "Inspector": "unalike.inspection.inspector",
-    "Recogniser": "unalike.recognition.recogniser",
+    "Recogniser": "unalike.recognition.recognizer",
     "Result": "unalike.actions.result",
     "UnalikeError": "unalike.errors",
     "Verifier": "unalike.verification.verifier",

@@ -51,15 +51,15 @@ def same_direction(vector: np.ndarray, expected: list[float], apart: float = COM
 
 def test_a_checkpoint_gives_its_vector(here: Path) -> None:
     pytest.importorskip("torch")
-    recogniser = unalike.Recogniser.load(CHECKPOINT, runtime="torch", precision="fp32")
-    same_direction(recogniser.encode("picture.png")[0], EXPECTED["checkpoint"]["vector"])
+    recognizer = unalike.Recogniser.load(CHECKPOINT, runtime="torch", precision="fp32")
+    same_direction(recognizer.encode("picture.png")[0], EXPECTED["checkpoint"]["vector"])
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_an_exported_network_gives_its_vector(here: Path, runtime: str) -> None:
     pytest.importorskip(runtime)
-    recogniser = unalike.Recogniser.load("network.onnx", runtime=runtime, precision="fp32")
-    same_direction(recogniser.encode("picture.png")[0], EXPECTED["onnx"]["vector"])
+    recognizer = unalike.Recogniser.load("network.onnx", runtime=runtime, precision="fp32")
+    same_direction(recognizer.encode("picture.png")[0], EXPECTED["onnx"]["vector"])
 
 
 def by_program() -> tuple[dict[str, Any], dict[str, Any]]:
@@ -71,18 +71,18 @@ def by_program() -> tuple[dict[str, Any], dict[str, Any]]:
     return held, {answer["path"]: answer for answer in found["answers"]}
 
 
-def by_recogniser() -> tuple[dict[str, Any], dict[str, Any]]:
+def by_recognizer() -> tuple[dict[str, Any], dict[str, Any]]:
     """The same in a program."""
-    recogniser = unalike.Recogniser.load("network.onnx", "things.gallery", runtime="onnxruntime", precision="fp32")
-    calibration = recogniser.gallery.calibration
+    recognizer = unalike.Recogniser.load("network.onnx", "things.gallery", runtime="onnxruntime", precision="fp32")
+    calibration = recognizer.gallery.calibration
     assert calibration is not None
-    held = {"classes": recogniser.gallery.counts(), "threshold": calibration.threshold, "margin": calibration.margin}
+    held = {"classes": recognizer.gallery.counts(), "threshold": calibration.threshold, "margin": calibration.margin}
     paths = [*EXPECTED["gallery"]["answers"]]
-    answers = recogniser.identify(paths, k=2)
+    answers = recognizer.identify(paths, k=2)
     return held, {path: answer.to_dict() for path, answer in zip(paths, answers, strict=True)}
 
 
-@pytest.mark.parametrize("ask", [by_program, by_recogniser])
+@pytest.mark.parametrize("ask", [by_program, by_recognizer])
 def test_a_gallery_answers_as_it_did(here: Path, ask: Callable[[], tuple[dict[str, Any], dict[str, Any]]]) -> None:
     pytest.importorskip("onnxruntime")
     held, answers = ask()
@@ -170,8 +170,8 @@ def test_a_training_is_known_as_one_and_goes_on(here: Path) -> None:
     losses = [line["kpi"]["train_loss"] for line in lines if "train_loss" in line.get("kpi", {})]
     assert losses == pytest.approx(EXPECTED["resumed"]["losses"], rel=10 * COMPUTED)
     assert lines[-1]["status"] == "SUCCESS"
-    recogniser = unalike.Recogniser.load(CHECKPOINT, runtime="torch", precision="fp32")
-    same_direction(recogniser.encode("picture.png")[0], EXPECTED["resumed"]["vector"], 10 * COMPUTED)
+    recognizer = unalike.Recogniser.load(CHECKPOINT, runtime="torch", precision="fp32")
+    same_direction(recognizer.encode("picture.png")[0], EXPECTED["resumed"]["vector"], 10 * COMPUTED)
 
 
 def test_a_search_can_be_looked_at(here: Path) -> None:

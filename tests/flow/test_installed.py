@@ -109,13 +109,13 @@ def test_everything_installs_together(tmp_path, distributions):
 @pytest.mark.parametrize(("extra", "module"), [("onnx", "onnxruntime"), ("openvino", "openvino")])
 def test_one_extra_in_an_empty_environment_identifies(tmp_path, distributions, extra, module, version):
     from tests.support.pooled import write_pooled
-    from unalike.recognition.recogniser import Recogniser
+    from unalike.recognition.recognizer import Recogniser
 
     model = write_pooled(tmp_path)
-    recogniser = Recogniser.load(model)
+    recognizer = Recogniser.load(model)
     pixels = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
-    recogniser.enrol([pixels, 255 - pixels], ["a", "b"])
-    gallery = recogniser.gallery.save(tmp_path / "g.gallery")
+    recognizer.enrol([pixels, 255 - pixels], ["a", "b"])
+    gallery = recognizer.gallery.save(tmp_path / "g.gallery")
     Image.fromarray(pixels).save(tmp_path / "photo.png")
 
     requirement = f"unalike[{extra}] @ {distributions['wheel'].as_uri()}"

@@ -78,7 +78,7 @@ def test_the_example_walks_the_whole_way(server, tmp_path, policy):
     assert {job.status for job in chain} == {"Complete"} and chain[0].policy == policy
     assert len([job for job in jobs if job.trial is not None]) == (2 if policy == "auto" else 0)
     # No path but the root was given: every model is the parent's.
-    train, export, engine, measured, _, engine_measured, recognised = chain
+    train, export, engine, measured, _, engine_measured, recognized = chain
     folder = Path(json.loads((Path(train.run_dir) / "search.json").read_text())["best"]["folder"]) if policy == "auto" else \
         Path(train.run_dir)  # fmt: skip
     assert measured.filled["evaluate.checkpoint"] == str(folder / "ml_model_best.pth")
@@ -86,7 +86,7 @@ def test_the_example_walks_the_whole_way(server, tmp_path, policy):
         engine.filled["gen_engine.onnx_file"] == export.filled["export.onnx_file"] == f"{export.results_dir}/model.onnx"
     )
     assert engine_measured.filled["evaluate.engine"].endswith(".xml")
-    assert recognised.filled["inference.engine"] == engine_measured.filled["evaluate.engine"]
+    assert recognized.filled["inference.engine"] == engine_measured.filled["evaluate.engine"]
     told = [name for job in chain for name in (*job.overrides, *job.filled)]
     assert not any(name.endswith(("checkpoint", "onnx_file", "engine")) for job in chain for name in job.overrides), (
         told
@@ -95,7 +95,7 @@ def test_the_example_walks_the_whole_way(server, tmp_path, policy):
     assert metrics["queries"] == 10 and metrics["micro"]["precision_at_1"]["value"] > 0.2
     same = json.loads((Path(measured.run_dir) / "metrics.json").read_text())["micro"]["precision_at_1"]["value"]
     assert abs(metrics["micro"]["precision_at_1"]["value"] - same) <= 0.2  # two of ten queries, in another precision
-    assert len((Path(recognised.run_dir) / "result.csv").read_text().splitlines()) == 10
+    assert len((Path(recognized.run_dir) / "result.csv").read_text().splitlines()) == 10
 
 
 def test_results_of_jobs_may_lie_in_the_store(server, tmp_path, monkeypatch):

@@ -44,7 +44,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 # Inside functions alone: a checkpoint, or a pretrained trunk, is opened where the training extra is installed.
 INSIDE_FUNCTIONS: dict[str, tuple[str, ...]] = {"inference": ("model", "deploy"), "cli": FEATURES}
 TORCH_FREE = {*MAY_IMPORT} - {"model", "data.training", "deploy", "training", "__main__"}
-# What a deployed recogniser does without: an import of any of these at the top of a torch-free module is a fault.
+# What a deployed recognizer does without: an import of any of these at the top of a torch-free module is a fault.
 HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
     "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors", "tensorboard", "faiss", "cv2", "pyarrow",

@@ -68,7 +68,7 @@ def run_demo(
     refuse_existing(out / "train", overwrite, folder=True)
     with ExitStack() as stack:
         folder = Path(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unalike-demo-")))
-        say(f"drawing {brands} brands to train on and {unseen} others to recognise")
+        say(f"drawing {brands} brands to train on and {unseen} others to recognize")
         images = render_brands(folder.resolve(), brands=brands, unseen=unseen, seed=seed)
         say("the trunk as it came, on the unseen brands:")
         frozen = unalike.evaluate(_spec(images, out, "evaluate", "frozen", PRETRAINED), overwrite=overwrite)

@@ -26,7 +26,7 @@ from unalike.storage.overwrite import refuse_existing
 
 MASK_SIZE = 192
 IMAGE_SIZE = 160
-# Scales tilt, blur, noise and cover together. Chosen so that a frozen ImageNet trunk recognises between a third and
+# Scales tilt, blur, noise and cover together. Chosen so that a frozen ImageNet trunk recognizes between a third and
 # three quarters of marks that nobody trained on; the measured figure stands in docs/experiments/tests-and-ci.md.
 DIFFICULTY = 0.6
 # Two marks whose 16 x 16 thumbnails correlate above this are one mark to the eye (product families of one maker).

@@ -13,7 +13,7 @@ def gen_engine(
     spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
-    """Write OpenVINO IR or an ONNX file optimised for this machine; ``path`` is the file."""
+    """Write OpenVINO IR or an ONNX file optimized for this machine; ``path`` is the file."""
     from unalike.deploy.engine_build import run_engine
 
     return run_action("gen_engine", run_engine, spec, overrides, data, resume=resume, overwrite=overwrite)

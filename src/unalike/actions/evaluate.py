@@ -57,7 +57,9 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     )
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
-    ranking, summary, open_set = _compute_metrics(section, model, query, query_vectors, reference, reference_vectors, same)
+    ranking, summary, open_set = _compute_metrics(
+        section, model, query, query_vectors, reference, reference_vectors, same
+    )
     summary["model"] = {
         "name": experiment.model_name,
         "file": str(model.source),
@@ -81,7 +83,9 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
         explained = explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors,
                              section.explain, same=same)  # fmt: skip
     run.own(
-        *_evaluation_page(run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, explained)
+        *_evaluation_page(
+            run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, explained
+        )
     )
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
     add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **open_set},
@@ -105,17 +109,17 @@ def _compute_metrics(
     from unalike.metrics.summary import summarize
 
     sets = (query_vectors, query.labels_N, reference_vectors, reference.labels_N)
-    bootstrap = {"n": section.bootstrap, "confidence": section.confidence, "seed": section.seed}
+    n, confidence, seed = section.bootstrap, section.confidence, section.seed
     ranking = evaluate_ranking(*sets, ks=tuple(sorted({*section.ks, section.topk})), same=same)
     unseen = not {query.classes[i] for i in np.unique(query.labels_N)} & set(model.classes)
-    clusters = _cluster_metrics(query_vectors, query.labels_N, section.seed)
+    clusters = _cluster_metrics(query_vectors, query.labels_N, seed)
     summary = summarize(
         ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, resample=section.resample,
-        unseen_classes=unseen, **bootstrap,
+        unseen_classes=unseen, n=n, confidence=confidence, seed=seed,
     )  # fmt: skip
     summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
                        "query_classes_unseen_in_training": unseen}  # fmt: skip
-    open_set = summarize_trials(collect_trials(*sets, same=same, seed=section.seed), **bootstrap)
+    open_set = summarize_trials(collect_trials(*sets, same=same, seed=seed), n=n, confidence=confidence, seed=seed)
     return ranking, summary | open_set, open_set
 
 
@@ -139,7 +143,7 @@ def _evaluation_page(
     )  # fmt: skip
 
 
-def _cluster_metrics(vectors: np.ndarray, labels: np.ndarray, seed: int) -> tuple[float, float] | None:
+def _cluster_metrics(vectors: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float] | None:
     """AMI and NMI; None where scikit-learn is not installed, which a deployed recognizer does without."""
     from unalike.metrics.clustering import ami_nmi
 

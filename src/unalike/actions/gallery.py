@@ -14,7 +14,7 @@ from unalike.progress import say
 from unalike.recognition.calibration import calibrate
 from unalike.recognition.decision import check_rule
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.recogniser import Recogniser
+from unalike.recognition.recognizer import Recogniser
 from unalike.runs.filenames import GALLERY_FILE, MODEL_CARD_FILE
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
     )
 
 
-def open_recogniser(
+def open_recognizer(
     path: str | Path, model: str | Path | None = None, *, runtime: str = "auto", precision: str = "auto",
     approximate: bool = False,
 ) -> Recogniser:  # fmt: skip
-    """The recogniser of a saved gallery."""
+    """The recognizer of a saved gallery."""
     gallery = Gallery.load(path)
     return Recogniser.load(find_model(gallery, Path(path), model), gallery, runtime, precision, approximate=approximate)
 
@@ -68,15 +68,15 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
             alternative="use gallery add",
         )
         assert section.model is not None and section.source is not None
-        recogniser = Recogniser.load(
+        recognizer = Recogniser.load(
             os.path.abspath(section.model), runtime=section.runtime, precision=section.precision
         )
-        recogniser.enrol(section.source)
-        gallery = recogniser.gallery
+        recognizer.enrol(section.source)
+        gallery = recognizer.gallery
         gallery.store(half=section.half)
         if section.rate is not None:
             try:
-                say(f"calibrated: {recogniser.calibrate(section.rate, rule=section.rule)}")
+                say(f"calibrated: {recognizer.calibrate(section.rate, rule=section.rule)}")
             except DataError as error:
                 say(f"not calibrated, every image will get the nearest class's name: {error}")
         gallery.save(path)
@@ -91,17 +91,17 @@ def add(
     runtime: str = "auto", precision: str = "auto",
 ) -> dict[str, Any]:  # fmt: skip
     """Enrol more images: class folders, or any images as one class ``label``."""
-    recogniser = open_recogniser(path, model, runtime=runtime, precision=precision)
+    recognizer = open_recognizer(path, model, runtime=runtime, precision=precision)
     if label is None:
-        recogniser.enrol(source)
+        recognizer.enrol(source)
     else:
         images = load_images(source, labeled=False)
-        done = embed_files(recogniser.engine, images.paths, recogniser.view, describe="enrolling")
+        done = embed_files(recognizer.engine, images.paths, recognizer.view, describe="enrolling")
         names = [str(images.paths[i]) for i in done.kept_N]
-        recogniser.gallery.enrol(done.vectors_ND, [label] * len(names), names)
+        recognizer.gallery.enrol(done.vectors_ND, [label] * len(names), names)
         if done.failures:
             say(f"{len(done.failures)} unreadable images were passed over, the first: {done.failures[0][1]}")
-    return _saved(recogniser.gallery, path)
+    return _saved(recognizer.gallery, path)
 
 
 def change(path: str | Path, act: Callable[[Gallery], object]) -> dict[str, Any]:
@@ -154,8 +154,8 @@ def calibrate_file(
         made = calibrate(gallery, rate, **settings)
         gallery.calibration = made
     else:
-        recogniser = open_recogniser(path, model, runtime=runtime, precision=precision)
-        gallery, made = recogniser.gallery, recogniser.calibrate(rate, images, **settings)
+        recognizer = open_recognizer(path, model, runtime=runtime, precision=precision)
+        gallery, made = recognizer.gallery, recognizer.calibrate(rate, images, **settings)
     gallery.save(path)
     content = {"gallery": path.name, "images": len(gallery), "enrolled classes": len(gallery.classes), **made.to_dict()}
     source = Path(gallery.model_identity.file).parent / MODEL_CARD_FILE if gallery.model_identity.file else None
@@ -174,22 +174,22 @@ def identify(
     """
     if label_by is not None:
         check_rule(label_by)
-    recogniser = open_recogniser(path, model, runtime=runtime, precision=precision, approximate=approximate)
-    say_if_stale(recogniser.gallery)
+    recognizer = open_recognizer(path, model, runtime=runtime, precision=precision, approximate=approximate)
+    say_if_stale(recognizer.gallery)
     paths = [p for source in sources for p in load_images(source, labeled=False).paths]
     if not paths:
         raise DataError("no images", expected="image files or folders that hold some")
-    done = embed_files(recogniser.engine, paths, recogniser.view, max_unreadable=1.0, describe="identifying")
+    done = embed_files(recognizer.engine, paths, recognizer.view, max_unreadable=1.0, describe="identifying")
     if done.failures:
         say(f"{len(done.failures)} unreadable images, the first: {done.failures[0][1]}")
-    index = None if recogniser.index is None else recogniser.index.to_dict()
+    index = None if recognizer.index is None else recognizer.index.to_dict()
     if index is not None:
         say(f"approximate search finds {index['recall']:.1%} of the {index['neighbours']} nearest, measured on "
             f"{index['trials']} enrolled images")  # fmt: skip
-    answers = recogniser.identify_vectors(done.vectors_ND, k, label_by)
+    answers = recognizer.identify_vectors(done.vectors_ND, k, label_by)
     return {
         "gallery": str(path),
-        "engine": recogniser.engine.describe(),
+        "engine": recognizer.engine.describe(),
         "index": index,
         "answers": [{"path": str(paths[i]), **a.to_dict()} for i, a in zip(done.kept_N.tolist(), answers, strict=True)],
         "unreadable": [{"path": name, "reason": reason} for name, reason in done.failures],

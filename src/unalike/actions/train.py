@@ -173,7 +173,11 @@ def _query_evaluation(experiment: Experiment, folder: Path) -> Callable[[Path], 
     validation = experiment.dataset.val_dataset
     if validation is None or not (validation.reference or validation.query):
         return None
-    tree: dict[str, Any] = {"dataset": {"val_dataset": validation.model_dump()}, "evaluate": {}, "results_dir": str(folder)}
+    tree: dict[str, Any] = {
+        "dataset": {"val_dataset": validation.model_dump()},
+        "evaluate": {},
+        "results_dir": str(folder),
+    }
     if not validation.reference:
         tree["dataset"]["train_dataset"] = experiment.dataset.train_dataset
     for path in ("dataset.class_from", "dataset.class_map", "dataset.max_unreadable", "dataset.max_pixels",

@@ -29,7 +29,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="Teach a computer to tell look-alikes apart: from a folder of images to a recogniser in production.",
+    help="Teach a computer to tell look-alikes apart: from a folder of images to a recognizer in production.",
 )
 
 

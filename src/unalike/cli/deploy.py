@@ -35,7 +35,7 @@ def gen_engine(
     arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Write OpenVINO IR (fp32, fp16, bf16, int8) or an ONNX file optimised for this machine's CPU.
+    """Write OpenVINO IR (fp32, fp16, bf16, int8) or an ONNX file optimized for this machine's CPU.
 
     Example: unalike gen_engine photographs/ gen_engine.onnx_file=model.onnx gen_engine.data_type=INT8
     """

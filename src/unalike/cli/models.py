@@ -120,12 +120,12 @@ def demo(
     out: Annotated[str, typer.Option("-o", "--out", metavar="DIR", help="Where runs and report go.")] = "runs/demo",
     keep: Annotated[str | None, typer.Option(metavar="DIR", help="Leave the rendered images there, as folders.")] = None,
     brands: Annotated[int, typer.Option(min=2, help="Brands to train on.")] = 200,
-    unseen: Annotated[int, typer.Option(min=2, help="Other brands, to be recognised.")] = 120,
+    unseen: Annotated[int, typer.Option(min=2, help="Other brands, to be recognized.")] = 120,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs; if unset, what fits five minutes.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same images.")] = 0,
     overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Render brand marks as a camera would meet them, train on some, recognise others, and write report.html."""
+    """Render brand marks as a camera would meet them, train on some, recognize others, and write report.html."""
     set_verbosity(verbose, quiet)
     from unalike.actions.demo import run_demo
 

@@ -41,7 +41,7 @@ def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
         openvino.save_model(graph, str(made), compress_to_fp16=facts.precision == "fp16")
 
 
-def write_optimised(content: bytes, path: Path, facts: NetworkFacts) -> None:
+def write_optimized(content: bytes, path: Path, facts: NetworkFacts) -> None:
     """An ONNX file's content as ONNX Runtime rewrites it for this machine's CPU; not for others.
 
     Raises ExportError, MissingExtra, RunError when the file exists.
@@ -62,7 +62,7 @@ def write_optimised(content: bytes, path: Path, facts: NetworkFacts) -> None:
             onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions derive from nothing nearer than Exception
             raise ExportError(
-                f"ONNX Runtime cannot optimise the network ({str(error).splitlines()[0][:200]})"
+                f"ONNX Runtime cannot optimize the network ({str(error).splitlines()[0][:200]})"
             ) from error
         proto = read_network(made.read_bytes(), path.name)
         extra = {**facts.extra, "optimised_by": f"onnxruntime {onnxruntime.__version__}"}

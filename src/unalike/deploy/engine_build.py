@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike.data.notices import Notices
-from unalike.deploy.cpu_compile import write_ir, write_optimised
+from unalike.deploy.cpu_compile import write_ir, write_optimized
 from unalike.deploy.quantization.mixed_precision import (
     convert_named_layers,
 )
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def run_engine(experiment: Experiment, run: Run) -> Written:
-    """Write OpenVINO IR or an optimised ONNX file beside its comparison with fp32."""
+    """Write OpenVINO IR or an optimized ONNX file beside its comparison with fp32."""
     section, notices = experiment.gen_engine, Notices()
     source = load_source(experiment, section, "gen_engine")
     ending = ".xml" if section.runtime == "openvino" else "_optimised.onnx"
@@ -51,7 +51,7 @@ def run_engine(experiment: Experiment, run: Run) -> Written:
         quantized = quantize_source(experiment, source, section, images, cache, notices, data_type=data_type, target="cpu",
                               layers=(), labelled=labelled)  # fmt: skip
         content = quantized.content
-    (write_ir if section.runtime == "openvino" else write_optimised)(content, path, facts)
+    (write_ir if section.runtime == "openvino" else write_optimized)(content, path, facts)
     engine = _open_engine(path, section.runtime)
     figures = write_comparison(experiment, source, [engine], images, labelled, quantized, path, run, notices)
     if section.runtime == "openvino":

@@ -1,6 +1,6 @@
 """CUDA memory, copies and streams through the runtime library that comes with TensorRT, by ctypes.
 
-A deployed recogniser needs eight functions of it; a binding package or torch would be the larger dependency.
+A deployed recognizer needs eight functions of it; a binding package or torch would be the larger dependency.
 Signatures: CUDA Runtime API, sections Device, Memory and Stream Management.
 """
 

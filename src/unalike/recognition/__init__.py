@@ -1,1 +1,1 @@
-"""Recognise images against a gallery of references."""
+"""Recognize images against a gallery of references."""

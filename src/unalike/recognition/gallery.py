@@ -1,4 +1,4 @@
-"""A gallery: reference embeddings with their class names, which a recogniser searches, kept in one file.
+"""A gallery: reference embeddings with their class names, which a recognizer searches, kept in one file.
 
 Classes are added and removed without training. Any number of threads may search and change a gallery at once: a search sees
 the gallery as it was when the search began (``GallerySnapshot``).
@@ -33,7 +33,7 @@ class ModelIdentity:
     """The network that embeddings were computed with; an empty attribute is not known.
 
     Attributes:
-        probe_D: embedding of a fixed image (``recogniser.probe_embedding``), compared where no key decides.
+        probe_D: embedding of a fixed image (``recognizer.probe_embedding``), compared where no key decides.
         view: the evaluation view, plain data.
         file: where the model lay when the gallery was made.
         trunk: name of its trunk.

@@ -19,7 +19,7 @@ class GenEngine(Section):
         ours=True,
     )  # fmt: skip
     runtime: Literal["openvino", "onnxruntime"] = field(
-        "openvino", "For which runtime: OpenVINO's IR, or ONNX with ONNX Runtime's optimisations of this machine applied.",
+        "openvino", "For which runtime: OpenVINO's IR, or ONNX with ONNX Runtime's optimizations of this machine applied.",
         ours=True,
     )  # fmt: skip
     data_type: Annotated[Literal["FP32", "FP16", "BF16", "INT8"], Capitals] = field(

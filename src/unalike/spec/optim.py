@@ -1,4 +1,4 @@
-"""Section ``train.optim``: optimiser, learning rates, schedule and the margins of the default loss and miner."""
+"""Section ``train.optim``: optimizer, learning rates, schedule and the margins of the default loss and miner."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Group(Section):
 
 class Optim(Section):
     name: Literal["Adam", "SGD", "Adamax", "AdamW"] = field(
-        "Adam", "Optimiser. AdamW keeps weight decay apart from the gradient's own scaling.", settled=True
+        "Adam", "Optimizer. AdamW keeps weight decay apart from the gradient's own scaling.", settled=True
     )
     steps: list[int] = field(
         [40, 70], "Epochs at which the step schedule multiplies the rate by gamma, in rising order.", automl_enabled=False,

@@ -27,7 +27,7 @@ SPELLED: Mapping[str, str] = {
 }
 _FROM_MODEL = "it is read from the checkpoint or the ONNX file"
 _REFERENCE = "name reference images as dataset.val_dataset.reference"
-_QUERIES = "name queries as dataset.val_dataset.query, or what is to be recognised as inference.input_path"
+_QUERIES = "name queries as dataset.val_dataset.query, or what is to be recognized as inference.input_path"
 # TAO's key -> why it is left out, or what does its work.
 LEFT: Mapping[str, str] = {
     "model.pretrain_choice": "pretrained weights are decided by model.pretrained and model.pretrained_trunk_path",

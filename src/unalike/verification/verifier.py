@@ -28,7 +28,7 @@ from unalike.inference.engine_selection import engine_from_onnx
 from unalike.inference.feature_map_model import load_feature_maps
 from unalike.inference.loaded_model import PRETRAINED, load_model
 from unalike.recognition.gallery import Gallery, ModelIdentity
-from unalike.recognition.recogniser import probe_embedding
+from unalike.recognition.recognizer import probe_embedding
 from unalike.verification.approved_set import ApprovedSet, enrollment_images
 from unalike.verification.asset import Asset, open_assets
 from unalike.verification.calibration import calibrate_thresholds

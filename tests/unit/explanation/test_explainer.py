@@ -75,10 +75,10 @@ def test_with_a_linear_head_parts_sum_to_the_score(model):
     vectors = load_model(model, runtime="onnxruntime").engine(np.stack([query, reference])).astype(np.float64)
     cosine = vectors[0] @ vectors[1] / np.linalg.norm(vectors[0]) / np.linalg.norm(vectors[1])
     assert why.method == "exact" and why.score == pytest.approx(cosine, abs=1e-5)
-    for told in (why.query, why.reference):
-        assert told.for_hw.shape == (8, 12)
-        assert told.for_hw.sum() + told.constant == pytest.approx(why.score, abs=1e-9)
-        assert told.against_hw.sum() + told.constant_against == pytest.approx(1 - why.score, abs=1e-9)
+    for evidence in (why.query, why.reference):
+        assert evidence.for_hw.shape == (8, 12)
+        assert evidence.for_hw.sum() + evidence.constant == pytest.approx(why.score, abs=1e-9)
+        assert evidence.against_hw.sum() + evidence.constant_against == pytest.approx(1 - why.score, abs=1e-9)
 
 
 def test_a_last_step_to_unit_length_does_not_matter(tmp_path):
@@ -93,9 +93,9 @@ def test_the_planted_square_has_the_most_evidence(model, tmp_path, method):
     path = write(tmp_path, nn.Identity(), 6)
     explainer = Explainer.load(path, method=method, precision="fp32")
     why = explainer.explain(picture((2, 3)), picture((5, 8), seed=1))
-    for told, (row, column) in ((why.query, (2, 3)), (why.reference, (5, 8))):
-        h, w = told.for_hw.shape
-        y, x = np.unravel_index(told.for_hw.argmax(), (h, w))
+    for evidence, (row, column) in ((why.query, (2, 3)), (why.reference, (5, 8))):
+        h, w = evidence.for_hw.shape
+        y, x = np.unravel_index(evidence.for_hw.argmax(), (h, w))
         assert row - 1 <= y * 8 / h <= row + 2 and column - 1 <= x * 12 / w <= column + 2
     odd = explainer.explain(picture((1, 2), (20, 250, 20)), picture((1, 2), seed=1))  # green where the other is red
     y, x = np.unravel_index(odd.query.against_hw.argmax(), odd.query.against_hw.shape)
@@ -129,11 +129,11 @@ def test_what_inference_leaves(model, tmp_path):
     page = explain_matches(tmp_path / "explain", load_model(model), images, images, np.array([0, 1]))
     lines = [json.loads(line) for line in (tmp_path / "explain/explain.jsonl").read_text().splitlines()]
     assert [line["reference_label"] for line in lines] == ["red", "blue"]
-    told = lines[0]["why"]
-    assert np.sum(told["query"]["for"]) + told["query"]["constant"] == pytest.approx(told["score"], abs=1e-4)
+    evidence = lines[0]["why"]
+    assert np.sum(evidence["query"]["for"]) + evidence["query"]["constant"] == pytest.approx(evidence["score"], abs=1e-4)
     assert (tmp_path / "explain" / lines[0]["picture"]).is_file()
     text = page.page.read_text()
-    assert "sum to the score" in text and text.count("<img") == 12 and "http" not in text.replace("http-equiv", "")
+    assert "sum exactly to the score" in text and text.count("<img") == 12 and "http" not in text.replace("http-equiv", "")
 
 
 def test_misses_are_the_worst_ones_with_their_right_reference(model, tmp_path):
@@ -145,8 +145,8 @@ def test_misses_are_the_worst_ones_with_their_right_reference(model, tmp_path):
     assert worst_misses(query, np.array([5, 5, 5, 5]), reference, np.array([0, 1]), 9, same=False) == []
     images = sets(tmp_path)
     vectors = np.eye(2)
-    told = explain_misses(
+    evidence = explain_misses(
         tmp_path / "misses", load_model(model), images, vectors, images, vectors[::-1].copy(), 5, same=False
     )
-    assert told is not None and len(told.rows) == len((tmp_path / "misses/misses.jsonl").read_text().splitlines()) == 4
+    assert evidence is not None and len(evidence.rows) == len((tmp_path / "misses/misses.jsonl").read_text().splitlines()) == 4
     assert explain_misses(tmp_path / "none", load_model(model), images, vectors, images, vectors, 5, same=False) is None

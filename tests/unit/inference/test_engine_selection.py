@@ -13,7 +13,7 @@ from unalike.inference.engine_selection import create_engine, refresh_engine
 
 @pytest.fixture(scope="module")
 def traced():
-    """The unoptimised graph is traced once; every test gets a copy."""
+    """The unoptimized graph is traced once; every test gets a copy."""
     kept = []
     real = onnx_export.trace
 

@@ -248,7 +248,7 @@ def test_a_checkpoint_is_opened_in_torch_and_on_the_fly_and_written(tmp_path):
         export_feature_maps(path, tmp_path / "maps.onnx")
     with pytest.raises(ModelError, match="exported already"):
         export_feature_maps(tmp_path / "maps.onnx", tmp_path / "again.onnx")
-    # and a network with a vector is still a recogniser's
+    # and a network with a vector is still a recognizer's
     (tmp_path / "both.onnx").write_bytes(live.content)
     assert load_model(tmp_path / "both.onnx", precision="fp32").engine.dim == 12
 

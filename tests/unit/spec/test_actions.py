@@ -17,7 +17,7 @@ from unalike.discovery.clustering import group_images
 from unalike.errors import SpecError
 from unalike.inspection.anomaly_model import AnomalyModelConfig
 from unalike.inspection.inspector import Inspector
-from unalike.recognition.recogniser import Recogniser
+from unalike.recognition.recognizer import Recogniser
 from unalike.spec import Experiment, load_spec, schema_for, template_for
 from unalike.spec.actions import ACTIONS, MODEL_ACTIONS, STANDALONE_ACTIONS, TAO_ACTIONS, command_of
 from unalike.spec.discover import Discover

@@ -61,7 +61,7 @@ def test_proxies_have_their_own_rate_and_no_decay():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_every_optimiser_takes_a_step(name):
+def test_every_optimizer_takes_a_step(name):
     s = spec(train__optim__name=name)
     embedder = TinyEmbedder()
     before = embedder.head.weight.detach().clone()

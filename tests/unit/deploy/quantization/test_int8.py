@@ -33,7 +33,7 @@ from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine
 from unalike.errors import DataError, DeviceError, ExportError, SpecError
 from unalike.inference.loaded_model import load_model
-from unalike.recognition.recogniser import Recogniser
+from unalike.recognition.recognizer import Recogniser
 
 
 def network():

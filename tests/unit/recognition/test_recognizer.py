@@ -13,7 +13,7 @@ from tests.support.paths import SOURCE
 from unalike.errors import DataError, DeviceError, ModelError
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
 from unalike.recognition.gallery import Gallery, ModelIdentity
-from unalike.recognition.recogniser import Recogniser
+from unalike.recognition.recognizer import Recogniser
 
 COLOURS = {"red": (220, 20, 30), "grün": (30, 200, 40), "blue": (20, 40, 230)}
 
@@ -40,9 +40,9 @@ def flat(name):
 
 
 def test_enrols_a_folder_and_names_what_it_sees(model, folder):
-    recogniser = Recogniser.load(model, precision="fp32")
-    assert recogniser.enrol(folder) == 12
-    answers = recogniser.identify([flat("grün"), flat("red")], k=3)
+    recognizer = Recogniser.load(model, precision="fp32")
+    assert recognizer.enrol(folder) == 12
+    answers = recognizer.identify([flat("grün"), flat("red")], k=3)
     assert [answer.label for answer in answers] == ["grün", "red"]
     for answer in answers:
         assert [near.label for near in answer.neighbours] == [answer.label] * 3
@@ -52,16 +52,16 @@ def test_enrols_a_folder_and_names_what_it_sees(model, folder):
 
 
 def test_paths_pictures_and_arrays_are_one_image(model, folder):
-    recogniser = Recogniser.load(model, precision="fp32")
+    recognizer = Recogniser.load(model, precision="fp32")
     path = folder / "red" / "2.png"
     with Image.open(path) as picture:
         picture.load()
         forms = [path, str(path), picture, np.array(picture)]
-    vectors = [recogniser.encode(form) for form in forms]
+    vectors = [recognizer.encode(form) for form in forms]
     assert all(vector.shape == (1, 16) for vector in vectors)
     assert all(np.array_equal(vector, vectors[0]) for vector in vectors)
-    assert np.array_equal(recogniser.encode(forms), np.concatenate(vectors))
-    assert recogniser.encode([]).shape == (0, 16) and recogniser.identify([]) == []
+    assert np.array_equal(recognizer.encode(forms), np.concatenate(vectors))
+    assert recognizer.encode([]).shape == (0, 16) and recognizer.identify([]) == []
 
 
 def test_runtimes_agree(model, folder):
@@ -73,9 +73,9 @@ def test_runtimes_agree(model, folder):
 
 
 def test_a_gallery_comes_back_and_a_foreign_one_is_refused(model, folder, tmp_path):
-    recogniser = Recogniser.load(model)
-    recogniser.enrol([flat("red"), flat("blue")], ["red", "blue"], names=["a", "b"])
-    saved = recogniser.gallery.save(tmp_path / "gallery")
+    recognizer = Recogniser.load(model)
+    recognizer.enrol([flat("red"), flat("blue")], ["red", "blue"], names=["a", "b"])
+    saved = recognizer.gallery.save(tmp_path / "gallery")
     for runtime in ("onnxruntime", "openvino"):
         answer = Recogniser.load(model, gallery=saved, runtime=runtime).identify(flat("blue"))[0]
         assert answer.label == "blue" and answer.neighbours[0].name == "b"
@@ -87,17 +87,17 @@ def test_a_gallery_comes_back_and_a_foreign_one_is_refused(model, folder, tmp_pa
 
 
 def test_mistakes_are_one_line(model, tmp_path):
-    recogniser = Recogniser.load(model)
+    recognizer = Recogniser.load(model)
     with pytest.raises(DataError, match="gallery is empty"):
-        recogniser.identify(flat("red"))
+        recognizer.identify(flat("red"))
     with pytest.raises(DataError, match="2 images and 1 labels"):
-        recogniser.enrol([flat("red"), flat("blue")], ["red"])
+        recognizer.enrol([flat("red"), flat("blue")], ["red"])
     with pytest.raises(DataError, match="images without labels"):
-        recogniser.enrol([flat("red")])
+        recognizer.enrol([flat("red")])
     bad = tmp_path / "bad.jpg"
     bad.write_bytes(b"nothing")
     with pytest.raises(DataError, match=r"bad\.jpg"):
-        recogniser.encode([bad])
+        recognizer.encode([bad])
     with pytest.raises(ModelError, match="there is no model file"):
         Recogniser.load(tmp_path / "none.onnx")
     with pytest.raises(ModelError, match=r"\.onnx.*\.pth"):
@@ -105,41 +105,41 @@ def test_mistakes_are_one_line(model, tmp_path):
 
 
 def test_d29_answers_label_ambiguous_or_unknown(model, folder):
-    recogniser = Recogniser.load(model, precision="fp32")
-    recogniser.enrol(folder)
-    plain = recogniser.identify(flat("red"))[0]
+    recognizer = Recogniser.load(model, precision="fp32")
+    recognizer.enrol(folder)
+    plain = recognizer.identify(flat("red"))[0]
     assert (plain.decision, plain.label, plain.calibrated) == ("label", "red", False)
     share = RateGuarantee(0.01, 0.0, 0.0, 0.01, 0.95, 300, 10, 300.0, 299)
-    recogniser.gallery.calibration = GalleryCalibration(
+    recognizer.gallery.calibration = GalleryCalibration(
         plain.score - 1e-3, 1e-3, "nearest", 10, share, None, 12, 3, "nothing"
     )
-    sure = recogniser.identify(flat("red"), k=2)[0]
+    sure = recognizer.identify(flat("red"), k=2)[0]
     assert (sure.decision, sure.label, sure.calibrated) == ("label", "red", True)
     assert sure.second in ("grün", "blue") and sure.margin >= 1e-3 and len(sure.neighbours) == 2
 
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    strange = recogniser.identify(noise)[0]
+    strange = recognizer.identify(noise)[0]
     assert (strange.decision, strange.label) == ("unknown", None) and strange.nearest in COLOURS
     twice = folder / "red" / "1.png"
-    recogniser.enrol(twice, "crimson")
-    torn = recogniser.identify(twice)[0]
+    recognizer.enrol(twice, "crimson")
+    torn = recognizer.identify(twice)[0]
     assert (torn.decision, torn.label) == ("ambiguous", None) and {torn.nearest, torn.second} == {"red", "crimson"}
     assert json.loads(json.dumps(torn.to_dict()))["decision"] == "ambiguous"
     # The calibration speaks of its own rule alone.
-    other = recogniser.identify(noise, label_by="prototype")[0]
+    other = recognizer.identify(noise, label_by="prototype")[0]
     assert (other.decision, other.calibrated) == ("label", False) and other.label == other.nearest
 
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_threads_get_the_answers_that_one_gets(model, folder, runtime):
-    recogniser = Recogniser.load(model, runtime=runtime, precision="fp32")
-    recogniser.enrol(folder)
+    recognizer = Recogniser.load(model, runtime=runtime, precision="fp32")
+    recognizer.enrol(folder)
     paths = sorted(folder.rglob("*.png"))
-    alone = {path: recogniser.identify(path, k=2)[0] for path in paths}
+    alone = {path: recognizer.identify(path, k=2)[0] for path in paths}
     with ThreadPoolExecutor(6) as pool:
-        jobs = [(path, pool.submit(recogniser.identify, path, 2)) for path in paths * 3]
-        extra = [pool.submit(recogniser.enrol, 255 - flat("red"), f"extra {i}") for i in range(5)]
-    assert all(job.result() == 1 for job in extra) and len(recogniser.gallery) == 12 + 5
+        jobs = [(path, pool.submit(recognizer.identify, path, 2)) for path in paths * 3]
+        extra = [pool.submit(recognizer.enrol, 255 - flat("red"), f"extra {i}") for i in range(5)]
+    assert all(job.result() == 1 for job in extra) and len(recognizer.gallery) == 12 + 5
     for path, job in jobs:
         (answer,) = job.result()
         assert answer.label == alone[path].label and answer.score == pytest.approx(alone[path].score, abs=1e-5)
@@ -147,11 +147,11 @@ def test_threads_get_the_answers_that_one_gets(model, folder, runtime):
 
 def test_approximate_search_gives_exact_scores(model, folder):
     pytest.importorskip("faiss")
-    recogniser = Recogniser.load(model, precision="fp32")
-    recogniser.enrol(folder)
-    fast = Recogniser(recogniser.engine, recogniser.view, recogniser.gallery, approximate=True)
+    recognizer = Recogniser.load(model, precision="fp32")
+    recognizer.enrol(folder)
+    fast = Recogniser(recognizer.engine, recognizer.view, recognizer.gallery, approximate=True)
     assert fast.index.recall >= 0.99
-    for ours, theirs in zip(fast.identify(flat("blue"), k=4), recogniser.identify(flat("blue"), k=4), strict=True):
+    for ours, theirs in zip(fast.identify(flat("blue"), k=4), recognizer.identify(flat("blue"), k=4), strict=True):
         assert [n.label for n in ours.neighbours] == [n.label for n in theirs.neighbours]
         assert ours.score == pytest.approx(theirs.score, abs=1e-5)
 
@@ -166,9 +166,9 @@ class Blocker(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Blocker())
 import numpy as np
-from unalike.recognition.recogniser import Recogniser
-recogniser = Recogniser.load(sys.argv[1], sys.argv[3], runtime=sys.argv[2])
-answer = recogniser.identify(np.full((60, 40, 3), 250, np.uint8))[0]
+from unalike.recognition.recognizer import Recogniser
+recognizer = Recogniser.load(sys.argv[1], sys.argv[3], runtime=sys.argv[2])
+answer = recognizer.identify(np.full((60, 40, 3), 250, np.uint8))[0]
 print(answer.label, answer.decision)
 print(*sorted(m for m in sys.modules if m.split(".")[0] in ("torch", "pydantic", "typer", "yaml", "rich")))
 """
@@ -176,9 +176,9 @@ print(*sorted(m for m in sys.modules if m.split(".")[0] in ("torch", "pydantic",
 
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 def test_an_exported_network_and_a_gallery_need_no_torch(model, tmp_path, runtime):
-    recogniser = Recogniser.load(model)
-    recogniser.enrol([np.zeros((50, 50, 3), np.uint8), np.full((50, 50, 3), 255, np.uint8)], ["dark", "light"])
-    saved = recogniser.gallery.save(tmp_path / "g")
+    recognizer = Recogniser.load(model)
+    recognizer.enrol([np.zeros((50, 50, 3), np.uint8), np.full((50, 50, 3), 255, np.uint8)], ["dark", "light"])
+    saved = recognizer.gallery.save(tmp_path / "g")
     run = subprocess.run(
         [sys.executable, "-c", NO_TORCH, str(model), runtime, str(saved)],
         env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(SOURCE)},

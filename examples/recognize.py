@@ -1,6 +1,6 @@
-"""From a folder of images to a recogniser, in Python: train, evaluate, export, enrol, identify.
+"""From a folder of images to a recognizer, in Python: train, evaluate, export, enrol, identify.
 
-    python examples/recognise.py PHOTOS QUERY [key=value ...]
+    python examples/recognize.py PHOTOS QUERY [key=value ...]
 
 PHOTOS and QUERY hold one folder a class. Further arguments are overrides, such as train.num_epochs=3.
 """
@@ -25,16 +25,16 @@ def main(photos: str, query: str, *overrides: str) -> None:
     # 3. Export: ONNX, written only when its embeddings equal the network's.
     exported = unalike.export({"results_dir": "example", "export": {"checkpoint": str(trained.path)}})
 
-    # 4. Recognise: no torch is needed from here on. New classes are enrolled, not trained.
-    recogniser = unalike.Recogniser.load(exported.path)
-    recogniser.enrol(photos)
+    # 4. Recognize: no torch is needed from here on. New classes are enrolled, not trained.
+    recognizer = unalike.Recogniser.load(exported.path)
+    recognizer.enrol(photos)
     inference = unalike.infer(
         {"results_dir": "example", "dataset": {"val_dataset": {"reference": photos}},
          "inference": {"onnx_file": str(exported.path), "input_path": query, "topk": 3}},
     )  # fmt: skip
     first = next(line for line in inference.path.read_text(encoding="utf-8").splitlines())
     print(f"first line of result.csv: {first}")
-    result = recogniser.identify(first.split(",")[0], k=3)[0]
+    result = recognizer.identify(first.split(",")[0], k=3)[0]
     print(f"{result.label}, cosine {result.score:.2f}")
 
 

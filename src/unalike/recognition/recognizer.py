@@ -82,10 +82,10 @@ class Identification:
 class Recogniser:
     """A network, its evaluation view and a gallery. Any number of threads may call it, also while images are enrolled.
 
-    >>> recogniser = Recogniser.load("model.onnx")            # doctest: +SKIP
-    >>> recogniser.enrol("references/")                       # one folder a class
-    >>> recogniser.calibrate(rate=0.01)                       # from now on it may answer "unknown"
-    >>> recogniser.identify(["photo.jpg"], k=3)[0].label
+    >>> recognizer = Recogniser.load("model.onnx")            # doctest: +SKIP
+    >>> recognizer.enrol("references/")                       # one folder a class
+    >>> recognizer.calibrate(rate=0.01)                       # from now on it may answer "unknown"
+    >>> recognizer.identify(["photo.jpg"], k=3)[0].label
 
     Args:
         engine: runs the network.
