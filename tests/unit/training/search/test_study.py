@@ -126,7 +126,7 @@ def test_a_search_is_started_by_the_contract_s_rule(monkeypatch, tree, overrides
         return call
 
     monkeypatch.setattr(train, "_search", raises(Searched))
-    monkeypatch.setattr(train, "_automatic", raises(Trained))
+    monkeypatch.setattr(train, "_train_in_budget", raises(Trained))
     import unalike.training.automatic.pipeline  # noqa: F401  (its imports must not bind the patched function)
 
     monkeypatch.setattr("unalike.training.recipe.settle_backbone", raises(Trained))
