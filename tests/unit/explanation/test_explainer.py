@@ -129,11 +129,13 @@ def test_what_inference_leaves(model, tmp_path):
     page = explain_matches(tmp_path / "explain", load_model(model), images, images, np.array([0, 1]))
     lines = [json.loads(line) for line in (tmp_path / "explain/explain.jsonl").read_text().splitlines()]
     assert [line["reference_label"] for line in lines] == ["red", "blue"]
-    evidence = lines[0]["why"]
-    assert np.sum(evidence["query"]["for"]) + evidence["query"]["constant"] == pytest.approx(evidence["score"], abs=1e-4)
+    why = lines[0]["why"]
+    assert np.sum(why["query"]["for"]) + why["query"]["constant"] == pytest.approx(why["score"], abs=1e-4)
     assert (tmp_path / "explain" / lines[0]["picture"]).is_file()
     text = page.page.read_text()
-    assert "sum exactly to the score" in text and text.count("<img") == 12 and "http" not in text.replace("http-equiv", "")
+    assert (
+        "sum exactly to the score" in text and text.count("<img") == 12 and "http" not in text.replace("http-equiv", "")
+    )
 
 
 def test_misses_are_the_worst_ones_with_their_right_reference(model, tmp_path):
@@ -145,8 +147,11 @@ def test_misses_are_the_worst_ones_with_their_right_reference(model, tmp_path):
     assert worst_misses(query, np.array([5, 5, 5, 5]), reference, np.array([0, 1]), 9, same=False) == []
     images = sets(tmp_path)
     vectors = np.eye(2)
-    evidence = explain_misses(
+    explained = explain_misses(
         tmp_path / "misses", load_model(model), images, vectors, images, vectors[::-1].copy(), 5, same=False
     )
-    assert evidence is not None and len(evidence.rows) == len((tmp_path / "misses/misses.jsonl").read_text().splitlines()) == 4
+    assert (
+        explained is not None
+        and len(explained.rows) == len((tmp_path / "misses/misses.jsonl").read_text().splitlines()) == 4
+    )
     assert explain_misses(tmp_path / "none", load_model(model), images, vectors, images, vectors, 5, same=False) is None
