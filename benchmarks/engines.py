@@ -31,7 +31,7 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.deploy.onnx_export import facts_of, trace
 from unalike.deploy.quantization.accuracy_table import cosines
-from unalike.deploy.quantization.calibration import calibration_images
+from unalike.deploy.quantization.activation_ranges import calibration_images
 from unalike.deploy.quantization.mixed_precision import QuantizationRequest, quantize_network
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16

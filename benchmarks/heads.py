@@ -27,7 +27,7 @@ from unalike.spec import load_spec
 from unalike.training.automatic.holdout import Split, assign_scenes, cross_validation_splits, evaluate_embeddings
 from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig
 from unalike.training.heads.features import compute_features
-from unalike.training.heads.search import best_closed_form, search_heads, search_trained_heads
+from unalike.training.heads.head_search import best_closed_form, search_heads, search_trained_heads
 from unalike.training.heads.trained import fit_head
 
 FOLDS, BASE, CHOSEN, GOAL = 5, "closed form, residual 0", "as automatic training chooses", "known-classes"

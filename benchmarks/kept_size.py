@@ -15,16 +15,16 @@ from pathlib import Path
 
 import numpy as np
 
+from unalike.data.batches.augment import Augmentation
+from unalike.data.batches.pixel_cache import PixelCache
 from unalike.data.imageset import load_images
 from unalike.data.preprocessing import Preprocessing
-from unalike.data.training.augment import Augmentation
-from unalike.data.training.pixel_cache import PixelCache
 from unalike.data.view import View
 from unalike.inference.engine_selection import create_engine
 from unalike.metrics.intervals import paired_bootstrap
 from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import evaluate_ranking
-from unalike.model.frozen import build_frozen_trunk
+from unalike.model.frozen_trunk import build_frozen_trunk
 
 FULL = 1 << 20  # longer than the shorter side of any image
 

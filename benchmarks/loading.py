@@ -21,11 +21,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from unalike.data.batches.augment import Augmentation
+from unalike.data.batches.loader import TrainingLoader
+from unalike.data.batches.pixel_cache import PixelCache
+from unalike.data.batches.sampler import ClassBalancedSampler
 from unalike.data.imageset import ImageSet, load_images
-from unalike.data.training.augment import Augmentation
-from unalike.data.training.loader import TrainingLoader
-from unalike.data.training.pixel_cache import PixelCache
-from unalike.data.training.sampler import ClassBalancedSampler
 
 # Public pictures of groceries, where the checkout lies beside them.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -28,7 +28,7 @@ from unalike.data.view import View
 from unalike.deploy.onnx_export import facts_of, trace
 from unalike.deploy.onnx_graph import facts_in, read_network, write_facts
 from unalike.deploy.quantization.accuracy_table import cosines
-from unalike.deploy.quantization.calibration import CalibrationImages
+from unalike.deploy.quantization.activation_ranges import CalibrationImages
 from unalike.deploy.quantization.half_precision import emulate_bf16
 from unalike.deploy.quantization.mixed_precision import QuantizationRequest, quantize_network
 from unalike.engines.onnx_engine import OnnxEngine

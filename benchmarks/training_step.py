@@ -19,7 +19,7 @@ from statistics import median
 import torch
 from pytorch_metric_learning import losses, miners
 
-from unalike.data.training.loader import Batch
+from unalike.data.batches.loader import Batch
 from unalike.model.embedder import build_embedder
 from unalike.spec import load_spec
 from unalike.training.checkpoints import CheckpointManager

@@ -23,8 +23,8 @@ import numpy as np
 import unalike
 from unalike.metrics.knn import unit
 from unalike.metrics.roc import threshold_at
-from unalike.recognition.calibration import calibrate, leave_class_out
 from unalike.recognition.gallery import Gallery
+from unalike.recognition.gallery_calibration import calibrate, leave_class_out
 from unalike.recognition.ranking import VOTERS, rank_classes
 
 

@@ -16,9 +16,9 @@ INTRODUCTION = """# Architecture
 A feature is a folder under the name that its users type: recognition, comparison, inspection, verification, discovery,
 explanation, training, deploy, jobs. They stand on shared packages (storage, spec, runs, data, numerics, metrics, engines,
 inference, report) and under one front (cli, actions, api). A command goes from `cli/` (arguments) to one function in `actions/` (files in,
-files out), which calls the feature. Everything but model, data/training, training and deploy imports without torch.
+files out), which calls the feature. Everything but model, data/batches, training and deploy imports without torch.
 
-A training batch takes five steps from file to loss: item (`data/training/pixel_cache.py`), collate (`data/training/loader.py`),
+A training batch takes five steps from file to loss: item (`data/batches/pixel_cache.py`), collate (`data/batches/loader.py`),
 step (`training/loop.py`), embedder (`model/embedder.py`), loss (`training/losses.py`).
 
 Who may import whom is one table, tested in `tests/unit/test_layers.py`.

@@ -19,7 +19,7 @@ EXCLUSIONS = Path(__file__).with_name("coverage_exclusions.txt")
 
 
 def package_of(path: str) -> str:
-    """``src/unalike/training/heads/search.py`` -> ``training/heads``."""
+    """``src/unalike/training/heads/head_search.py`` -> ``training/heads``."""
     parts = Path(path).parts
     return "/".join(parts[parts.index("unalike") + 1 : -1]) or "unalike"
 

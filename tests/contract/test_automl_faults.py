@@ -11,9 +11,9 @@ import pytest
 
 from tests.support.searching import FakeRun, FakeWorker, plan_without_data, play_search, spec
 from unalike.training.checkpoints import MONITORED
-from unalike.training.search.samplers import suggest_value
-from unalike.training.search.search import run_search
-from unalike.training.search.space import build_space
+from unalike.training.hyperparameter_search.samplers import suggest_value
+from unalike.training.hyperparameter_search.search import run_search
+from unalike.training.hyperparameter_search.space import build_space
 
 ROWS = list(csv.DictReader((Path(__file__).parent / "tao_spec.tsv").open(), delimiter="\t", quoting=csv.QUOTE_NONE))
 SEARCHED = [row for row in ROWS if row["automl_enabled"] == "True"]

@@ -16,7 +16,7 @@ from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.runs.filenames import FINE_TUNING_FOLDER
 from unalike.spec import load_spec
 from unalike.training.automatic import candidates, pipeline
-from unalike.training.heads import search as head_search
+from unalike.training.heads import head_search
 from unalike.training.heads.config import HeadConfig, head_training
 
 SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "train.seed=3", "automl.goal=both",

@@ -14,7 +14,7 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.engine_selection import create_engine
 from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder, read_checkpoint
-from unalike.model.frozen import FrozenTrunk
+from unalike.model.frozen_trunk import FrozenTrunk
 from unalike.training.heads.config import HeadConfig, head_training
 from unalike.training.heads.trained import fit_head
 

@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from tests.support.program import TINY, data_of, status_lines, unalike
-from unalike.training.search import workers
-from unalike.training.search.workers import read_exit, trial_command
+from unalike.training.hyperparameter_search import workers
+from unalike.training.hyperparameter_search.workers import read_exit, trial_command
 
 LR = "train.optim.trunk.base_lr"
 SHORT = [

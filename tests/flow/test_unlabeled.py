@@ -18,7 +18,7 @@ from tests.flow.conftest import draw_class
 from tests.support.program import unalike
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.training.automatic.group_tuning import FINE_TUNED
-from unalike.training.heads.search import FROZEN
+from unalike.training.heads.head_search import FROZEN
 
 SMALL = ["model.input_height=64", "model.input_width=64", "dataset.workers=1", "train.seed=3", "train.batch_size=16",
          "model.backbone=tf_efficientnet_lite0"]  # fmt: skip

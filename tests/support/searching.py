@@ -13,10 +13,10 @@ from unalike.errors import Interrupted
 from unalike.runs.filenames import BEST_CHECKPOINT, STATUS_FILE
 from unalike.spec import Experiment, load_spec
 from unalike.training.checkpoints import MONITORED
-from unalike.training.search.search import SearchResult, run_search
-from unalike.training.search.space import build_space
-from unalike.training.search.study import SearchPlan
-from unalike.training.search.trial import TrialExit, TrialJob, TrialTemplate
+from unalike.training.hyperparameter_search.search import SearchResult, run_search
+from unalike.training.hyperparameter_search.space import build_space
+from unalike.training.hyperparameter_search.study import SearchPlan
+from unalike.training.hyperparameter_search.trial import TrialExit, TrialJob, TrialTemplate
 
 # Values of the metric, one an epoch, or the reason of a failure.
 Curve = Callable[[TrialJob], list[float] | str]

@@ -32,10 +32,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "verification": (*SHARED, "inference", "report", "recognition", "comparison"),
     "jobs": SHARED,
     "model": SHARED,
-    "data.training": SHARED,
-    "deploy": (*SHARED, "inference", "model", "data.training"),
-    "training": (*SHARED, "inference", "report", "discovery", "model", "data.training", "deploy"),
-    "actions": (*SHARED, "inference", "report", *FEATURES, "jobs", "model", "data.training", "deploy", "training"),
+    "data.batches": SHARED,
+    "deploy": (*SHARED, "inference", "model", "data.batches"),
+    "training": (*SHARED, "inference", "report", "discovery", "model", "data.batches", "deploy"),
+    "actions": (*SHARED, "inference", "report", *FEATURES, "jobs", "model", "data.batches", "deploy", "training"),
     "cli": ("errors", "progress", "telemetry", "storage", "spec", "runs", "jobs", "actions", "__init__"),
     "api": (),
     "__init__": ("api", "actions", *FEATURES, "errors"),
@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 }
 # Inside functions alone: a checkpoint, or a pretrained trunk, is opened where the training extra is installed.
 INSIDE_FUNCTIONS: dict[str, tuple[str, ...]] = {"inference": ("model", "deploy"), "cli": FEATURES}
-TORCH_FREE = {*MAY_IMPORT} - {"model", "data.training", "deploy", "training", "__main__"}
+TORCH_FREE = {*MAY_IMPORT} - {"model", "data.batches", "deploy", "training", "__main__"}
 # What a deployed recognizer does without: an import of any of these at the top of a torch-free module is a fault.
 HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
@@ -63,8 +63,8 @@ def module_names() -> list[str]:
 
 def room(name: str) -> str:
     """The package of a module; an assertion names a module that the table lacks."""
-    if name.startswith("data.training"):
-        return "data.training"
+    if name.startswith("data.batches"):
+        return "data.batches"
     first = name.partition(".")[0]
     assert first in MAY_IMPORT, f"unalike.{name} stands in no package of the table"
     return first

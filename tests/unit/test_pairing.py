@@ -38,7 +38,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "cli.trial_process": (SEARCHING,),
     # Actions join features with files; tests of whole runs check what they write.
     **dict.fromkeys(("actions.embed", "actions.evaluate", "actions.export", "actions.inference"), (ACTIONS,)),
-    "actions.train": (ACTIONS, "unit/training/search/test_study.py"),
+    "actions.train": (ACTIONS, "unit/training/hyperparameter_search/test_study.py"),
     **dict.fromkeys(("actions.check", "actions.check_findings"), (CLI, "contract/test_tao_user.py")),
     "actions.demo": ("flow/test_demo.py",),
     **dict.fromkeys(("actions.engines", "actions.quantize"), (INT8,)),
@@ -60,7 +60,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
         (INT8,),
     ),
     **dict.fromkeys(
-        [f"deploy.quantization.{name}" for name in ("accuracy_table", "calibration", "half_precision", "mixed_precision")],
+        [f"deploy.quantization.{name}" for name in ("accuracy_table", "activation_ranges", "half_precision", "mixed_precision")],
         (INT8, "unit/engines/test_openvino_precision.py"),
     ),
     "deploy.feature_map_export": ("unit/inference/test_feature_map_model.py",),
@@ -99,8 +99,8 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "numerics.covariance": ("unit/training/heads/test_discriminant.py",),
     "metrics.open_set": ("unit/metrics/test_roc.py",),
     **dict.fromkeys(("model.dinov2", "model.pretrained", "model.timm_import"), ("unit/model/test_backbones.py",)),
-    **dict.fromkeys(("model.feature_maps", "model.frozen"), ("unit/inference/test_feature_map_model.py",)),
-    **dict.fromkeys(("recognition.decision", "recognition.ranking"), ("unit/recognition/test_calibration.py",)),
+    **dict.fromkeys(("model.feature_maps", "model.frozen_trunk"), ("unit/inference/test_feature_map_model.py",)),
+    **dict.fromkeys(("recognition.decision", "recognition.ranking"), ("unit/recognition/test_gallery_calibration.py",)),
     "recognition.snapshot": ("unit/recognition/test_gallery.py",),
     **dict.fromkeys(
         [f"runs.{name}" for name in ("environment", "failures", "filenames", "folder", "lock")], ("unit/runs/test_run.py",)
@@ -136,16 +136,16 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "training.setup": (ACTIONS,),
     "training.trainer": (LOOP, ACTIONS),
     "training.ema": ("unit/training/test_freezing.py",),
-    "training.finalize": ("flow/test_fitted.py",),
+    "training.head_fitting": ("flow/test_fitted.py",),
     "training.loggers": ("contract/test_tao_user.py",),
     "training.model_card_content": (ACTIONS,),
     "training.optimizer": (LOOP, "unit/training/test_schedule.py"),
     "training.recipe": ("contract/test_tao_user.py",),
-    "training.search.results": ("unit/training/search/test_search.py",),
+    "training.hyperparameter_search.results": ("unit/training/hyperparameter_search/test_search.py",),
 }  # fmt: skip
 # Reached by whole runs alone: actions.demo, actions.embed, actions.evaluate, actions.export, actions.inference,
 # actions.model_source, cli.automl, cli.models, cli.trial_process, jobs.search_trials,
-# training.automatic.delivery, .group_holdout, .group_tuning and .unlabeled, training.finalize, training.model_card_content,
+# training.automatic.delivery, .group_holdout, .group_tuning and .unlabeled, training.head_fitting, training.model_card_content,
 # training.setup.
 
 

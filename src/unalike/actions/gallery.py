@@ -11,9 +11,9 @@ from unalike.data.imageset import load_images
 from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.progress import say
-from unalike.recognition.calibration import calibrate
 from unalike.recognition.decision import check_rule
 from unalike.recognition.gallery import Gallery
+from unalike.recognition.gallery_calibration import calibrate
 from unalike.recognition.recognizer import Recogniser
 from unalike.runs.filenames import GALLERY_FILE, MODEL_CARD_FILE
 

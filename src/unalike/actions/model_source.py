@@ -55,7 +55,7 @@ def load_frozen(
     ``images``: how many it will embed, where that is known.
     """
     from unalike.inference.engine_selection import create_engine, move_to_gpu
-    from unalike.model.frozen import build_frozen_trunk
+    from unalike.model.frozen_trunk import build_frozen_trunk
     from unalike.training.recipe import settle_backbone, settle_normalization
 
     settle_backbone(experiment)

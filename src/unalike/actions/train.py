@@ -156,7 +156,7 @@ def _check_unlabeled(experiment: Experiment) -> None:
 def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
     """Search for better hyperparameters over complete trainings; ``path`` is the best trial's checkpoint."""
     from unalike.runs.folder import open_run
-    from unalike.training.search.search import run_search
+    from unalike.training.hyperparameter_search.search import run_search
 
     refuse_several_processes("a search")
     experiment.set_value("automl_policy", "auto")  # so that the resolved spec searches again

@@ -20,7 +20,7 @@ from unalike.deploy.onnx_graph import (
     write_facts,
 )
 from unalike.deploy.quantization.accuracy_table import Labelled
-from unalike.deploy.quantization.calibration import CalibrationImages, calibration_images
+from unalike.deploy.quantization.activation_ranges import CalibrationImages, calibration_images
 from unalike.engines.metadata import NetworkFacts, file_key
 from unalike.errors import ModelError, SpecError
 

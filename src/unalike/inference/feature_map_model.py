@@ -31,7 +31,7 @@ from unalike.spec.declare import STAGES
 
 if TYPE_CHECKING:
     from unalike.model.feature_maps import FeatureMapNetwork
-    from unalike.model.frozen import FrozenTrunk
+    from unalike.model.frozen_trunk import FrozenTrunk
 
 RUNTIMES = ("auto", "torch", "openvino", "onnxruntime")
 
@@ -169,7 +169,7 @@ def _build_network(
 
 def _build_pretrained(source: str, size: tuple[int, int] | None) -> FrozenTrunk:
     """The trunk that ``source`` names, of this input size, or of its own."""
-    from unalike.model.frozen import build_frozen_trunk
+    from unalike.model.frozen_trunk import build_frozen_trunk
     from unalike.model.pretrained import best_available_trunk
 
     _, _, name = source.partition(":")

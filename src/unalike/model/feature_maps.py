@@ -16,7 +16,7 @@ from torch import nn
 from unalike.engines.metadata import MapFacts
 from unalike.errors import ModelError, closest
 from unalike.model.embedder import Embedder
-from unalike.model.frozen import FrozenTrunk
+from unalike.model.frozen_trunk import FrozenTrunk
 
 # Where PatchCore (Roth et al., CVPR 2022) takes its features: fine in position, deep enough in meaning.
 DENSE_STRIDES = (8, 16)

@@ -21,9 +21,9 @@ from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
 from unalike.metrics.knn import unit
-from unalike.recognition.calibration import calibrate, check_settings
 from unalike.recognition.decision import LABEL, GalleryCalibration
 from unalike.recognition.gallery import Gallery, ModelIdentity
+from unalike.recognition.gallery_calibration import calibrate, check_settings
 from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_classes
 from unalike.recognition.snapshot import GallerySnapshot
 
@@ -245,7 +245,7 @@ class Recogniser:
             images: class folders of further images; those whose class is not enrolled are unknown. Without them the
                 gallery's own classes are left out in turn.
             rule: how neighbors become a class: ``nearest``, ``prototype`` or ``vote``.
-            settings: further settings of ``recognition.calibration.calibrate``.
+            settings: further settings of ``recognition.gallery_calibration.calibrate``.
 
         Returns:
             The calibration, which the gallery keeps.

@@ -1,4 +1,4 @@
-"""Which parts of the network are frozen: stages, BatchNorm, the trunk in head-only epochs.
+"""Freeze parts of the network while it is trained: stages, BatchNorm, the trunk in head-only epochs.
 
 Frozen means neither gradients nor moving statistics (TAO D10). ``Freezer.set_train_modes`` is called at the start of
 every epoch and after every validation, so that no mode is left behind (TAO D3).

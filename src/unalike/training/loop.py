@@ -23,7 +23,7 @@ from unalike.errors import Interrupted, TrainingError, WeightsError
 from unalike.progress import progress, say
 from unalike.training.checkpoints import CheckpointManager
 from unalike.training.cpu.batchnorm_folding import FoldablePairs, fold_batchnorm
-from unalike.training.cpu.frozen_stages import CompiledStages, use_compiled_stages
+from unalike.training.cpu.openvino_stages import CompiledStages, use_compiled_stages
 from unalike.training.ema import ModelEma
 from unalike.training.freezing import Freezer
 from unalike.training.losses import Criterion
@@ -31,7 +31,7 @@ from unalike.training.optimizer import set_learning_rates
 from unalike.training.schedule import LRSchedule
 
 if TYPE_CHECKING:
-    from unalike.data.training.loader import Batch
+    from unalike.data.batches.loader import Batch
     from unalike.spec import Experiment
 
 # Events of a loop: ("step", {...}) every `log_every` batches, ("validation", {...}), ("checkpoint", {...}), and
@@ -44,7 +44,7 @@ REPLANNED_EPOCHS = 2
 
 
 class BatchLoader(Protocol):
-    """What the loop needs of ``data.training.loader.TrainingLoader``."""
+    """What the loop needs of ``data.batches.loader.TrainingLoader``."""
 
     def __len__(self) -> int: ...
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 from lightning_fabric import Fabric
 from torch import Tensor
 
+from unalike.data.batches.augment import Augmentation
+from unalike.data.batches.loader import TrainingLoader
+from unalike.data.batches.pixel_cache import build_pixel_cache
+from unalike.data.batches.sampler import ClassBalancedSampler
 from unalike.data.from_spec import TrainingSets
 from unalike.data.notices import Notices
-from unalike.data.training.augment import Augmentation
-from unalike.data.training.loader import TrainingLoader
-from unalike.data.training.pixel_cache import build_pixel_cache
-from unalike.data.training.sampler import ClassBalancedSampler
 from unalike.data.view import View
 from unalike.errors import redact_all
 from unalike.model.backbones import PretrainedConfig

@@ -25,10 +25,10 @@ from unalike.progress import say
 from unalike.runs.filenames import BEST_CHECKPOINT, SPLIT_FILE
 from unalike.training.checkpoints import CheckpointManager, newest_checkpoint
 from unalike.training.cpu.batchnorm_folding import FoldablePairs, find_foldable_pairs
-from unalike.training.cpu.frozen_stages import REQUEST_SIZE, CompiledStages, compile_stages
+from unalike.training.cpu.openvino_stages import REQUEST_SIZE, CompiledStages, compile_stages
 from unalike.training.devices import launch, make_fabric
-from unalike.training.finalize import fit_frozen_head, interpolate_and_refit, save_if_best, trains_by_steps
 from unalike.training.freezing import Freezer
+from unalike.training.head_fitting import fit_frozen_head, interpolate_and_refit, save_if_best, trains_by_steps
 from unalike.training.heads.interpolation import attach_head, copy_weights, spec_with_head
 from unalike.training.heads.warm_start import start_from_head
 from unalike.training.loggers import Loggers

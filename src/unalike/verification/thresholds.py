@@ -4,7 +4,7 @@ Each measure is divided by its limit, below which nearly all benign images stay;
 reason. The score falls with it: 1 without any difference, 0.5 at the limit.
 
 The threshold of the score is set for a target rate of false accepts: tampered copies or other drawings that are called the
-same. As for "unknown" (``recognition.calibration``), a plain quantile of the trials would be too optimistic: each asset is
+same. As for "unknown" (``recognition.gallery_calibration``), a plain quantile of the trials would be too optimistic: each asset is
 evaluated at the threshold that the other assets set, until the rate is met. Tampering in use may be of a kind that
 calibration does not contain: so each kind of tampering of each asset is evaluated at the threshold that the other kinds of
 the other assets set, and the confidence interval treats kinds as random, like assets.
@@ -23,8 +23,13 @@ import numpy as np
 from unalike.errors import DataError, SpecError
 from unalike.metrics.intervals import clopper_pearson, clustered_proportion
 from unalike.metrics.roc import threshold_at, trials_needed
-from unalike.recognition.calibration import MIN_CLASSES, UnknownTrials, cross_validated_false_matches, find_threshold
 from unalike.recognition.decision import RateGuarantee
+from unalike.recognition.gallery_calibration import (
+    MIN_CLASSES,
+    UnknownTrials,
+    cross_validated_false_matches,
+    find_threshold,
+)
 from unalike.verification.measures import MEASURES
 
 FORMAT_VERSION = 2

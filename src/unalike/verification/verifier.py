@@ -31,7 +31,6 @@ from unalike.recognition.gallery import Gallery, ModelIdentity
 from unalike.recognition.recognizer import probe_embedding
 from unalike.verification.approved_set import ApprovedSet, enrollment_images
 from unalike.verification.asset import Asset, open_assets
-from unalike.verification.calibration import calibrate_thresholds
 from unalike.verification.localization import limit_size
 from unalike.verification.matching import AssetMatcher
 from unalike.verification.measures import AssetDifference
@@ -40,6 +39,7 @@ from unalike.verification.result import ABSENT, ALTERED, DIFFERENT, SAME, Verifi
 from unalike.verification.tampering import TAMPERING
 from unalike.verification.thresholds import VerificationThresholds
 from unalike.verification.trials import measure_asset
+from unalike.verification.verifier_calibration import calibrate_thresholds
 
 # Longest side, in pixels, at which images are compared: it bounds memory, and exceeds the size of any asset's frame.
 MAX_SIDE = 1024

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from unalike.deploy.onnx_graph import write_facts
 from unalike.deploy.quantization.accuracy_table import cosines
-from unalike.deploy.quantization.calibration import CalibrationImages
+from unalike.deploy.quantization.activation_ranges import CalibrationImages
 from unalike.deploy.quantization.half_precision import emulate_bf16, type_network
 from unalike.deploy.quantization.mixed_precision import QuantizationRequest, quantize_network
 from unalike.engines.metadata import NetworkFacts

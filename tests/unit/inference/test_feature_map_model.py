@@ -24,7 +24,7 @@ from unalike.model.backbones import build_trunk
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder
 from unalike.model.feature_maps import FeatureMapNetwork, list_feature_maps, select_feature_maps
-from unalike.model.frozen import FrozenTrunk
+from unalike.model.frozen_trunk import FrozenTrunk
 
 SIZE = (96, 64)  # never square
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.25)

@@ -20,9 +20,9 @@ SPARED = {
     "runs.upload": "an empty mark",
     "actions.discover": "in a folder that is renamed when it is whole",
     "runs.run": "status.json, a line at a time",
-    "training.search.results": "trials, a line at a time",
-    "training.search.workers": "a trial's log", "runs.processes": "a job's log", "jobs.supervisor": "a job's log",
-    "cli.__init__": "a traceback under a temporary name", "deploy.quantization.calibration": "in a temporary folder",
+    "training.hyperparameter_search.results": "trials, a line at a time",
+    "training.hyperparameter_search.workers": "a trial's log", "runs.processes": "a job's log", "jobs.supervisor": "a job's log",
+    "cli.__init__": "a traceback under a temporary name", "deploy.quantization.activation_ranges": "in a temporary folder",
     "actions.benchmark": "in a temporary folder", "actions.demo_images": "made-up pictures in a folder of their own",
     "actions.embed write_table": "handed a hidden name",
 }  # fmt: skip

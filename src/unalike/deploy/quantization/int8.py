@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unalike.deploy.onnx_graph import drop_redundant_clips, read_network, sort_nodes
-from unalike.deploy.quantization.calibration import Ranges, import_calibrate, muted
+from unalike.deploy.quantization.activation_ranges import Ranges, import_calibrate, muted
 from unalike.engines.onnx_engine import import_onnxruntime
 from unalike.errors import ExportError, SpecError
 

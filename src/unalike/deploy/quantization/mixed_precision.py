@@ -17,14 +17,14 @@ import numpy as np
 from unalike import progress
 from unalike.deploy.onnx_graph import parse_layers, quantized_layers, read_network, restore_layers, write_facts
 from unalike.deploy.quantization.accuracy_table import cosines
-from unalike.deploy.quantization.bias_correction import correct_biases
-from unalike.deploy.quantization.calibration import (
+from unalike.deploy.quantization.activation_ranges import (
     CalibrationImages,
     RangeRequest,
     measure_ranges,
     read_ranges,
     write_ranges,
 )
+from unalike.deploy.quantization.bias_correction import correct_biases
 from unalike.deploy.quantization.half_precision import KEPT, early_nodes, emulate_bf16, type_network
 from unalike.deploy.quantization.int8 import (
     QuantizationOptions,

@@ -15,7 +15,7 @@ from unalike.deploy.onnx_graph import (
     write_facts,
 )
 from unalike.deploy.quantization.accuracy_table import AccuracyTable, Labelled, compare_engines, retrieval
-from unalike.deploy.quantization.calibration import CalibrationImages
+from unalike.deploy.quantization.activation_ranges import CalibrationImages
 from unalike.deploy.quantization.int8 import QuantizationOptions, finish
 from unalike.deploy.quantization.mixed_precision import (
     QuantizationRequest,

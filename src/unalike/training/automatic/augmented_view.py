@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from unalike.data.batches.augment import Augmentation
+from unalike.data.batches.pixel_cache import downscale
 from unalike.data.decode import MAX_PIXELS, decode
-from unalike.data.training.augment import Augmentation
-from unalike.data.training.pixel_cache import downscale
 from unalike.data.view import View
 
 # What differs between pictures of one object: how much of it is visible, the side it is seen from, the light.

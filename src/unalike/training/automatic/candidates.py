@@ -19,13 +19,13 @@ from unalike.inference.embedding import Embeddings
 from unalike.model.backbones import Trunk
 from unalike.model.checkpoint import load_embedder
 from unalike.model.embedder import Embedder
-from unalike.model.frozen import build_frozen_trunk
+from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.progress import say
 from unalike.training.automatic.holdout import HoldoutResult, Split
 from unalike.training.heads.config import HeadConfig
 from unalike.training.heads.features import TrunkFeatures
+from unalike.training.heads.head_search import FROZEN, evaluate_vectors
 from unalike.training.heads.interpolation import embed_with_trunk, interpolate_weights, refit_head
-from unalike.training.heads.search import FROZEN, evaluate_vectors
 from unalike.training.heads.trained import fit_head
 from unalike.training.trainer import TrainingResult
 

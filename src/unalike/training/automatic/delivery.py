@@ -13,7 +13,7 @@ from unalike.errors import redact, redact_all
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
-from unalike.model.frozen import build_frozen_trunk
+from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text

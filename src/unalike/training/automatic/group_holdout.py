@@ -22,7 +22,7 @@ from unalike.errors import DataError
 from unalike.inference.embedding import embed_files
 from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.checkpoint import load_embedder
-from unalike.model.frozen import build_frozen_trunk
+from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.progress import say
 from unalike.runs.filenames import AUGMENTED_QUERIES_FILE
 from unalike.runs.stage import load_or_compute
@@ -37,7 +37,7 @@ from unalike.training.automatic.holdout import (
 )
 from unalike.training.heads.discriminant import FittedHead
 from unalike.training.heads.features import TrunkFeatures
-from unalike.training.heads.search import FROZEN
+from unalike.training.heads.head_search import FROZEN
 from unalike.training.heads.unsupervised import fit_neighbor_whitening
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from unalike.data.from_spec import TrainingSets, load_training_sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import WeightsError
-from unalike.model.frozen import build_frozen_trunk
+from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
 from unalike.runs.filenames import AUTOMATIC_FILE, BEST_SPEC_FILE, NOTICES_FILE
@@ -48,7 +48,7 @@ from unalike.training.automatic.holdout import (
 from unalike.training.automatic.trunks import TrunkSelector
 from unalike.training.heads.config import HeadConfig, HeadTraining
 from unalike.training.heads.features import TrunkFeatures
-from unalike.training.heads.search import (
+from unalike.training.heads.head_search import (
     HeadSearchSpace,
     HeadTrial,
     best_closed_form,

@@ -17,7 +17,7 @@ from torch import nn
 from unalike.model.embedder import Embedder
 from unalike.progress import say
 from unalike.training.cpu.batchnorm_folding import find_foldable_pairs, fold_batchnorm
-from unalike.training.cpu.frozen_stages import CompiledStages, find_chain, use_compiled_stages
+from unalike.training.cpu.openvino_stages import CompiledStages, find_chain, use_compiled_stages
 from unalike.training.devices import make_fabric
 from unalike.training.freezing import Freezer
 

@@ -20,7 +20,7 @@ from unalike.progress import say
 from unalike.spec import settle
 from unalike.training.automatic.holdout import Split, assign_scenes, cross_validation_splits
 from unalike.training.heads.features import TrunkFeatures, compute_features
-from unalike.training.heads.search import best_score, sample_classes
+from unalike.training.heads.head_search import best_score, sample_classes
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment

@@ -24,7 +24,7 @@ from unalike.engines.protocol import Engine
 from unalike.inference.embedding import embed_files
 from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.backbones import PretrainedConfig
-from unalike.model.frozen import FrozenTrunk, build_frozen_trunk
+from unalike.model.frozen_trunk import FrozenTrunk, build_frozen_trunk
 from unalike.progress import say, warn
 from unalike.storage.atomic import atomic_write
 from unalike.storage.cache import default_cache_dir

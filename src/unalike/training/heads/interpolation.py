@@ -26,7 +26,7 @@ from unalike.inference.embedding import Embeddings, embed_files
 from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.backbones import Trunk
 from unalike.model.embedder import Embedder
-from unalike.model.frozen import FrozenTrunk
+from unalike.model.frozen_trunk import FrozenTrunk
 from unalike.progress import say
 from unalike.training.heads.config import HeadConfig
 from unalike.training.heads.discriminant import FittedHead

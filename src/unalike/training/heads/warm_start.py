@@ -20,7 +20,7 @@ from unalike.data.view import View
 from unalike.errors import SpecError
 from unalike.metrics.knn import unit
 from unalike.model.embedder import build_embedder
-from unalike.model.frozen import FrozenTrunk
+from unalike.model.frozen_trunk import FrozenTrunk
 from unalike.spec import settle
 from unalike.training.heads.config import HeadConfig
 from unalike.training.heads.discriminant import FittedHead

@@ -15,14 +15,14 @@ from tests.support import networks
 from unalike.data.view import View
 from unalike.deploy import onnx_graph as graphs
 from unalike.deploy.quantization.accuracy_table import cosines
-from unalike.deploy.quantization.bias_correction import correct_biases
-from unalike.deploy.quantization.calibration import (
+from unalike.deploy.quantization.activation_ranges import (
     RangeRequest,
     calibration_images,
     measure_ranges,
     read_ranges,
     write_ranges,
 )
+from unalike.deploy.quantization.bias_correction import correct_biases
 from unalike.deploy.quantization.half_precision import emulate_bf16, type_network
 from unalike.deploy.quantization.int8 import QuantizationOptions, finish, quantize_by_ranges
 from unalike.deploy.quantization.mixed_precision import QuantizationRequest, open_engine, quantize_network

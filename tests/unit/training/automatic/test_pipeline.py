@@ -12,7 +12,7 @@ from tests.support.series import holdout_result
 from unalike.spec import load_spec
 from unalike.training.automatic.pipeline import candidates_to_evaluate, unsupported_reason
 from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig, HeadTraining
-from unalike.training.heads.search import HeadTrial
+from unalike.training.heads.head_search import HeadTrial
 
 GOAL = "known-classes"
 

@@ -1,0 +1,1 @@
+"""Batches of training images: augmentation, sampling, loading, the cache of decoded images."""

@@ -1,1 +1,0 @@
-"""Training batches: augmentation, sampling, loading, the cache of decoded images."""

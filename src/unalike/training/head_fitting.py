@@ -1,0 +1,116 @@
+"""Fit the head in closed form before the first training step, and again after the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from unalike.data.imageset import ImageSet
+from unalike.data.notices import Notices
+from unalike.data.preprocessing import Preprocessing
+from unalike.errors import UnalikeError
+from unalike.model.embedder import Embedder
+from unalike.progress import say
+from unalike.spec import settle
+from unalike.training.checkpoints import CheckpointManager
+from unalike.training.heads.config import HeadConfig
+from unalike.training.heads.discriminant import FittedHead
+from unalike.training.heads.interpolation import embed_with_trunk, interpolate_weights, refit_head, spec_with_head
+from unalike.training.heads.warm_start import fit_initial_head
+from unalike.training.loggers import Loggers
+from unalike.training.loop import TrainingLoop
+from unalike.training.setup import TrainingSetup
+from unalike.training.validation import ValidationRunner
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+
+def trains_by_steps(experiment: Experiment) -> bool:
+    """Whether trunk or embedder is trained at all; else a head fitted in closed form is everything."""
+    return bool(experiment.train.train_trunk or experiment.train.train_embedder)
+
+
+def fit_frozen_head(
+    experiment: Experiment, images: ImageSet, notices: Notices, fabric: Fabric
+) -> tuple[FittedHead, np.ndarray, np.ndarray] | None:
+    """A head fitted to the frozen trunk's features, where training starts from it or consists of it; else None.
+
+    Settles ``model.head`` and ``model.feat_dim`` by it. Returns head, features and labels, the same on all ranks.
+    """
+    if trains_by_steps(experiment) and not experiment.train.warm_start:
+        return None
+    answer: Any = None
+    if fabric.is_global_zero:
+        try:
+            answer = fit_initial_head(experiment, images, notices)
+        except UnalikeError as error:
+            answer = error  # all ranks leave with it, or the others would wait for ever
+    answer = fabric.broadcast(answer)
+    if isinstance(answer, UnalikeError):
+        raise answer
+    head, features_NF, labels_N = answer
+    for path, value in (("model.head", head.kind), ("model.feat_dim", head.matrix_FD.shape[1])):
+        settle(experiment, path, value, "the fitted head")
+    if trains_by_steps(experiment):
+        settle(experiment, "train.head_epochs", 0, "training begins with the fitted head")
+        experiment.mark_set(["train.head_epochs"])  # the recipe would settle it once more
+    return head, features_NF, labels_N
+
+
+def interpolate_and_refit(setup: TrainingSetup, loop: TrainingLoop, initial: Mapping[str, Tensor]) -> Embedder | None:
+    """The network of ``train.finish``: weights between initial and trained ones, and a head fitted to them in closed form.
+
+    Args:
+        setup: of this run.
+        loop: at its end.
+        initial: the trunk's weights before the first step.
+
+    Returns:
+        The network on the CPU, the same on all ranks; None where no head can be fitted.
+    """
+    experiment, images, fabric = setup.experiment, setup.sets.train, setup.fabric
+    setup.embedder.load_state_dict(loop.weights())
+    network: Any = None
+    if fabric.is_global_zero:
+        finish = experiment.train.finish
+        trunk = interpolate_weights(setup.embedder.trunk, initial, finish.trained_share)
+        features = embed_with_trunk(trunk, images, Preprocessing.from_spec(experiment), dataset=experiment.dataset,
+                                 notices=setup.notices, mirrored=finish.mirrored)  # fmt: skip
+        network = refit_head(
+            trunk, features, images.labels_N, HeadConfig.from_spec(experiment), experiment.model.feat_dim
+        )
+    return fabric.broadcast(network)  # type: ignore[no-any-return]
+
+
+def save_if_best(
+    setup: TrainingSetup,
+    network: Embedder,
+    loop: TrainingLoop,
+    checkpoint_manager: CheckpointManager,
+    validation: ValidationRunner,
+    loggers: Loggers,
+) -> Mapping[str, float] | None:
+    """Validate the refitted network and write it where it is the best; its metrics (none without validation), else None."""
+    position, fabric = loop.position, setup.fabric
+    epoch = position.epoch - 1
+    kpis: dict[str, float] = {}
+    if validation.validator is not None:
+        validation.engine = None  # another head is another graph
+        kpis = dict(validation(fabric.to_device(network)))
+    saved = False
+    if fabric.is_global_zero:
+        weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        payload = setup.payload(weights, spec_with_head(setup.with_epochs(loop.epochs), network))
+        saved = checkpoint_manager.save_if_best(payload, epoch=epoch, step=position.global_step, kpis=kpis)
+        monitor = checkpoint_manager.monitor
+        text = f", {monitor} {kpis[monitor]:.4f}" if monitor in kpis else ""
+        say(f"finished: {setup.experiment.train.finish.trained_share:g} of the training kept, the head fitted anew{text}"
+            + ("" if saved else f"; epoch {(checkpoint_manager.best_epoch or 0) + 1} was no worse and stays"))  # fmt: skip
+        if saved and kpis:
+            loggers("validation", {"epoch": epoch, "step": position.global_step, "kpi": kpis})
+    return kpis if fabric.broadcast(saved) else None

@@ -1,0 +1,266 @@
+"""Choose the head for frozen features by cross-validation: closed forms, and heads trained with a loss.
+
+Shape letters: N images, F features, Q queries, R references, B a block of queries, C class directions.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unalike.errors import DataError
+from unalike.metrics.retrieval import Ranking, rank_scores
+from unalike.training.automatic.holdout import HoldoutResult, Split, evaluate_embeddings, evaluate_rankings
+from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig, HeadTraining, head_training
+from unalike.training.heads.discriminant import fit_scatter, fit_whitening
+from unalike.training.heads.trained import train_head
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
+
+# Weights of the directions in which the known classes do not differ, and shrinkages as multiples of Ledoit and Wolf's;
+# larger values suit unseen classes. One eigendecomposition serves them all.
+RESIDUALS, SHRINKAGES = tuple(step / 10 for step in range(11)), (1.0, 2.0, 4.0)
+MAX_SEARCH_IMAGES = 6000  # enough images to choose a head by; whole classes are drawn up to this number
+FROZEN = "frozen trunk"
+
+
+@dataclass(frozen=True)
+class HeadTrial:
+    """A head configuration with its cross-validation result.
+
+    Attributes:
+        config: the head, or None for the features themselves.
+        result: per-query results on the splits.
+        score: ``result.score`` for the goal of the search.
+    """
+
+    config: HeadConfig | None
+    result: HoldoutResult
+    score: float
+
+    @property
+    def name(self) -> str:
+        return self.config.name if self.config else FROZEN
+
+    def beats(self, other: HeadTrial, goal: str) -> bool:
+        """Return whether R@1 is significantly higher and no other metric of the goal is lower.
+
+        Training with a loss raises average precision and often lowers R@1: heads accepted where neither was lower lost
+        R@1 on outer folds (docs/experiments/heads.md).
+        """
+        return self.result.significantly_better(other.result, goal, by=("R@1",))
+
+
+@dataclass(frozen=True)
+class HeadSearchSpace:
+    """The head settings to search over; a setting of the user's own is the only value tried.
+
+    Attributes:
+        sqrt: whether to take the signed square root of the features.
+        residuals: weights of the residual directions.
+        shrinkages: multiples of Ledoit and Wolf's shrinkage.
+        trainings: trainings to try after the best closed form.
+        fixed_training: the training that the user asks for, or None; it is applied without comparison.
+    """
+
+    sqrt: Sequence[bool] = (True, False)
+    residuals: Sequence[float] = RESIDUALS
+    shrinkages: Sequence[float] = SHRINKAGES
+    trainings: Sequence[HeadTraining] = HEAD_TRAININGS
+    fixed_training: HeadTraining | None = None
+
+    @classmethod
+    def from_spec(cls, spec: Experiment) -> HeadSearchSpace:
+        """Read what the user set in ``model.head`` and ``train.finish``."""
+        finish, kind = spec.train.finish, spec.model.head if spec.is_set("model.head") else "auto"
+        loss_is_set = spec.is_set("train.finish.loss")
+        fixed_training = head_training(finish.loss if loss_is_set else None, mlp=kind == "mlp")
+        trainings = cls.trainings if kind == "auto" else tuple(t for t in cls.trainings if not t.mlp)
+        return cls(
+            sqrt={"linear": (False,), "rooted": (True,), "mlp": (True,)}.get(kind, cls.sqrt),
+            residuals=(finish.residual,) if spec.is_set("train.finish.residual") else cls.residuals,
+            shrinkages=(finish.shrinkage,) if spec.is_set("train.finish.shrinkage") else cls.shrinkages,
+            trainings=() if fixed_training or loss_is_set else trainings,
+            fixed_training=fixed_training,
+        )
+
+
+def evaluate_vectors(vectors_ND: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split]) -> HoldoutResult:
+    """Evaluate vectors (N, D) that do not depend on the split."""
+    return evaluate_embeddings(splits, labels_N, lambda _, s: (vectors_ND[s.query_N], vectors_ND[s.reference_N]))
+
+
+def search_heads(
+    features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str, *, seconds: float = float("inf"),
+    space: HeadSearchSpace | None = None,
+) -> list[HeadTrial]:  # fmt: skip
+    """Evaluate every closed form of a search space.
+
+    Args:
+        features_NF: frozen features (N, F).
+        labels_N: an integer label per image.
+        splits: cross-validation splits of these images.
+        goal: a key of ``holdout.GOALS``.
+        seconds: time limit, checked between the two values of ``sqrt``.
+        space: the heads to try; all by default.
+
+    Returns:
+        The features themselves first, then the closed forms in the order of the space.
+    """
+    end, space = time.monotonic() + seconds, space or HeadSearchSpace()
+    baseline = evaluate_vectors(features_NF, labels_N, splits)
+    trials = [HeadTrial(None, baseline, baseline.score(goal))]
+    for sqrt in space.sqrt:
+        if time.monotonic() > end:
+            break
+        configs = [HeadConfig(sqrt, r, s) for s, r in product(space.shrinkages, space.residuals)]
+
+        def rank(_: int, split: Split, configs: Sequence[HeadConfig] = configs) -> list[Ranking]:
+            return _rank_by_config(features_NF, labels_N, split, configs)
+
+        try:
+            results = evaluate_rankings(splits, labels_N, rank)
+        except DataError:  # a split whose classes have one image each: there is no within-class scatter
+            break
+        trials += [HeadTrial(c, result, result.score(goal)) for c, result in zip(configs, results, strict=True)]
+    return trials
+
+
+def best_closed_form(trials: Sequence[HeadTrial], goal: str) -> HeadTrial | None:
+    """Return the best closed form; one without the square root only if significantly better than the best one with it.
+
+    Chosen by the score alone, folds of photographs took a form without it in four of five cases and lost 1.3 points of R@1
+    (docs/experiments/heads.md). None where there is no closed form.
+    """
+    with_sqrt, without = (
+        max((t for t in trials if t.config and t.config.sqrt is sqrt), key=lambda t: t.score, default=None)
+        for sqrt in (True, False)
+    )
+    if with_sqrt is None or without is None:
+        return with_sqrt or without
+    return without if without.result.significantly_better(with_sqrt.result, goal) else with_sqrt
+
+
+def search_trained_heads(
+    trial: HeadTrial, features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str, *,
+    seconds: float, trainings: Sequence[HeadTraining] = HEAD_TRAININGS,
+) -> list[HeadTrial]:  # fmt: skip
+    """Evaluate the closed form of ``trial`` after each training, as many as the time allows.
+
+    The time of a training is estimated from its splits so far; one that would not finish on all splits is abandoned. An MLP
+    is tried only behind a square root (``model.head: mlp`` has one).
+
+    Args:
+        trial: the closed form to start from; nothing is tried for the features themselves.
+        features_NF: frozen features (N, F).
+        labels_N: an integer label per image.
+        splits: cross-validation splits of these images.
+        goal: a key of ``holdout.GOALS``.
+        seconds: time limit.
+        trainings: what to try, in this order.
+    """
+    config = trial.config
+    if seconds <= 0 or config is None:
+        return []
+    end = time.monotonic() + seconds
+    closed_forms = [
+        fit_whitening(features_NF[s.fit_N], labels_N[s.fit_N], sqrt=config.sqrt, shrinkage=config.shrinkage).head(
+            config.residual
+        )
+        for s in splits
+    ]
+    trials: list[HeadTrial] = []
+    for training in trainings:
+        if training.mlp and not config.sqrt:
+            continue
+        start = time.monotonic()
+        vectors: list[tuple[np.ndarray, np.ndarray]] = []
+        for head, split in zip(closed_forms, splits, strict=True):
+            if start + len(splits) * (time.monotonic() - start) / max(1, len(vectors)) > end:
+                return trials
+            trained = train_head(head, features_NF[split.fit_N], labels_N[split.fit_N], training)
+            vectors.append((trained(features_NF[split.query_N]), trained(features_NF[split.reference_N])))
+        result = evaluate_embeddings(splits, labels_N, partial(_vectors_of_split, vectors))
+        trials.append(HeadTrial(replace(config, training=training), result, result.score(goal)))
+    return trials
+
+
+def _vectors_of_split(
+    vectors: Sequence[tuple[np.ndarray, np.ndarray]], number: int, _: Split
+) -> tuple[np.ndarray, np.ndarray]:
+    return vectors[number]
+
+
+def best_score(features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str) -> float:
+    """Return the best score of the features themselves and of the square-root heads without extra shrinkage."""
+    space = HeadSearchSpace(sqrt=(True,), shrinkages=(1.0,))
+    return max(trial.score for trial in search_heads(features_NF, labels_N, splits, goal, space=space))
+
+
+def _rank_by_config(
+    features_NF: np.ndarray, labels_N: np.ndarray, split: Split, configs: Sequence[HeadConfig]
+) -> list[Ranking]:
+    """Rank a split's queries by the head of every config; all configs share ``sqrt``.
+
+    Two matrix products serve all residuals of one shrinkage (``ClassWhitening.components``).
+    """
+    scatter = fit_scatter(features_NF[split.fit_N], labels_N[split.fit_N], sqrt=configs[0].sqrt)
+    query_QF, reference_RF = (scatter.project(features_NF[rows]) for rows in (split.query_N, split.reference_N))
+    rankings: list[Ranking] = []
+    for shrinkage in dict.fromkeys(config.shrinkage for config in configs):
+        whitening = scatter.whiten(shrinkage)
+        residuals = [config.residual for config in configs if config.shrinkage == shrinkage]
+        query, reference = (_Components(*whitening.components(rows_NF)) for rows_NF in (query_QF, reference_RF))
+        score_blocks = partial(_cosines_by_residual, query, reference, residuals)
+        rankings += rank_scores(score_blocks, len(residuals), labels_N[split.query_N], labels_N[split.reference_N])
+    return rankings
+
+
+class _Components:
+    """Vectors as ``ClassWhitening.components`` gives them, with their squared lengths along the class directions and
+    across them."""
+
+    def __init__(self, white_NF: np.ndarray, class_NC: np.ndarray) -> None:
+        self.white_NF, self.class_NC = white_NF, class_NC
+        self.along_N, total_N = (np.einsum("nd,nd->n", part, part) for part in (class_NC, white_NF))
+        self.across_N = np.maximum(total_N - self.along_N, 0)
+
+    def inverse_norms(self, weight: np.float32) -> np.ndarray:
+        """1 / length of each vector if the squared residual is ``weight``; 0 for a vector of length 0."""
+        length_N: np.ndarray = np.sqrt(self.along_N + weight * self.across_N)
+        inverse_N = np.zeros_like(length_N)
+        np.divide(np.float32(1), length_N, out=inverse_N, where=length_N > 0)
+        return inverse_N
+
+
+def _cosines_by_residual(
+    query: _Components, reference: _Components, residuals: Sequence[float], top: int, bottom: int
+) -> Iterator[np.ndarray]:
+    """Yield the cosines (B, R) of queries ``top`` to ``bottom`` with all references, for the head of each residual."""
+    class_BR = query.class_NC[top:bottom] @ reference.class_NC.T
+    rest_BR = query.white_NF[top:bottom] @ reference.white_NF.T
+    rest_BR -= class_BR
+    for residual in residuals:
+        weight = np.float32(residual * residual)
+        scores_BR = weight * rest_BR
+        scores_BR += class_BR
+        scores_BR *= reference.inverse_norms(weight)
+        scores_BR *= query.inverse_norms(weight)[top:bottom, None]
+        yield scores_BR
+
+
+def sample_classes(labels_N: np.ndarray, seed: int) -> np.ndarray:
+    """Draw whole classes at random until they hold ``MAX_SEARCH_IMAGES`` images; return their rows (all if fewer)."""
+    if len(labels_N) <= MAX_SEARCH_IMAGES:
+        return np.arange(len(labels_N))
+    order = np.random.default_rng([seed, 17]).permutation(np.unique(labels_N))
+    total_C = np.cumsum([(labels_N == c).sum() for c in order])
+    chosen = order[: max(4, int(np.searchsorted(total_C, MAX_SEARCH_IMAGES)))]
+    return np.flatnonzero(np.isin(labels_N, chosen))

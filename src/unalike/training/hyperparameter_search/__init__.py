@@ -1,0 +1,1 @@
+"""Hyperparameter search (AutoML) over complete trainings, with Optuna."""

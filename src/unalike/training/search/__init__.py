@@ -1,1 +1,0 @@
-"""Hyperparameter search over complete trainings, with Optuna."""
