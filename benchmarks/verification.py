@@ -50,7 +50,7 @@ FALSE_MATCH_RATES = (0.01, 0.001)
 
 def make_asset(name: str, mark: Mark, number: int) -> Asset:
     """An asset of a mark; of every second one up to four parts get a color of their own."""
-    color = np.broadcast_to(mark.colour.astype(np.uint8), (*mark.mask_MM.shape, 3))
+    color = np.broadcast_to(mark.color.astype(np.uint8), (*mark.mask_MM.shape, 3))
     asset = open_asset(np.dstack([color, mark.mask_MM]), name)
     if number % 2:
         rng = np.random.default_rng(number)

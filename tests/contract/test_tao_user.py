@@ -218,11 +218,11 @@ def test_check_of_a_good_spec_finds_all_there(
     found = unalike.check(spec)
     assert found.ok, found.faults
     assert found.figures["dataset.train_dataset"] == "24 images of 4 classes"
-    assert found.figures["evaluate.checkpoint"].startswith("test_efficientnet, 32 numbers an image")
+    assert found.figures["evaluate.checkpoint"].startswith("test_efficientnet, 32 dimensions")
     spec["results_dir"] = str(data / "elsewhere")  # before training, what it will make is no fault
     for action in ("evaluate", "inference", "export"):
         spec[action]["checkpoint"] = str(data / "elsewhere/train/ml_model_best.pth")
-    assert unalike.check(spec).figures["export.checkpoint"] == "ml_model_best.pth: made by training"
+    assert unalike.check(spec).figures["export.checkpoint"] == "ml_model_best.pth: written by training"
 
 
 @pytest.mark.parametrize("action", ["evaluate", "inference", "export"])

@@ -1,15 +1,17 @@
-"""How fast a model runs on this machine: each engine by batch size, decoding apart and included.
+"""Benchmark: latency and rate of a model in each runtime of this machine, by batch size, with and without decoding.
 
-A call's latency is what a production line waits for; the rate is what a night's worth of images needs.
+The latency of a call counts where a production line waits for it, the rate where many images are embedded at once.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,8 +36,9 @@ if TYPE_CHECKING:
 from unalike.runs.environment import usable_cores
 
 FORMAT_VERSION = 1
-FILES = 64
-MADE_UP = (480, 640)
+# Most image files that are measured, and the size of synthetic ones.
+MAX_FILES = 64
+SYNTHETIC_SIZE = (480, 640)
 RUNTIMES = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".engine": ("tensorrt",), ".plan": ("tensorrt",),
             ".pth": ("torch", "openvino", "onnxruntime"), ".ckpt": ("torch", "openvino", "onnxruntime")}  # fmt: skip
 
@@ -69,7 +72,7 @@ def measure_engines(
     model: str | Path, *, data: str | Path | None = None, batches: str | Sequence[int] = (1, 8, 32), seconds: float = 2.0,
     runtimes: str | Sequence[str] | None = None, threads: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Measure every runtime that can run a model. What is found is kept for ``runtime: auto``.
+    """Measure every runtime that can run a model. The rates are stored for ``runtime: auto``.
 
     Args:
         model: A .pth, .onnx, .xml or .engine.
@@ -84,7 +87,7 @@ def measure_engines(
 
     Raises:
         SpecError: An option is not valid.
-        ModelError: The model cannot be opened.
+        ModelError: The model cannot be model.
         DeviceError: One of ``runtimes`` cannot run it.
     """
     section = check_fields("bench_engine", model=model, data=data, batches=batches, seconds=seconds, runtimes=runtimes,
@@ -100,58 +103,58 @@ def measure_engines(
             runtime_benchmark.content_key(path.read_bytes()), {row["runtime"]: row["rate"] for row in rows}
         )
     return {"format_version": FORMAT_VERSION, "model": str(path), "machine": runtime_benchmark.machine_key(),
-            "view": view.to_dict(), "images": str(data) if data else f"made up, {MADE_UP[0]} x {MADE_UP[1]}",
+            "view": view.to_dict(), "images": str(data) if data else f"made up, {SYNTHETIC_SIZE[0]} x {SYNTHETIC_SIZE[1]}",
             "decoding": decoding, "engines": rows}  # fmt: skip
 
 
 def _engines(path: Path, runtimes: Sequence[str] | None, threads: int | None) -> tuple[list[Engine], View]:
     from unalike.inference.loaded_model import load_model
 
-    known = RUNTIMES.get(path.suffix)
-    if known is None:
+    available = RUNTIMES.get(path.suffix)
+    if available is None:
         raise ModelError(f"{path.name}: unknown kind of model", expected=", ".join(RUNTIMES))
     engines: list[Engine] = []
     view = None
-    for name in runtimes or known:
+    for name in runtimes or available:
         try:
-            opened = load_model(path, runtime=name, threads=threads)
+            model = load_model(path, runtime=name, threads=threads)
         except (MissingExtra, DeviceError, ModelError) as error:
             if runtimes or not path.is_file():
                 raise
-            say(f"{name} is passed over: {error}")
+            say(f"{name} is skipped: {error}")
             continue
-        engines.append(opened.engine)
-        view = opened.view
+        engines.append(model.engine)
+        view = model.view
     if view is None:
         raise MissingExtra(f"no runtime for {path.name} is installed", remedy="pip install 'unalike[openvino]'")
     return engines, view
 
 
 def _files(data: str | Path | None, folder: Path) -> list[Path]:
-    """Image files: an even choice of those given, or made-up photographs (noise would cost a decoder more)."""
+    """Image files: an even selection of ``data``, or smooth synthetic images (noise would take longer to decode)."""
     if data is not None:
-        found = load_images(data, labeled=False).paths
-        return list(found[:: max(1, len(found) // FILES)])[:FILES]
+        images = load_images(data, labeled=False).paths
+        return list(images[:: max(1, len(images) // MAX_FILES)])[:MAX_FILES]
     from PIL import Image
 
-    draws = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     paths = []
     for number in range(16):
-        coarse = draws.integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        coarse = rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)
         path = folder / f"{number}.jpg"
-        Image.fromarray(coarse).resize(MADE_UP[::-1], Image.Resampling.BICUBIC).save(path, quality=90)
+        Image.fromarray(coarse).resize(SYNTHETIC_SIZE[::-1], Image.Resampling.BICUBIC).save(path, quality=90)
         paths.append(path)
     return paths
 
 
-def _latencies(action: Any, seconds: float, least: int = 5) -> list[float]:
-    """Seconds of each call for about ``seconds``, at least ``least`` calls, after one that does not count."""
-    action()
+def _latencies(function: Callable[[], object], seconds: float, min_calls: int = 5) -> list[float]:
+    """Durations in seconds of calls for about ``seconds``, at least ``min_calls``, after one warm-up call."""
+    function()
     times: list[float] = []
     end = time.perf_counter() + seconds
-    while len(times) < least or time.perf_counter() < end:
+    while len(times) < min_calls or time.perf_counter() < end:
         start = time.perf_counter()
-        action()
+        function()
         times.append(time.perf_counter() - start)
     return times
 
@@ -163,41 +166,40 @@ def _figures(times: Sequence[float], images: int) -> dict[str, float]:
 
 
 def _decoding(paths: Sequence[Path], view: View, seconds: float) -> dict[str, Any]:
-    """One file in one thread, and all of them in as many threads as cores."""
-    turn = iter(range(10**9))
-    single = _figures(_latencies(lambda: view(paths[next(turn) % len(paths)]), seconds), 1)
+    """Decoding of one file at a time, and of all files in as many threads as there are cores."""
+    numbers = itertools.count()
+    single = _figures(_latencies(lambda: view(paths[next(numbers) % len(paths)]), seconds), 1)
     with ThreadPoolExecutor(max(2, usable_cores())) as pool:
-        whole = _latencies(lambda: list(pool.map(view, paths)), seconds, least=1)
+        all_files = _latencies(lambda: list(pool.map(view, paths)), seconds, min_calls=1)
     return {
         **single,
         "threads": max(2, usable_cores()),
-        "images_per_second_in_threads": round(len(paths) / min(whole), 2),
+        "images_per_second_in_threads": round(len(paths) / min(all_files), 2),
     }
 
 
 def _row(engine: Engine, sizes: Sequence[int], paths: Sequence[Path], view: View, seconds: float) -> dict[str, Any]:
-    told = engine.describe()
-    say(f"measuring {told['runtime']} {told['precision']}")
+    description = engine.describe()
+    say(f"measuring {description['runtime']} {description['precision']}")
     pixels = np.random.default_rng(0).integers(0, 256, (max(sizes), *engine.input_size, 3), dtype=np.uint8)
     by_batch = [
-        {"batch": size, **_figures(_latencies(lambda size=size: engine(pixels[:size]), seconds), size)}
-        for size in sizes
+        {"batch": size, **_figures(_latencies(partial(engine, pixels[:size]), seconds), size)} for size in sizes
     ]
-    rate = max(float(part["images_per_second"]) for part in by_batch)
-    turn = iter(range(10**9))
-    single = _figures(_latencies(lambda: engine(view(paths[next(turn) % len(paths)])[None]), seconds), 1)
-    # As many files as keep it busy for the time: a short run would measure its own beginning and end.
+    rate = max(float(entry["images_per_second"]) for entry in by_batch)
+    numbers = itertools.count()
+    single = _figures(_latencies(lambda: engine(view(paths[next(numbers) % len(paths)])[None]), seconds), 1)
+    # Enough files for the whole time, since start and end would dominate a short run.
     count = int(min(max(rate * seconds, len(paths)), 4096))
     files = [paths[number % len(paths)] for number in range(count)]
     start = time.perf_counter()
-    embed_files(engine, files, view, describe=f"{told['runtime']} files to vectors")
-    whole = len(files) / (time.perf_counter() - start)
-    return {"runtime": told["runtime"], "precision": told["precision"], "engine": told, "rate": rate, "by_batch": by_batch,
-            "file_to_vector": {"p50_ms": single["p50_ms"], "p99_ms": single["p99_ms"], "images_per_second": round(whole, 2)}}  # fmt: skip
+    embed_files(engine, files, view, describe=f"{description['runtime']} files to vectors")
+    file_rate = len(files) / (time.perf_counter() - start)
+    return {"runtime": description["runtime"], "precision": description["precision"], "engine": description, "rate": rate, "by_batch": by_batch,
+            "file_to_vector": {"p50_ms": single["p50_ms"], "p99_ms": single["p99_ms"], "images_per_second": round(file_rate, 2)}}  # fmt: skip
 
 
-def table(figures: Mapping[str, Any]) -> str:
-    """The figures as lines for a person."""
+def format_table(figures: Mapping[str, Any]) -> str:
+    """Format the figures as a text table."""
     lines = [
         f"{figures['model']} on {figures['machine']}",
         _decoding_line(figures["decoding"]),
@@ -205,8 +207,8 @@ def table(figures: Mapping[str, Any]) -> str:
     ]
     for row in figures["engines"]:
         name = f"{row['runtime']} {row['precision']}"
-        for part in row["by_batch"]:
-            lines.append(_line(name, str(part["batch"]), part))
+        for entry in row["by_batch"]:
+            lines.append(_line(name, str(entry["batch"]), entry))
         lines.append(_line(name, "files", row["file_to_vector"]))
     return "\n".join(lines)
 
@@ -216,5 +218,5 @@ def _decoding_line(decoding: Mapping[str, Any]) -> str:
     return f"decoding alone: p50 {decoding['p50_ms']:.2f} ms, p99 {decoding['p99_ms']:.2f} ms, {threads}"
 
 
-def _line(name: str, batch: str, part: Mapping[str, float]) -> str:
-    return f"{name:22}{batch:>8}{part['p50_ms']:11.2f}{part['p99_ms']:11.2f}{part['images_per_second']:11.1f}"
+def _line(name: str, batch: str, entry: Mapping[str, float]) -> str:
+    return f"{name:22}{batch:>8}{entry['p50_ms']:11.2f}{entry['p99_ms']:11.2f}{entry['images_per_second']:11.1f}"

@@ -1,4 +1,4 @@
-"""Check whether a spec could run here: data, weights, extras and devices of every action that it is made for.
+"""Check whether a spec could run here: data, weights, extras and devices of every action in it.
 
 All faults are collected, each one line of found, expected and remedy; nothing is written and nothing runs.
 """
@@ -14,7 +14,7 @@ from unalike.actions.check_findings import Findings
 from unalike.actions.export import export_device
 from unalike.actions.inference import input_images
 from unalike.actions.model_source import refuse_contradictions
-from unalike.actions.result import Checked
+from unalike.actions.result import CheckResult
 from unalike.actions.spec_resolution import Overrides, Spec, separate_data
 from unalike.data.from_spec import load_evaluation_sets, load_from_spec, load_training_sets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
@@ -27,33 +27,47 @@ from unalike.storage.filesystems import SCHEMES
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
+    from unalike.data.from_spec import TrainingSets
     from unalike.spec import Experiment
 
-# What an extra's work imports first.
-TRAINING = ("torch", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "tensorboard", "safetensors")
-EXPORTING = ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
-STARTS = ("model.pretrained_model_path", "model.pretrained_trunk_path", "model.pretrained_embedder_path",
+# Modules that training and export import.
+TRAINING_MODULES = (
+    "torch",
+    "timm",
+    "lightning_fabric",
+    "pytorch_metric_learning",
+    "sklearn",
+    "tensorboard",
+    "safetensors",
+)
+EXPORT_MODULES = ("torch", "timm", "onnx", "onnxscript", "onnxruntime")
+WEIGHT_FIELDS = ("model.pretrained_model_path", "model.pretrained_trunk_path", "model.pretrained_embedder_path",
           "train.resume_training_checkpoint_path")  # fmt: skip
-SOURCES = (
+DATA_FIELDS = (
     "dataset.train_dataset",
     "dataset.val_dataset.reference",
     "dataset.val_dataset.query",
     "inference.input_path",
 )
 
-# One of these is what a spec is for.
-PURPOSES = ("dataset.train_dataset", "evaluate.checkpoint", "inference.checkpoint", "export.checkpoint",
+# One of these must be set in a spec.
+PURPOSE_FIELDS = ("dataset.train_dataset", "evaluate.checkpoint", "inference.checkpoint", "export.checkpoint",
             "gen_trt_engine.onnx_file")  # fmt: skip
 
 
 class ModelActionsCheck:
-    """Checks what the model actions that a spec is made for need: extras, images, devices, weights, models."""
+    """Checks what the model actions of a spec need: extras, images, devices, weights, models.
+
+    Args:
+        experiment: The spec.
+        findings: Receives facts and faults.
+    """
 
     def __init__(self, experiment: Experiment, findings: Findings) -> None:
         self.experiment, self.findings = experiment, findings
 
     def value(self, path: str) -> Any:
-        """The value at a dotted path; None below a section that is not there."""
+        """The value at a dotted path; None below a section that is not set."""
         value: Any = self.experiment
         for name in path.split("."):
             value = getattr(value, name, None)
@@ -61,10 +75,10 @@ class ModelActionsCheck:
 
     def run(self) -> None:
         """Check everything, in the order in which a run would meet it."""
-        if not any(map(self.value, (*PURPOSES, *SOURCES))):
+        if not any(map(self.value, (*PURPOSE_FIELDS, *DATA_FIELDS))):
             with self.findings.collect("spec"):
-                raise SpecError("it names neither images nor a model", expected=f"one of {', '.join(PURPOSES)}",
-                                remedy="set what the action that it is for needs")  # fmt: skip
+                raise SpecError("neither images nor a model are named", expected=f"one of {', '.join(PURPOSE_FIELDS)}",
+                                remedy="set the field of the action that shall run")  # fmt: skip
         self.findings.require_modules(self._required_modules())
         sets = self._data()
         self._devices()
@@ -74,12 +88,12 @@ class ModelActionsCheck:
     # -- extras --
 
     def _required_modules(self) -> Iterator[tuple[str, str, str]]:
-        """(module, extra, purpose) of all that this spec would import."""
+        """(module, extra, purpose) of the modules that the spec's actions import."""
         experiment = self.experiment
         if experiment.dataset.train_dataset:
-            yield from ((module, "train", "training") for module in TRAINING)
+            yield from ((module, "train", "training") for module in TRAINING_MODULES)
         if experiment.export.checkpoint:
-            yield from ((module, "train", "export") for module in EXPORTING)
+            yield from ((module, "train", "export") for module in EXPORT_MODULES)
         if experiment.is_set("wandb.enable") and experiment.wandb.enable:
             yield "wandb", "wandb", "wandb.enable"
         for name in ("evaluate", "inference"):
@@ -95,7 +109,7 @@ class ModelActionsCheck:
                 yield "tensorrt", "tensorrt", f"{name}.trt_engine"
         if experiment.gen_trt_engine.onnx_file:
             yield "tensorrt", "tensorrt", "gen_trt_engine"
-        for path in SOURCES:
+        for path in DATA_FIELDS:
             source = str(self.value(path) or "")
             if source.lower().endswith((".parquet", ".pq")):
                 yield "pyarrow", "parquet", path
@@ -107,18 +121,18 @@ class ModelActionsCheck:
 
     # -- data --
 
-    def _data(self) -> Any:
-        """Every source by itself, then how they fit together; the training sets, or None."""
+    def _data(self) -> TrainingSets | None:
+        """Check every source by itself, then all together; the training sets, or None."""
         experiment, notices = self.experiment, Notices()
-        good = {path: self._source(path, notices) for path in SOURCES if self.value(path)}
+        readable = {path: self._source(path, notices) for path in DATA_FIELDS if self.value(path)}
         for number, source in enumerate(self.value("gen_trt_engine.tensorrt.calibration.cal_image_dir") or ()):
             with self.findings.collect(f"gen_trt_engine.tensorrt.calibration.cal_image_dir[{number}]"):
                 load_from_spec(experiment, source, notices, labeled=False)
         sets = None
-        if all(good.values()):
+        if all(readable.values()):
             if experiment.dataset.train_dataset:
                 with self.findings.collect("data"):
-                    if self._unlabelled():
+                    if self._is_unlabeled():
                         load_unlabeled_images(experiment, notices)
                     else:
                         sets = load_training_sets(experiment, notices)
@@ -129,12 +143,13 @@ class ModelActionsCheck:
         notices.say()
         return sets
 
-    def _unlabelled(self) -> bool:
+    def _is_unlabeled(self) -> bool:
         return bool(self.experiment.dataset.labels == "none")
 
     def _source(self, path: str, notices: Notices) -> bool:
+        """Whether the images of a source can be listed."""
         with self.findings.collect(path):
-            labeled = path != "inference.input_path" and not (path == "dataset.train_dataset" and self._unlabelled())
+            labeled = path != "inference.input_path" and not (path == "dataset.train_dataset" and self._is_unlabeled())
             images: ImageSet = (
                 load_from_spec(self.experiment, self.value(path), notices, labeled=labeled)
                 if path != "inference.input_path"
@@ -151,6 +166,7 @@ class ModelActionsCheck:
     # -- devices --
 
     def _devices(self) -> None:
+        """Check that the devices of each action exist and can run its precision."""
         experiment = self.experiment
         if importlib.util.find_spec("torch") is None or importlib.util.find_spec("lightning_fabric") is None:
             return
@@ -174,12 +190,13 @@ class ModelActionsCheck:
             with self.findings.collect("export devices"):
                 self.findings.facts["export device"] = export_device(experiment)
 
-    # -- weights to start from --
+    # -- weights --
 
-    def _weights(self, sets: Any) -> None:
+    def _weights(self, sets: TrainingSets | None) -> None:
+        """Check the weights that training starts from, its network and its loss."""
         experiment = self.experiment
-        there = [self._is_file(path) for path in STARTS if self.value(path)]
-        if not experiment.dataset.train_dataset or importlib.util.find_spec("timm") is None or not all(there):
+        files_exist = [self._is_file(path) for path in WEIGHT_FIELDS if self.value(path)]
+        if not experiment.dataset.train_dataset or importlib.util.find_spec("timm") is None or not all(files_exist):
             return
         from unalike.model.checkpoint import read_checkpoint
         from unalike.model.embedder import build_embedder
@@ -195,7 +212,7 @@ class ModelActionsCheck:
         if experiment.train.resume_training_checkpoint_path:
             with self.findings.collect("train.resume_training_checkpoint_path"):
                 if not read_checkpoint(experiment.train.resume_training_checkpoint_path).get("training"):
-                    raise WeightsError(f"{experiment.train.resume_training_checkpoint_path} holds weights alone",
+                    raise WeightsError(f"{experiment.train.resume_training_checkpoint_path} holds weights only",
                                        remedy="give it as model.pretrained_model_path instead")  # fmt: skip
 
     def _is_file(self, path: str) -> bool:
@@ -206,9 +223,10 @@ class ModelActionsCheck:
             return True
         return False
 
-    # -- finished models --
+    # -- trained models --
 
     def _models(self) -> None:
+        """Open the trained models that actions name, and check that files to write do not exist."""
         for name in ("evaluate", "inference", "export"):
             for key in ("checkpoint", "onnx_file", "trt_engine"):
                 path = f"{name}.{key}"
@@ -223,19 +241,19 @@ class ModelActionsCheck:
                 refuse_existing(target)
 
     def _model(self, path: str, file: Path) -> str:
-        """What the model's file holds, in words. Raises what opening it would raise."""
+        """A description of a model file. Raises the error that opening it would raise."""
         if not file.is_file():
-            made = self._to_be_made()
-            if made is not None and file.resolve().is_relative_to(made.resolve()):
-                return f"{file.name}: made by training"
+            folder = self._training_folder()
+            if folder is not None and file.resolve().is_relative_to(folder.resolve()):
+                return f"{file.name}: written by training"
             raise WeightsError(f"there is no file {file}", expected="a trained model", remedy="correct the path")
         if file.suffix == ".onnx":
             section = getattr(self.experiment, path.partition(".")[0])
             model = load_model(file, runtime=section.runtime if section.runtime != "torch" else "auto")
             refuse_contradictions(self.experiment, file, model.preprocessing, dim=model.engine.dim, trunk=model.trunk)
-            return f"{model.trunk or file.name}, {model.engine.dim} numbers an image"
+            return f"{model.trunk or file.name}, {model.engine.dim} dimensions"
         if path.endswith("trt_engine") or importlib.util.find_spec("timm") is None:
-            return "there"
+            return "exists"
         from unalike.data.preprocessing import Preprocessing
         from unalike.model.checkpoint import load_embedder
 
@@ -244,26 +262,26 @@ class ModelActionsCheck:
         refuse_contradictions(
             self.experiment, file, Preprocessing.from_facts(facts), dim=embedder.dim, trunk=facts["trunk"]
         )
-        return f"{facts['trunk']}, {embedder.dim} numbers an image, {len(meta['classes'])} classes"
+        return f"{facts['trunk']}, {embedder.dim} dimensions, {len(meta['classes'])} classes"
 
-    def _to_be_made(self) -> Path | None:
-        """The folder that training, by the same spec, would leave its checkpoints in."""
+    def _training_folder(self) -> Path | None:
+        """The folder in which training by the same spec would write its checkpoints."""
         return results_folder("train", self.experiment) if self.experiment.dataset.train_dataset else None
 
 
-def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None) -> Checked:
-    """Validate spec, data, weights, extras and devices of whatever the spec is made for; nothing runs.
+def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None) -> CheckResult:
+    """Check a spec with its data, weights, extras and devices; nothing runs.
 
     Args:
         spec: A spec file, a mapping, or a data folder.
-        overrides: Dotted fields that rule over the spec.
+        overrides: Values by dotted path, which replace those of the spec.
         data: A data folder.
 
     Returns:
-        ``faults`` holds all that would keep it from running, a line each; ``figures`` what is there.
+        ``faults`` has one line for each fault that would keep the spec from running; ``figures`` holds facts.
 
     Raises:
-        SpecError: The file is no spec at all.
+        SpecError: The file is no spec.
     """
     from unalike.actions.check_standalone import check_standalone
     from unalike.spec.load import read_spec
@@ -281,4 +299,4 @@ def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | No
         check_standalone(action, experiment, findings)
     if not standalone or sections - set(standalone):
         ModelActionsCheck(experiment, findings).run()
-    return Checked(Path("."), None, findings.facts, tuple(findings.faults))
+    return CheckResult(Path("."), None, findings.facts, tuple(findings.faults))

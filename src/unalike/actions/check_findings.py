@@ -1,11 +1,10 @@
-"""What a check of a spec collects: facts, and faults a line each."""
+"""The findings of a check of a spec: facts, and faults of one line each."""
 
 from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from unalike.errors import UnalikeError, missing_extra
 
@@ -14,13 +13,13 @@ class Findings:
     """Facts and faults of a check.
 
     Attributes:
-        facts: What is there, by name, in the order of the check.
-        faults: What keeps the spec from running, a line each.
+        facts: Facts about the spec by name, in the order of the check.
+        faults: What keeps the spec from running, one line for each fault.
     """
 
     def __init__(self, faults: list[str]) -> None:
         self.faults = faults
-        self.facts: dict[str, Any] = {"spec": "valid" if not faults else f"{len(faults)} faults"}
+        self.facts: dict[str, str] = {"spec": "valid" if not faults else f"{len(faults)} faults"}
 
     @contextmanager
     def collect(self, name: str) -> Iterator[None]:
@@ -38,4 +37,4 @@ class Findings:
             if importlib.util.find_spec(module) is None:
                 with self.collect("extras"):
                     raise missing_extra(module, extra, purpose)
-        self.facts["extras"] = "all there" if not any(f.startswith("extras: ") for f in self.faults) else "missing"
+        self.facts["extras"] = "installed" if not any(f.startswith("extras: ") for f in self.faults) else "missing"

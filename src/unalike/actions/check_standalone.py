@@ -5,41 +5,40 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unalike.actions.check_findings import Findings
 from unalike.actions.results_folder import check_folder
 from unalike.actions.spec_resolution import check_mandatory
 from unalike.data.imageset import load_images
 from unalike.errors import DataError
-from unalike.inference.loaded_model import require_model_file
+from unalike.inference.loaded_model import PRETRAINED, require_model_file
 from unalike.runs.folder import results_folder
-from unalike.spec.declare import FILE, IMAGE_OR_FOLDER, IMAGES, IMAGES_OR_FILE, MODEL
+from unalike.spec.declare import FILE, IMAGE_OR_FOLDER, IMAGES, IMAGES_OR_FILE, MODEL, Section
 from unalike.spec.fields import Declared, fields_of
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
 
-PRETRAINED = "pretrained"  # or pretrained:NAME
-# Files that an action writes where its spec names them.
-WRITTEN = {"inspect_fit": "inspector", "gallery_build": "gallery", "verify": "save"}
+# Action -> field of the file that it writes where the field is set.
+OUTPUT_FIELDS = {"inspect_fit": "inspector", "gallery_build": "gallery", "verify": "save"}
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "torch": "train", "tensorrt": "tensorrt"}  # runtime -> extra
 
 
 def check_standalone(action: str, experiment: Experiment, findings: Findings) -> None:
-    """Check one of STANDALONE_ACTIONS; nothing is written and no network runs."""
+    """Check a spec of one of STANDALONE_ACTIONS; nothing is written and no network runs."""
     section = getattr(experiment, action)
     with findings.collect(action):
         check_mandatory(action, experiment)
     findings.require_modules(_required_modules(action, section))
     for path, node in fields_of(action).items():
         value = getattr(section, node.name, None) if path.startswith(f"{action}.") else None
-        if value is not None:
+        if value is not None and "takes" in node.facts:
             with findings.collect(path):
                 _check_input(node, value, path, findings)
-    with findings.collect(f"{action}.{WRITTEN.get(action, '')}"):
-        if action in WRITTEN and (file := getattr(section, WRITTEN[action])) is not None:
+    with findings.collect(f"{action}.{OUTPUT_FIELDS.get(action, '')}"):
+        if action in OUTPUT_FIELDS and (file := getattr(section, OUTPUT_FIELDS[action])) is not None:
             refuse_existing(file, False)
     folder = results_folder(action, experiment)
     if folder is not None:
@@ -47,7 +46,7 @@ def check_standalone(action: str, experiment: Experiment, findings: Findings) ->
             check_folder(folder, action, False)
 
 
-def _required_modules(action: str, section: Any) -> Iterator[tuple[str, str, str]]:
+def _required_modules(action: str, section: Section) -> Iterator[tuple[str, str, str]]:
     """(module, extra, purpose) of what the action imports with these options."""
     if action == "compare":
         yield "cv2", "vision", "compare"
@@ -56,28 +55,27 @@ def _required_modules(action: str, section: Any) -> Iterator[tuple[str, str, str
         yield runtime, EXTRAS[runtime], f"{action}.runtime"
     if getattr(section, "search", None) == "ann":
         yield "faiss", "ann", f"{action}.search"
-    live = (Path(model).suffix in (".pth", ".ckpt") or model.partition(":")[0] == PRETRAINED) if model else False
-    if live or (model is None and action == "discover"):
+    needs_torch = (Path(model).suffix in (".pth", ".ckpt") or model.partition(":")[0] == PRETRAINED) if model else False
+    if needs_torch or (model is None and action == "discover"):
         yield from ((module, "train", f"{action}.model") for module in ("torch", "timm"))
     elif model and runtime == "auto" and not any(map(importlib.util.find_spec, ("openvino", "onnxruntime"))):
         yield "onnxruntime", "onnx", f"{action}.model"
 
 
-def _check_input(node: Declared, value: Any, path: str, findings: Findings) -> None:
-    """Check that images or a file are there. Raises the error that a run would."""
-    takes = node.facts.get("takes")
-    if takes == MODEL and value.partition(":")[0] != PRETRAINED and "://" not in value:
-        require_model_file(value)
-        findings.facts[path] = "there"
-    elif takes == FILE:
-        if not Path(value).is_file():
-            raise DataError(f"there is no file {value}")
-        findings.facts[path] = "there"
-    elif takes == IMAGES or (takes in (IMAGE_OR_FOLDER, IMAGES_OR_FILE) and not Path(value).is_file()):
-        sources = value if isinstance(value, list) else [value]
+def _check_input(node: Declared, value: str | list[str], path: str, findings: Findings) -> None:
+    """Check that images or a file exist. Raises the error that a run would raise."""
+    takes = node.facts["takes"]
+    sources = value if isinstance(value, list) else [value]
+    is_file = len(sources) == 1 and Path(sources[0]).is_file()
+    if takes == MODEL and sources[0].partition(":")[0] != PRETRAINED and "://" not in sources[0]:
+        require_model_file(sources[0])
+        findings.facts[path] = "exists"
+    elif takes == IMAGES or (takes in (IMAGE_OR_FOLDER, IMAGES_OR_FILE) and not is_file):
         count = sum(len(load_images(source, labeled=False)) for source in sources)
         if count == 0:
             raise DataError(f"{value} holds no images", expected="images")
         findings.facts[path] = f"{count} images"
-    elif takes in (IMAGE_OR_FOLDER, IMAGES_OR_FILE):
-        findings.facts[path] = "there"
+    elif takes in (FILE, IMAGE_OR_FOLDER, IMAGES_OR_FILE):
+        if not is_file:
+            raise DataError(f"there is no file {value}")
+        findings.facts[path] = "exists"

@@ -1,4 +1,4 @@
-"""Compare: find the pairs, compare them, write pictures, JSON and one page."""
+"""Compare: find pairs of images, compare them, write difference images, JSON and an HTML report."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from unalike.storage.atomic import atomic_write, write_text
 if TYPE_CHECKING:
     from unalike.spec import Experiment
 
-# Pictures in the page: all pairs stand in its table, the most different ones are shown.
-MOST_SHOWN = 200
+# Pairs whose images are in the report, the most different ones; its table has all pairs.
+MAX_PREVIEWS = 200
 COLUMNS = ("reference", "image")
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two files and the name under which their pictures are written."""
+    """Two image files and the name of the difference images written for them."""
 
     reference: Path
     image: Path
@@ -40,14 +40,20 @@ class Pair:
 
 
 def find_pairs(first: str | Path, second: str | Path | None = None) -> list[Pair]:
-    """The pairs of two files, of two folders (the same name below each, whatever the suffix), of one reference and a folder
-    of images, or of a table (CSV with the columns reference and image, relative to it).
+    """Find the pairs of images to compare.
 
-    Files of two folders that have no partner are passed over and said. Raises DataError when nothing pairs.
+    Args:
+        first: The reference: an image, or a folder of them. Without ``second``, a CSV table with the columns reference and
+            image, whose paths are relative to it.
+        second: An image, or a folder of them. The images of two folders are paired by relative path without suffix; those
+            without a partner are skipped, with a message.
+
+    Raises:
+        DataError: A file is missing, or there are no pairs.
     """
     first = Path(first)
     if second is None:
-        return _from_table(first)
+        return _pairs_from_table(first)
     second = Path(second)
     for path in (first, second):
         if not path.exists():
@@ -57,41 +63,41 @@ def find_pairs(first: str | Path, second: str | Path | None = None) -> list[Pair
             raise DataError(f"{first} is a folder and {second} a file", expected="the reference first",
                             remedy=f"unalike compare {second} {first}")  # fmt: skip
         return [Pair(first, second, second.stem)]
-    images = _named(second)
+    images = _images_by_name(second)
     if first.is_file():
         return [Pair(first, path, name) for name, path in images.items()]
-    return _from_folders(first, second, _named(first), images)
+    return _pairs_from_folders(first, second, _images_by_name(first), images)
 
 
-def _from_folders(first: Path, second: Path, references: dict[str, Path], images: dict[str, Path]) -> list[Pair]:
-    both = [name for name in references if name in images]
-    if not both:
+def _pairs_from_folders(first: Path, second: Path, references: dict[str, Path], images: dict[str, Path]) -> list[Pair]:
+    common = [name for name in references if name in images]
+    if not common:
         raise DataError(f"no image of {second} has the name of one of {first}", expected="the same names in both",
                         remedy="or a table: unalike compare PAIRS.csv, with the columns reference and image")  # fmt: skip
-    lone = sorted([*(references.keys() ^ images.keys())])
-    if lone:
-        named = ", ".join(lone[:5]) + (", ..." if len(lone) > 5 else "")
-        say(f"{len(lone)} images without a partner were passed over: {named}")
-    return [Pair(references[name], images[name], name) for name in both]
+    unpaired = sorted([*(references.keys() ^ images.keys())])
+    if unpaired:
+        names = ", ".join(unpaired[:5]) + (", ..." if len(unpaired) > 5 else "")
+        say(f"{len(unpaired)} images without a partner were skipped: {names}")
+    return [Pair(references[name], images[name], name) for name in common]
 
 
-def _named(folder: Path) -> dict[str, Path]:
-    """Every image below a folder by its relative path without suffix; hidden files are no images."""
-    found: dict[str, Path] = {}
+def _images_by_name(folder: Path) -> dict[str, Path]:
+    """The images below a folder by relative path without suffix; hidden files are left out."""
+    images: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in relative.parts):
             continue
         name = relative.with_suffix("").as_posix()
-        if name in found:
-            raise DataError(f"{folder}: {found[name].name} and {path.name} have the same name", expected="one of them")
-        found[name] = path
-    if not found:
+        if name in images:
+            raise DataError(f"{folder}: {images[name].name} and {path.name} have the same name", expected="one of them")
+        images[name] = path
+    if not images:
         raise DataError(f"{folder}: no images")
-    return found
+    return images
 
 
-def _from_table(table: Path) -> list[Pair]:
+def _pairs_from_table(table: Path) -> list[Pair]:
     if table.suffix.lower() != ".csv":
         raise DataError(f"only {table} to compare", expected="two images, two folders, or a table of pairs (.csv)",
                         remedy="unalike compare REFERENCE IMAGE")  # fmt: skip
@@ -103,28 +109,28 @@ def _from_table(table: Path) -> list[Pair]:
     if not rows or not set(COLUMNS) <= set(rows[0]):
         raise DataError(f"{table}: " + (f"columns {', '.join(map(str, rows[0]))}" if rows else "no rows"),
                         expected="rows with the columns reference and image")  # fmt: skip
-    pairs, taken = [], set()
+    pairs, names = [], set()
     for line, row in enumerate(rows, 2):
         if not row["reference"] or not row["image"]:
             raise DataError(f"{table}, line {line}: a field is empty", expected="reference and image")
         image = table.parent / row["image"]
         name = Path(row["image"]).with_suffix("").as_posix().strip("/").replace("..", "_")
-        while name in taken:
+        while name in names:
             name += f"-{line}"
-        taken.add(name)
+        names.add(name)
         pairs.append(Pair(table.parent / row["reference"], image, name))
     return pairs
 
 
 def compare(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
-    """Compare the pairs that a spec names; in a results folder pictures, ``comparison.json`` and ``report.html`` are written.
+    """Compare the pairs that a spec names; in a results folder, difference images, ``comparison.json`` and ``report.html`` are written.
 
     Args:
         experiment: Spec whose section ``compare`` holds the options.
         overwrite: Replace the results of a former comparison in the folder.
 
     Returns:
-        Counts ``same``, ``different`` and ``refused``, and ``pairs``: an entry a pair.
+        Counts ``same``, ``different`` and ``refused``, and ``pairs``, an entry for each pair.
 
     Raises:
         DataError: A single pair, or every pair, cannot be compared. One of several is named in its entry.
@@ -151,7 +157,7 @@ def compare(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any
 def _compare_pairs(
     comparer: Comparer, pairs: Sequence[Pair], folder: Path | None
 ) -> tuple[list[dict[str, Any]], list[PairPreview]]:
-    """An entry a pair, and the previews that the page shows; pictures are written below ``folder``."""
+    """Compare pairs; an entry for each, and the previews for the report. Images are written below ``folder``."""
     entries: list[dict[str, Any]] = []
     previews: list[PairPreview] = []
     with progress("comparing", len(pairs) if len(pairs) > 1 else 0, "pairs") as advance:
@@ -161,9 +167,9 @@ def _compare_pairs(
             except DataError as error:
                 if len(pairs) == 1:
                     raise
-                entries.append({**_named_entry(pair), "error": str(error)})
+                entries.append({**_entry_of(pair), "error": str(error)})
             else:
-                entries.append({**_named_entry(pair), **comparison.to_dict()})
+                entries.append({**_entry_of(pair), **comparison.to_dict()})
                 if folder is not None:
                     pictures = _pictures(comparison)
                     entries[-1]["pictures"] = _save_pictures(pictures, folder, pair.name)
@@ -175,7 +181,7 @@ def _compare_pairs(
 
 
 def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """How many pairs are the same, differ, could not be compared; and the entries."""
+    """Count the pairs that are the same, that differ and that could not be compared; with the entries."""
     return {
         "same": sum(entry.get("same") is True for entry in entries),
         "different": sum(entry.get("same") is False for entry in entries),
@@ -184,19 +190,19 @@ def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _named_entry(pair: Pair) -> dict[str, Any]:
+def _entry_of(pair: Pair) -> dict[str, Any]:
     return {"name": pair.name, "reference": str(pair.reference), "image": str(pair.image)}
 
 
 def _keep_preview(previews: list[PairPreview], preview: PairPreview) -> None:
-    """Add a preview; the least different pair goes when there are more than the page shows."""
+    """Add a preview; beyond MAX_PREVIEWS the least different pair is removed."""
     previews.append(preview)
-    if len(previews) > MOST_SHOWN:
-        previews.remove(min(previews, key=lambda kept: kept.score))
+    if len(previews) > MAX_PREVIEWS:
+        previews.remove(min(previews, key=lambda preview: preview.score))
 
 
 def _pictures(result: ComparisonResult) -> dict[str, Image.Image]:
-    """What is shown of a pair, a heat map a level."""
+    """The images written for a pair: reference, boxes, overlay, and a heat map for each level."""
     pictures = {"reference": result.reference(), "boxes": result.picture(), "overlay": result.overlay()}
     if result.heat_hw is not None:
         pictures["heat"] = result.heat_map("pixels")
@@ -206,7 +212,7 @@ def _pictures(result: ComparisonResult) -> dict[str, Image.Image]:
 
 
 def _save_pictures(pictures: dict[str, Image.Image], folder: Path, name: str) -> dict[str, str]:
-    places = {}
+    paths = {}
     for kind, picture in pictures.items():
         path = folder / f"{name}_{kind}.jpg"
         try:
@@ -215,5 +221,5 @@ def _save_pictures(pictures: dict[str, Image.Image], folder: Path, name: str) ->
                 picture.save(partial, "JPEG", quality=88)
         except OSError as error:
             raise RunError(f"{path}: {error.strerror or error}", remedy="choose a folder that can be written") from error  # fmt: skip
-        places[kind] = str(path)
-    return places
+        paths[kind] = str(path)
+    return paths

@@ -1,7 +1,7 @@
-"""``unalike demo``: a model learns to tell brand marks apart that it never saw in training, and the report says so.
+"""``unalike demo``: train on rendered brand marks, evaluate on brands not seen in training, and write a report.
 
-Render, measure the trunk as it came, train, measure again on the same unseen brands, name them, export, report. Every
-step is a call that any user can make; the pictures are drawn here (``brands``), so that nothing has to be fetched.
+Render images, evaluate the frozen pretrained trunk, train, evaluate again on the same unseen brands, run inference, export,
+report. Every step is a call of the public API; the images are rendered by ``demo_images``, so that nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -30,19 +30,30 @@ from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
     from unalike.actions.demo_images import BrandSet
+    from unalike.actions.result import Result
     from unalike.metrics.intervals import Interval
     from unalike.report.html import ReportImage
 
 # Height and width of the network's view: enough for marks of this kind, and small enough for five minutes on two cores.
 INPUT_SIDE = 128
 EPOCHS = 4
-SHOWN_HITS, SHOWN_MISSES, SHOWN_NEIGHBOURS = 8, 12, 4
+SHOWN_HITS, SHOWN_MISSES, SHOWN_NEIGHBORS = 8, 12, 4
 METRICS = (("R@1", "precision_at_1"), ("MAP@R", "mean_average_precision_at_r"))
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Where the report lies and what it says; ``apart``: whether the 95 % interval of the gain leaves out zero."""
+    """The result of the demo.
+
+    Attributes:
+        results_dir: Folder of all results.
+        report: The HTML report.
+        checkpoint: The trained model.
+        onnx: The exported model.
+        figures: Metrics of the frozen trunk and of the trained model, and the gain, by name.
+        apart: Whether the 95 % interval of the gain in R@1 lies above zero.
+        seconds: Duration.
+    """
 
     results_dir: Path
     report: Path
@@ -57,9 +68,20 @@ def run_demo(
     out: str | Path = "runs/demo", *, keep: str | Path | None = None, brands: int = 200, unseen: int = 120,
     epochs: int | None = None, seed: int = 0, overwrite: bool = False,
 ) -> DemoResult:  # fmt: skip
-    """Run the whole demonstration into ``out``; the images go to ``keep``, or to a temporary folder.
+    """Run the demo.
 
-    Raises RunError when ``out`` holds a demo already and ``overwrite`` is not set, MissingExtra without unalike[demo].
+    Args:
+        out: Folder of the results.
+        keep: Folder of the rendered images; by default they are deleted at the end.
+        brands: Number of brands to train on.
+        unseen: Number of other brands to evaluate on.
+        epochs: Epochs of the training.
+        seed: Seed of images and training.
+        overwrite: Replace the results of a former demo.
+
+    Raises:
+        RunError: ``out`` holds a demo and ``overwrite`` is not set.
+        MissingExtra: The extra ``demo`` is not installed.
     """
     import unalike
     from unalike.actions.demo_images import render_brands
@@ -68,22 +90,26 @@ def run_demo(
     refuse_existing(out / "train", overwrite, folder=True)
     with ExitStack() as stack:
         folder = Path(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unalike-demo-")))
-        say(f"drawing {brands} brands to train on and {unseen} others to recognize")
+        say(f"rendering {brands} brands to train on and {unseen} others to recognize")
         images = render_brands(folder.resolve(), brands=brands, unseen=unseen, seed=seed)
-        say("the trunk as it came, on the unseen brands:")
-        frozen = unalike.evaluate(_spec(images, out, "evaluate", "frozen", PRETRAINED), overwrite=overwrite)
+        say("the pretrained trunk without training, on the unseen brands:")
+        frozen = unalike.evaluate(_spec_on_unseen(images, out, "evaluate", "frozen", PRETRAINED), overwrite=overwrite)
         _say_figures(frozen)
-        trained = unalike.train(_training(images, out, epochs or EPOCHS, seed), overwrite=overwrite)
+        trained = unalike.train(_training_spec(images, out, epochs or EPOCHS, seed), overwrite=overwrite)
         checkpoint = str(trained.path)
-        say("the trained embedding, on the same unseen brands:")
-        measured = unalike.evaluate(_spec(images, out, "evaluate", "trained", checkpoint), overwrite=overwrite)
-        _say_figures(measured)
-        named = unalike.infer(_spec(images, out, "inference", "inference", checkpoint), overwrite=overwrite)
-        exported = unalike.export(_spec(images, out, "export", "export", checkpoint), overwrite=overwrite)
-        gains = compare(read_predictions(frozen.results_dir), read_predictions(measured.results_dir))
-        report = write_demo_report(out / REPORT_FILE, images, gains, trained.results_dir, measured.results_dir,
-                                   named.results_dir)  # fmt: skip
-    for line in verdict(gains):
+        say("the trained model, on the same unseen brands:")
+        evaluated = unalike.evaluate(
+            _spec_on_unseen(images, out, "evaluate", "trained", checkpoint), overwrite=overwrite
+        )
+        _say_figures(evaluated)
+        inferred = unalike.infer(
+            _spec_on_unseen(images, out, "inference", "inference", checkpoint), overwrite=overwrite
+        )
+        exported = unalike.export(_spec_on_unseen(images, out, "export", "export", checkpoint), overwrite=overwrite)
+        gains = compare(read_predictions(frozen.results_dir), read_predictions(evaluated.results_dir))
+        report = write_demo_report(out / REPORT_FILE, images, gains, trained.results_dir, evaluated.results_dir,
+                                   inferred.results_dir)  # fmt: skip
+    for line in describe_gains(gains):
         say(line)
     figures = {f"{name} {side}": interval.value for name, *sides in gains
                for side, interval in zip(("frozen", "trained", "gain"), sides, strict=True)}  # fmt: skip
@@ -91,19 +117,19 @@ def run_demo(
                       round(time.time() - start, 1))  # fmt: skip
 
 
-def _say_figures(measured: Any) -> None:
-    for name, value in measured.figures.items():
+def _say_figures(result: Result) -> None:
+    for name, value in result.figures.items():
         say(f"{name}: {value:.4f}")
 
 
-def _spec(images: BrandSet, out: Path, action: str, folder: str, checkpoint: str) -> dict[str, Any]:
-    """Evaluate, inference or export on the unseen brands."""
+def _spec_on_unseen(images: BrandSet, out: Path, action: str, folder: str, checkpoint: str) -> dict[str, Any]:
+    """The spec of evaluate, inference or export on the unseen brands."""
     section: dict[str, Any] = {"results_dir": str(out / folder), "checkpoint": checkpoint}
     if action == "inference":
         section |= {"input_path": str(images.query), "inference_input_type": "classification_folder",
-                    "topk": SHOWN_NEIGHBOURS}  # fmt: skip
+                    "topk": SHOWN_NEIGHBORS}  # fmt: skip
     if action == "evaluate":
-        section |= {"resample": "classes"}  # the claim is about brands that were not seen, so brands are redrawn
+        section |= {"resample": "classes"}  # the claim is about other brands, so the bootstrap resamples brands
     spec: dict[str, Any] = {
         "dataset": {"val_dataset": {"reference": str(images.reference), "query": str(images.query)}},
         action: section,
@@ -114,14 +140,15 @@ def _spec(images: BrandSet, out: Path, action: str, folder: str, checkpoint: str
 
 
 def _network() -> dict[str, Any]:
-    """The best trunk whose weights are here: a spec that names none would mean TAO's default."""
+    """The best trunk whose weights are installed; a spec without a backbone would mean TAO's default."""
     from unalike.model.pretrained import best_available_trunk
 
     return {"backbone": best_available_trunk(), "input_height": INPUT_SIDE, "input_width": INPUT_SIDE}
 
 
-def _training(images: BrandSet, out: Path, epochs: int, seed: int) -> dict[str, Any]:
-    """Plain training with the documented values, but for what is known of marks: colour says nothing, mirroring a lot."""
+def _training_spec(images: BrandSet, out: Path, epochs: int, seed: int) -> dict[str, Any]:
+    """The spec of plain training with the documented values, but without mirroring (marks are not symmetric) and with strong
+    color jitter (color does not identify a mark)."""
     return {
         "model": _network(),
         "dataset": {
@@ -134,7 +161,7 @@ def _training(images: BrandSet, out: Path, epochs: int, seed: int) -> dict[str, 
     }
 
 
-# ---- what came out ----
+# ---- results ----
 
 
 def read_predictions(folder: Path) -> list[dict[str, Any]]:
@@ -168,8 +195,8 @@ def compare(
     return gains
 
 
-def verdict(gains: Sequence[tuple[str, Interval, Interval, Interval]]) -> list[str]:
-    """One line a metric, and whether the two are apart."""
+def describe_gains(gains: Sequence[tuple[str, Interval, Interval, Interval]]) -> list[str]:
+    """One line for each metric: both values, the gain, and whether its interval excludes zero."""
     lines = []
     for name, old, new, gain in gains:
         apart = (
@@ -190,7 +217,14 @@ def write_demo_report(
     path: Path, images: BrandSet, gains: Sequence[tuple[str, Interval, Interval, Interval]], training: Path,
     evaluation: Path, inference: Path,
 ) -> Path:  # fmt: skip
-    """One self-contained HTML file with figures, curves, hits, misses and the per-class table."""
+    """Write one self-contained HTML file with figures, curves, hits, misses and the table of classes.
+
+    Args:
+        path: The file.
+        images: The rendered brands.
+        gains: The result of ``compare``.
+        training, evaluation, inference: Results folders of the actions.
+    """
     from unalike.report.html import Report
 
     lines = [json.loads(line) for line in (inference / RESULT_JSONL).read_text(encoding="utf-8").splitlines()]
@@ -199,7 +233,7 @@ def write_demo_report(
     with open(evaluation / PER_CLASS_FILE, encoding="utf-8", newline="") as file:
         per_class = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
     report = Report(
-        "Brand marks that nobody trained on",
+        "Brand marks not seen in training",
         f"Trained on {len(images.train_brands)} brands (some of them held out to choose the epoch), measured on "
         f"{len(images.unseen_brands)} others: "
         f"{len(lines)} queries against {len(images.unseen_brands)} brands' reference images.",
@@ -207,7 +241,7 @@ def write_demo_report(
     report.figures([(f"{name} {side}", interval) for name, old, new, _ in gains
                     for side, interval in (("frozen", old), ("trained", new))])  # fmt: skip
     report.comparison(list(gains), before="frozen", after="trained", title="Frozen and trained on the same queries",
-                      note=" ".join(f"{line}." for line in verdict(gains)))  # fmt: skip
+                      note=" ".join(f"{line}." for line in describe_gains(gains)))  # fmt: skip
     report.curves("Training", _curves(training))
     report.gallery("Misses", [_row(line) for line in misses[:: max(1, len(misses) // SHOWN_MISSES)][:SHOWN_MISSES]],
                    note=f"{len(misses)} of {len(lines)}: each query with its nearest references.")  # fmt: skip
@@ -226,16 +260,16 @@ def _row(line: Mapping[str, Any]) -> tuple[ReportImage, list[ReportImage]]:
 
     truth = _brand(line["path"])
     return ReportImage(line["path"], truth), [
-        ReportImage(near["reference"], near["label"], near["score"], near["label"] == truth)
-        for near in line["neighbours"]
+        ReportImage(neighbor["reference"], neighbor["label"], neighbor["score"], neighbor["label"] == truth)
+        for neighbor in line["neighbours"]
     ]
 
 
-def _number(text: str) -> Any:
+def _number(text: str) -> int | float | str | None:
     try:
         return int(text)
     except ValueError:
-        pass  # not a whole number; perhaps another
+        pass  # not an integer; perhaps a float
     try:
         return float(text)
     except ValueError:
@@ -243,17 +277,17 @@ def _number(text: str) -> Any:
 
 
 def _curves(training: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Plot title -> line -> points, from ``status.json``: the loss, and what was validated on the way."""
+    """Plot title -> line -> points, from ``status.json``: the loss, and the validation metrics."""
     points: dict[str, list[tuple[float, float]]] = {}
     for text in (training / STATUS_FILE).read_text(encoding="utf-8").splitlines():
         line = json.loads(text)
-        # Epochs count from 0 and a validation stands at the end of its own; a step's place is its share of the way.
+        # Epochs count from 0; a validation is plotted at the end of its epoch, a step at its fraction of all epochs.
         epoch = float(line.get("epoch", 0)) + 1
         if "max_step" in line:
             epoch = line["step"] * line["max_epoch"] / line["max_step"]
         for name, value in (line.get("kpi") or {}).items():
             if value is not None and "epoch" in line:
                 points.setdefault(name, []).append((epoch, float(value)))
-    validated = ("val Precision at Rank 1", "val Mean Average Precision")
-    plots = {"training loss": ("train_loss",), "held-out training brands": validated}
+    metrics = ("val Precision at Rank 1", "val Mean Average Precision")
+    plots = {"training loss": ("train_loss",), "held-out training brands": metrics}
     return {title: {name: points[name] for name in names if name in points} for title, names in plots.items()}

@@ -1,8 +1,8 @@
-"""Brand marks as a camera would meet them: the demo's own data, drawn from simpleicons (CC0) and a seed.
+"""The demo's images: brand marks of simpleicons (CC0) rendered as if photographed, reproducible by seed.
 
-A mark is rendered once as an alpha mask; each image then warps it in perspective, paints it, lays it on a background,
-covers a part, and passes through light, blur, sensor noise and JPEG. An image depends on (seed, brand, role, number)
-alone: not on threads, not on how many others are drawn.
+A mark is rendered once as an alpha mask; for each image it is warped in perspective, colored and pasted on a background; a part
+is covered, then lighting, blur, sensor noise and JPEG are applied. An image depends on (seed, brand, role, number)
+alone: not on threads, not on how many others are brand_set.
 
 Shapes: masks are (M, M) uint8, images (S, S, 3).
 """
@@ -27,12 +27,12 @@ from unalike.storage.overwrite import refuse_existing
 MASK_SIZE = 192
 IMAGE_SIZE = 160
 # Scales tilt, blur, noise and cover together. Chosen so that a frozen ImageNet trunk recognizes between a third and
-# three quarters of marks that nobody trained on; the measured figure stands in docs/experiments/tests-and-ci.md.
+# three quarters of unseen marks; the measured figure is in docs/experiments/tests-and-ci.md.
 DIFFICULTY = 0.6
-# Two marks whose 16 x 16 thumbnails correlate above this are one mark to the eye (product families of one maker).
+# Two marks whose 16 x 16 thumbnails correlate above this look alike (product families of one maker); one is used.
 SAME_MARK = 0.90
-# How often a mark appears in its brand's own colour, where that can be seen.
-OWN_COLOUR_SHARE = 0.6
+# Share of images in the brand's own color, where its contrast allows that.
+OWN_COLOR_SHARE = 0.6
 # Backgrounds that are flat, shaded, cloudy, striped, cluttered.
 BACKGROUND_SHARES = (0.4, 0.35, 0.15, 0.05, 0.05)
 TRAIN_IMAGES, REFERENCE_IMAGES, QUERY_IMAGES = 12, 4, 4
@@ -40,15 +40,15 @@ TRAIN_IMAGES, REFERENCE_IMAGES, QUERY_IMAGES = 12, 4, 4
 
 @dataclass(frozen=True)
 class Mark:
-    """One brand's mark: its alpha mask (M, M) uint8 and the brand's own colour (3,)."""
+    """One brand's mark: its alpha mask (M, M) uint8 and the brand's own color (3,)."""
 
     mask_MM: np.ndarray
-    colour: np.ndarray
+    color: np.ndarray
 
 
 @dataclass(frozen=True)
 class BrandSet:
-    """Where the rendered images lie: ``train/<brand>``, ``unseen/reference/<brand>``, ``unseen/query/<brand>``."""
+    """Folders of the rendered images: ``train/<brand>``, ``unseen/reference/<brand>``, ``unseen/query/<brand>``."""
 
     root: Path
     train_brands: tuple[str, ...]
@@ -70,17 +70,25 @@ class BrandSet:
 def render_brands(
     root: str | Path, *, brands: int = 200, unseen: int = 120, seed: int = 0, difficulty: float = DIFFICULTY
 ) -> BrandSet:
-    """Draw the whole data set below ``root``, which must be empty or absent; raises UnalikeError where it cannot."""
+    """Render the data set.
+
+    Args:
+        root: Folder of the images; it must be empty or absent.
+        brands: Number of training brands.
+        unseen: Number of other brands.
+        seed: Seed of the choice of brands and of every image.
+        difficulty: Strength of tilt, blur, noise and occlusion, from 0.
+    """
     root = Path(root)
     refuse_existing(root, folder=True)
     marks = pick_marks(brands + unseen, seed)
     names = list(marks)
-    drawn = BrandSet(root, tuple(sorted(names[:brands])), tuple(sorted(names[brands:])))
+    brand_set = BrandSet(root, tuple(sorted(names[:brands])), tuple(sorted(names[brands:])))
     jobs: list[tuple[str, str, int, Path]] = []
     for folder, role, members, count in (
-        (drawn.train, "train", drawn.train_brands, TRAIN_IMAGES),
-        (drawn.reference, "reference", drawn.unseen_brands, REFERENCE_IMAGES),
-        (drawn.query, "query", drawn.unseen_brands, QUERY_IMAGES),
+        (brand_set.train, "train", brand_set.train_brands, TRAIN_IMAGES),
+        (brand_set.reference, "reference", brand_set.unseen_brands, REFERENCE_IMAGES),
+        (brand_set.query, "query", brand_set.unseen_brands, QUERY_IMAGES),
     ):
         for name in members:
             (folder / name).mkdir(parents=True, exist_ok=True)
@@ -95,11 +103,11 @@ def render_brands(
     with ThreadPoolExecutor(workers) as pool, progress("rendering brand marks", len(jobs)) as advance:
         for _ in pool.map(draw, jobs):
             advance()
-    return drawn
+    return brand_set
 
 
 def pick_marks(count: int, seed: int) -> dict[str, Mark]:
-    """``count`` brands whose marks differ to the eye, in an order drawn by ``seed``, by their slugs."""
+    """Draw ``count`` brands whose marks look different by ``seed``; their marks by slug."""
     try:
         from simpleicons.all import icons
     except ImportError as error:
@@ -124,7 +132,7 @@ def pick_marks(count: int, seed: int) -> dict[str, Mark]:
         thumbnails[len(picked)] = small
         picked[slug] = Mark(mask, np.array([int(drawings[slug].hex[i : i + 2], 16) for i in (0, 2, 4)], float))
     if len(picked) < count:
-        raise SpecError(f"{count} brands asked for", expected=f"at most {len(picked)}, as many marks differ to the eye")
+        raise SpecError(f"{count} brands", expected=f"at most {len(picked)}, the number of marks that look different")
     return picked
 
 
@@ -145,7 +153,7 @@ def render_mask(svg: str) -> np.ndarray:
 
 
 def photograph(mark: Mark, rng: np.random.Generator, difficulty: float = DIFFICULTY) -> bytes:
-    """One JPEG of a mark, (S, S), everything about it drawn from ``rng``."""
+    """Render one JPEG of a mark, (S, S); all parameters are drawn from ``rng``."""
     size = IMAGE_SIZE
     background = _background(rng, size)
     corners = _corners(rng, size, difficulty)
@@ -153,13 +161,13 @@ def photograph(mark: Mark, rng: np.random.Generator, difficulty: float = DIFFICU
     ground = background.mean(axis=(0, 1))
     image = Image.fromarray(background)
     if rng.random() < 0.4:  # the mark is printed on a label of its own
-        ground = _colour(rng)
+        ground = _color(rng)
         plate = Image.new("L", (MASK_SIZE, MASK_SIZE), 255)
         image.paste(
             tuple(int(v) for v in ground), mask=_warp(plate, _perspective(corners, MASK_SIZE, margin=-0.12), size)
         )
     ink = _warp(Image.fromarray(mark.mask_MM), coefficients, size)
-    image.paste(_paint(rng, mark.colour, ground, size), mask=ink)
+    image.paste(_paint(rng, mark.color, ground, size), mask=ink)
     _cover(rng, image, corners, difficulty)
     pixels = np.asarray(image, np.float32) * _light(rng, size)
     image = Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
@@ -174,7 +182,7 @@ def photograph(mark: Mark, rng: np.random.Generator, difficulty: float = DIFFICU
 
 def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     """Flat, gradient, cloudy, striped or cluttered, (S, S, 3) uint8."""
-    first, second = (_colour(rng).astype(np.float32) for _ in range(2))
+    first, second = (_color(rng).astype(np.float32) for _ in range(2))
     kind = rng.choice(5, p=BACKGROUND_SHARES)
     grid_y, grid_x = np.mgrid[0:size, 0:size].astype(np.float32) / size
     if kind == 0:
@@ -198,24 +206,24 @@ def _background(rng: np.random.Generator, size: int) -> np.ndarray:
     return np.asarray(image)
 
 
-def _colour(rng: np.random.Generator) -> np.ndarray:
-    """Most colours of the world are close to grey, the others anything; (3,)."""
-    colour = rng.uniform(0, 255, 3)
-    return colour if rng.random() < 0.25 else 0.15 * colour + 0.85 * rng.uniform(0, 255)
+def _color(rng: np.random.Generator) -> np.ndarray:
+    """Draw a color, mostly close to gray; (3,)."""
+    color = rng.uniform(0, 255, 3)
+    return color if rng.random() < 0.25 else 0.15 * color + 0.85 * rng.uniform(0, 255)
 
 
-def _shape(rng: np.random.Generator, draw: ImageDraw.ImageDraw, centre: np.ndarray, radius: float) -> None:
-    colour = tuple(int(v) for v in rng.integers(0, 256, 3))
+def _shape(rng: np.random.Generator, draw: ImageDraw.ImageDraw, center: np.ndarray, radius: float) -> None:
+    color = tuple(int(v) for v in rng.integers(0, 256, 3))
     if rng.random() < 0.5:
         reach = radius * rng.uniform(0.4, 1.0, 2)
-        draw.ellipse([*(centre - reach), *(centre + reach)], fill=colour)
+        draw.ellipse([*(center - reach), *(center + reach)], fill=color)
         return
     angles = np.sort(rng.uniform(0, 2 * np.pi, int(rng.integers(3, 7))))
-    draw.polygon([(centre[0] + radius * np.cos(a), centre[1] + radius * np.sin(a)) for a in angles], fill=colour)
+    draw.polygon([(center[0] + radius * np.cos(a), center[1] + radius * np.sin(a)) for a in angles], fill=color)
 
 
 def _corners(rng: np.random.Generator, size: int, difficulty: float) -> np.ndarray:
-    """Where the mark's four corners land, (4, 2) pixels: turned, tilted, off centre."""
+    """Draw the positions of the mark's four corners, (4, 2) pixels: rotated, tilted and off center."""
     side = rng.uniform(0.55, 0.9) * size
     angle = np.deg2rad(rng.uniform(-20, 20) * difficulty)
     square: np.ndarray = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * side / 2
@@ -230,7 +238,7 @@ def _corners(rng: np.random.Generator, size: int, difficulty: float) -> np.ndarr
 def _perspective(corners: np.ndarray, source: int, margin: float = 0.0) -> list[float]:
     """PIL's eight coefficients that map output pixels back into a ``source``-sized square.
 
-    A negative ``margin`` lets the corners stand inside that square, so that what is drawn reaches beyond them.
+    A negative ``margin`` lets the corners stand inside that square, so that the drawing extends beyond them.
     """
     low, high = -margin * source, (1 + margin) * source
     inside = ((low, low), (high, low), (high, high), (low, high))
@@ -246,29 +254,29 @@ def _warp(mask: Image.Image, coefficients: Sequence[float], size: int) -> Image.
 
 
 def _paint(rng: np.random.Generator, own: np.ndarray, ground: np.ndarray, size: int) -> Image.Image:
-    """The mark's colour: the brand's own or any, plain or shaded, far enough from what it lies on to be seen."""
+    """An image of the mark's color: the brand's own or a random one, plain or shaded, in contrast to the background."""
     for attempt in range(20):
-        colour = own if attempt == 0 and rng.random() < OWN_COLOUR_SHARE else _colour(rng)
-        if np.abs(colour - ground).mean() > 70:
+        color = own if attempt == 0 and rng.random() < OWN_COLOR_SHARE else _color(rng)
+        if np.abs(color - ground).mean() > 70:
             break
-    other = np.clip(colour + rng.uniform(-60, 60, 3), 0, 255) if rng.random() < 0.3 else colour
+    other = np.clip(color + rng.uniform(-60, 60, 3), 0, 255) if rng.random() < 0.3 else color
     ramp = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
-    shaded = colour * (1 - ramp) + other * ramp
+    shaded = color * (1 - ramp) + other * ramp
     return Image.fromarray(np.broadcast_to(shaded, (size, size, 3)).astype(np.uint8))
 
 
 def _cover(rng: np.random.Generator, image: Image.Image, corners: np.ndarray, difficulty: float) -> None:
-    """Things that lie before the mark: one or two shapes near its rim."""
+    """Cover parts of the mark by up to two shapes near its border."""
     draw = ImageDraw.Draw(image)
     side = float(np.linalg.norm(corners[1] - corners[0]))
     for _ in range(int(rng.integers(0, 3))):
         angle = rng.uniform(0, 2 * np.pi)
-        centre = corners.mean(axis=0) + rng.uniform(0.25, 0.55) * side * np.array([np.cos(angle), np.sin(angle)])
-        _shape(rng, draw, centre, rng.uniform(0.08, 0.22) * difficulty * side)
+        center = corners.mean(axis=0) + rng.uniform(0.25, 0.55) * side * np.array([np.cos(angle), np.sin(angle)])
+        _shape(rng, draw, center, rng.uniform(0.08, 0.22) * difficulty * side)
 
 
 def _light(rng: np.random.Generator, size: int) -> np.ndarray:
-    """A gain a pixel and channel, (S, S, 3): brightness, a tint, and a shadow that falls off to one side."""
+    """Gain of each pixel and channel, (S, S, 3): brightness, a tint, and a linear falloff to one side."""
     angle = rng.uniform(0, 2 * np.pi)
     grid_y, grid_x = np.mgrid[0:size, 0:size].astype(np.float32) / size - 0.5
     fall = 1 + rng.uniform(0, 0.9) * (grid_x * np.cos(angle) + grid_y * np.sin(angle))
@@ -278,7 +286,7 @@ def _light(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _blur(rng: np.random.Generator, image: Image.Image, difficulty: float) -> Image.Image:
-    """Out of focus, and sometimes moved while the shutter was open."""
+    """Defocus blur, and sometimes motion blur."""
     image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0, 1.5) * difficulty))
     if rng.random() < 0.35:
         kernel = np.zeros((5, 5))

@@ -1,4 +1,4 @@
-"""Embed: write the vectors of a source of images to a file."""
+"""Embed: write the vectors of images to an .npz or .parquet file."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from unalike.storage.atomic import atomic_write
 def run_embedding(
     source: str | Path, output: Path, checkpoint: str | Path, *, runtime: str, precision: str, labelled: bool
 ) -> Mapping[str, Any]:  # fmt: skip
-    """Vectors of every image of a source, with paths (and labels) beside them; written whole or not at all."""
+    """Write the vectors of images with their paths, and their labels if ``labelled``, atomically; returns counts."""
     frozen = str(checkpoint) == PRETRAINED
     if not frozen:
-        require_model_file(checkpoint)  # asked before the data, which may be long to list
+        require_model_file(checkpoint)  # before the images, which may take long to list
     notices = Notices()
     images = load_images(source, labeled=labelled, notices=notices)
     if len(images) == 0:
@@ -38,9 +38,9 @@ def run_embedding(
         model = load_frozen(load_spec("embed"), runtime=runtime, precision=precision, images=len(images))
     else:
         model = load_model(checkpoint, runtime=runtime, precision=precision, images=len(images), quiet=False)
-    done = embed_files(model.engine, list(images.paths), model.view, notices=notices, describe="embedding")
+    embedded = embed_files(model.engine, list(images.paths), model.view, notices=notices, describe="embedding")
     notices.say()
-    images = images.select(done.kept_N)
+    images = images.select(embedded.kept_N)
     columns: dict[str, Any] = {"path": [str(p) for p in images.paths]}
     if labelled:
         columns["label"] = list(images.label_names())
@@ -48,14 +48,13 @@ def run_embedding(
     with atomic_write(output) as partial:
         if output.suffix == ".npz":
             arrays: dict[str, Any] = {k: np.array(v) for k, v in columns.items()}
-            np.savez_compressed(partial, vectors=done.vectors_ND, **arrays)
+            np.savez_compressed(partial, vectors=embedded.vectors_ND, **arrays)
         else:
-            _write_parquet(partial, columns, done.vectors_ND)
-    return {"images": len(images), "dim": int(done.vectors_ND.shape[1])}
+            _write_parquet(partial, columns, embedded.vectors_ND)
+    return {"images": len(images), "dim": int(embedded.vectors_ND.shape[1])}
 
 
 def _write_parquet(path: Path, columns: Mapping[str, Any], vectors_ND: np.ndarray) -> None:
-
     try:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -69,7 +68,15 @@ def embed(
     source: str | Path, output: str | Path, *, checkpoint: str | Path = PRETRAINED, runtime: str = "auto",
     precision: str = "auto", labelled: bool = False,
 ) -> Result:  # fmt: skip
-    """Write the vectors of every image of ``source`` to ``output`` (.npz or .parquet): paths, vectors, labels."""
+    """Write the vectors of images to a file.
+
+    Args:
+        source: The images: a folder, an archive or a manifest.
+        output: The file, .npz or .parquet, with paths, vectors and labels.
+        checkpoint: The model, or ``pretrained`` for a pretrained trunk without training.
+        runtime, precision: Of the engine.
+        labelled: Read the class of each image from the folders or the manifest, and write it.
+    """
     output = Path(output)
     if output.suffix not in (".npz", ".parquet"):
         raise SpecError(f"-o {output}", expected="a name that ends in .npz or .parquet")

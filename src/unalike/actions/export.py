@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any]]:
-    """Write ONNX beside its proof; the path and the parity's figures."""
+    """Write ONNX and compare it with torch; returns the path and the figures of the comparison."""
     from unalike.deploy.onnx_export import export_onnx
     from unalike.deploy.parity import IMAGES
     from unalike.model.checkpoint import load_embedder
@@ -70,27 +70,26 @@ def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any
 
 
 def export_device(experiment: Experiment) -> str:
-    """Where the trained network runs in the comparison: ``export.gpu_id``, or the CPU. DeviceError for a GPU not there."""
+    """The device of the torch network in the comparison: ``export.gpu_id``, or the CPU. Raises DeviceError for a missing GPU."""
     import torch
 
     section = experiment.export
-    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if section.on_cpu or there == 0:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if section.on_cpu or count == 0:
         if section.gpu_id and not section.on_cpu:
             say(f"export.gpu_id: {section.gpu_id}, no GPU here: running on the CPU")
         return "cpu"
-    if section.gpu_id >= there:
-        raise DeviceError(f"export.gpu_id is {section.gpu_id}", expected=f"one of the {there} GPUs of this machine, "
+    if section.gpu_id >= count:
+        raise DeviceError(f"export.gpu_id is {section.gpu_id}", expected=f"one of the {count} GPUs of this machine, "
                           "counted from 0", remedy="change it or set export.on_cpu=true")  # fmt: skip
     return f"cuda:{section.gpu_id}"
 
 
 def _parity_images(experiment: Experiment, meta: Mapping[str, Any], view: View, count: int) -> np.ndarray:
-    """Real images to compare on: of the spec's data, else of the data that the checkpoint was trained on."""
-    val = experiment.dataset.val_dataset
-    kept = meta["spec"]["dataset"]
-    sources = [val.query if val else None, val.reference if val else None, experiment.dataset.train_dataset]
-    sources.append(kept.get("train_dataset"))
+    """Images for the comparison: from the spec's data, else from the data that the checkpoint was trained on."""
+    validation = experiment.dataset.val_dataset
+    sources = [validation.query, validation.reference] if validation else []
+    sources += [experiment.dataset.train_dataset, meta["spec"]["dataset"].get("train_dataset")]
     for source in filter(None, sources):
         try:
             images = load_from_spec(experiment, source, Notices(), labeled=False)
@@ -108,15 +107,15 @@ def _parity_images(experiment: Experiment, meta: Mapping[str, Any], view: View, 
                 break
         if views:
             return np.stack(views)
-    raise ExportError("no images to compare the exported network on", expected="dataset.train_dataset or dataset."
-                      "val_dataset.query to hold some", remedy="set dataset.train_dataset=DIR")  # fmt: skip
+    raise ExportError("no images to compare the exported network on", expected="images in dataset.train_dataset or dataset."
+                      "val_dataset.query", remedy="set dataset.train_dataset=DIR")  # fmt: skip
 
 
 def export(
     spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
-    """Write a checkpoint as ONNX, proved equal to it on real images; ``path`` is the file."""
+    """Write a checkpoint as ONNX, and compare both on images; ``path`` is the file."""
     refuse_several_processes("export")
     experiment = resolve_spec("export", spec, overrides, data)
     if not experiment.export.checkpoint:
@@ -131,7 +130,7 @@ def export_maps(
     source: str | Path, output: str | Path, *, stages: str | Sequence[int | str] = "auto",
     size: tuple[int, int] | None = None, vector: bool = True,
 ) -> Result:  # fmt: skip
-    """Write a checkpoint, or a trunk as it came, as ONNX with its feature maps, proved equal to torch's; ``path`` is the file."""
+    """Write a checkpoint, or a pretrained trunk, as ONNX with its feature maps, compared with torch; ``path`` is the file."""
     from unalike.inference.feature_map_model import export_feature_maps
 
     figures = export_feature_maps(source, output, stages=stages, size=size, vector=vector)

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 
 def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
-    """The model's file: the one given, else where it lay when the gallery was made, else beside the gallery."""
+    """The file of a gallery's model: ``model`` if set, else its path when the gallery was built, else beside the gallery."""
     if model is not None:
         return Path(model)
-    made_with = gallery.model_identity.file
-    places = [Path(made_with), path.parent / Path(made_with).name] if made_with else []
-    for place in places:
-        if place.is_file():
-            return place
+    recorded = gallery.model_identity.file
+    candidates = [Path(recorded), path.parent / Path(recorded).name] if recorded else []
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
     raise ModelError(
-        f"the model of {path} is not at {made_with}" if made_with else f"{path} does not say which model made it",
+        f"the model of {path} is not at {recorded}" if recorded else f"{path} does not name its model",
         remedy="name it with -m FILE",
     )
 
@@ -40,20 +40,20 @@ def open_recognizer(
     path: str | Path, model: str | Path | None = None, *, runtime: str = "auto", precision: str = "auto",
     approximate: bool = False,
 ) -> Recogniser:  # fmt: skip
-    """The recognizer of a saved gallery."""
+    """Load a saved gallery with its model."""
     gallery = Gallery.load(path)
     return Recogniser.load(find_model(gallery, Path(path), model), gallery, runtime, precision, approximate=approximate)
 
 
 def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
-    """Enroll class folders in a new gallery, and calibrate it where the images can support the rate.
+    """Enroll class folders in a new gallery, and calibrate it if there are enough images for the rate.
 
     Args:
         experiment: Spec whose section ``gallery_build`` holds the options.
         overwrite: Replace the file, or the results of a former run in the results folder.
 
     Returns:
-        What the gallery is, as plain data.
+        A description of the gallery, as plain data.
     """
     from unalike.actions.results_folder import open_results, output_file
 
@@ -83,42 +83,42 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
         if run is not None:
             run.own(path)
             run.conclude(f"written: {path}", {"images": len(gallery), "classes": len(gallery.counts())})
-    return described(gallery, path)
+    return describe(gallery, path)
 
 
 def add(
     path: str | Path, source: str | Path, model: str | Path | None = None, *, label: str | None = None,
     runtime: str = "auto", precision: str = "auto",
 ) -> dict[str, Any]:  # fmt: skip
-    """Enrol more images: class folders, or any images as one class ``label``."""
+    """Enroll more images: class folders, or images of one class ``label``."""
     recognizer = open_recognizer(path, model, runtime=runtime, precision=precision)
     if label is None:
         recognizer.enrol(source)
     else:
         images = load_images(source, labeled=False)
-        done = embed_files(recognizer.engine, images.paths, recognizer.view, describe="enrolling")
-        names = [str(images.paths[i]) for i in done.kept_N]
-        recognizer.gallery.enrol(done.vectors_ND, [label] * len(names), names)
-        if done.failures:
-            say(f"{len(done.failures)} unreadable images were passed over, the first: {done.failures[0][1]}")
+        embedded = embed_files(recognizer.engine, images.paths, recognizer.view, describe="enrolling")
+        names = [str(images.paths[i]) for i in embedded.kept_N]
+        recognizer.gallery.enrol(embedded.vectors_ND, [label] * len(names), names)
+        if embedded.failures:
+            say(f"{len(embedded.failures)} unreadable images were skipped, the first: {embedded.failures[0][1]}")
     return _saved(recognizer.gallery, path)
 
 
-def change(path: str | Path, act: Callable[[Gallery], object]) -> dict[str, Any]:
-    """Open a gallery, let ``act`` change it, and save it in its place."""
+def change(path: str | Path, function: Callable[[Gallery], object]) -> dict[str, Any]:
+    """Load a gallery, change it by ``function``, and save it under the same path."""
     gallery = Gallery.load(path)
-    act(gallery)
+    function(gallery)
     return _saved(gallery, path)
 
 
 def _saved(gallery: Gallery, path: str | Path) -> dict[str, Any]:
     gallery.save(path)
-    say_if_stale(gallery)
-    return described(gallery, path)
+    warn_if_uncalibrated(gallery)
+    return describe(gallery, path)
 
 
-def say_if_stale(gallery: Gallery) -> None:
-    """One line when the gallery is not calibrated, or no longer what was calibrated."""
+def warn_if_uncalibrated(gallery: Gallery) -> None:
+    """Print a line if the gallery is not calibrated, or has changed since."""
     if gallery.calibration is None:
         say(
             "the gallery is not calibrated: every image gets the nearest class's name; see unalike calibrate", once=True
@@ -127,8 +127,8 @@ def say_if_stale(gallery: Gallery) -> None:
         say(f"the gallery changed: {gallery.stale}; run unalike calibrate again", once=True)
 
 
-def described(gallery: Gallery, path: str | Path) -> dict[str, Any]:
-    """What a gallery is, as plain data."""
+def describe(gallery: Gallery, path: str | Path) -> dict[str, Any]:
+    """Describe a gallery as plain data."""
     return {
         "gallery": str(path),
         "images": len(gallery),
@@ -145,52 +145,75 @@ def calibrate_file(
     path: str | Path, rate: float = 0.01, *, images: str | Path | None = None, model: str | Path | None = None,
     runtime: str = "auto", precision: str = "auto", **settings: Any,
 ) -> dict[str, Any]:  # fmt: skip
-    """Calibrate a saved gallery, save it, and write a model card beside it; without ``images`` no network is run."""
+    """Calibrate a saved gallery, save it, and write a model card beside it; without ``images`` no network runs."""
     from unalike.report.model_card_format import add_section
 
     path = Path(path)
     if images is None:
         gallery = Gallery.load(path)
-        made = calibrate(gallery, rate, **settings)
-        gallery.calibration = made
+        calibration = calibrate(gallery, rate, **settings)
+        gallery.calibration = calibration
     else:
         recognizer = open_recognizer(path, model, runtime=runtime, precision=precision)
-        gallery, made = recognizer.gallery, recognizer.calibrate(rate, images, **settings)
+        gallery, calibration = recognizer.gallery, recognizer.calibrate(rate, images, **settings)
     gallery.save(path)
-    content = {"gallery": path.name, "images": len(gallery), "enrolled classes": len(gallery.classes), **made.to_dict()}
+    content = {
+        "gallery": path.name,
+        "images": len(gallery),
+        "enrolled classes": len(gallery.classes),
+        **calibration.to_dict(),
+    }
     source = Path(gallery.model_identity.file).parent / MODEL_CARD_FILE if gallery.model_identity.file else None
     add_section(path.parent, "unknown", content, source=source, stem=f"{path.stem}_card")
-    say(str(made))
-    return {"gallery": str(path), "calibration": made.to_dict(), "card": str(path.parent / f"{path.stem}_card.json")}
+    say(str(calibration))
+    return {
+        "gallery": str(path),
+        "calibration": calibration.to_dict(),
+        "card": str(path.parent / f"{path.stem}_card.json"),
+    }
 
 
 def identify(
     path: str | Path, sources: Sequence[str | Path], model: str | Path | None = None, *, k: int = 3,
     label_by: str | None = None, runtime: str = "auto", precision: str = "auto", approximate: bool = False,
 ) -> Mapping[str, Any]:  # fmt: skip
-    """An answer for every image of the sources (files and folders); unreadable ones are named apart.
+    """Identify images by a saved gallery.
 
-    ``index`` says how exact an approximate search is; None of an exact one.
+    Args:
+        path: The gallery.
+        sources: Image files and folders.
+        model: The model; by default that of the gallery.
+        k: Number of nearest classes in an answer.
+        label_by: Rule of the label; by default that of the calibration.
+        runtime, precision: Of the engine.
+        approximate: Search through faiss.
+
+    Returns:
+        Plain data: ``answers``, one for each image; ``unreadable`` images with reasons; ``index``, the recall of an
+        approximate search, None for an exact one.
     """
     if label_by is not None:
         check_rule(label_by)
     recognizer = open_recognizer(path, model, runtime=runtime, precision=precision, approximate=approximate)
-    say_if_stale(recognizer.gallery)
+    warn_if_uncalibrated(recognizer.gallery)
     paths = [p for source in sources for p in load_images(source, labeled=False).paths]
     if not paths:
-        raise DataError("no images", expected="image files or folders that hold some")
-    done = embed_files(recognizer.engine, paths, recognizer.view, max_unreadable=1.0, describe="identifying")
-    if done.failures:
-        say(f"{len(done.failures)} unreadable images, the first: {done.failures[0][1]}")
+        raise DataError("no images", expected="image files, or folders of images")
+    embedded = embed_files(recognizer.engine, paths, recognizer.view, max_unreadable=1.0, describe="identifying")
+    if embedded.failures:
+        say(f"{len(embedded.failures)} unreadable images, the first: {embedded.failures[0][1]}")
     index = None if recognizer.index is None else recognizer.index.to_dict()
     if index is not None:
         say(f"approximate search finds {index['recall']:.1%} of the {index['neighbours']} nearest, measured on "
             f"{index['trials']} enrolled images")  # fmt: skip
-    answers = recognizer.identify_vectors(done.vectors_ND, k, label_by)
+    answers = recognizer.identify_vectors(embedded.vectors_ND, k, label_by)
     return {
         "gallery": str(path),
         "engine": recognizer.engine.describe(),
         "index": index,
-        "answers": [{"path": str(paths[i]), **a.to_dict()} for i, a in zip(done.kept_N.tolist(), answers, strict=True)],
-        "unreadable": [{"path": name, "reason": reason} for name, reason in done.failures],
+        "answers": [
+            {"path": str(paths[i]), **answer.to_dict()}
+            for i, answer in zip(embedded.kept_N.tolist(), answers, strict=True)
+        ],
+        "unreadable": [{"path": name, "reason": reason} for name, reason in embedded.failures],
     }

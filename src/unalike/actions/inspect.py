@@ -64,52 +64,53 @@ def describe(inspector: Inspector, path: str | Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
-    """Inspect images; in a results folder result.json, overlays and report.html are written.
+def inspect(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
+    """Inspect images; in a results folder, ``result.json``, overlays and ``report.html`` are written.
 
     Args:
-        experiment: Spec whose section ``inspect_run`` holds the options. With ``good`` or ``truth`` in it, the answers are
-            measured.
+        experiment: Spec whose section ``inspect_run`` holds the options. With ``good`` or ``truth``, metrics
+            are computed.
         overwrite: Replace the results of a former inspection in the folder.
     """
     section = experiment.inspect_run
     truth = None
     if section.good is not None or section.truth is not None:
         truth = GroundTruth(section.good or "good", Path(section.truth) if section.truth else None)
-    with open_results("inspect_run", experiment, overwrite=overwrite) as opened:
+    with open_results("inspect_run", experiment, overwrite=overwrite) as run:
         assert section.inspector is not None and section.images is not None
         inspector = Inspector.load(section.inspector, **parameters_from(section, Inspector.load))
-        folder = None if opened is None else opened.dir
+        folder = None if run is None else run.dir
         paths = list_test_images(section.images, truth)
         inspections, unreadable, overlays = _inspect(inspector, paths, folder, section.overlays)
         metrics = None if truth is None else compute_metrics(inspections, truth)
         result = {
             "inspector": section.inspector, "engine": inspector.network.engine.describe(),
             "alarm": None if inspector.threshold is None else inspector.threshold.to_dict(),
-            "images": len(inspections), "defective": sum(one.decision == DEFECTIVE for one in inspections),
+            "images": len(inspections), "defective": sum(inspection.decision == DEFECTIVE for inspection in inspections),
             "measured": metrics,
-            "answers": [{**one.to_dict(), "overlay": _relative(overlays.get(one.source), folder)} for one in inspections],
+            "answers": [
+                {**inspection.to_dict(), "overlay": _relative(overlays.get(inspection.source), folder)}
+                for inspection in inspections
+            ],
             "unreadable": unreadable,
         }  # fmt: skip
-        if opened is not None:
-            write_text(opened.dir / INSPECTION_FILE, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
-            opened.own(opened.dir / INSPECTION_FILE)
+        if run is not None:
+            write_text(run.dir / INSPECTION_FILE, json.dumps(result, ensure_ascii=False, indent=1) + "\n")
+            run.own(run.dir / INSPECTION_FILE)
             page = write_report(
-                opened.dir / REPORT_FILE, inspector, inspections, overlays=overlays, metrics=metrics, truth=truth
+                run.dir / REPORT_FILE, inspector, inspections, overlays=overlays, metrics=metrics, truth=truth
             )
             result["report"] = str(page)
-            opened.conclude(
-                f"inspected: {len(inspections)} images", {key: result[key] for key in ("images", "defective")}
-            )
+            run.conclude(f"inspected: {len(inspections)} images", {key: result[key] for key in ("images", "defective")})
     return result
 
 
 def _inspect(
     inspector: Inspector, paths: Sequence[str], folder: Path | None, overlays: str
 ) -> tuple[list[Inspection], list[dict[str, str]], dict[str, Path]]:
-    """The inspections, the unreadable images with their reasons, and the overlays that were written below ``folder``."""
+    """Inspect images; returns the inspections, the unreadable images with reasons, and the overlays written below ``folder``."""
     if not paths:
-        raise DataError("no images to inspect", expected="image files, or folders that hold some")
+        raise DataError("no images to inspect", expected="image files, or folders of images")
     inspections, unreadable, files = [], [], {}
     with progress.progress("inspecting", len(paths)) as advance:
         for number, (name, result) in enumerate(zip(paths, inspector.inspect_many(paths), strict=True)):

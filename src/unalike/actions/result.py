@@ -1,4 +1,4 @@
-"""The result of an action: its folder, its main file and its figures."""
+"""The result of an action (folder, main file, figures), and that of a check with its faults."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Result:
-    """What an action leaves behind: its folder, its main file, its figures (flat names -> numbers)."""
+    """The result of an action.
+
+    Attributes:
+        results_dir: Folder of the action's files.
+        path: The main file, if there is one.
+        figures: Numbers by flat name.
+    """
 
     results_dir: Path
     path: Path | None = None
@@ -23,14 +29,14 @@ class Result:
 
 
 @dataclass(frozen=True)
-class Checked(Result):
-    """What ``check`` found: ``figures`` says what is there, ``faults`` what is wrong, a line each."""
+class CheckResult(Result):
+    """The result of ``check``: ``figures`` holds the facts of the spec, ``faults`` one line for each fault."""
 
     faults: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no faults."""
         return not self.faults
 
     def to_dict(self) -> dict[str, Any]:

@@ -43,29 +43,29 @@ def run_action(
 
 
 def output_file(
-    run: Run | None, named: str | None, default: str, *, field: str, overwrite: bool, alternative: str = ""
+    run: Run | None, path: str | None, default: str, *, field: str, overwrite: bool, alternative: str = ""
 ) -> Path:
-    """The file that an action writes: the one named, else ``default`` in its results folder.
+    """The file that an action writes: ``path`` if set, else ``default`` in its results folder.
 
     Raises:
-        SpecError: Neither is named.
-        RunError: The named file exists and ``overwrite`` is not set.
+        SpecError: Neither file nor folder is set.
+        RunError: The file exists and ``overwrite`` is not set.
     """
-    if named is not None:
-        refuse_existing(named, overwrite, alternative=alternative)
-        return Path(named)
+    if path is not None:
+        refuse_existing(path, overwrite, alternative=alternative)
+        return Path(path)
     if run is None:
         raise SpecError(f"{field} is not set", expected="a file to write",
-                        remedy="name it, or a folder for the results with results_dir=DIR")  # fmt: skip
+                        remedy="set it, or a folder for the results with results_dir=DIR")  # fmt: skip
     return run.dir / default
 
 
 @contextmanager
 def open_results(action: str, experiment: Experiment, *, overwrite: bool = False) -> Iterator[Run | None]:
-    """Claim the results folder of a standalone action for the time of its work; None where the spec names no folder.
+    """Open the results folder of a standalone action as a run; None where the spec names no folder.
 
-    A folder that holds files is refused unless ``overwrite``, which deletes what a former run of the same action wrote
-    there and leaves other files alone. A folder in which the same action failed before it wrote anything is used again.
+    A folder with files is refused unless ``overwrite``, which deletes the files of a former run of the same action and
+    no others. A folder in which the same action failed before it wrote results is used again.
 
     Raises:
         SpecError: A mandatory field is not set.
@@ -85,14 +85,14 @@ def check_folder(folder: Path, action: str, overwrite: bool) -> bool:
     """Return whether a former run has to be deleted from a folder. Raises RunError where the folder may not be used."""
     if not folder.is_dir():
         return False  # a new folder; a file is refused when the run is opened
-    former = holds_run(folder)
-    if former and (other := _action_of(folder)) not in (action, None):
+    has_run = holds_run(folder)
+    if has_run and (other := _action_of(folder)) not in (action, None):
         raise RunError(f"{folder} holds a run of {other}", expected=f"a folder for {action} alone",
                        remedy="name another folder")  # fmt: skip
-    if former and failed_without_results(folder):
+    if has_run and failed_without_results(folder):
         return True
     refuse_existing(folder, overwrite, folder=True)
-    return former
+    return has_run
 
 
 def _action_of(folder: Path) -> str | None:
@@ -105,7 +105,7 @@ def _action_of(folder: Path) -> str | None:
 
 
 def failed_without_results(folder: Path) -> bool:
-    """Whether a folder holds nothing but the record of a run that ended in failure."""
+    """Whether a folder holds only the record of a run that failed."""
     if {path.name for path in folder.iterdir()} - {*RUN_MARKS, TRACEBACK_FILE, LOCK_FILE}:
         return False
     try:

@@ -1,7 +1,7 @@
-"""The packaged skill: a folder from which an agent, or a person, learns to drive this tool; what is generated in it.
+"""The packaged skill, instructions for agents: generate its schemas, templates and skill_info.yaml, and install it.
 
-``SKILL.md`` is written by hand, everything else follows from the declarations: schemas, templates, and
-``references/skill_info.yaml``, which says for a program what SKILL.md says for a reader.
+``SKILL.md`` is written by hand. Schemas, templates and ``references/skill_info.yaml`` (facts for programs) are generated from
+the declarations of the spec.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SKILL = "SKILL.md"
 INFO = "references/skill_info.yaml"
 FOLDER = Path(__file__).parents[1] / "skill"
 _MODELS = ("checkpoint", "onnx_file", "engine", "trt_engine")
-# Model action -> field -> what it takes and whether it may stay empty; standalone actions declare it with the field.
+# Model action -> field -> kind of value, and whether it is optional; standalone actions declare both with the field.
 INPUTS: Mapping[str, Mapping[str, tuple[str, bool]]] = {
     "train": {
         "dataset.train_dataset": (IMAGES, False), "dataset.val_dataset.reference": (IMAGES, True),
@@ -83,14 +83,14 @@ INPUTS: Mapping[str, Mapping[str, tuple[str, bool]]] = {
         "dataset.val_dataset.query": (IMAGES, True),
     },
 }  # fmt: skip
-# Fields of an action of which one must be given; a job takes it from its parent.
+# Fields of an action of which one must be set; a job takes it from its parent.
 ONE_OF: Mapping[str, tuple[str, ...]] = {
     "evaluate": tuple(f"evaluate.{name}" for name in _MODELS),
     "inference": tuple(f"inference.{name}" for name in _MODELS),
     "quantize": ("quantize.onnx_file", "quantize.checkpoint"),
     "gen_engine": ("gen_engine.onnx_file", "gen_engine.checkpoint"),
 }
-# Action -> what its folder holds afterwards.
+# Action -> files in its results folder.
 OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "train": (BEST_CHECKPOINT, LATEST_CHECKPOINT, "model_epoch_EEE_step_SSSSS.pth", MODEL_CARD_FILE,
               MODEL_CARD_PAGE, "automatic.json or search.json (policy auto)"),
@@ -135,16 +135,16 @@ def _action_info(action: str) -> dict[str, Any]:
 
 
 def _spec_params(action: str) -> dict[str, Any]:
-    """Field -> the function that fills it in a job, by parent where the parent decides."""
-    found: dict[str, Any] = {}
+    """Field -> the function that fills it in a job, and the parent actions for which it does."""
+    rules: dict[str, Any] = {}
     for entry in FIELD_RULES:
         if entry.action in (EVERY, action):
-            found[entry.field] = {"from": entry.function, **({"parent": list(entry.parents)} if entry.parents else {})}
-    return found
+            rules[entry.field] = {"from": entry.function, **({"parent": list(entry.parents)} if entry.parents else {})}
+    return rules
 
 
 def skill_info() -> dict[str, Any]:
-    """What ``references/skill_info.yaml`` says."""
+    """The content of ``references/skill_info.yaml``."""
     shorthand: dict[str, Any] = dict(SHORTHAND)
     for key, (actions, otherwise) in BY_ACTION.items():
         shorthand[key] = {**{action: f"{action}.{key}" for action in actions}, "otherwise": f"{otherwise}.{key}"}
@@ -179,20 +179,28 @@ def package_files() -> dict[str, str]:
 
 
 def write_package(directory: str | Path | None = None) -> list[Path]:
-    """Write the generated files below ``directory`` (default: the skill of this installation); the files."""
+    """Write the generated files below ``directory`` (default: the skill of this installation); returns their paths."""
     root = FOLDER if directory is None else Path(directory).expanduser()
-    written = []
+    paths = []
     for name, content in package_files().items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(root / name, content)
-        written.append(root / name)
-    return written
+        paths.append(root / name)
+    return paths
 
 
 def install(directory: str | Path, *, overwrite: bool = False) -> Path:
-    """Put the skill into a folder of skills, as ``directory/unalike``; its SKILL.md. Other files there are left alone.
+    """Copy the skill to ``directory/unalike``; other files there stay as they are.
 
-    Raises RunError when a skill is there already, unless ``overwrite``, and when the folder cannot be written.
+    Args:
+        directory: Folder of skills.
+        overwrite: Replace a skill that is installed there.
+
+    Returns:
+        Path of its SKILL.md.
+
+    Raises:
+        RunError: A skill is installed there and ``overwrite`` is not set, or the folder cannot be written.
     """
     target = Path(directory).expanduser() / NAME
     files = {path.relative_to(FOLDER): path for path in sorted(FOLDER.rglob("*")) if path.is_file()}

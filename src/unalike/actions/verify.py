@@ -1,4 +1,4 @@
-"""Verify: open or build an approved set, compare images with it, write verdicts, pictures and a page."""
+"""Verify: load or build an approved set, compare images with it, write results, images and an HTML report."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
     from unalike.spec.verify import Verify
 
-# Images of every answer in the page.
-MOST_SHOWN = 60
+# Most images of each answer in the report.
+MAX_IMAGES = 60
 
 
 def open_verifier(section: Verify) -> Verifier:
-    """A verifier of a folder of assets, calibrated now, or of a saved set, calibrated again only where a rate is set."""
+    """Load a saved set, or build a verifier from a folder of assets; calibrated here, unless a saved set has no new rate."""
     assert section.reference is not None
     path, model = Path(section.reference), section.model
     engine = {"runtime": section.runtime, "precision": section.precision}
@@ -44,14 +44,14 @@ def open_verifier(section: Verify) -> Verifier:
 
 
 def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
-    """Verify images against an approved set; in a results folder pictures, verdicts.jsonl and report.html are written.
+    """Verify images against an approved set; in a results folder, images, ``verdicts.jsonl`` and ``report.html`` are written.
 
     Args:
         experiment: Spec whose section ``verify`` holds the options.
         overwrite: Replace the saved set, and the results of a former verification in the folder.
 
     Returns:
-        Facts of the set, a verdict an image, and the images that cannot be read.
+        Facts of the set, a result for each image, and the images that cannot be read.
     """
     section = experiment.verify
     if not section.images and section.save is None:
@@ -61,7 +61,7 @@ def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]
     with open_results("verify", experiment, overwrite=overwrite) as run:
         paths = [path for source in section.images or () for path in load_images(source, labeled=False).paths]
         if section.images and not paths:
-            raise DataError("no images", expected="image files or folders that hold some")
+            raise DataError("no images", expected="image files, or folders of images")
         verifier = open_verifier(section)
         if section.asset is not None:
             verifier.asset_number(section.asset)
@@ -72,7 +72,7 @@ def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]
         if run is not None:
             from unalike.verification.report import write_report
 
-            write_report(run.dir, verifier.approved, results, max_images=MOST_SHOWN)
+            write_report(run.dir, verifier.approved, results, max_images=MAX_IMAGES)
             run.own(run.dir / VERDICTS_FILE)
             run.conclude(f"verified: {len(results)} images", result["answers"])
             result["out"] = str(run.dir)

@@ -20,10 +20,10 @@ def bench_engine(experiment: Experiment, overwrite: Overwrite = False, as_json: 
 
     Example: unalike bench-engine model.onnx --seconds 0.5
     """
-    from unalike.actions.benchmark import run_benchmark, table
+    from unalike.actions.benchmark import format_table, run_benchmark
 
     result = run_benchmark(experiment, overwrite=overwrite)
     if as_json:
         show_result(result, True)
     else:
-        print(table(result.figures))
+        print(format_table(result.figures))

@@ -99,11 +99,11 @@ def list_gallery(
 ) -> None:  # fmt: skip
     """Say what a gallery holds, a line a class, and how it was calibrated."""
     set_verbosity(verbose, quiet)
-    from unalike.actions.gallery import described
+    from unalike.actions.gallery import describe
     from unalike.recognition.gallery import Gallery
 
     held = Gallery.load(path, verify=verify)
-    told = described(held, path)
+    told = describe(held, path)
     if not as_json:
         for label, count in told["classes"].items():
             print(f"{label}: {count}")

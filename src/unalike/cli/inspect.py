@@ -46,7 +46,7 @@ def run(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = 
 
     Example: unalike inspect run part.inspector new/ -o runs/inspect
     """
-    from unalike.actions.inspect import run as run_inspection
+    from unalike.actions.inspect import inspect as run_inspection
 
     result = run_inspection(experiment, overwrite=overwrite)
     if as_json:

@@ -109,7 +109,7 @@ def create_engine(
         except (MissingExtra, ExportError, ModelError) as error:
             if number + 1 == len(order):
                 raise
-            progress.say(f"{name} is passed over: {error}", once=True)
+            progress.say(f"{name} is skipped: {error}", once=True)
             continue
         log_engine(inner, quiet)
         return RefreshableEngine(inner, proto, create_again)

@@ -131,7 +131,7 @@ class _ExportedFile:
                 if not engines and number + 1 == len(order):
                     raise
                 # Until another engine is created, what was wrong with this one must be visible.
-                progress.say(f"{name} is passed over: {error}", once=True, level=1 if not engines else 2)
+                progress.say(f"{name} is skipped: {error}", once=True, level=1 if not engines else 2)
                 continue
             if winner or not measure:
                 return engines[name]

@@ -248,7 +248,7 @@ def sample_patches(images: ReadableImages, extractor: PatchExtractor, config: An
             advance(1)
     if images.failures:
         first = next(iter(images.failures.values()))
-        progress.say(f"{len(images.failures)} unreadable images were passed over, the first: {first}")
+        progress.say(f"{len(images.failures)} unreadable images were skipped, the first: {first}")
     return PatchSample(
         np.concatenate(vectors), np.concatenate(positions), np.concatenate(owners), np.concatenate(random), count
     )

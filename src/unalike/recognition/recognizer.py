@@ -231,7 +231,7 @@ class Recogniser:
         embeddings = embed_files(self.engine, images.paths, self.view, describe=description)
         if embeddings.failures:
             first_reason = embeddings.failures[0][1]
-            progress.say(f"{len(embeddings.failures)} unreadable images were passed over, the first: {first_reason}")
+            progress.say(f"{len(embeddings.failures)} unreadable images were skipped, the first: {first_reason}")
         labels = [images.classes[images.labels_N[index]] for index in embeddings.kept_N]
         return embeddings.vectors_ND, labels, [str(images.paths[index]) for index in embeddings.kept_N]
 

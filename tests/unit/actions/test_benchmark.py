@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tests.support import networks
-from unalike.actions.benchmark import bench_engine, measure_engines, table
+from unalike.actions.benchmark import bench_engine, format_table, measure_engines
 from unalike.errors import DeviceError, ModelError, SpecError
 from unalike.inference import runtime_benchmark
 
@@ -27,7 +27,7 @@ def test_bench_measures_every_engine_by_batch_and_is_kept(tmp_path, cache):
         assert [part["batch"] for part in row["by_batch"]] == [1, 4]
         assert all(0 < part["p50_ms"] <= part["p99_ms"] for part in (*row["by_batch"], row["file_to_vector"]))
     assert found["decoding"]["images_per_second_in_threads"] > 0
-    lines = table(found).splitlines()
+    lines = format_table(found).splitlines()
     assert len(lines) == 3 + 2 * 3 and "onnxruntime fp32" in lines[-1]
     assert set(runtime_benchmark.load_rates(runtime_benchmark.content_key(model.read_bytes()))) == {
         "openvino",

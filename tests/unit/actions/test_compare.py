@@ -107,7 +107,7 @@ def test_a_run_is_left_in_the_folder(place: Path, capsys: pytest.CaptureFixture[
 def test_folders(place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, err = told(capsys, place / "golden", place / "tested", "-o", tmp_path / "found")
     assert code == 0 and "1 the same, 1 different, 1 could not be compared" in out
-    assert "2 images without a partner were passed over: 3, lonely" in err
+    assert "2 images without a partner were skipped: 3, lonely" in err
     assert "0: no difference found\n" in out and "in ü/1: 1 difference" in out and "2: not compared" in out
     assert (tmp_path / "found" / "in ü" / "1_overlay.jpg").is_file()
     page = (tmp_path / "found" / "report.html").read_text("utf-8")

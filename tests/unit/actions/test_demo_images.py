@@ -12,7 +12,7 @@ pytest.importorskip("simpleicons")
 pytest.importorskip("resvg_py")
 
 from unalike.actions import demo_images as brands
-from unalike.actions.demo import compare, verdict
+from unalike.actions.demo import compare, describe_gains
 from unalike.errors import RunError
 
 
@@ -72,6 +72,6 @@ def test_comparison_says_whether_they_are_apart() -> None:
     before = [i % 2 == 0 for i in range(80)]
     better = compare(rows(before), rows([True] * 80))
     assert better[0][0] == "R@1" and better[0][3].low > 0
-    assert "apart: training helped" in verdict(better)[0] and "gain +50.0" in verdict(better)[0]
-    assert "NOT apart" in verdict(compare(rows(before), rows(before)))[0]
-    assert "HARMED" in verdict(compare(rows(before), rows([False] * 80)))[0]
+    assert "apart: training helped" in describe_gains(better)[0] and "gain +50.0" in describe_gains(better)[0]
+    assert "NOT apart" in describe_gains(compare(rows(before), rows(before)))[0]
+    assert "HARMED" in describe_gains(compare(rows(before), rows([False] * 80)))[0]

@@ -17,7 +17,7 @@ from tests.support.inspected_parts import (
     write_images,
 )
 from unalike.actions.inspect import fit as fit_file
-from unalike.actions.inspect import run
+from unalike.actions.inspect import inspect
 from unalike.actions.spec_resolution import spec_with
 from unalike.errors import DataError, RunError
 from unalike.inspection.inspector import Inspector
@@ -48,7 +48,7 @@ def test_fit_run_and_measure(tmp_path):
         write_images(tmp_path / "masks" / "scratch", [mask], f"{n:02d}_mask.png")
     (test / "scratch" / "broken.png").write_bytes(b"x")
     options = {"inspector": tmp_path / "p.inspector", "results_dir": tmp_path / "out"}
-    result = run(spec_with("inspect_run", images=[test], truth=tmp_path / "masks", overlays="all", **options))
+    result = inspect(spec_with("inspect_run", images=[test], truth=tmp_path / "masks", overlays="all", **options))
     assert result["images"] == 7 and len(result["unreadable"]) == 1
     measured = result["measured"]
     assert measured["image_auroc"] == 1.0 and measured["masks"] == 3 and measured["pixel_auroc"] > 0.9
@@ -62,16 +62,16 @@ def test_fit_run_and_measure(tmp_path):
     overlay = Image.open(tmp_path / "out" / saved["answers"][-1]["overlay"])
     assert overlay.size == (64, 64)
     with pytest.raises(RunError, match="not empty"):
-        run(spec_with("inspect_run", images=[test], **options))
+        inspect(spec_with("inspect_run", images=[test], **options))
     with pytest.raises(DataError, match="some of both"):
-        run(spec_with("inspect_run", inspector=tmp_path / "p.inspector", images=[test / "good"], good="good"))
+        inspect(spec_with("inspect_run", inspector=tmp_path / "p.inspector", images=[test / "good"], good="good"))
 
 
 def test_a_run_without_a_defective_image_writes_its_folder(inspector, tmp_path):
     inspector.save(tmp_path / "p.inspector")
     Image.fromarray(GOOD_PARTS[0]).save(tmp_path / "good.png")
     options = {"inspector": tmp_path / "p.inspector", "images": [tmp_path / "good.png"]}
-    summary = run(spec_with("inspect_run", results_dir=tmp_path / "out", overlays="none", **options))
+    summary = inspect(spec_with("inspect_run", results_dir=tmp_path / "out", overlays="none", **options))
     assert json.loads((tmp_path / "out" / "result.json").read_text())["images"] == summary["images"] == 1
     with pytest.raises(RunError, match="is a file"):
-        run(spec_with("inspect_run", results_dir=tmp_path / "good.png", **options))
+        inspect(spec_with("inspect_run", results_dir=tmp_path / "good.png", **options))

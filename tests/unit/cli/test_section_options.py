@@ -17,7 +17,7 @@ from unalike.spec.actions import STANDALONE_ACTIONS, command_of
 TARGETS = {
     "compare": "unalike.actions.compare.compare",
     "inspect_fit": "unalike.actions.inspect.fit",
-    "inspect_run": "unalike.actions.inspect.run",
+    "inspect_run": "unalike.actions.inspect.inspect",
     "verify": "unalike.actions.verify.verify",
     "discover": "unalike.actions.discover.run_discovery",
     "gallery_build": "unalike.actions.gallery.build",

@@ -79,7 +79,7 @@ def test_auto_falls_back_and_says_so(monkeypatch, capsys):
     engine = create_engine(networks.SmallEmbedder(), networks.PREPROCESSING)
     assert engine.name == "torch"
     said = capsys.readouterr().err
-    assert "openvino is passed over" in said and "engine: torch fp32" in said
+    assert "openvino is skipped" in said and "engine: torch fp32" in said
     with pytest.raises(ExportError, match="no way"):
         create_engine(networks.SmallEmbedder(), networks.PREPROCESSING, runtime="openvino")
 

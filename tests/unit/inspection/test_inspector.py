@@ -189,7 +189,7 @@ def test_empty_and_corrupt_files(tmp_path, capsys):
     (folder / "99.png").write_bytes(b"no picture")
     fitted = Inspector.fit(folder, model=map_model(), rate=0.1, config=CONFIG)
     assert fitted.threshold.images == 20 and fitted.facts["unreadable"] == 1
-    assert "1 unreadable images were passed over" in capsys.readouterr().err
+    assert "1 unreadable images were skipped" in capsys.readouterr().err
     with pytest.raises(UnreadableImage):
         fitted.inspect(folder / "99.png")
     (folder / "98.png").write_bytes(b"no picture either")

@@ -45,7 +45,7 @@ class CalibrationImages:
 def calibration_images(
     paths: Sequence[Path], view: View, *, count: int, others: int, seed: int, notices: Notices | None = None
 ) -> CalibrationImages:
-    """``count`` images drawn by ``seed``, then up to ``others`` more of the rest; unreadable ones are passed over.
+    """``count`` images drawn by ``seed``, then up to ``others`` more of the rest; unreadable ones are skipped.
 
     Fewer than ``count`` are used as they are, and that is said. Raises DataError when none can be read.
     """

@@ -122,7 +122,7 @@ def _open_engines(content: bytes, facts: NetworkFacts) -> list[Engine]:
         try:
             engines.append(OnnxEngine(content))
         except (MissingExtra, ModelError) as error:
-            say(f"onnxruntime is passed over: {error}")
+            say(f"onnxruntime is skipped: {error}")
     return engines
 
 
