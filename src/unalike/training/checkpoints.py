@@ -1,4 +1,4 @@
-"""Which checkpoints training writes: periodic ones, the latest, the best, and the top k by a monitored metric.
+"""Write the checkpoints of a training: periodic ones, the latest, the best, and the top k by a monitored metric.
 
 Names are TAO's: ``model_epoch_EEE_step_SSSSS.pth``, ``ml_model_latest.pth``; ``ml_model_best.pth`` is always kept where
 there is a validation (TAO D6, D8). A file appears under its name only when it is complete.
@@ -30,16 +30,26 @@ KPI_NAMES = (
 
 
 def ranking_key(metrics: Mapping[str, float], monitor: str, sign: float) -> tuple[float, float]:
-    """Sort key of a validation, the greater the better: the monitored metric times ``sign``, then MAP.
+    """Return the sort key of a validation, larger for a better one.
 
-    MAP decides because R@1 is soon 1 on easy sets.
+    Args:
+        metrics: metrics of the validation by name.
+        monitor: name of the monitored metric.
+        sign: 1 if more is better, -1 if less is.
+
+    Returns:
+        The monitored metric times ``sign``, then mean average precision, as R@1 is soon 1 on easy sets.
     """
     average = metrics.get(TIE_BREAKER, math.nan)
     return sign * metrics.get(monitor, math.nan), -math.inf if math.isnan(average) else average
 
 
 def newest_checkpoint(folder: Path) -> Path:
-    """The checkpoint to resume from in a run's own folder. Raises WeightsError, naming what was looked for."""
+    """Return the checkpoint to resume from in a run's folder.
+
+    Raises:
+        WeightsError: the folder has no checkpoint.
+    """
     latest = folder / LATEST_CHECKPOINT
     if latest.exists():
         return latest.resolve()
@@ -51,11 +61,14 @@ def newest_checkpoint(folder: Path) -> Path:
 
 
 class CheckpointManager:
-    """Writes checkpoints when they are due and remembers the best metrics; ``state`` goes into every checkpoint.
+    """Writes checkpoints when they are due and keeps the best metrics; ``state`` goes into every checkpoint.
 
     Args:
         folder: the run's folder.
-        train: the spec's section ``train``. Raises SpecError for a monitor or file name pattern that does not exist.
+        train: the spec's section ``train``.
+
+    Raises:
+        SpecError: ``train.checkpointer`` has an unknown monitor or a bad file name pattern.
     """
 
     def __init__(self, folder: Path, train: Train) -> None:
@@ -82,14 +95,14 @@ class CheckpointManager:
         return 1.0 if self.mode == "max" else -1.0
 
     def state(self) -> dict[str, Any]:
-        """Plain data: what resuming needs."""
+        """Return what resuming needs, as plain data."""
         return {"monitor": self.monitor, "mode": self.mode, "best": self.best, "tie": self.best_tie_breaker,
                 "best_epoch": self.best_epoch, "top": [list(t) for t in self.top]}  # fmt: skip
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take up the ``state`` of an earlier session of the same run.
+        """Restore the ``state`` of an earlier session of the same run.
 
-        Metrics of another monitor or mode say nothing about this one. The best metric is forgotten when the best checkpoint is
+        Metrics of another monitor or mode are ignored. The best metric is forgotten when the best checkpoint is
         not of its epoch (a kill between two files, or another folder): the next validation then writes one that agrees with it.
         """
         if (state.get("monitor", self.monitor), state.get("mode", self.mode)) != (self.monitor, self.mode):
@@ -160,9 +173,16 @@ class CheckpointManager:
     def save_if_best(
         self, payload: Mapping[str, Any], *, epoch: int, step: int, kpis: Mapping[str, float] | None
     ) -> bool:
-        """Write the best checkpoint, without a state to resume from, where its metrics are better than the best so far.
+        """Write the best checkpoint, without a state to resume from, if its metrics are better than the best so far.
 
-        It is written too where nothing was validated before. Returns whether it was written.
+        Args:
+            payload: content of the checkpoint.
+            epoch: its epoch, from 0.
+            step: number of training steps before it.
+            kpis: its metrics; None without validation.
+
+        Returns:
+            Whether it was written; always where nothing was validated before.
         """
         if self.best is not None and not self._improves(kpis):
             return False
@@ -173,7 +193,16 @@ class CheckpointManager:
         return True
 
     def top_name(self, epoch: int, step: int, value: float) -> str:
-        """File name of a top-k checkpoint from ``train.checkpointer.filename``. Raises SpecError for a bad pattern."""
+        """Return the file name of a top-k checkpoint by ``train.checkpointer.filename``.
+
+        Args:
+            epoch: its epoch, from 0.
+            step: number of training steps before it.
+            value: its monitored metric.
+
+        Raises:
+            SpecError: the pattern cannot be filled in.
+        """
         pattern = self.train.checkpointer.filename
         if self.train.checkpointer.auto_insert_metric_name:
             for name in ("epoch", "step", self.monitor):
@@ -186,7 +215,7 @@ class CheckpointManager:
         return f"{stem}.pth"
 
     def _enter_top(self, kpis: Mapping[str, float], epoch: int, step: int) -> bool:
-        """Put these metrics into the top k where they belong there; returns whether they do."""
+        """Insert these metrics into the top k; return whether they are among them."""
         value = kpis.get(self.monitor, math.nan)
         if self.top_k == 0 or math.isnan(value):
             return False

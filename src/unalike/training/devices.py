@@ -22,10 +22,12 @@ FABRIC_PRECISION: dict[str, Any] = {"fp32": "32-true", "bf16": "bf16-mixed", "fp
 
 
 def launched_processes(num_nodes: int = 1) -> int | None:
-    """Processes on this node that a launcher (torchrun, srun) has already started, or None.
+    """Return the number of processes that a launcher (torchrun, srun) started on this node, or None without a launcher.
 
-    A SLURM job without ``srun`` has SLURM_* variables too, yet nobody started its processes; nor does an interactive
-    step, which holds a shell.
+    A SLURM job without ``srun`` has SLURM_* variables too, but only one process; so has an interactive step with a shell.
+
+    Args:
+        num_nodes: number of nodes among which SLURM's tasks are divided.
     """
     environment = os.environ
     if "TORCHELASTIC_RUN_ID" in environment and environment.get("LOCAL_WORLD_SIZE", "").isdigit():
@@ -42,7 +44,7 @@ def launched_processes(num_nodes: int = 1) -> int | None:
 
 
 def _gpu_count(experiment: Experiment, launched: int | None) -> int:
-    """``train.num_gpus``, or what a launcher started where the user set none. Raises DeviceError when the two differ."""
+    """Return ``train.num_gpus``, or the launched processes where the user set none; raise DeviceError if the two differ."""
     count = experiment.train.num_gpus
     if launched is None or launched == count:
         return count
@@ -53,7 +55,7 @@ def _gpu_count(experiment: Experiment, launched: int | None) -> int:
 
 
 def fast_bf16(cuda: bool) -> bool:
-    """Whether bf16 is faster than fp32 here: on GPUs that have it, on CPUs with AVX512-BF16 or AMX.
+    """Return whether bf16 is faster than fp32 here: on GPUs that support it, on CPUs with AVX512-BF16 or AMX.
 
     Elsewhere a CPU emulates it: 2.4 against 31.6 images/s in a training step of EfficientNet-Lite0 at 176 px on two
     AVX2 cores (2026-11-23).
@@ -64,16 +66,16 @@ def fast_bf16(cuda: bool) -> bool:
 
 
 def check_devices(num_gpus: int, gpu_ids: list[int], *, ids_were_set: bool, where: str = "train") -> list[int]:
-    """The GPU indices to use, empty for the CPU.
+    """Return the indices of the GPUs to use; an empty list for the CPU.
 
     Args:
-        num_gpus: as the spec has it; 1 without a GPU means the CPU.
-        gpu_ids: indices by the spec.
-        ids_were_set: whether the user wrote ``gpu_ids``; else the first ``num_gpus`` are taken.
+        num_gpus: number of GPUs in the spec; 1 on a machine without a GPU means the CPU.
+        gpu_ids: indices in the spec.
+        ids_were_set: whether the user set ``gpu_ids``; else the first ``num_gpus`` are taken.
         where: the spec's section, for messages.
 
     Raises:
-        DeviceError: for GPUs that this machine lacks.
+        DeviceError: this machine does not have these GPUs, or number and indices disagree.
     """
     if ids_were_set and len(gpu_ids) != num_gpus:
         raise DeviceError(f"{where}.gpu_ids is {gpu_ids} and {where}.num_gpus is {num_gpus}",
@@ -91,9 +93,10 @@ def check_devices(num_gpus: int, gpu_ids: list[int], *, ids_were_set: bool, wher
 
 
 def make_fabric(experiment: Experiment) -> Fabric:
-    """Fabric for this process: CPU, one GPU, or DDP over GPUs, nodes and processes that a launcher started.
+    """Create the Fabric of this process: CPU, one GPU, or DDP over GPUs, nodes and processes that a launcher started.
 
-    Raises DeviceError for GPUs that this machine lacks, or a precision that its device cannot train in.
+    Raises:
+        DeviceError: this machine does not have these GPUs, or its device cannot train in this precision.
     """
     train = experiment.train
     launched = launched_processes(train.num_nodes)
@@ -112,14 +115,14 @@ def make_fabric(experiment: Experiment) -> Fabric:
                           remedy="set train.precision=bf16")  # fmt: skip
     if train.precision == "bf16" and not fast_bf16(accelerator == "cuda"):
         warn("train.precision is bf16, which this machine only emulates: fp32 is many times faster here")
-    # Head-only epochs leave the trunk without gradients for a while; DDP must be told to expect that, and here it is not
-    # known yet whether the recipe will settle on some.
+    # Head-only epochs leave the trunk without gradients for a while, which DDP must expect; whether the recipe
+    # settles on some is not known yet.
     head_first = train.head_epochs > 0 or (train.recipe == "unalike" and not experiment.is_set("train.head_epochs"))
     several = devices * train.num_nodes > 1
     strategy = DDPStrategy(find_unused_parameters=head_first) if several else "auto"
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # this program says itself what Fabric informs of
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # this program prints devices and precision itself
     # Fabric takes SLURM_NTASKS alone for a sign that srun started everything, and would wait for the others.
-    plugins: Any = [LightningEnvironment()] if launched is None and "SLURM_NTASKS" in os.environ else None
+    plugins = LightningEnvironment() if launched is None and "SLURM_NTASKS" in os.environ else None
     return Fabric(accelerator=accelerator, devices=ids or devices, num_nodes=train.num_nodes, strategy=strategy,
                   plugins=plugins, precision=FABRIC_PRECISION[train.precision])  # fmt: skip
 

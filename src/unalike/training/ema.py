@@ -13,7 +13,7 @@ class ModelEma:
     """``average = decay x average + (1 - decay) x weights`` after every update.
 
     Floating buffers (BatchNorm statistics) are averaged too; buffers of whole numbers are copied. The decay starts low,
-    ``min(decay, (1 + n) / (10 + n))`` after ``n`` updates, so that the random first weights do not linger in short runs.
+    ``min(decay, (1 + n) / (10 + n))`` after ``n`` updates, so that short runs forget the random first weights.
 
     Args:
         module: the network, whose present weights are where the average starts.
@@ -37,7 +37,7 @@ class ModelEma:
 
     @contextmanager
     def applied(self, module: nn.Module) -> Iterator[None]:
-        """The module with the averaged weights inside, its own ones again afterwards."""
+        """Within this context, the module has the averaged weights; its own are restored afterwards."""
         own = {k: v.detach().clone() for k, v in module.state_dict().items()}
         module.load_state_dict(self.average)
         try:

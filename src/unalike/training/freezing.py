@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Freezer:
-    """Freezes parts of an embedder for good, and puts train and eval modes in place.
+    """Freezes parts of an embedder for a whole training, and sets train and eval modes.
 
     Args:
         embedder: its parameters' ``requires_grad`` is set here.
@@ -53,7 +53,7 @@ class Freezer:
         self.trunk_parameters = [p for p in embedder.trunk.parameters() if p.requires_grad]
 
     def set_train_modes(self, *, head_only: bool) -> None:
-        """Train mode for what learns, eval mode for what is frozen; with ``head_only`` the whole trunk is frozen."""
+        """Set train mode for what is trained, eval mode for what is frozen; with ``head_only`` the whole trunk is frozen."""
         self.embedder.train()
         for parameter in self.trunk_parameters:
             parameter.requires_grad_(not head_only)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from lightning_fabric import Fabric
@@ -31,43 +31,54 @@ if TYPE_CHECKING:
 
 
 def trains_by_steps(experiment: Experiment) -> bool:
-    """Whether trunk or embedder is trained at all; else a head fitted in closed form is everything."""
+    """Return whether trunk or embedder is trained at all; otherwise the head is only fitted in closed form."""
     return bool(experiment.train.train_trunk or experiment.train.train_embedder)
 
 
 def fit_frozen_head(
     experiment: Experiment, images: ImageSet, notices: Notices, fabric: Fabric
 ) -> tuple[FittedHead, np.ndarray, np.ndarray] | None:
-    """A head fitted to the frozen trunk's features, where training starts from it or consists of it; else None.
+    """Fit a head to the frozen trunk's features, where training starts from it or consists of it.
 
-    Settles ``model.head`` and ``model.feat_dim`` by it. Returns head, features and labels, the same on all ranks.
+    Args:
+        experiment: the spec; ``model.head`` and ``model.feat_dim`` are settled by the head.
+        images: training images.
+        notices: collects unreadable images.
+        fabric: rank 0 fits the head and sends it to the others.
+
+    Returns:
+        Head, features (N, F) and labels (N), the same on all ranks; None where training does not use such a head.
+
+    Raises:
+        UnalikeError: the head cannot be fitted; raised on all ranks.
     """
     if trains_by_steps(experiment) and not experiment.train.warm_start:
         return None
-    answer: Any = None
+    message: tuple[FittedHead, np.ndarray, np.ndarray] | UnalikeError | None = None
     if fabric.is_global_zero:
         try:
-            answer = fit_initial_head(experiment, images, notices)
+            message = fit_initial_head(experiment, images, notices)
         except UnalikeError as error:
-            answer = error  # all ranks leave with it, or the others would wait for ever
-    answer = fabric.broadcast(answer)
-    if isinstance(answer, UnalikeError):
-        raise answer
-    head, features_NF, labels_N = answer
+            message = error  # raised on all ranks, or the others would wait forever
+    message = fabric.broadcast(message)
+    if isinstance(message, UnalikeError):
+        raise message
+    assert message is not None
+    head, features_NF, labels_N = message
     for path, value in (("model.head", head.kind), ("model.feat_dim", head.matrix_FD.shape[1])):
         settle(experiment, path, value, "the fitted head")
     if trains_by_steps(experiment):
         settle(experiment, "train.head_epochs", 0, "training begins with the fitted head")
-        experiment.mark_set(["train.head_epochs"])  # the recipe would settle it once more
+        experiment.mark_set(["train.head_epochs"])  # otherwise the recipe would settle it again
     return head, features_NF, labels_N
 
 
 def interpolate_and_refit(setup: TrainingSetup, loop: TrainingLoop, initial: Mapping[str, Tensor]) -> Embedder | None:
-    """The network of ``train.finish``: weights between initial and trained ones, and a head fitted to them in closed form.
+    """Build the network of ``train.finish``: weights between initial and trained ones, with a head fitted in closed form.
 
     Args:
-        setup: of this run.
-        loop: at its end.
+        setup: the data, network and devices of this run.
+        loop: the training loop, after its last epoch.
         initial: the trunk's weights before the first step.
 
     Returns:
@@ -75,7 +86,7 @@ def interpolate_and_refit(setup: TrainingSetup, loop: TrainingLoop, initial: Map
     """
     experiment, images, fabric = setup.experiment, setup.sets.train, setup.fabric
     setup.embedder.load_state_dict(loop.weights())
-    network: Any = None
+    network: Embedder | None = None
     if fabric.is_global_zero:
         finish = experiment.train.finish
         trunk = interpolate_weights(setup.embedder.trunk, initial, finish.trained_share)
@@ -84,7 +95,7 @@ def interpolate_and_refit(setup: TrainingSetup, loop: TrainingLoop, initial: Map
         network = refit_head(
             trunk, features, images.labels_N, HeadConfig.from_spec(experiment), experiment.model.feat_dim
         )
-    return fabric.broadcast(network)  # type: ignore[no-any-return]
+    return fabric.broadcast(network)
 
 
 def save_if_best(
@@ -95,7 +106,19 @@ def save_if_best(
     validation: ValidationRunner,
     loggers: Loggers,
 ) -> Mapping[str, float] | None:
-    """Validate the refitted network and write it where it is the best; its metrics (none without validation), else None."""
+    """Validate the refitted network and save it as the best checkpoint where no epoch was better.
+
+    Args:
+        setup: the data, network and devices of this run.
+        network: the refitted network, on the CPU.
+        loop: the training loop, after its last epoch.
+        checkpoint_manager: knows the best metric so far, and writes the checkpoint.
+        validation: measures the network; its engine is replaced.
+        loggers: receive the metrics where the checkpoint is written.
+
+    Returns:
+        The metrics, empty without validation; None where an epoch was better.
+    """
     position, fabric = loop.position, setup.fabric
     epoch = position.epoch - 1
     kpis: dict[str, float] = {}

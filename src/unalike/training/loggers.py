@@ -1,4 +1,4 @@
-"""Where the metrics of training go: status.json, TensorBoard, and Weights & Biases when the user enabled it."""
+"""Log the metrics of training to status.json, TensorBoard, and Weights & Biases when the user enabled it."""
 
 from __future__ import annotations
 
@@ -16,12 +16,18 @@ if TYPE_CHECKING:
 
 
 class Loggers:
-    """Listens to the loop (``loop.Listener``) on the first process and writes; silent on the others."""
+    """Logs the events of the loop (a ``loop.Listener``).
+
+    Args:
+        experiment: the settled spec; ``wandb.enable`` starts Weights & Biases.
+        run: the run, whose status lines and TensorBoard files are written.
+        active: whether this process logs: the first one alone.
+    """
 
     def __init__(self, experiment: Experiment, run: Run, active: bool) -> None:
         self.run, self.active = run, active
         self.tensorboard: SummaryWriter | None = None
-        self.wandb: Any = None
+        self.wandb: Any = None  # a wandb.Run; the package is an extra
         if not active:
             return
         from torch.utils.tensorboard import SummaryWriter
@@ -31,7 +37,12 @@ class Loggers:
             self.wandb = _start_wandb(experiment, run)
 
     def __call__(self, event: str, facts: dict[str, Any]) -> None:
-        """Write an event of the loop."""
+        """Log one event.
+
+        Args:
+            event: ``step``, ``validation``, ``checkpoint`` or ``epochs``.
+            facts: what the loop reports with it.
+        """
         if not self.active:
             return
         kpi = facts.get("kpi") or {}
@@ -51,7 +62,7 @@ class Loggers:
             self.run.status("RUNNING", f"checkpoint {facts['path']}", epoch=facts["epoch"], step=facts["step"])
 
     def close(self) -> None:
-        """Flush what is open."""
+        """Flush and close TensorBoard and Weights & Biases."""
         if self.tensorboard is not None:
             self.tensorboard.close()
         if self.wandb is not None:

@@ -2,7 +2,7 @@
 
 A batch takes five steps from file to loss: item (``pixel_cache.PixelCache.get``), collate (``loader.TrainingLoader``),
 ``TrainingLoop.train_step``, embedder (``model.embedder.Embedder.forward``), loss (``losses.Criterion.forward``).
-Shape letters: B batch (all ranks' together after the gather), C channels, H height, W width, D embedding width.
+Shape letters: B batch (all ranks' together after the gather), R ranks, C channels, H height, W width, D embedding width.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 import torch
@@ -34,26 +34,28 @@ if TYPE_CHECKING:
     from unalike.data.batches.loader import Batch
     from unalike.spec import Experiment
 
-# Events of a loop: ("step", {...}) every `log_every` batches, ("validation", {...}), ("checkpoint", {...}), and
-# ("epochs", {...}) when their number was chosen anew.
+# Called with an event and its facts: "step" every `log_every` batches, "validation", "checkpoint", and "epochs" when their
+# number changed.
 Listener = Callable[[str, dict[str, Any]], None]
-# By the epochs done and the seconds of the last one: how many epochs there shall be in all.
+# Maps the number of finished epochs and the seconds of the last one to the total number of epochs.
 EpochChooser = Callable[[int, float], int]
 # Epochs after which their number may still change: in the first, photographs are decoded beside the steps.
 REPLANNED_EPOCHS = 2
 
 
 class BatchLoader(Protocol):
-    """What the loop needs of ``data.batches.loader.TrainingLoader``."""
+    """The methods of ``data.batches.loader.TrainingLoader`` that the loop calls."""
 
     def __len__(self) -> int: ...
 
-    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]: ...
+    def epoch(self, epoch: int, start_step: int = 0) -> Iterator[Batch]:
+        """Yield the batches of an epoch from ``start_step`` on."""
+        ...
 
 
 @dataclass
 class Position:
-    """The next batch to take."""
+    """Position of the next batch."""
 
     epoch: int = 0
     step: int = 0  # within the epoch
@@ -62,34 +64,34 @@ class Position:
 
 @dataclass
 class History:
-    """Curves for reports: one row a logged step, one row a validation."""
+    """Curves for reports: one row per logged step, one row per validation."""
 
     steps: list[dict[str, float]] = field(default_factory=list)
     validations: list[dict[str, float]] = field(default_factory=list)
 
 
 class TrainingLoop:
-    """One training run over what the caller built; ``run`` goes from the present position to the end.
+    """Trains an embedder; ``run`` goes from the present position to the last epoch.
 
     Args:
         fabric: device, precision and processes.
         embedder: the network; ``fabric.setup`` wraps it.
-        criterion: miner and loss, on the device already.
-        optimizer: over the trainable parameters of both.
-        freezer: puts train and eval modes in place at the start of an epoch.
+        criterion: miner and loss, already on the device.
+        optimizer: for the trainable parameters of both.
+        freezer: sets train and eval modes at the start of an epoch.
         loader: this rank's batches.
         schedule: factor of every base learning rate.
         experiment: the settled spec; the loop only reads it.
-        checkpoint_manager: writes checkpoints and remembers the best metric.
-        validate: gives the metrics of the embedder, or None where nothing is held out.
-        payload: content of a checkpoint, from the weights and the present number of epochs.
-        image_names: names of images by their indices, for error messages.
+        checkpoint_manager: writes checkpoints and keeps the best metric.
+        validate: returns the metrics of the embedder; None without validation images.
+        payload: returns the content of a checkpoint for the weights and the present number of epochs.
+        image_names: returns the names of images by their indices, for error messages.
         listener: called with each event.
-        stop_requested: number of the signal that asked to stop, or 0.
-        identity: what a checkpoint must share with this run to be resumed.
+        stop_requested: returns the number of the signal on which to stop, or 0.
+        identity: facts that a checkpoint must share with this run to be resumed.
         foldable_pairs: frozen BatchNorm layers to be folded into their convolutions.
-        compiled_stages: the frozen stages as a CPU runtime runs them.
-        choose_epochs: chooses the number of epochs anew after each of the first ``REPLANNED_EPOCHS``.
+        compiled_stages: the frozen stages, compiled for the CPU.
+        choose_epochs: returns the number of epochs again after each of the first ``REPLANNED_EPOCHS``.
     """
 
     def __init__(
@@ -115,7 +117,7 @@ class TrainingLoop:
         choose_epochs: EpochChooser | None = None,
     ) -> None:
         self.fabric, self.embedder, self.criterion, self.freezer = fabric, embedder, criterion, freezer
-        network: Any = torch.compile(embedder) if experiment.train.compile else embedder
+        network = cast(nn.Module, torch.compile(embedder)) if experiment.train.compile else embedder
         self.model, self.optimizer = fabric.setup(network, optimizer)
         self.loader, self.schedule, self.checkpoint_manager = loader, schedule, checkpoint_manager
         self.options = experiment.train
@@ -134,9 +136,17 @@ class TrainingLoop:
     # -- one step ------------------------------------------------------------------------------------------------
 
     def train_step(self, batch: Batch, *, update: bool) -> float:
-        """Forward, loss and backward of one batch, and with ``update`` an optimizer step; returns the loss.
+        """Run forward pass, loss and backward pass of one batch.
 
-        Raises TrainingError before the weights move where loss or gradients are not finite.
+        Args:
+            batch: this rank's batch.
+            update: whether an optimizer step follows; otherwise gradients accumulate.
+
+        Returns:
+            The loss.
+
+        Raises:
+            TrainingError: loss or gradients are not finite; the weights are unchanged.
         """
         self.accumulated.append(batch.indices_B)
         no_sync = self.fabric.world_size > 1 and not update
@@ -153,11 +163,11 @@ class TrainingLoop:
         return value
 
     def _update(self) -> None:
-        """One optimizer step over the gradients accumulated so far."""
+        """Run an optimizer step with the gradients accumulated so far."""
         if not self.options.max_gather and self.fabric.world_size > 1:
             self._average_criterion_gradients()
         norm = float(self._clip_gradients())
-        # fp16 overflows now and then: its scaler leaves such an update out and lowers its factor.
+        # fp16 overflows at times: its scaler skips such an update and lowers its factor.
         if self.options.precision != "fp16" and not np.isfinite(norm):
             raise self._not_finite("gradient's norm", norm, torch.cat(self.accumulated))
         self.optimizer.step()
@@ -167,37 +177,37 @@ class TrainingLoop:
             self.ema.update(self.embedder)
 
     def _gather(self, vectors_BD: Tensor, labels_B: Tensor) -> tuple[Tensor, Tensor]:
-        """Vectors and labels of all ranks, with gradient, so that negatives span them.
+        """Gather vectors and labels of all ranks, with gradient, so that a loss sees the negatives of all ranks.
 
-        The gather's backward sums the gradients of every rank's loss with respect to a vector and DDP divides by the
-        number of ranks: the gradient is that of one process with the whole batch.
+        The gather's backward pass sums the gradients of every rank's loss with respect to a vector and DDP divides by the
+        number of ranks: the gradient is that of one process with the complete batch.
         """
         if self.fabric.world_size == 1 or not self.options.max_gather:
             return vectors_BD, labels_B
-        vectors: Any = self.fabric.all_gather(vectors_BD, sync_grads=True)
-        labels: Any = self.fabric.all_gather(labels_B)
-        return vectors.flatten(0, 1), labels.flatten()
+        vectors_RBD = cast(Tensor, self.fabric.all_gather(vectors_BD, sync_grads=True))
+        labels_RB = cast(Tensor, self.fabric.all_gather(labels_B))
+        return vectors_RBD.flatten(0, 1), labels_RB.flatten()
 
     def _accumulation_size(self) -> int:
-        """Batches that the present update accumulates; the last update of an epoch may have fewer."""
+        """Return the number of batches of the present update; the last update of an epoch may have fewer."""
         first = self.position.step // self.options.accumulate * self.options.accumulate
         return int(min(self.options.accumulate, self.steps - first))
 
     def _clip_gradients(self) -> Tensor:
-        """Clip the gradients where ``train.clip_grad_norm`` is above 0; returns their norm before that."""
+        """Clip the gradients where ``train.clip_grad_norm`` is above 0; return their norm before clipping."""
         if self.options.clip_grad_norm > 0:
-            norm: Any = self.fabric.clip_gradients(
+            norm = self.fabric.clip_gradients(
                 self.model, self.optimizer, max_norm=self.options.clip_grad_norm, error_if_nonfinite=False
             )
-            return norm  # type: ignore[no-any-return]
+            assert norm is not None  # with max_norm it is returned
+            return norm
         gradients = [p.grad for group in self.optimizer.param_groups for p in group["params"] if p.grad is not None]
         return torch.nn.utils.get_total_norm(gradients)
 
     def _average_criterion_gradients(self) -> None:
         for parameter in self.criterion.parameters():
             if parameter.grad is not None:
-                mean: Any = self.fabric.all_reduce(parameter.grad, reduce_op="mean")
-                parameter.grad = mean
+                parameter.grad = cast(Tensor, self.fabric.all_reduce(parameter.grad, reduce_op="mean"))
 
     def _not_finite(self, quantity: str, value: float, indices: Tensor) -> TrainingError:
         return TrainingError(
@@ -210,7 +220,12 @@ class TrainingLoop:
     # -- epochs --------------------------------------------------------------------------------------------------
 
     def run(self) -> History:
-        """Train from the present position to the last epoch. Raises TrainingError, Interrupted."""
+        """Train from the present position to the last epoch.
+
+        Raises:
+            TrainingError: loss or gradients are not finite.
+            Interrupted: a signal asked to stop; the checkpoint is written.
+        """
         at = self.position
         total = (self.epochs - at.epoch) * self.steps - at.step
         with progress("training", total, "steps") as advance:
@@ -219,7 +234,7 @@ class TrainingLoop:
         return self.history
 
     def _train_epoch(self, advance: Callable[..., None]) -> None:
-        """The rest of this epoch's batches, then validation and checkpoints where they are due."""
+        """Train on the remaining batches of this epoch, then validate and write checkpoints where they are due."""
         at, options = self.position, self.options
         head_only = at.epoch < options.head_epochs
         self.freezer.set_train_modes(head_only=head_only)
@@ -243,18 +258,20 @@ class TrainingLoop:
             raise self._interrupted(signal_number)
 
     def _replan(self, choose_epochs: EpochChooser, seconds: float) -> int:
-        """Choose the number of epochs anew, the schedule's too; returns how many more than before."""
-        before, done = self.epochs, self.position.epoch + 1
-        self.epochs = int(self.fabric.broadcast(max(done, choose_epochs(done, seconds))))
+        """Choose the number of epochs again, for the schedule too; return how many more than before."""
+        before, finished = self.epochs, self.position.epoch + 1
+        self.epochs = int(self.fabric.broadcast(max(finished, choose_epochs(finished, seconds))))
         self.schedule = replace(self.schedule, epochs=self.epochs)
         if self.epochs != before:
             self.listener("epochs", {"epochs": self.epochs, "before": before, "seconds": seconds})
         return self.epochs - before
 
     def _train_batches(self, advance: Callable[..., None], head_only: bool) -> tuple[int, float]:
-        """The rest of this epoch's batches; returns how many the last update accumulated, and the seconds of an epoch.
+        """Train on the remaining batches of this epoch.
 
-        These by the median step, since the first ones wait for photographs to be decoded and networks to be compiled.
+        Returns:
+            The number of batches of the last update, and the seconds of an epoch. These are estimated from the median step,
+            as the first steps wait for photographs to be decoded and networks to be compiled.
         """
         at, options, group_size = self.position, self.options, 0
         start, first_step = time.monotonic(), at.step
@@ -280,19 +297,19 @@ class TrainingLoop:
 
     @staticmethod
     def _passed_multiple(now: int, count: int, interval: int) -> bool:
-        """Whether a multiple of ``interval`` lies in the last ``count`` batches."""
+        """Return whether a multiple of ``interval`` is among the last ``count`` batches."""
         return now // interval > (now - count) // interval
 
     def _after_update(self, group_size: int) -> None:
-        """Step checkpoints and signals wait for the update that ends a group of ``group_size`` batches.
+        """Write a step checkpoint where it is due, and stop on a signal, after an update of ``group_size`` batches.
 
-        Gradients accumulated so far are in no checkpoint: a run resumed within a group would lose them.
+        Not between updates: accumulated gradients are in no checkpoint, so a run resumed there would lose them.
         """
         at, options = self.position, self.options
         by_step = options.checkpoint_interval_unit == "step"
         if by_step and self._passed_multiple(at.global_step, group_size, options.checkpoint_interval):
             self._save(due=True, last=False, kpis=None, epoch=at.epoch)
-        # Ranks must leave together; they ask each other no more often than they log.
+        # Ranks must stop together; they communicate no more often than they log.
         if self.fabric.world_size > 1 and not self._passed_multiple(at.step, group_size, options.log_every):
             return
         signal_number = self._agree_on_signal()
@@ -325,10 +342,10 @@ class TrainingLoop:
         })  # fmt: skip
 
     def _agree_on_signal(self) -> int:
-        """The signal that asked any rank to stop, or 0; the same on all ranks."""
+        """Return the signal on which to stop, received by any rank, or 0; the same on all ranks."""
         signal_number = self.stop_requested()
         if self.fabric.world_size > 1:
-            highest: Any = self.fabric.all_reduce(torch.tensor(float(signal_number)), reduce_op="max")
+            highest = cast(Tensor, self.fabric.all_reduce(torch.tensor(float(signal_number)), reduce_op="max"))
             signal_number = int(highest)
         return signal_number
 
@@ -349,13 +366,13 @@ class TrainingLoop:
         self.fabric.barrier()
 
     def weights(self) -> Mapping[str, Tensor]:
-        """The weights that are measured and saved: the moving average where there is one."""
+        """Return the weights that are validated and saved: the moving average where there is one."""
         return self.ema.average if self.ema is not None else self.embedder.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a resumed run needs to go on bit for bit: tensors and plain data."""
+        """Return what a resumed run needs to continue bit for bit, as tensors and plain data."""
         at = self.position
-        numpy_state: Any = np.random.get_state(legacy=True)
+        numpy_state = cast(tuple[str, np.ndarray, int, int, float], np.random.get_state(legacy=True))
         return {
             "identity": dict(self.identity),
             "position": {"epoch": at.epoch, "step": at.step, "total": at.global_step},
@@ -375,9 +392,10 @@ class TrainingLoop:
         }  # fmt: skip
 
     def load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Take up the state that a checkpoint of the same run holds, random generators included.
+        """Restore the state in a checkpoint of the same run, random generators included.
 
-        Raises WeightsError where the checkpoint is of another run, naming what differs.
+        Raises:
+            WeightsError: the checkpoint has no state of training, or is of another run; the message names what differs.
         """
         state = checkpoint.get("training")
         if not state:
@@ -420,7 +438,7 @@ class TrainingLoop:
 
 
 def _set_random_state(state: Mapping[str, Any]) -> None:
-    """Put the random generators of torch, numpy and Python back to where a checkpoint found them."""
+    """Restore the random generators of torch, numpy and Python from a checkpoint."""
     torch.set_rng_state(state["torch"].cpu().to(torch.uint8))
     if state["cuda"] and torch.cuda.is_available() and len(state["cuda"]) == torch.cuda.device_count():
         torch.cuda.set_rng_state_all([t.cpu().to(torch.uint8) for t in state["cuda"]])
@@ -428,8 +446,8 @@ def _set_random_state(state: Mapping[str, Any]) -> None:
     random.setstate((3, tuple(state["python"]), None))
 
 
-def _brief(value: Any) -> str:
-    """A value in few words: class lists and fingerprints are long."""
+def _brief(value: object) -> str:
+    """Shorten a value for a message: class lists and fingerprints are long."""
     if isinstance(value, list | tuple):
         return f"{len(value)} ({', '.join(map(str, value[:3]))}{', ...' if len(value) > 3 else ''})"
     return str(value)[:16]

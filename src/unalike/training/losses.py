@@ -66,17 +66,17 @@ def _miner_classes() -> dict[str, type[nn.Module]]:
 
 
 def loss_names() -> tuple[str, ...]:
-    """Every loss that a spec can name."""
+    """Return the names of all losses that a spec can name."""
     return tuple(sorted(_loss_classes()))
 
 
 def miner_names() -> tuple[str, ...]:
-    """Every miner that a spec can name."""
+    """Return the names of all miners that a spec can name."""
     return tuple(sorted(_miner_classes()))
 
 
 def _parameter_names(cls: type) -> set[str]:
-    """Keyword parameters of a class, those of its ancestors included where it passes ``**kwargs`` on."""
+    """Return the keyword parameters of a class, with those of its ancestors where it passes ``**kwargs`` on."""
     names: set[str] = set()
     for ancestor in cls.__mro__:
         if ancestor in (nn.Module, object):
@@ -98,7 +98,7 @@ def _choose(kind: str, key: str, name: str, classes: Mapping[str, type[nn.Module
 def _construct(
     key: str, cls: type[nn.Module], parameters: Mapping[str, Any], facts: Mapping[str, int]
 ) -> nn.Module:  # fmt: skip
-    """An instance of ``cls``, with the facts that it takes; SpecError for parameters that it does not have."""
+    """Create an instance of ``cls`` with the facts that it takes; raise SpecError for parameters that it does not have."""
     allowed = _parameter_names(cls)
     for parameter in parameters:
         if parameter in _FACTS:
@@ -118,16 +118,16 @@ def _construct(
 
 
 def build_loss(name: str, parameters: Mapping[str, Any], *, classes: int, dim: int) -> nn.Module:
-    """The loss of a name.
+    """Build the loss of a name.
 
     Args:
-        name: of pytorch-metric-learning or of ``LOSSES``.
+        name: a loss of pytorch-metric-learning, or a key of ``LOSSES``.
         parameters: arguments of its constructor.
         classes: number of classes, from the data.
         dim: width D of the vectors, from the model.
 
     Raises:
-        SpecError: for a name or parameter that does not exist.
+        SpecError: there is no such loss, or it has no such parameter.
     """
     cls = _choose("loss", "train.loss.name", name, _loss_classes())
     if name == "MarginLoss" and not parameters.get("learn_beta"):
@@ -136,14 +136,27 @@ def build_loss(name: str, parameters: Mapping[str, Any], *, classes: int, dim: i
 
 
 def build_miner(name: str | None, parameters: Mapping[str, Any]) -> nn.Module | None:
-    """The miner of a name, or None without one. Raises SpecError for a name or parameter that does not exist."""
+    """Build the miner of a name.
+
+    Args:
+        name: a miner of pytorch-metric-learning, or a key of ``MINERS``; None for no miner.
+        parameters: arguments of its constructor.
+
+    Raises:
+        SpecError: there is no such miner, or it has no such parameter.
+    """
     if name is None:
         return None
     return _construct("train.miner", _choose("miner", "train.miner.name", name, _miner_classes()), parameters, {})
 
 
 class Criterion(nn.Module):
-    """Miner, then loss, on the vectors of one whole (gathered) batch; in float32 under any precision."""
+    """The miner, then the loss, on the vectors of one batch (gathered from all ranks), in float32 under any precision.
+
+    Args:
+        loss: called with vectors, labels and the miner's indices.
+        miner: chooses pairs or triplets; None for all.
+    """
 
     def __init__(self, loss: nn.Module, miner: nn.Module | None) -> None:
         super().__init__()
@@ -151,7 +164,15 @@ class Criterion(nn.Module):
         self.ignores_labels = type(loss).__name__ == "ManifoldLoss"  # the library's one loss that refuses labels
 
     def forward(self, vectors_BD: Tensor, labels_B: Tensor) -> Tensor:
-        """The loss, a scalar."""
+        """Compute the loss.
+
+        Args:
+            vectors_BD: vectors of the embedder.
+            labels_B: integer labels.
+
+        Returns:
+            The loss, a scalar.
+        """
         vectors_BD = vectors_BD.float()
         if self.ignores_labels:
             loss: Tensor = self.loss(vectors_BD)
@@ -165,10 +186,18 @@ class Criterion(nn.Module):
 
 
 def build_criterion(experiment: Experiment, *, classes: int, dim: int) -> Criterion:
-    """Loss and miner of a settled spec.
+    """Build the loss and the miner of a settled spec.
 
     TAO's own keys (``triplet_loss_margin``, ``smooth_loss``, ``miner_function_margin``) are the defaults of the two
-    classes that they belong to; ``train.loss.parameters`` and ``train.miner.parameters`` go before them.
+    classes that they belong to; ``train.loss.parameters`` and ``train.miner.parameters`` override them.
+
+    Args:
+        experiment: the settled spec.
+        classes: number of classes, from the data.
+        dim: width D of the vectors, from the model.
+
+    Raises:
+        SpecError: there is no such loss or miner, or it has no such parameter.
     """
     train, optim = experiment.train, experiment.train.optim
     loss_parameters = dict(train.loss.parameters)
@@ -184,7 +213,12 @@ def build_criterion(experiment: Experiment, *, classes: int, dim: int) -> Criter
 
 
 def has_parameters(name: str, parameters: Mapping[str, Any] | None = None) -> bool:
-    """Whether a loss learns something itself (proxies, class centers, a margin), for which ``optim.loss_lr`` counts."""
+    """Return whether a loss has weights of its own (proxies, class centers, a margin), trained with ``optim.loss_lr``.
+
+    Args:
+        name: name of the loss.
+        parameters: ``train.loss.parameters``.
+    """
     cls = _loss_classes().get(name)
     if cls is None:
         return False
@@ -194,7 +228,12 @@ def has_parameters(name: str, parameters: Mapping[str, Any] | None = None) -> bo
 
 
 def initialize_proxies(criterion: nn.Module, means_CD: np.ndarray) -> None:
-    """Put the loss's proxies, where it has any of that shape, at the classes' mean vectors."""
+    """Set the loss's proxies to the mean vectors of the classes; without effect where it has none of that shape.
+
+    Args:
+        criterion: the criterion.
+        means_CD: mean vector of each class.
+    """
     with torch.no_grad():
         for name, parameter in criterion.named_parameters():
             is_column = PROXIES.get(name.rpartition(".")[2])

@@ -27,10 +27,10 @@ def write_model_card(
     """Write ``model_card.json`` and ``model_card.md`` into the run's folder.
 
     Args:
-        folder: of the run.
+        folder: the run's folder.
         experiment: the spec of the model.
-        result: of the training.
-        record: of automatic training (``automatic.json``), whose figures then are the card's validation.
+        result: the result of the training.
+        record: content of ``automatic.json`` after automatic training; its metrics then are the card's validation.
 
     Returns:
         The content of the card.
@@ -71,18 +71,19 @@ def write_model_card(
 
 
 def _training(experiment: Experiment, result: TrainingResult, record: Mapping[str, Any] | None) -> dict[str, Any]:
-    """How the weights were trained; loss and epochs are left out where nothing was trained by steps."""
+    """Describe how the weights were trained; loss and epochs are left out where nothing was trained by steps."""
     if record is not None and not result.history.steps:
         return {"recipe": experiment.train.recipe, "head": record["chosen"], "seed": experiment.train.seed}
     if not (experiment.train.train_trunk or experiment.train.train_embedder):
-        by = f", trained on by {experiment.train.finish.loss}" if experiment.train.finish.loss else ""
-        return {"recipe": experiment.train.recipe, "head": f"fitted in closed form{by}", "seed": experiment.train.seed}
+        loss = experiment.train.finish.loss
+        head = "fitted in closed form" + (f", then trained with {loss}" if loss else "")
+        return {"recipe": experiment.train.recipe, "head": head, "seed": experiment.train.seed}
     return {"recipe": experiment.train.recipe, "loss": experiment.train.loss.name, "epochs": experiment.train.num_epochs,
             "best_epoch": result.best_epoch, "seed": experiment.train.seed}  # fmt: skip
 
 
 def _selection(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The parts of a card that automatic training knows better: how the model was selected, and on what."""
+    """Return the parts of a card that differ after automatic training: how the model was selected, and on which images."""
     chosen = next(c for c in record["candidates"] if c["name"] == record["chosen"])
     counts = ", ".join(f"{n} queries of {kind} classes" for kind, n in sorted(record["judged_on"].items()))
     figures = {
@@ -91,6 +92,6 @@ def _selection(record: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "automatic": {"chosen": record["chosen"], "goal": record["goal"], "minutes": record["spent_minutes"],
                       "instead_of": [c["name"] for c in record["candidates"] if c is not chosen]},
-        "validation": {"made_of": f"classes and scenes left out whole ({counts})", "classes_unseen_in_training": True,
-                       "note": "the best of what was tried on them, so slightly optimistic", "metrics": {"micro": figures}},
+        "validation": {"made_of": f"classes and scenes held out entirely ({counts})", "classes_unseen_in_training": True,
+                       "note": "the best of all candidates, so slightly optimistic", "metrics": {"micro": figures}},
     }  # fmt: skip

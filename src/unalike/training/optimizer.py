@@ -6,6 +6,7 @@ step is the formula of ``schedule.LRSchedule`` and nothing else.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from unalike.spec.optim import Group
 
 # By the names that ``train.optim.name`` may have.
-OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
+OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
     "Adam": torch.optim.Adam,
     "AdamW": torch.optim.AdamW,
     "Adamax": torch.optim.Adamax,
@@ -28,7 +29,7 @@ OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
 
 
 def _param_groups(name: str, module: nn.Module, rates: Group) -> list[dict[str, Any]]:
-    """Weights and biases of a module, each a group where there are any that learn."""
+    """Return the groups of a module's trainable weights and biases; a group without parameters is left out."""
     weights = [p for n, p in module.named_parameters() if p.requires_grad and not n.endswith("bias")]
     biases = [p for n, p in module.named_parameters() if p.requires_grad and n.endswith("bias")]
     groups = [
@@ -40,9 +41,15 @@ def _param_groups(name: str, module: nn.Module, rates: Group) -> list[dict[str, 
 
 
 def build_optimizer(experiment: Experiment, embedder: Embedder, criterion: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer that ``train.optim`` names, over what is not frozen; momentum acts in SGD alone.
+    """Build the optimizer that ``train.optim`` names, over all parameters that are not frozen.
 
-    Raises SpecError when nothing is left to train.
+    Args:
+        experiment: the settled spec; momentum is used by SGD alone.
+        embedder: trunk and head.
+        criterion: its parameters, such as proxies, are a group of their own.
+
+    Raises:
+        SpecError: nothing is left to train.
     """
     optim = experiment.train.optim
     groups = _param_groups("trunk", embedder.trunk, optim.trunk)
@@ -56,19 +63,26 @@ def build_optimizer(experiment: Experiment, embedder: Embedder, criterion: nn.Mo
     if not groups:
         raise SpecError("nothing is left to train: trunk, embedder and loss are all without trainable weights",
                         remedy="set train.train_trunk or train.train_embedder to true")  # fmt: skip
-    optimizer_class: Any = OPTIMIZERS[optim.name]
     for group in groups:
         if optim.name != "SGD":
             group.pop("momentum")
         group["lr"] = group["base_lr"]
-    optimizer: torch.optim.Optimizer = optimizer_class(groups, lr=optim.embedder.base_lr)
-    return optimizer
+    return OPTIMIZERS[optim.name](groups, lr=optim.embedder.base_lr)
 
 
 def set_learning_rates(
     optimizer: torch.optim.Optimizer, factor: float, *, train_trunk: bool = True
 ) -> dict[str, float]:
-    """Write the rates of this step; the trunk's are zero unless ``train_trunk``. Returns them by group name."""
+    """Set the learning rates of one step.
+
+    Args:
+        optimizer: an optimizer of ``build_optimizer``.
+        factor: factor of every group's ``base_lr``, in [0, 1].
+        train_trunk: whether the trunk is trained; otherwise its rates are 0.
+
+    Returns:
+        The rates by group name.
+    """
     rates = {}
     for group in optimizer.param_groups:
         frozen = group["name"].startswith("trunk") and not train_trunk

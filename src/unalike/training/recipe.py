@@ -27,7 +27,7 @@ FROZEN_SHARE = 0.45
 
 
 def settle_precision(experiment: Experiment) -> None:
-    """bf16 where this machine computes in it (recipe `unalike`); before Fabric is made, which keeps the precision."""
+    """Settle bf16 where this machine computes in it (recipe `unalike`). Called before Fabric, which keeps the precision."""
     if experiment.train.recipe != "unalike":
         return
     if fast_bf16(torch.cuda.is_available() and experiment.train.num_gpus > 0):
@@ -37,7 +37,7 @@ def settle_precision(experiment: Experiment) -> None:
 
 
 def settle_backbone(experiment: Experiment) -> None:
-    """Name the trunk when the user named none: the best one whose weights are here (recipe `unalike`)."""
+    """Settle the trunk where the user named none: the best one whose weights are on this machine (recipe `unalike`)."""
     if experiment.train.recipe != "unalike" or experiment.is_set("model.backbone"):
         return
     from unalike.model.backbones import best_available_trunk
@@ -46,7 +46,12 @@ def settle_backbone(experiment: Experiment) -> None:
 
 
 def settle_normalization(experiment: Experiment, facts: PretrainedConfig) -> None:
-    """Mean and std of the trunk's pretraining; an explicit contradiction is obeyed, with a warning by `settle`."""
+    """Settle mean and std of the trunk's pretraining; other values of the user's are kept, with a warning by `settle`.
+
+    Args:
+        experiment: the spec.
+        facts: mean and std of the trunk's pretrained weights.
+    """
     settle(experiment, "dataset.pixel_mean", list(facts.mean), f"mean of {experiment.model.backbone}")
     settle(experiment, "dataset.pixel_std", list(facts.std), f"std of {experiment.model.backbone}")
 
@@ -55,16 +60,16 @@ def settle_training(
     experiment: Experiment, *, facts: PretrainedConfig, stages: int, classes: int, images: int, cuda: bool,
     quiet: bool = False,
 ) -> None:  # fmt: skip
-    """Everything else, once the trunk is built and the data are read.
+    """Settle all other fields, once the trunk is built and the data are read.
 
     Args:
-        experiment: what the user set in it stays.
-        facts: of the trunk.
-        stages: of the trunk.
-        classes: in the training images.
+        experiment: the spec; what the user set in it is kept.
+        facts: mean, std and source of the trunk's pretrained weights.
+        stages: number of stages of the trunk.
+        classes: number of classes of the training images.
         images: number of training images.
         cuda: whether training runs on a GPU.
-        quiet: say nothing of what was settled: the experiment is a draft.
+        quiet: print nothing, as for a draft of a spec.
     """
     settle_normalization(experiment, facts)
     settle(experiment, "dataset.workers", max(1, min(8, os.cpu_count() or 1)), "cores of this machine")
@@ -87,43 +92,43 @@ def settle_training(
 def _recipe(
     experiment: Experiment, *, pretrained: bool, stages: int, classes: int, images: int, cuda: bool
 ) -> dict[str, tuple[Any, str]]:
-    """The recipe `unalike`: field -> value and reason."""
-    why = "recipe unalike"
+    """Return the recipe `unalike`: field -> value and reason."""
+    reason = "recipe unalike"
     crops = "training crops look larger than they are: 4/5 of the test size"
-    decay = {f"train.optim.{part}.{name}": (value, why) for part in ("trunk", "embedder")
+    decay = {f"train.optim.{part}.{name}": (value, reason) for part in ("trunk", "embedder")
                 for name, value in (("weight_decay", 0.02), ("weight_decay_bias", 0.0))}  # fmt: skip
     return {
         "dataset.train_height": (_crop_side(experiment.model.input_height), crops),
         "dataset.train_width": (_crop_side(experiment.model.input_width), crops),
-        "train.batch_size": (max(8, min(32, 4 * classes, images // 2 or 8)), why),
-        "dataset.num_instance": (2, why),
-        "train.num_epochs": (13, why),
-        "train.loss": ({"name": "CosFaceLoss", "parameters": {"margin": 0.2, "scale": 20.0}}, why),
-        "train.miner": ({"name": None, "parameters": {}}, why),
-        "train.optim.name": ("AdamW", why),
-        "train.optim.schedule": ("cosine", why),
-        "train.optim.warmup_iters": (1, why),
-        "train.optim.trunk.base_lr": (5e-4 if pretrained else 1e-3, why),
-        "train.optim.embedder.base_lr": (2e-3, why),
-        "train.optim.loss_lr": (1e-2, why),
+        "train.batch_size": (max(8, min(32, 4 * classes, images // 2 or 8)), reason),
+        "dataset.num_instance": (2, reason),
+        "train.num_epochs": (13, reason),
+        "train.loss": ({"name": "CosFaceLoss", "parameters": {"margin": 0.2, "scale": 20.0}}, reason),
+        "train.miner": ({"name": None, "parameters": {}}, reason),
+        "train.optim.name": ("AdamW", reason),
+        "train.optim.schedule": ("cosine", reason),
+        "train.optim.warmup_iters": (1, reason),
+        "train.optim.trunk.base_lr": (5e-4 if pretrained else 1e-3, reason),
+        "train.optim.embedder.base_lr": (2e-3, reason),
+        "train.optim.loss_lr": (1e-2, reason),
         **decay,
-        "train.head_epochs": (1, "the head learns first") if pretrained else (0, why),
-        "train.freeze_batchnorm": (pretrained, "small batches would spoil pretrained statistics"),
-        "train.finish.enabled": (pretrained and can_refit_head(experiment), "a pretrained trunk keeps most of what it knew"),
+        "train.head_epochs": (1, "the head learns first") if pretrained else (0, reason),
+        "train.freeze_batchnorm": (pretrained, "statistics of small batches are worse than the pretrained ones"),
+        "train.finish.enabled": (pretrained and can_refit_head(experiment), "interpolated weights of a pretrained trunk generalize better"),
         "train.frozen_stages": (int(stages * FROZEN_SHARE) if pretrained and not cuda else 0,
                                 "the lowest stages keep their pretrained weights on a CPU"),
-        "dataset.crop.scale": ([0.4, 1.0], why),
-        "dataset.re_prob": (0.2, why),
-        "dataset.gaussian_blur.enabled": (False, why),
-        "dataset.color_augmentation.brightness": (0.3, why),
-        "dataset.color_augmentation.contrast": (0.3, why),
-        "dataset.color_augmentation.saturation": (0.3, why),
-        "dataset.color_augmentation.hue": (0.02, why),
+        "dataset.crop.scale": ([0.4, 1.0], reason),
+        "dataset.re_prob": (0.2, reason),
+        "dataset.gaussian_blur.enabled": (False, reason),
+        "dataset.color_augmentation.brightness": (0.3, reason),
+        "dataset.color_augmentation.contrast": (0.3, reason),
+        "dataset.color_augmentation.saturation": (0.3, reason),
+        "dataset.color_augmentation.hue": (0.02, reason),
     }  # fmt: skip
 
 
 def can_refit_head(experiment: Experiment) -> bool:
-    """Whether the head is one that can be fitted in closed form, and trunk and embedder are both trained."""
+    """Return whether the head can be fitted in closed form, and trunk and embedder are both trained."""
     head = experiment.model.head
     closed_form = (
         head in ("linear", "rooted")
@@ -134,5 +139,5 @@ def can_refit_head(experiment: Experiment) -> bool:
 
 
 def _crop_side(side: int) -> int:
-    """Four fifths of a side, to the nearest multiple of 16 (as trunks like it): 224 -> 176."""
+    """Return four fifths of a side, rounded to a multiple of 16, by which trunks downsample: 224 -> 176."""
     return max(16, int(side * 0.8 / 16 + 0.5) * 16)

@@ -1,6 +1,6 @@
 """HTML report of a training: curves, metrics, misses, embedding map, hard pairs, suspected labels, near-duplicates.
 
-It uses vectors that training has anyway: those of the validation at the best epoch, or, after automatic training, the
+It uses vectors that training has computed already: those of the validation at the best epoch, or, after automatic training, the
 frozen trunk's of all images and the delivered recognizer's of those that were held out. No network runs for it.
 
 Shape letters: N images, D vector width, F features.
@@ -42,12 +42,26 @@ MAX_POINTS = 300
 
 
 def embedded_images(images: ImageSet, vectors_ND: np.ndarray) -> EmbeddedImages:
-    """An image set with its vectors, row for row."""
+    """Join an image set with its vectors.
+
+    Args:
+        images: N images.
+        vectors_ND: their vectors, in the same order.
+    """
     return EmbeddedImages(vectors_ND, images.labels_N, images.classes, images.paths)
 
 
 def write_training_report(folder: Path, experiment: Experiment, result: TrainingResult) -> list[Path]:
-    """Write the report of a plain training and the lists of images beside it; returns the files."""
+    """Write the report of a plain training, and the lists of suspected labels and near-duplicates.
+
+    Args:
+        folder: the run's folder.
+        experiment: the settled spec.
+        result: the result of the training.
+
+    Returns:
+        The files.
+    """
     sets, embeddings = result.sets, result.embeddings
     report = Report(experiment.model_name or "Training", _subtitle(experiment, sets.train))
     if embeddings is not None and result.ranking is not None:
@@ -66,17 +80,17 @@ def write_training_report(folder: Path, experiment: Experiment, result: Training
     if embeddings is not None and result.ranking is not None:
         files = _add_validation(report, query, reference, result.ranking, folder)
     else:
-        report.figures([], title="Nothing was held out", note="No images were named or held out for validation, so this page "
-                       "can say nothing of what was learnt: `unalike evaluate` measures it on images of yours.")  # fmt: skip
+        report.figures([], title="No validation", note="No images were named or held out for validation, so this page "
+                       "has no metrics. `unalike evaluate` measures the model on images of yours.")  # fmt: skip
     return [report.write(folder / REPORT_FILE), *files]
 
 
 def _checkpoint_name(result: TrainingResult) -> str:
-    """Which weights the checkpoint holds, in words."""
+    """Describe the weights of the checkpoint."""
     if result.refitted and not result.history.steps:
         return "the trunk as it is, with a fitted head"
     if result.refitted:
-        return "after the last epoch, weights blended and head fitted anew"
+        return "after the last epoch, weights interpolated and head fitted again"
     return f"epoch {result.best_epoch + 1 if result.best_epoch is not None else '?'}, the best"
 
 
@@ -87,8 +101,8 @@ def _add_validation(
     add_embedding_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
     everything = query if ranking.same else query.union(reference)
     add_hard_pairs(report, everything)
-    add_suspected_labels(report, everything, folder, note="A network that was trained on a wrong label has learnt to believe it: "
-               "images that it trained on stand here only where it could not.")  # fmt: skip
+    add_suspected_labels(report, everything, folder, note="A network fits wrong labels of its training images too, "
+               "so few of these are listed here.")  # fmt: skip
     add_near_duplicates(report, query, None if ranking.same else reference, folder)
     return [folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
@@ -103,17 +117,20 @@ def write_automatic_report(
     delivered_ND: np.ndarray,
     splits: Sequence[Split],
 ) -> list[Path]:
-    """Write the report of automatic training and the lists of images beside it; returns the files.
+    """Write the report of automatic training, and the lists of suspected labels and near-duplicates.
 
     Args:
-        folder: of the run.
-        experiment: the spec of what is delivered.
+        folder: the run's folder.
+        experiment: the spec of the delivered model.
         record: content of ``automatic.json``.
-        history: of fine-tuning.
+        history: curves of fine-tuning.
         images: all images.
         frozen_NF: the frozen trunk's vectors of all images.
         delivered_ND: the delivered candidate's vectors, valid in the rows of ``splits``.
-        splits: query and reference rows that were held out.
+        splits: held-out query and reference rows.
+
+    Returns:
+        The files.
     """
     report = Report(experiment.model_name or "Automatic training", _subtitle(experiment, images))
     base, chosen = (next(c for c in record["candidates"] if c["name"] == name)
@@ -122,25 +139,25 @@ def write_automatic_report(
         [("delivered", chosen["name"]), ("minutes", f"{record['spent_minutes']:.1f} of {record['minutes']:g}"),
          *((f"{figure}, {kind} classes", interval_from_dict(value)) for kind, row in chosen["figures"].items()
            for figure, value in row.items())],
-        note="Judged on classes and scenes that were left out whole, with 95 % intervals. It is the best of what was tried, so "
-        "slightly optimistic; your own query images had no part in it.",
+        note="Evaluated on classes and scenes that were held out entirely, with 95 % intervals. It is the best of all "
+        "candidates, so slightly optimistic; your own query images were not used.",
     )  # fmt: skip
     if chosen is not base:
         report.comparison(
             [(f"{figure}, {kind} classes", interval_from_dict(base["figures"][kind][figure]), interval_from_dict(value),
               interval_from_dict(chosen["gain_over_frozen"][kind][figure]))
              for kind, row in chosen["figures"].items() for figure, value in row.items()],
-            before="frozen trunk", after=chosen["name"], title="Beside the frozen trunk",
-            note="The same queries, paired; nothing is trained in the frozen trunk.",
+            before="frozen trunk", after=chosen["name"], title="Compared with the frozen trunk",
+            note="Paired differences on the same queries; the frozen trunk is not trained at all.",
         )  # fmt: skip
-    report.table("What was tried", [
+    report.table("Candidates", [
         {"name": c["name"], **{f"{figure}, {kind}": value["value"] for kind, row in c["figures"].items()
                                for figure, value in row.items()},
          "delivered": "yes" if c is chosen else ""} for c in record["candidates"]
-    ], note="Shares; new: classes left out whole, known: scenes of known classes left out whole.")  # fmt: skip
+    ], note="Shares; new: classes held out entirely, known: held-out scenes of known classes.")  # fmt: skip
     report.table("Heads on frozen features", [{"name": head["name"], "score": head["score"]} for head in record["heads"]],
-                 note="The mean of R@1 and MAP@R by rounds of the images that may be fitted; the best are judged above. A head "
-                 "that a loss trains is so only where it loses neither figure beside the best that needs no training.")  # fmt: skip
+                 note="Mean of R@1 and MAP@R in cross-validation on the images to fit to; the best heads are among the candidates "
+                 "above. A head trained with a loss is one of them only if its R@1 is significantly higher and MAP@R no lower.")  # fmt: skip
     if history.steps:
         report.curves("Fine-tuning", _curves(history, experiment.train.num_epochs))
     for kind in sorted({s.kind for s in splits}):
@@ -154,13 +171,13 @@ def write_automatic_report(
     return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
-OF_FROZEN = "By the frozen trunk's vectors, which no label of yours has shaped."
+OF_FROZEN = "From the frozen trunk's vectors, which do not depend on your labels."
 
 
 def _add_holdout(
     report: Report, kind: str, splits: Sequence[Split], images: ImageSet, delivered_ND: np.ndarray
 ) -> None:
-    """Misses and confusions of held-out images: the split with most queries stands for its kind."""
+    """Add misses and confusions of held-out images, of the split with most queries of its kind."""
     largest = max(splits, key=lambda s: len(s.query_N))
     query, reference = (
         embedded_images(images.select(rows), delivered_ND[rows]) for rows in (largest.query_N, largest.reference_N)
@@ -175,7 +192,7 @@ def _subtitle(experiment: Experiment, images: ImageSet) -> str:
 
 
 def _curves(history: History, epochs: int) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """Plot title -> line -> points; a step stands at its share of the epochs, a validation at its epoch's end."""
+    """Return points by plot title and line name; x is the epoch, fractional for steps."""
     plots: dict[str, dict[str, list[tuple[float, float]]]] = {}
     if history.steps:
         last = max(row["step"] for row in history.steps) or 1

@@ -1,4 +1,4 @@
-"""Resuming: the checkpoint that a training goes on from, and the seed that follows from it."""
+"""Resuming a training: find the checkpoint to continue from, and the seed that belongs to it."""
 
 from __future__ import annotations
 
@@ -28,40 +28,56 @@ class ResumeCheckpoint:
 
     @property
     def seed(self) -> int | None:
-        """The seed of the run that the checkpoint is of."""
+        """The seed of the run that wrote the checkpoint."""
         training = (self._checkpoint or {}).get("training") or {}
         seed: int | None = training.get("identity", {}).get("seed")
         return seed
 
     def take(self) -> dict[str, Any]:
-        """The content of the checkpoint, which is not kept here any longer."""
+        """Return the content of the checkpoint and release it."""
         checkpoint, self._checkpoint = self._checkpoint, None
         assert checkpoint is not None
         return checkpoint
 
 
 def find_resume_checkpoint(experiment: Experiment, folder: Path, resume: bool, fabric: Fabric) -> ResumeCheckpoint:
-    """The checkpoint of ``train.resume_training_checkpoint_path``, or with ``resume`` the newest one in ``folder``.
+    """Find the checkpoint of ``train.resume_training_checkpoint_path``, or with ``resume`` the newest one in ``folder``.
 
-    Rank 0 looks for it: another rank may find its file newer or not yet there. Raises WeightsError on all ranks.
+    Args:
+        experiment: the spec.
+        folder: the run's folder.
+        resume: whether to continue from the newest checkpoint.
+        fabric: rank 0 looks for the file; another rank might see a newer one, or none yet.
+
+    Returns:
+        The checkpoint; an empty one where training starts anew.
+
+    Raises:
+        WeightsError: there is no checkpoint, or it cannot be read; raised on all ranks.
     """
-    answer: Any = None
+    message: str | UnalikeError | None = None
     if fabric.is_global_zero:
         try:
             named = experiment.train.resume_training_checkpoint_path
-            answer = named or (str(newest_checkpoint(folder)) if resume else None)
+            message = named or (str(newest_checkpoint(folder)) if resume else None)
         except UnalikeError as error:
-            answer = error  # all ranks leave with it, or the others would wait for ever
-    answer = fabric.broadcast(answer)
-    if isinstance(answer, UnalikeError):
-        raise answer
-    return ResumeCheckpoint(read_checkpoint(answer) if answer else None)
+            message = error  # raised on all ranks, or the others would wait forever
+    message = fabric.broadcast(message)
+    if isinstance(message, UnalikeError):
+        raise message
+    return ResumeCheckpoint(read_checkpoint(message) if message else None)
 
 
 def choose_seed(experiment: Experiment, checkpoint: ResumeCheckpoint, fabric: Fabric) -> int:
-    """One seed for all ranks: the user's; else that of the run that is resumed, so that its batches do too; else a new one.
+    """Choose one seed for all ranks: the user's, else that of the resumed run, so that its batches are the same, else a new one.
 
-    A user's seed that is not the checkpoint's is left to ``TrainingLoop.load_checkpoint``, which reports it.
+    Args:
+        experiment: the spec; a negative ``train.seed`` asks for a new seed.
+        checkpoint: of the resumed run. ``TrainingLoop.load_checkpoint`` refuses it if the user set another seed.
+        fabric: broadcasts a new seed from rank 0.
+
+    Returns:
+        The seed, 0 or greater.
     """
     resumed, own = checkpoint.seed, experiment.train.seed
     if resumed is not None and (own < 0 or not experiment.is_set("train.seed")):
@@ -69,5 +85,5 @@ def choose_seed(experiment: Experiment, checkpoint: ResumeCheckpoint, fabric: Fa
     else:
         seed = own if own >= 0 else int(fabric.broadcast(torch.seed() % 2**31))
     if seed != own:
-        say(f"seed: {seed} ({'that of the run that is resumed' if checkpoint else 'drawn, since train.seed is -1'})")
+        say(f"seed: {seed} ({'that of the resumed run' if checkpoint else 'drawn, since train.seed is -1'})")
     return seed

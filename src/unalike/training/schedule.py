@@ -42,7 +42,12 @@ class LRSchedule:
 
     @classmethod
     def from_spec(cls, experiment: Experiment, steps_per_epoch: int) -> LRSchedule:
-        """From ``train.optim`` and ``train.num_epochs``."""
+        """Read ``train.optim`` and ``train.num_epochs``.
+
+        Args:
+            experiment: the settled spec.
+            steps_per_epoch: batches of an epoch.
+        """
         optim = experiment.train.optim
         return cls(
             kind=optim.schedule,
@@ -56,7 +61,7 @@ class LRSchedule:
         )
 
     def factor(self, epoch: int, step: int) -> float:
-        """The factor in [0, 1] for batch ``step`` of ``epoch``, both counted from 0."""
+        """Return the factor, in [0, 1], for batch ``step`` of ``epoch``, both counted from 0."""
         if self.kind == "cosine":
             now = epoch + step / self.steps_per_epoch
             decay = 0.5 * (1.0 + math.cos(math.pi * min(now / self.epochs, 1.0)))

@@ -28,15 +28,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """The settled spec and what was made of it, before the first step.
+    """The settled spec, and the data, network and devices that were built from it, before the first step.
 
     Attributes:
         experiment: settled; nothing changes it from here on.
-        run: the run's folder, or a part of one.
+        run: the run, or a part of one; checkpoints are written into its folder.
         fabric: device, precision and processes.
         seed: the same on all ranks.
         sets: training, reference and query images.
-        notices: collects what is odd in the data.
+        notices: collects unreadable files and other notices about the data.
         embedder: trunk and head with their initial weights.
         data_fingerprint: digest of the training images, for run.json and for resuming.
     """
@@ -56,13 +56,21 @@ class TrainingSetup:
         return self.embedder.trunk.facts
 
     def with_epochs(self, epochs: int) -> Experiment:
-        """The spec with this number of epochs, which may be chosen anew after the first ones."""
+        """Return the spec with this number of epochs, which may change after the first ones."""
         if epochs == self.experiment.train.num_epochs:
             return self.experiment
         return self.experiment.with_values({"train.num_epochs": epochs})
 
     def payload(self, weights: Mapping[str, Tensor], experiment: Experiment) -> dict[str, Any]:
-        """Content of a checkpoint beside the state of training: weights, spec, class names and facts."""
+        """Return the content of a checkpoint without the state of training.
+
+        Args:
+            weights: the weights to save, by name.
+            experiment: the spec to save.
+
+        Returns:
+            Weights, spec, class names and facts (``checkpoint_facts``).
+        """
         return {
             "model": dict(weights),
             "spec": redact_all(experiment.to_dict()),
@@ -71,7 +79,7 @@ class TrainingSetup:
         }
 
     def build_loader(self) -> TrainingLoader:
-        """This rank's class-balanced batches of the training images."""
+        """Build the loader of this rank's class-balanced batches of the training images."""
         experiment, images, fabric = self.experiment, self.sets.train, self.fabric
         processes = max(1, fabric.world_size // experiment.train.num_nodes)
         cache = build_pixel_cache(experiment, images, self.notices, processes=processes)
@@ -85,18 +93,18 @@ class TrainingSetup:
         )
 
     def close_notices(self) -> None:
-        """Say what was odd in the data, and write the names into the run's folder."""
+        """Print the notices about the data, and write the names of the files into the run's folder."""
         if self.fabric.is_global_zero:
             self.notices.say()
             self.notices.write(self.run.dir / NOTICES_FILE)
 
 
 def checkpoint_facts(experiment: Experiment, facts: PretrainedConfig, validation: str) -> dict[str, Any]:
-    """What a checkpoint holds beside its weights and its spec: names, preprocessing, license, source of the weights.
+    """Return the facts that a checkpoint stores with weights and spec: names, preprocessing, license, source of the weights.
 
     Args:
-        experiment: the spec as it was settled.
-        facts: of the trunk.
+        experiment: the settled spec.
+        facts: mean, std, license and source of the trunk's pretrained weights.
         validation: how the model was validated, in words.
     """
     return {

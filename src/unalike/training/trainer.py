@@ -1,4 +1,4 @@
-"""Train an embedder: settles the spec, builds what the loop needs, runs it, returns the best checkpoint.
+"""Train an embedder from a spec: build data, network and loop, run it, return the best checkpoint and its metrics.
 
 The order matters where it changes results: data first (class count), then the trunk (its mean and std settle the spec),
 then loss and optimizer, each seeded.
@@ -47,13 +47,13 @@ if TYPE_CHECKING:
 
 # Steps of a run from which compiling the frozen stages pays: it takes some five seconds and saves 0.05 to 0.1 a step.
 WORTH_COMPILING = 150
-# Called once with network and criterion before the first step: gives them the weights that training starts from.
+# Called once with network and criterion before the first step: sets the weights that training starts from.
 Initializer = Callable[[Embedder, Criterion], None]
 
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What training leaves: the checkpoint to use (the best, or the latest without validation) and its metrics.
+    """Result of a training: the checkpoint to use (the best, or the latest without validation) and its metrics.
 
     Attributes:
         checkpoint: file of the best network.
@@ -61,12 +61,12 @@ class TrainingResult:
         best_epoch: counted from 0; None without validation.
         last: metrics of the last validation.
         history: curves of loss, learning rates and validation.
-        sets: the images that were trained and validated on.
-        ranking: of the best epoch's validation.
-        facts: of the trunk.
-        embeddings: query and reference with their vectors, from which ``ranking`` was made.
-        refitted: whether the checkpoint is no epoch's, but made of the last one's (``train.finish``).
-        experiment: the spec as it was trained, its number of epochs included; None for what no training made.
+        sets: the images of training and validation.
+        ranking: ranking of the best epoch's validation.
+        facts: mean, std, license and source of the trunk's pretrained weights.
+        embeddings: query and reference with their vectors, of which ``ranking`` is.
+        refitted: whether ``train.finish`` interpolated the last epoch's weights and fitted the head again.
+        experiment: the settled spec with the final number of epochs; None where nothing was trained.
     """
 
     checkpoint: Path
@@ -95,17 +95,17 @@ def train_embedder(
     """Train as the spec says into ``run.dir``, which holds readable checkpoints at any moment.
 
     Args:
-        experiment: the spec; what it leaves open is settled in it, before the first step.
-        run: where everything is written.
-        resume: go on from the newest checkpoint in ``run.dir``.
-        sets: the images, where the caller has divided them already; else the spec's.
-        initialize: gives network and criterion the weights to start from; never called on resuming.
-        finish: whether ``train.finish`` may act after the last epoch.
-        choose_epochs: called after each of the first epochs with their number and the seconds of the last one; gives the
-            number of epochs there shall be in all.
+        experiment: the spec; fields that the user left open are settled in it before the first step.
+        run: the run; all files are written into its folder.
+        resume: whether to continue from the newest checkpoint in ``run.dir``.
+        sets: the images, if the caller has split them already; by default those of the spec.
+        initialize: sets the weights of network and criterion to start from; not called on resuming.
+        finish: whether ``train.finish`` applies after the last epoch.
+        choose_epochs: called after each of the first epochs with their number and the seconds of the last one; returns the
+            total number of epochs.
 
     Raises:
-        UnalikeError: for data, weights or a spec that training cannot use, or training that fails.
+        UnalikeError: training cannot use the data, the weights or the spec, or fails.
     """
     settle_backbone(experiment)
     settle_precision(experiment)
@@ -125,7 +125,7 @@ def train_embedder(
     head = fit_frozen_head(experiment, sets.train, notices, fabric)
     if head is not None:
         initialize = initialize or start_from_head(*head)
-        fabric.seed_everything(seed, workers=False, verbose=False)  # the same trunk once more, whatever it is made of
+        fabric.seed_everything(seed, workers=False, verbose=False)  # the same random weights for the trunk again
     embedder = build_embedder(experiment)
     settle_training(experiment, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()),
                     classes=len(sets.train.classes), images=len(sets.train), cuda=fabric.device.type == "cuda")  # fmt: skip
@@ -145,7 +145,7 @@ def _train(
     setup: TrainingSetup, checkpoint: ResumeCheckpoint, initialize: Initializer | None, *, finish: bool,
     choose_epochs: EpochChooser | None,
 ) -> TrainingResult:  # fmt: skip
-    """The training itself, from ``checkpoint`` on or from the beginning."""
+    """Train from ``checkpoint`` on, or from the beginning."""
     initial = copy_weights(setup.embedder.trunk) if finish else None
     validation = ValidationRunner(setup)
     loggers = Loggers(setup.experiment, setup.run, setup.fabric.is_global_zero)
@@ -176,7 +176,7 @@ def _build_loop(
     setup: TrainingSetup, validation: ValidationRunner, loggers: Loggers, initialize: Initializer | None,
     choose_epochs: EpochChooser | None,
 ) -> TrainingLoop:  # fmt: skip
-    """The loop with everything that it works on: batches, network, criterion, optimizer, schedule, checkpoints."""
+    """Build the loop with its batches, network, criterion, optimizer, schedule and checkpoints."""
     experiment, run, fabric, embedder = setup.experiment, setup.run, setup.fabric, setup.embedder
     images = setup.sets.train
     loader = setup.build_loader()
@@ -187,7 +187,7 @@ def _build_loop(
     if initialize is not None:
         initialize(embedder, criterion)
     fabric.to_device(criterion)
-    freezer = Freezer(embedder, experiment)  # before the optimizer, which takes what is not frozen
+    freezer = Freezer(embedder, experiment)  # before the optimizer, which takes the parameters that are not frozen
     checkpoint_manager = CheckpointManager(run.dir, experiment.train)
 
     def listen(event: str, facts: dict[str, Any]) -> None:
@@ -195,7 +195,7 @@ def _build_loop(
             validation.remember(facts["epoch"], checkpoint_manager.best_epoch)
         if event == "epochs" and fabric.is_global_zero:
             say(f"an epoch takes {facts['seconds']:.1f} s: {facts['epochs']} epochs fit, not {facts['before']}")
-            run.write_experiment(setup.with_epochs(facts["epochs"]))  # a run that is killed goes on by it
+            run.write_experiment(setup.with_epochs(facts["epochs"]))  # a killed run resumes with it
         loggers(event, facts)
 
     def image_names(indices: Iterable[int]) -> list[str]:
@@ -219,7 +219,7 @@ def _collect_result(
     setup: TrainingSetup, checkpoint_manager: CheckpointManager, history: History, validation: ValidationRunner,
     experiment: Experiment,
 ) -> TrainingResult:  # fmt: skip
-    """The best epoch's checkpoint and figures; the latest where nothing was validated."""
+    """Return the best epoch's checkpoint and metrics; those of the latest without validation."""
     folder, fabric = setup.run.dir, setup.fabric
     last = history.validations[-1] if history.validations else {}
     checkpoint = folder / BEST_CHECKPOINT
@@ -241,7 +241,7 @@ def _collect_result(
 
 
 def _save_fitted(setup: TrainingSetup, network: Embedder) -> TrainingResult:
-    """Validate and write the trunk as it is with its fitted head: nothing is trained by steps."""
+    """Validate and save the frozen trunk with its fitted head, where nothing is trained by steps."""
     experiment, run = setup.experiment, setup.run
     validation = ValidationRunner(setup)
     kpis = dict(validation(network)) if validation.validator is not None else {}
@@ -259,7 +259,7 @@ def _save_fitted(setup: TrainingSetup, network: Embedder) -> TrainingResult:
 
 
 def _find_foldable_pairs(experiment: Experiment, embedder: nn.Module, fabric: Fabric) -> FoldablePairs:
-    """Frozen BatchNorm layers to be folded: on a CPU, where passes over the activations are what takes the time."""
+    """Find the frozen BatchNorm layers to fold: on a CPU alone, where passes over the activations take most of the time."""
     train, model = experiment.train, experiment.model
     frozen = train.freeze_batchnorm or train.frozen_stages > 0 or train.head_epochs > 0 or not train.train_trunk
     if fabric.device.type != "cpu" or train.compile or not frozen:
@@ -271,7 +271,7 @@ def _find_foldable_pairs(experiment: Experiment, embedder: nn.Module, fabric: Fa
 def _compile_frozen_stages(
     experiment: Experiment, embedder: Embedder, fabric: Fabric, *, steps: int
 ) -> CompiledStages | None:
-    """The frozen stages compiled by OpenVINO: in one process on a CPU, where the run has steps enough to pay for it."""
+    """Compile the frozen stages with OpenVINO: in one process on a CPU, where the run has enough steps to save time."""
     train, model, dataset = experiment.train, experiment.model, experiment.dataset
     stages = embedder.trunk.stages()[: train.frozen_stages] if train.train_trunk else embedder.trunk.stages()
     if fabric.device.type != "cpu" or fabric.world_size > 1 or train.compile:

@@ -50,7 +50,7 @@ class Validator:
 
     Args:
         reference: images that queries are compared with.
-        query: images whose neighbors are judged; may be the reference, whose images then never match themselves.
+        query: images whose nearest references are evaluated; may be the reference, whose images then never match themselves.
         view: the evaluation view.
         batch_size: images a call of the engine; None leaves it to the engine.
         workers: threads that decode.
@@ -92,7 +92,7 @@ class Validator:
         self.embeddings: ValidationEmbeddings | None = None  # of the latest measurement
 
     def _embed(self, engine: Engine) -> _Part:
-        """Rows of this rank's readable images, and their vectors."""
+        """Compute the vectors of this rank's readable images; return their rows and the vectors."""
         if self.cached_NHWC is not None and self.cached_rows is not None:
             step = max(self.batch_size or engine.batch, 1)
             parts = [engine(self.cached_NHWC[i : i + step]) for i in range(0, len(self.cached_NHWC), step)]
@@ -116,7 +116,11 @@ class Validator:
         return rows, embeddings.vectors_ND
 
     def measure(self, engine: Engine) -> tuple[dict[str, float], Ranking]:
-        """Metrics under TAO's names with the prefix ``val``, and the ranking behind them; equal on every rank."""
+        """Embed the images and evaluate them.
+
+        Returns:
+            Metrics under TAO's names with the prefix ``val``, and the ranking that they are of; equal on every rank.
+        """
         parts = self.merge(self._embed(engine))
         rows_N = np.concatenate([rows for rows, _ in parts])
         vectors_ND = np.concatenate([vectors for _, vectors in parts])
@@ -155,9 +159,14 @@ class _RecordingEngine:
 
 
 class ValidationRunner:
-    """``validate(embedder) -> metrics`` for the loop: one engine for all validations, new weights each time.
+    """The ``validate`` of the loop: maps the embedder to its metrics, with one engine that gets new weights each time.
 
-    ``validator`` is None where nothing is held out. ``rankings`` holds those of the latest and of the best epoch.
+    Args:
+        setup: the data, network and devices of a training.
+
+    Attributes:
+        validator: None without validation images.
+        rankings: ranking and vectors of the latest and of the best epoch.
     """
 
     def __init__(self, setup: TrainingSetup) -> None:
@@ -180,12 +189,12 @@ class ValidationRunner:
     def _merge(self, part: _Part) -> list[_Part]:
         if self.fabric.world_size == 1:
             return [part]
-        parts: list[Any] = [None] * self.fabric.world_size
+        parts: list[_Part | None] = [None] * self.fabric.world_size
         torch.distributed.all_gather_object(parts, part)
-        return parts
+        return [part for part in parts if part is not None]
 
     def __call__(self, embedder: nn.Module) -> Mapping[str, float]:
-        """Metrics of the embedder, whose train and eval modes are the same afterwards."""
+        """Return the metrics of the embedder; its train and eval modes are restored."""
         assert self.validator is not None
         modes = [(module, module.training) for module in embedder.modules()]
         embedder.eval()
@@ -209,6 +218,11 @@ class ValidationRunner:
         return kpis
 
     def remember(self, epoch: int, best_epoch: int | None) -> None:
-        """Keep the latest ranking and its vectors as that of ``epoch``, beside those of the best epoch so far; no others."""
+        """Keep the latest ranking and its vectors, and those of the best epoch; drop all others.
+
+        Args:
+            epoch: the epoch of the latest validation.
+            best_epoch: the best epoch so far.
+        """
         best = {e: ranking for e, ranking in self.rankings.items() if e == best_epoch}
         self.rankings = best | {epoch: self.latest}

@@ -65,16 +65,16 @@ def test_plain_training_shows_its_curves_and_what_its_best_validation_saw(images
     assert len(longest.split()) <= 300, "a curve is thinned"
 
 
-def test_without_validation_the_page_says_that_it_knows_nothing(images, tmp_path):
+def test_without_validation_the_page_has_no_metrics(images, tmp_path):
     sets = TrainingSets(images, None, None, "none", False)
     files = write_training_report(
         tmp_path, spec(), TrainingResult(tmp_path / "a.pth", {}, None, {}, history(), sets, None, None)
     )
     assert [f.name for f in files] == ["report.html"]
-    assert "Nothing was held out" in page(tmp_path) and "Misses" not in page(tmp_path)
+    assert "No validation" in page(tmp_path) and "Misses" not in page(tmp_path)
 
 
-def test_automatic_training_shows_what_was_tried_and_doubts_labels_by_the_frozen_trunk(images, tmp_path):
+def test_automatic_training_shows_all_candidates_and_suspects_labels_by_the_frozen_trunk(images, tmp_path):
     wrong = images.labels_N.copy()
     wrong[8] = (wrong[8] + 2) % 5
     frozen = vectors(images, 3)
@@ -90,10 +90,10 @@ def test_automatic_training_shows_what_was_tried_and_doubts_labels_by_the_frozen
               Split("new", everything[30:], everything[40:60], everything[30:40])]  # fmt: skip
     write_automatic_report(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), rounds)
     text = page(tmp_path)
-    for words in ("9.5 of 10", "Beside the frozen trunk", "What was tried", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",
+    for words in ("9.5 of 10", "Compared with the frozen trunk", "Candidates", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",
                   "Misses (new classes, held out)", "frozen trunk&#39;s vectors"):  # fmt: skip
         assert words in text
     assert str(images.paths[8]) in (tmp_path / "suspected_labels.csv").read_text(encoding="utf-8").splitlines()[1]
     record["chosen"] = "frozen trunk"
     write_automatic_report(tmp_path, spec(), record, History(), images, frozen, frozen, rounds[:1])
-    assert "Beside the frozen trunk" not in page(tmp_path) and "Fine-tuning" not in page(tmp_path)
+    assert "Compared with the frozen trunk" not in page(tmp_path) and "Fine-tuning" not in page(tmp_path)

@@ -153,7 +153,18 @@ def evaluate_networks(
 def refit_tuned(
     tuned: TunedTrunk, images: ImageSet, rows: np.ndarray, config: HeadConfig, spec: Experiment
 ) -> Embedder | None:
-    """Fit a head to these rows of a fine-tuned trunk's features; see ``refit_head``."""
+    """Fit a head to some images' features of a fine-tuned trunk.
+
+    Args:
+        tuned: the trunk and its features.
+        images: all images.
+        rows: which of them to fit to.
+        config: the head.
+        spec: ``model.feat_dim``, where the user set it, limits the dimensions of the vector.
+
+    Returns:
+        The network; None where no head can be fitted (``refit_head``).
+    """
     use = np.isin(tuned.features.kept_N, rows)
     features = replace(tuned.features, vectors_ND=tuned.features.vectors_ND[use], kept_N=tuned.features.kept_N[use])
     dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
@@ -163,8 +174,12 @@ def refit_tuned(
 def select_best(candidates: Sequence[Candidate], goal: str) -> Candidate:
     """Return the candidate of the highest score; final weights only if significantly better than interpolated ones.
 
-    On photographs from elsewhere the interpolated network was better each time (docs/experiments/new-classes.md), while the
-    held-out images are few and similar to those that were learned from.
+    On photographs of other origin the interpolated network was better each time (docs/experiments/new-classes.md), while the
+    held-out images are few and similar to the training images.
+
+    Args:
+        candidates: at least one.
+        goal: a key of ``holdout.GOALS``.
     """
     best = max(candidates, key=lambda c: c.score)
     interpolated = next((c for c in candidates if c.name == INTERPOLATED), None)
@@ -174,7 +189,12 @@ def select_best(candidates: Sequence[Candidate], goal: str) -> Candidate:
 
 
 def log_choice(candidates: Sequence[Candidate], best: Candidate) -> None:
-    """Print a line per candidate; the first one is the frozen trunk."""
+    """Print a line per candidate.
+
+    Args:
+        candidates: all of them; the first one is the frozen trunk.
+        best: the chosen one.
+    """
     for c in candidates:
         text = "; ".join(f"{kind} classes: " + ", ".join(f"{name} {value}" for name, value in metrics.items())
                          for kind, metrics in c.result.metrics().items())  # fmt: skip
@@ -184,7 +204,12 @@ def log_choice(candidates: Sequence[Candidate], best: Candidate) -> None:
 
 
 def metrics_of(best: Candidate, baseline: Candidate) -> dict[str, float]:
-    """Return the metrics of the best candidate by name, with those of the frozen trunk."""
+    """Return the metrics of the best candidate by name, with those of the frozen trunk.
+
+    Args:
+        best: the best candidate.
+        baseline: the frozen trunk.
+    """
     metrics = {}
     for kind, row in best.result.metrics().items():
         for name, value in row.items():

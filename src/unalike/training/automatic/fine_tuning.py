@@ -42,6 +42,12 @@ def can_fine_tune(spec: Experiment, trunks: Sequence[TrunkResult], images: int, 
     """Return whether the fastest of the trunks could be fine-tuned for ``MIN_EPOCHS`` in the time that is left.
 
     True in any case where ``train.num_epochs`` is set, by the user or by an earlier session of a resumed run.
+
+    Args:
+        spec: resolved spec of the run.
+        trunks: the trunks with their rates.
+        images: number of images.
+        budget: the time budget.
     """
     if spec.is_set("train.num_epochs"):
         return True
@@ -139,7 +145,12 @@ def _plan_spec(
 
 
 def settle_plan(spec: Experiment, plan: TuningPlan) -> None:
-    """Write a plan into the spec where the user left it open, and mark it as set, so that training keeps it."""
+    """Write a plan into the spec where the user left it open, and mark it as set, so that training keeps it.
+
+    Args:
+        spec: the spec of fine-tuning; it is changed.
+        plan: epochs, frozen stages and size of the training crops.
+    """
     reason = f"what fits into the time at {plan.rate:.0f} images/s"
     sides = dict(zip(("dataset.train_height", "dataset.train_width"), plan.size, strict=True))
     for path, value in {"train.num_epochs": plan.epochs, "train.frozen_stages": plan.frozen_stages, **sides}.items():

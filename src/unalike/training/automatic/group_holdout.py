@@ -91,7 +91,16 @@ class GroupHoldout:
     def create(
         cls, images: ImageSet, features: TrunkFeatures, grouping: ImageGroups, spec: Experiment, run: Run, seed: int
     ) -> GroupHoldout:
-        """Hold out whole groups, and embed their queries with the frozen trunk."""
+        """Hold out entire groups, and embed their queries with the frozen trunk.
+
+        Args:
+            images: all images, labeled by group.
+            features: their frozen features.
+            grouping: the discovered groups.
+            spec: resolved spec of the run.
+            run: its folder keeps the queries' features for a resumed run.
+            seed: of the choice of groups and of the augmentation.
+        """
         held_out_N = _draw_groups(grouping, seed)
         augmented_view = AugmentedView(images.paths, features.view, seed)
         queries_NF = np.zeros_like(features.vectors_NF)
@@ -119,7 +128,7 @@ class GroupHoldout:
         """Evaluate the frozen trunk, and whitening by neighbors of its features and of their square roots."""
         candidates = [self._evaluate(FROZEN, self.queries_NF, self.vectors_NF, None)]
         if not self.splits:
-            say("too few groups to hold some out: nothing that is trained could be evaluated, so nothing is")
+            say("too few groups to hold some out: trained candidates could not be evaluated, so none is trained")
             return candidates
         for sqrt in (False, True):
             head = fit_neighbor_whitening(self.vectors_NF[self.fit_N], sqrt=sqrt, seed=seed)
@@ -128,7 +137,12 @@ class GroupHoldout:
         return candidates
 
     def evaluate_network(self, name: str, checkpoint: Path) -> UnlabeledCandidate:
-        """Evaluate a trained network; only queries and references are embedded."""
+        """Evaluate a trained network; only queries and references are embedded.
+
+        Args:
+            name: the candidate's name.
+            checkpoint: the network.
+        """
         embedder, meta = load_embedder(checkpoint)
         preprocessing, query_rows = Preprocessing.from_facts(meta["facts"]), _query_rows(self.splits)
         reference_rows = np.unique(np.concatenate([split.reference_N for split in self.splits]))

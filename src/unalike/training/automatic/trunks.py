@@ -75,7 +75,12 @@ class TrunkSelector:
         return sorted(results, key=lambda r: -r.score)
 
     def try_larger_images(self, best: TrunkResult, seconds: float) -> TrunkResult:
-        """Return the same trunk on larger images where that is clearly better and fits into ``seconds``, else ``best``."""
+        """Return the same trunk on larger images where that is clearly better, else ``best``.
+
+        Args:
+            best: the best trunk.
+            seconds: time limit of computing the features.
+        """
         view = best.features.view
         height, width = (int(side * LARGER_SIDE / 32 + 0.5) * 32 for side in (view.height, view.width))
         if self.size_is_set or native_size(best.features.backbone)[1]:
@@ -86,7 +91,15 @@ class TrunkSelector:
         return larger if larger.score > best.score + MIN_GAIN else best
 
     def add_mirrored(self, best: TrunkResult, seconds: float) -> TrunkResult:
-        """Add the features of the mirror images: as the user says, else where they fit into ``seconds``."""
+        """Add the features of the mirror images, as set by the user or, by default, where the time allows it.
+
+        Args:
+            best: the best trunk.
+            seconds: time limit of computing the features, by default.
+
+        Returns:
+            ``best`` with or without these features.
+        """
         setting = self.spec.train.finish.mirrored if self.spec.is_set("train.finish.mirrored") else None
         if setting is False or (setting is None and not self._fits(best, 2.0, seconds)):
             return best
@@ -120,7 +133,13 @@ class TrunkSelector:
 
 
 def score_features(features: TrunkFeatures, images: ImageSet, goal: str) -> float:
-    """Return the score of the best head on these features, on a few splits of a sample of the classes."""
+    """Return the score of the best head on these features, on a few splits of a sample of the classes.
+
+    Args:
+        features: a trunk's features.
+        images: all images.
+        goal: a key of ``holdout.GOALS``.
+    """
     labels_N = images.labels_N[features.kept_N]
     rows = sample_classes(labels_N, 0)
     scene_N = assign_scenes(features.vectors_NF[rows], labels_N[rows])

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils.hooks import RemovableHandle
 
 from unalike.training.cpu.depthwise import FastDepthwise, is_slow_depthwise
 
@@ -53,7 +54,7 @@ def find_foldable_pairs(network: nn.Module, images_BCHW: Tensor) -> list[tuple[n
         if conv is not None and _is_foldable(conv, module):
             pairs.append((conv, module))
 
-    hooks: list[Any] = []
+    hooks: list[RemovableHandle] = []
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             hooks.append(module.register_forward_hook(after_conv))

@@ -51,7 +51,7 @@ def find_chain(network: nn.Module, stages: Sequence[Sequence[nn.Module]], images
     modules = [module for stage in stages for module in stage]
     calls: list[tuple[nn.Module, Tensor, Tensor]] = []
 
-    def record_call(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+    def record_call(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         calls.append((module, inputs[0], output))
 
     hooks = [module.register_forward_hook(record_call) for module in modules]

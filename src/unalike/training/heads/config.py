@@ -35,6 +35,7 @@ class HeadTraining:
 
     @property
     def name(self) -> str:
+        """The loss, and whether an MLP is trained."""
         return self.loss + (" and a perceptron" if self.mlp else "")
 
 
@@ -42,6 +43,10 @@ def head_training(loss: str | None, *, mlp: bool = False) -> HeadTraining | None
     """Return the training with a loss of ``LOSS_PARAMETERS``; None for the closed form alone.
 
     An MLP has no closed form, so it is trained with CosFace where no loss is named.
+
+    Args:
+        loss: a key of ``LOSS_PARAMETERS``, or None.
+        mlp: whether the head has an MLP.
     """
     loss = loss or ("CosFaceLoss" if mlp else None)
     return None if loss is None else HeadTraining(loss, LOSS_PARAMETERS[loss], mlp)

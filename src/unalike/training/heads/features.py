@@ -43,7 +43,7 @@ class TrunkFeatures:
 
     Attributes:
         backbone: the trunk's name.
-        view: the evaluation view under which the images were seen.
+        view: the evaluation view of the images.
         facts: mean, std, source and license of the trunk.
         vectors_NF: float32 features, one row per readable image.
         kept_N: the index of each row's image in the image set.
@@ -65,7 +65,15 @@ class TrunkFeatures:
         return Preprocessing(self.view, self.facts.mean, self.facts.std)
 
     def training_rows(self, rows: np.ndarray, labels_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return features and labels of ``rows`` to fit a head to, followed by those of the mirror images if present."""
+        """Return the features and labels to fit a head to.
+
+        Args:
+            rows: the images to fit to.
+            labels_N: an integer label per row of ``vectors_NF``.
+
+        Returns:
+            Features and labels of ``rows``, followed by those of the mirror images where there are any.
+        """
         if self.mirrored_NF is None:
             return self.vectors_NF[rows], labels_N[rows]
         return np.concatenate([self.vectors_NF[rows], self.mirrored_NF[rows]]), np.tile(labels_N[rows], 2)
@@ -114,7 +122,7 @@ def compute_features(
     if missing or failed:
         move_to_gpu(trunk, "auto")
         views = 2 if mirrored else 1
-        engine: Any = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=views * len(missing))
+        engine = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=views * len(missing))
         start = time.monotonic()
         # Files that could not be opened are tried again here, where unreadable images are counted and named.
         remaining = sorted([*missing, *failed])
@@ -130,12 +138,12 @@ def compute_features(
             if digest is not None:
                 features[digest] = embedded.vectors_ND[row]
     else:
-        say(f"features of {backbone}: all {len(images)} found on disk", level=2)
+        say(f"features of {backbone}: all {len(images)} read from the cache", level=2)
     kept = [i for i, digest in enumerate(digests) if digest is not None and digest in features]
     width = trunk.dim * (2 if mirrored else 1)
     rows = np.stack([features[digests[i]] for i in kept]) if kept else np.zeros((0, width), np.float32)  # type: ignore[index]
     if missing:
-        of_images: dict[Any, np.ndarray] = {digests[i]: rows[row] for row, i in enumerate(kept)}
+        of_images = {digest: rows[row] for row, i in enumerate(kept) if (digest := digests[i]) is not None}
         cache.save(of_images | {d: row for d, row in features.items() if d not in of_images}, rate)
     vectors_NF, mirrored_NF = rows[:, : trunk.dim], rows[:, trunk.dim :] if mirrored else None
     return TrunkFeatures(backbone, view, facts, vectors_NF, np.array(kept, np.int64), rate, mirrored_NF)

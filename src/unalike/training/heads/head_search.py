@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 # Weights of the directions in which the known classes do not differ, and shrinkages as multiples of Ledoit and Wolf's;
 # larger values suit unseen classes. One eigendecomposition serves them all.
 RESIDUALS, SHRINKAGES = tuple(step / 10 for step in range(11)), (1.0, 2.0, 4.0)
-MAX_SEARCH_IMAGES = 6000  # enough images to choose a head by; whole classes are drawn up to this number
+MAX_SEARCH_IMAGES = 6000  # enough images to choose a head by; classes are drawn up to this number of images
 FROZEN = "frozen trunk"
 
 
@@ -47,6 +47,7 @@ class HeadTrial:
 
     @property
     def name(self) -> str:
+        """The name of the head; that of the frozen trunk without one."""
         return self.config.name if self.config else FROZEN
 
     def beats(self, other: HeadTrial, goal: str) -> bool:
@@ -67,7 +68,7 @@ class HeadSearchSpace:
         residuals: weights of the residual directions.
         shrinkages: multiples of Ledoit and Wolf's shrinkage.
         trainings: trainings to try after the best closed form.
-        fixed_training: the training that the user asks for, or None; it is applied without comparison.
+        fixed_training: the training that the user set, or None; it is applied without comparison.
     """
 
     sqrt: Sequence[bool] = (True, False)
@@ -93,7 +94,13 @@ class HeadSearchSpace:
 
 
 def evaluate_vectors(vectors_ND: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split]) -> HoldoutResult:
-    """Evaluate vectors (N, D) that do not depend on the split."""
+    """Evaluate vectors that do not depend on the split.
+
+    Args:
+        vectors_ND: vectors (N, D).
+        labels_N: an integer label per image.
+        splits: splits of these images.
+    """
     return evaluate_embeddings(splits, labels_N, lambda _, s: (vectors_ND[s.query_N], vectors_ND[s.reference_N]))
 
 
@@ -137,7 +144,14 @@ def best_closed_form(trials: Sequence[HeadTrial], goal: str) -> HeadTrial | None
     """Return the best closed form; one without the square root only if significantly better than the best one with it.
 
     Chosen by the score alone, folds of photographs took a form without it in four of five cases and lost 1.3 points of R@1
-    (docs/experiments/heads.md). None where there is no closed form.
+    (docs/experiments/heads.md).
+
+    Args:
+        trials: trials of ``search_heads``.
+        goal: a key of ``holdout.GOALS``.
+
+    Returns:
+        The trial; None where there is no closed form.
     """
     with_sqrt, without = (
         max((t for t in trials if t.config and t.config.sqrt is sqrt), key=lambda t: t.score, default=None)
@@ -257,7 +271,12 @@ def _cosines_by_residual(
 
 
 def sample_classes(labels_N: np.ndarray, seed: int) -> np.ndarray:
-    """Draw whole classes at random until they hold ``MAX_SEARCH_IMAGES`` images; return their rows (all if fewer)."""
+    """Draw classes at random, with all their images, until these are ``MAX_SEARCH_IMAGES``; return the rows (all if fewer).
+
+    Args:
+        labels_N: an integer label per image.
+        seed: of the choice.
+    """
     if len(labels_N) <= MAX_SEARCH_IMAGES:
         return np.arange(len(labels_N))
     order = np.random.default_rng([seed, 17]).permutation(np.unique(labels_N))

@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -61,7 +61,11 @@ def interpolate_weights(trunk: Trunk, initial: Mapping[str, Tensor], trained_sha
 
 
 def attach_head(trunk: Trunk, head: FittedHead) -> Embedder:
-    """Make the network of a trunk and a fitted head.
+    """Build the network of a trunk and a fitted head.
+
+    Args:
+        trunk: the trunk; it is not copied.
+        head: a head for features of the trunk's width.
 
     Raises:
         ValueError: the head is for features of another width.
@@ -75,7 +79,12 @@ def attach_head(trunk: Trunk, head: FittedHead) -> Embedder:
 
 
 def spec_with_head(spec: Experiment, network: Embedder) -> Experiment:
-    """Copy a spec with ``model.feat_dim`` and ``model.head`` as they are in the network."""
+    """Copy a spec, with ``model.feat_dim`` and ``model.head`` of the network.
+
+    Args:
+        spec: the spec.
+        network: the network.
+    """
     return spec.with_values({"model.feat_dim": network.dim, "model.head": network.head_kind})
 
 
@@ -96,7 +105,7 @@ def embed_with_trunk(
     """
     frozen = FrozenTrunk(copy.deepcopy(trunk))
     move_to_gpu(frozen, "auto")
-    engine: Any = create_engine(frozen, preprocessing, images=(2 if mirrored else 1) * len(images))
+    engine = create_engine(frozen, preprocessing, images=(2 if mirrored else 1) * len(images))
     embedded = embed_files(
         MirroringEngine(engine) if mirrored else engine, images.paths, preprocessing.view, workers=dataset.workers, notices=notices,
         max_unreadable=dataset.max_unreadable, max_pixels=dataset.max_pixels, describe=describe,

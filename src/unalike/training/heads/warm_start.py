@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import nn
@@ -19,7 +19,7 @@ from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.errors import SpecError
 from unalike.metrics.knn import unit
-from unalike.model.embedder import build_embedder
+from unalike.model.embedder import Embedder, build_embedder
 from unalike.model.frozen_trunk import FrozenTrunk
 from unalike.spec import settle
 from unalike.training.heads.config import HeadConfig
@@ -71,7 +71,7 @@ def fit_initial_head(spec: Experiment, images: ImageSet, notices: Notices) -> tu
 
 def start_from_head(
     head: FittedHead, features_NF: np.ndarray, labels_N: np.ndarray
-) -> Callable[[Any, nn.Module], None]:
+) -> Callable[[Embedder, nn.Module], None]:
     """Make the function that ``train_embedder`` calls with network and criterion before the first step.
 
     It loads the fitted head, at the scale of a newly initialized one, and puts the loss's proxies, where it has any, at the
@@ -85,8 +85,8 @@ def start_from_head(
     vectors_ND = unit(head(features_NF))
     means_CD = unit(np.stack([vectors_ND[labels_N == label].mean(axis=0) for label in np.unique(labels_N)]))
 
-    def initialize(embedder: Any, criterion: nn.Module) -> None:
-        initial_weight = embedder.head.linear.weight
+    def initialize(embedder: Embedder, criterion: nn.Module) -> None:
+        initial_weight = embedder.head.get_parameter("linear.weight")
         scale = float(np.sqrt((initial_weight**2).mean().item()) / np.sqrt((head.matrix_FD**2).mean()))
         scaled = replace(head, matrix_FD=head.matrix_FD * scale, offset_D=head.offset_D * scale)
         embedder.head.load_state_dict(scaled.state_dict(), strict=embedder.head_kind == head.kind)

@@ -1,4 +1,4 @@
-"""The results of a search: search.json, trials.jsonl, the best spec and checkpoint, and a report page."""
+"""The results of a hyperparameter search: search.json, trials.jsonl, best spec and checkpoint, and a report."""
 
 from __future__ import annotations
 
@@ -96,7 +96,12 @@ def best_trial(records: Sequence[TrialRecord], sign: float) -> TrialRecord | Non
 
 
 def field_importances(study: optuna.Study, seed: int) -> dict[str, float]:
-    """Return the share of each field in the variance of the metric (fANOVA), largest first; empty with too few trials."""
+    """Return the share of each field in the variance of the metric (fANOVA), largest first; empty with too few trials.
+
+    Args:
+        study: the study.
+        seed: of the random forest.
+    """
     complete = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.COMPLETE]
     if len(complete) < MIN_TRIALS_FOR_IMPORTANCE or len({t.value for t in complete}) < 2:
         return {}
@@ -124,6 +129,10 @@ def append_trial(folder: Path, record: TrialRecord) -> None:
 def copy_best_checkpoint(folder: Path, best: TrialRecord) -> Path | None:
     """Copy the winner's checkpoint and model card to the search's folder (hard links where the disk allows them).
 
+    Args:
+        folder: the search's folder.
+        best: the winner.
+
     Returns:
         The checkpoint; None where this machine cannot see the folder of another machine's trial.
     """
@@ -144,7 +153,7 @@ def write_best_spec(folder: Path, best: TrialRecord, *, is_user_spec: bool, excl
         folder: the search's folder.
         best: the winner.
         is_user_spec: whether it is the trial of the user's own spec.
-        excluded: what took no part in the selection, in words; stands in a comment.
+        excluded: description of the data that were not used for the selection; written as a comment.
 
     Returns:
         The file; None where this machine cannot see the trial's folder.
@@ -176,27 +185,36 @@ def write_best_spec(folder: Path, best: TrialRecord, *, is_user_spec: bool, excl
 
 
 def write_report(folder: Path, record: Mapping[str, Any], records: Sequence[TrialRecord]) -> Path:
-    """Write ``report.html`` from the content of ``search.json`` and all trials."""
+    """Write ``report.html``.
+
+    Args:
+        folder: the search's folder.
+        record: the content of ``search.json``.
+        records: all trials.
+
+    Returns:
+        The file.
+    """
     monitor, best = record["monitor"], record.get("best")
     user_trial = next((r for r in records if r.trial == 0), None)
     counts = record["counts"]
-    page = Report("Search for a better training", f"{record['algorithm']} over {len(record['space'])} fields; selected by "
+    page = Report("Hyperparameter search", f"{record['algorithm']} over {len(record['space'])} fields; selected by "
                   f"{monitor} on {record['selected_on']}")  # fmt: skip
     page.figures(
         [("best", best["value"] if best else None), ("your own spec", user_trial.value if user_trial else None),
          ("best trial", str(best["trial"]) if best else "none"), ("trials", _format_counts(counts)),
          ("minutes", f"{record['seconds'] / 60:.1f}")],
-        note=f"The best of {len(records)} is selected by the metric shown, which is therefore slightly optimistic.",
+        note=f"The best of {len(records)} trials is selected by this metric, which is therefore slightly optimistic.",
     )  # fmt: skip
     if record.get("on_your_query"):
         page.figures(list(record["on_your_query"].items()), title="On your own query set",
-                     note="Measured once, at the end; nothing was selected by it.")  # fmt: skip
+                     note="Measured once, at the end, and not used for the selection.")  # fmt: skip
     page.curves("Progress", _curves(records, monitor, record["sign"]), x_name="trial, or epoch", note="")
     shares = record.get("importance") or {}
-    page.table("What mattered", [{"field": name, "share": share} for name, share in shares.items()],
+    page.table("Importance of the fields", [{"field": name, "share": share} for name, share in shares.items()],
                note="Share of each field in the variance of the metric between complete trials (fANOVA)." if shares
                else f"Not computed with fewer than {MIN_TRIALS_FOR_IMPORTANCE} complete trials that differ.")  # fmt: skip
-    page.table("What was searched", [{"field": p, "your value": str(a["base"]), "drawn from": a["range"]}
+    page.table("Search space", [{"field": p, "your value": str(a["base"]), "drawn from": a["range"]}
                                      for p, a in record["space"].items()],
                note="; ".join(f"{path} left out: {why}" for path, why in record["left_out"].items()))  # fmt: skip
     page.table("Trials", _trial_rows(records, record["sign"]), note="Best first; each has its folder trial_NNN.")
@@ -215,7 +233,7 @@ def _drawn_column(record: TrialRecord) -> dict[str, str]:
     return {"drawn": text or "your own spec"}
 
 
-def _format_value(value: Any) -> str:
+def _format_value(value: object) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

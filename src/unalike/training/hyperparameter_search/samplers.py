@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import optuna
-from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 
@@ -60,12 +60,21 @@ def build_sampler(name: str, *, seed: int, number: int, trials: int | None) -> B
 
 
 def suggest_value(trial: optuna.Trial, name: str, distribution: BaseDistribution) -> Any:
-    """Draw one value of a trial."""
+    """Draw one value of a trial.
+
+    Args:
+        trial: the trial.
+        name: the field.
+        distribution: what the value is drawn from.
+    """
     if isinstance(distribution, CategoricalDistribution):
         return trial.suggest_categorical(name, distribution.choices)
-    limits: Any = distribution
-    suggest: Any = trial.suggest_int if isinstance(distribution, IntDistribution) else trial.suggest_float
-    return suggest(name, limits.low, limits.high, step=limits.step, log=limits.log)
+    if isinstance(distribution, IntDistribution):
+        return trial.suggest_int(
+            name, distribution.low, distribution.high, step=distribution.step, log=distribution.log
+        )
+    assert isinstance(distribution, FloatDistribution)
+    return trial.suggest_float(name, distribution.low, distribution.high, step=distribution.step, log=distribution.log)
 
 
 def build_pruner(name: str, *, epochs: int, reduction_factor: int) -> BasePruner:

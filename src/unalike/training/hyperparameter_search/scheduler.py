@@ -1,7 +1,6 @@
 """Schedule the trials of a hyperparameter search: draw them, train them on workers, prune and record them.
 
-Everything that is known of a trial is in Optuna's storage, so that a search that was killed can continue and several
-machines can share one.
+All state of a trial is in Optuna's storage, so that a killed search can continue and several machines can share one.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ if TYPE_CHECKING:
     from unalike.runs.run import Run
 
 POLL_INTERVAL_S = 0.5
-MAX_ATTEMPTS = 3  # a trial during which the search was killed so often is given up
+MAX_ATTEMPTS = 3  # a trial is given up after the search was killed during so many attempts
 MAX_FAILURES = 5  # so many failed trials and no finished one end the search
 MAX_REPEATS = 10  # so many draws in a row that had been tried already: the space is exhausted
 
@@ -73,7 +72,7 @@ class ActiveTrial:
 
 
 class TrialScheduler:
-    """One process's part in a search; start at ``run``.
+    """Draws, starts, prunes and records the trials of one process; start at ``run``.
 
     Args:
         plan: the plan of the search.
@@ -82,7 +81,7 @@ class TrialScheduler:
         storage: the study's storage.
         workers: train one trial each at a time.
         clock: seconds since an arbitrary moment.
-        poll_interval: seconds between looks at the trials.
+        poll_interval: seconds between polls of the trials.
         spent: seconds that earlier sessions of this search spent.
     """
 
@@ -100,7 +99,7 @@ class TrialScheduler:
         self.repeats, self.exhausted, self.halted = 0, False, False
         self.interrupted = self._find_interrupted()
 
-    # -- the whole search -----------------------------------------------------------------------------------------
+    # -- the main loop --------------------------------------------------------------------------------------------
 
     def run(self) -> None:
         """Train trials until the budget is spent, a signal asks to stop, or no further trial is worth starting."""

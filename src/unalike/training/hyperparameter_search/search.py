@@ -64,7 +64,7 @@ def run_search(
         plan: makes the plan of the search.
         evaluate: measures the winner on the user's own query set, once, at the end.
         clock: seconds since an arbitrary moment.
-        poll_interval: seconds between looks at the trials.
+        poll_interval: seconds between polls of the trials.
 
     Raises:
         RunError: the search was started as one of several processes, or the study belongs to another search.

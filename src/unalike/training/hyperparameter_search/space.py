@@ -106,7 +106,12 @@ def _rules_of(path: str) -> Iterable[ActivityRule]:
 
 
 def inactive_reason(path: str, get: FieldGetter) -> str:
-    """Return why a field has no effect where the other fields are as ``get`` says; an empty string if it has one."""
+    """Return why a field has no effect; an empty string if it has one.
+
+    Args:
+        path: the field.
+        get: getter of the other fields' values.
+    """
     return next((rule.reason for rule in _rules_of(path) if not rule.is_active(get)), "")
 
 
@@ -141,17 +146,19 @@ class Axis:
             return text if text in self.distribution.choices else None
         if not isinstance(value, int | float) or isinstance(value, bool):
             return None
-        limits: Any = self.distribution
+        limits = self.distribution
+        assert isinstance(limits, FloatDistribution | IntDistribution)
         if self.zero_below and value == 0:
             return math.sqrt(limits.low * self.zero_below)
         inside = limits.low <= value <= limits.high
         return type(limits.low)(value) if inside else None
 
     def describe(self) -> str:
-        """Return the range in words, as in ``0.0001 to 0.01, log``, or the choices."""
-        limits: Any = self.distribution
+        """Describe the range, as in ``0.0001 to 0.01, log``, or the choices."""
+        limits = self.distribution
         if isinstance(limits, CategoricalDistribution):
             return ", ".join(str(choice) for choice in limits.choices)
+        assert isinstance(limits, FloatDistribution | IntDistribution)
         zero = "0 or " if self.zero_below else ""
         low = self.zero_below or limits.low
         return f"{zero}{low:.4g} to {limits.high:.4g}{', log' if limits.log else ''}"
@@ -164,7 +171,7 @@ class SearchSpace:
     Attributes:
         axes: each one after those that decide whether it has an effect.
         base: getter of the settled spec.
-        left_out: fields that were asked for and are not searched, with the reason.
+        left_out: requested fields that are not searched, with the reason.
     """
 
     axes: tuple[Axis, ...]

@@ -46,8 +46,8 @@ class SearchPlan:
         sign: 1 if more is better, -1 if less is.
         trials: limit of trials, or None.
         seconds: limit of time, or None.
-        selected_on: what the metric is measured on, in words.
-        excluded: what of the user's data takes no part in the selection, in words.
+        selected_on: description of the data that the metric is measured on.
+        excluded: description of the user's data that are not used for the selection.
     """
 
     template: TrialTemplate
@@ -78,7 +78,7 @@ def plan_search(experiment: Experiment, folder: Path) -> SearchPlan:
     automl, train = experiment.automl, experiment.train
     seed = automl.seed if automl.seed is not None else max(train.seed, 0)
     if experiment.dataset.validation.by == "none":
-        raise SpecError("dataset.validation.by is none", expected="a validation, by which trials are told apart",
+        raise SpecError("dataset.validation.by is none", expected="a validation, by which trials are compared",
                         remedy="set dataset.validation.by=class")  # fmt: skip
     monitor = train.checkpointer.monitor or MONITORED
     if monitor == "train_loss" or monitor not in KPI_NAMES:
@@ -111,7 +111,7 @@ def _training_manifest(experiment: Experiment, folder: Path, notices: Notices) -
     """Write a manifest of the training rows where the user's own manifest keeps others for evaluation.
 
     Returns:
-        The manifest's path, or None where the data are used as they are; and what is excluded from selection, in words.
+        The manifest's path, or None where the data are used as they are; and a description of the excluded data.
     """
     dataset = experiment.dataset
     named = dataset.val_dataset
@@ -175,7 +175,7 @@ def _enqueue_user_spec(study: optuna.Study, values: Mapping[str, Any]) -> None:
 
     Every process does this before it asks for a trial, so trial 0 is the user's spec whichever of them is first. Two that
     open an empty study at the same moment may both enqueue it: Optuna's ``skip_if_exists`` has the same race, and databases
-    offer no lock. The second one is marked too, and ends as surplus when it is asked for (``is_duplicate_user_spec``).
+    offer no lock. The second one is marked too, and ends as surplus when its turn comes (``is_duplicate_user_spec``).
     """
     if not study.get_trials(deepcopy=False):
         study.enqueue_trial(dict(values), user_attrs={USER_SPEC: True})
@@ -209,12 +209,24 @@ def _spec_fingerprint(plan: SearchPlan) -> str:
 
 
 def find_trial_id(study: optuna.Study, storage: BaseStorage, number: int) -> int:
-    """Return the storage's key of the study's trial of this number."""
+    """Return the storage's key of a trial.
+
+    Args:
+        study: the study.
+        storage: its storage.
+        number: the trial's number in the study.
+    """
     return storage.get_trial_id_from_study_id_trial_number(storage.get_study_id_from_name(study.study_name), number)
 
 
 def record_heartbeat(study: optuna.Study, storage: BaseStorage, number: int) -> None:
-    """Tell other machines that the trial of this number is still running."""
+    """Record in the storage that a trial is still running, for other machines.
+
+    Args:
+        study: the study.
+        storage: its storage; a journal file keeps no heartbeats.
+        number: the trial's number in the study.
+    """
     if isinstance(storage, optuna.storages.RDBStorage):  # journal files keep no heartbeats
         storage.record_heartbeat(find_trial_id(study, storage, number))
 

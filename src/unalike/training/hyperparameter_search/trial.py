@@ -29,7 +29,13 @@ _EXCLUDED = ("results_dir", "train.results_dir", "automl", "automl_policy", "dat
 
 
 def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
-    """Set the value at a dotted path of nested mappings."""
+    """Set the value at a dotted path of nested mappings.
+
+    Args:
+        tree: the mappings; missing ones are added.
+        path: the dotted path.
+        value: the value.
+    """
     *parents, name = path.split(".")
     for part in parents:
         tree = tree.setdefault(part, {})
@@ -71,7 +77,7 @@ class TrialJob:
 
 @dataclass(frozen=True)
 class TrialExit:
-    """How a trial's process ended; ``reason`` says why it failed or was stopped."""
+    """How a trial's process ended; ``reason`` is why it failed or was stopped."""
 
     ok: bool
     reason: str = ""
@@ -143,6 +149,11 @@ class TrialTemplate:
 
     def write_job(self, number: int, values: Mapping[str, Any], folder: Path) -> TrialJob:
         """Check a trial's spec and write it to its folder.
+
+        Args:
+            number: the trial's number in the study.
+            values: the drawn values by field.
+            folder: the trial's results folder.
 
         Raises:
             SpecError: the drawn values do not go together.

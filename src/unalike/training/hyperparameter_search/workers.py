@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from unalike.errors import DeviceError, WeightsError, missing_extra
@@ -130,7 +131,12 @@ def has_checkpoint(folder: Path) -> bool:
 
 
 def read_exit(folder: Path, code: int) -> TrialExit:
-    """Find out how a trial ended from its exit code, its status and its log."""
+    """Find out how a trial ended, from its exit code, its status and its log.
+
+    Args:
+        folder: the trial's folder.
+        code: the exit code of its process; negative for a signal.
+    """
     if code == 0:
         return TrialExit(True)
     status = StatusReader(folder)
@@ -226,7 +232,7 @@ class RayWorker:
         options: resources of a task.
     """
 
-    def __init__(self, ray: Any, options: dict[str, Any]) -> None:
+    def __init__(self, ray: ModuleType, options: dict[str, Any]) -> None:
         self.ray, self.task = ray, ray.remote(_train_on_cluster).options(**options)
         self.reference: Any = None
         self.folder = Path()
@@ -260,7 +266,7 @@ class RayWorker:
             self.ray.wait([self.reference], timeout=40)
 
 
-def _connect_ray(ray: Any, address: str | None) -> None:
+def _connect_ray(ray: ModuleType, address: str | None) -> None:
     """Connect to a cluster, or start one on this machine that has only what tasks need."""
     local: dict[str, Any] = {} if address else {"include_dashboard": False, "object_store_memory": 100 * 2**20}
     try:

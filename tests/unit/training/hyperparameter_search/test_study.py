@@ -64,7 +64,7 @@ def test_data_without_such_rows_are_used_as_they_are(tmp_path):
 @pytest.mark.parametrize(
     ("override", "part"),
     [
-        ("dataset.validation.by=none", "trials are told apart"),
+        ("dataset.validation.by=none", "trials are compared"),
         ("train.checkpointer.monitor=train_loss", "a figure of the validation"),
     ],
 )
