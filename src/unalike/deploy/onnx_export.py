@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike import __version__
+from unalike.deploy.onnx_graph import strip_debug_metadata
 from unalike.deploy.opset_downgrade import TRACED_OPSET, lower
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.errors import ExportError, UnalikeError, missing_extra
@@ -135,6 +136,7 @@ def trace(
         ) from error
     assert program is not None
     proto = program.model_proto
+    strip_debug_metadata(proto)
     if opset is not None and opset < TRACED_OPSET:
         proto = lower(proto, opset)
     if opset is not None and opset_of(proto) != opset:

@@ -18,7 +18,16 @@ QUANTIZERS = ("QuantizeLinear", "DequantizeLinear")
 
 
 def read_network(content: bytes, source: str) -> onnx.ModelProto:
-    """The graph, each node with a name of its own. Raises ExportError and MissingExtra."""
+    """Parse an ONNX file, give each node a unique name and remove debugging texts (``strip_debug_metadata``).
+
+    Args:
+        content: bytes of the file.
+        source: name of the file, for messages.
+
+    Raises:
+        ExportError: it is no ONNX file.
+        MissingExtra: onnx is not installed.
+    """
     try:
         import onnx
     except ImportError as error:
@@ -32,7 +41,32 @@ def read_network(content: bytes, source: str) -> onnx.ModelProto:
         if not node.name or node.name in taken:
             node.name = f"{node.op_type}_{number}"
         taken.add(node.name)
+    strip_debug_metadata(proto)
     return proto
+
+
+def strip_debug_metadata(proto: onnx.ModelProto) -> None:
+    """Remove the debugging texts of nodes and values in place; the metadata of the model itself stays.
+
+    torch's exporter writes stack traces there (``pkg.torch.onnx.stack_trace``, before torch 2.5 ``doc_string``), with the
+    paths of the machine that exported. Without them equal networks give equal files wherever they are written.
+    """
+    for part in (proto.graph, *proto.functions):
+        _strip_debug_metadata(part)
+
+
+def _strip_debug_metadata(part: onnx.GraphProto | onnx.FunctionProto) -> None:
+    import onnx
+
+    values = [*part.initializer, *part.input, *part.output] if isinstance(part, onnx.GraphProto) else []
+    for entry in (part, *part.node, *part.value_info, *values):
+        entry.ClearField("metadata_props")
+        entry.ClearField("doc_string")
+    for node in part.node:
+        for attribute in node.attribute:
+            attribute.ClearField("doc_string")
+            for graph in [*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs]:
+                _strip_debug_metadata(graph)
 
 
 def facts_in(proto: onnx.ModelProto, source: str, mean: Sequence[float], std: Sequence[float]) -> NetworkFacts:

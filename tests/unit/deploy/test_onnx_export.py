@@ -1,12 +1,16 @@
+from pathlib import Path
+
 import numpy as np
 import onnx
 import pytest
 import torch
 from torch import nn
 
+import unalike
 from tests.support import networks
 from unalike.deploy import parity as parity_module
-from unalike.deploy.onnx_export import export_onnx, trace
+from unalike.deploy.onnx_export import export_onnx, facts_of, trace
+from unalike.deploy.onnx_graph import strip_debug_metadata
 from unalike.deploy.opset_downgrade import lower
 from unalike.deploy.parity import check_parity, compare, enough_images
 from unalike.engines.metadata import NetworkFacts
@@ -35,6 +39,52 @@ def test_export_writes_one_proved_file(tmp_path, capsys):
     graph = onnx.load(done.path).graph
     assert [entry.name for entry in graph.input] == ["input"] and [entry.name for entry in graph.output] == ["fc_pred"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
+
+
+def traced(depth=0):
+    """The content of an export; ``depth`` changes the stack of calls, which torch writes into its graph."""
+    if depth:
+        return traced(depth - 1)
+    facts = facts_of(networks.SmallEmbedder(), networks.PREPROCESSING)
+    return trace(networks.SmallEmbedder(), networks.SIZE, facts, optimize=False).SerializeToString()
+
+
+def test_exports_of_one_network_are_equal_and_name_no_path_of_the_machine():
+    files = (networks.__file__, unalike.__file__, torch.__file__)
+    traces = [*(str(Path(file).parent).encode() for file in files), b"stack_trace", b".py"]
+    content = traced()
+    assert content == traced(depth=3)
+    for network in (content, networks.exported_bytes()):
+        assert not [text for text in traces if text in network]
+
+
+def test_debugging_texts_are_removed_at_every_depth():
+    helper, text = onnx.helper, "/home/someone/project/network.py"
+    value = helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1], doc_string=text)
+    constant = helper.make_tensor("c", onnx.TensorProto.FLOAT, [1], [2.0])
+    constant.doc_string = text
+    inner = helper.make_graph(
+        [helper.make_node("Add", ["x", "c"], ["z"], doc_string=text)], "inner", [], [value], [constant], text
+    )
+    branch = helper.make_node("If", ["b"], ["y"], doc_string=text, then_branch=inner, else_branch=inner)
+    branch.attribute[0].doc_string = text
+    function = helper.make_function(
+        "d", "F", ["x"], ["y"], [helper.make_node("Relu", ["x"], ["y"], doc_string=text)], [helper.make_opsetid("", 18)]
+    )
+    graph = helper.make_graph([branch], "outer", [value], [value], [constant], text)
+    proto = helper.make_model(graph, functions=[function])
+    for entry in (
+        proto.graph,
+        proto.graph.node[0],
+        proto.graph.input[0],
+        proto.graph.initializer[0],
+        proto.functions[0],
+    ):
+        entry.metadata_props.add(key="pkg.torch.onnx.stack_trace", value=text)
+    model_entry = proto.metadata_props.add(key="unalike", value="facts")
+    assert proto.SerializeToString().count(text.encode()) > 9
+    strip_debug_metadata(proto)
+    assert text.encode() not in proto.SerializeToString() and list(proto.metadata_props) == [model_entry]
 
 
 def test_unit_length_and_embedded_in_a_fixed_batch(tmp_path):
