@@ -13,6 +13,7 @@ from unalike.data.view import View
 from unalike.inference.engine_selection import engine_from_onnx
 from unalike.inference.feature_map_model import FeatureMapModel
 from unalike.inspection.anomaly_model import AnomalyModelConfig
+from unalike.inspection.inspector import Inspector
 
 SIZE = (64, 64)
 PREPROCESSING = Preprocessing(View(*SIZE, 1.0), (0.5,) * 3, (0.25,) * 3)
@@ -70,3 +71,9 @@ def write_images(folder, images, name="{:02d}.png"):
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / name.format(number))
     return folder
+
+
+@functools.cache
+def fitted_inspector():
+    """An inspector of the good parts; tests share it and do not change it."""
+    return Inspector.fit(GOOD_PARTS, model=map_model(), rate=0.05, config=CONFIG)

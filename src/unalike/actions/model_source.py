@@ -50,7 +50,7 @@ def refuse_contradictions(
 def load_frozen(
     experiment: Experiment, *, runtime: str, precision: str, gpu: int = 0, images: int | None = None
 ) -> LoadedModel:  # fmt: skip
-    """The pretrained trunk of ``model.backbone`` as it came (the best one here where none is named): the baseline.
+    """Load the pretrained trunk of ``model.backbone``, or the best one available, without training: the baseline.
 
     ``images``: how many it will embed, where that is known.
     """
@@ -99,7 +99,7 @@ def find_model_source(section: Retrieval, name: str) -> str:
         del given["checkpoint"]
     if not given:
         raise SpecError(f"none of {', '.join(f'{name}.{key}' for key in fields)} is set", expected="a trained model",
-                        remedy=f"set {name}.checkpoint=FILE.pth, or {PRETRAINED} for the trunk as it came")  # fmt: skip
+                        remedy=f"set {name}.checkpoint=FILE.pth, or {PRETRAINED} for the pretrained trunk without training")  # fmt: skip
     if len(given) > 1:
         raise SpecError(f"{' and '.join(f'{name}.{key}' for key in given)} are both set", remedy="keep one")
     key, source = next(iter(given.items()))

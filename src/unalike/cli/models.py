@@ -101,7 +101,7 @@ def embed(
     source: Annotated[str, typer.Argument(metavar="DIR", help="Images: a folder, an archive, a manifest, one image.")],
     output: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="vectors.npz or vectors.parquet.")],
     model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="FILE", help="A .pth, .onnx, .xml or .engine; if unset, a trunk as it came.")
+        str | None, typer.Option("-m", "--model", metavar="FILE", help="A .pth, .onnx, .xml or .engine; if unset, a pretrained trunk.")
     ] = None,
     runtime: Annotated[str, typer.Option(metavar="NAME", help="auto, torch, onnxruntime, openvino, tensorrt.")] = "auto",
     precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16, fp16 or int8.")] = "auto",

@@ -1,1 +1,1 @@
-"""Discover groups of like images without labels."""
+"""Discover groups of similar images without labels."""

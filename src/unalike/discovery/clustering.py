@@ -1,8 +1,8 @@
-"""Cluster vectors into groups, with typicality and doubt of each image (own group against the nearest other).
+"""Cluster vectors into groups, with the confidence of each image (own group against the nearest other).
 
 Features are whitened by how nearest neighbors differ (``whitening``), merged by average linkage over the graph of
 neighbors (``linkage``), and the dendrogram is cut where two halves of the features stop agreeing (``cut``). Needs numpy only.
-Copies of one picture count once in all of it.
+Copies of one image count once.
 
 Shape letters: N images, R of them that are no copies, D dimensions, G groups.
 """
@@ -35,8 +35,8 @@ class ImageGroups:
     """The groups of a set of images.
 
     Attributes:
-        group_N: Group of each image, 0 .. G - 1, the largest first; -1 for an image that is like no other.
-        subgroup_N: Finer groups within these, of images that are certainly alike (mostly one series of one thing).
+        group_N: Group of each image, 0 .. G - 1, the largest first; -1 for an image that is similar to no other.
+        subgroup_N: Finer groups within these, of images that are very similar (mostly one series of one object).
         confidence_N: Silhouette of each image (Rousseeuw, 1987): 0 where another group is as near, 1 where nothing else is
             near; 0 for an image of no group. A ranking of what to review first, no probability.
         next_group_N: The nearest other group of each image, -1 for none.
@@ -104,7 +104,7 @@ def group_images(
 
     Args:
         features_NF: Features of any network.
-        groups: About how many groups, where the caller knows; by default chosen by agreement (``cut``).
+        groups: Approximate number of groups; by default chosen by agreement (``cut``).
         seed: Seed of samples and halves.
         neighbors: Neighbors of each image in the graph.
 

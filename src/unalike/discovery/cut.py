@@ -1,7 +1,7 @@
 """Where to cut a dendrogram: the coarsest groups on which two random halves of the features still agree.
 
 A dendrogram is built from one random half of the features, whitened by itself, and another from the other half; groups that
-both find are no accident. From fine to coarse, between two bounds of similarity, the cut stops where that agreement drops.
+appear in both are not due to chance. From fine to coarse, between two bounds of similarity, the cut stops where that agreement drops.
 
 Shape letters: N images, S sampled images, R images that are no copies, F features, D dimensions, G groups.
 """
@@ -16,7 +16,7 @@ from unalike.discovery.linkage import Dendrogram, average_linkage
 from unalike.discovery.neighbor_whitening import NeighborWhitening
 from unalike.metrics.knn import top_k, unit
 
-# Images that the agreement is measured on, at most: more change nothing that can be seen.
+# Most images on which the agreement is measured: more make no measurable difference.
 MAX_AGREEMENT_IMAGES = 4096
 # Images that are divided into halves of features in all: small sets, whose agreement is noisy, are divided more often.
 TOTAL_AGREEMENT_IMAGES = 8192
@@ -26,7 +26,7 @@ MIN_AGREEMENT_IMAGES = 12
 ALWAYS_MERGE_COSINE, NEVER_MERGE_COSINE = 0.5, 0.15
 COUNT_RATIO = 0.88  # number of groups of one cut to that of the next finer one
 MAX_DROP = 0.05  # of agreement (adjusted Rand index) from its maximum, on the way from fine to coarse
-CHANCE_AGREEMENT = 0.2  # without more agreement there are no groups to find
+CHANCE_AGREEMENT = 0.2  # below it there are no groups to find
 
 AgreementCurve = tuple[tuple[int, float], ...]
 
@@ -131,10 +131,10 @@ def sample_groups(dendrogram: Dendrogram, limit: int, seed: int) -> np.ndarray:
     by_group_N = shuffled_N[np.argsort(group_N[shuffled_N], kind="stable")]
     size_G = np.bincount(group_N)
     start_G = np.cumsum(size_G) - size_G
-    taken_G = np.minimum(size_G, max(2, limit // 8))
+    quota_G = np.minimum(size_G, max(2, limit // 8))
     order_G = rng.permutation(len(size_G))
-    count = int(np.searchsorted(np.cumsum(taken_G[order_G]), limit, side="right"))
-    parts = [by_group_N[start_G[g] : start_G[g] + taken_G[g]] for g in order_G[: max(1, count)].tolist()]
+    count = int(np.searchsorted(np.cumsum(quota_G[order_G]), limit, side="right"))
+    parts = [by_group_N[start_G[g] : start_G[g] + quota_G[g]] for g in order_G[: max(1, count)].tolist()]
     return np.sort(np.concatenate(parts))
 
 

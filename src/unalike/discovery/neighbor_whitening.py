@@ -1,7 +1,7 @@
 """Whitening of features by the differences between nearest neighbors, without labels.
 
 An image and its nearest neighbor mostly show the same thing (in 97 of 100 cases on the Grocery photographs, 2026-11-26), so
-their difference is what does not matter: light, angle, crop. Dividing features by the scatter of these differences separates
+their difference is irrelevant variation: lighting, angle, crop. Dividing features by the scatter of these differences separates
 different things. Near-identical copies of one picture count once: they carry no information about what differs.
 
 Shape letters: N images, R of them that are no copies, F features, D dimensions, S sampled images, P pairs, Q queries.
@@ -18,7 +18,7 @@ from unalike.metrics.knn import EXCLUDED, scan, unit
 from unalike.numerics.covariance import ledoit_wolf
 
 DUPLICATE_COSINE = 1 - 1e-5  # of two copies of one picture
-MAX_SCATTER_IMAGES = 20_000  # that a scatter is estimated from: more change nothing that can be seen
+MAX_SCATTER_IMAGES = 20_000  # from which a scatter is estimated: more make no measurable difference
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class NeighborWhitening:
         sample_S = sample_indices(len(features_RF), MAX_SCATTER_IMAGES, seed)
         unit_RF = unit(features_RF - mean_F.astype(np.float32))
         _, nearest_S = nearest_other(unit_RF[sample_S], unit_RF, sample_S)
-        # Two images that are each other's nearest are one pair: counted twice, they would pass for more evidence than there is.
+        # Two images that are each other's nearest are one pair: counted twice, they would be overweighted.
         pairs_P2 = np.unique(np.sort(np.stack([sample_S, nearest_S], axis=1), axis=1), axis=0)
         difference_PF = (features_RF[pairs_P2[:, 0]].astype(np.float64) - features_RF[pairs_P2[:, 1]]) / np.sqrt(2)
         scatter_FF, _ = ledoit_wolf(difference_PF)
@@ -65,7 +65,7 @@ class NeighborWhitening:
         if not values_F[-1] > 0:
             return centering
         matrix_FF = (axes_FF / np.sqrt(np.maximum(values_F, values_F[-1] * 1e-9))) @ axes_FF.T
-        # Scaled to the size that the features had: what follows (a network's head, float16) works best on numbers near 1.
+        # Scaled to the size of the features, since what follows (a network's head, float16) works best on numbers near 1.
         matrix_FF *= np.sqrt(float(np.trace(scatter_FF)) / len(values_F))
         return cls(matrix_FF.astype(np.float32), (mean_F @ matrix_FF).astype(np.float32))
 
@@ -77,7 +77,7 @@ def nearest_other(
 
     Args:
         query_QD, reference_RD: Unit vectors.
-        excluded_Q: Index of the reference that a query must not find; -1 for none.
+        excluded_Q: Index of the reference that is excluded for each query; -1 for none.
 
     Returns:
         (cosine, index), (Q,) each; index -1 where there is no other reference.
@@ -93,14 +93,14 @@ def nearest_other(
 
 
 def first_duplicates(vectors_ND: np.ndarray) -> np.ndarray:
-    """For every image the first one that it is a copy of, directly or by way of other copies, int64 (N,)."""
+    """The first image that each is a copy of, directly or through other copies, int64 (N,)."""
     neighbors = min(10, max(1, len(vectors_ND) - 1))
     pairs_P2 = near_duplicates(vectors_ND, threshold=DUPLICATE_COSINE, k=neighbors).pairs_P2
     return first_connected(len(vectors_ND), pairs_P2)
 
 
 def first_connected(count: int, pairs_P2: np.ndarray) -> np.ndarray:
-    """For every node of a graph the lowest index in its connected component, int64 (``count``,).
+    """The lowest index in the connected component of each node of a graph, int64 (``count``,).
 
     Args:
         count: Number of nodes.

@@ -80,7 +80,7 @@ class _Sections:
         self.paths, self.image_groups, self.names = paths, groups, names
         self.size_G, self.confidence_G = groups.sizes(), groups.group_confidence()
 
-    def _tile(self, image: int, *, group: bool = False) -> ReportImage:
+    def _captioned(self, image: int, *, group: bool = False) -> ReportImage:
         """An image with its confidence, or with the name and size of its group."""
         text = self.names[image]
         number = int(self.image_groups.group_N[image])
@@ -113,7 +113,7 @@ class _Sections:
             rest = rest[np.argsort(-self.image_groups.confidence_N[rest], kind="stable")].tolist()
             if len(rest) > MAX_TYPICAL + MAX_DOUBTFUL:
                 rest = rest[:MAX_TYPICAL] + rest[-MAX_DOUBTFUL:]
-            rows.append((self._tile(typical, group=True), [self._tile(i) for i in rest]))
+            rows.append((self._captioned(typical, group=True), [self._captioned(i) for i in rest]))
         return rows
 
     def similar_groups(self) -> list[tuple[ReportImage, list[ReportImage]]]:
@@ -125,7 +125,7 @@ class _Sections:
         rows = []
         for a, b in pairs[:MAX_PAIRS]:
             cosine = float(cosine_G[a] if nearest_group_G[a] == b else cosine_G[b])
-            left, right = (self._tile(int(self.image_groups.medoid_G[g]), group=True) for g in (a, b))
+            left, right = (self._captioned(int(self.image_groups.medoid_G[g]), group=True) for g in (a, b))
             rows.append((ReportImage(left.image, left.caption), [ReportImage(right.image, right.caption, cosine)]))
         return rows
 
@@ -133,23 +133,25 @@ class _Sections:
         """The images with the lowest confidence, with the medoids of their own and the nearest other group."""
         rows = np.flatnonzero((self.image_groups.group_N >= 0) & (self.image_groups.next_group_N >= 0))
         rows = rows[np.argsort(self.image_groups.confidence_N[rows], kind="stable")][: MAX_IMAGES // 2]
-        return [(self._tile(i), [self._typical(self.image_groups.group_N[i]), self._typical(self.image_groups.next_group_N[i])])
+        return [(self._captioned(i), [self._typical(self.image_groups.group_N[i]), self._typical(self.image_groups.next_group_N[i])])
                 for i in rows.tolist()]  # fmt: skip
 
     def _typical(self, group: int) -> ReportImage:
         """The medoid of a group."""
-        return self._tile(int(self.image_groups.medoid_G[group]), group=True)
+        return self._captioned(int(self.image_groups.medoid_G[group]), group=True)
 
     def ungrouped(self) -> list[tuple[ReportImage, list[ReportImage]]]:
         """The images of no group, with the medoid of the nearest group."""
         rows = np.flatnonzero(self.image_groups.group_N < 0)[:MAX_IMAGES]
-        return [(self._tile(i), [self._typical(self.image_groups.next_group_N[i])] if self.image_groups.next_group_N[i] >= 0 else [])
+        return [(self._captioned(i), [self._typical(self.image_groups.next_group_N[i])] if self.image_groups.next_group_N[i] >= 0 else [])
                 for i in rows.tolist()]  # fmt: skip
 
     def duplicates(self) -> list[tuple[ReportImage, list[ReportImage]]]:
         """Near-duplicates, with the image that they repeat."""
         rows = np.flatnonzero(self.image_groups.duplicate_of_N >= 0)[:MAX_IMAGES]
-        return [(self._tile(i), [self._tile(int(self.image_groups.duplicate_of_N[i]))]) for i in rows.tolist()]
+        return [
+            (self._captioned(i), [self._captioned(int(self.image_groups.duplicate_of_N[i]))]) for i in rows.tolist()
+        ]
 
     def table(self) -> list[dict[str, Any]]:
         """A row for each group."""

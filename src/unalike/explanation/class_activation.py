@@ -2,7 +2,7 @@
 
 Most trunks end in a mean over the positions of their last feature map, and most heads are linear; then the embedding is
 exactly a sum of one contribution a position. ``load_pooled_network`` finds the mean in an exported network (OpenVINO) and
-cuts there, after testing on random numbers that what follows is linear. Where it is not (another pooling, a norm in the head)
+cuts there, after testing with random numbers that the rest is linear. Where it is not (another pooling, a norm in the head)
 it raises ModelError, and evidence can be found by occlusion alone.
 
 Shape letters: B images, H, W their height and width, h x w positions of the feature map, C channels, D width of an embedding.
@@ -22,7 +22,7 @@ from unalike.errors import ModelError
 # Relative difference at which two float32 results count as equal.
 TOLERANCE = 2e-4
 PROBES = 4
-BY_OCCLUSION = "its parts are found by covering them up instead"
+BY_OCCLUSION = "method covers (occlusion) explains any network"
 
 
 class PooledNetwork:
@@ -62,7 +62,7 @@ def load_pooled_network(model: str | Path | bytes) -> PooledNetwork:
         feature_map = _last_spatial_mean(graph).input_value(0)
         trunk = openvino.Model([feature_map], graph.get_parameters(), "trunk")
         compiled = openvino.Core().compile_model(trunk, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    except RuntimeError as error:  # OpenVINO raises nothing finer
+    except RuntimeError as error:  # the only error class of OpenVINO
         raise ModelError(f"the network cannot be cut where it averages ({str(error).splitlines()[0][:120]})") from error
     return PooledNetwork(compiled, engine.input_size, weight_DC, bias_D)
 
@@ -90,14 +90,14 @@ def _last_spatial_mean(graph: Any) -> Any:
             if axes.get_type_name() == "Constant" and sorted(int(a) % 4 for a in np.ravel(axes.data)) == [2, 3]:
                 mean = node
     if mean is None:
-        raise ModelError("the network averages over no map", remedy=BY_OCCLUSION)
+        raise ModelError("the network has no mean over the positions of a feature map", remedy=BY_OCCLUSION)
     return mean
 
 
 def _linear_head(
     openvino: ModuleType, engine: OpenVinoEngine, model: str | Path | bytes
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(weight_DC, bias_D) of what follows the mean, up to a last normalization. Raises ModelError where it is not linear.
+    """(weight_DC, bias_D) of the head after the mean, up to a last normalization. Raises ModelError where it is not linear.
 
     The outputs of the nodes behind the mean are tested from the last one backwards: one is the head's where it is linear in
     the mean and has the direction of the final output.
@@ -116,11 +116,11 @@ def _linear_head(
         if node.get_output_size() == 1 and list(node.output(0).get_shape()) == [1, dim] and node.output(0) != final:
             candidates.append(node.output(0))
     probes = np.random.default_rng(0).standard_normal((PROBES, *shape)).astype(np.float32)
-    final_values = _run(openvino, openvino.Model([final], [entry], "whole"), probes)
+    final_values = _run(openvino, openvino.Model([final], [entry], "complete_head"), probes)
     for candidate in candidates:
-        part = openvino.Model([candidate], [entry], "part")
-        bias_D = _run(openvino, part, np.zeros((1, *shape), np.float32))[0]
-        values = _run(openvino, part, np.concatenate([probes, probes[:1] + probes[1:2], 3 * probes[2:3]]))
+        partial_head = openvino.Model([candidate], [entry], "partial_head")
+        bias_D = _run(openvino, partial_head, np.zeros((1, *shape), np.float32))[0]
+        values = _run(openvino, partial_head, np.concatenate([probes, probes[:1] + probes[1:2], 3 * probes[2:3]]))
         if_linear = np.stack([values[0] + values[1] - bias_D, 3 * values[2] - 2 * bias_D])
         scale = max(float(np.abs(values).max()), 1e-9)
         if np.abs(values[-2:] - if_linear).max() > TOLERANCE * scale:
@@ -130,12 +130,12 @@ def _linear_head(
             continue
         channels = int(np.prod(shape))
         basis = np.eye(channels, dtype=np.float32).reshape(channels, *shape)
-        weight_CD = _run(openvino, part, basis) - bias_D
+        weight_CD = _run(openvino, partial_head, basis) - bias_D
         return np.ascontiguousarray(weight_CD.T), bias_D
-    raise ModelError("what follows the network's mean is not linear", remedy=BY_OCCLUSION)
+    raise ModelError("the head after the network's mean is not linear", remedy=BY_OCCLUSION)
 
 
 def _run(openvino: ModuleType, model: Any, inputs: np.ndarray) -> np.ndarray:
-    """Outputs of a model of one input, one after the other."""
+    """Outputs of a model for each row of its input."""
     compiled = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return np.stack([np.array(compiled({0: one})[compiled.output(0)])[0] for one in inputs]).astype(np.float32)
+    return np.stack([np.array(compiled({0: row})[compiled.output(0)])[0] for row in inputs]).astype(np.float32)

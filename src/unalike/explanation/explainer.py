@@ -1,7 +1,7 @@
 """The class Explainer: loads a model, takes a query and a reference, returns their evidence maps.
 
-With a network whose embedding is a mean over positions and a linear head, run by OpenVINO, the parts sum to the score exactly;
-for any other network parts are occluded one after the other and the score is computed again. Neither needs torch or gradients.
+With a network whose embedding is a mean over positions and a linear head, run by OpenVINO, the values of all positions sum to the score
+exactly; for any other network regions are occluded one by one and the score is computed again. Neither needs torch or gradients.
 
 Shape letters: H, W height and width of the network's input, C channels.
 """
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from unalike.inference.loaded_model import LoadedModel
 
 METHODS = ("auto", "exact", "covers")
-# Positions a side when parts are occluded: 49 copies of each image of a pair.
+# Positions on each side of the occlusion grid: 49 copies of each image of a pair.
 GRID = 7
 
 
@@ -38,7 +38,7 @@ class Explanation:
 
     Attributes:
         query, reference: evidence in each image, both about the same score.
-        query_HWC, reference_HWC: the views that the network saw, uint8.
+        query_HWC, reference_HWC: the network's input, uint8.
     """
 
     query: Evidence
@@ -76,7 +76,7 @@ class Explainer:
     Args:
         engine: runs the network.
         view: turns an image into the network's input.
-        pooled_network: the network cut at its mean over positions; without it parts are occluded.
+        pooled_network: the network cut at its mean over positions; without it regions are occluded.
     """
 
     def __init__(self, engine: Engine, view: View, pooled_network: PooledNetwork | None = None) -> None:
@@ -108,7 +108,7 @@ class Explainer:
 
     @classmethod
     def from_model(cls, model: LoadedModel, *, method: str = "auto") -> Explainer:
-        """Create an explainer for a loaded model; a message says when only occlusion is possible.
+        """Create an explainer for a loaded model; a message is printed when only occlusion is possible.
 
         Raises:
             ModelError: there is no such method, or ``exact`` is not possible.
@@ -122,7 +122,7 @@ class Explainer:
             except (ModelError, MissingExtra, DeviceError, ExportError, WeightsError) as error:
                 if method == "exact":
                     raise
-                progress.say(f"parts are found by covering them up: {error}", once=True)
+                progress.say(f"explaining by occlusion: {error}", once=True)
         return cls(model.engine, model.view, pooled_network)
 
     @property

@@ -1,4 +1,4 @@
-"""Pictures of evidence maps: green where a part speaks for a match, red where it speaks against."""
+"""Images of evidence maps: green where a region is evidence for a match, red where it is against."""
 
 from __future__ import annotations
 

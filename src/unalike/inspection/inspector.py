@@ -126,7 +126,6 @@ class Inspector:
         Raises:
             DataError: Too few images, for a rate or at all; a part that does not match; more than 5 % unreadable files.
         """
-        config = config or AnomalyModelConfig()
         images = list_images(good)
         if len(images) < MIN_IMAGES:
             raise DataError(
@@ -141,25 +140,39 @@ class Inspector:
         )  # fmt: skip
         readable = ReadableImages(images, max_pixels)
         tiling = _choose_tiling(readable.sizes(), network.engine.input_size, fit, scale, light)
+        inspector, data = cls._fit_model(network, tiling, config or AnomalyModelConfig(), readable, rate)
+        if rate is not None:
+            defective = list_images(defects)
+            inspector._fit_threshold(data, readable, labels, rate, defective, None if masks is None else Path(masks))
+        return inspector
+
+    @classmethod
+    def _fit_model(
+        cls, network: FeatureMapModel, tiling: Tiling, config: AnomalyModelConfig, images: ReadableImages,
+        rate: float | None,
+    ) -> tuple[Inspector, FitData]:  # fmt: skip
+        """An inspector without a threshold, and the patches that its model was fitted to."""
         extractor = PatchExtractor(network.engine, tiling)
-        normal = sample_patches(readable, extractor, config)
+        normal = sample_patches(images, extractor, config)
         if rate is not None:
             require_images(normal.images, rate)  # some may have been unreadable
-        data = FitData(normal, synthesize(readable, extractor, config), config)
-        anomaly_model = data.fit_model()
-        facts = {"images": normal.images, "unreadable": len(readable.failures), "precision": network.engine.precision}
-        if rate is None:
-            return cls(network, tiling, config, anomaly_model, None, facts)
-        labels = [label for index, label in enumerate(labels) if index not in readable.failures]
-        scores = cross_validate(
-            anomaly_model, data, readable, assign_folds(labels, config.folds, config.seed), extractor,
-            list_images(defects), None if masks is None else Path(masks),
-        )  # fmt: skip
+        data = FitData(normal, synthesize(images, extractor, config), config)
+        facts = {"images": normal.images, "unreadable": len(images.failures), "precision": network.engine.precision}
+        return cls(network, tiling, config, data.fit_model(), None, facts), data
+
+    def _fit_threshold(
+        self, data: FitData, images: ReadableImages, labels: Sequence[Hashable], rate: float,
+        defects: Sequence[ImageInput], masks: Path | None,
+    ) -> None:  # fmt: skip
+        """Set the threshold by cross-validation; defective images update the model where that helps."""
+        labels = [label for index, label in enumerate(labels) if index not in images.failures]
+        folds = assign_folds(labels, self.config.folds, self.config.seed)
+        scores = cross_validate(self.model, data, images, folds, self.extractor, defects, masks)
         distinct = len(set(labels)) if len(set(labels)) < len(labels) else 0
-        threshold = fit_threshold(scores.normal_I, rate, defects_M=scores.defect_D, parts=distinct)
-        facts["good_scores"] = [round(float(score), 6) for score in np.sort(scores.normal_I)]
-        facts["taught"] = scores.updated
-        return cls(network, tiling, config, scores.model, threshold, facts)
+        self.model = scores.model
+        self.threshold = fit_threshold(scores.normal_I, rate, defects_M=scores.defect_D, parts=distinct)
+        self.facts["good_scores"] = [round(float(score), 6) for score in np.sort(scores.normal_I)]
+        self.facts["taught"] = scores.updated
 
     # ---- inspecting ----
 

@@ -15,7 +15,7 @@ BOX_COLOR = (220, 38, 38)
 
 
 class ScoredBox(Protocol):
-    """What has a box (left, top, right, bottom) and a score."""
+    """A region with a box (left, top, right, bottom) and a score."""
 
     @property
     def box(self) -> tuple[int, int, int, int]: ...
@@ -35,10 +35,10 @@ def draw_boxes(image: np.ndarray | Image.Image, regions: Sequence[ScoredBox], si
     Returns:
         A copy with the frames.
     """
-    drawn = (Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB").copy()
-    draw = ImageDraw.Draw(drawn)
-    scale_x, scale_y = drawn.width / size[1], drawn.height / size[0]
-    line_width = max(1, round(max(drawn.size) / 400))
+    canvas = (Image.fromarray(image) if isinstance(image, np.ndarray) else image).convert("RGB").copy()
+    draw = ImageDraw.Draw(canvas)
+    scale_x, scale_y = canvas.width / size[1], canvas.height / size[0]
+    line_width = max(1, round(max(canvas.size) / 400))
     for region in regions:
         left, top, right, bottom = region.box
         frame = (left * scale_x, top * scale_y, right * scale_x - 1, bottom * scale_y - 1)
@@ -46,11 +46,11 @@ def draw_boxes(image: np.ndarray | Image.Image, regions: Sequence[ScoredBox], si
         text = f"{region.score:.3g}"
         text_left, text_top, text_right, text_bottom = draw.textbbox((frame[0], frame[1]), text)
         height = text_bottom - text_top + 4
-        y = frame[1] - height if frame[1] >= height else min(frame[3] + 1, drawn.height - height)
-        x = max(0.0, min(frame[0], drawn.width - (text_right - text_left) - 4))
+        y = frame[1] - height if frame[1] >= height else min(frame[3] + 1, canvas.height - height)
+        x = max(0.0, min(frame[0], canvas.width - (text_right - text_left) - 4))
         draw.rectangle((x, y, x + text_right - text_left + 4, y + height - 1), fill=BOX_COLOR)
         draw.text((x + 2, y + 2 - (text_top - frame[1])), text, fill=(255, 255, 255))
-    return drawn
+    return canvas
 
 
 def blend_images(reference_HWC: np.ndarray, image_HWC: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Report of an evaluation: misses, confused classes, embedding map, hard pairs, suspected labels, near-duplicates.
 
-Every section samples large sets and says so; the full lists of suspected labels and near-duplicates are CSV files beside
+Every section samples large sets and notes that; the full lists of suspected labels and near-duplicates are CSV files beside
 the page.
 
 Shape letters: N images, Q queries, R references, D vector width.
@@ -102,7 +102,7 @@ class ExplainedMatches:
     """Explanations of matches, for a section of a report.
 
     Attributes:
-        rows: A row of images a match; for a miss two rows, against the wrong reference, then against the right one.
+        rows: A row of images for each match; for a miss two rows, with the wrong reference, then with the right one.
         note: How the maps were made.
         page: The page of all explanations.
     """
@@ -147,9 +147,9 @@ def write_evaluation_report(
     if explained is not None:
         add_explanations(report, explained, folder)
     add_embedding_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
-    both = query if ranking.same else query.union(reference)
-    add_hard_pairs(report, both)
-    add_suspected_labels(report, both, folder)
+    all_images = query if ranking.same else query.union(reference)
+    add_hard_pairs(report, all_images)
+    add_suspected_labels(report, all_images, folder)
     add_near_duplicates(report, query, None if ranking.same else reference, folder)
     if summary.get("per_class"):
         columns = ("class", "queries", "references", *(key for key in HEADLINES if key in micro))
@@ -177,11 +177,11 @@ def add_retrieval(
     closed = np.flatnonzero(~ranking.open_set)
     wrong = closed[ranking.predicted[closed] != ranking.labels[closed]]
     correct = closed[ranking.predicted[closed] == ranking.labels[closed]]
-    share = f"{len(wrong):,} of {len(closed):,} queries" if len(closed) else "no query can be judged"
+    share = f"{len(wrong):,} of {len(closed):,} queries" if len(closed) else "no query has a reference of its class"
     report.gallery(
         f"Misses{about}", [_miss_row(query, reference, ranking, q) for q in _select_misses(ranking, wrong)],
-        note=f"{share}. Each row: the query, what it was taken for (red), and the nearest reference of its own class "
-        "(green). The surest mistakes first, each pair of classes once before it comes again; numbers are cosines.",
+        note=f"{share}. Each row: the query, the reference it was matched with (red), and the nearest reference of its own class "
+        "(green). Highest scores first, each pair of classes once before any is repeated; numbers are cosines.",
     )  # fmt: skip
     some = correct[:: max(1, len(correct) // MAX_HITS)][:MAX_HITS]
     report.gallery(
@@ -196,7 +196,7 @@ def add_retrieval(
 
 
 def _select_misses(ranking: Ranking, wrong: np.ndarray) -> list[int]:
-    """The misses to show: highest scores first, each pair of classes once before it comes again."""
+    """Select misses for the report: highest scores first, each pair of classes once before any is repeated."""
     times: Counter[tuple[int, int]] = Counter()
     order: list[tuple[int, int, int]] = []
     for q in wrong[np.argsort(-ranking.score[wrong], kind="stable")]:
@@ -222,7 +222,7 @@ def _miss_row(
 
 
 def _confusion_rows(labels_Q: np.ndarray, predicted_Q: np.ndarray, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """A table row a pair of confused classes; the direction that is more frequent comes first."""
+    """A table row for each pair of confused classes; the more frequent direction comes first."""
     rows = []
     for pair in confused_classes(labels_Q, predicted_Q):
         directions = [(pair.a, pair.b, pair.a_as_b, pair.a_rate), (pair.b, pair.a, pair.b_as_a, pair.b_rate)]
@@ -237,12 +237,12 @@ def _confusion_rows(labels_Q: np.ndarray, predicted_Q: np.ndarray, classes: Sequ
 
 
 def add_explanations(report: Report, explained: ExplainedMatches, folder: Path) -> None:
-    """Add the first misses with the regions that spoke for the wrong reference and against the right one."""
+    """Add the first misses with the regions that are evidence for the wrong reference and against the right one."""
     report.gallery(
         "Why the worst were missed", explained.rows[: 2 * MAX_EXPLAINED],
-        note="Two rows a miss: held against the wrong reference (red) that won, then against the nearest of its own class "
-        f"(green). {explained.note}",
-        link=(explained.page.relative_to(folder).as_posix(), "All that were explained, each with its maps"),
+        note="Two rows for each miss: compared with the nearest reference, of a wrong class (red), then with the nearest of its "
+        f"own class (green). {explained.note}",
+        link=(explained.page.relative_to(folder).as_posix(), "All explained misses with their maps"),
     )  # fmt: skip
 
 
@@ -263,7 +263,9 @@ def add_embedding_map(
     wrong = np.zeros(len(sample), bool) if wrong_N is None else np.asarray(wrong_N, bool)[rows]
     texts = [f"{sample.class_name(i)}: {Path(path).name}" for i, path in enumerate(sample.paths)]
     plot = ScatterPlot.from_points(embedding_map(sample.vectors_ND), sample.labels_N, sample.classes, texts, wrong)
-    text = "A point an image, a color a class; near points are alike, axes have no meaning; pointing at one names it."
+    text = (
+        "Each point is an image, each color a class; near points are similar, axes have no meaning; hover for the name."
+    )
     text += " Ringed in red: the nearest reference is of another class." if wrong.any() else ""
     text += f" {len(sample):,} of {len(images):,} images, drawn at random." if len(sample) < len(images) else ""
     report.scatter("Embedding map", plot, note=f"{text} {note}".strip())
@@ -273,14 +275,14 @@ def add_hard_pairs(report: Report, images: EmbeddedImages) -> None:
     """Add the nearest pairs of different classes and the farthest pairs within a class."""
     sample, _ = images.sample(MAX_COMPARED_IMAGES)
     sampled = f" Of {len(sample):,} images drawn from {len(images):,}." if len(sample) < len(images) else ""
-    # One image may be near many of another class: each image stands in one pair.
+    # One image may be near many of another class: each image is used in one pair.
     across, within = (
         _disjoint(pairs, MAX_PAIRS) for pairs in hardest_pairs(sample.vectors_ND, sample.labels_N, 4 * MAX_PAIRS)
     )
     report.image_pairs("Hardest pairs: different classes, nearly equal vectors", _pair_rows(sample, sample, across),
-                       note=f"The images that the network can hardly tell apart; an image stands once.{sampled}")  # fmt: skip
+                       note=f"The images that the network can hardly tell apart; an image appears once.{sampled}")  # fmt: skip
     report.image_pairs("Hardest pairs: one class, vectors far apart", _pair_rows(sample, sample, within),
-                       note=f"What the network does not see as one thing: other sides, other light, or a wrong label.{sampled}")  # fmt: skip
+                       note=f"Images of one class that the network separates: another view, other lighting, or a wrong label.{sampled}")  # fmt: skip
 
 
 def _disjoint(pairs: Pairs, count: int) -> Pairs:
@@ -320,7 +322,7 @@ def add_suspected_labels(report: Report, images: EmbeddedImages, folder: Path, *
         for s in suspected[:MAX_SUSPECTED]
     ]  # fmt: skip
     text = f"{len(suspected):,} images whose nearest neighbors (to the right) agree on another class, beyond chance. "
-    text += f"A list to look at, not a verdict; all of them are in {SUSPECTED_LABELS_FILE}. " if suspected else ""
+    text += f"A list to review, not a decision; all of them are in {SUSPECTED_LABELS_FILE}. " if suspected else ""
     report.gallery("Suspected wrong labels", image_rows, note=text + note)
     return suspected
 
@@ -344,7 +346,7 @@ def add_near_duplicates(report: Report, images: EmbeddedImages, other: EmbeddedI
     between = "of the set" if other is None else "between query and reference"
     text = f"{len(duplicates):,} pairs {between}, at a cosine of {duplicates.threshold:.4f} or more"
     text += f"; all of them are in {NEAR_DUPLICATES_FILE}." if len(duplicates) else "."
-    text += "" if other is None else " A query that stands among the references too makes every figure look better."
+    text += "" if other is None else " A query that is among the references too makes every metric look better."
     first = Pairs(duplicates.pairs_P2[:MAX_PAIRS], duplicates.scores_P[:MAX_PAIRS])
     report.image_pairs("Near-duplicates", _pair_rows(left, right, first), note=text)
     return duplicates

@@ -2,8 +2,8 @@
 
     Report("Brand marks").figures([("Precision@1", interval)]).curves("Learning", {...}).gallery(...).write("report.html")
 
-A report collects what its sections show; the templates in ``report/templates`` lay it out and escape every text. Colors
-follow the reader's light or dark setting.
+A report collects the content of its sections; the templates in ``report/templates`` render it and escape every text. Colors
+follow the light or dark setting of the browser.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Report:
         title: str = "Side by side",
         note: str = "",
     ) -> Report:
-        """Add a table of metrics of two systems, which says whether the interval of the difference excludes zero.
+        """Add a table of metrics of two systems, which marks whether the interval of the difference excludes zero.
 
         Args:
             rows: (metric, interval before, interval after, interval of the paired difference).
@@ -119,8 +119,8 @@ class Report:
             note: Text below the heading.
             x_name: Name of the horizontal axis.
         """
-        drawn = [LinePlot.from_points(name, lines, x_name) for name, lines in plots.items()]
-        return self._add("curves", title, note, plots=drawn)
+        line_plots = [LinePlot.from_points(name, lines, x_name) for name, lines in plots.items()]
+        return self._add("curves", title, note, plots=line_plots)
 
     def scatter(self, title: str, plot: ScatterPlot, *, note: str = "") -> Report:
         """Add a scatter plot."""
@@ -179,7 +179,7 @@ class Report:
             title: Heading of the section.
             rows: Column -> value, with the same keys in every row; underscores become spaces, None and NaN a dash.
             note: Text below the heading.
-            max_rows: Most rows that are shown; the page says how many were left out.
+            max_rows: Most rows in the table; a line below it has the number of the others.
         """
         if not rows:
             return self._add("empty", title, note)
@@ -211,7 +211,7 @@ class Report:
         return path
 
     def _add(self, kind: str, title: str, note: str, **values: Any) -> Report:
-        """Add a section that the template of this kind shows."""
+        """Add a section; its template is ``<kind>.html.j2``."""
         self._sections.append({"template": f"{kind}.html.j2", "title": title, "note": note, **values})
         return self
 
@@ -247,14 +247,14 @@ def _open(image: ImageInput) -> Image.Image:
 
 
 def _to_values(image: ReportImage) -> dict[str, Any]:
-    """What the template of an image shows."""
+    """The values of an image for its template."""
     is_file = isinstance(image.image, str | Path)
     return {
         "uri": thumbnail_uri(image.image),
         "caption": image.caption,
         "score": "" if image.score is None else f"{image.score:.3f}",
         "correct": image.correct,
-        # folder and name, shown when pointed at
+        # folder and file name, as a tooltip
         "file": os.sep.join(Path(str(image.image)).parts[-2:]) if is_file else "",
     }
 

@@ -9,16 +9,25 @@ from typing import Any
 
 from unalike.storage.atomic import write_text
 
-# Sections of a training run's card whose entries are listed one a line; those in SEPARATE are written apart or not at all.
-LISTED = ("trunk", "vector", "view", "data", "training")
-SEPARATE = (*LISTED, "format_version", "name", "made", "checkpoint", "validation", "class_names", "versions")
+# Sections of a training's card whose entries are listed one on a line; those of OTHER_SECTIONS are formatted differently or left out.
+LISTED_SECTIONS = ("trunk", "vector", "view", "data", "training")
+OTHER_SECTIONS = (
+    *LISTED_SECTIONS,
+    "format_version",
+    "name",
+    "made",
+    "checkpoint",
+    "validation",
+    "class_names",
+    "versions",
+)
 
 
 def card_markdown(card: dict[str, Any]) -> str:
     """The card as Markdown."""
     lines = [f"# Recogniser {card.get('name') or card.get('checkpoint', '')}".rstrip(), ""]
     lines += [f"Made {card['made']}; checkpoint {card['checkpoint']}.", ""] if "checkpoint" in card else []
-    for title in LISTED:
+    for title in LISTED_SECTIONS:
         if title in card:
             lines += [f"## {title.capitalize()}", ""]
             lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card[title].items()] + [""]
@@ -29,7 +38,7 @@ def card_markdown(card: dict[str, Any]) -> str:
         lines += [f"- {name}: {_figure(value)}" for name, value in micro.items()] or ["- not measured"]
         lines.append("")
     for title, content in card.items():
-        if title not in SEPARATE:
+        if title not in OTHER_SECTIONS:
             lines += [f"## {title.capitalize()}", "", *_lines(content), ""]
     if "versions" in card:
         lines += ["## Versions", ""] + [f"- {k} {v}" for k, v in card["versions"].items()]
@@ -48,10 +57,10 @@ def add_section(folder: Path, title: str, content: dict[str, Any], *, source: Pa
     """Add a section to a card and write it as ``<stem>.json`` and ``<stem>.md``.
 
     Args:
-        folder: Folder of the files. A card there under this name is extended.
+        folder: Folder of the files; an existing card of this name is extended.
         title: Title of the section.
         content: Its entries; the time is added.
-        source: Another card to start from where ``folder`` has none; it is not changed.
+        source: Another card, copied where ``folder`` has none.
         stem: Name of the files without suffix.
 
     Returns:
@@ -64,7 +73,7 @@ def add_section(folder: Path, title: str, content: dict[str, Any], *, source: Pa
             try:
                 existing = json.loads(path.read_text(encoding="utf-8"))
             except ValueError:
-                continue  # no card of ours; nothing is lost, since it is not written to
+                continue  # not a model card of this tool
             if isinstance(existing, dict) and "format_version" in existing:
                 card = existing
                 break
@@ -74,11 +83,11 @@ def add_section(folder: Path, title: str, content: dict[str, Any], *, source: Pa
     return card
 
 
-def _lines(content: dict[str, Any], before: str = "") -> list[str]:
+def _lines(content: dict[str, Any], prefix: str = "") -> list[str]:
     """Entries of a section, one line each; a nested entry is named by both names."""
     lines = []
     for key, value in content.items():
-        name = f"{before}{key.replace('_', ' ')}"
+        name = f"{prefix}{key.replace('_', ' ')}"
         entries = value if isinstance(value, list) and value and isinstance(value[0], dict) else None
         if isinstance(value, dict) and "value" in value:
             lines.append(f"- {name}: {_figure(value)}")

@@ -1,4 +1,4 @@
-"""Geometry of the plots in a report: line plots, scatter plots and interval bars, as numbers that templates draw as SVG."""
+"""Geometry of the plots in a report: line plots, scatter plots and interval bars, as numbers from which templates draw SVG."""
 
 from __future__ import annotations
 
@@ -89,22 +89,23 @@ class LinePlot:
         x_low, x_high = _span([x for x, _ in points])
         y_low, y_high = _span([y for _, y in points])
 
-        def place(x: float, y: float) -> tuple[float, float]:
+        def position(x: float, y: float) -> tuple[float, float]:
             across = cls.left + (x - x_low) / (x_high - x_low) * (cls.right - cls.left)
             return across, cls.bottom - (y - y_low) / (y_high - y_low) * (cls.bottom - cls.top)
 
         x_ticks, y_ticks = [], []
         for step in range(5):
             x, y = x_low + (x_high - x_low) * step / 4, y_low + (y_high - y_low) * step / 4
-            (across, _), (_, down) = place(x, y_low), place(x_low, y)
+            (across, _), (_, down) = position(x, y_low), position(x_low, y)
             x_ticks.append(Tick(f"{across:.1f}", f"{across:.1f}", f"{x:.3g}"))
             y_ticks.append(Tick(f"{down:.1f}", f"{down + 4:.1f}", f"{y:.3g}"))
         plotted = []
         for number, (name, line) in enumerate(finite.items()):
-            places = [(f"{a:.1f}", f"{b:.1f}") for a, b in (place(x, y) for x, y in line)]
-            path = " ".join(",".join(at) for at in places)
-            dots = places if len(places) <= MAX_DOTS else []
-            plotted.append(PlottedLine(name, PALETTE[number % len(PALETTE)], path, dots))
+            dots = [(f"{a:.1f}", f"{b:.1f}") for a, b in (position(x, y) for x, y in line)]
+            path = " ".join(",".join(at) for at in dots)
+            plotted.append(
+                PlottedLine(name, PALETTE[number % len(PALETTE)], path, dots if len(dots) <= MAX_DOTS else [])
+            )
         return cls(title, x_name, plotted, x_ticks, y_ticks)
 
 
@@ -156,7 +157,7 @@ def format_range(value: object) -> str:
 
 @dataclass(frozen=True)
 class ScatterPoint:
-    """A point of a scatter plot: its place in pixels, its color, the text shown when pointed at, and whether it is ringed."""
+    """A point of a scatter plot: its place in pixels, its color, its tooltip, and whether it is ringed."""
 
     x: str
     y: str
@@ -191,22 +192,22 @@ class ScatterPlot:
 
     @classmethod
     def from_points(
-        cls, places_N2: np.ndarray, labels_N: np.ndarray, classes: Sequence[str], texts: Sequence[str],
+        cls, points_N2: np.ndarray, labels_N: np.ndarray, classes: Sequence[str], texts: Sequence[str],
         marked_N: np.ndarray,
     ) -> ScatterPlot:  # fmt: skip
         """Scale points to the plot.
 
         Args:
-            places_N2: Coordinates (N, 2) in any unit.
+            points_N2: Coordinates (N, 2) in any unit.
             labels_N: Class index of each point.
             classes: Name of each class.
-            texts: Text of each point, shown when pointed at.
+            texts: Tooltip of each point.
             marked_N: Whether each point is ringed in red (bool).
         """
         margin = 24
-        low, high = places_N2.min(axis=0), places_N2.max(axis=0)
+        low, high = points_N2.min(axis=0), points_N2.max(axis=0)
         scale = [cls.width - 2 * margin, cls.height - 2 * margin]
-        at_N2 = margin + (places_N2 - low) / np.maximum(high - low, 1e-12) * scale
+        at_N2 = margin + (points_N2 - low) / np.maximum(high - low, 1e-12) * scale
         labels, counts = np.unique(labels_N, return_counts=True)
         # Hues by the golden angle, so that classes of neighboring numbers differ; three depths of color.
         colors = {int(c): f"hsl({137.508 * i % 360:.0f} {(70, 55, 85)[i % 3]}% {(50, 42, 58)[i // 3 % 3]}%)"
@@ -224,12 +225,12 @@ class ScatterPlot:
 def _place_names(anchors: Sequence[tuple[str, np.ndarray]], width: int) -> list[PlotText]:
     """Class names at their anchors (x, y), in order; a name that would cover an earlier one is left out."""
     names: list[PlotText] = []
-    taken: list[tuple[float, float, int]] = []
+    placed: list[tuple[float, float, int]] = []
     for name, (x, y) in anchors:
         text = name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
         x = float(np.clip(x, HALF_CHARACTER * len(text), width - HALF_CHARACTER * len(text)))
-        covers = any(abs(y - v) < LINE_HEIGHT and abs(x - u) < HALF_CHARACTER * (len(text) + n) for u, v, n in taken)
+        covers = any(abs(y - v) < LINE_HEIGHT and abs(x - u) < HALF_CHARACTER * (len(text) + n) for u, v, n in placed)
         if len(names) < MAX_NAMES and not covers:
-            taken.append((x, float(y), len(text)))
+            placed.append((x, float(y), len(text)))
             names.append(PlotText(f"{x:.1f}", f"{y:.1f}", text))
     return names

@@ -14,7 +14,7 @@ def render(template: str, **values: Any) -> str:
 
     Args:
         template: Its file name, such as ``report.html.j2``.
-        values: What the template shows. Every text is escaped, whatever the file is called.
+        values: Values of the template's variables. Every text is escaped, whatever the name of the template.
     """
     return environment().get_template(template).render(**values)
 

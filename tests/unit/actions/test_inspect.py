@@ -9,10 +9,9 @@ import pytest
 from PIL import Image
 
 from tests.support.inspected_parts import (
-    CONFIG,
     GOOD_PARTS,
     draw_part,
-    map_model,
+    fitted_inspector,
     map_network,
     write_images,
 )
@@ -20,12 +19,6 @@ from unalike.actions.inspect import fit as fit_file
 from unalike.actions.inspect import inspect
 from unalike.actions.spec_resolution import spec_with
 from unalike.errors import DataError, RunError
-from unalike.inspection.inspector import Inspector
-
-
-@pytest.fixture(scope="module")
-def inspector():
-    return Inspector.fit(GOOD_PARTS, model=map_model(), rate=0.05, config=CONFIG)
 
 
 def test_fit_run_and_measure(tmp_path):
@@ -67,8 +60,8 @@ def test_fit_run_and_measure(tmp_path):
         inspect(spec_with("inspect_run", inspector=tmp_path / "p.inspector", images=[test / "good"], good="good"))
 
 
-def test_a_run_without_a_defective_image_writes_its_folder(inspector, tmp_path):
-    inspector.save(tmp_path / "p.inspector")
+def test_a_run_without_a_defective_image_writes_its_folder(tmp_path):
+    fitted_inspector().save(tmp_path / "p.inspector")
     Image.fromarray(GOOD_PARTS[0]).save(tmp_path / "good.png")
     options = {"inspector": tmp_path / "p.inspector", "images": [tmp_path / "good.png"]}
     summary = inspect(spec_with("inspect_run", results_dir=tmp_path / "out", overlays="none", **options))

@@ -108,7 +108,7 @@ def test_parts_of_a_nonlinear_network_are_occluded(tmp_path, capsys):
     with pytest.raises(ModelError, match="not linear"):
         Explainer.load(path, method="exact")
     explainer = Explainer.load(path)
-    assert "covering them up" in capsys.readouterr().err
+    assert "explaining by occlusion" in capsys.readouterr().err
     assert explainer.explain(picture((2, 3)), picture((2, 3), seed=1)).method == "covers"
     with pytest.raises(ModelError, match="did you mean 'exact'"):
         Explainer.load(path, method="exakt")

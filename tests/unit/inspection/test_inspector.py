@@ -21,6 +21,7 @@ from tests.support.inspected_parts import (
     SIZE,
     Edges,
     draw_part,
+    fitted_inspector,
     map_model,
     map_network,
     write_images,
@@ -33,7 +34,7 @@ from unalike.inspection.inspector import Inspector
 
 @pytest.fixture(scope="module")
 def inspector():
-    return Inspector.fit(GOOD_PARTS, model=map_model(), rate=0.05, config=CONFIG)
+    return fitted_inspector()
 
 
 def test_it_finds_a_scratch_and_where_it_is(inspector):
