@@ -1,4 +1,4 @@
-"""Exceptions for every error that a user can cause, and the redaction of credentials in texts.
+"""Exceptions for every error that a user can cause.
 
 Each message says what was found, what was expected and what to do. The command line prints that line and exits with
 ``exit_code``.
@@ -7,21 +7,9 @@ Each message says what was found, what was expected and what to do. The command 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Sequence
 
-# Parts of a query that select what is read and give no access to it; every other value of a query is hidden.
-PLAIN_QUERY_KEYS = frozenset(
-    ("dl", "download", "raw", "format", "version", "versionid", "ref", "rev", "revision", "expires", "x-amz-expires")
-)
-HIDDEN = "***"
-# The last "@" of a word counts: passwords are often written with an "@" or a "/" of their own.
-_PASSWORD = re.compile(r"://[^\s/?#:@]*:(?!\d+[/?#])\S*@")
-# A name alone is a token on the web (https://token@host); elsewhere it is a container or an account.
-_TOKEN = re.compile(r"\b((?:https?|ftp)://)[^\s/?#:@]+@", re.IGNORECASE)
-_QUERY = re.compile(r"(://[^\s?'\"]*\?)([^\s'\"#<>]+)")
-_PAIR = re.compile(r"([^&;=]+)(?:=([^&;]*))?")
+from unalike.sanitize import one_line, redact
 
 
 class UnalikeError(Exception):
@@ -31,18 +19,20 @@ class UnalikeError(Exception):
         found: The file or key, and what it holds.
         expected: What it should hold.
         remedy: What to do.
+        details: Further lines, such as one a fault of a spec.
     """
 
     exit_code = 1
 
-    def __init__(self, found: str, *, expected: str = "", remedy: str = "") -> None:
+    def __init__(self, found: str, *, expected: str = "", remedy: str = "", details: Sequence[str] = ()) -> None:
         self.found, self.expected, self.remedy = found, expected, remedy
         parts = [found.rstrip(".")]
         if expected:
             parts.append(f"expected {expected.rstrip('.')}")
         if remedy:
             parts.append(remedy.rstrip("."))
-        super().__init__(redact("; ".join(parts)))
+        lines = ["; ".join(parts), *(f"  {detail}" for detail in details)]
+        super().__init__("\n".join(one_line(redact(line)) for line in lines))
 
 
 class SpecError(UnalikeError):
@@ -103,34 +93,6 @@ def missing_extra(module: str, extra: str, purpose: str = "") -> MissingExtra:
     """The error for an optional package: what needs it, and the command that installs it."""
     what = f"{purpose} needs {module}" if purpose else f"{module} is not installed"
     return MissingExtra(what, remedy=f"install it with: pip install 'unalike[{extra}]'")
-
-
-def redact(text: str) -> str:
-    """Hide passwords, tokens and signed query strings in every URI of a text.
-
-    Applied to all that is printed or written: messages, ``status.json``, ``run.json``, ``experiment.yaml``.
-    """
-    if "://" not in text:
-        return text
-    text = _TOKEN.sub(rf"\1{HIDDEN}@", _PASSWORD.sub(f"://{HIDDEN}@", text))
-    return _QUERY.sub(lambda match: match[1] + _PAIR.sub(_hide_value, match[2]), text)
-
-
-def _hide_value(pair: re.Match[str]) -> str:
-    name, value = pair[1], pair[2]
-    if value is None:
-        return name if name.lower() in PLAIN_QUERY_KEYS or not name.strip(".,;:!?)") else HIDDEN
-    after = value[len(value.rstrip(".,:!)")) :]  # of the sentence, not of the address
-    return pair[0] if name.lower() in PLAIN_QUERY_KEYS else f"{name}={HIDDEN}{after}"
-
-
-def redact_all(value: Any) -> Any:
-    """A copy of plain data (dicts, lists) in which every text is redacted."""
-    if isinstance(value, dict):
-        return {key: redact_all(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(redact_all(item) for item in value)
-    return redact(value) if isinstance(value, str) else value
 
 
 def closest(word: str, options: Iterable[str], count: int = 3) -> str:

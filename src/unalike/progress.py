@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from unalike.errors import redact
+from unalike.sanitize import one_line, redact
 
 # 0 quiet (errors only), 1 normal, 2 verbose; set once by the command line.
 _verbosity = 1
@@ -32,7 +32,7 @@ def say(text: str, *, level: int = 1, once: bool = False) -> None:
             return
         _said.add(text)
     if _verbosity >= level:
-        print(redact(text), file=sys.stderr, flush=True)
+        print(one_line(redact(text)), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:
@@ -108,7 +108,7 @@ def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[...,
             nonlocal done, total
             done, total = done + n, total + more
             rate = f"{done / max(time.monotonic() - start, 1e-9):.1f}/s"
-            fields = {"rate": rate, "note": note} if note else {"rate": rate}
+            fields = {"rate": rate, "note": one_line(note)} if note else {"rate": rate}
             bar.update(task, advance=n, total=total)
             bar.tasks[0].fields.update(fields)
 

@@ -12,22 +12,24 @@ import pytest
 import unalike
 
 SOURCE = Path(unalike.__file__).parent
-SHARED = ("errors", "progress", "telemetry", "storage", "spec", "runs", "data", "numerics", "metrics", "engines")
+BASE = ("sanitize", "errors", "progress", "telemetry")
+SHARED = (*BASE, "storage", "spec", "runs", "data", "numerics", "metrics", "engines")
 FEATURES = ("recognition", "comparison", "inspection", "discovery", "explanation", "verification")
 # Every package (or module at the root) and what it may import besides itself.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
-    "errors": (),
+    "sanitize": (),
+    "errors": ("sanitize",),
     "telemetry": (),
-    "progress": SHARED[:1],
-    "storage": SHARED[:3],
-    "spec": SHARED[:3],
-    "runs": SHARED[:5],
-    "data": SHARED[:5],
+    "progress": BASE[:2],
+    "storage": BASE,
+    "spec": BASE,
+    "runs": SHARED[:6],
+    "data": SHARED[:6],
     "numerics": (),
-    "metrics": SHARED[:8],
-    "engines": (*SHARED[:7], "metrics"),
+    "metrics": SHARED[:9],
+    "engines": (*SHARED[:8], "metrics"),
     "inference": SHARED,
-    "report": SHARED[:9],
+    "report": SHARED[:10],
     **dict.fromkeys(FEATURES[:5], (*SHARED, "inference", "report")),
     "verification": (*SHARED, "inference", "report", "recognition", "comparison"),
     "jobs": SHARED,
@@ -36,7 +38,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "deploy": (*SHARED, "inference", "model", "data.batches"),
     "training": (*SHARED, "inference", "report", "discovery", "model", "data.batches", "deploy"),
     "actions": (*SHARED, "inference", "report", *FEATURES, "jobs", "model", "data.batches", "deploy", "training"),
-    "cli": ("errors", "progress", "telemetry", "storage", "spec", "runs", "jobs", "actions", "__init__"),
+    "cli": ("sanitize", "errors", "progress", "storage", "spec", "runs", "jobs", "actions", "__init__"),
     "api": (),
     "__init__": ("api", "actions", *FEATURES, "errors"),
     "__main__": ("cli",),

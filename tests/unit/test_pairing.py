@@ -23,9 +23,10 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     # Start of the program and the public names: every flow test runs the first, and tests that call `unalike.train` use the second.
     "__main__": (CLI, "unit/test_start_up.py"),
     "api": ("contract/test_tao_user.py",),
+    "errors": ("unit/test_sanitize.py", SPECS),
     "progress": (CLI, "contract/test_tao_user.py"),
     # Commands: arguments and calls only. Their tests run the command line.
-    **dict.fromkeys(("cli.commands", "cli.options", "cli.specs"), (CLI,)),
+    **dict.fromkeys(("cli.commands", "cli.options", "cli.output", "cli.specs"), (CLI,)),
     **dict.fromkeys(("cli.benchmark", "cli.compare", "cli.discover", "cli.inspect", "cli.verify"), (OPTIONS,)),
     "cli.gallery": ("unit/actions/test_gallery.py", OPTIONS),
     "cli.identify": ("unit/actions/test_gallery.py",),

@@ -6,7 +6,6 @@ into it at the end.
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import os
@@ -34,6 +33,7 @@ from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNS
 from unalike.runs.folder import results_folder
 from unalike.spec import settle
 from unalike.storage.atomic import write_text
+from unalike.storage.csv_file import write_csv
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
@@ -200,16 +200,9 @@ def _write_tables(folder: Path, paths: Sequence[Path], written: Sequence[Path], 
         else:
             ungrouped.append([str(file), next_group, *source_columns])
     order = sorted(range(len(grouped)), key=lambda n: (grouped[n][1], n))
-    _write_csv(folder / GROUPS_FILE, ["path", "label", "confidence", "next_group", "source", "near_duplicate_of"],
-               [grouped[n] for n in order])  # fmt: skip
-    _write_csv(folder / UNSORTED_FILE, ["path", "next_group", "source", "near_duplicate_of"], ungrouped)
-
-
-def _write_csv(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    with path.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
+    header = ("path", "label", "confidence", "next_group", "source", "near_duplicate_of")
+    write_csv(folder / GROUPS_FILE, (grouped[n] for n in order), header)
+    write_csv(folder / UNSORTED_FILE, ungrouped, ("path", "next_group", "source", "near_duplicate_of"))
 
 
 def _figures(groups: ImageGroups, *, unreadable: int) -> dict[str, Any]:

@@ -20,13 +20,11 @@ from unalike.actions.spec_resolution import Overrides, Spec
 from unalike.data.from_spec import load_evaluation_sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
-from unalike.errors import (
-    UnalikeError,
-    redact,
-)
+from unalike.errors import UnalikeError
 from unalike.inference.loaded_model import LoadedModel
 from unalike.progress import say
 from unalike.runs.filenames import METRICS_FILE, MODEL_CARD_FILE, MODEL_CARD_STEM, NOTICES_FILE, TRT_METRICS_FILE
+from unalike.sanitize import redact
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:

@@ -34,6 +34,7 @@ from unalike.runs.filenames import (
     TRT_RESULT_JSONL,
     TRT_RESULT_STEM,
 )
+from unalike.sanitize import csv_cell
 from unalike.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def _write_results(
         writer = csv.writer(table)
         for path, indices, distances, scores in zip(query.paths, index_QK, distance_QK, scores_QK, strict=True):
             labels = [names[i] for i in indices]
-            writer.writerow([str(path), labels, [float(d) for d in distances]])
+            writer.writerow([csv_cell(str(path)), labels, [float(d) for d in distances]])
             neighbors = [
                 {"label": name, "distance": round(float(d), 6), "score": round(float(s), 6), "reference": str(reference.paths[i])}
                 for name, d, s, i in zip(labels, distances, scores, indices, strict=True)

@@ -14,7 +14,9 @@ import typer
 
 from unalike import __version__
 from unalike.cli.commands import COMMANDS, LazyGroup
-from unalike.errors import SpecError, closest, redact
+from unalike.cli.output import tolerate_narrow_encodings
+from unalike.errors import SpecError, closest
+from unalike.sanitize import one_line, redact
 
 PROGRAMS = ("unalike", "ml_recog")
 # typer < 0.2x raises click's exceptions, later ones their own copy: both are what BadParameter descends from.
@@ -82,12 +84,13 @@ def _explain(error: BaseException, verbose: bool) -> int:
     from unalike.runs.failures import known_failure
 
     if verbose and not isinstance(error, UsageError):
-        print(redact("".join(traceback.format_exception(error))), file=sys.stderr, end="")
+        for line in "".join(traceback.format_exception(error)).splitlines():
+            print(one_line(redact(line)), file=sys.stderr)
     known = known_failure(error)
     if known is not None:
         print(f"error: {known}", file=sys.stderr)
         return known.exit_code
-    text = redact(" ".join(str(error).split())) or "no message"
+    text = one_line(redact(" ".join(str(error).split()))) or "no message"
     print(f"error: {type(error).__name__}: {text} (unexpected; traceback: {_save_traceback(error)})", file=sys.stderr)
     return 1
 
@@ -100,6 +103,7 @@ def _called_as() -> str:
 def run_command(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error is one line on standard error."""
     argv = list(argv) or ["--help"]
+    tolerate_narrow_encodings()
     verbose = "-v" in argv or "--verbose" in argv
     try:
         _refuse_unknown_command(argv)
@@ -108,7 +112,7 @@ def run_command(argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except ClickException as error:
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        print(f"error: {message.rstrip('.')}; see '{_called_as()} --help'", file=sys.stderr)
+        print(f"error: {one_line(redact(message)).rstrip('.')}; see '{_called_as()} --help'", file=sys.stderr)
         return 2
     except typer.Abort:
         return _explain(KeyboardInterrupt(), verbose)

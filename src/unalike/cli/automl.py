@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity
+from unalike.cli.output import print_json, print_line
 from unalike.errors import RunError
 from unalike.runs.filenames import SEARCH_FILE
 
@@ -28,14 +29,13 @@ def show(
 ) -> None:  # fmt: skip
     """Show a search, while it runs or afterwards."""
     set_verbosity(verbose, quiet)
-    import json
 
     record = _read(Path(folder))
     if as_json:
-        print(json.dumps(record, ensure_ascii=False))
+        print_json(record)
         return
     for line in _lines(record, every=every):
-        print(line)
+        print_line(line)
 
 
 def _read(folder: Path) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The command bench-engine: a model is measured in every runtime of this machine."""
 
 from unalike.cli.options import AsJson, Overwrite, show_result
+from unalike.cli.output import print_lines
 from unalike.cli.section_options import Option, section_command
 from unalike.spec import Experiment
 
@@ -26,4 +27,4 @@ def bench_engine(experiment: Experiment, overwrite: Overwrite = False, as_json: 
     if as_json:
         show_result(result, True)
     else:
-        print(format_table(result.figures))
+        print_lines(format_table(result.figures))

@@ -1,11 +1,11 @@
 """The command compare: two images of one thing, folders of them, or a table of pairs."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from unalike.cli.options import AsJson, Overwrite
+from unalike.cli.output import print_json, print_line
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.spec import Experiment
 
@@ -34,7 +34,7 @@ def compare(
 
     result = run(experiment, overwrite=overwrite)
     if as_json:
-        print(json.dumps(result, ensure_ascii=False))
+        print_json(result)
     else:
         _print(result)
     if exit_code and result["different"]:
@@ -44,22 +44,24 @@ def compare(
 def _print(result: dict[str, Any]) -> None:
     pairs = result["pairs"]
     for entry in pairs:
-        print(f"{entry['name']}: {_summary(entry)}" if len(pairs) > 1 else _summary(entry))
+        print_line(f"{entry['name']}: {_summary(entry)}" if len(pairs) > 1 else _summary(entry))
         if len(pairs) > 1 or "error" in entry:
             continue
         for region in entry["regions"]:
             box = " ".join(map(str, region["box"]))
-            print(f"  box {box}  score {region['score']:.3g}  {region['area']} px  {region['change']}")
+            print_line(f"  box {box}  score {region['score']:.3g}  {region['area']} px  {region['change']}")
         registration = entry["registration"]
         if registration["quality"] is not None:
             quality, overlap = registration["quality"], registration["overlap"]
-            print(f"aligned by {registration['method']}: quality {quality:.2f}, {overlap:.0%} overlap")
+            print_line(f"aligned by {registration['method']}: quality {quality:.2f}, {overlap:.0%} overlap")
         for note in entry["notes"]:
-            print(f"note: {note}")
+            print_line(f"note: {note}")
     if len(pairs) > 1:
-        print(f"{result['same']} the same, {result['different']} different, {result['refused']} could not be compared")
+        print_line(
+            f"{result['same']} the same, {result['different']} different, {result['refused']} could not be compared"
+        )
     if "report" in result:
-        print(f"report: {result['report']}")
+        print_line(f"report: {result['report']}")
 
 
 def _summary(entry: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ import typer
 
 from unalike.cli.identify import GalleryFile, Model, Precision, Runtime
 from unalike.cli.options import AsJson, Overwrite, Quiet, Verbose, set_verbosity, show_result
+from unalike.cli.output import print_line
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.errors import SpecError
 from unalike.spec import Experiment
@@ -106,9 +107,9 @@ def list_gallery(
     told = describe(held, path)
     if not as_json:
         for label, count in told["classes"].items():
-            print(f"{label}: {count}")
+            print_line(f"{label}: {count}")
         if held.calibration is not None:
-            print(f"calibrated: {held.calibration}")
+            print_line(f"calibrated: {held.calibration}")
     _show(told, as_json)
 
 
@@ -116,4 +117,4 @@ def _show(told: dict[str, Any], as_json: bool) -> None:
     if as_json:
         show_result(told, True)
         return
-    print(f"{told['gallery']}: {told['images']} images of {len(told['classes'])} classes")
+    print_line(f"{told['gallery']}: {told['images']} images of {len(told['classes'])} classes")

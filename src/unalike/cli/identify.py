@@ -1,11 +1,11 @@
 """The commands calibrate and identify, which read a gallery."""
 
-import json
 from typing import Annotated, Any
 
 import typer
 
 from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity, show_result
+from unalike.cli.output import print_json, print_line
 
 GalleryFile = Annotated[str, typer.Argument(metavar="GALLERY", help="The gallery's file.")]
 Model = Annotated[
@@ -61,10 +61,10 @@ def identify(
 
     result = act(path, images, model, k=k, label_by=by, runtime=runtime, precision=precision, approximate=approximate)
     if as_json:
-        print(json.dumps(result, ensure_ascii=True))
+        print_json(result)
         return
     for answer in result["answers"]:
-        print(_line(answer))
+        print_line(_line(answer))
 
 
 def _line(answer: dict[str, Any]) -> str:

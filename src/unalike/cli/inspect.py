@@ -3,6 +3,7 @@
 import typer
 
 from unalike.cli.options import AsJson, Overwrite, show_result
+from unalike.cli.output import print_line
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.spec import Experiment
 
@@ -55,8 +56,10 @@ def run(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = 
     for answer in result["answers"]:
         regions = answer["spots"]
         boxes = ", ".join(str(region["box"]) for region in regions[:3]) + (" ..." if len(regions) > 3 else "")
-        print(f"{answer['path']}: {answer['decision']} ({answer['score']:.3f})" + (f" at {boxes}" if boxes else ""))
+        print_line(
+            f"{answer['path']}: {answer['decision']} ({answer['score']:.3f})" + (f" at {boxes}" if boxes else "")
+        )
     if result["measured"]:
         show_result(result["measured"], False)
     if result.get("report"):
-        print(f"report: {result['report']}")
+        print_line(f"report: {result['report']}")

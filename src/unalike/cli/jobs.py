@@ -1,12 +1,12 @@
 """The commands job create, list, show, logs, wait, cancel, pause, resume and delete."""
 
 import json
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from unalike.cli.options import Arguments, AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
+from unalike.cli.output import print_json, print_line, print_lines, print_piece
 from unalike.errors import RunError, SpecError
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def _open(workspace: str | None) -> "Workspace":
 
 def _show(job: "Job", as_json: bool) -> None:
     if as_json:
-        print(json.dumps(job.to_dict(), ensure_ascii=False))
+        print_json(job.to_dict())
     else:
-        print(_line(job))
+        print_line(_line(job))
 
 
 def _line(job: "Job") -> str:
@@ -79,7 +79,7 @@ def create(
     job = store.create(action, overrides, spec=spec, data=data, parent_job_id=parent, automl_policy=automl_policy,
                       wait_for_parent=wait_for_parent, where=where, options=_options(option))  # fmt: skip
     if quiet and not as_json:
-        print(job.id)
+        print_line(job.id)
     else:
         _show(job, as_json)
 
@@ -123,10 +123,10 @@ def list_jobs(
     jobs = [job for job in _open(workspace).jobs() if trials or as_json or job.trial is None]
     jobs = [job for job in jobs if status is None or job.status == status.capitalize()]
     if as_json:
-        print(json.dumps({"jobs": [job.to_dict() for job in jobs]}, ensure_ascii=False))
+        print_json({"jobs": [job.to_dict() for job in jobs]})
         return
     for job in jobs:
-        print(_line(job))
+        print_line(_line(job))
 
 
 @job_app.command(short_help="Everything about a job.")
@@ -147,11 +147,11 @@ def show(
         except RunError:
             pass  # an evaluation leaves none
     if as_json:
-        print(json.dumps(summary, ensure_ascii=False))
+        print_json(summary)
         return
     for name, value in summary.items():
         if value not in (None, "", {}, [], ()):
-            print(
+            print_line(
                 f"{name}: {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list | tuple) else value}"
             )
 
@@ -168,13 +168,12 @@ def logs(
     store = _open(workspace)
     if as_json:
         text = "".join(store.log(job_id, follow=follow)).splitlines()
-        print(json.dumps({"id": store.get(job_id).id, "lines": text[-lines:] if lines else text}, ensure_ascii=False))
+        print_json({"id": store.get(job_id).id, "lines": text[-lines:] if lines else text})
         return
     for number, piece in enumerate(store.log(job_id, follow=follow)):
         if number == 0 and lines:
             piece = "".join(piece.splitlines(keepends=True)[-lines:])
-        sys.stdout.write(piece)
-        sys.stdout.flush()
+        print_piece(piece)
 
 
 @job_app.command(short_help="Wait until jobs have ended.")
@@ -187,10 +186,10 @@ def wait(
     set_verbosity(verbose, quiet)
     jobs = _open(workspace).wait(job_ids, timeout=timeout)
     if as_json:
-        print(json.dumps({"jobs": [job.to_dict() for job in jobs]}, ensure_ascii=False))
+        print_json({"jobs": [job.to_dict() for job in jobs]})
     else:
         for job in jobs:
-            print(_line(job))
+            print_line(_line(job))
     unfinished = [job for job in jobs if job.status != "Complete"]
     if unfinished:
         raise RunError(
@@ -242,4 +241,7 @@ def delete(
     set_verbosity(verbose, quiet)
     store = _open(workspace)
     gone = [name for job_id in job_ids for name in store.delete(job_id)]
-    print(json.dumps({"deleted": gone}) if as_json else "\n".join(gone))
+    if as_json:
+        print_json({"deleted": gone})
+    else:
+        print_lines("\n".join(gone))

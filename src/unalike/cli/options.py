@@ -1,7 +1,6 @@
 """Options that several commands take, parsing of their values, and printing of results."""
 
 import dataclasses
-import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from unalike import progress
+from unalike.cli.output import print_json, print_line
 from unalike.errors import SpecError
 
 # A positional argument that holds "=" after a dotted key is an override, any other is the data.
@@ -125,17 +125,17 @@ def show_result(result: Any, as_json: bool) -> None:
     if not isinstance(plain, dict):
         plain = {} if plain is None else {"result": plain}
     if as_json:
-        print(json.dumps(plain, ensure_ascii=False))
+        print_json(plain)
         return
     for name, value in plain.items():
         if isinstance(value, dict):
             for key, item in value.items():
                 if not isinstance(item, (dict, list)):
-                    print(f"{key}: {_short(item)}")
+                    print_line(f"{key}: {_short(item)}")
         elif isinstance(value, list):
-            print(f"{name}: {len(value)}" if len(value) > 8 else f"{name}: {', '.join(map(_short, value))}")
+            print_line(f"{name}: {len(value)}" if len(value) > 8 else f"{name}: {', '.join(map(_short, value))}")
         elif value is not None and (name, value) != ("results_dir", "."):
-            print(f"{name}: {_short(value)}")
+            print_line(f"{name}: {_short(value)}")
 
 
 def _short(value: Any) -> str:

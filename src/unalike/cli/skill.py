@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity, show_result
+from unalike.cli.output import print_line, print_lines
 
 skill_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="What an agent reads to drive this tool.")
 
@@ -27,5 +28,6 @@ def show() -> None:
     """Print SKILL.md, with the folder of this installation's references and schemas in the last line."""
     from unalike.actions.skill import FOLDER, SKILL
 
-    print((FOLDER / SKILL).read_text(encoding="utf-8").rstrip())
-    print(f"\nThis skill's folder: {FOLDER}")
+    print_lines((FOLDER / SKILL).read_text(encoding="utf-8").rstrip())
+    print_line("")
+    print_line(f"This skill's folder: {FOLDER}")

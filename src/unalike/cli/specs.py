@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from unalike.cli.options import AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity, show_result
+from unalike.cli.output import print_line, print_lines
 from unalike.errors import SpecError, UnalikeError, closest
 
 
@@ -31,7 +32,7 @@ def default_specs(
     if action not in ACTIONS:
         raise SpecError(f"no action {action!r}", remedy=closest(action, ACTIONS) or f"one of {', '.join(ACTIONS)}")
     text = spec_template.default_specs(action, out)
-    print(out or text.rstrip())
+    print_lines(out or text.rstrip())
 
 
 def schema(
@@ -53,7 +54,7 @@ def schema(
         from unalike.actions.skill import write_package
 
         for path in write_package(out):
-            print(path)
+            print_line(path)
         return
     if action not in ACTIONS:
         raise SpecError(
@@ -63,10 +64,10 @@ def schema(
     from unalike.storage.atomic import write_text
 
     if out is None:
-        print(schema_text(action), end="")
+        print_lines(schema_text(action))
         return
     write_text(Path(out), schema_text(action))
-    print(out)
+    print_line(out)
 
 
 def check(
@@ -89,7 +90,7 @@ def check(
     else:
         show_result({"found": result.figures}, as_json)
         for fault in result.faults:
-            print(f"fault: {fault}")
+            print_line(f"fault: {fault}")
     if not result.ok:
         count = len(result.faults)
         raise UnalikeError(f"{count} fault{'s' if count > 1 else ''}", remedy="each stands above in one line")

@@ -1,11 +1,11 @@
 """The command verify: images are compared with approved assets."""
 
-import json
 from typing import Annotated
 
 import typer
 
 from unalike.cli.options import AsJson, Overwrite, show_result
+from unalike.cli.output import print_json, print_line
 from unalike.cli.section_options import Option, section_command
 from unalike.spec import Experiment
 
@@ -39,10 +39,10 @@ def verify(
 
     result = run(experiment, overwrite=overwrite)
     if as_json:
-        print(json.dumps(result, ensure_ascii=True))
+        print_json(result)
     elif result["verdicts"]:
         for verdict in result["verdicts"]:
-            print(f"{verdict['path']}: {format_result(verdict)}")
+            print_line(f"{verdict['path']}: {format_result(verdict)}")
     else:
         show_result({name: result[name] for name in ("reference", "assets", "saved")}, False)
     if strict and not all_same(result):

@@ -21,7 +21,8 @@ from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, normalize_class_name, skip_wrapper_folders
 from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
 from unalike.data.notices import Notices
-from unalike.errors import DataError, SpecError, closest, redact
+from unalike.errors import DataError, SpecError, closest
+from unalike.sanitize import redact
 from unalike.storage.fetch import local_path, uri_of
 from unalike.storage.filesystems import is_hidden
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from unalike.errors import DataError, closest, missing_extra, redact
-from unalike.storage.atomic import atomic_write
+from unalike.errors import DataError, closest, missing_extra
+from unalike.sanitize import from_csv_cell, redact
+from unalike.storage.csv_file import write_csv
 from unalike.storage.fetch import fetch_files, uri_of
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -92,7 +93,9 @@ def _read_csv(path: Path) -> dict[str, list[str]]:
             head = file.readline()
             file.seek(0)
             delimiter = max(",\t;", key=head.count)
-            lines = list(csv.reader(file, delimiter=delimiter, strict=True))
+            lines = [
+                [from_csv_cell(cell) for cell in row] for row in csv.reader(file, delimiter=delimiter, strict=True)
+            ]
     except (OSError, csv.Error) as error:
         raise DataError(f"{path}: cannot be read as CSV ({error})") from error
     if not lines:
@@ -174,14 +177,10 @@ def write_manifest_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], 
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = path.parent.absolute()
-    with (
-        atomic_write(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
-    ):
-        writer = csv.writer(out)
-        writer.writerow(list(COLUMNS)[: 4 if with_groups else 3])
-        for file, *rest in rows:
-            file = file.absolute()
-            written = file.relative_to(folder) if file.is_relative_to(folder) else file
-            writer.writerow((written.as_posix(), *rest[: 3 if with_groups else 2]))
-    return path
+
+    def written_name(file: Path) -> str:
+        file = file.absolute()
+        return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
+
+    lines = ((written_name(file), *rest[: 3 if with_groups else 2]) for file, *rest in rows)
+    return write_csv(path, lines, list(COLUMNS)[: 4 if with_groups else 3])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 from unalike.progress import say
-from unalike.storage.atomic import atomic_write
+from unalike.storage.csv_file import write_csv
 
 # Kind -> line; {n} is the count, {s} the plural ending. A kind that is missing here is printed as it is.
 MESSAGES = {
@@ -87,15 +86,7 @@ class Notices:
             return None
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        # surrogateescape: file names need not be valid Unicode, and must be readable from this file again
-        with (
-            atomic_write(path) as partial,
-            partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as out,
-        ):
-            writer = csv.writer(out)
-            writer.writerow(("kind", "name", "detail"))
-            writer.writerows(rows)
-        return path
+        return write_csv(path, rows, ("kind", "name", "detail"))
 
 
 def format_message(kind: str, names: list[tuple[str, str]]) -> str:

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from unalike.errors import SpecError, closest, redact
+from unalike.errors import SpecError, closest
+from unalike.sanitize import redact
 from unalike.spec import ACTIONS, load_spec
 from unalike.spec.experiment import policy_word
 from unalike.spec.faults import Fault, report

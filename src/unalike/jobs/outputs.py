@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
-from unalike.errors import DataError, RunError, redact
+from unalike.errors import DataError, RunError
 from unalike.jobs.database import Job
 from unalike.progress import say
 from unalike.runs.filenames import (
@@ -27,6 +27,7 @@ from unalike.runs.filenames import (
     TRIAL_FOLDERS,
     TRIALS_FILE,
 )
+from unalike.sanitize import redact
 from unalike.storage.filesystems import RemoteStore, uri_of
 
 ENGINES = ("gen_trt_engine", "gen_engine")

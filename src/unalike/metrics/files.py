@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,6 +15,7 @@ from unalike.metrics.retrieval import Ranking
 from unalike.metrics.summary import confused_pairs
 from unalike.runs.filenames import CONFUSION_FILE, METRICS_FILE, PER_CLASS_FILE, PREDICTIONS_STEM
 from unalike.storage.atomic import atomic_write, write_text
+from unalike.storage.csv_file import write_csv
 
 
 def write_metrics(
@@ -110,15 +110,7 @@ def _unicode(value: Any) -> Any:
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Iterable[str] = ()) -> Path:
     """A CSV whose header stands even when there are no rows; None becomes an empty cell."""
     names = list(rows[0]) if rows else list(header)
-    # surrogateescape: the name of a file need not be valid UTF-8, and must be found again from this list
-    with (
-        atomic_write(path) as partial,
-        partial.open("w", newline="", encoding="utf-8", errors="surrogateescape") as stream,
-    ):
-        writer = csv.DictWriter(stream, names)
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+    return write_csv(path, ([row[name] for name in names] for row in rows), names)
 
 
 def _write_columns(stem: Path, columns: Mapping[str, list[Any]]) -> Path:

@@ -23,12 +23,13 @@ from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from unalike import __version__
-from unalike.errors import Interrupted, RunError, UnalikeError, redact, redact_all
+from unalike.errors import Interrupted, RunError, UnalikeError
 from unalike.progress import say
 from unalike.runs.environment import redacted_command, versions
 from unalike.runs.failures import known_failure, signal_name
 from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE, STATUS_FILE, TRACEBACK_FILE
 from unalike.runs.lock import release_lock
+from unalike.sanitize import redact, redact_all
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unalike.errors import redact
 from unalike.runs.filenames import EXPERIMENT_FILE
 from unalike.runs.run import Run
+from unalike.sanitize import redact
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:

@@ -7,7 +7,8 @@ from functools import partial, reduce
 from itertools import pairwise
 from typing import Any
 
-from unalike.errors import closest, redact
+from unalike.errors import closest
+from unalike.sanitize import redact
 from unalike.spec.automl import ALGORITHMS, ASK_A_LANGUAGE_MODEL
 from unalike.spec.experiment import Experiment
 from unalike.spec.faults import Fault

@@ -95,5 +95,4 @@ def report(source: str, faults: Sequence[Fault] | Iterable[Fault]) -> SpecError:
     lead = f"{source}: " if source else ""
     if len(faults) == 1:
         return SpecError(f"{lead}{faults[0]}")
-    lines = "".join(f"\n  {fault}" for fault in faults)
-    return SpecError(f"{lead}{len(faults)} faults{lines}")
+    return SpecError(f"{lead}{len(faults)} faults", details=[str(fault) for fault in faults])

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from unalike.errors import DataError, UnalikeError, redact
+from unalike.errors import DataError, UnalikeError
 from unalike.progress import progress, say
+from unalike.sanitize import redact
 from unalike.storage.atomic import write_text
 from unalike.storage.cache import CacheEntry, default_cache_dir, make_room
 from unalike.storage.filesystems import (

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from unalike.errors import HIDDEN, DataError, UnalikeError, closest, missing_extra, redact
+from unalike.errors import DataError, UnalikeError, closest, missing_extra
+from unalike.sanitize import HIDDEN, redact
 
 # Scheme of a URI -> the package that reads it.
 SCHEMES = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from unalike.errors import missing_extra, redact_all
+from unalike.errors import missing_extra
 from unalike.progress import say
+from unalike.sanitize import redact_all
 from unalike.training.checkpoints import MONITORED, TIE_BREAKER
 
 if TYPE_CHECKING:

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unalike.errors import redact
 from unalike.metrics.files import write_rows
 from unalike.metrics.summary import summarize
 from unalike.report.model_card_format import card_markdown
 from unalike.runs.environment import versions
 from unalike.runs.filenames import MODEL_CARD_FILE, MODEL_CARD_PAGE, PER_CLASS_FILE
+from unalike.sanitize import redact
 from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:

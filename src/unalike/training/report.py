@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.data.imageset import ImageSet
-from unalike.errors import redact
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
 from unalike.metrics.summary import summarize
 from unalike.report.evaluation import (
@@ -30,6 +29,7 @@ from unalike.report.evaluation import (
 )
 from unalike.report.html import Report
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
+from unalike.sanitize import redact
 from unalike.training.automatic.holdout import Split
 
 if TYPE_CHECKING:

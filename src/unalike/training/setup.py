@@ -16,10 +16,10 @@ from unalike.data.batches.sampler import ClassBalancedSampler
 from unalike.data.from_spec import TrainingSets
 from unalike.data.notices import Notices
 from unalike.data.view import View
-from unalike.errors import redact_all
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.embedder import Embedder
 from unalike.runs.filenames import NOTICES_FILE
+from unalike.sanitize import redact_all
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run

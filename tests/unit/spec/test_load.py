@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from tests.support.paths import SOURCE
 from unalike import progress
 from unalike.errors import SpecError
+from unalike.sanitize import one_line
 from unalike.spec import ACTIONS, Experiment, load_spec, schema_for, settle, template_for
 from unalike.spec.actions import STANDALONE_ACTIONS
 from unalike.spec.faults import suggestion
@@ -504,7 +505,7 @@ def test_unknown_keys_are_refused_by_name(path: str, key: str, value: object) ->
         return
     with pytest.raises(SpecError) as caught:
         load_spec(action_of(path), tree)
-    assert f"{path}.{key}" in str(caught.value)
+    assert one_line(f"{path}.{key}") in str(caught.value)
 
 
 @relaxed

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 
 from unalike.data.imageset import ImageSet
-from unalike.errors import redact, redact_all
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
+from unalike.sanitize import redact, redact_all
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
 from unalike.training.automatic.candidates import Candidate, refit_tuned

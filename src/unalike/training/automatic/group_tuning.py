@@ -16,7 +16,7 @@ from torch import nn
 from unalike.data.from_spec import TrainingSets
 from unalike.data.imageset import ImageSet
 from unalike.data.preprocessing import Preprocessing
-from unalike.errors import TrainingError, redact
+from unalike.errors import TrainingError
 from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder
 from unalike.model.embedder import Embedder, build_embedder
@@ -31,6 +31,7 @@ from unalike.runs.filenames import (
 )
 from unalike.runs.stage import load_or_compute
 from unalike.runs.subrun import Subrun
+from unalike.sanitize import redact
 from unalike.spec import load_spec, settle
 from unalike.storage.atomic import write_text
 from unalike.training.automatic.budget import TimeBudget

@@ -1,0 +1,118 @@
+"""Make text safe to print and to store: hide credentials, escape control characters, quote spreadsheet formulas."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+HIDDEN = "***"
+# Parts of a query that select what is read and give no access to it; every other value of a query is hidden.
+PLAIN_QUERY_KEYS = frozenset(
+    ("dl", "download", "raw", "format", "version", "versionid", "ref", "rev", "revision", "expires", "x-amz-expires")
+)
+SLASHES = r":(?:\\?/){2}"  # also as JSON escapes them
+# The last "@" of a word counts: passwords are often written with an "@" or a "/" of their own.
+_PASSWORD = re.compile(rf"({SLASHES})[^\s/?#:@]*:(?!\d+[/?#])\S*@")
+_ENCODED = re.compile(r"(%3A%2F%2F)\S*(%40)", re.IGNORECASE)
+# A name alone is a token in these; in others (abfs, sftp) it is a container or an account.
+_TOKEN = re.compile(rf"\b((?:https?|ftp|hf|s3|gs|gcs|postgresql|milvus){SLASHES})[^\s/?#:@]+@", re.IGNORECASE)
+# USER:PASSWORD@HOST without a scheme, as libraries quote a part of an address. "C:\icon@2x.png" is a file.
+_BARE = re.compile(r"(?<![\w.%-])(?<!://)[\w.+%-]+:(?![/\\])(?!\d+[/?#])[^\s\"']*@(?=[\w\[])")
+_QUERY = re.compile(r"(://[^\s?'\"]*\?)((?:=['\"][^'\"\s]*['\"]|[^\s'\"#<>])+)")
+_PAIR = re.compile(r"([^&;=]+)(?:=([^&;]*))?")
+_SECRET_NAME = (
+    r"[\w-]*(?:secret|token|password|passwd|pwd|passphrase|credentials?|signature|api[_-]?key|access[_-]?key"
+    r"|account[_-]?key|private[_-]?key)(?:[_-]?(?:id|key))?|sig|authorization"
+)
+_NAMED = re.compile(
+    rf"(?<![\w-])((?:{_SECRET_NAME})['\"]?\s*[=:]\s*(?:bearer\s+|basic\s+)?)(?:(['\"])([^'\"\n]*)\2|([^\s'\"&;,()\[\]{{}}]+))",
+    re.IGNORECASE,
+)
+_OPTION = re.compile(rf"(--(?:{_SECRET_NAME})\s+)(?!-)\S+", re.IGNORECASE)
+_BEARER = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{16,}", re.IGNORECASE)
+SHORTEST_SECRET = 6  # characters, behind "name: "; shorter ones are words of a sentence
+_NOT_SECRET = frozenset(("none", "null", "true", "false", "", HIDDEN))
+# Text that a spreadsheet reads as a formula, also behind quotes that were put before it.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
+_ESCAPED_FORMULA = re.compile(r"'+[=+\-@\t\r]")
+
+
+def redact(text: str) -> str:
+    """Hide passwords, tokens and signed query strings in a text; what is hidden becomes ``***``.
+
+    Applied to all that is printed or written: messages, ``status.json``, ``run.json``, ``experiment.yaml``. Known forms are
+    user information of an address (with or without its scheme, percent-encoded too), queries, and values that stand
+    behind a name such as ``token`` or ``AWS_SECRET_ACCESS_KEY``.
+    """
+    if not any(character in text for character in "@=:%") and "--" not in text:
+        return text
+    text = _PASSWORD.sub(rf"\1{HIDDEN}@", text)
+    text = _TOKEN.sub(rf"\1{HIDDEN}@", _ENCODED.sub(rf"\1{HIDDEN}\2", text))
+    text = _QUERY.sub(lambda match: match[1] + _PAIR.sub(_hide_value, match[2]), text)
+    text = _NAMED.sub(_hide_named, _BARE.sub(f"{HIDDEN}@", text))
+    return _BEARER.sub(rf"\1{HIDDEN}", _OPTION.sub(rf"\1{HIDDEN}", text))
+
+
+def _hide_value(pair: re.Match[str]) -> str:
+    name, value = pair[1], pair[2]
+    if value is None:
+        return name if name.lower() in PLAIN_QUERY_KEYS or not name.strip(".,;:!?)") else HIDDEN
+    after = value[len(value.rstrip(".,:!)")) :]  # of the sentence, not of the address
+    return pair[0] if name.lower() in PLAIN_QUERY_KEYS else f"{name}={HIDDEN}{after}"
+
+
+def _hide_named(match: re.Match[str]) -> str:
+    quote, value = match[2] or "", match[3] if match[2] else match[4]
+    is_prose = match[1].endswith(": ") and not quote and len(value) < SHORTEST_SECRET
+    if is_prose or value.lower().strip(".") in _NOT_SECRET or value.startswith(HIDDEN):
+        return match[0]
+    return f"{match[1]}{quote}{HIDDEN}{quote}"
+
+
+def redact_all(value: Any) -> Any:
+    """A copy of plain data (dicts, lists) in which every text is redacted."""
+    if isinstance(value, dict):
+        return {key: redact_all(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(redact_all(item) for item in value)
+    return redact(value) if isinstance(value, str) else value
+
+
+def one_line(text: str) -> str:
+    r"""The text with control characters as Python writes them (``\x1b``, ``\n``), so that it is one line of a terminal.
+
+    Control and format characters are escaped (Unicode categories Cc, Cf, Zl, Zp; among Cf are those that turn the direction
+    of writing), and halves of surrogate pairs, which stand for bytes of a file name that are not UTF-8. Zero-width joiners
+    stay: scripts and emoji need them.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(character if _is_shown(character) else _escape(character) for character in text)
+
+
+def _is_shown(character: str) -> bool:
+    return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp") or character in "\u200c\u200d"
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"  # the byte of a name that is not UTF-8
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def csv_cell(value: Any) -> Any:
+    """A cell of a CSV file: a text that a spreadsheet would take for a formula gets a ``'`` in front, numbers none."""
+    if not isinstance(value, str) or not _FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value
+
+
+def from_csv_cell(text: str) -> str:
+    """What ``csv_cell`` was given."""
+    return text[1:] if _ESCAPED_FORMULA.match(text) and csv_cell(text[1:]) == text else text
