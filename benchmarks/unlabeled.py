@@ -51,7 +51,7 @@ def embed(paths: dict[str, Path], out: Path, name: str, checkpoint: str, backbon
 
 
 def frozen_vectors(manifest: Path, file: Path, backbone: str) -> None:
-    from unalike.actions.model_source import load_frozen
+    from unalike.actions.model_from_spec import load_frozen
     from unalike.inference.embedding import embed_files
     from unalike.spec import load_spec
 

@@ -44,7 +44,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "actions.demo": ("flow/test_demo.py",),
     **dict.fromkeys(("actions.engines", "actions.quantize"), (INT8,)),
     "actions.explain": ("unit/explanation/test_explainer.py",),
-    "actions.model_source": (ACTIONS,),
+    "actions.model_from_spec": (ACTIONS,),
     "actions.spec_resolution": ("unit/actions/test_inspect.py", SECTIONS),
     "actions.result": ("unit/actions/test_benchmark.py", ACTIONS),
     "actions.results_folder": ("unit/actions/test_compare.py", "unit/actions/test_discover.py"),
@@ -55,7 +55,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     # Quantization is one pipeline: its parts are tested on the same quantized networks.
     **dict.fromkeys(
         (
-            "deploy.engine_build", "deploy.source", "deploy.cpu_compile",
+            "deploy.engine_build", "deploy.conversion_inputs", "deploy.cpu_compile",
             *(f"deploy.quantization.{name}" for name in ("bias_correction", "pipeline", "sensitivity")),
         ),
         (INT8,),
@@ -145,7 +145,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "training.hyperparameter_search.results": ("unit/training/hyperparameter_search/test_search.py",),
 }  # fmt: skip
 # Reached by whole runs alone: actions.demo, actions.embed, actions.evaluate, actions.export, actions.inference,
-# actions.model_source, cli.automl, cli.models, cli.trial_process, jobs.search_trials,
+# actions.model_from_spec, cli.automl, cli.models, cli.trial_process, jobs.search_trials,
 # training.automatic.delivery, .group_holdout, .group_tuning and .unlabeled, training.head_fitting, training.model_card_content,
 # training.setup.
 

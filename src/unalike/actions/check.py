@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from unalike.actions.check_findings import Findings
 from unalike.actions.export import export_device
 from unalike.actions.inference import input_images
-from unalike.actions.model_source import refuse_contradictions
+from unalike.actions.model_from_spec import refuse_contradictions
 from unalike.actions.result import CheckResult
 from unalike.actions.spec_resolution import Overrides, Spec, separate_data
 from unalike.data.from_spec import load_evaluation_sets, load_from_spec, load_training_sets, load_unlabeled_images

@@ -139,7 +139,7 @@ def _load_model(model: str | Path | None, runtime: str, precision: str, count: i
         return load_model(model, runtime=runtime, precision=precision, images=count, quiet=False)
     if importlib.util.find_spec("torch") is None:
         raise missing_extra("torch", "train", "a pretrained trunk (an exported model, -m FILE.onnx, needs no torch)")
-    from unalike.actions.model_source import load_frozen
+    from unalike.actions.model_from_spec import load_frozen
     from unalike.spec import load_spec
 
     return load_frozen(load_spec("embed"), runtime=runtime, precision=precision, images=count)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.actions.model_source import load_frozen
+from unalike.actions.model_from_spec import load_frozen
 from unalike.actions.result import Result
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices

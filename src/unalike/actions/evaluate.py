@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.actions.model_source import (
+from unalike.actions.model_from_spec import (
     embed_two_sets,
     explicit_batch_size,
     find_model_source,

@@ -7,12 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike.data.notices import Notices
-from unalike.deploy.cpu_compile import write_ir, write_optimized
-from unalike.deploy.quantization.mixed_precision import (
-    convert_named_layers,
-)
-from unalike.deploy.quantization.pipeline import cache_path, quantize_source, write_comparison
-from unalike.deploy.source import (
+from unalike.deploy.conversion_inputs import (
     SourceNetwork,
     Written,
     image_sources,
@@ -20,6 +15,11 @@ from unalike.deploy.source import (
     load_labelled,
     load_source,
 )
+from unalike.deploy.cpu_compile import write_ir, write_optimized
+from unalike.deploy.quantization.mixed_precision import (
+    convert_named_layers,
+)
+from unalike.deploy.quantization.pipeline import cache_path, quantize_source, write_comparison
 from unalike.engines.protocol import Engine
 from unalike.errors import SpecError
 from unalike.progress import say

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.data.notices import Notices
 from unalike.data.view import View
+from unalike.deploy.conversion_inputs import (
+    SourceNetwork,
+    Written,
+    load_calibration_images,
+    load_labelled,
+    load_source,
+    reading_options,
+)
 from unalike.deploy.onnx_graph import (
     read_network,
     write_facts,
@@ -22,14 +30,6 @@ from unalike.deploy.quantization.mixed_precision import (
     QuantizedNetwork,
     open_engine,
     quantize_network,
-)
-from unalike.deploy.source import (
-    SourceNetwork,
-    Written,
-    load_calibration_images,
-    load_labelled,
-    load_source,
-    reading_options,
 )
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.protocol import Engine

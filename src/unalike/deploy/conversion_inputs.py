@@ -1,4 +1,4 @@
-"""Load the network that a spec section names, and the images for calibration and comparison."""
+"""The network to convert, images to calibrate on and labeled sets to compare on, as a spec names them."""
 
 from __future__ import annotations
 

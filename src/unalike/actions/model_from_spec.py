@@ -1,4 +1,4 @@
-"""Load the model that a spec names, and embed the reference and query images of an action with it."""
+"""Load the model that a spec names, and embed reference and query images with it."""
 
 from __future__ import annotations
 
