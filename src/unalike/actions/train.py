@@ -137,7 +137,7 @@ def _check_unlabeled(experiment: Experiment) -> None:
     """Raise SpecError where a spec cannot be trained without labels."""
     from unalike.training.automatic.pipeline import unsupported_reason
 
-    refuse_several_processes("learning without labels")
+    refuse_several_processes("training without labels")
     validation = experiment.dataset.val_dataset
     if validation is not None and validation.query and not validation.reference:
         raise SpecError("dataset.val_dataset.query without a reference, and dataset.labels is none",

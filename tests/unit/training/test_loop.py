@@ -124,9 +124,11 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
 
 @pytest.mark.parametrize("epochs", [1, 2, 5])
 def test_epochs_can_be_settled_after_the_first_ones_and_hold_for_a_resumed_run(tmp_path, epochs):
-    told = []
+    calls = []
     loop = make_loop(tmp_path, spec(train__num_epochs=3, train__optim__schedule="cosine"), validate=None)
-    loop.choose_epochs = lambda done, seconds: told.append((done, seconds)) or (epochs if done == 2 else min(epochs, 4))
+    loop.choose_epochs = lambda finished, seconds: (
+        calls.append((finished, seconds)) or (epochs if finished == 2 else min(epochs, 4))
+    )
     stops = iter([0] * 5 + [15] * 99)
     loop.stop_requested = lambda: next(stops)
     if epochs > 1:
@@ -139,7 +141,9 @@ def test_epochs_can_be_settled_after_the_first_ones_and_hold_for_a_resumed_run(t
     else:
         again = loop
     again.run()
-    assert [done for done, _ in told] == list(range(1, min(epochs, 2) + 1)) and all(0 < s < 60 for _, s in told)
+    assert [finished for finished, _ in calls] == list(range(1, min(epochs, 2) + 1)) and all(
+        0 < s < 60 for _, s in calls
+    )
     assert (again.position.epoch, again.position.global_step, again.epochs) == (epochs, epochs * STEPS, epochs)
     straight = LRSchedule.from_spec(spec(train__num_epochs=epochs, train__optim__schedule="cosine"), STEPS)
     assert again.schedule.epochs == epochs
@@ -457,6 +461,6 @@ def test_d13_the_precision_that_was_settled_is_the_one_that_trains(monkeypatch, 
         monkeypatch.setattr(f"unalike.training.{module}.fast_bf16", lambda cuda: fast)
     monkeypatch.setattr("unalike.training.trainer.make_fabric", stopped)
     spec = load_spec("train", {"model": {"backbone": "resnet18"}, "train": {"recipe": "unalike"}})
-    with pytest.raises(Made) as made:
+    with pytest.raises(Made) as caught:
         train_embedder(spec, None)
-    assert made.value.args == (wanted, "bf16" if fast else "fp32")
+    assert caught.value.args == (wanted, "bf16" if fast else "fp32")

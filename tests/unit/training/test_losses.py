@@ -66,7 +66,7 @@ def test_triplet_loss_against_a_plain_loop():
 
 
 @pytest.mark.parametrize(
-    "name, parameters, told",
+    "name, parameters, message",
     [
         ("TripletMarginLos", {}, "TripletMarginLoss"),
         ("CosFaceLoss", {"margn": 0.1}, "margin"),
@@ -74,8 +74,8 @@ def test_triplet_loss_against_a_plain_loop():
         ("CircleLoss", {"num_classes": 3}, "train.loss"),
     ],
 )
-def test_wrong_names_and_parameters_say_the_remedy(name, parameters, told):
-    with pytest.raises(SpecError, match=told):
+def test_wrong_names_and_parameters_say_the_remedy(name, parameters, message):
+    with pytest.raises(SpecError, match=message):
         build_loss(name, parameters, classes=3, dim=4)
 
 

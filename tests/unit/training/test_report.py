@@ -57,9 +57,9 @@ def test_plain_training_shows_its_curves_and_what_its_best_validation_saw(images
     files = write_training_report(tmp_path, spec(), outcome)
     assert [f.name for f in files] == ["report.html", "suspected_labels.csv", "near_duplicates.csv"]
     text = page(tmp_path)
-    for words in ("training loss", "learning rate", "validation", "epoch 13, the best", "Misses", "Embedding map",
+    for phrase in ("training loss", "learning rate", "validation", "epoch 13, the best", "Misses", "Embedding map",
                   "the test&#39;s own", "Near-duplicates", "40 images of 5 classes"):  # fmt: skip
-        assert words in text
+        assert phrase in text
     assert text.count("<polyline") == 5
     longest = max(text.split('points="')[1:], key=lambda part: len(part.split('"')[0])).split('"')[0]
     assert len(longest.split()) <= 300, "a curve is thinned"
@@ -86,14 +86,14 @@ def test_automatic_training_shows_all_candidates_and_suspects_labels_by_the_froz
         {"name": name, "figures": figures, "gain_over_frozen": figures} for name in ("frozen trunk", "fine-tuned")
     ]}  # fmt: skip
     everything = np.arange(60)
-    rounds = [Split("known", everything[12:], everything[12:], everything[:12]),
+    splits = [Split("known", everything[12:], everything[12:], everything[:12]),
               Split("new", everything[30:], everything[40:60], everything[30:40])]  # fmt: skip
-    write_automatic_report(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), rounds)
+    write_automatic_report(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), splits)
     text = page(tmp_path)
-    for words in ("9.5 of 10", "Compared with the frozen trunk", "Candidates", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",
+    for phrase in ("9.5 of 10", "Compared with the frozen trunk", "Candidates", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",
                   "Misses (new classes, held out)", "frozen trunk&#39;s vectors"):  # fmt: skip
-        assert words in text
+        assert phrase in text
     assert str(images.paths[8]) in (tmp_path / "suspected_labels.csv").read_text(encoding="utf-8").splitlines()[1]
     record["chosen"] = "frozen trunk"
-    write_automatic_report(tmp_path, spec(), record, History(), images, frozen, frozen, rounds[:1])
+    write_automatic_report(tmp_path, spec(), record, History(), images, frozen, frozen, splits[:1])
     assert "Compared with the frozen trunk" not in page(tmp_path) and "Fine-tuning" not in page(tmp_path)

@@ -59,8 +59,10 @@ def test_d15_ranks_share_the_images_and_merge_to_what_one_process_measures(sets)
 
     engines = [Engine(), Engine(), Engine()]
     for rank in (2, 1, 0):
-        held = dict(parts)
-        shared = validator(sets, rank=rank, world_size=3, merge=keep(rank, lambda held=held: list(held.values())))
+        collected = dict(parts)
+        shared = validator(
+            sets, rank=rank, world_size=3, merge=keep(rank, lambda collected=collected: list(collected.values()))
+        )
         if rank:  # only the last call sees every part; the others only give theirs
             with np.errstate(all="ignore"):
                 parts[rank] = shared._embed(engines[rank])
@@ -75,10 +77,10 @@ def test_views_are_made_once_and_the_engine_sees_the_new_weights_each_time(sets,
     calls = []
     original = View.__call__
     monkeypatch.setattr(View, "__call__", lambda self, *a, **k: (calls.append(1), original(self, *a, **k))[1])
-    held = validator(sets)
+    validation = validator(sets)
     engine = Engine()
-    first, _ = held.measure(engine)
-    second, _ = held.measure(engine)
+    first, _ = validation.measure(engine)
+    second, _ = validation.measure(engine)
     assert len(calls) == 32 and engine.seen == 64 and first == pytest.approx(second)
 
 

@@ -82,10 +82,10 @@ class ClassBalancedSampler:
         self.steps = max(for_images, for_classes)
 
     def _check(self, images: int, classes: int) -> None:
-        """One message, with the remedy of each, for all that no batch can be made of."""
+        """Raise one DataError with every reason why no batch can be drawn, each with its remedy."""
         faults = []
         if images == 0:
-            faults.append("no labelled training image (put images into one folder a class)")
+            faults.append("no labeled training image (put images into one folder a class)")
         elif classes < 2:
             faults.append("only one class in the training data (add images of at least one other class)")
         if self.batch_size < 2:
@@ -191,8 +191,8 @@ class ClassBalancedSampler:
             size = counts[live]
             offset = np.cumsum(size) - size
             member = np.repeat(self._class_start[live] - offset, size) + np.arange(int(size.sum()))
-            # Images that the group which straddles two passes already has go to the end of the new pass; of a group
-            # that holds whole passes those that it has once more than others: they stay last from pass to pass.
+            # Images that are already in the group which straddles two passes go to the end of the new pass. A group longer
+            # than a pass contains some images once more than the others: these stay last from pass to pass.
             begin = queue_start_C[live] + number * size
             straddled = (begin - group_start[np.searchsorted(group_start, begin, side="right") - 1]) % size
             late = before[member] < np.repeat(straddled, size) if number else np.zeros(len(member), dtype=bool)

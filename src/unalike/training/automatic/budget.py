@@ -11,7 +11,7 @@ class TimeBudget:
     """Seconds that may be spent, counted from the start of the action.
 
     Args:
-        minutes: the whole budget.
+        minutes: the budget.
         start: ``time.monotonic()`` when the action began.
     """
 

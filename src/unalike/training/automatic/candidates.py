@@ -200,7 +200,7 @@ def log_choice(candidates: Sequence[Candidate], best: Candidate) -> None:
                          for kind, metrics in c.result.metrics().items())  # fmt: skip
         say(f"{'-> ' if c is best else '   '}{c.name}: {text}")
     if best is candidates[0]:
-        say("nothing that was tried beats the frozen trunk, so it is delivered unchanged")
+        say("no candidate beats the frozen trunk, so it is delivered unchanged")
 
 
 def metrics_of(best: Candidate, baseline: Candidate) -> dict[str, float]:

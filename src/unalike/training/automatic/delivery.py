@@ -79,7 +79,7 @@ def save_frozen(
 def save_fine_tuned(
     best: Candidate, training: TrainingResult, spec: Experiment, run: Run, images: ImageSet
 ) -> tuple[Path, Experiment]:
-    """Save a fine-tuned candidate; a head that was fitted anew is fitted to all images, held-out ones too.
+    """Save a fine-tuned candidate; a refitted head is fitted to all images, held-out ones too.
 
     Args:
         best: the candidate.

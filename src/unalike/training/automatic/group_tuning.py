@@ -67,9 +67,9 @@ def fine_tune_on_groups(
 
     Args:
         spec: resolved spec of the run; it is copied.
-        run: the run. If it is resumed, the earlier plan holds.
+        run: the run. If it is resumed, the earlier plan is kept.
         holdout: what is held out, and all images.
-        best: the best head; it says whether the square root is taken.
+        best: the best head; ``head.sqrt`` applies to the new head too.
         features: the frozen features of the images.
         budget: the time budget.
         seed: seed of heads and groups.
@@ -123,11 +123,11 @@ def _train_round(
     subrun = Subrun(run, folder)
     earlier_spec = folder / EXPERIMENT_FILE
     resume = run.resuming and earlier_spec.exists() and any(folder.glob(LATEST_CHECKPOINT))
-    if resume:  # the earlier plan holds
+    if resume:  # with the earlier plan
         round_spec = load_spec("train", str(earlier_spec))
     else:
         round_spec = spec.with_values({"train.num_epochs": epochs, "train.validation_interval": epochs})
-    sets = TrainingSets(train, None, None, f"learnt without labels: {FINE_TUNED}", False)
+    sets = TrainingSets(train, None, None, f"trained without labels: {FINE_TUNED}", False)
     try:
         return train_embedder(round_spec, subrun, resume=resume, sets=sets, initialize=initialize, finish=False)
     except TrainingError as error:

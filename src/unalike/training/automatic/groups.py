@@ -35,12 +35,17 @@ def order_by_content(images: ImageSet) -> ImageSet:
     order = sorted(range(len(images)), key=lambda i: digests[i])
     kept = [i for n, i in enumerate(order) if not n or len(digests[i]) == 17 or digests[i] != digests[order[n - 1]]]
     if len(kept) < len(images):
-        say(f"{len(images) - len(kept)} exact copies are left out")
+        say(f"{len(images) - len(kept)} exact copies of other images are left out")
     return images.select(kept)
 
 
 def label_by_group(images: ImageSet, grouping: ImageGroups) -> ImageSet:
-    """Label images by their group; each image in no group becomes a class of its own."""
+    """Label images by their group; each image in no group becomes a class of its own.
+
+    Args:
+        images: the images.
+        grouping: their groups.
+    """
     alone = np.flatnonzero(grouping.group_N < 0)
     labels_N = grouping.group_N.copy()
     labels_N[alone] = grouping.count + np.arange(len(alone))
@@ -57,7 +62,7 @@ def find_groups(run: Run, path: Path, name: str, vectors_ND: np.ndarray, seed: i
     Args:
         run: the run.
         path: file of the groups.
-        name: what a progress message calls them.
+        name: description for a progress message.
         vectors_ND: one vector per image.
         seed: seed of the grouping.
     """

@@ -94,7 +94,15 @@ class HoldoutResult:
         return metrics
 
     def gain_over(self, other: HoldoutResult, seed: int = 0) -> dict[str, dict[str, Interval]]:
-        """Compute the paired differences to another result on the same splits, with 95 % bootstrap intervals."""
+        """Compute the paired differences to another result on the same splits, with 95 % bootstrap intervals.
+
+        Args:
+            other: the result to subtract.
+            seed: of the bootstrap.
+
+        Returns:
+            Interval by kind and metric.
+        """
         gains = {}
         for kind in sorted(set(self.kind_Q.tolist())):
             rows = self.kind_Q == kind
@@ -109,6 +117,11 @@ class HoldoutResult:
         """Return whether no metric of the goal is lower and one of those in ``by`` is significantly higher.
 
         Significant: the paired 95 % interval lies above 0.
+
+        Args:
+            other: the result to compare with.
+            goal: a key of ``GOALS``.
+            by: metrics of which one must be significantly higher.
         """
         gains = [gain for kind, gain in self.gain_over(other).items() if kind in self.kinds(goal)]
         none_lower = all(interval.value >= 0 for gain in gains for interval in gain.values())
@@ -221,7 +234,7 @@ def cross_validation_splits(labels_N: np.ndarray, scene_N: np.ndarray, goal: str
 
 @dataclass(frozen=True)
 class Holdout:
-    """Masks of the images that nothing may be fitted to.
+    """Masks of the held-out images, to which nothing may be fitted.
 
     Attributes:
         class_N: images of classes that are held out entirely.
@@ -282,7 +295,7 @@ def holdout_splits(labels_N: np.ndarray, scene_N: np.ndarray, holdout: Holdout, 
     Args:
         labels_N: an integer label per image.
         scene_N: a scene per image, from ``assign_scenes``.
-        holdout: what is held out.
+        holdout: the held-out images.
         search_all: whether the images that may be fitted to are references of held-out classes too. Among the few held-out
             classes alone nearly every image finds its own class, whatever the model (docs/experiments/new-classes.md).
             False where other groups may be of the same class.

@@ -76,7 +76,7 @@ class AutomaticResult:
     Attributes:
         checkpoint: the delivered model.
         spec: its resolved spec.
-        training: what the model card needs of the training.
+        training: the result of the training, for the model card.
         candidates: all candidates, the frozen trunk first.
         chosen: the delivered one.
         figures: its metrics by name, with those of the frozen trunk.
@@ -94,7 +94,7 @@ class AutomaticResult:
 
 @dataclass(frozen=True)
 class _TrainingData:
-    """All images with their frozen features, and what of them is held out."""
+    """All images with their frozen features, and the held-out ones."""
 
     images: ImageSet
     features: TrunkFeatures
@@ -206,7 +206,7 @@ def _search_heads(
     """Search for a head on the images that may be fitted to.
 
     The best closed form is trained further only where no fine-tuning follows (``tunes``): after fine-tuning the head is
-    fitted anew, so that training it before gains nothing (docs/experiments/heads.md).
+    fitted again, so that training it before gains nothing (docs/experiments/heads.md).
 
     Returns:
         Trials of the frozen trunk and of closed forms, best first after the frozen trunk; trials of trained heads.
@@ -232,7 +232,7 @@ def _search_heads(
         best, features_NF, labels_N, splits, goal, seconds=seconds, trainings=space.trainings
     )
     for trial in trained:
-        comparison = "clearly better" if trial.beats(best, goal) else "R@1 not clearly higher, or another figure lower"
+        comparison = "clearly better" if trial.beats(best, goal) else "R@1 not clearly higher, or another metric lower"
         say(f"   {trial.score:.3f} {trial.name}: {comparison}")
     return trials, trained
 
@@ -245,7 +245,7 @@ def candidates_to_evaluate(
     Args:
         trials: the frozen trunk, then closed forms, best first.
         trained: trials of trained heads.
-        fixed_training: the training that the user asks for; it is applied to the best closed form.
+        fixed_training: the training that the user set; it is applied to the best closed form.
         goal: a key of ``holdout.GOALS``.
 
     Returns:
@@ -260,7 +260,7 @@ def _build_record(
     spec: Experiment, trunk: str, budget: TimeBudget, trials: Sequence[HeadTrial], candidates: Sequence[Candidate],
     best: Candidate, data: _TrainingData,
 ) -> dict[str, Any]:  # fmt: skip
-    """The content of ``automatic.json``."""
+    """Return the content of ``automatic.json``."""
     baseline, splits = candidates[0].result, data.splits
     return {
         "format_version": 1, "minutes": budget.seconds / 60, "spent_minutes": round(budget.spent / 60, 2),

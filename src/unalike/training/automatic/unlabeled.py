@@ -51,11 +51,11 @@ if TYPE_CHECKING:
     from unalike.runs.run import Run
     from unalike.spec import Experiment
 
-# What the metrics mean; stands in unlabelled.json.
+# Meaning of the metrics, as written to unlabelled.json.
 MEANING = (
-    "share of images, seen through augmentation, whose nearest image from another part of the heap is of the same discovered "
-    "group; groups that nothing was fitted to. The groups come from the frozen trunk's features, so this is no accuracy on "
-    "classes of yours: it ranks what was tried"
+    "share of augmented images whose nearest image from another part of the data is of the same discovered group, among "
+    "groups that nothing was fitted to. The groups come from the frozen trunk's features, so this is no accuracy on "
+    "classes of yours: it only ranks the candidates"
 )
 
 
@@ -66,7 +66,7 @@ class UnlabeledResult:
     Attributes:
         checkpoint: the delivered model.
         spec: its resolved spec.
-        training: what the model card needs of the training.
+        training: the result of the training, for the model card.
         chosen: name of the delivered candidate.
         figures: its metrics by name, with those of the frozen trunk.
         record: the content of ``unlabelled.json``.
@@ -93,7 +93,7 @@ def train_unlabeled(spec: Experiment, run: Run, *, start: float) -> UnlabeledRes
         UnalikeError: the errors of reading data and of training.
     """
     budget = TimeBudget(spec.automl.minutes or DEFAULT_MINUTES, start)
-    say(f"learning without labels: {budget.seconds / 60:g} minutes (--minutes N changes that)")
+    say(f"training without labels: {budget.seconds / 60:g} minutes (--minutes N changes that)")
     seed, notices = max(spec.train.seed, 0), Notices()
     # Registered before they are written: --overwrite must remove them after a run that was killed.
     run.own(*(run.dir / name for name in (DISCOVERED_GROUPS_FILE, AUGMENTED_QUERIES_FILE, GROUP_TUNING_SPEC_FILE)))
@@ -155,7 +155,7 @@ def _save_frozen(
         linear.bias.copy_(torch.zeros(linear.out_features) if head is None else torch.from_numpy(-head.offset_D))
     payload = {
         "model": embedder.state_dict(), "spec": settled.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
-        "metrics": {}, "facts": checkpoint_facts(settled, features.facts, f"learnt without labels: {best.name}"),
+        "metrics": {}, "facts": checkpoint_facts(settled, features.facts, f"trained without labels: {best.name}"),
     }  # fmt: skip
     run.write_experiment(settled)
     return write_checkpoint(run.dir / BEST_CHECKPOINT, payload), settled
@@ -165,7 +165,7 @@ def _build_record(
     spec: Experiment, budget: TimeBudget, candidates: Sequence[UnlabeledCandidate], best: UnlabeledCandidate,
     holdout: GroupHoldout, grouping: ImageGroups,
 ) -> dict[str, Any]:  # fmt: skip
-    """The content of ``unlabelled.json``."""
+    """Return the content of ``unlabelled.json``."""
     baseline = candidates[0].result
 
     def row(c: UnlabeledCandidate) -> dict[str, Any]:
@@ -192,7 +192,7 @@ def _log_choice(candidates: Sequence[UnlabeledCandidate], best: UnlabeledCandida
     if candidates[0].result is not None:
         say(f"({MEANING})")
     if best is candidates[0]:
-        say("nothing that was tried beats the frozen trunk, so it is delivered unchanged")
+        say("no candidate beats the frozen trunk, so it is delivered unchanged")
 
 
 def _metrics_of(best: UnlabeledCandidate, baseline: UnlabeledCandidate) -> dict[str, float]:

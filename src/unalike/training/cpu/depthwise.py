@@ -22,7 +22,12 @@ _convolution_backward = torch.ops.aten.convolution_backward
 
 
 def is_slow_depthwise(conv: nn.Module, images_BCHW: Tensor) -> bool:
-    """Return whether ``conv`` is a depthwise convolution whose default bfloat16 backward pass is slow on these images."""
+    """Return whether ``conv`` is a depthwise convolution whose default bfloat16 backward pass is slow on these images.
+
+    Args:
+        conv: any module.
+        images_BCHW: its input.
+    """
     if not (isinstance(conv, nn.Conv2d) and conv.groups == conv.in_channels == conv.out_channels > 1):
         return False
     height, width = conv.kernel_size

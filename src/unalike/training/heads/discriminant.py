@@ -196,7 +196,7 @@ def fit_scatter(features_NF: np.ndarray, labels_N: np.ndarray, *, sqrt: bool) ->
     covariance_FF, share = covariance_and_shrinkage(within_NF)
     values_F, axes_FF = np.linalg.eigh(covariance_FF)
     if not values_F[-1] > 0:
-        raise DataError("the features of every class are all alike", expected="images that differ")
+        raise DataError("the images of every class have equal features", expected="images that differ")
     centered_CF = (means_CF - means_CF.mean(axis=0)) @ axes_FF
     return ClassScatter(x_NF.mean(axis=0), axes_FF, np.maximum(values_F, 0), share, centered_CF, sqrt)
 
@@ -204,5 +204,15 @@ def fit_scatter(features_NF: np.ndarray, labels_N: np.ndarray, *, sqrt: bool) ->
 def fit_whitening(
     features_NF: np.ndarray, labels_N: np.ndarray, *, sqrt: bool, shrinkage: float = 1.0
 ) -> ClassWhitening:
-    """Fit the scatter and whiten by it: ``fit_scatter`` followed by ``ClassScatter.whiten``."""
+    """Fit the scatter and whiten by it: ``fit_scatter`` followed by ``ClassScatter.whiten``.
+
+    Args:
+        features_NF: features (N, F).
+        labels_N: an integer label per image.
+        sqrt: whether to take the signed square root of the features first.
+        shrinkage: multiple of Ledoit and Wolf's shrinkage.
+
+    Raises:
+        DataError: no class has two images, or the images of every class have equal features.
+    """
     return fit_scatter(features_NF, labels_N, sqrt=sqrt).whiten(shrinkage)

@@ -200,12 +200,12 @@ def full(height=24, width=20, **changes):
 
 def test_an_image_does_not_depend_on_its_batch():
     images, order = batch(7), np.array([3, 0, 6, 2])
-    whole = full().augment_batch(images, 1, np.arange(7))
-    assert torch.equal(full().augment_batch(images[order], 1, torch.from_numpy(order)), whole[order])
+    complete = full().augment_batch(images, 1, np.arange(7))
+    assert torch.equal(full().augment_batch(images[order], 1, torch.from_numpy(order)), complete[order])
     out = torch.empty((7, 3, 24, 20)).contiguous(memory_format=torch.channels_last)
     full().augment_batch(images[:3], 1, np.arange(3), out=out[:3])
     full().augment_batch(images[3:], 1, np.arange(3, 7), out=out[3:])
-    assert torch.equal(out, whole)
+    assert torch.equal(out, complete)
 
 
 def test_the_number_of_threads_changes_nothing():

@@ -63,11 +63,11 @@ def test_a_batch_is_crop_then_finish_of_its_images(images):
 
 
 def test_start_step_skips_without_decoding(images):
-    whole = list(make(images).epoch(2))
+    complete = list(make(images).epoch(2))
     loader = make(images)
     rest = list(loader.epoch(2, start_step=3))
-    assert len(rest) == len(whole) - 3
-    assert all(torch.equal(a.images_BCHW, b.images_BCHW) for a, b in zip(rest, whole[3:], strict=True))
+    assert len(rest) == len(complete) - 3
+    assert all(torch.equal(a.images_BCHW, b.images_BCHW) for a, b in zip(rest, complete[3:], strict=True))
     assert loader.cache.decodes <= 4
     assert list(loader.epoch(2, start_step=4)) == []
 
@@ -167,11 +167,11 @@ def test_workers_leave_torchs_thread_count_alone(images):
     before = torch.get_num_threads()
     list(make(images, workers=4).epoch(0))
     assert torch.get_num_threads() == before
-    found = []
-    later = threading.Thread(target=lambda: found.append(torch.get_num_threads()))
+    counts = []
+    later = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
     later.start()
     later.join()
-    assert found == [before]
+    assert counts == [before]
 
 
 def test_other_formats_pass(tmp_path):

@@ -78,8 +78,8 @@ def test_bound_is_kept_and_the_rest_said_once_with_the_count(tmp_path, mode, cap
             cache.get(i)
     assert cache.cached == 2 and cache.cached_bytes <= cache.limit_bytes
     assert cache.decodes == 5 + 2 * 3
-    said = capsys.readouterr().err
-    assert said.count("decoded every epoch") == 1 and "2 images cached, the other 3" in said
+    output = capsys.readouterr().err
+    assert output.count("decoded every epoch") == 1 and "2 images cached, the other 3" in output
 
 
 def test_threads_never_decode_one_file_twice(tmp_path):

@@ -31,10 +31,10 @@ def ranks(labels, world, **options):
 
 
 def check_batch(labels, batch, classes):
-    found, sizes = np.unique(labels[batch], return_counts=True)
-    assert len(found) == classes >= 2
+    present, sizes = np.unique(labels[batch], return_counts=True)
+    assert len(present) == classes >= 2
     assert sizes.max() - sizes.min() <= 1
-    for label, size in zip(found, sizes, strict=True):
+    for label, size in zip(present, sizes, strict=True):
         uses = np.unique(batch[labels[batch] == label], return_counts=True)[1]
         have = (labels == label).sum()
         if have >= size:
@@ -91,10 +91,10 @@ def test_d14_ranks_get_balanced_batches_of_different_classes(class_counts, batch
 
 def test_d14_two_ranks_see_what_one_with_twice_the_batch_sees():
     labels = labels_of([9, 4, 30, 2, 8, 8, 12, 5])
-    whole = ClassBalancedSampler(labels, batch_size=16, num_instance=4, seed=3)
+    single = ClassBalancedSampler(labels, batch_size=16, num_instance=4, seed=3)
     halves = ranks(labels, 2, batch_size=8, num_instance=4, seed=3)
     for epoch in range(3):
-        plan, passes = whole.plan(epoch)
+        plan, passes = single.plan(epoch)
         assert np.array_equal(plan, np.concatenate([h.plan(epoch)[0] for h in halves], axis=1))
         assert np.array_equal(passes, np.concatenate([h.plan(epoch)[1] for h in halves], axis=1))
 
@@ -104,8 +104,8 @@ def test_d01_default_batch_of_four_holds_two_classes(capsys, loud):
     sampler = ClassBalancedSampler(labels, batch_size=4, num_instance=4)
     for row in sampler.epoch(0):
         assert sorted(np.unique(labels[row], return_counts=True)[1]) == [2, 2]
-    said = capsys.readouterr().err
-    assert "2 classes x 2 images" in said and "num_instance 4" in said
+    output = capsys.readouterr().err
+    assert "2 classes x 2 images" in output and "num_instance 4" in output
 
 
 def test_d01_a_batch_of_two_says_that_pairs_are_missing(capsys, loud):
@@ -117,8 +117,8 @@ def test_d01_a_batch_of_two_says_that_pairs_are_missing(capsys, loud):
     ("labels", "batch", "instances", "remedies"),
     [
         ([0] * 9, 8, 4, ["only one class", "add images"]),
-        ([], 8, 4, ["no labelled"]),
-        ([-1, -1], 8, 4, ["no labelled"]),
+        ([], 8, 4, ["no labeled"]),
+        ([-1, -1], 8, 4, ["no labeled"]),
         ([0, 1], 1, 4, ["train.batch_size 1", "set it to 4"]),
         ([0, 1], 8, 0, ["dataset.num_instance 0", "set it to 2"]),
         ([0, 0], 1, 0, ["only one class", "train.batch_size", "dataset.num_instance"]),
@@ -127,7 +127,7 @@ def test_d01_a_batch_of_two_says_that_pairs_are_missing(capsys, loud):
 def test_d17_what_cannot_be_is_one_message_with_the_remedy(labels, batch, instances, remedies):
     with pytest.raises(UnalikeError) as caught:
         ClassBalancedSampler(labels, batch_size=batch, num_instance=instances)
-    assert all(words in str(caught.value) for words in remedies) and "\n" not in str(caught.value)
+    assert all(remedy in str(caught.value) for remedy in remedies) and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("batch", range(2, 23))
@@ -172,7 +172,7 @@ def test_deterministic_per_seed_and_epoch_and_skippable():
     assert not np.array_equal(first.epoch(4), make(1).epoch(4))
 
 
-def test_unlabelled_images_are_left_out():
+def test_unlabeled_images_are_left_out():
     labels = np.array([0, -1, 1, -1, 0, 1])
     drawn = ClassBalancedSampler(labels, batch_size=4, num_instance=2).epoch(0)
     assert set(drawn.ravel()) == {0, 2, 4, 5}

@@ -44,5 +44,5 @@ def test_a_trained_head_is_compared_only_if_it_beats_the_closed_form() -> None:
     ("model.backbone=tf_efficientnet_lite0", ""),
 ])  # fmt: skip
 def test_unsupported_specs_have_a_reason(override: str, reason: str) -> None:
-    found = unsupported_reason(load_spec("train", overrides=[override]))
-    assert reason in found and bool(found) == bool(reason)
+    actual = unsupported_reason(load_spec("train", overrides=[override]))
+    assert reason in actual and bool(actual) == bool(reason)
