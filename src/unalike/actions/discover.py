@@ -102,8 +102,8 @@ def _group(section: Discover, source: str, target: Path) -> dict[str, Any]:
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     try:
         partial.mkdir(parents=True)
-        written = _write_images(paths, groups, partial, section.kind)
-        _write_tables(partial, paths, written, groups)
+        output_paths = _write_images(paths, groups, partial, section.kind)
+        _write_tables(partial, paths, output_paths, groups)
         notices.write(partial / "notices.csv")
         write_report(partial / REPORT_FILE, paths, groups, figures, _unique_names(paths), embedded.failures)
         record = {"format_version": FORMAT_VERSION, "source": source, "kind": section.kind, "seed": section.seed, **figures,
@@ -154,11 +154,11 @@ def _unique_names(paths: Sequence[Path]) -> list[str]:
             return names
         names = ["_".join(path.parts[-depth:]).replace(os.sep, "") if count[name.casefold()] > 1 else name
                  for path, name in zip(paths, names, strict=True)]  # fmt: skip
-    count, seen = Counter(name.casefold() for name in names), Counter[str]()
+    count, occurrences = Counter(name.casefold() for name in names), Counter[str]()
     for i, name in enumerate(names):  # the same file listed twice
         if count[name.casefold()] > 1:
-            seen[name.casefold()] += 1
-            names[i] = f"{Path(name).stem}_{seen[name.casefold()]}{Path(name).suffix}"
+            occurrences[name.casefold()] += 1
+            names[i] = f"{Path(name).stem}_{occurrences[name.casefold()]}{Path(name).suffix}"
     return names
 
 
@@ -171,26 +171,26 @@ def _write_images(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind
     if kind == "table":
         return [path.absolute() for path in paths]
     names = _unique_names(paths)
-    written = [Path(groups.group_name(g)) / name if g >= 0 else Path(name)
+    output_paths = [Path(groups.group_name(g)) / name if g >= 0 else Path(name)
               for g, name in zip(groups.group_N.tolist(), names, strict=True)]  # fmt: skip
     for number in range(groups.count):
         (folder / groups.group_name(number)).mkdir()
     with progress("writing groups", len(paths)) as advance:
-        for path, file in zip(paths, written, strict=True):
+        for path, file in zip(paths, output_paths, strict=True):
             if kind == "link":
                 (folder / file).symlink_to(path.absolute())
             else:
                 shutil.copy2(path, folder / file)
             advance()
-    return written
+    return output_paths
 
 
-def _write_tables(folder: Path, paths: Sequence[Path], written: Sequence[Path], groups: ImageGroups) -> None:
+def _write_tables(folder: Path, paths: Sequence[Path], output_paths: Sequence[Path], groups: ImageGroups) -> None:
     """Write ``groups.csv``, a manifest that ``unalike train`` reads, and ``unsorted.csv``, the images of no group."""
     grouped, ungrouped = [], []
-    for i, (path, file) in enumerate(zip(paths, written, strict=True)):
+    for i, (path, file) in enumerate(zip(paths, output_paths, strict=True)):
         original = int(groups.duplicate_of_N[i])
-        source_columns = [str(path.absolute()), str(written[original]) if original >= 0 else ""]
+        source_columns = [str(path.absolute()), str(output_paths[original]) if original >= 0 else ""]
         next_group = groups.group_name(int(groups.next_group_N[i])) if groups.next_group_N[i] >= 0 else ""
         group = int(groups.group_N[i])
         if group >= 0:

@@ -121,10 +121,10 @@ def _write_explanations(
             if len(rows) < MAX_PAIRS:
                 rows.append(_row(explanation, query, i, reference, j))
     write_text(folder / f"{stem}.jsonl", "\n".join(lines) + "\n" if lines else "")
-    rest = f" {len(lines) - len(rows)} more are in the folder." if len(lines) > len(rows) else ""
+    remainder = f" {len(lines) - len(rows)} more are in the folder." if len(lines) > len(rows) else ""
     page = Report(title, f"{len(lines)} pairs, by {model.source}")
     note = NOTE.format(METHOD_NOTES[explainer.method])
-    page.gallery("Pairs", rows, note=note + rest)
+    page.gallery("Pairs", rows, note=note + remainder)
     say(f"explained: {folder / f'{stem}.html'}")
     return ExplainedMatches(rows, note, page.write(folder / f"{stem}.html"))
 

@@ -145,12 +145,12 @@ def adjusted_rand(first_N: np.ndarray, second_N: np.ndarray) -> float:
     """
     _, a_N = np.unique(first_N, return_inverse=True)
     _, b_N = np.unique(second_N, return_inverse=True)
-    _, both = np.unique(a_N * (int(b_N.max(initial=0)) + 1) + b_N, return_counts=True)
+    _, common = np.unique(a_N * (int(b_N.max(initial=0)) + 1) + b_N, return_counts=True)
 
     def pairs(counts: np.ndarray) -> float:
         return float((counts.astype(np.float64) * (counts - 1) / 2).sum())
 
-    together, a, b = pairs(both), pairs(np.bincount(a_N)), pairs(np.bincount(b_N))
+    together, a, b = pairs(common), pairs(np.bincount(a_N)), pairs(np.bincount(b_N))
     total = len(a_N) * (len(a_N) - 1) / 2
     expected = a * b / total if total else 0.0
     maximum = (a + b) / 2

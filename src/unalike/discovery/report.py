@@ -109,11 +109,11 @@ class _Sections:
         for group in range(min(self.image_groups.count, MAX_GROUPS)):
             members = order_N[first_G[group] : first_G[group + 1]]
             typical = int(self.image_groups.medoid_G[group])
-            rest = members[members != typical]
-            rest = rest[np.argsort(-self.image_groups.confidence_N[rest], kind="stable")].tolist()
-            if len(rest) > MAX_TYPICAL + MAX_DOUBTFUL:
-                rest = rest[:MAX_TYPICAL] + rest[-MAX_DOUBTFUL:]
-            rows.append((self._captioned(typical, group=True), [self._captioned(i) for i in rest]))
+            others = members[members != typical]
+            others = others[np.argsort(-self.image_groups.confidence_N[others], kind="stable")].tolist()
+            if len(others) > MAX_TYPICAL + MAX_DOUBTFUL:
+                others = others[:MAX_TYPICAL] + others[-MAX_DOUBTFUL:]
+            rows.append((self._captioned(typical, group=True), [self._captioned(i) for i in others]))
         return rows
 
     def similar_groups(self) -> list[tuple[ReportImage, list[ReportImage]]]:

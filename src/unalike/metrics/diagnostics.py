@@ -87,27 +87,27 @@ def hardest_pairs(vectors_ND: np.ndarray, labels_N: np.ndarray | Sequence[int], 
         rows, columns = labels_N[top : top + scores_BC.shape[0]], labels_N[left : left + scores_BC.shape[1]]
         scores_BC[rows[:, None] == columns[None, :]] = EXCLUDED
 
-    kept = max(1, min(k, len(unit_ND)))
+    neighbors = max(1, min(k, len(unit_ND)))
     scores_NK, places_NK = scan(
-        unit_ND, lambda left, right: unit_ND[left:right], len(unit_ND), kept, hide=hide_own_class
+        unit_ND, lambda left, right: unit_ND[left:right], len(unit_ND), neighbors, hide=hide_own_class
     )
     return _first_pairs(scores_NK, places_NK, k), _farthest(unit_ND, labels_N, k)
 
 
 def _farthest(unit_ND: np.ndarray, labels_N: np.ndarray, k: int) -> Pairs:
-    """The k pairs of lowest cosine within a class: the references' signs are turned and the own row hidden."""
-    found = [Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))]
+    """The k pairs of lowest cosine within a class: the references' signs are flipped and the own row is excluded."""
+    by_class = [Pairs(np.zeros((0, 2), np.int64), np.zeros(0, np.float32))]
     order_N = np.argsort(labels_N, kind="stable")
     for members in np.split(order_N, np.flatnonzero(np.diff(labels_N[order_N])) + 1):
         if len(members) < 2:
             continue
-        turned = -unit_ND[members]
-        scores, places = scan(unit_ND[members], lambda left, right, t=turned: t[left:right], len(members),  # type: ignore[misc]
+        negated = -unit_ND[members]
+        scores, places = scan(unit_ND[members], lambda left, right, t=negated: t[left:right], len(members),  # type: ignore[misc]
                               min(k, len(members) - 1), hide=_hide_diagonal)  # fmt: skip
         best = _first_pairs(scores, places, k)
-        found.append(Pairs(members[best.pairs_P2], -best.scores_P))
-    pairs_P2 = np.concatenate([f.pairs_P2 for f in found])
-    scores_P = np.concatenate([f.scores_P for f in found])
+        by_class.append(Pairs(members[best.pairs_P2], -best.scores_P))
+    pairs_P2 = np.concatenate([pairs.pairs_P2 for pairs in by_class])
+    scores_P = np.concatenate([pairs.scores_P for pairs in by_class])
     order = np.lexsort((pairs_P2[:, 1], pairs_P2[:, 0], scores_P))[:k]
     return Pairs(pairs_P2[order], scores_P[order])
 
@@ -166,11 +166,11 @@ def confused_classes(labels_N: np.ndarray | Sequence[int], predicted_N: np.ndarr
     wrong = labels_N != predicted_N
     ways, counts = np.unique(np.stack([labels_N[wrong], predicted_N[wrong]], axis=1), axis=0, return_counts=True)
     times = {(int(a), int(b)): int(n) for (a, b), n in zip(ways, counts, strict=True)}
-    found = [
+    confusions = [
         Confusion(a, b, times.get((a, b), 0), times.get((b, a), 0), int(images[a]), int(images[b]))
         for a, b in sorted({(min(way), max(way)) for way in times})
     ]
-    return sorted(found, key=lambda c: -c.count)
+    return sorted(confusions, key=lambda confusion: -confusion.count)
 
 
 @dataclass(frozen=True)
@@ -200,10 +200,10 @@ def suspected_labels(
     - chance is the binomial tail of m or more of k neighbors being of class s, at the rate at which neighbors of the
       *other* images of the given class c are (so look-alike classes explain their own confusions), smoothed by one
       image's votes at the rate of a shuffled labelling (n_s / (N - 1));
-    - Benjamini-Hochberg over all images that can be judged keeps the share of false alarms near ``wrong``, were votes
-      independent; neighbors shot in one series are not, so this is a list to look at, not a verdict.
+    - Benjamini-Hochberg over all images that can be tested keeps the share of false alarms near ``wrong``, were votes
+      independent; neighbors shot in one series are not, so this is a list to review, not a decision.
 
-    An image that is alone in its class cannot be judged: it is left out. Raises UnalikeError for k < 1, NaN.
+    An image that is alone in its class cannot be tested and is left out. Raises UnalikeError for k < 1, NaN.
     """
     if k < 1:
         raise UnalikeError(f"k is {k}", expected="at least 1")
@@ -218,24 +218,24 @@ def suspected_labels(
     weights_NK = np.exp((scores_NK - scores_NK[:, :1]).astype(np.float64) / fall)
     weights_NK /= weights_NK.sum(axis=1, keepdims=True)
     suggested_N, margin_N, share_N = _outvoted(codes_N, near_NK, weights_NK)
-    judged = np.flatnonzero(counts_C[codes_N] > 1)
+    testable = np.flatnonzero(counts_C[codes_N] > 1)
     chance_N = np.ones(len(codes_N))
-    for i in judged[(margin_N[judged] > 0) & (share_N[judged] >= 0.5)]:
-        given, other = codes_N[i], suggested_N[i]
-        siblings = np.flatnonzero(codes_N == given)
-        seen = np.count_nonzero(near_NK[siblings] == other)
+    for i in testable[(margin_N[testable] > 0) & (share_N[testable] >= 0.5)]:
+        label, other = codes_N[i], suggested_N[i]
+        siblings = np.flatnonzero(codes_N == label)
+        votes = np.count_nonzero(near_NK[siblings] == other)
         own = int(np.count_nonzero(near_NK[i] == other))
         width = near_NK.shape[1]
-        rate = (seen - own + width * counts_C[other] / (len(codes_N) - 1)) / (width * len(siblings))
+        rate = (votes - own + width * counts_C[other] / (len(codes_N) - 1)) / (width * len(siblings))
         chance_N[i] = _binomial_tail(own, width, rate)
     # Benjamini and Hochberg, 1995: all up to the last that lies below its share of ``wrong``.
-    order = judged[np.lexsort((-margin_N[judged], chance_N[judged]))]
+    order = testable[np.lexsort((-margin_N[testable], chance_N[testable]))]
     below = np.flatnonzero(chance_N[order] <= wrong * (1 + np.arange(len(order))) / max(1, len(order)))
-    kept = order[: below[-1] + 1] if len(below) else order[:0]
+    suspected = order[: below[-1] + 1] if len(below) else order[:0]
     return [
         Suspicion(int(i), int(names[codes_N[i]]), int(names[suggested_N[i]]), float(margin_N[i]), float(chance_N[i]),
                   tuple(places_NK[i].tolist()))
-        for i in kept if margin_N[i] > 0
+        for i in suspected if margin_N[i] > 0
     ]  # fmt: skip
 
 
@@ -288,8 +288,8 @@ def near_duplicates(
         threshold = _gap(scores_NK[:, 0]) if scores_NK.size else 1 - EQUAL
     places_NK = np.where(scores_NK >= threshold, places_NK, -1)
     if same:
-        found = _first_pairs(scores_NK, places_NK)
-        return Duplicates(found.pairs_P2, found.scores_P, threshold)
+        pairs = _first_pairs(scores_NK, places_NK)
+        return Duplicates(pairs.pairs_P2, pairs.scores_P, threshold)
     rows, columns = np.nonzero(places_NK >= 0)
     order = np.argsort(-scores_NK[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]

@@ -142,19 +142,19 @@ def bootstrap_metrics(
 
 def _draw(rng: np.random.Generator, rows: int, units: int) -> np.ndarray:
     """How often each unit is drawn when ``units`` are drawn with replacement, ``rows`` times over."""
-    drawn = rng.integers(0, units, (rows, units))
-    drawn += (np.arange(rows) * units)[:, None]
-    return np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(float)
+    units_NU = rng.integers(0, units, (rows, units))
+    units_NU += (np.arange(rows) * units)[:, None]
+    return np.bincount(units_NU.ravel(), minlength=rows * units).reshape(rows, units).astype(float)
 
 
 def _mean_of_groups(weights_NQ: np.ndarray, values_QM: np.ndarray, sizes_G: np.ndarray) -> np.ndarray:
     """(N, M): every group's weighted mean, averaged over the groups that were drawn at all. Queries lie by group."""
     starts = np.cumsum(sizes_G).astype(int) - sizes_G.astype(int)
     weight_NG = np.add.reduceat(weights_NQ, starts, axis=1)
-    drawn_NG = weight_NG > 0
-    divisor_NG = np.where(drawn_NG, weight_NG, 1)
+    has_weight_NG = weight_NG > 0
+    divisor_NG = np.where(has_weight_NG, weight_NG, 1)
     means = [
-        (np.add.reduceat(weights_NQ * values_Q, starts, axis=1) / divisor_NG).sum(axis=1) / drawn_NG.sum(axis=1)
+        (np.add.reduceat(weights_NQ * values_Q, starts, axis=1) / divisor_NG).sum(axis=1) / has_weight_NG.sum(axis=1)
         for values_Q in values_QM.T
     ]
     return np.stack(means, axis=1)
@@ -226,8 +226,8 @@ def beta_quantile(a: float, b: float, level: float) -> float:
 
 def student_quantile(freedom: float, level: float) -> float:
     """The upper quantile (``level`` above 0.5) of Student's t."""
-    rest = _solve(lambda x: beta_cdf(freedom / 2, 0.5, x), 2 * (1 - level))
-    return math.sqrt(freedom * (1 - rest) / rest) if rest > 0 else math.inf
+    x = _solve(lambda x: beta_cdf(freedom / 2, 0.5, x), 2 * (1 - level))
+    return math.sqrt(freedom * (1 - x) / x) if x > 0 else math.inf
 
 
 def clopper_pearson(successes: float, n: float, confidence: float = 0.95) -> Interval:
@@ -276,7 +276,9 @@ def clustered_proportion(
     values_Q = np.asarray(values_Q, float)
     trials = len(values_Q)
     sorts = [
-        np.unique(np.asarray(one), return_inverse=True)[1] for one in (groups_Q, crossed_groups_Q) if one is not None
+        np.unique(np.asarray(groups), return_inverse=True)[1]
+        for groups in (groups_Q, crossed_groups_Q)
+        if groups is not None
     ]
     counts = [int(group_Q.max(initial=-1)) + 1 for group_Q in sorts]
     groups = min(counts)

@@ -157,10 +157,10 @@ def _fold(best_BK: np.ndarray, place_BK: np.ndarray, scores_BC: np.ndarray, left
     """Bring a tile's scores into the best so far, in place. References of the tile come after all before it."""
     rows, k = best_BK.shape
     passing_BC = scores_BC > best_BK[:, -1:]  # an equal score loses: its index is higher
-    found = np.count_nonzero(passing_BC)
-    if not found:
+    passing = np.count_nonzero(passing_BC)
+    if not passing:
         return
-    if found > max(4 * rows * k, scores_BC.size // 16):
+    if passing > max(4 * rows * k, scores_BC.size // 16):
         tile_BK, column_BK = _best_of_tile(scores_BC, k)
         best_BK[:], place_BK[:] = _merge(best_BK, place_BK, tile_BK, column_BK + left, k)
         return
@@ -171,8 +171,8 @@ def _fold(best_BK: np.ndarray, place_BK: np.ndarray, scores_BC: np.ndarray, left
     place_M = np.concatenate([place_BK[touched_T].ravel(), column_N + left])
     order_M = np.lexsort((place_M, -score_M, row_M))
     first_T = np.searchsorted(row_M[order_M], touched_T)
-    kept_TK = order_M[first_T[:, None] + np.arange(k)]
-    best_BK[touched_T], place_BK[touched_T] = score_M[kept_TK], place_M[kept_TK]
+    best_TK = order_M[first_T[:, None] + np.arange(k)]
+    best_BK[touched_T], place_BK[touched_T] = score_M[best_TK], place_M[best_TK]
 
 
 def float16_to_float32(halves_ND: np.ndarray, out_ND: np.ndarray) -> np.ndarray:

@@ -95,12 +95,12 @@ def summarize_trials(
     """
     settings = {"n": n, "confidence": confidence, "seed": seed}
     known_Q = np.isfinite(trials.own_Q)
-    held_Q = known_Q & np.isfinite(trials.other_Q)
+    enrolled_Q = known_Q & np.isfinite(trials.other_Q)
     open_Q = ~known_Q & np.isfinite(trials.other_Q)
     return {
         "verification": _verification(trials, rates, settings),
         "identification": {
-            "classes_held_out": _identification(trials, held_Q, trials.other_Q[held_Q], rates, settings),
+            "classes_held_out": _identification(trials, enrolled_Q, trials.other_Q[enrolled_Q], rates, settings),
             "open_set_queries": _identification(trials, known_Q, trials.other_Q[open_Q], rates, settings),
         },
     }
@@ -132,12 +132,12 @@ def _identification(
     at = []
     for rate in rates:
         if trials_needed(rate, settings["confidence"]) <= len(unknown_M):
-            found, threshold = dir_at_fpir(best_Q, right_Q, unknown_M, rate)
+            detection_rate, threshold = dir_at_fpir(best_Q, right_Q, unknown_M, rate)
             hits = (right_Q & (best_Q >= threshold)).astype(float)
             at.append(
                 {
                     "fpir": rate,
-                    "dir": _interval(found, hits, trials.labels_Q[known_Q], settings),
+                    "dir": _interval(detection_rate, hits, trials.labels_Q[known_Q], settings),
                     "threshold": threshold,
                 }
             )
@@ -162,10 +162,10 @@ def format_open_set(summary: dict[str, Any]) -> list[str]:
     lines = []
     pairs = summary["verification"]
     if pairs is not None:
-        at = [f", FNMR {one['fnmr']['value']:.4f} at FMR {one['fmr']:g}" for one in pairs["fnmr_at_fmr"]]
+        at = [f", FNMR {entry['fnmr']['value']:.4f} at FMR {entry['fmr']:g}" for entry in pairs["fnmr_at_fmr"]]
         lines.append(f"same or another: AUROC {pairs['auroc']:.4f}{''.join(at)}")
     for name, part in summary["identification"].items():
         if part is not None:
-            at = [f", DIR {one['dir']['value']:.4f} at FPIR {one['fpir']:g}" for one in part["dir_at_fpir"]]
+            at = [f", DIR {entry['dir']['value']:.4f} at FPIR {entry['fpir']:g}" for entry in part["dir_at_fpir"]]
             lines.append(f"known or unknown ({name.replace('_', ' ')}): AUROC {part['auroc']:.4f}{''.join(at)}")
     return lines

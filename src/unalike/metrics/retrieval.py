@@ -187,9 +187,9 @@ def _ranked(
         return bottom - top
 
     with _ONE_CORE_A_PRODUCT, ThreadPoolExecutor(threads) as pool:
-        for done in pool.map(work, _edges(len(labels_Q), rows, threads)):
+        for ranked in pool.map(work, _edges(len(labels_Q), rows, threads)):
             if advance is not None:
-                advance(done)
+                advance(ranked)
     return [_finish(tally, labels_Q, labels_R, ks, same) for tally in tallies]
 
 
@@ -385,17 +385,17 @@ def _rank(scores_BR: np.ndarray, top: int, tally: _Tally) -> None:
     place_N = _candidates(scores_BR, tally.reach)
     start_B = np.arange(rows) * references
     first_B, after_B = place_N.searchsorted(start_B), place_N.searchsorted(start_B + references)
-    found_B = after_B - first_B
-    filled_BW = np.arange(found_B.max()) < found_B[:, None]
+    count_B = after_B - first_B
+    filled_BW = np.arange(count_B.max()) < count_B[:, None]
     scores_BW = np.full(filled_BW.shape, PADDING)
     scores_BW[filled_BW] = scores_BR.reshape(-1).take(place_N)
     best_B = scores_BW.argmax(axis=1)
     tally.nearest[here] = place_N[first_B + best_B] - start_B
     tally.score[here] = scores_BW[np.arange(rows), best_B]
 
-    codes_N = tally.codes_R.take(place_N - start_B.repeat(found_B))
+    codes_N = tally.codes_R.take(place_N - start_B.repeat(count_B))
     marks_BW = np.zeros(filled_BW.shape, np.bool_)
-    marks_BW[filled_BW] = codes_N == tally.codes_Q[here].repeat(found_B)
+    marks_BW[filled_BW] = codes_N == tally.codes_Q[here].repeat(count_B)
     ranked_BK = _relevant_by_rank(scores_BW, marks_BW)[:, : tally.reach]
     leading_B = ranked_BK.argmax(axis=1)
     tally.first[here] = np.where(ranked_BK[np.arange(rows), leading_B] == 1, leading_B + 1, 0)

@@ -89,15 +89,15 @@ def summarize(
 
 def tao_kpis(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
     """TAO's KPI names and values (micro) for ``prefix`` val or test; what was not computed is left out."""
-    found: dict[str, float] = {}
+    kpis: dict[str, float] = {}
     for name in ("AMI", "NMI"):
         if summary.get("clusters", {}).get(name) is not None:
-            found[f"{prefix}_{name}"] = summary["clusters"][name]
+            kpis[f"{prefix}_{name}"] = summary["clusters"][name]
     for name, key in KPI_NAMES.items():
         value = summary["micro"][key]["value"]
         if value is not None:
-            found[prefix + name] = value
-    return found
+            kpis[prefix + name] = value
+    return kpis
 
 
 def per_class_table(
@@ -111,7 +111,7 @@ def per_class_table(
     count = len(classes)
     queries_C = np.bincount(ranking.labels, minlength=count)
     closed = ~ranking.open_set
-    measured_C = np.bincount(ranking.labels[closed], minlength=count)
+    closed_C = np.bincount(ranking.labels[closed], minlength=count)
     if reference_labels is not None:
         references_C = np.bincount(np.asarray(reference_labels, np.int64), minlength=count)
     else:
@@ -126,8 +126,8 @@ def per_class_table(
             "class": classes[c],
             "queries": int(queries_C[c]),
             "references": int(references_C[c]) if reference_labels is not None or queries_C[c] else None,
-            "measured": int(measured_C[c]),
-            **{name: float(total[c] / measured_C[c]) if measured_C[c] else None for name, total in sums.items()},
+            "measured": int(closed_C[c]),
+            **{name: float(total[c] / closed_C[c]) if closed_C[c] else None for name, total in sums.items()},
         }
         for c in range(count)
         if queries_C[c] or references_C[c]

@@ -88,9 +88,9 @@ class EmbeddedImages:
         return self.select(rows), rows
 
     def union(self, other: EmbeddedImages) -> EmbeddedImages:
-        """The images of both sets, one with the same path once. Both must have the same classes."""
-        known = {str(path) for path in self.paths}
-        rows = np.array([i for i, path in enumerate(other.paths) if str(path) not in known], np.int64)
+        """The images of both sets, each path once. Both must have the same classes."""
+        own_paths = {str(path) for path in self.paths}
+        rows = np.array([i for i, path in enumerate(other.paths) if str(path) not in own_paths], np.int64)
         new = other.select(rows)
         return replace(self, vectors_ND=np.concatenate([self.vectors_ND, new.vectors_ND]),
                        labels_N=np.concatenate([self.labels_N, new.labels_N]),

@@ -95,9 +95,9 @@ def _lines(content: dict[str, Any], prefix: str = "") -> list[str]:
             lines += _lines(value, f"{name}, ")
         elif entries is not None:
             for entry in entries:
-                (first, at), *rest = entry.items()
+                (first, at), *others = entry.items()
                 lines += _lines(
-                    dict(rest), f"{name} {first.replace('_', ' ')} {at:g}: " if isinstance(at, float) else f"{name} "
+                    dict(others), f"{name} {first.replace('_', ' ')} {at:g}: " if isinstance(at, float) else f"{name} "
                 )
         elif value is not None:
             lines.append(f"- {name}: {_figure(value)}")
