@@ -26,6 +26,7 @@ from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError
 from unalike.inference import runtime_benchmark
 from unalike.inference.embedding import embed_files
+from unalike.inference.model_files import FILE_RUNTIMES, SUFFIXES
 from unalike.progress import say
 from unalike.runs.filenames import BENCHMARK_FILE
 from unalike.spec.load import check_fields
@@ -39,8 +40,6 @@ FORMAT_VERSION = 1
 # Most image files that are measured, and the size of synthetic ones.
 MAX_FILES = 64
 SYNTHETIC_SIZE = (480, 640)
-RUNTIMES = {".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".engine": ("tensorrt",), ".plan": ("tensorrt",),
-            ".pth": ("torch", "openvino", "onnxruntime"), ".ckpt": ("torch", "openvino", "onnxruntime")}  # fmt: skip
 
 
 def bench_engine(model: str | Path, **options: Any) -> Result:
@@ -110,9 +109,9 @@ def measure_engines(
 def _engines(path: Path, runtimes: Sequence[str] | None, threads: int | None) -> tuple[list[Engine], View]:
     from unalike.inference.loaded_model import load_model
 
-    available = RUNTIMES.get(path.suffix)
+    available = FILE_RUNTIMES.get(path.suffix)
     if available is None:
-        raise ModelError(f"{path.name}: unknown kind of model", expected=", ".join(RUNTIMES))
+        raise ModelError(f"{path.name}: unknown kind of model", expected=", ".join(SUFFIXES))
     engines: list[Engine] = []
     view = None
     for name in runtimes or available:

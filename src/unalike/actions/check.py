@@ -20,7 +20,8 @@ from unalike.data.from_spec import load_evaluation_sets, load_from_spec, load_tr
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import DeviceError, RunError, SpecError, WeightsError
-from unalike.inference.loaded_model import PRETRAINED, load_model
+from unalike.inference.loaded_model import load_model
+from unalike.inference.model_files import PRETRAINED
 from unalike.runs.folder import results_folder
 from unalike.spec.actions import STANDALONE_ACTIONS, command_of
 from unalike.storage.filesystems import SCHEMES

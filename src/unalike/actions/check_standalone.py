@@ -12,7 +12,8 @@ from unalike.actions.results_folder import check_folder
 from unalike.actions.spec_resolution import check_mandatory
 from unalike.data.imageset import load_images
 from unalike.errors import DataError
-from unalike.inference.loaded_model import PRETRAINED, require_model_file
+from unalike.inference.loaded_model import require_model_file
+from unalike.inference.model_files import CHECKPOINTS, PRETRAINED
 from unalike.runs.folder import results_folder
 from unalike.spec.declare import FILE, IMAGE_OR_FOLDER, IMAGES, IMAGES_OR_FILE, MODEL, Section
 from unalike.spec.fields import Declared, fields_of
@@ -55,7 +56,7 @@ def _required_modules(action: str, section: Section) -> Iterator[tuple[str, str,
         yield runtime, EXTRAS[runtime], f"{action}.runtime"
     if getattr(section, "search", None) == "ann":
         yield "faiss", "ann", f"{action}.search"
-    needs_torch = (Path(model).suffix in (".pth", ".ckpt") or model.partition(":")[0] == PRETRAINED) if model else False
+    needs_torch = (Path(model).suffix in CHECKPOINTS or model.partition(":")[0] == PRETRAINED) if model else False
     if needs_torch or (model is None and action == "discover"):
         yield from ((module, "train", f"{action}.model") for module in ("torch", "timm"))
     elif model and runtime == "auto" and not any(map(importlib.util.find_spec, ("openvino", "onnxruntime"))):

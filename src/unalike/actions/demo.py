@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from unalike.inference.loaded_model import PRETRAINED
+from unalike.inference.model_files import PRETRAINED
 from unalike.progress import say
 from unalike.runs.filenames import (
     PER_CLASS_FILE,

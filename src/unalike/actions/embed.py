@@ -18,7 +18,8 @@ from unalike.errors import (
     missing_extra,
 )
 from unalike.inference.embedding import embed_files
-from unalike.inference.loaded_model import PRETRAINED, load_model, require_model_file
+from unalike.inference.loaded_model import load_model, require_model_file
+from unalike.inference.model_files import PRETRAINED
 from unalike.spec import load_spec
 from unalike.storage.atomic import atomic_write
 

@@ -13,7 +13,8 @@ from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.errors import SpecError
 from unalike.inference.embedding import embed_files
-from unalike.inference.loaded_model import PRETRAINED, LoadedModel, load_model, require_model_file
+from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
+from unalike.inference.model_files import PRETRAINED
 from unalike.progress import say
 
 if TYPE_CHECKING:

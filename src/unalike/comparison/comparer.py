@@ -38,7 +38,7 @@ from unalike.comparison.registration import (
 from unalike.comparison.result import PREVIEW_SIDE, ComparisonResult
 from unalike.data.decode import ImageInput, open_image, to_rgb
 from unalike.errors import DataError, SpecError
-from unalike.inference.loaded_model import PRETRAINED
+from unalike.inference.model_files import PRETRAINED
 from unalike.progress import progress
 from unalike.spec.load import check_fields
 

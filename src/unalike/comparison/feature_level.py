@@ -18,7 +18,7 @@ from unalike.comparison.registration import Registration, import_opencv
 from unalike.data.tiling import pad_by_reflection, tile_starts
 from unalike.errors import DataError, ModelError
 from unalike.inference.feature_map_model import FeatureMapModel, load_feature_maps
-from unalike.inference.loaded_model import PRETRAINED
+from unalike.inference.model_files import PRETRAINED
 
 # Side of the windows, in pixels, of a pretrained trunk, which takes any size.
 WINDOW_SIDE = 448

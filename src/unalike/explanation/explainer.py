@@ -161,7 +161,7 @@ def _load_pooled(model: LoadedModel) -> PooledNetwork:
     """Cut a model's network at its mean; a checkpoint or a pretrained trunk is exported in memory for it."""
     from unalike.explanation.class_activation import load_pooled_network
     from unalike.inference.feature_map_model import load_feature_maps
-    from unalike.inference.loaded_model import CHECKPOINTS, EXPORTED, PRETRAINED
+    from unalike.inference.model_files import CHECKPOINTS, EXPORTED, PRETRAINED
 
     file = Path(model.source)
     if file.suffix in (".onnx", ".xml"):

@@ -19,6 +19,7 @@ from unalike import progress
 from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, ExportError, MissingExtra, ModelError, closest
 from unalike.inference import runtime_benchmark
+from unalike.inference.model_files import NETWORK_RUNTIMES, ONNX_RUNTIMES
 
 if TYPE_CHECKING:
     import onnx
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from unalike.engines.onnx_engine import OnnxEngine
     from unalike.engines.openvino_engine import OpenVinoEngine
 
-RUNTIMES = ("auto", "torch", "onnxruntime", "openvino")
-ONNX_RUNTIMES = ("openvino", "onnxruntime")
 # Tracing takes 5 to 30 s; below this many images torch has finished by then.
 MIN_IMAGES_TO_TRACE = 200
 # Cosine of a refreshed engine's embeddings to the network's own: low enough for bf16, far above that of wrong weights.
@@ -88,8 +87,9 @@ def create_engine(
     Raises:
         MissingExtra, DeviceError, ExportError: a runtime was named and cannot be had.
     """
-    if runtime not in RUNTIMES:
-        raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(RUNTIMES), remedy=closest(runtime, RUNTIMES))
+    known = ("auto", *NETWORK_RUNTIMES)
+    if runtime not in known:
+        raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(known), remedy=closest(runtime, known))
     order = _order(embedder, precision, images) if runtime == "auto" else [runtime]
 
     def create_again(newer: torch.nn.Module) -> RefreshableEngine:

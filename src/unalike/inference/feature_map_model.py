@@ -19,21 +19,13 @@ from unalike.engines.metadata import MapFacts
 from unalike.engines.protocol import MapEngine, require_maps
 from unalike.errors import DeviceError, ModelError
 from unalike.inference.engine_selection import engine_from_onnx, log_engine
-from unalike.inference.loaded_model import (
-    CHECKPOINTS,
-    EXPORTED,
-    PRETRAINED,
-    SUFFIXES,
-    load_model,
-    require_model_file,
-)
+from unalike.inference.loaded_model import load_model, require_model_file
+from unalike.inference.model_files import CHECKPOINTS, EXPORTED, NETWORK_RUNTIMES, PRETRAINED, SUFFIXES
 from unalike.spec.declare import STAGES
 
 if TYPE_CHECKING:
     from unalike.model.feature_maps import FeatureMapNetwork
     from unalike.model.frozen_trunk import FrozenTrunk
-
-RUNTIMES = ("auto", "torch", "openvino", "onnxruntime")
 
 
 @dataclass(frozen=True)
@@ -108,8 +100,8 @@ def load_feature_maps(
             return _load_exported(path, stages, size, vector, runtime, precision, threads, device, quiet)
         if path.suffix not in CHECKPOINTS:
             raise ModelError(f"{path.name}: unknown kind of model", expected=f"{PRETRAINED}, {', '.join(SUFFIXES)}")
-    if runtime not in RUNTIMES:
-        raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(RUNTIMES))
+    if runtime not in ("auto", *NETWORK_RUNTIMES):
+        raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(("auto", *NETWORK_RUNTIMES)))
     network, preprocessing = _build_network(source, stages, size, vector)
     model = _create_model(network, preprocessing, str(source), runtime, precision, threads, device)
     log_engine(model.engine, quiet)

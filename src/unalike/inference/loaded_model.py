@@ -17,6 +17,7 @@ from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError
 from unalike.inference import runtime_benchmark
 from unalike.inference.engine_selection import create_engine, log_engine, move_to_gpu
+from unalike.inference.model_files import CHECKPOINTS, EXPORTED, FILE_RUNTIMES, SUFFIXES
 from unalike.storage.fetch import local_path
 
 if TYPE_CHECKING:
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
     from unalike.engines.tensorrt_engine import TensorRtEngine
 
     ExportedEngine = OnnxEngine | OpenVinoEngine | TensorRtEngine
-
-# Takes the place of a model's file: the best pretrained trunk that is installed; ``pretrained:NAME`` is that of a name.
-PRETRAINED = "pretrained"
-EXPORTED = (".onnx", ".xml", ".engine", ".plan")
-CHECKPOINTS = (".pth", ".ckpt")
-SUFFIXES = (*EXPORTED, *CHECKPOINTS)
-# Runtimes of an exported file, the preferred one first.
-RUNTIMES = {
-    ".onnx": ("openvino", "onnxruntime"), ".xml": ("openvino",), ".engine": ("tensorrt",), ".plan": ("tensorrt",),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -109,7 +100,7 @@ class _ExportedFile:
 
         Where that is not known it is measured (``measure``), or the first engine that can be created is taken.
         """
-        runtimes = RUNTIMES[self.path.suffix]
+        runtimes = FILE_RUNTIMES[self.path.suffix]
         if runtime not in ("auto", *runtimes):
             raise DeviceError(
                 f"runtime {runtime!r} for {self.path.name}",

@@ -27,7 +27,7 @@ from unalike.engines.metadata import MapFacts
 from unalike.errors import DataError, ModelError, UnreadableImage
 from unalike.inference.engine_selection import engine_from_onnx
 from unalike.inference.feature_map_model import FeatureMapModel, load_feature_maps
-from unalike.inference.loaded_model import PRETRAINED
+from unalike.inference.model_files import PRETRAINED
 from unalike.inspection.anomaly_map import anomaly_maps, find_regions, image_score
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig, PositionEncoding
 from unalike.inspection.cross_validation import FitData, cross_validate
