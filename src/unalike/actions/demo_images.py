@@ -238,7 +238,7 @@ def _corners(rng: np.random.Generator, size: int, difficulty: float) -> np.ndarr
 def _perspective(corners: np.ndarray, source: int, margin: float = 0.0) -> list[float]:
     """PIL's eight coefficients that map output pixels back into a ``source``-sized square.
 
-    A negative ``margin`` lets the corners stand inside that square, so that the drawing extends beyond them.
+    A negative ``margin`` places the corners inside that square, so that the drawing extends beyond them.
     """
     low, high = -margin * source, (1 + margin) * source
     inside = ((low, low), (high, low), (high, high), (low, high))

@@ -51,7 +51,7 @@ def input_images(experiment: Experiment, notices: Notices) -> ImageSet:
     if kind == "image" and path.is_dir():
         raise DataError(f"inference.input_path: {path} is a folder", expected="one image file",
                         remedy="set inference.inference_input_type=image_folder")  # fmt: skip
-    # Labels are not used, so every image below the folder counts, wherever it lies.
+    # Labels are not used, so all images below the folder are used, at any depth.
     images = load_from_spec(experiment, section.input_path, notices, labeled=False)
     if len(images) == 0:
         raise DataError(f"inference.input_path: {path} holds no images")

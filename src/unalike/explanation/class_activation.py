@@ -30,8 +30,8 @@ class PooledNetwork:
 
     Args:
         compiled: OpenVINO's compiled network up to the mean, for one image.
-        input_size: height and width of the input, in pixels.
-        weight_DC, bias_D: the linear head.
+        input_size: Height and width of the input, in pixels.
+        weight_DC, bias_D: The linear head.
     """
 
     def __init__(self, compiled: Any, input_size: tuple[int, int], weight_DC: np.ndarray, bias_D: np.ndarray) -> None:
@@ -48,10 +48,10 @@ def load_pooled_network(model: str | Path | bytes) -> PooledNetwork:
     """Cut a network at its mean over positions; it is computed in fp32.
 
     Args:
-        model: an ONNX file, its content, or an OpenVINO ``.xml``.
+        model: An ONNX file, its content, or an OpenVINO ``.xml``.
 
     Raises:
-        ModelError: there is no such mean, or what follows is not linear.
+        ModelError: There is no such mean, or what follows is not linear.
         MissingExtra: OpenVINO is not installed.
     """
     openvino = import_openvino()

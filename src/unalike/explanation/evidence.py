@@ -21,11 +21,11 @@ class Evidence:
     """Evidence for and against a match, by position of one image.
 
     Attributes:
-        score: the cosine of both embeddings.
-        for_hw: what each position adds to the score; by occlusion, how much the score falls when it is covered.
-        against_hw: what each position lacks to a perfect score; by occlusion, how much the score rises when it is covered.
-        exact: whether ``for_hw.sum() + constant`` is the score and ``against_hw.sum() + constant_against`` is 1 - score.
-        constant, constant_against: what the bias of the head adds, which has no position.
+        score: The cosine of both embeddings.
+        for_hw: What each position adds to the score; by occlusion, how much the score falls when it is covered.
+        against_hw: What each position lacks to a perfect score; by occlusion, how much the score rises when it is covered.
+        exact: Whether ``for_hw.sum() + constant`` is the score and ``against_hw.sum() + constant_against`` is 1 - score.
+        constant, constant_against: What the bias of the head adds, which has no position.
     """
 
     score: float
@@ -42,9 +42,9 @@ def decompose_similarity(
     """Decompose by position the cosine between the embedding ``mean(features) @ weight.T + bias`` and another; in float64.
 
     Args:
-        features_hwC: feature map of the image, whose mean over positions the head takes.
-        weight_DC, bias_D: the linear head.
-        other_D: the other embedding, of any length.
+        features_hwC: Feature map of the image, whose mean over positions the head takes.
+        weight_DC, bias_D: The linear head.
+        other_D: The other embedding, of any length.
     """
     features = np.asarray(features_hwC, np.float64)
     weight, bias, other = (np.asarray(part, np.float64) for part in (weight_DC, bias_D, other_D))
@@ -64,9 +64,9 @@ def occlude(image_HWC: np.ndarray, grid: int = 7, reach: int = 1) -> tuple[np.nd
     """Copy an image once for each position of a grid, with a square around the position in the image's mean color.
 
     Args:
-        image_HWC: uint8.
-        grid: number of positions a side; N is its square.
-        reach: number of neighboring positions each way that the square covers too, as far as the image goes.
+        image_HWC: Uint8.
+        grid: Number of positions a side; N is its square.
+        reach: Number of neighboring positions each way that the square covers too, as far as the image goes.
 
     Returns:
         (copies (N, H, W, 3) uint8, row by row; masks (N, grid, grid) bool of the covered positions).
@@ -92,9 +92,9 @@ def occlusion_evidence(score: float, occluded_N: np.ndarray, masks_Nhw: np.ndarr
     """Average by position how much the score falls (for) and rises (against) over the occlusions that cover it.
 
     Args:
-        score: of the image itself.
-        occluded_N: scores of the copies of ``occlude``.
-        masks_Nhw: their masks.
+        score: Of the image itself.
+        occluded_N: Scores of the copies of ``occlude``.
+        masks_Nhw: Their masks.
     """
     fall_N = score - np.asarray(occluded_N, np.float64)
     count_hw = masks_Nhw.sum(axis=0)

@@ -37,8 +37,8 @@ class Explanation:
     """Why two images match.
 
     Attributes:
-        query, reference: evidence in each image, both about the same score.
-        query_HWC, reference_HWC: the network's input, uint8.
+        query, reference: Evidence in each image, both about the same score.
+        query_HWC, reference_HWC: The network's input, uint8.
     """
 
     query: Evidence
@@ -74,9 +74,9 @@ class Explainer:
     >>> why.query.for_hw, why.query.against_hw
 
     Args:
-        engine: runs the network.
-        view: turns an image into the network's input.
-        pooled_network: the network cut at its mean over positions; without it regions are occluded.
+        engine: Runs the network.
+        view: Turns an image into the network's input.
+        pooled_network: The network cut at its mean over positions; without it regions are occluded.
     """
 
     def __init__(self, engine: Engine, view: View, pooled_network: PooledNetwork | None = None) -> None:
@@ -89,12 +89,12 @@ class Explainer:
         """Load an exported network, a checkpoint or ``pretrained`` (the latter two need the extra ``train``).
 
         Args:
-            model: path or URI of the network, ``pretrained`` or ``pretrained:NAME``.
-            runtime, precision: of the engine.
+            model: Path or URI of the network, ``pretrained`` or ``pretrained:NAME``.
+            runtime, precision: Of the engine.
             method: ``exact``, ``covers`` (occlusion), or ``auto``: exact where the network allows it.
 
         Raises:
-            ModelError: there is no such method, or ``exact`` is not possible; and the errors of ``load_model``.
+            ModelError: There is no such method, or ``exact`` is not possible; and the errors of ``load_model``.
         """
         from unalike.inference.feature_map_model import is_pretrained, load_feature_maps
         from unalike.inference.loaded_model import LoadedModel, load_model
@@ -111,7 +111,7 @@ class Explainer:
         """Create an explainer for a loaded model; a message is printed when only occlusion is possible.
 
         Raises:
-            ModelError: there is no such method, or ``exact`` is not possible.
+            ModelError: There is no such method, or ``exact`` is not possible.
         """
         if method not in METHODS:
             raise ModelError(f"method {method!r}", expected=", ".join(METHODS), remedy=closest(method, METHODS))

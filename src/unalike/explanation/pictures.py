@@ -21,10 +21,10 @@ def overlay_map(
     """Draw a map over the gray image.
 
     Args:
-        image_HWC: uint8.
-        values_hw: the map; values from 0 to ``largest`` are drawn ever more opaque, those below 0 not at all.
+        image_HWC: Uint8.
+        values_hw: The map; values from 0 to ``largest`` are drawn ever more opaque, those below 0 not at all.
         color: RGB.
-        largest: the value that is drawn fully.
+        largest: The value that is drawn fully.
     """
     height, width = image_HWC.shape[:2]
     level = np.clip(values_hw / max(largest, 1e-12), 0, 1).astype(np.float32)

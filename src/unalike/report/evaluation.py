@@ -71,7 +71,7 @@ class EmbeddedImages:
     def image(
         self, index: int, score: float | None = None, correct: bool | None = None, caption: str = ""
     ) -> ReportImage:
-        """An image for a report; without a caption, its class stands below it."""
+        """An image for a report; without a caption, its class is the caption."""
         return ReportImage(self.paths[index], caption or self.class_name(index), score, correct)
 
     def select(self, rows: np.ndarray) -> EmbeddedImages:

@@ -50,7 +50,7 @@ class ReportImage:
 
 
 class Report:
-    """A page of sections, which stand in the order in which they are added; every ``add`` method returns the report.
+    """A page of sections in the order in which they are added; every method that adds one returns the report.
 
     Args:
         title: The heading.
@@ -148,7 +148,7 @@ class Report:
         return self._add(
             "gallery", title, note,
             rows=[(_to_values(query), [_to_values(image) for image in images]) for query, images in rows],
-            # Short rows stand two abreast where the page is wide enough.
+            # Short rows are laid out in two columns where the page is wide enough.
             short=max(len(images) for _, images in rows) <= 2,
             link={"address": quote(address), "text": text} if address else None,
         )  # fmt: skip
@@ -259,7 +259,7 @@ def _to_values(image: ReportImage) -> dict[str, Any]:
     }
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     return isinstance(value, (int, float, np.number)) and not isinstance(value, bool)
 
 

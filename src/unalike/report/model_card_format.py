@@ -45,7 +45,7 @@ def card_markdown(card: dict[str, Any]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _figure(value: Any) -> str:
+def _figure(value: object) -> str:
     if isinstance(value, dict):
         low, high = value.get("low"), value.get("high")
         interval = f" [{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""

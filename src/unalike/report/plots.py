@@ -133,7 +133,7 @@ class IntervalBar:
 
     @classmethod
     def from_interval(cls, interval: Interval, color: str) -> IntervalBar:
-        """Scale an interval; ends that are unknown stand at its value."""
+        """Scale an interval; unknown ends are drawn at its value."""
         ends = (interval.value if math.isnan(end) else end for end in (interval.low, interval.high))
         left, right = (BAR_LENGTH * min(max(end, 0.0), 1.0) for end in ends)
         return cls(format_value(interval), format_range(interval), f"{left:.1f}", f"{max(right - left, 2):.1f}", color)
