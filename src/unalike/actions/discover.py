@@ -32,7 +32,7 @@ from unalike.progress import progress, say
 from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNSORTED_FILE
 from unalike.runs.folder import results_folder
 from unalike.spec import settle
-from unalike.storage.atomic import write_text
+from unalike.storage.atomic import temporary_path, write_text
 from unalike.storage.csv_file import write_csv
 from unalike.storage.overwrite import refuse_existing
 
@@ -99,7 +99,7 @@ def _group(section: Discover, source: str, target: Path) -> dict[str, Any]:
     paths = [images.paths[i] for i in embedded.kept_N.tolist()]
     groups = group_images(embedded.vectors_ND, groups=section.groups, seed=section.seed)
     figures = _figures(groups, unreadable=len(embedded.failures))
-    partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
+    partial = temporary_path(target)
     try:
         partial.mkdir(parents=True)
         output_paths = _write_images(paths, groups, partial, section.kind)

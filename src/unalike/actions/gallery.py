@@ -79,7 +79,7 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
                 say(f"calibrated: {recognizer.calibrate(section.rate, rule=section.rule)}")
             except DataError as error:
                 say(f"not calibrated, every image will get the nearest class's name: {error}")
-        gallery.save(path)
+        gallery.save(path, overwrite=overwrite or section.gallery is None)  # another build may have been faster
         if run is not None:
             run.own(path)
             run.conclude(f"written: {path}", {"images": len(gallery), "classes": len(gallery.counts())})
@@ -93,26 +93,26 @@ def add(
     """Enroll more images: class folders, or images of one class ``label``."""
     recognizer = open_recognizer(path, model, runtime=runtime, precision=precision)
     if label is None:
-        recognizer.enrol(source)
+        vectors_ND, labels, names = recognizer.embed_folder(source, "enrolling")
     else:
         images = load_images(source, labeled=False)
         embedded = embed_files(recognizer.engine, images.paths, recognizer.view, describe="enrolling")
-        names = [str(images.paths[i]) for i in embedded.kept_N]
-        recognizer.gallery.enrol(embedded.vectors_ND, [label] * len(names), names)
+        vectors_ND, names = embedded.vectors_ND, [str(images.paths[i]) for i in embedded.kept_N]
+        labels = [label] * len(names)
         if embedded.failures:
             say(f"{len(embedded.failures)} unreadable images were skipped, the first: {embedded.failures[0][1]}")
-    return _saved(recognizer.gallery, path)
+
+    def enroll(gallery: Gallery) -> None:
+        gallery.model_identity.check_compatible(recognizer.model_identity)  # it may be another one by now
+        gallery.enrol(vectors_ND, labels, names)
+
+    return change(path, enroll)
 
 
 def change(path: str | Path, function: Callable[[Gallery], object]) -> dict[str, Any]:
-    """Load a gallery, change it by ``function``, and save it under the same path."""
-    gallery = Gallery.load(path)
-    function(gallery)
-    return _saved(gallery, path)
-
-
-def _saved(gallery: Gallery, path: str | Path) -> dict[str, Any]:
-    gallery.save(path)
+    """Load a gallery, change it by ``function`` and save it under the same path, while other changes of it wait."""
+    with Gallery.edit(path) as gallery:
+        function(gallery)
     warn_if_uncalibrated(gallery)
     return describe(gallery, path)
 
@@ -152,11 +152,17 @@ def calibrate_file(
     if images is None:
         gallery = Gallery.load(path)
         calibration = calibrate(gallery, rate, **settings)
-        gallery.calibration = calibration
     else:
         recognizer = open_recognizer(path, model, runtime=runtime, precision=precision)
         gallery, calibration = recognizer.gallery, recognizer.calibrate(rate, images, **settings)
-    gallery.save(path)
+    with Gallery.edit(path) as current:
+        # Images that others enrolled meanwhile stay; the calibration then counts as out of date.
+        if not current.snapshot.continues(gallery.snapshot):
+            raise DataError(
+                f"{path} was replaced by another gallery while it was calibrated", remedy="calibrate it again"
+            )
+        current.calibration = calibration
+    warn_if_uncalibrated(current)
     content = {
         "gallery": path.name,
         "images": len(gallery),

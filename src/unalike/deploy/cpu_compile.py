@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,11 +35,9 @@ def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
         raise ExportError(f"OpenVINO cannot read the network ({str(error).splitlines()[-1][:200]})") from error
     graph.set_rt_info(facts.to_json(), ["framework", KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        atomic_write(path) as made,
-        atomic_write(weights),
-    ):  # the .bin is written beside the .xml, and replaced before it
+    with atomic_write(path) as made, atomic_write(weights) as made_weights:  # the .bin is in place before the .xml
         openvino.save_model(graph, str(made), compress_to_fp16=facts.precision == "fp16")
+        os.replace(made.with_suffix(".bin"), made_weights)
 
 
 def write_optimized(content: bytes, path: Path, facts: NetworkFacts) -> None:

@@ -63,7 +63,7 @@ def export_maps(
     path = Path(path)
     proto, facts = trace_maps(mapped, preprocessing, **metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, single_writer=True) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(proto.SerializeToString())
         parity = prove(mapped, partial, facts, images_NHWC)
     return parity

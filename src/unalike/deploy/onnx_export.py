@@ -248,7 +248,7 @@ def export_onnx(
             f"the network takes {proto.ByteSize() / 2**30:.1f} GiB", expected="less than 2 GiB in one file"
         )
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path, single_writer=True) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(proto.SerializeToString())
         parity = check_parity(embedder, partial, facts=facts, images_NHWC=images_NHWC, batch_size=batch_size)
     return Exported(path, opset_of(proto), facts, parity, describe_graph(proto))

@@ -36,7 +36,7 @@ def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
     _require_plain(content, "payload")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, single_writer=True) as partial, partial.open("wb") as file:
+        with atomic_write(path, follow_links=False) as partial, partial.open("wb") as file:
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         # torch reports a failed write as RuntimeError, whatever the cause.

@@ -8,9 +8,12 @@ Shape letters: N enrolled vectors, M kept ones, Q queries, K neighbors, D width,
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,61 +22,11 @@ import numpy as np
 from unalike.errors import DataError, ModelError, closest
 from unalike.metrics.knn import unit
 from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import check_vectors
-from unalike.recognition.snapshot import HALF_ROWS, GallerySnapshot, NearestNeighbors, as_list
-from unalike.storage.blockfile import PackedTexts, read_blocks, write_blocks
-
-# Cosine of two networks' embeddings of the probe image from which they count as one network where their keys do not tell:
-# below what rounding to bfloat16 leaves, above what other weights give.
-SAME_NETWORK = 0.98
-
-
-@dataclass(frozen=True, eq=False)
-class ModelIdentity:
-    """The network that embeddings were computed with; an empty attribute is not known.
-
-    Attributes:
-        probe_D: embedding of a fixed image (``recognizer.probe_embedding``), compared where no key decides.
-        view: the evaluation view, plain data.
-        file: where the model lay when the gallery was made.
-        trunk: name of its trunk.
-        network: key that goes with a network into every format (``engines.metadata.NetworkFacts``): an INT8 file has that
-            of the network it was quantized from, and two epochs of one training have different ones.
-    """
-
-    probe_D: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
-    view: Mapping[str, Any] | None = None
-    file: str = ""
-    trunk: str = ""
-    network: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data for a file's head; ``probe_D`` is kept apart, as an array."""
-        view = None if self.view is None else dict(self.view)
-        return {"view": view, "file": self.file, "trunk": self.trunk, "network": self.network}
-
-    def check_compatible(self, other: ModelIdentity) -> None:
-        """Raise ModelError when embeddings of this network cannot be compared with those of ``other``."""
-        remedy = "enrol the references again with this network"
-        if not self._same_network(other):
-            source = f" ({self.file})" if self.file else ""
-            raise ModelError(f"the gallery was made with another network{source}", remedy=remedy)
-        if self.view is not None and other.view is not None and dict(self.view) != dict(other.view):
-            differences = [
-                f"{key} {self.view.get(key)}, not {value}"
-                for key, value in other.view.items()
-                if self.view.get(key) != value
-            ]
-            raise ModelError(f"the gallery was made with another view: {', '.join(differences)}", remedy=remedy)
-
-    def _same_network(self, other: ModelIdentity) -> bool:
-        if self.network and self.network == other.network:
-            return True
-        if self.network.startswith("weights") and other.network.startswith("weights"):
-            return False
-        if not len(self.probe_D) or len(self.probe_D) != len(other.probe_D):
-            return True  # another width is found where the vectors are compared
-        return float(unit(self.probe_D[None])[0] @ unit(other.probe_D[None])[0]) >= SAME_NETWORK
+from unalike.recognition.snapshot import HALF_ROWS, EnrolledNames, GallerySnapshot, NearestNeighbors
+from unalike.storage.blockfile import PackedTexts, read_blocks, read_generation, write_blocks
+from unalike.storage.file_lock import file_lock
 
 
 class Gallery:
@@ -94,6 +47,9 @@ class Gallery:
         self._snapshot = GallerySnapshot.empty(dim, half)
         self._codes: dict[str, int] = {}
         self._lock = threading.RLock()
+        self._file: GalleryFile | None = None
+        self._generations: dict[str, bytes] = {}  # of the files that it was loaded from or saved to
+        self._saved: tuple[GallerySnapshot, GalleryCalibration | None] | None = None  # the state that its file holds
 
     def __len__(self) -> int:
         return len(self._snapshot)
@@ -117,7 +73,9 @@ class Gallery:
     def vectors_ND(self) -> np.ndarray:
         """float32, unit length, in the order in which they were enrolled; a copy where they are kept otherwise."""
         snapshot = self._snapshot
-        return snapshot.vectors(np.arange(len(snapshot))) if snapshot.half else snapshot.stored(0, len(snapshot))
+        if snapshot.half or 0 < snapshot.in_file < len(snapshot):
+            return snapshot.vectors(np.arange(len(snapshot)))
+        return snapshot.stored(0, len(snapshot))
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -181,29 +139,28 @@ class Gallery:
 
     def _append(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> None:
         snapshot = self._snapshot
-        count, total = len(snapshot), len(snapshot) + len(labels)
-        vectors, codes = snapshot.vectors_ND, snapshot.codes_N
-        buffer = vectors.base if vectors.base is not None and vectors.flags.writeable else vectors
-        if snapshot.file is not None or buffer.ndim != 2 or len(buffer) < total:
+        count, total = len(snapshot.added_MD), len(snapshot.added_MD) + len(labels)
+        added = snapshot.added_MD
+        buffer = added.base if added.base is not None and added.flags.writeable else added
+        if buffer.ndim != 2 or len(buffer) < total:
             # The capacity doubles: enrolling one by one stays cheap.
-            buffer = np.empty((max(total, 2 * count), self.dim), vectors.dtype)
-            for first in range(0, count, HALF_ROWS):
-                last = min(first + HALF_ROWS, count)
-                buffer[first:last] = snapshot.stored(first, last)
-            unpacked_names = as_list(snapshot.names)[:count]
-            snapshot = GallerySnapshot(
-                buffer[:count], codes, list(snapshot.classes), unpacked_names, revision=snapshot.revision
-            )
-        classes, all_names = snapshot.classes, snapshot.names
-        assert isinstance(classes, list) and isinstance(all_names, list)  # what lay in a file was unpacked above
+            buffer = np.empty((max(total, 2 * count), self.dim), added.dtype)
+            buffer[:count] = added
+        classes = snapshot.classes if isinstance(snapshot.classes, list) else list(snapshot.classes)
         for label in labels:
             if label not in self._codes:
                 self._codes[label] = len(classes)
                 classes.append(label)
         buffer[count:total] = vectors_ND
-        all_names.extend(names)
-        codes = np.concatenate([codes, np.asarray([self._codes[label] for label in labels], np.int32)])
-        self._snapshot = GallerySnapshot(buffer[:total], codes, classes, all_names, revision=snapshot.revision + 1)
+        snapshot.names.added.extend(names)
+        new_codes_M = np.asarray([self._codes[label] for label in labels], np.int32)
+        next_id = snapshot.next_id + len(labels)
+        self._snapshot = GallerySnapshot(
+            buffer[:total],
+            np.concatenate([snapshot.codes_N, new_codes_M]),
+            np.concatenate([snapshot.ids_N, np.arange(snapshot.next_id, next_id)]),
+            classes, snapshot.names, snapshot.file, snapshot.revision + 1, next_id,
+        )  # fmt: skip
 
     def remove(self, labels: Sequence[str] = (), names: Sequence[str] = ()) -> int:
         """Remove whole classes, and single images by the name under which they were enrolled.
@@ -216,9 +173,9 @@ class Gallery:
         """
         with self._lock:
             snapshot = self._snapshot
-            enrolled_names = snapshot.names[: len(snapshot)]
+            enrolled_names = snapshot.names.unpack() if names else []
             codes = [self._code(label) for label in labels]
-            known = set(enrolled_names) if names else set()
+            known = set(enrolled_names)
             missing = [name for name in names if name not in known]
             if missing:
                 raise DataError(
@@ -282,10 +239,7 @@ class Gallery:
             for first in range(0, len(snapshot), HALF_ROWS):
                 last = min(first + HALF_ROWS, len(snapshot))
                 vectors_ND[first:last] = read(first, last)
-            names = as_list(snapshot.names)[: len(snapshot)]
-            self._snapshot = GallerySnapshot(
-                vectors_ND, snapshot.codes_N, list(snapshot.classes), names, revision=snapshot.revision
-            )
+            self._snapshot = replace(snapshot, added_MD=vectors_ND, file=None)
 
     def _code(self, label: str) -> int:
         if label not in self._codes:
@@ -299,20 +253,22 @@ class Gallery:
         used_codes = np.unique(codes_M)
         new_code_C = np.zeros(len(classes), np.int32)
         new_code_C[used_codes] = np.arange(len(used_codes))
-        names = as_list(snapshot.names)
-        if len(kept_M) == len(snapshot):
-            vectors_MD, file = snapshot.vectors_ND, snapshot.file
-        else:
-            vectors_MD, file = np.empty((len(kept_M), self.dim), snapshot.vectors_ND.dtype), None
+        used_classes = [classes[code] for code in used_codes.tolist()]
+        changed = replace(
+            snapshot, codes_N=new_code_C[codes_M], classes=used_classes, revision=snapshot.revision + 1
+        )  # fmt: skip
+        if len(kept_M) < len(snapshot):
+            vectors_MD = np.empty((len(kept_M), self.dim), snapshot.added_MD.dtype)
             for first in range(0, len(kept_M), HALF_ROWS):
                 chosen = kept_M[first : first + HALF_ROWS]
                 low, high = int(chosen[0]), int(chosen[-1]) + 1
                 vectors_MD[first : first + len(chosen)] = snapshot.stored(low, high)[chosen - low]
-            names = [names[i] for i in kept_M.tolist()]
-        used_classes = [classes[code] for code in used_codes.tolist()]
-        self._replace(
-            GallerySnapshot(vectors_MD, new_code_C[codes_M], used_classes, names, file, snapshot.revision + 1)
-        )
+            names = snapshot.names.unpack()
+            names_kept = EnrolledNames(added=[names[i] for i in kept_M.tolist()])
+            changed = replace(
+                changed, added_MD=vectors_MD, ids_N=snapshot.ids_N[kept_M], names=names_kept, file=None
+            )  # fmt: skip
+        self._replace(changed)
 
     def _replace(self, snapshot: GallerySnapshot) -> None:
         self._codes = {label: code for code, label in enumerate(snapshot.classes)}
@@ -335,35 +291,121 @@ class Gallery:
 
     # ---- the file ----
 
-    def save(self, path: str | Path) -> Path:
+    @property
+    def path(self) -> Path | None:
+        """The file that it was loaded from, or saved to since; None where there is none."""
+        return None if self._file is None else self._file.path
+
+    def changed_on_disk(self) -> bool:
+        """Whether its file was replaced or written to since it was loaded or saved; this gallery stays as it is."""
+        return self._file is not None and not self._file.is_current()
+
+    def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
         """Write one file: version, checksums, vectors, names, calibration (``storage.blockfile``).
 
-        A process that is killed meanwhile leaves an older file of that name whole.
+        A process that is killed meanwhile leaves an older file of that name complete. Of several threads or processes that
+        load a file, change it and save it, one is first; the others are refused, since their save would undo its change.
+        ``edit`` makes them wait for each other instead.
+
+        Args:
+            path: the file; what a symbolic link leads to.
+            overwrite: replace a file that this gallery was not loaded from.
+
+        Raises:
+            DataError: the file cannot be written, exists, or was changed since this gallery was loaded from it.
         """
-        snapshot = self._snapshot
-        name_bytes, name_ends = PackedTexts.pack(snapshot.names[: len(snapshot)])
-        head = {
+        path = Path(path)
+        with file_lock(path):
+            self._write(path, overwrite)
+        return path
+
+    @classmethod
+    @contextmanager
+    def edit(cls, path: str | Path) -> Iterator[Gallery]:
+        """Load a gallery for a change and save it at the end, while other threads and processes wait to do the same.
+
+        >>> with Gallery.edit("shop.gallery") as gallery:   # doctest: +SKIP
+        ...     gallery.enrol(vectors_ND, labels)
+
+        Embed images before: nobody else can change the file in between. After an exception nothing is saved.
+
+        Raises:
+            DataError: as of ``load`` and ``save``, or another process edits it for ten minutes.
+        """
+        with file_lock(path):
+            gallery = cls.load(path)
+            yield gallery
+            if not gallery._is_saved():
+                gallery._write(Path(path), True)
+
+    def reload(self) -> None:
+        """Take over the present content of its file; changes that were not saved are dropped.
+
+        Raises:
+            DataError: there is no file, or it is damaged.
+            ModelError: the file is now one of another network.
+        """
+        if self._file is None:
+            raise DataError("a gallery without a file cannot be loaded again", remedy="save it first")
+        newer = Gallery.load(self._file.path)
+        if newer.dim != self.dim:
+            raise ModelError(f"{self._file.path} now has width {newer.dim}, not {self.dim}",
+                             remedy="start again with the network that it was made with")  # fmt: skip
+        newer.model_identity.check_compatible(self.model_identity)
+        with self._lock:
+            self._replace(newer._snapshot)
+            self.calibration, self._file, self._generations = newer.calibration, newer._file, newer._generations
+            self._saved = newer._saved
+
+    def _is_saved(self) -> bool:
+        """Whether its file holds this very state."""
+        return self._saved is not None and self._saved[0] is self._snapshot and self._saved[1] is self.calibration
+
+    def _write(self, path: Path, overwrite: bool) -> None:
+        """Write the file, whose lock is held."""
+        target = os.path.realpath(path)
+        generation, known = read_generation(path), self._generations.get(target)
+        if known is None and not overwrite and os.path.lexists(path):
+            raise DataError(f"{path} exists", expected="a new file", remedy="choose another name or overwrite it")
+        if known and generation and known != generation:
+            raise DataError(
+                f"{path} was changed by another thread or process since it was loaded: saving would undo that change",
+                remedy="load it again (reload) and repeat the change, or change it inside Gallery.edit(path)",
+            )
+        snapshot, calibration = self._snapshot, self.calibration
+        written = write_blocks(path, self._header(snapshot, calibration), self._blocks(snapshot))
+        with self._lock:
+            self._generations[target] = written
+            self._file = GalleryFile.of(path, written)
+            self._saved = snapshot, calibration
+
+    def _header(self, snapshot: GallerySnapshot, calibration: GalleryCalibration | None) -> dict[str, Any]:
+        return {
             "dim": self.dim,
             "count": len(snapshot),
             "classes": list(snapshot.classes),
             "revision": snapshot.revision,
             "maker": self.model_identity.to_dict(),
-            "calibration": None if self.calibration is None else self.calibration.to_dict(),
+            "calibration": None if calibration is None else calibration.to_dict(),
+            **({} if snapshot.next_id == len(snapshot) else {"next_id": snapshot.next_id}),
         }
-        path = Path(path)
-        blocks: dict[str, Any] = {
-            "vectors": _chunks(snapshot.stored, len(snapshot)),
+
+    def _blocks(self, snapshot: GallerySnapshot) -> dict[str, Iterable[np.ndarray]]:
+        """The arrays of its file, read part by part: in all they may be larger than memory."""
+        name_bytes, name_ends = snapshot.names.packed(len(snapshot))
+        return {
+            "vectors": chain(() if snapshot.file is None else snapshot.file.rows(), [snapshot.added_MD]),
             "codes": [snapshot.codes_N],
-            "names": [name_bytes],
-            "name_ends": [name_ends],
+            "names": name_bytes,
+            "name_ends": name_ends,
             "probe": [np.asarray(self.model_identity.probe_D, np.float32)],
+            # Without removals they are 0, 1, 2, ...
+            **({} if snapshot.next_id == len(snapshot) else {"ids": [snapshot.ids_N]}),
         }
-        write_blocks(path, head, blocks)
-        return path
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = False) -> Gallery:
-        """Open a saved gallery; its vectors and names are mapped from the file, not read.
+        """Open a saved gallery; its vectors and names are read when they are needed.
 
         Args:
             path: a file that ``save`` wrote.
@@ -380,19 +422,69 @@ class Gallery:
             for block in blocks.values():
                 block.check()
         gallery = cls(int(head["dim"]), ModelIdentity(blocks["probe"].check().copy(), **head["maker"]))
-        codes_N = blocks["codes"].check()
+        codes_N, vectors = blocks["codes"].check(), blocks["vectors"]
         if len(codes_N) and not 0 <= codes_N.min() <= codes_N.max() < len(head["classes"]):
             raise DataError(f"{path} is damaged: a class without a name", remedy="enrol again")
-        vectors, names = blocks["vectors"], PackedTexts(blocks["names"], blocks["name_ends"])
+        names = EnrolledNames(PackedTexts(blocks["names"], blocks["name_ends"]))
+        ids_N = blocks["ids"].check() if "ids" in blocks else np.arange(len(codes_N))
+        added_0D = np.empty((0, gallery.dim), vectors.dtype)
         gallery._replace(
-            GallerySnapshot(vectors.array, codes_N, head["classes"], names, vectors, head.get("revision", 0))
-        )
+            GallerySnapshot(added_0D, codes_N, ids_N, head["classes"], names, vectors, head.get("revision", 0),
+                            head.get("next_id", len(codes_N)))
+        )  # fmt: skip
         gallery.calibration = GalleryCalibration.from_dict(head["calibration"]) if head["calibration"] else None
+        gallery._file = GalleryFile(Path(os.path.abspath(path)), vectors.file.generation, vectors.file.status)
+        gallery._generations[os.path.realpath(path)] = vectors.file.generation
+        gallery._saved = gallery._snapshot, gallery.calibration
         return gallery
 
+    # ---- other processes ----
 
-def _chunks(stored: Callable[[int, int], np.ndarray], count: int) -> Iterator[np.ndarray]:
-    """All vectors, HALF_ROWS at a time."""
-    yield stored(0, min(HALF_ROWS, count))
-    for first in range(HALF_ROWS, count, HALF_ROWS):
-        yield stored(first, min(first + HALF_ROWS, count))
+    def __getstate__(self) -> dict[str, Any]:
+        """What another process needs: the path of its file where that holds this state, else all of it."""
+        if self._file is not None and self._is_saved() and not self.changed_on_disk():
+            return {"path": self._file.path, "generation": self._file.generation}
+        state = self.__dict__.copy()
+        del state["_lock"], state["_saved"]
+        snapshot = state.pop("_snapshot")
+        every = np.arange(len(snapshot))
+        vectors_ND = snapshot.vectors(every).astype(snapshot.added_MD.dtype)
+        names = EnrolledNames(added=snapshot.names.unpack()[: len(snapshot)])
+        return {**state, "_snapshot": replace(snapshot, added_MD=vectors_ND, names=names, file=None),
+                "_codes": dict(self._codes)}  # fmt: skip
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        if "path" in state:
+            loaded = Gallery.load(state["path"])
+            if loaded._file is None or loaded._file.generation != state["generation"]:
+                raise DataError(f"{state['path']} was changed while a gallery was sent to another process",
+                                remedy="load it again (reload) and send it once more")  # fmt: skip
+            self.__dict__.update(loaded.__dict__)
+            return
+        self.__dict__.update(state)
+        self._lock, self._saved = threading.RLock(), None
+
+
+@dataclass(frozen=True)
+class GalleryFile:
+    """The file of a gallery as it was when it was read or written."""
+
+    path: Path
+    generation: bytes
+    status: os.stat_result
+
+    @classmethod
+    def of(cls, path: Path, generation: bytes) -> GalleryFile:
+        """A file that was written just now."""
+        return cls(Path(os.path.abspath(path)), generation, os.stat(path))
+
+    def is_current(self) -> bool:
+        """Whether the path still leads to this content."""
+        try:
+            status = os.stat(self.path)
+        except OSError:
+            return False
+        same = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+        if all(getattr(status, name) == getattr(self.status, name) for name in same):
+            return True
+        return read_generation(self.path) == self.generation

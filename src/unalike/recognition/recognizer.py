@@ -22,8 +22,9 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
 from unalike.metrics.knn import unit
 from unalike.recognition.decision import LABEL, GalleryCalibration
-from unalike.recognition.gallery import Gallery, ModelIdentity
+from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate, check_settings
+from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_classes
 from unalike.recognition.snapshot import GallerySnapshot
 

@@ -5,9 +5,11 @@ Shape letters: N enrolled vectors, M chosen ones, Q queries, K neighbors, D widt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
+from typing import overload
 
 import numpy as np
 
@@ -37,53 +39,117 @@ class NearestNeighbors:
     labels_QK: tuple[tuple[str, ...], ...]
 
 
+class EnrolledNames(Sequence[str]):
+    """Names of enrolled images: those of a file, which stay packed, and those added since, a list that grows.
+
+    Args:
+        packed: names in a file.
+        added: names that come after them.
+    """
+
+    def __init__(self, packed: PackedTexts | None = None, added: Sequence[str] = ()) -> None:
+        self._packed, self._in_file, self.added = packed, len(packed) if packed is not None else 0, list(added)
+
+    def __len__(self) -> int:
+        return self._in_file + len(self.added)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        if isinstance(index, slice):
+            return self.unpack()[index]
+        index = range(len(self))[index]
+        if self._packed is None or index >= self._in_file:
+            return self.added[index - self._in_file]
+        return self._packed[index]
+
+    def unpack(self) -> list[str]:
+        """All names, decoded."""
+        return [*(() if self._packed is None else self._packed.unpack()), *self.added]
+
+    def packed(self, count: int) -> tuple[Iterator[np.ndarray], list[np.ndarray]]:
+        """The first ``count`` names for ``write_blocks``: bytes in parts, and parts of the offsets of their ends."""
+        content, ends = PackedTexts.pack(self.added[: count - self._in_file])
+        if self._packed is None:
+            return iter([content]), [ends]
+        before, ends_before = self._packed.packed()
+        start = int(ends_before[-1]) if len(ends_before) else 0
+        return chain(before, [content]), [ends_before, ends + start]
+
+
 @dataclass(frozen=True, eq=False)
 class GallerySnapshot:
     """The vectors, classes and names of a gallery at one moment.
 
     Attributes:
-        vectors_ND: unit length, float32 or float16.
+        added_MD: vectors in memory, unit length, float32 or float16; they come after those of ``file``.
         codes_N: int32, index of each vector's class in ``classes``.
+        ids_N: int64, ascending: a number for each vector, which it keeps while others are removed.
         classes: class names; may be longer than what this snapshot refers to, since the list only grows.
         names: what each vector was computed from (a path); may be longer too.
-        file: the block of a gallery file that the vectors lie in, or None.
+        file: the block of a gallery file that the first vectors lie in, or None.
         revision: number of changes of vectors and of their classes (renaming a class is none); a measurement made at
             another revision does not hold.
+        next_id: id of the next vector; ids of removed vectors are not used again.
     """
 
-    vectors_ND: np.ndarray
+    added_MD: np.ndarray
     codes_N: np.ndarray
+    ids_N: np.ndarray
     classes: Sequence[str]
-    names: Sequence[str]
+    names: EnrolledNames
     file: Block | None = None
     revision: int = 0
+    next_id: int = 0
 
     @classmethod
     def empty(cls, dim: int, half: bool = False) -> GallerySnapshot:
         """A snapshot without vectors, of width ``dim``."""
-        return cls(np.empty((0, dim), np.float16 if half else np.float32), np.empty(0, np.int32), [], [])
+        vectors_0D, codes_0, ids_0 = (
+            np.empty((0, dim), np.float16 if half else np.float32), np.empty(0, np.int32), np.empty(0, np.int64)
+        )  # fmt: skip
+        return cls(vectors_0D, codes_0, ids_0, [], EnrolledNames())
 
     def __len__(self) -> int:
         return len(self.codes_N)
 
     @property
+    def in_file(self) -> int:
+        """Number of vectors that lie in ``file``."""
+        return 0 if self.file is None else len(self.file)
+
+    @property
     def dim(self) -> int:
         """Width of the vectors."""
-        return int(self.vectors_ND.shape[1])
+        return int(self.added_MD.shape[1])
 
     @property
     def half(self) -> bool:
         """Whether the vectors are kept in half precision."""
-        return self.vectors_ND.dtype == np.float16
+        return self.added_MD.dtype == np.float16
 
     @cached_property
     def counts_C(self) -> np.ndarray:
         """Number of vectors of each class."""
         return np.bincount(self.codes_N, minlength=int(self.codes_N.max(initial=-1)) + 1)
 
+    def continues(self, earlier: GallerySnapshot) -> bool:
+        """Whether this is a later state of the same gallery, or the same one, as far as revisions and checksums tell."""
+        if self.revision != earlier.revision:
+            return self.revision > earlier.revision
+        sums = [None if snapshot.file is None else snapshot.file.checksums for snapshot in (self, earlier)]
+        return sums[0] == sums[1]
+
     def stored(self, first: int, last: int) -> np.ndarray:
         """Vectors ``first`` to ``last`` (exclusive) as they are kept; those of a file are checked."""
-        return self.vectors_ND[first:last] if self.file is None else self.file.check(first, last)
+        start = self.in_file
+        if self.file is None or first >= start:
+            return self.added_MD[first - start : last - start]
+        if last <= start:
+            return self.file.check(first, last)
+        return np.concatenate([self.file.check(first, start), self.added_MD[: last - start]])
 
     def reader(self) -> Callable[[int, int], np.ndarray]:
         """Return a function (first, last) -> float32 vectors, for one thread: it may reuse its memory."""
@@ -98,11 +164,19 @@ class GallerySnapshot:
 
     def vectors(self, indices_M: np.ndarray) -> np.ndarray:
         """float32 (M, D) of the vectors at these indices."""
-        chosen_MD = np.asarray(self.vectors_ND[indices_M])
+        indices_M = np.asarray(indices_M, np.int64)
+        chosen_MD = np.empty((len(indices_M), self.dim), np.float32)
+        is_added_M = indices_M >= self.in_file
+        chosen_MD[is_added_M] = self.added_MD[indices_M[is_added_M] - self.in_file]
         if self.file is not None:
-            for index in np.unique(indices_M):
-                self.file.check(int(index), int(index) + 1)
-        return np.ascontiguousarray(chosen_MD, np.float32)
+            rows_K, row_of_M = np.unique(indices_M[~is_added_M], return_inverse=True)
+            near_KD = np.empty((len(rows_K), self.dim), np.float32)
+            # Rows that follow one another are read at once: all of a gallery is a common choice.
+            starts_S = np.flatnonzero(np.diff(rows_K, prepend=-2) > 1)
+            for start, stop in zip(starts_S.tolist(), [*starts_S[1:].tolist(), len(rows_K)], strict=True):
+                near_KD[start:stop] = self.file.check(int(rows_K[start]), int(rows_K[stop - 1]) + 1)
+            chosen_MD[~is_added_M] = near_KD[row_of_M]
+        return chosen_MD
 
     def search(self, vectors_QD: np.ndarray, k: int, hide: Exclusion | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Find the nearest vectors of every query by cosine, exactly.
@@ -166,8 +240,3 @@ class GallerySnapshot:
     def labels_of(self, codes: np.ndarray) -> list[str]:
         """Class names of these codes."""
         return [self.classes[code] for code in codes.tolist()]
-
-
-def as_list(names: Sequence[str]) -> list[str]:
-    """A list that can grow, of names that may lie in a file."""
-    return names.unpack() if isinstance(names, PackedTexts) else list(names)

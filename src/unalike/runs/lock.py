@@ -18,7 +18,7 @@ from unalike.errors import RunError
 from unalike.progress import say
 from unalike.runs.filenames import LOCK_FILE
 from unalike.runs.processes import is_alive, process_start
-from unalike.storage.atomic import create_text
+from unalike.storage.atomic import create_text, temporary_path
 
 # Folders that this very process holds: its own number in another folder's lock is a leftover (containers reuse numbers).
 _held: set[Path] = set()
@@ -64,7 +64,7 @@ def _remove_stale_lock(lock: Path) -> None:
     if folder.resolve() in _held or (pid != os.getpid() and is_alive(pid, str(record.get("process_start") or ""))):
         raise RunError(f"{folder} is in use by process {pid} on this machine", remedy="wait for it or stop it")
     # Only one of two racing processes can rename the file; the other finds the new lock at its next attempt.
-    stale = lock.with_name(f".{LOCK_FILE}.partial-{os.getpid()}")
+    stale = temporary_path(lock)
     try:
         os.rename(lock, stale)
     except FileNotFoundError:

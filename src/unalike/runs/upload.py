@@ -154,7 +154,7 @@ class Uploader:
             for name in names:
                 target = self.folder / name
                 target.parent.mkdir(parents=True, exist_ok=True)
-                with atomic_write(target) as temporary:  # a link here is replaced, not written through
+                with atomic_write(target, follow_links=False) as temporary:
                     self._retry("read", partial(self._fetch_file, self._remote[name], temporary))
                 advance(1)
 

@@ -1,4 +1,4 @@
-"""A file of named arrays (blocks): versioned, with checksums, read by memory map, written atomically.
+"""A file of named arrays (blocks): versioned, with checksums, read when needed, written atomically.
 
     0   8 bytes    magic bytes of the kind of file, such as ``UNALIKEG`` for a gallery
     8   uint32     format version, little-endian as every number here
@@ -19,9 +19,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import mmap
+import os
 import struct
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -32,39 +34,177 @@ from unalike.storage.atomic import atomic_write
 
 MAGIC, FORMAT_VERSION = b"UNALIKEG", 2  # version 1 was a zip archive
 CHUNK_BYTES = 2**20  # a checksum each
+LARGE_BYTES = 2**28  # blocks of larger files are mapped, not read
 _PREAMBLE = struct.Struct("<8sIIQQ")
 _DIGEST_BYTES, _ALIGNMENT = 32, 64
 _DTYPES = ("float32", "float16", "int32", "int64", "uint8")
 _REMEDY = "take a copy, or enrol again"
 
 
-class Block:
-    """An array in a file: ``array`` is a read-only memory map, ``check`` compares it with its checksums."""
+class OpenBlockFile:
+    """A file of blocks that is open for reading: all its blocks are read through one descriptor.
 
-    def __init__(self, array: np.ndarray, checksums: Sequence[int], path: str) -> None:
-        self.array, self._checksums, self._path = array, checksums, path
-        self._unchecked = np.ones(len(checksums), np.bool_)
+    A file that is replaced (renamed over) meanwhile stays readable, since the descriptor keeps the old one. One that is
+    written over in place (``cp``) is noticed: content that was read stays as it was, other content is an error.
+
+    Attributes:
+        path: as it was given.
+        generation: SHA-256 of its header, which holds the checksums of all blocks: it names the content.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.generation = path, b""
+        self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self._status = os.fstat(self.descriptor)
+        self._mapping: mmap.mmap | None = None
+        self._overwrites = 0
+
+    def __del__(self) -> None:
+        if hasattr(self, "descriptor"):
+            os.close(self.descriptor)
+
+    @property
+    def status(self) -> os.stat_result:
+        """Inode, size and times when it was opened."""
+        return self._status
+
+    @property
+    def size(self) -> int:
+        """Size in bytes when it was opened."""
+        return self._status.st_size
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its blocks are mapped: more would be copied than a process should hold alone."""
+        return self.size > LARGE_BYTES or not hasattr(os, "pread")
+
+    def mapping(self) -> mmap.mmap:
+        """A map of all of it, for large files."""
+        if self._mapping is None:
+            self._mapping = mmap.mmap(self.descriptor, self.size, access=mmap.ACCESS_READ)
+        return self._mapping
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Bytes of the file; fewer where it ends."""
+        if not hasattr(os, "pread"):
+            return self.mapping()[offset : offset + size]
+        parts: list[bytes] = []
+        while size > 0 and (part := os.pread(self.descriptor, size, offset)):
+            parts.append(part)
+            offset, size = offset + len(part), size - len(part)
+        return b"".join(parts)
+
+    def was_overwritten(self) -> bool:
+        """Whether the open file was written to since it was opened."""
+        return _changed(self._status, os.fstat(self.descriptor))
+
+    def check_unchanged(self) -> int:
+        """Return how often the same content was written over the open file: 0, where nobody does such things.
+
+        Raises:
+            DataError: Other content was written, or less.
+        """
+        status = os.fstat(self.descriptor)
+        if _changed(self._status, status):
+            if status.st_size != self.size or self.read(_PREAMBLE.size, _DIGEST_BYTES) != self.generation:
+                raise self.damage("")
+            self._status, self._overwrites = status, self._overwrites + 1
+        return self._overwrites
+
+    def damage(self, detail: str) -> DataError:
+        """The error for content that does not fit its checksum."""
+        if self.was_overwritten():
+            return DataError(
+                f"{self.path} was overwritten while it was in use",
+                remedy="load it again (reload); to replace a file in use, write another one and rename it (mv)",
+            )
+        return DataError(f"{self.path} is damaged: {detail}", remedy=_REMEDY)
+
+
+def _changed(before: os.stat_result, after: os.stat_result) -> bool:
+    return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+
+
+class Block:
+    """An array in a file, of which each MiB is checked when it is first used.
+
+    Of a small file it is read into memory then; of a large one (``LARGE_BYTES``) it is mapped, which processes share. A
+    map is read anew at every access: when somebody shortens the file in that very moment, the process ends (SIGBUS).
+
+    Attributes:
+        shape, dtype: of the array.
+        file: the file.
+        checksums: CRC-32 of each MiB.
+    """
+
+    def __init__(
+        self, file: OpenBlockFile, shape: tuple[int, ...], dtype: str, offset: int, checksums: Sequence[int]
+    ) -> None:
+        self.file, self.shape, self.dtype = file, shape, np.dtype(dtype)
+        self._offset, self.checksums = offset, list(checksums)
+        self._size = math.prod(shape) * self.dtype.itemsize
+        self._row_bytes = self._size // shape[0] if shape and shape[0] else 1
+        self._is_mapped = bool(self._size) and file.is_large
+        if self._is_mapped:
+            count = math.prod(shape)
+            self._array = np.frombuffer(file.mapping(), self.dtype, count, offset).reshape(shape)
+        else:
+            self._array = np.empty(shape, self.dtype)  # takes no memory before it is written to
+        self._bytes = self._array.reshape(-1).view(np.uint8)
+        self._array.flags.writeable = False
+        self._unchecked, self._overwrites = np.ones(len(checksums), np.bool_), 0
+
+    def __len__(self) -> int:
+        return self.shape[0]
 
     def check(self, first: int = 0, last: int | None = None) -> np.ndarray:
-        """Check the chunks of ``array[first:last]`` that were not checked before, and return that slice.
+        """Return ``array[first:last]``, read-only, after its chunks were checked.
 
-        Any number of threads may call it; at worst two of them check the same chunk. Raises DataError for damage.
+        Any number of threads may call it; at worst two of them check the same chunk. Raises DataError for damage, and for
+        a file that was overwritten.
         """
+        if self._is_mapped and (overwrites := self.file.check_unchanged()) != self._overwrites:
+            self._unchecked[:], self._overwrites = True, overwrites
         if self._unchecked.any():
-            row_bytes = self.array.strides[0] if self.array.ndim and len(self.array) else 1
-            stop = len(self.array) if last is None else min(last, len(self.array))
-            content = self.array.reshape(-1).view(np.uint8).data
-            chunks = np.arange(first * row_bytes // CHUNK_BYTES, -(-stop * row_bytes // CHUNK_BYTES))
-            for chunk in chunks[self._unchecked[chunks]]:
-                if zlib.crc32(content[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES]) != self._checksums[chunk]:
-                    raise DataError(f"{self._path} is damaged: a checksum differs", remedy=_REMEDY)
+            stop = len(self) if last is None else min(last, len(self))
+            chunks = np.arange(first * self._row_bytes // CHUNK_BYTES, -(-stop * self._row_bytes // CHUNK_BYTES))
+            for chunk in chunks[self._unchecked[chunks]].tolist():
+                if self._is_mapped:
+                    self._compare(chunk, self._bytes[chunk * CHUNK_BYTES : (chunk + 1) * CHUNK_BYTES].data)
+                else:
+                    content = self._read(chunk)
+                    start = chunk * CHUNK_BYTES  # only checked content reaches the array, which others may be reading
+                    self._bytes[start : start + len(content)] = np.frombuffer(content, np.uint8)
                 self._unchecked[chunk] = False
-        return self.array[first:last]
+        return self._array[first:last]
+
+    def rows(self) -> Iterator[np.ndarray]:
+        """All rows in order, checked, about 1 MiB at a time; none of them stays in memory. At least one array."""
+        rest = b""
+        for chunk in range(len(self.checksums)):
+            rest += self._read(chunk)
+            count = len(rest) // self._row_bytes
+            yield np.frombuffer(rest, self.dtype, count * self._row_bytes // self.dtype.itemsize).reshape(
+                count, *self.shape[1:]
+            )
+            rest = rest[count * self._row_bytes :]
+        if not self.checksums:
+            yield self._array
+
+    def _read(self, chunk: int) -> bytes:
+        size = min(CHUNK_BYTES, self._size - chunk * CHUNK_BYTES)
+        content = self.file.read(self._offset + chunk * CHUNK_BYTES, size)
+        self._compare(chunk, content)
+        return content
+
+    def _compare(self, chunk: int, content: bytes | memoryview) -> None:
+        if zlib.crc32(content) != self.checksums[chunk]:
+            raise self.file.damage("a checksum differs")
 
 
 def write_blocks(
     path: Path, header: Mapping[str, Any], blocks: Mapping[str, Iterable[np.ndarray]], magic: bytes = MAGIC
-) -> None:
+) -> bytes:
     """Write a file of blocks atomically; its folder is created.
 
     Args:
@@ -74,11 +214,14 @@ def write_blocks(
             rows is one array without rows.
         magic: Eight bytes that name the kind of file.
 
+    Returns:
+        The file's generation (``OpenBlockFile``).
+
     Raises:
         DataError: The file cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_write(path) as partial, partial.open("wb") as file:
             file.write(bytes(_ALIGNMENT))
             table = {name: _write_block(file, arrays) for name, arrays in blocks.items()}
@@ -87,7 +230,9 @@ def write_blocks(
             preamble = _PREAMBLE.pack(magic, FORMAT_VERSION, 0, file.tell(), len(encoded))
             file.write(encoded)
             file.seek(0)
-            file.write(preamble + hashlib.sha256(preamble + encoded).digest())
+            digest = hashlib.sha256(preamble + encoded).digest()
+            file.write(preamble + digest)
+        return digest
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -132,37 +277,44 @@ def read_blocks(path: Path, magic: bytes = MAGIC, kind: str = "gallery") -> tupl
     """
     if not path.is_file():
         raise DataError(f"there is no {kind} {path}")
-    with path.open("rb") as file:
-        preamble = file.read(_PREAMBLE.size)
-        digest = file.read(_DIGEST_BYTES)
-        if magic == MAGIC and preamble[:4] == b"PK\x03\x04":
-            raise DataError(f"{path} has format version 1", remedy="an earlier release wrote it: enrol again")
-        if len(digest) < _DIGEST_BYTES or preamble[:8] != magic:
-            remedy = _REMEDY if magic == MAGIC else "take a copy"
-            raise DataError(f"{path} is no {kind}, or damaged", remedy=remedy)
-        _, version, _, offset, length = _PREAMBLE.unpack(preamble)
-        if version > FORMAT_VERSION:
-            raise DataError(f"{path} has format version {version}", remedy="update unalike")
-        size = path.stat().st_size
-        if offset + length > size:
-            raise DataError(f"{path} is damaged: it has {size} bytes of {offset + length}", remedy=_REMEDY)
-        file.seek(offset)
-        encoded = file.read(length)
+    try:
+        file = OpenBlockFile(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
+    preamble, digest = file.read(0, _PREAMBLE.size), file.read(_PREAMBLE.size, _DIGEST_BYTES)
+    if magic == MAGIC and preamble[:4] == b"PK\x03\x04":
+        raise DataError(f"{path} has format version 1", remedy="an earlier release wrote it: enrol again")
+    if len(digest) < _DIGEST_BYTES or preamble[:8] != magic:
+        remedy = _REMEDY if magic == MAGIC else "take a copy"
+        raise DataError(f"{path} is no {kind}, or damaged", remedy=remedy)
+    _, version, _, offset, length = _PREAMBLE.unpack(preamble)
+    if version > FORMAT_VERSION:
+        raise DataError(f"{path} has format version {version}", remedy="update unalike")
+    if offset + length > file.size:
+        raise file.damage(f"it has {file.size} bytes of {offset + length}")
+    encoded = file.read(offset, length)
     if hashlib.sha256(preamble + encoded).digest() != digest:
-        raise DataError(f"{path} is damaged: the checksum of its header differs", remedy=_REMEDY)
+        raise file.damage("the checksum of its header differs")
+    file.generation = digest
     header = json.loads(encoded.decode("utf-8", "surrogatepass"))
-    return header, {name: _map_block(path, name, entry, offset) for name, entry in header.pop("blocks").items()}
+    return header, {name: _open_block(file, name, entry, offset) for name, entry in header.pop("blocks").items()}
 
 
-def _map_block(path: Path, name: str, entry: Mapping[str, Any], end: int) -> Block:
+def read_generation(path: Path) -> bytes:
+    """The generation of a file of blocks (``OpenBlockFile``); empty where there is none."""
+    try:
+        with path.open("rb") as file:
+            file.seek(_PREAMBLE.size)
+            return file.read(_DIGEST_BYTES)
+    except OSError:
+        return b""
+
+
+def _open_block(file: OpenBlockFile, name: str, entry: Mapping[str, Any], end: int) -> Block:
     shape, dtype = tuple(entry["shape"]), str(entry["type"])
     if dtype not in _DTYPES or entry["offset"] + math.prod(shape) * np.dtype(dtype).itemsize > end:
-        raise DataError(f"{path} is damaged: block {name} of {dtype} {shape}", remedy=_REMEDY)
-    if 0 in shape:
-        return Block(np.empty(shape, dtype), entry["sums"], str(path))
-    array = np.memmap(path, dtype=dtype, mode="r", offset=entry["offset"], shape=shape)
-    # A plain view: slices of a memmap cost microseconds each for keeping track of the file.
-    return Block(array.view(np.ndarray), entry["sums"], str(path))
+        raise DataError(f"{file.path} is damaged: block {name} of {dtype} {shape}", remedy=_REMEDY)
+    return Block(file, shape, dtype, entry["offset"], entry["sums"])
 
 
 class PackedTexts(Sequence[str]):
@@ -173,6 +325,10 @@ class PackedTexts(Sequence[str]):
 
     def __init__(self, content: Block, ends: Block) -> None:
         self._content, self._ends = content, ends
+
+    def packed(self) -> tuple[Iterator[np.ndarray], np.ndarray]:
+        """As ``pack`` gives it, the bytes in parts."""
+        return self._content.rows(), self._ends.check()
 
     @staticmethod
     def pack(texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -186,7 +342,7 @@ class PackedTexts(Sequence[str]):
         return np.frombuffer(b"".join(encoded), np.uint8), ends
 
     def __len__(self) -> int:
-        return len(self._ends.array)
+        return len(self._ends)
 
     @overload
     def __getitem__(self, index: int) -> str: ...

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import threading
 from collections.abc import Iterator
@@ -145,7 +146,7 @@ class CacheEntry:
             if not _lock(handle, exclusive=True, wait=False):
                 return False
             # Renamed first: another process must not find half of it.
-            removed = self.path.with_name(f".partial-doomed-{self.key}-{os.getpid()}")
+            removed = self.path.with_name(f".partial-doomed-{self.key}-{secrets.token_hex(8)}")
             self.path.rename(removed)
             shutil.rmtree(removed, ignore_errors=True)
             os.truncate(handle, 0)

@@ -7,8 +7,6 @@ there is a validation (TAO D6, D8). A file appears under its name only when it i
 from __future__ import annotations
 
 import math
-import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unalike.errors import SpecError, WeightsError
 from unalike.model.checkpoint import read_checkpoint, write_checkpoint
 from unalike.runs.filenames import BEST_CHECKPOINT, LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS, periodic_checkpoint
-from unalike.storage.atomic import atomic_write, copy_file
+from unalike.storage.atomic import copy_file, link_file
 
 if TYPE_CHECKING:
     from unalike.spec.train import Train
@@ -167,7 +165,7 @@ class CheckpointManager:
             return None
         path = _copy_or_write(source, self.folder / (name if self.periodic else LATEST_CHECKPOINT), payload)
         if self.periodic:
-            _link(self.folder / LATEST_CHECKPOINT, path)
+            link_file(self.folder / LATEST_CHECKPOINT, path)
         return path
 
     def save_if_best(
@@ -234,12 +232,3 @@ def _copy_or_write(source: Path | None, target: Path, payload: Mapping[str, Any]
         return write_checkpoint(target, dict(payload))
     copy_file(source, target, link=True)
     return target
-
-
-def _link(link: Path, target: Path) -> None:
-    """Make ``link`` lead to ``target`` in the same folder in one step; a copy where links are not supported."""
-    with atomic_write(link) as partial:
-        try:
-            partial.symlink_to(os.path.relpath(target, link.parent))
-        except OSError:
-            shutil.copyfile(target, partial)

@@ -16,7 +16,8 @@ import numpy as np
 from PIL import Image
 
 from unalike.errors import DataError
-from unalike.recognition.gallery import Gallery, ModelIdentity
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.model_identity import ModelIdentity
 from unalike.storage.blockfile import PackedTexts, read_blocks, write_blocks
 from unalike.verification.asset import Asset, Color
 from unalike.verification.thresholds import VerificationThresholds

@@ -28,7 +28,8 @@ from unalike.inference.engine_selection import engine_from_onnx
 from unalike.inference.feature_map_model import load_feature_maps
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import PRETRAINED
-from unalike.recognition.gallery import Gallery, ModelIdentity
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.recognizer import probe_embedding
 from unalike.verification.approved_set import ApprovedSet, enrollment_images
 from unalike.verification.asset import Asset, open_assets

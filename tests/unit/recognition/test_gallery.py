@@ -1,10 +1,13 @@
+import pickle
 import threading
 
 import numpy as np
 import pytest
 
 from unalike.errors import DataError, ModelError
-from unalike.recognition.gallery import Gallery, ModelIdentity
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.model_identity import ModelIdentity
+from unalike.storage import blockfile
 
 
 @pytest.fixture
@@ -139,31 +142,127 @@ def test_searching_while_others_enrol_and_remove():
     assert not faults
 
 
-def test_a_gallery_knows_its_network_and_view():
-    probe = np.arange(5.0)
-    maker = ModelIdentity(probe, {"height": 4, "width": 6}, "m.onnx")
-    maker.check_compatible(ModelIdentity(probe * 3 + 0.01, {"height": 4, "width": 6}))
-    maker.check_compatible(ModelIdentity())
-    with pytest.raises(ModelError, match=r"another network \(m.onnx\)"):
-        maker.check_compatible(ModelIdentity(-probe))
-    with pytest.raises(ModelError, match="another view: height 4, not 5"):
-        maker.check_compatible(ModelIdentity(probe, {"height": 5, "width": 6}))
-
-
-def test_a_networks_key_tells_more_than_its_answer_to_one_image(tmp_path):
-    probe = np.arange(5.0)
-    maker = ModelIdentity(probe, network="weights 1")
-    maker.check_compatible(ModelIdentity(-probe, network="weights 1"))  # INT8 that rounds badly, of the same network
-    with pytest.raises(ModelError, match="another network"):
-        maker.check_compatible(ModelIdentity(probe, network="weights 2"))  # the next epoch: nearly the same vector
-    maker.check_compatible(ModelIdentity(probe))  # a file of an earlier release
-    ModelIdentity(probe, network="file 1").check_compatible(
-        ModelIdentity(probe, network="file 2")
-    )  # as exported twice: the answer decides
-    with pytest.raises(ModelError, match="another network"):
-        ModelIdentity(probe, network="file 1").check_compatible(ModelIdentity(-probe, network="file 2"))
-    gallery = Gallery(5, maker)
+def test_a_gallery_keeps_the_key_of_its_network(tmp_path):
+    gallery = Gallery(5, ModelIdentity(np.arange(5.0), network="weights 1"))
     assert Gallery.load(gallery.save(tmp_path / "g")).model_identity.network == "weights 1"
+
+
+def write_over(target, source):
+    """Replace the content of a file in place, as ``cp`` does."""
+    target.write_bytes(source.read_bytes())
+
+
+def test_of_those_who_change_one_file_the_second_is_refused(gallery, tmp_path):
+    path = gallery.save(tmp_path / "g")
+    first, second = Gallery.load(path), Gallery.load(path)
+    first.enrol(np.ones(5), ["first"])
+    first.save(path)
+    first.enrol(np.ones(5), ["first again"])
+    first.save(path)  # what it wrote itself is no other's change
+    second.enrol(np.ones(5), ["second"])
+    assert second.changed_on_disk() and not first.changed_on_disk()
+    with pytest.raises(DataError, match=r"changed by another .*reload.*Gallery.edit"):
+        second.save(path)
+    with pytest.raises(DataError, match="changed by another"):
+        gallery.save(path)
+    second.save(tmp_path / "another name")
+    second = Gallery.load(path)
+    second.enrol(np.ones(5), ["second"])
+    second.save(path)
+    assert Gallery.load(path).classes[-3:] == ["first", "first again", "second"]
+    with pytest.raises(DataError, match="exists"):
+        Gallery(5).save(path, overwrite=False)
+    Gallery(5).save(path)  # one that was never loaded replaces it, as before
+
+
+def test_every_edit_of_threads_is_there(gallery, tmp_path):
+    path = gallery.save(tmp_path / "g")
+
+    def edit(number):
+        for step in range(5):
+            with Gallery.edit(path) as edited:
+                edited.enrol(np.ones(5), [f"{number} {step}"])
+
+    threads = [threading.Thread(target=edit, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(Gallery.load(path, verify=True)) == 12 + 20
+    with pytest.raises(ZeroDivisionError), Gallery.edit(path) as edited:
+        edited.remove(["b"])
+        raise ZeroDivisionError
+    assert "b" in Gallery.load(path).classes and [p.name for p in tmp_path.iterdir()] == ["g"]
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("as_large", [False, True])
+def test_a_file_that_is_written_over_in_place_is_noticed(tmp_path, monkeypatch, large, as_large):
+    if large:
+        monkeypatch.setattr(blockfile, "LARGE_BYTES", 0)
+    draws = np.random.default_rng(0)
+    for name, count in (("old", 3000), ("new", 3000 if as_large else 100)):
+        gallery = Gallery(64)
+        gallery.enrol(draws.normal(size=(count, 64)), [f"{name} {i % 7}" for i in range(count)])
+        gallery.save(tmp_path / name)
+    query = draws.normal(size=(1, 64))
+    used, unused = Gallery.load(tmp_path / "old"), Gallery.load(tmp_path / "old")
+    before = used.search(query, 3)
+    copy = (tmp_path / "old").read_bytes()
+    write_over(tmp_path / "old", tmp_path / "new")
+    assert used.changed_on_disk()
+    if large:
+        with pytest.raises(DataError, match=r"overwritten while it was in use.*reload"):
+            used.search(query, 3)
+    else:
+        after = used.search(query, 3)
+        assert np.array_equal(after.scores_QK, before.scores_QK) and after.labels_QK == before.labels_QK
+    with pytest.raises(DataError, match=r"overwritten while it was in use.*reload"):
+        unused.search(query, 3)
+    used.reload()
+    assert used.classes[0] == "new 0" and len(used.search(query, 3).labels_QK[0]) == 3 and not used.changed_on_disk()
+    if large:
+        return
+    (tmp_path / "old").write_bytes(copy)
+    used.reload()
+    write_over(tmp_path / "old", tmp_path / "old")
+    assert not used.changed_on_disk() and used.search(query, 3).labels_QK == before.labels_QK  # the same content
+
+
+def test_a_replaced_file_stays_what_it_was_until_it_is_loaded_again(gallery, tmp_path):
+    path = gallery.save(tmp_path / "g")
+    reader = Gallery.load(path)
+    with Gallery.edit(path) as edited:
+        edited.remove(["b"])
+    assert (
+        reader.changed_on_disk()
+        and "b" in reader.classes
+        and len(reader.search(np.ones((1, 5)), 99).scores_QK[0]) == 12
+    )
+    reader.reload()
+    assert "b" not in reader.classes and not reader.changed_on_disk()
+    other = Gallery(7)
+    other.enrol(np.ones((1, 7)), ["a"])
+    other.save(path)
+    with pytest.raises(ModelError, match="width 7"):
+        reader.reload()
+    with pytest.raises(DataError, match="without a file"):
+        Gallery(5).reload()
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_a_pickled_gallery_carries_its_path_or_all_of_it(gallery, tmp_path, half):
+    gallery.store(half=half)
+    loaded = Gallery.load(gallery.save(tmp_path / "g"))
+    content = pickle.dumps(loaded)
+    assert len(content) < 400 and naive(pickle.loads(content)) == naive(gallery)
+    loaded.enrol(np.ones(5), ["new"], ["n"])
+    copy = pickle.loads(pickle.dumps(loaded))
+    assert naive(copy) == naive(loaded) and copy.half == half
+    copy.enrol(np.ones(5), ["newer"])
+    copy.save(tmp_path / "g")
+    with pytest.raises(DataError, match="changed while a gallery was sent"):
+        pickle.loads(content)
 
 
 def test_what_does_not_fit_is_refused(gallery):

@@ -12,7 +12,8 @@ from tests.support import networks
 from tests.support.paths import SOURCE
 from unalike.errors import DataError, DeviceError, ModelError
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
-from unalike.recognition.gallery import Gallery, ModelIdentity
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.recognizer import Recogniser
 
 COLOURS = {"red": (220, 20, 30), "grün": (30, 200, 40), "blue": (20, 40, 230)}

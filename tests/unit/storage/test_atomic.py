@@ -1,13 +1,20 @@
 import ast
 import os
+import stat
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None
+
 import unalike
-from unalike.storage import atomic as whole
-from unalike.storage.atomic import atomic_write, copy_file, create_text, write_bytes, write_text
+from unalike.storage.atomic import atomic_write, copy_file, create_text, link_file, write_bytes, write_text
 
 SOURCE = Path(unalike.__file__).parent
 # Writing under a final name without ``data.whole``, and why nobody can see half of it.
@@ -42,34 +49,118 @@ def test_a_file_is_replaced_whole_and_an_exception_leaves_the_old_one(tmp_path):
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["table.csv"]
 
 
-def test_nothing_written_replaces_nothing(tmp_path):
-    path = tmp_path / "a"
-    with atomic_write(path):
-        pass
-    assert os.listdir(tmp_path) == []
+def leave_half(path, then="os.kill(os.getpid(), 9)"):
+    """A process that is killed while it writes ``path``."""
+    code = (
+        "import os, sys\nfrom pathlib import Path\nfrom unalike.storage.atomic import atomic_write\n"
+        "with atomic_write(Path(sys.argv[1])) as partial:\n    partial.write_bytes(b'half')\n"
+        f"    print(partial.name, flush=True)\n    {then}"
+    )
+    return subprocess.Popen(
+        [sys.executable, "-c", code, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
 
 
-def test_what_a_killed_process_left_is_not_taken_over(tmp_path):
+def test_half_files_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_path):
+    path = tmp_path / "a[1].pth"
+    with leave_half(path) as killed:
+        name = killed.stdout.readline().strip()
+    assert killed.returncode == -9 and os.listdir(tmp_path) == [name]
+    stranger = tmp_path / ".a[1].partial-0123456789abcdef01234567.pth"  # of another machine, or of an earlier boot
+    stranger.write_bytes(b"half")
+    with leave_half(path, "sys.stdin.read()") as living:
+        kept = living.stdout.readline().strip()
+        write_bytes(path, b"whole")
+        assert sorted(os.listdir(tmp_path)) == sorted([kept, stranger.name, "a[1].pth"])
+        living.kill()
+    os.utime(stranger, (1, 1))
+    write_bytes(path, b"whole")
+    assert os.listdir(tmp_path) == ["a[1].pth"]
+
+
+def test_threads_that_write_one_file_do_not_meet(tmp_path):
+    path, faults = tmp_path / "a.bin", []
+    contents = [bytes([letter]) * 30_000 for letter in b"abcd"]
+
+    def write(content):
+        for _ in range(20):
+            try:
+                write_bytes(path, content)
+                if path.read_bytes() not in contents:
+                    faults.append("torn")
+            except OSError as error:
+                faults.append(error)
+
+    threads = [threading.Thread(target=write, args=(content,)) for content in contents]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults and os.listdir(tmp_path) == ["a.bin"]
+
+
+def test_mode_owner_and_links_of_the_target_stay(tmp_path):
+    folder = tmp_path / "versions"
+    folder.mkdir()
+    target, link = folder / "v12", tmp_path / "current"
+    write_bytes(target, b"old")
+    target.chmod(0o640)
+    if os.geteuid() == 0:
+        os.chown(target, 12345, 23456)
+    link.symlink_to("versions/v12")
+    write_bytes(link, b"new")
+    assert link.is_symlink() and target.read_bytes() == b"new" and stat.S_IMODE(target.stat().st_mode) == 0o640
+    assert os.geteuid() != 0 or (target.stat().st_uid, target.stat().st_gid) == (12345, 23456)
+    with atomic_write(target) as partial:
+        assert not partial.stat().st_mode & 0o007  # nobody else reads it while it is written
+        partial.write_bytes(b"newer")
+    copy_file(target, link)
+    assert not link.is_symlink() and link.read_bytes() == b"newer"
+    mask = os.umask(0o027)
+    try:
+        write_bytes(tmp_path / "fresh", b"")
+    finally:
+        os.umask(mask)
+    assert stat.S_IMODE((tmp_path / "fresh").stat().st_mode) == 0o640
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs a second user")
+def test_another_users_link_in_a_shared_folder_is_no_way_out(tmp_path):
+    tmp_path.chmod(0o1777)
+    trap, secret = tmp_path / "results.json", tmp_path / "secret"
+    secret.write_text("mine")
+    trap.symlink_to(secret)
+    os.lchown(trap, 12345, 12345)
+    with pytest.raises(PermissionError, match="another user's symbolic link"):
+        write_text(trap, "lost")
+    assert secret.read_text() == "mine"
+
+
+def test_devices_are_written_in_place(tmp_path):
+    write_text(Path("/dev/null"), "text")
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
+def test_links_change_in_one_step(tmp_path):
+    for name in ("a.pth", "b.pth"):
+        (tmp_path / name).write_bytes(name.encode())
+        link_file(tmp_path / "latest.pth", tmp_path / name)
+        assert os.readlink(tmp_path / "latest.pth") == name
+    assert sorted(os.listdir(tmp_path)) == ["a.pth", "b.pth", "latest.pth"]
+
+
+@pytest.mark.skipif(resource is None, reason="needs limits of a process")
+def test_a_full_disk_leaves_the_old_file(tmp_path):
     path = tmp_path / "a.bin"
-    with atomic_write(path) as partial:
-        name = partial
-    name.write_bytes(b"torn")
-    with atomic_write(path) as partial:
-        assert partial == name and not partial.exists()
-        partial.write_bytes(b"whole")
-    assert path.read_bytes() == b"whole"
-
-
-def test_who_writes_alone_removes_what_other_killed_processes_left(tmp_path):
-    path, left = tmp_path / "a[1].pth", tmp_path / ".a[1].partial-1.pth"
-    others = [tmp_path / ".b.partial-1.pth", tmp_path / ".a[1].partial-1.onnx"]
-    for file in (left, *others):
-        file.write_bytes(b"torn")
-    write_bytes(path, b"shared")
-    assert left.exists()
-    with atomic_write(path, single_writer=True) as partial:
-        partial.write_bytes(b"alone")
-    assert not left.exists() and all(file.exists() for file in others) and path.read_bytes() == b"alone"
+    write_bytes(path, b"old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            write_bytes(path, bytes(5000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a.bin"]
 
 
 @pytest.mark.parametrize("links", [True, False])
@@ -92,8 +183,6 @@ def test_one_of_many_creates_a_file_and_nobody_reads_half(tmp_path, monkeypatch,
     if not links:
         monkeypatch.setattr(os, "link", lambda *names: (_ for _ in ()).throw(PermissionError("no links here")))
     path, text, won = tmp_path / "lock", "ü" * 1000, []
-    # Threads share the process number by which hidden names differ.
-    monkeypatch.setattr(whole, "_temporary_path", lambda path: path.with_name(f".{threading.get_ident()}"))
 
     def race():
         try:

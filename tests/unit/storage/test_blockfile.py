@@ -21,8 +21,8 @@ def test_blocks_come_back(tmp_path):
     path, rows = large(tmp_path)
     said, blocks = read_blocks(path)
     assert said == {"said": "ü"} and np.array_equal(blocks["rows"].check(), rows)
-    assert blocks["none"].check().shape == (0, 3) and blocks["none"].array.dtype == np.int64
-    assert not blocks["rows"].array.flags.writeable
+    assert blocks["none"].check().shape == (0, 3) and blocks["none"].dtype == np.int64
+    assert not blocks["rows"].check().flags.writeable
     assert os.listdir(tmp_path) == ["f"]
 
 

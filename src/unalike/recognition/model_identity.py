@@ -1,0 +1,67 @@
+"""Which network embeddings were computed with, and whether two sets of them can be compared.
+
+Shape letters: D width of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from unalike.errors import ModelError
+from unalike.metrics.knn import unit
+
+# Cosine of two networks' embeddings of the probe image from which they count as one network where their keys do not tell:
+# below what rounding to bfloat16 leaves, above what other weights give.
+SAME_NETWORK = 0.98
+
+
+@dataclass(frozen=True, eq=False)
+class ModelIdentity:
+    """The network that embeddings were computed with; an empty attribute is not known.
+
+    Attributes:
+        probe_D: embedding of a fixed image (``recognizer.probe_embedding``), compared where no key decides.
+        view: the evaluation view, plain data.
+        file: where the model lay when the gallery was made.
+        trunk: name of its trunk.
+        network: key that goes with a network into every format (``engines.metadata.NetworkFacts``): an INT8 file has that
+            of the network it was quantized from, and two epochs of one training have different ones.
+    """
+
+    probe_D: np.ndarray = field(default_factory=lambda: np.empty(0, np.float32))
+    view: Mapping[str, Any] | None = None
+    file: str = ""
+    trunk: str = ""
+    network: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a file's head; ``probe_D`` is kept apart, as an array."""
+        view = None if self.view is None else dict(self.view)
+        return {"view": view, "file": self.file, "trunk": self.trunk, "network": self.network}
+
+    def check_compatible(self, other: ModelIdentity) -> None:
+        """Raise ModelError when embeddings of this network cannot be compared with those of ``other``."""
+        remedy = "enrol the references again with this network"
+        if not self._same_network(other):
+            source = f" ({self.file})" if self.file else ""
+            raise ModelError(f"the gallery was made with another network{source}", remedy=remedy)
+        if self.view is not None and other.view is not None and dict(self.view) != dict(other.view):
+            differences = [
+                f"{key} {self.view.get(key)}, not {value}"
+                for key, value in other.view.items()
+                if self.view.get(key) != value
+            ]
+            raise ModelError(f"the gallery was made with another view: {', '.join(differences)}", remedy=remedy)
+
+    def _same_network(self, other: ModelIdentity) -> bool:
+        if self.network and self.network == other.network:
+            return True
+        if self.network.startswith("weights") and other.network.startswith("weights"):
+            return False
+        if not len(self.probe_D) or len(self.probe_D) != len(other.probe_D):
+            return True  # another width is found where the vectors are compared
+        return float(unit(self.probe_D[None])[0] @ unit(other.probe_D[None])[0]) >= SAME_NETWORK
