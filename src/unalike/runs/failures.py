@@ -22,6 +22,8 @@ def known_failure(error: BaseException, signal_number: int = 0) -> UnalikeError 
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
         return RunError(f"the disk is full{where}", remedy="free some space, then go on with --resume")
+    if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
+        return RunError("no temporary folder can be written", remedy="set TMPDIR to a folder that can")
     if _is_out_of_memory(error):
         detail = str(error).strip().splitlines()
         return DeviceError(

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import hashlib
 import os
 import re
 import secrets
 import shutil
+import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +35,7 @@ except ImportError:  # Windows
     fcntl = None
 
 KINDS = ("archives", "remote", "results")
+CACHE_VARIABLE = "UNALIKE_CACHE"
 LIMIT_VARIABLE = "UNALIKE_CACHE_LIMIT"
 # Share of the cache's disk that it may take where no limit is set.
 DEFAULT_SHARE = 0.5
@@ -42,8 +46,65 @@ _shared_locks_guard = threading.Lock()
 
 
 def default_cache_dir() -> Path:
-    """``UNALIKE_CACHE``, or ``~/.cache/unalike``."""
-    return Path(os.environ.get("UNALIKE_CACHE") or Path.home() / ".cache" / "unalike")
+    """``UNALIKE_CACHE``, else ``~/.cache/unalike``, else a folder of this user among the temporary files.
+
+    The last where there is no home folder or it cannot be written, as in a container that runs under a number without a
+    passwd entry; which folder is used is said once. Raises DataError where a temporary folder cannot be used either.
+    """
+    if os.environ.get(CACHE_VARIABLE):
+        return Path(os.environ[CACHE_VARIABLE])
+    home = home_folder()
+    return _default_cache_dir(home, tempfile.tempdir or os.environ.get("TMPDIR", ""))
+
+
+def home_folder() -> Path | None:
+    """The user's home folder, or None where the system knows none (no HOME and no passwd entry)."""
+    try:
+        return Path.home()
+    except RuntimeError:
+        return None
+
+
+@functools.cache
+def _default_cache_dir(home: Path | None, _temporary: str) -> Path:
+    if home is not None and _can_write(folder := home / ".cache" / "unalike"):
+        return folder
+    reason = "there is no home folder" if home is None else f"{home / '.cache' / 'unalike'} cannot be written"
+    user = os.getuid() if hasattr(os, "getuid") else ""
+    try:
+        folder = Path(tempfile.gettempdir()) / f"unalike-cache-{user}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        status = folder.lstat()
+        # Another user could have made it first, as a folder or as a link.
+        if not stat.S_ISDIR(status.st_mode) or (user != "" and status.st_uid != user):
+            raise PermissionError(errno.EACCES, "it belongs to another user")
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, "it cannot be written")
+    except OSError as error:
+        raise DataError(f"no folder for the cache: {reason}, and no temporary folder serves ({error})",
+                        expected="a folder that can be written", remedy=f"set {CACHE_VARIABLE}=FOLDER") from error  # fmt: skip
+    say(f"{reason}: the cache is {folder} ({CACHE_VARIABLE}=FOLDER names another)")
+    return folder
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether a folder, or the nearest one above it that exists, lets this process write."""
+    for place in (folder, *folder.parents):
+        try:
+            if place.is_dir():
+                return os.access(place, os.W_OK | os.X_OK) and not _is_read_only(place)
+        except OSError:
+            return False
+    return False
+
+
+def _is_read_only(folder: Path) -> bool:
+    """Whether a file system takes no new files although the mode allows it, such as /proc."""
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return False
+    except OSError:
+        return True
 
 
 def limit_bytes(cache: Path) -> int:
@@ -195,7 +256,7 @@ def make_room(cache: Path, incoming: int = 0, description: str = "") -> None:
     if incoming > limit:
         raise DataError(
             f"{description} is {incoming / 1e9:.1f} GB", expected=f"at most {limit / 1e9:.1f} GB, the limit of the cache {cache}",
-            remedy=f"raise {LIMIT_VARIABLE} (GB), or set UNALIKE_CACHE to a larger disk",
+            remedy=f"raise {LIMIT_VARIABLE} (GB), or set {CACHE_VARIABLE} to a larger disk",
         )  # fmt: skip
     for leftover in cache.glob("*/.partial-doomed-*"):  # of a killed process
         shutil.rmtree(leftover, ignore_errors=True)
@@ -212,7 +273,7 @@ def make_room(cache: Path, incoming: int = 0, description: str = "") -> None:
     if incoming > free:
         raise DataError(
             f"{description} is {incoming / 1e9:.1f} GB, {cache} has {free / 1e9:.1f} GB free",
-            remedy="free some space, or set UNALIKE_CACHE to a folder on a larger disk",
+            remedy=f"free some space, or set {CACHE_VARIABLE} to a folder on a larger disk",
         )
     if total > limit:
         warn(
