@@ -126,7 +126,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "spec.schema": (SECTIONS, SKILL),
     "spec.tao": ("contract/test_tao_specs.py",),
     "spec.template": (SKILL,),
-    **dict.fromkeys(("storage.cache", "storage.filesystems"), ("unit/storage/test_fetch.py",)),
+    "storage.filesystems": ("unit/storage/test_fetch.py",),
     # Training without labels, and what automatic training delivers, need a training that really runs.
     "training.automatic.budget": ("unit/training/automatic/test_fine_tuning.py",),
     "training.automatic.delivery": (AUTOMATIC,),
