@@ -29,9 +29,9 @@ from unalike import progress
 from unalike.data.imageset import load_images
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
-from unalike.deploy.onnx_export import facts_of, trace
+from unalike.deploy.onnx_export import build_facts, trace
 from unalike.deploy.quantization.accuracy_table import cosines
-from unalike.deploy.quantization.activation_ranges import calibration_images
+from unalike.deploy.quantization.activation_ranges import sample_calibration_images
 from unalike.deploy.quantization.mixed_precision import QuantizationRequest, quantize_network
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
@@ -82,10 +82,10 @@ class Measurements:
         shape = EmbedderConfig(options.trunk, 256, 3, (options.size, options.size))
         embedder = create_embedder(shape, pretrained=pretrained).eval()
         preprocessing = Preprocessing(self.view, embedder.trunk.facts.mean, embedder.trunk.facts.std)
-        facts = facts_of(embedder, preprocessing)
+        facts = build_facts(embedder, preprocessing)
         content = trace(embedder, (options.size, options.size), facts).SerializeToString()
         others = [path for path in all_paths if path not in set(self.paths)] or self.paths
-        calibration = calibration_images(others, self.view, count=options.calibration, others=32, seed=0)
+        calibration = sample_calibration_images(others, self.view, count=options.calibration, others=32, seed=0)
         quantized = quantize_network(
             content, facts, calibration, QuantizationRequest(worst_cosine=options.worst_cosine or -1.0)
         )

@@ -25,8 +25,8 @@ from unalike import progress
 from unalike.data.imageset import load_images
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
-from unalike.deploy.onnx_export import facts_of, trace
-from unalike.deploy.onnx_graph import facts_in, read_network, write_facts
+from unalike.deploy.onnx_export import build_facts, trace
+from unalike.deploy.onnx_graph import read_graph_facts, read_network, write_facts
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.deploy.quantization.activation_ranges import CalibrationImages
 from unalike.deploy.quantization.half_precision import emulate_bf16
@@ -43,10 +43,10 @@ def network(name: str, onnx: Path | None, size: int) -> tuple[bytes, Any, Any]:
     """(the float network, its facts, its module or None)."""
     if onnx is not None:
         content = onnx.read_bytes()
-        return content, facts_in(read_network(content, name), name), None
+        return content, read_graph_facts(read_network(content, name), name), None
     pretrained = "auto" if "efficientnet_lite" in name else "false"
     module = create_embedder(EmbedderConfig(name, 256, 3, (size, size)), pretrained=pretrained).eval()
-    facts = facts_of(module, Preprocessing(View(size, size), module.trunk.facts.mean, module.trunk.facts.std))
+    facts = build_facts(module, Preprocessing(View(size, size), module.trunk.facts.mean, module.trunk.facts.std))
     return trace(module, (size, size), facts).SerializeToString(), facts, module
 
 

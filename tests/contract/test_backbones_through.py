@@ -42,7 +42,7 @@ REFUSED = {("nvdinov2_vit_large_legacy", TALL): "320 x 160.*multiples of 14.*inp
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Eight images and two batch sizes where an export of a user takes 64 and three: seconds instead of minutes."""
-    monkeypatch.setattr(parity, "enough_images", functools.partial(parity.enough_images, count=8))
+    monkeypatch.setattr(parity, "fill_up_images", functools.partial(parity.fill_up_images, count=8))
     monkeypatch.setattr(parity, "check_parity", functools.partial(parity.check_parity, batches=(1, 3)))
     yield
 

@@ -71,9 +71,9 @@ def plain_vectors(embedder: nn.Module, images_BHWC: np.ndarray) -> np.ndarray:
 @functools.cache
 def exported_bytes(embedded: bool = False, batch_size: int = -1, opset: int | None = None) -> bytes:
     """``SmallEmbedder()`` as an ONNX file's content."""
-    from unalike.deploy.onnx_export import facts_of, trace
+    from unalike.deploy.onnx_export import build_facts, trace
 
-    facts = facts_of(SmallEmbedder(), PREPROCESSING, embedded=embedded, metadata={"classes": ["a", "ü"]})
+    facts = build_facts(SmallEmbedder(), PREPROCESSING, embedded=embedded, metadata={"classes": ["a", "ü"]})
     proto = trace(SmallEmbedder(), SIZE, facts, batch_size=batch_size, opset=opset)
     return proto.SerializeToString()
 

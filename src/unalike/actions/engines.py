@@ -14,9 +14,9 @@ def gen_engine(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Write OpenVINO IR or an ONNX file optimized for this machine; ``path`` is the file."""
-    from unalike.deploy.engine_build import run_engine
+    from unalike.deploy.engine_build import run_gen_engine
 
-    return run_action("gen_engine", run_engine, spec, overrides, data, resume=resume, overwrite=overwrite)
+    return run_action("gen_engine", run_gen_engine, spec, overrides, data, resume=resume, overwrite=overwrite)
 
 
 def gen_trt_engine(
@@ -24,6 +24,6 @@ def gen_trt_engine(
     overwrite: bool = False,
 ) -> Result:  # fmt: skip
     """Build a TensorRT engine; ``path`` is the file. Raises MissingExtra without TensorRT, DeviceError without a GPU."""
-    from unalike.deploy.engine_build import run_tensorrt
+    from unalike.deploy.engine_build import run_gen_trt_engine
 
-    return run_action("gen_trt_engine", run_tensorrt, spec, overrides, data, resume=resume, overwrite=overwrite)
+    return run_action("gen_trt_engine", run_gen_trt_engine, spec, overrides, data, resume=resume, overwrite=overwrite)

@@ -12,15 +12,15 @@ from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.deploy.onnx_graph import (
-    facts_in,
     is_quantized_graph,
     quantized_layers,
+    read_graph_facts,
     read_network,
     restore_layers,
     write_facts,
 )
-from unalike.deploy.quantization.accuracy_table import Labelled
-from unalike.deploy.quantization.activation_ranges import CalibrationImages, calibration_images
+from unalike.deploy.quantization.accuracy_table import LabeledSets
+from unalike.deploy.quantization.activation_ranges import CalibrationImages, sample_calibration_images
 from unalike.engines.metadata import NetworkFacts, file_key
 from unalike.errors import ModelError, SpecError
 
@@ -53,7 +53,7 @@ class SourceNetwork:
         return content
 
 
-def load_source(experiment: Experiment, section: Any, name: str) -> SourceNetwork:
+def load_source_network(experiment: Experiment, section: Any, name: str) -> SourceNetwork:
     """The network that a section names: an ONNX file, or a checkpoint that is traced."""
     checkpoint = getattr(section, "checkpoint", None)
     known = [key for key in ("onnx_file", "checkpoint") if hasattr(section, key)]
@@ -71,7 +71,7 @@ def load_source(experiment: Experiment, section: Any, name: str) -> SourceNetwor
     proto = read_network(content, str(path))
     dataset = experiment.dataset
     normalization_set = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")
-    facts = facts_in(
+    facts = read_graph_facts(
         proto, str(path), *((dataset.pixel_mean, dataset.pixel_std) if normalization_set else (None, None))
     )
     facts = facts if facts.network else replace(facts, network=file_key(content))
@@ -83,13 +83,13 @@ def load_source(experiment: Experiment, section: Any, name: str) -> SourceNetwor
 
 
 def _traced(path: Path) -> SourceNetwork:
-    from unalike.deploy.onnx_export import facts_of, trace
+    from unalike.deploy.onnx_export import build_facts, trace
     from unalike.model.checkpoint import load_embedder, network_key
 
     embedder, meta = load_embedder(path)
     held = meta["facts"]
     preprocessing = Preprocessing.from_facts(held)
-    facts = facts_of(
+    facts = build_facts(
         embedder, preprocessing,
         metadata={"classes": list(meta["classes"]), "trunk": held["trunk"], "licence": held["licence"]},
         network=network_key(embedder, preprocessing.mean, preprocessing.std),
@@ -98,7 +98,7 @@ def _traced(path: Path) -> SourceNetwork:
     return SourceNetwork(proto.SerializeToString(), facts, preprocessing.view, path.stem)
 
 
-def image_sources(experiment: Experiment, configured: Sequence[str] | None) -> list[str]:
+def find_image_sources(experiment: Experiment, configured: Sequence[str] | None) -> list[str]:
     """Where images for a comparison may come from: those of the calibration, else the spec's data."""
     if configured:
         return list(configured)
@@ -122,22 +122,22 @@ def load_calibration_images(
     if needed and not part.cal_image_dir:
         raise SpecError(f"{name}.cal_image_dir is not set, and {needed}", expected="folders, archives or manifests of "
                         "images as the network will see them", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
-    sources = image_sources(experiment, part.cal_image_dir)
+    sources = find_image_sources(experiment, part.cal_image_dir)
     if not sources:
         raise SpecError("no images to compare the result with fp32 on", expected=f"{name}.cal_image_dir or "
                         "dataset.val_dataset.query", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
     paths = [path for where in sources for path in load_from_spec(experiment, where, notices, labeled=False).paths]
-    return calibration_images(
+    return sample_calibration_images(
         list(dict.fromkeys(paths)), source.view, count=part.cal_batch_size * part.cal_batches, others=count, seed=seed,
         notices=notices,
     )  # fmt: skip
 
 
-def load_labelled(experiment: Experiment, notices: Notices) -> Labelled | None:
+def load_labeled_sets(experiment: Experiment, notices: Notices) -> LabeledSets | None:
     held = experiment.dataset.val_dataset
     if held is None or not (held.reference or held.query):
         return None
-    return Labelled(*load_evaluation_sets(experiment, notices))
+    return LabeledSets(*load_evaluation_sets(experiment, notices))
 
 
 def reading_options(experiment: Experiment, notices: Notices) -> dict[str, Any]:

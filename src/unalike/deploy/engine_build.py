@@ -10,10 +10,10 @@ from unalike.data.notices import Notices
 from unalike.deploy.conversion_inputs import (
     SourceNetwork,
     Written,
-    image_sources,
+    find_image_sources,
     load_calibration_images,
-    load_labelled,
-    load_source,
+    load_labeled_sets,
+    load_source_network,
 )
 from unalike.deploy.cpu_compile import write_ir, write_optimized
 from unalike.deploy.quantization.mixed_precision import (
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 
-def run_engine(experiment: Experiment, run: Run) -> Written:
+def run_gen_engine(experiment: Experiment, run: Run) -> Written:
     """Write OpenVINO IR or an optimized ONNX file beside its comparison with fp32."""
     section, notices = experiment.gen_engine, Notices()
-    source = load_source(experiment, section, "gen_engine")
+    source = load_source_network(experiment, section, "gen_engine")
     ending = ".xml" if section.runtime == "openvino" else "_optimised.onnx"
     path = Path(section.engine) if section.engine else run.dir / f"{source.stem}{ending}"
     refuse_existing(path)
@@ -44,7 +44,7 @@ def run_engine(experiment: Experiment, run: Run) -> Written:
     int8 = data_type == "INT8" and not source.quantized
     images = load_calibration_images(experiment, source, section.calibration, "gen_engine.calibration", section.parity_images,
                      section.calibration.seed, notices, needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
-    labelled = load_labelled(experiment, notices)
+    labelled = load_labeled_sets(experiment, notices)
     content, quantized, facts = source.content, None, replace(source.facts, precision=data_type.lower())
     if data_type in ("INT8", "BF16"):
         cache = cache_path(section.calibration.cal_cache_file, run) if int8 else None
@@ -73,13 +73,13 @@ def _open_engine(path: Path, runtime: str) -> Engine:
     return OnnxEngine(path)
 
 
-def run_tensorrt(experiment: Experiment, run: Run) -> Written:
+def run_gen_trt_engine(experiment: Experiment, run: Run) -> Written:
     """Build a TensorRT engine; everything that can be wrong with the spec is said before the building starts."""
     from unalike.deploy.tensorrt_build import BuildOptions, build_engine
     from unalike.engines.tensorrt_engine import TensorRtEngine, facts_file, import_tensorrt
 
     section, notices = experiment.gen_trt_engine, Notices()
-    source = load_source(experiment, section, "gen_trt_engine")
+    source = load_source_network(experiment, section, "gen_trt_engine")
     batches = _batches(experiment, source)
     import_tensorrt()
     path = Path(section.trt_engine) if section.trt_engine else run.dir / f"{source.stem}.engine"
@@ -89,8 +89,8 @@ def run_tensorrt(experiment: Experiment, run: Run) -> Written:
     trt = section.tensorrt
     data_type = "INT8" if source.quantized else trt.data_type
     int8 = data_type == "INT8" and not source.quantized
-    images, labelled = None, load_labelled(experiment, notices)
-    if int8 or data_type in ("FP16", "BF16") or image_sources(experiment, trt.calibration.cal_image_dir):
+    images, labelled = None, load_labeled_sets(experiment, notices)
+    if int8 or data_type in ("FP16", "BF16") or find_image_sources(experiment, trt.calibration.cal_image_dir):
         images = load_calibration_images(experiment, source, trt.calibration, "gen_trt_engine.tensorrt.calibration", 64, 0, notices,
                          needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
     quantized, facts = None, replace(source.facts, precision=data_type.lower())

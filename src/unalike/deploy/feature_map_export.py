@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.data.preprocessing import Preprocessing
-from unalike.deploy.onnx_export import facts_of, trace
-from unalike.deploy.parity import WORST_COSINE, compare, exact_fp32
+from unalike.deploy.onnx_export import build_facts, trace
+from unalike.deploy.parity import WORST_COSINE, compare_vectors, without_tf32
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.torch_engine import TorchEngine
@@ -44,11 +44,11 @@ class MapParity:
         )
 
 
-def trace_maps(
+def trace_feature_maps(
     mapped: FeatureMapNetwork, preprocessing: Preprocessing, **metadata: Any
 ) -> tuple[onnx.ModelProto, NetworkFacts]:
     """A mapped network as an ONNX graph in memory with its facts; the batch is left free. Raises ExportError."""
-    facts = facts_of(mapped, preprocessing, metadata=metadata)
+    facts = build_facts(mapped, preprocessing, metadata=metadata)
     return trace(mapped, preprocessing.input_size, facts, optimize=False), facts
 
 
@@ -56,34 +56,34 @@ def export_maps(
     mapped: FeatureMapNetwork, path: str | Path, preprocessing: Preprocessing, *, images_NHWC: np.ndarray | None = None,
     **metadata: Any,
 ) -> MapParity:  # fmt: skip
-    """Write ``mapped`` to ``path`` and prove it on ``images_NHWC`` (uint8 of the view's size; made up where none are given).
+    """Write ``mapped`` to ``path`` and check_map_parity it on ``images_NHWC`` (uint8 of the view's size; made up where none are given).
 
     The file appears only after ONNX Runtime's maps (and vectors) equalled torch's; otherwise ExportError.
     """
     path = Path(path)
-    proto, facts = trace_maps(mapped, preprocessing, **metadata)
+    proto, facts = trace_feature_maps(mapped, preprocessing, **metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         partial.write_bytes(proto.SerializeToString())
-        parity = prove(mapped, partial, facts, images_NHWC)
+        parity = check_map_parity(mapped, partial, facts, images_NHWC)
     return parity
 
 
-def prove(
+def check_map_parity(
     mapped: FeatureMapNetwork, model: Path | bytes, facts: NetworkFacts, images_NHWC: np.ndarray | None
 ) -> MapParity:
     """Compare ONNX Runtime with torch, in fp32, output by output. Raises ExportError where they differ."""
     engine = OnnxEngine(model)
     if images_NHWC is None:
         images_NHWC = _made_up(engine.input_size)
-    with exact_fp32():
+    with without_tf32():
         expected = TorchEngine(mapped, facts.mean, facts.std, engine.input_size, precision="fp32")
         pairs = list(zip(expected.maps(images_NHWC), engine.maps(images_NHWC), strict=True))
         if engine.dim:
             pairs.append((expected(images_NHWC), engine(images_NHWC)))
     cosine, share = 1.0, 0.0
     for ours, found in pairs:
-        cosine = min(cosine, compare(ours.reshape(len(ours), -1), found.reshape(len(found), -1))[0])
+        cosine = min(cosine, compare_vectors(ours.reshape(len(ours), -1), found.reshape(len(found), -1))[0])
         share = max(share, float(np.abs(ours - found).max() / max(float(np.abs(ours).max()), 1e-12)))
     parity = MapParity(cosine, share)
     if not (cosine >= WORST_COSINE and share <= LARGEST_SHARE):

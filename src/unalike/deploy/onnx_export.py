@@ -21,7 +21,7 @@ import numpy as np
 
 from unalike import __version__
 from unalike.deploy.onnx_graph import strip_debug_metadata
-from unalike.deploy.opset_downgrade import TRACED_OPSET, lower
+from unalike.deploy.opset_downgrade import TRACED_OPSET, downgrade_opset
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.errors import ExportError, UnalikeError, missing_extra
 from unalike.storage.atomic import atomic_write
@@ -138,19 +138,19 @@ def trace(
     proto = program.model_proto
     strip_debug_metadata(proto)
     if opset is not None and opset < TRACED_OPSET:
-        proto = lower(proto, opset)
-    if opset is not None and opset_of(proto) != opset:
+        proto = downgrade_opset(proto, opset)
+    if opset is not None and opset_version_of(proto) != opset:
         # torch's converter leaves a graph that it cannot raise as it is, without an error
         raise ExportError(
             f"this network cannot be written in opset {opset}",
-            remedy=f"what can be had is {opset_of(proto)}",
+            remedy=f"what can be had is {opset_version_of(proto)}",
         )
     held = proto.metadata_props.add()
     held.key, held.value = KEY, facts.to_json()
     return proto
 
 
-def opset_of(proto: onnx.ModelProto) -> int:
+def opset_version_of(proto: onnx.ModelProto) -> int:
     """The version of ONNX's own operators; torch may list those of other domains first."""
     version: int = max(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx"))
     return version
@@ -169,7 +169,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def facts_of(
+def build_facts(
     embedder: Any,
     preprocessing: Preprocessing,
     *,
@@ -229,14 +229,14 @@ def export_onnx(
 ) -> Exported:
     """Write ``embedder`` to ``path`` (one file) and prove it on ``images_NHWC`` (uint8, of the view's size).
 
-    Input ``input``, output ``fc_pred``; ``embedded`` as in ``facts_of``. The file appears under its name only after ONNX Runtime's vectors equalled
+    Input ``input``, output ``fc_pred``; ``embedded`` as in ``build_facts``. The file appears under its name only after ONNX Runtime's vectors equalled
     torch's (``deploy.parity``); otherwise ExportError, and no file.
     """
     from unalike.deploy.parity import check_parity
     from unalike.model.checkpoint import network_key
 
     path = Path(path)
-    facts = facts_of(
+    facts = build_facts(
         embedder, preprocessing, embedded=embedded, unit_length=unit_length, metadata=metadata,
         network=network_key(embedder, preprocessing.mean, preprocessing.std),
     )  # fmt: skip
@@ -251,7 +251,7 @@ def export_onnx(
     with atomic_write(path) as partial:
         partial.write_bytes(proto.SerializeToString())
         parity = check_parity(embedder, partial, facts=facts, images_NHWC=images_NHWC, batch_size=batch_size)
-    return Exported(path, opset_of(proto), facts, parity, describe_graph(proto))
+    return Exported(path, opset_version_of(proto), facts, parity, describe_graph(proto))
 
 
 def describe_graph(proto: onnx.ModelProto) -> str:

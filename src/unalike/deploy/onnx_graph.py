@@ -69,7 +69,7 @@ def _strip_debug_metadata(part: onnx.GraphProto | onnx.FunctionProto) -> None:
                 _strip_debug_metadata(graph)
 
 
-def facts_in(proto: onnx.ModelProto, source: str, mean: Sequence[float], std: Sequence[float]) -> NetworkFacts:
+def read_graph_facts(proto: onnx.ModelProto, source: str, mean: Sequence[float], std: Sequence[float]) -> NetworkFacts:
     """What the network says about itself; a foreign one has the mean and std given here."""
     held = {entry.key: entry.value for entry in proto.metadata_props}
     return read_facts(held.get(KEY), source, mean, std)

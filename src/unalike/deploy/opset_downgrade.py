@@ -22,7 +22,7 @@ LOWEST = 14
 IR_OF_OPSET = {14: 7, 15: 8, 16: 8, 17: 8}
 
 
-def lower(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def downgrade_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     """A copy of ``proto`` in ``opset``. Raises ExportError naming the lowest opset that works."""
     if opset < LOWEST:
         raise ExportError(f"export.opset_version {opset}", expected=f"at least {LOWEST}")

@@ -44,7 +44,7 @@ class Parity:
         )
 
 
-def compare(expected_ND: np.ndarray, found_ND: np.ndarray) -> tuple[float, float]:
+def compare_vectors(expected_ND: np.ndarray, found_ND: np.ndarray) -> tuple[float, float]:
     """(worst cosine, largest absolute difference of unit vectors); not finite anywhere: (-1, inf)."""
     expected_ND, found_ND = expected_ND.astype(np.float64), found_ND.astype(np.float64)
     if expected_ND.shape != found_ND.shape or not (np.isfinite(expected_ND).all() and np.isfinite(found_ND).all()):
@@ -55,7 +55,7 @@ def compare(expected_ND: np.ndarray, found_ND: np.ndarray) -> tuple[float, float
     return float((a_ND * b_ND).sum(1).min()), float(np.abs(a_ND - b_ND).max())
 
 
-def enough_images(images_NHWC: np.ndarray, count: int = IMAGES, seed: int = 0) -> np.ndarray:
+def fill_up_images(images_NHWC: np.ndarray, count: int = IMAGES, seed: int = 0) -> np.ndarray:
     """At least ``count`` images: those given, then altered copies of them (mirrored, rolled, lighter or darker)."""
     if not len(images_NHWC):
         raise ExportError("no image to compare the exported network on", remedy="name a dataset with readable images")
@@ -70,7 +70,7 @@ def enough_images(images_NHWC: np.ndarray, count: int = IMAGES, seed: int = 0) -
 
 
 @contextmanager
-def exact_fp32() -> Iterator[None]:
+def without_tf32() -> Iterator[None]:
     """cuDNN rounds fp32 convolutions to TF32's ten bits unless told not to: more than a proof may be off."""
     import torch
 
@@ -94,11 +94,11 @@ def check_parity(
     that batch. Raises ExportError when they differ by more than WORST_COSINE or LARGEST_DIFFERENCE.
     """
     given = len(images_NHWC)
-    images_NHWC = enough_images(np.asarray(images_NHWC))
+    images_NHWC = fill_up_images(np.asarray(images_NHWC))
     engine = OnnxEngine(Path(path))
     sizes = (batch_size,) if batch_size > 0 else tuple(batches)
     # The reference is the network itself, not the wrapper that was traced: a fault there must show.
-    with exact_fp32():
+    with without_tf32():
         torch_engine = TorchEngine(embedder, facts.mean, facts.std, engine.input_size, precision="fp32")
         expected_ND = torch_engine(images_NHWC)
     cosine, difference = 1.0, 0.0
@@ -109,7 +109,7 @@ def check_parity(
         lengths = np.linalg.norm(found_ND, axis=1)
         if facts.unit_length and not np.allclose(lengths, 1.0, atol=1e-4):
             raise ExportError(f"vectors of length {lengths.min():.5f} to {lengths.max():.5f}", expected="unit length")
-        worst, largest = compare(expected_ND, found_ND)
+        worst, largest = compare_vectors(expected_ND, found_ND)
         cosine, difference = min(cosine, worst), max(difference, largest)
     parity = Parity(cosine, difference, len(images_NHWC), len(images_NHWC) - given, sizes)
     if not (cosine >= WORST_COSINE and difference <= LARGEST_DIFFERENCE):

@@ -225,10 +225,10 @@ def _create(
 
 
 def _trace(embedder: torch.nn.Module, preprocessing: Preprocessing) -> onnx.ModelProto:
-    from unalike.deploy.onnx_export import facts_of, trace
+    from unalike.deploy.onnx_export import build_facts, trace
 
     # Not optimized: initializers keep the parameters' names, and each runtime folds constants itself.
-    return trace(embedder, preprocessing.input_size, facts_of(embedder, preprocessing), optimize=False)
+    return trace(embedder, preprocessing.input_size, build_facts(embedder, preprocessing), optimize=False)
 
 
 def _create_from_onnx(name: str, content: bytes, precision: str, threads: int | None) -> Engine:

@@ -186,9 +186,9 @@ def _create_model(
         precision = "fp32" if precision == "auto" else precision
         torch_engine = TorchEngine(network, mean, std, preprocessing.input_size, device, precision)
         return FeatureMapModel(torch_engine, preprocessing, network.maps, source, trunk, None, licence)
-    from unalike.deploy.feature_map_export import trace_maps
+    from unalike.deploy.feature_map_export import trace_feature_maps
 
-    proto, _ = trace_maps(network, preprocessing, trunk=trunk, licence=licence)
+    proto, _ = trace_feature_maps(network, preprocessing, trunk=trunk, licence=licence)
     content = proto.SerializeToString()
     engine = engine_from_onnx(content, runtime, precision, threads, device)
     return FeatureMapModel(engine, preprocessing, network.maps, source, trunk, content, licence)

@@ -9,10 +9,10 @@ from torch import nn
 import unalike
 from tests.support import networks
 from unalike.deploy import parity as parity_module
-from unalike.deploy.onnx_export import export_onnx, facts_of, trace
+from unalike.deploy.onnx_export import build_facts, export_onnx, trace
 from unalike.deploy.onnx_graph import strip_debug_metadata
-from unalike.deploy.opset_downgrade import lower
-from unalike.deploy.parity import check_parity, compare, enough_images
+from unalike.deploy.opset_downgrade import downgrade_opset
+from unalike.deploy.parity import check_parity, compare_vectors, fill_up_images
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine
@@ -45,7 +45,7 @@ def traced(depth=0):
     """The content of an export; ``depth`` changes the stack of calls, which torch writes into its graph."""
     if depth:
         return traced(depth - 1)
-    facts = facts_of(networks.SmallEmbedder(), networks.PREPROCESSING)
+    facts = build_facts(networks.SmallEmbedder(), networks.PREPROCESSING)
     return trace(networks.SmallEmbedder(), networks.SIZE, facts, optimize=False).SerializeToString()
 
 
@@ -127,7 +127,7 @@ def opset_18():
 
 @pytest.mark.parametrize("opset", [14, 15, 16, 17])
 def test_older_opsets_give_the_same_vectors(opset_18, opset):
-    older = lower(opset_18, opset)
+    older = downgrade_opset(opset_18, opset)
     assert older.opset_import[0].version == opset
     kinds = {node.op_type for node in older.graph.node}
     assert ("LayerNormalization" in kinds) == (opset >= 17)
@@ -154,16 +154,16 @@ def _graph_of(kind, opset=18, **settings):
 def test_an_opset_too_low_names_the_lowest_that_works():
     mish = _graph_of("Mish")  # came with opset 18
     with pytest.raises(ExportError, match="the lowest that works is 18"):
-        lower(mish, 15)
+        downgrade_opset(mish, 15)
     with pytest.raises(ExportError, match="at least 14"):
-        lower(mish, 11)
+        downgrade_opset(mish, 11)
 
 
 def test_a_file_that_differs_is_refused_and_not_left(tmp_path, monkeypatch):
     kept = tmp_path / "m.onnx"
     kept.write_bytes(b"the older export")
-    real = parity_module.compare
-    monkeypatch.setattr(parity_module, "compare", lambda a, b: real(a, b + 0.05 * np.sign(b).min(0)))
+    real = parity_module.compare_vectors
+    monkeypatch.setattr(parity_module, "compare_vectors", lambda a, b: real(a, b + 0.05 * np.sign(b).min(0)))
     with pytest.raises(ExportError, match="differ from the trained"):
         export_onnx(networks.SmallEmbedder(), kept, networks.PREPROCESSING, images_NHWC=networks.pictures(3))
     assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"] and kept.read_bytes() == b"the older export"
@@ -182,20 +182,20 @@ def test_compare_is_the_plain_formula_and_nan_never_passes():
     draws = np.random.default_rng(0)
     a, b = draws.normal(size=(2, 9, 5))
     a_unit, b_unit = a / np.linalg.norm(a, axis=1)[:, None], b / np.linalg.norm(b, axis=1)[:, None]
-    cosine, difference = compare(a, b)
+    cosine, difference = compare_vectors(a, b)
     assert cosine == pytest.approx(min(float(x @ y) for x, y in zip(a_unit, b_unit, strict=True)))
     assert difference == pytest.approx(float(np.abs(a_unit - b_unit).max()))
     b[0, 0] = np.nan
-    assert compare(a, b) == (-1.0, float("inf"))
+    assert compare_vectors(a, b) == (-1.0, float("inf"))
 
 
 def test_few_images_are_filled_up_with_altered_copies():
     images = networks.pictures(3)
-    filled = enough_images(images)
+    filled = fill_up_images(images)
     assert filled.shape == (64, 48, 32, 3) and filled.dtype == np.uint8
     assert np.array_equal(filled[:3], images) and len(np.unique(filled.reshape(64, -1), axis=0)) == 64
     with pytest.raises(ExportError, match="no image"):
-        enough_images(images[:0])
+        fill_up_images(images[:0])
 
 
 def test_what_torch_cannot_export_is_one_line(tmp_path):

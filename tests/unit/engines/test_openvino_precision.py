@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 from unalike.deploy.onnx_graph import write_facts
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.deploy.quantization.activation_ranges import CalibrationImages
-from unalike.deploy.quantization.half_precision import emulate_bf16, type_network
+from unalike.deploy.quantization.half_precision import convert_precision, emulate_bf16
 from unalike.deploy.quantization.mixed_precision import QuantizationRequest, quantize_network
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
@@ -174,7 +174,7 @@ def test_a_file_written_in_bf16_is_computed_as_it_says():
     kept = {f"{kind}{number}": "fp32" for number in range(LAYERS) for kind in ("conv", "relu")} | {"add": "fp32"}
     exact = OpenVinoEngine(proto.SerializeToString(), precision="fp32")(images())
     for low, layers in {LAYERS: {}, 1: {k: v for k, v in kept.items() if k != "conv9"}}.items():
-        typed = type_network(proto, "bf16", layers)
+        typed = convert_precision(proto, "bf16", layers)
         write_facts(typed, NetworkFacts(mean=(0.5,) * 3, std=(0.25,) * 3, dim=8, precision="bf16"))
         engine = OpenVinoEngine(typed.SerializeToString())
         assert 0 < 1 - cosines(exact, engine(images())).mean() < 1e-5

@@ -45,11 +45,13 @@ class ColourEmbedder(nn.Module):
 def write(folder, head, dim, name="model.onnx", unit_length=False):
     from unalike.data.preprocessing import Preprocessing
     from unalike.data.view import View
-    from unalike.deploy.onnx_export import facts_of, trace
+    from unalike.deploy.onnx_export import build_facts, trace
 
     torch.manual_seed(0)
     embedder = ColourEmbedder(head, dim).eval()
-    facts = facts_of(embedder, Preprocessing(View(64, 96, 1.0), networks.MEAN, networks.STD), unit_length=unit_length)
+    facts = build_facts(
+        embedder, Preprocessing(View(64, 96, 1.0), networks.MEAN, networks.STD), unit_length=unit_length
+    )
     (folder / name).write_bytes(trace(embedder, (64, 96), facts).SerializeToString())
     return folder / name
 

@@ -11,7 +11,7 @@ import torch
 from tests.support import networks
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
-from unalike.deploy.feature_map_export import export_maps, prove, trace_maps
+from unalike.deploy.feature_map_export import check_map_parity, export_maps, trace_feature_maps
 from unalike.engines.metadata import MapFacts, read_facts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.openvino_engine import OpenVinoEngine, has_fast_bf16
@@ -44,7 +44,7 @@ def network(trunk="test_efficientnet", dim=12, size=SIZE):
 @functools.cache
 def exported(vector=True):
     mapped = FeatureMapNetwork(network(), SIZE, vector=vector)
-    return trace_maps(mapped, PREPROCESSING, trunk="test_efficientnet")[0].SerializeToString()
+    return trace_feature_maps(mapped, PREPROCESSING, trunk="test_efficientnet")[0].SerializeToString()
 
 
 def hooked(embedder, places, images):
@@ -185,7 +185,7 @@ def test_other_families(trunk, size):
     torch.manual_seed(0)
     made = FrozenTrunk(build_trunk(trunk, pretrained="false", input_size=size))
     mapped = FeatureMapNetwork(made, size)
-    content = trace_maps(mapped, Preprocessing(View(*size, 1.0), MEAN, STD))[0].SerializeToString()
+    content = trace_feature_maps(mapped, Preprocessing(View(*size, 1.0), MEAN, STD))[0].SerializeToString()
     images = networks.pictures(2, size=size)
     expected = TorchEngine(mapped, MEAN, STD, size)
     assert np.allclose(expected(images), TorchEngine(made, MEAN, STD, size)(images), atol=1e-5)
@@ -202,7 +202,7 @@ def test_the_file_is_proved_and_not_left_when_it_differs(tmp_path):
     with torch.no_grad():
         next(other.trunk.parameters()).mul_(1.01)
     with pytest.raises(ExportError, match="differ"):
-        prove(
+        check_map_parity(
             FeatureMapNetwork(other, SIZE, [4], vector=False),
             tmp_path / "m.onnx",
             OnnxEngine(tmp_path / "m.onnx").facts,

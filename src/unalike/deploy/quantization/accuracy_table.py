@@ -22,7 +22,7 @@ FORMAT_VERSION = 1
 
 
 @dataclass(frozen=True)
-class Row:
+class AccuracyRow:
     """One form in one runtime. Cosines are with the fp32 vectors of the same images; shares lie in 0..1, None where
     no labelled data was given."""
 
@@ -38,7 +38,7 @@ class Row:
 class AccuracyTable:
     """The fp32 row first. ``images`` were compared; ``queries`` measured against ``references``."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[AccuracyRow, ...]
     images: int
     queries: int = 0
     references: int = 0
@@ -95,14 +95,16 @@ def cosines(expected_ND: np.ndarray, found_ND: np.ndarray) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Labelled:
+class LabeledSets:
     """Reference and query images of one class list."""
 
     reference: ImageSet
     query: ImageSet
 
 
-def retrieval(engine: Engine, data: Labelled, view: Any, options: Mapping[str, Any]) -> tuple[float, float, int]:
+def evaluate_retrieval(
+    engine: Engine, data: LabeledSets, view: Any, options: Mapping[str, Any]
+) -> tuple[float, float, int]:
     """(R@1, MAP@R, queries measured) of ``engine``; each file is embedded once."""
     union: list[Path] = list(dict.fromkeys([*data.reference.paths, *data.query.paths]))
     done = embed_files(engine, union, view, describe="measuring", **options)
@@ -123,7 +125,7 @@ def retrieval(engine: Engine, data: Labelled, view: Any, options: Mapping[str, A
 
 
 def compare_engines(
-    first: Engine, others: list[Engine], images_NHWC: np.ndarray, *, data: Labelled | None = None, view: Any = None,
+    first: Engine, others: list[Engine], images_NHWC: np.ndarray, *, data: LabeledSets | None = None, view: Any = None,
     options: Mapping[str, Any] | None = None, kept: tuple[str, ...] = (), notes: tuple[str, ...] = (),
 ) -> AccuracyTable:  # fmt: skip
     """``first`` (fp32) and each other engine on ``images_NHWC``; with ``data``, R@1 and MAP@R of the first two.
@@ -132,7 +134,7 @@ def compare_engines(
     """
     expected = first(images_NHWC)
     measured = {
-        number: retrieval(engine, data, view, options or {})
+        number: evaluate_retrieval(engine, data, view, options or {})
         for number, engine in enumerate([first, *others])
         if data is not None and number < 2
     }
@@ -140,7 +142,7 @@ def compare_engines(
     for number, engine in enumerate([first, *others]):
         near = cosines(expected, engine(images_NHWC)) if number else np.ones(1)
         recall, mapr, _ = measured.get(number, (None, None, 0))
-        rows.append(Row(engine.name, engine.precision, float(near.mean()), float(near.min()), recall, mapr))
+        rows.append(AccuracyRow(engine.name, engine.precision, float(near.mean()), float(near.min()), recall, mapr))
     queries = measured[0][2] if measured else 0
     references = len(data.reference) if data is not None else 0
     return AccuracyTable(tuple(rows), len(images_NHWC), queries, references, kept, notes)

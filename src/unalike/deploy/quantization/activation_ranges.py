@@ -42,7 +42,7 @@ class CalibrationImages:
         return hashlib.sha256(np.ascontiguousarray(self.calibration_NHWC).tobytes()).hexdigest()
 
 
-def calibration_images(
+def sample_calibration_images(
     paths: Sequence[Path], view: View, *, count: int, others: int, seed: int, notices: Notices | None = None
 ) -> CalibrationImages:
     """``count`` images drawn by ``seed``, then up to ``others`` more of the rest; unreadable ones are skipped.
@@ -68,7 +68,7 @@ def calibration_images(
 
 
 @dataclass(frozen=True)
-class RangeRequest:
+class RangeSettings:
     """Everything that the ranges depend on."""
 
     model: str  # digest of the network
@@ -87,7 +87,7 @@ class RangeRequest:
 Ranges = dict[str, tuple[float, float]]
 
 
-def read_ranges(path: Path, request: RangeRequest) -> Ranges | None:
+def read_ranges(path: Path, request: RangeSettings) -> Ranges | None:
     """The ranges in a cache file, if it was made from exactly this; None otherwise, and why is said."""
     try:
         held = json.loads(path.read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ def read_ranges(path: Path, request: RangeRequest) -> Ranges | None:
     return {name: (float(low), float(high)) for name, (low, high) in held["ranges"].items()}
 
 
-def write_ranges(path: Path, request: RangeRequest, ranges: Ranges) -> None:
+def write_ranges(path: Path, request: RangeSettings, ranges: Ranges) -> None:
     """Write the cache file whole or not at all; one that is not ours is an error, never overwritten."""
     if path.exists() and not _is_ours(path):
         raise SpecError(f"cal_cache_file: {path} exists and is no calibration of ours", remedy="name another file")
@@ -124,7 +124,7 @@ def _is_ours(path: Path) -> bool:
 
 
 def measure_ranges(
-    content: bytes, facts: NetworkFacts, images_NHWC: np.ndarray, request: RangeRequest, *, batch: int
+    content: bytes, facts: NetworkFacts, images_NHWC: np.ndarray, request: RangeSettings, *, batch: int
 ) -> Ranges:
     """(least, greatest) of every float tensor over the images, by ONNX Runtime's collectors.
 
@@ -146,13 +146,13 @@ def measure_ranges(
         whole = len(images_NHWC) - len(images_NHWC) % step if isinstance(fixed, int) else len(images_NHWC)
         if not whole:
             raise DataError(f"{len(images_NHWC)} calibration images", expected=f"at least {step}, the network's batch")
-        with progress.progress("calibrating", whole) as advance, muted():
+        with progress.progress("calibrating", whole) as advance, suppress_stdout():
             # A call a batch: what it has collected is then reduced to ranges or histograms and forgotten.
             for start in range(0, whole, step):
                 part = images_NHWC[start : start + step]
                 collector.collect_data(_Reader({name: network_input(part, facts)}))
                 advance(len(part))
-        with muted():
+        with suppress_stdout():
             found = collector.compute_data()
     return {
         tensor: (float(np.min(data.range_value[0])), float(np.max(data.range_value[1])))
@@ -160,7 +160,7 @@ def measure_ranges(
     }
 
 
-def muted() -> AbstractContextManager[Any]:
+def suppress_stdout() -> AbstractContextManager[Any]:
     """Nothing on standard output, which belongs to results: quantizing libraries print to it."""
     return redirect_stdout(io.StringIO())
 
@@ -181,7 +181,7 @@ def _method(calibrate: Any, name: str) -> Any:
     return {"min-max": kinds.MinMax, "percentile": kinds.Percentile, "entropy": kinds.Entropy}[name]
 
 
-def _options(request: RangeRequest) -> dict[str, Any]:
+def _options(request: RangeSettings) -> dict[str, Any]:
     options: dict[str, Any] = {"symmetric": request.symmetric}
     if request.method == "percentile":
         options |= {"percentile": request.percentile, "num_bins": 2048}

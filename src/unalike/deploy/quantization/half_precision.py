@@ -18,9 +18,9 @@ from unalike.errors import ExportError, missing_extra
 if TYPE_CHECKING:
     import onnx
 
-TYPES = ("fp32", "fp16", "bf16")
+PRECISIONS = ("fp32", "fp16", "bf16")
 # Sums over many values, exponentials and what sizes a tensor lose most in few bits and cost next to nothing in many.
-KEPT = frozenset({
+KEEP_FP32 = frozenset({
     "LayerNormalization", "InstanceNormalization", "GroupNormalization", "Softmax", "LogSoftmax", "ReduceMean", "ReduceSum",
     "ReduceSumSquare", "ReduceL2", "ReduceL1", "LpNormalization", "Exp", "Pow", "Sqrt", "Reciprocal", "Erf", "Resize",
     "Range", "GlobalAveragePool", "CumSum",
@@ -30,7 +30,9 @@ LARGEST_HALF = 65504.0
 BF16_OPSET = 22
 
 
-def type_network(proto: onnx.ModelProto, precision: str, layers: Mapping[str, str] | None = None) -> onnx.ModelProto:
+def convert_precision(
+    proto: onnx.ModelProto, precision: str, layers: Mapping[str, str] | None = None
+) -> onnx.ModelProto:
     """A copy that computes in ``precision`` (fp16, bf16; fp32 with ``layers`` alone), except in ``layers`` (name -> type).
 
     Raises ExportError for quantized graphs, subgraphs, and where ONNX's converter cannot raise the opset for bfloat16.
@@ -39,8 +41,8 @@ def type_network(proto: onnx.ModelProto, precision: str, layers: Mapping[str, st
         import onnx
     except ImportError as error:
         raise missing_extra("onnx", "train", "typed ONNX") from error
-    if precision not in TYPES:
-        raise ExportError(f"precision {precision!r}", expected=" or ".join(TYPES))
+    if precision not in PRECISIONS:
+        raise ExportError(f"precision {precision!r}", expected=" or ".join(PRECISIONS))
     if is_quantized_graph(proto):
         raise ExportError(
             "typing a quantized network", expected="a float network", remedy="give the one it was made from"
@@ -50,7 +52,7 @@ def type_network(proto: onnx.ModelProto, precision: str, layers: Mapping[str, st
         proto = _at_opset(proto, BF16_OPSET)
     copy = onnx.ModelProto()
     copy.CopyFrom(onnx.shape_inference.infer_shapes(proto, data_prop=True))
-    _Typer(copy.graph, precision, layers).run()
+    _PrecisionConverter(copy.graph, precision, layers).run()
     del copy.graph.value_info[:]
     try:
         onnx.checker.check_model(copy, full_check=True)
@@ -60,7 +62,7 @@ def type_network(proto: onnx.ModelProto, precision: str, layers: Mapping[str, st
     return copy
 
 
-def early_nodes(proto: onnx.ModelProto) -> list[str]:
+def find_early_nodes(proto: onnx.ModelProto) -> list[str]:
     """The names of those nodes that bfloat16 spares in networks with depthwise convolutions (``engines.openvino_precision``)."""
     nodes = list(proto.graph.node)
     heavy = [place for place, node in enumerate(nodes) if node.op_type in ("Conv", "Gemm", "MatMul")]
@@ -118,7 +120,7 @@ def _at_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     return raised
 
 
-class _Typer:
+class _PrecisionConverter:
     """Goes through one graph in order and gives each node its type."""
 
     def __init__(self, graph: onnx.GraphProto, precision: str, layers: Mapping[str, str]) -> None:
@@ -167,7 +169,7 @@ class _Typer:
     def _kind(self, node: onnx.NodeProto) -> str:
         if node.name in self.layers:
             return self.layers[node.name]
-        if self.precision == "fp32" or node.op_type in KEPT:
+        if self.precision == "fp32" or node.op_type in KEEP_FP32:
             return "fp32"
         if self.precision == "fp16" and any(self._too_large(name) for name in node.input):
             return "fp32"

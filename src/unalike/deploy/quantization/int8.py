@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unalike.deploy.onnx_graph import drop_redundant_clips, read_network, sort_nodes
-from unalike.deploy.quantization.activation_ranges import Ranges, import_calibrate, muted
+from unalike.deploy.quantization.activation_ranges import Ranges, import_calibrate, suppress_stdout
 from unalike.engines.onnx_engine import import_onnxruntime
 from unalike.errors import ExportError, SpecError
 
@@ -67,7 +67,7 @@ def fold_batchnorm(content: bytes) -> bytes:
     return folded_content
 
 
-def under_roots(proto: onnx.ModelProto) -> list[str]:
+def additions_under_roots(proto: onnx.ModelProto) -> list[str]:
     """Additions that a root, a reciprocal or a logarithm reads: their small values tell most, and eight bits make them 0."""
     steep = {name for node in proto.graph.node if node.op_type in STEEP for name in node.input}
     return [node.name for node in proto.graph.node if node.op_type == "Add" and node.output[0] in steep and node.name]
@@ -88,7 +88,7 @@ def quantize_by_ranges(content: bytes, ranges: Ranges, options: QuantizationOpti
     signed = [name for name, (low, _) in ranges.items() if low < 0]
     quantizer = QDQQuantizer(
         proto, options.per_channel, options.target == "cpu", QuantType.QInt8, QuantType.QUInt8 if for_cpu else QuantType.QInt8, kept,
-        None, under_roots(proto), list(OPERATORS),
+        None, additions_under_roots(proto), list(OPERATORS),
         {
             "QuantizeBias": False,
             "WeightSymmetric": True,
@@ -100,7 +100,7 @@ def quantize_by_ranges(content: bytes, ranges: Ranges, options: QuantizationOpti
         },
     )  # fmt: skip
     try:
-        with muted(), _hushed("root"):
+        with suppress_stdout(), _hushed("root"):
             quantizer.quantize_model()
     except Exception as error:  # the quantizer raises whatever its parts raise
         raise ExportError(f"ONNX Runtime cannot quantize this network ({str(error)[:200]})",
@@ -127,7 +127,7 @@ def _named(proto: onnx.ModelProto) -> onnx.ModelProto:
     return proto
 
 
-def finish(proto: onnx.ModelProto) -> onnx.ModelProto:
+def finalize_graph(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The last touch once the layers are chosen: clips that quantizing does anyway go. Checked by onnx itself."""
     import onnx
 

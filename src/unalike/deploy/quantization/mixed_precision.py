@@ -19,16 +19,16 @@ from unalike.deploy.onnx_graph import parse_layers, quantized_layers, read_netwo
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.deploy.quantization.activation_ranges import (
     CalibrationImages,
-    RangeRequest,
+    RangeSettings,
     measure_ranges,
     read_ranges,
     write_ranges,
 )
 from unalike.deploy.quantization.bias_correction import correct_biases
-from unalike.deploy.quantization.half_precision import KEPT, early_nodes, emulate_bf16, type_network
+from unalike.deploy.quantization.half_precision import KEEP_FP32, convert_precision, emulate_bf16, find_early_nodes
 from unalike.deploy.quantization.int8 import (
     QuantizationOptions,
-    finish,
+    finalize_graph,
     fold_batchnorm,
     quantize_by_ranges,
 )
@@ -47,7 +47,7 @@ WORST_COSINE = {"INT8": 0.95, "FP16": 0.999, "BF16": 0.999}
 LAYER_LOSS_IMAGES = 16
 
 # (whether the retrieval goal is met, how near), of an engine
-Retrieval = Callable[[Engine], tuple[bool, str]]
+RetrievalCheck = Callable[[Engine], tuple[bool, str]]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class QuantizationRequest:
     layers_precision: Sequence[str] = ()
     worst_cosine: float | None = None
     most_layers: float = 0.5
-    retrieval: Retrieval | None = None
+    retrieval: RetrievalCheck | None = None
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _int8(
     always = set(parse_layers(request.layers_precision, original, ("fp32",)))
 
     def make(kept: Collection[str]) -> onnx.ModelProto:
-        return finish(restore_layers(quantized, original, kept))
+        return finalize_graph(restore_layers(quantized, original, kept))
 
     evaluate, loss = _candidate_evaluators(make, facts, images.validation_NHWC, expected_ND, request)
     selection = choose_layers(
@@ -173,7 +173,7 @@ def _int8(
 def _quantized(
     content: bytes, facts: NetworkFacts, images: CalibrationImages, request: QuantizationRequest
 ) -> onnx.ModelProto:
-    wanted = RangeRequest(
+    wanted = RangeSettings(
         hashlib.sha256(content).hexdigest(), images.key(), request.method, request.percentile,
         request.options.target == "tensorrt",
     )  # fmt: skip
@@ -202,21 +202,21 @@ def _convert_to_half(
     facts = replace(facts, precision=precision)
     original = read_network(content, "the network")
     layer_precisions = parse_layers(request.layers_precision, original, ("fp32", "fp16", "bf16"))
-    early = early_nodes(original) if precision == "bf16" else []
+    early = find_early_nodes(original) if precision == "bf16" else []
     # Only layers with weights or sums are worth asking about: the rest follows them.
     layers = [node.name for node in original.graph.node
               if node.op_type in ("Conv", "Gemm", "MatMul", "Add", "Mul") and node.name not in set(early)]  # fmt: skip
 
     def make(kept: Collection[str]) -> onnx.ModelProto:
-        return type_network(original, precision, {**dict.fromkeys((*early, *kept), "fp32"), **layer_precisions})
+        return convert_precision(original, precision, {**dict.fromkeys((*early, *kept), "fp32"), **layer_precisions})
 
     def layer_loss(name: str) -> float:
-        return loss(type_network(original, "fp32", {name: precision}))
+        return loss(convert_precision(original, "fp32", {name: precision}))
 
     evaluate, loss = _candidate_evaluators(make, facts, images.validation_NHWC, expected_ND, request)
     fixed = [name for name, kind in layer_precisions.items() if kind == "fp32"]
     selection = choose_layers(layers, evaluate, layer_loss, always=fixed, most=request.most_layers)
-    sums = [node.name for node in original.graph.node if node.op_type in KEPT]
+    sums = [node.name for node in original.graph.node if node.op_type in KEEP_FP32]
     kept = tuple(
         name for name in dict.fromkeys((*early, *selection.kept, *sums)) if layer_precisions.get(name, "fp32") == "fp32"
     )
@@ -237,6 +237,6 @@ def convert_named_layers(content: bytes, facts: NetworkFacts, entries: Sequence[
     layer_precisions = parse_layers(entries, proto, ("fp32", "fp16", "bf16"))
     if not any(kind != "fp32" for kind in layer_precisions.values()):
         raise SpecError("layers_precision without a layer in fp16 or bf16", remedy="leave it out for FP32")
-    typed = type_network(proto, "fp32", layer_precisions)
+    typed = convert_precision(proto, "fp32", layer_precisions)
     write_facts(typed, facts)
     return QuantizedNetwork(typed, ())

@@ -14,17 +14,17 @@ from unalike.deploy.conversion_inputs import (
     SourceNetwork,
     Written,
     load_calibration_images,
-    load_labelled,
-    load_source,
+    load_labeled_sets,
+    load_source_network,
     reading_options,
 )
 from unalike.deploy.onnx_graph import (
     read_network,
     write_facts,
 )
-from unalike.deploy.quantization.accuracy_table import AccuracyTable, Labelled, compare_engines, retrieval
+from unalike.deploy.quantization.accuracy_table import AccuracyTable, LabeledSets, compare_engines, evaluate_retrieval
 from unalike.deploy.quantization.activation_ranges import CalibrationImages
-from unalike.deploy.quantization.int8 import QuantizationOptions, finish
+from unalike.deploy.quantization.int8 import QuantizationOptions, finalize_graph
 from unalike.deploy.quantization.mixed_precision import (
     QuantizationRequest,
     QuantizedNetwork,
@@ -45,17 +45,17 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 
-def _retrieval_goal(first: Engine, data: Labelled | None, view: View, limit: float | None, reading: Any) -> Any:
+def _retrieval_goal(first: Engine, data: LabeledSets | None, view: View, limit: float | None, reading: Any) -> Any:
     """Return a function that compares an engine's R@1 with that of fp32; None without labelled data or limit."""
     if data is None or limit is None:
         return None
-    before, _, queries = retrieval(first, data, view, reading)
+    before, _, queries = evaluate_retrieval(first, data, view, reading)
     if 0 < limit < 100 / queries:
         say(f"R@1 of {queries} queries moves in steps of {100 / queries:.2g} points: one query lost misses goal.recall_loss {limit:g}, "
             f"and layers go back for it; give at least {math.ceil(100 / limit)} queries, or raise it")  # fmt: skip
 
     def evaluate(engine: Engine) -> tuple[bool, str]:
-        loss = 100 * (before - retrieval(engine, data, view, reading)[0])
+        loss = 100 * (before - evaluate_retrieval(engine, data, view, reading)[0])
         return loss <= limit + 1e-9, f"R@1 loss {loss:+.2f} points (goal {limit:g})"
 
     return evaluate
@@ -63,14 +63,14 @@ def _retrieval_goal(first: Engine, data: Labelled | None, view: View, limit: flo
 
 def quantize_source(
     experiment: Experiment, source: SourceNetwork, section: Any, images: CalibrationImages, cache: Path | None, notices: Notices,
-    *, data_type: str, target: str, layers: Sequence[str], labelled: Labelled | None,
+    *, data_type: str, target: str, layers: Sequence[str], labelled: LabeledSets | None,
 ) -> QuantizedNetwork:  # fmt: skip
     """The network in INT8, FP16 or BF16 by a section's calibration and goal; one that is quantized already stays."""
     if source.quantized:
         if data_type != "INT8":
             raise SpecError(f"{source.stem} is quantized, {data_type} was asked for", remedy="give the float network")
         say(f"{source.stem} is quantized already: its own Q/DQ is taken as it is")
-        proto = finish(read_network(source.content, source.stem))
+        proto = finalize_graph(read_network(source.content, source.stem))
         write_facts(proto, replace(source.facts, precision="int8"))
         return QuantizedNetwork(proto, ())
     if getattr(section, "backend", "auto") == "nncf":
@@ -92,7 +92,7 @@ def quantize_source(
 
 
 def write_comparison(
-    experiment: Experiment, source: SourceNetwork, engines: list[Engine], images: CalibrationImages, labelled: Labelled | None,
+    experiment: Experiment, source: SourceNetwork, engines: list[Engine], images: CalibrationImages, labelled: LabeledSets | None,
     quantized: QuantizedNetwork | None, path: Path, run: Run, notices: Notices,
 ) -> Mapping[str, Any]:  # fmt: skip
     """Measure, say and keep the comparison with fp32; its figures."""
@@ -129,13 +129,13 @@ def _open_engines(content: bytes, facts: NetworkFacts) -> list[Engine]:
 def run_quantization(experiment: Experiment, run: Run) -> Written:
     """Write a quantized ONNX file and, beside it, its comparison with fp32."""
     section, notices = experiment.quantize, Notices()
-    source = load_source(experiment, section, "quantize")
+    source = load_source_network(experiment, section, "quantize")
     path = Path(section.output) if section.output else run.dir / f"{source.stem}_{section.data_type.lower()}.onnx"
     refuse_existing(path)
     int8 = section.data_type == "INT8" and not source.quantized
     images = load_calibration_images(experiment, source, section.calibration, "quantize.calibration", section.parity_images,
                      section.calibration.seed, notices, needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
-    labelled = load_labelled(experiment, notices)
+    labelled = load_labeled_sets(experiment, notices)
     cache = cache_path(section.calibration.cal_cache_file, run) if int8 else None
     quantized = quantize_source(experiment, source, section, images, cache, notices, data_type=section.data_type,
                           target=section.target, layers=section.layers_precision, labelled=labelled)  # fmt: skip

@@ -16,15 +16,15 @@ from unalike.data.view import View
 from unalike.deploy import onnx_graph as graphs
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.deploy.quantization.activation_ranges import (
-    RangeRequest,
-    calibration_images,
+    RangeSettings,
     measure_ranges,
     read_ranges,
+    sample_calibration_images,
     write_ranges,
 )
 from unalike.deploy.quantization.bias_correction import correct_biases
-from unalike.deploy.quantization.half_precision import emulate_bf16, type_network
-from unalike.deploy.quantization.int8 import QuantizationOptions, finish, quantize_by_ranges
+from unalike.deploy.quantization.half_precision import convert_precision, emulate_bf16
+from unalike.deploy.quantization.int8 import QuantizationOptions, finalize_graph, quantize_by_ranges
 from unalike.deploy.quantization.mixed_precision import QuantizationRequest, open_engine, quantize_network
 from unalike.deploy.quantization.sensitivity import CandidateAccuracy, choose_layers
 from unalike.engines.metadata import file_key
@@ -38,7 +38,7 @@ from unalike.recognition.recognizer import Recogniser
 
 def network():
     proto = graphs.read_network(networks.exported_bytes(), "small")
-    return proto.SerializeToString(), proto, graphs.facts_in(proto, "small", None, None)
+    return proto.SerializeToString(), proto, graphs.read_graph_facts(proto, "small", None, None)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +52,7 @@ def images():
 @pytest.fixture(scope="module")
 def ranges(images):
     content, _, facts = network()
-    return measure_ranges(content, facts, images, RangeRequest("m", "i"), batch=5)
+    return measure_ranges(content, facts, images, RangeSettings("m", "i"), batch=5)
 
 
 @pytest.fixture(scope="module")
@@ -81,51 +81,51 @@ def test_ranges_are_those_of_every_image_and_d31_of_every_row(images, ranges):
 def test_d31_calibration_sees_images_through_the_evaluation_view(folder):
     paths = sorted(folder.rglob("*.png"))
     view = View(*networks.SIZE, resize_ratio=1.3)
-    found = calibration_images(paths, view, count=6, others=4, seed=5)
+    found = sample_calibration_images(paths, view, count=6, others=4, seed=5)
     order = np.random.default_rng(5).permutation(len(paths))
     assert np.array_equal(found.calibration_NHWC, np.stack([view(paths[i]) for i in order[:6]]))
     assert np.array_equal(found.validation_NHWC, np.stack([view(paths[i]) for i in order[6:10]]))
-    assert calibration_images(paths, view, count=6, others=4, seed=6).key() != found.key()
+    assert sample_calibration_images(paths, view, count=6, others=4, seed=6).key() != found.key()
 
 
 def test_unreadable_and_too_few_images(tmp_path, folder, capsys):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")
     paths = [bad, *sorted(folder.rglob("*.png"))[:2]]
-    found = calibration_images(paths, networks.VIEW, count=5, others=3, seed=0)
+    found = sample_calibration_images(paths, networks.VIEW, count=5, others=3, seed=0)
     assert len(found.calibration_NHWC) == 2 and np.array_equal(found.calibration_NHWC, found.validation_NHWC)
     assert "2 images are there, 5 were asked for" in capsys.readouterr().err
     with pytest.raises(DataError, match="no image"):
-        calibration_images([bad], networks.VIEW, count=1, others=1, seed=0)
+        sample_calibration_images([bad], networks.VIEW, count=1, others=1, seed=0)
 
 
 @pytest.mark.parametrize("field", ["model", "images", "method", "symmetric"])
 def test_a_stale_cache_is_never_used(tmp_path, field, capsys):
-    made = RangeRequest("m", "i", "percentile", 99.9, False)
+    made = RangeSettings("m", "i", "percentile", 99.9, False)
     path = tmp_path / "cal.bin"
     write_ranges(path, made, {"x": (-1.0, 2.0)})
     assert read_ranges(path, made) == {"x": (-1.0, 2.0)}
     other = {"model": "n", "images": "j", "method": "min-max", "symmetric": True}[field]
-    assert read_ranges(path, RangeRequest(**{**made.__dict__, field: other})) is None
+    assert read_ranges(path, RangeSettings(**{**made.__dict__, field: other})) is None
     assert f"another {field}" in capsys.readouterr().err
-    assert read_ranges(path, RangeRequest("m", "i", "percentile", 99.99)) is None
+    assert read_ranges(path, RangeSettings("m", "i", "percentile", 99.99)) is None
 
 
 def test_foreign_cache_files_are_neither_read_nor_overwritten(tmp_path):
     path = tmp_path / "cal.bin"
     path.write_bytes(b"TRT-8601-EntropyCalibration2\n")
-    assert read_ranges(path, RangeRequest("m", "i")) is None
+    assert read_ranges(path, RangeSettings("m", "i")) is None
     with pytest.raises(SpecError, match="no calibration of ours"):
-        write_ranges(path, RangeRequest("m", "i"), {})
+        write_ranges(path, RangeSettings("m", "i"), {})
     assert path.read_bytes().startswith(b"TRT")
 
 
 def test_percentile_and_entropy_cut_outliers_off(images):
     content, proto, facts = network()
     name = proto.graph.output[0].name
-    whole = measure_ranges(content, facts, images, RangeRequest("m", "i"), batch=8)[name]
+    whole = measure_ranges(content, facts, images, RangeSettings("m", "i"), batch=8)[name]
     for method in ("percentile", "entropy"):
-        part = measure_ranges(content, facts, images, RangeRequest("m", "i", method, 90.0), batch=8)[name]
+        part = measure_ranges(content, facts, images, RangeSettings("m", "i", method, 90.0), batch=8)[name]
         assert whole[0] <= part[0] <= part[1] <= whole[1]
         assert part[1] - part[0] < whole[1] - whole[0] or method == "entropy"
 
@@ -140,7 +140,7 @@ def test_qdq_is_explicit_per_channel_and_every_layer_comes_back(images, ranges, 
     scales = {held.name: numpy_helper.to_array(held) for held in whole.graph.initializer}
     assert any(scales[node.input[1]].size == 8 for node in whole.graph.node if node.op_type == "DequantizeLinear")
     exact = OnnxEngine(content)(images)
-    done = finish(graphs.restore_layers(whole, original, ()))
+    done = finalize_graph(graphs.restore_layers(whole, original, ()))
     assert graphs.is_quantized_graph(done)
     assert (
         cosines(exact, OnnxEngine(done.SerializeToString(), mean=networks.MEAN, std=networks.STD)(images)).min() > 0.99
@@ -175,7 +175,7 @@ def test_weights_take_7_bits_on_any_cpu_and_8_with_vnni_in_quantized_layers_alon
     makers = [node for node in whole.graph.node if node.op_type == "QuantizeLinear"]
     assert makers and all(signs[node.input[2]] == TensorProto.UINT8 for node in makers)  # activations
     first = next(iter(weights))
-    kept, _ = _weights(finish(graphs.restore_layers(whole, original, [first])), original)
+    kept, _ = _weights(finalize_graph(graphs.restore_layers(whole, original, [first])), original)
     assert set(kept) == set(weights) - {first}  # that layer's weights are the float ones again
 
 
@@ -189,7 +189,7 @@ def test_what_a_root_reads_keeps_its_small_values(images):
         proto.graph.node.append(helper.make_node(kind, inputs, [output], name=f"my {kind}"))
     proto.graph.output[0].name = "rooted"
     content = proto.SerializeToString()
-    ranges = measure_ranges(content, facts, images, RangeRequest("m", "i"), batch=8)
+    ranges = measure_ranges(content, facts, images, RangeSettings("m", "i"), batch=8)
     layers = graphs.quantized_layers(quantize_by_ranges(content, ranges, QuantizationOptions()))
     assert layers and "my Add" not in layers
 
@@ -198,7 +198,7 @@ def test_8_bits_are_nearer_than_7_and_other_targets_are_refused(images, ranges, 
     content, _, _ = network()
     exact, near = OnnxEngine(content)(images), {}
     for target in ("cpu", "vnni"):
-        done = finish(quantize_by_ranges(content, ranges, QuantizationOptions(target)))
+        done = finalize_graph(quantize_by_ranges(content, ranges, QuantizationOptions(target)))
         wide = OpenVinoEngine(done.SerializeToString(), mean=networks.MEAN, std=networks.STD)
         near[target] = cosines(exact, wide(images)).mean()
     assert near["cpu"] < near["vnni"] < 1
@@ -235,7 +235,7 @@ def test_what_rounding_shifts_goes_back_into_the_bias(images, ranges):
 
 def test_engines_say_int8_and_obey_a_precision_asked_for(ranges, images):
     content, _, _ = network()
-    done = finish(quantize_by_ranges(content, ranges, QuantizationOptions()))
+    done = finalize_graph(quantize_by_ranges(content, ranges, QuantizationOptions()))
     quantized = done.SerializeToString()
     for kind in (OnnxEngine, OpenVinoEngine):
         told = {"mean": networks.MEAN, "std": networks.STD}
@@ -280,7 +280,7 @@ def test_nodes_are_sorted_behind_what_they_read():
 def modelopt(images):
     """The small network as ModelOpt writes it: float weights through Q and DQ, symmetric int8, no zero point but 0."""
     content, proto, facts = network()
-    spread = measure_ranges(content, facts, images, RangeRequest("m", "i", symmetric=True), batch=8)
+    spread = measure_ranges(content, facts, images, RangeSettings("m", "i", symmetric=True), batch=8)
     weights = {held.name: numpy_helper.to_array(held) for held in proto.graph.initializer}
     nodes = []
     for node in proto.graph.node:
@@ -379,11 +379,11 @@ def test_typed_onnx_computes_in_what_it_says_and_stays_near(images, data_type):
     assert weights[conv.input[1]] == kind and len(made.content) < len(content)
     assert made.proto.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
     assert made.proto.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
-    held = graphs.facts_in(made.proto, "typed", None, None)
+    held = graphs.read_graph_facts(made.proto, "typed", None, None)
     assert held.precision == data_type.lower()
     assert cosines(OnnxEngine(content)(images), open_engine(made.content, held)(images)).min() >= 0.999
     with pytest.raises(ExportError, match="quantized"):
-        type_network(_clipped(1.0), "fp16")
+        convert_precision(_clipped(1.0), "fp16")
 
 
 def test_bf16_emulation_rounds_what_a_layer_reads():
@@ -400,7 +400,7 @@ def test_bf16_emulation_rounds_what_a_layer_reads():
         return x.astype(ml_dtypes.bfloat16).astype(np.float32)
 
     expected = rounded(rounded(values) + rounded(np.full(4, 0.1, np.float32)))
-    wide = emulate_bf16(type_network(model, "bf16"))
+    wide = emulate_bf16(convert_precision(model, "bf16"))
     session = onnxruntime.InferenceSession(wide.SerializeToString(), providers=["CPUExecutionProvider"])
     assert np.array_equal(session.run(None, {"x": values})[0], expected)
 
