@@ -56,7 +56,7 @@ def frozen_vectors(manifest: Path, file: Path, backbone: str) -> None:
     from unalike.spec import load_spec
 
     images = load_images(manifest)
-    model = load_frozen(load_spec("embed", None, {"model.backbone": backbone}), runtime="auto", precision="auto",
+    model = load_frozen(load_spec("inference", None, {"model.backbone": backbone}), runtime="auto", precision="auto",
                         images=len(images))  # fmt: skip
     done = embed_files(model.engine, list(images.paths), model.view)
     np.savez(file, vectors=done.vectors_ND)

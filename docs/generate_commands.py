@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.cli.commands import COMMANDS, load_command
-from unalike.spec.actions import MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
+from unalike.spec.actions import JOB_ACTIONS, MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.fields import fields_of
 
 PAGE = Path(__file__).parent / "commands.md"
@@ -62,7 +62,8 @@ def section(words: str, command: Any) -> str:
     first = (command.help or "").split("\n\n")[0]
     lines = [f"## {words}", "", cell(first), ""]
     if action is not None:
-        lines += [f"Spec: `unalike default_specs {action}`. As a job: `unalike job create {action}`.", ""]
+        job = f" As a job: `unalike job create {action}`." if action in JOB_ACTIONS else ""
+        lines += [f"Spec: `unalike default_specs {action}`.{job}", ""]
     rows = [row(parameter, fields) for parameter in command.params if parameter.name not in COMMON]
     if rows:
         lines += ["| argument or option | field | default | meaning |", "|---|---|---|---|", *rows, ""]

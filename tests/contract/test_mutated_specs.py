@@ -20,7 +20,8 @@ from unalike import progress
 from unalike.cli import run_command
 from unalike.spec import ACTIONS, template_for
 from unalike.spec.actions import command_of
-from unalike.spec.fields import Declared, declared_fields, fields_of
+from unalike.spec.fields import declared_fields, fields_of
+from unalike.spec.nodes import Declared
 
 EXAMPLES = 200
 TEMPLATES = {action: yaml.safe_load(template_for(action)) for action in ACTIONS}

@@ -139,6 +139,19 @@ def test_embed_writes_vectors_with_paths_and_labels(trained, images, tmp_path):
         assert done.returncode == 0, done.stderr[-4000:]
     held = np.load(tmp_path / "v.npz")
     assert held["vectors"].shape == (18, 16) and len(held["path"]) == 18
+    done = unalike(
+        "embed", images / "query", "-m", trained / "ml_model_best.pth", "--labelled", f"results_dir={tmp_path}"
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert {path.name for path in (tmp_path / "embed").iterdir()} >= {
+        "vectors.npz",
+        "run.json",
+        "status.json",
+        "experiment.yaml",
+    }
+    vectors = np.load(tmp_path / "embed/vectors.npz")
+    np.testing.assert_array_equal(vectors["vectors"], held["vectors"])
+    assert len(set(vectors["label"])) == 6
 
 
 def test_auto_split_holds_classes_out_and_writes_it_down(images, tmp_path):

@@ -1,4 +1,4 @@
-"""``unalike --help`` takes no more than twelve bare interpreter starts, and loads nothing that it does not show."""
+"""``unalike --help`` takes no more than twelve bare interpreter starts, and loads nothing that it does not show; identify builds one section of the spec."""
 
 from __future__ import annotations
 
@@ -41,3 +41,15 @@ def test_help_loads_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     loaded = set(done.stderr.split())
     assert not loaded & {"numpy", "PIL", "pydantic", "yaml", "rich", "torch", "timm", "sklearn", "openvino"}
+
+
+def test_identify_builds_one_section_of_the_spec() -> None:
+    program = (
+        "import sys, unalike.cli as c; c.run_command(['identify', 'no.gallery', 'no.png', '-k', '2']); "
+        "print(*sorted(sys.modules), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    message, modules = done.stderr.splitlines()
+    loaded = set(modules.split())
+    assert "no.gallery" in message and "unalike.spec.gallery" in loaded
+    assert not loaded & {"unalike.spec.experiment", "unalike.spec.load", "yaml", "torch", "timm"}

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING
 
 from unalike.actions.check_findings import Findings
 from unalike.actions.results_folder import check_folder
-from unalike.actions.spec_resolution import check_mandatory
 from unalike.data.imageset import load_images
 from unalike.errors import DataError
 from unalike.inference.loaded_model import require_model_file
 from unalike.inference.model_files import CHECKPOINTS, PRETRAINED
 from unalike.runs.folder import results_folder
 from unalike.spec.declare import FILE, IMAGE_OR_FOLDER, IMAGES, IMAGES_OR_FILE, MODEL, Section
-from unalike.spec.fields import Declared, fields_of
+from unalike.spec.fields import fields_of
+from unalike.spec.nodes import Declared, check_mandatory
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 # Action -> field of the file that it writes where the field is set.
-OUTPUT_FIELDS = {"inspect_fit": "inspector", "gallery_build": "gallery", "verify": "save"}
+OUTPUT_FIELDS = {"inspect_fit": "inspector", "gallery_build": "gallery", "verify": "save", "embed": "output"}
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "torch": "train", "tensorrt": "tensorrt"}  # runtime -> extra
 
 
@@ -31,7 +31,7 @@ def check_standalone(action: str, experiment: Experiment, findings: Findings) ->
     """Check a spec of one of STANDALONE_ACTIONS; nothing is written and no network runs."""
     section = getattr(experiment, action)
     with findings.collect(action):
-        check_mandatory(action, experiment)
+        check_mandatory(action, section)
     findings.require_modules(_required_modules(action, section))
     for path, node in fields_of(action).items():
         value = getattr(section, node.name, None) if path.startswith(f"{action}.") else None
@@ -56,8 +56,10 @@ def _required_modules(action: str, section: Section) -> Iterator[tuple[str, str,
         yield runtime, EXTRAS[runtime], f"{action}.runtime"
     if getattr(section, "search", None) == "ann":
         yield "faiss", "ann", f"{action}.search"
+    if getattr(section, "approximate", False):
+        yield "faiss", "ann", f"{action}.approximate"
     needs_torch = (Path(model).suffix in CHECKPOINTS or model.partition(":")[0] == PRETRAINED) if model else False
-    if needs_torch or (model is None and action == "discover"):
+    if needs_torch or (model is None and action in ("discover", "embed")):
         yield from ((module, "train", f"{action}.model") for module in ("torch", "timm"))
     elif model and runtime == "auto" and not any(map(importlib.util.find_spec, ("openvino", "onnxruntime"))):
         yield "onnxruntime", "onnx", f"{action}.model"

@@ -19,7 +19,7 @@ import numpy as np
 
 from unalike.actions.result import Result
 from unalike.actions.results_folder import failed_without_results, open_results
-from unalike.actions.spec_resolution import check_mandatory, spec_with
+from unalike.actions.spec_resolution import spec_with
 from unalike.data.archives import is_archive
 from unalike.data.imageset import load_images, resolve_source
 from unalike.data.notices import Notices
@@ -32,6 +32,7 @@ from unalike.progress import progress, say
 from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNSORTED_FILE
 from unalike.runs.folder import results_folder
 from unalike.spec import settle
+from unalike.spec.nodes import check_mandatory
 from unalike.storage.atomic import temporary_path, write_text
 from unalike.storage.csv_file import write_csv
 from unalike.storage.overwrite import refuse_existing
@@ -69,7 +70,7 @@ def run_discovery(experiment: Experiment, *, overwrite: bool = False) -> Result:
         SpecError: Links into an archive or a store are wanted.
         DataError: No image can be read.
     """
-    check_mandatory("discover", experiment)
+    check_mandatory("discover", experiment.discover)
     section = experiment.discover
     if results_folder("discover", experiment) is None:
         name = Path(str(section.source).rstrip("/")).name.split(".")[0] or "images"
@@ -142,7 +143,7 @@ def _load_model(model: str | Path | None, runtime: str, precision: str, count: i
     from unalike.actions.model_from_spec import load_frozen
     from unalike.spec import load_spec
 
-    return load_frozen(load_spec("embed"), runtime=runtime, precision=precision, images=count)
+    return load_frozen(load_spec("inference"), runtime=runtime, precision=precision, images=count)
 
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:

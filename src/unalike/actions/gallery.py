@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,14 +11,15 @@ from unalike.data.imageset import load_images
 from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.progress import say
-from unalike.recognition.decision import check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate
 from unalike.recognition.recognizer import Recogniser
 from unalike.runs.filenames import GALLERY_FILE, MODEL_CARD_FILE
+from unalike.spec.nodes import check_mandatory
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
+    from unalike.spec.gallery import Calibrate, Identify
 
 
 def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
@@ -141,20 +142,29 @@ def describe(gallery: Gallery, path: str | Path) -> dict[str, Any]:
     }
 
 
-def calibrate_file(
-    path: str | Path, rate: float = 0.01, *, images: str | Path | None = None, model: str | Path | None = None,
-    runtime: str = "auto", precision: str = "auto", **settings: Any,
-) -> dict[str, Any]:  # fmt: skip
-    """Calibrate a saved gallery, save it, and write a model card beside it; without ``images`` no network runs."""
+def calibrate_file(settings: Calibrate) -> dict[str, Any]:
+    """Calibrate a saved gallery, save it, and write a model card beside it; without further images no network runs.
+
+    Args:
+        settings: The section ``calibrate`` of a spec.
+
+    Returns:
+        The gallery, its calibration and the model card, as plain data.
+
+    Raises:
+        DataError: The data cannot support the rate.
+    """
     from unalike.report.model_card_format import add_section
 
-    path = Path(path)
-    if images is None:
+    check_mandatory("calibrate", settings)
+    path = Path(str(settings.gallery))
+    options = settings.model_dump(include={"wrong", "trials_from", "rule", "k", "confidence", "seed"})
+    if settings.images is None:
         gallery = Gallery.load(path)
-        calibration = calibrate(gallery, rate, **settings)
+        calibration = calibrate(gallery, settings.rate, **options)
     else:
-        recognizer = open_recognizer(path, model, runtime=runtime, precision=precision)
-        gallery, calibration = recognizer.gallery, recognizer.calibrate(rate, images, **settings)
+        recognizer = open_recognizer(path, settings.model, runtime=settings.runtime, precision=settings.precision)
+        gallery, calibration = recognizer.gallery, recognizer.calibrate(settings.rate, settings.images, **options)
     with Gallery.edit(path) as current:
         # Images that others enrolled meanwhile stay; the calibration then counts as out of date.
         if not current.snapshot.continues(gallery.snapshot):
@@ -163,46 +173,31 @@ def calibrate_file(
             )
         current.calibration = calibration
     warn_if_uncalibrated(current)
-    content = {
-        "gallery": path.name,
-        "images": len(gallery),
-        "enrolled classes": len(gallery.classes),
-        **calibration.to_dict(),
-    }
+    content = {"gallery": path.name, "images": len(gallery), "enrolled classes": len(gallery.classes)}
     source = Path(gallery.model_identity.file).parent / MODEL_CARD_FILE if gallery.model_identity.file else None
-    add_section(path.parent, "unknown", content, source=source, stem=f"{path.stem}_card")
+    add_section(path.parent, "unknown", content | calibration.to_dict(), source=source, stem=f"{path.stem}_card")
     say(str(calibration))
-    return {
-        "gallery": str(path),
-        "calibration": calibration.to_dict(),
-        "card": str(path.parent / f"{path.stem}_card.json"),
-    }
+    card = path.parent / f"{path.stem}_card.json"
+    return {"gallery": str(path), "calibration": calibration.to_dict(), "card": str(card)}
 
 
-def identify(
-    path: str | Path, sources: Sequence[str | Path], model: str | Path | None = None, *, k: int = 3,
-    label_by: str | None = None, runtime: str = "auto", precision: str = "auto", approximate: bool = False,
-) -> Mapping[str, Any]:  # fmt: skip
-    """Identify images by a saved gallery.
+def identify(settings: Identify) -> dict[str, Any]:
+    """Label every image of files and folders by a saved gallery.
 
     Args:
-        path: The gallery.
-        sources: Image files and folders.
-        model: The model; by default that of the gallery.
-        k: Number of nearest classes in an answer.
-        label_by: Rule of the label; by default that of the calibration.
-        runtime, precision: Of the engine.
-        approximate: Search through faiss.
+        settings: The section ``identify`` of a spec.
 
     Returns:
-        Plain data: ``answers``, one for each image; ``unreadable`` images with reasons; ``index``, the recall of an
-        approximate search, None for an exact one.
+        ``answers``, one an image; ``unreadable`` files with reasons; ``index``, the recall of an approximate search, or None.
+
+    Raises:
+        DataError: There are no images.
     """
-    if label_by is not None:
-        check_rule(label_by)
-    recognizer = open_recognizer(path, model, runtime=runtime, precision=precision, approximate=approximate)
+    check_mandatory("identify", settings)
+    recognizer = open_recognizer(str(settings.gallery), settings.model, runtime=settings.runtime,
+                                 precision=settings.precision, approximate=settings.approximate)  # fmt: skip
     warn_if_uncalibrated(recognizer.gallery)
-    paths = [p for source in sources for p in load_images(source, labeled=False).paths]
+    paths = [p for source in settings.images or () for p in load_images(source, labeled=False).paths]
     if not paths:
         raise DataError("no images", expected="image files, or folders of images")
     embedded = embed_files(recognizer.engine, paths, recognizer.view, max_unreadable=1.0, describe="identifying")
@@ -212,9 +207,9 @@ def identify(
     if index is not None:
         say(f"approximate search finds {index['recall']:.1%} of the {index['neighbours']} nearest, measured on "
             f"{index['trials']} enrolled images")  # fmt: skip
-    answers = recognizer.identify_vectors(embedded.vectors_ND, k, label_by)
+    answers = recognizer.identify_vectors(embedded.vectors_ND, settings.k, settings.rule)
     return {
-        "gallery": str(path),
+        "gallery": str(settings.gallery),
         "engine": recognizer.engine.describe(),
         "index": index,
         "answers": [

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike.actions.result import Result
-from unalike.actions.spec_resolution import Overrides, Spec, check_mandatory, resolve_spec
-from unalike.errors import RunError, SpecError
+from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
+from unalike.errors import RunError, SpecError, UnalikeError
 from unalike.runs.environment import refuse_several_processes
 from unalike.runs.filenames import LOCK_FILE, RECORD_FILE, RUN_MARKS, STATUS_FILE, TRACEBACK_FILE
 from unalike.runs.folder import holds_run, open_run, results_folder
+from unalike.spec.nodes import check_mandatory
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
@@ -43,16 +44,17 @@ def run_action(
 
 
 def output_file(
-    run: Run | None, path: str | None, default: str, *, field: str, overwrite: bool, alternative: str = ""
-) -> Path:
+    run: Run | None, path: str | None, default: str, *, field: str, overwrite: bool, alternative: str = "",
+    error: type[UnalikeError] = RunError,
+) -> Path:  # fmt: skip
     """The file that an action writes: ``path`` if set, else ``default`` in its results folder.
 
     Raises:
         SpecError: Neither file nor folder is set.
-        RunError: The file exists and ``overwrite`` is not set.
+        RunError, or the class ``error``: The file exists and ``overwrite`` is not set.
     """
     if path is not None:
-        refuse_existing(path, overwrite, alternative=alternative)
+        refuse_existing(path, overwrite, alternative=alternative, error=error)
         return Path(path)
     if run is None:
         raise SpecError(f"{field} is not set", expected="a file to write",
@@ -72,7 +74,7 @@ def open_results(action: str, experiment: Experiment, *, overwrite: bool = False
         RunError: The folder cannot be used.
     """
     refuse_several_processes(action)
-    check_mandatory(action, experiment)
+    check_mandatory(action, getattr(experiment, action))
     folder = results_folder(action, experiment)
     if folder is None:
         yield None

@@ -35,9 +35,10 @@ from unalike.runs.filenames import (
     RESULT_JSONL,
     STATUS_FILE,
     UNSORTED_FILE,
+    VECTORS_FILE,
     VERDICTS_FILE,
 )
-from unalike.spec.actions import ACTIONS, command_of
+from unalike.spec.actions import ACTIONS, FOLDERLESS_ACTIONS, JOB_ACTIONS, command_of
 from unalike.spec.declare import IMAGES, MODEL
 from unalike.spec.fields import fields_of
 from unalike.spec.schema import package_files as schema_files
@@ -108,6 +109,8 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "discover": ("group-001/ ... (images)", GROUPS_FILE, UNSORTED_FILE, DISCOVERY_FILE, REPORT_FILE),
     "gallery_build": ("images.gallery",),
     "bench_engine": ("benchmark.json",),
+    "embed": (VECTORS_FILE,),
+    "calibrate": ("the gallery, in place", "<gallery>_card.json and .md"),
 }  # fmt: skip
 _EVERY_RUN = (STATUS_FILE, EXPERIMENT_FILE, RECORD_FILE)
 
@@ -119,9 +122,10 @@ def _action_info(action: str) -> dict[str, Any]:
         path: {"takes": node.facts["takes"], "optional": "mandatory" not in node.facts}
         for path, node in fields_of(action).items() if "takes" in node.facts
     }  # fmt: skip
-    info: dict[str, Any] = {
-        "command": f"unalike {command_of(action)} -e {{spec}}",
-        "job": f"unalike job create {action} -e {{spec}} --parent {{parent_job_id}}",
+    info: dict[str, Any] = {"command": f"unalike {command_of(action)} -e {{spec}}"}
+    if action in JOB_ACTIONS:
+        info["job"] = f"unalike job create {action} -e {{spec}} --parent {{parent_job_id}}"
+    info |= {
         "config_format": "yaml",
         "schema": f"../schemas/{action}.schema.json",
         "spec_template": f"spec_template_{action}.yaml",
@@ -131,7 +135,7 @@ def _action_info(action: str) -> dict[str, Any]:
     info["inputs"] = fields
     if action in ONE_OF:
         info["one_of"] = list(ONE_OF[action])
-    return info | {"outputs": [*_EVERY_RUN, *OUTPUTS.get(action, ())]}
+    return info | {"outputs": [*(() if action in FOLDERLESS_ACTIONS else _EVERY_RUN), *OUTPUTS.get(action, ())]}
 
 
 def _spec_params(action: str) -> dict[str, Any]:
@@ -167,7 +171,7 @@ def skill_info() -> dict[str, Any]:
         "job_statuses": list(STATUSES),
         "actions": {action: _action_info(action) for action in ACTIONS},
         "data_sources": {action: dict(fields) for action, fields in DATA_SOURCES.items()},
-        "spec_params": {action: _spec_params(action) for action in ACTIONS},
+        "spec_params": {action: _spec_params(action) for action in JOB_ACTIONS},
         "spec_shorthand_keys": shorthand,
     }
 

@@ -1,4 +1,4 @@
-"""Resolve the spec of an action from a file, a mapping, overrides or a data folder, and check its mandatory fields."""
+"""Resolve the spec of an action from a file, a mapping, overrides or a data folder."""
 
 from __future__ import annotations
 
@@ -7,11 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from unalike.errors import SpecError
 from unalike.spec import Experiment, load_spec
-from unalike.spec.actions import command_of
 from unalike.spec.declare import Section
-from unalike.spec.fields import fields_of
 
 # A YAML file, a mapping, or None; a folder, archive or manifest in place of the spec is taken as the data.
 Spec = str | Path | Mapping[str, Any] | None
@@ -47,17 +44,6 @@ def separate_data(spec: Spec, data: str | Path | None) -> tuple[Spec, str | Path
 def spec_with(action: str, **fields: object) -> Experiment:
     """The spec of a standalone action with these fields of its section. Raises SpecError."""
     return load_spec(action, None, [(f"{action}.{name}", value) for name, value in fields.items()])
-
-
-def check_mandatory(action: str, experiment: Experiment) -> None:
-    """Raise SpecError that names every mandatory field of an action's section that is not set."""
-    missing = [
-        path for path, node in fields_of(action).items()
-        if node.facts.get("mandatory") and getattr(getattr(experiment, action), node.name) in (None, [])
-    ]  # fmt: skip
-    if missing:
-        raise SpecError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
-                        remedy=f"see unalike {command_of(action)} --help")  # fmt: skip
 
 
 def parameters_from(section: Section, function: Callable[..., object]) -> dict[str, Any]:

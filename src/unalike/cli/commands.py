@@ -24,7 +24,7 @@ COMMANDS = {
     "evaluate": Command("models", "Measure a trained embedding on reference and query images."),
     "inference": Command("models", "Name the nearest reference classes of images."),
     "export": Command("models", "Write a trained embedding as ONNX, checked against the network."),
-    "embed": Command("models", "Write the vectors of a folder of images."),
+    "embed": Command("embed", "Write the vectors of a folder of images."),
     "gallery": Command("gallery", "Reference images in one file: build, add, remove, rename, merge, list."),
     "calibrate": Command("identify", 'Let a gallery answer "unknown", at a stated share of false matches.'),
     "identify": Command("identify", "Name images by a gallery: label, ambiguous or unknown."),

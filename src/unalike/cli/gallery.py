@@ -4,12 +4,19 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike.cli.identify import GalleryFile, Model, Precision, Runtime
 from unalike.cli.options import AsJson, Overwrite, Quiet, Verbose, set_verbosity, show_result
 from unalike.cli.output import print_line
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.errors import SpecError
 from unalike.spec import Experiment
+
+GalleryFile = Annotated[str, typer.Argument(metavar="GALLERY", help="The gallery's file.")]
+Model = Annotated[
+    str | None,
+    typer.Option("-m", "--model", metavar="FILE", help="A .onnx or .pth model; if unset, the gallery's own."),
+]
+Runtime = Annotated[str, typer.Option(metavar="NAME", help="auto, torch, onnxruntime or openvino.")]
+Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16.")]
 
 gallery = typer.Typer(
     rich_markup_mode=None, help="Reference images in one file: add and remove classes without training."

@@ -1,4 +1,4 @@
-"""The actions on a model: train, evaluate, inference, export, engines, embed; and the demo."""
+"""The actions on a model: train, evaluate, inference, export, engines; and the demo."""
 
 from typing import Annotated
 
@@ -19,8 +19,6 @@ from unalike.cli.options import (
     set_verbosity,
     show_result,
 )
-from unalike.errors import SpecError
-from unalike.storage.overwrite import refuse_existing
 
 
 def act(
@@ -95,25 +93,6 @@ def export(
     Example: unalike export -e spec.yaml export.checkpoint=results/train/ml_model_best.pth
     """
     act("export", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
-
-
-def embed(
-    source: Annotated[str, typer.Argument(metavar="DIR", help="Images: a folder, an archive, a manifest, one image.")],
-    output: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="vectors.npz or vectors.parquet.")],
-    model: Annotated[
-        str | None, typer.Option("-m", "--model", metavar="FILE", help="A .pth, .onnx, .xml or .engine; if unset, a pretrained trunk.")
-    ] = None,
-    runtime: Annotated[str, typer.Option(metavar="NAME", help="auto, torch, onnxruntime, openvino, tensorrt.")] = "auto",
-    precision: Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16, fp16 or int8.")] = "auto",
-    labelled: Annotated[bool, typer.Option("--labelled", help="Folders are classes; write their labels too.")] = False,
-    overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
-) -> None:  # fmt: skip
-    """Write the vectors of images, with their paths and, on request, labels."""
-    set_verbosity(verbose, quiet)
-    refuse_existing(output, overwrite, error=SpecError)
-    model_option = {"checkpoint": model} if model else {}
-    result = unalike.embed(source, output, **model_option, runtime=runtime, precision=precision, labelled=labelled)
-    show_result(result, as_json)
 
 
 def demo(

@@ -2,15 +2,19 @@
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get_args, get_origin
 
 import typer
+from pydantic import ValidationError
 
 from unalike.cli.options import Quiet, SpecFile, Verbose, set_verbosity, split_overrides
 from unalike.errors import SpecError
 from unalike.spec.actions import command_of
-from unalike.spec.fields import Declared, fields_of
-from unalike.spec.load import load_spec
+from unalike.spec.declare import Section
+from unalike.spec.nodes import Declared, walk
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
 _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
@@ -33,6 +37,7 @@ class Flag(NamedTuple):
 
 def section_command(
     action: str, *, arguments: Mapping[str, str], options: Mapping[str, Option] | None = None, flags: Sequence[Flag] = (),
+    section: type[Section] | None = None,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:  # fmt: skip
     """Make a command of a function that gets the action's spec as its first argument.
 
@@ -45,8 +50,10 @@ def section_command(
         arguments: Field -> metavar of the positional arguments, in their order; a list takes all that remain.
         options: Field -> how its option is written, where its name and type do not say it.
         flags: Options without a value. A boolean field has ``--name`` (default false) or ``--no-name`` by itself.
+        section: Class of the section. Where it is given, the function gets an instance of it in place of the spec, and the
+            rest of the spec is imported only for a spec file, overrides or an error: a command that must start fast.
     """
-    declared = {node.name: node for path, node in fields_of(action).items() if path.startswith(f"{action}.")}
+    declared = {node.name: node for node in _nodes(action, section)}
     flagged = {flag.field for flag in flags}
     built = {
         name: _option(node, (options or {}).get(name, Option()))
@@ -65,9 +72,7 @@ def section_command(
             set_verbosity(values["verbose"], values["quiet"])
             words, overrides = split_overrides(values["arguments"])
             chosen = [*_positional(action, words, arguments, declared), *_given(ctx, values, built, declared, switches)]
-            spec = load_spec(
-                action, values["spec"], [*overrides, *((f"{action}.{name}", value) for name, value in chosen)]
-            )
+            spec = _load(action, section, values["spec"], overrides, chosen)
             function(spec, **{name: values[name] for name in names})
 
         parameters = {
@@ -92,6 +97,30 @@ def section_command(
         return command
 
     return decorate
+
+
+def _nodes(action: str, section: type[Section] | None) -> list[Declared]:
+    """The fields of an action's section."""
+    if section is not None:
+        return list(walk(section, f"{action}."))
+    from unalike.spec.fields import fields_of
+
+    return [node for path, node in fields_of(action).items() if path.startswith(f"{action}.")]
+
+
+def _load(
+    action: str, section: type[Section] | None, file: str | None, overrides: Sequence[str], values: Sequence[tuple[str, Any]]
+) -> "Experiment | Section":  # fmt: skip
+    """The spec of an action, or with ``section`` that section of it."""
+    if section is not None and file is None and not overrides:
+        try:
+            return section.model_validate(dict(values))
+        except ValidationError:
+            pass  # load_spec finds the same faults and reports them
+    from unalike.spec.load import load_spec
+
+    spec = load_spec(action, file, [*overrides, *((f"{action}.{name}", value) for name, value in values)])
+    return spec if section is None else cast(Section, getattr(spec, action))
 
 
 # ---- one field ----

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from unalike.errors import SpecError, closest
 from unalike.sanitize import redact
-from unalike.spec import ACTIONS, load_spec
+from unalike.spec import load_spec
+from unalike.spec.actions import JOB_ACTIONS
 from unalike.spec.experiment import policy_word
 from unalike.spec.faults import Fault, report
 from unalike.spec.fields import declared_fields
@@ -44,9 +45,11 @@ def check_job_spec(
     Raises:
         SpecError: Lists every fault.
     """
-    if action not in ACTIONS:
+    if action not in JOB_ACTIONS:
         raise SpecError(
-            f"no action {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS)
+            f"no action {action!r} for a job",
+            expected=f"one of {', '.join(JOB_ACTIONS)}",
+            remedy=closest(action, JOB_ACTIONS),
         )
     policy = None if policy is None else str(policy_word(policy))
     if policy is not None and policy not in POLICIES:

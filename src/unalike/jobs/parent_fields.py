@@ -123,6 +123,7 @@ FIELD_RULES = (
     FieldRule("verify", "verify.model", "parent_model", ("train", *_NETWORKS)),
     FieldRule("verify", "verify.reference", "parent_model", ("verify",)),
     FieldRule("discover", "discover.model", "parent_model", ("train", *_NETWORKS)),
+    FieldRule("embed", "embed.model", "parent_model", ("train", *_NETWORKS, "gen_engine", "gen_trt_engine")),
     FieldRule("gallery_build", "gallery_build.model", "parent_model", ("train", *_NETWORKS)),
     FieldRule("bench_engine", "bench_engine.model", "parent_model", ("train", *_NETWORKS, "gen_engine", "gen_trt_engine")),
 )  # fmt: skip

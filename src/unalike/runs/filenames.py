@@ -104,6 +104,7 @@ DISCOVERY_FILE = "discovery.json"
 INSPECTOR_FILE = "part.inspector"
 GALLERY_FILE = "images.gallery"
 BENCHMARK_FILE = "benchmark.json"
+VECTORS_FILE = "vectors.npz"
 OVERLAYS_FOLDER = "overlays"
 GROUPS_FILE, UNSORTED_FILE = "groups.csv", "unsorted.csv"
 

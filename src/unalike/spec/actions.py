@@ -8,10 +8,17 @@ from collections.abc import Mapping
 TAO_ACTIONS = ("train", "evaluate", "inference", "export", "gen_trt_engine")
 # Their specs share the sections on data, model and training; a spec of one may hold the sections of the others.
 MODEL_ACTIONS = (*TAO_ACTIONS, "quantize", "gen_engine")
-# Their specs hold results_dir and one section of the action's own name.
-STANDALONE_ACTIONS = ("compare", "inspect_fit", "inspect_run", "verify", "discover", "gallery_build", "bench_engine")
-# Each has a section, a schema and a template, and can run as a job.
+# They read a gallery, or change it in place, and leave no results folder; their specs hold one section and nothing else.
+FOLDERLESS_ACTIONS = ("calibrate", "identify")
+# Their specs hold one section of the action's own name and, but for FOLDERLESS_ACTIONS, results_dir.
+STANDALONE_ACTIONS = (
+    "compare", "inspect_fit", "inspect_run", "verify", "discover", "gallery_build", "bench_engine", "embed",
+    *FOLDERLESS_ACTIONS,
+)  # fmt: skip
+# Each has a section, a schema and a template.
 ACTIONS = (*MODEL_ACTIONS, *STANDALONE_ACTIONS)
+# Actions that can run as a job.
+JOB_ACTIONS = tuple(action for action in ACTIONS if action not in FOLDERLESS_ACTIONS)
 # The words of the command line, where they are not the action's name.
 _COMMANDS: Mapping[str, str] = {
     "inspect_fit": "inspect fit",
@@ -19,6 +26,11 @@ _COMMANDS: Mapping[str, str] = {
     "gallery_build": "gallery build",
     "bench_engine": "bench-engine",
 }
+
+
+def top_level_of(action: str) -> tuple[str, ...]:
+    """The names at the top of a standalone action's spec."""
+    return (action,) if action in FOLDERLESS_ACTIONS else ("results_dir", action)
 
 
 def command_of(action: str) -> str:

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Le
 
-from unalike.spec.declare import IMAGE_OR_FOLDER, MODEL, Section, Text, field
-from unalike.spec.retrieval import EnginePrecision, Runtime
+from unalike.spec.declare import IMAGE_OR_FOLDER, MODEL, EnginePrecision, Runtime, Section, Text, field
 
 Alignment = Literal["auto", "none", "shift", "rigid", "affine", "homography"]
 Lighting = Literal["local", "global", "none"]

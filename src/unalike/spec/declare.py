@@ -7,11 +7,14 @@ schema's description says what is accepted. All other facts go into the schema u
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MaxLen, MinLen
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+# What a network may run in, and in which number format; ``auto`` is chosen by measurement.
+Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"]
+EnginePrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 # Words for the stages of a trunk whose feature maps are used; ``model.feature_maps`` says what they mean for a trunk.
 STAGES = ("auto", "middle")
 

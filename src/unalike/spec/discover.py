@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge
 
-from unalike.spec.declare import IMAGES, MODEL, Section, Text, field
-from unalike.spec.retrieval import EnginePrecision, Runtime
+from unalike.spec.declare import IMAGES, MODEL, EnginePrecision, Runtime, Section, Text, field
 
 
 class Discover(Section):

@@ -12,16 +12,17 @@ from pydantic import BeforeValidator, PrivateAttr, ValidationError
 
 from unalike.errors import SpecError
 from unalike.progress import warn
-from unalike.spec.actions import STANDALONE_ACTIONS
+from unalike.spec.actions import STANDALONE_ACTIONS, top_level_of
 from unalike.spec.automl import Automl
 from unalike.spec.benchmark import BenchEngine
 from unalike.spec.compare import Compare
 from unalike.spec.dataset import Dataset
 from unalike.spec.declare import Section, Text, field, section
 from unalike.spec.discover import Discover
+from unalike.spec.embed import Embed
 from unalike.spec.evaluate import Evaluate
 from unalike.spec.export import Export
-from unalike.spec.gallery import GalleryBuild
+from unalike.spec.gallery import Calibrate, GalleryBuild, Identify
 from unalike.spec.gen_engine import GenEngine
 from unalike.spec.gen_trt_engine import GenTrtEngine
 from unalike.spec.inference import Inference
@@ -88,6 +89,9 @@ class Experiment(Section):
     bench_engine: BenchEngine = section(
         BenchEngine, "Measuring latency and rate of a model in each runtime.", ours=True
     )
+    embed: Embed = section(Embed, "Writing the vectors of images to a file.", ours=True)
+    calibrate: Calibrate = section(Calibrate, "Finding the thresholds of a gallery for unknown images.", ours=True)
+    identify: Identify = section(Identify, "Labeling images by a gallery.", ours=True)
 
     _action: str = PrivateAttr(default="")
     _set_paths: set[str] = PrivateAttr(default_factory=set)
@@ -147,7 +151,7 @@ class Experiment(Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain dicts, lists and scalars of every field of the action's spec."""
         if self._action in STANDALONE_ACTIONS:
-            return self.model_dump(mode="python", include={"results_dir", self._action})
+            return self.model_dump(mode="python", include=set(top_level_of(self._action)))
         return self.model_dump(mode="python", exclude=set(STANDALONE_ACTIONS))
 
     def to_yaml(self) -> str:

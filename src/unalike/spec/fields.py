@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import types
-from collections.abc import Iterator
 from functools import cache
-from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic.fields import FieldInfo
-
-from unalike.spec.actions import STANDALONE_ACTIONS
-from unalike.spec.declare import Section
+from unalike.spec.actions import STANDALONE_ACTIONS, top_level_of
 from unalike.spec.experiment import Experiment
+from unalike.spec.nodes import Declared, walk
 
 # The nodes that the specs of all model actions hold besides the action's own section.
 COMMON = (
@@ -31,79 +27,22 @@ COMMON = (
 ROOT_HELP = "Root of the results: the folder {action} in it, unless {action}.results_dir names the folder itself."
 
 
-class Declared(NamedTuple):
-    """A node of the spec: a section or a leaf.
-
-    Attributes:
-        path: Dotted path.
-        info: The declaration.
-        help: What the node is, in one or two sentences.
-        section: Class of a node that has fields of its own, else None.
-        kind: Type of a leaf, without null.
-        nullable: Whether it may be null.
-        metadata: Bounds of a leaf, as annotated_types has them.
-    """
-
-    path: str
-    info: FieldInfo
-    help: str
-    section: type[Section] | None
-    kind: Any
-    nullable: bool
-    metadata: tuple[Any, ...]
-
-    @property
-    def name(self) -> str:
-        """The last part of the path."""
-        return self.path.rpartition(".")[2]
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What else was declared of it (units, settled, ...)."""
-        extra = self.info.json_schema_extra
-        return extra if isinstance(extra, dict) else {}
-
-
-def _unwrap(annotation: Any) -> tuple[Any, bool, tuple[Any, ...]]:
-    """The type without Annotated and null, whether null was there, and the metadata."""
-    nullable, metadata = False, ()
-    while True:
-        if get_origin(annotation) is Annotated:
-            annotation, *inner = get_args(annotation)
-            metadata = (*metadata, *inner)
-        elif get_origin(annotation) in (types.UnionType, Union):
-            rest = [a for a in get_args(annotation) if a is not type(None)]
-            nullable = nullable or len(rest) < len(get_args(annotation))
-            annotation = rest[0]
-        else:
-            return annotation, nullable, metadata
-
-
-def _walk(cls: type[Section], prefix: str) -> Iterator[Declared]:
-    for name, info in cls.model_fields.items():
-        kind, nullable, metadata = _unwrap(info.annotation)
-        inner = kind if isinstance(kind, type) and issubclass(kind, Section) else None
-        yield Declared(prefix + name, info, info.description or "", inner, kind, nullable, (*metadata, *info.metadata))
-        if inner:
-            yield from _walk(inner, f"{prefix}{name}.")
-
-
 @cache
 def declared_fields() -> dict[str, Declared]:
     """Every node of the spec by its dotted path, parents before children."""
-    return {d.path: d for d in _walk(Experiment, "")}
+    return {d.path: d for d in walk(Experiment)}
 
 
 def top_level(action: str) -> tuple[str, ...]:
     """The nodes at the top of an action's schema and template: the common ones and the action's own section."""
-    return ("results_dir", action) if action in STANDALONE_ACTIONS else (*COMMON, action)
+    return top_level_of(action) if action in STANDALONE_ACTIONS else (*COMMON, action)
 
 
 def fields_of(action: str) -> dict[str, Declared]:
     """The nodes that the schema and template of an action hold, by dotted path."""
     tops = top_level(action)
     nodes = {path: d for path, d in declared_fields().items() if path.split(".")[0] in tops}
-    if action in STANDALONE_ACTIONS:
+    if action in STANDALONE_ACTIONS and "results_dir" in nodes:
         root = nodes["results_dir"]
         nodes["results_dir"] = root._replace(help=ROOT_HELP.format(action=action))
     return nodes

@@ -1,4 +1,4 @@
-"""Section ``gallery_build``: enrolling class folders in a new gallery."""
+"""Sections ``gallery_build``, ``calibrate`` and ``identify``: what is done with a gallery of reference images."""
 
 from __future__ import annotations
 
@@ -6,8 +6,21 @@ from typing import Annotated, Literal
 
 from annotated_types import Gt, Lt
 
-from unalike.spec.declare import IMAGES, MODEL, Section, Text, field
-from unalike.spec.retrieval import EnginePrecision, Runtime
+from unalike.spec.declare import (
+    FILE,
+    IMAGES,
+    MODEL,
+    PATHS_SCHEMA,
+    EnginePrecision,
+    Paths,
+    Runtime,
+    Section,
+    Text,
+    field,
+)
+
+LabelRule = Literal["nearest", "prototype", "vote"]
+Share = Annotated[float, Gt(0), Lt(1)]
 
 
 class GalleryBuild(Section):
@@ -19,11 +32,41 @@ class GalleryBuild(Section):
         None, "Results folder; unset, `gallery_build` below the top results_dir, or none: the gallery's file alone."
     )
     model: Text = field(None, "Network: a .onnx or .pth model.", mandatory=True, takes=MODEL)
-    rate: Annotated[float, Gt(0), Lt(1)] | None = field(
+    rate: Share | None = field(
         0.01,
         "Share of unknown images that may be taken for known ones; null: not calibrated, always the nearest class.",
     )
-    rule: Literal["nearest", "prototype", "vote"] = field("nearest", "Rule that labels an image.")
+    rule: LabelRule = field("nearest", "Rule that labels an image.")
     half: bool = field(False, "Store vectors in half precision.")
+    runtime: Runtime = field("auto", "Runtime of the network.")
+    precision: EnginePrecision = field("auto", "Number format of the network.")
+
+
+class Calibrate(Section):
+    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    rate: Share = field(0.01, "Share of unknown images that may be taken for known ones.")
+    wrong: Share | None = field(None, "Share of known images that may get a wrong label; unset, the same as rate.")
+    images: Text = field(
+        None, "Class folders of further images; those whose class is not in the gallery are unknown ones.", takes=IMAGES
+    )
+    trials_from: Literal["auto", "gallery", "images", "both"] = field(
+        "auto", "Where unknown images come from; gallery leaves out each class in turn."
+    )
+    rule: LabelRule = field("nearest", "Rule that labels an image.")
+    k: int = field(10, "Neighbors that vote.", ge=1)
+    confidence: Share = field(0.95, "Confidence of the intervals.")
+    seed: int = field(0, "Seed of the sample of trials from a large gallery.", ge=0)
+    model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)
+    runtime: Runtime = field("auto", "Runtime of the network.")
+    precision: EnginePrecision = field("auto", "Number format of the network.")
+
+
+class Identify(Section):
+    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    images: Paths = field(None, "Images, or folders of images.", mandatory=True, schema=PATHS_SCHEMA, takes=IMAGES)
+    k: int = field(3, "Neighbors to list for each image.", ge=1)
+    rule: LabelRule | None = field(None, "Rule that labels an image; unset, that of the calibration.")
+    approximate: bool = field(False, "Search through faiss (extra ann).")
+    model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")

@@ -12,14 +12,15 @@ from unalike.spec.declare import (
     LIST_SCHEMA,
     MODEL,
     PATHS_SCHEMA,
+    EnginePrecision,
     Paths,
+    Runtime,
     Section,
     Size,
     Stages,
     Text,
     field,
 )
-from unalike.spec.retrieval import EnginePrecision, Runtime
 
 Search = Literal["exact", "ann"]
 THREADS_HELP = "CPU cores that the network may use; unset, all that the process has."

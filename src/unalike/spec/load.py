@@ -20,7 +20,7 @@ from unalike.spec.overrides import Overrides, apply_overrides
 from unalike.spec.reading import plain, read_file, shown
 from unalike.spec.tao import carry_over
 
-# The field that the data folder of the command line is written to; the last two have no section of their own.
+# The field that the data folder of the command line is written to; `check` has no section of its own.
 DATA_FIELD = {
     "train": "dataset.train_dataset",
     "evaluate": "dataset.val_dataset.reference",
@@ -36,7 +36,9 @@ DATA_FIELD = {
     "discover": "discover.source",
     "gallery_build": "gallery_build.source",
     "bench_engine": "bench_engine.data",
-    "embed": "inference.input_path",
+    "calibrate": "calibrate.images",
+    "identify": "identify.images",
+    "embed": "embed.source",
     "check": "dataset.train_dataset",
 }
 MANDATORY = "???"

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 
 from unalike.spec.actions import STANDALONE_ACTIONS
-from unalike.spec.fields import Declared, declared_fields
+from unalike.spec.fields import declared_fields
+from unalike.spec.nodes import Declared
 from unalike.spec.reading import shown
 
 # Free parameters of a loss or miner are fields too: train.loss.parameters.margin.

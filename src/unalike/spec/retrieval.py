@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from annotated_types import Ge
 
-from unalike.spec.declare import Section, Text, field
+from unalike.spec.declare import EnginePrecision, Runtime, Section, Text, field
 from unalike.spec.train import DEVICE_HELP
-
-Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"]
-EnginePrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 
 
 class Retrieval(Section):

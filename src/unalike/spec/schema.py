@@ -8,8 +8,9 @@ from typing import Any, get_origin
 from unalike.spec.actions import ACTIONS, MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.automl import SPELLINGS
 from unalike.spec.experiment import Experiment
-from unalike.spec.fields import ROOT_HELP, Declared, fields_of, top_level
+from unalike.spec.fields import ROOT_HELP, fields_of, top_level
 from unalike.spec.load import load_spec
+from unalike.spec.nodes import Declared
 from unalike.spec.template import DEPLOY, deploy_template_for, template_for
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -38,9 +39,9 @@ def schema_for(action: str) -> dict[str, Any]:
     tops = [name for name in full["properties"] if name in top_level(action)]
     properties = {name: full["properties"][name] for name in tops}
     patterns = {}
-    if action in STANDALONE_ACTIONS:
+    if "results_dir" in properties and action in STANDALONE_ACTIONS:
         properties["results_dir"] = properties["results_dir"] | {"description": ROOT_HELP.format(action=action)}
-    else:
+    elif action in MODEL_ACTIONS:
         properties |= _spellings(full)
         others = [name for name in MODEL_ACTIONS if name not in tops]
         patterns = {"patternProperties": {f"^({'|'.join(others)})$": {"type": "object"}}}

@@ -9,8 +9,9 @@ from typing import Any
 import yaml
 
 from unalike.spec.actions import ACTIONS, command_of
-from unalike.spec.fields import Declared, expectation, fields_of
+from unalike.spec.fields import expectation, fields_of
 from unalike.spec.load import load_spec
+from unalike.spec.nodes import Declared
 
 WIDTH = 118
 HEAD = """\
@@ -49,6 +50,9 @@ EXAMPLE = {
     "discover": "discover.groups=40",
     "gallery_build": "gallery_build.rate=0.001",
     "bench_engine": "bench_engine.seconds=0.5",
+    "embed": "embed.precision=fp32",
+    "calibrate": "calibrate.rate=0.001",
+    "identify": "identify.k=5",
 }
 
 

@@ -12,13 +12,14 @@ from unalike.spec.declare import (
     LIST_SCHEMA,
     MODEL,
     PATHS_SCHEMA,
+    EnginePrecision,
     Names,
     Paths,
+    Runtime,
     Section,
     Text,
     field,
 )
-from unalike.spec.retrieval import EnginePrecision, Runtime
 
 
 class Verify(Section):

@@ -12,6 +12,7 @@ import yaml
 from unalike.cli import run_command
 from unalike.spec import Experiment
 from unalike.spec.actions import STANDALONE_ACTIONS, command_of
+from unalike.spec.declare import Section
 
 # Action -> the function that its command calls.
 TARGETS = {
@@ -22,6 +23,9 @@ TARGETS = {
     "discover": "unalike.actions.discover.run_discovery",
     "gallery_build": "unalike.actions.gallery.build",
     "bench_engine": "unalike.actions.benchmark.run_benchmark",
+    "embed": "unalike.actions.embed.run_embedding",
+    "calibrate": "unalike.actions.gallery.calibrate_file",
+    "identify": "unalike.actions.gallery.identify",
 }
 # Command line -> what it sets; from README, docs, examples and tests, and every option once.
 LINES: dict[str, dict[str, Any]] = {
@@ -95,13 +99,30 @@ LINES: dict[str, dict[str, Any]] = {
         "model": "m.pth", "batches": [1, 4], "seconds": 0.2, "runtimes": ["openvino", "torch"], "threads": 2,
         "output": "out/bench.json",
     },
+    "embed photographs/ -o v.npz": {"source": "photographs/", "output": "v.npz"},
+    "embed all.csv --out v.parquet -m m.xml --labelled --runtime openvino --precision fp32 --overwrite": {
+        "source": "all.csv", "output": "v.parquet", "model": "m.xml", "labeled": True, "runtime": "openvino",
+        "precision": "fp32", "overwrite": True,
+    },
+    "embed heap -o v.npz --labeled": {"source": "heap", "output": "v.npz", "labeled": True},
+    "calibrate shop.gallery --rate 0.05": {"gallery": "shop.gallery", "rate": 0.05},
+    "calibrate g --wrong 0.1 --images new/ --trials-from both --by vote -k 4 --confidence 0.9 --seed 3 -m m.onnx": {
+        "gallery": "g", "wrong": 0.1, "images": "new/", "trials_from": "both", "rule": "vote", "k": 4, "confidence": 0.9,
+        "seed": 3, "model": "m.onnx",
+    },
+    "identify shop.gallery photo.jpg --json": {"gallery": "shop.gallery", "images": ["photo.jpg"]},
+    "identify g a.png new/ -k 2 --by prototype --approximate -m m.pth --runtime onnxruntime --precision fp32 -q": {
+        "gallery": "g", "images": ["a.png", "new/"], "k": 2, "rule": "prototype", "approximate": True, "model": "m.pth",
+        "runtime": "onnxruntime", "precision": "fp32",
+    },
+    "identify g identify.images=[a.png,b.png] identify.k=5 -k 4": {"gallery": "g", "images": ["a.png", "b.png"], "k": 4},
 }  # fmt: skip
 
 
 class Call(dict[str, Any]):
-    """Stands in for the function of an action and keeps the spec that it was called with."""
+    """Stands in for the function of an action and keeps the spec, or the section of it, that it was called with."""
 
-    def __call__(self, experiment: Experiment, **options: Any) -> dict[str, Any]:
+    def __call__(self, experiment: Experiment | Section, **options: Any) -> dict[str, Any]:
         self.update(experiment=experiment, options=options)
         raise KeyboardInterrupt  # nothing is to be printed
 
@@ -115,10 +136,11 @@ def call_of(line: str, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Call]:
     return action, call
 
 
-def changed(experiment: Experiment, action: str) -> dict[str, Any]:
+def changed(experiment: Experiment | Section, action: str) -> dict[str, Any]:
     """The fields of the section that do not have their defaults."""
     defaults = getattr(Experiment(), action).model_dump()
-    return {name: value for name, value in getattr(experiment, action).model_dump().items() if value != defaults[name]}
+    section = getattr(experiment, action) if isinstance(experiment, Experiment) else experiment
+    return {name: value for name, value in section.model_dump().items() if value != defaults[name]}
 
 
 @pytest.mark.parametrize("line", LINES)
@@ -132,6 +154,33 @@ def test_a_command_line_sets_what_it_says(line: str, monkeypatch: pytest.MonkeyP
 def test_every_standalone_action_has_lines() -> None:
     assert set(TARGETS) == set(STANDALONE_ACTIONS)
     assert all(any(line.startswith(command_of(action) + " ") for line in LINES) for action in TARGETS)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("identify g", "identify.images is not set"),
+        ("identify g a.png -k 0", "identify.k: found 0, expected a whole number >= 1"),
+        (
+            "identify g a.png --by nearst",
+            "identify.rule: found 'nearst', expected one of nearest, prototype, vote or null; did",
+        ),
+        ("identify -e none.yaml g a.png", "no spec file none.yaml"),
+        ("calibrate", "calibrate.gallery is not set"),
+        ("calibrate g --rate 1", "calibrate.rate: found 1.0, expected a number > 0 and < 1"),
+        ("embed photographs", "embed.output is not set"),
+        (
+            "embed photographs -o vectors.txt",
+            "embed.output is vectors.txt; expected a name that ends in .npz or .parquet",
+        ),
+    ],
+)
+def test_mistakes_name_the_field(
+    line: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run_command(shlex.split(line)) == 2
+    assert capsys.readouterr().err.startswith(f"error: {message}")
 
 
 def test_two_flags_of_one_field_are_refused(capsys: pytest.CaptureFixture[str]) -> None:

@@ -285,7 +285,7 @@ def test_commands_of_one_section_take_their_inputs_from_parents(tmp_path):
     assert filled("inspect_run", inspector) == {
         "results_dir": "own", "inspect_run.inspector": str(tmp_path / "inspect_fit" / "part.inspector"),
     }  # fmt: skip
-    for action in ("verify", "discover", "gallery_build", "bench_engine"):
+    for action in ("verify", "discover", "gallery_build", "bench_engine", "embed"):
         assert filled(action, network) == {"results_dir": "own", f"{action}.model": onnx}
         assert filled(action, network, **{f"{action}.model": "mine"}) == {"results_dir": "own"}
     with pytest.raises(SpecError, match="inspect_run with parent export.*expected a parent that is inspect_fit"):

@@ -18,7 +18,7 @@ from unalike.sanitize import one_line
 from unalike.spec import ACTIONS, Experiment, load_spec, schema_for, settle, template_for
 from unalike.spec.actions import STANDALONE_ACTIONS
 from unalike.spec.faults import suggestion
-from unalike.spec.fields import declared_fields, expectation
+from unalike.spec.fields import declared_fields, expectation, top_level
 from unalike.spec.overrides import apply_overrides
 from unalike.spec.reading import parse_yaml, plain, shown
 from unalike.spec.shorthand import BY_ACTION, SHORTHAND, long_name
@@ -215,7 +215,7 @@ def test_a_short_name_wins_over_the_file_and_a_later_override_over_an_earlier() 
 @pytest.mark.parametrize(
     ("action", "path"),
     [("train", "dataset.train_dataset"), ("evaluate", "dataset.val_dataset.reference"),
-     ("inference", "inference.input_path"), ("embed", "inference.input_path"), ("check", "dataset.train_dataset")],
+     ("inference", "inference.input_path"), ("embed", "embed.source"), ("check", "dataset.train_dataset")],
 )  # fmt: skip
 def test_data_folder_goes_where_the_action_reads_it(action: str, path: str) -> None:
     value: Any = load_spec(action, None, data=Path("photos"))
@@ -427,7 +427,7 @@ def test_schema_is_valid_and_agrees_with_loading(action: str) -> None:
     for tree in ({"model": {"pretrained": True, "backbone": "tf_efficientnet_lite0"}}, {"automl_policy": False}):
         assert bool(list(validator.iter_errors(tree))) == standalone
         if standalone:
-            assert f"a spec for {action} holds results_dir and {action}" in refused(action, tree)
+            assert f"a spec for {action} holds {' and '.join(top_level(action))}" in refused(action, tree)
         else:
             load_spec(action, tree)
     for other in STANDALONE_ACTIONS:
