@@ -72,7 +72,7 @@ class Automl(Section):
         ge=1, ours=True,
     )  # fmt: skip
     goal: Literal["new-classes", "known-classes", "both"] = field(
-        "new-classes", "What the recognizer is for: classes that it has never seen, the ones that it is trained on, or both.",
+        "new-classes", "What the recogniser is for: classes that it has never seen, the ones that it is trained on, or both.",
         ours=True,
     )  # fmt: skip
     seed: int | None = field(None, "Seed of the search; unset means train.seed.", ge=0, le=2**32 - 1, ours=True)

@@ -15,7 +15,7 @@ class ValDataset(Section):
     """The two sides of a retrieval test."""
 
     reference: Text = field(None, "Images of known classes that a query is compared with: folder, archive or manifest.")
-    query: Text = field(None, "Images to be recognized; unset (or empty) for inference.")
+    query: Text = field(None, "Images to be recognised; unset (or empty) for inference.")
 
 
 class GaussianBlur(Section):

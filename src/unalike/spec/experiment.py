@@ -71,7 +71,7 @@ class Experiment(Section):
     model: Model = section(Model, "The network and the weights it starts from.")
     dataset: Dataset = section(Dataset, "Where the images lie and how they are seen.")
     evaluate: Evaluate = section(Evaluate, "Measuring a model.", popular=_DEVICES)
-    inference: Inference = section(Inference, "Recognizing images.", popular=_DEVICES)
+    inference: Inference = section(Inference, "Recognising images.", popular=_DEVICES)
     export: Export = section(Export, "Writing the model as ONNX.")
     gen_trt_engine: GenTrtEngine = section(
         GenTrtEngine,

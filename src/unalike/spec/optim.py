@@ -34,7 +34,7 @@ class Group(Section):
 
 class Optim(Section):
     name: Literal["Adam", "SGD", "Adamax", "AdamW"] = field(
-        "Adam", "Optimizer. AdamW keeps weight decay apart from the gradient's own scaling.", settled=True
+        "Adam", "Optimiser. AdamW keeps weight decay apart from the gradient's own scaling.", settled=True
     )
     steps: list[int] = field(
         [40, 70], "Epochs at which the step schedule multiplies the rate by gamma, in rising order.", automl_enabled=False,

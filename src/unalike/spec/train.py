@@ -113,10 +113,10 @@ class Train(Section):
     validation_interval: int = field(
         1, "Validation runs every so many epochs, and always after the last.", ge=1, low=1, popular=True, units="epochs"
     )
-    resume_training_checkpoint_path: Text = field(None, "Checkpoint to go on from, optimizer and position included.")
+    resume_training_checkpoint_path: Text = field(None, "Checkpoint to go on from, optimiser and position included.")
     results_dir: Text = field(None, "Folder of this training's output; unset means `train` below the top results_dir.")
     checkpointer: Checkpointer = section(Checkpointer, "Which checkpoints are kept because they are good.")
-    optim: Optim = section(Optim, "Optimizer, learning rates and schedule.")
+    optim: Optim = section(Optim, "Optimiser, learning rates and schedule.")
     clip_grad_norm: float = field(
         0.0, "Gradients longer than this are shortened to it; 0 leaves them alone.", ge=0, math_cond=">= 0.0"
     )

@@ -30,7 +30,7 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does; descriptions keep their spelling too.
 TAO_SCHEMAS = {
     "train": "d3039049f092e833cdf127389371e24707e95b607e265c4d0192fa06969510c9",
     "evaluate": "a3bd727a2cf402b7728193d9865f2b36a0e0de6935656d5ef3c009c6b9a52b44",
