@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "telemetry": (),
     "progress": BASE[:2],
     "storage": BASE,
-    "spec": BASE,
+    "spec": (*BASE, "storage"),
     "runs": SHARED[:6],
     "data": SHARED[:6],
     "numerics": (),

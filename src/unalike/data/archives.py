@@ -7,23 +7,25 @@ whatever was killed and however many processes unpack at once.
 
 from __future__ import annotations
 
-import errno
 import gzip
 import hashlib
 import io
+import re
 import shutil
 import stat
 import tarfile
 import tempfile
 import time
 import zipfile
-import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from unalike.errors import DataError
 from unalike.progress import say
 from unalike.storage.cache import CacheEntry, default_cache_dir, folder_size, make_room
+from unalike.storage.outside_files import open_file, reader_errors, reason
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 # Limits against decompression bombs. An archive may unpack to this many times its own size (photographs hardly shrink when
@@ -31,8 +33,11 @@ ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
 MAX_RATIO = 100
 RATIO_FLOOR_BYTES = 1 << 30
 MAX_MEMBERS = 10_000_000
+MEMBER_BYTES = 4096  # what a member takes on a disk beside its content, counted too: ten million empty files are a bomb
+MAX_HEADER_BYTES = 1 << 20  # the headers of one member of a tar file: long names, pax records, maps of sparse files
 STALE_SECONDS = 24 * 3600
 _COPY_BYTES = 1 << 20
+_LONG_NUMBER = re.compile(rb"\d{256}")  # longer than a file's name
 
 
 def is_archive(path: str | Path) -> bool:
@@ -66,12 +71,15 @@ def open_archive(path: str | Path, cache_dir: Path | None = None) -> Path:
         _remove_stale(archives)
         partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=archives))
     except OSError as error:
-        raise DataError(f"{path}: {_reason(error)}", remedy=f"is it readable, and {archives} writable?") from error
+        raise DataError(f"{path}: {reason(error)}", remedy=f"is it readable, and {archives} writable?") from error
     try:
         say(f"unpacking {path} into {target}")
-        _unpack(path, partial)
+        with open_file(path) as file, _reader_errors(path):
+            (_unpack_zip if path.name.lower().endswith(".zip") else _unpack_tar)(path, file, partial)
         partial.chmod(0o755)
         _rename_into_place(partial, target)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be unpacked into {archives}: {reason(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     entry.set_size(folder_size(target))
@@ -88,7 +96,7 @@ def _rename_into_place(partial: Path, target: Path) -> None:
 
 
 def _content_hash(path: Path) -> str:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:40]
 
 
@@ -103,20 +111,26 @@ def _remove_stale(archives: Path) -> None:
             shutil.rmtree(partial, ignore_errors=True)
 
 
-def _unpack(path: Path, folder: Path) -> None:
-    try:
-        if path.name.lower().endswith(".zip"):
-            _unpack_zip(path, folder)
-        else:
-            _unpack_tar(path, folder)
-    except tarfile.FilterError as error:
-        raise DataError(f"{path}: {error}", remedy="pack the images again, with plain relative names") from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise _damaged_error(path, error) from error
-    except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, encryption
-        raise DataError(f"{path}: {error}", expected="a plain zip archive without a password") from error
-    except OSError as error:
-        raise DataError(f"{path}: cannot be unpacked into {folder.parent}: {_reason(error)}") from error
+@contextmanager
+def _reader_errors(path: Path) -> Iterator[None]:
+    """While inside, turn whatever a reader of archives raises into a DataError; failures of the disk pass."""
+    with reader_errors(
+        f"{path}: damaged or truncated",
+        expected=f"a complete archive ({', '.join(ARCHIVE_SUFFIXES)})",
+        remedy="copy or download it again",
+    ):
+        try:
+            yield
+        except tarfile.FilterError as error:
+            raise DataError(f"{path}: {error}", remedy="pack the images again, with plain relative names") from error
+        except (NotImplementedError, RuntimeError) as error:  # zipfile: unknown compression, encryption
+            if isinstance(error, RecursionError):
+                raise
+            raise DataError(f"{path}: {error}", expected="a plain zip archive without a password") from error
+        except OSError as error:
+            if isinstance(error, gzip.BadGzipFile) or error.errno is None:
+                raise
+            raise DataError(f"{path}: cannot be unpacked: {reason(error)}") from error
 
 
 class _UnpackLimit:
@@ -128,7 +142,7 @@ class _UnpackLimit:
         self.bytes = self.members = 0
 
     def count(self, size: int, members: int = 1) -> None:
-        self.bytes += size
+        self.bytes += size + members * MEMBER_BYTES
         self.members += members
         if self.bytes > self.limit or self.members > MAX_MEMBERS:
             raise DataError(
@@ -142,37 +156,98 @@ class _Stream:
     """The content of a tar file, decompressed where it is gzip (whatever the file's name), and counted.
 
     gzip is decompressed here because tarfile's own stream does not compare its checksum (Python 3.11, seen 2026-11-23).
+
+    Attributes:
+        allowed: Bytes that may still be read for the member at hand; tarfile keeps headers of any declared size in memory.
     """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO, limit: _UnpackLimit) -> None:
         is_gzip = file.peek(2)[:2] == b"\x1f\x8b" if isinstance(file, io.BufferedReader) else False
+        self._path, self._limit = path, limit
         self._source: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=file) if is_gzip else file
-        self._limit = _UnpackLimit(path)
+        self.allowed = MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
         data = self._source.read(size)
         self._limit.count(len(data), members=0)
+        self.allowed -= len(data)
+        if self.allowed < 0:
+            raise DataError(
+                f"{self._path}: a header of more than {MAX_HEADER_BYTES >> 20} MiB",
+                expected="names and attributes of a few kilobytes",
+                remedy="pack the images again",
+            )
         return data
 
 
-def _unpack_tar(path: Path, folder: Path) -> None:
-    limit = _UnpackLimit(path)
-    with path.open("rb") as file:
-        stream = _Stream(path, file)
-        # one pass: seeking back in a compressed file means reading it again
-        with tarfile.open(fileobj=stream, mode="r|") as tar:  # type: ignore[call-overload]
-            for member in tar:
-                if member.issym() or member.islnk():
-                    raise _link_error(path, member.name)
-                limit.count(member.size)
-                tar.extract(member, folder, set_attrs=False, filter="data")
-        while stream.read(_COPY_BYTES):  # the checksum comes at the very end
-            pass
+class _Member(tarfile.TarInfo):
+    """A member of a tar file, whose pax records are checked before tarfile reads them.
+
+    tarfile searches them with patterns that take quadratic time on long runs of digits (CVE-2024-6232, mended in Python
+    3.11.10) and on records of wrong length. Where a later Python has no ``_proc_pax``, the check does not happen.
+    """
+
+    def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        source = archive.fileobj
+        records = source.read(-(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
+        _check_pax_records(records[: self.size])
+        archive.fileobj = _Replay(records, source)
+        try:
+            member: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]
+        finally:
+            archive.fileobj = source
+        return member
 
 
-def _unpack_zip(path: Path, folder: Path) -> None:
+class _Replay:
+    """A stream whose first read gives bytes that were read before."""
+
+    def __init__(self, content: bytes, source: Any) -> None:
+        self._content, self._source = content, source
+
+    def read(self, size: int) -> bytes:
+        if not self._content:
+            return bytes(self._source.read(size))
+        content, self._content = self._content, b""
+        return content
+
+    def tell(self) -> int:
+        return int(self._source.tell())
+
+
+def _check_pax_records(records: bytes) -> None:
+    """Raise ValueError unless ``records`` are lines ``LENGTH KEY=VALUE`` of that length without long runs of digits."""
+    start = 0
+    while start < len(records) and records[start]:
+        space = records.find(b" ", start, start + 12)
+        end = start + int(records[start : max(space, start)])
+        if records.find(b"=", space, end) < 0 or records[end - 1 : end] != b"\n":
+            raise ValueError("pax records of wrong length")
+        start = end
+    if _LONG_NUMBER.search(records):
+        raise ValueError("pax records of long numbers")
+
+
+def _unpack_tar(path: Path, file: BinaryIO, folder: Path) -> None:
+    members, content = _UnpackLimit(path), _UnpackLimit(path)
+    stream = _Stream(path, file, content)
+    # one pass: seeking back in a compressed file means reading it again
+    with tarfile.open(fileobj=stream, mode="r|", tarinfo=_Member) as tar:  # type: ignore[call-overload]
+        for member in tar:
+            if member.issym() or member.islnk():
+                raise _link_error(path, member.name)
+            members.count(member.size)
+            stream.allowed = member.size + MAX_HEADER_BYTES  # its content and the next one's headers
+            tar.extract(member, folder, set_attrs=False, filter="data")
+            tar.members = []  # else a list of all headers grows in memory
+    stream.allowed = content.limit
+    while stream.read(_COPY_BYTES):  # the checksum comes at the very end
+        pass
+
+
+def _unpack_zip(path: Path, file: BinaryIO, folder: Path) -> None:
     limit = _UnpackLimit(path)
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             # some programs on Windows write backslashes, which the standard forbids
             name = info.filename.replace("\\", "/")
@@ -200,17 +275,3 @@ def _link_error(path: Path, name: str) -> DataError:
         expected="plain files",
         remedy="pack it again with links followed (tar -h)",
     )
-
-
-def _damaged_error(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path}: damaged or truncated ({error or type(error).__name__})",
-        expected=f"a complete archive ({', '.join(ARCHIVE_SUFFIXES)})",
-        remedy="copy or download it again",
-    )
-
-
-def _reason(error: OSError) -> str:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "the disk is full"
-    return error.strerror or str(error)

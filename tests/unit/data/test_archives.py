@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -73,7 +74,8 @@ def test_same_content_is_unpacked_once(tmp_path: Path, name: str, monkeypatch: p
     first = open_archive(PACKERS[name](tmp_path / name, CONTENT), tmp_path / "cache")
     copy = tmp_path / f"copy {name}"
     copy.write_bytes((tmp_path / name).read_bytes())
-    monkeypatch.setattr(archives, "_unpack", lambda *a: pytest.fail("unpacked again"))
+    for unpack in ("_unpack_tar", "_unpack_zip"):
+        monkeypatch.setattr(archives, unpack, lambda *a: pytest.fail("unpacked again"))
     assert open_archive(copy, tmp_path / "cache") == first
     assert os.listdir(tmp_path / "cache" / "archives") == [first.name]
 
@@ -247,3 +249,85 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
     assert all(process.returncode == 0 for process in running), answers
     assert len({out for out, _ in answers}) == 1 and answers[0][0].startswith("200 ")
     assert len(list((tmp_path / "cache" / "archives").iterdir())) == 1
+
+
+def tar_of_one(content: bytes = png(), **pax: str) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        member = tarfile.TarInfo("k/a.png")
+        member.size, member.pax_headers = len(content), pax
+        archive.addfile(member, io.BytesIO(content))
+    return out.getvalue()
+
+
+def zip_of_one(method: int = zipfile.ZIP_STORED, name: str = "k/a.png") -> bytearray:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as archive:
+        archive.writestr(name, png() * 50)
+    return bytearray(out.getvalue())
+
+
+def flipped(content: bytearray, *offsets: int) -> bytes:
+    for offset in offsets:
+        content[offset] ^= 0xFF
+    return bytes(content)
+
+
+def claiming(size: int) -> bytes:
+    """A tar file whose first member is a pax header of this size, with half a megabyte behind it."""
+    member = tarfile.TarInfo("pax")
+    member.type, member.size = tarfile.XHDTYPE, size
+    return member.tobuf() + b"1" * 500_000
+
+
+ODD = {
+    "name.zip": bytes(zip_of_one(name="k/\u4e2d.png").replace("k/\u4e2d".encode(), b"k/\xff\xfe\xfd")),
+    **{f"{name}.zip": flipped(zip_of_one(method), 60, 80, 100, 140)
+       for name, method in (("lzma", zipfile.ZIP_LZMA), ("bz2", zipfile.ZIP_BZIP2), ("deflate", zipfile.ZIP_DEFLATED))},
+    "lzma options.zip": flipped(zip_of_one(zipfile.ZIP_LZMA), 40),
+    "nul.tar": tar_of_one(path="k/a\0b.png"), "sparse.tar": tar_of_one(**{"GNU.sparse.map": "a,b", "GNU.sparse.size": "9"}),
+    "sparse lines.tar": tar_of_one(b"1" * 3_000_000, **{"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),
+    "size.tar": tar_of_one(size="x"), "negative.tar": tar_of_one(size="-5"), "header.tar": claiming(900 << 20),
+    "chain.tar": claiming(0)[:512] * 5000, "long name.tar": tar_of_one(path="k/" + "x" * 300 + ".png"),
+    "deep.tar": tar_of_one(path="k/" * 3000 + "a.png"), "name of nothing.tar": tar_of_one(path=""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_archives_are_opened_or_refused_in_one_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(ODD[name])
+    start = time.process_time()
+    try:
+        open_archive(tmp_path / name, tmp_path / "cache")
+    except DataError as error:
+        assert str(error).startswith(str(tmp_path / name)) and "\n" not in str(error) and len(str(error)) < 600
+    assert time.process_time() - start < 5
+    assert not list((tmp_path / "cache" / "archives").glob(".partial-*"))
+
+
+def test_a_tar_header_of_hundreds_of_megabytes_takes_no_memory(tmp_path: Path) -> None:
+    path = tmp_path / "a.tar.gz"
+    with gzip.open(path, "wb", 1) as out:
+        out.write(claiming(300 << 20)[:512])
+        for _ in range(300):
+            out.write(bytes(1 << 20))
+    tracemalloc.start()
+    with pytest.raises(DataError, match="a header of more than 1 MiB"):
+        open_archive(path, tmp_path / "cache")
+    assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    tracemalloc.stop()
+
+
+def test_empty_members_count_as_what_they_take_on_a_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archives, "RATIO_FLOOR_BYTES", 100 * archives.MEMBER_BYTES)
+    path = tar(tmp_path / "a.tar.gz", {f"{i}.png": b"" for i in range(5000)})
+    with pytest.raises(DataError, match="at most 100 times its own size"):
+        open_archive(path, tmp_path / "cache")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+@pytest.mark.parametrize("name", ["a.tar", "a.zip"])
+def test_a_named_pipe_is_refused(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(DataError, match="is a named pipe"):
+        open_archive(tmp_path / name, tmp_path / "cache")

@@ -1,0 +1,123 @@
+"""Reading of files that others wrote: regular files of bounded size, and every failure of a reader as one plain error.
+
+Libraries raise nearly anything on damaged and forged files (zipfile alone: BadZipFile, LZMAError, UnicodeDecodeError,
+struct.error, ValueError, NotImplementedError, RuntimeError). A list of exceptions in an ``except`` is therefore never complete:
+readers of files from outside run inside ``reader_errors``, which turns all of them into an error of the product.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from unalike.errors import DataError, UnalikeError
+
+_MAX_REASON = 200
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def expand_home(path: str | Path) -> Path:
+    """Replace ``~`` and ``~user`` at the beginning of a path; a name of no user stays as it is, since a file may have it."""
+    return Path(os.path.expanduser(path))
+
+
+def open_file(path: str | Path, *, error: type[UnalikeError] = DataError, limit: int | None = None) -> BinaryIO:
+    """Open a regular file for reading. Nothing is waited for: a named pipe without a writer would block for ever.
+
+    Args:
+        path: The file.
+        error: The class of error to raise.
+        limit: Most bytes that the file may have.
+
+    Raises:
+        UnalikeError: Of class ``error``: no such file, not a regular one, not readable, or too large.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except (OSError, ValueError) as failure:
+        raise error(f"{path}: {reason(failure)}") from failure
+    try:
+        status = os.fstat(descriptor)
+        _require_regular(path, status, error)
+        if limit is not None and status.st_size > limit:
+            raise error(f"{path} has {_size_text(status.st_size)}", expected=f"at most {_size_text(limit)}")
+        return open(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
+
+
+def read_bytes(path: str | Path, limit: int, *, error: type[UnalikeError] = DataError) -> bytes:
+    """Read a regular file of at most ``limit`` bytes. Raises an error of class ``error`` that names the file."""
+    with open_file(path, error=error, limit=limit) as file, reader_errors(str(path), error=error):
+        return file.read(limit)
+
+
+def require_file(path: str | Path, *, error: type[UnalikeError] = DataError) -> None:
+    """Raise an error of class ``error`` unless ``path`` is a regular file; for libraries that open files by themselves."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as failure:
+        raise error(f"{path}: {reason(failure)}") from failure
+    _require_regular(path, status, error)
+
+
+@contextmanager
+def reader_errors(
+    found: str, *, expected: str = "", remedy: str = "", error: type[UnalikeError] = DataError
+) -> Iterator[None]:
+    """While inside, turn whatever a reader raises into one error of class ``error``.
+
+    Args:
+        found: The file, and what failed with it; the reason is added.
+        expected: What the file should be.
+        remedy: What to do.
+        error: The class of error to raise. Errors of the product pass unchanged.
+    """
+    try:
+        yield
+    except (UnalikeError, MemoryError):
+        raise
+    except Exception as failure:  # see the top of this module
+        raise error(f"{found} ({reason(failure)})", expected=expected, remedy=remedy) from failure
+
+
+def reason(failure: BaseException) -> str:
+    """The cause of a failure in one short line: of OSError the system's words, else the exception's first line."""
+    if isinstance(failure, FileNotFoundError):
+        return "no such file"
+    if isinstance(failure, OSError) and failure.strerror:
+        return "the disk is full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else failure.strerror
+    if isinstance(failure, RecursionError):
+        return "nested too deeply"
+    text = next((line.strip() for line in str(failure).splitlines() if line.strip()), "")
+    if isinstance(failure, LookupError) or not text:
+        text = f"{type(failure).__name__} {text}".strip()
+    return shorten(text)
+
+
+def shorten(text: str) -> str:
+    """A text of the file's as an error quotes it: on one line, cut after 200 characters."""
+    text = " ".join(text[: 2 * _MAX_REASON].split())
+    return text if len(text) <= _MAX_REASON else text[: _MAX_REASON - 3] + "..."
+
+
+def _require_regular(path: str | Path, status: os.stat_result, error: type[UnalikeError]) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        kind = next((name for test, name in _KINDS if test(status.st_mode)), "no regular file")
+        raise error(f"{path} is {kind}", expected="a regular file")
+
+
+def _size_text(size: int) -> str:
+    return f"{size / 2**20:.1f} MiB" if size >= 2**20 else f"{size} bytes"
