@@ -20,7 +20,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from unalike.errors import DataError
 from unalike.progress import say
@@ -161,10 +161,10 @@ class _Stream:
         allowed: Bytes that may still be read for the member at hand; tarfile keeps headers of any declared size in memory.
     """
 
-    def __init__(self, path: Path, file: BinaryIO, limit: _UnpackLimit) -> None:
-        is_gzip = file.peek(2)[:2] == b"\x1f\x8b" if isinstance(file, io.BufferedReader) else False
+    def __init__(self, path: Path, file: io.BufferedReader, limit: _UnpackLimit) -> None:
+        is_gzip = file.peek(2)[:2] == b"\x1f\x8b"
         self._path, self._limit = path, limit
-        self._source: BinaryIO | gzip.GzipFile = gzip.GzipFile(fileobj=file) if is_gzip else file
+        self._source: io.BufferedReader | gzip.GzipFile = gzip.GzipFile(fileobj=file) if is_gzip else file
         self.allowed = MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
@@ -188,10 +188,10 @@ class _Member(tarfile.TarInfo):
     """
 
     def _proc_pax(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
-        source = archive.fileobj
+        source: Any = archive.fileobj
         records = source.read(-(-self.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE)
         _check_pax_records(records[: self.size])
-        archive.fileobj = _Replay(records, source)
+        archive.fileobj = _Replay(records, source)  # type: ignore[assignment]
         try:
             member: tarfile.TarInfo = super()._proc_pax(archive)  # type: ignore[misc]
         finally:
@@ -228,7 +228,7 @@ def _check_pax_records(records: bytes) -> None:
         raise ValueError("pax records of long numbers")
 
 
-def _unpack_tar(path: Path, file: BinaryIO, folder: Path) -> None:
+def _unpack_tar(path: Path, file: io.BufferedReader, folder: Path) -> None:
     members, content = _UnpackLimit(path), _UnpackLimit(path)
     stream = _Stream(path, file, content)
     # one pass: seeking back in a compressed file means reading it again
@@ -245,7 +245,7 @@ def _unpack_tar(path: Path, file: BinaryIO, folder: Path) -> None:
         pass
 
 
-def _unpack_zip(path: Path, file: BinaryIO, folder: Path) -> None:
+def _unpack_zip(path: Path, file: io.BufferedReader, folder: Path) -> None:
     limit = _UnpackLimit(path)
     with zipfile.ZipFile(file) as archive:
         for info in archive.infolist():

@@ -8,12 +8,12 @@ readers of files from outside run inside ``reader_errors``, which turns all of t
 from __future__ import annotations
 
 import errno
+import io
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
 
 from unalike.errors import DataError, UnalikeError
 
@@ -27,12 +27,14 @@ _KINDS = (
 )
 
 
-def expand_home(path: str | Path) -> Path:
+def expand_home(path: str | os.PathLike[str]) -> Path:
     """Replace ``~`` and ``~user`` at the beginning of a path; a name of no user stays as it is, since a file may have it."""
     return Path(os.path.expanduser(path))
 
 
-def open_file(path: str | Path, *, error: type[UnalikeError] = DataError, limit: int | None = None) -> BinaryIO:
+def open_file(
+    path: str | Path, *, error: type[UnalikeError] = DataError, limit: int | None = None
+) -> io.BufferedReader:
     """Open a regular file for reading. Nothing is waited for: a named pipe without a writer would block for ever.
 
     Args:
