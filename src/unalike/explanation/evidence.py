@@ -64,7 +64,7 @@ def occlude(image_HWC: np.ndarray, grid: int = 7, reach: int = 1) -> tuple[np.nd
     """Copy an image once for each position of a grid, with a square around the position in the image's mean color.
 
     Args:
-        image_HWC: Uint8.
+        image_HWC: The image, uint8.
         grid: Number of positions a side; N is its square.
         reach: Number of neighboring positions each way that the square covers too, as far as the image goes.
 

@@ -21,7 +21,7 @@ def overlay_map(
     """Draw a map over the gray image.
 
     Args:
-        image_HWC: Uint8.
+        image_HWC: The image, uint8.
         values_hw: The map; values from 0 to ``largest`` are drawn ever more opaque, those below 0 not at all.
         color: RGB.
         largest: The value that is drawn fully.
