@@ -17,7 +17,7 @@ from unalike.jobs import Workspace, create_job
 from unalike.runs.processes import is_alive, this_boot
 
 pytestmark = pytest.mark.slow
-WITH_STANDIN = (sys.executable, "-m", "tests.support.standin_job")
+WITH_STANDIN = (sys.executable, "-m", "tests.support.standin_job", "120")
 PATIENCE_S = 600.0  # a busy machine starts a process in half a minute
 
 

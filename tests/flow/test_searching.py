@@ -33,8 +33,8 @@ class InProcessWorker:
 
     def start(self, job):
         self.folder, command = job.folder, trial_command(job)
-        assert command[1:3] == ["-m", "unalike.cli.trial_process"]
-        self.code = unalike(*command[3:]).returncode
+        assert command[1:4] == ["-m", "unalike.cli.child_process", "0"]
+        self.code = unalike(*command[4:]).returncode
 
     def poll(self):
         return read_exit(self.folder, self.code)

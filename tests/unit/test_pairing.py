@@ -34,9 +34,8 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "cli.models": (ACTIONS,),
     "cli.skill": (SKILL,),
     "cli.jobs": (WORKSPACE, "flow/test_workflow.py"),
-    "cli.job_process": (WORKSPACE, "flow/test_job_kills.py"),
+    "cli.child_process": (WORKSPACE, "flow/test_job_kills.py", SEARCHING),
     "cli.automl": (SEARCHING,),
-    "cli.trial_process": (SEARCHING,),
     # Actions join features with files; tests of whole runs check what they write.
     **dict.fromkeys(("actions.embed", "actions.evaluate", "actions.export", "actions.inference"), (ACTIONS,)),
     "actions.train": (ACTIONS, "unit/training/hyperparameter_search/test_study.py"),
@@ -145,7 +144,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "training.hyperparameter_search.results": ("unit/training/hyperparameter_search/test_search.py",),
 }  # fmt: skip
 # Reached by whole runs alone: actions.demo, actions.embed, actions.evaluate, actions.export, actions.inference,
-# actions.model_from_spec, cli.automl, cli.models, cli.trial_process, jobs.search_trials,
+# actions.model_from_spec, cli.automl, cli.models, jobs.search_trials,
 # training.automatic.delivery, .group_holdout, .group_tuning and .unlabeled, training.head_fitting, training.model_card_content,
 # training.setup.
 

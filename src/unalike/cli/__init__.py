@@ -51,7 +51,7 @@ def _program(
 
 
 def _refuse_unknown_command(argv: Sequence[str]) -> None:
-    """A misspelt command gets its close spellings."""
+    """Raise SpecError with the close spellings of a command that does not exist."""
     name = argv[0] if argv else ""
     if name and not name.startswith("-") and name not in COMMANDS:
         raise SpecError(f"no command {name!r}",
@@ -59,7 +59,7 @@ def _refuse_unknown_command(argv: Sequence[str]) -> None:
 
 
 def _save_traceback(error: BaseException) -> str:
-    """Where the traceback lies: in the run's folder if a run was open, else in a temporary file."""
+    """Save the traceback in the run's folder if a run was open, else in a temporary file; returns its path."""
     import tempfile
     import traceback
 
@@ -117,7 +117,9 @@ def run_command(argv: Sequence[str]) -> int:
     except typer.Abort:
         return _explain(KeyboardInterrupt(), verbose)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # the reader left; keep the interpreter quiet
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # nobody reads the output any more; the interpreter is not to complain
         return 1
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last frame of the program
         return _explain(error, verbose)

@@ -1,4 +1,4 @@
-"""The command bench-engine: a model is measured in every runtime of this machine."""
+"""The command bench-engine: latency and throughput of a model in every runtime of this machine."""
 
 from unalike.cli.options import AsJson, Overwrite, show_result
 from unalike.cli.output import print_lines
@@ -17,7 +17,7 @@ from unalike.spec import Experiment
     },
 )
 def bench_engine(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
-    """Measure a model on this machine: p50 and p99 of a call, images a second, decoding apart and included.
+    """Measure a model on this machine: p50 and p99 latency of a call, images per second with and without decoding.
 
     Example: unalike bench-engine model.onnx --seconds 0.5
     """

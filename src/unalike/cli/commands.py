@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 class Command(NamedTuple):
     """Where a command is defined: a module of this package, and a function or a Typer of several commands in it.
 
-    ``attribute`` is left out where it is the command's own name.
+    ``attribute`` is empty where it is the command's own name.
     """
 
     module: str
@@ -22,30 +22,32 @@ class Command(NamedTuple):
 COMMANDS = {
     "train": Command("models", "Train an embedding on a folder of images."),
     "evaluate": Command("models", "Measure a trained embedding on reference and query images."),
-    "inference": Command("models", "Name the nearest reference classes of images."),
+    "inference": Command("models", "Find the nearest reference classes of images."),
     "export": Command("models", "Write a trained embedding as ONNX, checked against the network."),
-    "embed": Command("embed", "Write the vectors of a folder of images."),
-    "gallery": Command("gallery", "Reference images in one file: build, add, remove, rename, merge, list."),
-    "calibrate": Command("identify", 'Let a gallery answer "unknown", at a stated share of false matches.'),
-    "identify": Command("identify", "Name images by a gallery: label, ambiguous or unknown."),
+    "embed": Command("embed", "Write the vectors of images to a file."),
+    "gallery": Command("gallery", "Manage a gallery of reference images: build, add, remove, rename, merge, list."),
+    "calibrate": Command("identify", 'Set the threshold of "unknown" of a gallery for a target false match rate.'),
+    "identify": Command("identify", "Label images by a gallery: a class, ambiguous or unknown."),
     "compare": Command("compare", "Align two images and show where they differ; folders and tables of pairs too."),
-    "inspect": Command("inspect", "Defects, learnt from good images alone: fit, run."),
-    "verify": Command("verify", "Does this picture show the approved asset, unaltered?"),
-    "discover": Command("discover", "Group unlabelled images into folders of like ones."),
+    "inspect": Command("inspect", "Find defects after fitting to good images alone: fit, run."),
+    "verify": Command("verify", "Check that images show an approved asset, unaltered."),
+    "discover": Command("discover", "Group unlabeled images into folders of similar ones."),
     "quantize": Command("deploy", "Write a network in INT8, FP16 or BF16, compared with fp32."),
     "gen_engine": Command("deploy", "Compile a network ahead for OpenVINO or ONNX Runtime."),
     "gen_trt_engine": Command("deploy", "Build a TensorRT engine (NVIDIA GPU)."),
-    "export-maps": Command("deploy", "Write a network that gives its feature maps, as ONNX.", "export_maps"),
-    "bench-engine": Command("benchmark", "Latency and rate of a model in every engine here.", "bench_engine"),
+    "export-maps": Command("deploy", "Write a network that outputs its feature maps, as ONNX.", "export_maps"),
+    "bench-engine": Command(
+        "benchmark", "Measure latency and throughput of a model in every runtime of this machine.", "bench_engine"
+    ),
     "check": Command("specs", "Validate a spec or a folder, weights, extras and devices without training."),
     "default_specs": Command("specs", "Write a commented spec with every default."),
     "schema": Command("specs", "Print an action's JSON Schema, or write all schemas and templates."),
     "job": Command(
-        "jobs", "Actions as jobs: create, list, show, logs, wait, cancel, pause, resume, delete.", "job_app"
+        "jobs", "Run actions as jobs: create, list, show, logs, wait, cancel, pause, resume, delete.", "job_app"
     ),
-    "automl": Command("automl", "Look at a search for good settings.", "automl_app"),
-    "skill": Command("skill", "The skill that an agent reads: install, show.", "skill_app"),
-    "demo": Command("models", "Learn to tell brand marks apart that were never seen in training."),
+    "automl": Command("automl", "Show the trials of a hyperparameter search.", "automl_app"),
+    "skill": Command("skill", "Install or print the skill, instructions for agents: install, show.", "skill_app"),
+    "demo": Command("models", "Train on rendered brand marks, and recognize other brands."),
 }
 
 

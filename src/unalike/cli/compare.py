@@ -28,7 +28,7 @@ def compare(
 
     Folders are paired by name; a table has the columns reference and image. Needs the extra vision (OpenCV). Pixels suit
     print, boards and drawings; features suit photographs, where depth and texture move pixels, and miss what is small.
-    Examples: unalike compare approved.png seen.jpg -o found/    unalike compare golden/ tested/ --level features --json
+    Examples: unalike compare approved.png photo.jpg -o differences/    unalike compare golden/ tested/ --level features --json
     """
     from unalike.actions.compare import compare as run
 

@@ -1,10 +1,10 @@
-"""The commands that make a network ready for another machine: quantize, engines, export-maps."""
+"""The commands quantize, gen_engine, gen_trt_engine and export-maps, which convert a network for deployment."""
 
 from typing import Annotated
 
 import typer
 
-from unalike.cli.models import act
+from unalike.cli.models import run_action
 from unalike.cli.options import (
     Arguments,
     AsJson,
@@ -24,11 +24,13 @@ def quantize(
     arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Write a network in fewer bits as ONNX; layers that lose most stay in higher precision until the goal is met.
+    """Write a network in fewer bits as ONNX; layers that lose most keep a higher precision until the target is met.
 
     Example: unalike quantize photographs/ quantize.onnx_file=model.onnx
     """
-    act("quantize", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    run_action(
+        "quantize", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet
+    )
 
 
 def gen_engine(
@@ -39,7 +41,9 @@ def gen_engine(
 
     Example: unalike gen_engine photographs/ gen_engine.onnx_file=model.onnx gen_engine.data_type=INT8
     """
-    act("gen_engine", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet)
+    run_action(
+        "gen_engine", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet
+    )
 
 
 def gen_trt_engine(
@@ -50,7 +54,7 @@ def gen_trt_engine(
 
     Example: unalike gen_trt_engine -e spec.yaml gen_trt_engine.onnx_file=model.onnx
     """
-    act(
+    run_action(
         "gen_trt_engine",
         arguments,
         spec,
@@ -69,9 +73,9 @@ def export_maps(
         str, typer.Option(metavar="S,S", help="Strides or names of the maps; auto: strides 8 and 16.")
     ] = "auto",
     size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Of its images; if unset, the model's own.")
+        str | None, typer.Option(metavar="HxW", help="Size of the images; if unset, the model's own.")
     ] = None,
-    no_vector: Annotated[bool, typer.Option("--no-vector", help="Maps alone: what lies above them is left out.")] = False,
+    no_vector: Annotated[bool, typer.Option("--no-vector", help="Write the feature maps alone, without the layers above them.")] = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write a trunk's feature maps (and its vector) as ONNX, for inspection and comparison without torch.

@@ -19,7 +19,7 @@ Runtime = Annotated[str, typer.Option(metavar="NAME", help="auto, torch, onnxrun
 Precision = Annotated[str, typer.Option(metavar="NAME", help="auto, fp32, bf16 or fp16.")]
 
 gallery = typer.Typer(
-    rich_markup_mode=None, help="Reference images in one file: add and remove classes without training."
+    rich_markup_mode=None, help="Manage reference images in one file: add and remove classes without training."
 )
 
 
@@ -37,91 +37,91 @@ def build(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson 
     """Enroll class folders in a new gallery, and calibrate "unknown" where the images can support it."""
     from unalike.actions.gallery import build as run
 
-    _show(run(experiment, overwrite=overwrite), as_json)
+    _print_summary(run(experiment, overwrite=overwrite), as_json)
 
 
-@gallery.command(short_help="Enrol more images.")
+@gallery.command(short_help="Enroll more images.")
 def add(
     path: GalleryFile,
     source: Annotated[str, typer.Argument(metavar="DIR|IMAGE", help="Class folders; with --label any images.")],
-    label: Annotated[str | None, typer.Option(metavar="NAME", help="The class of all of them.")] = None,
+    label: Annotated[str | None, typer.Option(metavar="NAME", help="Class of all the images.")] = None,
     model: Model = None, runtime: Runtime = "auto", precision: Precision = "auto",
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Enrol more images of known or new classes; nothing is trained."""
+    """Enroll more images of known or new classes, without training."""
     set_verbosity(verbose, quiet)
-    from unalike.actions.gallery import add as act
+    from unalike.actions.gallery import add as run
 
-    _show(act(path, source, model, label=label, runtime=runtime, precision=precision), as_json)
+    _print_summary(run(path, source, model, label=label, runtime=runtime, precision=precision), as_json)
 
 
-@gallery.command(short_help="Strike classes or single images.")
+@gallery.command(short_help="Remove classes or single images.")
 def remove(
     path: GalleryFile,
-    labels: Annotated[list[str] | None, typer.Argument(metavar="[CLASS]...", help="Classes to strike.")] = None,
-    image: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A single image, as it was enrolled.")] = None,
+    labels: Annotated[list[str] | None, typer.Argument(metavar="[CLASS]...", help="Classes to remove.")] = None,
+    image: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A single image, by the path under which it was enrolled.")] = None,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Strike whole classes, or single images by the path under which they were enrolled."""
+    """Remove classes, or single images by the path under which they were enrolled."""
     set_verbosity(verbose, quiet)
     if not labels and not image:
         raise SpecError("remove without a class or --image", expected="unalike gallery remove GALLERY CLASS...")
     from unalike.actions.gallery import change
 
-    _show(change(path, lambda held: held.remove(labels or (), image or ())), as_json)
+    _print_summary(change(path, lambda gallery: gallery.remove(labels or (), image or ())), as_json)
 
 
-@gallery.command(short_help="Give a class another name.")
+@gallery.command(short_help="Rename a class.")
 def rename(
     path: GalleryFile,
     label: Annotated[str, typer.Argument(metavar="CLASS")],
     new: Annotated[str, typer.Argument(metavar="NEW")],
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Give a class another name."""
+    """Rename a class."""
     set_verbosity(verbose, quiet)
     from unalike.actions.gallery import change
 
-    _show(change(path, lambda held: held.rename(label, new)), as_json)
+    _print_summary(change(path, lambda gallery: gallery.rename(label, new)), as_json)
 
 
-@gallery.command(short_help="Make one class of several.")
+@gallery.command(short_help="Merge classes.")
 def merge(
     path: GalleryFile,
     labels: Annotated[list[str], typer.Argument(metavar="CLASS...", help="Classes to merge.")],
-    into: Annotated[str, typer.Option(metavar="NAME", help="The class that they become, new or there already.")],
+    into: Annotated[str, typer.Option(metavar="NAME", help="The merged class, new or existing.")],
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Make one class of several."""
+    """Merge several classes into one."""
     set_verbosity(verbose, quiet)
     from unalike.actions.gallery import change
 
-    _show(change(path, lambda held: held.merge(labels, into)), as_json)
+    _print_summary(change(path, lambda gallery: gallery.merge(labels, into)), as_json)
 
 
-@gallery.command("list", short_help="Say what a gallery holds.")
+@gallery.command("list", short_help="List the classes of a gallery.")
 def list_gallery(
     path: GalleryFile,
-    verify: Annotated[bool, typer.Option("--verify", help="Read the whole file and check it.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Read the complete file and verify its checksums.")] = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Say what a gallery holds, a line a class, and how it was calibrated."""
+    """List the classes of a gallery with their numbers of images, and its calibration."""
     set_verbosity(verbose, quiet)
     from unalike.actions.gallery import describe
     from unalike.recognition.gallery import Gallery
 
-    held = Gallery.load(path, verify=verify)
-    told = describe(held, path)
+    opened = Gallery.load(path, verify=verify)
+    description = describe(opened, path)
     if not as_json:
-        for label, count in told["classes"].items():
+        for label, count in description["classes"].items():
             print_line(f"{label}: {count}")
-        if held.calibration is not None:
-            print_line(f"calibrated: {held.calibration}")
-    _show(told, as_json)
+        if opened.calibration is not None:
+            print_line(f"calibrated: {opened.calibration}")
+    _print_summary(description, as_json)
 
 
-def _show(told: dict[str, Any], as_json: bool) -> None:
+def _print_summary(description: dict[str, Any], as_json: bool) -> None:
     if as_json:
-        show_result(told, True)
+        show_result(description, True)
         return
-    print_line(f"{told['gallery']}: {told['images']} images of {len(told['classes'])} classes")
+    print_line(f"{description['gallery']}: {description['images']} images of {len(description['classes'])} classes")

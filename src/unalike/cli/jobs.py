@@ -1,6 +1,7 @@
 """The commands job create, list, show, logs, wait, cancel, pause, resume and delete."""
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -13,10 +14,10 @@ if TYPE_CHECKING:
     from unalike.jobs import Job, Workspace
 
 job_app = typer.Typer(
-    rich_markup_mode=None, no_args_is_help=True, help="Actions that run on their own, one after another."
+    rich_markup_mode=None, no_args_is_help=True, help="Actions as jobs, which run in the background, one after another."
 )
 
-Place = Annotated[
+WorkspaceFolder = Annotated[
     str | None,
     typer.Option("-w", "--workspace", metavar="DIR", help="Folder of the jobs; $UNALIKE_WORKSPACE, else ./workspace."),
 ]
@@ -41,8 +42,8 @@ def _show(job: "Job", as_json: bool) -> None:
 def _line(job: "Job") -> str:
     parent = f" of {job.parent_job_id}" if job.parent_job_id else ""
     note = f": {job.error or job.note}" if job.error or job.note else ""
-    asked = f" ({job.requested} asked for)" if job.requested else ""
-    return f"{job.id}  {job.status:<8}  {job.action}{parent}{asked}{note}"
+    requested = f" ({job.requested} requested)" if job.requested else ""
+    return f"{job.id}  {job.status:<8}  {job.action}{parent}{requested}{note}"
 
 
 @job_app.command(short_help="Start an action as a job, completed from its parent.")
@@ -50,22 +51,22 @@ def create(
     action: Annotated[str, typer.Argument(metavar="ACTION", help="train, evaluate, export, compare, inspect_fit, inspect_run, ...")],
     arguments: Arguments = None,
     spec: SpecFile = None,
-    parent: Annotated[str | None, typer.Option(metavar="ID", help="The job whose model, network or engine is taken.")] = None,
+    parent: Annotated[str | None, typer.Option(metavar="ID", help="The job whose model, network or engine is used.")] = None,
     wait_for_parent: WaitForParent = False,
     root: Annotated[
-        str | None, typer.Option(metavar="DIR|URI", help="Where TAO's layout of archives lies: fills the data fields.")
+        str | None, typer.Option(metavar="DIR|URI", help="Root of TAO's layout of archives: fills the data fields.")
     ] = None,
     automl_policy: Annotated[
-        str | None, typer.Option(metavar="auto|off", help="Of a training: search for the best one (also if unset), or not.")
+        str | None, typer.Option(metavar="auto|off", help="For a training: search for the best hyperparameters (the default), or not.")
     ] = None,
-    where: Annotated[str, typer.Option(metavar="PLACE", help="local, slurm, ray or kubernetes.")] = "local",
+    where: Annotated[str, typer.Option(metavar="SCHEDULER", help="local, slurm, ray or kubernetes.")] = "local",
     option: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Of the place, such as partition=gpu or image=NAME.")
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Option of the scheduler, such as partition=gpu or image=NAME.")
     ] = None,
-    at_once: Annotated[int | None, typer.Option(min=1, help="Local jobs that may run at once; kept in the workspace.")] = None,
-    workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+    at_once: Annotated[int | None, typer.Option(min=1, help="Local jobs that may run at once; stored in the workspace.")] = None,
+    workspace: WorkspaceFolder = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Start an action as a job and come back at once; with -q its id alone is printed.
+    """Start an action as a job and return at once; with -q its id alone is printed.
 
     Examples: unalike job create train photographs/   |   unalike job create export --parent 3f2a --wait-for-parent
     """
@@ -85,7 +86,7 @@ def create(
 
 
 def _sources(action: str, root: str) -> list[str]:
-    """The data of an action in TAO's layout below a root, as overrides."""
+    """Overrides that name the data of an action in TAO's layout below a root."""
     from unalike.jobs.tao_layout import data_sources
     from unalike.spec.reading import yaml_line
 
@@ -93,26 +94,26 @@ def _sources(action: str, root: str) -> list[str]:
 
 
 def _options(arguments: list[str] | None) -> dict[str, Any]:
-    """NAME=VALUE with YAML values; a name that comes twice makes a list."""
+    """Parse NAME=VALUE with YAML values; a repeated name gives a list."""
     from unalike.spec.reading import parse_yaml
 
-    found: dict[str, Any] = {}
+    options: dict[str, Any] = {}
     for argument in arguments or ():
         name, equals, text = argument.partition("=")
         if not equals:
             raise SpecError(f"--option {argument}", expected="NAME=VALUE, such as gpus=1")
         value = parse_yaml(text)
-        if name in found:
-            value = [*(found[name] if isinstance(found[name], list) else [found[name]]), value]
-        found[name] = value
-    return found
+        if name in options:
+            value = [*(options[name] if isinstance(options[name], list) else [options[name]]), value]
+        options[name] = value
+    return options
 
 
-@job_app.command("list", short_help="Every job and its status.")
+@job_app.command("list", short_help="List all jobs and their status.")
 def list_jobs(
     status: Annotated[str | None, typer.Option(metavar="STATUS", help="Only jobs of this status, such as Running.")] = None,
     trials: Annotated[bool, typer.Option("--trials", help="The trials of searches too.")] = False,
-    workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+    workspace: WorkspaceFolder = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """List the jobs of a workspace, the oldest first."""
     set_verbosity(verbose, quiet)
@@ -129,11 +130,15 @@ def list_jobs(
         print_line(_line(job))
 
 
-@job_app.command(short_help="Everything about a job.")
+@job_app.command(short_help="Show all details of a job.")
 def show(
-    job_id: Id, workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
+    job_id: Id,
+    workspace: WorkspaceFolder = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Show a job: its spec, what was completed from its parent, its folder, its figures, and the model that it left."""
+    """Show a job: its spec, the fields completed from its parent, its folder, its metrics, and the model that it wrote."""
     set_verbosity(verbose, quiet)
     from unalike.jobs.outputs import folder_of
 
@@ -145,7 +150,7 @@ def show(
             model = store.model(job.id)
             summary |= {"model": str(model), "model_folder": folder_of(model)}
         except RunError:
-            pass  # an evaluation leaves none
+            pass  # an evaluation writes none
     if as_json:
         print_json(summary)
         return
@@ -156,12 +161,12 @@ def show(
             )
 
 
-@job_app.command(short_help="The log of a job.")
+@job_app.command(short_help="Print the log of a job.")
 def logs(
     job_id: Id,
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Continue until the job has ended.")] = False,
     lines: Annotated[int | None, typer.Option("-n", "--lines", min=1, help="Only the last N lines.")] = None,
-    workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+    workspace: WorkspaceFolder = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Print a job's log; with -f as it grows."""
     set_verbosity(verbose, quiet)
@@ -179,10 +184,10 @@ def logs(
 @job_app.command(short_help="Wait until jobs have ended.")
 def wait(
     job_ids: Ids,
-    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Give up after so long.")] = None,
-    workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="Longest time to wait.")] = None,
+    workspace: WorkspaceFolder = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Wait for jobs; the exit code is 0 only when every one is complete."""
+    """Wait for jobs; the exit code is 0 only if all are complete."""
     set_verbosity(verbose, quiet)
     jobs = _open(workspace).wait(job_ids, timeout=timeout)
     if as_json:
@@ -197,51 +202,58 @@ def wait(
         )
 
 
-@job_app.command(short_help="Save and end a job.")
+def _for_each(
+    job_ids: list[str], workspace: str | None, change: Callable[["Workspace", str], "Job"], as_json: bool
+) -> None:
+    """Change each job and print what became of it."""
+    store = _open(workspace)
+    for job_id in job_ids:
+        _show(change(store, job_id), as_json)
+
+
+@job_app.command(short_help="Save and end jobs.")
 def cancel(
     job_ids: Ids,
     now: Annotated[bool, typer.Option("--now", help="Without saving first.")] = False,
-    workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+    workspace: WorkspaceFolder = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """End jobs; a training saves a checkpoint first and can be resumed."""
     set_verbosity(verbose, quiet)
-    store = _open(workspace)
-    for job_id in job_ids:
-        _show(store.cancel(job_id, now_=now), as_json)
+    _for_each(job_ids, workspace, lambda store, job_id: store.cancel(job_id, now_=now), as_json)
 
 
-@job_app.command(short_help="Save and end a job, to go on later.")
+@job_app.command(short_help="Save and end jobs, to continue later.")
 def pause(
-    job_ids: Ids, workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
-) -> None:
-    """Pause jobs: a training saves a checkpoint, frees its devices, and goes on with `unalike job resume`."""
+    job_ids: Ids, workspace: WorkspaceFolder = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
+) -> None:  # fmt: skip
+    """Pause jobs: a training saves a checkpoint, frees its devices, and continues with `unalike job resume`."""
     set_verbosity(verbose, quiet)
-    store = _open(workspace)
-    for job_id in job_ids:
-        _show(store.pause(job_id), as_json)
+    _for_each(job_ids, workspace, lambda store, job_id: store.pause(job_id), as_json)
 
 
-@job_app.command(short_help="Take a job up again.")
+@job_app.command(short_help="Continue jobs.")
 def resume(
-    job_ids: Ids, wait_for_parent: WaitForParent = False, workspace: Place = None, as_json: AsJson = False,
+    job_ids: Ids, wait_for_parent: WaitForParent = False, workspace: WorkspaceFolder = None, as_json: AsJson = False,
     verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Resume jobs that were paused, cancelled, or ended in an error; a training goes on from its newest checkpoint."""
+    """Resume jobs that were paused, canceled or failed; a training continues from its newest checkpoint."""
     set_verbosity(verbose, quiet)
-    store = _open(workspace)
-    for job_id in job_ids:
-        _show(store.resume(job_id, wait_for_parent=wait_for_parent), as_json)
+    _for_each(job_ids, workspace, lambda store, job_id: store.resume(job_id, wait_for_parent=wait_for_parent), as_json)
 
 
-@job_app.command(short_help="Forget a job and delete its folder.")
+@job_app.command(short_help="Delete jobs and their folders.")
 def delete(
-    job_ids: Ids, workspace: Place = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False
+    job_ids: Ids,
+    workspace: WorkspaceFolder = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
-    """Delete jobs that are not at work, with their folders in the workspace and their trials."""
+    """Delete jobs that do not run, with their folders in the workspace and their trials."""
     set_verbosity(verbose, quiet)
     store = _open(workspace)
-    gone = [name for job_id in job_ids for name in store.delete(job_id)]
+    deleted = [name for job_id in job_ids for name in store.delete(job_id)]
     if as_json:
-        print_json({"deleted": gone})
+        print_json({"deleted": deleted})
     else:
-        print_lines("\n".join(gone))
+        print_lines("\n".join(deleted))

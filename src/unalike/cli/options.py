@@ -60,7 +60,7 @@ def flag_overrides(
     action: str, overrides: Sequence[str], results_dir: str | None, policy: str | None, *,
     minutes: float | None = None, trials: int | None = None,
 ) -> list[str]:  # fmt: skip
-    """The overrides with those that flags stand for at the end: a flag rules over the spec's key; a budget asks for automl too."""
+    """Overrides followed by those of the flags, which take precedence; a budget (minutes or trials) turns automl on."""
     from unalike.spec.reading import yaml_line
 
     flags = []

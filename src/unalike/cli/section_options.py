@@ -43,12 +43,12 @@ def section_command(
 
     Every field of the section becomes an option, besides those in ``arguments`` and, unless ``options`` names it,
     ``results_dir``. ``-e FILE`` and positional overrides
-    ``key=value`` are added. What the command line says rules over the overrides, and these over the file.
+    ``key=value`` are added. Options take precedence over overrides, and overrides over the file.
 
     Args:
         action: One of STANDALONE_ACTIONS.
         arguments: Field -> metavar of the positional arguments, in their order; a list takes all that remain.
-        options: Field -> how its option is written, where its name and type do not say it.
+        options: Field -> how its option is written, where that does not follow from its name and type.
         flags: Options without a value. A boolean field has ``--name`` (default false) or ``--no-name`` by itself.
         section: Class of the section. Where it is given, the function gets an instance of it in place of the spec, and the
             rest of the spec is imported only for a spec file, overrides or an error: a command that must start fast.
@@ -70,9 +70,12 @@ def section_command(
 
         def command(ctx: typer.Context, **values: Any) -> None:
             set_verbosity(values["verbose"], values["quiet"])
-            words, overrides = split_overrides(values["arguments"])
-            chosen = [*_positional(action, words, arguments, declared), *_given(ctx, values, built, declared, switches)]
-            spec = _load(action, section, values["spec"], overrides, chosen)
+            positional, overrides = split_overrides(values["arguments"])
+            fields = [
+                *_positional_fields(action, positional, arguments, declared),
+                *_option_fields(ctx, values, built, declared, switches),
+            ]
+            spec = _load(action, section, values["spec"], overrides, fields)
             function(spec, **{name: values[name] for name in names})
 
         parameters = {
@@ -134,18 +137,18 @@ def _option(node: Declared, option: Option) -> Any:
     if kind is bool:
         return Annotated[bool, typer.Option(*(flags if not node.info.default else (f"--no-{dashed}",)), help=node.help)]
     return Annotated[
-        kind | None, typer.Option(*flags, metavar=option.metavar or _kind_word(node), help=_option_help(node))
+        kind | None, typer.Option(*flags, metavar=option.metavar or _metavar_of(node), help=_option_help(node))
     ]
 
 
-def _kind_word(node: Declared) -> str:
+def _metavar_of(node: Declared) -> str:
     if node.kind in (int, float):
         return str(node.facts.get("units", "N")).upper()
     return "WORD" if get_origin(node.kind) is Literal else "A,B" if get_origin(node.kind) is list else "TEXT"
 
 
 def _option_help(node: Declared) -> str:
-    """The field's help, with the words that it may be and its bounds."""
+    """The field's help, with its choices and its bounds."""
     text = node.help.rstrip(".")
     if get_origin(node.kind) is Literal:
         text += f": {', '.join(map(str, get_args(node.kind)))}"
@@ -187,43 +190,43 @@ def _help(arguments: Mapping[str, str], declared: Mapping[str, Declared]) -> str
     return ". ".join(lines) + ". KEY=VALUE: any field of the spec."
 
 
-def _positional(
-    action: str, words: Sequence[str], arguments: Mapping[str, str], declared: Mapping[str, Declared]
+def _positional_fields(
+    action: str, values: Sequence[str], arguments: Mapping[str, str], declared: Mapping[str, Declared]
 ) -> list[tuple[str, Any]]:
     """(field, value) of the positional arguments."""
-    rest = list(words)
-    found: list[tuple[str, Any]] = []
+    rest = list(values)
+    fields: list[tuple[str, Any]] = []
     for name in arguments:
         if get_origin(declared[name].kind) is list:
-            found += [(name, rest)] if rest else []
+            fields += [(name, rest)] if rest else []
             rest = []
         elif rest:
-            found.append((name, rest.pop(0)))
+            fields.append((name, rest.pop(0)))
     if rest:
         raise SpecError(
             f"unexpected argument {rest[0]!r}", expected=f"unalike {command_of(action)} {_metavar(arguments)}"
         )
-    return found
+    return fields
 
 
-def _given(
+def _option_fields(
     ctx: typer.Context, values: Mapping[str, Any], options: Mapping[str, Any], declared: Mapping[str, Declared],
     flags: Mapping[str, Flag],
 ) -> list[tuple[str, Any]]:  # fmt: skip
-    """(field, value) of the options that stand on the command line; flags after the others, so that they rule."""
+    """(field, value) of the options on the command line; flags come last and so take precedence."""
 
-    def is_given(name: str) -> bool:
+    def is_on_command_line(name: str) -> bool:
         source = ctx.get_parameter_source(name)
         return source is not None and source.name == "COMMANDLINE"
 
-    found = []
-    for name in filter(is_given, options):
+    fields = []
+    for name in filter(is_on_command_line, options):
         inverted = declared[name].kind is bool and declared[name].info.default
-        found.append((name, values[name] is not True if inverted else values[name]))
+        fields.append((name, values[name] is not True if inverted else values[name]))
     set_by: dict[str, Flag] = {}
-    for flag in (flag for name, flag in flags.items() if is_given(name)):
+    for flag in (flag for name, flag in flags.items() if is_on_command_line(name)):
         if flag.field in set_by:
             raise SpecError(f"{set_by[flag.field].name} and {flag.name} together", remedy="choose one")
         set_by[flag.field] = flag
-        found.append((flag.field, flag.value))
-    return found
+        fields.append((flag.field, flag.value))
+    return fields

@@ -1,4 +1,4 @@
-"""The commands skill install and skill show: what an agent reads to drive this tool."""
+"""The commands skill install and skill show: instructions for agents."""
 
 from typing import Annotated
 
@@ -7,13 +7,15 @@ import typer
 from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity, show_result
 from unalike.cli.output import print_line, print_lines
 
-skill_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True, help="What an agent reads to drive this tool.")
+skill_app = typer.Typer(
+    rich_markup_mode=None, no_args_is_help=True, help="Install or print the skill, instructions for agents."
+)
 
 
-@skill_app.command(short_help="Put the skill into a folder of skills.")
+@skill_app.command(short_help="Install the skill into a folder of skills.")
 def install(
-    directory: Annotated[str, typer.Argument(metavar="DIR", help="A folder of skills; this one becomes DIR/unalike.")],
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the skill that is there.")] = False,
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder of skills; the skill is written to DIR/unalike.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an installed skill.")] = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write SKILL.md, references/ and schemas/ to DIR/unalike."""

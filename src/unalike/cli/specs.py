@@ -1,4 +1,4 @@
-"""Commands that run nothing: default_specs, schema, check."""
+"""The commands default_specs, schema and check, which run no action."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +12,7 @@ from unalike.errors import SpecError, UnalikeError, closest
 
 def default_specs(
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[ACTION] [results_dir=DIR]", help="The action; train if unnamed.")
+        list[str] | None, typer.Argument(metavar="[ACTION] [results_dir=DIR]", help="The action; train if unset.")
     ] = None,
     out: Annotated[str | None, typer.Option("-o", "--out", metavar="FILE", help="File; standard output if unset.")] = None,
     verbose: Verbose = False, quiet: Quiet = False,
@@ -21,10 +21,10 @@ def default_specs(
     set_verbosity(verbose, quiet)
     action, overrides = parse_arguments(arguments)
     action = action or "train"
-    for word in overrides:
-        key, _, value = word.partition("=")
+    for override in overrides:
+        key, _, value = override.partition("=")
         if key != "results_dir" or out:
-            raise SpecError(f"{word!r} for default_specs", expected="[ACTION] and results_dir=DIR or -o FILE")
+            raise SpecError(f"{override!r} for default_specs", expected="[ACTION] and results_dir=DIR or -o FILE")
         out = str(Path(value) / f"spec_template_{action}.yaml")
     from unalike.actions import spec_template
     from unalike.spec import ACTIONS
@@ -36,7 +36,7 @@ def default_specs(
 
 
 def schema(
-    action: Annotated[str | None, typer.Argument(metavar="[ACTION]", help="Print its schema; all files if unnamed.")] = None,
+    action: Annotated[str | None, typer.Argument(metavar="[ACTION]", help="The action; all actions if unset.")] = None,
     out: Annotated[
         str | None,
         typer.Option("-o", "--out", metavar="FILE|DIR", help="File of the schema, or folder of all files; the package if unset."),
@@ -76,7 +76,7 @@ def check(
     ] = None,
     spec: SpecFile = None, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
-    """Validate a spec or a data folder, and what a run would need, without training."""
+    """Validate a spec or a data folder, with the weights, extras and devices that a run would need."""
     set_verbosity(verbose, quiet)
     target, overrides = parse_arguments(arguments)
     if (target is None) == (spec is None):
@@ -93,4 +93,4 @@ def check(
             print_line(f"fault: {fault}")
     if not result.ok:
         count = len(result.faults)
-        raise UnalikeError(f"{count} fault{'s' if count > 1 else ''}", remedy="each stands above in one line")
+        raise UnalikeError(f"{count} fault{'s' if count > 1 else ''}", remedy="see the lines above")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,12 +13,14 @@ from unalike.jobs.gpu_queue import device_environment
 from unalike.jobs.outputs import newest_checkpoint, results_address
 from unalike.jobs.parent_fields import fields_from_parent, holds_search
 from unalike.runs.filenames import RECORD_FILE
+from unalike.runs.processes import child_command
 from unalike.spec.actions import command_of
 from unalike.spec.reading import yaml_line
 from unalike.storage.atomic import write_text
 
-# The process of an action, which its command line follows.
-PROGRAM = (sys.executable, "-m", "unalike.cli.job_process")
+# The process of an action, which its command line follows; a killed supervisor leaves it time for a step, a validation and a
+# checkpoint.
+PROGRAM = tuple(child_command(grace_s=120))
 
 
 def action_arguments(job: Job, folder: Path) -> list[str]:

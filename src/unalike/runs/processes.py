@@ -10,6 +10,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -76,6 +77,15 @@ class ProcessId(NamedTuple):
     def of(cls, pid: int) -> ProcessId:
         """The process that has this number now, on this machine."""
         return cls(this_boot(), pid, process_start(pid))
+
+
+def child_command(grace_s: int) -> list[str]:
+    """The beginning of the command line of a process that ends when its parent is killed; the command follows.
+
+    Args:
+        grace_s: Seconds that the process has to save and end after its parent was killed; with 0 it ends at once.
+    """
+    return [sys.executable, "-m", "unalike.cli.child_process", str(grace_s)]
 
 
 def start_detached(command: Sequence[str], *, cwd: Path, log: Path, env: Mapping[str, str] | None = None) -> ProcessId:

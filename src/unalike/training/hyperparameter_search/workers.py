@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from unalike.errors import DeviceError, WeightsError, missing_extra
 from unalike.progress import say
 from unalike.runs.filenames import RECORD_FILE, STATUS_FILE, TRIAL_LOG_FILE
+from unalike.runs.processes import child_command
 from unalike.telemetry import disable_telemetry
 from unalike.training.checkpoints import newest_checkpoint
 from unalike.training.hyperparameter_search.study import SearchPlan
@@ -109,12 +110,12 @@ def split_devices(base: Experiment, concurrent: int | None, *, gpus: list[str], 
 
 
 def trial_command(job: TrialJob) -> list[str]:
-    """Return the command line of a trial; its process ends when the search does (``unalike.cli.trial_process``).
+    """Return the command line of a trial, whose process ends when the search does.
 
     It continues from a checkpoint where the job asks for it and there is one; otherwise an earlier trial's files in the
     folder are overwritten.
     """
-    arguments = [sys.executable, "-m", "unalike.cli.trial_process", "train", "-e", str(job.spec)]
+    arguments = [*child_command(grace_s=0), "train", "-e", str(job.spec)]
     if job.resume and has_checkpoint(job.folder):
         return [*arguments, "--resume"]
     overwrite = (job.folder / RECORD_FILE).exists()
