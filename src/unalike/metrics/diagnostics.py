@@ -24,10 +24,21 @@ DEVIATIONS, FACTOR, EQUAL = 3.5, 10.0, 1e-5
 
 
 def embedding_map(vectors_ND: np.ndarray, seed: int = 0, *, most: int = MOST_FOR_TSNE) -> np.ndarray:
-    """A place in the plane for every image, (N, 2) float64: near vectors lie near one another, axes have no meaning.
+    """Project vectors to the plane, so that similar images lie near one another; the axes have no meaning.
 
     t-SNE (cosine) where scikit-learn is installed and 10 <= N <= ``most``, else the two principal axes of the unit
-    vectors, found on at most MOST_FOR_AXES of them (seeded). Raises UnalikeError for NaN or a wrong shape.
+    vectors, computed from at most MOST_FOR_AXES of them.
+
+    Args:
+        vectors_ND: Vectors (N, D).
+        seed: Seed of t-SNE and of the sample.
+        most: Most images for t-SNE.
+
+    Returns:
+        Coordinates (N, 2), float64.
+
+    Raises:
+        UnalikeError: A vector holds NaN, or the array is not two-dimensional.
     """
     unit_ND = unit(vectors_ND)
     flat_N2 = _principal(unit_ND, seed)
@@ -63,7 +74,12 @@ def _principal(unit_ND: np.ndarray, seed: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pairs of images: places (P, 2), the lower first within one set, and their cosines (P,)."""
+    """Pairs of images.
+
+    Attributes:
+        pairs_P2: Indices of the images (P, 2), the lower first within one set.
+        scores_P: Cosine of each pair (P,).
+    """
 
     pairs_P2: np.ndarray
     scores_P: np.ndarray
@@ -73,10 +89,20 @@ class Pairs:
 
 
 def hardest_pairs(vectors_ND: np.ndarray, labels_N: np.ndarray | Sequence[int], k: int = 12) -> tuple[Pairs, Pairs]:
-    """(nearest pairs of different classes, farthest pairs within a class), at most k each, the hardest first.
+    """Find the most similar pairs of different classes and the least similar pairs within a class.
 
-    A pair stands once; equal scores go by the pair's places. Exact: a pair of the k best is among the k best of each
-    of its images. Raises UnalikeError for k < 1, NaN, negative labels.
+    Exact: a pair of the k best is among the k best of each of its images.
+
+    Args:
+        vectors_ND: Vectors (N, D).
+        labels_N: Class index of each vector.
+        k: Most pairs of each sort, at least 1.
+
+    Returns:
+        (pairs of different classes, pairs within a class), the hardest first; equal scores are ordered by index.
+
+    Raises:
+        UnalikeError: k is below 1, a vector holds NaN, or a label is negative.
     """
     if k < 1:
         raise UnalikeError(f"k is {k}", expected="at least 1")
@@ -118,7 +144,7 @@ def _hide_diagonal(scores_BC: np.ndarray, top: int, left: int) -> None:
 
 
 def _first_pairs(scores_NK: np.ndarray, places_NK: np.ndarray, k: int | None = None) -> Pairs:
-    """Neighbours within one set as pairs, each once, best first; places of -1 do not count."""
+    """Neighbors within one set as pairs, each once, best first; indices of -1 do not count."""
     rows, columns = np.nonzero(places_NK >= 0)
     pairs_P2 = np.sort(np.stack([rows, places_NK[rows, columns]], axis=1).astype(np.int64), axis=1)
     scores_P = scores_NK[rows, columns]
@@ -131,7 +157,13 @@ def _first_pairs(scores_NK: np.ndarray, places_NK: np.ndarray, k: int | None = N
 
 @dataclass(frozen=True)
 class Confusion:
-    """Two classes a < b: images of a taken for b and the other way, with shares of each class's images."""
+    """How often two classes are confused.
+
+    Attributes:
+        a, b: Class indices, a < b.
+        a_as_b, b_as_a: Number of images of one class that were predicted as the other.
+        a_images, b_images: Number of images of each class.
+    """
 
     a: int
     b: int
@@ -157,7 +189,18 @@ class Confusion:
 
 
 def confused_classes(labels_N: np.ndarray | Sequence[int], predicted_N: np.ndarray | Sequence[int]) -> list[Confusion]:
-    """Every pair of classes that is confused, most often first (ties by class number)."""
+    """Count the confusions of each pair of classes.
+
+    Args:
+        labels_N: True class index of each image.
+        predicted_N: Predicted class index of each image.
+
+    Returns:
+        The pairs with confusions, most frequent first; ties are ordered by class index.
+
+    Raises:
+        UnalikeError: The lengths differ, or a label is negative.
+    """
     labels_N = as_labels(labels_N, len(labels_N), "true")
     predicted_N = as_labels(predicted_N, len(labels_N), "predicted")
     if not len(labels_N):
@@ -177,8 +220,13 @@ def confused_classes(labels_N: np.ndarray | Sequence[int], predicted_N: np.ndarr
 class Suspicion:
     """An image whose neighbors agree on another class.
 
-    ``score`` in (0, 1]: weighted votes for ``suggested`` less those for the given class. ``chance``: how likely so many
-    neighbors of that class are for an image of the given one. ``neighbors`` are places, nearest first.
+    Attributes:
+        image: Index of the image.
+        label: Its class index.
+        suggested: Class index of most of its neighbors.
+        score: Weighted votes for ``suggested`` minus those for ``label``, above 0, at most 1.
+        chance: Probability of so many neighbors of ``suggested`` for an image of ``label``, 0..1.
+        neighbors: Indices of its neighbors, nearest first.
     """
 
     image: int
@@ -192,7 +240,7 @@ class Suspicion:
 def suspected_labels(
     vectors_ND: np.ndarray, labels_N: np.ndarray | Sequence[int], k: int = 8, *, wrong: float = 0.05
 ) -> list[Suspicion]:
-    """Images that are probably labelled wrongly, the least explicable first (``chance``, then ``score``).
+    """Find images that are probably labeled wrongly.
 
     Leave-one-out: the k nearest others vote, weighted by exp((cosine - nearest cosine) / typical fall over the k).
     Suspected is who has more weighted votes, and at least half of them, for another class, beyond chance:
@@ -203,7 +251,19 @@ def suspected_labels(
     - Benjamini-Hochberg over all images that can be tested keeps the share of false alarms near ``wrong``, were votes
       independent; neighbors shot in one series are not, so this is a list to review, not a decision.
 
-    An image that is alone in its class cannot be tested and is left out. Raises UnalikeError for k < 1, NaN.
+    An image that is alone in its class cannot be tested and is left out.
+
+    Args:
+        vectors_ND: Vectors (N, D).
+        labels_N: Class index of each vector.
+        k: Number of neighbors that vote, at least 1.
+        wrong: Target share of false alarms among the suspicions, 0..1.
+
+    Returns:
+        The suspicions, least probable first (``chance``, then ``score``).
+
+    Raises:
+        UnalikeError: k is below 1, a vector holds NaN, or a label is negative.
     """
     if k < 1:
         raise UnalikeError(f"k is {k}", expected="at least 1")
@@ -262,7 +322,11 @@ def _binomial_tail(successes: int, trials: int, rate: float) -> float:
 
 @dataclass(frozen=True)
 class Duplicates(Pairs):
-    """Pairs (places in a, places in b) at or above ``threshold``, nearest first; within one set each pair once."""
+    """Pairs of near-duplicates (index in a, index in b), most similar first; within one set each pair once.
+
+    Attributes:
+        threshold: Cosine from which a pair counts as near-duplicate.
+    """
 
     threshold: float
 
@@ -270,12 +334,22 @@ class Duplicates(Pairs):
 def near_duplicates(
     vectors_ND: np.ndarray, others_MD: np.ndarray | None = None, threshold: float | None = None, *, k: int = 10
 ) -> Duplicates:
-    """Pairs of nearly equal images within a set, or between two, among each image's k nearest.
+    """Find pairs of nearly equal images within a set, or between two, among each image's k nearest.
 
-    ``threshold`` (a cosine) is chosen from the data when None: the nearest-neighbor distances 1 - cosine of all
-    images give a median and a median absolute deviation of their logarithm; a duplicate lies below the median by 3.5
-    deviations *and* by a factor of ten. A cosine of 0.99999 always counts: where most images have a copy the median
-    says nothing. Raises UnalikeError for NaN, unequal widths, a threshold outside [-1, 1], k < 1.
+    Args:
+        vectors_ND: Vectors (N, D).
+        others_MD: Vectors of the other set (M, D); None compares the set with itself.
+        threshold: Cosine from which a pair counts, -1..1. None chooses it from the data: the nearest-neighbor distances
+            1 - cosine of all images give a median and a median absolute deviation of their logarithm; a duplicate lies
+            below the median by 3.5 deviations *and* by a factor of ten. A cosine of 0.99999 always counts: where most
+            images have a copy the median is no guide.
+        k: Number of neighbors of each image that are compared, at least 1.
+
+    Returns:
+        The pairs and the threshold.
+
+    Raises:
+        UnalikeError: A vector holds NaN, the widths differ, the threshold is outside -1..1, or k is below 1.
     """
     if threshold is not None and not -1 <= threshold <= 1:
         raise UnalikeError(f"threshold is {threshold}", expected="a cosine from -1 to 1")

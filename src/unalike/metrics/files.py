@@ -29,11 +29,25 @@ def write_metrics(
     neighbours: tuple[np.ndarray, np.ndarray] | None = None,
     reference_labels: np.ndarray | None = None,
 ) -> dict[str, Path]:
-    """Write all four files into ``folder`` (made when absent); returns {"metrics", "per_class", "confusion", "predictions"}.
+    """Write the files of an evaluation; predictions are Parquet where pyarrow is installed, else CSV.
 
-    ``neighbours`` are top_k's (scores_QK, indices_QK), listed in the predictions with the classes of
-    ``reference_labels`` and the paths of the references. Predictions are Parquet where pyarrow is installed, else CSV.
-    Raises UnalikeError when paths are not one a row, RunError when the folder cannot be written.
+    Args:
+        folder: Where the files are written; created when absent.
+        summary: Result of ``summary.summarize``.
+        ranking: Metrics per query.
+        classes: Display name of every label.
+        query_paths: Path of each query.
+        reference_paths: Path of each reference.
+        neighbours: (scores_QK, indices_QK) of ``knn.top_k``, listed in the predictions with the classes of
+            ``reference_labels`` and the paths of the references.
+        reference_labels: Label of each reference (R,).
+
+    Returns:
+        Path by kind: "metrics", "per_class", "confusion", "predictions".
+
+    Raises:
+        UnalikeError: There is not one path for each query or reference.
+        RunError: The folder cannot be written.
     """
     folder = Path(folder)
     if query_paths is not None and len(query_paths) != len(ranking):
@@ -69,7 +83,7 @@ def _predictions(
     neighbours: tuple[np.ndarray, np.ndarray] | None,
     reference_labels: np.ndarray | None,
 ) -> dict[str, list[Any]]:
-    """Column name -> one value a query."""
+    """The values of each column, one for each query, by the column's name."""
     columns: dict[str, list[Any]] = {}
     if query_paths is not None:
         columns["path"] = [str(path) for path in query_paths]
@@ -108,7 +122,16 @@ def _unicode(value: Any) -> Any:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Iterable[str] = ()) -> Path:
-    """A CSV whose header stands even when there are no rows; None becomes an empty cell."""
+    """Write rows as CSV.
+
+    Args:
+        path: The file.
+        rows: Rows of the same keys; None becomes an empty cell.
+        header: Names of the columns, for a file without rows.
+
+    Returns:
+        The file's path.
+    """
     names = list(rows[0]) if rows else list(header)
     return write_csv(path, ([row[name] for name in names] for row in rows), names)
 

@@ -1,6 +1,6 @@
 """The references nearest to each query: exact, chunked over both axes, in bounded memory.
 
-Shape letters: Q queries, R references, D vector width, K neighbours kept.
+Shape letters: Q queries, R references, D vector width, K neighbors per query.
 Equal scores are ordered by reference index, the lower first, whatever the chunking.
 """
 
@@ -28,10 +28,17 @@ EXCLUDED = np.float32(-1.75)
 
 
 def unit(vectors_ND: np.ndarray, *, name: str = "vectors") -> np.ndarray:
-    """Vectors scaled to length 1, float32, C order; a zero vector stays zero (cosine 0 to everything).
+    """Scale vectors to length 1.
 
-    Takes any float or integer array (N, D). Raises UnalikeError when it is not two-dimensional or holds NaN or
-    infinity, naming how many rows and the first.
+    Args:
+        vectors_ND: Vectors (N, D), of any float or integer type.
+        name: What the vectors are, for the message.
+
+    Returns:
+        A float32 copy in C order; a zero vector stays zero (cosine 0 to every other).
+
+    Raises:
+        UnalikeError: The array is not two-dimensional, or holds NaN or infinity.
     """
     vectors_ND = np.asarray(vectors_ND)
     if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.number):
@@ -63,7 +70,7 @@ def unit(vectors_ND: np.ndarray, *, name: str = "vectors") -> np.ndarray:
 
 
 def check_widths(query_QD: np.ndarray, reference_RD: np.ndarray) -> None:
-    """Raises UnalikeError when queries and references differ in width."""
+    """Raise UnalikeError when queries (Q, D) and references (R, D) differ in width."""
     if query_QD.shape[1] != reference_RD.shape[1]:
         raise UnalikeError(
             f"query vectors have width {query_QD.shape[1]}, reference vectors {reference_RD.shape[1]}",
@@ -80,12 +87,22 @@ def top_k(
     exclude_self: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The k references of highest cosine for every query: (scores_QK float32, indices_QK int64), best first.
+    """Find the k references of highest cosine for every query.
 
-    K is k or, when there are fewer references, their number (less one with ``exclude_self``, which leaves out the
-    reference of the query's own row number: for queries that are the first rows of the references).
-    Vectors need not be of unit length. Memory beside the inputs' unit copies and the result stays near
-    ``chunk_bytes``. Raises UnalikeError for k < 1, unequal widths, NaN.
+    Args:
+        query_QD: Query vectors (Q, D), of any length.
+        reference_RD: Reference vectors (R, D), of any length.
+        k: Number of neighbors, at least 1.
+        exclude_self: Leave out the reference of the query's own row number, for queries that are the first rows of the
+            references.
+        chunk_bytes: Memory for scores, beside the inputs' unit copies and the result.
+
+    Returns:
+        Cosines (Q, K) float32 and indices of references (Q, K) int64, best first. K is k or, when there are fewer
+        references, their number (less one with ``exclude_self``).
+
+    Raises:
+        UnalikeError: k is below 1, the widths differ, or a vector holds NaN.
     """
     if k < 1:
         raise UnalikeError(f"k is {k}", expected="at least 1")
@@ -119,12 +136,20 @@ def scan(
     columns: int | None = None,
     chunk_bytes: int = CHUNK_BYTES,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """As ``top_k``, for references that are read piece by piece and are of unit length: (scores_QK, indices_QK).
+    """Find the k references of highest cosine, as ``top_k`` does, for references that are read piece by piece.
 
-    ``rows(left, right)`` gives those references, float32 (right - left, D); ``columns`` is how many at most (else what
-    fits ``chunk_bytes``). ``query_QD`` is float32. ``hide(scores_BC, top, left)`` may set scores of pairs that do not
-    count to EXCLUDED, in place: rows are the queries from number ``top`` on, columns the references from ``left`` on.
-    Where fewer than k references count, the rest of a row is EXCLUDED with index -1.
+    Args:
+        query_QD: Query vectors (Q, D), float32.
+        rows: ``rows(left, right)`` returns those references, float32 (right - left, D), of unit length.
+        references: Number of references.
+        k: Number of neighbors.
+        hide: ``hide(scores_BC, top, left)`` sets scores of pairs that do not count to EXCLUDED, in place: its rows are
+            the queries from number ``top`` on, its columns the references from ``left`` on.
+        columns: Most references that are read at a time; None reads what fits ``chunk_bytes``.
+        chunk_bytes: Memory for scores.
+
+    Returns:
+        As ``top_k``. Where fewer than k references count, the rest of a row is EXCLUDED with index -1.
 
     Once k scores of a row are known, what is no higher than the lowest of them is passed over by one comparison; only
     the few that are left are sorted. A tile's scores are never partitioned but in the beginning.
@@ -176,7 +201,14 @@ def _fold(best_BK: np.ndarray, place_BK: np.ndarray, scores_BC: np.ndarray, left
 
 
 def float16_to_float32(halves_ND: np.ndarray, out_ND: np.ndarray) -> np.ndarray:
-    """float16 -> float32 by moving bits, written to ``out_ND`` (C order, float32): exact for every finite number.
+    """Convert float16 to float32 by moving bits: exact for every finite number.
+
+    Args:
+        halves_ND: float16 (N, D).
+        out_ND: float32 (N, D) in C order, which is overwritten.
+
+    Returns:
+        ``out_ND``.
 
     numpy's own conversion goes number by number: 3.0 ns each against 0.6 (own measurement, 2026-11-23).
     """
@@ -219,7 +251,19 @@ def _merge(
 
 
 def as_labels(labels: np.ndarray | Sequence[int], count: int, name: str) -> np.ndarray:
-    """Integer labels (N,) as int64; raises UnalikeError for another length, another type, or a negative label."""
+    """Check labels.
+
+    Args:
+        labels: Integer labels (N,).
+        count: Expected number N.
+        name: What the labels are of, for the message.
+
+    Returns:
+        The labels as int64.
+
+    Raises:
+        UnalikeError: The length or the type is another, or a label is negative.
+    """
     labels_N = np.asarray(labels)
     if labels_N.shape != (count,):
         raise UnalikeError(f"{name} labels have shape {labels_N.shape}", expected=f"one label a vector ({count})")

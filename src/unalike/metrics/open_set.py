@@ -27,9 +27,14 @@ RATES = (0.1, 0.01, 0.001)
 
 @dataclass(frozen=True)
 class OpenSetTrials:
-    """``own_Q`` and ``other_Q``: best scores among references of the query's class and of others; -inf where none.
+    """Scores of queries against references of their class and of others.
 
-    ``pair_own_N`` with ``pair_label_N`` (the query's class) and ``pair_other_M`` are the scores of all single pairs.
+    Attributes:
+        rows_Q: Indices of the queries that were compared.
+        labels_Q: Their class indices.
+        own_Q, other_Q: Best cosine among references of the query's class and of others; -inf where there are none.
+        pair_own_N, pair_label_N: Cosine of each pair of one class, and that class.
+        pair_other_M: Cosine of each pair of two classes.
     """
 
     rows_Q: np.ndarray
@@ -51,9 +56,19 @@ def collect_trials(
     max_pairs: int = MAX_PAIRS,
     seed: int = 0,
 ) -> OpenSetTrials:
-    """Scores of queries against references; ``same``: the queries are the first references, each leaves itself out.
+    """Compare queries with references.
 
-    Where queries x references exceed ``max_pairs``, a sample of the queries drawn by ``seed``. Raises UnalikeError.
+    Args:
+        query_QD: Query vectors (Q, D).
+        query_labels_Q: Class index of each query.
+        reference_RD: Reference vectors (R, D).
+        reference_labels_R: Class index of each reference.
+        same: Whether the queries are the first references; each then leaves itself out.
+        max_pairs: Most pairs; above it a sample of the queries is compared.
+        seed: Seed of the sample.
+
+    Raises:
+        UnalikeError: A vector holds NaN, widths or lengths differ, or a label is negative.
     """
     query_QD, reference_RD = unit(query_QD, name="query vectors"), unit(reference_RD, name="reference vectors")
     check_widths(query_QD, reference_RD)
@@ -86,12 +101,19 @@ def collect_trials(
 def summarize_trials(
     trials: OpenSetTrials, *, n: int = 1000, confidence: float = 0.95, seed: int = 0, rates: Sequence[float] = RATES
 ) -> dict[str, Any]:
-    """Plain data for ``metrics.json``: ``verification`` of pairs, and ``identification`` against the references.
+    """Summarize trials as plain data for ``metrics.json``.
 
-    The unknown queries of identification are ``classes_held_out`` or ``open_set_queries``; None where there were none.
+    Args:
+        trials: Result of ``collect_trials``.
+        n: Number of resamples behind each interval; 0 leaves the intervals out.
+        confidence: Confidence of the intervals, 0..1, exclusive.
+        seed: Seed of the resamples.
+        rates: False match rates (verification) and false positive identification rates, 0..1, exclusive.
 
-    A rate that the number of trials cannot support (``trials_needed``) is left out; intervals resample classes and take
-    the threshold as given. ``n`` of 0 leaves intervals out.
+    Returns:
+        ``verification`` of pairs, and ``identification`` against the references, whose unknown queries are
+        ``classes_held_out`` or ``open_set_queries``; None where there were none. A rate that the number of trials cannot
+        support (``trials_needed``) is left out. Intervals treat classes as random and the threshold as fixed.
     """
     settings = {"n": n, "confidence": confidence, "seed": seed}
     known_Q = np.isfinite(trials.own_Q)
@@ -158,7 +180,7 @@ def _interval(
 
 
 def format_open_set(summary: dict[str, Any]) -> list[str]:
-    """Format the result of ``summarize_trials`` as lines for people."""
+    """Format the result of ``summarize_trials`` as lines of text."""
     lines = []
     pairs = summary["verification"]
     if pairs is not None:

@@ -56,10 +56,21 @@ SEARCHED, BRANCHLESS = 0.01, 0.11
 
 @dataclass(frozen=True)
 class Ranking:
-    """Per-query results (arrays of length Q); metrics are float64 in [0, 1], NaN for open-set queries.
+    """Metrics per query (arrays of length Q); float64 in 0..1, NaN for open-set queries.
 
-    ``open_set`` marks queries whose class has no (other) reference; ``relevant`` is R_q; ``first_relevant`` the rank
-    of the first relevant reference, 0 when it lies beyond ``depth``; ``recall_at`` maps k to an array.
+    Attributes:
+        labels: Class index of each query.
+        predicted: Class index of its nearest reference.
+        nearest: Index of its nearest reference.
+        score: Cosine to the nearest reference, -1..1.
+        open_set: Whether its class has no (other) reference.
+        relevant: R_q, the number of (other) references of its class.
+        first_relevant: Rank of the first relevant reference, from 1; 0 when it lies beyond ``depth``.
+        precision_at_1, r_precision, average_precision_at_r, average_precision, reciprocal_rank: The metrics, defined above.
+        recall_at: Recall at k, by k.
+        depth: Largest R_q.
+        references: Number of references R.
+        same: Whether the queries are among the references.
     """
 
     labels: np.ndarray
@@ -83,7 +94,7 @@ class Ranking:
         return len(self.labels)
 
     def metrics(self) -> dict[str, np.ndarray]:
-        """The per-query values under the names of metrics.json, in the order in which they are shown."""
+        """Return the per-query values under the names of metrics.json, in the order of printing."""
         recalls = {f"recall_at_{k}": values for k, values in self.recall_at.items()}
         return {
             "precision_at_1": self.precision_at_1,
@@ -109,11 +120,21 @@ def evaluate_ranking(
 ) -> Ranking:
     """Rank all references by cosine for every query and measure where those of its class stand.
 
-    ``same`` says that the queries are the first Q rows of the references; each query then leaves itself out.
-    Vectors need not be of unit length; float16 is fine. Exact; memory beside unit copies of the inputs is bounded
-    (about 250 MB up to a million references). The names stand in error messages;
-    ``advance`` is called with the number of queries done.
-    Raises UnalikeError: no queries or no references, NaN, widths or lengths that differ, no class in common.
+    Exact; memory beside unit copies of the inputs is bounded (about 250 MB up to a million references).
+
+    Args:
+        query_QD: Query vectors (Q, D), of any length and float type.
+        query_labels_Q: Class index of each query.
+        reference_RD: Reference vectors (R, D).
+        reference_labels_R: Class index of each reference.
+        ks: Ranks of recall at k, at least 1.
+        same: Whether the queries are the first Q rows of the references; each query then leaves itself out.
+        query_name: Name of the queries in error messages.
+        reference_name: Name of the references in error messages.
+        advance: Called with the number of queries that were ranked since the last call.
+
+    Raises:
+        UnalikeError: No queries or no references, NaN, widths or lengths that differ, or no class in common.
     """
     query_QD, reference_RD, labels_Q, labels_R = _checked(
         query_QD, query_labels_Q, reference_RD, reference_labels_R, same, query_name, reference_name
@@ -140,11 +161,22 @@ def rank_scores(
     *,
     ks: Sequence[int] = (1,),
 ) -> list[Ranking]:
-    """As ``evaluate_ranking``, for ``ways`` kinds of scores of the same pairs, each given as a chunk of them is made.
+    """Rank references by several kinds of scores of the same pairs, as ``evaluate_ranking`` does by cosine.
 
-    ``scores_of(top, bottom)`` gives one array (bottom - top, R) a way, float32 within (-1.9, 1.9), for the queries from
-    ``top`` to before ``bottom``; several threads call it at once. An array may be used again for the next way. Raises
-    UnalikeError: no queries or no references, no class in common.
+    Args:
+        scores_of: ``scores_of(top, bottom)`` yields one array (bottom - top, R) for each kind of score, float32 within
+            (-1.9, 1.9), for the queries from ``top`` to before ``bottom``. Several threads call it at once; an array may
+            be reused for the next kind.
+        ways: Number of kinds of scores.
+        query_labels_Q: Class index of each query.
+        reference_labels_R: Class index of each reference.
+        ks: Ranks of recall at k, at least 1.
+
+    Returns:
+        A ranking for each kind of score.
+
+    Raises:
+        UnalikeError: No queries or no references, or no class in common.
     """
     labels_Q, labels_R = np.asarray(query_labels_Q), np.asarray(reference_labels_R)
     if not len(labels_Q) or not len(labels_R):

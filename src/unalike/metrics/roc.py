@@ -19,7 +19,18 @@ from unalike.errors import UnalikeError
 
 
 def checked(scores_N: np.ndarray, name: str) -> np.ndarray:
-    """float64 (N,). Raises UnalikeError for NaN or another shape."""
+    """Check scores.
+
+    Args:
+        scores_N: Scores (N,).
+        name: What the scores are, for the message.
+
+    Returns:
+        The scores as float64.
+
+    Raises:
+        UnalikeError: Some are NaN, or the array is not one-dimensional.
+    """
     scores_N = np.asarray(scores_N, np.float64)
     if scores_N.ndim != 1:
         raise UnalikeError(f"{name} have shape {scores_N.shape}", expected="one score each")
@@ -30,7 +41,18 @@ def checked(scores_N: np.ndarray, name: str) -> np.ndarray:
 
 
 def auroc(positive_N: np.ndarray, negative_M: np.ndarray) -> float:
-    """The probability (0..1) that a positive's score is above a negative's, equal ones counting half."""
+    """Compute the area under the ROC curve: the probability that a positive's score is above a negative's.
+
+    Args:
+        positive_N: Scores of the positives (N,).
+        negative_M: Scores of the negatives (M,). Equal scores count half.
+
+    Returns:
+        0..1; NaN where one side is empty.
+
+    Raises:
+        UnalikeError: A score is NaN.
+    """
     positive_N = checked(positive_N, "positive scores")
     negative_M = np.sort(checked(negative_M, "negative scores"))
     if not len(positive_N) or not len(negative_M):
@@ -41,10 +63,18 @@ def auroc(positive_N: np.ndarray, negative_M: np.ndarray) -> float:
 
 
 def threshold_at(impostor_M: np.ndarray, rate: float) -> float:
-    """The lowest threshold that at most a share ``rate`` (0..1) of these scores reaches.
+    """Find the lowest threshold that at most a share of these scores reaches.
 
-    It lies half way between the last score that reaches it and the first that does not (just above the highest score
-    when none may reach it); -inf when all may, NaN for no scores.
+    Args:
+        impostor_M: Scores (M,).
+        rate: The share, 0..1.
+
+    Returns:
+        The threshold, half way between the last score that reaches it and the first that does not (just above the highest
+        score when none may reach it); -inf when all may, NaN for no scores.
+
+    Raises:
+        UnalikeError: A score is NaN, or the rate is out of range.
     """
     impostor_M = np.sort(checked(impostor_M, "impostor scores"))
     if not 0 <= rate <= 1:
@@ -61,13 +91,25 @@ def threshold_at(impostor_M: np.ndarray, rate: float) -> float:
 
 
 def between(low: float, high: float) -> float:
-    """A number above ``low`` and at most ``high``, half way where there is room."""
+    """Return a number above ``low`` and at most ``high``: the middle, where floating point has one."""
     middle = (low + high) / 2
     return middle if middle > low else high
 
 
 def fnmr_at_fmr(genuine_N: np.ndarray, impostor_M: np.ndarray, fmr: float) -> tuple[float, float]:
-    """(false non-match rate, threshold): the share of genuine pairs below the threshold of that false match rate."""
+    """Compute the false non-match rate at a false match rate.
+
+    Args:
+        genuine_N: Scores of pairs of one class (N,).
+        impostor_M: Scores of pairs of two classes (M,).
+        fmr: False match rate, 0..1.
+
+    Returns:
+        The share of genuine pairs below the threshold (0..1, NaN without pairs), and the threshold.
+
+    Raises:
+        UnalikeError: A score is NaN, or the rate is out of range.
+    """
     threshold = threshold_at(impostor_M, fmr)
     genuine_N = checked(genuine_N, "genuine scores")
     if not len(genuine_N) or math.isnan(threshold):
@@ -78,11 +120,20 @@ def fnmr_at_fmr(genuine_N: np.ndarray, impostor_M: np.ndarray, fmr: float) -> tu
 def dir_at_fpir(
     known_score_N: np.ndarray, known_right_N: np.ndarray, unknown_score_M: np.ndarray, fpir: float
 ) -> tuple[float, float]:
-    """(detection and identification rate, threshold).
+    """Compute the detection and identification rate at a false positive identification rate.
 
-    ``known_score_N`` are the best scores of queries whose class is in the gallery, ``known_right_N`` whether that best
-    one is of their class; ``unknown_score_M`` the best scores of queries of no class of the gallery. The rate is the
-    share of known queries that reach the threshold with the right class.
+    Args:
+        known_score_N: Best score of each query whose class is in the gallery (N,).
+        known_right_N: Whether that best score is of the query's class (N,), boolean.
+        unknown_score_M: Best score of each query of no class of the gallery (M,).
+        fpir: False positive identification rate, 0..1.
+
+    Returns:
+        The share of known queries that reach the threshold with the right class (0..1, NaN without queries), and the
+        threshold.
+
+    Raises:
+        UnalikeError: A score is NaN, the rate is out of range, or the lengths differ.
     """
     threshold = threshold_at(unknown_score_M, fpir)
     known_score_N, right_N = checked(known_score_N, "known scores"), np.asarray(known_right_N, np.bool_)
@@ -94,9 +145,16 @@ def dir_at_fpir(
 
 
 def trials_needed(rate: float, confidence: float = 0.95) -> int:
-    """Trials without one error that it takes to say that a rate is below ``rate``: about 3 / rate at 95 %.
+    """Compute how many trials without an error show that a rate is below ``rate``: about 3 / rate at 95 %.
 
     The "rule of three" (Hanley and Lippman-Hand, "If nothing goes wrong, is everything all right?", JAMA, 1983).
+
+    Args:
+        rate: The rate, 0..1, exclusive.
+        confidence: Confidence of the statement, 0..1, exclusive.
+
+    Raises:
+        UnalikeError: One of them is out of range.
     """
     if not 0 < rate < 1 or not 0 < confidence < 1:
         raise UnalikeError(f"rate {rate} at confidence {confidence}", expected="both between 0 and 1")

@@ -41,12 +41,24 @@ def summarize(
     unseen_classes: bool = False,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Everything that ``metrics.json`` says, as plain JSON data (NaN as None).
+    """Summarize a ranking as the content of ``metrics.json``.
 
-    ``classes`` gives the shown name of every label. ``clusters`` are {"AMI", "NMI"} where they were computed.
-    ``resample``: "queries", "classes", or "auto": classes when ``unseen_classes`` (the claim is then about classes
-    that training never saw), else queries. ``n`` of 0 leaves intervals out. Raises UnalikeError for another word and
-    for a label without a name.
+    Args:
+        ranking: Metrics per query.
+        classes: Display name of every label.
+        clusters: {"AMI", "NMI"}, where they were computed.
+        reference_labels: Label of each reference (R,), for the table per class; None where they are not known.
+        n: Number of resamples behind each interval; 0 leaves the intervals out.
+        confidence: Confidence of the intervals, 0..1, exclusive.
+        resample: "queries", "classes" or "auto" (classes when ``unseen_classes``, else queries).
+        unseen_classes: Whether the claim is about classes that training never saw.
+        seed: Seed of the resamples.
+
+    Returns:
+        Plain JSON data; NaN is None.
+
+    Raises:
+        UnalikeError: ``resample`` is another string, or a label has no name.
     """
     if resample not in ("auto", "queries", "classes"):
         raise UnalikeError(f"resample is {resample!r}", expected="auto, queries or classes")
@@ -88,7 +100,15 @@ def summarize(
 
 
 def tao_kpis(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """TAO's KPI names and values (micro) for ``prefix`` val or test; what was not computed is left out."""
+    """Return the KPIs under TAO's names.
+
+    Args:
+        summary: Result of ``summarize``.
+        prefix: "val" or "test".
+
+    Returns:
+        Value by name, averaged over queries (micro); without the KPIs that were not computed.
+    """
     kpis: dict[str, float] = {}
     for name in ("AMI", "NMI"):
         if summary.get("clusters", {}).get(name) is not None:
@@ -103,10 +123,17 @@ def tao_kpis(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:
 def per_class_table(
     ranking: Ranking, classes: Sequence[str], reference_labels: np.ndarray | None = None
 ) -> list[dict[str, Any]]:
-    """A row for every class that has a query or a reference, in the order of ``classes``.
+    """Compute the metrics of each class.
 
-    Keys: class, queries, references (None when unknown), measured (queries that are not open-set), then the mean of
-    every metric, None where nothing was measured: a class without a query keeps its own name and an empty row.
+    Args:
+        ranking: Metrics per query.
+        classes: Display name of every label.
+        reference_labels: Label of each reference (R,); None where they are not known.
+
+    Returns:
+        A row for every class that has a query or a reference, in the order of ``classes``. Keys: class, queries,
+        references (None when unknown), measured (queries that are not open-set), then the mean of every metric, None
+        for a class without measured queries.
     """
     count = len(classes)
     queries_C = np.bincount(ranking.labels, minlength=count)
@@ -135,7 +162,15 @@ def per_class_table(
 
 
 def open_set(ranking: Ranking, classes: Sequence[str]) -> dict[str, Any]:
-    """How many queries have no (other) reference of their class, which classes they are, and their scores."""
+    """Count the queries that have no (other) reference of their class.
+
+    Args:
+        ranking: Metrics per query.
+        classes: Display name of every label.
+
+    Returns:
+        Keys: queries (their number), classes (number by name), median_score (None without any).
+    """
     scores = ranking.score[ranking.open_set]
     labels, counts = np.unique(ranking.labels[ranking.open_set], return_counts=True)
     return {
@@ -146,9 +181,14 @@ def open_set(ranking: Ranking, classes: Sequence[str]) -> dict[str, Any]:
 
 
 def confused_pairs(ranking: Ranking, classes: Sequence[str]) -> list[dict[str, Any]]:
-    """Pairs (true class, nearest reference's class) that differ, most frequent first; open-set queries left out.
+    """Count the pairs of a query's class and its nearest reference's class that differ; without open-set queries.
 
-    Keys: class, taken_for, count, share (of the class's measured queries).
+    Args:
+        ranking: Metrics per query.
+        classes: Display name of every label.
+
+    Returns:
+        A row for each pair, most frequent first. Keys: class, taken_for, count, share (of the class's measured queries).
     """
     closed = ~ranking.open_set
     labels, predicted = ranking.labels[closed], ranking.predicted[closed]

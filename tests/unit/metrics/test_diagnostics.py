@@ -42,15 +42,15 @@ def test_hardest_pairs_are_those_of_the_whole_matrix(seed):
     expected_near, expected_far, cosine = all_pairs(vectors, labels, 9)
     np.testing.assert_allclose(near.scores_P, expected_near, atol=1e-6)
     np.testing.assert_allclose(far.scores_P, expected_far, atol=1e-6)
-    for found, same in ((near, False), (far, True)):
-        assert len({tuple(pair) for pair in found.pairs_P2.tolist()}) == len(found) == 9
-        for (a, b), score in zip(found.pairs_P2, found.scores_P, strict=True):
+    for pairs, same in ((near, False), (far, True)):
+        assert len({tuple(pair) for pair in pairs.pairs_P2.tolist()}) == len(pairs) == 9
+        for (a, b), score in zip(pairs.pairs_P2, pairs.scores_P, strict=True):
             assert a < b and (labels[a] == labels[b]) is np.bool_(same) and abs(cosine[a, b] - score) < 1e-6
 
 
 def test_hardest_pairs_in_corners():
     for vectors, labels in ((np.zeros((0, 3)), []), (np.ones((1, 3)), [4])):
-        assert [len(found) for found in hardest_pairs(vectors, np.array(labels, int), 3)] == [0, 0]
+        assert [len(pairs) for pairs in hardest_pairs(vectors, np.array(labels, int), 3)] == [0, 0]
     near, far = hardest_pairs(np.ones((4, 3)), [0, 0, 0, 0], 2)  # one class, all equal
     assert len(near) == 0 and far.pairs_P2.tolist() == [[0, 1], [0, 2]]
     near, far = hardest_pairs(np.eye(3), [0, 1, 2], 9)  # classes of one
@@ -63,10 +63,10 @@ def test_confusions_count_both_ways():
     rng = np.random.default_rng(1)
     labels, predicted = rng.integers(0, 6, 300), rng.integers(0, 7, 300)
     times = Counter((a, b) for a, b in zip(labels.tolist(), predicted.tolist(), strict=True) if a != b)
-    found = confused_classes(labels, predicted)
-    assert sum(c.count for c in found) == sum(times.values())
-    assert [c.count for c in found] == sorted((c.count for c in found), reverse=True)
-    for c in found:
+    confusions = confused_classes(labels, predicted)
+    assert sum(c.count for c in confusions) == sum(times.values())
+    assert [c.count for c in confusions] == sorted((c.count for c in confusions), reverse=True)
+    for c in confusions:
         assert c.a < c.b and (c.a_as_b, c.b_as_a) == (times[c.a, c.b], times[c.b, c.a])
         assert c.a_rate == c.a_as_b / np.sum(labels == c.a)
         assert math.isnan(c.b_rate) if c.b == 6 else c.b_rate == c.b_as_a / np.sum(labels == c.b)
@@ -81,11 +81,11 @@ def test_planted_wrong_labels_are_found(seed):
     planted = rng.choice(len(truth), 20, replace=False)
     labels = truth.copy()
     labels[planted] = (truth[planted] + rng.integers(1, 20, 20)) % 20
-    found = suspected_labels(vectors, labels)
-    right = {s.image for s in found} & set(planted.tolist())
-    assert len(right) / len(found) >= 0.95 and len(right) / len(planted) >= 0.95
-    assert all(s.suggested == truth[s.image] and s.label == labels[s.image] for s in found if s.image in right)
-    assert [s.chance for s in found] == sorted(s.chance for s in found)
+    suspicions = suspected_labels(vectors, labels)
+    right = {s.image for s in suspicions} & set(planted.tolist())
+    assert len(right) / len(suspicions) >= 0.95 and len(right) / len(planted) >= 0.95
+    assert all(s.suggested == truth[s.image] and s.label == labels[s.image] for s in suspicions if s.image in right)
+    assert [s.chance for s in suspicions] == sorted(s.chance for s in suspicions)
 
 
 def test_labels_without_meaning_are_not_suspected():
@@ -100,8 +100,8 @@ def test_look_alike_classes_explain_their_own_confusions():
     twins = truth.copy()
     half = np.flatnonzero(truth == 0)[::2]
     twins[half] = 1  # class 0's images stand half under 0 and half under 1: nobody can say which is wrong
-    found = {s.image for s in suspected_labels(vectors, twins)}
-    assert len(found & set(np.flatnonzero(truth == 0).tolist())) <= 3
+    suspected = {s.image for s in suspected_labels(vectors, twins)}
+    assert len(suspected & set(np.flatnonzero(truth == 0).tolist())) <= 3
 
 
 def test_suspicion_in_corners():
@@ -126,20 +126,20 @@ def test_binomial_tail_is_the_sum_of_its_terms():
 def test_near_duplicates_at_a_given_threshold(two):
     rng = np.random.default_rng(2)
     a, b = rng.normal(size=(40, 3)), rng.normal(size=(30, 3))
-    found = near_duplicates(a, b if two else None, 0.97, k=50)
+    duplicates = near_duplicates(a, b if two else None, 0.97, k=50)
     cosine = unit(a) @ unit(b if two else a).T
     expected = {(i, j) for i, j in np.argwhere(cosine >= 0.97).tolist() if two or i < j}
-    assert {tuple(pair) for pair in found.pairs_P2.tolist()} == expected and expected
-    assert (np.diff(found.scores_P) <= 0).all() and found.threshold == 0.97
+    assert {tuple(pair) for pair in duplicates.pairs_P2.tolist()} == expected and expected
+    assert (np.diff(duplicates.scores_P) <= 0).all() and duplicates.threshold == 0.97
 
 
 def test_planted_copies_and_nothing_else_are_duplicates():
     rng = np.random.default_rng(3)
     vectors, _ = blobs(20, 15)
     copies = vectors[[3, 50, 120]] + 1e-3 * rng.normal(size=(3, 16))
-    found = near_duplicates(np.concatenate([vectors, copies]))
-    assert {tuple(p) for p in found.pairs_P2.tolist()} == {(3, 300), (50, 301), (120, 302)}
-    assert {tuple(p) for p in near_duplicates(copies, vectors, found.threshold).pairs_P2.tolist()} == {
+    duplicates = near_duplicates(np.concatenate([vectors, copies]))
+    assert {tuple(p) for p in duplicates.pairs_P2.tolist()} == {(3, 300), (50, 301), (120, 302)}
+    assert {tuple(p) for p in near_duplicates(copies, vectors, duplicates.threshold).pairs_P2.tolist()} == {
         (0, 3), (1, 50), (2, 120),
     }  # fmt: skip
     assert len(near_duplicates(vectors)) == 0

@@ -29,8 +29,8 @@ def measured():
 
 def test_d22_evaluation_leaves_metrics_tables_and_predictions(tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet")
-    *given, options = measured()
-    files = write_metrics(tmp_path / "new", *given, **options)
+    *arguments, options = measured()
+    files = write_metrics(tmp_path / "new", *arguments, **options)
     assert json.loads(files["metrics"].read_text(encoding="utf-8"))["micro"]["precision_at_1"]["value"] == 2 / 3
     with files["per_class"].open(newline="", encoding="utf-8") as stream:
         assert [row["class"] for row in csv.DictReader(stream)] == NAMES
@@ -64,8 +64,8 @@ def test_names_that_are_not_utf8(tmp_path, monkeypatch, suffix):
 
 def test_predictions_are_csv_without_pyarrow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    *given, options = measured()
-    path = write_metrics(tmp_path, *given, **options)["predictions"]
+    *arguments, options = measured()
+    path = write_metrics(tmp_path, *arguments, **options)["predictions"]
     assert path.name == "predictions.csv"
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
@@ -79,9 +79,9 @@ def test_empty_confusion_keeps_its_header(tmp_path):
 
 
 def test_wrong_paths_and_folders_are_named(tmp_path):
-    *given, _ = measured()
+    *arguments, _ = measured()
     with pytest.raises(UnalikeError, match="1 paths for 3 queries"):
-        write_metrics(tmp_path, *given, query_paths=["x"])
+        write_metrics(tmp_path, *arguments, query_paths=["x"])
     (tmp_path / "file").write_text("")
     with pytest.raises(RunError):
-        write_metrics(tmp_path / "file", *given)
+        write_metrics(tmp_path / "file", *arguments)

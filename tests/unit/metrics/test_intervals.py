@@ -79,10 +79,10 @@ def test_nan_is_left_out_and_too_little_has_no_interval():
 
 def test_seed_decides_and_chunks_do_not(monkeypatch):
     values = np.random.default_rng(0).random(50)
-    whole = bootstrap(values, seed=1)
+    interval = bootstrap(values, seed=1)
     monkeypatch.setattr(intervals, "WEIGHTS_AT_ONCE", 120)
-    assert bootstrap(values, seed=1).low == pytest.approx(whole.low, abs=1e-12)
-    assert bootstrap(values, seed=2) != whole
+    assert bootstrap(values, seed=1).low == pytest.approx(interval.low, abs=1e-12)
+    assert bootstrap(values, seed=2) != interval
 
 
 def test_wilson():

@@ -42,9 +42,9 @@ def test_unit_keeps_zero_and_extreme_vectors_apart_from_nan():
 
 def test_unit_counts_what_is_not_finite_over_all_its_parts():
     vectors = np.random.default_rng(0).standard_normal((3 * 2**15, 2))
-    whole = unit(vectors)
-    np.testing.assert_allclose((whole**2).sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(unit(vectors[-7:]), whole[-7:])
+    unit_vectors = unit(vectors)
+    np.testing.assert_allclose((unit_vectors**2).sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_array_equal(unit(vectors[-7:]), unit_vectors[-7:])
     vectors[[40_000, 70_000, 70_001], 1] = np.inf
     with pytest.raises(UnalikeError, match="3 of 98304 vectors hold NaN or infinity, the first is number 40000"):
         unit(vectors)
@@ -80,8 +80,8 @@ def test_scan_equals_a_full_sort_whatever_the_order(order, columns):
         scores, indices = scan(queries, lambda a, b: references[a:b], 4000, k, hide=masked, columns=columns)
         for q, query in enumerate(queries):
             products = (references @ query).astype(np.float32)
-            whole = np.sort(products if masked is None else np.delete(products, np.arange(q, 4000, 9)))[::-1][:k]
-            np.testing.assert_allclose(scores[q], whole, atol=1e-6)
+            expected = np.sort(products if masked is None else np.delete(products, np.arange(q, 4000, 9)))[::-1][:k]
+            np.testing.assert_allclose(scores[q], expected, atol=1e-6)
             np.testing.assert_allclose(products[indices[q]], scores[q], atol=1e-6)
             assert len(set(indices[q])) == k and (masked is None or ((indices[q] - q) % 9 != 0).all())
             equal = np.diff(scores[q]) == 0

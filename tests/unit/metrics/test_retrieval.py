@@ -153,8 +153,8 @@ def test_counting_finds_a_tight_threshold_and_gives_up_where_an_outlier_hides_it
     largest[3] = np.round(largest[3] * 10) / 10
     largest[4] = 0
     exact = -np.sort(-largest, axis=1)[:, 799]
-    found = retrieval._counted(largest.copy(), 800)
-    attained = (largest >= found[:, None]).sum(axis=1)
+    thresholds = retrieval._counted(largest.copy(), 800)
+    attained = (largest >= thresholds[:, None]).sum(axis=1)
     assert (attained >= 800).all() and (attained[[0, 1, 2, 5]] <= 850).all()
     assert (largest[3:5] >= exact[3:5, None]).sum(axis=1).tolist() == attained[3:5].tolist()
     monkeypatch.setattr(retrieval, "COUNTS", 1)
@@ -188,11 +188,11 @@ def test_products_keep_to_one_core_while_any_ranking_lasts():
 def test_few_rows_at_a_time_change_nothing(monkeypatch):
     references, reference_labels = clouds(0, 300, 7)
     queries, labels = clouds(5, 130, 9)
-    whole = evaluate_ranking(queries, labels, references, reference_labels)
+    ranking = evaluate_ranking(queries, labels, references, reference_labels)
     monkeypatch.setattr(retrieval, "MAX_ROWS", 17)
     monkeypatch.setattr(retrieval, "RANK_SCORES", 3 * 300)
     parts = evaluate_ranking(queries, labels, references, reference_labels)
-    for name, values in whole.metrics().items():
+    for name, values in ranking.metrics().items():
         np.testing.assert_allclose(parts.metrics()[name], values, atol=1e-9)
 
 
@@ -201,8 +201,8 @@ def test_ways_to_score_are_ranked_as_vectors_are(monkeypatch):
     (references, reference_labels), (queries, labels) = clouds(0, 300, 7), clouds(5, 130, 9)
     weights = (np.ones(6), np.arange(1.0, 7), np.array([1, 0, 0, 0, 0, 1e-3]))
     units = [(retrieval.unit(queries * w), retrieval.unit(references * w)) for w in weights]
-    found = rank_scores(lambda a, b: (q[a:b] @ r.T for q, r in units), 3, labels, reference_labels, ks=(1, 5))
-    for ranking, w in zip(found, weights, strict=True):
+    rankings = rank_scores(lambda a, b: (q[a:b] @ r.T for q, r in units), 3, labels, reference_labels, ks=(1, 5))
+    for ranking, w in zip(rankings, weights, strict=True):
         alone = evaluate_ranking(queries * w, labels, references * w, reference_labels, ks=(1, 5))
         for name, values in alone.metrics().items():
             np.testing.assert_allclose(ranking.metrics()[name], values, atol=1e-9)
@@ -298,9 +298,9 @@ def test_d27_memory_stays_bounded(monkeypatch):
     ],
 )
 def test_wrong_inputs_are_named(change, message):
-    given = {
+    arguments = {
         "query_QD": np.ones((4, 3)), "query_labels_Q": np.zeros(4, int),
         "reference_RD": np.ones((5, 3)), "reference_labels_R": np.zeros(5, int),
     }  # fmt: skip
     with pytest.raises(UnalikeError, match=message):
-        evaluate_ranking(**(given | change))
+        evaluate_ranking(**(arguments | change))

@@ -30,9 +30,9 @@ def test_measures_equal_their_definitions(levels):
             fnmr, at = fnmr_at_fmr(genuine, impostor, rate)
             assert at == t and fnmr == pytest.approx(sum(g < t for g in genuine) / 37)
             right = scores(seed, 37) > 0
-            found, at = dir_at_fpir(genuine, right, impostor, rate)
+            detection_rate, at = dir_at_fpir(genuine, right, impostor, rate)
             assert at == t
-            assert found == pytest.approx(sum(r and g >= t for g, r in zip(genuine, right, strict=True)) / 37)
+            assert detection_rate == pytest.approx(sum(r and g >= t for g, r in zip(genuine, right, strict=True)) / 37)
 
 
 def test_what_is_empty_or_not_a_number():
@@ -83,14 +83,14 @@ def test_alike_trials_of_a_class_count_for_less():
 
 
 def test_clustered_intervals_hold_as_often_as_they_say():
-    held = 0
+    covered = 0
     for seed in range(200):
         draws = np.random.default_rng(seed)
         rate_G = draws.beta(0.5, 4.5, 60)  # classes differ; the mean over classes is 0.1
         values = (draws.random((60, 20)) < rate_G[:, None]).ravel()
         interval, _ = clustered_proportion(values, np.repeat(np.arange(60), 20))
-        held += interval.low <= 0.1 <= interval.high
-    assert held >= 182  # 95 % of 200, less three standard errors
+        covered += interval.low <= 0.1 <= interval.high
+    assert covered >= 182  # 95 % of 200, less three standard errors
 
 
 def oracle_trials(query, labels_Q, reference, labels_R, same):
@@ -122,16 +122,16 @@ def test_trials_equal_two_loops(same):
     np.testing.assert_allclose(trials.pair_other_M, other, atol=1e-6)
     np.testing.assert_allclose(trials.own_Q, best_own, atol=1e-6)
     np.testing.assert_allclose(trials.other_Q, best_other, atol=1e-6)
-    told = summarize_trials(trials, n=50, rates=(0.2,))
+    summary = summarize_trials(trials, n=50, rates=(0.2,))
     known = np.isfinite(best_own)
     unknown = np.array(best_other)[known]
-    held_out = told["identification"]["classes_held_out"]
+    held_out = summary["identification"]["classes_held_out"]
     assert held_out["known"] == held_out["unknown"] == known.sum()
     best = np.maximum(best_own, best_other)[known]
     assert held_out["auroc"] == pytest.approx(auroc(best, unknown))
     if not same:
-        assert told["identification"]["open_set_queries"]["unknown"] == (~known).sum() > 0
-        assert len(format_open_set(told)) == 3
+        assert summary["identification"]["open_set_queries"]["unknown"] == (~known).sum() > 0
+        assert len(format_open_set(summary)) == 3
 
 
 def test_many_pairs_are_sampled_by_seed_and_one_class_tells_nothing():
@@ -142,9 +142,9 @@ def test_many_pairs_are_sampled_by_seed_and_one_class_tells_nothing():
     again = collect_trials(vectors, labels, vectors, labels, same=True, max_pairs=1000, seed=3)
     assert np.array_equal(trials.rows_Q, again.rows_Q)
     alone = collect_trials(vectors, np.zeros(50, int), vectors, np.zeros(50, int), same=True)
-    told = summarize_trials(alone, n=0)
-    assert told == {"verification": None, "identification": {"classes_held_out": None, "open_set_queries": None}}
-    assert format_open_set(told) == []
+    summary = summarize_trials(alone, n=0)
+    assert summary == {"verification": None, "identification": {"classes_held_out": None, "open_set_queries": None}}
+    assert format_open_set(summary) == []
 
 
 def test_trials_in_groups_of_two_sorts_hold_as_often_as_they_say():
@@ -160,8 +160,10 @@ def test_trials_in_groups_of_two_sorts_hold_as_often_as_they_say():
 
         (values, asset, kind), (new, _, _) = trials(), trials()
         for crossed in inside:
-            told, _ = clustered_proportion(values, asset, new_sample=True, crossed_groups_Q=kind if crossed else None)
-            inside[crossed] += told.low <= new.mean() <= told.high
+            interval, _ = clustered_proportion(
+                values, asset, new_sample=True, crossed_groups_Q=kind if crossed else None
+            )
+            inside[crossed] += interval.low <= new.mean() <= interval.high
     assert inside[True] >= 54 > inside[False]
 
 
