@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,14 +26,23 @@ from unalike.errors import ModelError, SpecError
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
-
-
-Written = tuple[Path, Mapping[str, Any]]
+    from unalike.spec.gen_engine import GenEngine
+    from unalike.spec.gen_trt_engine import Calibration, GenTrtEngine
+    from unalike.spec.quantize import Quantize, Ranges
 
 
 @dataclass(frozen=True)
 class SourceNetwork:
-    """The network to work on: its ONNX content, its facts and view, a name, and its batch (0 when open)."""
+    """A network to convert.
+
+    Attributes:
+        content: bytes of its ONNX file.
+        facts: its metadata.
+        view: the evaluation view of its images.
+        stem: name of its file without suffix.
+        quantized: whether the graph holds Q/DQ nodes.
+        fixed_batch: the batch size of its input; 0 where any is allowed.
+    """
 
     content: bytes
     facts: NetworkFacts
@@ -43,7 +52,7 @@ class SourceNetwork:
     fixed_batch: int = 0
 
     def as_float(self) -> bytes:
-        """The content without Q and DQ: what a quantized file is compared with."""
+        """The content without Q/DQ nodes: the fp32 network that a quantized file is compared with."""
         if not self.quantized:
             return self.content
         proto = read_network(self.content, self.stem)
@@ -53,17 +62,32 @@ class SourceNetwork:
         return content
 
 
-def load_source_network(experiment: Experiment, section: Any, name: str) -> SourceNetwork:
-    """The network that a section names: an ONNX file, or a checkpoint that is traced."""
+def load_source_network(
+    experiment: Experiment, section: Quantize | GenEngine | GenTrtEngine, name: str
+) -> SourceNetwork:  # fmt: skip
+    """Load the network that a section names: an ONNX file, or a checkpoint, which is traced.
+
+    Args:
+        experiment: gives the normalization of an ONNX file without metadata of ours.
+        section: has ``onnx_file``, and ``checkpoint`` but for TensorRT.
+        name: the section's key in the spec, for messages.
+
+    Raises:
+        SpecError: the section names no network, or two.
+        ModelError: the file does not exist or has an unsuitable input.
+        ExportError: the file is no ONNX file, or the checkpoint cannot be traced.
+        MissingExtra: onnx or torch is not installed.
+    """
     checkpoint = getattr(section, "checkpoint", None)
-    known = [key for key in ("onnx_file", "checkpoint") if hasattr(section, key)]
-    given = [key for key in known if getattr(section, key)]
-    if len(given) != 1:
-        found = " and ".join(f"{name}.{key}" for key in given or known)
-        raise SpecError(f"{found} {'are both set' if given else 'is not set' if len(known) == 1 else 'are not set'}",
-                        expected="one network to work on", remedy=f"set {name}.onnx_file=FILE.onnx")  # fmt: skip
+    keys = [key for key in ("onnx_file", "checkpoint") if hasattr(section, key)]
+    set_keys = [key for key in keys if getattr(section, key)]
+    if len(set_keys) != 1:
+        names = " and ".join(f"{name}.{key}" for key in set_keys or keys)
+        raise SpecError(f"{names} {'are both set' if set_keys else 'is not set' if len(keys) == 1 else 'are not set'}",
+                        expected="one network to convert", remedy=f"set {name}.onnx_file=FILE.onnx")  # fmt: skip
     if checkpoint:
-        return _traced(Path(checkpoint))
+        return _trace_checkpoint(Path(checkpoint))
+    assert section.onnx_file is not None
     path = Path(section.onnx_file)
     if not path.is_file():
         raise ModelError(f"{name}.onnx_file: there is no file {path}", remedy="write one: unalike export")
@@ -71,9 +95,8 @@ def load_source_network(experiment: Experiment, section: Any, name: str) -> Sour
     proto = read_network(content, str(path))
     dataset = experiment.dataset
     normalization_set = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")
-    facts = read_graph_facts(
-        proto, str(path), *((dataset.pixel_mean, dataset.pixel_std) if normalization_set else (None, None))
-    )
+    mean, std = (dataset.pixel_mean, dataset.pixel_std) if normalization_set else (None, None)
+    facts = read_graph_facts(proto, str(path), mean, std)
     facts = facts if facts.network else replace(facts, network=file_key(content))
     sides = [side.dim_value for side in proto.graph.input[0].type.tensor_type.shape.dim]
     if len(sides) != 4 or not all(sides[2:]):
@@ -82,16 +105,17 @@ def load_source_network(experiment: Experiment, section: Any, name: str) -> Sour
     return SourceNetwork(proto.SerializeToString(), facts, view, path.stem, is_quantized_graph(proto), sides[0])
 
 
-def _traced(path: Path) -> SourceNetwork:
+def _trace_checkpoint(path: Path) -> SourceNetwork:
     from unalike.deploy.onnx_export import build_facts, trace
     from unalike.model.checkpoint import load_embedder, network_key
 
     embedder, meta = load_embedder(path)
-    held = meta["facts"]
-    preprocessing = Preprocessing.from_facts(held)
+    checkpoint_facts = meta["facts"]
+    preprocessing = Preprocessing.from_facts(checkpoint_facts)
     facts = build_facts(
         embedder, preprocessing,
-        metadata={"classes": list(meta["classes"]), "trunk": held["trunk"], "licence": held["licence"]},
+        metadata={"classes": list(meta["classes"]), "trunk": checkpoint_facts["trunk"],
+                  "licence": checkpoint_facts["licence"]},
         network=network_key(embedder, preprocessing.mean, preprocessing.std),
     )  # fmt: skip
     proto = trace(embedder, preprocessing.input_size, facts)
@@ -99,18 +123,19 @@ def _traced(path: Path) -> SourceNetwork:
 
 
 def find_image_sources(experiment: Experiment, configured: Sequence[str] | None) -> list[str]:
-    """Where images for a comparison may come from: those of the calibration, else the spec's data."""
+    """The calibration's sources of images where they are configured, else the first data set of the spec; may be empty."""
     if configured:
         return list(configured)
-    held = experiment.dataset.val_dataset
-    found = [held.query if held else None, held.reference if held else None, experiment.dataset.train_dataset]
-    return [str(source) for source in found if source][:1]
+    dataset = experiment.dataset
+    val = dataset.val_dataset
+    sources = [val.query if val else None, val.reference if val else None, dataset.train_dataset]
+    return [str(source) for source in sources if source][:1]
 
 
 def load_calibration_images(
     experiment: Experiment,
     source: SourceNetwork,
-    part: Any,
+    calibration: Ranges | Calibration,
     name: str,
     count: int,
     seed: int,
@@ -118,29 +143,46 @@ def load_calibration_images(
     *,
     needed: str = "",
 ) -> CalibrationImages:
-    """Views for calibration and for the comparison. ``needed`` says what cannot be done without ``cal_image_dir``."""
-    if needed and not part.cal_image_dir:
+    """Load images for calibration and for the comparison with fp32.
+
+    Args:
+        experiment: gives the data sets where the calibration names no images.
+        source: the network; its view is applied to the images.
+        calibration: the section's calibration.
+        name: the calibration's key in the spec, for messages.
+        count: number of images for the comparison.
+        seed: of the random choice of images.
+        notices: collects unreadable files.
+        needed: why ``cal_image_dir`` must be set, for the message; empty where it may be left out.
+
+    Raises:
+        SpecError: no images are named.
+        DataError: none of them can be read.
+    """
+    if needed and not calibration.cal_image_dir:
         raise SpecError(f"{name}.cal_image_dir is not set, and {needed}", expected="folders, archives or manifests of "
                         "images as the network will see them", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
-    sources = find_image_sources(experiment, part.cal_image_dir)
+    sources = find_image_sources(experiment, calibration.cal_image_dir)
     if not sources:
         raise SpecError("no images to compare the result with fp32 on", expected=f"{name}.cal_image_dir or "
                         "dataset.val_dataset.query", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
     paths = [path for where in sources for path in load_from_spec(experiment, where, notices, labeled=False).paths]
     return sample_calibration_images(
-        list(dict.fromkeys(paths)), source.view, count=part.cal_batch_size * part.cal_batches, others=count, seed=seed,
-        notices=notices,
+        list(dict.fromkeys(paths)), source.view, count=calibration.cal_batch_size * calibration.cal_batches,
+        validation_count=count, seed=seed, notices=notices,
     )  # fmt: skip
 
 
 def load_labeled_sets(experiment: Experiment, notices: Notices) -> LabeledSets | None:
-    held = experiment.dataset.val_dataset
-    if held is None or not (held.reference or held.query):
+    """Load the spec's reference and query sets, on which retrieval is measured; None where the spec names none."""
+    val = experiment.dataset.val_dataset
+    if val is None or not (val.reference or val.query):
         return None
     return LabeledSets(*load_evaluation_sets(experiment, notices))
 
 
 def reading_options(experiment: Experiment, notices: Notices) -> dict[str, Any]:
+    """The spec's options for reading images, as arguments of ``inference.embedding.embed_files``."""
     dataset = experiment.dataset
     return {"workers": dataset.workers, "max_unreadable": dataset.max_unreadable, "max_pixels": dataset.max_pixels,
             "notices": notices}  # fmt: skip

@@ -16,10 +16,18 @@ from unalike.storage.overwrite import refuse_existing
 
 
 def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
-    """An ONNX file's content as OpenVINO IR: ``path`` (.xml) and its weights beside it (.bin), facts within.
+    """Compile an ONNX network to OpenVINO IR.
 
-    ``facts.precision`` fp16 halves the weights; bf16 is written into the graph (``quantization.half_precision``). Raises
-    ExportError, MissingExtra, and RunError when one of the two files exists.
+    Args:
+        content: bytes of the ONNX file.
+        path: the ``.xml`` file to write; the weights go into a ``.bin`` beside it.
+        facts: metadata to store in it. With precision fp16 the weights are stored in half precision; bf16 is a property of
+            the graph (``quantization.half_precision``).
+
+    Raises:
+        ExportError: ``path`` has another suffix, or OpenVINO cannot read the network.
+        MissingExtra: OpenVINO is not installed.
+        RunError: one of the two files exists.
     """
     openvino = import_openvino()
     if path.suffix != ".xml":
@@ -35,15 +43,26 @@ def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
         raise ExportError(f"OpenVINO cannot read the network ({str(error).splitlines()[-1][:200]})") from error
     graph.set_rt_info(facts.to_json(), ["framework", KEY])
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as made, atomic_write(weights) as made_weights:  # the .bin is in place before the .xml
-        openvino.save_model(graph, str(made), compress_to_fp16=facts.precision == "fp16")
-        os.replace(made.with_suffix(".bin"), made_weights)
+    with (
+        atomic_write(path) as partial,
+        atomic_write(weights) as partial_weights,
+    ):  # the .bin is in place before the .xml
+        openvino.save_model(graph, str(partial), compress_to_fp16=facts.precision == "fp16")
+        os.replace(partial.with_suffix(".bin"), partial_weights)
 
 
 def write_optimized(content: bytes, path: Path, facts: NetworkFacts) -> None:
-    """An ONNX file's content as ONNX Runtime rewrites it for this machine's CPU; not for others.
+    """Write an ONNX network as ONNX Runtime optimizes it for this machine's CPU; it is not for other machines.
 
-    Raises ExportError, MissingExtra, RunError when the file exists.
+    Args:
+        content: bytes of the ONNX file.
+        path: the ``.onnx`` file to write.
+        facts: metadata to store in it.
+
+    Raises:
+        ExportError: ``path`` has another suffix, or ONNX Runtime cannot optimize the network.
+        MissingExtra: ONNX Runtime is not installed.
+        RunError: the file exists.
     """
     onnxruntime = import_onnxruntime("an optimized ONNX file")
     if path.suffix != ".onnx":
@@ -52,18 +71,18 @@ def write_optimized(content: bytes, path: Path, facts: NetworkFacts) -> None:
         )
     refuse_existing(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as made:
+    with atomic_write(path) as partial:
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        options.optimized_model_filepath = str(made)
+        options.optimized_model_filepath = str(partial)
         try:
             onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # its exceptions derive from nothing nearer than Exception
             raise ExportError(
                 f"ONNX Runtime cannot optimize the network ({str(error).splitlines()[0][:200]})"
             ) from error
-        proto = read_network(made.read_bytes(), path.name)
+        proto = read_network(partial.read_bytes(), path.name)
         extra = {**facts.extra, "optimised_by": f"onnxruntime {onnxruntime.__version__}"}
         write_facts(proto, replace(facts, extra=extra))
-        made.write_bytes(proto.SerializeToString())
+        partial.write_bytes(proto.SerializeToString())

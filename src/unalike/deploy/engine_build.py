@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,17 +10,14 @@ from typing import TYPE_CHECKING, Any
 from unalike.data.notices import Notices
 from unalike.deploy.conversion_inputs import (
     SourceNetwork,
-    Written,
     find_image_sources,
     load_calibration_images,
     load_labeled_sets,
     load_source_network,
 )
 from unalike.deploy.cpu_compile import write_ir, write_optimized
-from unalike.deploy.quantization.mixed_precision import (
-    convert_named_layers,
-)
-from unalike.deploy.quantization.pipeline import cache_path, quantize_source, write_comparison
+from unalike.deploy.quantization.mixed_precision import convert_named_layers
+from unalike.deploy.quantization.pipeline import INT8_NEEDS_IMAGES, cache_path, quantize_source, write_comparison
 from unalike.engines.protocol import Engine
 from unalike.errors import SpecError
 from unalike.progress import say
@@ -29,37 +27,48 @@ if TYPE_CHECKING:
     from unalike.runs.run import Run
     from unalike.spec import Experiment
 
+# The TensorRT section has no field for it.
+COMPARED_IMAGES = 64
 
-def run_gen_engine(experiment: Experiment, run: Run) -> Written:
-    """Write OpenVINO IR or an optimized ONNX file beside its comparison with fp32."""
+
+def run_gen_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any]]:
+    """Write OpenVINO IR or an optimized ONNX file and its comparison with fp32.
+
+    Returns:
+        The file, and the figures of the comparison.
+    """
     section, notices = experiment.gen_engine, Notices()
     source = load_source_network(experiment, section, "gen_engine")
-    ending = ".xml" if section.runtime == "openvino" else "_optimised.onnx"
-    path = Path(section.engine) if section.engine else run.dir / f"{source.stem}{ending}"
+    suffix = ".xml" if section.runtime == "openvino" else "_optimised.onnx"
+    path = Path(section.engine) if section.engine else run.dir / f"{source.stem}{suffix}"
     refuse_existing(path)
     if section.runtime == "onnxruntime" and section.data_type in ("FP16", "BF16"):
         raise SpecError(f"gen_engine.data_type {section.data_type} with onnxruntime", expected="FP32 or INT8: its CPU kernels "
                         "compute in these", remedy="or set gen_engine.runtime=openvino")  # fmt: skip
     data_type = "INT8" if source.quantized else section.data_type
     int8 = data_type == "INT8" and not source.quantized
-    images = load_calibration_images(experiment, source, section.calibration, "gen_engine.calibration", section.parity_images,
-                     section.calibration.seed, notices, needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
-    labelled = load_labeled_sets(experiment, notices)
+    images = load_calibration_images(
+        experiment, source, section.calibration, "gen_engine.calibration", section.parity_images, section.calibration.seed,
+        notices, needed=INT8_NEEDS_IMAGES if int8 else "",
+    )  # fmt: skip
+    labeled_sets = load_labeled_sets(experiment, notices)
     content, quantized, facts = source.content, None, replace(source.facts, precision=data_type.lower())
     if data_type in ("INT8", "BF16"):
         cache = cache_path(section.calibration.cal_cache_file, run) if int8 else None
-        quantized = quantize_source(experiment, source, section, images, cache, notices, data_type=data_type, target="cpu",
-                              layers=(), labelled=labelled)  # fmt: skip
+        quantized = quantize_source(
+            experiment, source, section, images, cache, notices, data_type=data_type, target="cpu", layers=(),
+            labeled_sets=labeled_sets,
+        )  # fmt: skip
         content = quantized.content
     (write_ir if section.runtime == "openvino" else write_optimized)(content, path, facts)
     engine = _open_engine(path, section.runtime)
-    figures = write_comparison(experiment, source, [engine], images, labelled, quantized, path, run, notices)
+    figures = write_comparison(experiment, source, [engine], images, labeled_sets, quantized, path, run, notices)
     if section.runtime == "openvino":
         run.own(path.with_suffix(".bin"))
     description = engine.describe()
     say(f"{path}: {description['runtime']} {description['precision']} on {description['device']}")
     if data_type == "BF16" and engine.precision != "bf16":
-        say("this CPU does not compute in bfloat16: the figures are those of fp32, where it does they will differ")
+        say("this CPU does not compute in bfloat16: the figures are of fp32; on CPUs with bfloat16 they differ")
     return path, figures
 
 
@@ -73,8 +82,12 @@ def _open_engine(path: Path, runtime: str) -> Engine:
     return OnnxEngine(path)
 
 
-def run_gen_trt_engine(experiment: Experiment, run: Run) -> Written:
-    """Build a TensorRT engine; everything that can be wrong with the spec is said before the building starts."""
+def run_gen_trt_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any]]:
+    """Build a TensorRT engine and compare it with fp32; the spec is checked before the build starts.
+
+    Returns:
+        The engine file, and the figures of the build and of the comparison.
+    """
     from unalike.deploy.tensorrt_build import BuildOptions, build_engine
     from unalike.engines.tensorrt_engine import TensorRtEngine, facts_file, import_tensorrt
 
@@ -89,32 +102,40 @@ def run_gen_trt_engine(experiment: Experiment, run: Run) -> Written:
     trt = section.tensorrt
     data_type = "INT8" if source.quantized else trt.data_type
     int8 = data_type == "INT8" and not source.quantized
-    images, labelled = None, load_labeled_sets(experiment, notices)
+    images, labeled_sets = None, load_labeled_sets(experiment, notices)
     if int8 or data_type in ("FP16", "BF16") or find_image_sources(experiment, trt.calibration.cal_image_dir):
-        images = load_calibration_images(experiment, source, trt.calibration, "gen_trt_engine.tensorrt.calibration", 64, 0, notices,
-                         needed="INT8 needs images for its ranges" if int8 else "")  # fmt: skip
+        images = load_calibration_images(
+            experiment, source, trt.calibration, "gen_trt_engine.tensorrt.calibration", COMPARED_IMAGES, 0, notices,
+            needed=INT8_NEEDS_IMAGES if int8 else "",
+        )  # fmt: skip
     quantized, facts = None, replace(source.facts, precision=data_type.lower())
     if data_type != "FP32":
         assert images is not None
         cache = cache_path(trt.calibration.cal_cache_file, run) if int8 else None
-        quantized = quantize_source(experiment, source, trt, images, cache, notices, data_type=data_type, target="tensorrt",
-                              layers=trt.layers_precision, labelled=None)  # fmt: skip
+        quantized = quantize_source(
+            experiment, source, trt, images, cache, notices, data_type=data_type, target="tensorrt",
+            layers=trt.layers_precision, labeled_sets=None,
+        )  # fmt: skip
     elif trt.layers_precision:
         quantized = convert_named_layers(source.content, facts, trt.layers_precision)
-    timing = Path(section.timing_cache) if section.timing_cache else None
-    options = BuildOptions(*batches, trt.workspace_size, timing, section.gpu_id, section.verbose)
-    built = build_engine(quantized.content if quantized else source.content, path, facts, options)
-    run.own(path, facts_file(path), *([timing] if timing else []))
-    figures: dict[str, Any] = dict(built)
+    timing_cache = Path(section.timing_cache) if section.timing_cache else None
+    options = BuildOptions(*batches, trt.workspace_size, timing_cache, section.gpu_id, section.verbose)
+    build_figures = build_engine(quantized.content if quantized else source.content, path, facts, options)
+    run.own(path, facts_file(path), *([timing_cache] if timing_cache else []))
+    figures: dict[str, Any] = dict(build_figures)
     if images is not None:
         engine = TensorRtEngine(path, section.gpu_id)
-        figures |= write_comparison(experiment, source, [engine], images, labelled, quantized, path, run, notices)
+        figures |= write_comparison(experiment, source, [engine], images, labeled_sets, quantized, path, run, notices)
         engine.close()
     return path, figures
 
 
 def _batches(experiment: Experiment, source: SourceNetwork) -> tuple[int, int, int]:
-    """(least, best, greatest) batch: a fixed one, else what is in use (TAO D34); an error before anything is built."""
+    """Return the smallest, best and largest batch: three times the network's fixed batch, else by the batches in use.
+
+    An unset limit is the largest batch of evaluate and inference, so that the engine runs them (TAO D34). Raises SpecError
+    for a limit below a batch in use, and for a batch that contradicts the fixed one.
+    """
     from unalike.spec import settle
 
     section, prefix = experiment.gen_trt_engine, "gen_trt_engine.tensorrt."
@@ -124,8 +145,8 @@ def _batches(experiment: Experiment, source: SourceNetwork) -> tuple[int, int, i
         raise SpecError(f"gen_trt_engine.batch_size {section.batch_size}, and {source.stem} has a fixed batch of {fixed}",
                         remedy=f"set gen_trt_engine.batch_size={fixed}, or export with export.batch_size=-1")  # fmt: skip
     if fixed:
-        wrong = [n for n in ("min", "opt", "max") if experiment.is_set(f"{prefix}{n}_batch_size")
-                 and getattr(trt, f"{n}_batch_size") != fixed]  # fmt: skip
+        wrong = [name for name in ("min", "opt", "max") if experiment.is_set(f"{prefix}{name}_batch_size")
+                 and getattr(trt, f"{name}_batch_size") != fixed]  # fmt: skip
         if wrong:
             raise SpecError(f"{prefix}{wrong[0]}_batch_size, and {source.stem} has a fixed batch of {fixed}",
                             remedy=f"leave it out or set it to {fixed}")  # fmt: skip

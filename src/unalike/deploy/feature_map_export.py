@@ -1,7 +1,7 @@
 """Export a trunk's feature maps to ONNX and check them against torch.
 
-Its outputs are the vector (unless left out) and then the maps, which the metadata names with their strides and shapes;
-any engine gives them by ``engine.maps(images)``.
+The outputs are the vector (unless left out) and the maps, whose names, strides and shapes are in the metadata; every engine
+computes them by ``engine.maps(images)``.
 """
 
 from __future__ import annotations
@@ -26,14 +26,19 @@ if TYPE_CHECKING:
 
     from unalike.model.feature_maps import FeatureMapNetwork
 
-# Of the largest value that a map holds: how far two fp32 runtimes may be apart anywhere in it (seen: 4e-6, 2026-11-26).
+# Largest difference of two fp32 runtimes anywhere in a map, relative to its largest value (measured: 4e-6, 2026-11-26).
 LARGEST_SHARE = 1e-4
-PROOFS = 3
+SYNTHETIC_IMAGES = 3
 
 
 @dataclass(frozen=True)
 class MapParity:
-    """How near the file's outputs are to torch's on made-up images: cosine and share of the largest value, the worst of all."""
+    """Comparison of an exported file's outputs with torch's, the worst of all images.
+
+    Attributes:
+        worst_cosine: of a flattened output.
+        largest_share: largest difference, relative to the largest value of the output.
+    """
 
     worst_cosine: float
     largest_share: float
@@ -45,46 +50,70 @@ class MapParity:
 
 
 def trace_feature_maps(
-    mapped: FeatureMapNetwork, preprocessing: Preprocessing, **metadata: Any
+    network: FeatureMapNetwork, preprocessing: Preprocessing, **metadata: Any
 ) -> tuple[onnx.ModelProto, NetworkFacts]:
-    """A mapped network as an ONNX graph in memory with its facts; the batch is left free. Raises ExportError."""
-    facts = build_facts(mapped, preprocessing, metadata=metadata)
-    return trace(mapped, preprocessing.input_size, facts, optimize=False), facts
+    """Trace a network with feature maps into an ONNX graph in memory with free batch.
+
+    Args:
+        network: the network.
+        preprocessing: view, mean and std of its images.
+        **metadata: as in ``onnx_export.build_facts``.
+
+    Returns:
+        The graph and its metadata.
+
+    Raises:
+        ExportError, MissingExtra: as in ``onnx_export.trace``.
+    """
+    facts = build_facts(network, preprocessing, metadata=metadata)
+    return trace(network, preprocessing.input_size, facts, optimize=False), facts
 
 
 def export_maps(
-    mapped: FeatureMapNetwork, path: str | Path, preprocessing: Preprocessing, *, images_NHWC: np.ndarray | None = None,
+    network: FeatureMapNetwork, path: str | Path, preprocessing: Preprocessing, *, images_NHWC: np.ndarray | None = None,
     **metadata: Any,
 ) -> MapParity:  # fmt: skip
-    """Write ``mapped`` to ``path`` and check_map_parity it on ``images_NHWC`` (uint8 of the view's size; made up where none are given).
+    """Export a network with feature maps to an ONNX file.
 
-    The file appears only after ONNX Runtime's maps (and vectors) equalled torch's; otherwise ExportError.
+    The file gets its name only after its maps (and vectors) in ONNX Runtime agreed with torch's.
+
+    Args:
+        network: the network.
+        path: the file to write.
+        preprocessing: view, mean and std of its images.
+        images_NHWC: uint8 images of the view's size to compare on; synthetic ones when None.
+        **metadata: as in ``onnx_export.build_facts``.
+
+    Raises:
+        ExportError: the network cannot be traced, or its outputs differ; no file is written.
+        MissingExtra: onnx, onnxscript or ONNX Runtime is not installed.
     """
     path = Path(path)
-    proto, facts = trace_feature_maps(mapped, preprocessing, **metadata)
+    proto, facts = trace_feature_maps(network, preprocessing, **metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
         partial.write_bytes(proto.SerializeToString())
-        parity = check_map_parity(mapped, partial, facts, images_NHWC)
+        parity = check_map_parity(network, partial, facts, images_NHWC)
     return parity
 
 
 def check_map_parity(
-    mapped: FeatureMapNetwork, model: Path | bytes, facts: NetworkFacts, images_NHWC: np.ndarray | None
+    network: FeatureMapNetwork, model: Path | bytes, facts: NetworkFacts, images_NHWC: np.ndarray | None
 ) -> MapParity:
-    """Compare ONNX Runtime with torch, in fp32, output by output. Raises ExportError where they differ."""
+    """Compare each output in ONNX Runtime with torch's, both in fp32. Raises ExportError where they differ."""
     engine = OnnxEngine(model)
     if images_NHWC is None:
-        images_NHWC = _made_up(engine.input_size)
+        images_NHWC = _synthetic_images(engine.input_size)
     with without_tf32():
-        expected = TorchEngine(mapped, facts.mean, facts.std, engine.input_size, precision="fp32")
-        pairs = list(zip(expected.maps(images_NHWC), engine.maps(images_NHWC), strict=True))
+        torch_engine = TorchEngine(network, facts.mean, facts.std, engine.input_size, precision="fp32")
+        pairs = list(zip(torch_engine.maps(images_NHWC), engine.maps(images_NHWC), strict=True))
         if engine.dim:
-            pairs.append((expected(images_NHWC), engine(images_NHWC)))
+            pairs.append((torch_engine(images_NHWC), engine(images_NHWC)))
     cosine, share = 1.0, 0.0
-    for ours, found in pairs:
-        cosine = min(cosine, compare_vectors(ours.reshape(len(ours), -1), found.reshape(len(found), -1))[0])
-        share = max(share, float(np.abs(ours - found).max() / max(float(np.abs(ours).max()), 1e-12)))
+    for torch_output, output in pairs:
+        cosine = min(cosine, compare_vectors(torch_output.reshape(len(output), -1), output.reshape(len(output), -1))[0])
+        largest = max(float(np.abs(torch_output).max()), 1e-12)
+        share = max(share, float(np.abs(torch_output - output).max() / largest))
     parity = MapParity(cosine, share)
     if not (cosine >= WORST_COSINE and share <= LARGEST_SHARE):
         raise ExportError(
@@ -95,14 +124,14 @@ def check_map_parity(
     return parity
 
 
-def _made_up(size: tuple[int, int]) -> np.ndarray:
-    """Smooth shapes with noise: values in the range of photographs'."""
-    draws = np.random.default_rng(0)
+def _synthetic_images(size: tuple[int, int]) -> np.ndarray:
+    """Generate smooth patterns with noise, uint8, with values as in photographs."""
+    rng = np.random.default_rng(0)
     y_H1, x_1W = np.linspace(0, 1, size[0])[:, None], np.linspace(0, 1, size[1])[None, :]
     images = []
-    for _ in range(PROOFS):
-        a, b, c = draws.uniform(3, 20, 3)
+    for _ in range(SYNTHETIC_IMAGES):
+        a, b, c = rng.uniform(3, 20, 3)
         wave_HW1 = (np.sin(a * x_1W + b * y_H1) * np.cos(c * y_H1))[..., None]
-        noise = draws.normal(0, 12, (*size, 3))
-        images.append(np.clip(127 + 100 * wave_HW1 * draws.uniform(0.4, 1, 3) + noise, 0, 255).astype(np.uint8))
+        noise = rng.normal(0, 12, (*size, 3))
+        images.append(np.clip(127 + 100 * wave_HW1 * rng.uniform(0.4, 1, 3) + noise, 0, 255).astype(np.uint8))
     return np.stack(images)

@@ -1,7 +1,7 @@
 """Export a trained network to ONNX and check it against torch.
 
-The exporter is torch's present one (``torch.onnx.export(dynamo=True)``), whose operators are those of opset 18; higher
-opsets come from its own converter, lower ones from ``deploy.opset_downgrade``.
+The exporter is torch's current one (``torch.onnx.export(dynamo=True)``), whose operators are those of opset 18; higher
+opsets come from torch's converter, lower ones from ``deploy.opset_downgrade``.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     import torch
 
     from unalike.data.preprocessing import Preprocessing
+    from unalike.deploy.parity import Parity
 
 INPUT, OUTPUT = "input", "fc_pred"
 # protobuf's own limit for one message; larger networks would need their weights in a second file.
@@ -38,14 +39,14 @@ LARGEST_FILE = 2**31 - 1
 
 
 def output_names(facts: NetworkFacts) -> list[str]:
-    """The vector's name, then one for each feature map; maps alone where the network gives no vector."""
+    """Names of the outputs: of the vector, if there is one, then of each feature map."""
     maps = [f"map_{number}" for number in range(len(facts.maps))]
     return maps if maps and not facts.dim else [OUTPUT, *maps]
 
 
 @contextmanager
 def quiet_exporter() -> Iterator[None]:
-    """torch.onnx warns of its own internals and logs every failed attempt; what counts is raised."""
+    """Suppress warnings and log messages of torch's exporter about its internals; failures are raised as exceptions."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -59,12 +60,12 @@ def quiet_exporter() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _wrapper(embedder: Any, facts: NetworkFacts) -> torch.nn.Module:
-    """The network as it will stand in the file: normalisation and unit length belong to the graph when asked for."""
+def _exported_module(embedder: torch.nn.Module, facts: NetworkFacts) -> torch.nn.Module:
+    """The module to trace: the network, with normalization of images and vectors in the graph where the facts say so."""
     import torch
     from torch import nn
 
-    class Exported(nn.Module):
+    class ExportedModule(nn.Module):
         scale: torch.Tensor
         shift: torch.Tensor
 
@@ -79,18 +80,18 @@ def _wrapper(embedder: Any, facts: NetworkFacts) -> torch.nn.Module:
         def forward(self, images: torch.Tensor) -> Any:
             if facts.preprocessing == "embedded":
                 images = images.float() * self.scale + self.shift
-            found = self.embedder(images)
+            outputs = self.embedder(images)
             if not facts.unit_length or (facts.maps and not facts.dim):
-                return found
-            vectors, *maps = found if facts.maps else (found,)
+                return outputs
+            vectors, *maps = outputs if facts.maps else (outputs,)
             vectors = nn.functional.normalize(vectors, dim=-1)
             return (vectors, *maps) if maps else vectors
 
-    return Exported().eval()
+    return ExportedModule().eval()
 
 
 def trace(
-    embedder: Any,
+    embedder: torch.nn.Module,
     input_size: tuple[int, int],
     facts: NetworkFacts,
     *,
@@ -98,10 +99,20 @@ def trace(
     opset: int | None = None,
     optimize: bool = True,
 ) -> onnx.ModelProto:
-    """``embedder`` as an ONNX graph in memory, with its metadata.
+    """Trace a network into an ONNX graph in memory.
 
-    ``batch_size`` -1 leaves the batch free. With ``optimize`` off every initialiser keeps its parameter's name behind
-    ``embedder.``. Raises ExportError and MissingExtra.
+    Args:
+        embedder: maps normalized float (B, C, H, W) to vectors (B, D), or to a tuple where ``facts`` lists feature maps. It
+            is copied, not changed.
+        input_size: height and width of the images, in pixels.
+        facts: metadata to store; says which normalization is part of the graph.
+        batch_size: fixed batch of the graph; -1 for any.
+        opset: version of ONNX's operators; the exporter's own when None.
+        optimize: whether the graph is optimized. Without, each initializer is named ``embedder.`` + its parameter's name.
+
+    Raises:
+        ExportError: torch cannot trace the network, or it cannot be written in that opset.
+        MissingExtra: onnx or onnxscript is not installed.
     """
     try:
         import onnx  # noqa: F401
@@ -109,15 +120,15 @@ def trace(
         import torch
     except ImportError as error:
         raise missing_extra(str(error.name), "train", "ONNX export") from error
-    kind = torch.uint8 if facts.preprocessing == "embedded" else torch.float32
-    free = batch_size < 1
-    example = torch.zeros((2 if free else batch_size, len(facts.mean), *input_size), dtype=kind)
-    shapes = ({0: torch.export.Dim("batch")},) if free else None
+    dtype = torch.uint8 if facts.preprocessing == "embedded" else torch.float32
+    any_batch = batch_size < 1
+    example = torch.zeros((2 if any_batch else batch_size, len(facts.mean), *input_size), dtype=dtype)
+    shapes = ({0: torch.export.Dim("batch")},) if any_batch else None
     traced_opset = None if opset is None else max(opset, TRACED_OPSET)
     try:
         with quiet_exporter(), torch.no_grad():
             program = torch.onnx.export(
-                _wrapper(embedder, facts),
+                _exported_module(embedder, facts),
                 (example,),
                 dynamo=True,
                 opset_version=traced_opset,
@@ -128,7 +139,7 @@ def trace(
                 external_data=False,
                 verbose=False,
             )
-    except Exception as error:  # the exporter lets through whatever its hundred passes raise
+    except Exception as error:  # the exporter's passes raise exceptions of any kind
         if isinstance(error, UnalikeError):
             raise
         raise ExportError(
@@ -140,37 +151,36 @@ def trace(
     if opset is not None and opset < TRACED_OPSET:
         proto = downgrade_opset(proto, opset)
     if opset is not None and opset_version_of(proto) != opset:
-        # torch's converter leaves a graph that it cannot raise as it is, without an error
+        # torch's converter returns a graph that it cannot convert unchanged, without an error
         raise ExportError(
             f"this network cannot be written in opset {opset}",
-            remedy=f"what can be had is {opset_version_of(proto)}",
+            remedy=f"opset {opset_version_of(proto)} is possible",
         )
-    held = proto.metadata_props.add()
-    held.key, held.value = KEY, facts.to_json()
+    proto.metadata_props.add(key=KEY, value=facts.to_json())
     return proto
 
 
 def opset_version_of(proto: onnx.ModelProto) -> int:
-    """The version of ONNX's own operators; torch may list those of other domains first."""
+    """Version of the operators of ONNX's own domain; torch may list other domains first."""
     version: int = max(opset.version for opset in proto.opset_import if opset.domain in ("", "ai.onnx"))
     return version
 
 
 def _versions() -> dict[str, str]:
-    """Whose work the file is: what may change its graph or its weights."""
+    """Versions of the packages that determine the graph and its weights."""
     import torch
 
-    found = {"unalike": __version__, "torch": torch.__version__}  # torch's own word names the build too (+cpu)
+    versions = {"unalike": __version__, "torch": torch.__version__}  # names the build too, such as +cpu
     for name in ("onnx", "timm"):
         try:
-            found[name] = metadata_of.version(name)
+            versions[name] = metadata_of.version(name)
         except metadata_of.PackageNotFoundError:
             continue
-    return found
+    return versions
 
 
 def build_facts(
-    embedder: Any,
+    embedder: torch.nn.Module,
     preprocessing: Preprocessing,
     *,
     embedded: bool = False,
@@ -178,12 +188,17 @@ def build_facts(
     metadata: Mapping[str, Any] | None = None,
     network: str = "",
 ) -> NetworkFacts:
-    """The facts of a network about to be exported.
+    """Build the metadata of a network that will be exported.
 
-    ``embedded``: the graph takes uint8 images and normalizes them itself. ``metadata`` may hold classes, trunk, licence;
-    what else it holds is kept under ``extra``. ``network`` is its key (``model.checkpoint.network_key``).
+    Args:
+        embedder: gives the width of its vectors, the name of its trunk and its feature maps.
+        preprocessing: view, mean and std of its images.
+        embedded: whether the graph takes uint8 images and normalizes them itself.
+        unit_length: whether the graph normalizes vectors to unit length.
+        metadata: may contain classes, trunk, licence and versions; everything else is stored under ``extra``.
+        network: key of the network (``model.checkpoint.network_key``).
     """
-    rest = dict(metadata or {})
+    extra = dict(metadata or {})
     return NetworkFacts(
         mean=preprocessing.mean,
         std=preprocessing.std,
@@ -191,32 +206,37 @@ def build_facts(
         unit_length=unit_length,
         dim=int(getattr(embedder, "dim", 0)),
         view=preprocessing.view.to_dict(),
-        classes=tuple(rest.pop("classes", ())),
-        trunk=str(rest.pop("trunk", getattr(getattr(embedder, "trunk", None), "name", ""))),
-        licence=str(rest.pop("licence", "")),
+        classes=tuple(extra.pop("classes", ())),
+        trunk=str(extra.pop("trunk", getattr(getattr(embedder, "trunk", None), "name", ""))),
+        licence=str(extra.pop("licence", "")),
         network=network,
-        versions={**_versions(), **rest.pop("versions", {})},
-        extra=rest,
+        versions={**_versions(), **extra.pop("versions", {})},
+        extra=extra,
         maps=tuple(getattr(embedder, "maps", ())),
     )
 
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written: the file, its facts, how near its vectors are to torch's, and what the graph holds.
+    """An exported file.
 
-    ``graph`` is one line: input and output with their shapes, then the operators, the most frequent first.
+    Attributes:
+        path: the file.
+        opset: version of its operators.
+        facts: its metadata.
+        parity: comparison of its vectors with torch's.
+        graph: description in one line (``describe_graph``).
     """
 
     path: Path
     opset: int
     facts: NetworkFacts
-    parity: Any
+    parity: Parity
     graph: str = ""
 
 
 def export_onnx(
-    embedder: Any,
+    embedder: torch.nn.Module,
     path: str | Path,
     preprocessing: Preprocessing,
     *,
@@ -227,10 +247,21 @@ def export_onnx(
     opset: int | None = None,
     metadata: Mapping[str, Any] | None = None,
 ) -> Exported:
-    """Write ``embedder`` to ``path`` (one file) and prove it on ``images_NHWC`` (uint8, of the view's size).
+    """Export a network to one ONNX file with input ``input`` and output ``fc_pred``.
 
-    Input ``input``, output ``fc_pred``; ``embedded`` as in ``build_facts``. The file appears under its name only after ONNX Runtime's vectors equalled
-    torch's (``deploy.parity``); otherwise ExportError, and no file.
+    The file gets its name only after its vectors in ONNX Runtime agreed with torch's (``deploy.parity``).
+
+    Args:
+        embedder: the network.
+        path: the file to write.
+        preprocessing: view, mean and std of its images.
+        images_NHWC: uint8 images of the view's size, on which vectors are compared.
+        embedded, unit_length, metadata: as in ``build_facts``.
+        batch_size, opset: as in ``trace``.
+
+    Raises:
+        ExportError: the network cannot be exported, takes 2 GiB or more, or its vectors differ; no file is written.
+        MissingExtra: onnx, onnxscript or ONNX Runtime is not installed.
     """
     from unalike.deploy.parity import check_parity
     from unalike.model.checkpoint import network_key
@@ -255,17 +286,15 @@ def export_onnx(
 
 
 def describe_graph(proto: onnx.ModelProto) -> str:
-    """Input, output and operators of a graph in one line."""
+    """Describe a graph in one line: input and output with shapes, then its operators, the most frequent first."""
 
-    def shown(value: onnx.ValueInfoProto) -> str:
+    def describe(value: onnx.ValueInfoProto) -> str:
         shape = value.type.tensor_type.shape.dim
         return f"{value.name} {' x '.join(side.dim_param or str(side.dim_value) for side in shape)}"
 
     counts = Counter(node.op_type for node in proto.graph.node).most_common()
     operators = ", ".join(f"{count} {name}" for name, count in counts)
-    return (
-        f"{shown(proto.graph.input[0])} -> {shown(proto.graph.output[0])}; {len(proto.graph.node)} nodes: {operators}"
-    )
+    return f"{describe(proto.graph.input[0])} -> {describe(proto.graph.output[0])}; {len(proto.graph.node)} nodes: {operators}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -36,17 +36,17 @@ def read_network(content: bytes, source: str) -> onnx.ModelProto:
         proto = onnx.load_from_string(content)
     except Exception as error:  # protobuf's own exceptions have no common name across its versions
         raise ExportError(f"{source} is no ONNX file ({str(error)[:100]})") from error
-    taken: set[str] = set()
+    names: set[str] = set()
     for number, node in enumerate(proto.graph.node):
-        if not node.name or node.name in taken:
+        if not node.name or node.name in names:
             node.name = f"{node.op_type}_{number}"
-        taken.add(node.name)
+        names.add(node.name)
     strip_debug_metadata(proto)
     return proto
 
 
 def strip_debug_metadata(proto: onnx.ModelProto) -> None:
-    """Remove the debugging texts of nodes and values in place; the metadata of the model itself stays.
+    """Remove the debugging texts of nodes and values in position; the metadata of the model itself stays.
 
     torch's exporter writes stack traces there (``pkg.torch.onnx.stack_trace``, before torch 2.5 ``doc_string``), with the
     paths of the machine that exported. Without them equal networks give equal files wherever they are written.
@@ -69,23 +69,25 @@ def _strip_debug_metadata(part: onnx.GraphProto | onnx.FunctionProto) -> None:
                 _strip_debug_metadata(graph)
 
 
-def read_graph_facts(proto: onnx.ModelProto, source: str, mean: Sequence[float], std: Sequence[float]) -> NetworkFacts:
-    """What the network says about itself; a foreign one has the mean and std given here."""
-    held = {entry.key: entry.value for entry in proto.metadata_props}
-    return read_facts(held.get(KEY), source, mean, std)
+def read_graph_facts(
+    proto: onnx.ModelProto, source: str, mean: Sequence[float] | None, std: Sequence[float] | None
+) -> NetworkFacts:
+    """Read the metadata of a network; arguments and errors as of ``engines.metadata.read_facts``."""
+    metadata = {entry.key: entry.value for entry in proto.metadata_props}
+    return read_facts(metadata.get(KEY), source, mean, std)
 
 
 def write_facts(proto: onnx.ModelProto, facts: NetworkFacts) -> None:
-    """Put the facts in, in place of older ones."""
-    kept = [(entry.key, entry.value) for entry in proto.metadata_props if entry.key != KEY]
+    """Write the metadata of a network in position of earlier metadata."""
+    others = [(entry.key, entry.value) for entry in proto.metadata_props if entry.key != KEY]
     del proto.metadata_props[:]
-    for key, value in [*kept, (KEY, facts.to_json())]:
+    for key, value in [*others, (KEY, facts.to_json())]:
         entry = proto.metadata_props.add()
         entry.key, entry.value = key, value
 
 
 def is_quantized_graph(proto: onnx.ModelProto) -> bool:
-    """Whether it holds Q/DQ nodes, ours, NNCF's or ModelOpt's."""
+    """Whether a network contains Q/DQ nodes, written by unalike, NNCF or ModelOpt."""
     return any(node.op_type in QUANTIZERS for node in proto.graph.node)
 
 
@@ -99,12 +101,21 @@ def quantized_layers(proto: onnx.ModelProto) -> list[str]:
 
 
 def parse_layers(entries: Sequence[str], proto: onnx.ModelProto, precisions: Collection[str]) -> dict[str, str]:
-    """``["head*:fp32"]`` -> {layer's name: precision} over the nodes of the graph.
+    """Resolve entries such as ``head*:fp32``.
 
-    Raises SpecError for a precision that is not among ``precisions`` and for a name that no layer has.
+    Args:
+        entries: ``layer:precision`` each; ``*`` in a layer's name matches any letters.
+        proto: the float network.
+        precisions: the ones that are allowed.
+
+    Returns:
+        Name of each matching node -> its precision; later entries override earlier ones.
+
+    Raises:
+        SpecError: a precision is not allowed, or no layer has such a name.
     """
     names = [node.name for node in proto.graph.node if node.op_type not in QUANTIZERS]
-    chosen: dict[str, str] = {}
+    layers: dict[str, str] = {}
     for entry in entries:
         pattern, colon, precision = entry.rpartition(":")
         precision = precision.strip().lower()
@@ -112,51 +123,56 @@ def parse_layers(entries: Sequence[str], proto: onnx.ModelProto, precisions: Col
             raise SpecError(
                 f"layers_precision: {entry!r}", expected=f"layer:precision with one of {', '.join(precisions)}"
             )
-        found = [name for name in names if fnmatchcase(name, pattern)]
-        if not found:
+        matches = [name for name in names if fnmatchcase(name, pattern)]
+        if not matches:
             raise SpecError(f"layers_precision: no layer {pattern!r}", expected="a layer of the ONNX file",
                             remedy=closest(pattern, names) or f"the first are {', '.join(names[:3])}")  # fmt: skip
-        chosen.update(dict.fromkeys(found, precision))
-    return chosen
+        layers.update(dict.fromkeys(matches, precision))
+    return layers
 
 
 def restore_layers(
     quantized: onnx.ModelProto, original: onnx.ModelProto | None, layers: Collection[str]
 ) -> onnx.ModelProto:
-    """A copy in which ``layers`` compute unquantized again: their inputs bypass Q and DQ, their weights are the original's.
+    """Copy a quantized network with some layers unquantized: their inputs bypass the Q/DQ nodes.
 
-    Without ``original`` a weight that was stored in integers comes back as its dequantized value, and so does a clip that
-    quantizing made superfluous (``drop_redundant_clips``), at the bounds at which Q cuts.
+    Args:
+        quantized: the network.
+        original: the float network, whose weights these layers get. Where it is None, integer weights are dequantized, and
+            a clip that quantization made redundant (``drop_redundant_clips``) is inserted again with the bounds of Q.
+        layers: names of the nodes.
     """
     import onnx
 
     proto = onnx.ModelProto()
     proto.CopyFrom(quantized)
-    makers = {name: node for node in proto.graph.node for name in node.output}
-    constants = {held.name: held for held in proto.graph.initializer}
-    before = {node.name: node for node in original.graph.node} if original is not None else {}
-    weights = {held.name: held for held in original.graph.initializer} if original is not None else {}
+    producers = {name: node for node in proto.graph.node for name in node.output}
+    constants = {tensor.name: tensor for tensor in proto.graph.initializer}
+    originals = {node.name: node for node in original.graph.node} if original is not None else {}
+    weights = {tensor.name: tensor for tensor in original.graph.initializer} if original is not None else {}
     for node in list(proto.graph.node):
         if node.name not in layers or node.op_type in QUANTIZERS:
             continue
-        twin = before.get(node.name)
-        for place, name in enumerate(node.input):
-            old = twin.input[place] if twin is not None and place < len(twin.input) else ""
+        twin = originals.get(node.name)
+        for position, name in enumerate(node.input):
+            old = twin.input[position] if twin is not None and position < len(twin.input) else ""
             if old in weights:
                 if old not in constants:
                     constants[old] = weights[old]
                     proto.graph.initializer.append(weights[old])
-                elif constants[old] != weights[old]:  # a corrected bias stands under the original's name
-                    old = _add(proto, f"{old}_original", weights[old], constants)
-                node.input[place] = old
+                elif constants[old] != weights[old]:  # a corrected bias has the original's name
+                    old = _add_initializer(proto, f"{old}_original", weights[old], constants)
+                node.input[position] = old
             else:
-                node.input[place] = _bypassed(proto, name, makers, constants, cut=original is None)
+                node.input[position] = _unquantized_input(proto, name, producers, constants, clip=original is None)
     sort_nodes(proto)
-    drop_unused(proto)
+    drop_unused(proto.graph)
     return proto
 
 
-def _add(proto: onnx.ModelProto, name: str, tensor: onnx.TensorProto, constants: dict[str, Any]) -> str:
+def _add_initializer(
+    proto: onnx.ModelProto, name: str, tensor: onnx.TensorProto, constants: dict[str, onnx.TensorProto]
+) -> str:
     if name not in constants:
         copy = proto.graph.initializer.add()
         copy.CopyFrom(tensor)
@@ -165,121 +181,139 @@ def _add(proto: onnx.ModelProto, name: str, tensor: onnx.TensorProto, constants:
     return name
 
 
-def _bypassed(
-    proto: onnx.ModelProto, name: str, makers: dict[str, Any], constants: dict[str, Any], *, cut: bool
+def _unquantized_input(
+    proto: onnx.ModelProto,
+    name: str,
+    producers: dict[str, onnx.NodeProto],
+    constants: dict[str, onnx.TensorProto],
+    *,
+    clip: bool,
 ) -> str:
-    """The float tensor that stands before Q and DQ, made from the integers where only those are stored."""
+    """Name of the float tensor before the Q/DQ pair; integer constants are dequantized into a new one."""
     from onnx import numpy_helper
 
-    dq = makers.get(name)
+    dq = producers.get(name)
     if dq is None or dq.op_type != "DequantizeLinear":
         return name
-    q = makers.get(dq.input[0])
+    q = producers.get(dq.input[0])
     if q is not None and q.op_type == "QuantizeLinear":
-        return _cut(proto, q, makers, constants) if cut else str(q.input[0])
+        return _clip_to_range(proto, q, producers, constants) if clip else str(q.input[0])
     if dq.input[0] not in constants:
         return name
-    values, scale, *zero = (numpy_helper.to_array(constants[part]) for part in dq.input if part)
+    values, scale, *zero = (numpy_helper.to_array(constants[entry]) for entry in dq.input if entry)
     axis = next((attribute.i for attribute in dq.attribute if attribute.name == "axis"), 1)
-    shape = [-1 if place == axis % max(values.ndim, 1) else 1 for place in range(values.ndim)] if scale.ndim else []
-    shift = zero[0].astype(np.float32).reshape(shape) if zero else np.float32(0)
-    real = ((values.astype(np.float32) - shift) * scale.astype(np.float32).reshape(shape)).astype(np.float32)
-    return _add(proto, f"{name}_dequantized", numpy_helper.from_array(real), constants)
+    shape = (
+        [-1 if position == axis % max(values.ndim, 1) else 1 for position in range(values.ndim)] if scale.ndim else []
+    )
+    zero_point = zero[0].astype(np.float32).reshape(shape) if zero else np.float32(0)
+    floats = ((values.astype(np.float32) - zero_point) * scale.astype(np.float32).reshape(shape)).astype(np.float32)
+    return _add_initializer(proto, f"{name}_dequantized", numpy_helper.from_array(floats), constants)
 
 
-def _cut(proto: onnx.ModelProto, q: onnx.NodeProto, makers: dict[str, Any], constants: dict[str, Any]) -> str:
-    """What Q reads; where its range begins at 0 and no clip stands before it, clipped to that range."""
+def _clip_to_range(
+    proto: onnx.ModelProto,
+    q: onnx.NodeProto,
+    producers: dict[str, onnx.NodeProto],
+    constants: dict[str, onnx.TensorProto],
+) -> str:
+    """Name of the input of Q; clipped to the range of Q where that begins at 0 and no clip or ReLU comes before."""
     from onnx import helper, numpy_helper
 
-    read, clipped = str(q.input[0]), f"{q.output[0]}_clipped"
-    held = [constants.get(part) for part in q.input[1:3]]
-    if clipped in makers or len(held) < 2 or None in held:
-        return clipped if clipped in makers else read
-    scale, zero = (numpy_helper.to_array(part) for part in held if part is not None)
-    before = makers[read].op_type if read in makers else "input"
+    name, clipped = str(q.input[0]), f"{q.output[0]}_clipped"
+    parameters = [constants.get(entry) for entry in q.input[1:3]]
+    if clipped in producers or len(parameters) < 2 or None in parameters:
+        return clipped if clipped in producers else name
+    scale, zero = (numpy_helper.to_array(tensor) for tensor in parameters if tensor is not None)
+    operator = producers[name].op_type if name in producers else "input"
     if (
         scale.size != 1
         or zero.size != 1
         or zero.item() != np.iinfo(zero.dtype).min
-        or before in ("Clip", "Relu", "input")
+        or operator in ("Clip", "Relu", "input")
     ):
-        return read
+        return name
     high = np.float32(int(np.iinfo(zero.dtype).max) - int(zero.item())) * np.float32(scale.item())
-    bounds = [_add(proto, f"{clipped}_{word}", numpy_helper.from_array(np.array(value, np.float32)), constants)
-              for word, value in (("low", 0.0), ("high", high))]  # fmt: skip
-    proto.graph.node.append(helper.make_node("Clip", [read, *bounds], [clipped], name=clipped))
-    makers[clipped] = proto.graph.node[-1]
+    bounds = [_add_initializer(proto, f"{clipped}_{bound}", numpy_helper.from_array(np.array(value, np.float32)), constants)
+              for bound, value in (("low", 0.0), ("high", high))]  # fmt: skip
+    proto.graph.node.append(helper.make_node("Clip", [name, *bounds], [clipped], name=clipped))
+    producers[clipped] = proto.graph.node[-1]
     return clipped
 
 
 def sort_nodes(proto: onnx.ModelProto) -> None:
-    """Put every node behind those that it reads from."""
-    makers = {name: place for place, node in enumerate(proto.graph.node) for name in node.output if name}
-    done: set[int] = set()
+    """Sort the nodes in position, so that each comes after those whose outputs it reads."""
+    producers = {name: position for position, node in enumerate(proto.graph.node) for name in node.output if name}
+    visited: set[int] = set()
     order: list[int] = []
     for first in range(len(proto.graph.node)):
         stack = [first]
         while stack:
-            place = stack[-1]
-            if place in done:
+            position = stack[-1]
+            if position in visited:
                 stack.pop()
                 continue
-            waiting = {makers[name] for name in proto.graph.node[place].input if name in makers} - done - {place}
-            if waiting:
-                stack.extend(sorted(waiting, reverse=True))
+            pending = (
+                {producers[name] for name in proto.graph.node[position].input if name in producers}
+                - visited
+                - {position}
+            )
+            if pending:
+                stack.extend(sorted(pending, reverse=True))
             else:
-                done.add(place)
-                order.append(place)
+                visited.add(position)
+                order.append(position)
                 stack.pop()
-    nodes = [type(node).FromString(node.SerializeToString()) for node in (proto.graph.node[place] for place in order)]
+    nodes = [
+        type(node).FromString(node.SerializeToString()) for node in (proto.graph.node[position] for position in order)
+    ]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
 
 
-def drop_unused(proto: onnx.ModelProto) -> None:
-    """Take out nodes and constants that nothing reads."""
-    wanted = {entry.name for entry in proto.graph.output}
+def drop_unused(graph: onnx.GraphProto) -> None:
+    """Remove nodes and constants whose outputs are not used, in position."""
+    used = {entry.name for entry in graph.output}
     kept = []
-    for node in reversed(proto.graph.node):
-        if any(name in wanted for name in node.output):
+    for node in reversed(graph.node):
+        if any(name in used for name in node.output):
             kept.append(node)
-            wanted.update(node.input)
+            used.update(node.input)
     nodes = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
-    constants = [held for held in proto.graph.initializer if held.name in wanted]
-    constants = [type(held).FromString(held.SerializeToString()) for held in constants]
-    del proto.graph.node[:], proto.graph.initializer[:]
-    proto.graph.node.extend(nodes)
-    proto.graph.initializer.extend(constants)
+    constants = [tensor for tensor in graph.initializer if tensor.name in used]
+    constants = [type(tensor).FromString(tensor.SerializeToString()) for tensor in constants]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
 
 
 def drop_redundant_clips(proto: onnx.ModelProto) -> int:
-    """Take out Clip and Relu nodes whose only reader quantizes to a range inside theirs: it cuts off the same values.
+    """Remove Clip and Relu nodes whose only consumer is a Q with a range inside theirs, in position; returns their number.
 
-    Exact, and what lets ONNX Runtime fuse a convolution with the Q behind it. Returns how many went.
+    Results do not change, since Q clips the same values, and ONNX Runtime can fuse the convolution with the Q after it.
     """
     from onnx import numpy_helper
 
-    constants = {held.name: numpy_helper.to_array(held) for held in proto.graph.initializer}
-    readers: dict[str, list[Any]] = {}
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
+    consumers: dict[str, list[onnx.NodeProto]] = {}
     for node in proto.graph.node:
         for name in node.input:
-            readers.setdefault(name, []).append(node)
+            consumers.setdefault(name, []).append(node)
     outputs = {entry.name for entry in proto.graph.output}
-    gone = 0
+    removed = 0
     for node in proto.graph.node:
         if node.op_type not in ("Clip", "Relu") or node.output[0] in outputs:
             continue
-        users = readers.get(node.output[0], [])
-        if len(users) != 1 or users[0].op_type != "QuantizeLinear" or not _covers(node, users[0], constants):
+        users = consumers.get(node.output[0], [])
+        if len(users) != 1 or users[0].op_type != "QuantizeLinear" or not _clips_no_more(node, users[0], constants):
             continue
         users[0].input[0] = node.input[0]
-        gone += 1
-    drop_unused(proto)
-    return gone
+        removed += 1
+    drop_unused(proto.graph)
+    return removed
 
 
-def _covers(clip: onnx.NodeProto, quantizer: onnx.NodeProto, constants: dict[str, np.ndarray]) -> bool:
-    """Whether the values that the quantizer can hold lie within the clip's bounds."""
+def _clips_no_more(clip: onnx.NodeProto, quantizer: onnx.NodeProto, constants: dict[str, np.ndarray]) -> bool:
+    """Whether all values that the quantizer can represent lie within the bounds of the clip."""
     scale, zero = (constants.get(name) for name in (*quantizer.input[1:3], "")[:2])
     if scale is None or scale.size != 1 or zero is None or zero.size != 1:
         return False

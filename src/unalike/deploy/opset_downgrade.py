@@ -1,8 +1,8 @@
 """Downgrade an ONNX graph to an older opset (14 to 17).
 
-Written here because the converter that comes with onnx stops at the graphs of torch's exporter (1.23, seen 2026-11-23:
-ReduceMean's axes are "no initializer or constant input"), and knows no way to LayerNormalization below 17. Each rule
-undoes one change of ONNX's operator history (onnx/docs/Changelog.md); what has no rule is found by the checker.
+onnx's own converter (1.23, seen 2026-11-23) fails on the graphs of torch's exporter (ReduceMean's axes are "no initializer or
+constant input") and has no rule for LayerNormalization below 17. Each rule here undoes one change of ONNX's operator history
+(onnx/docs/Changelog.md); onnx's checker reports operators without a rule.
 """
 
 from __future__ import annotations
@@ -17,33 +17,47 @@ from unalike.errors import ExportError, missing_extra
 if TYPE_CHECKING:
     import onnx
 
-TRACED_OPSET = 18  # what torch.onnx's own operators are written in (torch 2.13)
+TRACED_OPSET = 18  # of torch.onnx's operators (torch 2.13)
 LOWEST = 14
 IR_OF_OPSET = {14: 7, 15: 8, 16: 8, 17: 8}
 
 
 def downgrade_opset(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
-    """A copy of ``proto`` in ``opset``. Raises ExportError naming the lowest opset that works."""
+    """Convert a network to an older opset.
+
+    Args:
+        proto: the network, in opset TRACED_OPSET.
+        opset: LOWEST to 17.
+
+    Returns:
+        A copy in that opset.
+
+    Raises:
+        ExportError: the network uses an operator that this opset lacks; it names the lowest opset that works.
+        MissingExtra: onnx is not installed.
+    """
     if opset < LOWEST:
         raise ExportError(f"export.opset_version {opset}", expected=f"at least {LOWEST}")
     try:
-        return _lowered(proto, opset)
+        return _convert(proto, opset)
     except ValueError as error:
-        works = next((number for number in range(opset + 1, TRACED_OPSET) if _can(proto, number)), TRACED_OPSET)
+        works = next(
+            (number for number in range(opset + 1, TRACED_OPSET) if _is_convertible(proto, number)), TRACED_OPSET
+        )
         raise ExportError(
             f"this network cannot be written in opset {opset} ({error})", remedy=f"the lowest that works is {works}"
         ) from error
 
 
-def _can(proto: onnx.ModelProto, opset: int) -> bool:
+def _is_convertible(proto: onnx.ModelProto, opset: int) -> bool:
     try:
-        _lowered(proto, opset)
+        _convert(proto, opset)
     except ValueError:
         return False
     return True
 
 
-def _lowered(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
+def _convert(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     try:
         import onnx
     except ImportError as error:
@@ -51,9 +65,9 @@ def _lowered(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
     older = onnx.ModelProto()
     older.CopyFrom(proto)
     _Rewriter(older.graph, opset).run()
-    for held in older.opset_import:
-        if held.domain in ("", "ai.onnx"):
-            held.version = opset
+    for entry in older.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = opset
     older.ir_version = min(older.ir_version, IR_OF_OPSET[opset])
     try:
         onnx.checker.check_model(older, full_check=True)
@@ -63,23 +77,23 @@ def _lowered(proto: onnx.ModelProto, opset: int) -> onnx.ModelProto:
 
 
 class _Rewriter:
-    """Replaces the nodes of one graph, one by one, in order."""
+    """Replaces the nodes of one graph in order."""
 
     def __init__(self, graph: onnx.GraphProto, opset: int) -> None:
         from onnx import numpy_helper
 
         self.graph, self.opset = graph, opset
-        self.constants = {held.name: numpy_helper.to_array(held) for held in graph.initializer}
+        self.constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
         for node in graph.node:
             if node.op_type == "Constant" and node.attribute[0].name == "value":
                 self.constants[node.output[0]] = numpy_helper.to_array(node.attribute[0].t)
-        self.made = 0
+        self.layer_norms = 0
 
     def run(self) -> None:
-        """Rewrite every node that a rule knows."""
+        """Rewrite every node that has a rule."""
         rules: dict[str, Callable[[onnx.NodeProto], list[onnx.NodeProto]]] = {"Split": self._split, "Pad": self._pad}
-        for kind in ("Max", "Min", "Mean", "L1", "L2", "Prod", "SumSquare", "LogSum", "LogSumExp"):
-            rules[f"Reduce{kind}"] = self._reduce
+        for name in ("Max", "Min", "Mean", "L1", "L2", "Prod", "SumSquare", "LogSum", "LogSumExp"):
+            rules[f"Reduce{name}"] = self._reduce
         if self.opset < 17:
             rules["LayerNormalization"] = self._layer_norm
         if self.opset < 15:
@@ -92,68 +106,68 @@ class _Rewriter:
         self.graph.node.extend(nodes)
 
     def _reduce(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """18 made ``axes`` an input."""
+        """Opset 18 made ``axes`` an input."""
         from onnx import helper
 
         if len(node.input) == 2 and node.input[1]:
             if node.input[1] not in self.constants:
-                raise ValueError(f"{node.op_type} takes its axes from the graph")
+                raise ValueError(f"{node.op_type} has computed axes")
             axes = self.constants[node.input[1]].ravel().tolist()
             node.attribute.append(helper.make_attribute("axes", axes))
         del node.input[1:]
-        _drop(node, "noop_with_empty_axes")
+        _remove_attribute(node, "noop_with_empty_axes")
         return [node]
 
     def _split(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """18 brought ``num_outputs``; before, parts were equal by default."""
-        _drop(node, "num_outputs")
+        """Opset 18 added ``num_outputs``; before, equal parts are the default."""
+        _remove_attribute(node, "num_outputs")
         return [node]
 
     def _pad(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """18 let ``axes`` choose sides."""
+        """Opset 18 added ``axes``."""
         if len(node.input) > 3 and node.input[3]:
-            raise ValueError("Pad along chosen axes")
+            raise ValueError("Pad with axes")
         return [node]
 
     def _shape(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """15 let it give a part of the shape (``start``, ``end``); before, the whole one is cut."""
+        """Opset 15 added ``start`` and ``end``; before, the shape is sliced."""
         from onnx import helper
 
-        held = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        if not held:
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        if not attributes:
             return [node]
-        whole = f"{node.output[0]}_whole"
-        start = self._constant(f"{node.output[0]}_start", [held.get("start", 0)])
-        end = self._constant(f"{node.output[0]}_end", [held.get("end", np.iinfo(np.int64).max)])
+        full_shape = f"{node.output[0]}_whole"
+        start = self._constant(f"{node.output[0]}_start", [attributes.get("start", 0)])
+        end = self._constant(f"{node.output[0]}_end", [attributes.get("end", np.iinfo(np.int64).max)])
         return [
-            helper.make_node("Shape", [node.input[0]], [whole]),
-            helper.make_node("Slice", [whole, start, end], [node.output[0]]),
+            helper.make_node("Shape", [node.input[0]], [full_shape]),
+            helper.make_node("Slice", [full_shape, start, end], [node.output[0]]),
         ]
 
     def _layer_norm(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """17 brought it; below it is said in steps: (x - mean) / sqrt(var + epsilon) * scale + bias."""
+        """Opset 17 added it; before, it is computed in steps: (x - mean) / sqrt(variance + epsilon) * scale + bias."""
         from onnx import helper
 
-        held = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-        axis, epsilon = held.get("axis", -1), held.get("epsilon", 1e-5)
+        attributes = {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+        axis, epsilon = attributes.get("axis", -1), attributes.get("epsilon", 1e-5)
         if axis >= 0 or len([name for name in node.output if name]) > 1:
             raise ValueError("LayerNormalization with a positive axis or several outputs")
         axes = list(range(axis, 0))
         x, scale = node.input[0], node.input[1]
         bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-        self.made += 1
-        stem = f"{node.output[0]}_steps{self.made}"
+        self.layer_norms += 1
+        stem = f"{node.output[0]}_steps{self.layer_norms}"
         steps: list[onnx.NodeProto] = []
 
-        def add(kind: str, inputs: list[str], output: str = "", **settings: Any) -> str:
+        def add(operator: str, inputs: list[str], output: str = "", **attributes: Any) -> str:
             output = output or f"{stem}_{len(steps)}"
-            steps.append(helper.make_node(kind, inputs, [output], **settings))
+            steps.append(helper.make_node(operator, inputs, [output], **attributes))
             return output
 
-        centred = add("Sub", [x, add("ReduceMean", [x], axes=axes, keepdims=1)])
-        variance = add("ReduceMean", [add("Mul", [centred, centred])], axes=axes, keepdims=1)
-        spread = add("Sqrt", [add("Add", [variance, self._constant(f"{stem}_epsilon", np.float32(epsilon))])])
-        scaled = [add("Div", [centred, spread]), scale]
+        centered = add("Sub", [x, add("ReduceMean", [x], axes=axes, keepdims=1)])
+        variance = add("ReduceMean", [add("Mul", [centered, centered])], axes=axes, keepdims=1)
+        deviation = add("Sqrt", [add("Add", [variance, self._constant(f"{stem}_epsilon", np.float32(epsilon))])])
+        scaled = [add("Div", [centered, deviation]), scale]
         if bias is None:
             add("Mul", scaled, node.output[0])
         else:
@@ -167,7 +181,7 @@ class _Rewriter:
         return name
 
 
-def _drop(node: onnx.NodeProto, name: str) -> None:
+def _remove_attribute(node: onnx.NodeProto, name: str) -> None:
     kept = [attribute for attribute in node.attribute if attribute.name != name]
     del node.attribute[:]
     node.attribute.extend(kept)

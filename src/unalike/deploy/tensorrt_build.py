@@ -1,8 +1,8 @@
 """Build a TensorRT engine from an ONNX file, with TensorRT 10 or 11.
 
-Networks are strongly typed: precision is what the ONNX file says (typed layers, Q/DQ pairs), never a builder's flag, and
-there is no calibrator. TensorRT 11 knows nothing else; TensorRT 10 is asked for it. Every call here stands in the tables
-of ``tests/support/tensorrt_signatures.py`` with its source. Never run on a GPU so far.
+Networks are strongly typed: the ONNX file determines the precision (typed layers, Q/DQ pairs), no builder flag does, and
+there is no calibrator. TensorRT 11 has no other mode; TensorRT 10 gets a flag. Every call here is listed with its source in
+``tests/support/tensorrt_signatures.py``. Not run on a GPU so far.
 """
 
 from __future__ import annotations
@@ -24,8 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """Batches that the engine takes (of a network with a fixed batch all three are that), scratch memory in MB (0:
-    TensorRT's own limit), the file of kernel timings, the GPU."""
+    """Options of a build.
+
+    Attributes:
+        min_batch, opt_batch, max_batch: batch sizes that the engine takes and the one that it is tuned for; of a network
+            with a fixed batch all three are that.
+        workspace_mb: scratch memory in MB; 0 for TensorRT's own limit.
+        timing_cache: file of kernel timings, read and written.
+        gpu: number of the GPU.
+        verbose: print what the builder does.
+    """
 
     min_batch: int = 1
     opt_batch: int = 1
@@ -37,12 +45,24 @@ class BuildOptions:
 
 
 def build_engine(content: bytes, path: Path, facts: NetworkFacts, options: BuildOptions) -> dict[str, Any]:
-    """Build ``path`` from an ONNX file's content and write the facts beside it; what was built, in words and numbers.
+    """Build an engine from an ONNX network.
 
-    Raises MissingExtra without TensorRT, DeviceError without the GPU, ExportError for what cannot be built.
+    Args:
+        content: bytes of the ONNX file.
+        path: the engine file to write; its metadata goes into ``facts_file(path)``.
+        facts: the metadata.
+        options: of the build.
+
+    Returns:
+        TensorRT's version, the size in bytes, and the three batch sizes.
+
+    Raises:
+        MissingExtra: TensorRT is not installed.
+        DeviceError: there is no such GPU.
+        ExportError: TensorRT cannot read the file or build the engine.
     """
     version = major_version(import_tensorrt())
-    memory = CudaMemory(options.gpu)  # makes the GPU this thread's own: TensorRT builds for that one
+    memory = CudaMemory(options.gpu)  # selects the GPU for this thread: TensorRT builds for it
     import tensorrt as trt
 
     logger = trt.Logger(trt.Logger.VERBOSE if options.verbose else trt.Logger.WARNING)
@@ -52,8 +72,8 @@ def build_engine(content: bytes, path: Path, facts: NetworkFacts, options: Build
     network = builder.create_network(flags)
     parser = trt.OnnxParser(network, logger)
     if not parser.parse(content):
-        told = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
-        raise ExportError(f"TensorRT cannot read the ONNX file ({told[:300]})", remedy="export it with a lower opset")
+        errors = "; ".join(str(parser.get_error(i)) for i in range(parser.num_errors))
+        raise ExportError(f"TensorRT cannot read the ONNX file ({errors[:300]})", remedy="export it with a lower opset")
     config = builder.create_builder_config()
     if options.workspace_mb:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, options.workspace_mb << 20)
@@ -61,11 +81,11 @@ def build_engine(content: bytes, path: Path, facts: NetworkFacts, options: Build
     config.clear_flag(trt.BuilderFlag.TF32)
     _add_profile(builder, network, config, options)
     if options.timing_cache is not None:
-        _read_timings(config, options.timing_cache)
+        _load_timing_cache(config, options.timing_cache)
     progress.say(f"building {path.name}: this takes minutes")
     plan = builder.build_serialized_network(network, config)
     if plan is None:
-        raise ExportError("TensorRT could not build the engine", remedy="its reason stands above; more with "
+        raise ExportError("TensorRT could not build the engine", remedy="its messages are above; more with "
                           "gen_trt_engine.verbose=true")  # fmt: skip
     if options.timing_cache is not None:
         _write(options.timing_cache, bytes(config.get_timing_cache().serialize()))
@@ -83,7 +103,7 @@ def _add_profile(
     config: tensorrt.IBuilderConfig,
     options: BuildOptions,
 ) -> None:
-    """The batches of an open network; a fixed one needs no profile."""
+    """Set the batch sizes of a network with a free batch; a fixed one needs no profile."""
     import tensorrt as trt
 
     entry = network.get_input(0)
@@ -91,18 +111,18 @@ def _add_profile(
     if shape[0] != -1:
         return
     profile = builder.create_optimization_profile()
-    least, best, most = (
+    smallest, best, largest = (
         trt.Dims([batch, *shape[1:]]) for batch in (options.min_batch, options.opt_batch, options.max_batch)
     )
-    profile.set_shape(entry.name, least, best, most)
+    profile.set_shape(entry.name, smallest, best, largest)
     config.add_optimization_profile(profile)
 
 
-def _read_timings(config: tensorrt.IBuilderConfig, path: Path) -> None:
-    held = path.read_bytes() if path.is_file() else b""
-    cache = config.create_timing_cache(held)
+def _load_timing_cache(config: tensorrt.IBuilderConfig, path: Path) -> None:
+    content = path.read_bytes() if path.is_file() else b""
+    cache = config.create_timing_cache(content)
     if not config.set_timing_cache(cache, False):
-        progress.say(f"{path} was timed on another GPU or version: timing anew")
+        progress.say(f"{path} was written on another GPU or by another version: timings are measured again")
         config.set_timing_cache(config.create_timing_cache(b""), False)
 
 

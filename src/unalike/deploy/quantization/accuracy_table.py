@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from unalike.data.imageset import ImageSet
+from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError
 from unalike.inference.embedding import embed_files
@@ -23,8 +24,13 @@ FORMAT_VERSION = 1
 
 @dataclass(frozen=True)
 class AccuracyRow:
-    """One form in one runtime. Cosines are with the fp32 vectors of the same images; shares lie in 0..1, None where
-    no labelled data was given."""
+    """Accuracy of one network in one runtime.
+
+    Attributes:
+        runtime, precision: of the engine.
+        mean_cosine, worst_cosine: of its vectors with the fp32 vectors of the same images, -1..1.
+        recall_at_1, map_at_r: retrieval on labeled data, 0..1; None where there is none.
+    """
 
     runtime: str
     precision: str
@@ -36,7 +42,15 @@ class AccuracyRow:
 
 @dataclass(frozen=True)
 class AccuracyTable:
-    """The fp32 row first. ``images`` were compared; ``queries`` measured against ``references``."""
+    """Comparison of a network with fp32.
+
+    Attributes:
+        rows: fp32 first, then each engine.
+        images: number of images whose vectors were compared.
+        queries, references: number of labeled images that retrieval was measured on.
+        kept_layers: names of the layers in higher precision.
+        notes: lines for the reader.
+    """
 
     rows: tuple[AccuracyRow, ...]
     images: int
@@ -46,47 +60,56 @@ class AccuracyTable:
     notes: tuple[str, ...] = field(default=())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, as it stands in JSON beside the file."""
+        """Plain data, as it is written to the JSON file beside the network."""
         return {"format_version": FORMAT_VERSION, **asdict(self)}
 
     def figures(self) -> dict[str, Any]:
-        """The second row as flat names, losses in percentage points."""
+        """The second row by flat names; losses in percentage points."""
         first, row = self.rows[0], self.rows[1]
-        found: dict[str, Any] = {"mean_cosine": row.mean_cosine, "worst_cosine": row.worst_cosine,
-                                 "layers_kept": len(self.kept_layers)}  # fmt: skip
+        figures: dict[str, Any] = {"mean_cosine": row.mean_cosine, "worst_cosine": row.worst_cosine,
+                                   "layers_kept": len(self.kept_layers)}  # fmt: skip
         if row.recall_at_1 is not None and first.recall_at_1 is not None:
-            found["recall_loss"] = 100 * (first.recall_at_1 - row.recall_at_1)
+            figures["recall_loss"] = 100 * (first.recall_at_1 - row.recall_at_1)
         if row.map_at_r is not None and first.map_at_r is not None:
-            found["map_at_r_loss"] = 100 * (first.map_at_r - row.map_at_r)
-        return found
+            figures["map_at_r_loss"] = 100 * (first.map_at_r - row.map_at_r)
+        return figures
 
     def lines(self) -> list[str]:
-        """The table for a person."""
-        head = f"{'runtime':14}{'precision':11}{'mean cosine':>13}{'worst':>10}"
+        """The table as lines of text."""
+        header = f"{'runtime':14}{'precision':11}{'mean cosine':>13}{'worst':>10}"
         if self.queries:
-            head += f"{'R@1':>9}{'loss':>8}{'MAP@R':>9}{'loss':>8}"
-        lines = [head]
+            header += f"{'R@1':>9}{'loss':>8}{'MAP@R':>9}{'loss':>8}"
+        lines = [header]
         for row in self.rows:
             line = f"{row.runtime:14}{row.precision:11}{row.mean_cosine:13.6f}{row.worst_cosine:10.6f}"
             if self.queries and row.recall_at_1 is not None and row.map_at_r is not None:
-                line += _share(row.recall_at_1, self.rows[0].recall_at_1) + _share(row.map_at_r, self.rows[0].map_at_r)
+                line += _format_loss(row.recall_at_1, self.rows[0].recall_at_1)
+                line += _format_loss(row.map_at_r, self.rows[0].map_at_r)
             lines.append(line)
-        told = f"{self.images} images"
+        summary = f"{self.images} images"
         if self.queries:
-            told += f"; {self.queries} queries, {self.references} references"
+            summary += f"; {self.queries} queries, {self.references} references"
         if self.kept_layers:
-            shown = ", ".join(self.kept_layers[:4]) + (", ..." if len(self.kept_layers) > 4 else "")
-            told += f"; kept in higher precision: {len(self.kept_layers)} ({shown})"
-        return [*lines, told, *self.notes]
+            names = ", ".join(self.kept_layers[:4]) + (", ..." if len(self.kept_layers) > 4 else "")
+            summary += f"; kept in higher precision: {len(self.kept_layers)} ({names})"
+        return [*lines, summary, *self.notes]
 
 
-def _share(value: float, before: float | None) -> str:
-    return f"{100 * value:8.2f}%{100 * ((before or 0.0) - value):+8.2f}"
+def _format_loss(value: float, fp32_value: float | None) -> str:
+    """The value in percent and its loss in percentage points."""
+    return f"{100 * value:8.2f}%{100 * ((fp32_value or 0.0) - value):+8.2f}"
 
 
-def cosines(expected_ND: np.ndarray, found_ND: np.ndarray) -> np.ndarray:
-    """Cosine of each pair of rows, float64; -1 where either is not finite or has no length."""
-    a, b = expected_ND.astype(np.float64), found_ND.astype(np.float64)
+def cosines(expected_ND: np.ndarray, actual_ND: np.ndarray) -> np.ndarray:
+    """Compute the cosine of each pair of rows.
+
+    Returns:
+        float64 (N,); -1 where a vector is not finite or has length 0.
+
+    Raises:
+        DataError: the shapes differ.
+    """
+    a, b = expected_ND.astype(np.float64), actual_ND.astype(np.float64)
     if a.shape != b.shape:
         raise DataError(f"vectors of shape {b.shape}", expected=f"{a.shape}")
     with np.errstate(all="ignore"):
@@ -96,28 +119,43 @@ def cosines(expected_ND: np.ndarray, found_ND: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class LabeledSets:
-    """Reference and query images of one class list."""
+    """Reference and query images with classes of one list."""
 
     reference: ImageSet
     query: ImageSet
 
 
 def evaluate_retrieval(
-    engine: Engine, data: LabeledSets, view: Any, options: Mapping[str, Any]
-) -> tuple[float, float, int]:
-    """(R@1, MAP@R, queries measured) of ``engine``; each file is embedded once."""
+    engine: Engine, data: LabeledSets, view: View, options: Mapping[str, Any]
+) -> tuple[float, float, int]:  # fmt: skip
+    """Measure retrieval of the queries among the references; a file that is in both sets is embedded once.
+
+    Args:
+        engine: computes the vectors.
+        data: the labeled images.
+        view: evaluation view of the images.
+        options: further arguments of ``embed_files``.
+
+    Returns:
+        R@1 and MAP@R, 0..1, and the number of queries that have a reference of their class.
+
+    Raises:
+        DataError: no query has one.
+    """
     union: list[Path] = list(dict.fromkeys([*data.reference.paths, *data.query.paths]))
-    done = embed_files(engine, union, view, describe="measuring", **options)
-    place = {union[i]: n for n, i in enumerate(done.kept_N.tolist())}
+    embedded = embed_files(engine, union, view, describe="measuring", **options)
+    row_of_path = {union[i]: row for row, i in enumerate(embedded.kept_N.tolist())}
 
-    def part(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
-        kept = [i for i, path in enumerate(images.paths) if path in place]
-        return done.vectors_ND[[place[images.paths[i]] for i in kept]], images.labels_N[kept]
+    def vectors_and_labels(images: ImageSet) -> tuple[np.ndarray, np.ndarray]:
+        readable = [i for i, path in enumerate(images.paths) if path in row_of_path]
+        return embedded.vectors_ND[[row_of_path[images.paths[i]] for i in readable]], images.labels_N[readable]
 
-    (reference, reference_labels), (query, query_labels) = part(data.reference), part(data.query)
+    reference_ND, reference_labels_N = vectors_and_labels(data.reference)
+    query_ND, query_labels_N = vectors_and_labels(data.query)
     ranking = evaluate_ranking(
-        query, query_labels, reference, reference_labels, ks=(1,), same=data.reference.paths == data.query.paths
-    )
+        query_ND, query_labels_N, reference_ND, reference_labels_N, ks=(1,),
+        same=data.reference.paths == data.query.paths,
+    )  # fmt: skip
     measured = int((~ranking.open_set).sum())
     if not measured:
         raise DataError("no query has a reference of its class", remedy="check dataset.val_dataset")
@@ -125,24 +163,33 @@ def evaluate_retrieval(
 
 
 def compare_engines(
-    first: Engine, others: list[Engine], images_NHWC: np.ndarray, *, data: LabeledSets | None = None, view: Any = None,
-    options: Mapping[str, Any] | None = None, kept: tuple[str, ...] = (), notes: tuple[str, ...] = (),
+    fp32: Engine, others: list[Engine], images_NHWC: np.ndarray, *, data: LabeledSets | None = None,
+    view: View | None = None, options: Mapping[str, Any] | None = None, kept_layers: tuple[str, ...] = (),
+    notes: tuple[str, ...] = (),
 ) -> AccuracyTable:  # fmt: skip
-    """``first`` (fp32) and each other engine on ``images_NHWC``; with ``data``, R@1 and MAP@R of the first two.
+    """Compare engines with the fp32 engine.
 
-    Further engines are the same file in other runtimes: their cosines are told, retrieval is measured once.
+    Args:
+        fp32: the engine of the fp32 network.
+        others: engines of the converted network. The second and later ones run the same file in other runtimes: their
+            vectors are compared, their retrieval is not measured.
+        images_NHWC: uint8 images whose vectors are compared.
+        data: labeled images on which retrieval is measured; needs ``view``.
+        view, options: as in ``evaluate_retrieval``.
+        kept_layers, notes: stored in the table.
     """
-    expected = first(images_NHWC)
-    measured = {
-        number: evaluate_retrieval(engine, data, view, options or {})
-        for number, engine in enumerate([first, *others])
-        if data is not None and number < 2
-    }
+    expected_ND = fp32(images_NHWC)
+    engines = [fp32, *others]
+    retrieval = []
+    if data is not None and view is not None:
+        retrieval = [evaluate_retrieval(engine, data, view, options or {}) for engine in engines[:2]]
     rows = []
-    for number, engine in enumerate([first, *others]):
-        near = cosines(expected, engine(images_NHWC)) if number else np.ones(1)
-        recall, mapr, _ = measured.get(number, (None, None, 0))
-        rows.append(AccuracyRow(engine.name, engine.precision, float(near.mean()), float(near.min()), recall, mapr))
-    queries = measured[0][2] if measured else 0
+    for number, engine in enumerate(engines):
+        cosines_N = cosines(expected_ND, engine(images_NHWC)) if number else np.ones(1)
+        recall, mapr, _ = retrieval[number] if number < len(retrieval) else (None, None, 0)
+        rows.append(
+            AccuracyRow(engine.name, engine.precision, float(cosines_N.mean()), float(cosines_N.min()), recall, mapr)
+        )
+    queries = retrieval[0][2] if retrieval else 0
     references = len(data.reference) if data is not None else 0
-    return AccuracyTable(tuple(rows), len(images_NHWC), queries, references, kept, notes)
+    return AccuracyTable(tuple(rows), len(images_NHWC), queries, references, kept_layers, notes)

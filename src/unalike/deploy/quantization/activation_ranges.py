@@ -32,7 +32,12 @@ METHODS = ("min-max", "percentile", "entropy")
 
 @dataclass(frozen=True)
 class CalibrationImages:
-    """``calibration_NHWC`` make the ranges, ``validation_NHWC`` are there to test them on (the chosen ones where none are left)."""
+    """Images of a quantization, uint8.
+
+    Attributes:
+        calibration_NHWC: the ranges of activations are measured on these.
+        validation_NHWC: the result is compared with fp32 on these; the calibration images where there are no others.
+    """
 
     calibration_NHWC: np.ndarray
     validation_NHWC: np.ndarray
@@ -43,80 +48,99 @@ class CalibrationImages:
 
 
 def sample_calibration_images(
-    paths: Sequence[Path], view: View, *, count: int, others: int, seed: int, notices: Notices | None = None
+    paths: Sequence[Path], view: View, *, count: int, validation_count: int, seed: int, notices: Notices | None = None
 ) -> CalibrationImages:
-    """``count`` images drawn by ``seed``, then up to ``others`` more of the rest; unreadable ones are skipped.
+    """Read a random sample of images through the evaluation view; unreadable ones are skipped.
 
-    Fewer than ``count`` are used as they are, and that is said. Raises DataError when none can be read.
+    Args:
+        paths: files to choose from.
+        view: evaluation view of the network.
+        count: number of calibration images. Where fewer can be read, a message says so.
+        validation_count: largest number of further images to compare on.
+        seed: of the random order.
+        notices: collects the unreadable files.
+
+    Raises:
+        DataError: no image can be read.
     """
     order = np.random.default_rng(seed).permutation(len(paths))
-    found: list[np.ndarray] = []
+    images: list[np.ndarray] = []
     for index in order:
-        if len(found) == count + others:
+        if len(images) == count + validation_count:
             break
         try:
-            found.append(view(paths[index]))
+            images.append(view(paths[index]))
         except UnreadableImage as error:
             if notices is not None:
                 notices.add("unreadable", str(paths[index]), str(error))
-    if not found:
+    if not images:
         raise DataError("no image to calibrate on can be read", remedy="check calibration.cal_image_dir")
-    if len(found) < count:
-        progress.say(f"calibration: {len(found)} images are there, {count} were asked for")
-    chosen, rest = found[:count], found[count:]
-    return CalibrationImages(np.stack(chosen), np.stack(rest or chosen))
+    if len(images) < count:
+        progress.say(f"calibration: {len(images)} images can be read, {count} were requested")
+    calibration, rest = images[:count], images[count:]
+    return CalibrationImages(np.stack(calibration), np.stack(rest or calibration))
 
 
 @dataclass(frozen=True)
 class RangeSettings:
-    """Everything that the ranges depend on."""
+    """Everything that the ranges depend on.
 
-    model: str  # digest of the network
-    images: str  # digest of the pixels
+    Attributes:
+        model: digest of the network.
+        images: digest of the calibration images' pixels.
+        method: one of METHODS.
+        percentile: percentage of the values inside the range, for that method.
+        symmetric: whether ranges are symmetric around 0.
+    """
+
+    model: str
+    images: str
     method: str = "min-max"
     percentile: float = 99.99
     symmetric: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """What stands in the cache file beside the ranges."""
-        held: dict[str, Any] = {"model": self.model, "images": self.images, "method": self.method,
-                                "symmetric": self.symmetric}  # fmt: skip
-        return held | ({"percentile": self.percentile} if self.method == "percentile" else {})
+        """Plain data, as it is written to the cache file beside the ranges."""
+        settings: dict[str, Any] = {"model": self.model, "images": self.images, "method": self.method,
+                                    "symmetric": self.symmetric}  # fmt: skip
+        return settings | ({"percentile": self.percentile} if self.method == "percentile" else {})
 
 
 Ranges = dict[str, tuple[float, float]]
 
 
-def read_ranges(path: Path, request: RangeSettings) -> Ranges | None:
-    """The ranges in a cache file, if it was made from exactly this; None otherwise, and why is said."""
+def read_ranges(path: Path, settings: RangeSettings) -> Ranges | None:
+    """Read ranges from a cache file; None, with a message, where it was written with other settings or is no such file."""
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        cache = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):
-        progress.say(f"{path} is no calibration of ours: calibrating anew")
+        progress.say(f"{path} is not a calibration file of unalike: calibrating again")
         return None
-    if not isinstance(held, Mapping) or held.get("format_version") != FORMAT_VERSION:
-        progress.say(f"{path} is no calibration of ours: calibrating anew")
+    if not isinstance(cache, Mapping) or cache.get("format_version") != FORMAT_VERSION:
+        progress.say(f"{path} is not a calibration file of unalike: calibrating again")
         return None
-    wanted = request.to_dict()
-    stale = [name for name, value in wanted.items() if held.get("made_from", {}).get(name) != value]
+    cached = cache.get("made_from", {})
+    stale = [name for name, value in settings.to_dict().items() if cached.get(name) != value]
     if stale:
-        progress.say(f"{path} was made from another {', '.join(stale)}: calibrating anew")
+        progress.say(f"{path} was written for another {', '.join(stale)}: calibrating again")
         return None
-    return {name: (float(low), float(high)) for name, (low, high) in held["ranges"].items()}
+    return {name: (float(low), float(high)) for name, (low, high) in cache["ranges"].items()}
 
 
-def write_ranges(path: Path, request: RangeSettings, ranges: Ranges) -> None:
-    """Write the cache file whole or not at all; one that is not ours is an error, never overwritten."""
-    if path.exists() and not _is_ours(path):
-        raise SpecError(f"cal_cache_file: {path} exists and is no calibration of ours", remedy="name another file")
-    held = {"format_version": FORMAT_VERSION, "tool": "unalike", "made_from": request.to_dict(), "ranges": ranges}
+def write_ranges(path: Path, settings: RangeSettings, ranges: Ranges) -> None:
+    """Write the cache file atomically. Raises SpecError where the file exists and is not such a cache file."""
+    if path.exists() and not _is_cache_file(path):
+        raise SpecError(
+            f"cal_cache_file: {path} exists and is not a calibration file of unalike", remedy="name another file"
+        )
+    cache = {"format_version": FORMAT_VERSION, "tool": "unalike", "made_from": settings.to_dict(), "ranges": ranges}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(held, indent=1))
+    write_text(path, json.dumps(cache, indent=1))
 
 
-def _is_ours(path: Path) -> bool:
+def _is_cache_file(path: Path) -> bool:
     try:
         return bool(json.loads(path.read_text(encoding="utf-8")).get("tool") == "unalike")
     except (OSError, ValueError, AttributeError):
@@ -124,49 +148,62 @@ def _is_ours(path: Path) -> bool:
 
 
 def measure_ranges(
-    content: bytes, facts: NetworkFacts, images_NHWC: np.ndarray, request: RangeSettings, *, batch: int
+    content: bytes, facts: NetworkFacts, images_NHWC: np.ndarray, settings: RangeSettings, *, batch: int
 ) -> Ranges:
-    """(least, greatest) of every float tensor over the images, by ONNX Runtime's collectors.
+    """Measure the range of every float tensor of a network with ONNX Runtime's calibrators.
 
-    ``content`` is the ONNX file. Raises MissingExtra; SpecError for a method that does not exist.
+    Args:
+        content: bytes of the ONNX file.
+        facts: its metadata, which says how images are normalized.
+        images_NHWC: uint8 images. Of a network with a fixed batch a last partial batch is left out.
+        settings: method, percentile and symmetry.
+        batch: images a pass, where the network has no fixed batch.
+
+    Returns:
+        Name of each tensor -> (lowest, highest).
+
+    Raises:
+        SpecError: there is no such method.
+        DataError: there are fewer images than the fixed batch.
+        MissingExtra: onnx or ONNX Runtime is not installed.
     """
-    if request.method not in METHODS:
-        raise SpecError(f"calibration method {request.method!r}", expected=" or ".join(METHODS))
+    if settings.method not in METHODS:
+        raise SpecError(f"calibration method {settings.method!r}", expected=" or ".join(METHODS))
     calibrate = import_calibrate()
     with tempfile.TemporaryDirectory(prefix="unalike-calibration-") as folder:
         source = Path(folder) / "network.onnx"
         source.write_bytes(content)
         collector = calibrate.create_calibrator(
-            source, None, str(Path(folder) / "augmented.onnx"), calibrate_method=_method(calibrate, request.method),
-            extra_options=_options(request),
+            source, None, str(Path(folder) / "augmented.onnx"), calibrate_method=_method(calibrate, settings.method),
+            extra_options=_options(settings),
         )  # fmt: skip
         name = collector.infer_session.get_inputs()[0].name
         fixed = collector.infer_session.get_inputs()[0].shape[0]
         step = fixed if isinstance(fixed, int) else batch
-        whole = len(images_NHWC) - len(images_NHWC) % step if isinstance(fixed, int) else len(images_NHWC)
-        if not whole:
+        count = len(images_NHWC) - len(images_NHWC) % step if isinstance(fixed, int) else len(images_NHWC)
+        if not count:
             raise DataError(f"{len(images_NHWC)} calibration images", expected=f"at least {step}, the network's batch")
-        with progress.progress("calibrating", whole) as advance, suppress_stdout():
-            # A call a batch: what it has collected is then reduced to ranges or histograms and forgotten.
-            for start in range(0, whole, step):
-                part = images_NHWC[start : start + step]
-                collector.collect_data(_Reader({name: network_input(part, facts)}))
-                advance(len(part))
+        with progress.progress("calibrating", count) as advance, suppress_stdout():
+            # One call for each batch: the collector then reduces its outputs to ranges or histograms and frees them.
+            for start in range(0, count, step):
+                images = images_NHWC[start : start + step]
+                collector.collect_data(_Reader({name: network_input(images, facts)}))
+                advance(len(images))
         with suppress_stdout():
-            found = collector.compute_data()
+            collected = collector.compute_data()
     return {
         tensor: (float(np.min(data.range_value[0])), float(np.max(data.range_value[1])))
-        for tensor, data in found.items()
+        for tensor, data in collected.items()
     }
 
 
 def suppress_stdout() -> AbstractContextManager[Any]:
-    """Nothing on standard output, which belongs to results: quantizing libraries print to it."""
+    """Suppress standard output, to which quantization libraries print: it is for results."""
     return redirect_stdout(io.StringIO())
 
 
 def import_calibrate() -> Any:
-    """ONNX Runtime's calibration module, its telemetry off."""
+    """Import ONNX Runtime's calibration module with its telemetry off. Raises MissingExtra."""
     import_onnxruntime("quantizing", "train")
     try:
         import onnx  # noqa: F401
@@ -177,25 +214,25 @@ def import_calibrate() -> Any:
 
 
 def _method(calibrate: Any, name: str) -> Any:
-    kinds = calibrate.CalibrationMethod
-    return {"min-max": kinds.MinMax, "percentile": kinds.Percentile, "entropy": kinds.Entropy}[name]
+    methods = calibrate.CalibrationMethod
+    return {"min-max": methods.MinMax, "percentile": methods.Percentile, "entropy": methods.Entropy}[name]
 
 
-def _options(request: RangeSettings) -> dict[str, Any]:
-    options: dict[str, Any] = {"symmetric": request.symmetric}
-    if request.method == "percentile":
-        options |= {"percentile": request.percentile, "num_bins": 2048}
-    if request.method == "entropy":
+def _options(settings: RangeSettings) -> dict[str, Any]:
+    options: dict[str, Any] = {"symmetric": settings.symmetric}
+    if settings.method == "percentile":
+        options |= {"percentile": settings.percentile, "num_bins": 2048}
+    if settings.method == "entropy":
         options |= {"num_bins": 512, "num_quantized_bins": 128}
     return options
 
 
 class _Reader:
-    """One batch, once: what ONNX Runtime's collectors read from."""
+    """Data reader for ONNX Runtime's calibrators that gives one batch, once."""
 
     def __init__(self, batch: dict[str, np.ndarray]) -> None:
         self._batches = [batch]
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """The batch, then None."""
+        """Return the batch, then None."""
         return self._batches.pop() if self._batches else None

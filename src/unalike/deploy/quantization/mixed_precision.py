@@ -1,7 +1,7 @@
 """Quantize to INT8, FP16 or BF16, and keep sensitive layers in higher precision.
 
-What loses most goes back to higher precision by itself (``quantization.sensitivity``); every candidate is run on real images by the
-runtime that is here.
+The layers that lose most accuracy return to higher precision (``quantization.sensitivity``). Every candidate runs on real images
+in an installed runtime.
 """
 
 from __future__ import annotations
@@ -41,18 +41,30 @@ from unalike.errors import MissingExtra, ModelError, SpecError
 if TYPE_CHECKING:
     import onnx
 
-# The goal where the user set none: what two cores of an AVX2 machine reach with a frozen Lite0, and what 16 bits must.
+# Default goals: INT8 as reached with a frozen EfficientNet-Lite0 on an AVX2 machine; 16 bits must lose next to nothing.
 WORST_COSINE = {"INT8": 0.95, "FP16": 0.999, "BF16": 0.999}
-# A single layer's loss is measured on this many images: only the ranking of layers is needed.
+# Number of images on which the loss of a single layer is measured: only the ranking of layers is needed.
 LAYER_LOSS_IMAGES = 16
 
-# (whether the retrieval goal is met, how near), of an engine
+# Evaluates an engine on labeled data; returns whether the goal is met, and a text with the figures.
 RetrievalCheck = Callable[[Engine], tuple[bool, str]]
 
 
 @dataclass(frozen=True)
 class QuantizationRequest:
-    """What is wanted. ``worst_cosine`` None takes WORST_COSINE's; ``retrieval`` judges a candidate on labelled data."""
+    """Options of a quantization.
+
+    Attributes:
+        data_type: ``INT8``, ``FP16`` or ``BF16``.
+        options: of the INT8 quantizer.
+        method, percentile: of the INT8 ranges (``activation_ranges.RangeSettings``).
+        batch: images a pass in calibration.
+        cache: file of the INT8 ranges; None to measure them each time.
+        layers_precision: ``layer:precision`` entries.
+        worst_cosine: goal: the lowest cosine with an fp32 vector; None for WORST_COSINE of the type.
+        most_layers: share of the layers that may return to higher precision, 0..1.
+        retrieval: checks a candidate on labeled data; None where there is none.
+    """
 
     data_type: str = "INT8"
     options: QuantizationOptions = field(default_factory=QuantizationOptions)
@@ -68,7 +80,13 @@ class QuantizationRequest:
 
 @dataclass(frozen=True)
 class QuantizedNetwork:
-    """``proto`` holds its facts; ``kept`` are the layers in higher precision."""
+    """A quantized network.
+
+    Attributes:
+        proto: the graph, with its metadata.
+        kept: names of the layers in higher precision.
+        notes: lines for the reader of its comparison.
+    """
 
     proto: onnx.ModelProto
     kept: tuple[str, ...]
@@ -76,7 +94,7 @@ class QuantizedNetwork:
 
     @property
     def content(self) -> bytes:
-        """The file's content."""
+        """Bytes of its ONNX file."""
         content: bytes = self.proto.SerializeToString()
         return content
 
@@ -90,7 +108,7 @@ def open_engine(content: bytes, facts: NetworkFacts) -> Engine:
         write_facts(wide, facts)
         return OnnxEngine(wide.SerializeToString())
     if facts.precision == "fp16":
-        return OnnxEngine(content)  # rounds behind every layer; OpenVINO on a CPU computes half precision in float
+        return OnnxEngine(content)  # it rounds after every layer; OpenVINO computes fp16 in fp32 on a CPU
     try:
         return OpenVinoEngine(content, precision=facts.precision)
     except (MissingExtra, ModelError):
@@ -110,23 +128,35 @@ def computes_bf16() -> bool:
 def quantize_network(
     content: bytes, facts: NetworkFacts, images: CalibrationImages, request: QuantizationRequest
 ) -> QuantizedNetwork:
-    """The network in ``request.data_type``. Raises ExportError when the goal cannot be met, SpecError, MissingExtra."""
+    """Quantize a network and keep as many layers in higher precision as the goal needs.
+
+    Args:
+        content: bytes of the fp32 ONNX file.
+        facts: its metadata.
+        images: for calibration and comparison.
+        request: type, goal and further options.
+
+    Raises:
+        ExportError: the goal cannot be met, or the network cannot be quantized.
+        SpecError: an entry of ``layers_precision`` is wrong.
+        MissingExtra: onnx or ONNX Runtime is not installed.
+    """
     content = fold_batchnorm(content)
-    expected = open_engine(content, replace(facts, precision="fp32"))(images.validation_NHWC)
+    expected_ND = open_engine(content, replace(facts, precision="fp32"))(images.validation_NHWC)
     if request.data_type == "INT8":
-        return _int8(content, facts, images, request, expected)
-    return _convert_to_half(content, facts, images, request, expected)
+        return _quantize_to_int8(content, facts, images, request, expected_ND)
+    return _convert_to_half(content, facts, images, request, expected_ND)
 
 
 def _candidate_evaluators(
-    make: Callable[[Collection[str]], onnx.ModelProto], facts: NetworkFacts, images_NHWC: np.ndarray,
+    build: Callable[[Collection[str]], onnx.ModelProto], facts: NetworkFacts, images_NHWC: np.ndarray,
     expected_ND: np.ndarray, request: QuantizationRequest,
 ) -> tuple[Callable[[Collection[str]], CandidateAccuracy], Callable[[onnx.ModelProto], float]]:  # fmt: skip
-    """(evaluate, loss): the accuracy with a set of layers kept, and the loss of one graph on a few images."""
+    """Return two functions: the accuracy with some layers in higher precision, and the loss of a graph on a few images."""
     goal = request.worst_cosine if request.worst_cosine is not None else WORST_COSINE[request.data_type]
 
     def evaluate(kept: Collection[str]) -> CandidateAccuracy:
-        proto = make(kept)
+        proto = build(kept)
         write_facts(proto, facts)
         engine = open_engine(proto.SerializeToString(), facts)
         worst = float(cosines(expected_ND, engine(images_NHWC)).min())
@@ -139,13 +169,13 @@ def _candidate_evaluators(
 
     def loss(proto: onnx.ModelProto) -> float:
         write_facts(proto, facts)
-        found = open_engine(proto.SerializeToString(), facts)(images_NHWC[:LAYER_LOSS_IMAGES])
-        return 1.0 - float(cosines(expected_ND[:LAYER_LOSS_IMAGES], found).min())
+        vectors_ND = open_engine(proto.SerializeToString(), facts)(images_NHWC[:LAYER_LOSS_IMAGES])
+        return 1.0 - float(cosines(expected_ND[:LAYER_LOSS_IMAGES], vectors_ND).min())
 
     return evaluate, loss
 
 
-def _int8(
+def _quantize_to_int8(
     content: bytes,
     facts: NetworkFacts,
     images: CalibrationImages,
@@ -154,36 +184,36 @@ def _int8(
 ) -> QuantizedNetwork:
     facts = replace(facts, precision="int8")
     original = read_network(content, "the network")
-    quantized = _quantized(content, facts, images, request)
+    quantized = _insert_qdq(content, facts, images, request)
     layers = quantized_layers(quantized)
-    always = set(parse_layers(request.layers_precision, original, ("fp32",)))
+    fixed = set(parse_layers(request.layers_precision, original, ("fp32",)))
 
-    def make(kept: Collection[str]) -> onnx.ModelProto:
+    def build(kept: Collection[str]) -> onnx.ModelProto:
         return finalize_graph(restore_layers(quantized, original, kept))
 
-    evaluate, loss = _candidate_evaluators(make, facts, images.validation_NHWC, expected_ND, request)
+    evaluate, loss = _candidate_evaluators(build, facts, images.validation_NHWC, expected_ND, request)
     selection = choose_layers(
-        layers, evaluate, lambda name: loss(make(set(layers) - {name})), always=always, most=request.most_layers
+        layers, evaluate, lambda name: loss(build(set(layers) - {name})), always=fixed, most=request.most_layers
     )
-    proto = make(selection.kept)
-    write_facts(proto, _with_layers_noted(facts, selection.kept))
+    proto = build(selection.kept)
+    write_facts(proto, _with_kept_layers(facts, selection.kept))
     return QuantizedNetwork(proto, selection.kept)
 
 
-def _quantized(
+def _insert_qdq(
     content: bytes, facts: NetworkFacts, images: CalibrationImages, request: QuantizationRequest
 ) -> onnx.ModelProto:
-    wanted = RangeSettings(
+    settings = RangeSettings(
         hashlib.sha256(content).hexdigest(), images.key(), request.method, request.percentile,
         request.options.target == "tensorrt",
     )  # fmt: skip
-    ranges = read_ranges(request.cache, wanted) if request.cache is not None else None
+    ranges = read_ranges(request.cache, settings) if request.cache is not None else None
     if ranges is None:
-        ranges = measure_ranges(content, facts, images.calibration_NHWC, wanted, batch=request.batch)
+        ranges = measure_ranges(content, facts, images.calibration_NHWC, settings, batch=request.batch)
         if request.cache is not None:
-            write_ranges(request.cache, wanted, ranges)
+            write_ranges(request.cache, settings, ranges)
     else:
-        progress.say(f"ranges of {request.cache}: same network, same images")
+        progress.say(f"ranges of {request.cache} are used: same network, same images")
     proto = quantize_by_ranges(content, ranges, request.options)
     original = read_network(content, "the network")
     corrected = correct_biases(proto, original, facts, images.calibration_NHWC, batch=request.batch)
@@ -203,40 +233,50 @@ def _convert_to_half(
     original = read_network(content, "the network")
     layer_precisions = parse_layers(request.layers_precision, original, ("fp32", "fp16", "bf16"))
     early = find_early_nodes(original) if precision == "bf16" else []
-    # Only layers with weights or sums are worth asking about: the rest follows them.
+    # Only layers with weights or sums are candidates: the others follow them.
     layers = [node.name for node in original.graph.node
               if node.op_type in ("Conv", "Gemm", "MatMul", "Add", "Mul") and node.name not in set(early)]  # fmt: skip
 
-    def make(kept: Collection[str]) -> onnx.ModelProto:
+    def build(kept: Collection[str]) -> onnx.ModelProto:
         return convert_precision(original, precision, {**dict.fromkeys((*early, *kept), "fp32"), **layer_precisions})
 
     def layer_loss(name: str) -> float:
         return loss(convert_precision(original, "fp32", {name: precision}))
 
-    evaluate, loss = _candidate_evaluators(make, facts, images.validation_NHWC, expected_ND, request)
+    evaluate, loss = _candidate_evaluators(build, facts, images.validation_NHWC, expected_ND, request)
     fixed = [name for name, kind in layer_precisions.items() if kind == "fp32"]
     selection = choose_layers(layers, evaluate, layer_loss, always=fixed, most=request.most_layers)
     sums = [node.name for node in original.graph.node if node.op_type in KEEP_FP32]
     kept = tuple(
         name for name in dict.fromkeys((*early, *selection.kept, *sums)) if layer_precisions.get(name, "fp32") == "fp32"
     )
-    proto = make(selection.kept)
-    write_facts(proto, _with_layers_noted(facts, kept))
+    proto = build(selection.kept)
+    write_facts(proto, _with_kept_layers(facts, kept))
     notes = ("bf16 is emulated here: each layer's inputs and outputs are rounded, its sums are not",)
     return QuantizedNetwork(proto, kept, notes if precision == "bf16" and not computes_bf16() else ())
 
 
-def _with_layers_noted(facts: NetworkFacts, kept: Sequence[str]) -> NetworkFacts:
+def _with_kept_layers(facts: NetworkFacts, kept: Sequence[str]) -> NetworkFacts:
     extra: Mapping[str, Any] = {**facts.extra, "layers_in_higher_precision": list(kept)}
     return replace(facts, extra=dict(extra))
 
 
 def convert_named_layers(content: bytes, facts: NetworkFacts, entries: Sequence[str]) -> QuantizedNetwork:
-    """A float network with only the named layers in fp16 or bf16 (``layer:precision``), everything else as it was."""
+    """Convert the named layers of a float network to fp16 or bf16; the others stay in fp32.
+
+    Args:
+        content: bytes of the ONNX file.
+        facts: its metadata.
+        entries: ``layer:precision`` each.
+
+    Raises:
+        SpecError: no entry names fp16 or bf16, or there is no such layer.
+        ExportError, MissingExtra: as in ``half_precision.convert_precision``.
+    """
     proto = read_network(content, "the network")
     layer_precisions = parse_layers(entries, proto, ("fp32", "fp16", "bf16"))
     if not any(kind != "fp32" for kind in layer_precisions.values()):
         raise SpecError("layers_precision without a layer in fp16 or bf16", remedy="leave it out for FP32")
-    typed = convert_precision(proto, "fp32", layer_precisions)
-    write_facts(typed, facts)
-    return QuantizedNetwork(typed, ())
+    converted = convert_precision(proto, "fp32", layer_precisions)
+    write_facts(converted, facts)
+    return QuantizedNetwork(converted, ())

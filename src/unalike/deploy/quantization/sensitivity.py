@@ -1,7 +1,7 @@
 """Rank layers by quantization sensitivity and select those to keep in higher precision.
 
-Each layer is quantized alone and the worst cosine noted; then the fewest of the most harmful are restored with which the
-goal is met (doubling, then halving: the loss falls as more are restored, near enough).
+The loss of each layer is measured with that layer alone quantized. Then the smallest number of the most sensitive layers is
+found with which the goal is met, by doubling and bisection: the loss falls nearly monotonically with their number.
 """
 
 from __future__ import annotations
@@ -15,7 +15,13 @@ from unalike.errors import ExportError
 
 @dataclass(frozen=True)
 class CandidateAccuracy:
-    """``loss`` orders candidates (less is better); ``met``: the goal is reached; ``text`` says how near."""
+    """Accuracy of a network with some layers in higher precision.
+
+    Attributes:
+        loss: 1 - worst cosine.
+        met: whether the goal is met.
+        text: the figures beside the goal.
+    """
 
     loss: float
     met: bool
@@ -24,7 +30,13 @@ class CandidateAccuracy:
 
 @dataclass(frozen=True)
 class LayerSelection:
-    """``kept``: layers in higher precision, the most harmful first; ``layer_loss``: every layer's own loss, where measured."""
+    """The selected layers.
+
+    Attributes:
+        kept: layers in higher precision: fixed ones, then the most sensitive first.
+        accuracy: of the network with these.
+        layer_losses: layer -> loss with it alone quantized; empty where that was not needed.
+    """
 
     kept: tuple[str, ...]
     accuracy: CandidateAccuracy
@@ -39,11 +51,17 @@ def choose_layers(
     always: Collection[str] = (),
     most: float = 0.5,
 ) -> LayerSelection:
-    """The fewest layers to keep in higher precision.
+    """Choose the fewest layers to keep in higher precision.
 
-    ``evaluate(kept)`` says what the network gives with these restored; ``layer_loss(layer)`` the loss with only this one
-    quantized. ``always`` are kept whatever comes; at most the share ``most`` of the layers besides them. Raises
-    ExportError, with the best that was found, when that is not enough.
+    Args:
+        layers: names of the layers that can be quantized.
+        evaluate: accuracy of the network with these layers in higher precision.
+        layer_loss: loss of the network with this layer alone quantized.
+        always: layers that stay in higher precision in any case.
+        most: largest share of the other layers that may, 0..1.
+
+    Raises:
+        ExportError: the goal is not met with that many layers; the message has the accuracy with them.
     """
     fixed = [name for name in layers if name in set(always)]
     accuracy = evaluate(fixed)
@@ -51,29 +69,29 @@ def choose_layers(
         return LayerSelection(tuple(fixed), accuracy, {})
     free = [name for name in layers if name not in set(fixed)]
     limit = int(most * len(free))
-    progress.say(f"all {len(free)} layers quantized: {accuracy.text}; looking for those that lose most")
+    progress.say(f"all {len(free)} layers quantized: {accuracy.text}; measuring the loss of each layer")
     losses: dict[str, float] = {}
-    with progress.progress("layers alone", len(free), "layers") as advance:
+    with progress.progress("loss of each layer", len(free), "layers") as advance:
         for name in free:
             losses[name] = layer_loss(name)
             advance(1)
     ranked = sorted(free, key=lambda name: -losses[name])
-    found = _fewest(ranked, limit, lambda kept: evaluate([*fixed, *kept]))
-    if found is None:
+    smallest = _find_fewest(ranked, limit, lambda kept: evaluate([*fixed, *kept]))
+    if smallest is None:
         accuracy = evaluate([*fixed, *ranked[:limit]])
         raise ExportError(
             f"with {limit} of {len(free)} layers in higher precision the quantized network still gives {accuracy.text}",
             expected="the goal to be met",
-            remedy="lower goal.worst_cosine, raise goal.most_layers, give more calibration images, or take FP16",
+            remedy="lower goal.worst_cosine, raise goal.most_layers, give more calibration images, or use FP16",
         )
-    count, accuracy = found
+    count, accuracy = smallest
     return LayerSelection((*fixed, *ranked[:count]), accuracy, losses)
 
 
-def _fewest(
+def _find_fewest(
     ranked: list[str], limit: int, evaluate: Callable[[list[str]], CandidateAccuracy]
 ) -> tuple[int, CandidateAccuracy] | None:  # fmt: skip
-    """(how many of the first must be restored, what that gives); None when ``limit`` of them do not suffice."""
+    """Find how many of the first layers are needed, and the accuracy with them; None where ``limit`` are too few."""
     low, high = 0, 1  # low fails
     best: CandidateAccuracy | None = None
     while limit:

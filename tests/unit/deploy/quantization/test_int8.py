@@ -81,22 +81,22 @@ def test_ranges_are_those_of_every_image_and_d31_of_every_row(images, ranges):
 def test_d31_calibration_sees_images_through_the_evaluation_view(folder):
     paths = sorted(folder.rglob("*.png"))
     view = View(*networks.SIZE, resize_ratio=1.3)
-    found = sample_calibration_images(paths, view, count=6, others=4, seed=5)
+    found = sample_calibration_images(paths, view, count=6, validation_count=4, seed=5)
     order = np.random.default_rng(5).permutation(len(paths))
     assert np.array_equal(found.calibration_NHWC, np.stack([view(paths[i]) for i in order[:6]]))
     assert np.array_equal(found.validation_NHWC, np.stack([view(paths[i]) for i in order[6:10]]))
-    assert sample_calibration_images(paths, view, count=6, others=4, seed=6).key() != found.key()
+    assert sample_calibration_images(paths, view, count=6, validation_count=4, seed=6).key() != found.key()
 
 
 def test_unreadable_and_too_few_images(tmp_path, folder, capsys):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")
     paths = [bad, *sorted(folder.rglob("*.png"))[:2]]
-    found = sample_calibration_images(paths, networks.VIEW, count=5, others=3, seed=0)
+    found = sample_calibration_images(paths, networks.VIEW, count=5, validation_count=3, seed=0)
     assert len(found.calibration_NHWC) == 2 and np.array_equal(found.calibration_NHWC, found.validation_NHWC)
-    assert "2 images are there, 5 were asked for" in capsys.readouterr().err
+    assert "2 images can be read, 5 were requested" in capsys.readouterr().err
     with pytest.raises(DataError, match="no image"):
-        sample_calibration_images([bad], networks.VIEW, count=1, others=1, seed=0)
+        sample_calibration_images([bad], networks.VIEW, count=1, validation_count=1, seed=0)
 
 
 @pytest.mark.parametrize("field", ["model", "images", "method", "symmetric"])
@@ -115,7 +115,7 @@ def test_foreign_cache_files_are_neither_read_nor_overwritten(tmp_path):
     path = tmp_path / "cal.bin"
     path.write_bytes(b"TRT-8601-EntropyCalibration2\n")
     assert read_ranges(path, RangeSettings("m", "i")) is None
-    with pytest.raises(SpecError, match="no calibration of ours"):
+    with pytest.raises(SpecError, match="not a calibration file"):
         write_ranges(path, RangeSettings("m", "i"), {})
     assert path.read_bytes().startswith(b"TRT")
 
@@ -434,7 +434,7 @@ def test_quantize_writes_a_file_its_ranges_and_a_comparison(tmp_path, folder, ca
     err = capsys.readouterr().err
     assert (
         "mean cosine" in err
-        and "R@1 of 24 queries moves in steps of 4.2 points" in err
+        and "R@1 of 24 queries changes in steps of 4.2 points" in err
         and "at least 200 queries" in err
     )
     facts = OnnxEngine(result.path).facts
