@@ -85,7 +85,9 @@ class Measurements:
         facts = build_facts(embedder, preprocessing)
         content = trace(embedder, (options.size, options.size), facts).SerializeToString()
         others = [path for path in all_paths if path not in set(self.paths)] or self.paths
-        calibration = sample_calibration_images(others, self.view, count=options.calibration, validation_count=32, seed=0)
+        calibration = sample_calibration_images(
+            others, self.view, count=options.calibration, validation_count=32, seed=0
+        )
         quantized = quantize_network(
             content, facts, calibration, QuantizationRequest(worst_cosine=options.worst_cosine or -1.0)
         )
