@@ -15,6 +15,7 @@ import numpy as np
 
 from unalike.engines.metadata import KEY, read_facts
 from unalike.engines.normalization import Normalization
+from unalike.engines.process_local import ModelSource, ProcessLocal
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 from unalike.runs.environment import usable_cores
@@ -73,7 +74,22 @@ class OnnxEngine:
         self.threads = threads or usable_cores()
         self._device, self._requested_precision = device or "cpu", precision
         self.precision = "fp32"
+        self._local: ProcessLocal[onnxruntime.InferenceSession] = ProcessLocal()
         self.load(model, mean, std)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (
+            self._source.model, self.threads, self._mean, self._std, self._requested_precision, self._device,
+        )  # fmt: skip
+
+    @property
+    def _session(self) -> onnxruntime.InferenceSession:
+        """The session of this process; a forked process creates its own."""
+        return self._local.get(self._open_again)
+
+    def _open_again(self) -> onnxruntime.InferenceSession:
+        self._source.check()
+        return self._create_session()
 
     def load(
         self, model: str | Path | bytes, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
@@ -82,7 +98,8 @@ class OnnxEngine:
         source = "the model in memory" if isinstance(model, bytes) else str(model)
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise ModelError(f"there is no model file {source}")
-        self._session = self._create_session(model if isinstance(model, bytes) else str(model), source)
+        self._source, self._mean, self._std = ModelSource(model), mean, std
+        self._local.set(self._create_session())
         metadata = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.facts = read_facts(metadata, source, mean, std)
         self.precision = "int8" if is_quantized(model) else self.facts.precision
@@ -113,7 +130,9 @@ class OnnxEngine:
         self._output_names = [output.name for output in outputs[: int(self.dim > 0) + len(self.map_facts)]]
         self.batch = self._fixed_batch or CPU_BATCH
 
-    def _create_session(self, model: str | bytes, source: str) -> onnxruntime.InferenceSession:
+    def _create_session(self) -> onnxruntime.InferenceSession:
+        model = self._source.model
+        source = "the model in memory" if isinstance(model, bytes) else str(model)
         onnxruntime = import_onnxruntime()
         kind, _, number = self._device.lower().partition(":")
         if PROVIDERS.get(kind) not in onnxruntime.get_available_providers():

@@ -12,9 +12,10 @@ Shape letters: B images, H height, W width, D width of an embedding, C channels 
 from __future__ import annotations
 
 import importlib
-import threading
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,7 @@ import numpy as np
 
 from unalike.engines.metadata import KEY, NetworkFacts, read_facts
 from unalike.engines.openvino_precision import has_depthwise_convolutions, lower_late_layers
+from unalike.engines.process_local import ModelSource, ProcessLocal
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 from unalike.telemetry import disable_telemetry
@@ -78,13 +80,31 @@ class OpenVinoEngine:
         device: str | None = None,
     ) -> None:
         self._openvino = import_openvino()
-        self._core = self._openvino.Core()
+        self._cores: ProcessLocal[Any] = ProcessLocal()
+        self._local: ProcessLocal[_CompiledNetwork] = ProcessLocal()
         self.device = self._resolve_device(device)
         self._requested_precision = precision
         self.precision, self._hint = "fp32", "f32"
         self.threads, self.streams = threads, streams
-        self._lock = threading.Lock()
         self.load(model, mean, std)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (
+            self._source.model, self._requested_precision, self.threads, self._mean, self._std, self.streams, self.device,
+        )  # fmt: skip
+
+    @property
+    def _core(self) -> Any:
+        return self._cores.get(self._openvino.Core)
+
+    @property
+    def _network(self) -> _CompiledNetwork:
+        """The compiled network of this process; a forked process compiles it again."""
+        return self._local.get(self._open_again)
+
+    @property
+    def _compiled(self) -> Any:
+        return self._network.model
 
     def _resolve_device(self, device: str | None) -> str:
         available = list(self._core.available_devices)
@@ -133,6 +153,15 @@ class OpenVinoEngine:
         self, model: str | Path | bytes, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
     ) -> None:
         """Load and compile another network in place of the present one; arguments as in the constructor."""
+        self._source, self._mean, self._std = ModelSource(model), mean, std
+        self._local.set(self._open())
+
+    def _open_again(self) -> _CompiledNetwork:
+        self._source.check()
+        return self._open()
+
+    def _open(self) -> _CompiledNetwork:
+        model, mean, std = self._source.model, self._mean, self._std
         source = "the model in memory" if isinstance(model, bytes) else str(model)
         graph = self._read(model, source)
         try:
@@ -146,20 +175,19 @@ class OpenVinoEngine:
             is_bf16 = self.precision == self._hint == "bf16"
             if is_bf16 and self.device == "CPU" and has_depthwise_convolutions(graph):
                 graph, self._hint = lower_late_layers(graph, self._openvino), "f32"
-            self._compiled = self._compile(graph)
+            compiled = self._compile(graph)
         except RuntimeError as error:  # OpenVINO raises nothing finer
             raise ModelError(
                 f"OpenVINO cannot run {source} ({_first_line(error)})", remedy="try onnxruntime"
             ) from error
         self.facts = facts
         self.map_facts = facts.maps
-        outputs = self._compiled.outputs
+        outputs = compiled.outputs
         if self.map_facts and len(outputs) < len(self.map_facts):
             raise ModelError(f"{source} has {len(outputs)} outputs", expected=f"{len(self.map_facts)} maps or more")
         only_maps = len(outputs) == len(self.map_facts)
         self.dim = 0 if only_maps else int(outputs[0].get_partial_shape()[1].get_length())
-        optimal = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
-        self._queue = self._openvino.AsyncInferQueue(self._compiled, 2 * optimal)
+        return _CompiledNetwork(compiled, 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
 
     def _is_typed(self, graph: Any) -> bool:
         """Whether any layer is written in bfloat16."""
@@ -229,7 +257,7 @@ class OpenVinoEngine:
             "precision": self.precision,
             "device": self._core.get_property(self.device, "FULL_DEVICE_NAME"),
             "streams": int(self._compiled.get_property("NUM_STREAMS")),
-            "requests": len(self._queue),
+            "requests": self._network.requests,
             "request_batch": self._request_batch,
         }
         if self.device == "CPU":
@@ -257,23 +285,53 @@ class OpenVinoEngine:
     def _outputs(self, images_BHWC: np.ndarray, numbers: list[int]) -> list[np.ndarray]:
         images_BHWC = np.ascontiguousarray(check_images(images_BHWC, self.input_size))
         count, step = len(images_BHWC), self._request_batch
-        shapes = [tuple(self._compiled.output(number).get_shape())[1:] for number in numbers]
+        network = self._network
+        shapes = [tuple(network.model.output(number).get_shape())[1:] for number in numbers]
         outputs = [np.empty((count, *shape), np.float32) for shape in shapes]
+        running: deque[tuple[Any, int]] = deque()
 
-        def store(request: Any, start: int) -> None:
-            for number, output in zip(numbers, outputs, strict=True):
-                part = output[start : start + step]
-                part[...] = request.get_output_tensor(number).data[: len(part)]
+        def finish() -> None:
+            request, start = running.popleft()
+            try:
+                request.wait()
+                for number, output in zip(numbers, outputs, strict=True):
+                    part = output[start : start + step]
+                    part[...] = request.get_output_tensor(number).data[: len(part)]
+            finally:
+                network.idle.put(request)
 
-        with self._lock:
-            self._queue.set_callback(store)
+        try:
             for start in range(0, count, step):
                 images = images_BHWC[start : start + step]
                 if len(images) < step:  # a fixed batch is padded with copies, whose outputs are dropped
                     images = np.concatenate([images, np.repeat(images[-1:], step - len(images), axis=0)])
-                self._queue.start_async({0: images}, start)
-            self._queue.wait_all()
+                # Requests are shared by all callers. One that has some running returns the oldest before it waits for
+                # another: a caller with one image waits for one request of a caller with thousands, not for all.
+                while (request := network.take(wait=not running)) is None:
+                    finish()
+                running.append((request, start))
+                request.start_async({0: images})
+        finally:
+            while running:
+                finish()
         return outputs
+
+
+class _CompiledNetwork:
+    """A compiled network with its infer requests, of which those that nobody uses are in ``idle``."""
+
+    def __init__(self, model: Any, requests: int) -> None:
+        self.model, self.requests = model, requests
+        self.idle: SimpleQueue[Any] = SimpleQueue()
+        for _ in range(requests):
+            self.idle.put(model.create_infer_request())
+
+    def take(self, *, wait: bool) -> Any:
+        """An idle request; where there is none, wait for one, or return None."""
+        try:
+            return self.idle.get(block=wait)
+        except Empty:
+            return None
 
 
 def _metadata(graph: Any) -> str | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from unalike.engines.metadata import MapFacts
 from unalike.engines.openvino_precision import EARLY_SHARE
+from unalike.engines.process_local import ForkCheck
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, missing_extra
 
@@ -59,7 +60,7 @@ class TorchEngine:
             import torch
         except ImportError as error:
             raise missing_extra("torch", "train", "runtime torch") from error
-        self._torch = torch
+        self._torch, self._forked = torch, ForkCheck()
         self.module = module
         parameter = next(module.parameters(), None)
         own_device = torch.device("cpu") if parameter is None else parameter.device
@@ -75,6 +76,14 @@ class TorchEngine:
         outputs = self._outputs(np.zeros((1, *input_size, 3), np.uint8))
         self._shapes = [output.shape[1:] for output in outputs]
         self.dim = int(self._shapes[0][0]) if len(outputs) > len(self.map_facts) else 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name not in ("_torch", "_forked")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        import torch
+
+        self.__dict__.update(state, _torch=torch, _forked=ForkCheck())
 
     def _resolve_precision(self, precision: str) -> str:
         on_cpu = self.device.type == "cpu"
@@ -140,6 +149,10 @@ class TorchEngine:
 
     def _outputs(self, images_BHWC: np.ndarray) -> list[np.ndarray]:
         images_BHWC = check_images(images_BHWC, self.input_size)
+        if self._forked and self._torch.get_num_threads() > 1:
+            self._torch.set_num_threads(
+                1
+            )  # a forked process lacks the threads of OpenMP, and would wait for them for ever
         if not len(images_BHWC):
             return [np.empty((0, *shape), np.float32) for shape in self._shapes]
         batches = []

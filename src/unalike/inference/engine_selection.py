@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 import json
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,9 @@ class RefreshableEngine:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.inner, self.proto, self.create_again)
+
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """Compute embeddings: uint8 (B, H, W, 3) -> float32 (B, D)."""
         vectors_BD: np.ndarray = self.inner(images_BHWC)
@@ -92,11 +96,10 @@ def create_engine(
         raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(known), remedy=closest(runtime, known))
     order = _order(embedder, precision, images) if runtime == "auto" else [runtime]
 
-    def create_again(newer: torch.nn.Module) -> RefreshableEngine:
-        return create_engine(
-            newer, preprocessing, runtime=runtime, precision=precision, threads=threads, images=images, quiet=True
-        )
-
+    create_again = partial(
+        create_engine, preprocessing=preprocessing, runtime=runtime, precision=precision, threads=threads, images=images,
+        quiet=True,
+    )  # fmt: skip
     measure = (images or 0) >= runtime_benchmark.MIN_IMAGES
     if runtime == "auto" and precision in ("auto", "fp32") and order[0] == "openvino":
         traced = _create_fastest(embedder, preprocessing, precision, threads, measure)
