@@ -69,12 +69,12 @@ def plain_vectors(embedder: nn.Module, images_BHWC: np.ndarray) -> np.ndarray:
 
 
 @functools.cache
-def exported_bytes(embedded: bool = False, batch_size: int = -1, opset: int | None = None) -> bytes:
-    """``SmallEmbedder()`` as an ONNX file's content."""
+def exported_bytes(embedded: bool = False, batch_size: int = -1, opset: int | None = None, seed: int = 0) -> bytes:
+    """``SmallEmbedder(seed)`` as an ONNX file's content."""
     from unalike.deploy.onnx_export import build_facts, trace
 
-    facts = build_facts(SmallEmbedder(), PREPROCESSING, embedded=embedded, metadata={"classes": ["a", "ü"]})
-    proto = trace(SmallEmbedder(), SIZE, facts, batch_size=batch_size, opset=opset)
+    facts = build_facts(SmallEmbedder(seed), PREPROCESSING, embedded=embedded, metadata={"classes": ["a", "ü"]})
+    proto = trace(SmallEmbedder(seed), SIZE, facts, batch_size=batch_size, opset=opset)
     return proto.SerializeToString()
 
 

@@ -59,6 +59,17 @@ class ForkCheck:
     def __bool__(self) -> bool:
         return os.getpid() != self._pid
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ForkCheck, ()  # what was pickled is made anew
+
+
+def limit_faiss_threads(forked: ForkCheck) -> None:
+    """Let faiss compute in one thread in a forked process: OpenMP would wait for threads that it does not have."""
+    if forked:
+        import faiss
+
+        faiss.omp_set_num_threads(1)
+
 
 class ModelSource:
     """Where a network was read from, so that it can be read again.

@@ -10,6 +10,7 @@ Shape letters: B images, H height, W width, D width of an embedding.
 from __future__ import annotations
 
 import importlib
+import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ import numpy as np
 from unalike.engines.cuda_memory import CudaMemory
 from unalike.engines.metadata import NetworkFacts, read_facts
 from unalike.engines.normalization import network_input
+from unalike.engines.process_local import ForkCheck
 from unalike.engines.protocol import check_images
 from unalike.errors import DeviceError, MissingExtra, ModelError
 
@@ -101,8 +103,12 @@ class TensorRtEngine:
         self._context = self._engine.create_execution_context()
         if self._context is None:
             raise DeviceError(f"no execution context for {path.name}", remedy="is the GPU's memory full?")
-        self._lock = threading.Lock()
+        self._lock, self._forked = threading.Lock(), ForkCheck()
+        self._arguments = os.path.abspath(path), device, mean, std, precision
         self._read_tensors(path)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._arguments
 
     def _read_tensors(self, path: Path) -> None:
         import tensorrt as trt
@@ -141,6 +147,9 @@ class TensorRtEngine:
     def __call__(self, images_BHWC: np.ndarray) -> np.ndarray:
         """Compute embeddings: uint8 (B, H, W, 3) -> float32 (B, D)."""
         images_BHWC = check_images(images_BHWC, self.input_size)
+        if self._forked:  # the driver's state is that of the parent
+            raise DeviceError("a TensorRT engine in a forked process", expected="one that this process loaded",
+                              remedy="load it in the new process, or start processes by spawn")  # fmt: skip
         vectors_BD = np.empty((len(images_BHWC), self.dim), np.float32)
         with self._lock:
             self._memory.use()

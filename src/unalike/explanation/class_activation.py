@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.openvino_engine import OpenVinoEngine, import_openvino
+from unalike.engines.process_local import ModelSource, ProcessLocal
 from unalike.errors import ModelError
 
 # Relative difference at which two float32 results count as equal.
@@ -29,18 +30,32 @@ class PooledNetwork:
     """A network whose embedding, before normalization, is ``features.mean((1, 2)) @ weight_DC.T + bias_D``.
 
     Args:
-        compiled: OpenVINO's compiled network up to the mean, for one image.
+        model: An ONNX file, its content, or an OpenVINO ``.xml``.
+        trunk: OpenVINO's network up to the mean, for one image.
         input_size: Height and width of the input, in pixels.
         weight_DC, bias_D: The linear head.
     """
 
-    def __init__(self, compiled: Any, input_size: tuple[int, int], weight_DC: np.ndarray, bias_D: np.ndarray) -> None:
-        self._compiled, self.input_size = compiled, input_size
+    def __init__(
+        self, model: str | Path | bytes, trunk: Any, input_size: tuple[int, int], weight_DC: np.ndarray,
+        bias_D: np.ndarray,
+    ) -> None:  # fmt: skip
+        self._source, self.input_size = ModelSource(model), input_size
         self.weight_DC, self.bias_D = weight_DC, bias_D
+        self._local: ProcessLocal[Any] = ProcessLocal()
+        self._local.set(_compile(trunk))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return load_pooled_network, (self._source.model,)
+
+    def _compile_again(self) -> Any:
+        self._source.check()
+        return load_pooled_network(self._source.model)._local.get(self._compile_again)
 
     def features(self, images_BHWC: np.ndarray) -> np.ndarray:
         """Compute feature maps: uint8 (B, H, W, 3) of the input size -> float32 (B, h, w, C)."""
-        maps = [np.array(self._compiled({0: image_HWC[None]})[self._compiled.output(0)]) for image_HWC in images_BHWC]
+        compiled = self._local.get(self._compile_again)
+        maps = [np.array(compiled({0: image_HWC[None]})[compiled.output(0)]) for image_HWC in images_BHWC]
         return np.ascontiguousarray(np.concatenate(maps).transpose(0, 2, 3, 1), np.float32)
 
 
@@ -61,10 +76,13 @@ def load_pooled_network(model: str | Path | bytes) -> PooledNetwork:
         graph = _static_graph(engine, model)
         feature_map = _last_spatial_mean(graph).input_value(0)
         trunk = openvino.Model([feature_map], graph.get_parameters(), "trunk")
-        compiled = openvino.Core().compile_model(trunk, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        return PooledNetwork(model, trunk, engine.input_size, weight_DC, bias_D)
     except RuntimeError as error:  # the only error class of OpenVINO
         raise ModelError(f"the network cannot be cut where it averages ({str(error).splitlines()[0][:120]})") from error
-    return PooledNetwork(compiled, engine.input_size, weight_DC, bias_D)
+
+
+def _compile(graph: Any) -> Any:
+    return import_openvino().Core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def _static_graph(engine: OpenVinoEngine, model: str | Path | bytes) -> Any:

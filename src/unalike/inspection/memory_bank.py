@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from unalike.engines.process_local import ForkCheck, limit_faiss_threads
 from unalike.errors import DataError, SpecError, missing_extra
 
 # Bytes of distances (float32) in memory at once, and queries of one block.
@@ -47,6 +48,10 @@ class MemoryBank:
         self.search = search
         self._squared_M = np.einsum("mf,mf->m", self.vectors_MF, self.vectors_MF)
         self._index = self._build_index() if search == "ann" else None
+        self._forked = ForkCheck()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MemoryBank, (self.vectors_MF, self.search)
 
     def __len__(self) -> int:
         return len(self.vectors_MF)
@@ -90,6 +95,7 @@ class MemoryBank:
             raise DataError(f"patches of shape {queries_QF.shape}", expected=f"(any, {self.width})")
         k = min(k, len(self))
         if self._index is not None:
+            limit_faiss_threads(self._forked)
             squared_QK, index_QK = self._index.search(queries_QF, k)
             return np.sqrt(np.maximum(squared_QK, 0)), index_QK
         distance_QK = np.empty((len(queries_QF), k), np.float32)

@@ -335,7 +335,7 @@ class Gallery:
         with file_lock(path):
             gallery = cls.load(path)
             yield gallery
-            if not gallery._is_saved():
+            if not gallery.is_saved:
                 gallery._write(Path(path), True)
 
     def reload(self) -> None:
@@ -357,7 +357,8 @@ class Gallery:
             self.calibration, self._file, self._generations = newer.calibration, newer._file, newer._generations
             self._saved = newer._saved
 
-    def _is_saved(self) -> bool:
+    @property
+    def is_saved(self) -> bool:
         """Whether its file holds this very state."""
         return self._saved is not None and self._saved[0] is self._snapshot and self._saved[1] is self.calibration
 
@@ -442,7 +443,7 @@ class Gallery:
 
     def __getstate__(self) -> dict[str, Any]:
         """What another process needs: the path of its file where that holds this state, else all of it."""
-        if self._file is not None and self._is_saved() and not self.changed_on_disk():
+        if self._file is not None and self.is_saved and not self.changed_on_disk():
             return {"path": self._file.path, "generation": self._file.generation}
         state = self.__dict__.copy()
         del state["_lock"], state["_saved"]

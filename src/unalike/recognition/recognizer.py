@@ -5,8 +5,9 @@ Shape letters: N images, H, W their height and width, D width of an embedding, Q
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,10 @@ from unalike.recognition.snapshot import GallerySnapshot
 
 if TYPE_CHECKING:
     from unalike.recognition.faiss_index import FaissIndex
+
+# Vectors that are not in the approximate index are searched exactly; above this share of it they are added.
+UPDATE_SHARE = 0.1
+CHECK_S = 1.0  # between two looks at the gallery's file
 
 
 @dataclass(frozen=True)
@@ -92,7 +97,8 @@ class Recogniser:
         engine: runs the network.
         view: turns an image into the network's input.
         gallery: the references; an empty one when None.
-        approximate: search through a faiss index (extra ``ann``), which is built now.
+        approximate: search through a faiss index (extra ``ann``), which is read from the file beside the gallery's
+            (``GALLERY.index``), or built now and kept there. It stays in use while images are enrolled and removed.
         source: the model's file.
         trunk: name of the network's trunk.
         network: key of the network (``engines.metadata.NetworkFacts``).
@@ -115,10 +121,11 @@ class Recogniser:
             )
         self.gallery.model_identity.check_compatible(self.model_identity)
         self._index: FaissIndex | None = None
+        self._next_check = 0.0
         if approximate:
-            from unalike.recognition.faiss_index import build_index
+            from unalike.recognition.faiss_index import open_index
 
-            self._index = build_index(self.gallery)
+            self._index = open_index(self.gallery)
 
     @classmethod
     def load(
@@ -141,7 +148,7 @@ class Recogniser:
             runtime, precision, threads: as in ``inference.loaded_model.load_model``.
             view, mean, std: preprocessing of a network that was exported elsewhere and carries none; ``mean`` and ``std``
                 on the scale 0..1.
-            approximate: search through an index (extra ``ann``) that is built now; ``index`` says how exact it is.
+            approximate: search through an index (extra ``ann``), as in the constructor; ``index`` says how exact it is.
 
         Raises:
             ModelError, WeightsError, DataError, MissingExtra.
@@ -150,6 +157,21 @@ class Recogniser:
         references = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
         return cls(loaded.engine, loaded.view, references, approximate=approximate, source=str(model),
                    trunk=loaded.trunk, network=loaded.network)  # fmt: skip
+
+    def __getstate__(self) -> dict[str, Any]:
+        kept = self._index is not None and self.gallery.is_saved  # then its file is beside the gallery's
+        return {**self.__dict__, "_index": None, "approximate": True} if kept else self.__dict__
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """As it was; ModelError where the model's file is another network by now (a pickled engine carries its path)."""
+        self.__dict__.update(state)
+        if self.__dict__.pop("approximate", False):
+            from unalike.recognition.faiss_index import open_index
+
+            self._index = open_index(self.gallery)
+        network = str(getattr(getattr(self.engine, "facts", None), "network", ""))
+        before = self.model_identity if network else replace(self.model_identity, network="")
+        before.check_compatible(replace(before, probe_D=probe_embedding(self.engine), network=network))
 
     @property
     def index(self) -> FaissIndex | None:
@@ -273,6 +295,7 @@ class Recogniser:
     def identify_vectors(self, vectors_QD: np.ndarray, k: int = 1, label_by: str | None = None) -> list[Identification]:
         """As ``identify``, for embeddings that this network computed (``encode``)."""
         vectors_QD = check_vectors(vectors_QD, self.gallery.dim)
+        self._say_if_changed()
         snapshot, calibration = self.gallery.snapshot, self.gallery.calibration
         if not len(vectors_QD):
             return []
@@ -296,10 +319,32 @@ class Recogniser:
             for q in range(len(vectors_QD))
         ]
 
+    def reload(self) -> None:
+        """Take over the present content of the gallery's file; changes that were not saved are dropped.
+
+        Raises:
+            DataError, ModelError: as of ``Gallery.reload``.
+        """
+        self.gallery.reload()
+
+    def _say_if_changed(self) -> None:
+        """Say once, looking once a second, that the gallery's file is another one by now."""
+        if time.monotonic() < self._next_check:
+            return
+        self._next_check = time.monotonic() + CHECK_S
+        if self.gallery.changed_on_disk():
+            progress.say(f"{self.gallery.path} was changed on disk: answers come from the state that was loaded or saved "
+                         "here; reload() takes over the new one", once=True)  # fmt: skip
+
     def _search(self, snapshot: GallerySnapshot, vectors_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._index is not None and self._index.is_current(snapshot):
-            return self._index.search(unit(vectors_QD), k)
-        return snapshot.search(vectors_QD, k)
+        index = self._index
+        if index is None:
+            return snapshot.search(vectors_QD, k)
+        if index.pending(snapshot) > UPDATE_SHARE * len(index.ids_M) or not index.serves(snapshot):
+            from unalike.recognition.faiss_index import update_index
+
+            self._index = index = update_index(index, snapshot)
+        return index.search(unit(vectors_QD), k, snapshot)
 
 
 def _identification(

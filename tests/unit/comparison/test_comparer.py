@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -194,3 +195,7 @@ def test_threads_give_what_one_gives() -> None:
     with ThreadPoolExecutor(4) as pool:
         together = list(pool.map(lambda image: comparer.compare(reference, image).regions, images))
     assert alone == together
+
+
+def test_it_can_be_pickled() -> None:
+    assert isinstance(pickle.loads(pickle.dumps(Comparer())), Comparer)

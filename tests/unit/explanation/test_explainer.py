@@ -1,4 +1,6 @@
 import json
+import multiprocessing
+import pickle
 
 import numpy as np
 import pytest
@@ -157,3 +159,14 @@ def test_misses_are_the_worst_ones_with_their_right_reference(model, tmp_path):
         and len(explained.rows) == len((tmp_path / "misses/misses.jsonl").read_text().splitlines()) == 4
     )
     assert explain_misses(tmp_path / "none", load_model(model), images, vectors, images, vectors, 5, same=False) is None
+
+
+def test_it_goes_to_other_processes_by_fork_and_by_pickle(model):
+    explainer = Explainer.load(model, method="exact", precision="fp32")
+    query, reference = picture((1, 2)), picture((4, 8), seed=1)
+    expected = explainer.explain(query, reference)
+    copies = [pickle.loads(pickle.dumps(explainer)).explain(query, reference)]
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        copies.append(pool.apply_async(explainer.explain, (query, reference)).get(timeout=60))
+    for copy in copies:
+        assert copy.score == pytest.approx(expected.score)

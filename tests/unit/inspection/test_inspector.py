@@ -6,6 +6,7 @@ synthetic_patches.
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 
@@ -231,3 +232,9 @@ def test_configs_out_of_range_are_refused():
 
 def test_the_public_name():
     assert unalike.Inspector is Inspector
+
+
+def test_it_can_be_pickled(inspector, tmp_path):
+    image = draw_part(100, (30, 40))
+    for original in (inspector, Inspector.load(inspector.save(tmp_path / "i"))):
+        assert pickle.loads(pickle.dumps(original)).inspect(image).score == pytest.approx(original.inspect(image).score)

@@ -1,4 +1,6 @@
 import json
+import multiprocessing
+import pickle
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,11 +12,14 @@ from PIL import Image
 
 from tests.support import networks
 from tests.support.paths import SOURCE
+from unalike.data.view import View
+from unalike.engines.torch_engine import TorchEngine
 from unalike.errors import DataError, DeviceError, ModelError
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.recognizer import Recogniser
+from unalike.recognition.snapshot import GallerySnapshot
 
 COLOURS = {"red": (220, 20, 30), "grün": (30, 200, 40), "blue": (20, 40, 230)}
 
@@ -186,3 +191,67 @@ def test_an_exported_network_and_a_gallery_need_no_torch(model, tmp_path, runtim
         capture_output=True, text=True, check=False, timeout=120,
     )  # fmt: skip
     assert run.returncode == 0 and run.stdout == "light label\n\n", run.stderr
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime", "torch"])
+def test_it_goes_to_other_processes_by_fork_and_by_pickle(model, folder, tmp_path, runtime):
+    if runtime == "torch":
+        embedder = networks.SmallEmbedder().eval()
+        engine = TorchEngine(embedder, networks.MEAN, networks.STD, networks.SIZE)
+        recognizer = Recogniser(engine, View(*networks.SIZE))
+    else:
+        recognizer = Recogniser.load(model, runtime=runtime, precision="fp32")
+    recognizer.enrol(folder)
+    expected = [answer.label for answer in recognizer.identify([flat(name) for name in COLOURS])]
+    copy = pickle.loads(pickle.dumps(recognizer))
+    assert [answer.label for answer in copy.identify([flat(name) for name in COLOURS])] == expected
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        assert pool.map_async(NamesOf(recognizer), COLOURS).get(timeout=60) == expected
+
+
+class NamesOf:
+    def __init__(self, recognizer):
+        self.recognizer = recognizer
+
+    def __call__(self, name):
+        return self.recognizer.identify(flat(name))[0].label
+
+
+def test_a_pickled_one_refuses_another_network_under_its_path(model, folder, tmp_path):
+    recognizer = Recogniser.load(model, precision="fp32")
+    content = pickle.dumps(recognizer)
+    networks.write_model(tmp_path, seed=1)
+    with pytest.raises(ModelError, match="another network"):
+        pickle.loads(content)
+
+
+def test_a_gallery_that_changes_on_disk_is_named_and_loaded_again(model, folder, tmp_path, capsys):
+    recognizer = Recogniser.load(model, precision="fp32")
+    recognizer.enrol(folder)
+    path = recognizer.gallery.save(tmp_path / "g")
+    with Gallery.edit(path) as edited:
+        edited.rename("red", "scarlet")
+    for _ in range(3):
+        assert recognizer.identify(flat("red"))[0].label == "red"
+        recognizer._next_check = 0.0
+    assert capsys.readouterr().err.count("was changed on disk") == 1
+    recognizer.reload()
+    assert recognizer.identify(flat("red"))[0].label == "scarlet"
+
+
+def test_the_index_stays_in_use_while_images_come_and_go(model, folder, tmp_path, monkeypatch):
+    pytest.importorskip("faiss")
+    recognizer = Recogniser.load(model, precision="fp32")
+    recognizer.enrol(folder)
+    path = recognizer.gallery.save(tmp_path / "g")
+    recognizer = Recogniser.load(model, path, precision="fp32", approximate=True)
+    monkeypatch.setattr(GallerySnapshot, "search", None)  # the exact search of all
+    recognizer.enrol([np.full((64, 64, 3), 128, np.uint8)], "gray")
+    recognizer.gallery.rename("red", "scarlet")
+    assert [a.label for a in recognizer.identify([flat("red"), np.full((64, 64, 3), 128, np.uint8)])] == [
+        "scarlet",
+        "gray",
+    ]
+    recognizer.gallery.save(path)
+    copy = pickle.loads(pickle.dumps(recognizer))
+    assert copy.index is not None and copy.identify(flat("red"))[0].label == "scarlet"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -86,3 +87,9 @@ def test_a_folder_with_a_blank_asset_is_refused(tmp_path: Path) -> None:
     Image.new("RGB", (40, 40), "white").save(tmp_path / "blank.png")
     with pytest.raises(DataError, match="blank: the asset shows nothing"):
         Verifier.of(tmp_path, ThumbnailEngine(), VIEW)
+
+
+def test_it_can_be_pickled(verifier: Verifier) -> None:
+    copy = pickle.loads(pickle.dumps(verifier))
+    image = render_mark(1, 9)
+    assert copy.verify(image) == verifier.verify(image)
