@@ -3,10 +3,10 @@
     python benchmarks/automatic.py --data DIR [--out DIR] [--runs automatic:2:1,automatic:10:1,plain:30:1,peer:30:1]
 
 A run is METHOD:MINUTES:SEED. Train split as training set and reference, `val` as query (296 images); the withheld test
-split is not touched. Everything counts as time: start, features, training; the cache is cold. `plain` is training with the
-documented values for as many epochs as fit, `peer` what a person would write with timm, torchvision's transforms and
-pytorch-metric-learning (triplet loss, multi-similarity miner, classes x instances, Adam) on the same trunk; both are read
-at 2, 10 and 30 minutes. Each finished run appends JSON lines to OUT/automatic.jsonl; what stands there is not run again.
+split is not touched. The time includes start, features and training; the cache is cold. `plain` is training with the
+documented values for as many epochs as fit, `peer` a script as a user would write it with timm, torchvision's transforms and
+pytorch-metric-learning (triplet loss, multi-similarity miner, classes x instances, Adam) on the same trunk; both are evaluated
+after 2, 10 and 30 minutes. Each finished run appends JSON lines to OUT/automatic.jsonl; runs in that file are not repeated.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from grocery import append, measured, write_manifests
+from grocery import append_row, summarize_metrics, write_manifests
 from loading import transforms_of_torchvision
 from PIL import Image
 
@@ -34,16 +34,16 @@ from unalike.model.backbones import build_trunk
 TRUNK, READ_AT = "tf_efficientnet_lite0", (2, 10, 30)
 
 
-def evaluated(checkpoint: Path, paths: dict[str, Path], folder: Path) -> dict[str, object]:
-    done = unalike.evaluate(
+def evaluate_checkpoint(checkpoint: Path, paths: dict[str, Path], folder: Path) -> dict[str, object]:
+    result = unalike.evaluate(
         {"results_dir": str(folder), "evaluate": {"checkpoint": str(checkpoint)},
          "dataset": {"val_dataset": {"reference": str(paths["train"]), "query": str(paths["val"])}}}, overwrite=True,
     )  # fmt: skip
-    return measured(json.loads((done.results_dir / "metrics.json").read_text()))
+    return summarize_metrics(json.loads((result.results_dir / "metrics.json").read_text()))
 
 
 def automatic(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dict[str, object]]:
-    """What `unalike train DIR --minutes N automl.goal=known-classes` delivers, from a cold cache."""
+    """Train as `unalike train DIR --minutes N automl.goal=known-classes` does, from a cold cache."""
     folder = out / f"automatic-{minutes}-{seed}"
     os.environ["UNALIKE_CACHE"] = str(folder / "cache")
     shutil.rmtree(folder, ignore_errors=True)
@@ -51,38 +51,44 @@ def automatic(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> lis
     spec = {"results_dir": str(folder), "dataset": {"train_dataset": str(paths["train"])}, "train": {"seed": seed},
             "automl_policy": "auto", "automl": {"minutes": minutes, "goal": "known-classes"}}  # fmt: skip
     result = unalike.train(spec)
-    took, cpu = time.monotonic() - start, time.process_time() - cpu
+    seconds, cpu = time.monotonic() - start, time.process_time() - cpu
     record = json.loads((result.results_dir / "automatic.json").read_text())
-    kept = {key: record[key] for key in ("trunk", "chosen", "spent_minutes")}
-    return [{"minutes": minutes, "seconds": round(took), "cpu_seconds": round(cpu), **kept,
-             **evaluated(result.path, paths, folder)}]  # fmt: skip
+    summary = {key: record[key] for key in ("trunk", "chosen", "spent_minutes")}
+    return [{"minutes": minutes, "seconds": round(seconds), "cpu_seconds": round(cpu), **summary,
+             **evaluate_checkpoint(result.path, paths, folder)}]  # fmt: skip
 
 
 def plain(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dict[str, object]]:
-    """Plain training for the whole time, its newest checkpoint at each reading."""
+    """Train plainly for all of the time; evaluate the newest checkpoint at each reading."""
     folder = out / f"plain-{minutes}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
     start = time.time()
     spec = {"results_dir": str(folder), "automl_policy": "off", "dataset": {"train_dataset": str(paths["train"])},
             "model": {"backbone": TRUNK}, "train": {"recipe": "unalike", "seed": seed}}  # fmt: skip
     probe = unalike.train(spec, ["train.num_epochs=2", "dataset.validation.by=none"], overwrite=True)
-    epoch = (time.time() - start) / 2  # start-up included: rather one epoch too few than none at its schedule's end
+    # Start-up included: one epoch too few is better than a schedule that does not end.
+    epoch_seconds = (time.time() - start) / 2
     shutil.rmtree(probe.results_dir)
-    epochs = max(2, int((60 * minutes - 60) / epoch))
+    epochs = max(2, int((60 * minutes - 60) / epoch_seconds))
     start = time.time()
-    done = unalike.train(spec, [f"train.num_epochs={epochs}", "dataset.validation.by=none"], overwrite=True)
-    files = sorted([*done.results_dir.glob("model_epoch_*.pth"), done.path], key=lambda file: file.stat().st_mtime)
+    result = unalike.train(spec, [f"train.num_epochs={epochs}", "dataset.validation.by=none"], overwrite=True)
+    files = sorted([*result.results_dir.glob("model_epoch_*.pth"), result.path], key=lambda file: file.stat().st_mtime)
     rows: list[dict[str, object]] = []
-    for at in readings(minutes):
-        there = [file for file in files if file.stat().st_mtime - start <= 60 * at]
-        if there:
+    for minute in reading_minutes(minutes):
+        available = [file for file in files if file.stat().st_mtime - start <= 60 * minute]
+        if available:
             rows.append(
-                {"minutes": at, "epochs": epochs, "file": there[-1].name, **evaluated(there[-1], paths, folder)}
+                {
+                    "minutes": minute,
+                    "epochs": epochs,
+                    "file": available[-1].name,
+                    **evaluate_checkpoint(available[-1], paths, folder),
+                }
             )
     return rows
 
 
-def readings(minutes: int) -> list[int]:
+def reading_minutes(minutes: int) -> list[int]:
     return [*(m for m in READ_AT if m < minutes), minutes]
 
 
@@ -99,9 +105,9 @@ class Photographs(torch.utils.data.Dataset):
 
 
 def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dict[str, object]]:
-    """A script as the libraries' own examples suggest it; the time that reading takes is not counted.
+    """Train with a script as in the libraries' own examples; the time of evaluations is not counted.
 
-    Each reading leaves whether every query's nearest was right, and its average precision at R, in a file.
+    Each evaluation writes precision at 1 and average precision at R of every query to a file.
     """
     from pytorch_metric_learning import losses, miners, samplers
 
@@ -111,21 +117,21 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
     transforms = transforms_of_torchvision()
     trunk = build_trunk(TRUNK, pretrained="true")
     normal = [transforms.ToTensor(), transforms.Normalize(trunk.facts.mean, trunk.facts.std)]
-    varied = transforms.Compose([transforms.RandomResizedCrop(224, scale=(0.4, 1.0)), transforms.RandomHorizontalFlip(),
+    training_transform = transforms.Compose([transforms.RandomResizedCrop(224, scale=(0.4, 1.0)), transforms.RandomHorizontalFlip(),
                                  transforms.ColorJitter(0.3, 0.3, 0.3, 0.02), *normal])  # fmt: skip
-    still = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), *normal])
+    evaluation_transform = transforms.Compose([transforms.Resize(256), transforms.CenterCrop(224), *normal])
     network = torch.nn.Sequential(trunk, torch.nn.Linear(trunk.width, 256)).to(memory_format=torch.channels_last)
     sampler = samplers.MPerClassSampler(train.labels_N, m=4, batch_size=32, length_before_new_iter=len(train))
-    batches = torch.utils.data.DataLoader(Photographs(train.paths, train.labels_N, varied), 32, sampler=sampler,
+    batches = torch.utils.data.DataLoader(Photographs(train.paths, train.labels_N, training_transform), 32, sampler=sampler,
                                           num_workers=2, drop_last=True, persistent_workers=True)  # fmt: skip
     loss, miner = losses.TripletMarginLoss(margin=0.3), miners.MultiSimilarityMiner(epsilon=0.1)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=5e-4)
     rows: list[dict[str, object]] = []
     folder = out / f"peer-{minutes}-{seed}"
     folder.mkdir(exist_ok=True)
-    spent, left = time.monotonic() - start, readings(minutes)
-    while left:
-        began = time.monotonic()
+    spent, remaining = time.monotonic() - start, reading_minutes(minutes)
+    while remaining:
+        batch_start = time.monotonic()
         for images, labels in batches:
             network.train()
             vectors = network(images.contiguous(memory_format=torch.channels_last))
@@ -133,25 +139,31 @@ def peer(minutes: int, seed: int, paths: dict[str, Path], out: Path) -> list[dic
             optimizer.zero_grad()
             value.backward()
             optimizer.step()
-            spent += time.monotonic() - began  # waiting for the batch included
-            if spent >= 60 * left[0]:
-                at = left.pop(0)
-                rows.append({"minutes": at, **_read(network, still, train, query, folder / f"read-{at}.npz")})
-                if not left:
+            spent += time.monotonic() - batch_start  # waiting for the batch included
+            if spent >= 60 * remaining[0]:
+                minute = remaining.pop(0)
+                rows.append(
+                    {
+                        "minutes": minute,
+                        **_evaluate_network(network, evaluation_transform, train, query, folder / f"read-{minute}.npz"),
+                    }
+                )
+                if not remaining:
                     break
-            began = time.monotonic()
+            batch_start = time.monotonic()
     return rows
 
 
 @torch.inference_mode()
-def _read(network: Any, still: Any, train: Any, query: Any, file: Path) -> dict[str, object]:
+def _evaluate_network(network: Any, transform: Any, train: Any, query: Any, file: Path) -> dict[str, object]:
     network.eval()
-    found = []
+    vectors = []
     for images in (train, query):
-        batches = torch.utils.data.DataLoader(Photographs(images.paths, images.labels_N, still), 32, num_workers=2)
-        found.append(torch.cat([network(batch) for batch, _ in batches]).numpy())
-    own = np.array([train.classes.index(name) for name in query.classes])  # the query holds some of the classes
-    ranking = evaluate_ranking(found[1], own[query.labels_N], found[0], train.labels_N, ks=(1,))
+        batches = torch.utils.data.DataLoader(Photographs(images.paths, images.labels_N, transform), 32, num_workers=2)
+        vectors.append(torch.cat([network(batch) for batch, _ in batches]).numpy())
+    # The query contains some of the classes only.
+    class_of_query = np.array([train.classes.index(name) for name in query.classes])
+    ranking = evaluate_ranking(vectors[1], class_of_query[query.labels_N], vectors[0], train.labels_N, ks=(1,))
     np.savez(file, hit=ranking.precision_at_1, precision=ranking.average_precision_at_r)
     first, mapr = ranking.precision_at_1, bootstrap(ranking.average_precision_at_r)
     interval = wilson_interval(int(first.sum()), len(first))
@@ -176,12 +188,12 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     paths = write_manifests(options.data, options.out)
     results = options.out / "automatic.jsonl"
-    done = {json.loads(line)["run"] for line in results.read_text().splitlines()} if results.exists() else set()
+    finished = {json.loads(line)["run"] for line in results.read_text().splitlines()} if results.exists() else set()
     for run in options.runs.split(","):
         method, minutes, seed = run.split(":")
-        if run not in done:
+        if run not in finished:
             for row in METHODS[method](int(minutes), int(seed), paths, options.out):
-                append(results, {"run": run, "cores": os.cpu_count(), **row})
+                append_row(results, {"run": run, "cores": os.cpu_count(), **row})
 
 
 if __name__ == "__main__":

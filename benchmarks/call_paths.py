@@ -47,7 +47,7 @@ if argv[0] == "train":
 threading.setprofile(profile)
 sys.setprofile(profile)
 from unalike.cli import run_command
-with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as output:
     try:
         code = run_command(argv)
     except Stop:
@@ -55,7 +55,7 @@ with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.St
 sys.setprofile(None)
 called = {name for name, _ in functions}
 print(json.dumps({"code": code, "files": len(called), "functions": len(functions), "imported": len(files),
-                  "error": said.getvalue()[-300:] if code else ""}))
+                  "error": output.getvalue()[-300:] if code else ""}))
 """
 TINY = ["model.backbone=test_efficientnet", "model.pretrained=false", "model.input_height=64", "model.input_width=64",
         "model.feat_dim=16", "dataset.workers=1", "train.batch_size=8"]  # fmt: skip
@@ -91,9 +91,9 @@ def main() -> None:
             subprocess.run([sys.executable, "-m", "unalike", *argv], cwd=root, check=True, capture_output=True,
                            env={"PYTHONPATH": source, "PATH": "/usr/bin:/bin", "HOME": name})  # fmt: skip
 
-        run("train", "train", "-r", "done", "--automl-policy", "off", "train.num_epochs=1", *TINY)
-        checkpoint = "done/train/ml_model_best.pth"
-        run("export", "-r", "done", f"export.checkpoint={checkpoint}", "export.onnx_file=model.onnx")
+        run("train", "train", "-r", "first", "--automl-policy", "off", "train.num_epochs=1", *TINY)
+        checkpoint = "first/train/ml_model_best.pth"
+        run("export", "-r", "first", f"export.checkpoint={checkpoint}", "export.onnx_file=model.onnx")
         run("gallery", "build", "g.gallery", "train", "-m", "model.onnx")
         run("inspect", "fit", "good", "-o", "p.inspector", "-m", checkpoint, "--no-threshold")
         commands = {
@@ -103,9 +103,9 @@ def main() -> None:
             "inspect run": ["inspect", "run", "p.inspector", "good/0.png"],
         }
         for title, argv in commands.items():
-            done = subprocess.run([sys.executable, "-c", PROGRAM, source, json.dumps(argv)], cwd=root, check=True,
+            process = subprocess.run([sys.executable, "-c", PROGRAM, source, json.dumps(argv)], cwd=root, check=True,
                                   capture_output=True, text=True)  # fmt: skip
-            row = json.loads(done.stdout.splitlines()[-1])
+            row = json.loads(process.stdout.splitlines()[-1])
             if row["code"] not in (0, 3):
                 raise SystemExit(f"{title}: exit {row['code']}: {row['error']}")
             print(

@@ -51,14 +51,14 @@ def match_boxes(boxes_N4: np.ndarray, truth_M4: np.ndarray) -> tuple[np.ndarray,
 
 
 def find_templates(data: Path, groups: Sequence[str], half: str) -> list[tuple[str, Path]]:
-    """(group, template) of one half, by order of name within its group."""
-    found = []
+    """Return (group, template) of one half, in the order of names within each group."""
+    pairs = []
     for folder in sorted(data.glob("group*")):
         templates = sorted(folder.glob("*/*_temp.jpg"))
         if not groups or folder.name.removeprefix("group") in groups:
             selected = {"even": templates[::2], "odd": templates[1::2], "all": templates}[half]
-            found += [(folder.name, path) for path in selected]
-    return found
+            pairs += [(folder.name, path) for path in selected]
+    return pairs
 
 
 def read_annotations(template: Path) -> np.ndarray:

@@ -5,7 +5,7 @@
 For ResNet-50: --trunk resnet_50 (its weights do not matter for speed; without a hub they are random). torch eager is what
 one would write by hand (see files_to_vectors.py): fp32 and, where the CPU computes in it, bf16, the best of batch 1, 8 and
 32. Measurements take turns and the best round of each counts. Apart from files to vectors it measures decoding alone and each
-network alone, and gives what files to vectors reaches of the network's own rate, and of the bound that follows from both:
+network alone, and prints the rate from files to vectors relative to the network's own rate and to the bound that follows from both:
 one image needs 1/decoding + 1/network of all cores. INT8 is calibrated on other images of the same folder. Rates are of
 the clock; "by CPU" is the ratio before it from processor times, which mean more on a shared machine.
 """

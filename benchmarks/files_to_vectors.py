@@ -176,9 +176,9 @@ def main() -> None:
     progress.set_verbosity(0)
     torch.set_num_threads(2)
 
-    found = load_images(options.data, labeled=False)
-    step = max(1, len(found.paths) // options.images)
-    paths = list(found.paths[::step])[: options.images]
+    images = load_images(options.data, labeled=False)
+    step = max(1, len(images.paths) // options.images)
+    paths = list(images.paths[::step])[: options.images]
     view = View(options.size, options.size)
     embedder = create_embedder(
         EmbedderConfig(options.trunk, 256, 3, (options.size, options.size)), pretrained="auto"
@@ -190,8 +190,8 @@ def main() -> None:
     for runtime in options.runtimes:
         for precision in options.precisions if runtime == "auto" else ["auto"]:
             engine = create_engine(embedder, preprocessing, runtime=runtime, precision=precision)
-            told = engine.describe()
-            label = f"unalike {runtime} {precision}: {told['runtime']} {told['precision']}"
+            description = engine.describe()
+            label = f"unalike {runtime} {precision}: {description['runtime']} {description['precision']}"
             engines[label] = engine
             sides[label] = lambda engine=engine: chosen(engine, paths, view)
     for precision in options.eager:

@@ -4,8 +4,8 @@
 
 Each photograph is the query once, of models that were not trained on it: `automatic`, `plain` and `peer` of
 `benchmarks/automatic.py`, seeded by the fold, from a cold cache, and the frozen trunk. The other four folds train and are
-the reference. Folds are drawn by scene, so that no photograph finds a near-duplicate (`training/automatic/holdout.py`; by image
-the frozen trunk has R@1 96 % and nothing is left to tell apart), or by image. Results stand in OUT and are not
+the reference. Folds are drawn by scene, so that no query has a near-duplicate (`training/automatic/holdout.py`; by image
+the frozen trunk has R@1 96 % and methods do not differ), or by image. Results are kept in OUT and not
 computed twice. Differences are paired over the queries, which are resampled. Neither `val` nor the withheld test split is
 touched.
 """
@@ -20,10 +20,10 @@ from pathlib import Path
 
 import automatic
 import numpy as np
-from grocery import append, write_manifests
-from heads import folds
+from grocery import append_row, write_manifests
+from heads import make_folds
 from new_classes import Rows, read_rows, write_rows
-from unlabeled import embed, hits
+from unlabeled import embed_splits, score_queries
 
 from unalike.data.imageset import align_labels, load_images
 from unalike.data.notices import Notices
@@ -45,7 +45,7 @@ def split_manifest(manifest: Path, by: str) -> list[tuple[Rows, Rows]]:
     names = [images.classes[label] for label in images.labels_N]
     assert names == [label for _, label in rows]
     scene_N = assign_scenes(features.vectors_NF, images.labels_N) if by == "scene" else None
-    return [([rows[i] for i in r.fit_N], [rows[i] for i in r.query_N]) for r in folds(images.labels_N, scene_N)]
+    return [([rows[i] for i in r.fit_N], [rows[i] for i in r.query_N]) for r in make_folds(images.labels_N, scene_N)]
 
 
 def evaluate(way: str, paths: dict[str, Path], minutes: int, fold: int, folder: Path) -> dict[str, np.ndarray]:
@@ -54,14 +54,14 @@ def evaluate(way: str, paths: dict[str, Path], minutes: int, fold: int, folder: 
         checkpoint = "pretrained"
     else:
         automatic.METHODS[way](minutes, fold, paths, folder)
-        own = folder / f"{way}-{minutes}-{fold}"
+        run_folder = folder / f"{way}-{minutes}-{fold}"
         if way == "peer":
-            with np.load(own / f"read-{minutes}.npz") as read:
+            with np.load(run_folder / f"read-{minutes}.npz") as read:
                 return {"hit": read["hit"], "precision": read["precision"]}
-        checkpoint = str(next(own.rglob("ml_model_best.pth")))
+        checkpoint = str(next(run_folder.rglob("ml_model_best.pth")))
     reference, query = align_labels(load_images(paths["train"]), load_images(paths["val"]))
-    vectors = embed(paths, folder, f"{way}-{time.time():.0f}", checkpoint, automatic.TRUNK)
-    hit, precision = hits(vectors["train"], vectors["val"], (reference.labels_N, query.labels_N))
+    vectors = embed_splits(paths, folder, f"{way}-{time.time():.0f}", checkpoint, automatic.TRUNK)
+    hit, precision = score_queries(vectors["train"], vectors["val"], (reference.labels_N, query.labels_N))
     return {"hit": hit, "precision": precision}
 
 
@@ -91,7 +91,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     splits = split_manifest(write_manifests(options.data, options.out)["train"], options.by)
     ways = options.ways.split(",")
-    done: dict[str, list[dict[str, np.ndarray]]] = {way: [] for way in ways}
+    values_by_way: dict[str, list[dict[str, np.ndarray]]] = {way: [] for way in ways}
     for fold in map(int, filter(None, options.folds.split(","))):
         folder = options.out / f"{options.by}-{fold}"
         folder.mkdir(exist_ok=True)
@@ -103,16 +103,16 @@ def main() -> None:
                 start = time.monotonic()
                 results = evaluate(way, paths, options.minutes, fold, folder)
                 np.savez(file, **results)
-                append(options.out / "folds.jsonl", {
+                append_row(options.out / "folds.jsonl", {
                     "by": options.by, "fold": fold, "way": way, "minutes": options.minutes, "queries": len(query),
                     "seconds with reading": round(time.monotonic() - start),
                     "R@1": round(float(results["hit"].mean()), 4), "MAP@R": round(float(results["precision"].mean()), 4),
                 })  # fmt: skip
             with np.load(file) as content:
-                done[way].append({key: content[key] for key in ("hit", "precision")})
-    joined = {way: {key: np.concatenate([part[key] for part in parts]) for key in ("hit", "precision")}
-              for way, parts in done.items()}  # fmt: skip
-    print(json.dumps(summarize(joined), indent=2))
+                values_by_way[way].append({key: content[key] for key in ("hit", "precision")})
+    all_values = {way: {key: np.concatenate([values[key] for values in fold_values]) for key in ("hit", "precision")}
+              for way, fold_values in values_by_way.items()}  # fmt: skip
+    print(json.dumps(summarize(all_values), indent=2))
 
 
 if __name__ == "__main__":

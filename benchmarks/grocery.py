@@ -3,7 +3,7 @@
     python benchmarks/grocery.py --data DIR [--out DIR] [--seeds 1,2,3] [--recipe unalike|tao] [key=value ...]
 
 Train split as training set and reference, `val` as query (closed set, 81 fine classes); the withheld test split is not
-touched. Every finished seed appends one JSON line to OUT/grocery.jsonl; seeds that stand there are not run again.
+touched. Every finished seed appends one JSON line to OUT/grocery.jsonl; seeds in that file are not repeated.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from unalike.metrics.intervals import wilson_interval
 
 
 def write_manifests(data: Path, out: Path) -> dict[str, Path]:
-    """CSV manifests of the two splits with class names, images where they lie."""
+    """Write a CSV manifest with class names for each of the two splits; images are not copied."""
     with (data / "classes.csv").open(encoding="utf-8") as lines:
         names = {int(row[1]): row[0] for row in list(csv.reader(lines))[1:]}
     paths = {}
@@ -34,14 +34,14 @@ def write_manifests(data: Path, out: Path) -> dict[str, Path]:
     return paths
 
 
-def append(file: Path, row: dict[str, object]) -> None:
+def append_row(file: Path, row: dict[str, object]) -> None:
     with file.open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(row) + "\n")
     print(json.dumps(row))
 
 
-def measured(metrics: dict) -> dict[str, object]:
-    """R@1 with Wilson's interval and MAP@R with the bootstrap's, from a metrics.json."""
+def summarize_metrics(metrics: dict) -> dict[str, object]:
+    """R@1 with Wilson's interval and MAP@R with a bootstrap interval, from the content of metrics.json."""
     first, mapr = metrics["micro"]["precision_at_1"], metrics["micro"]["mean_average_precision_at_r"]
     count = metrics["measured"]
     interval = wilson_interval(round(first["value"] * count), count)
@@ -50,7 +50,7 @@ def measured(metrics: dict) -> dict[str, object]:
             "queries": count}  # fmt: skip
 
 
-def frozen(paths: dict[str, Path], out: Path, backbone: str) -> dict[str, object]:
+def evaluate_frozen(paths: dict[str, Path], out: Path, backbone: str) -> dict[str, object]:
     folder = out / "frozen"
     start = time.monotonic()
     unalike.evaluate(
@@ -59,10 +59,10 @@ def frozen(paths: dict[str, Path], out: Path, backbone: str) -> dict[str, object
          "evaluate": {"checkpoint": "pretrained"}}, overwrite=True,
     )  # fmt: skip
     metrics = json.loads((folder / "evaluate" / "metrics.json").read_text())
-    return {"method": f"frozen {backbone}", "seconds": round(time.monotonic() - start, 1), **measured(metrics)}
+    return {"method": f"frozen {backbone}", "seconds": round(time.monotonic() - start, 1), **summarize_metrics(metrics)}
 
 
-def trained(
+def evaluate_trained(
     paths: dict[str, Path], out: Path, recipe: str, seed: int, backbone: str, overrides: list[str]
 ) -> dict[str, object]:
     folder = out / f"{recipe}-{seed}"
@@ -82,7 +82,7 @@ def trained(
     )  # fmt: skip
     metrics = json.loads((evaluated.results_dir / "metrics.json").read_text())
     return {"method": f"recipe {recipe}", "seed": seed, "backbone": backbone, "overrides": overrides, "seconds": round(seconds, 1),
-            "cpu_seconds": round(cpu, 1), **measured(metrics)}  # fmt: skip
+            "cpu_seconds": round(cpu, 1), **summarize_metrics(metrics)}  # fmt: skip
 
 
 def main() -> None:
@@ -100,12 +100,14 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     paths = write_manifests(options.data, options.out)
     results = options.out / "grocery.jsonl"
-    done = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    if not any(row["method"].startswith("frozen") for row in done):
-        append(results, frozen(paths, options.out, options.backbone))
+    finished = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    if not any(row["method"].startswith("frozen") for row in finished):
+        append_row(results, evaluate_frozen(paths, options.out, options.backbone))
     for seed in map(int, filter(None, options.seeds.split(","))):
-        if not any(row["method"] == f"recipe {options.recipe}" and row.get("seed") == seed for row in done):
-            append(results, trained(paths, options.out, options.recipe, seed, options.backbone, options.overrides))
+        if not any(row["method"] == f"recipe {options.recipe}" and row.get("seed") == seed for row in finished):
+            append_row(
+                results, evaluate_trained(paths, options.out, options.recipe, seed, options.backbone, options.overrides)
+            )
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from grocery import append, write_manifests
+from grocery import append_row, write_manifests
 
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
@@ -33,8 +33,8 @@ from unalike.training.heads.trained import fit_head
 FOLDS, BASE, CHOSEN, GOAL = 5, "closed form, residual 0", "as automatic training chooses", "known-classes"
 
 
-def folds(labels_N: np.ndarray, scene_N: np.ndarray | None, seed: int = 0) -> list[Split]:
-    """Five splits; images of a class go to the folds in turn, or whole scenes do."""
+def make_folds(labels_N: np.ndarray, scene_N: np.ndarray | None, seed: int = 0) -> list[Split]:
+    """Make five splits; the images, or the scenes, of a class go to the folds in turn."""
     rng, fold_N = np.random.default_rng(seed), np.zeros(len(labels_N), int)
     for label in np.unique(labels_N):
         rows = rng.permutation(np.flatnonzero(labels_N == label))
@@ -48,7 +48,7 @@ def folds(labels_N: np.ndarray, scene_N: np.ndarray | None, seed: int = 0) -> li
     return splits
 
 
-def chosen(x_NF: np.ndarray, labels_N: np.ndarray):
+def fit_selected_head(x_NF: np.ndarray, labels_N: np.ndarray):
     """Fit the head that automatic training selects without a time limit, except for its comparison on held-out images."""
     splits = cross_validation_splits(labels_N, assign_scenes(x_NF, labels_N), GOAL)
     start = time.monotonic()
@@ -82,19 +82,19 @@ def main() -> None:
         x_NF, labels_N = features.vectors_NF, images.labels_N[features.kept_N]
         for way in options.by.split(","):
             scene_N = assign_scenes(x_NF, labels_N) if way == "scene" else None
-            compare(trunk, way, x_NF, labels_N, folds(labels_N, scene_N), options.out / "heads.jsonl")
+            compare(trunk, way, x_NF, labels_N, make_folds(labels_N, scene_N), options.out / "heads.jsonl")
 
 
 def compare(trunk: str, way: str, x_NF: np.ndarray, labels_N: np.ndarray, splits: list[Split], out: Path) -> None:
-    def fitted(config: HeadConfig):
+    def fit_with(config: HeadConfig):
         return lambda r: fit_head(x_NF[r.fit_N], labels_N[r.fit_N], config)
 
-    methods = {"frozen": lambda r: lambda x: x, BASE: fitted(HeadConfig(residual=0.0))}
-    methods["residual 0.3"] = fitted(HeadConfig(residual=0.3))
-    methods["shrinkage x 2"] = fitted(HeadConfig(residual=0.0, shrinkage=2.0))
+    methods = {"frozen": lambda r: lambda x: x, BASE: fit_with(HeadConfig(residual=0.0))}
+    methods["residual 0.3"] = fit_with(HeadConfig(residual=0.3))
+    methods["shrinkage x 2"] = fit_with(HeadConfig(residual=0.0, shrinkage=2.0))
     for training in HEAD_TRAININGS:
-        methods[training.name] = fitted(HeadConfig(residual=0.0, training=training))
-    methods[CHOSEN] = lambda r: chosen(x_NF[r.fit_N], labels_N[r.fit_N])
+        methods[training.name] = fit_with(HeadConfig(residual=0.0, training=training))
+    methods[CHOSEN] = lambda r: fit_selected_head(x_NF[r.fit_N], labels_N[r.fit_N])
     results = {}
     for name, method in methods.items():
         start = time.monotonic()
@@ -106,12 +106,12 @@ def compare(trunk: str, way: str, x_NF: np.ndarray, labels_N: np.ndarray, splits
         results[name] = evaluate_embeddings(splits, labels_N, vectors_of)
         row = {"trunk": trunk, "folds": way, "method": name, "queries": len(results[name].hit_Q),
                "seconds": round(time.monotonic() - start, 1)}  # fmt: skip
-        for figure, of in (("R@1", lambda v: v.hit_Q), ("MAP@R", lambda v: v.precision_Q)):
-            row[figure] = round(float(of(results[name]).mean()), 4)
+        for figure, values_of in (("R@1", lambda v: v.hit_Q), ("MAP@R", lambda v: v.precision_Q)):
+            row[figure] = round(float(values_of(results[name]).mean()), 4)
             if name not in ("frozen", BASE):
-                apart = paired_bootstrap(of(results[BASE]), of(results[name]))
-                row[f"{figure} gain"] = [round(v, 4) for v in (apart.value, apart.low, apart.high)]
-        append(out, row)
+                gain = paired_bootstrap(values_of(results[BASE]), values_of(results[name]))
+                row[f"{figure} gain"] = [round(v, 4) for v in (gain.value, gain.low, gain.high)]
+        append_row(out, row)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
     python benchmarks/loading.py [--data DIR] [--images 800] [--size 224] [--batch-size 32] [--epochs 3]
 
-DIR holds one folder a class, at any depth (without it the script says so and ends). Both sides do the same work
+DIR holds one folder a class, at any depth (without it the script prints a message and ends). Both sides do the same work
 with the same parameters (the defaults of training: random resized crop, flip, colour jitter, Gaussian blur 15 x 15,
 normalisation, random erasing) on the same files, which are read once beforehand so that neither side waits for the disk.
 The chain treats each image by itself, as a data set of torchvision does. Figures are images per second of processor
@@ -27,7 +27,7 @@ from unalike.data.batches.pixel_cache import PixelCache
 from unalike.data.batches.sampler import ClassBalancedSampler
 from unalike.data.imageset import ImageSet, load_images
 
-# Public pictures of groceries, where the checkout lies beside them.
+# Public photographs of groceries, where a checkout is beside the repository.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 COLOR = {"brightness": 0.5, "contrast": 0.3, "saturation": 0.1, "hue": 0.1}
 KERNEL, SIGMA, FLIP, ERASE = [15, 15], [0.3, 0.7], 0.5, 0.5
@@ -75,7 +75,7 @@ def time_chain(images: ImageSet, size: int, count: int) -> float:
 
 
 def time_ours(images: ImageSet, size: int, batch_size: int, epochs: int, workers: int) -> list[tuple[float, int]]:
-    """(processor seconds an image, files decoded) of each epoch."""
+    """Processor seconds an image and number of decoded files, for each epoch."""
     cache = PixelCache(images, shorter_side=round(1.5 * size))
     augmentation = Augmentation(
         size, size, flip_prob=FLIP, color=COLOR, blur={"kernel": KERNEL, "sigma": SIGMA}, erase_prob=ERASE,
@@ -83,13 +83,13 @@ def time_ours(images: ImageSet, size: int, batch_size: int, epochs: int, workers
     )  # fmt: skip
     sampler = ClassBalancedSampler(images.labels_N, batch_size=batch_size, num_instance=4)
     batches = TrainingLoader(images, cache, augmentation, sampler, workers=workers)
-    found = []
+    epoch_figures = []
     for epoch in range(epochs):
-        before, start, seen = cache.decodes, time.process_time(), 0
+        before, start, image_count = cache.decodes, time.process_time(), 0
         for batch in batches.epoch(epoch):
-            seen += len(batch.labels_B)
-        found.append(((time.process_time() - start) / seen, cache.decodes - before))
-    return found
+            image_count += len(batch.labels_B)
+        epoch_figures.append(((time.process_time() - start) / image_count, cache.decodes - before))
+    return epoch_figures
 
 
 def main() -> None:

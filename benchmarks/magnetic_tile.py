@@ -47,30 +47,34 @@ def condition(path: str) -> str:
 
 
 def block(path: str) -> int:
-    """Neighbouring numbers are photographs of the same tiles."""
+    """Block of a photograph's number: neighboring numbers are photographs of the same tile."""
     return int(Path(path).stem.split("_num_")[1]) // BLOCK
 
 
-def split(root: Path, held_share: float = 0.2, by: str = "blocks") -> tuple[list[str], set[str]]:
-    """All images, and the good ones that are kept from fitting: whole blocks, or drawn one by one (``random``), as
-    published figures do, with photographs of one tile on both sides."""
+def split(root: Path, holdout_share: float = 0.2, by: str = "blocks") -> tuple[list[str], set[str]]:
+    """Return all images, and the good ones that are left out of fitting.
+
+    By blocks of numbers, or drawn one by one (``random``) as in published figures, with photographs of one tile on both sides.
+    """
     paths = sorted(str(path) for path in root.glob("*/*.jpg"))
     good = [path for path in paths if is_good(path)]
     if by == "random":
-        drawn = np.random.default_rng(0).permutation(len(good))[: round(held_share * len(good))]
-        return paths, {good[place] for place in drawn}
+        order = np.random.default_rng(0).permutation(len(good))[: round(holdout_share * len(good))]
+        return paths, {good[i] for i in order}
     blocks = np.unique([block(path) for path in good])
     np.random.default_rng(0).shuffle(blocks)
-    held = set(blocks[: round(held_share * len(blocks))].tolist())
-    return paths, {path for path in good if block(path) in held}
+    holdout_blocks = set(blocks[: round(holdout_share * len(blocks))].tolist())
+    return paths, {path for path in good if block(path) in holdout_blocks}
 
 
-def chosen_on(paths: list[str]) -> set[str]:
-    """The defective tiles of exp1 and exp2, half of them by blocks of numbers, that settings were chosen on (2026-11-26)."""
+def selection_defects(paths: list[str]) -> set[str]:
+    """The defective tiles of exp1 and exp2 that settings were chosen on (2026-11-26): half of them, by blocks of numbers."""
     blocks = np.unique([block(path) for path in paths if not is_good(path)])
     np.random.default_rng(1).shuffle(blocks)
-    mine = set(blocks[::2].tolist())
-    return {path for path in paths if not is_good(path) and condition(path) != "exp3" and block(path) in mine}
+    selection_blocks = set(blocks[::2].tolist())
+    return {
+        path for path in paths if not is_good(path) and condition(path) != "exp3" and block(path) in selection_blocks
+    }
 
 
 def is_good(path: str) -> bool:
@@ -78,7 +82,7 @@ def is_good(path: str) -> bool:
     return Path(path).parent.name == FREE
 
 
-# ---- settings compared, on exp1 and exp2 alone ----
+# ---- comparison of settings, on exp1 and exp2 only ----
 
 TILINGS = [((416, 320), 1.0, "as-is", "fp32"), ((224, 224), 0.6, "as-is", "fp32"), ((224, 224), 0.6, "even", "fp32")]
 CONFIGS: list[dict[str, Any]] = [
@@ -87,27 +91,31 @@ CONFIGS: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def explore(root: Path, stages: list[int], most: int) -> None:
-    """Fit on exp1's good tiles, score exp1's others and exp2: which settings carry from one condition to the next?"""
-    paths, held = split(root, 0.4)
-    known = [path for path in paths if condition(path) != "exp3"]
-    fitted = [path for path in known if is_good(path) and condition(path) == "exp1" and path not in held][:most]
-    tested = [path for path in known if not is_good(path) or path in held]
+def explore(root: Path, stages: list[int], max_images: int) -> None:
+    """Fit settings on good tiles of exp1 and print their AUROC on the others of exp1 and on exp2."""
+    paths, holdout = split(root, 0.4)
+    candidates = [path for path in paths if condition(path) != "exp3"]
+    fit_paths = [path for path in candidates if is_good(path) and condition(path) == "exp1" and path not in holdout][
+        :max_images
+    ]
+    test_paths = [path for path in candidates if not is_good(path) or path in holdout]
     for size, scale, light, precision in TILINGS:
         engine: Any = load_feature_maps(
             "pretrained", stages=stages, size=size, vector=False, precision=precision
         ).engine
         extractor = PatchExtractor(engine, Tiling(*size, "scale", scale, light))
         start = time.perf_counter()
-        kept = {path: list(_patches(extractor, path)) for path in tested}
-        rate = len(kept) / (time.perf_counter() - start)
-        drawn = sample_patches(ReadableImages(fitted), extractor, AnomalyModelConfig(patches=20_000, memory=2_000))
+        tiles = {path: list(_patches(extractor, path)) for path in test_paths}
+        rate = len(tiles) / (time.perf_counter() - start)
+        patches = sample_patches(ReadableImages(fit_paths), extractor, AnomalyModelConfig(patches=20_000, memory=2_000))
         for settings in CONFIGS:
             config = AnomalyModelConfig(patches=20_000, memory=2_000, **settings)
-            model = drawn.fit_model(config)
-            heats = {path: _whole_map(model, kept[path], config.smooth, extractor.stride) for path in tested}
+            model = patches.fit_model(config)
+            anomaly_maps = {
+                path: _whole_map(model, tiles[path], config.smooth, extractor.stride) for path in test_paths
+            }
             print(
-                f"size {size} scale {scale} {light} stages {stages} {settings}: {_told(heats)}; {rate:.1f} images/s",
+                f"size {size} scale {scale} {light} stages {stages} {settings}: {_format_auroc(anomaly_maps)}; {rate:.1f} images/s",
                 flush=True,
             )
 
@@ -131,158 +139,161 @@ def _whole_map(
     return gaussian_filter(total_hw / weight_hw, smooth)
 
 
-def _told(heats: dict[str, np.ndarray]) -> str:
-    """Image AUROC of exp1 and exp2 by four ways to make one score of a heat map, and by kind for the first."""
-    ways = {"max": lambda h: h.max(), "top5": lambda h: np.sort(h.ravel())[-5:].mean(),
+def _format_auroc(anomaly_maps: dict[str, np.ndarray]) -> str:
+    """Image AUROC of exp1 and exp2 by four scores of an anomaly map, and by kind of defect for the first score."""
+    reductions = {"max": lambda h: h.max(), "top5": lambda h: np.sort(h.ravel())[-5:].mean(),
             "1%": lambda h: np.sort(h.ravel())[-max(1, h.size // 100) :].mean(), "max-median": lambda h: h.max() - np.median(h)}  # fmt: skip
     parts = []
-    for name, way in ways.items():
-        score = {path: float(way(heat)) for path, heat in heats.items()}
-        found = []
-        for what in ("exp1", "exp2", "exp"):
-            bad = np.array([s for p, s in score.items() if not is_good(p) and condition(p).startswith(what)])
-            good = np.array([s for p, s in score.items() if is_good(p) and condition(p).startswith(what)])
-            found.append(f"{auroc(bad, good):.3f}")
-        parts.append(f"{name} {' '.join(found)}")
-    good = np.array([heat.max() for path, heat in heats.items() if is_good(path)])
-    kinds = sorted({Path(path).parent.name for path in heats} - {FREE})
+    for name, reduce in reductions.items():
+        score = {path: float(reduce(anomaly_map)) for path, anomaly_map in anomaly_maps.items()}
+        values = []
+        for prefix in ("exp1", "exp2", "exp"):
+            bad = np.array([s for p, s in score.items() if not is_good(p) and condition(p).startswith(prefix)])
+            good = np.array([s for p, s in score.items() if is_good(p) and condition(p).startswith(prefix)])
+            values.append(f"{auroc(bad, good):.3f}")
+        parts.append(f"{name} {' '.join(values)}")
+    good = np.array([anomaly_map.max() for path, anomaly_map in anomaly_maps.items() if is_good(path)])
+    kinds = sorted({Path(path).parent.name for path in anomaly_maps} - {FREE})
     by_kind = [
-        f"{kind[3:6]} {auroc(np.array([h.max() for p, h in heats.items() if kind in p]), good):.2f}" for kind in kinds
+        f"{kind[3:6]} {auroc(np.array([h.max() for p, h in anomaly_maps.items() if kind in p]), good):.2f}"
+        for kind in kinds
     ]
     return "; ".join([*parts, " ".join(by_kind)])
 
 
-# ---- the final figures ----
+# ---- final figures ----
 
 
-def final(
+def evaluate(
     root: Path, rate: float, settings: dict[str, Any], recipe: dict[str, Any], out: Path | None, by: str = "blocks",
-    kept: Path | None = None,
+    inspector_file: Path | None = None,
 ) -> None:  # fmt: skip
-    """Fit, fix the threshold, look at what was not fitted on."""
-    paths, held = split(root, by=by)
-    fitted = [p for p in paths if is_good(p) and condition(p) != "exp3" and p not in held]
+    """Fit, calibrate the threshold and inspect the images that were not used for fitting."""
+    paths, holdout = split(root, by=by)
+    fit_paths = [p for p in paths if is_good(p) and condition(p) != "exp3" and p not in holdout]
     start = time.perf_counter()
-    if kept is not None and kept.exists():
-        inspector = Inspector.load(kept)
+    if inspector_file is not None and inspector_file.exists():
+        inspector = Inspector.load(inspector_file)
     else:
         inspector = Inspector.fit(
-            fitted,
+            fit_paths,
             rate=rate,
-            parts=[block(p) for p in fitted],
+            parts=[block(p) for p in fit_paths],
             config=AnomalyModelConfig.from_dict({**AnomalyModelConfig().to_dict(), **recipe}),
             **settings,
         )
-        if kept is not None:
-            inspector.save(kept)
-    spent = time.perf_counter() - start
-    print(f"fitted on {len(fitted)} images in {spent:.0f} s: {inspector.threshold}", flush=True)
+        if inspector_file is not None:
+            inspector.save(inspector_file)
+    fit_seconds = time.perf_counter() - start
+    print(f"fitted on {len(fit_paths)} images in {fit_seconds:.0f} s: {inspector.threshold}", flush=True)
     parts = {
-        "within (exp1, exp2)": [p for p in paths if condition(p) != "exp3" and (not is_good(p) or p in held)],
+        "within (exp1, exp2)": [p for p in paths if condition(p) != "exp3" and (not is_good(p) or p in holdout)],
         "across (exp3)": [p for p in paths if condition(p) == "exp3"],
-        "across, other tiles": [p for p in paths if condition(p) == "exp3" and (not is_good(p) or p in held)],
+        "across, other tiles": [p for p in paths if condition(p) == "exp3" and (not is_good(p) or p in holdout)],
     }
-    seen = chosen_on(paths)
-    parts["within, defects not chosen on"] = [p for p in parts["within (exp1, exp2)"] if p not in seen]
-    looked = list(dict.fromkeys(p for part in parts.values() for p in part))
+    selection_paths = selection_defects(paths)
+    parts["within, defects not chosen on"] = [p for p in parts["within (exp1, exp2)"] if p not in selection_paths]
+    test_paths = list(dict.fromkeys(p for part in parts.values() for p in part))
     start = time.perf_counter()
-    found = {path: inspector.inspect(path) for path in looked}
-    speed = len(looked) / (time.perf_counter() - start)
-    told = {name: _figures([found[p] for p in part]) for name, part in parts.items()}
+    inspections = {path: inspector.inspect(path) for path in test_paths}
+    rate_per_s = len(test_paths) / (time.perf_counter() - start)
+    figures = {name: _figures([inspections[p] for p in part]) for name, part in parts.items()}
     memory = {
         "memory": len(inspector.model.memory),
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
     }
-    told["cost"] = {
-        "images_per_s": round(speed, 1),
-        "fit_s": round(spent, 1),
+    figures["cost"] = {
+        "images_per_s": round(rate_per_s, 1),
+        "fit_s": round(fit_seconds, 1),
         **memory,
         **inspector.network.engine.describe(),
     }
-    print(json.dumps(told, indent=1))
+    print(json.dumps(figures, indent=1))
     if out is not None:
-        out.write_text(json.dumps({"settings": settings, "recipe": recipe, **told}, indent=1) + "\n", encoding="utf-8")
-
-
-def _figures(found: list[Inspection]) -> dict[str, Any]:
-    told = compute_metrics(found, TRUTH)
-    heats, masks = [], []
-    for one in found:
-        size = (max(1, one.size[0] // 2), max(1, one.size[1] // 2))
-        heats.append(one.anomaly_map(size))
-        whole = (
-            np.zeros(one.size, np.bool_)
-            if is_good(one.source)
-            else read_mask(Path(one.source).with_suffix(".png"), one.size)
+        out.write_text(
+            json.dumps({"settings": settings, "recipe": recipe, **figures}, indent=1) + "\n", encoding="utf-8"
         )
-        masks.append(whole[: 2 * size[0] : 2, : 2 * size[1] : 2])
-    return {**told, "pixel_auroc": pixel_auroc(heats, masks), "pro": per_region_overlap(heats, masks)}
 
 
-# ---- the peer ----
+def _figures(inspections: list[Inspection]) -> dict[str, Any]:
+    metrics = compute_metrics(inspections, TRUTH)
+    anomaly_maps, masks = [], []
+    for inspection in inspections:
+        size = (max(1, inspection.size[0] // 2), max(1, inspection.size[1] // 2))
+        anomaly_maps.append(inspection.anomaly_map(size))
+        mask = (
+            np.zeros(inspection.size, np.bool_)
+            if is_good(inspection.source)
+            else read_mask(Path(inspection.source).with_suffix(".png"), inspection.size)
+        )
+        masks.append(mask[: 2 * size[0] : 2, : 2 * size[1] : 2])
+    return {**metrics, "pixel_auroc": pixel_auroc(anomaly_maps, masks), "pro": per_region_overlap(anomaly_maps, masks)}
+
+
+# ---- anomalib ----
 
 
 def peer(root: Path, rate: float, side: int, ratio: float) -> None:
-    """anomalib's PatchCore, its own view of an image (square), with the same trunk; its threshold by the same rule."""
+    """Evaluate anomalib's PatchCore with its own square view and the same trunk."""
     import torch
 
     from unalike.model.backbones import best_available_trunk, build_trunk
 
-    paths, held = split(root)
+    paths, holdout = split(root)
     trunk = build_trunk(best_available_trunk(), pretrained="true", input_size=(side, side))
     # After the trunk: building that makes a torchvision for another torch importable.
     from anomalib.models.image.patchcore.torch_model import PatchcoreModel
 
     model = PatchcoreModel(layers=["blocks.2", "blocks.4"], backbone=trunk.name, pre_trained=False)
     body = model.feature_extractor.feature_extractor
-    held_weights = trunk.net.state_dict()
-    body.load_state_dict({name: held_weights[name] for name in body.state_dict()})
+    weights = trunk.net.state_dict()
+    body.load_state_dict({name: weights[name] for name in body.state_dict()})
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (trunk.facts.mean, trunk.facts.std))
 
-    def shown(path: str) -> torch.Tensor:
+    def load_input(path: str) -> torch.Tensor:
         pixels = np.asarray(load_image(path).resize((side, side)), np.float32) / 255
         return (torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()) - mean) / std
 
-    fitted = [p for p in paths if is_good(p) and condition(p) != "exp3" and p not in held]
+    fit_paths = [p for p in paths if is_good(p) and condition(p) != "exp3" and p not in holdout]
     start = time.perf_counter()
     model.train()
     with torch.no_grad():
-        for path in fitted:
-            model(shown(path))
+        for path in fit_paths:
+            model(load_input(path))
         model.subsample_embedding(ratio)
         model.eval()
         print(
-            f"fitted on {len(fitted)} in {time.perf_counter() - start:.0f} s, memory {len(model.memory_bank)}",
+            f"fitted on {len(fit_paths)} in {time.perf_counter() - start:.0f} s, memory {len(model.memory_bank)}",
             flush=True,
         )
-        tested = [p for p in paths if p not in set(fitted)]
+        test_paths = [p for p in paths if p not in set(fit_paths)]
         start = time.perf_counter()
-        found = {path: model(shown(path)) for path in tested}
-    speed = len(tested) / (time.perf_counter() - start)
+        outputs = {path: model(load_input(path)) for path in test_paths}
+    rate_per_s = len(test_paths) / (time.perf_counter() - start)
     for name, exps in (("within (exp1, exp2)", ("exp1", "exp2")), ("across (exp3)", ("exp3",))):
-        part = [p for p in tested if condition(p) in exps]
-        scores = {p: float(found[p].pred_score) for p in part}
+        part = [p for p in test_paths if condition(p) in exps]
+        scores = {p: float(outputs[p].pred_score) for p in part}
         good = np.array([s for p, s in scores.items() if is_good(p)])
         bad = np.array([s for p, s in scores.items() if not is_good(p)])
-        heats, masks = [], []
+        anomaly_maps, masks = [], []
         for path in part:
             picture = load_image(path)
             size = (picture.height, picture.width)
             smaller = (size[0] // 2, size[1] // 2)
-            heat = torch.nn.functional.interpolate(found[path].anomaly_map, smaller, mode="bilinear")
-            heats.append(heat[0, 0].numpy())
-            whole = np.zeros(size, np.bool_) if is_good(path) else read_mask(Path(path).with_suffix(".png"), size)
-            masks.append(whole[: 2 * smaller[0] : 2, : 2 * smaller[1] : 2])
+            anomaly_map = torch.nn.functional.interpolate(outputs[path].anomaly_map, smaller, mode="bilinear")
+            anomaly_maps.append(anomaly_map[0, 0].numpy())
+            mask = np.zeros(size, np.bool_) if is_good(path) else read_mask(Path(path).with_suffix(".png"), size)
+            masks.append(mask[: 2 * smaller[0] : 2, : 2 * smaller[1] : 2])
         print(
-            f"{name}: image AUROC {auroc(bad, good):.4f}, pixel AUROC {pixel_auroc(heats, masks):.4f}, PRO {per_region_overlap(heats, masks):.4f}"
+            f"{name}: image AUROC {auroc(bad, good):.4f}, pixel AUROC {pixel_auroc(anomaly_maps, masks):.4f}, PRO {per_region_overlap(anomaly_maps, masks):.4f}"
         )
     print(
-        f"{speed:.1f} images/s, peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB; rate {rate} is not settled by it"
+        f"{rate_per_s:.1f} images/s, peak {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024} MB; rate {rate} does not apply to it"
     )
 
 
 def main() -> None:
-    """Parse, run one of the three."""
+    """Parse the options and run one of the three."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--explore", action="store_true")
@@ -299,17 +310,17 @@ def main() -> None:
     parser.add_argument("--ratio", type=float, default=0.01, help="with --peer: of patches kept")
     parser.add_argument("--recipe", type=json.loads, default={}, help='such as {"memory": 2000}')
     parser.add_argument("--out", type=Path)
-    words = parser.parse_args()
-    size = parse_size(words.size) or (320, 320)
-    stages = [int(word) for word in words.stages.split(",")]
-    if words.explore:
-        explore(words.data, stages, words.most)
-    elif words.peer:
-        peer(words.data, words.rate, size[0], words.ratio)
+    options = parser.parse_args()
+    size = parse_size(options.size) or (320, 320)
+    stages = [int(text) for text in options.stages.split(",")]
+    if options.explore:
+        explore(options.data, stages, options.most)
+    elif options.peer:
+        peer(options.data, options.rate, size[0], options.ratio)
     else:
-        settings = {"size": size, "scale": words.scale, "fit": "scale", "light": words.light,
-                    "stages": stages, "precision": words.precision}  # fmt: skip
-        final(words.data, words.rate, settings, words.recipe, words.out, words.split, words.keep)
+        settings = {"size": size, "scale": options.scale, "fit": "scale", "light": options.light,
+                    "stages": stages, "precision": options.precision}  # fmt: skip
+        evaluate(options.data, options.rate, settings, options.recipe, options.out, options.split, options.keep)
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ def vectors(n: int, classes: int, width: int, seed: int) -> tuple[np.ndarray, np
 
 
 def product(query: np.ndarray, labels: np.ndarray, reference: np.ndarray, reference_labels: np.ndarray) -> dict:
-    """The bare chunked matrix product, its result thrown away."""
+    """Compute the chunked matrix product alone."""
     buffer = np.empty((min(CHUNK_ROWS, len(query)), len(reference)), np.float32)
     for top in range(0, len(query), CHUNK_ROWS):
         chunk = query[top : top + CHUNK_ROWS]
@@ -74,14 +74,14 @@ def measure(contender: str, n: int, classes: int, width: int, repeat: int) -> di
     run = CONTENDERS[contender]
     run(query[:64], labels[:64], reference[:2000], np.resize(labels, 2000))  # imports and thread pools
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    wall, cpu, found = [], [], {}
+    wall, cpu, metrics = [], [], {}
     for _ in range(repeat):
         start, start_cpu = time.perf_counter(), time.process_time()
-        found = run(query, labels, reference, reference_labels)
+        metrics = run(query, labels, reference, reference_labels)
         wall.append(time.perf_counter() - start)
         cpu.append(time.process_time() - start_cpu)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"wall": min(wall), "cpu": min(cpu), "peak_mb": peak / 1024, "grown_mb": (peak - before) / 1024, **found}
+    return {"wall": min(wall), "cpu": min(cpu), "peak_mb": peak / 1024, "grown_mb": (peak - before) / 1024, **metrics}
 
 
 def compare(n: int, classes: int, width: int, repeat: int, contenders: list[str]) -> None:
@@ -90,8 +90,8 @@ def compare(n: int, classes: int, width: int, repeat: int, contenders: list[str]
     for contender in contenders:
         command = [sys.executable, __file__, "--run", contender, "--n", str(n), "--classes", str(classes)]
         command += ["--width", str(width), "--repeat", str(repeat)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        results[contender] = json.loads(done.stdout.splitlines()[-1])
+        process = subprocess.run(command, check=True, capture_output=True, text=True)
+        results[contender] = json.loads(process.stdout.splitlines()[-1])
     base = results["product"]
     print(f"\n{n:,} x {n:,} x {width}, {classes:,} classes")
     print(f"{'':10}{'wall s':>9}{'CPU s':>9}{'/product':>10}{'CPU /pr.':>10}{'peak MB':>9}{'grown MB':>10}")
@@ -117,12 +117,18 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--alone", action="store_true", help="leave the peer out (its memory is not bounded)")
     parser.add_argument("--run", choices=sorted(CONTENDERS), help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.run:
-        print(json.dumps(measure(given.run, given.n, given.classes[0], given.width, given.repeat)))
+    options = parser.parse_args()
+    if options.run:
+        print(json.dumps(measure(options.run, options.n, options.classes[0], options.width, options.repeat)))
         return
-    for classes in given.classes:
-        compare(given.n, classes, given.width, given.repeat, [c for c in CONTENDERS if c != "peer" or not given.alone])
+    for classes in options.classes:
+        compare(
+            options.n,
+            classes,
+            options.width,
+            options.repeat,
+            [c for c in CONTENDERS if c != "peer" or not options.alone],
+        )
 
 
 if __name__ == "__main__":

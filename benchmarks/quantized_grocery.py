@@ -1,13 +1,13 @@
-"""What INT8 costs on the Grocery Store photographs: R@1, MAP@R and cosine beside fp32, on `val` and 5-fold `train`.
+"""Accuracy of INT8 on the Grocery Store photographs: R@1, MAP@R and cosines beside fp32, on `val` and 5-fold `train`.
 
     python benchmarks/quantized_grocery.py --data DIR [--out DIR] [--name int8] [key=value ...]
     python benchmarks/quantized_grocery.py --data DIR --onnx MODEL.onnx | --checkpoint MODEL.pth [...]
 
 Without a network five are trained, each without one fifth of `train` (by image), exported and quantized on images it was
-trained on; the fifth that it never saw asks the other four, `val` (296 queries) asks all of `train`. Each of 2,640 + 296
-queries then stands once in the sum; `val` with the mean of the five networks. With a network, that one answers all.
-Losses come with a paired bootstrap over queries (95 %); the goal is at most half a point in each. What is finished (networks,
-vectors) is not made again; another --name holds another way of quantizing the same networks (key=value of `quantize`).
+trained on. The left-out fifth is the query of the other four, `val` (296 images) the query of all of `train`, so that each of
+2,640 + 296 queries counts once; `val` with the mean of the five networks. With a network, that one is measured on all.
+Losses have a paired bootstrap interval over queries (95 %); the goal is at most half a point each. Existing networks and vectors
+are used again; use another --name to quantize the same networks in another way (key=value of `quantize`).
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ from unalike.metrics.intervals import paired_bootstrap
 from unalike.metrics.retrieval import evaluate_ranking
 
 FOLDS = 5
-# Short: the question is what quantizing takes from a trained network, not how good one can get.
+# Short: the loss by quantization is measured, not how good a network can get.
 TRAINING = ["model.backbone=tf_efficientnet_lite0", "model.input_width=144", "model.input_height=144",
             "train.num_epochs=4", "dataset.validation.by=none"]  # fmt: skip
 Values = dict[str, np.ndarray]  # measure -> value of each query
 
 
 def embed_all(model: Path, paths: list[Path], runtime: str, precision: str, cache: Path) -> np.ndarray:
-    """float32 (N, D) of every image, kept in ``cache``."""
+    """Compute float32 vectors (N, D) of all images; they are cached in the file ``cache``."""
     if not cache.exists():
-        opened = load_model(model, runtime=runtime, precision=precision)
-        view: View = opened.view
-        done = embed_files(opened.engine, paths, view, describe=f"{model.name} in {runtime}", max_unreadable=0)
-        np.save(cache, done.vectors_ND)
+        loaded = load_model(model, runtime=runtime, precision=precision)
+        view: View = loaded.view
+        embedded = embed_files(loaded.engine, paths, view, describe=f"{model.name} in {runtime}", max_unreadable=0)
+        np.save(cache, embedded.vectors_ND)
     vectors: np.ndarray = np.load(cache)
     return vectors
 
 
-def asked(vectors: np.ndarray, labels: np.ndarray, query: np.ndarray, reference: np.ndarray) -> Values:
+def evaluate_queries(vectors: np.ndarray, labels: np.ndarray, query: np.ndarray, reference: np.ndarray) -> Values:
     ranking = evaluate_ranking(vectors[query], labels[query], vectors[reference], labels[reference], ks=(1,))
     return {"R@1": ranking.precision_at_1, "MAP@R": ranking.average_precision_at_r}
 
 
-def row_of(part: str, before: Values, after: Values, **told: Any) -> dict[str, Any]:
-    row: dict[str, Any] = {"part": part, "queries": len(before["R@1"]), **told}
+def print_row(part: str, before: Values, after: Values, **columns: Any) -> dict[str, Any]:
+    row: dict[str, Any] = {"part": part, "queries": len(before["R@1"]), **columns}
     for name in before:
         change = paired_bootstrap(before[name], after[name])
         row[name] = {"fp32": round(100 * float(np.nanmean(before[name])), 2),
@@ -65,7 +65,7 @@ def row_of(part: str, before: Values, after: Values, **told: Any) -> dict[str, A
     return row
 
 
-def exported(checkpoint: Path, manifest: Path, folder: Path) -> Path:
+def export(checkpoint: Path, manifest: Path, folder: Path) -> Path:
     model = folder / f"{checkpoint.stem}.onnx"
     if not model.exists():
         unalike.export(
@@ -75,7 +75,7 @@ def exported(checkpoint: Path, manifest: Path, folder: Path) -> Path:
     return model
 
 
-def quantized(model: Path, manifest: Path, folder: Path, images: int, overrides: list[str]) -> Path:
+def quantize(model: Path, manifest: Path, folder: Path, images: int, overrides: list[str]) -> Path:
     file = folder / "int8.onnx"
     if not file.exists():
         unalike.quantize(
@@ -86,7 +86,7 @@ def quantized(model: Path, manifest: Path, folder: Path, images: int, overrides:
     return file
 
 
-def trained(manifest: Path, folder: Path, seed: int) -> Path:
+def train(manifest: Path, folder: Path, seed: int) -> Path:
     latest = folder / "train" / "ml_model_latest.pth"
     if not (folder / "trained").exists():
         unalike.train(
@@ -98,7 +98,7 @@ def trained(manifest: Path, folder: Path, seed: int) -> Path:
 
 
 class Grocery:
-    """Both splits, their fifths, and what a network and its quantized form give on them."""
+    """Both splits, the folds of `train`, and the accuracy of networks and their quantized forms."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options, self.out = options, options.out
@@ -111,7 +111,7 @@ class Grocery:
         self.fold = np.random.default_rng(0).permutation(len(train)) % FOLDS
 
     def without(self, fold: int) -> Path:
-        """The manifest of the training images but those of ``fold``."""
+        """Write the manifest of the training images without those of ``fold``."""
         path: Path = self.out / f"without-{fold}.csv"
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
@@ -121,63 +121,68 @@ class Grocery:
         return path
 
     def values(self, vectors: np.ndarray, folds: list[int]) -> dict[str, Values]:
-        """Of `val`, and of the named fifths of `train` against the other four."""
+        """Values of the queries in `val`, and in the folds of `train` with the other four as reference."""
         parts = [
-            asked(vectors, self.labels, self.train[self.fold == k], self.train[self.fold != k]) for k in folds
+            evaluate_queries(vectors, self.labels, self.train[self.fold == k], self.train[self.fold != k]) for k in folds
         ]  # fmt: skip
-        held = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        return {"val": asked(vectors, self.labels, self.val, self.train), "train": held}
+        train_values = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {"val": evaluate_queries(vectors, self.labels, self.val, self.train), "train": train_values}
 
-    def forms(self, model: Path, manifest: Path, folder: Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-        """(runtime, vectors in fp32, vectors in INT8), a runtime each."""
-        place = folder / self.options.name
-        place.mkdir(parents=True, exist_ok=True)
-        exact = embed_all(model, self.paths, "openvino", "fp32", folder / "fp32.npy")
-        few = quantized(model, manifest, place, self.options.calibration, self.options.overrides)
+    def runtime_vectors(
+        self, model: Path, manifest: Path, folder: Path
+    ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+        """Yield (runtime, vectors in fp32, vectors in INT8) for each runtime."""
+        out = folder / self.options.name
+        out.mkdir(parents=True, exist_ok=True)
+        fp32_vectors = embed_all(model, self.paths, "openvino", "fp32", folder / "fp32.npy")
+        int8_model = quantize(model, manifest, out, self.options.calibration, self.options.overrides)
         for runtime in self.options.runtimes:
-            yield runtime, exact, embed_all(few, self.paths, runtime, "auto", place / f"{runtime}.npy")
+            yield runtime, fp32_vectors, embed_all(int8_model, self.paths, runtime, "auto", out / f"{runtime}.npy")
 
-    def one(self, model: Path) -> list[dict[str, Any]]:
-        """The rows of one network; it may have been trained on `train`."""
+    def evaluate_network(self, model: Path) -> list[dict[str, Any]]:
+        """Evaluate one network, which may have been trained on `train`."""
         rows = []
-        for runtime, exact, few in self.forms(model, self.manifests["train"], self.out):
-            near = cosines(exact, few)
-            before, after = (self.values(vectors, list(range(FOLDS))) for vectors in (exact, few))
-            rows += self.rows_of(runtime, near, before, after)
+        for runtime, fp32_vectors, int8_vectors in self.runtime_vectors(model, self.manifests["train"], self.out):
+            cosines_N = cosines(fp32_vectors, int8_vectors)
+            before, after = (self.values(vectors, list(range(FOLDS))) for vectors in (fp32_vectors, int8_vectors))
+            rows += self.rows_of(runtime, cosines_N, before, after)
         return rows
 
-    def crossed(self) -> list[dict[str, Any]]:
-        """The rows of five networks, each asked by the fifth that it never saw, and by `val`."""
-        found: dict[str, list[tuple[np.ndarray, dict[str, Values], dict[str, Values]]]] = {}
+    def cross_validate(self) -> list[dict[str, Any]]:
+        """Train and evaluate five networks, each on the fold that it was not trained on and on `val`."""
+        results: dict[str, list[tuple[np.ndarray, dict[str, Values], dict[str, Values]]]] = {}
         rows = []
         for k in range(FOLDS):
             folder, manifest = self.out / f"fold-{k}", self.without(k)
-            model = exported(trained(manifest, folder, 1 + k), manifest, folder)
-            for runtime, exact, few in self.forms(model, manifest, folder):
-                near, before, after = cosines(exact, few), self.values(exact, [k]), self.values(few, [k])
-                found.setdefault(runtime, []).append((near, before, after))
-                told = {"runtime": runtime, "fold": k, "worst cosine": round(float(near.min()), 5)}
-                rows += [row_of(part, before[part], after[part], **told) for part in ("val", "train")]
-        for runtime, parts in found.items():
-            forms = [_pooled([part[place] for part in parts]) for place in (1, 2)]
-            rows += self.rows_of(runtime, np.concatenate([near for near, _, _ in parts]), *forms)
+            model = export(train(manifest, folder, 1 + k), manifest, folder)
+            for runtime, fp32_vectors, int8_vectors in self.runtime_vectors(model, manifest, folder):
+                cosines_N = cosines(fp32_vectors, int8_vectors)
+                before, after = self.values(fp32_vectors, [k]), self.values(int8_vectors, [k])
+                results.setdefault(runtime, []).append((cosines_N, before, after))
+                columns = {"runtime": runtime, "fold": k, "worst cosine": round(float(cosines_N.min()), 5)}
+                rows += [print_row(part, before[part], after[part], **columns) for part in ("val", "train")]
+        for runtime, parts in results.items():
+            forms = [_pooled([part[position] for part in parts]) for position in (1, 2)]
+            rows += self.rows_of(runtime, np.concatenate([cosines_N for cosines_N, _, _ in parts]), *forms)
         return rows
 
     def rows_of(
-        self, runtime: str, near: np.ndarray, before: dict[str, Values], after: dict[str, Values]
+        self, runtime: str, cosines_N: np.ndarray, before: dict[str, Values], after: dict[str, Values]
     ) -> list[dict[str, Any]]:  # fmt: skip
-        told = {"runtime": runtime, "mean cosine": round(float(near.mean()), 5),
-                "worst cosine": round(float(near.min()), 5)}  # fmt: skip
-        for form in (before, after):
-            form["together"] = {name: np.concatenate([form["val"][name], form["train"][name]]) for name in form["val"]}
-        return [row_of(part, before[part], after[part], **told) for part in before]
+        columns = {"runtime": runtime, "mean cosine": round(float(cosines_N.mean()), 5),
+                "worst cosine": round(float(cosines_N.min()), 5)}  # fmt: skip
+        for values in (before, after):
+            values["together"] = {
+                name: np.concatenate([values["val"][name], values["train"][name]]) for name in values["val"]
+            }
+        return [print_row(part, before[part], after[part], **columns) for part in before]
 
 
 def _pooled(networks: list[dict[str, Values]]) -> dict[str, Values]:
-    """`train`: every fifth as its own network answers it; `val`: each query's mean over the networks."""
+    """Values of `train`, each fold by its own network; of `val` the mean over the networks."""
     names = networks[0]["val"]
-    return {"val": {name: np.mean([held["val"][name] for held in networks], axis=0) for name in names},
-            "train": {name: np.concatenate([held["train"][name] for held in networks]) for name in names}}  # fmt: skip
+    return {"val": {name: np.mean([values["val"][name] for values in networks], axis=0) for name in names},
+            "train": {name: np.concatenate([values["train"][name] for values in networks]) for name in names}}  # fmt: skip
 
 
 def main() -> None:
@@ -197,8 +202,8 @@ def main() -> None:
     grocery = Grocery(options)
     model = options.onnx
     if options.checkpoint is not None:
-        model = exported(options.checkpoint, grocery.manifests["train"], options.out)
-    rows = grocery.crossed() if model is None else grocery.one(model)
+        model = export(options.checkpoint, grocery.manifests["train"], options.out)
+    rows = grocery.cross_validate() if model is None else grocery.evaluate_network(model)
     (options.out / f"{options.name}.json").write_text(json.dumps(rows, indent=1))
 
 

@@ -1,12 +1,12 @@
-"""How near 16 bits are to fp32: worst cosines over a whole folder of photographs, every runtime and form that is here.
+"""Accuracy of 16 bits: worst cosines with fp32 over a folder of photographs, in every installed runtime.
 
     python benchmarks/sixteen_bits.py --data FOLDER [--trunks tf_efficientnet_lite0,resnet_50] [--onnx FILE ...]
         [--images N] [--forms ov-bf16,torch-bf16,typed-bf16,typed-fp16] [--without-onnxruntime] [--out DIR]
 
 `ov-bf16` and `torch-bf16`: the float network under precision bf16. `typed-*`: what `quantize` writes for data_type BF16 or
-FP16 with its own goal (worst cosine 0.999 on 64 images), in OpenVINO as the file says, and in ONNX Runtime (bf16 emulated:
+FP16 with its own goal (worst cosine 0.999 on 64 images), in OpenVINO in the precision of the file, and in ONNX Runtime (bf16 emulated:
 it has no kernels). Trunks come as installed, resnet_50 with random weights where no hub is reached, each with an untrained
-head of 256. The layers that stay in fp32 are chosen on 64 images, the cosine is of all. Images are decoded once and lie in
+head of 256. The layers that stay in fp32 are chosen on 64 images, the cosine is of all. Images are decoded once and kept in
 memory (147 KB each at 224 px); each row is written as soon as it is known.
 """
 
@@ -39,21 +39,21 @@ from unalike.model.embedder import EmbedderConfig, create_embedder
 FORMS = ("ov-bf16", "torch-bf16", "typed-bf16", "typed-fp16")
 
 
-def network(name: str, onnx: Path | None, size: int) -> tuple[bytes, Any, Any]:
-    """(the float network, its facts, its module or None)."""
+def build_network(name: str, onnx: Path | None, size: int) -> tuple[bytes, Any, Any]:
+    """Return the float network's ONNX content, its facts, and its torch module or None."""
     if onnx is not None:
         content = onnx.read_bytes()
-        return content, read_graph_facts(read_network(content, name), name), None
+        return content, read_graph_facts(read_network(content, name), name, None, None), None
     pretrained = "auto" if "efficientnet_lite" in name else "false"
     module = create_embedder(EmbedderConfig(name, 256, 3, (size, size)), pretrained=pretrained).eval()
     facts = build_facts(module, Preprocessing(View(size, size), module.trunk.facts.mean, module.trunk.facts.std))
     return trace(module, (size, size), facts).SerializeToString(), facts, module
 
 
-def engines(
-    form: str, content: bytes, facts: Any, module: Any, few: CalibrationImages, onnxruntime: bool = True
+def open_engines(
+    form: str, content: bytes, facts: Any, module: Any, images: CalibrationImages, onnxruntime: bool = True
 ) -> Iterator[tuple[str, Any]]:
-    """(what it is called, the engine) of one form."""
+    """Yield (name, engine) of one form."""
     if form == "ov-bf16":
         yield "OpenVINO bf16", OpenVinoEngine(content, precision="bf16")
     elif form == "torch-bf16" and module is not None:
@@ -61,17 +61,17 @@ def engines(
         yield "torch bf16", TorchEngine(module, facts.mean, facts.std, size, precision="bf16")
     elif form.startswith("typed"):
         kind = form.removeprefix("typed-")
-        made = quantize_network(content, facts, few, QuantizationRequest(data_type=kind.upper()))
-        told = f"typed {kind}, {len(made.kept)} nodes kept"
-        yield f"{told}, OpenVINO", OpenVinoEngine(made.content)
+        quantized = quantize_network(content, facts, images, QuantizationRequest(data_type=kind.upper()))
+        name = f"typed {kind}, {len(quantized.kept)} nodes kept"
+        yield f"{name}, OpenVINO", OpenVinoEngine(quantized.content)
         if not onnxruntime:
             return
         if kind == "bf16":
-            wide = emulate_bf16(read_network(made.content, told))
+            wide = emulate_bf16(read_network(quantized.content, name))
             write_facts(wide, replace(facts, precision="bf16"))
-            yield f"{told}, ONNX Runtime emulating", OnnxEngine(wide.SerializeToString())
+            yield f"{name}, ONNX Runtime emulating", OnnxEngine(wide.SerializeToString())
         else:
-            yield f"{told}, ONNX Runtime", OnnxEngine(made.content)
+            yield f"{name}, ONNX Runtime", OnnxEngine(quantized.content)
 
 
 def main() -> None:
@@ -90,25 +90,31 @@ def main() -> None:
         return
     progress.set_verbosity(0)
     options.out.mkdir(parents=True, exist_ok=True)
-    found = load_images(options.data, labeled=False).paths
-    paths = list(found[:: max(1, len(found) // options.images)])[: options.images] if options.images else list(found)
+    all_paths = load_images(options.data, labeled=False).paths
+    paths = (
+        list(all_paths[:: max(1, len(all_paths) // options.images)])[: options.images]
+        if options.images
+        else list(all_paths)
+    )
     named = [(name, None) for name in options.trunks.split(",") if name] + [(str(f), f) for f in options.onnx]
     seen: tuple[View, np.ndarray] | None = None
     for name, file in named:
-        content, facts, module = network(name, file, options.size)
+        content, facts, module = build_network(name, file, options.size)
         view = View.from_dict(facts.view)
         if seen is None or seen[0] != view:
             seen = (view, np.stack([view(path) for path in paths]))
         images = seen[1]
         exact = OpenVinoEngine(content, precision="fp32")(images)
-        drawn = np.random.default_rng(0).permutation(len(paths))[:64]
-        few = CalibrationImages(images[drawn], images[drawn])
+        sample = np.random.default_rng(0).permutation(len(paths))[:64]
+        calibration = CalibrationImages(images[sample], images[sample])
         for form in options.forms.split(","):
-            for told, engine in engines(form, content, facts, module, few, not options.without_onnxruntime):
-                near = cosines(exact, engine(images))
-                row = {"network": name, "form": told, "images": len(paths), "worst": round(float(near.min()), 5),
-                       "worst of the 64": round(float(near[drawn].min()), 5), "mean": round(float(near.mean()), 6),
-                       "below 0.999": int((near < 0.999).sum())}  # fmt: skip
+            for label, engine in open_engines(
+                form, content, facts, module, calibration, not options.without_onnxruntime
+            ):
+                cosines_N = cosines(exact, engine(images))
+                row = {"network": name, "form": label, "images": len(paths), "worst": round(float(cosines_N.min()), 5),
+                       "worst of the 64": round(float(cosines_N[sample].min()), 5), "mean": round(float(cosines_N.mean()), 6),
+                       "below 0.999": int((cosines_N < 0.999).sum())}  # fmt: skip
                 print(json.dumps(row), flush=True)
                 with (options.out / "sixteen_bits.jsonl").open("a", encoding="utf-8") as lines:
                     lines.write(json.dumps(row) + "\n")

@@ -2,7 +2,7 @@
 
     python benchmarks/unlabeled.py --data DIR [--out DIR] [--seeds 1,2,3] [--minutes 4] [--backbone NAME] [--groups]
 
-The train split's images are learnt from without a label. Labels are used to score alone: R@1 of `val` (query) against the
+The network is trained on the images of the train split without labels. Labels are used for scores only: R@1 of `val` (query) against the
 train split (reference), paired with the frozen trunk on the same queries; purity, completeness and AMI of the discovered
 groups. --groups scores the groups alone, and whitening by neighbours beside the frozen features: seconds, not minutes.
 Rows are appended to OUT/unlabelled.jsonl. The withheld test split is not touched.
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from grocery import append, write_manifests
+from grocery import append_row, write_manifests
 from sklearn.metrics import adjusted_mutual_info_score, completeness_score, homogeneity_score
 
 import unalike
@@ -27,17 +27,17 @@ from unalike.metrics.intervals import bootstrap, paired_bootstrap
 from unalike.metrics.retrieval import evaluate_ranking
 
 
-def hits(
+def score_queries(
     reference_ND: np.ndarray, query_ND: np.ndarray, labels: tuple[np.ndarray, np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Was the nearest right, and average precision at R, of every query."""
+    """Precision at 1 and average precision at R of every query."""
     ranking = evaluate_ranking(query_ND, labels[1], reference_ND, labels[0], ks=(1,))
     return ranking.precision_at_1, ranking.average_precision_at_r
 
 
-def embed(paths: dict[str, Path], out: Path, name: str, checkpoint: str, backbone: str) -> dict[str, np.ndarray]:
-    """Vectors of both splits, with their labels on one list."""
-    found = {}
+def embed_splits(paths: dict[str, Path], out: Path, name: str, checkpoint: str, backbone: str) -> dict[str, np.ndarray]:
+    """Compute or load the vectors of each split."""
+    vectors = {}
     for split, manifest in paths.items():
         file = out / f"{name}-{split}.npz"
         if not file.exists():
@@ -46,8 +46,8 @@ def embed(paths: dict[str, Path], out: Path, name: str, checkpoint: str, backbon
             else:
                 unalike.embed(manifest, file, checkpoint=checkpoint)
         with np.load(file) as content:
-            found[split] = content["vectors"]
-    return found
+            vectors[split] = content["vectors"]
+    return vectors
 
 
 def frozen_vectors(manifest: Path, file: Path, backbone: str) -> None:
@@ -58,27 +58,29 @@ def frozen_vectors(manifest: Path, file: Path, backbone: str) -> None:
     images = load_images(manifest)
     model = load_frozen(load_spec("inference", None, {"model.backbone": backbone}), runtime="auto", precision="auto",
                         images=len(images))  # fmt: skip
-    done = embed_files(model.engine, list(images.paths), model.view)
-    np.savez(file, vectors=done.vectors_ND)
+    embedded = embed_files(model.engine, list(images.paths), model.view)
+    np.savez(file, vectors=embedded.vectors_ND)
 
 
-def scored(found: ImageGroups, labels_N: np.ndarray) -> dict[str, object]:
-    """Groups against classes; an image of no group counts as a group of its own."""
-    group_N = found.group_N.copy()
-    alone = np.flatnonzero(group_N < 0)
-    group_N[alone] = found.count + np.arange(len(alone))
+def score_groups(groups: ImageGroups, labels_N: np.ndarray) -> dict[str, object]:
+    """Compare groups with classes; an image without group counts as a group of its own."""
+    group_N = groups.group_N.copy()
+    ungrouped = np.flatnonzero(group_N < 0)
+    group_N[ungrouped] = groups.count + np.arange(len(ungrouped))
     pure = sum(np.bincount(labels_N[group_N == g]).max() for g in np.unique(group_N))
-    whole = sum(np.bincount(group_N[labels_N == c]).max() for c in np.unique(labels_N))
+    complete = sum(np.bincount(group_N[labels_N == c]).max() for c in np.unique(labels_N))
     return {
-        "groups": found.count, "in no group": len(alone), "purity": round(pure / len(labels_N), 4),
-        "completeness (largest group's share of a class)": round(whole / len(labels_N), 4),
+        "groups": groups.count, "in no group": len(ungrouped), "purity": round(pure / len(labels_N), 4),
+        "completeness (largest group's share of a class)": round(complete / len(labels_N), 4),
         "homogeneity": round(homogeneity_score(labels_N, group_N), 4),
         "completeness (entropy)": round(completeness_score(labels_N, group_N), 4),
-        "AMI": round(adjusted_mutual_info_score(labels_N, group_N), 4), "agreement": round(found.agreement, 4),
+        "AMI": round(adjusted_mutual_info_score(labels_N, group_N), 4), "agreement": round(groups.agreement, 4),
     }  # fmt: skip
 
 
-def compared(name: str, base: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]) -> dict[str, object]:
+def compare_with_frozen(
+    name: str, base: tuple[np.ndarray, np.ndarray], other: tuple[np.ndarray, np.ndarray]
+) -> dict[str, object]:
     row: dict[str, object] = {"method": name, "queries": len(other[0])}
     for figure, before, after in zip(("R@1", "MAP@R"), base, other, strict=True):
         row[figure] = str(bootstrap(after))
@@ -104,15 +106,15 @@ def main() -> None:
     paths = write_manifests(options.data, options.out)
     train, val = align_labels(load_images(paths["train"]), load_images(paths["val"]))
     labels = (train.labels_N, val.labels_N)
-    frozen = embed(paths, options.out, f"frozen-{options.backbone}", "pretrained", options.backbone)
-    base = hits(frozen["train"], frozen["val"], labels)
-    append(results, compared(f"frozen {options.backbone}", base, base))
+    frozen = embed_splits(paths, options.out, f"frozen-{options.backbone}", "pretrained", options.backbone)
+    base = score_queries(frozen["train"], frozen["val"], labels)
+    append_row(results, compare_with_frozen(f"frozen {options.backbone}", base, base))
     head = NeighborWhitening.fit(frozen["train"])
-    whitened = hits(head.transform(frozen["train"]), head.transform(frozen["val"]), labels)
-    append(results, compared("whitened by neighbours", base, whitened))
+    whitened = score_queries(head.transform(frozen["train"]), head.transform(frozen["val"]), labels)
+    append_row(results, compare_with_frozen("whitened by neighbours", base, whitened))
     for count in (None, 400, 300, 250, 200, 160, 81) if options.groups else (None,):
-        name = "groups, " + ("chosen by agreement" if count is None else f"{count} asked for")
-        append(results, {"method": name, **scored(group_images(frozen["train"], groups=count), labels[0])})
+        name = "groups, " + ("chosen by agreement" if count is None else f"{count} requested")
+        append_row(results, {"method": name, **score_groups(group_images(frozen["train"], groups=count), labels[0])})
     if options.groups:
         return
     for seed in map(int, options.seeds.split(",")):
@@ -128,8 +130,8 @@ def main() -> None:
             rounds = rounds[:-1]  # the last one is what is delivered
         for name, checkpoint in (("delivered", result.path), *((p.parent.name, p) for p in rounds)):
             file = f"{options.out.name}-{seed}-{name}-{int(start)}"
-            learnt = embed(paths, options.out, file, str(checkpoint), options.backbone)
-            append(results, {**compared(name, base, hits(learnt["train"], learnt["val"], labels)), "seed": seed,
+            vectors = embed_splits(paths, options.out, file, str(checkpoint), options.backbone)
+            append_row(results, {**compare_with_frozen(name, base, score_queries(vectors["train"], vectors["val"], labels)), "seed": seed,
                              "minutes": options.minutes, "seconds": round(seconds, 1), "cpu_seconds": round(cpu, 1),
                              "chosen": record["chosen"],
                              "judged without labels": {c["name"]: c["score"] for c in record["candidates"]}})  # fmt: skip

@@ -35,11 +35,11 @@ UNKNOWN = {"reference": 0.5, "test": 0.5}
 
 def photographs(data: Path, images: int) -> dict[str, list[Path]]:
     """Class -> its photographs of the training split, in their order, so that series stay together."""
-    found: dict[str, list[Path]] = defaultdict(list)
+    paths_by_class: dict[str, list[Path]] = defaultdict(list)
     for line in (data / "train.txt").read_text(encoding="utf-8").splitlines():
         path = line.split(",")[0].strip()
-        found[Path(path).parent.name].append(data / path)
-    return {name: paths[:images] for name, paths in found.items()}
+        paths_by_class[Path(path).parent.name].append(data / path)
+    return {name: paths[:images] for name, paths in paths_by_class.items()}
 
 
 def arrange(data: Path, out: Path, images: int, unknown: int, seed: int) -> list[Path]:
@@ -48,7 +48,7 @@ def arrange(data: Path, out: Path, images: int, unknown: int, seed: int) -> list
     names = sorted(classes)
     random.Random(seed).shuffle(names)
     root = Path(next(iter(DATA_SOURCES["train"].values()))).parents[1]
-    written = []
+    archives = []
     for kind, members, shares in (("unknown", names[:unknown], UNKNOWN), ("known", names[unknown:], KNOWN)):
         for part in shares:
             file = out / root / f"{kind}_classes" / f"{part}.tar.gz"
@@ -57,8 +57,8 @@ def arrange(data: Path, out: Path, images: int, unknown: int, seed: int) -> list
                 for name in members:
                     for path in cut(classes[name], shares, part):
                         archive.add(path, f"{part}/{name}/{path.name}")
-            written.append(file)
-    return written
+            archives.append(file)
+    return archives
 
 
 def cut(paths: list[Path], shares: dict[str, float], part: str) -> list[Path]:
@@ -76,14 +76,14 @@ def cut(paths: list[Path], shares: dict[str, float], part: str) -> list[Path]:
 def s3_server(log: Path) -> Iterator[str]:
     """moto's server in a process of its own, on a free port; yields its address."""
     with log.open("w") as out:
-        words = [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
-        process = subprocess.Popen(words, stdout=out, stderr=out)
+        command = [sys.executable, "-u", "-m", "moto.server", "-H", "127.0.0.1", "-p", "0"]
+        process = subprocess.Popen(command, stdout=out, stderr=out)
     try:
-        while not (found := re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text())):
+        while not (match := re.search(r"Running on (http://127\.0\.0\.1:\d+)", log.read_text())):
             if process.poll() is not None:
                 raise SystemExit(f"the S3 server did not start:\n{log.read_text()}")
             time.sleep(0.1)
-        yield found[1]
+        yield match[1]
     finally:
         process.kill()
         process.wait()
@@ -122,8 +122,8 @@ def main() -> int:
         }  # fmt: skip
         upload(arrange(options.data, out / "archives", options.images, options.unknown, options.seed), out / "archives")
         example = Path(__file__).parents[1] / "examples" / "workflow.py"
-        words = [sys.executable, str(example), f"s3://{BUCKET}", "--policy", options.policy, *options.overrides]
-        code = subprocess.run(words, check=False).returncode
+        command = [sys.executable, str(example), f"s3://{BUCKET}", "--policy", options.policy, *options.overrides]
+        code = subprocess.run(command, check=False).returncode
         for job in Workspace().jobs():
             row = {"action": job.action, "status": job.status, "trial": job.trial, **dict(job.figures)}
             row["seconds"] = None if job.started is None or job.ended is None else round(job.ended - job.started, 1)
