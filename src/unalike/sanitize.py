@@ -102,6 +102,13 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+def valid_unicode(value: Any) -> Any:
+    """Text, or lists of it, with the bytes of names that are not UTF-8 as escapes: JSON reads them back as they were."""
+    if isinstance(value, list):
+        return [valid_unicode(item) for item in value]
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+
+
 def csv_cell(value: Any) -> Any:
     """A cell of a CSV file: a text that a spreadsheet would take for a formula gets a ``'`` in front, numbers none."""
     if not isinstance(value, str) or not _FORMULA.match(value):

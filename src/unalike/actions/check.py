@@ -25,6 +25,7 @@ from unalike.inference.model_files import PRETRAINED
 from unalike.runs.folder import results_folder
 from unalike.spec.actions import STANDALONE_ACTIONS, command_of
 from unalike.storage.filesystems import SCHEMES
+from unalike.storage.outside_files import expand_home
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ class ModelActionsCheck:
 
     def _is_file(self, path: str) -> bool:
         with self.findings.collect(path):
-            if not Path(self.value(path)).expanduser().is_file():
+            if not expand_home(self.value(path)).is_file():
                 raise WeightsError(f"there is no file {self.value(path)}", expected="weights (.pth, .ckpt, .safetensors)",
                                    remedy="correct the path or take the key out")  # fmt: skip
             return True
@@ -235,7 +236,7 @@ class ModelActionsCheck:
                 if not file or path == "export.onnx_file" or (key == "checkpoint" and file == PRETRAINED):
                     continue
                 with self.findings.collect(path):
-                    self.findings.facts[path] = self._model(path, Path(file).expanduser())
+                    self.findings.facts[path] = self._model(path, expand_home(file))
         target = self.experiment.export.onnx_file
         if self.experiment.export.checkpoint and target:
             with self.findings.collect("export.onnx_file"):

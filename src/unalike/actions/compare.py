@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,10 +16,14 @@ from unalike.comparison.comparer import Comparer
 from unalike.comparison.report import PairPreview, make_pairs_report
 from unalike.comparison.result import ComparisonResult
 from unalike.data.decode import IMAGE_SUFFIXES
+from unalike.data.manifests import find_file
+from unalike.data.regions import image_file
+from unalike.data.tables import read_table
 from unalike.errors import DataError, RunError
 from unalike.progress import progress, say
 from unalike.runs.filenames import COMPARISON_FILE, REPORT_FILE
 from unalike.storage.atomic import atomic_write, write_text
+from unalike.storage.outside_files import require_file, shorten
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -56,15 +59,15 @@ def find_pairs(first: str | Path, second: str | Path | None = None) -> list[Pair
         return _pairs_from_table(first)
     second = Path(second)
     for path in (first, second):
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder", expected="an image or a folder of images")
-    if second.is_file():
+        if not path.is_dir():
+            require_file(image_file(path))
+    if not second.is_dir():
         if first.is_dir():
             raise DataError(f"{first} is a folder and {second} a file", expected="the reference first",
                             remedy=f"unalike compare {second} {first}")  # fmt: skip
         return [Pair(first, second, second.stem)]
     images = _images_by_name(second)
-    if first.is_file():
+    if not first.is_dir():
         return [Pair(first, path, name) for name, path in images.items()]
     return _pairs_from_folders(first, second, _images_by_name(first), images)
 
@@ -86,7 +89,11 @@ def _images_by_name(folder: Path) -> dict[str, Path]:
     images: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
-        if path.suffix.lower() not in IMAGE_SUFFIXES or any(part.startswith(".") for part in relative.parts):
+        if (
+            path.suffix.lower() not in IMAGE_SUFFIXES
+            or not path.is_file()
+            or any(part.startswith(".") for part in relative.parts)
+        ):
             continue
         name = relative.with_suffix("").as_posix()
         if name in images:
@@ -101,24 +108,23 @@ def _pairs_from_table(table: Path) -> list[Pair]:
     if table.suffix.lower() != ".csv":
         raise DataError(f"only {table} to compare", expected="two images, two folders, or a table of pairs (.csv)",
                         remedy="unalike compare REFERENCE IMAGE")  # fmt: skip
-    try:
-        with table.open(encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{table}: {getattr(error, 'strerror', None) or error}") from error
-    if not rows or not set(COLUMNS) <= set(rows[0]):
-        raise DataError(f"{table}: " + (f"columns {', '.join(map(str, rows[0]))}" if rows else "no rows"),
+    content = read_table(table, COLUMNS, path_columns=COLUMNS)
+    if set(COLUMNS) - set(content.columns):
+        raise DataError(f"{table}: columns {shorten(', '.join(content.names))}",
                         expected="rows with the columns reference and image")  # fmt: skip
-    pairs, names = [], set()
-    for line, row in enumerate(rows, 2):
-        if not row["reference"] or not row["image"]:
-            raise DataError(f"{table}, line {line}: a field is empty", expected="reference and image")
-        image = table.parent / row["image"]
-        name = Path(row["image"]).with_suffix("").as_posix().strip("/").replace("..", "_")
-        while name in names:
+    pairs, taken = [], set()
+    rows = list(zip(*(content.columns[name] for name in COLUMNS), strict=True))
+    if not rows:
+        raise DataError(f"{table}: no rows", expected="rows with the columns reference and image")
+    for line, (reference, image) in enumerate(rows, 2):
+        if not reference or not image:
+            raise DataError(f"{table}, row {line - 1}: a field is empty", expected="reference and image")
+        second = find_file(table.parent, image)
+        name = Path(image.replace("\\", "/")).with_suffix("").as_posix().strip("/").replace("..", "_")
+        while name in taken:
             name += f"-{line}"
-        names.add(name)
-        pairs.append(Pair(table.parent / row["reference"], image, name))
+        taken.add(name)
+        pairs.append(Pair(find_file(table.parent, reference), second, name))
     return pairs
 
 

@@ -19,6 +19,7 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model, require_model_file
 from unalike.inference.model_files import PRETRAINED
 from unalike.runs.filenames import VECTORS_FILE
+from unalike.sanitize import valid_unicode
 from unalike.spec import load_spec
 from unalike.storage.atomic import atomic_write
 
@@ -117,5 +118,5 @@ def _write_parquet(path: Path, columns: Mapping[str, list[str]], vectors_ND: np.
     except ImportError as error:
         raise missing_extra("pyarrow", "parquet", "writing .parquet") from error
     vectors = pa.FixedSizeListArray.from_arrays(pa.array(vectors_ND.reshape(-1)), vectors_ND.shape[1])
-    arrays = {name: pa.array(values) for name, values in columns.items()}
+    arrays = {name: pa.array(valid_unicode(values)) for name, values in columns.items()}  # Parquet's text is UTF-8
     pq.write_table(pa.table({**arrays, "vector": vectors}), path)

@@ -45,6 +45,7 @@ from unalike.spec.schema import package_files as schema_files
 from unalike.spec.shorthand import BY_ACTION, SHORTHAND
 from unalike.spec.template import DEPLOY
 from unalike.storage.atomic import write_text
+from unalike.storage.outside_files import expand_home
 from unalike.storage.overwrite import refuse_existing
 
 NAME = "unalike"
@@ -184,7 +185,7 @@ def package_files() -> dict[str, str]:
 
 def write_package(directory: str | Path | None = None) -> list[Path]:
     """Write the generated files below ``directory`` (default: the skill of this installation); returns their paths."""
-    root = FOLDER if directory is None else Path(directory).expanduser()
+    root = FOLDER if directory is None else expand_home(directory)
     paths = []
     for name, content in package_files().items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -206,7 +207,7 @@ def install(directory: str | Path, *, overwrite: bool = False) -> Path:
     Raises:
         RunError: A skill is installed there and ``overwrite`` is not set, or the folder cannot be written.
     """
-    target = Path(directory).expanduser() / NAME
+    target = expand_home(directory) / NAME
     files = {path.relative_to(FOLDER): path for path in sorted(FOLDER.rglob("*")) if path.is_file()}
     refuse_existing(target / SKILL, overwrite)
     try:

@@ -14,7 +14,7 @@ import typer
 
 from unalike import __version__
 from unalike.cli.commands import COMMANDS, LazyGroup
-from unalike.cli.output import tolerate_narrow_encodings
+from unalike.cli.output import replace_closed_streams, tolerate_narrow_encodings
 from unalike.errors import SpecError, closest
 from unalike.sanitize import one_line, redact
 
@@ -103,6 +103,7 @@ def _called_as() -> str:
 def run_command(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error is one line on standard error."""
     argv = list(argv) or ["--help"]
+    replace_closed_streams()
     tolerate_narrow_encodings()
     verbose = "-v" in argv or "--verbose" in argv
     try:

@@ -12,7 +12,7 @@ from unalike import progress
 from unalike.cli.output import print_json, print_line
 from unalike.errors import SpecError
 
-# A positional argument that holds "=" after a dotted key is an override, any other is the data.
+# A positional argument that holds "=" after a dotted key is an override, any other is the data, as is a path that exists.
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_0-9]\w*)*=", re.ASCII)
 
 Arguments = Annotated[
@@ -38,8 +38,7 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[str | None, list[s
     Raises:
         SpecError: There are two data folders.
     """
-    overrides = [argument for argument in arguments or () if OVERRIDE.match(argument)]
-    others = [argument for argument in arguments or () if not OVERRIDE.match(argument)]
+    others, overrides = split_overrides(arguments)
     if len(others) > 1:
         raise SpecError(f"two data folders, {others[0]!r} and {others[1]!r}", expected="one",
                         remedy="write overrides as key=value, without blanks around '='")  # fmt: skip

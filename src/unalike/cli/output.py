@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -28,6 +29,16 @@ def print_piece(text: str) -> None:
 def print_json(value: Any) -> None:
     """Print plain data as one line of JSON in ASCII, which holds also names that are not UTF-8."""
     print(json.dumps(redact_all(value), ensure_ascii=True))
+
+
+def replace_closed_streams() -> None:
+    """Give standard streams that are closed (``>&-``, a service without a terminal) something to write to, which goes nowhere.
+
+    Their numbers are taken too: else a file that is opened later would get what some library prints.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115  open until the process ends
 
 
 def tolerate_narrow_encodings() -> None:

@@ -12,8 +12,11 @@ from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.notices import Notices
 from unalike.errors import DataError
 from unalike.storage.filesystems import is_hidden
+from unalike.storage.outside_files import expand_home, read_bytes, reader_errors
 
 PathParts = tuple[str, ...]  # a path below the root
+MAX_DEPTH = 100  # folders in folders
+MAX_CLASS_MAP_BYTES = 16 << 20
 
 
 @dataclass
@@ -79,8 +82,23 @@ def _list_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 def _list_level(folder: Path) -> tuple[list[str], list[str]]:
     entries = _list_entries(folder)
-    folders = [e.name for e in entries if e.is_dir()]
-    return folders, [e.name for e in entries if is_image(e.name) and e.is_file()]
+    folders = [e.name for e in entries if _is_folder(e)]
+    return folders, [e.name for e in entries if is_image(e.name) and _is_file(e)]
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """As ``entry.is_dir()``, which raises for a link to itself."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:
+        return False
 
 
 def _walk(
@@ -89,14 +107,16 @@ def _walk(
     """Add what is below ``folder``. ``open_folders`` are the ones from the root to here: a link to one would never end."""
     for entry in _list_entries(folder):
         parts = (*above, entry.name)
-        if entry.is_dir():
+        if _is_folder(entry):
             identity = _identity(entry.path)
             if identity in open_folders:
                 notices.add("link-loop", "/".join(parts))
                 continue
+            if len(parts) > MAX_DEPTH:
+                raise DataError(f"{folder}: folders in folders, more than {MAX_DEPTH} deep")
             listing.folders.append(parts)
             _walk(folder / entry.name, parts, open_folders | {identity}, listing, notices)
-        elif not entry.is_file():
+        elif not _is_file(entry):
             notices.add("broken-link" if entry.is_symlink() else "stray", "/".join(parts))
         elif is_image(entry.name):
             listing.images.append(parts)
@@ -117,18 +137,18 @@ class ClassMap:
         """Read a YAML mapping, a YAML list or a text file with one class a line; None gives the empty map."""
         if path is None or str(path) == "":
             return cls()
-        try:
-            text = Path(path).expanduser().read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DataError(f"class map {path}: {error}", expected="a YAML or text file in UTF-8") from error
-        if Path(path).suffix.lower() in (".yaml", ".yml", ".json"):
+        file = expand_home(path)
+        with reader_errors(f"class map {path}: cannot be read", expected="a YAML or text file in UTF-8"):
+            text = read_bytes(file, MAX_CLASS_MAP_BYTES).decode("utf-8-sig")
+        if file.suffix.lower() in (".yaml", ".yml", ".json"):
             import yaml  # loaded here because a deployed model imports this module and reads no class map
 
-            try:
+            with reader_errors(f"class map {path}: not YAML", expected="folder name: class name, one a line"):
+                if len(text) > MAX_CLASS_MAP_BYTES // 8:
+                    raise DataError(f"class map {path}: more than {MAX_CLASS_MAP_BYTES // 8 >> 20} MiB of YAML",
+                                    remedy="write a text file with one class a line")  # fmt: skip
                 # every scalar as text: a folder named 007 or no must keep its name
                 content = yaml.load(text, Loader=yaml.BaseLoader)
-            except yaml.YAMLError as error:
-                raise DataError(f"class map {path}: not YAML ({' '.join(str(error).split())})") from error
             if isinstance(content, Mapping) and all(isinstance(v, str) for v in content.values()):
                 pairs = {normalize_class_name(k): normalize_class_name(v) for k, v in content.items()}
                 return cls(by_name=pairs, path=str(path))

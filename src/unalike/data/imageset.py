@@ -21,10 +21,12 @@ from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, normalize_class_name, skip_wrapper_folders
 from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
 from unalike.data.notices import Notices
+from unalike.data.regions import image_file
 from unalike.errors import DataError, SpecError, closest
 from unalike.sanitize import redact
 from unalike.storage.fetch import local_path, uri_of
 from unalike.storage.filesystems import is_hidden
+from unalike.storage.outside_files import require_file
 
 __all__ = ["CLASS_FROM", "IMAGE_SUFFIXES", "ImageSet", "align_labels", "load_images", "resolve_source"]
 CLASS_FROM = ("top", "leaf", "path")
@@ -101,7 +103,7 @@ class ImageSet:
         for text, name in zip(texts, self.label_names(), strict=True):
             inner = text[len(root) :].replace(os.sep, "/").lstrip("/")
             try:
-                size = os.stat(text).st_size
+                size = os.stat(image_file(text)).st_size
             except OSError:
                 size = -1
             lines.append(f"{inner}\0{size}\0{name}\n".encode("utf-8", "surrogateescape"))
@@ -158,7 +160,7 @@ def load_images(
         images = _from_folder(root, name, class_from, class_map, labeled, collected)
     elif suffix in MANIFEST_SUFFIXES:
         images = _from_manifest(path, str(source), class_map, labeled, collected, columns, split, cache_dir)
-    elif is_image(path.name):
+    elif is_image(image_file(path)):
         if labeled:
             raise DataError(f"{name}: one image, which has no class", expected="class folders or a manifest")
         images = ImageSet((path,), np.full(1, -1), source=name)
@@ -184,9 +186,11 @@ def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:
     if not text:
         raise DataError("no data given", expected="a folder, an archive, a manifest, an image or an address of one")
     path = local_path(text, cache_dir, select=is_image)
-    if not path.exists():
-        siblings = os.listdir(path.parent) if path.parent.is_dir() else []
+    if not os.path.exists(image_file(path)):
+        siblings = os.listdir(path.parent) if os.path.isdir(path.parent) else []
         raise DataError(f"{source}: no such file or folder", remedy=closest(path.name, siblings))
+    if not path.is_dir():
+        require_file(image_file(path))
     return path
 
 
@@ -269,13 +273,14 @@ def _from_manifest(
 ) -> ImageSet:
     rows = read_manifest(path, columns=columns, labeled=labeled, uri=uri_of(source), cache_dir=cache_dir)
     source = redact(source)
-    exists_N = np.array([os.path.isfile(p) for p in rows.paths], bool)
+    exists_N = np.array([os.path.isfile(image_file(p)) for p in rows.paths], bool)
     for i in np.flatnonzero(~exists_N):
         notices.add("missing", rows.paths[i])
     if not exists_N.any():
         raise DataError(
             f"{source}: none of its {len(exists_N)} files exists, first {rows.paths[0]}",
             expected="paths that are absolute or relative to the manifest",
+            remedy=_foreign_path_remedy(str(rows.paths[0])),
         )
     if labeled:
         names = [normalize_class_name(label) for label in rows.labels]
@@ -296,6 +301,12 @@ def _from_manifest(
     if not chosen.any():
         raise DataError(f"{source}: no row of split {split!r}", expected=" or ".join(sorted(set(images.splits))))
     return images.select(chosen)
+
+
+def _foreign_path_remedy(path: str) -> str:
+    if "\\" in path and os.sep == "/":
+        return "its paths are of Windows (backslashes): write them relative to the table, with /"
+    return "is the table in the folder that its paths are relative to?"
 
 
 def _labelled(paths: Sequence[Path], names: Sequence[str], source: str) -> ImageSet:

@@ -1,21 +1,26 @@
-"""Reading and writing of manifests: CSV and Parquet tables with columns path, label, split, group."""
+"""Reading and writing of manifests: CSV and Parquet tables with columns path, label, split, group, and boxes of objects."""
 
 from __future__ import annotations
 
-import csv
+import os
 import posixpath
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from unalike.errors import DataError, closest, missing_extra
-from unalike.sanitize import from_csv_cell, redact
+from unalike.data.regions import image_file, parse_box, region_name
+from unalike.data.tables import Table, read_table
+from unalike.errors import DataError, closest
+from unalike.sanitize import redact
 from unalike.storage.csv_file import write_csv
 from unalike.storage.fetch import fetch_files, uri_of
+from unalike.storage.outside_files import expand_home, shorten
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
-COLUMNS = {"path": "path", "label": "label", "split": "split", "group": "group"}
+COLUMNS = {name: name for name in ("path", "label", "split", "group", "x", "y", "width", "height")}
+BOX = ("x", "y", "width", "height")
 MAX_ROWS_NAMED = 3
 
 
@@ -23,7 +28,8 @@ MAX_ROWS_NAMED = 3
 class ManifestRows:
     """The columns of a manifest, one entry a row; ``splits`` and ``groups`` are None where the manifest has none.
 
-    Paths are local: joined with the manifest's folder where they were relative, fetched where they were URIs.
+    Paths are local: joined with the manifest's folder where they were relative, fetched where they were URIs. Rows with a box
+    give the region of an image (``data.regions``); without a group column, regions of one image share a group.
     """
 
     paths: tuple[Path, ...]
@@ -54,29 +60,51 @@ def read_manifest(
         MissingExtra: Parquet without pyarrow.
     """
     names = _column_names(columns)
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    table = read_table(path, list(names.values()), path_columns=() if uri else (names["path"],))
     needed = ["path", *(["label"] if labeled else [])]
-    needed += [key for key in ("split", "group") if names[key] != COLUMNS[key]]
+    needed += [key for key in COLUMNS if names[key] != COLUMNS[key] and key not in needed]
     for key in needed:
-        if names[key] not in table:
+        if names[key] not in table.columns:
             raise DataError(
-                f"{path}: no column {names[key]!r} among {', '.join(table) or 'none'}",
+                f"{path}: no column {names[key]!r} among {shorten(', '.join(table.names)) or 'none'}",
                 expected=f"a column {names[key]!r}",
-                remedy=closest(names[key], table) or f"name it with dataset.manifest_columns.{key}",
+                remedy=closest(names[key], table.names) or f"name it with dataset.manifest_columns.{key}",
             )
         if key in ("path", "label"):
-            _refuse_empty_cells(path, names[key], table[names[key]])
-    paths = table[names["path"]]
-    if not paths:
-        raise DataError(f"{path}: no rows", expected="one row an image")
-    labels = table.get(names["label"], [""] * len(paths))
-    splits, groups = table.get(names["split"]), table.get(names["group"])
+            _refuse_empty_cells(path, names[key], table.columns[names[key]])
+    cells = table.columns[names["path"]]
+    if not cells:
+        raise DataError(f"{path}: no rows", expected="one row an image, or one an object with the columns "
+                        + ", ".join(BOX))  # fmt: skip
+    paths = _local_paths(path, cells, uri, cache_dir)
+    splits, groups = table.columns.get(names["split"]), table.columns.get(names["group"])
+    if all(names[key] in table.columns for key in BOX):  # else width and height may be those of the image
+        regions = _regions(path, paths, table, [names[key] for key in BOX])
+        if groups is None and regions != paths:
+            groups = [str(file) for file in paths]  # objects of one image belong together
+        paths = regions
     return ManifestRows(
-        _local_paths(path, paths, uri, cache_dir),
-        tuple(labels),
+        paths,
+        tuple(table.columns.get(names["label"], [""] * len(paths))),
         None if splits is None else tuple(splits),
         None if groups is None else tuple(groups),
     )
+
+
+def _regions(path: Path, paths: tuple[Path, ...], table: Table, columns: Sequence[str]) -> tuple[Path, ...]:
+    """The regions of images that the box columns name; the images themselves in rows without a box."""
+    regions = []
+    boxes = zip(*(table.columns[name] for name in columns), strict=True)
+    for number, (file, cells) in enumerate(zip(paths, boxes, strict=True), 1):
+        try:
+            box = parse_box(cells)
+        except ValueError as error:
+            raise DataError(
+                f"{path}: row {number}, box {shorten(', '.join(cells))}: {error}",
+                expected="x, y, width, height in pixels of the upright image, or four empty cells for all of it",
+            ) from error
+        regions.append(file if box is None else region_name(file, box))
+    return tuple(regions)
 
 
 def _column_names(columns: Mapping[str, str] | None) -> dict[str, str]:
@@ -84,52 +112,6 @@ def _column_names(columns: Mapping[str, str] | None) -> dict[str, str]:
     if unknown:
         raise DataError(f"manifest_columns {', '.join(unknown)}", expected=", ".join(COLUMNS))
     return {**COLUMNS, **(columns or {})}
-
-
-def _read_csv(path: Path) -> dict[str, list[str]]:
-    try:
-        # surrogateescape: file names need not be valid UTF-8; utf-8-sig: spreadsheets put a mark in front
-        with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            head = file.readline()
-            file.seek(0)
-            delimiter = max(",\t;", key=head.count)
-            lines = [
-                [from_csv_cell(cell) for cell in row] for row in csv.reader(file, delimiter=delimiter, strict=True)
-            ]
-    except (OSError, csv.Error) as error:
-        raise DataError(f"{path}: cannot be read as CSV ({error})") from error
-    if not lines:
-        raise DataError(f"{path}: empty", expected="a header line with path and label")
-    header = [name.strip() for name in lines[0]]
-    duplicates = sorted({name for name in header if header.count(name) > 1})
-    if duplicates:
-        raise DataError(f"{path}: column {', '.join(duplicates)} occurs twice")
-    rows = [line for line in lines[1:] if line]
-    for number, line in enumerate(rows, 1):
-        if len(line) != len(header):
-            raise DataError(
-                f"{path}: row {number} has {len(line)} fields",
-                expected=f"{len(header)} ({', '.join(header)})",
-                remedy="put fields that hold the separator in quotes",
-            )
-    return {name: [line[i].strip() for line in rows] for i, name in enumerate(header)}
-
-
-def _read_parquet(path: Path) -> dict[str, list[str]]:
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as error:
-        raise missing_extra("pyarrow", "parquet", f"reading {path}") from error
-    try:
-        table = pyarrow.parquet.read_table(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: cannot be read as Parquet ({str(error).splitlines()[0]})") from error
-    return {name: [_text(value) for value in table.column(name).to_pylist()] for name in table.column_names}
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value).strip()
 
 
 def _refuse_empty_cells(path: Path, column: str, values: Sequence[str]) -> None:
@@ -148,7 +130,8 @@ def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | 
     addresses = []
     for number, value in enumerate(values, 1):
         address = uri_of(value)
-        if not address and uri and not Path(value).expanduser().is_absolute():
+        if not address and uri and not expand_home(value).is_absolute():
+            value = value.replace("\\", "/")
             inner = posixpath.normpath(posixpath.join(posixpath.dirname(base.path).lstrip("/"), value))
             if inner.startswith(".."):
                 raise DataError(f"{redact(uri)}: row {number}, {value!r}, is outside {base.scheme}://{base.netloc}")
@@ -157,9 +140,22 @@ def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | 
     remote = [address for address in addresses if address]
     fetched = fetch_files(remote, redact(uri) or str(path), cache_dir) if remote else {}
     return tuple(
-        fetched[address] if address else path.parent / Path(value).expanduser()
+        fetched[address] if address else find_file(path.parent, value)
         for address, value in zip(addresses, values, strict=True)
     )
+
+
+def find_file(folder: Path, value: str) -> Path:
+    """Find the file that a cell names: as it is written, or where there is no such file, as another system wrote it.
+
+    Windows separates folders by backslashes; macOS writes names in Unicode's decomposed form.
+    """
+    path = folder / expand_home(value)
+    if (value.isascii() and "\\" not in value) or os.path.exists(image_file(path)):
+        return path
+    slashes = value.replace("\\", "/")
+    others = [slashes, *(unicodedata.normalize(form, slashes) for form in ("NFC", "NFD"))]
+    return next((folder / other for other in others if os.path.exists(image_file(folder / other))), path)
 
 
 def write_manifest_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], *, with_groups: bool) -> Path:

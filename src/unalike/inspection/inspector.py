@@ -45,7 +45,7 @@ from unalike.inspection.patch_features import PatchExtractor
 from unalike.inspection.result import DEFECTIVE, GOOD, UNDECIDED, Inspection
 from unalike.inspection.synthetic_patches import synthesize
 from unalike.metrics.false_alarm import AnomalyThreshold, fit_threshold, require_images
-from unalike.storage.blockfile import read_blocks, write_blocks
+from unalike.storage.blockfile import content_errors, read_blocks, write_blocks
 
 MARK, FORMAT_VERSION = b"UNALIKEI", 3
 MIN_IMAGES = 2
@@ -255,31 +255,34 @@ class Inspector:
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise DataError(f"{path} has inspector version {version}", expected=f"at most {FORMAT_VERSION}",
                             remedy="it was written by a newer unalike: pip install -U unalike")  # fmt: skip
-        config = AnomalyModelConfig.from_dict(header["recipe"])
-        if search is not None:
-            config = replace(config, search=search)
-        content = blocks["network"].check().tobytes()
-        fitted_precision = str(header["facts"].get("precision", "fp32"))
-        engine = engine_from_onnx(
-            content, runtime, fitted_precision if precision == "auto" else precision, threads, device
-        )
-        maps = tuple(MapFacts(**entry) for entry in header["maps"])
-        # Of a whole image; inspection itself resizes by the tiling.
-        view = View.whole_image(engine.input_size[0], engine.input_size[1])
-        preprocessing = Preprocessing(view, engine.facts.mean, engine.facts.std)
-        network = FeatureMapModel(engine, preprocessing, maps, str(path), header["trunk"], content, header["licence"])
-        classifier = PatchClassifier.from_blocks(
-            {name: block.check() for name, block in blocks.items() if name.startswith(BLOCK_PREFIX)}
-        )
-        positions = (
-            PositionEncoding(**header["where"]) if "where" in header else PositionEncoding(float(header["place"]))
-        )
-        model = AnomalyModel(
-            blocks["mean"].check(), blocks["mix"].check(), MemoryBank(blocks["memory"].check(), config.search), positions,
-            blocks["local"].check(), classifier, float(header.get("gain", 0.0)),
-        )  # fmt: skip
-        threshold = None if header["alarm"] is None else AnomalyThreshold.from_dict(header["alarm"])
-        return cls(network, Tiling.from_dict(header["sight"]), config, model, threshold, header["facts"])
+        with content_errors(path):
+            config = AnomalyModelConfig.from_dict(header["recipe"])
+            if search is not None:
+                config = replace(config, search=search)
+            content = blocks["network"].check().tobytes()
+            fitted_precision = str(header["facts"].get("precision", "fp32"))
+            engine = engine_from_onnx(
+                content, runtime, fitted_precision if precision == "auto" else precision, threads, device
+            )
+            maps = tuple(MapFacts(**entry) for entry in header["maps"])
+            # Of a whole image; inspection itself resizes by the tiling.
+            view = View.whole_image(engine.input_size[0], engine.input_size[1])
+            preprocessing = Preprocessing(view, engine.facts.mean, engine.facts.std)
+            network = FeatureMapModel(
+                engine, preprocessing, maps, str(path), header["trunk"], content, header["licence"]
+            )
+            classifier = PatchClassifier.from_blocks(
+                {name: block.check() for name, block in blocks.items() if name.startswith(BLOCK_PREFIX)}
+            )
+            positions = (
+                PositionEncoding(**header["where"]) if "where" in header else PositionEncoding(float(header["place"]))
+            )
+            model = AnomalyModel(
+                blocks["mean"].check(), blocks["mix"].check(), MemoryBank(blocks["memory"].check(), config.search), positions,
+                blocks["local"].check(), classifier, float(header.get("gain", 0.0)),
+            )  # fmt: skip
+            threshold = None if header["alarm"] is None else AnomalyThreshold.from_dict(header["alarm"])
+            return cls(network, Tiling.from_dict(header["sight"]), config, model, threshold, header["facts"])
 
 
 def _choose_tiling(

@@ -32,6 +32,7 @@ from unalike.runs.processes import ProcessId, is_alive, signal_group, start_deta
 from unalike.spec.overrides import Overrides
 from unalike.storage.cache import staging_entry
 from unalike.storage.filesystems import uri_of
+from unalike.storage.outside_files import expand_home
 
 PLACES = ("local", *CLUSTERS, "kubernetes")
 WORKSPACE_VARIABLE, DEFAULT_FOLDER = "UNALIKE_WORKSPACE", "workspace"
@@ -42,7 +43,7 @@ RUNNER_LOG_FILE = "runner.txt"
 
 def workspace_folder(folder: str | Path | None = None) -> Path:
     """The named folder, else ``$UNALIKE_WORKSPACE``, else ``workspace`` in the working directory; absolute."""
-    return Path(folder or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_FOLDER).expanduser().resolve()
+    return Path(os.path.realpath(expand_home(folder or os.environ.get(WORKSPACE_VARIABLE) or DEFAULT_FOLDER)))
 
 
 class Workspace:
@@ -340,8 +341,8 @@ def with_folders(job: Job, parent: Job | None) -> Job:
     if uri_of(address):
         run_dir = staging_entry(uri_of(address)).path
     else:
-        run_dir = Path(job.cwd) / Path(address).expanduser()
-    results = root if uri_of(root) else str(Path(job.cwd) / Path(root).expanduser())
+        run_dir = Path(job.cwd) / expand_home(address)
+    results = root if uri_of(root) else str(Path(job.cwd) / expand_home(root))
     return replace(job, results_dir=results, run_dir=str(run_dir))
 
 

@@ -14,6 +14,7 @@ from unalike.errors import RunError, UnalikeError
 from unalike.metrics.retrieval import Ranking
 from unalike.metrics.summary import confused_pairs
 from unalike.runs.filenames import CONFUSION_FILE, METRICS_FILE, PER_CLASS_FILE, PREDICTIONS_STEM
+from unalike.sanitize import valid_unicode
 from unalike.storage.atomic import atomic_write, write_text
 from unalike.storage.csv_file import write_csv
 
@@ -110,15 +111,8 @@ def _predictions(
 
 
 def _write_json(path: Path, summary: Mapping[str, Any]) -> Path:
-    write_text(path, _unicode(json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
+    write_text(path, valid_unicode(json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False)) + "\n")
     return path
-
-
-def _unicode(value: Any) -> Any:
-    """Text, or lists of it, with the bytes of names that are not UTF-8 as escapes: JSON reads them back as they were."""
-    if isinstance(value, list):
-        return [_unicode(item) for item in value]
-    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]], header: Iterable[str] = ()) -> Path:
@@ -149,7 +143,7 @@ def _write_columns(stem: Path, columns: Mapping[str, list[Any]]) -> Path:
         return write_rows(stem.with_suffix(".csv"), rows, columns)
     path = stem.with_suffix(".parquet")
     # Parquet's text is UTF-8 by definition
-    table = pyarrow.table({name: _unicode(values) for name, values in columns.items()})
+    table = pyarrow.table({name: valid_unicode(values) for name, values in columns.items()})
     with atomic_write(path) as partial:
         pyarrow.parquet.write_table(table, partial)
     return path

@@ -18,6 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from unalike.storage.outside_files import expand_home
 from unalike.telemetry import disable_telemetry
 
 HUB_LIMIT_S = 5.0
@@ -131,8 +132,8 @@ def _packaged_source(package: WeightPackage) -> WeightSource:
 def _hub_cache() -> Path:
     for key, below in (("HF_HUB_CACHE", ""), ("HUGGINGFACE_HUB_CACHE", ""), ("HF_HOME", "hub")):
         if os.environ.get(key):
-            return Path(os.path.expanduser(os.environ[key])) / below
-    return Path(os.path.expanduser(os.environ.get("XDG_CACHE_HOME", "~/.cache"))) / "huggingface" / "hub"
+            return expand_home(os.environ[key]) / below
+    return expand_home(os.environ.get("XDG_CACHE_HOME", "~/.cache")) / "huggingface" / "hub"
 
 
 def _in_cache(repo: str) -> Path | None:
@@ -157,7 +158,7 @@ def _on_disk(cfg: Mapping[str, Any]) -> list[tuple[Path, str]]:
     if cfg.get("hf_hub_id") and (path := _in_cache(str(cfg["hf_hub_id"]))) is not None:
         files.append((path, f"cached {cfg['hf_hub_id']}"))
     if cfg.get("url"):
-        home = Path(os.path.expanduser(os.environ.get("TORCH_HOME", "~/.cache/torch")))
+        home = expand_home(os.environ.get("TORCH_HOME", "~/.cache/torch"))
         path = home / "hub" / "checkpoints" / str(cfg["url"]).rsplit("/", 1)[-1]
         if path.is_file():
             files.append((path, f"cached {path.name}"))

@@ -19,13 +19,15 @@ from typing import Any
 
 import numpy as np
 
+from unalike.data.folders import normalize_class_name
 from unalike.errors import DataError, ModelError, closest
 from unalike.metrics.knn import unit
 from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.gallery_content import GalleryContent
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import check_vectors
 from unalike.recognition.snapshot import HALF_ROWS, EnrolledNames, GallerySnapshot, NearestNeighbors
-from unalike.storage.blockfile import PackedTexts, read_blocks, read_generation, write_blocks
+from unalike.storage.blockfile import content_errors, read_blocks, read_generation, write_blocks
 from unalike.storage.file_lock import file_lock
 
 
@@ -120,7 +122,7 @@ class Gallery:
             DataError: the numbers or widths differ, a label is empty, or a vector is zero or not finite.
         """
         vectors_ND = np.atleast_2d(np.asarray(vectors_ND))
-        labels = [str(label) for label in labels]
+        labels = [normalize_class_name(str(label)) for label in labels]
         names = [str(name) for name in names] if names is not None else [""] * len(labels)
         if len(vectors_ND) != len(labels) or len(labels) != len(names):
             raise DataError(
@@ -175,23 +177,24 @@ class Gallery:
             snapshot = self._snapshot
             enrolled_names = snapshot.names.unpack() if names else []
             codes = [self._code(label) for label in labels]
-            known = set(enrolled_names)
-            missing = [name for name in names if name not in known]
+            known = set(map(normalize_class_name, enrolled_names))
+            missing = [name for name in names if normalize_class_name(name) not in known]
             if missing:
                 raise DataError(
                     f"no image {missing[0]!r} in the gallery", remedy=closest(missing[0], enrolled_names[:10_000])
                 )
             removed_N = np.isin(snapshot.codes_N, codes)
             if names:
-                removed_names = set(names)
-                removed_N |= np.fromiter((name in removed_names for name in enrolled_names), np.bool_, len(snapshot))
+                removed_names = set(map(normalize_class_name, names))
+                is_removed = (normalize_class_name(name) in removed_names for name in enrolled_names)
+                removed_N |= np.fromiter(is_removed, np.bool_, len(snapshot))
             self._keep(np.flatnonzero(~removed_N), snapshot.codes_N, list(snapshot.classes))
             return int(removed_N.sum())
 
     def rename(self, label: str, new: str) -> None:
         """Rename a class. Raises DataError when there is no such class or the new name is taken."""
         with self._lock:
-            code = self._code(label)
+            code, label, new = self._code(label), normalize_class_name(label), normalize_class_name(new)
             if not new:
                 raise DataError("an empty label", expected="a class name")
             if new == label:
@@ -213,7 +216,8 @@ class Gallery:
         """
         with self._lock:
             snapshot, classes = self._snapshot, list(self._snapshot.classes)
-            codes = [self._code(label) for label in labels if label != into]
+            into = normalize_class_name(into)
+            codes = [self._code(label) for label in labels if normalize_class_name(label) != into]
             if not codes:
                 raise DataError("nothing to merge", expected="at least one class other than the one to merge into")
             if not into:
@@ -242,9 +246,10 @@ class Gallery:
             self._snapshot = replace(snapshot, added_MD=vectors_ND, file=None)
 
     def _code(self, label: str) -> int:
-        if label not in self._codes:
-            raise DataError(f"no class {label!r} in the gallery", remedy=closest(label, self._codes))
-        return self._codes[label]
+        name = normalize_class_name(label)
+        if name not in self._codes:
+            raise DataError(f"no class {label!r} in the gallery", remedy=closest(name, self._codes))
+        return self._codes[name]
 
     def _keep(self, kept_M: np.ndarray, codes_N: np.ndarray, classes: list[str]) -> None:
         """Replace the gallery by some of its vectors; classes without any are removed and the others move up."""
@@ -422,18 +427,15 @@ class Gallery:
         if verify:
             for block in blocks.values():
                 block.check()
-        gallery = cls(int(head["dim"]), ModelIdentity(blocks["probe"].check().copy(), **head["maker"]))
-        codes_N, vectors = blocks["codes"].check(), blocks["vectors"]
-        if len(codes_N) and not 0 <= codes_N.min() <= codes_N.max() < len(head["classes"]):
-            raise DataError(f"{path} is damaged: a class without a name", remedy="enrol again")
-        names = EnrolledNames(PackedTexts(blocks["names"], blocks["name_ends"]))
-        ids_N = blocks["ids"].check() if "ids" in blocks else np.arange(len(codes_N))
-        added_0D = np.empty((0, gallery.dim), vectors.dtype)
+        with content_errors(path):
+            content = GalleryContent.read(head, blocks)
+        gallery = cls(content.dim, content.model_identity)
+        vectors = content.vectors
         gallery._replace(
-            GallerySnapshot(added_0D, codes_N, ids_N, head["classes"], names, vectors, head.get("revision", 0),
-                            head.get("next_id", len(codes_N)))
+            GallerySnapshot(np.empty((0, gallery.dim), vectors.dtype), content.codes_N, content.ids_N, content.classes,
+                            EnrolledNames(content.names), vectors, content.revision, content.next_id)
         )  # fmt: skip
-        gallery.calibration = GalleryCalibration.from_dict(head["calibration"]) if head["calibration"] else None
+        gallery.calibration = content.calibration
         gallery._file = GalleryFile(Path(os.path.abspath(path)), vectors.file.generation, vectors.file.status)
         gallery._generations[os.path.realpath(path)] = vectors.file.generation
         gallery._saved = gallery._snapshot, gallery.calibration

@@ -8,6 +8,21 @@ import sys
 from pathlib import Path
 
 from unalike.errors import DeviceError, Interrupted, RunError, UnalikeError
+from unalike.sanitize import one_line
+
+# Failures of files and disks that say all with the file's name, and what to do.
+_DISK_FAILURES = {
+    errno.EACCES: "change its permissions, or name another file",
+    errno.EPERM: "change its permissions, or name another file",
+    errno.EROFS: "name a file on a disk that can be written to",
+    errno.EIO: "the disk, or the connection to it, fails: copy the data to another one",
+    errno.ENAMETOOLONG: "give it a shorter name",
+    errno.ELOOP: "remove the symbolic link that leads to itself",
+    errno.ENOTDIR: "a file stands where a folder is expected",
+    errno.EISDIR: "name a file in it",
+    errno.EMFILE: "raise the limit of open files: ulimit -n",
+    errno.ENFILE: "close some programs",
+}
 
 
 def known_failure(error: BaseException, signal_number: int = 0) -> UnalikeError | None:
@@ -24,6 +39,10 @@ def known_failure(error: BaseException, signal_number: int = 0) -> UnalikeError 
         return RunError(f"the disk is full{where}", remedy="free some space, then go on with --resume")
     if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
         return RunError("no temporary folder can be written", remedy="set TMPDIR to a folder that can")
+    if isinstance(error, OSError) and error.errno in _DISK_FAILURES and error.filename:
+        return RunError(f"{one_line(str(error.filename))}: {error.strerror}", remedy=_DISK_FAILURES[error.errno])
+    if isinstance(error, OSError) and error.errno == errno.EFBIG:
+        return RunError("a file grew beyond the largest size that is allowed here", remedy="raise the limit: ulimit -f")
     if _is_out_of_memory(error):
         detail = str(error).strip().splitlines()
         return DeviceError(

@@ -17,6 +17,7 @@ from unalike.runs.run import Run
 from unalike.runs.upload import Uploader
 from unalike.storage.cache import staging_entry
 from unalike.storage.filesystems import uri_of
+from unalike.storage.outside_files import expand_home
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -30,7 +31,7 @@ def results_folder(action: str, experiment: Experiment | None) -> Path | None:
     """
     address = results_address(action, experiment)
     uri = uri_of(address)
-    return staging_entry(uri).path if uri else Path(address).expanduser() if address else None
+    return staging_entry(uri).path if uri else expand_home(address) if address else None
 
 
 def results_address(action: str, experiment: Experiment | None) -> str:

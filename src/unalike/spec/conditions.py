@@ -118,7 +118,7 @@ def _something_learns(e: Experiment, action: str) -> Iterator[Complaint]:
 def _columns(e: Experiment, action: str) -> Iterator[Complaint]:
     names = e.dataset.manifest_columns.to_names()
     if len(set(names)) < len(names):
-        yield "dataset.manifest_columns", names, "four different columns"
+        yield "dataset.manifest_columns", names, "different columns"
 
 
 def _algorithm(e: Experiment, action: str) -> Iterator[Complaint]:

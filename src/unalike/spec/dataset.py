@@ -103,9 +103,15 @@ class ManifestColumns(Section):
         "group", "Column with what must not be torn apart by a split (optional).", min_length=1, ours=True
     )
 
-    def to_names(self) -> tuple[str, str, str, str]:
-        """The four column names."""
-        return self.path, self.label, self.split, self.group
+    x: str = field("x", "Column with the left side of an object's box, in pixels; a row is then an object.",
+                   min_length=1, ours=True)  # fmt: skip
+    y: str = field("y", "Column with the upper side of an object's box.", min_length=1, ours=True)
+    width: str = field("width", "Column with the width of an object's box.", min_length=1, ours=True)
+    height: str = field("height", "Column with the height of an object's box.", min_length=1, ours=True)
+
+    def to_names(self) -> tuple[str, ...]:
+        """All column names."""
+        return tuple(getattr(self, name) for name in type(self).model_fields)
 
 
 class Dataset(Section):

@@ -11,7 +11,7 @@
 
 Opening a file checks the header and that all blocks lie inside the file. A block is checked MiB by MiB when it is first
 read (``Block.check``): a gallery of a gigabyte opens at once, and no unchecked number is used. CRC-32 finds damage; it
-does not protect from forged files. Nothing in a file is executed.
+does not protect from forged files, whose readers work inside of ``content_errors``. Nothing in a file is executed.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, BinaryIO, overload
 
@@ -31,10 +32,12 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.storage.atomic import atomic_write
+from unalike.storage.outside_files import reader_errors
 
 MAGIC, FORMAT_VERSION = b"UNALIKEG", 2  # version 1 was a zip archive
 CHUNK_BYTES = 2**20  # a checksum each
 LARGE_BYTES = 2**28  # blocks of larger files are mapped, not read
+MAX_HEADER_BYTES = 2**28
 _PREAMBLE = struct.Struct("<8sIIQQ")
 _DIGEST_BYTES, _ALIGNMENT = 32, 64
 _DTYPES = ("float32", "float16", "int32", "int64", "uint8")
@@ -292,12 +295,20 @@ def read_blocks(path: Path, magic: bytes = MAGIC, kind: str = "gallery") -> tupl
         raise DataError(f"{path} has format version {version}", remedy="update unalike")
     if offset + length > file.size:
         raise file.damage(f"it has {file.size} bytes of {offset + length}")
+    if length > MAX_HEADER_BYTES:
+        raise file.damage(f"its header has {length} bytes")
     encoded = file.read(offset, length)
     if hashlib.sha256(preamble + encoded).digest() != digest:
         raise file.damage("the checksum of its header differs")
     file.generation = digest
-    header = json.loads(encoded.decode("utf-8", "surrogatepass"))
-    return header, {name: _open_block(file, name, entry, offset) for name, entry in header.pop("blocks").items()}
+    with content_errors(path):
+        header = dict(json.loads(encoded.decode("utf-8", "surrogatepass")))
+        return header, {name: _open_block(file, entry, offset) for name, entry in header.pop("blocks").items()}
+
+
+def content_errors(path: str | Path) -> AbstractContextManager[None]:
+    """While inside, whatever the content of a file of blocks raises is a DataError: its checksums do not keep a forger out."""
+    return reader_errors(f"{path} is damaged, or another program wrote it", remedy=_REMEDY)
 
 
 def read_generation(path: Path) -> bytes:
@@ -310,11 +321,14 @@ def read_generation(path: Path) -> bytes:
         return b""
 
 
-def _open_block(file: OpenBlockFile, name: str, entry: Mapping[str, Any], end: int) -> Block:
-    shape, dtype = tuple(entry["shape"]), str(entry["type"])
-    if dtype not in _DTYPES or entry["offset"] + math.prod(shape) * np.dtype(dtype).itemsize > end:
-        raise DataError(f"{file.path} is damaged: block {name} of {dtype} {shape}", remedy=_REMEDY)
-    return Block(file, shape, dtype, entry["offset"], entry["sums"])
+def _open_block(file: OpenBlockFile, entry: Mapping[str, Any], end: int) -> Block:
+    shape, dtype, offset, sums = tuple(entry["shape"]), entry["type"], entry["offset"], list(entry["sums"])
+    if dtype not in _DTYPES or not all(type(number) is int and number >= 0 for number in (*shape, offset, *sums)):
+        raise ValueError(f"a block of {dtype} {shape} at {offset}")
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    if not shape or offset % _ALIGNMENT or offset + size > end or len(sums) != -(-size // CHUNK_BYTES):
+        raise ValueError(f"a block of {dtype} {shape} at {offset} with {len(sums)} checksums")
+    return Block(file, shape, dtype, offset, sums)
 
 
 class PackedTexts(Sequence[str]):
@@ -354,10 +368,16 @@ class PackedTexts(Sequence[str]):
         index = range(len(self))[index]
         ends = self._ends.check(max(0, index - 1), index + 1)
         start, end = int(ends[0]) if index else 0, int(ends[-1])
-        return self._content.check(start, end)[: end - start].tobytes().decode("utf-8", "surrogatepass")
+        with content_errors(self._content.file.path):
+            if not 0 <= start <= end <= len(self._content):
+                raise ValueError("names that overlap")
+            return self._content.check(start, end)[: end - start].tobytes().decode("utf-8", "surrogatepass")
 
     def unpack(self) -> list[str]:
         """Decode all texts."""
         content, ends = self._content.check().tobytes(), self._ends.check().tolist()
         starts = [0, *ends[:-1]]
-        return [content[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, ends, strict=True)]
+        with content_errors(self._content.file.path):
+            if any(start > end for start, end in zip(starts, ends, strict=True)) or (ends and ends[-1] > len(content)):
+                raise ValueError("names that overlap")
+            return [content[a:b].decode("utf-8", "surrogatepass") for a, b in zip(starts, ends, strict=True)]

@@ -38,6 +38,7 @@ from unalike.storage.filesystems import (
     safe_parts,
     uri_of,
 )
+from unalike.storage.outside_files import expand_home
 
 FORMAT_VERSION = 1
 BLOCK_BYTES = 8 << 20
@@ -72,7 +73,7 @@ def local_path(
     """
     uri = uri_of(source)
     if not uri:
-        return Path(source).expanduser()
+        return expand_home(source)
     for _ in range(2):
         store = RemoteStore(uri)
         listing = store.listing()

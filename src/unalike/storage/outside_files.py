@@ -98,7 +98,7 @@ def reader_errors(
 def reason(failure: BaseException) -> str:
     """The cause of a failure in one short line: of OSError the system's words, else the exception's first line."""
     if isinstance(failure, FileNotFoundError):
-        return "no such file"
+        return "no such file or folder"
     if isinstance(failure, OSError) and failure.strerror:
         return "the disk is full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else failure.strerror
     if isinstance(failure, RecursionError):

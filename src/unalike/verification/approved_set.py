@@ -18,7 +18,7 @@ from PIL import Image
 from unalike.errors import DataError
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.model_identity import ModelIdentity
-from unalike.storage.blockfile import PackedTexts, read_blocks, write_blocks
+from unalike.storage.blockfile import PackedTexts, content_errors, read_blocks, write_blocks
 from unalike.verification.asset import Asset, Color
 from unalike.verification.thresholds import VerificationThresholds
 
@@ -93,21 +93,22 @@ class ApprovedSet:
             raise DataError(f"{path} holds no approved assets", expected="a file that unalike verify --save wrote")
         if header.get("set_version") != FORMAT_VERSION:
             raise DataError(f"{path} has set version {header.get('set_version')}", remedy="update unalike")
-        names = PackedTexts(blocks["names"], blocks["name_ends"]).unpack()
-        content, ends = blocks["layers"].check().tobytes(), blocks["layer_ends"].check().tolist()
-        assets = tuple(
-            Asset(name, _decode_png(content[start:end]), background, (red, green, blue))
-            for name, start, end, (background, red, green, blue) in zip(
-                names, [0, *ends[:-1]], ends, header["grounds"], strict=True
+        with content_errors(path):
+            names = PackedTexts(blocks["names"], blocks["name_ends"]).unpack()
+            content, ends = blocks["layers"].check().tobytes(), blocks["layer_ends"].check().tolist()
+            assets = tuple(
+                Asset(name, _decode_png(content[start:end]), background, (red, green, blue))
+                for name, start, end, (background, red, green, blue) in zip(
+                    names, [0, *ends[:-1]], ends, header["grounds"], strict=True
+                )
             )
-        )
-        vectors_ND = blocks["vectors"].check()
-        identity = ModelIdentity(blocks["probe"].check().copy(), **header["maker"])
-        gallery = Gallery(vectors_ND.shape[1], identity)
-        gallery.enrol(np.array(vectors_ND), header["vector_names"])
-        network = blocks["network"].check().tobytes() or None
-        thresholds = VerificationThresholds.from_dict(header["limits"]) if header["limits"] else None
-        return cls(assets, gallery, thresholds, network, tuple((a, b) for a, b in header["twins"]))
+            vectors_ND = blocks["vectors"].check()
+            identity = ModelIdentity(blocks["probe"].check().copy(), **header["maker"])
+            gallery = Gallery(vectors_ND.shape[1], identity)
+            gallery.enrol(np.array(vectors_ND), header["vector_names"])
+            network = blocks["network"].check().tobytes() or None
+            thresholds = VerificationThresholds.from_dict(header["limits"]) if header["limits"] else None
+            return cls(assets, gallery, thresholds, network, tuple((a, b) for a, b in header["twins"]))
 
 
 def enrollment_images(asset: Asset) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from unalike.data.decode import MAX_PIXELS, ImageInput, open_layer
+from unalike.data.folders import normalize_class_name
 from unalike.data.imageset import load_images
 from unalike.errors import DataError
 
@@ -146,6 +147,7 @@ def open_assets(
         ]
     if not opened:
         raise DataError("no assets", expected="a folder that holds some images")
+    opened = [replace(asset, name=normalize_class_name(asset.name)) for asset in opened]
     used = [asset.name for asset in opened]
     repeated = sorted({name for name in used if used.count(name) > 1})
     if repeated:

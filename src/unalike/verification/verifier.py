@@ -21,6 +21,7 @@ from PIL import Image
 
 from unalike import progress
 from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb, upright_size
+from unalike.data.folders import normalize_class_name
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError, UnreadableImage, closest
@@ -214,9 +215,10 @@ class Verifier:
 
     def asset_number(self, name: str) -> int:
         """Return the number of an asset in the set; raise DataError with close spellings for an unknown name."""
-        if name not in self.approved.names:
+        names = [normalize_class_name(asset_name) for asset_name in self.approved.names]
+        if normalize_class_name(name) not in names:
             raise DataError(f"no asset {name!r} in the set", remedy=closest(name, self.approved.names))
-        return self.approved.names.index(name)
+        return names.index(normalize_class_name(name))
 
     def verify(self, image: ImageInput | bytes, claimed: str | None = None) -> VerificationResult:
         """Verify one image.

@@ -1,0 +1,64 @@
+"""Regions of image files: the box of one object in an image, named ``path#x,y,width,height``.
+
+Such a name stands wherever the path of an image may stand: in image sets, results, manifests, galleries and caches. Boxes are
+whole pixels of the upright image, from its left upper corner; what lies outside of the image is cut off.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+_NAME = re.compile(r"(.+)#(\d{1,7}),(\d{1,7}),(\d{1,7}),(\d{1,7})", re.DOTALL)
+_MAX_COORDINATE = 10**7 - 1
+
+
+class Box(NamedTuple):
+    """A box in pixels; ``x`` and ``y`` are its left upper corner."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def split_region(path: str | Path) -> tuple[str, Box | None]:
+    """Split the name of a region into the path of its file and its box; any other path has no box."""
+    text = os.fspath(path)
+    match = _NAME.fullmatch(text) if "#" in text else None
+    if match is None or os.path.lexists(text):  # a file may have such a name
+        return text, None
+    return match[1], Box(*(int(number) for number in match.groups()[1:]))
+
+
+def image_file(path: str | Path) -> str:
+    """The path of the file that an image, or the region of one, lies in."""
+    return split_region(path)[0]
+
+
+def region_name(path: str | Path, box: Box) -> Path:
+    """The name of a region."""
+    return Path(f"{os.fspath(path)}#{','.join(map(str, box))}")
+
+
+def parse_box(cells: tuple[str, str, str, str]) -> Box | None:
+    """Parse the cells of x, y, width and height, in pixels, rounded; four empty cells are the whole image (None).
+
+    Raises:
+        ValueError: Not four numbers, or a box without area; the text says what is wrong.
+    """
+    if not any(cells):
+        return None
+    numbers = [float(cell.replace(",", ".")) for cell in cells]  # a decimal comma, in a table with semicolons
+    if not all(math.isfinite(number) and abs(number) <= _MAX_COORDINATE for number in numbers):
+        raise ValueError("a number that is no pixel")
+    x, y, width, height = numbers
+    if max(map(abs, numbers)) <= 1 and not all(number.is_integer() for number in numbers):
+        raise ValueError("fractions of the image, not pixels")
+    left, top, right, bottom = (max(0, round(side)) for side in (x, y, x + width, y + height))
+    if right <= left or bottom <= top:
+        raise ValueError("no area inside of the image")
+    return Box(left, top, right - left, bottom - top)

@@ -1,0 +1,109 @@
+"""The content of a gallery file, checked: vectors, classes, names and calibration that fit together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+
+from unalike.data.folders import normalize_class_name
+from unalike.recognition.decision import RULES, GalleryCalibration
+from unalike.recognition.model_identity import ModelIdentity
+from unalike.storage.blockfile import Block, PackedTexts
+
+MAX_DIM = 1 << 20
+
+
+@dataclass(frozen=True)
+class GalleryContent:
+    """What a gallery file holds.
+
+    Attributes:
+        dim: width D of the vectors.
+        vectors: (N, D), float32 or float16.
+        codes_N: int32, index of each vector's class in ``classes``.
+        ids_N: int64, a number for each vector that no other of this gallery ever had.
+        classes: class names in Unicode's composed form (NFC), each once.
+        names: what each vector was computed from.
+        revision: number of changes.
+        next_id: the next number of ``ids_N``.
+        calibration: threshold and margin, or None.
+        model_identity: the network that the vectors come from.
+    """
+
+    dim: int
+    vectors: Block
+    codes_N: np.ndarray
+    ids_N: np.ndarray
+    classes: list[str]
+    names: PackedTexts
+    revision: int
+    next_id: int
+    calibration: GalleryCalibration | None
+    model_identity: ModelIdentity
+
+    @classmethod
+    def read(cls, header: Mapping[str, Any], blocks: Mapping[str, Block]) -> GalleryContent:
+        """Read the header and the small blocks. Raises what does not fit, to be named by ``blockfile.content_errors``."""
+        vectors, codes_N = blocks["vectors"], blocks["codes"].check()
+        count, dim = len(codes_N), _whole(header["dim"], 1, MAX_DIM)
+        _require(
+            vectors.shape == (count, dim) and vectors.dtype in (np.float32, np.float16), "the shape of the vectors"
+        )
+        _require(codes_N.ndim == 1 and codes_N.dtype == np.int32, "the list of classes")
+        ids_N = blocks["ids"].check() if "ids" in blocks else np.arange(count)
+        _require(ids_N.shape == (count,) and ids_N.dtype == np.int64, "the list of numbers")
+        names, ends = blocks["names"], blocks["name_ends"]
+        _require(names.dtype == np.uint8 and len(names.shape) == 1, "the list of names")
+        _require(ends.shape == (count,) and ends.dtype == np.int64, "the list of names")
+        probe_D = blocks["probe"].check().copy()
+        _require(probe_D.ndim == 1 and probe_D.dtype == np.float32, "the embedding of the probe image")
+        classes = list(header["classes"])
+        _require(all(isinstance(name, str) and name for name in classes), "a name of a class")
+        if count and not 0 <= codes_N.min() <= codes_N.max() < len(classes):
+            raise ValueError("a class without a name")
+        classes, codes_N = _merge_equal_names(classes, codes_N)
+        calibration = header["calibration"]
+        maker = dict(header["maker"])
+        _require(all(isinstance(maker[key], str) for key in maker.keys() - {"view"}), "the network")
+        _require(maker.get("view") is None or isinstance(maker["view"], dict), "the view")
+        return cls(
+            dim, vectors, codes_N, ids_N, classes, PackedTexts(names, ends), _whole(header.get("revision", 0)),
+            _whole(header.get("next_id", count)),
+            _checked_calibration(GalleryCalibration.from_dict(calibration)) if calibration else None,
+            ModelIdentity(probe_D, **maker),
+        )  # fmt: skip
+
+
+def _merge_equal_names(classes: list[str], codes_N: np.ndarray) -> tuple[list[str], np.ndarray]:
+    """Classes whose names differ by Unicode's form alone become one: files of earlier versions hold them."""
+    names = [normalize_class_name(name) for name in classes]
+    if names == classes and len(set(names)) == len(names):
+        return classes, codes_N
+    code_of = {name: code for code, name in enumerate(dict.fromkeys(names))}
+    return list(code_of), np.array([code_of[name] for name in names], np.int32)[codes_N]
+
+
+# Types of a dataclass's fields, as they are written in it -> what JSON may hold there.
+_JSON_TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
+
+
+def _checked_calibration(calibration: GalleryCalibration) -> GalleryCalibration:
+    for part in (calibration, calibration.false_match, calibration.wrong_label):
+        for entry in () if part is None else fields(part):
+            value, types = getattr(part, entry.name), _JSON_TYPES.get(str(entry.type))
+            _require(types is None or type(value) in types, f"{entry.name} of the calibration")
+    _require(calibration.rule in RULES and isinstance(calibration.figures, dict), "the calibration")
+    return calibration
+
+
+def _whole(value: Any, low: int = 0, high: int = 2**62) -> int:
+    _require(type(value) is int and low <= value <= high, f"a count of {value!r}")
+    return int(value)
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(f"{what} does not fit")

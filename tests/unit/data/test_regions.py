@@ -1,0 +1,85 @@
+"""Regions of images have names that stand wherever a path may stand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from unalike.data.imageset import load_images
+from unalike.data.regions import Box, image_file, parse_box, region_name, split_region
+from unalike.errors import DataError
+
+
+def test_names_and_back(tmp_path: Path) -> None:
+    name = region_name(tmp_path / "a#1.jpg", Box(1, 2, 30, 40))
+    assert str(name).endswith("a#1.jpg#1,2,30,40")
+    assert split_region(name) == (str(tmp_path / "a#1.jpg"), Box(1, 2, 30, 40))
+    assert image_file("b.jpg") == "b.jpg" and split_region("b.jpg#1,2,3") == ("b.jpg#1,2,3", None)
+    name.touch()  # a file that has such a name
+    assert split_region(name) == (str(name), None)
+
+
+@pytest.mark.parametrize(
+    ("cells", "box"),
+    [(("1", "2", "3", "4"), Box(1, 2, 3, 4)), (("1.4", "2.6", "3.2", "4"), Box(1, 3, 4, 4)), (("", "", "", ""), None),
+     (("-5", "0", "15", "10"), Box(0, 0, 10, 10)), (("1,5", "0", "10", "10"), Box(2, 0, 10, 10))],
+)  # fmt: skip
+def test_boxes_of_cells(cells: tuple[str, str, str, str], box: Box | None) -> None:
+    assert parse_box(cells) == box
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [(("1", "", "3", "4"), "float"), (("a", "2", "3", "4"), "float"), (("1", "2", "0", "4"), "no area"), (("1", "2", "-3", "4"), "no area"),
+     (("-9", "0", "5", "5"), "no area"), (("0.1", "0.2", "0.3", "0.4"), "fractions"), (("nan", "0", "1", "1"), "no pixel"),
+     (("inf", "0", "1", "1"), "no pixel"), (("0", "0", "1e300", "1"), "no pixel")],
+)  # fmt: skip
+def test_cells_that_are_no_box(cells: tuple[str, str, str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_box(cells)
+
+
+def manifest(folder: Path, text: str) -> Path:
+    for name in ("a.png", "b.png"):
+        (folder / name).touch()
+    (folder / "m.csv").write_text(text)
+    return folder / "m.csv"
+
+
+def test_a_manifest_with_boxes_is_a_row_an_object(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "path,label,x,y,width,height\na.png,k,0,0,10,10\na.png,l,10,0,10,10\nb.png,k,,,,\n")
+    images = load_images(path)
+    assert [str(p.relative_to(tmp_path)) for p in images.paths] == ["a.png#0,0,10,10", "a.png#10,0,10,10", "b.png"]
+    assert images.groups == (str(tmp_path / "a.png"), str(tmp_path / "a.png"), str(tmp_path / "b.png"))
+    assert images.label_names() == ("k", "l", "k") and len(images.fingerprint()) == 64
+
+
+def test_groups_of_the_user_stay_and_sizes_are_no_boxes(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "path,label,group,x,y,width,height\na.png,k,g,0,0,10,10\nb.png,k,h,0,0,5,5\n")
+    assert load_images(path).groups == ("g", "h")
+    path = manifest(tmp_path, "path,label,width,height\na.png,k,640,480\nb.png,k,640,480\n")
+    images = load_images(path)
+    assert [p.name for p in images.paths] == ["a.png", "b.png"] and images.groups is None
+
+
+def test_columns_of_boxes_by_other_names(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "path,label,left,top,w,h\na.png,k,1,2,3,4\nb.png,k,1,2,3,4\n")
+    columns = {"x": "left", "y": "top", "width": "w", "height": "h"}
+    assert load_images(path, columns=columns).paths[0].name == "a.png#1,2,3,4"
+    with pytest.raises(DataError, match="no column 'wide'"):
+        load_images(path, columns={**columns, "width": "wide"})
+
+
+def test_a_box_that_is_none_names_its_row(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "path,label,x,y,width,height\na.png,k,0,0,10,10\na.png,k,0.1,0.1,0.5,0.5\n")
+    with pytest.raises(
+        DataError, match="row 2, box 0.1, 0.1, 0.5, 0.5: fractions.*expected x, y, width, height in pixels"
+    ):
+        load_images(path)
+
+
+def test_a_region_is_a_source_of_one_image(tmp_path: Path) -> None:
+    manifest(tmp_path, "")
+    images = load_images(tmp_path / "a.png#0,0,10,10", labeled=False)
+    assert [p.name for p in images.paths] == ["a.png#0,0,10,10"]

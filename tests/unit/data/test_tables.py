@@ -1,0 +1,178 @@
+"""Tables are read as spreadsheets save them, in bounded time and memory, or refused with a reason."""
+
+from __future__ import annotations
+
+import random
+import time
+import tracemalloc
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from unalike.data import tables
+from unalike.data.tables import read_table
+from unalike.errors import DataError
+
+ROWS = (("Möhre/0.png", "Möhre"), ("Möhre/1.png", "Möhre"), ("k/0.png", "k"))
+COLUMNS = ("path", "label")
+
+
+def table_text(delimiter: str = ",", end: str = "\n", rows: tuple[tuple[str, str], ...] = ROWS) -> str:
+    return end.join(delimiter.join(row) for row in (COLUMNS, *rows)) + end
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for path, _ in ROWS:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).touch()
+    return tmp_path
+
+
+def read(path: Path) -> list[tuple[str, str]]:
+    columns = read_table(path, COLUMNS, path_columns=("path",)).columns
+    return list(zip(columns["path"], columns["label"], strict=True))
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "cp1252", "cp850", "mac_roman"]
+)
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_what_spreadsheets_save(folder: Path, encoding: str, delimiter: str) -> None:
+    (folder / "t.csv").write_bytes(table_text(delimiter, "\r\n").encode(encoding))
+    assert read(folder / "t.csv") == list(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "name"), [("cp1251", "Морковь"), ("cp932", "にんじん"), ("gb18030", "胡萝卜"), ("cp949", "당근")]
+)
+def test_encodings_of_other_languages_are_told_by_the_files(tmp_path: Path, encoding: str, name: str) -> None:
+    (tmp_path / f"{name}.png").touch()
+    (tmp_path / "t.csv").write_bytes(table_text(rows=((f"{name}.png", name),)).encode(encoding))
+    assert read(tmp_path / "t.csv") == [(f"{name}.png", name)]
+
+
+def test_an_encoding_that_no_file_tells_is_refused(folder: Path) -> None:
+    (folder / "t.csv").write_bytes(table_text(rows=(("k/0.png", "Möhre"),)).encode("cp1252"))
+    with pytest.raises(DataError, match="column 'label', row 1: .* is not UTF-8; .*encoding.*CSV UTF-8"):
+        read(folder / "t.csv")
+    (folder / "t.csv").write_bytes(table_text(rows=(("k/Ü.png", "k"),)).encode("cp1252"))
+    with pytest.raises(DataError, match="is not UTF-8"):
+        read(folder / "t.csv")
+
+
+def test_names_of_files_that_are_no_unicode_stay(tmp_path: Path) -> None:
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    try:
+        (tmp_path / name).touch()
+    except OSError:
+        pytest.skip("this file system takes no such names")
+    (tmp_path / "t.csv").write_bytes(b"path,label\ncaf\xe9.png,k\n")
+    assert read(tmp_path / "t.csv") == [(name, "k")]
+
+
+def test_excels_separator_line_and_empty_rows(folder: Path) -> None:
+    (folder / "t.csv").write_text("sep=;\r\npath;label;;\r\nk/0.png;a,b;;\r\n;;;\r\n;;;\r\n")
+    assert read(folder / "t.csv") == [("k/0.png", "a,b")]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "empty"), (b"\n\n", "empty"), (b"path,label\na,b,c\n", "row 1 has 3 fields"), (b"path,label,path\na,b,c", "occurs twice"),
+     (b"path,label\n" + b"\x80\x81\xff,k\n", "not UTF-8"), (b"path,label\na\x00b,k\n", "NUL"),
+     (b"path,label\n\"a,k\n" + b"x,y\n" * 20_000, "quotation mark"), (b"path,label\n" + b"a" * 200_000 + b",k\n", "field larger"),
+     (b"path,label" + b"," * 300_000 + b"\n", "300002 columns"), (b"," * 3_000_000, "a row of more than"),
+     (b"\xff\xfe\x00\xd8\x00\xd8", "UTF-16"), (b"path,label\na\"b\"c,\"d\"e\n", "CSV")],
+)  # fmt: skip
+def test_damaged_tables_are_refused_in_bounded_time(folder: Path, content: bytes, message: str) -> None:
+    (folder / "t.csv").write_bytes(content)
+    start = time.process_time()
+    with pytest.raises(DataError, match=message) as caught:
+        read(folder / "t.csv")
+    assert len(str(caught.value)) < 1000 and "\n" not in str(caught.value)
+    assert time.process_time() - start < 2
+
+
+def test_only_the_columns_that_are_wanted_take_memory(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label" + ",more" * 100 + "\n" + ("p,l" + ",value" * 100 + "\n") * 5000)
+    tracemalloc.start()
+    table = read_table(tmp_path / "t.csv", COLUMNS)
+    used = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(table.columns["path"]) == 5000 and used < 2_000_000
+
+
+def test_too_many_rows_are_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_ROWS", 2)
+    (folder / "t.csv").write_text(table_text())
+    with pytest.raises(DataError, match="more than 2 rows"):
+        read(folder / "t.csv")
+
+
+# ---- Parquet ----
+
+
+def write_parquet(file: Path, **columns: list[object]) -> Path:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table(columns), file)
+    return file
+
+
+def test_numbers_of_parquet_are_texts_as_people_write_them(tmp_path: Path) -> None:
+    path = write_parquet(
+        tmp_path / "t.parquet", whole=[1.0, 2.0, 7.0], part=[1.5, 2.0, float("inf")], missing=[1.0, float("nan"), None],
+        exact=[Decimal("1.00"), Decimal("2.50"), None], integer=[1, 2, None], text=[" a ", None, "nan"], raw=[b"caf\xe9", b"a", None],
+        truth=[True, False, None],
+    )  # fmt: skip
+    columns = read_table(
+        path, ["whole", "part", "missing", "exact", "integer", "text", "raw", "truth", "nothing"]
+    ).columns
+    assert columns == {
+        "whole": ["1", "2", "7"], "part": ["1.5", "2", "inf"], "missing": ["1", "", ""], "exact": ["1", "2.50", ""],
+        "integer": ["1", "2", ""], "text": ["a", "", "nan"], "raw": ["caf\udce9", "a", ""], "truth": ["True", "False", ""],
+    }  # fmt: skip
+
+
+def test_lists_and_too_much_text_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(DataError, match="holds lists"):
+        read_table(write_parquet(tmp_path / "l.parquet", path=[["a"], ["b"]]), ["path"])
+    repeated = write_parquet(tmp_path / "r.parquet", path=["x" * 1000] * 100_000)
+    assert repeated.stat().st_size < 20_000
+    monkeypatch.setattr(tables, "MAX_TEXT_BYTES", 10 << 20)
+    with pytest.raises(DataError, match="of text"):
+        read_table(repeated, ["path"])
+    monkeypatch.setattr(tables, "MAX_ROWS", 1000)
+    with pytest.raises(DataError, match="100000 rows"):
+        read_table(repeated, ["path"])
+
+
+def mutated(content: bytes, seed: int) -> bytes:
+    rng = random.Random(seed)
+    changed = bytearray(content)
+    for _ in range(rng.choice((1, 2, 8, 32))):
+        action, place = rng.randrange(4), rng.randrange(max(1, len(changed)))
+        if action == 0 and changed:
+            changed[place] = rng.choice((0, 255, 10, 34, 44, rng.randrange(256)))
+        elif action == 1:
+            del changed[place : place + rng.randrange(1, 40)]
+        elif action == 2:
+            changed[place:place] = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 20)))
+        else:
+            changed[place:place] = changed[place : place + 50] * rng.randrange(1, 5)
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(300), pytest.param(range(300, 20_000), marks=pytest.mark.slow)], ids=["some", "many"]
+)
+def test_fuzzed_tables_are_read_or_refused(folder: Path, seeds: range) -> None:
+    texts = [table_text(";", "\r\n").encode(e) for e in ("utf-8", "utf-16", "cp1252")]
+    for seed in seeds:
+        (folder / "t.csv").write_bytes(mutated(texts[seed % 3], seed))
+        try:
+            read_table(folder / "t.csv", COLUMNS, path_columns=("path",))
+        except DataError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1500, seed
