@@ -32,11 +32,11 @@ from unalike.verification.verifier import Verifier
 
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does; descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "d3039049f092e833cdf127389371e24707e95b607e265c4d0192fa06969510c9",
-    "evaluate": "a3bd727a2cf402b7728193d9865f2b36a0e0de6935656d5ef3c009c6b9a52b44",
-    "inference": "b4b55db3801037b40699a17e08b7957bd819fc8ef01dea27754744745e44ee9e",
-    "export": "cb0a31c601dcc175279821234c36719c0b50136c57927b3895b8a9f38e192674",
-    "gen_trt_engine": "05b882d68ae56c5b875fb95e3fa5e60171a1c7ccf509634810ed3fca0715788e",
+    "train": "42ed01722e6c1e1e81c9e2b523e730fd7c4852ed62dcf61452a527c273226818",
+    "evaluate": "1e3baee35b6579fab07292acc94f558fa117a9a16676b921f95fb5644158dc0b",
+    "inference": "222d5f766fb22677e1286fb975e163b27b74afb811a9311b2f4d53ff63666692",
+    "export": "68a6d14f44bf0650bd9a9a59d3fbc637609cdd4277f39093fd3c255032b72721",
+    "gen_trt_engine": "603d70ea656c58e6072dac3131b03b79eeca0e02ab14ea2e53823806b1aacf87",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}
