@@ -19,15 +19,19 @@ from unalike.telemetry import VARIABLES, disable_telemetry
 PACKAGE = Path(unalike.__file__).parent
 # Library with telemetry -> modules of ours that import it, each after disable_telemetry().
 IMPORTERS = {
-    "onnxruntime": {"engines/onnx_engine.py", "deploy/quantization/calibration.py", "deploy/quantization/int8.py"},
+    "onnxruntime": {
+        "engines/onnx_engine.py",
+        "deploy/quantization/activation_ranges.py",
+        "deploy/quantization/int8.py",
+    },
     "openvino": {"engines/openvino_engine.py", "engines/openvino_precision.py", "explanation/class_activation.py"},
-    "ray": {"training/search/workers.py", "jobs/schedulers.py"},
+    "ray": {"training/hyperparameter_search/workers.py", "jobs/schedulers.py"},
     "huggingface_hub": {"model/pretrained.py"},
 }
 # These import a part of a library whose front another module of the list has imported.
 AFTERWARDS = {
     "engines/openvino_precision.py", "explanation/class_activation.py",
-    "deploy/quantization/calibration.py", "deploy/quantization/int8.py",
+    "deploy/quantization/activation_ranges.py", "deploy/quantization/int8.py",
 }  # fmt: skip
 # Standard library's socket functions end the process, as does anything that resolves a name through libc.
 REFUSE = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,25 +26,34 @@ if TYPE_CHECKING:
 def refuse_contradictions(
     experiment: Experiment, source: Path, preprocessing: Preprocessing, *, dim: int, trunk: str
 ) -> None:
-    """The model is read from its file; a spec that says otherwise is an error, all of it in one report."""
+    """Compare a spec with the model that it names: fields of the spec that are set must agree with the model's file.
+
+    Args:
+        experiment: the spec.
+        source: the model's file, for messages.
+        preprocessing: view, mean and std of the model.
+        dim: width of its embeddings.
+        trunk: name of its trunk; empty where it is not known.
+
+    Raises:
+        SpecError: fields differ; it names all of them.
+    """
     view = preprocessing.view
-    shown = view.to_dict()
-    known = {
+    view_values = view.to_dict()
+    model_values = {
         "model.backbone": trunk,
         "model.input_height": view.height,
         "model.input_width": view.width,
         "model.feat_dim": dim,
         "dataset.pixel_mean": list(preprocessing.mean),
         "dataset.pixel_std": list(preprocessing.std),
-        **{f"dataset.view.{key}": shown[key] for key in ("mode", "resize_ratio", "interpolation")},
+        **{f"dataset.view.{key}": view_values[key] for key in ("mode", "resize_ratio", "interpolation")},
     }
     faults = []
-    for path, value in known.items():
-        said: Any = experiment
-        for part in path.split("."):
-            said = getattr(said, part)
-        if value and experiment.is_set(path) and said != value:
-            faults.append(f"{path} is {said}, the model's is {value}")
+    for path, value in model_values.items():
+        spec_value: Any = attrgetter(path)(experiment)
+        if value and experiment.is_set(path) and spec_value != value:
+            faults.append(f"{path} is {spec_value}, the model's is {value}")
     if faults:
         raise SpecError(f"the spec contradicts {source}: {'; '.join(faults)}", remedy="remove these keys")
 
@@ -53,16 +63,22 @@ def load_frozen(
 ) -> LoadedModel:  # fmt: skip
     """Load the pretrained trunk of ``model.backbone``, or the best one available, without training: the baseline.
 
-    ``images``: how many it will embed, where that is known.
+    Args:
+        experiment: the spec; unset fields of backbone, mean and std are set in it.
+        runtime, precision: of the engine.
+        gpu: number of the GPU, where torch runs it on one.
+        images: how many will be embedded, where that is known.
+
+    Raises:
+        WeightsError: no pretrained weights are available.
+        ModelError: there is no such trunk.
     """
     from unalike.inference.engine_selection import create_engine, move_to_gpu
     from unalike.model.frozen_trunk import build_frozen_trunk
     from unalike.training.recipe import settle_backbone, settle_normalization
 
     settle_backbone(experiment)
-    trunk: Any = build_frozen_trunk(
-        experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width)
-    )
+    trunk = build_frozen_trunk(experiment.model.backbone, (experiment.model.input_height, experiment.model.input_width))
     settle_normalization(experiment, trunk.trunk.facts)
     move_to_gpu(trunk, runtime, gpu)
     preprocessing = Preprocessing.from_spec(experiment)
@@ -71,7 +87,7 @@ def load_frozen(
 
 
 def _device_ids(experiment: Experiment, section: Retrieval, name: str) -> list[int]:
-    """The GPUs of evaluate or inference, one copy of the network each; ``[0]`` stands for the CPU too."""
+    """GPU numbers of evaluate or inference, one for each copy of the network; ``[0]`` where it runs on the CPU, too."""
     if section.num_nodes > 1:
         say(f"{name}.num_nodes: {section.num_nodes}; {name} runs on this machine alone")
     if section.num_gpus == 1:
@@ -88,27 +104,47 @@ def _device_ids(experiment: Experiment, section: Retrieval, name: str) -> list[i
 
 
 def find_model_source(section: Retrieval, name: str) -> str:
-    """What evaluate or inference shall run: a file that is there, or ``pretrained``. Cheap, so asked before the data.
+    """Return the path of the model that evaluate or inference runs, or ``pretrained``; the model is not loaded yet.
 
     An engine needs no checkpoint beside it (TAO D34).
+
+    Args:
+        section: ``evaluate`` or ``inference``.
+        name: its key in the spec, for messages.
+
+    Raises:
+        SpecError: the section names no model, or several.
+        ModelError: there is no such file.
     """
     fields = ("checkpoint", "onnx_file", "engine", "trt_engine")
-    given = {key: getattr(section, key) for key in fields if getattr(section, key)}
-    if given.get("trt_engine") and "checkpoint" in given:
-        # TAO's specs name both, since there a checkpoint is mandatory; the engine is what was asked for.
+    sources = {key: str(getattr(section, key)) for key in fields if getattr(section, key)}
+    if "trt_engine" in sources and "checkpoint" in sources:
+        # TAO's specs name both, since a checkpoint is mandatory there.
         say(f"{name}.trt_engine is set: {name}.checkpoint is not used")
-        del given["checkpoint"]
-    if not given:
+        del sources["checkpoint"]
+    if not sources:
         raise SpecError(f"none of {', '.join(f'{name}.{key}' for key in fields)} is set", expected="a trained model",
                         remedy=f"set {name}.checkpoint=FILE.pth, or {PRETRAINED} for the pretrained trunk without training")  # fmt: skip
-    if len(given) > 1:
-        raise SpecError(f"{' and '.join(f'{name}.{key}' for key in given)} are both set", remedy="keep one")
-    key, source = next(iter(given.items()))
+    if len(sources) > 1:
+        raise SpecError(f"{' and '.join(f'{name}.{key}' for key in sources)} are both set", remedy="keep one")
+    key, source = next(iter(sources.items()))
     return PRETRAINED if (key, source) == ("checkpoint", PRETRAINED) else str(require_model_file(source))
 
 
 def load_models(experiment: Experiment, section: Retrieval, name: str, source: str, images: int) -> list[LoadedModel]:
-    """The model that ``find_model_source`` named, once for each device; ``images`` is how many there are to embed."""
+    """Load a model once for each device, and compare the spec with it.
+
+    Args:
+        experiment: the spec.
+        section: ``evaluate`` or ``inference``; gives runtime, precision and devices.
+        name: its key in the spec, for messages.
+        source: of ``find_model_source``.
+        images: how many will be embedded.
+
+    Raises:
+        SpecError: the spec contradicts the model.
+        ModelError, DeviceError, MissingExtra: the model cannot be loaded.
+    """
     models = []
     for gpu in _device_ids(experiment, section, name):
         if source == PRETRAINED:
@@ -125,29 +161,14 @@ def load_models(experiment: Experiment, section: Retrieval, name: str, source: s
 
 
 def _explicit_normalization(experiment: Experiment) -> dict[str, Any]:
-    """Mean and std as the spec has them, for networks that carry none (TAO's engines); others keep their own."""
+    """Mean and std where the spec sets them, for networks without metadata (TAO's engines); others keep their own."""
     dataset = experiment.dataset
     explicit = experiment.is_set("dataset.pixel_mean") or experiment.is_set("dataset.pixel_std")
     return {"mean": tuple(dataset.pixel_mean), "std": tuple(dataset.pixel_std)} if explicit else {}
 
 
-def _embed(
-    models: Sequence[LoadedModel],
-    paths: Sequence[Path],
-    experiment: Experiment,
-    batch_size: int | None,
-    notices: Notices,
-    what: str,
-) -> Any:
-    return embed_files(
-        [model.engine for model in models], list(paths), models[0].view, batch_size=batch_size,
-        workers=experiment.dataset.workers, max_unreadable=experiment.dataset.max_unreadable,
-        max_pixels=experiment.dataset.max_pixels, notices=notices, describe=what,
-    )  # fmt: skip
-
-
 def explicit_batch_size(experiment: Experiment, name: str) -> int | None:
-    """The user's batch size; else the engine's own, since TAO's defaults of 4 and 1 starve every engine."""
+    """The batch size that the user set; else None, for the engine's own: TAO's defaults of 4 and 1 are slow in every engine."""
     size: int = getattr(experiment, name).batch_size
     return size if experiment.is_set(f"{name}.batch_size") else None
 
@@ -155,14 +176,29 @@ def explicit_batch_size(experiment: Experiment, name: str) -> int | None:
 def embed_two_sets(
     models: Sequence[LoadedModel], reference: ImageSet, query: ImageSet, experiment: Experiment, batch_size: int | None,
     notices: Notices,
-) -> Any:  # fmt: skip
-    """Vectors of both sets, each file decoded and embedded once even when it stands in both."""
+) -> tuple[ImageSet, np.ndarray, ImageSet, np.ndarray]:  # fmt: skip
+    """Embed a reference and a query set; a file that is in both is decoded and embedded once.
+
+    Args:
+        models: copies of one model, one for each device.
+        reference, query: the sets.
+        experiment: gives the options for reading images.
+        batch_size: images a call; the engine's own when None.
+        notices: collects unreadable files.
+
+    Returns:
+        The readable reference images and their vectors, float32 (N, D); the same of the query.
+    """
     union = list(dict.fromkeys([*reference.paths, *query.paths]))
-    done = _embed(models, union, experiment, batch_size, notices, "embedding")
-    row = {union[i]: n for n, i in enumerate(done.kept_N.tolist())}
+    dataset = experiment.dataset
+    embedded = embed_files(
+        [model.engine for model in models], union, models[0].view, batch_size=batch_size, workers=dataset.workers,
+        max_unreadable=dataset.max_unreadable, max_pixels=dataset.max_pixels, notices=notices, describe="embedding",
+    )  # fmt: skip
+    row_of_path = {union[i]: row for row, i in enumerate(embedded.kept_N.tolist())}
 
-    def part(images: ImageSet) -> tuple[ImageSet, np.ndarray]:
-        kept = [i for i, path in enumerate(images.paths) if path in row]
-        return images.select(kept), done.vectors_ND[[row[images.paths[i]] for i in kept]]
+    def select_readable(images: ImageSet) -> tuple[ImageSet, np.ndarray]:
+        readable = [i for i, path in enumerate(images.paths) if path in row_of_path]
+        return images.select(readable), embedded.vectors_ND[[row_of_path[images.paths[i]] for i in readable]]
 
-    return *part(reference), *part(query)
+    return *select_readable(reference), *select_readable(query)

@@ -23,20 +23,20 @@ from unalike.model.embedder import HEADS
 def test_export_writes_one_proved_file(tmp_path, capsys):
     images = networks.pictures(70)
     embedder = networks.SmallEmbedder().train()
-    done = export_onnx(
+    exported = export_onnx(
         embedder, tmp_path / "deep" / "model.onnx", networks.PREPROCESSING, images_NHWC=images,
         metadata={"classes": ["a", "b"], "licence": "Apache-2.0", "epoch": 3},
     )  # fmt: skip
-    assert [path.name for path in done.path.parent.iterdir()] == ["model.onnx"]
-    assert done.parity.worst_cosine >= 0.99999 and done.parity.largest_difference <= 1e-3
-    assert (done.parity.images, done.parity.altered_copies, done.parity.batches) == (70, 0, (1, 7, 64))
+    assert [path.name for path in exported.path.parent.iterdir()] == ["model.onnx"]
+    assert exported.parity.worst_cosine >= 0.99999 and exported.parity.largest_difference <= 1e-3
+    assert (exported.parity.images, exported.parity.altered_copies, exported.parity.batches) == (70, 0, (1, 7, 64))
     assert "worst cosine" in capsys.readouterr().err
     assert embedder.training
-    facts = OnnxEngine(done.path).facts
-    assert facts == done.facts and facts.dim == 16 and facts.licence == "Apache-2.0" and facts.extra == {"epoch": 3}
+    facts = OnnxEngine(exported.path).facts
+    assert facts == exported.facts and facts.dim == 16 and facts.licence == "Apache-2.0" and facts.extra == {"epoch": 3}
     assert facts.versions["torch"] == torch.__version__ and facts.versions["onnx"] == onnx.__version__
     assert {"unalike", "timm"} <= set(facts.versions)
-    graph = onnx.load(done.path).graph
+    graph = onnx.load(exported.path).graph
     assert [entry.name for entry in graph.input] == ["input"] and [entry.name for entry in graph.output] == ["fc_pred"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param
 
@@ -88,17 +88,17 @@ def test_debugging_texts_are_removed_at_every_depth():
 
 
 def test_unit_length_and_embedded_in_a_fixed_batch(tmp_path):
-    done = export_onnx(
+    exported = export_onnx(
         networks.SmallEmbedder(), tmp_path / "m.onnx", networks.PREPROCESSING, images_NHWC=networks.pictures(5), embedded=True,
         unit_length=True, batch_size=3,
     )  # fmt: skip
-    assert done.parity.altered_copies == 59 and done.parity.batches == (3,)
+    assert exported.parity.altered_copies == 59 and exported.parity.batches == (3,)
     images = networks.pictures(7)
     expected = networks.plain_vectors(networks.SmallEmbedder(), images)
     expected /= np.linalg.norm(expected, axis=1, keepdims=True)
-    for engine in (OnnxEngine(done.path), OpenVinoEngine(done.path, precision="fp32")):
+    for engine in (OnnxEngine(exported.path), OpenVinoEngine(exported.path, precision="fp32")):
         assert np.abs(engine(images) - expected).max() < 1e-5
-    entry = onnx.load(done.path).graph.input[0].type.tensor_type
+    entry = onnx.load(exported.path).graph.input[0].type.tensor_type
     assert entry.elem_type == onnx.TensorProto.UINT8 and [d.dim_value for d in entry.shape.dim] == [3, 3, 48, 32]
 
 
@@ -109,13 +109,13 @@ def test_heads_with_a_square_root_are_exported_with_equal_vectors(tmp_path, head
     with torch.no_grad():
         for parameter in embedder.head.parameters():
             parameter.normal_()
-    done = export_onnx(embedder, tmp_path / "m.onnx", networks.PREPROCESSING, images_NHWC=networks.pictures(70))
-    assert done.parity.worst_cosine >= 0.99999
+    exported = export_onnx(embedder, tmp_path / "m.onnx", networks.PREPROCESSING, images_NHWC=networks.pictures(70))
+    assert exported.parity.worst_cosine >= 0.99999
     images = networks.pictures(9, seed=1)
     with torch.inference_mode():
         scaled = (images / 255.0 - networks.MEAN) / networks.STD
         expected = embedder.eval()(torch.from_numpy(scaled.astype(np.float32)).permute(0, 3, 1, 2)).numpy()
-    for engine in (OnnxEngine(done.path), OpenVinoEngine(done.path, precision="fp32")):
+    for engine in (OnnxEngine(exported.path), OpenVinoEngine(exported.path, precision="fp32")):
         assert np.abs(engine(images) - expected).max() < 1e-4 * np.abs(expected).max()
 
 
@@ -160,13 +160,13 @@ def test_an_opset_too_low_names_the_lowest_that_works():
 
 
 def test_a_file_that_differs_is_refused_and_not_left(tmp_path, monkeypatch):
-    kept = tmp_path / "m.onnx"
-    kept.write_bytes(b"the older export")
+    file = tmp_path / "m.onnx"
+    file.write_bytes(b"the older export")
     real = parity_module.compare_vectors
     monkeypatch.setattr(parity_module, "compare_vectors", lambda a, b: real(a, b + 0.05 * np.sign(b).min(0)))
     with pytest.raises(ExportError, match="differ from the trained"):
-        export_onnx(networks.SmallEmbedder(), kept, networks.PREPROCESSING, images_NHWC=networks.pictures(3))
-    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"] and kept.read_bytes() == b"the older export"
+        export_onnx(networks.SmallEmbedder(), file, networks.PREPROCESSING, images_NHWC=networks.pictures(3))
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"] and file.read_bytes() == b"the older export"
 
 
 def test_parity_sees_other_weights(tmp_path):

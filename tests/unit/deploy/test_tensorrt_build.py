@@ -24,11 +24,11 @@ VERSIONS = ("10.13.0.35", "11.4.0")
 @pytest.fixture(params=VERSIONS)
 def trt(request, monkeypatch):
     networks.exported_bytes()  # before the stand-in is there: torch's exporter looks at a module of that name
-    held = standin.module(request.param)
-    monkeypatch.setitem(sys.modules, "tensorrt", held)
-    for place in ("unalike.deploy.tensorrt_build", "unalike.engines.tensorrt_engine"):
-        monkeypatch.setattr(f"{place}.CudaMemory", standin.Memory)
-    return held
+    module = standin.module(request.param)
+    monkeypatch.setitem(sys.modules, "tensorrt", module)
+    for name in ("unalike.deploy.tensorrt_build", "unalike.engines.tensorrt_engine"):
+        monkeypatch.setattr(f"{name}.CudaMemory", standin.Memory)
+    return module
 
 
 @pytest.fixture(scope="module")
@@ -138,17 +138,17 @@ def test_d34_an_engine_needs_no_checkpoint_and_takes_any_batch(trt, tmp_path, ph
          "evaluate": {"trt_engine": str(engine), "batch_size": 4, "topk": 3, "bootstrap": 0}}
     )  # fmt: skip
     assert result.results_dir == tmp_path / "out" / "trt_evaluate"
-    held = json.loads((result.results_dir / "results.json").read_text())
+    results = json.loads((result.results_dir / "results.json").read_text())
     same = unalike.evaluate(
         {"results_dir": str(tmp_path / "onnx"), "dataset": {"val_dataset": data},
          "evaluate": {"onnx_file": str(tmp_path / "model.onnx"), "runtime": "onnxruntime", "bootstrap": 0}}
     )  # fmt: skip
     assert result.figures["test Precision at Rank 1"] == same.figures["test Precision at Rank 1"]
-    matrix = np.array(held["confusion_matrix"])
-    assert matrix.sum() == 15 and held["classes"] == ["blue", "green", "red"]
-    assert held["top_1_accuracy"] == pytest.approx(np.mean(np.diag(matrix) / matrix.sum(1)))
-    assert held["top_k_accuracy"] >= held["top_1_accuracy"]
-    assert held["classification_report"]["red"]["support"] == 5
+    matrix = np.array(results["confusion_matrix"])
+    assert matrix.sum() == 15 and results["classes"] == ["blue", "green", "red"]
+    assert results["top_1_accuracy"] == pytest.approx(np.mean(np.diag(matrix) / matrix.sum(1)))
+    assert results["top_k_accuracy"] >= results["top_1_accuracy"]
+    assert results["classification_report"]["red"]["support"] == 5
 
 
 def test_trt_inference_writes_taos_table(trt, tmp_path, photographs):
@@ -184,7 +184,7 @@ def test_d31_int8_is_symmetric_qdq_calibrated_on_the_view(trt, tmp_path, photogr
     result = build(tmp_path, tensorrt={"data_type": "INT8", "calibration": calibration})
     proto = onnx.load_from_string(trt.built["content"])
     assert is_quantized_graph(proto) and quantized_layers(proto)
-    constants = {held.name: onnx.numpy_helper.to_array(held) for held in proto.graph.initializer}
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
             assert constants[node.input[2]].dtype == np.int8 and not constants[node.input[2]].any()
@@ -197,7 +197,7 @@ def test_d31_int8_is_symmetric_qdq_calibrated_on_the_view(trt, tmp_path, photogr
 def test_fp16_is_typed_in_the_file_and_a_quantized_file_is_taken_as_it_is(trt, tmp_path, photographs):
     part = {"cal_image_dir": [str(photographs)], "cal_batches": 1, "cal_batch_size": 4}
     build(tmp_path, tensorrt={"data_type": "FP16", "calibration": part, "layers_precision": ["*Conv*:fp32"]})
-    kinds = {held.data_type for held in onnx.load_from_string(trt.built["content"]).graph.initializer}
+    kinds = {tensor.data_type for tensor in onnx.load_from_string(trt.built["content"]).graph.initializer}
     assert {onnx.TensorProto.FLOAT16, onnx.TensorProto.FLOAT} <= kinds
 
 

@@ -115,38 +115,43 @@ class Chain(torch.nn.Module):
 
     def __init__(self, proto):
         super().__init__()
-        held = {entry.name: torch.from_numpy(numpy_helper.to_array(entry).copy()) for entry in proto.graph.initializer}
+        weights = {
+            entry.name: torch.from_numpy(numpy_helper.to_array(entry).copy()) for entry in proto.graph.initializer
+        }
         self.convs = torch.nn.ModuleList()
         for number in range(LAYERS):
-            weight = held[f"w{number}"]
+            weight = weights[f"w{number}"]
             incoming = 3 if number == 0 else 8
             conv = torch.nn.Conv2d(incoming, 8, 3, padding=1, groups=incoming // weight.shape[1])
-            conv.load_state_dict({"weight": weight, "bias": held.get(f"b{number}", torch.zeros(8))})
+            conv.load_state_dict({"weight": weight, "bias": weights.get(f"b{number}", torch.zeros(8))})
             self.convs.append(conv)
 
     def forward(self, x):
-        kept = None
+        shortcut = None
         for number, conv in enumerate(self.convs):
             x = torch.relu(conv(x))
-            kept = x if number == 4 else kept
-            x = x + kept if number == 7 else x
+            shortcut = x if number == 4 else shortcut
+            x = x + shortcut if number == 7 else x
         return x.float().mean((2, 3))
 
 
 def bf16_engines(proto):
     """What computes the network under precision bf16 on this machine, by name."""
-    found = {"torch": TorchEngine(Chain(proto), FACTS.mean, FACTS.std, (SIDE, SIDE), precision="bf16")}
-    few = CalibrationImages(images(), images())
-    made = quantize_network(
-        proto.SerializeToString(), FACTS, few, QuantizationRequest(data_type="BF16", most_layers=0, worst_cosine=-1)
+    engines = {"torch": TorchEngine(Chain(proto), FACTS.mean, FACTS.std, (SIDE, SIDE), precision="bf16")}
+    calibration = CalibrationImages(images(), images())
+    quantized = quantize_network(
+        proto.SerializeToString(),
+        FACTS,
+        calibration,
+        QuantizationRequest(data_type="BF16", most_layers=0, worst_cosine=-1),
     )
-    wide = emulate_bf16(made.proto)
-    write_facts(wide, FACTS)
-    found["typed ONNX"] = OnnxEngine(wide.SerializeToString())
+    emulated = emulate_bf16(quantized.proto)
+    write_facts(emulated, FACTS)
+    engines["typed ONNX"] = OnnxEngine(emulated.SerializeToString())
     if has_fast_bf16():
-        found["OpenVINO"] = OpenVinoEngine(proto.SerializeToString(), precision="bf16")
-        found["typed ONNX in OpenVINO"] = OpenVinoEngine(made.content)
-    return found
+        engines["OpenVINO"] = OpenVinoEngine(proto.SerializeToString(), precision="bf16")
+        engines["typed ONNX in OpenVINO"] = OpenVinoEngine(quantized.content)
+    return engines
 
 
 def test_no_vector_strays_in_bf16_though_the_early_layers_could_not_bear_it(monkeypatch):
@@ -154,8 +159,8 @@ def test_no_vector_strays_in_bf16_though_the_early_layers_could_not_bear_it(monk
     exact = OpenVinoEngine(proto.SerializeToString(), precision="fp32")(images())
     assert cosines(exact, TorchEngine(Chain(proto), FACTS.mean, FACTS.std, (SIDE, SIDE))(images())).min() > 0.99999
     for name, engine in bf16_engines(proto).items():
-        near = cosines(exact, engine(images()))
-        assert 0.999 <= near.min() < 1 - 1e-9, name
+        cosines_N = cosines(exact, engine(images()))
+        assert 0.999 <= cosines_N.min() < 1 - 1e-9, name
     for module in ("deploy.quantization.half_precision", "engines.openvino_precision", "engines.torch_engine"):
         monkeypatch.setattr(f"unalike.{module}.EARLY_SHARE", 0.0)
     for name, engine in bf16_engines(proto).items():
@@ -171,9 +176,9 @@ def test_a_hook_of_the_torch_engine_does_not_stay():
 
 def test_a_file_written_in_bf16_is_computed_as_it_says():
     proto = chain()
-    kept = {f"{kind}{number}": "fp32" for number in range(LAYERS) for kind in ("conv", "relu")} | {"add": "fp32"}
+    fp32_layers = {f"{kind}{number}": "fp32" for number in range(LAYERS) for kind in ("conv", "relu")} | {"add": "fp32"}
     exact = OpenVinoEngine(proto.SerializeToString(), precision="fp32")(images())
-    for low, layers in {LAYERS: {}, 1: {k: v for k, v in kept.items() if k != "conv9"}}.items():
+    for low, layers in {LAYERS: {}, 1: {k: v for k, v in fp32_layers.items() if k != "conv9"}}.items():
         typed = convert_precision(proto, "bf16", layers)
         write_facts(typed, NetworkFacts(mean=(0.5,) * 3, std=(0.25,) * 3, dim=8, precision="bf16"))
         engine = OpenVinoEngine(typed.SerializeToString())

@@ -57,8 +57,8 @@ def test_images_that_are_not_a_view_are_refused(engine):
 
 
 def test_describe_names_runtime_precision_device(engine):
-    told = engine.describe()
-    assert told["runtime"] == engine.name and told["precision"] == "fp32" and told["device"]
+    description = engine.describe()
+    assert description["runtime"] == engine.name and description["precision"] == "fp32" and description["device"]
 
 
 @pytest.mark.parametrize("name", list(ENGINES))
@@ -147,11 +147,11 @@ def test_precisions_a_machine_lacks_are_refused():
 
 def test_bf16_stays_near_fp32():
     images = networks.pictures(16)
-    near = torch_engine(precision="bf16")(images)
+    vectors = torch_engine(precision="bf16")(images)
     exact = torch_engine()(images)
-    cosine = (near * exact).sum(1) / np.linalg.norm(near, axis=1) / np.linalg.norm(exact, axis=1)
+    cosine = (vectors * exact).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(exact, axis=1)
     assert cosine.min() > 0.999
     if has_fast_bf16():
-        near = OpenVinoEngine(networks.exported_bytes(), precision="bf16")(images)
-        cosine = (near * exact).sum(1) / np.linalg.norm(near, axis=1) / np.linalg.norm(exact, axis=1)
+        vectors = OpenVinoEngine(networks.exported_bytes(), precision="bf16")(images)
+        cosine = (vectors * exact).sum(1) / np.linalg.norm(vectors, axis=1) / np.linalg.norm(exact, axis=1)
         assert cosine.min() > 0.999

@@ -59,9 +59,9 @@ def ranges(images):
 def folder(tmp_path_factory, images):
     root = tmp_path_factory.mktemp("pictures")
     for number, image in enumerate(images):
-        place = root / f"class{number % 4}"
-        place.mkdir(exist_ok=True)
-        Image.fromarray(image).resize((70, 90)).save(place / f"{number:02}.png")
+        class_folder = root / f"class{number % 4}"
+        class_folder.mkdir(exist_ok=True)
+        Image.fromarray(image).resize((70, 90)).save(class_folder / f"{number:02}.png")
     return root
 
 
@@ -81,19 +81,19 @@ def test_ranges_are_those_of_every_image_and_d31_of_every_row(images, ranges):
 def test_d31_calibration_sees_images_through_the_evaluation_view(folder):
     paths = sorted(folder.rglob("*.png"))
     view = View(*networks.SIZE, resize_ratio=1.3)
-    found = sample_calibration_images(paths, view, count=6, validation_count=4, seed=5)
+    sample = sample_calibration_images(paths, view, count=6, validation_count=4, seed=5)
     order = np.random.default_rng(5).permutation(len(paths))
-    assert np.array_equal(found.calibration_NHWC, np.stack([view(paths[i]) for i in order[:6]]))
-    assert np.array_equal(found.validation_NHWC, np.stack([view(paths[i]) for i in order[6:10]]))
-    assert sample_calibration_images(paths, view, count=6, validation_count=4, seed=6).key() != found.key()
+    assert np.array_equal(sample.calibration_NHWC, np.stack([view(paths[i]) for i in order[:6]]))
+    assert np.array_equal(sample.validation_NHWC, np.stack([view(paths[i]) for i in order[6:10]]))
+    assert sample_calibration_images(paths, view, count=6, validation_count=4, seed=6).key() != sample.key()
 
 
 def test_unreadable_and_too_few_images(tmp_path, folder, capsys):
     bad = tmp_path / "bad.png"
     bad.write_bytes(b"nothing")
     paths = [bad, *sorted(folder.rglob("*.png"))[:2]]
-    found = sample_calibration_images(paths, networks.VIEW, count=5, validation_count=3, seed=0)
-    assert len(found.calibration_NHWC) == 2 and np.array_equal(found.calibration_NHWC, found.validation_NHWC)
+    sample = sample_calibration_images(paths, networks.VIEW, count=5, validation_count=3, seed=0)
+    assert len(sample.calibration_NHWC) == 2 and np.array_equal(sample.calibration_NHWC, sample.validation_NHWC)
     assert "2 images can be read, 5 were requested" in capsys.readouterr().err
     with pytest.raises(DataError, match="no image"):
         sample_calibration_images([bad], networks.VIEW, count=1, validation_count=1, seed=0)
@@ -101,12 +101,12 @@ def test_unreadable_and_too_few_images(tmp_path, folder, capsys):
 
 @pytest.mark.parametrize("field", ["model", "images", "method", "symmetric"])
 def test_a_stale_cache_is_never_used(tmp_path, field, capsys):
-    made = RangeSettings("m", "i", "percentile", 99.9, False)
+    settings = RangeSettings("m", "i", "percentile", 99.9, False)
     path = tmp_path / "cal.bin"
-    write_ranges(path, made, {"x": (-1.0, 2.0)})
-    assert read_ranges(path, made) == {"x": (-1.0, 2.0)}
+    write_ranges(path, settings, {"x": (-1.0, 2.0)})
+    assert read_ranges(path, settings) == {"x": (-1.0, 2.0)}
     other = {"model": "n", "images": "j", "method": "min-max", "symmetric": True}[field]
-    assert read_ranges(path, RangeSettings(**{**made.__dict__, field: other})) is None
+    assert read_ranges(path, RangeSettings(**{**settings.__dict__, field: other})) is None
     assert f"another {field}" in capsys.readouterr().err
     assert read_ranges(path, RangeSettings("m", "i", "percentile", 99.99)) is None
 
@@ -123,60 +123,67 @@ def test_foreign_cache_files_are_neither_read_nor_overwritten(tmp_path):
 def test_percentile_and_entropy_cut_outliers_off(images):
     content, proto, facts = network()
     name = proto.graph.output[0].name
-    whole = measure_ranges(content, facts, images, RangeSettings("m", "i"), batch=8)[name]
+    full_range = measure_ranges(content, facts, images, RangeSettings("m", "i"), batch=8)[name]
     for method in ("percentile", "entropy"):
-        part = measure_ranges(content, facts, images, RangeSettings("m", "i", method, 90.0), batch=8)[name]
-        assert whole[0] <= part[0] <= part[1] <= whole[1]
-        assert part[1] - part[0] < whole[1] - whole[0] or method == "entropy"
+        cut_range = measure_ranges(content, facts, images, RangeSettings("m", "i", method, 90.0), batch=8)[name]
+        assert full_range[0] <= cut_range[0] <= cut_range[1] <= full_range[1]
+        assert cut_range[1] - cut_range[0] < full_range[1] - full_range[0] or method == "entropy"
 
 
 @pytest.mark.parametrize("target", ["cpu", "vnni", "tensorrt"])
 def test_qdq_is_explicit_per_channel_and_every_layer_comes_back(images, ranges, target):
     content, original, facts = network()
-    whole = quantize_by_ranges(content, ranges, QuantizationOptions(target))
-    layers = graphs.quantized_layers(whole)
-    kinds = {node.op_type for node in whole.graph.node if node.name in layers}
+    all_quantized = quantize_by_ranges(content, ranges, QuantizationOptions(target))
+    layers = graphs.quantized_layers(all_quantized)
+    kinds = {node.op_type for node in all_quantized.graph.node if node.name in layers}
     assert "Conv" in kinds and kinds & {"Gemm", "MatMul"}
-    scales = {held.name: numpy_helper.to_array(held) for held in whole.graph.initializer}
-    assert any(scales[node.input[1]].size == 8 for node in whole.graph.node if node.op_type == "DequantizeLinear")
-    exact = OnnxEngine(content)(images)
-    done = finalize_graph(graphs.restore_layers(whole, original, ()))
-    assert graphs.is_quantized_graph(done)
-    assert (
-        cosines(exact, OnnxEngine(done.SerializeToString(), mean=networks.MEAN, std=networks.STD)(images)).min() > 0.99
+    scales = {tensor.name: numpy_helper.to_array(tensor) for tensor in all_quantized.graph.initializer}
+    assert any(
+        scales[node.input[1]].size == 8 for node in all_quantized.graph.node if node.op_type == "DequantizeLinear"
     )
-    back = graphs.restore_layers(whole, original, set(layers))
-    assert not graphs.is_quantized_graph(back)
-    graphs.write_facts(back, facts)
-    assert np.abs(OnnxEngine(back.SerializeToString())(images) - exact).max() < 1e-6
+    exact = OnnxEngine(content)(images)
+    quantized_network = finalize_graph(graphs.restore_layers(all_quantized, original, ()))
+    assert graphs.is_quantized_graph(quantized_network)
+    assert (
+        cosines(
+            exact, OnnxEngine(quantized_network.SerializeToString(), mean=networks.MEAN, std=networks.STD)(images)
+        ).min()
+        > 0.99
+    )
+    restored = graphs.restore_layers(all_quantized, original, set(layers))
+    assert not graphs.is_quantized_graph(restored)
+    graphs.write_facts(restored, facts)
+    assert np.abs(OnnxEngine(restored.SerializeToString())(images) - exact).max() < 1e-6
 
 
 def _weights(proto, original):
     """{layer: integer weights} of what is quantized, and {layer: the float ones} of the network that it was made from."""
-    floats = {held.name: numpy_helper.to_array(held) for held in original.graph.initializer}
+    floats = {tensor.name: numpy_helper.to_array(tensor) for tensor in original.graph.initializer}
     exact = {node.name: floats[node.input[1]] for node in original.graph.node if node.op_type in ("Conv", "Gemm")}
-    held = {entry.name: numpy_helper.to_array(entry) for entry in proto.graph.initializer}
-    makers = {name: node for node in proto.graph.node for name in node.output}
-    found = {node.name: makers.get(node.input[1]) for node in proto.graph.node if node.name in exact}
-    return {name: held[maker.input[0]] for name, maker in found.items() if maker is not None}, exact
+    initializers = {entry.name: numpy_helper.to_array(entry) for entry in proto.graph.initializer}
+    producers = {name: node for node in proto.graph.node for name in node.output}
+    producer_of_weight = {node.name: producers.get(node.input[1]) for node in proto.graph.node if node.name in exact}
+    return {
+        name: initializers[producer.input[0]] for name, producer in producer_of_weight.items() if producer is not None
+    }, exact
 
 
 @pytest.mark.parametrize(("target", "most"), [("cpu", 64), ("vnni", 127)])
 def test_weights_take_7_bits_on_any_cpu_and_8_with_vnni_in_quantized_layers_alone(images, ranges, target, most):
     content, original, _ = network()
-    whole = quantize_by_ranges(content, ranges, QuantizationOptions(target))
-    weights, exact = _weights(whole, original)
+    all_quantized = quantize_by_ranges(content, ranges, QuantizationOptions(target))
+    weights, exact = _weights(all_quantized, original)
     assert set(weights) == set(exact) and weights
-    for name, found in weights.items():
-        assert found.dtype == np.int8 and np.abs(found.astype(int)).max() in (most - 1, most)
+    for name, integers in weights.items():
+        assert integers.dtype == np.int8 and np.abs(integers.astype(int)).max() in (most - 1, most)
         strong = np.abs(exact[name]) > 0.1 * np.abs(exact[name]).max()
-        assert (np.sign(found)[strong] == np.sign(exact[name])[strong]).all()
-    signs = {held.name: held.data_type for held in whole.graph.initializer}
-    makers = [node for node in whole.graph.node if node.op_type == "QuantizeLinear"]
-    assert makers and all(signs[node.input[2]] == TensorProto.UINT8 for node in makers)  # activations
+        assert (np.sign(integers)[strong] == np.sign(exact[name])[strong]).all()
+    signs = {tensor.name: tensor.data_type for tensor in all_quantized.graph.initializer}
+    quantizers = [node for node in all_quantized.graph.node if node.op_type == "QuantizeLinear"]
+    assert quantizers and all(signs[node.input[2]] == TensorProto.UINT8 for node in quantizers)  # activations
     first = next(iter(weights))
-    kept, _ = _weights(finalize_graph(graphs.restore_layers(whole, original, [first])), original)
-    assert set(kept) == set(weights) - {first}  # that layer's weights are the float ones again
+    quantized_weights, _ = _weights(finalize_graph(graphs.restore_layers(all_quantized, original, [first])), original)
+    assert set(quantized_weights) == set(weights) - {first}  # that layer's weights are the float ones again
 
 
 def test_what_a_root_reads_keeps_its_small_values(images):
@@ -196,12 +203,12 @@ def test_what_a_root_reads_keeps_its_small_values(images):
 
 def test_8_bits_are_nearer_than_7_and_other_targets_are_refused(images, ranges, tmp_path, folder):
     content, _, _ = network()
-    exact, near = OnnxEngine(content)(images), {}
+    exact, mean_cosine = OnnxEngine(content)(images), {}
     for target in ("cpu", "vnni"):
-        done = finalize_graph(quantize_by_ranges(content, ranges, QuantizationOptions(target)))
-        wide = OpenVinoEngine(done.SerializeToString(), mean=networks.MEAN, std=networks.STD)
-        near[target] = cosines(exact, wide(images)).mean()
-    assert near["cpu"] < near["vnni"] < 1
+        quantized_network = finalize_graph(quantize_by_ranges(content, ranges, QuantizationOptions(target)))
+        engine = OpenVinoEngine(quantized_network.SerializeToString(), mean=networks.MEAN, std=networks.STD)
+        mean_cosine[target] = cosines(exact, engine(images)).mean()
+    assert mean_cosine["cpu"] < mean_cosine["vnni"] < 1
     with pytest.raises(SpecError, match="cpu or vnni or tensorrt"):
         QuantizationOptions("avx")
     model = tmp_path / "small.onnx"
@@ -221,10 +228,10 @@ def test_what_rounding_shifts_goes_back_into_the_bias(images, ranges):
     first = next(node for node in original.graph.node if node.op_type == "Conv")
 
     def means(proto):
-        shown = type(proto).FromString(proto.SerializeToString())
-        node = next(part for part in shown.graph.node if part.name == first.name)
-        shown.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
-        session = onnxruntime.InferenceSession(shown.SerializeToString(), providers=["CPUExecutionProvider"])
+        with_output = type(proto).FromString(proto.SerializeToString())
+        node = next(part for part in with_output.graph.node if part.name == first.name)
+        with_output.graph.output.append(helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
+        session = onnxruntime.InferenceSession(with_output.SerializeToString(), providers=["CPUExecutionProvider"])
         entry = {session.get_inputs()[0].name: network_input(images, facts)}
         return session.run([node.output[0]], entry)[0].mean((0, 2, 3))
 
@@ -235,13 +242,13 @@ def test_what_rounding_shifts_goes_back_into_the_bias(images, ranges):
 
 def test_engines_say_int8_and_obey_a_precision_asked_for(ranges, images):
     content, _, _ = network()
-    done = finalize_graph(quantize_by_ranges(content, ranges, QuantizationOptions()))
-    quantized = done.SerializeToString()
+    quantized_network = finalize_graph(quantize_by_ranges(content, ranges, QuantizationOptions()))
+    quantized = quantized_network.SerializeToString()
     for kind in (OnnxEngine, OpenVinoEngine):
-        told = {"mean": networks.MEAN, "std": networks.STD}
-        assert kind(quantized, precision="int8", **told).precision == "int8"
+        normalization = {"mean": networks.MEAN, "std": networks.STD}
+        assert kind(quantized, precision="int8", **normalization).precision == "int8"
         with pytest.raises(DeviceError, match="quantized|written"):
-            kind(quantized, precision="fp32", **told)
+            kind(quantized, precision="fp32", **normalization)
         with pytest.raises(DeviceError, match="quantize"):
             kind(content, precision="int8")
 
@@ -254,9 +261,9 @@ def _clipped(scale, kind="Clip", high=6.0):
         helper.make_node("QuantizeLinear", ["c", "s", "z"], ["q"], name="q"),
         helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], name="dq"),
     ]
-    held = [numpy_helper.from_array(np.float32(scale), "s"), numpy_helper.from_array(np.uint8(0), "z"), *extra]
+    initializers = [numpy_helper.from_array(np.float32(scale), "s"), numpy_helper.from_array(np.uint8(0), "z"), *extra]
     entry, leave = (helper.make_tensor_value_info(n, TensorProto.FLOAT, [5]) for n in ("x", "y"))
-    return helper.make_model(helper.make_graph(nodes, "g", [entry], [leave], held))
+    return helper.make_model(helper.make_graph(nodes, "g", [entry], [leave], initializers))
 
 
 @pytest.mark.parametrize(("scale", "kind", "goes"), [(6 / 255, "Clip", 1), (7 / 255, "Clip", 0), (9 / 255, "Relu", 1)])
@@ -281,19 +288,19 @@ def modelopt(images):
     """The small network as ModelOpt writes it: float weights through Q and DQ, symmetric int8, no zero point but 0."""
     content, proto, facts = network()
     spread = measure_ranges(content, facts, images, RangeSettings("m", "i", symmetric=True), batch=8)
-    weights = {held.name: numpy_helper.to_array(held) for held in proto.graph.initializer}
+    weights = {tensor.name: numpy_helper.to_array(tensor) for tensor in proto.graph.initializer}
     nodes = []
     for node in proto.graph.node:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
-            for place in (0, 1):
-                name = node.input[place]
+            for position in (0, 1):
+                name = node.input[position]
                 top = np.abs(weights[name]).max() if name in weights else max(map(abs, spread[name]))
                 for part, value in (("s", np.float32(top / 127)), ("z", np.int8(0))):
                     proto.graph.initializer.append(numpy_helper.from_array(np.asarray(value), f"{name}_{part}"))
-                held = [f"{name}_s", f"{name}_z"]
-                nodes.append(helper.make_node("QuantizeLinear", [name, *held], [f"{name}_q"]))
-                nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *held], [f"{name}_dq"]))
-                node.input[place] = f"{name}_dq"
+                scale_and_zero = [f"{name}_s", f"{name}_z"]
+                nodes.append(helper.make_node("QuantizeLinear", [name, *scale_and_zero], [f"{name}_q"]))
+                nodes.append(helper.make_node("DequantizeLinear", [f"{name}_q", *scale_and_zero], [f"{name}_dq"]))
+                node.input[position] = f"{name}_dq"
         nodes.append(node)
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
@@ -317,7 +324,7 @@ def clipped_network(quantized: bool) -> onnx.ModelProto:
     """x -> MatMul -> Clip(0, 6) -> MatMul, with Q and DQ of 0 .. 6 before the second one where it is quantized."""
     draw, make = np.random.default_rng(5), helper.make_node
     first, second = (draw.normal(size=(4, 4)).astype(np.float32) for _ in range(2))
-    held = {"w1": 4 * first, "w2": second, "low": np.float32(0), "high": np.float32(6), "scale": np.float32(6 / 255),
+    constants = {"w1": 4 * first, "w2": second, "low": np.float32(0), "high": np.float32(6), "scale": np.float32(6 / 255),
             "zero": np.uint8(0)}  # fmt: skip
     nodes = [make("MatMul", ["x", "w1"], ["a"], name="first"), make("Clip", ["a", "low", "high"], ["b"], name="clip")]
     if quantized:
@@ -326,7 +333,7 @@ def clipped_network(quantized: bool) -> onnx.ModelProto:
     nodes.append(make("MatMul", ["d" if quantized else "b", "w2"], ["y"], name="second"))
     value = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 4]) for name in ("x", "y")]
     graph = helper.make_graph(nodes, "clipped", value[:1], value[1:],
-                                   [numpy_helper.from_array(np.array(v), k) for k, v in held.items()])  # fmt: skip
+                                   [numpy_helper.from_array(np.array(v), k) for k, v in constants.items()])  # fmt: skip
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
@@ -335,9 +342,9 @@ def test_a_quantized_file_s_float_form_has_the_clips_that_quantizing_made_superf
         session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
         return session.run(None, {"x": x})[0]
 
-    plain, done = clipped_network(False), clipped_network(True)
-    assert graphs.drop_redundant_clips(done) == 1
-    back = graphs.restore_layers(done, None, {"second"})
+    plain, quantized_network = clipped_network(False), clipped_network(True)
+    assert graphs.drop_redundant_clips(quantized_network) == 1
+    back = graphs.restore_layers(quantized_network, None, {"second"})
     x = np.random.default_rng(6).normal(size=(64, 4)).astype(np.float32)
     wanted = run(plain, x)
     unclipped = (x @ numpy_helper.to_array(plain.graph.initializer[0])) @ numpy_helper.to_array(
@@ -351,12 +358,12 @@ def test_a_quantized_file_s_float_form_has_the_clips_that_quantizing_made_superf
 def test_the_fewest_most_harmful_layers_are_kept(harm):
     losses = {name: 0.01 for name in "abcdefgh"} | dict.fromkeys(harm, 0.5)
 
-    def judge(kept):
-        return CandidateAccuracy(0.0, not set(harm) - set(kept), "told")
+    def evaluate(kept):
+        return CandidateAccuracy(0.0, not set(harm) - set(kept), "figures")
 
-    choice = choose_layers(list("abcdefgh"), judge, losses.__getitem__)
+    choice = choose_layers(list("abcdefgh"), evaluate, losses.__getitem__)
     assert sorted(choice.kept) == sorted(harm)
-    assert choose_layers(list("abcdefgh"), judge, losses.__getitem__, always=["h"]).kept[0] == "h"
+    assert choose_layers(list("abcdefgh"), evaluate, losses.__getitem__, always=["h"]).kept[0] == "h"
 
 
 def test_a_goal_that_cannot_be_met_is_an_error_with_what_was_reached():
@@ -372,16 +379,16 @@ def test_a_goal_that_cannot_be_met_is_an_error_with_what_was_reached():
 def test_typed_onnx_computes_in_what_it_says_and_stays_near(images, data_type):
     content, _, facts = network()
     chosen = type("Images", (), {"calibration_NHWC": images, "validation_NHWC": images})
-    made = quantize_network(content, facts, chosen, QuantizationRequest(data_type=data_type))
+    quantized = quantize_network(content, facts, chosen, QuantizationRequest(data_type=data_type))
     kind = {"FP16": TensorProto.FLOAT16, "BF16": TensorProto.BFLOAT16}[data_type]
-    conv = next(node for node in made.proto.graph.node if node.op_type == "Conv")
-    weights = {held.name: held.data_type for held in made.proto.graph.initializer}
-    assert weights[conv.input[1]] == kind and len(made.content) < len(content)
-    assert made.proto.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
-    assert made.proto.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
-    held = graphs.read_graph_facts(made.proto, "typed", None, None)
-    assert held.precision == data_type.lower()
-    assert cosines(OnnxEngine(content)(images), open_engine(made.content, held)(images)).min() >= 0.999
+    conv = next(node for node in quantized.proto.graph.node if node.op_type == "Conv")
+    weights = {tensor.name: tensor.data_type for tensor in quantized.proto.graph.initializer}
+    assert weights[conv.input[1]] == kind and len(quantized.content) < len(content)
+    assert quantized.proto.graph.input[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    assert quantized.proto.graph.output[0].type.tensor_type.elem_type == TensorProto.FLOAT
+    written_facts = graphs.read_graph_facts(quantized.proto, "typed", None, None)
+    assert written_facts.precision == data_type.lower()
+    assert cosines(OnnxEngine(content)(images), open_engine(quantized.content, written_facts)(images)).min() >= 0.999
     with pytest.raises(ExportError, match="quantized"):
         convert_precision(_clipped(1.0), "fp16")
 
@@ -427,10 +434,10 @@ def quantize(tmp_path, folder, *overrides, **part):
 def test_quantize_writes_a_file_its_ranges_and_a_comparison(tmp_path, folder, capsys):
     data = [f"dataset.val_dataset.reference={folder}"]
     result = quantize(tmp_path, folder, *data)
-    told = json.loads((result.results_dir / "model_int8.onnx.parity.json").read_text())
-    assert [row["precision"] for row in told["rows"]] == ["fp32", "int8", "int8"]
-    assert told["queries"] == 24 and told["rows"][0]["recall_at_1"] is not None
-    assert told["rows"][1]["worst_cosine"] == result.figures["worst_cosine"] > 0.95
+    table = json.loads((result.results_dir / "model_int8.onnx.parity.json").read_text())
+    assert [row["precision"] for row in table["rows"]] == ["fp32", "int8", "int8"]
+    assert table["queries"] == 24 and table["rows"][0]["recall_at_1"] is not None
+    assert table["rows"][1]["worst_cosine"] == result.figures["worst_cosine"] > 0.95
     err = capsys.readouterr().err
     assert (
         "mean cosine" in err
@@ -460,9 +467,9 @@ def test_int8_is_known_for_the_network_that_it_was_made_from(tmp_path, folder):
 
 def test_quantize_uses_its_cache_again_and_says_what_it_lacks(tmp_path, folder, capsys):
     cache = tmp_path / "ranges.json"
-    said = f"quantize.calibration.cal_cache_file={cache}"
-    quantize(tmp_path, folder, said)
-    quantize(tmp_path, folder, said)
+    override = f"quantize.calibration.cal_cache_file={cache}"
+    quantize(tmp_path, folder, override)
+    quantize(tmp_path, folder, override)
     assert f"ranges of {cache}" in capsys.readouterr().err
     with pytest.raises(SpecError, match=r"cal_image_dir is not set, and INT8"):
         quantize(tmp_path, folder, "quantize.calibration.cal_image_dir=null")
@@ -479,8 +486,8 @@ def test_gen_engine_gives_the_networks_vectors(tmp_path, folder, images, runtime
             "calibration": {"cal_image_dir": [str(folder)], "cal_batches": 3}}  # fmt: skip
     result = unalike.gen_engine({"results_dir": str(tmp_path / "out"), "gen_engine": part})
     engine = (OpenVinoEngine if runtime == "openvino" else OnnxEngine)(result.path)
-    near = cosines(networks.plain_vectors(networks.SmallEmbedder(), images), engine(images))
-    assert near.min() > (0.98 if data_type == "INT8" else 0.999)
+    cosines_N = cosines(networks.plain_vectors(networks.SmallEmbedder(), images), engine(images))
+    assert cosines_N.min() > (0.98 if data_type == "INT8" else 0.999)
     assert engine.facts.classes == ("a", "ü") and engine.facts.precision == data_type.lower()
     evaluated = unalike.evaluate({"results_dir": str(tmp_path / "out"), "dataset": {"val_dataset": {"reference": str(folder)}},
                               "evaluate": {"engine": str(result.path), "bootstrap": 0}})  # fmt: skip
