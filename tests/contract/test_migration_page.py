@@ -10,7 +10,7 @@ import pytest
 
 import unalike
 from unalike.spec.fields import declared_fields
-from unalike.spec.tao import LEFT, SPELLED
+from unalike.spec.tao import RENAMED_KEYS, UNUSED_KEYS
 
 PAGE = Path(unalike.__file__).parents[2] / "docs" / "migration.md"
 pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="only in the repository")
@@ -28,12 +28,12 @@ def test_every_key_of_the_table_is_there() -> None:
 
 
 def test_what_is_left_out_or_respelt_is_there() -> None:
-    below_gen = {key for key in LEFT if key.startswith("gen_trt_engine.input_")}  # "the same below"
-    assert {*LEFT, *SPELLED} - below_gen <= named()
+    below_gen = {key for key in UNUSED_KEYS if key.startswith("gen_trt_engine.input_")}  # "the same below"
+    assert {*UNUSED_KEYS, *RENAMED_KEYS} - below_gen <= named()
 
 
 def test_every_dotted_name_is_a_field_or_one_that_is_left() -> None:
-    known = {*declared_fields(), *LEFT, *SPELLED}
+    known = {*declared_fields(), *UNUSED_KEYS, *RENAMED_KEYS}
     sections = {path.split(".")[0] for path in declared_fields()}
     assert not {name for name in named() if "." in name and name.split(".")[0] in sections} - known
 

@@ -21,14 +21,14 @@ from unalike.cli import run_command
 from unalike.spec import ACTIONS, template_for
 from unalike.spec.actions import command_of
 from unalike.spec.fields import declared_fields, fields_of
-from unalike.spec.nodes import Declared
+from unalike.spec.nodes import SpecNode
 
 EXAMPLES = 200
 TEMPLATES = {action: yaml.safe_load(template_for(action)) for action in ACTIONS}
 counted = {"specs": 0}
 
 
-def broken_value(declared: Declared) -> st.SearchStrategy[Any]:
+def broken_value(declared: SpecNode) -> st.SearchStrategy[Any]:
     """A value that the field cannot hold: another type, or a number beyond its bounds."""
     kind = get_origin(declared.kind) or declared.kind
     mapping = st.just({"a": 1})

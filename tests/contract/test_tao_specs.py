@@ -23,7 +23,7 @@ from unalike.cli import run_command
 from unalike.errors import SpecError
 from unalike.spec import load_spec
 from unalike.spec.fields import declared_fields
-from unalike.spec.tao import LEFT, SPELLED
+from unalike.spec.tao import RENAMED_KEYS, UNUSED_KEYS
 
 OPEN = "???"
 MEAN, STD = [0.485, 0.456, 0.406], [0.226, 0.226, 0.226]
@@ -136,11 +136,11 @@ def test_an_example_spec_loads_and_every_key_arrives_or_is_said(name: str) -> No
     for path, value in leaves(spec).items():
         if value in (OPEN, [OPEN]) and path in declared_fields():
             assert not found.is_set(path)
-        elif path in SPELLED:
-            assert at(resolved, SPELLED[path]) == value and f"{path} is read as {SPELLED[path]}" in said
+        elif path in RENAMED_KEYS:
+            assert at(resolved, RENAMED_KEYS[path]) == value and f"{path} is read as {RENAMED_KEYS[path]}" in said
             lines += 1
-        elif path in LEFT:
-            assert sum(line.startswith(f"{path}: ") and line.endswith(LEFT[path]) for line in said) == 1
+        elif path in UNUSED_KEYS:
+            assert sum(line.startswith(f"{path}: ") and line.endswith(UNUSED_KEYS[path]) for line in said) == 1
             lines += 1
         elif path.endswith("data_type"):
             assert at(resolved, path) == value.upper()
@@ -167,7 +167,7 @@ def test_the_notebooks_overrides_are_taken_as_they_are() -> None:
     assert one.gen_trt_engine.tensorrt.calibration.cal_image_dir == ["/data/test"]
     both, said = loaded("train", notebook(), ["train.gpu_ids=[0,1]"])  # beside num_gpus: 1, as the notebook has it
     assert (both.train.num_gpus, both.train.gpu_ids) == (2, [0, 1])
-    assert said == ["train.num_gpus is taken to be 2, as many as train.gpu_ids names"]
+    assert said == ["train.num_gpus is set to 2, the number of train.gpu_ids"]
     many, said = loaded("train", {"train": {"num_gpus": 3, "gpu_ids": [0]}})
     assert (many.train.num_gpus, many.train.gpu_ids, said) == (3, [0, 1, 2], [])
     sgd, _ = loaded("train", notebook(), ["train.optim.name=SGD"])
@@ -176,8 +176,8 @@ def test_the_notebooks_overrides_are_taken_as_they_are() -> None:
 
 def test_every_key_of_the_tables_is_foreign_and_leads_somewhere() -> None:
     fields = declared_fields()
-    assert not [path for path in (*SPELLED, *LEFT) if path in fields]
-    assert all(path in fields for path in SPELLED.values())
+    assert not [path for path in (*RENAMED_KEYS, *UNUSED_KEYS) if path in fields]
+    assert all(path in fields for path in RENAMED_KEYS.values())
 
 
 def test_both_spellings_at_once_and_other_unknown_keys_are_errors() -> None:

@@ -16,7 +16,7 @@ from unalike.inference.model_files import CHECKPOINTS, PRETRAINED
 from unalike.runs.folder import results_folder
 from unalike.spec.declare import FILE, IMAGE_OR_FOLDER, IMAGES, IMAGES_OR_FILE, MODEL, Section
 from unalike.spec.fields import fields_of
-from unalike.spec.nodes import Declared, check_mandatory
+from unalike.spec.nodes import SpecNode, check_mandatory
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _required_modules(action: str, section: Section) -> Iterator[tuple[str, str,
         yield "onnxruntime", "onnx", f"{action}.model"
 
 
-def _check_input(node: Declared, value: str | list[str], path: str, findings: Findings) -> None:
+def _check_input(node: SpecNode, value: str | list[str], path: str, findings: Findings) -> None:
     """Check that images or a file exist. Raises the error that a run would raise."""
     takes = node.facts["takes"]
     sources = value if isinstance(value, list) else [value]

@@ -60,7 +60,7 @@ def train(
 
         _check_unlabeled(experiment)
         return _train_in_budget(train_unlabeled, experiment, start, resume=resume, overwrite=overwrite)
-    if experiment.automl.names_a_search():
+    if experiment.automl.requests_search():
         if experiment.policy() == "auto" and _schemas_exist():
             return _search(experiment, resume=resume, overwrite=overwrite)
         if not experiment.automl_policy:
@@ -142,7 +142,7 @@ def _check_unlabeled(experiment: Experiment) -> None:
     if validation is not None and validation.query and not validation.reference:
         raise SpecError("dataset.val_dataset.query without a reference, and dataset.labels is none",
                         expected="labeled images to compare the query with", remedy="set dataset.val_dataset.reference=DIR")  # fmt: skip
-    if experiment.automl.names_a_search():
+    if experiment.automl.requests_search():
         raise SpecError("a search and dataset.labels: none", expected="labels, by which trials are compared",
                         remedy="leave the automl settings out; --minutes N sets the time budget")  # fmt: skip
     if experiment.model.head == "residual":

@@ -11,7 +11,7 @@ from unalike.cli.options import Quiet, SpecFile, Verbose, set_verbosity, split_o
 from unalike.errors import SpecError
 from unalike.spec.actions import command_of
 from unalike.spec.declare import Section
-from unalike.spec.nodes import Declared, walk
+from unalike.spec.nodes import SpecNode, walk
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -102,7 +102,7 @@ def section_command(
     return decorate
 
 
-def _nodes(action: str, section: type[Section] | None) -> list[Declared]:
+def _nodes(action: str, section: type[Section] | None) -> list[SpecNode]:
     """The fields of an action's section."""
     if section is not None:
         return list(walk(section, f"{action}."))
@@ -129,7 +129,7 @@ def _load(
 # ---- one field ----
 
 
-def _option(node: Declared, option: Option) -> Any:
+def _option(node: SpecNode, option: Option) -> Any:
     """The annotated type of a field's option."""
     kind: Any = node.kind if node.kind in (int, float, bool) else str
     dashed = node.name.replace("_", "-")
@@ -141,13 +141,13 @@ def _option(node: Declared, option: Option) -> Any:
     ]
 
 
-def _metavar_of(node: Declared) -> str:
+def _metavar_of(node: SpecNode) -> str:
     if node.kind in (int, float):
         return str(node.facts.get("units", "N")).upper()
     return "WORD" if get_origin(node.kind) is Literal else "A,B" if get_origin(node.kind) is list else "TEXT"
 
 
-def _option_help(node: Declared) -> str:
+def _option_help(node: SpecNode) -> str:
     """The field's help, with its choices and its bounds."""
     text = node.help.rstrip(".")
     if get_origin(node.kind) is Literal:
@@ -164,7 +164,7 @@ def _range(bounds: Mapping[str, Any]) -> str:
     return " and ".join(f"{_SIGNS[sign]} {bound}" for sign, bound in bounds.items())
 
 
-def _default(node: Declared) -> Any:
+def _default(node: SpecNode) -> Any:
     """The default as --help shows it."""
     default = node.info.default
     if node.kind is bool:
@@ -183,7 +183,7 @@ def _metavar(arguments: Mapping[str, str]) -> str:
     return " ".join([*(f"[{metavar.strip('[]')}]" for metavar in arguments.values()), "[KEY=VALUE]..."])
 
 
-def _help(arguments: Mapping[str, str], declared: Mapping[str, Declared]) -> str:
+def _help(arguments: Mapping[str, str], declared: Mapping[str, SpecNode]) -> str:
     lines = [
         f"{metavar.strip('[]').rstrip('.')}: {declared[name].help.rstrip('.')}" for name, metavar in arguments.items()
     ]
@@ -191,7 +191,7 @@ def _help(arguments: Mapping[str, str], declared: Mapping[str, Declared]) -> str
 
 
 def _positional_fields(
-    action: str, values: Sequence[str], arguments: Mapping[str, str], declared: Mapping[str, Declared]
+    action: str, values: Sequence[str], arguments: Mapping[str, str], declared: Mapping[str, SpecNode]
 ) -> list[tuple[str, Any]]:
     """(field, value) of the positional arguments."""
     rest = list(values)
@@ -210,7 +210,7 @@ def _positional_fields(
 
 
 def _option_fields(
-    ctx: typer.Context, values: Mapping[str, Any], options: Mapping[str, Any], declared: Mapping[str, Declared],
+    ctx: typer.Context, values: Mapping[str, Any], options: Mapping[str, Any], declared: Mapping[str, SpecNode],
     flags: Mapping[str, Flag],
 ) -> list[tuple[str, Any]]:  # fmt: skip
     """(field, value) of the options on the command line; flags come last and so take precedence."""

@@ -11,8 +11,8 @@ from unalike.errors import SpecError, closest
 from unalike.sanitize import redact
 from unalike.spec import load_spec
 from unalike.spec.actions import JOB_ACTIONS
-from unalike.spec.experiment import policy_word
-from unalike.spec.faults import Fault, report
+from unalike.spec.experiment import normalize_policy
+from unalike.spec.faults import Fault, spec_error
 from unalike.spec.fields import declared_fields
 from unalike.spec.load import DATA_FIELD, data_value
 from unalike.spec.overrides import Overrides, apply_overrides
@@ -51,7 +51,7 @@ def check_job_spec(
             expected=f"one of {', '.join(JOB_ACTIONS)}",
             remedy=closest(action, JOB_ACTIONS),
         )
-    policy = None if policy is None else str(policy_word(policy))
+    policy = None if policy is None else str(normalize_policy(policy))
     if policy is not None and policy not in POLICIES:
         raise SpecError(f"automl_policy {policy!r}", expected="auto or off")
     experiment = load_spec(action, spec, overrides, data=data)
@@ -74,7 +74,7 @@ def _refuse_secrets(*trees: Any) -> None:
         for tree in trees for path, value in _texts(tree, "") if redact(value) != value
     ]  # fmt: skip
     if faults:
-        raise report("", faults)
+        raise spec_error("", faults)
 
 
 def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:

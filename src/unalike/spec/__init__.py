@@ -1,4 +1,4 @@
-"""Every option, declared once; loading, settling, schemas and templates.
+"""The spec: declarations of all options, loading and validation, JSON schemas and templates.
 
 The names are imported when they are first used: a command that needs one section alone does not build the whole spec.
 """
@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from unalike.spec.actions import ACTIONS
-    from unalike.spec.experiment import Experiment, Settled, settle
+    from unalike.spec.experiment import Experiment, SettledField, settle
     from unalike.spec.load import load_spec
     from unalike.spec.schema import schema_for
     from unalike.spec.template import template_for
 
 __all__ = [
-    "ACTIONS", "Experiment", "Settled", "load_spec", "schema_for", "settle", "template_for",
+    "ACTIONS", "Experiment", "SettledField", "load_spec", "schema_for", "settle", "template_for",
 ]  # fmt: skip
 _MODULES = {"ACTIONS": "actions", "load_spec": "load", "schema_for": "schema", "template_for": "template"}
 

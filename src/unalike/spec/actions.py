@@ -19,7 +19,7 @@ STANDALONE_ACTIONS = (
 ACTIONS = (*MODEL_ACTIONS, *STANDALONE_ACTIONS)
 # Actions that can run as a job.
 JOB_ACTIONS = tuple(action for action in ACTIONS if action not in FOLDERLESS_ACTIONS)
-# The words of the command line, where they are not the action's name.
+# Action -> command, where the command's name differs.
 _COMMANDS: Mapping[str, str] = {
     "inspect_fit": "inspect fit",
     "inspect_run": "inspect run",

@@ -11,7 +11,7 @@ from unalike.spec.declare import Section, Text, field
 
 
 class Algorithm(NamedTuple):
-    """A name, the Optuna sampler and pruner that stand for it, and what differs from what the name promises."""
+    """The Optuna sampler and pruner of an algorithm's name, and how they differ from the algorithm of that name."""
 
     sampler: str
     pruner: str
@@ -34,8 +34,8 @@ ALGORITHMS: dict[str, Algorithm] = {
     "qmc": Algorithm("qmc", "none"),
     "nsga2": Algorithm("nsga2", "none"),
 }
-# TAO's algorithms that ask a language model for the next trial: that would send the user's settings and results away.
-ASK_A_LANGUAGE_MODEL = ("llm", "hybrid", "autoresearch")
+# TAO's algorithms that query a language model for the next trial, which would send settings and results to another machine.
+LANGUAGE_MODEL_ALGORITHMS = ("llm", "hybrid", "autoresearch")
 PRUNERS = ("none", "median", "halving", "hyperband", "patient")
 
 # TAO's settings at the top of a spec -> ours. Both spellings of one setting in one spec are an error.
@@ -122,7 +122,7 @@ class Automl(Section):
         ours=True,
     )
 
-    def names_a_search(self) -> bool:
-        """Whether anything was asked for that only a search over trainings can give."""
+    def requests_search(self) -> bool:
+        """Whether a field is set that only a hyperparameter search uses."""
         return bool(self.trials or self.parameters or self.ranges or self.algorithm or self.pruner or self.max_epochs
                     or self.concurrent or self.storage or self.cluster != "local")  # fmt: skip

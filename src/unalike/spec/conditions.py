@@ -1,4 +1,4 @@
-"""Conditions that bind several fields, or the items of one. Each yields (path, found, expected)."""
+"""Conditions between several fields, or between the items of one. Each yields (path, value, expectation) of a violation."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from typing import Any
 
 from unalike.errors import closest
 from unalike.sanitize import redact
-from unalike.spec.automl import ALGORITHMS, ASK_A_LANGUAGE_MODEL
+from unalike.spec.automl import ALGORITHMS, LANGUAGE_MODEL_ALGORITHMS
 from unalike.spec.experiment import Experiment
 from unalike.spec.faults import Fault
 from unalike.spec.fields import declared_fields
 from unalike.spec.ranges import flat_ranges, read_range, refusal
-from unalike.spec.reading import shown
+from unalike.spec.reading import format_value
 
-Complaint = tuple[str, Any, str]
-Condition = Callable[[Experiment, str], Iterator[Complaint]]
+Violation = tuple[str, Any, str]
+Condition = Callable[[Experiment, str], Iterator[Violation]]
 CHANNELS = 3  # what every image is decoded to
 
 
-def _channels(e: Experiment, action: str) -> Iterator[Complaint]:
+def _channels(e: Experiment, action: str) -> Iterator[Violation]:
     if e.model.input_channels != CHANNELS:
-        yield "model.input_channels", e.model.input_channels, f"{CHANNELS} (grey images are read as RGB)"
+        yield "model.input_channels", e.model.input_channels, f"{CHANNELS} (gray images are read as RGB)"
     for name in ("pixel_mean", "pixel_std"):
         value = getattr(e.dataset, name)
         if len(value) != CHANNELS:
             yield f"dataset.{name}", value, f"{CHANNELS} numbers, one a channel"
 
 
-def _blur(e: Experiment, action: str) -> Iterator[Complaint]:
+def _blur(e: Experiment, action: str) -> Iterator[Violation]:
     blur = e.dataset.gaussian_blur
     if len(blur.kernel) != 2 or any(k < 1 or k % 2 == 0 for k in blur.kernel):
         yield "dataset.gaussian_blur.kernel", blur.kernel, "two odd numbers >= 1 (height, width)"
@@ -45,24 +45,24 @@ def _blur(e: Experiment, action: str) -> Iterator[Complaint]:
     yield from _range("dataset.gaussian_blur.sigma", blur.sigma)
 
 
-def _range(path: str, value: list[float], most: float | None = None) -> Iterator[Complaint]:
+def _range(path: str, value: list[float], most: float | None = None) -> Iterator[Violation]:
     if len(value) != 2 or value[0] > value[1] or (most is not None and value[1] > most):
         bound = f", at most {most}" if most is not None else ""
-        yield path, value, f"two numbers, the least first{bound}"
+        yield path, value, f"two numbers, the smaller first{bound}"
 
 
-def _crops(e: Experiment, action: str) -> Iterator[Complaint]:
+def _crops(e: Experiment, action: str) -> Iterator[Violation]:
     yield from _range("dataset.crop.scale", e.dataset.crop.scale, 1.0)
     yield from _range("dataset.crop.ratio", e.dataset.crop.ratio)
 
 
-def _steps(e: Experiment, action: str) -> Iterator[Complaint]:
+def _steps(e: Experiment, action: str) -> Iterator[Violation]:
     steps = e.train.optim.steps
     if any(s < 0 for s in steps) or any(a >= b for a, b in pairwise(steps)):
         yield "train.optim.steps", steps, "epochs >= 0 in rising order"
 
 
-def _devices(name: str, e: Experiment, action: str) -> Iterator[Complaint]:
+def _devices(name: str, e: Experiment, action: str) -> Iterator[Violation]:
     part, path = getattr(e, name), f"{name}.gpu_ids"
     if any(i < 0 for i in part.gpu_ids) or len(set(part.gpu_ids)) < len(part.gpu_ids):
         yield path, part.gpu_ids, "different indices >= 0"
@@ -70,14 +70,14 @@ def _devices(name: str, e: Experiment, action: str) -> Iterator[Complaint]:
         yield path, part.gpu_ids, f"as many as {name}.num_gpus, {part.num_gpus}"
 
 
-def _batches(e: Experiment, action: str) -> Iterator[Complaint]:
+def _batches(e: Experiment, action: str) -> Iterator[Violation]:
     for name in ("export", "gen_trt_engine"):
         if getattr(e, name).batch_size == 0:
             yield f"{name}.batch_size", 0, "-1 (open) or a number >= 1"
 
 
-def _engine_batches(e: Experiment, action: str) -> Iterator[Complaint]:
-    """Only those that the user wrote: the others are settled by what is in use."""
+def _engine_batches(e: Experiment, action: str) -> Iterator[Violation]:
+    """Compare only the fields that the user set: the others follow from the batch sizes in use."""
     trt, prefix = e.gen_trt_engine.tensorrt, "gen_trt_engine.tensorrt."
     names = [n for n in ("min_batch_size", "opt_batch_size", "max_batch_size") if e.is_set(prefix + n)]
     for low, high in pairwise(names):
@@ -85,49 +85,49 @@ def _engine_batches(e: Experiment, action: str) -> Iterator[Complaint]:
             yield prefix + high, getattr(trt, high), f"at least {prefix}{low}, {getattr(trt, low)}"
 
 
-def _checkpointer(e: Experiment, action: str) -> Iterator[Complaint]:
+def _checkpointer(e: Experiment, action: str) -> Iterator[Violation]:
     if e.train.checkpointer.save_top_k == 0:
         yield "train.checkpointer.save_top_k", 0, "-1 (all) or a number >= 1"
 
 
-WRITTEN = ("export.onnx_file", "gen_trt_engine.trt_engine", "train.checkpointer.dirpath", "dataset.cache.directory",
+OUTPUT_PATHS = ("export.onnx_file", "gen_trt_engine.trt_engine", "train.checkpointer.dirpath", "dataset.cache.directory",
            "gen_trt_engine.tensorrt.calibration.cal_cache_file")  # fmt: skip
 
 
-def _written_here(e: Experiment, action: str) -> Iterator[Complaint]:
-    """Single files are written on this machine; only a whole results folder is delivered to a store."""
-    for path in WRITTEN:
+def _outputs_are_local(e: Experiment, action: str) -> Iterator[Violation]:
+    """Output files are paths of this machine; only a complete results folder is uploaded to a remote store."""
+    for path in OUTPUT_PATHS:
         value = reduce(getattr, path.split("."), e)
         if "://" in str(value or ""):
             yield (
                 path,
                 redact(str(value)),
-                "a path of this machine; a results_dir may be an address, and takes the file along",
+                "a path of this machine; only results_dir may be an address, to which the files in it are uploaded",
             )
 
 
-def _something_learns(e: Experiment, action: str) -> Iterator[Complaint]:
+def _something_trains(e: Experiment, action: str) -> Iterator[Violation]:
     if action == "train" and not (e.train.train_trunk or e.train.train_embedder or e.train.finish.enabled):
         yield (
             "train.train_embedder",
             False,
-            "true when train.train_trunk is false: nothing would learn (train.finish.enabled true would fit a head)",
+            "true when train.train_trunk is false: nothing would be trained (train.finish.enabled true would fit a head)",
         )
 
 
-def _columns(e: Experiment, action: str) -> Iterator[Complaint]:
+def _columns(e: Experiment, action: str) -> Iterator[Violation]:
     names = e.dataset.manifest_columns.to_names()
     if len(set(names)) < len(names):
         yield "dataset.manifest_columns", names, "different columns"
 
 
-def _algorithm(e: Experiment, action: str) -> Iterator[Complaint]:
+def _algorithm(e: Experiment, action: str) -> Iterator[Violation]:
     name = e.automl.algorithm
-    if name in ASK_A_LANGUAGE_MODEL:
+    if name in LANGUAGE_MODEL_ALGORITHMS:
         yield (
             "automl.algorithm",
             name,
-            "an algorithm of this machine, such as bayesian: that one sends settings and results to a language model",
+            "an algorithm that runs on this machine, such as bayesian; this one sends settings and results to a language model",
         )
     elif name is not None and name not in ALGORITHMS:
         yield "automl.algorithm", name, closest(name, ALGORITHMS) or f"one of {', '.join(ALGORITHMS)}"
@@ -135,11 +135,11 @@ def _algorithm(e: Experiment, action: str) -> Iterator[Complaint]:
         yield "automl.address", e.automl.address, "automl.cluster: ray beside it"
 
 
-def _searched(e: Experiment, action: str) -> Iterator[Complaint]:
+def _searched(e: Experiment, action: str) -> Iterator[Violation]:
     for path in e.automl.parameters:
-        if why := refusal(path):
+        if reason := refusal(path):
             near = closest(path, [p for p in declared_fields() if not refusal(p)])
-            yield "automl.parameters", path, f"a field that can be searched, and this is {why}. {near}".strip(". ")
+            yield "automl.parameters", path, f"a field that can be searched, and this is {reason}. {near}".strip(". ")
     for path, value in flat_ranges(e.automl.ranges):
         try:
             read_range(path, value)
@@ -147,13 +147,13 @@ def _searched(e: Experiment, action: str) -> Iterator[Complaint]:
             yield f"automl.ranges.{path}", value, f"a range that fits the field: {error}"
 
 
-def _direction(e: Experiment, action: str) -> Iterator[Complaint]:
+def _direction(e: Experiment, action: str) -> Iterator[Violation]:
     mode = e.train.checkpointer.mode
     if e.automl.direction and mode and not e.automl.direction.startswith(mode):
-        yield "automl.direction", e.automl.direction, f"what train.checkpointer.mode says, {mode}"
+        yield "automl.direction", e.automl.direction, f"the same as train.checkpointer.mode, {mode}"
 
 
-# Each condition with the fields that it reads: it is not asked about a spec in which one of those is faulty by itself.
+# Each condition with the fields that it reads: it is not checked in a spec in which one of those is invalid by itself.
 CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_channels, ("dataset.pixel_mean", "dataset.pixel_std", "model.input_channels")),
     (_blur, ("dataset.gaussian_blur", "model.input_height", "model.input_width")),
@@ -165,8 +165,8 @@ CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_batches, ("export.batch_size", "gen_trt_engine.batch_size")),
     (_engine_batches, ("gen_trt_engine.tensorrt",)),
     (_checkpointer, ("train.checkpointer.save_top_k",)),
-    (_written_here, WRITTEN),
-    (_something_learns, ("train.train_trunk", "train.train_embedder", "train.finish")),
+    (_outputs_are_local, OUTPUT_PATHS),
+    (_something_trains, ("train.train_trunk", "train.train_embedder", "train.finish")),
     (_columns, ("dataset.manifest_columns",)),
     (_algorithm, ("automl.algorithm", "automl.address", "automl.cluster")),
     (_searched, ("automl.parameters", "automl.ranges")),
@@ -179,10 +179,19 @@ def _touches(broken: Collection[str], read: str) -> bool:
 
 
 def check_conditions(experiment: Experiment, action: str, broken: Collection[str] = ()) -> list[Fault]:
-    """The faults between fields that are valid by themselves; ``broken`` are dotted paths of those that are not."""
+    """Check the conditions between fields.
+
+    Args:
+        experiment: The spec.
+        action: Its action.
+        broken: Dotted paths of fields that are invalid by themselves; conditions that read them are not checked.
+
+    Returns:
+        A fault for each violation.
+    """
     return [
-        Fault(path, f"found {shown(found)}, expected {expected}")
+        Fault(path, f"found {format_value(value)}, expected {expected}")
         for condition, reads in CONDITIONS
         if not any(_touches(broken, read) for read in reads)
-        for path, found, expected in condition(experiment, action)
+        for path, value, expected in condition(experiment, action)
     ]

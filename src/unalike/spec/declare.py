@@ -1,8 +1,8 @@
 """Declare an option: default, bounds, choices, units, help and TAO facts, in one `field(...)`.
 
 A field's validity (``ge``, ``gt``, ``le``, ``lt``) is what pydantic enforces. ``low`` and ``high`` are the bounds that TAO
-publishes: they limit a search, not a user, and stand in the JSON schema as minimum and maximum; where the two differ the
-schema's description says what is accepted. All other facts go into the schema under the names that TAO gives them.
+publishes: they limit a search, not a user, and are minimum and maximum in the JSON schema; where the two differ the schema's
+description states what is accepted. All other facts go into the schema under the names that TAO gives them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 # What a network may run in, and in which number format; ``auto`` is chosen by measurement.
 Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"]
 EnginePrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
-# Words for the stages of a trunk whose feature maps are used; ``model.feature_maps`` says what they mean for a trunk.
+# Names for the stages of a trunk whose feature maps are used; ``model.feature_maps`` defines them for each trunk.
 STAGES = ("auto", "middle")
 
 
@@ -43,7 +43,7 @@ MODEL = "file or address"
 FILE = "file"
 
 
-# TAO writes "" for "none given"; the rest of the house should have one thing to ask for.
+# TAO writes "" for an unset value; here that is None.
 Text = Annotated[str | None, BeforeValidator(_empty_is_null)]
 
 
@@ -126,7 +126,7 @@ _FACTS = (
 
 
 def _limits(valid: dict[str, Any], low: float | None, high: float | None) -> dict[str, Any]:
-    """TAO's bounds as schema keywords, unless validity already says the same number."""
+    """TAO's bounds as schema keywords, unless the bound of validity is the same number."""
     extra: dict[str, Any] = {}
     if low is not None and valid.get("gt") != low:
         extra["minimum"] = low
@@ -136,7 +136,7 @@ def _limits(valid: dict[str, Any], low: float | None, high: float | None) -> dic
 
 
 def _accepted(valid: dict[str, Any], low: float | None, high: float | None) -> str:
-    """A sentence where a user may go beyond the range that is searched, else nothing."""
+    """A sentence for a field whose valid values exceed the range that is searched; else empty."""
     floor = valid["ge"] if valid["ge"] is not None else valid["gt"]
     ceiling = valid["le"] if valid["le"] is not None else valid["lt"]
     below, above = low is not None and floor != low, high is not None and ceiling != high
@@ -180,10 +180,10 @@ def field(
     if popular:
         extra["popular"] = popular
     text = help + _accepted(valid, low, high)
-    given: dict[str, Any] = {
+    constraints: dict[str, Any] = {
         key: value for key, value in (valid | {"min_length": min_length}).items() if value is not None
     }
-    return Field(default=default, description=text, json_schema_extra=extra, **given)
+    return Field(default=default, description=text, json_schema_extra=extra, **constraints)
 
 
 def section(cls: type[Section], help: str, *, settled: bool = False, ours: bool = False, popular: Any = False) -> Any:

@@ -1,4 +1,4 @@
-"""The whole spec, what the user set in it, and what was settled afterwards."""
+"""The complete spec, which of its fields the user set, and which were settled from data, trunk or machine."""
 
 from __future__ import annotations
 
@@ -37,27 +37,30 @@ _AFTER_TRAINING = ("evaluate", "inference", "export", "gen_trt_engine", "quantiz
 _DEVICES = ["gpu_ids", "num_gpus", "num_nodes"]
 
 
-def policy_word(value: object) -> object:
-    """YAML 1.1 reads a bare ``off`` as false and ``on`` as true; TAO's ``on`` means auto."""
+def normalize_policy(value: object) -> object:
+    """``auto`` or ``off`` as YAML 1.1 and TAO write them: a bare ``off`` is read as false, ``on`` as true and means auto."""
     return "off" if value is False else "auto" if value is True or value == "on" else value
 
 
 _POLICY: dict[str, Any] = {"anyOf": [{"enum": ["auto", "off", "on", True, False]}, {"type": "null"}]}
 
 
-class Settled(NamedTuple):
+class SettledField(NamedTuple):
     path: str
     value: Any
     reason: str
 
 
 class Experiment(Section):
-    """Every option of every action. ``is_set`` tells what the user wrote; ``settled`` what was filled in since, and why."""
+    """Every option of every action.
+
+    ``is_set`` states whether the user set a field; ``settled`` lists the fields that were filled in later, with the reasons.
+    """
 
     model_name: Text = field(None, "Name of the model; model card, checkpoint, metrics and exported file carry it.")
     encryption_key: Text = field(None, "Accepted for TAO's sake and not used: nothing here is encrypted.")
     results_dir: Text = field(None, "Folder of all output; unset means runs/<date-time>-<action>.")
-    automl_policy: Annotated[Literal["auto", "off"] | None, BeforeValidator(policy_word)] = field(
+    automl_policy: Annotated[Literal["auto", "off"] | None, BeforeValidator(normalize_policy)] = field(
         None, "`auto` (TAO's `on`) looks for good settings, `off` trains once as the spec says; unset: auto without a spec "
         "file, off with one.",
         ours=True, schema=_POLICY,
@@ -95,11 +98,11 @@ class Experiment(Section):
 
     _action: str = PrivateAttr(default="")
     _set_paths: set[str] = PrivateAttr(default_factory=set)
-    _settled: list[Settled] = PrivateAttr(default_factory=list)
+    _settled: list[SettledField] = PrivateAttr(default_factory=list)
     _spec_given: bool = PrivateAttr(default=False)
 
     @property
-    def settled(self) -> list[Settled]:
+    def settled(self) -> list[SettledField]:
         """(path, value, reason) of every field that was settled, in order."""
         return self._settled
 
@@ -109,21 +112,21 @@ class Experiment(Section):
         return self._spec_given
 
     def is_set(self, path: str) -> bool:
-        """Whether the user wrote this field (of a section: any field in it)."""
+        """Whether the user set this field (of a section: any field in it)."""
         return any(s == path or s.startswith(path + ".") or path.startswith(s + ".") for s in self._set_paths)
 
     def sections_set(self) -> set[str]:
-        """The names at the top of the spec that the user wrote, or wrote something below."""
+        """Names at the top of the spec in which the user set a field."""
         return {path.partition(".")[0] for path in self._set_paths}
 
     def mark_set(self, paths: Iterable[str]) -> None:
-        """Record dotted paths as the user's own."""
+        """Record dotted paths as set by the user."""
         self._set_paths.update(paths)
 
     def set_value(self, path: str, value: Any) -> None:
-        """Write a value into a field before a run starts, whatever the user wrote there (``train.seed: -1``, say).
+        """Set a field before a run starts, whether or not the user set it (such as ``train.seed: -1``).
 
-        What follows from a fact goes through ``settle``, which obeys the user; once a run has started, nothing changes.
+        Values that follow from data or trunk are set by ``settle``, which keeps the user's; after the start nothing changes.
         """
         *parents, name = path.split(".")
         owner: Any = self
@@ -132,20 +135,20 @@ class Experiment(Section):
         setattr(owner, name, value)
 
     def with_values(self, values: Mapping[str, Any]) -> Experiment:
-        """A copy in which the fields with these dotted paths have these values; what the user wrote stays marked so."""
+        """A copy in which the fields with these dotted paths have these values; fields set by the user stay marked."""
         copy = self.model_copy(deep=True)
         for path, value in values.items():
             copy.set_value(path, value)
         return copy
 
     def as_set_in(self, other: Experiment) -> Experiment:
-        """A copy with these values, of which the user wrote what they wrote in ``other``."""
+        """A copy with these values, in which the fields count as set by the user that do in ``other``."""
         copy = self.model_copy(deep=True)
         copy._set_paths = set(other._set_paths)
         return copy
 
     def policy(self, flag: str | None = None) -> str:
-        """``auto`` or ``off`` by the rule: the command line's flag, then the spec's key, then auto without a spec."""
+        """``auto`` or ``off``: the command line's flag, else the spec's key, else auto without a spec and off with one."""
         return flag or self.automl_policy or ("off" if self._spec_given else "auto")
 
     def to_dict(self) -> dict[str, Any]:
@@ -155,16 +158,16 @@ class Experiment(Section):
         return self.model_dump(mode="python", exclude=set(STANDALONE_ACTIONS))
 
     def to_yaml(self) -> str:
-        """YAML that loads to the same thing.
+        """YAML that loads to the same values.
 
-        What a later action settles by itself (``export.opset_version``) is left out until it has: loaded again, the
-        default would count as the user's own.
+        Fields that a later action settles (``export.opset_version``) are omitted until then: loaded again, their defaults
+        would count as set by the user.
         """
         values = self.to_dict()
-        known = {entry.path for entry in self._settled}
+        settled = {entry.path for entry in self._settled}
         for action in [name for name in _AFTER_TRAINING if name in values]:
             for path in _open_paths(getattr(self, action), f"{action}."):
-                if not (self.is_set(path) or path in known):
+                if not (self.is_set(path) or path in settled):
                     *parents, name = path.split(".")
                     del reduce(getitem, parents, values)[name]
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
@@ -189,11 +192,22 @@ def _plain(value: Any) -> Any:
 
 
 def settle(experiment: Experiment, path: str, value: Any, reason: str) -> bool:
-    """Give a field a value that follows from a fact, unless the user set it.
+    """Set a field to a value that follows from data, trunk or machine, unless the user set it.
 
-    Returns whether the field now holds ``value``. An explicit value is left alone; where it contradicts a fact of the
-    pretrained trunk that is said once. Raises KeyError for a path that is not declared or may not be settled, and
-    SpecError when the value is not valid there.
+    A value of the user is kept; if it contradicts a fact of the pretrained trunk, one warning is printed.
+
+    Args:
+        experiment: The spec.
+        path: Dotted path of a field that is declared with ``settled=True``.
+        value: The value.
+        reason: What it follows from, for messages.
+
+    Returns:
+        Whether the field now has this value.
+
+    Raises:
+        KeyError: The path is not declared or may not be settled.
+        SpecError: The value is not valid.
     """
     *parents, name = path.split(".")
     owner: Any = experiment
@@ -214,5 +228,5 @@ def settle(experiment: Experiment, path: str, value: Any, reason: str) -> bool:
     except ValidationError as error:
         raise SpecError(f"{path}: cannot be settled to {value!r}", remedy=str(error.errors()[0]["msg"])) from error
     experiment._settled[:] = [entry for entry in experiment._settled if entry.path != path]
-    experiment._settled.append(Settled(path, value, reason))
+    experiment._settled.append(SettledField(path, value, reason))
     return True

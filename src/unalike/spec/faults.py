@@ -1,4 +1,4 @@
-"""What is wrong with a spec, one line a fault, all faults in one report."""
+"""Faults of a spec: one line for each, with close spellings, all in one error."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from unalike.errors import SpecError, closest
 from unalike.spec.fields import declared_fields, expectation
-from unalike.spec.reading import shown
+from unalike.spec.reading import format_value
 from unalike.spec.shorthand import SHORTHAND
 
 
@@ -22,7 +22,7 @@ class Fault(NamedTuple):
 
 
 def suggestion(path: str) -> str:
-    """The closest spelling of an unknown dotted path: a sibling, a field of that name elsewhere, or a similar path."""
+    """A suggestion for an unknown dotted path: a sibling, a field of that name in another section, or a similar path."""
     table = declared_fields()
     if path in SHORTHAND:
         return f"in a spec write {SHORTHAND[path]!r}; the short name is for overrides"
@@ -43,35 +43,34 @@ def _known(parent: str) -> str:
 
 
 def unknown_key(path: str) -> Fault:
-    """A key that is not declared, with the closest spelling or what there is."""
+    """The fault of a key that is not declared, with a suggestion."""
     hint = suggestion(path) or _known(path.rpartition(".")[0])
     return Fault(path, "unknown key" + (f"; {hint}" if hint else ""))
 
 
 def _from_pydantic(error: Any) -> tuple[Fault, tuple[Any, ...]]:
-    """The fault, and the location to take out so that the rest can be looked at."""
+    """The fault of a validation error, and the location to remove so that the other fields can be checked."""
     loc = tuple(error["loc"])
-    named = []
+    names = []
     for part in loc:
         if not isinstance(part, str):
             break
-        named.append(part)
-    path = ".".join(named)
+        names.append(part)
+    path = ".".join(names)
     if error["type"] == "extra_forbidden":
         if "." in str(loc[-1]) and path in declared_fields():
             return Fault(path, "a dotted key inside a spec; nest it there, or give it as an override"), loc
         return unknown_key(path), loc
     declared = declared_fields().get(path)
-    wanted = expectation(declared) if declared else str(error["msg"])
-    found = shown(error["input"])
-    where = f" at place {loc[len(named)]}" if len(loc) > len(named) and isinstance(loc[len(named)], int) else ""
-    text = f"found {found}{where}, expected {wanted}"
+    expected = expectation(declared) if declared else str(error["msg"])
+    index = f" at index {loc[len(names)]}" if len(loc) > len(names) and isinstance(loc[len(names)], int) else ""
+    text = f"found {format_value(error['input'])}{index}, expected {expected}"
     if error["type"] == "literal_error" and isinstance(error["input"], str):
-        near = closest(error["input"], wanted.removeprefix("one of ").removesuffix(" or null").split(", "))
+        near = closest(error["input"], expected.removeprefix("one of ").removesuffix(" or null").split(", "))
         text += f"; {near}" if near else ""
     if error["type"] in ("float_type", "int_type") and isinstance(error["input"], str) and _is_number(error["input"]):
         text += "; write it without quotes"
-    return Fault(path, text), tuple(named)
+    return Fault(path, text), tuple(names)
 
 
 def _is_number(text: str) -> bool:
@@ -82,15 +81,20 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def of_validation(error: ValidationError) -> tuple[list[Fault], list[tuple[Any, ...]]]:
-    """Faults and faulty locations of a failed validation."""
+def faults_of(error: ValidationError) -> tuple[list[Fault], list[tuple[Any, ...]]]:
+    """The faults of a failed validation, and the locations that are invalid."""
     pairs = [_from_pydantic(e) for e in error.errors(include_url=False)]
     unique = dict.fromkeys(fault for fault, _ in pairs)
     return list(unique), [loc for _, loc in pairs]
 
 
-def report(source: str, faults: Sequence[Fault] | Iterable[Fault]) -> SpecError:
-    """One error that holds them all; ``source`` names the file, or is empty."""
+def spec_error(source: str, faults: Sequence[Fault] | Iterable[Fault]) -> SpecError:
+    """One error for all faults.
+
+    Args:
+        source: Name of the file, or empty.
+        faults: The faults.
+    """
     faults = list(dict.fromkeys(faults))
     lead = f"{source}: " if source else ""
     if len(faults) == 1:

@@ -1,4 +1,4 @@
-"""The declarations as a table by dotted path, and what each field expects, in words."""
+"""The fields of the spec by dotted path, those of each action, and a description of the values that a field takes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 
 from unalike.spec.actions import STANDALONE_ACTIONS, top_level_of
 from unalike.spec.experiment import Experiment
-from unalike.spec.nodes import Declared, walk
+from unalike.spec.nodes import SpecNode, walk
 
 # The nodes that the specs of all model actions hold besides the action's own section.
 COMMON = (
@@ -28,7 +28,7 @@ ROOT_HELP = "Root of the results: the folder {action} in it, unless {action}.res
 
 
 @cache
-def declared_fields() -> dict[str, Declared]:
+def declared_fields() -> dict[str, SpecNode]:
     """Every node of the spec by its dotted path, parents before children."""
     return {d.path: d for d in walk(Experiment)}
 
@@ -38,7 +38,7 @@ def top_level(action: str) -> tuple[str, ...]:
     return top_level_of(action) if action in STANDALONE_ACTIONS else (*COMMON, action)
 
 
-def fields_of(action: str) -> dict[str, Declared]:
+def fields_of(action: str) -> dict[str, SpecNode]:
     """The nodes that the schema and template of an action hold, by dotted path."""
     tops = top_level(action)
     nodes = {path: d for path, d in declared_fields().items() if path.split(".")[0] in tops}
@@ -53,30 +53,30 @@ _SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
 def _bounds(metadata: Any) -> str:
-    found = ((sign, getattr(m, key, None)) for m in metadata for key, sign in _SIGNS.items())
-    return " and ".join(f"{sign} {bound}" for sign, bound in found if bound is not None)
+    bounds = ((sign, getattr(m, key, None)) for m in metadata for key, sign in _SIGNS.items())
+    return " and ".join(f"{sign} {bound}" for sign, bound in bounds if bound is not None)
 
 
-def _kind_in_words(kind: Any) -> str:
+def _describe_type(kind: Any) -> str:
     origin = get_origin(kind)
     if origin is Annotated:
         inner, *metadata = get_args(kind)
-        return f"{_kind_in_words(inner)} {_bounds(metadata)}".strip()
+        return f"{_describe_type(inner)} {_bounds(metadata)}".strip()
     if origin is Literal:
         return "one of " + ", ".join(str(a) for a in get_args(kind))
     if origin is list:
-        item = _kind_in_words(get_args(kind)[0]).removeprefix("a ")
+        item = _describe_type(get_args(kind)[0]).removeprefix("a ")
         return f"a list of {item.replace('number', 'numbers').replace('text', 'texts')}"
     return _NAMES.get(origin or kind, "a value")
 
 
-def expectation(declared: Declared) -> str:
-    """What a field expects: ``a number > 0``, ``one of step, cosine``, ``a list of whole numbers``."""
+def expectation(declared: SpecNode) -> str:
+    """Describe the values that a field takes: ``a number > 0``, ``one of step, cosine``, ``a list of whole numbers``."""
     if declared.section:
         return "a section, or null" if declared.nullable else "a section with fields of its own"
     if "form" in declared.facts:
         return f"{declared.facts['form']}{' or null' if declared.nullable else ''}"
-    words = f"{_kind_in_words(declared.kind)} {_bounds(declared.metadata)}".strip()
+    text = f"{_describe_type(declared.kind)} {_bounds(declared.metadata)}".strip()
     if any(getattr(m, "min_length", None) for m in declared.metadata):
-        words += ", not empty"
-    return words + (" or null" if declared.nullable else "")
+        text += ", not empty"
+    return text + (" or null" if declared.nullable else "")

@@ -1,4 +1,4 @@
-"""Sections ``gallery_build``, ``calibrate`` and ``identify``: what is done with a gallery of reference images."""
+"""Sections ``gallery_build``, ``calibrate`` and ``identify``: building, calibrating and querying a gallery of reference images."""
 
 from __future__ import annotations
 

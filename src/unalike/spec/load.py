@@ -1,4 +1,4 @@
-"""A YAML file, a dict and overrides to one valid spec, or one report of everything that is wrong with them."""
+"""Load a spec from a YAML file or a dict and overrides, and validate it; all faults are reported in one error."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from unalike.spec.actions import ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.automl import SPELLINGS
 from unalike.spec.conditions import check_conditions
 from unalike.spec.experiment import Experiment
-from unalike.spec.faults import Fault, of_validation, report
+from unalike.spec.faults import Fault, faults_of, spec_error
 from unalike.spec.fields import declared_fields, top_level
 from unalike.spec.overrides import Overrides, apply_overrides
-from unalike.spec.reading import plain, read_file, shown
-from unalike.spec.tao import carry_over
+from unalike.spec.reading import format_value, plain, read_file
+from unalike.spec.tao import translate_tao_keys
 
 # The field that the data folder of the command line is written to; `check` has no section of its own.
 DATA_FIELD = {
@@ -51,14 +51,20 @@ def load_spec(
     *,
     data: str | Path | None = None,
 ) -> Experiment:
-    """The spec of an action: defaults, then ``spec`` (YAML file or dict), then ``overrides``, then the ``data`` folder.
+    """Load and validate the spec of an action; later sources replace the values of earlier ones.
 
-    ``overrides`` are ``a.b=c`` with YAML values or a mapping of dotted names; short names such as ``num_epochs`` stand for
-    long ones. Nothing is written. Raises SpecError that lists every fault, one a line, by dotted path.
+    Args:
+        action: The action, or ``check`` for a spec of any action.
+        spec: A YAML file or a dict, which replaces defaults.
+        overrides: ``a.b=c`` with YAML values, or a mapping of dotted names; short names such as ``num_epochs`` are allowed.
+        data: A data folder, archive or manifest, for the action's data field.
+
+    Raises:
+        SpecError: Lists every fault by dotted path.
     """
     experiment, faults = read_spec(action, spec, overrides, data=data)
     if faults:
-        raise report(str(spec) if isinstance(spec, str | PurePath) else "", faults)
+        raise spec_error(str(spec) if isinstance(spec, str | PurePath) else "", faults)
     return experiment
 
 
@@ -69,13 +75,13 @@ def check_fields(action: str, **values: object) -> Any:
         The section with these values, its other fields with their defaults.
 
     Raises:
-        SpecError: A value is not valid; every fault stands in the report, by the field's name.
+        SpecError: A value is not valid; the error lists every fault by the field's name.
     """
     try:
         return getattr(Experiment.model_validate({action: plain(values)}), action)
     except ValidationError as error:
-        faults, _ = of_validation(error)
-        raise report("", [Fault(fault.path.removeprefix(f"{action}."), fault.text) for fault in faults]) from error
+        faults, _ = faults_of(error)
+        raise spec_error("", [Fault(fault.path.removeprefix(f"{action}."), fault.text) for fault in faults]) from error
 
 
 def read_spec(
@@ -85,7 +91,11 @@ def read_spec(
     *,
     data: str | Path | None = None,
 ) -> tuple[Experiment, list[Fault]]:
-    """As ``load_spec``, with the faults beside what is left without them. Raises SpecError for what cannot be read."""
+    """As ``load_spec``, but returns the faults, with a spec in which the faulty fields have their defaults.
+
+    Raises:
+        SpecError: The file cannot be read.
+    """
     if action not in DATA_FIELD:
         raise SpecError(
             f"no action {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS)
@@ -97,7 +107,7 @@ def read_spec(
     if data is not None:
         faults += _place_data(tree, action, data, overrides)
     _drop_unset(tree)
-    faults += carry_over(tree)
+    faults += translate_tao_keys(tree)
     faults += _drop_foreign_sections(tree, action)
     experiment = _validate(tree, faults, action)
     _complete(experiment, action, spec_given=spec is not None)
@@ -133,11 +143,11 @@ def _place_data(tree: dict[Any, Any], action: str, data: str | Path, overrides: 
 
 
 def _drop_odd_keys(tree: dict[Any, Any], prefix: str = "") -> list[Fault]:
-    """Keys that are no text (``on:`` is true in YAML, ``1:`` a number) are taken out and reported."""
+    """Remove and report keys that are not text (``on:`` is true in YAML, ``1:`` a number)."""
     odd = [key for key in tree if not isinstance(key, str)]
     for key in odd:
         del tree[key]
-    faults = [Fault(prefix.removesuffix("."), f"found a key {shown(key)}, expected a name") for key in odd]
+    faults = [Fault(prefix.removesuffix("."), f"found a key {format_value(key)}, expected a name") for key in odd]
     for key, value in tree.items():
         if isinstance(value, dict):
             faults += _drop_odd_keys(value, f"{prefix}{key}.")
@@ -145,7 +155,7 @@ def _drop_odd_keys(tree: dict[Any, Any], prefix: str = "") -> list[Fault]:
 
 
 def _drop_foreign_sections(tree: dict[Any, Any], action: str) -> list[Fault]:
-    """Sections that a spec for this action may not hold are taken out and reported."""
+    """Remove and report sections that do not belong in a spec of this action."""
     if action == "check":
         return []
     standalone = action in STANDALONE_ACTIONS
@@ -164,7 +174,7 @@ def _drop_foreign_sections(tree: dict[Any, Any], action: str) -> list[Fault]:
 
 
 def _respell(tree: dict[Any, Any]) -> list[Fault]:
-    """TAO's settings of a search stand at the top of a spec; here they are fields of ``automl``."""
+    """Move TAO's settings of a search from the top of a spec to the fields of ``automl``."""
     faults: list[Fault] = []
     for key in [key for key in tree if key in SPELLINGS]:
         path, value = SPELLINGS[key], tree.pop(key)
@@ -177,7 +187,7 @@ def _respell(tree: dict[Any, Any]) -> list[Fault]:
 
 
 def _drop_unset(tree: dict[Any, Any], prefix: str = "") -> None:
-    """Take out ``???`` and ``[???]`` (mandatory, not given) and sections that hold nothing (every line of them commented out)."""
+    """Remove ``???`` and ``[???]`` (mandatory and unset) and empty sections (all their lines are comments)."""
     for key in list(tree):
         path, value = f"{prefix}{key}", tree[key]
         declared = declared_fields().get(path)
@@ -200,9 +210,9 @@ def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
 
 
 def _validate(tree: dict[Any, Any], faults: list[Fault], action: str) -> Experiment:
-    """The spec, marked with what the user wrote; faults are added to ``faults``.
+    """Validate the tree, mark the fields that the user set, and add faults to ``faults``.
 
-    Faulty fields are taken out, so that conditions between the others can still be looked at in the same report.
+    Faulty fields are removed, so that conditions between the others are checked in the same report.
     """
     broken: list[str] = []
     while True:
@@ -210,11 +220,11 @@ def _validate(tree: dict[Any, Any], faults: list[Fault], action: str) -> Experim
             experiment = Experiment.model_validate(tree)
             break
         except ValidationError as error:
-            found, locations = of_validation(error)
-            faults += found
+            field_faults, locations = faults_of(error)
+            faults += field_faults
             removed = [_remove(tree, location) for location in locations]
             if not any(removed):
-                raise report("", faults) from error
+                raise spec_error("", faults) from error
             broken += [".".join(str(part) for part in location) for location in locations]
     experiment.mark_set(_leaves(tree))
     faults += check_conditions(experiment, action, broken)
@@ -222,17 +232,17 @@ def _validate(tree: dict[Any, Any], faults: list[Fault], action: str) -> Experim
 
 
 def _remove(tree: dict[Any, Any], location: tuple[Any, ...]) -> bool:
-    place: Any = tree
+    parent: Any = tree
     for part in location[:-1]:
-        place = place.get(part) if isinstance(place, dict) else None
-    if not isinstance(place, dict) or not location or location[-1] not in place:
+        parent = parent.get(part) if isinstance(parent, dict) else None
+    if not isinstance(parent, dict) or not location or location[-1] not in parent:
         return False
-    del place[location[-1]]
+    del parent[location[-1]]
     return True
 
 
 def _complete(experiment: Experiment, action: str, *, spec_given: bool) -> None:
-    """What follows from how the spec was given, before any fact of data or trunk is known."""
+    """Set the fields that follow from the source of the spec, before data or trunk are known."""
     experiment._action = action
     experiment._spec_given = spec_given
     if spec_given and not experiment.is_set("train.recipe"):

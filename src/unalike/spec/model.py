@@ -8,7 +8,7 @@ from pydantic import BeforeValidator
 
 from unalike.spec.declare import Section, Text, field
 
-# Names that TAO knows. Any timm name is accepted too: which ones exist is the model room's knowledge, not the spec's.
+# Names of TAO. Any timm name is accepted too; whether it exists is checked in the package model.
 TAO_BACKBONE_NAMES = (
     "resnet_50", "resnet_101", "fan_small", "fan_base", "fan_large", "fan_tiny", "nvdinov2_vit_large_legacy",
 )  # fmt: skip

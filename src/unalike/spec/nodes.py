@@ -13,7 +13,7 @@ from unalike.spec.actions import command_of
 from unalike.spec.declare import Section
 
 
-class Declared(NamedTuple):
+class SpecNode(NamedTuple):
     """A node of the spec: a section or a leaf.
 
     Attributes:
@@ -61,12 +61,12 @@ def _unwrap(annotation: Any) -> tuple[Any, bool, tuple[Any, ...]]:
             return annotation, nullable, metadata
 
 
-def walk(cls: type[Section], prefix: str = "") -> Iterator[Declared]:
+def walk(cls: type[Section], prefix: str = "") -> Iterator[SpecNode]:
     """Every node below a section, parents before children; the paths begin with ``prefix``."""
     for name, info in cls.model_fields.items():
         kind, nullable, metadata = _unwrap(info.annotation)
         inner = kind if isinstance(kind, type) and issubclass(kind, Section) else None
-        yield Declared(prefix + name, info, info.description or "", inner, kind, nullable, (*metadata, *info.metadata))
+        yield SpecNode(prefix + name, info, info.description or "", inner, kind, nullable, (*metadata, *info.metadata))
         if inner:
             yield from walk(inner, f"{prefix}{name}.")
 

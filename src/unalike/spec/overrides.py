@@ -1,4 +1,4 @@
-"""Dotted overrides: ``a.b=c``, pairs or a dict, written into the tree of a spec."""
+"""Apply dotted overrides (``a.b=c``, pairs or a dict) to the tree of a spec."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from unalike.spec.faults import Fault
 from unalike.spec.fields import declared_fields
-from unalike.spec.reading import parse_yaml, plain, shown
+from unalike.spec.reading import format_value, parse_yaml, plain
 from unalike.spec.shorthand import long_name
 
 # ``a.b=c`` with YAML values, or pairs of a dotted name and a value; or a mapping of such pairs.
@@ -29,26 +29,26 @@ def _text_value(path: str, text: str) -> Any:
 
 def _split(override: object) -> tuple[str, str]:
     if not isinstance(override, str) or "=" not in override:
-        raise ValueError(f"found {shown(override)}, expected key=value such as train.num_epochs=20")
+        raise ValueError(f"found {format_value(override)}, expected key=value such as train.num_epochs=20")
     key, _, text = override.partition("=")
     key = key.strip()
     if not key or any(not part for part in key.split(".")):
-        raise ValueError(f"found {shown(override)}, expected a dotted key before the =")
+        raise ValueError(f"found {format_value(override)}, expected a dotted key before the =")
     return key, text
 
 
 def _pairs(overrides: Overrides, action: str) -> tuple[list[tuple[str, Any, str]], list[Fault]]:
-    """(long path, value, key as written) of every override, and the faults of those that cannot be read."""
+    """(long path, value, key as the user wrote it) of every override, and the faults of those that cannot be read."""
     faults: list[Fault] = []
-    found: list[tuple[str, Any, str]] = []
+    pairs: list[tuple[str, Any, str]] = []
     if isinstance(overrides, Mapping):
         overrides = list(overrides.items())
     for override in [overrides] if isinstance(overrides, str) else overrides:
         try:
-            found.append(_from_pair(override, action) if isinstance(override, tuple) else _from_text(override, action))
+            pairs.append(_from_pair(override, action) if isinstance(override, tuple) else _from_text(override, action))
         except _Unreadable as error:
             faults.append(error.fault)
-    return found, faults
+    return pairs, faults
 
 
 class _Unreadable(Exception):
@@ -59,7 +59,7 @@ class _Unreadable(Exception):
 def _from_pair(override: tuple[Any, ...], action: str) -> tuple[str, Any, str]:
     key, value = override
     if not (isinstance(key, str) and key and all(key.split("."))):
-        raise _Unreadable(Fault("", f"override key {shown(key)}, expected a dotted name"))
+        raise _Unreadable(Fault("", f"override key {format_value(key)}, expected a dotted name"))
     return long_name(key, action), plain(value), key
 
 
@@ -72,11 +72,11 @@ def _from_text(override: object, action: str) -> tuple[str, Any, str]:
     try:
         return path, plain(_text_value(path, text)), key
     except ValueError as error:
-        raise _Unreadable(Fault(key, f"found {shown(text)}, which is not a YAML value: {error}")) from error
+        raise _Unreadable(Fault(key, f"found {format_value(text)}, which is not a YAML value: {error}")) from error
 
 
 def _leaf_paths(path: str, value: Any) -> list[str]:
-    """The dotted leaves that an override writes (a mapping given to a section writes several)."""
+    """The dotted leaves that an override sets; a mapping for a section sets several."""
     declared = declared_fields().get(path)
     if declared is not None and declared.section and isinstance(value, dict):
         return [leaf for key, item in value.items() for leaf in _leaf_paths(f"{path}.{key}", item)]
@@ -99,23 +99,23 @@ def apply_overrides(tree: dict[Any, Any], overrides: Overrides, action: str) -> 
 
 def _write(tree: dict[Any, Any], path: str, value: Any) -> list[Fault]:
     *parents, name = path.split(".")
-    place, table = tree, declared_fields()
+    parent, table = tree, declared_fields()
     for depth, part in enumerate(parents, 1):
-        inner = place.get(part)
+        inner = parent.get(part)
         if inner is None or inner == "???":
-            inner = place[part] = {}
+            inner = parent[part] = {}
         if not isinstance(inner, dict):
             at = ".".join(parents[:depth])
-            return [Fault(path, f"{at} is {shown(inner)}, not a section")]
-        place = inner
+            return [Fault(path, f"{at} is {format_value(inner)}, not a section")]
+        parent = inner
     declared = table.get(path)
     if declared is not None and declared.section and isinstance(value, dict):
         return [fault for key, item in value.items() for fault in _write_item(tree, path, key, item)]
-    place[name] = value
+    parent[name] = value
     return []
 
 
 def _write_item(tree: dict[Any, Any], path: str, key: Any, item: Any) -> list[Fault]:
     if not isinstance(key, str) or not key or "." in key:
-        return [Fault(path, f"a key is {shown(key)}, expected a name")]
+        return [Fault(path, f"a key is {format_value(key)}, expected a name")]
     return _write(tree, f"{path}.{key}", item)

@@ -1,4 +1,4 @@
-"""What a search may make of a field: ``automl.ranges`` read, checked and cut to the bounds that TAO publishes."""
+"""Search ranges of fields: ``automl.ranges`` parsed, validated and clipped to the bounds that TAO publishes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from pydantic import TypeAdapter, ValidationError
 
 from unalike.spec.actions import STANDALONE_ACTIONS
 from unalike.spec.fields import declared_fields
-from unalike.spec.nodes import Declared
-from unalike.spec.reading import shown
+from unalike.spec.nodes import SpecNode
+from unalike.spec.reading import format_value
 
 # Free parameters of a loss or miner are fields too: train.loss.parameters.margin.
 FREE = ("train.loss.parameters", "train.miner.parameters")
-# Sections and fields that decide how a trial is judged, where it writes, or that training does not read.
+# Sections and fields that decide how a trial is measured, where it writes, or that training does not read.
 FIXED = (
     "results_dir", "automl", "automl_policy", "wandb", "evaluate", "inference", "export", "gen_trt_engine", "quantize",
     "gen_engine", *STANDALONE_ACTIONS, "model_name", "encryption_key", "dataset.train_dataset", "dataset.val_dataset", "dataset.validation", "dataset.class_from",
@@ -25,7 +25,7 @@ FIXED = (
     "train.checkpoint_interval", "train.checkpoint_interval_unit", "train.log_every", "train.num_gpus", "train.gpu_ids",
     "train.num_nodes", "train.report_accuracy_per_class",
 )  # fmt: skip
-_WORDS = {
+_KEYS = {
     "low": "low", "min": "low", "valid_min": "low", "high": "high", "max": "high", "valid_max": "high",
     "values": "values", "options": "values", "valid_options": "values", "log": "log", "step": "step",
 }  # fmt: skip
@@ -33,7 +33,7 @@ _COMPARE = {">": operator.gt, ">=": operator.ge, "<": operator.lt, "<=": operato
 
 
 class Range(NamedTuple):
-    """A user's range: ``values`` alone, or one or both ends. ``log`` is None where the user did not say."""
+    """A user's range: ``values`` alone, or one or both ends. ``log`` is None where the user did not set it."""
 
     low: float | None = None
     high: float | None = None
@@ -51,7 +51,7 @@ def refusal(path: str) -> str:
     """Why a dotted path cannot be searched, or nothing."""
     for fixed in FIXED:
         if path == fixed or path.startswith(fixed + "."):
-            return "a field that takes no part in training, or that decides how a trial is judged"
+            return "a field that takes no part in training, or that decides how a trial is measured"
     declared = declared_fields().get(path)
     if declared is None and not free_parameter(path):
         return "no field of this name"
@@ -67,7 +67,7 @@ def numeric(path: str) -> type | None:
 
 
 def flat_ranges(ranges: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted path, what stands there); an override writes nested mappings where a spec writes dotted names."""
+    """(dotted path, range); an override writes nested mappings where a spec writes dotted names."""
     for key, value in ranges.items():
         path = f"{prefix}{key}"
         declared = declared_fields().get(path)
@@ -79,26 +79,27 @@ def flat_ranges(ranges: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[s
 
 
 def read_range(path: str, value: Any) -> Range:
-    """The range that a user wrote for a field. Raises ValueError that says what was expected."""
-    why = refusal(path)
-    if why:
-        raise ValueError(why)
+    """Parse the range that a user set for a field. Raises ValueError that states what was expected."""
+    if reason := refusal(path):
+        raise ValueError(reason)
     number = numeric(path)
     if isinstance(value, Mapping):
-        found = _from_mapping(value)
+        result = _from_mapping(value)
     elif isinstance(value, list | tuple) and number and len(value) == 2 and all(_is_number(v) for v in value):
-        found = Range(low=value[0], high=value[1])
+        result = Range(low=value[0], high=value[1])
     elif isinstance(value, list | tuple) and value:
-        found = Range(values=tuple(value))
+        result = Range(values=tuple(value))
     else:
         raise ValueError("expected [low, high], a list of values, or a mapping of low, high, log, step, values")
-    if found.values is None and number is None:
+    if result.values is None and number is None:
         raise ValueError("expected a list of values, as the field does not hold a number")
-    for item in found.values or tuple(v for v in (found.low, found.high) if v is not None):
-        _refuse_invalid(path, item, end=found.values is None)
-    if found.low is not None and found.high is not None and found.low > found.high:
-        raise ValueError(f"expected the least first, found {shown(found.low)} before {shown(found.high)}")
-    return found
+    for item in result.values or tuple(v for v in (result.low, result.high) if v is not None):
+        _refuse_invalid(path, item, end=result.values is None)
+    if result.low is not None and result.high is not None and result.low > result.high:
+        raise ValueError(
+            f"expected the smaller number first, found {format_value(result.low)} before {format_value(result.high)}"
+        )
+    return result
 
 
 def _is_number(value: Any) -> bool:
@@ -106,33 +107,33 @@ def _is_number(value: Any) -> bool:
 
 
 def _from_mapping(value: Mapping[Any, Any]) -> Range:
-    unknown = [key for key in value if key not in _WORDS]
+    unknown = [key for key in value if key not in _KEYS]
     if unknown or not value:
         raise ValueError(
-            f"expected low, high, log, step or values, found {shown(unknown[0]) if unknown else 'nothing'}"
+            f"expected low, high, log, step or values, found {format_value(unknown[0]) if unknown else 'nothing'}"
         )
-    words: dict[str, Any] = {}
+    arguments: dict[str, Any] = {}
     for key, item in value.items():
-        if words.setdefault(_WORDS[key], item) is not item:
-            raise ValueError(f"{_WORDS[key]} given twice, the second time as {key}")
+        if arguments.setdefault(_KEYS[key], item) is not item:
+            raise ValueError(f"{_KEYS[key]} given twice, the second time as {key}")
     for key in ("low", "high", "step"):
-        if words.get(key) is not None and not _is_number(words[key]):
-            raise ValueError(f"expected a number for {key}, found {shown(words[key])}")
-    if words.get("step") is not None and words["step"] <= 0:
+        if arguments.get(key) is not None and not _is_number(arguments[key]):
+            raise ValueError(f"expected a number for {key}, found {format_value(arguments[key])}")
+    if arguments.get("step") is not None and arguments["step"] <= 0:
         raise ValueError("expected a step > 0")
-    if words.get("log") not in (None, True, False):
+    if arguments.get("log") not in (None, True, False):
         raise ValueError("expected true or false for log")
-    if "values" in words:
-        if not isinstance(words["values"], list | tuple) or not words["values"]:
+    if "values" in arguments:
+        if not isinstance(arguments["values"], list | tuple) or not arguments["values"]:
             raise ValueError("expected a list for values")
-        words["values"] = tuple(words["values"])
-    elif words.get("low") is None and words.get("high") is None:
+        arguments["values"] = tuple(arguments["values"])
+    elif arguments.get("low") is None and arguments.get("high") is None:
         raise ValueError("expected low, high or values")
-    return Range(**words)
+    return Range(**arguments)
 
 
 def _refuse_invalid(path: str, value: Any, *, end: bool) -> None:
-    """``end``: a range may begin at a bound that is left out itself; nothing is drawn there."""
+    """Raise ValueError for a value that the field does not allow; the end of a range may equal an excluded bound."""
     declared = declared_fields().get(path)
     if declared is None:
         return
@@ -140,31 +141,28 @@ def _refuse_invalid(path: str, value: Any, *, end: bool) -> None:
     try:
         checked: Any = TypeAdapter(kind | None if declared.nullable else kind).validate_python(value, strict=True)
     except ValidationError:
-        raise ValueError(f"{shown(value)} is no value of this field") from None
+        raise ValueError(f"{format_value(value)} is not a valid value of this field") from None
     for bound in declared.info.metadata:
         for name, compare in (("gt", operator.gt), ("ge", operator.ge), ("lt", operator.lt), ("le", operator.le)):
             limit = getattr(bound, name, None)
             if end and limit is not None and checked == limit:
                 continue
             if limit is not None and checked is not None and not compare(checked, limit):
-                raise ValueError(f"{shown(value)} is no value of this field: it must be {name} {limit}")
+                raise ValueError(f"{format_value(value)} is not a valid value of this field: it must be {name} {limit}")
 
 
 def choices(path: str) -> tuple[Any, ...] | None:
-    """Every value of a field that has few: true and false, or the words of a Literal; else None."""
+    """All values of a boolean field or of one with fixed choices; else None."""
     declared = declared_fields().get(path)
     if declared is None:
         return None
-    words: tuple[Any, ...] | None = None
     if declared.kind is bool:
-        words = (False, True)
-    elif get_origin(declared.kind) is Literal:
-        words = get_args(declared.kind)
-    return words
+        return (False, True)
+    return get_args(declared.kind) if get_origin(declared.kind) is Literal else None
 
 
 def search_bounds(path: str) -> tuple[float, float, bool, bool]:
-    """(low, high, low is left out, high is left out) of what may be drawn: TAO's bounds and condition, and validity."""
+    """(low, high, low is excluded, high is excluded) of a search: from TAO's bounds and condition, and from validity."""
     declared = declared_fields().get(path)
     low, high, low_open, high_open = -math.inf, math.inf, False, False
     if declared is None:
@@ -177,7 +175,7 @@ def search_bounds(path: str) -> tuple[float, float, bool, bool]:
     return low, high, low_open, high_open
 
 
-def _limits(declared: Declared) -> Iterator[tuple[str, float]]:
+def _limits(declared: SpecNode) -> Iterator[tuple[str, float]]:
     facts = declared.facts
     for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
         for bound in declared.info.metadata:

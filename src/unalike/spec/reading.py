@@ -101,7 +101,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dic
         if not isinstance(key, Hashable):
             raise yaml.constructor.ConstructorError(None, None, "a key is a list or mapping", key_node.start_mark)
         if key in seen:
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands twice", key_node.start_mark)
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is repeated", key_node.start_mark)
         seen.add(key)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
@@ -123,7 +123,7 @@ _Loader.add_constructor(f"{_TAG}float", _number)
 
 
 def parse_yaml(text: str) -> Any:
-    """The value of a YAML text. Raises ValueError with one line that says what is wrong and where."""
+    """Parse a YAML text. Raises ValueError with the reason and the position in one line."""
     if len(text) > MAX_BYTES:
         raise ValueError(f"{len(text) / 2**20:.1f} MiB, expected at most {MAX_BYTES // 2**20}")
     try:
@@ -178,7 +178,7 @@ def _nearby(file: Path) -> str:
         others = sorted(p.name for p in file.parent.iterdir() if p.suffix in (".yaml", ".yml"))
     except OSError:
         return f"there is no folder {file.parent} either"
-    return f"beside it lie: {', '.join(others[:5])}" if others else ""
+    return f"files beside it: {', '.join(others[:5])}" if others else ""
 
 
 def plain(value: Any) -> Any:
@@ -209,8 +209,8 @@ def _copy(value: Any, depth: int, budget: list[int]) -> Any:
     return value
 
 
-def shown(value: Any, limit: int = 60) -> str:
-    """A value as a message shows it: short, on one line, in YAML's words."""
+def format_value(value: Any, limit: int = 60) -> str:
+    """Format a value for a message: short, on one line, as YAML writes it."""
     if value is None:
         return "null"
     if isinstance(value, bool):

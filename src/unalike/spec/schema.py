@@ -10,14 +10,14 @@ from unalike.spec.automl import SPELLINGS
 from unalike.spec.experiment import Experiment
 from unalike.spec.fields import ROOT_HELP, fields_of, top_level
 from unalike.spec.load import load_spec
-from unalike.spec.nodes import Declared
+from unalike.spec.nodes import SpecNode
 from unalike.spec.template import DEPLOY, deploy_template_for, template_for
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-def _lists(nodes: dict[str, Declared]) -> dict[str, list[str]]:
-    """What a search uses by itself, what it must leave alone, and what users ask for most."""
+def _lists(nodes: dict[str, SpecNode]) -> dict[str, list[str]]:
+    """The fields that a search varies by default, those that it may not vary, and those that users set most."""
     return {
         "automl_default_parameters": sorted(p for p, d in nodes.items() if d.facts.get("automl_enabled") is True),
         "automl_disabled_parameters": sorted(
@@ -30,8 +30,8 @@ def _lists(nodes: dict[str, Declared]) -> dict[str, list[str]]:
 def schema_for(action: str) -> dict[str, Any]:
     """The schema of an action (one of ACTIONS).
 
-    That of a model action holds the common sections, ``train`` and its own; sections of other model actions may stand in
-    a spec too and are checked by theirs. That of a standalone action holds ``results_dir`` and its own section.
+    That of a model action holds the common sections, ``train`` and its own; a spec may contain sections of other
+    model actions too, which are checked by theirs. That of a standalone action holds ``results_dir`` and its own section.
     """
     if action not in ACTIONS:
         raise ValueError(f"no schema for {action!r}")
@@ -62,7 +62,7 @@ def schema_for(action: str) -> dict[str, Any]:
 
 
 def _spellings(full: dict[str, Any]) -> dict[str, Any]:
-    """TAO's settings of a search at the top of a spec, each as the field of ours that it stands for."""
+    """TAO's settings of a search at the top of a spec, each with the schema of the field that it sets."""
     fields = full["$defs"]["Automl"]["properties"]
     return {
         name: {k: v for k, v in fields[path.partition(".")[2]].items() if k not in ("title", "default")}
@@ -81,13 +81,13 @@ def _references(node: Any) -> set[str]:
 
 
 def _reachable(properties: dict[str, Any], definitions: dict[str, Any]) -> dict[str, Any]:
-    wanted, queue = set(), _references(properties)
+    names, queue = set(), _references(properties)
     while queue:
         name = queue.pop()
-        if name not in wanted:
-            wanted.add(name)
+        if name not in names:
+            names.add(name)
             queue |= _references(definitions[name])
-    return {name: definitions[name] for name in sorted(wanted)}
+    return {name: definitions[name] for name in sorted(names)}
 
 
 def manifest() -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Short names that stand for long ones in overrides."""
+"""Short names of fields in overrides."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SHORTHAND = {
     "cal_batch_size": "gen_trt_engine.tensorrt.calibration.cal_batch_size",
     "cal_batches": "gen_trt_engine.tensorrt.calibration.cal_batches",
 }
-# Short names that mean the action's own field; for other actions the one given here.
+# Short names of a field of the action's own section -> actions that have it, and the section for other actions.
 BY_ACTION = {
     "batch_size": (("train", "evaluate", "inference", "export", "gen_trt_engine"), "train"),
     "trt_engine": (("evaluate", "inference", "gen_trt_engine"), "gen_trt_engine"),
@@ -28,7 +28,7 @@ BY_ACTION = {
 
 
 def long_name(key: str, action: str) -> str:
-    """The dotted path that a short name stands for in this action; any other key unchanged."""
+    """The dotted path of a short name in this action; any other key is returned unchanged."""
     if key in BY_ACTION:
         actions, otherwise = BY_ACTION[key]
         return f"{action if action in actions else otherwise}.{key}"

@@ -1,8 +1,8 @@
-"""What TAO's own specs hold beyond its field table: carried over where something here does the same, else said in a line.
+"""Keys of TAO's specs that are not in its field table: renamed where a field here does the same, else reported as unused.
 
 The keys are those of the example specs that NVIDIA publishes for this network (tao_tutorials, tao_pytorch_backend and
-tao_deploy, seen 2026-11-26) and of its agent skill; some of them TAO itself has stopped reading. Any other unknown key
-stays an error, with close spellings: a setting that vanishes when it is misspelt is worse than a refusal.
+tao_deploy, as of 2026-11-26) and of its agent skill; TAO itself no longer reads some of them. Any other unknown key is an
+error with close spellings, since a misspelt setting must not be ignored.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any
 from unalike.progress import say
 from unalike.spec.faults import Fault
 from unalike.spec.fields import declared_fields
-from unalike.spec.reading import shown
+from unalike.spec.reading import format_value
 
 # TAO's key -> the field that does the same here.
-SPELLED: Mapping[str, str] = {
+RENAMED_KEYS: Mapping[str, str] = {
     "dataset.color_augmentation.enable": "dataset.color_augmentation.enabled",
     "dataset.gaussian_blur.enable": "dataset.gaussian_blur.enabled",
     "train.grad_clip": "train.clip_grad_norm",
@@ -28,8 +28,8 @@ SPELLED: Mapping[str, str] = {
 _FROM_MODEL = "it is read from the checkpoint or the ONNX file"
 _REFERENCE = "name reference images as dataset.val_dataset.reference"
 _QUERIES = "name queries as dataset.val_dataset.query, or what is to be recognized as inference.input_path"
-# TAO's key -> why it is left out, or what does its work.
-LEFT: Mapping[str, str] = {
+# TAO's key -> why it is not used, or what to use instead.
+UNUSED_KEYS: Mapping[str, str] = {
     "model.pretrain_choice": "pretrained weights are decided by model.pretrained and model.pretrained_trunk_path",
     "dataset.test_dataset": _REFERENCE,
     "dataset.reference_dataset": _REFERENCE,
@@ -43,60 +43,60 @@ LEFT: Mapping[str, str] = {
 _DEVICES = ("train", "evaluate", "inference")
 
 
-def carry_over(tree: dict[Any, Any]) -> list[Fault]:
-    """Respell or take out TAO's extra keys in ``tree``, a line each; the faults are keys that stand there twice."""
+def translate_tao_keys(tree: dict[Any, Any]) -> list[Fault]:
+    """Rename or remove TAO's extra keys in ``tree``, with a message for each; the faults are keys that are set twice."""
     faults = []
-    for old, new in SPELLED.items():
-        value, found = _take(tree, old)
-        if not found:
+    for old, new in RENAMED_KEYS.items():
+        value, is_set = _pop(tree, old)
+        if not is_set:
             continue
-        if not _put(tree, new, value):
+        if not _set(tree, new, value):
             faults.append(Fault(new, f"given twice, as {old} and as {new}; keep one of the two"))
         else:
             say(f"{old} is read as {new}", once=True)
-    for path, why in LEFT.items():
-        value, found = _take(tree, path)
-        if found:
-            say(f"{path}: {shown(value)} is not used here: {why}", once=True)
+    for path, reason in UNUSED_KEYS.items():
+        value, is_set = _pop(tree, path)
+        if is_set:
+            say(f"{path}: {format_value(value)} is not used here: {reason}", once=True)
     for name in _DEVICES:
         _count_devices(tree, name)
     return faults
 
 
-def _place(tree: dict[Any, Any], path: str) -> tuple[Any, str]:
+def _parent_of(tree: dict[Any, Any], path: str) -> tuple[Any, str]:
     *parents, name = path.split(".")
-    place: Any = tree
+    parent: Any = tree
     for part in parents:
-        place = place.get(part) if isinstance(place, dict) else None
-    return place, name
+        parent = parent.get(part) if isinstance(parent, dict) else None
+    return parent, name
 
 
-def _take(tree: dict[Any, Any], path: str) -> tuple[Any, bool]:
-    place, name = _place(tree, path)
-    if path in declared_fields() or not isinstance(place, dict) or name not in place:
+def _pop(tree: dict[Any, Any], path: str) -> tuple[Any, bool]:
+    parent, name = _parent_of(tree, path)
+    if path in declared_fields() or not isinstance(parent, dict) or name not in parent:
         return None, False
-    return place.pop(name), True
+    return parent.pop(name), True
 
 
-def _put(tree: dict[Any, Any], path: str, value: Any) -> bool:
-    """Write a value where nothing else stands; whether it was written."""
+def _set(tree: dict[Any, Any], path: str, value: Any) -> bool:
+    """Set a value unless another one is set; returns whether no other one was."""
     *parents, name = path.split(".")
-    place: Any = tree
+    parent: Any = tree
     for part in parents:
-        inner = place.setdefault(part, {})
+        inner = parent.setdefault(part, {})
         if inner is None:
-            inner = place[part] = {}
+            inner = parent[part] = {}
         if not isinstance(inner, dict):
-            return True  # the section itself is faulty, and that will be said
-        place = inner
-    if name in place and place[name] != value:
+            return True  # the section itself is invalid, which is reported later
+        parent = inner
+    if name in parent and parent[name] != value:
         return False
-    place[name] = value
+    parent[name] = value
     return True
 
 
 def _count_devices(tree: dict[Any, Any], name: str) -> None:
-    """TAO's rule where the two device fields differ: the larger number counts; its default list says nothing."""
+    """TAO's rule where the two device fields differ: the larger number is used; its default list is ignored."""
     part = tree.get(name)
     if not isinstance(part, dict):
         return
@@ -104,7 +104,7 @@ def _count_devices(tree: dict[Any, Any], name: str) -> None:
     if not isinstance(ids, list) or not isinstance(count, int) or isinstance(count, bool):
         return
     if len(ids) > count > 0:
-        say(f"{name}.num_gpus is taken to be {len(ids)}, as many as {name}.gpu_ids names", once=True)
+        say(f"{name}.num_gpus is set to {len(ids)}, the number of {name}.gpu_ids", once=True)
         part["num_gpus"] = len(ids)
     elif ids == [0] and count > 1:
         del part["gpu_ids"]

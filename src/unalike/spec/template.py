@@ -11,7 +11,7 @@ import yaml
 from unalike.spec.actions import ACTIONS, command_of
 from unalike.spec.fields import expectation, fields_of
 from unalike.spec.load import load_spec
-from unalike.spec.nodes import Declared
+from unalike.spec.nodes import SpecNode
 
 WIDTH = 118
 HEAD = """\
@@ -62,7 +62,7 @@ def _value(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...").removesuffix("\n")
 
 
-def _comment(declared: Declared, indent: str) -> list[str]:
+def _comment(declared: SpecNode, indent: str) -> list[str]:
     text = declared.help
     if not declared.section:
         units = declared.facts.get("units")
@@ -80,18 +80,18 @@ def template_for(action: str) -> str:
 
 def deploy_template_for(action: str) -> str:
     """The short template of an action on engines (one of DEPLOY)."""
-    wanted = DEPLOY[action]
+    paths = DEPLOY[action]
     nodes = {
         path: declared
         for path, declared in fields_of(action).items()
-        if any(path == w or path.startswith(w + ".") or w.startswith(path + ".") for w in wanted)
+        if any(path == w or path.startswith(w + ".") or w.startswith(path + ".") for w in paths)
     }
     return DEPLOY_HEAD.format(command=command_of(action), example=f"unalike job create {action} --parent ID") + _lines(
         action, nodes
     )
 
 
-def _lines(action: str, nodes: Mapping[str, Declared]) -> str:
+def _lines(action: str, nodes: Mapping[str, SpecNode]) -> str:
     defaults = load_spec(action).to_dict()
     lines: list[str] = []
     for path, declared in nodes.items():
@@ -117,12 +117,12 @@ def _prefixes(path: str) -> list[str]:
     return [".".join(parts[: n + 1]) for n in range(len(parts))]
 
 
-def _hidden(declared: Declared) -> bool:
+def _hidden(declared: SpecNode) -> bool:
     """Commented out: what may be settled, and what has no default to show."""
     return bool(declared.facts.get("settled")) or declared.nullable and declared.info.default is None
 
 
-def _all_hidden(path: str, nodes: Mapping[str, Declared]) -> bool:
+def _all_hidden(path: str, nodes: Mapping[str, SpecNode]) -> bool:
     """A section of which every leaf is commented out: an empty mapping in its place would mean null."""
     leaves = [d for p, d in nodes.items() if p.startswith(path + ".") and not d.section]
     return bool(leaves) and all(any(_hidden(nodes[p]) for p in _prefixes(d.path)) for d in leaves)

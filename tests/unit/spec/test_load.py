@@ -21,7 +21,7 @@ from unalike.spec.actions import STANDALONE_ACTIONS
 from unalike.spec.faults import suggestion
 from unalike.spec.fields import declared_fields, expectation, top_level
 from unalike.spec.overrides import apply_overrides
-from unalike.spec.reading import parse_yaml, plain, shown
+from unalike.spec.reading import format_value, parse_yaml, plain
 from unalike.spec.shorthand import BY_ACTION, SHORTHAND, long_name
 
 SKILL = SOURCE / "unalike" / "skill"
@@ -95,7 +95,7 @@ def test_one_fault_is_one_line(tmp_path: Path) -> None:
         ({"model": {"backbone": ""}}, "model.backbone: found '', expected text, not empty"),
         ({"dataset": {"prob": -0.1}}, "expected a number >= 0 and <= 1"),
         ({"train": {"optim": {"trunk": {"base_lr": 0}}}}, "expected a number > 0"),
-        ({"train": {"gpu_ids": [0, "a"]}}, "found 'a' at place 1, expected a list of whole numbers"),
+        ({"train": {"gpu_ids": [0, "a"]}}, "found 'a' at index 1, expected a list of whole numbers"),
         ({"train": {"num_epochs": 10**5000, "batch_size": 10**5000}}, "train.batch_size: found a"),
         ({"dataset": {"pixel_std": [0, 1, 1]}}, "expected a list of numbers > 0"),
     ],
@@ -108,8 +108,8 @@ def test_messages(spec: dict[Any, Any], part: str) -> None:
     ("text", "part"),
     [
         ("", "is empty"), ("# nothing\n", "is empty"), ("[1, 2]", "holds a list"), ("just words", "holds a str"),
-        ("a: [1", "not valid YAML"), ("train: {num_epochs: 1}\ntrain: {num_epochs: 2}", "'train' stands twice"),
-        ("train:\n  seed: 1\n  seed: 2", "'seed' stands twice in line 3"), ("? [a, b]\n: 1", "a key is a list"),
+        ("a: [1", "not valid YAML"), ("train: {num_epochs: 1}\ntrain: {num_epochs: 2}", "'train' is repeated"),
+        ("train:\n  seed: 1\n  seed: 2", "'seed' is repeated in line 3"), ("? [a, b]\n: 1", "a key is a list"),
         ("a: !!python/object:os.system {}", "not valid YAML"), ("a: !!bool maybe", "not valid YAML"),
         ("a: !!timestamp x", "YAML"), ("a: &x [*x]", "YAML"), ("a: \x00", "not valid YAML"), ("--- a\n--- b", "YAML"),
         ("a: " + "[" * 3000, "YAML"), ("a: " + "[" * 60 + "]" * 60, "nested too deeply"),
@@ -125,7 +125,7 @@ def test_bad_files_are_said_clearly(tmp_path: Path, text: str, part: str) -> Non
 
 def test_missing_files_folders_and_bytes(tmp_path: Path) -> None:
     write(tmp_path, "a: 1", "other.yaml")
-    assert "beside it lie: other.yaml" in refused("train", tmp_path / "spec.yaml")
+    assert "files beside it: other.yaml" in refused("train", tmp_path / "spec.yaml")
     assert "there is no folder" in refused("train", tmp_path / "no" / "spec.yaml")
     assert "is a folder" in refused("train", str(tmp_path))
     (tmp_path / "bytes.yaml").write_bytes(b"\xff\xfe\x00\x01")
@@ -196,7 +196,7 @@ def test_plain_turns_foreign_scalars_into_python() -> None:
     loop.append(loop)
     with pytest.raises(SpecError, match="nested too deeply"):
         plain(loop)
-    assert len(shown("x" * 1000)) <= 60
+    assert len(format_value("x" * 1000)) <= 60
 
 
 def test_overrides_of_text_fields_keep_their_text() -> None:
@@ -320,12 +320,12 @@ def test_encryption_key_is_said_once_and_not_used(capsys: pytest.CaptureFixture[
     [
         ("dataset.gaussian_blur.kernel=[4,4]", "two odd numbers"), ("dataset.gaussian_blur.kernel=[3]", "two odd numbers"),
         ("dataset.gaussian_blur.kernel=[-1,3]", "two odd numbers"), ("dataset.gaussian_blur.kernel=[449,3]", "half"),
-        ("dataset.gaussian_blur.sigma=[2,1]", "least first"), ("dataset.crop.scale=[0.5,0.1]", "least first"),
+        ("dataset.gaussian_blur.sigma=[2,1]", "smaller first"), ("dataset.crop.scale=[0.5,0.1]", "smaller first"),
         ("dataset.crop.scale=[0.5,1.1]", "at most 1.0"), ("dataset.crop.ratio=[1]", "two numbers"),
         ("train.optim.steps=[40,40]", "rising"), ("train.optim.steps=[-1]", "rising"),
         ("train.gpu_ids=[]", "as many as train.num_gpus, 1"), ("train.gpu_ids=[-1]", "different indices"),
         ("evaluate.gpu_ids=[]", "as many as evaluate.num_gpus, 1"), ("dataset.pixel_mean=[0.5]", "3 numbers"),
-        ("model.input_channels=1", "3 (grey images are read as RGB)"),
+        ("model.input_channels=1", "3 (gray images are read as RGB)"),
         ("export.batch_size=0", "-1 (open)"), ("gen_trt_engine.batch_size=0", "-1 (open)"),
         ("train.checkpointer.save_top_k=0", "-1 (all)"), ("dataset.manifest_columns.label=path", "different columns"),
     ],
@@ -340,7 +340,7 @@ def test_conditions_between_fields_the_user_wrote() -> None:
     assert load_spec("train", None, ["train.num_gpus=3"]).train.gpu_ids == [0, 1, 2]
     assert load_spec("train", None, ["train.num_gpus=2", "train.gpu_ids=[3,1]"]).train.gpu_ids == [3, 1]
     frozen = ["train.train_trunk=false", "train.train_embedder=false"]
-    assert "nothing would learn" in refused("train", None, frozen)
+    assert "nothing would be trained" in refused("train", None, frozen)
     load_spec("evaluate", None, frozen)
     trt = "gen_trt_engine.tensorrt."
     load_spec("gen_trt_engine", None, [f"{trt}min_batch_size=4"])

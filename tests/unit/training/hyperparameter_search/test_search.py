@@ -23,7 +23,7 @@ def test_a_search_leaves_record_best_spec_report_and_checkpoint(tmp_path):
     assert (folder / "ml_model_best.pth").read_text() == f"trial {record['best']['trial']}"
     assert (folder / "study.db").exists() and len(read_trials(folder)) == 6
     best = load_spec("train", folder / "best_spec.yaml")
-    assert best.policy() == "off" and not best.automl.names_a_search()
+    assert best.policy() == "off" and not best.automl.requests_search()
     assert best.train.optim.trunk.base_lr == record["best"]["values"].get(TRUNK_LR, 3.5e-4)
     assert record["importance"] == {TRUNK_LR: 1.0}
     page = (folder / "report.html").read_text()

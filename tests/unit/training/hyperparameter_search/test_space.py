@@ -16,12 +16,12 @@ TRUNK_LR = "train.optim.trunk.base_lr"
 
 def test_what_may_not_be_searched_is_refused_by_name():
     for override, message in [
-        ("automl.parameters=[dataset.validation.seed]", "how a trial is judged"),
+        ("automl.parameters=[dataset.validation.seed]", "how a trial is measured"),
         ("automl.parameters=[train.optim.trunk.base_rl]", "did you mean 'train.optim.trunk.base_lr'"),
         ("automl.parameters=[train.optim]", "a section"),
-        ("automl.ranges.train.optim.trunk.base_lr=[1, 0.1]", "the least first"),
-        ("automl.ranges.train.optim.trunk.base_lr=[-1, 0.1]", "no value of this field"),
-        ("automl.ranges={train.optim.name: [Adam, Adamx]}", "no value of this field"),
+        ("automl.ranges.train.optim.trunk.base_lr=[1, 0.1]", "the smaller number first"),
+        ("automl.ranges.train.optim.trunk.base_lr=[-1, 0.1]", "not a valid value of this field"),
+        ("automl.ranges={train.optim.name: [Adam, Adamx]}", "not a valid value of this field"),
         ("automl.ranges={train.optim.trunk.base_lr: {lowest: 1}}", "lowest"),
         ("automl.algorithm=llm", "language model"),
         ("automl.algorithm=hyperbnad", "did you mean 'hyperband'"),
@@ -47,4 +47,4 @@ def test_taos_settings_are_accepted():
     assert load_spec("train", None, ["automl_max_recommendations=3"]).automl.trials == 3
     with pytest.raises(SpecError, match="given twice"):
         load_spec("train", {"automl_max_recommendations": 3, "automl": {"trials": 3}})
-    assert load_spec("train", {"automl": {"seed": 3}}).automl.names_a_search() is False
+    assert load_spec("train", {"automl": {"seed": 3}}).automl.requests_search() is False

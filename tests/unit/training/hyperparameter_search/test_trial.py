@@ -26,7 +26,7 @@ def test_a_trial_has_the_users_spec_and_the_drawn_values_but_not_the_query_set(t
     assert trial.train.optim.trunk.base_lr == 0.01 and trial.model.feat_dim == 32 and trial.train.num_epochs == 7
     assert trial.train.recipe == "tao" and trial.train.results_dir == str(tmp_path) and trial.policy() == "off"
     assert trial.train.checkpoint_interval == trial.train.validation_interval == 1
-    assert trial.is_set("train.validation_interval") and not trial.automl.names_a_search()
+    assert trial.is_set("train.validation_interval") and not trial.automl.requests_search()
     assert experiment.dataset.val_dataset.query == "q"
 
 
