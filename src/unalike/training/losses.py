@@ -7,6 +7,7 @@ they are. Shape letters: B batch, D embedding width, C classes.
 from __future__ import annotations
 
 import inspect
+import random
 from collections.abc import Mapping
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from unalike.errors import SpecError, closest
+from unalike.errors import SpecError, TrainingError, closest
+from unalike.storage.outside_files import reader_errors, reason
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -43,6 +45,15 @@ _NOT_MINERS = {"BaseMiner", "EmbeddingsAlreadyPackagedAsTriplets"}
 _FACTS = {"num_classes": "classes", "embedding_size": "dim", "descriptors_dim": "dim", "l": "dim"}
 # Parameters that are Python objects; a spec is plain data and cannot hold them.
 _OBJECTS = {"distance", "reducer", "embedding_regularizer", "weight_regularizer", "weight_init_func", "collect_stats"}
+
+# What some losses need of a batch. Those that stand here are not tried out on a small one.
+_NEEDS = {
+    "ManifoldLoss": "at least as many images in a batch as train.loss.parameters.K, which is 50 unless it is set",
+    "NCALoss": "two or more images of a class (dataset.num_instance)",
+    "SmoothAPLoss": "as many images of each class (train.batch_size a multiple of dataset.num_instance)",
+}
+# In errors that a device or a network causes, not the batch.
+_DEVICE_WORDS = ("CUDA", "cuda", "NCCL", "can't allocate memory", "DefaultCPUAllocator")
 
 # How losses of pytorch-metric-learning name their class proxies, and whether a class is a column of them.
 PROXIES = {"W": True, "proxies": False}
@@ -110,11 +121,34 @@ def _construct(
                 expected=", ".join(sorted(allowed - set(_FACTS))) or "none",
                 remedy=closest(parameter, allowed),
             )
-    taken = {name: facts[fact] for name, fact in _FACTS.items() if name in allowed}
+    taken = {name: facts[fact] for name, fact in _FACTS.items() if name in allowed and fact in facts}
+    with reader_errors(f"{key}: {cls.__name__} refuses {dict(parameters)}", error=SpecError):
+        module = cls(**taken, **parameters)
+        if parameters and cls.__name__ not in _NEEDS:
+            _try_out(key, cls, parameters, taken)
+    return module
+
+
+def _try_out(key: str, cls: type[nn.Module], parameters: Mapping[str, Any], taken: Mapping[str, int]) -> None:
+    """Compute one small batch: many constructors take any value, and only the first step of a training would find it wrong.
+
+    The states of random number generators stay as they are.
+    """
+    classes, dim = 8, 32
+    small = {name: classes if _FACTS[name] == "classes" else dim for name in taken}
+    states = random.getstate(), np.random.get_state()
     try:
-        return cls(**taken, **parameters)
-    except (TypeError, ValueError, AssertionError) as error:
-        raise SpecError(f"{key}: {cls.__name__} refuses {dict(parameters)}: {error}") from error
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            vectors_BD = torch.nn.functional.normalize(torch.randn(4 * classes, dim)).requires_grad_()
+            result = cls(**small, **parameters)(vectors_BD, torch.arange(classes).repeat_interleave(4))
+            if key == "train.loss":
+                result.backward()
+                if not (torch.isfinite(result) and (vectors_BD.grad is None or torch.isfinite(vectors_BD.grad).all())):
+                    raise ValueError("its value is not finite")
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def build_loss(name: str, parameters: Mapping[str, Any], *, classes: int, dim: int) -> nn.Module:
@@ -130,9 +164,10 @@ def build_loss(name: str, parameters: Mapping[str, Any], *, classes: int, dim: i
         SpecError: there is no such loss, or it has no such parameter.
     """
     cls = _choose("loss", "train.loss.name", name, _loss_classes())
+    facts = {"classes": classes, "dim": dim}
     if name == "MarginLoss" and not parameters.get("learn_beta"):
-        return cls(**parameters)  # one beta for all unless it is learnt: a class count would make it a vector
-    return _construct("train.loss", cls, dict(parameters), {"classes": classes, "dim": dim})
+        facts = {}  # one beta for all unless it is learned: a class count would make it a vector
+    return _construct("train.loss", cls, dict(parameters), facts)
 
 
 def build_miner(name: str | None, parameters: Mapping[str, Any]) -> nn.Module | None:
@@ -172,8 +207,21 @@ class Criterion(nn.Module):
 
         Returns:
             The loss, a scalar.
+
+        Raises:
+            TrainingError: the loss cannot be computed on such a batch.
         """
-        vectors_BD = vectors_BD.float()
+        name = type(self.loss).__name__
+        if name == "NCALoss" and len(torch.unique(labels_B)) == len(labels_B):  # it would be NaN
+            raise self._batch_error(name, labels_B, "no class has two images in it")
+        try:
+            return self._compute(vectors_BD.float(), labels_B)
+        except (TypeError, ValueError, LookupError, AssertionError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in _DEVICE_WORDS):
+                raise
+            raise self._batch_error(name, labels_B, reason(error)) from error
+
+    def _compute(self, vectors_BD: Tensor, labels_B: Tensor) -> Tensor:
         if self.ignores_labels:
             loss: Tensor = self.loss(vectors_BD)
         elif self.miner is None:
@@ -183,6 +231,13 @@ class Criterion(nn.Module):
                 mined = self.miner(vectors_BD.detach(), labels_B)
             loss = self.loss(vectors_BD, labels_B, mined)
         return loss
+
+    def _batch_error(self, name: str, labels_B: Tensor, cause: str) -> TrainingError:
+        return TrainingError(
+            f"{name} cannot be computed on a batch of {len(labels_B)} images of {len(torch.unique(labels_B))} classes: {cause}",
+            expected=_NEEDS.get(name, ""),
+            remedy="change train.batch_size and dataset.num_instance, or take another train.loss.name",
+        )
 
 
 def build_criterion(experiment: Experiment, *, classes: int, dim: int) -> Criterion:

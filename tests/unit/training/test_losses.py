@@ -1,10 +1,11 @@
 """Every loss and miner of pytorch-metric-learning by its name; wrong names and parameters in one line."""
 
+import numpy as np
 import pytest
 import torch
 
 from tests.support.tiny import spec
-from unalike.errors import SpecError
+from unalike.errors import SpecError, TrainingError
 from unalike.training import losses
 from unalike.training.losses import (
     Criterion,
@@ -72,11 +73,48 @@ def test_triplet_loss_against_a_plain_loop():
         ("CosFaceLoss", {"margn": 0.1}, "margin"),
         ("CosFaceLoss", {"num_classes": 3}, "come from the data"),
         ("CircleLoss", {"num_classes": 3}, "train.loss"),
+        ("MarginLoss", {"foo": 1}, "no such parameter"),
+        ("MarginLoss", {"num_classes": 3}, "come from the data"),
+        ("CosFaceLoss", {"margin": "a"}, "CosFaceLoss refuses"),
+        ("CosFaceLoss", {"margin": float("nan")}, "not finite"),
+        ("TripletMarginLoss", {"distance": "LpDistance"}, "no such parameter"),
+        ("ContrastiveLoss", {"pos_margin": [1]}, "ContrastiveLoss refuses"),
+        ("ArcFaceLoss", {"scale": None}, "ArcFaceLoss refuses"),
+        ("PNPLoss", {"variant": "zz"}, "PNPLoss refuses"),
+        ("MultiSimilarityLoss", {"alpha": {}}, "MultiSimilarityLoss refuses"),
     ],
 )
 def test_wrong_names_and_parameters_say_the_remedy(name, parameters, message):
     with pytest.raises(SpecError, match=message):
         build_loss(name, parameters, classes=3, dim=4)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("MultiSimilarityMiner", {"epsilon": "a"}), ("TripletMarginMiner", {"margin": "a"}),
+                                                  ("PairMarginMiner", {"pos_margin": []})])  # fmt: skip
+def test_wrong_parameters_of_miners_are_refused(name, parameters):
+    with pytest.raises(SpecError, match=f"{name} refuses"):
+        build_miner(name, parameters)
+
+
+def test_trying_parameters_out_leaves_random_numbers_alone():
+    torch.manual_seed(3)
+    np.random.seed(3)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()
+    build_loss("TripletMarginLoss", {"margin": 0.2}, classes=3, dim=4)
+    build_miner("TripletMarginMiner", {"margin": 0.2})
+    assert torch.equal(before[0], torch.get_rng_state()) and (before[1] == np.random.get_state()[1]).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "message"),
+    [("ManifoldLoss", torch.arange(8).repeat_interleave(2), "batch of 16 images of 8 classes.*K, which is 50"),
+     ("NCALoss", torch.arange(8), "two or more images of a class"),
+     ("SmoothAPLoss", torch.tensor([0, 0, 1, 2, 3, 3, 4, 5]), "as many images of each class")],
+)  # fmt: skip
+def test_a_batch_that_a_loss_cannot_use_says_what_it_needs(name, labels, message):
+    criterion = Criterion(build_loss(name, {}, classes=8, dim=16), None)
+    with pytest.raises(TrainingError, match=message):
+        criterion(torch.randn(len(labels), 16, requires_grad=True), labels)
 
 
 def test_miner_may_be_absent_and_misspelt_miner_is_refused():
