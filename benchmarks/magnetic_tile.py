@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 
 from unalike.cli.options import parse_size
+from unalike.data.masks import read_mask
 from unalike.data.tiling import Tiling
 from unalike.inference.feature_map_model import load_feature_maps
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
-from unalike.inspection.few_shot import read_mask
 from unalike.inspection.ground_truth import GroundTruth, compute_metrics
 from unalike.inspection.inspector import Inspector
 from unalike.inspection.normal_images import ReadableImages, load_image, sample_patches

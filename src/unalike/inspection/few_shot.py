@@ -17,10 +17,10 @@ import numpy as np
 
 from unalike import progress
 from unalike.data.decode import ImageInput
-from unalike.errors import DataError
+from unalike.data.masks import read_mask
 from unalike.inspection.anomaly_map import anomaly_maps
 from unalike.inspection.anomaly_model import AnomalyModel
-from unalike.inspection.normal_images import ReadableImages, load_image
+from unalike.inspection.normal_images import ReadableImages
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
 from unalike.metrics.roc import auroc
 from unalike.numerics.maps import resize_map
@@ -116,19 +116,6 @@ def find_mask(image: ImageInput, masks: Path | None) -> Path | None:
     names = (f"{path.stem}_mask.png", f"{path.stem}.png")
     candidates = [folder / name for folder in (masks / path.parent.name, masks) for name in names]
     return next((mask for mask in candidates if mask.is_file() and mask.resolve() != path.resolve()), None)
-
-
-def read_mask(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Read the mask of an image of ``size`` (H, W), bool (H, W): True where it is brighter than 127.
-
-    Raises:
-        DataError: A mask of another size.
-    """
-    image = load_image(path).convert("L")
-    if (image.height, image.width) != size:
-        raise DataError(f"the mask {path} is {image.height} x {image.width}", expected=f"{size[0]} x {size[1]}")
-    mask: np.ndarray = np.asarray(image) > 127
-    return mask
 
 
 def defect_patches(

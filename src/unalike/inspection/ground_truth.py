@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from unalike.data.masks import read_mask
 from unalike.errors import DataError
-from unalike.inspection.few_shot import find_mask, read_mask
+from unalike.inspection.few_shot import find_mask
 from unalike.inspection.normal_images import list_images
 from unalike.inspection.result import DEFECTIVE, Inspection
 from unalike.metrics.intervals import clopper_pearson
