@@ -60,6 +60,7 @@ def run(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = 
             f"{answer['path']}: {answer['decision']} ({answer['score']:.3f})" + (f" at {boxes}" if boxes else "")
         )
     if result["measured"]:
-        show_result(result["measured"], False)
+        by_kind = {f"image_auroc of {kind}": value for kind, value in result["measured"]["by_kind"].items()}
+        show_result({name: value for name, value in result["measured"].items() if name != "by_kind"} | by_kind, False)
     if result.get("report"):
         print_line(f"report: {result['report']}")

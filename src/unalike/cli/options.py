@@ -118,6 +118,10 @@ def _as_plain(value: Any) -> Any:
     return value if isinstance(value, (str, int, bool, type(None))) else str(value)
 
 
+# Keys of a share with its confidence interval.
+INTERVAL = {"value", "low", "high"}
+
+
 def show_result(result: Any, as_json: bool) -> None:
     """Print a result to standard output: one JSON object, or a line a figure."""
     plain = _as_plain(result)
@@ -127,14 +131,22 @@ def show_result(result: Any, as_json: bool) -> None:
         print_json(plain)
         return
     for name, value in plain.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and INTERVAL <= value.keys():
+            print_line(f"{name}: {_format_interval(value)}")
+        elif isinstance(value, dict):
             for key, item in value.items():
-                if not isinstance(item, (dict, list)):
+                if isinstance(item, dict) and INTERVAL <= item.keys():
+                    print_line(f"{key}: {_format_interval(item)}")
+                elif not isinstance(item, (dict, list)):
                     print_line(f"{key}: {_short(item)}")
         elif isinstance(value, list):
             print_line(f"{name}: {len(value)}" if len(value) > 8 else f"{name}: {', '.join(map(_short, value))}")
         elif value is not None and (name, value) != ("results_dir", "."):
             print_line(f"{name}: {_short(value)}")
+
+
+def _format_interval(value: dict[str, Any]) -> str:
+    return f"{_short(value['value'])} [{_short(value['low'])}, {_short(value['high'])}]"
 
 
 def _short(value: Any) -> str:

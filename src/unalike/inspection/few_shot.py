@@ -25,6 +25,7 @@ from unalike.inspection.patch_features import PatchExtractor, patch_positions
 from unalike.metrics.roc import auroc
 from unalike.numerics.maps import resize_map
 
+MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".gif", ".webp", ".jpg", ".jpeg")
 # Share of an image's patches, the most anomalous ones, that are taken for the defect where there is no mask.
 TOP_SHARE = 0.01
 # A patch is defective where the mask covers more than this share of it.
@@ -108,14 +109,23 @@ def find_mask(image: ImageInput, masks: Path | None) -> Path | None:
 
     Args:
         image: ``FOLDER/NAME.*``; an image that is not a file has no mask.
-        masks: A folder; the mask is ``FOLDER/NAME_mask.png``, ``FOLDER/NAME.png``, ``NAME_mask.png`` or ``NAME.png`` in it.
+        masks: A folder; the mask is ``FOLDER/NAME_mask.png``, ``FOLDER/NAME.png``, ``NAME_mask.png`` or ``NAME.png`` in it,
+            or such a file with another of ``MASK_SUFFIXES``.
     """
     if masks is None or not isinstance(image, str | Path):
         return None
     path = Path(image)
-    names = (f"{path.stem}_mask.png", f"{path.stem}.png")
-    candidates = [folder / name for folder in (masks / path.parent.name, masks) for name in names]
-    return next((mask for mask in candidates if mask.is_file() and mask.resolve() != path.resolve()), None)
+    stems = (f"{path.stem}_mask", path.stem)
+    candidates = [
+        folder / f"{stem}{suffix}" for folder in (masks / path.parent.name, masks) for stem in stems for suffix in MASK_SUFFIXES
+    ]  # fmt: skip
+    beside = path.parent.resolve()
+    for mask in candidates:
+        # Beside the image, NAME.jpg and NAME.png could each be the mask of the other: there the mask is the PNG.
+        is_other = mask.stem == path.stem and mask.suffix != ".png" and mask.parent.resolve() == beside
+        if mask.is_file() and not is_other and mask.resolve() != path.resolve():
+            return mask
+    return None
 
 
 def defect_patches(

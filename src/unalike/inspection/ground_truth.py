@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from unalike import progress
 from unalike.data.masks import read_mask
 from unalike.errors import DataError
 from unalike.inspection.few_shot import find_mask
@@ -101,8 +102,18 @@ def _defective_rate(inspections: Sequence[Inspection]) -> dict[str, float | None
 def _localization(good: Sequence[Inspection], defective: Sequence[Inspection], truth: GroundTruth) -> dict[str, Any]:
     """Pixel AUROC and PRO over the normal images and the defective ones that have a mask; empty without masks."""
     masked = [(inspection, mask) for inspection in defective if (mask := truth.mask_of(inspection.source)) is not None]
-    if not masked:
+    if truth.masks is None:
         return {}
+    if not masked:
+        raise DataError(
+            f"no mask in {truth.masks} for any of {len(defective)} defective images, such as {defective[0].source}",
+            expected="FOLDER/NAME.png or FOLDER/NAME_mask.png for FOLDER/NAME.*",
+            remedy="or leave --truth out: without masks the image figures are computed alone",
+        )
+    if len(masked) < len(defective):
+        progress.say(
+            f"masks of {len(masked)} of {len(defective)} defective images: the others count for the image figures alone"
+        )
     pixels = sum(one.size[0] * one.size[1] for one in [*good, *(one for one, _ in masked)])
     step = 1
     while pixels / step**2 > MAX_PIXELS_MEASURED:

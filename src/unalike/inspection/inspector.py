@@ -170,7 +170,8 @@ class Inspector:
         scores = cross_validate(self.model, data, images, folds, self.extractor, defects, masks)
         distinct = len(set(labels)) if len(set(labels)) < len(labels) else 0
         self.model = scores.model
-        self.threshold = fit_threshold(scores.normal_I, rate, defects_M=scores.defect_D, parts=distinct)
+        names = [images.name_of(number) for number in range(len(scores.normal_I))]
+        self.threshold = fit_threshold(scores.normal_I, rate, defects_M=scores.defect_D, parts=distinct, names=names)
         self.facts["good_scores"] = [round(float(score), 6) for score in np.sort(scores.normal_I)]
         self.facts["taught"] = scores.updated
 

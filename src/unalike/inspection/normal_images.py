@@ -76,6 +76,12 @@ class ReadableImages:
         """Index among all images of readable image ``number``, which must have been reached."""
         return [index for index in range(len(self)) if index not in self.failures][number]
 
+    def name_of(self, number: int) -> str:
+        """The path of readable image ``number``, or its place among all images where it is no file."""
+        index = self.index_of(number)
+        image = self._images[index]
+        return str(image) if isinstance(image, str | Path) else f"image {index}"
+
     def sizes(self) -> list[tuple[int, int]]:
         """(H, W) of each image with a readable header, without decoding it."""
         sizes = []

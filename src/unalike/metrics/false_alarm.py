@@ -5,12 +5,17 @@ n + 1 ranks. With the k-th highest of n scores as the threshold, the next normal
 k / (n + 1), and the true false-alarm rate is a Beta(k, n + 1 - k) variable (Wilks, 1941). Nothing is assumed about the
 distribution of the scores. It holds for normal images like those given, not for another camera or lamp.
 
+One image among the normal ones that is none (a defect that was overlooked, a picture of something else) would set the threshold
+by itself and hide every defect below its own score. Such images are recognized by their distance from the rest, and left out of
+the ranking; the interval counts them as false alarms all the same, since they may be normal after all.
+
 Shape letters: N normal images, M defective images.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -20,6 +25,8 @@ from unalike.errors import DataError
 from unalike.metrics.intervals import beta_quantile
 from unalike.metrics.roc import auroc, checked
 
+# Chosen by simulation (docs/experiments/inspection.md, 2026-11-28).
+OUTLIER_MIN_IMAGES, OUTLIER_DISTANCE, OUTLIER_RATIO = 15, 6.0, 1.25
 # Field -> key in inspector files and in the JSON of results, where the two differ.
 STORED_KEYS = {"target_rate": "rate", "expected_rate": "expected", "defects_detected": "found"}
 
@@ -39,6 +46,9 @@ class AnomalyThreshold:
         defects_detected: Share of the defective images above the threshold; NaN without any.
         auroc: Area under the ROC curve of the defective against the normal images; NaN without any.
         parts: Number of distinct parts that the normal images show; 0 where each image shows its own.
+        set_by: Name of the image whose score is the threshold; empty where images have no names.
+        outliers: Names of the images that were left out of the ranking.
+        outlier_rate: The false-alarm rate to expect if the outliers are normal images; ``expected_rate`` without any.
     """
 
     threshold: float
@@ -52,6 +62,9 @@ class AnomalyThreshold:
     defects_detected: float = math.nan
     auroc: float = math.nan
     parts: int = 0
+    set_by: str = ""
+    outliers: tuple[str, ...] = ()
+    outlier_rate: float = math.nan
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, under the stored keys; NaN becomes None."""
@@ -67,7 +80,7 @@ class AnomalyThreshold:
         known: dict[str, Any] = {
             fields.get(key, key): math.nan if value is None else value for key, value in values.items()
         }
-        return cls(**known)
+        return cls(**{**known, "outliers": tuple(known.get("outliers", ()))})
 
     def __str__(self) -> str:
         images = f"{self.images} good images{f' of {self.parts} parts' if self.parts else ''}"
@@ -77,6 +90,14 @@ class AnomalyThreshold:
         )
         if self.defects:
             text += f"; finds {self.defects_detected:.1%} of {self.defects} defective images"
+        if self.set_by:
+            text += f"; set by the score of {self.set_by}"
+        if self.outliers:
+            names = ", ".join(self.outliers[:3]) + (", ..." if len(self.outliers) > 3 else "")
+            text += (
+                f"; left out, since far above the others: {names}: look at {'it' if len(self.outliers) == 1 else 'them'} "
+                f"(if good after all, expect {self.outlier_rate:.2%})"
+            )
         return text
 
 
@@ -102,10 +123,33 @@ def require_images(count: int, rate: float) -> None:
         )
 
 
+def count_outliers(good_N: np.ndarray) -> int:
+    """How many of the highest scores lie too far above the rest to belong to it; at most one in thirty.
+
+    A score counts that is ``OUTLIER_DISTANCE`` standard deviations of the rest above its mean, on a logarithmic scale, and
+    ``OUTLIER_RATIO`` times its highest. The rest are all scores but the highest 1/30, whatever those are.
+
+    Args:
+        good_N: Scores of normal images, in descending order.
+
+    Returns:
+        0 for fewer than ``OUTLIER_MIN_IMAGES`` images.
+    """
+    if len(good_N) < OUTLIER_MIN_IMAGES:
+        return 0
+    most = max(1, len(good_N) // 30)
+    log_N = np.log(np.maximum(good_N, np.finfo(np.float64).tiny))
+    limit = log_N[most:].mean() + OUTLIER_DISTANCE * log_N[most:].std(ddof=1)
+    return int(np.sum((log_N[:most] > limit) & (good_N[:most] > OUTLIER_RATIO * good_N[most])))
+
+
 def fit_threshold(
-    good_N: np.ndarray, rate: float, *, confidence: float = 0.95, defects_M: np.ndarray | None = None, parts: int = 0
-) -> AnomalyThreshold:
+    good_N: np.ndarray, rate: float, *, confidence: float = 0.95, defects_M: np.ndarray | None = None, parts: int = 0,
+    names: Sequence[str] = (),
+) -> AnomalyThreshold:  # fmt: skip
     """Find the lowest threshold whose expected false-alarm rate is at most ``rate``.
+
+    Outliers among the normal images are left out (``count_outliers``).
 
     Args:
         good_N: Scores of normal images, each from a model that was fitted without that image.
@@ -114,23 +158,32 @@ def fit_threshold(
         defects_M: Scores of defective images. They only measure how many are detected.
         parts: Number of distinct parts that the normal images show, where several images show the same part: the
             interval is then as wide as that of so many images. 0 where each image shows its own part.
+        names: Name of each normal image; the result then names the one that sets the threshold, and the outliers.
 
     Raises:
         DataError: ``rate`` is not between 0 and 1, or needs more images than there are.
     """
-    good_N = np.sort(checked(good_N, "scores of good images"))[::-1]
+    good_N = checked(good_N, "scores of good images")
     require_images(len(good_N), rate)
-    rank = max(1, math.floor(rate * (len(good_N) + 1) * (1 + 1e-12)))
+    order_N = np.argsort(-good_N, kind="stable")
+    outliers = count_outliers(good_N[order_N])
+    if len(good_N) - outliers < images_needed(rate):
+        outliers = 0  # the others alone do not support the rate
+    count, share = len(good_N), parts / len(good_N) if parts else 1.0
+    kept_N = good_N[order_N[outliers:]]
+    rank = max(1, math.floor(rate * (len(kept_N) + 1) * (1 + 1e-12)))
     tail = (1 - confidence) / 2
-    share = parts / len(good_N) if parts else 1.0
-    low, high = (beta_quantile(share * rank, share * (len(good_N) + 1 - rank), level) for level in (tail, 1 - tail))
-    threshold = float(good_N[rank - 1])
+    low = beta_quantile(share * rank, share * (len(kept_N) + 1 - rank), tail)
+    high = beta_quantile(share * (rank + outliers), share * (count + 1 - rank - outliers), 1 - tail)
+    threshold = float(kept_N[rank - 1])
     defects = 0 if defects_M is None else len(defects_M)
     detected = area = math.nan
     if defects_M is not None and defects:
         defects_M = checked(defects_M, "scores of defective images")
         detected, area = float(np.mean(defects_M > threshold)), auroc(defects_M, good_N)
-    expected = rank / (len(good_N) + 1)
     return AnomalyThreshold(
-        threshold, rate, expected, low, high, confidence, len(good_N), defects, detected, area, parts
-    )
+        threshold, rate, rank / (len(kept_N) + 1), low, high, confidence, count, defects, detected, area, parts,
+        str(names[order_N[outliers + rank - 1]]) if names else "",
+        tuple(str(names[i]) if names else f"image {i}" for i in order_N[:outliers]),
+        (rank + outliers) / (count + 1),
+    )  # fmt: skip

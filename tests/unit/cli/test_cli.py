@@ -14,7 +14,7 @@ import pytest
 import unalike
 from unalike import cli
 from unalike.cli.commands import COMMANDS, load_command
-from unalike.cli.options import parse_arguments
+from unalike.cli.options import parse_arguments, show_result
 from unalike.errors import DataError, Interrupted
 
 ACTIONS = (
@@ -83,6 +83,13 @@ def test_flags_rule_over_the_spec(api: Calls) -> None:
     assert kwargs["resume"]
     cli.run_command(["train", "train.results_dir=there", "-r", "root"])
     assert api.seen[1][1][1] == ["train.results_dir=there", 'results_dir="root"']
+
+
+def test_intervals_are_one_line_with_their_name(capsys: pytest.CaptureFixture[str]) -> None:
+    interval = {"value": 0.05, "low": 0.013, "high": 0.169}
+    show_result({"false_alarms": interval, "figures": {"found": interval, "n": 3}}, as_json=False)
+    line = "0.05 [0.013, 0.169]"
+    assert capsys.readouterr().out.splitlines() == [f"false_alarms: {line}", f"found: {line}", "n: 3"]
 
 
 def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixture[str]) -> None:

@@ -53,3 +53,47 @@ def test_defects_measure_what_is_detected_and_change_nothing_else():
     )
     assert AnomalyThreshold.from_dict(measured.to_dict()) == measured and plain.to_dict()["found"] is None
     assert "75.0% of 4" in str(measured)
+
+
+def scores_with_one_odd_image(rng: np.random.Generator, count: int = 31) -> np.ndarray:
+    scores = rng.normal(1, 0.05, count).clip(0.5)
+    scores[7] = 1.83
+    return scores
+
+
+def test_one_odd_image_does_not_set_the_threshold_and_both_images_are_named():
+    names = [f"{number:02}.png" for number in range(31)]
+    scores = scores_with_one_odd_image(np.random.default_rng(3))
+    threshold = fit_threshold(scores, 0.05, names=names, defects_M=np.full(40, 1.5))
+    assert threshold.outliers == ("07.png",) and threshold.defects_detected == 1.0
+    assert threshold.threshold == np.sort(scores)[-2] and threshold.set_by == names[int(np.argsort(scores)[-2])]
+    assert threshold.outlier_rate == pytest.approx(2 / 32) and threshold.expected_rate == pytest.approx(1 / 31)
+    assert "07.png: look at it (if good after all, expect 6.25%)" in str(threshold)
+    assert AnomalyThreshold.from_dict(threshold.to_dict()) == threshold
+    assert fit_threshold(scores, 0.05).outliers == ("image 7",)
+
+
+@pytest.mark.parametrize("odd", [False, True])
+@pytest.mark.parametrize("scale", [0.05, 0.1])
+def test_the_stated_rate_holds_with_and_without_an_odd_image(scale, odd):
+    rng, true_rates, inside = np.random.default_rng(5), [], 0
+    population = np.sort(rng.lognormal(0, scale, 100_000))
+    for _ in range(500):
+        scores = rng.lognormal(0, scale, 31)
+        if odd:
+            scores[0] = scores.max() * rng.uniform(1.7, 3)
+        threshold = fit_threshold(scores, 0.05)
+        true_rates.append(1 - np.searchsorted(population, threshold.threshold, "right") / len(population))
+        inside += threshold.low <= true_rates[-1] <= threshold.high
+    assert 0.02 < np.mean(true_rates) < 0.05 and inside / 500 >= 0.93
+
+
+def test_few_images_wide_scores_and_several_at_the_top_leave_nothing_out():
+    rng = np.random.default_rng(2)
+    assert not any(fit_threshold(rng.gamma(4, 0.25, 40), 0.1).outliers for _ in range(300))
+    assert not fit_threshold(np.array([*rng.normal(1, 0.05, 13), 2.0]), 0.2).outliers
+    assert not fit_threshold(
+        np.array([*rng.normal(1, 0.05, 29), 1.8, 1.9]), 0.1
+    ).outliers  # two of 31: a kind of its own
+    # The others alone would not support the rate.
+    assert not fit_threshold(np.array([*rng.normal(1, 0.01, 18), 2.0]), 0.05).outliers
