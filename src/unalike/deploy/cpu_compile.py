@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from unalike.deploy.onnx_graph import read_network, write_facts
+from unalike.engines.checksum import append_onnx_checksum, append_xml_checksum
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.engines.onnx_engine import import_onnxruntime
 from unalike.engines.openvino_engine import import_openvino
@@ -49,6 +50,7 @@ def write_ir(content: bytes, path: Path, facts: NetworkFacts) -> None:
     ):  # the .bin is in place before the .xml
         openvino.save_model(graph, str(partial), compress_to_fp16=facts.precision == "fp16")
         os.replace(partial.with_suffix(".bin"), partial_weights)
+        append_xml_checksum(partial, partial_weights)
 
 
 def write_optimized(content: bytes, path: Path, facts: NetworkFacts) -> None:
@@ -85,4 +87,4 @@ def write_optimized(content: bytes, path: Path, facts: NetworkFacts) -> None:
         proto = read_network(partial.read_bytes(), path.name)
         extra = {**facts.extra, "optimised_by": f"onnxruntime {onnxruntime.__version__}"}
         write_facts(proto, replace(facts, extra=extra))
-        partial.write_bytes(proto.SerializeToString())
+        partial.write_bytes(append_onnx_checksum(proto.SerializeToString()))

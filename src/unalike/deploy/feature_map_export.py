@@ -15,6 +15,7 @@ import numpy as np
 from unalike.data.preprocessing import Preprocessing
 from unalike.deploy.onnx_export import build_facts, trace
 from unalike.deploy.parity import WORST_COSINE, compare_vectors, without_tf32
+from unalike.engines.checksum import append_onnx_checksum
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.torch_engine import TorchEngine
@@ -92,7 +93,7 @@ def export_maps(
     proto, facts = trace_feature_maps(network, preprocessing, **metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
-        partial.write_bytes(proto.SerializeToString())
+        partial.write_bytes(append_onnx_checksum(proto.SerializeToString()))
         parity = check_map_parity(network, partial, facts, images_NHWC)
     return parity
 

@@ -22,6 +22,7 @@ import numpy as np
 from unalike import __version__
 from unalike.deploy.onnx_graph import strip_debug_metadata
 from unalike.deploy.opset_downgrade import TRACED_OPSET, downgrade_opset
+from unalike.engines.checksum import append_onnx_checksum
 from unalike.engines.metadata import KEY, NetworkFacts
 from unalike.errors import ExportError, UnalikeError, missing_extra
 from unalike.storage.atomic import atomic_write
@@ -280,7 +281,7 @@ def export_onnx(
         )
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as partial:
-        partial.write_bytes(proto.SerializeToString())
+        partial.write_bytes(append_onnx_checksum(proto.SerializeToString()))
         parity = check_parity(embedder, partial, facts=facts, images_NHWC=images_NHWC, batch_size=batch_size)
     return Exported(path, opset_version_of(proto), facts, parity, describe_graph(proto))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from unalike.engines.checksum import KEY as CHECKSUM_KEY
 from unalike.engines.metadata import KEY, NetworkFacts, read_facts
 from unalike.errors import ExportError, SpecError, closest, missing_extra
 
@@ -36,6 +37,8 @@ def read_network(content: bytes, source: str) -> onnx.ModelProto:
         proto = onnx.load_from_string(content)
     except Exception as error:  # protobuf's own exceptions have no common name across its versions
         raise ExportError(f"{source} is no ONNX file ({str(error)[:100]})") from error
+    for entry in [entry for entry in proto.metadata_props if entry.key == CHECKSUM_KEY]:
+        proto.metadata_props.remove(entry)  # of the file, which is not written again as it is
     names: set[str] = set()
     for number, node in enumerate(proto.graph.node):
         if not node.name or node.name in names:

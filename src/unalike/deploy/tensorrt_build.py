@@ -7,14 +7,15 @@ there is no calibrator. TensorRT 11 has no other mode; TensorRT 10 gets a flag. 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from unalike import progress
 from unalike.engines.cuda_memory import CudaMemory
 from unalike.engines.metadata import NetworkFacts
-from unalike.engines.tensorrt_engine import facts_file, import_tensorrt, major_version, sides
+from unalike.engines.tensorrt_engine import ENGINE_CHECKSUM, facts_file, import_tensorrt, major_version, sides
 from unalike.errors import ExportError
 from unalike.storage.atomic import write_bytes
 
@@ -90,6 +91,7 @@ def build_engine(content: bytes, path: Path, facts: NetworkFacts, options: Build
     if options.timing_cache is not None:
         _write(options.timing_cache, bytes(config.get_timing_cache().serialize()))
     content_of_plan = bytes(plan)
+    facts = replace(facts, extra={**facts.extra, ENGINE_CHECKSUM: hashlib.sha256(content_of_plan).hexdigest()})
     _write(facts_file(path), facts.to_json().encode())
     _write(path, content_of_plan)
     memory.close()

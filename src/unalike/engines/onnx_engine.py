@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unalike.engines.checksum import check_model_file
 from unalike.engines.metadata import KEY, read_facts
 from unalike.engines.normalization import Normalization
 from unalike.engines.process_local import ModelSource, ProcessLocal
@@ -98,6 +99,8 @@ class OnnxEngine:
         source = "the model in memory" if isinstance(model, bytes) else str(model)
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise ModelError(f"there is no model file {source}")
+        if not isinstance(model, bytes):
+            check_model_file(Path(model))
         self._source, self._mean, self._std = ModelSource(model), mean, std
         self._local.set(self._create_session())
         metadata = self._session.get_modelmeta().custom_metadata_map.get(KEY)

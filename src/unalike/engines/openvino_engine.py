@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from unalike.engines.checksum import check_model_file
 from unalike.engines.metadata import KEY, NetworkFacts, read_facts
 from unalike.engines.openvino_precision import has_depthwise_convolutions, lower_late_layers
 from unalike.engines.process_local import ModelSource, ProcessLocal
@@ -197,6 +198,8 @@ class OpenVinoEngine:
     def _read(self, model: str | Path | bytes, source: str) -> Any:
         if not isinstance(model, bytes) and not Path(model).is_file():
             raise ModelError(f"there is no model file {source}")
+        if not isinstance(model, bytes):
+            check_model_file(Path(model))
         try:
             if isinstance(model, bytes):
                 return self._core.read_model(model=model, weights=b"")

@@ -9,6 +9,7 @@ Shape letters: B images, H height, W width, D width of an embedding.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import os
 import threading
@@ -29,6 +30,7 @@ from unalike.errors import DeviceError, MissingExtra, ModelError
 if TYPE_CHECKING:
     import tensorrt
 
+ENGINE_CHECKSUM = "engine_sha256"  # of the engine file, in ``extra`` of its metadata
 ON_THE_CPU = "on a CPU use the ONNX model instead: unalike gen_engine"
 
 
@@ -197,4 +199,10 @@ def _deserialize(path: Path) -> tensorrt.ICudaEngine:
 def _read_facts(path: Path, mean: Sequence[float] | None, std: Sequence[float] | None) -> NetworkFacts:
     file = facts_file(path)
     text = file.read_text(encoding="utf-8") if file.is_file() else None
-    return read_facts(text, str(file if text else path), mean, std)
+    facts = read_facts(text, str(file if text else path), mean, std)
+    if ENGINE_CHECKSUM in facts.extra:
+        with path.open("rb") as engine:
+            if hashlib.file_digest(engine, "sha256").hexdigest() != facts.extra[ENGINE_CHECKSUM]:
+                raise ModelError(f"{path} is damaged, or not the engine that {file.name} belongs to",
+                                 remedy="take a copy of both files, or build the engine again")  # fmt: skip
+    return facts

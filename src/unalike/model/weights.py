@@ -120,6 +120,7 @@ def read_content(path: str | Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
+        _check_archive(path)
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
         except pickle.UnpicklingError:
@@ -135,6 +136,20 @@ def read_content(path: str | Path) -> Any:
             expected="a PyTorch or safetensors file",
             remedy="fetch it again, and compare its size with the original's",
         ) from error
+
+
+def _check_archive(path: Path) -> None:
+    """Compare a file of torch (a zip archive) with its checksums, which torch does not. Raises BadZipFile.
+
+    Files that were written without them (``torch.serialization.set_crc32_options``) hold zeros.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        if any(entry.CRC for entry in archive.infolist()):
+            damaged = archive.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
 
 
 def _is_safetensors(path: Path) -> bool:

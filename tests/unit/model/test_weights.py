@@ -384,3 +384,24 @@ def test_loading_is_said(tmp_path: Path, small: Embedder, capsys: pytest.Capture
     load_parts(small, file, ("trunk",))
     said = capsys.readouterr().err
     assert "of the trunk loaded" in said and "1 ignored (fc.weight)" in said
+
+
+def test_a_flipped_bit_is_noticed_and_files_without_checksums_open(tmp_path):
+    path, tensors = tmp_path / "w.pth", {"a": torch.randn(4000)}
+    torch.save(tensors, path)
+    whole = path.read_bytes()
+    start = whole.index(tensors["a"].numpy().tobytes())
+    for offset in (0, 7001, 15_999):
+        damaged = bytearray(whole)
+        damaged[start + offset] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError, match="damaged.*checksum of w/data/0 differs|damaged.*Bad CRC"):
+            read_weights(path)
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(tensors, path)
+    finally:
+        torch.serialization.set_crc32_options(True)
+    assert torch.equal(read_weights(path)["a"], tensors["a"])
+    torch.save(tensors, path, _use_new_zipfile_serialization=False)
+    assert torch.equal(read_weights(path)["a"], tensors["a"])

@@ -31,6 +31,7 @@ from unalike.deploy.quantization.mixed_precision import (
     open_engine,
     quantize_network,
 )
+from unalike.engines.checksum import append_onnx_checksum
 from unalike.engines.metadata import NetworkFacts
 from unalike.engines.protocol import Engine
 from unalike.errors import MissingExtra, ModelError, SpecError
@@ -184,7 +185,7 @@ def run_quantization(experiment: Experiment, run: Run) -> tuple[Path, Mapping[st
         layers=section.layers_precision, labeled_sets=labeled_sets,
     )  # fmt: skip
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(path, quantized.content)
+    write_bytes(path, append_onnx_checksum(quantized.content))
     facts = replace(source.facts, precision=section.data_type.lower())
     figures = write_comparison(
         experiment, source, _open_engines(quantized.content, facts), images, labeled_sets, quantized, path, run, notices
