@@ -20,9 +20,11 @@ from typing import Any
 import numpy as np
 
 from unalike.engines.protocol import Engine
+from unalike.errors import DataError
 from unalike.runs.environment import usable_cores
 from unalike.storage.atomic import write_text
 from unalike.storage.cache import default_cache_dir
+from unalike.storage.file_lock import file_lock
 
 FORMAT_VERSION = 1
 # A measurement: repeats of which the best counts, and images of each.
@@ -88,9 +90,10 @@ def load_rates(network: str) -> dict[str, float]:
 def save_rates(network: str, rates: Mapping[str, float]) -> None:
     """Keep images a second of each runtime. A cache that cannot be written is ignored, since it only saves time."""
     path = _file()
-    all_rates = {**_read(), f"{machine_key()}; {network}": {name: round(rate, 2) for name, rate in rates.items()}}
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError, DataError), file_lock(path, timeout_s=5.0):
+        all_rates = {**_read(), f"{machine_key()}; {network}": {name: round(rate, 2) for name, rate in rates.items()}}
         write_text(path, json.dumps({"format_version": FORMAT_VERSION, "rates": all_rates}, indent=1))
 
 

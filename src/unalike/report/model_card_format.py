@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from unalike.storage.atomic import write_text
+from unalike.storage.file_lock import file_lock
 
 # Sections of a training's card whose entries are listed one on a line; those of OTHER_SECTIONS are formatted differently or left out.
 LISTED_SECTIONS = ("trunk", "vector", "view", "data", "training")
@@ -67,19 +68,20 @@ def add_section(folder: Path, title: str, content: dict[str, Any], *, source: Pa
         The card.
     """
     own = folder / f"{stem}.json"
-    card: dict[str, Any] = {"format_version": 1}
-    for path in (own, source):
-        if path is not None and path.is_file():
-            try:
-                existing = json.loads(path.read_text(encoding="utf-8"))
-            except ValueError:
-                continue  # not a model card of this tool
-            if isinstance(existing, dict) and "format_version" in existing:
-                card = existing
-                break
-    card[title] = {"made": datetime.now(UTC).isoformat(timespec="seconds"), **content}
-    write_text(own, json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
-    write_text(folder / f"{stem}.md", card_markdown(card))
+    with file_lock(own):  # evaluations of one model may end at one moment
+        card: dict[str, Any] = {"format_version": 1}
+        for path in (own, source):
+            if path is not None and path.is_file():
+                try:
+                    existing = json.loads(path.read_text(encoding="utf-8"))
+                except ValueError:
+                    continue  # not a model card of this tool
+                if isinstance(existing, dict) and "format_version" in existing:
+                    card = existing
+                    break
+        card[title] = {"made": datetime.now(UTC).isoformat(timespec="seconds"), **content}
+        write_text(own, json.dumps(card, indent=2, ensure_ascii=False, default=str) + "\n")
+        write_text(folder / f"{stem}.md", card_markdown(card))
     return card
 
 

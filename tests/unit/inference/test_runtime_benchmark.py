@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from unalike.inference import runtime_benchmark
@@ -27,3 +29,16 @@ def test_rates_are_kept_by_machine_and_network_and_a_damaged_file_is_ignored(cac
     assert runtime_benchmark.load_rates("n2") == {}
     runtime_benchmark.save_rates("n2", {"torch": 1.0})
     assert runtime_benchmark.load_rates("n2") == {"torch": 1.0}
+
+
+def test_rates_that_threads_keep_at_one_moment_are_all_there(cache, monkeypatch):
+    threads = [
+        threading.Thread(target=runtime_benchmark.save_rates, args=(f"network {number}", {"openvino": number + 1.0}))
+        for number in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for number in range(12):
+        assert runtime_benchmark.load_rates(f"network {number}") == {"openvino": number + 1.0}

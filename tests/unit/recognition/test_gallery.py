@@ -1,5 +1,8 @@
 import pickle
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -279,3 +282,21 @@ def test_what_does_not_fit_is_refused(gallery):
     with pytest.raises(DataError, match="empty"):
         Gallery(5).search(np.ones((1, 5)))
     assert len(gallery) == 12
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
+def test_enrolling_one_image_into_a_large_gallery_takes_little_memory(tmp_path):
+    gallery, draws = Gallery(256), np.random.default_rng(0)
+    gallery.enrol(draws.normal(size=(60_000, 256)), ["a"] * 60_000, [f"/some/folder/{i}.jpg" for i in range(60_000)])
+    path = gallery.save(tmp_path / "g")
+    code = (
+        "import sys\nfrom pathlib import Path\nimport numpy as np\nfrom unalike.recognition.gallery import Gallery\n"
+        "def peak(): return int(Path('/proc/self/status').read_text().split('VmHWM:')[1].split()[0]) // 1024\n"
+        "before = peak()\nwith Gallery.edit(sys.argv[1]) as gallery:\n    gallery.enrol(np.ones((1, 256)), ['b'], ['last'])\n"
+        "print(peak() - before)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, path], check=True, capture_output=True, text=True)
+    assert path.stat().st_size > 60e6 and int(run.stdout) < 25  # MB
+    again = Gallery.load(path, verify=True)
+    assert len(again) == 60_001 and again.names[-1] == "last" and again.names[59_999] == "/some/folder/59999.jpg"
+    assert np.array_equal(again.vectors_ND[:60_000], gallery.vectors_ND)

@@ -1,4 +1,5 @@
 import json
+import threading
 
 import pytest
 
@@ -30,3 +31,18 @@ def test_nested_entries_are_named_by_both_names():
         {"format_version": 1, "test": {"speed": {"one_image": 0.25}, "rates": [{"fmr": 0.01, "fnmr": 0.5}]}}
     )
     assert "- speed, one image: 0.2500" in text and "- rates fmr 0.01: fnmr: 0.5000" in text
+
+
+def test_sections_that_are_added_at_one_moment_are_all_there(tmp_path):
+    threads = [
+        threading.Thread(
+            target=add_section, args=(tmp_path, f"part {number}", {}), kwargs={"source": None, "stem": "card"}
+        )
+        for number in range(12)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    card = json.loads((tmp_path / "card.json").read_text())
+    assert set(card) == {"format_version", *(f"part {number}" for number in range(12))}

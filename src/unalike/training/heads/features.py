@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
+import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
+from unalike.errors import DataError
 from unalike.inference.embedding import embed_files
 from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.backbones import PretrainedConfig
@@ -28,6 +30,7 @@ from unalike.model.frozen_trunk import FrozenTrunk, build_frozen_trunk
 from unalike.progress import say, warn
 from unalike.storage.atomic import atomic_write
 from unalike.storage.cache import default_cache_dir
+from unalike.storage.file_lock import file_lock
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -184,20 +187,22 @@ class _FeatureCache:
         try:
             with np.load(self.path) as content:
                 digests, vectors, rate = content["digests"], content["vectors"], float(content["rate"])
-        except (OSError, ValueError, KeyError, EOFError, TypeError):
+        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile):
             return {}, 0.0
         if digests.shape != (len(vectors), 16) or not rate > 0:
             return {}, 0.0
         return {digest.tobytes(): row for digest, row in zip(digests, vectors, strict=True)}, rate
 
     def save(self, features: Mapping[bytes, np.ndarray], rate: float) -> None:
-        """Write the file atomically; a cache that cannot be written is a warning."""
+        """Add features to those of the file, atomically; a cache that cannot be written is a warning."""
         width = len(next(iter(features.values())))
-        kept = list(features)[: max(1, CACHE_LIMIT_BYTES // (4 * width))]
-        digests = np.frombuffer(b"".join(kept), np.uint8).reshape(-1, 16)
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_write(self.path) as partial:
-                np.savez(partial, digests=digests, vectors=np.stack([features[d] for d in kept]), rate=rate)
-        except OSError as error:
+            with file_lock(self.path):
+                features = {**features, **{d: row for d, row in self.load()[0].items() if d not in features}}
+                kept = list(features)[: max(1, CACHE_LIMIT_BYTES // (4 * width))]
+                digests = np.frombuffer(b"".join(kept), np.uint8).reshape(-1, 16)
+                with atomic_write(self.path) as partial:
+                    np.savez(partial, digests=digests, vectors=np.stack([features[d] for d in kept]), rate=rate)
+        except (OSError, DataError) as error:
             warn(f"features are not kept for the next run: {error}")
