@@ -80,7 +80,7 @@ def write_optimized(content: bytes, path: Path, facts: NetworkFacts) -> None:
         options.optimized_model_filepath = str(partial)
         try:
             onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # its exceptions derive from nothing nearer than Exception
+        except Exception as error:  # its exception classes derive directly from Exception
             raise ExportError(
                 f"ONNX Runtime cannot optimize the network ({str(error).splitlines()[0][:200]})"
             ) from error

@@ -156,7 +156,7 @@ class OnnxEngine:
         options.log_severity_level = 3  # its warnings about unused initializers do not matter here
         try:
             return onnxruntime.InferenceSession(model, options, providers=[provider])
-        except Exception as error:  # its exceptions derive from nothing nearer than Exception
+        except Exception as error:  # its exception classes derive directly from Exception
             raise ModelError(f"ONNX Runtime cannot read {source} ({str(error).splitlines()[0][:200]})") from error
 
     def describe(self) -> dict[str, Any]:

@@ -143,7 +143,7 @@ class OpenVinoEngine:
         if typed and self.device == "CPU":
             if requested == "fp32" and "BF16" in fast:
                 raise DeviceError("precision fp32: this network is written in bf16",
-                                  expected="auto or bf16", remedy="give the float network that it was made from")  # fmt: skip
+                                  expected="auto or bf16", remedy="give the float network before conversion")  # fmt: skip
             return ("bf16" if "BF16" in fast else "fp32"), "f32"
         if requested == "auto":
             usable = written in ("bf16", "fp16") and written.upper() in fast

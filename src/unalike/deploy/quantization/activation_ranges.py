@@ -6,6 +6,7 @@ Shape letters: N images, H height, W width.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import io
 import json
 import tempfile
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -202,18 +204,18 @@ def suppress_stdout() -> AbstractContextManager[Any]:
     return redirect_stdout(io.StringIO())
 
 
-def import_calibrate() -> Any:
+def import_calibrate() -> ModuleType:
     """Import ONNX Runtime's calibration module with its telemetry off. Raises MissingExtra."""
     import_onnxruntime("quantizing", "train")
     try:
         import onnx  # noqa: F401
-        from onnxruntime.quantization import calibrate
+
+        return importlib.import_module("onnxruntime.quantization.calibrate")
     except ImportError as error:
         raise missing_extra(str(error.name), "train", "quantizing") from error
-    return calibrate
 
 
-def _method(calibrate: Any, name: str) -> Any:
+def _method(calibrate: ModuleType, name: str) -> Any:
     methods = calibrate.CalibrationMethod
     return {"min-max": methods.MinMax, "percentile": methods.Percentile, "entropy": methods.Entropy}[name]
 

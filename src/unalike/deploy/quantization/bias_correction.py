@@ -8,7 +8,7 @@ quantized copy, both with the float input; the mean difference over the calibrat
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def correct_biases(
     session = onnxruntime.InferenceSession(both.SerializeToString(), providers=["CPUExecutionProvider"])
     entry = session.get_inputs()[0]
     step = entry.shape[0] if isinstance(entry.shape[0], int) else batch
-    sums: dict[str, Any] = dict.fromkeys(pairs, 0.0)
+    sums: dict[str, np.ndarray | float] = dict.fromkeys(pairs, 0.0)
     count = 0
     for start in range(0, len(images_NHWC) - (len(images_NHWC) % step if step != batch else 0), step):
         images = images_NHWC[start : start + step]
