@@ -43,10 +43,10 @@ class Job:
         overrides: The user's overrides, by dotted field.
         filled: Fields that were completed from the parent when the job started, by dotted field.
         where: ``local``, ``slurm``, ``ray`` or ``kubernetes``.
-        options: Options of that place, such as partition, address or image.
+        options: Options of that scheduler, such as partition, address or image.
         cwd: Working directory of the command that created the job.
         created: When it was created; all times are seconds since 1970.
-        ready: Since when it waits for a place and GPUs alone, or None.
+        ready: Since when it waits only for its turn and for GPUs, or None.
         started: When its action started, or None.
         ended: When it ended, or None.
         attempt: Number of the attempt, from 1.

@@ -15,7 +15,7 @@ AT_ONCE_SETTING = "at_once"  # setting of the workspace: number of jobs that one
 
 
 def visible_gpus() -> list[str]:
-    """GPUs of this machine by their names in CUDA_VISIBLE_DEVICES; found without torch."""
+    """GPUs of this machine by their names in CUDA_VISIBLE_DEVICES, without importing torch."""
     variable = os.environ.get("CUDA_VISIBLE_DEVICES")
     if variable is not None:
         return [name.strip() for name in variable.split(",") if name.strip() and name.strip() != "-1"]
@@ -41,7 +41,7 @@ def requested_indices(job: Job) -> list[int] | None:
     return None if indices is None else [int(index) for index in indices]
 
 
-def choose_gpus(job: Job, gpus: Sequence[str], taken: Sequence[str]) -> list[str] | None:
+def choose_gpus(job: Job, gpus: Sequence[str], used: Sequence[str]) -> list[str] | None:
     """Choose the GPUs of a job.
 
     A search or an automatic training takes all that are free and shares them among its trials.
@@ -49,7 +49,7 @@ def choose_gpus(job: Job, gpus: Sequence[str], taken: Sequence[str]) -> list[str
     Args:
         job: The job.
         gpus: GPUs of the machine.
-        taken: Those that running jobs use.
+        used: Those that running jobs use.
 
     Returns:
         The GPUs, or None while too few are free.
@@ -59,13 +59,13 @@ def choose_gpus(job: Job, gpus: Sequence[str], taken: Sequence[str]) -> list[str
     """
     if not gpus:
         return []
-    free = [gpu for gpu in gpus if gpu not in taken]
+    free = [gpu for gpu in gpus if gpu not in used]
     indices = requested_indices(job)
     if indices is not None:
         if any(not 0 <= index < len(gpus) for index in indices):
             raise DeviceError(f"{job.action} on GPUs {indices}", expected=f"indices from 0 to {len(gpus) - 1}")
-        chosen = [gpus[index] for index in indices]
-        return chosen if set(chosen) <= set(free) else None
+        selected = [gpus[index] for index in indices]
+        return selected if set(selected) <= set(free) else None
     count = int(field_of(job, f"{job.action}.num_gpus") or 1)
     if count > len(gpus):
         raise DeviceError(
@@ -77,9 +77,9 @@ def choose_gpus(job: Job, gpus: Sequence[str], taken: Sequence[str]) -> list[str
 
 
 def take_turn(store: JobStore, job_id: str, attempt: int, gpus: Sequence[str]) -> Job | None:
-    """Set a pending job to running when it is the next in the queue and a place and its GPUs are free.
+    """Set a pending job to running when it is next in the queue and fewer jobs run than may, and its GPUs are free.
 
-    All in one transaction: two runners cannot take the same GPU or the last place.
+    All in one transaction: two runners cannot take the same GPU or exceed the number of jobs.
 
     Args:
         store: The job store.
@@ -109,10 +109,10 @@ def take_turn(store: JobStore, job_id: str, attempt: int, gpus: Sequence[str]) -
         ]
         if ahead or len(running) >= limit:
             return None
-        chosen = choose_gpus(this, gpus, [gpu for job in running for gpu in job.gpus])
-        if chosen is None:
+        selected = choose_gpus(this, gpus, [gpu for job in running for gpu in job.gpus])
+        if selected is None:
             return None
-        store.update(job_id, at_attempt=attempt, db=db, status="Running", started=now(), gpus=chosen)
+        store.update(job_id, at_attempt=attempt, db=db, status="Running", started=now(), gpus=selected)
         return store.get(job_id, db)
 
 

@@ -62,8 +62,8 @@ def check_job_spec(
     own = None if spec is None else plain(spec if isinstance(spec, Mapping) else read_file(spec))
     _refuse_secrets(own or {}, tree)
     # The policy of this run alone; the policy that the packaged skill records for the model does not change.
-    chosen = (policy or experiment.automl_policy or "auto") if action == "train" else None
-    return JobSpec(None if own is None else json.loads(json.dumps(own, default=str)), _flat(tree), chosen)
+    used_policy = (policy or experiment.automl_policy or "auto") if action == "train" else None
+    return JobSpec(None if own is None else json.loads(json.dumps(own, default=str)), _flat(tree), used_policy)
 
 
 def _refuse_secrets(*trees: Any) -> None:

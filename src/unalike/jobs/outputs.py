@@ -83,9 +83,9 @@ def best_trial_folder(folder: Path) -> Path | None:
 def trained_model(folder: Path) -> Path | None:
     """The best checkpoint of a training, else its newest; of a search those of its best trial."""
     trial = best_trial_folder(folder)
-    for place in [folder] if trial is None else [trial, folder]:
-        if is_complete(place / BEST_CHECKPOINT):
-            return place / BEST_CHECKPOINT
+    for path in [folder] if trial is None else [trial, folder]:
+        if is_complete(path / BEST_CHECKPOINT):
+            return path / BEST_CHECKPOINT
     return newest_checkpoint(trial or folder)
 
 
@@ -149,8 +149,8 @@ def find_model(job: Job) -> Path | str:
         model = _find_in_store(job, address)
     if model is None:
         name = field_of(job, _OUTPUTS[job.action][0]) if job.action in _OUTPUTS else None
-        place = redact(address) or (Path(job.cwd) / str(name) if name else Path(job.run_dir))
-        raise RunError(f"job {job.id} ({job.action}) wrote no model: {place} does not hold {expected_model(job)}",
+        location = redact(address) or (Path(job.cwd) / str(name) if name else Path(job.run_dir))
+        raise RunError(f"job {job.id} ({job.action}) wrote no model: {location} does not hold {expected_model(job)}",
                        remedy=f"see 'unalike job logs {job.id}', or name a model in the spec")  # fmt: skip
     return model
 
@@ -180,10 +180,10 @@ def _find_in_store(job: Job, address: str) -> str | None:
         periodic = sorted(
             (n for n in names if PurePath(n).match(PERIODIC_CHECKPOINTS)), key=lambda n: _epoch_and_step(Path(n))
         )
-        chosen = [name for name in (BEST_CHECKPOINT, LATEST_CHECKPOINT) if name in names] or periodic[-1:]
+        matching = [name for name in (BEST_CHECKPOINT, LATEST_CHECKPOINT) if name in names] or periodic[-1:]
     else:
-        chosen = [n for pattern in _OUTPUTS[job.action][1] for n in sorted(names) if PurePath(n).match(pattern)]
-    return f"{address}/{chosen[0]}" if chosen else None
+        matching = [n for pattern in _OUTPUTS[job.action][1] for n in sorted(names) if PurePath(n).match(pattern)]
+    return f"{address}/{matching[0]}" if matching else None
 
 
 def last_status(folder: Path, since: float = 0.0) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Complete a job's spec from its parent, by a table of fields, values and the parent's actions.
 
-Fields that the user set are never changed. ``FUNCTIONS`` are TAO's names for the ways in which a value is found.
+Fields that the user set are never changed. ``FUNCTIONS`` are TAO's names of the functions that compute a value.
 """
 
 from __future__ import annotations

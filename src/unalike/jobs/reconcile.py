@@ -12,7 +12,7 @@ from unalike.jobs.schedulers import open_cluster
 from unalike.jobs.search_trials import register_trials
 from unalike.runs.processes import is_alive, reap, this_boot
 
-GONE = "the process is gone"
+PROCESS_ENDED = "the process is gone"  # without a record of how
 STATUS_OF_REQUEST = {"cancel": "Canceled", "pause": "Paused"}
 
 
@@ -34,17 +34,17 @@ def settle(store: JobStore, job: Job, record: AttemptRecord) -> None:
 
 
 def _settle_gone(store: JobStore, workspace: Path, job: Job) -> None:
-    """Store the end of a job none of whose processes lives: what its folder says, else that they are gone."""
+    """Store the end of a job of which no process is alive: from the record in its folder, else as an error."""
     record = AttemptRecord.read(job_folder(workspace, job.id), job.attempt)
     if record is not None and record.ended is not None:
         settle(store, job, record)
         return
     last = last_status(Path(job.run_dir), job.started or now())
-    values: dict[str, Any] = {"status": "Error", "error": f"{GONE}; go on with: unalike job resume {job.id}"}
+    values: dict[str, Any] = {"status": "Error", "error": f"{PROCESS_ENDED}; go on with: unalike job resume {job.id}"}
     if job.started and last.get("status") == "SUCCESS":
         values = {"status": "Complete", "error": "", "figures": last.get("kpi") or {}}
     elif job.requested:
-        values = {"status": STATUS_OF_REQUEST[job.requested], "error": "", "note": GONE}
+        values = {"status": STATUS_OF_REQUEST[job.requested], "error": "", "note": PROCESS_ENDED}
     store.update(job.id, expect=ACTIVE_STATUSES, at_attempt=job.attempt, ended=now(), requested="", **values)
 
 

@@ -1,6 +1,6 @@
 """The process that runs one local job: waits for its turn in the queue, then calls the supervisor.
 
-Started as ``python -m unalike.jobs.runner WORKSPACE ID ATTEMPT PROGRAM...``. It waits for the parent and for a place in the queue, completes the spec, supervises the action's process and records in
+Started as ``python -m unalike.jobs.runner WORKSPACE ID ATTEMPT PROGRAM...``. It waits for the parent and for its turn in the queue, completes the spec, supervises the action's process and records in
 the job store how it ended. It outlives the command that created the job.
 """
 
@@ -31,7 +31,7 @@ class _NotOurs(Exception):
 
 
 def _wait_for_turn(store: JobStore, workspace: Path, job_id: str, attempt: int) -> Job:
-    """Wait for the parent, then for a place and GPUs; the job, now running.
+    """Wait for the parent, then for its turn and GPUs; returns the job, now running.
 
     Raises:
         _NotOurs: The job is not this attempt's any more.

@@ -140,7 +140,7 @@ def open_cluster(where: str, options: Mapping[str, Any]) -> Cluster:
 
 
 def refuse_unknown_options(where: str, options: Mapping[str, Any], names: tuple[str, ...]) -> None:
-    """Raise SpecError for an option that is not among the names of the place's options."""
+    """Raise SpecError for an option that is not among the names of the scheduler's options."""
     for name in options:
         if name not in names:
             raise SpecError(f"option {name!r} for {where}", expected=f"one of {', '.join(names)}" if names else "none",

@@ -37,9 +37,9 @@ def supervise(
 
     Args:
         folder: The job's folder.
-        stop_request: Asked again and again whether the action shall stop.
+        stop_request: Polled; returns whether the action is to stop.
         on_start: Called with the action's process.
-        grace: Seconds after which an action that was asked to stop is killed.
+        grace: Seconds from the request to stop until the action is killed.
 
     Returns:
         The record of the attempt, which is also written into the folder.
@@ -57,7 +57,7 @@ def supervise(
         record.write(folder)
         on_start(action)
         exit_code = _wait(process, lambda: stop_request() or ("stop" if stop_signal.is_set() else ""), grace)
-    signal_group(process.pid, signal.SIGKILL)  # workers that the action left behind would hold its devices
+    signal_group(process.pid, signal.SIGKILL)  # remaining workers of the action would keep its devices in use
     error = "" if exit_code == 0 else failure_reason(folder, Path(order.run_dir), exit_code, started)
     record = record.finish(time.time(), exit_code, error)
     record.write(folder)

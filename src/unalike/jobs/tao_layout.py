@@ -25,6 +25,6 @@ def data_sources(action: str, root: str) -> dict[str, Any]:
     """Overrides that set the data fields of an action to TAO's layout below ``root``, a folder or an address."""
     sources: dict[str, Any] = {}
     for path, archive in DATA_SOURCES.get(action, {}).items():
-        place = f"{root.rstrip('/')}/{archive}"
-        sources[path] = [place] if path.endswith("cal_image_dir") else place
+        address = f"{root.rstrip('/')}/{archive}"
+        sources[path] = [address] if path.endswith("cal_image_dir") else address
     return sources

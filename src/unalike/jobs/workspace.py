@@ -34,7 +34,7 @@ from unalike.storage.cache import staging_entry
 from unalike.storage.filesystems import uri_of
 from unalike.storage.outside_files import expand_home
 
-PLACES = ("local", *CLUSTERS, "kubernetes")
+SCHEDULERS = ("local", *CLUSTERS, "kubernetes")
 WORKSPACE_VARIABLE, DEFAULT_FOLDER = "UNALIKE_WORKSPACE", "workspace"
 POLL_S = 0.2
 RESUMABLE = ("Paused", "Error", "Canceled")
@@ -104,7 +104,7 @@ class Workspace:
         Args:
             job_ids: The jobs' ids.
             timeout: Seconds after which RunError is raised; None to wait without limit.
-            poll: Seconds between looks.
+            poll: Seconds between checks.
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         full_ids = [self.get(job_id).id for job_id in job_ids]
@@ -136,16 +136,18 @@ class Workspace:
             automl_policy: ``auto`` (the default) or ``off``, for a training.
             wait_for_parent: Wait for a parent that is not complete; without it such a parent is refused.
             where: ``local``, ``slurm``, ``ray`` or ``kubernetes``.
-            options: Options of that place.
+            options: Options of that scheduler.
 
         Raises:
-            SpecError: Lists every fault of the spec, or an unknown option of the place.
+            SpecError: Lists every fault of the spec, or an unknown option of the scheduler.
             RunError: The parent cannot be used.
-            MissingExtra: The place needs a package that is not installed.
-            DeviceError: The place cannot be reached.
+            MissingExtra: The scheduler needs a package that is not installed.
+            DeviceError: The scheduler cannot be reached.
         """
-        if where not in PLACES:
-            raise SpecError(f"where: {where!r}", expected=f"one of {', '.join(PLACES)}", remedy=closest(where, PLACES))
+        if where not in SCHEDULERS:
+            raise SpecError(
+                f"where: {where!r}", expected=f"one of {', '.join(SCHEDULERS)}", remedy=closest(where, SCHEDULERS)
+            )
         parent = None if parent_job_id is None else self.get(parent_job_id)
         job_spec = check_job_spec(action, spec, spec_overrides, data, automl_policy)
         job_id = self.store.new_id()
@@ -306,7 +308,7 @@ class Workspace:
         self.store.remove(ids)
         shutil.rmtree(job_folder(self.folder, job.id), ignore_errors=True)
         if results_address(job) or Path(job.run_dir).exists():
-            say(f"{results_address(job) or job.run_dir} lies outside the workspace and was left")
+            say(f"{results_address(job) or job.run_dir} is outside the workspace and was not deleted")
         return ids
 
     def allow_at_once(self, count: int) -> None:

@@ -33,10 +33,10 @@ def known_failure(error: BaseException, signal_number: int = 0) -> UnalikeError 
         number = signal_number or signal.SIGINT
         return Interrupted(number, f"stopped by {signal_name(number)}")
     if isinstance(error, SystemExit):
-        return None if error.code not in (0, None) else RunError("the run was left by sys.exit before its end")
+        return None if error.code not in (0, None) else RunError("the run ended early by sys.exit")
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         where = f" while writing {error.filename}" if error.filename else ""
-        return RunError(f"the disk is full{where}", remedy="free some space, then go on with --resume")
+        return RunError(f"the disk is full{where}", remedy="free some space, then continue with --resume")
     if isinstance(error, FileNotFoundError) and "usable temporary directory" in str(error):
         return RunError("no temporary folder can be written", remedy="set TMPDIR to a folder that can")
     if isinstance(error, OSError) and error.errno in _DISK_FAILURES and error.filename:
@@ -67,11 +67,11 @@ def signal_name(number: int) -> str:
     return "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
 
 
-def occupied_folder(place: str | Path) -> RunError:
+def occupied_folder(location: str | Path) -> RunError:
     """The error for a results folder, or an address, that holds another run."""
     return RunError(
-        f"{place} holds another run",
-        remedy="go on with it (--resume), replace it (--overwrite) or choose another folder (--results-dir)",
+        f"{location} holds another run",
+        remedy="continue it (--resume), replace it (--overwrite) or choose another folder (--results-dir)",
     )
 
 

@@ -154,7 +154,7 @@ def _clear(folder: Path) -> None:
     stages = [
         path for name in FINE_TUNING_FOLDERS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()
     ]
-    files = {path for place in (folder, *stages) for pattern in OVERWRITABLE_FILES for path in place.glob(pattern)}
+    files = {path for parent in (folder, *stages) for pattern in OVERWRITABLE_FILES for path in parent.glob(pattern)}
     inside = folder.resolve()
     for name in record.get("files", []):
         path = folder / str(name)
@@ -163,6 +163,6 @@ def _clear(folder: Path) -> None:
     for path in sorted(files):
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
-    for place in (*(stage / TENSORBOARD_FOLDER for stage in stages), *stages, folder / TENSORBOARD_FOLDER):
-        if place.is_dir() and not place.is_symlink() and not any(place.iterdir()):
-            place.rmdir()
+    for path in (*(stage / TENSORBOARD_FOLDER for stage in stages), *stages, folder / TENSORBOARD_FOLDER):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()

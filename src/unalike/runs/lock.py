@@ -20,9 +20,10 @@ from unalike.runs.filenames import LOCK_FILE
 from unalike.runs.processes import is_alive, process_start
 from unalike.storage.atomic import create_text, temporary_path
 
-# Folders that this very process holds: its own number in another folder's lock is a leftover (containers reuse numbers).
-_held: set[Path] = set()
-_TAKEN_MEANWHILE = "choose another folder with --results-dir"
+# Folders that this process has locked: its own number in another folder's lock is that of an earlier process (containers reuse
+# numbers).
+_locked_folders: set[Path] = set()
+_OTHER_FOLDER = "choose another folder with --results-dir"
 
 
 def take_lock(folder: Path, action: str) -> None:
@@ -41,9 +42,9 @@ def take_lock(folder: Path, action: str) -> None:
         except FileExistsError:
             _remove_stale_lock(lock)
             continue
-        _held.add(folder.resolve())
+        _locked_folders.add(folder.resolve())
         return
-    raise RunError(f"{folder} is being taken by another process", remedy=_TAKEN_MEANWHILE)
+    raise RunError(f"{folder} is being locked by another process", remedy=_OTHER_FOLDER)
 
 
 def _remove_stale_lock(lock: Path) -> None:
@@ -61,7 +62,9 @@ def _remove_stale_lock(lock: Path) -> None:
     if host != socket.gethostname():
         raise RunError(f"{folder} is in use by process {pid} on {host}",
                        remedy=f"wait for it, or remove {LOCK_FILE} when that process has ended")  # fmt: skip
-    if folder.resolve() in _held or (pid != os.getpid() and is_alive(pid, str(record.get("process_start") or ""))):
+    if folder.resolve() in _locked_folders or (
+        pid != os.getpid() and is_alive(pid, str(record.get("process_start") or ""))
+    ):
         raise RunError(f"{folder} is in use by process {pid} on this machine", remedy="wait for it or stop it")
     # Only one of two racing processes can rename the file; the other finds the new lock at its next attempt.
     stale = temporary_path(lock)
@@ -71,12 +74,12 @@ def _remove_stale_lock(lock: Path) -> None:
         return
     if stale.read_text(encoding="utf-8") != text:  # another process locked in between: restore its lock
         os.rename(stale, lock)
-        raise RunError(f"{folder} is being taken by another process", remedy=_TAKEN_MEANWHILE)
+        raise RunError(f"{folder} is being locked by another process", remedy=_OTHER_FOLDER)
     stale.unlink()
     say(f"{folder}: took over the lock of process {pid}, which has ended")
 
 
 def release_lock(folder: Path) -> None:
     """Release a folder that ``take_lock`` locked."""
-    _held.discard(folder.resolve())
+    _locked_folders.discard(folder.resolve())
     (folder / LOCK_FILE).unlink(missing_ok=True)

@@ -67,7 +67,7 @@ def is_alive(pid: int | None, start: str | None = "") -> bool:
 
 
 class ProcessId(NamedTuple):
-    """A process that can be told from a later one of the same number."""
+    """The identity of a process, which a later process of the same number does not have."""
 
     boot: str
     pid: int

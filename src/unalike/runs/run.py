@@ -51,7 +51,7 @@ def json_text(value: Any, *, indent: int | None = None) -> str:
 
 
 class Run:
-    """A run while it works in its folder; made by ``open_run``, used as a context manager.
+    """A run in its folder; opened by ``open_run``, used as a context manager.
 
     Attributes:
         action: The action's name.
@@ -119,7 +119,7 @@ class Run:
         self._write_record(None)
 
     def own(self, *paths: str | Path) -> None:
-        """Register files of the run whose names --overwrite could not know; those outside the folder are left out."""
+        """Register files of the run whose names --overwrite could not know; those outside the folder are ignored."""
         for path in paths:
             if Path(path).resolve().parent == self.dir.resolve():
                 self._files.append(Path(path).name)

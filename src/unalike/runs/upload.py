@@ -38,13 +38,13 @@ STATE_FILE = ".mirror.json"
 PROMPT_SUFFIXES = (".pth", ".onnx")  # uploaded as soon as they appear
 WATCH_SECONDS, REST_SECONDS = 2.0, 30.0
 ATTEMPTS, BACKOFF_S = 4, 1.0
-_SAID_SIZE = 1_000_000  # bytes from which an upload is announced
+_REPORTED_SIZE = 1_000_000  # bytes from which an upload is announced
 _PAST_TENSE = {"read": "read", "write": "written", "delete": "cleared"}
 T = TypeVar("T")
 
 
 class FileVersion(NamedTuple):
-    """What changes when a file does; ``link`` is the neighbour that a symbolic link leads to."""
+    """What changes when a file does; ``link`` is the neighbor that a symbolic link leads to."""
 
     mtime_ns: int
     size: int
@@ -73,7 +73,7 @@ class Uploader:
         self.folder = self.entry.path
         self._store = RemoteStore(self.uri)
         self._root = self._store.path.rstrip("/")
-        self._remote: dict[str, RemoteFile] = {}  # what the store held at first
+        self._remote: dict[str, RemoteFile] = {}  # files in the store before the run
         self._placeholders: set[str] = set()  # empty files that stand for those of the store that are overwritten
         self._replacing = False
         self._uploaded: dict[str, FileVersion] = {}
@@ -234,7 +234,7 @@ class Uploader:
     def _upload_file(self, name: str, path: Path, version: FileVersion) -> None:
         target = f"{self._root}/{name}"
         copied = version.link if version.link in self._uploaded else ""  # the store copies what a link leads to
-        if version.size > _SAID_SIZE and not copied:
+        if version.size > _REPORTED_SIZE and not copied:
             say(f"uploading {name} ({version.size / 1e6:.1f} MB) to {self._store.redacted}", level=2)
         if copied:
             self._retry("write", partial(self._store.fs.cp_file, f"{self._root}/{copied}", target))
@@ -284,9 +284,9 @@ class Uploader:
 
     def _failure(self, operation: str, error: Exception) -> RunError:
         explained = self._store.explain(error, f"results_dir {self._store.redacted}")
-        kept = f"; what the run wrote lies in {self.folder}" if self._uploaded or self._files() else ""
+        rest = f"; what the run wrote lies in {self.folder}" if self._uploaded or self._files() else ""
         return RunError(
-            f"{explained.found}, so it cannot be {_PAST_TENSE[operation]}{kept}", expected=explained.expected,
+            f"{explained.found}, so it cannot be {_PAST_TENSE[operation]}{rest}", expected=explained.expected,
             remedy=explained.remedy,
         )  # fmt: skip
 

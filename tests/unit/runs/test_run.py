@@ -261,7 +261,7 @@ ENDINGS: list[tuple[BaseException, type[BaseException], int, str]] = [
         "the disk is full while writing /x/model.pth",
     ),
     (KeyboardInterrupt(), Interrupted, 130, "stopped by Ctrl-C"),
-    (SystemExit(0), RunError, 1, "left by sys.exit"),
+    (SystemExit(0), RunError, 1, "ended early by sys.exit"),
     (SystemExit(3), SystemExit, 3, "SystemExit: 3"),
 ]
 
