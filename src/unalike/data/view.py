@@ -29,6 +29,7 @@ INTERPOLATIONS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resamp
 # A JPEG is decoded at no less than this many times the resized side: the remaining resize hides the difference between
 # libjpeg's scaling and Pillow's.
 DRAFT_MARGIN = 2
+MAX_SIDE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,13 @@ class View:
         missing = sorted({"height", "width"} - set(values))
         if unknown or missing:
             raise SpecError(f"a view with {', '.join(sorted(values)) or 'nothing'}", expected=", ".join(names))
+        for name, value in values.items():  # another program may have written the file that they come from
+            if name in ("height", "width", "resize_ratio"):
+                fits = isinstance(value, int | float) and 0 < value < MAX_SIDE
+            else:
+                fits = isinstance(value, str) if name in ("mode", "interpolation") else True
+            if not fits:
+                raise SpecError(f"view.{name} {value!r}", expected="a positive number, or a name")
         return cls(**{**values, "height": int(values["height"]), "width": int(values["width"])})
 
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unalike.errors import ModelError
+from unalike.storage.outside_files import reader_errors
 
 KEY = "unalike"
 FORMAT_VERSION = 1
@@ -120,10 +122,12 @@ def read_facts(
                 remedy="give mean and std (per channel, on the scale 0..1), or export it with this tool",
             )
         return NetworkFacts(mean=tuple(map(float, mean)), std=tuple(map(float, std)))
-    try:
-        values: Any = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise ModelError(f"the '{KEY}' metadata of {source} is damaged ({error})", remedy="export it again") from error
+    with reader_errors(f"the '{KEY}' metadata of {source} is damaged", remedy="export it again", error=ModelError):
+        return _parse_facts(text, source)
+
+
+def _parse_facts(text: str, source: str) -> NetworkFacts:
+    values: Any = json.loads(text)
     if not isinstance(values, Mapping) or not {"mean", "std", "format_version"} <= set(values):
         raise ModelError(
             f"the '{KEY}' metadata of {source} lacks mean, std or format_version", remedy="export it again"
@@ -138,4 +142,12 @@ def read_facts(
     known["mean"], known["std"] = tuple(known["mean"]), tuple(known["std"])
     known["classes"] = tuple(known.get("classes") or ())
     known["maps"] = tuple(MapFacts(**entry) for entry in known.get("maps") or ())
-    return NetworkFacts(**known)
+    facts = NetworkFacts(**known)
+    texts = (*facts.classes, facts.preprocessing, facts.precision, facts.trunk, facts.licence, facts.network)
+    if not all(isinstance(value, str) for value in texts):
+        raise ValueError("a name that is no text")
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in (*facts.mean, *facts.std, facts.dim)):
+        raise ValueError("mean, std or dim that are no numbers")
+    if not all(isinstance(value, dict) for value in (facts.view or {}, facts.versions, facts.extra)):
+        raise ValueError("view, versions or extra that are no mappings")
+    return facts

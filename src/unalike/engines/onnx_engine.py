@@ -20,6 +20,7 @@ from unalike.engines.process_local import ModelSource, ProcessLocal
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
 from unalike.runs.environment import usable_cores
+from unalike.storage.outside_files import reader_errors
 from unalike.telemetry import disable_telemetry
 
 if TYPE_CHECKING:
@@ -103,6 +104,12 @@ class OnnxEngine:
             check_model_file(Path(model))
         self._source, self._mean, self._std = ModelSource(model), mean, std
         self._local.set(self._create_session())
+        with reader_errors(f"{source} cannot be used", error=ModelError):
+            self._read_interface(source)
+
+    def _read_interface(self, source: str) -> None:
+        """Read metadata, inputs and outputs of the network."""
+        model, mean, std = self._source.model, self._mean, self._std
         metadata = self._session.get_modelmeta().custom_metadata_map.get(KEY)
         self.facts = read_facts(metadata, source, mean, std)
         self.precision = "int8" if is_quantized(model) else self.facts.precision

@@ -27,6 +27,7 @@ from unalike.engines.openvino_precision import has_depthwise_convolutions, lower
 from unalike.engines.process_local import ModelSource, ProcessLocal
 from unalike.engines.protocol import check_images, require_maps, require_vector
 from unalike.errors import DeviceError, ModelError, missing_extra
+from unalike.storage.outside_files import reader_errors
 from unalike.telemetry import disable_telemetry
 
 
@@ -165,7 +166,7 @@ class OpenVinoEngine:
         model, mean, std = self._source.model, self._mean, self._std
         source = "the model in memory" if isinstance(model, bytes) else str(model)
         graph = self._read(model, source)
-        try:
+        with reader_errors(f"OpenVINO cannot run {source}", remedy="try onnxruntime", error=ModelError):
             facts = read_facts(_metadata(graph), source, mean, std)
             self.precision, self._hint = self._resolve_precision(
                 _is_quantized(graph), self._is_typed(graph), facts.precision
@@ -177,18 +178,14 @@ class OpenVinoEngine:
             if is_bf16 and self.device == "CPU" and has_depthwise_convolutions(graph):
                 graph, self._hint = lower_late_layers(graph, self._openvino), "f32"
             compiled = self._compile(graph)
-        except RuntimeError as error:  # OpenVINO raises nothing finer
-            raise ModelError(
-                f"OpenVINO cannot run {source} ({_first_line(error)})", remedy="try onnxruntime"
-            ) from error
-        self.facts = facts
-        self.map_facts = facts.maps
-        outputs = compiled.outputs
-        if self.map_facts and len(outputs) < len(self.map_facts):
-            raise ModelError(f"{source} has {len(outputs)} outputs", expected=f"{len(self.map_facts)} maps or more")
-        only_maps = len(outputs) == len(self.map_facts)
-        self.dim = 0 if only_maps else int(outputs[0].get_partial_shape()[1].get_length())
-        return _CompiledNetwork(compiled, 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
+            self.facts = facts
+            self.map_facts = facts.maps
+            outputs = compiled.outputs
+            if self.map_facts and len(outputs) < len(self.map_facts):
+                raise ModelError(f"{source} has {len(outputs)} outputs", expected=f"{len(self.map_facts)} maps or more")
+            only_maps = len(outputs) == len(self.map_facts)
+            self.dim = 0 if only_maps else int(outputs[0].get_partial_shape()[1].get_length())
+            return _CompiledNetwork(compiled, 2 * int(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")))
 
     def _is_typed(self, graph: Any) -> bool:
         """Whether any layer is written in bfloat16."""
@@ -200,12 +197,10 @@ class OpenVinoEngine:
             raise ModelError(f"there is no model file {source}")
         if not isinstance(model, bytes):
             check_model_file(Path(model))
-        try:
+        with reader_errors(f"OpenVINO cannot read {source}", error=ModelError):
             if isinstance(model, bytes):
                 return self._core.read_model(model=model, weights=b"")
             return self._core.read_model(str(model))
-        except RuntimeError as error:
-            raise ModelError(f"OpenVINO cannot read {source} ({_first_line(error)})") from error
 
     def read_graph(self, model: str | Path | bytes) -> Any:
         """Read this engine's network once more, as an ``openvino.Model`` that takes uint8 NHWC."""

@@ -14,11 +14,12 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.metadata import digest_file_key
 from unalike.engines.protocol import Engine
-from unalike.errors import DeviceError, MissingExtra, ModelError
+from unalike.errors import DeviceError, MissingExtra, ModelError, WeightsError
 from unalike.inference import runtime_benchmark
 from unalike.inference.engine_selection import create_engine, log_engine, move_to_gpu
 from unalike.inference.model_files import CHECKPOINTS, EXPORTED, FILE_RUNTIMES, SUFFIXES
 from unalike.storage.fetch import local_path
+from unalike.storage.outside_files import reader_errors
 
 if TYPE_CHECKING:
     from unalike.engines.onnx_engine import OnnxEngine
@@ -223,8 +224,10 @@ def _load_checkpoint(
     from unalike.model.checkpoint import load_embedder, network_key
 
     embedder, payload = load_embedder(path)
-    facts = payload["facts"]
-    preprocessing = Preprocessing.from_facts(facts)
+    with reader_errors(f"{path} does not say how images are prepared", error=WeightsError):
+        facts = payload["facts"]
+        preprocessing = Preprocessing.from_facts(facts)
+        classes = tuple(str(name) for name in payload["classes"])
     network = network_key(embedder, preprocessing.mean, preprocessing.std)
     if view is not None:
         preprocessing = replace(preprocessing, view=view)
@@ -232,4 +235,4 @@ def _load_checkpoint(
     engine = create_engine(
         embedder, preprocessing, runtime=runtime, precision=precision, threads=threads, images=images, quiet=quiet
     )
-    return LoadedModel(engine, preprocessing, tuple(payload["classes"]), path, facts.get("trunk", ""), network)
+    return LoadedModel(engine, preprocessing, classes, path, facts.get("trunk", ""), network)

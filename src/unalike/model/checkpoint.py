@@ -20,8 +20,15 @@ from unalike.model.backbones import PretrainedConfig
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.weights import read_content
 from unalike.storage.atomic import atomic_write
+from unalike.storage.outside_files import reader_errors
 
 FORMAT_VERSION = 1
+_KINDS: dict[str, tuple[type, ...]] = {
+    "model": (Mapping,),
+    "spec": (Mapping,),
+    "facts": (Mapping,),
+    "classes": (list, tuple),
+}
 _PLAIN = (str, bytes, int, float, bool, type(None), torch.Tensor)
 
 
@@ -79,6 +86,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             expected=f"at most {FORMAT_VERSION}",
             remedy="it was written by a newer unalike: pip install -U unalike",
         )
+    for key, kind in _KINDS.items():
+        if key in content and not isinstance(content[key], kind):
+            raise WeightsError(f"{path} is damaged: its {key} is a {type(content[key]).__name__}", remedy="take a copy")
     return content
 
 
@@ -107,17 +117,13 @@ def network_key(embedder: torch.nn.Module, mean: Sequence[float], std: Sequence[
 
 def embedder_from_payload(payload: Mapping[str, Any], *, source: str = "checkpoint") -> Embedder:
     """The network of a payload that was read before, in eval mode. Raises WeightsError when tensors do not fit."""
-    try:
+    with reader_errors(f"{source}: its spec does not describe a network", error=WeightsError):
         config = EmbedderConfig.from_spec(payload["spec"]["model"])
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f"{source}: its spec does not describe a network ({error!r})") from error
-    embedder = create_embedder(config)
-    try:
+        embedder = create_embedder(config)
+    with reader_errors(f"{source}: its tensors do not fit {config.backbone}", error=WeightsError):
         embedder.load_state_dict(payload["model"], strict=True)
-    except (RuntimeError, KeyError, TypeError) as error:
-        first = " ".join(str(error).split())[:200]
-        raise WeightsError(f"{source}: its tensors do not fit {config.backbone}: {first}") from error
-    embedder.trunk.facts = _facts_of(embedder.trunk.facts, payload.get("facts") or {})
+    with reader_errors(f"{source}: its facts are damaged", error=WeightsError):
+        embedder.trunk.facts = _facts_of(embedder.trunk.facts, payload.get("facts") or {})
     return embedder.eval()
 
 

@@ -168,7 +168,7 @@ def _check_kind(path: Path) -> None:
         raise WeightsError(f"{path} does not exist", expected="a file of weights: " + ", ".join(WEIGHT_SUFFIXES))
     try:
         with open(path, "rb") as file:
-            head = file.read(512)
+            head = file.read(tarfile.BLOCKSIZE)
     except OSError as error:
         raise WeightsError(f"{path} cannot be read: {error.strerror}") from error
     kind = _kind_of(path, head)
@@ -189,7 +189,7 @@ def _kind_of(path: Path, head: bytes) -> str:
         return "an HDF5 file (Keras?)"
     if head.startswith(b"PK"):
         return _kind_of_zip(path)
-    if head[257:262] == b"ustar" or tarfile.is_tarfile(path):
+    if head[257:262] == b"ustar" or _is_tar(head):
         return "a tar archive: unpack it first"  # torch would unpack an old one by itself
     if head.startswith(b"\x80"):
         return ""  # a pickle: torch's format before 1.6
@@ -200,11 +200,20 @@ def _kind_of(path: Path, head: bytes) -> str:
     return "of no known kind: encrypted, or not weights at all"
 
 
+def _is_tar(head: bytes) -> bool:
+    """Whether a file begins with a header of tar, whose checksum is right; what follows is not read."""
+    try:
+        tarfile.TarInfo.frombuf(head, "utf-8", "surrogateescape")
+    except tarfile.HeaderError:
+        return False
+    return True
+
+
 def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except (zipfile.BadZipFile, OSError):
+    except Exception:  # noqa: BLE001  zipfile raises UnicodeDecodeError, struct.error and more on damaged directories
         return "a damaged or truncated archive"
     if any(name.endswith("/constants.pkl") for name in names):
         return "a TorchScript program, not weights"

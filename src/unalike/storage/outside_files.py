@@ -96,14 +96,14 @@ def reader_errors(
 
 
 def reason(failure: BaseException) -> str:
-    """The cause of a failure in one short line: of OSError the system's words, else the exception's first line."""
+    """The cause of a failure in one short line: of OSError the system's words, else the exception's text."""
     if isinstance(failure, FileNotFoundError):
         return "no such file or folder"
     if isinstance(failure, OSError) and failure.strerror:
         return "the disk is full" if failure.errno in (errno.ENOSPC, errno.EDQUOT) else failure.strerror
     if isinstance(failure, RecursionError):
         return "nested too deeply"
-    text = next((line.strip() for line in str(failure).splitlines() if line.strip()), "")
+    text = shorten(str(failure))
     if isinstance(failure, LookupError) or not text:
         text = f"{type(failure).__name__} {text}".strip()
     return shorten(text)

@@ -1,13 +1,21 @@
+import copy
 import hashlib
 import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx
 import pytest
+import torch
 
 from tests.support import networks
-from unalike.engines.metadata import file_key
+from tests.support.networks import VIEW, exported_bytes
+from unalike.engines.metadata import KEY, file_key, read_facts
 from unalike.engines.onnx_engine import OnnxEngine
-from unalike.errors import DeviceError
+from unalike.errors import DeviceError, ModelError, UnalikeError
 from unalike.inference import loaded_model, runtime_benchmark
 from unalike.inference.loaded_model import load_model
 
@@ -57,3 +65,83 @@ def test_the_content_of_a_file_is_hashed_once(tmp_path, monkeypatch):
     digests = []
     monkeypatch.setattr(loaded_model.hashlib, "file_digest", lambda *a: digests.append(a) or real(*a))
     assert load_model(model, images=5).network == file_key(model.read_bytes()) and len(digests) == 1
+
+
+# ---------------------------------------------------------------- files from outside
+
+
+def mutations(content: bytes, seeds: range) -> Iterator[tuple[int, bytes]]:
+    """Copies of a file, each damaged in another way by its seed."""
+    for seed in seeds:
+        rng = random.Random(seed)
+        changed = bytearray(content)
+        for _ in range(rng.choice((1, 1, 4, 20))):
+            place = rng.randrange(len(changed))
+            if rng.random() < 0.6:
+                changed[place] ^= 1 << rng.randrange(8)
+            elif rng.random() < 0.5:
+                del changed[place : place + rng.randrange(1, 200)]
+            else:
+                changed[place:place] = rng.randbytes(rng.randrange(1, 60))
+            if len(changed) < 10:
+                break
+        yield seed, bytes(changed[: rng.randrange(len(changed))] if rng.random() < 0.1 else changed)
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(40), pytest.param(range(40, 2000), marks=pytest.mark.slow)], ids=["some", "many"]
+)
+@pytest.mark.parametrize("suffix", [".onnx", ".pth"])
+def test_damaged_models_are_loaded_or_refused(tmp_path: Path, suffix: str, seeds: range) -> None:
+    if suffix == ".onnx":
+        content = exported_bytes()
+    else:
+        network = tmp_path / "whole.pth"
+        torch.save(
+            {"format_version": 1, "spec": {"model": {"backbone": "resnet18"}}, "model": {"a": torch.ones(3)}}, network
+        )
+        content = network.read_bytes()
+    path = tmp_path / f"damaged{suffix}"
+    for seed, changed in mutations(content, seeds):
+        path.write_bytes(changed)
+        try:
+            load_model(path, runtime="onnxruntime" if suffix == ".onnx" else "torch")
+        except UnalikeError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1500
+        except Exception as error:  # noqa: BLE001  named with its seed, so that it can be mended
+            pytest.fail(f"seed {seed}: {type(error).__name__}: {error}")
+
+
+FACTS: dict[str, Any] = {
+    "format_version": 1, "mean": [0.5, 0.5, 0.5], "std": [0.2, 0.2, 0.2], "view": VIEW.to_dict(), "classes": ["a"], "dim": 16,
+    "preprocessing": "none", "precision": "fp32", "trunk": "t", "licence": "l", "network": "n", "versions": {}, "extra": {}, "maps": [],
+}  # fmt: skip
+WRONG = (None, -1, 0, 10**400, 1.5, "x", "", [], [1], [None], ["a", "b", "c"], {}, {"a": 1}, True, float("nan"))
+
+
+@pytest.mark.parametrize("key", [*FACTS, "view.height", "view.mode", "view.resize_ratio", "view.interpolation"])
+def test_metadata_of_other_types_is_read_or_refused(tmp_path: Path, key: str) -> None:
+    proto = onnx.load_from_string(exported_bytes())
+    for wrong in WRONG:
+        values = copy.deepcopy(FACTS)
+        *outer, last = key.split(".")
+        (values[outer[0]] if outer else values)[last] = wrong
+        del proto.metadata_props[:]
+        entry = proto.metadata_props.add()
+        entry.key, entry.value = KEY, json.dumps(values)
+        (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+        try:
+            model = load_model(tmp_path / "m.onnx", runtime="onnxruntime")
+            model.engine(np.zeros((1, *model.engine.input_size, 3), np.uint8))
+        except UnalikeError as error:
+            assert "\n" not in str(error)
+        except Exception as error:  # noqa: BLE001
+            pytest.fail(f"{key} = {wrong!r}: {type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "[]", "1", "{}", "[" * 100_000, '{"mean": 1, "std": 1, "format_version": "x"}']
+)
+def test_metadata_that_is_none(text: str) -> None:
+    with pytest.raises(ModelError, match="metadata"):
+        read_facts(text, "m.onnx", None, None)
