@@ -103,7 +103,7 @@ def make(path: Path, count: int = 2000, seed: int = 0) -> Path:
     return gallery.save(path)
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(60, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_before_a_kill_is_there(tmp_path, kills):
     path, draws, acknowledged = make(tmp_path / "g"), random.Random(0), set()
     for number in range(kills):
@@ -137,7 +137,7 @@ def test_readers_beside_writers_find_complete_galleries(tmp_path, seconds):
         editor.communicate()
 
 
-@pytest.mark.parametrize("step", [200_000, pytest.param(4099, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", [200_000, pytest.param(16381, marks=pytest.mark.slow)])
 def test_a_full_disk_is_one_line_and_leaves_the_old_gallery(tmp_path, step):
     path = make(tmp_path / "g")
     content = path.read_bytes()
