@@ -21,8 +21,10 @@ from unalike.actions.result import Result
 from unalike.actions.results_folder import failed_without_results, open_results
 from unalike.actions.spec_resolution import spec_with
 from unalike.data.archives import is_archive
+from unalike.data.decode import open_image
 from unalike.data.imageset import load_images, resolve_source
 from unalike.data.notices import Notices
+from unalike.data.regions import split_region
 from unalike.discovery.clustering import ImageGroups, group_images
 from unalike.discovery.report import write_report
 from unalike.errors import RunError, SpecError, missing_extra
@@ -146,8 +148,15 @@ def _load_model(model: str | Path | None, runtime: str, precision: str, count: i
     return load_frozen(load_spec("inference"), runtime=runtime, precision=precision, images=count)
 
 
+def _file_path(path: Path) -> Path:
+    """The path of an image; of a region, a name for the file that it is cut into."""
+    file, box = split_region(path)
+    return path if box is None else Path(file).with_name(f"{Path(file).stem}#{','.join(map(str, box))}.png")
+
+
 def _unique_names(paths: Sequence[Path]) -> list[str]:
     """Unique names of images: the file name, preceded by as many folder names as that takes."""
+    paths = [_file_path(path) for path in paths]
     names = [path.name for path in paths]
     for depth in range(2, max((len(path.parts) for path in paths), default=0) + 1):
         count = Counter(name.casefold() for name in names)
@@ -178,7 +187,9 @@ def _write_images(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind
         (folder / groups.group_name(number)).mkdir()
     with progress("writing groups", len(paths)) as advance:
         for path, file in zip(paths, output_paths, strict=True):
-            if kind == "link":
+            if split_region(path)[1] is not None:
+                open_image(path).save(folder / file, "PNG")
+            elif kind == "link":
                 (folder / file).symlink_to(path.absolute())
             else:
                 shutil.copy2(path, folder / file)

@@ -34,7 +34,9 @@ from PIL import (
     WebPImagePlugin,  # noqa: F401
 )
 
+from unalike.data.regions import clip_box, crop_region, split_region
 from unalike.errors import UnreadableImage
+from unalike.storage.outside_files import require_file
 
 # How a caller may give an image: a file's path, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
 ImageInput = str | Path | Image.Image | np.ndarray
@@ -92,6 +94,12 @@ def open_image(
 
 def upright_size(path: str | Path | bytes) -> tuple[int, int]:
     """Read (height, width) of the upright image from its header. Raises UnreadableImage."""
+    if isinstance(path, str | Path):
+        file, box = split_region(path)
+        if box is not None:
+            height, width = upright_size(file)
+            return clip_box(box, width, height, path)[::-1]
+        require_file(file, error=UnreadableImage)
     name = "image bytes" if isinstance(path, bytes) else str(path)
     try:
         with Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=FORMATS) as image:
@@ -112,6 +120,11 @@ def _decode(
     path: str | Path | bytes, convert: Callable[[Image.Image], Image.Image], min_size: tuple[int, int] | None,
     max_pixels: int,
 ) -> Image.Image:  # fmt: skip
+    if isinstance(path, str | Path):
+        file, box = split_region(path)
+        if box is not None:
+            return crop_region(_decode(file, convert, None, max_pixels), box, path)
+        require_file(file, error=UnreadableImage)
     _set_pillow_limits(max_pixels)
     name = "image bytes" if isinstance(path, bytes) else str(path)
     source = io.BytesIO(path) if isinstance(path, bytes) else path

@@ -6,11 +6,18 @@ whole pixels of the upright image, from its left upper corner; what lies outside
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import re
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from unalike.errors import DataError, UnreadableImage
+from unalike.storage.outside_files import open_file
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _NAME = re.compile(r"(.+)#(\d{1,7}),(\d{1,7}),(\d{1,7}),(\d{1,7})", re.DOTALL)
 _MAX_COORDINATE = 10**7 - 1
@@ -42,6 +49,35 @@ def image_file(path: str | Path) -> str:
 def region_name(path: str | Path, box: Box) -> Path:
     """The name of a region."""
     return Path(f"{os.fspath(path)}#{','.join(map(str, box))}")
+
+
+def crop_region(image: Image.Image, box: Box, name: str | Path) -> Image.Image:
+    """Cut a box out of an upright image. Raises UnreadableImage, which names the region, where the box lies outside of it."""
+    width, height = clip_box(box, image.width, image.height, name)
+    return image.crop((box.x, box.y, box.x + width, box.y + height))
+
+
+def clip_box(box: Box, width: int, height: int, name: str | Path) -> tuple[int, int]:
+    """The (width, height) of the part of a box that lies inside of an image of this size. Raises UnreadableImage."""
+    if box.x >= width or box.y >= height:
+        raise UnreadableImage(
+            f"{name}: its box lies outside of the image of {width} x {height} pixels",
+            expected="x, y, width, height in pixels of the upright image",
+        )
+    return min(box.width, width - box.x), min(box.height, height - box.y)
+
+
+def content_digest(path: str | Path) -> bytes | None:
+    """Digest of an image file's content and, for a region, its box; None for a file that cannot be read."""
+    file, box = split_region(path)
+    try:
+        with open_file(file) as stream:
+            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
+    except (OSError, DataError):
+        return None
+    if box is not None:
+        digest.update(repr(tuple(box)).encode())
+    return digest.digest()
 
 
 def parse_box(cells: tuple[str, str, str, str]) -> Box | None:

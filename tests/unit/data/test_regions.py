@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from unalike.data.decode import decode, upright_size
 from unalike.data.imageset import load_images
-from unalike.data.regions import Box, image_file, parse_box, region_name, split_region
-from unalike.errors import DataError
+from unalike.data.regions import Box, content_digest, image_file, parse_box, region_name, split_region
+from unalike.data.splits import write_manifest
+from unalike.errors import DataError, UnreadableImage
 
 
 def test_names_and_back(tmp_path: Path) -> None:
@@ -83,3 +87,50 @@ def test_a_region_is_a_source_of_one_image(tmp_path: Path) -> None:
     manifest(tmp_path, "")
     images = load_images(tmp_path / "a.png#0,0,10,10", labeled=False)
     assert [p.name for p in images.paths] == ["a.png#0,0,10,10"]
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """Four squares of 20 pixels, red, lime, blue and white, whose file says that it is turned by 90 degrees."""
+    image = Image.new("RGB", (40, 40))
+    for i, color in enumerate(("red", "lime", "blue", "white")):
+        image.paste(color, (20 * (i % 2), 20 * (i // 2), 20 * (i % 2) + 20, 20 * (i // 2) + 20))
+    image.save(tmp_path / "a.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif, quality=95, subsampling=0)
+    return tmp_path / "a.png"
+
+
+def test_a_region_is_decoded_as_a_crop_of_the_upright_image(picture: Path) -> None:
+    whole = decode(picture)
+    assert (decode(region_name(picture, Box(15, 5, 20, 30))) == whole[5:35, 15:35]).all()
+    assert upright_size(region_name(picture, Box(15, 5, 20, 30))) == (30, 20)
+    assert decode(f"{picture}#30,30,100,100").shape == (10, 10, 3) and upright_size(f"{picture}#30,30,100,100") == (
+        10,
+        10,
+    )
+    turned = picture.with_name("turned.jpg")
+    assert (decode(f"{turned}#20,0,20,20", min_size=(4, 4)) == decode(turned)[:20, 20:]).all()
+    assert abs(decode(f"{turned}#20,0,20,20").mean(axis=(0, 1)) - (255, 0, 0)).max() < 5
+    for read in (decode, upright_size):
+        with pytest.raises(UnreadableImage, match="a.png#40,0,5,5: its box lies outside of the image of 40 x 40"):
+            read(f"{picture}#40,0,5,5")
+        with pytest.raises(UnreadableImage, match="none.png"):
+            read(picture.with_name("none.png#0,0,5,5"))
+
+
+def test_digests_differ_by_the_box(picture: Path) -> None:
+    digests = {content_digest(path) for path in (picture, f"{picture}#0,0,5,5", f"{picture}#0,0,5,6")}
+    assert len(digests) == 3 and None not in digests
+    assert content_digest(picture.with_name("none.png")) is None
+    assert content_digest(picture) == hashlib.blake2b(picture.read_bytes(), digest_size=16).digest()
+
+
+def test_a_split_of_regions_is_written_and_read_again(picture: Path) -> None:
+    text = "path,label,x,y,width,height\n" + "".join(f"a.png,k{i % 4},{i},{i},20,20\n" for i in range(16))
+    (picture.parent / "m.csv").write_text(text)
+    images = load_images(picture.parent / "m.csv")
+    write_manifest(picture.parent / "split.csv", {"train": images})
+    again = load_images(picture.parent / "split.csv")
+    assert again.paths == images.paths and again.label_names() == images.label_names() and again.groups == images.groups

@@ -5,7 +5,6 @@ Shape letters: N images, D dimensions of the vector.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unalike.data.imageset import ImageSet
+from unalike.data.regions import content_digest
 from unalike.discovery.clustering import ImageGroups, group_images
 from unalike.progress import say
 from unalike.runs.stage import load_or_compute
@@ -24,14 +24,8 @@ if TYPE_CHECKING:
 def order_by_content(images: ImageSet) -> ImageSet:
     """Order images by a digest of their files and drop exact copies, so that names of files and folders have no effect."""
 
-    def digest(path: Path) -> bytes:
-        try:
-            with open(path, "rb") as file:
-                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-        except OSError:
-            return b"\xff" * 17  # sorts last; counted as unreadable where it is decoded
-
-    digests = [digest(path) for path in images.paths]
+    # unreadable files sort last, and are counted where they are decoded
+    digests = [content_digest(path) or b"\xff" * 17 for path in images.paths]
     order = sorted(range(len(images)), key=lambda i: digests[i])
     kept = [i for n, i in enumerate(order) if not n or len(digests[i]) == 17 or digests[i] != digests[order[n - 1]]]
     if len(kept) < len(images):

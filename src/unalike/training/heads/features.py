@@ -20,6 +20,7 @@ import numpy as np
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
+from unalike.data.regions import content_digest
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError
@@ -164,16 +165,8 @@ def _cache_key(trunk: FrozenTrunk, view: View, facts: PretrainedConfig, mirrored
 
 def _file_digests(images: ImageSet) -> list[bytes | None]:
     """Digest the content of every file; None for one that cannot be opened."""
-
-    def digest(path: Path) -> bytes | None:
-        try:
-            with open(path, "rb") as file:
-                return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).digest()
-        except OSError:
-            return None
-
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(digest, images.paths))
+        return list(pool.map(content_digest, images.paths))
 
 
 class _FeatureCache:
