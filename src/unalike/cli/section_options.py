@@ -50,8 +50,8 @@ def section_command(
         arguments: Field -> metavar of the positional arguments, in their order; a list takes all that remain.
         options: Field -> how its option is written, where that does not follow from its name and type.
         flags: Options without a value. A boolean field has ``--name`` (default false) or ``--no-name`` by itself.
-        section: Class of the section. Where it is given, the function gets an instance of it in place of the spec, and the
-            rest of the spec is imported only for a spec file, overrides or an error: a command that must start fast.
+        section: Class of the section, for a command that must start fast: the function gets an instance of it in place of
+            the spec, and the rest of the spec is imported only for a spec file, overrides or an error.
     """
     declared = {node.name: node for node in _nodes(action, section)}
     flagged = {flag.field for flag in flags}

@@ -162,12 +162,24 @@ def field(
     schema: dict[str, Any] | None = None,
     **facts: Any,
 ) -> Any:
-    """Declare one leaf.
+    """Declare a field.
 
-    ``ge/gt/le/lt`` bound validity; ``low``/``high`` are TAO's published (search) bounds. ``facts`` may hold ``units``,
-    ``form`` (what may be written, where that is more than the type says), ``takes`` (of an input: IMAGES, MODEL, ...), ``settled`` (a fact of data, trunk or machine may set it when the user did not), ``trunk_fact`` (an explicit value
-    that differs from the trunk's deserves a warning), ``ours`` (not in TAO), ``mandatory`` (the action cannot run while it is unset), ``math_cond``, ``automl_enabled``,
-    ``depends_on`` and ``parent_param``. ``schema`` overrides keywords of the JSON schema.
+    Args:
+        default: The default.
+        help: What the field is, in one or two sentences.
+        ge, gt, le, lt: Bounds of valid values.
+        low, high: TAO's published bounds, which limit a search.
+        min_length: Smallest length of a text or a list.
+        popular: Whether users often set it; of a section, the names of such fields in it.
+        schema: Keywords of the JSON schema that replace those of the type.
+        **facts: ``units``; ``form``, the accepted values, where the type does not describe them completely; ``takes``, the
+            kind of an input (IMAGES, MODEL, ...); ``settled``, data, trunk or machine may set it when the user did not;
+            ``trunk_fact``, a value of the user that differs from the trunk's is reported; ``ours``, not in TAO;
+            ``mandatory``, the action cannot run while it is unset; ``math_cond``, ``automl_enabled``, ``depends_on`` and
+            ``parent_param``, which TAO's schemas contain.
+
+    Raises:
+        TypeError: A fact is unknown.
     """
     unknown = set(facts) - set(_FACTS)
     if unknown:
@@ -187,7 +199,15 @@ def field(
 
 
 def section(cls: type[Section], help: str, *, settled: bool = False, ours: bool = False, popular: Any = False) -> Any:
-    """Declare a nested section whose every field has its default; a section is never searched itself."""
+    """Declare a nested section, in which all fields have defaults.
+
+    Args:
+        cls: Class of the section.
+        help: What the section is about.
+        settled: Whether data, trunk or machine may set it when the user did not.
+        ours: Whether TAO does not have it.
+        popular: Names of fields in it that users often set.
+    """
     extra: dict[str, Any] = {"automl_enabled": False}
     extra |= {name: value for name, value in (("settled", settled), ("ours", ours), ("popular", popular)) if value}
     return Field(default_factory=cls, description=help, json_schema_extra=extra)

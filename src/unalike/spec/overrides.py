@@ -84,7 +84,16 @@ def _leaf_paths(path: str, value: Any) -> list[str]:
 
 
 def apply_overrides(tree: dict[Any, Any], overrides: Overrides, action: str) -> list[Fault]:
-    """Write overrides into ``tree``; returns the faults. A later one wins, except against its own other spelling."""
+    """Write overrides into the tree of a spec; a later one replaces an earlier one.
+
+    Args:
+        tree: The spec as nested dicts, which is changed.
+        overrides: The overrides.
+        action: The action, which decides the meaning of some short names.
+
+    Returns:
+        The faults: overrides that cannot be read, and fields set by two different spellings.
+    """
     pairs, faults = _pairs(overrides, action)
     spelling: dict[str, str] = {}
     for path, value, key in pairs:
