@@ -129,7 +129,7 @@ def _spec_on_unseen(images: BrandSet, out: Path, action: str, folder: str, check
         section |= {"input_path": str(images.query), "inference_input_type": "classification_folder",
                     "topk": SHOWN_NEIGHBORS}  # fmt: skip
     if action == "evaluate":
-        section |= {"resample": "classes"}  # the claim is about other brands, so the bootstrap resamples brands
+        section |= {"resample": "classes"}  # the claim is about other brands, so brands are random
     spec: dict[str, Any] = {
         "dataset": {"val_dataset": {"reference": str(images.reference), "query": str(images.query)}},
         action: section,
@@ -183,7 +183,7 @@ def compare(
     """(metric, frozen, trained, paired difference) with 95 % intervals over unseen brands, on the same queries."""
     import numpy as np
 
-    from unalike.metrics.intervals import bootstrap, paired_bootstrap
+    from unalike.metrics.intervals import difference_interval, mean_interval
 
     after_by_path = {row["path"]: row for row in after}
     pairs = [(row, after_by_path[row["path"]]) for row in before if row["path"] in after_by_path]
@@ -191,12 +191,16 @@ def compare(
     gains = []
     for name, column in METRICS:
         old, new = (np.array([float(pair[side][column]) for pair in pairs]) for side in (0, 1))
-        gains.append((name, bootstrap(old, groups), bootstrap(new, groups), paired_bootstrap(old, new, groups)))
+        gains.append(
+            (name, mean_interval(old, groups), mean_interval(new, groups), difference_interval(old, new, groups))
+        )
     return gains
 
 
 def describe_gains(gains: Sequence[tuple[str, Interval, Interval, Interval]]) -> list[str]:
     """One line for each metric: both values, the gain, and whether its interval excludes zero."""
+    from unalike.metrics.intervals import TOO_FEW
+
     lines = []
     for name, old, new, gain in gains:
         apart = (
@@ -206,9 +210,10 @@ def describe_gains(gains: Sequence[tuple[str, Interval, Interval, Interval]]) ->
             if not gain.excludes_zero
             else "apart: training HARMED"
         )
+        bounds = TOO_FEW if gain.too_few else f"{100 * gain.low:+.1f} to {100 * gain.high:+.1f}"
         lines.append(
             f"{name} on unseen brands: frozen {100 * old.value:.1f} %, trained {100 * new.value:.1f} %, "
-            f"gain {100 * gain.value:+.1f} ({100 * gain.low:+.1f} to {100 * gain.high:+.1f}, 95 %, paired); {apart}"
+            f"gain {100 * gain.value:+.1f} ({bounds}, 95 %, paired); {apart}"
         )
     return lines
 

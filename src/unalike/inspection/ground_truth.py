@@ -20,7 +20,7 @@ from unalike.errors import DataError
 from unalike.inspection.few_shot import find_mask
 from unalike.inspection.normal_images import list_images
 from unalike.inspection.result import DEFECTIVE, Inspection
-from unalike.metrics.intervals import clopper_pearson
+from unalike.metrics.intervals import mean_interval
 from unalike.metrics.localization import per_region_overlap, pixel_auroc
 from unalike.metrics.roc import auroc
 
@@ -66,7 +66,7 @@ def compute_metrics(inspections: Sequence[Inspection], truth: GroundTruth) -> di
 
     Returns:
         Number of images, image AUROC (also by kind of defect, the name of the folder); at the threshold, the rates of
-        false alarms and of detected defects with exact 95 % intervals; with masks, pixel AUROC and PRO.
+        false alarms and of detected defects with 95 % intervals; with masks, pixel AUROC and PRO.
 
     Raises:
         DataError: No normal or no defective image.
@@ -95,8 +95,8 @@ def _image_auroc(defective: Sequence[Inspection], good: Sequence[Inspection]) ->
     return auroc(np.array([one.score for one in defective]), np.array([one.score for one in good]))
 
 
-def _defective_rate(inspections: Sequence[Inspection]) -> dict[str, float | None]:
-    return clopper_pearson(sum(one.decision == DEFECTIVE for one in inspections), len(inspections)).to_dict()
+def _defective_rate(inspections: Sequence[Inspection]) -> dict[str, float | bool | None]:
+    return mean_interval(np.array([one.decision == DEFECTIVE for one in inspections])).to_dict()
 
 
 def _localization(good: Sequence[Inspection], defective: Sequence[Inspection], truth: GroundTruth) -> dict[str, Any]:

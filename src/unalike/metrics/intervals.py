@@ -1,14 +1,24 @@
-"""Confidence intervals: bootstrap over queries or groups, Wilson and Clopper-Pearson for proportions, clustered proportions.
+"""Confidence intervals of shares, means and paired differences over independent or grouped trials.
 
-Percentile bootstrap (Efron and Tibshirani, "An Introduction to the Bootstrap", 1993), computed with weights: a
-resample is a vector of how often each unit was drawn, so that all metrics of all resamples are matrix products.
-Where the claim is about unseen classes the unit is the class: its queries are not independent of one another.
+Images of one class, series or part are alike, so that a hundred of them tell less than a hundred trials. All intervals here
+are score intervals (Wilson, 1927) for an effective number of trials that is estimated from how the groups differ (Kish,
+"Survey Sampling", 1965; Korn and Graubard, Survey Methodology, 1998), with quantiles of Student's t. Two things keep them
+honest where groups are few or errors rare, where plain estimates cover 80 % instead of 95 %:
 
-Shape letters: Q queries, M metrics, N resamples, G groups.
+- the design effect is a weighted geometric mean of the estimate and of the one at an intra-group correlation of
+  PRIOR_CORRELATION; the estimate counts as many groups as carry the rarer outcome (their participation number, see
+  ``_carrying_groups``), the prior counts PRIOR_GROUPS;
+- Student's t has at most 2 K + 1 degrees of freedom, where K groups carry the rarer outcome.
+
+The constants were chosen by simulation with beta-binomial groups; coverage and width stand in docs/experiments/metrics.md
+(benchmarks/interval_coverage.py). What no interval of this kind covers: a kind of group that is rarer than one in G.
+
+Shape letters: Q queries or trials, M metrics, G groups.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,167 +28,259 @@ import numpy as np
 
 from unalike.errors import UnalikeError
 
+PRIOR_CORRELATION, PRIOR_GROUPS = 0.5, 2.0
+# An interval of a share or difference that is wider than this part of its range is printed as "too few to say".
+UNINFORMATIVE = 0.8
+TOO_FEW = "too few to say"
 # By how much trials count less whose events occur in both directions. Theory gives 2; 2.5 was chosen by measurement: 95 %
 # intervals for false matches of one in a hundred held on the other classes in 89 % of 100 halvings of 81 grocery classes
 # with 2, in 95 % of 60 of the same halvings with 2.5 (frozen EfficientNet-Lite0). On data that had no part in the choice,
 # 120 brands with a trained network, one in fifty: 95 % of 40 halvings (own measurements, 2026-11-24); grocery classes halved
 # anew, other trunks, one in a hundred: 45 of 48; one in fifty 40 of 40 (2026-11-26).
 SYMMETRIC_FACTOR = 2.5
-# Weights of resamples held at once (float64), about 32 MiB.
-WEIGHTS_AT_ONCE = 4 * 2**20
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the interval [low, high] that holds it; low and high are NaN when fewer than two units are known."""
+    """A value with its confidence interval [low, high].
+
+    Attributes:
+        value: The estimate; NaN without trials.
+        low, high: Bounds; NaN where an interval cannot be computed (fewer than two groups) or was not requested.
+        span: Width of the range of possible values: 1 for a share, 2 for a difference of shares.
+    """
 
     value: float
     low: float
     high: float
+    span: float = 1.0
 
     @property
     def excludes_zero(self) -> bool:
         """Whether zero is outside the interval, as that of a difference."""
         return self.low > 0 or self.high < 0
 
-    def to_dict(self) -> dict[str, float | None]:
-        """For JSON: NaN becomes None."""
-        return {
+    @property
+    def too_few(self) -> bool:
+        """Whether there are too few groups to say more than that the value is in its range."""
+        return math.isnan(self.low) or self.high - self.low > UNINFORMATIVE * self.span
+
+    def to_dict(self) -> dict[str, float | bool | None]:
+        """For JSON: NaN becomes None; ``too_few`` is present where it is true of a value that exists."""
+        values: dict[str, float | bool | None] = {
             name: None if math.isnan(number) else number
             for name, number in (("value", self.value), ("low", self.low), ("high", self.high))
         }
+        return values | ({"too_few": True} if self.too_few and not math.isnan(self.value) else {})
+
+    def format_bounds(self, spec: str = ".4f") -> str:
+        """Format the bounds as ``[low, high]``, or in words where there are too few groups to say."""
+        return f"[{TOO_FEW}]" if self.too_few else f"[{self.low:{spec}}, {self.high:{spec}}]"
 
     def __str__(self) -> str:
-        return f"{self.value:.4f} [{self.low:.4f}, {self.high:.4f}]"
+        return f"{self.value:.4f} {self.format_bounds()}"
 
 
-def bootstrap(
-    values_Q: np.ndarray,
-    groups: np.ndarray | None = None,
-    n: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """The mean of ``values_Q`` with its percentile-bootstrap interval; NaN values are left out.
+UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
-    With ``groups`` (Q,), one name or number a query, whole groups are resampled, and the mean stays one over queries.
+
+@dataclass(frozen=True)
+class _Sample:
+    """Statistics of a mean of values in 0..1 (or differences in -1..1) over groups.
+
+    Attributes:
+        mean: The mean.
+        effective: Number of independent 0/1 trials that tell as much.
+        freedom: Degrees of freedom of Student's t.
     """
-    return bootstrap_metrics(np.asarray(values_Q, float)[:, None], groups, by_group=groups is not None,
-                             n=n, confidence=confidence, seed=seed)[0][0]  # fmt: skip
+
+    mean: float
+    effective: float
+    freedom: float
 
 
-def paired_bootstrap(
-    before_Q: np.ndarray,
-    after_Q: np.ndarray,
-    groups: np.ndarray | None = None,
-    n: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
+def mean_interval(values_Q: np.ndarray, groups_Q: np.ndarray | None = None, confidence: float = 0.95) -> Interval:
+    """Compute the mean of values in 0..1 with its score interval.
+
+    Args:
+        values_Q: Values in 0..1 (Q,): hits as 0 and 1, or a metric per query. NaN values are left out.
+        groups_Q: Class, series or part of each value, by name or number (Q,); None where the values are independent. The
+            mean stays one over queries.
+        confidence: Confidence of the interval, 0..1, exclusive.
+
+    Returns:
+        The mean and its interval; NaN bounds with fewer than two groups.
+
+    Raises:
+        UnalikeError: ``confidence`` is out of range, a value is outside 0..1, or the lengths differ.
+    """
+    values_Q, group_Q = _checked(values_Q, groups_Q, confidence)
+    if not len(values_Q):
+        return UNKNOWN
+    if np.any((values_Q < -1e-9) | (values_Q > 1 + 1e-9)):
+        raise UnalikeError(f"values from {values_Q.min():g} to {values_Q.max():g}", expected="values in 0..1")
+    mean = float(np.clip(values_Q.mean(), 0, 1))
+    if group_Q.max() < 1:
+        return Interval(mean, math.nan, math.nan)
+    sample = _share_sample(values_Q, group_Q)
+    low, high = score_bounds(sample.mean, sample.effective, _quantile(sample.freedom, confidence))
+    return Interval(mean, low, high)
+
+
+def mean_of_groups_interval(values_Q: np.ndarray, groups_Q: np.ndarray, confidence: float = 0.95) -> Interval:
+    """Compute the mean over groups of the groups' means, of values in 0..1, with its score interval.
+
+    Args and errors are those of ``mean_interval``.
+    """
+    values_Q, group_Q = _checked(values_Q, groups_Q, confidence)
+    if not len(values_Q):
+        return UNKNOWN
+    return mean_interval(np.bincount(group_Q, values_Q) / np.bincount(group_Q), None, confidence)
+
+
+def difference_interval(
+    before_Q: np.ndarray, after_Q: np.ndarray, groups_Q: np.ndarray | None = None, confidence: float = 0.95
 ) -> Interval:
-    """The mean of after - before over the same queries with its interval; ``excludes_zero`` says whether zero is outside.
+    """Compute the mean of ``after_Q - before_Q`` over the same queries with its interval.
 
-    Both sides are resampled together, so what makes a query hard for both cancels. Raises UnalikeError when the
-    lengths differ.
+    What makes a query hard for both sides cancels. The interval is that of Bonett and Price ("Adjusted Wald confidence
+    interval for a difference of binomial proportions based on paired data", JEBS, 2012) for the effective number of
+    queries, with Student's t.
+
+    Args:
+        before_Q: Values of the first side, in 0..1 (Q,).
+        after_Q: Values of the second side, in 0..1 (Q,).
+        groups_Q: Class or series of each query; None where queries are independent.
+        confidence: Confidence of the interval, 0..1, exclusive.
+
+    Returns:
+        The mean difference, -1..1; ``excludes_zero`` tells whether the sides differ.
+
+    Raises:
+        UnalikeError: ``confidence`` is out of range, or the lengths differ.
     """
     before_Q, after_Q = np.asarray(before_Q, float), np.asarray(after_Q, float)
     if before_Q.shape != after_Q.shape:
         raise UnalikeError(
             f"paired values number {len(before_Q)} and {len(after_Q)}", expected="the same queries on both sides"
         )
-    return bootstrap(after_Q - before_Q, groups, n, confidence, seed)
+    change_Q, group_Q = _checked(after_Q - before_Q, groups_Q, confidence)
+    if not len(change_Q):
+        return Interval(math.nan, math.nan, math.nan, 2.0)
+    mean = float(change_Q.mean())
+    if group_Q.max() < 1:
+        return Interval(mean, math.nan, math.nan, 2.0)
+    queries = len(change_Q)
+    square = float(change_Q @ change_Q)
+    size = square / float(np.abs(change_Q).sum()) if square else 1.0  # of a typical change: 1 for hits
+    effect = _design_effect(change_Q - mean, square, group_Q, carrying := _carrying_groups(np.abs(change_Q), group_Q))
+    effective = queries / effect
+    # One pseudo-query in each direction, of a typical change's size.
+    center = mean * effective / (effective + 2)
+    second_moment = (square / queries * effective + 2 * size**2) / (effective + 2)
+    error = math.sqrt(max(0.0, second_moment - center**2) / (effective + 2))
+    half = _quantile(_freedom(carrying, group_Q), confidence) * error
+    low, high = min(mean, center - half), max(mean, center + half)
+    return Interval(mean, max(-1.0, low), min(1.0, high), 2.0)
 
 
-def bootstrap_metrics(
-    values_QM: np.ndarray,
-    groups: np.ndarray | None = None,
-    *,
-    by_group: bool = False,
-    n: int = 1000,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> tuple[list[Interval], list[Interval]]:
-    """Intervals of M means at once: (over queries, over groups).
+def _checked(values_Q: np.ndarray, groups_Q: np.ndarray | None, confidence: float) -> tuple[np.ndarray, np.ndarray]:
+    """Values without NaN, and their groups as numbers from 0."""
+    if not 0 < confidence < 1:
+        raise UnalikeError(f"an interval at confidence {confidence}", expected="between 0 and 1")
+    values_Q = np.asarray(values_Q, float)
+    known_Q = ~np.isnan(values_Q)
+    if groups_Q is None:
+        return values_Q[known_Q], np.arange(int(known_Q.sum()))
+    groups_Q = np.asarray(groups_Q)
+    if len(groups_Q) != len(values_Q):
+        raise UnalikeError(f"{len(groups_Q)} groups for {len(values_Q)} values", expected="one group for each value")
+    return values_Q[known_Q], np.unique(groups_Q[known_Q], return_inverse=True)[1]
 
-    The first list holds the means over all queries, the second the means over groups of the groups' means (empty
-    without ``groups``). ``by_group`` resamples groups, else queries. A query with NaN in any metric is left out.
+
+def _carrying_groups(weight_Q: np.ndarray, group_Q: np.ndarray) -> float:
+    """How many groups the sum of weights comes from: (sum)^2 / sum of squares over groups; 0 where all are 0."""
+    weight_G = np.bincount(group_Q, weight_Q)
+    squares = float(weight_G @ weight_G)
+    return float(weight_G.sum()) ** 2 / squares if squares else 0.0
+
+
+def _even_groups(group_Q: np.ndarray) -> float:
+    """Number of groups of equal size that tell as much as these."""
+    size_G = np.bincount(group_Q).astype(float)
+    return len(group_Q) ** 2 / float(size_G @ size_G)
+
+
+def _design_effect(away_Q: np.ndarray, square: float, group_Q: np.ndarray, carrying: float) -> float:
+    """Factor by which the variance of the mean exceeds that of independent trials, at least 1.
+
+    Args:
+        away_Q: Each value less the mean.
+        square: Sum of squares that independent trials would have.
+        group_Q: Group of each value.
+        carrying: Result of ``_carrying_groups`` for the rarer outcome.
     """
-    if n < 1 or not 0 < confidence < 1:
-        raise UnalikeError(f"bootstrap of {n} resamples at confidence {confidence}", expected="n >= 1 and 0 < c < 1")
-    values_QM = np.asarray(values_QM, float)
-    known_Q = ~np.isnan(values_QM).any(axis=1)
-    values_QM = values_QM[known_Q]
-    queries, metrics = values_QM.shape
-    if groups is None:
-        group_Q, count = np.zeros(queries, np.int64), 1
-    else:
-        names, group_Q = np.unique(np.asarray(groups)[known_Q], return_inverse=True)
-        count = len(names)
-    if not queries:
-        unknown = [Interval(math.nan, math.nan, math.nan)] * metrics
-        return unknown, [] if groups is None else unknown
-    order_Q = np.argsort(group_Q, kind="stable")
-    values_QM, group_Q = values_QM[order_Q], group_Q[order_Q]
-    sizes_G = np.bincount(group_Q, minlength=count).astype(float)
-    sums_GM = np.add.reduceat(values_QM, np.cumsum(sizes_G).astype(int) - sizes_G.astype(int), axis=0)
-    units = count if by_group else queries
-    micro_NM, macro_NM = np.empty((n, metrics)), np.empty((n, metrics))
-    rng = np.random.default_rng(seed)
-    step = max(1, WEIGHTS_AT_ONCE // max(units, 1))
-    for start in range(0, n, step):
-        part = slice(start, min(start + step, n))
-        weights = _draw(rng, part.stop - start, units)
-        if by_group:
-            micro_NM[part] = (weights @ sums_GM) / (weights @ sizes_G)[:, None]
-            macro_NM[part] = (weights @ (sums_GM / sizes_G[:, None])) / count
-        else:
-            micro_NM[part] = (weights @ values_QM) / queries
-            if groups is not None:
-                macro_NM[part] = _mean_of_groups(weights, values_QM, sizes_G)
-    overall = _intervals(values_QM.mean(axis=0), micro_NM, confidence, units)
-    if groups is None:
-        return overall, []
-    return overall, _intervals((sums_GM / sizes_G[:, None]).mean(axis=0), macro_NM, confidence, units)
+    even = _even_groups(group_Q)
+    prior = 1 + (len(group_Q) / even - 1) * PRIOR_CORRELATION
+    sum_G = np.bincount(group_Q, away_Q)
+    groups = len(sum_G)
+    measured = max(1.0, groups / (groups - 1) * float(sum_G @ sum_G) / square) if square > 0 else prior
+    weight = min(carrying, even - 1)
+    return math.exp((weight * math.log(measured) + PRIOR_GROUPS * math.log(prior)) / (weight + PRIOR_GROUPS))
 
 
-def _draw(rng: np.random.Generator, rows: int, units: int) -> np.ndarray:
-    """How often each unit is drawn when ``units`` are drawn with replacement, ``rows`` times over."""
-    units_NU = rng.integers(0, units, (rows, units))
-    units_NU += (np.arange(rows) * units)[:, None]
-    return np.bincount(units_NU.ravel(), minlength=rows * units).reshape(rows, units).astype(float)
+def _freedom(carrying: float, group_Q: np.ndarray) -> float:
+    """Degrees of freedom, at least 1; more where each trial is a group, since no correlation is then unknown."""
+    even = _even_groups(group_Q) - 1
+    most = 4 * carrying + 8 if len(group_Q) == group_Q.max() + 1 else 2 * carrying + 1
+    return max(1.0, min(even, most) if carrying else even)
 
 
-def _mean_of_groups(weights_NQ: np.ndarray, values_QM: np.ndarray, sizes_G: np.ndarray) -> np.ndarray:
-    """(N, M): every group's weighted mean, averaged over the groups that were drawn at all. Queries lie by group."""
-    starts = np.cumsum(sizes_G).astype(int) - sizes_G.astype(int)
-    weight_NG = np.add.reduceat(weights_NQ, starts, axis=1)
-    has_weight_NG = weight_NG > 0
-    divisor_NG = np.where(has_weight_NG, weight_NG, 1)
-    means = [
-        (np.add.reduceat(weights_NQ * values_Q, starts, axis=1) / divisor_NG).sum(axis=1) / has_weight_NG.sum(axis=1)
-        for values_Q in values_QM.T
-    ]
-    return np.stack(means, axis=1)
+def _share_sample(values_Q: np.ndarray, group_Q: np.ndarray) -> _Sample:
+    """The mean of values in 0..1 with its effective number of trials."""
+    trials = len(values_Q)
+    mean = min(1.0, max(0.0, float(values_Q.mean())))
+    carrying = _carrying_groups(1 - values_Q if mean > 0.5 else values_Q, group_Q)
+    away_Q = values_Q - mean
+    square = float(away_Q @ away_Q)
+    effect = _design_effect(away_Q, square, group_Q, carrying)
+    # Values between 0 and 1 vary less than hits do. One hit more keeps that finite where all values are equal.
+    of_hits = mean * (1 - mean)
+    ratio = min(1.0, (square + of_hits) / ((trials + 1) * of_hits)) if of_hits > 0 else 1.0
+    return _Sample(mean, trials / (effect * ratio), _freedom(carrying, group_Q))
 
 
-def _intervals(values_M: np.ndarray, resampled_NM: np.ndarray, confidence: float, units: int) -> list[Interval]:
-    if units < 2:
-        return [Interval(float(value), math.nan, math.nan) for value in values_M]
-    tail = (1 - confidence) / 2
-    low_M, high_M = np.quantile(resampled_NM, [tail, 1 - tail], axis=0)
-    return [Interval(float(v), float(a), float(b)) for v, a, b in zip(values_M, low_M, high_M, strict=True)]
+def score_bounds(share: float, trials: float, quantile: float) -> tuple[float, float]:
+    """Compute the bounds of Wilson's score interval.
+
+    Args:
+        share: Share of successes, 0..1.
+        trials: Number of trials, above 0; it need not be whole.
+        quantile: Quantile of the normal distribution, or of Student's t.
+    """
+    square = quantile * quantile
+    center = (share + square / (2 * trials)) / (1 + square / trials)
+    half = quantile / (1 + square / trials) * math.sqrt(share * (1 - share) / trials + square / (4 * trials * trials))
+    return max(0.0, min(share, center - half)), min(1.0, max(share, center + half))
+
+
+def _quantile(freedom: float, confidence: float) -> float:
+    """The two-sided quantile of Student's t; degrees of freedom are rounded to a tenth, downwards."""
+    return _cached_student_quantile(math.floor(10 * min(freedom, 1000.0)) / 10, 0.5 + confidence / 2)
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """The share ``successes / n`` with Wilson's score interval (1927), which holds for small n and shares near 0 or 1."""
+    """Compute the share ``successes / n`` of independent trials with Wilson's score interval (1927).
+
+    Raises:
+        UnalikeError: ``successes`` is not in 0..n.
+    """
     if n < 0 or not 0 <= successes <= max(n, 0):
         raise UnalikeError(f"{successes} successes of {n}", expected="0 <= successes <= n")
     if n == 0:
-        return Interval(math.nan, math.nan, math.nan)
-    z = NormalDist().inv_cdf(0.5 + confidence / 2)
+        return UNKNOWN
     share = successes / n
-    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(share, *score_bounds(share, n, NormalDist().inv_cdf(0.5 + confidence / 2)))
 
 
 # ---- rare events, exactly, and events that come in groups ----
@@ -230,6 +332,11 @@ def student_quantile(freedom: float, level: float) -> float:
     return math.sqrt(freedom * (1 - x) / x) if x > 0 else math.inf
 
 
+@functools.lru_cache(4096)
+def _cached_student_quantile(freedom: float, level: float) -> float:
+    return student_quantile(freedom, level)
+
+
 def clopper_pearson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     """The share ``successes / n`` with the exact interval of Clopper and Pearson (1934); neither need be whole."""
     if n < 0 or not 0 <= successes <= n:
@@ -250,13 +357,11 @@ def clustered_proportion(
     symmetric: bool = False,
     crossed_groups_Q: np.ndarray | None = None,
 ) -> tuple[Interval, float]:
-    """Compute a proportion with its interval over trials that come in groups.
+    """Compute the share of a rare event with its interval over trials that come in groups.
 
-    Images of one class are alike, so that a hundred of them tell less than a hundred trials. How much less is
-    estimated from how the groups differ; Clopper and Pearson's interval is then taken for that many trials, their
-    number corrected for few groups (Korn and Graubard, "Confidence intervals for proportions with small expected
-    number of positive counts estimated from survey data", Survey Methodology, 1998). Where nothing was seen, each group
-    counts as one trial. Needs two groups; else NaN bounds.
+    Clopper and Pearson's interval for the effective number of trials, corrected for few groups (Korn and Graubard,
+    "Confidence intervals for proportions with small expected number of positive counts estimated from survey data", Survey
+    Methodology, 1998). Where no event was observed, each group counts as one trial.
 
     Args:
         values_Q: 0 or 1 for each trial, or weights near them.
@@ -271,29 +376,31 @@ def clustered_proportion(
             with multiway clustering", JBES, 2011); the smaller number of groups sets the degrees of freedom.
 
     Returns:
-        The interval and the effective number of trials.
+        The interval and the effective number of trials. NaN bounds and 1 with fewer than two groups.
     """
     values_Q = np.asarray(values_Q, float)
     trials = len(values_Q)
+    if not trials:
+        return UNKNOWN, 0.0
     sorts = [
         np.unique(np.asarray(groups), return_inverse=True)[1]
         for groups in (groups_Q, crossed_groups_Q)
         if groups is not None
     ]
-    counts = [int(group_Q.max(initial=-1)) + 1 for group_Q in sorts]
-    groups = min(counts)
-    if not trials:
-        return Interval(math.nan, math.nan, math.nan), 0.0
     share = min(1.0, float(values_Q.mean()))
-    if groups < 2:
+    if min(int(group_Q.max()) for group_Q in sorts) < 1:
         return Interval(share, math.nan, math.nan), 1.0
-    parts = [_variance_of_mean(values_Q - share, group_Q) for group_Q in sorts]
-    variance = max(parts)
     if len(sorts) == 2:
-        variance = max(variance, sum(parts) - _variance_of_mean(values_Q - share, sorts[0] * counts[1] + sorts[1]))
-    effective = min(float(trials), share * (1 - share) / variance) if 0 < share < 1 and variance > 0 else float(groups)
-    level = 0.5 + confidence / 2
-    scaled = effective * (NormalDist().inv_cdf(level) / student_quantile(groups - 1, level)) ** 2
+        sorts.append(np.unique(sorts[0] * (int(sorts[1].max()) + 1) + sorts[1], return_inverse=True)[1])
+    away_Q = values_Q - share
+    square = float(away_Q @ away_Q)
+    rarer_Q = np.maximum(0.0, 1 - values_Q if share > 0.5 else values_Q)
+    carrying = [_carrying_groups(rarer_Q, group_Q) for group_Q in sorts]
+    effects = [_design_effect(away_Q, square, g, k) for g, k in zip(sorts, carrying, strict=True)]
+    effect = max([*effects[:2], effects[0] + effects[1] - effects[2]] if len(sorts) == 3 else effects)
+    effective = trials / effect if carrying[0] else float(min(int(group_Q.max()) + 1 for group_Q in sorts[:2]))
+    freedom = min(_freedom(k, g) for g, k in zip(sorts[:2], carrying[:2], strict=True))
+    scaled = effective * (NormalDist().inv_cdf(0.5 + confidence / 2) / _quantile(freedom, confidence)) ** 2
     scaled /= (2 if new_sample else 1) * (SYMMETRIC_FACTOR if symmetric else 1)
     bounds = clopper_pearson(share * scaled, scaled, confidence)
     low, high = bounds.low, bounds.high
@@ -302,8 +409,19 @@ def clustered_proportion(
     return Interval(share, low, high), effective
 
 
-def _variance_of_mean(away_Q: np.ndarray, group_Q: np.ndarray) -> float:
-    """Of the mean of trials whose groups are drawn at random; ``away_Q`` is each trial's distance from that mean."""
-    sums_G = np.bincount(group_Q, away_Q)
-    groups = int(np.count_nonzero(np.bincount(group_Q)))
-    return float(groups / max(groups - 1, 1) * float(sums_G @ sums_G) / len(away_Q) ** 2)
+# ---- earlier names ----
+
+
+def bootstrap(
+    values_Q: np.ndarray, groups: np.ndarray | None = None, n: int = 1000, confidence: float = 0.95, seed: int = 0
+) -> Interval:
+    """Compute ``mean_interval`` under its earlier name; ``n`` and ``seed`` are not used: nothing is resampled."""
+    return mean_interval(values_Q, groups, confidence)
+
+
+def paired_bootstrap(
+    before_Q: np.ndarray, after_Q: np.ndarray, groups: np.ndarray | None = None, n: int = 1000,
+    confidence: float = 0.95, seed: int = 0,
+) -> Interval:  # fmt: skip
+    """Compute ``difference_interval`` under its earlier name; ``n`` and ``seed`` are not used: nothing is resampled."""
+    return difference_interval(before_Q, after_Q, groups, confidence)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.metrics.intervals import bootstrap
+from unalike.metrics.intervals import mean_interval
 from unalike.metrics.knn import as_labels, check_widths, unit
 from unalike.metrics.roc import auroc, dir_at_fpir, fnmr_at_fmr, trials_needed
 
@@ -99,15 +99,14 @@ def collect_trials(
 
 
 def summarize_trials(
-    trials: OpenSetTrials, *, n: int = 1000, confidence: float = 0.95, seed: int = 0, rates: Sequence[float] = RATES
+    trials: OpenSetTrials, *, n: int = 1000, confidence: float = 0.95, rates: Sequence[float] = RATES
 ) -> dict[str, Any]:
     """Summarize trials as plain data for ``metrics.json``.
 
     Args:
         trials: Result of ``collect_trials``.
-        n: Number of resamples behind each interval; 0 leaves the intervals out.
+        n: 0 leaves the intervals out.
         confidence: Confidence of the intervals, 0..1, exclusive.
-        seed: Seed of the resamples.
         rates: False match rates (verification) and false positive identification rates, 0..1, exclusive.
 
     Returns:
@@ -115,7 +114,7 @@ def summarize_trials(
         ``classes_held_out`` or ``open_set_queries``; None where there were none. A rate that the number of trials cannot
         support (``trials_needed``) is left out. Intervals treat classes as random and the threshold as fixed.
     """
-    settings = {"n": n, "confidence": confidence, "seed": seed}
+    settings = {"n": n, "confidence": confidence}
     known_Q = np.isfinite(trials.own_Q)
     enrolled_Q = known_Q & np.isfinite(trials.other_Q)
     open_Q = ~known_Q & np.isfinite(trials.other_Q)
@@ -173,10 +172,10 @@ def _identification(
 
 def _interval(
     value: float, values: np.ndarray, groups: np.ndarray, settings: dict[str, Any]
-) -> dict[str, float | None]:
+) -> dict[str, float | bool | None]:
     if settings["n"] < 1:
         return {"value": value, "low": None, "high": None}
-    return bootstrap(values, groups, **settings).to_dict()
+    return mean_interval(values, groups, settings["confidence"]).to_dict()
 
 
 def format_open_set(summary: dict[str, Any]) -> list[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unalike.errors import UnalikeError
-from unalike.metrics.intervals import bootstrap_metrics
+from unalike.metrics.intervals import mean_interval, mean_of_groups_interval
 from unalike.metrics.retrieval import Ranking
 
 FORMAT_VERSION = 1
@@ -39,7 +39,6 @@ def summarize(
     confidence: float = 0.95,
     resample: str = "auto",
     unseen_classes: bool = False,
-    seed: int = 0,
 ) -> dict[str, Any]:
     """Summarize a ranking as the content of ``metrics.json``.
 
@@ -48,11 +47,11 @@ def summarize(
         classes: Display name of every label.
         clusters: {"AMI", "NMI"}, where they were computed.
         reference_labels: Label of each reference (R,), for the table per class; None where they are not known.
-        n: Number of resamples behind each interval; 0 leaves the intervals out.
+        n: 0 leaves the intervals out.
         confidence: Confidence of the intervals, 0..1, exclusive.
-        resample: "queries", "classes" or "auto" (classes when ``unseen_classes``, else queries).
-        unseen_classes: Whether the claim is about classes that training never saw.
-        seed: Seed of the resamples.
+        resample: What the intervals treat as random: "classes", whose queries are alike, or "queries", where each is
+            independent of the others and the classes are fixed. "auto" is "classes".
+        unseen_classes: Whether the claim is about classes that training never saw; the summary states it.
 
     Returns:
         Plain JSON data; NaN is None.
@@ -63,16 +62,16 @@ def summarize(
     if resample not in ("auto", "queries", "classes"):
         raise UnalikeError(f"resample is {resample!r}", expected="auto, queries or classes")
     if resample == "auto":
-        resample = "classes" if unseen_classes else "queries"
+        resample = "classes"
     highest = int(max(ranking.labels.max(), ranking.predicted.max()))
     if highest >= len(classes):
         raise UnalikeError(f"label {highest} has no name", expected=f"labels below {len(classes)}")
     metrics = ranking.metrics()
     closed = ~ranking.open_set
-    values_QM = np.stack([values[closed] for values in metrics.values()], axis=1)
-    micro, macro = bootstrap_metrics(
-        values_QM, ranking.labels[closed], by_group=resample == "classes", n=max(n, 1), confidence=confidence, seed=seed
-    )
+    labels = ranking.labels[closed]
+    groups = labels if resample == "classes" else None
+    micro = [mean_interval(values[closed], groups, confidence) for values in metrics.values()]
+    macro = [mean_of_groups_interval(values[closed], labels, confidence) for values in metrics.values()]
     per_class = per_class_table(ranking, classes, reference_labels)
     summary: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -86,8 +85,8 @@ def summarize(
         "micro": {name: interval.to_dict() for name, interval in zip(metrics, micro, strict=True)},
         "macro": {name: interval.to_dict() for name, interval in zip(metrics, macro, strict=True)},
         "clusters": {name: _plain(value) for name, value in (clusters or {}).items()},
-        "intervals": {"method": "percentile bootstrap", "resampled": resample, "n": n, "confidence": confidence,
-                      "seed": seed},
+        "intervals": {"method": "score interval of effective trials" if n else None, "resampled": resample,
+                      "unseen_classes": unseen_classes, "confidence": confidence},
         "open_set": open_set(ranking, classes),
         "per_class": per_class,
         "confused": confused_pairs(ranking, classes)[:CONFUSED_SHOWN],
@@ -96,6 +95,7 @@ def summarize(
         for average in ("micro", "macro"):
             for entry in summary[average].values():
                 entry["low"] = entry["high"] = None
+                entry.pop("too_few", None)
     return summary
 
 

@@ -157,9 +157,10 @@ def write_evaluation_report(
     return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
-def interval_from_dict(values: Mapping[str, Any]) -> Interval:
-    """The inverse of ``Interval.to_dict``."""
-    return Interval(*(math.nan if values.get(end) is None else values[end] for end in ("value", "low", "high")))
+def interval_from_dict(values: Mapping[str, Any], span: float = 1.0) -> Interval:
+    """The inverse of ``Interval.to_dict``; ``span`` is 2 for a difference."""
+    value, low, high = (math.nan if values.get(end) is None else values[end] for end in ("value", "low", "high"))
+    return Interval(value, low, high, span)
 
 
 def add_retrieval(

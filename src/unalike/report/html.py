@@ -22,7 +22,7 @@ from PIL import Image
 
 from unalike.data.decode import ImageInput, open_image
 from unalike.errors import RunError, UnreadableImage
-from unalike.metrics.intervals import Interval
+from unalike.metrics.intervals import TOO_FEW, Interval
 from unalike.report.plots import PALETTE, IntervalBar, LinePlot, ScatterPlot, format_range, format_value
 from unalike.report.templating import render
 from unalike.storage.atomic import write_text
@@ -264,4 +264,5 @@ def _is_number(value: object) -> bool:
 
 
 def _signed(value: Interval) -> str:
-    return f"{value.value:+.3f} ({value.low:+.3f} to {value.high:+.3f})"
+    bounds = TOO_FEW if value.too_few else f"{value.low:+.3f} to {value.high:+.3f}"
+    return f"{value.value:+.3f} ({bounds})"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unalike.metrics.intervals import Interval
+from unalike.metrics.intervals import TOO_FEW, Interval
 
 PALETTE = ("#2563eb", "#d97706", "#059669", "#7c3aed", "#db2777", "#475569")
 # Lines of more points than this are drawn without dots.
@@ -149,9 +149,11 @@ def format_value(value: object) -> str:
 
 
 def format_range(value: object) -> str:
-    """The ends of an interval as text; empty for what is no interval or has unknown ends."""
+    """The bounds of an interval as text; empty for what is no interval or has unknown bounds."""
     if not isinstance(value, Interval) or math.isnan(value.low):
         return ""
+    if value.too_few:
+        return TOO_FEW
     return f"{value.low:.3f} to {value.high:.3f}"
 
 

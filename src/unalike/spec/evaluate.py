@@ -15,10 +15,18 @@ class Evaluate(Retrieval):
     ks: list[Annotated[int, Ge(1)]] = field(
         [1, 5, 10], "Recall is reported among this many nearest.", min_length=1, ours=True, automl_enabled=False
     )
-    bootstrap: int = field(1000, "Resamples behind each interval; 0 gives none.", ge=0, le=1_000_000, ours=True)
+    bootstrap: int = field(
+        1000,
+        "0 leaves the intervals out; other values act alike, since nothing is resampled.",
+        ge=0,
+        le=1_000_000,
+        ours=True,
+    )
     confidence: float = field(0.95, "Confidence of the intervals.", gt=0, lt=1, ours=True)
     resample: Literal["auto", "queries", "classes"] = field(
-        "auto", "What the intervals resample: queries, or whole classes when the claim is about unseen ones.", ours=True
+        "auto",
+        "What the intervals treat as random: classes (auto), whose queries are alike, or independent queries.",
+        ours=True,
     )
     seed: int = field(0, "Seed of the resampling and of k-means.", ge=0, le=2**32 - 1, ours=True)
     explain: int = field(

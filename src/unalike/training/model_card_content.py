@@ -40,7 +40,7 @@ def write_model_card(
     if result.ranking is not None and result.sets.reference is not None:
         metrics = summarize(
             result.ranking, result.sets.reference.classes, n=experiment.evaluate.bootstrap,
-            confidence=experiment.evaluate.confidence, seed=experiment.evaluate.seed, unseen_classes=result.sets.unseen,
+            confidence=experiment.evaluate.confidence, unseen_classes=result.sets.unseen,
         )  # fmt: skip
         rows = metrics.pop("per_class", None)
         if rows and experiment.train.report_accuracy_per_class:

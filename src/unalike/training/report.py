@@ -145,7 +145,7 @@ def write_automatic_report(
     if chosen is not base:
         report.comparison(
             [(f"{figure}, {kind} classes", interval_from_dict(base["figures"][kind][figure]), interval_from_dict(value),
-              interval_from_dict(chosen["gain_over_frozen"][kind][figure]))
+              interval_from_dict(chosen["gain_over_frozen"][kind][figure], 2.0))
              for kind, row in chosen["figures"].items() for figure, value in row.items()],
             before="frozen trunk", after=chosen["name"], title="Compared with the frozen trunk",
             note="Paired differences on the same queries; the frozen trunk is not trained at all.",

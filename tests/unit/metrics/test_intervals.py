@@ -4,85 +4,149 @@ import numpy as np
 import pytest
 
 from unalike.errors import UnalikeError
-from unalike.metrics import intervals
-from unalike.metrics.intervals import bootstrap, bootstrap_metrics, paired_bootstrap, wilson_interval
+from unalike.metrics.intervals import (
+    TOO_FEW,
+    bootstrap,
+    difference_interval,
+    mean_interval,
+    mean_of_groups_interval,
+    paired_bootstrap,
+    wilson_interval,
+)
 
 
-def test_equals_a_plain_loop_of_resamples():
-    values = np.random.default_rng(0).random(25)
-    interval = bootstrap(values, n=400, seed=3)
-    rng = np.random.default_rng(3)
-    means = [values[drawn].mean() for drawn in rng.integers(0, 25, (400, 25))]
-    assert interval.value == pytest.approx(values.mean())
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+def draw_hits(rng, groups, size, mean, correlation):
+    """Hits of queries whose classes differ: beta-binomial with this correlation within a class."""
+    rate_G = np.full(groups, mean)
+    if correlation:
+        total = 1 / correlation - 1
+        rate_G = rng.beta(mean * total, (1 - mean) * total, groups)
+    return (rng.random((groups, size)) < rate_G[:, None]).astype(float).ravel(), np.repeat(np.arange(groups), size)
 
 
-def test_groups_equal_a_plain_loop_of_whole_groups():
-    rng = np.random.default_rng(1)
-    values, groups = rng.random(40), np.array(list("abcdef"))[rng.integers(0, 6, 40)]
-    micro, macro = bootstrap_metrics(values[:, None], groups, by_group=True, n=300, seed=5)
-    names = np.unique(groups)
-    micros, macros = [], []
-    for drawn in np.random.default_rng(5).integers(0, len(names), (300, len(names))):
-        picked = [values[groups == names[g]] for g in drawn]
-        micros.append(np.concatenate(picked).mean())
-        macros.append(np.mean([part.mean() for part in picked]))
-    assert (micro[0].low, micro[0].high) == pytest.approx(tuple(np.quantile(micros, [0.025, 0.975])))
-    assert (macro[0].low, macro[0].high) == pytest.approx(tuple(np.quantile(macros, [0.025, 0.975])))
-
-
-def test_macro_over_resampled_queries_equals_a_loop():
-    rng = np.random.default_rng(1)
-    values, groups = rng.random(20), np.sort(rng.integers(0, 4, 20))
-    _, macro = bootstrap_metrics(values[:, None], groups, n=200, seed=2)
-    means = []
-    for drawn in np.random.default_rng(2).integers(0, 20, (200, 20)):
-        means.append(np.mean([values[drawn][groups[drawn] == g].mean() for g in np.unique(groups[drawn])]))
-    assert (macro[0].low, macro[0].high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
-
-
-def test_95_percent_intervals_hold_the_truth_about_95_times_in_100():
+def coverage(draw, interval_of, truth, draws=400):
+    """Share of draws whose 95 % interval covers the truth."""
     rng = np.random.default_rng(0)
-    inside = 0
-    for trial in range(300):
-        interval = bootstrap((rng.random(120) < 0.7).astype(float), n=400, seed=trial)
-        inside += interval.low <= 0.7 <= interval.high
-    assert 0.90 <= inside / 300 <= 0.985
+    covered = 0
+    for _ in range(draws):
+        interval = interval_of(*draw(rng))
+        covered += interval.low <= truth <= interval.high
+    return covered / draws
 
 
-def test_whole_classes_give_wider_intervals_when_queries_of_a_class_agree():
+# The lowest acceptable share in 400 draws: 93 % less two standard errors.
+LOWEST = 0.905
+
+
+@pytest.mark.parametrize("mean", [0.5, 0.8, 0.9, 0.98])
+@pytest.mark.parametrize("correlation", [0, 0.2, 0.5, 0.8])
+@pytest.mark.parametrize(("groups", "size"), [(2, 5), (5, 4), (10, 30), (18, 5), (40, 60), (81, 4)])
+def test_shares_of_grouped_queries_are_covered(groups, size, mean, correlation):
+    assert coverage(lambda rng: draw_hits(rng, groups, size, mean, correlation), mean_interval, mean) >= LOWEST
+
+
+@pytest.mark.parametrize(
+    ("queries", "mean"), [(10, 0.8), (10, 0.95), (20, 0.95), (50, 0.98), (100, 0.99), (300, 0.97), (1000, 0.9)]
+)
+def test_shares_of_independent_queries_are_covered_by_intervals_of_sensible_width(queries, mean):
+    assert coverage(lambda rng: draw_hits(rng, queries, 1, mean, 0)[:1], mean_interval, mean) >= LOWEST
+    hits = np.arange(queries) < round(mean * queries)
+    ours, wilson = mean_interval(hits), wilson_interval(int(hits.sum()), queries)
+    assert ours.high - ours.low <= 1.3 * (wilson.high - wilson.low)
+
+
+@pytest.mark.parametrize(("groups", "size"), [(12, 4), (40, 8), (300, 3)])
+def test_means_of_a_metric_are_covered_by_intervals_of_sensible_width(groups, size):
+    def draw(rng):
+        values, classes = rng.beta(4, 1, groups)[:, None] + rng.normal(0, 0.05, (groups, size)), np.arange(groups)
+        return np.clip(values, 0, 1).ravel(), np.repeat(classes, size)
+
+    rng = np.random.default_rng(1)
+    truth = float(np.mean([draw(rng)[0].mean() for _ in range(3000)]))
+    assert coverage(draw, mean_interval, truth) >= LOWEST
+    assert coverage(draw, mean_of_groups_interval, truth) >= LOWEST
+    widths, means = [], []
+    for _ in range(200):
+        interval = mean_interval(*draw(rng))
+        widths.append(interval.high - interval.low)
+        means.append(interval.value)
+    assert np.mean(widths) <= 1.3 * 2 * 1.96 * np.std(means)
+
+
+@pytest.mark.parametrize(("groups", "size"), [(2, 5), (3, 5), (5, 4), (12, 4), (30, 8), (200, 3)])
+def test_equal_models_are_called_apart_in_at_most_one_of_twenty(groups, size):
+    rng = np.random.default_rng(0)
+    apart = 0
+    for _ in range(400):
+        rate_G = rng.beta(4, 1, groups)[:, None]
+        before, after = ((rng.random((groups, size)) < rate_G).astype(float).ravel() for _ in range(2))
+        apart += difference_interval(before, after, np.repeat(np.arange(groups), size)).excludes_zero
+    assert apart / 400 <= 0.05 + 2 * 0.011
+
+
+def test_a_clear_difference_is_called_apart():
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(100):
+        rate_G = rng.beta(4, 2, 40)[:, None]
+        before, after = ((rng.random((40, 5)) < rate).astype(float).ravel() for rate in (rate_G, np.sqrt(rate_G)))
+        found += difference_interval(before, after, np.repeat(np.arange(40), 5)).low > 0
+    assert found >= 90
+
+
+def test_classes_give_wider_intervals_when_their_queries_agree():
     groups = np.repeat(np.arange(30), 20)
     values = (np.random.default_rng(0).random(30) < 0.5)[groups].astype(float)
-    by_query, by_class = bootstrap(values), bootstrap(values, groups)
+    by_query, by_class = mean_interval(values), mean_interval(values, groups)
     assert by_class.high - by_class.low > 3 * (by_query.high - by_query.low)
     assert by_class.value == by_query.value
 
 
+def test_all_right_is_no_certainty():
+    interval = mean_interval(np.ones(36))
+    assert interval.value == interval.high == 1 and interval.low == pytest.approx(0.904, abs=0.01)
+    assert mean_interval(np.ones(36), np.repeat(np.arange(6), 6)).low < interval.low
+    same = difference_interval(np.ones(20), np.ones(20))
+    assert same.low < -0.05 and same.high > 0.05
+
+
 def test_paired_difference_is_sharper_than_two_intervals():
-    hard = np.random.default_rng(0).random(400)
+    hard = np.random.default_rng(0).random(400) * 0.9
     before, after = hard, hard + 0.03 + np.random.default_rng(1).normal(0, 0.01, 400)
-    difference = paired_bootstrap(before, after)
+    difference = difference_interval(before, np.clip(after, 0, 1))
     assert difference.excludes_zero and difference.value == pytest.approx(0.03, abs=0.003)
-    assert bootstrap(before).high > bootstrap(after).low
-    assert not paired_bootstrap(before, before).excludes_zero
+    assert mean_interval(before).high > mean_interval(np.clip(after, 0, 1)).low
+    assert not difference_interval(before, before).excludes_zero
     with pytest.raises(UnalikeError, match="3 and 4"):
-        paired_bootstrap(np.ones(3), np.ones(4))
+        difference_interval(np.ones(3), np.ones(4))
 
 
-def test_nan_is_left_out_and_too_little_has_no_interval():
-    assert bootstrap(np.array([1.0, np.nan, 0.0, np.nan])).value == 0.5
-    assert math.isnan(bootstrap(np.array([np.nan])).value)
-    assert math.isnan(bootstrap(np.array([0.3])).low)
-    assert bootstrap(np.array([0.3])).to_dict() == {"value": 0.3, "low": None, "high": None}
-    assert math.isnan(bootstrap(np.array([0.3, 0.4]), groups=[1, 1]).low)
+def test_nan_is_left_out_and_one_group_has_no_interval():
+    assert mean_interval(np.array([1.0, np.nan, 0.0, np.nan])).value == 0.5
+    assert math.isnan(mean_interval(np.array([np.nan])).value)
+    alone = mean_interval(np.array([0.3]))
+    assert alone.to_dict() == {"value": 0.3, "low": None, "high": None, "too_few": True}
+    assert math.isnan(mean_interval(np.array([0.3, 0.4]), [1, 1]).low)
+    assert str(alone) == f"0.3000 [{TOO_FEW}]"
 
 
-def test_seed_decides_and_chunks_do_not(monkeypatch):
-    values = np.random.default_rng(0).random(50)
-    interval = bootstrap(values, seed=1)
-    monkeypatch.setattr(intervals, "WEIGHTS_AT_ONCE", 120)
-    assert bootstrap(values, seed=1).low == pytest.approx(interval.low, abs=1e-12)
-    assert bootstrap(values, seed=2) != interval
+def test_two_classes_are_too_few_to_say():
+    interval = mean_interval(np.array([1, 1, 1, 0, 1, 1, 1, 1, 1, 0.0]), np.repeat([0, 1], 5))
+    assert interval.too_few and interval.low < 0.2 and TOO_FEW in str(interval) and interval.to_dict()["too_few"]
+    enough = mean_interval(np.arange(100) < 80)
+    assert not enough.too_few and "too_few" not in enough.to_dict() and str(enough).startswith("0.8000 [0.7")
+
+
+def test_earlier_names_resample_nothing():
+    values, groups = np.random.default_rng(0).random(40), np.repeat(np.arange(8), 5)
+    assert bootstrap(values, groups, n=50, seed=7) == mean_interval(values, groups)
+    assert paired_bootstrap(values, values / 2, groups, seed=3) == difference_interval(values, values / 2, groups)
+
+
+def test_settings_out_of_range_are_refused():
+    for arguments in ((np.ones(4), None, 1.0), (np.ones(4), [1, 2], 0.95), (np.array([0.5, 1.5]), None, 0.95)):
+        with pytest.raises(UnalikeError):
+            mean_interval(*arguments)
 
 
 def test_wilson():

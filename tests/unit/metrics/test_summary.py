@@ -60,9 +60,9 @@ def test_kpi_names_of_the_contract(ranking):
     assert "val_AMI" not in tao_kpis(summarize(ranking, NAMES), "val")
 
 
-def test_auto_resamples_classes_only_for_unseen_ones(ranking):
-    assert summarize(ranking, NAMES)["intervals"]["resampled"] == "queries"
-    assert summarize(ranking, NAMES, unseen_classes=True)["intervals"]["resampled"] == "classes"
+def test_auto_takes_queries_of_a_class_as_alike(ranking):
+    for unseen in (False, True):
+        assert summarize(ranking, NAMES, unseen_classes=unseen)["intervals"]["resampled"] == "classes"
     assert summarize(ranking, NAMES, unseen_classes=True, resample="queries")["intervals"]["resampled"] == "queries"
     with pytest.raises(UnalikeError, match="auto, queries or classes"):
         summarize(ranking, NAMES, resample="images")

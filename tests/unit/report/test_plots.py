@@ -27,8 +27,8 @@ def test_long_lines_have_no_dots_and_colors_repeat():
 
 
 def test_bars_are_cut_to_the_scale():
-    bar = IntervalBar.from_interval(Interval(0.9, 0.5, 1.5), "red")
-    assert (bar.left, bar.width, bar.value, bar.interval) == ("60.0", "60.0", "0.900", "0.500 to 1.500")
+    bar = IntervalBar.from_interval(Interval(0.9, 0.7, 1.3), "red")
+    assert (bar.left, bar.width, bar.value, bar.interval) == ("84.0", "36.0", "0.900", "0.700 to 1.300")
     assert IntervalBar.from_interval(Interval(0.5, math.nan, math.nan), "red").width == "2.0"
 
 
