@@ -128,7 +128,6 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "storage.filesystems": ("unit/storage/test_fetch.py",),
     # Training without labels, and what automatic training delivers, need a training that really runs.
     "training.automatic.budget": ("unit/training/automatic/test_fine_tuning.py",),
-    "training.automatic.delivery": (AUTOMATIC,),
     **dict.fromkeys(
         [f"training.automatic.{name}" for name in ("group_holdout", "group_tuning", "unlabeled")], (UNLABELED,)
     ),
@@ -145,7 +144,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 # Reached by whole runs alone: actions.demo, actions.embed, actions.evaluate, actions.export, actions.inference,
 # actions.model_from_spec, cli.automl, cli.models, jobs.search_trials,
-# training.automatic.delivery, .group_holdout, .group_tuning and .unlabeled, training.head_fitting, training.model_card_content,
+# training.automatic.group_holdout, .group_tuning and .unlabeled, training.head_fitting, training.model_card_content,
 # training.setup.
 
 

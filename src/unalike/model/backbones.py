@@ -53,6 +53,17 @@ STAGE_CONTAINERS = ("blocks", "stages", "layers", "features", "cls_attn_blocks")
 STAGE_RUNS = (("layer1", "layer2", "layer3", "layer4"), ("s1", "s2", "s3", "s4"))
 
 
+# Trunks whose head is the residual one; every other trunk gets one Linear.
+RESIDUAL_HEAD_BACKBONES = frozenset({"fan_tiny", "fan_small", "fan_base", "fan_large", "nvdinov2_vit_large_legacy"})
+
+
+def resolve_head(head: str, backbone: str) -> str:
+    """Return the kind of head that ``model.head`` means: ``auto`` is the residual one on TAO's transformers, else linear."""
+    if head != "auto":
+        return head
+    return "residual" if backbone in RESIDUAL_HEAD_BACKBONES else "linear"
+
+
 @dataclass(frozen=True)
 class PretrainedConfig:
     """How a trunk's images are prepared, where its weights come from, under which license (timm's ``pretrained_cfg``).

@@ -15,15 +15,14 @@ from torch import Tensor, nn
 
 from unalike import progress
 from unalike.errors import ModelError
-from unalike.model.backbones import Trunk, build_trunk
+from unalike.model.backbones import Trunk, build_trunk, resolve_head
+from unalike.model.parent_checkpoint import own_checkpoint, settle_from_checkpoints, with_stored_facts
 from unalike.model.weights import load_tensors, read_weights
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
     from unalike.spec.model import Model
 
-# Trunks whose head is the residual one; every other trunk gets one Linear.
-RESIDUAL_HEAD_BACKBONES = frozenset({"fan_tiny", "fan_small", "fan_base", "fan_large", "nvdinov2_vit_large_legacy"})
 ADAPTER_COUNT = 4
 SQRT_EPS = 1e-6  # x / sqrt(|x| + eps): the signed square root, with a slope that stays finite at 0
 
@@ -142,8 +141,7 @@ class Embedder(nn.Module):
 
     def __init__(self, trunk: Trunk, dim: int, head: str = "auto") -> None:
         super().__init__()
-        if head == "auto":
-            head = "residual" if trunk.name in RESIDUAL_HEAD_BACKBONES else "linear"
+        head = resolve_head(head, trunk.name)
         self.trunk = trunk
         self.head = HEADS[head](trunk.width, dim)
         self.head_kind = head  # of HEADS
@@ -207,8 +205,10 @@ def build_embedder(experiment: Experiment) -> Embedder:
     """The network of a spec's ``model`` section, with its weights: pretrained ones, then those of the named files.
 
     ``pretrained_trunk_path``, ``pretrained_embedder_path`` and ``pretrained_model_path`` are loaded in this order. A
-    file must fill all of its part (``model.allow_partial_weights`` lifts that) or WeightsError is raised.
+    file must fill all of its part (``model.allow_partial_weights`` lifts that) or WeightsError is raised. What a checkpoint
+    of this tool decides beside the weights is settled in the spec (``settle_from_checkpoints``).
     """
+    settle_from_checkpoints(experiment)
     model = experiment.model
     trunk_from_file = bool(model.pretrained_trunk_path or model.pretrained_model_path)
     pretrained = "false" if trunk_from_file else str(model.pretrained).lower()
@@ -231,7 +231,10 @@ def load_parts(embedder: Embedder, path: str | Path, parts: tuple[str, ...], *, 
         report = load_tensors(module, tensors, part=part, allow_partial=allow_partial, source=str(path))
         progress.say(f"{path}: {report}")
         if part == "trunk":
-            facts = embedder.trunk.facts
+            own = own_checkpoint(path)
+            facts = (
+                embedder.trunk.facts if own is None else with_stored_facts(embedder.trunk.facts, own.get("facts") or {})
+            )
             embedder.trunk.facts = replace(
                 facts, pretrained=True, source=f"file {Path(path).name}", license="that of the file"
             )

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from unalike.model.embedder import RESIDUAL_HEAD_BACKBONES
+from unalike.model.backbones import resolve_head
+from unalike.model.parent_checkpoint import settle_from_checkpoints
 from unalike.progress import say
 from unalike.spec import settle
 from unalike.training.devices import fast_bf16
@@ -37,7 +38,15 @@ def settle_precision(experiment: Experiment) -> None:
 
 
 def settle_backbone(experiment: Experiment) -> None:
-    """Settle the trunk where the user named none: the best one whose weights are on this machine (recipe `unalike`)."""
+    """Settle the trunk where the user named none: that of the weights' checkpoint, else the best one whose weights are here.
+
+    The latter under the recipe `unalike` alone.
+
+    Args:
+        experiment: the spec; what else a named checkpoint decides is settled too (``settle_from_checkpoints``).
+    """
+    if settle_from_checkpoints(experiment):
+        return
     if experiment.train.recipe != "unalike" or experiment.is_set("model.backbone"):
         return
     from unalike.model.backbones import best_available_trunk
@@ -129,12 +138,8 @@ def _recipe(
 
 def can_refit_head(experiment: Experiment) -> bool:
     """Return whether the head can be fitted in closed form, and trunk and embedder are both trained."""
-    head = experiment.model.head
-    closed_form = (
-        head in ("linear", "rooted")
-        or (head == "mlp" and bool(experiment.train.finish.loss))
-        or (head == "auto" and experiment.model.backbone not in RESIDUAL_HEAD_BACKBONES)
-    )
+    head = resolve_head(experiment.model.head, experiment.model.backbone)
+    closed_form = head in ("linear", "rooted") or (head == "mlp" and bool(experiment.train.finish.loss))
     return closed_form and experiment.train.train_trunk and experiment.train.train_embedder
 
 

@@ -22,7 +22,7 @@ from unalike.model.embedder import Embedder
 from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.progress import say
 from unalike.training.automatic.holdout import HoldoutResult, Split
-from unalike.training.heads.config import HeadConfig
+from unalike.training.heads.config import HeadConfig, requested_dim
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import FROZEN, evaluate_vectors
 from unalike.training.heads.interpolation import embed_with_trunk, interpolate_weights, refit_head
@@ -84,8 +84,10 @@ def evaluate_heads(
     fit_N: np.ndarray,
     splits: Sequence[Split],
     goal: str,
+    dim: int | None = None,
+    kind: str = "linear",
 ) -> list[Candidate]:
-    """Fit heads on a frozen trunk and evaluate them on held-out images.
+    """Fit heads on a frozen trunk and evaluate them on held-out images, in the form in which they would be delivered.
 
     Args:
         configs: the heads; None is the frozen trunk without a head.
@@ -94,12 +96,14 @@ def evaluate_heads(
         fit_N: rows that may be fitted to.
         splits: the holdout splits.
         goal: a key of ``holdout.GOALS``.
+        dim: number of dimensions of the vectors (None: no limit).
+        kind: value of ``model.head`` for the frozen trunk without a head.
     """
     candidates = []
     for config in configs:
         vectors_ND = features.vectors_NF
-        if config is not None:
-            vectors_ND = fit_head(*features.training_rows(fit_N, labels_N), config)(vectors_ND)
+        if config is not None or dim is not None or kind != "linear":
+            vectors_ND = fit_head(*features.training_rows(fit_N, labels_N), config, dim, kind)(vectors_ND)
         result = evaluate_vectors(vectors_ND, labels_N, splits)
         candidates.append(Candidate(config.name if config else FROZEN, result, result.score(goal), config, vectors_ND))
     return candidates
@@ -167,8 +171,7 @@ def refit_tuned(
     """
     use = np.isin(tuned.features.kept_N, rows)
     features = replace(tuned.features, vectors_ND=tuned.features.vectors_ND[use], kept_N=tuned.features.kept_N[use])
-    dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
-    return refit_head(tuned.trunk, features, images.labels_N, config, dim)
+    return refit_head(tuned.trunk, features, images.labels_N, config, requested_dim(spec))
 
 
 def select_best(candidates: Sequence[Candidate], goal: str) -> Candidate:

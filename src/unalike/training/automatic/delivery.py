@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from unalike.data.imageset import ImageSet
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.checkpoint import write_checkpoint
-from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
+from unalike.model.embedder import Embedder
 from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
 from unalike.sanitize import redact, redact_all
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
 from unalike.training.automatic.candidates import Candidate, refit_tuned
+from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.interpolation import attach_head, spec_with_head
 from unalike.training.heads.trained import fit_head
@@ -45,29 +45,18 @@ def save_frozen(
     Returns:
         The checkpoint and its spec.
     """
-    dim = spec.model.feat_dim if spec.is_set("model.feat_dim") else None
-    config, head = best.config, None
-    if config is not None:
-        head = fit_head(*features.training_rows(np.arange(len(images)), images.labels_N), config, dim)
-    trunk_width = features.vectors_NF.shape[1]
-    width = trunk_width if head is None else head.matrix_FD.shape[1]
+    config = best.config
+    x_NF, labels_N = features.training_rows(np.arange(len(images)), images.labels_N)
+    head = fit_head(x_NF, labels_N, config, requested_dim(spec), frozen_head_kind(spec))
     settled = spec.model_copy(deep=True)
-    settle(settled, "model.feat_dim", width, best.name)
-    settle(settled, "model.head", "linear" if head is None else head.kind, best.name)
+    settle(settled, "model.feat_dim", head.matrix_FD.shape[1], best.name)
+    settle(settled, "model.head", head.kind, best.name)
     settle_normalization(settled, features.facts)
-    if config is None or head is None:
+    size = (settled.model.input_height, settled.model.input_width)
+    embedder = attach_head(build_frozen_trunk(settled.model.backbone, size).trunk, head)
+    if config is None:
         (run.dir / BEST_SPEC_FILE).unlink(missing_ok=True)  # an earlier session of this run may have left one
-        embedder = create_embedder(EmbedderConfig.from_spec(settled.model), pretrained="true")
-        linear = embedder.head.linear
-        assert isinstance(linear, torch.nn.Linear)
-        with torch.no_grad():
-            linear.weight.copy_(torch.eye(trunk_width)[:width])
-            linear.bias.zero_()
     else:
-        trunk = build_frozen_trunk(
-            settled.model.backbone, (settled.model.input_height, settled.model.input_width)
-        ).trunk
-        embedder = attach_head(trunk, head)
         repeat = settled.with_values(
             {"train.train_trunk": False, "train.train_embedder": False, "train.finish.enabled": True}
         )

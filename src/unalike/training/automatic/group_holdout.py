@@ -35,10 +35,10 @@ from unalike.training.automatic.holdout import (
     evaluate_embeddings,
     holdout_splits,
 )
-from unalike.training.heads.discriminant import FittedHead
+from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import FROZEN
-from unalike.training.heads.unsupervised import fit_neighbor_whitening
+from unalike.training.heads.unsupervised import fit_unlabeled_head
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run
@@ -56,13 +56,14 @@ class UnlabeledCandidate:
         name: its name in ``unlabelled.json``.
         result: its results on held-out groups; None where no group could be held out.
         score: ``result.score``; 0 without a result.
-        head: its head; None for the frozen trunk and for a trained network.
+        sqrt: whether its whitening by neighbors follows the signed square root of the features; None for the frozen trunk
+            and for a trained network.
     """
 
     name: str
     result: HoldoutResult | None
     score: float
-    head: FittedHead | None = None
+    sqrt: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -126,14 +127,16 @@ class GroupHoldout:
 
     def evaluate_heads(self, seed: int) -> list[UnlabeledCandidate]:
         """Evaluate the frozen trunk, and whitening by neighbors of its features and of their square roots."""
-        candidates = [self._evaluate(FROZEN, self.queries_NF, self.vectors_NF, None)]
+        spec = self.spec
         if not self.splits:
             say("too few groups to hold some out: trained candidates could not be evaluated, so none is trained")
-            return candidates
-        for sqrt in (False, True):
-            head = fit_neighbor_whitening(self.vectors_NF[self.fit_N], sqrt=sqrt, seed=seed)
-            name = "whitened by neighbours" + (", square root" if sqrt else "")
-            candidates.append(self._evaluate(name, head(self.queries_NF), head(self.vectors_NF), head))
+            return [UnlabeledCandidate(FROZEN, None, 0.0)]
+        dim, kind = requested_dim(spec), frozen_head_kind(spec)
+        candidates = []
+        for sqrt in (None, *roots_to_try(spec)):
+            head = fit_unlabeled_head(self.vectors_NF[self.fit_N], sqrt, seed=seed, dim=dim, kind=kind)
+            name = FROZEN if sqrt is None else "whitened by neighbours" + (", square root" if sqrt else "")
+            candidates.append(self._evaluate(name, head(self.queries_NF), head(self.vectors_NF), sqrt))
         return candidates
 
     def evaluate_network(self, name: str, checkpoint: Path) -> UnlabeledCandidate:
@@ -154,14 +157,19 @@ class GroupHoldout:
         return self._evaluate(name, vectors[0], vectors[1], None)
 
     def _evaluate(
-        self, name: str, query_ND: np.ndarray, reference_ND: np.ndarray, head: FittedHead | None
+        self, name: str, query_ND: np.ndarray, reference_ND: np.ndarray, sqrt: bool | None
     ) -> UnlabeledCandidate:
-        if not self.splits:
-            return UnlabeledCandidate(name, None, 0.0, head)
         result = evaluate_embeddings(
             self.splits, self.images.labels_N, lambda _, s: (query_ND[s.query_N], reference_ND[s.reference_N])
         )
-        return UnlabeledCandidate(name, result, result.score("new-classes"), head)
+        return UnlabeledCandidate(name, result, result.score("new-classes"), sqrt)
+
+
+def roots_to_try(spec: Experiment) -> tuple[bool, ...]:
+    """Return for which heads whitening is tried: with the signed square root or without, or both, as ``model.head`` allows."""
+    if not spec.is_set("model.head") or spec.model.head == "auto":
+        return (False, True)
+    return (spec.model.head != "linear",)
 
 
 def _draw_groups(grouping: ImageGroups, seed: int) -> np.ndarray:

@@ -36,12 +36,13 @@ from unalike.spec import load_spec, settle
 from unalike.storage.atomic import write_text
 from unalike.training.automatic.budget import TimeBudget
 from unalike.training.automatic.fine_tuning import settle_plan
-from unalike.training.automatic.group_holdout import GroupHoldout, UnlabeledCandidate, embed_rows
+from unalike.training.automatic.group_holdout import GroupHoldout, UnlabeledCandidate, embed_rows, roots_to_try
 from unalike.training.automatic.groups import find_groups, label_by_group
 from unalike.training.automatic.throughput import TUNING_PRESETS, plan_tuning
+from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.discriminant import FittedHead
 from unalike.training.heads.features import TrunkFeatures
-from unalike.training.heads.unsupervised import fit_neighbor_whitening
+from unalike.training.heads.unsupervised import fit_unlabeled_head
 from unalike.training.heads.warm_start import start_from_head
 from unalike.training.losses import initialize_proxies
 from unalike.training.recipe import settle_precision, settle_training
@@ -69,7 +70,7 @@ def fine_tune_on_groups(
         spec: resolved spec of the run; it is copied.
         run: the run. If it is resumed, the earlier plan is kept.
         holdout: what is held out, and all images.
-        best: the best head; ``head.sqrt`` applies to the new head too.
+        best: the best head; ``sqrt`` applies to the new head too.
         features: the frozen features of the images.
         budget: the time budget.
         seed: seed of heads and groups.
@@ -84,8 +85,9 @@ def fine_tune_on_groups(
     embedding_seconds = len(train) / features.rate
     seconds = budget.left - max(RESERVED_SHARE * budget.seconds, embedding_seconds) - embedding_seconds
     fit_NF = features.vectors_NF[holdout.fit_N]
-    sqrt = best.head is not None and best.head.sqrt
-    head = fit_neighbor_whitening(fit_NF, sqrt=sqrt, seed=seed, dim=requested_dim(spec))
+    roots = roots_to_try(spec)
+    sqrt = bool(best.sqrt) if len(roots) > 1 else roots[0]
+    head = fit_unlabeled_head(fit_NF, sqrt, seed=seed, dim=requested_dim(spec), kind=frozen_head_kind(spec))
     tuned: Experiment | None
     if run.resuming and (run.dir / GROUP_TUNING_SPEC_FILE).is_file():
         tuned = load_spec("train", str(run.dir / GROUP_TUNING_SPEC_FILE))
@@ -109,11 +111,6 @@ def fine_tune_on_groups(
             return None
     assert result is not None
     return result, tuned
-
-
-def requested_dim(spec: Experiment) -> int | None:
-    """Return ``model.feat_dim`` if the user set it."""
-    return spec.model.feat_dim if spec.is_set("model.feat_dim") else None
 
 
 def _train_round(

@@ -46,7 +46,7 @@ from unalike.training.automatic.holdout import (
     holdout_splits,
 )
 from unalike.training.automatic.trunks import TrunkSelector
-from unalike.training.heads.config import HeadConfig, HeadTraining
+from unalike.training.heads.config import HeadConfig, HeadTraining, requested_dim
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import (
     HeadSearchSpace,
@@ -118,11 +118,15 @@ def unsupported_reason(spec: Experiment) -> str:
         return "weights of your own are named"
     if spec.train.resume_training_checkpoint_path:
         return "a checkpoint to resume is named"
+    names = [model.backbone] if spec.is_set("model.backbone") else available_trunks()
+    if not names:
+        return "no pretrained weights are installed"
+    dim = requested_dim(spec)
     try:
-        if spec.is_set("model.backbone"):
-            build_frozen_trunk(model.backbone, (model.input_height, model.input_width))
-        elif not available_trunks():
-            return "no pretrained weights are installed"
+        for name in names if spec.is_set("model.backbone") or dim else ():
+            width = build_frozen_trunk(name, (model.input_height, model.input_width)).dim
+            if dim is not None and dim > width:
+                return f"model.feat_dim {dim} is more than the {width} features of {name}"
     except WeightsError:
         return f"there are no pretrained weights for {model.backbone}"
     return ""
@@ -159,9 +163,10 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
         trunks[0] = trunk
     data = _hold_out(sets.train, trunk.features, goal, seed)
     images, features = data.images, data.features
-    trials, trained = _search_heads(spec, data, seed, budget, tunes)
-    configs = candidates_to_evaluate(trials, trained, HeadSearchSpace.from_spec(spec).fixed_training, goal)
-    candidates = evaluate_heads(configs, features, data.labels_N, data.fit_N, data.splits, goal)
+    space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(data.labels_N[data.fit_N])))
+    trials, trained = _search_heads(spec, data, space, seed, budget, tunes)
+    configs = candidates_to_evaluate(trials, trained, space.fixed_training, goal)
+    candidates = evaluate_heads(configs, features, data.labels_N, data.fit_N, data.splits, goal, space.dim, space.kind)
     best = max(candidates, key=lambda c: c.score)
     checkpoint, delivered = save_frozen(best, spec, run, images, features)
     training = TrainingResult(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
@@ -201,7 +206,7 @@ def _hold_out(images: ImageSet, features: TrunkFeatures, goal: str, seed: int) -
 
 
 def _search_heads(
-    spec: Experiment, data: _TrainingData, seed: int, budget: TimeBudget, tunes: bool
+    spec: Experiment, data: _TrainingData, space: HeadSearchSpace, seed: int, budget: TimeBudget, tunes: bool
 ) -> tuple[list[HeadTrial], list[HeadTrial]]:
     """Search for a head on the images that may be fitted to.
 
@@ -211,7 +216,7 @@ def _search_heads(
     Returns:
         Trials of the frozen trunk and of closed forms, best first after the frozen trunk; trials of trained heads.
     """
-    goal, space = spec.automl.goal, HeadSearchSpace.from_spec(spec)
+    goal = spec.automl.goal
     rows = data.fit_N[sample_classes(data.labels_N[data.fit_N], seed)]
     features_NF, labels_N = data.features.vectors_NF[rows], data.labels_N[rows]
     splits = cross_validation_splits(labels_N, data.scene_N[rows], goal, seed=seed)
@@ -229,7 +234,7 @@ def _search_heads(
         return trials, []
     seconds = (1 - HEADS_ONLY_RESERVED_SHARE) * budget.seconds - budget.spent
     trained = search_trained_heads(
-        best, features_NF, labels_N, splits, goal, seconds=seconds, trainings=space.trainings
+        best, features_NF, labels_N, splits, goal, seconds=seconds, trainings=space.trainings, dim=space.dim
     )
     for trial in trained:
         comparison = "clearly better" if trial.beats(best, goal) else "R@1 not clearly higher, or another metric lower"

@@ -19,6 +19,7 @@ from unalike.model.pretrained import available_trunks
 from unalike.progress import say
 from unalike.spec import settle
 from unalike.training.automatic.holdout import Split, assign_scenes, cross_validation_splits
+from unalike.training.heads.config import requested_dim
 from unalike.training.heads.features import TrunkFeatures, compute_features
 from unalike.training.heads.head_search import best_score, sample_classes
 
@@ -127,24 +128,25 @@ class TrunkSelector:
 
     def _evaluate(self, name: str, size: tuple[int, int]) -> TrunkResult:
         features = self._compute_features(name, size)
-        score = score_features(features, self.images, self.spec.automl.goal)
+        score = score_features(features, self.images, self.spec.automl.goal, requested_dim(self.spec))
         say(f"trunk {name} at {size[0]}x{size[1]}: {score:.3f} frozen, with its best head", level=2)
         return TrunkResult(features, score)
 
 
-def score_features(features: TrunkFeatures, images: ImageSet, goal: str) -> float:
+def score_features(features: TrunkFeatures, images: ImageSet, goal: str, dim: int | None = None) -> float:
     """Return the score of the best head on these features, on a few splits of a sample of the classes.
 
     Args:
         features: a trunk's features.
         images: all images.
         goal: a key of ``holdout.GOALS``.
+        dim: number of dimensions of the head's vectors (None: no limit).
     """
     labels_N = images.labels_N[features.kept_N]
     rows = sample_classes(labels_N, 0)
     scene_N = assign_scenes(features.vectors_NF[rows], labels_N[rows])
     splits = _first_of_each_kind(cross_validation_splits(labels_N[rows], scene_N, goal))
-    return best_score(features.vectors_NF[rows], labels_N[rows], splits, goal)
+    return best_score(features.vectors_NF[rows], labels_N[rows], splits, goal, dim)
 
 
 def _first_of_each_kind(splits: Sequence[Split], count: int = SPLITS_PER_KIND) -> list[Split]:

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from unalike.data.from_spec import TrainingSets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
@@ -24,7 +23,7 @@ from unalike.data.view import View
 from unalike.discovery.clustering import ImageGroups
 from unalike.errors import DataError
 from unalike.model.checkpoint import write_checkpoint
-from unalike.model.embedder import EmbedderConfig, create_embedder
+from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.progress import say
 from unalike.runs.filenames import (
     AUGMENTED_QUERIES_FILE,
@@ -38,10 +37,12 @@ from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
 from unalike.training.automatic.budget import DEFAULT_MINUTES, TimeBudget
 from unalike.training.automatic.group_holdout import GroupHoldout, UnlabeledCandidate
-from unalike.training.automatic.group_tuning import FINE_TUNED, fine_tune_on_groups, requested_dim
+from unalike.training.automatic.group_tuning import FINE_TUNED, fine_tune_on_groups
 from unalike.training.automatic.groups import find_groups, label_by_group, order_by_content
+from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures, compute_features
-from unalike.training.heads.unsupervised import fit_neighbor_whitening
+from unalike.training.heads.interpolation import attach_head, spec_with_head
+from unalike.training.heads.unsupervised import fit_unlabeled_head
 from unalike.training.loop import History
 from unalike.training.recipe import settle_backbone, settle_normalization
 from unalike.training.setup import checkpoint_facts
@@ -137,22 +138,16 @@ def _save_frozen(
     best: UnlabeledCandidate, spec: Experiment, run: Run, images: ImageSet, features: TrunkFeatures, seed: int
 ) -> tuple[Path, Experiment]:
     """Save the frozen trunk with its head, if any, fitted to all images; return the checkpoint and its spec."""
-    width = features.vectors_NF.shape[1]
-    dim = requested_dim(spec)
-    head = best.head
-    if head is not None:
-        head = fit_neighbor_whitening(features.vectors_NF, sqrt=head.sqrt, seed=seed, dim=dim)
+    head = fit_unlabeled_head(
+        features.vectors_NF, best.sqrt, seed=seed, dim=requested_dim(spec), kind=frozen_head_kind(spec)
+    )
     settled = spec.model_copy(deep=True)
-    settle(settled, "model.feat_dim", min(width, dim or width) if head is None else head.matrix_FD.shape[1], best.name)
-    settle(settled, "model.head", "linear" if head is None else head.kind, best.name)
+    settle(settled, "model.feat_dim", head.matrix_FD.shape[1], best.name)
+    settle(settled, "model.head", head.kind, best.name)
     settle_normalization(settled, features.facts)
-    embedder = create_embedder(EmbedderConfig.from_spec(settled.model), pretrained="true")
-    linear = embedder.head.linear
-    assert isinstance(linear, torch.nn.Linear)
-    with torch.no_grad():
-        weight = torch.eye(width)[: linear.out_features] if head is None else torch.from_numpy(head.matrix_FD.T.copy())
-        linear.weight.copy_(weight)
-        linear.bias.copy_(torch.zeros(linear.out_features) if head is None else torch.from_numpy(-head.offset_D))
+    size = (settled.model.input_height, settled.model.input_width)
+    embedder = attach_head(build_frozen_trunk(settled.model.backbone, size).trunk, head)
+    settled = spec_with_head(settled, embedder)
     payload = {
         "model": embedder.state_dict(), "spec": settled.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
         "metrics": {}, "facts": checkpoint_facts(settled, features.facts, f"trained without labels: {best.name}"),

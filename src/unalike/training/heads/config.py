@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from unalike.errors import SpecError
 from unalike.spec import settle
 
 if TYPE_CHECKING:
@@ -58,6 +59,23 @@ HEAD_TRAININGS = tuple(
     for loss, mlp in (("CosFaceLoss", False), ("MultiSimilarityLoss", False), ("CosFaceLoss", True),
                       ("ProxyAnchorLoss", False))
 )  # fmt: skip
+
+
+def requested_dim(spec: Experiment) -> int | None:
+    """Return ``model.feat_dim`` if the user set it."""
+    return spec.model.feat_dim if spec.is_set("model.feat_dim") else None
+
+
+def frozen_head_kind(spec: Experiment) -> str:
+    """Return the ``model.head`` of a frozen trunk without a fitted head: the user's where it is set, else ``linear``."""
+    kind = spec.model.head if spec.is_set("model.head") else "auto"
+    return "linear" if kind == "auto" else kind
+
+
+def too_many_dimensions(dim: int, available: int, residual: float) -> SpecError:
+    """Return the error of a ``model.feat_dim`` that is larger than the number of directions of the fitted head."""
+    return SpecError(f"model.feat_dim is {dim}", expected=f"at most {available}: there are so many directions with "
+                     f"train.finish.residual {residual:g}", remedy="leave model.feat_dim out, or raise the residual")  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from unalike.errors import DataError
-from unalike.model.embedder import SQRT_EPS
+from unalike.model.embedder import SQRT_EPS, hidden_width
 from unalike.numerics.covariance import covariance_and_shrinkage
 
 
@@ -30,6 +30,12 @@ class MLPResidual:
     down_H: np.ndarray
     up_HF: np.ndarray
     up_F: np.ndarray
+
+    @classmethod
+    def identity(cls, width: int) -> MLPResidual:
+        """The MLP that returns its input, for features of ``width`` values."""
+        hidden = hidden_width(width)
+        return cls(*(np.zeros(shape, np.float32) for shape in ((width, hidden), hidden, (hidden, width), width)))
 
     def __call__(self, features_NF: np.ndarray) -> np.ndarray:
         hidden_NH = torch.from_numpy(np.ascontiguousarray(features_NF @ self.down_FH + self.down_H))
@@ -74,6 +80,23 @@ class FittedHead:
             arrays |= {"adaptor.down.weight": self.mlp.down_FH.T, "adaptor.down.bias": self.mlp.down_H,
                        "adaptor.up.weight": self.mlp.up_HF.T, "adaptor.up.bias": self.mlp.up_F}  # fmt: skip
         return {name: torch.from_numpy(np.ascontiguousarray(array, np.float32)) for name, array in arrays.items()}
+
+
+def identity_head(features_NF: np.ndarray, *, kind: str = "linear", dim: int | None = None) -> FittedHead:
+    """Make the head of a frozen trunk that nothing is fitted to: its features, or a projection of them.
+
+    Args:
+        features_NF: features (N, F), by which the directions of a projection are chosen.
+        kind: value of ``model.head``: ``linear``, ``rooted`` or ``mlp``; the latter two take the signed square root first.
+        dim: number of dimensions D, those of the largest second moment, which keep scalar products best (None or F: all).
+    """
+    sqrt, width = kind != "linear", features_NF.shape[1]
+    matrix_FD = np.eye(width, dtype=np.float32)
+    if dim is not None and dim < width:
+        x_NF = np.asarray(sqrt_features(features_NF) if sqrt else features_NF, np.float64)
+        matrix_FD = np.linalg.eigh(x_NF.T @ x_NF)[1][:, ::-1][:, :dim].astype(np.float32)
+    mlp = MLPResidual.identity(width) if kind == "mlp" else None
+    return FittedHead(matrix_FD, -np.zeros(matrix_FD.shape[1], np.float32), sqrt, mlp)  # its bias is then 0, not -0
 
 
 @dataclass(frozen=True)
@@ -139,32 +162,44 @@ class ClassWhitening:
                 follow by falling variance before whitening.
         """
         directions_FC, scatter = self.directions_FC, self.scatter
-        width = len(scatter.mean_F)
         if residual == 0 or (dim is not None and dim <= directions_FC.shape[1]):
             basis_FD = directions_FC[:, :dim]
         else:
-            rest_FR = np.linalg.qr(np.hstack([directions_FC, np.eye(width)]))[0][:, directions_FC.shape[1] :]
-            _, order = np.linalg.eigh((rest_FR.T * self.values_F) @ rest_FR)
-            rest_FR = rest_FR @ order[:, ::-1]
-            keep = None if dim is None else dim - directions_FC.shape[1]
-            basis_FD = np.hstack([directions_FC, residual * rest_FR[:, :keep]])
+            basis_FD = np.hstack([directions_FC, residual * self._residual_directions(dim)])
         matrix_FD = (scatter.axes_FF / np.sqrt(self.values_F)) @ basis_FD
         return FittedHead(matrix_FD, scatter.mean_F @ matrix_FD, scatter.sqrt)
 
-    def components(self, along_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def _residual_directions(self, dim: int | None) -> np.ndarray:
+        """Orthonormal columns across the class directions, by falling variance: as many as ``dim`` leaves room for."""
+        directions_FC = self.directions_FC
+        basis_FX = np.hstack([directions_FC, np.eye(len(self.values_F))])
+        rest_FR = np.linalg.qr(basis_FX)[0][:, directions_FC.shape[1] :]
+        _, order = np.linalg.eigh((rest_FR.T * self.values_F) @ rest_FR)
+        keep = None if dim is None else dim - directions_FC.shape[1]
+        kept_FR: np.ndarray = (rest_FR @ order[:, ::-1])[:, :keep]
+        return kept_FR
+
+    def components(self, along_NF: np.ndarray, dim: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Whiten features and project them on the class directions.
 
-        For whitened features w and their projections c, the vectors of ``head(r)`` have the scalar products
+        For whitened features w and their projections c, the vectors of ``head(r, dim)`` have the scalar products
         c @ c.T + r * r * (w @ w.T - c @ c.T): many residuals can be evaluated with one whitening.
 
         Args:
             along_NF: the output of ``ClassScatter.project``.
+            dim: number of dimensions that the head keeps (None: all).
 
         Returns:
-            Whitened features (N, F) and their coordinates along the class directions (N, C).
+            Whitened features (N, F), of which only the ``dim`` coordinates that the head keeps where it is given, and
+            their coordinates along the class directions (N, C).
         """
         white_NF = along_NF / np.sqrt(self.values_F).astype(np.float32)
-        return white_NF, white_NF @ self.directions_FC.astype(np.float32)
+        class_NC = white_NF @ self.directions_FC[:, :dim].astype(np.float32)
+        if dim is None:
+            return white_NF, class_NC
+        if dim <= self.directions_FC.shape[1]:
+            return class_NC, class_NC
+        return np.hstack([class_NC, white_NF @ self._residual_directions(dim).astype(np.float32)]), class_NC
 
 
 def sqrt_features(features_NF: np.ndarray) -> np.ndarray:

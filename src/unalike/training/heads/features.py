@@ -11,7 +11,7 @@ import time
 import zipfile
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +48,7 @@ class TrunkFeatures:
     Attributes:
         backbone: the trunk's name.
         view: the evaluation view of the images.
-        facts: mean, std, source and license of the trunk.
+        facts: source and license of the trunk; mean and std by which its images are normalized.
         vectors_NF: float32 features, one row per readable image.
         kept_N: the index of each row's image in the image set.
         rate: images per second of the engine, measured now or when the cached rows were computed.
@@ -117,7 +117,7 @@ def compute_features(
         DataError: too many files cannot be read.
     """
     trunk = trunk or build_frozen_trunk(backbone, (view.height, view.width))
-    facts: PretrainedConfig = trunk.trunk.facts
+    facts = normalization_facts(spec, trunk.trunk.facts)
     cache = _FeatureCache(default_cache_dir() / "features" / f"{_cache_key(trunk, view, facts, mirrored)}.npz")
     digests = _file_digests(images)
     features, rate = cache.load()
@@ -151,6 +151,19 @@ def compute_features(
         cache.save(of_images | {d: row for d, row in features.items() if d not in of_images}, rate)
     vectors_NF, mirrored_NF = rows[:, : trunk.dim], rows[:, trunk.dim :] if mirrored else None
     return TrunkFeatures(backbone, view, facts, vectors_NF, np.array(kept, np.int64), rate, mirrored_NF)
+
+
+def normalization_facts(spec: Experiment, facts: PretrainedConfig) -> PretrainedConfig:
+    """Return a trunk's facts with the mean and std that its network will use: the user's own where the spec sets them.
+
+    Args:
+        spec: the spec.
+        facts: mean and std of the trunk's pretraining.
+    """
+    dataset = spec.dataset
+    mean = tuple(dataset.pixel_mean) if spec.is_set("dataset.pixel_mean") else facts.mean
+    std = tuple(dataset.pixel_std) if spec.is_set("dataset.pixel_std") else facts.std
+    return replace(facts, mean=mean, std=std)
 
 
 def _cache_key(trunk: FrozenTrunk, view: View, facts: PretrainedConfig, mirrored: bool) -> str:

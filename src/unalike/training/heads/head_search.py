@@ -17,9 +17,17 @@ import numpy as np
 from unalike.errors import DataError
 from unalike.metrics.retrieval import Ranking, rank_scores
 from unalike.training.automatic.holdout import HoldoutResult, Split, evaluate_embeddings, evaluate_rankings
-from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig, HeadTraining, head_training
+from unalike.training.heads.config import (
+    HEAD_TRAININGS,
+    HeadConfig,
+    HeadTraining,
+    frozen_head_kind,
+    head_training,
+    requested_dim,
+    too_many_dimensions,
+)
 from unalike.training.heads.discriminant import fit_scatter, fit_whitening
-from unalike.training.heads.trained import train_head
+from unalike.training.heads.trained import fit_head, train_head
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -69,6 +77,8 @@ class HeadSearchSpace:
         shrinkages: multiples of Ledoit and Wolf's shrinkage.
         trainings: trainings to try after the best closed form.
         fixed_training: the training that the user set, or None; it is applied without comparison.
+        dim: ``model.feat_dim`` where the user set it, else None; every head is evaluated with so many dimensions.
+        kind: value of ``model.head`` for the frozen trunk without a fitted head.
     """
 
     sqrt: Sequence[bool] = (True, False)
@@ -76,20 +86,38 @@ class HeadSearchSpace:
     shrinkages: Sequence[float] = SHRINKAGES
     trainings: Sequence[HeadTraining] = HEAD_TRAININGS
     fixed_training: HeadTraining | None = None
+    dim: int | None = None
+    kind: str = "linear"
 
     @classmethod
-    def from_spec(cls, spec: Experiment) -> HeadSearchSpace:
-        """Read what the user set in ``model.head`` and ``train.finish``."""
+    def from_spec(cls, spec: Experiment, *, classes: int) -> HeadSearchSpace:
+        """Read what the user set in ``model.feat_dim``, ``model.head`` and ``train.finish``.
+
+        Args:
+            spec: the spec.
+            classes: number of classes to fit to. With residual 0 a head has one dimension less than classes; where
+                ``model.feat_dim`` is larger, that residual is left out.
+
+        Raises:
+            SpecError: the user set residual 0 and a larger ``model.feat_dim``.
+        """
         finish, kind = spec.train.finish, spec.model.head if spec.is_set("model.head") else "auto"
+        dim = requested_dim(spec)
+        residuals = (finish.residual,) if spec.is_set("train.finish.residual") else cls.residuals
+        wide = tuple(r for r in residuals if r > 0 or dim is None or dim < classes)
+        if not wide:
+            raise too_many_dimensions(dim or 0, classes - 1, 0.0)
         loss_is_set = spec.is_set("train.finish.loss")
         fixed_training = head_training(finish.loss if loss_is_set else None, mlp=kind == "mlp")
         trainings = cls.trainings if kind == "auto" else tuple(t for t in cls.trainings if not t.mlp)
         return cls(
             sqrt={"linear": (False,), "rooted": (True,), "mlp": (True,)}.get(kind, cls.sqrt),
-            residuals=(finish.residual,) if spec.is_set("train.finish.residual") else cls.residuals,
+            residuals=wide,
             shrinkages=(finish.shrinkage,) if spec.is_set("train.finish.shrinkage") else cls.shrinkages,
             trainings=() if fixed_training or loss_is_set else trainings,
             fixed_training=fixed_training,
+            dim=dim,
+            kind=frozen_head_kind(spec),
         )
 
 
@@ -122,7 +150,7 @@ def search_heads(
         The features themselves first, then the closed forms in the order of the space.
     """
     end, space = time.monotonic() + seconds, space or HeadSearchSpace()
-    baseline = evaluate_vectors(features_NF, labels_N, splits)
+    baseline = _evaluate_frozen(features_NF, labels_N, splits, space)
     trials = [HeadTrial(None, baseline, baseline.score(goal))]
     for sqrt in space.sqrt:
         if time.monotonic() > end:
@@ -130,7 +158,7 @@ def search_heads(
         configs = [HeadConfig(sqrt, r, s) for s, r in product(space.shrinkages, space.residuals)]
 
         def rank(_: int, split: Split, configs: Sequence[HeadConfig] = configs) -> list[Ranking]:
-            return _rank_by_config(features_NF, labels_N, split, configs)
+            return _rank_by_config(features_NF, labels_N, split, configs, space.dim)
 
         try:
             results = evaluate_rankings(splits, labels_N, rank)
@@ -138,6 +166,20 @@ def search_heads(
             break
         trials += [HeadTrial(c, result, result.score(goal)) for c, result in zip(configs, results, strict=True)]
     return trials
+
+
+def _evaluate_frozen(
+    features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], space: HeadSearchSpace
+) -> HoldoutResult:
+    """Evaluate the frozen trunk without a fitted head."""
+    if space.dim is None and space.kind == "linear":
+        return evaluate_vectors(features_NF, labels_N, splits)
+
+    def vectors_of(_: int, split: Split) -> tuple[np.ndarray, np.ndarray]:
+        head = fit_head(features_NF[split.fit_N], labels_N[split.fit_N], None, space.dim, space.kind)
+        return head(features_NF[split.query_N]), head(features_NF[split.reference_N])
+
+    return evaluate_embeddings(splits, labels_N, vectors_of)
 
 
 def best_closed_form(trials: Sequence[HeadTrial], goal: str) -> HeadTrial | None:
@@ -164,7 +206,7 @@ def best_closed_form(trials: Sequence[HeadTrial], goal: str) -> HeadTrial | None
 
 def search_trained_heads(
     trial: HeadTrial, features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str, *,
-    seconds: float, trainings: Sequence[HeadTraining] = HEAD_TRAININGS,
+    seconds: float, trainings: Sequence[HeadTraining] = HEAD_TRAININGS, dim: int | None = None,
 ) -> list[HeadTrial]:  # fmt: skip
     """Evaluate the closed form of ``trial`` after each training, as many as the time allows.
 
@@ -179,6 +221,7 @@ def search_trained_heads(
         goal: a key of ``holdout.GOALS``.
         seconds: time limit.
         trainings: what to try, in this order.
+        dim: number of dimensions of the vectors (None: no limit).
     """
     config = trial.config
     if seconds <= 0 or config is None:
@@ -186,7 +229,7 @@ def search_trained_heads(
     end = time.monotonic() + seconds
     closed_forms = [
         fit_whitening(features_NF[s.fit_N], labels_N[s.fit_N], sqrt=config.sqrt, shrinkage=config.shrinkage).head(
-            config.residual
+            config.residual, dim
         )
         for s in splits
     ]
@@ -212,14 +255,16 @@ def _vectors_of_split(
     return vectors[number]
 
 
-def best_score(features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str) -> float:
+def best_score(
+    features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str, dim: int | None = None
+) -> float:
     """Return the best score of the features themselves and of the square-root heads without extra shrinkage."""
-    space = HeadSearchSpace(sqrt=(True,), shrinkages=(1.0,))
+    space = HeadSearchSpace(sqrt=(True,), shrinkages=(1.0,), dim=dim)
     return max(trial.score for trial in search_heads(features_NF, labels_N, splits, goal, space=space))
 
 
 def _rank_by_config(
-    features_NF: np.ndarray, labels_N: np.ndarray, split: Split, configs: Sequence[HeadConfig]
+    features_NF: np.ndarray, labels_N: np.ndarray, split: Split, configs: Sequence[HeadConfig], dim: int | None
 ) -> list[Ranking]:
     """Rank a split's queries by the head of every config; all configs share ``sqrt``.
 
@@ -231,7 +276,7 @@ def _rank_by_config(
     for shrinkage in dict.fromkeys(config.shrinkage for config in configs):
         whitening = scatter.whiten(shrinkage)
         residuals = [config.residual for config in configs if config.shrinkage == shrinkage]
-        query, reference = (_Components(*whitening.components(rows_NF)) for rows_NF in (query_QF, reference_RF))
+        query, reference = (_Components(*whitening.components(rows_NF, dim)) for rows_NF in (query_QF, reference_RF))
         score_blocks = partial(_cosines_by_residual, query, reference, residuals)
         rankings += rank_scores(score_blocks, len(residuals), labels_N[split.query_N], labels_N[split.reference_N])
     return rankings

@@ -17,7 +17,7 @@ from torch import nn
 from unalike.metrics.knn import unit
 from unalike.model.embedder import Adapter, hidden_width
 from unalike.training.heads.config import HeadConfig, HeadTraining
-from unalike.training.heads.discriminant import FittedHead, MLPResidual, fit_whitening, sqrt_features
+from unalike.training.heads.discriminant import FittedHead, MLPResidual, fit_whitening, identity_head, sqrt_features
 from unalike.training.losses import build_loss, initialize_proxies
 
 EPOCHS, BATCH_SIZE = 10, 128
@@ -25,18 +25,24 @@ NOISE = 0.3  # standard deviation of the noise, as a share of each feature's own
 LEARNING_RATE, PROXY_LEARNING_RATE, WEIGHT_DECAY = 1e-4, 3e-4, 0.01
 
 
-def fit_head(features_NF: np.ndarray, labels_N: np.ndarray, config: HeadConfig, dim: int | None = None) -> FittedHead:
+def fit_head(
+    features_NF: np.ndarray, labels_N: np.ndarray, config: HeadConfig | None, dim: int | None = None,
+    kind: str = "linear",
+) -> FittedHead:  # fmt: skip
     """Fit a head to labeled features: closed form, then training where ``config`` asks for it.
 
     Args:
         features_NF: frozen features (N, F).
         labels_N: an integer label per image.
-        config: which head.
+        config: which head; None for the frozen trunk, whose head learns nothing from labels (``identity_head``).
         dim: largest number of dimensions D of its vectors (None: no limit).
+        kind: value of ``model.head`` for the frozen trunk.
 
     Raises:
         DataError: see ``fit_scatter``.
     """
+    if config is None:
+        return identity_head(features_NF, kind=kind, dim=dim)
     whitening = fit_whitening(features_NF, labels_N, sqrt=config.sqrt, shrinkage=config.shrinkage)
     head = whitening.head(config.residual, dim)
     return train_head(head, features_NF, labels_N, config.training) if config.training else head

@@ -22,7 +22,7 @@ from unalike.metrics.knn import unit
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.model.frozen_trunk import FrozenTrunk
 from unalike.spec import settle
-from unalike.training.heads.config import HeadConfig
+from unalike.training.heads.config import HeadConfig, requested_dim, too_many_dimensions
 from unalike.training.heads.discriminant import FittedHead
 from unalike.training.heads.features import compute_features
 from unalike.training.heads.trained import fit_head
@@ -59,12 +59,11 @@ def fit_initial_head(spec: Experiment, images: ImageSet, notices: Notices) -> tu
         model.backbone, images, View.from_spec(spec), notices, spec, mirrored=finish.mirrored, trunk=trunk
     )
     x_NF, labels_N = features.training_rows(np.arange(len(features.kept_N)), images.labels_N[features.kept_N])
-    dim = model.feat_dim if spec.is_set("model.feat_dim") else None
+    dim = requested_dim(spec)
     head = fit_head(x_NF, labels_N, HeadConfig.from_spec(spec), dim)
     width = head.matrix_FD.shape[1]
     if dim is not None and width != dim:
-        raise SpecError(f"model.feat_dim is {dim}", expected=f"at most {width}: there are so many directions with "
-                        f"train.finish.residual {finish.residual:g}", remedy="leave model.feat_dim out, or raise the residual")  # fmt: skip
+        raise too_many_dimensions(dim, width, finish.residual)
     settle(spec, "model.feat_dim", width, "as many directions as the fitted head has")
     return head, x_NF, labels_N
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.support.series import feature_series, holdout_result, noisy_features
+from unalike.errors import SpecError
 from unalike.spec import load_spec
 from unalike.training.automatic.holdout import (
     HoldoutResult,
@@ -39,17 +40,18 @@ def sample() -> tuple[np.ndarray, np.ndarray]:
 # ---- closed forms ----
 
 
-@pytest.mark.parametrize("goal", ["known-classes", "new-classes"])
-def test_trials_of_all_residuals_at_once_equal_those_of_each_head(goal: str) -> None:
+@pytest.mark.parametrize(
+    "goal, dim", [("known-classes", None), ("new-classes", None), ("new-classes", 3), ("known-classes", 14)]
+)
+def test_trials_of_all_residuals_at_once_equal_those_of_each_head(goal: str, dim: int | None) -> None:
     features, labels, _ = feature_series(seed=5)
     features = features + 0.8 * np.random.default_rng(0).normal(size=features.shape)
     features[0] = features.mean(axis=0)
     splits = cross_validation_splits(labels, assign_scenes(features, labels), goal)
-    trials = search_heads(features, labels, splits, goal)
+    trials = search_heads(features, labels, splits, goal, space=HeadSearchSpace(dim=dim))
     assert len(trials) == 1 + 2 * len(RESIDUALS) * len(SHRINKAGES) and trials[0].name == "frozen trunk"
-    for trial in (t for t in trials[1:] if t.config and t.config.residual in (0.0, 0.3, 1.0)):
-        assert trial.config is not None
-        heads = [fit_head(features[s.fit_N], labels[s.fit_N], trial.config) for s in splits]
+    for trial in (t for t in trials if t.config is None or t.config.residual in (0.0, 0.3, 1.0)):
+        heads = [fit_head(features[s.fit_N], labels[s.fit_N], trial.config, dim) for s in splits]
         single = evaluate_embeddings(
             splits, labels, lambda n, s, h=heads: (h[n](features[s.query_N]), h[n](features[s.reference_N]))
         )
@@ -90,7 +92,7 @@ def test_the_score_of_features_is_that_of_their_best_head() -> None:
 
 def test_a_setting_of_the_user_is_the_only_value_tried() -> None:
     def space(*overrides: str) -> HeadSearchSpace:
-        return HeadSearchSpace.from_spec(load_spec("train", overrides=overrides))
+        return HeadSearchSpace.from_spec(load_spec("train", overrides=overrides), classes=9)
 
     assert space() == HeadSearchSpace()
     for kind in ("auto", "rooted", "linear"):
@@ -107,6 +109,9 @@ def test_a_setting_of_the_user_is_the_only_value_tried() -> None:
     both = space("train.finish.loss=MultiSimilarityLoss", "model.head=mlp")
     assert both.fixed_training is not None and both.sqrt == (True,)
     assert (both.fixed_training.loss, both.fixed_training.mlp) == ("MultiSimilarityLoss", True)
+    assert 0.0 in space("model.feat_dim=8").residuals and 0.0 not in space("model.feat_dim=9").residuals
+    with pytest.raises(SpecError, match="model.feat_dim is 9.*at most 8"):
+        space("model.feat_dim=9", "train.finish.residual=0")
     mlp = space("model.head=mlp").fixed_training
     assert mlp is not None and mlp.mlp
     assert space("model.head=mlp", "train.finish.loss=null").fixed_training == mlp

@@ -1,0 +1,126 @@
+"""What is evaluated is what is delivered: for every head, width and normalization the saved network gives the same vectors."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from unalike.data.imageset import load_images
+from unalike.data.notices import Notices
+from unalike.data.preprocessing import Preprocessing
+from unalike.data.view import View
+from unalike.metrics.knn import unit
+from unalike.model.backbones import build_trunk
+from unalike.model.checkpoint import load_embedder
+from unalike.model.frozen_trunk import FrozenTrunk
+from unalike.spec import load_spec
+from unalike.training.automatic import delivery, unlabeled
+from unalike.training.automatic.candidates import evaluate_heads
+from unalike.training.automatic.delivery import save_frozen
+from unalike.training.automatic.group_holdout import UnlabeledCandidate
+from unalike.training.automatic.holdout import Split
+from unalike.training.heads import features as features_module
+from unalike.training.heads.config import HeadConfig, frozen_head_kind, head_training, requested_dim
+from unalike.training.heads.features import compute_features
+from unalike.training.heads.unsupervised import fit_unlabeled_head
+
+BACKBONE = "test_efficientnet"  # of few features: heads are fitted in no time
+SPEC = [f"model.backbone={BACKBONE}", "model.input_height=64", "model.input_width=32", "dataset.workers=1"]
+NORMALIZATIONS = {"the trunk's": [], "own": ["dataset.pixel_mean=[0.1,0.2,0.3]", "dataset.pixel_std=[0.9,0.8,0.7]"]}
+HEADS = {
+    "": [None, HeadConfig(True, 0.5), HeadConfig(False, 0.3), HeadConfig(True, 0.5, 1.0, head_training("CosFaceLoss"))],
+    "linear": [None, HeadConfig(False, 0.0)],
+    "rooted": [None, HeadConfig(True, 0.5)],
+    "mlp": [None, HeadConfig(True, 0.5, 1.0, head_training(None, mlp=True))],
+}
+CLASSES, EACH = 4, 5
+
+
+@functools.cache
+def frozen_trunk(backbone: str, size: tuple[int, int]) -> FrozenTrunk:
+    """A trunk with random weights in place of pretrained ones, the same each time."""
+    torch.manual_seed(0)
+    return FrozenTrunk(build_trunk(backbone, pretrained="false", input_size=size))
+
+
+@pytest.fixture(autouse=True)
+def no_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (delivery, features_module, unlabeled):
+        monkeypatch.setattr(module, "build_frozen_trunk", frozen_trunk)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("photos")
+    rng = np.random.default_rng(0)
+    for c in range(CLASSES):
+        (root / f"class {c}").mkdir()
+        for i in range(EACH):
+            pixels = rng.integers(0, 256, (9, 5, 3), np.uint8)
+            pixels[:, :3] = 60 * c
+            Image.fromarray(pixels).resize((40, 72)).save(root / f"class {c}" / f"{i}.png")
+    return root
+
+
+def run_in(folder: Path) -> SimpleNamespace:
+    return SimpleNamespace(dir=folder, write_experiment=lambda spec: None)
+
+
+def vectors_of(checkpoint: Path, paths: tuple[Path, ...]) -> np.ndarray:
+    """The delivered network's vectors, one image at a time, prepared as the checkpoint says."""
+    embedder, meta = load_embedder(checkpoint)
+    preprocessing = Preprocessing.from_facts(meta["facts"])
+    assert meta["spec"]["model"]["feat_dim"] == embedder.dim and meta["spec"]["model"]["head"] == embedder.head_kind
+    rows = []
+    for path in paths:
+        pixels = (preprocessing.view(path) / 255.0 - preprocessing.mean) / preprocessing.std
+        with torch.inference_mode():
+            rows.append(embedder(torch.from_numpy(pixels.transpose(2, 0, 1)[None].astype(np.float32)))[0].numpy())
+    return np.stack(rows)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("dim", [None, 3, 16])
+@pytest.mark.parametrize("kind", HEADS)
+def test_the_network_that_is_evaluated_is_delivered(
+    kind: str, dim: int | None, normalization: str, folder: Path, tmp_path: Path
+) -> None:
+    overrides = [*SPEC, *NORMALIZATIONS[normalization], *([f"model.head={kind}"] if kind else [])]
+    spec = load_spec("train", overrides=[*overrides, *([f"model.feat_dim={dim}"] if dim else [])])
+    images = load_images(folder)
+    features = compute_features(BACKBONE, images, View.from_spec(spec), Notices(), spec)
+    rows = np.arange(len(images))
+    query = rows % EACH == 0
+    splits = [Split("known", rows, rows[~query], rows[query])]  # fitted to all images, as the delivered head is
+    configs = [c for c in HEADS[kind] if c is None or c.residual > 0 or dim is None or dim < CLASSES]
+    candidates = evaluate_heads(
+        configs, features, images.labels_N, rows, splits, "both", requested_dim(spec), frozen_head_kind(spec)
+    )
+    for candidate in candidates:
+        checkpoint, delivered = save_frozen(candidate, spec, run_in(tmp_path), images, features)
+        assert dim is None or delivered.model.feat_dim == dim
+        assert candidate.vectors_ND is not None
+        cosines = (unit(vectors_of(checkpoint, images.paths)) * unit(candidate.vectors_ND)).sum(axis=1)
+        assert cosines.min() > 0.999, candidate.name
+
+
+@pytest.mark.parametrize("kind", ["", "linear", "rooted", "mlp"])
+@pytest.mark.parametrize("sqrt", [None, False, True])
+def test_without_labels_too(kind: str, sqrt: bool | None, folder: Path, tmp_path: Path) -> None:
+    if sqrt is not None and kind and sqrt != (kind != "linear"):
+        pytest.skip("not a candidate of that head")
+    overrides = [*SPEC, *NORMALIZATIONS["own"], *([f"model.head={kind}"] if kind else []), "model.feat_dim=16"]
+    spec = load_spec("train", overrides=overrides)
+    images = load_images(folder)
+    features = compute_features(BACKBONE, images, View.from_spec(spec), Notices(), spec)
+    head = fit_unlabeled_head(features.vectors_NF, sqrt, seed=0, dim=16, kind=frozen_head_kind(spec))
+    best = UnlabeledCandidate("a candidate", None, 0.0, sqrt)
+    checkpoint, _ = unlabeled._save_frozen(best, spec, run_in(tmp_path), images, features, 0)
+    cosines = (unit(vectors_of(checkpoint, images.paths)) * unit(head(features.vectors_NF))).sum(axis=1)
+    assert cosines.min() > 0.999
