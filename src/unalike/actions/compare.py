@@ -6,12 +6,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from PIL import Image
 
 from unalike.actions.results_folder import open_results
 from unalike.actions.spec_resolution import parameters_from
+from unalike.comparison.answer import Answer
 from unalike.comparison.comparer import Comparer
 from unalike.comparison.report import PairPreview, make_pairs_report
 from unalike.comparison.result import ComparisonResult
@@ -155,7 +156,8 @@ def compare(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any
             write_text(run.dir / COMPARISON_FILE, text + "\n")
             run.own(run.dir / COMPARISON_FILE)
             run.conclude(
-                f"compared: {len(pairs)} pairs", {name: result[name] for name in ("same", "different", "refused")}
+                f"compared: {len(pairs)} pairs",
+                {name: result[name] for name in ("same", "different", "incomplete", "refused")},
             )
     return result
 
@@ -187,10 +189,9 @@ def _compare_pairs(
 
 
 def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Count the pairs that are the same, that differ and that could not be compared; with the entries."""
+    """Count the pairs by answer, and those that could not be compared; with the entries."""
     return {
-        "same": sum(entry.get("same") is True for entry in entries),
-        "different": sum(entry.get("same") is False for entry in entries),
+        **{answer: sum(entry.get("answer") == answer for entry in entries) for answer in get_args(Answer)},
         "refused": sum("error" in entry for entry in entries),
         "pairs": list(entries),
     }
@@ -208,12 +209,14 @@ def _keep_preview(previews: list[PairPreview], preview: PairPreview) -> None:
 
 
 def _pictures(result: ComparisonResult) -> dict[str, Image.Image]:
-    """The images written for a pair: reference, boxes, overlay, and a heat map for each level."""
+    """The images written for a pair: reference, boxes, overlay, a heat map for each level, and what the image lacks."""
     pictures = {"reference": result.reference(), "boxes": result.picture(), "overlay": result.overlay()}
     if result.heat_hw is not None:
         pictures["heat"] = result.heat_map("pixels")
     if result.features is not None:
         pictures["heat_features"] = result.heat_map("features")
+    if result.coverage.reference.boxes:
+        pictures["missing"] = result.missing()
     return pictures
 
 

@@ -9,7 +9,8 @@ from unalike.cli.output import print_json, print_line
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.spec import Experiment
 
-EXIT_DIFFERENT = 3  # the exit code of --exit-code
+# The exit codes of --exit-code. Of several pairs the worst counts: one that could not be compared is incomplete.
+EXIT_DIFFERENT, EXIT_INCOMPLETE = 3, 4
 
 
 @section_command(
@@ -20,7 +21,12 @@ EXIT_DIFFERENT = 3  # the exit code of --exit-code
 )
 def compare(
     experiment: Experiment,
-    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 3 when a pair differs.")] = False,
+    exit_code: Annotated[
+        bool,
+        typer.Option(
+            "--exit-code", help="Exit with 3 when a pair differs, else with 4 when one is incomplete or refused."
+        ),
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -39,6 +45,8 @@ def compare(
         _print(result)
     if exit_code and result["different"]:
         raise typer.Exit(EXIT_DIFFERENT)
+    if exit_code and (result["incomplete"] or result["refused"]):
+        raise typer.Exit(EXIT_INCOMPLETE)
 
 
 def _print(result: dict[str, Any]) -> None:
@@ -50,6 +58,9 @@ def _print(result: dict[str, Any]) -> None:
         for region in entry["regions"]:
             box = " ".join(map(str, region["box"]))
             print_line(f"  box {box}  score {region['score']:.3g}  {region['area']} px  {region['change']}")
+        for name in ("image", "reference"):
+            for box in entry[f"uncovered_{name}"]:
+                print_line(f"  box {' '.join(map(str, box))} of the {name} has no counterpart")
         registration = entry["registration"]
         if registration["quality"] is not None:
             quality, overlap = registration["quality"], registration["overlap"]
@@ -58,7 +69,8 @@ def _print(result: dict[str, Any]) -> None:
             print_line(f"note: {note}")
     if len(pairs) > 1:
         print_line(
-            f"{result['same']} the same, {result['different']} different, {result['refused']} could not be compared"
+            f"{result['same']} the same, {result['different']} different, {result['incomplete']} incomplete, "
+            f"{result['refused']} could not be compared"
         )
     if "report" in result:
         print_line(f"report: {result['report']}")
@@ -70,7 +82,10 @@ def _summary(entry: dict[str, Any]) -> str:
     if entry["same"]:
         return "no difference found"
     levels = [region["level"] for region in entry["regions"]]
+    if not levels:
+        return f"{entry['answer']}: {'; '.join(entry['reasons'])}"
     text = f"{len(levels)} difference{'s' if len(levels) > 1 else ''}"
     if entry["level"] == "both":
         text += f" ({levels.count('pixels')} of pixels, {levels.count('features')} of features)"
-    return f"{text}, the highest score {entry['regions'][0]['score']:.3g}"
+    others = "".join(f"; {reason}" for reason in entry["reasons"][1:])
+    return f"{text}, the highest score {entry['regions'][0]['score']:.3g}{others}"

@@ -8,13 +8,15 @@ Shapes: H, W of an image, C channels (1 or 3).
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from unalike.comparison.answer import PoseLimits, decide, find_coverage_reasons, find_pose_reasons
+from unalike.comparison.coverage import measure_coverage
 from unalike.comparison.deformation import fit_deformation, warp_window
 from unalike.comparison.feature_difference import FLOOR, FeatureDifference, find_feature_regions
 from unalike.comparison.feature_level import FeatureLevel
@@ -29,14 +31,17 @@ from unalike.comparison.pixel_difference import (
 from unalike.comparison.regions import MIN_AREA, DifferenceRegion, find_pixel_regions
 from unalike.comparison.registration import (
     GOOD_QUALITY,
+    IN_PLACE,
     Registration,
     check_size,
     import_opencv,
     register,
     scale_matrix,
+    start_matrix,
 )
 from unalike.comparison.result import PREVIEW_SIDE, ComparisonResult
 from unalike.data.decode import ImageInput, open_image, to_rgb
+from unalike.data.ignored import find_ignored
 from unalike.errors import DataError, SpecError
 from unalike.inference.model_files import PRETRAINED
 from unalike.progress import progress
@@ -66,6 +71,13 @@ class Comparer:
         margin: Pixels around a region's box; 1/64 of the image's shorter side if unset.
         flexible: Whether a smooth deformation is removed.
         mirror: Whether a mirrored copy is compared too.
+        min_compared: Least share of both images that must have a counterpart in the other to call them the same.
+        max_rotation: Largest rotation that counts as no difference, in degrees.
+        max_scale: Largest enlargement or reduction that does not; another resolution of the same view is none.
+        max_shift: Largest shift that does not, as a share of the reference's diagonal.
+        any_pose: Whether the limits of rotation, scale and shift are lifted.
+        ignore_mask: Image of the reference's size that marks where differences are ignored.
+        ignore_boxes: Boxes (left, top, right, bottom) of the reference in which differences are ignored.
         level: What is compared: pixels (no network), features, or both.
         model: Of features: ``pretrained[:NAME]`` (default), a checkpoint, or a file of export-maps.
         runtime: Of features: auto, openvino, onnxruntime or torch.
@@ -83,17 +95,24 @@ class Comparer:
     def __init__(
         self, *, align: str = "auto", lighting: str = "local", tolerance: int = TOLERANCE, contrast: float = CONTRAST,
         min_area: int = MIN_AREA, margin: int | None = None, flexible: bool = True, mirror: bool = False,
+        min_compared: float = 0.95, max_rotation: float = 15.0, max_scale: float = 1.5, max_shift: float = 0.15,
+        any_pose: bool = False, ignore_mask: str | Path | None = None, ignore_boxes: Sequence[Sequence[int]] | None = None,
         level: str = "pixels", model: str | Path | None = None, runtime: str = "auto", precision: str = "auto",
         threads: int | None = None,
     ) -> None:  # fmt: skip
         import_opencv()
-        check_fields(
-            "compare", align=align, lighting=lighting, tolerance=tolerance, contrast=contrast, min_area=min_area,
+        section = check_fields(
+            "compare", min_compared=min_compared, max_rotation=max_rotation, max_scale=max_scale, max_shift=max_shift,
+            any_pose=any_pose, ignore_mask=ignore_mask,
+            ignore_boxes=None if ignore_boxes is None else [list(box) for box in ignore_boxes], align=align, lighting=lighting, tolerance=tolerance, contrast=contrast, min_area=min_area,
             margin=margin, flexible=flexible, mirror=mirror, level=level, model=model, runtime=runtime,
             precision=precision, threads=threads,
         )  # fmt: skip
         self.align, self.lighting, self.tolerance, self.contrast = align, lighting, tolerance, contrast
         self.min_area, self.margin, self.flexible, self.mirror = min_area, margin, flexible, mirror
+        self.min_compared, self.any_pose = min_compared, any_pose
+        self.pose_limits = PoseLimits(max_rotation, max_scale, max_shift)
+        self.ignore_mask, self.ignore_boxes = section.ignore_mask, section.ignore_boxes
         if level == "pixels" and model is not None:
             raise SpecError(f"a model ({model}) to compare pixels", expected="level features or both",
                             remedy="add --level features, or leave the model out")  # fmt: skip
@@ -120,19 +139,28 @@ class Comparer:
         if reference_HWC.shape[2] != image_HWC.shape[2]:
             notes.append("only one of the images has color: compared in gray")
             reference_HWC, image_HWC = _to_gray(reference_HWC)[..., None], _to_gray(image_HWC)[..., None]
+        sizes = (reference_HWC.shape[:2], image_HWC.shape[:2])
+        ignored_HW = find_ignored(sizes[0], self.ignore_mask, self.ignore_boxes)
         if _are_equal(reference_HWC, image_HWC):
             notes.append("the images are equal, pixel by pixel")
-            return self._identical_result(image_HWC, notes, started)
+            return self._identical_result(image_HWC, ignored_HW, notes, started)
         registration = self._register(reference_HWC, image_HWC, notes)
         if registration.quality < GOOD_QUALITY:
             notes.append(
                 f"the alignment is poor (quality {registration.quality:.2f}): depth or movement may show as differences"
             )
-        size = (image_HWC.shape[0], image_HWC.shape[1])
+        coverage = measure_coverage(registration, *sizes, ignored_HW)
+        differences = find_coverage_reasons(coverage, self.min_compared)
+        if not self.any_pose and registration.method not in (IN_PLACE, "none"):
+            differences += find_pose_reasons(registration, *sizes, self.pose_limits)
+        size = sizes[1]
+        reference_frame_HWC = _shrink(reference_HWC)
         reference_HWC, image_HWC, resampled, scale = _resample_to_coarser(reference_HWC, image_HWC, registration)
         if scale > 1:
             notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
-        pixels, features, lighting = self._compare_levels(reference_HWC, image_HWC, resampled, show_progress)
+        pixels, features, lighting = self._compare_levels(
+            reference_HWC, image_HWC, resampled, _fit_mask(ignored_HW, reference_HWC.shape), show_progress
+        )
         regions: list[DifferenceRegion] = []
         compared = 0.0
         if features is not None:
@@ -148,8 +176,10 @@ class Comparer:
         if compared < FULL_SHARE * registration.overlap or registration.overlap < FULL_SHARE:
             notes.append(f"{compared:.0%} of the image lie on the reference and were compared")
         preview_HWC, reference_preview_HWC = _make_previews(reference_HWC, image_HWC, resampled, lighting)
+        answer, reasons = decide(len(regions), differences, coverage, self.min_compared)
         return ComparisonResult(
-            same=not regions,
+            answer=answer,
+            reasons=reasons,
             regions=tuple(regions),
             registration=registration,
             size=size,
@@ -157,10 +187,12 @@ class Comparer:
             heat_scale=1.0 if pixels is None else pixels.pool * scale,
             threshold=None if pixels is None else pixels.threshold,
             compared=compared,
+            coverage=coverage,
             seconds=time.perf_counter() - started,
             notes=tuple(notes),
             preview_HWC=preview_HWC,
             reference_preview_HWC=reference_preview_HWC,
+            reference_frame_HWC=reference_frame_HWC,
             features=features,
             network=self.features.name if self.features else "",
         )
@@ -174,7 +206,12 @@ class Comparer:
                 yield error
 
     def _compare_levels(
-        self, reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration, show_progress: bool
+        self,
+        reference_HWC: np.ndarray,
+        image_HWC: np.ndarray,
+        registration: Registration,
+        ignored_HW1: np.ndarray | None,
+        show_progress: bool,
     ) -> tuple[PixelDifference | None, FeatureDifference | None, LightingCorrection]:
         """Compare two images of one scale on each level; return the differences and the lighting correction."""
         shape = image_HWC.shape[:2]
@@ -184,13 +221,15 @@ class Comparer:
             if self.pixels:
                 pixels = compute_pixel_difference(
                     reference_HWC, image_HWC, registration, tolerance=self.tolerance, contrast=self.contrast,
-                    lighting=self.lighting, advance=advance,
+                    lighting=self.lighting, ignored_HW1=ignored_HW1, advance=advance,
                 )  # fmt: skip
                 lighting = pixels.lighting
             else:
                 lighting = fit_lighting(reference_HWC, image_HWC, registration, self.lighting)
             if self.features is not None:
-                features = self.features.compare(reference_HWC, image_HWC, registration, lighting, advance=advance)
+                features = self.features.compare(
+                    reference_HWC, image_HWC, registration, lighting, ignored_HW1=ignored_HW1, advance=advance
+                )
         return pixels, features, lighting
 
     def _register(self, reference_HWC: np.ndarray, image_HWC: np.ndarray, notes: list[str]) -> Registration:
@@ -198,31 +237,35 @@ class Comparer:
         a, b = _to_gray(reference_HWC), _to_gray(image_HWC)
         if self.align == "none":
             check_size(a, b)
-            matrix = scale_matrix(a.shape[1] / b.shape[1], a.shape[0] / b.shape[0])
-            return Registration(matrix, float("nan"), 1.0, "none")
-        if a.shape == b.shape and float(a.std()) < 1.0 and float(b.std()) < 1.0:
-            notes.append("both images are blank: compared without alignment")
-            gap = abs(float(a.mean()) - float(b.mean()))
-            if gap >= self.contrast and self.lighting != "none":
-                notes.append(f"their brightness is {gap:.0f} gray levels apart, which lighting may explain: "
-                             "--lighting none counts it as a difference")  # fmt: skip
-            return Registration(np.eye(3), float("nan"), 1.0, "none")
+            return Registration(start_matrix(a.shape, b.shape), float("nan"), 1.0, "none")
         registration = register(a, b, align=self.align, mirror=self.mirror)
+        if registration.method == IN_PLACE:
+            notes.append("blank, or few things on a plain ground: compared as they lie, without alignment")
+            gap = abs(float(np.median(a)) - float(np.median(b)))
+            if gap >= self.contrast and self.lighting != "none":
+                notes.append(f"the grounds are {gap:.0f} gray levels apart, of which lighting may explain a part: "
+                             "--lighting none counts it as a difference")  # fmt: skip
+            return registration
         if self.flexible and self.align in ("auto", "homography"):
             return fit_deformation(a, b, registration)
         return registration
 
-    def _identical_result(self, image_HWC: np.ndarray, notes: list[str], started: float) -> ComparisonResult:
+    def _identical_result(
+        self, image_HWC: np.ndarray, ignored_HW: np.ndarray | None, notes: list[str], started: float
+    ) -> ComparisonResult:
         height, width = image_HWC.shape[:2]
         registration = Registration(np.eye(3), 1.0, 1.0, "none")
         preview_HWC, reference_preview_HWC = _make_previews(image_HWC, image_HWC, registration)
         rows, columns = preview_HWC.shape[:2]
+        coverage = measure_coverage(registration, (height, width), (height, width), ignored_HW)
+        answer, reasons = decide(0, (), coverage, self.min_compared)
         features = None
         if self.features:
             zeros = np.zeros((rows, columns), np.float32)
             features = FeatureDifference(zeros, zeros == 0, (height / rows, width / columns), FLOOR)
         return ComparisonResult(
-            same=True,
+            answer=answer,
+            reasons=reasons,
             regions=(),
             registration=registration,
             size=(height, width),
@@ -230,10 +273,12 @@ class Comparer:
             heat_scale=width / columns if self.pixels else 1.0,
             threshold=self.contrast if self.pixels else None,
             compared=1.0,
+            coverage=coverage,
             seconds=time.perf_counter() - started,
             notes=tuple(notes),
             preview_HWC=preview_HWC,
             reference_preview_HWC=reference_preview_HWC,
+            reference_frame_HWC=preview_HWC,
             features=features,
             network=self.features.name if self.features else "",
         )
@@ -340,6 +385,21 @@ def _make_previews(
         warped = lighting.apply(warped, window, shape)
     warped = np.where(inside[..., None], warped, small).astype(np.uint8)
     return np.broadcast_to(small, (*shape, 3)).copy(), np.broadcast_to(warped, (*shape, 3)).copy()
+
+
+def _shrink(pixels_HWC: np.ndarray) -> np.ndarray:
+    """The image at the size of a preview, uint8 RGB."""
+    height, width = pixels_HWC.shape[:2]
+    factor = max(1.0, max(height, width) / PREVIEW_SIDE)
+    small = _resize(pixels_HWC, max(1, round(height / factor)), max(1, round(width / factor)))
+    return np.broadcast_to(small, (*small.shape[:2], 3)).copy()
+
+
+def _fit_mask(ignored_HW: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray | None:
+    """The mask of the reference as uint8 (H, W, 1), at the size at which the reference is compared."""
+    if ignored_HW is None:
+        return None
+    return _resize(ignored_HW.astype(np.uint8) * 255, shape[0], shape[1])
 
 
 def _resize(pixels_HWC: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -129,6 +129,28 @@ def warp_window(
     return warped.reshape(*coordinates.shape[:2], *reference_HWC.shape[2:]), inside
 
 
+def warp_ignored(
+    ignored_HW1: np.ndarray | None,
+    registration: Registration,
+    shape: tuple[int, ...],
+    window: tuple[int, int, int, int],
+) -> np.ndarray:
+    """Return the bool mask (h, w) of the pixels of a window of the image that are ignored in the reference.
+
+    Args:
+        ignored_HW1: uint8 mask of the reference, above 0 where ignored; None for nothing.
+        registration: How the image is aligned to the reference.
+        shape: (H, W) of the whole image.
+        window: (left, top, right, bottom) in the image.
+    """
+    left, top, right, bottom = window
+    if ignored_HW1 is None:
+        return np.zeros((bottom - top, right - left), bool)
+    warped, inside = warp_window(ignored_HW1, registration, shape, window)
+    ignored: np.ndarray = (warped[..., 0] > 0) & inside
+    return ignored
+
+
 def _grid_shape(shape: tuple[int, ...]) -> tuple[int, int]:
     cell = max(24.0, min(shape) * CELL_SHARE, max(shape) / MAX_CELLS)
     return max(2, round(shape[0] / cell)), max(2, round(shape[1] / cell))

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unalike.comparison.deformation import warp_window
+from unalike.comparison.deformation import warp_ignored, warp_window
 from unalike.comparison.feature_difference import FeatureDifference, compute_distances, compute_threshold
 from unalike.comparison.lighting import LightingCorrection
 from unalike.comparison.registration import Registration, import_opencv
@@ -70,7 +70,8 @@ class FeatureLevel:
 
     def compare(
         self, reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration,
-        lighting: LightingCorrection, *, advance: Callable[[int], object] | None = None,
+        lighting: LightingCorrection, *, ignored_HW1: np.ndarray | None = None,
+        advance: Callable[[int], object] | None = None,
     ) -> FeatureDifference:  # fmt: skip
         """Compute the feature distances of an image and the reference that it is aligned to.
 
@@ -79,6 +80,7 @@ class FeatureLevel:
             image_HWC: uint8, as many channels.
             registration: How the image is aligned to the reference.
             lighting: Correction of the reference to the image's lighting.
+            ignored_HW1: uint8 mask of the reference, above 0 where differences are ignored.
             advance: Called with 1 after each of ``windows``.
 
         Raises:
@@ -95,6 +97,7 @@ class FeatureLevel:
         for window in windows:
             left, top, right, bottom = window
             warped, inside = warp_window(reference_HWC, registration, shape, window)
+            inside = inside & ~warp_ignored(ignored_HW1, registration, shape, window)
             b = image_HWC[top:bottom, left:right]
             a = np.where(inside[..., None], lighting.apply(warped, window, shape), b)
             distance_hw, window_known_hw, far = self._compare_window(a, b, inside, factor)

@@ -11,7 +11,7 @@ from typing import get_args
 import numpy as np
 
 from unalike.comparison.deformation import warp_window
-from unalike.comparison.registration import Registration, downscale, import_opencv
+from unalike.comparison.registration import IN_PLACE, Registration, downscale, find_plain, import_opencv
 from unalike.spec.compare import Lighting
 
 LIGHTING: tuple[str, ...] = get_args(Lighting)
@@ -19,6 +19,8 @@ LIGHTING: tuple[str, ...] = get_args(Lighting)
 GAIN_RANGE, TINT_RANGE = (0.4, 2.5), (0.87, 1.15)
 # Standard deviation of the local windows, twice over, as a share of the shorter side; longer side of the local fields.
 WINDOW_SHARE, FIELD_SIDE = 0.2, 256
+# Half the width of the most frequent logarithms of the gain.
+MODE_WIDTH = 0.15
 # Longer side, in pixels, at which the correction is estimated.
 MAX_SIDE = 1024
 
@@ -74,26 +76,19 @@ def fit_lighting(
     small_registration = Registration(matrix, registration.quality, registration.overlap, registration.method, flow)
     height, width = small_b.shape[:2]
     warped, inside = warp_window(small_a, small_registration, (height, width), (0, 0, width, height))
-    return _fit(warped, small_b, inside, lighting == "local") if inside.any() else identity
+    if not inside.any():
+        return identity
+    return _fit(warped, small_b, inside, lighting == "local", registration.method == IN_PLACE)
 
 
-def _fit(a_HWC: np.ndarray, b_HWC: np.ndarray, inside_HW: np.ndarray, local: bool) -> LightingCorrection:
-    """Fit gain and offset by robust regression, of all channels together with a bounded tint of each."""
+def _fit(
+    a_HWC: np.ndarray, b_HWC: np.ndarray, inside_HW: np.ndarray, local: bool, in_place: bool
+) -> LightingCorrection:
+    """Fit gain and offset of all channels together, with a bounded tint of each."""
     cv2 = import_opencv()
     a, b = a_HWC.astype(np.float32), b_HWC.astype(np.float32)
     gray_a, gray_b = a.mean(axis=2), b.mean(axis=2)
-    weight = inside_HW.astype(np.float32)
-    gain, offset = np.float32(1), np.float32(0)
-    for _ in range(5):  # iterative reweighting: pixels that the fit does not explain are differences and count less
-        total = float(weight.sum()) + 1e-6
-        mean_a, mean_b = float((weight * gray_a).sum()) / total, float((weight * gray_b).sum()) / total
-        variance = float((weight * (gray_a - mean_a) ** 2).sum()) / total
-        covariance = float((weight * (gray_a - mean_a) * (gray_b - mean_b)).sum()) / total
-        gain = np.float32(np.clip((covariance + 25) / (variance + 25), *GAIN_RANGE))
-        offset = np.float32(mean_b - gain * mean_a)
-        residual = np.abs(gain * gray_a + offset - gray_b)
-        scale = max(4.0, 2 * 1.4826 * float(np.median(residual[inside_HW])))
-        weight = inside_HW / (1 + (residual / scale) ** 2)
+    gain, offset, weight = (_fit_ground if in_place else _fit_global)(gray_a, gray_b, inside_HW)
     gains, offsets = np.full((1, 1), gain, np.float32), np.full((1, 1), offset, np.float32)
     if local:
         gains, offsets = _fit_local(gain * gray_a + offset, gray_b, weight.astype(np.float32))
@@ -104,6 +99,60 @@ def _fit(a_HWC: np.ndarray, b_HWC: np.ndarray, inside_HW: np.ndarray, local: boo
         reference_total = (weight[..., None] * (gain * a + offset)).sum(axis=(0, 1)) + 1e-6
         tint = np.clip(image_total / reference_total, *TINT_RANGE).astype(np.float32)
     return LightingCorrection(gains[..., None] * tint, cv2.resize(offsets, gains.shape[::-1])[..., None] * tint)
+
+
+def _fit_ground(a_HW: np.ndarray, b_HW: np.ndarray, inside_HW: np.ndarray) -> tuple[np.float32, np.float32, np.ndarray]:
+    """Fit the gain of a plain ground; things on it, which one image may lack, have no say.
+
+    Returns:
+        Gain, offset 0, and the weight of each pixel.
+    """
+    cv2 = import_opencv()
+    plain_HW = inside_HW.copy()
+    for gray_HW in (a_HW, b_HW):
+        plain = find_plain(gray_HW.astype(np.uint8)).astype(np.uint8)
+        plain_HW &= cv2.resize(plain, gray_HW.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    if not plain_HW.any():
+        plain_HW = inside_HW
+    ratios = np.log((b_HW[plain_HW] + 1) / (a_HW[plain_HW] + 1))
+    mode = _find_mode(ratios)
+    gain = np.float32(np.clip(np.exp(mode), *GAIN_RANGE))
+    residual = gain * a_HW - b_HW
+    # Around their median: what lies beyond the bounds of the gain is a difference, also where it is the same everywhere.
+    ground_N = residual[plain_HW][np.abs(ratios - mode) <= MODE_WIDTH]
+    spread = float(np.median(np.abs(ground_N - np.median(ground_N))))
+    return gain, np.float32(0), plain_HW / (1 + (residual / max(4.0, 2 * 1.4826 * spread)) ** 2)
+
+
+def _find_mode(ratios_N: np.ndarray) -> float:
+    """Return the center of the ratios around a frequent one, and of several that are frequent around the one nearest to 0.
+
+    The ground need not be the larger part: the interior of a large thing is plain too, and the other image may lack it.
+    """
+    width = MODE_WIDTH * 2 / 3
+    counts, edges = np.histogram(ratios_N, np.arange(-6, 6 + width, width))
+    shares = np.convolve(counts, np.ones(3), "same") / len(ratios_N)
+    centers = (edges[:-1] + edges[1:]) / 2
+    frequent = centers[shares >= min(0.25, float(shares.max()))]
+    mode = frequent[np.abs(frequent).argmin()]
+    return float(np.median(ratios_N[np.abs(ratios_N - mode) <= MODE_WIDTH]))
+
+
+def _fit_global(a_HW: np.ndarray, b_HW: np.ndarray, inside_HW: np.ndarray) -> tuple[np.float32, np.float32, np.ndarray]:
+    """Fit gain and offset by robust regression; also returns the weight of each pixel."""
+    weight = inside_HW.astype(np.float32)
+    gain, offset = np.float32(1), np.float32(0)
+    for _ in range(5):  # iterative reweighting: pixels that the fit does not explain are differences and count less
+        total = float(weight.sum()) + 1e-6
+        mean_a, mean_b = float((weight * a_HW).sum()) / total, float((weight * b_HW).sum()) / total
+        variance = float((weight * (a_HW - mean_a) ** 2).sum()) / total
+        covariance = float((weight * (a_HW - mean_a) * (b_HW - mean_b)).sum()) / total
+        gain = np.float32(np.clip((covariance + 25) / (variance + 25), *GAIN_RANGE))
+        offset = np.float32(mean_b - gain * mean_a)
+        residual = np.abs(gain * a_HW + offset - b_HW)
+        scale = max(4.0, 2 * 1.4826 * float(np.median(residual[inside_HW])))
+        weight = inside_HW / (1 + (residual / scale) ** 2)
+    return gain, offset, weight
 
 
 def _fit_local(corrected_HW: np.ndarray, b_HW: np.ndarray, weight_HW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unalike.comparison.deformation import warp_window
+from unalike.comparison.deformation import warp_ignored, warp_window
 from unalike.comparison.lighting import LIGHTING, LightingCorrection, fit_lighting
 from unalike.comparison.registration import Registration, import_opencv
 from unalike.errors import SpecError, closest
@@ -49,7 +49,7 @@ class PixelDifference:
         sign_hw: int32, their summed change in gray levels; above 0 the image is brighter.
         pool: Image pixels per map pixel.
         threshold: Gray levels from which a difference counts.
-        compared: Share of the image that was compared, 0 to 1.
+        compared: Share of the image, without ignored pixels, that was compared, 0 to 1.
         lighting: The correction that was applied to the reference.
     """
 
@@ -65,7 +65,8 @@ class PixelDifference:
 
 def compute_pixel_difference(
     reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration, *, tolerance: int = TOLERANCE,
-    contrast: float = CONTRAST, lighting: str = "local", advance: Callable[[int], object] | None = None,
+    contrast: float = CONTRAST, lighting: str = "local", ignored_HW1: np.ndarray | None = None,
+    advance: Callable[[int], object] | None = None,
 ) -> PixelDifference:  # fmt: skip
     """Compare an image with the reference that it is aligned to.
 
@@ -76,6 +77,7 @@ def compute_pixel_difference(
         tolerance: Largest edge displacement, in image pixels, that counts as no difference; 0 to 32.
         contrast: Least difference in gray levels; raised to five times the images' noise.
         lighting: What lighting may change: ``local``, ``global`` or ``none``.
+        ignored_HW1: uint8 mask of the reference, above 0 where differences are ignored.
         advance: Called with 1 after each of ``count_tiles`` tiles.
 
     Raises:
@@ -95,10 +97,14 @@ def compute_pixel_difference(
     reach = np.zeros((rows, columns), bool)
     count = np.zeros((rows, columns), np.uint16)
     sign = np.zeros((rows, columns), np.int32)
-    compared = 0
+    compared, ignored = 0, 0
     for window in iterate_tiles(shape, pool):
-        maps, inside = _compare_tile(reference_HWC, image_HWC, registration, correction, window, tolerance, threshold)
-        compared += inside
+        skipped = warp_ignored(ignored_HW1, registration, shape, _widen(window, shape, tolerance))
+        maps, known = _compare_tile(
+            reference_HWC, image_HWC, registration, correction, window, tolerance, threshold, skipped
+        )
+        compared += int(known.sum())
+        ignored += int(_inner(skipped, window, shape, tolerance).sum())
         left, top, right, bottom = window
         pooled = np.s_[top // pool : -(-bottom // pool), left // pool : -(-right // pool)]
         beyond, near, change = maps
@@ -109,7 +115,8 @@ def compute_pixel_difference(
         sign[pooled] = _pool(np.where(counts, change, 0), pool, np.sum)
         if advance is not None:
             advance(1)
-    return PixelDifference(heat, reach, count, sign, pool, threshold, compared / (shape[0] * shape[1]), correction)
+    share = compared / max(1, shape[0] * shape[1] - ignored)
+    return PixelDifference(heat, reach, count, sign, pool, threshold, min(1.0, share), correction)
 
 
 def iterate_tiles(shape: tuple[int, ...], pool: int = 1) -> Iterator[Window]:
@@ -163,25 +170,38 @@ def _compute_plane_excess(a_HW: np.ndarray, b_HW: np.ndarray, tolerance: int) ->
 
 def _compare_tile(
     reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration, correction: LightingCorrection,
-    window: Window, tolerance: int, threshold: float,
-) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], int]:  # fmt: skip
-    """Return ((excess, whether a pixel belongs to a difference, signed change) of a window, number of pixels compared)."""
+    window: Window, tolerance: int, threshold: float, ignored: np.ndarray,
+) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:  # fmt: skip
+    """Return ((excess, whether a pixel belongs to a difference, signed change) of a window, which pixels were compared)."""
     cv2 = import_opencv()
     shape = image_HWC.shape[:2]
-    margin = tolerance + COLOR_SLACK + round(3 * COLOR_BLUR)
-    left, top, right, bottom = window
-    wide = (max(0, left - margin), max(0, top - margin), min(shape[1], right + margin), min(shape[0], bottom + margin))
+    wide = _widen(window, shape, tolerance)
     warped, inside = warp_window(reference_HWC, registration, shape, wide)
     a = correction.apply(warped, wide, shape)
     b = image_HWC[wide[1] : wide[3], wide[0] : wide[2]]
-    # Beyond the reference's edge its last pixels are repeated: no valid range to compare with.
+    # Beyond the reference's edge its last pixels are repeated: no valid range to compare with. What is ignored may be in the
+    # range of pixels beside it.
+    inside = inside & ~ignored
     border = (2 * tolerance + 5,) * 2
     known = inside if inside.all() else cv2.erode(inside.astype(np.uint8), np.ones(border, np.uint8)).astype(bool)
     beyond, change = compute_excess(a, b, tolerance)
     near = beyond if tolerance == 0 else compute_excess(a, b, tolerance - 1)[0]
-    inner = np.s_[top - wide[1] : bottom - wide[1], left - wide[0] : right - wide[0]]
-    known = known[inner]
-    return (beyond[inner] * known, (near[inner] > threshold) & known, change[inner]), int(known.sum())
+    beyond, near, change, known = (_inner(part, window, shape, tolerance) for part in (beyond, near, change, known))
+    return (beyond * known, (near > threshold) & known, change), known
+
+
+def _widen(window: Window, shape: tuple[int, ...], tolerance: int) -> Window:
+    """The window with all pixels around it that its comparison reads."""
+    margin = tolerance + COLOR_SLACK + round(3 * COLOR_BLUR)
+    left, top, right, bottom = window
+    return max(0, left - margin), max(0, top - margin), min(shape[1], right + margin), min(shape[0], bottom + margin)
+
+
+def _inner(part: np.ndarray, window: Window, shape: tuple[int, ...], tolerance: int) -> np.ndarray:
+    """The pixels of a window in an array of the widened one."""
+    left, top, right, bottom = window
+    wide_left, wide_top, _, _ = _widen(window, shape, tolerance)
+    return part[top - wide_top : bottom - wide_top, left - wide_left : right - wide_left]
 
 
 def _pool(map_HW: np.ndarray, pool: int, reduce: Callable[..., np.ndarray]) -> np.ndarray:

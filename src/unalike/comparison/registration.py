@@ -5,7 +5,8 @@ displacement field on top of it (``deformation.py``). The methods, cheapest firs
 
 - the identity (or a scaling, when the sizes differ), refined by ECC (Evangelidis and Psarakis, TPAMI 2008);
 - phase correlation for a translation (Kuglin and Hines, 1975), refined by ECC;
-- SIFT features and a homography by MAGSAC++ (Barath et al., CVPR 2020) for rotated, scaled, tilted or cropped images.
+- SIFT features and a homography by MAGSAC++ (Barath et al., CVPR 2020) for rotated, scaled, tilted or cropped images;
+- none of them, but both images as they lie, where at least one is blank, or both show few things on a plain ground.
 
 The quality of a registration is the correlation of the band-passed images over their overlap, -1 to 1. It does not depend
 on lighting, and two images of different things stay below ``MIN_QUALITY``.
@@ -35,6 +36,11 @@ MIN_OVERLAP = 0.25
 MAX_SIDE, COARSE_SIDE = 640, 200
 MIN_INLIERS = 12
 MIN_IMAGE_SIDE = 8
+# A pixel is plain where gray levels, blurred, change by at most PLAIN_RANGE within PLAIN_SIDE pixels. An image is blank from
+# BLANK_SHARE of plain pixels on, and shows things on a plain ground from PLAIN_SHARE on.
+PLAIN_RANGE, PLAIN_SIDE, PLAIN_BLUR = 16, 9, 2.0
+BLANK_SHARE, PLAIN_SHARE = 0.97, 0.75
+IN_PLACE = "in place"
 ALIGN: tuple[str, ...] = get_args(Alignment)
 
 
@@ -190,16 +196,34 @@ def register(
         align: ``auto``; ``none`` (no alignment but for the size); or the motion model: ``shift``, ``rigid``, ``affine``,
             ``homography``.
         mirror: Whether a mirrored copy of the reference is accepted.
-        min_quality: The registration is refused below this quality.
+        min_quality: Least quality of a registration. Below it, images of few things on a plain ground are left as they lie
+            (method ``in place``), and others are refused.
 
     Raises:
-        NotComparable: The images are blank, too small, or do not fit each other.
+        NotComparable: The images are too small, or do not fit each other.
         SpecError: ``align`` is unknown.
         MissingExtra: OpenCV is not installed.
     """
     if align not in ALIGN:
         raise SpecError(f"align {align!r}", expected=", ".join(ALIGN), remedy=closest(align, ALIGN))
-    _check_structure(reference_HW, image_HW)
+    check_size(reference_HW, image_HW)
+    has_structure = min(float(reference_HW.std()), float(image_HW.std())) >= 1.0
+    best = _find_best(reference_HW, image_HW, align, mirror, min_quality) if has_structure else None
+    if best is not None and best.quality >= min_quality:
+        return best
+    plain_shares = float(find_plain(reference_HW).mean()), float(find_plain(image_HW).mean())
+    if not has_structure or max(plain_shares) >= BLANK_SHARE or min(plain_shares) >= PLAIN_SHARE:
+        return Registration(start_matrix(reference_HW.shape, image_HW.shape), float("nan"), 1.0, IN_PLACE)
+    figure = "no registration was found" if best is None else f"quality {best.quality:.2f}"
+    raise NotComparable(f"the images cannot be aligned ({figure})",
+                        expected=f"two images of the same thing, quality {min_quality} or more",
+                        remedy="if they are aligned already, compare with --align none")  # fmt: skip
+
+
+def _find_best(
+    reference_HW: np.ndarray, image_HW: np.ndarray, align: str, mirror: bool, min_quality: float
+) -> Registration | None:
+    """Return the registration of the highest quality, or the first that is good; None where no overlap is large enough."""
     small_a, to_reference = downscale(reference_HW, MAX_SIDE)
     small_b, to_image = downscale(image_HW, MAX_SIDE)
     band_a, band_b = band_pass(small_a), band_pass(small_b)
@@ -212,12 +236,28 @@ def register(
             break
     if (best is None or best.quality < GOOD_QUALITY) and align in ("auto", "homography"):
         best = _register_mirrored(reference_HW, image_HW, best, mirror, min_quality)
-    if best is None or best.quality < min_quality:
-        figure = "no registration was found" if best is None else f"quality {best.quality:.2f}"
-        raise NotComparable(f"the images cannot be aligned ({figure})",
-                            expected=f"two images of the same thing, quality {min_quality} or more",
-                            remedy="if they are aligned already, compare with --align none")  # fmt: skip
     return best
+
+
+def find_plain(gray_HW: np.ndarray) -> np.ndarray:
+    """Find the plain pixels of a grayscale image: without edges, whatever its noise and the slope of its lighting.
+
+    Returns:
+        bool map, at most ``MAX_SIDE`` a side.
+    """
+    cv2 = import_opencv()
+    small, _ = downscale(gray_HW, MAX_SIDE)
+    blurred = cv2.GaussianBlur(small, (0, 0), PLAIN_BLUR)
+    window = np.ones((PLAIN_SIDE, PLAIN_SIDE), np.uint8)
+    plain: np.ndarray = cv2.subtract(cv2.dilate(blurred, window), cv2.erode(blurred, window)) <= PLAIN_RANGE
+    return plain
+
+
+def start_matrix(reference_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> np.ndarray:
+    """Return the matrix of images that lie on each other: scaled to one size, or corner on corner if their aspects differ."""
+    fx, fy = reference_shape[1] / image_shape[1], reference_shape[0] / image_shape[0]
+    # Aspects may differ by a trim.
+    return scale_matrix(fx, fy) if abs(fx / fy - 1) < 0.03 else np.eye(3)
 
 
 def check_size(reference_HW: np.ndarray, image_HW: np.ndarray) -> None:
@@ -226,13 +266,6 @@ def check_size(reference_HW: np.ndarray, image_HW: np.ndarray) -> None:
         if min(image.shape) < MIN_IMAGE_SIDE:
             raise NotComparable(f"{name} has {image.shape[1]} x {image.shape[0]} pixels",
                                 expected=f"{MIN_IMAGE_SIDE} x {MIN_IMAGE_SIDE} or more")  # fmt: skip
-
-
-def _check_structure(reference_HW: np.ndarray, image_HW: np.ndarray) -> None:
-    check_size(reference_HW, image_HW)
-    for name, image in (("the reference", reference_HW), ("the image", image_HW)):
-        if float(image.std()) < 1.0:
-            raise NotComparable(f"{name} is blank: it has no structure to align", remedy="compare with --align none")
 
 
 def _register_mirrored(
@@ -264,9 +297,7 @@ def _candidate_matrices(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """Yield (method, matrix from the small image to the small reference), the cheapest first."""
     (height_a, width_a), (height_b, width_b) = small_a.shape, small_b.shape
-    # The same image at another size; where the aspects differ by more than a trim, equal scale from the corner.
-    fx, fy = width_a / width_b, height_a / height_b
-    identity = scale_matrix(fx, fy) if abs(fx / fy - 1) < 0.03 else np.eye(3)
+    identity = start_matrix(small_a.shape, small_b.shape)
     if align == "none":
         yield "none", identity
         return

@@ -19,7 +19,7 @@ MAX_SCORES, MAX_SAME_PAIRS = 8, 20
 CAPTIONS = {
     "reference": "reference, aligned", "boxes": "image",
     "overlay": "both: only in the image is blue, only in the reference orange", "heat": "heat: pixels",
-    "heat_features": "heat: features",
+    "heat_features": "heat: features", "missing": "reference, hatched where the image shows nothing of it",
 }  # fmt: skip
 
 
@@ -29,7 +29,7 @@ class PairPreview:
 
     Attributes:
         name: Name of the pair.
-        score: The highest score of its regions; 0 without one.
+        score: The highest score of its regions; without one 0.5 if the answer is not ``same``, else 0.
         summary: One line about the result.
         jpegs: Small JPEG files by kind, a key of CAPTIONS.
     """
@@ -42,7 +42,7 @@ class PairPreview:
     @classmethod
     def from_result(cls, name: str, result: ComparisonResult, images: Mapping[str, Image.Image]) -> PairPreview:
         """Reduce a result and its images, by kind, to the size of the page."""
-        score = result.regions[0].score if result.regions else 0.0
+        score = result.regions[0].score if result.regions else 0.0 if result.same else 0.5
         return cls(name, score, _summarize(result), {kind: _encode_jpeg(image) for kind, image in images.items()})
 
 
@@ -55,13 +55,14 @@ def make_pairs_report(entries: Sequence[Mapping[str, Any]], previews: Sequence[P
     """
     page = Report("Spot the difference", f"{len(entries)} pairs")
     refused = [entry for entry in entries if "error" in entry]
-    page.figures([("the same", str(sum(e.get("same") is True for e in entries))),
-                  ("different", str(sum(e.get("same") is False for e in entries))),
+    page.figures([("the same", str(sum(e.get("answer") == "same" for e in entries))),
+                  ("different", str(sum(e.get("answer") == "different" for e in entries))),
+                  ("incomplete", str(sum(e.get("answer") == "incomplete" for e in entries))),
                   ("could not be compared", str(len(refused)))])  # fmt: skip
     differing = sorted((preview for preview in previews if preview.score > 0), key=lambda preview: -preview.score)
     left_out = sum(e.get("same") is False for e in entries) - len(differing)
     note = "The most different first." + (f" {left_out} more are in the table." if left_out > 0 else "")
-    _add_pairs(page, "What differs", differing, note)
+    _add_pairs(page, "What differs, or could not be compared in full", differing, note)
     _add_pairs(page, "No difference found", [preview for preview in previews if preview.score <= 0][:MAX_SAME_PAIRS])
     if refused:
         page.table("Could not be compared", [{"pair": e["name"], "why": e["error"]} for e in refused])
@@ -83,9 +84,12 @@ def _summarize(result: ComparisonResult) -> str:
     if result.same:
         return "no difference"
     count = len(result.regions)
+    if not count:
+        return f"{result.answer}: {'; '.join(result.reasons)}"
     scores = ", ".join(f"{region.score:.3g}" for region in result.regions[:MAX_SCORES])
     rest = ", ..." if count > MAX_SCORES else ""
-    return f"{count} difference{'s' if count > 1 else ''}, scores {scores}{rest}"
+    others = "".join(f"; {reason}" for reason in result.reasons[1:])
+    return f"{count} difference{'s' if count > 1 else ''}, scores {scores}{rest}{others}"
 
 
 def _table_row(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,12 +97,14 @@ def _table_row(entry: Mapping[str, Any]) -> dict[str, Any]:
     registration = entry.get("registration", {})
     return {
         "pair": entry["name"],
-        "answer": "refused" if "error" in entry else "same" if entry["same"] else "different",
+        "answer": "refused" if "error" in entry else entry["answer"],
         "differences": len(regions),
         "highest_score": float(regions[0]["score"]) if regions else None,
         "alignment": registration.get("method"),
         "quality": registration.get("quality"),
         "compared": entry.get("compared"),
+        "coverage_reference": entry.get("coverage_reference"),
+        "coverage_image": entry.get("coverage_image"),
     }
 
 

@@ -5,17 +5,20 @@ Shapes: H, W of a preview; h, w of a map.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from unalike.comparison.answer import Answer
+from unalike.comparison.coverage import Coverage
 from unalike.comparison.feature_difference import FeatureDifference
 from unalike.comparison.regions import DifferenceRegion
 from unalike.comparison.registration import Registration
 from unalike.errors import SpecError
-from unalike.report.drawing import blend_images, draw_boxes, draw_heat
+from unalike.report.drawing import blend_images, draw_boxes, draw_heat, hatch
 
 # Longer side of the previews.
 PREVIEW_SIDE = 1600
@@ -28,23 +31,29 @@ class ComparisonResult:
     """The result of one comparison; coordinates are pixels of the image as it was given.
 
     Attributes:
-        same: Whether no region differs.
+        answer: ``same``; ``different`` (a region differs, more than the limit was added or cut off, or the alignment lies
+            beyond the limits); or ``incomplete``: nothing differs, but too little could be compared.
+        reasons: Why the images are not the same; empty if they are.
         regions: The regions that differ, those of pixels first, each level by falling score.
         registration: How the image is aligned to the reference.
         size: (H, W) of the image.
         heat_hw: uint8, difference of pixels beyond the tolerance in gray levels; None if pixels were not compared.
         heat_scale: Image pixels per pixel of ``heat_hw``.
         threshold: Gray levels from which a difference counts; None if pixels were not compared.
-        compared: Share of the image that lies on the reference and was compared, 0 to 1.
+        compared: Share of the image that lies on the reference and was compared, 0 to 1; less than its coverage by the
+            rims that the tolerance leaves out.
+        coverage: Which part of each image the other one shows.
         seconds: Duration without reading files.
         notes: What a person should know about this comparison, such as a poor alignment.
         preview_HWC: The image, uint8 RGB, at most 1600 pixels on the longer side.
         reference_preview_HWC: The reference, aligned to the preview and with the image's lighting.
+        reference_frame_HWC: The reference in its own frame, as small as the preview.
         features: Difference of features; None if features were not compared.
         network: Name of the network that computed the features.
     """
 
-    same: bool
+    answer: Answer
+    reasons: tuple[str, ...]
     regions: tuple[DifferenceRegion, ...]
     registration: Registration
     size: tuple[int, int]
@@ -52,12 +61,19 @@ class ComparisonResult:
     heat_scale: float
     threshold: float | None
     compared: float
+    coverage: Coverage
     seconds: float
     preview_HWC: np.ndarray = field(repr=False)
     reference_preview_HWC: np.ndarray = field(repr=False)
+    reference_frame_HWC: np.ndarray = field(repr=False)
     notes: tuple[str, ...] = ()
     features: FeatureDifference | None = field(repr=False, default=None)
     network: str = ""
+
+    @property
+    def same(self) -> bool:
+        """Whether the answer is ``same``."""
+        return self.answer == "same"
 
     @property
     def level(self) -> str:
@@ -67,11 +83,14 @@ class ComparisonResult:
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON."""
         return {
-            "same": self.same, "regions": [region.to_dict() for region in self.regions],
+            "same": self.same, "answer": self.answer, "reasons": list(self.reasons), "regions": [region.to_dict() for region in self.regions],
             "registration": self.registration.to_dict(), "height": self.size[0], "width": self.size[1],
             "level": self.level, "threshold": None if self.threshold is None else round(self.threshold, 2),
             "features": None if self.features is None else self._features_to_dict(self.features),
-            "compared": round(self.compared, 4), "seconds": round(self.seconds, 4), "notes": list(self.notes),
+            "compared": round(self.compared, 4), "coverage_reference": _round(self.coverage.reference.share),
+            "coverage_image": _round(self.coverage.image.share),
+            "uncovered_reference": [list(box) for box in self.coverage.reference.boxes],
+            "uncovered_image": [list(box) for box in self.coverage.image.boxes], "seconds": round(self.seconds, 4), "notes": list(self.notes),
         }  # fmt: skip
 
     def _features_to_dict(self, difference: FeatureDifference) -> dict[str, Any]:
@@ -83,16 +102,21 @@ class ComparisonResult:
         }  # fmt: skip
 
     def picture(self) -> Image.Image:
-        """Draw the image with the boxes and scores of its regions."""
-        return draw_boxes(self.preview_HWC, self.regions, self.size)
+        """Draw the image with the boxes and scores of its regions; hatched where the reference shows nothing."""
+        return draw_boxes(hatch(self.preview_HWC, self.coverage.image.uncovered_hw), self.regions, self.size)
 
     def overlay(self) -> Image.Image:
         """Blend image and aligned reference: what is darker only in the image is blue, only in the reference orange."""
-        return draw_boxes(blend_images(self.reference_preview_HWC, self.preview_HWC), self.regions, self.size)
+        blended_HWC = blend_images(self.reference_preview_HWC, self.preview_HWC)
+        return draw_boxes(hatch(blended_HWC, self.coverage.image.uncovered_hw), self.regions, self.size)
 
     def reference(self) -> Image.Image:
         """Return the reference, aligned to the image and in its lighting; the image itself where the reference ends."""
         return Image.fromarray(self.reference_preview_HWC)
+
+    def missing(self) -> Image.Image:
+        """Draw the reference in its own frame; hatched where the image shows nothing of it."""
+        return Image.fromarray(hatch(self.reference_frame_HWC, self.coverage.reference.uncovered_hw))
 
     def heat_map(self, level: str | None = None) -> Image.Image:
         """Draw the difference map of one level in color over the gray image.
@@ -110,3 +134,7 @@ class ComparisonResult:
             scaled = np.clip(self.features.heat_hw * (FEATURE_THRESHOLD_LEVEL / self.features.threshold), 0, 255)
             return draw_heat(scaled.astype(np.uint8), self.preview_HWC, FEATURE_THRESHOLD_LEVEL)
         raise SpecError(f"heat map of level {level!r}", expected=self.level, remedy="compare with level='both'")
+
+
+def _round(share: float) -> float | None:
+    return None if math.isnan(share) else round(share, 4)

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from annotated_types import Ge, Le
+from annotated_types import Ge, Gt, Le
 
-from unalike.spec.declare import IMAGE_OR_FOLDER, MODEL, EnginePrecision, Runtime, Section, Text, field
+from unalike.spec.declare import (
+    BOXES_FORM,
+    BOXES_SCHEMA,
+    FILE,
+    IMAGE_OR_FOLDER,
+    MODEL,
+    Boxes,
+    EnginePrecision,
+    Runtime,
+    Section,
+    Text,
+    field,
+)
 
 Alignment = Literal["auto", "none", "shift", "rigid", "affine", "homography"]
 Lighting = Literal["local", "global", "none"]
@@ -32,6 +44,24 @@ class Compare(Section):
     min_area: int = field(12, "Smallest area of a difference.", ge=1, le=10**9, units="pixels")
     margin: Annotated[int, Ge(0), Le(10**5)] | None = field(
         None, "Margin around each box; unset, 1/64 of the shorter side.", units="pixels"
+    )
+    min_compared: Annotated[float, Gt(0), Le(1)] = field(
+        0.95, "Least share of both images that must have a counterpart in the other: with less they are not the same."
+    )
+    max_rotation: float = field(15.0, "Largest rotation that counts as no difference.", ge=0, le=180, units="degrees")
+    max_scale: float = field(
+        1.5, "Largest enlargement or reduction that counts as no difference; another resolution is none.", ge=1, le=8
+    )
+    max_shift: float = field(
+        0.15, "Largest shift that counts as no difference, as a share of the reference's diagonal.", ge=0, le=1
+    )
+    any_pose: bool = field(False, "Lift the limits of rotation, scale and shift.")
+    ignore_mask: Text = field(
+        None, "Image of the reference's size that marks where differences are ignored, such as a clock: white on black, or "
+        "opaque on transparent.", takes=FILE,
+    )  # fmt: skip
+    ignore_boxes: Boxes | None = field(
+        None, "Boxes of the reference in which differences are ignored.", form=BOXES_FORM, schema=BOXES_SCHEMA
     )
     mirror: bool = field(False, "Also accept a mirrored copy of the reference.")
     flexible: bool = field(True, "Correct small smooth deformations after the alignment.")

@@ -79,6 +79,15 @@ def _sides(value: object) -> object:
     return [*sides, *sides] if len(sides) == 1 else sides
 
 
+def _boxes(value: object) -> object:
+    """``left,top,right,bottom``, several separated by semicolons, as a list of lists."""
+    if isinstance(value, str):
+        value = [part for part in value.split(";") if part.strip()]
+    if isinstance(value, list) and len(value) == 4 and all(isinstance(number, int) for number in value):
+        value = [value]
+    return [_separated_numbers(box) for box in value] if isinstance(value, list) else value
+
+
 def _stages(value: object) -> object:
     return value if value in STAGES else _separated_numbers(value)
 
@@ -88,6 +97,18 @@ Names = Annotated[list[str], BeforeValidator(_separated)]
 Numbers = Annotated[list[Annotated[int, Ge(1)]], BeforeValidator(_separated_numbers), MinLen(1)]
 # Height and width in pixels, also as ``320`` or ``320x256``.
 Size = Annotated[list[Annotated[int, Ge(1)]], BeforeValidator(_sides), MinLen(2), MaxLen(2)]
+# Boxes in pixels, also as ``left,top,right,bottom;left,top,right,bottom``.
+Boxes = Annotated[list[Annotated[list[Annotated[int, Ge(0)]], MinLen(4), MaxLen(4)]], BeforeValidator(_boxes)]
+BOXES_FORM = "left,top,right,bottom in pixels; several separated by semicolons"
+BOXES_SCHEMA: dict[str, Any] = {
+    "anyOf": [
+        {
+            "type": "array",
+            "items": {"anyOf": [{"type": "array", "items": {"type": "integer"}}, {"type": ["string", "integer"]}]},
+        },
+        {"type": ["string", "null"]},
+    ]
+}
 # Feature maps by stride or name, also as ``8,16``; or one of STAGES.
 Stages = Annotated[str | list[int | str], BeforeValidator(_stages)]
 LIST_SCHEMA: dict[str, Any] = {

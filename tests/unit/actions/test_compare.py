@@ -11,7 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tests.support.drawings import as_jpeg, shapes
+from tests.support.drawings import as_jpeg, board, shapes
 from tests.support.program import status_lines
 from unalike import progress
 from unalike.actions.compare import find_pairs
@@ -39,9 +39,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             pixels[50:70, 100:130] = (255, 0, 255)
         if number == 3:
             continue
-        Image.fromarray(as_jpeg(shapes(40) if number == 2 else pixels)).save(
-            root / "tested" / f"{name}.jpg", quality=90
-        )
+        other = np.repeat(board(2, 240, 320)[..., None], 3, axis=2)
+        Image.fromarray(as_jpeg(other if number == 2 else pixels)).save(root / "tested" / f"{name}.jpg", quality=90)
     Image.fromarray(shapes(9)).save(root / "tested" / "lonely.png")
     (root / "tested" / ".hidden.png").write_bytes(b"no image")
     return root
@@ -72,6 +71,28 @@ def test_one_pair(place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Pat
     code, _, err = told(capsys, a, b, "-o", out_dir)
     assert code == 1 and "is not empty" in err and err.count("\n") == 1
     assert told(capsys, a, b, "-o", out_dir, "--overwrite")[0] == 0
+
+
+def test_the_answers_and_their_exit_codes(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Image.fromarray(shapes(5)).save(tmp_path / "a.png")
+    image = Image.open(tmp_path / "a.png")
+    image.crop((0, 0, 320, 150)).save(tmp_path / "cut.png")
+    image.rotate(10, Image.Resampling.BICUBIC, fillcolor="white").save(tmp_path / "rotated.png")
+    told_cut = told(capsys, tmp_path / "a.png", tmp_path / "cut.png", "--exit-code", "-o", tmp_path / "out", "--json")
+    (pair,) = json.loads(told_cut[1])["pairs"]
+    assert told_cut[0] == 3 and pair["answer"] == "different" and not pair["same"] and not pair["regions"]
+    assert pair["coverage_image"] == 1 and pair["coverage_reference"] == pytest.approx(150 / 240, abs=0.01)
+    assert np.abs(np.subtract(pair["uncovered_reference"], [(0, 150, 320, 240)])).max() <= 2
+    assert Image.open(pair["pictures"]["missing"]).size == (320, 240)
+    assert "hatched where the image shows nothing" in (tmp_path / "out" / "report.html").read_text("utf-8")
+    code, out, _ = told(capsys, tmp_path / "a.png", tmp_path / "rotated.png", "--exit-code")
+    assert code == 4 and out.startswith("incomplete: nothing differs, but only 9") and "has no counterpart" in out
+    assert told(capsys, tmp_path / "a.png", tmp_path / "rotated.png", "--exit-code", "--min-compared", "0.9")[0] == 0
+    code, out, _ = told(capsys, tmp_path / "a.png", tmp_path / "a.png", "--ignore-boxes", "0,0,320,240", "--exit-code")
+    assert code == 4
+    code, _, err = told(capsys, tmp_path / "a.png", tmp_path / "cut.png", "--ignore-boxes", "0,0,330,40;1,2,3,4")
+    assert code == 1 and "ignored box 0,0,330,40" in err
+    assert told(capsys, tmp_path / "a.png", tmp_path / "cut.png", "--ignore-boxes", "0,0,330")[0] == 2
 
 
 def test_a_run_is_left_in_the_folder(place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -106,7 +127,7 @@ def test_a_run_is_left_in_the_folder(place: Path, capsys: pytest.CaptureFixture[
 
 def test_folders(place: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, err = told(capsys, place / "golden", place / "tested", "-o", tmp_path / "found")
-    assert code == 0 and "1 the same, 1 different, 1 could not be compared" in out
+    assert code == 0 and "1 the same, 1 different, 0 incomplete, 1 could not be compared" in out
     assert "2 images without a partner were skipped: 3, lonely" in err
     assert "0: no difference found\n" in out and "in ü/1: 1 difference" in out and "2: not compared" in out
     assert (tmp_path / "found" / "in ü" / "1_overlay.jpg").is_file()
@@ -151,7 +172,7 @@ def test_mistakes_are_one_line(place: Path, capsys: pytest.CaptureFixture[str], 
         ((blank,), 1, "row 1: a field is empty"),
         ((tmp_path / "none.csv",), 1, "no such file"),
         ((image, broken), 1, "not an image of a known format"),
-        ((image, golden / "2.png"), 1, "cannot be aligned"),
+        ((image, place / "tested" / "2.jpg"), 1, "cannot be aligned"),
         ((image, image, "--align", "rigit"), 2, "rigid"),
         ((image, image, "--tolerance", "99"), 2, "found 99, expected a whole number >= 0 and <= 32"),
         ((image, image, "--tolerance", "x"), 2, "--tolerance"),

@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.drawings import board, shapes, similarity_matrix
 from unalike.comparison import registration
-from unalike.comparison.registration import MIN_QUALITY, band_pass, correlate, register, scale_matrix
+from unalike.comparison.registration import IN_PLACE, MIN_QUALITY, band_pass, correlate, register, scale_matrix
 from unalike.errors import MissingExtra, NotComparable, SpecError
 
 cv2 = pytest.importorskip("cv2")
@@ -93,12 +93,22 @@ def test_a_mirrored_copy_is_refused_unless_accepted() -> None:
     assert alignment_error(found.matrix_33, expected, 320, 240) < 0.5 and found.to_dict()["mirrored"]
 
 
-def test_blank_and_tiny_images_are_refused() -> None:
+def test_blank_images_and_few_things_on_a_plain_ground_are_left_as_they_lie() -> None:
     blank = np.full((240, 320), 200, np.uint8)
-    with pytest.raises(NotComparable, match="the reference is blank"):
-        register(blank, gray_shapes())
-    with pytest.raises(NotComparable, match="the image is blank"):
-        register(gray_shapes(), blank)
+    spot, other_spot = blank.copy(), blank.copy()
+    cv2.circle(spot, (60, 60), 25, 90, -1)
+    cv2.rectangle(other_spot, (200, 120), (300, 160), 30, -1)
+    for one, other in (
+        (blank, gray_shapes()),
+        (gray_shapes(), blank),
+        (blank, board(2, 240, 320)),
+        (spot, other_spot),
+    ):
+        found = register(one, other)
+        assert found.method == IN_PLACE and np.array_equal(found.matrix_33, np.eye(3)) and np.isnan(found.quality)
+
+
+def test_tiny_images_are_refused() -> None:
     with pytest.raises(NotComparable, match="4 x 5 pixels"):
         register(gray_shapes(), gray_shapes()[:5, :4])
     with pytest.raises(SpecError, match="rigid"):
