@@ -131,7 +131,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         [f"training.automatic.{name}" for name in ("group_holdout", "group_tuning", "unlabeled")], (UNLABELED,)
     ),
-    **dict.fromkeys(("training.devices", "training.resume"), (LOOP,)),
+    "training.devices": (LOOP,),
     "training.setup": (ACTIONS,),
     "training.trainer": (LOOP, ACTIONS),
     "training.ema": ("unit/training/test_freezing.py",),

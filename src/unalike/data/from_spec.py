@@ -10,7 +10,13 @@ import numpy as np
 
 from unalike.data.imageset import ImageSet, align_labels, load_images
 from unalike.data.notices import Notices
-from unalike.data.splits import split_images, split_reference_query, write_manifest
+from unalike.data.splits import (
+    MIN_CLASSES_TO_DIVIDE,
+    count_teaching_classes,
+    split_images,
+    split_reference_query,
+    write_manifest,
+)
 from unalike.errors import DataError, SpecError
 from unalike.progress import say
 
@@ -159,8 +165,14 @@ def _refuse_disjoint(reference: ImageSet, query: ImageSet) -> None:
 def _split_off(images: ImageSet, by: str, fraction: float, seed: int, manifest: Path | None) -> TrainingSets:
     """Split a holdout off the images (``splits.split_images``) and write the split to ``manifest``."""
     classes = len(_class_names(images))
-    if by == "class" and classes < 4:
-        say(f"{classes} classes are too few to hold some out: validating on held-out images instead")
+    teaching = count_teaching_classes(images)
+    if not teaching:
+        say("no class has a second image: training without validation (nothing could be measured)")
+        return TrainingSets(images, None, None, "none", False)
+    if by == "class" and teaching < MIN_CLASSES_TO_DIVIDE:
+        say(
+            f"{teaching} classes with two images or more are too few to hold some out: validating on held-out images instead"
+        )
         by = "image"
     train, holdout = split_images(images, by=by, fraction=fraction, seed=seed)
     if by == "class":

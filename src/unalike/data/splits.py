@@ -18,6 +18,7 @@ from unalike.data.manifests import write_manifest_rows
 from unalike.errors import DataError, SpecError, closest
 
 SPLIT_BY = ("class", "image", "group")
+MIN_CLASSES_TO_DIVIDE = 4  # with two images or more each: two on each side
 
 
 def split_images(
@@ -27,8 +28,8 @@ def split_images(
 
     Args:
         images: Labeled images.
-        by: ``class``: no class is on both sides, each side has two or more; this measures how unseen classes are told
-            apart. ``image``: each class gives its share and keeps at least one image in train. ``group``: no group (a
+        by: ``class``: no class is on both sides, each side has two or more with two images or more; this measures how
+            unseen classes are told apart. ``image``: each class gives its share and keeps at least one image in train. ``group``: no group (a
             scene, a day, a part number) is on both sides, every class keeps an image in train; an empty group name is a
             group of one image.
         fraction: Share of the holdout, between 0 and 1.
@@ -105,20 +106,28 @@ def _members(images: ImageSet, rng: np.random.Generator) -> list[np.ndarray]:
     return [rng.permutation(indices) for indices in members]
 
 
+def count_teaching_classes(images: ImageSet) -> int:
+    """Return the number of classes with two images or more: those that can be learned from and retrieved."""
+    return int((images.counts() > 1).sum())
+
+
 def _holdout_by_class(images: ImageSet, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Hold out a share of the classes with two images or more, and the same share of the others.
+
+    A class of one image cannot be retrieved, and teaches least: of a long tail the classes that can teach must not all be
+    held out. Classes of one image are held out too, as wrong answers, so that both sides are of one kind.
+    """
     counts = images.counts()
-    present = np.flatnonzero(counts)
-    if len(present) < 4:
+    teaching, single = np.flatnonzero(counts > 1), np.flatnonzero(counts == 1)
+    if len(teaching) < MIN_CLASSES_TO_DIVIDE:
         raise DataError(
-            f"{images.source}: {len(present)} classes cannot be divided by class",
+            f"{images.source}: {len(teaching)} classes with two images or more cannot be divided by class",
             expected="4 or more: two on each side",
             remedy="set dataset.validation.by=image, or give a val_dataset",
         )
-    shuffled = rng.permutation(present)
-    # a class of one image cannot be retrieved: it is held out only when there is nothing else
-    shuffled = np.concatenate([shuffled[counts[shuffled] > 1], shuffled[counts[shuffled] == 1]])
-    number = min(max(2, round(fraction * len(present))), len(present) - 2)
-    return np.isin(images.labels_N, shuffled[:number])
+    number = min(max(2, round(fraction * len(teaching))), len(teaching) - 2)
+    held_out = [rng.permutation(teaching)[:number], rng.permutation(single)[: round(fraction * len(single))]]
+    return np.isin(images.labels_N, np.concatenate(held_out))
 
 
 def _holdout_by_image(images: ImageSet, fraction: float, rng: np.random.Generator) -> np.ndarray:

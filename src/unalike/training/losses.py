@@ -45,6 +45,8 @@ _NOT_MINERS = {"BaseMiner", "EmbeddingsAlreadyPackagedAsTriplets"}
 _FACTS = {"num_classes": "classes", "embedding_size": "dim", "descriptors_dim": "dim", "l": "dim"}
 # Parameters that are Python objects; a spec is plain data and cannot hold them.
 _OBJECTS = {"distance", "reducer", "embedding_regularizer", "weight_regularizer", "weight_init_func", "collect_stats"}
+# Weights of these objects: without the object they act nowhere.
+_WEIGHTS_OF_OBJECTS = {"embedding_reg_weight", "weight_reg_weight"}
 
 # What some losses need of a batch. Those that stand here are not tried out on a small one.
 _NEEDS = {
@@ -96,7 +98,7 @@ def _parameter_names(cls: type) -> set[str]:
         names |= {p.name for p in parameters.values() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
             break
-    return names - {"self"} - _OBJECTS
+    return names - {"self"} - _OBJECTS - _WEIGHTS_OF_OBJECTS
 
 
 def _choose(kind: str, key: str, name: str, classes: Mapping[str, type[nn.Module]]) -> type[nn.Module]:

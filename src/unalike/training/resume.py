@@ -11,6 +11,7 @@ from lightning_fabric import Fabric
 from unalike.errors import UnalikeError
 from unalike.model.checkpoint import read_checkpoint
 from unalike.progress import say
+from unalike.runs.filenames import LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS
 from unalike.training.checkpoints import newest_checkpoint
 
 if TYPE_CHECKING:
@@ -50,22 +51,28 @@ def find_resume_checkpoint(experiment: Experiment, folder: Path, resume: bool, f
         fabric: rank 0 looks for the file; another rank might see a newer one, or none yet.
 
     Returns:
-        The checkpoint; an empty one where training starts anew.
+        The checkpoint; an empty one where training starts anew, as after a run that ended before its first checkpoint.
 
     Raises:
-        WeightsError: there is no checkpoint, or it cannot be read; raised on all ranks.
+        WeightsError: the checkpoint cannot be read; raised on all ranks.
     """
     message: str | UnalikeError | None = None
     if fabric.is_global_zero:
         try:
             named = experiment.train.resume_training_checkpoint_path
-            message = named or (str(newest_checkpoint(folder)) if resume else None)
+            message = named or (str(newest_checkpoint(folder)) if resume and _holds_checkpoint(folder) else None)
+            if resume and not message:
+                say(f"{folder}: the former run ended before its first checkpoint, starting from the beginning")
         except UnalikeError as error:
             message = error  # raised on all ranks, or the others would wait forever
     message = fabric.broadcast(message)
     if isinstance(message, UnalikeError):
         raise message
     return ResumeCheckpoint(read_checkpoint(message) if message else None)
+
+
+def _holds_checkpoint(folder: Path) -> bool:
+    return (folder / LATEST_CHECKPOINT).exists() or any(folder.glob(PERIODIC_CHECKPOINTS))
 
 
 def choose_seed(experiment: Experiment, checkpoint: ResumeCheckpoint, fabric: Fabric) -> int:

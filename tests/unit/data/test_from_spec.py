@@ -87,3 +87,13 @@ def test_an_only_set_of_single_images_cannot_be_its_own_reference(table):
 def test_nothing_named_is_a_spec_error():
     with pytest.raises(SpecError, match="train_dataset"):
         load_training_sets(load_spec("train", {"model": {"feat_dim": 8}}), Notices())
+
+
+def test_without_a_second_image_training_goes_on_without_validation(table, capsys):
+    sets = sets_of(table([(c, "") for c in "abcdef"]))
+    assert len(sets.train) == 6 and sets.query is None and "nothing could be measured" in capsys.readouterr().err
+
+
+def test_few_classes_that_can_teach_are_validated_by_image(table):
+    sets = sets_of(table([*rows("ab", ""), *[(c, "") for c in "cdefgh"]]))
+    assert sets.query is not None and len(sets.train) + len(sets.query) == 12 and not sets.unseen

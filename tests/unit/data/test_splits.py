@@ -34,7 +34,7 @@ def together(a: ImageSet, b: ImageSet, whole: ImageSet) -> None:
 def many(seed: int) -> ImageSet:
     draw = np.random.default_rng(seed)
     counts = draw.integers(1, 12, draw.integers(4, 30)).tolist()
-    counts[0] = 5
+    counts[:4] = [5, 2, 3, 4]
     groups = [f"g{draw.integers(40)}" if draw.random() < 0.9 else "" for _ in range(sum(counts))]
     return made_up(counts, groups)
 
@@ -46,9 +46,9 @@ def test_laws_by_class(seed: int, fraction: float) -> None:
     train, held = split_images(whole, "class", fraction, seed)
     together(train, held, whole)
     assert not set(train.label_names()) & set(held.label_names())
-    number = len(set(held.label_names()))
-    assert number >= 2 and len(set(train.label_names())) >= 2
-    assert number == min(max(2, round(fraction * len(whole.classes))), len(whole.classes) - 2)
+    teaching, left = (whole.counts() > 1).sum(), (train.counts() > 1).sum()
+    assert teaching - left == min(max(2, round(fraction * teaching)), teaching - 2) >= 2 and left >= 2
+    assert (held.counts() == 1).sum() == round(fraction * (whole.counts() == 1).sum())
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -90,15 +90,21 @@ def test_the_total_is_right_for_tiny_classes() -> None:
     assert len(held) == 1
 
 
-def test_classes_of_one_are_held_last() -> None:
-    for seed in range(10):
-        _, held = split_images(made_up([1] * 5 + [4] * 5), "class", 0.4, seed)
-        assert (held.counts()[5:] == 4).sum() == 4 and len(held) == 16
+@pytest.mark.parametrize(
+    "counts", [[1] * 16 + [6] * 4, [1] * 800 + [10] * 200, [1] * 90 + [8] * 30, [1] * 1500 + [2] * 30]
+)
+def test_a_long_tail_keeps_the_classes_that_can_teach(counts: list[int]) -> None:
+    for seed in range(5):
+        train, held = split_images(made_up(counts), "class", 0.2, seed)
+        teaching = sum(c > 1 for c in counts)
+        assert (train.counts() > 1).sum() >= teaching / 2 and (held.counts() > 1).sum() >= 2
+        assert len(held) <= 0.4 * sum(counts)
 
 
 def test_too_small_to_divide() -> None:
-    with pytest.raises(DataError, match="3 classes.*by=image"):
-        split_images(made_up([5, 5, 5]), "class")
+    for counts in ([5, 5, 5], [5, 5, 5] + [1] * 20):
+        with pytest.raises(DataError, match="3 classes.*by=image"):
+            split_images(made_up(counts), "class")
     with pytest.raises(DataError, match="every class has one image"):
         split_images(made_up([1, 1, 1, 1]), "image")
     with pytest.raises(DataError, match="group column"):

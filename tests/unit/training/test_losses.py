@@ -78,6 +78,8 @@ def test_triplet_loss_against_a_plain_loop():
         ("CosFaceLoss", {"margin": "a"}, "CosFaceLoss refuses"),
         ("CosFaceLoss", {"margin": float("nan")}, "not finite"),
         ("TripletMarginLoss", {"distance": "LpDistance"}, "no such parameter"),
+        ("TripletMarginLoss", {"embedding_reg_weight": 1.0}, "no such parameter"),
+        ("CosFaceLoss", {"weight_reg_weight": 1.0}, "no such parameter"),
         ("ContrastiveLoss", {"pos_margin": [1]}, "ContrastiveLoss refuses"),
         ("ArcFaceLoss", {"scale": None}, "ArcFaceLoss refuses"),
         ("PNPLoss", {"variant": "zz"}, "PNPLoss refuses"),
