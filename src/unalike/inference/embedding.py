@@ -28,6 +28,9 @@ from unalike.runs.environment import usable_cores
 if TYPE_CHECKING:
     from unalike.data.notices import Notices
 
+# Share of files that may be unreadable, for commands without an option.
+MAX_UNREADABLE = 0.05
+
 
 @dataclass(frozen=True)
 class Embeddings:
@@ -51,7 +54,7 @@ def embed_files(
     *,
     batch_size: int | None = None,
     workers: int | None = None,
-    max_unreadable: float = 0.05,
+    max_unreadable: float | None = None,
     max_pixels: int = MAX_PIXELS,
     notices: Notices | None = None,
     describe: str = "embedding",
@@ -65,7 +68,8 @@ def embed_files(
         view: ``view(path, max_pixels=...)`` gives one uint8 (H, W, 3) image of the engine's size (``data.view.View``).
         batch_size: number of images of a batch; the engine's own when None.
         workers: number of decoding threads; the usable cores, at least 2, when None.
-        max_unreadable: share of the files (0..1) that may be unreadable; one of several always may, unless it is 0.
+        max_unreadable: the spec's ``dataset.max_unreadable``: share of the files (0..1) that may be unreadable; one of
+            several always may, unless it is 0. None for commands without that option: 0.05, and no error names it.
         max_pixels: larger images count as unreadable.
         notices: collects the unreadable files.
         describe: what the progress bar says.
@@ -75,7 +79,8 @@ def embed_files(
     """
     engines = list(engine) if isinstance(engine, Sequence) else [engine]
     batch = batch_size or engines[0].batch
-    allowed = 0 if max_unreadable <= 0 else max(1, int(max_unreadable * len(paths)))
+    share = MAX_UNREADABLE if max_unreadable is None else max_unreadable
+    allowed = 0 if share <= 0 else max(1, int(share * len(paths)))
     vectors_ND = np.empty((len(paths), engines[0].dim), np.float32)
     kept: list[int] = []
     failures: list[tuple[str, str]] = []
@@ -94,7 +99,7 @@ def embed_files(
                 if notices is not None:
                     notices.add("unreadable", str(paths[index]), str(image))
                 if len(failures) > allowed:
-                    raise _too_many_unreadable(failures, allowed, len(paths))
+                    raise _too_many_unreadable(failures, allowed, len(paths), adjustable=bool(max_unreadable))
                 continue
             kept.append(index)
             waiting.append(image)
@@ -103,7 +108,7 @@ def embed_files(
         if waiting:
             submit_batch()
     if paths and not kept:
-        raise _too_many_unreadable(failures, 0, len(paths))
+        raise _too_many_unreadable(failures, 0, len(paths), adjustable=False)
     return Embeddings(vectors_ND[: len(kept)], np.asarray(kept, np.int64), tuple(failures))
 
 
@@ -169,10 +174,12 @@ def _decoded(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _too_many_unreadable(failures: Sequence[tuple[str, str]], allowed: int, total: int) -> DataError:
+def _too_many_unreadable(
+    failures: Sequence[tuple[str, str]], allowed: int, total: int, *, adjustable: bool
+) -> DataError:
     names = ", ".join(path for path, _ in failures[:3]) + (", ..." if len(failures) > 3 else "")
     return DataError(
         f"{len(failures)} or more of {total} images cannot be read ({names}; the first: {failures[0][1]})",
         expected=f"at most {allowed}",
-        remedy="repair or remove them, or raise dataset.max_unreadable",
+        remedy="repair or remove them" + (", or raise dataset.max_unreadable" if adjustable else ""),
     )

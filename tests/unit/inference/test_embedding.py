@@ -88,7 +88,12 @@ def test_d20_unreadable_images_are_counted_and_named(folder):
 def test_d20_beyond_the_limit_is_an_error_with_names(folder):
     with pytest.raises(DataError, match=r"expected at most 2") as caught:
         embed_files(MeanEngine(), folder(40, broken=(3, 17, 20)), networks.VIEW, max_unreadable=0.05)
-    assert "bild ü 3.png" in str(caught.value)
+    assert "bild ü 3.png" in str(caught.value) and "raise dataset.max_unreadable" in str(caught.value)
+    # A command without that option names no remedy that it does not have; nor does a limit help where nothing is readable.
+    for broken, share in (((3, 17, 20), None), (range(40), 1.0)):
+        with pytest.raises(DataError, match="repair or remove them") as caught:
+            embed_files(MeanEngine(), folder(40, broken=tuple(broken)), networks.VIEW, max_unreadable=share)
+        assert "max_unreadable" not in str(caught.value)
     with pytest.raises(DataError, match="expected at most 0"):
         embed_files(MeanEngine(), folder(40, broken=(3,)), networks.VIEW, max_unreadable=0)
 
