@@ -109,7 +109,8 @@ def main() -> None:
     parser.add_argument("settings", nargs="*", metavar="SETTING=VALUE")
     options = parser.parse_args()
     settings = {key: yaml.safe_load(value) for key, value in (text.split("=", 1) for text in options.settings)}
-    comparer = unalike.Comparer(**settings)
+    # By construction up to 12 % of a copy has no counterpart.
+    comparer = unalike.Comparer(**({"min_compared": 0.75} | settings))
     print(f"{date.today()}  {options.pairs} pairs, half {options.half}, settings {settings or 'default'}")
     for warp in options.warp.split(","):
         pairs = list(draw_pairs(options.data, options.pairs, options.half, warp))

@@ -23,7 +23,7 @@ def main(reference: str, *images: str) -> None:
         if result.same:
             print(f"{image}: no difference (alignment {result.registration.quality:.2f})")
             continue
-        print(f"{image}: {len(result.regions)} differences")
+        print(f"{image}: {result.answer}: {'; '.join(result.reasons)}")  # different or incomplete
         for region in result.regions:
             print(f"  {region.box} score {region.score:.1f}, {region.area} px, {region.change}")
         result.overlay().save(f"{Path(image).stem}_overlay.png")

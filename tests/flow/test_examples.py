@@ -50,7 +50,7 @@ def test_compare(tmp_path, monkeypatch, capsys):
     Image.fromarray(shapes(2)).save("other.png")
     runpy.run_path(str(EXAMPLES / "compare.py"))["main"]("golden.png", "golden.png", "altered.png", "other.png")
     said = capsys.readouterr().out
-    assert "golden.png: no difference (alignment 1.00)\naltered.png: 1 differences\n" in said
+    assert "golden.png: no difference (alignment 1.00)\naltered.png: different: 1 region differs\n" in said
     assert "other.png: the images cannot be aligned" in said and (tmp_path / "altered_overlay.png").is_file()
 
 

@@ -58,9 +58,9 @@ def _print(result: dict[str, Any]) -> None:
         for region in entry["regions"]:
             box = " ".join(map(str, region["box"]))
             print_line(f"  box {box}  score {region['score']:.3g}  {region['area']} px  {region['change']}")
-        for name in ("image", "reference"):
-            for box in entry[f"uncovered_{name}"]:
-                print_line(f"  box {' '.join(map(str, box))} of the {name} has no counterpart")
+        if entry["uncovered_reference"] or entry["uncovered_image"]:
+            shares = [entry["coverage_reference"] or 0.0, entry["coverage_image"] or 0.0]
+            print_line(f"coverage: {shares[0]:.0%} of the reference, {shares[1]:.0%} of the image")
         registration = entry["registration"]
         if registration["quality"] is not None:
             quality, overlap = registration["quality"], registration["overlap"]
