@@ -97,7 +97,13 @@ class OpenVinoEngine:
 
     @property
     def _core(self) -> Any:
-        return self._cores.get(self._openvino.Core)
+        return self._cores.get(self._create_core)
+
+    def _create_core(self) -> Any:
+        core = self._openvino.Core()
+        # Mapped weights end the process (SIGBUS) when somebody writes over the file in place (seen 2026-11-29).
+        core.set_property({"ENABLE_MMAP": False})
+        return core
 
     @property
     def _network(self) -> _CompiledNetwork:

@@ -1,5 +1,7 @@
 import random
+from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -71,3 +73,17 @@ def test_a_checksum_is_part_of_a_readable_network():
         read_network(content, "m").SerializeToString()
     )
     assert [e.key for e in onnx.load_from_string(sealed).metadata_props][-2:] == ["unalike", "unalike_sha256"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="no /proc here")
+@pytest.mark.parametrize("kind", [OpenVinoEngine, OnnxEngine])
+def test_no_engine_reads_its_file_while_it_computes(model, kind):
+    """A mapped file that is written over in place ends the process."""
+    if kind not in engines(model):
+        pytest.skip("no file of this runtime")
+    engine = kind(model)
+    before = engine(networks.pictures(3))
+    assert str(model.parent) not in Path("/proc/self/maps").read_text()
+    for file in (model, *model.parent.glob("*.bin")):
+        file.write_bytes(b"other")
+    assert np.array_equal(engine(networks.pictures(3)), before)
