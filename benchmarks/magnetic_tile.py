@@ -23,13 +23,14 @@ from typing import Any
 import numpy as np
 
 from unalike.cli.options import parse_size
+from unalike.data.decode import open_image
 from unalike.data.masks import read_mask
 from unalike.data.tiling import Tiling
 from unalike.inference.feature_map_model import load_feature_maps
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
 from unalike.inspection.ground_truth import GroundTruth, compute_metrics
 from unalike.inspection.inspector import Inspector
-from unalike.inspection.normal_images import ReadableImages, load_image, sample_patches
+from unalike.inspection.normal_images import ReadableImages, sample_patches
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
 from unalike.inspection.result import Inspection
 from unalike.metrics.localization import per_region_overlap, pixel_auroc
@@ -121,7 +122,7 @@ def explore(root: Path, stages: list[int], max_images: int) -> None:
 
 
 def _patches(extractor: PatchExtractor, path: str) -> Iterator[tuple[np.ndarray, tuple[int, ...]]]:
-    for tile in extractor(load_image(path)):
+    for tile in extractor(open_image(path)):
         height, width, channels = tile.vectors_hwF.shape
         yield tile.vectors_hwF.reshape(-1, channels).astype(np.float16), (tile.top, tile.left, height, width)
 
@@ -251,7 +252,7 @@ def peer(root: Path, rate: float, side: int, ratio: float) -> None:
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in (trunk.facts.mean, trunk.facts.std))
 
     def load_input(path: str) -> torch.Tensor:
-        pixels = np.asarray(load_image(path).resize((side, side)), np.float32) / 255
+        pixels = np.asarray(open_image(path).resize((side, side)), np.float32) / 255
         return (torch.from_numpy(pixels.transpose(2, 0, 1)[None].copy()) - mean) / std
 
     fit_paths = [p for p in paths if is_good(p) and condition(p) != "exp3" and p not in holdout]
@@ -277,7 +278,7 @@ def peer(root: Path, rate: float, side: int, ratio: float) -> None:
         bad = np.array([s for p, s in scores.items() if not is_good(p)])
         anomaly_maps, masks = [], []
         for path in part:
-            picture = load_image(path)
+            picture = open_image(path)
             size = (picture.height, picture.width)
             smaller = (size[0] // 2, size[1] // 2)
             anomaly_map = torch.nn.functional.interpolate(outputs[path].anomaly_map, smaller, mode="bilinear")

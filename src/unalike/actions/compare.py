@@ -147,6 +147,8 @@ def compare(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any
         assert section.reference is not None
         pairs = find_pairs(section.reference, section.image)
         comparer = Comparer(**parameters_from(section, Comparer))
+        if len(pairs) > 1:
+            comparer.fit_decoding(dict.fromkeys(path for pair in pairs for path in (pair.reference, pair.image)))
         entries, previews = _compare_pairs(comparer, pairs, None if run is None else run.dir)
         result = summary(entries)
         if run is not None:

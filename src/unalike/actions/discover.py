@@ -97,6 +97,7 @@ def _group(section: Discover, source: str, target: Path) -> dict[str, Any]:
     notices = Notices()
     images = load_images(source, labeled=False, notices=notices)
     model = _load_model(section.model, section.runtime, section.precision, len(images))
+    model = model.fitted(images.paths)
     embedded = embed_files(model.engine, list(images.paths), model.view, notices=notices, max_unreadable=1.0)
     notices.say()
     paths = [images.paths[i] for i in embedded.kept_N.tolist()]

@@ -95,6 +95,7 @@ def _write_vectors(section: Embed, output: Path) -> dict[str, int]:
         model = load_model(
             str(section.model), runtime=section.runtime, precision=section.precision, images=len(images), quiet=False
         )
+    model = model.fitted(images.paths)
     embedded = embed_files(model.engine, list(images.paths), model.view, notices=notices, describe="embedding")
     notices.say()
     images = images.select(embedded.kept_N)

@@ -12,6 +12,7 @@ from unalike.actions.model_from_spec import (
     embed_two_sets,
     explicit_batch_size,
     find_model_source,
+    fit_decoding,
     load_models,
 )
 from unalike.actions.result import Result
@@ -50,6 +51,7 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     models = load_models(experiment, section, "evaluate", source, len({*reference.paths, *query.paths}))
     model = models[0]
     same = reference.paths == query.paths
+    models = fit_decoding(models, reference, query, experiment)
     reference, reference_vectors, query, query_vectors = embed_two_sets(
         models, reference, query, experiment, explicit_batch_size(experiment, "evaluate"), notices
     )

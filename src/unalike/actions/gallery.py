@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.data.decoding_fit import log_conversions
 from unalike.data.imageset import load_images
 from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
@@ -97,6 +98,7 @@ def add(
         vectors_ND, labels, names = recognizer.embed_folder(source, "enrolling")
     else:
         images = load_images(source, labeled=False)
+        recognizer.fit_decoding(images.paths)
         embedded = embed_files(recognizer.engine, images.paths, recognizer.view, describe="enrolling")
         vectors_ND, names = embedded.vectors_ND, [str(images.paths[i]) for i in embedded.kept_N]
         labels = [label] * len(names)
@@ -105,6 +107,9 @@ def add(
 
     def enroll(gallery: Gallery) -> None:
         gallery.model_identity.check_compatible(recognizer.model_identity)  # it may be another one by now
+        gallery.model_identity = gallery.model_identity.with_decoding(
+            gallery.model_identity.decoding.completed(recognizer.view.decoding)
+        )
         gallery.enrol(vectors_ND, labels, names)
 
     return change(path, enroll)
@@ -172,6 +177,7 @@ def calibrate_file(settings: Calibrate) -> dict[str, Any]:
                 f"{path} was replaced by another gallery while it was calibrated", remedy="calibrate it again"
             )
         current.calibration = calibration
+        current.model_identity = current.model_identity.with_decoding(gallery.model_identity.decoding)
     warn_if_uncalibrated(current)
     content = {"gallery": path.name, "images": len(gallery), "enrolled classes": len(gallery.classes)}
     source = Path(gallery.model_identity.file).parent / MODEL_CARD_FILE if gallery.model_identity.file else None
@@ -200,6 +206,7 @@ def identify(settings: Identify) -> dict[str, Any]:
     paths = [p for source in settings.images or () for p in load_images(source, labeled=False).paths]
     if not paths:
         raise DataError("no images", expected="image files, or folders of images")
+    log_conversions(paths, recognizer.view.decoding)
     embedded = embed_files(recognizer.engine, paths, recognizer.view, max_unreadable=1.0, describe="identifying")
     if embedded.failures:
         say(f"{len(embedded.failures)} unreadable images, the first: {embedded.failures[0][1]}")

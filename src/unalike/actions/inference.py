@@ -14,6 +14,7 @@ from unalike.actions.model_from_spec import (
     embed_two_sets,
     explicit_batch_size,
     find_model_source,
+    fit_decoding,
     load_models,
 )
 from unalike.actions.result import Result
@@ -70,6 +71,7 @@ def run_inference(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, 
         raise SpecError("dataset.val_dataset.reference is not set", expected="the labeled images to compare with")
     reference = load_from_spec(experiment, validation.reference, notices)
     models = load_models(experiment, section, "inference", source, len({*reference.paths, *query.paths}))
+    models = fit_decoding(models, reference, query, experiment)
     reference, reference_vectors, query, query_vectors = embed_two_sets(
         models, reference, query, experiment, explicit_batch_size(experiment, "inference"), notices
     )

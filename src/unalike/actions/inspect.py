@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from unalike import progress
 from unalike.actions.results_folder import open_results, output_file
 from unalike.actions.spec_resolution import parameters_from
+from unalike.data.decode import open_image
+from unalike.data.decoding import Decoding
+from unalike.data.decoding_fit import log_conversions
 from unalike.errors import DataError, UnreadableImage
 from unalike.inspection.anomaly_model import AnomalyModelConfig
 from unalike.inspection.ground_truth import GroundTruth, compute_metrics, list_test_images
 from unalike.inspection.inspector import Inspector
-from unalike.inspection.normal_images import load_image
 from unalike.inspection.report import write_report
 from unalike.inspection.result import DEFECTIVE, Inspection
 from unalike.runs.filenames import INSPECTION_FILE, INSPECTOR_FILE, OVERLAYS_FOLDER, REPORT_FILE
@@ -112,6 +114,7 @@ def _inspect(
     if not paths:
         raise DataError("no images to inspect", expected="image files, or folders of images")
     inspections, unreadable, files = [], [], {}
+    log_conversions(paths, inspector.tiling.decoding)
     with progress.progress("inspecting", len(paths)) as advance:
         for number, (name, result) in enumerate(zip(paths, inspector.inspect_many(paths), strict=True)):
             advance(1)
@@ -120,7 +123,8 @@ def _inspect(
                 continue
             inspections.append(result)
             if folder is not None and (overlays == "all" or (overlays == "defective" and result.decision == DEFECTIVE)):
-                files[name] = _write_overlay(result, folder / OVERLAYS_FOLDER / f"{number:05d}_{Path(name).stem}.png")
+                file = folder / OVERLAYS_FOLDER / f"{number:05d}_{Path(name).stem}.png"
+                files[name] = _write_overlay(result, file, inspector.tiling.decoding)
     if unreadable:
         progress.say(f"{len(unreadable)} images cannot be read, the first: {unreadable[0]['reason']}")
     if not inspections:
@@ -128,9 +132,9 @@ def _inspect(
     return inspections, unreadable, files
 
 
-def _write_overlay(inspection: Inspection, path: Path) -> Path:
+def _write_overlay(inspection: Inspection, path: Path, decoding: Decoding) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    overlay = inspection.overlay(load_image(inspection.source))
+    overlay = inspection.overlay(open_image(inspection.source, decoding=decoding))
     with atomic_write(path) as partial:
         overlay.save(partial, "PNG")
     return path

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from unalike.data.decoding import Decoding
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
@@ -54,8 +55,22 @@ def refuse_contradictions(
         spec_value: Any = attrgetter(path)(experiment)
         if value and experiment.is_set(path) and spec_value != value:
             faults.append(f"{path} is {spec_value}, the model's is {value}")
+    if experiment.is_set("dataset.decoding"):
+        conflict = view.decoding.conflict(Decoding.from_section(experiment.dataset.decoding))
+        faults += [f"dataset.decoding: the model has {conflict}"] if conflict else []
     if faults:
         raise SpecError(f"the spec contradicts {source}: {'; '.join(faults)}", remedy="remove these keys")
+
+
+def fit_decoding(
+    models: Sequence[LoadedModel], reference: ImageSet, query: ImageSet, experiment: Experiment
+) -> list[LoadedModel]:
+    """The models, with what their decoding leaves open taken from the spec, else chosen from both sets of images."""
+    first = models[0].with_decoding(
+        models[0].view.decoding.completed(Decoding.from_section(experiment.dataset.decoding))
+    )
+    decoding = first.fitted(dict.fromkeys([*reference.paths, *query.paths])).view.decoding
+    return [model.with_decoding(decoding) for model in models]
 
 
 def load_frozen(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from unalike.actions.results_folder import open_results
 from unalike.actions.spec_resolution import parameters_from
 from unalike.data.archives import ARCHIVE_SUFFIXES
+from unalike.data.decoding_fit import log_conversions
 from unalike.data.imageset import IMAGE_SUFFIXES, load_images
 from unalike.data.manifests import MANIFEST_SUFFIXES
 from unalike.errors import DataError, SpecError, UnreadableImage
@@ -36,7 +37,7 @@ def open_verifier(section: Verify) -> Verifier:
         if section.rate is None and verifier.thresholds is not None:
             return verifier
     else:
-        verifier = Verifier.build(section.reference, model, **engine)
+        verifier = Verifier.build(section.reference, model, ground=section.ground, range=section.range, **engine)
     options = parameters_from(section, verifier.calibrate)
     thresholds = verifier.calibrate(**{name: value for name, value in options.items() if value is not None})
     say(f"calibrated: {thresholds}")
@@ -104,6 +105,7 @@ def _verify_files(
     verifier: Verifier, paths: Sequence[Path], asset: str | None
 ) -> tuple[list[tuple[Path, VerificationResult]], list[tuple[str, str]]]:
     results, unreadable = [], []
+    log_conversions(paths, verifier.view.decoding)
     with progress("verifying", len(paths)) as advance:
         for path in paths:
             try:

@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from unalike.comparison.answer import PoseLimits, decide, find_coverage_reasons, find_pose_reasons
 from unalike.comparison.coverage import measure_coverage
@@ -40,7 +39,9 @@ from unalike.comparison.registration import (
     start_matrix,
 )
 from unalike.comparison.result import PREVIEW_SIDE, ComparisonResult
-from unalike.data.decode import ImageInput, open_image, to_rgb
+from unalike.data.decode import ImageInput, open_image
+from unalike.data.decoding import Decoding
+from unalike.data.decoding_fit import fit_decoding, format_report, survey
 from unalike.data.ignored import find_ignored
 from unalike.errors import DataError, SpecError
 from unalike.inference.model_files import PRETRAINED
@@ -83,6 +84,8 @@ class Comparer:
         runtime: Of features: auto, openvino, onnxruntime or torch.
         precision: Of features: auto, fp32 or bf16.
         threads: Of features: CPU threads; all if unset.
+        ground: Color behind transparent pixels (``data.decoding``); chosen from the images if unset.
+        range: Lowest and highest value of images of more than 8 bits; chosen from the images if unset.
 
     Raises:
         SpecError: A setting is out of range.
@@ -98,7 +101,7 @@ class Comparer:
         min_compared: float = 0.95, max_rotation: float = 15.0, max_scale: float = 1.5, max_shift: float = 0.15,
         any_pose: bool = False, ignore_mask: str | Path | None = None, ignore_boxes: Sequence[Sequence[int]] | None = None,
         level: str = "pixels", model: str | Path | None = None, runtime: str = "auto", precision: str = "auto",
-        threads: int | None = None,
+        threads: int | None = None, ground: str | Sequence[int] | None = None, range: str | Sequence[float] | None = None,
     ) -> None:  # fmt: skip
         import_opencv()
         section = check_fields(
@@ -108,6 +111,7 @@ class Comparer:
             margin=margin, flexible=flexible, mirror=mirror, level=level, model=model, runtime=runtime,
             precision=precision, threads=threads,
         )  # fmt: skip
+        self.decoding = Decoding.from_options(ground, range)
         self.align, self.lighting, self.tolerance, self.contrast = align, lighting, tolerance, contrast
         self.min_area, self.margin, self.flexible, self.mirror = min_area, margin, flexible, mirror
         self.min_compared, self.any_pose = min_compared, any_pose
@@ -124,7 +128,7 @@ class Comparer:
         """Align an image to a reference and find where it differs.
 
         Args:
-            reference: A path, a PIL image, or a uint8 array (H, W), (H, W, 1) or (H, W, 3).
+            reference: As in ``data.decode.decode``.
             image: The same.
             show_progress: Whether a progress bar is shown for large images.
 
@@ -133,9 +137,11 @@ class Comparer:
             UnreadableImage: A file cannot be read.
             DataError: An array has another shape or type.
         """
-        reference_HWC, image_HWC = _to_pixels(reference), _to_pixels(image)
+        decoding, report = survey([reference, image], self.decoding)
+        reference_HWC, image_HWC = _to_pixels(reference, decoding), _to_pixels(image, decoding)
         started = time.perf_counter()
-        notes: list[str] = []
+        converted = format_report(report, decoding)
+        notes: list[str] = [converted] if converted else []
         if reference_HWC.shape[2] != image_HWC.shape[2]:
             notes.append("only one of the images has color: compared in gray")
             reference_HWC, image_HWC = _to_gray(reference_HWC)[..., None], _to_gray(image_HWC)[..., None]
@@ -196,6 +202,10 @@ class Comparer:
             features=features,
             network=self.features.name if self.features else "",
         )
+
+    def fit_decoding(self, images: Iterable[ImageInput]) -> None:
+        """Choose ground and range, where they are not set, once for all images that will be compared."""
+        self.decoding = fit_decoding(images, self.decoding)
 
     def compare_many(self, pairs: Iterable[tuple[ImageInput, ImageInput]]) -> Iterator[ComparisonResult | DataError]:
         """Yield the result of each pair (reference, image), or the DataError that says why there is none."""
@@ -287,25 +297,20 @@ class Comparer:
 # ---- reading ----
 
 
-def _to_pixels(image: ImageInput) -> np.ndarray:
+def _to_pixels(image: ImageInput, decoding: Decoding) -> np.ndarray:
     """Return uint8 pixels (H, W, 3), or (H, W, 1) where all three channels are equal."""
-    if isinstance(image, np.ndarray):
-        pixels = image[..., None] if image.ndim == 2 else image
-        if pixels.ndim != 3 or pixels.shape[2] not in (1, 3) or pixels.dtype != np.uint8 or 0 in pixels.shape:
-            raise DataError(f"an array of shape {image.shape} and type {image.dtype}",
-                            expected="uint8 of shape (H, W), (H, W, 1) or (H, W, 3)")  # fmt: skip
-    elif isinstance(image, Image.Image):
-        pixels = np.asarray(to_rgb(image), np.uint8)
+    if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] in (1, 3):
+        pixels = image
     else:
-        pixels = _read_in_strips(image)
+        pixels = _read_in_strips(image, decoding)
     if pixels.shape[2] == 3 and _is_gray(pixels):
         pixels = np.ascontiguousarray(pixels[..., :1])
     return pixels
 
 
-def _read_in_strips(path: str | Path) -> np.ndarray:
+def _read_in_strips(source: ImageInput, decoding: Decoding) -> np.ndarray:
     """As ``decode``, strip by strip, so that there is never a third copy of a large image in memory."""
-    image = open_image(path)
+    image = open_image(source, decoding=decoding)
     pixels = np.empty((image.height, image.width, 3), np.uint8)
     for top in range(0, image.height, STRIP):
         bottom = min(image.height, top + STRIP)

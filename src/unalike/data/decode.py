@@ -1,56 +1,40 @@
-"""Decoding of image files: any supported format to upright 8-bit RGB. All image files are opened here.
+"""Decoding of images: any supported format to upright 8-bit RGB. All images of users are opened here.
 
-How other pixel formats become 8-bit RGB:
-- transparency (RGBA, LA, palettes with a transparent color) is composited over white, the usual background of cut-outs;
-- 16-bit gray is scaled by its full range (65535 -> 255), not by its content, so that equal values stay equal;
-- 32-bit integers are scaled by the 16-bit range when they fit in it, else by the full positive range;
-- floating point is scaled by 1, 255 or 65535, the smallest of these that holds it, else stretched to its own range;
-- of an animation or a file of several pages the first is taken.
+How other pixel formats become 8-bit RGB is told by a ``Decoding`` (``data.decoding``). Of an animation or a file of several
+pages the first is taken.
 
 Shape letters: H, W are height and width of the upright image.
 """
 
 from __future__ import annotations
 
-import io
 import struct
-import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
+from PIL import Image, UnidentifiedImageError
 
-# The readers of FORMATS are imported here; Image.open would import all that Pillow has, some 40 modules, to find one of them.
-from PIL import (
-    BmpImagePlugin,  # noqa: F401
-    GifImagePlugin,  # noqa: F401
-    Image,
-    ImageFile,
-    JpegImagePlugin,  # noqa: F401
-    PngImagePlugin,  # noqa: F401
-    PpmImagePlugin,  # noqa: F401
-    TiffImagePlugin,  # noqa: F401
-    UnidentifiedImageError,
-    WebPImagePlugin,  # noqa: F401
-)
-
+from unalike.data import pillow
+from unalike.data.decoding import Decoding
+from unalike.data.deep_pixels import is_deep
+from unalike.data.pixel_conversion import to_rgb, to_rgba
 from unalike.data.regions import clip_box, crop_region, split_region
-from unalike.errors import UnreadableImage
-from unalike.storage.outside_files import require_file
+from unalike.errors import DataError, UnreadableImage
 
-# How a caller may give an image: a file's path, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) or (H, W, 4).
-ImageInput = str | Path | Image.Image | np.ndarray
+# How a caller may give an image: a file's path or content, a binary stream, an opened PIL image, or an array of shape (H, W),
+# (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, uint8 or uint16.
+ImageInput = str | Path | bytes | BinaryIO | Image.Image | np.ndarray
 
-# Formats that run other programs or interpret code (EPS, PDF, WMF) are left out.
+HEIF_SUFFIXES = frozenset((".heic", ".heif", ".hif"))
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib", ".tif", ".tiff", ".gif")
-    + (".ppm", ".pgm", ".pbm", ".pnm")
+    + (".ppm", ".pgm", ".pbm", ".pnm", ".avif", *sorted(HEIF_SUFFIXES))
 )
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM")  # MPO is opened as JPEG
 MAX_PIXELS = 200_000_000
-
-# Pillow warns about damaged files without naming them, once for each tag; our errors name them.
-warnings.filterwarnings("ignore", module=r"PIL\.")
+# The rule for images of which no set is known.
+DEFAULT = Decoding()
 
 _ORIENTATION_TAG = 0x0112
 _EXIF_ERRORS = (OSError, EOFError, SyntaxError, struct.error, ValueError, TypeError, LookupError, AttributeError)
@@ -66,14 +50,16 @@ _TRANSPOSE = {
 
 
 def decode(
-    path: str | Path | bytes, *, min_size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
-) -> np.ndarray:
-    """Decode an image file.
+    image: ImageInput, *, decoding: Decoding = DEFAULT, min_size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> np.ndarray:  # fmt: skip
+    """Decode an image.
 
     Args:
-        path: A file's path or its content.
-        min_size: (height, width): a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at least
-            this large. Other formats are always decoded in full.
+        image: A file's path or content, a stream, an opened image or an array (``ImageInput``).
+        decoding: The rule for pixel formats other than 8-bit RGB.
+        min_size: (height, width): a JPEG file may be decoded at 1/2, 1/4 or 1/8 of its size as long as both sides stay at
+            least this large. Other formats are always decoded in full.
         max_pixels: Larger images are refused by their header, before memory is allocated.
 
     Returns:
@@ -81,117 +67,106 @@ def decode(
 
     Raises:
         UnreadableImage: A file that is missing, too large, or cannot be decoded completely.
+        DataError: An array of another shape or type.
     """
-    return np.array(open_image(path, min_size=min_size, max_pixels=max_pixels), dtype=np.uint8, order="C")
+    opened = open_image(image, decoding=decoding, min_size=min_size, max_pixels=max_pixels)
+    return np.array(opened, dtype=np.uint8, order="C")
 
 
 def open_image(
-    path: str | Path | bytes, *, min_size: tuple[int, int] | None = None, max_pixels: int = MAX_PIXELS
-) -> Image.Image:
+    image: ImageInput, *, decoding: Decoding = DEFAULT, min_size: tuple[int, int] | None = None,
+    max_pixels: int = MAX_PIXELS,
+) -> Image.Image:  # fmt: skip
     """As ``decode``, but returns a PIL image of mode RGB, loaded, its file closed."""
-    return _decode(path, upright_rgb, min_size, max_pixels)
+    return _decode(image, to_rgb, decoding, min_size, max_pixels)
 
 
-def upright_size(path: str | Path | bytes) -> tuple[int, int]:
-    """Read (height, width) of the upright image from its header. Raises UnreadableImage."""
-    if isinstance(path, str | Path):
-        file, box = split_region(path)
+def open_layer(image: ImageInput, *, decoding: Decoding = DEFAULT, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Open an image as upright RGBA, its transparency kept; an image without is opaque. Raises as ``decode``."""
+    return _decode(image, to_rgba, decoding, None, max_pixels)
+
+
+def upright_size(image: ImageInput) -> tuple[int, int]:
+    """Read (height, width) of the upright image; of a file from its header. Raises as ``decode``."""
+    if isinstance(image, np.ndarray):
+        opened = _from_array(image)
+        return opened.height, opened.width
+    if isinstance(image, str | Path):
+        path, box = split_region(image)
         if box is not None:
-            height, width = upright_size(file)
-            return clip_box(box, width, height, path)[::-1]
-        require_file(file, error=UnreadableImage)
-    name = "image bytes" if isinstance(path, bytes) else str(path)
-    try:
-        with Image.open(io.BytesIO(path) if isinstance(path, bytes) else path, formats=FORMATS) as image:
-            width, height = image.size
-            return (width, height) if _orientation(image) >= 5 else (height, width)
-    except Exception as error:  # as in _decode
-        raise UnreadableImage(f"{name}: {_reason(error)}") from error
+            height, width = upright_size(path)
+            return clip_box(box, width, height, image)[::-1]
+    with ErrorsNamed(image), pillow.local_settings():
+        if isinstance(image, Image.Image):
+            return _upright_size(image)
+        with pillow.open_file(image) as opened:
+            return _upright_size(opened)
 
 
-def open_layer(path: str | Path | bytes | Image.Image, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Open an image as upright RGBA, its transparency kept; an image without is opaque. Raises UnreadableImage."""
-    if isinstance(path, Image.Image):
-        return _upright_rgba(path)
-    return _decode(path, _upright_rgba, None, max_pixels)
+def _upright_size(image: Image.Image) -> tuple[int, int]:
+    width, height = image.size
+    return (width, height) if orientation(image) >= 5 else (height, width)
 
 
 def _decode(
-    path: str | Path | bytes, convert: Callable[[Image.Image], Image.Image], min_size: tuple[int, int] | None,
-    max_pixels: int,
+    source: ImageInput, convert: Callable[[Image.Image, Decoding, Callable[[], Image.Image]], Image.Image],
+    decoding: Decoding, min_size: tuple[int, int] | None, max_pixels: int,
 ) -> Image.Image:  # fmt: skip
-    if isinstance(path, str | Path):
-        file, box = split_region(path)
+    if isinstance(source, np.ndarray):
+        array = _from_array(source)
+        return convert(array, decoding, lambda: array)
+    if isinstance(source, str | Path):
+        path, box = split_region(source)
         if box is not None:
-            return crop_region(_decode(file, convert, None, max_pixels), box, path)
-        require_file(file, error=UnreadableImage)
-    _set_pillow_limits(max_pixels)
-    name = "image bytes" if isinstance(path, bytes) else str(path)
-    source = io.BytesIO(path) if isinstance(path, bytes) else path
-    try:
-        with Image.open(source, formats=FORMATS) as image:
+            return crop_region(_decode(path, convert, decoding, None, max_pixels), box, source)
+    with ErrorsNamed(source), pillow.local_settings():
+        if isinstance(source, Image.Image):
+            if is_deep(source) and getattr(source, "tile", None):
+                with pillow.reopen(source) as copy:  # reading it would leave its high bytes alone
+                    return _convert(copy, convert, decoding, lambda: pillow.reopen(source))
+            return _convert(source, convert, decoding, lambda: pillow.reopen(source))
+        file: str | Path | bytes | BinaryIO = source
+        with pillow.open_file(file) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise UnreadableImage(
-                    f"{name}: {width} x {height} pixels",
+                    f"{name_of(source)}: {width} x {height} pixels",
                     expected=f"at most {max_pixels}",
                     remedy="raise dataset.max_pixels if the image is not damaged",
                 )
             if min_size is not None:
                 _draft(image, min_size)
-            image.load()
-            return convert(image)
-    except (UnreadableImage, MemoryError):
-        raise
-    except Exception as error:  # Pillow's readers raise nearly anything on damaged files: struct.error, KeyError, ...
-        raise UnreadableImage(f"{name}: {_reason(error)}") from error
+            return _convert(image, convert, decoding, lambda: pillow.reopen(file))
 
 
-def _upright_rgba(image: Image.Image) -> Image.Image:
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        transpose = _TRANSPOSE.get(_orientation(image))
-        layer = image.convert("RGBA")
-        return layer.transpose(transpose) if transpose is not None else layer
-    return upright_rgb(image).convert("RGBA")
+def _convert(
+    image: Image.Image, convert: Callable[[Image.Image, Decoding, Callable[[], Image.Image]], Image.Image],
+    decoding: Decoding, reopen: Callable[[], Image.Image],
+) -> Image.Image:  # fmt: skip
+    """Load, convert and turn an opened image."""
+    if decoding.version == 1 or not is_deep(image):
+        pillow.load(image)
+    converted = convert(image, decoding, reopen)
+    transpose = _TRANSPOSE.get(orientation(image))  # Pillow turns TIFF itself while loading it
+    return converted.transpose(transpose) if transpose is not None else converted
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Convert an opened image to mode RGB and apply its EXIF orientation, by the rules at the top of this module."""
-    transpose = _TRANSPOSE.get(_orientation(image))
-    image = to_rgb(image)
-    return image.transpose(transpose) if transpose is not None else image
+def _from_array(pixels: np.ndarray) -> Image.Image:
+    """An image of an array. Raises DataError for one of another shape or type."""
+    if pixels.ndim == 3 and pixels.shape[2] == 1:
+        pixels = pixels[..., 0]
+    shape_is_right = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    type_is_right = pixels.dtype == np.uint8 or (pixels.dtype == np.uint16 and pixels.ndim == 2)
+    if not type_is_right or not shape_is_right or 0 in pixels.shape:
+        raise DataError(
+            f"an array {pixels.dtype} of shape {pixels.shape}",
+            expected="uint8 of shape (H, W), (H, W, 1), (H, W, 3) RGB or (H, W, 4) RGBA, or uint16 of shape (H, W)",
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert an image of any mode to RGB, by the rules at the top of this module; its EXIF orientation is not applied."""
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image
-    if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;"):
-        return Image.fromarray(_to_uint8(np.asarray(image))).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        background = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(background, layer).convert("RGB")
-    return image.convert("RGB")
-
-
-def _to_uint8(pixels_HW: np.ndarray) -> np.ndarray:
-    """Scale gray pixels of 16 or 32 bits or floating point to uint8."""
-    pixels = pixels_HW.astype(np.float64)
-    pixels[~np.isfinite(pixels)] = 0
-    low, high = float(pixels.min(initial=0)), float(pixels.max(initial=0))
-    if np.issubdtype(pixels_HW.dtype, np.integer):
-        top = 65535.0 if high <= 65535 else 2147483647.0
-        pixels *= 255.0 / top
-    elif low < 0 or high > 65535:
-        pixels = (pixels - low) * (255.0 / (high - low))
-    else:
-        top = next(t for t in (1.0, 255.0, 65535.0) if high <= t)
-        pixels *= 255.0 / top
-    return np.clip(pixels + 0.5, 0, 255).astype(np.uint8)
-
-
-def _orientation(image: Image.Image) -> int:
+def orientation(image: Image.Image) -> int:
+    """EXIF's orientation, 1 to 8; 1 where there is none."""
     try:
         return int(image.getexif().get(_ORIENTATION_TAG, 1))
     except _EXIF_ERRORS:  # a damaged EXIF block says nothing against the pixels
@@ -200,20 +175,48 @@ def _orientation(image: Image.Image) -> int:
 
 def _draft(image: Image.Image, min_size: tuple[int, int]) -> None:
     """Let libjpeg decode at a lower resolution, no lower than ``min_size`` (of the upright image)."""
-    if not hasattr(image, "draft") or image.format not in ("JPEG", "MPO"):
+    if image.format != "JPEG":
         return
     height, width = max(1, min_size[0]), max(1, min_size[1])
-    if _orientation(image) >= 5:  # 5 to 8 swap the sides
+    if orientation(image) >= 5:  # 5 to 8 swap the sides
         height, width = width, height
     image.draft(None, (width, height))
 
 
-def _set_pillow_limits(max_pixels: int) -> None:
-    """Set Pillow's process-wide switches, which other libraries may have changed: truncated images must not pass."""
-    if ImageFile.LOAD_TRUNCATED_IMAGES:
-        ImageFile.LOAD_TRUNCATED_IMAGES = False
-    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < max_pixels:
-        Image.MAX_IMAGE_PIXELS = max_pixels
+# ---- errors ----
+
+
+def name_of(image: ImageInput) -> str:
+    """What messages call an image: its path, or what kind of thing it is."""
+    if isinstance(image, str | Path):
+        return str(image)
+    if isinstance(image, np.ndarray):
+        return "an array"
+    if isinstance(image, Image.Image):
+        return str(getattr(image, "filename", "") or "an opened image")
+    return "image bytes" if isinstance(image, bytes) else str(getattr(image, "name", "image bytes"))
+
+
+class ErrorsNamed:
+    """A context that turns whatever Pillow raises on damaged files (struct.error, KeyError, ...) into an UnreadableImage with the name."""
+
+    def __init__(self, image: ImageInput) -> None:
+        self._image = image
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None or isinstance(error, MemoryError) or not isinstance(error, Exception):
+            return
+        name = name_of(self._image)
+        if isinstance(error, UnreadableImage):
+            if error.found.startswith(name):
+                return
+            raise UnreadableImage(f"{name}: {error.found}", expected=error.expected, remedy=error.remedy) from error
+        if isinstance(error, DataError):
+            return
+        raise UnreadableImage(f"{name}: {_reason(error)}") from error
 
 
 def _reason(error: Exception) -> str:
@@ -221,8 +224,6 @@ def _reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, PermissionError):
         return "not permitted to read it"
-    if isinstance(error, Image.DecompressionBombError):
-        return "too many pixels (see dataset.max_pixels)"
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

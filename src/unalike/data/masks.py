@@ -8,15 +8,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from unalike.data.decode import open_layer, upright_size
+from unalike.data.decoding import Decoding
+from unalike.data.pillow import open_file
 from unalike.errors import DataError
 
 # A mask with more values than this is a drawing with soft edges or a JPEG; with fewer, each value but 0 is a label.
 MAX_LABELS = 16
 # Above this share the ground was most likely marked instead of the defect.
 MAX_MARKED = 0.5
+# Of an image that is read for its errors alone.
+ANY_RANGE = Decoding(range=(0, 65535))
 
 
 def read_mask(path: str | Path, size: tuple[int, int], *, max_marked: float = MAX_MARKED) -> np.ndarray:
@@ -73,10 +76,10 @@ def _marked(path: str | Path) -> np.ndarray:
 def _deep_pixels(path: str | Path) -> np.ndarray | None:
     """Pixels of more than 8 bits as they are stored, since labels 0 and 1 would vanish in a conversion; None for others."""
     upright_size(path)  # raises for a file that is no image
-    with Image.open(path) as image:
+    with open_file(path) as image:
         if image.mode not in ("I", "F") and not image.mode.startswith("I;"):
             return None
-        open_layer(path)  # refuses what is too large or damaged
+        open_layer(path, decoding=ANY_RANGE)  # refuses what is too large or damaged
         return np.asarray(image)
 
 

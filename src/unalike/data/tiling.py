@@ -9,12 +9,13 @@ Shape letters: H x W an image or a tile, C = 3 channels.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from unalike.data.decoding import Decoding
 from unalike.errors import SpecError
 
 FIT_MODES = ("scale", "whole")
@@ -53,6 +54,7 @@ class Tiling:
             the network's input size, whatever its aspect ratio.
         scale: Factor of ``fit="scale"``, above 0 and at most 8.
         light: ``as-is`` leaves the brightness; ``even`` multiplies an image so that its median becomes ``TARGET_MEDIAN``.
+        decoding: How image files become 8-bit RGB.
 
     Raises:
         SpecError: An unknown mode, or a scale out of range.
@@ -63,6 +65,7 @@ class Tiling:
     fit: str = "scale"
     scale: float = 1.0
     light: str = "as-is"
+    decoding: Decoding = field(default_factory=Decoding)
 
     def __post_init__(self) -> None:
         if self.fit not in FIT_MODES:
@@ -105,12 +108,15 @@ class Tiling:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for files and JSON."""
-        return asdict(self)
+        values = asdict(self)
+        values["decoding"] = self.decoding.to_dict()
+        return values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Tiling:
-        """The inverse of ``to_dict``; other keys are ignored."""
-        return cls(**{field.name: values[field.name] for field in fields(cls) if field.name in values})
+        """The inverse of ``to_dict``; without a decoding, version 1. Other keys are ignored."""
+        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        return cls(**{**known, "decoding": Decoding.from_dict(values.get("decoding"))})
 
 
 def tile_starts(length: int, tile: int, stride: int) -> list[int]:

@@ -11,15 +11,17 @@ Resizing is antialiased. Sides are always (height, width).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from PIL import Image
 
-from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb
-from unalike.errors import DataError, SpecError, closest
+from unalike.data.decode import MAX_PIXELS, ImageInput, open_image
+from unalike.data.decoding import Decoding
+from unalike.data.decoding_fit import fit_decoding
+from unalike.errors import SpecError, closest
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -41,6 +43,7 @@ class View:
         resize_ratio: The image is resized to this many times that size, 1 or more, before the center crop.
         mode: ``crop`` or ``fit``, see above.
         interpolation: ``bilinear`` or ``bicubic``.
+        decoding: How image files become 8-bit RGB.
 
     Raises:
         SpecError: A value out of range.
@@ -51,6 +54,7 @@ class View:
     resize_ratio: float = 1.14
     mode: str = "crop"
     interpolation: str = "bilinear"
+    decoding: Decoding = field(default_factory=Decoding)
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:
@@ -72,14 +76,14 @@ class View:
         """(height, width) below which a JPEG is not shrunk while decoding."""
         return self.resized[0] * DRAFT_MARGIN, self.resized[1] * DRAFT_MARGIN
 
-    def __call__(self, image: ImageInput | bytes, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    def __call__(self, image: ImageInput, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """Transform an image.
 
         The view of a file and of its decoded array are equal unless a JPEG of four times the resized sides or more was
         decoded at a lower resolution; they then differ by a few gray levels.
 
         Args:
-            image: A file's path or content, a PIL image, or a uint8 array of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA.
+            image: As in ``data.decode.decode``.
             max_pixels: Larger files are refused.
 
         Returns:
@@ -89,12 +93,7 @@ class View:
             UnreadableImage: A file that cannot be decoded.
             DataError: An array of another shape or type.
         """
-        if isinstance(image, np.ndarray):
-            decoded = upright_rgb(_array_to_image(image))
-        elif isinstance(image, Image.Image):
-            decoded = upright_rgb(image)
-        else:
-            decoded = open_image(image, min_size=self.min_decode_size, max_pixels=max_pixels)
+        decoded = open_image(image, decoding=self.decoding, min_size=self.min_decode_size, max_pixels=max_pixels)
         # Resizing only the part that the crop keeps gives the pixels of resize-then-crop (the filter still reads beyond
         # the box) and skips a quarter of the work.
         size, box = (self.width, self.height), self._box(decoded.height, decoded.width)
@@ -116,19 +115,28 @@ class View:
         """A view that cuts nothing off, as dense tasks need it (comparison, inspection, verification)."""
         return cls(height, width, 1.0, mode, interpolation)
 
+    def fitted(self, images: Iterable[ImageInput], *, max_pixels: int = MAX_PIXELS, quiet: bool = False) -> View:
+        """This view, with what its decoding leaves open chosen from a set of images (``decoding_fit.fit_decoding``)."""
+        return replace(self, decoding=fit_decoding(images, self.decoding, max_pixels=max_pixels, quiet=quiet))
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain data for a model's metadata."""
-        return asdict(self)
+        """Plain data for a model's metadata; a decoding of version 1 is not written, as in files of that time."""
+        values = asdict(self)
+        values["decoding"] = self.decoding.to_dict()
+        if self.decoding.version == 1:
+            del values["decoding"]
+        return values
 
     @classmethod
     def from_spec(cls, experiment: Experiment) -> View:
-        """The evaluation view of a spec: ``model.input_height``, ``model.input_width`` and ``dataset.view``."""
+        """The evaluation view of a spec: ``model.input_height``, ``model.input_width``, ``dataset.view`` and ``dataset.decoding``."""
         model, view = experiment.model, experiment.dataset.view
-        return cls(model.input_height, model.input_width, view.resize_ratio, view.mode, view.interpolation)
+        decoding = Decoding.from_section(experiment.dataset.decoding)
+        return cls(model.input_height, model.input_width, view.resize_ratio, view.mode, view.interpolation, decoding)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> View:
-        """The inverse of ``to_dict``. Raises SpecError for missing or unknown keys."""
+        """The inverse of ``to_dict``; without a decoding, version 1. Raises SpecError for missing or unknown keys."""
         names = [field.name for field in fields(cls)]
         unknown = sorted(set(values) - set(names))
         missing = sorted({"height", "width"} - set(values))
@@ -141,14 +149,5 @@ class View:
                 fits = isinstance(value, str) if name in ("mode", "interpolation") else True
             if not fits:
                 raise SpecError(f"view.{name} {value!r}", expected="a positive number, or a name")
-        return cls(**{**values, "height": int(values["height"]), "width": int(values["width"])})
-
-
-def _array_to_image(pixels: np.ndarray) -> Image.Image:
-    shape_is_right = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
-    if pixels.dtype != np.uint8 or not shape_is_right or 0 in pixels.shape:
-        raise DataError(
-            f"an array {pixels.dtype} of shape {pixels.shape}",
-            expected="uint8 of shape (H, W), (H, W, 3) RGB or (H, W, 4) RGBA",
-        )
-    return Image.fromarray(np.ascontiguousarray(pixels))
+        sides = {"height": int(values["height"]), "width": int(values["width"])}
+        return cls(**{**values, **sides, "decoding": Decoding.from_dict(values.get("decoding"))})

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unalike import progress
+from unalike.data.decode import ImageInput
+from unalike.data.decoding import Decoding
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.engines.metadata import digest_file_key
@@ -40,6 +42,7 @@ class LoadedModel:
         source: its file, or the name of a pretrained trunk.
         trunk: name of its trunk.
         network: key of the network, the same in every format (``engines.metadata.NetworkFacts``).
+        knows_decoding: whether its file says how images are decoded; False for a network that was exported elsewhere.
     """
 
     engine: Engine
@@ -48,11 +51,21 @@ class LoadedModel:
     source: Path
     trunk: str = ""
     network: str = ""
+    knows_decoding: bool = True
 
     @property
     def view(self) -> View:
         """The evaluation view of its images."""
         return self.preprocessing.view
+
+    def with_decoding(self, decoding: Decoding) -> LoadedModel:
+        """The same network for images that become 8-bit RGB in another way."""
+        view = replace(self.view, decoding=decoding)
+        return replace(self, preprocessing=replace(self.preprocessing, view=view))
+
+    def fitted(self, images: Iterable[ImageInput]) -> LoadedModel:
+        """The same network, with what its decoding leaves open chosen from a set of images."""
+        return self if self.view.decoding.is_complete else self.with_decoding(self.view.fitted(images).decoding)
 
 
 @dataclass(frozen=True)
@@ -205,7 +218,8 @@ def _load_exported(file: _ExportedFile, runtime: str, view: View | None, measure
     if not network and file.path.suffix == ".onnx":
         network = digest_file_key(file.sha256)
     preprocessing = Preprocessing(view, facts.mean, facts.std)
-    return LoadedModel(engine, preprocessing, tuple(facts.classes), file.path, facts.trunk, network)
+    known = facts.view is not None
+    return LoadedModel(engine, preprocessing, tuple(facts.classes), file.path, facts.trunk, network, known)
 
 
 def _gpu_number(device: str | None, gpu: int) -> int:

@@ -108,7 +108,7 @@ def cross_validate(
             advance(1)
     defect_scores = []
     if defects:
-        for _, image in ReadableImages(defects):
+        for _, image in ReadableImages(defects, decoding=extractor.tiling.decoding):
             maps = anomaly_maps(image, extractor, final_models, config.smooth)
             defect_scores.append([image_score(map_hw, config.top_share) for map_hw in maps])
     defect_DJ = np.array(defect_scores)

@@ -133,7 +133,7 @@ def defect_patches(
 ) -> DefectPatches:
     """Collect the patches under the masks of defective images; of an image without a mask, its most anomalous ones."""
     vectors, positions, owners = [], [], []
-    images = ReadableImages(defects)
+    images = ReadableImages(defects, decoding=extractor.tiling.decoding)
     mask_paths = [find_mask(image, masks) for image in defects]
     with progress.progress("collecting patches of defects", len(images)) as advance:
         for number, image in images:

@@ -19,7 +19,9 @@ from typing import Any
 import numpy as np
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS, ImageInput
+from unalike.data.decode import MAX_PIXELS, ImageInput, open_image
+from unalike.data.decoding import Decoding
+from unalike.data.decoding_fit import fit_decoding
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.tiling import Tiling, choose_fit, choose_scale
 from unalike.data.view import View
@@ -36,7 +38,6 @@ from unalike.inspection.normal_images import (
     ReadableImages,
     assign_folds,
     list_images,
-    load_image,
     part_labels,
     sample_patches,
 )
@@ -47,7 +48,7 @@ from unalike.inspection.synthetic_patches import synthesize
 from unalike.metrics.false_alarm import AnomalyThreshold, fit_threshold, require_images
 from unalike.storage.blockfile import content_errors, read_blocks, write_blocks
 
-MARK, FORMAT_VERSION = b"UNALIKEI", 3
+MARK, FORMAT_VERSION = b"UNALIKEI", 4
 MIN_IMAGES = 2
 
 
@@ -91,6 +92,8 @@ class Inspector:
         fit: str = "auto",
         scale: float | None = None,
         light: str = "as-is",
+        ground: str | Sequence[int] | None = None,
+        range: str | Sequence[float] | None = None,
         rate: float | None = 0.01,
         defects: str | Path | Iterable[ImageInput] = (),
         masks: str | Path | None = None,
@@ -112,6 +115,8 @@ class Inspector:
             fit: ``scale`` (tiles), ``whole`` or ``auto``, which chooses by the sizes of the images (``data.tiling``).
             scale: Factor for ``fit="scale"``; by default chosen by the sizes of the images.
             light: ``as-is`` or ``even`` (``data.tiling``).
+            ground: The color behind transparent pixels (``data.decoding``); by default chosen from the images.
+            range: The lowest and the highest value of images of more than 8 bits; by default chosen from the images.
             rate: Target false-alarm rate: the share of normal images that may be called defective. None: no threshold.
             defects: A few defective images. They measure how many are detected, and from ``few_shot.MIN_IMAGES`` on update
                 the model where that helps.
@@ -138,11 +143,13 @@ class Inspector:
         network = model if isinstance(model, FeatureMapModel) else load_feature_maps(
             model, stages=stages, size=size, vector=False, runtime=runtime, precision=precision, threads=threads
         )  # fmt: skip
-        readable = ReadableImages(images, max_pixels)
+        defective = list_images(defects)
+        decoding = fit_decoding([*images, *defective], Decoding.from_options(ground, range), max_pixels=max_pixels)
+        readable = ReadableImages(images, max_pixels, decoding)
         tiling = _choose_tiling(readable.sizes(), network.engine.input_size, fit, scale, light)
+        tiling = replace(tiling, decoding=decoding)
         inspector, data = cls._fit_model(network, tiling, config or AnomalyModelConfig(), readable, rate)
         if rate is not None:
-            defective = list_images(defects)
             inspector._fit_threshold(data, readable, labels, rate, defective, None if masks is None else Path(masks))
         return inspector
 
@@ -181,13 +188,13 @@ class Inspector:
         """Inspect one image.
 
         Args:
-            image: A path, a PIL image, or a uint8 array of shape (H, W, 3) or (H, W).
+            image: As in ``data.decode.decode``.
 
         Raises:
             UnreadableImage: A file that cannot be decoded.
             DataError: An array of another kind.
         """
-        loaded = load_image(image)
+        loaded = open_image(image, decoding=self.tiling.decoding)
         (map_hw,) = anomaly_maps(loaded, self.extractor, [self.model], self.config.smooth)
         size, score = (loaded.height, loaded.width), image_score(map_hw, self.config.top_share)
         height, width = self.tiling.scaled_size(size)

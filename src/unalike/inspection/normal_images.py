@@ -15,7 +15,8 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb, upright_size
+from unalike.data.decode import DEFAULT, MAX_PIXELS, ImageInput, open_image, upright_size
+from unalike.data.decoding import Decoding
 from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
 from unalike.inspection.coreset import greedy_coreset
@@ -38,35 +39,22 @@ def list_images(source: str | Path | Iterable[ImageInput]) -> list[ImageInput]:
     return list(source)
 
 
-def load_image(image: ImageInput, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Load an image as upright RGB.
-
-    Raises:
-        UnreadableImage: A file that cannot be decoded.
-        DataError: An array that is not uint8 of shape (H, W) or (H, W, 3).
-    """
-    if isinstance(image, np.ndarray):
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or 0 in image.shape:
-            raise DataError(f"an array {image.dtype} of shape {image.shape}", expected="uint8 (H, W) or (H, W, 3)")
-        image = Image.fromarray(np.ascontiguousarray(image))
-    if isinstance(image, Image.Image):
-        return upright_rgb(image)
-    return open_image(image, max_pixels=max_pixels)
-
-
 class ReadableImages:
     """Iterates over the images that can be read, as (number, RGB image); every pass gives the same numbers.
 
     Args:
         images: The images.
         max_pixels: Larger images count as unreadable.
+        decoding: How they become 8-bit RGB.
 
     Attributes:
         failures: Index in ``images`` -> reason, for the images that cannot be read; complete after the first pass.
     """
 
-    def __init__(self, images: Sequence[ImageInput], max_pixels: int = MAX_PIXELS) -> None:
-        self._images, self._max_pixels = list(images), max_pixels
+    def __init__(
+        self, images: Sequence[ImageInput], max_pixels: int = MAX_PIXELS, decoding: Decoding = DEFAULT
+    ) -> None:
+        self._images, self._max_pixels, self._decoding = list(images), max_pixels, decoding
         self.failures: dict[int, str] = {}
 
     def __len__(self) -> int:
@@ -86,15 +74,10 @@ class ReadableImages:
         """(H, W) of each image with a readable header, without decoding it."""
         sizes = []
         for image in self._images:
-            if isinstance(image, np.ndarray):
-                sizes.append((image.shape[0], image.shape[1]))
-            elif isinstance(image, Image.Image):
-                sizes.append((image.height, image.width))
-            else:
-                try:
-                    sizes.append(upright_size(image))
-                except UnreadableImage:
-                    continue
+            try:
+                sizes.append(upright_size(image))
+            except UnreadableImage:
+                continue
         if not sizes:
             raise DataError(f"none of {len(self)} images can be read", expected="images of good parts")
         return sizes
@@ -107,7 +90,7 @@ class ReadableImages:
             if index in self.failures:
                 continue
             try:
-                loaded = load_image(image, self._max_pixels)
+                loaded = open_image(image, decoding=self._decoding, max_pixels=self._max_pixels)
             except UnreadableImage as error:
                 self.failures[index] = str(error)
                 if len(self.failures) > allowed or len(self.failures) == len(self):

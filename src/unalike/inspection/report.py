@@ -8,9 +8,10 @@ from typing import Any
 
 from PIL import Image
 
+from unalike.data.decode import open_image
+from unalike.data.decoding import Decoding
 from unalike.inspection.ground_truth import GroundTruth
 from unalike.inspection.inspector import Inspector
-from unalike.inspection.normal_images import load_image
 from unalike.inspection.result import DEFECTIVE, Inspection
 from unalike.report.html import Report, ReportImage
 
@@ -56,7 +57,7 @@ def write_report(
     by_score = sorted(inspections, key=lambda inspection: -inspection.score)
     page.gallery(
         "Highest scores",
-        [_row(inspection, overlays, truth) for inspection in by_score[:MAX_IMAGES]],
+        [_row(inspection, overlays, truth, inspector.tiling.decoding) for inspection in by_score[:MAX_IMAGES]],
         note="The image and its anomaly map: transparent below half the threshold, red above it.",
     )
     table = [
@@ -68,12 +69,16 @@ def write_report(
 
 
 def _row(
-    inspection: Inspection, overlays: Mapping[str, Path], truth: GroundTruth | None
+    inspection: Inspection, overlays: Mapping[str, Path], truth: GroundTruth | None, decoding: Decoding
 ) -> tuple[ReportImage, list[ReportImage]]:
     """An image, and beside it its overlay."""
     source = inspection.source
     correct = None if truth is None else (inspection.decision == DEFECTIVE) != truth.is_good(source)
     overlay = overlays.get(source)
-    picture = inspection.overlay(load_image(source), THUMBNAIL_SIDE) if overlay is None else Image.open(overlay)
+    picture = (
+        inspection.overlay(open_image(source, decoding=decoding), THUMBNAIL_SIDE)
+        if overlay is None
+        else Image.open(overlay)
+    )
     label = f"{inspection.decision}, {len(inspection.regions)} regions"
     return ReportImage(source, Path(source).name, inspection.score, correct), [ReportImage(picture, label)]

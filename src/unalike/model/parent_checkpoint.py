@@ -55,7 +55,7 @@ def settle_from_checkpoints(experiment: Experiment) -> bool:
         if "backbone" in names:
             settled_trunk = True
             for name, value in (content.get("facts") or {}).get("view", {}).items():
-                if name not in ("height", "width") and not experiment.is_set(f"dataset.view.{name}"):
+                if name not in ("height", "width", "decoding") and not experiment.is_set(f"dataset.view.{name}"):
                     experiment.set_value(f"dataset.view.{name}", value)
     return settled_trunk
 

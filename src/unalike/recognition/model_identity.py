@@ -6,11 +6,12 @@ Shape letters: D width of an embedding.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
+from unalike.data.decoding import Decoding
 from unalike.errors import ModelError
 from unalike.metrics.knn import unit
 
@@ -38,6 +39,17 @@ class ModelIdentity:
     trunk: str = ""
     network: str = ""
 
+    @property
+    def decoding(self) -> Decoding:
+        """How the images became 8-bit RGB; of a view that does not say, version 1. Not chosen without a view."""
+        return Decoding() if self.view is None else Decoding.from_dict(self.view.get("decoding"))
+
+    def with_decoding(self, decoding: Decoding) -> ModelIdentity:
+        """This network with another decoding in its view."""
+        if self.view is None or decoding.version == 1:
+            return self
+        return replace(self, view={**self.view, "decoding": decoding.to_dict()})
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a file's head; ``probe_D`` is kept apart, as an array."""
         view = None if self.view is None else dict(self.view)
@@ -49,12 +61,17 @@ class ModelIdentity:
         if not self._same_network(other):
             source = f" ({self.file})" if self.file else ""
             raise ModelError(f"the gallery was made with another network{source}", remedy=remedy)
-        if self.view is not None and other.view is not None and dict(self.view) != dict(other.view):
-            differences = [
-                f"{key} {self.view.get(key)}, not {value}"
-                for key, value in other.view.items()
-                if self.view.get(key) != value
-            ]
+        if self.view is None or other.view is None:
+            return
+        conflict = self.decoding.conflict(other.decoding)
+        if conflict:
+            raise ModelError(f"the gallery was made with another decoding of images: {conflict}", remedy=remedy)
+        differences = [
+            f"{key} {self.view.get(key)}, not {value}"
+            for key, value in other.view.items()
+            if key != "decoding" and self.view.get(key) != value
+        ]
+        if differences:
             raise ModelError(f"the gallery was made with another view: {', '.join(differences)}", remedy=remedy)
 
     def _same_network(self, other: ModelIdentity) -> bool:

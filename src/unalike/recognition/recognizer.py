@@ -16,6 +16,7 @@ from PIL import Image
 
 from unalike import progress
 from unalike.data.decode import ImageInput
+from unalike.data.decoding import Decoding
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError
@@ -120,6 +121,7 @@ class Recogniser:
                 remedy="enrol the references again with this network",
             )
         self.gallery.model_identity.check_compatible(self.model_identity)
+        self._set_decoding(view.decoding.completed(self.gallery.model_identity.decoding))
         self._index: FaissIndex | None = None
         self._next_check = 0.0
         if approximate:
@@ -155,6 +157,8 @@ class Recogniser:
         """
         loaded = load_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
         references = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
+        if not loaded.knows_decoding and view is None and references is not None and references.model_identity.view:
+            loaded = loaded.with_decoding(references.model_identity.decoding)
         return cls(loaded.engine, loaded.view, references, approximate=approximate, source=str(model),
                    trunk=loaded.trunk, network=loaded.network)  # fmt: skip
 
@@ -178,11 +182,24 @@ class Recogniser:
         """The approximate index in use, with its measured recall, or None."""
         return self._index
 
+    def fit_decoding(self, images: Iterable[ImageInput]) -> None:
+        """Choose what the model leaves open of the decoding (``data.decoding``) from a set of images, once.
+
+        Enrolling does so by itself; the gallery keeps what was chosen.
+        """
+        if not self.view.decoding.is_complete:
+            self._set_decoding(self.view.fitted(images).decoding)
+
+    def _set_decoding(self, decoding: Decoding) -> None:
+        self.view = replace(self.view, decoding=decoding)
+        self.model_identity = self.model_identity.with_decoding(decoding)
+        self.gallery.model_identity = self.gallery.model_identity.with_decoding(decoding)
+
     def encode(self, images: ImageInput | Iterable[ImageInput]) -> np.ndarray:
         """Compute embeddings.
 
         Args:
-            images: paths, PIL images or uint8 arrays (H, W, 3); one path, image or 3-dimensional array is one image.
+            images: one image or several, each as in ``data.decode.decode``.
 
         Returns:
             float32 (N, D).
@@ -190,9 +207,7 @@ class Recogniser:
         Raises:
             DataError: a file cannot be read.
         """
-        inputs: list[ImageInput] = [images] if isinstance(images, str | Path | Image.Image) else list(images)
-        if isinstance(images, np.ndarray) and images.ndim in (2, 3):
-            inputs = [images]
+        inputs = _as_list(images)
         if inputs and all(isinstance(image, str | Path) for image in inputs):
             files: list[Any] = inputs
             return embed_files(self.engine, files, self.view, max_unreadable=0).vectors_ND
@@ -221,13 +236,13 @@ class Recogniser:
         """
         if labels is None:
             return self._enrol_folder(images)
-        single = isinstance(images, str | Path | Image.Image) or (isinstance(images, np.ndarray) and images.ndim < 4)
-        inputs: list[Any] = [images] if single else list(images)  # type: ignore[arg-type]
+        inputs = _as_list(images)
         labels = [labels] * len(inputs) if isinstance(labels, str) else list(labels)
         if len(labels) != len(inputs):
             raise DataError(f"{len(inputs)} images and {len(labels)} labels", expected="as many labels as images")
         if names is None:
             names = [str(image) if isinstance(image, str | Path) else "" for image in inputs]
+        self.fit_decoding(inputs)
         self.gallery.enrol(self.encode(inputs), labels, names)
         return len(inputs)
 
@@ -251,6 +266,7 @@ class Recogniser:
         from unalike.data.imageset import load_images
 
         images = load_images(source)
+        self.fit_decoding(images.paths)
         embeddings = embed_files(self.engine, images.paths, self.view, describe=description)
         if embeddings.failures:
             first_reason = embeddings.failures[0][1]
@@ -345,6 +361,15 @@ class Recogniser:
 
             self._index = index = update_index(index, snapshot)
         return index.search(unit(vectors_QD), k, snapshot)
+
+
+def _as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
+    """One image, or several, as a list; an array of four dimensions is several."""
+    if isinstance(images, np.ndarray):
+        return [images] if images.ndim < 4 else list(images)
+    if isinstance(images, str | Path | bytes | Image.Image) or hasattr(images, "read"):
+        return [images]  # type: ignore[list-item]
+    return list(images)
 
 
 def _identification(

@@ -21,7 +21,8 @@ import numpy as np
 from PIL import Image
 
 from unalike.data.decode import ImageInput, open_image
-from unalike.errors import RunError, UnreadableImage
+from unalike.data.decoding_fit import fit_decoding
+from unalike.errors import DataError, RunError
 from unalike.metrics.intervals import TOO_FEW, Interval
 from unalike.report.plots import PALETTE, IntervalBar, LinePlot, ScatterPlot, format_range, format_value
 from unalike.report.templating import render
@@ -224,9 +225,11 @@ def thumbnail_uri(image: ImageInput, side: int = THUMBNAIL_SIDE) -> str:
         side: Longest side in pixels.
     """
     try:
-        small = _open(image)
+        # each by itself, for the eye alone: what a network was given is not shown here
+        small = open_image(image, decoding=fit_decoding([image], quiet=True))
+        small = small.copy() if small is image else small
         small.thumbnail((side, side))
-    except (OSError, ValueError, UnreadableImage, Image.DecompressionBombError):
+    except (OSError, ValueError, DataError):
         small = Image.new("RGB", (side, side), (203, 213, 225))
     stream = io.BytesIO()
     small.save(stream, "JPEG", quality=80)
@@ -236,14 +239,6 @@ def thumbnail_uri(image: ImageInput, side: int = THUMBNAIL_SIDE) -> str:
 def jpeg_uri(jpeg: bytes) -> str:
     """A JPEG file as a data URI."""
     return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode("ascii")
-
-
-def _open(image: ImageInput) -> Image.Image:
-    if isinstance(image, np.ndarray):
-        return Image.fromarray(image).convert("RGB")
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    return open_image(Path(image)).convert("RGB")
 
 
 def _to_values(image: ReportImage) -> dict[str, Any]:

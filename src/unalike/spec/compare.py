@@ -10,13 +10,18 @@ from unalike.spec.declare import (
     BOXES_FORM,
     BOXES_SCHEMA,
     FILE,
+    GROUND_FORM,
     IMAGE_OR_FOLDER,
+    LIST_SCHEMA,
     MODEL,
+    RANGE_FORM,
     Boxes,
     EnginePrecision,
+    Ground,
     Runtime,
     Section,
     Text,
+    ValueRange,
     field,
 )
 
@@ -69,6 +74,12 @@ class Compare(Section):
     model: Text = field(
         None, "Network for the features: a checkpoint (.pth), a file that export-maps wrote, or pretrained[:NAME]; unset, "
         "pretrained.", takes=MODEL)  # fmt: skip
+    ground: Ground | None = field(
+        None, "Color behind transparent pixels: white, black, gray or #rrggbb; unset, chosen from the images.",
+        form=GROUND_FORM)  # fmt: skip
+    range: ValueRange | None = field(
+        None, "Lowest and highest value of images of more than 8 bits, such as 0,4095; unset, chosen from the images.",
+        form=RANGE_FORM, schema=LIST_SCHEMA)  # fmt: skip
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
     threads: Annotated[int, Ge(1)] | None = field(

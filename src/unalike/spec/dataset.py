@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt
 
-from unalike.spec.declare import Section, Text, field, section
+from unalike.spec.declare import (
+    GROUND_FORM,
+    LIST_SCHEMA,
+    RANGE_FORM,
+    Ground,
+    Section,
+    Text,
+    ValueRange,
+    field,
+    section,
+)
 
 Positive = Annotated[float, Gt(0)]
 
@@ -57,6 +67,21 @@ class View(Section):
         ours=True,
     )
     interpolation: Literal["bilinear", "bicubic"] = field("bilinear", "How pixels are resampled.", ours=True)
+
+
+class Decoding(Section):
+    version: Literal[1, 2] = field(
+        2, "Rule by which pixel formats other than 8-bit RGB are read; 1 is that of earlier versions (transparency over white, "
+        "16-bit values by the full range, color profiles ignored).", ours=True, automl_enabled=False,
+    )  # fmt: skip
+    ground: Ground | None = field(
+        None, "Color behind transparent pixels: white, black, gray or #rrggbb; unset, chosen from the images so that no "
+        "drawing vanishes.", form=GROUND_FORM, settled=True, ours=True, automl_enabled=False,
+    )  # fmt: skip
+    range: ValueRange | None = field(
+        None, "Lowest and highest value of images of more than 8 bits, which become 0 and 255, such as [0, 4095]; unset, "
+        "chosen from the images.", form=RANGE_FORM, schema=LIST_SCHEMA, settled=True, ours=True, automl_enabled=False,
+    )  # fmt: skip
 
 
 class Crop(Section):
@@ -156,6 +181,7 @@ class Dataset(Section):
     )  # fmt: skip
     max_pixels: int = field(200_000_000, "Larger images are refused unread.", ge=1, units="pixels", ours=True)
     view: View = section(View, "How an image is seen wherever it is not training.", ours=True)
+    decoding: Decoding = section(Decoding, "How image files become 8-bit RGB, one rule for all.", ours=True)
     train_height: Annotated[int, Ge(8)] | None = field(
         None, "Height of training crops; unset means model.input_height.", units="pixels", settled=True, ours=True
     )

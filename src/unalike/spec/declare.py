@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MaxLen, MinLen
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 # What a network may run in, and in which number format; ``auto`` is chosen by measurement.
 Runtime = Literal["auto", "torch", "onnxruntime", "openvino", "tensorrt"]
@@ -71,6 +71,18 @@ def _number(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
 
 
+def _decimals(value: object) -> object:
+    parts = _separated(value)
+    return [_decimal(part) for part in parts] if isinstance(parts, list) else parts
+
+
+def _decimal(value: object) -> object:
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
 def _sides(value: object) -> object:
     """``320`` or ``320x256`` as [height, width]."""
     if isinstance(value, str):
@@ -111,6 +123,12 @@ BOXES_SCHEMA: dict[str, Any] = {
 }
 # Feature maps by stride or name, also as ``8,16``; or one of STAGES.
 Stages = Annotated[str | list[int | str], BeforeValidator(_stages)]
+# A color: a name or #rrggbb.
+GROUND_FORM = "white, black, gray or #rrggbb"
+Ground = Annotated[str, StringConstraints(pattern=r"^(white|black|gray|#[0-9a-fA-F]{6})$")]
+# The lowest and the highest value, also as ``0,4095``.
+ValueRange = Annotated[list[float], BeforeValidator(_decimals), MinLen(2), MaxLen(2)]
+RANGE_FORM = "the lowest and the highest value, such as 0,4095"
 LIST_SCHEMA: dict[str, Any] = {
     "anyOf": [
         {"type": "array", "items": {"type": ["string", "integer"]}},

@@ -8,17 +8,21 @@ from annotated_types import Ge, Gt, Le, Lt
 
 from unalike.spec.declare import (
     FILE,
+    GROUND_FORM,
     IMAGES,
     LIST_SCHEMA,
     MODEL,
     PATHS_SCHEMA,
+    RANGE_FORM,
     EnginePrecision,
+    Ground,
     Paths,
     Runtime,
     Section,
     Size,
     Stages,
     Text,
+    ValueRange,
     field,
 )
 
@@ -55,6 +59,12 @@ class InspectFit(Section):
         None, "Factor by which images are resized before they are cut into tiles; unset, chosen by their sizes."
     )
     light: Literal["as-is", "even"] = field("as-is", "Lighting; even: each image's median is made the same.")
+    ground: Ground | None = field(
+        None, "Color behind transparent pixels: white, black, gray or #rrggbb; unset, chosen from the images.",
+        form=GROUND_FORM)  # fmt: skip
+    range: ValueRange | None = field(
+        None, "Lowest and highest value of images of more than 8 bits, such as 0,4095; unset, chosen from the images.",
+        form=RANGE_FORM, schema=LIST_SCHEMA)  # fmt: skip
     rate: Annotated[float, Gt(0), Lt(1)] | None = field(
         0.01, "Share of good images that may be called defective; null: no threshold, scores alone."
     )

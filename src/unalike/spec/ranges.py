@@ -20,7 +20,7 @@ FREE = ("train.loss.parameters", "train.miner.parameters")
 FIXED = (
     "results_dir", "automl", "automl_policy", "wandb", "evaluate", "inference", "export", "gen_trt_engine", "quantize",
     "gen_engine", *STANDALONE_ACTIONS, "model_name", "encryption_key", "dataset.train_dataset", "dataset.val_dataset", "dataset.validation", "dataset.class_from",
-    "dataset.class_map", "dataset.manifest_columns", "dataset.view", "train.checkpointer", "train.recipe",
+    "dataset.class_map", "dataset.manifest_columns", "dataset.view", "dataset.decoding", "train.checkpointer", "train.recipe",
     "train.results_dir", "train.resume_training_checkpoint_path", "train.validation_interval", "train.val_batch_size",
     "train.checkpoint_interval", "train.checkpoint_interval_unit", "train.log_every", "train.num_gpus", "train.gpu_ids",
     "train.num_nodes", "train.report_accuracy_per_class",

@@ -7,17 +7,21 @@ from typing import Annotated
 from annotated_types import Ge, Gt, Le, Lt
 
 from unalike.spec.declare import (
+    GROUND_FORM,
     IMAGES,
     IMAGES_OR_FILE,
     LIST_SCHEMA,
     MODEL,
     PATHS_SCHEMA,
+    RANGE_FORM,
     EnginePrecision,
+    Ground,
     Names,
     Paths,
     Runtime,
     Section,
     Text,
+    ValueRange,
     field,
 )
 
@@ -52,5 +56,11 @@ class Verify(Section):
         "Network that finds the assets: a .onnx, .xml or .pth; unset, the saved one or a pretrained trunk.",
         takes=MODEL,
     )
+    ground: Ground | None = field(
+        None, "Color behind transparent pixels: white, black, gray or #rrggbb; unset, chosen from the assets.",
+        form=GROUND_FORM)  # fmt: skip
+    range: ValueRange | None = field(
+        None, "Lowest and highest value of images of more than 8 bits, such as 0,4095; unset, chosen from the assets.",
+        form=RANGE_FORM, schema=LIST_SCHEMA)  # fmt: skip
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")

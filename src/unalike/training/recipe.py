@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from unalike.data.decoding import Decoding, format_ground
+from unalike.data.decoding_fit import fit_decoding
 from unalike.model.backbones import resolve_head
 from unalike.model.parent_checkpoint import settle_from_checkpoints
 from unalike.progress import say
@@ -19,6 +21,7 @@ from unalike.spec import settle
 from unalike.training.devices import fast_bf16
 
 if TYPE_CHECKING:
+    from unalike.data.imageset import ImageSet
     from unalike.model.backbones import PretrainedConfig
     from unalike.spec import Experiment
 
@@ -63,6 +66,20 @@ def settle_normalization(experiment: Experiment, facts: PretrainedConfig) -> Non
     """
     settle(experiment, "dataset.pixel_mean", list(facts.mean), f"mean of {experiment.model.backbone}")
     settle(experiment, "dataset.pixel_std", list(facts.std), f"std of {experiment.model.backbone}")
+
+
+def settle_decoding(experiment: Experiment, *sets: ImageSet | None) -> None:
+    """Ground and range of the decoding, chosen from all images of the training; a user's value stays."""
+    dataset = experiment.dataset
+    known = Decoding.from_section(dataset.decoding)
+    if known.is_complete:
+        return
+    paths = dict.fromkeys(path for images in sets if images is not None for path in images.paths)
+    decoding = fit_decoding(paths, known, max_pixels=dataset.max_pixels)
+    if decoding.ground is not None:
+        settle(experiment, "dataset.decoding.ground", format_ground(decoding.ground), "chosen from transparent images")
+    if decoding.range is not None:
+        settle(experiment, "dataset.decoding.range", list(decoding.range), "chosen from images of more than 8 bits")
 
 
 def settle_training(

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning_fabric import Fabric
 
-from unalike.errors import UnalikeError
+from unalike.data.decoding import Decoding, format_ground
+from unalike.errors import UnalikeError, WeightsError
 from unalike.model.checkpoint import read_checkpoint
 from unalike.progress import say
 from unalike.runs.filenames import LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS
@@ -33,6 +34,12 @@ class ResumeCheckpoint:
         training = (self._checkpoint or {}).get("training") or {}
         seed: int | None = training.get("identity", {}).get("seed")
         return seed
+
+    @property
+    def decoding(self) -> Decoding:
+        """How images become 8-bit RGB in the run that the checkpoint is of."""
+        view = ((self._checkpoint or {}).get("facts") or {}).get("view") or {}
+        return Decoding.from_dict(view.get("decoding"))
 
     def take(self) -> dict[str, Any]:
         """Return the content of the checkpoint and release it."""
@@ -73,6 +80,22 @@ def find_resume_checkpoint(experiment: Experiment, folder: Path, resume: bool, f
 
 def _holds_checkpoint(folder: Path) -> bool:
     return (folder / LATEST_CHECKPOINT).exists() or any(folder.glob(PERIODIC_CHECKPOINTS))
+
+
+def adopt_decoding(experiment: Experiment, checkpoint: ResumeCheckpoint) -> None:
+    """Give the spec the decoding of the run that is resumed. Raises WeightsError where the user set another one."""
+    decoding = checkpoint.decoding
+    if experiment.is_set("dataset.decoding"):
+        conflict = decoding.conflict(Decoding.from_section(experiment.dataset.decoding))
+        if conflict:
+            raise WeightsError(f"the checkpoint was trained with {conflict}", expected="the same",
+                               remedy="remove dataset.decoding, or start anew from its weights with "
+                               "model.pretrained_model_path")  # fmt: skip
+    experiment.set_value("dataset.decoding.version", decoding.version)
+    if decoding.ground is not None:
+        experiment.set_value("dataset.decoding.ground", format_ground(decoding.ground))
+    if decoding.range is not None:
+        experiment.set_value("dataset.decoding.range", list(decoding.range))
 
 
 def choose_seed(experiment: Experiment, checkpoint: ResumeCheckpoint, fabric: Fabric) -> int:

@@ -35,8 +35,8 @@ from unalike.training.loggers import Loggers
 from unalike.training.loop import EpochChooser, History, TrainingLoop
 from unalike.training.losses import Criterion, build_criterion
 from unalike.training.optimizer import build_optimizer
-from unalike.training.recipe import settle_backbone, settle_precision, settle_training
-from unalike.training.resume import ResumeCheckpoint, choose_seed, find_resume_checkpoint
+from unalike.training.recipe import settle_backbone, settle_decoding, settle_precision, settle_training
+from unalike.training.resume import ResumeCheckpoint, adopt_decoding, choose_seed, find_resume_checkpoint
 from unalike.training.schedule import LRSchedule
 from unalike.training.setup import TrainingSetup
 from unalike.training.validation import ValidationEmbeddings, ValidationRunner
@@ -121,6 +121,9 @@ def train_embedder(
     notices = Notices()
     if sets is None:
         sets = load_training_sets(experiment, notices, manifest=run.dir / SPLIT_FILE if fabric.is_global_zero else None)
+    if checkpoint:
+        adopt_decoding(experiment, checkpoint)
+    settle_decoding(experiment, sets.train, sets.reference, sets.query)
     fabric.seed_everything(seed, workers=False, verbose=False)
     head = fit_frozen_head(experiment, sets.train, notices, fabric)
     if head is not None:

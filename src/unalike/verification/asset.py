@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from unalike.data.decode import MAX_PIXELS, ImageInput, open_layer
+from unalike.data.decode import DEFAULT, MAX_PIXELS, ImageInput, open_layer
+from unalike.data.decoding import Decoding
 from unalike.data.folders import normalize_class_name
 from unalike.data.imageset import load_images
 from unalike.errors import DataError
@@ -84,27 +85,20 @@ class Asset:
         return (canvas + 0.5).astype(np.uint8)
 
 
-def open_asset(source: ImageInput | bytes, name: str = "") -> Asset:
+def open_asset(source: ImageInput, name: str = "", decoding: Decoding = DEFAULT) -> Asset:
     """Read an asset.
 
     Args:
-        source: A path, file content, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4).
+        source: As in ``data.decode.decode``.
         name: Name of the asset; the file's stem if unset.
+        decoding: How it becomes 8-bit RGB; its transparency is kept.
 
     Raises:
         UnreadableImage: The file cannot be decoded.
         DataError: The asset shows nothing, or the array has another shape or type.
     """
-    if isinstance(source, np.ndarray):
-        if (
-            source.dtype != np.uint8
-            or source.ndim not in (2, 3)
-            or (source.ndim == 3 and source.shape[2] not in (3, 4))
-        ):
-            raise DataError(f"an array {source.dtype} of shape {source.shape}",
-                            expected="uint8 of shape (H, W), (H, W, 3) or (H, W, 4)")  # fmt: skip
-        source = Image.fromarray(np.ascontiguousarray(source))
-    layer = open_layer(source, max_pixels=MAX_PIXELS)
+    layer = open_layer(source, decoding=decoding, max_pixels=MAX_PIXELS)
+    layer = layer.copy() if layer is source else layer
     name = name or (Path(source).stem if isinstance(source, (str, Path)) else "asset")
     layer.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.LANCZOS, reducing_gap=3.0)
     layer_HW4 = np.array(layer, np.uint8)
@@ -122,27 +116,28 @@ def open_asset(source: ImageInput | bytes, name: str = "") -> Asset:
 
 
 def open_assets(
-    assets: str | Path | Iterable[ImageInput | bytes | Asset], names: Sequence[str] | None = None
+    assets: str | Path | Iterable[ImageInput | Asset], names: Sequence[str] | None = None, decoding: Decoding = DEFAULT
 ) -> list[Asset]:
     """Read assets, one per image.
 
     Args:
         assets: A folder (or another source of images), or images.
         names: Names of images; file stems, or numbers, if unset. Ignored for a folder.
+        decoding: How images become 8-bit RGB.
 
     Raises:
         DataError: There are no assets, two share a name, one shows nothing, or the numbers of names and assets differ.
         UnreadableImage: A file cannot be decoded.
     """
     if isinstance(assets, (str, Path)):
-        opened = _open_folder(assets)
+        opened = _open_folder(assets, decoding)
     else:
         images = list(assets)
         labels = list(names) if names is not None else [_default_name(image, i) for i, image in enumerate(images)]
         if len(labels) != len(images):
             raise DataError(f"{len(images)} assets and {len(labels)} names", expected="as many of each")
         opened = [
-            replace(image, name=name) if isinstance(image, Asset) else open_asset(image, name)
+            replace(image, name=name) if isinstance(image, Asset) else open_asset(image, name, decoding)
             for image, name in zip(images, labels, strict=True)
         ]
     if not opened:
@@ -155,16 +150,23 @@ def open_assets(
     return opened
 
 
-def _open_folder(folder: str | Path) -> list[Asset]:
+def asset_sources(assets: str | Path | Sequence[ImageInput | Asset]) -> list[ImageInput]:
+    """The images among assets, to choose a decoding from."""
+    if isinstance(assets, (str, Path)):
+        return list(load_images(assets, labeled=False).paths)
+    return [image for image in assets if not isinstance(image, Asset)]
+
+
+def _open_folder(folder: str | Path, decoding: Decoding) -> list[Asset]:
     paths = list(load_images(folder, labeled=False).paths)
     stems = [path.stem for path in paths]
     names = [path.name if stems.count(path.stem) > 1 else path.stem for path in paths]
     if len(set(names)) != len(names):
         names = [str(path) for path in paths]
-    return [open_asset(path, name) for path, name in zip(paths, names, strict=True)]
+    return [open_asset(path, name, decoding) for path, name in zip(paths, names, strict=True)]
 
 
-def _default_name(image: ImageInput | bytes | Asset, number: int) -> str:
+def _default_name(image: ImageInput | Asset, number: int) -> str:
     if isinstance(image, Asset):
         return image.name
     return Path(image).stem if isinstance(image, (str, Path)) else f"asset {number}"

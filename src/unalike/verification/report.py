@@ -90,13 +90,14 @@ def write_report(
     """
     folder.mkdir(parents=True, exist_ok=True)
     assets = {asset.name: asset for asset in approved.assets}
+    decoding = approved.gallery.model_identity.decoding
     lines, rows = [], []
     names: set[str] = set()
     for path, result in results:
         name = _unused_name(path.stem, names)
         names.add(name)
         record = {"path": str(path), **result.to_dict()}
-        overlay = draw_overlay(open_image(path, min_size=(MAX_SIDE, MAX_SIDE)), result)
+        overlay = draw_overlay(open_image(path, decoding=decoding, min_size=(MAX_SIDE, MAX_SIDE)), result)
         asset = assets.get(result.asset)
         if result.answer != SAME:
             record["overlay"] = f"{name}.overlay.png"

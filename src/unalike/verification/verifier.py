@@ -17,10 +17,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_rgb, upright_size
+from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_size
+from unalike.data.decoding import Decoding
+from unalike.data.decoding_fit import fit_decoding
 from unalike.data.folders import normalize_class_name
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
@@ -33,7 +34,7 @@ from unalike.recognition.gallery import Gallery
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.recognizer import probe_embedding
 from unalike.verification.approved_set import ApprovedSet, enrollment_images
-from unalike.verification.asset import Asset, open_assets
+from unalike.verification.asset import Asset, asset_sources, open_assets
 from unalike.verification.localization import limit_size
 from unalike.verification.matching import AssetMatcher
 from unalike.verification.measures import AssetDifference
@@ -74,18 +75,21 @@ class Verifier:
 
     def __init__(self, approved: ApprovedSet, engine: Engine, view: View) -> None:
         approved.gallery.model_identity.check_compatible(_model_identity(engine, view))
+        view = replace(view, decoding=view.decoding.completed(approved.gallery.model_identity.decoding))
         self.approved, self.engine, self.view = approved, engine, view
         self.matcher = AssetMatcher(approved.assets, approved.gallery, engine, view)
 
     @classmethod
     def build(
         cls,
-        assets: str | Path | Iterable[ImageInput | bytes | Asset],
+        assets: str | Path | Iterable[ImageInput | Asset],
         model: str | Path | None = None,
         *,
         names: Sequence[str] | None = None,
         runtime: str = "auto",
         precision: str = "auto",
+        ground: str | Sequence[int] | None = None,
+        range: str | Sequence[float] | None = None,
     ) -> Verifier:
         """Enroll assets by a model.
 
@@ -95,21 +99,27 @@ class Verifier:
             names: Names of images; file stems if unset.
             runtime: auto, onnxruntime, openvino or torch.
             precision: auto, fp32, bf16, fp16 or int8.
+            ground: Color behind transparent pixels of images (``data.decoding``); chosen from the assets if unset.
+            range: Lowest and highest value of images of more than 8 bits; chosen from the assets if unset.
 
         Raises:
             DataError: As ``of``.
             ModelError: The model cannot be opened.
         """
-        opened = open_assets(assets, names)  # before the network, which may take ten seconds to open
+        assets = assets if isinstance(assets, str | Path) else list(assets)
+        decoding = fit_decoding(asset_sources(assets), Decoding.from_options(ground, range))
+        opened = open_assets(assets, names, decoding)  # before the network, which may take ten seconds to open
         if model is None:
             trunk = load_feature_maps(PRETRAINED, vector=True, runtime=runtime, precision=precision)
             progress.say(f"no model given: the frozen trunk {trunk.trunk} finds the assets")
-            return cls.of(
-                opened, trunk.engine, trunk.view, source=trunk.source, trunk=trunk.trunk, network=trunk.content
-            )
+            view = replace(trunk.view, decoding=decoding)
+            return cls.of(opened, trunk.engine, view, source=trunk.source, trunk=trunk.trunk, network=trunk.content)
         loaded = load_model(model, runtime=runtime, precision=precision)
         content = loaded.source.read_bytes() if loaded.source.suffix == ".onnx" else None
-        return cls.of(opened, loaded.engine, loaded.view, source=str(model), trunk=loaded.trunk, network=content)
+        view = replace(loaded.view, decoding=loaded.view.decoding.completed(decoding))
+        if (view.decoding.version, view.decoding.range) != (decoding.version, decoding.range):
+            opened = open_assets(assets, names, view.decoding)
+        return cls.of(opened, loaded.engine, view, source=str(model), trunk=loaded.trunk, network=content)
 
     @classmethod
     def load(
@@ -144,7 +154,7 @@ class Verifier:
     @classmethod
     def of(
         cls,
-        assets: str | Path | Iterable[ImageInput | bytes | Asset],
+        assets: str | Path | Iterable[ImageInput | Asset],
         engine: Engine,
         view: View,
         *,
@@ -167,7 +177,9 @@ class Verifier:
         Raises:
             DataError: There are no assets, two share a name, or one shows nothing.
         """
-        opened = open_assets(assets, names)
+        assets = assets if isinstance(assets, str | Path) else list(assets)
+        view = view.fitted(asset_sources(assets))
+        opened = open_assets(assets, names, view.decoding)
         gallery = Gallery(engine.dim, _model_identity(engine, view, source, trunk))
         with progress.progress("enrolling assets", len(opened), "assets") as advance:
             for asset in opened:
@@ -220,11 +232,11 @@ class Verifier:
             raise DataError(f"no asset {name!r} in the set", remedy=closest(name, self.approved.names))
         return names.index(normalize_class_name(name))
 
-    def verify(self, image: ImageInput | bytes, claimed: str | None = None) -> VerificationResult:
+    def verify(self, image: ImageInput, claimed: str | None = None) -> VerificationResult:
         """Verify one image.
 
         Args:
-            image: A path, file content, a PIL image, or a uint8 array (H, W), (H, W, 3) or (H, W, 4).
+            image: As in ``data.decode.decode``.
             claimed: Name of the asset that it should show; that one alone is compared, and ``not in the set`` is no
                 answer. If unset, the most similar assets are compared.
 
@@ -236,7 +248,7 @@ class Verifier:
         if thresholds is None:
             raise DataError("the verifier has no thresholds", remedy="calibrate first")
         claimed_number = None if claimed is None else self.asset_number(claimed)
-        image_HW3, size = _read_image(image)
+        image_HW3, size = _read_image(image, self.view.decoding)
         shrink = image_HW3.shape[1] / size[1]
         similarity_A = self.matcher.similarities(self.matcher.embed([image_HW3])[0])
         best = self._best_match(image_HW3, similarity_A, claimed_number, thresholds)
@@ -323,22 +335,10 @@ def _model_identity(engine: Engine, view: View, source: str = "", trunk: str = "
     return ModelIdentity(probe_embedding(engine), view.to_dict(), source, trunk, getattr(facts, "network", "") or "")
 
 
-def _read_image(image: ImageInput | bytes) -> tuple[np.ndarray, tuple[int, int]]:
+def _read_image(image: ImageInput, decoding: Decoding) -> tuple[np.ndarray, tuple[int, int]]:
     """Return uint8 RGB of at most MAX_SIDE pixels a side, and (H, W) of the original."""
-    if isinstance(image, np.ndarray):
-        if image.ndim == 3 and image.shape[2] == 1:
-            image = image[..., 0]
-        if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,), (4,)):
-            raise DataError(
-                f"an array {image.dtype} of shape {image.shape}", expected="uint8, (H, W), (H, W, 3) or (H, W, 4)"
-            )
-        image = Image.fromarray(np.ascontiguousarray(image))
-    if isinstance(image, Image.Image):
-        picture = upright_rgb(image)
-        size = (picture.height, picture.width)
-    else:
-        size = upright_size(image)
-        picture = open_image(image, min_size=(MAX_SIDE, MAX_SIDE), max_pixels=MAX_PIXELS)
+    size = upright_size(image)
+    picture = open_image(image, decoding=decoding, min_size=(MAX_SIDE, MAX_SIDE), max_pixels=MAX_PIXELS)
     if min(picture.size) < MIN_SIDE:
         raise UnreadableImage(
             f"an image of {picture.width} x {picture.height} pixels", expected=f"at least {MIN_SIDE} a side"

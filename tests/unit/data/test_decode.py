@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
-from unalike.data.decode import IMAGE_SUFFIXES, decode, open_image
+from unalike.data.decode import IMAGE_SUFFIXES, decode, open_image, open_layer, upright_size
+from unalike.data.decoding import Decoding
 from unalike.errors import UnreadableImage
 
-# the module silences Pillow's warnings, pytest lets them through again
-pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::RuntimeWarning")]
+# what earlier versions did, for files of theirs
+OLD = Decoding(1)
+WHITE = Decoding(ground=(255, 255, 255))
 
 
 def picture(height: int = 40, width: int = 60) -> np.ndarray:
@@ -98,9 +100,10 @@ def test_16_bit_grey_is_scaled_by_its_range(tmp_path: Path, suffix: str) -> None
     wanted = np.floor(values / 65535 * 255 + 0.5).astype(int)
     for channel in range(3):
         assert np.abs(decode(tmp_path / f"a.{suffix}")[:, :, channel].astype(int) - wanted).max() <= 1
-    dark = (values // 16).astype(np.uint16)  # 12 bits in a 16-bit file: dark, but the same for every image
+    dark = (values // 16).astype(np.uint16)  # 12 bits in a 16-bit file
     Image.fromarray(dark).save(tmp_path / f"dark.{suffix}")
-    assert decode(tmp_path / f"dark.{suffix}").max() == 16
+    assert decode(tmp_path / f"dark.{suffix}", decoding=OLD).max() == 16
+    assert decode(tmp_path / f"dark.{suffix}", decoding=Decoding(range=(0, 4095))).max() == 255
 
 
 @pytest.mark.parametrize("top", [1.0, 255.0, 65535.0])
@@ -108,23 +111,27 @@ def test_floating_point(tmp_path: Path, top: float) -> None:
     ramp = np.linspace(0, 1, 48 * 32).reshape(32, 48)
     values = (ramp * top).astype(np.float32)
     Image.fromarray(values).save(tmp_path / "f.tif")
-    assert np.abs(decode(tmp_path / "f.tif")[:, :, 0] - ramp * 255).max() <= 0.51
+    for decoding in (OLD, Decoding(range=(0, top))):
+        assert np.abs(decode(tmp_path / "f.tif", decoding=decoding)[:, :, 0] - ramp * 255).max() <= 0.51
     values[0, 0] = np.nan
     Image.fromarray(values).save(tmp_path / "nan.tif")
-    assert decode(tmp_path / "nan.tif")[0, 0, 0] == 0
+    assert decode(tmp_path / "nan.tif", decoding=decoding)[0, 0, 0] == 0
 
 
 def test_floating_point_out_of_every_range_is_stretched(tmp_path: Path) -> None:
     Image.fromarray(np.linspace(-5, 5, 64, dtype=np.float32).reshape(8, 8)).save(tmp_path / "f.tif")
-    pixels = decode(tmp_path / "f.tif")
-    assert pixels.min() == 0 and pixels.max() == 255
+    for decoding in (OLD, Decoding(range=(-5, 5))):
+        pixels = decode(tmp_path / "f.tif", decoding=decoding)
+        assert pixels.min() == 0 and pixels.max() == 255
 
 
 def test_32_bit_integers(tmp_path: Path) -> None:
     Image.fromarray(np.array([[0, 32768, 65535]] * 4, np.int32)).save(tmp_path / "small.tif")
-    assert decode(tmp_path / "small.tif")[0, :, 0].tolist() == [0, 128, 255]
+    for decoding in (OLD, Decoding()):
+        assert decode(tmp_path / "small.tif", decoding=decoding)[0, :, 0].tolist() == [0, 128, 255]
     Image.fromarray(np.array([[0, 2**30, 2**31 - 1]] * 4, np.int32)).save(tmp_path / "large.tif")
-    assert decode(tmp_path / "large.tif")[0, :, 0].tolist() == [0, 128, 255]
+    for decoding in (OLD, Decoding(range=(0, 2**31 - 1))):
+        assert decode(tmp_path / "large.tif", decoding=decoding)[0, :, 0].tolist() == [0, 128, 255]
 
 
 def test_cmyk(tmp_path: Path) -> None:
@@ -134,17 +141,20 @@ def test_cmyk(tmp_path: Path) -> None:
     assert near(decode(tmp_path / "c.tif"), picture(), 1)
 
 
-def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+def test_transparency_is_laid_over_the_ground(tmp_path: Path) -> None:
     rgba = np.dstack([picture(), np.zeros((40, 60), np.uint8)])
     rgba[:20, :, 3] = 255
     rgba[20:30, :, 3] = 128
     expected = picture().astype(float) * (rgba[:, :, 3:] / 255) + 255 * (1 - rgba[:, :, 3:] / 255)
     for name in ("a.png", "a.webp", "a.tif"):
         Image.fromarray(rgba).save(tmp_path / name, **({"lossless": True, "exact": True} if "webp" in name else {}))
-        assert np.abs(decode(tmp_path / name) - expected).max() <= 1.5
+        for decoding in (OLD, WHITE):
+            assert np.abs(decode(tmp_path / name, decoding=decoding) - expected).max() <= 1.5
+        assert (decode(tmp_path / name, decoding=Decoding(ground=(10, 20, 30)))[30:] == [10, 20, 30]).all()
+        assert (decode(tmp_path / name)[30:] == 128).all()  # mid-gray where no set has chosen one
     grey = Image.fromarray(rgba).convert("LA")
     grey.save(tmp_path / "la.png")
-    assert (decode(tmp_path / "la.png")[30:] == 255).all()
+    assert (decode(tmp_path / "la.png", decoding=WHITE)[30:] == 255).all()
 
 
 def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
@@ -155,7 +165,7 @@ def test_palette_with_and_without_transparency(tmp_path: Path) -> None:
     pixels = decode(tmp_path / "p.png")
     assert pixels[0, 0].tolist() == [10, 200, 10] and pixels[0, 31].tolist() == [200, 10, 10]
     palette.save(tmp_path / "t.png", transparency=0)
-    pixels = decode(tmp_path / "t.png")
+    pixels = decode(tmp_path / "t.png", decoding=WHITE)
     assert pixels[0, 0].tolist() == [10, 200, 10] and pixels[0, 31].tolist() == [255, 255, 255]
 
 
@@ -263,3 +273,34 @@ def test_open_image_lets_go_of_the_file(tmp_path: Path) -> None:
     image = open_image(tmp_path / "a.png")
     (tmp_path / "a.png").unlink()
     assert image.mode == "RGB" and np.array_equal(np.asarray(image), picture())
+
+
+def test_every_door_gives_one_image(tmp_path: Path) -> None:
+    """A path, the file's content, a stream, an opened image and an array."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    rgba = np.dstack([picture(), np.full((40, 60), 90, np.uint8)])
+    Image.fromarray(rgba).save(tmp_path / "a.png", exif=exif)
+    expected = decode(tmp_path / "a.png", decoding=WHITE)
+    assert expected.shape == (60, 40, 3)
+    for source in (tmp_path / "a.png", str(tmp_path / "a.png"), (tmp_path / "a.png").read_bytes()):
+        assert np.array_equal(decode(source, decoding=WHITE), expected)
+        assert upright_size(source) == (60, 40) and open_layer(source).size == (40, 60)
+    with open(tmp_path / "a.png", "rb") as stream, Image.open(tmp_path / "a.png") as opened:
+        for _ in range(2):
+            assert np.array_equal(decode(stream, decoding=WHITE), expected)
+            assert np.array_equal(decode(opened, decoding=WHITE), expected)
+            assert upright_size(stream) == upright_size(opened) == (60, 40)
+    assert np.array_equal(decode(np.rot90(rgba, -1), decoding=WHITE), expected)
+    gray = picture()[..., :1]
+    assert np.array_equal(decode(gray), np.repeat(gray, 3, axis=2)) and np.array_equal(
+        decode(gray[..., 0]), decode(gray)
+    )
+    assert decode(np.full((4, 5), 4095, np.uint16), decoding=Decoding(range=(0, 4095))).min() == 255
+
+
+def test_an_opened_image_is_not_changed(tmp_path: Path) -> None:
+    Image.fromarray(picture()).save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        decode(opened)[:] = 0
+        assert np.array_equal(np.asarray(opened), picture())

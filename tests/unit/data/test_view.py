@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 from PIL import Image
 
 from unalike.data.decode import decode
+from unalike.data.decoding import Decoding
 from unalike.data.view import View
 from unalike.errors import DataError, SpecError, UnreadableImage
 
@@ -106,7 +108,8 @@ def test_arrays_grey_and_with_alpha() -> None:
     view, grey = View(16, 16), noise(40, 40)[:, :, 0]
     assert np.array_equal(view(grey), view(np.stack([grey] * 3, -1)))
     clear = np.dstack([noise(40, 40), np.zeros((40, 40), np.uint8)])
-    assert (view(clear) == 255).all()
+    assert (view(clear) == 128).all()
+    assert (replace(view, decoding=Decoding(1))(clear) == 255).all()
     flipped = noise(40, 40)[:, ::-1]  # not contiguous
     assert np.array_equal(view(flipped), view(flipped.copy()))
 
@@ -129,9 +132,17 @@ def test_max_pixels_and_unreadable_files(tmp_path: Path) -> None:
 
 
 def test_goes_through_metadata_unchanged() -> None:
-    view = View(320, 160, resize_ratio=1.2, mode="fit", interpolation="bicubic")
-    assert View.from_dict(json.loads(json.dumps(view.to_dict()))) == view
-    assert View.from_dict({"height": 8, "width": 9}) == View(8, 9)
+    for decoding in (Decoding(), Decoding(2, (0, 0, 0), (0, 4095)), Decoding(1)):
+        view = View(320, 160, resize_ratio=1.2, mode="fit", interpolation="bicubic", decoding=decoding)
+        assert View.from_dict(json.loads(json.dumps(view.to_dict()))) == view
+    assert View.from_dict({"height": 8, "width": 9}) == View(8, 9, decoding=Decoding(1))
+    assert set(View(8, 9, decoding=Decoding(1)).to_dict()) == {
+        "height",
+        "width",
+        "resize_ratio",
+        "mode",
+        "interpolation",
+    }
 
 
 @pytest.mark.parametrize(

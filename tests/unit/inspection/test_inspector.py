@@ -217,10 +217,10 @@ def test_other_files_are_refused(inspector, tmp_path):
 
 
 def test_a_newer_format_is_refused(inspector, tmp_path, monkeypatch):
-    monkeypatch.setattr("unalike.inspection.inspector.FORMAT_VERSION", 4)
+    monkeypatch.setattr("unalike.inspection.inspector.FORMAT_VERSION", 5)
     path = inspector.save(tmp_path / "a.inspector")
     monkeypatch.undo()
-    with pytest.raises(DataError, match="inspector version 4.*newer"):
+    with pytest.raises(DataError, match="inspector version 5.*newer"):
         Inspector.load(path)
 
 

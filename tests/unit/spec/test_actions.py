@@ -30,16 +30,17 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does; descriptions keep their spelling too.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding since); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "42ed01722e6c1e1e81c9e2b523e730fd7c4852ed62dcf61452a527c273226818",
-    "evaluate": "1e3baee35b6579fab07292acc94f558fa117a9a16676b921f95fb5644158dc0b",
-    "inference": "222d5f766fb22677e1286fb975e163b27b74afb811a9311b2f4d53ff63666692",
-    "export": "68a6d14f44bf0650bd9a9a59d3fbc637609cdd4277f39093fd3c255032b72721",
-    "gen_trt_engine": "603d70ea656c58e6072dac3131b03b79eeca0e02ab14ea2e53823806b1aacf87",
+    "train": "084373a5c300eb6f2137cb57653c96cd7e91c95d35b5ead4c5a073bd4483d76c",
+    "evaluate": "862010850299f2b9272fbc73f6396cfeabb51dba9ff2e01be040e39ef94c26bc",
+    "inference": "0fdde1c5707a1c55075f9bc72b92857851484bf4fa00acdf909ac316179b7fde",
+    "export": "cb613e6bf8b53fde27b83db4db9b1232efa1bb1b95179a80d9d26975b3ecd464",
+    "gen_trt_engine": "203f40663deb15042aeb8e0d4b8c0a5cec54fc7e99ebd0960bd1fbe2a9250ca1",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}
+DECODING = {"ground", "range"}
 CALIBRATION = {"rate", "trials", "kinds", "confidence", "seed"}
 # Functions whose arguments are fields of a section, and the fields that they do not take.
 SIGNATURES: tuple[tuple[str, Callable[..., Any], set[str]], ...] = (
@@ -47,9 +48,9 @@ SIGNATURES: tuple[tuple[str, Callable[..., Any], set[str]], ...] = (
     ("inspect_fit", Inspector.fit, {"inspector", "results_dir", *CONFIG}),
     ("inspect_fit", AnomalyModelConfig, set(InspectFit.model_fields) - CONFIG),
     ("inspect_run", Inspector.load, {"inspector", "images", "results_dir", "overlays", "good", "truth"}),
-    ("verify", Verifier.load, {*VERIFICATION, *CALIBRATION}),
+    ("verify", Verifier.load, {*VERIFICATION, *CALIBRATION, *DECODING}),
     ("verify", Verifier.build, {*VERIFICATION, *CALIBRATION}),
-    ("verify", Verifier.calibrate, {*VERIFICATION, "model", "runtime", "precision"}),
+    ("verify", Verifier.calibrate, {*VERIFICATION, *DECODING, "model", "runtime", "precision"}),
     ("gallery_build", Recogniser.calibrate, set(GalleryBuild.model_fields) - {"rate", "rule"}),
     ("discover", group_images, set(Discover.model_fields) - {"groups", "seed"}),
     ("bench_engine", measure_engines, {"output", "results_dir"}),

@@ -18,7 +18,8 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from unalike.data.decode import decode
+from unalike.data.decode import DEFAULT, decode
+from unalike.data.decoding import Decoding
 from unalike.errors import DataError, UnreadableImage
 from unalike.progress import say
 
@@ -48,6 +49,7 @@ class PixelCache:
         max_unreadable: share of files, 0..1, that may fail to decode; unless it is 0, one always may.
         max_pixels: largest image that is decoded.
         notices: collects files that cannot be decoded.
+        decoding: how files become 8-bit RGB.
 
     Raises:
         DataError: for a mode or side that does not exist, or a directory that cannot be written to.
@@ -64,6 +66,7 @@ class PixelCache:
         max_unreadable: float = 0.05,
         max_pixels: int = 200_000_000,
         notices: Notices | None = None,
+        decoding: Decoding = DEFAULT,
     ) -> None:
         if mode not in MODES:
             raise DataError(f"cache mode {mode!r}", expected=f"one of {', '.join(MODES)}")
@@ -71,7 +74,7 @@ class PixelCache:
             raise DataError(f"a stored shorter side of {shorter_side}", expected="at least 1 pixel")
         self.images, self.shorter_side, self.mode = images, int(shorter_side), mode
         self.limit_bytes, self.max_unreadable, self.max_pixels = int(limit_bytes), max_unreadable, max_pixels
-        self.notices = notices
+        self.notices, self.decoding = notices, decoding
         self.decodes = 0  # how many times a file was decoded, failures included
         self.cached = 0
         self.cached_bytes = 0
@@ -147,7 +150,9 @@ class PixelCache:
             self.decodes += 1
         side = self.shorter_side
         try:
-            pixels = decode(self.images.paths[index], min_size=(side, side), max_pixels=self.max_pixels)
+            pixels = decode(
+                self.images.paths[index], decoding=self.decoding, min_size=(side, side), max_pixels=self.max_pixels
+            )
         except UnreadableImage as error:
             self._note_failure(index, str(error))
             raise
@@ -248,7 +253,7 @@ def build_pixel_cache(experiment: Experiment, images: ImageSet, notices: Notices
     return PixelCache(
         images, shorter_side=int(max(sides) * cache.ratio), mode=cache.mode, limit_bytes=int(limit / processes * 1e9),
         directory=directory, max_unreadable=dataset.max_unreadable,
-        max_pixels=dataset.max_pixels, notices=notices,
+        max_pixels=dataset.max_pixels, notices=notices, decoding=Decoding.from_section(dataset.decoding),
     )  # fmt: skip
 
 

@@ -33,13 +33,16 @@ class AugmentedView:
     def __init__(self, paths: Sequence[Path], view: View, seed: int) -> None:
         self.index = {path: i for i, path in enumerate(paths)}
         self.side = int(DOWNSCALE_RATIO * max(view.height, view.width))
+        self.decoding = view.decoding
         self.augmentation = Augmentation(view.height, view.width, crop_scale=CROP_SCALE, color=COLOR, mean=(0, 0, 0),
                                          std=(1, 1, 1), seed=seed)  # fmt: skip
 
     def __call__(self, path: str | Path, *, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         """Read a file of ``paths`` and return its uint8 (H, W, 3) view."""
         index = self.index[Path(path)]
-        pixels = downscale(decode(path, min_size=(self.side, self.side), max_pixels=max_pixels), self.side)
+        size = (self.side, self.side)
+        pixels = decode(path, decoding=self.decoding, min_size=size, max_pixels=max_pixels)
+        pixels = downscale(pixels, self.side)
         cropped = torch.from_numpy(self.augmentation.crop(pixels, 0, index))[None]
         recolored = self.augmentation.augment_batch(cropped, 0, np.array([index]))[0]
         return (recolored.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()

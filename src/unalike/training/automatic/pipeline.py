@@ -57,6 +57,7 @@ from unalike.training.heads.head_search import (
     search_trained_heads,
 )
 from unalike.training.loop import History
+from unalike.training.recipe import settle_decoding
 from unalike.training.report import write_automatic_report
 from unalike.training.trainer import TrainingResult
 
@@ -193,7 +194,9 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
 def _load_all_images(spec: Experiment, notices: Notices) -> TrainingSets:
     """Load all training images; a validation set that the user named is kept apart, for reporting only."""
     # Images are held out here by scene and class instead.
-    return load_training_sets(spec.with_values({"dataset.validation.by": "none"}), notices)
+    sets = load_training_sets(spec.with_values({"dataset.validation.by": "none"}), notices)
+    settle_decoding(spec, sets.train, sets.reference, sets.query)
+    return sets
 
 
 def _hold_out(images: ImageSet, features: TrunkFeatures, goal: str, seed: int) -> _TrainingData:

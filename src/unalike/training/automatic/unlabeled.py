@@ -44,7 +44,7 @@ from unalike.training.heads.features import TrunkFeatures, compute_features
 from unalike.training.heads.interpolation import attach_head, spec_with_head
 from unalike.training.heads.unsupervised import fit_unlabeled_head
 from unalike.training.loop import History
-from unalike.training.recipe import settle_backbone, settle_normalization
+from unalike.training.recipe import settle_backbone, settle_decoding, settle_normalization
 from unalike.training.setup import checkpoint_facts
 from unalike.training.trainer import TrainingResult
 
@@ -102,6 +102,7 @@ def train_unlabeled(spec: Experiment, run: Run, *, start: float) -> UnlabeledRes
     if len(images) < 2:
         raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
     settle_backbone(spec)
+    settle_decoding(spec, images)
     view = replace(View.from_spec(spec), height=spec.model.input_height, width=spec.model.input_width)
     features = compute_features(spec.model.backbone, images, view, notices, spec)
     images = images.select(features.kept_N)

@@ -1,0 +1,208 @@
+"""Opening of image files by Pillow, without its process-wide settings.
+
+Other code of the process may rely on Pillow's limit of pixels, on its tolerance of truncated files and on the filters of
+``warnings``: none of them is changed here, or only while a file is being read.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import os
+import re
+import struct
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from unalike.data.jpeg import START as JPEG_START
+from unalike.data.jpeg import load_complete
+from unalike.errors import UnreadableImage, missing_extra
+from unalike.storage.outside_files import require_file
+
+# Formats that run other programs or interpret code (EPS, PDF, WMF) are left out.
+_PLUGINS = {
+    "PNG": "PngImagePlugin", "WEBP": "WebPImagePlugin", "BMP": "BmpImagePlugin", "DIB": "BmpImagePlugin",
+    "TIFF": "TiffImagePlugin", "GIF": "GifImagePlugin", "PPM": "PpmImagePlugin", "AVIF": "AvifImagePlugin",
+}  # fmt: skip
+# Brands of ISO media files, which follow "ftyp" at byte 8.
+_HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
+_PREFIX = 16
+_HEADER_ERRORS = (SyntaxError, IndexError, TypeError, struct.error)
+Source = str | Path | bytes | BinaryIO
+
+
+def open_file(source: Source) -> Image.Image:
+    """Open an image file by its header, whatever its name; pixels are not read, and no number of them is refused.
+
+    Args:
+        source: A path, the file's content, or a binary stream that can be rewound.
+
+    Raises:
+        UnidentifiedImageError: Not an image of a known format.
+        UnreadableImage: A HEIC image without the extra that reads it.
+        Exception: Whatever Pillow raises on damaged headers.
+    """
+    if isinstance(source, bytes | bytearray | memoryview):
+        return _open_stream(io.BytesIO(source), "", owned=True)
+    if not isinstance(source, str | Path):
+        source.seek(0)
+        return _open_stream(source, "", owned=False)
+    require_file(source, error=UnreadableImage)
+    return _open_stream(open(source, "rb"), os.fspath(source), owned=True)
+
+
+@contextmanager
+def opened(source: Source | Image.Image | np.ndarray) -> Iterator[Image.Image]:
+    """Open an image of any kind; what was opened here is closed at the end."""
+    if isinstance(source, np.ndarray):
+        yield Image.fromarray(np.ascontiguousarray(source[..., 0] if source.shape[2:] == (1,) else source))
+    elif isinstance(source, Image.Image):
+        yield source
+    else:
+        with open_file(source) as image:
+            yield image
+
+
+def reopen(source: Source | Image.Image | np.ndarray) -> Image.Image:
+    """Open an image file once more; of an opened image that is not loaded, the file behind it."""
+    if isinstance(source, np.ndarray):
+        raise TypeError("an array is no file")
+    if not isinstance(source, Image.Image):
+        return open_file(source)
+    stream = getattr(source, "fp", None)
+    if stream is None:
+        raise OSError("its file is closed")
+    position = stream.tell()
+    stream.seek(0)
+    content = stream.read()
+    stream.seek(position)
+    return open_file(content)
+
+
+def _open_stream(stream: Any, name: str, *, owned: bool) -> Image.Image:
+    try:
+        image = _identify(stream, name)
+    except BaseException:
+        if owned:
+            stream.close()
+        raise
+    image._exclusive_fp = owned
+    return image
+
+
+def _identify(stream: Any, name: str) -> ImageFile.ImageFile:
+    prefix = stream.read(_PREFIX)
+    if prefix.startswith(JPEG_START):
+        return _open_jpeg(stream, name)
+    for accept, create in _readers():
+        if accept(prefix) is True:  # a text says that this build of Pillow cannot read the format
+            stream.seek(0)
+            try:
+                return create(stream, name)
+            except _HEADER_ERRORS:
+                continue
+    if prefix[4:8] == b"ftyp" and prefix[8:12] in _HEIF_BRANDS:
+        stream.seek(0)
+        return _open_heif(stream)
+    raise UnidentifiedImageError("not an image of a known format")
+
+
+def _open_jpeg(stream: Any, name: str) -> ImageFile.ImageFile:
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    stream.seek(0)
+    try:
+        return JpegImageFile(stream, name)  # of several pictures (MPO) the first
+    except _HEADER_ERRORS as error:
+        raise UnidentifiedImageError("not an image of a known format") from error
+
+
+@functools.cache
+def _readers() -> tuple[tuple[Callable[[bytes], Any], Callable[..., ImageFile.ImageFile]], ...]:
+    """(accepts a file's first bytes, opens it) of each format that Pillow registers."""
+    import importlib
+
+    readers = []
+    for name, module in _PLUGINS.items():
+        importlib.import_module(f"PIL.{module}")
+        create, accept = Image.OPEN[name]
+        readers.append((accept or (lambda _: True), create))
+    return tuple(readers)
+
+
+def _open_heif(stream: Any) -> ImageFile.ImageFile:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        remedy = missing_extra("pillow_heif", "heif").remedy
+        raise UnreadableImage("a HEIC image", expected="the package that reads it",
+                              remedy=f"{remedy}, or convert the image to JPEG") from error  # fmt: skip
+    image: ImageFile.ImageFile = HeifImageFile(stream)
+    return image
+
+
+def load(image: Image.Image) -> None:
+    """Read the pixels of an opened image; a JPEG file must be complete."""
+    from PIL.JpegImagePlugin import JpegImageFile
+
+    if type(image) is JpegImageFile and image.tile and image.fp is not None:
+        stream = image.fp
+        stream.seek(0)
+        content = stream.read()
+        try:
+            load_complete(image, content)
+        finally:
+            if image._exclusive_fp:
+                stream.close()
+        return
+    image.load()
+
+
+# ---- settings of the process ----
+
+_lock = threading.Lock()
+_readers_inside = 0
+_ignored = ("ignore", None, Warning, re.compile(r"PIL\."), 0)
+_restore: list[Callable[[], None]] = []
+
+
+@contextmanager
+def local_settings() -> Iterator[None]:
+    """While any thread is inside, Pillow's warnings are silent and truncated files are refused.
+
+    Pillow warns about damaged files without naming them, once for each tag; our errors name them.
+    """
+    global _readers_inside
+    with _lock:
+        _readers_inside += 1
+        if _readers_inside == 1:
+            _enter()
+    try:
+        yield
+    finally:
+        with _lock:
+            _readers_inside -= 1
+            if _readers_inside == 0:
+                while _restore:
+                    _restore.pop()()
+
+
+def _enter() -> None:
+    filters: Any = warnings.filters
+    filters.insert(0, _ignored)
+
+    def remove() -> None:
+        if _ignored in filters:
+            filters.remove(_ignored)
+
+    _restore.append(remove)
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
+        _restore.append(lambda: setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True))
