@@ -1,8 +1,8 @@
 """The examples run as they stand."""
 
 import runpy
-import shutil
 
+import numpy as np
 import pytest
 
 from tests.support.paths import ROOT
@@ -18,21 +18,26 @@ def test_recognize(images, tmp_path):
     assert "checkpoint" in done.stdout and "cosine" in done.stdout
 
 
-def test_identify(images, tmp_path, monkeypatch, capsys):
+def test_identify(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(EXAMPLES.parent / "tests" / "unit"))
+    from PIL import Image
+
     from tests.support.pooled import write_pooled
 
     monkeypatch.chdir(tmp_path)
-    few = tmp_path / "few"  # five of the six classes are enrolled
-    shutil.copytree(images / "train", few)
-    shutil.rmtree(few / "class 3 ü")
-    runpy.run_path(str(EXAMPLES / "identify.py"))["main"](
-        str(write_pooled(tmp_path)), str(few), str(images / "query"), "0.2"
-    )
+    draws = np.random.default_rng(0)
+    for number, color in enumerate(draws.integers(0, 256, (21, 3))):  # all but one of 21 classes are enrolled
+        for i in range(8):
+            folder = tmp_path / ("references" if i < 6 and number < 20 else "queries") / f"class {number} ü"
+            folder.mkdir(parents=True, exist_ok=True)
+            pixels = np.clip(color + draws.normal(0, 10, (48, 32, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(folder / f"{i}.png")
+    model, references, queries = write_pooled(tmp_path), tmp_path / "references", tmp_path / "queries"
+    runpy.run_path(str(EXAMPLES / "identify.py"))["main"](str(model), str(references), str(queries), "0.3")
     said = capsys.readouterr().out
-    assert "enrolled 30 images of 5 classes" in said and "calibrated: threshold" in said
+    assert "enrolled 120 images of 20 classes" in said and "calibrated: threshold" in said
     assert "\nknown class, answered" in said and "\nunknown class, answered" in said
-    assert "after enrolling one image of class 3 ü" in said and (tmp_path / "shop.gallery").is_file()
+    assert "after enrolling one image of class 20 ü" in said and (tmp_path / "shop.gallery").is_file()
 
 
 def test_compare(tmp_path, monkeypatch, capsys):

@@ -9,6 +9,7 @@ Shape letters: Q queries.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -72,6 +73,8 @@ class GalleryCalibration:
         vectors, classes, revision: size and revision of the gallery for which the calibration holds.
         made_from: which images the trials were made with, in words.
         figures: shares of known images by decision, and the AUROC of known against unknown.
+        tail: mean excess of the best scores of unknown images over the threshold, by which it is raised for a larger gallery
+            (``threshold_for``); 0 where it was not measured, and in files of earlier releases.
     """
 
     threshold: float
@@ -86,6 +89,25 @@ class GalleryCalibration:
     figures: Mapping[str, Any] = field(default_factory=dict)
     format_version: int = FORMAT_VERSION
     revision: int = 0
+    tail: float = 0.0
+
+    def threshold_for(self, vectors: int, classes: int) -> float:
+        """Compute the threshold for a gallery of another size.
+
+        The best of r times as many references reaches a high score r times as often (each pair of an image and a reference
+        counts by itself), and the share of scores above a high threshold falls as exp(-score / tail), as extremes of thin-tailed
+        distributions do (Pickands, 1975). So the threshold rises by tail x ln r. A smaller gallery keeps its threshold.
+
+        Args:
+            vectors: number of enrolled images.
+            classes: number of enrolled classes; r is the larger ratio of the two.
+        """
+        ratio = max(vectors / max(self.vectors, 1), classes / max(self.classes, 1), 1.0)
+        return self.threshold + self.tail * math.log(ratio)
+
+    def holds_for(self, vectors: int, classes: int, revision: int) -> bool:
+        """Whether a gallery of this size and revision is the one that the calibration was measured on."""
+        return (self.vectors, self.classes, self.revision) == (vectors, classes, revision)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a gallery's file, a model card and ``--json``."""
@@ -102,14 +124,19 @@ class GalleryCalibration:
         known["wrong_label"] = RateGuarantee(**values["wrong_label"]) if values["wrong_label"] else None
         return cls(**known)
 
-    def decide(self, score_Q: np.ndarray, margin_Q: np.ndarray) -> list[str]:
+    def decide(self, score_Q: np.ndarray, margin_Q: np.ndarray, threshold: float | None = None) -> list[str]:
         """Return LABEL, AMBIGUOUS or UNKNOWN for each query.
 
-        A score of exactly ``threshold`` is known, a margin of exactly ``margin`` gives a label.
+        A score of exactly the threshold is known, a margin of exactly ``margin`` gives a label.
+
+        Args:
+            score_Q: cosine of each query's best class, -1..1.
+            margin_Q: its lead over the second class.
+            threshold: lowest score of a known image, from ``threshold_for``; ``self.threshold`` when None.
         """
         decisions = np.full(len(score_Q), LABEL, dtype=object)
         decisions[margin_Q < self.margin] = AMBIGUOUS
-        decisions[score_Q < self.threshold] = UNKNOWN
+        decisions[score_Q < (self.threshold if threshold is None else threshold)] = UNKNOWN
         return decisions.tolist()
 
     def __str__(self) -> str:
@@ -118,4 +145,5 @@ class GalleryCalibration:
             f"threshold {self.threshold:.4f}, margin {self.margin:.4f} (by {self.rule}); unknown images taken for known: "
             f"{share.rate:.2%} ({share.low:.2%} to {share.high:.2%} with {share.confidence:.0%} confidence), "
             f"{share.trials} trials of {share.classes} classes"
+            + ("; no trial reaches the threshold" if share.rate == 0 else "")
         )

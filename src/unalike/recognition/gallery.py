@@ -103,10 +103,12 @@ class Gallery:
         if calibration is None:
             return ""
         size = len(snapshot), int(np.count_nonzero(snapshot.counts_C))
+        if calibration.holds_for(*size, snapshot.revision):
+            return ""
         before = f"it was calibrated with {calibration.vectors} images of {calibration.classes} classes"
         if (calibration.vectors, calibration.classes) != size:
             return f"{before} and now has {size[0]} of {size[1]}"
-        return "" if calibration.revision == snapshot.revision else f"{before}, and these are others by now"
+        return f"{before}, and these are others by now"
 
     # ---- changes ----
 

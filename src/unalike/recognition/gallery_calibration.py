@@ -5,21 +5,24 @@ made at the gallery's own size: every enrolled class in turn counts as unknown w
 other classes are image_unknowns). A plain quantile of these scores is too low: the few classes that have a look-alike among the
 others make most of the false matches, and the quantile is fitted to just these. So the threshold is moved until the false
 match rate is right in cross-validation: false matches of a class are counted at the threshold that the other classes set,
-without the trials that matched this very class.
+without the trials that matched this very class. And it is moved until the true rate is at most TOLERANCE x the target with a
+confidence of CERTAINTY, by the number of independent trials that the images are worth; where no threshold attains that, the
+calibration is refused (docs/experiments/gallery.md has how often, by simulation).
 
 Shape letters: N trials of unknown classes, M trials of known classes, Q images image_unknowns.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from unalike.errors import DataError, SpecError, closest
-from unalike.metrics.intervals import clustered_proportion
+from unalike.metrics.intervals import SYMMETRIC_FACTOR, beta_quantile, clustered_proportion, student_quantile
 from unalike.metrics.roc import auroc, between, threshold_at, trials_needed
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee, check_rule
 from unalike.recognition.gallery import Gallery
@@ -28,6 +31,12 @@ from unalike.recognition.snapshot import GallerySnapshot
 
 # With fewer unknown classes nothing can be stated about further ones, whatever the number of images.
 MIN_CLASSES = 5
+# A threshold is accepted when the true rate is at most TOLERANCE x the target with a confidence of CERTAINTY.
+TOLERANCE, CERTAINTY = 1.5, 0.9
+# Factor between the rates of which a refusal names the first that would be accepted.
+RATE_STEP = 1.15
+# The share of best scores by which the effective number of trials is estimated.
+TAIL_SHARE = 0.1
 # Most trials that are made of a gallery: a seeded sample, balanced over classes. Each costs a search.
 MAX_TRIALS = 5000
 # Most folds of the cross-validation over classes.
@@ -131,6 +140,7 @@ def calibrate(
         threshold, margin, rule, k, false_match, wrong_label, len(snapshot),
         int(np.count_nonzero(snapshot.counts_C)), " and ".join(sources),
         _known_shares(unknowns, knowns, threshold, margin), revision=snapshot.revision,
+        tail=tail_scale(unknowns),
     )  # fmt: skip
 
 
@@ -258,23 +268,57 @@ def cross_validated_false_matches(
     return false_N
 
 
-def find_threshold(unknowns: UnknownTrials, rate: float, kind_N: np.ndarray | None = None) -> tuple[float, np.ndarray]:
-    """Find the threshold whose cross-validated false match rate is at most ``rate``, by bisection.
+@dataclass(frozen=True)
+class ThresholdSearch:
+    """Result of ``find_threshold``.
 
-    Returns:
-        (threshold, which trials are false matches in cross-validation).
+    Attributes:
+        threshold: the lowest threshold that meets the target.
+        false_N: which trials are false matches in cross-validation.
+        attained: whether the target is met; False where it is missed even by a threshold above every score, which is
+            then the result.
     """
-    low, high = 0.0, rate
-    share = rate
-    for _ in range(12):
+
+    threshold: float
+    false_N: np.ndarray
+    attained: bool
+
+
+def find_threshold(
+    unknowns: UnknownTrials,
+    rate: float,
+    kind_N: np.ndarray | None = None,
+    *,
+    upper_bound: Callable[[float], float] | None = None,
+) -> ThresholdSearch:
+    """Find the lowest threshold whose cross-validated false match rate is at most ``rate``, by bisection.
+
+    Args:
+        unknowns: the trials.
+        rate: target false match rate, 0..1.
+        kind_N: as in ``cross_validated_false_matches``.
+        upper_bound: computes an upper bound of the true rate from the one measured; it must be at most TOLERANCE x
+            ``rate``. None does not bound it.
+    """
+
+    def meets_target(share: float) -> tuple[bool, np.ndarray]:
         false_N = cross_validated_false_matches(unknowns, share, kind_N)
         measured = float((false_N * unknowns.weight_N).mean())
-        low, high = (share, high) if measured <= rate else (low, share)
-        if low == rate:
-            break
+        return measured <= rate and (upper_bound is None or upper_bound(measured) <= TOLERANCE * rate), false_N
+
+    low, high = 0.0, rate
+    attained, false_N = meets_target(rate)
+    if attained:
+        return ThresholdSearch(threshold_at_share(unknowns.score_N, unknowns.weight_N, rate), false_N, True)
+    attained, false_N = meets_target(0.0)
+    for _ in range(12 if attained else 0):
         share = (low + high) / 2
-    threshold = threshold_at_share(unknowns.score_N, unknowns.weight_N, low)
-    return threshold, cross_validated_false_matches(unknowns, low, kind_N)
+        meets, false_at_share_N = meets_target(share)
+        if meets:
+            low, false_N = share, false_at_share_N
+        else:
+            high = share
+    return ThresholdSearch(threshold_at_share(unknowns.score_N, unknowns.weight_N, low), false_N, attained)
 
 
 def find_margin(knowns: KnownTrials, threshold: float, wrong: float) -> float:
@@ -284,24 +328,95 @@ def find_margin(knowns: KnownTrials, threshold: float, wrong: float) -> float:
     return max(0.0, threshold_at(margins, wrong))
 
 
+def effective_trials(unknowns: UnknownTrials) -> float:
+    """Number of independent trials that these tell as much as, 0 without trials.
+
+    Measured by which trials are among the best TAIL_SHARE of scores: the images of a class are alike, and where enrolled
+    classes are the unknown ones, two look-alikes match one another, so that their false matches count once.
+    """
+    if not len(unknowns.score_N):
+        return 0.0
+    tail_N = unknowns.score_N >= threshold_at_share(unknowns.score_N, unknowns.weight_N, TAIL_SHARE)
+    effective = clustered_proportion(tail_N, unknowns.group_N)[1]
+    # With few classes that number is uncertain itself.
+    freedom = max(1, len(np.unique(unknowns.group_N)) - 1)
+    effective *= (student_quantile(1e6, CERTAINTY) / student_quantile(freedom, CERTAINTY)) ** 2
+    return effective / (SYMMETRIC_FACTOR if _is_mirrored(unknowns) else 1)
+
+
+def tail_scale(unknowns: UnknownTrials) -> float:
+    """Mean excess of the best scores over the one that begins them: the scale of an exponential tail.
+
+    Each class counts with its own best score, since images of a class are alike. The largest of the mean excesses of the best
+    fortieth to half of the classes, at least five of them: the tail is longer where some classes have look-alikes.
+    """
+    classes, group_N = np.unique(unknowns.group_N, return_inverse=True)
+    best_C = np.full(len(classes), -np.inf)
+    np.maximum.at(best_C, group_N, unknowns.score_N)
+    best_C = np.sort(best_C)[::-1]
+    counts = {max(5, math.ceil(share * len(best_C))) for share in (0.025, 0.05, 0.1, 0.2, 0.5)}
+    return max((float(best_C[:n].mean() - best_C[n]) for n in counts if n < len(best_C)), default=0.0)
+
+
+def _is_mirrored(unknowns: UnknownTrials) -> bool:
+    return bool(np.isin(unknowns.matched_N, unknowns.group_N).any())
+
+
+def lowest_rate(trials: float) -> float:
+    """The lowest false match rate (0..1) that so many independent trials support where one of them is a false match.
+
+    Its upper bound at confidence CERTAINTY is then TOLERANCE x the rate.
+    """
+    return min(1.0, beta_quantile(2, trials - 1, CERTAINTY) / TOLERANCE) if trials > 1 else 1.0
+
+
+def independent_trials_needed(rate: float) -> int:
+    """The smallest number of independent trials whose ``lowest_rate`` is at most ``rate``."""
+    low, high = 1, 2
+    while lowest_rate(high) > rate:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if lowest_rate(middle) <= rate else (middle, high)
+    return high
+
+
+def _upper_bound(measured: float, effective: float) -> float:
+    """The rate that the true one exceeds with a probability of 1 - CERTAINTY, where so many independent trials measured it."""
+    count = min(measured, 1.0) * effective
+    return beta_quantile(count + 1, effective - count, CERTAINTY)
+
+
 def _false_match_guarantee(unknowns: UnknownTrials, rate: float, confidence: float) -> tuple[float, RateGuarantee]:
     """(threshold, what is known of its false match rate). DataError where there are too few trials or classes."""
     trials, classes = len(unknowns.score_N), len(np.unique(unknowns.group_N))
-    needed = trials_needed(rate, confidence)
-    if trials < needed or classes < MIN_CLASSES:
-        least = -np.expm1(np.log1p(-confidence) / trials) if trials else 1.0
+    effective = effective_trials(unknowns)
+    needed = independent_trials_needed(rate)
+
+    def search_threshold(target: float) -> ThresholdSearch:
+        return find_threshold(unknowns, target, upper_bound=lambda measured: _upper_bound(measured, effective))
+
+    search = search_threshold(rate) if classes >= MIN_CLASSES else None
+    if search is None or not search.attained:
+        possible = max(lowest_rate(effective), RATE_STEP * rate)
+        while classes >= MIN_CLASSES and possible < 1 and not search_threshold(possible).attained:
+            possible *= RATE_STEP
+        possible = math.ceil(1000 * possible) / 1000  # so that it can be typed
         raise DataError(
-            f"{trials} trials of {classes} unknown classes cannot support a false-match rate of {rate:g}",
-            expected=f"at least {needed} trials of {MIN_CLASSES} classes",
-            remedy="give images of more classes that are not enrolled"
-            + (f", or ask for a rate of {least:.2g} or more" if classes >= MIN_CLASSES and least < 1 else ""),
+            f"{trials} trials of {classes} unknown classes are worth {effective:.0f} independent ones, since images of a class "
+            f"are alike; that cannot support a false-match rate of {rate:g}",
+            expected=f"at least {needed} independent trials, of {MIN_CLASSES} classes or more",
+            remedy="give images of more classes that are not enrolled, or enroll more classes"
+            + (f", or ask for a rate of {possible:g} or more" if classes >= MIN_CLASSES and possible < 1 else ""),
         )
-    threshold, false_N = find_threshold(unknowns, rate)
-    mirrored = bool(np.isin(unknowns.matched_N, unknowns.group_N).any())
-    interval, effective = clustered_proportion(
-        false_N * unknowns.weight_N, unknowns.group_N, confidence, new_sample=True, symmetric=mirrored
+    interval, _ = clustered_proportion(
+        search.false_N * unknowns.weight_N,
+        unknowns.group_N,
+        confidence,
+        new_sample=True,
+        symmetric=_is_mirrored(unknowns),
     )
-    return threshold, RateGuarantee(
+    return search.threshold, RateGuarantee(
         rate, interval.value, interval.low, interval.high, confidence, trials, classes, effective, needed
     )
 

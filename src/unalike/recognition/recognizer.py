@@ -68,7 +68,10 @@ class Identification:
         nearest: the best class whatever the decision.
         second: the next class; None where there is none or it was not looked for.
         margin: lead of the best class over the second; None likewise.
-        calibrated: whether the decision is that of a calibration; without one it is always ``label``.
+        calibrated: whether the decision is that of a calibration which was measured on this state of the gallery. Without a
+            calibration the decision is always ``label``.
+        stale: whether the gallery has changed since its calibration. The decision is then by the threshold that follows
+            from the gallery's size (``GalleryCalibration.threshold_for``); no measured rate stands for it.
     """
 
     label: str | None
@@ -80,6 +83,7 @@ class Identification:
     second: str | None = None
     margin: float | None = None
     calibrated: bool = False
+    stale: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -325,13 +329,25 @@ class Recogniser:
         neighbors = self._search(snapshot, vectors_QD, k if rule == "prototype" else depth)
         second = calibration is not None and calibration.margin > 0
         ranking = rank_classes(snapshot, vectors_QD, rule, voters, neighbors=neighbors, second=second)
+        stale = False
         if calibration is None:
             decisions = [LABEL] * len(vectors_QD)
         else:
-            decisions = calibration.decide(ranking.score_Q, ranking.margin_Q)
+            size = len(snapshot), int(np.count_nonzero(snapshot.counts_C))
+            stale = not calibration.holds_for(*size, snapshot.revision)
+            decisions = calibration.decide(ranking.score_Q, ranking.margin_Q, calibration.threshold_for(*size))
         scores_QK, indices_QK = neighbors[0][:, :k], neighbors[1][:, :k]
         return [
-            _identification(snapshot, ranking, q, decisions[q], scores_QK[q], indices_QK[q], calibration is not None)
+            _identification(
+                snapshot,
+                ranking,
+                q,
+                decisions[q],
+                scores_QK[q],
+                indices_QK[q],
+                calibrated=calibration is not None and not stale,
+                stale=stale,
+            )
             for q in range(len(vectors_QD))
         ]
 
@@ -379,7 +395,9 @@ def _identification(
     decision: str,
     scores_K: np.ndarray,
     indices_K: np.ndarray,
+    *,
     calibrated: bool,
+    stale: bool,
 ) -> Identification:
     """The result for query ``q``."""
     neighbors = tuple(
@@ -395,6 +413,7 @@ def _identification(
     return Identification(
         nearest if decision == LABEL else None, score, _distance(score), neighbors, decision, nearest, second, margin,
         calibrated,
+        stale,
     )  # fmt: skip
 
 

@@ -234,7 +234,7 @@ class _ImpostorScores:
 
     def find_threshold(self, rate: float, across_N: np.ndarray | None = None) -> float:
         """The threshold that accepts a share of at most ``rate``, each asset (and kind, ``across_N``) by the others."""
-        return find_threshold(self._unknowns(), rate, across_N)[0]
+        return find_threshold(self._unknowns(), rate, across_N).threshold
 
     def false_accepts(self, threshold: float, across_N: np.ndarray | None = None) -> np.ndarray:
         """Which are accepted where the others set their threshold at the share that ``threshold`` accepts of all."""

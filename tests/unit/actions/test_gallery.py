@@ -41,18 +41,18 @@ def told(capsys, *words):
 
 def test_d29_unknown_images_are_called_unknown(place, capsys):
     path = place / "shop.gallery"
-    code, made, err = told(capsys, "gallery", "build", path, place / "refs", "-m", place / "model.onnx", "--rate", "0.1",
+    code, made, err = told(capsys, "gallery", "build", path, place / "refs", "-m", place / "model.onnx", "--rate", "0.3",
                            "--half", "--json")  # fmt: skip
     assert code == 0, err
     assert made["images"] == 120 and len(made["classes"]) == 20 and made["half"] and "calibrated: threshold" in err
-    assert made["calibration"]["false_match"]["target"] == 0.1 and made["stale"] == ""
+    assert made["calibration"]["false_match"]["target"] == 0.3 and made["stale"] == ""
 
     code, found, err = told(capsys, "identify", path, place / "refs" / "colour 03 ü" / "1.png", "-k", "2", "--json")
     (answer,) = found["answers"]
     assert code == 0 and (answer["nearest"], answer["score"]) == ("colour 03 ü", pytest.approx(1, abs=1e-3))
     assert len(answer["neighbours"]) == 2 and answer["calibrated"] and found["engine"]["runtime"]
 
-    code, made, err = told(capsys, "calibrate", path, "--rate", "0.1", "--images", place / "others", "--by", "prototype",
+    code, made, err = told(capsys, "calibrate", path, "--rate", "0.3", "--images", place / "others", "--by", "prototype",
                            "--json")  # fmt: skip
     assert code == 0, err
     assert made["calibration"]["made_from"] == "60 images of 10 other classes"
@@ -60,17 +60,17 @@ def test_d29_unknown_images_are_called_unknown(place, capsys):
     assert card["unknown"]["rule"] == "prototype" and card["unknown"]["false_match"]["trials"] == 60
     assert "false match, target" in (place / "shop_card.md").read_text(encoding="utf-8")
 
-    # D29: TAO always answers the nearest class. Of images of unknown classes one in ten may be taken for known.
+    # D29: TAO always answers the nearest class. Of images of unknown classes three in ten may be taken for known.
     code, found, err = told(capsys, "identify", path, place / "others", "--json")
     decisions = [answer["decision"] for answer in found["answers"]]
-    assert len(decisions) == 60 and decisions.count("unknown") >= 54
+    assert len(decisions) == 60 and decisions.count("unknown") >= 42
     assert all(a["label"] is None and a["nearest"] for a in found["answers"] if a["decision"] != "label")
 
 
 def test_changes_are_saved_and_the_calibration_says_that_it_is_stale(place, capsys):
     path = place / "changing.gallery"
     assert (
-        told(capsys, "gallery", "build", path, place / "refs", "-m", place / "model.onnx", "--rate", "0.1", "-q")[0]
+        told(capsys, "gallery", "build", path, place / "refs", "-m", place / "model.onnx", "--rate", "0.3", "-q")[0]
         == 0
     )
     assert told(capsys, "gallery", "add", path, place / "others")[2].count("run unalike calibrate again") == 1
@@ -90,8 +90,8 @@ def test_changes_are_saved_and_the_calibration_says_that_it_is_stale(place, caps
 def test_mistakes_are_one_line(place, capsys):
     path = place / "mistakes.gallery"
     build = ("gallery", "build", path, place / "refs", "-m", place / "model.onnx")
-    code, made, err = told(capsys, *build, "--json")  # one in a hundred needs 299 images
-    assert code == 0 and made["calibration"] is None and "not calibrated" in err and "299" in err
+    code, made, err = told(capsys, *build, "--json")  # one in a hundred needs 259 independent ones
+    assert code == 0 and made["calibration"] is None and "not calibrated" in err and "at least 25" in err
     code, found, err = told(capsys, "identify", path, place / "others" / "colour 29 ü", "--json")
     assert "not calibrated" in err and {a["decision"] for a in found["answers"]} == {"label"}
     for words, code, said in (

@@ -117,7 +117,16 @@ def test_d29_answers_label_ambiguous_or_unknown(model, folder):
     assert (plain.decision, plain.label, plain.calibrated) == ("label", "red", False)
     share = RateGuarantee(0.01, 0.0, 0.0, 0.01, 0.95, 300, 10, 300.0, 299)
     recognizer.gallery.calibration = GalleryCalibration(
-        plain.score - 1e-3, 1e-3, "nearest", 10, share, None, 12, 3, "nothing"
+        plain.score - 1e-3,
+        1e-3,
+        "nearest",
+        10,
+        share,
+        None,
+        12,
+        3,
+        "nothing",
+        revision=recognizer.gallery.snapshot.revision,
     )
     sure = recognizer.identify(flat("red"), k=2)[0]
     assert (sure.decision, sure.label, sure.calibrated) == ("label", "red", True)
@@ -129,6 +138,7 @@ def test_d29_answers_label_ambiguous_or_unknown(model, folder):
     twice = folder / "red" / "1.png"
     recognizer.enrol(twice, "crimson")
     torn = recognizer.identify(twice)[0]
+    assert (sure.stale, torn.stale, torn.calibrated) == (False, True, False)  # the gallery has changed since
     assert (torn.decision, torn.label) == ("ambiguous", None) and {torn.nearest, torn.second} == {"red", "crimson"}
     assert json.loads(json.dumps(torn.to_dict()))["decision"] == "ambiguous"
     # The calibration speaks of its own rule alone.
