@@ -8,7 +8,6 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from unalike.data.regions import image_file, parse_box, region_name
 from unalike.data.tables import Table, read_table
@@ -16,6 +15,7 @@ from unalike.errors import DataError, closest
 from unalike.sanitize import redact
 from unalike.storage.csv_file import write_csv
 from unalike.storage.fetch import fetch_files, uri_of
+from unalike.storage.filesystems import split_address
 from unalike.storage.outside_files import expand_home, shorten
 
 MANIFEST_SUFFIXES = (".csv", ".tsv", ".parquet")
@@ -126,7 +126,7 @@ def _refuse_empty_cells(path: Path, column: str, values: Sequence[str]) -> None:
 
 def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) -> tuple[Path, ...]:
     """The local path of each row's file; remote files are fetched together."""
-    base = urlsplit(uri)
+    base = split_address(uri)
     addresses = []
     for number, value in enumerate(values, 1):
         address = uri_of(value)

@@ -74,7 +74,7 @@ def _read() -> dict[str, Any]:
     """All kept rates; empty where there is no readable file of this version."""
     try:
         content = json.loads(_file().read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     if not isinstance(content, dict) or content.get("format_version") != FORMAT_VERSION:
         return {}
@@ -84,7 +84,9 @@ def _read() -> dict[str, Any]:
 def load_rates(network: str) -> dict[str, float]:
     """Images a second of each runtime, as measured before on this machine for this network; empty where they were not."""
     rates = _read().get(f"{machine_key()}; {network}")
-    return {str(k): float(v) for k, v in rates.items()} if isinstance(rates, dict) else {}
+    if not isinstance(rates, dict) or not all(isinstance(rate, int | float) for rate in rates.values()):
+        return {}
+    return {str(name): float(rate) for name, rate in rates.items()}
 
 
 def save_rates(network: str, rates: Mapping[str, float]) -> None:

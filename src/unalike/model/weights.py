@@ -24,6 +24,8 @@ from unalike import progress
 from unalike.errors import WeightsError
 from unalike.storage.fetch import local_path
 
+MAX_RATIO = 20  # of an archive's content to its own size
+MAX_VALUES, MAX_DEPTH = 1_000_000, 200  # of nested mappings
 WEIGHT_SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".safetensors")
 
 # ---------------------------------------------------------------------------------------------- reading, safely
@@ -213,8 +215,11 @@ def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
+            unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception:  # noqa: BLE001  zipfile raises UnicodeDecodeError, struct.error and more on damaged directories
         return "a damaged or truncated archive"
+    if unpacked > MAX_RATIO * path.stat().st_size:  # torch stores tensors without compression
+        return f"an archive that unpacks to {unpacked >> 20} MiB"
     if any(name.endswith("/constants.pkl") for name in names):
         return "a TorchScript program, not weights"
     if not any(name.endswith("data.pkl") for name in names):
@@ -239,16 +244,20 @@ def _state_of(content: Any) -> Any:
     return content
 
 
-def _flatten(content: Any, prefix: str = "") -> dict[str, torch.Tensor]:
-    """Tensors of nested mappings under dotted names."""
+def _flatten(content: Any, prefix: str = "", budget: list[int] | None = None) -> dict[str, torch.Tensor]:
+    """Tensors of nested mappings under dotted names; ``budget`` holds how many values may still be looked at."""
     tensors: dict[str, torch.Tensor] = {}
+    budget = [MAX_VALUES] if budget is None else budget
     if not isinstance(content, Mapping):
         return tensors
     for key, value in content.items():
+        budget[0] -= 1
+        if budget[0] < 0 or prefix.count(".") > MAX_DEPTH:  # pickle can repeat one mapping in another without end
+            raise WeightsError("weights that are nested too deeply", expected="a state dict, plain or in a checkpoint")
         if isinstance(value, torch.Tensor):
             tensors[prefix + str(key)] = value.detach()
         elif isinstance(value, Mapping) and not str(key).startswith(_NOT_THE_NETWORK):
-            tensors.update(_flatten(value, f"{prefix}{key}."))
+            tensors.update(_flatten(value, f"{prefix}{key}.", budget))
     return tensors
 
 

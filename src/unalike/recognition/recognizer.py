@@ -6,8 +6,10 @@ Shape letters: N images, H, W their height and width, D width of an embedding, Q
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ from unalike.recognition.gallery_calibration import calibrate, check_settings
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_classes
 from unalike.recognition.snapshot import GallerySnapshot
+from unalike.runs.environment import usable_cores
 
 if TYPE_CHECKING:
     from unalike.recognition.faiss_index import FaissIndex
@@ -302,7 +305,7 @@ class Recogniser:
     def identify(
         self, images: ImageInput | Iterable[ImageInput], k: int = 1, label_by: str | None = None
     ) -> list[Identification]:
-        """Find the class of each image.
+        """Find the class of each image; one that cannot be read ends it (``identify_many`` goes on).
 
         Args:
             images: as in ``encode``.
@@ -311,6 +314,33 @@ class Recogniser:
                 not hold for another rule, whose answer is always the best class.
         """
         return self.identify_vectors(self.encode(images), k, label_by)
+
+    def identify_many(
+        self, images: Iterable[ImageInput], k: int = 1, label_by: str | None = None
+    ) -> Iterator[Identification | DataError]:
+        """Find the class of each image of a stream, in order; an image that cannot be read gives its error, and the others go on.
+
+        Args:
+            images: several images, each as in ``encode``; they are taken a batch at a time.
+            k, label_by: as in ``identify``.
+
+        Yields:
+            For each image its identification, or the error that ``identify`` would have raised: ``UnreadableImage``, or
+            DataError for an array of another shape or type.
+        """
+        with ThreadPoolExecutor(usable_cores(), thread_name_prefix="decode") as pool:
+            for batch in _batches(images, self.engine.batch):
+                views = list(pool.map(self._try_view, batch))
+                readable = [view for view in views if isinstance(view, np.ndarray)]
+                answers = iter(self.identify_vectors(self.engine(np.stack(readable)), k, label_by) if readable else ())
+                for view in views:
+                    yield view if isinstance(view, DataError) else next(answers)
+
+    def _try_view(self, image: ImageInput) -> np.ndarray | DataError:
+        try:
+            return self.view(image)
+        except DataError as error:
+            return error
 
     def identify_vectors(self, vectors_QD: np.ndarray, k: int = 1, label_by: str | None = None) -> list[Identification]:
         """As ``identify``, for embeddings that this network computed (``encode``)."""
@@ -386,6 +416,12 @@ def _as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:
     if isinstance(images, str | Path | bytes | Image.Image) or hasattr(images, "read"):
         return [images]  # type: ignore[list-item]
     return list(images)
+
+
+def _batches(images: Iterable[ImageInput], size: int) -> Iterator[list[ImageInput]]:
+    stream = iter(images)
+    while batch := list(islice(stream, size)):
+        yield batch
 
 
 def _identification(

@@ -74,7 +74,7 @@ def add_section(folder: Path, title: str, content: dict[str, Any], *, source: Pa
             if path is not None and path.is_file():
                 try:
                     existing = json.loads(path.read_text(encoding="utf-8"))
-                except ValueError:
+                except (ValueError, RecursionError):
                     continue  # not a model card of this tool
                 if isinstance(existing, dict) and "format_version" in existing:
                     card = existing

@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from unalike.errors import DataError, UnalikeError
 from unalike.progress import progress, say
@@ -36,6 +36,7 @@ from unalike.storage.filesystems import (
     file_name,
     is_hidden,
     safe_parts,
+    split_address,
     uri_of,
 )
 from unalike.storage.outside_files import expand_home
@@ -111,7 +112,7 @@ def fetch_files(uris: Sequence[str], description: str, cache_dir: Path | None = 
     names: dict[str, str] = {}
     stores: dict[tuple[str, str], RemoteStore] = {}
     for uri in dict.fromkeys(uris):
-        address = urlsplit(uri)
+        address = split_address(uri)
         place = address.scheme, address.netloc
         if place not in stores:
             stores[place] = RemoteStore(uri)
@@ -157,7 +158,7 @@ def _visible(listing: Mapping[str, RemoteFile], store: RemoteStore) -> dict[str,
 
 def _identity(uri: str) -> str:
     """What names a remote file, without what gives access to it."""
-    address = urlsplit(uri)
+    address = split_address(uri)
     kept = [f"{k}={v}" for k, v in parse_qsl(address.query, keep_blank_values=True)
             if not any(k.lower() == s or (s.endswith("-") and k.lower().startswith(s)) for s in _SIGNING)]  # fmt: skip
     return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path.rstrip('/')}?{'&'.join(sorted(kept))}"

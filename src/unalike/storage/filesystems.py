@@ -15,10 +15,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 from unalike.errors import DataError, UnalikeError, closest, missing_extra
 from unalike.sanitize import HIDDEN, redact
+from unalike.storage.outside_files import reader_errors
 
 # Scheme of a URI -> the package that reads it.
 SCHEMES = {
@@ -35,6 +36,7 @@ CREDENTIALS = {
 CONNECT_SECONDS, READ_SECONDS = 10, 60
 # A path of two letters or more before ":/", since one is a Windows drive; Path() folds "s3://" into "s3:/".
 _URI = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/(/?)(?=[^/])")
+_IPV6_HOST = re.compile(r"\[[^\]/]*\]")
 _MD5 = re.compile(r"[0-9a-f]{32}")
 # Fields of a listing that change with a file's content, the best first.
 _TAG_FIELDS = ("ETag", "etag", "blob_id", "md5Hash", "content_md5", "LastModified", "Last-Modified", "last_modified",
@@ -90,6 +92,12 @@ def uri_of(source: str | Path) -> str:
     return f"{match[1].lower()}://{str(source)[match.end() :]}"
 
 
+def split_address(uri: str) -> SplitResult:
+    """Split a URI into its parts. Raises DataError for one that has none, such as ``https://[::1``."""
+    with reader_errors(f"{redact(uri)}: no address", expected="scheme://host/path"):
+        return urlsplit(uri)
+
+
 def failure_kind(error: BaseException) -> str:
     """The kind of a failure: missing, denied, no credentials, unreachable, broken, or an empty string when unknown."""
     kind, seen = "", set()
@@ -131,7 +139,8 @@ class RemoteStore:
         if HIDDEN in uri:
             raise DataError(f"{uri}: its credentials were taken out when it was written down",
                             remedy="give the complete address again")  # fmt: skip
-        if "::" in uri:
+        split_address(uri)
+        if "::" in _IPV6_HOST.sub("", uri):
             raise DataError(f"{self.redacted}: '::' in an address", expected="one address, not a chain of them")
         self.package = SCHEMES[self.scheme]
         try:
@@ -320,7 +329,7 @@ async def _download(fs: Any, file: RemoteFile, path: Path, advance: Callable[[in
 def file_name(path: str, scheme: str) -> str:
     """The last part of a store's path, as a file name of this machine."""
     if scheme in ("http", "https"):
-        path = unquote(urlsplit(path).path)
+        path = unquote(split_address(path).path)
     return safe_parts(posixpath.basename(path.rstrip("/")) or "index", path)[-1]
 
 

@@ -197,3 +197,21 @@ def test_help_names_every_action(capsys: pytest.CaptureFixture[str]) -> None:
         text = capsys.readouterr()
         for action in ACTIONS:
             assert f"\n  {action} " in text.out + text.err
+
+
+@pytest.mark.parametrize("closed", ["1", "2", "0", "0 1 2"])
+def test_a_closed_stream_ends_no_command(tmp_path: Path, closed: str) -> None:
+    """As with cron, or ``>&-``."""
+    closing = " ".join(f"{number}>&-" for number in closed.split())
+    command = f'"{sys.executable}" -m unalike default_specs compare {closing}'
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False
+    )
+    assert "Traceback" not in done.stderr and "unexpected" not in done.stderr and done.returncode == 0
+
+
+def test_a_folder_named_like_an_override_is_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "day=1").mkdir()
+    assert parse_arguments(["day=1", "train.num_epochs=2"]) == ("day=1", ["train.num_epochs=2"])
+    assert parse_arguments(["./day=2"]) == ("./day=2", [])

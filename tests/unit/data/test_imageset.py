@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import random
 import sys
+import unicodedata
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from unalike.data.folders import ClassMap
 from unalike.data.imageset import ImageSet, align_labels, load_images, resolve_source
 from unalike.data.notices import Notices
 from unalike.errors import DataError, SpecError, UnalikeError
@@ -393,3 +395,46 @@ def test_parquet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(UnalikeError, match=r"unalike\[parquet\]"):
         load_images(tmp_path / "m.parquet")
+
+
+# ---------------------------------------------------------------- links and names
+
+
+def test_links_to_themselves_are_passed_over_by_name(tmp_path: Path) -> None:
+    for name in ("a/1.png", "a/2.png", "b/1.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    for link in ("a/loop.png", "a/folder", "loop"):
+        (tmp_path / link).symlink_to(Path(link).name)
+    notices = Notices()
+    images = load_images(tmp_path, notices=notices)
+    assert len(images) == 3 and images.classes == ("a", "b")
+    assert set(notices.names("broken-link")) == {"a/loop.png", "a/folder", "loop"}
+
+
+def test_folders_that_are_too_deep_are_refused(tmp_path: Path) -> None:
+    deep = tmp_path.joinpath(*["k"] * 150)
+    deep.mkdir(parents=True)
+    (deep / "1.png").touch()
+    with pytest.raises(DataError, match="100 deep"):
+        load_images(tmp_path, labeled=False)
+
+
+def test_paths_of_another_system_are_found(tmp_path: Path) -> None:
+    (tmp_path / "Möhre").mkdir()
+    (tmp_path / "Möhre" / "1.png").touch()
+    name = unicodedata.normalize("NFD", "Möhre")
+    for path in ("Möhre\\1.png", f"{name}/1.png", f"{name}\\1.png"):
+        (tmp_path / "m.csv").write_text(f"path,label\n{path},{name}\n", encoding="utf-8")
+        images = load_images(tmp_path / "m.csv")
+        assert images.paths == (tmp_path / "Möhre" / "1.png",) and images.classes == ("Möhre",)
+    (tmp_path / "m.csv").write_text("path,label\nC:\\data\\1.png,k\n~nobodyhere/1.png,k\n")
+    with pytest.raises(DataError, match="of Windows \\(backslashes\\)"):
+        load_images(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "a: {b: c}", "{[a]: b}", "a: &a [*a]", "\x00", "- [a]"])
+def test_odd_class_maps_are_refused_in_one_line(tmp_path: Path, text: str) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(DataError, match="^class map [^\n]+$"):
+        ClassMap.read(tmp_path / "c.yaml")

@@ -57,6 +57,28 @@ def test_enrols_a_folder_and_names_what_it_sees(model, folder):
         assert Path(answer.neighbours[0].name).is_file()
 
 
+def test_one_unreadable_image_of_many_does_not_end_the_others(model, folder, tmp_path):
+    recognizer = Recogniser.load(model, precision="fp32")
+    recognizer.enrol(folder)
+    (tmp_path / "text.png").write_text("no image")
+    inputs = [
+        folder / "red" / "0.png",
+        tmp_path / "text.png",
+        flat("red"),
+        np.zeros((3, 4, 5, 6)),
+        tmp_path / "none.png",
+    ]
+    answers = list(recognizer.identify_many(inputs * 9, k=2))
+    assert len(answers) == 45
+    assert [type(answer).__name__ for answer in answers[:5]] == [
+        "Identification", "UnreadableImage", "Identification", "DataError", "UnreadableImage"
+    ]  # fmt: skip
+    assert [answers[i].label for i in (0, 2, 40)] == ["red"] * 3 and "text.png" in str(answers[1])
+    assert list(recognizer.identify_many([])) == [] and len(list(recognizer.identify_many(inputs[1:2]))) == 1
+    with pytest.raises(DataError, match="text.png"):
+        recognizer.identify(inputs[:2])
+
+
 def test_paths_pictures_and_arrays_are_one_image(model, folder):
     recognizer = Recogniser.load(model, precision="fp32")
     path = folder / "red" / "2.png"

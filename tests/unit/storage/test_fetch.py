@@ -27,7 +27,7 @@ from unalike.errors import DataError
 from unalike.storage import cache
 from unalike.storage import fetch as remote
 from unalike.storage.cache import CacheEntry, make_room
-from unalike.storage.fetch import local_path, uri_of
+from unalike.storage.fetch import fetch_files, local_path, uri_of
 from unalike.storage.filesystems import RemoteFile, RemoteStore
 
 ROOT = "metric_learning_recognition/retail-product-checkout-dataset_classification_demo"
@@ -369,3 +369,13 @@ def test_what_is_an_address() -> None:
     for text in ("C:/data", "data", "/data/s3:/x", "file:///data", "odd:/data", ""):
         assert uri_of(text) == ""
     assert json.dumps(uri_of("az://c@a/k")) == '"az://c@a/k"'
+
+
+@pytest.mark.parametrize("address", ["https://[::1", "s3://[x/y", "http://[/a.zip"])
+def test_addresses_that_are_none(address: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no address"):
+        local_path(address, tmp_path)
+    with pytest.raises(DataError, match="no address"):
+        fetch_files([address], "m.csv", tmp_path)
+    with pytest.raises(DataError, match="chain"):
+        local_path("https://[::1]/a::b", tmp_path)

@@ -10,7 +10,7 @@ import importlib
 import io
 import json
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +27,7 @@ from unalike.engines.normalization import network_input
 from unalike.engines.onnx_engine import import_onnxruntime
 from unalike.errors import DataError, SpecError, UnreadableImage, missing_extra
 from unalike.storage.atomic import write_text
+from unalike.storage.outside_files import read_bytes, reader_errors
 
 FORMAT_VERSION = 1
 METHODS = ("min-max", "percentile", "entropy")
@@ -108,27 +109,29 @@ class RangeSettings:
         return settings | ({"percentile": self.percentile} if self.method == "percentile" else {})
 
 
+MAX_BYTES = 64 << 20  # of a cache file
 Ranges = dict[str, tuple[float, float]]
 
 
 def read_ranges(path: Path, settings: RangeSettings) -> Ranges | None:
     """Read ranges from a cache file; None, with a message, where it was written with other settings or is no such file."""
+    if not path.exists():
+        return None
     try:
-        cache = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        with reader_errors(f"{path} is not a calibration file of unalike"):
+            cache = json.loads(read_bytes(path, MAX_BYTES))
+            if cache["format_version"] != FORMAT_VERSION:
+                raise ValueError(f"format version {cache['format_version']}")
+            cached = dict(cache.get("made_from", {}))
+            ranges = {str(name): (float(low), float(high)) for name, (low, high) in cache["ranges"].items()}
+    except DataError as error:
+        progress.say(f"{error.found}: calibrating again")
         return None
-    except (OSError, ValueError):
-        progress.say(f"{path} is not a calibration file of unalike: calibrating again")
-        return None
-    if not isinstance(cache, Mapping) or cache.get("format_version") != FORMAT_VERSION:
-        progress.say(f"{path} is not a calibration file of unalike: calibrating again")
-        return None
-    cached = cache.get("made_from", {})
     stale = [name for name, value in settings.to_dict().items() if cached.get(name) != value]
     if stale:
         progress.say(f"{path} was written for another {', '.join(stale)}: calibrating again")
         return None
-    return {name: (float(low), float(high)) for name, (low, high) in cache["ranges"].items()}
+    return ranges
 
 
 def write_ranges(path: Path, settings: RangeSettings, ranges: Ranges) -> None:
@@ -144,8 +147,9 @@ def write_ranges(path: Path, settings: RangeSettings, ranges: Ranges) -> None:
 
 def _is_cache_file(path: Path) -> bool:
     try:
-        return bool(json.loads(path.read_text(encoding="utf-8")).get("tool") == "unalike")
-    except (OSError, ValueError, AttributeError):
+        with reader_errors(str(path)):
+            return bool(json.loads(read_bytes(path, MAX_BYTES)).get("tool") == "unalike")
+    except DataError:
         return False
 
 
