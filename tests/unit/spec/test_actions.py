@@ -33,7 +33,7 @@ from unalike.verification.verifier import Verifier
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding since); descriptions keep their spelling too.
 TAO_SCHEMAS = {
     "train": "084373a5c300eb6f2137cb57653c96cd7e91c95d35b5ead4c5a073bd4483d76c",
-    "evaluate": "862010850299f2b9272fbc73f6396cfeabb51dba9ff2e01be040e39ef94c26bc",
+    "evaluate": "208a08350b2f2ec10c9dec7dda482dc87214bf48ba1db8fcdd19d4d5b0ba5f07",
     "inference": "0fdde1c5707a1c55075f9bc72b92857851484bf4fa00acdf909ac316179b7fde",
     "export": "cb613e6bf8b53fde27b83db4db9b1232efa1bb1b95179a80d9d26975b3ecd464",
     "gen_trt_engine": "203f40663deb15042aeb8e0d4b8c0a5cec54fc7e99ebd0960bd1fbe2a9250ca1",
