@@ -89,9 +89,11 @@ def _selection(record: Mapping[str, Any]) -> dict[str, Any]:
     figures = {
         f"{kind} classes, {name}": value for kind, row in chosen["figures"].items() for name, value in row.items()
     }
+    made_of = f"classes and scenes held out entirely ({counts})" if counts else record["estimate"]
+    note = "the best of all candidates, so slightly optimistic" if counts else "nothing was measured"
     return {
         "automatic": {"chosen": record["chosen"], "goal": record["goal"], "minutes": record["spent_minutes"],
                       "instead_of": [c["name"] for c in record["candidates"] if c is not chosen]},
-        "validation": {"made_of": f"classes and scenes held out entirely ({counts})", "classes_unseen_in_training": True,
-                       "note": "the best of all candidates, so slightly optimistic", "metrics": {"micro": figures}},
+        "validation": {"made_of": made_of, "classes_unseen_in_training": "new" in record["judged_on"],
+                       "note": note, "metrics": {"micro": figures}},
     }  # fmt: skip

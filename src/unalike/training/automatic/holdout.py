@@ -145,37 +145,72 @@ class HoldoutResult:
 def assign_scenes(
     features_ND: np.ndarray, labels_N: np.ndarray, *, groups: Sequence[str] | None = None, seed: int = 0
 ) -> np.ndarray:
-    """Divide each class into scenes of similar images.
+    """Divide each class into scenes of similar images; a group of the user's is never divided.
 
-    A class of n images has at most n // 2 scenes, so that the rest of it can serve as reference. Scenes of a class are
-    numbered from the largest to the smallest, starting at a number drawn for each class, so that each scene number holds
-    about as many images.
+    A class of n images has about n // 2 scenes at most, so that the rest of it can serve as reference; each image of a
+    class of two is a scene. Scenes of a class are numbered from the largest to the smallest, starting at a number drawn for
+    each class, so that each scene number holds about as many images.
 
     Args:
         features_ND: features (N, D) to cluster by.
         labels_N: an integer label per image.
-        groups: a group per image from a manifest (a shop, a day, a part number); within a class that has several, they are
-            taken instead of clusters.
+        groups: a group per image from a manifest (a shop, a day, a part number), empty for none. A class's groups are its
+            scenes; a class that lies in one group has one scene.
         seed: seed of the draws.
 
     Returns:
-        A scene number per image, 0 to ``MAX_SCENES`` - 1.
+        A scene number per image. 0 to ``MAX_SCENES`` - 1 count within the class. ``MAX_SCENES`` and more stand for groups
+        that hold images of several classes: such a scene is the same in every class.
     """
     unit_ND = unit(features_ND)
     rng = np.random.default_rng([seed, 11])
     scene_N = np.zeros(len(labels_N), np.int64)
+    name_N = np.array(groups if groups is not None else [""] * len(labels_N), dtype=str)
     for label in np.unique(labels_N):
         rows = np.flatnonzero(labels_N == label)
-        names = None if groups is None else [groups[i] for i in rows.tolist()]
-        if names is not None and len(set(names)) > 1:
-            cluster_n = np.unique(names, return_inverse=True)[1]
+        if (name_N[rows] != "").any():
+            cluster_n = np.unique(name_N[rows], return_inverse=True)[1]
         else:
-            cluster_n = _cluster(unit_ND[rows], min(MAX_SCENES, len(rows) // 2), rng)
+            cluster_n = _cluster(unit_ND[rows], min(MAX_SCENES, max(2, len(rows) // 2)), rng)
         sizes = np.bincount(cluster_n)
         rank_n = np.empty(len(sizes), np.int64)
         rank_n[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
         scene_N[rows] = (rank_n[cluster_n] + rng.integers(MAX_SCENES)) % MAX_SCENES
+    if _groups_span_classes(labels_N, name_N):
+        named_N = name_N != ""
+        scene_N[named_N] = MAX_SCENES + _distribute_groups(labels_N[named_N], name_N[named_N])
     return scene_N
+
+
+def _groups_span_classes(labels_N: np.ndarray, name_N: np.ndarray) -> bool:
+    named_N = name_N != ""
+    pairs = np.unique(np.stack([name_N[named_N], labels_N[named_N].astype(str)]), axis=1)
+    return bool(len(np.unique(pairs[0])) < pairs.shape[1])
+
+
+def _distribute_groups(labels_N: np.ndarray, name_N: np.ndarray) -> np.ndarray:
+    """Distribute groups over ``MAX_SCENES`` scenes, the largest first, each to the scene that knows its classes least.
+
+    So a class in two groups or more is in two scenes or more wherever that can be had.
+    """
+    code_N = np.unique(labels_N, return_inverse=True)[1]
+    names, group_N, sizes = np.unique(name_N, return_inverse=True, return_counts=True)
+    images_SC = np.zeros((MAX_SCENES, code_N.max() + 1), np.int64)
+    scene_G = np.zeros(len(names), np.int64)
+    for group in np.argsort(-sizes, kind="stable"):
+        of_class_C = np.bincount(code_N[group_N == group], minlength=images_SC.shape[1])
+        scene = int(np.lexsort((images_SC.sum(axis=1), images_SC @ (of_class_C > 0)))[0])
+        scene_G[group] = scene
+        images_SC[scene] += of_class_C
+    distributed_N: np.ndarray = scene_G[group_N]
+    return distributed_N
+
+
+def has_several_scenes(labels_N: np.ndarray, scene_N: np.ndarray) -> np.ndarray:
+    """Return a mask (N) of the images whose class has two scenes or more: those that can be looked up in another scene."""
+    pairs = np.unique(np.stack([labels_N, scene_N]), axis=1)
+    classes, counts = np.unique(pairs[0], return_counts=True)
+    return np.isin(labels_N, classes[counts > 1])
 
 
 def _cluster(unit_ND: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
@@ -211,28 +246,56 @@ def cross_validation_splits(labels_N: np.ndarray, scene_N: np.ndarray, goal: str
     """
     if goal not in GOALS:
         raise KeyError(goal)
+    several_N = has_several_scenes(labels_N, scene_N)
     classes = np.unique(labels_N)
     splits = []
     for number in range(MAX_SCENES):
-        query_N = scene_N == number
-        fit_N = ~query_N
-        answerable_N = query_N & np.isin(labels_N, labels_N[fit_N])
-        splits.append(Split("known", np.flatnonzero(fit_N), np.flatnonzero(fit_N), np.flatnonzero(answerable_N)))
+        query_N = several_N & (scene_N % MAX_SCENES == number)
+        held_N = query_N | _in_scenes_of_all_classes(scene_N, query_N)
+        fit_N = ~held_N
+        query_N &= np.isin(labels_N, labels_N[fit_N])
+        splits.append(Split("known", np.flatnonzero(fit_N), np.flatnonzero(fit_N), np.flatnonzero(query_N)))
     if len(classes) >= 4:
+        turn_N = _turns(labels_N, scene_N)
         for number in range(NEW_CLASS_SPLITS):
             order = np.random.default_rng([seed, 13, number]).permutation(classes)
-            fit_N = np.isin(labels_N, order[: len(order) // 2])
-            query_N = ~fit_N & (scene_N == number % MAX_SCENES)
-            reference_N = ~fit_N & ~query_N
+            answerable = np.isin(order, np.unique(labels_N[several_N]))  # of those that can be asked for, half
+            halves = [part[: len(part) // 2] for part in (order[answerable], order[~answerable])]
+            class_N = ~np.isin(labels_N, np.concatenate(halves))
+            query_N = class_N & several_N & (turn_N == number % MAX_SCENES)
+            reference_N = class_N & ~query_N
+            fit_N = ~class_N & ~_in_scenes_of_all_classes(scene_N, query_N)
             answerable_N = query_N & np.isin(labels_N, labels_N[reference_N])
             splits.append(
                 Split("new", np.flatnonzero(fit_N), np.flatnonzero(reference_N), np.flatnonzero(answerable_N))
             )
     splits = [s for s in splits if len(s.query_N) and len(s.reference_N) and len(np.unique(labels_N[s.fit_N])) > 1]
+    # A split whose classes have one image each to fit to tells nothing of fitted heads.
+    splits = [s for s in splits if len(np.unique(labels_N[s.fit_N])) < len(s.fit_N)] or splits
     if not splits:
         raise DataError(f"{len(classes)} classes of {len(labels_N)} images cannot be split for validation", expected="at least "
-                        "two classes with two images or more each", remedy="add images, or train with automl_policy=off")  # fmt: skip
+                        "two classes, one of them with two different images (in two groups, where there are groups)", remedy="add images, or train with automl_policy=off")  # fmt: skip
     return splits
+
+
+def _in_scenes_of_all_classes(scene_N: np.ndarray, query_N: np.ndarray) -> np.ndarray:
+    """Return a mask of the images in the queries' scenes where these span classes: none of them may be fitted to."""
+    mask_N: np.ndarray = np.isin(scene_N, scene_N[query_N & (scene_N >= MAX_SCENES)])
+    return mask_N
+
+
+def _turns(labels_N: np.ndarray, scene_N: np.ndarray) -> np.ndarray:
+    """Return the split, 0 to ``MAX_SCENES`` - 1, in which an image is a query; classes of few scenes have one in each.
+
+    That is the number of its scene, for classes of ``MAX_SCENES`` scenes and for scenes that span classes.
+    """
+    turn_N = scene_N % MAX_SCENES
+    for label in np.unique(labels_N[scene_N < MAX_SCENES]):
+        rows = np.flatnonzero(labels_N == label)
+        scenes = np.unique(scene_N[rows])
+        if scenes[-1] < MAX_SCENES and 1 < len(scenes) < MAX_SCENES:
+            turn_N[rows] = np.searchsorted(scenes, scene_N[rows])
+    return turn_N
 
 
 @dataclass(frozen=True)
@@ -256,8 +319,9 @@ class Holdout:
 def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int = 0) -> Holdout:
     """Draw classes to hold out where new classes are the goal, and scenes of other classes where known ones are.
 
-    A scene is held out only where the class keeps as many images. Scenes are held out for every goal if there are fewer
-    than ``MIN_CLASSES_TO_HOLD_OUT`` classes.
+    Only classes of two scenes or more are held out, since only these can be evaluated. Where there are fewer than
+    ``MIN_CLASSES_TO_HOLD_OUT`` of them, a scene of each is held out instead, for every goal. Scenes that span classes
+    (groups) are held out in all classes or in none.
 
     Args:
         labels_N: an integer label per image.
@@ -269,22 +333,30 @@ def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: 
         DataError: nothing can be held out.
     """
     rng = np.random.default_rng([seed, 19])
+    several_N = has_several_scenes(labels_N, scene_N)
     classes = rng.permutation(np.unique(labels_N))
-    new = "new" in GOALS[goal] and len(classes) >= MIN_CLASSES_TO_HOLD_OUT
+    classes = classes[np.isin(classes, labels_N[several_N])]
+    few = len(classes) < MIN_CLASSES_TO_HOLD_OUT
+    new = "new" in GOALS[goal] and not few
     held_out = classes[: max(2, round(HOLDOUT_CLASS_SHARE * len(classes)))] if new else classes[:0]
     class_mask_N = np.isin(labels_N, held_out)
     scene_mask_N = np.zeros(len(labels_N), bool)
+    rest = classes[len(held_out) :]
     if "known" in GOALS[goal] or not new:
-        rest = classes[len(held_out) :]
-        for label in rest[: max(2, round(HOLDOUT_SCENE_SHARE * len(rest)))]:
-            rows_N = labels_N == label
-            sizes = np.bincount(scene_N[rows_N], minlength=MAX_SCENES)
-            smallest = int(np.argmin(np.where(sizes > 0, sizes, len(labels_N) + 1)))
-            if 0 < 2 * sizes[smallest] <= sizes.sum():
-                scene_mask_N |= rows_N & (scene_N == smallest)
+        for label in rest if few else rest[: max(2, round(HOLDOUT_SCENE_SHARE * len(rest)))]:
+            rows_N = (labels_N == label) & (scene_N < MAX_SCENES)
+            if len(np.unique(scene_N[labels_N == label])) > 1 and rows_N.any():
+                sizes = np.bincount(scene_N[rows_N], minlength=MAX_SCENES)
+                smallest = int(np.argmin(np.where(sizes > 0, sizes, len(labels_N) + 1)))
+                if 2 * sizes[smallest] <= (labels_N == label).sum():
+                    scene_mask_N |= rows_N & (scene_N == smallest)
+    spanning_N = scene_N >= MAX_SCENES
+    if (spanning_N & several_N).any():
+        numbers, sizes = np.unique(scene_N[spanning_N & several_N], return_counts=True)
+        scene_mask_N |= (scene_N == numbers[int(np.argmin(sizes))]) & ~class_mask_N
     if not class_mask_N.any() and not scene_mask_N.any():
         raise DataError(f"{len(classes)} classes of {len(labels_N)} images: nothing can be held out for the final comparison",
-                        expected="two classes with four images or more each",
+                        expected="two classes, one of them with two different images (in two groups, where there are groups)",
                         remedy="add images, or train with automl_policy=off")  # fmt: skip
     return Holdout(class_mask_N, scene_mask_N)
 
@@ -308,9 +380,13 @@ def holdout_splits(labels_N: np.ndarray, scene_N: np.ndarray, holdout: Holdout, 
     """
     fit_N = holdout.fit_N
     splits = []
-    if holdout.scene_N.any():
-        splits.append(Split("known", fit_N, fit_N, np.flatnonzero(holdout.scene_N)))
-    for number in range(MAX_SCENES if holdout.class_N.any() else 0):
+    query_N = holdout.scene_N & np.isin(labels_N, labels_N[fit_N])
+    if query_N.any():
+        splits.append(Split("known", fit_N, fit_N, np.flatnonzero(query_N)))
+    fitted_groups = np.unique(scene_N[fit_N][scene_N[fit_N] >= MAX_SCENES])
+    for number in np.unique(scene_N[holdout.class_N]):
+        if number in fitted_groups:
+            continue  # queries of a group that is fitted to would be too easy
         query_N = holdout.class_N & (scene_N == number)
         reference_N = holdout.class_N & ~query_N
         query_N &= np.isin(labels_N, labels_N[reference_N])

@@ -39,11 +39,18 @@ from unalike.training.automatic.candidates import (
 from unalike.training.automatic.delivery import save_fine_tuned, save_frozen
 from unalike.training.automatic.fine_tuning import TOO_SHORT, can_fine_tune, fine_tune
 from unalike.training.automatic.holdout import (
+    GOALS,
     Split,
     assign_scenes,
     cross_validation_splits,
     draw_holdout,
     holdout_splits,
+)
+from unalike.training.automatic.single_images import (
+    NOT_MEASURABLE,
+    add_augmented_views,
+    has_second_images,
+    rank_candidates,
 )
 from unalike.training.automatic.trunks import TrunkSelector
 from unalike.training.heads.config import HeadConfig, HeadTraining, requested_dim
@@ -154,6 +161,8 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
     notices = Notices()
     sets = _load_all_images(spec, notices)
     selector = TrunkSelector(spec, sets.train, notices)
+    if not has_second_images(sets.train.labels_N, sets.train.groups, sets.train.source):
+        return _train_on_single_images(spec, run, sets, selector, budget, seed, notices)
     trunks = selector.compare_trunks(STAGE_ONE_SHARE * budget.seconds - budget.spent)
     tunes = can_fine_tune(spec, trunks, len(sets.train), budget)
     share = STAGE_ONE_SHARE if tunes else HEADS_ONLY_SHARE
@@ -165,6 +174,7 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
     data = _hold_out(sets.train, trunk.features, goal, seed)
     images, features = data.images, data.features
     space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(data.labels_N[data.fit_N])))
+    _say_what_is_tested(data.splits, goal)
     trials, trained = _search_heads(spec, data, space, seed, budget, tunes)
     configs = candidates_to_evaluate(trials, trained, space.fixed_training, goal)
     candidates = evaluate_heads(configs, features, data.labels_N, data.fit_N, data.splits, goal, space.dim, space.kind)
@@ -191,6 +201,39 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
     return AutomaticResult(checkpoint, delivered, training, candidates, best, metrics_of(best, candidates[0]), record)
 
 
+def _train_on_single_images(
+    spec: Experiment, run: Run, sets: TrainingSets, selector: TrunkSelector, budget: TimeBudget, seed: int, notices: Notices
+) -> AutomaticResult:  # fmt: skip
+    """Deliver the frozen trunk with or without a head where no class has a second image; nothing is measured.
+
+    Nothing is fine-tuned: views of the same augmentation would favor a network that was trained on it.
+    """
+    say(f"estimate: {NOT_MEASURABLE}")
+    trunk = selector.best_available()
+    selector.settle_spec(trunk)
+    images = sets.train.select(trunk.features.kept_N)
+    features = add_augmented_views(trunk.features, images, spec, seed)
+    candidates = rank_candidates(features, images.labels_N, spec, seed)
+    best = max(candidates, key=lambda c: c.score)
+    checkpoint, delivered = save_frozen(best, spec, run, images, features)
+    training = TrainingResult(
+        checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts, experiment=delivered
+    )
+    notices.say()
+    notices.write(run.dir / NOTICES_FILE)
+    record: dict[str, Any] = {
+        "format_version": 1, "minutes": budget.seconds / 60, "spent_minutes": round(budget.spent / 60, 2),
+        "goal": spec.automl.goal, "trunk": delivered.model.backbone, "estimate": NOT_MEASURABLE, "judged_on": {},
+        "fitted_to_images": len(images), "classes": len(np.unique(images.labels_N)), "heads": [],
+        "candidates": [{"name": c.name, "score": None, "figures": {}, "gain_over_frozen": {}} for c in candidates],
+        "chosen": best.name,
+    }  # fmt: skip
+    write_text(run.dir / AUTOMATIC_FILE, json.dumps(record, indent=2) + "\n")
+    run.own(run.dir / AUTOMATIC_FILE, run.dir / BEST_SPEC_FILE)
+    say(f"delivered: {best.name}")
+    return AutomaticResult(checkpoint, delivered, training, candidates, best, {}, record)
+
+
 def _load_all_images(spec: Experiment, notices: Notices) -> TrainingSets:
     """Load all training images; a validation set that the user named is kept apart, for reporting only."""
     # Images are held out here by scene and class instead.
@@ -206,6 +249,14 @@ def _hold_out(images: ImageSet, features: TrunkFeatures, goal: str, seed: int) -
     holdout = draw_holdout(images.labels_N, scene_N, goal, seed=seed)
     splits = holdout_splits(images.labels_N, scene_N, holdout, search_all=True)
     return _TrainingData(images, features, scene_N, holdout.fit_N, splits)
+
+
+def _say_what_is_tested(splits: Sequence[Split], goal: str) -> None:
+    """Say it where the data are too few to test the goal."""
+    tested = {split.kind for split in splits}
+    if missing := [kind for kind in GOALS[goal] if kind not in tested]:
+        say(f"too few classes to hold any out for {goal}: what is tested is {' and '.join(sorted(tested))} classes on other "
+            f"scenes; {' and '.join(missing)} classes are not measured")  # fmt: skip
 
 
 def _search_heads(
@@ -272,7 +323,7 @@ def _build_record(
     baseline, splits = candidates[0].result, data.splits
     return {
         "format_version": 1, "minutes": budget.seconds / 60, "spent_minutes": round(budget.spent / 60, 2),
-        "goal": spec.automl.goal, "trunk": trunk,
+        "goal": spec.automl.goal, "trunk": trunk, "tested": sorted({s.kind for s in splits}),
         "judged_on": {kind: sum(len(s.query_N) for s in splits if s.kind == kind) for kind in {s.kind for s in splits}},
         "fitted_to_images": len(data.fit_N), "classes": len(np.unique(data.labels_N)),
         "heads": [{"name": t.name, "score": t.score} for t in trials],

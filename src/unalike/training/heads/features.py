@@ -52,7 +52,7 @@ class TrunkFeatures:
         vectors_NF: float32 features, one row per readable image.
         kept_N: the index of each row's image in the image set.
         rate: images per second of the engine, measured now or when the cached rows were computed.
-        mirrored_NF: features of the images mirrored left to right, or None.
+        mirrored_NF: features of a second view of each image, or None: mirrored left to right, or augmented.
     """
 
     backbone: str

@@ -45,7 +45,7 @@ def test_scenes_are_seeded_and_leave_references_in_every_class() -> None:
     scene = assign_scenes(features, labels, seed=3)
     assert np.array_equal(scene, assign_scenes(features, labels, seed=3))
     assert len(np.unique(scene[labels == 0])) == 1
-    assert len(np.unique(scene[labels == 1])) == 1  # of two images neither may be the query of its near-duplicate
+    assert [len(np.unique(scene[labels == c])) for c in (1, 2, 3)] == [2, 2, 2]
     copies = np.zeros((6, 8)) + 1.0
     assert len(np.unique(assign_scenes(copies, np.zeros(6, int)))) == 1
 
@@ -130,3 +130,45 @@ def test_too_few_images_to_split_are_an_error() -> None:
     labels = np.arange(5)
     with pytest.raises(DataError, match="cannot be split"):
         cross_validation_splits(labels, np.zeros(5, int), "both")
+
+
+COUNTS = {"16x1+4x6": [1] * 16 + [6] * 4, "1500x1+30x2": [1] * 1500 + [2] * 30, "40x3": [3] * 40, "60x2": [2] * 60,
+          "4x5": [5] * 4, "1x2+1": [2, 1], "8x2+4x20": [2] * 8 + [20] * 4}  # fmt: skip
+
+
+@pytest.mark.parametrize("goal", ["new-classes", "known-classes", "both"])
+@pytest.mark.parametrize("name", COUNTS)
+def test_small_classes_are_held_out_whatever_the_seed(name: str, goal: str) -> None:
+    labels = np.repeat(np.arange(len(COUNTS[name])), COUNTS[name])
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        features = rng.normal(size=(len(COUNTS[name]), 8))[labels] + 0.3 * rng.normal(size=(len(labels), 8))
+        scene = assign_scenes(features, labels, seed=seed)
+        holdout = draw_holdout(labels, scene, goal, seed=seed)
+        splits = holdout_splits(labels, scene, holdout, search_all=True)
+        assert all(np.isin(labels[s.query_N], labels[s.reference_N]).all() for s in splits)
+        teaching = (np.bincount(labels) > 1).sum()
+        assert {s.kind for s in splits} >= ({"new"} if goal != "known-classes" and teaching >= 8 else {"known"})
+        assert cross_validation_splits(labels, scene, goal, seed=seed)
+        assert len(np.unique(labels[holdout.fit_N])) > 1
+
+
+@pytest.mark.parametrize("goal", ["new-classes", "known-classes", "both"])
+@pytest.mark.parametrize("shoots", [2, 4, 9])
+def test_groups_that_span_classes_are_never_both_fitted_to_and_asked_for(shoots: int, goal: str) -> None:
+    rng = np.random.default_rng(shoots)
+    labels = np.repeat(np.arange(20), 12)
+    groups = np.array([f"shoot {rng.integers(shoots)}" for _ in labels])
+    scene = assign_scenes(rng.normal(size=(240, 8)), labels, groups=groups.tolist())
+    splits = cross_validation_splits(labels, scene, goal)
+    holdout = draw_holdout(labels, scene, goal)
+    for s in [*splits, *holdout_splits(labels, scene, holdout, search_all=True)]:
+        assert len(s.query_N) and not set(groups[s.fit_N]) & set(groups[s.query_N])
+
+
+def test_a_class_in_one_group_is_not_torn() -> None:
+    labels = np.repeat([0, 1, 2], 6)
+    groups = ["a"] * 6 + ["b"] * 3 + ["c"] * 3 + [""] * 6
+    scene = assign_scenes(np.random.default_rng(0).normal(size=(18, 4)), labels, groups=groups)
+    assert [len(np.unique(scene[labels == c])) for c in (0, 1)] == [1, 2]
+    assert len(np.unique(scene[labels == 2])) > 1
