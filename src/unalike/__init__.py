@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from unalike.actions.benchmark import bench_engine
     from unalike.actions.check import check
+    from unalike.actions.convert import convert
     from unalike.actions.discover import discover
     from unalike.actions.embed import embed
     from unalike.actions.engines import gen_engine, gen_trt_engine
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Comparer", "Explainer", "Inspector", "Recogniser", "Result", "UnalikeError", "Verifier", "bench_engine",
-    "check", "discover", "embed", "evaluate", "export", "export_maps", "gen_engine", "gen_trt_engine", "infer",
-    "quantize", "train",
+    "check", "convert", "discover", "embed", "evaluate", "export", "export_maps", "gen_engine", "gen_trt_engine",
+    "infer", "quantize", "train",
 ]  # fmt: skip
 
 

@@ -12,6 +12,7 @@ PUBLIC_NAMES = {
     "Verifier": "unalike.verification.verifier",
     "bench_engine": "unalike.actions.benchmark",
     "check": "unalike.actions.check",
+    "convert": "unalike.actions.convert",
     "discover": "unalike.actions.discover",
     "embed": "unalike.actions.embed",
     "evaluate": "unalike.actions.evaluate",

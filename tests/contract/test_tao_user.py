@@ -252,7 +252,8 @@ def test_check_gathers_every_fault(data: Path, tmp_path: Path, monkeypatch: pyte
     assert cli.run_command(["check", str(tmp_path / "bad.yaml")]) == 1
     seen = capsys.readouterr()
     faults = [line for line in seen.out.splitlines() if line.startswith("fault: ")]
-    for words in ("train.num_epoch: unknown key", "wandb.enable needs wandb", "dataset.val_dataset.reference: ",
+    assert "training goes on without it" in seen.out  # without wandb
+    for words in ("train.num_epoch: unknown key", "dataset.val_dataset.reference: ",
                   "num_gpus", "model.pretrained_trunk_path: there is no file nowhere.pth", "none.pth"):  # fmt: skip
         assert sum(words in line for line in faults) == 1, (words, faults)
     assert f"error: {len(faults)} faults" in seen.err

@@ -82,6 +82,14 @@ class ModelActionsCheck:
                 raise SpecError("neither images nor a model are named", expected=f"one of {', '.join(PURPOSE_FIELDS)}",
                                 remedy="set the field of the action that shall run")  # fmt: skip
         self.findings.require_modules(self._required_modules())
+        if (
+            self.experiment.is_set("wandb.enable")
+            and self.experiment.wandb.enable
+            and importlib.util.find_spec("wandb") is None
+        ):
+            self.findings.facts["wandb"] = (
+                "is not installed: training goes on without it (pip install 'unalike[wandb]')"
+            )
         sets = self._data()
         self._devices()
         self._weights(sets)
@@ -96,8 +104,6 @@ class ModelActionsCheck:
             yield from ((module, "train", "training") for module in TRAINING_MODULES)
         if experiment.export.checkpoint:
             yield from ((module, "train", "export") for module in EXPORT_MODULES)
-        if experiment.is_set("wandb.enable") and experiment.wandb.enable:
-            yield "wandb", "wandb", "wandb.enable"
         for name in ("evaluate", "inference"):
             section = getattr(experiment, name)
             if section.checkpoint:
@@ -213,7 +219,8 @@ class ModelActionsCheck:
             build_criterion(experiment, classes=len(sets.train.classes) if sets else 2, dim=experiment.model.feat_dim)
         if experiment.train.resume_training_checkpoint_path:
             with self.findings.collect("train.resume_training_checkpoint_path"):
-                if not read_checkpoint(experiment.train.resume_training_checkpoint_path).get("training"):
+                resumed = read_checkpoint(experiment.train.resume_training_checkpoint_path, experiment)
+                if not (resumed.get("training") or resumed.get("origin")):
                     raise WeightsError(f"{experiment.train.resume_training_checkpoint_path} holds weights only",
                                        remedy="give it as model.pretrained_model_path instead")  # fmt: skip
 
@@ -259,7 +266,7 @@ class ModelActionsCheck:
         from unalike.data.preprocessing import Preprocessing
         from unalike.model.checkpoint import load_embedder
 
-        embedder, meta = load_embedder(file)
+        embedder, meta = load_embedder(file, experiment=self.experiment)
         facts = meta["facts"]
         refuse_contradictions(
             self.experiment, file, Preprocessing.from_facts(facts), dim=embedder.dim, trunk=facts["trunk"]

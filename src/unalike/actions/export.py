@@ -42,7 +42,7 @@ def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any
 
     section = experiment.export
     assert section.checkpoint is not None
-    embedder, meta = load_embedder(section.checkpoint)
+    embedder, meta = load_embedder(section.checkpoint, experiment)
     facts = meta["facts"]
     preprocessing = Preprocessing.from_facts(facts)
     refuse_contradictions(experiment, Path(section.checkpoint), preprocessing, dim=embedder.dim, trunk=facts["trunk"])

@@ -168,7 +168,8 @@ def load_models(experiment: Experiment, section: Retrieval, name: str, source: s
             continue
         model = load_model(
             source, runtime=section.runtime, precision=section.precision, gpu=gpu, images=images, quiet=False,
-            threads=section.threads, streams=section.streams, device=section.device, **_explicit_normalization(experiment),
+            threads=section.threads, streams=section.streams, device=section.device,
+            experiment=experiment, **_explicit_normalization(experiment),
         )  # fmt: skip
         refuse_contradictions(experiment, model.source, model.preprocessing, dim=model.engine.dim, trunk=model.trunk)
         models.append(model)

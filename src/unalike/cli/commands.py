@@ -36,6 +36,7 @@ COMMANDS = {
     "gen_engine": Command("deploy", "Compile a network ahead for OpenVINO or ONNX Runtime."),
     "gen_trt_engine": Command("deploy", "Build a TensorRT engine (NVIDIA GPU)."),
     "export-maps": Command("deploy", "Write a network that outputs its feature maps, as ONNX.", "export_maps"),
+    "convert": Command("deploy", "Write a checkpoint of TAO's ml_recog as one of unalike."),
     "bench-engine": Command(
         "benchmark", "Measure latency and throughput of a model in every runtime of this machine.", "bench_engine"
     ),

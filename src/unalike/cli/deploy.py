@@ -1,4 +1,4 @@
-"""The commands quantize, gen_engine, gen_trt_engine and export-maps, which convert a network for deployment."""
+"""The commands quantize, gen_engine, gen_trt_engine, export-maps and convert, which write a network in another format."""
 
 from typing import Annotated
 
@@ -17,7 +17,9 @@ from unalike.cli.options import (
     parse_stages,
     set_verbosity,
     show_result,
+    split_overrides,
 )
+from unalike.errors import SpecError
 
 
 def quantize(
@@ -89,3 +91,29 @@ def export_maps(
     show_result(
         unalike.export_maps(source, output, stages=parse_stages(stages), size=sides, vector=not no_vector), as_json
     )
+
+
+def convert(
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="CHECKPOINT [FILE] [KEY=VALUE]...", help="A checkpoint of TAO, and the file to write.")
+    ],
+    spec: SpecFile = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--out", metavar="FILE", help="The file to write; <name>_unalike.pth if unset.")
+    ] = None,
+    overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """Write a checkpoint of TAO's ml_recog (Lightning) as one of unalike, with the network of the spec's section model.
+
+    Example: unalike convert ml_model_best.pth -e spec.yaml -o ours.pth
+    """
+    set_verbosity(verbose, quiet)
+    files, overrides = split_overrides(arguments)
+    if not 1 <= len(files) <= (2 if output is None else 1):
+        raise SpecError(
+            f"{len(files)} files for convert", expected="a checkpoint of TAO, and at most one file to write"
+        )
+    import unalike
+
+    target = output if output is not None else files[1] if len(files) == 2 else None
+    show_result(unalike.convert(files[0], target, spec, overrides, overwrite=overwrite), as_json)

@@ -87,7 +87,7 @@ def load_source_network(
         raise SpecError(f"{names} {'are both set' if set_keys else 'is not set' if len(keys) == 1 else 'are not set'}",
                         expected="one network to convert", remedy=f"set {name}.onnx_file=FILE.onnx")  # fmt: skip
     if checkpoint:
-        return _trace_checkpoint(Path(checkpoint))
+        return _trace_checkpoint(Path(checkpoint), experiment)
     assert section.onnx_file is not None
     path = Path(section.onnx_file)
     if not path.is_file():
@@ -107,11 +107,11 @@ def load_source_network(
     return SourceNetwork(proto.SerializeToString(), facts, view, path.stem, is_quantized_graph(proto), sides[0])
 
 
-def _trace_checkpoint(path: Path) -> SourceNetwork:
+def _trace_checkpoint(path: Path, experiment: Experiment) -> SourceNetwork:
     from unalike.deploy.onnx_export import build_facts, trace
     from unalike.model.checkpoint import load_embedder, network_key
 
-    embedder, meta = load_embedder(path)
+    embedder, meta = load_embedder(path, experiment)
     checkpoint_facts = meta["facts"]
     preprocessing = Preprocessing.from_facts(checkpoint_facts)
     facts = build_facts(

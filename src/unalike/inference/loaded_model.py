@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from unalike.engines.onnx_engine import OnnxEngine
     from unalike.engines.openvino_engine import OpenVinoEngine
     from unalike.engines.tensorrt_engine import TensorRtEngine
+    from unalike.spec import Experiment
 
     ExportedEngine = OnnxEngine | OpenVinoEngine | TensorRtEngine
 
@@ -169,6 +170,7 @@ def load_model(
     quiet: bool = True,
     streams: int | None = None,
     device: str | None = None,
+    experiment: Experiment | None = None,
 ) -> LoadedModel:
     """Load a model.
 
@@ -183,6 +185,7 @@ def load_model(
             that were never compared here are measured for a second.
         quiet: do not print which engine was chosen.
         device: ``CPU``, ``GPU`` or ``cuda:1`` of an exported network.
+        experiment: the spec of the action; its ``model`` section describes the network of a checkpoint of TAO.
 
     Raises:
         ModelError: there is no such file, it is no model, or the view does not fit the network.
@@ -200,7 +203,7 @@ def load_model(
             raise DeviceError(
                 "streams or device for a checkpoint", expected="an exported model", remedy="unalike export"
             )
-        model = _load_checkpoint(path, runtime, precision, threads, view, gpu, images, quiet)
+        model = _load_checkpoint(path, runtime, precision, threads, view, gpu, images, quiet, experiment)
     else:
         raise ModelError(f"{path.name}: unknown kind of model", expected=", ".join(SUFFIXES))
     if model.preprocessing.input_size != tuple(model.engine.input_size):
@@ -232,12 +235,12 @@ def _gpu_number(device: str | None, gpu: int) -> int:
 
 def _load_checkpoint(
     path: Path, runtime: str, precision: str, threads: int | None, view: View | None, gpu: int,
-    images: int | None, quiet: bool,
+    images: int | None, quiet: bool, experiment: Experiment | None,
 ) -> LoadedModel:  # fmt: skip
     # Imported here alone: a checkpoint needs torch in any case, an exported network does not.
     from unalike.model.checkpoint import load_embedder, network_key
 
-    embedder, payload = load_embedder(path)
+    embedder, payload = load_embedder(path, experiment)
     with reader_errors(f"{path} does not say how images are prepared", error=WeightsError):
         facts = payload["facts"]
         preprocessing = Preprocessing.from_facts(facts)

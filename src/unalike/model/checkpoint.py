@@ -11,16 +11,20 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from unalike.errors import RunError, WeightsError
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
+from unalike.model.tao_checkpoint import convert_tao_checkpoint, is_tao_checkpoint
 from unalike.model.weights import read_content
 from unalike.storage.atomic import atomic_write
 from unalike.storage.outside_files import reader_errors
+
+if TYPE_CHECKING:
+    from unalike.spec import Experiment
 
 FORMAT_VERSION = 1
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -67,16 +71,23 @@ def _require_plain(value: Any, place: str) -> None:
         raise TypeError(f"{place} is a {type(value).__name__}: checkpoints hold tensors and plain data only")
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
+def read_checkpoint(path: str | Path, experiment: Experiment | None = None) -> dict[str, Any]:
     """The payload of a checkpoint, tensors on the CPU; no code from the file runs.
 
-    Raises WeightsError when the file is damaged, is of another program, or was written by a newer version.
+    Args:
+        path: the file; one of TAO's ml_recog is converted (``model.tao_checkpoint``).
+        experiment: the spec of the action, which describes the network of a file of TAO; one of ours describes itself.
+
+    Raises:
+        WeightsError: the file is damaged, is of another program, or was written by a newer version.
     """
     content = read_content(path)
+    if not (isinstance(content, dict) and "format_version" in content) and is_tao_checkpoint(content, path):
+        return convert_tao_checkpoint(content, path, experiment)
     if not isinstance(content, dict) or "format_version" not in content or "spec" not in content:
         raise WeightsError(
             f"{path} is not a checkpoint of unalike",
-            expected="a .pth file written by unalike train",
+            expected="a .pth file written by unalike train or by TAO's ml_recog",
             remedy="weights of other programs go into model.pretrained_model_path or model.pretrained_trunk_path",
         )
     version = content["format_version"]
@@ -92,12 +103,12 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     return content
 
 
-def load_embedder(path: str | Path) -> tuple[Embedder, dict[str, Any]]:
+def load_embedder(path: str | Path, experiment: Experiment | None = None) -> tuple[Embedder, dict[str, Any]]:
     """Rebuild the network of a checkpoint, in eval mode; returns it and the rest of the payload.
 
-    No pretrained weights are looked for: all tensors come from the file, and all must be there.
+    ``experiment`` describes the network of a file of TAO, as in ``read_checkpoint``. No pretrained weights are looked for: all tensors come from the file, and all must be there.
     """
-    payload = read_checkpoint(path)
+    payload = read_checkpoint(path, experiment)
     return embedder_from_payload(payload, source=str(path)), {
         k: v for k, v in payload.items() if k not in ("model", "training")
     }

@@ -54,6 +54,32 @@ class InertPlaceholder:
     def add(self, item: object) -> None: ...
 
 
+class OmegaConfNode(InertPlaceholder):
+    """Stands in for OmegaConf's containers and values, without the package: keeps the plain state of the object."""
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state if isinstance(state, dict) else {}
+
+
+def plain_config(value: object, depth: int = 0) -> Any:
+    """Return plain dicts, lists and scalars for a configuration in a checkpoint, which may be objects of OmegaConf.
+
+    Args:
+        value: part of the content of ``read_content``.
+        depth: levels above it; deeper than 32, what is left becomes None.
+    """
+    if depth > 32:
+        return None
+    if isinstance(value, OmegaConfNode):
+        state: Mapping[str, Any] = getattr(value, "state", {})
+        return plain_config(state.get("_content", state.get("_val")), depth + 1)
+    if isinstance(value, Mapping):
+        return {str(key): plain_config(item, depth + 1) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_config(item, depth + 1) for item in value]
+    return value if isinstance(value, str | int | float | bool) else None
+
+
 # Everything a foreign pickle may name. Anything else becomes an InertPlaceholder: torch.storage._load_from_bytes, for one,
 # would unpickle once more without these limits.
 _ADMITTED: dict[tuple[str, str], Any] = {
@@ -78,7 +104,8 @@ _ADMITTED: dict[tuple[str, str], Any] = {
 
 class _BoundedUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        return _ADMITTED.get((module, name), InertPlaceholder)
+        foreign = OmegaConfNode if module.partition(".")[0] == "omegaconf" else InertPlaceholder
+        return _ADMITTED.get((module, name), foreign)
 
 
 def _bounded_load(file: Any, **kwargs: Any) -> Any:
@@ -97,7 +124,11 @@ def read_weights(path: str | Path) -> dict[str, torch.Tensor]:
     Optimizer states and the like are left out. No code from the file runs. Raises WeightsError, which says what the file is
     when it holds no weights.
     """
-    content = read_content(path)
+    return tensors_of(read_content(path), path)
+
+
+def tensors_of(content: Any, path: str | Path) -> dict[str, torch.Tensor]:
+    """As ``read_weights``, of a content that ``read_content`` returned; ``path`` is for messages."""
     if isinstance(content, Mapping) and content.get("state_dict_encrypted"):
         raise WeightsError(
             f"{path}: its tensors are encrypted (TAO's encryption_key)",
@@ -329,9 +360,7 @@ def load_tensors(
     Raises:
         WeightsError: unless every tensor is loaded and none is left over; with ``allow_partial`` only when none is loaded.
     """
-    own = module.state_dict()
-    prefix, named = _best_prefix(tensors, own, part)
-    report, fitting = _compare(tensors, prefix, named, own, module, part)
+    report, fitting = compare_tensors(module, tensors, part=part)
     if not report.complete and (not allow_partial or not report.loaded):
         remedy = "the file must be of this backbone, input_channels and feat_dim"
         if any(key.startswith("projection.") for key in report.missing):
@@ -341,6 +370,15 @@ def load_tensors(
         raise WeightsError(f"{source + ': ' if source else ''}{report}", expected="all loaded", remedy=remedy)
     module.load_state_dict(fitting, strict=False)
     return report
+
+
+def compare_tensors(
+    module: nn.Module, tensors: Mapping[str, torch.Tensor], *, part: str
+) -> tuple[LoadReport, dict[str, torch.Tensor]]:
+    """Return what ``load_tensors`` would report, and the tensors that it would load; the module may be on device meta."""
+    own = module.state_dict()
+    prefix, named = _best_prefix(tensors, own, part)
+    return _compare(tensors, prefix, named, own, module, part)
 
 
 def _best_prefix(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from unalike.errors import missing_extra
-from unalike.progress import say
-from unalike.sanitize import redact_all
+from unalike.progress import say, warn
+from unalike.sanitize import redact, redact_all
 from unalike.training.checkpoints import MONITORED, TIE_BREAKER
 
 if TYPE_CHECKING:
@@ -71,10 +72,33 @@ class Loggers:
 
 
 def _start_wandb(experiment: Experiment, run: Run) -> Any:
+    """Start a run of Weights & Biases; None, with one warning, where it cannot: every template of TAO enables it."""
     try:
         import wandb
-    except ImportError as error:
-        raise missing_extra("wandb", "wandb", "wandb.enable") from error
+    except ImportError:
+        warn(f"wandb.enable: {missing_extra('wandb', 'wandb', 'it')}; training goes on without Weights & Biases")
+        return None
+    if not _may_log_in(wandb):
+        warn("wandb.enable: nobody is logged in to Weights & Biases; training goes on without it (log in: wandb login, or "
+             "set WANDB_API_KEY; without a network: WANDB_MODE=offline)")  # fmt: skip
+        return None
+    try:
+        return _init_wandb(wandb, experiment, run)
+    except Exception as error:  # noqa: BLE001  a service for reports must not end a training: refused keys, no network, ...
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        warn(f"wandb.enable: Weights & Biases cannot be used ({redact(first)}); training goes on without it")
+        return None
+
+
+def _may_log_in(wandb: Any) -> bool:
+    """Whether W&B has a key, or needs none: without either, it would ask on the terminal, or raise where there is none."""
+    if os.environ.get("WANDB_MODE", "").lower() in ("offline", "disabled", "dryrun"):
+        return True
+    api = getattr(wandb, "api", None)
+    return not hasattr(api, "api_key") or bool(api.api_key)
+
+
+def _init_wandb(wandb: Any, experiment: Experiment, run: Run) -> Any:
     options = experiment.wandb
     return wandb.init(
         project=options.project, entity=options.entity, group=options.group, tags=options.tags, name=options.name,

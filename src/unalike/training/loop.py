@@ -397,6 +397,9 @@ class TrainingLoop:
         Raises:
             WeightsError: the checkpoint has no state of training, or is of another run; the message names what differs.
         """
+        if checkpoint.get("origin"):
+            self._continue_from_weights(checkpoint)
+            return
         state = checkpoint.get("training")
         if not state:
             raise WeightsError("the checkpoint holds weights alone, no state of training",
@@ -425,6 +428,18 @@ class TrainingLoop:
         self.checkpoint_manager.load_state(state["keeper"])
         _set_random_state(state["random"])
         say(f"resumed at epoch {self.position.epoch}, step {self.position.step}")
+
+    def _continue_from_weights(self, checkpoint: Mapping[str, Any]) -> None:
+        """Go on after the epoch of another program's checkpoint: its weights and epoch, with a new optimizer."""
+        self.embedder.load_state_dict(checkpoint["model"])
+        if self.ema is not None:
+            for key, value in checkpoint["model"].items():
+                self.ema.average[key].copy_(value)
+        epoch = 0 if checkpoint.get("epoch") is None else int(checkpoint["epoch"]) + 1
+        self.position = Position(epoch, 0, epoch * self.steps)
+        say(
+            f"resumed from a checkpoint of {checkpoint['origin']} at epoch {epoch}; the optimizer's averages start anew"
+        )
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:
         different = [key for key, value in self.identity.items() if key in identity and identity[key] != value]

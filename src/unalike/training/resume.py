@@ -75,7 +75,7 @@ def find_resume_checkpoint(experiment: Experiment, folder: Path, resume: bool, f
     message = fabric.broadcast(message)
     if isinstance(message, UnalikeError):
         raise message
-    return ResumeCheckpoint(read_checkpoint(message) if message else None)
+    return ResumeCheckpoint(read_checkpoint(message, experiment) if message else None)
 
 
 def _holds_checkpoint(folder: Path) -> bool:

@@ -464,3 +464,12 @@ def test_d13_the_precision_that_was_settled_is_the_one_that_trains(monkeypatch, 
     with pytest.raises(Made) as caught:
         train_embedder(spec, None)
     assert caught.value.args == (wanted, "bf16" if fast else "fp32")
+
+
+def test_a_checkpoint_of_tao_is_continued_after_its_epoch(tmp_path, capsys):
+    theirs = TinyEmbedder(seed=3).state_dict()
+    loop = make_loop(tmp_path)
+    loop.load_checkpoint({"model": theirs, "origin": "TAO", "epoch": 0, "step": 80})
+    assert all(torch.equal(value, theirs[key]) for key, value in loop.embedder.state_dict().items())
+    assert (loop.position.epoch, loop.position.step, loop.position.global_step) == (1, 0, STEPS)
+    assert "optimizer's averages start anew" in capsys.readouterr().err

@@ -1,0 +1,115 @@
+"""Checkpoints of TAO's ml_recog in the actions, and ``unalike convert``.
+
+The files are written here by the documented layout (``tests.support.tao_files``); real ones cannot be had.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import unalike
+from tests.support.tao_files import tao_state, write_tao_checkpoint
+from unalike.errors import WeightsError
+from unalike.inference.loaded_model import load_model
+from unalike.model.checkpoint import load_embedder, read_checkpoint
+from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
+from unalike.model.tao_checkpoint import find_embedded_spec
+from unalike.spec import load_spec
+
+MODEL = {"backbone": "resnet18", "feat_dim": 8, "input_width": 64, "input_height": 32, "input_channels": 3}
+SPEC = {"model": MODEL, "dataset": {"pixel_mean": [0.4, 0.5, 0.6], "pixel_std": [0.2, 0.3, 0.4]}}
+
+
+@pytest.fixture(scope="module")
+def small() -> Embedder:
+    torch.manual_seed(3)
+    return create_embedder(EmbedderConfig.from_spec(MODEL)).eval()
+
+
+def is_same(one: Embedder, other: Embedder) -> bool:
+    ours, theirs = one.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+@pytest.mark.parametrize("omegaconf", [True, False], ids=["omegaconf", "plain"])
+def test_the_spec_in_the_file_describes_the_network(tmp_path: Path, small: Embedder, omegaconf: bool) -> None:
+    file = write_tao_checkpoint(tmp_path / "tao.pth", small, {"experiment_spec": SPEC}, omegaconf=omegaconf)
+    embedder, meta = load_embedder(file)
+    assert is_same(embedder, small) and not embedder.training
+    facts = meta["facts"]
+    assert (facts["mean"], facts["std"]) == (SPEC["dataset"]["pixel_mean"], SPEC["dataset"]["pixel_std"])
+    assert (facts["view"]["height"], facts["view"]["width"]) == (32, 64)
+    assert (meta["epoch"], meta["step"]) == (3, 40)
+
+
+def test_the_spec_of_the_action_describes_the_network(tmp_path: Path, small: Embedder) -> None:
+    file = write_tao_checkpoint(tmp_path / "tao.ckpt", small)
+    experiment = load_spec("evaluate", {"model": MODEL, "evaluate": {"checkpoint": str(file)}})
+    embedder, meta = load_embedder(file, experiment)
+    assert is_same(embedder, small)
+    assert meta["facts"]["mean"] == [0.485, 0.456, 0.406] and meta["facts"]["std"] == [0.226, 0.226, 0.226]
+
+
+def test_fields_of_the_user_replace_those_in_the_file(tmp_path: Path, small: Embedder) -> None:
+    file = write_tao_checkpoint(tmp_path / "tao.pth", small, SPEC, omegaconf=True)
+    view = load_embedder(file, load_spec("evaluate", {"model": {"input_height": 96}}))[1]["facts"]["view"]
+    assert (view["height"], view["width"]) == (96, 64)
+
+
+def test_a_network_of_tao_is_known_by_its_tensors(tmp_path: Path) -> None:
+    torch.manual_seed(1)
+    fan = create_embedder(EmbedderConfig("fan_tiny", 192, 3, (64, 64)))
+    embedder, meta = load_embedder(write_tao_checkpoint(tmp_path / "fan.pth", fan))
+    assert meta["facts"]["trunk"] == "fan_tiny" and embedder.dim == 192 and is_same(embedder, fan)
+
+
+def test_another_network_than_the_specs_is_one_line(tmp_path: Path, small: Embedder) -> None:
+    file = write_tao_checkpoint(tmp_path / "tao.pth", small)
+    with pytest.raises(WeightsError, match=r"not resnet_50.*section model"):
+        load_embedder(file, load_spec("evaluate", {"model": {"backbone": "resnet_50", "feat_dim": 8}}))
+    with pytest.raises(WeightsError, match="cannot be known from its tensors"):
+        load_embedder(file)
+
+
+def test_an_encrypted_file_is_named_as_such(tmp_path: Path, small: Embedder) -> None:
+    torch.save({"state_dict": b"xx", "state_dict_encrypted": True}, tmp_path / "tao.pth")
+    with pytest.raises(WeightsError, match="encryption_key"):
+        load_embedder(tmp_path / "tao.pth")
+
+
+def test_weights_alone_of_another_program_are_no_checkpoint(tmp_path: Path) -> None:
+    torch.save({"layer.weight": torch.ones(2)}, tmp_path / "x.pth")
+    with pytest.raises(WeightsError, match="not a checkpoint of unalike"):
+        read_checkpoint(tmp_path / "x.pth")
+
+
+def test_plain_state_dicts_work_too(tmp_path: Path, small: Embedder) -> None:
+    torch.save({"state_dict": tao_state(small)}, tmp_path / "x.pth")
+    experiment = load_spec("export", {"model": MODEL})
+    assert is_same(load_embedder(tmp_path / "x.pth", experiment)[0], small)
+
+
+def test_convert_writes_a_checkpoint_of_ours(tmp_path: Path, small: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = write_tao_checkpoint(tmp_path / "tao.pth", small, SPEC, omegaconf=True)
+    result = unalike.convert(file)
+    assert result.path == Path("tao_unalike.pth")
+    embedder, meta = load_embedder(result.path)
+    assert is_same(embedder, small) and meta["format_version"] == 1 and "origin" not in meta
+    images = np.random.default_rng(0).integers(0, 255, (2, 32, 64, 3), dtype=np.uint8)
+    ours, theirs = (load_model(path, runtime="torch").engine(images) for path in (result.path, file))
+    np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(unalike.UnalikeError, match="exists"):
+        unalike.convert(file)
+    with pytest.raises(WeightsError, match="already"):
+        unalike.convert(result.path, "again.pth")
+
+
+def test_a_configuration_of_any_depth_is_searched() -> None:
+    assert find_embedded_spec({"hyper_parameters": {"a": {"experiment_spec": SPEC}}})["model"] == MODEL
+    assert find_embedded_spec({"hyper_parameters": {"model": "resnet"}}) == {}
+    assert find_embedded_spec([1]) == {}
