@@ -94,7 +94,7 @@ def _may_log_in(wandb: Any) -> bool:
     """Whether W&B has a key, or needs none: without either, it would ask on the terminal, or raise where there is none."""
     if os.environ.get("WANDB_MODE", "").lower() in ("offline", "disabled", "dryrun"):
         return True
-    api = getattr(wandb, "api", None)
+    api: Any = getattr(wandb, "api", None)
     return not hasattr(api, "api_key") or bool(api.api_key)
 
 
