@@ -55,14 +55,18 @@ def check_job_spec(
     if policy is not None and policy not in POLICIES:
         raise SpecError(f"automl_policy {policy!r}", expected="auto or off")
     experiment = load_spec(action, spec, overrides, data=data)
+    # The policy of this run alone; the policy that the packaged skill records for the model does not change.
+    used_policy = (policy or experiment.automl_policy or "auto") if action == "train" else None
     tree: dict[str, Any] = {}
     apply_overrides(tree, overrides, action)
     if data is not None:
         apply_overrides(tree, {DATA_FIELD[action]: data_value(action, data)}, action)
     own = None if spec is None else plain(spec if isinstance(spec, Mapping) else read_file(spec))
     _refuse_secrets(own or {}, tree)
-    # The policy of this run alone; the policy that the packaged skill records for the model does not change.
-    used_policy = (policy or experiment.automl_policy or "auto") if action == "train" else None
+    if used_policy == "off" and own is None and not experiment.is_set("train.recipe"):
+        apply_overrides(
+            tree, {"train.recipe": "tao"}, action
+        )  # a plain training of a job is TAO's, with a spec or without
     return JobSpec(None if own is None else json.loads(json.dumps(own, default=str)), _flat(tree), used_policy)
 
 

@@ -47,6 +47,8 @@ def schema_for(action: str) -> dict[str, Any]:
         patterns = {"patternProperties": {f"^({'|'.join(others)})$": {"type": "object"}}}
     definitions = _reachable(properties, full["$defs"])
     default = load_spec(action).to_dict()
+    if "train" in default:
+        del default["train"]["recipe"]  # a spec without it means TAO's, and so does the template of this default
     return {
         "$schema": DIALECT,
         "$id": f"{action}.schema.json",
@@ -124,7 +126,7 @@ def package_files() -> dict[str, str]:
     files = {f"schemas/{action}.schema.json": schema_text(action) for action in ACTIONS}
     files["schemas/manifest.json"] = _text(manifest())
     for action in ACTIONS:
-        files[f"references/spec_template_{action}.yaml"] = _for_editors(action, template_for(action))
+        files[f"references/spec_template_{action}.yaml"] = _for_editors(action, template_for(action, recipe=False))
     for action in DEPLOY:
         name = f"references/spec_template_deploy_{action}.yaml"
         files[name] = _for_editors(action, deploy_template_for(action))

@@ -70,12 +70,19 @@ def _comment(declared: SpecNode, indent: str) -> list[str]:
     return [f"{indent}# {line}" for line in textwrap.wrap(text, WIDTH - len(indent) - 2)]
 
 
-def template_for(action: str) -> str:
-    """The template of an action (one of ACTIONS); it loads to what no spec at all gives."""
+def template_for(action: str, *, recipe: bool = True) -> str:
+    """The template of an action.
+
+    Args:
+        action: One of ACTIONS.
+        recipe: Hold ``train.recipe``: the template loads to what no spec at all gives. Without it, it is a spec by TAO's recipe.
+    """
     if action not in ACTIONS:
         raise ValueError(f"no template for {action!r}")
     example = EXAMPLE.get(action, f"{action}.batch_size=32")
-    return HEAD.format(command=command_of(action), example=example) + _lines(action, fields_of(action))
+    return HEAD.format(command=command_of(action), example=example) + _lines(
+        action, {path: node for path, node in fields_of(action).items() if recipe or path != "train.recipe"}
+    )
 
 
 def deploy_template_for(action: str) -> str:

@@ -91,8 +91,10 @@ class Train(Section):
     recipe: Literal["tao", "unalike"] = field(
         "unalike",
         "Who fills in what you leave out: `unalike` settles learning fields by trunk, data and machine; `tao` takes TAO's "
-        "defaults. A spec without this key means `tao`; no spec at all means `unalike`.",
+        "defaults. A spec without this key means `tao`, and so does a plain training of a job (automl_policy off); `unalike train` "
+        "without a spec means `unalike`.",
         ours=True,
+        schema={"default": "tao"},
     )
     num_gpus: int = field(1, "GPUs a machine; 1 without a GPU runs on the CPU.", ge=1, le=1024, low=1, popular=True)
     gpu_ids: list[int] = field([0], DEVICE_HELP, automl_enabled=False, popular=True, settled=True)

@@ -203,6 +203,11 @@ def test_the_policy_is_of_the_run_and_the_spec_is_the_users(tmp_path):
     from unalike.jobs.job_spec import check_job_spec
 
     assert check_job_spec("train", None, {}, None, None).policy == "auto"
+    # A plain training of a job is TAO's, with a spec or without; `unalike train` without a spec is ours.
+    assert check_job_spec("train", None, {"num_epochs": 3}, "d", "off").overrides["train.recipe"] == "tao"
+    assert check_job_spec("train", None, {"automl_policy": "off"}, "d", None).overrides["train.recipe"] == "tao"
+    assert check_job_spec("train", None, {"train.recipe": "unalike"}, "d", "off").overrides["train.recipe"] == "unalike"
+    assert "train.recipe" not in check_job_spec("train", None, {}, "d", None).overrides
     assert check_job_spec("train", {"automl_policy": "off"}, {}, None, None).policy == "off"
     assert check_job_spec("train", {"automl_policy": "off"}, {}, None, "auto").policy == "auto"
     assert check_job_spec("export", None, {}, None, None).policy is None

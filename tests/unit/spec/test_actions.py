@@ -32,11 +32,11 @@ from unalike.verification.verifier import Verifier
 
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding since); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "084373a5c300eb6f2137cb57653c96cd7e91c95d35b5ead4c5a073bd4483d76c",
-    "evaluate": "208a08350b2f2ec10c9dec7dda482dc87214bf48ba1db8fcdd19d4d5b0ba5f07",
-    "inference": "0fdde1c5707a1c55075f9bc72b92857851484bf4fa00acdf909ac316179b7fde",
-    "export": "cb613e6bf8b53fde27b83db4db9b1232efa1bb1b95179a80d9d26975b3ecd464",
-    "gen_trt_engine": "203f40663deb15042aeb8e0d4b8c0a5cec54fc7e99ebd0960bd1fbe2a9250ca1",
+    "train": "92f9c33fee74665c6024ba42736d47da04129991ea5a7ffd9307345474504b4d",
+    "evaluate": "b1add5891f670376e622d4bc67ad31563eb5bf3075a5c6466f3294fe0e6ec972",
+    "inference": "0142492497e92838e7c252f6842732c11215964add1d782a9eb386e434b03213",
+    "export": "4b12bf0e51e0262040e36441852bc057f6bb5ae24bf2121a0f7a44a86bb8c107",
+    "gen_trt_engine": "25cda89b1e3decfc3075ecedbdab4accb52acabf49750244cb1370bed1d42912",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}

@@ -280,6 +280,15 @@ def test_recipe_follows_how_the_spec_was_given(tmp_path: Path) -> None:
     assert load_spec("train", {}, ["train.recipe=unalike"]).train.recipe == "unalike"
 
 
+def test_the_template_of_the_skill_is_of_taos_recipe(tmp_path: Path) -> None:
+    text = template_for("train", recipe=False)
+    assert "recipe:" not in text and "recipe: unalike" in template_for("train")
+    assert load_spec("train", write(tmp_path, text)).to_dict() == load_spec("train", {}).to_dict()
+    train = load_spec("train", write(tmp_path, text)).train
+    assert (train.recipe, train.optim.name, train.batch_size, train.optim.trunk.base_lr) == ("tao", "Adam", 4, 3.5e-4)
+    assert "recipe" not in schema_for("train")["default"]["train"]
+
+
 def test_automl_policy_order(tmp_path: Path) -> None:
     file = write(tmp_path, "automl_policy: off\n")
     assert load_spec("train").policy() == "auto"
