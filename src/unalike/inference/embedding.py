@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING
@@ -92,13 +93,18 @@ def embed_files(
 
     with progress.progress(describe, len(paths)) as advance, _distributed(engines) as submit:
         ahead = 2 * batch * len(engines)
-        for index, image in _decoded(paths, view, max_pixels, workers or max(2, usable_cores()), ahead):
+        decoded = _decoded(paths, view, max_pixels, workers or max(2, usable_cores()), ahead)
+        for index, image in decoded:
             advance(1)
             if isinstance(image, UnreadableImage):
                 failures.append((str(paths[index]), str(image)))
                 if notices is not None:
                     notices.add("unreadable", str(paths[index]), str(image))
                 if len(failures) > allowed:
+                    # Those that are being decoded anyway may fail for another reason, which is said in one message.
+                    for other, result in islice(decoded, ahead):
+                        if isinstance(result, UnreadableImage):
+                            failures.append((str(paths[other]), str(result)))
                     raise _too_many_unreadable(failures, allowed, len(paths), adjustable=bool(max_unreadable))
                 continue
             kept.append(index)
@@ -177,7 +183,11 @@ def _decoded(
 def _too_many_unreadable(
     failures: Sequence[tuple[str, str]], allowed: int, total: int, *, adjustable: bool
 ) -> DataError:
-    names = ", ".join(path for path, _ in failures[:3]) + (", ..." if len(failures) > 3 else "")
+    by_format = {Path(path).suffix.lower(): path for path, _ in reversed(failures)}  # the first of each
+    examples = list(dict.fromkeys([*reversed(by_format.values()), *(path for path, _ in failures[:3])]))[
+        : max(3, len(by_format))
+    ]
+    names = ", ".join(examples) + (", ..." if len(failures) > len(examples) else "")
     return DataError(
         f"{len(failures)} or more of {total} images cannot be read ({names}; the first: {failures[0][1]})",
         expected=f"at most {allowed}",

@@ -179,3 +179,12 @@ def test_d15_two_torch_engines_equal_one(folder):
     one = embed_files(engine(), paths, networks.VIEW, batch_size=3)
     two = embed_files([engine(), engine()], paths, networks.VIEW, batch_size=3)
     assert np.allclose(one.vectors_ND, two.vectors_ND, atol=1e-6) and two.kept_N.tolist() == list(range(23))
+
+
+def test_a_refused_set_names_a_file_of_each_format(tmp_path):
+    paths = []
+    for name, brand in (("a.HEIC", b"heic"), ("b.HEIC", b"heic"), ("c.HEIC", b"heic"), ("d.avif", b"avif")):
+        paths.append(tmp_path / name)
+        paths[-1].write_bytes(b"\0\0\0\x18ftyp" + brand + b"\0\0\0\0mif1" + brand)
+    with pytest.raises(DataError, match=r"4 or more of 4 images.*a\.HEIC.*d\.avif"):
+        embed_files(MeanEngine(), paths, networks.VIEW)
