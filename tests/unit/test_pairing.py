@@ -38,7 +38,6 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "cli.automl": (SEARCHING,),
     # Actions join features with files; tests of whole runs check what they write.
     **dict.fromkeys(("actions.embed", "actions.evaluate", "actions.export", "actions.inference"), (ACTIONS,)),
-    "actions.train": (ACTIONS, "unit/training/hyperparameter_search/test_study.py"),
     **dict.fromkeys(("actions.check", "actions.check_findings"), (CLI, "contract/test_tao_user.py")),
     "actions.convert": ("unit/model/test_tao_checkpoint.py",),
     "actions.demo": ("flow/test_demo.py",),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from unalike.actions.evaluate import evaluate
 from unalike.actions.result import Result
@@ -24,6 +25,16 @@ if TYPE_CHECKING:
     TimedTraining = Callable[..., AutomaticResult | UnlabeledResult]
 
 
+# What the evaluation on the user's own query takes from the spec of a training, and which fields of `evaluate` name a model.
+DATASET_FIELDS_OF_EVALUATE = (
+    "dataset.class_from", "dataset.class_map", "dataset.max_unreadable", "dataset.max_pixels", "dataset.workers",
+    "dataset.manifest_columns",
+)  # fmt: skip
+MODEL_FIELDS_OF_EVALUATE = frozenset(
+    f"evaluate.{name}" for name in ("checkpoint", "trt_engine", "onnx_file", "engine", "results_dir")
+)
+# What training within a time budget does not use.
+UNUSED_IN_BUDGET = ("dataset.validation", "train.validation_interval", "train.val_batch_size")
 # Trials of `auto` where there is a GPU and the user set no budget (as in TAO).
 DEFAULT_TRIALS = 20
 
@@ -124,9 +135,14 @@ def _train_in_budget(
     from unalike.runs.folder import open_run
     from unalike.training.model_card_content import write_model_card
 
+    _say_unused(
+        experiment,
+        UNUSED_IN_BUDGET,
+        "automatic training" if experiment.dataset.labels != "none" else "training without labels",
+    )
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
+        evaluate_query = _query_evaluation(experiment, run.dir) or _split_column_evaluation(experiment, run.dir)
         result = train_function(experiment, run, start=start)
-        evaluate_query = _query_evaluation(experiment, run.dir)
         figures = {**result.figures, **(evaluate_query(result.checkpoint) if evaluate_query else {})}
         write_model_card(run.dir, result.spec, result.training, record=result.record)
         run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", figures)
@@ -173,19 +189,34 @@ def _query_evaluation(experiment: Experiment, folder: Path) -> Callable[[Path], 
     validation = experiment.dataset.val_dataset
     if validation is None or not (validation.reference or validation.query):
         return None
-    tree: dict[str, Any] = {
-        "dataset": {"val_dataset": validation.model_dump()},
-        "evaluate": {},
-        "results_dir": str(folder),
-    }
-    if not validation.reference:
+    return _evaluation_on(validation.model_dump(), experiment, folder)
+
+
+def _split_column_evaluation(experiment: Experiment, folder: Path) -> Callable[[Path], Mapping[str, float]] | None:
+    """A function that evaluates a checkpoint on the query rows of the training manifest; None where it has none."""
+    from unalike.data.from_spec import has_query_rows
+    from unalike.data.notices import Notices
+
+    if experiment.dataset.labels == "none" or not has_query_rows(experiment, Notices()):
+        return None
+    say("the query rows of the manifest's split column are not trained on; the delivered model is evaluated on them")
+    source = experiment.dataset.train_dataset
+    return _evaluation_on({"reference": source, "query": source}, experiment, folder)
+
+
+def _evaluation_on(
+    validation: Mapping[str, Any], experiment: Experiment, folder: Path
+) -> Callable[[Path], Mapping[str, float]]:
+    """A function that evaluates a checkpoint on reference and query, read and measured as the spec of the training says."""
+    tree: dict[str, Any] = {"dataset": {"val_dataset": dict(validation)}, "evaluate": {}, "results_dir": str(folder)}
+    if not validation["reference"]:
         tree["dataset"]["train_dataset"] = experiment.dataset.train_dataset
-    for path in ("dataset.class_from", "dataset.class_map", "dataset.max_unreadable", "dataset.max_pixels",
-                 "dataset.workers", "evaluate.batch_size", "evaluate.topk", "evaluate.runtime", "evaluate.precision",
-                 "evaluate.bootstrap"):  # fmt: skip
+    for path in (*DATASET_FIELDS_OF_EVALUATE, *(f"evaluate.{name}" for name in type(experiment.evaluate).model_fields)):
         section, name = path.split(".")
-        if experiment.is_set(path):
+        if experiment.is_set(path) and path not in MODEL_FIELDS_OF_EVALUATE:
             tree[section][name] = getattr(getattr(experiment, section), name)
+            if hasattr(tree[section][name], "model_dump"):
+                tree[section][name] = tree[section][name].model_dump()
 
     def evaluate_on_query(checkpoint: Path) -> Mapping[str, float]:
         tree["evaluate"]["checkpoint"] = str(checkpoint)
@@ -193,3 +224,16 @@ def _query_evaluation(experiment: Experiment, folder: Path) -> Callable[[Path], 
         return evaluate(tree, overwrite=evaluated_before).figures
 
     return evaluate_on_query
+
+
+def _say_unused(experiment: Experiment, unused: Sequence[str], mode: str) -> None:
+    """Name the settings that the user changed and that this way of training does not use."""
+    default = type(experiment)()
+    names = [p for p in unused if experiment.is_set(p) and _value(experiment, p) != _value(default, p)]
+    if names:
+        say(f"not used by {mode}, which holds images out and validates by itself: {', '.join(names)} "
+            "(--automl-policy off trains plainly and uses them)")  # fmt: skip
+
+
+def _value(experiment: Experiment, path: str) -> Any:
+    return reduce(getattr, path.split("."), cast(Any, experiment))

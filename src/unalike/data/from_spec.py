@@ -109,6 +109,18 @@ def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Pa
     return _split_off(train, by, dataset.validation.fraction, dataset.validation.seed, manifest)
 
 
+def has_query_rows(experiment: Experiment, notices: Notices) -> bool:
+    """Return whether the training source is a manifest whose split column has query rows (``QUERY_SPLITS``).
+
+    Args:
+        experiment: The spec.
+        notices: Receives unreadable files and so on.
+    """
+    source = experiment.dataset.train_dataset
+    splits = load_from_spec(experiment, source, notices).splits if source else None
+    return any(name in QUERY_SPLITS for name in splits or ())
+
+
 def load_unlabeled_images(experiment: Experiment, notices: Notices) -> ImageSet:
     """Load all training images without labels, in whatever arrangement; of a manifest with splits, its ``train`` rows.
 
