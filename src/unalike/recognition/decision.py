@@ -43,7 +43,7 @@ class RateGuarantee:
         classes: number of classes of those images.
         effective: number of independent trials that they amount to, since images of one class resemble each other.
         needed: number of trials from which ``target`` can be supported.
-        kept: whether there were that many.
+        kept: whether there were that many, and a threshold that meets the target.
     """
 
     target: float

@@ -15,7 +15,7 @@ Shape letters: N trials, M measures.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from unalike.metrics.roc import threshold_at, trials_needed
 from unalike.recognition.decision import RateGuarantee
 from unalike.recognition.gallery_calibration import (
     MIN_CLASSES,
+    ThresholdSearch,
     UnknownTrials,
     cross_validated_false_matches,
     find_threshold,
@@ -134,10 +135,13 @@ class VerificationThresholds:
             f"; of kinds that calibration never saw: {unseen.rate:.2%} ({unseen.low:.2%} to {unseen.high:.2%})"
             if unseen is not None else ""
         )  # fmt: skip
+        missed = (
+            "" if seen.kept and self.false_accept_other.kept else f"; THE TARGET OF {seen.target:.2%} IS NOT ATTAINED"
+        )
         return (
             f"threshold {self.threshold:.3f}; altered images called the same: {seen.rate:.2%} ({seen.low:.2%} to "
             f"{seen.high:.2%} with {seen.confidence:.0%} confidence, {seen.trials} trials of {seen.classes} assets){of_unseen}; "
-            f"benign images refused: {rejected.rate:.2%} ({rejected.low:.2%} to {rejected.high:.2%}, {rejected.trials} trials)"
+            f"benign images refused: {rejected.rate:.2%} ({rejected.low:.2%} to {rejected.high:.2%}, {rejected.trials} trials){missed}"
         )
 
 
@@ -176,11 +180,16 @@ def fit_thresholds(trials: TrialMeasurements, rate: float, confidence: float = 0
     kind_N = trials.kind_N[tampered_N].astype(str)
     several = len(np.unique(kind_N)) > 1
     tampered, others = (_ImpostorScores(score_N[one_N], trials.asset_N[one_N]) for one_N in (tampered_N, other_N))
-    threshold = max(tampered.find_threshold(rate, kind_N if several else None), others.find_threshold(rate))
+    searches = tampered.find_threshold(rate, kind_N if several else None), others.find_threshold(rate)
+    threshold = max(search.threshold for search in searches)
     # Each asset evaluated by the others, at the share that the threshold accepts of all impostors of its sort.
     seen, unseen, other = (
         _measure_rate(sort.false_accepts(threshold, across_N), sort.asset_N, rate, confidence, across_N)
         for sort, across_N in ((tampered, None), (tampered, kind_N), (others, None))
+    )
+    seen, other = (
+        replace(guarantee, kept=guarantee.kept and search.attained)
+        for guarantee, search in zip((seen, other), searches, strict=True)
     )
     rejected = _measure_rate(score_N[genuine_N] < threshold, trials.asset_N[genuine_N], rate, confidence)
     correlation_N = 1 - trials.measures_NM[:, MEASURES.index("edges")]
@@ -232,9 +241,9 @@ class _ImpostorScores:
         group_N = self.asset_N if len(np.unique(self.asset_N)) >= MIN_CLASSES else np.arange(count)
         return UnknownTrials(self.score_N, group_N, np.full(count, -1, np.int64), np.ones(count))
 
-    def find_threshold(self, rate: float, across_N: np.ndarray | None = None) -> float:
-        """The threshold that accepts a share of at most ``rate``, each asset (and kind, ``across_N``) by the others."""
-        return find_threshold(self._unknowns(), rate, across_N).threshold
+    def find_threshold(self, rate: float, across_N: np.ndarray | None = None) -> ThresholdSearch:
+        """Find the threshold that accepts a share of at most ``rate``, each asset (and kind, ``across_N``) by the others."""
+        return find_threshold(self._unknowns(), rate, across_N)
 
     def false_accepts(self, threshold: float, across_N: np.ndarray | None = None) -> np.ndarray:
         """Which are accepted where the others set their threshold at the share that ``threshold`` accepts of all."""
