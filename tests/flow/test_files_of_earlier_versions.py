@@ -104,7 +104,9 @@ def test_a_gallery_can_be_changed_and_calibrated_again(here: Path) -> None:
     pytest.importorskip("onnxruntime")
     done = program("gallery", "remove", "things.gallery", "thing 5")
     assert done.returncode == 0 and "15 images of 5 classes" in done.stdout, done.stderr
-    made = told("calibrate", "things.gallery", "--rate", "0.3")
+    refused = program("calibrate", "things.gallery", "--rate", "0.3")  # five classes of three like images support less
+    assert refused.returncode != 0 and "independent" in refused.stderr, refused.stderr
+    made = told("calibrate", "things.gallery", "--rate", refused.stderr.split("rate of ")[-1].split(" ")[0])
     assert made["calibration"]["false_match"]["classes"] == 5
 
 
