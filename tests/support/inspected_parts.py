@@ -74,6 +74,6 @@ def write_images(folder, images, name="{:02d}.png"):
 
 
 @functools.cache
-def fitted_inspector():
+def fitted_inspector(**options):
     """An inspector of the good parts; tests share it and do not change it."""
-    return Inspector.fit(GOOD_PARTS, model=map_model(), rate=0.05, config=CONFIG)
+    return Inspector.fit(GOOD_PARTS, model=map_model(), rate=0.05, config=CONFIG, **options)

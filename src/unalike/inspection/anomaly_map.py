@@ -53,7 +53,8 @@ def anomaly_maps(
         smooth: Standard deviation of the Gaussian that smooths the maps, in patches.
 
     Returns:
-        float32 (h, w) for each model: the mean over the tiles where they overlap, smoothed.
+        float32 (h, w) for each model: the mean over the tiles where they overlap, smoothed; ignored patches are as normal as
+        the most normal one of the others.
     """
     grid = extractor.grid_size((image.height, image.width))
     total_Jhw, count_hw = np.zeros((len(models), *grid), np.float32), np.zeros(grid, np.float32)
@@ -64,6 +65,11 @@ def anomaly_maps(
         for number, model in enumerate(models):
             total_Jhw[number][window] += model.anomaly_map(tile.vectors_hwF, positions_hwP)
         count_hw[window] += 1
+    ignored_hw = extractor.ignored_cells((image.height, image.width))
+    if ignored_hw is not None:
+        for total_hw in total_Jhw:
+            rest = (total_hw / count_hw)[~ignored_hw]
+            total_hw[ignored_hw] = count_hw[ignored_hw] * (rest.min() if rest.size else 0)
     return [gaussian_filter(total_hw / count_hw, smooth) for total_hw in total_Jhw]
 
 

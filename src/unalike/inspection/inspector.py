@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS, ImageInput, open_image
+from unalike.data.decode import MAX_PIXELS, ImageInput, open_image, upright_size
 from unalike.data.decoding import Decoding
 from unalike.data.decoding_fit import fit_decoding
+from unalike.data.ignored import Boxes, find_ignored
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.tiling import Tiling, choose_fit, choose_scale
 from unalike.data.view import View
@@ -48,7 +49,7 @@ from unalike.inspection.synthetic_patches import synthesize
 from unalike.metrics.false_alarm import AnomalyThreshold, fit_threshold, require_images
 from unalike.storage.blockfile import content_errors, read_blocks, write_blocks
 
-MARK, FORMAT_VERSION = b"UNALIKEI", 4
+MARK, FORMAT_VERSION = b"UNALIKEI", 5
 MIN_IMAGES = 2
 
 
@@ -69,15 +70,16 @@ class Inspector:
         model: The anomaly model.
         threshold: None: images are scored, not decided about.
         facts: Plain data about the fit, kept in the file.
+        ignored_HW: bool mask of the frame that all images share, True where anomalies are ignored.
     """
 
     def __init__(
         self, network: FeatureMapModel, tiling: Tiling, config: AnomalyModelConfig, model: AnomalyModel,
-        threshold: AnomalyThreshold | None, facts: dict[str, Any],
+        threshold: AnomalyThreshold | None, facts: dict[str, Any], ignored_HW: np.ndarray | None = None,
     ) -> None:  # fmt: skip
         self.network, self.tiling, self.config, self.model = network, tiling, config, model
         self.threshold, self.facts = threshold, facts
-        self.extractor = PatchExtractor(network.engine, tiling)
+        self.extractor = PatchExtractor(network.engine, tiling, ignored_HW)
 
     # ---- fitting ----
 
@@ -103,6 +105,8 @@ class Inspector:
         precision: str = "fp32",
         threads: int | None = None,
         max_pixels: int = MAX_PIXELS,
+        ignore_mask: str | Path | None = None,
+        ignore_boxes: Boxes | None = None,
     ) -> Inspector:
         """Fit an inspector to images of normal parts.
 
@@ -127,6 +131,9 @@ class Inspector:
             config: Hyperparameters of the anomaly model.
             runtime, precision, threads: Of the engine, as in ``load_feature_maps``.
             max_pixels: Larger images count as unreadable.
+            ignore_mask: Image of the size of the first image that marks where anomalies are ignored, in fitting the threshold
+                and in inspecting; images of another size show the same frame.
+            ignore_boxes: Boxes (left, top, right, bottom) of the first image in which anomalies are ignored.
 
         Raises:
             DataError: Too few images, for a rate or at all; a part that does not match; more than 5 % unreadable files.
@@ -146,9 +153,12 @@ class Inspector:
         defective = list_images(defects)
         decoding = fit_decoding([*images, *defective], Decoding.from_options(ground, range), max_pixels=max_pixels)
         readable = ReadableImages(images, max_pixels, decoding)
-        tiling = _choose_tiling(readable.sizes(), network.engine.input_size, fit, scale, light)
+        sizes = readable.sizes()
+        ignored_HW = find_ignored(sizes[0], ignore_mask, ignore_boxes)
+        tiling = _choose_tiling(sizes, network.engine.input_size, fit, scale, light)
         tiling = replace(tiling, decoding=decoding)
-        inspector, data = cls._fit_model(network, tiling, config or AnomalyModelConfig(), readable, rate)
+        inspector, data = cls._fit_model(network, tiling, config or AnomalyModelConfig(), readable, rate, ignored_HW)
+        inspector.facts["frame"] = list(sizes[0])
         if rate is not None:
             inspector._fit_threshold(data, readable, labels, rate, defective, None if masks is None else Path(masks))
         return inspector
@@ -156,16 +166,16 @@ class Inspector:
     @classmethod
     def _fit_model(
         cls, network: FeatureMapModel, tiling: Tiling, config: AnomalyModelConfig, images: ReadableImages,
-        rate: float | None,
+        rate: float | None, ignored_HW: np.ndarray | None,
     ) -> tuple[Inspector, FitData]:  # fmt: skip
         """An inspector without a threshold, and the patches that its model was fitted to."""
-        extractor = PatchExtractor(network.engine, tiling)
+        extractor = PatchExtractor(network.engine, tiling, ignored_HW)
         normal = sample_patches(images, extractor, config)
         if rate is not None:
             require_images(normal.images, rate)  # some may have been unreadable
         data = FitData(normal, synthesize(images, extractor, config), config)
         facts = {"images": normal.images, "unreadable": len(images.failures), "precision": network.engine.precision}
-        return cls(network, tiling, config, data.fit_model(), None, facts), data
+        return cls(network, tiling, config, data.fit_model(), None, facts, ignored_HW), data
 
     def _fit_threshold(
         self, data: FitData, images: ReadableImages, labels: Sequence[Hashable], rate: float,
@@ -227,9 +237,10 @@ class Inspector:
                 f"the network {self.network.source} runs in {self.network.engine.name} and is no ONNX file",
                 expected="a network that can be kept", remedy="fit with runtime auto, openvino or onnxruntime",
             )  # fmt: skip
-        model = self.model
+        model, ignored_HW = self.model, self.extractor.ignored_HW
         header = {
-            "inspector_version": FORMAT_VERSION, "sight": self.tiling.to_dict(), "recipe": self.config.to_dict(),
+            # A program that knows no ignored regions must not read a file that has some.
+            "inspector_version": FORMAT_VERSION - (ignored_HW is None), "sight": self.tiling.to_dict(), "recipe": self.config.to_dict(),
             "where": asdict(model.positions), "gain": model.gain,
             "alarm": None if self.threshold is None else self.threshold.to_dict(), "trunk": self.network.trunk,
             "licence": self.network.licence, "facts": self.facts, "maps": [asdict(fact) for fact in self.network.maps],
@@ -237,6 +248,7 @@ class Inspector:
         blocks = {
             "network": [np.frombuffer(self.network.content, np.uint8)], "mean": [model.mean_F], "mix": [model.mix_FF],
             "memory": [model.memory.vectors_MF], "local": [model.local_M],
+            **({} if ignored_HW is None else {"ignored": [ignored_HW.astype(np.uint8)]}),
             **({} if model.classifier is None else model.classifier.to_blocks()),
         }  # fmt: skip
         write_blocks(Path(path), header, blocks, magic=MARK)
@@ -245,7 +257,8 @@ class Inspector:
     @classmethod
     def load(
         cls, path: str | Path, *, runtime: str = "auto", precision: str = "auto", threads: int | None = None,
-        device: str | None = None, search: str | None = None,
+        device: str | None = None, search: str | None = None, ignore_mask: str | Path | None = None,
+        ignore_boxes: Boxes | None = None,
     ) -> Inspector:  # fmt: skip
         """Read a saved inspector; torch is not needed.
 
@@ -254,6 +267,7 @@ class Inspector:
             runtime, threads, device: Of the engine, as in ``load_feature_maps``.
             precision: ``auto`` is the precision of the fit, so that the threshold holds.
             search: ``exact`` or ``ann``; by default as in the fit.
+            ignore_mask, ignore_boxes: Further ignored regions, as in ``fit``; the threshold stays.
 
         Raises:
             DataError: A missing or damaged file, no inspector, or one of a newer version.
@@ -290,7 +304,16 @@ class Inspector:
                 blocks["local"].check(), classifier, float(header.get("gain", 0.0)),
             )  # fmt: skip
             threshold = None if header["alarm"] is None else AnomalyThreshold.from_dict(header["alarm"])
-            return cls(network, Tiling.from_dict(header["sight"]), config, model, threshold, header["facts"])
+            tiling, facts = Tiling.from_dict(header["sight"]), header["facts"]
+            ignored_HW = blocks["ignored"].check().astype(bool) if "ignored" in blocks else None
+        if ignore_mask is not None or ignore_boxes:
+            frame = facts.get("frame") or (None if ignore_mask is None else upright_size(ignore_mask))
+            if frame is None:
+                raise DataError(f"{path} does not know the size of its images", expected="an inspector that does",
+                                remedy="give a mask instead of boxes, or fit it anew")  # fmt: skip
+            more_HW = find_ignored((int(frame[0]), int(frame[1])), ignore_mask, ignore_boxes)
+            ignored_HW = more_HW if ignored_HW is None or more_HW is None else ignored_HW | more_HW
+        return cls(network, tiling, config, model, threshold, facts, ignored_HW)
 
 
 def _choose_tiling(

@@ -40,10 +40,11 @@ class PatchExtractor:
     Args:
         engine: Gives the feature maps.
         tiling: How images are resized and cut into tiles.
+        ignored_HW: bool mask of the frame that all images share, at any resolution: True where anomalies are ignored.
     """
 
-    def __init__(self, engine: MapEngine, tiling: Tiling) -> None:
-        self.engine, self.tiling = engine, tiling
+    def __init__(self, engine: MapEngine, tiling: Tiling, ignored_HW: np.ndarray | None = None) -> None:
+        self.engine, self.tiling, self.ignored_HW = engine, tiling, ignored_HW
         self.finest = min(engine.map_facts, key=lambda fact: fact.stride)
         self.stride = self.finest.stride
         self.width = sum(fact.channels for fact in engine.map_facts)
@@ -52,6 +53,19 @@ class PatchExtractor:
         """(h, w) of the grid of patches of an image of ``size`` (H, W)."""
         height, width = self.tiling.scaled_size(size)
         return -(-height // self.stride), -(-width // self.stride)
+
+    def ignored_cells(self, size: tuple[int, int]) -> np.ndarray | None:
+        """The patches of an image of ``size`` (H, W) that touch an ignored region, bool (h, w); None without regions."""
+        if self.ignored_HW is None:
+            return None
+        cells_hw = np.zeros(self.grid_size(size), np.bool_)
+        places = []
+        for pixels, side, whole in zip(
+            np.nonzero(self.ignored_HW), self.tiling.scaled_size(size), self.ignored_HW.shape, strict=True
+        ):
+            places.append(((pixels + 0.5) * (side / whole) / self.stride).astype(np.int64))
+        cells_hw[places[0], places[1]] = True
+        return cells_hw
 
     def __call__(self, image: Image.Image) -> Iterator[TilePatches]:
         """Extract the patches of an RGB image, tile by tile; at most a batch of tiles is in memory."""

@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from unalike.spec.declare import (
+    BOXES_FORM,
+    BOXES_SCHEMA,
     FILE,
     GROUND_FORM,
     IMAGES,
@@ -14,6 +16,7 @@ from unalike.spec.declare import (
     MODEL,
     PATHS_SCHEMA,
     RANGE_FORM,
+    Boxes,
     EnginePrecision,
     Ground,
     Paths,
@@ -74,6 +77,14 @@ class InspectFit(Section):
         None,
         "Regular expression that matches, in an image's path, the part that it shows, where several show the same.",
     )
+    ignore_mask: Text = field(
+        None, "Image of the good images' size that marks where anomalies are ignored, such as a clock: white on black, or "
+        "opaque on transparent.", takes=FILE,
+    )  # fmt: skip
+    ignore_boxes: Boxes | None = field(
+        None, "Boxes of the first good image in which anomalies are ignored; all images show one frame.",
+        form=BOXES_FORM, schema=BOXES_SCHEMA,
+    )  # fmt: skip
     patches: int = field(
         50_000, "Patches of good images from which the memory bank is chosen; at least as many as it holds.",
         ge=1, le=10**8, settled=True,
@@ -124,6 +135,14 @@ class InspectRun(Section):
         "is set.",
     )  # fmt: skip
     truth: Text = field(None, "Folder of masks to measure by: FOLDER/NAME.png or FOLDER/NAME_mask.png.")
+    ignore_mask: Text = field(
+        None, "Image of the good images' size that marks where anomalies are ignored too, such as a clock: white on black, or "
+        "opaque on transparent.", takes=FILE,
+    )  # fmt: skip
+    ignore_boxes: Boxes | None = field(
+        None, "Boxes of the first good image in which anomalies are ignored too; all images show one frame.",
+        form=BOXES_FORM, schema=BOXES_SCHEMA,
+    )  # fmt: skip
     search: Search | None = field(None, "Search in the memory bank; unset, as in the fit.")
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network; auto: that of the fit.")

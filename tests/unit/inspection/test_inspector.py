@@ -217,10 +217,10 @@ def test_other_files_are_refused(inspector, tmp_path):
 
 
 def test_a_newer_format_is_refused(inspector, tmp_path, monkeypatch):
-    monkeypatch.setattr("unalike.inspection.inspector.FORMAT_VERSION", 5)
+    monkeypatch.setattr("unalike.inspection.inspector.FORMAT_VERSION", 7)
     path = inspector.save(tmp_path / "a.inspector")
     monkeypatch.undo()
-    with pytest.raises(DataError, match="inspector version 5.*newer"):
+    with pytest.raises(DataError, match="inspector version 6.*newer"):
         Inspector.load(path)
 
 
@@ -238,3 +238,22 @@ def test_it_can_be_pickled(inspector, tmp_path):
     image = draw_part(100, (30, 40))
     for original in (inspector, Inspector.load(inspector.save(tmp_path / "i"))):
         assert pickle.loads(pickle.dumps(original)).inspect(image).score == pytest.approx(original.inspect(image).score)
+
+
+def test_ignored_regions_have_no_say_in_the_fit_and_in_inspecting(tmp_path):
+    box = (32, 32, 64, 64)
+    plain = fitted_inspector()
+    ignoring = fitted_inspector(ignore_boxes=(box,))
+    scratched, elsewhere = draw_part(101, (50, 50)), draw_part(102, (12, 12))
+    assert plain.inspect(scratched).decision == "defective" == ignoring.inspect(elsewhere).decision
+    assert ignoring.inspect(scratched).score < plain.inspect(scratched).score
+    assert ignoring.extractor.ignored_cells((64, 64)).mean() == pytest.approx(0.25)
+    # Another resolution of the same frame; a mask adds to what the file holds, and boxes may be given later.
+    assert ignoring.extractor.ignored_cells((128, 128)).mean() == pytest.approx(0.25)
+    loaded = Inspector.load(ignoring.save(tmp_path / "a.inspector"))
+    assert loaded.inspect(scratched).score == pytest.approx(ignoring.inspect(scratched).score, abs=1e-5)
+    later = Inspector.load(plain.save(tmp_path / "b.inspector"), ignore_boxes=[box])
+    assert later.threshold.threshold == plain.threshold.threshold
+    assert later.inspect(scratched).score < plain.inspect(scratched).score
+    with pytest.raises(DataError, match="ignored box"):
+        fitted_inspector(ignore_boxes=((0, 0, 65, 10),))
