@@ -203,10 +203,11 @@ def test_the_user_s_head_settings_apply_to_the_interpolated_network(
     assert (finish.loss, finish.residual, finish.shrinkage, finish.mirrored) == ("MultiSimilarityLoss", 0.37, 1.5, True)
 
 
-def test_a_head_without_closed_form_is_trained_plainly(photos: Path, tmp_path: Path) -> None:
-    process = unalike("train", photos / "train", "-r", tmp_path, *SMALL, "model.head=residual", "train.num_epochs=1")
+def test_a_head_without_closed_form_is_searched_by_trials(photos: Path, tmp_path: Path) -> None:
+    process = unalike("train", photos / "train", "-r", tmp_path, *SMALL, "model.head=residual", "train.num_epochs=1",
+                      "--trials", "1")  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "model.head is residual, which no closed form fits: training plainly" in process.stderr
+    assert (tmp_path / "train/search.json").is_file()
 
 
 def prefer_last(evaluate):
@@ -223,9 +224,10 @@ def baseline_only(features, labels, splits, goal):
     return head_search.search_heads(features, labels, splits, goal, seconds=-1)
 
 
-def test_without_pretrained_weights_it_trains_plainly(photos: Path, tmp_path: Path) -> None:
+def test_without_pretrained_weights_trials_are_searched(photos: Path, tmp_path: Path) -> None:
     process = unalike("train", photos / "train", "-r", tmp_path, "model.backbone=test_efficientnet", "model.pretrained=false",
-                   "model.input_height=64", "model.input_width=64", "train.num_epochs=1", "dataset.workers=1")  # fmt: skip
+                   "model.input_height=64", "model.input_width=64", "train.num_epochs=1", "dataset.workers=1", "--minutes", "0.5")  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "model.pretrained is false: training plainly" in process.stderr
-    assert not (tmp_path / "train/automatic.json").exists()
+    assert "model.pretrained is false, so hyperparameters are searched by complete trainings" in process.stderr
+    assert not (tmp_path / "train/automatic.json").exists() and (tmp_path / "train/search.json").is_file()
+    assert (tmp_path / "train/ml_model_best.pth").is_file()

@@ -23,7 +23,8 @@ from unalike.errors import DeviceError, RunError, SpecError, WeightsError
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import PRETRAINED
 from unalike.runs.folder import results_folder
-from unalike.spec.actions import STANDALONE_ACTIONS, command_of
+from unalike.spec.actions import MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
+from unalike.spec.mandatory import has_value, missing_fields
 from unalike.storage.filesystems import SCHEMES
 from unalike.storage.outside_files import expand_home
 from unalike.storage.overwrite import refuse_existing
@@ -81,6 +82,7 @@ class ModelActionsCheck:
             with self.findings.collect("spec"):
                 raise SpecError("neither images nor a model are named", expected=f"one of {', '.join(PURPOSE_FIELDS)}",
                                 remedy="set the field of the action that shall run")  # fmt: skip
+        self._mandatory()
         self.findings.require_modules(self._required_modules())
         if (
             self.experiment.is_set("wandb.enable")
@@ -94,6 +96,29 @@ class ModelActionsCheck:
         self._devices()
         self._weights(sets)
         self._models()
+
+    # -- mandatory fields --
+
+    def _mandatory(self) -> None:
+        """Check that the mandatory fields of every action whose section is there are set, and that ONNX files exist."""
+        trains = bool(self.experiment.dataset.train_dataset)
+        for action in MODEL_ACTIONS:
+            if action == "train" or not self.experiment.is_meant(action):
+                continue
+            for field in missing_fields(action, lambda path: has_value(self.experiment, path)):
+                if trains and field.startswith(f"{action}.") and "input_path" not in field:
+                    continue  # its model is what the training of this spec writes
+                with self.findings.collect(action):
+                    raise SpecError(f"{field} is not set", expected=f"a value, for {action}",
+                                    remedy=f"set it, or take the section {action} out")  # fmt: skip
+        for action in ("gen_trt_engine", "quantize", "gen_engine"):
+            path = f"{action}.onnx_file"
+            file = self.value(path)
+            if file and not expand_home(str(file)).is_file():
+                with self.findings.collect(path):
+                    raise WeightsError(
+                        f"there is no file {file}", expected="an ONNX file", remedy="unalike export writes one"
+                    )
 
     # -- extras --
 

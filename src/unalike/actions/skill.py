@@ -139,13 +139,14 @@ def _action_info(action: str) -> dict[str, Any]:
     return info | {"outputs": [*(() if action in FOLDERLESS_ACTIONS else _EVERY_RUN), *OUTPUTS.get(action, ())]}
 
 
-def _spec_params(action: str) -> dict[str, Any]:
-    """Field -> the function that fills it in a job, and the parent actions for which it does."""
-    rules: dict[str, Any] = {}
-    for entry in FIELD_RULES:
-        if entry.action in (EVERY, action):
-            rules[entry.field] = {"from": entry.function, **({"parent": list(entry.parents)} if entry.parents else {})}
-    return rules
+def _spec_params(action: str) -> dict[str, str]:
+    """Field -> the function that fills it in a job, as in TAO's file."""
+    return {rule.field: rule.function for rule in FIELD_RULES if rule.action in (EVERY, action)}
+
+
+def _spec_param_parents(action: str) -> dict[str, list[str]]:
+    """Field -> the parent actions for which a job's spec is completed by it."""
+    return {rule.field: list(rule.parents) for rule in FIELD_RULES if rule.action in (EVERY, action) and rule.parents}
 
 
 def skill_info() -> dict[str, Any]:
@@ -160,7 +161,7 @@ def skill_info() -> dict[str, Any]:
         "automl_enabled": True,
         "automl_policy": {
             "default": "auto",
-            "values": ["auto", "off"],
+            "values": ["auto", "on", "off"],
             "of": "the run alone; this file stays as it is",
         },
         "monitoring_metric": {
@@ -173,6 +174,7 @@ def skill_info() -> dict[str, Any]:
         "actions": {action: _action_info(action) for action in ACTIONS},
         "data_sources": {action: dict(fields) for action, fields in DATA_SOURCES.items()},
         "spec_params": {action: _spec_params(action) for action in JOB_ACTIONS},
+        "spec_param_parents": {action: _spec_param_parents(action) for action in JOB_ACTIONS},
         "spec_shorthand_keys": shorthand,
     }
 

@@ -86,14 +86,26 @@ def train(
             return _search(experiment, resume=resume, overwrite=overwrite)
         from unalike.training.automatic.pipeline import train_automatically, unsupported_reason
 
-        reason = "several processes share the run" if process_count() > 1 else unsupported_reason(experiment)
+        plain_reason = _plain_reason(experiment)
+        reason = plain_reason or unsupported_reason(experiment)
         if not reason:
             experiment.set_value("automl_policy", "auto")  # so that the resolved spec does the same again
             return _train_in_budget(train_automatically, experiment, start, resume=resume, overwrite=overwrite)
-        say(f"automl_policy is auto, but {reason}: training plainly")
+        if not plain_reason:
+            say(f"automl: {reason}, so hyperparameters are searched by complete trainings (--minutes N or --trials N sets the "
+                "budget; --automl-policy off trains once)")  # fmt: skip
+            return _search(experiment, resume=resume, overwrite=overwrite)
+        say(f"automl_policy is auto, but {plain_reason}: training plainly")
     settle_backbone(experiment)
     say(f"trunk: {experiment.model.backbone}")
     return _train_plainly(experiment, resume=resume, overwrite=overwrite)
+
+
+def _plain_reason(experiment: Experiment) -> str:
+    """Why one plain training is all that can be done; empty where trials can be compared."""
+    if process_count() > 1:
+        return "several processes share the run"
+    return "a checkpoint to resume is named" if experiment.train.resume_training_checkpoint_path else ""
 
 
 def _train_plainly(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:

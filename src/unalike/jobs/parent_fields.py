@@ -14,6 +14,7 @@ from unalike.errors import SpecError
 from unalike.jobs.database import Job
 from unalike.jobs.outputs import SEARCH_MARKS, find_model, folder_of, newest_checkpoint
 from unalike.runs.filenames import JOB_CALIBRATION_CACHE, JOB_ENGINE_FILE, JOB_ONNX_FILE
+from unalike.spec.mandatory import missing_fields
 from unalike.storage.filesystems import uri_of
 
 
@@ -174,6 +175,18 @@ def fields_from_parent(job: Job, parent: Job | None) -> dict[str, Any]:
         if value is not None:
             fields[rule.field] = value
     return fields
+
+
+def refuse_incomplete(job: Job, parent: Job | None) -> None:
+    """Raise SpecError that names the mandatory fields which neither the user set nor the parent gives."""
+    own = own_fields(job)
+    given = {rule.field for rule in FIELD_RULES
+             if rule.action in (EVERY, job.action) and rule.parents and parent is not None and parent.action in rule.parents}  # fmt: skip
+    missing = missing_fields(job.action, lambda path: path in own or path in given)
+    if missing:
+        raise SpecError(f"{job.action}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
+                        expected="everything that the job needs, before it is created",
+                        remedy=f"set {'it' if len(missing) == 1 else 'them'} in the overrides or the spec")  # fmt: skip
 
 
 def refuse_parent(job: Job, parent: Job) -> None:

@@ -23,7 +23,7 @@ from unalike.jobs.gpu_queue import AT_ONCE_SETTING
 from unalike.jobs.job_spec import SpecSource, check_job_spec
 from unalike.jobs.kubernetes import make_manifest, write_manifest
 from unalike.jobs.outputs import field_of, find_model, results_address
-from unalike.jobs.parent_fields import fields_from_parent, refuse_parent
+from unalike.jobs.parent_fields import fields_from_parent, refuse_incomplete, refuse_parent
 from unalike.jobs.reconcile import refresh
 from unalike.jobs.schedulers import CLUSTERS, open_cluster, refuse_unknown_options
 from unalike.progress import say
@@ -168,10 +168,12 @@ class Workspace:
         return self._start(job)
 
     def _accept_parent(self, job: Job, parent: Job | None, wait: bool) -> None:
-        """Refuse a parent of the wrong action, one that is not complete, and one whose model is missing."""
+        """Refuse a parent of the wrong action, missing data, a parent that is not complete, and one whose model is missing."""
+        if parent is not None:
+            refuse_parent(job, parent)
+        refuse_incomplete(job, parent)
         if parent is None:
             return
-        refuse_parent(job, parent)
         if parent.status != "Complete":
             if parent.status not in ACTIVE_STATUSES:
                 raise RunError(f"parent {parent.id} is {parent.status}", expected="one that is Complete",

@@ -98,6 +98,7 @@ class Experiment(Section):
 
     _action: str = PrivateAttr(default="")
     _set_paths: set[str] = PrivateAttr(default_factory=set)
+    _marked: set[str] = PrivateAttr(default_factory=set)
     _settled: list[SettledField] = PrivateAttr(default_factory=list)
     _spec_given: bool = PrivateAttr(default=False)
 
@@ -114,6 +115,15 @@ class Experiment(Section):
     def is_set(self, path: str) -> bool:
         """Whether the user set this field (of a section: any field in it)."""
         return any(s == path or s.startswith(path + ".") or path.startswith(s + ".") for s in self._set_paths)
+
+    def mark_unset(self, paths: Iterable[str]) -> None:
+        """Record dotted paths that the spec holds as mandatory and unset (``???``, ``<required>``)."""
+        self._marked.update(paths)
+
+    def is_meant(self, section: str) -> bool:
+        """Whether a section at the top differs from its defaults, or holds a field that is marked as mandatory and unset."""
+        own: Section = getattr(self, section)
+        return own != type(own)() or any(path.startswith(f"{section}.") for path in self._marked)
 
     def sections_set(self) -> set[str]:
         """Names at the top of the spec in which the user set a field."""

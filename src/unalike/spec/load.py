@@ -41,7 +41,7 @@ DATA_FIELD = {
     "embed": "embed.source",
     "check": "dataset.train_dataset",
 }
-MANDATORY = "???"
+UNSET = ("???", "<required>")  # TAO's marks of a mandatory field that the user has to fill in
 
 
 def load_spec(
@@ -106,10 +106,12 @@ def read_spec(
     faults += apply_overrides(tree, overrides, action)
     if data is not None:
         faults += _place_data(tree, action, data, overrides)
-    _drop_unset(tree)
+    marked: list[str] = []
+    _drop_unset(tree, marked)
     faults += translate_tao_keys(tree)
     faults += _drop_foreign_sections(tree, action)
     experiment = _validate(tree, faults, action)
+    experiment.mark_unset(marked)
     _complete(experiment, action, spec_given=spec is not None)
     return experiment, faults
 
@@ -186,18 +188,19 @@ def _respell(tree: dict[Any, Any]) -> list[Fault]:
     return faults
 
 
-def _drop_unset(tree: dict[Any, Any], prefix: str = "") -> None:
-    """Remove ``???`` and ``[???]`` (mandatory and unset) and empty sections (all their lines are comments)."""
+def _drop_unset(tree: dict[Any, Any], marked: list[str], prefix: str = "") -> None:
+    """Remove ``???`` and ``<required>`` (mandatory and unset), also alone in a list, and empty sections (all their lines are comments)."""
     for key in list(tree):
         path, value = f"{prefix}{key}", tree[key]
         declared = declared_fields().get(path)
-        if value in (MANDATORY, [MANDATORY]):
+        if any(value in (mark, [mark]) for mark in UNSET):
             del tree[key]
+            marked.append(path)
         elif declared is not None and declared.section:
             if value is None and not declared.nullable:
                 del tree[key]
             elif isinstance(value, dict):
-                _drop_unset(value, path + ".")
+                _drop_unset(value, marked, path + ".")
 
 
 def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:

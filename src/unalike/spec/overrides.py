@@ -111,7 +111,7 @@ def _write(tree: dict[Any, Any], path: str, value: Any) -> list[Fault]:
     parent, table = tree, declared_fields()
     for depth, part in enumerate(parents, 1):
         inner = parent.get(part)
-        if inner is None or inner == "???":
+        if inner is None or inner in ("???", "<required>"):
             inner = parent[part] = {}
         if not isinstance(inner, dict):
             at = ".".join(parents[:depth])

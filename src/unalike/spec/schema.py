@@ -100,11 +100,18 @@ def manifest() -> dict[str, Any]:
 def _entry(action: str) -> dict[str, Any]:
     entry: dict[str, Any] = {
         "schema": f"{action}.schema.json",
+        "path": f"{action}.schema.json",  # TAO's name of the same
         "spec_template": f"../references/spec_template_{action}.yaml",
     }
     if action in DEPLOY:
         entry["deploy_spec_template"] = f"../references/spec_template_deploy_{action}.yaml"
-    return entry | _lists(fields_of(action))
+    lists = _lists(fields_of(action))
+    by_section: dict[str, list[str]] = {}
+    for path in lists["popular"]:
+        section, _, name = path.partition(".")
+        by_section.setdefault(section, []).append(name)
+    tops = [name for name in load_spec(action).to_dict() if name in top_level(action)]
+    return entry | {"top_level_keys": tops} | lists | {"popular_by_section": by_section}
 
 
 def _text(content: dict[str, Any]) -> str:

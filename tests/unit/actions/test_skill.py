@@ -57,7 +57,9 @@ def test_packaged_files_are_fresh() -> None:
     for name, content in handbook.package_files().items():
         assert (SKILL / name).read_text(encoding="utf-8") == content, name
     generated = {SKILL / name for name in handbook.package_files()}
-    assert {path for path in SKILL.rglob("*") if path.is_file()} == generated | {SKILL / "SKILL.md"}
+    assert {path for path in SKILL.rglob("*") if path.is_file()} == generated | {
+        SKILL / "SKILL.md", SKILL / "references/deploy.md", SKILL / "evals/evals.json",
+    }  # fmt: skip
 
 
 def test_a_default_changed_without_regenerating_is_found(tmp_path: Path) -> None:
@@ -132,7 +134,7 @@ def test_skill_info_says_what_the_code_does() -> None:
         assert (SKILL / "references" / told["spec_template"]).is_file()
         table = {e.field: e.function for e in FIELD_RULES if e.action in ("*", action)}
         if action in JOB_ACTIONS:
-            assert {field: how["from"] for field, how in INFO["spec_params"][action].items()} == table
+            assert INFO["spec_params"][action] == table
         assert (action in INFO["spec_params"]) == ("job" in told) == (action in JOB_ACTIONS)
         assert set(table.values()) <= set(FUNCTIONS)
     for key, place in INFO["spec_shorthand_keys"].items():
@@ -179,6 +181,36 @@ def test_every_command_is_one(words: list[str]) -> None:
     action = parsed.get("action") or words[1]
     if overrides and action in DATA_FIELD:
         load_spec(action, None, overrides)
+
+
+def test_every_command_is_named_and_evals_have_the_public_form() -> None:
+    from unalike.cli.commands import COMMANDS
+
+    assert all(re.search(rf"`(unalike )?{re.escape(name)}\b", TEXT) for name in COMMANDS)
+    for word in (
+        "fine-grained",
+        "retrieval",
+        "triplet",
+        "contrastive",
+        "ml-recog",
+        "no-labels",
+        "## Instructions",
+        "## Examples",
+    ):
+        assert word.lower() in TEXT.lower()
+    content = json.loads((SKILL / "evals/evals.json").read_text(encoding="utf-8"))
+    assert content["skill_name"] == "unalike" and len(content["evals"]) >= 5
+    for entry in content["evals"]:
+        assert entry["prompt"] and entry["expected_output"] and len(entry["expectations"]) >= 3
+
+
+def test_manifest_has_taos_keys() -> None:
+    manifest = json.loads((SKILL / "schemas/manifest.json").read_text(encoding="utf-8"))
+    for action, entry in manifest["actions"].items():
+        assert entry["path"] == entry["schema"] and (SKILL / "schemas" / entry["path"]).is_file()
+        assert entry["top_level_keys"] == list(schema_for(action)["default"])
+        flat = {f"{section}.{name}" for section, names in entry["popular_by_section"].items() for name in names}
+        assert flat == set(entry["popular"])
 
 
 def test_typical_overrides_load() -> None:

@@ -70,6 +70,8 @@ def workspace(tmp_path, monkeypatch):
     stub = tmp_path / "stub.py"
     stub.write_text(STUB)
     monkeypatch.chdir(tmp_path)
+    # The stand-in program needs no data; test_mandatory.py holds that a job without its data is refused.
+    monkeypatch.setattr("unalike.jobs.workspace.refuse_incomplete", lambda job, parent: None)
     held = Workspace(tmp_path / "jobs", program=(sys.executable, str(stub)))
     yield held
     for job in held.store.all():  # nothing outlives a test
@@ -540,7 +542,7 @@ def test_a_job_survives_its_shell_and_leaves_the_skill_alone(workspace, tmp_path
     program = (
         "import sys, time; from unalike.jobs import Workspace\n"
         f"held = Workspace({str(workspace.folder)!r}, program={workspace.program!r})\n"
-        "print(held.create('train', {'model_name': 'waits'}, automl_policy='off').id, flush=True); time.sleep(600)"
+        "print(held.create('train', {'model_name': 'waits', 'dataset.train_dataset': 'photos'}, automl_policy='off').id, flush=True); time.sleep(600)"
     )
     shell = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True)
     job_id = shell.stdout.readline().strip()
