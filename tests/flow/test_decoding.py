@@ -129,6 +129,16 @@ def test_compare_says_what_it_did(tmp_path: Path) -> None:
     assert "range 0 to 65535" in json.loads(done.stdout)["pairs"][0]["notes"][0]
 
 
+def test_pairs_of_a_list_are_compared_by_one_rule(tmp_path: Path) -> None:
+    pytest.importorskip("cv2")
+    values = np.arange(100 * 100, dtype=np.uint16).reshape(100, 100) % 4096
+    for name, part in (("bright", values), ("dark", values // 8)):
+        Image.fromarray(part.astype(np.uint16)).save(tmp_path / f"{name}.tif")
+    dark, bright = tmp_path / "dark.tif", tmp_path / "bright.tif"
+    for result in unalike.Comparer().compare_many([(dark, dark), (bright, bright)]):
+        assert not isinstance(result, Exception) and "range 0 to 4095" in result.notes[0]
+
+
 def test_an_opened_picture_is_compared_upright(tmp_path: Path) -> None:
     pytest.importorskip("cv2")
     image = Image.new("RGB", (300, 200), "white")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
@@ -209,9 +210,13 @@ class Comparer:
 
     def compare_many(self, pairs: Iterable[tuple[ImageInput, ImageInput]]) -> Iterator[ComparisonResult | DataError]:
         """Yield the result of each pair (reference, image), or the DataError that says why there is none."""
+        comparer = self
+        if isinstance(pairs, Sequence):  # a set that is known beforehand is decoded by one rule
+            comparer = copy(self)
+            comparer.fit_decoding([image for pair in pairs for image in pair])
         for reference, image in pairs:
             try:
-                yield self.compare(reference, image)
+                yield comparer.compare(reference, image)
             except DataError as error:
                 yield error
 
