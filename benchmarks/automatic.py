@@ -27,7 +27,7 @@ from PIL import Image
 
 import unalike
 from unalike.data.imageset import load_images
-from unalike.metrics.intervals import bootstrap, wilson_interval
+from unalike.metrics.intervals import mean_interval, wilson_interval
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.model.backbones import build_trunk
 
@@ -165,7 +165,7 @@ def _evaluate_network(network: Any, transform: Any, train: Any, query: Any, file
     class_of_query = np.array([train.classes.index(name) for name in query.classes])
     ranking = evaluate_ranking(vectors[1], class_of_query[query.labels_N], vectors[0], train.labels_N, ks=(1,))
     np.savez(file, hit=ranking.precision_at_1, precision=ranking.average_precision_at_r)
-    first, mapr = ranking.precision_at_1, bootstrap(ranking.average_precision_at_r)
+    first, mapr = ranking.precision_at_1, mean_interval(ranking.average_precision_at_r)
     interval = wilson_interval(int(first.sum()), len(first))
     return {"R@1": round(float(first.mean()), 4), "R@1 interval": [round(interval.low, 4), round(interval.high, 4)],
             "MAP@R": round(mapr.value, 4), "MAP@R interval": [round(mapr.low, 4), round(mapr.high, 4)],

@@ -28,7 +28,7 @@ from unlabeled import embed_splits, score_queries
 from unalike.data.imageset import align_labels, load_images
 from unalike.data.notices import Notices
 from unalike.data.view import View
-from unalike.metrics.intervals import bootstrap, paired_bootstrap
+from unalike.metrics.intervals import difference_interval, mean_interval
 from unalike.spec import load_spec
 from unalike.training.automatic.holdout import assign_scenes
 from unalike.training.heads.features import compute_features
@@ -70,9 +70,9 @@ def summarize(results: dict[str, dict[str, np.ndarray]]) -> dict[str, object]:
     row: dict[str, object] = {"queries": len(next(iter(results.values()))["hit"])}
     for name, key in (("R@1", "hit"), ("MAP@R", "precision")):
         for way, values in results.items():
-            row[f"{name} {way}"] = str(bootstrap(values[key]))
+            row[f"{name} {way}"] = str(mean_interval(values[key]))
         for base, way in combinations([way for way in ORDER if way in results], 2):
-            row[f"{name} {way} over {base}"] = str(paired_bootstrap(results[base][key], results[way][key]))
+            row[f"{name} {way} over {base}"] = str(difference_interval(results[base][key], results[way][key]))
     return row
 
 

@@ -21,7 +21,7 @@ from grocery import append_row, write_manifests
 from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
 from unalike.data.view import View
-from unalike.metrics.intervals import paired_bootstrap
+from unalike.metrics.intervals import difference_interval
 from unalike.model.backbones import native_size
 from unalike.spec import load_spec
 from unalike.training.automatic.holdout import Split, assign_scenes, cross_validation_splits, evaluate_embeddings
@@ -109,7 +109,7 @@ def compare(trunk: str, way: str, x_NF: np.ndarray, labels_N: np.ndarray, splits
         for figure, values_of in (("R@1", lambda v: v.hit_Q), ("MAP@R", lambda v: v.precision_Q)):
             row[figure] = round(float(values_of(results[name]).mean()), 4)
             if name not in ("frozen", BASE):
-                gain = paired_bootstrap(values_of(results[BASE]), values_of(results[name]))
+                gain = difference_interval(values_of(results[BASE]), values_of(results[name]))
                 row[f"{figure} gain"] = [round(v, 4) for v in (gain.value, gain.low, gain.high)]
         append_row(out, row)
 

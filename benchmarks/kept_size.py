@@ -21,7 +21,7 @@ from unalike.data.imageset import load_images
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.inference.engine_selection import create_engine
-from unalike.metrics.intervals import paired_bootstrap
+from unalike.metrics.intervals import difference_interval
 from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.model.frozen_trunk import build_frozen_trunk
@@ -68,7 +68,7 @@ def main() -> None:
     difference = np.abs(crops[full].astype(np.int16) - crops[bounded])
     cosines = (vectors[full] * vectors[bounded]).sum(axis=1)
     closed_set = ~rankings[full].open_set
-    gain = paired_bootstrap(rankings[full].precision_at_1[closed_set], rankings[bounded].precision_at_1[closed_set])
+    gain = difference_interval(rankings[full].precision_at_1[closed_set], rankings[bounded].precision_at_1[closed_set])
     print(f"pixels: mean difference {difference.mean():.2f}, 99 of 100 within {np.percentile(difference, 99):.0f}")
     print(f"vectors: median cosine {np.median(cosines):.4f}, lowest {cosines.min():.4f}; R@1 bounded minus full {gain}")
 

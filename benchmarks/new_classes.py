@@ -24,7 +24,7 @@ from unlabeled import embed_splits, score_queries
 
 import unalike
 from unalike.data.imageset import align_labels, load_images
-from unalike.metrics.intervals import bootstrap, paired_bootstrap
+from unalike.metrics.intervals import difference_interval, mean_interval
 
 Rows = list[list[str]]
 
@@ -80,8 +80,8 @@ def summarize(raw: list[Any], groups: np.ndarray) -> dict[str, Any]:
     (hit, precision), (new_hit, new_precision) = raw
     metrics = {}
     for name, old, new in (("R@1", hit, new_hit), ("MAP@R", precision, new_precision)):
-        metrics[name] = {"frozen": str(bootstrap(old, groups)), "trained": str(bootstrap(new, groups)),
-                      "gain": str(paired_bootstrap(old, new, groups))}  # fmt: skip
+        metrics[name] = {"frozen": str(mean_interval(old, groups)), "trained": str(mean_interval(new, groups)),
+                      "gain": str(difference_interval(old, new, groups))}  # fmt: skip
     return metrics
 
 

@@ -28,7 +28,7 @@ from unalike.data.view import View
 from unalike.deploy.quantization.accuracy_table import cosines
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
-from unalike.metrics.intervals import paired_bootstrap
+from unalike.metrics.intervals import difference_interval
 from unalike.metrics.retrieval import evaluate_ranking
 
 FOLDS = 5
@@ -57,7 +57,7 @@ def evaluate_queries(vectors: np.ndarray, labels: np.ndarray, query: np.ndarray,
 def print_row(part: str, before: Values, after: Values, **columns: Any) -> dict[str, Any]:
     row: dict[str, Any] = {"part": part, "queries": len(before["R@1"]), **columns}
     for name in before:
-        change = paired_bootstrap(before[name], after[name])
+        change = difference_interval(before[name], after[name])
         row[name] = {"fp32": round(100 * float(np.nanmean(before[name])), 2),
                      "int8": round(100 * float(np.nanmean(after[name])), 2), "loss": round(-100 * change.value, 2),
                      "interval": [round(-100 * change.high, 2), round(-100 * change.low, 2)]}  # fmt: skip

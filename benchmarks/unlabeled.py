@@ -23,7 +23,7 @@ import unalike
 from unalike.data.imageset import align_labels, load_images
 from unalike.discovery.clustering import ImageGroups, group_images
 from unalike.discovery.neighbor_whitening import NeighborWhitening
-from unalike.metrics.intervals import bootstrap, paired_bootstrap
+from unalike.metrics.intervals import difference_interval, mean_interval
 from unalike.metrics.retrieval import evaluate_ranking
 
 
@@ -83,8 +83,8 @@ def compare_with_frozen(
 ) -> dict[str, object]:
     row: dict[str, object] = {"method": name, "queries": len(other[0])}
     for figure, before, after in zip(("R@1", "MAP@R"), base, other, strict=True):
-        row[figure] = str(bootstrap(after))
-        row[f"{figure} gain over frozen"] = str(paired_bootstrap(before, after))
+        row[figure] = str(mean_interval(after))
+        row[f"{figure} gain over frozen"] = str(difference_interval(before, after))
     return row
 
 
