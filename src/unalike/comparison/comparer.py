@@ -168,18 +168,12 @@ class Comparer:
         pixels, features, lighting = self._compare_levels(
             reference_HWC, image_HWC, resampled, _fit_mask(ignored_HW, reference_HWC.shape), show_progress
         )
-        regions: list[DifferenceRegion] = []
-        compared = 0.0
-        if features is not None:
-            compared = float(features.known_hw.mean())
-            features = replace(features, cell=(features.cell[0] * scale, features.cell[1] * scale))
-            regions = find_feature_regions(features, size, margin=self.margin)
+        compared = float(features.known_hw.mean()) if features is not None else 0.0
         if pixels is not None:
             compared = pixels.compared
-            regions = [
-                *find_pixel_regions(pixels, size, min_area=self.min_area, margin=self.margin, scale=scale),
-                *regions,
-            ]
+        if features is not None:
+            features = replace(features, cell=(features.cell[0] * scale, features.cell[1] * scale))
+        regions = self._find_regions(pixels, features, size, scale)
         if compared < FULL_SHARE * registration.overlap or registration.overlap < FULL_SHARE:
             notes.append(f"{compared:.0%} of the image lie on the reference and were compared")
         preview_HWC, reference_preview_HWC = _make_previews(reference_HWC, image_HWC, resampled, lighting)
@@ -219,6 +213,17 @@ class Comparer:
                 yield comparer.compare(reference, image)
             except DataError as error:
                 yield error
+
+    def _find_regions(
+        self, pixels: PixelDifference | None, features: FeatureDifference | None, size: tuple[int, int], scale: float
+    ) -> list[DifferenceRegion]:
+        """Find the regions of both levels in an image of ``size`` (H, W), those of pixels first."""
+        regions: list[DifferenceRegion] = []
+        if pixels is not None:
+            regions += find_pixel_regions(pixels, size, min_area=self.min_area, margin=self.margin, scale=scale)
+        if features is not None:
+            regions += find_feature_regions(features, size, margin=self.margin)
+        return regions
 
     def _compare_levels(
         self,
