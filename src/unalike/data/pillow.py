@@ -34,6 +34,7 @@ _PLUGINS = {
 # Brands of ISO media files, which follow "ftyp" at byte 8.
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _PREFIX = 16
+MAX_TILE_PIXELS = 1 << 27  # while an image is read; Pillow refuses tiles of more than twice as many pixels
 _HEADER_ERRORS = (SyntaxError, IndexError, TypeError, struct.error)
 Source = str | Path | bytes | BinaryIO
 
@@ -203,6 +204,11 @@ def _enter() -> None:
             filters.remove(_ignored)
 
     _restore.append(remove)
+    if Image.MAX_IMAGE_PIXELS is not None and Image.MAX_IMAGE_PIXELS < MAX_TILE_PIXELS:
+        # of a compressed TIFF Pillow compares a tile with its limit while it loads; the image was compared with ours before
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = MAX_TILE_PIXELS
+        _restore.append(lambda: setattr(Image, "MAX_IMAGE_PIXELS", before))
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         ImageFile.LOAD_TRUNCATED_IMAGES = False
         _restore.append(lambda: setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True))

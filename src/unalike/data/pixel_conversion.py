@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from unalike.data.decoding import GRAY, Decoding
-from unalike.data.deep_pixels import format_range_of, is_deep, read_values, scale_to_8_bits
+from unalike.data.deep_pixels import STRIP_VALUES, format_range_of, gray_values, is_deep, read_values, scale_to_8_bits
 from unalike.progress import say
 
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
@@ -113,7 +113,7 @@ def _to_rgb_version_1(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
     if image.mode == "F" or image.mode == "I" or image.mode.startswith("I;"):
-        return Image.fromarray(_to_8_bits_version_1(np.asarray(image))).convert("RGB")
+        return Image.fromarray(_to_8_bits_version_1(gray_values(image))).convert("RGB")
     if has_alpha(image):
         layer = image.convert("RGBA")
         background = Image.new("RGBA", layer.size, (255, 255, 255, 255))
@@ -123,13 +123,25 @@ def _to_rgb_version_1(image: Image.Image) -> Image.Image:
 
 def _to_8_bits_version_1(values_HW: np.ndarray) -> np.ndarray:
     """Scale gray values of 16 or 32 bits or floating point by a range chosen for this image."""
-    values = values_HW.astype(np.float64)
-    values[~np.isfinite(values)] = 0
-    low, high = float(values.min(initial=0)), float(values.max(initial=0))
-    if np.issubdtype(values_HW.dtype, np.integer):
-        values *= 255.0 / (65535.0 if high <= 65535 else 2147483647.0)
-    elif low < 0 or high > 65535:
-        values = (values - low) * (255.0 / (high - low))
-    else:
-        values *= 255.0 / next(top for top in (1.0, 255.0, 65535.0) if high <= top)
-    return np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    rows = max(1, STRIP_VALUES // max(1, values_HW.shape[1]))
+    strips = [values_HW[top : top + rows] for top in range(0, len(values_HW), rows)]
+    low = min((float(_finite(strip).min(initial=0)) for strip in strips), default=0.0)
+    high = max((float(_finite(strip).max(initial=0)) for strip in strips), default=0.0)
+    scaled: np.ndarray = np.empty(values_HW.shape, np.uint8)
+    for number, strip in enumerate(strips):
+        values = _finite(strip)
+        if np.issubdtype(values_HW.dtype, np.integer):
+            values *= 255.0 / (65535.0 if high <= 65535 else 2147483647.0)
+        elif low < 0 or high > 65535:
+            values = (values - low) * (255.0 / (high - low))
+        else:
+            values *= 255.0 / next(top for top in (1.0, 255.0, 65535.0) if high <= top)
+        scaled[number * rows : number * rows + len(strip)] = np.clip(values + 0.5, 0, 255).astype(np.uint8)
+    return scaled
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    """The values in double precision, those that are not finite as 0."""
+    result = values.astype(np.float64)
+    result[~np.isfinite(result)] = 0
+    return result

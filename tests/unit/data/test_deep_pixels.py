@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from unalike.data import pillow
+from unalike.data import deep_pixels, pillow, pixel_conversion
 from unalike.data.decode import decode, open_layer
 from unalike.data.decoding import Decoding
 from unalike.data.decoding_fit import fit_decoding
@@ -132,3 +132,20 @@ def test_maximum_by_tags(tmp_path: Path) -> None:
         gray.save(tmp_path / "a.tif", tiffinfo=tags)
         with Image.open(tmp_path / "a.tif") as image:
             assert stated_maximum(image) == expected
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+@pytest.mark.parametrize("version", [1, 2])
+def test_strips_give_the_same_pixels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: type, version: int
+) -> None:
+    values = np.random.default_rng(0).integers(0, 60_000, (37, 23)).astype(dtype)
+    if dtype == np.float32:
+        values[3, 4] = np.nan
+    Image.fromarray(values).save(tmp_path / "a.tif", compression="tiff_deflate")
+    whole = decode(tmp_path / "a.tif", decoding=Decoding(version=version))
+    for module in (deep_pixels, pixel_conversion):
+        monkeypatch.setattr(module, "STRIP_VALUES", 50)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # of other code in the process; ours is dataset.max_pixels
+    assert (decode(tmp_path / "a.tif", decoding=Decoding(version=version)) == whole).all()
+    assert Image.MAX_IMAGE_PIXELS == 10
