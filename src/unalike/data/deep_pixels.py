@@ -57,7 +57,7 @@ def read_values(image: Image.Image, reopen: Callable[[], Image.Image]) -> np.nda
     """
     raw_mode = _color_raw_mode(image)
     if raw_mode is None:
-        values = gray_values(image)[..., None]
+        values: np.ndarray = gray_values(image)[..., None]
         if image.mode.startswith("I;16"):
             values = values.astype(np.uint16)
             if _photometric(image) == _WHITE_IS_ZERO:
