@@ -75,7 +75,7 @@ def test_the_head_alone_is_the_closed_form_of_the_trunk(images, tmp_path, words,
 
 def test_without_finish_nothing_would_learn(images, tmp_path):
     done = train(images, tmp_path, *ALONE[:2])
-    assert done.returncode != 0 and "nothing would learn" in done.stderr and "finish.enabled" in done.stderr
+    assert done.returncode != 0 and "nothing would be trained" in done.stderr and "finish.enabled" in done.stderr
     assert not (tmp_path / "train/ml_model_best.pth").exists()
 
 
