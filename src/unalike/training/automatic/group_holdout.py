@@ -107,7 +107,9 @@ class GroupHoldout:
         queries_NF = np.zeros_like(features.vectors_NF)
         splits: list[Split] = []
         if held_out_N.any():
-            parts = [str(part) for part in grouping.subgroup_N.tolist()]
+            # Parts are numbered within a group; with its label in their names none spans groups.
+            numbers = zip(images.labels_N.tolist(), grouping.subgroup_N.tolist(), strict=True)
+            parts = [f"{label} {part}" for label, part in numbers]
             scene_N = assign_scenes(features.vectors_NF, images.labels_N, groups=parts, seed=seed)
             splits = _splits_or_none(images.labels_N, scene_N, held_out_N)
         if not splits:
