@@ -7,6 +7,7 @@ description states what is accepted. All other facts go into the schema under th
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, MaxLen, MinLen
@@ -145,8 +146,9 @@ PATHS_SCHEMA: dict[str, Any] = {
 
 
 def spelt_both_ways(*names: str) -> dict[str, Any]:
-    """Schema keywords of a number format: in capitals, and as TAO's examples have it."""
-    return {"enum": [*names, *(name.lower() for name in names)]}
+    """Schema keywords of a number format: in capitals, as TAO's examples have it, and in any mixture (``Fp16``)."""
+    mixtures = ("".join(letters) for name in names for letters in product(*((c.upper(), c.lower()) for c in name)))
+    return {"enum": list(dict.fromkeys([*names, *(name.lower() for name in names), *mixtures]))}
 
 
 _FACTS = (
@@ -165,13 +167,22 @@ _FACTS = (
 
 
 def _limits(valid: dict[str, Any], low: float | None, high: float | None) -> dict[str, Any]:
-    """TAO's bounds as schema keywords, unless the bound of validity is the same number."""
-    extra: dict[str, Any] = {}
-    if low is not None and valid.get("gt") != low:
-        extra["minimum"] = low
-    if high is not None:
-        extra["maximum"] = high
-    return extra
+    """TAO's bounds as schema keywords, unless the bound of validity is the same number.
+
+    They describe what a search takes, and a spec may exceed them: one of two alternatives, the other of which admits any value.
+    """
+    bounds: dict[str, Any] = {}
+    if low is not None and valid.get("gt") != low and valid.get("ge") != low:
+        bounds["minimum"] = low
+    if high is not None and valid.get("le") != high:
+        bounds["maximum"] = high
+    return {"allOf": [{"anyOf": [bounds, {}]}]} if bounds else {}
+
+
+def schema_bounds(facts: dict[str, Any]) -> dict[str, float]:
+    """TAO's ``minimum`` and ``maximum`` in the facts of a field, where they are not bounds of validity."""
+    bounds: dict[str, float] = facts["allOf"][0]["anyOf"][0] if "allOf" in facts else {}
+    return bounds
 
 
 def _accepted(valid: dict[str, Any], low: float | None, high: float | None) -> str:
@@ -183,7 +194,7 @@ def _accepted(valid: dict[str, Any], low: float | None, high: float | None) -> s
         return ""
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = " and ".join(f"{sign} {valid[key]}" for key, sign in signs.items() if valid.get(key) is not None)
-    return f" A schema shows the bounds that TAO publishes; a spec may hold any value {bounds or 'at all'}."
+    return f" A schema shows TAO's bounds, which a search keeps; a spec may hold any value {bounds or 'at all'}."
 
 
 def field(

@@ -10,7 +10,6 @@ from pydantic import ValidationError
 from unalike.errors import SpecError, closest
 from unalike.spec.fields import declared_fields, expectation
 from unalike.spec.reading import format_value
-from unalike.spec.shorthand import SHORTHAND
 
 
 class Fault(NamedTuple):
@@ -24,8 +23,6 @@ class Fault(NamedTuple):
 def suggestion(path: str) -> str:
     """A suggestion for an unknown dotted path: a sibling, a field of that name in another section, or a similar path."""
     table = declared_fields()
-    if path in SHORTHAND:
-        return f"in a spec write {SHORTHAND[path]!r}; the short name is for overrides"
     parent, _, name = path.rpartition(".")
     siblings = [p.rpartition(".")[2] for p in table if p.rpartition(".")[0] == parent]
     near = closest(name, siblings)

@@ -18,6 +18,7 @@ from unalike.spec.faults import Fault, faults_of, spec_error
 from unalike.spec.fields import declared_fields, top_level
 from unalike.spec.overrides import Overrides, apply_overrides
 from unalike.spec.reading import format_value, plain, read_file
+from unalike.spec.shorthand import BY_ACTION, SHORTHAND, long_name
 from unalike.spec.tao import translate_tao_keys
 
 # The field that the data folder of the command line is written to; `check` has no section of its own.
@@ -103,6 +104,7 @@ def read_spec(
     tree = _read(spec)
     faults = _drop_odd_keys(tree)
     faults += _respell(tree)
+    faults += _write_out_short_names(tree, action)
     faults += apply_overrides(tree, overrides, action)
     if data is not None:
         faults += _place_data(tree, action, data, overrides)
@@ -185,6 +187,23 @@ def _respell(tree: dict[Any, Any]) -> list[Fault]:
             faults.append(Fault(path, f"given twice, as {key} and as {path}; keep one of the two"))
         else:
             faults += apply_overrides(tree, {path: value}, "train")
+    return faults
+
+
+def _write_out_short_names(tree: dict[Any, Any], action: str) -> list[Fault]:
+    """Move short names such as ``num_epochs`` from the top of a spec to the fields that they stand for."""
+    faults: list[Fault] = []
+    if action in STANDALONE_ACTIONS:
+        return faults
+    for key in [key for key in tree if key in SHORTHAND or key in BY_ACTION]:
+        path, value = long_name(key, action), tree.pop(key)
+        parent: Any = tree
+        for part in path.split(".")[:-1]:
+            parent = parent.get(part) if isinstance(parent, dict) else None
+        if isinstance(parent, dict) and path.rpartition(".")[2] in parent:
+            faults.append(Fault(path, f"given twice, as {key} and as {path}; keep one of the two"))
+        else:
+            faults += apply_overrides(tree, {path: value}, action)
     return faults
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args, get_origin
 from pydantic import TypeAdapter, ValidationError
 
 from unalike.spec.actions import STANDALONE_ACTIONS
+from unalike.spec.declare import schema_bounds
 from unalike.spec.fields import declared_fields
 from unalike.spec.nodes import SpecNode
 from unalike.spec.reading import format_value
@@ -176,14 +177,14 @@ def search_bounds(path: str) -> tuple[float, float, bool, bool]:
 
 
 def _limits(declared: SpecNode) -> Iterator[tuple[str, float]]:
-    facts = declared.facts
+    facts, bounds = declared.facts, schema_bounds(declared.facts)
     for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
         for bound in declared.info.metadata:
             if getattr(bound, name, None) is not None:
                 yield sign, float(getattr(bound, name))
     for name, sign in (("minimum", ">="), ("maximum", "<=")):
-        if facts.get(name) is not None:
-            yield sign, float(facts[name])
+        if bounds.get(name) is not None:
+            yield sign, float(bounds[name])
     condition = str(facts.get("math_cond") or "").split()
     if len(condition) == 2 and condition[0] in _COMPARE:
         yield condition[0], float(condition[1])

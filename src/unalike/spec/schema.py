@@ -11,6 +11,8 @@ from unalike.spec.experiment import Experiment
 from unalike.spec.fields import ROOT_HELP, fields_of, top_level
 from unalike.spec.load import load_spec
 from unalike.spec.nodes import SpecNode
+from unalike.spec.shorthand import BY_ACTION, SHORTHAND, long_name
+from unalike.spec.tao import RENAMED_KEYS, UNUSED_KEYS
 from unalike.spec.template import DEPLOY, deploy_template_for, template_for
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -36,6 +38,7 @@ def schema_for(action: str) -> dict[str, Any]:
     if action not in ACTIONS:
         raise ValueError(f"no schema for {action!r}")
     full = Experiment.model_json_schema()
+    _separate_bounds(full)
     tops = [name for name in full["properties"] if name in top_level(action)]
     properties = {name: full["properties"][name] for name in tops}
     patterns = {}
@@ -43,6 +46,7 @@ def schema_for(action: str) -> dict[str, Any]:
         properties["results_dir"] = properties["results_dir"] | {"description": ROOT_HELP.format(action=action)}
     elif action in MODEL_ACTIONS:
         properties |= _spellings(full)
+        _add_other_keys(properties, full["$defs"], action)
         others = [name for name in MODEL_ACTIONS if name not in tops]
         patterns = {"patternProperties": {f"^({'|'.join(others)})$": {"type": "object"}}}
     definitions = _reachable(properties, full["$defs"])
@@ -71,6 +75,43 @@ def _spellings(full: dict[str, Any]) -> dict[str, Any]:
         | {"description": f"TAO's name for {path}."}
         for name, path in SPELLINGS.items()
     }
+
+
+def _separate_bounds(node: Any) -> None:
+    """Where a field shows TAO's bound, move its wider bound of validity into the alternative (``declare._limits``)."""
+    if isinstance(node, list):
+        for item in node:
+            _separate_bounds(item)
+    if not isinstance(node, dict):
+        return
+    if "allOf" in node:
+        of_search = node["allOf"][0]["anyOf"][0]
+        of_spec = {key: node.pop(key) for key in ("minimum", "maximum") if key in of_search and key in node}
+        node["allOf"] = [{"anyOf": [of_search, of_spec]}]
+    for value in node.values():
+        _separate_bounds(value)
+
+
+def _add_other_keys(properties: dict[str, Any], definitions: dict[str, Any], action: str) -> None:
+    """Add the keys that a spec may hold besides the declared fields: short names, and TAO's older keys."""
+
+    def holder(parents: list[str]) -> dict[str, Any] | None:
+        here: dict[str, Any] | None = properties
+        for name in parents:
+            names = sorted(_references((here or {}).get(name, {})))
+            here = definitions[names[0]]["properties"] if names else None
+        return here
+
+    others = {**RENAMED_KEYS, **{name: long_name(name, action) for name in (*SHORTHAND, *BY_ACTION)}}
+    for path, new in {**others, **dict.fromkeys(UNUSED_KEYS, "")}.items():
+        *parents, name = path.split(".")
+        *new_parents, new_name = new.split(".")
+        place, source = holder(parents), holder(new_parents)
+        if place is not None and name not in place:
+            field = (source or {}).get(new_name, {})
+            text = f"Another name of {new}." if new else f"Accepted and not used: {UNUSED_KEYS[path]}."
+            place[name] = {k: v for k, v in field.items() if k in ("type", "anyOf", "enum", "items", "$ref")} | {
+                "description": text, "deprecated": True}  # fmt: skip
 
 
 def _references(node: Any) -> set[str]:

@@ -32,11 +32,11 @@ from unalike.verification.verifier import Verifier
 
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding since); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "92f9c33fee74665c6024ba42736d47da04129991ea5a7ffd9307345474504b4d",
-    "evaluate": "b1add5891f670376e622d4bc67ad31563eb5bf3075a5c6466f3294fe0e6ec972",
-    "inference": "0142492497e92838e7c252f6842732c11215964add1d782a9eb386e434b03213",
-    "export": "4b12bf0e51e0262040e36441852bc057f6bb5ae24bf2121a0f7a44a86bb8c107",
-    "gen_trt_engine": "25cda89b1e3decfc3075ecedbdab4accb52acabf49750244cb1370bed1d42912",
+    "train": "b82ee27daf55713f3f0c868bd067b68ad0ea6f96ba8dfff867ca4e2b7d06c7d3",
+    "evaluate": "fd07ec83cbb0c31e12fdb9b784c90afbf6a54e360a1f74020559fd5aa3b96b38",
+    "inference": "d055f28914a2297ca88aa7e086f8233b3b541b0896b93bf0a708dae56511834f",
+    "export": "146309dcd0e9a809c0550f8a72296a8e624879a9f2aca220ba8d134e4e114eae",
+    "gen_trt_engine": "22b93c1f2bc72246116c5270bb1b5b80d470a7c63df5b97fcd8a2ae285388993",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}

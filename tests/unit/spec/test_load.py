@@ -79,7 +79,7 @@ def test_one_fault_is_one_line(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "part"),
     [
-        ({"num_epochs": 3}, "train.num_epochs"),
+        ({"num_epochs": 3, "train": {"num_epochs": 4}}, "given twice, as num_epochs"),
         ({"train.num_epochs": 3}, "dotted key"),
         ({"base_lr": 3}, "train.optim.embedder.base_lr"),
         ({3: 4}, "found a key 3"),
@@ -478,6 +478,25 @@ def test_schema_is_valid_and_agrees_with_loading(action: str) -> None:
         assert bool(list(validator.iter_errors({other: {}}))) == (other != action)
         if other != action:
             assert other in refused(action, {other: {}})
+
+
+@pytest.mark.parametrize(
+    ("action", "tree"),
+    [
+        ("train", {"train": {"optim": {"trunk": {"base_lr": 1.5, "weight_decay": 3.0, "bias_lr_factor": 0.5}}}}),
+        ("train", {"num_epochs": 3, "batch_size": 8, "trunk_learning_rate": 1e-3}),
+        ("train", {"dataset": {"color_augmentation": {"enable": True}}, "train": {"grad_clip": 1.0}, "num_gpus": 1}),
+        (
+            "gen_trt_engine",
+            {"gen_trt_engine": {"input_width": 3, "tensorrt": {"data_type": "Fp16", "force_ptq": False}}},
+        ),
+    ],
+)
+def test_a_schema_accepts_what_a_spec_may_hold(action: str, tree: dict) -> None:
+    jsonschema = pytest.importorskip("jsonschema")
+    assert not list(jsonschema.Draft202012Validator(schema_for(action)).iter_errors(tree))
+    load_spec(action, tree)
+    assert list(jsonschema.Draft202012Validator(schema_for("train")).iter_errors({"train": {"optim": {"gamma": -1}}}))
 
 
 def test_what_has_no_schema() -> None:
