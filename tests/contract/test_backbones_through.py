@@ -129,7 +129,7 @@ def go_through(name: str, size: tuple[int, int], folder: Path, *, opset: int | N
     engine = OnnxEngine(done.path)
     assert engine.input_size == size
     found_ND = engine(images_NHWC)
-    assert parity.compare(vectors_ND, found_ND)[0] >= parity.WORST_COSINE
+    assert parity.compare_vectors(vectors_ND, found_ND)[0] >= parity.WORST_COSINE
     return done
 
 
