@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.cli.options import parse_size
+from unalike.cli.shared_options import parse_size
 from unalike.data.decode import open_image
 from unalike.data.masks import read_mask
 from unalike.data.tiling import Tiling

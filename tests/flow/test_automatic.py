@@ -15,7 +15,7 @@ from tests.support.program import unalike
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.runs.filenames import FINE_TUNING_FOLDER
 from unalike.spec import load_spec
-from unalike.training.automatic import candidates, pipeline
+from unalike.training.automatic import final_choice, pipeline
 from unalike.training.heads import head_search
 from unalike.training.heads.config import HeadConfig, head_training
 
@@ -79,9 +79,11 @@ def test_the_candidate_of_the_highest_score_is_delivered(two_runs: list[Path]) -
     folder = two_runs[0]
     record = json.loads((folder / "automatic.json").read_text())
     names = [c["name"] for c in record["candidates"]]
-    assert names[0] == "frozen trunk" and names[2:] == [candidates.FINE_TUNED, candidates.INTERPOLATED]
+    assert names[0] == "frozen trunk" and names[2:] == [final_choice.FINE_TUNED, final_choice.INTERPOLATED]
     eligible = [
-        c for c in record["candidates"] if c["name"] in (record["chosen"], names[0], names[1], candidates.INTERPOLATED)
+        c
+        for c in record["candidates"]
+        if c["name"] in (record["chosen"], names[0], names[1], final_choice.INTERPOLATED)
     ]
     assert max(eligible, key=lambda c: c["score"])["name"] == record["chosen"]
     embedder, meta = load_embedder(folder / "ml_model_best.pth")
@@ -156,8 +158,8 @@ def test_the_best_spec_of_a_fine_tuned_network_repeats_its_training(
     assert process.returncode == 0, process.stderr[-3000:]
     first = tmp_path / "first/train"
     assert json.loads((first / "automatic.json").read_text())["chosen"] in (
-        candidates.FINE_TUNED,
-        candidates.INTERPOLATED,
+        final_choice.FINE_TUNED,
+        final_choice.INTERPOLATED,
     )
     again = unalike("train", "-e", first / "best_spec.yaml", "-r", tmp_path / "again", "train.results_dir=null")
     assert again.returncode == 0, again.stderr[-3000:]
@@ -181,14 +183,14 @@ def test_the_user_s_head_settings_apply_to_the_interpolated_network(
     monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(pipeline, "evaluate_networks", prefer_last(pipeline.evaluate_networks))
     calls = []
-    refit_head = candidates.refit_head
+    refit_head = final_choice.refit_head
     monkeypatch.setattr(candidates, "refit_head", lambda *arguments: calls.append(arguments) or refit_head(*arguments))
     own = ["train.finish.loss=MultiSimilarityLoss", "train.finish.residual=0.37", "train.finish.shrinkage=1.5",
            "train.finish.mirrored=true"]  # fmt: skip
     process = unalike("train", photos / "train", "-r", tmp_path, "--minutes", "5", *SMALL, "train.num_epochs=1", *own)
     assert process.returncode == 0, process.stderr[-3000:]
     record = json.loads((tmp_path / "train/automatic.json").read_text())
-    assert record["chosen"] == candidates.INTERPOLATED
+    assert record["chosen"] == final_choice.INTERPOLATED
     config = HeadConfig(True, 0.37, 1.5, head_training("MultiSimilarityLoss"))
     assert {t["name"] for t in record["heads"][1:]} == {
         replace(config, sqrt=sqrt, training=None).name for sqrt in (True, False)

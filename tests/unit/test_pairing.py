@@ -26,12 +26,12 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "errors": ("unit/test_sanitize.py", SPECS),
     "progress": (CLI, "contract/test_tao_user.py"),
     # Commands: arguments and calls only. Their tests run the command line.
-    **dict.fromkeys(("cli.commands", "cli.options", "cli.output", "cli.specs"), (CLI,)),
+    **dict.fromkeys(("cli.commands", "cli.shared_options", "cli.output", "cli.specs"), (CLI,)),
     **dict.fromkeys(("cli.benchmark", "cli.compare", "cli.discover", "cli.embed", "cli.inspect", "cli.verify"), (OPTIONS,)),
     "cli.gallery": ("unit/actions/test_gallery.py", OPTIONS),
     "cli.identify": ("unit/actions/test_gallery.py",),
     "cli.deploy": (INT8, "unit/inference/test_feature_map_model.py"),
-    "cli.models": (ACTIONS,),
+    "cli.model_commands": (ACTIONS,),
     "cli.skill": (SKILL,),
     "cli.jobs": (WORKSPACE, "flow/test_workflow.py"),
     "cli.child_process": (WORKSPACE, "flow/test_job_kills.py", SEARCHING),
@@ -142,7 +142,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "training.hyperparameter_search.results": ("unit/training/hyperparameter_search/test_search.py",),
 }  # fmt: skip
 # Reached by whole runs alone: actions.demo, actions.embed, actions.evaluate, actions.export, actions.inference,
-# actions.model_from_spec, cli.automl, cli.models, jobs.search_trials,
+# actions.model_from_spec, cli.automl, cli.model_commands, jobs.search_trials,
 # training.automatic.group_holdout, .group_tuning and .unlabeled, training.head_fitting, training.model_card_content,
 # training.setup.
 

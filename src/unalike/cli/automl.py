@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity
 from unalike.cli.output import print_json, print_line
+from unalike.cli.shared_options import AsJson, Quiet, Verbose, set_verbosity
 from unalike.errors import RunError
 from unalike.runs.filenames import SEARCH_FILE
 

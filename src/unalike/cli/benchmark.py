@@ -1,8 +1,8 @@
 """The command bench-engine: latency and throughput of a model in every runtime of this machine."""
 
-from unalike.cli.options import AsJson, Overwrite, show_result
-from unalike.cli.output import print_lines
+from unalike.cli.output import print_lines, show_result
 from unalike.cli.section_options import Option, section_command
+from unalike.cli.shared_options import AsJson, Overwrite
 from unalike.spec import Experiment
 
 

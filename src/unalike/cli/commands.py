@@ -20,10 +20,10 @@ class Command(NamedTuple):
 
 # The order is the order of --help.
 COMMANDS = {
-    "train": Command("models", "Train an embedding on a folder of images."),
-    "evaluate": Command("models", "Measure a trained embedding on reference and query images."),
-    "inference": Command("models", "Find the nearest reference classes of images."),
-    "export": Command("models", "Write a trained embedding as ONNX, checked against the network."),
+    "train": Command("model_commands", "Train an embedding on a folder of images."),
+    "evaluate": Command("model_commands", "Measure a trained embedding on reference and query images."),
+    "inference": Command("model_commands", "Find the nearest reference classes of images."),
+    "export": Command("model_commands", "Write a trained embedding as ONNX, checked against the network."),
     "embed": Command("embed", "Write the vectors of images to a file."),
     "gallery": Command("gallery", "Manage a gallery of reference images: build, add, remove, rename, merge, list."),
     "calibrate": Command("identify", 'Set the threshold of "unknown" of a gallery for a target false match rate.'),
@@ -48,7 +48,7 @@ COMMANDS = {
     ),
     "automl": Command("automl", "Show the trials of a hyperparameter search.", "automl_app"),
     "skill": Command("skill", "Install or print the skill, instructions for agents: install, show.", "skill_app"),
-    "demo": Command("models", "Train on rendered brand marks, and recognize other brands."),
+    "demo": Command("model_commands", "Train on rendered brand marks, and recognize other brands."),
 }
 
 

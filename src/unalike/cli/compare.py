@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike.cli.options import AsJson, Overwrite
 from unalike.cli.output import print_json, print_line
 from unalike.cli.section_options import Flag, Option, section_command
+from unalike.cli.shared_options import AsJson, Overwrite
 from unalike.spec import Experiment
 
 # The exit codes of --exit-code. Of several pairs the worst counts: one that could not be compared is incomplete.

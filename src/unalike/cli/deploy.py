@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from unalike.cli.models import run_action
-from unalike.cli.options import (
+from unalike.cli.model_commands import run_action
+from unalike.cli.output import show_result
+from unalike.cli.shared_options import (
     Arguments,
     AsJson,
     Overwrite,
@@ -16,7 +17,6 @@ from unalike.cli.options import (
     parse_size,
     parse_stages,
     set_verbosity,
-    show_result,
     split_overrides,
 )
 from unalike.errors import SpecError

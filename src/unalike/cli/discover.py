@@ -4,8 +4,9 @@ from typing import Annotated
 
 import typer
 
-from unalike.cli.options import AsJson, show_result
+from unalike.cli.output import show_result
 from unalike.cli.section_options import Flag, Option, section_command
+from unalike.cli.shared_options import AsJson
 from unalike.spec import Experiment
 
 

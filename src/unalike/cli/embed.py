@@ -1,7 +1,8 @@
 """The command embed: the vectors of images are written to a file."""
 
-from unalike.cli.options import AsJson, Overwrite, show_result
+from unalike.cli.output import show_result
 from unalike.cli.section_options import Option, section_command
+from unalike.cli.shared_options import AsJson, Overwrite
 from unalike.spec import Experiment
 
 

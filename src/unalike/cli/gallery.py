@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
-from unalike.cli.options import AsJson, Overwrite, Quiet, Verbose, set_verbosity, show_result
-from unalike.cli.output import print_line
+from unalike.cli.output import print_line, show_result
 from unalike.cli.section_options import Flag, Option, section_command
+from unalike.cli.shared_options import AsJson, Overwrite, Quiet, Verbose, set_verbosity
 from unalike.errors import SpecError
 from unalike.spec import Experiment
 

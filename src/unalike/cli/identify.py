@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from unalike.cli.options import AsJson, show_result
-from unalike.cli.output import print_json, print_line
+from unalike.cli.output import print_json, print_line, show_result
 from unalike.cli.section_options import Option, section_command
+from unalike.cli.shared_options import AsJson
 from unalike.spec.gallery import Calibrate, Identify
 
 _OPTIONS = {"model": Option(("-m", "--model"), "FILE"), "rule": Option(("--by",), "RULE"), "k": Option(("-k",), "N")}

@@ -2,9 +2,9 @@
 
 import typer
 
-from unalike.cli.options import AsJson, Overwrite, show_result
-from unalike.cli.output import print_line
+from unalike.cli.output import print_line, show_result
 from unalike.cli.section_options import Flag, Option, section_command
+from unalike.cli.shared_options import AsJson, Overwrite
 from unalike.spec import Experiment
 
 inspect = typer.Typer(rich_markup_mode=None, help="Find defects after fitting to images of good parts alone.")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from unalike.cli.options import Arguments, AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.cli.output import print_json, print_line, print_lines, print_piece
+from unalike.cli.shared_options import Arguments, AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.errors import RunError, SpecError
 
 if TYPE_CHECKING:

@@ -1,10 +1,12 @@
-"""Print results to standard output: lines, JSON and text, readable on any terminal."""
+"""Print results to standard output: figures, lines, JSON and text, readable on any terminal."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 from unalike.sanitize import one_line, redact, redact_all
@@ -46,3 +48,53 @@ def tolerate_narrow_encodings() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _as_plain(value: Any) -> Any:
+    """A result as JSON can hold it: dataclasses as objects, paths as text, not-finite numbers as null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _as_plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _as_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set)):
+        return [_as_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _as_plain(value.tolist())
+    if isinstance(value, float):
+        return value if value - value == 0 else None
+    return value if isinstance(value, (str, int, bool, type(None))) else str(value)
+
+
+# Keys of a share with its confidence interval.
+INTERVAL = {"value", "low", "high"}
+
+
+def show_result(result: Any, as_json: bool) -> None:
+    """Print a result to standard output: one JSON object, or a line a figure."""
+    plain = _as_plain(result)
+    if not isinstance(plain, dict):
+        plain = {} if plain is None else {"result": plain}
+    if as_json:
+        print_json(plain)
+        return
+    for name, value in plain.items():
+        if isinstance(value, dict) and INTERVAL <= value.keys():
+            print_line(f"{name}: {_format_interval(value)}")
+        elif isinstance(value, dict):
+            for key, item in value.items():
+                if isinstance(item, dict) and INTERVAL <= item.keys():
+                    print_line(f"{key}: {_format_interval(item)}")
+                elif not isinstance(item, (dict, list)):
+                    print_line(f"{key}: {_short(item)}")
+        elif isinstance(value, list):
+            print_line(f"{name}: {len(value)}" if len(value) > 8 else f"{name}: {', '.join(map(_short, value))}")
+        elif value is not None and (name, value) != ("results_dir", "."):
+            print_line(f"{name}: {_short(value)}")
+
+
+def _format_interval(value: dict[str, Any]) -> str:
+    return f"{_short(value['value'])} [{_short(value['low'])}, {_short(value['high'])}]"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""Command-line options built from a section of the spec: name, default, bounds and help come from each field's declaration."""
+"""Command-line options and help of a command built from its section of the spec: name, default, bounds, text of each field."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get
 import typer
 from pydantic import ValidationError
 
-from unalike.cli.options import Quiet, SpecFile, Verbose, set_verbosity, split_overrides
+from unalike.cli.shared_options import Quiet, SpecFile, Verbose, set_verbosity, split_overrides
 from unalike.errors import SpecError
 from unalike.spec.actions import command_of
 from unalike.spec.declare import Section

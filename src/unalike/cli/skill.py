@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from unalike.cli.options import AsJson, Quiet, Verbose, set_verbosity, show_result
-from unalike.cli.output import print_line, print_lines
+from unalike.cli.output import print_line, print_lines, show_result
+from unalike.cli.shared_options import AsJson, Quiet, Verbose, set_verbosity
 
 skill_app = typer.Typer(
     rich_markup_mode=None, no_args_is_help=True, help="Install or print the skill, instructions for agents."

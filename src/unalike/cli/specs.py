@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from unalike.cli.options import AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity, show_result
-from unalike.cli.output import print_line, print_lines
+from unalike.cli.output import print_line, print_lines, show_result
+from unalike.cli.shared_options import AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.errors import SpecError, UnalikeError, closest
 
 

@@ -4,9 +4,9 @@ from typing import Annotated
 
 import typer
 
-from unalike.cli.options import AsJson, Overwrite, show_result
-from unalike.cli.output import print_json, print_line
+from unalike.cli.output import print_json, print_line, show_result
 from unalike.cli.section_options import Option, section_command
+from unalike.cli.shared_options import AsJson, Overwrite
 from unalike.spec import Experiment
 
 EXIT_NOT_THE_SAME = 3  # the exit code of --strict

@@ -14,7 +14,8 @@ import pytest
 import unalike
 from unalike import cli
 from unalike.cli.commands import COMMANDS, load_command
-from unalike.cli.options import parse_arguments, show_result
+from unalike.cli.output import show_result
+from unalike.cli.shared_options import parse_arguments
 from unalike.errors import DataError, Interrupted
 
 ACTIONS = (

@@ -16,7 +16,7 @@ from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
 from unalike.sanitize import redact, redact_all
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
-from unalike.training.automatic.candidates import Candidate, refit_tuned
+from unalike.training.automatic.final_choice import Candidate, refit_tuned
 from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.interpolation import attach_head, spec_with_head

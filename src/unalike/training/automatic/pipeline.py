@@ -28,7 +28,8 @@ from unalike.progress import say
 from unalike.runs.filenames import AUTOMATIC_FILE, BEST_SPEC_FILE, NOTICES_FILE
 from unalike.storage.atomic import write_text
 from unalike.training.automatic.budget import DEFAULT_MINUTES, TimeBudget
-from unalike.training.automatic.candidates import (
+from unalike.training.automatic.delivery import save_fine_tuned, save_frozen
+from unalike.training.automatic.final_choice import (
     Candidate,
     evaluate_heads,
     evaluate_networks,
@@ -36,7 +37,6 @@ from unalike.training.automatic.candidates import (
     metrics_of,
     select_best,
 )
-from unalike.training.automatic.delivery import save_fine_tuned, save_frozen
 from unalike.training.automatic.fine_tuning import TOO_SHORT, can_fine_tune, fine_tune
 from unalike.training.automatic.holdout import (
     GOALS,

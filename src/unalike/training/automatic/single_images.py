@@ -17,7 +17,7 @@ from unalike.data.imageset import ImageSet
 from unalike.errors import DataError
 from unalike.model.frozen_trunk import build_frozen_trunk
 from unalike.training.automatic.augmented_view import AugmentedView
-from unalike.training.automatic.candidates import Candidate
+from unalike.training.automatic.final_choice import Candidate
 from unalike.training.automatic.group_holdout import embed_rows
 from unalike.training.automatic.holdout import assign_scenes, cross_validation_splits
 from unalike.training.heads.features import TrunkFeatures

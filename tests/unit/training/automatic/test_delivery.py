@@ -21,8 +21,8 @@ from unalike.model.checkpoint import load_embedder
 from unalike.model.frozen_trunk import FrozenTrunk
 from unalike.spec import load_spec
 from unalike.training.automatic import delivery, unlabeled
-from unalike.training.automatic.candidates import evaluate_heads
 from unalike.training.automatic.delivery import save_frozen
+from unalike.training.automatic.final_choice import evaluate_heads
 from unalike.training.automatic.group_holdout import UnlabeledCandidate
 from unalike.training.automatic.holdout import Split
 from unalike.training.heads import features as features_module

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tests.support.series import holdout_result
-from unalike.training.automatic.candidates import FINE_TUNED, INTERPOLATED, Candidate, metrics_of, select_best
+from unalike.training.automatic.final_choice import FINE_TUNED, INTERPOLATED, Candidate, metrics_of, select_best
 
 
 def candidate(name: str, hits: np.ndarray) -> Candidate:

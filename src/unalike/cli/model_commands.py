@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 
 import unalike
-from unalike.cli.options import (
+from unalike.cli.output import show_result
+from unalike.cli.shared_options import (
     Arguments,
     AsJson,
     Overwrite,
@@ -17,7 +18,6 @@ from unalike.cli.options import (
     flag_overrides,
     parse_arguments,
     set_verbosity,
-    show_result,
 )
 
 
