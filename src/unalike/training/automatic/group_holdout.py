@@ -7,6 +7,7 @@ Shape letters: N images, F features, D dimensions, G groups.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,9 +108,11 @@ class GroupHoldout:
         queries_NF = np.zeros_like(features.vectors_NF)
         splits: list[Split] = []
         if held_out_N.any():
-            # Parts are numbered within a group; with its label in their names none spans groups.
-            numbers = zip(images.labels_N.tolist(), grouping.subgroup_N.tolist(), strict=True)
-            parts = [f"{label} {part}" for label, part in numbers]
+            # Parts are numbered within a group; with its label in their names none spans groups. A group of one part is
+            # divided by similarity.
+            numbers = list(zip(images.labels_N.tolist(), grouping.subgroup_N.tolist(), strict=True))
+            count = Counter(label for label, _ in set(numbers))
+            parts = [f"{label} {part}" if count[label] > 1 else "" for label, part in numbers]
             scene_N = assign_scenes(features.vectors_NF, images.labels_N, groups=parts, seed=seed)
             splits = _splits_or_none(images.labels_N, scene_N, held_out_N)
         if not splits:
