@@ -184,7 +184,9 @@ def test_the_user_s_head_settings_apply_to_the_interpolated_network(
     monkeypatch.setattr(pipeline, "evaluate_networks", prefer_last(pipeline.evaluate_networks))
     calls = []
     refit_head = final_choice.refit_head
-    monkeypatch.setattr(candidates, "refit_head", lambda *arguments: calls.append(arguments) or refit_head(*arguments))
+    monkeypatch.setattr(
+        final_choice, "refit_head", lambda *arguments: calls.append(arguments) or refit_head(*arguments)
+    )
     own = ["train.finish.loss=MultiSimilarityLoss", "train.finish.residual=0.37", "train.finish.shrinkage=1.5",
            "train.finish.mirrored=true"]  # fmt: skip
     process = unalike("train", photos / "train", "-r", tmp_path, "--minutes", "5", *SMALL, "train.num_epochs=1", *own)
