@@ -41,9 +41,9 @@ def blocks(language: str) -> list[str]:
 
 
 def commands() -> list[list[str]]:
-    """Every command of the skill as words, those inside $( ) too."""
+    """Every command of the skill as words, those inside $( ) too. Blocks in bash need files of the user and are not run."""
     found = []
-    for line in "".join(blocks("sh")).splitlines():
+    for line in "".join(blocks("sh") + blocks("bash")).splitlines():
         inner = re.search(r"\$\((.*)\)", line)
         found.append(shlex.split((inner[1] if inner else line).replace("$", "")))
     return found
