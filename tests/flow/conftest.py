@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.program import TINY, data_of, unalike
+from tests.support.program import PLAINLY, TINY, data_of, unalike
 
 
 def draw_class(folder: Path, number: int, count: int, seed: int) -> None:
@@ -39,7 +39,7 @@ def trained(images, tmp_path_factory):
     """A finished training run: the folder of its results."""
     out = tmp_path_factory.mktemp("results")
     done = unalike("train", images / "train", "-r", out, *data_of(images), "train.num_epochs=2", "train.batch_size=12",
-                   *TINY, "--json")  # fmt: skip
+                   *TINY, PLAINLY, "--json")  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     result = json.loads(done.stdout)
     assert Path(result["path"]).name == "ml_model_best.pth"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from tests.support.program import TINY, data_of, process, status_lines, unalike
+from tests.support.program import PLAINLY, TINY, data_of, process, status_lines, unalike
 
 
 def test_training_leaves_what_the_contract_names(trained):
@@ -156,7 +156,7 @@ def test_embed_writes_vectors_with_paths_and_labels(trained, images, tmp_path):
 
 def test_auto_split_holds_classes_out_and_writes_it_down(images, tmp_path):
     done = unalike("train", images / "train", "-r", tmp_path, "train.num_epochs=1", "train.batch_size=8",
-                   "dataset.validation.fraction=0.4", *TINY)  # fmt: skip
+                   "dataset.validation.fraction=0.4", *TINY, PLAINLY)  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
     with (tmp_path / "train/split.csv").open(encoding="utf-8") as lines:
         rows = list(csv.DictReader(lines))

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from tests.support.paths import ROOT
-from tests.support.program import TINY, process
+from tests.support.program import PLAINLY, TINY, process
 
 EXAMPLES = ROOT / "examples"
 
 
 def test_recognize(images, tmp_path):
-    done = process(images / "train", images / "query", *TINY, "train.num_epochs=1", "train.batch_size=8",
+    done = process(images / "train", images / "query", *TINY, PLAINLY, "train.num_epochs=1", "train.batch_size=8",
                    "dataset.validation.fraction=0.4", program=(str(EXAMPLES / "recognize.py"),), cwd=tmp_path)  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert "checkpoint" in done.stdout and "cosine" in done.stdout

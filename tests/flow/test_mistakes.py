@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.support.program import TINY, process, status_lines, unalike
+from tests.support.program import PLAINLY, TINY, process, status_lines, unalike
 
 
 def one_line(done):
@@ -31,7 +31,7 @@ def one_line(done):
 )
 def test_wrong_settings_name_the_key_and_the_remedy(images, tmp_path, arguments, told):
     done = unalike("train", images / "train", "-r", tmp_path, *(t for t in TINY if not arguments[0].startswith(t.split("=")[0])),
-                   *arguments)  # fmt: skip
+                   PLAINLY, *arguments)  # fmt: skip
     assert told in one_line(done)
 
 
@@ -54,7 +54,7 @@ def test_d35_export_without_a_checkpoint_is_refused(tmp_path):
 
 def test_an_occupied_folder_is_refused_and_stays_as_it_was(trained, images):
     before = sorted((p.name, p.stat().st_mtime_ns) for p in trained.iterdir())
-    done = unalike("train", images / "train", "-r", trained.parent, *TINY)
+    done = unalike("train", images / "train", "-r", trained.parent, *TINY, PLAINLY)
     assert "--overwrite" in one_line(done)
     assert before == sorted((p.name, p.stat().st_mtime_ns) for p in trained.iterdir())
 
@@ -66,7 +66,7 @@ def test_a_spec_that_contradicts_the_checkpoint_is_an_error(trained, images, tmp
 
 
 def test_failure_stands_in_status_json(images, tmp_path):
-    done = unalike("train", images / "train", "-r", tmp_path, *TINY, "train.loss.name=NoSuchLoss")
+    done = unalike("train", images / "train", "-r", tmp_path, *TINY, PLAINLY, "train.loss.name=NoSuchLoss")
     assert done.returncode != 0
     last = status_lines(tmp_path / "train")[-1]
     assert last["status"] == "FAILURE" and "NoSuchLoss" in last["message"]
@@ -91,7 +91,7 @@ def held(self, *args, **kwargs):
 TrainingLoop.train_step = held
 main()
 """
-LONG = [*TINY, "train.batch_size=12", "train.num_epochs=4", "train.validation_interval=4", "train.checkpoint_interval=4",
+LONG = [*TINY, PLAINLY, "train.batch_size=12", "train.num_epochs=4", "train.validation_interval=4", "train.checkpoint_interval=4",
         "dataset.validation.by=none"]  # fmt: skip
 
 

@@ -17,6 +17,8 @@ TINY = [
     "model.backbone=test_efficientnet", "model.pretrained=false", "model.input_height=64", "model.input_width=64",
     "model.feat_dim=16", "dataset.workers=2",
 ]  # fmt: skip
+# One training: the default policy would search by trials, since this trunk has no weights.
+PLAINLY = "automl_policy=off"
 
 
 def process(*arguments, cwd=None, env=None, program=("-m", "unalike"), timeout=600):
