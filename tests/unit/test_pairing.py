@@ -125,6 +125,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "spec.schema": (SECTIONS, SKILL),
     "spec.tao": ("contract/test_tao_specs.py",),
     "spec.template": (SKILL,),
+    "model.weight_files": ("unit/model/test_weights.py",),
     "storage.filesystems": ("unit/storage/test_fetch.py",),
     # Training without labels, and what automatic training delivers, need a training that really runs.
     "training.automatic.budget": ("unit/training/automatic/test_fine_tuning.py",),

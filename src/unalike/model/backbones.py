@@ -18,7 +18,7 @@ from unalike.errors import ModelError, WeightsError, closest
 from unalike.model import dinov2, fan
 from unalike.model.pretrained import WEIGHT_PACKAGES, WeightSource, available_trunks, best_available_trunk, find_weights
 from unalike.model.timm_import import import_timm
-from unalike.model.weights import read_weights
+from unalike.model.weight_files import read_weights
 
 __all__ = [
     "BACKBONES",

@@ -19,7 +19,7 @@ from unalike.errors import RunError, WeightsError
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.tao_checkpoint import convert_tao_checkpoint, is_tao_checkpoint
-from unalike.model.weights import read_content
+from unalike.model.weight_files import read_content
 from unalike.storage.atomic import atomic_write
 from unalike.storage.outside_files import reader_errors
 

@@ -17,7 +17,8 @@ from unalike import progress
 from unalike.errors import ModelError
 from unalike.model.backbones import Trunk, build_trunk, resolve_head
 from unalike.model.parent_checkpoint import own_checkpoint, settle_from_checkpoints, with_stored_facts
-from unalike.model.weights import load_tensors, read_weights
+from unalike.model.weight_files import read_weights
+from unalike.model.weights import load_tensors
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment

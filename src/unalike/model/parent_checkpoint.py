@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.errors import SpecError
 from unalike.model.backbones import PretrainedConfig, resolve_head
-from unalike.model.weights import read_content
+from unalike.model.weight_files import read_content
 from unalike.spec import settle
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from unalike.data.view import View
 from unalike.errors import UnalikeError, WeightsError
 from unalike.model.backbones import build_trunk
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
-from unalike.model.weights import compare_tensors, load_tensors, plain_config, tensors_of, translate
+from unalike.model.weight_files import plain_config, tensors_of
+from unalike.model.weights import compare_tensors, load_tensors, translate
 from unalike.progress import say
 
 if TYPE_CHECKING:

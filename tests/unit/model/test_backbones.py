@@ -23,7 +23,7 @@ from unalike.errors import ModelError, WeightsError
 from unalike.model import pretrained as sources
 from unalike.model import timm_import
 from unalike.model.backbones import BACKBONES, Trunk, build_trunk, check_backbone
-from unalike.model.weights import read_weights
+from unalike.model.weight_files import read_weights
 
 LITE = "tf_efficientnet_lite0"
 QUICK = ("resnet_50", "fan_tiny", LITE, "vit_tiny_patch16_224")

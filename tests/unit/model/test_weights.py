@@ -25,7 +25,8 @@ from unalike.model.embedder import (
     create_embedder,
     load_parts,
 )
-from unalike.model.weights import load_tensors, read_weights
+from unalike.model.weight_files import read_weights
+from unalike.model.weights import load_tensors
 
 SIZE = (32, 32)
 
@@ -107,7 +108,7 @@ def test_a_hostile_pickle_does_nothing(tmp_path: Path, new_format: bool) -> None
 def test_every_callable_outside_the_list_is_inert(tmp_path: Path, instruction: bytes) -> None:
     import io
 
-    from unalike.model.weights import InertPlaceholder, _bounded_load
+    from unalike.model.weight_files import InertPlaceholder, _bounded_load
 
     sign = tmp_path / "executed"
     stream = instruction.replace(b"%s", str(sign).encode())
@@ -224,7 +225,7 @@ def test_reading_needs_no_import_of_what_the_file_names(tmp_path: Path) -> None:
     stream = b"\x80\x02ctrap\nThing\n)\x81."
     (tmp_path / "stream").write_bytes(stream)
     code = (
-        "import io, sys; from unalike.model.weights import _bounded_load;"
+        "import io, sys; from unalike.model.weight_files import _bounded_load;"
         f"print(type(_bounded_load(open({str(tmp_path / 'stream')!r}, 'rb'))).__name__)"
     )
     done = subprocess.run(

@@ -199,7 +199,7 @@ def test_weights_and_models_too(server: str, wire: Wire, tmp_path: Path) -> None
     torch = pytest.importorskip("torch")
     from unalike.errors import ModelError
     from unalike.inference.loaded_model import load_model
-    from unalike.model.weights import read_weights
+    from unalike.model.weight_files import read_weights
 
     torch.save({"a.weight": torch.arange(6.0)}, tmp_path / "w.pth")
     uri = put(server, "w.pth", (tmp_path / "w.pth").read_bytes())
