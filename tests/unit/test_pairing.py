@@ -10,7 +10,15 @@ SOURCE = Path(unalike.__file__).parent
 UNIT = Path(__file__).parent
 TESTS = UNIT.parent
 # Tests of the package as a whole, or of a package's front, instead of one module.
-WHOLE_PACKAGE = {"test_layers", "test_repository", "test_start_up", "test_pairing", "cli/test_cli", "spec/test_leaves"}
+WHOLE_PACKAGE = {
+    "test_layers",
+    "test_benchmark_suite",
+    "test_repository",
+    "test_start_up",
+    "test_pairing",
+    "cli/test_cli",
+    "spec/test_leaves",
+}
 
 INT8, TENSORRT = "unit/deploy/quantization/test_int8.py", "unit/deploy/test_tensorrt_build.py"
 ACTIONS, SEARCHING, UNLABELED = "flow/test_actions.py", "flow/test_searching.py", "flow/test_unlabeled.py"
