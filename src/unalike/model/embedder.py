@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from unalike import progress
 from unalike.errors import ModelError
 from unalike.model.backbones import Trunk, build_trunk, resolve_head
-from unalike.model.parent_checkpoint import own_checkpoint, settle_from_checkpoints, with_stored_facts
+from unalike.model.parent_checkpoint import read_parent, settle_from_checkpoints, with_stored_facts
 from unalike.model.weight_files import read_weights
 from unalike.model.weights import load_tensors
 
@@ -214,28 +214,30 @@ def build_embedder(experiment: Experiment) -> Embedder:
     trunk_from_file = bool(model.pretrained_trunk_path or model.pretrained_model_path)
     pretrained = "false" if trunk_from_file else str(model.pretrained).lower()
     embedder = create_embedder(EmbedderConfig.from_spec(model), pretrained=pretrained)
-    partial = bool(model.allow_partial_weights)
-    if model.pretrained_trunk_path:
-        load_parts(embedder, model.pretrained_trunk_path, ("trunk",), allow_partial=partial)
-    if model.pretrained_embedder_path:
-        load_parts(embedder, model.pretrained_embedder_path, ("embedder",), allow_partial=partial)
-    if model.pretrained_model_path:
-        load_parts(embedder, model.pretrained_model_path, ("trunk", "embedder"), allow_partial=partial)
+    load_trunk_weights(embedder.trunk, experiment)
+    for path in (model.pretrained_embedder_path, model.pretrained_model_path):
+        if path:
+            _load(embedder.head, path, "embedder", allow_partial=bool(model.allow_partial_weights))
     return embedder
 
 
-def load_parts(embedder: Embedder, path: str | Path, parts: tuple[str, ...], *, allow_partial: bool = False) -> None:
-    """Load the named parts (``trunk``, ``embedder``: the head) of a file and report what became of its tensors."""
-    tensors = read_weights(path)
-    for part in parts:
-        module = embedder.trunk.net if part == "trunk" else embedder.head
-        report = load_tensors(module, tensors, part=part, allow_partial=allow_partial, source=str(path))
-        progress.say(f"{path}: {report}")
-        if part == "trunk":
-            own = own_checkpoint(path)
-            facts = (
-                embedder.trunk.facts if own is None else with_stored_facts(embedder.trunk.facts, own.get("facts") or {})
-            )
-            embedder.trunk.facts = replace(
-                facts, pretrained=True, source=f"file {Path(path).name}", license="that of the file"
-            )
+def load_trunk_weights(trunk: Trunk, experiment: Experiment) -> None:
+    """Load the weights that a spec names for the trunk: ``pretrained_trunk_path``, then ``pretrained_model_path``.
+
+    Raises WeightsError as ``build_embedder`` does.
+    """
+    model = experiment.model
+    for path in (model.pretrained_trunk_path, model.pretrained_model_path):
+        if not path:
+            continue
+        _load(trunk.net, path, "trunk", allow_partial=bool(model.allow_partial_weights))
+        parent = read_parent(path, experiment)
+        facts = trunk.facts if parent is None else with_stored_facts(trunk.facts, parent.get("facts") or {})
+        source = f"file {Path(path).name}"
+        trunk.facts = replace(facts, pretrained=True, source=source, license="that of the file")
+
+
+def _load(module: nn.Module, path: str | Path, part: str, *, allow_partial: bool) -> None:
+    """Load one part of a file and print what became of its tensors."""
+    report = load_tensors(module, read_weights(path), part=part, allow_partial=allow_partial, source=str(path))
+    progress.say(f"{path}: {report}", once=True)

@@ -1,4 +1,4 @@
-"""What a checkpoint of this tool says about a network that starts from its weights: head, sizes, view, mean and std."""
+"""What a checkpoint says about a network that starts from its weights: head, sizes, view, decoding, mean and std."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from unalike.data.decoding import Decoding, format_ground
 from unalike.errors import SpecError
 from unalike.model.backbones import PretrainedConfig, resolve_head
 from unalike.model.weight_files import read_content
@@ -26,11 +27,11 @@ def settle_from_checkpoints(experiment: Experiment) -> bool:
     """Settle what the checkpoints named in ``model.pretrained_*_path`` decide, where the user left it open.
 
     Weights alone do not make a network: heads of different kinds have tensors of the same names, and a trunk that was
-    trained on one view, mean and std is another network on others. Files of other programs say nothing of this, and
-    settle nothing. Mean and std follow with the weights (``with_stored_facts``).
+    trained on one view, decoding, mean and std is another network on others. Checkpoints of ours and of TAO say all of it;
+    weights of other programs say nothing, and settle nothing. Mean and std follow with the weights (``with_stored_facts``).
 
     Args:
-        experiment: the spec; the trunk, the sizes, the head and the evaluation view may be settled in it.
+        experiment: the spec; the trunk, the sizes, the head, the evaluation view and the decoding may be settled in it.
 
     Returns:
         Whether the trunk was settled.
@@ -42,7 +43,7 @@ def settle_from_checkpoints(experiment: Experiment) -> bool:
     settled_trunk = False
     for key, names in _FILES:
         path = getattr(experiment.model, key)
-        content = own_checkpoint(path) if path else None
+        content = read_parent(path, experiment) if path else None
         if content is None:
             continue
         reason = f"as in {Path(path).name}"
@@ -54,17 +55,45 @@ def settle_from_checkpoints(experiment: Experiment) -> bool:
                 settle(experiment, f"model.{name}", stored[name], reason)
         if "backbone" in names:
             settled_trunk = True
-            for name, value in (content.get("facts") or {}).get("view", {}).items():
-                if name not in ("height", "width", "decoding") and not experiment.is_set(f"dataset.view.{name}"):
-                    experiment.set_value(f"dataset.view.{name}", value)
+            _keep_view(experiment, (content.get("facts") or {}).get("view", {}))
     return settled_trunk
 
 
-def own_checkpoint(path: str | Path) -> dict[str, Any] | None:
-    """Return the content of a checkpoint of this tool; None for weights of another program. Raises WeightsError."""
+def _keep_view(experiment: Experiment, view: Mapping[str, Any]) -> None:
+    """Give the spec the evaluation view and the decoding of a checkpoint, where the user set neither."""
+    for name, value in view.items():
+        if name not in ("height", "width", "decoding") and not experiment.is_set(f"dataset.view.{name}"):
+            experiment.set_value(f"dataset.view.{name}", value)
+    if not experiment.is_set("dataset.decoding"):
+        set_decoding(experiment, Decoding.from_dict(view.get("decoding")))
+
+
+def set_decoding(experiment: Experiment, decoding: Decoding) -> None:
+    """Set ``dataset.decoding``; what the decoding leaves open stays as it is in the spec."""
+    experiment.set_value("dataset.decoding.version", decoding.version)
+    if decoding.ground is not None:
+        experiment.set_value("dataset.decoding.ground", format_ground(decoding.ground))
+    if decoding.range is not None:
+        experiment.set_value("dataset.decoding.range", list(decoding.range))
+
+
+def read_parent(path: str | Path, experiment: Experiment | None = None) -> dict[str, Any] | None:
+    """Return ``spec``, ``facts`` and ``classes`` of a checkpoint of this tool or of TAO; None for weights of another program.
+
+    Args:
+        path: the file.
+        experiment: the spec, which describes the network of a file of TAO that does not describe itself.
+
+    Raises:
+        WeightsError: the file cannot be read, or its network is not known.
+    """
+    from unalike.model.tao_checkpoint import describe_tao_checkpoint, is_tao_checkpoint
+
     content = read_content(path)
     is_own = isinstance(content, dict) and "format_version" in content and isinstance(content.get("spec"), Mapping)
-    return content if is_own and isinstance(content["spec"].get("model"), Mapping) else None
+    if is_own:
+        return content if isinstance(content["spec"].get("model"), Mapping) else None
+    return describe_tao_checkpoint(content, path, experiment) if is_tao_checkpoint(content, path) else None
 
 
 def with_stored_facts(facts: PretrainedConfig, stored: Mapping[str, Any]) -> PretrainedConfig:

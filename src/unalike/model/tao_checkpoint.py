@@ -61,6 +61,29 @@ def convert_tao_checkpoint(content: Any, path: str | Path, experiment: Experimen
     Raises:
         WeightsError: the file is encrypted, its network is not the spec's, or none of the known ones.
     """
+    described = describe_tao_checkpoint(content, path, experiment)
+    embedder = _build(described["spec"], tensors_of(content, path), path)
+    return {
+        "model": embedder.state_dict(),
+        **described,
+        "origin": TAO,
+        "epoch": _whole_number(content, "epoch"),
+        "step": _whole_number(content, "global_step"),
+        "metrics": {},
+    }
+
+
+def describe_tao_checkpoint(content: Any, path: str | Path, experiment: Experiment | None = None) -> dict[str, Any]:
+    """Return ``spec``, ``classes`` and ``facts`` of ``convert_tao_checkpoint``, without building the network.
+
+    Args:
+        content: of ``read_content``.
+        path: the file, for messages.
+        experiment: as there.
+
+    Raises:
+        WeightsError: the file is encrypted, or its network is not known.
+    """
     from unalike.spec import Experiment as Spec
 
     tensors = tensors_of(content, path)
@@ -78,14 +101,10 @@ def convert_tao_checkpoint(content: Any, path: str | Path, experiment: Experimen
         spec["model"]["backbone"] = _find_backbone(tensors, path)
     if not _is_decided("feat_dim", experiment, in_file):
         spec["model"]["feat_dim"] = _vector_width(tensors, spec["model"]["feat_dim"])
-    embedder = _build(spec, tensors, path)
     model, dataset = spec["model"], spec["dataset"]
     say(f"{path}: a checkpoint of TAO; {model['backbone']}, {model['feat_dim']} dimensions", once=True)
-    return {
-        "model": embedder.state_dict(),
-        "spec": spec,
-        "classes": [],
-        "facts": {
+    try:
+        facts = {
             "name": spec.get("model_name"),
             "trunk": model["backbone"],
             "mean": list(dataset["pixel_mean"]),
@@ -94,12 +113,17 @@ def convert_tao_checkpoint(content: Any, path: str | Path, experiment: Experimen
             "licence": "that of the file",
             "weights": f"TAO checkpoint {Path(path).name}",
             "validation": "trained with TAO; not validated here",
-        },
-        "origin": TAO,
-        "epoch": _whole_number(content, "epoch"),
-        "step": _whole_number(content, "global_step"),
-        "metrics": {},
-    }
+        }
+    except (TypeError, ValueError) as error:
+        raise _no_network(path, error) from error
+    return {"spec": spec, "classes": [], "facts": facts}
+
+
+def _no_network(path: str | Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path}: the spec in it does not describe a network ({error})",
+        remedy="give the spec that it was trained with: -e spec.yaml",
+    )
 
 
 def _is_decided(field: str, experiment: Experiment | None, in_file: Mapping[str, Any]) -> bool:
@@ -113,10 +137,7 @@ def _build(spec: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: s
         for part, module in (("trunk", embedder.trunk.net), ("embedder", embedder.head)):
             load_tensors(module, tensors, part=part, source=str(path))
     except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(
-            f"{path}: the spec in it does not describe a network ({error})",
-            remedy="give the spec that it was trained with: -e spec.yaml",
-        ) from error
+        raise _no_network(path, error) from error
     except UnalikeError as error:
         raise WeightsError(
             f"{path} is a checkpoint of TAO that is not {spec['model']['backbone']}: {error}",

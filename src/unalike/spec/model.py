@@ -26,9 +26,15 @@ class Model(Section):
         "resnet_50", "Trunk of the network: one of TAO's names or any name of timm.",
         min_length=1, settled=True, schema={"anyOf": [{"enum": list(TAO_BACKBONE_NAMES)}, {"minLength": 1}]},
     )  # fmt: skip
-    pretrained_model_path: Text = field(None, "Checkpoint whose weights the whole network starts from.")
-    pretrained_trunk_path: Text = field(None, "Weights that the trunk alone starts from.")
-    pretrained_embedder_path: Text = field(None, "Weights that the embedder alone starts from.")
+    pretrained_model_path: Text = field(
+        None,
+        "Checkpoint whose weights the whole network starts from. One of unalike or of TAO also decides trunk, input size, view, "
+        "decoding, mean and std. Automatic training fits heads to its trunk, fine-tunes it, and compares the network as it is.",
+    )
+    pretrained_trunk_path: Text = field(None, "Weights that the trunk alone starts from, also of timm or torchvision.")
+    pretrained_embedder_path: Text = field(
+        None, "Weights that the embedder alone starts from; automatic training compares them as they are."
+    )
     input_width: int = field(
         224,
         "Width of the images that the network sees.",

@@ -91,9 +91,12 @@ def _selection(record: Mapping[str, Any]) -> dict[str, Any]:
     }
     made_of = f"classes and scenes held out entirely ({counts})" if counts else record["estimate"]
     note = "the best of all candidates, so slightly optimistic" if counts else "nothing was measured"
+    weights = record.get("weights") or {}  # of the user's own: what they were trained on is not known
+    note += f"; {weights['note']}" if weights else ""
+    unseen = "new" in record["judged_on"] and not weights.get("shared_classes")
     return {
         "automatic": {"chosen": record["chosen"], "goal": record["goal"], "minutes": record["spent_minutes"],
                       "instead_of": [c["name"] for c in record["candidates"] if c is not chosen]},
-        "validation": {"made_of": made_of, "classes_unseen_in_training": "new" in record["judged_on"],
+        "validation": {"made_of": made_of, "classes_unseen_in_training": unseen,
                        "note": note, "metrics": {"micro": figures}},
     }  # fmt: skip

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from lightning_fabric import Fabric
 
-from unalike.data.decoding import Decoding, format_ground
+from unalike.data.decoding import Decoding
 from unalike.errors import UnalikeError, WeightsError
 from unalike.model.checkpoint import read_checkpoint
+from unalike.model.parent_checkpoint import set_decoding
 from unalike.progress import say
 from unalike.runs.filenames import LATEST_CHECKPOINT, PERIODIC_CHECKPOINTS
 from unalike.training.checkpoints import newest_checkpoint
@@ -91,11 +92,7 @@ def adopt_decoding(experiment: Experiment, checkpoint: ResumeCheckpoint) -> None
             raise WeightsError(f"the checkpoint was trained with {conflict}", expected="the same",
                                remedy="remove dataset.decoding, or start anew from its weights with "
                                "model.pretrained_model_path")  # fmt: skip
-    experiment.set_value("dataset.decoding.version", decoding.version)
-    if decoding.ground is not None:
-        experiment.set_value("dataset.decoding.ground", format_ground(decoding.ground))
-    if decoding.range is not None:
-        experiment.set_value("dataset.decoding.range", list(decoding.range))
+    set_decoding(experiment, decoding)
 
 
 def choose_seed(experiment: Experiment, checkpoint: ResumeCheckpoint, fabric: Fabric) -> int:

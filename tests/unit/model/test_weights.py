@@ -8,7 +8,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,28 +22,24 @@ from unalike.model.embedder import (
     ResidualHead,
     build_embedder,
     create_embedder,
-    load_parts,
+    load_trunk_weights,
 )
 from unalike.model.weight_files import read_weights
 from unalike.model.weights import load_tensors
+from unalike.spec import Experiment, load_spec
 
 SIZE = (32, 32)
 
 
-def spec_of(**model: object) -> SimpleNamespace:
-    defaults: dict[str, object] = {
+def spec_of(**model: object) -> Experiment:
+    own: dict[str, object] = {
         "backbone": "resnet18",
         "feat_dim": 8,
-        "input_channels": 3,
         "input_height": SIZE[0],
         "input_width": SIZE[1],
         "pretrained": "false",
-        "pretrained_model_path": None,
-        "pretrained_trunk_path": None,
-        "pretrained_embedder_path": None,
-        "allow_partial_weights": False,
     }
-    return SimpleNamespace(model=SimpleNamespace(**{**defaults, **model}))
+    return load_spec("train", None, {"model": {**own, **model}})
 
 
 @pytest.fixture(scope="module")
@@ -382,7 +377,7 @@ def test_own_checkpoints_serve_as_pretrained_weights(tmp_path: Path, small: Embe
 def test_loading_is_said(tmp_path: Path, small: Embedder, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "resnet.pth"
     torch.save({**small.trunk.net.state_dict(), "fc.weight": torch.ones(2, 2)}, file)
-    load_parts(small, file, ("trunk",))
+    load_trunk_weights(small.trunk, spec_of(pretrained_trunk_path=str(file)))
     said = capsys.readouterr().err
     assert "of the trunk loaded" in said and "1 ignored (fc.weight)" in said
 

@@ -11,12 +11,13 @@ from unalike.data.imageset import ImageSet
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.checkpoint import write_checkpoint
 from unalike.model.embedder import Embedder
-from unalike.model.frozen_trunk import build_frozen_trunk
+from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE
 from unalike.sanitize import redact, redact_all
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
 from unalike.training.automatic.final_choice import Candidate, refit_tuned
+from unalike.training.automatic.starting_weights import AS_GIVEN, GivenNetwork
 from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.interpolation import attach_head, spec_with_head
@@ -33,18 +34,20 @@ if TYPE_CHECKING:
 def save_frozen(
     best: Candidate, spec: Experiment, run: Run, images: ImageSet, features: TrunkFeatures
 ) -> tuple[Path, Experiment]:
-    """Save a candidate without fine-tuning: the frozen trunk with its head, if any, fitted to all images.
+    """Save a candidate without fine-tuning: the frozen trunk with its head, if any, fitted to all images; or the user's network.
 
     Args:
         best: the candidate.
         spec: resolved spec of the run; it is copied.
-        run: gets the checkpoint, ``experiment.yaml`` and ``best_spec.yaml`` (none for the trunk alone).
+        run: gets the checkpoint, ``experiment.yaml`` and ``best_spec.yaml`` (none where nothing was fitted).
         images: all images.
         features: the trunk's features of these images.
 
     Returns:
         The checkpoint and its spec.
     """
+    if best.given is not None:
+        return save_given(best.given, run, images)
     config = best.config
     x_NF, labels_N = features.training_rows(np.arange(len(images)), images.labels_N)
     head = fit_head(x_NF, labels_N, config, requested_dim(spec), frozen_head_kind(spec))
@@ -53,7 +56,7 @@ def save_frozen(
     settle(settled, "model.head", head.kind, best.name)
     settle_normalization(settled, features.facts)
     size = (settled.model.input_height, settled.model.input_width)
-    embedder = attach_head(build_frozen_trunk(settled.model.backbone, size).trunk, head)
+    embedder = attach_head(build_starting_trunk(settled, settled.model.backbone, size).trunk, head)
     if config is None:
         (run.dir / BEST_SPEC_FILE).unlink(missing_ok=True)  # an earlier session of this run may have left one
     else:
@@ -63,6 +66,20 @@ def save_frozen(
         config.settle(repeat, mirrored=features.mirrored_NF is not None)
         _write_best_spec(repeat, run)
     return _save_network(embedder, settled, run, images, features.facts, best.name), settled
+
+
+def save_given(given: GivenNetwork, run: Run, images: ImageSet) -> tuple[Path, Experiment]:
+    """Save the network of the user's own weights as it is; return the checkpoint and its spec.
+
+    Args:
+        given: the network.
+        run: gets the checkpoint and ``experiment.yaml``; ``best_spec.yaml`` of an earlier session is removed.
+        images: all images; their classes are stored.
+    """
+    settled, facts = given.spec.model_copy(deep=True), given.network.trunk.facts
+    settle_normalization(settled, facts)
+    (run.dir / BEST_SPEC_FILE).unlink(missing_ok=True)
+    return _save_network(given.network, settled, run, images, facts, AS_GIVEN), settled
 
 
 def save_fine_tuned(

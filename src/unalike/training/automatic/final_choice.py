@@ -19,9 +19,10 @@ from unalike.inference.embedding import Embeddings
 from unalike.model.backbones import Trunk
 from unalike.model.checkpoint import load_embedder
 from unalike.model.embedder import Embedder
-from unalike.model.frozen_trunk import build_frozen_trunk
+from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.progress import say
 from unalike.training.automatic.holdout import HoldoutResult, Split
+from unalike.training.automatic.starting_weights import AS_GIVEN, GivenNetwork
 from unalike.training.heads.config import HeadConfig, requested_dim
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import FROZEN, evaluate_vectors
@@ -67,6 +68,7 @@ class Candidate:
         config: how its head is fitted, or None where the head is not a fitted one.
         vectors_ND: vectors of all images; valid in the rows that were evaluated.
         tuned: the trunk, of a fine-tuned candidate.
+        given: the network of the user's own weights, which is delivered as it is.
     """
 
     name: str
@@ -75,6 +77,26 @@ class Candidate:
     config: HeadConfig | None = None
     vectors_ND: np.ndarray | None = None
     tuned: TunedTrunk | None = None
+    given: GivenNetwork | None = None
+
+
+def evaluate_given(
+    given: GivenNetwork | None, features: TrunkFeatures, labels_N: np.ndarray, splits: Sequence[Split], goal: str
+) -> list[Candidate]:
+    """Evaluate the network of the user's own weights as it is.
+
+    Args:
+        given: the network; None gives no candidate.
+        features: its trunk's features of all images.
+        labels_N: their labels.
+        splits: the holdout splits.
+        goal: a key of ``holdout.GOALS``.
+    """
+    if given is None:
+        return []
+    vectors_ND = given.vectors(features.vectors_NF)
+    result = evaluate_vectors(vectors_ND, labels_N, splits)
+    return [Candidate(AS_GIVEN, result, result.score(goal), vectors_ND=vectors_ND, given=given)]
 
 
 def evaluate_heads(
@@ -145,7 +167,7 @@ def evaluate_networks(
     candidates = [evaluate(FINE_TUNED, embedder, embed(embedder.trunk), None)]
     if not spec.train.finish.enabled or config is None:
         return candidates
-    initial = build_frozen_trunk(spec.model.backbone, preprocessing.input_size).trunk.state_dict()
+    initial = build_starting_trunk(spec, spec.model.backbone, preprocessing.input_size).trunk.state_dict()
     trunk = interpolate_weights(embedder.trunk, initial, spec.train.finish.trained_share)
     tuned = embed(trunk, mirrored=spec.train.finish.mirrored)
     network = refit_tuned(tuned, images, fit_N, config, spec)
@@ -177,6 +199,8 @@ def refit_tuned(
 def select_best(candidates: Sequence[Candidate], goal: str) -> Candidate:
     """Return the candidate of the highest score; final weights only if significantly better than interpolated ones.
 
+    Of equal scores the user's own network is chosen: nothing beats it.
+
     On photographs of other origin the interpolated network was better each time (docs/experiments/new-classes.md), while the
     held-out images are few and similar to the training images.
 
@@ -184,11 +208,15 @@ def select_best(candidates: Sequence[Candidate], goal: str) -> Candidate:
         candidates: at least one.
         goal: a key of ``holdout.GOALS``.
     """
-    best = max(candidates, key=lambda c: c.score)
+    best = _highest(candidates)
     interpolated = next((c for c in candidates if c.name == INTERPOLATED), None)
     if best.name != FINE_TUNED or interpolated is None or best.result.significantly_better(interpolated.result, goal):
         return best
-    return max((c for c in candidates if c is not best), key=lambda c: c.score)
+    return _highest([c for c in candidates if c is not best])
+
+
+def _highest(candidates: Sequence[Candidate]) -> Candidate:
+    return max(candidates, key=lambda c: (c.score, c.given is not None))
 
 
 def log_choice(candidates: Sequence[Candidate], best: Candidate) -> None:

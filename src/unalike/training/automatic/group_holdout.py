@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +23,7 @@ from unalike.errors import DataError
 from unalike.inference.embedding import embed_files
 from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.checkpoint import load_embedder
-from unalike.model.frozen_trunk import build_frozen_trunk
+from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.progress import say
 from unalike.runs.filenames import AUGMENTED_QUERIES_FILE
 from unalike.runs.stage import load_or_compute
@@ -36,6 +36,7 @@ from unalike.training.automatic.holdout import (
     evaluate_embeddings,
     holdout_splits,
 )
+from unalike.training.automatic.starting_weights import AS_GIVEN, GivenNetwork
 from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import FROZEN
@@ -59,12 +60,14 @@ class UnlabeledCandidate:
         score: ``result.score``; 0 without a result.
         sqrt: whether its whitening by neighbors follows the signed square root of the features; None for the frozen trunk
             and for a trained network.
+        given: the network of the user's own weights, which is delivered as it is.
     """
 
     name: str
     result: HoldoutResult | None
     score: float
     sqrt: bool | None = None
+    given: GivenNetwork | None = None
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,7 @@ class GroupHoldout:
             rows = _query_rows(splits)
 
             def embed_queries() -> dict[str, np.ndarray]:
-                trunk = build_frozen_trunk(features.backbone, features.preprocessing.input_size)
+                trunk = build_starting_trunk(spec, features.backbone, features.preprocessing.input_size)
                 return {"vectors": embed_rows(trunk, features.preprocessing, images, rows, augmented_view, spec)}
 
             key = features.vectors_NF.tobytes() + rows.tobytes() + str(seed).encode()
@@ -143,6 +146,15 @@ class GroupHoldout:
             name = FROZEN if sqrt is None else "whitened by neighbours" + (", square root" if sqrt else "")
             candidates.append(self._evaluate(name, head(self.queries_NF), head(self.vectors_NF), sqrt))
         return candidates
+
+    def evaluate_given(self, given: GivenNetwork | None) -> list[UnlabeledCandidate]:
+        """Evaluate the network of the user's own weights as it is; no candidate without one."""
+        if given is None:
+            return []
+        if not self.splits:
+            return [UnlabeledCandidate(AS_GIVEN, None, 0.0, given=given)]
+        candidate = self._evaluate(AS_GIVEN, given.vectors(self.queries_NF), given.vectors(self.vectors_NF), None)
+        return [replace(candidate, given=given)]
 
     def evaluate_network(self, name: str, checkpoint: Path) -> UnlabeledCandidate:
         """Evaluate a trained network; only queries and references are embedded.

@@ -22,7 +22,7 @@ from unalike.data.from_spec import TrainingSets, load_training_sets
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import WeightsError
-from unalike.model.frozen_trunk import build_frozen_trunk
+from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
 from unalike.runs.filenames import AUTOMATIC_FILE, BEST_SPEC_FILE, NOTICES_FILE
@@ -31,6 +31,7 @@ from unalike.training.automatic.budget import DEFAULT_MINUTES, TimeBudget
 from unalike.training.automatic.delivery import save_fine_tuned, save_frozen
 from unalike.training.automatic.final_choice import (
     Candidate,
+    evaluate_given,
     evaluate_heads,
     evaluate_networks,
     log_choice,
@@ -51,6 +52,13 @@ from unalike.training.automatic.single_images import (
     add_augmented_views,
     has_second_images,
     rank_candidates,
+)
+from unalike.training.automatic.starting_weights import (
+    GivenNetwork,
+    describe_weights,
+    load_given_network,
+    names_trunk_weights,
+    starting_spec,
 )
 from unalike.training.automatic.trunks import TrunkSelector
 from unalike.training.heads.config import HeadConfig, HeadTraining, requested_dim
@@ -117,25 +125,27 @@ class _TrainingData:
 
 def unsupported_reason(spec: Experiment) -> str:
     """Return why automatic training does not support this spec, or an empty string if it does."""
-    model = spec.model
-    if model.pretrained == "false":
+    if spec.model.pretrained == "false" and not names_trunk_weights(spec):
         return "model.pretrained is false"
+    model = spec.model
     if spec.is_set("model.head") and model.head == "residual":
         return "model.head is residual, which no closed form fits"
-    if model.pretrained_model_path or model.pretrained_trunk_path or model.pretrained_embedder_path:
-        return "weights of your own are named"
     if spec.train.resume_training_checkpoint_path:
         return "a checkpoint to resume is named"
+    spec = starting_spec(spec)
+    model = spec.model
     names = [model.backbone] if spec.is_set("model.backbone") else available_trunks()
     if not names:
         return "no pretrained weights are installed"
     dim = requested_dim(spec)
     try:
         for name in names if spec.is_set("model.backbone") or dim else ():
-            width = build_frozen_trunk(name, (model.input_height, model.input_width)).dim
+            width = build_starting_trunk(spec, name, (model.input_height, model.input_width)).dim
             if dim is not None and dim > width:
                 return f"model.feat_dim {dim} is more than the {width} features of {name}"
     except WeightsError:
+        if names_trunk_weights(spec):
+            raise
         return f"there are no pretrained weights for {model.backbone}"
     return ""
 
@@ -159,10 +169,12 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
         "--automl-policy off trains plainly)")  # fmt: skip
     seed = spec.automl.seed if spec.automl.seed is not None else max(spec.train.seed, 0)
     notices = Notices()
+    own, spec = spec, starting_spec(spec)
     sets = _load_all_images(spec, notices)
+    weights, given = describe_weights(own, sets.train.classes), load_given_network(own, spec)
     selector = TrunkSelector(spec, sets.train, notices)
     if not has_second_images(sets.train.labels_N, sets.train.groups, sets.train.source):
-        return _train_on_single_images(spec, run, sets, selector, budget, seed, notices)
+        return _train_on_single_images(spec, run, sets, selector, budget, seed, notices, given, weights)
     trunks = selector.compare_trunks(STAGE_ONE_SHARE * budget.seconds - budget.spent)
     tunes = can_fine_tune(spec, trunks, len(sets.train), budget)
     share = STAGE_ONE_SHARE if tunes else HEADS_ONLY_SHARE
@@ -178,7 +190,8 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
     trials, trained = _search_heads(spec, data, space, seed, budget, tunes)
     configs = candidates_to_evaluate(trials, trained, space.fixed_training, goal)
     candidates = evaluate_heads(configs, features, data.labels_N, data.fit_N, data.splits, goal, space.dim, space.kind)
-    best = max(candidates, key=lambda c: c.score)
+    candidates += evaluate_given(given, features, data.labels_N, data.splits, goal)
+    best = select_best(candidates, goal)
     checkpoint, delivered = save_frozen(best, spec, run, images, features)
     training = TrainingResult(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
     initial_head = configs[1] if len(configs) > 1 else None
@@ -195,6 +208,7 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
     record = _build_record(spec, delivered.model.backbone, budget, [*trials, *trained], candidates, best, data)
+    record |= {"weights": weights} if weights else {}
     _write_results(run, delivered, record, training, data, best)
     log_choice(candidates, best)
     training = replace(training, checkpoint=checkpoint)
@@ -202,7 +216,8 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
 
 
 def _train_on_single_images(
-    spec: Experiment, run: Run, sets: TrainingSets, selector: TrunkSelector, budget: TimeBudget, seed: int, notices: Notices
+    spec: Experiment, run: Run, sets: TrainingSets, selector: TrunkSelector, budget: TimeBudget, seed: int, notices: Notices,
+    given: GivenNetwork | None, weights: Mapping[str, Any] | None,
 ) -> AutomaticResult:  # fmt: skip
     """Deliver the frozen trunk with or without a head where no class has a second image; nothing is measured.
 
@@ -213,8 +228,8 @@ def _train_on_single_images(
     selector.settle_spec(trunk)
     images = sets.train.select(trunk.features.kept_N)
     features = add_augmented_views(trunk.features, images, spec, seed)
-    candidates = rank_candidates(features, images.labels_N, spec, seed)
-    best = max(candidates, key=lambda c: c.score)
+    candidates = rank_candidates(features, images.labels_N, spec, seed, given)
+    best = select_best(candidates, "new-classes")
     checkpoint, delivered = save_frozen(best, spec, run, images, features)
     training = TrainingResult(
         checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts, experiment=delivered
@@ -226,7 +241,7 @@ def _train_on_single_images(
         "goal": spec.automl.goal, "trunk": delivered.model.backbone, "estimate": NOT_MEASURABLE, "judged_on": {},
         "fitted_to_images": len(images), "classes": len(np.unique(images.labels_N)), "heads": [],
         "candidates": [{"name": c.name, "score": None, "figures": {}, "gain_over_frozen": {}} for c in candidates],
-        "chosen": best.name,
+        "chosen": best.name, **({"weights": weights} if weights else {}),
     }  # fmt: skip
     write_text(run.dir / AUTOMATIC_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / AUTOMATIC_FILE, run.dir / BEST_SPEC_FILE)

@@ -15,11 +15,12 @@ import numpy as np
 
 from unalike.data.imageset import ImageSet
 from unalike.errors import DataError
-from unalike.model.frozen_trunk import build_frozen_trunk
+from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.training.automatic.augmented_view import AugmentedView
-from unalike.training.automatic.final_choice import Candidate
+from unalike.training.automatic.final_choice import Candidate, evaluate_given
 from unalike.training.automatic.group_holdout import embed_rows
 from unalike.training.automatic.holdout import assign_scenes, cross_validation_splits
+from unalike.training.automatic.starting_weights import GivenNetwork
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import HeadSearchSpace, best_closed_form, sample_classes, search_heads
 
@@ -68,14 +69,16 @@ def add_augmented_views(features: TrunkFeatures, images: ImageSet, spec: Experim
         spec: resolved spec of the run.
         seed: of the augmentation.
     """
-    trunk = build_frozen_trunk(features.backbone, features.preprocessing.input_size)
+    trunk = build_starting_trunk(spec, features.backbone, features.preprocessing.input_size)
     view = AugmentedView(images.paths, features.view, seed)
     rows = np.arange(len(images))
     views_NF = embed_rows(trunk, features.preprocessing, images, rows, view, spec)
     return replace(features, mirrored_NF=views_NF)
 
 
-def rank_candidates(features: TrunkFeatures, labels_N: np.ndarray, spec: Experiment, seed: int) -> list[Candidate]:
+def rank_candidates(
+    features: TrunkFeatures, labels_N: np.ndarray, spec: Experiment, seed: int, given: GivenNetwork | None = None
+) -> list[Candidate]:
     """Rank the frozen trunk and the best closed-form head; queries are augmented views of classes not fitted to.
 
     Args:
@@ -83,6 +86,7 @@ def rank_candidates(features: TrunkFeatures, labels_N: np.ndarray, spec: Experim
         labels_N: an integer label per image.
         spec: resolved spec of the run.
         seed: of the splits.
+        given: the network of the user's own weights, a candidate too.
     """
     rows = sample_classes(labels_N, seed)
     both_NF, both_N = features.training_rows(rows, labels_N)
@@ -93,8 +97,10 @@ def rank_candidates(features: TrunkFeatures, labels_N: np.ndarray, spec: Experim
     space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(both_N)) // 2)
     trials = search_heads(both_NF, both_N, splits, goal, space=space)
     best = best_closed_form(trials, goal)
-    return [
+    candidates = [
         Candidate(t.name, t.result, t.score, replace(t.config, training=space.fixed_training) if t.config else None)
         for t in (trials[0], best)
         if t is not None
     ]
+    both = replace(features, vectors_NF=both_NF, mirrored_NF=None)
+    return [*candidates, *evaluate_given(given, both, both_N, splits, goal)]

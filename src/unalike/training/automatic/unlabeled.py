@@ -23,7 +23,7 @@ from unalike.data.view import View
 from unalike.discovery.clustering import ImageGroups
 from unalike.errors import DataError
 from unalike.model.checkpoint import write_checkpoint
-from unalike.model.frozen_trunk import build_frozen_trunk
+from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.progress import say
 from unalike.runs.filenames import (
     AUGMENTED_QUERIES_FILE,
@@ -36,9 +36,11 @@ from unalike.runs.filenames import (
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
 from unalike.training.automatic.budget import DEFAULT_MINUTES, TimeBudget
+from unalike.training.automatic.delivery import save_given
 from unalike.training.automatic.group_holdout import GroupHoldout, UnlabeledCandidate
 from unalike.training.automatic.group_tuning import FINE_TUNED, fine_tune_on_groups
 from unalike.training.automatic.groups import find_groups, label_by_group, order_by_content
+from unalike.training.automatic.starting_weights import describe_weights, load_given_network, starting_spec
 from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures, compute_features
 from unalike.training.heads.interpolation import attach_head, spec_with_head
@@ -98,11 +100,13 @@ def train_unlabeled(spec: Experiment, run: Run, *, start: float) -> UnlabeledRes
     seed, notices = max(spec.train.seed, 0), Notices()
     # Registered before they are written: --overwrite must remove them after a run that was killed.
     run.own(*(run.dir / name for name in (DISCOVERED_GROUPS_FILE, AUGMENTED_QUERIES_FILE, GROUP_TUNING_SPEC_FILE)))
+    own, spec = spec, starting_spec(spec)
     images = order_by_content(load_unlabeled_images(spec, notices))
     if len(images) < 2:
         raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
     settle_backbone(spec)
     settle_decoding(spec, images)
+    weights, given = describe_weights(own, ()), load_given_network(own, spec)
     view = replace(View.from_spec(spec), height=spec.model.input_height, width=spec.model.input_width)
     features = compute_features(spec.model.backbone, images, view, notices, spec)
     images = images.select(features.kept_N)
@@ -111,15 +115,17 @@ def train_unlabeled(spec: Experiment, run: Run, *, start: float) -> UnlabeledRes
     images = label_by_group(images, grouping)
     holdout = GroupHoldout.create(images, features, grouping, spec, run, seed)
     candidates = holdout.evaluate_heads(seed)
-    best = max(candidates, key=lambda c: c.score)
+    fitted = max(candidates, key=lambda c: c.score)
+    candidates += holdout.evaluate_given(given)
+    best = max(candidates, key=lambda c: (c.score, c.given is not None))
     checkpoint, delivered = _save_frozen(best, spec, run, images, features, seed)
     training = TrainingResult(
         checkpoint, {}, None, {}, History(), TrainingSets(images, None, None, "none", False), None, features.facts
     )
-    tuned = fine_tune_on_groups(spec, run, holdout, best, features, budget, seed)
+    tuned = fine_tune_on_groups(spec, run, holdout, fitted, features, budget, seed)
     if tuned is not None:
         candidates.append(holdout.evaluate_network(FINE_TUNED, tuned[0].checkpoint))
-        best = max(candidates, key=lambda c: c.score)
+        best = max(candidates, key=lambda c: (c.score, c.given is not None))
         if best.name == FINE_TUNED:
             training, delivered = tuned
             checkpoint = run.dir / BEST_CHECKPOINT
@@ -127,7 +133,9 @@ def train_unlabeled(spec: Experiment, run: Run, *, start: float) -> UnlabeledRes
             run.write_experiment(delivered)
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
-    record = _build_record(spec, budget, candidates, best, holdout, grouping)
+    record = _build_record(spec, budget, candidates, best, holdout, grouping) | (
+        {"weights": weights} if weights else {}
+    )
     write_text(run.dir / UNLABELED_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / UNLABELED_FILE)
     _log_choice(candidates, best)
@@ -138,7 +146,9 @@ def train_unlabeled(spec: Experiment, run: Run, *, start: float) -> UnlabeledRes
 def _save_frozen(
     best: UnlabeledCandidate, spec: Experiment, run: Run, images: ImageSet, features: TrunkFeatures, seed: int
 ) -> tuple[Path, Experiment]:
-    """Save the frozen trunk with its head, if any, fitted to all images; return the checkpoint and its spec."""
+    """Save the frozen trunk with its head, if any, fitted to all images, or the user's network; return checkpoint and spec."""
+    if best.given is not None:
+        return save_given(best.given, run, images)
     head = fit_unlabeled_head(
         features.vectors_NF, best.sqrt, seed=seed, dim=requested_dim(spec), kind=frozen_head_kind(spec)
     )
@@ -147,7 +157,7 @@ def _save_frozen(
     settle(settled, "model.head", head.kind, best.name)
     settle_normalization(settled, features.facts)
     size = (settled.model.input_height, settled.model.input_width)
-    embedder = attach_head(build_frozen_trunk(settled.model.backbone, size).trunk, head)
+    embedder = attach_head(build_starting_trunk(settled, settled.model.backbone, size).trunk, head)
     settled = spec_with_head(settled, embedder)
     payload = {
         "model": embedder.state_dict(), "spec": settled.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,

@@ -27,7 +27,7 @@ from unalike.errors import DataError
 from unalike.inference.embedding import embed_files
 from unalike.inference.engine_selection import create_engine, move_to_gpu
 from unalike.model.backbones import PretrainedConfig
-from unalike.model.frozen_trunk import FrozenTrunk, build_frozen_trunk
+from unalike.model.frozen_trunk import FrozenTrunk, build_starting_trunk
 from unalike.progress import say, warn
 from unalike.storage.atomic import atomic_write
 from unalike.storage.cache import default_cache_dir
@@ -110,13 +110,13 @@ def compute_features(
         notices: collects unreadable images.
         spec: ``spec.dataset`` holds the number of workers and the limits on unreadable images.
         mirrored: whether to compute the features of the mirror images too.
-        trunk: the network, where it is not the pretrained trunk of that name.
+        trunk: the network, where it is not the one that training starts from.
 
     Raises:
         WeightsError: the trunk has no pretrained weights.
         DataError: too many files cannot be read.
     """
-    trunk = trunk or build_frozen_trunk(backbone, (view.height, view.width))
+    trunk = trunk or build_starting_trunk(spec, backbone, (view.height, view.width))
     facts = normalization_facts(spec, trunk.trunk.facts)
     cache = _FeatureCache(default_cache_dir() / "features" / f"{_cache_key(trunk, view, facts, mirrored)}.npz")
     digests = _file_digests(images)

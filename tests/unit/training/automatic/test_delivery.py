@@ -43,7 +43,7 @@ CLASSES, EACH = 4, 5
 
 
 @functools.cache
-def frozen_trunk(backbone: str, size: tuple[int, int]) -> FrozenTrunk:
+def random_trunk(backbone: str, size: tuple[int, int]) -> FrozenTrunk:
     """A trunk with random weights in place of pretrained ones, the same each time."""
     torch.manual_seed(0)
     return FrozenTrunk(build_trunk(backbone, pretrained="false", input_size=size))
@@ -52,7 +52,7 @@ def frozen_trunk(backbone: str, size: tuple[int, int]) -> FrozenTrunk:
 @pytest.fixture(autouse=True)
 def no_pretrained_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (delivery, features_module, unlabeled):
-        monkeypatch.setattr(module, "build_frozen_trunk", frozen_trunk)
+        monkeypatch.setattr(module, "build_starting_trunk", lambda _, *arguments: random_trunk(*arguments))
 
 
 @pytest.fixture(scope="module")

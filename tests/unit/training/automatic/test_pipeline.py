@@ -38,7 +38,6 @@ def test_a_trained_head_is_compared_only_if_it_beats_the_closed_form() -> None:
 @pytest.mark.parametrize(("override", "reason"), [
     ("model.pretrained=false", "model.pretrained is false"),
     ("model.head=residual", "no closed form"),
-    ("model.pretrained_trunk_path=x.pth", "weights of your own"),
     ("train.resume_training_checkpoint_path=x.pth", "a checkpoint to resume"),
     ("model.backbone=resnet_50", "no pretrained weights for resnet_50"),
     ("model.backbone=tf_efficientnet_lite0", ""),

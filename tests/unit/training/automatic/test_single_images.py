@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.unit.training.automatic.test_delivery import BACKBONE, NORMALIZATIONS, SPEC, frozen_trunk
+from tests.unit.training.automatic.test_delivery import BACKBONE, NORMALIZATIONS, SPEC, random_trunk
 from unalike.data.view import View
 from unalike.errors import DataError
 from unalike.spec import load_spec
@@ -35,7 +35,7 @@ def test_candidates_are_ranked_by_views(classes: int, seed: int) -> None:
     features = TrunkFeatures(
         BACKBONE,
         View(64, 32),
-        frozen_trunk(BACKBONE, (64, 32)).trunk.facts,
+        random_trunk(BACKBONE, (64, 32)).trunk.facts,
         features_NF,
         np.arange(classes),
         1.0,
