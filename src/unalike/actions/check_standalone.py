@@ -23,7 +23,13 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 # Action -> field of the file that it writes where the field is set.
-OUTPUT_FIELDS = {"inspect_fit": "inspector", "gallery_build": "gallery", "verify": "save", "embed": "output"}
+OUTPUT_FIELDS = {
+    "inspect_fit": "inspector",
+    "gallery_build": "gallery",
+    "verify": "save",
+    "embed": "output",
+    "export_maps": "output",
+}
 EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino", "torch": "train", "tensorrt": "tensorrt"}  # runtime -> extra
 
 
@@ -51,6 +57,10 @@ def _required_modules(action: str, section: Section) -> Iterator[tuple[str, str,
     """(module, extra, purpose) of what the action imports with these options."""
     if action == "compare":
         yield "cv2", "vision", "compare"
+    if action in ("demo", "export_maps"):
+        yield from ((module, "train", action) for module in ("torch", "timm"))
+    if action == "demo":
+        yield from ((module, "demo", action) for module in ("simpleicons", "resvg_py"))
     runtime, model = getattr(section, "runtime", "auto"), getattr(section, "model", None)
     if runtime in EXTRAS:
         yield runtime, EXTRAS[runtime], f"{action}.runtime"

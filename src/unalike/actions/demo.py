@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from unalike.actions.result import Result
     from unalike.metrics.intervals import Interval
     from unalike.report.html import ReportImage
+    from unalike.spec.demo import Demo
 
 # Height and width of the network's view: enough for marks of this kind, and small enough for five minutes on two cores.
 INPUT_SIDE = 128
@@ -64,38 +65,34 @@ class DemoResult:
     seconds: float
 
 
-def run_demo(
-    out: str | Path = "runs/demo", *, keep: str | Path | None = None, brands: int = 200, unseen: int = 120,
-    epochs: int | None = None, seed: int = 0, overwrite: bool = False,
-) -> DemoResult:  # fmt: skip
+def run_demo(settings: Demo, *, overwrite: bool = False) -> DemoResult:
     """Run the demo.
 
     Args:
-        out: Folder of the results.
-        keep: Folder of the rendered images; by default they are deleted at the end.
-        brands: Number of brands to train on.
-        unseen: Number of other brands to evaluate on.
-        epochs: Epochs of the training.
-        seed: Seed of images and training.
+        settings: The section ``demo`` of a spec.
         overwrite: Replace the results of a former demo.
 
     Raises:
-        RunError: ``out`` holds a demo and ``overwrite`` is not set.
+        RunError: The folder holds a demo and ``overwrite`` is not set.
         MissingExtra: The extra ``demo`` is not installed.
     """
     import unalike
     from unalike.actions.demo_images import render_brands
 
-    start, out = time.time(), Path(out)
+    start, out, seed = time.time(), Path(settings.out), settings.seed
     refuse_existing(out / "train", overwrite, folder=True)
     with ExitStack() as stack:
-        folder = Path(keep) if keep else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unalike-demo-")))
-        say(f"rendering {brands} brands to train on and {unseen} others to recognize")
-        images = render_brands(folder.resolve(), brands=brands, unseen=unseen, seed=seed)
+        folder = (
+            Path(settings.keep)
+            if settings.keep
+            else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unalike-demo-")))
+        )
+        say(f"rendering {settings.brands} brands to train on and {settings.unseen} others to recognize")
+        images = render_brands(folder.resolve(), brands=settings.brands, unseen=settings.unseen, seed=seed)
         say("the pretrained trunk without training, on the unseen brands:")
         frozen = unalike.evaluate(_spec_on_unseen(images, out, "evaluate", "frozen", PRETRAINED), overwrite=overwrite)
         _say_figures(frozen)
-        trained = unalike.train(_training_spec(images, out, epochs or EPOCHS, seed), overwrite=overwrite)
+        trained = unalike.train(_training_spec(images, out, settings.epochs or EPOCHS, seed), overwrite=overwrite)
         checkpoint = str(trained.path)
         say("the trained model, on the same unseen brands:")
         evaluated = unalike.evaluate(

@@ -26,11 +26,14 @@ from unalike.errors import (
 )
 from unalike.progress import say
 from unalike.runs.environment import refuse_several_processes
+from unalike.spec.load import check_fields
+from unalike.spec.nodes import check_mandatory
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run
     from unalike.spec import Experiment
+    from unalike.spec.export_maps import ExportMaps
 
 
 def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any]]:
@@ -130,8 +133,31 @@ def export_maps(
     source: str | Path, output: str | Path, *, stages: str | Sequence[int | str] = "auto",
     size: tuple[int, int] | None = None, vector: bool = True,
 ) -> Result:  # fmt: skip
-    """Write a checkpoint, or a pretrained trunk, as ONNX with its feature maps, compared with torch; ``path`` is the file."""
+    """Write a checkpoint, or a pretrained trunk, as ONNX with its feature maps, compared with torch.
+
+    Args:
+        source: Network: a checkpoint (.pth), or ``pretrained[:NAME]``.
+        output: File to write, .onnx.
+        stages: Feature maps by stride or name; ``auto``: strides 8 and 16, ``middle``: stride 16.
+        size: Height and width of the network's input, in pixels; None: the model's own.
+        vector: Keep the layers above the feature maps, which output the vector.
+
+    Returns:
+        The result; ``path`` is the file.
+    """
+    return run_export_maps(
+        check_fields("export_maps", source=source, output=output, stages=stages, size=size, vector=vector)
+    )
+
+
+def run_export_maps(settings: ExportMaps) -> Result:
+    """Write the feature maps of the network that the section ``export_maps`` of a spec names, as ONNX."""
     from unalike.inference.feature_map_model import export_feature_maps
 
-    figures = export_feature_maps(source, output, stages=stages, size=size, vector=vector)
-    return Result(Path(output).parent, Path(output), figures)
+    check_mandatory("export_maps", settings)
+    output = Path(str(settings.output))
+    size = (settings.size[0], settings.size[1]) if settings.size else None
+    figures = export_feature_maps(
+        str(settings.source), output, stages=settings.stages, size=size, vector=settings.vector
+    )
+    return Result(output.parent, output, figures)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.data.decoding_fit import log_conversions
 from unalike.data.imageset import load_images
-from unalike.errors import DataError, ModelError
+from unalike.errors import DataError, ModelError, SpecError
 from unalike.inference.embedding import embed_files
 from unalike.progress import say
 from unalike.recognition.gallery import Gallery
@@ -20,7 +20,15 @@ from unalike.spec.nodes import check_mandatory
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
-    from unalike.spec.gallery import Calibrate, Identify
+    from unalike.spec.gallery import (
+        Calibrate,
+        GalleryAdd,
+        GalleryList,
+        GalleryMerge,
+        GalleryRemove,
+        GalleryRename,
+        Identify,
+    )
 
 
 def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
@@ -88,12 +96,15 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
     return describe(gallery, path)
 
 
-def add(
-    path: str | Path, source: str | Path, model: str | Path | None = None, *, label: str | None = None,
-    runtime: str = "auto", precision: str = "auto",
-) -> dict[str, Any]:  # fmt: skip
-    """Enroll more images: class folders, or images of one class ``label``."""
-    recognizer = open_recognizer(path, model, runtime=runtime, precision=precision)
+def add(settings: GalleryAdd) -> dict[str, Any]:
+    """Enroll more images: class folders, or images of one class where the section ``gallery_add`` has a label.
+
+    Returns:
+        A description of the gallery, as plain data.
+    """
+    check_mandatory("gallery_add", settings)
+    path, source, label = str(settings.gallery), str(settings.source), settings.label
+    recognizer = open_recognizer(path, settings.model, runtime=settings.runtime, precision=settings.precision)
     if label is None:
         vectors_ND, labels, names = recognizer.embed_folder(source, "enrolling")
     else:
@@ -113,6 +124,43 @@ def add(
         gallery.enrol(vectors_ND, labels, names)
 
     return change(path, enroll)
+
+
+def remove(settings: GalleryRemove) -> dict[str, Any]:
+    """Remove classes, and single images by the path under which they were enrolled.
+
+    Args:
+        settings: The section ``gallery_remove`` of a spec.
+
+    Returns:
+        A description of the gallery, as plain data.
+
+    Raises:
+        SpecError: Neither classes nor images are named.
+    """
+    check_mandatory("gallery_remove", settings)
+    labels, names = settings.labels or (), settings.names or ()
+    if not labels and not names:
+        raise SpecError("remove without a class or --image", expected="unalike gallery remove GALLERY CLASS...")
+    return change(str(settings.gallery), lambda gallery: gallery.remove(labels, names))
+
+
+def rename(settings: GalleryRename) -> dict[str, Any]:
+    """Rename the class that the section ``gallery_rename`` names; returns a description of the gallery."""
+    check_mandatory("gallery_rename", settings)
+    return change(str(settings.gallery), lambda gallery: gallery.rename(str(settings.label), str(settings.new)))
+
+
+def merge(settings: GalleryMerge) -> dict[str, Any]:
+    """Merge the classes that the section ``gallery_merge`` names; returns a description of the gallery."""
+    check_mandatory("gallery_merge", settings)
+    return change(str(settings.gallery), lambda gallery: gallery.merge(settings.labels or (), str(settings.into)))
+
+
+def load_gallery(settings: GalleryList) -> Gallery:
+    """Load the gallery that the section ``gallery_list`` names."""
+    check_mandatory("gallery_list", settings)
+    return Gallery.load(str(settings.gallery), verify=settings.verify)
 
 
 def change(path: str | Path, function: Callable[[Gallery], object]) -> dict[str, Any]:

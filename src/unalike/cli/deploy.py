@@ -6,6 +6,7 @@ import typer
 
 from unalike.cli.model_commands import run_action
 from unalike.cli.output import show_result
+from unalike.cli.section_options import Flag, Option, section_command
 from unalike.cli.shared_options import (
     Arguments,
     AsJson,
@@ -14,12 +15,11 @@ from unalike.cli.shared_options import (
     ResultsDir,
     SpecFile,
     Verbose,
-    parse_size,
-    parse_stages,
     set_verbosity,
     split_overrides,
 )
 from unalike.errors import SpecError
+from unalike.spec.export_maps import ExportMaps
 
 
 def quantize(
@@ -68,29 +68,21 @@ def gen_trt_engine(
     )
 
 
-def export_maps(
-    source: Annotated[str, typer.Argument(metavar="MODEL", help="A checkpoint (.pth), pretrained, or pretrained:NAME.")],
-    output: Annotated[str, typer.Option("-o", "--out", metavar="FILE", help="maps.onnx")],
-    stages: Annotated[
-        str, typer.Option(metavar="S,S", help="Strides or names of the maps; auto: strides 8 and 16.")
-    ] = "auto",
-    size: Annotated[
-        str | None, typer.Option(metavar="HxW", help="Size of the images; if unset, the model's own.")
-    ] = None,
-    no_vector: Annotated[bool, typer.Option("--no-vector", help="Write the feature maps alone, without the layers above them.")] = False,
-    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
-) -> None:  # fmt: skip
+@section_command(
+    "export_maps",
+    arguments={"source": "MODEL"},
+    options={"output": Option(("-o", "--out"), "FILE"), "stages": Option((), "S,S"), "size": Option((), "HxW")},
+    flags=(Flag("--no-vector", "vector", False, "Write the feature maps alone, without the layers above them."),),
+    section=ExportMaps,
+)
+def export_maps(settings: ExportMaps, as_json: AsJson = False) -> None:
     """Write a trunk's feature maps (and its vector) as ONNX, for inspection and comparison without torch.
 
     Example: unalike export-maps pretrained --size 320 --no-vector -o maps.onnx
     """
-    set_verbosity(verbose, quiet)
-    import unalike
+    from unalike.actions.export import run_export_maps
 
-    sides = parse_size(size)
-    show_result(
-        unalike.export_maps(source, output, stages=parse_stages(stages), size=sides, vector=not no_vector), as_json
-    )
+    show_result(run_export_maps(settings), as_json)
 
 
 def convert(

@@ -6,6 +6,7 @@ import typer
 
 import unalike
 from unalike.cli.output import show_result
+from unalike.cli.section_options import Option, section_command
 from unalike.cli.shared_options import (
     Arguments,
     AsJson,
@@ -19,6 +20,7 @@ from unalike.cli.shared_options import (
     parse_arguments,
     set_verbosity,
 )
+from unalike.spec.demo import Demo
 
 
 def run_action(
@@ -102,18 +104,14 @@ def export(
     )
 
 
-def demo(
-    out: Annotated[str, typer.Option("-o", "--out", metavar="DIR", help="Folder for the runs and the report.")] = "runs/demo",
-    keep: Annotated[str | None, typer.Option(metavar="DIR", help="Folder in which the rendered images are kept.")] = None,
-    brands: Annotated[int, typer.Option(min=2, help="Number of brands to train on.")] = 200,
-    unseen: Annotated[int, typer.Option(min=2, help="Number of other brands, to be recognized.")] = 120,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Number of epochs; if unset, as many as fit in five minutes.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of the images and the training.")] = 0,
-    overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
-) -> None:  # fmt: skip
+@section_command(
+    "demo",
+    arguments={},
+    options={"out": Option(("-o", "--out"), "DIR"), "keep": Option((), "DIR")},
+    section=Demo,
+)
+def demo(settings: Demo, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
     """Render brand marks as in photographs, train on some brands, recognize others, and write report.html."""
-    set_verbosity(verbose, quiet)
     from unalike.actions.demo import run_demo
 
-    result = run_demo(out, keep=keep, brands=brands, unseen=unseen, epochs=epochs, seed=seed, overwrite=overwrite)
-    show_result(result, as_json)
+    show_result(run_demo(settings, overwrite=overwrite), as_json)

@@ -24,6 +24,7 @@ class Option(NamedTuple):
 
     flags: tuple[str, ...] = ()
     metavar: str = ""
+    repeatable: bool = False  # of a list: one value each time the option is written
 
 
 class Flag(NamedTuple):
@@ -37,7 +38,7 @@ class Flag(NamedTuple):
 
 def section_command(
     action: str, *, arguments: Mapping[str, str], options: Mapping[str, Option] | None = None, flags: Sequence[Flag] = (),
-    section: type[Section] | None = None,
+    section: type[Section] | None = None, names: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:  # fmt: skip
     """Make a command of a function that gets the action's spec as its first argument.
 
@@ -52,6 +53,8 @@ def section_command(
         flags: Options without a value. A boolean field has ``--name`` (default false) or ``--no-name`` by itself.
         section: Class of the section, for a command that must start fast: the function gets an instance of it in place of
             the spec, and the rest of the spec is imported only for a spec file, overrides or an error.
+        names: Whether positional arguments are names, which may hold ``=``: only what begins with the action and a dot is an
+            override then.
     """
     declared = {node.name: node for node in _nodes(action, section)}
     flagged = {flag.field for flag in flags}
@@ -66,17 +69,17 @@ def section_command(
 
     def decorate(function: Callable[..., None]) -> Callable[..., None]:
         own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
-        names = [parameter.name for parameter in own]
+        own_names = [parameter.name for parameter in own]
 
         def command(ctx: typer.Context, **values: Any) -> None:
             set_verbosity(values["verbose"], values["quiet"])
-            positional, overrides = split_overrides(values["arguments"])
+            positional, overrides = split_overrides(values["arguments"], f"{action}." if names else "")
             fields = [
                 *_positional_fields(action, positional, arguments, declared),
                 *_option_fields(ctx, values, built, declared, switches),
             ]
             spec = _load(action, section, values["spec"], overrides, fields)
-            function(spec, **{name: values[name] for name in names})
+            function(spec, **{name: values[name] for name in own_names})
 
         parameters = {
             "ctx": typer.Context,
@@ -136,6 +139,8 @@ def _option(node: SpecNode, option: Option) -> Any:
     flags = option.flags or (f"--{dashed}",)
     if kind is bool:
         return Annotated[bool, typer.Option(*(flags if not node.info.default else (f"--no-{dashed}",)), help=node.help)]
+    if option.repeatable:
+        kind = list[str]
     return Annotated[
         kind | None, typer.Option(*flags, metavar=option.metavar or _metavar_of(node), help=_option_help(node))
     ]
@@ -187,7 +192,7 @@ def _help(arguments: Mapping[str, str], declared: Mapping[str, SpecNode]) -> str
     lines = [
         f"{metavar.strip('[]').rstrip('.')}: {declared[name].help.rstrip('.')}" for name, metavar in arguments.items()
     ]
-    return ". ".join(lines) + ". KEY=VALUE: any field of the spec."
+    return ". ".join([*lines, "KEY=VALUE: any field of the spec."])
 
 
 def _positional_fields(

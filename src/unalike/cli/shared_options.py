@@ -43,12 +43,16 @@ def parse_arguments(arguments: Sequence[str] | None) -> tuple[str | None, list[s
     return (others[0] if others else None), overrides
 
 
-def split_overrides(arguments: Sequence[str] | None) -> tuple[list[str], list[str]]:
-    """Split positional arguments into values and overrides; ``key=value`` is a value where a file of that name exists."""
+def split_overrides(arguments: Sequence[str] | None, prefix: str = "") -> tuple[list[str], list[str]]:
+    """Split positional arguments into values and overrides.
+
+    ``key=value`` is a value where a file of that name exists, or where it does not begin with ``prefix``.
+    """
     values: list[str] = []
     overrides: list[str] = []
     for argument in arguments or ():
-        is_override = OVERRIDE.match(argument) is not None and not os.path.exists(argument)
+        is_key = argument.startswith(prefix) and OVERRIDE.match(argument) is not None
+        is_override = is_key and not os.path.exists(argument)
         (overrides if is_override else values).append(argument)
     return values, overrides
 
@@ -72,25 +76,6 @@ def flag_overrides(
     if policy is not None:
         flags.append(f"automl_policy={policy}")
     return [*overrides, *flags]
-
-
-def parse_size(text: str | None) -> tuple[int, int] | None:
-    """Parse ``320`` or ``320x256`` as (height, width) in pixels; None stays None."""
-    if text is None:
-        return None
-    sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.strip().isdigit() and int(side) > 0 for side in sides):
-        raise SpecError(f"size {text!r}", expected="one side, or height x width, such as 320 or 320x256")
-    return int(sides[0]), int(sides[-1])
-
-
-def parse_stages(text: str) -> str | list[int | str]:
-    """Parse ``8,16`` or ``blocks.2,blocks.4`` as a list; ``auto`` and ``middle`` stay."""
-    from unalike.spec.declare import STAGES
-
-    if text in STAGES:
-        return text
-    return [int(name) if name.strip().isdigit() else name.strip() for name in text.split(",") if name.strip()]
 
 
 def set_verbosity(verbose: bool, quiet: bool) -> None:

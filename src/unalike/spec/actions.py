@@ -8,8 +8,12 @@ from collections.abc import Mapping
 TAO_ACTIONS = ("train", "evaluate", "inference", "export", "gen_trt_engine")
 # Their specs share the sections on data, model and training; a spec of one may hold the sections of the others.
 MODEL_ACTIONS = (*TAO_ACTIONS, "quantize", "gen_engine")
-# They read a gallery, or change it in place, and leave no results folder; their specs hold one section and nothing else.
-FOLDERLESS_ACTIONS = ("calibrate", "identify")
+# Their specs hold one section of the action's own name and nothing else. They read a gallery or change it in place, or write
+# what the section names, and leave no results folder; they are no jobs.
+FOLDERLESS_ACTIONS = (
+    "calibrate", "identify", "gallery_add", "gallery_remove", "gallery_rename", "gallery_merge", "gallery_list",
+    "export_maps", "demo",
+)  # fmt: skip
 # Their specs hold one section of the action's own name and, but for FOLDERLESS_ACTIONS, results_dir.
 STANDALONE_ACTIONS = (
     "compare", "inspect_fit", "inspect_run", "verify", "discover", "gallery_build", "bench_engine", "embed",
@@ -24,6 +28,12 @@ _COMMANDS: Mapping[str, str] = {
     "inspect_fit": "inspect fit",
     "inspect_run": "inspect run",
     "gallery_build": "gallery build",
+    "gallery_add": "gallery add",
+    "gallery_remove": "gallery remove",
+    "gallery_rename": "gallery rename",
+    "gallery_merge": "gallery merge",
+    "gallery_list": "gallery list",
+    "export_maps": "export-maps",
     "bench_engine": "bench-engine",
 }
 

@@ -18,11 +18,22 @@ from unalike.spec.benchmark import BenchEngine
 from unalike.spec.compare import Compare
 from unalike.spec.dataset import Dataset
 from unalike.spec.declare import Section, Text, field, section
+from unalike.spec.demo import Demo
 from unalike.spec.discover import Discover
 from unalike.spec.embed import Embed
 from unalike.spec.evaluate import Evaluate
 from unalike.spec.export import Export
-from unalike.spec.gallery import Calibrate, GalleryBuild, Identify
+from unalike.spec.export_maps import ExportMaps
+from unalike.spec.gallery import (
+    Calibrate,
+    GalleryAdd,
+    GalleryBuild,
+    GalleryList,
+    GalleryMerge,
+    GalleryRemove,
+    GalleryRename,
+    Identify,
+)
 from unalike.spec.gen_engine import GenEngine
 from unalike.spec.gen_trt_engine import GenTrtEngine
 from unalike.spec.inference import Inference
@@ -95,6 +106,13 @@ class Experiment(Section):
     embed: Embed = section(Embed, "Writing the vectors of images to a file.", ours=True)
     calibrate: Calibrate = section(Calibrate, "Finding the thresholds of a gallery for unknown images.", ours=True)
     identify: Identify = section(Identify, "Labeling images by a gallery.", ours=True)
+    gallery_add: GalleryAdd = section(GalleryAdd, "Enrolling more images in a gallery.", ours=True)
+    gallery_remove: GalleryRemove = section(GalleryRemove, "Removing classes or images from a gallery.", ours=True)
+    gallery_rename: GalleryRename = section(GalleryRename, "Renaming a class of a gallery.", ours=True)
+    gallery_merge: GalleryMerge = section(GalleryMerge, "Merging classes of a gallery.", ours=True)
+    gallery_list: GalleryList = section(GalleryList, "Listing the classes of a gallery.", ours=True)
+    export_maps: ExportMaps = section(ExportMaps, "Writing a network that outputs its feature maps.", ours=True)
+    demo: Demo = section(Demo, "Training on rendered brand marks and recognizing other brands.", ours=True)
 
     _action: str = PrivateAttr(default="")
     _set_paths: set[str] = PrivateAttr(default_factory=set)

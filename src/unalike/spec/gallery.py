@@ -1,4 +1,4 @@
-"""Sections ``gallery_build``, ``calibrate`` and ``identify``: building, calibrating and querying a gallery of reference images."""
+"""Sections ``gallery_build``, ``gallery_add`` and the other edits, ``calibrate`` and ``identify``: a gallery of reference images."""
 
 from __future__ import annotations
 
@@ -40,6 +40,43 @@ class GalleryBuild(Section):
     half: bool = field(False, "Store vectors in half precision.")
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
+
+
+class GalleryAdd(Section):
+    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    source: Text = field(
+        None, "Images to enroll: one folder a class, an archive or a manifest; with a label, images in any arrangement.",
+        mandatory=True, takes=IMAGES,
+    )  # fmt: skip
+    label: Text = field(None, "Class of all the images; unset, each folder is a class.")
+    model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)
+    runtime: Runtime = field("auto", "Runtime of the network.")
+    precision: EnginePrecision = field("auto", "Number format of the network.")
+
+
+class GalleryRemove(Section):
+    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    labels: Paths = field(None, "Classes to remove.", schema=PATHS_SCHEMA)
+    names: Paths = field(
+        None, "Single images to remove, by the paths under which they were enrolled.", schema=PATHS_SCHEMA
+    )
+
+
+class GalleryRename(Section):
+    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    label: Text = field(None, "Class to rename.", mandatory=True)
+    new: Text = field(None, "New name of the class.", mandatory=True)
+
+
+class GalleryMerge(Section):
+    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    labels: Paths = field(None, "Classes to merge.", mandatory=True, schema=PATHS_SCHEMA)
+    into: Text = field(None, "Name of the merged class, new or existing.", mandatory=True)
+
+
+class GalleryList(Section):
+    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    verify: bool = field(False, "Read the complete file and verify its checksums.")
 
 
 class Calibrate(Section):

@@ -39,6 +39,13 @@ DATA_FIELD = {
     "bench_engine": "bench_engine.data",
     "calibrate": "calibrate.images",
     "identify": "identify.images",
+    "gallery_add": "gallery_add.source",
+    "gallery_remove": "gallery_remove.gallery",
+    "gallery_rename": "gallery_rename.gallery",
+    "gallery_merge": "gallery_merge.gallery",
+    "gallery_list": "gallery_list.gallery",
+    "export_maps": "export_maps.source",
+    "demo": "demo.keep",
     "embed": "embed.source",
     "check": "dataset.train_dataset",
 }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from functools import cache
 from typing import Any, get_origin
 
 from unalike.spec.actions import ACTIONS, MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
@@ -37,8 +39,7 @@ def schema_for(action: str) -> dict[str, Any]:
     """
     if action not in ACTIONS:
         raise ValueError(f"no schema for {action!r}")
-    full = Experiment.model_json_schema()
-    _separate_bounds(full)
+    full = deepcopy(_full_schema())
     tops = [name for name in full["properties"] if name in top_level(action)]
     properties = {name: full["properties"][name] for name in tops}
     patterns = {}
@@ -65,6 +66,14 @@ def schema_for(action: str) -> dict[str, Any]:
         **_lists(fields_of(action)),
         "$defs": definitions,
     }
+
+
+@cache
+def _full_schema() -> dict[str, Any]:
+    """The schema of all fields of all actions, which takes pydantic some 60 ms."""
+    full = Experiment.model_json_schema()
+    _separate_bounds(full)
+    return full
 
 
 def _spellings(full: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import yaml
 
 from unalike.spec.actions import ACTIONS, command_of
 from unalike.spec.fields import expectation, fields_of
-from unalike.spec.load import load_spec
+from unalike.spec.load import UNSET, load_spec
 from unalike.spec.nodes import SpecNode
 
 WIDTH = 118
@@ -53,6 +53,13 @@ EXAMPLE = {
     "embed": "embed.precision=fp32",
     "calibrate": "calibrate.rate=0.001",
     "identify": "identify.k=5",
+    "gallery_add": "gallery_add.label=oak",
+    "gallery_remove": "gallery_remove.labels=[oak]",
+    "gallery_rename": "gallery_rename.new=oak",
+    "gallery_merge": "gallery_merge.into=oak",
+    "gallery_list": "gallery_list.verify=true",
+    "export_maps": "export_maps.size=320",
+    "demo": "demo.epochs=2",
 }
 
 
@@ -101,11 +108,15 @@ def deploy_template_for(action: str) -> str:
 def _lines(action: str, nodes: Mapping[str, SpecNode]) -> str:
     defaults = load_spec(action).to_dict()
     lines: list[str] = []
+    # A spec without a line is no spec: where no field has a default, the mandatory ones are marked as unset.
+    only_mandatory = all(_hidden(node) or node.section for node in nodes.values())
     for path, declared in nodes.items():
         depth, name = path.count("."), path.rpartition(".")[2]
         hidden = any(_hidden(nodes[p]) for p in _prefixes(path))
         indent = "  " * depth
         mark = "# " if hidden or _all_hidden(path, nodes) else ""
+        if only_mandatory and (depth == 0 or declared.facts.get("mandatory")):
+            mark = ""
         if depth == 0:
             lines += [""] if declared.section or not lines else []
         lines += _comment(declared, indent)
@@ -114,6 +125,8 @@ def _lines(action: str, nodes: Mapping[str, SpecNode]) -> str:
             value = value.get(part) if value is not None else None  # type: ignore[assignment]
         if declared.section:
             lines.append(f"{indent}{mark}{name}:")
+        elif only_mandatory and not mark:
+            lines.append(f"{indent}{name}: {UNSET[0]}")
         else:
             lines.append(f"{indent}{mark}{name}: {_value(value)}")
     return "\n".join(lines) + "\n"

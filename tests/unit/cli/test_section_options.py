@@ -26,6 +26,13 @@ TARGETS = {
     "embed": "unalike.actions.embed.run_embedding",
     "calibrate": "unalike.actions.gallery.calibrate_file",
     "identify": "unalike.actions.gallery.identify",
+    "gallery_add": "unalike.actions.gallery.add",
+    "gallery_remove": "unalike.actions.gallery.remove",
+    "gallery_rename": "unalike.actions.gallery.rename",
+    "gallery_merge": "unalike.actions.gallery.merge",
+    "gallery_list": "unalike.actions.gallery.load_gallery",
+    "export_maps": "unalike.actions.export.run_export_maps",
+    "demo": "unalike.actions.demo.run_demo",
 }
 # Command line -> what it sets; from README, docs, examples and tests, and every option once.
 LINES: dict[str, dict[str, Any]] = {
@@ -115,6 +122,30 @@ LINES: dict[str, dict[str, Any]] = {
         "gallery": "g", "images": ["a.png", "new/"], "k": 2, "rule": "prototype", "approximate": True, "model": "m.pth",
         "runtime": "onnxruntime", "precision": "fp32",
     },
+    "gallery add shop.gallery new/ -m model.onnx": {"gallery": "shop.gallery", "source": "new/", "model": "model.onnx"},
+    "gallery add g a.png --label 'red mug' --runtime openvino --precision fp32 --json -q": {
+        "gallery": "g", "source": "a.png", "label": "red mug", "runtime": "openvino", "precision": "fp32",
+    },
+    "gallery remove g oak 'red, mug' x.y=z": {"gallery": "g", "labels": ["oak", "red, mug", "x.y=z"]},
+    "gallery remove g --image 'a, b.png' --image c.png": {"gallery": "g", "names": ["a, b.png", "c.png"]},
+    "gallery remove g gallery_remove.labels=[oak]": {"gallery": "g", "labels": ["oak"]},
+    "gallery rename g a=b c=d": {"gallery": "g", "label": "a=b", "new": "c=d"},
+    "gallery merge g oak elm --into trees --json": {"gallery": "g", "labels": ["oak", "elm"], "into": "trees"},
+    "gallery merge --into trees g a=b": {"gallery": "g", "labels": ["a=b"], "into": "trees"},
+    "gallery list g --verify": {"gallery": "g", "verify": True},
+    "export-maps pretrained --size 320 --no-vector -o maps.onnx": {
+        "source": "pretrained", "size": [320, 320], "vector": False, "output": "maps.onnx",
+    },
+    "export-maps m.pth --stages 8,16 --size 48x32 --out maps.onnx --json": {
+        "source": "m.pth", "stages": [8, 16], "size": [48, 32], "output": "maps.onnx",
+    },
+    "export-maps m.pth --stages blocks.2,blocks.4 -o m.onnx": {
+        "source": "m.pth", "stages": ["blocks.2", "blocks.4"], "output": "m.onnx",
+    },
+    "demo -o out --keep images --brands 4 --unseen 3 --epochs 1 --seed 2 --overwrite -v": {
+        "out": "out", "keep": "images", "brands": 4, "unseen": 3, "epochs": 1, "seed": 2, "overwrite": True,
+    },
+    "demo demo.brands=4": {"brands": 4},
     "identify g identify.images=[a.png,b.png] identify.k=5 -k 4": {"gallery": "g", "images": ["a.png", "b.png"], "k": 4},
 }  # fmt: skip
 
@@ -169,6 +200,11 @@ def test_every_standalone_action_has_lines() -> None:
         ("calibrate", "calibrate.gallery is not set"),
         ("calibrate g --rate 1", "calibrate.rate: found 1.0, expected a number > 0 and < 1"),
         ("embed photographs", "embed.output is not set"),
+        ("gallery remove g", "remove without a class or --image; expected unalike gallery remove GALLERY CLASS"),
+        ("gallery merge g oak", "gallery_merge.into is not set"),
+        ("gallery rename g a b c", "unexpected argument 'c'; expected unalike gallery rename [GALLERY] [CLASS] [NEW]"),
+        ("export-maps pretrained", "export_maps.output is not set"),
+        ("demo --brands 1", "demo.brands: found 1, expected a whole number >= 2"),
         (
             "embed photographs -o vectors.txt",
             "embed.output is vectors.txt; expected a name that ends in .npz or .parquet",

@@ -1,0 +1,18 @@
+"""Section ``demo``: training on rendered brand marks and recognizing other brands."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from annotated_types import Ge
+
+from unalike.spec.declare import Section, Text, field
+
+
+class Demo(Section):
+    out: str = field("runs/demo", "Folder for the runs and the report.", min_length=1)
+    keep: Text = field(None, "Folder in which the rendered images are kept; unset, they are deleted at the end.")
+    brands: int = field(200, "Number of brands to train on.", ge=2)
+    unseen: int = field(120, "Number of other brands, to be recognized.", ge=2)
+    epochs: Annotated[int, Ge(1)] | None = field(None, "Number of epochs; unset, as many as fit in five minutes.")
+    seed: int = field(0, "Seed of the images and the training.", ge=0)
