@@ -54,17 +54,22 @@ def find_templates(data: Path, groups: Sequence[str], half: str) -> list[tuple[s
     """Return (group, template) of one half, in the order of names within each group."""
     pairs = []
     for folder in sorted(data.glob("group*")):
-        templates = sorted(folder.glob("*/*_temp.jpg"))
+        templates = [path for path in sorted(folder.glob("*/*_temp.jpg")) if annotation_file(path).is_file()]
         if not groups or folder.name.removeprefix("group") in groups:
             selected = {"even": templates[::2], "odd": templates[1::2], "all": templates}[half]
             pairs += [(folder.name, path) for path in selected]
     return pairs
 
 
+def annotation_file(template: Path) -> Path:
+    """Path of a template's annotations; one template of the published set has none."""
+    return template.parent.with_name(template.parent.name + "_not") / template.name.replace("_temp.jpg", ".txt")
+
+
 def read_annotations(template: Path) -> np.ndarray:
     """int (M, 5): left, top, right, bottom, type."""
-    path = template.parent.with_name(template.parent.name + "_not") / template.name.replace("_temp.jpg", ".txt")
-    rows = [[int(v) for v in line.replace(",", " ").split()] for line in path.read_text().splitlines() if line.strip()]
+    lines = annotation_file(template).read_text().splitlines()
+    rows = [[int(v) for v in line.replace(",", " ").split()] for line in lines if line.strip()]
     return np.array(rows, int).reshape(-1, 5)
 
 

@@ -10,8 +10,11 @@ import numpy as np
 
 from unalike.comparison.coverage import Coverage
 from unalike.comparison.registration import Registration
+from unalike.comparison.visibility import NOTHING_HIDDEN, HiddenShare
 
 Answer = Literal["same", "different", "incomplete"]
+# A hidden part below this share is not named.
+MIN_HIDDEN_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -45,11 +48,13 @@ def find_pose_reasons(
     rotation = measure_rotation(jacobian)
     if abs(rotation) > limits.rotation:
         reasons.append(f"the image is rotated by {abs(rotation):.0f} degrees (limit {limits.rotation:g})")
-    scale = _measure_scale(jacobian, reference_shape, image_shape)
+    scale, stretch = _measure_scale(jacobian, reference_shape, image_shape)
     if not 1 / limits.scale <= scale <= limits.scale:
         word = "smaller" if scale > 1 else "larger"
         reasons.append(f"what it shows is {max(scale, 1 / scale):.2f} times {word} than in the reference "
                        f"(limit {limits.scale:g})")  # fmt: skip
+    elif stretch > limits.scale:
+        reasons.append(f"what it shows is stretched {stretch:.2f} times in one direction (limit {limits.scale:g})")
     shift = _measure_shift(registration.matrix_33, reference_shape, image_shape)
     if shift > limits.shift:
         reasons.append(f"what it shows is shifted by {shift:.0%} of the diagonal (limit {limits.shift:.0%})")
@@ -69,7 +74,10 @@ def find_coverage_reasons(coverage: Coverage, min_compared: float) -> list[str]:
     ]
 
 
-def decide(region_count: int, differences: Sequence[str], coverage: Coverage, min_compared: float) -> tuple[Answer, tuple[str, ...]]:  # fmt: skip
+def decide(
+    region_count: int, differences: Sequence[str], coverage: Coverage, min_compared: float,
+    hidden: HiddenShare = NOTHING_HIDDEN
+) -> tuple[Answer, tuple[str, ...]]:  # fmt: skip
     """Decide the answer of a comparison.
 
     Args:
@@ -77,6 +85,7 @@ def decide(region_count: int, differences: Sequence[str], coverage: Coverage, mi
         differences: What else counts as a difference, in words.
         coverage: Coverage of both images.
         min_compared: Least share of both images that must have been compared to call them the same.
+        hidden: Part of the image whose differences cannot be seen; it does not count as compared.
 
     Returns:
         The answer and its reasons; without a reason the images are the same.
@@ -85,9 +94,11 @@ def decide(region_count: int, differences: Sequence[str], coverage: Coverage, mi
         differences = [f"{region_count} region{'s' if region_count > 1 else ''} differ{'' if region_count > 1 else 's'}", *differences]  # fmt: skip
     if differences:
         return "different", tuple(differences)
-    if coverage.least < min_compared - 1e-9:
+    compared = max(0.0, coverage.least - hidden.share)
+    if compared < min_compared - 1e-9:
         return "incomplete", (
-            f"nothing differs, but only {coverage.least:.0%} could be compared ({min_compared:.0%} needed)",
+            f"nothing differs, but only {compared:.0%} could be compared ({min_compared:.0%} needed)",
+            *([f"{hidden.share:.0%} of the image {hidden.reason}"] if hidden.share >= MIN_HIDDEN_SHARE else []),
         )
     return "same", ()
 
@@ -101,15 +112,18 @@ def measure_rotation(jacobian_22: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(rotation[1, 0], rotation[0, 0])))
 
 
-def _measure_scale(jacobian_22: np.ndarray, reference_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> float:
+def _measure_scale(
+    jacobian_22: np.ndarray, reference_shape: tuple[int, ...], image_shape: tuple[int, ...]
+) -> tuple[float, float]:
     """Return the scale along the axis that is scaled most, in pixels or relative to the frames, whichever is nearer to 1.
 
-    Another resolution of the same view is no change of scale, nor is a crop at the same resolution.
+    Another resolution of the same view is no change of scale, nor is a crop at the same resolution. The second value is the
+    ratio of the scales of the two axes, 1 or more.
     """
     factors = np.linalg.svd(jacobian_22, compute_uv=False)
     frames = float(np.sqrt(reference_shape[0] * reference_shape[1] / (image_shape[0] * image_shape[1])))
     by_frame = [max(factors / unit, key=lambda factor: abs(np.log(factor))) for unit in (1.0, frames)]
-    return float(min(by_frame, key=lambda factor: abs(np.log(factor))))
+    return float(min(by_frame, key=lambda factor: abs(np.log(factor)))), float(factors[0] / factors[1])
 
 
 def _measure_shift(matrix_33: np.ndarray, reference_shape: tuple[int, ...], image_shape: tuple[int, ...]) -> float:

@@ -40,6 +40,7 @@ from unalike.comparison.registration import (
     start_matrix,
 )
 from unalike.comparison.result import PREVIEW_SIDE, ComparisonResult
+from unalike.comparison.visibility import NOTHING_HIDDEN, HiddenShare, hidden_contrast
 from unalike.data.decode import ImageInput, open_image
 from unalike.data.decoding import Decoding
 from unalike.data.decoding_fit import fit_decoding, format_report, survey
@@ -57,6 +58,8 @@ MIN_PROGRESS_TILES = 16
 RESAMPLE_RATIO = 1.2
 # A note says how much was compared where it is less than this share.
 FULL_SHARE = 0.98
+# A note says what the tolerance hides where that is more than this share of the shorter side.
+MAX_REACH_SHARE = 0.1
 
 
 class Comparer:
@@ -144,8 +147,11 @@ class Comparer:
         converted = format_report(report, decoding)
         notes: list[str] = [converted] if converted else []
         if reference_HWC.shape[2] != image_HWC.shape[2]:
-            notes.append("only one of the images has color: compared in gray")
-            reference_HWC, image_HWC = _to_gray(reference_HWC)[..., None], _to_gray(image_HWC)[..., None]
+            colored = "reference" if reference_HWC.shape[2] == 3 else "image"
+            notes.append(
+                f"only the {colored} has color, which counts as a difference: compare gray copies to leave color out"
+            )
+            reference_HWC, image_HWC = (_to_channels(pixels, 3) for pixels in (reference_HWC, image_HWC))
         sizes = (reference_HWC.shape[:2], image_HWC.shape[:2])
         ignored_HW = find_ignored(sizes[0], self.ignore_mask, self.ignore_boxes)
         if _are_equal(reference_HWC, image_HWC):
@@ -165,6 +171,14 @@ class Comparer:
         reference_HWC, image_HWC, resampled, scale = _resample_to_coarser(reference_HWC, image_HWC, registration)
         if scale > 1:
             notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
+        elif registration.scale > RESAMPLE_RATIO:
+            notes.append(
+                f"the reference is {registration.scale:.2f} times finer than the image: compared at the image's size"
+            )
+        reach, side = 2 * self.tolerance + 1, min(image_HWC.shape[:2])
+        if self.pixels and reach > MAX_REACH_SHARE * side:
+            notes.append(f"things narrower than {reach} pixels, {reach / side:.0%} of the image, are tolerated: "
+                         "lower the tolerance to see them")  # fmt: skip
         pixels, features, lighting = self._compare_levels(
             reference_HWC, image_HWC, resampled, _fit_mask(ignored_HW, reference_HWC.shape), show_progress
         )
@@ -177,7 +191,9 @@ class Comparer:
         if compared < FULL_SHARE * registration.overlap or registration.overlap < FULL_SHARE:
             notes.append(f"{compared:.0%} of the image lie on the reference and were compared")
         preview_HWC, reference_preview_HWC = _make_previews(reference_HWC, image_HWC, resampled, lighting)
-        answer, reasons = decide(len(regions), differences, coverage, self.min_compared)
+        answer, reasons = decide(
+            len(regions), differences, coverage, self.min_compared, _find_hidden(pixels, self.contrast)
+        )
         return ComparisonResult(
             answer=answer,
             reasons=reasons,
@@ -304,6 +320,20 @@ class Comparer:
         )
 
 
+# ---- visibility ----
+
+
+def _find_hidden(pixels: PixelDifference | None, contrast: float) -> HiddenShare:
+    """Which part of the image hides differences of pixels, and why."""
+    if pixels is None:
+        return NOTHING_HIDDEN
+    if pixels.threshold > hidden_contrast(contrast, CONTRAST):
+        return HiddenShare(
+            pixels.hidden, f"are so noisy that only differences from {pixels.threshold:.0f} gray levels on can be seen"
+        )
+    return HiddenShare(pixels.hidden, "are too dark or faint beside the reference to show differences")
+
+
 # ---- reading ----
 
 
@@ -341,6 +371,10 @@ def _is_gray(pixels_HW3: np.ndarray) -> bool:
         np.array_equal(rows[..., 0], rows[..., 1]) and np.array_equal(rows[..., 0], rows[..., 2])
         for rows in (pixels_HW3[top : top + STRIP] for top in range(0, len(pixels_HW3), STRIP))
     )
+
+
+def _to_channels(pixels_HWC: np.ndarray, channels: int) -> np.ndarray:
+    return pixels_HWC if pixels_HWC.shape[2] == channels else np.repeat(pixels_HWC, channels, axis=2)
 
 
 def _to_gray(pixels_HWC: np.ndarray) -> np.ndarray:

@@ -5,13 +5,14 @@ Shapes: H, W of the compared image, C channels, h, w of the fields.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import get_args
 
 import numpy as np
 
 from unalike.comparison.deformation import warp_window
 from unalike.comparison.registration import IN_PLACE, Registration, downscale, find_plain, import_opencv
+from unalike.comparison.visibility import measure_contrast
 from unalike.spec.compare import Lighting
 
 LIGHTING: tuple[str, ...] = get_args(Lighting)
@@ -27,10 +28,17 @@ MAX_SIDE = 1024
 
 @dataclass(frozen=True)
 class LightingCorrection:
-    """Gain and offset of each channel: ``gain * reference + offset`` has the image's lighting; smooth over the image."""
+    """Gain and offset of each channel: ``gain * reference + offset`` has the image's lighting; smooth over the image.
+
+    Attributes:
+        gain_hwC: float32.
+        offset_hwC: float32, gray levels.
+        contrast_hw: Which part of the reference's contrast the image has, 0 to 1; None where lighting explains nothing.
+    """
 
     gain_hwC: np.ndarray
     offset_hwC: np.ndarray
+    contrast_hw: np.ndarray | None = None
 
     def apply(self, pixels_HWC: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, ...]) -> np.ndarray:
         """Correct a tile of the aligned reference.
@@ -46,7 +54,7 @@ class LightingCorrection:
         if self.gain_hwC.shape[:2] == (1, 1):
             gain, offset = self.gain_hwC, self.offset_hwC
         else:
-            gain, offset = (_sample_field(field, window, shape) for field in (self.gain_hwC, self.offset_hwC))
+            gain, offset = (sample_field(field, window, shape) for field in (self.gain_hwC, self.offset_hwC))
         corrected: np.ndarray = np.clip(pixels_HWC * gain + offset + 0.5, 0, 255).astype(np.uint8)
         return corrected
 
@@ -78,7 +86,8 @@ def fit_lighting(
     warped, inside = warp_window(small_a, small_registration, (height, width), (0, 0, width, height))
     if not inside.any():
         return identity
-    return _fit(warped, small_b, inside, lighting == "local", registration.method == IN_PLACE)
+    fitted = _fit(warped, small_b, inside, lighting == "local", registration.method == IN_PLACE)
+    return replace(fitted, contrast_hw=_measure_contrast(warped, small_b, inside))
 
 
 def _fit(
@@ -176,8 +185,15 @@ def _fit_local(corrected_HW: np.ndarray, b_HW: np.ndarray, weight_HW: np.ndarray
     return gain.astype(np.float32), offset.astype(np.float32)
 
 
-def _sample_field(field_hwC: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, ...]) -> np.ndarray:
-    """Interpolate a field over a window of the whole image, float32 (H, W, C)."""
+def _measure_contrast(a_HWC: np.ndarray, b_HWC: np.ndarray, inside_HW: np.ndarray) -> np.ndarray:
+    """Which part of the reference's contrast the image has, in the windows of the local fields."""
+    gray = (part.mean(axis=2, dtype=np.float32) for part in (a_HWC, b_HWC))
+    a, b, weight = (downscale(part, FIELD_SIDE)[0] for part in (*gray, inside_HW.astype(np.float32)))
+    return measure_contrast(a, b, weight, max(2.0, min(a.shape) * WINDOW_SHARE / 2))
+
+
+def sample_field(field_hwC: np.ndarray, window: tuple[int, int, int, int], shape: tuple[int, ...]) -> np.ndarray:
+    """Interpolate a field (h, w, C) over a window of the whole image, float32 (H, W, C)."""
     cv2 = import_opencv()
     left, top, right, bottom = window
     rows, columns = field_hwC.shape[:2]

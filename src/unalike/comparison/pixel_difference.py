@@ -21,8 +21,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.comparison.deformation import warp_ignored, warp_window
-from unalike.comparison.lighting import LIGHTING, LightingCorrection, fit_lighting
+from unalike.comparison.lighting import LIGHTING, LightingCorrection, fit_lighting, sample_field
 from unalike.comparison.registration import Registration, import_opencv
+from unalike.comparison.visibility import hidden_contrast
 from unalike.errors import SpecError, closest
 
 # Edge displacement in pixels; of scans of printed boards after alignment, 95 % of edges lie within 2 to 3 pixels
@@ -50,6 +51,7 @@ class PixelDifference:
         pool: Image pixels per map pixel.
         threshold: Gray levels from which a difference counts.
         compared: Share of the image, without ignored pixels, that was compared, 0 to 1.
+        hidden: Share of it whose differences cannot be seen (``visibility.py``), 0 to 1.
         lighting: The correction that was applied to the reference.
     """
 
@@ -60,6 +62,7 @@ class PixelDifference:
     pool: int
     threshold: float
     compared: float
+    hidden: float
     lighting: LightingCorrection
 
 
@@ -97,13 +100,15 @@ def compute_pixel_difference(
     reach = np.zeros((rows, columns), bool)
     count = np.zeros((rows, columns), np.uint16)
     sign = np.zeros((rows, columns), np.int32)
-    compared, ignored = 0, 0
+    compared, ignored, hidden = 0, 0, 0
+    least_visible = threshold / hidden_contrast(contrast, CONTRAST)
     for window in iterate_tiles(shape, pool):
         skipped = warp_ignored(ignored_HW1, registration, shape, _widen(window, shape, tolerance))
         maps, known = _compare_tile(
             reference_HWC, image_HWC, registration, correction, window, tolerance, threshold, skipped
         )
         compared += int(known.sum())
+        hidden += int((known & _find_hidden(correction, window, shape, least_visible)).sum())
         ignored += int(_inner(skipped, window, shape, tolerance).sum())
         left, top, right, bottom = window
         pooled = np.s_[top // pool : -(-bottom // pool), left // pool : -(-right // pool)]
@@ -115,8 +120,10 @@ def compute_pixel_difference(
         sign[pooled] = _pool(np.where(counts, change, 0), pool, np.sum)
         if advance is not None:
             advance(1)
-    share = compared / max(1, shape[0] * shape[1] - ignored)
-    return PixelDifference(heat, reach, count, sign, pool, threshold, min(1.0, share), correction)
+    compared_share, hidden_share = (
+        min(1.0, part / max(1, shape[0] * shape[1] - ignored)) for part in (compared, hidden)
+    )
+    return PixelDifference(heat, reach, count, sign, pool, threshold, compared_share, hidden_share, correction)
 
 
 def iterate_tiles(shape: tuple[int, ...], pool: int = 1) -> Iterator[Window]:
@@ -188,6 +195,16 @@ def _compare_tile(
     near = beyond if tolerance == 0 else compute_excess(a, b, tolerance - 1)[0]
     beyond, near, change, known = (_inner(part, window, shape, tolerance) for part in (beyond, near, change, known))
     return (beyond * known, (near > threshold) & known, change), known
+
+
+def _find_hidden(correction: LightingCorrection, window: Window, shape: tuple[int, ...], least: float) -> np.ndarray:
+    """Which pixels of a window show less than the share ``least`` of the reference's contrast; bool (h, w)."""
+    left, top, right, bottom = window
+    contrast_hw = correction.contrast_hw
+    if contrast_hw is None or least > 1 or float(contrast_hw.min()) >= least:
+        return np.full((bottom - top, right - left), least > 1)
+    hidden: np.ndarray = sample_field(contrast_hw[..., None], window, shape)[..., 0] < least
+    return hidden
 
 
 def _widen(window: Window, shape: tuple[int, ...], tolerance: int) -> Window:

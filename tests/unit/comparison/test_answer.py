@@ -31,6 +31,7 @@ Change = Callable[[Image.Image], Image.Image]
         (scale_matrix(0.25), (1200, 1600), []),
         (np.array([[1, 0, 300], [0, 1, 200], [0, 0, 1.0]]), (100, 100), []),  # a crop that keeps a corner
         (np.diag([2.0, 1, 1]), (300, 400), ["2.00 times smaller"]),  # stretched
+        (np.diag([1 / 1.7, 1, 1]), (300, 680), ["stretched 1.70 times"]),
     ],
 )
 def test_limits_of_the_pose(matrix: np.ndarray, image_shape: tuple[int, int], expected: list[str]) -> None:
@@ -126,3 +127,29 @@ def test_ignored_regions() -> None:
     # The boxes are those of the reference, wherever the image shows them.
     shifted = np.asarray(moved(Image.fromarray(image), 5, 3))
     assert len(Comparer(ignore_boxes=[(24, 14, 96, 46)]).compare(reference, shifted).regions) == 1
+
+
+def darker_at_the_right(image: Image.Image) -> Image.Image:
+    light = np.clip(1.6 - 1.5 * np.arange(image.width) / image.width, 0.12, 1)[None, :, None]
+    return Image.fromarray((np.asarray(image) * light).astype(np.uint8))
+
+
+HIDDEN: dict[str, tuple[Change, str]] = {
+    "dark": (lambda image: ImageEnhance.Brightness(image).enhance(0.3), "too dark or faint"),
+    "a deep shadow": (darker_at_the_right, "too dark or faint"),
+    "noise": (lambda image: noisy(image, 50), "so noisy"),
+}
+
+
+def noisy(image: Image.Image, deviation: float) -> Image.Image:
+    noise = np.random.default_rng(0).normal(0, deviation, (image.height, image.width, 3))
+    return Image.fromarray((np.asarray(image) + noise).clip(0, 255).astype(np.uint8))
+
+
+@pytest.mark.parametrize(("change", "reason"), HIDDEN.values(), ids=HIDDEN)
+def test_what_hides_differences_is_not_the_same(change: Change, reason: str) -> None:
+    parts = Image.fromarray(scene((90, 90, "darkred"), (260, 170, "navy"), (200, 60, "white")))
+    result = Comparer().compare(parts, change(parts))
+    assert result.answer == "incomplete" and reason in result.reasons[1], result.reasons
+    fewer = change(Image.fromarray(scene((90, 90, "darkred"), (200, 60, "white"))))
+    assert not Comparer().compare(parts, fewer).same

@@ -152,7 +152,9 @@ def test_one_channel_against_three(tmp_path: Path) -> None:
     gray = cv2.cvtColor(reference, cv2.COLOR_RGB2GRAY)
     for a, b in ((reference, gray), (gray, reference), (gray[..., None], reference)):
         result = Comparer().compare(a, b)
-        assert result.same and "compared in gray" in result.notes[0]
+        assert result.answer == "different" and "compare gray copies" in result.notes[0]
+    tinted = np.stack([gray, gray, (gray * 0.9).astype(np.uint8)], axis=2)  # a color camera's picture of a gray print
+    assert Comparer().compare(gray, tinted).same
     # A gray image in an RGB file is gray.
     Image.fromarray(gray).convert("RGB").save(tmp_path / "gray.png")
     Image.fromarray(gray).save(tmp_path / "one.png")
@@ -166,6 +168,13 @@ def test_a_crop_is_compared_where_it_overlaps() -> None:
     assert result.same and result.registration.overlap > 0.97
     result = Comparer(min_compared=0.4).compare(crop, reference)
     assert result.same and 0.3 < result.compared < 0.5 and "lie on the reference" in result.notes[-1]
+
+
+def test_notes_of_small_images_and_of_coarser_ones() -> None:
+    reference = shapes(7, 360, 480)
+    result = Comparer().compare(reference, cv2.resize(reference, (48, 36), interpolation=cv2.INTER_AREA))
+    assert any("10.00 times finer than the image" in note for note in result.notes)
+    assert any("narrower than 7 pixels, 19% of the image" in note for note in result.notes)
 
 
 def test_a_poor_alignment_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
