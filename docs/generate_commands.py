@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from unalike.cli.commands import COMMANDS, load_command
+from unalike.cli.commands import ALIASES, COMMANDS, load_command
 from unalike.spec.actions import JOB_ACTIONS, MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.fields import fields_of
 
@@ -19,7 +19,7 @@ INTRODUCTION = """# Commands
 `unalike COMMAND --help` shows the same. `-v` prints more, `-q` errors alone, `--json` the result as one JSON object; they are
 left out here. A command of an action takes a spec file (`-e FILE`) and overrides (`key=value`): the command line rules over
 the overrides, and these over the file. Options that are fields of a spec are named with their field; every field of every
-action stands in the templates below `src/unalike/skill/references/` and is written out by `unalike default_specs ACTION`.
+action stands in the templates below `src/unalike/skill/references/` and is written out by `unalike default-specs ACTION`.
 
 This page is generated from the commands by `python docs/generate_commands.py`.
 """
@@ -55,7 +55,14 @@ def row(parameter: Any, fields: dict[str, str]) -> str:
 
 def section(words: str, command: Any) -> str:
     """The part of the page on one command."""
-    action = next((name for name in (*STANDALONE_ACTIONS, *MODEL_ACTIONS) if command_of(name) == words), None)
+    action = next(
+        (
+            name
+            for name in (*STANDALONE_ACTIONS, *MODEL_ACTIONS)
+            if ALIASES.get(command_of(name), command_of(name)) == words
+        ),
+        None,
+    )
     fields = {}
     if action in STANDALONE_ACTIONS:
         fields = {path.partition(".")[2]: f"`{path}`" for path in fields_of(action) if path.startswith(f"{action}.")}
@@ -63,7 +70,7 @@ def section(words: str, command: Any) -> str:
     lines = [f"## {words}", "", cell(first), ""]
     if action is not None:
         job = f" As a job: `unalike job create {action}`." if action in JOB_ACTIONS else ""
-        lines += [f"Spec: `unalike default_specs {action}`.{job}", ""]
+        lines += [f"Spec: `unalike default-specs {action}`.{job}", ""]
     rows = [row(parameter, fields) for parameter in command.params if parameter.name not in COMMON]
     if rows:
         lines += ["| argument or option | field | default | meaning |", "|---|---|---|---|", *rows, ""]

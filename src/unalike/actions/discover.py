@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.actions.result import Result
-from unalike.actions.results_folder import failed_without_results, open_results
+from unalike.actions.results_folder import open_results
 from unalike.actions.spec_resolution import spec_with
 from unalike.data.archives import is_archive
 from unalike.data.decode import open_image
@@ -33,6 +33,7 @@ from unalike.inference.loaded_model import LoadedModel, load_model, require_mode
 from unalike.progress import progress, say
 from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNSORTED_FILE
 from unalike.runs.folder import results_folder
+from unalike.runs.record import failed_without_results
 from unalike.spec import settle
 from unalike.spec.nodes import check_mandatory
 from unalike.storage.atomic import temporary_path, write_text

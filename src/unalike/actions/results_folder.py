@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,8 +11,8 @@ from unalike.actions.result import Result
 from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
 from unalike.errors import RunError, SpecError, UnalikeError
 from unalike.runs.environment import refuse_several_processes
-from unalike.runs.filenames import LOCK_FILE, RECORD_FILE, RUN_MARKS, STATUS_FILE, TRACEBACK_FILE
 from unalike.runs.folder import holds_run, open_run, results_folder
+from unalike.runs.record import failed_without_results, recorded_action
 from unalike.spec.nodes import check_mandatory
 from unalike.storage.overwrite import refuse_existing
 
@@ -88,30 +87,10 @@ def check_folder(folder: Path, action: str, overwrite: bool) -> bool:
     if not folder.is_dir():
         return False  # a new folder; a file is refused when the run is opened
     has_run = holds_run(folder)
-    if has_run and (other := _action_of(folder)) not in (action, None):
+    if has_run and (other := recorded_action(folder)) not in (action, None):
         raise RunError(f"{folder} holds a run of {other}", expected=f"a folder for {action} alone",
                        remedy="name another folder")  # fmt: skip
     if has_run and failed_without_results(folder):
         return True
     refuse_existing(folder, overwrite, folder=True)
     return has_run
-
-
-def _action_of(folder: Path) -> str | None:
-    """The action of a run that this tool wrote; None where there is no record of one."""
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return str(record.get("action")) if isinstance(record, dict) else None
-
-
-def failed_without_results(folder: Path) -> bool:
-    """Whether a folder holds only the record of a run that failed."""
-    if {path.name for path in folder.iterdir()} - {*RUN_MARKS, TRACEBACK_FILE, LOCK_FILE}:
-        return False
-    try:
-        last = json.loads((folder / STATUS_FILE).read_bytes().splitlines()[-1])
-    except (OSError, ValueError, IndexError):
-        return False
-    return isinstance(last, dict) and last.get("status") == "FAILURE"

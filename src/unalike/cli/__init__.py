@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from unalike import __version__
-from unalike.cli.commands import COMMANDS, LazyGroup
+from unalike.cli.commands import ALIASES, COMMANDS, LazyGroup, is_command
 from unalike.cli.output import replace_closed_streams, tolerate_narrow_encodings
 from unalike.errors import SpecError, closest
 from unalike.sanitize import one_line, redact
@@ -28,7 +28,7 @@ app = typer.Typer(
     name="unalike",
     cls=LazyGroup,
     rich_markup_mode=None,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Teach a computer to tell look-alikes apart: from a folder of images to a recognizer in production.",
@@ -53,9 +53,9 @@ def _program(
 def _refuse_unknown_command(argv: Sequence[str]) -> None:
     """Raise SpecError with the close spellings of a command that does not exist."""
     name = argv[0] if argv else ""
-    if name and not name.startswith("-") and name not in COMMANDS:
+    if name and not name.startswith("-") and not is_command(name):
         raise SpecError(f"no command {name!r}",
-                        remedy=closest(name, COMMANDS) or f"the commands are {', '.join(COMMANDS)}")  # fmt: skip
+                        remedy=closest(name, (*COMMANDS, *ALIASES)) or f"the commands are {', '.join(COMMANDS)}")  # fmt: skip
 
 
 def _save_traceback(error: BaseException) -> str:
@@ -100,6 +100,12 @@ def _called_as() -> str:
     return name if name in PROGRAMS else "python -m unalike" if name == "__main__" else PROGRAMS[0]
 
 
+def _help_of(error: Exception) -> str:
+    """The command that shows the help of the command whose call was wrong."""
+    context = getattr(error, "ctx", None)
+    return f"{context.command_path if context is not None else _called_as()} --help"
+
+
 def run_command(argv: Sequence[str]) -> int:
     """Run one command line and return its exit code; every error is one line on standard error."""
     argv = list(argv) or ["--help"]
@@ -113,7 +119,7 @@ def run_command(argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except ClickException as error:
         message = " ".join(error.format_message().split())  # type: ignore[attr-defined]
-        print(f"error: {one_line(redact(message)).rstrip('.')}; see '{_called_as()} --help'", file=sys.stderr)
+        print(f"error: {one_line(redact(message)).rstrip('.')}; see '{_help_of(error)}'", file=sys.stderr)
         return 2
     except typer.Abort:
         return _explain(KeyboardInterrupt(), verbose)

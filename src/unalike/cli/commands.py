@@ -10,50 +10,70 @@ from typer.core import TyperGroup
 class Command(NamedTuple):
     """Where a command is defined: a module of this package, and a function or a Typer of several commands in it.
 
-    ``attribute`` is empty where it is the command's own name.
+    ``attribute`` is empty where it is the command's own name. ``aliases`` run the command too: TAO's names and earlier ones.
     """
 
     module: str
     summary: str
     attribute: str = ""
+    aliases: tuple[str, ...] = ()
 
 
-# The order is the order of --help.
-COMMANDS = {
-    "train": Command("model_commands", "Train an embedding on a folder of images."),
-    "evaluate": Command("model_commands", "Measure a trained embedding on reference and query images."),
-    "inference": Command("model_commands", "Find the nearest reference classes of images."),
-    "export": Command("model_commands", "Write a trained embedding as ONNX, checked against the network."),
-    "embed": Command("embed", "Write the vectors of images to a file."),
-    "gallery": Command("gallery", "Manage a gallery of reference images: build, add, remove, rename, merge, list."),
-    "calibrate": Command("identify", 'Set the threshold of "unknown" of a gallery for a target false match rate.'),
-    "identify": Command("identify", "Label images by a gallery: a class, ambiguous or unknown."),
-    "compare": Command("compare", "Align two images and show where they differ; folders and tables of pairs too."),
-    "inspect": Command("inspect", "Find defects after fitting to good images alone: fit, run."),
-    "verify": Command("verify", "Check that images show an approved asset, unaltered."),
-    "discover": Command("discover", "Group unlabeled images into folders of similar ones."),
-    "quantize": Command("deploy", "Write a network in INT8, FP16 or BF16, compared with fp32."),
-    "gen_engine": Command("deploy", "Compile a network ahead for OpenVINO or ONNX Runtime."),
-    "gen_trt_engine": Command("deploy", "Build a TensorRT engine (NVIDIA GPU)."),
-    "export-maps": Command("deploy", "Write a network that outputs its feature maps, as ONNX.", "export_maps"),
-    "convert": Command("deploy", "Write a checkpoint of TAO's ml_recog as one of unalike."),
-    "bench-engine": Command(
-        "benchmark", "Measure latency and throughput of a model in every runtime of this machine.", "bench_engine"
-    ),
-    "check": Command("specs", "Validate a spec or a folder, weights, extras and devices without training."),
-    "default_specs": Command("specs", "Write a commented spec with every default."),
-    "schema": Command("specs", "Print an action's JSON Schema, or write all schemas and templates."),
-    "job": Command(
-        "jobs", "Run actions as jobs: create, list, show, logs, wait, cancel, pause, resume, delete.", "job_app"
-    ),
-    "automl": Command("automl", "Show the trials of a hyperparameter search.", "automl_app"),
-    "skill": Command("skill", "Install or print the skill, instructions for agents: install, show.", "skill_app"),
-    "demo": Command("model_commands", "Train on rendered brand marks, and recognize other brands."),
-}
+# Heading in --help -> its commands. The order is the order of --help.
+GROUPS: dict[str, dict[str, Command]] = {
+    "Train": {
+        "train": Command("model_commands", "Train an embedding on a folder of images."),
+        "discover": Command("discover", "Group unlabeled images into folders of similar ones."),
+        "automl": Command("automl", "Show the trials of a hyperparameter search.", "automl_app"),
+    },
+    "Use": {
+        "gallery": Command("gallery", "Manage a gallery of reference images: build, add, remove, rename, merge, list."),
+        "calibrate": Command("identify", 'Set the threshold of "unknown" of a gallery for a target false match rate.'),
+        "identify": Command("identify", "Label images by a gallery: a class, ambiguous or unknown."),
+        "inference": Command("model_commands", "Find the nearest reference classes of images."),
+        "embed": Command("embed", "Write the vectors of images to a file."),
+        "compare": Command("compare", "Align two images and show where they differ; folders and tables of pairs too."),
+        "inspect": Command("inspect", "Find defects after fitting to good images alone: fit, run."),
+        "verify": Command("verify", "Check that images show an approved asset, unaltered."),
+    },
+    "Ship": {
+        "export": Command("model_commands", "Write a trained embedding as ONNX, checked against the network."),
+        "quantize": Command("deploy", "Write a network in INT8, FP16 or BF16, compared with fp32."),
+        "engine": Command("deploy", "Compile a network ahead for OpenVINO or ONNX Runtime.", "gen_engine", ("gen_engine", "gen-engine")),
+        "gen-trt-engine": Command("deploy", "Build a TensorRT engine (NVIDIA GPU).", "gen_trt_engine", ("gen_trt_engine",)),
+        "export-maps": Command("deploy", "Write a network that outputs its feature maps, as ONNX.", "export_maps"),
+        "convert": Command("deploy", "Write a checkpoint of TAO's ml_recog as one of unalike."),
+    },
+    "Look": {
+        "evaluate": Command("model_commands", "Measure a trained embedding on reference and query images."),
+        "bench-engine": Command(
+            "benchmark", "Measure latency and throughput of a model in every runtime of this machine.", "bench_engine"
+        ),
+        "check": Command("specs", "Validate a spec or a folder, weights, extras and devices without training."),
+        "keys": Command("specs", "List the keys of specs, those that match a word, with defaults and bounds."),
+        "default-specs": Command("specs", "Write a commented spec with every default.", "default_specs", ("default_specs",)),
+        "schema": Command("specs", "Print an action's JSON Schema, or write all schemas and templates."),
+    },
+    "Operate": {
+        "job": Command(
+            "jobs", "Run actions as jobs: create, list, show, logs, wait, cancel, pause, resume, delete.", "job_app"
+        ),
+        "skill": Command("skill", "Install or print the skill, instructions for agents: install, show.", "skill_app"),
+        "demo": Command("model_commands", "Train on rendered brand marks, and recognize other brands."),
+    },
+}  # fmt: skip
+COMMANDS = {name: command for group in GROUPS.values() for name, command in group.items()}
+ALIASES = {alias: name for name, command in COMMANDS.items() for alias in command.aliases}
+
+
+def is_command(name: str) -> bool:
+    """Whether the program has a command of this name or alias."""
+    return name in COMMANDS or name in ALIASES
 
 
 def load_command(name: str) -> Any:
-    """The click command of one of COMMANDS: its module is imported and its options are built now."""
+    """The click command of one of COMMANDS or ALIASES: its module is imported and its options are built now."""
+    name = ALIASES.get(name, name)
     entry = COMMANDS[name]
     target = getattr(import_module(f"unalike.cli.{entry.module}"), entry.attribute or name)
     if isinstance(target, typer.Typer):
@@ -75,9 +95,11 @@ class LazyGroup(TyperGroup):
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of this name, or None."""
-        return load_command(cmd_name) if cmd_name in COMMANDS else None
+        return load_command(cmd_name) if is_command(cmd_name) else None
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Write the table of commands into --help."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, entry.summary) for name, entry in COMMANDS.items()])
+        """Write the tables of commands into --help, one for each heading of GROUPS, all with one width of names."""
+        width = max(map(len, COMMANDS))
+        for heading, commands in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(name.ljust(width), entry.summary) for name, entry in commands.items()])

@@ -8,8 +8,9 @@ from unalike.cli.model_commands import run_action
 from unalike.cli.output import show_result
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.cli.shared_options import (
-    Arguments,
     AsJson,
+    ModelArguments,
+    OutputFile,
     Overwrite,
     Quiet,
     ResultsDir,
@@ -23,49 +24,48 @@ from unalike.spec.export_maps import ExportMaps
 
 
 def quantize(
-    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: ModelArguments = None, output: OutputFile = None, spec: SpecFile = None, results_dir: ResultsDir = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write a network in fewer bits as ONNX; layers that lose most keep a higher precision until the target is met.
 
-    Example: unalike quantize photographs/ quantize.onnx_file=model.onnx
+    Examples: unalike quantize model.onnx photographs/   |   unalike quantize runs/latest photographs/ quantize.data_type=FP16
     """
     run_action(
-        "quantize", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet
-    )
+        "quantize", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet,
+        fields={"quantize.output": output},
+    )  # fmt: skip
 
 
 def gen_engine(
-    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: ModelArguments = None, output: OutputFile = None, spec: SpecFile = None, results_dir: ResultsDir = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write OpenVINO IR (fp32, fp16, bf16, int8) or an ONNX file optimized for this machine's CPU.
 
-    Example: unalike gen_engine photographs/ gen_engine.onnx_file=model.onnx gen_engine.data_type=INT8
+    Examples: unalike engine model.onnx   |   unalike engine model.onnx photographs/ gen_engine.data_type=INT8
     """
     run_action(
-        "gen_engine", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet
-    )
+        "gen_engine", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet,
+        fields={"gen_engine.engine": output},
+    )  # fmt: skip
 
 
 def gen_trt_engine(
-    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: ModelArguments = None, output: OutputFile = None, spec: SpecFile = None, results_dir: ResultsDir = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Build a TensorRT engine from an ONNX file; TensorRT 10 or 11, strongly typed.
 
-    Example: unalike gen_trt_engine -e spec.yaml gen_trt_engine.onnx_file=model.onnx
+    Examples: unalike gen-trt-engine model.onnx   |   unalike gen_trt_engine -e spec.yaml gen_trt_engine.onnx_file=model.onnx
     """
     run_action(
-        "gen_trt_engine",
-        arguments,
-        spec,
-        results_dir,
-        overwrite=overwrite,
-        as_json=as_json,
-        verbose=verbose,
-        quiet=quiet,
-    )
+        "gen_trt_engine", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose,
+        quiet=quiet, fields={"gen_trt_engine.trt_engine": output},
+    )  # fmt: skip
 
 
 @section_command(

@@ -9,6 +9,7 @@ import typer
 from unalike.cli.output import print_json, print_line, print_lines, print_piece
 from unalike.cli.shared_options import Arguments, AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.errors import RunError, SpecError
+from unalike.spec.actions import action_of
 
 if TYPE_CHECKING:
     from unalike.jobs import Job, Workspace
@@ -76,8 +77,8 @@ def create(
     if at_once is not None:
         store.allow_at_once(at_once)
     if root is not None:
-        overrides = [*_sources(action, root), *overrides]
-    job = store.create(action, overrides, spec=spec, data=data, parent_job_id=parent, automl_policy=automl_policy,
+        overrides = [*_sources(action_of(action), root), *overrides]
+    job = store.create(action_of(action), overrides, spec=spec, data=data, parent_job_id=parent, automl_policy=automl_policy,
                       wait_for_parent=wait_for_parent, where=where, options=_options(option))  # fmt: skip
     if quiet and not as_json:
         print_line(job.id)

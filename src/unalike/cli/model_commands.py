@@ -1,23 +1,28 @@
 """The actions on a model: train, evaluate, inference, export, engines; and the demo."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 import typer
 
 import unalike
 from unalike.cli.output import show_result
+from unalike.cli.positionals import split_arguments
 from unalike.cli.section_options import Option, section_command
 from unalike.cli.shared_options import (
     Arguments,
     AsJson,
+    ModelArguments,
+    OutputFile,
     Overwrite,
+    Query,
     Quiet,
+    Reference,
     ResultsDir,
     Resume,
     SpecFile,
     Verbose,
     flag_overrides,
-    parse_arguments,
     set_verbosity,
 )
 from unalike.spec.demo import Demo
@@ -26,12 +31,13 @@ from unalike.spec.demo import Demo
 def run_action(
     action: str, arguments: list[str] | None, spec: str | None, results_dir: str | None, *,
     resume: bool = False, overwrite: bool = False, policy: str | None = None, minutes: float | None = None,
-    trials: int | None = None, as_json: bool = False, verbose: bool = False, quiet: bool = False,
+    trials: int | None = None, fields: Mapping[str, str | None] | None = None, as_json: bool = False,
+    verbose: bool = False, quiet: bool = False,
 ) -> None:  # fmt: skip
-    """Run a model action with the options of its command, and print the result."""
+    """Run a model action with the options of its command (``fields``: those that set a field), and print the result."""
     set_verbosity(verbose, quiet)
-    data, overrides = parse_arguments(arguments)
-    overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials)
+    data, overrides = split_arguments(action, arguments)
+    overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials, fields=fields)
     perform = getattr(unalike, {"inference": "infer"}.get(action, action))
     result = perform(spec, overrides, data=data, resume=resume, overwrite=overwrite)
     from unalike.runs.environment import process_rank
@@ -63,45 +69,57 @@ def train(
          minutes=minutes, trials=trials, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
 
 
+REFERENCE_FIELD, QUERY_FIELD = "dataset.val_dataset.reference", "dataset.val_dataset.query"
+
+
 def evaluate(
-    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
-    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+    arguments: ModelArguments = None, reference: Reference = None, query: Query = None, spec: SpecFile = None,
+    results_dir: ResultsDir = None, overwrite: Overwrite = False, as_json: AsJson = False, verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Measure how often the nearest reference of a query is of its class.
 
-    Example: unalike evaluate -e spec.yaml evaluate.checkpoint=results/train/ml_model_best.pth
+    Examples: unalike evaluate runs/latest --reference shop/reference --query shop/query   |
+    unalike evaluate -e spec.yaml evaluate.checkpoint=results/train/ml_model_best.pth
     """
     run_action(
-        "evaluate", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet
-    )
+        "evaluate", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet,
+        fields={REFERENCE_FIELD: reference, QUERY_FIELD: query},
+    )  # fmt: skip
 
 
 def inference(
-    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: ModelArguments = None, reference: Reference = None, spec: SpecFile = None, results_dir: ResultsDir = None,
+    overwrite: Overwrite = False,
     explain: Annotated[bool, typer.Option("--explain", help="Write an explanation of each match: images, JSON, HTML.")] = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Find the nearest reference classes of an image, a folder or class folders.
 
-    Example: unalike inference new/ -e spec.yaml inference.checkpoint=results/train/ml_model_best.pth
+    Examples: unalike inference runs/latest new/ --reference shop/reference   |
+    unalike inference new/ -e spec.yaml inference.checkpoint=results/train/ml_model_best.pth
     """
     arguments = [*(arguments or ()), *(["inference.explain=true"] if explain else [])]
     run_action(
-        "inference", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet
-    )
+        "inference", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet,
+        fields={REFERENCE_FIELD: reference},
+    )  # fmt: skip
 
 
 def export(
-    arguments: Arguments = None, spec: SpecFile = None, results_dir: ResultsDir = None, overwrite: Overwrite = False,
+    arguments: ModelArguments = None, output: OutputFile = None, spec: SpecFile = None, results_dir: ResultsDir = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
 ) -> None:  # fmt: skip
     """Write a trained embedding as ONNX, only if its vectors equal the network's.
 
-    Example: unalike export -e spec.yaml export.checkpoint=results/train/ml_model_best.pth
+    Examples: unalike export runs/latest -o model.onnx   |
+    unalike export -e spec.yaml export.checkpoint=results/train/ml_model_best.pth
     """
     run_action(
-        "export", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet
-    )
+        "export", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet,
+        fields={"export.onnx_file": output},
+    )  # fmt: skip
 
 
 @section_command(

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 import typer
@@ -17,6 +17,18 @@ Arguments = Annotated[
     list[str] | None,
     typer.Argument(metavar="[DATA] [KEY=VALUE]...", help="A data folder, and overrides such as train.num_epochs=20."),
 ]
+ModelArguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL] [DATA] [KEY=VALUE]...",
+        help="A model's file, or the folder of the run that wrote it; a data folder; overrides such as evaluate.topk=5.",
+    ),
+]
+Reference = Annotated[
+    str | None, typer.Option("--reference", metavar="DATA", help="Reference images: dataset.val_dataset.reference.")
+]
+Query = Annotated[str | None, typer.Option("--query", metavar="DATA", help="Query images: dataset.val_dataset.query.")]
+OutputFile = Annotated[str | None, typer.Option("-o", "--out", metavar="FILE", help="File to write.")]
 SpecFile = Annotated[str | None, typer.Option("-e", "--spec", metavar="FILE", help="Spec file (YAML).")]
 ResultsDir = Annotated[
     str | None, typer.Option("-r", "--results-dir", metavar="DIR", help="Root of the results: DIR/<action>.")
@@ -59,12 +71,19 @@ def split_overrides(arguments: Sequence[str] | None, prefix: str = "") -> tuple[
 
 def flag_overrides(
     action: str, overrides: Sequence[str], results_dir: str | None, policy: str | None, *,
-    minutes: float | None = None, trials: int | None = None,
+    minutes: float | None = None, trials: int | None = None, fields: Mapping[str, str | None] | None = None,
 ) -> list[str]:  # fmt: skip
-    """Overrides followed by those of the flags, which take precedence; a budget (minutes or trials) turns automl on."""
+    """Overrides followed by those of the flags, which take precedence; a budget (minutes or trials) turns automl on.
+
+    Args:
+        action: The action.
+        overrides: ``key=value`` of the command line.
+        results_dir, policy, minutes, trials: Values of the options of these names.
+        fields: Field -> value of further options; None is an option that was not given.
+    """
     from unalike.spec.reading import yaml_line
 
-    flags = []
+    flags = [f"{path}={yaml_line(value)}" for path, value in (fields or {}).items() if value is not None]
     if results_dir is not None:
         flags.append(f"results_dir={yaml_line(results_dir)}")
         if not any(override.startswith(f"{action}.results_dir=") for override in overrides):

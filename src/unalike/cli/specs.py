@@ -1,4 +1,4 @@
-"""The commands default_specs, schema and check, which run no action."""
+"""The commands default-specs, schema, keys and check, which run no action."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,6 +8,7 @@ import typer
 from unalike.cli.output import print_line, print_lines, show_result
 from unalike.cli.shared_options import AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.errors import SpecError, UnalikeError, closest
+from unalike.spec.actions import ACTIONS, action_of
 
 
 def default_specs(
@@ -20,14 +21,13 @@ def default_specs(
     """Write the commented default spec of an action."""
     set_verbosity(verbose, quiet)
     action, overrides = parse_arguments(arguments)
-    action = action or "train"
+    action = action_of(action or "train")
     for override in overrides:
         key, _, value = override.partition("=")
         if key != "results_dir" or out:
             raise SpecError(f"{override!r} for default_specs", expected="[ACTION] and results_dir=DIR or -o FILE")
         out = str(Path(value) / f"spec_template_{action}.yaml")
     from unalike.actions import spec_template
-    from unalike.spec import ACTIONS
 
     if action not in ACTIONS:
         raise SpecError(f"no action {action!r}", remedy=closest(action, ACTIONS) or f"one of {', '.join(ACTIONS)}")
@@ -48,14 +48,13 @@ def schema(
     Examples: unalike schema train -o train.schema.json   |   unalike schema -o skill/
     """
     set_verbosity(verbose, quiet)
-    from unalike.spec.actions import ACTIONS
-
     if action is None:
         from unalike.actions.skill import write_package
 
         for path in write_package(out):
             print_line(path)
         return
+    action = action_of(action)
     if action not in ACTIONS:
         raise SpecError(
             f"schema of {action!r}", expected=f"one of {', '.join(ACTIONS)}", remedy=closest(action, ACTIONS)
@@ -68,6 +67,37 @@ def schema(
         return
     write_text(Path(out), schema_text(action))
     print_line(out)
+
+
+def keys(
+    word: Annotated[
+        str | None, typer.Argument(metavar="[WORD]", help="A part of a key or of its description; all keys if unset.")
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option("--action", metavar="ACTION", help="Keys of this action's spec alone.")
+    ] = None,
+    as_json: AsJson = False, verbose: Verbose = False, quiet: Quiet = False,
+) -> None:  # fmt: skip
+    """List the keys that specs and overrides (key=value) take: default, expected values, description.
+
+    Examples: unalike keys margin   |   unalike keys learning --action train
+    """
+    set_verbosity(verbose, quiet)
+    from unalike.spec.fields import declared_fields, fields_of, matching_keys
+
+    name = action_of(action) if action else None
+    if name is not None and name not in ACTIONS:
+        raise SpecError(f"no action {action!r}", remedy=closest(name, ACTIONS) or f"one of {', '.join(ACTIONS)}")
+    fields = declared_fields() if name is None else fields_of(name)
+    found = matching_keys(fields, word or "")
+    if not found:
+        raise SpecError(f"no key matches {word!r}", remedy=closest(str(word), fields) or "unalike keys lists all")
+    if as_json:
+        show_result(found, as_json)
+        return
+    for key, facts in found.items():
+        print_line(f"{key}={facts['default']}  ({facts['expected']})")
+        print_line(f"    {facts['help']}")
 
 
 def check(

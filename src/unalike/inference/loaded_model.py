@@ -20,6 +20,8 @@ from unalike.errors import DeviceError, MissingExtra, ModelError, WeightsError
 from unalike.inference import runtime_benchmark
 from unalike.inference.engine_selection import create_engine, log_engine, move_to_gpu
 from unalike.inference.model_files import CHECKPOINTS, EXPORTED, FILE_RUNTIMES, SUFFIXES
+from unalike.runs.filenames import RECORD_FILE
+from unalike.runs.written_model import model_in_folder
 from unalike.storage.fetch import local_path
 from unalike.storage.outside_files import reader_errors
 
@@ -149,8 +151,15 @@ class _ExportedFile:
 
 
 def require_model_file(path: str | Path) -> Path:
-    """The local path of a model's file, fetched where a URI names it. Raises ModelError when there is none."""
+    """The local path of a model's file, fetched where a URI names it; of a run's folder the model that the run wrote.
+
+    Raises:
+        ModelError: There is no such file.
+        RunError: The run in the folder wrote no model.
+    """
     path = local_path(path)
+    if (path / RECORD_FILE).is_file():
+        path = model_in_folder(path)
     if not path.is_file():
         raise ModelError(f"there is no model file {path}", expected=f"one of {', '.join(SUFFIXES)}")
     return path

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Self
 
 from unalike.errors import RunError
-from unalike.jobs.outputs import last_status, read_json
+from unalike.jobs.outputs import last_status
 from unalike.runs.processes import ProcessId
+from unalike.runs.record import read_json
 from unalike.storage.atomic import write_text
 
 FORMAT_VERSION = 1

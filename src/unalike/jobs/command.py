@@ -10,10 +10,11 @@ import yaml
 from unalike.jobs.attempt import SPEC_FILE, JobOrder, job_folder
 from unalike.jobs.database import Job, JobStore
 from unalike.jobs.gpu_queue import device_environment
-from unalike.jobs.outputs import newest_checkpoint, results_address
+from unalike.jobs.outputs import results_address
 from unalike.jobs.parent_fields import fields_from_parent, holds_search
 from unalike.runs.filenames import RECORD_FILE
 from unalike.runs.processes import child_command
+from unalike.runs.written_model import newest_checkpoint
 from unalike.spec.actions import command_of
 from unalike.spec.reading import yaml_line
 from unalike.storage.atomic import write_text

@@ -1,21 +1,13 @@
-"""What an action wrote: the model that the next job takes, and the last line of its status.
-
-Incomplete files are never used: a checkpoint counts when the end of its archive exists, and files that are being written
-have other names.
-"""
+"""What an action wrote: the model that the next job takes, and the last line of its status."""
 
 from __future__ import annotations
 
 import json
-import re
-import zipfile
-from collections.abc import Iterator
 from pathlib import Path, PurePath
 from typing import Any
 
 from unalike.errors import DataError, RunError
 from unalike.jobs.database import Job
-from unalike.progress import say
 from unalike.runs.filenames import (
     AUTOMATIC_FILE,
     BEST_CHECKPOINT,
@@ -27,66 +19,13 @@ from unalike.runs.filenames import (
     TRIAL_FOLDERS,
     TRIALS_FILE,
 )
+from unalike.runs.written_model import WRITTEN_FILES, epoch_and_step, newest_file, trained_model
 from unalike.sanitize import redact
 from unalike.storage.filesystems import RemoteStore, uri_of
 
 ENGINES = ("gen_trt_engine", "gen_engine")
 # Any of these in a training's folder: a search or an automatic training, which resumes by its own record.
 SEARCH_MARKS = (STUDY_FILE, TRIALS_FILE, SEARCH_FILE, AUTOMATIC_FILE, TRIAL_FOLDERS, f"*/{LATEST_CHECKPOINT}")
-
-
-def is_complete(path: Path) -> bool:
-    """Whether a checkpoint is complete (torch writes ZIP archives, whose table comes last)."""
-    try:
-        return path.stat().st_size > 0 and zipfile.is_zipfile(path)
-    except OSError:
-        return False
-
-
-def _epoch_and_step(path: Path) -> tuple[int, ...]:
-    return tuple(int(number) for number in re.findall(r"\d+", path.stem))
-
-
-def complete_checkpoints(folder: Path) -> Iterator[Path]:
-    """Complete checkpoints of a training's folder, the newest first; incomplete ones are reported and skipped."""
-    latest = folder / LATEST_CHECKPOINT
-    paths = [latest.resolve()] if latest.exists() else []
-    periodic = sorted(folder.glob(PERIODIC_CHECKPOINTS), key=_epoch_and_step, reverse=True)
-    paths += [path for path in periodic if path.resolve() not in paths]
-    for path in paths:
-        if is_complete(path):
-            yield path
-        else:
-            say(f"{path} is incomplete: skipped")
-
-
-def newest_checkpoint(folder: Path) -> Path | None:
-    """The newest complete checkpoint of a training's own folder."""
-    return next(complete_checkpoints(folder), None)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; an empty one where the file does not exist or cannot be read."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
-
-
-def best_trial_folder(folder: Path) -> Path | None:
-    """The folder of a search's best trial by its record; None where there is no search or no trial was measured."""
-    best = read_json(folder / SEARCH_FILE).get("best") or {}
-    return Path(best["folder"]) if best.get("folder") else None
-
-
-def trained_model(folder: Path) -> Path | None:
-    """The best checkpoint of a training, else its newest; of a search those of its best trial."""
-    trial = best_trial_folder(folder)
-    for path in [folder] if trial is None else [trial, folder]:
-        if is_complete(path / BEST_CHECKPOINT):
-            return path / BEST_CHECKPOINT
-    return newest_checkpoint(trial or folder)
 
 
 def expected_model(job: Job) -> str:
@@ -98,12 +37,10 @@ def expected_model(job: Job) -> str:
             "gallery_build": "a .gallery file", "verify": "a saved set"}.get(job.action, "a model")  # fmt: skip
 
 
-# Action -> the field that names the file which it writes, and patterns of its default names.
-_OUTPUTS = {"export": ("export.onnx_file", ("*.onnx",)), "quantize": ("quantize.output", ("*.onnx",)),
-            "gen_engine": ("gen_engine.engine", ("*.xml", "*_optimised.onnx")),
-            "gen_trt_engine": ("gen_trt_engine.trt_engine", ("*.engine",)),
-            "inspect_fit": ("inspect_fit.inspector", ("*.inspector",)), "verify": ("verify.save", ()),
-            "gallery_build": ("gallery_build.gallery", ("*.gallery",))}  # fmt: skip
+# Action -> the field that names the file which it writes.
+_OUTPUT_FIELDS = {"export": "export.onnx_file", "quantize": "quantize.output", "gen_engine": "gen_engine.engine",
+                  "gen_trt_engine": "gen_trt_engine.trt_engine", "inspect_fit": "inspect_fit.inspector",
+                  "verify": "verify.save", "gallery_build": "gallery_build.gallery"}  # fmt: skip
 
 
 def field_of(job: Job, path: str) -> Any:
@@ -118,14 +55,12 @@ def field_of(job: Job, path: str) -> Any:
 
 
 def written_file(job: Job) -> Path | None:
-    """The file that an action of ``_OUTPUTS`` wrote, or None."""
-    path, patterns = _OUTPUTS[job.action]
-    name = field_of(job, path)
+    """The file that an action of ``_OUTPUT_FIELDS`` wrote, or None."""
+    name = field_of(job, _OUTPUT_FIELDS[job.action])
     if name:
         file = Path(job.cwd) / str(name)
         return file if file.is_file() and file.stat().st_size > 0 else None
-    files = [f for pattern in patterns for f in Path(job.run_dir).glob(pattern) if not f.name.startswith(".")]
-    return max(files, key=lambda file: file.stat().st_mtime, default=None)
+    return newest_file(Path(job.run_dir), WRITTEN_FILES[job.action])
 
 
 def find_model(job: Job) -> Path | str:
@@ -139,16 +74,16 @@ def find_model(job: Job) -> Path | str:
     """
     if job.action == "train":
         model: Path | str | None = trained_model(Path(job.run_dir))
-    elif job.action in _OUTPUTS:
+    elif job.action in _OUTPUT_FIELDS:
         model = written_file(job)
     else:
         raise RunError(f"job {job.id} is {job.action}, which writes no model", expected="a parent that is "
-                       f"{', '.join(['train', *_OUTPUTS])}")  # fmt: skip
+                       f"{', '.join(['train', *_OUTPUT_FIELDS])}")  # fmt: skip
     address = results_address(job)
     if model is None and address:
         model = _find_in_store(job, address)
     if model is None:
-        name = field_of(job, _OUTPUTS[job.action][0]) if job.action in _OUTPUTS else None
+        name = field_of(job, _OUTPUT_FIELDS[job.action]) if job.action in _OUTPUT_FIELDS else None
         location = redact(address) or (Path(job.cwd) / str(name) if name else Path(job.run_dir))
         raise RunError(f"job {job.id} ({job.action}) wrote no model: {location} does not hold {expected_model(job)}",
                        remedy=f"see 'unalike job logs {job.id}', or name a model in the spec")  # fmt: skip
@@ -178,11 +113,11 @@ def _find_in_store(job: Job, address: str) -> str | None:
     names = [name for name in listing if "/" not in name] if isinstance(listing, dict) else []
     if job.action == "train":
         periodic = sorted(
-            (n for n in names if PurePath(n).match(PERIODIC_CHECKPOINTS)), key=lambda n: _epoch_and_step(Path(n))
+            (n for n in names if PurePath(n).match(PERIODIC_CHECKPOINTS)), key=lambda n: epoch_and_step(Path(n))
         )
         matching = [name for name in (BEST_CHECKPOINT, LATEST_CHECKPOINT) if name in names] or periodic[-1:]
     else:
-        matching = [n for pattern in _OUTPUTS[job.action][1] for n in sorted(names) if PurePath(n).match(pattern)]
+        matching = [n for pattern in WRITTEN_FILES[job.action] for n in sorted(names) if PurePath(n).match(pattern)]
     return f"{address}/{matching[0]}" if matching else None
 
 

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 from unalike.errors import SpecError
 from unalike.jobs.database import Job
-from unalike.jobs.outputs import SEARCH_MARKS, find_model, folder_of, newest_checkpoint
+from unalike.jobs.outputs import SEARCH_MARKS, find_model, folder_of
 from unalike.runs.filenames import JOB_CALIBRATION_CACHE, JOB_ENGINE_FILE, JOB_ONNX_FILE
+from unalike.runs.written_model import newest_checkpoint
 from unalike.spec.mandatory import missing_fields
 from unalike.storage.filesystems import uri_of
 

@@ -10,8 +10,8 @@ from typing import Any
 import yaml
 
 from unalike.jobs.database import ACTIVE_STATUSES, Job, JobStore
-from unalike.jobs.outputs import read_json
 from unalike.runs.filenames import SEARCH_FILE, STATUS_FILE, TRIAL_FOLDERS, TRIAL_SPEC_FILE, TRIALS_FILE
+from unalike.runs.record import read_json
 
 # State of a trial in the search's records -> status of a job. A trial that was ended early is no failure.
 STATUS_OF_STATE = {"complete": "Complete", "repeat": "Complete", "pruned": "Canceled", "out of time": "Canceled",

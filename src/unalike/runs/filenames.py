@@ -14,6 +14,9 @@ TRACEBACK_FILE = "traceback.txt"
 NOTICES_FILE = "notices.txt"
 REPORT_FILE = "report.html"
 
+# Folder of the runs whose folder the user did not name, and the link in it to the last of them.
+RUNS_FOLDER, LATEST_RUN = "runs", "latest"
+
 # Any of these says that a folder holds a run, including one that TAO wrote.
 RUN_MARKS = (STATUS_FILE, EXPERIMENT_FILE, RECORD_FILE)
 

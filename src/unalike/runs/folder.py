@@ -11,8 +11,16 @@ from unalike.errors import RunError, SpecError
 from unalike.progress import say
 from unalike.runs.environment import process_rank
 from unalike.runs.failures import occupied_folder
-from unalike.runs.filenames import FINE_TUNING_FOLDERS, OVERWRITABLE_FILES, RECORD_FILE, RUN_MARKS, TENSORBOARD_FOLDER
+from unalike.runs.filenames import (
+    FINE_TUNING_FOLDERS,
+    OVERWRITABLE_FILES,
+    RECORD_FILE,
+    RUN_MARKS,
+    RUNS_FOLDER,
+    TENSORBOARD_FOLDER,
+)
 from unalike.runs.lock import release_lock, take_lock
+from unalike.runs.record import failed_without_results
 from unalike.runs.run import Run
 from unalike.runs.upload import Uploader
 from unalike.storage.cache import staging_entry
@@ -79,9 +87,10 @@ def open_run(
     if checkpoint and folder is not None and Path(checkpoint).resolve().parent == folder.resolve():
         resume = resume or not overwrite  # the user named a checkpoint of this very folder
     if rank != 0:
-        return Run(action, experiment, folder or Path("runs"), resume=resume, rank=rank)
+        return Run(action, experiment, folder or Path(RUNS_FOLDER), resume=resume, rank=rank)
     uri = uri_of(results_address(action, experiment))
     uploader = Uploader(uri) if uri else None
+    unnamed = folder is None
     try:
         folder = _new_folder(action) if folder is None else folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,11 +106,11 @@ def open_run(
     except BaseException:
         release_lock(folder)
         raise
-    return Run(action, experiment, folder, resume=resume, rank=0, uploader=uploader)
+    return Run(action, experiment, folder, resume=resume, rank=0, uploader=uploader, unnamed=unnamed)
 
 
 def _folder_error(folder: Path | None, error: OSError) -> RunError:
-    where = folder if folder is not None else Path("runs").resolve()
+    where = folder if folder is not None else Path(RUNS_FOLDER).resolve()
     if isinstance(error, (FileExistsError, NotADirectoryError)):
         return RunError(f"results folder {where} is a file", expected="a folder", remedy="choose another results_dir")
     reason = error.strerror or str(error)
@@ -111,11 +120,11 @@ def _folder_error(folder: Path | None, error: OSError) -> RunError:
 def _new_folder(action: str) -> Path:
     stem = f"{datetime.now():%Y%m%d-%H%M%S}-{action}"
     for count in range(1, 1000):
-        folder = Path("runs") / (stem if count == 1 else f"{stem}-{count}")
+        folder = Path(RUNS_FOLDER) / (stem if count == 1 else f"{stem}-{count}")
         try:
             folder.mkdir(parents=True)
         except FileExistsError:
-            if not Path("runs").is_dir():
+            if not Path(RUNS_FOLDER).is_dir():
                 raise
         else:
             return folder
@@ -123,14 +132,17 @@ def _new_folder(action: str) -> Path:
 
 
 def _prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> bool:
-    """Refuse or clear a folder that holds a run; returns whether there is a run to resume."""
+    """Refuse or clear a folder that holds a run; returns whether there is a run to resume.
+
+    A folder whose run failed before it wrote results is used again.
+    """
     if not holds_run(folder):
         if resume:
             say(f"{folder}: no run to resume there, starting from the beginning")
         return False
     if resume:
         return True
-    if not overwrite:
+    if not overwrite and not failed_without_results(folder):
         raise occupied_folder(folder)
     _clear(folder)
     return False

@@ -27,10 +27,11 @@ from unalike.errors import Interrupted, RunError, UnalikeError
 from unalike.progress import say
 from unalike.runs.environment import redacted_command, versions
 from unalike.runs.failures import known_failure, signal_name
-from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE, STATUS_FILE, TRACEBACK_FILE
+from unalike.runs.filenames import EXPERIMENT_FILE, LATEST_RUN, RECORD_FILE, STATUS_FILE, TRACEBACK_FILE
 from unalike.runs.lock import release_lock
+from unalike.runs.record import failed_without_results
 from unalike.sanitize import redact, redact_all
-from unalike.storage.atomic import write_text
+from unalike.storage.atomic import link_file, write_text
 
 if TYPE_CHECKING:
     from unalike.runs.upload import Uploader
@@ -59,14 +60,17 @@ class Run:
             broadcast it.
         resuming: Whether the folder held a run that is resumed.
         rank: This process's rank; ranks above 0 write nothing.
+
+    A folder that the user did not name (``unnamed``) is removed where the run fails before it wrote results; else
+    ``runs/latest`` becomes a link to it.
     """
 
     def __init__(
         self, action: str, experiment: Experiment | None, folder: Path, *, resume: bool, rank: int,
-        uploader: Uploader | None = None,
+        uploader: Uploader | None = None, unnamed: bool = False,
     ) -> None:  # fmt: skip
         self.action, self.dir, self.resuming, self.rank = action, folder, resume, rank
-        self._experiment, self._uploader = experiment, uploader
+        self._experiment, self._uploader, self._unnamed = experiment, uploader, unnamed
         self._facts: dict[str, Any] = {}
         self._files: list[str] = []
         self._conclusion: tuple[str, Mapping[str, Any] | None] = (f"{action} finished", None)
@@ -212,8 +216,25 @@ class Run:
                 self._upload_rest(failed=error is not None)
             finally:
                 release_lock(self.dir)
+                if self._unnamed:
+                    self._keep_or_remove(known)
         if known is not None and known is not error:
             raise known from error
+
+    def _keep_or_remove(self, known: UnalikeError | None) -> None:
+        """Of a run whose folder the user did not name: remove the folder of a call that failed, or link it as the latest run."""
+        try:
+            failed = known is not None and not isinstance(known, Interrupted) and failed_without_results(self.dir)
+            if failed:
+                for path in self.dir.iterdir():
+                    path.unlink()
+                self.dir.rmdir()
+                if not any(self.dir.parent.iterdir()):
+                    self.dir.parent.rmdir()
+            else:
+                link_file(self.dir.parent / LATEST_RUN, self.dir)
+        except OSError:
+            pass  # a disk without links, or a folder in use by another program: the run itself is complete
 
     def _write_end(self, error: BaseException | None, known: UnalikeError | None) -> None:
         if error is None:

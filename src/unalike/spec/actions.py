@@ -46,3 +46,9 @@ def top_level_of(action: str) -> tuple[str, ...]:
 def command_of(action: str) -> str:
     """The command that runs an action, without the program's name: ``inspect fit`` for ``inspect_fit``."""
     return _COMMANDS.get(action, action)
+
+
+def action_of(words: str) -> str:
+    """The action that a command's words or an action's name mean (``inspect fit``, ``gen-engine``), else the words themselves."""
+    by_command = {command_of(action): action for action in ACTIONS} | {"engine": "gen_engine"}
+    return by_command.get(words, words.replace("-", "_").replace(" ", "_"))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, get_args, get_origin
 
 from unalike.spec.actions import STANDALONE_ACTIONS, top_level_of
 from unalike.spec.experiment import Experiment
 from unalike.spec.nodes import SpecNode, walk
+from unalike.spec.reading import yaml_line
 
 # The nodes that the specs of all model actions hold besides the action's own section.
 COMMON = (
@@ -80,3 +82,20 @@ def expectation(declared: SpecNode) -> str:
     if any(getattr(m, "min_length", None) for m in declared.metadata):
         text += ", not empty"
     return text + (" or null" if declared.nullable else "")
+
+
+def matching_keys(fields: Mapping[str, SpecNode], word: str) -> dict[str, dict[str, str]]:
+    """The leaves among fields whose path or help holds a word, by path; those whose path holds it come first.
+
+    Returns:
+        Path -> ``default`` (as YAML), ``expected`` (the values that it takes) and ``help``.
+    """
+    word = word.lower()
+    leaves = [(path, node) for path, node in fields.items() if node.section is None]
+    by_path = [(path, node) for path, node in leaves if word in path.lower()]
+    by_help = [(path, node) for path, node in leaves if word not in path.lower() and word in node.help.lower()]
+    return {
+        path: {"default": yaml_line(node.info.get_default(call_default_factory=True)), "expected": expectation(node),
+               "help": node.help}
+        for path, node in [*by_path, *by_help]
+    }  # fmt: skip

@@ -13,14 +13,14 @@ import pytest
 
 import unalike
 from unalike import cli
-from unalike.cli.commands import COMMANDS, load_command
+from unalike.cli.commands import ALIASES, COMMANDS, load_command
 from unalike.cli.output import show_result
 from unalike.cli.shared_options import parse_arguments
 from unalike.errors import DataError, Interrupted
 
 ACTIONS = (
-    "train", "evaluate", "inference", "export", "quantize", "gen_engine", "gen_trt_engine", "bench-engine", "default_specs",
-    "schema", "check", "embed", "demo",
+    "train", "evaluate", "inference", "export", "quantize", "engine", "gen-trt-engine", "bench-engine", "default-specs",
+    "schema", "keys", "check", "embed", "demo",
 )  # fmt: skip
 
 
@@ -77,6 +77,46 @@ def test_actions_call_the_api(api: Calls, action: str, function: str) -> None:
     assert kwargs == {"data": "photos", "resume": False, "overwrite": True}
 
 
+@pytest.mark.parametrize(
+    ("argv", "data", "overrides"),
+    [
+        (["evaluate", "a.pth", "photos"], "photos", ['evaluate.checkpoint="a.pth"']),
+        (["evaluate", "photos", "a.onnx"], "photos", ['evaluate.onnx_file="a.onnx"']),
+        (["evaluate", "a.xml", "--reference", "r", "--query", "q"], None,
+         ['evaluate.engine="a.xml"', 'dataset.val_dataset.reference="r"', 'dataset.val_dataset.query="q"']),
+        (["inference", "a.engine", "new", "--reference", "my r"], "new",
+         ['inference.trt_engine="a.engine"', 'dataset.val_dataset.reference="my r"']),
+        (["inference", "pretrained", "new"], "new", ['inference.checkpoint="pretrained"']),
+        (["export", "a.ckpt", "-o", "b.onnx"], None, ['export.checkpoint="a.ckpt"', 'export.onnx_file="b.onnx"']),
+    ],
+)  # fmt: skip
+def test_a_positional_argument_may_be_a_model(
+    api: Calls, argv: list[str], data: str | None, overrides: list[str]
+) -> None:
+    assert cli.run_command(argv) == 0
+    ((_, args, kwargs),) = api.seen
+    assert (kwargs["data"], args[1]) == (data, overrides)
+
+
+def test_the_folder_of_a_run_is_its_model(api: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(action: str) -> Path:
+        folder = tmp_path / action
+        folder.mkdir()
+        (folder / "run.json").write_text(json.dumps({"action": action}))
+        return folder
+
+    exported, discovered, evaluated = run("export"), run("discover"), run("evaluate")
+    (exported / "model.onnx").write_bytes(b"x")
+    assert cli.run_command(["evaluate", str(exported), str(discovered)]) == 0
+    ((_, args, kwargs),) = api.seen
+    assert (kwargs["data"], args[1]) == (str(discovered), [f'evaluate.onnx_file="{exported / "model.onnx"}"'])
+    assert cli.run_command(["evaluate", str(evaluated)]) == 1
+    assert "holds a run of evaluate, which writes no model" in capsys.readouterr().err
+    (exported / "model.onnx").unlink()
+    assert cli.run_command(["evaluate", str(exported)]) == 1
+    assert "without a model" in capsys.readouterr().err
+
+
 def test_flags_rule_over_the_spec(api: Calls) -> None:
     assert cli.run_command(["train", "x", "-r", "my results", "--automl-policy", "off", "--resume"]) == 0
     ((_, args, kwargs),) = api.seen
@@ -107,6 +147,10 @@ def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixtu
         (["trian"], 2, "error: no command 'trian'; did you mean 'train'?"),
         (["train", "--reusme"], 2, "error: No such option: --reusme"),
         (["train", "a", "b"], 2, "error: two data folders, 'a' and 'b'"),
+        (["evaluate", "a.pth", "b.onnx"], 2, "error: two models, 'a.pth' and 'b.onnx'"),
+        (["train", "a.pth"], 2, "error: a.pth is a model, not data for train"),
+        (["export", "a.onnx"], 2, "error: a.onnx for export; expected a model of kind .pth, .ckpt"),
+        (["gen_trt_engine", "a.pth"], 2, "error: a.pth for gen_trt_engine; expected a model of kind .onnx"),
         (["check"], 2, "error: check without a spec or a folder"),
         (["check", "a", "-e", "b"], 2, "error: check with two things to check"),
         (["bench-engine"], 2, "error: bench_engine.model is not set"),
@@ -190,6 +234,21 @@ def test_every_command_loads_and_shows_its_help(capsys: pytest.CaptureFixture[st
         assert load_command(name).name == name
         assert cli.run_command([name, "--help"]) == 0
         assert "Usage: " in capsys.readouterr().out
+    for alias, name in ALIASES.items():
+        assert load_command(alias).name == name
+
+
+def test_a_usage_error_names_the_help_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run_command(["gallery", "build", "--reusme"]) == 2
+    assert capsys.readouterr().err.rstrip().endswith("gallery build --help'")
+
+
+def test_keys_are_found_by_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.run_command(["keys", "margin", "--action", "train"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "train.optim.triplet_loss_margin=0.3  (a number >= 0)"
+    assert not any(line.startswith("compare.") for line in lines)
+    assert cli.run_command(["keys", "no such word"]) == 2
 
 
 def test_help_names_every_action(capsys: pytest.CaptureFixture[str]) -> None:

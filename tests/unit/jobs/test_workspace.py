@@ -24,9 +24,10 @@ from unalike.jobs.command import action_arguments, resume_arguments
 from unalike.jobs.database import DATABASE_FILE, Job, JobStore
 from unalike.jobs.gpu_queue import choose_gpus, take_turn
 from unalike.jobs.kubernetes import make_manifest
-from unalike.jobs.outputs import find_model, newest_checkpoint
+from unalike.jobs.outputs import find_model
 from unalike.jobs.workspace import with_folders
 from unalike.runs.processes import ProcessId, is_alive, this_boot
+from unalike.runs.written_model import newest_checkpoint
 from unalike.spec.reading import yaml_line
 
 # Stands in for the command line: keeps its words, writes what the action would, obeys SIGTERM with 143.

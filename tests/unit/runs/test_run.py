@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from unalike.errors import DeviceError, Interrupted, RunError, SpecError
+from unalike.errors import DataError, DeviceError, Interrupted, RunError, SpecError
 from unalike.runs.environment import process_rank
 from unalike.runs.failures import saved_traceback
 from unalike.runs.filenames import LOCK_FILE
@@ -72,6 +72,39 @@ def test_unset_folder_is_named_by_time_and_never_shared(tmp_path: Path, monkeypa
         assert run.dir.parent == Path("runs") and "-train" in run.dir.name
         assert run.dir.name[:8].isdigit()
         assert record(run.dir)["exit"] == 0
+
+
+def test_the_latest_run_has_a_link_and_a_failed_call_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def fail(error: BaseException, *, writes: bool = False) -> Path:
+        with pytest.raises(type(error)), open_run("train", spec()) as run:
+            if writes:
+                (run.dir / "ml_model_latest.pth").write_text("x")
+            raise error
+        return run.dir
+
+    assert not fail(DataError("no images")).exists()
+    assert not Path("runs").exists()
+    with open_run("train", spec()) as first:
+        pass
+    assert Path("runs/latest").resolve() == first.dir.resolve()
+    assert not fail(SpecError("a mistake")).exists()
+    assert Path("runs/latest").resolve() == first.dir.resolve()
+    for error, writes in ((DataError("late"), True), (Interrupted(2, "stopped"), False), (ZeroDivisionError(), False)):
+        kept = fail(error, writes=writes)
+        assert kept.exists() and Path("runs/latest").resolve() == kept.resolve()
+
+
+def test_a_folder_of_a_call_that_failed_without_results_is_used_again(tmp_path: Path) -> None:
+    with pytest.raises(DataError), open_run("train", spec(tmp_path)):
+        raise DataError("no images")
+    assert lines(tmp_path / "train")[-1]["status"] == "FAILURE"
+    with open_run("train", spec(tmp_path)):
+        pass
+    assert [line["status"] for line in lines(tmp_path / "train")] == ["STARTED", "SUCCESS"]
 
 
 def test_folder_that_cannot_be_used_is_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from unalike.actions.benchmark import measure_engines
 from unalike.actions.demo_images import render_brands
 from unalike.actions.embed import embed
 from unalike.actions.export import export_maps
-from unalike.cli.commands import COMMANDS
+from unalike.cli.commands import ALIASES, COMMANDS
 from unalike.comparison.comparer import Comparer
 from unalike.discovery.clustering import group_images
 from unalike.errors import SpecError
@@ -124,7 +124,7 @@ def test_a_standalone_section_stands_in_its_own_spec_alone(action: str) -> None:
 
 def test_every_action_has_a_command() -> None:
     assert set(ACTIONS) == {*MODEL_ACTIONS, *STANDALONE_ACTIONS}
-    assert {command_of(action).split()[0] for action in ACTIONS} <= set(COMMANDS)
+    assert {command_of(action).split()[0] for action in ACTIONS} <= {*COMMANDS, *ALIASES}
 
 
 def test_fields_are_checked_by_their_declarations() -> None:

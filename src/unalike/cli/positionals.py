@@ -1,0 +1,91 @@
+"""Positional arguments of the actions on a model: which of them is a model, which is data, and the field that each sets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
+
+from unalike.cli.shared_options import split_overrides
+from unalike.errors import SpecError
+from unalike.spec.actions import MODEL_ACTIONS
+
+_RETRIEVAL = {
+    ".pth": "checkpoint", ".ckpt": "checkpoint", ".onnx": "onnx_file", ".xml": "engine", ".engine": "trt_engine",
+    ".plan": "trt_engine",
+}  # fmt: skip
+_CONVERSION = {".onnx": "onnx_file", ".pth": "checkpoint", ".ckpt": "checkpoint"}
+# Action -> suffix of a model's file -> the field of the action's section that names it.
+MODEL_FIELDS: Mapping[str, Mapping[str, str]] = {
+    "evaluate": _RETRIEVAL,
+    "inference": _RETRIEVAL,
+    "export": {".pth": "checkpoint", ".ckpt": "checkpoint"},
+    "quantize": _CONVERSION,
+    "gen_engine": _CONVERSION,
+    "gen_trt_engine": {".onnx": "onnx_file"},
+}
+_PRETRAINED = (
+    "pretrained"  # in place of a model's file: the best pretrained trunk that is installed, or pretrained:NAME
+)
+
+
+def is_model(argument: str) -> bool:
+    """Whether a positional argument names a model: a file with a model's suffix, ``pretrained``, or the folder of a run.
+
+    Folders of runs that write images (discover) are data.
+    """
+    path = Path(argument)
+    if argument.partition(":")[0] == _PRETRAINED:
+        return not os.path.lexists(argument)
+    if path.is_dir():
+        from unalike.runs.record import recorded_action
+
+        return recorded_action(path) in MODEL_ACTIONS
+    return PurePath(argument).suffix.lower() in _RETRIEVAL
+
+
+def split_arguments(action: str, arguments: Sequence[str] | None) -> tuple[str | None, list[str]]:
+    """Split the positional arguments of an action on a model into its data and overrides; a model becomes an override.
+
+    Args:
+        action: One of MODEL_ACTIONS.
+        arguments: Paths of a model and of data, in any order, and overrides ``key=value``.
+
+    Raises:
+        SpecError: Two models, two data folders, or a model that the action does not take.
+        RunError: A run's folder holds no model.
+    """
+    values, overrides = split_overrides(arguments)
+    models = [value for value in values if is_model(value)]
+    data = [value for value in values if value not in models]
+    for kind, paths in (("models", models), ("data folders", data)):
+        if len(paths) > 1:
+            raise SpecError(f"two {kind}, {paths[0]!r} and {paths[1]!r}", expected="one",
+                            remedy="write overrides as key=value, without blanks around '='")  # fmt: skip
+    return (data[0] if data else None), [*(_model_override(action, model) for model in models), *overrides]
+
+
+def _model_override(action: str, argument: str) -> str:
+    """The override that sets a model given as a positional argument."""
+    from unalike.spec.reading import yaml_line
+
+    fields = MODEL_FIELDS.get(action)
+    if fields is None:
+        raise SpecError(f"{argument} is a model, not data for {action}", expected="a folder of images",
+                        remedy=f"to start from its weights: model.pretrained_model_path={argument}")  # fmt: skip
+    path: str | Path = argument
+    if Path(argument).is_dir():
+        from unalike.runs.written_model import model_in_folder
+
+        path = model_in_folder(Path(argument))
+    suffix = ".pth" if argument.partition(":")[0] == _PRETRAINED else PurePath(path).suffix.lower()
+    if suffix not in fields:
+        raise SpecError(f"{path} for {action}", expected=f"a model of kind {', '.join(fields)}",
+                        remedy=_model_remedy(action, suffix))  # fmt: skip
+    return f"{action}.{fields[suffix]}={yaml_line(str(path))}"
+
+
+def _model_remedy(action: str, suffix: str) -> str:
+    if suffix in (".pth", ".ckpt"):
+        return "write an ONNX file first: unalike export CHECKPOINT"
+    return "name the checkpoint of the training" if action == "export" else "name the ONNX file that it was built from"
