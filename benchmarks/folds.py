@@ -30,7 +30,7 @@ from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.metrics.intervals import difference_interval, mean_interval
 from unalike.spec import load_spec
-from unalike.training.automatic.holdout import assign_scenes
+from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.heads.features import compute_features
 
 ORDER = ("frozen", "peer", "plain", "automatic")

@@ -32,10 +32,10 @@ from unalike.training.automatic.holdout import (
     Holdout,
     HoldoutResult,
     Split,
-    assign_scenes,
     evaluate_embeddings,
     holdout_splits,
 )
+from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.automatic.starting_weights import AS_GIVEN, GivenNetwork
 from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures

@@ -1,12 +1,7 @@
 """Holdout and cross-validation splits by class and by scene, and the evaluation of embeddings on them.
 
-Photographs of one class come in series: the same shelf, the same minute. Held out at random, such a picture finds its near
-duplicate, and every model scores 95 % (Grocery, 2026-11-24: 95.6 % against 57.1 % on new photographs). So each class is
-divided into scenes, groups of similar images, and a query is never compared with a reference of its own scene; the same
-figure is then 60.5 %, and heads rank as they do on new photographs.
-
 A split is of kind ``new`` (the classes of its queries are not fitted to) or ``known`` (they are, on other scenes).
-Shape letters: N images, D dimensions, C classes, Q queries of all splits, K clusters.
+Shape letters: N images, D dimensions, Q queries of all splits.
 """
 
 from __future__ import annotations
@@ -19,10 +14,9 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.metrics.intervals import Interval, difference_interval, mean_interval
-from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
+from unalike.training.automatic.scenes import MAX_SCENES, has_several_scenes
 
-MAX_SCENES = 4  # per class
 # What to optimize: the value of automl.goal, and the kinds of splits that count for it.
 GOALS = {"new-classes": ("new",), "known-classes": ("known",), "both": ("new", "known")}
 NEW_CLASS_SPLITS = 3
@@ -137,92 +131,6 @@ class HoldoutResult:
             name: {kind: {k: v.to_dict() for k, v in metrics.items()} for kind, metrics in table.items()}
             for name, table in tables.items()
         }
-
-
-# ---- scenes ----
-
-
-def assign_scenes(
-    features_ND: np.ndarray, labels_N: np.ndarray, *, groups: Sequence[str] | None = None, seed: int = 0
-) -> np.ndarray:
-    """Divide each class into scenes of similar images; a group of the user's is never divided.
-
-    A class of n images has about n // 2 scenes at most, so that the rest of it can serve as reference; each image of a
-    class of two is a scene. Scenes of a class are numbered from the largest to the smallest, starting at a number drawn for
-    each class, so that each scene number holds about as many images.
-
-    Args:
-        features_ND: features (N, D) to cluster by.
-        labels_N: an integer label per image.
-        groups: a group per image from a manifest (a shop, a day, a part number), empty for none. A class's groups are its
-            scenes; a class that lies in one group has one scene.
-        seed: seed of the draws.
-
-    Returns:
-        A scene number per image. 0 to ``MAX_SCENES`` - 1 count within the class. ``MAX_SCENES`` and more stand for groups
-        that hold images of several classes: such a scene is the same in every class.
-    """
-    unit_ND = unit(features_ND)
-    rng = np.random.default_rng([seed, 11])
-    scene_N = np.zeros(len(labels_N), np.int64)
-    name_N = np.array(groups if groups is not None else [""] * len(labels_N), dtype=str)
-    for label in np.unique(labels_N):
-        rows = np.flatnonzero(labels_N == label)
-        if (name_N[rows] != "").any():
-            cluster_n = np.unique(name_N[rows], return_inverse=True)[1]
-        else:
-            cluster_n = _cluster(unit_ND[rows], min(MAX_SCENES, max(2, len(rows) // 2)), rng)
-        sizes = np.bincount(cluster_n)
-        rank_n = np.empty(len(sizes), np.int64)
-        rank_n[np.argsort(-sizes, kind="stable")] = np.arange(len(sizes))
-        scene_N[rows] = (rank_n[cluster_n] + rng.integers(MAX_SCENES)) % MAX_SCENES
-    if _groups_span_classes(labels_N, name_N):
-        named_N = name_N != ""
-        scene_N[named_N] = MAX_SCENES + _distribute_groups(labels_N[named_N], name_N[named_N])
-    return scene_N
-
-
-def _groups_span_classes(labels_N: np.ndarray, name_N: np.ndarray) -> bool:
-    named_N = name_N != ""
-    pairs = np.unique(np.stack([name_N[named_N], labels_N[named_N].astype(str)]), axis=1)
-    return bool(len(np.unique(pairs[0])) < pairs.shape[1])
-
-
-def _distribute_groups(labels_N: np.ndarray, name_N: np.ndarray) -> np.ndarray:
-    """Distribute groups over ``MAX_SCENES`` scenes, the largest first, each to the scene that knows its classes least.
-
-    So a class in two groups or more is in two scenes or more wherever that can be had.
-    """
-    code_N = np.unique(labels_N, return_inverse=True)[1]
-    names, group_N, sizes = np.unique(name_N, return_inverse=True, return_counts=True)
-    images_SC = np.zeros((MAX_SCENES, code_N.max() + 1), np.int64)
-    scene_G = np.zeros(len(names), np.int64)
-    for group in np.argsort(-sizes, kind="stable"):
-        of_class_C = np.bincount(code_N[group_N == group], minlength=images_SC.shape[1])
-        scene = int(np.lexsort((images_SC.sum(axis=1), images_SC @ (of_class_C > 0)))[0])
-        scene_G[group] = scene
-        images_SC[scene] += of_class_C
-    distributed_N: np.ndarray = scene_G[group_N]
-    return distributed_N
-
-
-def has_several_scenes(labels_N: np.ndarray, scene_N: np.ndarray) -> np.ndarray:
-    """Return a mask (N) of the images whose class has two scenes or more: those that can be looked up in another scene."""
-    pairs = np.unique(np.stack([labels_N, scene_N]), axis=1)
-    classes, counts = np.unique(pairs[0], return_counts=True)
-    return np.isin(labels_N, classes[counts > 1])
-
-
-def _cluster(unit_ND: np.ndarray, clusters: int, rng: np.random.Generator) -> np.ndarray:
-    """Cluster unit vectors by k-means; return a cluster per row, numbered without gaps."""
-    clusters = min(clusters, len(np.unique(unit_ND, axis=0)))  # equal images need no clusters of their own
-    if clusters < 2:
-        return np.zeros(len(unit_ND), np.int64)
-    from sklearn.cluster import KMeans
-
-    seed = int(rng.integers(2**31))
-    cluster_N = KMeans(clusters, n_init=1, max_iter=20, random_state=seed).fit_predict(unit_ND)
-    return np.unique(cluster_N, return_inverse=True)[1]
 
 
 # ---- splits ----

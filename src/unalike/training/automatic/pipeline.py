@@ -42,11 +42,11 @@ from unalike.training.automatic.fine_tuning import TOO_SHORT, can_fine_tune, fin
 from unalike.training.automatic.holdout import (
     GOALS,
     Split,
-    assign_scenes,
     cross_validation_splits,
     draw_holdout,
     holdout_splits,
 )
+from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.automatic.single_images import (
     NOT_MEASURABLE,
     add_augmented_views,

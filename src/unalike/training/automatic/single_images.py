@@ -19,7 +19,8 @@ from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.training.automatic.augmented_view import AugmentedView
 from unalike.training.automatic.final_choice import Candidate, evaluate_given
 from unalike.training.automatic.group_holdout import embed_rows
-from unalike.training.automatic.holdout import assign_scenes, cross_validation_splits
+from unalike.training.automatic.holdout import cross_validation_splits
+from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.automatic.starting_weights import GivenNetwork
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import HeadSearchSpace, best_closed_form, sample_classes, search_heads

@@ -18,7 +18,8 @@ from unalike.model.backbones import native_size
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
 from unalike.spec import settle
-from unalike.training.automatic.holdout import Split, assign_scenes, cross_validation_splits
+from unalike.training.automatic.holdout import Split, cross_validation_splits
+from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.heads.config import requested_dim
 from unalike.training.heads.features import TrunkFeatures, compute_features
 from unalike.training.heads.head_search import best_score, sample_classes

@@ -8,46 +8,13 @@ import pytest
 from tests.support.series import feature_series
 from unalike.errors import DataError
 from unalike.training.automatic.holdout import (
-    MAX_SCENES,
     HoldoutResult,
-    assign_scenes,
     cross_validation_splits,
     draw_holdout,
     evaluate_embeddings,
     holdout_splits,
 )
-
-
-def test_scenes_are_the_series() -> None:
-    features, labels, series = feature_series()
-    scene = assign_scenes(features, labels)
-    assert scene.min() >= 0 and scene.max() < MAX_SCENES
-    for c in np.unique(labels):
-        rows = labels == c
-        for s in np.unique(series[rows]):
-            assert len(np.unique(scene[rows & (series == s)])) == 1
-        assert len(np.unique(scene[rows])) == 4
-
-
-def test_groups_of_the_user_take_precedence() -> None:
-    features, labels, _ = feature_series()
-    groups = [f"shop {i % 2}" for i in range(len(labels))]
-    scene = assign_scenes(features, labels, groups=groups)
-    for c in np.unique(labels):
-        rows = np.flatnonzero(labels == c)
-        assert all((scene[i] == scene[j]) == (groups[i] == groups[j]) for i in rows for j in rows)
-
-
-def test_scenes_are_seeded_and_leave_references_in_every_class() -> None:
-    rng = np.random.default_rng(2)
-    labels = np.repeat(np.arange(5), [1, 2, 3, 4, 40])
-    features = rng.normal(size=(50, 8))
-    scene = assign_scenes(features, labels, seed=3)
-    assert np.array_equal(scene, assign_scenes(features, labels, seed=3))
-    assert len(np.unique(scene[labels == 0])) == 1
-    assert [len(np.unique(scene[labels == c])) for c in (1, 2, 3)] == [2, 2, 2]
-    copies = np.zeros((6, 8)) + 1.0
-    assert len(np.unique(assign_scenes(copies, np.zeros(6, int)))) == 1
+from unalike.training.automatic.scenes import assign_scenes
 
 
 @pytest.mark.parametrize("goal", ["new-classes", "known-classes", "both"])

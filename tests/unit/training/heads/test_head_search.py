@@ -12,10 +12,10 @@ from unalike.errors import SpecError
 from unalike.spec import load_spec
 from unalike.training.automatic.holdout import (
     HoldoutResult,
-    assign_scenes,
     cross_validation_splits,
     evaluate_embeddings,
 )
+from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.heads import head_search
 from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig, HeadTraining
 from unalike.training.heads.discriminant import fit_whitening
