@@ -36,7 +36,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "runs.record": ("unit/runs/test_run.py",),
     "runs.written_model": (CLI, WORKSPACE),
     # Commands: arguments and calls only. Their tests run the command line.
-    **dict.fromkeys(("cli.commands", "cli.positionals", "cli.shared_options", "cli.output", "cli.specs"), (CLI,)),
+    **dict.fromkeys(("cli.commands", "cli.positionals", "cli.next_steps", "cli.shared_options", "cli.output", "cli.specs"), (CLI,)),
     **dict.fromkeys(("cli.benchmark", "cli.compare", "cli.discover", "cli.embed", "cli.inspect", "cli.verify"), (OPTIONS,)),
     "cli.gallery": ("unit/actions/test_gallery.py", OPTIONS),
     "cli.identify": ("unit/actions/test_gallery.py",),

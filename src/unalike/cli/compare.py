@@ -6,11 +6,11 @@ import typer
 
 from unalike.cli.output import print_json, print_line
 from unalike.cli.section_options import Flag, Option, section_command
-from unalike.cli.shared_options import AsJson, Overwrite
+from unalike.cli.shared_options import EXIT_NO, AsJson, Overwrite
 from unalike.spec import Experiment
 
-# The exit codes of --exit-code. Of several pairs the worst counts: one that could not be compared is incomplete.
-EXIT_DIFFERENT, EXIT_INCOMPLETE = 3, 4
+# Exit code of --exit-code besides EXIT_NO. Of several pairs the worst counts: one that could not be compared is incomplete.
+EXIT_INCOMPLETE = 4
 
 
 @section_command(
@@ -44,7 +44,7 @@ def compare(
     else:
         _print(result)
     if exit_code and result["different"]:
-        raise typer.Exit(EXIT_DIFFERENT)
+        raise typer.Exit(EXIT_NO)
     if exit_code and (result["incomplete"] or result["refused"]):
         raise typer.Exit(EXIT_INCOMPLETE)
 

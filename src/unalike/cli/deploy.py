@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from unalike.cli.model_commands import run_action
+from unalike.cli.next_steps import suggest
 from unalike.cli.output import show_result
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.cli.shared_options import (
@@ -83,6 +84,8 @@ def export_maps(settings: ExportMaps, as_json: AsJson = False) -> None:
     from unalike.actions.export import run_export_maps
 
     show_result(run_export_maps(settings), as_json)
+    if not as_json:
+        suggest("export_maps", path=settings.output)
 
 
 def convert(
@@ -108,4 +111,7 @@ def convert(
     import unalike
 
     target = output if output is not None else files[1] if len(files) == 2 else None
-    show_result(unalike.convert(files[0], target, spec, overrides, overwrite=overwrite), as_json)
+    result = unalike.convert(files[0], target, spec, overrides, overwrite=overwrite)
+    show_result(result, as_json)
+    if not as_json:
+        suggest("convert", path=result.path)

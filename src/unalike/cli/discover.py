@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from unalike.cli.next_steps import suggest
 from unalike.cli.output import show_result
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.cli.shared_options import AsJson
@@ -32,4 +33,7 @@ def discover(
     """
     from unalike.actions.discover import run_discovery
 
-    show_result(run_discovery(experiment, overwrite=overwrite), as_json)
+    result = run_discovery(experiment, overwrite=overwrite)
+    show_result(result, as_json)
+    if not as_json:
+        suggest("discover", path=result.results_dir)

@@ -4,6 +4,7 @@ from typing import Any
 
 import typer
 
+from unalike.cli.next_steps import suggest
 from unalike.cli.output import print_line, show_result
 from unalike.cli.section_options import Flag, Option, section_command
 from unalike.cli.shared_options import AsJson, Overwrite
@@ -28,7 +29,7 @@ def build(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson 
     """Enroll class folders in a new gallery, and calibrate "unknown" where the images can support it."""
     from unalike.actions.gallery import build as run
 
-    _print_summary(run(experiment, overwrite=overwrite), as_json)
+    _print_summary(run(experiment, overwrite=overwrite), as_json, "gallery_build")
 
 
 @gallery.command(short_help="Enroll more images.")
@@ -42,7 +43,7 @@ def add(settings: GalleryAdd, as_json: AsJson = False) -> None:
     """Enroll more images of known or new classes, without training."""
     from unalike.actions.gallery import add as run
 
-    _print_summary(run(settings), as_json)
+    _print_summary(run(settings), as_json, "gallery_add")
 
 
 @gallery.command(short_help="Remove classes or single images.")
@@ -57,7 +58,7 @@ def remove(settings: GalleryRemove, as_json: AsJson = False) -> None:
     """Remove classes, or single images by the path under which they were enrolled."""
     from unalike.actions.gallery import remove as run
 
-    _print_summary(run(settings), as_json)
+    _print_summary(run(settings), as_json, "gallery_remove")
 
 
 @gallery.command(short_help="Rename a class.")
@@ -71,7 +72,7 @@ def rename(settings: GalleryRename, as_json: AsJson = False) -> None:
     """Rename a class."""
     from unalike.actions.gallery import rename as run
 
-    _print_summary(run(settings), as_json)
+    _print_summary(run(settings), as_json, "gallery_rename")
 
 
 @gallery.command(short_help="Merge classes.")
@@ -86,7 +87,7 @@ def merge(settings: GalleryMerge, as_json: AsJson = False) -> None:
     """Merge several classes into one."""
     from unalike.actions.gallery import merge as run
 
-    _print_summary(run(settings), as_json)
+    _print_summary(run(settings), as_json, "gallery_merge")
 
 
 @gallery.command("list", short_help="List the classes of a gallery.")
@@ -102,11 +103,12 @@ def list_gallery(settings: GalleryList, as_json: AsJson = False) -> None:
             print_line(f"{label}: {count}")
         if content.calibration is not None:
             print_line(f"calibrated: {content.calibration}")
-    _print_summary(description, as_json)
+    _print_summary(description, as_json, "gallery_list")
 
 
-def _print_summary(description: dict[str, Any], as_json: bool) -> None:
+def _print_summary(description: dict[str, Any], as_json: bool, action: str) -> None:
     if as_json:
         show_result(description, True)
         return
     print_line(f"{description['gallery']}: {description['images']} images of {len(description['classes'])} classes")
+    suggest(action, path=description["gallery"])

@@ -1,10 +1,13 @@
 """The commands calibrate and identify, which read a gallery."""
 
-from typing import Any
+from typing import Annotated, Any
 
+import typer
+
+from unalike.cli.next_steps import suggest
 from unalike.cli.output import print_json, print_line, show_result
 from unalike.cli.section_options import Option, section_command
-from unalike.cli.shared_options import AsJson
+from unalike.cli.shared_options import EXIT_NO, AsJson
 from unalike.spec.gallery import Calibrate, Identify
 
 _OPTIONS = {"model": Option(("-m", "--model"), "FILE"), "rule": Option(("--by",), "RULE"), "k": Option(("-k",), "N")}
@@ -21,19 +24,32 @@ def calibrate(settings: Calibrate, as_json: AsJson = False) -> None:
     from unalike.actions.gallery import calibrate_file
 
     show_result(calibrate_file(settings), as_json)
+    if not as_json:
+        suggest("calibrate", path=settings.gallery)
 
 
 @section_command("identify", arguments={"gallery": "GALLERY", "images": "IMAGE..."}, options=_OPTIONS, section=Identify)
-def identify(settings: Identify, as_json: AsJson = False) -> None:
-    """Label images by a gallery. Example: unalike identify shop.gallery photo.jpg --json"""
+def identify(
+    settings: Identify,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 3 when an image is ambiguous, unknown or cannot be read.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Label images by a gallery.
+
+    Examples: unalike identify shop.gallery photo.jpg   |   unalike identify shop.gallery new/ --json
+    """
     from unalike.actions.gallery import identify as run
 
     result = run(settings)
     if as_json:
         print_json(result)
-        return
-    for answer in result["answers"]:
-        print_line(f"{answer['path']}: {_format_answer(answer)}")
+    else:
+        for answer in result["answers"]:
+            print_line(f"{answer['path']}: {_format_answer(answer)}")
+    if exit_code and (result["unreadable"] or any(answer["decision"] != "label" for answer in result["answers"])):
+        raise typer.Exit(EXIT_NO)
 
 
 def _format_answer(answer: dict[str, Any]) -> str:

@@ -1,10 +1,13 @@
 """The commands inspect fit and inspect run."""
 
+from typing import Annotated, Any
+
 import typer
 
+from unalike.cli.next_steps import suggest
 from unalike.cli.output import print_line, show_result
 from unalike.cli.section_options import Flag, Option, section_command
-from unalike.cli.shared_options import AsJson, Overwrite
+from unalike.cli.shared_options import EXIT_NO, AsJson, Overwrite
 from unalike.spec import Experiment
 
 inspect = typer.Typer(rich_markup_mode=None, help="Find defects after fitting to images of good parts alone.")
@@ -33,7 +36,10 @@ def fit(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = 
     """
     from unalike.actions.inspect import fit as run_fit
 
-    show_result(run_fit(experiment, overwrite=overwrite), as_json)
+    result = run_fit(experiment, overwrite=overwrite)
+    show_result(result, as_json)
+    if not as_json:
+        suggest("inspect_fit", path=result["inspector"])
 
 
 @inspect.command(short_help="Inspect images: score, decision, anomaly map, boxes.")
@@ -42,17 +48,31 @@ def fit(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = 
     arguments={"inspector": "INSPECTOR", "images": "IMAGE..."},
     options={"results_dir": Option(("-o", "--out"), "DIR"), "good": Option((), "NAME"), "truth": Option((), "DIR")},
 )
-def run(experiment: Experiment, overwrite: Overwrite = False, as_json: AsJson = False) -> None:
+def run(
+    experiment: Experiment,
+    exit_code: Annotated[
+        bool, typer.Option("--exit-code", help="Exit with 3 when an image is defective or cannot be read.")
+    ] = False,
+    overwrite: Overwrite = False,
+    as_json: AsJson = False,
+) -> None:
     """Inspect images; with --good or --truth also measure how well that went.
 
-    Example: unalike inspect run part.inspector new/ -o runs/inspect
+    Examples: unalike inspect run part.inspector new/ -o runs/inspect   |   unalike inspect run part.inspector a.jpg --exit-code
     """
     from unalike.actions.inspect import inspect as run_inspection
+    from unalike.inspection.result import DEFECTIVE
 
     result = run_inspection(experiment, overwrite=overwrite)
     if as_json:
         show_result(result, True)
-        return
+    else:
+        _print_inspections(result)
+    if exit_code and (result["unreadable"] or any(answer["decision"] == DEFECTIVE for answer in result["answers"])):
+        raise typer.Exit(EXIT_NO)
+
+
+def _print_inspections(result: dict[str, Any]) -> None:
     for answer in result["answers"]:
         regions = answer["spots"]
         boxes = ", ".join(str(region["box"]) for region in regions[:3]) + (" ..." if len(regions) > 3 else "")

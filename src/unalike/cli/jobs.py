@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from unalike.cli.next_steps import suggest
 from unalike.cli.output import print_json, print_line, print_lines, print_piece
 from unalike.cli.shared_options import Arguments, AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.errors import RunError, SpecError
@@ -84,6 +85,8 @@ def create(
         print_line(job.id)
     else:
         _show(job, as_json)
+        if not as_json:
+            suggest("job", path=job.id)
 
 
 def _sources(action: str, root: str) -> list[str]:

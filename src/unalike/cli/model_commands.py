@@ -6,8 +6,9 @@ from typing import Annotated
 import typer
 
 import unalike
+from unalike.cli.next_steps import suggest
 from unalike.cli.output import show_result
-from unalike.cli.positionals import split_arguments
+from unalike.cli.positionals import model_argument, split_arguments
 from unalike.cli.section_options import Option, section_command
 from unalike.cli.shared_options import (
     Arguments,
@@ -27,6 +28,8 @@ from unalike.cli.shared_options import (
 )
 from unalike.spec.demo import Demo
 
+REFERENCE_FIELD, QUERY_FIELD = "dataset.val_dataset.reference", "dataset.val_dataset.query"
+
 
 def run_action(
     action: str, arguments: list[str] | None, spec: str | None, results_dir: str | None, *,
@@ -44,6 +47,10 @@ def run_action(
 
     if process_rank() == 0:  # of several processes (torchrun, srun) one prints
         show_result(result, as_json)
+        if not as_json:
+            named = fields or {}
+            suggest(action, folder=result.results_dir, path=result.path, data=data or named.get(QUERY_FIELD),
+                    reference=named.get(REFERENCE_FIELD), model=model_argument(arguments))  # fmt: skip
 
 
 def train(
@@ -67,9 +74,6 @@ def train(
         arguments = [*(arguments or []), "dataset.labels=none"]
     run_action("train", arguments, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
          minutes=minutes, trials=trials, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
-
-
-REFERENCE_FIELD, QUERY_FIELD = "dataset.val_dataset.reference", "dataset.val_dataset.query"
 
 
 def evaluate(
@@ -133,3 +137,5 @@ def demo(settings: Demo, overwrite: Overwrite = False, as_json: AsJson = False) 
     from unalike.actions.demo import run_demo
 
     show_result(run_demo(settings, overwrite=overwrite), as_json)
+    if not as_json:
+        suggest("demo")

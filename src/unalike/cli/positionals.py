@@ -65,6 +65,11 @@ def split_arguments(action: str, arguments: Sequence[str] | None) -> tuple[str |
     return (data[0] if data else None), [*(_model_override(action, model) for model in models), *overrides]
 
 
+def model_argument(arguments: Sequence[str] | None) -> str | None:
+    """The positional argument that names a model, or None."""
+    return next((argument for argument in split_overrides(arguments)[0] if is_model(argument)), None)
+
+
 def _model_override(action: str, argument: str) -> str:
     """The override that sets a model given as a positional argument."""
     from unalike.spec.reading import yaml_line

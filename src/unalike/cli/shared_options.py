@@ -39,6 +39,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print the result as one JS
 Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Print more; show tracebacks.")]
 Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Print errors only.")]
 
+# Exit code of --exit-code and --strict where the answer is no: different, defective, unknown.
+EXIT_NO = 3
+
 # ---- parsing ----
 
 

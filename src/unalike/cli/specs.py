@@ -5,10 +5,11 @@ from typing import Annotated
 
 import typer
 
+from unalike.cli.next_steps import suggest
 from unalike.cli.output import print_line, print_lines, show_result
 from unalike.cli.shared_options import AsJson, Quiet, SpecFile, Verbose, parse_arguments, set_verbosity
 from unalike.errors import SpecError, UnalikeError, closest
-from unalike.spec.actions import ACTIONS, action_of
+from unalike.spec.actions import ACTIONS, action_of, command_of
 
 
 def default_specs(
@@ -33,6 +34,8 @@ def default_specs(
         raise SpecError(f"no action {action!r}", remedy=closest(action, ACTIONS) or f"one of {', '.join(ACTIONS)}")
     text = spec_template.default_specs(action, out)
     print_lines(out or text.rstrip())
+    if out:
+        suggest("default_specs", command=command_of(action), path=out)
 
 
 def schema(
@@ -121,6 +124,8 @@ def check(
         show_result({"found": result.figures}, as_json)
         for fault in result.faults:
             print_line(f"fault: {fault}")
+        if result.ok and spec is None and target is not None and Path(target).is_dir():
+            suggest("check", data=target)
     if not result.ok:
         count = len(result.faults)
         raise UnalikeError(f"{count} fault{'s' if count > 1 else ''}", remedy="see the lines above")

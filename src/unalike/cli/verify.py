@@ -6,10 +6,8 @@ import typer
 
 from unalike.cli.output import print_json, print_line, show_result
 from unalike.cli.section_options import Option, section_command
-from unalike.cli.shared_options import AsJson, Overwrite
+from unalike.cli.shared_options import EXIT_NO, AsJson, Overwrite
 from unalike.spec import Experiment
-
-EXIT_NOT_THE_SAME = 3  # the exit code of --strict
 
 
 @section_command(
@@ -25,7 +23,9 @@ EXIT_NOT_THE_SAME = 3  # the exit code of --strict
 )
 def verify(
     experiment: Experiment,
-    strict: Annotated[bool, typer.Option("--strict", help="Exit with 3 unless every image is the same.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", "--exit-code", help="Exit with 3 unless every image is the same.")
+    ] = False,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -46,4 +46,4 @@ def verify(
     else:
         show_result({name: result[name] for name in ("reference", "assets", "saved")}, False)
     if strict and not all_same(result):
-        raise typer.Exit(EXIT_NOT_THE_SAME)
+        raise typer.Exit(EXIT_NO)

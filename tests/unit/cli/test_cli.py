@@ -13,6 +13,7 @@ import pytest
 
 import unalike
 from unalike import cli
+from unalike.cli import next_steps
 from unalike.cli.commands import ALIASES, COMMANDS, load_command
 from unalike.cli.output import show_result
 from unalike.cli.shared_options import parse_arguments
@@ -241,6 +242,35 @@ def test_every_command_loads_and_shows_its_help(capsys: pytest.CaptureFixture[st
 def test_a_usage_error_names_the_help_of_its_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.run_command(["gallery", "build", "--reusme"]) == 2
     assert capsys.readouterr().err.rstrip().endswith("gallery build --help'")
+
+
+def test_what_to_do_next_has_the_paths_of_the_call(
+    api: Calls, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "report.html").write_text("x")
+    monkeypatch.setattr(Answer, "results_dir", tmp_path)
+    monkeypatch.setattr(unalike, "train", lambda *args, **kwargs: Answer(tmp_path, tmp_path / "best.pth"))
+    assert cli.run_command(["train", "my photos/", "-v"]) == 0
+    assert capsys.readouterr().err.splitlines() == [
+        f"report: {tmp_path / 'report.html'}",
+        f"next: unalike gallery build 'my photos.gallery' 'my photos/' -m {tmp_path / 'best.pth'}",
+        f"next: unalike export {tmp_path / 'best.pth'}",
+    ]
+    for quiet in ("-q", "--json"):
+        assert cli.run_command(["train", "photos", quiet]) == 0
+        assert "next:" not in capsys.readouterr().err
+
+
+def test_the_commands_that_follow_are_commands() -> None:
+    parts = {name: "x" for name in ("path", "data", "reference", "model")} | {"command": "train"}
+    for action in next_steps._FOLLOWING:
+        for line in next_steps.following(action, parts):
+            words = line.split()
+            command = load_command(words[1])
+            if hasattr(command, "commands"):
+                command, words = command.commands[words[2]], words[1:]
+            assert command.make_context(words[1], words[2:], resilient_parsing=False)
+    assert next_steps.following("train", {})[0] == "unalike gallery build images.gallery DATA -m PATH"
 
 
 def test_keys_are_found_by_a_word(capsys: pytest.CaptureFixture[str]) -> None:
