@@ -126,7 +126,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
         ],
         (FIELDS, SPECS),
     ),
-    **dict.fromkeys([f"spec.{name}" for name in ("benchmark", "compare", "demo", "discover", "embed", "export_maps", "gallery", "inspect", "verify")], (SECTIONS,)),
+    **dict.fromkeys([f"spec.{name}" for name in ("benchmark", "compare", "demo", "discover", "embed", "export_maps", "gallery", "ignored_regions", "inspect", "verify")], (SECTIONS,)),
     **dict.fromkeys(("spec.gen_engine", "spec.quantize"), (SKILL, INT8)),
     **dict.fromkeys([f"spec.{name}" for name in ("conditions", "experiment", "faults", "overrides", "reading", "shorthand")], (SPECS,)),
     "spec.declare": (SECTIONS, SPECS),

@@ -141,27 +141,14 @@ class Comparer:
             UnreadableImage: A file cannot be read.
             DataError: An array has another shape or type.
         """
-        decoding, report = survey([reference, image], self.decoding)
-        reference_HWC, image_HWC = _to_pixels(reference, decoding), _to_pixels(image, decoding)
+        reference_HWC, image_HWC, notes = self._read_pair(reference, image)
         started = time.perf_counter()
-        converted = format_report(report, decoding)
-        notes: list[str] = [converted] if converted else []
-        if reference_HWC.shape[2] != image_HWC.shape[2]:
-            colored = "reference" if reference_HWC.shape[2] == 3 else "image"
-            notes.append(
-                f"only the {colored} has color, which counts as a difference: compare gray copies to leave color out"
-            )
-            reference_HWC, image_HWC = (_to_channels(pixels, 3) for pixels in (reference_HWC, image_HWC))
         sizes = (reference_HWC.shape[:2], image_HWC.shape[:2])
         ignored_HW = find_ignored(sizes[0], self.ignore_mask, self.ignore_boxes)
         if _are_equal(reference_HWC, image_HWC):
             notes.append("the images are equal, pixel by pixel")
             return self._identical_result(image_HWC, ignored_HW, notes, started)
         registration = self._register(reference_HWC, image_HWC, notes)
-        if registration.quality < GOOD_QUALITY:
-            notes.append(
-                f"the alignment is poor (quality {registration.quality:.2f}): depth or movement may show as differences"
-            )
         coverage = measure_coverage(registration, *sizes, ignored_HW)
         differences = find_coverage_reasons(coverage, self.min_compared)
         if not self.any_pose and registration.method not in (IN_PLACE, "none"):
@@ -230,6 +217,20 @@ class Comparer:
             except DataError as error:
                 yield error
 
+    def _read_pair(self, reference: ImageInput, image: ImageInput) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Decode both images by one rule, to the same channels; return them with notes on what was converted."""
+        decoding, report = survey([reference, image], self.decoding)
+        reference_HWC, image_HWC = _to_pixels(reference, decoding), _to_pixels(image, decoding)
+        converted = format_report(report, decoding)
+        notes = [converted] if converted else []
+        if reference_HWC.shape[2] != image_HWC.shape[2]:
+            colored = "reference" if reference_HWC.shape[2] == 3 else "image"
+            notes.append(
+                f"only the {colored} has color, which counts as a difference: compare gray copies to leave color out"
+            )
+            reference_HWC, image_HWC = (_to_channels(pixels, 3) for pixels in (reference_HWC, image_HWC))
+        return reference_HWC, image_HWC, notes
+
     def _find_regions(
         self, pixels: PixelDifference | None, features: FeatureDifference | None, size: tuple[int, int], scale: float
     ) -> list[DifferenceRegion]:
@@ -283,7 +284,11 @@ class Comparer:
                              "--lighting none counts it as a difference")  # fmt: skip
             return registration
         if self.flexible and self.align in ("auto", "homography"):
-            return fit_deformation(a, b, registration)
+            registration = fit_deformation(a, b, registration)
+        if registration.quality < GOOD_QUALITY:
+            notes.append(
+                f"the alignment is poor (quality {registration.quality:.2f}): depth or movement may show as differences"
+            )
         return registration
 
     def _identical_result(

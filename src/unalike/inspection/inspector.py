@@ -85,29 +85,15 @@ class Inspector:
 
     @classmethod
     def fit(
-        cls,
-        good: str | Path | Iterable[ImageInput],
-        *,
-        model: str | Path | FeatureMapModel = PRETRAINED,
-        size: tuple[int, int] | None = None,
-        stages: str | Sequence[int | str] = "middle",
-        fit: str = "auto",
-        scale: float | None = None,
-        light: str = "as-is",
-        ground: str | Sequence[int] | None = None,
-        range: str | Sequence[float] | None = None,
-        rate: float | None = 0.01,
-        defects: str | Path | Iterable[ImageInput] = (),
-        masks: str | Path | None = None,
-        parts: Sequence[Hashable] | str | None = None,
-        config: AnomalyModelConfig | None = None,
-        runtime: str = "auto",
-        precision: str = "fp32",
-        threads: int | None = None,
-        max_pixels: int = MAX_PIXELS,
-        ignore_mask: str | Path | None = None,
-        ignore_boxes: Boxes | None = None,
-    ) -> Inspector:
+        cls, good: str | Path | Iterable[ImageInput], *, model: str | Path | FeatureMapModel = PRETRAINED,
+        size: tuple[int, int] | None = None, stages: str | Sequence[int | str] = "middle", fit: str = "auto",
+        scale: float | None = None, light: str = "as-is", ground: str | Sequence[int] | None = None,
+        range: str | Sequence[float] | None = None, rate: float | None = 0.01,
+        defects: str | Path | Iterable[ImageInput] = (), masks: str | Path | None = None,
+        parts: Sequence[Hashable] | str | None = None, config: AnomalyModelConfig | None = None, runtime: str = "auto",
+        precision: str = "fp32", threads: int | None = None, max_pixels: int = MAX_PIXELS,
+        ignore_mask: str | Path | None = None, ignore_boxes: Boxes | None = None,
+    ) -> Inspector:  # fmt: skip
         """Fit an inspector to images of normal parts.
 
         Args:

@@ -7,9 +7,6 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 
 from unalike.spec.declare import (
-    BOXES_FORM,
-    BOXES_SCHEMA,
-    FILE,
     GROUND_FORM,
     IMAGE_OR_FOLDER,
     LIST_SCHEMA,
@@ -24,6 +21,7 @@ from unalike.spec.declare import (
     ValueRange,
     field,
 )
+from unalike.spec.ignored_regions import ignore_boxes_field, ignore_mask_field
 
 Alignment = Literal["auto", "none", "shift", "rigid", "affine", "homography"]
 Lighting = Literal["local", "global", "none"]
@@ -61,13 +59,8 @@ class Compare(Section):
         0.15, "Largest shift that counts as no difference, as a share of the reference's diagonal.", ge=0, le=1
     )
     any_pose: bool = field(False, "Lift the limits of rotation, scale and shift.")
-    ignore_mask: Text = field(
-        None, "Image of the reference's size that marks where differences are ignored, such as a clock: white on black, or "
-        "opaque on transparent.", takes=FILE,
-    )  # fmt: skip
-    ignore_boxes: Boxes | None = field(
-        None, "Boxes of the reference in which differences are ignored.", form=BOXES_FORM, schema=BOXES_SCHEMA
-    )
+    ignore_mask: Text = ignore_mask_field("differences are ignored", images="the reference's")
+    ignore_boxes: Boxes | None = ignore_boxes_field("differences are ignored", image="the reference")
     mirror: bool = field(False, "Also accept a mirrored copy of the reference.")
     flexible: bool = field(True, "Correct small smooth deformations after the alignment.")
     level: Level = field("pixels", "What is compared; features are those of a network.")

@@ -7,8 +7,6 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt
 
 from unalike.spec.declare import (
-    BOXES_FORM,
-    BOXES_SCHEMA,
     FILE,
     GROUND_FORM,
     IMAGES,
@@ -28,6 +26,7 @@ from unalike.spec.declare import (
     ValueRange,
     field,
 )
+from unalike.spec.ignored_regions import ignore_boxes_field, ignore_mask_field
 
 Search = Literal["exact", "ann"]
 THREADS_HELP = "CPU cores that the network may use; unset, all that the process has."
@@ -77,14 +76,10 @@ class InspectFit(Section):
         None,
         "Regular expression that matches, in an image's path, the part that it shows, where several show the same.",
     )
-    ignore_mask: Text = field(
-        None, "Image of the good images' size that marks where anomalies are ignored, such as a clock: white on black, or "
-        "opaque on transparent.", takes=FILE,
-    )  # fmt: skip
-    ignore_boxes: Boxes | None = field(
-        None, "Boxes of the first good image in which anomalies are ignored; all images show one frame.",
-        form=BOXES_FORM, schema=BOXES_SCHEMA,
-    )  # fmt: skip
+    ignore_mask: Text = ignore_mask_field("anomalies are ignored", images="the good images'")
+    ignore_boxes: Boxes | None = ignore_boxes_field(
+        "anomalies are ignored; all images show one frame", image="the first good image"
+    )
     patches: int = field(
         50_000, "Patches of good images from which the memory bank is chosen; at least as many as it holds.",
         ge=1, le=10**8, settled=True,
@@ -135,14 +130,10 @@ class InspectRun(Section):
         "is set.",
     )  # fmt: skip
     truth: Text = field(None, "Folder of masks to measure by: FOLDER/NAME.png or FOLDER/NAME_mask.png.")
-    ignore_mask: Text = field(
-        None, "Image of the good images' size that marks where anomalies are ignored too, such as a clock: white on black, or "
-        "opaque on transparent.", takes=FILE,
-    )  # fmt: skip
-    ignore_boxes: Boxes | None = field(
-        None, "Boxes of the first good image in which anomalies are ignored too; all images show one frame.",
-        form=BOXES_FORM, schema=BOXES_SCHEMA,
-    )  # fmt: skip
+    ignore_mask: Text = ignore_mask_field("anomalies are ignored too", images="the good images'")
+    ignore_boxes: Boxes | None = ignore_boxes_field(
+        "anomalies are ignored too; all images show one frame", image="the first good image"
+    )
     search: Search | None = field(None, "Search in the memory bank; unset, as in the fit.")
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network; auto: that of the fit.")
