@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from data_sources import marks_pixels, tile_mask
 
 from unalike.cli.shared_options import parse_size
 from unalike.data.decode import open_image
@@ -81,6 +82,12 @@ def selection_defects(paths: list[str]) -> set[str]:
 def is_good(path: str) -> bool:
     """Whether the tile is free of defects."""
     return Path(path).parent.name == FREE
+
+
+def defect_mask(path: str, size: tuple[int, int]) -> np.ndarray:
+    """The marked pixels, bool (H, W); none in good images and in the one whose published mask is empty."""
+    mask = tile_mask(Path(path))
+    return np.zeros(size, np.bool_) if is_good(path) or not marks_pixels(mask) else read_mask(mask, size)
 
 
 # ---- comparison of settings, on exp1 and exp2 only ----
@@ -222,11 +229,7 @@ def _figures(inspections: list[Inspection]) -> dict[str, Any]:
     for inspection in inspections:
         size = (max(1, inspection.size[0] // 2), max(1, inspection.size[1] // 2))
         anomaly_maps.append(inspection.anomaly_map(size))
-        mask = (
-            np.zeros(inspection.size, np.bool_)
-            if is_good(inspection.source)
-            else read_mask(Path(inspection.source).with_suffix(".png"), inspection.size)
-        )
+        mask = defect_mask(inspection.source, inspection.size)
         masks.append(mask[: 2 * size[0] : 2, : 2 * size[1] : 2])
     return {**metrics, "pixel_auroc": pixel_auroc(anomaly_maps, masks), "pro": per_region_overlap(anomaly_maps, masks)}
 
@@ -283,7 +286,7 @@ def peer(root: Path, rate: float, side: int, ratio: float) -> None:
             smaller = (size[0] // 2, size[1] // 2)
             anomaly_map = torch.nn.functional.interpolate(outputs[path].anomaly_map, smaller, mode="bilinear")
             anomaly_maps.append(anomaly_map[0, 0].numpy())
-            mask = np.zeros(size, np.bool_) if is_good(path) else read_mask(Path(path).with_suffix(".png"), size)
+            mask = defect_mask(path, size)
             masks.append(mask[: 2 * smaller[0] : 2, : 2 * smaller[1] : 2])
         print(
             f"{name}: image AUROC {auroc(bad, good):.4f}, pixel AUROC {pixel_auroc(anomaly_maps, masks):.4f}, PRO {per_region_overlap(anomaly_maps, masks):.4f}"

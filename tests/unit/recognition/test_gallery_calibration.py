@@ -11,6 +11,7 @@ from unalike.recognition.gallery_calibration import (
     balanced_sample,
     calibrate,
     cross_validated_false_matches,
+    effective_trials,
     find_margin,
     find_threshold,
     threshold_at_share,
@@ -288,6 +289,17 @@ def test_a_rate_is_refused_or_kept(classes, images, rate):
         fine += truth <= 1.5 * rate
         covered += calibration.false_match.low <= truth <= calibration.false_match.high
     assert fine >= 0.85 * draws and covered >= 0.85 * accepted
+
+
+def test_images_of_a_class_are_alike_although_the_best_scores_are_of_many_classes():
+    # The best tenth: two images of every class. Behind them come the images of a few classes that have a look-alike.
+    classes, images = 20, 20
+    scores = np.random.default_rng(0).uniform(0, 0.5, (classes, images))
+    scores[:6] += 0.5
+    alike = UnknownTrials(scores.flatten(), np.repeat(np.arange(classes), images), np.full(400, 99), np.ones(400))
+    scores[:, :2] += 1
+    mixed = UnknownTrials(scores.flatten(), alike.group_N, alike.matched_N, alike.weight_N)
+    assert effective_trials(mixed) < 2 * effective_trials(alike) < 60  # by the best tenth alone 298 and 49
 
 
 def test_the_threshold_rises_with_the_size_of_the_gallery():
