@@ -32,9 +32,13 @@ from unalike.comparison.regions import MIN_AREA, DifferenceRegion, find_pixel_re
 from unalike.comparison.registration import (
     GOOD_QUALITY,
     IN_PLACE,
+    LARGE_BEND,
+    RIGID_METHODS,
+    RIGID_QUALITY,
     Registration,
     check_size,
     import_opencv,
+    refine_perspective,
     register,
     scale_matrix,
     start_matrix,
@@ -156,16 +160,7 @@ class Comparer:
         size = sizes[1]
         reference_frame_HWC = _shrink(reference_HWC)
         reference_HWC, image_HWC, resampled, scale = _resample_to_coarser(reference_HWC, image_HWC, registration)
-        if scale > 1:
-            notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
-        elif registration.scale > RESAMPLE_RATIO:
-            notes.append(
-                f"the reference is {registration.scale:.2f} times finer than the image: compared at the image's size"
-            )
-        reach, side = 2 * self.tolerance + 1, min(image_HWC.shape[:2])
-        if self.pixels and reach > MAX_REACH_SHARE * side:
-            notes.append(f"things narrower than {reach} pixels, {reach / side:.0%} of the image, are tolerated: "
-                         "lower the tolerance to see them")  # fmt: skip
+        self._note_sizes(registration, scale, min(image_HWC.shape[:2]), notes)
         pixels, features, lighting = self._compare_levels(
             reference_HWC, image_HWC, resampled, _fit_mask(ignored_HW, reference_HWC.shape), show_progress
         )
@@ -284,12 +279,25 @@ class Comparer:
                              "--lighting none counts it as a difference")  # fmt: skip
             return registration
         if self.flexible and self.align in ("auto", "homography"):
-            registration = fit_deformation(a, b, registration)
+            registration = _fit_smooth_deformation(a, b, registration)
         if registration.quality < GOOD_QUALITY:
             notes.append(
                 f"the alignment is poor (quality {registration.quality:.2f}): depth or movement may show as differences"
             )
         return registration
+
+    def _note_sizes(self, registration: Registration, scale: float, shorter_side: int, notes: list[str]) -> None:
+        """Note at which size images of two resolutions are compared, and what the tolerance hides in small ones."""
+        if scale > 1:
+            notes.append(f"the image is {scale:.2f} times finer than the reference: compared at the reference's size")
+        elif registration.scale > RESAMPLE_RATIO:
+            notes.append(
+                f"the reference is {registration.scale:.2f} times finer than the image: compared at the image's size"
+            )
+        reach = 2 * self.tolerance + 1
+        if self.pixels and reach > MAX_REACH_SHARE * shorter_side:
+            notes.append(f"things narrower than {reach} pixels, {reach / shorter_side:.0%} of the image, are tolerated: "
+                         "lower the tolerance to see them")  # fmt: skip
 
     def _identical_result(
         self, image_HWC: np.ndarray, ignored_HW: np.ndarray | None, notes: list[str], started: float
@@ -325,7 +333,18 @@ class Comparer:
         )
 
 
-# ---- visibility ----
+# ---- alignment and visibility ----
+
+
+def _fit_smooth_deformation(reference_HW: np.ndarray, image_HW: np.ndarray, registration: Registration) -> Registration:
+    """Add a displacement field; where much is left to it, look for a perspective first."""
+    bent = fit_deformation(reference_HW, image_HW, registration)
+    if registration.method in RIGID_METHODS and (bent.quality < RIGID_QUALITY or bent.largest_bend > LARGE_BEND):
+        projective = refine_perspective(reference_HW, image_HW, registration)
+        if projective is not registration:
+            refitted = fit_deformation(reference_HW, image_HW, projective)
+            return max(bent, refitted, key=lambda aligned: aligned.quality)
+    return bent
 
 
 def _find_hidden(pixels: PixelDifference | None, contrast: float) -> HiddenShare:

@@ -30,6 +30,9 @@ from unalike.spec.compare import Alignment
 MIN_QUALITY = 0.35
 # From this quality on, no costlier method is tried.
 GOOD_QUALITY = 0.75
+# Below this quality, or with displacements of more than LARGE_BEND pixels left, a perspective is looked for: aligned boards
+# have 0.92 and 3 pixels (docs/experiments/comparison.md, 2026-11-29).
+RIGID_QUALITY, LARGE_BEND = 0.9, 4.0
 # At least this share of the image's area must lie on the reference.
 MIN_OVERLAP = 0.25
 # Longer side, in pixels, at which the matrix is estimated; a coarser level before it widens the range of ECC.
@@ -41,6 +44,7 @@ MIN_IMAGE_SIDE = 8
 PLAIN_RANGE, PLAIN_SIDE, PLAIN_BLUR = 16, 9, 2.0
 BLANK_SHARE, PLAIN_SHARE = 0.97, 0.75
 IN_PLACE = "in place"
+RIGID_METHODS = ("ecc", "phase correlation")
 ALIGN: tuple[str, ...] = get_args(Alignment)
 
 
@@ -81,6 +85,11 @@ class Registration:
         """Reference pixels per image pixel."""
         return float(np.sqrt(abs(np.linalg.det(self.matrix_33[:2, :2] / self.matrix_33[2, 2]))))
 
+    @property
+    def largest_bend(self) -> float:
+        """Largest displacement along one axis, in image pixels; 0 without a displacement field."""
+        return 0.0 if self.flow_GhGw2 is None else float(np.abs(self.flow_GhGw2).max())
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain data for JSON; the rotation in degrees, the shift in reference pixels."""
         m = self.matrix_33 / self.matrix_33[2, 2]
@@ -90,7 +99,7 @@ class Registration:
             "rotation": round(float(np.degrees(np.arctan2(m[1, 0], m[0, 0]))), 3),
             "scale": round(self.scale, 5), "mirrored": bool(np.linalg.det(m[:2, :2]) < 0),
             "matrix": [[round(float(v), 8) for v in row] for row in m],
-            "largest_bend": 0.0 if self.flow_GhGw2 is None else round(float(np.abs(self.flow_GhGw2).max()), 3),
+            "largest_bend": round(self.largest_bend, 3),
         }  # fmt: skip
 
 
@@ -236,6 +245,27 @@ def _find_best(
             break
     if (best is None or best.quality < GOOD_QUALITY) and align in ("auto", "homography"):
         best = _register_mirrored(reference_HW, image_HW, best, mirror, min_quality)
+    return best
+
+
+def refine_perspective(reference_HW: np.ndarray, image_HW: np.ndarray, registration: Registration) -> Registration:
+    """Find a homography that aligns the images better than a rigid motion; the registration as it was if there is none.
+
+    Args:
+        reference_HW: Grayscale uint8 image.
+        image_HW: Grayscale uint8 image of any size.
+        registration: The alignment to start from, without a displacement field.
+    """
+    small_a, to_reference = downscale(reference_HW, MAX_SIDE)
+    small_b, to_image = downscale(image_HW, MAX_SIDE)
+    band_a, band_b = band_pass(small_a), band_pass(small_b)
+    start = np.linalg.inv(to_reference) @ registration.matrix_33 @ to_image
+    best = registration
+    for method, matrix in [(registration.method, start), *_match_features(small_a, small_b)]:
+        refined = _refine_ecc(band_a, band_b, matrix, "homography")
+        quality, overlap = correlate(band_a, band_b, refined)
+        if quality > best.quality and overlap >= MIN_OVERLAP and _is_plausible(refined, small_b.shape):
+            best = Registration(to_reference @ refined @ np.linalg.inv(to_image), quality, overlap, method)
     return best
 
 

@@ -147,6 +147,17 @@ def test_rotated_and_mirrored_copies() -> None:
     assert Comparer(mirror=True).compare(reference, mirrored).same
 
 
+@pytest.mark.parametrize("tilt", [4.5, 10.0])
+def test_a_camera_that_looks_aslant_is_no_difference(tilt: float) -> None:
+    reference = shapes(4, 300, 400)
+    corners = np.array([[0, 0], [399, 0], [399, 299], [0, 299]], np.float32)
+    moved = corners + np.array([[-1, -0.8], [1, -0.6], [-1, 0.7], [1, 0.8]], np.float32) * tilt
+    matrix = cv2.getPerspectiveTransform(corners, moved)
+    image = cv2.warpPerspective(reference, matrix, (400, 300), borderMode=cv2.BORDER_REPLICATE)
+    result = Comparer(min_compared=0.9).compare(reference, image)
+    assert result.same and result.registration.largest_bend < 1, result.reasons
+
+
 def test_one_channel_against_three(tmp_path: Path) -> None:
     reference = shapes(9)
     gray = cv2.cvtColor(reference, cv2.COLOR_RGB2GRAY)

@@ -7,7 +7,16 @@ import pytest
 
 from tests.support.drawings import board, shapes, similarity_matrix
 from unalike.comparison import registration
-from unalike.comparison.registration import IN_PLACE, MIN_QUALITY, band_pass, correlate, register, scale_matrix
+from unalike.comparison.registration import (
+    IN_PLACE,
+    MIN_QUALITY,
+    Registration,
+    band_pass,
+    correlate,
+    refine_perspective,
+    register,
+    scale_matrix,
+)
 from unalike.errors import MissingExtra, NotComparable, SpecError
 
 cv2 = pytest.importorskip("cv2")
@@ -125,3 +134,15 @@ def test_without_opencv_one_line_says_what_to_install(monkeypatch: pytest.Monkey
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     with pytest.raises(MissingExtra, match=r"pip install 'unalike\[vision\]'"):
         registration.import_opencv()
+
+
+def test_a_perspective_is_found_from_a_rigid_motion() -> None:
+    reference = gray_shapes(4, 300, 400)
+    corners = np.array([[0, 0], [399, 0], [399, 299], [0, 299]], np.float32)
+    tilted = np.array([[10, 7], [392, 3], [399, 295], [2, 299]], np.float32)
+    matrix = cv2.getPerspectiveTransform(corners, tilted)
+    image = warp(reference, matrix)
+    rigid = Registration(np.eye(3), 0.5, 1.0, "ecc")
+    result = refine_perspective(reference, image, rigid)
+    assert result.quality > 0.98 and alignment_error(result.matrix_33, matrix, 400, 300) < 1
+    assert refine_perspective(reference, reference, Registration(np.eye(3), 1.0, 1.0, "ecc")).quality == 1.0
