@@ -1,93 +1,204 @@
 """Coverage and width of the confidence intervals, by simulation, in samples of 2 to 1,000 classes.
 
-    python benchmarks/interval_coverage.py [--draws 400] [--seed 0]
+    python benchmarks/interval_coverage.py [--draws 400] [--seed 0] [--classes 2 10 81] [--parts classes these values pairs]
 
-Scenarios: hits whose rate differs by class (beta-binomial, correlation within a class 0 to 0.8, equal and unequal classes),
-independent hits, a metric between 0 and 1, and paired differences of two equal models. Width is compared with an oracle's,
-Wilson's interval for the true effective number of queries with the normal quantile.
+Rates differ by class: not at all, by a beta distribution (correlation 0.02 to 0.6 within a class), or two kinds of classes.
+Two claims are simulated: the mean over classes like these (each draw has new classes), and the mean over these classes (each
+draw's own). The oracle of both knows everything but the mean: it is Wilson's interval with the normal quantile for the number
+of independent queries that the true rates make of the sample. Equal and unequal classes (0.3 to 1.8 times the size).
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
-from unalike.metrics.intervals import Interval, difference_interval, mean_interval, score_bounds
-
-SAMPLES = (
-    (2, 5),
-    (3, 5),
-    (5, 4),
-    (5, 20),
-    (8, 15),
-    (10, 4),
-    (10, 30),
-    (20, 8),
-    (40, 4),
-    (40, 60),
-    (81, 4),
-    (300, 4),
-    (1000, 5),
+from unalike.metrics.intervals import (
+    Interval,
+    difference_interval,
+    mean_interval,
+    mean_of_groups_interval,
+    score_bounds,
 )
-MEANS = (0.5, 0.8, 0.9, 0.95, 0.98)
-CORRELATIONS = (0.0, 0.2, 0.5, 0.8)
+
+CLASSES = (2, 3, 5, 8, 10, 12, 20, 50, 81, 200, 1000)
+IMAGES = (2, 5, 15, 60)
+MEANS = (0.3, 0.5, 0.8, 0.9, 0.95, 0.99)
+CORRELATIONS = (0.0, 0.02, 0.1, 0.3, 0.6)
+# Two kinds of classes: rate of the first, of the second, share of the second.
+MIXTURES = ((0.98, 0.5, 0.5), (0.95, 0.8, 0.5), (0.9, 0.3, 0.2))
 UNEQUAL = np.array([0.3, 0.5, 1, 1.4, 1.8])
+MOST_QUERIES = 12_000
 INDEPENDENT = ((10, 0.8), (10, 0.95), (20, 0.95), (50, 0.98), (100, 0.99), (300, 0.97), (1000, 0.9), (1000, 0.5))
 
 
-def draw_hits(
-    rng: np.random.Generator, size_G: np.ndarray, mean: float, correlation: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Hits and classes of queries; each class has a rate of its own where there is a correlation."""
-    rate_G = np.full(len(size_G), mean)
-    if correlation:
-        total = 1 / correlation - 1
-        rate_G = rng.beta(mean * total, (1 - mean) * total, len(size_G))
-    group_Q = np.repeat(np.arange(len(size_G)), size_G)
-    return (rng.random(len(group_Q)) < rate_G[group_Q]).astype(float), group_Q
+@dataclass(frozen=True)
+class Scenario:
+    """A population of classes, and the sizes of those in a sample.
+
+    Attributes:
+        size_G: Queries of each class.
+        mean: Mean rate over the population.
+        correlation: Correlation of two queries of one class.
+        mixture: (rate of the first kind, of the second, share of the second), or None for a beta distribution.
+    """
+
+    size_G: np.ndarray
+    mean: float
+    correlation: float
+    mixture: tuple[float, float, float] | None = None
+
+    def draw_rates(self, rng: np.random.Generator) -> np.ndarray:
+        """Rate of each class of a sample."""
+        if self.mixture:
+            first, second, share = self.mixture
+            return np.where(rng.random(len(self.size_G)) < share, second, first)
+        if not self.correlation:
+            return np.full(len(self.size_G), self.mean)
+        total = 1 / self.correlation - 1
+        return rng.beta(self.mean * total, (1 - self.mean) * total, len(self.size_G))
+
+    @property
+    def effective(self) -> float:
+        """Number of independent queries that tell as much about the population's mean."""
+        queries = float(self.size_G.sum())
+        return queries / (1 + (float(self.size_G @ self.size_G) / queries - 1) * self.correlation)
+
+    @property
+    def identifiable(self) -> bool:
+        """Whether at most one sample in twenty holds only one kind of classes."""
+        if not self.mixture:
+            return True
+        share = self.mixture[2]
+        return (1 - share) ** len(self.size_G) + share ** len(self.size_G) <= 0.05
 
 
-def oracle(hits_Q: np.ndarray, size_G: np.ndarray, correlation: float) -> float:
-    """Width of the interval of one who knows the correlation."""
-    queries = size_G.sum()
-    effect = 1 + (float(size_G @ size_G) / queries - 1) * correlation
-    low, high = score_bounds(float(hits_Q.mean()), queries / effect, 1.96)
-    return high - low
-
-
-def measure_shares(draws: int, rng: np.random.Generator) -> list[dict[str, float]]:
-    """A row for each scenario of grouped hits."""
-    rows = []
-    for (groups, size), mean, correlation, unequal in itertools.product(SAMPLES, MEANS, CORRELATIONS, (False, True)):
-        size_G = np.full(groups, size)
+def scenarios(classes: int) -> Iterator[Scenario]:
+    """All scenarios with this number of classes."""
+    for images, unequal in itertools.product(IMAGES, (False, True)):
+        size_G = np.full(classes, images)
         if unequal:
-            size_G = np.maximum(1, np.round(size * UNEQUAL[np.arange(groups) % 5])).astype(int)
-        covered = width = best = 0.0
-        for _ in range(draws):
-            hits_Q, group_Q = draw_hits(rng, size_G, mean, correlation)
-            interval = mean_interval(hits_Q, group_Q)
-            covered += interval.low <= mean <= interval.high
-            width += interval.high - interval.low
-            best += oracle(hits_Q, size_G, correlation)
-        effect = 1 + (float(size_G @ size_G) / size_G.sum() - 1) * correlation
-        rows.append({"groups": groups, "size": size, "mean": mean, "correlation": correlation, "unequal": unequal,
-                     "effective": size_G.sum() / effect, "coverage": covered / draws, "width": width / best})  # fmt: skip
-    return rows
+            size_G = np.maximum(1, np.round(images * UNEQUAL[np.arange(classes) % 5])).astype(int)
+        if not 10 <= size_G.sum() <= MOST_QUERIES:
+            continue
+        for mean, correlation in itertools.product(MEANS, CORRELATIONS):
+            yield Scenario(size_G, mean, correlation)
+        for first, second, share in MIXTURES:
+            mean = first * (1 - share) + second * share
+            correlation = share * (1 - share) * (first - second) ** 2 / (mean * (1 - mean))
+            yield Scenario(size_G, mean, correlation, (first, second, share))
 
 
-def false_alarm_share(
-    draws: int, groups: int, size: int, rng: np.random.Generator, interval_of: Callable[..., Interval]
-) -> float:
-    """How often two equal models are called apart."""
-    apart = 0
+def measure(
+    scenario: Scenario, draws: int, rng: np.random.Generator, interval_of: Callable[..., Interval], these: bool
+) -> dict[str, float]:
+    """Coverage, width and how often too few groups say too little.
+
+    Args:
+        scenario: What is sampled.
+        draws: Number of samples.
+        rng: Source of randomness.
+        interval_of: Computes the interval from hits and classes.
+        these: Whether the truth is the mean rate of the classes in the sample.
+    """
+    size_G, queries = scenario.size_G, scenario.size_G.sum()
+    group_Q = np.repeat(np.arange(len(size_G)), size_G)
+    covered = width = oracle = few = 0.0
     for _ in range(draws):
-        rate_G = rng.beta(4, 1, groups)[:, None]
-        before, after = ((rng.random((groups, size)) < rate_G).astype(float).ravel() for _ in range(2))
-        apart += interval_of(before, after, np.repeat(np.arange(groups), size)).excludes_zero
-    return apart / draws
+        rate_G = scenario.draw_rates(rng)
+        hits_Q = (rng.random(queries) < rate_G[group_Q]).astype(float)
+        truth, effective = scenario.mean, scenario.effective
+        if these:
+            truth = float(size_G @ rate_G) / queries
+            effective = queries * truth * (1 - truth) * queries / max(float(size_G @ (rate_G * (1 - rate_G))), 1e-9)
+        interval = interval_of(hits_Q, group_Q)
+        low, high = score_bounds(float(hits_Q.mean()), max(effective, 1.0), 1.96)
+        covered += interval.low - 1e-9 <= truth <= interval.high + 1e-9
+        width += interval.high - interval.low
+        oracle += high - low
+        few += interval.too_few
+    return {
+        "classes": len(size_G), "queries": int(queries), "mean": scenario.mean, "correlation": scenario.correlation,
+        "mixture": scenario.mixture is not None, "identifiable": scenario.identifiable,
+        "effective": queries if these else scenario.effective, "coverage": covered / draws, "width": width / oracle,
+        "too few": few / draws,
+    }  # fmt: skip
+
+
+def print_table(title: str, rows: list[dict[str, float]]) -> None:
+    """A line for each number of classes, and the lowest coverages."""
+    print(f"\n{title}\n")
+    print("| classes | scenarios | coverage: lowest, mean | below 93 % | width / oracle's: all, mean <= 0.95 | "
+          "30 or more effective queries, mean <= 0.95: scenarios, coverage above 97 %, width / oracle's: mean, highest | "
+          "printed as too few to say |")  # fmt: skip
+    print("|---|---|---|---|---|---|---|")
+    for classes in sorted({row["classes"] for row in rows}):
+        part = [row for row in rows if row["classes"] == classes]
+        coverage, width, few = (np.array([row[name] for row in part]) for name in ("coverage", "width", "too few"))
+        low = np.array([row["mean"] <= 0.95 for row in part])
+        usual = low & np.array([row["effective"] >= 30 for row in part])
+        of_usual = (
+            f"{usual.sum()}, {np.mean(coverage[usual] > 0.97):.2f}, {width[usual].mean():.2f}, {width[usual].max():.2f}"
+            if usual.any()
+            else ""
+        )
+        print(f"| {classes} | {len(part)} | {coverage.min():.3f}, {coverage.mean():.3f} | {np.mean(coverage < 0.93):.3f} | "
+              f"{width.mean():.2f}, {width[low].mean():.2f} | {of_usual} | {few.mean():.2f} |")  # fmt: skip
+    for row in sorted(rows, key=lambda row: row["coverage"])[:5]:
+        print(f"low: {row}")
+
+
+def measure_values(draws: int, rng: np.random.Generator) -> None:
+    """A metric between 0 and 1 whose classes differ: mean over queries and over classes."""
+    print(
+        "\n| metric per query, classes x images | coverage: over queries, over classes | width / that of the true error |"
+    )
+    print("|---|---|---|")
+    for groups, size in ((10, 4), (10, 30), (20, 8), (40, 8), (300, 3)):
+        covered, widths, means = np.zeros(2), np.zeros(2), []
+        for _ in range(draws):
+            center_G = rng.beta(4, 1, groups)[:, None]
+            values_Q = np.clip(center_G + rng.normal(0, 0.1, (groups, size)), 0, 1).ravel()
+            means.append(float(values_Q.mean()))
+        truth, error = float(np.mean(means)), float(np.std(means))
+        for _ in range(draws):
+            center_G = rng.beta(4, 1, groups)[:, None]
+            values_Q = np.clip(center_G + rng.normal(0, 0.1, (groups, size)), 0, 1).ravel()
+            group_Q = np.repeat(np.arange(groups), size)
+            both = mean_interval(values_Q, group_Q), mean_of_groups_interval(values_Q, group_Q)
+            covered += [one.low <= truth <= one.high for one in both]
+            widths += [one.high - one.low for one in both]
+        print(f"| {groups} x {size} | {covered[0] / draws:.3f}, {covered[1] / draws:.3f} | "
+              f"{', '.join(f'{w / draws / (2 * 1.96 * error):.2f}' for w in widths)} |")  # fmt: skip
+
+
+def measure_pairs(draws: int, rng: np.random.Generator) -> None:
+    """How often two models that are equal on average are called apart, and the width against the true error's."""
+    print(
+        "\n| two models, classes x images | the same rates: called apart, width | rates differ by class: called apart, width |"
+    )
+    print("|---|---|---|")
+    for groups, size in ((2, 5), (3, 5), (5, 4), (5, 20), (8, 15), (10, 4), (10, 30), (20, 8), (40, 4), (40, 60),
+                         (81, 4), (300, 4), (1000, 5)):  # fmt: skip
+        cells = []
+        for differ in (False, True):
+            apart, width, means = 0, 0.0, []
+            for _ in range(draws):
+                rate_G = rng.beta(4, 1, groups)[:, None]
+                other_G = rng.beta(4, 1, groups)[:, None] if differ else rate_G
+                before, after = (
+                    (rng.random((groups, size)) < rates).astype(float).ravel() for rates in (rate_G, other_G)
+                )
+                interval = difference_interval(before, after, np.repeat(np.arange(groups), size))
+                apart += interval.excludes_zero
+                width += interval.high - interval.low
+                means.append(interval.value)
+            cells.append(f"{apart / draws:.3f}, {width / draws / (2 * 1.96 * np.std(means)):.2f}")
+        print(f"| {groups} x {size} | {' | '.join(cells)} |", flush=True)
 
 
 def main() -> None:
@@ -95,30 +206,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--draws", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--classes", type=int, nargs="+", default=list(CLASSES))
+    parser.add_argument("--parts", nargs="+", default=["classes", "these", "values", "pairs"])
     arguments = parser.parse_args()
+    claims = {
+        "classes": ("Classes like these, mean over queries", mean_interval, False),
+        "these": ("These classes, mean over queries", lambda hits, group: mean_interval(hits, strata_Q=group), True),
+    }
+    for name, (title, interval_of, these) in claims.items():
+        if name in arguments.parts:
+            rows = [
+                measure(
+                    scenario,
+                    arguments.draws,
+                    np.random.default_rng([arguments.seed, classes, number]),
+                    interval_of,
+                    these,
+                )
+                for classes in arguments.classes
+                for number, scenario in enumerate(scenarios(classes))
+            ]
+            print_table(title, [row for row in rows if these or row["identifiable"]])
+            if not these:
+                hidden = [row for row in rows if not row["identifiable"]]
+                print(f"two kinds, one of which more than one sample in twenty lacks: {len(hidden)} scenarios, coverage "
+                      f"{min((row['coverage'] for row in hidden), default=1):.3f} at the least")  # fmt: skip
     rng = np.random.default_rng(arguments.seed)
-    rows = measure_shares(arguments.draws, rng)
-    print("| classes | scenarios | coverage: lowest, mean, highest | width against the oracle: mean, highest |")
-    print("|---|---|---|---|")
-    for groups in sorted({row["groups"] for row in rows}):
-        part = [row for row in rows if row["groups"] == groups]
-        coverage, width = (np.array([row[name] for row in part]) for name in ("coverage", "width"))
-        print(f"| {groups} | {len(part)} | {coverage.min():.3f}, {coverage.mean():.3f}, {coverage.max():.3f} | "
-              f"{width.mean():.2f}, {width.max():.2f} |")  # fmt: skip
-    usual = [row for row in rows if row["effective"] >= 30 and row["mean"] <= 0.95]
-    above = np.mean([row["coverage"] > 0.97 for row in usual])
-    print(f"\n{len(usual)} scenarios of 30 or more effective queries and a mean of at most 0.95: coverage above 97 % in "
-          f"{above:.0%}, width {np.mean([row['width'] for row in usual]):.2f} x the oracle's on average, above 1.3 x in "
-          f"{np.mean([row['width'] > 1.3 for row in usual]):.0%}; of all {len(rows)}, coverage below 93 % in "
-          f"{np.mean([row['coverage'] < 0.93 for row in rows]):.1%}")  # fmt: skip
-    worst = min(rows, key=lambda row: row["coverage"])
-    print(f"lowest: {worst}")
-    for queries, mean in INDEPENDENT:
-        intervals = [mean_interval((rng.random(queries) < mean).astype(float)) for _ in range(arguments.draws)]
-        print(f"{queries} independent queries, {mean}: {np.mean([i.low <= mean <= i.high for i in intervals]):.3f}")
-    for groups, size in SAMPLES:
-        share = false_alarm_share(arguments.draws, groups, size, rng, difference_interval)
-        print(f"two equal models, {groups} classes of {size}: called apart in {share:.3f}")
+    if "values" in arguments.parts:
+        measure_values(arguments.draws, rng)
+        for queries, mean in INDEPENDENT:
+            intervals = [mean_interval((rng.random(queries) < mean).astype(float)) for _ in range(arguments.draws)]
+            print(f"{queries} independent queries, {mean}: {np.mean([i.low <= mean <= i.high for i in intervals]):.3f}")
+    if "pairs" in arguments.parts:
+        measure_pairs(arguments.draws, rng)
 
 
 if __name__ == "__main__":

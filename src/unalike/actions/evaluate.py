@@ -115,11 +115,12 @@ def _compute_metrics(
     clusters = _cluster_metrics(query_vectors, query.labels_N, seed)
     summary = summarize(
         ranking, reference.classes, clusters=clusters, reference_labels=reference.labels_N, resample=section.resample,
-        unseen_classes=unseen, n=n, confidence=confidence,
+        series=query.groups, unseen_classes=unseen, n=n, confidence=confidence,
     )  # fmt: skip
     summary["data"] = {"reference": reference.source, "query": query.source, "same": same,
                        "query_classes_unseen_in_training": unseen}  # fmt: skip
-    open_set = summarize_trials(collect_trials(*sets, same=same, seed=seed), n=n, confidence=confidence)
+    trials = collect_trials(*sets, same=same, seed=seed)
+    open_set = summarize_trials(trials, n=n, confidence=confidence, resample=section.resample)
     return ranking, summary | open_set, open_set
 
 

@@ -3,15 +3,21 @@
 Images of one class, series or part are alike, so that a hundred of them tell less than a hundred trials. All intervals here
 are score intervals (Wilson, 1927) for an effective number of trials that is estimated from how the groups differ (Kish,
 "Survey Sampling", 1965; Korn and Graubard, Survey Methodology, 1998), with quantiles of Student's t. Two things keep them
-honest where groups are few or errors rare, where plain estimates cover 80 % instead of 95 %:
+reliable where errors are rare or in few groups, where plain estimates cover 80 % instead of 95 %:
 
 - the design effect is a weighted geometric mean of the estimate and of the one at an intra-group correlation of
-  PRIOR_CORRELATION; the estimate counts as many groups as carry the rarer outcome (their participation number, see
-  ``_carrying_groups``), the prior counts PRIOR_GROUPS;
-- Student's t has at most 2 K + 1 degrees of freedom, where K groups carry the rarer outcome.
+  PRIOR_CORRELATION. With K groups that carry the rarer outcome (their participation number, ``_carrying_groups``) of G
+  groups, the estimate weighs K^3 / (G - 1) and the prior PRIOR_WEIGHT;
+- Student's t has at most 2 K + 1 degrees of freedom.
 
-The constants were chosen by simulation with beta-binomial groups; coverage and width stand in docs/experiments/metrics.md
-(benchmarks/interval_coverage.py). What no interval of this kind covers: a kind of group that is rarer than one in G.
+Two claims can be made. "Classes like these": classes are random, the groups are the classes. It needs MIN_GROUPS of them;
+with fewer, no interval both covers the truth and is narrow enough to tell something (``Interval.too_few``). "These classes":
+the classes are fixed and their images random; the classes are strata (Yan and Su, "Stratified Wilson and Newcombe
+confidence intervals for multiple binomial proportions", Stat. Biopharm. Research, 2010), two are enough.
+
+The constants were chosen by simulation (benchmarks/interval_coverage.py); coverage and width stand in
+docs/experiments/metrics.md. What no interval of groups covers: a kind of group that is rarer than three in G, since more than
+one sample in twenty then holds none of it.
 
 Shape letters: Q queries or trials, M metrics, G groups.
 """
@@ -20,7 +26,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -28,8 +34,16 @@ import numpy as np
 
 from unalike.errors import UnalikeError
 
-PRIOR_CORRELATION, PRIOR_GROUPS = 0.5, 2.0
-# An interval of a share or difference that is wider than this part of its range is printed as "too few to say".
+PRIOR_CORRELATION, PRIOR_WEIGHT = 0.5, 2.0
+# The lowest design effect. An estimate below 1 is mostly chance, but cutting it off at 1 makes 95 % intervals cover 98 %.
+LEAST_EFFECT = 1 / 3
+# With fewer groups no interval is both reliable and narrow: "too few to say" (docs/experiments/metrics.md, 2026-11-29).
+MIN_GROUPS, MIN_GROUPS_OF_PAIRS = 10, 8
+# The same where groups are so unequal that they tell as much as fewer than this number of equal ones.
+MIN_EVEN_GROUPS = 5.0
+# With more events than this of the rarer kind, Wilson's bound is wider than the Poisson bound on its side.
+MOST_RARE = 10.0
+# An interval of a share or difference that is wider than this part of its range is printed as "too few to say" too.
 UNINFORMATIVE = 0.8
 TOO_FEW = "too few to say"
 # By how much trials count less whose events occur in both directions. Theory gives 2; 2.5 was chosen by measurement: 95 %
@@ -48,12 +62,14 @@ class Interval:
         value: The estimate; NaN without trials.
         low, high: Bounds; NaN where an interval cannot be computed (fewer than two groups) or was not requested.
         span: Width of the range of possible values: 1 for a share, 2 for a difference of shares.
+        few_groups: Whether it stands on too few groups to be printed (``MIN_GROUPS``); the bounds are wide, but cover.
     """
 
     value: float
     low: float
     high: float
     span: float = 1.0
+    few_groups: bool = False
 
     @property
     def excludes_zero(self) -> bool:
@@ -63,7 +79,7 @@ class Interval:
     @property
     def too_few(self) -> bool:
         """Whether there are too few groups to say more than that the value is in its range."""
-        return math.isnan(self.low) or self.high - self.low > UNINFORMATIVE * self.span
+        return math.isnan(self.low) or self.few_groups or self.high - self.low > UNINFORMATIVE * self.span
 
     def to_dict(self) -> dict[str, float | bool | None]:
         """For JSON: NaN becomes None; ``too_few`` is present where it is true of a value that exists."""
@@ -84,29 +100,24 @@ class Interval:
 UNKNOWN = Interval(math.nan, math.nan, math.nan)
 
 
-@dataclass(frozen=True)
-class _Sample:
-    """Statistics of a mean of values in 0..1 (or differences in -1..1) over groups.
-
-    Attributes:
-        mean: The mean.
-        effective: Number of independent 0/1 trials that tell as much.
-        freedom: Degrees of freedom of Student's t.
-    """
-
-    mean: float
-    effective: float
-    freedom: float
-
-
-def mean_interval(values_Q: np.ndarray, groups_Q: np.ndarray | None = None, confidence: float = 0.95) -> Interval:
+def mean_interval(
+    values_Q: np.ndarray,
+    groups_Q: np.ndarray | None = None,
+    confidence: float = 0.95,
+    *,
+    strata_Q: np.ndarray | None = None,
+    averaged_over_Q: np.ndarray | None = None,
+) -> Interval:
     """Compute the mean of values in 0..1 with its score interval.
 
     Args:
         values_Q: Values in 0..1 (Q,): hits as 0 and 1, or a metric per query. NaN values are left out.
-        groups_Q: Class, series or part of each value, by name or number (Q,); None where the values are independent. The
-            mean stays one over queries.
+        groups_Q: Class, series or part of each value, by name or number (Q,), where groups are random and the values of one
+            group alike; None where the values are independent.
         confidence: Confidence of the interval, 0..1, exclusive.
+        strata_Q: Class of each value (Q,), where values are independent and the claim is about these classes alone: how
+            classes differ then does not widen the interval. Not together with ``groups_Q``.
+        averaged_over_Q: Class of each value (Q,), to compute the mean of the classes' means; None computes that of all values.
 
     Returns:
         The mean and its interval; NaN bounds with fewer than two groups.
@@ -114,17 +125,40 @@ def mean_interval(values_Q: np.ndarray, groups_Q: np.ndarray | None = None, conf
     Raises:
         UnalikeError: ``confidence`` is out of range, a value is outside 0..1, or the lengths differ.
     """
-    values_Q, group_Q = _checked(values_Q, groups_Q, confidence)
-    if not len(values_Q):
+    values_Q, (group_Q, stratum_Q, class_Q) = _checked(values_Q, (groups_Q, strata_Q, averaged_over_Q), confidence)
+    queries = len(values_Q)
+    if not queries:
         return UNKNOWN
     if np.any((values_Q < -1e-9) | (values_Q > 1 + 1e-9)):
         raise UnalikeError(f"values from {values_Q.min():g} to {values_Q.max():g}", expected="values in 0..1")
-    mean = float(np.clip(values_Q.mean(), 0, 1))
+    values_Q = np.clip(values_Q, 0, 1)
+    weight_Q = np.full(queries, 1 / queries)
+    if class_Q is not None:
+        size_G = np.bincount(class_Q)
+        weight_Q = 1 / (len(size_G) * size_G[class_Q])
+    mean = float(np.clip(weight_Q @ values_Q, values_Q.min(), values_Q.max()))  # exactly 1 where all values are
+    grouped = group_Q is not None
+    if group_Q is None:
+        group_Q = np.arange(queries)
     if group_Q.max() < 1:
         return Interval(mean, math.nan, math.nan)
-    sample = _share_sample(values_Q, group_Q)
-    low, high = score_bounds(sample.mean, sample.effective, _quantile(sample.freedom, confidence))
-    return Interval(mean, low, high)
+    away_Q = values_Q - mean
+    carrying = _carrying_groups(weight_Q * np.maximum(0.0, 1 - values_Q if mean > 0.5 else values_Q), group_Q)
+    effect = _design_effect(away_Q, group_Q, carrying, weight_Q, stratum_Q)
+    # Values between 0 and 1 vary less than hits do. One hit more keeps that finite where all values are equal.
+    of_hits = mean * (1 - mean)
+    squares = float(weight_Q @ weight_Q)
+    spread = float((weight_Q * away_Q) @ (weight_Q * away_Q)) / squares
+    ratio = (queries * spread + of_hits) / ((queries + 1) * of_hits) if of_hits > 0 else 1.0
+    trials, quantile = 1 / (squares * effect * ratio), _quantile(_freedom(carrying, group_Q, weight_Q), confidence)
+    low, high = score_bounds(mean, trials, quantile)
+    # Where the rarer outcome is very rare, Wilson's bound on that side covers less than it says (Brown, Cai and DasGupta,
+    # "Interval estimation for a binomial proportion", Statistical Science, 2001): the Poisson bound stands there.
+    rare = trials * min(mean, 1 - mean)
+    if 0 < rare <= MOST_RARE:
+        nearest = _poisson_bound(math.floor(20 * rare) / 20, 1 - confidence) / trials
+        low, high = (low, max(high, 1 - nearest)) if mean > 0.5 else (min(low, nearest), high)
+    return Interval(mean, low, high, few_groups=grouped and _few_groups(group_Q, weight_Q, MIN_GROUPS))
 
 
 def mean_of_groups_interval(values_Q: np.ndarray, groups_Q: np.ndarray, confidence: float = 0.95) -> Interval:
@@ -132,10 +166,13 @@ def mean_of_groups_interval(values_Q: np.ndarray, groups_Q: np.ndarray, confiden
 
     Args and errors are those of ``mean_interval``.
     """
-    values_Q, group_Q = _checked(values_Q, groups_Q, confidence)
-    if not len(values_Q):
-        return UNKNOWN
-    return mean_interval(np.bincount(group_Q, values_Q) / np.bincount(group_Q), None, confidence)
+    return mean_interval(values_Q, groups_Q, confidence, averaged_over_Q=groups_Q)
+
+
+def enough_groups(groups_Q: np.ndarray) -> bool:
+    """Return whether so many groups, of these sizes, allow a statement about groups like these."""
+    group_Q = np.unique(np.asarray(groups_Q), return_inverse=True)[1]
+    return len(group_Q) > 0 and not _few_groups(group_Q, np.full(len(group_Q), 1 / len(group_Q)), MIN_GROUPS)
 
 
 def difference_interval(
@@ -164,7 +201,9 @@ def difference_interval(
         raise UnalikeError(
             f"paired values number {len(before_Q)} and {len(after_Q)}", expected="the same queries on both sides"
         )
-    change_Q, group_Q = _checked(after_Q - before_Q, groups_Q, confidence)
+    change_Q, (group_Q,) = _checked(after_Q - before_Q, (groups_Q,), confidence)
+    if group_Q is None:
+        group_Q = np.arange(len(change_Q))
     if not len(change_Q):
         return Interval(math.nan, math.nan, math.nan, 2.0)
     mean = float(change_Q.mean())
@@ -173,29 +212,34 @@ def difference_interval(
     queries = len(change_Q)
     square = float(change_Q @ change_Q)
     size = square / float(np.abs(change_Q).sum()) if square else 1.0  # of a typical change: 1 for hits
-    effect = _design_effect(change_Q - mean, square, group_Q, carrying := _carrying_groups(np.abs(change_Q), group_Q))
+    weight_Q = np.full(queries, 1 / queries)
+    carrying = _carrying_groups(np.abs(change_Q), group_Q)
+    effect = _design_effect(change_Q - mean, group_Q, carrying, weight_Q, square=square / queries**2)
     effective = queries / effect
     # One pseudo-query in each direction, of a typical change's size.
     center = mean * effective / (effective + 2)
     second_moment = (square / queries * effective + 2 * size**2) / (effective + 2)
     error = math.sqrt(max(0.0, second_moment - center**2) / (effective + 2))
-    half = _quantile(_freedom(carrying, group_Q), confidence) * error
+    half = _quantile(_freedom(carrying, group_Q, weight_Q), confidence) * error
     low, high = min(mean, center - half), max(mean, center + half)
-    return Interval(mean, max(-1.0, low), min(1.0, high), 2.0)
+    few = groups_Q is not None and not (low > 0 or high < 0) and _few_groups(group_Q, weight_Q, MIN_GROUPS_OF_PAIRS)
+    return Interval(mean, max(-1.0, low), min(1.0, high), 2.0, few)
 
 
-def _checked(values_Q: np.ndarray, groups_Q: np.ndarray | None, confidence: float) -> tuple[np.ndarray, np.ndarray]:
-    """Values without NaN, and their groups as numbers from 0."""
+def _checked(
+    values_Q: np.ndarray, labelings: Sequence[np.ndarray | None], confidence: float
+) -> tuple[np.ndarray, list[np.ndarray | None]]:
+    """Values without NaN, and their labels in each labeling as numbers from 0."""
     if not 0 < confidence < 1:
         raise UnalikeError(f"an interval at confidence {confidence}", expected="between 0 and 1")
     values_Q = np.asarray(values_Q, float)
     known_Q = ~np.isnan(values_Q)
-    if groups_Q is None:
-        return values_Q[known_Q], np.arange(int(known_Q.sum()))
-    groups_Q = np.asarray(groups_Q)
-    if len(groups_Q) != len(values_Q):
-        raise UnalikeError(f"{len(groups_Q)} groups for {len(values_Q)} values", expected="one group for each value")
-    return values_Q[known_Q], np.unique(groups_Q[known_Q], return_inverse=True)[1]
+    numbered: list[np.ndarray | None] = []
+    for labels in labelings:
+        if labels is not None and len(labels) != len(values_Q):
+            raise UnalikeError(f"{len(labels)} groups for {len(values_Q)} values", expected="one group for each value")
+        numbered.append(None if labels is None else np.unique(np.asarray(labels)[known_Q], return_inverse=True)[1])
+    return values_Q[known_Q], numbered
 
 
 def _carrying_groups(weight_Q: np.ndarray, group_Q: np.ndarray) -> float:
@@ -205,49 +249,58 @@ def _carrying_groups(weight_Q: np.ndarray, group_Q: np.ndarray) -> float:
     return float(weight_G.sum()) ** 2 / squares if squares else 0.0
 
 
-def _even_groups(group_Q: np.ndarray) -> float:
-    """Number of groups of equal size that tell as much as these."""
-    size_G = np.bincount(group_Q).astype(float)
-    return len(group_Q) ** 2 / float(size_G @ size_G)
+def _even_groups(group_Q: np.ndarray, weight_Q: np.ndarray) -> float:
+    """Number of groups of equal weight that tell as much as these."""
+    return _carrying_groups(weight_Q, group_Q)
 
 
-def _design_effect(away_Q: np.ndarray, square: float, group_Q: np.ndarray, carrying: float) -> float:
-    """Factor by which the variance of the mean exceeds that of independent trials, at least 1.
+def _few_groups(group_Q: np.ndarray, weight_Q: np.ndarray, least: int) -> bool:
+    return int(group_Q.max()) + 1 < least or _even_groups(group_Q, weight_Q) < MIN_EVEN_GROUPS
+
+
+def _design_effect(
+    away_Q: np.ndarray,
+    group_Q: np.ndarray,
+    carrying: float,
+    weight_Q: np.ndarray,
+    stratum_Q: np.ndarray | None = None,
+    square: float | None = None,
+) -> float:
+    """Factor by which the variance of a weighted mean exceeds that of independent trials.
 
     Args:
         away_Q: Each value less the mean.
-        square: Sum of squares that independent trials would have.
         group_Q: Group of each value.
         carrying: Result of ``_carrying_groups`` for the rarer outcome.
+        weight_Q: Weight of each value in the mean; they sum to 1.
+        stratum_Q: Stratum of each value, where each value is a group and only what differs within strata is random.
+        square: Sum of squares, with weights, that independent trials would have; None computes it from ``away_Q``.
     """
-    even = _even_groups(group_Q)
-    prior = 1 + (len(group_Q) / even - 1) * PRIOR_CORRELATION
-    sum_G = np.bincount(group_Q, away_Q)
-    groups = len(sum_G)
-    measured = max(1.0, groups / (groups - 1) * float(sum_G @ sum_G) / square) if square > 0 else prior
-    weight = min(carrying, even - 1)
-    return math.exp((weight * math.log(measured) + PRIOR_GROUPS * math.log(prior)) / (weight + PRIOR_GROUPS))
+    part_Q = weight_Q * away_Q
+    square = float(part_Q @ part_Q) if square is None else square
+    even = _even_groups(group_Q, weight_Q)
+    prior = 1 + (1 / (even * float(weight_Q @ weight_Q)) - 1) * PRIOR_CORRELATION
+    if square <= 0:
+        return prior
+    if stratum_Q is None:
+        sum_G = np.bincount(group_Q, part_Q)
+        measured = len(sum_G) / (len(sum_G) - 1) * float(sum_G @ sum_G) / square
+    else:
+        size_S = np.bincount(stratum_Q)
+        mean_S = np.bincount(stratum_Q, away_Q) / size_S
+        mean_S[size_S < 2] = 0  # one value does not tell how its stratum varies: it counts against the common mean
+        within_Q = weight_Q * (away_Q - mean_S[stratum_Q])
+        measured = float(size_S[stratum_Q] / np.maximum(1, size_S[stratum_Q] - 1) @ within_Q**2) / square
+    weight = min(carrying, even - 1) ** 3 / (even - 1)
+    logarithm = weight * math.log(max(LEAST_EFFECT, measured)) + PRIOR_WEIGHT * math.log(prior)
+    return math.exp(logarithm / (weight + PRIOR_WEIGHT))
 
 
-def _freedom(carrying: float, group_Q: np.ndarray) -> float:
+def _freedom(carrying: float, group_Q: np.ndarray, weight_Q: np.ndarray) -> float:
     """Degrees of freedom, at least 1; more where each trial is a group, since no correlation is then unknown."""
-    even = _even_groups(group_Q) - 1
+    even = _even_groups(group_Q, weight_Q) - 1
     most = 4 * carrying + 8 if len(group_Q) == group_Q.max() + 1 else 2 * carrying + 1
     return max(1.0, min(even, most) if carrying else even)
-
-
-def _share_sample(values_Q: np.ndarray, group_Q: np.ndarray) -> _Sample:
-    """The mean of values in 0..1 with its effective number of trials."""
-    trials = len(values_Q)
-    mean = min(1.0, max(0.0, float(values_Q.mean())))
-    carrying = _carrying_groups(1 - values_Q if mean > 0.5 else values_Q, group_Q)
-    away_Q = values_Q - mean
-    square = float(away_Q @ away_Q)
-    effect = _design_effect(away_Q, square, group_Q, carrying)
-    # Values between 0 and 1 vary less than hits do. One hit more keeps that finite where all values are equal.
-    of_hits = mean * (1 - mean)
-    ratio = min(1.0, (square + of_hits) / ((trials + 1) * of_hits)) if of_hits > 0 else 1.0
-    return _Sample(mean, trials / (effect * ratio), _freedom(carrying, group_Q))
 
 
 def score_bounds(share: float, trials: float, quantile: float) -> tuple[float, float]:
@@ -337,6 +390,23 @@ def _cached_student_quantile(freedom: float, level: float) -> float:
     return student_quantile(freedom, level)
 
 
+@functools.lru_cache(4096)
+def _poisson_bound(events: float, level: float) -> float:
+    """The mean at which so many Poisson events, or more, have a probability of ``level``; ``events`` need not be whole."""
+    if events <= 0:
+        return 0.0
+
+    def at_least(mean: float) -> float:
+        """The regularized lower incomplete gamma function P(events, mean), by its series (NIST DLMF, 8.7.1)."""
+        term = total = math.exp(events * math.log(mean) - mean - math.lgamma(events + 1)) if mean > 0 else 0.0
+        for k in range(1, 200):
+            term *= mean / (events + k)
+            total += term
+        return total
+
+    return events * _solve(lambda share: at_least(events * share), level)
+
+
 def clopper_pearson(successes: float, n: float, confidence: float = 0.95) -> Interval:
     """The share ``successes / n`` with the exact interval of Clopper and Pearson (1934); neither need be whole."""
     if n < 0 or not 0 <= successes <= n:
@@ -392,14 +462,13 @@ def clustered_proportion(
         return Interval(share, math.nan, math.nan), 1.0
     if len(sorts) == 2:
         sorts.append(np.unique(sorts[0] * (int(sorts[1].max()) + 1) + sorts[1], return_inverse=True)[1])
-    away_Q = values_Q - share
-    square = float(away_Q @ away_Q)
+    away_Q, weight_Q = values_Q - share, np.full(trials, 1 / trials)
     rarer_Q = np.maximum(0.0, 1 - values_Q if share > 0.5 else values_Q)
     carrying = [_carrying_groups(rarer_Q, group_Q) for group_Q in sorts]
-    effects = [_design_effect(away_Q, square, g, k) for g, k in zip(sorts, carrying, strict=True)]
-    effect = max([*effects[:2], effects[0] + effects[1] - effects[2]] if len(sorts) == 3 else effects)
+    effects = [_design_effect(away_Q, g, k, weight_Q) for g, k in zip(sorts, carrying, strict=True)]
+    effect = max([1.0, *effects[:2], effects[0] + effects[1] - effects[2]] if len(sorts) == 3 else [1.0, *effects])
     effective = trials / effect if carrying[0] else float(min(int(group_Q.max()) + 1 for group_Q in sorts[:2]))
-    freedom = min(_freedom(k, g) for g, k in zip(sorts[:2], carrying[:2], strict=True))
+    freedom = min(_freedom(k, g, weight_Q) for g, k in zip(sorts[:2], carrying[:2], strict=True))
     scaled = effective * (NormalDist().inv_cdf(0.5 + confidence / 2) / _quantile(freedom, confidence)) ** 2
     scaled /= (2 if new_sample else 1) * (SYMMETRIC_FACTOR if symmetric else 1)
     bounds = clopper_pearson(share * scaled, scaled, confidence)
@@ -409,13 +478,13 @@ def clustered_proportion(
     return Interval(share, low, high), effective
 
 
-# ---- earlier names ----
+# ---- names of scripts that were written for resampled intervals ----
 
 
 def bootstrap(
     values_Q: np.ndarray, groups: np.ndarray | None = None, n: int = 1000, confidence: float = 0.95, seed: int = 0
 ) -> Interval:
-    """Compute ``mean_interval`` under its earlier name; ``n`` and ``seed`` are not used: nothing is resampled."""
+    """Compute ``mean_interval``, as scripts for resampled intervals call it; ``n`` and ``seed`` have no effect."""
     return mean_interval(values_Q, groups, confidence)
 
 
@@ -423,5 +492,5 @@ def paired_bootstrap(
     before_Q: np.ndarray, after_Q: np.ndarray, groups: np.ndarray | None = None, n: int = 1000,
     confidence: float = 0.95, seed: int = 0,
 ) -> Interval:  # fmt: skip
-    """Compute ``difference_interval`` under its earlier name; ``n`` and ``seed`` are not used: nothing is resampled."""
+    """Compute ``difference_interval``, as scripts for resampled intervals call it; ``n`` and ``seed`` have no effect."""
     return difference_interval(before_Q, after_Q, groups, confidence)

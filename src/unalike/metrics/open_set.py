@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.metrics.intervals import mean_interval
+from unalike.metrics.intervals import enough_groups, mean_interval
 from unalike.metrics.knn import as_labels, check_widths, unit
 from unalike.metrics.roc import auroc, dir_at_fpir, fnmr_at_fmr, trials_needed
 
@@ -99,7 +99,12 @@ def collect_trials(
 
 
 def summarize_trials(
-    trials: OpenSetTrials, *, n: int = 1000, confidence: float = 0.95, rates: Sequence[float] = RATES
+    trials: OpenSetTrials,
+    *,
+    n: int = 1000,
+    confidence: float = 0.95,
+    rates: Sequence[float] = RATES,
+    resample: str = "auto",
 ) -> dict[str, Any]:
     """Summarize trials as plain data for ``metrics.json``.
 
@@ -108,13 +113,15 @@ def summarize_trials(
         n: 0 leaves the intervals out.
         confidence: Confidence of the intervals, 0..1, exclusive.
         rates: False match rates (verification) and false positive identification rates, 0..1, exclusive.
+        resample: As for ``summary.summarize``, for identification. Pairs share images, so that classes alone are independent
+            there.
 
     Returns:
         ``verification`` of pairs, and ``identification`` against the references, whose unknown queries are
         ``classes_held_out`` or ``open_set_queries``; None where there were none. A rate that the number of trials cannot
-        support (``trials_needed``) is left out. Intervals treat classes as random and the threshold as fixed.
+        support (``trials_needed``) is left out. Intervals treat the threshold as fixed.
     """
-    settings = {"n": n, "confidence": confidence}
+    settings = {"n": n, "confidence": confidence, "resample": resample}
     known_Q = np.isfinite(trials.own_Q)
     enrolled_Q = known_Q & np.isfinite(trials.other_Q)
     open_Q = ~known_Q & np.isfinite(trials.other_Q)
@@ -137,7 +144,11 @@ def _verification(trials: OpenSetTrials, rates: Sequence[float], settings: dict[
             fnmr, threshold = fnmr_at_fmr(genuine_N, impostor_M, rate)
             missed = (genuine_N < threshold).astype(float)
             at.append(
-                {"fmr": rate, "fnmr": _interval(fnmr, missed, trials.pair_label_N, settings), "threshold": threshold}
+                {
+                    "fmr": rate,
+                    "fnmr": _interval(fnmr, missed, trials.pair_label_N, settings | {"resample": "classes"}),
+                    "threshold": threshold,
+                }
             )
     return {"queries": len(trials.rows_Q), "genuine_pairs": len(genuine_N), "impostor_pairs": len(impostor_M),
             "auroc": auroc(genuine_N, impostor_M), "fnmr_at_fmr": at}  # fmt: skip
@@ -171,11 +182,13 @@ def _identification(
 
 
 def _interval(
-    value: float, values: np.ndarray, groups: np.ndarray, settings: dict[str, Any]
+    value: float, values: np.ndarray, labels: np.ndarray, settings: dict[str, Any]
 ) -> dict[str, float | bool | None]:
     if settings["n"] < 1:
         return {"value": value, "low": None, "high": None}
-    return mean_interval(values, groups, settings["confidence"]).to_dict()
+    random = settings["resample"] == "classes" or (settings["resample"] == "auto" and enough_groups(labels))
+    groups, strata = (labels, None) if random else (None, labels)
+    return mean_interval(values, groups, settings["confidence"], strata_Q=strata).to_dict()
 
 
 def format_open_set(summary: dict[str, Any]) -> list[str]:

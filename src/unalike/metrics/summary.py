@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from unalike.errors import UnalikeError
-from unalike.metrics.intervals import mean_interval, mean_of_groups_interval
+from unalike.metrics.intervals import enough_groups, mean_interval
 from unalike.metrics.retrieval import Ranking
 
 FORMAT_VERSION = 1
@@ -38,6 +38,7 @@ def summarize(
     n: int = 1000,
     confidence: float = 0.95,
     resample: str = "auto",
+    series: Sequence[str] | None = None,
     unseen_classes: bool = False,
 ) -> dict[str, Any]:
     """Summarize a ranking as the content of ``metrics.json``.
@@ -49,8 +50,11 @@ def summarize(
         reference_labels: Label of each reference (R,), for the table per class; None where they are not known.
         n: 0 leaves the intervals out.
         confidence: Confidence of the intervals, 0..1, exclusive.
-        resample: What the intervals treat as random: "classes", whose queries are alike, or "queries", where each is
-            independent of the others and the classes are fixed. "auto" is "classes".
+        resample: What the intervals treat as random: "classes", for a claim about further classes like these, or
+            "queries", for one about further images of these classes. "auto" is "classes" where there are enough of
+            them (``intervals.MIN_GROUPS``).
+        series: Series of each query (a scene, a day), whose images are alike; None where the queries of a class are
+            independent of one another. Used where queries are random.
         unseen_classes: Whether the claim is about classes that training never saw; the summary states it.
 
     Returns:
@@ -61,17 +65,22 @@ def summarize(
     """
     if resample not in ("auto", "queries", "classes"):
         raise UnalikeError(f"resample is {resample!r}", expected="auto, queries or classes")
-    if resample == "auto":
-        resample = "classes"
     highest = int(max(ranking.labels.max(), ranking.predicted.max()))
     if highest >= len(classes):
         raise UnalikeError(f"label {highest} has no name", expected=f"labels below {len(classes)}")
     metrics = ranking.metrics()
     closed = ~ranking.open_set
     labels = ranking.labels[closed]
-    groups = labels if resample == "classes" else None
-    micro = [mean_interval(values[closed], groups, confidence) for values in metrics.values()]
-    macro = [mean_of_groups_interval(values[closed], labels, confidence) for values in metrics.values()]
+    if resample == "auto":
+        resample = "classes" if enough_groups(labels) else "queries"
+    claim, groups, strata = _claim(resample, labels, None if series is None else np.asarray(series)[closed])
+    micro, macro = (
+        [
+            mean_interval(values[closed], groups, confidence, strata_Q=strata, averaged_over_Q=over)
+            for values in metrics.values()
+        ]
+        for over in (None, labels)
+    )
     per_class = per_class_table(ranking, classes, reference_labels)
     summary: dict[str, Any] = {
         "format_version": FORMAT_VERSION,
@@ -85,7 +94,7 @@ def summarize(
         "micro": {name: interval.to_dict() for name, interval in zip(metrics, micro, strict=True)},
         "macro": {name: interval.to_dict() for name, interval in zip(metrics, macro, strict=True)},
         "clusters": {name: _plain(value) for name, value in (clusters or {}).items()},
-        "intervals": {"method": "score interval of effective trials" if n else None, "resampled": resample,
+        "intervals": {"method": "score interval of effective trials" if n else None, "resampled": resample, "claim": claim,
                       "unseen_classes": unseen_classes, "confidence": confidence},
         "open_set": open_set(ranking, classes),
         "per_class": per_class,
@@ -97,6 +106,18 @@ def summarize(
                 entry["low"] = entry["high"] = None
                 entry.pop("too_few", None)
     return summary
+
+
+def _claim(
+    resample: str, labels: np.ndarray, series: np.ndarray | None
+) -> tuple[str, np.ndarray | None, np.ndarray | None]:
+    """What the intervals are about, in words; the groups that are random; the strata that are fixed."""
+    classes = len(np.unique(labels))
+    if resample == "classes":
+        return f"further classes like these {classes}", labels, None
+    if series is not None:
+        return f"further series of these {classes} classes", series, None
+    return f"further images of these {classes} classes, each taken independently of the others", None, labels
 
 
 def tao_kpis(summary: Mapping[str, Any], prefix: str) -> dict[str, float]:

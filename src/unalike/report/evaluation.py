@@ -139,10 +139,10 @@ def write_evaluation_report(
         The files.
     """
     report = Report(title, subtitle)
-    micro = summary["micro"]
+    micro, about = summary["micro"], summary["intervals"]
     report.figures([(name, interval_from_dict(micro[key])) for key, name in HEADLINES.items() if key in micro],
-                   note="Means over queries, each with its 95 % interval."
-                   if summary.get("confidence", 0.95) == 0.95 else "Means over queries, with their intervals.")  # fmt: skip
+                   note=f"Means over queries, each with its {100 * about['confidence']:g} % interval for {about['claim']}."
+                   )  # fmt: skip
     add_retrieval(report, query, reference, ranking)
     if explained is not None:
         add_explanations(report, explained, folder)
@@ -160,7 +160,7 @@ def write_evaluation_report(
 def interval_from_dict(values: Mapping[str, Any], span: float = 1.0) -> Interval:
     """The inverse of ``Interval.to_dict``; ``span`` is 2 for a difference."""
     value, low, high = (math.nan if values.get(end) is None else values[end] for end in ("value", "low", "high"))
-    return Interval(value, low, high, span)
+    return Interval(value, low, high, span, few_groups=bool(values.get("too_few", False)))
 
 
 def add_retrieval(

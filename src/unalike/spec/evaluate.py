@@ -25,7 +25,8 @@ class Evaluate(Retrieval):
     confidence: float = field(0.95, "Confidence of the intervals.", gt=0, lt=1, ours=True)
     resample: Literal["auto", "queries", "classes"] = field(
         "auto",
-        "What the intervals treat as random: classes (auto), whose queries are alike, or independent queries.",
+        "What intervals are about: classes (further classes like these), queries (further images of these classes), or "
+        "auto: classes where there are 10 or more, else queries.",
         ours=True,
     )
     seed: int = field(0, "Seed of the resampling and of k-means.", ge=0, le=2**32 - 1, ours=True)

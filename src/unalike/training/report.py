@@ -71,8 +71,8 @@ def write_training_report(folder: Path, experiment: Experiment, result: Training
         report.figures(
             [(name, interval_from_dict(summary["micro"][key])) for key, name in HEADLINES.items() if key in summary["micro"]],
             title=f"In short: {_checkpoint_name(result)}",
-            note=f"Validation on {about} ({sets.validation}), with 95 % intervals. It is the best of all validations, so "
-            "slightly optimistic.",
+            note=f"Validation on {about} ({sets.validation}), with 95 % intervals for {summary['intervals']['claim']}. It is the "
+            "best of all validations, so slightly optimistic.",
         )  # fmt: skip
     if result.history.steps or result.history.validations:
         report.curves("Curves", _curves(result.history, experiment.train.num_epochs))
@@ -139,8 +139,8 @@ def write_automatic_report(
         [("delivered", chosen["name"]), ("minutes", f"{record['spent_minutes']:.1f} of {record['minutes']:g}"),
          *((f"{figure}, {kind} classes", interval_from_dict(value)) for kind, row in chosen["figures"].items()
            for figure, value in row.items())],
-        note="Evaluated on classes and scenes that were held out entirely, with 95 % intervals. It is the best of all "
-        "candidates, so slightly optimistic; your own query images were not used.",
+        note="Evaluated on classes and scenes that were held out entirely, with 95 % intervals for classes like these. It is "
+        "the best of all candidates, so slightly optimistic; your own query images were not used.",
     )  # fmt: skip
     if chosen is not base:
         report.comparison(

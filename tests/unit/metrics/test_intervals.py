@@ -5,12 +5,16 @@ import pytest
 
 from unalike.errors import UnalikeError
 from unalike.metrics.intervals import (
+    MIN_GROUPS,
     TOO_FEW,
+    _poisson_bound,
     bootstrap,
     difference_interval,
+    enough_groups,
     mean_interval,
     mean_of_groups_interval,
     paired_bootstrap,
+    score_bounds,
     wilson_interval,
 )
 
@@ -36,6 +40,47 @@ def coverage(draw, interval_of, truth, draws=400):
 
 # The lowest acceptable share in 400 draws: 93 % less two standard errors.
 LOWEST = 0.905
+
+
+def two_kinds(rng, size_G):
+    """Hits where half of the classes are easy (0.98) and half hard (0.5), and the rate of each class."""
+    rate_G = np.where(rng.random(len(size_G)) < 0.5, 0.5, 0.98)
+    group_Q = np.repeat(np.arange(len(size_G)), size_G)
+    return (rng.random(len(group_Q)) < rate_G[group_Q]).astype(float), group_Q, rate_G
+
+
+@pytest.mark.parametrize("size_G", [[30] * 10, [60] * 10, [5, 10, 20, 35] * 5, [4] * 40])
+def test_shares_are_covered_where_classes_are_of_two_kinds(size_G):
+    size_G = np.array(size_G)
+    assert coverage(lambda rng: two_kinds(rng, size_G)[:2], mean_interval, 0.74) >= LOWEST
+
+
+@pytest.mark.parametrize(("groups", "size", "mean"), [(10, 30, 0.5), (10, 30, 0.8), (20, 15, 0.9), (81, 4, 0.95)])
+def test_intervals_over_classes_are_narrow_where_classes_are_alike(groups, size, mean):
+    rng, ours, oracle, covered = np.random.default_rng(0), 0.0, 0.0, 0
+    for _ in range(300):
+        hits, classes = draw_hits(rng, groups, size, mean, 0)
+        interval, wilson = mean_interval(hits, classes), wilson_interval(int(hits.sum()), len(hits))
+        ours, oracle = ours + interval.high - interval.low, oracle + wilson.high - wilson.low
+        covered += interval.low <= mean <= interval.high
+    assert ours <= 1.3 * oracle and 0.925 <= covered / 300 <= 0.99
+
+
+@pytest.mark.parametrize("size_G", [[5, 5], [10, 40], [4, 9, 30], [20] * 5, [2] * 30, [1] * 40])
+def test_these_classes_are_covered_by_narrow_intervals(size_G):
+    """The truth is the mean rate of the very classes; it is narrower than that of equal classes where they differ."""
+    size_G, rng = np.array(size_G), np.random.default_rng(0)
+    covered = ours = oracle = 0.0
+    for _ in range(400):
+        hits, classes, rate_G = two_kinds(rng, size_G)
+        truth = float(size_G @ rate_G) / size_G.sum()
+        interval = mean_interval(hits, strata_Q=classes)
+        covered += interval.low <= truth <= interval.high
+        ours += interval.high - interval.low
+        trials = truth * (1 - truth) * size_G.sum() ** 2 / float(size_G @ (rate_G * (1 - rate_G)))
+        oracle += float(np.diff(score_bounds(float(hits.mean()), trials, 1.96))[0])
+    assert covered / 400 >= LOWEST
+    assert ours <= (1.3 if max(size_G) > 1 else 1.6) * oracle  # one image a class does not tell how it varies
 
 
 @pytest.mark.parametrize("mean", [0.5, 0.8, 0.9, 0.98])
@@ -137,7 +182,43 @@ def test_two_classes_are_too_few_to_say():
     assert not enough.too_few and "too_few" not in enough.to_dict() and str(enough).startswith("0.8000 [0.7")
 
 
-def test_earlier_names_resample_nothing():
+def test_fewer_classes_than_ten_say_too_little_about_classes_like_these():
+    hits = (np.random.default_rng(0).random(400) < 0.9).astype(float)
+    for groups in (MIN_GROUPS - 1, MIN_GROUPS):
+        classes = np.arange(400) % groups
+        enough = groups == MIN_GROUPS
+        assert enough_groups(classes) == enough
+        assert (
+            mean_interval(hits, classes).too_few != enough and mean_of_groups_interval(hits, classes).too_few != enough
+        )
+        assert not mean_interval(hits, strata_Q=classes).too_few
+    assert mean_interval(hits, np.minimum(np.arange(400), 20)).too_few  # one class holds nearly all queries
+    assert not mean_interval(hits).too_few
+    # A difference needs fewer; where it is clear, it is stated.
+    assert difference_interval(hits, hits, np.arange(400) % 7).too_few
+    assert not difference_interval(hits, hits, np.arange(400) % 8).too_few
+    assert not difference_interval(np.zeros(400), np.ones(400), np.arange(400) % 5).too_few
+
+
+def test_means_of_equal_classes_are_those_of_all_queries():
+    rng = np.random.default_rng(0)
+    hits, classes = draw_hits(rng, 12, 20, 0.8, 0.1)
+    macro, micro = mean_of_groups_interval(hits, classes), mean_interval(hits, classes)
+    assert (macro.value, macro.low, macro.high) == pytest.approx((micro.value, micro.low, micro.high))
+    small = np.concatenate([np.ones(90), [0.0, 1, 0, 1]]), np.repeat([0, 1, 2], [90, 2, 2])
+    macro = mean_interval(small[0], strata_Q=small[1], averaged_over_Q=small[1])
+    assert macro.value == pytest.approx(2 / 3) and macro.low < 0.5 and 0.75 < macro.high < 0.95
+
+
+def test_a_poisson_bound_is_the_quantile_of_the_gamma_distribution():
+    from scipy.stats import gamma
+
+    for events in (0.3, 1, 2.5, 9.95):
+        assert _poisson_bound(events, 0.05) == pytest.approx(gamma.ppf(0.05, events), rel=1e-9)
+    assert _poisson_bound(0, 0.05) == 0
+
+
+def test_scripts_for_resampled_intervals_run():
     values, groups = np.random.default_rng(0).random(40), np.repeat(np.arange(8), 5)
     assert bootstrap(values, groups, n=50, seed=7) == mean_interval(values, groups)
     assert paired_bootstrap(values, values / 2, groups, seed=3) == difference_interval(values, values / 2, groups)

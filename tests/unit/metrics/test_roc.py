@@ -173,14 +173,14 @@ def test_the_effective_number_over_two_sorts_of_groups_is_that_of_plain_loops():
     share = values.mean()
 
     def effect(groups):
-        """The design effect: estimate and prior, weighted by the groups that carry events and by the prior's two."""
+        """The design effect: estimate and prior, weighted by how many groups carry events and by the prior's two."""
         names = sorted(set(groups))
         members = {name: [v for v, g in zip(values, groups, strict=True) if g == name] for name in names}
         total = sum(sum(v - share for v in member) ** 2 for member in members.values())
-        estimate = max(1, len(names) / (len(names) - 1) * total / (120 * share * (1 - share)))
+        estimate = max(1 / 3, len(names) / (len(names) - 1) * total / (120 * share * (1 - share)))
         events = [sum(member) for member in members.values()]
         even = 120**2 / sum(len(member) ** 2 for member in members.values())
-        weight = min(sum(events) ** 2 / sum(n**2 for n in events), even - 1)
+        weight = min(sum(events) ** 2 / sum(n**2 for n in events), even - 1) ** 3 / (even - 1)
         prior = 1 + (120 / even - 1) * 0.5
         return (estimate**weight * prior**2) ** (1 / (weight + 2))
 

@@ -60,10 +60,23 @@ def test_kpi_names_of_the_contract(ranking):
     assert "val_AMI" not in tao_kpis(summarize(ranking, NAMES), "val")
 
 
-def test_auto_takes_queries_of_a_class_as_alike(ranking):
-    for unseen in (False, True):
-        assert summarize(ranking, NAMES, unseen_classes=unseen)["intervals"]["resampled"] == "classes"
-    assert summarize(ranking, NAMES, unseen_classes=True, resample="queries")["intervals"]["resampled"] == "queries"
+def test_intervals_name_their_claim(ranking):
+    """Few classes: these classes, and their images vary; many: classes like these; series vary where they are known."""
+    few, classes = summarize(ranking, NAMES), summarize(ranking, NAMES, resample="classes")
+    assert few["intervals"]["resampled"] == "queries"
+    assert few["intervals"]["claim"] == "further images of these 2 classes, each taken independently of the others"
+    assert few["micro"]["precision_at_1"]["low"] > classes["micro"]["precision_at_1"]["low"]
+    assert classes["intervals"]["claim"] == "further classes like these 2"
+    assert (
+        summarize(ranking, NAMES, series=["a", "a", "b", "c", "c"])["intervals"]["claim"]
+        == "further series of these 2 classes"
+    )
+    vectors, labels = np.eye(12), np.arange(12)
+    many = evaluate_ranking(np.repeat(vectors, 2, 0), np.repeat(labels, 2), vectors, labels)
+    assert summarize(many, [str(i) for i in range(12)])["intervals"]["resampled"] == "classes"
+
+
+def test_settings_that_are_not_possible_are_refused(ranking):
     with pytest.raises(UnalikeError, match="auto, queries or classes"):
         summarize(ranking, NAMES, resample="images")
     with pytest.raises(UnalikeError, match="has no name"):

@@ -36,7 +36,7 @@ from unalike.verification.verifier import Verifier
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding since); descriptions keep their spelling too.
 TAO_SCHEMAS = {
     "train": "b82ee27daf55713f3f0c868bd067b68ad0ea6f96ba8dfff867ca4e2b7d06c7d3",
-    "evaluate": "fd07ec83cbb0c31e12fdb9b784c90afbf6a54e360a1f74020559fd5aa3b96b38",
+    "evaluate": "23359522171d174feaa66c389c2e5ca105ed2422a97c52efcd9fcb4b11433d65",
     "inference": "d055f28914a2297ca88aa7e086f8233b3b541b0896b93bf0a708dae56511834f",
     "export": "146309dcd0e9a809c0550f8a72296a8e624879a9f2aca220ba8d134e4e114eae",
     "gen_trt_engine": "22b93c1f2bc72246116c5270bb1b5b80d470a7c63df5b97fcd8a2ae285388993",
