@@ -22,9 +22,9 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
 from unalike.inference.engine_selection import create_engine
 from unalike.metrics.intervals import difference_interval
-from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.model.frozen_trunk import build_frozen_trunk
+from unalike.numerics.normalization import l2_normalize
 
 FULL = 1 << 20  # longer than the shorter side of any image
 
@@ -59,7 +59,7 @@ def main() -> None:
         decoded = time.process_time()
         crops[name] = np.stack([np.asarray(augmentation.crop(cache.get(i), 0, i)) for i in range(len(images))])
         cropped = time.process_time()
-        vectors[name] = unit(engine(crops[name]))
+        vectors[name] = l2_normalize(engine(crops[name]))
         rankings[name] = evaluate_ranking(vectors[name], images.labels_N, vectors[name], images.labels_N, same=True)
         each = 1e3 / len(images)
         print(f"{name:>12}{(decoded - start) * each:11.2f}{(cropped - decoded) * each:9.2f}"

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 import unalike
-from unalike.metrics.knn import unit
 from unalike.metrics.roc import threshold_at
+from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate, leave_class_out
 from unalike.recognition.ranking import VOTERS, rank_classes
@@ -93,7 +93,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     path = options.vectors or embed_data(options.data, options.out, options.model)
     with np.load(path) as file:
-        vectors_ND, labels_N = unit(file["vectors"]), file["label"]
+        vectors_ND, labels_N = l2_normalize(file["vectors"]), file["label"]
     rows = []
     for seed, classes in class_splits(labels_N, options):
         rows.append(split(vectors_ND, labels_N, seed, classes, options.rate, options.by))

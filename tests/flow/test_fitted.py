@@ -12,9 +12,9 @@ from tests.support.program import TINY, data_of, unalike
 from unalike.data.preprocessing import Preprocessing
 from unalike.inference.embedding import embed_files
 from unalike.inference.engine_selection import create_engine
-from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder, read_checkpoint
 from unalike.model.frozen_trunk import FrozenTrunk
+from unalike.numerics.normalization import l2_normalize
 from unalike.training.heads.config import HeadConfig, head_training
 from unalike.training.heads.trained import fit_head
 
@@ -105,7 +105,7 @@ def test_training_begins_with_the_fitted_head(images, tmp_path):
     fresh = train(images, tmp_path / "alone", *ALONE, "dataset.validation.by=none")
     assert fresh.returncode == 0, fresh.stderr[-3000:]
     fitted = read_checkpoint(tmp_path / "alone/train/ml_model_best.pth")["model"]["head.linear.weight"].numpy()
-    np.testing.assert_allclose(unit(weight.ravel()[None]), unit(fitted.ravel()[None]), atol=1e-5)
+    np.testing.assert_allclose(l2_normalize(weight.ravel()[None]), l2_normalize(fitted.ravel()[None]), atol=1e-5)
 
 
 def test_mirror_images_change_what_is_fitted(images, tmp_path):

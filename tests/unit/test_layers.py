@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "spec": (*BASE, "storage"),
     "runs": SHARED[:6],
     "data": SHARED[:6],
-    "numerics": (),
+    "numerics": BASE[:2],
     "metrics": SHARED[:9],
     "engines": (*SHARED[:8], "metrics"),
     "inference": SHARED,

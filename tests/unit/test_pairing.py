@@ -107,6 +107,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "jobs.search_trials": ("flow/test_workflow.py",),
     "jobs.tao_layout": ("flow/test_workflow.py", SKILL),
     "numerics.covariance": ("unit/training/heads/test_discriminant.py",),
+    "metrics.labels": ("unit/metrics/test_retrieval.py",),
     "metrics.open_set": ("unit/metrics/test_roc.py",),
     **dict.fromkeys(("model.dinov2", "model.pretrained", "model.timm_import"), ("unit/model/test_backbones.py",)),
     **dict.fromkeys(("model.feature_maps", "model.frozen_trunk"), ("unit/inference/test_feature_map_model.py",)),

@@ -40,9 +40,10 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     """Embed the images, rank the references and write all files; ``metrics.json``, and TAO's KPIs with the prefix ``test``."""
     from unalike.metrics.classification import classification_results
     from unalike.metrics.files import write_metrics
-    from unalike.metrics.knn import top_k, unit
     from unalike.metrics.open_set import format_open_set
     from unalike.metrics.summary import tao_kpis
+    from unalike.numerics.nearest_neighbors import top_k
+    from unalike.numerics.normalization import l2_normalize
     from unalike.report.model_card_format import add_section
 
     section, notices = experiment.evaluate, Notices()
@@ -68,7 +69,10 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
         "view": model.view.to_dict(),
     }
     scores_QK, index_QK = top_k(
-        unit(query_vectors), unit(reference_vectors), min(section.topk, len(reference) - int(same)), exclude_self=same
+        l2_normalize(query_vectors),
+        l2_normalize(reference_vectors),
+        min(section.topk, len(reference) - int(same)),
+        exclude_self=same,
     )
     if not section.report_accuracy_per_class:
         summary["per_class"] = []

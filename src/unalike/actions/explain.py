@@ -13,7 +13,7 @@ from unalike.data.imageset import ImageSet
 from unalike.errors import UnreadableImage
 from unalike.explanation.explainer import Explainer, Explanation
 from unalike.explanation.pictures import evidence_row, evidence_sheet
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 from unalike.progress import progress, say
 from unalike.report.evaluation import ExplainedMatches
 from unalike.report.html import Report, ReportImage
@@ -72,9 +72,9 @@ def worst_misses(
     Queries whose class has no reference are left out. With ``same`` an image is not its own reference.
     """
     misses = []
-    reference_MD = unit(reference_MD)
+    reference_MD = l2_normalize(reference_MD)
     for first in range(0, len(query_ND), 256):
-        score_BM = unit(query_ND[first : first + 256]) @ reference_MD.T
+        score_BM = l2_normalize(query_ND[first : first + 256]) @ reference_MD.T
         for number, score_M in enumerate(score_BM, first):
             if same:
                 score_M[number] = -np.inf

@@ -19,7 +19,7 @@ from unalike.discovery.cut import ALWAYS_MERGE_COSINE, AgreementCurve, Cut, buil
 from unalike.discovery.neighbor_whitening import DUPLICATE_COSINE, first_connected, nearest_other
 from unalike.errors import UnalikeError
 from unalike.metrics.diagnostics import near_duplicates
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 
 NEIGHBORS = 15  # of each image in the graph; 10 to 30 gave the same groups on Grocery (2026-11-26)
 
@@ -116,7 +116,7 @@ def group_images(
         raise UnalikeError("no images to group", expected="at least one")
     if groups is not None and groups < 1:
         raise UnalikeError(f"{groups} groups", expected="at least 1")
-    unit(features_NF, name="features")  # refuses NaN
+    l2_normalize(features_NF, name="features")  # refuses NaN
     duplicates = near_duplicates(features_NF)
     copies_N = first_connected(len(features_NF), duplicates.pairs_P2[duplicates.scores_P >= DUPLICATE_COSINE])
     distinct_R, index_N = np.unique(copies_N, return_inverse=True)

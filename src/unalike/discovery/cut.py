@@ -14,7 +14,8 @@ import numpy as np
 
 from unalike.discovery.linkage import Dendrogram, average_linkage
 from unalike.discovery.neighbor_whitening import NeighborWhitening
-from unalike.metrics.knn import top_k, unit
+from unalike.numerics.nearest_neighbors import top_k
+from unalike.numerics.normalization import l2_normalize
 
 # Most images on which the agreement is measured: more make no measurable difference.
 MAX_AGREEMENT_IMAGES = 4096
@@ -54,7 +55,7 @@ def build_dendrogram(unit_ND: np.ndarray, neighbors: int) -> Dendrogram:
 
 def whiten(features_RF: np.ndarray, seed: int) -> np.ndarray:
     """Unit vectors of features without copies, whitened by their neighbors."""
-    return unit(NeighborWhitening.fit_distinct(features_RF, seed).transform(features_RF))
+    return l2_normalize(NeighborWhitening.fit_distinct(features_RF, seed).transform(features_RF))
 
 
 def choose_cut(features_RF: np.ndarray, unit_RD: np.ndarray, dendrogram: Dendrogram, neighbors: int, seed: int) -> Cut:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.metrics.diagnostics import near_duplicates
-from unalike.metrics.knn import EXCLUDED, scan, unit
 from unalike.numerics.covariance import ledoit_wolf
+from unalike.numerics.nearest_neighbors import EXCLUDED, scan
+from unalike.numerics.normalization import l2_normalize
 
 DUPLICATE_COSINE = 1 - 1e-5  # of two copies of one picture
 MAX_SCATTER_IMAGES = 20_000  # from which a scatter is estimated: more make no measurable difference
@@ -55,7 +56,7 @@ class NeighborWhitening:
         if len(features_RF) < 2:
             return centering
         sample_S = sample_indices(len(features_RF), MAX_SCATTER_IMAGES, seed)
-        unit_RF = unit(features_RF - mean_F.astype(np.float32))
+        unit_RF = l2_normalize(features_RF - mean_F.astype(np.float32))
         _, nearest_S = nearest_other(unit_RF[sample_S], unit_RF, sample_S)
         # Two images that are each other's nearest are one pair: counted twice, they would be overweighted.
         pairs_P2 = np.unique(np.sort(np.stack([sample_S, nearest_S], axis=1), axis=1), axis=0)

@@ -21,7 +21,7 @@ from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, DeviceError, ExportError, MissingExtra, ModelError, WeightsError, closest
 from unalike.explanation.evidence import Evidence, decompose_similarity, occlude, occlusion_evidence
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 
 if TYPE_CHECKING:
     from unalike.explanation.class_activation import PooledNetwork
@@ -146,14 +146,14 @@ class Explainer:
             vectors = features.astype(np.float64).mean(axis=(1, 2)) @ weight.astype(np.float64).T + bias
             evidence = [decompose_similarity(features[i], weight, bias, vectors[1 - i]) for i in (0, 1)]
         else:
-            vectors = unit(self.engine(images))
+            vectors = l2_normalize(self.engine(images))
             if not np.isfinite(vectors).all():
                 raise DataError("a vector that is not finite", remedy="check the network")
             score = float(vectors[0].astype(np.float64) @ vectors[1])
             evidence = []
             for image, other in ((query_HWC, vectors[1]), (reference_HWC, vectors[0])):
                 copies, masks = occlude(image, GRID)
-                evidence.append(occlusion_evidence(score, unit(self.engine(copies)) @ other, masks))
+                evidence.append(occlusion_evidence(score, l2_normalize(self.engine(copies)) @ other, masks))
         return Explanation(evidence[0], evidence[1], query_HWC, reference_HWC)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from unalike.errors import UnalikeError, missing_extra
-from unalike.metrics.knn import as_labels, unit
+from unalike.metrics.labels import as_labels
+from unalike.numerics.normalization import l2_normalize
 
 
 def ami_nmi(
@@ -50,7 +51,7 @@ def ami_nmi(
             vectors_ND, labels_N = np.asarray(vectors_ND)[chosen], labels_N[chosen]
         clusters = len(np.unique(labels_N))
         means = KMeans(clusters, n_init=1, max_iter=iterations, random_state=seed)
-        cluster_labels_N = means.fit_predict(unit(vectors_ND))
+        cluster_labels_N = means.fit_predict(l2_normalize(vectors_ND))
     return {
         "AMI": float(adjusted_mutual_info_score(labels_N, cluster_labels_N)),
         "NMI": float(normalized_mutual_info_score(labels_N, cluster_labels_N)),

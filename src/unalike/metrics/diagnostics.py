@@ -1,6 +1,6 @@
 """Diagnostics of a data set from its vectors: embedding map, hard pairs, confused classes, suspected labels, near-duplicates.
 
-Every function is pure, needs numpy alone, and never holds an N x N matrix: neighbors come from ``knn.scan``.
+Every function is pure, needs numpy alone, and never holds an N x N matrix: neighbors come from ``scan``.
 
 Shape letters: N images, D vector width, K neighbors, P pairs.
 """
@@ -14,7 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.errors import UnalikeError
-from unalike.metrics.knn import EXCLUDED, as_labels, check_widths, scan, top_k, unit
+from unalike.metrics.labels import as_labels
+from unalike.numerics.nearest_neighbors import EXCLUDED, scan, top_k
+from unalike.numerics.normalization import check_widths, l2_normalize
 
 # Above this many images t-SNE takes minutes; above the second number the axes of the map come from a sample.
 MOST_FOR_TSNE, MOST_FOR_AXES = 1500, 5000
@@ -40,7 +42,7 @@ def embedding_map(vectors_ND: np.ndarray, seed: int = 0, *, most: int = MOST_FOR
     Raises:
         UnalikeError: A vector holds NaN, or the array is not two-dimensional.
     """
-    unit_ND = unit(vectors_ND)
+    unit_ND = l2_normalize(vectors_ND)
     flat_N2 = _principal(unit_ND, seed)
     if not 10 <= len(unit_ND) <= most or not flat_N2.any():
         return flat_N2
@@ -106,7 +108,7 @@ def hardest_pairs(vectors_ND: np.ndarray, labels_N: np.ndarray | Sequence[int], 
     """
     if k < 1:
         raise UnalikeError(f"k is {k}", expected="at least 1")
-    unit_ND = unit(vectors_ND)
+    unit_ND = l2_normalize(vectors_ND)
     labels_N = as_labels(labels_N, len(unit_ND), "paired")
 
     def hide_own_class(scores_BC: np.ndarray, top: int, left: int) -> None:
@@ -269,7 +271,7 @@ def suspected_labels(
         raise UnalikeError(f"k is {k}", expected="at least 1")
     names, codes_N = np.unique(as_labels(labels_N, len(vectors_ND), "judged"), return_inverse=True)
     if len(names) < 2:
-        unit(vectors_ND)
+        l2_normalize(vectors_ND)
         return []
     counts_C = np.bincount(codes_N)
     scores_NK, places_NK = top_k(vectors_ND, vectors_ND, k, exclude_self=True)
@@ -354,8 +356,8 @@ def near_duplicates(
     if threshold is not None and not -1 <= threshold <= 1:
         raise UnalikeError(f"threshold is {threshold}", expected="a cosine from -1 to 1")
     same = others_MD is None
-    unit_ND = unit(vectors_ND)
-    other_MD = unit_ND if others_MD is None else unit(others_MD)
+    unit_ND = l2_normalize(vectors_ND)
+    other_MD = unit_ND if others_MD is None else l2_normalize(others_MD)
     check_widths(unit_ND, other_MD)
     scores_NK, places_NK = top_k(unit_ND, other_MD, k, exclude_self=same)
     if threshold is None:

@@ -39,7 +39,7 @@ def write_metrics(
         classes: Display name of every label.
         query_paths: Path of each query.
         reference_paths: Path of each reference.
-        neighbours: (scores_QK, indices_QK) of ``knn.top_k``, listed in the predictions with the classes of
+        neighbours: (scores_QK, indices_QK) of ``numerics.nearest_neighbors.top_k``, listed in the predictions with the classes of
             ``reference_labels`` and the paths of the references.
         reference_labels: Label of each reference (R,).
 

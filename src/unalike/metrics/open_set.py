@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from unalike.metrics.intervals import enough_groups, mean_interval
-from unalike.metrics.knn import as_labels, check_widths, unit
+from unalike.metrics.labels import as_labels
 from unalike.metrics.roc import auroc, dir_at_fpir, fnmr_at_fmr, trials_needed
+from unalike.numerics.normalization import check_widths, l2_normalize
 
 # Pairs that are looked at: beyond that a seeded sample of the queries, so that memory and time stay bounded.
 MAX_PAIRS = 4_000_000
@@ -70,7 +71,10 @@ def collect_trials(
     Raises:
         UnalikeError: A vector holds NaN, widths or lengths differ, or a label is negative.
     """
-    query_QD, reference_RD = unit(query_QD, name="query vectors"), unit(reference_RD, name="reference vectors")
+    query_QD, reference_RD = (
+        l2_normalize(query_QD, name="query vectors"),
+        l2_normalize(reference_RD, name="reference vectors"),
+    )
     check_widths(query_QD, reference_RD)
     labels_Q = as_labels(query_labels_Q, len(query_QD), "query")
     labels_R = as_labels(reference_labels_R, len(reference_RD), "reference")

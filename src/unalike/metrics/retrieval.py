@@ -32,7 +32,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from unalike.errors import UnalikeError
-from unalike.metrics.knn import EXCLUDED, as_labels, check_widths, unit
+from unalike.metrics.labels import as_labels
+from unalike.numerics.nearest_neighbors import EXCLUDED
+from unalike.numerics.normalization import check_widths, l2_normalize
 from unalike.runs.environment import usable_cores
 
 # Scores of all workers' products held at once; at least MIN_ROWS rows each whatever the number of references.
@@ -279,9 +281,9 @@ def _checked(
     for vectors, name in ((query_QD, query_name), (reference_RD, reference_name)):
         if len(vectors) == 0:
             raise UnalikeError(f"{name} holds no vectors", expected="at least one image on each side")
-    unit_query_QD = unit(query_QD, name=f"vectors of {query_name}")
+    unit_query_QD = l2_normalize(query_QD, name=f"vectors of {query_name}")
     shared = query_QD is reference_RD
-    unit_reference_RD = unit_query_QD if shared else unit(reference_RD, name=f"vectors of {reference_name}")
+    unit_reference_RD = unit_query_QD if shared else l2_normalize(reference_RD, name=f"vectors of {reference_name}")
     check_widths(unit_query_QD, unit_reference_RD)
     labels_Q = as_labels(query_labels_Q, len(unit_query_QD), query_name)
     labels_R = as_labels(reference_labels_R, len(unit_reference_RD), reference_name)

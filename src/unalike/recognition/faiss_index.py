@@ -18,7 +18,7 @@ import numpy as np
 
 from unalike.engines.process_local import ForkCheck, limit_faiss_threads
 from unalike.errors import DataError, SpecError, closest, missing_extra
-from unalike.metrics.knn import EXCLUDED, scan
+from unalike.numerics.nearest_neighbors import EXCLUDED, scan
 from unalike.progress import say
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.snapshot import HALF_ROWS, GallerySnapshot

@@ -21,7 +21,7 @@ import numpy as np
 
 from unalike.data.folders import normalize_class_name
 from unalike.errors import DataError, ModelError, closest
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery_content import GalleryContent
 from unalike.recognition.model_identity import ModelIdentity
@@ -139,7 +139,7 @@ class Gallery:
                 "a vector that is zero or not finite", remedy="check the image and the network it came from"
             )
         with self._lock:
-            self._append(unit(vectors_ND), labels, names)
+            self._append(l2_normalize(vectors_ND), labels, names)
 
     def _append(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> None:
         snapshot = self._snapshot

@@ -13,7 +13,7 @@ import numpy as np
 
 from unalike.data.decoding import Decoding
 from unalike.errors import ModelError
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 
 # Cosine of two networks' embeddings of the probe image from which they count as one network where their keys do not tell:
 # below what rounding to bfloat16 leaves, above what other weights give.
@@ -81,4 +81,4 @@ class ModelIdentity:
             return False
         if not len(self.probe_D) or len(self.probe_D) != len(other.probe_D):
             return True  # another width is found where the vectors are compared
-        return float(unit(self.probe_D[None])[0] @ unit(other.probe_D[None])[0]) >= SAME_NETWORK
+        return float(l2_normalize(self.probe_D[None])[0] @ l2_normalize(other.probe_D[None])[0]) >= SAME_NETWORK

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from unalike.errors import DataError
-from unalike.metrics.knn import EXCLUDED, scan, unit
+from unalike.numerics.nearest_neighbors import EXCLUDED, scan
+from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.decision import check_rule
 from unalike.recognition.snapshot import GallerySnapshot
 
@@ -74,7 +75,7 @@ def rank_classes(
         DataError: the gallery is empty.
     """
     check_rule(rule)
-    vectors_QD = unit(np.atleast_2d(vectors_QD), name="query vectors")
+    vectors_QD = l2_normalize(np.atleast_2d(vectors_QD), name="query vectors")
     hide = None
     if exclude_class_Q is not None:
         hide = snapshot.exclude_classes(exclude_class_Q)
@@ -151,7 +152,7 @@ def _by_prototype(
         own_class_Q = snapshot.codes_N[exclude_row_Q]
         rest_QD = snapshot.sums_CD[own_class_Q] - snapshot.vectors(exclude_row_Q)
         alone_Q = snapshot.counts_C[own_class_Q] == 1
-        cosine_Q = np.einsum("qd,qd->q", unit(rest_QD), vectors_QD)
+        cosine_Q = np.einsum("qd,qd->q", l2_normalize(rest_QD), vectors_QD)
         own_score_Q = np.where(alone_Q, EXCLUDED, cosine_Q).astype(np.float32)
 
     def hide(scores_BC: np.ndarray, top: int, left: int) -> None:

@@ -24,7 +24,7 @@ from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.decision import LABEL, GalleryCalibration
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate, check_settings
@@ -406,7 +406,7 @@ class Recogniser:
             from unalike.recognition.faiss_index import update_index
 
             self._index = index = update_index(index, snapshot)
-        return index.search(unit(vectors_QD), k, snapshot)
+        return index.search(l2_normalize(vectors_QD), k, snapshot)
 
 
 def _as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:

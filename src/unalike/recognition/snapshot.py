@@ -14,11 +14,15 @@ from typing import overload
 import numpy as np
 
 from unalike.errors import DataError
-from unalike.metrics.knn import EXCLUDED, float16_to_float32, scan, unit
+from unalike.numerics.nearest_neighbors import EXCLUDED, scan
+from unalike.numerics.normalization import l2_normalize
 from unalike.storage.blockfile import Block, PackedTexts
 
 # float16 rows that are widened at once: 4 MB of float32 at width 256, which stay in cache until they are multiplied.
 HALF_ROWS = 4096
+# Numbers that ``float16_to_float32`` moves at a time, so that its passes stay in cache; sign, exponent and fraction of a float16
+# where a float32 has them.
+WIDEN_NUMBERS, HALF_BITS = 2**18, np.int32(0x8FFFE000 - 2**32)
 
 # Overwrites scores of a tile (B x columns) with EXCLUDED; then the index of its first query and of its first vector.
 Exclusion = Callable[[np.ndarray, int, int], None]
@@ -184,7 +188,7 @@ class GallerySnapshot:
         Args:
             vectors_QD: queries of any length.
             k: number of neighbors, at least 1.
-            hide: excludes pairs of query and vector, as in ``metrics.knn.scan``.
+            hide: excludes pairs of query and vector, as in ``numerics.nearest_neighbors.scan``.
 
         Returns:
             (scores_QK, indices_QK), best first. K is ``k``, or the number of vectors when there are fewer; indices are -1
@@ -198,7 +202,7 @@ class GallerySnapshot:
         if k < 1:
             raise DataError(f"k is {k}", expected="at least 1 neighbor")
         columns = HALF_ROWS if self.half else None
-        queries_QD = unit(vectors_QD, name="query vectors")
+        queries_QD = l2_normalize(vectors_QD, name="query vectors")
         return scan(queries_QD, self.reader(), len(self), min(k, len(self)), hide=hide, columns=columns)
 
     def exclude_rows(self, rows_Q: np.ndarray) -> Exclusion:
@@ -235,8 +239,32 @@ class GallerySnapshot:
     @cached_property
     def prototypes_CD(self) -> np.ndarray:
         """float32 unit vectors in the direction of each class's mean; zero for a class without vectors."""
-        return unit(self.sums_CD, name="class sums")
+        return l2_normalize(self.sums_CD, name="class sums")
 
     def labels_of(self, codes: np.ndarray) -> list[str]:
         """Class names of these codes."""
         return [self.classes[code] for code in codes.tolist()]
+
+
+def float16_to_float32(halves_ND: np.ndarray, out_ND: np.ndarray) -> np.ndarray:
+    """Convert float16 to float32 by moving bits: exact for every finite number.
+
+    Args:
+        halves_ND: float16 (N, D).
+        out_ND: float32 (N, D) in C order, which is overwritten.
+
+    Returns:
+        ``out_ND``.
+
+    numpy's own conversion goes number by number: 3.0 ns each against 0.6 (own measurement, 2026-11-23).
+    """
+    bits_ND, wide_ND = halves_ND.view(np.int16), out_ND.view(np.int32)
+    step = max(1, WIDEN_NUMBERS // max(1, halves_ND.shape[1]))
+    for start in range(0, len(halves_ND), step):
+        part = wide_ND[start : start + step]
+        np.copyto(part, bits_ND[start : start + step])
+        np.left_shift(part, 13, out=part)
+        np.bitwise_and(part, HALF_BITS, out=part)
+        # The exponents' origins lie 112 apart; the product also brings float16's subnormal numbers to their value.
+        np.multiply(out_ND[start : start + step], np.float32(2.0**112), out=out_ND[start : start + step])
+    return out_ND

@@ -28,8 +28,8 @@ from unalike.metrics.diagnostics import (
 )
 from unalike.metrics.files import write_rows
 from unalike.metrics.intervals import Interval
-from unalike.metrics.knn import unit
 from unalike.metrics.retrieval import Ranking
+from unalike.numerics.normalization import l2_normalize
 from unalike.report.html import Report, ReportImage
 from unalike.report.plots import ScatterPlot
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
@@ -216,7 +216,7 @@ def _miss_row(
     own = np.flatnonzero(reference.labels_N == label)
     own = own[[str(reference.paths[i]) != str(query.paths[q]) for i in own.tolist()]]
     if len(own):
-        cosines = (unit(reference.vectors_ND[own]) @ unit(query.vectors_ND[q : q + 1]).T)[:, 0]
+        cosines = (l2_normalize(reference.vectors_ND[own]) @ l2_normalize(query.vectors_ND[q : q + 1]).T)[:, 0]
         best = int(cosines.argmax())
         images.append(reference.image(int(own[best]), float(cosines[best]), True))
     return query.image(q), images

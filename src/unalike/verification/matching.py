@@ -11,7 +11,7 @@ import numpy as np
 
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.gallery import Gallery
 from unalike.verification.asset import Asset
 from unalike.verification.localization import AssetTemplate
@@ -44,7 +44,7 @@ class AssetMatcher:
     def similarities(self, vector_D: np.ndarray) -> np.ndarray:
         """Return the cosine similarity to the nearest vector of each asset, (A,)."""
         enrolled = self.gallery.snapshot
-        cosine_N = self.gallery.vectors_ND @ unit(vector_D[None])[0]
+        cosine_N = self.gallery.vectors_ND @ l2_normalize(vector_D[None])[0]
         best = np.full(len(enrolled.classes), -1.0)
         np.maximum.at(best, enrolled.codes_N, cosine_N)
         code_of = {name: code for code, name in enumerate(enrolled.classes)}
@@ -52,6 +52,6 @@ class AssetMatcher:
 
     def asset_similarities(self) -> np.ndarray:
         """Return the cosine similarities of the assets' first vectors, (A, A)."""
-        vectors_ND, enrolled = unit(self.gallery.vectors_ND), self.gallery.snapshot
+        vectors_ND, enrolled = l2_normalize(self.gallery.vectors_ND), self.gallery.snapshot
         first_A = [int(np.flatnonzero(enrolled.codes_N == code)[0]) for code in range(len(enrolled.classes))]
         return np.asarray(vectors_ND[first_A] @ vectors_ND[first_A].T)

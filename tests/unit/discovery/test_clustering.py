@@ -99,7 +99,7 @@ def test_the_same_seed_finds_the_same() -> None:
 def test_memory_grows_with_the_images_not_with_their_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     """A large set: the halves are compared on a sample, and no matrix of all pairs is ever held."""
     monkeypatch.setattr("unalike.discovery.cut.MAX_AGREEMENT_IMAGES", 400)
-    monkeypatch.setattr("unalike.metrics.knn.CHUNK_BYTES", 2**20)
+    monkeypatch.setattr("unalike.numerics.nearest_neighbors.CHUNK_BYTES", 2**20)
     vectors, class_N = clustered_vectors(60, 100, width=16, noise=0.15)
     tracemalloc.start()
     groups = group_images(vectors.astype(np.float32))

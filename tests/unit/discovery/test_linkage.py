@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from unalike.discovery.linkage import average_linkage
-from unalike.metrics.knn import top_k, unit
+from unalike.numerics.nearest_neighbors import top_k
+from unalike.numerics.normalization import l2_normalize
 
 
 def plain_linkage(unit_ND: np.ndarray) -> list[tuple[frozenset[int], float]]:
@@ -26,7 +27,7 @@ def plain_linkage(unit_ND: np.ndarray) -> list[tuple[frozenset[int], float]]:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_with_all_pairs_as_neighbors_it_is_plain_average_linkage(seed: int) -> None:
-    unit_ND = unit(np.random.default_rng(seed).normal(size=(24, 5)) + 1.0)
+    unit_ND = l2_normalize(np.random.default_rng(seed).normal(size=(24, 5)) + 1.0)
     _, neighbor_NK = top_k(unit_ND, unit_ND, 23, exclude_self=True)
     dendrogram = average_linkage(unit_ND, neighbor_NK, min_cosine=-2.0)
     expected = plain_linkage(unit_ND)
@@ -40,22 +41,22 @@ def test_with_all_pairs_as_neighbors_it_is_plain_average_linkage(seed: int) -> N
 
 
 def test_groups_are_numbered_in_the_order_of_their_first_images() -> None:
-    unit_ND = unit(np.array([[0, 1.0], [1, 0], [1, 0.1], [0, 1.1]]))
+    unit_ND = l2_normalize(np.array([[0, 1.0], [1, 0], [1, 0.1], [0, 1.1]]))
     _, neighbor_NK = top_k(unit_ND, unit_ND, 1, exclude_self=True)
     assert average_linkage(unit_ND, neighbor_NK).cut(2).tolist() == [0, 1, 1, 0]
 
 
 def test_groups_without_neighboring_pairs_or_below_the_minimum_are_not_merged() -> None:
-    unit_ND = unit(np.array([[1.0, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1]]))
+    unit_ND = l2_normalize(np.array([[1.0, 0, 0], [1, 0.1, 0], [0, 1, 0], [0, 1, 0.1]]))
     neighbor_NK = np.array([[1], [0], [3], [2]])
     dendrogram = average_linkage(unit_ND, neighbor_NK)
     assert len(dendrogram.cosine_M) == 2 and dendrogram.cut(99).tolist() == [0, 0, 1, 1]
-    opposite = unit(np.array([[1.0, 0], [-1.0, 0.1]]))
+    opposite = l2_normalize(np.array([[1.0, 0], [-1.0, 0.1]]))
     assert len(average_linkage(opposite, np.array([[1], [0]])).cosine_M) == 0
 
 
 def test_cosines_do_not_increase_and_cuts_by_cosine_follow_them() -> None:
-    unit_ND = unit(np.random.default_rng(1).normal(size=(300, 8)))
+    unit_ND = l2_normalize(np.random.default_rng(1).normal(size=(300, 8)))
     _, neighbor_NK = top_k(unit_ND, unit_ND, 4, exclude_self=True)
     dendrogram = average_linkage(unit_ND, neighbor_NK)
     assert (np.diff(dendrogram.cosine_M) <= 0).all()

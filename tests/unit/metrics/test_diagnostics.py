@@ -16,18 +16,20 @@ from unalike.metrics.diagnostics import (
     near_duplicates,
     suspected_labels,
 )
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 
 
 def blobs(classes, images, width=16, noise=0.3, seed=0):
     rng = np.random.default_rng(seed)
     labels = np.repeat(np.arange(classes), images)
-    return unit(rng.normal(size=(classes, width)))[labels] + noise * rng.normal(size=(len(labels), width)) / 4, labels
+    return l2_normalize(rng.normal(size=(classes, width)))[labels] + noise * rng.normal(
+        size=(len(labels), width)
+    ) / 4, labels
 
 
 def all_pairs(vectors, labels, k):
     """The oracle: every cosine in a list, sorted."""
-    cosine = unit(vectors) @ unit(vectors).T
+    cosine = l2_normalize(vectors) @ l2_normalize(vectors).T
     pairs = [(a, b) for a in range(len(labels)) for b in range(a + 1, len(labels))]
     other = sorted(-cosine[a, b] for a, b in pairs if labels[a] != labels[b])[:k]
     own = sorted(cosine[a, b] for a, b in pairs if labels[a] == labels[b])[:k]
@@ -127,7 +129,7 @@ def test_near_duplicates_at_a_given_threshold(two):
     rng = np.random.default_rng(2)
     a, b = rng.normal(size=(40, 3)), rng.normal(size=(30, 3))
     duplicates = near_duplicates(a, b if two else None, 0.97, k=50)
-    cosine = unit(a) @ unit(b if two else a).T
+    cosine = l2_normalize(a) @ l2_normalize(b if two else a).T
     expected = {(i, j) for i, j in np.argwhere(cosine >= 0.97).tolist() if two or i < j}
     assert {tuple(pair) for pair in duplicates.pairs_P2.tolist()} == expected and expected
     assert (np.diff(duplicates.scores_P) <= 0).all() and duplicates.threshold == 0.97
@@ -172,7 +174,7 @@ def test_map_keeps_classes_together(learn, monkeypatch):
 
 
 def test_principal_axes_are_those_of_the_svd():
-    vectors = unit(np.random.default_rng(0).normal(size=(50, 6)))
+    vectors = l2_normalize(np.random.default_rng(0).normal(size=(50, 6)))
     places = embedding_map(vectors, most=0)
     left, values, _ = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     np.testing.assert_allclose(np.abs(places), np.abs(left[:, :2] * values[:2]), atol=1e-4)

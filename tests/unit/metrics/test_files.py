@@ -7,9 +7,9 @@ import pytest
 
 from unalike.errors import RunError, UnalikeError
 from unalike.metrics.files import write_metrics
-from unalike.metrics.knn import top_k
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.metrics.summary import summarize
+from unalike.numerics.nearest_neighbors import top_k
 
 NAMES = ["a, b", "ü", "c"]
 

@@ -200,7 +200,7 @@ def test_ways_to_score_are_ranked_as_vectors_are(monkeypatch):
     monkeypatch.setattr(retrieval, "MAX_ROWS", 17)
     (references, reference_labels), (queries, labels) = clouds(0, 300, 7), clouds(5, 130, 9)
     weights = (np.ones(6), np.arange(1.0, 7), np.array([1, 0, 0, 0, 0, 1e-3]))
-    units = [(retrieval.unit(queries * w), retrieval.unit(references * w)) for w in weights]
+    units = [(retrieval.l2_normalize(queries * w), retrieval.l2_normalize(references * w)) for w in weights]
     rankings = rank_scores(lambda a, b: (q[a:b] @ r.T for q, r in units), 3, labels, reference_labels, ks=(1, 5))
     for ranking, w in zip(rankings, weights, strict=True):
         alone = evaluate_ranking(queries * w, labels, references * w, reference_labels, ks=(1, 5))
@@ -238,7 +238,7 @@ def test_equals_pytorch_metric_learning(classes, noise, same, per_class):
     calculator = accuracy.AccuracyCalculator(
         include=tuple(PML), k="max_bin_count", avg_of_avgs=per_class, device=torch.device("cpu")
     )
-    query_units, reference_units = retrieval.unit(queries), retrieval.unit(references)
+    query_units, reference_units = retrieval.l2_normalize(queries), retrieval.l2_normalize(references)
     theirs = calculator.get_accuracy(query_units, labels, reference_units, reference_labels, same)
     closed = ~ranking.open_set
     for name, field in PML.items():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from unalike.errors import DataError, SpecError
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 from unalike.recognition import faiss_index
 from unalike.recognition.faiss_index import build_index, index_path, load_index, open_index, update_index
 from unalike.recognition.gallery import Gallery
@@ -66,7 +66,7 @@ def cluster(count=600, dim=16, seed=0):
 def test_an_index_serves_what_the_gallery_becomes(kind):
     gallery, draws = cluster()
     index = build_index(gallery, kind, recall=1.0)
-    queries = unit(draws.normal(size=(30, 16)))
+    queries = l2_normalize(draws.normal(size=(30, 16)))
     for step in range(12):
         if step % 3 == 2:
             gallery.remove([f"c{step}"])
@@ -112,7 +112,7 @@ def test_an_index_is_kept_beside_its_gallery_and_updated(tmp_path, monkeypatch):
     assert len(second.ids_M) == len(first.ids_M) + 7 and second.recall == first.recall
     before = index_path(path).stat().st_mtime_ns
     third = pickle.loads(pickle.dumps(open_index(Gallery.load(path))))
-    queries = unit(draws.normal(size=(9, 16)))
+    queries = l2_normalize(draws.normal(size=(9, 16)))
     snapshot = Gallery.load(path).snapshot
     assert np.array_equal(third.search(queries, 3, snapshot)[1], second.search(queries, 3, snapshot)[1])
     assert index_path(path).stat().st_mtime_ns == before and not third.pending(snapshot)
@@ -132,7 +132,7 @@ def test_a_damaged_index_is_built_again(tmp_path):
 def test_an_index_searches_in_a_forked_process():
     gallery, draws = cluster(3000)
     index = build_index(gallery)
-    queries = unit(draws.normal(size=(64, 16)))
+    queries = l2_normalize(draws.normal(size=(64, 16)))
     expected = index.search(queries, 3, gallery.snapshot)[1]
     context = multiprocessing.get_context("fork")
     results = context.Queue()

@@ -10,6 +10,7 @@ import pytest
 from unalike.errors import DataError, ModelError
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.snapshot import float16_to_float32
 from unalike.storage import blockfile
 
 
@@ -300,3 +301,11 @@ def test_enrolling_one_image_into_a_large_gallery_takes_little_memory(tmp_path):
     again = Gallery.load(path, verify=True)
     assert len(again) == 60_001 and again.names[-1] == "last" and again.names[59_999] == "/some/folder/59999.jpg"
     assert np.array_equal(again.vectors_ND[:60_000], gallery.vectors_ND)
+
+
+def test_widen_is_exact_for_every_half():
+    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    halves = halves[np.isfinite(halves)].reshape(-1, 32)
+    np.testing.assert_array_equal(
+        float16_to_float32(halves, np.empty(halves.shape, np.float32)), halves.astype(np.float32)
+    )

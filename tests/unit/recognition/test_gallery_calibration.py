@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from unalike.errors import DataError, SpecError
-from unalike.metrics.knn import EXCLUDED, unit
+from unalike.numerics.nearest_neighbors import EXCLUDED
+from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import (
@@ -24,7 +25,7 @@ def look_alikes(classes, images, seed=0, dim=16, noise=0.5):
     draws = np.random.default_rng(seed)
     centres = draws.normal(size=(classes, dim))
     vectors = centres.repeat(images, axis=0) + noise * draws.normal(size=(classes * images, dim))
-    return unit(vectors), [f"c{i // images}" for i in range(classes * images)]
+    return l2_normalize(vectors), [f"c{i // images}" for i in range(classes * images)]
 
 
 def enrolled(classes=12, images=6, **settings):
@@ -66,11 +67,11 @@ def test_rules_equal_their_definitions(rule, hidden):
     draws = np.random.default_rng(4)
     codes = np.r_[np.repeat(0, 60), np.repeat(1, 25), np.repeat(2, 3), 3]
     centres = draws.normal(size=(4, 6))
-    vectors = unit(centres[codes] + 0.4 * draws.normal(size=(len(codes), 6)))
+    vectors = l2_normalize(centres[codes] + 0.4 * draws.normal(size=(len(codes), 6)))
     gallery = Gallery(6)
     gallery.enrol(vectors, [f"c{code}" for code in codes])
     rows = np.r_[0 : len(codes) : 7, len(codes) - 1]
-    queries = vectors[rows] if hidden else unit(draws.normal(size=(len(rows), 6)))
+    queries = vectors[rows] if hidden else l2_normalize(draws.normal(size=(len(rows), 6)))
     settings = {"own": {"exclude_row_Q": rows}, "class": {"exclude_class_Q": codes[rows]}}.get(hidden, {})
     ranked = rank_classes(gallery.snapshot, queries, rule, 9, **settings)
     assert DEPTH < 60

@@ -17,9 +17,9 @@ from unalike.data.from_spec import TrainingSets
 from unalike.data.imageset import ImageSet
 from unalike.data.preprocessing import Preprocessing
 from unalike.errors import TrainingError
-from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder
 from unalike.model.embedder import Embedder, build_embedder
+from unalike.numerics.normalization import l2_normalize
 from unalike.progress import say
 from unalike.runs.filenames import (
     DISCOVERED_GROUPS_FILE,
@@ -185,8 +185,10 @@ def _regroup(train: ImageSet, checkpoint: Path, spec: Experiment, run: Run, seed
     if grouping.count >= 2:
         say(f"groups found again: {grouping.count}, {int((grouping.group_N < 0).sum())} images in none")
         train = label_by_group(train, grouping)
-    unit_ND = unit(vectors_ND)
-    means_CD = unit(np.stack([unit_ND[train.labels_N == label].mean(axis=0) for label in np.unique(train.labels_N)]))
+    unit_ND = l2_normalize(vectors_ND)
+    means_CD = l2_normalize(
+        np.stack([unit_ND[train.labels_N == label].mean(axis=0) for label in np.unique(train.labels_N)])
+    )
 
     def initialize(network: Embedder, criterion: nn.Module) -> None:
         network.load_state_dict(weights)

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 
 MAX_SCENES = 4  # per class
 # Images by which the similarity of classes is measured, images that these are compared with, and images of a class that
@@ -35,7 +35,7 @@ def find_series(features_ND: np.ndarray, labels_N: np.ndarray, *, seed: int = 0)
     Returns:
         A series per image (N), numbered over all classes.
     """
-    unit_ND = unit(features_ND)
+    unit_ND = l2_normalize(features_ND)
     threshold = _similarity_of_classes(unit_ND, labels_N, np.random.default_rng([seed, 23]))
     series_N = np.zeros(len(labels_N), np.int64)
     count = 0
@@ -70,7 +70,7 @@ def _link(unit_ND: np.ndarray, threshold: float, seed: int) -> np.ndarray:
 
         clusters = MiniBatchKMeans(MAX_LINKED // 2, n_init=1, random_state=seed).fit(unit_ND)
         cluster_N = np.unique(clusters.labels_, return_inverse=True)[1]
-        means_KD = unit(np.stack([unit_ND[cluster_N == k].mean(axis=0) for k in range(cluster_N.max() + 1)]))
+        means_KD = l2_normalize(np.stack([unit_ND[cluster_N == k].mean(axis=0) for k in range(cluster_N.max() + 1)]))
         linked: np.ndarray = _link(means_KD, threshold, seed)[cluster_N]
         return linked
     merges = linkage(np.maximum(0.0, 1 - (unit_ND @ unit_ND.T)[np.triu_indices(len(unit_ND), 1)]), "average")
@@ -98,7 +98,7 @@ def assign_scenes(
         A scene number per image. 0 to ``MAX_SCENES`` - 1 count within the class. ``MAX_SCENES`` and more stand for groups
         that hold images of several classes: such a scene is the same in every class.
     """
-    unit_ND = unit(features_ND)
+    unit_ND = l2_normalize(features_ND)
     rng = np.random.default_rng([seed, 11])
     scene_N = np.zeros(len(labels_N), np.int64)
     name_N = np.array(groups if groups is not None else [""] * len(labels_N), dtype=str)

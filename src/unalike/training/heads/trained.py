@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from unalike.metrics.knn import unit
 from unalike.model.embedder import Adapter, hidden_width
+from unalike.numerics.normalization import l2_normalize
 from unalike.training.heads.config import HeadConfig, HeadTraining
 from unalike.training.heads.discriminant import FittedHead, MLPResidual, fit_whitening, identity_head, sqrt_features
 from unalike.training.losses import build_loss, initialize_proxies
@@ -73,7 +73,7 @@ def train_head(
     target_N = torch.from_numpy(code_N.astype(np.int64))
     vectors_ND = head(features_NF)
     scale = 1.0 / max(float(np.linalg.norm(vectors_ND, axis=1).mean()), 1e-12)
-    means_CD = unit(np.stack([unit(vectors_ND[code_N == c]).mean(axis=0) for c in range(len(classes))]))
+    means_CD = l2_normalize(np.stack([l2_normalize(vectors_ND[code_N == c]).mean(axis=0) for c in range(len(classes))]))
     with torch.random.fork_rng(devices=[]):  # proxies and MLP weights are initialized from the global generator
         torch.manual_seed(seed)
         criterion = build_loss(training.loss, dict(training.parameters), classes=len(classes), dim=vectors_ND.shape[1])

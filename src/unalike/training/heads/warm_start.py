@@ -18,9 +18,9 @@ from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.errors import SpecError
-from unalike.metrics.knn import unit
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.model.frozen_trunk import FrozenTrunk
+from unalike.numerics.normalization import l2_normalize
 from unalike.spec import settle
 from unalike.training.heads.config import HeadConfig, requested_dim, too_many_dimensions
 from unalike.training.heads.discriminant import FittedHead
@@ -81,8 +81,8 @@ def start_from_head(
         features_NF: frozen features (N, F).
         labels_N: their labels, 0 to C - 1.
     """
-    vectors_ND = unit(head(features_NF))
-    means_CD = unit(np.stack([vectors_ND[labels_N == label].mean(axis=0) for label in np.unique(labels_N)]))
+    vectors_ND = l2_normalize(head(features_NF))
+    means_CD = l2_normalize(np.stack([vectors_ND[labels_N == label].mean(axis=0) for label in np.unique(labels_N)]))
 
     def initialize(embedder: Embedder, criterion: nn.Module) -> None:
         initial_weight = embedder.head.get_parameter("linear.weight")

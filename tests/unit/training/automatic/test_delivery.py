@@ -15,10 +15,10 @@ from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
 from unalike.data.view import View
-from unalike.metrics.knn import unit
 from unalike.model.backbones import build_trunk
 from unalike.model.checkpoint import load_embedder
 from unalike.model.frozen_trunk import FrozenTrunk
+from unalike.numerics.normalization import l2_normalize
 from unalike.spec import load_spec
 from unalike.training.automatic import delivery, unlabeled
 from unalike.training.automatic.delivery import save_frozen
@@ -106,7 +106,7 @@ def test_the_network_that_is_evaluated_is_delivered(
         checkpoint, delivered = save_frozen(candidate, spec, run_in(tmp_path), images, features)
         assert dim is None or delivered.model.feat_dim == dim
         assert candidate.vectors_ND is not None
-        cosines = (unit(vectors_of(checkpoint, images.paths)) * unit(candidate.vectors_ND)).sum(axis=1)
+        cosines = (l2_normalize(vectors_of(checkpoint, images.paths)) * l2_normalize(candidate.vectors_ND)).sum(axis=1)
         assert cosines.min() > 0.999, candidate.name
 
 
@@ -122,5 +122,5 @@ def test_without_labels_too(kind: str, sqrt: bool | None, folder: Path, tmp_path
     head = fit_unlabeled_head(features.vectors_NF, sqrt, seed=0, dim=16, kind=frozen_head_kind(spec))
     best = UnlabeledCandidate("a candidate", None, 0.0, sqrt)
     checkpoint, _ = unlabeled._save_frozen(best, spec, run_in(tmp_path), images, features, 0)
-    cosines = (unit(vectors_of(checkpoint, images.paths)) * unit(head(features.vectors_NF))).sum(axis=1)
+    cosines = (l2_normalize(vectors_of(checkpoint, images.paths)) * l2_normalize(head(features.vectors_NF))).sum(axis=1)
     assert cosines.min() > 0.999

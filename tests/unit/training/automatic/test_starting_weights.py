@@ -18,9 +18,9 @@ from unalike.data.imageset import load_images
 from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.errors import WeightsError
-from unalike.metrics.knn import unit
 from unalike.model.checkpoint import load_embedder, write_checkpoint
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
+from unalike.numerics.normalization import l2_normalize
 from unalike.spec import load_spec
 from unalike.training.automatic.delivery import save_frozen
 from unalike.training.automatic.final_choice import evaluate_given, evaluate_heads, select_best
@@ -122,7 +122,7 @@ def test_what_is_evaluated_is_delivered(
         checkpoint, delivered = save_frozen(candidate, spec, run_in(tmp_path), images, features)
         assert candidate.vectors_ND is not None
         vectors_ND = vectors_of(checkpoint, images.paths)
-        cosines = (unit(vectors_ND) * unit(candidate.vectors_ND)).sum(axis=1)
+        cosines = (l2_normalize(vectors_ND) * l2_normalize(candidate.vectors_ND)).sum(axis=1)
         assert cosines.min() > 0.999, candidate.name
         network, meta = load_embedder(checkpoint)
         for name, tensor in weights.network.trunk.state_dict().items():

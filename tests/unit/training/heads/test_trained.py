@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from tests.support.series import noisy_features
-from unalike.metrics.knn import unit
 from unalike.model.backbones import build_trunk
 from unalike.model.embedder import MLPHead
+from unalike.numerics.normalization import l2_normalize
 from unalike.training.heads.config import HEAD_TRAININGS, HeadTraining
 from unalike.training.heads.discriminant import FittedHead, fit_whitening, sqrt_features
 from unalike.training.heads.interpolation import attach_head
@@ -34,7 +34,7 @@ def closed_form(sample: Sample, residual: float = 0.25) -> FittedHead:
 def test_training_starts_at_the_closed_form(sample: Sample, training: HeadTraining) -> None:
     head = closed_form(sample)
     untrained = train_head(head, *sample, training, epochs=0)
-    cosines = [unit(h(sample[0])) @ unit(h(sample[0])).T for h in (head, untrained)]
+    cosines = [l2_normalize(h(sample[0])) @ l2_normalize(h(sample[0])).T for h in (head, untrained)]
     np.testing.assert_allclose(*cosines, atol=1e-4)
 
 

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from unalike.metrics.knn import unit
 from unalike.model.embedder import EmbedderConfig, create_embedder
+from unalike.numerics.normalization import l2_normalize
 from unalike.training.heads.discriminant import fit_whitening
 from unalike.training.heads.warm_start import start_from_head
 from unalike.training.losses import build_loss
@@ -31,7 +31,7 @@ def test_fine_tuning_starts_from_the_fitted_head(loss: str, columns: bool) -> No
     with torch.no_grad():
         network_vectors_ND = network.head(torch.from_numpy(features_NF)).numpy()
     vectors_ND = head(features_NF)
-    np.testing.assert_allclose(unit(network_vectors_ND), unit(vectors_ND), atol=1e-4)
-    means_CD = np.stack([unit(vectors_ND)[labels_N == c].mean(axis=0) for c in range(5)])
+    np.testing.assert_allclose(l2_normalize(network_vectors_ND), l2_normalize(vectors_ND), atol=1e-4)
+    means_CD = np.stack([l2_normalize(vectors_ND)[labels_N == c].mean(axis=0) for c in range(5)])
     proxies = next(criterion.parameters()).detach().numpy()
-    np.testing.assert_allclose(proxies.T if columns else proxies, unit(means_CD), atol=1e-5)
+    np.testing.assert_allclose(proxies.T if columns else proxies, l2_normalize(means_CD), atol=1e-5)

@@ -1,4 +1,4 @@
-"""The references nearest to each query: exact, chunked over both axes, in bounded memory.
+"""Exact nearest-neighbor search by cosine: the k references nearest to each query, in bounded memory.
 
 Shape letters: Q queries, R references, D vector width, K neighbors per query.
 Equal scores are ordered by reference index, the lower first, whatever the chunking.
@@ -6,11 +6,12 @@ Equal scores are ordered by reference index, the lower first, whatever the chunk
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 from unalike.errors import UnalikeError
+from unalike.numerics.normalization import check_widths, l2_normalize
 
 # Scores held at once by top_k. 64 MiB keeps a tile of 2,048 references x 8,192 queries and still feeds BLAS well.
 CHUNK_BYTES = 64 * 2**20
@@ -18,65 +19,8 @@ CHUNK_BYTES = 64 * 2**20
 QUERY_ROWS = 512
 # References of a scan's first tile, whose scores are partitioned; the k-th best of them spares the later ones that.
 FIRST_TILE = 2048
-# Numbers that ``float16_to_float32`` moves at a time, so that its passes stay in cache; sign, exponent and fraction of a float16
-# where a float32 has them.
-WIDEN_NUMBERS, HALF_BITS = 2**18, np.int32(0x8FFFE000 - 2**32)
-# Numbers that ``unit`` scales at a time, likewise: 20 ms against 7 for 20,000 vectors of 256 (2026-11-26).
-UNIT_NUMBERS = 2**16
 # Below any cosine, above -inf: what an excluded pair scores, so that arithmetic on scores stays finite.
 EXCLUDED = np.float32(-1.75)
-
-
-def unit(vectors_ND: np.ndarray, *, name: str = "vectors") -> np.ndarray:
-    """Scale vectors to length 1.
-
-    Args:
-        vectors_ND: Vectors (N, D), of any float or integer type.
-        name: What the vectors are, for the message.
-
-    Returns:
-        A float32 copy in C order; a zero vector stays zero (cosine 0 to every other).
-
-    Raises:
-        UnalikeError: The array is not two-dimensional, or holds NaN or infinity.
-    """
-    vectors_ND = np.asarray(vectors_ND)
-    if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.number):
-        raise UnalikeError(
-            f"{name} have shape {vectors_ND.shape} and type {vectors_ND.dtype}", expected="numbers of shape (N, D)"
-        )
-    out_ND = np.array(vectors_ND, dtype=np.float32, order="C", copy=True)
-    infinite = first = 0
-    step = max(1, UNIT_NUMBERS // max(1, out_ND.shape[1]))
-    for start in range(0, len(out_ND), step):
-        part_ND = out_ND[start : start + step]
-        # Scaling by the largest entry first keeps the squares of very long or very short vectors inside float32.
-        largest_N = np.abs(part_ND).max(axis=1, initial=0.0)
-        finite_N = np.isfinite(largest_N)
-        if not finite_N.all():
-            first = first if infinite else start + int(np.argmin(finite_N))
-            infinite += int(np.count_nonzero(~finite_N))
-            continue
-        part_ND /= np.where(largest_N > 0, largest_N, 1)[:, None]
-        length_N = np.sqrt(np.einsum("nd,nd->n", part_ND, part_ND))
-        part_ND /= np.where(length_N > 0, length_N, 1)[:, None]
-    if infinite:
-        raise UnalikeError(
-            f"{infinite} of {len(out_ND)} {name} hold NaN or infinity, the first is number {first}",
-            expected="finite vectors",
-            remedy="look at the images of those rows and at the network's precision (fp16 overflows)",
-        )
-    return out_ND
-
-
-def check_widths(query_QD: np.ndarray, reference_RD: np.ndarray) -> None:
-    """Raise UnalikeError when queries (Q, D) and references (R, D) differ in width."""
-    if query_QD.shape[1] != reference_RD.shape[1]:
-        raise UnalikeError(
-            f"query vectors have width {query_QD.shape[1]}, reference vectors {reference_RD.shape[1]}",
-            expected="one network for both",
-            remedy="embed query and reference with the same model",
-        )
 
 
 def top_k(
@@ -107,8 +51,8 @@ def top_k(
     if k < 1:
         raise UnalikeError(f"k is {k}", expected="at least 1")
     same = reference_RD is query_QD  # a set among itself is held once
-    query_QD = unit(query_QD, name="query vectors")
-    reference_RD = query_QD if same else unit(reference_RD, name="reference vectors")
+    query_QD = l2_normalize(query_QD, name="query vectors")
+    reference_RD = query_QD if same else l2_normalize(reference_RD, name="reference vectors")
     check_widths(query_QD, reference_RD)
     k = max(0, min(k, len(reference_RD) - int(exclude_self)))
     return scan(
@@ -200,30 +144,6 @@ def _fold(best_BK: np.ndarray, place_BK: np.ndarray, scores_BC: np.ndarray, left
     best_BK[touched_T], place_BK[touched_T] = score_M[best_TK], place_M[best_TK]
 
 
-def float16_to_float32(halves_ND: np.ndarray, out_ND: np.ndarray) -> np.ndarray:
-    """Convert float16 to float32 by moving bits: exact for every finite number.
-
-    Args:
-        halves_ND: float16 (N, D).
-        out_ND: float32 (N, D) in C order, which is overwritten.
-
-    Returns:
-        ``out_ND``.
-
-    numpy's own conversion goes number by number: 3.0 ns each against 0.6 (own measurement, 2026-11-23).
-    """
-    bits_ND, wide_ND = halves_ND.view(np.int16), out_ND.view(np.int32)
-    step = max(1, WIDEN_NUMBERS // max(1, halves_ND.shape[1]))
-    for start in range(0, len(halves_ND), step):
-        part = wide_ND[start : start + step]
-        np.copyto(part, bits_ND[start : start + step])
-        np.left_shift(part, 13, out=part)
-        np.bitwise_and(part, HALF_BITS, out=part)
-        # The exponents' origins lie 112 apart; the product also brings float16's subnormal numbers to their value.
-        np.multiply(out_ND[start : start + step], np.float32(2.0**112), out=out_ND[start : start + step])
-    return out_ND
-
-
 def _best_of_tile(scores_BC: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The best min(k, C) of every row, best first, ties by column."""
     rows, columns = scores_BC.shape
@@ -248,31 +168,3 @@ def _merge(
     indices = np.concatenate([left_indices, right_indices], axis=1)
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     return np.take_along_axis(scores, order, axis=1), np.take_along_axis(indices, order, axis=1)
-
-
-def as_labels(labels: np.ndarray | Sequence[int], count: int, name: str) -> np.ndarray:
-    """Check labels.
-
-    Args:
-        labels: Integer labels (N,).
-        count: Expected number N.
-        name: What the labels are of, for the message.
-
-    Returns:
-        The labels as int64.
-
-    Raises:
-        UnalikeError: The length or the type is another, or a label is negative.
-    """
-    labels_N = np.asarray(labels)
-    if labels_N.shape != (count,):
-        raise UnalikeError(f"{name} labels have shape {labels_N.shape}", expected=f"one label a vector ({count})")
-    if count and not np.issubdtype(labels_N.dtype, np.integer):
-        raise UnalikeError(f"{name} labels are of type {labels_N.dtype}", expected="whole class numbers")
-    if count and labels_N.min() < 0:
-        raise UnalikeError(
-            f"{np.count_nonzero(labels_N < 0)} {name} images have no label",
-            expected="a class for every image",
-            remedy="keep labelled images only",
-        )
-    return labels_N.astype(np.int64, copy=False)

@@ -3,7 +3,8 @@ import pytest
 
 from tests.support.oracles import ranked
 from unalike.errors import UnalikeError
-from unalike.metrics.knn import EXCLUDED, float16_to_float32, scan, top_k, unit
+from unalike.numerics.nearest_neighbors import EXCLUDED, scan, top_k
+from unalike.numerics.normalization import l2_normalize
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 5000, 2**26])
@@ -18,7 +19,7 @@ def test_top_k_equals_a_full_sort(chunk_bytes, exclude_self, k):
         assert indices[q].tolist() == ranked(query, references, q if exclude_self else None)[:k]
     assert scores.shape == indices.shape == (15, min(k, 40 - exclude_self))
     assert (np.diff(scores, axis=1) <= 0).all()
-    expected = np.take_along_axis(unit(queries) @ unit(references).T, indices, axis=1)
+    expected = np.take_along_axis(l2_normalize(queries) @ l2_normalize(references).T, indices, axis=1)
     np.testing.assert_allclose(scores, expected, atol=1e-6)
 
 
@@ -28,26 +29,6 @@ def test_ties_go_to_the_lower_index(chunk_bytes):
     _scores, indices = top_k(references[:20], references, 50, chunk_bytes=chunk_bytes)
     for q in range(20):
         assert indices[q].tolist() == ranked(references[q], references)[:50]
-
-
-def test_unit_keeps_zero_and_extreme_vectors_apart_from_nan():
-    vectors = np.array([[3, 4], [0, 0], [1e30, 0], [0, 1e-30]])
-    np.testing.assert_allclose(unit(vectors), [[0.6, 0.8], [0, 0], [1, 0], [0, 1]], rtol=1e-6)
-    assert unit(vectors[:1].astype(np.float16)).dtype == np.float32
-    with pytest.raises(UnalikeError, match="1 of 2 vectors hold NaN or infinity, the first is number 1"):
-        unit(np.array([[1.0, 2.0], [np.nan, 0.0]]))
-    with pytest.raises(UnalikeError, match="shape"):
-        unit(np.ones(3))
-
-
-def test_unit_counts_what_is_not_finite_over_all_its_parts():
-    vectors = np.random.default_rng(0).standard_normal((3 * 2**15, 2))
-    unit_vectors = unit(vectors)
-    np.testing.assert_allclose((unit_vectors**2).sum(axis=1), 1, rtol=1e-6)
-    np.testing.assert_array_equal(unit(vectors[-7:]), unit_vectors[-7:])
-    vectors[[40_000, 70_000, 70_001], 1] = np.inf
-    with pytest.raises(UnalikeError, match="3 of 98304 vectors hold NaN or infinity, the first is number 40000"):
-        unit(vectors)
 
 
 def test_empty_and_wrong_inputs():
@@ -64,12 +45,12 @@ def test_empty_and_wrong_inputs():
 @pytest.mark.parametrize("columns", [37, 500, 4000])
 def test_scan_equals_a_full_sort_whatever_the_order(order, columns):
     rng = np.random.default_rng(1)
-    references = unit(rng.standard_normal((4000, 3)))
-    queries = unit(rng.standard_normal((9, 3)))
+    references = l2_normalize(rng.standard_normal((4000, 3)))
+    queries = l2_normalize(rng.standard_normal((9, 3)))
     if order == "rising":  # every tile beats all before it
         references = references[np.argsort(references @ queries[0])]
     if order == "ties":
-        references = unit(np.sign(references))
+        references = l2_normalize(np.sign(references))
 
     def hide(scores, top, left):  # the query's own residue class does not count
         scores[(np.arange(top, top + len(scores))[:, None] - np.arange(left, left + scores.shape[1])) % 9 == 0] = (
@@ -92,14 +73,6 @@ def test_scan_says_where_nothing_counts():
     def hide(scores, top, left):
         scores[:, left == 0 :] = EXCLUDED
 
-    ones = unit(np.ones((5, 2)))
+    ones = l2_normalize(np.ones((5, 2)))
     scores, indices = scan(ones[:1], lambda a, b: ones[a:b], 5, 3, hide=hide)
     assert indices.tolist() == [[0, -1, -1]] and (scores[0, 1:] == EXCLUDED).all()
-
-
-def test_widen_is_exact_for_every_half():
-    halves = np.arange(2**16, dtype=np.uint16).view(np.float16)
-    halves = halves[np.isfinite(halves)].reshape(-1, 32)
-    np.testing.assert_array_equal(
-        float16_to_float32(halves, np.empty(halves.shape, np.float32)), halves.astype(np.float32)
-    )
