@@ -33,7 +33,7 @@ from unlabeled import frozen_vectors
 import unalike
 from unalike.errors import DataError
 from unalike.metrics.intervals import wilson_interval
-from unalike.metrics.knn import unit
+from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import TOLERANCE, calibrate
 
@@ -67,7 +67,7 @@ def embed_set(data_set: RecognitionSet, split: str, backbone: str, checkpoint: P
     elif not file.exists():
         unalike.embed(manifest, file, checkpoint=checkpoint)
     with np.load(file) as content:
-        vectors_ND = unit(content["vectors"])
+        vectors_ND = l2_normalize(content["vectors"])
     return Images(vectors_ND, *(np.array(column) for column in zip(*rows.values(), strict=True)))
 
 
