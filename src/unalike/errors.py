@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable, Sequence
 
 from unalike.sanitize import one_line, redact
+from unalike.source_names import with_source_names
 
 
 class UnalikeError(Exception):
@@ -32,7 +33,7 @@ class UnalikeError(Exception):
         if remedy:
             parts.append(remedy.rstrip("."))
         lines = ["; ".join(parts), *(f"  {detail}" for detail in details)]
-        super().__init__("\n".join(one_line(redact(line)) for line in lines))
+        super().__init__("\n".join(one_line(redact(with_source_names(line))) for line in lines))
 
 
 class SpecError(UnalikeError):

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from unalike.sanitize import one_line, redact
+from unalike.source_names import with_source_names
 
 # 0 quiet (errors only), 1 normal, 2 verbose; set once by the command line.
 _verbosity = 1
@@ -32,7 +33,7 @@ def say(text: str, *, level: int = 1, once: bool = False) -> None:
             return
         _said.add(text)
     if _verbosity >= level:
-        print(one_line(redact(text)), file=sys.stderr, flush=True)
+        print(one_line(redact(with_source_names(text))), file=sys.stderr, flush=True)
 
 
 def warn(text: str) -> None:

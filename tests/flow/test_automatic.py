@@ -50,7 +50,7 @@ def two_runs(
                        f"dataset.val_dataset.query={photos / f'query {name}'}", "--json")  # fmt: skip
         assert process.returncode == 0, process.stderr[-3000:]
         figures = json.loads(process.stdout)["figures"]
-        assert "new classes R@1" in figures and "test Precision at Rank 1" in figures
+        assert "new classes R@1" in figures and "val Precision at Rank 1" in figures
         folders.append(out / name / "train")
     return folders
 

@@ -59,7 +59,7 @@ def test_a_search_and_its_winner_trained_again_bit_for_bit(images, tmp_path, mon
     result, folder = json.loads(process.stdout), tmp_path / "s" / "train"
     record = json.loads((folder / "search.json").read_text())
     assert record["counts"] == {"complete": 2} and "held out (unseen in training)" in record["selected_on"]
-    assert result["path"] == str(folder / "ml_model_best.pth") and "test Precision at Rank 1" in result["figures"]
+    assert result["path"] == str(folder / "ml_model_best.pth") and "held-out Precision at Rank 1" in result["figures"]
     own, drawn = (yaml.safe_load((folder / f"trial_00{n}/experiment.yaml").read_text()) for n in (0, 1))
     assert own["train"]["optim"]["trunk"]["base_lr"] == record["space"][LR]["base"]
     assert drawn["train"]["optim"]["trunk"]["base_lr"] == record["trials"][1]["values"][LR]
@@ -72,7 +72,12 @@ def test_a_search_and_its_winner_trained_again_bit_for_bit(images, tmp_path, mon
         assert status_lines(trial)[-1]["status"] == "SUCCESS" and (trial / "model_card.json").exists()
         assert len(list(trial.glob("model_epoch_*.pth"))) == 1  # the latest; those at intervals are gone
     assert (folder / "trial_000/split.csv").read_bytes() == (folder / "trial_001/split.csv").read_bytes()
-    assert (folder / "evaluate/metrics.json").exists() and (folder / "report.html").exists()
+    # The monitored figure is that of the user's query set; the one that the trial was selected by stands beside it.
+    own_figure = json.loads((folder / "evaluate/metrics.json").read_text())["micro"]["precision_at_1"]["value"]
+    assert result["figures"]["val Precision at Rank 1"] == record["monitored"] == own_figure
+    assert result["figures"]["held-out Precision at Rank 1"] == record["best"]["value"]
+    assert f"val Precision at Rank 1 {own_figure:.4f} on your query set, selected by" in process.stderr
+    assert (folder / "report.html").exists() and status_lines(folder)[-1]["kpi"] == result["figures"]
     assert status_lines(folder)[-1]["status"] == "SUCCESS"
 
     shown = unalike("automl", "show", tmp_path / "s")
@@ -80,7 +85,9 @@ def test_a_search_and_its_winner_trained_again_bit_for_bit(images, tmp_path, mon
     again = unalike("train", "-e", folder / "best_spec.yaml", "-r", tmp_path / "again", "--json")
     assert again.returncode == 0, again.stderr[-4000:]
     figures = json.loads(again.stdout)["figures"]
-    assert figures == {k: v for k, v in result["figures"].items() if k.startswith("val")}
+    assert figures == {
+        k.replace("held-out", "val"): v for k, v in result["figures"].items() if k.startswith("held-out")
+    }
     first, second = weights(folder), weights(tmp_path / "again/train")
     assert first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
 

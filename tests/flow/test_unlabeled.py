@@ -93,7 +93,7 @@ def test_labels_none_in_a_spec_and_the_query_is_only_reported_on(photos: Path, t
     assert process.returncode == 0, process.stderr[-3000:]
     assert "too short to fine-tune" in process.stderr
     figures = json.loads(process.stdout)["figures"]
-    assert figures["test Precision at Rank 1"] > 0.5 and figures["discovered groups R@1"] >= 0
+    assert figures["val Precision at Rank 1"] > 0.5 and figures["discovered groups R@1"] >= 0
     record = json.loads((tmp_path / "train/unlabelled.json").read_text())
     embedder, _ = load_embedder(tmp_path / "train/ml_model_best.pth")
     images = torch.rand(3, 3, 64, 64)

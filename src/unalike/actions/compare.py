@@ -16,14 +16,18 @@ from unalike.comparison.answer import Answer
 from unalike.comparison.comparer import Comparer
 from unalike.comparison.report import PairPreview, make_pairs_report
 from unalike.comparison.result import ComparisonResult
+from unalike.data.archives import is_archive, split_member, unpack_source
 from unalike.data.decode import IMAGE_SUFFIXES
+from unalike.data.imageset import resolve_source
 from unalike.data.manifests import find_file
 from unalike.data.regions import image_file
 from unalike.data.tables import read_table
 from unalike.errors import DataError, RunError
 from unalike.progress import progress, say
 from unalike.runs.filenames import COMPARISON_FILE, REPORT_FILE
+from unalike.source_names import source_name
 from unalike.storage.atomic import atomic_write, write_text
+from unalike.storage.fetch import uri_of
 from unalike.storage.outside_files import require_file, shorten
 
 if TYPE_CHECKING:
@@ -55,10 +59,10 @@ def find_pairs(first: str | Path, second: str | Path | None = None) -> list[Pair
     Raises:
         DataError: A file is missing, or there are no pairs.
     """
-    first = Path(first)
+    first = _local_source(first)
     if second is None:
         return _pairs_from_table(first)
-    second = Path(second)
+    second = _local_source(second)
     for path in (first, second):
         if not path.is_dir():
             require_file(image_file(path))
@@ -71,6 +75,13 @@ def find_pairs(first: str | Path, second: str | Path | None = None) -> list[Pair
     if not first.is_dir():
         return [Pair(first, path, name) for name, path in images.items()]
     return _pairs_from_folders(first, second, _images_by_name(first), images)
+
+
+def _local_source(source: str | Path) -> Path:
+    """The path of a source; archives, their members (``archive!member``) and addresses are fetched and unpacked."""
+    if is_archive(source) and (path := resolve_source(source)).is_file():
+        return unpack_source(source, fetched=path)
+    return resolve_source(source) if uri_of(source) or split_member(source) else Path(source)
 
 
 def _pairs_from_folders(first: Path, second: Path, references: dict[str, Path], images: dict[str, Path]) -> list[Pair]:
@@ -200,7 +211,7 @@ def summary(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _entry_of(pair: Pair) -> dict[str, Any]:
-    return {"name": pair.name, "reference": str(pair.reference), "image": str(pair.image)}
+    return {"name": pair.name, "reference": source_name(pair.reference), "image": source_name(pair.image)}
 
 
 def _keep_preview(previews: list[PairPreview], preview: PairPreview) -> None:

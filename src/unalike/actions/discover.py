@@ -34,6 +34,7 @@ from unalike.progress import progress, say
 from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNSORTED_FILE
 from unalike.runs.folder import results_folder
 from unalike.runs.record import failed_without_results
+from unalike.source_names import absolute_source_name
 from unalike.spec import settle
 from unalike.spec.nodes import check_mandatory
 from unalike.storage.atomic import temporary_path, write_text
@@ -174,16 +175,16 @@ def _unique_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _write_images(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind: str) -> list[Path]:
+def _write_images(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind: str) -> list[str]:
     """Copy or link the images into folders by group; images of no group go beside these, where training skips them.
 
     Returns:
-        Path of each written file relative to ``folder``; for ``kind="table"``, which writes none, the image's own path.
+        Path of each written file relative to ``folder``; for ``kind="table"``, which writes none, the image's own name.
     """
     if kind == "table":
-        return [path.absolute() for path in paths]
+        return [absolute_source_name(path) for path in paths]
     names = _unique_names(paths)
-    output_paths = [Path(groups.group_name(g)) / name if g >= 0 else Path(name)
+    output_paths = [str(Path(groups.group_name(g)) / name) if g >= 0 else name
               for g, name in zip(groups.group_N.tolist(), names, strict=True)]  # fmt: skip
     for number in range(groups.count):
         (folder / groups.group_name(number)).mkdir()
@@ -199,20 +200,20 @@ def _write_images(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind
     return output_paths
 
 
-def _write_tables(folder: Path, paths: Sequence[Path], output_paths: Sequence[Path], groups: ImageGroups) -> None:
+def _write_tables(folder: Path, paths: Sequence[Path], output_paths: Sequence[str], groups: ImageGroups) -> None:
     """Write ``groups.csv``, a manifest that ``unalike train`` reads, and ``unsorted.csv``, the images of no group."""
     grouped, ungrouped = [], []
     for i, (path, file) in enumerate(zip(paths, output_paths, strict=True)):
         original = int(groups.duplicate_of_N[i])
-        source_columns = [str(path.absolute()), str(output_paths[original]) if original >= 0 else ""]
+        source_columns = [absolute_source_name(path), output_paths[original] if original >= 0 else ""]
         next_group = groups.group_name(int(groups.next_group_N[i])) if groups.next_group_N[i] >= 0 else ""
         group = int(groups.group_N[i])
         if group >= 0:
             grouped.append(
-                [str(file), groups.group_name(group), f"{groups.confidence_N[i]:.3f}", next_group, *source_columns]
+                [file, groups.group_name(group), f"{groups.confidence_N[i]:.3f}", next_group, *source_columns]
             )
         else:
-            ungrouped.append([str(file), next_group, *source_columns])
+            ungrouped.append([file, next_group, *source_columns])
     order = sorted(range(len(grouped)), key=lambda n: (grouped[n][1], n))
     header = ("path", "label", "confidence", "next_group", "source", "near_duplicate_of")
     write_csv(folder / GROUPS_FILE, (grouped[n] for n in order), header)

@@ -20,6 +20,7 @@ from unalike.inference.loaded_model import load_model, require_model_file
 from unalike.inference.model_files import PRETRAINED
 from unalike.runs.filenames import VECTORS_FILE
 from unalike.sanitize import valid_unicode
+from unalike.source_names import source_name
 from unalike.spec import load_spec
 from unalike.storage.atomic import atomic_write
 
@@ -99,7 +100,7 @@ def _write_vectors(section: Embed, output: Path) -> dict[str, int]:
     embedded = embed_files(model.engine, list(images.paths), model.view, notices=notices, describe="embedding")
     notices.say()
     images = images.select(embedded.kept_N)
-    columns = {"path": [str(path) for path in images.paths]}
+    columns = {"path": [source_name(path) for path in images.paths]}
     if section.labeled:
         columns["label"] = list(images.label_names())
     output.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from unalike.numerics.normalization import l2_normalize
 from unalike.progress import progress, say
 from unalike.report.evaluation import ExplainedMatches
 from unalike.report.html import Report, ReportImage
+from unalike.source_names import source_name
 from unalike.storage.atomic import atomic_write, write_text
 
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ def _write_explanations(
             with atomic_write(folder / name) as partial:
                 evidence_sheet(explanation).save(partial)
             entry = {
-                "query": str(query.paths[i]), "query_label": _name(query, i), "reference": str(reference.paths[j]),
+                "query": source_name(query.paths[i]), "query_label": _name(query, i), "reference": source_name(reference.paths[j]),
                 "reference_label": _name(reference, j), "picture": name, "why": explanation.to_dict(),
             }  # fmt: skip
             lines.append(json.dumps(entry, ensure_ascii=True))

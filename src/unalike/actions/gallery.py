@@ -16,6 +16,7 @@ from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate
 from unalike.recognition.recognizer import Recogniser
 from unalike.runs.filenames import GALLERY_FILE, MODEL_CARD_FILE
+from unalike.source_names import source_name
 from unalike.spec.nodes import check_mandatory
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def add(settings: GalleryAdd) -> dict[str, Any]:
         images = load_images(source, labeled=False)
         recognizer.fit_decoding(images.paths)
         embedded = embed_files(recognizer.engine, images.paths, recognizer.view, describe="enrolling")
-        vectors_ND, names = embedded.vectors_ND, [str(images.paths[i]) for i in embedded.kept_N]
+        vectors_ND, names = embedded.vectors_ND, [source_name(images.paths[i]) for i in embedded.kept_N]
         labels = [label] * len(names)
         if embedded.failures:
             say(f"{len(embedded.failures)} unreadable images were skipped, the first: {embedded.failures[0][1]}")
@@ -268,7 +269,7 @@ def identify(settings: Identify) -> dict[str, Any]:
         "engine": recognizer.engine.describe(),
         "index": index,
         "answers": [
-            {"path": str(paths[i]), **answer.to_dict()}
+            {"path": source_name(paths[i]), **answer.to_dict()}
             for i, answer in zip(embedded.kept_N.tolist(), answers, strict=True)
         ],
         "unreadable": [{"path": name, "reason": reason} for name, reason in embedded.failures],

@@ -36,6 +36,7 @@ from unalike.runs.filenames import (
     TRT_RESULT_STEM,
 )
 from unalike.sanitize import csv_cell
+from unalike.source_names import source_name
 from unalike.storage.atomic import atomic_write
 
 if TYPE_CHECKING:
@@ -114,13 +115,14 @@ def _write_results(
         writer = csv.writer(table)
         for path, indices, distances, scores in zip(query.paths, index_QK, distance_QK, scores_QK, strict=True):
             labels = [names[i] for i in indices]
-            writer.writerow([csv_cell(str(path)), labels, [float(d) for d in distances]])
+            writer.writerow([csv_cell(source_name(path)), labels, [float(d) for d in distances]])
             neighbors = [
-                {"label": name, "distance": round(float(d), 6), "score": round(float(s), 6), "reference": str(reference.paths[i])}
+                {"label": name, "distance": round(float(d), 6), "score": round(float(s), 6), "reference": source_name(reference.paths[i])}
                 for name, d, s, i in zip(labels, distances, scores, indices, strict=True)
             ]  # fmt: skip
             lines.write(
-                json.dumps({"path": str(path), "label": labels[0], "neighbours": neighbors}, ensure_ascii=False) + "\n"
+                json.dumps({"path": source_name(path), "label": labels[0], "neighbours": neighbors}, ensure_ascii=False)
+                + "\n"
             )
 
 

@@ -20,6 +20,7 @@ from unalike.inspection.inspector import Inspector
 from unalike.inspection.report import write_report
 from unalike.inspection.result import DEFECTIVE, Inspection
 from unalike.runs.filenames import INSPECTION_FILE, INSPECTOR_FILE, OVERLAYS_FOLDER, REPORT_FILE
+from unalike.source_names import source_name
 from unalike.spec import settle
 from unalike.storage.atomic import atomic_write, write_text
 
@@ -119,7 +120,7 @@ def _inspect(
         for number, (name, result) in enumerate(zip(paths, inspector.inspect_many(paths), strict=True)):
             advance(1)
             if isinstance(result, UnreadableImage):
-                unreadable.append({"path": name, "reason": str(result)})
+                unreadable.append({"path": source_name(name), "reason": str(result)})
                 continue
             inspections.append(result)
             if folder is not None and (overlays == "all" or (overlays == "defective" and result.decision == DEFECTIVE)):

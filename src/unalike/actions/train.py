@@ -155,7 +155,8 @@ def _train_in_budget(
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         evaluate_query = _query_evaluation(experiment, run.dir) or _split_column_evaluation(experiment, run.dir)
         result = train_function(experiment, run, start=start)
-        figures = {**result.figures, **(evaluate_query(result.checkpoint) if evaluate_query else {})}
+        own = evaluate_query(result.checkpoint) if evaluate_query else {}  # the user's validation, under its names
+        figures = {**result.figures, **{name.replace("test", "val", 1): value for name, value in own.items()}}
         write_model_card(run.dir, result.spec, result.training, record=result.record)
         run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)
@@ -184,14 +185,14 @@ def _check_unlabeled(experiment: Experiment) -> None:
 def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
     """Search for better hyperparameters over complete trainings; ``path`` is the best trial's checkpoint."""
     from unalike.runs.folder import open_run
+    from unalike.training.hyperparameter_search.results import reported_figures
     from unalike.training.hyperparameter_search.search import run_search
 
     refuse_several_processes("a search")
     experiment.set_value("automl_policy", "auto")  # so that the resolved spec searches again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         result = run_search(experiment, run, evaluate=_query_evaluation(experiment, run.dir))
-        figures = {k: v for k, v in result.best.items() if k.startswith("val")}
-        figures |= result.record.get("on_your_query", {})
+        figures = reported_figures(result.best, result.record)
         run.conclude(f"best of the search: {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)
 

@@ -15,6 +15,7 @@ from unalike.data.manifests import MANIFEST_SUFFIXES
 from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.progress import progress, say
 from unalike.runs.filenames import VERDICTS_FILE
+from unalike.source_names import source_name
 from unalike.storage.overwrite import refuse_existing
 from unalike.verification.result import ANSWERS, SAME, VerificationResult
 from unalike.verification.verifier import Verifier
@@ -95,7 +96,7 @@ def _summary(
         "assets": len(verifier.approved.assets),
         "calibration": thresholds.to_dict(),
         "answers": {name: count for name, count in counts.items() if count} if results else {},
-        "verdicts": [{"path": str(path), **result.to_dict()} for path, result in results],
+        "verdicts": [{"path": source_name(path), **result.to_dict()} for path, result in results],
         "unreadable": [{"path": name, "reason": reason} for name, reason in unreadable],
         **({"saved": section.save} if section.save is not None else {}),
     }

@@ -60,7 +60,7 @@ def _format_record(record: dict[str, Any], *, every: bool) -> list[str]:
     best = record.get("best")
     if best:
         lines.append(
-            f"best: trial {best['trial']}, {best['value']:.4f} at epoch {best['best_epoch']}: {_format_values(best)}"
+            f"best: trial {best['trial']}, {_format_value(record)} at epoch {best['best_epoch']}: {_format_values(best)}"
         )
     for name, value in (record.get("on_your_query") or {}).items():
         lines.append(f"on your query set: {name} {value:.4f}")
@@ -79,6 +79,13 @@ def _format_record(record: dict[str, Any], *, every: bool) -> list[str]:
     if len(listed) < len(trials):
         lines.append(f"{len(trials) - len(listed)} more with --all")
     return lines
+
+
+def _format_value(record: dict[str, Any]) -> str:
+    """The metric of the best trial: on the user's query set where that was measured, and the one it was selected by."""
+    selected = f"{record['best']['value']:.4f}"
+    own = record.get("monitored")
+    return selected if own is None else f"{own:.4f} on your query set (selected by {selected})"
 
 
 def _format_values(trial: dict[str, Any]) -> str:

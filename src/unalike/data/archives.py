@@ -24,7 +24,10 @@ from typing import Any
 
 from unalike.errors import DataError
 from unalike.progress import say
+from unalike.sanitize import redact
+from unalike.source_names import register_archive
 from unalike.storage.cache import CacheEntry, default_cache_dir, folder_size, make_room
+from unalike.storage.fetch import local_path, uri_of
 from unalike.storage.outside_files import open_file, reader_errors, reason
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -37,12 +40,38 @@ MEMBER_BYTES = 4096  # what a member takes on a disk beside its content, counted
 MAX_HEADER_BYTES = 1 << 20  # the headers of one member of a tar file: long names, pax records, maps of sparse files
 STALE_SECONDS = 24 * 3600
 _COPY_BYTES = 1 << 20
+_MEMBER_NAME = re.compile(r"(.+?(?:\.tar|\.tar\.gz|\.tgz|\.zip))!(.+)", re.DOTALL | re.IGNORECASE)
 _LONG_NUMBER = re.compile(rb"\d{256}")  # longer than a file's name
 
 
 def is_archive(path: str | Path) -> bool:
     """Whether the name has the suffix of an archive that ``open_archive`` reads."""
     return str(path).lower().endswith(ARCHIVE_SUFFIXES)
+
+
+def split_member(name: str | Path) -> tuple[str, str] | None:
+    """Split ``archive!member``, as results name images of archives, into its parts; None for any other name."""
+    match = _MEMBER_NAME.fullmatch(str(name))
+    return (match[1], match[2]) if match else None
+
+
+def unpack_source(source: str | Path, cache_dir: Path | None = None, *, fetched: Path | None = None) -> Path:
+    """Fetch an archive where it is remote, unpack it, and register its name for results (``source_names``).
+
+    Args:
+        source: A local file or an address.
+        cache_dir: Root of the cache.
+        fetched: Its local path, where that is known.
+
+    Returns:
+        The folder that holds the archive's content.
+
+    Raises:
+        DataError: As ``open_archive``, or the archive cannot be fetched.
+    """
+    folder = open_archive(fetched or local_path(source, cache_dir), cache_dir)
+    register_archive(folder, redact(str(uri_of(source) or source)))
+    return folder
 
 
 def open_archive(path: str | Path, cache_dir: Path | None = None) -> Path:

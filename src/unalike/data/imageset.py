@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from unalike.data.archives import ARCHIVE_SUFFIXES, is_archive, open_archive
+from unalike.data.archives import ARCHIVE_SUFFIXES, is_archive, split_member, unpack_source
 from unalike.data.decode import IMAGE_SUFFIXES
 from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, normalize_class_name, skip_wrapper_folders
 from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
@@ -156,7 +156,7 @@ def load_images(
     if split is not None and suffix not in MANIFEST_SUFFIXES:
         raise DataError(f"{name}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
     if path.is_dir() or is_archive(path):
-        root = path if path.is_dir() else _unpack(path, name, cache_dir)
+        root = path if path.is_dir() else unpack_source(source, cache_dir, fetched=path)
         images = _from_folder(root, name, class_from, class_map, labeled, collected)
     elif suffix in MANIFEST_SUFFIXES:
         images = _from_manifest(path, str(source), class_map, labeled, collected, columns, split, cache_dir)
@@ -179,30 +179,26 @@ def load_images(
 
 
 def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:
-    """Find the local path of a source; remote files are fetched into the cache. Raises DataError where there is nothing."""
+    """Find the local path of a source; remote files are fetched into the cache, archives of ``archive!member`` are unpacked.
+
+    Raises DataError where there is nothing.
+    """
     text = str(source)
     if text.startswith("file://"):
         return resolve_source(text.partition("://")[2])
     if not text:
         raise DataError("no data given", expected="a folder, an archive, a manifest, an image or an address of one")
-    path = local_path(text, cache_dir, select=is_image)
+    member = None if os.path.lexists(image_file(text)) else split_member(text)
+    if member is None:
+        path = local_path(text, cache_dir, select=is_image)
+    else:
+        path = unpack_source(member[0], cache_dir) / member[1]
     if not os.path.exists(image_file(path)):
         siblings = os.listdir(path.parent) if os.path.isdir(path.parent) else []
         raise DataError(f"{source}: no such file or folder", remedy=closest(path.name, siblings))
     if not path.is_dir():
         require_file(image_file(path))
     return path
-
-
-def _unpack(path: Path, name: str, cache_dir: Path | None) -> Path:
-    """The folder of an archive; errors name the source that the user gave, not its copy in the cache."""
-    try:
-        return open_archive(path, cache_dir)
-    except DataError as error:
-        if name == str(path):
-            raise
-        message = error.found.replace(str(path), name)
-        raise DataError(message, expected=error.expected, remedy=error.remedy) from error
 
 
 def align_labels(*sets: ImageSet) -> tuple[ImageSet, ...]:

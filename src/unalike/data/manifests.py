@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from unalike.data.archives import split_member, unpack_source
 from unalike.data.regions import image_file, parse_box, region_name
 from unalike.data.tables import Table, read_table
 from unalike.errors import DataError, closest
 from unalike.sanitize import redact
+from unalike.source_names import absolute_source_name
 from unalike.storage.csv_file import write_csv
 from unalike.storage.fetch import fetch_files, uri_of
 from unalike.storage.filesystems import split_address
@@ -125,9 +127,9 @@ def _refuse_empty_cells(path: Path, column: str, values: Sequence[str]) -> None:
 
 
 def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | None) -> tuple[Path, ...]:
-    """The local path of each row's file; remote files are fetched together."""
+    """The local path of each row's file; remote files are fetched together, archives of ``archive!member`` unpacked."""
     base = split_address(uri)
-    addresses = []
+    addresses, members = [], []
     for number, value in enumerate(values, 1):
         address = uri_of(value)
         if not address and uri and not expand_home(value).is_absolute():
@@ -136,12 +138,15 @@ def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | 
             if inner.startswith(".."):
                 raise DataError(f"{redact(uri)}: row {number}, {value!r}, is outside {base.scheme}://{base.netloc}")
             address = f"{base.scheme}://{base.netloc}/{inner}"
-        addresses.append(address)
+        members.append(split_member(address or value))
+        addresses.append("" if members[-1] else address)
     remote = [address for address in addresses if address]
     fetched = fetch_files(remote, redact(uri) or str(path), cache_dir) if remote else {}
+    archives = dict.fromkeys(member[0] for member in members if member)
+    folders = {a: unpack_source(a if uri_of(a) else find_file(path.parent, a), cache_dir) for a in archives}
     return tuple(
-        fetched[address] if address else find_file(path.parent, value)
-        for address, value in zip(addresses, values, strict=True)
+        folders[member[0]] / member[1] if member else fetched[address] if address else find_file(path.parent, value)
+        for address, member, value in zip(addresses, members, values, strict=True)
     )
 
 
@@ -158,7 +163,9 @@ def find_file(folder: Path, value: str) -> Path:
     return next((folder / other for other in others if os.path.exists(image_file(folder / other))), path)
 
 
-def write_manifest_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], *, with_groups: bool) -> Path:
+def write_manifest_rows(
+    path: Path, rows: Sequence[tuple[Path, str, str, str]], *, with_groups: bool, by_source: bool = True
+) -> Path:
     """Write a manifest as CSV, atomically.
 
     Args:
@@ -166,6 +173,7 @@ def write_manifest_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], 
             others as absolute paths.
         rows: (path, label, split, group).
         with_groups: Whether there is a group column.
+        by_source: Name files in the cache by their source, for the user; a file that this program reads again names the files.
 
     Returns:
         ``path``.
@@ -175,7 +183,9 @@ def write_manifest_rows(path: Path, rows: Sequence[tuple[Path, str, str, str]], 
     folder = path.parent.absolute()
 
     def written_name(file: Path) -> str:
-        file = file.absolute()
+        if by_source and "://" in (name := absolute_source_name(file)):
+            return name
+        file = Path(name) if by_source else file.absolute()
         return (file.relative_to(folder) if file.is_relative_to(folder) else file).as_posix()
 
     lines = ((written_name(file), *rest[: 3 if with_groups else 2]) for file, *rest in rows)

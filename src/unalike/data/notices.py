@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from unalike.progress import say
+from unalike.source_names import source_name, with_source_names
 from unalike.storage.csv_file import write_csv
 
 # Kind -> line; {n} is the count, {s} the plural ending. A kind that is missing here is printed as it is.
@@ -44,7 +45,8 @@ class Notices:
             name: The file or class that it is about.
             detail: The reason, where there is one.
         """
-        detail = detail.removeprefix(f"{name}: ")  # the text of an error that begins with the file's name
+        name = source_name(name)
+        detail = with_source_names(detail).removeprefix(f"{name}: ")  # an error begins with the file's name
         with self._lock:
             self._notices.setdefault(kind, {}).setdefault(str(name), detail)
 

@@ -78,8 +78,14 @@ def split_reference_query(images: ImageSet, seed: int = 0, fraction: float = 0.5
     return images.select(~query_N), images.select(query_N)
 
 
-def write_manifest(path: str | Path, parts: Mapping[str, ImageSet]) -> Path:
-    """Write image sets as one CSV manifest with a split column; ``load_images(path, split=name)`` reads each again."""
+def write_manifest(path: str | Path, parts: Mapping[str, ImageSet], *, by_source: bool = True) -> Path:
+    """Write image sets as one CSV manifest with a split column; ``load_images(path, split=name)`` reads each again.
+
+    Args:
+        path: The file to write.
+        parts: The image sets by split.
+        by_source: As in ``manifests.write_manifest_rows``.
+    """
     with_groups = any(images.groups is not None for images in parts.values())
     rows = []
     for split, images in parts.items():
@@ -88,7 +94,7 @@ def write_manifest(path: str | Path, parts: Mapping[str, ImageSet]) -> Path:
             (file, name, split, group)
             for file, name, group in zip(images.paths, images.label_names(), groups, strict=True)
         ]
-    return write_manifest_rows(Path(path), rows, with_groups=with_groups)
+    return write_manifest_rows(Path(path), rows, with_groups=with_groups, by_source=by_source)
 
 
 def _refuse_unlabeled(images: ImageSet) -> None:

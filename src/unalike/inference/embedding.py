@@ -25,6 +25,7 @@ from unalike.data.decode import MAX_PIXELS
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, UnreadableImage
 from unalike.runs.environment import usable_cores
+from unalike.source_names import source_name
 
 if TYPE_CHECKING:
     from unalike.data.notices import Notices
@@ -40,7 +41,7 @@ class Embeddings:
     Attributes:
         vectors_ND: float32, of the readable files.
         kept_N: indices of these files in the paths that were given.
-        failures: (path, reason) of each unreadable file.
+        failures: (name, reason) of each unreadable file; of an archive's member ``archive!member``.
     """
 
     vectors_ND: np.ndarray
@@ -97,14 +98,14 @@ def embed_files(
         for index, image in decoded:
             advance(1)
             if isinstance(image, UnreadableImage):
-                failures.append((str(paths[index]), str(image)))
+                failures.append((source_name(paths[index]), str(image)))
                 if notices is not None:
-                    notices.add("unreadable", str(paths[index]), str(image))
+                    notices.add("unreadable", paths[index], str(image))
                 if len(failures) > allowed:
                     # Those that are being decoded anyway may fail for another reason, which is said in one message.
                     for other, result in islice(decoded, ahead):
                         if isinstance(result, UnreadableImage):
-                            failures.append((str(paths[other]), str(result)))
+                            failures.append((source_name(paths[other]), str(result)))
                     raise _too_many_unreadable(failures, allowed, len(paths), adjustable=bool(max_unreadable))
                 continue
             kept.append(index)

@@ -21,6 +21,7 @@ from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.inspection.anomaly_model import AnomalyModel, AnomalyModelConfig
 from unalike.inspection.coreset import greedy_coreset
 from unalike.inspection.patch_features import PatchExtractor, patch_positions
+from unalike.source_names import source_name
 
 # Share of the files that may be unreadable; one of several always may.
 MAX_UNREADABLE = 0.05
@@ -68,7 +69,7 @@ class ReadableImages:
         """The path of readable image ``number``, or its place among all images where it is no file."""
         index = self.index_of(number)
         image = self._images[index]
-        return str(image) if isinstance(image, str | Path) else f"image {index}"
+        return source_name(image) if isinstance(image, str | Path) else f"image {index}"
 
     def sizes(self) -> list[tuple[int, int]]:
         """(H, W) of each image with a readable header, without decoding it."""

@@ -14,6 +14,7 @@ from PIL import Image, ImageDraw
 
 from unalike.inspection.anomaly_map import AnomalyRegion
 from unalike.numerics.maps import resize_map
+from unalike.source_names import source_name
 
 RED = (220, 38, 38)
 GOOD, DEFECTIVE, UNDECIDED = "good", "defective", "undecided"
@@ -47,7 +48,7 @@ class Inspection:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without the anomaly map."""
         return {
-            "path": self.source, "decision": self.decision, "score": self.score,
+            "path": source_name(self.source), "decision": self.decision, "score": self.score,
             "threshold": None if math.isnan(self.threshold) else self.threshold,
             "spots": [region.to_dict() for region in self.regions],
         }  # fmt: skip

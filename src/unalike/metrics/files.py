@@ -15,6 +15,7 @@ from unalike.metrics.retrieval import Ranking
 from unalike.metrics.summary import confused_pairs
 from unalike.runs.filenames import CONFUSION_FILE, METRICS_FILE, PER_CLASS_FILE, PREDICTIONS_STEM
 from unalike.sanitize import valid_unicode
+from unalike.source_names import source_name
 from unalike.storage.atomic import atomic_write, write_text
 from unalike.storage.csv_file import write_csv
 
@@ -87,7 +88,7 @@ def _predictions(
     """The values of each column, one for each query, by the column's name."""
     columns: dict[str, list[Any]] = {}
     if query_paths is not None:
-        columns["path"] = [str(path) for path in query_paths]
+        columns["path"] = [source_name(path) for path in query_paths]
     columns["class"] = [classes[label] for label in ranking.labels]
     columns["predicted"] = [classes[label] for label in ranking.predicted]
     columns["correct"] = (ranking.labels == ranking.predicted).tolist()
@@ -95,7 +96,7 @@ def _predictions(
     columns["score"] = [round(float(score), 6) for score in ranking.score]
     columns["nearest"] = ranking.nearest.tolist()
     if reference_paths is not None:
-        columns["nearest_path"] = [str(reference_paths[i]) for i in ranking.nearest]
+        columns["nearest_path"] = [source_name(reference_paths[i]) for i in ranking.nearest]
     columns["first_relevant_rank"] = [int(rank) or None for rank in ranking.first_relevant]
     for name, values in ranking.metrics().items():
         columns[name] = [None if math.isnan(value) else float(value) for value in values]
@@ -106,7 +107,7 @@ def _predictions(
         if reference_labels is not None:
             columns["neighbour_classes"] = [[classes[reference_labels[i]] for i in row] for row in indices_QK]
         if reference_paths is not None:
-            columns["neighbour_paths"] = [[str(reference_paths[i]) for i in row] for row in indices_QK]
+            columns["neighbour_paths"] = [[source_name(reference_paths[i]) for i in row] for row in indices_QK]
     return columns
 
 

@@ -32,6 +32,7 @@ from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_classes
 from unalike.recognition.snapshot import GallerySnapshot
 from unalike.runs.environment import usable_cores
+from unalike.source_names import source_name
 
 if TYPE_CHECKING:
     from unalike.recognition.faiss_index import FaissIndex
@@ -279,7 +280,7 @@ class Recogniser:
             first_reason = embeddings.failures[0][1]
             progress.say(f"{len(embeddings.failures)} unreadable images were skipped, the first: {first_reason}")
         labels = [images.classes[images.labels_N[index]] for index in embeddings.kept_N]
-        return embeddings.vectors_ND, labels, [str(images.paths[index]) for index in embeddings.kept_N]
+        return embeddings.vectors_ND, labels, [source_name(images.paths[index]) for index in embeddings.kept_N]
 
     def calibrate(
         self, rate: float = 0.01, images: str | Path | None = None, *, rule: str = "nearest", **settings: Any

@@ -33,6 +33,7 @@ from unalike.numerics.normalization import l2_normalize
 from unalike.report.html import Report, ReportImage
 from unalike.report.plots import ScatterPlot
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
+from unalike.source_names import source_name
 
 # Images of the map (t-SNE of 1,000 takes some seconds), and of what compares all with all.
 MAX_MAP_IMAGES, MAX_COMPARED_IMAGES = 1000, 20_000
@@ -262,7 +263,7 @@ def add_embedding_map(
     if len(sample) < 3:
         return
     wrong = np.zeros(len(sample), bool) if wrong_N is None else np.asarray(wrong_N, bool)[rows]
-    texts = [f"{sample.class_name(i)}: {Path(path).name}" for i, path in enumerate(sample.paths)]
+    texts = [f"{sample.class_name(i)}: {Path(source_name(path)).name}" for i, path in enumerate(sample.paths)]
     plot = ScatterPlot.from_points(embedding_map(sample.vectors_ND), sample.labels_N, sample.classes, texts, wrong)
     text = (
         "Each point is an image, each color a class; near points are similar, axes have no meaning; hover for the name."
@@ -313,7 +314,7 @@ def add_suspected_labels(report: Report, images: EmbeddedImages, folder: Path, *
     """
     sample, _ = images.sample(MAX_COMPARED_IMAGES)
     suspected = suspected_labels(sample.vectors_ND, sample.labels_N) if len(sample) > 2 else []
-    rows = [{"path": str(sample.paths[s.image]), "class": sample.class_name(s.image),
+    rows = [{"path": source_name(sample.paths[s.image]), "class": sample.class_name(s.image),
              "looks_like": sample.classes[s.suggested], "chance": f"{s.chance:.2e}", "margin": round(s.score, 3)}
             for s in suspected]  # fmt: skip
     write_rows(folder / SUSPECTED_LABELS_FILE, rows, SUSPECTED_COLUMNS)
@@ -340,7 +341,7 @@ def add_near_duplicates(report: Report, images: EmbeddedImages, other: EmbeddedI
     left, _ = images.sample(MAX_COMPARED_IMAGES)
     right = left if other is None else other.sample(MAX_COMPARED_IMAGES)[0]
     duplicates = near_duplicates(left.vectors_ND, None if other is None else right.vectors_ND)
-    rows = [{"path": str(left.paths[a]), "class": left.class_name(a), "other_path": str(right.paths[b]),
+    rows = [{"path": source_name(left.paths[a]), "class": left.class_name(a), "other_path": source_name(right.paths[b]),
              "other_class": right.class_name(b), "cosine": round(score, 6)}
             for (a, b), score in zip(duplicates.pairs_P2.tolist(), duplicates.scores_P.tolist(), strict=True)]  # fmt: skip
     write_rows(folder / NEAR_DUPLICATES_FILE, rows, DUPLICATE_COLUMNS)

@@ -26,6 +26,7 @@ from unalike.errors import DataError, RunError
 from unalike.metrics.intervals import TOO_FEW, Interval
 from unalike.report.plots import PALETTE, IntervalBar, LinePlot, ScatterPlot, format_range, format_value
 from unalike.report.templating import render
+from unalike.source_names import source_name
 from unalike.storage.atomic import write_text
 
 THUMBNAIL_SIDE = 120  # longer side in pixels; about 4 kB an image as JPEG
@@ -243,14 +244,14 @@ def jpeg_uri(jpeg: bytes) -> str:
 
 def _to_values(image: ReportImage) -> dict[str, Any]:
     """The values of an image for its template."""
-    is_file = isinstance(image.image, str | Path)
+    name = source_name(image.image) if isinstance(image.image, str | Path) else ""
     return {
         "uri": thumbnail_uri(image.image),
         "caption": image.caption,
         "score": "" if image.score is None else f"{image.score:.3f}",
         "correct": image.correct,
         # folder and file name, as a tooltip
-        "file": os.sep.join(Path(str(image.image)).parts[-2:]) if is_file else "",
+        "file": os.sep.join(Path(name).parts[-2:]),
     }
 
 

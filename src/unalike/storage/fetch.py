@@ -26,6 +26,7 @@ from urllib.parse import parse_qsl
 from unalike.errors import DataError, UnalikeError
 from unalike.progress import progress, say
 from unalike.sanitize import redact
+from unalike.source_names import register_files, register_folder
 from unalike.storage.atomic import write_text
 from unalike.storage.cache import CacheEntry, default_cache_dir, make_room
 from unalike.storage.filesystems import (
@@ -89,7 +90,12 @@ def local_path(
             folder = _snapshot(_identity(uri), store.redacted, selected, sorted(set(files) - set(selected)), cache_dir)
         except StaleListing:
             continue
-        return folder / next(iter(files)) if single else folder
+        if not single:
+            register_folder(folder, store.redacted)
+            return folder
+        path = folder / next(iter(files))
+        register_files(folder, {str(path): store.redacted})
+        return path
     raise DataError(f"{redact(uri)}: changed while it was read, or arrives damaged", remedy="try again")
 
 
@@ -129,6 +135,7 @@ def fetch_files(uris: Sequence[str], description: str, cache_dir: Path | None = 
             folder = _snapshot(identity, description, existing, [], cache_dir)
         except StaleListing:
             continue
+        register_files(folder, {str(folder / name): redact(uri) for uri, name in names.items()})
         return {uri: folder / name for uri, name in names.items()}
     raise DataError(f"{redact(description)}: its files changed while they were read", remedy="try again")
 

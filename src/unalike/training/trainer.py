@@ -23,6 +23,7 @@ from unalike.model.checkpoint import read_checkpoint
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.progress import say
 from unalike.runs.filenames import BEST_CHECKPOINT, SPLIT_FILE
+from unalike.source_names import source_name
 from unalike.training.checkpoints import CheckpointManager, newest_checkpoint
 from unalike.training.cpu.batchnorm_folding import FoldablePairs, find_foldable_pairs
 from unalike.training.cpu.openvino_stages import REQUEST_SIZE, CompiledStages, compile_stages
@@ -202,7 +203,7 @@ def _build_loop(
         loggers(event, facts)
 
     def image_names(indices: Iterable[int]) -> list[str]:
-        return [str(images.paths[i]) for i in indices]
+        return [source_name(images.paths[i]) for i in indices]
 
     return TrainingLoop(
         fabric=fabric, embedder=embedder, criterion=criterion,

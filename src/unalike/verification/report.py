@@ -13,6 +13,7 @@ from unalike.data.decode import open_image
 from unalike.report.drawing import draw_boxes, draw_heat
 from unalike.report.html import Report, ReportImage
 from unalike.runs.filenames import REPORT_FILE, VERDICTS_FILE
+from unalike.source_names import source_name
 from unalike.storage.atomic import atomic_write, write_text
 from unalike.verification.approved_set import ApprovedSet
 from unalike.verification.asset import Asset
@@ -96,7 +97,7 @@ def write_report(
     for path, result in results:
         name = _unused_name(path.stem, names)
         names.add(name)
-        record = {"path": str(path), **result.to_dict()}
+        record = {"path": source_name(path), **result.to_dict()}
         overlay = draw_overlay(open_image(path, decoding=decoding, min_size=(MAX_SIDE, MAX_SIDE)), result)
         asset = assets.get(result.asset)
         if result.answer != SAME:

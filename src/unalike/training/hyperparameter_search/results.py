@@ -95,6 +95,44 @@ def best_trial(records: Sequence[TrialRecord], sign: float) -> TrialRecord | Non
     return max(eligible, key=lambda r: (sign * (r.value or 0.0), r.kpi.get(TIE_BREAKER, 0.0), -r.trial), default=None)
 
 
+def monitored_on_query(figures: Mapping[str, float], monitor: str) -> float | None:
+    """Return the monitored metric on the user's own query set, where it could be measured.
+
+    Args:
+        figures: the metrics of ``evaluate`` by TAO's names, such as ``test Precision at Rank 1``.
+        monitor: the metric by its name in training, such as ``val Precision at Rank 1``.
+    """
+    return figures.get(monitor.replace("val", "test", 1))
+
+
+def format_monitored(record: Mapping[str, Any]) -> str:
+    """Return the monitored metric of the best trial in words: on the user's own query set where that was measured.
+
+    The metric that the trial was selected by stands beside it, since it was measured on other images and is optimistic.
+
+    Args:
+        record: the content of ``search.json``; ``best`` is not empty.
+    """
+    name, selected = record["monitor"], record["best"]["value"]
+    if record.get("monitored") is None:
+        return f"{name} {selected:.4f}"
+    return f"{name} {record['monitored']:.4f} on your query set, selected by {selected:.4f} on {record['selected_on']}"
+
+
+def reported_figures(best: Mapping[str, float], record: Mapping[str, Any]) -> dict[str, float]:
+    """Return the metrics that a search reports by TAO's names: of the user's own query set where one was measured.
+
+    Those of the selection then stand beside them as ``held-out ...``.
+
+    Args:
+        best: metrics of the best trial on the held-out images.
+        record: the content of ``search.json``.
+    """
+    selection = {name: value for name, value in best.items() if name.startswith("val")}
+    own = {name.replace("test", "val", 1): value for name, value in (record.get("on_your_query") or {}).items()}
+    return own | {name.replace("val", "held-out", 1): value for name, value in selection.items()} if own else selection
+
+
 def field_importances(study: optuna.Study, seed: int) -> dict[str, float]:
     """Return the share of each field in the variance of the metric (fANOVA), largest first; empty with too few trials.
 
@@ -201,7 +239,8 @@ def write_report(folder: Path, record: Mapping[str, Any], records: Sequence[Tria
     page = Report("Hyperparameter search", f"{record['algorithm']} over {len(record['space'])} fields; selected by "
                   f"{monitor} on {record['selected_on']}")  # fmt: skip
     page.figures(
-        [("best", best["value"] if best else None), ("your own spec", user_trial.value if user_trial else None),
+        [*([(f"{monitor}, your query set", record["monitored"])] if record.get("monitored") is not None else []),
+         ("best", best["value"] if best else None), ("your own spec", user_trial.value if user_trial else None),
          ("best trial", str(best["trial"]) if best else "none"), ("trials", _format_counts(counts)),
          ("minutes", f"{record['seconds'] / 60:.1f}")],
         note=f"The best of {len(records)} trials is selected by this metric, which is therefore slightly optimistic.",

@@ -19,6 +19,8 @@ from unalike.training.hyperparameter_search.results import (
     best_trial,
     copy_best_checkpoint,
     field_importances,
+    format_monitored,
+    monitored_on_query,
     write_best_spec,
     write_record,
     write_report,
@@ -125,12 +127,11 @@ def _conclude(scheduler: TrialScheduler, run: Run, evaluate: Evaluate | None) ->
             say(f"the best trial, {best.trial}, lies on {best.host} in {best.folder}, which this machine does not see")
         elif evaluate is not None and not run.stop_requested():
             record["on_your_query"] = _evaluate_winner(evaluate, checkpoint)
+            record["monitored"] = monitored_on_query(record["on_your_query"], plan.monitor)
     write_record(folder, record)
     write_report(folder, record, records)
     if best is not None:
-        say(
-            f"best: trial {best.trial}, {plan.monitor} {best.value:.4f}; {folder / BEST_SPEC_FILE}, {folder / REPORT_FILE}"
-        )
+        say(f"best: trial {best.trial}, {format_monitored(record)}; {folder / BEST_SPEC_FILE}, {folder / REPORT_FILE}")
     run.stop(
         f"best so far: trial {best.trial}; --resume goes on" if best else "no trial was measured; --resume goes on"
     )

@@ -124,7 +124,7 @@ def _training_manifest(experiment: Experiment, folder: Path, notices: Notices) -
     rows = images.select([i for i, split in enumerate(images.splits) if split == "train"])
     if len(rows) == len(images) or not len(rows):
         return None, excluded
-    path = write_manifest(folder / SELECTION_FILE, {"train": rows.drop_empty_classes()})
+    path = write_manifest(folder / SELECTION_FILE, {"train": rows.drop_empty_classes()}, by_source=False)
     return str(path.resolve()), excluded or "what your manifest does not call train"
 
 

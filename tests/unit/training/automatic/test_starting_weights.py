@@ -64,7 +64,7 @@ def network_of(head: str = "linear", seed: int = 5) -> Embedder:
 def write_own(path: Path, network: Embedder, classes: list[str] | None = None) -> Path:
     spec = load_spec("train", overrides=[*SET, "model.feat_dim=24", f"model.head={network.head_kind}"])
     view = View(*SIZE, 1.5, "fit", "bicubic", Decoding(2, (1, 2, 3), (0, 255)))
-    facts = {"mean": MEAN, "std": STD, "weights": "own", "licence": "own", "view": view.to_dict()}
+    facts = {"mean": MEAN, "std": STD, "weights": "own", "licence": "own", "trunk": BACKBONE, "view": view.to_dict()}
     payload = {"model": network.state_dict(), "spec": spec.to_dict(), "classes": classes or [], "epoch": 0, "step": 0,
                "metrics": {}, "facts": facts}  # fmt: skip
     return write_checkpoint(path, payload)
