@@ -31,10 +31,19 @@ if TYPE_CHECKING:
     from unalike.spec import Experiment
 
 
+def save_untuned(
+    best: Candidate, spec: Experiment, run: Run, images: ImageSet, features: TrunkFeatures
+) -> tuple[Path, Experiment]:
+    """Save a candidate without fine-tuning: the user's own network as it is, or as ``save_frozen``, with its arguments."""
+    if best.given is not None:
+        return save_given(best.given, run, images)
+    return save_frozen(best, spec, run, images, features)
+
+
 def save_frozen(
     best: Candidate, spec: Experiment, run: Run, images: ImageSet, features: TrunkFeatures
 ) -> tuple[Path, Experiment]:
-    """Save a candidate without fine-tuning: the frozen trunk with its head, if any, fitted to all images; or the user's network.
+    """Save a candidate without fine-tuning: the frozen trunk with its head, if any, fitted to all images.
 
     Args:
         best: the candidate.
@@ -46,8 +55,6 @@ def save_frozen(
     Returns:
         The checkpoint and its spec.
     """
-    if best.given is not None:
-        return save_given(best.given, run, images)
     config = best.config
     x_NF, labels_N = features.training_rows(np.arange(len(images)), images.labels_N)
     head = fit_head(x_NF, labels_N, config, requested_dim(spec), frozen_head_kind(spec))

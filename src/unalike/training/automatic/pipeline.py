@@ -28,7 +28,7 @@ from unalike.progress import say
 from unalike.runs.filenames import AUTOMATIC_FILE, BEST_SPEC_FILE, NOTICES_FILE
 from unalike.storage.atomic import write_text
 from unalike.training.automatic.budget import DEFAULT_MINUTES, TimeBudget
-from unalike.training.automatic.delivery import save_fine_tuned, save_frozen
+from unalike.training.automatic.delivery import save_fine_tuned, save_untuned
 from unalike.training.automatic.final_choice import (
     Candidate,
     evaluate_given,
@@ -192,7 +192,7 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
     candidates = evaluate_heads(configs, features, data.labels_N, data.fit_N, data.splits, goal, space.dim, space.kind)
     candidates += evaluate_given(given, features, data.labels_N, data.splits, goal)
     best = select_best(candidates, goal)
-    checkpoint, delivered = save_frozen(best, spec, run, images, features)
+    checkpoint, delivered = save_untuned(best, spec, run, images, features)
     training = TrainingResult(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
     initial_head = configs[1] if len(configs) > 1 else None
     tuning = fine_tune(spec, run, images, data.fit_N, trunks, initial_head, budget) if tunes else None
@@ -230,7 +230,7 @@ def _train_on_single_images(
     features = add_augmented_views(trunk.features, images, spec, seed)
     candidates = rank_candidates(features, images.labels_N, spec, seed, given)
     best = select_best(candidates, "new-classes")
-    checkpoint, delivered = save_frozen(best, spec, run, images, features)
+    checkpoint, delivered = save_untuned(best, spec, run, images, features)
     training = TrainingResult(
         checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts, experiment=delivered
     )

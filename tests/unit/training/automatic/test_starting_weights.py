@@ -22,7 +22,7 @@ from unalike.model.checkpoint import load_embedder, write_checkpoint
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.numerics.normalization import l2_normalize
 from unalike.spec import load_spec
-from unalike.training.automatic.delivery import save_frozen
+from unalike.training.automatic.delivery import save_untuned
 from unalike.training.automatic.final_choice import evaluate_given, evaluate_heads, select_best
 from unalike.training.automatic.holdout import Split
 from unalike.training.automatic.pipeline import unsupported_reason
@@ -119,7 +119,7 @@ def test_what_is_evaluated_is_delivered(
     candidates += evaluate_given(given, features, images.labels_N, splits, "both")
     assert [c.name for c in candidates][2:] == ([AS_GIVEN] if weights.head else [])
     for number, candidate in enumerate(candidates):
-        checkpoint, delivered = save_frozen(candidate, spec, run_in(tmp_path), images, features)
+        checkpoint, delivered = save_untuned(candidate, spec, run_in(tmp_path), images, features)
         assert candidate.vectors_ND is not None
         vectors_ND = vectors_of(checkpoint, images.paths)
         cosines = (l2_normalize(vectors_ND) * l2_normalize(candidate.vectors_ND)).sum(axis=1)
