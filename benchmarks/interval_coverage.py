@@ -21,7 +21,6 @@ from unalike.metrics.intervals import (
     Interval,
     difference_interval,
     mean_interval,
-    mean_of_groups_interval,
     score_bounds,
 )
 
@@ -169,7 +168,7 @@ def measure_values(draws: int, rng: np.random.Generator) -> None:
             center_G = rng.beta(4, 1, groups)[:, None]
             values_Q = np.clip(center_G + rng.normal(0, 0.1, (groups, size)), 0, 1).ravel()
             group_Q = np.repeat(np.arange(groups), size)
-            both = mean_interval(values_Q, group_Q), mean_of_groups_interval(values_Q, group_Q)
+            both = mean_interval(values_Q, group_Q), mean_interval(values_Q, group_Q, averaged_over_Q=group_Q)
             covered += [one.low <= truth <= one.high for one in both]
             widths += [one.high - one.low for one in both]
         print(f"| {groups} x {size} | {covered[0] / draws:.3f}, {covered[1] / draws:.3f} | "

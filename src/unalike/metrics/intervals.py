@@ -161,14 +161,6 @@ def mean_interval(
     return Interval(mean, low, high, few_groups=grouped and _few_groups(group_Q, weight_Q, MIN_GROUPS))
 
 
-def mean_of_groups_interval(values_Q: np.ndarray, groups_Q: np.ndarray, confidence: float = 0.95) -> Interval:
-    """Compute the mean over groups of the groups' means, of values in 0..1, with its score interval.
-
-    Args and errors are those of ``mean_interval``.
-    """
-    return mean_interval(values_Q, groups_Q, confidence, averaged_over_Q=groups_Q)
-
-
 def enough_groups(groups_Q: np.ndarray) -> bool:
     """Return whether so many groups, of these sizes, allow a statement about groups like these."""
     group_Q = np.unique(np.asarray(groups_Q), return_inverse=True)[1]

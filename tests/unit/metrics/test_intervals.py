@@ -12,7 +12,6 @@ from unalike.metrics.intervals import (
     difference_interval,
     enough_groups,
     mean_interval,
-    mean_of_groups_interval,
     paired_bootstrap,
     score_bounds,
     wilson_interval,
@@ -109,7 +108,7 @@ def test_means_of_a_metric_are_covered_by_intervals_of_sensible_width(groups, si
     rng = np.random.default_rng(1)
     truth = float(np.mean([draw(rng)[0].mean() for _ in range(3000)]))
     assert coverage(draw, mean_interval, truth) >= LOWEST
-    assert coverage(draw, mean_of_groups_interval, truth) >= LOWEST
+    assert coverage(draw, lambda v, g: mean_interval(v, g, averaged_over_Q=g), truth) >= LOWEST
     widths, means = [], []
     for _ in range(200):
         interval = mean_interval(*draw(rng))
@@ -189,7 +188,8 @@ def test_fewer_classes_than_ten_say_too_little_about_classes_like_these():
         enough = groups == MIN_GROUPS
         assert enough_groups(classes) == enough
         assert (
-            mean_interval(hits, classes).too_few != enough and mean_of_groups_interval(hits, classes).too_few != enough
+            mean_interval(hits, classes).too_few != enough
+            and mean_interval(hits, classes, averaged_over_Q=classes).too_few != enough
         )
         assert not mean_interval(hits, strata_Q=classes).too_few
     assert mean_interval(hits, np.minimum(np.arange(400), 20)).too_few  # one class holds nearly all queries
@@ -203,7 +203,7 @@ def test_fewer_classes_than_ten_say_too_little_about_classes_like_these():
 def test_means_of_equal_classes_are_those_of_all_queries():
     rng = np.random.default_rng(0)
     hits, classes = draw_hits(rng, 12, 20, 0.8, 0.1)
-    macro, micro = mean_of_groups_interval(hits, classes), mean_interval(hits, classes)
+    macro, micro = mean_interval(hits, classes, averaged_over_Q=classes), mean_interval(hits, classes)
     assert (macro.value, macro.low, macro.high) == pytest.approx((micro.value, micro.low, micro.high))
     small = np.concatenate([np.ones(90), [0.0, 1, 0, 1]]), np.repeat([0, 1, 2], [90, 2, 2])
     macro = mean_interval(small[0], strata_Q=small[1], averaged_over_Q=small[1])
