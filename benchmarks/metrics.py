@@ -3,6 +3,7 @@
     python benchmarks/metrics.py                       # 20,000 x 20,000 x 256 with 1,000 and with 20 classes
     python benchmarks/metrics.py --n 5000 --classes 20
     python benchmarks/metrics.py --n 100000 --classes 1000 --alone    # memory: ours only
+    python benchmarks/metrics.py --evaluation          # all that one evaluate computes from the vectors of one set, in two ways
 
 Every measurement runs in a process of its own, so that its peak memory is its own; the best of --repeat runs counts.
 Compare the ratios: times depend on what else the machine does. CPU seconds are less easily disturbed than wall time.
@@ -84,6 +85,55 @@ def measure(contender: str, n: int, classes: int, width: int, repeat: int) -> di
     return {"wall": min(wall), "cpu": min(cpu), "peak_mb": peak / 1024, "grown_mb": (peak - before) / 1024, **metrics}
 
 
+def evaluation(vectors_ND: np.ndarray, labels: np.ndarray, *, once: bool) -> dict[str, float]:
+    """Everything that evaluate computes from the vectors of one set, but for k-means and the map.
+
+    Args:
+        vectors_ND: Vectors (N, D).
+        labels: Class index of each vector.
+        once: Normalize and search once for all metrics, as evaluate does, or let each do it for itself.
+    """
+    from unalike.metrics.diagnostics import DUPLICATE_NEIGHBORS, hardest_pairs, near_duplicates, suspected_labels
+    from unalike.metrics.open_set import collect_trials
+    from unalike.metrics.retrieval import evaluate_ranking
+    from unalike.numerics.nearest_neighbors import top_k
+    from unalike.numerics.normalization import unit_vectors
+
+    if once:
+        vectors_ND = unit_vectors(vectors_ND)
+    ranking = evaluate_ranking(vectors_ND, labels, vectors_ND, labels, same=True)
+    trials = collect_trials(vectors_ND, labels, vectors_ND, labels, same=True)
+    neighbors = top_k(vectors_ND, vectors_ND, DUPLICATE_NEIGHBORS, exclude_self=True)
+    shared = neighbors if once else None
+    across, within = hardest_pairs(vectors_ND, labels, 36)
+    suspected = suspected_labels(vectors_ND, labels, neighbors=shared)
+    duplicates = near_duplicates(vectors_ND, neighbors=shared)
+    figures = {name: float(np.nanmean(values)) for name, values in ranking.metrics().items()}
+    return figures | {
+        "neighbors": float(neighbors.scores_QK.mean(dtype=np.float64)), "own": float(trials.own_Q.mean()),
+        "across": float(across.scores_P.mean()), "within": float(within.scores_P.mean()),
+        "chance": float(np.sum([s.chance for s in suspected])), "suspected": len(suspected),
+        "duplicates": len(duplicates), "threshold": duplicates.threshold,
+    }  # fmt: skip
+
+
+def compare_evaluations(n: int, classes: int, width: int, repeat: int) -> None:
+    """Run both ways of ``evaluation`` in turns; print the ratio of their times and the largest difference of a figure."""
+    vectors_ND, labels = vectors(n, classes, width, 1)
+    seconds: dict[bool, list[tuple[float, float]]] = {False: [], True: []}
+    figures = {}
+    for number in range(repeat):
+        for once in (False, True) if number % 2 == 0 else (True, False):
+            start, start_cpu = time.perf_counter(), time.process_time()
+            figures[once] = evaluation(vectors_ND, labels, once=once)
+            seconds[once].append((time.perf_counter() - start, time.process_time() - start_cpu))
+    (wall, cpu), (wall_once, cpu_once) = (np.median(seconds[once], axis=0) for once in (False, True))
+    difference = max(abs(figures[True][name] - value) for name, value in figures[False].items())
+    print(f"{n:,} x {n:,} x {width}, {classes:,} classes: each for itself {wall:.1f} s ({cpu:.1f} CPU), "
+          f"once {wall_once:.1f} s ({cpu_once:.1f} CPU), ratio {wall_once / wall:.2f} ({cpu_once / cpu:.2f} CPU); "
+          f"largest difference of a figure {difference:.1e}")  # fmt: skip
+
+
 def compare(n: int, classes: int, width: int, repeat: int, contenders: list[str]) -> None:
     """Start each contender in a process of its own and print the table."""
     results = {}
@@ -116,12 +166,18 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=256)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--alone", action="store_true", help="leave the peer out (its memory is not bounded)")
+    parser.add_argument(
+        "--evaluation", action="store_true", help="one normalization and search against one for each metric"
+    )
     parser.add_argument("--run", choices=sorted(CONTENDERS), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
         print(json.dumps(measure(options.run, options.n, options.classes[0], options.width, options.repeat)))
         return
     for classes in options.classes:
+        if options.evaluation:
+            compare_evaluations(options.n, classes, options.width, options.repeat)
+            continue
         compare(
             options.n,
             classes,

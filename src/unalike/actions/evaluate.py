@@ -30,6 +30,7 @@ from unalike.storage.atomic import write_text
 
 if TYPE_CHECKING:
     from unalike.metrics.retrieval import Ranking
+    from unalike.numerics.nearest_neighbors import Neighbors
     from unalike.report.evaluation import ExplainedMatches
     from unalike.runs.run import Run
     from unalike.spec import Experiment
@@ -39,11 +40,12 @@ if TYPE_CHECKING:
 def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, float]]:
     """Embed the images, rank the references and write all files; ``metrics.json``, and TAO's KPIs with the prefix ``test``."""
     from unalike.metrics.classification import classification_results
+    from unalike.metrics.diagnostics import DUPLICATE_NEIGHBORS
     from unalike.metrics.files import write_metrics
     from unalike.metrics.open_set import format_open_set
     from unalike.metrics.summary import tao_kpis
     from unalike.numerics.nearest_neighbors import top_k
-    from unalike.numerics.normalization import l2_normalize
+    from unalike.numerics.normalization import unit_vectors
     from unalike.report.model_card_format import add_section
 
     section, notices = experiment.evaluate, Notices()
@@ -58,6 +60,9 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     )
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
+    # Normalized once, for everything that follows.
+    query_vectors = unit_vectors(query_vectors, name="vectors of query")
+    reference_vectors = query_vectors if same else unit_vectors(reference_vectors, name="vectors of reference")
     ranking, summary, open_set = _compute_metrics(
         section, model, query, query_vectors, reference, reference_vectors, same
     )
@@ -68,17 +73,14 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
         "copies": len(models),
         "view": model.view.to_dict(),
     }
-    scores_QK, index_QK = top_k(
-        l2_normalize(query_vectors),
-        l2_normalize(reference_vectors),
-        min(section.topk, len(reference) - int(same)),
-        exclude_self=same,
-    )
+    # One search serves the predictions and the report.
+    neighbors = top_k(query_vectors, reference_vectors, max(section.topk, DUPLICATE_NEIGHBORS), exclude_self=same)
+    nearest = neighbors.first(section.topk)
     if not section.report_accuracy_per_class:
         summary["per_class"] = []
     write_metrics(
         run.dir, summary, ranking, reference.classes, query_paths=query.paths, reference_paths=reference.paths,
-        neighbours=(scores_QK, index_QK), reference_labels=reference.labels_N,
+        neighbours=nearest, reference_labels=reference.labels_N,
     )  # fmt: skip
     explained = None
     if section.explain:
@@ -88,14 +90,16 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
                              section.explain, same=same)  # fmt: skip
     run.own(
         *_evaluation_page(
-            run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, explained
+            run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, explained, neighbors
         )
     )
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
     add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **open_set},
                 source=model.source.parent / MODEL_CARD_FILE, stem=MODEL_CARD_STEM)  # fmt: skip
     if section.trt_engine:
-        results = classification_results(reference.labels_N[index_QK], query.labels_N, query.classes, topk=section.topk)
+        results = classification_results(
+            reference.labels_N[nearest.indices_QK], query.labels_N, query.classes, topk=section.topk
+        )
         run.own(_write_json(run.dir / TRT_METRICS_FILE, results))
     figures = tao_kpis(summary, "test")
     for line in format_open_set(open_set):
@@ -131,7 +135,7 @@ def _compute_metrics(
 def _evaluation_page(
     folder: Path, summary: Mapping[str, Any], ranking: Ranking, query: ImageSet, query_vectors: np.ndarray,
     reference: ImageSet, reference_vectors: np.ndarray, model: LoadedModel,
-    explained: ExplainedMatches | None,
+    explained: ExplainedMatches | None, neighbors: Neighbors,
 ) -> list[Path]:  # fmt: skip
     from unalike.report.evaluation import EmbeddedImages, write_evaluation_report
 
@@ -140,11 +144,11 @@ def _evaluation_page(
     )
     return write_evaluation_report(
         folder, summary, ranking,
-        EmbeddedImages(query_vectors, query.labels_N, query.classes, query.paths),
-        EmbeddedImages(reference_vectors, reference.labels_N, reference.classes, reference.paths),
+        EmbeddedImages.from_vectors(query_vectors, query.labels_N, query.classes, query.paths),
+        EmbeddedImages.from_vectors(reference_vectors, reference.labels_N, reference.classes, reference.paths),
         title=f"Evaluation of {model.source.name}",
         subtitle=f"{sizes} of {len(np.unique(query.labels_N)):,} classes; {redact(query.source)}",
-        explained=explained,
+        explained=explained, neighbors=neighbors,
     )  # fmt: skip
 
 

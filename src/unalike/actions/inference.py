@@ -63,7 +63,7 @@ def input_images(experiment: Experiment, notices: Notices) -> ImageSet:
 def run_inference(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any]]:
     """Write ``result.csv`` as TAO does and ``result.jsonl`` with neighbors, one line an input image."""
     from unalike.numerics.nearest_neighbors import top_k
-    from unalike.numerics.normalization import l2_normalize
+    from unalike.numerics.normalization import unit_vectors
 
     section, notices = experiment.inference, Notices()
     source = find_model_source(section, "inference")
@@ -80,7 +80,7 @@ def run_inference(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, 
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
     k = min(section.topk, len(reference))
-    scores_QK, index_QK = top_k(l2_normalize(query_vectors), l2_normalize(reference_vectors), k)
+    scores_QK, index_QK = top_k(unit_vectors(query_vectors), unit_vectors(reference_vectors), k)
     _write_results(
         run.dir, query, reference, scores_QK, index_QK, TRT_RESULT_STEM if section.trt_engine else RESULT_STEM
     )

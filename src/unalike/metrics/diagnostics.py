@@ -15,14 +15,16 @@ import numpy as np
 
 from unalike.errors import UnalikeError
 from unalike.metrics.labels import as_labels
-from unalike.numerics.nearest_neighbors import EXCLUDED, scan, top_k
-from unalike.numerics.normalization import check_widths, l2_normalize
+from unalike.numerics.nearest_neighbors import EXCLUDED, Neighbors, scan, top_k
+from unalike.numerics.normalization import l2_normalize, unit_vectors
 
 # Above this many images t-SNE takes minutes; above the second number the axes of the map come from a sample.
 MOST_FOR_TSNE, MOST_FOR_AXES = 1500, 5000
 # A near-duplicate is nearer than the median nearest neighbor by so many deviations (the usual bound for an outlier of
 # a normal distribution), and by this factor of distance; cosines of 1 - EQUAL and above are one picture.
 DEVIATIONS, FACTOR, EQUAL = 3.5, 10.0, 1e-5
+# Neighbors of an image that vote on its label, and those among which near-duplicates are looked for.
+VOTING_NEIGHBORS, DUPLICATE_NEIGHBORS = 8, 10
 
 
 def embedding_map(vectors_ND: np.ndarray, seed: int = 0, *, most: int = MOST_FOR_TSNE) -> np.ndarray:
@@ -240,8 +242,9 @@ class Suspicion:
 
 
 def suspected_labels(
-    vectors_ND: np.ndarray, labels_N: np.ndarray | Sequence[int], k: int = 8, *, wrong: float = 0.05
-) -> list[Suspicion]:
+    vectors_ND: np.ndarray, labels_N: np.ndarray | Sequence[int], k: int = VOTING_NEIGHBORS, *, wrong: float = 0.05,
+    neighbors: Neighbors | None = None,
+) -> list[Suspicion]:  # fmt: skip
     """Find images that are probably labeled wrongly.
 
     Leave-one-out: the k nearest others vote, weighted by exp((cosine - nearest cosine) / typical fall over the k).
@@ -260,6 +263,7 @@ def suspected_labels(
         labels_N: Class index of each vector.
         k: Number of neighbors that vote, at least 1.
         wrong: Target share of false alarms among the suspicions, 0..1.
+        neighbors: At least k neighbors of each image, itself left out, where they are known; else they are searched.
 
     Returns:
         The suspicions, least probable first (``chance``, then ``score``).
@@ -274,7 +278,9 @@ def suspected_labels(
         l2_normalize(vectors_ND)
         return []
     counts_C = np.bincount(codes_N)
-    scores_NK, places_NK = top_k(vectors_ND, vectors_ND, k, exclude_self=True)
+    if neighbors is None:
+        neighbors = top_k(vectors_ND, vectors_ND, k, exclude_self=True)
+    scores_NK, places_NK = neighbors.first(k)
     near_NK = codes_N[places_NK]
     fall = max(float(np.median(scores_NK[:, 0] - scores_NK[:, -1])), 1e-6)
     weights_NK = np.exp((scores_NK - scores_NK[:, :1]).astype(np.float64) / fall)
@@ -334,8 +340,9 @@ class Duplicates(Pairs):
 
 
 def near_duplicates(
-    vectors_ND: np.ndarray, others_MD: np.ndarray | None = None, threshold: float | None = None, *, k: int = 10
-) -> Duplicates:
+    vectors_ND: np.ndarray, others_MD: np.ndarray | None = None, threshold: float | None = None, *,
+    k: int = DUPLICATE_NEIGHBORS, neighbors: Neighbors | None = None,
+) -> Duplicates:  # fmt: skip
     """Find pairs of nearly equal images within a set, or between two, among each image's k nearest.
 
     Args:
@@ -346,6 +353,7 @@ def near_duplicates(
             below the median by 3.5 deviations *and* by a factor of ten. A cosine of 0.99999 always counts: where most
             images have a copy the median is no guide.
         k: Number of neighbors of each image that are compared, at least 1.
+        neighbors: At least k neighbors of each image, itself left out in one set, where they are known; else they are searched.
 
     Returns:
         The pairs and the threshold.
@@ -356,10 +364,10 @@ def near_duplicates(
     if threshold is not None and not -1 <= threshold <= 1:
         raise UnalikeError(f"threshold is {threshold}", expected="a cosine from -1 to 1")
     same = others_MD is None
-    unit_ND = l2_normalize(vectors_ND)
-    other_MD = unit_ND if others_MD is None else l2_normalize(others_MD)
-    check_widths(unit_ND, other_MD)
-    scores_NK, places_NK = top_k(unit_ND, other_MD, k, exclude_self=same)
+    if neighbors is None:
+        unit_ND = unit_vectors(vectors_ND)
+        neighbors = top_k(unit_ND, unit_ND if others_MD is None else unit_vectors(others_MD), k, exclude_self=same)
+    scores_NK, places_NK = neighbors.first(k)
     if threshold is None:
         threshold = _gap(scores_NK[:, 0]) if scores_NK.size else 1 - EQUAL
     places_NK = np.where(scores_NK >= threshold, places_NK, -1)

@@ -7,6 +7,7 @@ Equal scores are ordered by reference index, the lower first, whatever the chunk
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +24,22 @@ FIRST_TILE = 2048
 EXCLUDED = np.float32(-1.75)
 
 
+class Neighbors(NamedTuple):
+    """The references of highest cosine for every query, best first.
+
+    Attributes:
+        scores_QK: Cosines (Q, K), float32.
+        indices_QK: Indices of references (Q, K), int64.
+    """
+
+    scores_QK: np.ndarray
+    indices_QK: np.ndarray
+
+    def first(self, k: int) -> Neighbors:
+        """The k best, or all if there are fewer."""
+        return Neighbors(self.scores_QK[:, :k], self.indices_QK[:, :k])
+
+
 def top_k(
     query_QD: np.ndarray,
     reference_RD: np.ndarray,
@@ -30,7 +47,7 @@ def top_k(
     *,
     exclude_self: bool = False,
     chunk_bytes: int = CHUNK_BYTES,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Neighbors:
     """Find the k references of highest cosine for every query.
 
     Args:
@@ -42,8 +59,7 @@ def top_k(
         chunk_bytes: Memory for scores, beside the inputs' unit copies and the result.
 
     Returns:
-        Cosines (Q, K) float32 and indices of references (Q, K) int64, best first. K is k or, when there are fewer
-        references, their number (less one with ``exclude_self``).
+        The neighbors. K is k or, when there are fewer references, their number (less one with ``exclude_self``).
 
     Raises:
         UnalikeError: k is below 1, the widths differ, or a vector holds NaN.
@@ -55,13 +71,9 @@ def top_k(
     reference_RD = query_QD if same else l2_normalize(reference_RD, name="reference vectors")
     check_widths(query_QD, reference_RD)
     k = max(0, min(k, len(reference_RD) - int(exclude_self)))
-    return scan(
-        query_QD,
-        lambda left, right: reference_RD[left:right],
-        len(reference_RD),
-        k,
-        hide=_hide_self if exclude_self else None,
-        chunk_bytes=chunk_bytes,
+    hide = _hide_self if exclude_self else None
+    return Neighbors(
+        *scan(query_QD, lambda a, b: reference_RD[a:b], len(reference_RD), k, hide=hide, chunk_bytes=chunk_bytes)
     )
 
 

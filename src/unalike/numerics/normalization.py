@@ -13,6 +13,39 @@ from unalike.errors import UnalikeError
 BLOCK_NUMBERS = 2**16
 
 
+class UnitVectors(np.ndarray):
+    """L2-normalized vectors (N, D): float32, of length 1 (or zero), in C order, read-only.
+
+    ``unit_vectors`` makes them, once for all that is computed from the vectors: every function that normalizes its input takes
+    them as they are. What arithmetic or an index of numpy's own makes of them is no such array any more.
+    """
+
+    def rows(self, index_N: np.ndarray) -> UnitVectors:
+        """The vectors at these indices."""
+        return _marked(np.asarray(self)[index_N])
+
+    def join(self, other: UnitVectors) -> UnitVectors:
+        """These vectors, then those of ``other``."""
+        return _marked(np.concatenate([np.asarray(self), np.asarray(other)]))
+
+
+def unit_vectors(vectors_ND: np.ndarray, *, name: str = "vectors") -> UnitVectors:
+    """Normalize vectors once: as ``l2_normalize``, but UnitVectors, which are not normalized again."""
+    return vectors_ND if _is_marked(vectors_ND) else _marked(l2_normalize(vectors_ND, name=name))  # type: ignore[return-value]
+
+
+def _marked(unit_ND: np.ndarray) -> UnitVectors:
+    marked_ND = unit_ND.view(UnitVectors)
+    marked_ND.flags.writeable = False
+    return marked_ND
+
+
+def _is_marked(vectors_ND: np.ndarray) -> bool:
+    """Whether an array is what ``_marked`` made: views of columns are not contiguous, results of arithmetic are writable."""
+    flags = vectors_ND.flags if isinstance(vectors_ND, UnitVectors) and vectors_ND.ndim == 2 else None
+    return flags is not None and flags.c_contiguous and not flags.writeable
+
+
 def l2_normalize(vectors_ND: np.ndarray, *, name: str = "vectors") -> np.ndarray:
     """Scale vectors to length 1.
 
@@ -21,11 +54,13 @@ def l2_normalize(vectors_ND: np.ndarray, *, name: str = "vectors") -> np.ndarray
         name: What the vectors are, for the message.
 
     Returns:
-        A float32 copy in C order; a zero vector stays zero (cosine 0 to every other).
+        A float32 copy in C order; a zero vector stays zero (cosine 0 to every other). Of UnitVectors a view, no copy.
 
     Raises:
         UnalikeError: The array is not two-dimensional, or holds NaN or infinity.
     """
+    if _is_marked(vectors_ND):
+        return np.asarray(vectors_ND)
     vectors_ND = np.asarray(vectors_ND)
     if vectors_ND.ndim != 2 or not np.issubdtype(vectors_ND.dtype, np.number):
         raise UnalikeError(

@@ -29,7 +29,8 @@ from unalike.metrics.diagnostics import (
 from unalike.metrics.files import write_rows
 from unalike.metrics.intervals import Interval
 from unalike.metrics.retrieval import Ranking
-from unalike.numerics.normalization import l2_normalize
+from unalike.numerics.nearest_neighbors import Neighbors
+from unalike.numerics.normalization import UnitVectors, unit_vectors
 from unalike.report.html import Report, ReportImage
 from unalike.report.plots import ScatterPlot
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
@@ -51,16 +52,23 @@ class EmbeddedImages:
     """The images of a set with their vectors.
 
     Attributes:
-        vectors_ND: Vectors, of any length.
+        vectors_ND: Vectors of length 1.
         labels_N: Class index of each image.
         classes: Name of each class.
         paths: Path of each image.
     """
 
-    vectors_ND: np.ndarray
+    vectors_ND: UnitVectors
     labels_N: np.ndarray
     classes: Sequence[str]
     paths: Sequence[str | Path]
+
+    @classmethod
+    def from_vectors(
+        cls, vectors_ND: np.ndarray, labels_N: np.ndarray, classes: Sequence[str], paths: Sequence[str | Path]
+    ) -> EmbeddedImages:
+        """The images with their vectors, of any length."""
+        return cls(unit_vectors(vectors_ND), labels_N, classes, paths)
 
     def __len__(self) -> int:
         return len(self.labels_N)
@@ -78,7 +86,7 @@ class EmbeddedImages:
     def select(self, rows: np.ndarray) -> EmbeddedImages:
         """The images at these indices."""
         rows = np.asarray(rows, np.int64)
-        return replace(self, vectors_ND=self.vectors_ND[rows], labels_N=self.labels_N[rows],
+        return replace(self, vectors_ND=self.vectors_ND.rows(rows), labels_N=self.labels_N[rows],
                        paths=[self.paths[i] for i in rows])  # fmt: skip
 
     def sample(self, count: int, seed: int = 0) -> tuple[EmbeddedImages, np.ndarray]:
@@ -93,7 +101,7 @@ class EmbeddedImages:
         own_paths = {str(path) for path in self.paths}
         rows = np.array([i for i, path in enumerate(other.paths) if str(path) not in own_paths], np.int64)
         new = other.select(rows)
-        return replace(self, vectors_ND=np.concatenate([self.vectors_ND, new.vectors_ND]),
+        return replace(self, vectors_ND=self.vectors_ND.join(new.vectors_ND),
                        labels_N=np.concatenate([self.labels_N, new.labels_N]),
                        paths=[*self.paths, *new.paths])  # fmt: skip
 
@@ -123,6 +131,7 @@ def write_evaluation_report(
     title: str,
     subtitle: str,
     explained: ExplainedMatches | None = None,
+    neighbors: Neighbors | None = None,
 ) -> list[Path]:
     """Write ``report.html`` of an evaluation and the CSV files beside it.
 
@@ -135,6 +144,7 @@ def write_evaluation_report(
         title: Heading of the page.
         subtitle: The line below it.
         explained: Explanations of the first misses.
+        neighbors: DUPLICATE_NEIGHBORS references nearest to each query, where they are known; else they are searched.
 
     Returns:
         The files.
@@ -150,8 +160,8 @@ def write_evaluation_report(
     add_embedding_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
     all_images = query if ranking.same else query.union(reference)
     add_hard_pairs(report, all_images)
-    add_suspected_labels(report, all_images, folder)
-    add_near_duplicates(report, query, None if ranking.same else reference, folder)
+    add_suspected_labels(report, all_images, folder, neighbors=neighbors if ranking.same else None)
+    add_near_duplicates(report, query, None if ranking.same else reference, folder, neighbors=neighbors)
     if summary.get("per_class"):
         columns = ("class", "queries", "references", *(key for key in HEADLINES if key in micro))
         report.table("Every class", [{key: row[key] for key in columns} for row in summary["per_class"]])
@@ -217,7 +227,7 @@ def _miss_row(
     own = np.flatnonzero(reference.labels_N == label)
     own = own[[str(reference.paths[i]) != str(query.paths[q]) for i in own.tolist()]]
     if len(own):
-        cosines = (l2_normalize(reference.vectors_ND[own]) @ l2_normalize(query.vectors_ND[q : q + 1]).T)[:, 0]
+        cosines = np.asarray(reference.vectors_ND)[own] @ np.asarray(query.vectors_ND)[q]
         best = int(cosines.argmax())
         images.append(reference.image(int(own[best]), float(cosines[best]), True))
     return query.image(q), images
@@ -303,7 +313,9 @@ def _pair_rows(left: EmbeddedImages, right: EmbeddedImages, pairs: Pairs) -> lis
             for (a, b), score in zip(pairs.pairs_P2.tolist(), pairs.scores_P.tolist(), strict=True)]  # fmt: skip
 
 
-def add_suspected_labels(report: Report, images: EmbeddedImages, folder: Path, *, note: str = "") -> list[Suspicion]:
+def add_suspected_labels(
+    report: Report, images: EmbeddedImages, folder: Path, *, note: str = "", neighbors: Neighbors | None = None
+) -> list[Suspicion]:
     """Add the images whose neighbors contradict their label, and write all of them to ``suspected_labels.csv``.
 
     Args:
@@ -311,9 +323,13 @@ def add_suspected_labels(report: Report, images: EmbeddedImages, folder: Path, *
         images: The images.
         folder: The folder of the CSV file.
         note: Text after the section's own note.
+        neighbors: VOTING_NEIGHBORS neighbors of each image, where they are known.
     """
     sample, _ = images.sample(MAX_COMPARED_IMAGES)
-    suspected = suspected_labels(sample.vectors_ND, sample.labels_N) if len(sample) > 2 else []
+    neighbors = neighbors if len(sample) == len(images) else None
+    suspected = []
+    if len(sample) > 2:
+        suspected = suspected_labels(sample.vectors_ND, sample.labels_N, neighbors=neighbors)
     rows = [{"path": source_name(sample.paths[s.image]), "class": sample.class_name(s.image),
              "looks_like": sample.classes[s.suggested], "chance": f"{s.chance:.2e}", "margin": round(s.score, 3)}
             for s in suspected]  # fmt: skip
@@ -329,7 +345,10 @@ def add_suspected_labels(report: Report, images: EmbeddedImages, folder: Path, *
     return suspected
 
 
-def add_near_duplicates(report: Report, images: EmbeddedImages, other: EmbeddedImages | None, folder: Path) -> Pairs:
+def add_near_duplicates(
+    report: Report, images: EmbeddedImages, other: EmbeddedImages | None, folder: Path, *,
+    neighbors: Neighbors | None = None,
+) -> Pairs:  # fmt: skip
     """Add nearly equal images within a set, or between two, and write all pairs to ``near_duplicates.csv``.
 
     Args:
@@ -337,10 +356,14 @@ def add_near_duplicates(report: Report, images: EmbeddedImages, other: EmbeddedI
         images: The images.
         other: The set that they are compared with; None for pairs within ``images``.
         folder: The folder of the CSV file.
+        neighbors: DUPLICATE_NEIGHBORS neighbors of each image in ``other``, or in the set itself, where they are known.
     """
     left, _ = images.sample(MAX_COMPARED_IMAGES)
     right = left if other is None else other.sample(MAX_COMPARED_IMAGES)[0]
-    duplicates = near_duplicates(left.vectors_ND, None if other is None else right.vectors_ND)
+    complete = len(left) == len(images) and (other is None or len(right) == len(other))
+    duplicates = near_duplicates(
+        left.vectors_ND, None if other is None else right.vectors_ND, neighbors=neighbors if complete else None
+    )
     rows = [{"path": source_name(left.paths[a]), "class": left.class_name(a), "other_path": source_name(right.paths[b]),
              "other_class": right.class_name(b), "cosine": round(score, 6)}
             for (a, b), score in zip(duplicates.pairs_P2.tolist(), duplicates.scores_P.tolist(), strict=True)]  # fmt: skip

@@ -48,7 +48,7 @@ def embedded_images(images: ImageSet, vectors_ND: np.ndarray) -> EmbeddedImages:
         images: N images.
         vectors_ND: their vectors, in the same order.
     """
-    return EmbeddedImages(vectors_ND, images.labels_N, images.classes, images.paths)
+    return EmbeddedImages.from_vectors(vectors_ND, images.labels_N, images.classes, images.paths)
 
 
 def write_training_report(folder: Path, experiment: Experiment, result: TrainingResult) -> list[Path]:

@@ -16,6 +16,7 @@ from unalike.metrics.diagnostics import (
     near_duplicates,
     suspected_labels,
 )
+from unalike.numerics.nearest_neighbors import top_k
 from unalike.numerics.normalization import l2_normalize
 
 
@@ -183,3 +184,15 @@ def test_principal_axes_are_those_of_the_svd():
 @pytest.mark.parametrize("shape", [(0, 3), (1, 3), (2, 3), (12, 1), (30, 3)])
 def test_map_in_corners(shape):
     assert embedding_map(np.ones(shape)).shape == (shape[0], 2)
+
+
+def test_neighbors_that_are_known_are_not_searched_again(monkeypatch):
+    vectors = np.random.default_rng(2).standard_normal((60, 5))
+    vectors[10], labels = vectors[3], np.arange(60) % 4
+    neighbors = top_k(vectors, vectors, 30, exclude_self=True)
+    expected = near_duplicates(vectors), suspected_labels(vectors, labels)
+    monkeypatch.setattr(insight, "top_k", None)
+    duplicates = near_duplicates(vectors, neighbors=neighbors)
+    np.testing.assert_array_equal(duplicates.pairs_P2, expected[0].pairs_P2)
+    assert duplicates.threshold == expected[0].threshold
+    assert suspected_labels(vectors, labels, neighbors=neighbors) == expected[1]

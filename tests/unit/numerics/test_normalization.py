@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from unalike.errors import UnalikeError
-from unalike.numerics.normalization import l2_normalize
+from unalike.numerics.normalization import l2_normalize, unit_vectors
 
 
 def test_l2_normalize_keeps_zero_and_extreme_vectors_apart_from_nan():
@@ -25,3 +25,23 @@ def test_l2_normalize_counts_what_is_not_finite_over_all_its_parts():
     vectors[[40_000, 70_000, 70_001], 1] = np.inf
     with pytest.raises(UnalikeError, match="3 of 98304 vectors hold NaN or infinity, the first is number 40000"):
         l2_normalize(vectors)
+
+
+def test_unit_vectors_are_normalized_once():
+    vectors = np.random.default_rng(0).standard_normal((50, 6)).astype(np.float32)
+    marked = unit_vectors(vectors)
+    assert unit_vectors(marked) is marked and not marked.flags.writeable
+    assert np.shares_memory(l2_normalize(marked), marked) and type(l2_normalize(marked)) is np.ndarray
+    np.testing.assert_array_equal(marked, l2_normalize(vectors))
+    rows = marked.rows(np.array([4, 2]))
+    assert unit_vectors(rows) is rows
+    joined = marked.join(rows)
+    assert unit_vectors(joined) is joined and len(joined) == 52
+
+
+@pytest.mark.parametrize(
+    "change", [lambda v: 2 * v, lambda v: v[:, :3], lambda v: -v.rows(np.arange(3)), lambda v: v.T.copy()]
+)
+def test_what_is_made_of_unit_vectors_is_normalized_again(change):
+    changed = change(unit_vectors(np.random.default_rng(0).standard_normal((50, 6))))
+    np.testing.assert_allclose(np.linalg.norm(l2_normalize(changed), axis=1), 1, rtol=1e-6)

@@ -36,7 +36,9 @@ def cloud(paths, seed=0, noise=0.9):
     rng = np.random.default_rng(seed)
     labels = np.arange(len(paths)) % 6
     centres = np.random.default_rng(1).standard_normal((6, 16))
-    return EmbeddedImages(centres[labels] + noise * rng.standard_normal((len(paths), 16)), labels, CLASSES, list(paths))
+    return EmbeddedImages.from_vectors(
+        centres[labels] + noise * rng.standard_normal((len(paths), 16)), labels, CLASSES, list(paths)
+    )
 
 
 def rows_of(path):
@@ -49,7 +51,7 @@ def test_the_page_of_an_evaluation_names_what_was_planted(pictures, tmp_path):
     reference.labels_N[7] = (reference.labels_N[7] + 1) % 6  # a wrong label
     vectors = query.vectors_ND.copy()
     vectors[3] = reference.vectors_ND[20]  # a query that is a reference too
-    query = EmbeddedImages(vectors, query.labels_N, CLASSES, query.paths)
+    query = EmbeddedImages.from_vectors(vectors, query.labels_N, CLASSES, query.paths)
     ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N)
     summary = summarize(ranking, CLASSES, reference_labels=reference.labels_N, n=50)
     files = write_evaluation_report(tmp_path, summary, ranking, query, reference, title="Fruit <i>", subtitle="& more")
