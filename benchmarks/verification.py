@@ -33,8 +33,8 @@ from unalike.metrics.roc import fnmr_at_fmr
 from unalike.progress import progress
 from unalike.runs.environment import usable_cores
 from unalike.verification.asset import Asset, open_asset
+from unalike.verification.asset_template import AssetTemplate
 from unalike.verification.benign import render_benign, warp_layer
-from unalike.verification.localization import AssetTemplate
 from unalike.verification.measures import AssetDifference
 from unalike.verification.regions import find_peak
 from unalike.verification.tampering import MIN_CHANGED_SHARE, TAMPERING, compute_changed_share, find_parts
@@ -125,18 +125,18 @@ def measure_brands(brands: int, skip: int, seed: int) -> dict[str, np.ndarray]:
     templates = [AssetTemplate(asset) for asset in assets]
     seconds: list[float] = []
 
-    def measure_brand(number: int) -> list[tuple[VerificationTrial, list[float], float]]:
+    def measure_brand(number: int) -> list[tuple[VerificationTrial, AssetDifference | None, float]]:
         template, rows = templates[number], []
         _ = template.coarse_maps  # computed outside the timed part
         trials = render_all(assets[number], seed)
         start = time.thread_time()
         for trial in trials:
             difference = measure_asset(template, trial.image_HW3)
-            rows.append((trial, measure_row(difference), peak_in_change(trial, difference, assets[number])))
+            rows.append((trial, difference, peak_in_change(trial, difference, assets[number])))
         seconds.append((time.thread_time() - start) / len(trials))
         return rows
 
-    rows: list[tuple[int, VerificationTrial, list[float], float]] = []
+    rows: list[tuple[int, VerificationTrial, AssetDifference | None, float]] = []
     with ThreadPoolExecutor(usable_cores()) as pool, progress("comparing", brands, "brands") as advance:
         for number, brand_rows in enumerate(pool.map(measure_brand, range(brands))):
             rows += [(number, *row) for row in brand_rows]
@@ -144,7 +144,8 @@ def measure_brands(brands: int, skip: int, seed: int) -> dict[str, np.ndarray]:
     print(f"{len(rows)} images of {brands} brands, located and measured in {1000 * np.median(seconds):.1f} ms of one core each "
           f"(median of brands; {1000 * min(seconds):.1f} to {1000 * max(seconds):.1f})")  # fmt: skip
     return {
-        "measures": np.array([measures for _, _, measures, _ in rows]),
+        "measures": np.array([measure_row(difference) for _, _, difference, _ in rows]),
+        "correlation": np.array([difference.pose.correlation if difference else 0.0 for _, _, difference, _ in rows]),
         "pointed": np.array([pointed for *_, pointed in rows]),
         "asset": np.array([number for number, *_ in rows]),
         "kind": np.array([trial.kind for _, trial, _, _ in rows]),
@@ -182,7 +183,10 @@ def evaluate_split(rows: dict[str, np.ndarray], rate: float, split: int) -> dict
 
 def to_measurements(rows: dict[str, np.ndarray]) -> TrialMeasurements:
     """The rows as trials; the similarity, which was not measured, is 1."""
-    return TrialMeasurements(rows["measures"], rows["asset"], rows["kind"].astype(object), np.ones(len(rows["asset"])))
+    similarity_N = np.ones(len(rows["asset"]))
+    return TrialMeasurements(
+        rows["measures"], rows["asset"], rows["kind"].astype(object), similarity_N, rows["correlation"]
+    )
 
 
 def evaluate_frozen_trunk(brands: int, seed: int) -> None:

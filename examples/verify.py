@@ -25,7 +25,7 @@ def draw(root: Path) -> None:
     for folder in ("assets", "pictures"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     for number, (name, mark) in enumerate(marks):
-        color = np.broadcast_to(mark.colour.astype(np.uint8), (*mark.mask_MM.shape, 3))
+        color = np.broadcast_to(mark.color.astype(np.uint8), (*mark.mask_MM.shape, 3))
         asset = open_asset(np.dstack([color, mark.mask_MM]), name)
         if number < 5:
             Image.fromarray(asset.layer_HW4).save(root / "assets" / f"{name}.png")

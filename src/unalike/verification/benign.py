@@ -13,18 +13,23 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter
 
 from unalike.errors import SpecError, closest
 from unalike.verification.asset import Asset
 
-BENIGN = ("scale", "rotation", "background", "lighting", "compression")
-# Bounds of the asset's longer side in the image, in pixels: from a thumbnail to more than is compared.
-MIN_SIDE, MAX_SIDE = 72, 420
+BENIGN = ("scale", "rotation", "background", "busy-background", "lighting", "compression")
+# Bounds of the asset's size in the image (the square root of its area), and of its longer side, in pixels: from a thumbnail
+# to more than is compared.
+MIN_SIZE, MAX_SIZE, MAX_SIDE = 72, 420, 800
+# Least ratio of an image's shorter to its longer side: a wide mark stands in a picture, not in a ribbon.
+MIN_CANVAS_ASPECT = 0.5
 # Largest rotation, in degrees.
 MAX_ROTATION = 8.0
 # The asset must stand out from its background: mean absolute difference of the channels, in gray levels.
 MIN_CONTRAST = 55.0
+# Share of backgrounds that are busy, of dark images (as dark as the second number), and the least JPEG quality.
+BUSY_SHARE, DARK_SHARE, DARKEST, MIN_QUALITY = 0.15, 0.2, 0.5, 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,17 +71,18 @@ def render_benign(
     """
     check_kinds(kinds, BENIGN, "benign transformation")
     # All parameters are drawn whether they are used or not, so that leaving out a kind leaves the others as they were.
-    side = float(np.exp(rng.uniform(np.log(MIN_SIDE), np.log(MAX_SIDE))))
+    size = float(np.exp(rng.uniform(np.log(MIN_SIZE), np.log(MAX_SIZE))))
     rotation = float(rng.uniform(-MAX_ROTATION, MAX_ROTATION))
     share = rng.uniform(0.5, 0.92)
     offset = rng.uniform(-1, 1, 2)
     background_seed, lighting_seed, compression_seed = (int(n) for n in rng.integers(0, 2**31, 3))
     layer = asset.layer_HW4 if layer_HW4 is None else layer_HW4
-    scale = side / max(asset.size) if "scale" in kinds else 1.0
+    natural = float(np.sqrt(asset.size[0] * asset.size[1]))
+    scale = min(size / natural, MAX_SIDE / max(asset.size)) if "scale" in kinds else 1.0
     angle = np.deg2rad(rotation) if "rotation" in kinds else 0.0
-    pose, size = _random_pose(layer, scale, angle, float(share), offset)
+    pose, canvas = _random_pose(layer, scale, angle, float(share), offset)
     background_rng = np.random.default_rng(background_seed)
-    image = _composite(asset, layer, pose, size, background_rng, random_background="background" in kinds)
+    image = _composite(asset, layer, pose, canvas, background_rng, kinds)
     if "lighting" in kinds:
         image = _relight(image, np.random.default_rng(lighting_seed))
     if "compression" in kinds:
@@ -92,6 +98,7 @@ def _random_pose(
     cos, sin = np.cos(angle) * scale, np.sin(angle) * scale
     wide, tall = abs(cos) * width + abs(sin) * height, abs(sin) * width + abs(cos) * height
     side_x, side_y = int(np.ceil(wide / share)) + 2, int(np.ceil(tall / share)) + 2
+    side_x, side_y = max(side_x, round(MIN_CANVAS_ASPECT * side_y)), max(side_y, round(MIN_CANVAS_ASPECT * side_x))
     center = np.array([side_x, side_y]) / 2 + offset * (np.array([side_x - wide, side_y - tall]) / 2 - 1) * 0.9
     linear = np.array([[cos, -sin], [sin, cos]])
     pose_23 = np.concatenate([linear, (center - linear @ [width / 2, height / 2])[:, None]], axis=1)
@@ -99,17 +106,17 @@ def _random_pose(
 
 
 def _composite(
-    asset: Asset, layer_HW4: np.ndarray, pose_23: np.ndarray, size: tuple[int, int], rng: np.random.Generator, *,
-    random_background: bool,
+    asset: Asset, layer_HW4: np.ndarray, pose_23: np.ndarray, size: tuple[int, int], rng: np.random.Generator,
+    kinds: Collection[str],
 ) -> np.ndarray:  # fmt: skip
     """Draw the layer at its pose on a random background, or on the asset's own; float32 (H, W, 3)."""
     color, alpha = warp_layer(layer_HW4, pose_23, size)
     ink = layer_HW4[..., :3][layer_HW4[..., 3] > 127]
-    own = (not random_background) or (asset.background != "transparent" and rng.random() < 0.35)
+    own = ("background" not in kinds) or (asset.background != "transparent" and rng.random() < 0.35)
     background: np.ndarray = (
         np.broadcast_to(np.array(asset.background_color, np.float32), (*size, 3))
         if own
-        else draw_background(rng, *size, ink)
+        else draw_background(rng, *size, ink, busy="busy-background" in kinds)
     )
     image: np.ndarray = background * (1 - alpha[..., None]) + color * alpha[..., None]
     return image
@@ -150,8 +157,17 @@ def warp_layer(layer_HW4: np.ndarray, pose_23: np.ndarray, size: tuple[int, int]
     return np.clip(color_HW3, 0, 255).astype(np.float32), alpha_HW.astype(np.float32)
 
 
-def draw_background(rng: np.random.Generator, height: int, width: int, ink_N3: np.ndarray) -> np.ndarray:
-    """Draw a plain (half of the time), shaded or cloudy background on which ink of these colors is visible.
+def draw_background(
+    rng: np.random.Generator, height: int, width: int, ink_N3: np.ndarray, busy: bool = False
+) -> np.ndarray:
+    """Draw a plain (half of the time), shaded, cloudy or busy background on which ink of these colors is visible.
+
+    Args:
+        rng: Determines the background.
+        height: Of the image.
+        width: Of the image.
+        ink_N3: Colors of the ink.
+        busy: Whether one in seven may be as busy as a photograph.
 
     Returns:
         float32 (H, W, 3), 0 to 255.
@@ -178,13 +194,36 @@ def draw_background(rng: np.random.Generator, height: int, width: int, ink_N3: n
         coarse = Image.fromarray(rng.uniform(0, 1, (cells, cells)).astype(np.float32))
         blend = np.clip(np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)), 0, 1)
     background: np.ndarray = (first * (1 - blend[..., None]) + second * blend[..., None]).astype(np.float32)
-    return background
+    is_busy, texture_seed = bool(rng.random() < BUSY_SHARE), int(rng.integers(0, 2**31))
+    return _add_texture(background, np.random.default_rng(texture_seed), ink) if busy and is_busy else background
+
+
+def _add_texture(background_HW3: np.ndarray, rng: np.random.Generator, ink_N3: np.ndarray) -> np.ndarray:
+    """Add noise of several scales, and shapes, as busy as a photograph, away from the ink's mean color."""
+    height, width = background_HW3.shape[:2]
+    texture = np.zeros((height, width, 3), np.float32)
+    for cells in (3, 8, 20, 50):
+        coarse = Image.fromarray(rng.integers(0, 255, (cells, cells, 3), dtype=np.uint8))
+        texture += np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC), np.float32) / 4 - 32
+    canvas = Image.fromarray(np.clip(127 + 2 * texture, 0, 255).astype(np.uint8))
+    draw = ImageDraw.Draw(canvas)
+    for _ in range(int(rng.integers(4, 16))):
+        (x, y), reach = rng.uniform(0, 1, 2) * (width, height), rng.uniform(0.02, 0.2, 2) * max(height, width)
+        fill = tuple(int(v) for v in rng.integers(0, 255, 3))
+        (draw.ellipse if rng.random() < 0.5 else draw.rectangle)([x, y, x + reach[0], y + reach[1]], fill=fill)
+    strength = rng.uniform(0.3, 0.7)
+    busy = background_HW3 + strength * (np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.8)), np.float32) - 127)
+    # Where the ink would hardly be visible, the texture is weaker.
+    near = (np.abs(busy - ink_N3.mean(axis=0)).mean(axis=2) < MIN_CONTRAST)[..., None] if len(ink_N3) else False
+    textured: np.ndarray = np.clip(np.where(near, 0.8 * background_HW3 + 0.2 * busy, busy), 0, 255).astype(np.float32)
+    return textured
 
 
 def _relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Change brightness, tint and gamma, and add shading that falls off to one side."""
     height, width = image.shape[:2]
-    gain = rng.uniform(0.72, 1.18) * rng.uniform(0.965, 1.035, 3)
+    dark = rng.random() < DARK_SHARE
+    gain = rng.uniform(*((DARKEST, 0.72) if dark else (0.72, 1.18))) * rng.uniform(0.965, 1.035, 3)
     gamma = rng.uniform(0.88, 1.14)
     angle, falloff = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.22)
     grid_y, grid_x = np.mgrid[0:height, 0:width].astype(np.float32) / max(height, width) - 0.5
@@ -195,7 +234,7 @@ def _relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def _compress(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Apply a slight blur, slight noise and JPEG compression, each with some probability; uint8 (H, W, 3)."""
-    blur, noise, quality = rng.uniform(0, 1.0), rng.uniform(0, 4), int(rng.integers(40, 96))
+    blur, noise, quality = rng.uniform(0, 1.0), rng.uniform(0, 4), int(rng.integers(MIN_QUALITY, 96))
     blurred, noisy, compressed = rng.random(3) < (0.5, 0.5, 0.85)
     result = Image.fromarray(np.clip(image + 0.5, 0, 255).astype(np.uint8))
     if blurred:

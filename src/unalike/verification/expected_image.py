@@ -10,13 +10,40 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.comparison.registration import import_opencv
+from unalike.verification.searched_image import channel_max
 
 # Bounds of the common gain, and of the offset in gray levels that haze or reflections add.
-GAIN_RANGE, OFFSET_RANGE = (0.55, 1.45), (-20.0, 40.0)
+GAIN_RANGE, OFFSET_RANGE = (0.4, 1.3), (-16.0, 20.0)
+# A picture whose brightest pixels reach a share of 255 is lit at least by that share of it: nothing reflects more than all of
+# the light. The rest is for gamma and tints.
+BRIGHTNESS_SLACK = 0.85
 # Least contrast, in gray levels, in whose shares differences are measured.
 MIN_CONTRAST = 40.0
 # Candidate blurs of the expected image, standard deviation in pixels.
 BLURS = (0, 0.6, 1.0, 1.5, 2.2)
+# Median deviation from a smooth background, in gray levels, from which all of the background is busy; below it, what deviates
+# by the second number (and four times the median) and reaches the frame's border is.
+BUSY_NOISE, BUSY_DEVIATION = 9.0, 24.0
+# Distance in pixels from a busy background within which the edge of the ink cannot be predicted.
+BUSY_REACH = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Lighting:
+    """Lighting of an image: ``gain_HW`` times the asset's colors, plus ``offset`` gray levels, for all channels."""
+
+    gain_HW: np.ndarray
+    offset: float
+
+    def apply(self, color_HW3: np.ndarray) -> np.ndarray:
+        """Light the asset's colors; float32 (H, W, 3), 0 to 255."""
+        lit: np.ndarray = np.clip(color_HW3 * self.gain_HW[..., None] + self.offset, 0, 255).astype(np.float32)
+        return lit
+
+    def remove(self, observed_HW3: np.ndarray) -> np.ndarray:
+        """Return colors as under the asset's own lighting; float32 (H, W, 3), 0 to 255."""
+        plain: np.ndarray = np.clip((observed_HW3 - self.offset) / self.gain_HW[..., None], 0, 255).astype(np.float32)
+        return plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,19 +52,29 @@ class ExpectedImage:
 
     Attributes:
         alpha_HW: Opacity of the asset, 0 to 1.
-        asset_HW3: The asset's colors under the fitted lighting.
+        lighting: The fitted lighting.
         image_HW3: Asset and background, as sharp as the observed image.
         background_noise: Median deviation of the observed background from the fitted one, in gray levels.
+        busy_HW: bool, background that no smooth surface describes, such as a photograph: there the observed one is expected.
         contrast: Contrast of the asset with its background, in gray levels.
         ink_HW: bool, pixels that show nothing but the asset.
     """
 
     alpha_HW: np.ndarray
-    asset_HW3: np.ndarray
+    lighting: Lighting
     image_HW3: np.ndarray
     background_noise: float
+    busy_HW: np.ndarray
     contrast: float
     ink_HW: np.ndarray
+
+    @property
+    def predictable_HW(self) -> np.ndarray:
+        """bool, pixels of which the image can be predicted: not those on, and at the edge of, busy background."""
+        if not self.busy_HW.any():
+            return np.ones_like(self.busy_HW)
+        predictable: np.ndarray = (dilate_alpha(self.busy_HW.astype(np.float32), BUSY_REACH) < 0.5) | self.ink_HW
+        return predictable
 
 
 def predict_image(
@@ -52,13 +89,63 @@ def predict_image(
         opaque: Whether the asset fills its rectangle.
     """
     alpha, color = layer_HW4[..., 3].astype(np.float32) / 255, layer_HW4[..., :3].astype(np.float32)
-    background, noise = fit_background(observed_HW3, inside_HW & (dilate_alpha(alpha, 2) < 0.03))
+    free = inside_HW & (dilate_alpha(alpha, 2) < 0.03)
+    background, noise = fit_background(observed_HW3, free)
+    busy = np.zeros_like(free) if opaque else find_busy_background(observed_HW3, background, noise, free)
+    if busy.any():
+        background = _fill_background(observed_HW3, background, free, busy)
+        noise = min(noise, BUSY_NOISE) if busy.all() or not (free & ~busy).any() else noise
     ink = inside_HW & (erode_alpha(alpha, 1) > 0.95)
     if ink.sum() < 30:
         ink = inside_HW & (alpha > 0.7)
-    asset = fit_lighting(color, observed_HW3, ink)
-    image = _match_sharpness(asset * alpha[..., None] + background * (1 - alpha[..., None]), observed_HW3, inside_HW)
-    return ExpectedImage(alpha, asset, image, noise, _measure_contrast(asset, background, alpha, image, opaque), ink)
+    brightest = float(np.quantile(observed_HW3[inside_HW].max(axis=1), 0.98)) if inside_HW.any() else 0.0
+    lighting = fit_lighting(color, observed_HW3, ink, brightest)
+    asset = lighting.apply(color)
+    image = _match_sharpness(asset, alpha, background, observed_HW3, inside_HW)
+    contrast = _measure_contrast(asset, background, alpha, image, opaque)
+    return ExpectedImage(alpha, lighting, image, noise, busy, contrast, ink)
+
+
+def find_busy_background(
+    observed_HW3: np.ndarray, surface_HW3: np.ndarray, noise: float, free_HW: np.ndarray
+) -> np.ndarray:
+    """Find background that the fitted surface does not describe.
+
+    If most of the background deviates, all of it is busy. Otherwise only structures are that go on beyond the frame: one that
+    ends within it may be an added part.
+
+    Returns:
+        bool (H, W), a part of ``free_HW``.
+    """
+    if noise > BUSY_NOISE:
+        return free_HW.copy()
+    cv2 = import_opencv()
+    deviation = channel_max(np.abs(observed_HW3 - surface_HW3))
+    deviating = (free_HW & (deviation > max(BUSY_DEVIATION, 4 * noise))).astype(np.uint8)
+    if not deviating.any():
+        return np.zeros_like(free_HW)
+    _, labels = cv2.connectedComponents(deviating, connectivity=8)
+    border = np.concatenate([labels[:2].ravel(), labels[-2:].ravel(), labels[:, :2].ravel(), labels[:, -2:].ravel()])
+    busy: np.ndarray = np.isin(labels, np.setdiff1d(border, [0]))
+    return busy
+
+
+def _fill_background(
+    observed_HW3: np.ndarray, surface_HW3: np.ndarray, free_HW: np.ndarray, busy_HW: np.ndarray
+) -> np.ndarray:
+    """The observed background where it is busy, continued under the ink's edge from what is near."""
+    cv2 = import_opencv()
+    weight = free_HW.astype(np.float32)
+    filled, known = surface_HW3.copy(), np.zeros_like(free_HW)
+    for blur in (12.0, 5.0, 2.5):  # from far to near: the nearest that is known counts
+        total = cv2.GaussianBlur(weight, (0, 0), blur)
+        near = cv2.GaussianBlur(observed_HW3 * weight[..., None], (0, 0), blur) / np.maximum(total, 1e-6)[..., None]
+        known = total > 0.02
+        filled[known] = near[known]
+    beside = dilate_alpha(busy_HW.astype(np.float32), 3 * BUSY_REACH) > 0.5
+    background = np.where(beside[..., None], filled, surface_HW3)
+    background[busy_HW] = observed_HW3[busy_HW]
+    return np.asarray(background, np.float32)
 
 
 def fit_background(observed_HW3: np.ndarray, free_HW: np.ndarray) -> tuple[np.ndarray, float]:
@@ -95,7 +182,9 @@ def fit_background(observed_HW3: np.ndarray, free_HW: np.ndarray) -> tuple[np.nd
     return (terms @ surface).astype(np.float32), float(np.median(residual))
 
 
-def fit_lighting(color_HW3: np.ndarray, observed_HW3: np.ndarray, ink_HW: np.ndarray) -> np.ndarray:
+def fit_lighting(
+    color_HW3: np.ndarray, observed_HW3: np.ndarray, ink_HW: np.ndarray, brightest: float = 0.0
+) -> Lighting:
     """Fit one gain, which may fall off to a side, and one offset for all channels to the asset's ink.
 
     One for all channels, so that lighting cannot explain red that turned blue; within ``GAIN_RANGE`` and
@@ -105,9 +194,7 @@ def fit_lighting(color_HW3: np.ndarray, observed_HW3: np.ndarray, ink_HW: np.nda
         color_HW3: The asset's colors, float32.
         observed_HW3: The observed image, float32.
         ink_HW: bool, pixels that show nothing but the asset.
-
-    Returns:
-        The asset's colors under that lighting, float32 (H, W, 3).
+        brightest: Gray levels that the brightest pixels reach; no weaker light than that explains is fitted.
     """
     height, width = ink_HW.shape
     grid_y, grid_x = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -130,22 +217,29 @@ def fit_lighting(color_HW3: np.ndarray, observed_HW3: np.ndarray, ink_HW: np.nda
             residual = np.abs(values - rows @ np.array([gain, slope_x, slope_y, offset])).max(axis=1)
             spread = max(float(np.median(residual)) * 1.5, 6.0)
             weight = (1 / (1 + (residual / (2 * spread)) ** 2)).astype(np.float32)
-    gain, offset = float(np.clip(gain, *GAIN_RANGE)), float(np.clip(offset * 64, *OFFSET_RANGE))
+    least = max(GAIN_RANGE[0], min(1.0, BRIGHTNESS_SLACK * brightest / 255))
+    gain, offset = float(np.clip(gain, least, GAIN_RANGE[1])), float(np.clip(offset * 64, *OFFSET_RANGE))
     slope_x, slope_y = (float(np.clip(s, -0.35 * gain, 0.35 * gain)) for s in (slope_x, slope_y))
-    gains = gain + slope_x * x + slope_y * y
-    lit: np.ndarray = np.clip(color_HW3 * gains[..., None] + offset, 0, 255).astype(np.float32)
-    return lit
+    return Lighting((gain + slope_x * x + slope_y * y).astype(np.float32), offset)
 
 
-def _match_sharpness(expected_HW3: np.ndarray, observed_HW3: np.ndarray, inside_HW: np.ndarray) -> np.ndarray:
-    """Blur the expected image as much as leaves the least difference."""
+def _match_sharpness(
+    asset_HW3: np.ndarray, alpha_HW: np.ndarray, background_HW3: np.ndarray, observed_HW3: np.ndarray,
+    inside_HW: np.ndarray,
+) -> np.ndarray:  # fmt: skip
+    """Draw the asset on its background, blurred as much as leaves the least difference."""
     cv2 = import_opencv()
-    blurred = [expected_HW3 if blur == 0 else cv2.GaussianBlur(expected_HW3, (0, 0), blur) for blur in BLURS]
+    alpha_HW1 = alpha_HW[..., None]
+    premultiplied = np.concatenate([asset_HW3 * alpha_HW1, alpha_HW1], axis=2)
+    images = []
+    for blur in BLURS:
+        layer = premultiplied if blur == 0 else cv2.GaussianBlur(premultiplied, (0, 0), blur)
+        images.append(layer[..., :3] + background_HW3 * (1 - layer[..., 3:]))
 
     def residual(image: np.ndarray) -> float:
         return float(np.abs(image - observed_HW3)[inside_HW].mean()) if inside_HW.any() else 0.0
 
-    return min(blurred, key=residual)
+    return min(images, key=residual)
 
 
 def _measure_contrast(
@@ -158,7 +252,7 @@ def _measure_contrast(
     if opaque:
         low, high = (np.quantile(expected_HW3[ink], share, axis=0) for share in (0.05, 0.95))
         return max(float((high - low).max()), MIN_CONTRAST)
-    return max(float(np.median(np.abs(asset_HW3 - background_HW3).max(axis=2)[ink])), MIN_CONTRAST)
+    return max(float(np.median(channel_max(np.abs(asset_HW3 - background_HW3))[ink])), MIN_CONTRAST)
 
 
 def dilate_alpha(alpha_HW: np.ndarray, reach: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from unalike.engines.protocol import Engine
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.gallery import Gallery
 from unalike.verification.asset import Asset
-from unalike.verification.localization import AssetTemplate
+from unalike.verification.asset_template import AssetTemplate
 
 
 class AssetMatcher:

@@ -18,25 +18,40 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.comparison.registration import import_opencv
+from unalike.verification.asset_template import AssetTemplate, asset_size
+from unalike.verification.color_difference import ciede2000, srgb_to_lab
 from unalike.verification.expected_image import ExpectedImage, erode_alpha, predict_image
-from unalike.verification.localization import MARGIN, AffinePose, AssetTemplate, limit_size
+from unalike.verification.localization import MAX_DISTORTION, AffinePose
+from unalike.verification.searched_image import channel_max, limit_size
 
-# Bounds of the asset's longer side in the frame, in pixels.
-MAX_SIDE, MIN_SIDE = 192, 40
+# Bounds of the asset's size (square root of its area) in the frame, and of its longer side, in pixels.
+MAX_SIZE, MIN_SIZE, MAX_SIDE = 192, 40, 448
+# Margin of the frame, in which additions beside the asset are looked for: a share of its longer side, at most of its size.
+FRAME_MARGIN, MAX_FRAME_MARGIN = 0.12, 0.3
+# Rotation in degrees from which an image is no longer a benign one.
+MAX_ROTATION = 15.0
 # Gray levels of difference that JPEG and noise leave anywhere.
 NOISE_FLOOR = 10.0
-# Side of the windows over which ``parts`` averages, as a share of the asset's longer side.
+# Side of the windows over which ``parts`` averages, as a share of the asset's size.
 WINDOW_SHARE = 0.045
 # A pixel's difference counts up to this share of the contrast in a window's mean; one above the second share belongs to
 # the ``area`` that differs.
 MAX_HEAT, AREA_HEAT = 1.5, 0.25
-# Standard deviation of the blur of ``balance``, as a share of the longer side, and in pixels at least.
+# Standard deviation of the blur of ``balance``, as a share of the size, and in pixels at least.
 BALANCE_SHARE, MIN_BALANCE_BLUR = 0.018, 0.8
 # What benign transformations leave of the blurred difference: multiples of the blurred image's gradient and curvature, and
 # gray levels.
 GRADIENT_ALLOWANCE, CURVATURE_ALLOWANCE, LEVEL_ALLOWANCE = 0.25, 0.25, 6.0
+# Colors within so many gray levels form a group; groups below the share of the ink are left out, and the largest are compared.
+GROUP_REACH, MIN_GROUP_SHARE, MAX_GROUPS = 36.0, 0.06, 5
+# Busy background within so many gray levels of one of the ink's colors may be added ink.
+ADDED_REACH = 22.0
+# The correlation of edges that a busy background leaves is lower: 1 - correlation is divided by 1 + this, where all is busy.
+BUSY_EDGES = 4.0
+# Standard deviation in pixels of the blur that JPEG's halved color channels leave.
+CHROMA_BLUR = 1.5
 # Refinement steps on the expected image, and the largest change of a step (in units of the frame).
-REFINEMENT_STEPS, MAX_STEP = 2, 2.0
+REFINEMENT_STEPS, MAX_STEP = 3, 2.0
 # Keys of the measures in set files and results.
 MEASURES = ("edges", "distortion", "colour", "parts", "balance")
 
@@ -47,14 +62,16 @@ class AssetDifference:
 
     Attributes:
         pose: The refined pose.
-        measures: ``edges``: 1 - correlation of the edge maps, 0 to 2. ``distortion``: see ``AffinePose``. As shares of
-            the contrast: ``colour``, the ink's mean difference beyond lighting; ``parts``, the largest mean difference
-            of a window; ``balance``, the largest surplus or lack. ``area``: share of the asset that differs. ``hidden``:
-            share of the asset that lies outside the image.
+        measures: ``edges``: 1 - correlation of the edge maps, 0 to 2, less on busy background. ``distortion``: see ``AffinePose``; the largest for a
+            mirror image and for a rotated one. ``colour``: the largest CIEDE2000 difference of a group of the ink's
+            colors beyond lighting. As shares of the contrast: ``parts``, the largest mean difference of a window;
+            ``balance``, the largest surplus or lack. ``area``: share of the asset that differs. ``hidden``: share of the
+            asset that lies outside the image. ``busy``: share of the background that is busy.
         heat_HW: float32, difference of each pixel of the frame as a share of the contrast.
         observed_HW3: uint8, the image in the frame.
         expected_HW3: uint8, what it was compared with.
         frame_to_image_23: From (x, y, 1) of the frame to (x, y) of the image.
+        size: Size of the asset in the frame (the square root of its area), in pixels.
     """
 
     pose: AffinePose
@@ -63,13 +80,16 @@ class AssetDifference:
     observed_HW3: np.ndarray
     expected_HW3: np.ndarray
     frame_to_image_23: np.ndarray
+    size: float
 
 
 def measure_difference(template: AssetTemplate, image_HW3: np.ndarray, pose: AffinePose) -> AssetDifference:
     """Measure how an image (uint8 RGB) differs from the asset at its pose."""
     asset = template.asset
-    side = float(np.clip(pose.scale * max(asset.size), MIN_SIDE, MAX_SIDE))
-    layer, frame_to_layer = _frame_layer(template, side)
+    natural = asset_size(*asset.size)
+    largest = min(MAX_SIZE, MAX_SIDE * natural / max(asset.size))
+    size = float(np.clip(pose.scale * natural, min(MIN_SIZE, largest), largest))
+    layer, frame_to_layer = _frame_layer(template, size)
     opaque = asset.background == "none"
     to_image = np.vstack([pose.matrix_23, [0, 0, 1]]) @ frame_to_layer
     observed, inside = _warp_to_frame(image_HW3, to_image, layer.shape[:2])
@@ -82,35 +102,47 @@ def measure_difference(template: AssetTemplate, image_HW3: np.ndarray, pose: Aff
         observed, inside = _warp_to_frame(image_HW3, to_image, layer.shape[:2])
     pose = AffinePose((to_image @ np.linalg.inv(frame_to_layer))[:2], pose.correlation)
     expected = predict_image(layer, observed, inside, opaque)
-    counted = inside & (~(erode_alpha(expected.alpha_HW, 2) < 0.5) if opaque else np.ones_like(inside))
+    counted = inside & expected.predictable_HW
+    if opaque:
+        counted &= ~(erode_alpha(expected.alpha_HW, 2) < 0.5)
     heat = _compute_heat(expected, observed, counted)
-    ink, alpha = expected.ink_HW, expected.alpha_HW
+    heat[find_added_ink(expected, observed, layer)] = 1.0
+    alpha, free = expected.alpha_HW, inside & (expected.alpha_HW < 0.03)
+    is_turned = pose.is_mirrored or abs(pose.rotation) > MAX_ROTATION
+    busy = float(expected.busy_HW.sum() / max(1, int(free.sum())))
     measures = {
-        "edges": 1.0 - pose.correlation,
-        "distortion": pose.distortion,
-        "colour": _color_difference(expected, observed) / expected.contrast if ink.any() else 1.0,
-        "parts": float(window_mean(heat, side).max()),
-        "balance": _imbalance(observed, expected.image_HW3, counted, side) / expected.contrast,
+        "edges": (1.0 - pose.correlation) / (1 + BUSY_EDGES * min(1.0, busy)),
+        "distortion": MAX_DISTORTION if is_turned else pose.distortion,
+        "colour": _color_difference(expected, observed, layer),
+        "parts": float(window_mean(heat, size).max()),
+        "balance": _imbalance(observed, expected.image_HW3, counted, size) / expected.contrast,
         "area": float((heat > AREA_HEAT).sum() / max(1.0, float((alpha > 0.5).sum()))),
         "hidden": float((alpha * ~inside).sum() / max(1.0, float(alpha.sum()))),
+        "busy": busy,
     }
     expected_HW3 = np.clip(expected.image_HW3, 0, 255).astype(np.uint8)
-    return AssetDifference(pose, measures, heat, observed.astype(np.uint8), expected_HW3, to_image[:2])
+    return AssetDifference(pose, measures, heat, observed.astype(np.uint8), expected_HW3, to_image[:2], size)
 
 
-def window_mean(heat_HW: np.ndarray, side: float) -> np.ndarray:
-    """Average a heat map over windows; ``side`` is the asset's longer side in the frame, in pixels."""
+def window_side(size: float) -> int:
+    """Side in pixels, odd, of the windows for an asset of this size in the frame."""
+    return max(2, round(WINDOW_SHARE * size)) | 1
+
+
+def window_mean(heat_HW: np.ndarray, size: float) -> np.ndarray:
+    """Average a heat map over windows; ``size`` is the asset's in the frame, in pixels."""
     cv2 = import_opencv()
-    window = max(2, round(WINDOW_SHARE * side)) | 1
+    window = window_side(size)
     mean: np.ndarray = cv2.blur(np.minimum(heat_HW, MAX_HEAT), (window, window), borderType=cv2.BORDER_CONSTANT)
     return mean
 
 
-def _frame_layer(template: AssetTemplate, side: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the layer in a frame where its longer side is ``side``, and the 3 x 3 matrix from the frame to the layer."""
+def _frame_layer(template: AssetTemplate, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the layer in a frame where its size is ``size``, and the 3 x 3 matrix from the frame to the layer."""
     cv2 = import_opencv()
-    layer, scale = limit_size(template.asset.layer_HW4, side)
-    edge = max(3, round(MARGIN * side))
+    natural = template.asset.size
+    layer, scale = limit_size(template.asset.layer_HW4, size * max(natural) / asset_size(*natural))
+    edge = max(3, round(min(FRAME_MARGIN * max(layer.shape[:2]), MAX_FRAME_MARGIN * size)))
     layer = cv2.copyMakeBorder(layer, edge, edge, edge, edge, cv2.BORDER_CONSTANT)
     offset = (0.5 - edge) / scale - 0.5
     return layer, np.array([[1 / scale, 0, offset], [0, 1 / scale, offset], [0, 0, 1]])
@@ -121,19 +153,62 @@ def _compute_heat(expected: ExpectedImage, observed: np.ndarray, counted: np.nda
     cv2 = import_opencv()
     near = np.ones((3, 3), np.uint8)
     low, high = cv2.erode(expected.image_HW3, near), cv2.dilate(expected.image_HW3, near)
-    excess = np.maximum(np.maximum(low - observed, observed - high), 0).max(axis=2)
+    excess = channel_max(np.maximum(np.maximum(low - observed, observed - high), 0))
     noise = NOISE_FLOOR + 2.0 * expected.background_noise
     heat: np.ndarray = np.where(counted, np.maximum(excess - noise, 0) / expected.contrast, 0).astype(np.float32)
     return heat
 
 
-def _color_difference(expected: ExpectedImage, observed: np.ndarray) -> float:
-    """The ink's mean difference in gray levels from its own color, or from that mixed with background in thin strokes.
+def _color_difference(expected: ExpectedImage, observed: np.ndarray, layer_HW4: np.ndarray) -> float:
+    """The largest CIEDE2000 difference of a color group's mean from its own color, under the asset's lighting.
 
-    Whichever explains more counts.
+    In thin strokes ink is mixed with background, and JPEG mixes their hues: whichever of the pure color, the expected image,
+    and the expected image with blurred hues explains more counts.
     """
-    candidates = (expected.asset_HW3, expected.image_HW3)
-    return min(float(np.abs((observed - colors)[expected.ink_HW].mean(axis=0)).max()) for colors in candidates)
+    if not expected.ink_HW.any():
+        return 100.0
+    cv2 = import_opencv()
+    brightness = expected.image_HW3.mean(axis=2, keepdims=True)
+    blurred = cv2.GaussianBlur(expected.image_HW3 - brightness, (0, 0), CHROMA_BLUR) + brightness
+    own = layer_HW4[..., :3].astype(np.float32)
+    seen, *mixed = (expected.lighting.remove(image) for image in (observed, expected.image_HW3, blurred))
+    largest = 0.0
+    for group in find_color_groups(own, expected.ink_HW):
+        means = srgb_to_lab(np.stack([image[group].mean(axis=0) for image in (own, *mixed)]))
+        largest = max(largest, float(ciede2000(srgb_to_lab(seen[group].mean(axis=0)), means).min()))
+    return largest
+
+
+def find_added_ink(expected: ExpectedImage, observed: np.ndarray, layer_HW4: np.ndarray) -> np.ndarray:
+    """Find busy background that has a color of the ink and ends within the frame: it may be added; bool (H, W)."""
+    added = np.zeros_like(expected.busy_HW)
+    if not expected.busy_HW.any() or not expected.ink_HW.any():
+        return added
+    cv2 = import_opencv()
+    own = layer_HW4[..., :3].astype(np.float32)
+    lit = expected.lighting.apply(own)
+    for group in find_color_groups(own, expected.ink_HW):
+        added |= channel_max(np.abs(observed - lit[group].mean(axis=0))) < ADDED_REACH
+    added &= expected.busy_HW
+    _, labels = cv2.connectedComponents(added.astype(np.uint8), connectivity=8)
+    border = np.concatenate([labels[:2].ravel(), labels[-2:].ravel(), labels[:, :2].ravel(), labels[:, -2:].ravel()])
+    return added & ~np.isin(labels, border)
+
+
+def find_color_groups(color_HW3: np.ndarray, ink_HW: np.ndarray) -> list[np.ndarray]:
+    """Split ink into groups of similar color, the largest share of the rest first; bool masks (H, W)."""
+    rest, total = ink_HW.copy(), int(ink_HW.sum())
+    groups: list[np.ndarray] = []
+    for _ in range(2 * MAX_GROUPS):
+        if rest.sum() < MIN_GROUP_SHARE * total or len(groups) == MAX_GROUPS:
+            break
+        colors = color_HW3[rest]
+        median = colors[np.abs(colors - np.median(colors, axis=0)).max(axis=1).argmin()]  # a color that occurs
+        group = rest & (channel_max(np.abs(color_HW3 - median)) <= GROUP_REACH)
+        rest &= ~group
+        if group.sum() >= MIN_GROUP_SHARE * total:
+            groups.append(group)
+    return groups or [ink_HW]
 
 
 def _refinement_step(expected: ExpectedImage, observed: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
@@ -143,7 +218,9 @@ def _refinement_step(expected: ExpectedImage, observed: np.ndarray, inside: np.n
     """
     height, width = inside.shape
     gradient_x, gradient_y = _gradients(expected.image_HW3)
-    edges = inside & ((np.abs(gradient_x) + np.abs(gradient_y)).max(axis=2) > 0.02 * expected.contrast)
+    edges = (
+        inside & ~expected.busy_HW & (channel_max(np.abs(gradient_x) + np.abs(gradient_y)) > 0.02 * expected.contrast)
+    )
     if edges.sum() < 30:
         return None
     rows, columns = np.nonzero(edges)
@@ -174,10 +251,10 @@ def _gradients(image_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return gradient_x, gradient_y
 
 
-def _imbalance(observed: np.ndarray, expected: np.ndarray, counted: np.ndarray, side: float) -> float:
+def _imbalance(observed: np.ndarray, expected: np.ndarray, counted: np.ndarray, size: float) -> float:
     """The largest blurred signed difference beyond what benign transformations leave, in gray levels."""
     cv2 = import_opencv()
-    blur = max(BALANCE_SHARE * side, MIN_BALANCE_BLUR)
+    blur = max(BALANCE_SHARE * size, MIN_BALANCE_BLUR)
     difference = np.abs(cv2.GaussianBlur((observed - expected) * counted[..., None], (0, 0), blur))
     blurred = cv2.GaussianBlur(expected, (0, 0), blur)
     gradient_x, gradient_y = _gradients(blurred)

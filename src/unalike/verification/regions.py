@@ -12,8 +12,7 @@ import numpy as np
 
 from unalike.comparison.registration import import_opencv
 from unalike.verification.asset import Asset
-from unalike.verification.localization import MARGIN
-from unalike.verification.measures import AREA_HEAT, WINDOW_SHARE, AssetDifference, window_mean
+from unalike.verification.measures import AREA_HEAT, AssetDifference, window_mean, window_side
 
 MAX_REGIONS = 12
 Box = tuple[int, int, int, int]
@@ -47,9 +46,8 @@ def find_altered_regions(
         min_score: Weaker regions are left out.
     """
     cv2 = import_opencv()
-    side = _asset_side(difference)
-    window = max(2, round(WINDOW_SHARE * side)) | 1
-    mean_HW = window_mean(difference.heat_HW, side)
+    window = window_side(difference.size)
+    mean_HW = window_mean(difference.heat_HW, difference.size)
     dilated = cv2.dilate((difference.heat_HW > AREA_HEAT).astype(np.uint8), np.ones((window, window), np.uint8))
     count, labels_HW, stats, _ = cv2.connectedComponentsWithStats(dilated, connectivity=8)
     regions = []
@@ -64,7 +62,7 @@ def find_altered_regions(
 
 def find_peak(difference: AssetDifference) -> tuple[float, float]:
     """Return (x, y) in the frame of the strongest difference."""
-    mean_HW = window_mean(difference.heat_HW, _asset_side(difference))
+    mean_HW = window_mean(difference.heat_HW, difference.size)
     y, x = np.unravel_index(int(np.argmax(mean_HW)), mean_HW.shape)
     return float(x), float(y)
 
@@ -75,11 +73,6 @@ def project_outline(difference: AssetDifference, asset: Asset) -> np.ndarray:
     corners = np.array([[0, 0, 1], [width, 0, 1], [width, height, 1], [0, height, 1]], float)
     outline: np.ndarray = corners @ difference.pose.matrix_23.T
     return outline
-
-
-def _asset_side(difference: AssetDifference) -> float:
-    """The asset's longer side in the frame, in pixels."""
-    return float(max(difference.heat_HW.shape) / (1 + 2 * MARGIN))
 
 
 def _to_image_box(difference: AssetDifference, box: Box, shape: tuple[int, int]) -> Box:

@@ -13,6 +13,8 @@ SAME, ALTERED, DIFFERENT, ABSENT = "same", "altered", "different", "not in the s
 ANSWERS = (SAME, ALTERED, DIFFERENT, ABSENT)
 REASONS = {
     "edges": "its outlines do not agree",
+    "mirrored": "it is a mirror image",
+    "rotated": "it is rotated by more than 15 degrees",
     "distortion": "it is stretched or slanted",
     "colour": "it is recolored",
     "parts": "parts differ",
@@ -86,8 +88,9 @@ def format_result(result: Mapping[str, Any]) -> str:
 
 def _main_reason(reasons: Mapping[str, float], is_global: bool) -> str:
     """The reason in words: a cause before its consequences."""
-    if "distortion" in reasons:
-        return REASONS["distortion"]
+    for cause in ("mirrored", "rotated", "distortion"):
+        if cause in reasons:
+            return REASONS[cause]
     if is_global and "edges" not in reasons:  # most of it differs, while its outlines agree
         return REASONS["colour"]
     return next(

@@ -2,7 +2,7 @@
 
 Each kind changes a layer and says where (in the layer's own frame). A change that is hardly visible is drawn again: only
 changes of at least ``MIN_CHANGED_SHARE`` of the asset's ink count as tampering, measured in the smallest image that is
-rendered (``benign.MIN_SIDE`` pixels a side), so a calibrated rate holds for changes of that size and up. A drawing, or a
+rendered (``benign.MIN_SIZE``), so a calibrated rate holds for changes of that size and up. A drawing, or a
 part of one, that is its own mirror image is not tampered with by mirroring it.
 
 Shapes: H, W of the layer; masks are bool (H, W).
@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 
 from unalike.errors import DataError
 from unalike.verification.asset import Asset, spread_colors
-from unalike.verification.benign import MIN_SIDE, check_kinds
+from unalike.verification.benign import MIN_SIZE, check_kinds
+from unalike.verification.color_difference import ciede2000, srgb_to_lab
 
 # Least share of the asset's ink, in the smallest image, that must change, and by how many gray levels (largest channel).
 MIN_CHANGED_SHARE = 0.02
@@ -29,6 +30,8 @@ BOX = Image.Resampling.BOX
 # The same share for a mirror image, against the drawing rotated by any angle up to 45 degrees: below it, it is nearly the
 # same drawing, as a rotated square is.
 MIN_MIRRORED_SHARE = 0.15
+# CIEDE2000 difference of the mean color that a mild recoloring makes, and the largest change of its lightness (CIELAB).
+MILD_DIFFERENCE, MILD_LIGHTNESS = (10.0, 20.0), 6.0
 # Least and largest change of the aspect ratio.
 STRETCH = (1.08, 1.35)
 # Attempts to draw a visible change of one kind.
@@ -88,6 +91,8 @@ def _is_visible(asset: Asset, tampered: TamperedAsset) -> bool:
     """Whether enough of the asset changes in an image of the smallest size."""
     if tampered.layer_HW4.shape != asset.layer_HW4.shape:  # stretched or slanted
         return True
+    if tampered.kind == "tinted":  # visible by its own definition
+        return True
     return compute_changed_share(asset.layer_HW4, tampered.layer_HW4) >= MIN_CHANGED_SHARE
 
 
@@ -96,11 +101,11 @@ def compute_changed_share(before_HW4: np.ndarray, after_HW4: np.ndarray, rotatio
 
     Args:
         before_HW4: uint8 RGB and alpha.
-        after_HW4: uint8 of the same shape; both are compared at ``MIN_SIDE`` pixels a side.
+        after_HW4: uint8 of the same shape; both are compared at ``MIN_SIZE`` (the square root of the area).
         rotation: Degrees by which the first is rotated about its center.
     """
     height, width = before_HW4.shape[:2]
-    scale = min(1.0, MIN_SIDE / max(height, width))
+    scale = min(1.0, MIN_SIZE / float(np.sqrt(height * width)))
     small = (max(1, round(width * scale)), max(1, round(height * scale)))
     before, after = (
         Image.merge("RGBA", Image.fromarray(layer).convert("RGBa").resize(small, BOX).split())
@@ -208,6 +213,22 @@ def _recolor(asset: Asset, rng: np.random.Generator) -> TamperedAsset | None:
     shifted = layer[..., :3].astype(np.float32) - mean + _random_other_color(mean, rng)
     layer[..., :3] = np.clip(shifted, 0, 255).astype(np.uint8)
     return TamperedAsset(layer, "recoloured", ink, is_global=True)
+
+
+def _tint(asset: Asset, rng: np.random.Generator) -> TamperedAsset | None:
+    """Shift hue and saturation mildly: clear at a glance, but still the same color by name."""
+    layer = asset.layer_HW4.copy()
+    ink = asset.alpha_HW > 0.5
+    mean = asset.color_HW3[ink].astype(np.float64).mean(axis=0)
+    new_N3 = np.clip(mean + rng.normal(0, 30, (400, 3)), 0, 255)
+    before, after_N3 = srgb_to_lab(mean), srgb_to_lab(new_N3)
+    difference_N = ciede2000(before, after_N3)
+    low, high = MILD_DIFFERENCE
+    mild_N = (difference_N >= low) & (difference_N <= high) & (np.abs(after_N3[:, 0] - before[0]) <= MILD_LIGHTNESS)
+    if not mild_N.any():
+        return None
+    layer[..., :3] = np.clip(layer[..., :3] + (new_N3[np.argmax(mild_N)] - mean) + 0.5, 0, 255).astype(np.uint8)
+    return TamperedAsset(layer, "tinted", ink, is_global=True)
 
 
 def _recolor_part(asset: Asset, rng: np.random.Generator) -> TamperedAsset | None:
@@ -395,5 +416,6 @@ _KINDS: dict[str, Callable[[Asset, np.random.Generator], TamperedAsset | None]] 
     "text-changed": _change_text,
     "weight-changed": _change_weight,
     "mirrored": _mirror,
+    "tinted": _tint,
 }
 TAMPERING = tuple(_KINDS)

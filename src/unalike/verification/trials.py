@@ -13,15 +13,19 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.verification.asset import Asset
-from unalike.verification.benign import render_benign
+from unalike.verification.asset_template import AssetTemplate
+from unalike.verification.benign import BENIGN, render_benign
 from unalike.verification.distractors import draw_distractor
-from unalike.verification.localization import AssetTemplate, locate_asset
+from unalike.verification.localization import locate_asset
 from unalike.verification.measures import MEASURES, AssetDifference, measure_difference
+from unalike.verification.searched_image import SearchedImage
 from unalike.verification.tampering import TAMPERING, tamper_randomly
 from unalike.verification.thresholds import GENUINE, OTHER, TrialMeasurements
 
 # Measures of an image in which nothing like the asset was found.
-NOT_FOUND = {"edges": 1.0, "distortion": 0.7, "colour": 1.5, "parts": 1.5, "balance": 1.5, "area": 1.0, "hidden": 0.0}
+NOT_FOUND = {"edges": 1.0, "distortion": 0.7, "colour": 100.0, "parts": 1.5, "balance": 1.5, "area": 1.0, "hidden": 0.0}
+# Benign transformations of tampered copies: on a busy background an added part may pass as background, whatever its threshold.
+TAMPERED_SCENES = tuple(kind for kind in BENIGN if kind != "busy-background")
 # Number of distractors that trials draw from.
 DISTRACTORS = 96
 
@@ -47,10 +51,11 @@ class VerificationTrial:
     is_global: bool = False
 
 
-def measure_asset(template: AssetTemplate, image_HW3: np.ndarray) -> AssetDifference | None:
+def measure_asset(template: AssetTemplate, image: np.ndarray | SearchedImage) -> AssetDifference | None:
     """Locate an asset in an image (uint8 RGB) and measure how they differ; None where nothing like it is found."""
-    pose = locate_asset(template, image_HW3)
-    return measure_difference(template, image_HW3, pose) if pose is not None else None
+    searched = image if isinstance(image, SearchedImage) else SearchedImage(image)
+    pose = locate_asset(template, searched)
+    return measure_difference(template, searched.image_HW3, pose) if pose is not None else None
 
 
 def render_trials(
@@ -85,7 +90,7 @@ def render_trials(
                 copy = tamper_randomly(asset, rng, kinds)
             except DataError:
                 break
-            rendered = render_benign(asset, rng, layer_HW4=copy.layer_HW4)
+            rendered = render_benign(asset, rng, kinds=TAMPERED_SCENES, layer_HW4=copy.layer_HW4)
             yield VerificationTrial(
                 rendered.image_HW3, number, copy.kind, rendered.pose_23, copy.mask_HW, copy.is_global
             )
@@ -104,9 +109,17 @@ def measure_row(difference: AssetDifference | None) -> list[float]:
     return [float(measures[name]) for name in MEASURES]
 
 
-def stack_measurements(rows: Sequence[tuple[list[float], int, str, float]]) -> TrialMeasurements:
-    """Stack (measures, asset, kind, similarity) of trials into arrays."""
-    measures, assets, kinds, similarities = zip(*rows, strict=True)
+def stack_measurements(
+    differences: Sequence[AssetDifference | None],
+    assets: Sequence[int],
+    kinds: Sequence[str],
+    similarities: Sequence[float],
+) -> TrialMeasurements:
+    """Stack the measurements of trials, one of each sequence a trial, into arrays."""
     return TrialMeasurements(
-        np.array(measures, np.float64), np.array(assets), np.array(kinds, dtype=object), np.array(similarities)
+        np.array([measure_row(difference) for difference in differences], np.float64).reshape(-1, len(MEASURES)),
+        np.array(assets),
+        np.array(kinds, dtype=object),
+        np.array(similarities),
+        np.array([difference.pose.correlation if difference else 0.0 for difference in differences]),
     )

@@ -35,11 +35,11 @@ from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.recognizer import probe_embedding
 from unalike.verification.approved_set import ApprovedSet, enrollment_images
 from unalike.verification.asset import Asset, asset_sources, open_assets
-from unalike.verification.localization import limit_size
 from unalike.verification.matching import AssetMatcher
-from unalike.verification.measures import AssetDifference
+from unalike.verification.measures import MAX_ROTATION, AssetDifference
 from unalike.verification.regions import AlteredRegion, find_altered_regions, project_outline
 from unalike.verification.result import ABSENT, ALTERED, DIFFERENT, SAME, VerificationResult
+from unalike.verification.searched_image import SearchedImage, limit_size
 from unalike.verification.tampering import TAMPERING
 from unalike.verification.thresholds import VerificationThresholds
 from unalike.verification.trials import measure_asset
@@ -273,8 +273,9 @@ class Verifier:
         """The asset that the image shows and its differences; None where no asset was found."""
         order = np.argsort(-similarity_A, kind="stable")[:MAX_CANDIDATES].tolist() if claimed is None else [claimed]
         best: tuple[float, int, AssetDifference] | None = None
+        searched = SearchedImage(image_HW3)
         for number in order:
-            difference = measure_asset(self.matcher.template(number), image_HW3)
+            difference = measure_asset(self.matcher.template(number), searched)
             if difference is None:
                 continue
             score = thresholds.score(difference.measures)
@@ -304,7 +305,7 @@ class Verifier:
             score=thresholds.score(difference.measures),
             threshold=thresholds.threshold,
             similarity=similarity,
-            reasons={name: value for name, value in relative if value > limit},
+            reasons={_reason(name, difference): value for name, value in relative if value > limit},
             regions=tuple(regions),
             outline=tuple((float(x), float(y)) for x, y in project_outline(difference, asset) / shrink),
             rotation=difference.pose.rotation,
@@ -316,8 +317,17 @@ class Verifier:
         )
 
 
+def _reason(measure: str, difference: AssetDifference) -> str:
+    """The key of a measure among the reasons; a mirror image and a rotation have one of their own."""
+    if measure != "distortion":
+        return measure
+    if difference.pose.is_mirrored:
+        return "mirrored"
+    return "rotated" if abs(difference.pose.rotation) > MAX_ROTATION else measure
+
+
 def _outlines_agree(difference: AssetDifference, thresholds: VerificationThresholds) -> bool:
-    return 1 - difference.measures["edges"] >= thresholds.min_correlation
+    return difference.pose.correlation >= thresholds.min_correlation
 
 
 def _choose_answer(difference: AssetDifference, thresholds: VerificationThresholds, resembles: bool) -> str:

@@ -15,6 +15,7 @@ from unalike import progress
 from unalike.metrics.roc import trials_needed
 from unalike.runs.environment import usable_cores
 from unalike.verification.matching import AssetMatcher
+from unalike.verification.measures import AssetDifference
 from unalike.verification.tampering import TAMPERING
 from unalike.verification.thresholds import (
     TrialMeasurements,
@@ -25,7 +26,6 @@ from unalike.verification.thresholds import (
 from unalike.verification.trials import (
     VerificationTrial,
     measure_asset,
-    measure_row,
     render_trials,
     stack_measurements,
 )
@@ -34,7 +34,7 @@ from unalike.verification.trials import (
 MIN_GENUINE, MIN_TRIALS, MAX_TRIALS = 6, 8, 400
 # Assets from this cosine similarity on are compared with each other, and are twins if all measures stay below these.
 TWIN_SIMILARITY = 0.97
-TWIN_LIMITS = {"parts": 0.12, "colour": 0.1, "distortion": 0.02, "area": 0.01}
+TWIN_LIMITS = {"parts": 0.12, "colour": 4.0, "distortion": 0.02, "area": 0.01}
 
 
 def calibrate_thresholds(
@@ -89,7 +89,7 @@ def calibrate_thresholds(
 
 def measure_trials(matcher: AssetMatcher, trials: Iterable[VerificationTrial], total: int) -> TrialMeasurements:
     """Measure trials, a few at a time and by threads; ``total`` is their number for the progress bar."""
-    rows: list[tuple[list[float], int, str, float]] = []
+    measured: list[tuple[AssetDifference | None, int, str, float]] = []
     remaining = iter(trials)
     with ThreadPoolExecutor(usable_cores()) as pool, progress.progress("calibrating", total, "trials") as advance:
         while batch := list(islice(remaining, max(8, matcher.engine.batch))):
@@ -97,9 +97,9 @@ def measure_trials(matcher: AssetMatcher, trials: Iterable[VerificationTrial], t
             vectors_ND = matcher.embed([trial.image_HW3 for trial in batch])
             for trial, difference, vector_D in zip(batch, differences, vectors_ND, strict=True):
                 similarity = float(matcher.similarities(vector_D)[trial.asset])
-                rows.append((measure_row(difference), trial.asset, trial.kind, similarity))
+                measured.append((difference, trial.asset, trial.kind, similarity))
             advance(len(batch))
-    return stack_measurements(rows)
+    return stack_measurements(*zip(*measured, strict=True))
 
 
 def find_twins(matcher: AssetMatcher) -> tuple[tuple[str, str], ...]:

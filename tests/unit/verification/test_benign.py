@@ -32,4 +32,4 @@ def test_the_seed_determines_the_image_and_kinds_are_independent() -> None:
     assert tuple(rotated.image_HW3[0, 0]) == asset.background_color
     with pytest.raises(SpecError, match="did you mean 'scale'"):
         render_benign(asset, np.random.default_rng(5), kinds=("scales",))
-    assert len(BENIGN) == 5
+    assert len(BENIGN) == 6

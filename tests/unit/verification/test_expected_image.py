@@ -10,13 +10,13 @@ from unalike.verification.expected_image import fit_background, fit_lighting
 def test_lighting_is_one_gain_and_one_offset() -> None:
     colors = np.random.default_rng(0).uniform(20, 220, (30, 40, 3)).astype(np.float32)
     ink = np.ones((30, 40), bool)
-    darker = fit_lighting(colors, colors * 0.8 + 6, ink)
+    darker = fit_lighting(colors, colors * 0.8 + 6, ink).apply(colors)
     assert np.abs(darker - (colors * 0.8 + 6)).max() < 3
     red = np.zeros((30, 40, 3), np.float32) + (200, 20, 20)
     blue = np.zeros((30, 40, 3), np.float32) + (20, 20, 200)
-    assert np.abs(fit_lighting(red, blue, ink) - blue).max() > 80
+    assert np.abs(fit_lighting(red, blue, ink).apply(red) - blue).max() > 80
     black = np.zeros((30, 40, 3), np.float32)
-    assert np.abs(fit_lighting(black, black + 255, ink) - 255).min() > 200
+    assert np.abs(fit_lighting(black, black + 255, ink).apply(black) - 255).min() > 200
 
 
 def test_the_background_ignores_what_does_not_belong_to_it() -> None:

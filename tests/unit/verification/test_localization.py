@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.support.marks import mark, render_mark
+from unalike.verification.asset_template import AssetTemplate
 from unalike.verification.benign import render_benign
-from unalike.verification.localization import AssetTemplate, locate_asset
+from unalike.verification.localization import locate_asset
 from unalike.verification.tampering import tamper
 
 pytest.importorskip("cv2")

@@ -8,8 +8,9 @@ from PIL import Image, ImageFilter
 
 from tests.support.marks import mark
 from unalike.verification.asset import open_asset, spread_colors
+from unalike.verification.asset_template import AssetTemplate
 from unalike.verification.benign import render_benign
-from unalike.verification.localization import AssetTemplate, locate_asset
+from unalike.verification.localization import locate_asset
 from unalike.verification.measures import MEASURES, AssetDifference, measure_difference
 from unalike.verification.tampering import tamper
 

@@ -17,7 +17,7 @@ def difference_of(heat_HW: np.ndarray) -> AssetDifference:
     """A difference whose frame lies at (20, 30) of the image, at twice its size."""
     matrix = np.array([[2.0, 0, 20], [0, 2.0, 30]])
     image = np.zeros((*heat_HW.shape, 3), np.uint8)
-    return AssetDifference(AffinePose(matrix, 1.0), {}, heat_HW, image, image, matrix)
+    return AssetDifference(AffinePose(matrix, 1.0), {}, heat_HW, image, image, matrix, 100.0)
 
 
 def test_boxes_are_in_pixels_of_the_image() -> None:

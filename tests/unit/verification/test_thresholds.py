@@ -19,7 +19,9 @@ def random_trials(
     level = np.repeat([0.01, 0.5, 1.0], [genuine, tampered, other])
     measures = level[:, None] * rng.lognormal(0, 0.5, (len(kinds), len(MEASURES)))
     numbers = rng.integers(0, assets, len(kinds))
-    return TrialMeasurements(measures, numbers, np.array(kinds, object), rng.uniform(0, 1, len(kinds)))
+    return TrialMeasurements(
+        measures, numbers, np.array(kinds, object), rng.uniform(0, 1, len(kinds)), 1 - measures[:, 0]
+    )
 
 
 def test_the_rate_is_kept_on_the_calibration_trials() -> None:
@@ -58,7 +60,9 @@ def test_the_interval_covers_the_rate_on_other_assets() -> None:
             measure = np.concatenate([np.full(60, 0.05), tampered, np.full(600, 50.0)])
             kinds = np.array(["genuine"] * 60 + ["part-missing"] * 600 + ["other"] * 600, object)
             numbers = np.concatenate([np.repeat(np.arange(first, first + 30), 2), asset, asset])
-            return TrialMeasurements(np.tile(measure[:, None], (1, len(MEASURES))), numbers, kinds, np.zeros(1260))
+            return TrialMeasurements(
+                np.tile(measure[:, None], (1, len(MEASURES))), numbers, kinds, np.zeros(1260), 1 - measure
+            )
 
         thresholds, other = fit_thresholds(trials(0), 0.05), trials(100)
         tampered = other.kind_N == "part-missing"
@@ -79,7 +83,9 @@ def test_the_interval_of_unseen_kinds_covers_their_rate() -> None:
             measure = np.concatenate([np.full(60, 0.05), difficulty * rng.lognormal(0, 0.5, 500), np.full(500, 50.0)])
             kinds = np.array(["genuine"] * 60 + [f"kind {first + k}" for k in kind] + ["other"] * 500, object)
             numbers = np.concatenate([np.repeat(np.arange(first, first + 20), 3), asset, asset])
-            return TrialMeasurements(np.tile(measure[:, None], (1, len(MEASURES))), numbers, kinds, np.zeros(1060))
+            return TrialMeasurements(
+                np.tile(measure[:, None], (1, len(MEASURES))), numbers, kinds, np.zeros(1060), 1 - measure
+            )
 
         thresholds, other = fit_thresholds(trials(0), 0.05), trials(100)
         tampered = (other.kind_N != "genuine") & (other.kind_N != "other")
@@ -109,7 +115,9 @@ def test_a_target_that_no_threshold_attains_is_stated() -> None:
     measure_N = np.concatenate([np.full(16, 0.05), tampered_N, np.full(480, 50.0)])
     kind_N = np.array(["genuine"] * 16 + ["part-missing"] * 480 + ["other"] * 480, object)
     number_N = np.concatenate([np.repeat(np.arange(8), 2), asset_N, asset_N])
-    trials = TrialMeasurements(np.tile(measure_N[:, None], (1, len(MEASURES))), number_N, kind_N, np.zeros(976))
+    trials = TrialMeasurements(
+        np.tile(measure_N[:, None], (1, len(MEASURES))), number_N, kind_N, np.zeros(976), 1 - measure_N
+    )
     lax, strict = fit_thresholds(trials, 0.1), fit_thresholds(trials, 0.02)
     assert lax.false_accept.kept and "NOT ATTAINED" not in str(lax)
     assert not strict.false_accept.kept and "THE TARGET OF 2.00% IS NOT ATTAINED" in str(strict)

@@ -28,6 +28,7 @@ def test_similar_assets_are_shown_before_distractors() -> None:
 
 def test_measurements_of_an_asset_that_was_not_found_are_large() -> None:
     row = measure_row(None)
-    trials = stack_measurements([(row, 0, "other", 0.2), (row, 1, "genuine", 0.9)])
-    assert trials.measures_NM.shape == (2, 5) and (trials.measures_NM >= 0.7).all() and len(trials) == 2
+    trials = stack_measurements([None, None], [0, 1], ["other", "genuine"], [0.2, 0.9])
+    assert trials.measures_NM.shape == (2, 5) and (trials.measures_NM == row).all() and len(trials) == 2
+    assert min(row) >= 0.7 and (trials.correlation_N == 0).all()
     assert trials.select(trials.kind_N == "genuine").asset_N.tolist() == [1]
