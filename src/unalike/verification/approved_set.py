@@ -15,11 +15,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from unalike import progress
 from unalike.errors import DataError
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.storage.blockfile import PackedTexts, content_errors, read_blocks, write_blocks
 from unalike.verification.asset import Asset, Color
+from unalike.verification.thresholds import FORMAT_VERSION as THRESHOLDS_VERSION
 from unalike.verification.thresholds import VerificationThresholds
 
 FORMAT_VERSION = 1
@@ -37,7 +39,7 @@ class ApprovedSet:
     Attributes:
         assets: The assets.
         gallery: Their vectors; the labels are asset names.
-        thresholds: None before calibration.
+        thresholds: None before calibration, and for a file that an earlier version calibrated.
         network: Content of the network's ONNX file; None if the network is not included.
         twins: Pairs of names of assets that cannot be told apart: an image of one is the same as the other.
     """
@@ -107,8 +109,19 @@ class ApprovedSet:
             gallery = Gallery(vectors_ND.shape[1], identity)
             gallery.enrol(np.array(vectors_ND), header["vector_names"])
             network = blocks["network"].check().tobytes() or None
-            thresholds = VerificationThresholds.from_dict(header["limits"]) if header["limits"] else None
+            thresholds = _read_thresholds(header["limits"], path)
             return cls(assets, gallery, thresholds, network, tuple((a, b) for a, b in header["twins"]))
+
+
+def _read_thresholds(values: dict[str, Any] | None, path: str | Path) -> VerificationThresholds | None:
+    """The thresholds in a file; None, with a message, for those of an earlier version, which measured otherwise."""
+    if values and values.get("format_version", 0) < THRESHOLDS_VERSION:
+        progress.say(
+            f"{path} was calibrated by an earlier version, which measured otherwise: it needs a new calibration; "
+            f"save it anew (--save) to keep that"
+        )
+        return None
+    return VerificationThresholds.from_dict(values) if values else None
 
 
 def enrollment_images(asset: Asset) -> list[np.ndarray]:

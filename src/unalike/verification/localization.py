@@ -27,6 +27,8 @@ MAX_REFINED, GOOD_CORRELATION, FAIR_CORRELATION = (4, 10), 0.93, 0.75
 MIRROR_BELOW, MIRROR_MARGIN, MAX_MIRRORED = 0.85, 0.06, 4
 # A pose whose distortion reaches this (log of the ratio of axes: a factor of two) is rejected.
 MAX_DISTORTION = 0.7
+# Most steps of ECC at each size.
+ECC_STEPS = 30
 # Largest share of a coarse map's side by which poses may lie outside the image; poses closer than this share of the side are
 # neighbors, of which the best is kept.
 COARSE_PADDING, POSE_DISTANCE = 5, 0.09
@@ -62,7 +64,7 @@ class AffinePose:
     def distortion(self) -> float:
         """Logarithm of the ratio of the longest to the shortest axis; 0 for a similarity transform."""
         axes = np.linalg.svd(self.matrix_23[:, :2], compute_uv=False)
-        return float(np.log(axes[0] / max(axes[1], 1e-9)))
+        return float(np.log(max(axes[0], 1e-9) / max(axes[1], 1e-9)))
 
     @property
     def rotation(self) -> float:
@@ -213,14 +215,48 @@ def _refine_pose(template: AssetTemplate, searched: SearchedImage, start_33: np.
         to_small = np.array([[shrink, 0, edge], [0, shrink, edge], [0, 0, 1]])
         warp = (to_small @ matrix @ to_layer)[:2].astype(np.float32)
         support = cv2.resize(template.support_HW, template_edges.shape[1::-1], interpolation=cv2.INTER_NEAREST)
-        mask = cv2.warpAffine(support, warp, image_edges.shape[1::-1], flags=cv2.INTER_NEAREST)
-        criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 40, 1e-4)
-        try:
-            correlation, warp = cv2.findTransformECC(template_edges, image_edges, warp, cv2.MOTION_AFFINE, criteria, mask, 3)  # fmt: skip
-        except cv2.error:  # it did not converge from here
-            return None
+        correlation, warp = _align_edges(template_edges, image_edges, warp, support)
         matrix = np.linalg.inv(to_small) @ np.vstack([warp, [0, 0, 1]]) @ np.linalg.inv(to_layer)
-        pose = AffinePose(matrix[:2], float(correlation))
-        if not np.isfinite(matrix).all() or pose.distortion >= MAX_DISTORTION:
+        pose = AffinePose(matrix[:2], correlation)
+        if not np.isfinite(matrix).all() or pose.scale < 1e-3 or pose.distortion >= MAX_DISTORTION:
             return None
     return pose
+
+
+def _align_edges(
+    template_HW: np.ndarray, image_HW: np.ndarray, start_23: np.ndarray, support_HW: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Align an edge map by ECC and return the correlation on its support, and the warp from it to the image.
+
+    All of the map first, which is robust where a part is missing; where that does not correlate fairly, the support alone,
+    since what lies beyond may be a photograph. The start is kept if neither correlates better.
+    """
+    cv2 = import_opencv()
+    best = _supported_correlation(template_HW, image_HW, start_23, support_HW), start_23
+    criteria = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ECC_STEPS, 1e-4)
+    for masked in (False, True):
+        if masked and best[0] >= FAIR_CORRELATION:
+            break
+        mask = cv2.warpAffine(support_HW, best[1], image_HW.shape[1::-1], flags=cv2.INTER_NEAREST) if masked else None
+        try:
+            _, warp = cv2.findTransformECC(template_HW, image_HW, best[1].copy(), cv2.MOTION_AFFINE, criteria, mask, 3)
+        except cv2.error:  # it did not converge from here
+            continue
+        if np.isfinite(warp).all():
+            correlation = _supported_correlation(template_HW, image_HW, warp, support_HW)
+            best = max(best, (correlation, warp), key=lambda pair: pair[0])
+    return best
+
+
+def _supported_correlation(
+    template_HW: np.ndarray, image_HW: np.ndarray, warp_23: np.ndarray, support_HW: np.ndarray
+) -> float:
+    """Correlation of two edge maps on the template's support; -1 without edges there."""
+    cv2 = import_opencv()
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    warped = cv2.warpAffine(image_HW, warp_23, template_HW.shape[1::-1], flags=flags)
+    chosen = support_HW > 0
+    first, second = template_HW[chosen], warped[chosen]
+    first, second = first - first.mean(), second - second.mean()
+    norm = float(np.sqrt((first @ first) * (second @ second)))
+    return float(first @ second) / norm if norm > 1e-6 else -1.0

@@ -44,8 +44,8 @@ BALANCE_SHARE, MIN_BALANCE_BLUR = 0.018, 0.8
 GRADIENT_ALLOWANCE, CURVATURE_ALLOWANCE, LEVEL_ALLOWANCE = 0.25, 0.25, 6.0
 # Colors within so many gray levels form a group; groups below the share of the ink are left out, and the largest are compared.
 GROUP_REACH, MIN_GROUP_SHARE, MAX_GROUPS = 36.0, 0.06, 5
-# Busy background within so many gray levels of one of the ink's colors may be added ink.
-ADDED_REACH = 22.0
+# Busy background within so many gray levels of one of the ink's colors may be added ink, from a share of the ink's area on.
+ADDED_REACH, MIN_ADDED = 16.0, 0.015
 # The correlation of edges that a busy background leaves is lower: 1 - correlation is divided by 1 + this, where all is busy.
 BUSY_EDGES = 4.0
 # Standard deviation in pixels of the blur that JPEG's halved color channels leave.
@@ -189,10 +189,13 @@ def find_added_ink(expected: ExpectedImage, observed: np.ndarray, layer_HW4: np.
     lit = expected.lighting.apply(own)
     for group in find_color_groups(own, expected.ink_HW):
         added |= channel_max(np.abs(observed - lit[group].mean(axis=0))) < ADDED_REACH
-    added &= expected.busy_HW
-    _, labels = cv2.connectedComponents(added.astype(np.uint8), connectivity=8)
+    near = np.ones((3, 3), np.uint8)
+    opened = cv2.morphologyEx((added & expected.busy_HW).astype(np.uint8), cv2.MORPH_OPEN, near)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
     border = np.concatenate([labels[:2].ravel(), labels[-2:].ravel(), labels[:, :2].ravel(), labels[:, -2:].ravel()])
-    return added & ~np.isin(labels, border)
+    small = np.flatnonzero(stats[:count, cv2.CC_STAT_AREA] < MIN_ADDED * (expected.alpha_HW > 0.5).sum())
+    kept: np.ndarray = (opened > 0) & ~np.isin(labels, np.union1d(border, small))
+    return kept
 
 
 def find_color_groups(color_HW3: np.ndarray, ink_HW: np.ndarray) -> list[np.ndarray]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.support.marks import mark, render_mark
+from tests.support.marks import draw_busy_background, draw_scene, mark, render_mark, wordmark
+from unalike.verification.asset import Asset
 from unalike.verification.asset_template import AssetTemplate
 from unalike.verification.benign import render_benign
 from unalike.verification.localization import locate_asset
@@ -39,3 +40,23 @@ def test_a_stretch_is_the_distortion_of_the_pose() -> None:
 
 def test_an_image_without_edges_has_no_pose() -> None:
     assert locate_asset(AssetTemplate(mark(0)), np.full((80, 90, 3), 200, np.uint8)) is None
+
+
+@pytest.mark.parametrize("background", [None, 1, 2])
+def test_a_wide_word_is_found_on_any_background(background: int | None) -> None:
+    asset = wordmark()
+    ground = None if background is None else draw_busy_background(background)
+    pose = locate_asset(AssetTemplate(asset), draw_scene(asset, ground, rotation=5))
+    assert pose is not None and not pose.is_mirrored
+    assert pose.scale == pytest.approx(360 / asset.size[1], rel=0.01) and pose.rotation == pytest.approx(5, abs=0.3)
+    middle = pose.matrix_23 @ [asset.size[1] / 2, asset.size[0] / 2, 1]
+    assert np.abs(middle - [300, 200]).max() < 1.5
+
+
+@pytest.mark.parametrize("background", [None, 1])
+@pytest.mark.parametrize("asset", [wordmark(), mark(2)], ids=["word", "mark"])
+def test_a_mirror_image_is_found_as_such(asset: Asset, background: int | None) -> None:
+    mirrored = Asset("mirrored", np.ascontiguousarray(asset.layer_HW4[:, ::-1]))
+    ground = None if background is None else draw_busy_background(background)
+    pose = locate_asset(AssetTemplate(asset), draw_scene(mirrored, ground, share=0.5))
+    assert pose is not None and pose.is_mirrored and pose.rotation == pytest.approx(0, abs=1)

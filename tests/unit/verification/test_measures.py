@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from tests.support.marks import mark
-from unalike.verification.asset import open_asset, spread_colors
+from tests.support.marks import draw_busy_background, draw_scene, mark, wordmark
+from unalike.verification.asset import Asset, open_asset, spread_colors
 from unalike.verification.asset_template import AssetTemplate
 from unalike.verification.benign import render_benign
 from unalike.verification.localization import locate_asset
-from unalike.verification.measures import MEASURES, AssetDifference, measure_difference
+from unalike.verification.measures import MEASURES, AssetDifference, find_color_groups, measure_difference
 from unalike.verification.tampering import tamper
 
 pytest.importorskip("cv2")
@@ -86,3 +88,61 @@ def test_an_asset_without_background() -> None:
             measures = measure(template, image).measures
             assert (measures["parts"] > 0.4) == differs, measures
             assert measures["distortion"] < 0.02
+
+
+# Bounds between harmless changes and alterations, near the limits that calibration finds.
+BOUNDS = {"distortion": 0.03, "colour": 5.0, "parts": 0.2, "balance": 0.25}
+
+
+def exceeded(asset: Asset, image_HW3: np.ndarray) -> set[str]:
+    """The measures beyond their bounds."""
+    measures = measure(AssetTemplate(asset), image_HW3).measures
+    return {name for name, bound in BOUNDS.items() if measures[name] > bound}
+
+
+def compressed(image_HW3: np.ndarray, quality: int) -> np.ndarray:
+    file = io.BytesIO()
+    Image.fromarray(image_HW3).save(file, "JPEG", quality=quality)
+    return np.asarray(Image.open(file).convert("RGB"))
+
+
+def test_a_wide_word_under_harmless_changes() -> None:
+    asset = wordmark()
+    image = draw_scene(asset)
+    busy = draw_scene(asset, draw_busy_background(3))
+    scenes = {
+        "untouched": image,
+        "jpeg 30": compressed(image, 30),
+        "rotated": draw_scene(asset, rotation=-5),
+        "half brightness": (image * 0.5).astype(np.uint8),
+        "busy": busy,
+        "busy, jpeg 50": compressed(busy, 50),
+    }
+    assert {name: exceeded(asset, scene) for name, scene in scenes.items()} == {name: set() for name in scenes}
+
+
+@pytest.mark.parametrize("background", [None, 3])
+def test_alterations_of_a_wide_word(background: int | None) -> None:
+    asset = wordmark("Marenova")
+    ground = None if background is None else draw_busy_background(background)
+    assert exceeded(asset, draw_scene(wordmark("Marinova"), ground)) & {"parts", "balance"}
+    tinted = asset.layer_HW4.copy()
+    tinted[..., :3] = (80, 55, 165)  # a CIEDE2000 difference of 11, at the same lightness
+    assert exceeded(asset, draw_scene(Asset("tinted", tinted), ground)) == {"colour"}
+    mirrored = Asset("mirrored", np.ascontiguousarray(asset.layer_HW4[:, ::-1]))
+    assert exceeded(asset, draw_scene(mirrored, ground)) == {"distortion"}
+
+
+def test_ink_added_on_a_busy_background() -> None:
+    asset = wordmark()
+    ground = draw_busy_background(3)
+    ground[242:256, 280:340] = (10, 70, 160)
+    assert "parts" in exceeded(asset, draw_scene(asset, ground))
+
+
+def test_a_recolored_part_is_a_group_of_its_own() -> None:
+    layer = np.zeros((60, 200, 4), np.uint8)
+    layer[10:50, 10:90] = (200, 20, 30, 255)
+    layer[10:50, 110:190] = (20, 60, 180, 255)
+    first, second = find_color_groups(layer[..., :3].astype(np.float32), layer[..., 3] > 0)
+    assert first.sum() == second.sum() == 3200 and not (first & second).any()
