@@ -13,10 +13,10 @@ from unalike.comparison.registration import import_opencv
 from unalike.verification.searched_image import channel_max
 
 # Bounds of the common gain, and of the offset in gray levels that haze or reflections add.
-GAIN_RANGE, OFFSET_RANGE = (0.4, 1.3), (-16.0, 20.0)
+GAIN_RANGE, OFFSET_RANGE = (0.4, 1.25), (-10.0, 14.0)
 # A picture whose brightest pixels reach a share of 255 is lit at least by that share of it: nothing reflects more than all of
 # the light. The rest is for gamma and tints.
-BRIGHTNESS_SLACK = 0.85
+BRIGHTNESS_SLACK = 0.92
 # Least contrast, in gray levels, in whose shares differences are measured.
 MIN_CONTRAST = 40.0
 # Candidate blurs of the expected image, standard deviation in pixels.

@@ -35,7 +35,9 @@ COARSE_PADDING, POSE_DISTANCE = 5, 0.09
 # Keypoints match where the nearest descriptor is closer than this share of the second nearest (loose: letters repeat).
 MATCH_RATIO = 0.9
 # Largest distance of a matched keypoint from its place, as a share of the image's longer side, and the least number.
-MATCH_DISTANCE, MIN_MATCHES, RANSAC_TRIALS = 0.01, 4, 3000
+MATCH_DISTANCE, MIN_MATCHES, RANSAC_TRIALS = 0.008, 4, 3000
+# Least share of the image's longer side that an asset found by keypoints fills.
+MIN_SHARE = 0.15
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +120,7 @@ def _propose(template: AssetTemplate, searched: SearchedImage) -> Iterator[np.nd
     """Yield 3 x 3 matrices from the layer to the image: the best of the coarse search, by keypoints, then the others."""
     poses = _search_coarse(template, template.coarse_maps, searched)
     yield from poses[:1]  # before the keypoints, which take longer to detect
-    matched = _match_keypoints(template.keypoints, searched)
+    matched, _ = match_keypoints(template, searched)
     if matched is not None:
         yield matched
     yield from poses[1:]
@@ -126,33 +128,37 @@ def _propose(template: AssetTemplate, searched: SearchedImage) -> Iterator[np.nd
 
 def _propose_mirrored(template: AssetTemplate, searched: SearchedImage) -> Iterator[np.ndarray]:
     """The same for mirror images."""
-    matched = _match_keypoints(template.mirrored_keypoints, searched, mirrored_width=template.asset.size[1])
+    matched, _ = match_keypoints(template, searched, mirrored=True)
     if matched is not None:
         yield matched
     maps = [coarse.mirrored(axis) for coarse in template.coarse_maps for axis in (0, 1)]
     yield from _search_coarse(template, maps, searched)[:MAX_MIRRORED]
 
 
-def _match_keypoints(
-    template_keypoints: list[tuple[np.ndarray, np.ndarray]], searched: SearchedImage, mirrored_width: int | None = None
-) -> np.ndarray | None:
-    """Return the similarity transform (3 x 3, layer to image) that most matched keypoints agree with; None for too few.
+def match_keypoints(
+    template: AssetTemplate, searched: SearchedImage, mirrored: bool = False
+) -> tuple[np.ndarray | None, int]:
+    """Find the similarity transform that most matched keypoints agree with.
 
     Args:
-        template_keypoints: Of the asset on several grounds; the one with the most agreeing matches counts.
+        template: The asset; of its keypoints on several grounds, those with the most agreeing matches count.
         searched: The image.
-        mirrored_width: Width of the layer where its keypoints are those of the mirror image.
+        mirrored: Whether the image shows a mirror image.
+
+    Returns:
+        The matrix (3 x 3) from the layer to the image, None for too few matches; and the number of matches that agree.
     """
     cv2 = import_opencv()
     points_N2, descriptors = searched.keypoints
     if len(points_N2) < MIN_MATCHES:
-        return None
+        return None, 0
     distance = MATCH_DISTANCE * max(searched.image_HW3.shape[:2])
+    smallest = MIN_SHARE * max(searched.image_HW3.shape[:2]) / max(template.asset.size)
     flip = np.eye(3)
-    if mirrored_width is not None:
-        flip[0, 0], flip[0, 2] = -1.0, mirrored_width - 1.0
+    if mirrored:
+        flip[0, 0], flip[0, 2] = -1.0, template.asset.size[1] - 1.0
     best, most = None, MIN_MATCHES - 1
-    for own_N2, own_descriptors in template_keypoints:
+    for own_N2, own_descriptors in template.mirrored_keypoints if mirrored else template.keypoints:
         if len(own_N2) < MIN_MATCHES:
             continue
         matches = cv2.BFMatcher(cv2.NORM_L2).knnMatch(own_descriptors, descriptors, k=2)
@@ -160,13 +166,32 @@ def _match_keypoints(
         if len(pairs) <= most:
             continue
         own, other = np.array(pairs).T
-        source = own_N2[own] @ flip[:2, :2].T + flip[:2, 2]
+        source, target = own_N2[own] @ flip[:2, :2].T + flip[:2, 2], points_N2[other]
+        matrix, agreeing = _fit_similarity(source, target, distance, smallest)
+        if matrix is not None and agreeing > most:
+            best, most = np.vstack([matrix, [0, 0, 1]]) @ flip, agreeing
+    return best, most if best is not None else 0
+
+
+def _fit_similarity(
+    source_N2: np.ndarray, target_N2: np.ndarray, distance: float, smallest: float
+) -> tuple[np.ndarray | None, int]:
+    """Fit a similarity transform (2 x 3) by RANSAC; its scale is at least ``smallest``. Return it and how many agree."""
+    cv2 = import_opencv()
+    for _ in range(3):
+        if len(source_N2) < MIN_MATCHES:
+            break
         matrix, agree = cv2.estimateAffinePartial2D(
-            source, points_N2[other], method=cv2.RANSAC, ransacReprojThreshold=distance, maxIters=RANSAC_TRIALS
+            source_N2, target_N2, method=cv2.RANSAC, ransacReprojThreshold=distance, maxIters=RANSAC_TRIALS
         )
-        if matrix is not None and int(agree.sum()) > most and np.isfinite(matrix).all():
-            best, most = np.vstack([matrix, [0, 0, 1]]) @ flip, int(agree.sum())
-    return best
+        if matrix is None or not np.isfinite(matrix).all():
+            break
+        if np.hypot(matrix[0, 0], matrix[1, 0]) >= smallest:
+            return matrix, int(agree.sum())
+        # A drawing that shrinks to a point agrees with whatever is there: without these matches, again.
+        kept = agree.ravel() == 0
+        source_N2, target_N2 = source_N2[kept], target_N2[kept]
+    return None, 0
 
 
 def _search_coarse(template: AssetTemplate, maps: list[CoarseMap], searched: SearchedImage) -> list[np.ndarray]:

@@ -15,6 +15,12 @@ from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.gallery import Gallery
 from unalike.verification.asset import Asset
 from unalike.verification.asset_template import AssetTemplate
+from unalike.verification.localization import match_keypoints
+from unalike.verification.searched_image import SearchedImage
+
+# Assets whose keypoints are matched with an image: the most similar ones, at most so many; and the least number of matches
+# that agree for an asset to be a candidate by them, and the most candidates.
+MAX_MATCHED, MIN_VOTES, MAX_VOTED = 32, 7, 4
 
 
 class AssetMatcher:
@@ -49,6 +55,20 @@ class AssetMatcher:
         np.maximum.at(best, enrolled.codes_N, cosine_N)
         code_of = {name: code for code, name in enumerate(enrolled.classes)}
         return best[[code_of[asset.name] for asset in self.assets]]
+
+    def keypoint_candidates(self, searched: SearchedImage, similarity_A: np.ndarray) -> list[int]:
+        """Return the numbers of the assets whose keypoints the image shows, the best first.
+
+        The network sees all of an image: it does not find an asset that a photograph surrounds, and keypoints do, mirrored
+        or not.
+        """
+        nearest = np.argsort(-similarity_A, kind="stable")[:MAX_MATCHED].tolist()
+        votes: dict[int, int] = {}
+        for number in nearest:
+            template = self.template(number)
+            votes[number] = max(match_keypoints(template, searched, mirrored)[1] for mirrored in (False, True))
+        found = [number for number in nearest if votes[number] >= MIN_VOTES]
+        return sorted(found, key=lambda number: -votes[number])[:MAX_VOTED]
 
     def asset_similarities(self) -> np.ndarray:
         """Return the cosine similarities of the assets' first vectors, (A, A)."""

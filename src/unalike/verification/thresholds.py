@@ -38,7 +38,7 @@ FORMAT_VERSION = 3
 # was not found would make a measure's limit so large that the measure says nothing.
 BENIGN_QUANTILE = 0.9
 # Least limits: a few clean trials are no reason for lower ones.
-MIN_LIMITS = {"edges": 0.05, "distortion": 0.01, "colour": 2.5, "parts": 0.06, "balance": 0.06}
+MIN_LIMITS = {"edges": 0.05, "distortion": 0.01, "colour": 2.0, "parts": 0.06, "balance": 0.06}
 # Largest share of other drawings that may pass as showing the asset (at most altered).
 OTHER_SHOWN_RATE = 0.05
 # Kinds of trials that are no tampering; all other kinds are names of ``tampering.TAMPERING``.

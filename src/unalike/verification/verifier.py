@@ -12,7 +12,7 @@ located in the image, and their differences are measured. Four answers:
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -48,7 +48,7 @@ from unalike.verification.verifier_calibration import calibrate_thresholds
 # Longest side, in pixels, at which images are compared: it bounds memory, and exceeds the size of any asset's frame.
 MAX_SIDE = 1024
 MIN_SIDE = 16
-# Number of the most similar assets that are compared with an image.
+# Number of the most similar assets that are compared with an image, besides those found by keypoints.
 MAX_CANDIDATES = 4
 # Least score of a region, as a share of the contrast; the limit of ``parts`` where that is higher.
 MIN_REGION_SCORE = 0.15
@@ -271,10 +271,9 @@ class Verifier:
         self, image_HW3: np.ndarray, similarity_A: np.ndarray, claimed: int | None, thresholds: VerificationThresholds
     ) -> tuple[int, AssetDifference] | None:
         """The asset that the image shows and its differences; None where no asset was found."""
-        order = np.argsort(-similarity_A, kind="stable")[:MAX_CANDIDATES].tolist() if claimed is None else [claimed]
         best: tuple[float, int, AssetDifference] | None = None
         searched = SearchedImage(image_HW3)
-        for number in order:
+        for number in [claimed] if claimed is not None else self._candidates(searched, similarity_A):
             difference = measure_asset(self.matcher.template(number), searched)
             if difference is None:
                 continue
@@ -286,6 +285,13 @@ class Verifier:
             if score >= thresholds.threshold:
                 break
         return None if best is None else best[1:]
+
+    def _candidates(self, searched: SearchedImage, similarity_A: np.ndarray) -> Iterator[int]:
+        """Yield the assets to compare: the most similar one, those found by keypoints, the next most similar ones."""
+        similar = np.argsort(-similarity_A, kind="stable")[:MAX_CANDIDATES].tolist()
+        yield similar[0]
+        voted = self.matcher.keypoint_candidates(searched, similarity_A)
+        yield from (number for number in dict.fromkeys([*voted, *similar]) if number != similar[0])
 
     def _make_result(
         self, answer: str, number: int, difference: AssetDifference, similarity: float,

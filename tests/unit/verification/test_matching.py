@@ -4,8 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 
-from tests.support.marks import VIEW, ThumbnailEngine, mark, render_mark
+from tests.support.marks import (
+    VIEW,
+    ThumbnailEngine,
+    draw_busy_background,
+    draw_scene,
+    mark,
+    render_mark,
+    wordmark,
+)
+from unalike.verification.asset import Asset
 from unalike.verification.matching import AssetMatcher
+from unalike.verification.searched_image import SearchedImage
 from unalike.verification.verifier import Verifier
 
 
@@ -27,3 +37,16 @@ def test_similarities(verifier: Verifier) -> None:
 def test_templates_are_computed_once(verifier: Verifier) -> None:
     assert verifier.matcher.template(1) is verifier.matcher.template(1)
     assert verifier.matcher.template(1).asset.name == "mark 1"
+
+
+def test_keypoints_find_an_asset_that_its_vector_does_not() -> None:
+    names = ("Marenova", "Delutis", "Sokiva")
+    verifier = Verifier.of([wordmark(name) for name in names], ThumbnailEngine(), VIEW, names=names)
+    ground = draw_busy_background(2)
+    for number, name in enumerate(names):
+        similarity = np.roll([0.9, 0.5, 0.1], number + 1)  # the vectors name another one first
+        layer = wordmark(name).layer_HW4
+        for pixels in (layer, np.ascontiguousarray(layer[:, ::-1])):
+            searched = SearchedImage(draw_scene(Asset(name, pixels), ground))
+            assert verifier.matcher.keypoint_candidates(searched, similarity)[0] == number
+    assert verifier.matcher.keypoint_candidates(SearchedImage(ground.astype(np.uint8)), similarity) == []
