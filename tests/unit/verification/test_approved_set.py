@@ -10,6 +10,7 @@ import pytest
 from tests.support.marks import VIEW, ThumbnailEngine, mark, render_mark
 from unalike.errors import DataError
 from unalike.recognition.gallery import Gallery
+from unalike.verification import approved_set
 from unalike.verification.approved_set import ApprovedSet, enrollment_images
 from unalike.verification.asset import open_asset
 from unalike.verification.verifier import Verifier
@@ -21,6 +22,15 @@ def test_a_saved_set_gives_the_same_results(verifier: Verifier, tmp_path: Path) 
     loaded = Verifier(approved, ThumbnailEngine(), VIEW)
     assert loaded.verify(image).to_dict() == verifier.verify(image).to_dict()
     assert approved.thresholds == verifier.thresholds
+
+
+def test_thresholds_of_an_earlier_version_are_left_out(
+    verifier: Verifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = verifier.save(tmp_path / "marks.set")
+    monkeypatch.setattr(approved_set, "THRESHOLDS_VERSION", 99)
+    assert ApprovedSet.load(path).thresholds is None
+    assert "marks.set was calibrated by an earlier version" in capsys.readouterr().err
 
 
 def test_damage_and_other_files_are_refused(verifier: Verifier, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from tests.support.marks import mark
 from unalike.errors import SpecError
-from unalike.verification.benign import BENIGN, render_benign, warp_layer
+from unalike.verification.asset import Asset
+from unalike.verification.benign import BENIGN, draw_background, render_benign, warp_layer
 
 
 def test_a_layer_is_warped_to_its_pose() -> None:
@@ -33,3 +34,23 @@ def test_the_seed_determines_the_image_and_kinds_are_independent() -> None:
     with pytest.raises(SpecError, match="did you mean 'scale'"):
         render_benign(asset, np.random.default_rng(5), kinds=("scales",))
     assert len(BENIGN) == 6
+
+
+def test_a_wide_asset_is_as_large_as_its_letters() -> None:
+    """Its area counts: four times as wide as high, it is twice as long as a square one; and its image is no ribbon."""
+    for seed in range(3):
+        sizes = []
+        for shape in ((100, 100, 4), (50, 200, 4)):
+            rendered = render_benign(Asset("a", np.full(shape, 255, np.uint8)), np.random.default_rng(seed))
+            sizes.append(np.sqrt(np.linalg.det(rendered.pose_23[:, :2])))
+            assert min(rendered.image_HW3.shape[:2]) >= 0.45 * max(rendered.image_HW3.shape[:2])
+        assert sizes[0] == pytest.approx(sizes[1])
+
+
+def test_busy_backgrounds_keep_the_ink_visible() -> None:
+    ink = np.array([[200, 30, 40], [190, 40, 40]])
+    drawn = [draw_background(np.random.default_rng(seed), 90, 120, ink, busy=True) for seed in range(30)]
+    plain = [draw_background(np.random.default_rng(seed), 90, 120, ink) for seed in range(30)]
+    busy = [one for one, other in zip(drawn, plain, strict=True) if not np.array_equal(one, other)]
+    assert 1 <= len(busy) < 12
+    assert all(np.median(np.abs(one - ink.mean(axis=0)).mean(axis=2)) > 40 and np.std(one) > 8 for one in busy)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
-from unalike.verification.expected_image import fit_background, fit_lighting
+from tests.support.marks import draw_busy_background
+from unalike.verification.expected_image import find_busy_background, fit_background, fit_lighting
+
+pytest.importorskip("cv2")
 
 
 def test_lighting_is_one_gain_and_one_offset() -> None:
@@ -28,3 +32,30 @@ def test_the_background_ignores_what_does_not_belong_to_it() -> None:
     free[20:40, 30:50] = False
     fitted, noise = fit_background(observed, free)
     assert np.abs(fitted - background).max() < 4 and noise < 2
+
+
+def test_a_bright_image_is_not_dark() -> None:
+    """Darker ink in weak light is the same ink; beside a white that is as bright as ever, it is another."""
+    color = np.zeros((30, 40, 3), np.float32) + (200, 60, 60)
+    ink = np.ones((30, 40), bool)
+    darker = color * 0.6
+    assert np.abs(fit_lighting(color, darker, ink, brightest=255 * 0.6).apply(color) - darker).max() < 8
+    assert np.abs(fit_lighting(color, darker, ink, brightest=255).apply(color) - darker).max() > 45
+
+
+def test_lighting_can_be_removed() -> None:
+    colors = np.random.default_rng(0).uniform(40, 160, (30, 40, 3)).astype(np.float32)
+    lighting = fit_lighting(colors, colors * 0.7 + 5, np.ones((30, 40), bool))
+    assert np.abs(lighting.remove(lighting.apply(colors)) - colors).max() < 0.01
+
+
+def test_a_busy_background_goes_on_beyond_the_frame() -> None:
+    free = np.ones((400, 600), bool)
+    photograph = draw_busy_background(1)
+    surface, noise = fit_background(photograph, free)
+    assert find_busy_background(photograph, surface, noise, free).all()
+    plain = np.full((400, 600, 3), 220, np.float32)
+    plain[100:150, 200:260] = 30  # ends within the frame: it may be an added part
+    plain[300:, 500:540] = 90  # goes on beyond it
+    busy = find_busy_background(plain, np.full_like(plain, 220), 0.0, free)
+    assert busy[350, 520] and not busy[120, 220] and not busy[20, 20]

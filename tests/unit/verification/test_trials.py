@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from tests.support.marks import mark
-from unalike.verification.trials import measure_row, render_trials, stack_measurements
+from unalike.verification.benign import BENIGN
+from unalike.verification.trials import TAMPERED_SCENES, measure_row, render_trials, stack_measurements
 
 
 def test_other_trials_do_not_change_a_trial() -> None:
     assets = [mark(1), mark(2)]
     few = list(render_trials(assets, genuine=1, tampered=2, others=2, kinds=["recoloured"], seed=3))
     many = list(render_trials(assets[::-1], genuine=2, tampered=3, others=4, kinds=["recoloured"], seed=3))
+    assert TAMPERED_SCENES == tuple(kind for kind in BENIGN if kind != "busy-background")
     assert [trial.kind for trial in few[:5]] == ["genuine", "recoloured", "recoloured", "other", "other"]
     own = [trial for trial in many if trial.asset == 1]  # mark 1 is the second one there
     for trial, again in zip(few[:5], [own[0], own[2], own[3], own[5], own[6]], strict=True):

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.marks import VIEW, ThumbnailEngine, mark, render_mark
+from tests.support.marks import VIEW, ThumbnailEngine, draw_busy_background, draw_scene, mark, render_mark
 from unalike.errors import DataError, UnreadableImage
+from unalike.verification.asset import Asset
 from unalike.verification.benign import render_benign
 from unalike.verification.tampering import tamper
 from unalike.verification.verifier import MAX_SIDE, Verifier
@@ -69,6 +70,24 @@ def test_unusual_images(verifier: Verifier) -> None:
         verifier.verify(np.zeros((300, 8, 3), np.uint8))
     with pytest.raises(DataError, match="uint8"):
         verifier.verify(np.zeros((30, 30, 3), np.float32))
+
+
+def test_a_mark_on_a_busy_background_and_in_poor_light(verifier: Verifier) -> None:
+    asset = mark(1)
+    busy = draw_scene(asset, draw_busy_background(3), share=0.4)
+    dark = (draw_scene(asset, share=0.4) * 0.5).astype(np.uint8)
+    assert [verifier.verify(image).answer for image in (busy, dark)] == ["same", "same"]
+    assert verifier.verify(draw_busy_background(3).astype(np.uint8)).answer in ("not in the set", "different")
+
+
+def test_a_mirror_image_is_altered_and_a_mild_recoloring_is_measured(verifier: Verifier) -> None:
+    asset = mark(1)
+    mirrored = verifier.verify(draw_scene(Asset("m", np.ascontiguousarray(asset.layer_HW4[:, ::-1])), share=0.4))
+    assert (mirrored.answer, mirrored.asset) == ("altered", "mark 1") and "mirror image" in str(mirrored)
+    assert "mirrored" in mirrored.reasons and "distortion" not in mirrored.reasons
+    tinted = tamper(asset, "tinted", np.random.default_rng(2))
+    result = verifier.verify(draw_scene(Asset("t", tinted.layer_HW4), share=0.4))
+    assert result.difference is not None and result.difference.measures["colour"] > 7  # CIEDE2000; this set's rate is lax
 
 
 def test_results_of_a_large_image_are_in_its_own_pixels(verifier: Verifier, tmp_path: Path) -> None:
