@@ -39,17 +39,18 @@ def asset_size(height: float, width: float) -> float:
 
 @dataclass(frozen=True, eq=False)
 class CoarseMap:
-    """An edge map of the coarse search, and the matrix from the template's fine map to it."""
+    """An edge map of the coarse search, the matrix from the template's fine map to it, and its change of aspect ratio."""
 
     edges_HW: np.ndarray
     matrix_33: np.ndarray
+    aspect: float
 
     def mirrored(self, axis: int) -> CoarseMap:
         """Return the map of the mirrored asset: upside down (axis 0) or left to right (1)."""
         flip = np.eye(3)
         row = 1 - axis
         flip[row, row], flip[row, 2] = -1.0, self.edges_HW.shape[axis] - 1.0
-        return CoarseMap(np.ascontiguousarray(np.flip(self.edges_HW, axis)), flip @ self.matrix_33)
+        return CoarseMap(np.ascontiguousarray(np.flip(self.edges_HW, axis)), flip @ self.matrix_33, self.aspect)
 
 
 class AssetTemplate:
@@ -141,4 +142,4 @@ def _render_coarse(
     matrix = np.concatenate([linear, -low[:, None]], axis=1)
     flags = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
     edges_HW = compute_edges(cv2.warpAffine(bands_HWC, matrix, (int(size[0]), int(size[1])), **flags))
-    return CoarseMap(edges_HW, np.vstack([matrix, [0, 0, 1]])) if float(edges_HW.std()) > 1e-3 else None
+    return CoarseMap(edges_HW, np.vstack([matrix, [0, 0, 1]]), aspect) if float(edges_HW.std()) > 1e-3 else None

@@ -23,12 +23,14 @@ from unalike.verification.searched_image import SearchedImage, compute_edges, li
 
 # How many coarse poses are refined: the first number until one correlates well, the second until one correlates fairly.
 MAX_REFINED, GOOD_CORRELATION, FAIR_CORRELATION = (4, 10), 0.93, 0.75
+# A pose that correlates less than this at half size is not refined at full size.
+HALF_CORRELATION = 0.25
 # Mirror images are searched where the best pose correlates less than this; one must correlate better by the margin.
 MIRROR_BELOW, MIRROR_MARGIN, MAX_MIRRORED = 0.85, 0.06, 4
 # A pose whose distortion reaches this (log of the ratio of axes: a factor of two) is rejected.
 MAX_DISTORTION = 0.7
-# Most steps of ECC at each size.
-ECC_STEPS = 30
+# Most steps of ECC at each size, and the margin around a pose in which it may move, as a share of the longer side.
+ECC_STEPS, REFINED_MARGIN = 30, 0.2
 # Largest share of a coarse map's side by which poses may lie outside the image; poses closer than this share of the side are
 # neighbors, of which the best is kept.
 COARSE_PADDING, POSE_DISTANCE = 5, 0.09
@@ -127,11 +129,11 @@ def _propose(template: AssetTemplate, searched: SearchedImage) -> Iterator[np.nd
 
 
 def _propose_mirrored(template: AssetTemplate, searched: SearchedImage) -> Iterator[np.ndarray]:
-    """The same for mirror images."""
+    """The same for mirror images, unstretched ones in the coarse search."""
     matched, _ = match_keypoints(template, searched, mirrored=True)
     if matched is not None:
         yield matched
-    maps = [coarse.mirrored(axis) for coarse in template.coarse_maps for axis in (0, 1)]
+    maps = [coarse.mirrored(axis) for coarse in template.coarse_maps if coarse.aspect == 1.0 for axis in (0, 1)]
     yield from _search_coarse(template, maps, searched)[:MAX_MIRRORED]
 
 
@@ -235,9 +237,13 @@ def _refine_pose(template: AssetTemplate, searched: SearchedImage, start_33: np.
         to_layer = template.to_layer_33 @ np.diag([1 / factor, 1 / factor, 1])
         scale = float(np.sqrt(abs(np.linalg.det((matrix @ to_layer)[:2, :2]))))  # image pixels per pixel of the map
         small, shrink = searched.resized(1 / max(scale, 1.0))
-        edge = 8
+        to_small = np.diag([shrink, shrink, 1.0])
+        low, high = _reached_box(to_small @ matrix @ to_layer, template_edges.shape, small.shape)
+        if (high - low < 8).any():
+            return None
+        small, edge = small[low[1] : high[1], low[0] : high[0]], 8
         image_edges = compute_edges(cv2.copyMakeBorder(small, edge, edge, edge, edge, cv2.BORDER_REPLICATE), blur)
-        to_small = np.array([[shrink, 0, edge], [0, shrink, edge], [0, 0, 1]])
+        to_small = np.array([[shrink, 0, edge - low[0]], [0, shrink, edge - low[1]], [0, 0, 1]])
         warp = (to_small @ matrix @ to_layer)[:2].astype(np.float32)
         support = cv2.resize(template.support_HW, template_edges.shape[1::-1], interpolation=cv2.INTER_NEAREST)
         correlation, warp = _align_edges(template_edges, image_edges, warp, support)
@@ -245,7 +251,21 @@ def _refine_pose(template: AssetTemplate, searched: SearchedImage, start_33: np.
         pose = AffinePose(matrix[:2], correlation)
         if not np.isfinite(matrix).all() or pose.scale < 1e-3 or pose.distortion >= MAX_DISTORTION:
             return None
+        if half and correlation < HALF_CORRELATION:
+            break
     return pose
+
+
+def _reached_box(
+    matrix_33: np.ndarray, size: tuple[int, ...], within: tuple[int, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lowest and highest (x, y) of an image of ``within`` (H, W) that a map of ``size`` may reach: itself and a margin."""
+    height, width = size[:2]
+    corners = matrix_33[:2, :2] @ [[0, width, 0, width], [0, 0, height, height]] + matrix_33[:2, 2:]
+    margin = REFINED_MARGIN * max(height, width) + 4
+    low, high = np.floor(corners.min(axis=1) - margin), np.ceil(corners.max(axis=1) + margin)
+    bounds = np.array(within[1::-1])
+    return np.clip(low, 0, bounds).astype(int), np.clip(high, 0, bounds).astype(int)
 
 
 def _align_edges(
