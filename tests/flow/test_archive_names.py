@@ -130,8 +130,8 @@ def test_compare_and_inspect(tmp_path: Path) -> None:
         Image.fromarray(pixels).save(tmp_path / f"good/{number:02d}.png")
     pack(tmp_path / "good", tmp_path / "good.zip")
     good, out = tmp_path / "good.zip", tmp_path / "out"
-    run("inspect", "fit", good, "-o", out / "i.inspector", "--rate", "0.1", *TORCH)
-    result = json.loads(run("inspect", "run", out / "i.inspector", good, "-o", out / "inspected", "--json", *TORCH))
+    run("inspect", "fit", good, "-o", out / "i.inspector", "--rate", "0.1")
+    result = json.loads(run("inspect", "run", out / "i.inspector", good, "-o", out / "inspected", "--json"))
     assert result["answers"][0]["path"] == f"{good}!00.png"
     result = json.loads(run("compare", good, good, "-o", out / "compared", "--json", *TORCH))
     assert result["pairs"][1]["reference"] == f"{good}!01.png"
