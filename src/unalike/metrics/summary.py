@@ -53,8 +53,8 @@ def summarize(
         resample: What the intervals treat as random: "classes", for a claim about further classes like these, or
             "queries", for one about further images of these classes. "auto" is "classes" where there are enough of
             them (``intervals.MIN_GROUPS``).
-        series: Series of each query (a scene, a day), whose images are alike; None where the queries of a class are
-            independent of one another. Used where queries are random.
+        series: Series of each query (a scene, a day), whose images are alike, "" for a series of one image; None where the
+            queries of a class are independent of one another. Used where queries are random.
         unseen_classes: Whether the claim is about classes that training never saw; the summary states it.
 
     Returns:
@@ -116,7 +116,8 @@ def _claim(
     if resample == "classes":
         return f"further classes like these {classes}", labels, None
     if series is not None:
-        return f"further series of these {classes} classes", series, None
+        alone = [name or f"\0{number}" for number, name in enumerate(series.tolist())]
+        return f"further series of these {classes} classes", np.array(alone), None
     return f"further images of these {classes} classes, each taken independently of the others", None, labels
 
 

@@ -71,6 +71,8 @@ def test_intervals_name_their_claim(ranking):
         summarize(ranking, NAMES, series=["a", "a", "b", "c", "c"])["intervals"]["claim"]
         == "further series of these 2 classes"
     )
+    single = summarize(ranking, NAMES, series=[""] * 5)["micro"]["precision_at_1"]
+    assert single["low"] == pytest.approx(few["micro"]["precision_at_1"]["low"], abs=0.1)
     vectors, labels = np.eye(12), np.arange(12)
     many = evaluate_ranking(np.repeat(vectors, 2, 0), np.repeat(labels, 2), vectors, labels)
     assert summarize(many, [str(i) for i in range(12)])["intervals"]["resampled"] == "classes"
