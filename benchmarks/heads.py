@@ -24,7 +24,8 @@ from unalike.data.view import View
 from unalike.metrics.intervals import difference_interval
 from unalike.model.backbones import native_size
 from unalike.spec import load_spec
-from unalike.training.automatic.holdout import Split, cross_validation_splits, evaluate_embeddings
+from unalike.training.automatic.holdout import Split, cross_validation_splits
+from unalike.training.automatic.holdout_result import evaluate_embeddings
 from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig
 from unalike.training.heads.features import compute_features

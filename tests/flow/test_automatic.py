@@ -50,7 +50,11 @@ def two_runs(
                        f"dataset.val_dataset.query={photos / f'query {name}'}", "--json")  # fmt: skip
         assert process.returncode == 0, process.stderr[-3000:]
         figures = json.loads(process.stdout)["figures"]
-        assert "new classes R@1" in figures and "val Precision at Rank 1" in figures
+        assert (
+            "known classes R@1" in figures
+            and "known classes, same series R@1" in figures
+            and "val Precision at Rank 1" in figures
+        )
         folders.append(out / name / "train")
     return folders
 
@@ -68,6 +72,32 @@ def test_the_query_set_has_no_effect_on_selection(two_runs: list[Path]) -> None:
     assert records[0]["candidates"] == records[1]["candidates"]
 
 
+def test_another_candidate_is_delivered_on_request(two_runs: list[Path]) -> None:
+    folder = two_runs[1]
+    before = json.loads((folder / "automatic.json").read_text())
+    for request, number in (("0", 0), ("discriminant", 1), (final_choice.INTERPOLATED, 3)):
+        process = unalike("train", "--take", request, "-r", folder.parent, "--json")
+        assert process.returncode == 0, process.stderr[-3000:]
+        record = json.loads((folder / "automatic.json").read_text())
+        taken = record["candidates"][number]
+        assert record["chosen"] == taken["name"] and record["chosen_by"] == "user"
+        assert record["candidates"] == before["candidates"]
+        assert (folder / "ml_model_best.pth").read_bytes() == (
+            folder / f"candidate_{number}/ml_model_best.pth"
+        ).read_bytes()
+        assert json.loads(process.stdout)["figures"]["known classes R@1"] == taken["figures"]["known"]["R@1"]["value"]
+        card = json.loads((folder / "model_card.json").read_text())
+        assert card["automatic"]["chosen"] == taken["name"] and card["automatic"]["chosen_by"] == "user"
+        model = load_spec("train", str(folder / "experiment.yaml")).model
+        embedder, meta = load_embedder(folder / "ml_model_best.pth")
+        assert embedder.dim == model.feat_dim == meta["spec"]["model"]["feat_dim"]
+        assert taken["name"] in (folder / "report.html").read_text(encoding="utf-8")
+        assert (folder / "best_spec.yaml").exists() == (number > 0)
+    for request, expected in (("perceptron", "no candidate"), ("fine", "several candidates")):
+        process = unalike("train", "--take", request, "-r", folder.parent)
+        assert process.returncode != 0 and expected in process.stderr and "0: frozen trunk" in process.stderr
+
+
 def test_passwords_are_redacted(two_runs: list[Path]) -> None:
     folder = two_runs[0]
     assert "geheim" not in repr(read_checkpoint(folder / "ml_model_best.pth")["spec"])
@@ -75,17 +105,17 @@ def test_passwords_are_redacted(two_runs: list[Path]) -> None:
         assert "geheim" not in file.read_text(encoding="utf-8"), file
 
 
-def test_the_candidate_of_the_highest_score_is_delivered(two_runs: list[Path]) -> None:
+def test_one_of_the_candidates_is_delivered_and_reasons_are_given(two_runs: list[Path]) -> None:
     folder = two_runs[0]
     record = json.loads((folder / "automatic.json").read_text())
     names = [c["name"] for c in record["candidates"]]
     assert names[0] == "frozen trunk" and names[2:] == [final_choice.FINE_TUNED, final_choice.INTERPOLATED]
-    eligible = [
-        c
-        for c in record["candidates"]
-        if c["name"] in (record["chosen"], names[0], names[1], final_choice.INTERPOLATED)
-    ]
-    assert max(eligible, key=lambda c: c["score"])["name"] == record["chosen"]
+    assert all(c["reason"] and c["statement"] for c in record["candidates"]) and record["chosen_by"] == "rule"
+    assert record["evaluation"]["method"] == "hold-out" and "10 classes" in record["not_tested"]
+    counts = record["evaluation"]["counts"]
+    assert counts.keys() == {"known", "same"} and counts["known"] == counts["same"]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert f"known classes, {counts['known']['queries']} queries, 10 classes" in page
     embedder, meta = load_embedder(folder / "ml_model_best.pth")
     assert embedder(torch.zeros(1, 3, 64, 64)).shape == (1, meta["spec"]["model"]["feat_dim"])
     card = json.loads((folder / "model_card.json").read_text())
@@ -108,7 +138,9 @@ def test_the_frozen_trunk_is_delivered_where_nothing_beats_it(
     monkeypatch.setattr(pipeline, "search_heads", lambda *arguments, **_: baseline_only(*arguments))
     process = unalike("train", photos / "train", "-r", tmp_path, "--minutes", "0.001", *SMALL)
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "no candidate beats the frozen trunk" in process.stderr and "too short to fine-tune" in process.stderr
+    assert (
+        "no candidate is better than the frozen trunk" in process.stderr and "too short to fine-tune" in process.stderr
+    )
     embedder, _ = load_embedder(tmp_path / "train/ml_model_best.pth")
     images = torch.rand(2, 3, 64, 64)
     torch.testing.assert_close(embedder(images), embedder.trunk(images))
@@ -125,7 +157,7 @@ def test_the_best_spec_of_a_head_repeats_its_network(
     monkeypatch.setattr(pipeline, "can_fine_tune", lambda *_: False)
     monkeypatch.setattr(head_search.HeadSearchSpace, "trainings", (head_training("CosFaceLoss", mlp=not head),))
     monkeypatch.setattr(pipeline.HeadTrial, "beats", lambda *_: True)
-    monkeypatch.setattr(pipeline, "evaluate_heads", prefer_last(pipeline.evaluate_heads))
+    monkeypatch.setattr(pipeline, "select_best", lambda candidates, goal: candidates[-1])
     overrides = [override for override in (*SMALL, head) if override]
     process = unalike("train", photos / "train", "-r", tmp_path / "first", "--minutes", "2", *overrides)
     assert process.returncode == 0, process.stderr[-3000:]
@@ -148,10 +180,7 @@ def test_the_best_spec_of_a_fine_tuned_network_repeats_its_training(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
-    evaluate = pipeline.evaluate_heads
-    monkeypatch.setattr(
-        pipeline, "evaluate_heads", lambda *arguments: [replace(c, score=-1.0) for c in evaluate(*arguments)]
-    )
+    monkeypatch.setattr(pipeline, "select_best", lambda candidates, goal: candidates[-1])
     process = unalike(
         "train", photos / "train", "-r", tmp_path / "first", "--minutes", "5", *SMALL, "train.num_epochs=2"
     )
@@ -181,7 +210,7 @@ def test_the_user_s_head_settings_apply_to_the_interpolated_network(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNALIKE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(pipeline, "evaluate_networks", prefer_last(pipeline.evaluate_networks))
+    monkeypatch.setattr(pipeline, "select_best", lambda candidates, goal: candidates[-1])
     calls = []
     refit_head = final_choice.refit_head
     monkeypatch.setattr(
@@ -212,15 +241,6 @@ def test_a_head_without_closed_form_is_searched_by_trials(photos: Path, tmp_path
                       "--trials", "1")  # fmt: skip
     assert process.returncode == 0, process.stderr[-3000:]
     assert (tmp_path / "train/search.json").is_file()
-
-
-def prefer_last(evaluate):
-    """Make an evaluation give the last of its candidates the highest score."""
-
-    def evaluate_and_score(*arguments):
-        return [replace(c, score=float(n)) for n, c in enumerate(evaluate(*arguments))]
-
-    return evaluate_and_score
 
 
 def baseline_only(features, labels, splits, goal):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
-from unalike.training.automatic.holdout import HoldoutResult
+from unalike.data.imageset import ImageSet
+from unalike.data.view import View
+from unalike.model.backbones import PretrainedConfig
+from unalike.training.automatic.holdout_result import HoldoutResult
+from unalike.training.heads.features import TrunkFeatures
 
 
 def feature_series(
@@ -33,3 +39,15 @@ def holdout_result(hits: np.ndarray, precisions: np.ndarray, kind: str = "known"
     return HoldoutResult(
         np.array([kind] * len(hits)), hits.astype(float), precisions.astype(float), np.arange(len(hits)) % 50
     )
+
+
+def images_and_features(classes: int, groups: bool = False) -> tuple[ImageSet, TrunkFeatures]:
+    """Images of classes of 12, whose files do not exist, and noisy features in series of two."""
+    features, labels, _ = feature_series(classes=classes, per_class=12, per_series=2, seed=3)
+    features = features + 0.4 * np.random.default_rng(0).normal(size=features.shape)
+    names = tuple(f"day {i % 4}" for i in range(len(labels))) if groups else None
+    paths = tuple(Path(f"{i}.jpg") for i in range(len(labels)))
+    images = ImageSet(paths, labels, tuple(f"class {c}" for c in range(classes)), names)
+    facts = PretrainedConfig.__new__(PretrainedConfig)
+    rows = np.arange(len(labels))
+    return images, TrunkFeatures("a trunk", View(8, 8), facts, features.astype(np.float32), rows, 10.0)

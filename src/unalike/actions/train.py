@@ -15,7 +15,8 @@ from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
 from unalike.errors import SpecError, missing_extra
 from unalike.progress import say, set_verbosity
 from unalike.runs.environment import process_count, process_rank, refuse_several_processes
-from unalike.runs.filenames import RECORD_FILE
+from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE
+from unalike.spec import load_spec
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -41,7 +42,7 @@ DEFAULT_TRIALS = 20
 
 def train(
     spec: Spec = None, overrides: Overrides = (), *, data: str | Path | None = None, resume: bool = False,
-    overwrite: bool = False,
+    overwrite: bool = False, take: str | None = None,
 ) -> Result:  # fmt: skip
     """Train an embedding.
 
@@ -51,6 +52,8 @@ def train(
         data: The training images: a folder, an archive or a manifest.
         resume: Continue the training that the results folder holds.
         overwrite: Delete what a former training wrote there.
+        take: Train nothing; deliver this candidate of the finished automatic training that the results folder holds: its
+            number or name in ``automatic.json``, or a part of its name.
 
     Returns:
         The result; ``path`` is the checkpoint to use.
@@ -64,6 +67,10 @@ def train(
         set_verbosity(0)  # messages come from one process alone
     if importlib.util.find_spec("torch") is None:
         raise missing_extra("torch", "train", "training")
+    if take is not None:
+        if overwrite:
+            raise SpecError("--take and --overwrite together", remedy="leave --overwrite out")
+        return _take(experiment, take)
     from unalike.training.recipe import settle_backbone
 
     if experiment.dataset.labels == "none":
@@ -160,6 +167,26 @@ def _train_in_budget(
         write_model_card(run.dir, result.spec, result.training, record=result.record)
         run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)
+
+
+def _take(experiment: Experiment, name: str) -> Result:
+    """Deliver another candidate of the finished automatic training in the results folder."""
+    from unalike.runs.folder import open_run, results_folder
+    from unalike.training.automatic.other_candidate import find_candidate, read_record, take_candidate
+    from unalike.training.model_card_content import write_model_card
+
+    refuse_several_processes("--take")
+    folder = results_folder("train", experiment)
+    if folder is None:
+        raise SpecError("--take without a results folder", remedy="name the folder of the run with --results-dir")
+    record = read_record(folder)
+    number = find_candidate(record, name)
+    finished = load_spec("train", str(folder / EXPERIMENT_FILE), [("train.results_dir", str(folder))])
+    with open_run("train", finished, resume=True) as run:
+        result = take_candidate(run, record, number)
+        write_model_card(run.dir, result.spec, result.training, record=result.record)
+        run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", result.figures)
+    return Result(run.dir, result.checkpoint, dict(result.figures))
 
 
 def _check_unlabeled(experiment: Experiment) -> None:

@@ -34,15 +34,16 @@ REFERENCE_FIELD, QUERY_FIELD = "dataset.val_dataset.reference", "dataset.val_dat
 def run_action(
     action: str, arguments: list[str] | None, spec: str | None, results_dir: str | None, *,
     resume: bool = False, overwrite: bool = False, policy: str | None = None, minutes: float | None = None,
-    trials: int | None = None, fields: Mapping[str, str | None] | None = None, as_json: bool = False,
-    verbose: bool = False, quiet: bool = False,
+    trials: int | None = None, fields: Mapping[str, str | None] | None = None, take: str | None = None,
+    as_json: bool = False, verbose: bool = False, quiet: bool = False,
 ) -> None:  # fmt: skip
     """Run a model action with the options of its command (``fields``: those that set a field), and print the result."""
     set_verbosity(verbose, quiet)
     data, overrides = split_arguments(action, arguments)
     overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials, fields=fields)
     perform = getattr(unalike, {"inference": "infer"}.get(action, action))
-    result = perform(spec, overrides, data=data, resume=resume, overwrite=overwrite)
+    options = {} if take is None else {"take": take}
+    result = perform(spec, overrides, data=data, resume=resume, overwrite=overwrite, **options)
     from unalike.runs.environment import process_rank
 
     if process_rank() == 0:  # of several processes (torchrun, srun) one prints
@@ -61,6 +62,11 @@ def train(
     ] = None,
     minutes: Annotated[float | None, typer.Option(metavar="N", help="Time limit of automl, in minutes.")] = None,
     trials: Annotated[int | None, typer.Option(metavar="N", help="Largest number of trials of automl.")] = None,
+    take: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Train nothing: deliver another candidate of the automatic training in the results "
+                     "folder (name or number in automatic.json)."),
+    ] = None,
     no_labels: Annotated[
         bool, typer.Option("--no-labels", help="Train without labels; folders have no meaning.")
     ] = False,
@@ -73,7 +79,7 @@ def train(
     if no_labels:
         arguments = [*(arguments or []), "dataset.labels=none"]
     run_action("train", arguments, spec, results_dir, resume=resume, overwrite=overwrite, policy=automl_policy,
-         minutes=minutes, trials=trials, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
+         minutes=minutes, trials=trials, take=take, as_json=as_json, verbose=verbose, quiet=quiet)  # fmt: skip
 
 
 def evaluate(

@@ -107,6 +107,30 @@ class EmbeddedImages:
 
 
 @dataclass(frozen=True)
+class Matches:
+    """Queries with their nearest references, where these were found before: arrays of length Q.
+
+    Attributes:
+        labels, predicted: Class index of the query and of its nearest reference.
+        nearest, score: Index of the nearest reference, and the cosine to it.
+        own_nearest, own_score: The same of the nearest reference of the query's class, for misses; -1 and NaN where there is
+            none.
+    """
+
+    labels: np.ndarray
+    predicted: np.ndarray
+    nearest: np.ndarray
+    score: np.ndarray
+    own_nearest: np.ndarray
+    own_score: np.ndarray
+
+    @property
+    def open_set(self) -> np.ndarray:
+        """Whether the query's class has no reference: never."""
+        return np.zeros(len(self.labels), bool)
+
+
+@dataclass(frozen=True)
 class ExplainedMatches:
     """Explanations of matches, for a section of a report.
 
@@ -175,14 +199,14 @@ def interval_from_dict(values: Mapping[str, Any], span: float = 1.0) -> Interval
 
 
 def add_retrieval(
-    report: Report, query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking, *, about: str = ""
+    report: Report, query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking | Matches, *, about: str = ""
 ) -> None:
     """Add misses and hits with their nearest references, and a table of the confused classes.
 
     Args:
         report: The report.
         query, reference: The images.
-        ranking: The ranking of ``query`` against ``reference``.
+        ranking: The ranking of ``query`` against ``reference``, or the nearest references alone.
         about: What is added to the headings, in parentheses.
     """
     about = f" ({about})" if about else ""
@@ -207,7 +231,7 @@ def add_retrieval(
                  f"that of the class's own queries.{more}")  # fmt: skip
 
 
-def _select_misses(ranking: Ranking, wrong: np.ndarray) -> list[int]:
+def _select_misses(ranking: Ranking | Matches, wrong: np.ndarray) -> list[int]:
     """Select misses for the report: highest scores first, each pair of classes once before any is repeated."""
     times: Counter[tuple[int, int]] = Counter()
     order: list[tuple[int, int, int]] = []
@@ -219,11 +243,15 @@ def _select_misses(ranking: Ranking, wrong: np.ndarray) -> list[int]:
 
 
 def _miss_row(
-    query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking, q: int
+    query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking | Matches, q: int
 ) -> tuple[ReportImage, list[ReportImage]]:
     """A missed query, the wrong reference, and the nearest reference of its own class."""
     label = int(ranking.labels[q])
     images = [reference.image(int(ranking.nearest[q]), float(ranking.score[q]), False)]
+    if isinstance(ranking, Matches):
+        if ranking.own_nearest[q] >= 0:
+            images.append(reference.image(int(ranking.own_nearest[q]), float(ranking.own_score[q]), True))
+        return query.image(q), images
     own = np.flatnonzero(reference.labels_N == label)
     own = own[[str(reference.paths[i]) != str(query.paths[q]) for i in own.tolist()]]
     if len(own):

@@ -69,12 +69,19 @@ AUGMENTED_QUERIES_FILE = "asking.npz"
 GROUP_TUNING_SPEC_FILE = "fine_tuning.yaml"
 LEARNED_VECTORS_FILE = "learnt.npz"
 FINE_TUNING_FOLDER = "fine_tuning"
-FINE_TUNING_FOLDERS = (FINE_TUNING_FOLDER, f"{FINE_TUNING_FOLDER}_[0-9]")  # glob patterns
+LOOKUPS_FILE = "lookups.npz"
+# Glob patterns of the folders within a run: stages that train, and candidates of automatic training.
+SUBRUN_FOLDERS = (FINE_TUNING_FOLDER, f"{FINE_TUNING_FOLDER}_[0-9]", "candidate_[0-9]*")
 
 
 def fine_tuning_folder(number: int) -> str:
     """The name of the folder of one round of fine-tuning, where a run has several."""
     return f"{FINE_TUNING_FOLDER}_{number}"
+
+
+def candidate_folder(number: int) -> str:
+    """The name of the folder of a candidate of automatic training, counted from 0."""
+    return f"candidate_{number}"
 
 
 # ---- evaluation and inference ----
@@ -118,5 +125,5 @@ OVERWRITABLE_FILES = (
     f"{TENSORBOARD_PREFIX}*", f"{TENSORBOARD_FOLDER}/{TENSORBOARD_PREFIX}*", "train_split.csv", SPLIT_FILE,
     METRICS_FILE, PER_CLASS_FILE, PREDICTIONS_PARQUET, PREDICTIONS_CSV, CONFUSION_FILE,
     STUDY_FILE, f"{STUDY_FILE}-*", TRIALS_FILE, SEARCH_FILE, BEST_SPEC_FILE, SELECTION_FILE,
-    RESULT_CSV, RESULT_JSONL, REPORT_FILE, ".*.partial-*",
+    RESULT_CSV, RESULT_JSONL, REPORT_FILE, LOOKUPS_FILE, ".*.partial-*",
 )  # fmt: skip

@@ -12,11 +12,11 @@ from unalike.progress import say
 from unalike.runs.environment import process_rank
 from unalike.runs.failures import occupied_folder
 from unalike.runs.filenames import (
-    FINE_TUNING_FOLDERS,
     OVERWRITABLE_FILES,
     RECORD_FILE,
     RUN_MARKS,
     RUNS_FOLDER,
+    SUBRUN_FOLDERS,
     TENSORBOARD_FOLDER,
 )
 from unalike.runs.lock import release_lock, take_lock
@@ -163,9 +163,7 @@ def _clear(folder: Path) -> None:
             f"{folder} holds a run that this tool did not write (no run.json of ours)",
             remedy="remove it yourself or choose another folder with --results-dir",
         )
-    stages = [
-        path for name in FINE_TUNING_FOLDERS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()
-    ]
+    stages = [path for name in SUBRUN_FOLDERS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()]
     files = {path for parent in (folder, *stages) for pattern in OVERWRITABLE_FILES for path in parent.glob(pattern)}
     inside = folder.resolve()
     for name in record.get("files", []):

@@ -15,6 +15,7 @@ from unalike.runs.environment import versions
 from unalike.runs.filenames import MODEL_CARD_FILE, MODEL_CARD_PAGE, PER_CLASS_FILE
 from unalike.sanitize import redact
 from unalike.storage.atomic import write_text
+from unalike.training.automatic.holdout_result import KIND_NAMES, describe_counts
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -84,18 +85,24 @@ def _training(experiment: Experiment, result: TrainingResult, record: Mapping[st
 
 def _selection(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts of a card that differ after automatic training: how the model was selected, and on which images."""
+    names = KIND_NAMES
     chosen = next(c for c in record["candidates"] if c["name"] == record["chosen"])
-    counts = ", ".join(f"{n} queries of {kind} classes" for kind, n in sorted(record["judged_on"].items()))
+    counts = "; ".join(f"{names.get(kind, kind)}: {describe_counts(row)}" for kind, row in
+                       record.get("evaluation", {}).get("counts", {}).items()) or ", ".join(
+        f"{n} queries of {names.get(kind, kind)}" for kind, n in sorted(record["judged_on"].items()))  # fmt: skip
     figures = {
-        f"{kind} classes, {name}": value for kind, row in chosen["figures"].items() for name, value in row.items()
+        f"{names.get(kind, kind)}, {name}": value
+        for kind, row in chosen["figures"].items()
+        for name, value in row.items()
     }
-    made_of = f"classes and scenes held out entirely ({counts})" if counts else record["estimate"]
+    made_of = f"held-out images ({counts})" if counts else record["estimate"]
     note = "the best of all candidates, so slightly optimistic" if counts else "nothing was measured"
+    note = "; ".join(text for text in (chosen.get("statement", ""), record.get("not_tested", ""), note) if text)
     weights = record.get("weights") or {}  # of the user's own: what they were trained on is not known
     note += f"; {weights['note']}" if weights else ""
     unseen = "new" in record["judged_on"] and not weights.get("shared_classes")
     return {
-        "automatic": {"chosen": record["chosen"], "goal": record["goal"], "minutes": record["spent_minutes"],
+        "automatic": {"chosen": record["chosen"], "chosen_by": record.get("chosen_by", "rule"), "goal": record["goal"], "minutes": record["spent_minutes"],
                       "instead_of": [c["name"] for c in record["candidates"] if c is not chosen]},
         "validation": {"made_of": made_of, "classes_unseen_in_training": unseen,
                        "note": note, "metrics": {"micro": figures}},

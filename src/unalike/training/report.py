@@ -8,7 +8,7 @@ Shape letters: N images, D vector width, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ from unalike.metrics.summary import summarize
 from unalike.report.evaluation import (
     HEADLINES,
     EmbeddedImages,
+    Matches,
     add_embedding_map,
     add_hard_pairs,
     add_near_duplicates,
@@ -30,7 +31,7 @@ from unalike.report.evaluation import (
 from unalike.report.html import Report
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
 from unalike.sanitize import redact
-from unalike.training.automatic.holdout import Split
+from unalike.training.automatic.holdout_result import KIND_NAMES, HoldoutResult, describe_counts
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -114,8 +115,7 @@ def write_automatic_report(
     history: History,
     images: ImageSet,
     frozen_NF: np.ndarray,
-    delivered_ND: np.ndarray,
-    splits: Sequence[Split],
+    result: HoldoutResult,
 ) -> list[Path]:
     """Write the report of automatic training, and the lists of suspected labels and near-duplicates.
 
@@ -126,8 +126,7 @@ def write_automatic_report(
         history: curves of fine-tuning.
         images: all images.
         frozen_NF: the frozen trunk's vectors of all images.
-        delivered_ND: the delivered candidate's vectors, valid in the rows of ``splits``.
-        splits: held-out query and reference rows.
+        result: the delivered candidate's results: figures, and the queries behind them.
 
     Returns:
         The files.
@@ -135,33 +134,33 @@ def write_automatic_report(
     report = Report(experiment.model_name or "Automatic training", _subtitle(experiment, images))
     base, chosen = (next(c for c in record["candidates"] if c["name"] == name)
                     for name in (record["candidates"][0]["name"], record["chosen"]))  # fmt: skip
+    counts = record["evaluation"]["counts"]
+    figures = [(kind, name, value) for kind, row in chosen["figures"].items() for name, value in row.items()]
     report.figures(
         [("delivered", chosen["name"]), ("minutes", f"{record['spent_minutes']:.1f} of {record['minutes']:g}"),
-         *((f"{figure}, {kind} classes", interval_from_dict(value)) for kind, row in chosen["figures"].items()
-           for figure, value in row.items())],
-        note="Evaluated on classes and scenes that were held out entirely, with 95 % intervals for classes like these. It is "
-        "the best of all candidates, so slightly optimistic; your own query images were not used.",
+         *((f"{name}, {KIND_NAMES[kind]}", interval_from_dict(value)) for kind, name, value in figures)],
+        note=" ".join(text for text in (_as_sentence(chosen["statement"]), _describe_queries(record),
+                                        _as_sentence(record["not_tested"]), OPTIMISTIC) if text),
     )  # fmt: skip
     if chosen is not base:
         report.comparison(
-            [(f"{figure}, {kind} classes", interval_from_dict(base["figures"][kind][figure]), interval_from_dict(value),
-              interval_from_dict(chosen["gain_over_frozen"][kind][figure], 2.0))
-             for kind, row in chosen["figures"].items() for figure, value in row.items()],
+            [(f"{name}, {KIND_NAMES[kind]}", interval_from_dict(base["figures"][kind][name]), interval_from_dict(value),
+              interval_from_dict(chosen["gain_over_frozen"][kind][name], 2.0)) for kind, name, value in figures],
             before="frozen trunk", after=chosen["name"], title="Compared with the frozen trunk",
             note="Paired differences on the same queries; the frozen trunk is not trained at all.",
         )  # fmt: skip
     report.table("Candidates", [
-        {"name": c["name"], **{f"{figure}, {kind}": value["value"] for kind, row in c["figures"].items()
-                               for figure, value in row.items()},
-         "delivered": "yes" if c is chosen else ""} for c in record["candidates"]
-    ], note="Shares; new: classes held out entirely, known: held-out scenes of known classes.")  # fmt: skip
+        {"name": c["name"], **{f"{name}, {KIND_NAMES[kind]}": value["value"] for kind, row in c["figures"].items()
+                               for name, value in row.items()},
+         "delivered": "yes" if c is chosen else "", "why": c["reason"]} for c in record["candidates"]
+    ], note=f"On the same queries. The rule: {record['rule']}. `unalike train --take NAME` delivers another one.")  # fmt: skip
     report.table("Heads on frozen features", [{"name": head["name"], "score": head["score"]} for head in record["heads"]],
                  note="Mean of R@1 and MAP@R in cross-validation on the images to fit to; the best heads are among the candidates "
                  "above. A head trained with a loss is one of them only if its R@1 is significantly higher and MAP@R no lower.")  # fmt: skip
     if history.steps:
         report.curves("Fine-tuning", _curves(history, experiment.train.num_epochs))
-    for kind in sorted({s.kind for s in splits}):
-        _add_holdout(report, kind, [s for s in splits if s.kind == kind], images, delivered_ND)
+    for kind in counts:
+        _add_lookups(report, kind, result, images, counts[kind])
     frozen = embedded_images(images, frozen_NF)
     nearest = evaluate_ranking(frozen_NF, images.labels_N, frozen_NF, images.labels_N, ks=(1,), same=True)
     add_embedding_map(report, frozen, (nearest.predicted != nearest.labels) & ~nearest.open_set, note=OF_FROZEN)
@@ -171,19 +170,34 @@ def write_automatic_report(
     return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
+OPTIMISTIC = "With 95 % intervals. It is the best of several candidates, so slightly optimistic; your own query images were not used."
 OF_FROZEN = "From the frozen trunk's vectors, which do not depend on your labels."
 
 
-def _add_holdout(
-    report: Report, kind: str, splits: Sequence[Split], images: ImageSet, delivered_ND: np.ndarray
-) -> None:
-    """Add misses and confusions of held-out images, of the split with most queries of its kind."""
-    largest = max(splits, key=lambda s: len(s.query_N))
-    query, reference = (
-        embedded_images(images.select(rows), delivered_ND[rows]) for rows in (largest.query_N, largest.reference_N)
+def _as_sentence(text: str) -> str:
+    return f"{text[0].upper()}{text[1:]}." if text else ""
+
+
+def _describe_queries(record: Mapping[str, Any]) -> str:
+    """Say which queries are behind the figures."""
+    evaluation = record["evaluation"]
+    return f"Measured by {evaluation['method']}. " + " ".join(
+        f"{_as_sentence(KIND_NAMES[kind])[:-1]}: {describe_counts(row)} ({evaluation['meaning'][kind]})."
+        for kind, row in evaluation["counts"].items()
     )
-    ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N, ks=(1,))
-    add_retrieval(report, query, reference, ranking, about=f"{kind} classes, held out")
+
+
+def _add_lookups(report: Report, kind: str, result: HoldoutResult, images: ImageSet, counts: Mapping[str, int]) -> None:
+    """Add misses, hits and confusions of the queries of one kind: those that its figures are computed from."""
+    if result.lookups is None:
+        return
+    lookups, labels_N = result.lookups.select(result.kind_Q == kind), images.labels_N
+    query = EmbeddedImages(np.zeros((len(lookups.query_Q), 0)), labels_N[lookups.query_Q], images.classes,
+                           [images.paths[i] for i in lookups.query_Q.tolist()])  # fmt: skip
+    reference = EmbeddedImages(np.zeros((len(images), 0)), labels_N, images.classes, images.paths)
+    matches = Matches(query.labels_N, labels_N[lookups.nearest_Q], lookups.nearest_Q, lookups.score_Q, lookups.own_Q,
+                      lookups.own_score_Q)  # fmt: skip
+    add_retrieval(report, query, reference, matches, about=f"{KIND_NAMES[kind]}, {describe_counts(counts)}")
 
 
 def _subtitle(experiment: Experiment, images: ImageSet) -> str:

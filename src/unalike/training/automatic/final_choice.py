@@ -1,4 +1,4 @@
-"""Final choice of automatic training: compare the finished candidates on held-out images, take the best.
+"""Candidates of automatic training: heads, fine-tuned networks and the user's own, evaluated on held-out images.
 
 Shape letters: N images, D dimensions of the vector, F features.
 """
@@ -20,10 +20,11 @@ from unalike.model.backbones import Trunk
 from unalike.model.checkpoint import load_embedder
 from unalike.model.embedder import Embedder
 from unalike.model.frozen_trunk import build_starting_trunk
-from unalike.progress import say
-from unalike.training.automatic.holdout import HoldoutResult, Split
+from unalike.training.automatic.holdout import Split
+from unalike.training.automatic.holdout_result import HoldoutResult, evaluate_embeddings
 from unalike.training.automatic.starting_weights import AS_GIVEN, GivenNetwork
 from unalike.training.heads.config import HeadConfig, requested_dim
+from unalike.training.heads.discriminant import ClassScatter, fit_scatter
 from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import FROZEN, evaluate_vectors
 from unalike.training.heads.interpolation import embed_with_trunk, interpolate_weights, refit_head
@@ -66,7 +67,8 @@ class Candidate:
         result: its results on the held-out images.
         score: ``result.score`` for the goal.
         config: how its head is fitted, or None where the head is not a fitted one.
-        vectors_ND: vectors of all images; valid in the rows that were evaluated.
+        vectors_ND: vectors of all images, by the first head where several were fitted; valid in the rows that were
+            evaluated, and up to a rotation.
         tuned: the trunk, of a fine-tuned candidate.
         given: the network of the user's own weights, which is delivered as it is.
     """
@@ -81,8 +83,9 @@ class Candidate:
 
 
 def evaluate_given(
-    given: GivenNetwork | None, features: TrunkFeatures, labels_N: np.ndarray, splits: Sequence[Split], goal: str
-) -> list[Candidate]:
+    given: GivenNetwork | None, features: TrunkFeatures, labels_N: np.ndarray, splits: Sequence[Split], goal: str, *,
+    with_images: bool = True,
+) -> list[Candidate]:  # fmt: skip
     """Evaluate the network of the user's own weights as it is.
 
     Args:
@@ -91,11 +94,12 @@ def evaluate_given(
         labels_N: their labels.
         splits: the holdout splits.
         goal: a key of ``holdout.GOALS``.
+        with_images: whether the result has ``lookups``.
     """
     if given is None:
         return []
     vectors_ND = given.vectors(features.vectors_NF)
-    result = evaluate_vectors(vectors_ND, labels_N, splits)
+    result = evaluate_vectors(vectors_ND, labels_N, splits, with_images=with_images)
     return [Candidate(AS_GIVEN, result, result.score(goal), vectors_ND=vectors_ND, given=given)]
 
 
@@ -103,7 +107,6 @@ def evaluate_heads(
     configs: Sequence[HeadConfig | None],
     features: TrunkFeatures,
     labels_N: np.ndarray,
-    fit_N: np.ndarray,
     splits: Sequence[Split],
     goal: str,
     dim: int | None = None,
@@ -115,19 +118,39 @@ def evaluate_heads(
         configs: the heads; None is the frozen trunk without a head.
         features: the trunk's features of all images.
         labels_N: their labels.
-        fit_N: rows that may be fitted to.
-        splits: the holdout splits.
+        splits: the splits; a head is fitted anew for each choice of images to fit to.
         goal: a key of ``holdout.GOALS``.
         dim: number of dimensions of the vectors (None: no limit).
         kind: value of ``model.head`` for the frozen trunk without a head.
     """
     candidates = []
+    scatters: dict[tuple[bytes, bool], ClassScatter] = {}
     for config in configs:
-        vectors_ND = features.vectors_NF
-        if config is not None or dim is not None or kind != "linear":
-            vectors_ND = fit_head(*features.training_rows(fit_N, labels_N), config, dim, kind)(vectors_ND)
-        result = evaluate_vectors(vectors_ND, labels_N, splits)
-        candidates.append(Candidate(config.name if config else FROZEN, result, result.score(goal), config, vectors_ND))
+        vectors: dict[bytes, np.ndarray] = {}
+        for split in splits:
+            if (key := split.fit_N.tobytes()) in vectors:
+                continue
+            vectors[key] = features.vectors_NF
+            if config is None and dim is None and kind == "linear":
+                continue
+            x_NF, y_N = features.training_rows(split.fit_N, labels_N)
+            if config is None or config.training is not None or dim is not None:
+                vectors[key] = fit_head(x_NF, y_N, config, dim, kind)(features.vectors_NF)
+                continue
+            if (key, config.sqrt) not in scatters:
+                scatters[key, config.sqrt] = fit_scatter(x_NF, y_N, sqrt=config.sqrt)
+            whitening = scatters[key, config.sqrt].whiten(config.shrinkage)
+            vectors[key] = whitening.equivalent_vectors(features.vectors_NF, config.residual)
+
+        def vectors_of(
+            _: int, split: Split, vectors: dict[bytes, np.ndarray] = vectors
+        ) -> tuple[np.ndarray, np.ndarray]:
+            vectors_ND = vectors[split.fit_N.tobytes()]
+            return vectors_ND[split.query_N], vectors_ND[split.reference_N]
+
+        result = evaluate_embeddings(splits, labels_N, vectors_of, with_images=True)
+        name = config.name if config else FROZEN
+        candidates.append(Candidate(name, result, result.score(goal), config, next(iter(vectors.values()))))
     return candidates
 
 
@@ -161,7 +184,7 @@ def evaluate_networks(
         with torch.inference_mode():
             head_input = torch.from_numpy(tuned.features.vectors_ND[rows])
             vectors_ND[tuned.features.kept_N[rows]] = network.head(head_input).numpy()
-        result = evaluate_vectors(vectors_ND, labels_N, splits)
+        result = evaluate_vectors(vectors_ND, labels_N, splits, with_images=True)
         return Candidate(name, result, result.score(goal), config, vectors_ND, tuned)
 
     candidates = [evaluate(FINE_TUNED, embedder, embed(embedder.trunk), None)]
@@ -194,56 +217,3 @@ def refit_tuned(
     use = np.isin(tuned.features.kept_N, rows)
     features = replace(tuned.features, vectors_ND=tuned.features.vectors_ND[use], kept_N=tuned.features.kept_N[use])
     return refit_head(tuned.trunk, features, images.labels_N, config, requested_dim(spec))
-
-
-def select_best(candidates: Sequence[Candidate], goal: str) -> Candidate:
-    """Return the candidate of the highest score; final weights only if significantly better than interpolated ones.
-
-    Of equal scores the user's own network is chosen: nothing beats it.
-
-    On photographs of other origin the interpolated network was better each time (docs/experiments/new-classes.md), while the
-    held-out images are few and similar to the training images.
-
-    Args:
-        candidates: at least one.
-        goal: a key of ``holdout.GOALS``.
-    """
-    best = _highest(candidates)
-    interpolated = next((c for c in candidates if c.name == INTERPOLATED), None)
-    if best.name != FINE_TUNED or interpolated is None or best.result.significantly_better(interpolated.result, goal):
-        return best
-    return _highest([c for c in candidates if c is not best])
-
-
-def _highest(candidates: Sequence[Candidate]) -> Candidate:
-    return max(candidates, key=lambda c: (c.score, c.given is not None))
-
-
-def log_choice(candidates: Sequence[Candidate], best: Candidate) -> None:
-    """Print a line per candidate.
-
-    Args:
-        candidates: all of them; the first one is the frozen trunk.
-        best: the chosen one.
-    """
-    for c in candidates:
-        text = "; ".join(f"{kind} classes: " + ", ".join(f"{name} {value}" for name, value in metrics.items())
-                         for kind, metrics in c.result.metrics().items())  # fmt: skip
-        say(f"{'-> ' if c is best else '   '}{c.name}: {text}")
-    if best is candidates[0]:
-        say("no candidate beats the frozen trunk, so it is delivered unchanged")
-
-
-def metrics_of(best: Candidate, baseline: Candidate) -> dict[str, float]:
-    """Return the metrics of the best candidate by name, with those of the frozen trunk.
-
-    Args:
-        best: the best candidate.
-        baseline: the frozen trunk.
-    """
-    metrics = {}
-    for kind, row in best.result.metrics().items():
-        for name, value in row.items():
-            metrics[f"{kind} classes {name}"] = value.value
-            metrics[f"{kind} classes {name} frozen"] = baseline.result.metrics()[kind][name].value
-    return metrics

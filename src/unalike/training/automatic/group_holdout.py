@@ -30,11 +30,10 @@ from unalike.runs.stage import load_or_compute
 from unalike.training.automatic.augmented_view import AugmentedView
 from unalike.training.automatic.holdout import (
     Holdout,
-    HoldoutResult,
     Split,
-    evaluate_embeddings,
     holdout_splits,
 )
+from unalike.training.automatic.holdout_result import HoldoutResult, evaluate_embeddings
 from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.automatic.starting_weights import AS_GIVEN, GivenNetwork
 from unalike.training.heads.config import frozen_head_kind, requested_dim

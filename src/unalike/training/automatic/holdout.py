@@ -1,28 +1,30 @@
-"""Holdout and cross-validation splits by class and by scene, and the evaluation of embeddings on them.
+"""Holdout and cross-validation splits of labeled images, by class and by scene.
 
-A split is of kind ``new`` (the classes of its queries are not fitted to) or ``known`` (they are, on other scenes).
-Shape letters: N images, D dimensions, Q queries of all splits.
+A split is of kind ``new`` (the classes of its queries are not fitted to), ``known`` (they are, on other scenes) or ``same``
+(as ``known``, but images of the query's own scene are among the references).
+Shape letters: N images, D dimensions.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from unalike.errors import DataError
-from unalike.metrics.intervals import Interval, difference_interval, mean_interval
-from unalike.metrics.retrieval import Ranking, evaluate_ranking
-from unalike.training.automatic.scenes import MAX_SCENES, has_several_scenes
+from unalike.training.automatic.scenes import MAX_SCENES, assign_scenes, has_several_scenes
 
 # What to optimize: the value of automl.goal, and the kinds of splits that count for it.
 GOALS = {"new-classes": ("new",), "known-classes": ("known",), "both": ("new", "known")}
 NEW_CLASS_SPLITS = 3
-# Of sets with at least MIN_CLASSES_TO_HOLD_OUT classes, the share of classes held out entirely.
-HOLDOUT_CLASS_SHARE, MIN_CLASSES_TO_HOLD_OUT = 0.15, 8
-HOLDOUT_SCENE_SHARE = 0.4  # share of the remaining classes of which one scene is held out
+# Of sets with at least MIN_CLASSES_TO_HOLD_OUT classes, the share of classes held out entirely, and the least number: fewer
+# say nothing of other classes.
+HOLDOUT_CLASS_SHARE, HELD_OUT_CLASSES, MIN_CLASSES_TO_HOLD_OUT = 0.15, 4, 20
+# Share of the remaining classes of which one scene is held out; of more classes until there are so many queries.
+HOLDOUT_SCENE_SHARE, MIN_QUERIES = 0.4, 200
+# Cross-validation holds each class out entirely once, in CLASS_FOLDS parts, if there are at least MIN_CLASSES_TO_DIVIDE.
+CLASS_FOLDS, MIN_CLASSES_TO_DIVIDE = 4, 8
 
 
 @dataclass(frozen=True)
@@ -30,110 +32,18 @@ class Split:
     """Rows of an image set that are fitted to, that are searched, and that are the queries.
 
     Attributes:
-        kind: ``new`` or ``known``.
+        kind: ``new``, ``known`` or ``same``.
         fit_N: rows to fit to.
         reference_N: rows among which the queries are looked up.
         query_N: rows of the queries.
+        leave_one_out: whether the queries are references too, the first ones; each is looked up among all others.
     """
 
     kind: str
     fit_N: np.ndarray
     reference_N: np.ndarray
     query_N: np.ndarray
-
-
-@dataclass(frozen=True)
-class HoldoutResult:
-    """Per-query results on a list of splits, in the order of the splits.
-
-    Attributes:
-        kind_Q: the kind of the query's split.
-        hit_Q: 1 where the nearest reference has the query's class, else 0.
-        precision_Q: average precision at R, 0 to 1.
-        label_Q: the query's label.
-    """
-
-    kind_Q: np.ndarray
-    hit_Q: np.ndarray
-    precision_Q: np.ndarray
-    label_Q: np.ndarray
-
-    def score(self, goal: str) -> float:
-        """Return the mean of R@1 and MAP@R, averaged over the kinds of the goal; model selection maximizes it."""
-        return float(np.mean([float(pair.mean()) for pair in self._pairs(goal)]))
-
-    def kinds(self, goal: str) -> list[str]:
-        """Return the kinds of the goal that have queries; all kinds that have some if the goal's have none."""
-        return [kind for kind in GOALS[goal] if (self.kind_Q == kind).any()] or sorted(set(self.kind_Q.tolist()))
-
-    def _pairs(self, goal: str) -> np.ndarray:
-        """R@1 and MAP@R (columns) of each kind of the goal (rows)."""
-        return np.array(
-            [(self.hit_Q[self.kind_Q == k].mean(), self.precision_Q[self.kind_Q == k].mean()) for k in self.kinds(goal)]
-        )
-
-    def metrics(self, seed: int = 0) -> dict[str, dict[str, Interval]]:
-        """Compute R@1 and MAP@R of each kind with 95 % intervals over classes, whose queries are alike.
-
-        Args:
-            seed: Not used; intervals resample nothing.
-
-        Returns:
-            Interval by kind and metric.
-        """
-        metrics = {}
-        for kind in sorted(set(self.kind_Q.tolist())):
-            rows = self.kind_Q == kind
-            metrics[kind] = {
-                "R@1": mean_interval(self.hit_Q[rows], self.label_Q[rows]),
-                "MAP@R": mean_interval(self.precision_Q[rows], self.label_Q[rows]),
-            }
-        return metrics
-
-    def gain_over(self, other: HoldoutResult, seed: int = 0) -> dict[str, dict[str, Interval]]:
-        """Compute the paired differences to another result on the same splits, with 95 % intervals over classes.
-
-        Args:
-            other: the result to subtract.
-            seed: Not used; intervals resample nothing.
-
-        Returns:
-            Interval by kind and metric.
-        """
-        gains = {}
-        for kind in sorted(set(self.kind_Q.tolist())):
-            rows = self.kind_Q == kind
-            label_Q = self.label_Q[rows]
-            gains[kind] = {
-                "R@1": difference_interval(other.hit_Q[rows], self.hit_Q[rows], label_Q),
-                "MAP@R": difference_interval(other.precision_Q[rows], self.precision_Q[rows], label_Q),
-            }
-        return gains
-
-    def significantly_better(self, other: HoldoutResult, goal: str, by: Sequence[str] = ("R@1", "MAP@R")) -> bool:
-        """Return whether no metric of the goal is lower and one of those in ``by`` is significantly higher.
-
-        Significant: the paired 95 % interval lies above 0.
-
-        Args:
-            other: the result to compare with.
-            goal: a key of ``GOALS``.
-            by: metrics of which one must be significantly higher.
-        """
-        gains = [gain for kind, gain in self.gain_over(other).items() if kind in self.kinds(goal)]
-        none_lower = all(interval.value >= 0 for gain in gains for interval in gain.values())
-        return none_lower and any(gain[name].low > 0 for gain in gains for name in by)
-
-    def to_dict(self, baseline: HoldoutResult) -> dict[str, Any]:
-        """Return these metrics and the gain over those of ``baseline``, the frozen trunk, as plain data."""
-        tables = {"figures": self.metrics(), "gain_over_frozen": self.gain_over(baseline)}
-        return {
-            name: {kind: {k: v.to_dict() for k, v in metrics.items()} for kind, metrics in table.items()}
-            for name, table in tables.items()
-        }
-
-
-# ---- splits ----
+    leave_one_out: bool = False
 
 
 def cross_validation_splits(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int = 0) -> list[Split]:
@@ -156,13 +66,7 @@ def cross_validation_splits(labels_N: np.ndarray, scene_N: np.ndarray, goal: str
         raise KeyError(goal)
     several_N = has_several_scenes(labels_N, scene_N)
     classes = np.unique(labels_N)
-    splits = []
-    for number in range(MAX_SCENES):
-        query_N = several_N & (scene_N % MAX_SCENES == number)
-        held_N = query_N | _in_scenes_of_all_classes(scene_N, query_N)
-        fit_N = ~held_N
-        query_N &= np.isin(labels_N, labels_N[fit_N])
-        splits.append(Split("known", np.flatnonzero(fit_N), np.flatnonzero(fit_N), np.flatnonzero(query_N)))
+    splits = _splits_by_scene(labels_N, scene_N)
     if len(classes) >= 4:
         turn_N = _turns(labels_N, scene_N)
         for number in range(NEW_CLASS_SPLITS):
@@ -184,6 +88,71 @@ def cross_validation_splits(labels_N: np.ndarray, scene_N: np.ndarray, goal: str
         raise DataError(f"{len(classes)} classes of {len(labels_N)} images cannot be split for validation", expected="at least "
                         "two classes, one of them with two different images (in two groups, where there are groups)", remedy="add images, or train with automl_policy=off")  # fmt: skip
     return splits
+
+
+def _splits_by_scene(labels_N: np.ndarray, scene_N: np.ndarray) -> list[Split]:
+    """One split of kind ``known`` per scene number; some may have no queries."""
+    several_N = has_several_scenes(labels_N, scene_N)
+    splits = []
+    for number in range(MAX_SCENES):
+        query_N = several_N & (scene_N % MAX_SCENES == number)
+        fit_N = ~(query_N | _in_scenes_of_all_classes(scene_N, query_N))
+        query_N &= np.isin(labels_N, labels_N[fit_N])
+        splits.append(Split("known", np.flatnonzero(fit_N), np.flatnonzero(fit_N), np.flatnonzero(query_N)))
+    return splits
+
+
+def pooled_splits(
+    features_ND: np.ndarray, labels_N: np.ndarray, goal: str, *, groups: Sequence[str] | None = None, seed: int = 0,
+) -> list[Split]:  # fmt: skip
+    """Make the splits of one cross-validation in which every image that can be looked up is a query once of each kind.
+
+    Repeated with other seeds, the same series are divided otherwise.
+
+    Args:
+        features_ND: frozen features (N, D), by which series are found.
+        labels_N: an integer label per image.
+        goal: a key of ``GOALS``; classes are held out entirely only where it includes new ones.
+        groups: a group per image from a manifest.
+        seed: seed of the division into folds.
+
+    Returns:
+        The splits of kinds ``known``, ``same`` (not where there are groups) and ``new``; empty where nothing can be divided.
+    """
+    scene_N = assign_scenes(features_ND, labels_N, groups=groups, seed=seed)
+    splits = [s for s in _splits_by_scene(labels_N, scene_N) if len(s.query_N) and _can_be_fitted(s, labels_N)]
+    if groups is None or not any(groups):
+        splits += same_series_splits(splits, np.arange(len(labels_N)))
+    classes = np.unique(labels_N[has_several_scenes(labels_N, scene_N)])
+    if "new" in GOALS[goal] and len(classes) >= MIN_CLASSES_TO_DIVIDE:
+        order = np.random.default_rng([seed, 29]).permutation(classes)
+        for fold in range(CLASS_FOLDS):
+            held_out = Holdout(np.isin(labels_N, order[fold::CLASS_FOLDS]), np.zeros(len(labels_N), bool))
+            try:
+                new = holdout_splits(labels_N, scene_N, held_out, search_all=True)
+            except DataError:  # every scene of these classes is fitted to in another class
+                continue
+            splits += [s for s in new if _can_be_fitted(s, labels_N)]
+    return splits
+
+
+def _can_be_fitted(split: Split, labels_N: np.ndarray) -> bool:
+    """Whether a head can be fitted: two classes, one of them of two images."""
+    return 1 < len(np.unique(labels_N[split.fit_N])) < len(split.fit_N)
+
+
+def same_series_splits(splits: Sequence[Split], rows_N: np.ndarray) -> list[Split]:
+    """Make splits of kind ``same`` from those of kind ``known``: fitted to the same, each query among all other images.
+
+    Args:
+        splits: splits; other kinds are left out.
+        rows_N: rows of all images that are searched.
+    """
+    return [
+        Split("same", s.fit_N, np.concatenate([s.query_N, np.setdiff1d(rows_N, s.query_N)]), s.query_N, True)
+        for s in splits
+        if s.kind == "known"
+    ]
 
 
 def _in_scenes_of_all_classes(scene_N: np.ndarray, query_N: np.ndarray) -> np.ndarray:
@@ -225,11 +194,12 @@ class Holdout:
 
 
 def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int = 0) -> Holdout:
-    """Draw classes to hold out where new classes are the goal, and scenes of other classes where known ones are.
+    """Draw classes to hold out where new classes are the goal, and a scene of others, which every goal is told of.
 
     Only classes of two scenes or more are held out, since only these can be evaluated. Where there are fewer than
-    ``MIN_CLASSES_TO_HOLD_OUT`` of them, a scene of each is held out instead, for every goal. Scenes that span classes
-    (groups) are held out in all classes or in none.
+    ``MIN_CLASSES_TO_HOLD_OUT`` of them, none is held out entirely. Scenes are held out of ``HOLDOUT_SCENE_SHARE`` of the other
+    classes, and of more until they are ``MIN_QUERIES`` images. Scenes that span classes (groups) are held out in all classes
+    or in none.
 
     Args:
         labels_N: an integer label per image.
@@ -244,20 +214,20 @@ def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: 
     several_N = has_several_scenes(labels_N, scene_N)
     classes = rng.permutation(np.unique(labels_N))
     classes = classes[np.isin(classes, labels_N[several_N])]
-    few = len(classes) < MIN_CLASSES_TO_HOLD_OUT
-    new = "new" in GOALS[goal] and not few
-    held_out = classes[: max(2, round(HOLDOUT_CLASS_SHARE * len(classes)))] if new else classes[:0]
+    new = "new" in GOALS[goal] and len(classes) >= MIN_CLASSES_TO_HOLD_OUT
+    held_out = classes[: max(HELD_OUT_CLASSES, round(HOLDOUT_CLASS_SHARE * len(classes)))] if new else classes[:0]
     class_mask_N = np.isin(labels_N, held_out)
     scene_mask_N = np.zeros(len(labels_N), bool)
     rest = classes[len(held_out) :]
-    if "known" in GOALS[goal] or not new:
-        for label in rest if few else rest[: max(2, round(HOLDOUT_SCENE_SHARE * len(rest)))]:
-            rows_N = (labels_N == label) & (scene_N < MAX_SCENES)
-            if len(np.unique(scene_N[labels_N == label])) > 1 and rows_N.any():
-                sizes = np.bincount(scene_N[rows_N], minlength=MAX_SCENES)
-                smallest = int(np.argmin(np.where(sizes > 0, sizes, len(labels_N) + 1)))
-                if 2 * sizes[smallest] <= (labels_N == label).sum():
-                    scene_mask_N |= rows_N & (scene_N == smallest)
+    for number, label in enumerate(rest):
+        if number >= HOLDOUT_SCENE_SHARE * len(rest) and scene_mask_N.sum() >= MIN_QUERIES:
+            break
+        rows_N = (labels_N == label) & (scene_N < MAX_SCENES)
+        if len(np.unique(scene_N[labels_N == label])) > 1 and rows_N.any():
+            sizes = np.bincount(scene_N[rows_N], minlength=MAX_SCENES)
+            smallest = int(np.argmin(np.where(sizes > 0, sizes, len(labels_N) + 1)))
+            if 2 * sizes[smallest] <= (labels_N == label).sum():
+                scene_mask_N |= rows_N & (scene_N == smallest)
     spanning_N = scene_N >= MAX_SCENES
     if (spanning_N & several_N).any():
         numbers, sizes = np.unique(scene_N[spanning_N & several_N], return_counts=True)
@@ -306,53 +276,3 @@ def holdout_splits(labels_N: np.ndarray, scene_N: np.ndarray, holdout: Holdout, 
         raise DataError("every held-out class is one series of similar pictures", expected="classes seen more than once "
                         "in different scenes", remedy="train with automl_policy=off")  # fmt: skip
     return splits
-
-
-# ---- evaluation ----
-
-
-def evaluate_embeddings(
-    splits: Sequence[Split],
-    labels_N: np.ndarray,
-    vectors_of: Callable[[int, Split], tuple[np.ndarray, np.ndarray]],
-) -> HoldoutResult:
-    """Look up the queries of every split by cosine.
-
-    Args:
-        splits: the splits.
-        labels_N: an integer label per image.
-        vectors_of: ``vectors_of(number, split)`` returns query vectors and reference vectors of a split.
-    """
-
-    def rank(number: int, split: Split) -> list[Ranking]:
-        query_QD, reference_RD = vectors_of(number, split)
-        return [evaluate_ranking(query_QD, labels_N[split.query_N], reference_RD, labels_N[split.reference_N], ks=(1,))]
-
-    return evaluate_rankings(splits, labels_N, rank)[0]
-
-
-def evaluate_rankings(
-    splits: Sequence[Split], labels_N: np.ndarray, rank: Callable[[int, Split], Sequence[Ranking]]
-) -> list[HoldoutResult]:
-    """Collect the results of several models whose rankings are computed together.
-
-    Args:
-        splits: the splits.
-        labels_N: an integer label per image.
-        rank: ``rank(number, split)`` returns a ranking per model.
-
-    Returns:
-        A result per model.
-    """
-    by_split = [rank(number, split) for number, split in enumerate(splits)]
-    kind_Q = np.array([kind for split in splits for kind in [split.kind] * len(split.query_N)])
-    label_Q = np.concatenate([labels_N[split.query_N] for split in splits])
-    return [
-        HoldoutResult(
-            kind_Q,
-            np.concatenate([ranking.precision_at_1 for ranking in rankings]),
-            np.concatenate([ranking.average_precision_at_r for ranking in rankings]),
-            label_Q,
-        )
-        for rankings in zip(*by_split, strict=True)
-    ]

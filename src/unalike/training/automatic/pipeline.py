@@ -19,34 +19,34 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.data.from_spec import TrainingSets, load_training_sets
-from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import WeightsError
 from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
-from unalike.runs.filenames import AUTOMATIC_FILE, BEST_SPEC_FILE, NOTICES_FILE
+from unalike.runs.filenames import AUTOMATIC_FILE, BEST_SPEC_FILE, NOTICES_FILE, candidate_folder
 from unalike.storage.atomic import write_text
 from unalike.training.automatic.budget import DEFAULT_MINUTES, TimeBudget
-from unalike.training.automatic.delivery import save_fine_tuned, save_untuned
-from unalike.training.automatic.final_choice import (
-    Candidate,
-    evaluate_given,
-    evaluate_heads,
-    evaluate_networks,
+from unalike.training.automatic.candidate_files import deliver, save_candidates
+from unalike.training.automatic.choice_rule import (
+    RULE,
+    describe_expected,
+    explain_choice,
     log_choice,
     metrics_of,
     select_best,
 )
-from unalike.training.automatic.fine_tuning import TOO_SHORT, can_fine_tune, fine_tune
-from unalike.training.automatic.holdout import (
-    GOALS,
-    Split,
-    cross_validation_splits,
-    draw_holdout,
-    holdout_splits,
+from unalike.training.automatic.delivery import save_fine_tuned, save_untuned
+from unalike.training.automatic.evaluation_data import (
+    REPEATS_SHARE,
+    EvaluationData,
+    evaluate_frozen,
+    say_untested,
+    with_series,
 )
-from unalike.training.automatic.scenes import assign_scenes
+from unalike.training.automatic.final_choice import Candidate, evaluate_networks
+from unalike.training.automatic.fine_tuning import TOO_SHORT, can_fine_tune, fine_tune
+from unalike.training.automatic.holdout import cross_validation_splits
 from unalike.training.automatic.single_images import (
     NOT_MEASURABLE,
     add_augmented_views,
@@ -62,7 +62,6 @@ from unalike.training.automatic.starting_weights import (
 )
 from unalike.training.automatic.trunks import TrunkSelector
 from unalike.training.heads.config import HeadConfig, HeadTraining, requested_dim
-from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import (
     HeadSearchSpace,
     HeadTrial,
@@ -106,21 +105,6 @@ class AutomaticResult:
     chosen: Candidate
     figures: Mapping[str, float]
     record: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
-class _TrainingData:
-    """All images with their frozen features, and the held-out ones."""
-
-    images: ImageSet
-    features: TrunkFeatures
-    scene_N: np.ndarray
-    fit_N: np.ndarray  # rows that may be fitted to
-    splits: Sequence[Split]  # of the held-out images
-
-    @property
-    def labels_N(self) -> np.ndarray:
-        return self.images.labels_N
 
 
 def unsupported_reason(spec: Experiment) -> str:
@@ -183,34 +167,47 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
     selector.settle_spec(trunk)
     if trunk.features.view == trunks[0].features.view:
         trunks[0] = trunk
-    data = _hold_out(sets.train, trunk.features, goal, seed)
+    data = EvaluationData.create(sets.train, trunk.features, goal, seed, tunes=tunes)
     images, features = data.images, data.features
     space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(data.labels_N[data.fit_N])))
-    _say_what_is_tested(data.splits, goal)
     trials, trained = _search_heads(spec, data, space, seed, budget, tunes)
     configs = candidates_to_evaluate(trials, trained, space.fixed_training, goal)
-    candidates = evaluate_heads(configs, features, data.labels_N, data.fit_N, data.splits, goal, space.dim, space.kind)
-    candidates += evaluate_given(given, features, data.labels_N, data.splits, goal)
-    best = select_best(candidates, goal)
-    checkpoint, delivered = save_untuned(best, spec, run, images, features)
-    training = TrainingResult(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
+    candidates = evaluate_frozen(configs, data, goal, space, given, REPEATS_SHARE * budget.seconds)
+    training = TrainingResult(run.dir, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
     initial_head = configs[1] if len(configs) > 1 else None
-    tuning = fine_tune(spec, run, images, data.fit_N, trunks, initial_head, budget) if tunes else None
-    if not tunes:
+    tuning = None
+    if tunes:
+        save_untuned(select_best(candidates, goal), spec, run, images, features)  # the best so far, in case of a kill
+        tuning = fine_tune(spec, run, images, data.fit_N, trunks, initial_head, budget)
+    else:
         say(TOO_SHORT)
     if tuning is not None:
-        tuned, tuned_spec = tuning
-        candidates += evaluate_networks(tuned, tuned_spec, initial_head, images, data.fit_N, data.splits, goal, notices)
-        best = select_best(candidates, goal)
-        if best.tuned is not None:
-            training = tuned
-            checkpoint, delivered = save_fine_tuned(best, tuned, tuned_spec, run, images)
+        networks = evaluate_networks(*tuning, initial_head, images, data.fit_N, data.splits, goal, notices)
+        candidates += [with_series(c, data) for c in networks]
+    elif tunes and (pooled := data.pooled(goal)) is not None:
+        data = pooled
+        candidates = evaluate_frozen(configs, data, goal, space, given, REPEATS_SHARE * budget.seconds)
+    say_untested(data, goal)
+    best = select_best(candidates, goal)
+
+    def save(candidate: Candidate, folder: Run) -> Experiment:
+        if candidate.tuned is not None and tuning is not None:
+            return save_fine_tuned(candidate, *tuning, folder, images)[1]
+        return save_untuned(candidate, spec, folder, images, features)[1]
+
+    specs = save_candidates(run, candidates, save)
+    training = tuning[0] if tuning is not None and best.tuned is not None else training
+    checkpoint, delivered = deliver(run, candidates.index(best), specs[best.name])
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
     record = _build_record(spec, delivered.model.backbone, budget, [*trials, *trained], candidates, best, data)
     record |= {"weights": weights} if weights else {}
     _write_results(run, delivered, record, training, data, best)
-    log_choice(candidates, best)
+    log_choice(candidates, best, goal)
+    if len(candidates) > 1:
+        other = next(n for n, c in enumerate(candidates) if c is not best)
+        say(f"to deliver another one, by name or number (0 to {len(candidates) - 1}): unalike train --take {other} "
+            f"train.results_dir={run.dir}")  # fmt: skip
     training = replace(training, checkpoint=checkpoint)
     return AutomaticResult(checkpoint, delivered, training, candidates, best, metrics_of(best, candidates[0]), record)
 
@@ -257,25 +254,8 @@ def _load_all_images(spec: Experiment, notices: Notices) -> TrainingSets:
     return sets
 
 
-def _hold_out(images: ImageSet, features: TrunkFeatures, goal: str, seed: int) -> _TrainingData:
-    """Divide the images that have features into held-out ones and ones to fit to."""
-    images = images.select(features.kept_N)
-    scene_N = assign_scenes(features.vectors_NF, images.labels_N, groups=images.groups, seed=seed)
-    holdout = draw_holdout(images.labels_N, scene_N, goal, seed=seed)
-    splits = holdout_splits(images.labels_N, scene_N, holdout, search_all=True)
-    return _TrainingData(images, features, scene_N, holdout.fit_N, splits)
-
-
-def _say_what_is_tested(splits: Sequence[Split], goal: str) -> None:
-    """Say it where the data are too few to test the goal."""
-    tested = {split.kind for split in splits}
-    if missing := [kind for kind in GOALS[goal] if kind not in tested]:
-        say(f"too few classes to hold any out for {goal}: what is tested is {' and '.join(sorted(tested))} classes on other "
-            f"scenes; {' and '.join(missing)} classes are not measured")  # fmt: skip
-
-
 def _search_heads(
-    spec: Experiment, data: _TrainingData, space: HeadSearchSpace, seed: int, budget: TimeBudget, tunes: bool
+    spec: Experiment, data: EvaluationData, space: HeadSearchSpace, seed: int, budget: TimeBudget, tunes: bool
 ) -> tuple[list[HeadTrial], list[HeadTrial]]:
     """Search for a head on the images that may be fitted to.
 
@@ -332,18 +312,23 @@ def candidates_to_evaluate(
 
 def _build_record(
     spec: Experiment, trunk: str, budget: TimeBudget, trials: Sequence[HeadTrial], candidates: Sequence[Candidate],
-    best: Candidate, data: _TrainingData,
+    best: Candidate, data: EvaluationData,
 ) -> dict[str, Any]:  # fmt: skip
     """Return the content of ``automatic.json``."""
-    baseline, splits = candidates[0].result, data.splits
+    baseline, goal = candidates[0].result, spec.automl.goal
+    reasons = explain_choice(candidates, best, goal)
     return {
         "format_version": 1, "minutes": budget.seconds / 60, "spent_minutes": round(budget.spent / 60, 2),
-        "goal": spec.automl.goal, "trunk": trunk, "tested": sorted({s.kind for s in splits}),
-        "judged_on": {kind: sum(len(s.query_N) for s in splits if s.kind == kind) for kind in {s.kind for s in splits}},
+        "goal": goal, "trunk": trunk, **data.describe(best, goal), "rule": RULE,
         "fitted_to_images": len(data.fit_N), "classes": len(np.unique(data.labels_N)),
         "heads": [{"name": t.name, "score": t.score} for t in trials],
-        "candidates": [{"name": c.name, "score": c.score, **c.result.to_dict(baseline)} for c in candidates],
-        "chosen": best.name,
+        "candidates": [
+            {"name": c.name, "score": c.score, "reason": reasons[c.name], "folder": candidate_folder(n),
+             "expected": {name: value.to_dict() for name, value in c.result.expected().items()},
+             "statement": describe_expected(c.result), **c.result.to_dict(baseline)}
+            for n, c in enumerate(candidates)
+        ],
+        "chosen": best.name, "chosen_by": "rule", "images": data.images.fingerprint(),
     }  # fmt: skip
 
 
@@ -352,14 +337,13 @@ def _write_results(
     spec: Experiment,
     record: Mapping[str, Any],
     training: TrainingResult,
-    data: _TrainingData,
+    data: EvaluationData,
     best: Candidate,
 ) -> None:
     """Write ``automatic.json`` and the report page, and register the files with the run."""
     write_text(run.dir / AUTOMATIC_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / AUTOMATIC_FILE, run.dir / BEST_SPEC_FILE)
-    assert best.vectors_ND is not None
     files = write_automatic_report(
-        run.dir, spec, record, training.history, data.images, data.features.vectors_NF, best.vectors_ND, data.splits
+        run.dir, spec, record, training.history, data.images, data.features.vectors_NF, best.result
     )
     run.own(*files)

@@ -104,4 +104,4 @@ def rank_candidates(
         if t is not None
     ]
     both = replace(features, vectors_NF=both_NF, mirrored_NF=None)
-    return [*candidates, *evaluate_given(given, both, both_N, splits, goal)]
+    return [*candidates, *evaluate_given(given, both, both_N, splits, goal, with_images=False)]

@@ -16,7 +16,8 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.metrics.retrieval import Ranking, rank_scores
-from unalike.training.automatic.holdout import HoldoutResult, Split, evaluate_embeddings, evaluate_rankings
+from unalike.training.automatic.holdout import Split
+from unalike.training.automatic.holdout_result import HoldoutResult, evaluate_embeddings, evaluate_rankings
 from unalike.training.heads.config import (
     HEAD_TRAININGS,
     HeadConfig,
@@ -121,15 +122,20 @@ class HeadSearchSpace:
         )
 
 
-def evaluate_vectors(vectors_ND: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split]) -> HoldoutResult:
+def evaluate_vectors(
+    vectors_ND: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], *, with_images: bool = False
+) -> HoldoutResult:
     """Evaluate vectors that do not depend on the split.
 
     Args:
         vectors_ND: vectors (N, D).
         labels_N: an integer label per image.
         splits: splits of these images.
+        with_images: whether the result has ``lookups``.
     """
-    return evaluate_embeddings(splits, labels_N, lambda _, s: (vectors_ND[s.query_N], vectors_ND[s.reference_N]))
+    return evaluate_embeddings(
+        splits, labels_N, lambda _, s: (vectors_ND[s.query_N], vectors_ND[s.reference_N]), with_images=with_images
+    )
 
 
 def search_heads(

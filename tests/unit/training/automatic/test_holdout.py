@@ -8,11 +8,12 @@ import pytest
 from tests.support.series import feature_series
 from unalike.errors import DataError
 from unalike.training.automatic.holdout import (
-    HoldoutResult,
+    MIN_CLASSES_TO_HOLD_OUT,
     cross_validation_splits,
     draw_holdout,
-    evaluate_embeddings,
     holdout_splits,
+    pooled_splits,
+    same_series_splits,
 )
 from unalike.training.automatic.scenes import assign_scenes
 
@@ -62,37 +63,6 @@ def test_held_out_images_are_looked_up_among_all_that_may_be_searched(search_all
     assert (times_queried["known"] == holdout.scene_N).all()
 
 
-def test_results_equal_those_of_a_loop_over_queries() -> None:
-    features, labels, _ = feature_series(seed=5)
-    features = features + 0.8 * np.random.default_rng(0).normal(size=features.shape)
-    splits = cross_validation_splits(labels, assign_scenes(features, labels), "both")
-    result = evaluate_embeddings(splits, labels, lambda _, s: (features[s.query_N], features[s.reference_N]))
-    place = 0
-    for s in splits:
-        references = features[s.reference_N] / np.linalg.norm(features[s.reference_N], axis=1, keepdims=True)
-        for query in s.query_N:
-            cosines = references @ (features[query] / np.linalg.norm(features[query]))
-            order = labels[s.reference_N][np.argsort(-cosines)]
-            relevant = (labels[s.reference_N] == labels[query]).sum()
-            hits = order[:relevant] == labels[query]
-            precision = (hits * np.cumsum(hits) / np.arange(1, relevant + 1)).sum() / relevant
-            assert result.hit_Q[place] == (order[0] == labels[query])
-            assert result.precision_Q[place] == pytest.approx(precision)
-            place += 1
-    assert place == len(result.hit_Q)
-
-
-def test_scores_weigh_by_goal_and_gains_are_paired() -> None:
-    kind = np.array(["known"] * 4 + ["new"] * 2)
-    worse = HoldoutResult(kind, np.array([1, 0, 0, 0, 1, 0.0]), np.zeros(6), np.arange(6))
-    better = HoldoutResult(kind, np.array([1, 1, 1, 0, 1, 1.0]), np.ones(6), np.arange(6))
-    assert worse.score("known-classes") == pytest.approx(0.125)
-    assert worse.score("new-classes") == pytest.approx(0.25)
-    assert worse.score("both") == pytest.approx(0.1875)
-    gain = better.gain_over(worse)
-    assert gain["known"]["R@1"].value == pytest.approx(0.5) and gain["new"]["MAP@R"].value == pytest.approx(1.0)
-
-
 def test_too_few_images_to_split_are_an_error() -> None:
     labels = np.arange(5)
     with pytest.raises(DataError, match="cannot be split"):
@@ -115,7 +85,8 @@ def test_small_classes_are_held_out_whatever_the_seed(name: str, goal: str) -> N
         splits = holdout_splits(labels, scene, holdout, search_all=True)
         assert all(np.isin(labels[s.query_N], labels[s.reference_N]).all() for s in splits)
         teaching = (np.bincount(labels) > 1).sum()
-        assert {s.kind for s in splits} >= ({"new"} if goal != "known-classes" and teaching >= 8 else {"known"})
+        new = goal != "known-classes" and teaching >= MIN_CLASSES_TO_HOLD_OUT
+        assert {s.kind for s in splits} == ({"new", "known"} if new else {"known"})
         assert cross_validation_splits(labels, scene, goal, seed=seed)
         assert len(np.unique(labels[holdout.fit_N])) > 1
 
@@ -139,3 +110,43 @@ def test_a_class_in_one_group_is_not_torn() -> None:
     scene = assign_scenes(np.random.default_rng(0).normal(size=(18, 4)), labels, groups=groups)
     assert [len(np.unique(scene[labels == c])) for c in (0, 1)] == [1, 2]
     assert len(np.unique(scene[labels == 2])) > 1
+
+
+@pytest.mark.parametrize(("classes", "goal"), [(3, "new-classes"), (7, "both"), (9, "both"), (9, "known-classes")])
+def test_in_cross_validation_every_image_is_a_query_once_of_each_kind(classes: int, goal: str) -> None:
+    features, labels, _ = feature_series(classes=classes, per_class=16, per_series=2)
+    scene = assign_scenes(features, labels, seed=4)
+    splits = pooled_splits(features, labels, goal, seed=4)
+    kinds = {"known", "same"} | ({"new"} if classes >= 8 and goal != "known-classes" else set())
+    assert {s.kind for s in splits} == kinds
+    for kind in kinds:
+        queries = np.concatenate([s.query_N for s in splits if s.kind == kind])
+        assert sorted(queries.tolist()) == list(range(len(labels)))
+    for s in splits:
+        assert not set(s.query_N) & set(s.fit_N)
+        if s.leave_one_out:
+            assert s.kind == "same" and sorted(s.reference_N) == list(range(len(labels)))
+            assert np.array_equal(s.reference_N[: len(s.query_N)], s.query_N)
+            continue
+        own = {(labels[i], scene[i]) for i in s.query_N}
+        assert not own & {(labels[i], scene[i]) for i in [*s.reference_N, *s.fit_N]}
+        if s.kind == "new":
+            assert not set(labels[s.fit_N]) & set(labels[s.query_N])
+
+
+def test_groups_of_the_user_leave_one_claim() -> None:
+    features, labels, _ = feature_series(classes=4)
+    groups = [f"day {i % 3}" for i in range(len(labels))]
+    assert {s.kind for s in pooled_splits(features, labels, "both", groups=groups)} == {"known"}
+
+
+def test_a_scene_of_known_classes_is_held_out_for_every_goal() -> None:
+    features, labels, _ = feature_series(classes=30)
+    scene = assign_scenes(features, labels)
+    for goal in ("new-classes", "known-classes", "both"):
+        holdout = draw_holdout(labels, scene, goal)
+        assert holdout.scene_N.any() and not (holdout.scene_N & holdout.class_N).any()
+        assert len(np.unique(labels[holdout.class_N])) == (0 if goal == "known-classes" else 4)
+        splits = holdout_splits(labels, scene, holdout, search_all=True)
+        same = same_series_splits(splits, np.arange(len(labels)))
+        assert len(same) == 1 and np.array_equal(same[0].query_N, np.flatnonzero(holdout.scene_N))

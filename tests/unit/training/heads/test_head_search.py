@@ -11,10 +11,9 @@ from tests.support.series import feature_series, holdout_result, noisy_features
 from unalike.errors import SpecError
 from unalike.spec import load_spec
 from unalike.training.automatic.holdout import (
-    HoldoutResult,
     cross_validation_splits,
-    evaluate_embeddings,
 )
+from unalike.training.automatic.holdout_result import HoldoutResult, evaluate_embeddings
 from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.heads import head_search
 from unalike.training.heads.config import HEAD_TRAININGS, HeadConfig, HeadTraining
