@@ -9,6 +9,7 @@ from unalike.data.imageset import ImageSet
 from unalike.metrics.retrieval import evaluate_ranking
 from unalike.spec import load_spec
 from unalike.training.automatic.holdout import Split
+from unalike.training.automatic.holdout_result import evaluate_embeddings
 from unalike.training.loop import History
 from unalike.training.report import write_automatic_report, write_training_report
 from unalike.training.trainer import TrainingResult
@@ -82,18 +83,28 @@ def test_automatic_training_shows_all_candidates_and_suspects_labels_by_the_froz
     figure = {"value": 0.7, "low": 0.6, "high": 0.8}
     figures = {kind: {"R@1": figure, "MAP@R": figure} for kind in ("new", "known")}
     heads = [{"name": "a head trained with one loss", "score": 0.61}]
-    record = {"minutes": 10.0, "spent_minutes": 9.5, "chosen": "fine-tuned", "heads": heads, "candidates": [
-        {"name": name, "figures": figures, "gain_over_frozen": figures} for name in ("frozen trunk", "fine-tuned")
+    counts = {kind: {"queries": 12, "images": 12, "classes": 5} for kind in ("known", "new")}
+    record = {"minutes": 10.0, "spent_minutes": 9.5, "chosen": "fine-tuned", "heads": heads, "rule": "the higher R@1",
+              "not_tested": "", "evaluation": {"method": "one hold-out", "counts": counts, "meaning": dict.fromkeys(counts, "m")},
+              "candidates": [
+        {"name": name, "figures": figures, "gain_over_frozen": figures, "reason": "", "statement": ""}
+        for name in ("frozen trunk", "fine-tuned")
     ]}  # fmt: skip
     everything = np.arange(60)
     splits = [Split("known", everything[12:], everything[12:], everything[:12]),
               Split("new", everything[30:], everything[40:60], everything[30:40])]  # fmt: skip
-    write_automatic_report(tmp_path, spec(), record, history(), images, frozen, vectors(images, 4), splits)
+
+    def result_of(vectors_ND, splits):
+        return evaluate_embeddings(
+            splits, wrong, lambda _, split: (vectors_ND[split.query_N], vectors_ND[split.reference_N]), with_images=True
+        )
+
+    write_automatic_report(tmp_path, spec(), record, history(), images, frozen, result_of(vectors(images, 4), splits))
     text = page(tmp_path)
-    for phrase in ("9.5 of 10", "Compared with the frozen trunk", "Candidates", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, held out)",
-                  "Misses (new classes, held out)", "frozen trunk&#39;s vectors"):  # fmt: skip
+    for phrase in ("9.5 of 10", "Compared with the frozen trunk", "Candidates", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, 12 queries, 5 classes)",
+                  "Misses (new classes, 12 queries, 5 classes)", "frozen trunk&#39;s vectors"):  # fmt: skip
         assert phrase in text
     assert str(images.paths[8]) in (tmp_path / "suspected_labels.csv").read_text(encoding="utf-8").splitlines()[1]
     record["chosen"] = "frozen trunk"
-    write_automatic_report(tmp_path, spec(), record, History(), images, frozen, frozen, splits[:1])
+    write_automatic_report(tmp_path, spec(), record, History(), images, frozen, result_of(frozen, splits))
     assert "Compared with the frozen trunk" not in page(tmp_path) and "Fine-tuning" not in page(tmp_path)

@@ -92,7 +92,9 @@ def test_repeated_queries_of_an_image_are_no_further_trials() -> None:
     for kind, row in five.metrics().items():
         for name, interval in row.items():
             expected = once.metrics()[kind][name]
-            assert (interval.value, interval.low, interval.high) == pytest.approx((expected.value, expected.low, expected.high))
+            assert (interval.value, interval.low, interval.high) == pytest.approx(
+                (expected.value, expected.low, expected.high)
+            )
     assert five.score("both") == pytest.approx(once.score("both"))
     counts = five.counts()["known"]
     assert counts == {"queries": 5 * len(labels), "images": len(labels), "classes": 6}
