@@ -192,9 +192,9 @@ def _add_lookups(report: Report, kind: str, result: HoldoutResult, images: Image
     if result.lookups is None:
         return
     lookups, labels_N = result.lookups.select(result.kind_Q == kind), images.labels_N
-    query = EmbeddedImages(np.zeros((len(lookups.query_Q), 0)), labels_N[lookups.query_Q], images.classes,
+    query = EmbeddedImages.from_vectors(np.zeros((len(lookups.query_Q), 1)), labels_N[lookups.query_Q], images.classes,
                            [images.paths[i] for i in lookups.query_Q.tolist()])  # fmt: skip
-    reference = EmbeddedImages(np.zeros((len(images), 0)), labels_N, images.classes, images.paths)
+    reference = EmbeddedImages.from_vectors(np.zeros((len(images), 1)), labels_N, images.classes, images.paths)
     matches = Matches(query.labels_N, labels_N[lookups.nearest_Q], lookups.nearest_Q, lookups.score_Q, lookups.own_Q,
                       lookups.own_score_Q)  # fmt: skip
     add_retrieval(report, query, reference, matches, about=f"{KIND_NAMES[kind]}, {describe_counts(counts)}")
