@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from unalike.spec.gallery import (
         Calibrate,
         GalleryAdd,
+        GalleryBuild,
         GalleryList,
         GalleryMerge,
         GalleryRemove,
@@ -86,15 +87,33 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
         gallery = recognizer.gallery
         gallery.store(half=section.half)
         if section.rate is not None:
-            try:
-                say(f"calibrated: {recognizer.calibrate(section.rate, rule=section.rule)}")
-            except DataError as error:
-                say(f"not calibrated, every image will get the nearest class's name: {error}")
+            _set_threshold(recognizer, section, experiment.is_set("gallery_build.rate"), path)
         gallery.save(path, overwrite=overwrite or section.gallery is None)  # another build may have been faster
         if run is not None:
             run.own(path)
             run.conclude(f"written: {path}", {"images": len(gallery), "classes": len(gallery.counts())})
     return describe(gallery, path)
+
+
+def _set_threshold(recognizer: Recogniser, section: GalleryBuild, rate_is_set: bool, path: Path) -> None:
+    """Set the threshold of a new gallery, print what it costs, and write the report beside the gallery's file."""
+    from unalike.recognition.report import write_threshold_report
+
+    try:
+        calibration, trials = recognizer.set_threshold(
+            section.rate if rate_is_set else None, section.max_refused, rule=section.rule
+        )
+    except DataError as error:
+        say(f"not calibrated, every image will get the nearest class's name: {error}")
+        return
+    say(f"{'provisional ' if calibration.provisional else ''}{calibration}")
+    if calibration.provisional:
+        say(f"the threshold is provisional: {calibration.needs}")
+    elif calibration.figures.get("known_unknown", 0.0) > section.max_refused:
+        say(f"more known images than {section.max_refused:.0%} are called unknown at this rate: train the network, enroll more "
+            "references of each class, or allow a higher --rate")  # fmt: skip
+    report = write_threshold_report(path.with_name(f"{path.stem}_report.html"), calibration, trials)
+    say(f"report: {report}")
 
 
 def add(settings: GalleryAdd) -> dict[str, Any]:
@@ -180,6 +199,8 @@ def warn_if_uncalibrated(gallery: Gallery) -> None:
         )
     elif gallery.stale:
         say(f"the gallery changed: {gallery.stale}; run unalike calibrate again", once=True)
+    elif gallery.calibration.provisional:
+        say(f"the gallery's threshold is provisional: {gallery.calibration.needs}", once=True)
 
 
 def describe(gallery: Gallery, path: str | Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from unalike.cli.next_steps import suggest
 from unalike.cli.output import print_json, print_line, show_result
 from unalike.cli.section_options import Option, section_command
 from unalike.cli.shared_options import EXIT_NO, AsJson
+from unalike.progress import say
 from unalike.spec.gallery import Calibrate, Identify
 
 _OPTIONS = {"model": Option(("-m", "--model"), "FILE"), "rule": Option(("--by",), "RULE"), "k": Option(("-k",), "N")}
@@ -48,12 +49,18 @@ def identify(
     else:
         for answer in result["answers"]:
             print_line(f"{answer['path']}: {_format_answer(answer)}")
+        if any(answer["decision"] == "unknown" for answer in result["answers"]):
+            say(f"unknown: if an image shows an enrolled class, enroll it too: unalike gallery add {settings.gallery} IMAGE "
+                "--label CLASS; a lower threshold: unalike calibrate with a higher --rate")  # fmt: skip
     if exit_code and (result["unreadable"] or any(answer["decision"] != "label" for answer in result["answers"])):
         raise typer.Exit(EXIT_NO)
 
 
 def _format_answer(answer: dict[str, Any]) -> str:
+    from unalike.recognition.decision import UNKNOWN
+
     if answer["decision"] == "label":
         return f"{answer['label']} ({answer['score']:.3f})"
     second = f", then {answer['second']}" if answer["second"] is not None else ""
-    return f"{answer['decision']} (nearest {answer['nearest']} {answer['score']:.3f}{second})"
+    below = f", below the threshold {answer['threshold']:.3f}" if answer["decision"] == UNKNOWN else ""
+    return f"{answer['decision']} (nearest {answer['nearest']} {answer['score']:.3f}{below}{second})"

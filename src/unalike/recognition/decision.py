@@ -73,6 +73,9 @@ class GalleryCalibration:
         vectors, classes, revision: size and revision of the gallery for which the calibration holds.
         made_from: which images the trials were made with, in words.
         figures: shares of known images by decision, and the AUROC of known against unknown.
+        provisional: whether the threshold was set by the scores of known images alone, since the images cannot support a
+            promised rate; ``false_match`` is then what was measured, and nothing is promised.
+        needs: what a promised rate would need, in words; empty where the rate is promised.
         tail: mean excess of the best scores of unknown images over the threshold, by which it is raised for a larger gallery
             (``threshold_for``); 0 where it was not measured, and in files of earlier releases.
     """
@@ -90,6 +93,8 @@ class GalleryCalibration:
     format_version: int = FORMAT_VERSION
     revision: int = 0
     tail: float = 0.0
+    provisional: bool = False
+    needs: str = ""
 
     def threshold_for(self, vectors: int, classes: int) -> float:
         """Compute the threshold for a gallery of another size.
@@ -140,10 +145,24 @@ class GalleryCalibration:
         return decisions.tolist()
 
     def __str__(self) -> str:
+        return f"threshold {self.threshold:.4f}, margin {self.margin:.4f} (by {self.rule}); {self.costs()}"
+
+    def costs(self) -> str:
+        """What the threshold costs in both directions, in words: unknown images taken for known, known images refused."""
         share = self.false_match
-        return (
-            f"threshold {self.threshold:.4f}, margin {self.margin:.4f} (by {self.rule}); unknown images taken for known: "
-            f"{share.rate:.2%} ({share.low:.2%} to {share.high:.2%} with {share.confidence:.0%} confidence), "
-            f"{share.trials} trials of {share.classes} classes"
-            + ("; no trial reaches the threshold" if share.rate == 0 else "")
+        bounds = f"{share.low:.1%} to {share.high:.1%} with {share.confidence:.0%} confidence"
+        text = (
+            f"of images of unknown classes {share.rate:.1%} are taken for known ({bounds}; {share.trials} trials of "
+            f"{share.classes} classes)" + ("; no trial reaches the threshold" if share.rate == 0 else "")
         )
+        if "known_unknown_low" in self.figures:
+            refused, low, high = (self.figures[f"known_unknown{end}"] for end in ("", "_low", "_high"))
+            text += (
+                f"; of images of known classes {refused:.1%} are called unknown ({low:.1%} to {high:.1%}; "
+                f"{self.figures['known_images']} images of {self.figures['known_classes']} classes)"
+            )
+        elif not self.figures:
+            text += (
+                "; how many images of known classes are called unknown cannot be measured: no class has a second image"
+            )
+        return text

@@ -114,6 +114,37 @@ def calibrate(
         SpecError: a setting is out of range.
     """
     check_settings(rate, wrong, rule, trials_from, confidence)
+    trials = collect_trials(
+        gallery, rule=rule, k=k, images=images, trials_from=trials_from, max_trials=max_trials, seed=seed
+    )
+    return calibration_of(trials, rate, wrong=wrong, confidence=confidence)
+
+
+@dataclass(frozen=True)
+class CalibrationTrials:
+    """All trials that a calibration is made of.
+
+    Attributes:
+        snapshot: the state of the gallery.
+        rule, k: how neighbors became a class, and how many voted.
+        unknowns: images of unknown classes.
+        knowns: images of enrolled classes; None where no class has two images and none were given.
+        made_from: which images the unknown ones are, in words.
+    """
+
+    snapshot: GallerySnapshot
+    rule: str
+    k: int
+    unknowns: UnknownTrials
+    knowns: KnownTrials | None
+    made_from: str
+
+
+def collect_trials(
+    gallery: Gallery, *, rule: str = "nearest", k: int = VOTERS, images: tuple[np.ndarray, Sequence[str]] | None = None,
+    trials_from: str = "auto", max_trials: int = MAX_TRIALS, seed: int = 0,
+) -> CalibrationTrials:  # fmt: skip
+    """Compare images of unknown and of known classes with a gallery; arguments and errors as of ``calibrate``."""
     snapshot = gallery.snapshot
     parts, sources = [], []
     image_unknowns = image_knowns = None
@@ -132,6 +163,14 @@ def calibrate(
     knowns = image_knowns if image_knowns is not None else leave_image_out(snapshot, max_trials, seed, rule, k)
     columns = zip(*((part.score_N, part.group_N, part.matched_N, part.weight_N) for part in parts), strict=True)
     unknowns = UnknownTrials(*(np.concatenate(column) for column in columns))
+    return CalibrationTrials(snapshot, rule, k, unknowns, knowns, " and ".join(sources))
+
+
+def calibration_of(
+    trials: CalibrationTrials, rate: float, *, wrong: float | None = None, confidence: float = 0.95
+) -> GalleryCalibration:
+    """Find threshold and margin from trials; arguments and errors as of ``calibrate``."""
+    snapshot, unknowns, knowns = trials.snapshot, trials.unknowns, trials.knowns
     threshold, false_match = _false_match_guarantee(unknowns, rate, confidence)
     margin, wrong_label = 0.0, None
     if knowns is not None and len(knowns.score_M):
@@ -139,9 +178,9 @@ def calibrate(
         margin = find_margin(knowns, threshold, wrong)
         wrong_label = _wrong_label_guarantee(knowns, threshold, margin, wrong, confidence)
     return GalleryCalibration(
-        threshold, margin, rule, k, false_match, wrong_label, len(snapshot),
-        int(np.count_nonzero(snapshot.counts_C)), " and ".join(sources),
-        _known_shares(unknowns, knowns, threshold, margin), revision=snapshot.revision,
+        threshold, margin, trials.rule, trials.k, false_match, wrong_label, len(snapshot),
+        int(np.count_nonzero(snapshot.counts_C)), trials.made_from,
+        known_shares(unknowns, knowns, threshold, margin, confidence), revision=snapshot.revision,
         tail=tail_scale(unknowns),
     )  # fmt: skip
 
@@ -345,7 +384,7 @@ def effective_trials(unknowns: UnknownTrials) -> float:
     # With few classes that number is uncertain itself.
     freedom = max(1, len(np.unique(unknowns.group_N)) - 1)
     effective *= (student_quantile(1e6, CERTAINTY) / student_quantile(freedom, CERTAINTY)) ** 2
-    return effective / (SYMMETRIC_FACTOR if _is_mirrored(unknowns) else 1)
+    return effective / (SYMMETRIC_FACTOR if is_mirrored(unknowns) else 1)
 
 
 def tail_scale(unknowns: UnknownTrials) -> float:
@@ -362,7 +401,8 @@ def tail_scale(unknowns: UnknownTrials) -> float:
     return max((float(best_C[:n].mean() - best_C[n]) for n in counts if n < len(best_C)), default=0.0)
 
 
-def _is_mirrored(unknowns: UnknownTrials) -> bool:
+def is_mirrored(unknowns: UnknownTrials) -> bool:
+    """Whether unknown images matched classes that are unknown in other trials, so that a pair may count twice."""
     return bool(np.isin(unknowns.matched_N, unknowns.group_N).any())
 
 
@@ -418,7 +458,7 @@ def _false_match_guarantee(unknowns: UnknownTrials, rate: float, confidence: flo
         unknowns.group_N,
         confidence,
         new_sample=True,
-        symmetric=_is_mirrored(unknowns),
+        symmetric=is_mirrored(unknowns),
     )
     return search.threshold, RateGuarantee(
         rate, interval.value, interval.low, interval.high, confidence, trials, classes, effective, needed
@@ -438,10 +478,13 @@ def _wrong_label_guarantee(
     )
 
 
-def _known_shares(
-    unknowns: UnknownTrials, knowns: KnownTrials | None, threshold: float, margin: float
+def known_shares(
+    unknowns: UnknownTrials, knowns: KnownTrials | None, threshold: float, margin: float, confidence: float = 0.95
 ) -> dict[str, Any]:
-    """Shares of known images by decision, and how well scores tell known from unknown (AUROC)."""
+    """Shares of known images by decision, and how well scores tell known from unknown (AUROC).
+
+    ``known_unknown``, the share that is called unknown, has an interval over classes: ``known_unknown_low`` and ``_high``.
+    """
     if knowns is None or not len(knowns.score_M):
         return {}
     known_M, sure_M = knowns.score_M >= threshold, knowns.margin_M >= margin
@@ -451,8 +494,13 @@ def _known_shares(
         "ambiguous": known_M & ~sure_M,
         "unknown": ~known_M,
     }
+    refused, _ = clustered_proportion(~known_M, knowns.group_M, confidence)
+    low, high = (float(np.nan_to_num(bound, nan=edge)) for bound, edge in ((refused.low, 0.0), (refused.high, 1.0)))
     return {
         "known_images": len(knowns.score_M),
+        "known_classes": len(np.unique(knowns.group_M)),
         **{f"known_{name}": float(np.mean(share_M)) for name, share_M in shares.items()},
+        "known_unknown_low": low,
+        "known_unknown_high": high,
         "auroc": auroc(knowns.score_M, unknowns.score_N),
     }

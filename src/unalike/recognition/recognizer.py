@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image
 
 from unalike import progress
-from unalike.data.decode import ImageInput
+from unalike.data.decode import ImageInput, decode
 from unalike.data.decoding import Decoding
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
@@ -25,10 +25,19 @@ from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
 from unalike.numerics.normalization import l2_normalize
-from unalike.recognition.decision import LABEL, GalleryCalibration
+from unalike.recognition.augmented_views import augmented_views
+from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.gallery_calibration import calibrate, check_settings
+from unalike.recognition.gallery_calibration import (
+    CalibrationTrials,
+    KnownTrials,
+    balanced_sample,
+    calibrate,
+    check_settings,
+    collect_trials,
+)
 from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.operating_point import MAX_REFUSED, choose_threshold
 from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_classes
 from unalike.recognition.snapshot import GallerySnapshot
 from unalike.runs.environment import usable_cores
@@ -39,6 +48,8 @@ if TYPE_CHECKING:
 
 # Vectors that are not in the approximate index are searched exactly; above this share of it they are added.
 UPDATE_SHARE = 0.1
+# Augmented views of each of so many enrolled images stand for second images where no class has one.
+VIEWS, MAX_VIEWED = 2, 200
 CHECK_S = 1.0  # between two looks at the gallery's file
 
 
@@ -72,10 +83,12 @@ class Identification:
         nearest: the best class whatever the decision.
         second: the next class; None where there is none or it was not looked for.
         margin: lead of the best class over the second; None likewise.
-        calibrated: whether the decision is that of a calibration which was measured on this state of the gallery. Without a
-            calibration the decision is always ``label``.
+        calibrated: whether the decision is that of a calibration with a promised rate, which was measured on this state of
+            the gallery. Without a calibration the decision is always ``label``.
         stale: whether the gallery has changed since its calibration. The decision is then by the threshold that follows
             from the gallery's size (``GalleryCalibration.threshold_for``); no measured rate stands for it.
+        threshold: lowest score of a known image; None without a calibration.
+        note: why the image is unknown and what would change that, and what a promised rate would need; else empty.
     """
 
     label: str | None
@@ -88,6 +101,8 @@ class Identification:
     margin: float | None = None
     calibrated: bool = False
     stale: bool = False
+    threshold: float | None = None
+    note: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, for JSON."""
@@ -303,6 +318,48 @@ class Recogniser:
         self.gallery.calibration = calibration
         return calibration
 
+    def set_threshold(
+        self, rate: float | None = None, max_refused: float = MAX_REFUSED, *, rule: str = "nearest"
+    ) -> tuple[GalleryCalibration, CalibrationTrials]:
+        """Let the gallery answer "unknown" whatever its size: at a promised rate where it can carry one, else provisionally.
+
+        Args:
+            rate: target false match rate, 0..1; None: the lowest at which few enough known images are refused.
+            max_refused: share of images of enrolled classes that may be called unknown, 0..1.
+            rule: how neighbors become a class: ``nearest``, ``prototype`` or ``vote``.
+
+        Returns:
+            The calibration, which the gallery keeps, and the trials that it was made of.
+
+        Raises:
+            DataError: one class, without a second image or a file that can be read.
+        """
+        check_settings(0.5 if rate is None else rate, rule=rule)
+        trials = collect_trials(self.gallery, rule=rule)
+        views = self._view_trials(trials) if trials.knowns is None else None
+        self.gallery.calibration = choose_threshold(trials, rate, max_refused, views=views)
+        return self.gallery.calibration, trials
+
+    def _view_trials(self, trials: CalibrationTrials) -> KnownTrials | None:
+        """Augmented views of enrolled images, compared with the gallery; None where no image file can be read."""
+        snapshot = trials.snapshot
+        rows = balanced_sample(snapshot.codes_N, MAX_VIEWED, 0)
+        views, codes = [], []
+        for row in rows.tolist():
+            try:
+                image = decode(snapshot.names[row], decoding=self.view.decoding)
+            except DataError:
+                continue
+            views += [self.view(view) for view in augmented_views(image, VIEWS, seed=row)]
+            codes += [int(snapshot.codes_N[row])] * VIEWS
+        if not views:
+            return None
+        batch = self.engine.batch
+        vectors = [self.engine(np.stack(views[start : start + batch])) for start in range(0, len(views), batch)]
+        ranking = rank_classes(snapshot, np.concatenate(vectors), trials.rule, trials.k)
+        code_M = np.array(codes)
+        return KnownTrials(ranking.score_Q.astype(np.float64), ranking.margin_Q, ranking.code_Q == code_M, code_M)
+
     def identify(
         self, images: ImageInput | Iterable[ImageInput], k: int = 1, label_by: str | None = None
     ) -> list[Identification]:
@@ -360,13 +417,14 @@ class Recogniser:
         neighbors = self._search(snapshot, vectors_QD, k if rule == "prototype" else depth)
         second = calibration is not None and calibration.margin > 0
         ranking = rank_classes(snapshot, vectors_QD, rule, voters, neighbors=neighbors, second=second)
-        stale = False
+        stale, threshold = False, None
         if calibration is None:
             decisions = [LABEL] * len(vectors_QD)
         else:
             size = len(snapshot), int(np.count_nonzero(snapshot.counts_C))
             stale = not calibration.holds_for(*size, snapshot.revision)
-            decisions = calibration.decide(ranking.score_Q, ranking.margin_Q, calibration.threshold_for(*size))
+            threshold = calibration.threshold_for(*size)
+            decisions = calibration.decide(ranking.score_Q, ranking.margin_Q, threshold)
         scores_QK, indices_QK = neighbors[0][:, :k], neighbors[1][:, :k]
         return [
             _identification(
@@ -376,8 +434,9 @@ class Recogniser:
                 decisions[q],
                 scores_QK[q],
                 indices_QK[q],
-                calibrated=calibration is not None and not stale,
+                calibration=calibration,
                 stale=stale,
+                threshold=threshold,
             )
             for q in range(len(vectors_QD))
         ]
@@ -433,8 +492,9 @@ def _identification(
     scores_K: np.ndarray,
     indices_K: np.ndarray,
     *,
-    calibrated: bool,
+    calibration: GalleryCalibration | None,
     stale: bool,
+    threshold: float | None,
 ) -> Identification:
     """The result for query ``q``."""
     neighbors = tuple(
@@ -447,10 +507,15 @@ def _identification(
     second = margin = None
     if ranking.second_Q[q] >= 0:
         second, margin = snapshot.classes[ranking.second_Q[q]], float(ranking.margin_Q[q])
+    notes = []
+    if decision == UNKNOWN and threshold is not None:
+        notes.append(f"the nearest class, {nearest}, has a score of {score:.3f}, below the threshold of {threshold:.3f}: if the "
+                     "image shows it, enroll the image as a further reference")  # fmt: skip
+    if calibration is not None and calibration.provisional:
+        notes.append(f"the threshold is provisional: {calibration.needs}")
     return Identification(
         nearest if decision == LABEL else None, score, _distance(score), neighbors, decision, nearest, second, margin,
-        calibrated,
-        stale,
+        calibration is not None and not stale and not calibration.provisional, stale, threshold, "; ".join(notes),
     )  # fmt: skip
 
 

@@ -34,8 +34,11 @@ class GalleryBuild(Section):
     model: Text = field(None, "Network: a .onnx or .pth model.", mandatory=True, takes=MODEL)
     rate: Share | None = field(
         0.01,
-        "Share of unknown images that may be taken for known ones; null: not calibrated, always the nearest class.",
+        "Share of unknown images that may be taken for known ones; unset, the lowest of 1 to 20 % at which no more known images "
+        "than max_refused are called unknown; null: not calibrated, always the nearest class.",
+        settled=True,
     )
+    max_refused: Share = field(0.05, "Share of images of enrolled classes that may be called unknown.")
     rule: LabelRule = field("nearest", "Rule that labels an image.")
     half: bool = field(False, "Store vectors in half precision.")
     runtime: Runtime = field("auto", "Runtime of the network.")
