@@ -27,6 +27,7 @@ from unalike.metrics.roc import auroc, between, threshold_at, trials_needed
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee, check_rule
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
+from unalike.recognition.series import assign_folds, rows_of
 from unalike.recognition.snapshot import GallerySnapshot
 
 # With fewer unknown classes nothing can be stated about further ones, whatever the number of images.
@@ -160,7 +161,9 @@ def collect_trials(
         rows_N = balanced_sample(snapshot.codes_N, max_trials, seed)
         parts.append(leave_class_out(snapshot, rows_N, rule, k))
         sources.append("the gallery's classes, each held out in turn")
-    knowns = image_knowns if image_knowns is not None else leave_image_out(snapshot, max_trials, seed, rule, k)
+    knowns = image_knowns
+    if knowns is None:
+        knowns = leave_series_out(snapshot, max_trials, seed, rule, k)
     columns = zip(*((part.score_N, part.group_N, part.matched_N, part.weight_N) for part in parts), strict=True)
     unknowns = UnknownTrials(*(np.concatenate(column) for column in columns))
     return CalibrationTrials(snapshot, rule, k, unknowns, knowns, " and ".join(sources))
@@ -222,6 +225,48 @@ def leave_class_out(snapshot: GallerySnapshot, rows_N: np.ndarray, rule: str, k:
     weight_N = len(snapshot) / (len(snapshot) - snapshot.counts_C[codes_N])
     score_N = ranking.score_Q[has_match_N].astype(np.float64)
     return UnknownTrials(score_N, codes_N, ranking.code_Q[has_match_N], weight_N)
+
+
+def leave_series_out(snapshot: GallerySnapshot, most: int, seed: int, rule: str, k: int) -> KnownTrials | None:
+    """Compare enrolled images with the gallery without their series of similar photographs (``recognition.series``).
+
+    The series are distributed over folds, and the images of a fold are compared with those of the other folds. Where no
+    class has two series, or the gallery is larger than the sample, each image is compared with all others. None where no
+    class has two images.
+    """
+    rows_R = np.flatnonzero(snapshot.counts_C[snapshot.codes_N] > 1)
+    rows_R = rows_R[balanced_sample(snapshot.codes_N[rows_R], most, seed)]
+    if not len(rows_R):
+        return None
+    everything = rank_classes(
+        snapshot,
+        snapshot.vectors(rows_R),
+        "nearest",
+        k,
+        exclude_class_Q=snapshot.codes_N[rows_R].astype(np.int64),
+        second=False,
+    )
+    has_other_R = everything.code_Q >= 0
+    if len(rows_R) < most and has_other_R.any():
+        fold_R = assign_folds(snapshot, rows_R, float(np.median(everything.score_Q[has_other_R])), seed=seed)
+        if (fold_R >= 0).any():
+            return _cross_validated_knowns(snapshot, rows_R, fold_R, rule, k)
+    return leave_image_out(snapshot, most, seed, rule, k)
+
+
+def _cross_validated_knowns(
+    snapshot: GallerySnapshot, rows_R: np.ndarray, fold_R: np.ndarray, rule: str, k: int
+) -> KnownTrials:
+    """Trials of the images that have a fold, each compared with the gallery without the images of its fold."""
+    fold_N = np.full(len(snapshot), -1, np.int64)
+    fold_N[rows_R] = fold_R
+    parts = []
+    for fold in np.unique(fold_R[fold_R >= 0]):
+        queries, references = np.flatnonzero(fold_N == fold), np.flatnonzero(fold_N != fold)
+        ranking = rank_classes(rows_of(snapshot, references), snapshot.vectors(queries), rule, k)
+        codes_Q = snapshot.codes_N[queries]
+        parts.append((ranking.score_Q.astype(np.float64), ranking.margin_Q, ranking.code_Q == codes_Q, codes_Q))
+    return KnownTrials(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def leave_image_out(snapshot: GallerySnapshot, most: int, seed: int, rule: str, k: int) -> KnownTrials | None:
