@@ -33,6 +33,9 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "api": ("contract/test_tao_user.py",),
     "errors": ("unit/test_sanitize.py", SPECS),
     "progress": (CLI, "contract/test_tao_user.py"),
+    "recognition.augmented_views": ("unit/recognition/test_operating_point.py",),
+    "recognition.training_trials": ("unit/recognition/test_operating_point.py",),
+    "recognition.report": ("unit/actions/test_gallery.py",),
     "runs.record": ("unit/runs/test_run.py",),
     "runs.written_model": (CLI, WORKSPACE),
     # Commands: arguments and calls only. Their tests run the command line.

@@ -106,10 +106,11 @@ def _set_threshold(recognizer: Recogniser, section: GalleryBuild, rate_is_set: b
     except DataError as error:
         say(f"not calibrated, every image will get the nearest class's name: {error}")
         return
-    say(f"{'provisional ' if calibration.provisional else ''}{calibration}")
     if calibration.provisional:
-        say(f"the threshold is provisional: {calibration.needs}")
-    elif calibration.figures.get("known_unknown", 0.0) > section.max_refused:
+        say(f"not calibrated: {calibration.needs}; a provisional threshold is set: {calibration}")
+    else:
+        say(f"calibrated: {calibration}")
+    if not calibration.provisional and calibration.figures.get("known_unknown", 0.0) > section.max_refused:
         say(f"more known images than {section.max_refused:.0%} are called unknown at this rate: train the network, enroll more "
             "references of each class, or allow a higher --rate")  # fmt: skip
     report = write_threshold_report(path.with_name(f"{path.stem}_report.html"), calibration, trials)

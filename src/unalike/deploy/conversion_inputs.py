@@ -117,7 +117,8 @@ def _trace_checkpoint(path: Path, experiment: Experiment) -> SourceNetwork:
     facts = build_facts(
         embedder, preprocessing,
         metadata={"classes": list(meta["classes"]), "trunk": checkpoint_facts["trunk"],
-                  "licence": checkpoint_facts["licence"]},
+                  "licence": checkpoint_facts["licence"],
+                  **{key: checkpoint_facts[key] for key in ("held_out_scores",) if key in checkpoint_facts}},
         network=network_key(embedder, preprocessing.mean, preprocessing.std),
     )  # fmt: skip
     proto = trace(embedder, preprocessing.input_size, facts)

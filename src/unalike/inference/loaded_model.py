@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from unalike import progress
 from unalike.data.decode import ImageInput
@@ -46,6 +46,8 @@ class LoadedModel:
         trunk: name of its trunk.
         network: key of the network, the same in every format (``engines.metadata.NetworkFacts``).
         knows_decoding: whether its file says how images are decoded; False for a network that was exported elsewhere.
+        held_out_scores: scores of images that its training held out (``training.automatic.held_out_scores``); empty where
+            its file has none.
     """
 
     engine: Engine
@@ -55,6 +57,7 @@ class LoadedModel:
     trunk: str = ""
     network: str = ""
     knows_decoding: bool = True
+    held_out_scores: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def view(self) -> View:
@@ -231,7 +234,8 @@ def _load_exported(file: _ExportedFile, runtime: str, view: View | None, measure
         network = digest_file_key(file.sha256)
     preprocessing = Preprocessing(view, facts.mean, facts.std)
     known = facts.view is not None
-    return LoadedModel(engine, preprocessing, tuple(facts.classes), file.path, facts.trunk, network, known)
+    scores = facts.extra.get("held_out_scores") or {}
+    return LoadedModel(engine, preprocessing, tuple(facts.classes), file.path, facts.trunk, network, known, scores)
 
 
 def _gpu_number(device: str | None, gpu: int) -> int:
@@ -261,4 +265,5 @@ def _load_checkpoint(
     engine = create_engine(
         embedder, preprocessing, runtime=runtime, precision=precision, threads=threads, images=images, quiet=quiet
     )
-    return LoadedModel(engine, preprocessing, classes, path, facts.get("trunk", ""), network)
+    scores = facts.get("held_out_scores") or {}
+    return LoadedModel(engine, preprocessing, classes, path, facts.get("trunk", ""), network, held_out_scores=scores)

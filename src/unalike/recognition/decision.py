@@ -151,10 +151,12 @@ class GalleryCalibration:
         """What the threshold costs in both directions, in words: unknown images taken for known, known images refused."""
         share = self.false_match
         bounds = f"{share.low:.1%} to {share.high:.1%} with {share.confidence:.0%} confidence"
-        text = (
-            f"of images of unknown classes {share.rate:.1%} are taken for known ({bounds}; {share.trials} trials of "
-            f"{share.classes} classes)" + ("; no trial reaches the threshold" if share.rate == 0 else "")
-        )
+        text = "how many images of unknown classes are taken for known was not measured"
+        if share.trials:
+            text = (
+                f"of images of unknown classes {share.rate:.1%} are taken for known ({bounds}; {share.trials} trials of "
+                f"{share.classes} classes)" + ("; no trial reaches the threshold" if share.rate == 0 else "")
+            )
         if "known_unknown_low" in self.figures:
             refused, low, high = (self.figures[f"known_unknown{end}"] for end in ("", "_low", "_high"))
             text += (

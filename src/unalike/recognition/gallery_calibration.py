@@ -547,5 +547,5 @@ def known_shares(
         **{f"known_{name}": float(np.mean(share_M)) for name, share_M in shares.items()},
         "known_unknown_low": low,
         "known_unknown_high": high,
-        "auroc": auroc(knowns.score_M, unknowns.score_N),
+        "auroc": auroc(knowns.score_M, unknowns.score_N) if len(unknowns.score_N) else None,
     }

@@ -96,6 +96,8 @@ def _checked_calibration(calibration: GalleryCalibration) -> GalleryCalibration:
             value, types = getattr(part, entry.name), _JSON_TYPES.get(str(entry.type))
             _require(types is None or type(value) in types, f"{entry.name} of the calibration")
     _require(calibration.rule in RULES and isinstance(calibration.figures, dict), "the calibration")
+    for name, value in calibration.figures.items():
+        _require(value is None or type(value) in (int, float), f"the figure {name} of the calibration")
     return calibration
 
 

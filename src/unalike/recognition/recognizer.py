@@ -6,7 +6,7 @@ Shape letters: N images, H, W their height and width, D width of an embedding, Q
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from itertools import islice
@@ -40,6 +40,7 @@ from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.operating_point import MAX_REFUSED, choose_threshold
 from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_classes
 from unalike.recognition.snapshot import GallerySnapshot
+from unalike.recognition.training_trials import trained_share, trials_from_training
 from unalike.runs.environment import usable_cores
 from unalike.source_names import source_name
 
@@ -126,6 +127,8 @@ class Recogniser:
         source: the model's file.
         trunk: name of the network's trunk.
         network: key of the network (``engines.metadata.NetworkFacts``).
+        classes: names of the classes that the network was trained on.
+        held_out_scores: scores of images that its training held out (``recognition.training_trials``).
 
     Raises:
         ModelError: the gallery was made with another network or view.
@@ -133,9 +136,10 @@ class Recogniser:
 
     def __init__(
         self, engine: Engine, view: View, gallery: Gallery | None = None, *, approximate: bool = False, source: str = "",
-        trunk: str = "", network: str = "",
+        trunk: str = "", network: str = "", classes: Sequence[str] = (), held_out_scores: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.engine, self.view = engine, view
+        self.classes, self.held_out_scores = tuple(classes), dict(held_out_scores or {})
         self.model_identity = ModelIdentity(probe_embedding(engine), view.to_dict(), source, trunk, network)
         self.gallery = gallery if gallery is not None else Gallery(engine.dim, self.model_identity)
         if self.gallery.dim != engine.dim:
@@ -183,7 +187,8 @@ class Recogniser:
         if not loaded.knows_decoding and view is None and references is not None and references.model_identity.view:
             loaded = loaded.with_decoding(references.model_identity.decoding)
         return cls(loaded.engine, loaded.view, references, approximate=approximate, source=str(model),
-                   trunk=loaded.trunk, network=loaded.network)  # fmt: skip
+                   trunk=loaded.trunk, network=loaded.network, classes=loaded.classes,
+                   held_out_scores=loaded.held_out_scores)  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         kept = self._index is not None and self.gallery.is_saved  # then its file is beside the gallery's
@@ -335,8 +340,18 @@ class Recogniser:
             DataError: one class, without a second image or a file that can be read.
         """
         check_settings(0.5 if rate is None else rate, rule=rule)
-        trials = collect_trials(self.gallery, rule=rule)
-        views = self._view_trials(trials) if trials.knowns is None else None
+        trials, views = None, None
+        if trained_share(self.gallery.snapshot, self.classes) > 0:
+            trials = trials_from_training(self.held_out_scores, self.gallery.snapshot, rule, VOTERS)
+            if trials is None:
+                raise DataError(
+                    "the network was trained on classes of this gallery, whose images are nearer to each other than new "
+                    "photographs will be, and its file holds no scores of held-out images",
+                    remedy="train it again with unalike train, or calibrate with further images: unalike calibrate --images",
+                )
+        if trials is None:
+            trials = collect_trials(self.gallery, rule=rule)
+            views = self._view_trials(trials) if trials.knowns is None else None
         self.gallery.calibration = choose_threshold(trials, rate, max_refused, views=views)
         return self.gallery.calibration, trials
 

@@ -14,6 +14,7 @@ from unalike.runs.filenames import BEST_CHECKPOINT, BEST_SPEC_FILE, LOOKUPS_FILE
 from unalike.runs.subrun import Subrun
 from unalike.storage.atomic import atomic_write, copy_file
 from unalike.training.automatic.final_choice import Candidate
+from unalike.training.automatic.held_out_scores import scores_of, store_scores
 from unalike.training.automatic.holdout_result import HoldoutResult, Lookups
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ def save_candidates(
         specs[candidate.name] = save(candidate, subrun)
         result = candidate.result
         assert result.lookups is not None and result.series_Q is not None
+        store_scores(subrun.dir / BEST_CHECKPOINT, scores_of(result))
         arrays = {name: getattr(result, name) for name in _RESULT}
         arrays |= {name: getattr(result.lookups, name) for name in Lookups.__dataclass_fields__}
         with atomic_write(subrun.dir / LOOKUPS_FILE) as partial:

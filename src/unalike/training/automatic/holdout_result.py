@@ -37,6 +37,8 @@ class Lookups:
         score_Q: the cosine between them.
         own_Q: the nearest reference of its own class; -1 for hits, where it is the nearest one.
         own_score_Q: the cosine to that; NaN for hits.
+        other_class_Q: class of the nearest reference of another class, for queries of new classes; else -1.
+        other_score_Q: the cosine to that; NaN where there is none.
     """
 
     query_Q: np.ndarray
@@ -44,6 +46,8 @@ class Lookups:
     score_Q: np.ndarray
     own_Q: np.ndarray
     own_score_Q: np.ndarray
+    other_class_Q: np.ndarray
+    other_score_Q: np.ndarray
 
     def select(self, mask_Q: np.ndarray) -> Lookups:
         """Return the entries of some queries."""
@@ -285,7 +289,7 @@ def evaluate_embeddings(
 def _look_up(
     split: Split, labels_N: np.ndarray, ranking: Ranking, query_QD: np.ndarray, reference_RD: np.ndarray
 ) -> Lookups:
-    """The images of a split's ranking; the nearest reference of the own class only for misses."""
+    """The images of a split's ranking; the nearest reference of the own class for misses, of another one for new classes."""
     own_Q, own_score_Q = np.full(len(split.query_N), -1), np.full(len(split.query_N), np.nan)
     label_R, label_Q = labels_N[split.reference_N], labels_N[split.query_N]
     missed_Q = ranking.precision_at_1 == 0
@@ -295,7 +299,16 @@ def _look_up(
         cosines[split.query_N[rows_Q][:, None] == split.reference_N[rows_R][None]] = -2
         best = cosines.argmax(axis=1)
         own_Q[rows_Q], own_score_Q[rows_Q] = split.reference_N[rows_R[best]], cosines.max(axis=1)
-    return Lookups(split.query_N, split.reference_N[ranking.nearest], ranking.score, own_Q, own_score_Q)
+    other_class_Q, other_score_Q = np.full(len(split.query_N), -1), np.full(len(split.query_N), np.nan)
+    if split.kind == "new":
+        for label in np.unique(label_Q):
+            rows_Q, rows_R = np.flatnonzero(label_Q == label), np.flatnonzero(label_R != label)
+            if len(rows_R):
+                cosines = l2_normalize(query_QD[rows_Q]) @ l2_normalize(reference_RD[rows_R]).T
+                other_class_Q[rows_Q], other_score_Q[rows_Q] = label_R[rows_R[cosines.argmax(axis=1)]], cosines.max(axis=1)
+    return Lookups(
+        split.query_N, split.reference_N[ranking.nearest], ranking.score, own_Q, own_score_Q, other_class_Q, other_score_Q
+    )
 
 
 def evaluate_rankings(

@@ -1,0 +1,50 @@
+"""Trials of unknown and of known classes that a network's training made with images that it held out.
+
+A gallery whose classes the network was trained on cannot be calibrated by its own images: they are what the network was
+fitted to, so that they are nearer to each other than a new photograph will be. Training stores the scores of the images that
+it held out in the model's file, and these stand for new photographs.
+
+Shape letters: M trials of known classes, N of unknown ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+
+from unalike.recognition.gallery_calibration import CalibrationTrials, KnownTrials, UnknownTrials
+from unalike.recognition.snapshot import GallerySnapshot
+
+MADE_FROM = "images that the training held out"
+
+
+def trained_share(snapshot: GallerySnapshot, classes: Collection[str]) -> float:
+    """Share of a gallery's classes (0..1) that a network was trained on, by their names."""
+    enrolled = {snapshot.classes[code] for code in np.flatnonzero(snapshot.counts_C).tolist()}
+    return len(enrolled & set(classes)) / max(len(enrolled), 1)
+
+
+def trials_from_training(
+    scores: Mapping[str, Any], snapshot: GallerySnapshot, rule: str, k: int
+) -> CalibrationTrials | None:
+    """The trials that a model's file stores (``training.automatic.held_out_scores``); None where it stores none.
+
+    Args:
+        scores: ``known`` and ``unknown``, each with lists ``score``, ``class``, and ``right`` or ``matched``.
+        snapshot: the gallery.
+        rule, k: of the gallery; the scores are those of the nearest reference.
+    """
+    known, unknown = scores.get("known") or {}, scores.get("unknown") or {}
+    if not known.get("score"):
+        return None
+    score_M, score_N = (np.array(part.get("score", []), np.float64) for part in (known, unknown))
+    knowns = KnownTrials(
+        score_M, np.full(len(score_M), np.inf), np.array(known["right"], np.bool_), np.array(known["class"], np.int64)
+    )
+    unknowns = UnknownTrials(
+        score_N, np.array(unknown.get("class", []), np.int64), np.array(unknown.get("matched", []), np.int64),
+        np.ones(len(score_N)),
+    )  # fmt: skip
+    return CalibrationTrials(snapshot, rule, k, unknowns, knowns, MADE_FROM)
