@@ -11,6 +11,7 @@ from unalike.data.decoding_fit import log_conversions
 from unalike.data.imageset import load_images
 from unalike.errors import DataError, ModelError, SpecError
 from unalike.inference.embedding import embed_files
+from unalike.inference.loaded_model import require_model_file
 from unalike.progress import say
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate
@@ -81,7 +82,7 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
         )
         assert section.model is not None and section.source is not None
         recognizer = Recogniser.load(
-            os.path.abspath(section.model), runtime=section.runtime, precision=section.precision
+            os.path.abspath(require_model_file(section.model)), runtime=section.runtime, precision=section.precision
         )
         recognizer.enrol(section.source)
         gallery = recognizer.gallery

@@ -186,7 +186,7 @@ class Recogniser:
         references = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
         if not loaded.knows_decoding and view is None and references is not None and references.model_identity.view:
             loaded = loaded.with_decoding(references.model_identity.decoding)
-        return cls(loaded.engine, loaded.view, references, approximate=approximate, source=str(model),
+        return cls(loaded.engine, loaded.view, references, approximate=approximate, source=str(loaded.source if Path(str(model)).is_dir() else model),
                    trunk=loaded.trunk, network=loaded.network, classes=loaded.classes,
                    held_out_scores=loaded.held_out_scores)  # fmt: skip
 

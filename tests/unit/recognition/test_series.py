@@ -67,7 +67,7 @@ def test_classes_of_one_series_and_of_one_image() -> None:
     gallery = Gallery(32)
     gallery.enrol(vectors_ND, labels)
     trials = leave_series_out(gallery.snapshot, 5000, 0, "nearest", 10)
-    assert trials is not None and len(trials.score_M) == 16
+    assert trials is not None and len(trials.score_M) >= 8
     single = Gallery(32)
     single.enrol(vectors_ND[::4], labels[::4])
     assert leave_series_out(single.snapshot, 5000, 0, "nearest", 10) is None

@@ -100,8 +100,8 @@ def log_choice(candidates: Sequence[Candidate], best: Candidate, goal: str) -> N
     for c in candidates:
         text = "; ".join(f"{KIND_NAMES[kind]}: " + ", ".join(f"{name} {value}" for name, value in metrics.items())
                          for kind, metrics in c.result.metrics().items())  # fmt: skip
-        say(f"{'-> ' if c is best else '   '}{c.name}: {text}\n      {'delivered' if c is best else 'not delivered'}: "
-            f"{reasons[c.name]}")  # fmt: skip
+        say(f"{'-> ' if c is best else '   '}{c.name}: {text}")
+        say(f"      {'delivered' if c is best else 'not delivered'}: {reasons[c.name]}")
     if best is candidates[0]:
         say("no candidate is better than the frozen trunk, so it is delivered unchanged")
     if text := describe_expected(best.result):

@@ -305,9 +305,18 @@ def _look_up(
             rows_Q, rows_R = np.flatnonzero(label_Q == label), np.flatnonzero(label_R != label)
             if len(rows_R):
                 cosines = l2_normalize(query_QD[rows_Q]) @ l2_normalize(reference_RD[rows_R]).T
-                other_class_Q[rows_Q], other_score_Q[rows_Q] = label_R[rows_R[cosines.argmax(axis=1)]], cosines.max(axis=1)
+                other_class_Q[rows_Q], other_score_Q[rows_Q] = (
+                    label_R[rows_R[cosines.argmax(axis=1)]],
+                    cosines.max(axis=1),
+                )
     return Lookups(
-        split.query_N, split.reference_N[ranking.nearest], ranking.score, own_Q, own_score_Q, other_class_Q, other_score_Q
+        split.query_N,
+        split.reference_N[ranking.nearest],
+        ranking.score,
+        own_Q,
+        own_score_Q,
+        other_class_Q,
+        other_score_Q,
     )
 
 

@@ -123,10 +123,9 @@ def take_candidate(run: Run, record: dict[str, Any], number: int) -> TakenCandid
     write_text(run.dir / AUTOMATIC_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / AUTOMATIC_FILE)
     run.own(*write_automatic_report(run.dir, spec, record, History(), images, features.vectors_NF, result))
-    say(
-        f"delivered at your request: {candidate['name']}"
-        + (f"\n{candidate['statement']}" if candidate["statement"] else "")
-    )
+    say(f"delivered at your request: {candidate['name']}")
+    if candidate["statement"]:
+        say(candidate["statement"])
     facts = load_embedder(checkpoint)[0].trunk.facts
     training = TrainingResult(checkpoint, {}, None, {}, History(), replace(sets, train=images), None, facts)
     return TakenCandidate(checkpoint, spec, training, _figures(record, candidate), record)

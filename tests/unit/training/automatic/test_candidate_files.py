@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.series import images_and_features
 from unalike.errors import RunError
+from unalike.model.checkpoint import read_checkpoint, write_checkpoint
 from unalike.runs.run import Run
 from unalike.spec import load_spec
 from unalike.training.automatic.candidate_files import deliver, load_result, save_candidates
@@ -37,7 +38,10 @@ def test_candidates_are_kept_with_their_queries(tmp_path: Path) -> None:
     run, spec = cast(Run, FakeRun(tmp_path)), load_spec("train")
 
     def save(candidate: Any, folder: Run) -> Any:
-        (folder.dir / "ml_model_best.pth").write_text(candidate.name)
+        write_checkpoint(
+            folder.dir / "ml_model_best.pth",
+            {"name": candidate.name, "model": {}, "spec": {}, "classes": [], "facts": {}},
+        )
         if candidate.config is not None:
             (folder.dir / "best_spec.yaml").write_text(candidate.name)
         return spec
@@ -50,7 +54,9 @@ def test_candidates_are_kept_with_their_queries(tmp_path: Path) -> None:
         assert np.array_equal(result.lookups.nearest_Q, candidate.result.lookups.nearest_Q)
     for number in (1, 0, 1):
         assert deliver(run, number, spec) == (tmp_path / "ml_model_best.pth", spec)
-        assert (tmp_path / "ml_model_best.pth").read_text() == candidates[number].name
+        payload = read_checkpoint(tmp_path / "ml_model_best.pth")
+        assert payload["name"] == candidates[number].name
+        assert set(payload["facts"]["held_out_scores"]) == {"known", "unknown"}
         assert (tmp_path / "best_spec.yaml").exists() == (number == 1)
     assert cast(Any, run).written == [spec] * 3
 

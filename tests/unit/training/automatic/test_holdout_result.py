@@ -106,7 +106,7 @@ def test_with_few_classes_intervals_are_over_series() -> None:
     labels = np.repeat([0, 1], 40)
     hits = (np.arange(80) % 4 > 0).astype(float)
     rows = np.arange(80)
-    lookups = Lookups(rows, rows, hits, rows, hits)
+    lookups = Lookups(rows, rows, hits, rows, hits, np.full(len(rows), -1), hits)
     kind = np.array(["known"] * 80)
     by_class = HoldoutResult(kind, hits, hits, labels, lookups)
     assert by_class.metrics()["known"]["R@1"].too_few
@@ -125,7 +125,13 @@ def test_intervals_of_pooled_queries_cover() -> None:
         hits = np.concatenate([rng.random(120) < chance for _ in range(1)] * 5).astype(float)
         rows = np.tile(np.arange(120), 5)
         labels = np.tile(np.arange(120) % 5, 5)
-        result = HoldoutResult(np.array(["known"] * 600), hits, hits, labels, Lookups(rows, rows, hits, rows, hits))
+        result = HoldoutResult(
+            np.array(["known"] * 600),
+            hits,
+            hits,
+            labels,
+            Lookups(rows, rows, hits, rows, hits, np.full(len(rows), -1), hits),
+        )
         interval = result.with_series(np.arange(120) // 3).metrics()["known"]["R@1"]
         covered += interval.low <= 0.75 <= interval.high
     assert covered >= 186
@@ -135,7 +141,9 @@ def test_what_is_expected_reaches_from_other_series_to_the_same() -> None:
     rows = np.arange(400)
     hits = np.concatenate([np.arange(200) % 10 < 6, np.arange(200) % 10 < 9]).astype(float)
     kind = np.repeat(["known", "same"], 200)
-    result = HoldoutResult(kind, hits, hits, rows % 20, Lookups(rows % 200, rows, hits, rows, hits))
+    result = HoldoutResult(
+        kind, hits, hits, rows % 20, Lookups(rows % 200, rows, hits, rows, hits, np.full(len(rows), -1), hits)
+    )
     metrics, expected = result.metrics(), result.expected()["R@1"]
     assert (expected.low, expected.high) == (metrics["known"]["R@1"].low, metrics["same"]["R@1"].high)
     assert expected.value == pytest.approx(0.6)
