@@ -56,7 +56,7 @@ def test_candidates_are_kept_with_their_queries(tmp_path: Path) -> None:
         assert deliver(run, number, spec) == (tmp_path / "ml_model_best.pth", spec)
         payload = read_checkpoint(tmp_path / "ml_model_best.pth")
         assert payload["name"] == candidates[number].name
-        assert set(payload["facts"]["held_out_scores"]) == {"known", "unknown"}
+        assert payload["facts"]["held_out_scores"]["known"]["score"]
         assert (tmp_path / "best_spec.yaml").exists() == (number == 1)
     assert cast(Any, run).written == [spec] * 3
 
