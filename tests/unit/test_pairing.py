@@ -142,7 +142,6 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "model.weight_files": ("unit/model/test_weights.py",),
     "storage.filesystems": ("unit/storage/test_fetch.py",),
     # Training without labels, and what automatic training delivers, need a training that really runs.
-    "training.automatic.budget": ("unit/training/automatic/test_fine_tuning.py",),
     **dict.fromkeys(
         [f"training.automatic.{name}" for name in ("group_holdout", "group_tuning", "unlabeled")], (UNLABELED,)
     ),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -16,6 +15,7 @@ from unalike.errors import SpecError, missing_extra
 from unalike.progress import say, set_verbosity
 from unalike.runs.environment import process_count, process_rank, refuse_several_processes
 from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE
+from unalike.runs.program_start import take_start
 from unalike.spec import load_spec
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def train(
     Raises:
         UnalikeError: The spec is invalid, data or folder cannot be used, or the training fails.
     """
-    start = time.monotonic()
+    start = take_start()
     experiment = resolve_spec("train", spec, overrides, data)
     if process_rank() != 0:
         set_verbosity(0)  # messages come from one process alone
@@ -153,6 +153,7 @@ def _train_in_budget(
     """Train within the time budget, measure the delivered model on the user's query, and write its card."""
     from unalike.runs.folder import open_run
     from unalike.training.model_card_content import write_model_card
+    from unalike.training.time_budget import DEFAULT_MINUTES, TimeBudget
 
     _say_unused(
         experiment,
@@ -161,8 +162,14 @@ def _train_in_budget(
     )
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         evaluate_query = _query_evaluation(experiment, run.dir) or _split_column_evaluation(experiment, run.dir)
-        result = train_function(experiment, run, start=start)
-        own = evaluate_query(result.checkpoint) if evaluate_query else {}  # the user's validation, under its names
+        budget = TimeBudget(experiment.automl.minutes or DEFAULT_MINUTES, start)
+        result = train_function(experiment, run, budget=budget)
+        own: Mapping[str, float] = {}  # the user's validation, under its names
+        if evaluate_query and experiment.automl.minutes is not None and not budget.has_time_after:
+            say(f"not evaluated on your query: that takes about {budget.expected_after / 60:.1f} minutes, more than --minutes "
+                f"allows (unalike evaluate evaluate.checkpoint={result.checkpoint} ...)")  # fmt: skip
+        elif evaluate_query:
+            own = evaluate_query(result.checkpoint)
         figures = {**result.figures, **{name.replace("test", "val", 1): value for name, value in own.items()}}
         write_model_card(run.dir, result.spec, result.training, record=result.record)
         run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", figures)

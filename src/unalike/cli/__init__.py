@@ -16,6 +16,7 @@ from unalike import __version__
 from unalike.cli.commands import ALIASES, COMMANDS, LazyGroup, is_command
 from unalike.cli.output import replace_closed_streams, tolerate_narrow_encodings
 from unalike.errors import SpecError, closest
+from unalike.runs.program_start import mark_program
 from unalike.sanitize import one_line, redact
 
 PROGRAMS = ("unalike", "ml_recog")
@@ -135,4 +136,5 @@ def run_command(argv: Sequence[str]) -> int:
 
 def main() -> None:
     """The entry point of ``unalike`` and ``ml_recog``."""
+    mark_program()
     sys.exit(run_command(sys.argv[1:]))

@@ -44,6 +44,8 @@ OUTLIERS = 2e-5
 NARROW = 1 / 8
 _JPEG_HEADER = 1 << 16
 T = TypeVar("T")
+Stop = Callable[[int, int], bool]
+LOOKS_AT_ONCE = 256  # headers that are read between two looks at the clock
 
 
 @dataclass
@@ -56,6 +58,7 @@ class DecodingReport:
         deep: Number of images of more than 8 bits a channel.
         profiles: Number of images by the name of their color profile, sRGB ones not counted.
         sampled: Whether not all transparent and deep images were read to choose ground and range.
+        not_looked_at: Number of images whose headers were not read, as a time limit said; not among ``images``.
     """
 
     images: int = 0
@@ -63,6 +66,7 @@ class DecodingReport:
     deep: int = 0
     profiles: Counter[str] = field(default_factory=Counter)
     sampled: bool = False
+    not_looked_at: int = 0
 
 
 @dataclass(frozen=True)
@@ -85,8 +89,9 @@ class _Values:
 
 
 def fit_decoding(
-    images: Iterable[ImageInput], decoding: Decoding | None = None, *, max_pixels: int = MAX_PIXELS, quiet: bool = False
-) -> Decoding:
+    images: Iterable[ImageInput], decoding: Decoding | None = None, *, max_pixels: int = MAX_PIXELS, quiet: bool = False,
+    stop: Stop | None = None,
+) -> Decoding:  # fmt: skip
     """Choose what a decoding rule leaves open from a set of images, and say in one line what is converted.
 
     Args:
@@ -94,11 +99,13 @@ def fit_decoding(
         decoding: The rule; what it says stays. By default nothing is chosen yet.
         max_pixels: Larger images are passed over.
         quiet: Print nothing.
+        stop: Called with the numbers of images looked at so far and of all images; true leaves the others, drawn at random,
+            out of the choice.
 
     Returns:
         The rule; ground or range stay None where no image needs them.
     """
-    fitted, report = survey(images, decoding, max_pixels=max_pixels)
+    fitted, report = survey(images, decoding, max_pixels=max_pixels, stop=stop)
     message = format_report(report, fitted)
     if message and not quiet:
         say(message)
@@ -116,15 +123,15 @@ def log_conversions(images: Iterable[ImageInput], decoding: Decoding) -> None:
 
 
 def survey(
-    images: Iterable[ImageInput], decoding: Decoding | None = None, *, max_pixels: int = MAX_PIXELS
-) -> tuple[Decoding, DecodingReport]:
+    images: Iterable[ImageInput], decoding: Decoding | None = None, *, max_pixels: int = MAX_PIXELS,
+    stop: Stop | None = None,
+) -> tuple[Decoding, DecodingReport]:  # fmt: skip
     """As ``fit_decoding``, without printing; returns the report too, which is empty for a rule of version 1."""
     decoding = Decoding() if decoding is None else decoding
     if decoding.version == 1:
         return decoding, DecodingReport()
-    sources = _files(images)
-    report = DecodingReport(len(sources))
-    traits = [_read_traits(source) for source in sources]
+    sources, traits, not_looked_at = _look_at_headers(_files(images), stop)
+    report = DecodingReport(len(sources), not_looked_at=not_looked_at)
     report.profiles.update(trait.profile for trait in traits if trait.profile)
     report.deep = sum(trait.deep for trait in traits)
     deep = [source for source, trait in zip(sources, traits, strict=True) if trait.deep]
@@ -154,6 +161,11 @@ def format_report(report: DecodingReport, decoding: Decoding) -> str:
         names = ", ".join(f"{name} ({count})" for name, count in report.profiles.most_common(3))
         more = ", ..." if len(report.profiles) > 3 else ""
         parts.append(f"{sum(report.profiles.values())} converted from a color profile to sRGB: {names}{more}")
+    if report.not_looked_at:
+        total = report.images + report.not_looked_at
+        parts.append(
+            f"ground and range of the decoding were chosen by the headers of {report.images} of {total} images"
+        )
     if not parts:
         return ""
     sampled = f" (chosen by {MAX_SAMPLED} of them)" if report.sampled else ""
@@ -199,6 +211,19 @@ def _map(
 
 
 # ---- headers ----
+
+
+def _look_at_headers(sources: list[ImageInput], stop: Stop | None) -> tuple[list[ImageInput], list[_Traits], int]:
+    """Return images with their traits, and the number of those that were left out."""
+    if stop is None:
+        return sources, [_read_traits(source) for source in sources], 0
+    by_index: dict[int, _Traits] = {}
+    for index in np.random.default_rng(0).permutation(len(sources)).tolist():
+        by_index[index] = _read_traits(sources[index])
+        if len(by_index) % LOOKS_AT_ONCE == 0 and stop(len(by_index), len(sources)):
+            break
+    kept = sorted(by_index)
+    return [sources[index] for index in kept], [by_index[index] for index in kept], len(sources) - len(kept)
 
 
 def _read_traits(source: ImageInput) -> _Traits:

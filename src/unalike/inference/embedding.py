@@ -9,7 +9,7 @@ Shape letters: N images, B images of a batch, H, W their height and width, C cha
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -48,6 +48,11 @@ class Embeddings:
     kept_N: np.ndarray
     failures: tuple[tuple[str, str], ...] = field(default=())
 
+    @property
+    def tried(self) -> int:
+        """Number of files that were read or could not be read."""
+        return len(self.kept_N) + len(self.failures)
+
 
 def embed_files(
     engine: Engine | Sequence[Engine],
@@ -60,6 +65,7 @@ def embed_files(
     max_pixels: int = MAX_PIXELS,
     notices: Notices | None = None,
     describe: str = "embedding",
+    stop: Callable[[int, int], bool] | None = None,
 ) -> Embeddings:
     """Compute the embeddings of image files, in their order.
 
@@ -75,6 +81,7 @@ def embed_files(
         max_pixels: larger images count as unreadable.
         notices: collects the unreadable files.
         describe: what the progress bar says.
+        stop: called after every batch with the number of files read so far and of all files; true leaves the rest out.
 
     Raises:
         DataError: too many files are unreadable, or all are.
@@ -112,6 +119,9 @@ def embed_files(
             waiting.append(image)
             if len(waiting) == batch:
                 submit_batch()
+                if stop is not None and stop(index + 1, len(paths)):
+                    decoded.close()
+                    break
         if waiting:
             submit_batch()
     if paths and not kept:
@@ -157,7 +167,7 @@ def _distributed(engines: Sequence[Engine]) -> Iterator[Callable[[np.ndarray, np
 
 def _decoded(
     paths: Sequence[str | Path], view: Callable[..., np.ndarray], max_pixels: int, workers: int, ahead: int
-) -> Iterator[tuple[int, np.ndarray | UnreadableImage]]:
+) -> Generator[tuple[int, np.ndarray | UnreadableImage]]:
     """Yield (index, image or error) in order, with at most ``ahead`` images in memory."""
 
     def read(path: str | Path) -> np.ndarray | UnreadableImage:

@@ -287,7 +287,7 @@ def add_explanations(report: Report, explained: ExplainedMatches, folder: Path) 
 
 
 def add_embedding_map(
-    report: Report, images: EmbeddedImages, wrong_N: np.ndarray | None = None, *, note: str = ""
+    report: Report, images: EmbeddedImages, wrong_N: np.ndarray | None = None, *, note: str = "", quick: bool = False
 ) -> None:
     """Add the embedding map; nothing below three images.
 
@@ -296,13 +296,15 @@ def add_embedding_map(
         images: The images.
         wrong_N: Whether the nearest neighbor of each image is of another class (bool); these are ringed in red.
         note: Text after the section's own note.
+        quick: Whether to project to the principal axes, in no time, in place of t-SNE.
     """
     sample, rows = images.sample(MAX_MAP_IMAGES)
     if len(sample) < 3:
         return
     wrong = np.zeros(len(sample), bool) if wrong_N is None else np.asarray(wrong_N, bool)[rows]
     texts = [f"{sample.class_name(i)}: {Path(source_name(path)).name}" for i, path in enumerate(sample.paths)]
-    plot = ScatterPlot.from_points(embedding_map(sample.vectors_ND), sample.labels_N, sample.classes, texts, wrong)
+    points = embedding_map(sample.vectors_ND, **({"most": 0} if quick else {}))
+    plot = ScatterPlot.from_points(points, sample.labels_N, sample.classes, texts, wrong)
     text = (
         "Each point is an image, each color a class; near points are similar, axes have no meaning; hover for the name."
     )

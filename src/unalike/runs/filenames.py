@@ -64,7 +64,8 @@ def trial_folder(number: int) -> str:
 
 AUTOMATIC_FILE = "automatic.json"
 UNLABELED_FILE = "unlabelled.json"
-DISCOVERED_GROUPS_FILE = "groups.npz"  # this and the next three are kept for --resume
+SAMPLE_FILE = "sample.npz"  # this and the next four are kept for --resume
+DISCOVERED_GROUPS_FILE = "groups.npz"
 AUGMENTED_QUERIES_FILE = "asking.npz"
 GROUP_TUNING_SPEC_FILE = "fine_tuning.yaml"
 LEARNED_VECTORS_FILE = "learnt.npz"

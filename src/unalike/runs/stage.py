@@ -32,16 +32,32 @@ def load_or_compute(
         source: What the arrays are computed from; a file computed from something else is not used.
         compute: Computes the arrays by name.
     """
-    key = hashlib.blake2b(source, digest_size=16).hexdigest()
-    if run.resuming and path.is_file():
-        arrays = _load(path, key)
-        if arrays is not None:
-            say(f"{description}: loaded from the run that is resumed")
-            return arrays
+    loaded = load_stage(run, path, description, source)
+    if loaded is not None:
+        return loaded
     arrays = dict(compute())
-    with atomic_write(path) as partial:
-        np.savez(partial, **arrays, **{_KEY: np.array(key), _VERSION: np.array(FORMAT_VERSION)})  # type: ignore[arg-type]
+    save_stage(path, source, arrays)
     return arrays
+
+
+def load_stage(run: Run, path: Path, description: str, source: bytes) -> dict[str, np.ndarray] | None:
+    """Return the arrays of a stage where the run resumes and its file was computed from ``source``, else None."""
+    if not (run.resuming and path.is_file()):
+        return None
+    arrays = _load(path, _digest(source))
+    if arrays is not None:
+        say(f"{description}: loaded from the run that is resumed")
+    return arrays
+
+
+def save_stage(path: Path, source: bytes, arrays: Mapping[str, np.ndarray]) -> None:
+    """Save the arrays of a stage that were computed from ``source``."""
+    with atomic_write(path) as partial:
+        np.savez(partial, **arrays, **{_KEY: np.array(_digest(source)), _VERSION: np.array(FORMAT_VERSION)})  # type: ignore[arg-type]
+
+
+def _digest(source: bytes) -> str:
+    return hashlib.blake2b(source, digest_size=16).hexdigest()
 
 
 def _load(path: Path, key: str) -> dict[str, np.ndarray] | None:

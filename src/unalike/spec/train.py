@@ -104,6 +104,10 @@ class Train(Section):
     num_epochs: int = field(
         10, "Passes over the training images.", ge=1, low=1, popular=True, units="epochs", settled=True
     )
+    epoch_images: int | None = field(
+        None, "Images that an epoch draws, others in every epoch; unset: all of them.", ge=1, units="images", ours=True,
+        settled=True, automl_enabled=False,
+    )  # fmt: skip
     checkpoint_interval: int = field(
         1,
         "A checkpoint is written every so many epochs (or steps), and always after the last.",

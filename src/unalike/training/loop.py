@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -39,8 +40,10 @@ if TYPE_CHECKING:
 Listener = Callable[[str, dict[str, Any]], None]
 # Maps the number of finished epochs and the seconds of the last one to the total number of epochs.
 EpochChooser = Callable[[int, float], int]
-# Epochs after which their number may still change: in the first, photographs are decoded beside the steps.
+# Epochs after which their number may still grow; it may shrink after every epoch. In the first, photographs are decoded beside
+# the steps.
 REPLANNED_EPOCHS = 2
+RECENT_STEPS, MIN_TIMED_STEPS = 30, 5  # the median of at most, and of at least so many steps measures the pace
 
 
 class BatchLoader(Protocol):
@@ -91,7 +94,8 @@ class TrainingLoop:
         identity: facts that a checkpoint must share with this run to be resumed.
         foldable_pairs: frozen BatchNorm layers to be folded into their convolutions.
         compiled_stages: the frozen stages, compiled for the CPU.
-        choose_epochs: returns the number of epochs again after each of the first ``REPLANNED_EPOCHS``.
+        choose_epochs: returns the number of epochs again after each epoch.
+        seconds_left: returns the seconds that are left for steps; an epoch that would pass them ends early and is the last.
     """
 
     def __init__(
@@ -115,6 +119,7 @@ class TrainingLoop:
         foldable_pairs: FoldablePairs = (),
         compiled_stages: CompiledStages | None = None,
         choose_epochs: EpochChooser | None = None,
+        seconds_left: Callable[[], float] | None = None,
     ) -> None:
         self.fabric, self.embedder, self.criterion, self.freezer = fabric, embedder, criterion, freezer
         network = cast(nn.Module, torch.compile(embedder)) if experiment.train.compile else embedder
@@ -122,12 +127,14 @@ class TrainingLoop:
         self.loader, self.schedule, self.checkpoint_manager = loader, schedule, checkpoint_manager
         self.options = experiment.train
         self.validate, self.payload, self.image_names, self.listener = validate, payload, image_names, listener
-        self.stop_requested, self.choose_epochs = stop_requested, choose_epochs
+        self.stop_requested, self.choose_epochs, self.seconds_left = stop_requested, choose_epochs, seconds_left
         self.foldable_pairs, self.compiled_stages = foldable_pairs, compiled_stages
         ema = self.options.ema
         self.ema = ModelEma(embedder, ema.decay) if ema.enabled else None
         self.position, self.history = Position(), History()
         self.epochs, self.steps = self.options.num_epochs, len(loader)
+        self.last_step = self.steps  # of the present epoch; lower where the time ends before
+        self.recent_seconds: deque[float] = deque(maxlen=RECENT_STEPS)  # of steps
         # What a checkpoint must share with this run for "epoch 3, step 7" to mean the same images in both.
         self.identity = dict(identity or {}) | {"steps": self.steps, "world_size": fabric.world_size}
         self.epoch_loss, self.epoch_batches = 0.0, 0  # of the present epoch, for its mean
@@ -240,7 +247,7 @@ class TrainingLoop:
         self.freezer.set_train_modes(head_only=head_only)
         with fold_batchnorm(self.foldable_pairs), use_compiled_stages(self.compiled_stages):
             group_size, seconds = self._train_batches(advance, head_only)
-        if at.epoch < REPLANNED_EPOCHS and self.choose_epochs is not None:
+        if self.choose_epochs is not None and self.last_step == self.steps:
             advance(0, more=self._replan(self.choose_epochs, seconds) * self.steps)
         epoch, last = at.epoch, at.epoch + 1 == self.epochs
         mean = self.epoch_loss / max(self.epoch_batches, 1)
@@ -260,7 +267,8 @@ class TrainingLoop:
     def _replan(self, choose_epochs: EpochChooser, seconds: float) -> int:
         """Choose the number of epochs again, for the schedule too; return how many more than before."""
         before, finished = self.epochs, self.position.epoch + 1
-        self.epochs = int(self.fabric.broadcast(max(finished, choose_epochs(finished, seconds))))
+        chosen = max(finished, choose_epochs(finished, seconds))
+        self.epochs = int(self.fabric.broadcast(chosen if finished <= REPLANNED_EPOCHS else min(before, chosen)))
         self.schedule = replace(self.schedule, epochs=self.epochs)
         if self.epochs != before:
             self.listener("epochs", {"epochs": self.epochs, "before": before, "seconds": seconds})
@@ -291,9 +299,32 @@ class TrainingLoop:
                 self._log_step(float(np.mean(recent_losses)), rates, seconds_per_step)
                 recent_losses.clear()
             times.append(time.monotonic())
+            self.recent_seconds.append(times[-1] - times[-2])
+            if update and self._ends_early(advance):
+                break
             if update and at.step < self.steps:  # the last step of an epoch is saved after its validation
                 self._after_update(group_size)
         return group_size, self.steps * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+
+    def _ends_early(self, advance: Callable[..., None]) -> bool:
+        """Return whether the training ends with the present step, so that it keeps its time limit.
+
+        Where the rest of the epoch does not fit, training ends with the last step that fits, and so does the schedule.
+        """
+        at, several = self.position, self.fabric.world_size > 1
+        if self.seconds_left is None or (several and not self._passed_multiple(at.step, 1, self.options.log_every)):
+            return False
+        left = self.seconds_left()
+        pace = float(np.median(self.recent_seconds)) if len(self.recent_seconds) >= MIN_TIMED_STEPS else 0.0
+        last = min(self.steps, at.step + max(0, int(left / pace)) if pace else at.step + self.steps * (left > 0))
+        last = int(self.fabric.broadcast(last)) if several else last
+        if last < self.steps and self.last_step == self.steps:
+            advance(0, more=at.step - (self.epochs - at.epoch) * self.steps)  # what is left is no longer known
+            self.epochs = at.epoch + 1
+            say(f"the time is over within epoch {self.epochs}, which ends after {last} of {self.steps} steps")
+        if last != self.last_step:
+            self.last_step, self.schedule = last, replace(self.schedule, epochs=at.epoch + last / self.steps)
+        return at.step >= last
 
     @staticmethod
     def _passed_multiple(now: int, count: int, interval: int) -> bool:

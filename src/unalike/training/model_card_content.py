@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from unalike.training.trainer import TrainingResult
 
 
+# Numbers of images in a record, where the time budget did not suffice for all.
+SAMPLE_KEYS = ("images_available", "images_used", "images_fine_tuned_on")
+
+
 def write_model_card(
     folder: Path, experiment: Experiment, result: TrainingResult, *, record: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
@@ -103,6 +107,7 @@ def _selection(record: Mapping[str, Any]) -> dict[str, Any]:
     unseen = "new" in record["judged_on"] and not weights.get("shared_classes")
     return {
         "automatic": {"chosen": record["chosen"], "chosen_by": record.get("chosen_by", "rule"), "goal": record["goal"], "minutes": record["spent_minutes"],
+                      **{key: record[key] for key in SAMPLE_KEYS if key in record},
                       "instead_of": [c["name"] for c in record["candidates"] if c is not chosen]},
         "validation": {"made_of": made_of, "classes_unseen_in_training": unseen,
                        "note": note, "metrics": {"micro": figures}},

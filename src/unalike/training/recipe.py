@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -68,14 +69,22 @@ def settle_normalization(experiment: Experiment, facts: PretrainedConfig) -> Non
     settle(experiment, "dataset.pixel_std", list(facts.std), f"std of {experiment.model.backbone}")
 
 
-def settle_decoding(experiment: Experiment, *sets: ImageSet | None) -> None:
-    """Ground and range of the decoding, chosen from all images of the training; a user's value stays."""
+def settle_decoding(
+    experiment: Experiment, *sets: ImageSet | None, stop: Callable[[int, int], bool] | None = None
+) -> None:
+    """Ground and range of the decoding, chosen from all images of the training; a user's value stays.
+
+    Args:
+        experiment: the spec.
+        sets: the images.
+        stop: see ``fit_decoding``.
+    """
     dataset = experiment.dataset
     known = Decoding.from_section(dataset.decoding)
     if known.is_complete:
         return
     paths = dict.fromkeys(path for images in sets if images is not None for path in images.paths)
-    decoding = fit_decoding(paths, known, max_pixels=dataset.max_pixels)
+    decoding = fit_decoding(paths, known, max_pixels=dataset.max_pixels, stop=stop)
     if decoding.ground is not None:
         settle(experiment, "dataset.decoding.ground", format_ground(decoding.ground), "chosen from transparent images")
     if decoding.range is not None:

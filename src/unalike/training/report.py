@@ -8,6 +8,8 @@ Shape letters: N images, D vector width, F features.
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +118,7 @@ def write_automatic_report(
     images: ImageSet,
     frozen_NF: np.ndarray,
     result: HoldoutResult,
+    seconds: float = math.inf,
 ) -> list[Path]:
     """Write the report of automatic training, and the lists of suspected labels and near-duplicates.
 
@@ -127,6 +130,7 @@ def write_automatic_report(
         images: all images.
         frozen_NF: the frozen trunk's vectors of all images.
         result: the delivered candidate's results: figures, and the queries behind them.
+        seconds: time limit; of many images a sample is compared with one another.
 
     Returns:
         The files.
@@ -161,16 +165,44 @@ def write_automatic_report(
         report.curves("Fine-tuning", _curves(history, experiment.train.num_epochs))
     for kind in counts:
         _add_lookups(report, kind, result, images, counts[kind])
-    frozen = embedded_images(images, frozen_NF)
-    nearest = evaluate_ranking(frozen_NF, images.labels_N, frozen_NF, images.labels_N, ks=(1,), same=True)
-    add_embedding_map(report, frozen, (nearest.predicted != nearest.labels) & ~nearest.open_set, note=OF_FROZEN)
+    every = embedded_images(images, frozen_NF)
+    count, quick = _comparisons_that_fit(every, seconds)
+    frozen, _ = every.sample(count)
+    note = OF_FROZEN
+    if len(frozen) < len(every):
+        note += f" {len(frozen):,} of {len(every):,} images, drawn at random: more did not fit into the time."
+    nearest = _nearest(frozen)
+    add_embedding_map(report, frozen, (nearest.predicted != nearest.labels) & ~nearest.open_set, note=note, quick=quick)
     add_hard_pairs(report, frozen)
-    add_suspected_labels(report, frozen, folder, note=OF_FROZEN)
+    add_suspected_labels(report, frozen, folder, note=note)
     add_near_duplicates(report, frozen, None, folder)
     return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
 OPTIMISTIC = "With 95 % intervals. It is the best of several candidates, so slightly optimistic; your own query images were not used."
+# Comparing images with one another takes about so many times as long as finding the nearest neighbor of each, and t-SNE as
+# long as so many times the nearest neighbors of PROBE_IMAGES (1,280 features, 2026-11-29).
+COMPARISONS, TSNE_PROBES, PROBE_IMAGES = 6.0, 300.0, 500
+
+
+def _nearest(images: EmbeddedImages) -> Ranking:
+    vectors_ND, labels_N = images.vectors_ND, images.labels_N
+    return evaluate_ranking(vectors_ND, labels_N, vectors_ND, labels_N, ks=(1,), same=True)
+
+
+def _comparisons_that_fit(images: EmbeddedImages, seconds: float) -> tuple[int, bool]:
+    """Return how many images can be compared with one another in ``seconds``, and whether there is no time for t-SNE."""
+    if not math.isfinite(seconds):
+        return len(images), False
+    probe, _ = images.sample(PROBE_IMAGES)
+    start = time.monotonic()
+    _nearest(probe)
+    taken = max(time.monotonic() - start, 1e-6)
+    quick = TSNE_PROBES * taken > seconds / 2
+    fitting = len(probe) * math.sqrt(max(seconds, 0.0) / 2 / (COMPARISONS * taken))
+    return min(len(images), max(len(probe), int(fitting))), quick
+
+
 OF_FROZEN = "From the frozen trunk's vectors, which do not depend on your labels."
 
 

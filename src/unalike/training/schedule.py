@@ -22,7 +22,7 @@ class LRSchedule:
 
     Attributes:
         kind: ``step`` or ``cosine``.
-        epochs: of the training, where the cosine reaches zero.
+        epochs: of the training, where the cosine reaches zero; not a whole number where the time ends within one.
         steps_per_epoch: batches of an epoch.
         warmup_iters: epochs of warm-up.
         warmup_factor: factor that warm-up starts with, in [0, 1].
@@ -32,7 +32,7 @@ class LRSchedule:
     """
 
     kind: str
-    epochs: int
+    epochs: float
     steps_per_epoch: int
     warmup_iters: int
     warmup_factor: float

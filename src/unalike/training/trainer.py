@@ -92,6 +92,7 @@ def train_embedder(
     initialize: Initializer | None = None,
     finish: bool = True,
     choose_epochs: EpochChooser | None = None,
+    seconds_left: Callable[[], float] | None = None,
 ) -> TrainingResult:
     """Train as the spec says into ``run.dir``, which holds readable checkpoints at any moment.
 
@@ -99,11 +100,12 @@ def train_embedder(
         experiment: the spec; fields that the user left open are settled in it before the first step.
         run: the run; all files are written into its folder.
         resume: whether to continue from the newest checkpoint in ``run.dir``.
-        sets: the images, if the caller has split them already; by default those of the spec.
+        sets: the images, if the caller has split them already and settled their decoding; by default those of the spec.
         initialize: sets the weights of network and criterion to start from; not called on resuming.
         finish: whether ``train.finish`` applies after the last epoch.
-        choose_epochs: called after each of the first epochs with their number and the seconds of the last one; returns the
-            total number of epochs.
+        choose_epochs: called after each epoch with their number and the seconds of the last one; returns the total number of
+            epochs, which can grow after the first ones alone.
+        seconds_left: returns the seconds that are left for steps; training ends in the middle of an epoch that would pass them.
 
     Raises:
         UnalikeError: training cannot use the data, the weights or the spec, or fails.
@@ -119,12 +121,13 @@ def train_embedder(
         "train.seed", seed
     )  # experiment.yaml, run.json and the model card hold it: it repeats this run
     _set_cudnn(experiment)
-    notices = Notices()
+    notices, is_given = Notices(), sets is not None
     if sets is None:
         sets = load_training_sets(experiment, notices, manifest=run.dir / SPLIT_FILE if fabric.is_global_zero else None)
     if checkpoint:
         adopt_decoding(experiment, checkpoint)
-    settle_decoding(experiment, sets.train, sets.reference, sets.query)
+    if not is_given:  # else the caller has settled it
+        settle_decoding(experiment, sets.train, sets.reference, sets.query)
     fabric.seed_everything(seed, workers=False, verbose=False)
     head = fit_frozen_head(experiment, sets.train, notices, fabric)
     if head is not None:
@@ -142,18 +145,18 @@ def train_embedder(
         assert head is not None
         return _save_fitted(setup, attach_head(embedder.trunk, head[0]))
     finish = finish and experiment.train.finish.enabled
-    return _train(setup, checkpoint, initialize, finish=finish, choose_epochs=choose_epochs)
+    return _train(setup, checkpoint, initialize, finish=finish, choose_epochs=choose_epochs, seconds_left=seconds_left)
 
 
 def _train(
     setup: TrainingSetup, checkpoint: ResumeCheckpoint, initialize: Initializer | None, *, finish: bool,
-    choose_epochs: EpochChooser | None,
+    choose_epochs: EpochChooser | None, seconds_left: Callable[[], float] | None,
 ) -> TrainingResult:  # fmt: skip
     """Train from ``checkpoint`` on, or from the beginning."""
     initial = copy_weights(setup.embedder.trunk) if finish else None
     validation = ValidationRunner(setup)
     loggers = Loggers(setup.experiment, setup.run, setup.fabric.is_global_zero)
-    loop = _build_loop(setup, validation, loggers, None if checkpoint else initialize, choose_epochs)
+    loop = _build_loop(setup, validation, loggers, None if checkpoint else initialize, choose_epochs, seconds_left)
     if checkpoint:
         loop.load_checkpoint(checkpoint.take())
     try:
@@ -178,7 +181,7 @@ def _train(
 
 def _build_loop(
     setup: TrainingSetup, validation: ValidationRunner, loggers: Loggers, initialize: Initializer | None,
-    choose_epochs: EpochChooser | None,
+    choose_epochs: EpochChooser | None, seconds_left: Callable[[], float] | None,
 ) -> TrainingLoop:  # fmt: skip
     """Build the loop with its batches, network, criterion, optimizer, schedule and checkpoints."""
     experiment, run, fabric, embedder = setup.experiment, setup.run, setup.fabric, setup.embedder
@@ -215,7 +218,7 @@ def _build_loop(
         identity={"data": setup.data_fingerprint, "classes": list(images.classes), "seed": setup.seed},
         foldable_pairs=_find_foldable_pairs(experiment, embedder, fabric),
         compiled_stages=_compile_frozen_stages(experiment, embedder, fabric, steps=len(loader)),
-        choose_epochs=choose_epochs,
+        choose_epochs=choose_epochs, seconds_left=seconds_left,
     )  # fmt: skip
 
 

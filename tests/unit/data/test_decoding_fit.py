@@ -137,3 +137,15 @@ def test_constant_images_have_a_range(tmp_path: Path) -> None:
     for value in (0, 7, 65535):
         low, high = fit_decoding([save(tmp_path / "a.tif", np.full((8, 8), value, np.uint16))]).range or (1, 0)
         assert low < high
+
+
+def test_images_that_were_not_looked_at_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "plain.png")
+    paths = [drawing(tmp_path / f"{n}.png", (255, 255, 255)) for n in range(4)]
+    for number in range(600):
+        (tmp_path / f"link{number}.png").symlink_to(tmp_path / "plain.png")
+        paths.append(tmp_path / f"link{number}.png")
+    assert fit_decoding(paths, stop=lambda done, total: False).ground == (0, 0, 0)
+    assert "headers" not in capsys.readouterr().err
+    fit_decoding(paths, stop=lambda done, total: done >= 256)
+    assert "headers of 256 of 604 images" in capsys.readouterr().err

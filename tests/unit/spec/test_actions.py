@@ -33,13 +33,13 @@ from unalike.spec.load import check_fields
 from unalike.spec.schema import schema_text
 from unalike.verification.verifier import Verifier
 
-# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding since); descriptions keep their spelling too.
+# SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "b82ee27daf55713f3f0c868bd067b68ad0ea6f96ba8dfff867ca4e2b7d06c7d3",
-    "evaluate": "23359522171d174feaa66c389c2e5ca105ed2422a97c52efcd9fcb4b11433d65",
-    "inference": "d055f28914a2297ca88aa7e086f8233b3b541b0896b93bf0a708dae56511834f",
-    "export": "146309dcd0e9a809c0550f8a72296a8e624879a9f2aca220ba8d134e4e114eae",
-    "gen_trt_engine": "22b93c1f2bc72246116c5270bb1b5b80d470a7c63df5b97fcd8a2ae285388993",
+    "train": "f1f3d5be496f6a9f781bc579af1cd76d00ad0f2e431ec8d8bd4ab1a9d2c3a420",
+    "evaluate": "cbd9039225a3e4cda51136bfb1bed3a7247dbae67d379c72f9072cedc57d51bb",
+    "inference": "ae11316054dae60203e4edaf2209371d75f8c27116c481bd60098cf44616a322",
+    "export": "e310ffb37918321aa04f7735609032574391ccf51b9e9464b06ab9153c9f2966",
+    "gen_trt_engine": "518e08006a4845f9a126f7aaf5572c27649fe3a6f0b250cb9805eaa903627a87",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}

@@ -122,12 +122,64 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
         assert_equal(straight.ema.average, resumed.ema.average)
 
 
+class TimedBatches(Batches):
+    """Batches that let the loop's clock advance by ``seconds`` each, or more in some steps."""
+
+    def __init__(self, clock, seconds, steps, stalls=()):
+        self.clock, self.seconds, self.steps, self.stalls, self.count = clock, seconds, steps, dict(stalls), 0
+
+    def __len__(self):
+        return self.steps
+
+    def epoch(self, epoch, start_step=0):
+        generator = torch.Generator().manual_seed(epoch)
+        for _ in range(start_step, self.steps):
+            self.clock.now += self.stalls.get(self.count, self.seconds)
+            self.count += 1
+            yield SimpleNamespace(images_BCHW=torch.randn(BATCH, 3, 16, 16, generator=generator),
+                                  labels_B=torch.arange(BATCH) // 2, indices_B=torch.arange(BATCH))  # fmt: skip
+
+
+@pytest.mark.parametrize(("limit", "stalls", "expected"), [
+    (1000.0, (), 60),  # all fits
+    (45.0, (), 45),  # ends in the third epoch
+    (12.0, (), 12),  # in the first
+    (45.0, ((3, 20.0),), 26),  # a stall of 20 s
+    (0.0, (), 1),
+])  # fmt: skip
+def test_training_ends_within_an_epoch_that_would_pass_the_time_limit(tmp_path, monkeypatch, limit, stalls, expected):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr("unalike.training.loop.time", SimpleNamespace(monotonic=lambda: clock.now))
+    settled = spec(train__num_epochs=3, train__optim__schedule="cosine", train__optim__warmup_iters=0)
+    loop = make_loop(tmp_path, settled, validate=None, batches=TimedBatches(clock, 1.0, 20, stalls))
+    loop.schedule = LRSchedule.from_spec(settled, 20)
+    loop.seconds_left = lambda: limit - clock.now
+    loop.run()
+    assert loop.position.global_step == expected and clock.now <= max(limit, 1.0)
+    assert loop.position.step == 0 and loop.position.epoch == loop.epochs == -(-expected // 20)
+    assert loop.schedule.epochs == pytest.approx(expected / 20)
+    if expected > 20:
+        rates = [row["embedder_base_lr"] for row in loop.history.steps]
+        assert rates[-1] < 0.02 * max(rates), rates
+    assert read_checkpoint(newest_checkpoint(tmp_path))["training"]["position"]["total"] == expected
+
+
+def test_epochs_shrink_after_any_epoch_and_grow_after_the_first_two(tmp_path):
+    plan = {1: 3, 2: 6, 3: 9, 4: 5}
+    loop = make_loop(tmp_path, spec(train__num_epochs=4), validate=None)
+    loop.choose_epochs = lambda finished, _: plan.get(finished, 99)
+    seen = []
+    loop.listener = lambda event, facts: seen.append(facts["epochs"]) if event == "epochs" else None
+    loop.run()
+    assert seen == [3, 6, 5] and loop.position.epoch == 5
+
+
 @pytest.mark.parametrize("epochs", [1, 2, 5])
 def test_epochs_can_be_settled_after_the_first_ones_and_hold_for_a_resumed_run(tmp_path, epochs):
     calls = []
     loop = make_loop(tmp_path, spec(train__num_epochs=3, train__optim__schedule="cosine"), validate=None)
     loop.choose_epochs = lambda finished, seconds: (
-        calls.append((finished, seconds)) or (epochs if finished == 2 else min(epochs, 4))
+        calls.append((finished, seconds)) or (epochs if finished >= 2 else min(epochs, 4))
     )
     stops = iter([0] * 5 + [15] * 99)
     loop.stop_requested = lambda: next(stops)
@@ -141,9 +193,7 @@ def test_epochs_can_be_settled_after_the_first_ones_and_hold_for_a_resumed_run(t
     else:
         again = loop
     again.run()
-    assert [finished for finished, _ in calls] == list(range(1, min(epochs, 2) + 1)) and all(
-        0 < s < 60 for _, s in calls
-    )
+    assert [finished for finished, _ in calls] == list(range(1, epochs + 1)) and all(0 < s < 60 for _, s in calls)
     assert (again.position.epoch, again.position.global_step, again.epochs) == (epochs, epochs * STEPS, epochs)
     straight = LRSchedule.from_spec(spec(train__num_epochs=epochs, train__optim__schedule="cosine"), STEPS)
     assert again.schedule.epochs == epochs

@@ -44,6 +44,7 @@ class ClassBalancedSampler:
         seed: of all random orders.
         rank: of this process.
         world_size: W, the number of processes.
+        epoch_images: Images that an epoch draws, if not all N; every epoch draws others.
 
     Raises:
         DataError: when no batch of two classes can be made.
@@ -58,6 +59,7 @@ class ClassBalancedSampler:
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
+        epoch_images: int | None = None,
     ) -> None:
         labels = np.asarray(labels_N, dtype=np.int64)
         self.seed, self.rank, self.world_size = int(seed), int(rank), int(world_size)
@@ -80,6 +82,8 @@ class ClassBalancedSampler:
         for_images = -(-len(self._members) // (self.batch_size * self.world_size))
         for_classes = -(-len(present) // (self.classes_per_batch * self.world_size))
         self.steps = max(for_images, for_classes)
+        if epoch_images is not None:
+            self.steps = min(self.steps, max(1, -(-epoch_images // (self.batch_size * self.world_size))))
 
     def _check(self, images: int, classes: int) -> None:
         """Raise one DataError with every reason why no batch can be drawn, each with its remedy."""

@@ -22,6 +22,7 @@ from unalike.training.automatic.holdout import (
     GOALS,
     MIN_CLASSES_TO_DIVIDE,
     MIN_CLASSES_TO_HOLD_OUT,
+    Holdout,
     Split,
     draw_holdout,
     holdout_splits,
@@ -50,6 +51,7 @@ class EvaluationData:
         fit_N: rows that may be fitted to before the final comparison.
         splits: the splits of the comparison; those of the first repeat where it is cross-validation.
         seed: seed of all draws.
+        holdout: what is held out; None in cross-validation.
         cross_validated: whether the comparison is by cross-validation: ``fit_N`` are all images then.
     """
 
@@ -60,6 +62,7 @@ class EvaluationData:
     fit_N: np.ndarray
     splits: Sequence[Split]
     seed: int
+    holdout: Holdout | None = None
     cross_validated: bool = False
 
     @property
@@ -96,7 +99,7 @@ class EvaluationData:
         splits = holdout_splits(images.labels_N, scene_N, holdout, search_all=True)
         if not data.grouped:
             splits += same_series_splits(splits, rows_N)
-        return replace(data, fit_N=holdout.fit_N, splits=splits)
+        return replace(data, fit_N=holdout.fit_N, splits=splits, holdout=holdout)
 
     def pooled(self, goal: str) -> EvaluationData | None:
         """Return the same images for cross-validation; None where they are too many, or cannot be divided.
@@ -107,7 +110,7 @@ class EvaluationData:
         splits = self.pooled_splits(goal, 0) if len(self.images) <= MAX_SEARCH_IMAGES else []
         if not any(split.kind == "known" for split in splits):
             return None
-        return replace(self, fit_N=np.arange(len(self.images)), splits=splits, cross_validated=True)
+        return replace(self, fit_N=np.arange(len(self.images)), splits=splits, holdout=None, cross_validated=True)
 
     def pooled_splits(self, goal: str, repeat: int) -> list[Split]:
         """Return the splits of one repeat of cross-validation."""

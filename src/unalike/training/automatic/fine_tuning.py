@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from unalike.data.from_spec import TrainingSets
@@ -16,16 +18,24 @@ from unalike.progress import say
 from unalike.runs.filenames import EXPERIMENT_FILE, FINE_TUNING_FOLDER, LATEST_CHECKPOINT
 from unalike.runs.subrun import Subrun
 from unalike.spec import load_spec, settle
-from unalike.training.automatic.budget import TimeBudget
-from unalike.training.automatic.throughput import MAX_EPOCHS, MIN_EPOCHS, TUNING_PRESETS, TuningPlan, plan_tuning
+from unalike.training.automatic.sampling import MIN_TUNING_IMAGES, STEP_RATE_SHARE, TUNING_PART, allows_sampled_tuning
+from unalike.training.automatic.throughput import (
+    MAX_EPOCHS,
+    MIN_EPOCHS,
+    OVERHEAD,
+    TUNING_PRESETS,
+    TuningPlan,
+    plan_tuning,
+)
 from unalike.training.automatic.trunks import TrunkResult
 from unalike.training.heads.config import HeadConfig
+from unalike.training.heads.discriminant import FittedHead
+from unalike.training.heads.warm_start import start_from_head
 from unalike.training.recipe import settle_precision, settle_training
-from unalike.training.trainer import TrainingResult, train_embedder
+from unalike.training.time_budget import TimeBudget
+from unalike.training.trainer import Initializer, TrainingResult, train_embedder
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from unalike.runs.run import Run
     from unalike.spec import Experiment
 
@@ -33,13 +43,13 @@ TOO_SHORT = "stage two: the time that is left is too short to fine-tune; more --
 # Share of the budget kept for writing results, and how often all images are embedded after fine-tuning, to evaluate it.
 RESERVED_SHARE, EVALUATION_PASSES = 0.03, 2.5
 EPOCH_MARGIN = 0.05  # by how much later epochs may be slower than the one that was timed
-# Images per second of training steps, relative to the engine's rate, before they are measured
-# (docs/experiments/training.md).
-STEP_RATE_SHARE = 0.45
+MAX_PART_EPOCHS = 10  # of a set of which an epoch draws a part only
 
 
 def can_fine_tune(spec: Experiment, trunks: Sequence[TrunkResult], images: int, budget: TimeBudget) -> bool:
-    """Return whether the fastest of the trunks could be fine-tuned for ``MIN_EPOCHS`` in the time that is left.
+    """Return whether the fastest of the trunks could be fine-tuned in the time that is left.
+
+    That is for ``MIN_EPOCHS`` of all images, or on so many images that it is worth its time although an epoch draws a part.
 
     True in any case where ``train.num_epochs`` is set, by the user or by an earlier session of a resumed run.
 
@@ -53,49 +63,62 @@ def can_fine_tune(spec: Experiment, trunks: Sequence[TrunkResult], images: int, 
         return True
     rate = max(t.features.rate for t in trunks)
     epoch = images / rate / STEP_RATE_SHARE if spec.train.num_gpus == 0 or not torch.cuda.is_available() else 0.0
-    return (1 - RESERVED_SHARE) * budget.seconds - budget.spent > MIN_EPOCHS * epoch
+    if budget.until(1 - RESERVED_SHARE) > MIN_EPOCHS * epoch:
+        return True
+    return allows_sampled_tuning(rate, TUNING_PART * budget.until(1.0))
 
 
 def fine_tune(
-    spec: Experiment, run: Run, images: ImageSet, fit_N: np.ndarray, trunks: Sequence[TrunkResult],
-    config: HeadConfig | None, budget: TimeBudget,
+    spec: Experiment, run: Run, train: ImageSet, trunks: Sequence[TrunkResult], config: HeadConfig | None,
+    budget: TimeBudget, *, embedded: int, tail_seconds: float = 0.0, start: InitialHead | None = None,
 ) -> tuple[TrainingResult, Experiment] | None:  # fmt: skip
     """Fine-tune a trunk in the folder ``fine_tuning`` of the run.
 
     Args:
         spec: resolved spec of the run; it is copied.
         run: the run. If it is resumed, fine-tuning goes on by the spec of its own folder.
-        images: all images.
-        fit_N: rows of the images to train on.
+        train: the images to train on.
         trunks: the trunks to choose from, best first.
         config: the head to start from, unless the user set ``model.head``.
         budget: the time budget.
+        embedded: number of images that the evaluation afterwards embeds.
+        tail_seconds: time that fitting and evaluating heads and writing took before, and will take again.
+        start: the head to start from, fitted to a sample; None to fit ``config`` to all images to train on.
 
     Returns:
         The result and its resolved spec; None where the time is too short or training failed.
     """
-    train = images.select(fit_N).drop_empty_classes()
     subrun = Subrun(run, run.dir / FINE_TUNING_FOLDER)
     earlier_spec = subrun.dir / EXPERIMENT_FILE
     resume = run.resuming and earlier_spec.exists() and any(subrun.dir.glob(LATEST_CHECKPOINT))
     if resume:  # the earlier plan holds, except for epochs that are planned again after the first ones
         tuned = load_spec("train", str(earlier_spec))
     else:
-        planned = _plan_spec(spec, train, trunks, len(images), budget)
+        planned = _plan_spec(spec, train, trunks, embedded, tail_seconds, budget)
         if planned is None:
             say(TOO_SHORT)
             return None
         tuned = planned
         if config is not None and not spec.is_set("model.head"):
-            settle(tuned, "train.warm_start", True, config.name)
             config.settle(tuned, mirrored=False)  # unless the user set it: mirror images double the cost
-    say(f"stage two: fine-tuning {tuned.model.backbone}, {tuned.train.num_epochs} epochs of {len(train)} images")
-    replan = partial(_epochs_that_fit, budget, trunks, len(images), tuned)
+            if start is None:
+                settle(tuned, "train.warm_start", True, config.name)
+            else:
+                settle_initial_head(tuned, start.head)
+    drawn = f"{tuned.train.epoch_images} of " if tuned.train.epoch_images else ""
+    say(f"stage two: fine-tuning {tuned.model.backbone}, {tuned.train.num_epochs} epochs of {drawn}{len(train)} images")
+
+    def seconds_left() -> float:
+        return budget.left - _reserved_seconds(budget, _trunk_of(trunks, tuned), embedded, tail_seconds, tuned)
+
+    limited = spec.automl.minutes is not None or not spec.is_set("train.num_epochs")
     try:
         result = train_embedder(
             tuned, subrun, resume=resume, sets=TrainingSets(train, None, None, "left to automatic training", False),
             finish=False,  # the pipeline interpolates weights and fits the head itself, and evaluates both
-            choose_epochs=None if spec.is_set("train.num_epochs") else replan,
+            initialize=start.initializer(train) if start is not None and not resume else None,
+            choose_epochs=None if spec.is_set("train.num_epochs") else partial(epochs_that_fit, seconds_left),
+            seconds_left=seconds_left if limited else None,
         )  # fmt: skip
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
@@ -106,41 +129,87 @@ def fine_tune(
     )  # planned values, or those of an earlier session's file, are not the user's
 
 
-def _reserved_seconds(budget: TimeBudget, trunk: TrunkResult, images: int, spec: Experiment) -> float:
-    """Seconds to keep for evaluation and writing after fine-tuning."""
-    passes = EVALUATION_PASSES + spec.train.finish.mirrored
-    return RESERVED_SHARE * budget.seconds + passes * images / trunk.features.rate
+@dataclass(frozen=True)
+class InitialHead:
+    """A head that was fitted to a sample of the images.
+
+    Attributes:
+        head: the head.
+        features_NF: the features that it was fitted to.
+        names: the class of each of their images.
+    """
+
+    head: FittedHead
+    features_NF: np.ndarray
+    names: Sequence[str]
+
+    def initializer(self, train: ImageSet) -> Initializer:
+        """Return the function that sets network and criterion to the head, for the classes of ``train``."""
+        index = {name: i for i, name in enumerate(train.classes)}
+        labels_N = np.array([index.get(name, -1) for name in self.names], np.int64)
+        known_N = labels_N >= 0
+        return start_from_head(self.head, self.features_NF[known_N], labels_N[known_N], classes=len(train.classes))
 
 
-def _epochs_that_fit(
-    budget: TimeBudget, trunks: Sequence[TrunkResult], images: int, spec: Experiment, epochs_done: int, seconds: float
-) -> int:
-    """Plan the number of epochs again after the first ones, from the ``seconds`` that the last one took."""
-    trunk = next((t for t in trunks if t.features.backbone == spec.model.backbone), trunks[0])
-    left = budget.left - _reserved_seconds(budget, trunk, images, spec)
-    return min(MAX_EPOCHS, max(2, epochs_done + int(left / ((1 + EPOCH_MARGIN) * max(seconds, 1e-3)))))
+def settle_initial_head(spec: Experiment, head: FittedHead) -> None:
+    """Settle head and width, and that no epoch trains the head alone, as training begins with a fitted one."""
+    settle(spec, "model.feat_dim", head.matrix_FD.shape[1], "fine-tuning begins with the fitted head")
+    spec.set_value("model.head", head.kind)
+    settle(spec, "train.head_epochs", 0, "fine-tuning begins with the fitted head")
+    spec.mark_set(["train.head_epochs"])  # the recipe would settle it otherwise
+
+
+def _trunk_of(trunks: Sequence[TrunkResult], spec: Experiment) -> TrunkResult:
+    return next((t for t in trunks if t.features.backbone == spec.model.backbone), trunks[0])
+
+
+def _reserved_seconds(
+    budget: TimeBudget, trunk: TrunkResult, images: int, tail_seconds: float, spec: Experiment
+) -> float:
+    """Seconds to keep for evaluation and writing after fine-tuning: two networks are embedded with and evaluated."""
+    passes, features = EVALUATION_PASSES + spec.train.finish.mirrored, trunk.features
+    embedding = passes * images / features.rate + 2 * features.setup_seconds
+    return RESERVED_SHARE * budget.seconds + embedding + tail_seconds
+
+
+def epochs_that_fit(seconds_left: Callable[[], float], epochs_done: int, seconds: float) -> int:
+    """Plan the number of epochs again, from the ``seconds`` that the last one took."""
+    return min(MAX_EPOCHS, max(2, epochs_done + int(seconds_left() / ((1 + EPOCH_MARGIN) * max(seconds, 1e-3)))))
 
 
 def _plan_spec(
-    spec: Experiment, train: ImageSet, trunks: Sequence[TrunkResult], images: int, budget: TimeBudget
+    spec: Experiment,
+    train: ImageSet,
+    trunks: Sequence[TrunkResult],
+    images: int,
+    tail_seconds: float,
+    budget: TimeBudget,
 ) -> Experiment | None:
     """Draft the spec of fine-tuning and fill in what fits into the time where the user left it open.
 
-    The first preset of which enough epochs fit for any trunk is taken, with the best of these trunks. None where there is
-    none.
+    The first preset of which enough epochs fit for any trunk is taken, with the best of these trunks. Where there is none, the
+    first with which epochs that draw a part of the images are worth their time. None where there is none of these either.
     """
     drafts = [_draft_spec(spec, train, t) for t in trunks]
     if spec.is_set("train.num_epochs"):
         return drafts[0][0]
+    drawing_a_part: list[tuple[Experiment, TuningPlan]] = []
     for preset in TUNING_PRESETS:
         for (tuned, embedder), trunk in zip(drafts, trunks, strict=True):
-            seconds = budget.left - _reserved_seconds(budget, trunk, images, tuned)
+            seconds = budget.left - _reserved_seconds(budget, trunk, images, tail_seconds, tuned)
             plan = plan_tuning(
                 embedder, tuned, preset, images=len(train), seconds=seconds, inference_rate=trunk.features.rate
             )
             if plan.epochs >= preset.min_epochs:
                 settle_plan(tuned, plan)
                 return tuned
+            total = int(seconds * plan.rate / (1 + OVERHEAD))
+            if total >= MIN_TUNING_IMAGES and len(train) > total // MAX_PART_EPOCHS:
+                part = replace(plan, epochs=MAX_PART_EPOCHS, epoch_images=total // MAX_PART_EPOCHS)
+                drawing_a_part.append((tuned, part))
+    for tuned, plan in drawing_a_part[:1]:
+        settle_plan(tuned, plan)
+        return tuned
     return None
 
 
@@ -153,7 +222,10 @@ def settle_plan(spec: Experiment, plan: TuningPlan) -> None:
     """
     reason = f"what fits into the time at {plan.rate:.0f} images/s"
     sides = dict(zip(("dataset.train_height", "dataset.train_width"), plan.size, strict=True))
-    for path, value in {"train.num_epochs": plan.epochs, "train.frozen_stages": plan.frozen_stages, **sides}.items():
+    values = {"train.num_epochs": plan.epochs, "train.frozen_stages": plan.frozen_stages, **sides}
+    if plan.epoch_images is not None:
+        values["train.epoch_images"] = plan.epoch_images
+    for path, value in values.items():
         settle(spec, path, value, reason)
         spec.mark_set([path])
 

@@ -6,6 +6,8 @@ Shape letters: N images, F features, D dimensions, C classes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,10 +34,9 @@ from unalike.runs.filenames import (
 from unalike.runs.stage import load_or_compute
 from unalike.runs.subrun import Subrun
 from unalike.sanitize import redact
-from unalike.spec import load_spec, settle
+from unalike.spec import load_spec
 from unalike.storage.atomic import write_text
-from unalike.training.automatic.budget import TimeBudget
-from unalike.training.automatic.fine_tuning import settle_plan
+from unalike.training.automatic.fine_tuning import epochs_that_fit, settle_initial_head, settle_plan
 from unalike.training.automatic.group_holdout import GroupHoldout, UnlabeledCandidate, embed_rows, roots_to_try
 from unalike.training.automatic.groups import find_groups, label_by_group
 from unalike.training.automatic.throughput import TUNING_PRESETS, plan_tuning
@@ -46,6 +47,7 @@ from unalike.training.heads.unsupervised import fit_unlabeled_head
 from unalike.training.heads.warm_start import start_from_head
 from unalike.training.losses import initialize_proxies
 from unalike.training.recipe import settle_precision, settle_training
+from unalike.training.time_budget import TimeBudget
 from unalike.training.trainer import Initializer, TrainingResult, train_embedder
 
 if TYPE_CHECKING:
@@ -82,8 +84,9 @@ def fine_tune_on_groups(
     if not holdout.splits:
         return None
     train = holdout.images.select(holdout.fit_N).drop_empty_classes()
-    embedding_seconds = len(train) / features.rate
-    seconds = budget.left - max(RESERVED_SHARE * budget.seconds, embedding_seconds) - embedding_seconds
+    embedding_seconds = len(train) / features.rate + features.setup_seconds
+    reserved = max(RESERVED_SHARE * budget.seconds, embedding_seconds)
+    seconds = budget.left - reserved - embedding_seconds
     fit_NF = features.vectors_NF[holdout.fit_N]
     roots = roots_to_try(spec)
     sqrt = bool(best.sqrt) if len(roots) > 1 else roots[0]
@@ -106,16 +109,26 @@ def fine_tune_on_groups(
         if result is not None:
             train, initialize = _regroup(train, result.checkpoint, spec, run, seed)
         say(f"fine-tuning, round {number} of {len(rounds)}: {count} epochs of {len(train)} images")
-        result = _train_round(tuned, count, run, run.dir / fine_tuning_folder(number), train, initialize)
+        share = 1.0 if number == len(rounds) else count / epochs
+        following = 0.0 if number == len(rounds) else embedding_seconds  # groups are found again
+        end = budget.spent + share * (budget.left - reserved - following)
+        limited = spec.automl.minutes is not None or not spec.is_set("train.num_epochs")
+        seconds_left = partial(_seconds_until, budget, end) if limited else None
+        result = _train_round(tuned, count, run, run.dir / fine_tuning_folder(number), train, initialize, seconds_left)
         if result is None:
             return None
     assert result is not None
     return result, tuned
 
 
+def _seconds_until(budget: TimeBudget, spent: float) -> float:
+    return spent - budget.spent
+
+
 def _train_round(
-    spec: Experiment, epochs: int, run: Run, folder: Path, train: ImageSet, initialize: Initializer
-) -> TrainingResult | None:
+    spec: Experiment, epochs: int, run: Run, folder: Path, train: ImageSet, initialize: Initializer,
+    seconds_left: Callable[[], float] | None,
+) -> TrainingResult | None:  # fmt: skip
     """Train one round in a folder of its own; None where training failed."""
     subrun = Subrun(run, folder)
     earlier_spec = folder / EXPERIMENT_FILE
@@ -126,10 +139,19 @@ def _train_round(
         round_spec = spec.with_values({"train.num_epochs": epochs, "train.validation_interval": epochs})
     sets = TrainingSets(train, None, None, f"trained without labels: {FINE_TUNED}", False)
     try:
-        return train_embedder(round_spec, subrun, resume=resume, sets=sets, initialize=initialize, finish=False)
+        return train_embedder(
+            round_spec, subrun, resume=resume, sets=sets, initialize=initialize, finish=False,
+            choose_epochs=None if seconds_left is None else partial(_fewer_epochs, seconds_left, epochs),
+            seconds_left=seconds_left,
+        )  # fmt: skip
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
         return None
+
+
+def _fewer_epochs(seconds_left: Callable[[], float], planned: int, epochs_done: int, seconds: float) -> int:
+    """Plan the number of epochs again: as planned, or as many as fit."""
+    return min(planned, epochs_that_fit(seconds_left, epochs_done, seconds))
 
 
 def _plan_spec(
@@ -140,10 +162,7 @@ def _plan_spec(
     None where too few epochs fit.
     """
     tuned = spec.model_copy(deep=True)
-    settle(tuned, "model.feat_dim", head.matrix_FD.shape[1], "fine-tuning begins with the fitted head")
-    tuned.set_value("model.head", head.kind)
-    settle(tuned, "train.head_epochs", 0, "fine-tuning begins with the fitted head")
-    tuned.mark_set(["train.head_epochs"])  # the recipe would settle it otherwise
+    settle_initial_head(tuned, head)
     if not spec.is_set("train.recipe"):
         tuned.set_value("train.recipe", "unalike")
     settle_precision(tuned)

@@ -5,6 +5,9 @@ Shape letters: N images, D dimensions of the vector.
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +17,7 @@ import numpy as np
 from unalike.data.imageset import ImageSet
 from unalike.data.regions import content_digest
 from unalike.discovery.clustering import ImageGroups, group_images
+from unalike.metrics.diagnostics import near_duplicates
 from unalike.progress import say
 from unalike.runs.stage import load_or_compute
 
@@ -21,11 +25,26 @@ if TYPE_CHECKING:
     from unalike.runs.run import Run
 
 
-def order_by_content(images: ImageSet) -> ImageSet:
-    """Order images by a digest of their files and drop exact copies, so that names of files and folders have no effect."""
+# Grouping takes about so many times as long as comparing all images with one another.
+GROUPING_PASSES, PROBE_IMAGES = 8.0, 1000
 
-    # unreadable files sort last, and are counted where they are decoded
-    digests = [content_digest(path) or b"\xff" * 17 for path in images.paths]
+
+def order_by_content(images: ImageSet, stop: Callable[[int, int], bool] | None = None) -> ImageSet:
+    """Order images by a digest of their files and drop exact copies, so that names of files and folders have no effect.
+
+    Args:
+        images: the images.
+        stop: called with the numbers of files read so far and of all files; true leaves the others, drawn at random, out.
+    """
+    drawn = np.random.default_rng(0).permutation(len(images))
+    by_row: dict[int, bytes] = {}
+    for number, i in enumerate(drawn.tolist(), start=1):
+        # unreadable files sort last, and are counted where they are decoded
+        by_row[i] = content_digest(images.paths[i]) or b"\xff" * 17
+        if stop is not None and number % 64 == 0 and stop(number, len(images)):
+            break
+    rows = sorted(by_row)
+    images, digests = images.select(rows) if len(rows) < len(images) else images, [by_row[i] for i in rows]
     order = sorted(range(len(images)), key=lambda i: digests[i])
     kept = [i for n, i in enumerate(order) if not n or len(digests[i]) == 17 or digests[i] != digests[order[n - 1]]]
     if len(kept) < len(images):
@@ -48,6 +67,16 @@ def label_by_group(images: ImageSet, grouping: ImageGroups) -> ImageSet:
         f"image {n + 1:0{digits}d}" for n in range(len(alone))
     ]
     return replace(images, labels_N=labels_N, classes=tuple(names))
+
+
+def groupable_images(vectors_ND: np.ndarray, seconds: float) -> int:
+    """Return how many of the images can be grouped in ``seconds``, by the time that comparing a thousand of them takes."""
+    if len(vectors_ND) <= PROBE_IMAGES:
+        return len(vectors_ND)
+    start = time.monotonic()
+    near_duplicates(vectors_ND[:PROBE_IMAGES])
+    taken = max(time.monotonic() - start, 1e-6)
+    return min(len(vectors_ND), int(PROBE_IMAGES * max(1.0, math.sqrt(max(seconds, 0.0) / (GROUPING_PASSES * taken)))))
 
 
 def find_groups(run: Run, path: Path, name: str, vectors_ND: np.ndarray, seed: int) -> ImageGroups:

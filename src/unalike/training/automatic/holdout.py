@@ -155,6 +155,11 @@ def same_series_splits(splits: Sequence[Split], rows_N: np.ndarray) -> list[Spli
     ]
 
 
+def splits_that_count(splits: Sequence[Split], goal: str) -> Sequence[Split]:
+    """Return the splits of the goal's kinds, which alone enter ``HoldoutResult.score``; all where there are none of these."""
+    return [split for split in splits if split.kind in GOALS[goal]] or splits
+
+
 def _in_scenes_of_all_classes(scene_N: np.ndarray, query_N: np.ndarray) -> np.ndarray:
     """Return a mask of the images in the queries' scenes where these span classes: none of them may be fitted to."""
     mask_N: np.ndarray = np.isin(scene_N, scene_N[query_N & (scene_N >= MAX_SCENES)])

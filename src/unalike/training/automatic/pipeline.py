@@ -24,9 +24,16 @@ from unalike.errors import WeightsError
 from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
-from unalike.runs.filenames import AUTOMATIC_FILE, BEST_SPEC_FILE, NOTICES_FILE, candidate_folder
+from unalike.runs.filenames import (
+    AUTOMATIC_FILE,
+    BEST_SPEC_FILE,
+    FINE_TUNING_FOLDER,
+    NOTICES_FILE,
+    SAMPLE_FILE,
+    candidate_folder,
+)
+from unalike.runs.stage import load_stage, save_stage
 from unalike.storage.atomic import write_text
-from unalike.training.automatic.budget import DEFAULT_MINUTES, TimeBudget
 from unalike.training.automatic.candidate_files import deliver, save_candidates
 from unalike.training.automatic.choice_rule import (
     RULE,
@@ -45,8 +52,9 @@ from unalike.training.automatic.evaluation_data import (
     with_series,
 )
 from unalike.training.automatic.final_choice import Candidate, evaluate_networks
-from unalike.training.automatic.fine_tuning import TOO_SHORT, can_fine_tune, fine_tune
-from unalike.training.automatic.holdout import cross_validation_splits
+from unalike.training.automatic.fine_tuning import TOO_SHORT, InitialHead, can_fine_tune, fine_tune
+from unalike.training.automatic.holdout import cross_validation_splits, splits_that_count
+from unalike.training.automatic.sampling import HEADS_SHARE, MIN_IMAGES, READING_SHARE, ImageSample, reserve_evaluation
 from unalike.training.automatic.single_images import (
     NOT_MEASURABLE,
     add_augmented_views,
@@ -63,16 +71,20 @@ from unalike.training.automatic.starting_weights import (
 from unalike.training.automatic.trunks import TrunkSelector
 from unalike.training.heads.config import HeadConfig, HeadTraining, requested_dim
 from unalike.training.heads.head_search import (
+    FITS_AFTERWARDS,
     HeadSearchSpace,
     HeadTrial,
+    TooSlow,
     best_closed_form,
     sample_classes,
     search_heads,
     search_trained_heads,
 )
+from unalike.training.heads.trained import fit_head
 from unalike.training.loop import History
 from unalike.training.recipe import settle_decoding
 from unalike.training.report import write_automatic_report
+from unalike.training.time_budget import TimeBudget
 from unalike.training.trainer import TrainingResult
 
 if TYPE_CHECKING:
@@ -82,6 +94,7 @@ if TYPE_CHECKING:
 # Shares of the time budget: for stage one where fine-tuning follows, and where it cannot; kept in the latter case for
 # evaluation, fitting to all images and writing; for the search of closed-form heads, which seldom needs as much.
 STAGE_ONE_SHARE, HEADS_ONLY_SHARE, HEADS_ONLY_RESERVED_SHARE, HEAD_SEARCH_SHARE = 0.2, 0.7, 0.15, 0.03
+END_SHARE = 0.01  # of the budget, kept for the model card
 
 
 @dataclass(frozen=True)
@@ -134,7 +147,7 @@ def unsupported_reason(spec: Experiment) -> str:
     return ""
 
 
-def train_automatically(spec: Experiment, run: Run, *, start: float) -> AutomaticResult:
+def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> AutomaticResult:
     """Train the best model that the data and the time budget allow.
 
     From the end of stage one on, the run's folder holds the best model so far.
@@ -142,43 +155,52 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
     Args:
         spec: resolved spec; trunk and input size are settled in it.
         run: gets checkpoint, ``experiment.yaml``, ``best_spec.yaml``, ``automatic.json`` and the report.
-        start: ``time.monotonic()`` when the action began; the budget counts from it.
+        budget: the time budget; what the evaluation on the user's query will take is noted in it.
 
     Raises:
         UnalikeError: the errors of reading data and of training.
     """
-    budget = TimeBudget(spec.automl.minutes or DEFAULT_MINUTES, start)
     goal = spec.automl.goal
     say(f"automatic training: {budget.seconds / 60:g} minutes for {goal} (--minutes N, automl.goal=... change that; "
         "--automl-policy off trains plainly)")  # fmt: skip
     seed = spec.automl.seed if spec.automl.seed is not None else max(spec.train.seed, 0)
     notices = Notices()
     own, spec = spec, starting_spec(spec)
-    sets = _load_all_images(spec, notices)
+    sets = _load_all_images(spec, notices, budget)
     weights, given = describe_weights(own, sets.train.classes), load_given_network(own, spec)
-    selector = TrunkSelector(spec, sets.train, notices)
+    selector = TrunkSelector(spec, sets.train, notices, *_limits(run, budget, sets.train))
     if not has_second_images(sets.train.labels_N, sets.train.groups, sets.train.source):
         return _train_on_single_images(spec, run, sets, selector, budget, seed, notices, given, weights)
-    trunks = selector.compare_trunks(STAGE_ONE_SHARE * budget.seconds - budget.spent)
+    trunks = selector.compare_trunks(budget.until(STAGE_ONE_SHARE))
+    sample = _settle_sample(run, selector, budget)
+    reserve_evaluation(budget, trunks[0].features, sets.reference, sets.query)
     tunes = can_fine_tune(spec, trunks, len(sets.train), budget)
-    share = STAGE_ONE_SHARE if tunes else HEADS_ONLY_SHARE
-    trunk = selector.try_larger_images(trunks[0], share * budget.seconds - budget.spent)
-    trunk = selector.add_mirrored(trunk, share * budget.seconds - budget.spent)
+    share = STAGE_ONE_SHARE if tunes else HEADS_SHARE if selector.is_sampled else HEADS_ONLY_SHARE
+    trunk = selector.try_larger_images(trunks[0], budget.until(share))
+    trunk = selector.add_mirrored(trunk, budget.until(share))
     selector.settle_spec(trunk)
     if trunk.features.view == trunks[0].features.view:
         trunks[0] = trunk
-    data = EvaluationData.create(sets.train, trunk.features, goal, seed, tunes=tunes)
+    data = EvaluationData.create(selector.images, trunk.features, goal, seed, tunes=tunes)
     images, features = data.images, data.features
     space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(data.labels_N[data.fit_N])))
-    trials, trained = _search_heads(spec, data, space, seed, budget, tunes)
+    trials, trained, closed_form = _search_heads(spec, data, space, seed, budget, tunes)
     configs = candidates_to_evaluate(trials, trained, space.fixed_training, goal)
+    if len(configs) == 1 and closed_form is not None:  # no other could be compared in the time
+        configs.append(replace(closed_form, training=space.fixed_training))
+    tail_start = budget.spent
     candidates = evaluate_frozen(configs, data, goal, space, given, REPEATS_SHARE * budget.seconds)
     training = TrainingResult(run.dir, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
     initial_head = configs[1] if len(configs) > 1 else None
     tuning = None
     if tunes:
         save_untuned(select_best(candidates, goal), spec, run, images, features)  # the best so far, in case of a kill
-        tuning = fine_tune(spec, run, images, data.fit_N, trunks, initial_head, budget)
+        assert data.holdout is not None
+        tuning = fine_tune(
+            spec, run, sample.training_images(features.kept_N, data.holdout), trunks, initial_head, budget,
+            embedded=len(images), tail_seconds=budget.spent - tail_start,
+            start=_fit_initial_head(spec, data, initial_head) if selector.is_sampled else None,
+        )  # fmt: skip
     else:
         say(TOO_SHORT)
     if tuning is not None:
@@ -202,7 +224,10 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
     notices.write(run.dir / NOTICES_FILE)
     record = _build_record(spec, delivered.model.backbone, budget, [*trials, *trained], candidates, best, data)
     record |= {"weights": weights} if weights else {}
-    _write_results(run, delivered, record, training, data, best)
+    record |= sample.facts()
+    if selector.is_sampled and best.tuned is not None:
+        record["images_fine_tuned_on"] = len(training.sets.train)
+    _write_results(run, delivered, record, training, data, best, budget)
     log_choice(candidates, best, goal)
     if len(candidates) > 1:
         other = next(n for n, c in enumerate(candidates) if c is not best)
@@ -210,6 +235,36 @@ def train_automatically(spec: Experiment, run: Run, *, start: float) -> Automati
             f"train.results_dir={run.dir}")  # fmt: skip
     training = replace(training, checkpoint=checkpoint)
     return AutomaticResult(checkpoint, delivered, training, candidates, best, metrics_of(best, candidates[0]), record)
+
+
+def _limits(run: Run, budget: TimeBudget, images: ImageSet) -> tuple[TimeBudget | None, np.ndarray | None]:
+    """Return what limits the images of a run: its budget, or the sample of the run that is resumed."""
+    path = run.dir / SAMPLE_FILE
+    if run.resuming and path.is_file():
+        stored = load_stage(run, path, "sample of the images", images.fingerprint().encode())
+        if stored is not None:
+            return budget, stored["rows"]
+    tuning_began = run.resuming and (run.dir / FINE_TUNING_FOLDER).exists()  # on what was held out of all images
+    return (None if tuning_began else budget), None
+
+
+def _settle_sample(run: Run, selector: TrunkSelector, budget: TimeBudget) -> ImageSample:
+    """Print and keep which images are used, where these are not all."""
+    sample = selector.sample
+    sample.say(budget, sample.every.classes)
+    if selector.is_sampled:
+        save_stage(run.dir / SAMPLE_FILE, sample.every.fingerprint().encode(), {"rows": sample.row_N})
+        run.own(run.dir / SAMPLE_FILE)
+    return sample
+
+
+def _fit_initial_head(spec: Experiment, data: EvaluationData, config: HeadConfig | None) -> InitialHead | None:
+    """Fit the head that fine-tuning starts from to the sample."""
+    if config is None:
+        return None
+    x_NF, labels_N = data.features.training_rows(data.fit_N, data.labels_N)
+    head = fit_head(x_NF, labels_N, config, requested_dim(spec))
+    return InitialHead(head, x_NF, [data.images.classes[label] for label in labels_N.tolist()])
 
 
 def _train_on_single_images(
@@ -222,10 +277,12 @@ def _train_on_single_images(
     """
     say(f"estimate: {NOT_MEASURABLE}")
     trunk = selector.best_available()
+    _settle_sample(run, selector, budget)
+    reserve_evaluation(budget, trunk.features, sets.reference, sets.query)
     selector.settle_spec(trunk)
-    images = sets.train.select(trunk.features.kept_N)
+    images = selector.images.select(trunk.features.kept_N)
     features = add_augmented_views(trunk.features, images, spec, seed)
-    candidates = rank_candidates(features, images.labels_N, spec, seed, given)
+    candidates = rank_candidates(features, images.labels_N, spec, seed, given, budget.left)
     best = select_best(candidates, "new-classes")
     checkpoint, delivered = save_untuned(best, spec, run, images, features)
     training = TrainingResult(
@@ -240,55 +297,69 @@ def _train_on_single_images(
         "candidates": [{"name": c.name, "score": None, "figures": {}, "gain_over_frozen": {}} for c in candidates],
         "chosen": best.name, **({"weights": weights} if weights else {}),
     }  # fmt: skip
+    record |= selector.sample.facts()
     write_text(run.dir / AUTOMATIC_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / AUTOMATIC_FILE, run.dir / BEST_SPEC_FILE)
     say(f"delivered: {best.name}")
     return AutomaticResult(checkpoint, delivered, training, candidates, best, {}, record)
 
 
-def _load_all_images(spec: Experiment, notices: Notices) -> TrainingSets:
+def _load_all_images(spec: Experiment, notices: Notices, budget: TimeBudget) -> TrainingSets:
     """Load all training images; a validation set that the user named is kept apart, for reporting only."""
     # Images are held out here by scene and class instead.
     sets = load_training_sets(spec.with_values({"dataset.validation.by": "none"}), notices)
-    settle_decoding(spec, sets.train, sets.reference, sets.query)
+    settle_decoding(spec, sets.train, sets.reference, sets.query, stop=budget.stop_after(READING_SHARE, MIN_IMAGES))
     return sets
 
 
 def _search_heads(
     spec: Experiment, data: EvaluationData, space: HeadSearchSpace, seed: int, budget: TimeBudget, tunes: bool
-) -> tuple[list[HeadTrial], list[HeadTrial]]:
+) -> tuple[list[HeadTrial], list[HeadTrial], HeadConfig | None]:
     """Search for a head on the images that may be fitted to.
 
     The best closed form is trained further only where no fine-tuning follows (``tunes``): after fine-tuning the head is
     fitted again, so that training it before gains nothing (docs/experiments/heads.md).
 
     Returns:
-        Trials of the frozen trunk and of closed forms, best first after the frozen trunk; trials of trained heads.
+        Trials of the frozen trunk and of closed forms, best first after the frozen trunk; trials of trained heads; the best
+        closed form, or the one to take where there was no time to compare any.
     """
     goal = spec.automl.goal
     rows = data.fit_N[sample_classes(data.labels_N[data.fit_N], seed)]
     features_NF, labels_N = data.features.vectors_NF[rows], data.labels_N[rows]
-    splits = cross_validation_splits(labels_N, data.scene_N[rows], goal, seed=seed)
+    splits = splits_that_count(cross_validation_splits(labels_N, data.scene_N[rows], goal, seed=seed), goal)
     start = time.monotonic()
-    trials = search_heads(features_NF, labels_N, splits, goal, seconds=HEAD_SEARCH_SHARE * budget.seconds, space=space)
+    try:
+        trials = search_heads(features_NF, labels_N, splits, goal, seconds=HEAD_SEARCH_SHARE * budget.seconds, space=space,
+                              hard_seconds=budget.left)  # fmt: skip
+    except TooSlow as error:
+        say("stage one: no time to compare heads, so one is fitted with the usual settings")
+        return (
+            [error.baseline],
+            [],
+            HeadConfig(space.sqrt[0], space.residuals[len(space.residuals) // 2], space.shrinkages[0]),
+        )
     seconds = time.monotonic() - start
     best = best_closed_form(trials, goal)
     say(f"stage one: {len(trials)} heads on frozen features in {seconds:.1f} s, {trials[0].score:.3f} as they are"
         + (f", {best.score:.3f} with a {best.name}" if best else ""))  # fmt: skip
     if best is None:
-        return trials[:1], []
+        return trials[:1], [], None
     others = sorted((t for t in trials[1:] if t is not best), key=lambda t: -t.score)
     trials = [trials[0], best, *others]
     if tunes or not space.trainings:
-        return trials, []
-    seconds = (1 - HEADS_ONLY_RESERVED_SHARE) * budget.seconds - budget.spent
+        return trials, [], best.config
+    split_seconds = seconds / (len(splits) * len({t.config.sqrt for t in trials if t.config}))
+    seconds = min(budget.until(1 - HEADS_ONLY_RESERVED_SHARE), budget.left - FITS_AFTERWARDS * split_seconds)
+    if seconds < 2 * len(splits) * split_seconds:  # they start from a closed form of each split
+        return trials, [], best.config
     trained = search_trained_heads(
         best, features_NF, labels_N, splits, goal, seconds=seconds, trainings=space.trainings, dim=space.dim
     )
     for trial in trained:
         comparison = "clearly better" if trial.beats(best, goal) else "R@1 not clearly higher, or another metric lower"
         say(f"   {trial.score:.3f} {trial.name}: {comparison}")
-    return trials, trained
+    return trials, trained, best.config
 
 
 def candidates_to_evaluate(
@@ -339,11 +410,19 @@ def _write_results(
     training: TrainingResult,
     data: EvaluationData,
     best: Candidate,
+    budget: TimeBudget,
 ) -> None:
     """Write ``automatic.json`` and the report page, and register the files with the run."""
     write_text(run.dir / AUTOMATIC_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / AUTOMATIC_FILE, run.dir / BEST_SPEC_FILE)
     files = write_automatic_report(
-        run.dir, spec, record, training.history, data.images, data.features.vectors_NF, best.result
+        run.dir,
+        spec,
+        record,
+        training.history,
+        data.images,
+        data.features.vectors_NF,
+        best.result,
+        seconds=budget.until(1 - END_SHARE),
     )
     run.own(*files)

@@ -19,11 +19,11 @@ from unalike.model.frozen_trunk import build_starting_trunk
 from unalike.training.automatic.augmented_view import AugmentedView
 from unalike.training.automatic.final_choice import Candidate, evaluate_given
 from unalike.training.automatic.group_holdout import embed_rows
-from unalike.training.automatic.holdout import cross_validation_splits
+from unalike.training.automatic.holdout import cross_validation_splits, splits_that_count
 from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.automatic.starting_weights import GivenNetwork
 from unalike.training.heads.features import TrunkFeatures
-from unalike.training.heads.head_search import HeadSearchSpace, best_closed_form, sample_classes, search_heads
+from unalike.training.heads.head_search import HeadSearchSpace, TooSlow, best_closed_form, sample_classes, search_heads
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -78,8 +78,9 @@ def add_augmented_views(features: TrunkFeatures, images: ImageSet, spec: Experim
 
 
 def rank_candidates(
-    features: TrunkFeatures, labels_N: np.ndarray, spec: Experiment, seed: int, given: GivenNetwork | None = None
-) -> list[Candidate]:
+    features: TrunkFeatures, labels_N: np.ndarray, spec: Experiment, seed: int, given: GivenNetwork | None = None,
+    seconds: float = float("inf"),
+) -> list[Candidate]:  # fmt: skip
     """Rank the frozen trunk and the best closed-form head; queries are augmented views of classes not fitted to.
 
     Args:
@@ -88,15 +89,19 @@ def rank_candidates(
         spec: resolved spec of the run.
         seed: of the splits.
         given: the network of the user's own weights, a candidate too.
+        seconds: time that is left; no head is fitted where it does not suffice to compare any.
     """
     rows = sample_classes(labels_N, seed)
     both_NF, both_N = features.training_rows(rows, labels_N)
     sources = [f"{'view' if i >= len(rows) else 'image'} {label}" for i, label in enumerate(both_N.tolist())]
     scene_N = assign_scenes(both_NF, both_N, groups=sources, seed=seed)
     goal = "new-classes"
-    splits = cross_validation_splits(both_N, scene_N, goal, seed=seed)
+    splits = splits_that_count(cross_validation_splits(both_N, scene_N, goal, seed=seed), goal)
     space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(both_N)) // 2)
-    trials = search_heads(both_NF, both_N, splits, goal, space=space)
+    try:
+        trials = search_heads(both_NF, both_N, splits, goal, space=space, hard_seconds=seconds)
+    except TooSlow as error:
+        trials = [error.baseline]
     best = best_closed_form(trials, goal)
     candidates = [
         Candidate(t.name, t.result, t.score, replace(t.config, training=space.fixed_training) if t.config else None)

@@ -41,12 +41,14 @@ class TuningPlan:
         frozen_stages: number of lowest stages that stay frozen.
         epochs: number of epochs that fit.
         rate: training images per second.
+        epoch_images: images that an epoch draws; None for all of them.
     """
 
     size: tuple[int, int]
     frozen_stages: int
     epochs: int
     rate: float
+    epoch_images: int | None = None
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.view import View
@@ -18,11 +20,13 @@ from unalike.model.backbones import native_size
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
 from unalike.spec import settle
-from unalike.training.automatic.holdout import Split, cross_validation_splits
+from unalike.training.automatic.holdout import Split, cross_validation_splits, splits_that_count
+from unalike.training.automatic.sampling import MIN_IMAGES, EmbeddingLimit, ImageSample, ShareLimit, balanced_order
 from unalike.training.automatic.scenes import assign_scenes
 from unalike.training.heads.config import requested_dim
-from unalike.training.heads.features import TrunkFeatures, compute_features
+from unalike.training.heads.features import FeatureLimit, TrunkFeatures, compute_features
 from unalike.training.heads.head_search import best_score, sample_classes
+from unalike.training.time_budget import TimeBudget
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -36,7 +40,7 @@ SPLITS_PER_KIND = 2  # a trunk is scored on so many splits of each kind
 
 @dataclass(frozen=True)
 class TrunkResult:
-    """A trunk's features and the score of the best head on them (see ``score_features``)."""
+    """A trunk's features and the score of the best head on them (``score_features``); 0 where no other is compared."""
 
     features: TrunkFeatures
     score: float
@@ -49,10 +53,20 @@ class TrunkSelector:
         spec: resolved spec; ``settle_spec`` writes the choice into it.
         images: training images.
         notices: collects unreadable images.
+        budget: limits the embedding of the first trunk, after which ``sample`` holds the images that are used; None: no limit.
+        sample_N: rows of the sample of a run that is resumed.
+
+    Attributes:
+        sample: the images that are used, all until the first trunk was evaluated.
     """
 
-    def __init__(self, spec: Experiment, images: ImageSet, notices: Notices) -> None:
-        self.spec, self.images, self.notices = spec, images, notices
+    def __init__(
+        self, spec: Experiment, images: ImageSet, notices: Notices, budget: TimeBudget | None = None,
+        sample_N: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        self.spec, self.notices, self.budget = spec, notices, budget
+        self.sample = ImageSample(images, np.arange(len(images)) if sample_N is None else sample_N)
+        self.images = images if sample_N is None else self.sample.images
         self.size_is_set = spec.is_set("model.input_height") or spec.is_set("model.input_width")
 
     def compare_trunks(self, seconds: float) -> list[TrunkResult]:
@@ -68,7 +82,12 @@ class TrunkSelector:
         end = time.monotonic() + seconds
         for name in names:
             start = time.monotonic()
-            results.append(self._evaluate(name, self._input_size(name)))
+            result = self._evaluate(name, self._input_size(name)) if results else self._evaluate_first(name)
+            if result is None:
+                break
+            results.append(result)
+            if self.is_sampled:
+                break  # the time of all trunks is spent
             if time.monotonic() + 1.2 * (time.monotonic() - start) > end:
                 break
         if not results:
@@ -84,12 +103,12 @@ class TrunkSelector:
         """
         view = best.features.view
         height, width = (int(side * LARGER_SIDE / 32 + 0.5) * 32 for side in (view.height, view.width))
-        if self.size_is_set or native_size(best.features.backbone)[1]:
+        if self.is_sampled or self.size_is_set or native_size(best.features.backbone)[1]:
             return best
         if not self._fits(best, (height * width) / (view.height * view.width), seconds):
             return best
         larger = self._evaluate(best.features.backbone, (height, width))
-        return larger if larger.score > best.score + MIN_GAIN else best
+        return larger if larger is not None and larger.score > best.score + MIN_GAIN else best
 
     def add_mirrored(self, best: TrunkResult, seconds: float) -> TrunkResult:
         """Add the features of the mirror images, as set by the user or, by default, where the time allows it.
@@ -122,12 +141,56 @@ class TrunkSelector:
         """Whether ``cost`` times the images can be embedded in ``seconds`` at the rate of ``result``."""
         return cost * len(self.images) / result.features.rate < seconds
 
-    def _compute_features(self, name: str, size: tuple[int, int], *, mirrored: bool = False) -> TrunkFeatures:
-        view = replace(View.from_spec(self.spec), height=size[0], width=size[1])
-        return compute_features(name, self.images, view, self.notices, self.spec, mirrored=mirrored)
+    @property
+    def is_sampled(self) -> bool:
+        """Whether not all images are used."""
+        return len(self.images) < len(self.sample.every)
 
-    def _evaluate(self, name: str, size: tuple[int, int]) -> TrunkResult:
-        features = self._compute_features(name, size)
+    def _compute_features(
+        self, name: str, size: tuple[int, int], *, mirrored: bool = False, limit: FeatureLimit | None = None,
+        order_N: np.ndarray | None = None,
+    ) -> TrunkFeatures:  # fmt: skip
+        view = replace(View.from_spec(self.spec), height=size[0], width=size[1])
+        return compute_features(
+            name, self.images, view, self.notices, self.spec, mirrored=mirrored, limit=limit, order_N=order_N
+        )
+
+    def first_features(self, name: str, size: tuple[int, int], passes: int = 1) -> TrunkFeatures:
+        """Compute features of as many images as the budget allows; from then on ``images`` are these.
+
+        Args:
+            name: the trunk's name.
+            size: height and width of the images.
+            passes: how often each image will be embedded, this time included.
+        """
+        if self.budget is None or self.is_sampled or len(self.images) <= MIN_IMAGES:
+            return self._compute_features(name, size)
+        every = self.images
+        order_N = balanced_order(every.labels_N, max(self.spec.train.seed, 0))
+        features = self._compute_features(name, size, limit=EmbeddingLimit(self.budget, passes), order_N=order_N)
+        if features.tried == len(every):
+            return features
+        self.sample = ImageSample(every, features.kept_N)
+        self.images = self.sample.images
+        return replace(features, kept_N=np.arange(len(self.images)))
+
+    def _evaluate_first(self, name: str) -> TrunkResult:
+        finish = self.spec.train.finish
+        passes = 3 if self.spec.is_set("train.finish.mirrored") and finish.mirrored else 1  # mirrored ones take two
+        features = self.first_features(name, self._input_size(name), passes)
+        return TrunkResult(features, 0.0) if self.is_sampled else self._score(features)
+
+    def _evaluate(self, name: str, size: tuple[int, int]) -> TrunkResult | None:
+        """Compute and score features; None where that would take far longer than was expected."""
+        limit = None if self.budget is None or len(self.images) <= MIN_IMAGES else ShareLimit(self.budget)
+        features = self._compute_features(name, size, limit=limit)
+        if features.tried is not None and features.tried < len(self.images):
+            say(f"trunk {name} at {size[0]}x{size[1]} is left out: it takes too long", level=2)
+            return None
+        return self._score(features)
+
+    def _score(self, features: TrunkFeatures) -> TrunkResult:
+        name, size = features.backbone, (features.view.height, features.view.width)
         score = score_features(features, self.images, self.spec.automl.goal, requested_dim(self.spec))
         say(f"trunk {name} at {size[0]}x{size[1]}: {score:.3f} frozen, with its best head", level=2)
         return TrunkResult(features, score)
@@ -141,7 +204,7 @@ class TrunkSelector:
         names = [self.spec.model.backbone] if self.spec.is_set("model.backbone") else available_trunks()
         if not names:
             raise _no_weights()
-        return TrunkResult(self._compute_features(names[0], self._input_size(names[0])), 0.0)
+        return TrunkResult(self.first_features(names[0], self._input_size(names[0]), passes=2), 0.0)
 
 
 def score_features(features: TrunkFeatures, images: ImageSet, goal: str, dim: int | None = None) -> float:
@@ -157,7 +220,8 @@ def score_features(features: TrunkFeatures, images: ImageSet, goal: str, dim: in
     rows = sample_classes(labels_N, 0)
     groups = None if images.groups is None else [images.groups[i] for i in features.kept_N[rows].tolist()]
     scene_N = assign_scenes(features.vectors_NF[rows], labels_N[rows], groups=groups)
-    splits = _first_of_each_kind(cross_validation_splits(labels_N[rows], scene_N, goal))
+    splits = splits_that_count(cross_validation_splits(labels_N[rows], scene_N, goal), goal)
+    splits = _first_of_each_kind(splits)
     return best_score(features.vectors_NF[rows], labels_N[rows], splits, goal, dim)
 
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from unalike.data.from_spec import TrainingSets, load_unlabeled_images
+from unalike.data.from_spec import TrainingSets, load_evaluation_sets, load_unlabeled_images
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.view import View
@@ -31,15 +31,24 @@ from unalike.runs.filenames import (
     DISCOVERED_GROUPS_FILE,
     GROUP_TUNING_SPEC_FILE,
     NOTICES_FILE,
+    SAMPLE_FILE,
     UNLABELED_FILE,
 )
+from unalike.runs.stage import load_stage, save_stage
 from unalike.spec import settle
 from unalike.storage.atomic import copy_file, write_text
-from unalike.training.automatic.budget import DEFAULT_MINUTES, TimeBudget
 from unalike.training.automatic.delivery import save_given
 from unalike.training.automatic.group_holdout import GroupHoldout, UnlabeledCandidate
 from unalike.training.automatic.group_tuning import FINE_TUNED, fine_tune_on_groups
-from unalike.training.automatic.groups import find_groups, label_by_group, order_by_content
+from unalike.training.automatic.groups import find_groups, groupable_images, label_by_group, order_by_content
+from unalike.training.automatic.sampling import (
+    MIN_IMAGES,
+    READING_SHARE,
+    UNLABELED_SHARES,
+    EmbeddingLimit,
+    ImageSample,
+    reserve_evaluation,
+)
 from unalike.training.automatic.starting_weights import describe_weights, load_given_network, starting_spec
 from unalike.training.heads.config import frozen_head_kind, requested_dim
 from unalike.training.heads.features import TrunkFeatures, compute_features
@@ -48,12 +57,15 @@ from unalike.training.heads.unsupervised import fit_unlabeled_head
 from unalike.training.loop import History
 from unalike.training.recipe import settle_backbone, settle_decoding, settle_normalization
 from unalike.training.setup import checkpoint_facts
+from unalike.training.time_budget import TimeBudget
 from unalike.training.trainer import TrainingResult
 
 if TYPE_CHECKING:
     from unalike.runs.run import Run
     from unalike.spec import Experiment
 
+# How often an image is embedded, its augmented view as a query included; share of the time that is left for finding groups.
+QUERY_PASSES, GROUPING_SHARE = 1.2, 0.25
 # Meaning of the metrics, as written to unlabelled.json.
 MEANING = (
     "share of augmented images whose nearest image from another part of the data is of the same discovered group, among "
@@ -83,33 +95,48 @@ class UnlabeledResult:
     record: Mapping[str, Any]
 
 
-def train_unlabeled(spec: Experiment, run: Run, *, start: float) -> UnlabeledResult:
+def train_unlabeled(spec: Experiment, run: Run, *, budget: TimeBudget) -> UnlabeledResult:
     """Train on images without labels for as long as the time budget allows.
 
     Args:
         spec: resolved spec; the trunk is settled in it.
         run: gets checkpoint, ``experiment.yaml`` and ``unlabelled.json``.
-        start: ``time.monotonic()`` when the action began; the budget counts from it.
+        budget: the time budget.
 
     Raises:
         DataError: fewer than two images.
         UnalikeError: the errors of reading data and of training.
     """
-    budget = TimeBudget(spec.automl.minutes or DEFAULT_MINUTES, start)
     say(f"training without labels: {budget.seconds / 60:g} minutes (--minutes N changes that)")
     seed, notices = max(spec.train.seed, 0), Notices()
     # Registered before they are written: --overwrite must remove them after a run that was killed.
     run.own(*(run.dir / name for name in (DISCOVERED_GROUPS_FILE, AUGMENTED_QUERIES_FILE, GROUP_TUNING_SPEC_FILE)))
     own, spec = spec, starting_spec(spec)
-    images = order_by_content(load_unlabeled_images(spec, notices))
+    every = load_unlabeled_images(spec, notices)
+    limit = EmbeddingLimit(budget, QUERY_PASSES, UNLABELED_SHARES)
+    sample = _load_sample(run, every)
+    images = order_by_content(
+        every if sample is None else sample.images, limit.stop_digests if sample is None else None
+    )
     if len(images) < 2:
         raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
     settle_backbone(spec)
-    settle_decoding(spec, images)
+    settle_decoding(spec, images, stop=budget.stop_after(READING_SHARE, MIN_IMAGES))
     weights, given = describe_weights(own, ()), load_given_network(own, spec)
     view = replace(View.from_spec(spec), height=spec.model.input_height, width=spec.model.input_width)
-    features = compute_features(spec.model.backbone, images, view, notices, spec)
+    limited = sample is None and len(images) > MIN_IMAGES
+    features = compute_features(spec.model.backbone, images, view, notices, spec, limit=limit if limited else None)
+    validation = spec.dataset.val_dataset
+    if validation is not None and (validation.reference or validation.query):
+        reserve_evaluation(budget, features, *load_evaluation_sets(spec, Notices()))
+    if limited:
+        count = groupable_images(features.vectors_NF, GROUPING_SHARE * budget.left)
+        limit.stopped = limit.stopped or count < len(features.vectors_NF)
+        features = replace(features, vectors_NF=features.vectors_NF[:count], kept_N=features.kept_N[:count])
     images = images.select(features.kept_N)
+    if sample is None:
+        complete = ImageSample(every, np.arange(len(every)))
+        sample = _settle_sample(run, every, images, budget) if limit.stopped else complete
     grouping = find_groups(run, run.dir / DISCOVERED_GROUPS_FILE, "groups", features.vectors_NF, seed)
     say(f"{len(images)} images: {grouping.count} discovered groups, {int((grouping.group_N < 0).sum())} images in none")
     images = label_by_group(images, grouping)
@@ -136,11 +163,30 @@ def train_unlabeled(spec: Experiment, run: Run, *, start: float) -> UnlabeledRes
     record = _build_record(spec, budget, candidates, best, holdout, grouping) | (
         {"weights": weights} if weights else {}
     )
+    record |= sample.facts()
     write_text(run.dir / UNLABELED_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / UNLABELED_FILE)
     _log_choice(candidates, best)
     return UnlabeledResult(checkpoint, delivered, replace(training, checkpoint=checkpoint), best.name,
                            _metrics_of(best, candidates[0]), record)  # fmt: skip
+
+
+def _load_sample(run: Run, every: ImageSet) -> ImageSample | None:
+    """Return the sample of the run that is resumed, or None."""
+    if not (run.resuming and (run.dir / SAMPLE_FILE).is_file()):
+        return None
+    stored = load_stage(run, run.dir / SAMPLE_FILE, "sample of the images", every.fingerprint().encode())
+    return None if stored is None else ImageSample(every, stored["rows"])
+
+
+def _settle_sample(run: Run, every: ImageSet, images: ImageSet, budget: TimeBudget) -> ImageSample:
+    """Print and keep which of the images are used, where the time does not suffice for all."""
+    row_of = {path: row for row, path in enumerate(every.paths)}
+    sample = ImageSample(every, np.array(sorted(row_of[path] for path in images.paths), np.int64))
+    sample.say(budget)
+    save_stage(run.dir / SAMPLE_FILE, every.fingerprint().encode(), {"rows": sample.row_N})
+    run.own(run.dir / SAMPLE_FILE)
+    return sample
 
 
 def _save_frozen(

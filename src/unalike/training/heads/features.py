@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FORMAT_VERSION = 1
 MIN_TIMED_IMAGES = 128  # fewer images do not measure the engine's rate
+DIGESTS_AT_ONCE = 256  # files that are read between two looks at the clock
 CACHE_LIMIT_BYTES = 1 << 30  # of one trunk's features on disk
 
 
@@ -53,6 +54,8 @@ class TrunkFeatures:
         kept_N: the index of each row's image in the image set.
         rate: images per second of the engine, measured now or when the cached rows were computed.
         mirrored_NF: features of a second view of each image, or None: mirrored left to right, or augmented.
+        tried: number of images that were to be embedded, unreadable ones included; None for all.
+        setup_seconds: time that it took to create the engine; 0 where all features were cached.
     """
 
     backbone: str
@@ -62,6 +65,8 @@ class TrunkFeatures:
     kept_N: np.ndarray
     rate: float
     mirrored_NF: np.ndarray | None = None
+    tried: int | None = None
+    setup_seconds: float = 0.0
 
     @property
     def preprocessing(self) -> Preprocessing:
@@ -83,6 +88,26 @@ class TrunkFeatures:
         return np.concatenate([self.vectors_NF[rows], self.mirrored_NF[rows]]), np.tile(labels_N[rows], 2)
 
 
+class FeatureLimit(Protocol):
+    """Says when to stop reading and embedding images (``automatic.sampling.EmbeddingLimit``)."""
+
+    def expected_images(self) -> int:
+        """Return about how many images will be embedded."""
+        ...
+
+    def begin(self) -> None:
+        """Called before the first image is embedded."""
+        ...
+
+    def stop_digests(self, done: int, total: int) -> bool:
+        """Return whether to stop after ``done`` of ``total`` files were read to look them up in the cache."""
+        ...
+
+    def stop(self, done: int, total: int) -> bool:
+        """Return whether to stop after ``done`` of ``total`` images were embedded."""
+        ...
+
+
 class MirroringEngine:
     """An engine that embeds each image and its mirror image: vectors of twice the width, the image's own first."""
 
@@ -99,7 +124,7 @@ class MirroringEngine:
 
 def compute_features(
     backbone: str, images: ImageSet, view: View, notices: Notices, spec: Experiment, *, mirrored: bool = False,
-    trunk: FrozenTrunk | None = None,
+    trunk: FrozenTrunk | None = None, limit: FeatureLimit | None = None, order_N: np.ndarray | None = None,
 ) -> TrunkFeatures:  # fmt: skip
     """Compute the features of every readable image, or read them from the cache.
 
@@ -111,6 +136,8 @@ def compute_features(
         spec: ``spec.dataset`` holds the number of workers and the limits on unreadable images.
         mirrored: whether to compute the features of the mirror images too.
         trunk: the network, where it is not the one that training starts from.
+        limit: says when to stop, so that only the first images of ``order_N`` have features.
+        order_N: all rows of the images, in the order in which they are embedded; by default their own.
 
     Raises:
         WeightsError: the trunk has no pretrained weights.
@@ -119,38 +146,50 @@ def compute_features(
     trunk = trunk or build_starting_trunk(spec, backbone, (view.height, view.width))
     facts = normalization_facts(spec, trunk.trunk.facts)
     cache = _FeatureCache(default_cache_dir() / "features" / f"{_cache_key(trunk, view, facts, mirrored)}.npz")
-    digests = _file_digests(images)
+    rows = np.arange(len(images)) if order_N is None else order_N
+    digests = _file_digests(images, rows, limit)
     features, rate = cache.load()
-    missing = [i for i, digest in enumerate(digests) if digest is not None and digest not in features]
-    failed = {i for i, digest in enumerate(digests) if digest is None}
+    missing = [i for i, digest in digests.items() if digest is not None and digest not in features]
+    failed = [i for i, digest in digests.items() if digest is None]
+    tried, setup_seconds = set(digests), 0.0
     if missing or failed:
         move_to_gpu(trunk, "auto")
         views = 2 if mirrored else 1
-        engine = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=views * len(missing))
+        start = time.monotonic()
+        expected = views * len(missing) if limit is None else min(views * len(missing), limit.expected_images())
+        engine = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=expected)
+        setup_seconds = time.monotonic() - start
         start = time.monotonic()
         # Files that could not be opened are tried again here, where unreadable images are counted and named.
-        remaining = sorted([*missing, *failed])
+        remaining = [i for i in digests if digests[i] is None or digests[i] not in features]
+        if limit is not None:
+            limit.begin()
         embedded = embed_files(
             MirroringEngine(engine) if mirrored else engine, [images.paths[i] for i in remaining], view,
             workers=spec.dataset.workers, notices=notices, max_unreadable=spec.dataset.max_unreadable,
             max_pixels=spec.dataset.max_pixels, describe=f"features of {backbone}",
+            stop=None if limit is None else limit.stop,
         )  # fmt: skip
-        if not rate or len(remaining) >= MIN_TIMED_IMAGES:
-            rate = views * len(remaining) / max(time.monotonic() - start, 1e-9)
+        count = embedded.tried
+        if not rate or count >= MIN_TIMED_IMAGES:
+            rate = views * count / max(time.monotonic() - start, 1e-9)
+        tried -= set(remaining[count:])
         for row, n in enumerate(embedded.kept_N.tolist()):
             digest = digests[remaining[n]]
             if digest is not None:
                 features[digest] = embedded.vectors_ND[row]
     else:
-        say(f"features of {backbone}: all {len(images)} read from the cache", level=2)
-    kept = [i for i, digest in enumerate(digests) if digest is not None and digest in features]
+        say(f"features of {backbone}: all {len(digests)} read from the cache", level=2)
+    kept = sorted(i for i in tried if digests[i] in features)
     width = trunk.dim * (2 if mirrored else 1)
-    rows = np.stack([features[digests[i]] for i in kept]) if kept else np.zeros((0, width), np.float32)  # type: ignore[index]
+    vectors = np.stack([features[digests[i]] for i in kept]) if kept else np.zeros((0, width), np.float32)  # type: ignore[index]
     if missing:
-        of_images = {digest: rows[row] for row, i in enumerate(kept) if (digest := digests[i]) is not None}
+        of_images = {digest: vectors[row] for row, i in enumerate(kept) if (digest := digests[i]) is not None}
         cache.save(of_images | {d: row for d, row in features.items() if d not in of_images}, rate)
-    vectors_NF, mirrored_NF = rows[:, : trunk.dim], rows[:, trunk.dim :] if mirrored else None
-    return TrunkFeatures(backbone, view, facts, vectors_NF, np.array(kept, np.int64), rate, mirrored_NF)
+    vectors_NF, mirrored_NF = vectors[:, : trunk.dim], vectors[:, trunk.dim :] if mirrored else None
+    return TrunkFeatures(
+        backbone, view, facts, vectors_NF, np.array(kept, np.int64), rate, mirrored_NF, len(tried), setup_seconds
+    )
 
 
 def normalization_facts(spec: Experiment, facts: PretrainedConfig) -> PretrainedConfig:
@@ -176,10 +215,16 @@ def _cache_key(trunk: FrozenTrunk, view: View, facts: PretrainedConfig, mirrored
     return f"{trunk.trunk.name.replace('/', '_')}-{digest.hexdigest()}"
 
 
-def _file_digests(images: ImageSet) -> list[bytes | None]:
-    """Digest the content of every file; None for one that cannot be opened."""
+def _file_digests(images: ImageSet, rows: np.ndarray, limit: FeatureLimit | None) -> dict[int, bytes | None]:
+    """Digest the content of every file, by row in the order of ``rows``; None for one that cannot be opened."""
+    digests: dict[int, bytes | None] = {}
     with ThreadPoolExecutor(4) as pool:
-        return list(pool.map(content_digest, images.paths))
+        for start in range(0, len(rows), DIGESTS_AT_ONCE):
+            part = rows[start : start + DIGESTS_AT_ONCE].tolist()
+            digests.update(zip(part, pool.map(content_digest, (images.paths[i] for i in part)), strict=True))
+            if limit is not None and limit.stop_digests(len(digests), len(rows)):
+                break
+    return digests
 
 
 class _FeatureCache:

@@ -38,6 +38,15 @@ if TYPE_CHECKING:
 RESIDUALS, SHRINKAGES = tuple(step / 10 for step in range(11)), (1.0, 2.0, 4.0)
 MAX_SEARCH_IMAGES = 6000  # enough images to choose a head by; classes are drawn up to this number of images
 FROZEN = "frozen trunk"
+FITS_AFTERWARDS = 4  # of the heads that are compared and of the one that is delivered, each about as long as a split
+
+
+class TooSlow(Exception):
+    """Not one closed form can be evaluated in time; ``baseline`` is the trial of the features themselves."""
+
+    def __init__(self, baseline: HeadTrial) -> None:
+        super().__init__()
+        self.baseline = baseline
 
 
 @dataclass(frozen=True)
@@ -140,7 +149,7 @@ def evaluate_vectors(
 
 def search_heads(
     features_NF: np.ndarray, labels_N: np.ndarray, splits: Sequence[Split], goal: str, *, seconds: float = float("inf"),
-    space: HeadSearchSpace | None = None,
+    space: HeadSearchSpace | None = None, hard_seconds: float = float("inf"),
 ) -> list[HeadTrial]:  # fmt: skip
     """Evaluate every closed form of a search space.
 
@@ -151,23 +160,42 @@ def search_heads(
         goal: a key of ``holdout.GOALS``.
         seconds: time limit, checked between the two values of ``sqrt``.
         space: the heads to try; all by default.
+        hard_seconds: time limit at which even the first value of ``sqrt`` is given up, by the time of its first splits;
+            ``FITS_AFTERWARDS`` fits more are to be made within it.
 
     Returns:
         The features themselves first, then the closed forms in the order of the space.
+
+    Raises:
+        TooSlow: no closed form can be evaluated within ``hard_seconds``.
     """
-    end, space = time.monotonic() + seconds, space or HeadSearchSpace()
+    start, space = time.monotonic(), space or HeadSearchSpace()
+    end, hard_end, split_seconds = start + seconds, start + hard_seconds, 0.0
     baseline = _evaluate_frozen(features_NF, labels_N, splits, space)
-    trials = [HeadTrial(None, baseline, baseline.score(goal))]
+    frozen = HeadTrial(None, baseline, baseline.score(goal))
+    trials = [frozen]
     for sqrt in space.sqrt:
-        if time.monotonic() > end:
+        start = time.monotonic()
+        if start > end or start + (len(splits) + FITS_AFTERWARDS) * split_seconds > hard_end:
             break
         configs = [HeadConfig(sqrt, r, s) for s, r in product(space.shrinkages, space.residuals)]
 
-        def rank(_: int, split: Split, configs: Sequence[HeadConfig] = configs) -> list[Ranking]:
-            return _rank_by_config(features_NF, labels_N, split, configs, space.dim)
+        def rank(
+            number: int, split: Split, configs: Sequence[HeadConfig] = configs, start: float = start
+        ) -> list[Ranking]:
+            nonlocal split_seconds
+            if number and start + (len(splits) + FITS_AFTERWARDS) * split_seconds > hard_end:
+                raise TooSlow(frozen)
+            rankings = _rank_by_config(features_NF, labels_N, split, configs, space.dim)
+            split_seconds = (time.monotonic() - start) / (number + 1)
+            return rankings
 
         try:
             results = evaluate_rankings(splits, labels_N, rank)
+        except TooSlow:
+            if len(trials) == 1:
+                raise
+            break
         except DataError:  # a split whose classes have one image each: there is no within-class scatter
             break
         trials += [HeadTrial(c, result, result.score(goal)) for c, result in zip(configs, results, strict=True)]
@@ -330,7 +358,8 @@ def sample_classes(labels_N: np.ndarray, seed: int) -> np.ndarray:
     """
     if len(labels_N) <= MAX_SEARCH_IMAGES:
         return np.arange(len(labels_N))
-    order = np.random.default_rng([seed, 17]).permutation(np.unique(labels_N))
-    total_C = np.cumsum([(labels_N == c).sum() for c in order])
+    classes, count_C = np.unique(labels_N, return_counts=True)
+    order = np.random.default_rng([seed, 17]).permutation(classes)
+    total_C = np.cumsum(count_C[np.searchsorted(classes, order)])
     chosen = order[: max(4, int(np.searchsorted(total_C, MAX_SEARCH_IMAGES)))]
     return np.flatnonzero(np.isin(labels_N, chosen))

@@ -69,7 +69,7 @@ def fit_initial_head(spec: Experiment, images: ImageSet, notices: Notices) -> tu
 
 
 def start_from_head(
-    head: FittedHead, features_NF: np.ndarray, labels_N: np.ndarray
+    head: FittedHead, features_NF: np.ndarray, labels_N: np.ndarray, classes: int | None = None
 ) -> Callable[[Embedder, nn.Module], None]:
     """Make the function that ``train_embedder`` calls with network and criterion before the first step.
 
@@ -80,9 +80,15 @@ def start_from_head(
         head: the fitted head.
         features_NF: frozen features (N, F).
         labels_N: their labels, 0 to C - 1.
+        classes: number of classes C, where features of some are missing: their proxies start at random.
     """
     vectors_ND = l2_normalize(head(features_NF))
-    means_CD = l2_normalize(np.stack([vectors_ND[labels_N == label].mean(axis=0) for label in np.unique(labels_N)]))
+    present = np.unique(labels_N)
+    means_CD = l2_normalize(np.stack([vectors_ND[labels_N == label].mean(axis=0) for label in present]))
+    if classes is not None and len(present) < classes:
+        random_CD = np.random.default_rng(0).normal(size=(classes, means_CD.shape[1])).astype(means_CD.dtype)
+        random_CD[present] = means_CD
+        means_CD = l2_normalize(random_CD)
 
     def initialize(embedder: Embedder, criterion: nn.Module) -> None:
         initial_weight = embedder.head.get_parameter("linear.weight")

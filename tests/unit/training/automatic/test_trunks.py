@@ -30,7 +30,7 @@ def image_set(count: int) -> ImageSet:
 def selector(monkeypatch: pytest.MonkeyPatch) -> TrunkSelector:
     """Two trunks with the scores of SCORES; each image takes a second."""
 
-    def features(name: str, images: ImageSet, view: View, *_: Any, mirrored: bool = False) -> TrunkFeatures:
+    def features(name: str, images: ImageSet, view: View, *_: Any, mirrored: bool = False, **__: Any) -> TrunkFeatures:
         vectors = np.zeros((10, 4), np.float32)
         return TrunkFeatures(name, view, None, vectors, np.arange(10), 1.0, vectors if mirrored else None)  # type: ignore[arg-type]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -179,3 +180,28 @@ def test_both_kinds_count_where_the_goal_is_both() -> None:
     assert trial(other, "known-classes").beats(trial(closed_form, "known-classes"), "known-classes")
     assert trial(other, "both").score > trial(closed_form, "both").score
     assert not trial(other, "both").beats(trial(closed_form, "both"), "both")
+
+
+@pytest.mark.parametrize(("split_seconds", "hard_seconds", "trials"), [(1.0, 100.0, 3), (1.0, 9.0, 2), (1.0, 3.0, 0)])
+def test_heads_that_would_not_be_finished_are_given_up_by_the_time_of_a_split(
+    monkeypatch: pytest.MonkeyPatch, split_seconds: float, hard_seconds: float, trials: int
+) -> None:
+    """Three splits a second each for one value of ``sqrt``, and four fits afterwards."""
+    now, rank = [0.0], head_search._rank_by_config
+
+    def slow(*arguments: object) -> object:
+        now[0] += split_seconds
+        return rank(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(head_search, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(head_search, "_rank_by_config", slow)
+    features, labels, _ = feature_series(seed=5)
+    splits = cross_validation_splits(labels, assign_scenes(features, labels), "new-classes")[-3:]
+    space = HeadSearchSpace(residuals=(0.5,), shrinkages=(1.0,))
+    if trials:
+        results = search_heads(features, labels, splits, "new-classes", space=space, hard_seconds=hard_seconds)
+        assert len(results) == trials and now[0] <= hard_seconds - 4 * split_seconds
+    else:
+        with pytest.raises(head_search.TooSlow) as caught:
+            search_heads(features, labels, splits, "new-classes", space=space, hard_seconds=hard_seconds)
+        assert caught.value.baseline.config is None and now[0] == split_seconds
