@@ -80,7 +80,7 @@ def train(
         return _train_in_budget(train_unlabeled, experiment, start, resume=resume, overwrite=overwrite)
     if experiment.automl.requests_search():
         if experiment.policy() == "auto" and _schemas_exist():
-            return _search(experiment, resume=resume, overwrite=overwrite)
+            return _search(experiment, start, resume=resume, overwrite=overwrite)
         if not experiment.automl_policy:
             say("automl settings are ignored, since automl_policy is off by default with a spec file: training plainly; "
                 "--automl-policy auto searches")  # fmt: skip
@@ -90,7 +90,7 @@ def train(
             say(
                 f"automl: {DEFAULT_TRIALS} trials (--trials N or --minutes N changes that; --automl-policy off trains once)"
             )
-            return _search(experiment, resume=resume, overwrite=overwrite)
+            return _search(experiment, start, resume=resume, overwrite=overwrite)
         from unalike.training.automatic.pipeline import train_automatically, unsupported_reason
 
         plain_reason = _plain_reason(experiment)
@@ -101,11 +101,11 @@ def train(
         if not plain_reason:
             say(f"automl: {reason}, so hyperparameters are searched by complete trainings (--minutes N or --trials N sets the "
                 "budget; --automl-policy off trains once)")  # fmt: skip
-            return _search(experiment, resume=resume, overwrite=overwrite)
+            return _search(experiment, start, resume=resume, overwrite=overwrite)
         say(f"automl_policy is auto, but {plain_reason}: training plainly")
     settle_backbone(experiment)
     say(f"trunk: {experiment.model.backbone}")
-    return _train_plainly(experiment, resume=resume, overwrite=overwrite)
+    return _train_plainly(experiment, start, resume=resume, overwrite=overwrite)
 
 
 def _plain_reason(experiment: Experiment) -> str:
@@ -115,15 +115,20 @@ def _plain_reason(experiment: Experiment) -> str:
     return "a checkpoint to resume is named" if experiment.train.resume_training_checkpoint_path else ""
 
 
-def _train_plainly(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
+def _train_plainly(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
     """Train once, as the spec says."""
     from unalike.runs.folder import open_run
     from unalike.training.model_card_content import write_model_card
     from unalike.training.report import write_training_report
+    from unalike.training.time_budget import TimeBudget
     from unalike.training.trainer import train_embedder
 
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
-        result = train_embedder(experiment, run, resume=run.resuming)
+        minutes = experiment.automl.minutes
+        budget = None if minutes is None else TimeBudget(minutes, start)
+        if minutes is not None:
+            say(f"plain training for at most {minutes:g} minutes and {experiment.train.num_epochs} epochs")
+        result = train_embedder(experiment, run, resume=run.resuming, budget=budget)
         figures = {k: v for k, v in result.best.items() if k.startswith("val")}
         if run.rank == 0:
             write_model_card(run.dir, experiment, result)
@@ -216,7 +221,7 @@ def _check_unlabeled(experiment: Experiment) -> None:
                         remedy="pip install 'unalike[train]', or name a backbone whose weights are here in model.backbone")  # fmt: skip
 
 
-def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
+def _search(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:
     """Search for better hyperparameters over complete trainings; ``path`` is the best trial's checkpoint."""
     from unalike.runs.folder import open_run
     from unalike.training.hyperparameter_search.results import reported_figures
@@ -225,7 +230,7 @@ def _search(experiment: Experiment, *, resume: bool, overwrite: bool) -> Result:
     refuse_several_processes("a search")
     experiment.set_value("automl_policy", "auto")  # so that the resolved spec searches again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
-        result = run_search(experiment, run, evaluate=_query_evaluation(experiment, run.dir))
+        result = run_search(experiment, run, evaluate=_query_evaluation(experiment, run.dir), start=start)
         figures = reported_figures(result.best, result.record)
         run.conclude(f"best of the search: {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)

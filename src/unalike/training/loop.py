@@ -95,7 +95,7 @@ class TrainingLoop:
         foldable_pairs: frozen BatchNorm layers to be folded into their convolutions.
         compiled_stages: the frozen stages, compiled for the CPU.
         choose_epochs: returns the number of epochs again after each epoch.
-        seconds_left: returns the seconds that are left for steps; an epoch that would pass them ends early and is the last.
+        seconds_left: returns seconds that are left for steps; an epoch that would pass them ends early and is the last.
     """
 
     def __init__(
@@ -135,6 +135,7 @@ class TrainingLoop:
         self.epochs, self.steps = self.options.num_epochs, len(loader)
         self.last_step = self.steps  # of the present epoch; lower where the time ends before
         self.recent_seconds: deque[float] = deque(maxlen=RECENT_STEPS)  # of steps
+        self.validation_seconds = 0.0
         # What a checkpoint must share with this run for "epoch 3, step 7" to mean the same images in both.
         self.identity = dict(identity or {}) | {"steps": self.steps, "world_size": fabric.world_size}
         self.epoch_loss, self.epoch_batches = 0.0, 0  # of the present epoch, for its mean
@@ -255,7 +256,9 @@ class TrainingLoop:
         at.epoch, at.step = epoch + 1, 0
         kpis: Mapping[str, float] | None = None
         if self.validate is not None and ((epoch + 1) % options.validation_interval == 0 or last):
+            start = time.monotonic()
             kpis = self._validate(epoch)
+            self.validation_seconds = time.monotonic() - start
         due = (epoch + 1) % options.checkpoint_interval == 0
         if options.checkpoint_interval_unit == "step":
             due = self._passed_multiple(at.global_step, group_size, options.checkpoint_interval)
@@ -307,10 +310,7 @@ class TrainingLoop:
         return group_size, self.steps * float(np.median(np.diff(times))) if len(times) > 1 else 0.0
 
     def _ends_early(self, advance: Callable[..., None]) -> bool:
-        """Return whether the training ends with the present step, so that it keeps its time limit.
-
-        Where the rest of the epoch does not fit, training ends with the last step that fits, and so does the schedule.
-        """
+        """Return whether the time limit ends the training with the present step; the schedule ends with the last that fits."""
         at, several = self.position, self.fabric.world_size > 1
         if self.seconds_left is None or (several and not self._passed_multiple(at.step, 1, self.options.log_every)):
             return False

@@ -36,10 +36,12 @@ from unalike.training.loggers import Loggers
 from unalike.training.loop import EpochChooser, History, TrainingLoop
 from unalike.training.losses import Criterion, build_criterion
 from unalike.training.optimizer import build_optimizer
+from unalike.training.plain_limit import PlainLimit, limit_validation
 from unalike.training.recipe import settle_backbone, settle_decoding, settle_precision, settle_training
 from unalike.training.resume import ResumeCheckpoint, adopt_decoding, choose_seed, find_resume_checkpoint
 from unalike.training.schedule import LRSchedule
 from unalike.training.setup import TrainingSetup
+from unalike.training.time_budget import TimeBudget
 from unalike.training.validation import ValidationEmbeddings, ValidationRunner
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ def train_embedder(
     finish: bool = True,
     choose_epochs: EpochChooser | None = None,
     seconds_left: Callable[[], float] | None = None,
+    budget: TimeBudget | None = None,
 ) -> TrainingResult:
     """Train as the spec says into ``run.dir``, which holds readable checkpoints at any moment.
 
@@ -106,6 +109,7 @@ def train_embedder(
         choose_epochs: called after each epoch with their number and the seconds of the last one; returns the total number of
             epochs, which can grow after the first ones alone.
         seconds_left: returns the seconds that are left for steps; training ends in the middle of an epoch that would pass them.
+        budget: time limit of all of it, in place of both; ``train.num_epochs`` is the largest number of epochs then.
 
     Raises:
         UnalikeError: training cannot use the data, the weights or the spec, or fails.
@@ -124,6 +128,8 @@ def train_embedder(
     notices, is_given = Notices(), sets is not None
     if sets is None:
         sets = load_training_sets(experiment, notices, manifest=run.dir / SPLIT_FILE if fabric.is_global_zero else None)
+    if budget is not None:
+        sets = limit_validation(sets, budget)
     if checkpoint:
         adopt_decoding(experiment, checkpoint)
     if not is_given:  # else the caller has settled it
@@ -145,11 +151,14 @@ def train_embedder(
         assert head is not None
         return _save_fitted(setup, attach_head(embedder.trunk, head[0]))
     finish = finish and experiment.train.finish.enabled
-    return _train(setup, checkpoint, initialize, finish=finish, choose_epochs=choose_epochs, seconds_left=seconds_left)
+    limit = None if budget is None else PlainLimit(budget, setup, finish=finish)
+    return _train(
+        setup, checkpoint, initialize, limit, finish=finish, choose_epochs=choose_epochs, seconds_left=seconds_left
+    )
 
 
 def _train(
-    setup: TrainingSetup, checkpoint: ResumeCheckpoint, initialize: Initializer | None, *, finish: bool,
+    setup: TrainingSetup, checkpoint: ResumeCheckpoint, initialize: Initializer | None, limit: PlainLimit | None, *, finish: bool,
     choose_epochs: EpochChooser | None, seconds_left: Callable[[], float] | None,
 ) -> TrainingResult:  # fmt: skip
     """Train from ``checkpoint`` on, or from the beginning."""
@@ -157,12 +166,17 @@ def _train(
     validation = ValidationRunner(setup)
     loggers = Loggers(setup.experiment, setup.run, setup.fabric.is_global_zero)
     loop = _build_loop(setup, validation, loggers, None if checkpoint else initialize, choose_epochs, seconds_left)
+    if limit is not None:
+        limit.attach(loop)
     if checkpoint:
         loop.load_checkpoint(checkpoint.take())
     try:
         with setup.run.graceful():
             history = loop.run()
-        network = None if initial is None else interpolate_and_refit(setup, loop, initial)
+        refits = initial is not None and (limit is None or setup.fabric.broadcast(limit.refits()))
+        if initial is not None and not refits:
+            say("no time to interpolate weights and fit the head again: the network stays as the last epoch left it")
+        network = interpolate_and_refit(setup, loop, initial) if initial is not None and refits else None
         kpis = None
         if network is not None:
             kpis = save_if_best(setup, network, loop, loop.checkpoint_manager, validation, loggers)

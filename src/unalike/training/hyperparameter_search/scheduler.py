@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 POLL_INTERVAL_S = 0.5
 MAX_ATTEMPTS = 3  # a trial is given up after the search was killed during so many attempts
 MAX_FAILURES = 5  # so many failed trials and no finished one end the search
+CLOSING_SHARE = 0.03  # of the time limit, for stopping trials and writing the results
 MAX_REPEATS = 10  # so many draws in a row that had been tried already: the space is exhausted
 
 
@@ -126,7 +127,9 @@ class TrialScheduler:
         return self.spent + self.clock() - self.start
 
     def _seconds_left(self) -> float:
-        return float("inf") if self.plan.seconds is None else self.plan.seconds - self.seconds()
+        """Return the seconds that are left for trials, without those for the closing report."""
+        limit = self.plan.seconds
+        return float("inf") if limit is None else (1 - CLOSING_SHARE) * limit - self.seconds()
 
     def _halt(self, reason: str) -> None:
         """Stop all trials and start no more."""
@@ -244,7 +247,9 @@ class TrialScheduler:
             return None
         drawn = ", ".join(f"{path}={value}" for path, value in values.items())
         say(f"trial {trial.number}{f', attempt {attempt}' if attempt > 1 else ''}: {drawn or 'your own spec'}")
-        return ActiveTrial(trial, replace(job, resume=attempt > 1), metrics, self.clock(), attempt)
+        left = self._seconds_left()
+        minutes = max(left, 1.0) / 60 if left < float("inf") else None
+        return ActiveTrial(trial, replace(job, resume=attempt > 1, minutes=minutes), metrics, self.clock(), attempt)
 
     def _record_repeat(self, trial: optuna.Trial, twin: TrialRecord) -> None:
         """End a trial of the same values as ``twin``, with its result: training is deterministic."""

@@ -55,7 +55,7 @@ class SearchResult:
 def run_search(
     experiment: Experiment, run: Run, *, workers: Sequence[Worker] | None = None,
     plan: Callable[[Experiment, Path], SearchPlan] = plan_search, evaluate: Evaluate | None = None,
-    clock: Callable[[], float] = time.monotonic, poll_interval: float = POLL_INTERVAL_S,
+    clock: Callable[[], float] = time.monotonic, poll_interval: float = POLL_INTERVAL_S, start: float | None = None,
 ) -> SearchResult:  # fmt: skip
     """Search as ``experiment.automl`` says, into ``run.dir``.
 
@@ -67,6 +67,7 @@ def run_search(
         evaluate: measures the winner on the user's own query set, once, at the end.
         clock: seconds since an arbitrary moment.
         poll_interval: seconds between polls of the trials.
+        start: the clock's time when the program began, from which the time limit counts; by default now.
 
     Raises:
         RunError: the search was started as one of several processes, or the study belongs to another search.
@@ -79,6 +80,7 @@ def run_search(
         if (launched_processes() or 1) > 1:
             raise RunError("a search was started as one of several processes", expected="one process, which starts its trials",
                            remedy="start it without torchrun or srun, and set automl.concurrent")  # fmt: skip
+    start = clock() if start is None else start
     folder = Path(run.dir).resolve()
     search_plan = plan(experiment, folder)
     name, algorithm = find_algorithm(experiment.automl.algorithm)
@@ -92,7 +94,7 @@ def run_search(
         workers, search_plan = open_workers(search_plan)
     scheduler = TrialScheduler(
         search_plan, run, study, storage, workers, clock=clock, poll_interval=poll_interval,
-        spent=read_spent_seconds(folder),
+        spent=read_spent_seconds(folder) + clock() - start,
     )  # fmt: skip
     scheduler.run()
     return _conclude(scheduler, run, evaluate)

@@ -66,6 +66,7 @@ class TrialJob:
         spec: its spec file.
         values: the drawn values by field.
         resume: whether to continue from its checkpoint.
+        minutes: its time limit, or None.
     """
 
     number: int
@@ -73,6 +74,7 @@ class TrialJob:
     spec: Path
     values: Mapping[str, Any]
     resume: bool = False
+    minutes: float | None = None
 
 
 @dataclass(frozen=True)

@@ -116,6 +116,8 @@ def trial_command(job: TrialJob) -> list[str]:
     folder are overwritten.
     """
     arguments = [*child_command(grace_s=0), "train", "-e", str(job.spec)]
+    if job.minutes is not None:
+        arguments.append(f"automl.minutes={job.minutes:.4f}")  # automl_policy is off in its spec
     if job.resume and has_checkpoint(job.folder):
         return [*arguments, "--resume"]
     overwrite = (job.folder / RECORD_FILE).exists()
