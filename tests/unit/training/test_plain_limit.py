@@ -44,9 +44,7 @@ def test_a_validation_that_fits_stays_and_a_large_one_is_sampled(capsys: pytest.
 def limit_of(train: int, seconds: float, *, finish: bool = True, minutes: float = 1.0) -> PlainLimit:
     sets = TrainingSets(image_set(train, "t"), image_set(100, "r"), image_set(50, "q"), "held out", True)
     options = SimpleNamespace(num_epochs=10, batch_size=10, finish=SimpleNamespace(mirrored=False))
-    setup = SimpleNamespace(
-        sets=sets, experiment=SimpleNamespace(train=options), fabric=SimpleNamespace(world_size=1)
-    )
+    setup = SimpleNamespace(sets=sets, experiment=SimpleNamespace(train=options), fabric=SimpleNamespace(world_size=1))
     limit = PlainLimit(budget_after(seconds, minutes), setup, finish=finish)  # type: ignore[arg-type]
     limit.attach(SimpleNamespace(recent_seconds=[0.1] * 5, validation_seconds=1.0))  # type: ignore[arg-type]
     return limit

@@ -15,7 +15,8 @@ from unalike.data.view import View
 from unalike.errors import DataError, RunError, SpecError
 from unalike.model.checkpoint import load_embedder
 from unalike.progress import say
-from unalike.runs.filenames import AUTOMATIC_FILE, EXPERIMENT_FILE, candidate_folder
+from unalike.runs.filenames import AUTOMATIC_FILE, EXPERIMENT_FILE, SAMPLE_FILE, candidate_folder
+from unalike.runs.stage import load_stage
 from unalike.spec import load_spec
 from unalike.storage.atomic import write_text
 from unalike.training.automatic.candidate_files import deliver, load_result
@@ -112,6 +113,10 @@ def take_candidate(run: Run, record: dict[str, Any], number: int) -> TakenCandid
     frozen = load_spec("train", str(run.dir / candidate_folder(0) / EXPERIMENT_FILE))
     notices = Notices()
     sets = load_training_sets(frozen.with_values({"dataset.validation.by": "none"}), notices)
+    if (run.dir / SAMPLE_FILE).is_file():
+        sample = load_stage(run, run.dir / SAMPLE_FILE, "sample of the images", sets.train.fingerprint().encode())
+        if sample is not None:
+            sets = replace(sets, train=sets.train.select(sample["rows"]))
     view = replace(View.from_spec(frozen), height=frozen.model.input_height, width=frozen.model.input_width)
     features = compute_features(frozen.model.backbone, sets.train, view, notices, frozen)
     images = sets.train.select(features.kept_N)

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.data.from_spec import TrainingSets, load_training_sets
+from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.errors import WeightsError
 from unalike.model.frozen_trunk import build_starting_trunk
