@@ -136,8 +136,9 @@ def test_mistakes_are_one_line(place, capsys):
 
 
 def test_the_model_is_found_beside_a_gallery_that_moved(place, capsys, tmp_path):
-    path = tmp_path / "moved.gallery"
-    gallery = Gallery.load(next(iter([place / "shop.gallery", place / "mistakes.gallery"])))
+    path, built = tmp_path / "moved.gallery", tmp_path / "built.gallery"
+    assert told(capsys, "gallery", "build", built, place / "refs", "-m", place / "model.onnx", "--rate", "0.3")[0] == 0
+    gallery = Gallery.load(built)
     object.__setattr__(gallery.model_identity, "file", "/nowhere/model.onnx")
     gallery.save(path)
     image = place / "refs" / "colour 03 ü" / "1.png"

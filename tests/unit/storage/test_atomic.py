@@ -217,7 +217,7 @@ def writes(tree):
             if (
                 opened
                 or (on_path and name in WRITERS)
-                or (name == "save" and getattr(function.value, "id", "") == "torch")
+                or (on_path and name == "save" and getattr(function.value, "id", "") == "torch")
             ):
                 found.append((node.lineno, name))
         for child in ast.iter_child_nodes(node):

@@ -56,6 +56,7 @@ from unalike.training.automatic.final_choice import Candidate, evaluate_networks
 from unalike.training.automatic.fine_tuning import TOO_SHORT, InitialHead, can_fine_tune, fine_tune
 from unalike.training.automatic.holdout import cross_validation_splits, splits_that_count
 from unalike.training.automatic.sampling import HEADS_SHARE, MIN_IMAGES, READING_SHARE, ImageSample, reserve_evaluation
+from unalike.training.automatic.scenes import has_several_scenes, scenes_of_images
 from unalike.training.automatic.single_images import (
     NOT_MEASURABLE,
     add_augmented_views,
@@ -328,7 +329,10 @@ def _search_heads(
     goal = spec.automl.goal
     rows = data.fit_N[sample_classes(data.labels_N[data.fit_N], seed)]
     features_NF, labels_N = data.features.vectors_NF[rows], data.labels_N[rows]
-    splits = splits_that_count(cross_validation_splits(labels_N, data.scene_N[rows], goal, seed=seed), goal)
+    scene_N = data.scene_N[rows]
+    if not data.grouped and not has_several_scenes(labels_N, scene_N).any():
+        scene_N = scenes_of_images(labels_N)  # what is left of each class is one series
+    splits = splits_that_count(cross_validation_splits(labels_N, scene_N, goal, seed=seed), goal)
     start = time.monotonic()
     try:
         trials = search_heads(features_NF, labels_N, splits, goal, seconds=HEAD_SEARCH_SHARE * budget.seconds, space=space,

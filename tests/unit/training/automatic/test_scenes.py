@@ -7,7 +7,7 @@ import pytest
 
 from tests.support.series import feature_series
 from unalike.training.automatic import scenes
-from unalike.training.automatic.scenes import MAX_SCENES, assign_scenes, find_series
+from unalike.training.automatic.scenes import MAX_SCENES, assign_scenes, find_series, scenes_of_images
 
 
 def test_scenes_are_the_series() -> None:
@@ -71,3 +71,8 @@ def test_large_classes_are_clustered_before_they_are_linked(monkeypatch: pytest.
     features, labels, _ = feature_series(classes=2, per_class=60, per_series=15)
     found = find_series(features, labels)
     assert 2 <= len(np.unique(found)) <= 20
+
+
+def test_images_divide_a_class_where_nothing_else_does() -> None:
+    labels = np.array([3, 1, 3, 3, 1, 3, 3, 7])
+    assert scenes_of_images(labels).tolist() == [0, 0, 1, 2, 1, 3, 0, 0]
