@@ -294,7 +294,12 @@ class ModelActionsCheck:
         embedder, meta = load_embedder(file, experiment=self.experiment)
         facts = meta["facts"]
         refuse_contradictions(
-            self.experiment, file, Preprocessing.from_facts(facts), dim=embedder.dim, trunk=facts["trunk"]
+            self.experiment,
+            file,
+            Preprocessing.from_facts(facts),
+            dim=embedder.dim,
+            trunk=facts["trunk"],
+            head=embedder.head_kind,
         )
         return f"{facts['trunk']}, {embedder.dim} dimensions, {len(meta['classes'])} classes"
 

@@ -48,7 +48,8 @@ def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any
     embedder, meta = load_embedder(section.checkpoint, experiment)
     facts = meta["facts"]
     preprocessing = Preprocessing.from_facts(facts)
-    refuse_contradictions(experiment, Path(section.checkpoint), preprocessing, dim=embedder.dim, trunk=facts["trunk"])
+    refuse_contradictions(experiment, Path(section.checkpoint), preprocessing, dim=embedder.dim, trunk=facts["trunk"],
+                         head=embedder.head_kind)  # fmt: skip
     path = Path(section.onnx_file) if section.onnx_file else run.dir / f"{Path(section.checkpoint).stem}.onnx"
     refuse_existing(path, field="export.onnx_file")
     count = max(section.parity_images, IMAGES)

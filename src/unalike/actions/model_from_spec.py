@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def refuse_contradictions(
-    experiment: Experiment, source: Path, preprocessing: Preprocessing, *, dim: int, trunk: str
+    experiment: Experiment, source: Path, preprocessing: Preprocessing, *, dim: int, trunk: str, head: str = ""
 ) -> None:
     """Compare a spec with the model that it names: fields of the spec that are set must agree with the model's file.
 
@@ -35,6 +35,7 @@ def refuse_contradictions(
         preprocessing: view, mean and std of the model.
         dim: width of its embeddings.
         trunk: name of its trunk; empty where it is not known.
+        head: kind of its head; empty where it is not known.
 
     Raises:
         SpecError: fields differ; it names all of them.
@@ -46,6 +47,7 @@ def refuse_contradictions(
         "model.input_height": view.height,
         "model.input_width": view.width,
         "model.feat_dim": dim,
+        "model.head": head if experiment.model.head != "auto" else "",
         "dataset.pixel_mean": list(preprocessing.mean),
         "dataset.pixel_std": list(preprocessing.std),
         **{f"dataset.view.{key}": view_values[key] for key in ("mode", "resize_ratio", "interpolation")},
@@ -171,7 +173,8 @@ def load_models(experiment: Experiment, section: Retrieval, name: str, source: s
             threads=section.threads, streams=section.streams, device=section.device,
             experiment=experiment, **_explicit_normalization(experiment),
         )  # fmt: skip
-        refuse_contradictions(experiment, model.source, model.preprocessing, dim=model.engine.dim, trunk=model.trunk)
+        refuse_contradictions(experiment, model.source, model.preprocessing, dim=model.engine.dim, trunk=model.trunk,
+                             head=model.head)  # fmt: skip
         models.append(model)
     return models
 

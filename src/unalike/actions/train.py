@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from unalike.actions.evaluate import evaluate
 from unalike.actions.result import Result
 from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
+from unalike.actions.unused_settings import AUTOMATIC, PLAIN, SEARCH, UNLABELED, say_unused
 from unalike.errors import SpecError, missing_extra
 from unalike.progress import say, set_verbosity
 from unalike.runs.environment import process_count, process_rank, refuse_several_processes
@@ -34,8 +34,6 @@ DATASET_FIELDS_OF_EVALUATE = (
 MODEL_FIELDS_OF_EVALUATE = frozenset(
     f"evaluate.{name}" for name in ("checkpoint", "trt_engine", "onnx_file", "engine", "results_dir")
 )
-# What training within a time budget does not use.
-UNUSED_IN_BUDGET = ("dataset.validation", "train.validation_interval", "train.val_batch_size")
 # Trials of `auto` where there is a GPU and the user set no budget (as in TAO).
 DEFAULT_TRIALS = 20
 
@@ -78,12 +76,8 @@ def train(
 
         _check_unlabeled(experiment)
         return _train_in_budget(train_unlabeled, experiment, start, resume=resume, overwrite=overwrite)
-    if experiment.automl.requests_search():
-        if experiment.policy() == "auto" and _schemas_exist():
-            return _search(experiment, start, resume=resume, overwrite=overwrite)
-        if not experiment.automl_policy:
-            say("automl settings are ignored, since automl_policy is off by default with a spec file: training plainly; "
-                "--automl-policy auto searches")  # fmt: skip
+    if experiment.automl.requests_search() and experiment.policy() == "auto" and _schemas_exist():
+        return _search(experiment, start, resume=resume, overwrite=overwrite)
     if experiment.policy() == "auto" and _schemas_exist():
         if _has_gpu(experiment) and experiment.automl.minutes is None:
             experiment.set_value("automl.trials", DEFAULT_TRIALS)
@@ -103,6 +97,7 @@ def train(
                 "budget; --automl-policy off trains once)")  # fmt: skip
             return _search(experiment, start, resume=resume, overwrite=overwrite)
         say(f"automl_policy is auto, but {plain_reason}: training plainly")
+    say_unused(experiment, PLAIN)
     settle_backbone(experiment)
     say(f"trunk: {experiment.model.backbone}")
     return _train_plainly(experiment, start, resume=resume, overwrite=overwrite)
@@ -160,11 +155,7 @@ def _train_in_budget(
     from unalike.training.model_card_content import write_model_card
     from unalike.training.time_budget import DEFAULT_MINUTES, TimeBudget
 
-    _say_unused(
-        experiment,
-        UNUSED_IN_BUDGET,
-        "automatic training" if experiment.dataset.labels != "none" else "training without labels",
-    )
+    say_unused(experiment, UNLABELED if experiment.dataset.labels == "none" else AUTOMATIC)
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         evaluate_query = _query_evaluation(experiment, run.dir) or _split_column_evaluation(experiment, run.dir)
         budget = TimeBudget(experiment.automl.minutes or DEFAULT_MINUTES, start)
@@ -228,6 +219,7 @@ def _search(experiment: Experiment, start: float, *, resume: bool, overwrite: bo
     from unalike.training.hyperparameter_search.search import run_search
 
     refuse_several_processes("a search")
+    say_unused(experiment, SEARCH)
     experiment.set_value("automl_policy", "auto")  # so that the resolved spec searches again
     with open_run("train", experiment, resume=resume, overwrite=overwrite) as run:
         result = run_search(experiment, run, evaluate=_query_evaluation(experiment, run.dir), start=start)
@@ -276,16 +268,3 @@ def _evaluation_on(
         return evaluate(tree, overwrite=evaluated_before).figures
 
     return evaluate_on_query
-
-
-def _say_unused(experiment: Experiment, unused: Sequence[str], mode: str) -> None:
-    """Name the settings that the user changed and that this way of training does not use."""
-    default = type(experiment)()
-    names = [p for p in unused if experiment.is_set(p) and _value(experiment, p) != _value(default, p)]
-    if names:
-        say(f"not used by {mode}, which holds images out and validates by itself: {', '.join(names)} "
-            "(--automl-policy off trains plainly and uses them)")  # fmt: skip
-
-
-def _value(experiment: Experiment, path: str) -> Any:
-    return reduce(getattr, path.split("."), cast(Any, experiment))

@@ -48,6 +48,7 @@ class LoadedModel:
         knows_decoding: whether its file says how images are decoded; False for a network that was exported elsewhere.
         held_out_scores: scores of images that its training held out (``training.automatic.held_out_scores``); empty where
             its file has none.
+        head: kind of its head; empty where its file does not say it.
     """
 
     engine: Engine
@@ -58,6 +59,7 @@ class LoadedModel:
     network: str = ""
     knows_decoding: bool = True
     held_out_scores: Mapping[str, Any] = field(default_factory=dict)
+    head: str = ""
 
     @property
     def view(self) -> View:
@@ -266,4 +268,7 @@ def _load_checkpoint(
         embedder, preprocessing, runtime=runtime, precision=precision, threads=threads, images=images, quiet=quiet
     )
     scores = facts.get("held_out_scores") or {}
-    return LoadedModel(engine, preprocessing, classes, path, facts.get("trunk", ""), network, held_out_scores=scores)
+    return LoadedModel(
+        engine, preprocessing, classes, path, facts.get("trunk", ""), network, held_out_scores=scores,
+        head=embedder.head_kind,
+    )  # fmt: skip

@@ -70,15 +70,3 @@ def test_a_folder_has_no_query_rows(manifest: Path, tmp_path: Path) -> None:
         train._split_column_evaluation(load_spec("train", {"dataset": {"train_dataset": str(folder.parent)}}), tmp_path)
         is None
     )
-
-
-def test_settings_that_are_not_used_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    spec = load_spec(
-        "train", overrides=["dataset.validation.fraction=0.4", "train.validation_interval=1", "train.val_batch_size=9"]
-    )
-    train._say_unused(spec, train.UNUSED_IN_BUDGET, "automatic training")
-    text = capsys.readouterr().err
-    assert "dataset.validation" in text and "train.val_batch_size" in text
-    assert "validation_interval" not in text  # set to its default: nothing is lost
-    train._say_unused(load_spec("train"), train.UNUSED_IN_BUDGET, "automatic training")
-    assert not capsys.readouterr().err
