@@ -40,9 +40,7 @@ class UnusedSettings(NamedTuple):
 
 PLAIN, AUTOMATIC, UNLABELED, SEARCH = "plain training", "automatic training", "training without labels", "a search"
 UNUSED: Mapping[str, UnusedSettings] = {
-    PLAIN: UnusedSettings(
-        ("automl.goal", "automl.seed", *_SEARCH), "it trains once; --automl-policy auto uses them"
-    ),
+    PLAIN: UnusedSettings(("automl.goal", "automl.seed", *_SEARCH), "it trains once; --automl-policy auto uses them"),
     AUTOMATIC: UnusedSettings(
         (*_VALIDATION, *_SEARCH),
         "it holds images out and validates by itself; --automl-policy off trains plainly, --trials N searches",
