@@ -51,8 +51,11 @@ def two_runs(photos: Path, tmp_path_factory: pytest.TempPathFactory, cache: None
     folders = []
     for name in ("classes", "shuffled"):
         process = unalike("train", photos / name, "--no-labels", "-r", out / name, "--minutes", "5", *SMALL,
-                       "train.num_epochs=1", "--json")  # fmt: skip
+                       "train.num_epochs=1", f"dataset.val_dataset.reference={photos / 'classes'}",
+                       f"dataset.val_dataset.query={photos / 'classes'}", "--json")  # fmt: skip
         assert process.returncode == 0, process.stderr[-3000:]
+        figures = json.loads(process.stdout)["figures"]
+        assert figures["val Precision at Rank 1"] > 0.5 and figures["discovered groups R@1"] >= 0
         folders.append(out / name / "train")
     return folders
 
@@ -84,8 +87,8 @@ def test_the_candidate_of_the_highest_score_is_delivered(two_runs: list[Path]) -
     assert card["automatic"]["chosen"] == best["name"]
 
 
-def test_labels_none_in_a_spec_and_the_query_is_only_reported_on(photos: Path, tmp_path: Path, cache: None) -> None:
-    """Without time to fine-tune, the frozen trunk with or without a head is delivered."""
+def test_labels_none_in_a_spec_and_a_time_too_short_for_the_query(photos: Path, tmp_path: Path, cache: None) -> None:
+    """Without time to fine-tune, the frozen trunk with or without a head is delivered; how to evaluate it is said."""
     spec = tmp_path / "spec.yaml"
     spec.write_text(f"dataset:\n  labels: none\n  train_dataset: {photos / 'shuffled'}\n  val_dataset:\n"
                     f"    reference: {photos / 'classes'}\n    query: {photos / 'classes'}\n")  # fmt: skip
@@ -93,9 +96,13 @@ def test_labels_none_in_a_spec_and_the_query_is_only_reported_on(photos: Path, t
     assert process.returncode == 0, process.stderr[-3000:]
     assert "too short to fine-tune" in process.stderr
     figures = json.loads(process.stdout)["figures"]
-    assert figures["val Precision at Rank 1"] > 0.5 and figures["discovered groups R@1"] >= 0
+    assert "val Precision at Rank 1" not in figures and figures["discovered groups R@1"] >= 0
+    checkpoint = tmp_path / "train/ml_model_best.pth"
+    assert (
+        f"unalike evaluate {checkpoint} --reference {photos / 'classes'} --query {photos / 'classes'}" in process.stderr
+    )
     record = json.loads((tmp_path / "train/unlabelled.json").read_text())
-    embedder, _ = load_embedder(tmp_path / "train/ml_model_best.pth")
+    embedder, _ = load_embedder(checkpoint)
     images = torch.rand(3, 3, 64, 64)
     same = torch.allclose(embedder(images), embedder.trunk(images), atol=1e-4)
     assert same == (record["chosen"] == FROZEN)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -163,13 +164,22 @@ def _train_in_budget(
         own: Mapping[str, float] = {}  # the user's validation, under its names
         if evaluate_query and experiment.automl.minutes is not None and not budget.has_time_after:
             say(f"not evaluated on your query: that takes about {budget.expected_after / 60:.1f} minutes, more than --minutes "
-                f"allows (unalike evaluate evaluate.checkpoint={result.checkpoint} ...)")  # fmt: skip
+                f"allows; to evaluate it now: {_evaluation_command(result.checkpoint, experiment)}")  # fmt: skip
         elif evaluate_query:
             own = evaluate_query(result.checkpoint)
         figures = {**result.figures, **{name.replace("test", "val", 1): value for name, value in own.items()}}
         write_model_card(run.dir, result.spec, result.training, record=result.record)
         run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", figures)
     return Result(run.dir, result.checkpoint, figures)
+
+
+def _evaluation_command(checkpoint: Path, experiment: Experiment) -> str:
+    """The command that evaluates a checkpoint on the reference and query that the spec of its training names."""
+    validation, source = experiment.dataset.val_dataset, str(experiment.dataset.train_dataset)
+    named = validation is not None and (validation.reference or validation.query)
+    reference = (validation.reference or source) if validation is not None and named else source
+    query = (validation.query or reference) if validation is not None and named else source
+    return shlex.join(["unalike", "evaluate", str(checkpoint), "--reference", str(reference), "--query", str(query)])
 
 
 def _take(experiment: Experiment, name: str) -> Result:
