@@ -1,11 +1,12 @@
 # demo      install what the demo needs and run it: a model learns to tell brand marks apart that it never saw
 # test      install what the tests need and run all but the slow ones; check: linters, types, layers
+# docs      the documentation site, into site/; index.html there is its first page
 # test-all  the slow sweeps too, with branch coverage by package; bench DATA=photographs: measurements beside peers (minutes to hours)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check bench clean
+.PHONY: demo test test-all check bench docs clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/unalike demo --overwrite $(DEMO)
@@ -28,6 +29,11 @@ bench: $(VENV)/.installed-test
 	@for script in loading files_to_vectors engines grocery; do echo "== $$script"; \
 	    $(BIN)/python benchmarks/$$script.py $(if $(DATA),--data $(DATA)) || exit 1; done
 
+# Strict: a link that leads nowhere is an error. Pages load nothing from the network (docs/site_hooks.py checks it).
+docs: $(VENV)/.installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo site/index.html
+
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
@@ -40,10 +46,15 @@ $(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,demo,dev]'
 	@touch $@ $(VENV)/.installed-demo
 
+# Building the pages needs no torch: the Python reference is read from the source.
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install -q -c constraints.txt -e '.[docs]'
+	@touch $@
+
 # The slow tests also start a Ray cluster.
 $(VENV)/.installed-slow: $(VENV)/.installed-test
 	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,demo,dev,cluster]'
 	@touch $@
 
 clean:
-	rm -rf build dist coverage.json .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site coverage.json .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -13,6 +13,7 @@ TESTS = UNIT.parent
 WHOLE_PACKAGE = {
     "test_layers",
     "test_benchmark_suite",
+    "test_docs",
     "test_repository",
     "test_start_up",
     "test_pairing",
