@@ -1,21 +1,26 @@
 # demo      install what the demo needs and run it: a model learns to tell brand marks apart that it never saw
 # test      install what the tests need and run all but the slow ones; check: linters, types, layers
 # docs      the documentation site, into site/; index.html there is its first page
+# test-browser  the reports in a Chromium: $CHROMIUM, the PATH's, or (as root on Debian) one that apt installs
 # test-all  the slow sweeps too, with branch coverage by package; bench DATA=photographs: measurements beside peers (minutes to hours)
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-all check bench docs clean
+.PHONY: demo test test-browser test-all check bench docs clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/unalike demo --overwrite $(DEMO)
 
 test: $(VENV)/.installed-test
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -n 2 --dist worksteal -m "not slow" $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -n 2 --dist worksteal -m "not slow and not browser" $(TESTS)
+
+test-browser: $(VENV)/.installed-test
+	chromium="$$($(BIN)/python -m tests.support.chromium)" && CHROMIUM="$$chromium" BROWSER_TESTS=required \
+	    OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -m browser tests/browser
 
 test-all: $(VENV)/.installed-slow
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal --cov --cov-report=json:coverage.json $(TESTS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not browser" --cov --cov-report=json:coverage.json $(TESTS)
 	$(BIN)/python tests/coverage_by_package.py coverage.json
 
 check: $(VENV)/.installed-test

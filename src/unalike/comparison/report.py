@@ -10,7 +10,7 @@ from typing import Any
 from PIL import Image
 
 from unalike.comparison.result import ComparisonResult
-from unalike.report.html import Report
+from unalike.report.html import LargeImages, Report
 
 # Longer side in pixels of an image in the page; about 20 kB each as JPEG.
 IMAGE_SIDE = 440
@@ -73,7 +73,7 @@ def make_pairs_report(entries: Sequence[Mapping[str, Any]], previews: Sequence[P
 def _add_pairs(page: Report, title: str, previews: Sequence[PairPreview], note: str = "") -> None:
     """Add a section with a row of images per pair; nothing without pairs."""
     rows = [
-        (preview.name, preview.summary, [(CAPTIONS[kind], jpeg) for kind, jpeg in preview.jpegs.items()])
+        LargeImages(preview.name, preview.summary, [(CAPTIONS[kind], jpeg) for kind, jpeg in preview.jpegs.items()])
         for preview in previews
     ]
     if rows:

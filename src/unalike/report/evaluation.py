@@ -294,7 +294,7 @@ def add_embedding_map(
     Args:
         report: The report.
         images: The images.
-        wrong_N: Whether the nearest neighbor of each image is of another class (bool); these are ringed in red.
+        wrong_N: Whether the nearest neighbor of each image is of another class (bool); these are red crosses.
         note: Text after the section's own note.
         quick: Whether to project to the principal axes, in no time, in place of t-SNE.
     """
@@ -306,9 +306,12 @@ def add_embedding_map(
     points = embedding_map(sample.vectors_ND, **({"most": 0} if quick else {}))
     plot = ScatterPlot.from_points(points, sample.labels_N, sample.classes, texts, wrong)
     text = (
-        "Each point is an image, each color a class; near points are similar, axes have no meaning; hover for the name."
+        "Each point is an image; a line joins it to the middle of its class, where the class is named. Near points are similar, "
+        "axes have no meaning. Point at an image for its name."
     )
-    text += " Ringed in red: the nearest reference is of another class." if wrong.any() else ""
+    text += " A red cross: the nearest reference is of another class." if wrong.any() else ""
+    unnamed = plot.classes - len(plot.names)
+    text += f" {unnamed:,} of {plot.classes:,} classes are not named for lack of room." if unnamed else ""
     text += f" {len(sample):,} of {len(images):,} images, drawn at random." if len(sample) < len(images) else ""
     report.scatter("Embedding map", plot, note=f"{text} {note}".strip())
 

@@ -98,7 +98,7 @@ def test_small_sets_make_a_page_without_a_map_or_with_a_small_one(pictures, coun
     shown = cloud(pictures[:count])
     report = Report("t")
     add_embedding_map(report, shown, np.ones(count, bool))
-    assert report.html().count("<circle") == (count if count >= 3 else 0)
+    assert report.html().count('class="missed"') == (count if count >= 3 else 0)
 
 
 def test_joined_takes_an_image_of_both_sets_once(pictures):

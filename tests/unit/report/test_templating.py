@@ -14,6 +14,6 @@ def test_every_template_escapes_and_refuses_a_missing_value():
 
 
 def test_a_page_holds_the_stylesheet_as_it_is():
-    text = render("report.html.j2", title="<t>", subtitle="", sections=[])
+    text = render("report.html.j2", title="<t>", subtitle="", sentences=[], sections=[])
     assert text.startswith("<!doctype html>") and "&lt;t&gt;" in text
     assert '"Segoe UI"' in text, "the stylesheet is included, not escaped"

@@ -1,0 +1,81 @@
+"""What a browser finds on a page: overflow, messages, requests, and violations of WCAG by axe-core."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+WIDTHS = (390, 1440)
+SCHEMES = ("light", "dark")
+RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
+# Elements that reach beyond the right edge of the window, and that no container of their own scrolls.
+FIND_OVERFLOW = """() => [...document.querySelectorAll('body *')].filter(element => {
+  const box = element.getBoundingClientRect();
+  if (!box.width || box.right <= document.documentElement.clientWidth + 1) return false;
+  for (let parent = element.parentElement; parent && parent !== document.body; parent = parent.parentElement)
+    if (['auto', 'scroll'].includes(getComputedStyle(parent).overflowX)) return false;
+  return true;
+}).map(element => element.outerHTML.slice(0, 120))"""
+OPEN_ALL = "() => document.querySelectorAll('details').forEach(details => { details.open = true })"
+
+
+@dataclass
+class PageView:
+    """A page as a browser shows it: its text, and what is wrong with it."""
+
+    text: str = ""
+    overflow: list[str] = field(default_factory=list)
+    messages: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+
+    def faults(self) -> list[str]:
+        """All that is wrong."""
+        return [*self.overflow, *self.messages, *self.requests, *self.violations]
+
+
+@cache
+def axe_source() -> str:
+    """The script of axe-core, from the package axe-playwright-python."""
+    return (files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8")
+
+
+def view_page(browser: Any, path: Path, width: int, scheme: str, *, rules: bool = True) -> PageView:
+    """Open a file in a window of ``width`` pixels, with everything unfolded.
+
+    Args:
+        browser: The fixture ``browser``.
+        path: The page.
+        width: Width of the window in CSS pixels.
+        scheme: light or dark.
+        rules: Whether axe-core looks for violations of RULES.
+    """
+    view = PageView()
+    context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page = context.new_page()
+    page.on("console", lambda message: view.messages.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: view.messages.append(f"error: {error}"))
+    address = path.resolve().as_uri()
+    page.on(
+        "request",
+        lambda request: None if request.url == address or request.url.startswith("data:") else view.requests.append(request.url),
+    )  # fmt: skip
+    page.goto(address)
+    view.text = page.inner_text("body")
+    page.evaluate(OPEN_ALL)
+    if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
+        view.overflow.append("the page scrolls sideways")
+    view.overflow += page.evaluate(FIND_OVERFLOW)
+    if rules:
+        page.evaluate(axe_source())
+        result = page.evaluate("rules => axe.run(document, {runOnly: rules, resultTypes: ['violations']})", RULES)
+        view.violations = [
+            f"{found['id']}: {node['html'][:160]} {node.get('failureSummary', '')}"
+            for found in result["violations"]
+            for node in found["nodes"]
+        ]
+    context.close()
+    return view
