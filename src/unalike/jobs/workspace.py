@@ -20,6 +20,7 @@ from unalike.jobs.attempt import LOG_FILE, job_folder
 from unalike.jobs.command import PROGRAM, prepare_attempt
 from unalike.jobs.database import ACTIVE_STATUSES, Job, JobStore, now
 from unalike.jobs.gpu_queue import AT_ONCE_SETTING
+from unalike.jobs.input_paths import refuse_missing_inputs
 from unalike.jobs.job_spec import SpecSource, check_job_spec
 from unalike.jobs.kubernetes import make_manifest, write_manifest
 from unalike.jobs.outputs import field_of, find_model, results_address
@@ -140,6 +141,7 @@ class Workspace:
 
         Raises:
             SpecError: Lists every fault of the spec, or an unknown option of the scheduler.
+            DataError: Images or files of a local job do not exist.
             RunError: The parent cannot be used.
             MissingExtra: The scheduler needs a package that is not installed.
             DeviceError: The scheduler cannot be reached.
@@ -164,6 +166,8 @@ class Workspace:
         elif where == "kubernetes":
             make_manifest(job, job_folder(self.folder, job_id), self.folder)
         self._accept_parent(job, parent, wait_for_parent)
+        if where == "local":
+            refuse_missing_inputs(job, self.folder)
         self.store.insert(job)
         return self._start(job)
 

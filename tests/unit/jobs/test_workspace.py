@@ -108,8 +108,8 @@ def archive(path: Path) -> Path:
 # ---- chains ----
 
 
-def test_a_chain_takes_its_models_from_its_parents(workspace):
-    train = workspace.create("train", {"num_epochs": 3, "dataset.train_dataset": "photos"})
+def test_a_chain_takes_its_models_from_its_parents(workspace, tmp_path):
+    train = workspace.create("train", {"num_epochs": 3, "dataset.train_dataset": str(tmp_path)})
     export = workspace.create("export", parent_job_id=train.id[:5], wait_for_parent=True)
     (export,) = workspace.wait([export.id], timeout=100)
     train = workspace.get(train.id)
@@ -543,7 +543,7 @@ def test_a_job_survives_its_shell_and_leaves_the_skill_alone(workspace, tmp_path
     program = (
         "import sys, time; from unalike.jobs import Workspace\n"
         f"held = Workspace({str(workspace.folder)!r}, program={workspace.program!r})\n"
-        "print(held.create('train', {'model_name': 'waits', 'dataset.train_dataset': 'photos'}, automl_policy='off').id, flush=True); time.sleep(600)"
+        "print(held.create('train', {'model_name': 'waits', 'dataset.train_dataset': '.'}, automl_policy='off').id, flush=True); time.sleep(600)"
     )
     shell = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, start_new_session=True)
     job_id = shell.stdout.readline().strip()
