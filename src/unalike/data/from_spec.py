@@ -68,6 +68,7 @@ def load_from_spec(
         notices=notices,
         columns=dataset.manifest_columns.model_dump(),
         split=split,
+        for_training=source == dataset.train_dataset,
     )
 
 

@@ -22,6 +22,7 @@ from unalike.data.folders import ClassMap, PathParts, is_image, list_folder, nor
 from unalike.data.manifests import MANIFEST_SUFFIXES, read_manifest
 from unalike.data.notices import Notices
 from unalike.data.regions import image_file
+from unalike.data.split_folders import notice_split_folders
 from unalike.errors import DataError, SpecError, closest
 from unalike.sanitize import redact
 from unalike.storage.fetch import local_path, uri_of
@@ -123,6 +124,7 @@ def load_images(
     columns: Mapping[str, str] | None = None,
     split: str | None = None,
     cache_dir: Path | None = None,
+    for_training: bool = False,
 ) -> ImageSet:
     """List the images of a folder, an archive, a manifest (CSV, Parquet), a single file, or a URI of one of these.
 
@@ -136,6 +138,7 @@ def load_images(
         columns: Names of a manifest's columns, by the keys path, label, split, group.
         split: Takes only this split of a manifest; ``classes`` stays that of the whole manifest.
         cache_dir: Where archives and remote files are kept.
+        for_training: Whether the images are trained on, for the remedy of a notice.
 
     Returns:
         The images, sorted by path; those of a manifest in its order.
@@ -157,7 +160,7 @@ def load_images(
         raise DataError(f"{name}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
     if path.is_dir() or is_archive(path):
         root = path if path.is_dir() else unpack_source(source, cache_dir, fetched=path)
-        images = _from_folder(root, name, class_from, class_map, labeled, collected)
+        images = _from_folder(root, name, class_from, class_map, labeled, collected, for_training)
     elif suffix in MANIFEST_SUFFIXES:
         images = _from_manifest(path, str(source), class_map, labeled, collected, columns, split, cache_dir)
     elif is_image(image_file(path)):
@@ -216,8 +219,10 @@ def _relabel(images: ImageSet, classes: tuple[str, ...]) -> ImageSet:
 
 
 def _from_folder(
-    root: Path, source: str, class_from: str, class_map: str | Path | None, labeled: bool, notices: Notices
-) -> ImageSet:
+    root: Path, source: str, class_from: str, class_map: str | Path | None, labeled: bool, notices: Notices,
+    for_training: bool,
+) -> ImageSet:  # fmt: skip
+    top = root
     if labeled:
         root = skip_wrapper_folders(root, notices)
     listing = list_folder(root, notices)
@@ -236,6 +241,10 @@ def _from_folder(
             folders.append(normalize_class_name(_class_folder(parts, class_from)))
     if not kept:
         raise _empty_error(root, source, "class folders with images", notices)
+    if class_from == "top" and not class_map:
+        inside = root.relative_to(top).as_posix()
+        notice_split_folders(f"{source.rstrip('/')}/{inside}" if inside != "." else source, listing.images, notices,
+                             for_training=for_training)  # fmt: skip
     all_folders = sorted(
         set(folders) | {normalize_class_name(parts[0]) for parts in listing.folders if len(parts) == 1}
     )

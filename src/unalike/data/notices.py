@@ -19,6 +19,7 @@ MESSAGES = {
     "unmapped-class": "{n} class folder{s} not in the class map, shown under their own names",
     "unreadable": "{n} image{s} unreadable",
     "missing": "{n} file{s} of the manifest not there, passed over",
+    "split-folder": "{n} folder{s} divided like a data set, the parts taken as classes",
     "wrapper": "{n} wrapper folder{s} unwrapped",
     "link-loop": "{n} link{s} to an enclosing folder not followed",
     "broken-link": "{n} link{s} to nothing passed over",
