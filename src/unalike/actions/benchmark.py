@@ -111,7 +111,8 @@ def _engines(path: Path, runtimes: Sequence[str] | None, threads: int | None) ->
 
     available = FILE_RUNTIMES.get(path.suffix)
     if available is None:
-        raise ModelError(f"{path.name}: unknown kind of model", expected=", ".join(SUFFIXES))
+        what = "is a folder, not a model's file" if path.is_dir() else "is no model of a known kind"
+        raise ModelError(f"{path} {what}", expected=f"a file: {', '.join(SUFFIXES)}")
     engines: list[Engine] = []
     view = None
     for name in runtimes or available:

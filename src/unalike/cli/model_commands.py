@@ -8,7 +8,7 @@ import typer
 import unalike
 from unalike.cli.next_steps import suggest
 from unalike.cli.output import show_result
-from unalike.cli.positionals import model_argument, split_arguments
+from unalike.cli.positionals import model_argument, refuse_models, split_arguments
 from unalike.cli.section_options import Option, section_command
 from unalike.cli.shared_options import (
     Arguments,
@@ -40,6 +40,8 @@ def run_action(
     """Run a model action with the options of its command (``fields``: those that set a field), and print the result."""
     set_verbosity(verbose, quiet)
     data, overrides = split_arguments(action, arguments)
+    named = fields or {}
+    refuse_models({"--reference": named.get(REFERENCE_FIELD), "--query": named.get(QUERY_FIELD)})
     overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials, fields=fields)
     perform = getattr(unalike, {"inference": "infer"}.get(action, action))
     options = {} if take is None else {"take": take}
@@ -49,7 +51,6 @@ def run_action(
     if process_rank() == 0:  # of several processes (torchrun, srun) one prints
         show_result(result, as_json)
         if not as_json:
-            named = fields or {}
             suggest(action, folder=result.results_dir, path=result.path, data=data or named.get(QUERY_FIELD),
                     reference=named.get(REFERENCE_FIELD), model=model_argument(arguments))  # fmt: skip
 

@@ -94,3 +94,11 @@ def _model_remedy(action: str, suffix: str) -> str:
     if suffix in (".pth", ".ckpt"):
         return "write an ONNX file first: unalike export CHECKPOINT"
     return "name the checkpoint of the training" if action == "export" else "name the ONNX file that it was built from"
+
+
+def refuse_models(options: Mapping[str, str | None]) -> None:
+    """Raise SpecError for a model in an option that takes images (``option name -> value``)."""
+    for name, value in options.items():
+        if value is not None and is_model(value):
+            raise SpecError(f"{name} {value} is a model, not images", expected="a folder, an archive or a manifest",
+                            remedy=f"write the model without {name}")  # fmt: skip

@@ -78,6 +78,7 @@ def section_command(
                 *_positional_fields(action, positional, arguments, declared),
                 *_option_fields(ctx, values, built, declared, switches),
             ]
+            _refuse_swapped(action, dict(fields))
             spec = _load(action, section, values["spec"], overrides, fields)
             function(spec, **{name: values[name] for name in own_names})
 
@@ -208,10 +209,19 @@ def _positional_fields(
         elif rest:
             fields.append((name, rest.pop(0)))
     if rest:
+        _refuse_swapped(action, {**dict(fields), "model": rest[0]})
         raise SpecError(
             f"unexpected argument {rest[0]!r}", expected=f"unalike {command_of(action)} {_metavar(arguments)}"
         )
     return fields
+
+
+def _refuse_swapped(action: str, fields: Mapping[str, Any]) -> None:
+    """Refuse inputs in each other's place; nothing is imported for a call without a file."""
+    if fields:
+        from unalike.actions.swapped_inputs import refuse_swapped
+
+        refuse_swapped(action, fields)
 
 
 def _option_fields(

@@ -165,6 +165,9 @@ def require_model_file(path: str | Path) -> Path:
     path = local_path(path)
     if (path / RECORD_FILE).is_file():
         path = model_in_folder(path)
+    if path.is_dir():
+        raise ModelError(f"{path} is a folder without a run, no model", expected=f"a file: {', '.join(SUFFIXES)}",
+                         remedy="name the model's file, or the folder of the run that wrote it")  # fmt: skip
     if not path.is_file():
         raise ModelError(f"there is no model file {path}", expected=f"one of {', '.join(SUFFIXES)}")
     return path
