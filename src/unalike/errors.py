@@ -83,11 +83,17 @@ class ExportError(UnalikeError):
 
 
 class Interrupted(UnalikeError):
-    """Stopped by a signal; ``exit_code`` is 128 + the signal's number (130 for Ctrl-C, 143 for SIGTERM)."""
+    """Stopped by a signal; ``exit_code`` is 128 + the signal's number (130 for Ctrl-C, 143 for SIGTERM).
+
+    Attributes:
+        run_folder: Folder of the run that was stopped, with what it has written so far; empty without a run.
+        is_named: Whether the user named that folder, or its root.
+    """
 
     def __init__(self, signal_number: int, found: str) -> None:
         super().__init__(found)
         self.exit_code = 128 + signal_number
+        self.run_folder, self.is_named = "", True
 
 
 def missing_extra(module: str, extra: str, purpose: str = "") -> MissingExtra:

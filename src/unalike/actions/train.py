@@ -191,7 +191,10 @@ def _take(experiment: Experiment, name: str) -> Result:
     refuse_several_processes("--take")
     folder = results_folder("train", experiment)
     if folder is None:
-        raise SpecError("--take without a results folder", remedy="name the folder of the run with --results-dir")
+        raise SpecError(
+            "--take without a results folder",
+            remedy="name the folder of the run with --results-dir, runs/latest for the last one",
+        )
     record = read_record(folder)
     number = find_candidate(record, name)
     finished = load_spec("train", str(folder / EXPERIMENT_FILE), [("train.results_dir", str(folder))])

@@ -15,7 +15,7 @@ import typer
 from unalike import __version__
 from unalike.cli.commands import ALIASES, COMMANDS, LazyGroup, is_command
 from unalike.cli.output import replace_closed_streams, tolerate_narrow_encodings
-from unalike.errors import SpecError, closest
+from unalike.errors import Interrupted, SpecError, closest
 from unalike.runs.program_start import mark_program
 from unalike.sanitize import one_line, redact
 
@@ -78,8 +78,8 @@ def _save_traceback(error: BaseException) -> str:
     return name
 
 
-def _explain(error: BaseException, verbose: bool) -> int:
-    """One line on standard error; returns the exit code."""
+def _explain(error: BaseException, verbose: bool, argv: Sequence[str]) -> int:
+    """One line on standard error, and the command that continues a stopped training; returns the exit code."""
     import traceback
 
     from unalike.runs.failures import known_failure
@@ -90,6 +90,10 @@ def _explain(error: BaseException, verbose: bool) -> int:
     known = known_failure(error)
     if known is not None:
         print(f"error: {known}", file=sys.stderr)
+        if isinstance(known, Interrupted):
+            from unalike.cli.next_steps import suggest_resume
+
+            suggest_resume(argv, known)
         return known.exit_code
     text = one_line(redact(" ".join(str(error).split()))) or "no message"
     print(f"error: {type(error).__name__}: {text} (unexpected; traceback: {_save_traceback(error)})", file=sys.stderr)
@@ -123,14 +127,14 @@ def run_command(argv: Sequence[str]) -> int:
         print(f"error: {one_line(redact(message)).rstrip('.')}; see '{_help_of(error)}'", file=sys.stderr)
         return 2
     except typer.Abort:
-        return _explain(KeyboardInterrupt(), verbose)
+        return _explain(KeyboardInterrupt(), verbose, argv)
     except BrokenPipeError:
         os.dup2(
             os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
         )  # nobody reads the output any more; the interpreter is not to complain
         return 1
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001  the last frame of the program
-        return _explain(error, verbose)
+        return _explain(error, verbose, argv)
     return code if isinstance(code, int) else 0
 
 

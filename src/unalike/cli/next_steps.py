@@ -6,8 +6,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from unalike.errors import Interrupted
 from unalike.progress import say
 from unalike.runs.filenames import REPORT_FILE
+from unalike.runs.record import failed_without_results
 
 # Action -> the commands that usually follow it. {path} is the file that it wrote, {data} its data, {gallery} a file name made of
 # the data's; {model} and {reference} are those of the call. A command with a part that the call did not name shows that
@@ -58,6 +60,21 @@ def following(action: str, parts: Mapping[str, str | Path | None]) -> Sequence[s
     stem = Path(str(source)).name.partition(".")[0] if source is not None else ""
     words.setdefault("gallery", shlex.quote(f"{stem or 'images'}.gallery"))
     return [line.format_map(_Capitals(words)) for line in _FOLLOWING.get(action, ())]
+
+
+def suggest_resume(argv: Sequence[str], stopped: Interrupted) -> None:
+    """Print the command that continues a training which a signal stopped; nothing where nothing was written.
+
+    Args:
+        argv: Command line of the training, without the program's name.
+        stopped: Its error.
+    """
+    folder = Path(stopped.run_folder)
+    if not stopped.run_folder or argv[:1] != ["train"] or not folder.is_dir() or failed_without_results(folder):
+        return
+    words = [word for word in argv if word not in ("--overwrite", "--resume")] + ["--resume"]
+    words += [] if stopped.is_named else [f"train.results_dir={folder}"]
+    say(f"next: unalike {shlex.join(words)}")
 
 
 class _Capitals(dict[str, str]):

@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -31,7 +32,13 @@ Query = Annotated[str | None, typer.Option("--query", metavar="DATA", help="Quer
 OutputFile = Annotated[str | None, typer.Option("-o", "--out", metavar="FILE", help="File to write.")]
 SpecFile = Annotated[str | None, typer.Option("-e", "--spec", metavar="FILE", help="Spec file (YAML).")]
 ResultsDir = Annotated[
-    str | None, typer.Option("-r", "--results-dir", metavar="DIR", help="Root of the results: DIR/<action>.")
+    str | None,
+    typer.Option(
+        "-r",
+        "--results-dir",
+        metavar="DIR",
+        help="Root of the results: DIR/<action>; or the folder of a run of this action.",
+    ),
 ]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the results folder.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in the results folder.")]
@@ -87,7 +94,9 @@ def flag_overrides(
     from unalike.spec.reading import yaml_line
 
     flags = [f"{path}={yaml_line(value)}" for path, value in (fields or {}).items() if value is not None]
-    if results_dir is not None:
+    if results_dir is not None and _is_run_of(action, results_dir):
+        flags.append(f"{action}.results_dir={yaml_line(results_dir)}")
+    elif results_dir is not None:
         flags.append(f"results_dir={yaml_line(results_dir)}")
         if not any(override.startswith(f"{action}.results_dir=") for override in overrides):
             flags.append(f"{action}.results_dir=null")  # else a spec's own folder would win over the flag in silence
@@ -98,6 +107,13 @@ def flag_overrides(
     if policy is not None:
         flags.append(f"automl_policy={policy}")
     return [*overrides, *flags]
+
+
+def _is_run_of(action: str, folder: str) -> bool:
+    """Whether a folder holds a run of the action itself, and is not the root of one (``folder/<action>``)."""
+    from unalike.runs.record import recorded_action
+
+    return recorded_action(Path(folder)) == action and not (Path(folder) / action).exists()
 
 
 def set_verbosity(verbose: bool, quiet: bool) -> None:

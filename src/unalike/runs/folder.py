@@ -12,6 +12,7 @@ from unalike.progress import say
 from unalike.runs.environment import process_rank
 from unalike.runs.failures import occupied_folder
 from unalike.runs.filenames import (
+    LATEST_RUN,
     OVERWRITABLE_FILES,
     RECORD_FILE,
     RUN_MARKS,
@@ -82,7 +83,8 @@ def open_run(
     rank = process_rank() if rank is None else rank
     folder = results_folder(action, experiment)
     if folder is None and resume:
-        raise SpecError("--resume without a results folder", remedy="name the folder of the run with --results-dir")
+        raise SpecError("--resume without a results folder",
+                        remedy=f"name the folder of the run: --results-dir DIR, {RUNS_FOLDER}/{LATEST_RUN} for the last one")  # fmt: skip
     checkpoint = getattr(getattr(experiment, action, None), "resume_training_checkpoint_path", None)
     if checkpoint and folder is not None and Path(checkpoint).resolve().parent == folder.resolve():
         resume = resume or not overwrite  # the user named a checkpoint of this very folder

@@ -210,6 +210,8 @@ class Run:
             signal.signal(number, handler)
         self._handlers.clear()
         known = known_failure(error, self._signal) if error is not None else None
+        if isinstance(known, Interrupted):
+            known.run_folder, known.is_named = str(self.dir), not self._unnamed
         if self.rank == 0:
             try:
                 self._write_end(error, known)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from unalike.errors import Interrupted, TrainingError, WeightsError
 from unalike.progress import progress, say
+from unalike.runs.failures import signal_name
 from unalike.training.checkpoints import CheckpointManager
 from unalike.training.cpu.batchnorm_folding import FoldablePairs, fold_batchnorm
 from unalike.training.cpu.openvino_stages import CompiledStages, use_compiled_stages
@@ -382,7 +383,7 @@ class TrainingLoop:
 
     def _interrupted(self, signal_number: int) -> Interrupted:
         at = self.position
-        return Interrupted(signal_number, f"stopped by signal {signal_number} in epoch {at.epoch}, step {at.step}; "
+        return Interrupted(signal_number, f"stopped by {signal_name(signal_number)} in epoch {at.epoch}, step {at.step}; "
                            "the checkpoint is saved, --resume goes on from it")  # fmt: skip
 
     # -- state ---------------------------------------------------------------------------------------------------

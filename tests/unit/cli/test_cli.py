@@ -127,6 +127,36 @@ def test_flags_rule_over_the_spec(api: Calls) -> None:
     assert api.seen[1][1][1] == ["train.results_dir=there", 'results_dir="root"']
 
 
+def test_the_folder_of_a_run_may_be_given_in_place_of_its_root(api: Calls, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(json.dumps({"action": "train"}))
+    assert cli.run_command(["train", "x", "-r", str(tmp_path), "--resume"]) == 0
+    assert api.seen[0][1][1] == [f'train.results_dir="{tmp_path}"']
+    cli.run_command(["evaluate", "-r", str(tmp_path)])
+    (tmp_path / "train").mkdir()
+    cli.run_command(["train", "x", "-r", str(tmp_path), "--resume"])
+    assert all(seen[1][1][0] == f'results_dir="{tmp_path}"' for seen in api.seen[1:])
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_stopped_training_names_the_command_that_continues_it(
+    api: Calls, tmp_path: Path, capsys: pytest.CaptureFixture[str], is_named: bool
+) -> None:
+    stopped = Interrupted(2, "stopped by Ctrl-C")
+    stopped.run_folder, stopped.is_named = str(tmp_path), is_named
+    api.error = stopped
+    assert cli.run_command(["train", "my photos", "--minutes", "1"]) == 130
+    assert "next:" in capsys.readouterr().err
+    assert cli.run_command(["train", "my photos", "--overwrite"]) == 130
+    folder = "" if is_named else f" train.results_dir={tmp_path}"
+    assert capsys.readouterr().err.splitlines() == [
+        "error: stopped by Ctrl-C", f"next: unalike train 'my photos' --resume{folder}",
+    ]  # fmt: skip
+    (tmp_path / "status.json").write_text(json.dumps({"status": "FAILURE"}))
+    for argv in (["train", "x"], ["evaluate", "x"]):
+        cli.run_command(argv)
+        assert "next" not in capsys.readouterr().err, "nothing to continue"
+
+
 def test_intervals_are_one_line_with_their_name(capsys: pytest.CaptureFixture[str]) -> None:
     interval = {"value": 0.05, "low": 0.013, "high": 0.169}
     show_result({"false_alarms": interval, "figures": {"found": interval, "n": 3}}, as_json=False)
@@ -158,6 +188,8 @@ def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixtu
         (["default_specs", "trian"], 2, "error: no action 'trian'; did you mean 'train'?"),
         (["default_specs", "train.seed=1"], 2, "error: 'train.seed=1' for default_specs"),
         (["embed", "photos"], 2, "error: embed.output is not set"),
+        (["embed", "a.onnx", "photos"], 2, "error: a.onnx is a model, not images"),
+        (["evaluate", "photos", "--query", "a.onnx"], 2, "error: --query a.onnx is a model, not images"),
     ],
 )
 def test_mistakes_are_one_line(
