@@ -14,5 +14,5 @@ class Demo(Section):
     keep: Text = field(None, "Folder in which the rendered images are kept; unset, they are deleted at the end.")
     brands: int = field(200, "Number of brands to train on.", ge=2)
     unseen: int = field(120, "Number of other brands, to be recognized.", ge=2)
-    epochs: Annotated[int, Ge(1)] | None = field(None, "Number of epochs; unset, as many as fit in five minutes.")
+    epochs: Annotated[int, Ge(1)] | None = field(None, "Number of epochs; unset, 4.")
     seed: int = field(0, "Seed of the images and the training.", ge=0)

@@ -20,8 +20,16 @@ class Fault(NamedTuple):
         return f"{self.path}: {self.text}" if self.path else self.text
 
 
+# Names of other libraries -> the word by which fields here are named.
+_OTHER_NAMES = {"learning_rate": "lr", "wd": "decay", "bs": "batch"}
+
+
 def suggestion(path: str) -> str:
-    """A suggestion for an unknown dotted path: a sibling, a field of that name in another section, or a similar path."""
+    """A suggestion for an unknown dotted path.
+
+    It is a sibling, a field of that name in another section, a field below the same section with that word in its name
+    (``train.optim.lr``: ``train.optim.trunk.base_lr``), or a similar path.
+    """
     table = declared_fields()
     parent, _, name = path.rpartition(".")
     siblings = [p.rpartition(".")[2] for p in table if p.rpartition(".")[0] == parent]
@@ -29,8 +37,11 @@ def suggestion(path: str) -> str:
     if near:
         return near
     elsewhere = [p for p in table if p.rpartition(".")[2] == name] or [p for p in table if p.endswith("." + path)]
-    if elsewhere:
-        return f"did you mean {' or '.join(repr(p) for p in elsewhere[:3])}?"
+    word = _OTHER_NAMES.get(name, name)
+    below = [p for p in table if p.startswith(f"{parent}.") and word in p.rpartition(".")[2].split("_")]
+    found = elsewhere or sorted(below, key=lambda p: not p.endswith(f"_{word}"))
+    if found:
+        return f"did you mean {' or '.join(repr(p) for p in found[:3])}?"
     return closest(path, table)
 
 

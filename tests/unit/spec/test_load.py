@@ -516,6 +516,8 @@ def test_suggestions() -> None:
     assert suggestion("train.optim.trunk.base_ir") == "did you mean 'base_lr'?"
     assert suggestion("optim.gamma") == "did you mean 'train.optim.gamma'?"
     assert suggestion("zzzzzz") == ""
+    for path in ("train.optim.lr", "train.optim.learning_rate"):
+        assert suggestion(path).startswith("did you mean 'train.optim.embedder.base_lr' or 'train.optim.trunk.base_lr'")
 
 
 # Hypothesis: whatever is done to a spec, the answer is an Experiment or a SpecError that names the key.
