@@ -147,6 +147,14 @@ class GalleryCalibration:
     def __str__(self) -> str:
         return f"threshold {self.threshold:.4f}, margin {self.margin:.4f} (by {self.rule}); {self.costs()}"
 
+    def refused_share(self) -> tuple[float, float, float, int, int] | None:
+        """Share of images of known classes that are called unknown, its bounds, and the images and classes behind it."""
+        names = ("known_unknown", "known_unknown_low", "known_unknown_high", "known_images", "known_classes")
+        rate, low, high, images, classes = (self.figures.get(name) for name in names)
+        if rate is None or low is None or high is None or images is None or classes is None:
+            return None
+        return rate, low, high, int(images), int(classes)
+
     def costs(self) -> str:
         """What the threshold costs in both directions, in words: unknown images taken for known, known images refused."""
         share = self.false_match
@@ -157,11 +165,11 @@ class GalleryCalibration:
                 f"of images of unknown classes {share.rate:.1%} are taken for known ({bounds}; {share.trials} trials of "
                 f"{share.classes} classes)" + ("; no trial reaches the threshold" if share.rate == 0 else "")
             )
-        if "known_unknown_low" in self.figures:
-            refused, low, high = (self.figures[f"known_unknown{end}"] for end in ("", "_low", "_high"))
+        if refused := self.refused_share():
+            rate, low, high, images, classes = refused
             text += (
-                f"; of images of known classes {refused:.1%} are called unknown ({low:.1%} to {high:.1%}; "
-                f"{self.figures['known_images']} images of {self.figures['known_classes']} classes)"
+                f"; of images of known classes {rate:.1%} are called unknown ({low:.1%} to {high:.1%}; "
+                f"{images} images of {classes} classes)"
             )
         elif not self.figures:
             text += (

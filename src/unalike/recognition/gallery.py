@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,21 @@ from unalike.data.folders import normalize_class_name
 from unalike.errors import DataError, ModelError, closest
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.decision import GalleryCalibration
-from unalike.recognition.gallery_content import GalleryContent
+from unalike.recognition.gallery_change import (
+    ChangeRecord,
+    Enrollment,
+    GalleryChange,
+    Merger,
+    Recalibration,
+    Removal,
+    Renaming,
+    merge_enrollments,
+)
+from unalike.recognition.gallery_file import GalleryFile, read_gallery_file, write_gallery_file
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import check_vectors
 from unalike.recognition.snapshot import HALF_ROWS, EnrolledNames, GallerySnapshot, NearestNeighbors
-from unalike.storage.blockfile import content_errors, read_blocks, read_generation, write_blocks
+from unalike.storage.blockfile import content_errors
 from unalike.storage.file_lock import file_lock
 
 
@@ -49,9 +59,10 @@ class Gallery:
         self._snapshot = GallerySnapshot.empty(dim, half)
         self._codes: dict[str, int] = {}
         self._lock = threading.RLock()
-        self._file: GalleryFile | None = None
-        self._generations: dict[str, bytes] = {}  # of the files that it was loaded from or saved to
-        self._saved: tuple[GallerySnapshot, GalleryCalibration | None] | None = None  # the state that its file holds
+        self._files: dict[str, GalleryFile] = {}  # those that it was loaded from or saved to, by their real path
+        self._file: GalleryFile | None = None  # the last of them
+        self._saved: tuple[GallerySnapshot, GalleryCalibration | None] | None = None  # the state that it holds
+        self._unsaved: list[GalleryChange] | None = None  # since; None where it has to be written anew
 
     def __len__(self) -> int:
         return len(self._snapshot)
@@ -139,7 +150,37 @@ class Gallery:
                 "a vector that is zero or not finite", remedy="check the image and the network it came from"
             )
         with self._lock:
-            self._append(l2_normalize(vectors_ND), labels, names)
+            dtype = self._snapshot.added_MD.dtype
+            self._change(Enrollment(l2_normalize(vectors_ND).astype(dtype, copy=False), labels, names))
+
+    def _change(self, change: GalleryChange) -> None:
+        """Apply a change whose values were checked, and keep it for the journal of the file."""
+        self._apply(change)
+        if self._unsaved is not None:
+            self._unsaved.append(change)
+            self._unsaved_bytes += change.vectors_MD.nbytes if isinstance(change, Enrollment) else 0
+            if self._file is None or not self._file.may_append(self._unsaved_bytes):
+                self._unsaved = None
+
+    def _apply(self, change: GalleryChange) -> None:
+        snapshot = self._snapshot
+        match change:
+            case Enrollment():
+                self._append(change.vectors_MD, change.labels, change.names)
+            case Removal():
+                self._keep(np.flatnonzero(~np.isin(snapshot.ids_N, change.ids_R)), snapshot.codes_N, snapshot.classes)
+            case Renaming():
+                classes = list(snapshot.classes)
+                classes[self._codes[change.label]] = change.new
+                self._replace(replace(snapshot, classes=classes))
+            case Merger():
+                classes, codes = list(snapshot.classes), [self._codes[label] for label in change.labels]
+                target = self._codes.get(change.into, codes[0])
+                classes[target] = change.into
+                codes_N = np.where(np.isin(snapshot.codes_N, codes), np.int32(target), snapshot.codes_N)
+                self._keep(np.arange(len(snapshot)), codes_N, classes)
+            case Recalibration():
+                self.calibration = change.calibration
 
     def _append(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> None:
         snapshot = self._snapshot
@@ -163,7 +204,7 @@ class Gallery:
             buffer[:total],
             np.concatenate([snapshot.codes_N, new_codes_M]),
             np.concatenate([snapshot.ids_N, np.arange(snapshot.next_id, next_id)]),
-            classes, snapshot.names, snapshot.file, snapshot.revision + 1, next_id,
+            classes, snapshot.names, snapshot.file, snapshot.revision + 1, next_id, snapshot.rows_F,
         )  # fmt: skip
 
     def remove(self, labels: Sequence[str] = (), names: Sequence[str] = ()) -> int:
@@ -190,22 +231,21 @@ class Gallery:
                 removed_names = set(map(normalize_class_name, names))
                 is_removed = (normalize_class_name(name) in removed_names for name in enrolled_names)
                 removed_N |= np.fromiter(is_removed, np.bool_, len(snapshot))
-            self._keep(np.flatnonzero(~removed_N), snapshot.codes_N, list(snapshot.classes))
+            self._change(Removal(snapshot.ids_N[removed_N]))
             return int(removed_N.sum())
 
     def rename(self, label: str, new: str) -> None:
         """Rename a class. Raises DataError when there is no such class or the new name is taken."""
         with self._lock:
-            code, label, new = self._code(label), normalize_class_name(label), normalize_class_name(new)
+            self._code(label)
+            label, new = normalize_class_name(label), normalize_class_name(new)
             if not new:
                 raise DataError("an empty label", expected="a class name")
             if new == label:
                 return
             if new in self._codes:
                 raise DataError(f"{new!r} is in the gallery already", remedy=f"merge {label!r} into it instead")
-            classes = list(self._snapshot.classes)
-            classes[code] = new
-            self._replace(replace(self._snapshot, classes=classes))
+            self._change(Renaming(label, new))
 
     def merge(self, labels: Sequence[str], into: str) -> int:
         """Merge several classes into ``into``, which may be new.
@@ -217,22 +257,16 @@ class Gallery:
             DataError: there is no such class, nothing is to merge, or ``into`` is empty.
         """
         with self._lock:
-            snapshot, classes = self._snapshot, list(self._snapshot.classes)
             into = normalize_class_name(into)
-            codes = [self._code(label) for label in labels if normalize_class_name(label) != into]
+            merged = [name for label in labels if (name := normalize_class_name(label)) != into]
+            codes = [self._code(label) for label in merged]
             if not codes:
                 raise DataError("nothing to merge", expected="at least one class other than the one to merge into")
             if not into:
                 raise DataError("an empty label", expected="a class name")
-            if into not in self._codes:
-                classes[codes[0]] = into
-                target = codes[0]
-            else:
-                target = self._codes[into]
-            moved_N = np.isin(snapshot.codes_N, codes)
-            codes_N = np.where(moved_N, np.int32(target), snapshot.codes_N)
-            self._keep(np.arange(len(snapshot)), codes_N, classes)
-            return int(moved_N.sum())
+            count = int(np.isin(self._snapshot.codes_N, codes).sum())
+            self._change(Merger(merged, into))
+            return count
 
     def store(self, *, half: bool) -> None:
         """Keep vectors in half precision from now on (a cosine changes by less than 5e-4), or in single precision."""
@@ -245,7 +279,9 @@ class Gallery:
             for first in range(0, len(snapshot), HALF_ROWS):
                 last = min(first + HALF_ROWS, len(snapshot))
                 vectors_ND[first:last] = read(first, last)
-            self._snapshot = replace(snapshot, added_MD=vectors_ND, file=None)
+            names = EnrolledNames(added=snapshot.names.unpack()[: len(snapshot)])
+            self._snapshot = replace(snapshot, added_MD=vectors_ND, names=names, file=None, rows_F=None)
+            self._unsaved = None
 
     def _code(self, label: str) -> int:
         name = normalize_class_name(label)
@@ -253,29 +289,14 @@ class Gallery:
             raise DataError(f"no class {label!r} in the gallery", remedy=closest(name, self._codes))
         return self._codes[name]
 
-    def _keep(self, kept_M: np.ndarray, codes_N: np.ndarray, classes: list[str]) -> None:
+    def _keep(self, kept_M: np.ndarray, codes_N: np.ndarray, classes: Sequence[str]) -> None:
         """Replace the gallery by some of its vectors; classes without any are removed and the others move up."""
-        snapshot = self._snapshot
         codes_M = codes_N[kept_M]
         used_codes = np.unique(codes_M)
         new_code_C = np.zeros(len(classes), np.int32)
         new_code_C[used_codes] = np.arange(len(used_codes))
         used_classes = [classes[code] for code in used_codes.tolist()]
-        changed = replace(
-            snapshot, codes_N=new_code_C[codes_M], classes=used_classes, revision=snapshot.revision + 1
-        )  # fmt: skip
-        if len(kept_M) < len(snapshot):
-            vectors_MD = np.empty((len(kept_M), self.dim), snapshot.added_MD.dtype)
-            for first in range(0, len(kept_M), HALF_ROWS):
-                chosen = kept_M[first : first + HALF_ROWS]
-                low, high = int(chosen[0]), int(chosen[-1]) + 1
-                vectors_MD[first : first + len(chosen)] = snapshot.stored(low, high)[chosen - low]
-            names = snapshot.names.unpack()
-            names_kept = EnrolledNames(added=[names[i] for i in kept_M.tolist()])
-            changed = replace(
-                changed, added_MD=vectors_MD, ids_N=snapshot.ids_N[kept_M], names=names_kept, file=None
-            )  # fmt: skip
-        self._replace(changed)
+        self._replace(self._snapshot.select(kept_M, new_code_C[codes_M], used_classes))
 
     def _replace(self, snapshot: GallerySnapshot) -> None:
         self._codes = {label: code for code, label in enumerate(snapshot.classes)}
@@ -308,8 +329,9 @@ class Gallery:
         return self._file is not None and not self._file.is_current()
 
     def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
-        """Write one file: version, checksums, vectors, names, calibration (``storage.blockfile``).
+        """Write one file: vectors, names, calibration (``recognition.gallery_file``).
 
+        A small change of the file that it was loaded from or saved to is appended to it; it is on the disk when this returns.
         A process that is killed meanwhile leaves an older file of that name complete. Of several threads or processes that
         load a file, change it and save it, one is first; the others are refused, since their save would undo its change.
         ``edit`` makes them wait for each other instead.
@@ -354,6 +376,11 @@ class Gallery:
         """
         if self._file is None:
             raise DataError("a gallery without a file cannot be loaded again", remedy="save it first")
+        with self._lock:
+            appended = self._file.read_appended(self.dim, self._snapshot.added_MD.dtype) if self.is_saved else None
+            if appended is not None:
+                self._replay(*appended)
+                return
         newer = Gallery.load(self._file.path)
         if newer.dim != self.dim:
             raise ModelError(f"{self._file.path} now has width {newer.dim}, not {self.dim}",
@@ -361,8 +388,8 @@ class Gallery:
         newer.model_identity.check_compatible(self.model_identity)
         with self._lock:
             self._replace(newer._snapshot)
-            self.calibration, self._file, self._generations = newer.calibration, newer._file, newer._generations
-            self._saved = newer._saved
+            self.calibration, self._file, self._files = newer.calibration, newer._file, newer._files
+            self._saved, self._unsaved, self._unsaved_bytes = newer._saved, newer._unsaved, 0
 
     @property
     def is_saved(self) -> bool:
@@ -372,44 +399,26 @@ class Gallery:
     def _write(self, path: Path, overwrite: bool) -> None:
         """Write the file, whose lock is held."""
         target = os.path.realpath(path)
-        generation, known = read_generation(path), self._generations.get(target)
+        known = self._files.get(target)
         if known is None and not overwrite and os.path.lexists(path):
             raise DataError(f"{path} exists", expected="a new file", remedy="choose another name or overwrite it")
-        if known and generation and known != generation:
+        if known and os.path.exists(path) and not known.has_content():
             raise DataError(
                 f"{path} was changed by another thread or process since it was loaded: saving would undo that change",
                 remedy="load it again (reload) and repeat the change, or change it inside Gallery.edit(path)",
             )
-        snapshot, calibration = self._snapshot, self.calibration
-        written = write_blocks(path, self._header(snapshot, calibration), self._blocks(snapshot))
         with self._lock:
-            self._generations[target] = written
-            self._file = GalleryFile.of(path, written)
-            self._saved = snapshot, calibration
-
-    def _header(self, snapshot: GallerySnapshot, calibration: GalleryCalibration | None) -> dict[str, Any]:
-        return {
-            "dim": self.dim,
-            "count": len(snapshot),
-            "classes": list(snapshot.classes),
-            "revision": snapshot.revision,
-            "maker": self.model_identity.to_dict(),
-            "calibration": None if calibration is None else calibration.to_dict(),
-            **({} if snapshot.next_id == len(snapshot) else {"next_id": snapshot.next_id}),
-        }
-
-    def _blocks(self, snapshot: GallerySnapshot) -> dict[str, Iterable[np.ndarray]]:
-        """The arrays of its file, read part by part: in all they may be larger than memory."""
-        name_bytes, name_ends = snapshot.names.packed(len(snapshot))
-        return {
-            "vectors": chain(() if snapshot.file is None else snapshot.file.rows(), [snapshot.added_MD]),
-            "codes": [snapshot.codes_N],
-            "names": name_bytes,
-            "name_ends": name_ends,
-            "probe": [np.asarray(self.model_identity.probe_D, np.float32)],
-            # Without removals they are 0, 1, 2, ...
-            **({} if snapshot.next_id == len(snapshot) else {"ids": [snapshot.ids_N]}),
-        }
+            snapshot, calibration = self._snapshot, self.calibration
+            written = None
+            if known and known is self._file and self._unsaved is not None and os.path.exists(path):
+                changes = self._unsaved
+                if self._saved is None or self._saved[1] is not calibration:
+                    changes = [*changes, Recalibration(calibration)]
+                written = known.append(changes, snapshot) if changes else known
+            if written is None:
+                written = write_gallery_file(path, snapshot, calibration, self.model_identity)
+            self._file = self._files[target] = written
+            self._saved, self._unsaved, self._unsaved_bytes = (snapshot, calibration), [], 0
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = False) -> Gallery:
@@ -423,14 +432,7 @@ class Gallery:
             DataError: the file is missing, damaged, or of another release.
         """
         path = Path(path)
-        head, blocks = read_blocks(path)
-        if "dim" not in head:
-            raise DataError(f"{path} holds no gallery", expected="a file that gallery build wrote")
-        if verify:
-            for block in blocks.values():
-                block.check()
-        with content_errors(path):
-            content = GalleryContent.read(head, blocks)
+        file, content, records = read_gallery_file(path, verify=verify)
         gallery = cls(content.dim, content.model_identity)
         vectors = content.vectors
         gallery._replace(
@@ -438,10 +440,24 @@ class Gallery:
                             EnrolledNames(content.names), vectors, content.revision, content.next_id)
         )  # fmt: skip
         gallery.calibration = content.calibration
-        gallery._file = GalleryFile(Path(os.path.abspath(path)), vectors.file.generation, vectors.file.status)
-        gallery._generations[os.path.realpath(path)] = vectors.file.generation
-        gallery._saved = gallery._snapshot, gallery.calibration
+        gallery._replay(file, records)
         return gallery
+
+    def _replay(self, file: GalleryFile, records: Sequence[ChangeRecord]) -> None:
+        """Apply what its file holds beyond the present state.
+
+        Raises:
+            DataError: the changes do not fit; the gallery may have some of them.
+        """
+        with content_errors(file.path):
+            for change in merge_enrollments(chain.from_iterable(record.changes for record in records)):
+                self._apply(change)
+            if records:
+                if records[-1].next_id != self._snapshot.next_id:
+                    raise ValueError("the changes do not fit the gallery")
+                self._snapshot = replace(self._snapshot, revision=records[-1].revision)
+        self._file = self._files[os.path.realpath(file.path)] = file
+        self._saved, self._unsaved, self._unsaved_bytes = (self._snapshot, self.calibration), [], 0
 
     # ---- other processes ----
 
@@ -450,12 +466,12 @@ class Gallery:
         if self._file is not None and self.is_saved and not self.changed_on_disk():
             return {"path": self._file.path, "generation": self._file.generation}
         state = self.__dict__.copy()
-        del state["_lock"], state["_saved"]
+        del state["_lock"], state["_saved"], state["_unsaved"]
         snapshot = state.pop("_snapshot")
         every = np.arange(len(snapshot))
         vectors_ND = snapshot.vectors(every).astype(snapshot.added_MD.dtype)
         names = EnrolledNames(added=snapshot.names.unpack()[: len(snapshot)])
-        return {**state, "_snapshot": replace(snapshot, added_MD=vectors_ND, names=names, file=None),
+        return {**state, "_snapshot": replace(snapshot, added_MD=vectors_ND, names=names, file=None, rows_F=None),
                 "_codes": dict(self._codes)}  # fmt: skip
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -467,29 +483,4 @@ class Gallery:
             self.__dict__.update(loaded.__dict__)
             return
         self.__dict__.update(state)
-        self._lock, self._saved = threading.RLock(), None
-
-
-@dataclass(frozen=True)
-class GalleryFile:
-    """The file of a gallery as it was when it was read or written."""
-
-    path: Path
-    generation: bytes
-    status: os.stat_result
-
-    @classmethod
-    def of(cls, path: Path, generation: bytes) -> GalleryFile:
-        """A file that was written just now."""
-        return cls(Path(os.path.abspath(path)), generation, os.stat(path))
-
-    def is_current(self) -> bool:
-        """Whether the path still leads to this content."""
-        try:
-            status = os.stat(self.path)
-        except OSError:
-            return False
-        same = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
-        if all(getattr(status, name) == getattr(self.status, name) for name in same):
-            return True
-        return read_generation(self.path) == self.generation
+        self._lock, self._saved, self._unsaved = threading.RLock(), None, None

@@ -72,7 +72,7 @@ class GalleryContent:
         return cls(
             dim, vectors, codes_N, ids_N, classes, PackedTexts(names, ends), _whole(header.get("revision", 0)),
             _whole(header.get("next_id", count)),
-            _checked_calibration(GalleryCalibration.from_dict(calibration)) if calibration else None,
+            read_calibration(calibration) if calibration else None,
             ModelIdentity(probe_D, **maker),
         )  # fmt: skip
 
@@ -90,7 +90,9 @@ def _merge_equal_names(classes: list[str], codes_N: np.ndarray) -> tuple[list[st
 _JSON_TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
 
 
-def _checked_calibration(calibration: GalleryCalibration) -> GalleryCalibration:
+def read_calibration(values: Mapping[str, Any]) -> GalleryCalibration:
+    """Make a calibration of plain data. Raises what does not fit, to be named by ``blockfile.content_errors``."""
+    calibration = GalleryCalibration.from_dict(values)
     for part in (calibration, calibration.false_match, calibration.wrong_label):
         for entry in () if part is None else fields(part):
             value, types = getattr(part, entry.name), _JSON_TYPES.get(str(entry.type))

@@ -113,5 +113,5 @@ def rows_of(snapshot: GallerySnapshot, rows_R: np.ndarray) -> GallerySnapshot:
     """A snapshot in memory of some rows of another one, with the same class codes."""
     return replace(
         snapshot, added_MD=snapshot.vectors(rows_R), codes_N=snapshot.codes_N[rows_R], ids_N=snapshot.ids_N[rows_R],
-        names=EnrolledNames(), file=None,
+        names=EnrolledNames(), file=None, rows_F=None,
     )  # fmt: skip

@@ -6,7 +6,7 @@ Shape letters: N enrolled vectors, M chosen ones, Q queries, K neighbors, D widt
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
 from typing import overload
@@ -49,10 +49,14 @@ class EnrolledNames(Sequence[str]):
     Args:
         packed: names in a file.
         added: names that come after them.
+        rows_F: which names of the file they are, ascending; None for all.
     """
 
-    def __init__(self, packed: PackedTexts | None = None, added: Sequence[str] = ()) -> None:
-        self._packed, self._in_file, self.added = packed, len(packed) if packed is not None else 0, list(added)
+    def __init__(
+        self, packed: PackedTexts | None = None, added: Sequence[str] = (), rows_F: np.ndarray | None = None
+    ) -> None:
+        self._packed, self._rows_F, self.added = packed, rows_F, list(added)
+        self._in_file = 0 if packed is None else len(packed) if rows_F is None else len(rows_F)
 
     def __len__(self) -> int:
         return self._in_file + len(self.added)
@@ -67,16 +71,29 @@ class EnrolledNames(Sequence[str]):
         index = range(len(self))[index]
         if self._packed is None or index >= self._in_file:
             return self.added[index - self._in_file]
-        return self._packed[index]
+        return self._packed[index if self._rows_F is None else int(self._rows_F[index])]
 
     def unpack(self) -> list[str]:
         """All names, decoded."""
-        return [*(() if self._packed is None else self._packed.unpack()), *self.added]
+        in_file = [] if self._packed is None else self._packed.unpack()
+        if self._rows_F is not None:
+            in_file = [in_file[row] for row in self._rows_F.tolist()]
+        return in_file + self.added
+
+    def select(self, kept_M: np.ndarray) -> EnrolledNames:
+        """Some of the names, by ascending index; those of a file stay packed."""
+        split = int(np.searchsorted(kept_M, self._in_file))
+        rows_F = kept_M[:split] if self._rows_F is None else self._rows_F[kept_M[:split]]
+        added = [self.added[i] for i in (kept_M[split:] - self._in_file).tolist()]
+        return EnrolledNames(self._packed, added, None if self._packed is None else rows_F)
 
     def packed(self, count: int) -> tuple[Iterator[np.ndarray], list[np.ndarray]]:
         """The first ``count`` names for ``write_blocks``: bytes in parts, and parts of the offsets of their ends."""
         content, ends = PackedTexts.pack(self.added[: count - self._in_file])
         if self._packed is None:
+            return iter([content]), [ends]
+        if self._rows_F is not None:
+            content, ends = PackedTexts.pack(self.unpack()[:count])
             return iter([content]), [ends]
         before, ends_before = self._packed.packed()
         start = int(ends_before[-1]) if len(ends_before) else 0
@@ -94,6 +111,7 @@ class GallerySnapshot:
         classes: class names; may be longer than what this snapshot refers to, since the list only grows.
         names: what each vector was computed from (a path); may be longer too.
         file: the block of a gallery file that the first vectors lie in, or None.
+        rows_F: which rows of ``file`` they are, int64, ascending; None for all of them.
         revision: number of changes of vectors and of their classes (renaming a class is none); a measurement made at
             another revision does not hold.
         next_id: id of the next vector; ids of removed vectors are not used again.
@@ -107,6 +125,7 @@ class GallerySnapshot:
     file: Block | None = None
     revision: int = 0
     next_id: int = 0
+    rows_F: np.ndarray | None = None
 
     @classmethod
     def empty(cls, dim: int, half: bool = False) -> GallerySnapshot:
@@ -122,7 +141,7 @@ class GallerySnapshot:
     @property
     def in_file(self) -> int:
         """Number of vectors that lie in ``file``."""
-        return 0 if self.file is None else len(self.file)
+        return 0 if self.file is None else len(self.file) if self.rows_F is None else len(self.rows_F)
 
     @property
     def dim(self) -> int:
@@ -152,8 +171,39 @@ class GallerySnapshot:
         if self.file is None or first >= start:
             return self.added_MD[first - start : last - start]
         if last <= start:
+            return self._in_file_rows(first, last)
+        return np.concatenate([self._in_file_rows(first, start), self.added_MD[: last - start]])
+
+    def _in_file_rows(self, first: int, last: int) -> np.ndarray:
+        assert self.file is not None
+        if self.rows_F is None:
             return self.file.check(first, last)
-        return np.concatenate([self.file.check(first, start), self.added_MD[: last - start]])
+        rows = self.rows_F[first:last]
+        if not len(rows):
+            return self.added_MD[:0]
+        low = int(rows[0])
+        return self.file.check(low, int(rows[-1]) + 1)[rows - low]
+
+    def parts(self) -> Iterator[np.ndarray]:
+        """All vectors as they are kept, part by part; those of a large file do not stay in memory."""
+        if self.file is not None and self.rows_F is None:
+            yield from self.file.rows()
+        else:
+            for first in range(0, self.in_file, HALF_ROWS):
+                yield self.stored(first, min(first + HALF_ROWS, self.in_file))
+        yield self.added_MD
+
+    def select(self, kept_M: np.ndarray, codes_M: np.ndarray, classes: Sequence[str]) -> GallerySnapshot:
+        """The state with some of the vectors, by ascending index, and their classes."""
+        if len(kept_M) == len(self):
+            return replace(self, codes_N=codes_M, classes=classes, revision=self.revision + 1)
+        split = int(np.searchsorted(kept_M, self.in_file))
+        rows_F = kept_M[:split] if self.rows_F is None else self.rows_F[kept_M[:split]]
+        return replace(
+            self, added_MD=self.added_MD[kept_M[split:] - self.in_file], codes_N=codes_M, ids_N=self.ids_N[kept_M],
+            classes=classes, names=self.names.select(kept_M), revision=self.revision + 1,
+            rows_F=None if self.file is None else rows_F,
+        )  # fmt: skip
 
     def reader(self) -> Callable[[int, int], np.ndarray]:
         """Return a function (first, last) -> float32 vectors, for one thread: it may reuse its memory."""
@@ -172,8 +222,10 @@ class GallerySnapshot:
         chosen_MD = np.empty((len(indices_M), self.dim), np.float32)
         is_added_M = indices_M >= self.in_file
         chosen_MD[is_added_M] = self.added_MD[indices_M[is_added_M] - self.in_file]
-        if self.file is not None:
-            rows_K, row_of_M = np.unique(indices_M[~is_added_M], return_inverse=True)
+        if self.file is not None and not is_added_M.all():
+            in_file_M = indices_M[~is_added_M]
+            in_file_M = in_file_M if self.rows_F is None else self.rows_F[in_file_M]
+            rows_K, row_of_M = np.unique(in_file_M, return_inverse=True)
             near_KD = np.empty((len(rows_K), self.dim), np.float32)
             # Rows that follow one another are read at once: all of a gallery is a common choice.
             starts_S = np.flatnonzero(np.diff(rows_K, prepend=-2) > 1)

@@ -9,6 +9,8 @@
     64  blocks     each begins at a multiple of 64
     ..  header     JSON: the writer's own fields, and for each block dtype, shape, offset and a CRC-32 for each MiB
 
+A journal may follow (``storage.journal``) where the format version is 3.
+
 Opening a file checks the header and that all blocks lie inside the file. A block is checked MiB by MiB when it is first
 read (``Block.check``): a gallery of a gigabyte opens at once, and no unchecked number is used. CRC-32 finds damage; it
 does not protect from forged files, whose readers work inside of ``content_errors``. Nothing in a file is executed.
@@ -35,6 +37,7 @@ from unalike.storage.atomic import atomic_write
 from unalike.storage.outside_files import reader_errors
 
 MAGIC, FORMAT_VERSION = b"UNALIKEG", 2  # version 1 was a zip archive
+JOURNAL_VERSION = 3  # of files to which changes may be appended: earlier releases would not see them
 CHUNK_BYTES = 2**20  # a checksum each
 LARGE_BYTES = 2**28  # blocks of larger files are mapped, not read
 MAX_HEADER_BYTES = 2**28
@@ -52,11 +55,13 @@ class OpenBlockFile:
 
     Attributes:
         path: as it was given.
-        generation: SHA-256 of its header, which holds the checksums of all blocks: it names the content.
+        generation: SHA-256 of its header, which holds the checksums of all blocks: it names their content.
+        version: its format version.
+        end: where the header ends.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.generation = path, b""
+        self.path, self.generation, self.version, self.end = path, b"", 0, 0
         self.descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         self._status = os.fstat(self.descriptor)
         self._mapping: mmap.mmap | None = None
@@ -97,6 +102,10 @@ class OpenBlockFile:
             offset, size = offset + len(part), size - len(part)
         return b"".join(parts)
 
+    def read_digest(self) -> bytes:
+        """The SHA-256 that stands before the blocks now."""
+        return self.read(_PREAMBLE.size, _DIGEST_BYTES)
+
     def was_overwritten(self) -> bool:
         """Whether the open file was written to since it was opened."""
         return _changed(self._status, os.fstat(self.descriptor))
@@ -104,14 +113,18 @@ class OpenBlockFile:
     def check_unchanged(self) -> int:
         """Return how often the same content was written over the open file: 0, where nobody does such things.
 
+        A file that only grew was appended to.
+
         Raises:
             DataError: Other content was written, or less.
         """
         status = os.fstat(self.descriptor)
         if _changed(self._status, status):
-            if status.st_size != self.size or self.read(_PREAMBLE.size, _DIGEST_BYTES) != self.generation:
+            grew = status.st_size > self.size and self.version >= JOURNAL_VERSION
+            if not (grew or status.st_size == self.size) or self.read_digest() != self.generation:
                 raise self.damage("")
-            self._status, self._overwrites = status, self._overwrites + 1
+            self._overwrites += not grew
+            self._status = status
         return self._overwrites
 
     def damage(self, detail: str) -> DataError:
@@ -206,7 +219,11 @@ class Block:
 
 
 def write_blocks(
-    path: Path, header: Mapping[str, Any], blocks: Mapping[str, Iterable[np.ndarray]], magic: bytes = MAGIC
+    path: Path,
+    header: Mapping[str, Any],
+    blocks: Mapping[str, Iterable[np.ndarray]],
+    magic: bytes = MAGIC,
+    version: int = FORMAT_VERSION,
 ) -> bytes:
     """Write a file of blocks atomically; its folder is created.
 
@@ -216,6 +233,7 @@ def write_blocks(
         blocks: Each block by name, as one or more arrays that follow one another along the first axis; a block without
             rows is one array without rows.
         magic: Eight bytes that name the kind of file.
+        version: ``JOURNAL_VERSION`` for a file to which changes may be appended.
 
     Returns:
         The file's generation (``OpenBlockFile``).
@@ -230,7 +248,7 @@ def write_blocks(
             table = {name: _write_block(file, arrays) for name, arrays in blocks.items()}
             text = json.dumps({**header, "blocks": table}, ensure_ascii=False, allow_nan=False)
             encoded = text.encode("utf-8", "surrogatepass")
-            preamble = _PREAMBLE.pack(magic, FORMAT_VERSION, 0, file.tell(), len(encoded))
+            preamble = _PREAMBLE.pack(magic, version, 0, file.tell(), len(encoded))
             file.write(encoded)
             file.seek(0)
             digest = hashlib.sha256(preamble + encoded).digest()
@@ -284,14 +302,14 @@ def read_blocks(path: Path, magic: bytes = MAGIC, kind: str = "gallery") -> tupl
         file = OpenBlockFile(path)
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
-    preamble, digest = file.read(0, _PREAMBLE.size), file.read(_PREAMBLE.size, _DIGEST_BYTES)
+    preamble, digest = file.read(0, _PREAMBLE.size), file.read_digest()
     if magic == MAGIC and preamble[:4] == b"PK\x03\x04":
         raise DataError(f"{path} has format version 1", remedy="an earlier release wrote it: enrol again")
     if len(digest) < _DIGEST_BYTES or preamble[:8] != magic:
         remedy = _REMEDY if magic == MAGIC else "take a copy"
         raise DataError(f"{path} is no {kind}, or damaged", remedy=remedy)
     _, version, _, offset, length = _PREAMBLE.unpack(preamble)
-    if version > FORMAT_VERSION:
+    if version > JOURNAL_VERSION:
         raise DataError(f"{path} has format version {version}", remedy="update unalike")
     if offset + length > file.size:
         raise file.damage(f"it has {file.size} bytes of {offset + length}")
@@ -300,7 +318,7 @@ def read_blocks(path: Path, magic: bytes = MAGIC, kind: str = "gallery") -> tupl
     encoded = file.read(offset, length)
     if hashlib.sha256(preamble + encoded).digest() != digest:
         raise file.damage("the checksum of its header differs")
-    file.generation = digest
+    file.generation, file.version, file.end = digest, version, offset + length
     with content_errors(path):
         header = dict(json.loads(encoded.decode("utf-8", "surrogatepass")))
         return header, {name: _open_block(file, entry, offset) for name, entry in header.pop("blocks").items()}
@@ -309,16 +327,6 @@ def read_blocks(path: Path, magic: bytes = MAGIC, kind: str = "gallery") -> tupl
 def content_errors(path: str | Path) -> AbstractContextManager[None]:
     """While inside, whatever the content of a file of blocks raises is a DataError: its checksums do not keep a forger out."""
     return reader_errors(f"{path} is damaged, or another program wrote it", remedy=_REMEDY)
-
-
-def read_generation(path: Path) -> bytes:
-    """The generation of a file of blocks (``OpenBlockFile``); empty where there is none."""
-    try:
-        with path.open("rb") as file:
-            file.seek(_PREAMBLE.size)
-            return file.read(_DIGEST_BYTES)
-    except OSError:
-        return b""
 
 
 def _open_block(file: OpenBlockFile, entry: Mapping[str, Any], end: int) -> Block:
