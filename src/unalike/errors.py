@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Sequence
 
+from unalike.installation import install_command
 from unalike.sanitize import one_line, redact
 from unalike.source_names import with_source_names
 
@@ -99,7 +100,7 @@ class Interrupted(UnalikeError):
 def missing_extra(module: str, extra: str, purpose: str = "") -> MissingExtra:
     """The error for an optional package: what needs it, and the command that installs it."""
     what = f"{purpose} needs {module}" if purpose else f"{module} is not installed"
-    return MissingExtra(what, remedy=f"install it with: pip install 'unalike[{extra}]'")
+    return MissingExtra(what, remedy=f"install it with: {install_command(extra)}")
 
 
 def closest(word: str, options: Iterable[str], count: int = 3) -> str:

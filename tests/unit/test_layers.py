@@ -12,14 +12,15 @@ import pytest
 import unalike
 
 SOURCE = Path(unalike.__file__).parent
-BASE = ("sanitize", "source_names", "errors", "progress", "telemetry")
+BASE = ("sanitize", "source_names", "errors", "progress", "telemetry", "installation")
 SHARED = (*BASE, "storage", "spec", "runs", "data", "numerics", "metrics", "engines")
 FEATURES = ("recognition", "comparison", "inspection", "discovery", "explanation", "verification")
 # Every package (or module at the root) and what it may import besides itself.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "sanitize": (),
     "source_names": (),
-    "errors": ("sanitize", "source_names"),
+    "installation": (),
+    "errors": ("sanitize", "source_names", "installation"),
     "telemetry": (),
     "progress": BASE[:3],
     "storage": BASE,

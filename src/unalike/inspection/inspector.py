@@ -46,6 +46,7 @@ from unalike.inspection.patch_classifier import BLOCK_PREFIX, PatchClassifier
 from unalike.inspection.patch_features import PatchExtractor
 from unalike.inspection.result import DEFECTIVE, GOOD, UNDECIDED, Inspection
 from unalike.inspection.synthetic_patches import synthesize
+from unalike.installation import upgrade_command
 from unalike.metrics.false_alarm import AnomalyThreshold, fit_threshold, require_images
 from unalike.storage.blockfile import content_errors, read_blocks, write_blocks
 
@@ -262,7 +263,7 @@ class Inspector:
         version = header.get("inspector_version")
         if not isinstance(version, int) or version > FORMAT_VERSION:
             raise DataError(f"{path} has inspector version {version}", expected=f"at most {FORMAT_VERSION}",
-                            remedy="it was written by a newer unalike: pip install -U unalike")  # fmt: skip
+                            remedy=f"it was written by a newer unalike: {upgrade_command()}")  # fmt: skip
         with content_errors(path):
             config = AnomalyModelConfig.from_dict(header["recipe"])
             if search is not None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from unalike.errors import RunError, WeightsError
+from unalike.installation import upgrade_command
 from unalike.model.backbones import PretrainedConfig
 from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.tao_checkpoint import convert_tao_checkpoint, is_tao_checkpoint
@@ -95,7 +96,7 @@ def read_checkpoint(path: str | Path, experiment: Experiment | None = None) -> d
         raise WeightsError(
             f"{path} has format version {version}",
             expected=f"at most {FORMAT_VERSION}",
-            remedy="it was written by a newer unalike: pip install -U unalike",
+            remedy=f"it was written by a newer unalike: {upgrade_command()}",
         )
     for key, kind in _KINDS.items():
         if key in content and not isinstance(content[key], kind):

