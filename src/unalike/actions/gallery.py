@@ -12,6 +12,7 @@ from unalike.data.imageset import load_images
 from unalike.errors import DataError, ModelError, SpecError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import require_model_file
+from unalike.inference.model_files import is_pretrained
 from unalike.progress import say
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate
@@ -39,6 +40,8 @@ def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
     if model is not None:
         return Path(model)
     recorded = gallery.model_identity.file
+    if is_pretrained(recorded):
+        return Path(recorded)
     candidates = [Path(recorded), path.parent / Path(recorded).name] if recorded else []
     for candidate in candidates:
         if candidate.is_file():
@@ -81,9 +84,12 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
             alternative="use gallery add",
         )
         assert section.model is not None and section.source is not None
-        recognizer = Recogniser.load(
-            os.path.abspath(require_model_file(section.model)), runtime=section.runtime, precision=section.precision
-        )
+        frozen = is_pretrained(section.model)
+        model = section.model if frozen else os.path.abspath(require_model_file(section.model))
+        recognizer = Recogniser.load(model, runtime=section.runtime, precision=section.precision)
+        if frozen:
+            say(f"model: the pretrained trunk {recognizer.model_identity.trunk}, frozen: no training has fitted it to these "
+                f"classes; unalike train {section.source} does")  # fmt: skip
         recognizer.enrol(section.source)
         gallery = recognizer.gallery
         gallery.store(half=section.half)
@@ -252,7 +258,8 @@ def calibrate_file(settings: Calibrate) -> dict[str, Any]:
         current.model_identity = current.model_identity.with_decoding(gallery.model_identity.decoding)
     warn_if_uncalibrated(current)
     content = {"gallery": path.name, "images": len(gallery), "enrolled classes": len(gallery.classes)}
-    source = Path(gallery.model_identity.file).parent / MODEL_CARD_FILE if gallery.model_identity.file else None
+    model = gallery.model_identity.file
+    source = Path(model).parent / MODEL_CARD_FILE if model and not is_pretrained(model) else None
     add_section(path.parent, "unknown", content | calibration.to_dict(), source=source, stem=f"{path.stem}_card")
     say(str(calibration))
     card = path.parent / f"{path.stem}_card.json"

@@ -96,8 +96,9 @@ class Explainer:
         Raises:
             ModelError: There is no such method, or ``exact`` is not possible; and the errors of ``load_model``.
         """
-        from unalike.inference.feature_map_model import is_pretrained, load_feature_maps
+        from unalike.inference.feature_map_model import load_feature_maps
         from unalike.inference.loaded_model import LoadedModel, load_model
+        from unalike.inference.model_files import is_pretrained
 
         if is_pretrained(model):
             trunk = load_feature_maps(model, runtime=runtime, precision=precision)

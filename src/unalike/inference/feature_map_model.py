@@ -20,7 +20,7 @@ from unalike.engines.protocol import MapEngine, require_maps
 from unalike.errors import DeviceError, ModelError
 from unalike.inference.engine_selection import engine_from_onnx, log_engine
 from unalike.inference.loaded_model import load_model, require_model_file
-from unalike.inference.model_files import CHECKPOINTS, EXPORTED, NETWORK_RUNTIMES, PRETRAINED, SUFFIXES
+from unalike.inference.model_files import CHECKPOINTS, EXPORTED, NETWORK_RUNTIMES, PRETRAINED, SUFFIXES, is_pretrained
 from unalike.spec.declare import STAGES
 
 if TYPE_CHECKING:
@@ -55,11 +55,6 @@ class FeatureMapModel:
     def view(self) -> View:
         """The evaluation view of a whole image."""
         return self.preprocessing.view
-
-
-def is_pretrained(source: str | Path) -> bool:
-    """Whether a source names a pretrained trunk (``pretrained`` or ``pretrained:NAME``), not a file."""
-    return str(source).split(":")[0] == PRETRAINED
 
 
 def load_feature_maps(

@@ -19,7 +19,7 @@ from unalike.engines.protocol import Engine
 from unalike.errors import DeviceError, MissingExtra, ModelError, WeightsError
 from unalike.inference import runtime_benchmark
 from unalike.inference.engine_selection import create_engine, log_engine, move_to_gpu
-from unalike.inference.model_files import CHECKPOINTS, EXPORTED, FILE_RUNTIMES, SUFFIXES
+from unalike.inference.model_files import CHECKPOINTS, EXPORTED, FILE_RUNTIMES, PRETRAINED, SUFFIXES, is_pretrained
 from unalike.runs.filenames import RECORD_FILE
 from unalike.runs.written_model import model_in_folder
 from unalike.storage.fetch import local_path
@@ -193,7 +193,7 @@ def load_model(
 
     Args:
         path: path or URI of an exported ``.onnx``, an OpenVINO ``.xml``, a TensorRT ``.engine`` or a checkpoint ``.pth``
-            (extra ``train``).
+            (extra ``train``); or ``pretrained[:NAME]``, a pretrained trunk as it is (extra ``train``).
         runtime: ``auto``, or a runtime that can run such a file.
         precision, threads, streams: of the engine.
         view, mean, std: preprocessing of a network that carries none; ``mean`` and ``std`` on the scale 0..1.
@@ -210,6 +210,8 @@ def load_model(
         DeviceError: runtime, precision or device cannot be had.
         MissingExtra: the runtime is not installed.
     """
+    if is_pretrained(path):
+        return _load_pretrained(str(path), runtime, precision, threads, view, gpu, images, quiet)
     path = require_model_file(path)
     if path.suffix in EXPORTED:
         file = _ExportedFile(path, precision, mean, std, threads, streams, device, gpu)
@@ -249,6 +251,28 @@ def _gpu_number(device: str | None, gpu: int) -> int:
     if kind not in ("cuda", "gpu") or not (number or "0").isdigit():
         raise DeviceError(f"device {device!r} with tensorrt", expected="cuda:0, cuda:1, ...")
     return int(number or 0)
+
+
+def _load_pretrained(
+    source: str, runtime: str, precision: str, threads: int | None, view: View | None, gpu: int, images: int | None,
+    quiet: bool,
+) -> LoadedModel:  # fmt: skip
+    """Load ``pretrained[:NAME]``: the trunk without a head, at the input size that a spec without one means."""
+    from unalike.model.checkpoint import network_key
+    from unalike.model.frozen_trunk import build_frozen_trunk
+    from unalike.model.pretrained import best_available_trunk
+    from unalike.spec import load_spec
+
+    name = source.partition(":")[2] or best_available_trunk()
+    view = View.from_spec(load_spec("inference")) if view is None else view
+    trunk = build_frozen_trunk(name, (view.height, view.width))
+    preprocessing = Preprocessing(view, trunk.trunk.facts.mean, trunk.trunk.facts.std)
+    network = network_key(trunk, preprocessing.mean, preprocessing.std)
+    move_to_gpu(trunk, runtime, gpu)
+    engine = create_engine(
+        trunk, preprocessing, runtime=runtime, precision=precision, threads=threads, images=images, quiet=quiet
+    )
+    return LoadedModel(engine, preprocessing, (), Path(f"{PRETRAINED}:{name}"), name, network)
 
 
 def _load_checkpoint(

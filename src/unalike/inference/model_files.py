@@ -19,3 +19,8 @@ CHECKPOINTS = (".pth", ".ckpt")
 EXPORTED = tuple(suffix for suffix in SUFFIXES if suffix not in CHECKPOINTS)
 # Takes the place of a model's file: the best pretrained trunk that is installed; ``pretrained:NAME`` is that of a name.
 PRETRAINED = "pretrained"
+
+
+def is_pretrained(source: object) -> bool:
+    """Whether a source names a pretrained trunk (``pretrained`` or ``pretrained:NAME``), not a file."""
+    return str(source).partition(":")[0] == PRETRAINED

@@ -24,6 +24,7 @@ from unalike.engines.protocol import Engine
 from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
+from unalike.inference.model_files import is_pretrained
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.augmented_views import augmented_views
 from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration
@@ -172,7 +173,7 @@ class Recogniser:
         """Load an exported network (``.onnx``) or a training checkpoint (``.pth``, needs the extra ``train``).
 
         Args:
-            model: path or URI of the network.
+            model: path or URI of the network; ``pretrained[:NAME]`` for a pretrained trunk as it is (extra ``train``).
             gallery: a gallery or its file; an empty one when None.
             runtime, precision, threads: as in ``inference.loaded_model.load_model``.
             view, mean, std: preprocessing of a network that was exported elsewhere and carries none; ``mean`` and ``std``
@@ -186,7 +187,8 @@ class Recogniser:
         references = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
         if not loaded.knows_decoding and view is None and references is not None and references.model_identity.view:
             loaded = loaded.with_decoding(references.model_identity.decoding)
-        return cls(loaded.engine, loaded.view, references, approximate=approximate, source=str(loaded.source if Path(str(model)).is_dir() else model),
+        source = loaded.source if is_pretrained(model) or Path(str(model)).is_dir() else model
+        return cls(loaded.engine, loaded.view, references, approximate=approximate, source=str(source),
                    trunk=loaded.trunk, network=loaded.network, classes=loaded.classes,
                    held_out_scores=loaded.held_out_scores)  # fmt: skip
 

