@@ -67,6 +67,9 @@ def _print(result: dict[str, Any]) -> None:
             print_line(f"aligned by {registration['method']}: quality {quality:.2f}, {overlap:.0%} overlap")
         for note in entry["notes"]:
             print_line(f"note: {note}")
+    for text in dict.fromkeys(entry.get("not_looked_for") for entry in pairs):
+        if text:
+            print_line(f"not looked for: {text}")
     if len(pairs) > 1:
         print_line(
             f"{result['same']} the same, {result['different']} different, {result['incomplete']} incomplete, "

@@ -7,6 +7,7 @@ Shapes: H, W of an image, C channels (1 or 3).
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
@@ -194,7 +195,16 @@ class Comparer:
             reference_frame_HWC=reference_frame_HWC,
             features=features,
             network=self.features.name if self.features else "",
+            tolerance=self.tolerance if self.pixels else None,
+            smallest=self._smallest_change(scale) if self.pixels else None,
         )
+
+    def _smallest_change(self, scale: float) -> tuple[int, int]:
+        """(width, area) in pixels of the image of the smallest change that is looked for.
+
+        What is narrower than the tolerance on both of its sides lies within the range of its surroundings.
+        """
+        return math.ceil((2 * self.tolerance + 1) * scale), math.ceil(self.min_area * scale**2)
 
     def fit_decoding(self, images: Iterable[ImageInput]) -> None:
         """Choose ground and range, where they are not set, once for all images that will be compared."""

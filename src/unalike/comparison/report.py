@@ -81,6 +81,11 @@ def _add_pairs(page: Report, title: str, previews: Sequence[PairPreview], note: 
 
 
 def _summarize(result: ComparisonResult) -> str:
+    left_out = f". Not looked for: {result.not_looked_for}" if result.not_looked_for else ""
+    return _answer_in_words(result) + left_out
+
+
+def _answer_in_words(result: ComparisonResult) -> str:
     if result.same:
         return "no difference"
     count = len(result.regions)

@@ -50,6 +50,9 @@ class ComparisonResult:
         reference_frame_HWC: The reference in its own frame, as small as the preview.
         features: Difference of features; None if features were not compared.
         network: Name of the network that computed the features.
+        tolerance: Edge displacement, in pixels of the comparison, that counts as no difference; None if no pixels were
+            compared, or if the images are equal.
+        smallest: (width, area) in pixels of the image: changes below one of them were not looked for; None likewise.
     """
 
     answer: Answer
@@ -69,6 +72,19 @@ class ComparisonResult:
     notes: tuple[str, ...] = ()
     features: FeatureDifference | None = field(repr=False, default=None)
     network: str = ""
+    tolerance: int | None = None
+    smallest: tuple[int, int] | None = None
+
+    @property
+    def not_looked_for(self) -> str:
+        """Which changes the settings leave out, in words; empty for equal images."""
+        parts = []
+        if self.smallest is not None and self.tolerance is not None:
+            finer = f"; --tolerance {self.tolerance - 1} finds narrower ones" if self.tolerance > 0 else ""
+            parts.append(f"changes narrower than {self.smallest[0]} px or below {self.smallest[1]} px in area{finer}")
+        if self.features is not None:
+            parts.append(f"by features: changes smaller than {round(max(self.features.cell))} px across")
+        return "; ".join(parts)
 
     @property
     def same(self) -> bool:
@@ -91,6 +107,8 @@ class ComparisonResult:
             "coverage_image": _round(self.coverage.image.share),
             "uncovered_reference": [list(box) for box in self.coverage.reference.boxes],
             "uncovered_image": [list(box) for box in self.coverage.image.boxes], "seconds": round(self.seconds, 4), "notes": list(self.notes),
+            "smallest_width": None if self.smallest is None else self.smallest[0],
+            "smallest_area": None if self.smallest is None else self.smallest[1], "not_looked_for": self.not_looked_for,
         }  # fmt: skip
 
     def _features_to_dict(self, difference: FeatureDifference) -> dict[str, Any]:

@@ -226,3 +226,24 @@ def test_threads_give_what_one_gives() -> None:
 
 def test_it_can_be_pickled() -> None:
     assert isinstance(pickle.loads(pickle.dumps(Comparer())), Comparer)
+
+
+def test_the_result_says_which_changes_it_did_not_look_for() -> None:
+    reference = board(3, 240, 240)
+    changed = reference.copy()
+    changed[100:140, 60:200] = 255
+    reference = changed.copy()
+    changed[110:130, 100:104] = 0  # 4 pixels wide
+    result = Comparer(align="none").compare(reference, changed)
+    assert result.same and result.smallest == (7, 12)
+    assert (
+        result.not_looked_for == "changes narrower than 7 px or below 12 px in area; --tolerance 2 finds narrower ones"
+    )
+    facts = result.to_dict()
+    assert (facts["smallest_width"], facts["smallest_area"]) == (7, 12) and facts[
+        "not_looked_for"
+    ] == result.not_looked_for
+    found = Comparer(align="none", tolerance=1).compare(reference, changed)
+    assert not found.same and found.smallest == (3, 12)
+    assert "--tolerance" not in Comparer(align="none", tolerance=0).compare(reference, changed).not_looked_for
+    assert Comparer().compare(reference, reference).not_looked_for == ""
