@@ -76,7 +76,7 @@ def test_a_search_and_its_winner_trained_again_bit_for_bit(images, tmp_path, mon
     own_figure = json.loads((folder / "evaluate/metrics.json").read_text())["micro"]["precision_at_1"]["value"]
     assert result["figures"]["val Precision at Rank 1"] == record["monitored"] == own_figure
     assert result["figures"]["held-out Precision at Rank 1"] == record["best"]["value"]
-    assert f"val Precision at Rank 1 {own_figure:.4f} on your query set, selected by" in process.stderr
+    assert f"val R@1 {own_figure:.4f} on your query set, selected by" in process.stderr
     assert (folder / "report.html").exists() and status_lines(folder)[-1]["kpi"] == result["figures"]
     assert status_lines(folder)[-1]["status"] == "SUCCESS"
 

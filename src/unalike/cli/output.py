@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from unalike.runs.kpi_names import short_name
 from unalike.sanitize import one_line, redact, redact_all
 
 
@@ -83,9 +84,9 @@ def show_result(result: Any, as_json: bool) -> None:
         elif isinstance(value, dict):
             for key, item in value.items():
                 if isinstance(item, dict) and INTERVAL <= item.keys():
-                    print_line(f"{key}: {_format_interval(item)}")
+                    print_line(f"{short_name(key)}: {_format_interval(item)}")
                 elif not isinstance(item, (dict, list)):
-                    print_line(f"{key}: {_short(item)}")
+                    print_line(f"{short_name(key)}: {_short(item)}")
         elif isinstance(value, list):
             print_line(f"{name}: {len(value)}" if len(value) > 8 else f"{name}: {', '.join(map(_short, value))}")
         elif value is not None and (name, value) != ("results_dir", "."):

@@ -15,6 +15,7 @@ from unalike.data.preprocessing import Preprocessing
 from unalike.errors import UnalikeError
 from unalike.model.embedder import Embedder
 from unalike.progress import say
+from unalike.runs.kpi_names import short_name
 from unalike.spec import settle
 from unalike.training.checkpoints import CheckpointManager
 from unalike.training.heads.config import HeadConfig
@@ -131,7 +132,7 @@ def save_if_best(
         payload = setup.payload(weights, spec_with_head(setup.with_epochs(loop.epochs), network))
         saved = checkpoint_manager.save_if_best(payload, epoch=epoch, step=position.global_step, kpis=kpis)
         monitor = checkpoint_manager.monitor
-        text = f", {monitor} {kpis[monitor]:.4f}" if monitor in kpis else ""
+        text = f", {short_name(monitor)} {kpis[monitor]:.4f}" if monitor in kpis else ""
         say(f"finished: {setup.experiment.train.finish.trained_share:g} of the training kept, the head fitted anew{text}"
             + ("" if saved else f"; epoch {(checkpoint_manager.best_epoch or 0) + 1} was no worse and stays"))  # fmt: skip
         if saved and kpis:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from unalike.errors import missing_extra
 from unalike.progress import say, warn
+from unalike.runs.kpi_names import short_name
 from unalike.sanitize import redact, redact_all
 from unalike.training.checkpoints import MONITORED, TIE_BREAKER
 
@@ -57,8 +58,8 @@ class Loggers:
             progress = {k: facts[k] for k in ("epoch", "step", "max_epoch", "max_step", "time_per_epoch", "eta")}
             self.run.status("RUNNING", "training", kpi=kpi, **progress)
         elif event == "validation":
-            say(f"epoch {facts['epoch'] + 1}: {MONITORED} {kpi[MONITORED]:.4f}, "
-                f"Mean Average Precision {kpi[TIE_BREAKER]:.4f}")  # fmt: skip
+            say(f"epoch {facts['epoch'] + 1}: {short_name(MONITORED)} {kpi[MONITORED]:.4f}, "
+                f"{short_name(TIE_BREAKER.removeprefix('val '))} {kpi[TIE_BREAKER]:.4f}")  # fmt: skip
             self.run.status("RUNNING", "validation", kpi=kpi, epoch=facts["epoch"], step=facts["step"])
         elif event == "checkpoint":
             self.run.status("RUNNING", f"checkpoint {facts['path']}", epoch=facts["epoch"], step=facts["step"])

@@ -32,6 +32,7 @@ from unalike.report.evaluation import (
 )
 from unalike.report.html import Report
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
+from unalike.runs.kpi_names import short_name
 from unalike.sanitize import redact
 from unalike.training.automatic.holdout_result import KIND_NAMES, HoldoutResult, describe_counts
 
@@ -248,7 +249,9 @@ def _curves(history: History, epochs: int) -> dict[str, dict[str, list[tuple[flo
                                   for name in ("trunk", "embedder")}  # fmt: skip
     if history.validations:
         plots["validation"] = {
-            name.removeprefix("val "): [(row["epoch"] + 1, row[name]) for row in history.validations if name in row]
+            short_name(name.removeprefix("val ")): [
+                (row["epoch"] + 1, row[name]) for row in history.validations if name in row
+            ]
             for name in ("val Precision at Rank 1", "val Mean Average Precision")
         }
     return plots

@@ -24,6 +24,7 @@ from unalike.runs.filenames import (
     TRIAL_SPEC_FILE,
     TRIALS_FILE,
 )
+from unalike.runs.kpi_names import short_name
 from unalike.storage.atomic import copy_file, write_text
 from unalike.training.checkpoints import TIE_BREAKER
 
@@ -113,7 +114,7 @@ def format_monitored(record: Mapping[str, Any]) -> str:
     Args:
         record: the content of ``search.json``; ``best`` is not empty.
     """
-    name, selected = record["monitor"], record["best"]["value"]
+    name, selected = short_name(record["monitor"]), record["best"]["value"]
     if record.get("monitored") is None:
         return f"{name} {selected:.4f}"
     return f"{name} {record['monitored']:.4f} on your query set, selected by {selected:.4f} on {record['selected_on']}"
