@@ -16,7 +16,7 @@ from unalike import cli
 from unalike.cli import next_steps
 from unalike.cli.commands import ALIASES, COMMANDS, load_command
 from unalike.cli.output import show_result
-from unalike.cli.shared_options import parse_arguments
+from unalike.cli.shared_options import EXIT_NO, parse_arguments
 from unalike.errors import DataError, Interrupted
 
 ACTIONS = (
@@ -162,6 +162,14 @@ def test_intervals_are_one_line_with_their_name(capsys: pytest.CaptureFixture[st
     show_result({"false_alarms": interval, "figures": {"found": interval, "n": 3}}, as_json=False)
     line = "0.05 [0.013, 0.169]"
     assert capsys.readouterr().out.splitlines() == [f"false_alarms: {line}", f"found: {line}", "n: 3"]
+
+
+def test_metrics_have_short_names_in_the_terminal_and_their_own_in_json(capsys: pytest.CaptureFixture[str]) -> None:
+    result = {"figures": {"test Precision at Rank 1": 0.5, "test Mean Average Precision": 0.25}}
+    show_result(result, as_json=False)
+    assert capsys.readouterr().out.splitlines() == ["test R@1: 0.5", "test MAP@R: 0.25"]
+    show_result(result, as_json=True)
+    assert json.loads(capsys.readouterr().out) == result
 
 
 def test_standard_output_is_results_only(api: Calls, capsys: pytest.CaptureFixture[str]) -> None:
@@ -337,3 +345,67 @@ def test_a_folder_named_like_an_override_is_data(tmp_path: Path, monkeypatch: py
     (tmp_path / "day=1").mkdir()
     assert parse_arguments(["day=1", "train.num_epochs=2"]) == ("day=1", ["train.num_epochs=2"])
     assert parse_arguments(["./day=2"]) == ("./day=2", [])
+
+
+def leaves() -> list[tuple[str, ...]]:
+    """Every command of the program, with its subcommand where it has some."""
+    found: list[tuple[str, ...]] = []
+    for name in COMMANDS:
+        command = load_command(name)
+        found += [(name, inner) for inner in command.commands] if hasattr(command, "commands") else [(name,)]
+    return found
+
+
+@pytest.mark.parametrize("words", leaves(), ids=" ".join)
+def test_a_mistake_in_any_call_exits_with_2_and_points_to_the_commands_help(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.run_command([*words, "--no-such-option"]) == 2
+    seen = capsys.readouterr()
+    assert seen.out == "" and seen.err.count("\n") == 1
+    assert seen.err.rstrip().endswith(f"{' '.join(words)} --help'"), seen.err
+
+
+# Calls that are complete, of things that do not exist; demo, keys, schema, default-specs and skill read nothing.
+FAILURES = {
+    "train": ["nowhere"], "discover": ["nowhere", "-o", "groups"], "automl show": ["nowhere"],
+    "gallery build": ["new.gallery", "nowhere", "-m", "no.onnx"], "gallery add": ["no.gallery", "nowhere"],
+    "gallery remove": ["no.gallery", "mug"], "gallery rename": ["no.gallery", "mug", "cup"],
+    "gallery merge": ["no.gallery", "mug", "cup", "--into", "cups"], "gallery list": ["no.gallery"],
+    "calibrate": ["no.gallery"], "identify": ["no.gallery", "no.jpg"],
+    "inference": ["no.onnx", "nowhere", "--reference", "nowhere"], "embed": ["nowhere", "-m", "no.onnx", "-o", "a.npz"],
+    "compare": ["no.png", "no.jpg"], "inspect fit": ["nowhere", "-o", "a.inspector"],
+    "inspect run": ["no.inspector", "no.jpg"], "verify": ["no.jpg", "--reference", "nowhere"], "export": ["no.pth"],
+    "quantize": ["no.onnx", "nowhere"], "engine": ["no.onnx"], "gen-trt-engine": ["no.onnx"],
+    "export-maps": ["no.pth", "-o", "a.onnx"], "convert": ["no.pth", "-o", "a.pth"],
+    "evaluate": ["no.onnx", "--reference", "nowhere"], "bench-engine": ["no.onnx"], "check": ["nowhere"],
+    **{f"job {name}": ["nowhere"] for name in ("show", "logs", "wait", "cancel", "pause", "resume", "delete")},
+    "job create": ["train", "nowhere"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", leaves(), ids=" ".join)
+def test_a_failure_of_any_command_exits_with_1(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if words[0] in ("demo", "keys", "schema", "default-specs", "skill") or words == ("job", "list"):
+        return
+    monkeypatch.chdir(tmp_path)
+    assert cli.run_command([*words, *FAILURES[" ".join(words)]]) == 1
+    error = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(error) == 1 and "unexpected" not in error[0], error
+    assert not list(tmp_path.glob("runs*")), "a failed call leaves no folder"
+
+
+def test_every_option_of_an_answer_exits_with_3() -> None:
+    answering = [words for words in leaves() if any("--exit-code" in p.opts for p in parameters(words))]
+    assert answering == [("identify",), ("compare",), ("inspect", "run"), ("verify",)]
+    for words in answering:
+        (option,) = [p for p in parameters(words) if "--exit-code" in p.opts]
+        assert option.help.startswith("Exit with 3 "), words
+    assert EXIT_NO == 3
+
+
+def parameters(words: tuple[str, ...]) -> list[Any]:
+    command = load_command(words[0])
+    return list((command.commands[words[1]] if len(words) > 1 else command).params)
