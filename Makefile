@@ -1,4 +1,4 @@
-# demo      install what the demo needs and run it: a model learns to tell brand marks apart that it never saw
+# demo      install what the demo and README need (SIZE_DEMO below) and run it: a model learns to tell apart brand marks that it never saw
 # test      install what the tests need and run all but the slow ones; check: linters, types, layers
 # docs      the documentation site, into site/; index.html there is its first page
 # test-browser  the reports in a Chromium: $CHROMIUM, the PATH's, or (as root on Debian) one that apt installs
@@ -6,6 +6,13 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+# What is installed, said before pip begins. Measured 2026-11-29 on two cores: see README.
+SIZE_DEMO := some 2 GB of Python packages in $(VENV): two to five minutes with a quick connection
+SIZE_TEST := some 3 GB of Python packages in $(VENV): three to six minutes with a quick connection
+# On Linux, PyPI's torch is built for CUDA and brings gigabytes of NVIDIA libraries. Without an NVIDIA driver torch's own index is
+# asked for the CPU build; where that cannot be reached, PyPI's is taken. "make TORCH_INDEX= ..." does not ask.
+TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,$(if $(filter Linux,$(shell uname -s)),https://download.pytorch.org/whl/cpu))
 
 .PHONY: demo test test-browser test-all check bench docs clean
 
@@ -42,13 +49,23 @@ docs: $(VENV)/.installed-docs
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
-# Stamps: pip runs again only when the requirements change. The demo needs less than the tests.
-$(VENV)/.installed-demo: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,demo]'
+# torch for this machine, where the virtual environment has none yet.
+$(VENV)/.torch: constraints.txt | $(BIN)/python
+	@if [ -z "$(TORCH_INDEX)" ] || $(PIP) show -q torch 2>/dev/null; then :; else \
+	    echo "no NVIDIA driver: asking $(TORCH_INDEX) for the CPU build of torch (some 200 MB)"; \
+	    $(PIP) install -q --disable-pip-version-check --retries 0 --timeout 15 --no-deps -c constraints.txt --index-url $(TORCH_INDEX) torch torchvision \
+	        2>/dev/null || echo "not reachable, or without this version: torch comes from the usual index"; fi
 	@touch $@
 
-$(VENV)/.installed-test: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,demo,dev]'
+# Stamps: pip runs again only when the requirements change. The demo needs less than the tests.
+$(VENV)/.installed-demo: pyproject.toml constraints.txt $(VENV)/.torch | $(BIN)/python
+	@echo "installing $(SIZE_DEMO)"
+	$(PIP) install -q -c constraints.txt -e '.[train,demo,vision]'
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml constraints.txt $(VENV)/.torch | $(BIN)/python
+	@echo "installing $(SIZE_TEST)"
+	$(PIP) install -q -c constraints.txt -e '.[train,demo,vision,dev]'
 	@touch $@ $(VENV)/.installed-demo
 
 # Building the pages needs no torch: the Python reference is read from the source.
@@ -58,7 +75,7 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(BIN)/python
 
 # The slow tests also start a Ray cluster.
 $(VENV)/.installed-slow: $(VENV)/.installed-test
-	$(BIN)/python -m pip install -q -c constraints.txt -e '.[train,demo,dev,cluster]'
+	$(PIP) install -q -c constraints.txt -e '.[train,demo,vision,dev,cluster]'
 	@touch $@
 
 clean:

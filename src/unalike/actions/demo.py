@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import csv
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +24,7 @@ from unalike.runs.filenames import (
     RESULT_JSONL,
     STATUS_FILE,
 )
+from unalike.runs.kpi_names import short_name
 from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 # Height and width of the network's view: enough for marks of this kind, and small enough for five minutes on two cores.
 INPUT_SIDE = 128
 EPOCHS = 4
+IMAGES_FOLDER, ANSWERS_FILE = "images", "answers.png"
 SHOWN_HITS, SHOWN_MISSES, SHOWN_NEIGHBORS = 8, 12, 4
 METRICS = (("R@1", "precision_at_1"), ("MAP@R", "mean_average_precision_at_r"))
 
@@ -49,6 +49,8 @@ class DemoResult:
     Attributes:
         results_dir: Folder of all results.
         report: The HTML report.
+        picture: Queries and their nearest references in one picture.
+        images: Folder of the rendered images: ``train``, ``unseen/reference`` and ``unseen/query``.
         checkpoint: The trained model.
         onnx: The exported model.
         figures: Metrics of the frozen trunk and of the trained model, and the gain, by name.
@@ -58,6 +60,8 @@ class DemoResult:
 
     results_dir: Path
     report: Path
+    picture: Path
+    images: Path
     checkpoint: Path | None
     onnx: Path | None
     figures: Mapping[str, float]
@@ -77,46 +81,39 @@ def run_demo(settings: Demo, *, overwrite: bool = False) -> DemoResult:
         MissingExtra: The extra ``demo`` is not installed.
     """
     import unalike
-    from unalike.actions.demo_images import render_brands
+    from unalike.actions.demo_images import keep_brands
+    from unalike.actions.demo_picture import write_answers
 
     start, out, seed = time.time(), Path(settings.out), settings.seed
     refuse_existing(out / "train", overwrite, folder=True)
-    with ExitStack() as stack:
-        folder = (
-            Path(settings.keep)
-            if settings.keep
-            else Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="unalike-demo-")))
-        )
-        say(f"rendering {settings.brands} brands to train on and {settings.unseen} others to recognize")
-        images = render_brands(folder.resolve(), brands=settings.brands, unseen=settings.unseen, seed=seed)
-        say("the pretrained trunk without training, on the unseen brands:")
-        frozen = unalike.evaluate(_spec_on_unseen(images, out, "evaluate", "frozen", PRETRAINED), overwrite=overwrite)
-        _say_figures(frozen)
-        trained = unalike.train(_training_spec(images, out, settings.epochs or EPOCHS, seed), overwrite=overwrite)
-        checkpoint = str(trained.path)
-        say("the trained model, on the same unseen brands:")
-        evaluated = unalike.evaluate(
-            _spec_on_unseen(images, out, "evaluate", "trained", checkpoint), overwrite=overwrite
-        )
-        _say_figures(evaluated)
-        inferred = unalike.infer(
-            _spec_on_unseen(images, out, "inference", "inference", checkpoint), overwrite=overwrite
-        )
-        exported = unalike.export(_spec_on_unseen(images, out, "export", "export", checkpoint), overwrite=overwrite)
-        gains = compare(read_predictions(frozen.results_dir), read_predictions(evaluated.results_dir))
-        report = write_demo_report(out / REPORT_FILE, images, gains, trained.results_dir, evaluated.results_dir,
-                                   inferred.results_dir)  # fmt: skip
+    say(f"rendering {settings.brands} brands to train on and {settings.unseen} others to recognize")
+    images = keep_brands(Path(settings.keep or out / IMAGES_FOLDER), brands=settings.brands, unseen=settings.unseen,
+                         seed=seed, overwrite=overwrite)  # fmt: skip
+    say("the pretrained trunk without training, on the unseen brands:")
+    frozen = unalike.evaluate(_spec_on_unseen(images, out, "evaluate", "frozen", PRETRAINED), overwrite=overwrite)
+    _say_figures(frozen)
+    trained = unalike.train(_training_spec(images, out, settings.epochs or EPOCHS, seed), overwrite=overwrite)
+    checkpoint = str(trained.path)
+    say("the trained model, on the same unseen brands:")
+    evaluated = unalike.evaluate(_spec_on_unseen(images, out, "evaluate", "trained", checkpoint), overwrite=overwrite)
+    _say_figures(evaluated)
+    inferred = unalike.infer(_spec_on_unseen(images, out, "inference", "inference", checkpoint), overwrite=overwrite)
+    exported = unalike.export(_spec_on_unseen(images, out, "export", "export", checkpoint), overwrite=overwrite)
+    gains = compare(read_predictions(frozen.results_dir), read_predictions(evaluated.results_dir))
+    report = write_demo_report(out / REPORT_FILE, images, gains, trained.results_dir, evaluated.results_dir,
+                               inferred.results_dir)  # fmt: skip
+    picture = write_answers(out / ANSWERS_FILE, inferred.results_dir / RESULT_JSONL)
     for line in describe_gains(gains):
         say(line)
     figures = {f"{name} {side}": interval.value for name, *sides in gains
                for side, interval in zip(("frozen", "trained", "gain"), sides, strict=True)}  # fmt: skip
-    return DemoResult(out, report, trained.path, exported.path, figures, gains[0][3].low > 0,
+    return DemoResult(out, report, picture, images.root, trained.path, exported.path, figures, gains[0][3].low > 0,
                       round(time.time() - start, 1))  # fmt: skip
 
 
 def _say_figures(result: Result) -> None:
     for name, value in result.figures.items():
-        say(f"{name}: {value:.4f}")
+        say(f"{short_name(name)}: {value:.4f}")
 
 
 def _spec_on_unseen(images: BrandSet, out: Path, action: str, folder: str, checkpoint: str) -> dict[str, Any]:
@@ -292,4 +289,6 @@ def _curves(training: Path) -> dict[str, dict[str, list[tuple[float, float]]]]:
                 points.setdefault(name, []).append((epoch, float(value)))
     metrics = ("val Precision at Rank 1", "val Mean Average Precision")
     plots = {"training loss": ("train_loss",), "held-out training brands": metrics}
-    return {title: {name: points[name] for name in names if name in points} for title, names in plots.items()}
+    return {
+        title: {short_name(name): points[name] for name in names if name in points} for title, names in plots.items()
+    }

@@ -10,7 +10,9 @@ Shapes: masks are (M, M) uint8, images (S, S, 3).
 from __future__ import annotations
 
 import io
+import json
 import os
+import shutil
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +24,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from unalike.errors import DataError, SpecError, missing_extra
 from unalike.progress import progress
+from unalike.runs.record import read_json
+from unalike.storage.atomic import write_text
 from unalike.storage.overwrite import refuse_existing
 
 MASK_SIZE = 192
@@ -36,6 +40,9 @@ OWN_COLOR_SHARE = 0.6
 # Backgrounds that are flat, shaded, cloudy, striped, cluttered.
 BACKGROUND_SHARES = (0.4, 0.35, 0.15, 0.05, 0.05)
 TRAIN_IMAGES, REFERENCE_IMAGES, QUERY_IMAGES = 12, 4, 4
+# Settings of the images in a folder, which is ours by this file; without ``complete`` the rendering was interrupted.
+SETTINGS_FILE = "demo.json"
+IMAGE_FOLDERS = ("train", "unseen")
 
 
 @dataclass(frozen=True)
@@ -67,6 +74,38 @@ class BrandSet:
         return self.root / "unseen" / "query"
 
 
+def keep_brands(root: Path, *, brands: int, unseen: int, seed: int, overwrite: bool) -> BrandSet:
+    """Render the data set into a folder that is kept, or open what an earlier demo of the same settings rendered there.
+
+    Args:
+        root: Folder of the images.
+        brands, unseen, seed: See ``render_brands``.
+        overwrite: Delete the images of a demo of other settings.
+
+    Raises:
+        RunError: The folder holds something else, or images of other settings and ``overwrite`` is not set.
+    """
+    settings = {"brands": brands, "unseen": unseen, "seed": seed, "difficulty": DIFFICULTY, "format_version": 1}
+    record = read_json(root / SETTINGS_FILE)
+    if record == settings | {"complete": True}:
+        return BrandSet(root, _folders(root / "train"), _folders(root / "unseen" / "query"))
+    if record and (overwrite or not record.get("complete")):
+        for name in IMAGE_FOLDERS:
+            shutil.rmtree(root / name, ignore_errors=True)
+        (root / SETTINGS_FILE).unlink()
+    refuse_existing(root, folder=True)
+    marks = pick_marks(brands + unseen, seed)  # nothing is left behind where these are too many
+    root.mkdir(parents=True, exist_ok=True)
+    write_text(root / SETTINGS_FILE, json.dumps(settings) + "\n")
+    images = _render(root, marks, brands, seed, DIFFICULTY)
+    write_text(root / SETTINGS_FILE, json.dumps(settings | {"complete": True}) + "\n")
+    return images
+
+
+def _folders(path: Path) -> tuple[str, ...]:
+    return tuple(sorted(folder.name for folder in path.iterdir()))
+
+
 def render_brands(
     root: str | Path, *, brands: int = 200, unseen: int = 120, seed: int = 0, difficulty: float = DIFFICULTY
 ) -> BrandSet:
@@ -81,7 +120,11 @@ def render_brands(
     """
     root = Path(root)
     refuse_existing(root, folder=True)
-    marks = pick_marks(brands + unseen, seed)
+    return _render(root, pick_marks(brands + unseen, seed), brands, seed, difficulty)
+
+
+def _render(root: Path, marks: dict[str, Mark], brands: int, seed: int, difficulty: float) -> BrandSet:
+    """Render the images of these marks, the first ``brands`` of which are trained on."""
     names = list(marks)
     brand_set = BrandSet(root, tuple(sorted(names[:brands])), tuple(sorted(names[brands:])))
     jobs: list[tuple[str, str, int, Path]] = []

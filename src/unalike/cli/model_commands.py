@@ -143,6 +143,7 @@ def demo(settings: Demo, overwrite: Overwrite = False, as_json: AsJson = False) 
     """Render brand marks as in photographs, train on some brands, recognize others, and write report.html."""
     from unalike.actions.demo import run_demo
 
-    show_result(run_demo(settings, overwrite=overwrite), as_json)
+    result = run_demo(settings, overwrite=overwrite)
+    show_result(result, as_json)
     if not as_json:
-        suggest("demo")
+        suggest("demo", images=result.images, model=result.checkpoint)

@@ -34,7 +34,7 @@ _FOLLOWING: Mapping[str, tuple[str, ...]] = {
     "discover": ("unalike train {path}",),
     "check": ("unalike train {data}",),
     "default_specs": ("unalike {command} -e {path}",),
-    "demo": ("unalike train DATA",),
+    "demo": ("unalike gallery build brands.gallery {images}/unseen/reference -m {model}", "unalike train DATA"),
     "job": ("unalike job wait {path}", "unalike job logs {path}"),
 }
 

@@ -36,6 +36,33 @@ def test_same_seed_draws_the_same_images(tmp_path: Path) -> None:
         brands.render_brands(tmp_path / "a", brands=3, unseen=2)
 
 
+def test_kept_images_are_opened_again_and_replaced_only_on_request(tmp_path: Path) -> None:
+    settings = {"brands": 2, "unseen": 1}
+    first = brands.keep_brands(tmp_path / "a", **settings, seed=5, overwrite=False)
+    times = {path: path.stat().st_mtime_ns for path in first.root.rglob("*.jpg")}
+    again = brands.keep_brands(tmp_path / "a", **settings, seed=5, overwrite=True)
+    assert again == first and times == {path: path.stat().st_mtime_ns for path in again.root.rglob("*.jpg")}
+    with pytest.raises(RunError, match="is not empty"):
+        brands.keep_brands(tmp_path / "a", **settings, seed=6, overwrite=False)
+    drawn = contents(tmp_path / "a")
+    brands.keep_brands(tmp_path / "a", **settings, seed=6, overwrite=True)
+    assert drawn != contents(tmp_path / "a") and len(drawn) == len(contents(tmp_path / "a"))
+
+
+def test_an_interrupted_rendering_begins_again_and_foreign_files_stay(tmp_path: Path) -> None:
+    brands.keep_brands(tmp_path / "a", brands=2, unseen=1, seed=5, overwrite=False)
+    record = tmp_path / "a" / brands.SETTINGS_FILE
+    record.write_text(record.read_text().replace("true", "false"))
+    next((tmp_path / "a").rglob("*.jpg")).unlink()
+    brands.keep_brands(tmp_path / "a", brands=2, unseen=1, seed=5, overwrite=False)
+    assert len(contents(tmp_path / "a")) == 2 * brands.TRAIN_IMAGES + brands.REFERENCE_IMAGES + brands.QUERY_IMAGES
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "a.txt").write_text("mine")
+    with pytest.raises(RunError, match="is not empty"):
+        brands.keep_brands(tmp_path / "mine", brands=2, unseen=1, seed=5, overwrite=True)
+    assert (tmp_path / "mine" / "a.txt").read_text() == "mine"
+
+
 def test_marks_differ_to_the_eye() -> None:
     marks = brands.pick_marks(20, seed=1)
     assert len(marks) == 20
