@@ -213,3 +213,28 @@ def test_links_to_other_folders_become_text(site_hooks: ModuleType) -> None:
 def test_blocks_are_found() -> None:
     page = "a\n\n    x\n\n    y\n\nb\n\n```sh\nz\n```\n"
     assert list(blocks(page)) == [Block("sh", 10, "z"), Block("", 3, "x\n\ny\n\n")]
+
+
+# ---- messages ----
+
+
+def literal_parts(message: str) -> list[str]:
+    """The parts of a quoted message that the program writes as they are; ``...`` stands for values."""
+    parts = [part.strip().removeprefix("expected ") for part in re.split(r"\.\.\.|;", message)]
+    return [part for part in parts if len(part) > 5]
+
+
+def test_messages_of_troubleshooting_are_the_programs_own() -> None:
+    source = "\n".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "src" / "unalike").rglob("*.py")))
+    source = re.sub(r"\s+", " ", re.sub(r'"\s*\n\s*f?"', "", source))
+    source = re.sub(r"\{[^{}]*\}", "...", source)
+    tables = (DOCS / "troubleshooting.md", DOCS / "how-to" / "remote-data.md")
+    rows = [
+        line.split(" | ")[0] for page in tables for line in page.read_text(encoding="utf-8").splitlines()
+        if line.startswith("| ") and " `" in line.split(" | ")[0]
+    ]  # fmt: skip
+    messages = [message for row in rows for message in re.findall(r"`([^`]+)`", row) if " " in message]
+    assert len(messages) > 40
+    for message in messages:
+        for part in literal_parts(message):
+            assert part in source, f"no message of the program holds {part!r}"
