@@ -44,7 +44,7 @@ bench: $(VENV)/.installed-test
 # Strict: a link that leads nowhere is an error. Pages load nothing from the network (docs/site_hooks.py checks it).
 docs: $(VENV)/.installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
-	@echo site/index.html
+	@echo 'site/index.html; the search works where the site is served: python -m http.server -d site'
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
