@@ -182,7 +182,8 @@ class GallerySnapshot:
         if not len(rows):
             return self.added_MD[:0]
         low = int(rows[0])
-        return self.file.check(low, int(rows[-1]) + 1)[rows - low]
+        span: np.ndarray = self.file.check(low, int(rows[-1]) + 1)
+        return np.take(span, rows - low, axis=0)
 
     def parts(self) -> Iterator[np.ndarray]:
         """All vectors as they are kept, part by part; those of a large file do not stay in memory."""
