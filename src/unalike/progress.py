@@ -70,20 +70,20 @@ def progress(description: str, total: int, unit: str = "images") -> Iterator[Cal
 
 def _plain_lines(description: str, total: int, unit: str) -> Callable[..., None]:
     start = last = time.monotonic()
-    done = 0
+    count = 0
 
     def advance(n: int = 1, note: str = "", more: int = 0) -> None:
-        nonlocal done, last, total
-        done, total = done + n, total + more
+        nonlocal count, last, total
+        count, total = count + n, total + more
         now = time.monotonic()
-        if now - last < PLAIN_INTERVAL_S and done < total:
+        if now - last < PLAIN_INTERVAL_S and count < total:
             return
-        if done >= total and now - start < 1.0:
+        if count >= total and now - start < 1.0:
             return  # too short to deserve a line
         last = now
-        rate = done / max(now - start, 1e-9)
-        left = _clock((total - done) / max(rate, 1e-9))
-        say(f"{description}: {done}/{total} {unit}, {rate:.1f}/s, {left} left{'  ' + note if note else ''}")
+        rate = count / max(now - start, 1e-9)
+        seconds_left = _clock((total - count) / max(rate, 1e-9))
+        say(f"{description}: {count}/{total} {unit}, {rate:.1f}/s, {seconds_left} left{'  ' + note if note else ''}")
 
     return advance
 
@@ -103,12 +103,12 @@ def _rich_bar(description: str, total: int, unit: str) -> Iterator[Callable[...,
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(description, total=total, rate="", note="")
-        start, done = time.monotonic(), 0
+        start, count = time.monotonic(), 0
 
         def advance(n: int = 1, note: str = "", more: int = 0) -> None:
-            nonlocal done, total
-            done, total = done + n, total + more
-            rate = f"{done / max(time.monotonic() - start, 1e-9):.1f}/s"
+            nonlocal count, total
+            count, total = count + n, total + more
+            rate = f"{count / max(time.monotonic() - start, 1e-9):.1f}/s"
             fields = {"rate": rate, "note": one_line(note)} if note else {"rate": rate}
             bar.update(task, advance=n, total=total)
             bar.tasks[0].fields.update(fields)

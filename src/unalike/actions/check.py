@@ -243,8 +243,8 @@ class ModelActionsCheck:
             build_criterion(experiment, classes=len(sets.train.classes) if sets else 2, dim=experiment.model.feat_dim)
         if experiment.train.resume_training_checkpoint_path:
             with self.findings.collect("train.resume_training_checkpoint_path"):
-                resumed = read_checkpoint(experiment.train.resume_training_checkpoint_path, experiment)
-                if not (resumed.get("training") or resumed.get("origin")):
+                checkpoint = read_checkpoint(experiment.train.resume_training_checkpoint_path, experiment)
+                if not (checkpoint.get("training") or checkpoint.get("origin")):
                     raise WeightsError(f"{experiment.train.resume_training_checkpoint_path} holds weights only",
                                        remedy="give it as model.pretrained_model_path instead")  # fmt: skip
 

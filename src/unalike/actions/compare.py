@@ -80,7 +80,7 @@ def find_pairs(first: str | Path, second: str | Path | None = None) -> list[Pair
 def _local_source(source: str | Path) -> Path:
     """The path of a source; archives, their members (``archive!member``) and addresses are fetched and unpacked."""
     if is_archive(source) and (path := resolve_source(source)).is_file():
-        return unpack_source(source, fetched=path)
+        return unpack_source(source, local_file=path)
     return resolve_source(source) if uri_of(source) or split_member(source) else Path(source)
 
 
@@ -89,10 +89,10 @@ def _pairs_from_folders(first: Path, second: Path, references: dict[str, Path], 
     if not common:
         raise DataError(f"no image of {second} has the name of one of {first}", expected="the same names in both",
                         remedy="or a table: unalike compare PAIRS.csv, with the columns reference and image")  # fmt: skip
-    unpaired = sorted([*(references.keys() ^ images.keys())])
-    if unpaired:
-        names = ", ".join(unpaired[:5]) + (", ..." if len(unpaired) > 5 else "")
-        say(f"{len(unpaired)} images without a partner were skipped: {names}")
+    single_names = sorted([*(references.keys() ^ images.keys())])
+    if single_names:
+        names = ", ".join(single_names[:5]) + (", ..." if len(single_names) > 5 else "")
+        say(f"{len(single_names)} images without a partner were skipped: {names}")
     return [Pair(references[name], images[name], name) for name in common]
 
 
@@ -124,7 +124,7 @@ def _pairs_from_table(table: Path) -> list[Pair]:
     if set(COLUMNS) - set(content.columns):
         raise DataError(f"{table}: columns {shorten(', '.join(content.names))}",
                         expected="rows with the columns reference and image")  # fmt: skip
-    pairs, taken = [], set()
+    pairs, keys = [], set()
     rows = list(zip(*(content.columns[name] for name in COLUMNS), strict=True))
     if not rows:
         raise DataError(f"{table}: no rows", expected="rows with the columns reference and image")
@@ -133,9 +133,9 @@ def _pairs_from_table(table: Path) -> list[Pair]:
             raise DataError(f"{table}, row {line - 1}: a field is empty", expected="reference and image")
         second = find_file(table.parent, image)
         name = Path(image.replace("\\", "/")).with_suffix("").as_posix().strip("/").replace("..", "_")
-        while name in taken:
+        while name in keys:
             name += f"-{line}"
-        taken.add(name)
+        keys.add(name)
         pairs.append(Pair(find_file(table.parent, reference), second, name))
     return pairs
 

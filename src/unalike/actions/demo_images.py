@@ -157,10 +157,10 @@ def pick_marks(count: int, seed: int) -> dict[str, Mark]:
         raise missing_extra("simpleicons", "demo", "drawing brand marks") from error
     drawings = {icon.slug: icon for icon in icons.values()}
     slugs = sorted(drawings)
-    picked: dict[str, Mark] = {}
+    marks_by_name: dict[str, Mark] = {}
     thumbnails = np.zeros((count, 256), np.float32)
     for position in np.random.default_rng(seed).permutation(len(slugs)):
-        if len(picked) == count:
+        if len(marks_by_name) == count:
             break
         slug = slugs[int(position)]
         mask = render_mask(drawings[slug].svg)
@@ -170,13 +170,15 @@ def pick_marks(count: int, seed: int) -> dict[str, Mark]:
         small = np.asarray(Image.fromarray(mask).resize((16, 16), Image.Resampling.BOX), np.float32).ravel()
         small -= small.mean()
         small /= np.linalg.norm(small) + 1e-9
-        if picked and float((thumbnails[: len(picked)] @ small).max()) > SAME_MARK:
+        if marks_by_name and float((thumbnails[: len(marks_by_name)] @ small).max()) > SAME_MARK:
             continue
-        thumbnails[len(picked)] = small
-        picked[slug] = Mark(mask, np.array([int(drawings[slug].hex[i : i + 2], 16) for i in (0, 2, 4)], float))
-    if len(picked) < count:
-        raise SpecError(f"{count} brands", expected=f"at most {len(picked)}, the number of marks that look different")
-    return picked
+        thumbnails[len(marks_by_name)] = small
+        marks_by_name[slug] = Mark(mask, np.array([int(drawings[slug].hex[i : i + 2], 16) for i in (0, 2, 4)], float))
+    if len(marks_by_name) < count:
+        raise SpecError(
+            f"{count} brands", expected=f"at most {len(marks_by_name)}, the number of marks that look different"
+        )
+    return marks_by_name
 
 
 def render_mask(svg: str) -> np.ndarray:
@@ -271,10 +273,10 @@ def _corners(rng: np.random.Generator, size: int, difficulty: float) -> np.ndarr
     angle = np.deg2rad(rng.uniform(-20, 20) * difficulty)
     square: np.ndarray = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]]) * side / 2
     square = square * (1.0, rng.uniform(1 - 0.25 * difficulty, 1.0))  # foreshortened before it is turned
-    turned = square @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    tilted = turned + rng.uniform(-0.07, 0.07, (4, 2)) * difficulty * side
+    rotation = square @ np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    perspective = rotation + rng.uniform(-0.07, 0.07, (4, 2)) * difficulty * side
     slack = max(0.0, (size - side) / 2)
-    corners: np.ndarray = tilted + size / 2 + rng.uniform(-slack, slack, 2)
+    corners: np.ndarray = perspective + size / 2 + rng.uniform(-slack, slack, 2)
     return corners
 
 
@@ -304,8 +306,8 @@ def _paint(rng: np.random.Generator, own: np.ndarray, ground: np.ndarray, size: 
             break
     other = np.clip(color + rng.uniform(-60, 60, 3), 0, 255) if rng.random() < 0.3 else color
     ramp = np.linspace(0, 1, size, dtype=np.float32)[:, None, None]
-    shaded = color * (1 - ramp) + other * ramp
-    return Image.fromarray(np.broadcast_to(shaded, (size, size, 3)).astype(np.uint8))
+    gradient = color * (1 - ramp) + other * ramp
+    return Image.fromarray(np.broadcast_to(gradient, (size, size, 3)).astype(np.uint8))
 
 
 def _cover(rng: np.random.Generator, image: Image.Image, corners: np.ndarray, difficulty: float) -> None:

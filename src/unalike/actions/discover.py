@@ -202,22 +202,22 @@ def _write_images(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind
 
 def _write_tables(folder: Path, paths: Sequence[Path], output_paths: Sequence[str], groups: ImageGroups) -> None:
     """Write ``groups.csv``, a manifest that ``unalike train`` reads, and ``unsorted.csv``, the images of no group."""
-    grouped, ungrouped = [], []
+    group_rows, single_rows = [], []
     for i, (path, file) in enumerate(zip(paths, output_paths, strict=True)):
         original = int(groups.duplicate_of_N[i])
         source_columns = [absolute_source_name(path), output_paths[original] if original >= 0 else ""]
         next_group = groups.group_name(int(groups.next_group_N[i])) if groups.next_group_N[i] >= 0 else ""
         group = int(groups.group_N[i])
         if group >= 0:
-            grouped.append(
+            group_rows.append(
                 [file, groups.group_name(group), f"{groups.confidence_N[i]:.3f}", next_group, *source_columns]
             )
         else:
-            ungrouped.append([file, next_group, *source_columns])
-    order = sorted(range(len(grouped)), key=lambda n: (grouped[n][1], n))
+            single_rows.append([file, next_group, *source_columns])
+    order = sorted(range(len(group_rows)), key=lambda n: (group_rows[n][1], n))
     header = ("path", "label", "confidence", "next_group", "source", "near_duplicate_of")
-    write_csv(folder / GROUPS_FILE, (grouped[n] for n in order), header)
-    write_csv(folder / UNSORTED_FILE, ungrouped, ("path", "next_group", "source", "near_duplicate_of"))
+    write_csv(folder / GROUPS_FILE, (group_rows[n] for n in order), header)
+    write_csv(folder / UNSORTED_FILE, single_rows, ("path", "next_group", "source", "near_duplicate_of"))
 
 
 def _figures(groups: ImageGroups, *, unreadable: int) -> dict[str, Any]:

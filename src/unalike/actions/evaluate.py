@@ -82,15 +82,24 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
         run.dir, summary, ranking, reference.classes, query_paths=query.paths, reference_paths=reference.paths,
         neighbours=nearest, reference_labels=reference.labels_N,
     )  # fmt: skip
-    explained = None
+    explanations = None
     if section.explain:
         from unalike.actions.explain import explain_misses
 
-        explained = explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors,
+        explanations = explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors,
                              section.explain, same=same)  # fmt: skip
     run.own(
         *_evaluation_page(
-            run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, explained, neighbors
+            run.dir,
+            summary,
+            ranking,
+            query,
+            query_vectors,
+            reference,
+            reference_vectors,
+            model,
+            explanations,
+            neighbors,
         )
     )
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
@@ -135,7 +144,7 @@ def _compute_metrics(
 def _evaluation_page(
     folder: Path, summary: Mapping[str, Any], ranking: Ranking, query: ImageSet, query_vectors: np.ndarray,
     reference: ImageSet, reference_vectors: np.ndarray, model: LoadedModel,
-    explained: ExplainedMatches | None, neighbors: Neighbors,
+    explanations: ExplainedMatches | None, neighbors: Neighbors,
 ) -> list[Path]:  # fmt: skip
     from unalike.report.evaluation import EmbeddedImages, write_evaluation_report
 
@@ -148,7 +157,7 @@ def _evaluation_page(
         EmbeddedImages.from_vectors(reference_vectors, reference.labels_N, reference.classes, reference.paths),
         title=f"Evaluation of {model.source.name}",
         subtitle=f"{sizes} of {len(np.unique(query.labels_N)):,} classes; {redact(query.source)}",
-        explained=explained, neighbors=neighbors,
+        explanations=explanations, neighbors=neighbors,
     )  # fmt: skip
 
 

@@ -54,7 +54,7 @@ def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any
     refuse_existing(path, field="export.onnx_file")
     count = max(section.parity_images, IMAGES)
     embedder.to(export_device(experiment))
-    exported = export_onnx(
+    export = export_onnx(
         embedder, path, preprocessing, embedded=section.preprocessing == "embedded",
         images_NHWC=_parity_images(experiment, meta, preprocessing.view, count),
         unit_length=section.unit_length, batch_size=section.batch_size,
@@ -63,12 +63,12 @@ def run_export(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str, Any
                   "name": experiment.model_name or facts.get("name"),
                   **{key: facts[key] for key in ("held_out_scores",) if key in facts}},
     )  # fmt: skip
-    settle(experiment, "export.opset_version", exported.opset, "the exporter's own")
+    settle(experiment, "export.opset_version", export.opset, "the exporter's own")
     run.write_experiment(experiment)
-    say(f"{path}: opset {exported.opset}, input {exported.facts.preprocessing}, dim {exported.facts.dim}")
+    say(f"{path}: opset {export.opset}, input {export.facts.preprocessing}, dim {export.facts.dim}")
     if section.verbose:
-        say(f"graph: {exported.graph}")
-    figures = {"opset": exported.opset, **exported.parity.to_dict()}
+        say(f"graph: {export.graph}")
+    figures = {"opset": export.opset, **export.parity.to_dict()}
     run.own(path)
     run.record(parity=figures, onnx=str(path))
     return path, figures

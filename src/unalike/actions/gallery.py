@@ -47,7 +47,7 @@ def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
         if candidate.is_file():
             return candidate
     raise ModelError(
-        f"the model of {path} is not at {recorded}" if recorded else f"{path} does not name its model",
+        f"the model of {path} is not at {model_file}" if model_file else f"{path} does not name its model",
         remedy="name it with -m FILE",
     )
 

@@ -198,8 +198,8 @@ def _take(experiment: Experiment, name: str) -> Result:
         )
     record = read_record(folder)
     number = find_candidate(record, name)
-    finished = load_spec("train", str(folder / EXPERIMENT_FILE), [("train.results_dir", str(folder))])
-    with open_run("train", finished, resume=True) as run:
+    finished_spec = load_spec("train", str(folder / EXPERIMENT_FILE), [("train.results_dir", str(folder))])
+    with open_run("train", finished_spec, resume=True) as run:
         result = take_candidate(run, record, number)
         write_model_card(run.dir, result.spec, result.training, record=result.record)
         run.conclude(f"delivered: {result.record['chosen']}, {result.checkpoint}", result.figures)

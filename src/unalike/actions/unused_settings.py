@@ -60,10 +60,10 @@ def say_unused(experiment: Experiment, mode: str) -> None:
         mode: PLAIN, AUTOMATIC, UNLABELED or SEARCH.
     """
     default = type(experiment)()
-    unused = UNUSED[mode]
-    names = [p for p in unused.fields if experiment.is_set(p) and _value(experiment, p) != _value(default, p)]
+    settings = UNUSED[mode]
+    names = [p for p in settings.fields if experiment.is_set(p) and _value(experiment, p) != _value(default, p)]
     if names:
-        say(f"settings that are not used by {mode}: {', '.join(names)} ({unused.reason})")
+        say(f"settings that are not used by {mode}: {', '.join(names)} ({settings.reason})")
 
 
 def _value(experiment: Experiment, path: str) -> Any:

@@ -69,23 +69,23 @@ def _format_record(record: dict[str, Any], *, every: bool) -> list[str]:
         lines.append("importance: " + ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:8]))
     sign = record["sign"]
     trials = sorted(record["trials"], key=lambda t: (t["value"] is None, -sign * (t["value"] or 0.0), t["trial"]))
-    listed = trials if every else trials[:MOST_TRIALS]
-    for trial in listed:
+    rows = trials if every else trials[:MOST_TRIALS]
+    for trial in rows:
         value = "     -" if trial["value"] is None else f"{trial['value']:.4f}"
         reason = f" ({trial['reason']})" if trial["reason"] else ""
         lines.append(
             f"{trial['trial']:4d}  {value}  {trial['state']:<9} {trial['epochs']:3d} epochs  {_format_values(trial)}{reason}"
         )
-    if len(listed) < len(trials):
-        lines.append(f"{len(trials) - len(listed)} more with --all")
+    if len(rows) < len(trials):
+        lines.append(f"{len(trials) - len(rows)} more with --all")
     return lines
 
 
 def _format_value(record: dict[str, Any]) -> str:
     """The metric of the best trial: on the user's query set where that was measured, and the one it was selected by."""
-    selected = f"{record['best']['value']:.4f}"
+    value = f"{record['best']['value']:.4f}"
     own = record.get("monitored")
-    return selected if own is None else f"{own:.4f} on your query set (selected by {selected})"
+    return value if own is None else f"{own:.4f} on your query set (selected by {value})"
 
 
 def _format_values(trial: dict[str, Any]) -> str:

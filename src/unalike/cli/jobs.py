@@ -44,8 +44,8 @@ def _show(job: "Job", as_json: bool) -> None:
 def _line(job: "Job") -> str:
     parent = f" of {job.parent_job_id}" if job.parent_job_id else ""
     note = f": {job.error or job.note}" if job.error or job.note else ""
-    requested = f" ({job.requested} requested)" if job.requested else ""
-    return f"{job.id}  {job.status:<8}  {job.action}{parent}{requested}{note}"
+    requested_text = f" ({job.requested} requested)" if job.requested else ""
+    return f"{job.id}  {job.status:<8}  {job.action}{parent}{requested_text}{note}"
 
 
 @job_app.command(short_help="Start an action as a job, completed from its parent.")
@@ -199,10 +199,10 @@ def wait(
     else:
         for job in jobs:
             print_line(_line(job))
-    unfinished = [job for job in jobs if job.status != "Complete"]
-    if unfinished:
+    active_jobs = [job for job in jobs if job.status != "Complete"]
+    if active_jobs:
         raise RunError(
-            "; ".join(f"{job.id} is {job.status}{': ' + job.error if job.error else ''}" for job in unfinished)
+            "; ".join(f"{job.id} is {job.status}{': ' + job.error if job.error else ''}" for job in active_jobs)
         )
 
 
@@ -256,8 +256,8 @@ def delete(
     """Delete jobs that do not run, with their folders in the workspace and their trials."""
     set_verbosity(verbose, quiet)
     store = _open(workspace)
-    deleted = [name for job_id in job_ids for name in store.delete(job_id)]
+    names = [name for job_id in job_ids for name in store.delete(job_id)]
     if as_json:
-        print_json({"deleted": deleted})
+        print_json({"deleted": names})
     else:
-        print_lines("\n".join(deleted))
+        print_lines("\n".join(names))

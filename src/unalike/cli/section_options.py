@@ -56,13 +56,13 @@ def section_command(
         names: Whether positional arguments are names, which may hold ``=``: only what begins with the action and a dot is an
             override then.
     """
-    declared = {node.name: node for node in _nodes(action, section)}
-    flagged = {flag.field for flag in flags}
+    nodes = {node.name: node for node in _nodes(action, section)}
+    flag_fields = {flag.field for flag in flags}
     built = {
         name: _option(node, (options or {}).get(name, Option()))
-        for name, node in declared.items()
+        for name, node in nodes.items()
         if name not in arguments
-        and not (node.kind is bool and name in flagged)
+        and not (node.kind is bool and name in flag_fields)
         and (name != "results_dir" or name in (options or {}))
     }
     switches = {_variable(flag): flag for flag in flags}
@@ -75,8 +75,8 @@ def section_command(
             set_verbosity(values["verbose"], values["quiet"])
             positional, overrides = split_overrides(values["arguments"], f"{action}." if names else "")
             fields = [
-                *_positional_fields(action, positional, arguments, declared),
-                *_option_fields(ctx, values, built, declared, switches),
+                *_positional_fields(action, positional, arguments, nodes),
+                *_option_fields(ctx, values, built, nodes, switches),
             ]
             _refuse_swapped(action, dict(fields))
             spec = _load(action, section, values["spec"], overrides, fields)
@@ -84,12 +84,12 @@ def section_command(
 
         parameters = {
             "ctx": typer.Context,
-            "arguments": Annotated[list[str] | None, typer.Argument(metavar=_metavar(arguments), help=_help(arguments, declared))],
+            "arguments": Annotated[list[str] | None, typer.Argument(metavar=_metavar(arguments), help=_help(arguments, nodes))],
             **built,
             **{name: Annotated[bool, typer.Option(flag.name, help=flag.help)] for name, flag in switches.items()},
             "spec": SpecFile,
         }  # fmt: skip
-        defaults = {"arguments": None, "spec": None} | {name: _default(declared[name]) for name in built}
+        defaults = {"arguments": None, "spec": None} | {name: _default(nodes[name]) for name in built}
         defaults |= dict.fromkeys(switches, False)
         signature = [
             inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=kind, default=defaults.get(name, inspect.Parameter.empty))
@@ -136,10 +136,12 @@ def _load(
 def _option(node: SpecNode, option: Option) -> Any:
     """The annotated type of a field's option."""
     kind: Any = node.kind if node.kind in (int, float, bool) else str
-    dashed = node.name.replace("_", "-")
-    flags = option.flags or (f"--{dashed}",)
+    option_name = node.name.replace("_", "-")
+    flags = option.flags or (f"--{option_name}",)
     if kind is bool:
-        return Annotated[bool, typer.Option(*(flags if not node.info.default else (f"--no-{dashed}",)), help=node.help)]
+        return Annotated[
+            bool, typer.Option(*(flags if not node.info.default else (f"--no-{option_name}",)), help=node.help)
+        ]
     if option.repeatable:
         kind = list[str]
     return Annotated[
@@ -189,21 +191,21 @@ def _metavar(arguments: Mapping[str, str]) -> str:
     return " ".join([*(f"[{metavar.strip('[]')}]" for metavar in arguments.values()), "[KEY=VALUE]..."])
 
 
-def _help(arguments: Mapping[str, str], declared: Mapping[str, SpecNode]) -> str:
+def _help(arguments: Mapping[str, str], nodes: Mapping[str, SpecNode]) -> str:
     lines = [
-        f"{metavar.strip('[]').rstrip('.')}: {declared[name].help.rstrip('.')}" for name, metavar in arguments.items()
+        f"{metavar.strip('[]').rstrip('.')}: {nodes[name].help.rstrip('.')}" for name, metavar in arguments.items()
     ]
     return ". ".join([*lines, "KEY=VALUE: any field of the spec."])
 
 
 def _positional_fields(
-    action: str, values: Sequence[str], arguments: Mapping[str, str], declared: Mapping[str, SpecNode]
+    action: str, values: Sequence[str], arguments: Mapping[str, str], nodes: Mapping[str, SpecNode]
 ) -> list[tuple[str, Any]]:
     """(field, value) of the positional arguments."""
     rest = list(values)
     fields: list[tuple[str, Any]] = []
     for name in arguments:
-        if get_origin(declared[name].kind) is list:
+        if get_origin(nodes[name].kind) is list:
             fields += [(name, rest)] if rest else []
             rest = []
         elif rest:
@@ -225,7 +227,7 @@ def _refuse_swapped(action: str, fields: Mapping[str, Any]) -> None:
 
 
 def _option_fields(
-    ctx: typer.Context, values: Mapping[str, Any], options: Mapping[str, Any], declared: Mapping[str, SpecNode],
+    ctx: typer.Context, values: Mapping[str, Any], options: Mapping[str, Any], nodes: Mapping[str, SpecNode],
     flags: Mapping[str, Flag],
 ) -> list[tuple[str, Any]]:  # fmt: skip
     """(field, value) of the options on the command line; flags come last and so take precedence."""
@@ -236,8 +238,8 @@ def _option_fields(
 
     fields = []
     for name in filter(is_on_command_line, options):
-        inverted = declared[name].kind is bool and declared[name].info.default
-        fields.append((name, values[name] is not True if inverted else values[name]))
+        is_negative = nodes[name].kind is bool and nodes[name].info.default
+        fields.append((name, values[name] is not True if is_negative else values[name]))
     set_by: dict[str, Flag] = {}
     for flag in (flag for name, flag in flags.items() if is_on_command_line(name)):
         if flag.field in set_by:

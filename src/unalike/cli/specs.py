@@ -92,13 +92,13 @@ def keys(
     if name is not None and name not in ACTIONS:
         raise SpecError(f"no action {action!r}", remedy=closest(name, ACTIONS) or f"one of {', '.join(ACTIONS)}")
     fields = declared_fields() if name is None else fields_of(name)
-    found = matching_keys(fields, word or "")
-    if not found:
+    matches = matching_keys(fields, word or "")
+    if not matches:
         raise SpecError(f"no key matches {word!r}", remedy=closest(str(word), fields) or "unalike keys lists all")
     if as_json:
-        show_result(found, as_json)
+        show_result(matches, as_json)
         return
-    for key, facts in found.items():
+    for key, facts in matches.items():
         print_line(f"{key}={facts['default']}  ({facts['expected']})")
         print_line(f"    {facts['help']}")
 

@@ -94,10 +94,10 @@ def decide(
         differences = [f"{region_count} region{'s' if region_count > 1 else ''} differ{'' if region_count > 1 else 's'}", *differences]  # fmt: skip
     if differences:
         return "different", tuple(differences)
-    compared = max(0.0, coverage.least - hidden.share)
-    if compared < min_compared - 1e-9:
+    compared_share = max(0.0, coverage.least - hidden.share)
+    if compared_share < min_compared - 1e-9:
         return "incomplete", (
-            f"nothing differs, but only {compared:.0%} could be compared ({min_compared:.0%} needed)",
+            f"nothing differs, but only {compared_share:.0%} could be compared ({min_compared:.0%} needed)",
             *([f"{hidden.share:.0%} of the image {hidden.reason}"] if hidden.share >= MIN_HIDDEN_SHARE else []),
         )
     return "same", ()
@@ -134,8 +134,8 @@ def _measure_shift(matrix_33: np.ndarray, reference_shape: tuple[int, ...], imag
     (height, width), (rows, columns) = reference_shape[:2], image_shape[:2]
     shares = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0.5, 0.5]])
     points = np.column_stack([shares * (columns, rows) - 0.5, np.ones(len(shares))]) @ matrix_33.T
-    moved = points[:, :2] / points[:, 2:] - (shares * (width, height) - 0.5)
-    return float(np.hypot(*moved.T).min() / np.hypot(height, width))
+    shift = points[:, :2] / points[:, 2:] - (shares * (width, height) - 0.5)
+    return float(np.hypot(*shift.T).min() / np.hypot(height, width))
 
 
 def _jacobian(matrix_33: np.ndarray, point: tuple[float, float]) -> np.ndarray:

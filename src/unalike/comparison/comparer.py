@@ -147,12 +147,12 @@ class Comparer:
             DataError: An array has another shape or type.
         """
         reference_HWC, image_HWC, notes = self._read_pair(reference, image)
-        started = time.perf_counter()
+        start = time.perf_counter()
         sizes = (reference_HWC.shape[:2], image_HWC.shape[:2])
         ignored_HW = find_ignored(sizes[0], self.ignore_mask, self.ignore_boxes)
         if _are_equal(reference_HWC, image_HWC):
             notes.append("the images are equal, pixel by pixel")
-            return self._identical_result(image_HWC, ignored_HW, notes, started)
+            return self._identical_result(image_HWC, ignored_HW, notes, start)
         registration = self._register(reference_HWC, image_HWC, notes)
         coverage = measure_coverage(registration, *sizes, ignored_HW)
         differences = find_coverage_reasons(coverage, self.min_compared)
@@ -165,14 +165,14 @@ class Comparer:
         pixels, features, lighting = self._compare_levels(
             reference_HWC, image_HWC, resampled, _fit_mask(ignored_HW, reference_HWC.shape), show_progress
         )
-        compared = float(features.known_hw.mean()) if features is not None else 0.0
+        compared_share = float(features.known_hw.mean()) if features is not None else 0.0
         if pixels is not None:
-            compared = pixels.compared
+            compared_share = pixels.compared
         if features is not None:
             features = replace(features, cell=(features.cell[0] * scale, features.cell[1] * scale))
         regions = self._find_regions(pixels, features, size, scale)
-        if compared < FULL_SHARE * registration.overlap or registration.overlap < FULL_SHARE:
-            notes.append(f"{compared:.0%} of the image lie on the reference and were compared")
+        if compared_share < FULL_SHARE * registration.overlap or registration.overlap < FULL_SHARE:
+            notes.append(f"{compared_share:.0%} of the image lie on the reference and were compared")
         preview_HWC, reference_preview_HWC = _make_previews(reference_HWC, image_HWC, resampled, lighting)
         answer, reasons = decide(
             len(regions), differences, coverage, self.min_compared, _find_hidden(pixels, self.contrast)
@@ -186,9 +186,9 @@ class Comparer:
             heat_hw=None if pixels is None else pixels.heat_hw,
             heat_scale=1.0 if pixels is None else pixels.pool * scale,
             threshold=None if pixels is None else pixels.threshold,
-            compared=compared,
+            compared=compared_share,
             coverage=coverage,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - start,
             notes=tuple(notes),
             preview_HWC=preview_HWC,
             reference_preview_HWC=reference_preview_HWC,
@@ -229,9 +229,9 @@ class Comparer:
         converted = format_report(report, decoding)
         notes = [converted] if converted else []
         if reference_HWC.shape[2] != image_HWC.shape[2]:
-            colored = "reference" if reference_HWC.shape[2] == 3 else "image"
+            color_name = "reference" if reference_HWC.shape[2] == 3 else "image"
             notes.append(
-                f"only the {colored} has color, which counts as a difference: compare gray copies to leave color out"
+                f"only the {color_name} has color, which counts as a difference: compare gray copies to leave color out"
             )
             reference_HWC, image_HWC = (_to_channels(pixels, 3) for pixels in (reference_HWC, image_HWC))
         return reference_HWC, image_HWC, notes
@@ -310,7 +310,7 @@ class Comparer:
                          "lower the tolerance to see them")  # fmt: skip
 
     def _identical_result(
-        self, image_HWC: np.ndarray, ignored_HW: np.ndarray | None, notes: list[str], started: float
+        self, image_HWC: np.ndarray, ignored_HW: np.ndarray | None, notes: list[str], start: float
     ) -> ComparisonResult:
         height, width = image_HWC.shape[:2]
         registration = Registration(np.eye(3), 1.0, 1.0, "none")
@@ -333,7 +333,7 @@ class Comparer:
             threshold=self.contrast if self.pixels else None,
             compared=1.0,
             coverage=coverage,
-            seconds=time.perf_counter() - started,
+            seconds=time.perf_counter() - start,
             notes=tuple(notes),
             preview_HWC=preview_HWC,
             reference_preview_HWC=reference_preview_HWC,
@@ -348,13 +348,15 @@ class Comparer:
 
 def _fit_smooth_deformation(reference_HW: np.ndarray, image_HW: np.ndarray, registration: Registration) -> Registration:
     """Add a displacement field; where much is left to it, look for a perspective first."""
-    bent = fit_deformation(reference_HW, image_HW, registration)
-    if registration.method in RIGID_METHODS and (bent.quality < RIGID_QUALITY or bent.largest_bend > LARGE_BEND):
+    deformation = fit_deformation(reference_HW, image_HW, registration)
+    if registration.method in RIGID_METHODS and (
+        deformation.quality < RIGID_QUALITY or deformation.largest_bend > LARGE_BEND
+    ):
         projective = refine_perspective(reference_HW, image_HW, registration)
         if projective is not registration:
             refitted = fit_deformation(reference_HW, image_HW, projective)
-            return max(bent, refitted, key=lambda aligned: aligned.quality)
-    return bent
+            return max(deformation, refitted, key=lambda aligned: aligned.quality)
+    return deformation
 
 
 def _find_hidden(pixels: PixelDifference | None, contrast: float) -> HiddenShare:

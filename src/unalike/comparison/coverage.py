@@ -85,33 +85,33 @@ def _measure_frame(
     x, y = _map_points(matrix_33 @ to_full, rows, columns)
     # As in warp_window: half a pixel beyond the last centers still belongs to the image.
     slack = 0.6
-    covered = (x > -slack) & (y > -slack) & (x < other_shape[1] - 1 + slack) & (y < other_shape[0] - 1 + slack)
-    counted = np.ones((rows, columns), bool)
+    overlap = (x > -slack) & (y > -slack) & (x < other_shape[1] - 1 + slack) & (y < other_shape[0] - 1 + slack)
+    valid = np.ones((rows, columns), bool)
     if ignored_HW is not None:
         flags = cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP
         mask = cv2.warpPerspective(ignored_HW.astype(np.uint8), to_ignored_33 @ to_full, (columns, rows), flags=flags)
-        counted = mask == 0
-    uncovered = counted & ~covered
-    total = int(counted.sum())
-    boxed = np.zeros((rows, columns), bool)
-    if covered.any():
-        filled_rows, filled_columns = np.nonzero(covered)
-        boxed[filled_rows.min() : filled_rows.max() + 1, filled_columns.min() : filled_columns.max() + 1] = True
+        valid = mask == 0
+    outside = valid & ~overlap
+    total = int(valid.sum())
+    box_mask = np.zeros((rows, columns), bool)
+    if overlap.any():
+        filled_rows, filled_columns = np.nonzero(overlap)
+        box_mask[filled_rows.min() : filled_rows.max() + 1, filled_columns.min() : filled_columns.max() + 1] = True
     return FrameCoverage(
-        share=1 - int(uncovered.sum()) / total if total else float("nan"),
-        outside=int((counted & ~boxed).sum()) / total if total else 0.0,
-        uncovered_hw=uncovered,
-        boxes=_find_boxes(uncovered, (height, width)),
+        share=1 - int(outside.sum()) / total if total else float("nan"),
+        outside=int((valid & ~box_mask).sum()) / total if total else 0.0,
+        uncovered_hw=outside,
+        boxes=_find_boxes(outside, (height, width)),
     )
 
 
 def _map_points(matrix_33: np.ndarray, rows: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Map the pixels of a grid; points beyond the horizon of the perspective are NaN, which lies in no image."""
     y, x = np.mgrid[0:rows, 0:columns].astype(np.float64)
-    mapped = np.tensordot(matrix_33, np.stack([x, y, np.ones_like(x)]), axes=1)
-    front = mapped[2] * mapped[2, rows // 2, columns // 2] > 0
-    depth = np.where(front, mapped[2], np.nan)
-    return mapped[0] / depth, mapped[1] / depth
+    points = np.tensordot(matrix_33, np.stack([x, y, np.ones_like(x)]), axes=1)
+    front = points[2] * points[2, rows // 2, columns // 2] > 0
+    depth = np.where(front, points[2], np.nan)
+    return points[0] / depth, points[1] / depth
 
 
 def _find_boxes(uncovered_hw: np.ndarray, shape: tuple[int, int]) -> tuple[Box, ...]:

@@ -147,8 +147,8 @@ def warp_ignored(
     if ignored_HW1 is None:
         return np.zeros((bottom - top, right - left), bool)
     warped, inside = warp_window(ignored_HW1, registration, shape, window)
-    ignored: np.ndarray = (warped[..., 0] > 0) & inside
-    return ignored
+    mask: np.ndarray = (warped[..., 0] > 0) & inside
+    return mask
 
 
 def _grid_shape(shape: tuple[int, ...]) -> tuple[int, int]:
@@ -222,8 +222,8 @@ def _match_brightness(a_HW: np.ndarray, b_HW: np.ndarray) -> np.ndarray:
     """Return ``a`` with the mean and standard deviation of ``b``, so that residuals are differences of structure."""
     spread = float(a_HW.std())
     gain = float(np.clip(b_HW.std() / spread, 0.2, 5.0)) if spread > 1e-3 else 1.0
-    matched: np.ndarray = (a_HW - a_HW.mean()) * gain + b_HW.mean()
-    return matched
+    result: np.ndarray = (a_HW - a_HW.mean()) * gain + b_HW.mean()
+    return result
 
 
 def _grid_laplacian(rows: int, columns: int) -> np.ndarray:

@@ -58,14 +58,14 @@ def compute_distances(
     Returns:
         The distances, float32 of ``size``, and the median distance of unrelated places (half the image apart).
     """
-    total_hw, unrelated = np.zeros(size, np.float32), 0.0
+    total_hw, far_distance = np.zeros(size, np.float32), 0.0
     for a_Chw, b_Chw in zip(a_maps, b_maps, strict=True):
         a, b = (_normalize(local_mean(maps, NEIGHBORHOOD)) for maps in (a_Chw, b_Chw))
         total_hw += resize_map(_cosine_distance(a, b), size)
         y, x = a.shape[1] // 2, a.shape[2] // 2
         far = [_cosine_distance(a, np.roll(b, shift, (1, 2))) for shift in ((y, x), (y, 0), (0, x))]
-        unrelated += float(np.median(far))
-    return np.clip(total_hw / len(a_maps), 0, 2).astype(np.float32), unrelated / len(a_maps)
+        far_distance += float(np.median(far))
+    return np.clip(total_hw / len(a_maps), 0, 2).astype(np.float32), far_distance / len(a_maps)
 
 
 def _normalize(map_Chw: np.ndarray) -> np.ndarray:
@@ -82,7 +82,8 @@ def _cosine_distance(a_Chw: np.ndarray, b_Chw: np.ndarray) -> np.ndarray:
 
 
 def compute_threshold(
-    heat_hw: np.ndarray, known_hw: np.ndarray, unrelated: float, *, share: float = SHARE, deviations: float = DEVIATIONS,
+    heat_hw: np.ndarray, known_hw: np.ndarray, far_distance: float, *, share: float = SHARE,
+    deviations: float = DEVIATIONS,
     floor: float = FLOOR,
 ) -> float:  # fmt: skip
     """Compute the distance from which a difference counts in this pair.
@@ -90,12 +91,12 @@ def compute_threshold(
     Args:
         heat_hw: Distances.
         known_hw: Which of them are known.
-        unrelated: Distance of unrelated places of the two images.
-        share: Least threshold as a share of ``unrelated``.
+        far_distance: Distance of unrelated places of the two images.
+        share: Least threshold as a share of ``far_distance``.
         deviations: Least threshold as robust deviations (1.4826 x MAD) above the median distance.
         floor: Least threshold.
     """
-    least = max(floor, share * unrelated)
+    least = max(floor, share * far_distance)
     values_N = heat_hw[known_hw]
     if not values_N.size:
         return least

@@ -34,11 +34,11 @@ class FeatureLevel:
         ModelError: The maps do not cover the network's input evenly.
     """
 
-    def __init__(self, opened: FeatureMapModel) -> None:
-        self.engine, self.name = opened.engine, opened.trunk or opened.source
-        finest = min(opened.maps, key=lambda fact: fact.stride)
+    def __init__(self, model: FeatureMapModel) -> None:
+        self.engine, self.name = model.engine, model.trunk or model.source
+        finest = min(model.maps, key=lambda fact: fact.stride)
         self.stride, self.grid = finest.stride, (finest.height, finest.width)
-        self.height, self.width = (int(side) for side in opened.engine.input_size)
+        self.height, self.width = (int(side) for side in model.engine.input_size)
         if self.stride * finest.height != self.height or self.stride * finest.width != self.width:
             raise ModelError(f"maps of stride {finest.stride} on images of {self.width} x {self.height}",
                              expected="sides that are multiples of the stride")  # fmt: skip
@@ -93,7 +93,7 @@ class FeatureLevel:
         windows = self.windows(shape)
         skips_y = self._skipped_cells([window[1] for window in windows], self.height)
         skips_x = self._skipped_cells([window[0] for window in windows], self.width)
-        unrelated = []
+        far_distances = []
         for window in windows:
             left, top, right, bottom = window
             warped, inside = warp_window(reference_HWC, registration, shape, window)
@@ -101,7 +101,7 @@ class FeatureLevel:
             b = image_HWC[top:bottom, left:right]
             a = np.where(inside[..., None], lighting.apply(warped, window, shape), b)
             distance_hw, window_known_hw, far = self._compare_window(a, b, inside, factor)
-            unrelated.append(far)
+            far_distances.append(far)
             y, x = top // self.stride, left // self.stride
             high, wide = min(distance_hw.shape[0], rows - y), min(distance_hw.shape[1], columns - x)
             skip_y, skip_x = skips_y[top], skips_x[left]
@@ -112,7 +112,7 @@ class FeatureLevel:
                 advance(1)
         heat_hw[~known_hw] = 0
         cell = (self.stride / factor, self.stride / factor)
-        threshold = compute_threshold(heat_hw, known_hw, float(np.median(unrelated)))
+        threshold = compute_threshold(heat_hw, known_hw, float(np.median(far_distances)))
         return FeatureDifference(heat_hw, known_hw, cell, threshold)
 
     def windows(self, shape: tuple[int, ...]) -> list[tuple[int, int, int, int]]:
@@ -151,16 +151,16 @@ class FeatureLevel:
             for part in (a_HWC, b_HWC)
         ]
         maps = self.engine.maps(np.stack(inputs))
-        distance_hw, unrelated = compute_distances([pair[0] for pair in maps], [pair[1] for pair in maps], self.grid)
+        distance_hw, far_distance = compute_distances([pair[0] for pair in maps], [pair[1] for pair in maps], self.grid)
         if not np.isfinite(distance_hw).all():
             raise DataError(
                 "features that are not finite", remedy="compare in another --precision, or check the network"
             )
         rows, columns = -(-height // self.stride), -(-width // self.stride)
-        covered = cv2.resize(inside_HW.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA) > 0.999
+        inside_hw = cv2.resize(inside_HW.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA) > 0.999
         # A cell and its neighborhood must be known: beyond the reference's edge the image was compared with itself.
-        known_hw: np.ndarray = cv2.erode(covered.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-        return distance_hw[:rows, :columns], known_hw, unrelated
+        known_hw: np.ndarray = cv2.erode(inside_hw.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+        return distance_hw[:rows, :columns], known_hw, far_distance
 
 
 def _resize(pixels_HW3: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -55,8 +55,8 @@ class LightingCorrection:
             gain, offset = self.gain_hwC, self.offset_hwC
         else:
             gain, offset = (sample_field(field, window, shape) for field in (self.gain_hwC, self.offset_hwC))
-        corrected: np.ndarray = np.clip(pixels_HWC * gain + offset + 0.5, 0, 255).astype(np.uint8)
-        return corrected
+        result: np.ndarray = np.clip(pixels_HWC * gain + offset + 0.5, 0, 255).astype(np.uint8)
+        return result
 
 
 def fit_lighting(
@@ -179,9 +179,9 @@ def _fit_local(corrected_HW: np.ndarray, b_HW: np.ndarray, weight_HW: np.ndarray
     prior = 100.0 + 0.1 * float(variance.mean())
     gain = np.clip((covariance + prior) / (variance + prior), 0.5, 2.0)
     # Where little of the window is known, the fields return to gain 1 and offset 0.
-    known = np.clip(w / (0.05 + w), 0, 1)
-    gain = 1 + known * (gain - 1)
-    offset = known * (mean_b - gain * mean_a)
+    reliability = np.clip(w / (0.05 + w), 0, 1)
+    gain = 1 + reliability * (gain - 1)
+    offset = reliability * (mean_b - gain * mean_a)
     return gain.astype(np.float32), offset.astype(np.float32)
 
 

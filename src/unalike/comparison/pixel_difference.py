@@ -100,16 +100,16 @@ def compute_pixel_difference(
     reach = np.zeros((rows, columns), bool)
     count = np.zeros((rows, columns), np.uint16)
     sign = np.zeros((rows, columns), np.int32)
-    compared, ignored, hidden = 0, 0, 0
+    compared_count, ignored_count, hidden_count = 0, 0, 0
     least_visible = threshold / hidden_contrast(contrast, CONTRAST)
     for window in iterate_tiles(shape, pool):
-        skipped = warp_ignored(ignored_HW1, registration, shape, _widen(window, shape, tolerance))
-        maps, known = _compare_tile(
-            reference_HWC, image_HWC, registration, correction, window, tolerance, threshold, skipped
+        ignore_mask = warp_ignored(ignored_HW1, registration, shape, _widen(window, shape, tolerance))
+        maps, valid = _compare_tile(
+            reference_HWC, image_HWC, registration, correction, window, tolerance, threshold, ignore_mask
         )
-        compared += int(known.sum())
-        hidden += int((known & _find_hidden(correction, window, shape, least_visible)).sum())
-        ignored += int(_inner(skipped, window, shape, tolerance).sum())
+        compared_count += int(valid.sum())
+        hidden_count += int((valid & _find_hidden(correction, window, shape, least_visible)).sum())
+        ignored_count += int(_inner(ignore_mask, window, shape, tolerance).sum())
         left, top, right, bottom = window
         pooled = np.s_[top // pool : -(-bottom // pool), left // pool : -(-right // pool)]
         beyond, near, change = maps
@@ -121,7 +121,7 @@ def compute_pixel_difference(
         if advance is not None:
             advance(1)
     compared_share, hidden_share = (
-        min(1.0, part / max(1, shape[0] * shape[1] - ignored)) for part in (compared, hidden)
+        min(1.0, part / max(1, shape[0] * shape[1] - ignored_count)) for part in (compared_count, hidden_count)
     )
     return PixelDifference(heat, reach, count, sign, pool, threshold, compared_share, hidden_share, correction)
 
@@ -149,8 +149,8 @@ def compute_excess(a_HWC: np.ndarray, b_HWC: np.ndarray, tolerance: int) -> tupl
     largest = np.zeros(a_HWC.shape[:2], np.uint8)
     change = np.zeros(a_HWC.shape[:2], np.int16)
     for channel, (a, b) in enumerate(_luma_chroma_planes(a_HWC, b_HWC)):
-        excess, signed = _compute_plane_excess(a, b, tolerance + (COLOR_SLACK if channel else 0))
-        change = np.where(excess > largest, signed if channel == 0 else np.sign(signed), change)
+        excess, signed_excess = _compute_plane_excess(a, b, tolerance + (COLOR_SLACK if channel else 0))
+        change = np.where(excess > largest, signed_excess if channel == 0 else np.sign(signed_excess), change)
         largest = np.maximum(largest, excess)
     return largest, change
 
@@ -177,7 +177,7 @@ def _compute_plane_excess(a_HW: np.ndarray, b_HW: np.ndarray, tolerance: int) ->
 
 def _compare_tile(
     reference_HWC: np.ndarray, image_HWC: np.ndarray, registration: Registration, correction: LightingCorrection,
-    window: Window, tolerance: int, threshold: float, ignored: np.ndarray,
+    window: Window, tolerance: int, threshold: float, ignore_mask: np.ndarray,
 ) -> tuple[tuple[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:  # fmt: skip
     """Return ((excess, whether a pixel belongs to a difference, signed change) of a window, which pixels were compared)."""
     cv2 = import_opencv()
@@ -188,13 +188,13 @@ def _compare_tile(
     b = image_HWC[wide[1] : wide[3], wide[0] : wide[2]]
     # Beyond the reference's edge its last pixels are repeated: no valid range to compare with. What is ignored may be in the
     # range of pixels beside it.
-    inside = inside & ~ignored
+    inside = inside & ~ignore_mask
     border = (2 * tolerance + 5,) * 2
-    known = inside if inside.all() else cv2.erode(inside.astype(np.uint8), np.ones(border, np.uint8)).astype(bool)
+    valid = inside if inside.all() else cv2.erode(inside.astype(np.uint8), np.ones(border, np.uint8)).astype(bool)
     beyond, change = compute_excess(a, b, tolerance)
     near = beyond if tolerance == 0 else compute_excess(a, b, tolerance - 1)[0]
-    beyond, near, change, known = (_inner(part, window, shape, tolerance) for part in (beyond, near, change, known))
-    return (beyond * known, (near > threshold) & known, change), known
+    beyond, near, change, valid = (_inner(part, window, shape, tolerance) for part in (beyond, near, change, valid))
+    return (beyond * valid, (near > threshold) & valid, change), valid
 
 
 def _find_hidden(correction: LightingCorrection, window: Window, shape: tuple[int, ...], least: float) -> np.ndarray:

@@ -262,10 +262,10 @@ def refine_perspective(reference_HW: np.ndarray, image_HW: np.ndarray, registrat
     start = np.linalg.inv(to_reference) @ registration.matrix_33 @ to_image
     best = registration
     for method, matrix in [(registration.method, start), *_match_features(small_a, small_b)]:
-        refined = _refine_ecc(band_a, band_b, matrix, "homography")
-        quality, overlap = correlate(band_a, band_b, refined)
-        if quality > best.quality and overlap >= MIN_OVERLAP and _is_plausible(refined, small_b.shape):
-            best = Registration(to_reference @ refined @ np.linalg.inv(to_image), quality, overlap, method)
+        refinement = _refine_ecc(band_a, band_b, matrix, "homography")
+        quality, overlap = correlate(band_a, band_b, refinement)
+        if quality > best.quality and overlap >= MIN_OVERLAP and _is_plausible(refinement, small_b.shape):
+            best = Registration(to_reference @ refinement @ np.linalg.inv(to_image), quality, overlap, method)
     return best
 
 
@@ -305,20 +305,21 @@ def _register_mirrored(
 
     Raises NotComparable where it does and ``mirror`` is not set.
     """
-    flipped = np.ascontiguousarray(reference_HW[:, ::-1])
-    small_a, to_reference = downscale(flipped, MAX_SIDE)
+    mirror_HW = np.ascontiguousarray(reference_HW[:, ::-1])
+    small_a, to_reference = downscale(mirror_HW, MAX_SIDE)
     small_b, to_image = downscale(image_HW, MAX_SIDE)
     band_a, band_b = band_pass(small_a), band_pass(small_b)
     for method, matrix in [("ecc", np.eye(3)), *_match_features(small_a, small_b)]:
-        refined = _refine_ecc(band_a, band_b, matrix, "rigid" if method == "ecc" else "homography")
-        quality, overlap = correlate(band_a, band_b, refined)
+        refinement = _refine_ecc(band_a, band_b, matrix, "rigid" if method == "ecc" else "homography")
+        quality, overlap = correlate(band_a, band_b, refinement)
         if overlap < MIN_OVERLAP or quality < max(min_quality, (best.quality if best else 0) + 0.1):
             continue
         if not mirror:
             raise NotComparable(f"the image is a mirrored copy of the reference (quality {quality:.2f} when mirrored)",
                                 remedy="compare with --mirror if that is meant")  # fmt: skip
-        unflip = np.array([[-1.0, 0, flipped.shape[1] - 1], [0, 1, 0], [0, 0, 1]])
-        best = Registration(unflip @ to_reference @ refined @ np.linalg.inv(to_image), quality, overlap, f"mirrored {method}")  # fmt: skip
+        unflip = np.array([[-1.0, 0, mirror_HW.shape[1] - 1], [0, 1, 0], [0, 0, 1]])
+        matrix_33 = unflip @ to_reference @ refinement @ np.linalg.inv(to_image)
+        best = Registration(matrix_33, quality, overlap, f"mirrored {method}")
     return best
 
 
@@ -363,9 +364,12 @@ def _refine_ecc(band_a: np.ndarray, band_b: np.ndarray, start_33: np.ndarray, mo
         except cv2.error:  # it did not converge, or the images no longer overlap
             continue
         full = np.vstack([warp, [0, 0, 1]]) if motion != "homography" else warp
-        refined = to_a @ full.astype(np.float64) @ np.linalg.inv(to_b)
-        if np.isfinite(refined).all() and correlate(band_a, band_b, refined)[0] >= correlate(band_a, band_b, matrix)[0]:
-            matrix = refined
+        matrix_33 = to_a @ full.astype(np.float64) @ np.linalg.inv(to_b)
+        if (
+            np.isfinite(matrix_33).all()
+            and correlate(band_a, band_b, matrix_33)[0] >= correlate(band_a, band_b, matrix)[0]
+        ):
+            matrix = matrix_33
     return matrix
 
 

@@ -54,18 +54,18 @@ def make_pairs_report(entries: Sequence[Mapping[str, Any]], previews: Sequence[P
         previews: The pairs whose images are shown.
     """
     page = Report("Spot the difference", f"{len(entries)} pairs")
-    refused = [entry for entry in entries if "error" in entry]
+    failures = [entry for entry in entries if "error" in entry]
     page.figures([("the same", str(sum(e.get("answer") == "same" for e in entries))),
                   ("different", str(sum(e.get("answer") == "different" for e in entries))),
                   ("incomplete", str(sum(e.get("answer") == "incomplete" for e in entries))),
-                  ("could not be compared", str(len(refused)))])  # fmt: skip
+                  ("could not be compared", str(len(failures)))])  # fmt: skip
     differing = sorted((preview for preview in previews if preview.score > 0), key=lambda preview: -preview.score)
     left_out = sum(e.get("same") is False for e in entries) - len(differing)
     note = "The most different first." + (f" {left_out} more are in the table." if left_out > 0 else "")
     _add_pairs(page, "What differs, or could not be compared in full", differing, note)
     _add_pairs(page, "No difference found", [preview for preview in previews if preview.score <= 0][:MAX_SAME_PAIRS])
-    if refused:
-        page.table("Could not be compared", [{"pair": e["name"], "why": e["error"]} for e in refused])
+    if failures:
+        page.table("Could not be compared", [{"pair": e["name"], "why": e["error"]} for e in failures])
     page.table("All pairs", [_table_row(entry) for entry in entries])
     return page
 

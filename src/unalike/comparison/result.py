@@ -112,10 +112,10 @@ class ComparisonResult:
         }  # fmt: skip
 
     def _features_to_dict(self, difference: FeatureDifference) -> dict[str, Any]:
-        known = difference.heat_hw[difference.known_hw]
+        heat = difference.heat_hw[difference.known_hw]
         return {
             "network": self.network, "threshold": round(difference.threshold, 4), "cell": list(difference.cell),
-            "median": round(float(np.median(known)), 4) if known.size else None,
+            "median": round(float(np.median(heat)), 4) if heat.size else None,
             "highest": round(float(difference.heat_hw.max(initial=0)), 4),
         }  # fmt: skip
 

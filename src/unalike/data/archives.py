@@ -55,13 +55,13 @@ def split_member(name: str | Path) -> tuple[str, str] | None:
     return (match[1], match[2]) if match else None
 
 
-def unpack_source(source: str | Path, cache_dir: Path | None = None, *, fetched: Path | None = None) -> Path:
+def unpack_source(source: str | Path, cache_dir: Path | None = None, *, local_file: Path | None = None) -> Path:
     """Fetch an archive where it is remote, unpack it, and register its name for results (``source_names``).
 
     Args:
         source: A local file or an address.
         cache_dir: Root of the cache.
-        fetched: Its local path, where that is known.
+        local_file: Its local path, where that is known.
 
     Returns:
         The folder that holds the archive's content.
@@ -69,7 +69,7 @@ def unpack_source(source: str | Path, cache_dir: Path | None = None, *, fetched:
     Raises:
         DataError: As ``open_archive``, or the archive cannot be fetched.
     """
-    folder = open_archive(fetched or local_path(source, cache_dir), cache_dir)
+    folder = open_archive(local_file or local_path(source, cache_dir), cache_dir)
     register_archive(folder, redact(str(uri_of(source) or source)))
     return folder
 

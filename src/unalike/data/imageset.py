@@ -66,14 +66,14 @@ class ImageSet:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> ImageSet:
         """Select images by indices or by a boolean mask, in that order; ``classes`` stays the same."""
-        chosen = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
+        rows = np.arange(len(self))[np.asarray(indices, dtype=None if len(indices) else np.int64)]
         groups, splits = self.groups, self.splits
         return replace(
             self,
-            paths=tuple(self.paths[i] for i in chosen),
-            labels_N=self.labels_N[chosen],
-            groups=None if groups is None else tuple(groups[i] for i in chosen),
-            splits=None if splits is None else tuple(splits[i] for i in chosen),
+            paths=tuple(self.paths[i] for i in rows),
+            labels_N=self.labels_N[rows],
+            groups=None if groups is None else tuple(groups[i] for i in rows),
+            splits=None if splits is None else tuple(splits[i] for i in rows),
         )
 
     def counts(self) -> np.ndarray:
@@ -82,12 +82,12 @@ class ImageSet:
 
     def drop_empty_classes(self) -> ImageSet:
         """The same images without the classes that have no image; labels keep naming the same classes."""
-        kept = np.flatnonzero(self.counts())
-        if len(kept) == len(self.classes):
+        codes = np.flatnonzero(self.counts())
+        if len(codes) == len(self.classes):
             return self
         index = np.full(len(self.classes) + 1, -1, np.int64)  # the last entry is for label -1
-        index[kept] = np.arange(len(kept))
-        return replace(self, labels_N=index[self.labels_N], classes=tuple(self.classes[i] for i in kept))
+        index[codes] = np.arange(len(codes))
+        return replace(self, labels_N=index[self.labels_N], classes=tuple(self.classes[i] for i in codes))
 
     def label_names(self) -> tuple[str, ...]:
         """The class name of each image; an empty string for an unlabeled one."""
@@ -151,7 +151,7 @@ def load_images(
         raise SpecError(
             f"class_from {class_from!r}", expected=", ".join(CLASS_FROM), remedy=closest(class_from, CLASS_FROM)
         )
-    collected = Notices() if notices is None else notices
+    own_notices = Notices() if notices is None else notices
     class_map = local_path(class_map, cache_dir) if class_map else None
     path, source = resolve_source(source, cache_dir), uri_of(source) or source
     name = redact(str(source))
@@ -162,7 +162,7 @@ def load_images(
         root = path if path.is_dir() else unpack_source(source, cache_dir, fetched=path)
         images = _from_folder(root, name, class_from, class_map, labeled, collected, for_training)
     elif suffix in MANIFEST_SUFFIXES:
-        images = _from_manifest(path, str(source), class_map, labeled, collected, columns, split, cache_dir)
+        images = _from_manifest(path, str(source), class_map, labeled, own_notices, columns, split, cache_dir)
     elif is_image(image_file(path)):
         if labeled:
             raise DataError(f"{name}: one image, which has no class", expected="class folders or a manifest")
@@ -175,9 +175,9 @@ def load_images(
         )
     if labeled:
         for label in np.flatnonzero(images.counts() == 1):
-            collected.add("class-of-one", images.classes[label])
+            own_notices.add("class-of-one", images.classes[label])
     if notices is None:
-        collected.say()
+        own_notices.say()
     return images
 
 
@@ -232,14 +232,14 @@ def _from_folder(
         return ImageSet(
             tuple(root.joinpath(*parts) for parts in listing.images), np.full(len(listing.images), -1), source=source
         )
-    kept, folders = [], []
+    paths, folders = [], []
     for parts in listing.images:
         if len(parts) == 1:
             notices.add("root-image", parts[0])
         else:
-            kept.append(root.joinpath(*parts))
+            paths.append(root.joinpath(*parts))
             folders.append(normalize_class_name(_class_folder(parts, class_from)))
-    if not kept:
+    if not paths:
         raise _empty_error(root, source, "class folders with images", notices)
     if class_from == "top" and not class_map:
         inside = root.relative_to(top).as_posix()
@@ -256,7 +256,7 @@ def _from_folder(
     class_names = ClassMap.read(class_map).class_names(
         all_folders if class_from == "top" else sorted(set(folders)), notices
     )
-    return _labelled(kept, [class_names[folder] for folder in folders], source)
+    return _labelled(paths, [class_names[folder] for folder in folders], source)
 
 
 def _class_folder(parts: PathParts, class_from: str) -> str:
@@ -302,10 +302,10 @@ def _from_manifest(
         return images
     if images.splits is None:
         raise DataError(f"{source}: no split column, asked for split {split!r}")
-    chosen = np.array([s == split for s in images.splits], bool)
-    if not chosen.any():
+    in_split = np.array([s == split for s in images.splits], bool)
+    if not in_split.any():
         raise DataError(f"{source}: no row of split {split!r}", expected=" or ".join(sorted(set(images.splits))))
-    return images.select(chosen)
+    return images.select(in_split)
 
 
 def _foreign_path_remedy(path: str) -> str:
@@ -320,12 +320,12 @@ def _labelled(paths: Sequence[Path], names: Sequence[str], source: str) -> Image
     return ImageSet(tuple(paths), np.array([index_of[name] for name in names], np.int64), classes, source=source)
 
 
-def _empty_error(root: Path, source: str, wanted: str, notices: Notices) -> DataError:
+def _empty_error(root: Path, source: str, expectation: str, notices: Notices) -> DataError:
     """The error for a folder without anything usable, naming what it holds instead."""
     archives = [entry for entry in _list_entries(root) if is_archive(entry)]
     if archives:
         return DataError(
-            f"{source}: holds archives, no {wanted}", remedy=f"give one of them: {', '.join(archives[:5])}"
+            f"{source}: holds archives, no {expectation}", remedy=f"give one of them: {', '.join(archives[:5])}"
         )
     counts = notices.counts
     if counts.get("root-image"):
@@ -333,7 +333,9 @@ def _empty_error(root: Path, source: str, wanted: str, notices: Notices) -> Data
     else:
         content = f"no image, {counts.get('stray', 0)} other files"
     return DataError(
-        f"{source}: {content}", expected=wanted, remedy="give one folder a class, or a manifest with path and label"
+        f"{source}: {content}",
+        expected=expectation,
+        remedy="give one folder a class, or a manifest with path and label",
     )
 
 

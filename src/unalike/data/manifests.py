@@ -63,9 +63,9 @@ def read_manifest(
     """
     names = _column_names(columns)
     table = read_table(path, list(names.values()), path_columns=() if uri else (names["path"],))
-    needed = ["path", *(["label"] if labeled else [])]
-    needed += [key for key in COLUMNS if names[key] != COLUMNS[key] and key not in needed]
-    for key in needed:
+    required = ["path", *(["label"] if labeled else [])]
+    required += [key for key in COLUMNS if names[key] != COLUMNS[key] and key not in required]
+    for key in required:
         if names[key] not in table.columns:
             raise DataError(
                 f"{path}: no column {names[key]!r} among {shorten(', '.join(table.names)) or 'none'}",
@@ -141,11 +141,11 @@ def _local_paths(path: Path, values: Sequence[str], uri: str, cache_dir: Path | 
         members.append(split_member(address or value))
         addresses.append("" if members[-1] else address)
     remote = [address for address in addresses if address]
-    fetched = fetch_files(remote, redact(uri) or str(path), cache_dir) if remote else {}
+    local_files = fetch_files(remote, redact(uri) or str(path), cache_dir) if remote else {}
     archives = dict.fromkeys(member[0] for member in members if member)
     folders = {a: unpack_source(a if uri_of(a) else find_file(path.parent, a), cache_dir) for a in archives}
     return tuple(
-        folders[member[0]] / member[1] if member else fetched[address] if address else find_file(path.parent, value)
+        folders[member[0]] / member[1] if member else local_files[address] if address else find_file(path.parent, value)
         for address, member, value in zip(addresses, members, values, strict=True)
     )
 

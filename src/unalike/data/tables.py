@@ -51,12 +51,12 @@ class Table:
     columns: Mapping[str, list[str]]
 
 
-def read_table(path: Path, wanted: Sequence[str], *, path_columns: Sequence[str] = ()) -> Table:
+def read_table(path: Path, columns: Sequence[str], *, path_columns: Sequence[str] = ()) -> Table:
     """Read some columns of a table.
 
     Args:
         path: A local file; ``.parquet`` is Parquet, anything else CSV, separated by comma, semicolon or tab.
-        wanted: Names of the columns to read; those that the file lacks are left out.
+        columns: Names of the columns to read; those that the file lacks are left out.
         path_columns: Columns that hold paths relative to the table's folder, by which the encoding of a CSV that is not
             UTF-8 is recognized.
 
@@ -65,15 +65,15 @@ def read_table(path: Path, wanted: Sequence[str], *, path_columns: Sequence[str]
         MissingExtra: Parquet without pyarrow.
     """
     if path.suffix.lower() == ".parquet":
-        return _read_parquet(path, wanted)
+        return _read_parquet(path, columns)
     with reader_errors(f"{path}: cannot be read as CSV", expected="a table in UTF-8 with a header line"):
-        return _read_csv(path, wanted, path_columns)
+        return _read_csv(path, columns, path_columns)
 
 
 # ---- CSV ----
 
 
-def _read_csv(path: Path, wanted: Sequence[str], path_columns: Sequence[str]) -> Table:
+def _read_csv(path: Path, names_to_read: Sequence[str], path_columns: Sequence[str]) -> Table:
     text, is_utf8 = _decode(path, read_bytes(path, MAX_TABLE_BYTES))
     separator = _SEPARATOR_LINE.match(text)
     start = separator.end() if separator else 0
@@ -85,10 +85,10 @@ def _read_csv(path: Path, wanted: Sequence[str], path_columns: Sequence[str]) ->
         raise DataError(f"{path}: empty", expected="a header line with column names")
     if len(header) > MAX_COLUMNS:
         raise DataError(f"{path}: {len(header)} columns", expected=f"at most {MAX_COLUMNS}")
-    twice = [name for name in wanted if header.count(name) > 1]
+    twice = [name for name in names_to_read if header.count(name) > 1]
     if twice:
         raise DataError(f"{path}: column {', '.join(twice)} occurs twice")
-    indices = {name: header.index(name) for name in wanted if name in header}
+    indices = {name: header.index(name) for name in names_to_read if name in header}
     columns: dict[str, list[str]] = {name: [] for name in indices}
     for number, row in enumerate(_filled_rows(reader, lines), 1):
         if len(row) != len(header):
@@ -207,7 +207,7 @@ def _in_encoding(cell: str, encoding: str) -> str | None:
 # ---- Parquet ----
 
 
-def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
+def _read_parquet(path: Path, names_to_read: Sequence[str]) -> Table:
     try:
         import pyarrow.parquet
     except ImportError as error:
@@ -218,7 +218,7 @@ def _read_parquet(path: Path, wanted: Sequence[str]) -> Table:
         if file.metadata.num_rows > MAX_ROWS or len(names) > MAX_COLUMNS:
             raise DataError(f"{path}: {file.metadata.num_rows} rows of {len(names)} columns",
                             expected=f"at most {MAX_ROWS} and {MAX_COLUMNS}")  # fmt: skip
-        columns: dict[str, list[str]] = {name: [] for name in dict.fromkeys(wanted) if name in names}
+        columns: dict[str, list[str]] = {name: [] for name in dict.fromkeys(names_to_read) if name in names}
         size = 0
         for batch in file.iter_batches(_BATCH_ROWS, columns=list(columns), use_threads=False):
             size += batch.nbytes

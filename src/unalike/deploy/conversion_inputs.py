@@ -125,10 +125,10 @@ def _trace_checkpoint(path: Path, experiment: Experiment) -> SourceNetwork:
     return SourceNetwork(proto.SerializeToString(), facts, preprocessing.view, path.stem)
 
 
-def find_image_sources(experiment: Experiment, configured: Sequence[str] | None) -> list[str]:
+def find_image_sources(experiment: Experiment, own_sources: Sequence[str] | None) -> list[str]:
     """The calibration's sources of images where they are configured, else the first data set of the spec; may be empty."""
-    if configured:
-        return list(configured)
+    if own_sources:
+        return list(own_sources)
     dataset = experiment.dataset
     val = dataset.val_dataset
     sources = [val.query if val else None, val.reference if val else None, dataset.train_dataset]
@@ -144,7 +144,7 @@ def load_calibration_images(
     seed: int,
     notices: Notices,
     *,
-    needed: str = "",
+    purpose: str = "",
 ) -> CalibrationImages:
     """Load images for calibration and for the comparison with fp32.
 
@@ -156,14 +156,14 @@ def load_calibration_images(
         count: number of images for the comparison.
         seed: of the random choice of images.
         notices: collects unreadable files.
-        needed: why ``cal_image_dir`` must be set, for the message; empty where it may be left out.
+        purpose: why ``cal_image_dir`` must be set, for the message; empty where it may be left out.
 
     Raises:
         SpecError: no images are named.
         DataError: none of them can be read.
     """
-    if needed and not calibration.cal_image_dir:
-        raise SpecError(f"{name}.cal_image_dir is not set, and {needed}", expected="folders, archives or manifests of "
+    if purpose and not calibration.cal_image_dir:
+        raise SpecError(f"{name}.cal_image_dir is not set, and {purpose}", expected="folders, archives or manifests of "
                         "images as the network will see them", remedy=f"set {name}.cal_image_dir=[DIR]")  # fmt: skip
     sources = find_image_sources(experiment, calibration.cal_image_dir)
     if not sources:

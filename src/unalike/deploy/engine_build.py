@@ -49,7 +49,7 @@ def run_gen_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
     int8 = data_type == "INT8" and not source.quantized
     images = load_calibration_images(
         experiment, source, section.calibration, "gen_engine.calibration", section.parity_images, section.calibration.seed,
-        notices, needed=INT8_NEEDS_IMAGES if int8 else "",
+        notices, purpose=INT8_NEEDS_IMAGES if int8 else "",
     )  # fmt: skip
     labeled_sets = load_labeled_sets(experiment, notices)
     content, quantized, facts = source.content, None, replace(source.facts, precision=data_type.lower())
@@ -106,7 +106,7 @@ def run_gen_trt_engine(experiment: Experiment, run: Run) -> tuple[Path, Mapping[
     if int8 or data_type in ("FP16", "BF16") or find_image_sources(experiment, trt.calibration.cal_image_dir):
         images = load_calibration_images(
             experiment, source, trt.calibration, "gen_trt_engine.tensorrt.calibration", COMPARED_IMAGES, 0, notices,
-            needed=INT8_NEEDS_IMAGES if int8 else "",
+            purpose=INT8_NEEDS_IMAGES if int8 else "",
         )  # fmt: skip
     quantized, facts = None, replace(source.facts, precision=data_type.lower())
     if data_type != "FP32":
@@ -140,17 +140,17 @@ def _batches(experiment: Experiment, source: SourceNetwork) -> tuple[int, int, i
 
     section, prefix = experiment.gen_trt_engine, "gen_trt_engine.tensorrt."
     trt = section.tensorrt
-    fixed = source.fixed_batch
-    if section.batch_size > 0 and fixed and fixed != section.batch_size:
-        raise SpecError(f"gen_trt_engine.batch_size {section.batch_size}, and {source.stem} has a fixed batch of {fixed}",
-                        remedy=f"set gen_trt_engine.batch_size={fixed}, or export with export.batch_size=-1")  # fmt: skip
-    if fixed:
+    fixed_batch = source.fixed_batch
+    if section.batch_size > 0 and fixed_batch and fixed_batch != section.batch_size:
+        raise SpecError(f"gen_trt_engine.batch_size {section.batch_size}, and {source.stem} has a fixed batch of "
+                        f"{fixed_batch}", remedy=f"set gen_trt_engine.batch_size={fixed_batch}, or export with export.batch_size=-1")  # fmt: skip
+    if fixed_batch:
         wrong = [name for name in ("min", "opt", "max") if experiment.is_set(f"{prefix}{name}_batch_size")
-                 and getattr(trt, f"{name}_batch_size") != fixed]  # fmt: skip
+                 and getattr(trt, f"{name}_batch_size") != fixed_batch]  # fmt: skip
         if wrong:
-            raise SpecError(f"{prefix}{wrong[0]}_batch_size, and {source.stem} has a fixed batch of {fixed}",
-                            remedy=f"leave it out or set it to {fixed}")  # fmt: skip
-        return fixed, fixed, fixed
+            raise SpecError(f"{prefix}{wrong[0]}_batch_size, and {source.stem} has a fixed batch of {fixed_batch}",
+                            remedy=f"leave it out or set it to {fixed_batch}")  # fmt: skip
+        return fixed_batch, fixed_batch, fixed_batch
     in_use = {"evaluate.batch_size": experiment.evaluate.batch_size, "inference.batch_size": experiment.inference.batch_size,
               "gen_trt_engine.batch_size": section.batch_size, f"{prefix}min_batch_size": trt.min_batch_size,
               f"{prefix}opt_batch_size": trt.opt_batch_size if experiment.is_set(f"{prefix}opt_batch_size") else 1}  # fmt: skip

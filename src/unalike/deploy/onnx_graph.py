@@ -246,24 +246,24 @@ def _clip_to_range(
 def sort_nodes(proto: onnx.ModelProto) -> None:
     """Sort the nodes in position, so that each comes after those whose outputs it reads."""
     producers = {name: position for position, node in enumerate(proto.graph.node) for name in node.output if name}
-    visited: set[int] = set()
+    done_nodes: set[int] = set()
     order: list[int] = []
     for first in range(len(proto.graph.node)):
         stack = [first]
         while stack:
             position = stack[-1]
-            if position in visited:
+            if position in done_nodes:
                 stack.pop()
                 continue
             pending = (
                 {producers[name] for name in proto.graph.node[position].input if name in producers}
-                - visited
+                - done_nodes
                 - {position}
             )
             if pending:
                 stack.extend(sorted(pending, reverse=True))
             else:
-                visited.add(position)
+                done_nodes.add(position)
                 order.append(position)
                 stack.pop()
     nodes = [
@@ -275,14 +275,14 @@ def sort_nodes(proto: onnx.ModelProto) -> None:
 
 def drop_unused(graph: onnx.GraphProto) -> None:
     """Remove nodes and constants whose outputs are not used, in position."""
-    used = {entry.name for entry in graph.output}
-    kept = []
+    used_names = {entry.name for entry in graph.output}
+    useful_nodes = []
     for node in reversed(graph.node):
-        if any(name in used for name in node.output):
-            kept.append(node)
-            used.update(node.input)
-    nodes = [type(node).FromString(node.SerializeToString()) for node in reversed(kept)]
-    constants = [tensor for tensor in graph.initializer if tensor.name in used]
+        if any(name in used_names for name in node.output):
+            useful_nodes.append(node)
+            used_names.update(node.input)
+    nodes = [type(node).FromString(node.SerializeToString()) for node in reversed(useful_nodes)]
+    constants = [tensor for tensor in graph.initializer if tensor.name in used_names]
     constants = [type(tensor).FromString(tensor.SerializeToString()) for tensor in constants]
     del graph.node[:], graph.initializer[:]
     graph.node.extend(nodes)
@@ -302,7 +302,7 @@ def drop_redundant_clips(proto: onnx.ModelProto) -> int:
         for name in node.input:
             consumers.setdefault(name, []).append(node)
     outputs = {entry.name for entry in proto.graph.output}
-    removed = 0
+    count = 0
     for node in proto.graph.node:
         if node.op_type not in ("Clip", "Relu") or node.output[0] in outputs:
             continue
@@ -310,9 +310,9 @@ def drop_redundant_clips(proto: onnx.ModelProto) -> int:
         if len(users) != 1 or users[0].op_type != "QuantizeLinear" or not _clips_no_more(node, users[0], constants):
             continue
         users[0].input[0] = node.input[0]
-        removed += 1
+        count += 1
     drop_unused(proto.graph)
-    return removed
+    return count
 
 
 def _clips_no_more(clip: onnx.NodeProto, quantizer: onnx.NodeProto, constants: dict[str, np.ndarray]) -> bool:

@@ -153,6 +153,6 @@ def adjusted_rand(first_N: np.ndarray, second_N: np.ndarray) -> float:
 
     together, a, b = pairs(common), pairs(np.bincount(a_N)), pairs(np.bincount(b_N))
     total = len(a_N) * (len(a_N) - 1) / 2
-    expected = a * b / total if total else 0.0
+    expected_pairs = a * b / total if total else 0.0
     maximum = (a + b) / 2
-    return 1.0 if maximum == expected else (together - expected) / (maximum - expected)
+    return 1.0 if maximum == expected_pairs else (together - expected_pairs) / (maximum - expected_pairs)

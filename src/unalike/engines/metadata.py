@@ -138,11 +138,11 @@ def _parse_facts(text: str, source: str) -> NetworkFacts:
             expected=f"at most {FORMAT_VERSION}",
             remedy="it was written by a newer release: update unalike",
         )
-    known = {key: value for key, value in values.items() if key in NetworkFacts.__dataclass_fields__}
-    known["mean"], known["std"] = tuple(known["mean"]), tuple(known["std"])
-    known["classes"] = tuple(known.get("classes") or ())
-    known["maps"] = tuple(MapFacts(**entry) for entry in known.get("maps") or ())
-    facts = NetworkFacts(**known)
+    fields = {key: value for key, value in values.items() if key in NetworkFacts.__dataclass_fields__}
+    fields["mean"], fields["std"] = tuple(fields["mean"]), tuple(fields["std"])
+    fields["classes"] = tuple(fields.get("classes") or ())
+    fields["maps"] = tuple(MapFacts(**entry) for entry in fields.get("maps") or ())
+    facts = NetworkFacts(**fields)
     texts = (*facts.classes, facts.preprocessing, facts.precision, facts.trunk, facts.licence, facts.network)
     if not all(isinstance(value, str) for value in texts):
         raise ValueError("a name that is no text")

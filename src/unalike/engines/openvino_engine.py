@@ -121,41 +121,42 @@ class OpenVinoEngine:
             raise DeviceError(f"device {device!r} with OpenVINO", expected=f"one of {', '.join(available)}")
         return name
 
-    def _resolve_precision(self, quantized: bool, typed: bool, written: str) -> tuple[str, str]:
+    def _resolve_precision(self, quantized: bool, is_typed: bool, file_precision: str) -> tuple[str, str]:
         """Return what most of the network computes in, and the precision hint for whatever is not quantized.
 
         Args:
             quantized: whether the graph is in INT8.
-            typed: whether bfloat16 is written into the graph. It is run layer by layer as written: under the hint f32
+            is_typed: whether bfloat16 is written into the graph. It is run layer by layer as written: under the hint
+                f32
                 OpenVINO keeps both types apart; under bf16 it would lower the layers that were kept in float32 too.
-            written: the precision in the file's metadata.
+            file_precision: the precision in the file's metadata.
         """
         fast = set(self._core.get_property(self.device, "OPTIMIZATION_CAPABILITIES"))
         best = "fp16" if self.device != "CPU" and "FP16" in fast else "bf16" if "BF16" in fast else "fp32"
-        requested = self._requested_precision
-        if requested not in (*HINTS, "auto", "int8"):
-            raise DeviceError(f"precision {requested!r} with OpenVINO", expected=f"auto, int8, {', '.join(HINTS)}")
-        if (requested == "int8" and not quantized) or (requested in HINTS and quantized):
+        precision = self._requested_precision
+        if precision not in (*HINTS, "auto", "int8"):
+            raise DeviceError(f"precision {precision!r} with OpenVINO", expected=f"auto, int8, {', '.join(HINTS)}")
+        if (precision == "int8" and not quantized) or (precision in HINTS and quantized):
             raise DeviceError(
-                f"precision {requested}: this network is {'' if quantized else 'not '}quantized",
+                f"precision {precision}: this network is {'' if quantized else 'not '}quantized",
                 remedy="use precision auto" if quantized else "write a quantized one: unalike quantize",
             )
-        if requested in ("bf16", "fp16") and requested.upper() not in fast:
+        if precision in ("bf16", "fp16") and precision.upper() not in fast:
             raise DeviceError(
-                f"precision {requested}: this {self.device} does not compute in {LONG_NAMES[requested]}",
+                f"precision {precision}: this {self.device} does not compute in {LONG_NAMES[precision]}",
                 remedy="use fp32 or auto",
             )
         if quantized:
             return "int8", HINTS[best]
-        if typed and self.device == "CPU":
-            if requested == "fp32" and "BF16" in fast:
+        if is_typed and self.device == "CPU":
+            if precision == "fp32" and "BF16" in fast:
                 raise DeviceError("precision fp32: this network is written in bf16",
                                   expected="auto or bf16", remedy="give the float network before conversion")  # fmt: skip
             return ("bf16" if "BF16" in fast else "fp32"), "f32"
-        if requested == "auto":
-            usable = written in ("bf16", "fp16") and written.upper() in fast
-            requested = written if usable else best
-        return requested, HINTS[requested]
+        if precision == "auto":
+            usable = file_precision in ("bf16", "fp16") and file_precision.upper() in fast
+            precision = file_precision if usable else best
+        return precision, HINTS[precision]
 
     def load(
         self, model: str | Path | bytes, mean: Sequence[float] | None = None, std: Sequence[float] | None = None

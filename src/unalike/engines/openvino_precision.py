@@ -46,16 +46,16 @@ def lower_late_layers(graph: Any, openvino: Any) -> Any:
     weighted = [number for number, node in enumerate(nodes) if node.get_type_name() in WEIGHTED_OPS]
     first = weighted[int(EARLY_SHARE * len(weighted))] if weighted else len(nodes)
     fp32, bf16 = openvino.Type.f32, openvino.Type.bf16
-    lowered = {
+    layers = {
         node.get_name() for node in nodes[first:] if node.get_type_name() not in KEEP_FP32 and _all_outputs(node, fp32)
     }
     converted: dict[tuple[str, int, bool], Any] = {}
     for node in nodes:
-        is_lowered = node.get_name() in lowered
+        is_lowered = node.get_name() in layers
         for entry in node.inputs():
             source = entry.get_source_output()
             source_node = source.get_node()
-            if source.get_element_type() != fp32 or (source_node.get_name() in lowered) == is_lowered:
+            if source.get_element_type() != fp32 or (source_node.get_name() in layers) == is_lowered:
                 continue
             key = (source_node.get_name(), source.get_index(), is_lowered)
             if key not in converted:

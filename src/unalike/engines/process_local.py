@@ -63,9 +63,9 @@ class ForkCheck:
         return ForkCheck, ()  # what was pickled is made anew
 
 
-def limit_faiss_threads(forked: ForkCheck) -> None:
+def limit_faiss_threads(check: ForkCheck) -> None:
     """Let faiss compute in one thread in a forked process: OpenMP would wait for threads that it does not have."""
-    if forked:
+    if check:
         import faiss
 
         faiss.omp_set_num_threads(1)

@@ -102,10 +102,10 @@ class Explainer:
 
         if is_pretrained(model):
             trunk = load_feature_maps(model, runtime=runtime, precision=precision)
-            loaded = LoadedModel(trunk.engine, trunk.preprocessing, (), Path(trunk.source), trunk.trunk)
+            opened_model = LoadedModel(trunk.engine, trunk.preprocessing, (), Path(trunk.source), trunk.trunk)
         else:
-            loaded = load_model(model, runtime=runtime, precision=precision)
-        return cls.from_model(loaded, method=method)
+            opened_model = load_model(model, runtime=runtime, precision=precision)
+        return cls.from_model(opened_model, method=method)
 
     @classmethod
     def from_model(cls, model: LoadedModel, *, method: str = "auto") -> Explainer:

@@ -89,14 +89,14 @@ def embed_files(
     engines = list(engine) if isinstance(engine, Sequence) else [engine]
     batch = batch_size or engines[0].batch
     share = MAX_UNREADABLE if max_unreadable is None else max_unreadable
-    allowed = 0 if share <= 0 else max(1, int(share * len(paths)))
+    limit = 0 if share <= 0 else max(1, int(share * len(paths)))
     vectors_ND = np.empty((len(paths), engines[0].dim), np.float32)
-    kept: list[int] = []
+    rows: list[int] = []
     failures: list[tuple[str, str]] = []
     waiting: list[np.ndarray] = []
 
     def submit_batch() -> None:
-        submit(vectors_ND[len(kept) - len(waiting) : len(kept)], np.stack(waiting))
+        submit(vectors_ND[len(rows) - len(waiting) : len(rows)], np.stack(waiting))
         waiting.clear()
 
     with progress.progress(describe, len(paths)) as advance, _distributed(engines) as submit:
@@ -108,14 +108,14 @@ def embed_files(
                 failures.append((source_name(paths[index]), str(image)))
                 if notices is not None:
                     notices.add("unreadable", paths[index], str(image))
-                if len(failures) > allowed:
+                if len(failures) > limit:
                     # Those that are being decoded anyway may fail for another reason, which is said in one message.
                     for other, result in islice(decoded, ahead):
                         if isinstance(result, UnreadableImage):
                             failures.append((source_name(paths[other]), str(result)))
-                    raise _too_many_unreadable(failures, allowed, len(paths), adjustable=bool(max_unreadable))
+                    raise _too_many_unreadable(failures, limit, len(paths), adjustable=bool(max_unreadable))
                 continue
-            kept.append(index)
+            rows.append(index)
             waiting.append(image)
             if len(waiting) == batch:
                 submit_batch()
@@ -124,9 +124,9 @@ def embed_files(
                     break
         if waiting:
             submit_batch()
-    if paths and not kept:
+    if paths and not rows:
         raise _too_many_unreadable(failures, 0, len(paths), adjustable=False)
-    return Embeddings(vectors_ND[: len(kept)], np.asarray(kept, np.int64), tuple(failures))
+    return Embeddings(vectors_ND[: len(rows)], np.asarray(rows, np.int64), tuple(failures))
 
 
 @contextmanager
@@ -191,9 +191,7 @@ def _decoded(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-def _too_many_unreadable(
-    failures: Sequence[tuple[str, str]], allowed: int, total: int, *, adjustable: bool
-) -> DataError:
+def _too_many_unreadable(failures: Sequence[tuple[str, str]], limit: int, total: int, *, adjustable: bool) -> DataError:
     by_format = {Path(path).suffix.lower(): path for path, _ in reversed(failures)}  # the first of each
     examples = list(dict.fromkeys([*reversed(by_format.values()), *(path for path, _ in failures[:3])]))[
         : max(3, len(by_format))
@@ -201,6 +199,6 @@ def _too_many_unreadable(
     names = ", ".join(examples) + (", ..." if len(failures) > len(examples) else "")
     return DataError(
         f"{len(failures)} or more of {total} images cannot be read ({names}; the first: {failures[0][1]})",
-        expected=f"at most {allowed}",
+        expected=f"at most {limit}",
         remedy="repair or remove them" + (", or raise dataset.max_unreadable" if adjustable else ""),
     )

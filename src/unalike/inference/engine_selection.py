@@ -91,9 +91,9 @@ def create_engine(
     Raises:
         MissingExtra, DeviceError, ExportError: a runtime was named and cannot be had.
     """
-    known = ("auto", *NETWORK_RUNTIMES)
-    if runtime not in known:
-        raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(known), remedy=closest(runtime, known))
+    runtimes = ("auto", *NETWORK_RUNTIMES)
+    if runtime not in runtimes:
+        raise DeviceError(f"runtime {runtime!r}", expected=" or ".join(runtimes), remedy=closest(runtime, runtimes))
     order = _order(embedder, precision, images) if runtime == "auto" else [runtime]
 
     create_again = partial(
@@ -102,10 +102,10 @@ def create_engine(
     )  # fmt: skip
     measure = (images or 0) >= runtime_benchmark.MIN_IMAGES
     if runtime == "auto" and precision in ("auto", "fp32") and order[0] == "openvino":
-        traced = _create_fastest(embedder, preprocessing, precision, threads, measure)
-        if traced is not None:
-            log_engine(traced[0], quiet)
-            return RefreshableEngine(*traced, create_again)
+        engine = _create_fastest(embedder, preprocessing, precision, threads, measure)
+        if engine is not None:
+            log_engine(engine[0], quiet)
+            return RefreshableEngine(*engine, create_again)
     for number, name in enumerate(order):
         try:
             inner, proto = _create(name, embedder, preprocessing, precision, threads)
@@ -291,7 +291,7 @@ def _agrees(engine: RefreshableEngine, embedder: torch.nn.Module) -> bool:
     height, width = engine.input_size
     images = np.random.default_rng(0).integers(0, 256, (2, height, width, 3), dtype=np.uint8)
     facts = engine.facts
-    expected = TorchEngine(embedder, facts.mean, facts.std, (height, width), precision="fp32")(images)
+    reference = TorchEngine(embedder, facts.mean, facts.std, (height, width), precision="fp32")(images)
     actual = engine(images)
-    norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(actual, axis=1)
-    return bool(((expected * actual).sum(1) >= REFRESH_COSINE * norms).all())
+    norms = np.linalg.norm(reference, axis=1) * np.linalg.norm(actual, axis=1)
+    return bool(((reference * actual).sum(1) >= REFRESH_COSINE * norms).all())

@@ -108,18 +108,18 @@ def _load_exported(
     precision: str, threads: int | None, device: str | None, quiet: bool,
 ) -> FeatureMapModel:  # fmt: skip
     """Load an exported network. ModelError where its stages, size or vector are not the requested ones."""
-    loaded = load_model(path, runtime=runtime, precision=precision, threads=threads, device=device, quiet=quiet)
-    engine: Any = loaded.engine
+    model = load_model(path, runtime=runtime, precision=precision, threads=threads, device=device, quiet=quiet)
+    engine: Any = model.engine
     maps = tuple(getattr(engine, "map_facts", ()))
     require_maps(maps)
-    requested = [] if isinstance(stages, str) else [str(stage) for stage in stages]
+    stage_names = [] if isinstance(stages, str) else [str(stage) for stage in stages]
     names = [{fact.name, str(fact.stride)} for fact in maps]
-    if requested and (
-        len(requested) != len(names) or any(stage not in name for stage, name in zip(requested, names, strict=True))
+    if stage_names and (
+        len(stage_names) != len(names) or any(stage not in name for stage, name in zip(stage_names, names, strict=True))
     ):
         available = ", ".join(f"{fact.name} (stride {fact.stride})" for fact in maps)
         raise ModelError(
-            f"{path.name} gives {available}", expected=", ".join(requested), remedy="export it with these stages"
+            f"{path.name} gives {available}", expected=", ".join(stage_names), remedy="export it with these stages"
         )
     if size is not None and tuple(size) != tuple(engine.input_size):
         sides = " x ".join(map(str, engine.input_size))
@@ -129,7 +129,7 @@ def _load_exported(
     if vector and not engine.dim:
         raise ModelError(f"{path.name} gives maps alone", expected="a vector too", remedy="export it with its vector")
     content = path.read_bytes() if path.suffix == ".onnx" else None
-    return FeatureMapModel(engine, loaded.preprocessing, maps, str(path), loaded.trunk, content, engine.facts.licence)
+    return FeatureMapModel(engine, model.preprocessing, maps, str(path), model.trunk, content, engine.facts.licence)
 
 
 def _build_network(

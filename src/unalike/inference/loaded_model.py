@@ -240,9 +240,9 @@ def _load_exported(file: _ExportedFile, runtime: str, view: View | None, measure
     if not network and file.path.suffix == ".onnx":
         network = digest_file_key(file.sha256)
     preprocessing = Preprocessing(view, facts.mean, facts.std)
-    known = facts.view is not None
+    has_view = facts.view is not None
     scores = facts.extra.get("held_out_scores") or {}
-    return LoadedModel(engine, preprocessing, tuple(facts.classes), file.path, facts.trunk, network, known, scores)
+    return LoadedModel(engine, preprocessing, tuple(facts.classes), file.path, facts.trunk, network, has_view, scores)
 
 
 def _gpu_number(device: str | None, gpu: int) -> int:

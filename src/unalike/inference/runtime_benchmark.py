@@ -125,8 +125,8 @@ def measure_rates(engines: Mapping[str, Engine], images: int = IMAGES, repeats: 
 
 def fastest(rates: Mapping[str, float], order: Sequence[str]) -> str:
     """The first of ``order`` that has a rate, unless another of them is faster by MARGIN; '' when none has."""
-    measured = [name for name in order if name in rates]
-    if not measured:
+    names = [name for name in order if name in rates]
+    if not names:
         return ""
-    winner = max(measured, key=lambda name: rates[name])
-    return winner if rates[winner] > MARGIN * rates[measured[0]] else measured[0]
+    winner = max(names, key=lambda name: rates[name])
+    return winner if rates[winner] > MARGIN * rates[names[0]] else names[0]

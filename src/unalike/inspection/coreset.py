@@ -18,7 +18,7 @@ PROJECTED_WIDTH = 64
 
 
 def greedy_coreset(
-    vectors_NF: np.ndarray, count: int, *, seed: int = 0, projected: int = PROJECTED_WIDTH
+    vectors_NF: np.ndarray, count: int, *, seed: int = 0, projection_width: int = PROJECTED_WIDTH
 ) -> np.ndarray:
     """Choose ``count`` vectors that cover all of them.
 
@@ -28,7 +28,7 @@ def greedy_coreset(
         vectors_NF: The vectors to choose from.
         count: How many to choose; all are chosen where there are no more.
         seed: Seed of the first vector and of the projection.
-        projected: Vectors wider than this are projected to it.
+        projection_width: Vectors wider than this are projected to it.
 
     Returns:
         Indices (int64) in the order of choice; equal distances go to the lower index.
@@ -38,16 +38,18 @@ def greedy_coreset(
     if count >= total:
         return np.arange(total)
     rng = np.random.default_rng(seed)
-    if width > projected:
-        projection_FP = rng.normal(size=(width, projected)).astype(np.float32) / np.float32(np.sqrt(projected))
+    if width > projection_width:
+        projection_FP = rng.normal(size=(width, projection_width)).astype(np.float32) / np.float32(
+            np.sqrt(projection_width)
+        )
         vectors_NF = vectors_NF @ projection_FP
     vectors_NF = vectors_NF - vectors_NF.mean(axis=0)  # near the origin squares lose no digits
     squared_N = np.einsum("nf,nf->n", vectors_NF, vectors_NF)
     nearest_N = np.full(total, np.inf, np.float32)
-    chosen = np.empty(count, np.int64)
+    rows = np.empty(count, np.int64)
     index = int(rng.integers(total))
     for number in range(count):
-        chosen[number] = index
+        rows[number] = index
         distance_N = vectors_NF @ vectors_NF[index]
         distance_N *= -2
         distance_N += squared_N
@@ -55,4 +57,4 @@ def greedy_coreset(
         np.minimum(nearest_N, distance_N, out=nearest_N)
         nearest_N[index] = -np.inf  # never twice, even where all the rest are equal to it
         index = int(nearest_N.argmax())
-    return chosen
+    return rows

@@ -114,11 +114,11 @@ def cross_validate(
     defect_DJ = np.array(defect_scores)
     column = 0
     if len(final_models) > 1:
-        kept, plain, updated = update_helps(normal_IJ, defect_DJ)
-        column = 3 if kept else 0
+        helps, plain, updated_score = update_helps(normal_IJ, defect_DJ)
+        column = 3 if helps else 0
         progress.say(
-            f"{len(defect_DJ)} defective images: AUROC {plain:.4f} without the few-shot update, {updated:.4f} with it "
-            f"({'kept' if kept else 'not kept'})"
+            f"{len(defect_DJ)} defective images: AUROC {plain:.4f} without the few-shot update, {updated_score:.4f} "
+            f"with it ({'kept' if helps else 'not kept'})"
         )
     return CrossValidation(
         final_models[column], normal_IJ[:, column], defect_DJ[:, column] if defects else None, column > 0

@@ -97,8 +97,8 @@ def update_helps(normal_IJ: np.ndarray, defect_DJ: np.ndarray) -> tuple[bool, fl
     plain = auroc(defect_DJ[:, 0], normal_IJ[:, 0])
     even, odd = defect_DJ[0::2], defect_DJ[1::2]
     by_even, by_odd = auroc(odd[:, 1], normal_IJ[:, 1]), auroc(even[:, 2], normal_IJ[:, 2])
-    updated = (by_even * len(odd) + by_odd * len(even)) / len(defect_DJ)
-    return updated > plain, plain, updated
+    updated_score = (by_even * len(odd) + by_odd * len(even)) / len(defect_DJ)
+    return updated_score > plain, plain, updated_score
 
 
 # ---- defective images and their masks ----

@@ -191,9 +191,9 @@ class Inspector:
             UnreadableImage: A file that cannot be decoded.
             DataError: An array of another kind.
         """
-        loaded = open_image(image, decoding=self.tiling.decoding)
-        (map_hw,) = anomaly_maps(loaded, self.extractor, [self.model], self.config.smooth)
-        size, score = (loaded.height, loaded.width), image_score(map_hw, self.config.top_share)
+        opened_image = open_image(image, decoding=self.tiling.decoding)
+        (map_hw,) = anomaly_maps(opened_image, self.extractor, [self.model], self.config.smooth)
+        size, score = (opened_image.height, opened_image.width), image_score(map_hw, self.config.top_share)
         height, width = self.tiling.scaled_size(size)
         extent = map_hw.shape[0] * self.extractor.stride / height, map_hw.shape[1] * self.extractor.stride / width
         threshold = math.nan if self.threshold is None else self.threshold.threshold

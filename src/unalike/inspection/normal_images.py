@@ -86,22 +86,22 @@ class ReadableImages:
     def __iter__(self) -> Iterator[tuple[int, Image.Image]]:
         """Raises DataError where more than ``MAX_UNREADABLE`` of the images cannot be read."""
         number = 0
-        allowed = max(1, int(MAX_UNREADABLE * len(self)))
+        limit = max(1, int(MAX_UNREADABLE * len(self)))
         for index, image in enumerate(self._images):
             if index in self.failures:
                 continue
             try:
-                loaded = open_image(image, decoding=self._decoding, max_pixels=self._max_pixels)
+                opened_image = open_image(image, decoding=self._decoding, max_pixels=self._max_pixels)
             except UnreadableImage as error:
                 self.failures[index] = str(error)
-                if len(self.failures) > allowed or len(self.failures) == len(self):
+                if len(self.failures) > limit or len(self.failures) == len(self):
                     raise DataError(
                         f"{len(self.failures)} or more of {len(self)} images cannot be read (the first: "
                         f"{next(iter(self.failures.values()))})",
-                        expected=f"at most {allowed}", remedy="repair or remove them",
+                        expected=f"at most {limit}", remedy="repair or remove them",
                     ) from error  # fmt: skip
                 continue
-            yield number, loaded
+            yield number, opened_image
             number += 1
 
 
@@ -229,11 +229,11 @@ def sample_patches(images: ReadableImages, extractor: PatchExtractor, config: An
                 position_NP = patch_positions(tile.top, tile.left, size, grid, extractor.stride).reshape(
                     len(tile_NF), -1
                 )
-                for chosen, is_random in _choose_patches(tile_NF, scale_F, share, rng):
-                    vectors.append(tile_NF[chosen])
-                    positions.append(position_NP[chosen])
-                    owners.append(np.full(len(chosen), number))
-                    random.append(np.full(len(chosen), is_random))
+                for rows, is_random in _choose_patches(tile_NF, scale_F, share, rng):
+                    vectors.append(tile_NF[rows])
+                    positions.append(position_NP[rows])
+                    owners.append(np.full(len(rows), number))
+                    random.append(np.full(len(rows), is_random))
             count += 1
             advance(1)
     if images.failures:

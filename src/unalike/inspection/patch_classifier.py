@@ -66,8 +66,8 @@ class PatchClassifier:
             order_N = rng.permutation(len(inputs_NF))
             for start in range(0, len(order_N), BATCH_SIZE):
                 batch = order_N[start : start + BATCH_SIZE]
-                kept = rng.random((len(batch), HIDDEN_WIDTHS[0])) >= DROPOUT
-                dropout_NK = kept.astype(np.float32) / (1 - DROPOUT)
+                dropout_mask = rng.random((len(batch), HIDDEN_WIDTHS[0])) >= DROPOUT
+                dropout_NK = dropout_mask.astype(np.float32) / (1 - DROPOUT)
                 optimizer.step(classifier.gradients(inputs_NF[batch], targets_N[batch], dropout_NK))
                 if optimizer.step_count >= steps:
                     break
@@ -143,6 +143,6 @@ class _AdamW:
         for parameter, gradient, mean, square in zip(self.parameters, gradients, self.means, self.squares, strict=True):
             mean += MEAN_STEP * (gradient - mean)
             square += SQUARE_STEP * (gradient**2 - square)
-            corrected = mean / (1 - (1 - MEAN_STEP) ** self.step_count)
+            mean_estimate = mean / (1 - (1 - MEAN_STEP) ** self.step_count)
             deviation = np.sqrt(square / (1 - (1 - SQUARE_STEP) ** self.step_count)) + EPSILON
-            parameter -= np.float32(rate) * (corrected / deviation + WEIGHT_DECAY * parameter)
+            parameter -= np.float32(rate) * (mean_estimate / deviation + WEIGHT_DECAY * parameter)

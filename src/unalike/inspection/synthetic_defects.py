@@ -84,10 +84,12 @@ def draw_foreign_patch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Paste a region of another image, turned and shifted."""
     height, width = image_HWC.shape[:2]
-    turned = np.rot90(other_HWC, int(rng.integers(4))) if rng.random() < 0.7 else other_HWC[::-1]
-    rows, columns = (np.arange(side) % period for side, period in zip((height, width), turned.shape[:2], strict=True))
+    rotated_HWC = np.rot90(other_HWC, int(rng.integers(4))) if rng.random() < 0.7 else other_HWC[::-1]
+    rows, columns = (
+        np.arange(side) % period for side, period in zip((height, width), rotated_HWC.shape[:2], strict=True)
+    )
     shift = int(rng.integers(height)), int(rng.integers(width))
-    foreign_HWC = np.roll(turned[np.ix_(rows, columns)], shift, (0, 1)) * rng.uniform(0.8, 1.25)
+    foreign_HWC = np.roll(rotated_HWC[np.ix_(rows, columns)], shift, (0, 1)) * rng.uniform(0.8, 1.25)
     return _blend(image_HWC, foreign_HWC, _blob(rng, height, width, _random_area(rng, REGION_AREA, height * width)))
 
 

@@ -123,10 +123,10 @@ def synthesize(
                     (share_N > DEFECTIVE_SHARE, DEFECTIVE_PER_TILE, True),
                     (share_N == 0, INTACT_PER_TILE, False),
                 ):
-                    chosen = rng.permutation(np.flatnonzero(eligible_N))[:limit]
-                    vectors.append(tile_NF[chosen])
-                    defective.append(np.full(len(chosen), is_defective))
-                    owners.append(np.full(len(chosen), number))
+                    rows = rng.permutation(np.flatnonzero(eligible_N))[:limit]
+                    vectors.append(tile_NF[rows])
+                    defective.append(np.full(len(rows), is_defective))
+                    owners.append(np.full(len(rows), number))
     return SyntheticDefects(np.concatenate(vectors), np.concatenate(defective), np.concatenate(owners))
 
 

@@ -189,15 +189,15 @@ class JobStore:
     def all(self, db: sqlite3.Connection | None = None) -> list[Job]:
         """Every job, the oldest first, each search followed by its trials."""
         if db is None:
-            with self._open() as opened:
-                return self.all(opened)
+            with self._open() as connection:
+                return self.all(connection)
         return [_to_job(row) for row in db.execute("SELECT * FROM jobs ORDER BY created, trial, id")]
 
     def get(self, job_id: str, db: sqlite3.Connection | None = None) -> Job | None:
         """The job of exactly this id."""
         if db is None:
-            with self._open() as opened:
-                return self.get(job_id, opened)
+            with self._open() as connection:
+                return self.get(job_id, connection)
         row = db.execute("SELECT * FROM jobs WHERE id = ?", (job_id,)).fetchone()
         return None if row is None else _to_job(row)
 
@@ -250,8 +250,8 @@ class JobStore:
             Whether the job was changed.
         """
         if db is None:
-            with self.transaction() as opened:
-                return self.update(job_id, expect=expect, at_attempt=at_attempt, db=opened, **values)
+            with self.transaction() as connection:
+                return self.update(job_id, expect=expect, at_attempt=at_attempt, db=connection, **values)
         row = _to_row(values)
         sets = ", ".join(f"{name} = ?" for name in _quoted(row))
         statement = f"UPDATE jobs SET {sets} WHERE id = ? AND status IN ({', '.join('?' * len(expect))})"
@@ -268,8 +268,8 @@ class JobStore:
     def setting(self, name: str, db: sqlite3.Connection | None = None) -> Any:
         """A setting of the workspace, or None."""
         if db is None:
-            with self._open() as opened:
-                return self.setting(name, opened)
+            with self._open() as connection:
+                return self.setting(name, connection)
         row = db.execute("SELECT value FROM settings WHERE name = ?", (name,)).fetchone()
         return None if row is None else json.loads(row["value"])
 

@@ -41,7 +41,7 @@ def requested_indices(job: Job) -> list[int] | None:
     return None if indices is None else [int(index) for index in indices]
 
 
-def choose_gpus(job: Job, gpus: Sequence[str], used: Sequence[str]) -> list[str] | None:
+def choose_gpus(job: Job, gpus: Sequence[str], used_gpus: Sequence[str]) -> list[str] | None:
     """Choose the GPUs of a job.
 
     A search or an automatic training takes all that are free and shares them among its trials.
@@ -49,7 +49,7 @@ def choose_gpus(job: Job, gpus: Sequence[str], used: Sequence[str]) -> list[str]
     Args:
         job: The job.
         gpus: GPUs of the machine.
-        used: Those that running jobs use.
+        used_gpus: Those that running jobs use.
 
     Returns:
         The GPUs, or None while too few are free.
@@ -59,13 +59,13 @@ def choose_gpus(job: Job, gpus: Sequence[str], used: Sequence[str]) -> list[str]
     """
     if not gpus:
         return []
-    free = [gpu for gpu in gpus if gpu not in used]
+    free = [gpu for gpu in gpus if gpu not in used_gpus]
     indices = requested_indices(job)
     if indices is not None:
         if any(not 0 <= index < len(gpus) for index in indices):
             raise DeviceError(f"{job.action} on GPUs {indices}", expected=f"indices from 0 to {len(gpus) - 1}")
-        selected = [gpus[index] for index in indices]
-        return selected if set(selected) <= set(free) else None
+        gpu_names = [gpus[index] for index in indices]
+        return gpu_names if set(gpu_names) <= set(free) else None
     count = int(field_of(job, f"{job.action}.num_gpus") or 1)
     if count > len(gpus):
         raise DeviceError(
@@ -109,10 +109,10 @@ def take_turn(store: JobStore, job_id: str, attempt: int, gpus: Sequence[str]) -
         ]
         if ahead or len(running) >= limit:
             return None
-        selected = choose_gpus(this, gpus, [gpu for job in running for gpu in job.gpus])
-        if selected is None:
+        gpu_names = choose_gpus(this, gpus, [gpu for job in running for gpu in job.gpus])
+        if gpu_names is None:
             return None
-        store.update(job_id, at_attempt=attempt, db=db, status="Running", started=now(), gpus=selected)
+        store.update(job_id, at_attempt=attempt, db=db, status="Running", started=now(), gpus=gpu_names)
         return store.get(job_id, db)
 
 

@@ -96,8 +96,8 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Nested overrides by dotted field."""
     fields: dict[str, Any] = {}
     for key, value in tree.items():
-        declared = declared_fields().get(f"{prefix}{key}")
-        if isinstance(value, dict) and value and declared is not None and declared.section:
+        node = declared_fields().get(f"{prefix}{key}")
+        if isinstance(value, dict) and value and node is not None and node.section:
             fields |= _flat(value, f"{prefix}{key}.")
         else:
             fields[f"{prefix}{key}"] = value

@@ -36,9 +36,9 @@ def make_manifest(job: Job, folder: Path, workspace: Path) -> dict[str, Any]:
     if not options.get("image"):
         raise SpecError("kubernetes without an image", expected="a container image with unalike in it",
                         remedy="add --option image=NAME")  # fmt: skip
-    claim, requested = options.get("claim"), options.get("mounts") or []
+    claim, mount_options = options.get("claim"), options.get("mounts") or []
     mounts = [(str(claim) if claim else None, str(workspace))]
-    for mount in [requested] if isinstance(requested, str) else requested:
+    for mount in [mount_options] if isinstance(mount_options, str) else mount_options:
         name, colon, path = str(mount).partition(":")
         mounts.append((name, path) if colon else (None, name))
     limits: dict[str, Any] = {}

@@ -181,9 +181,9 @@ def fields_from_parent(job: Job, parent: Job | None) -> dict[str, Any]:
 def refuse_incomplete(job: Job, parent: Job | None) -> None:
     """Raise SpecError that names the mandatory fields which neither the user set nor the parent gives."""
     own = own_fields(job)
-    given = {rule.field for rule in FIELD_RULES
+    field_names = {rule.field for rule in FIELD_RULES
              if rule.action in (EVERY, job.action) and rule.parents and parent is not None and parent.action in rule.parents}  # fmt: skip
-    missing = missing_fields(job.action, lambda path: path in own or path in given)
+    missing = missing_fields(job.action, lambda path: path in own or path in field_names)
     if missing:
         raise SpecError(f"{job.action}: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set",
                         expected="everything that the job needs, before it is created",
@@ -195,8 +195,8 @@ def refuse_parent(job: Job, parent: Job) -> None:
     rules = [rule for rule in FIELD_RULES if rule.action == job.action and rule.function == "parent_model"]
     actions = dict.fromkeys(action for rule in rules for action in rule.parents)
     own = own_fields(job)
-    named = any(rule.field in own or own.intersection(rule.unless) for rule in rules)
-    if not rules or parent.action in actions or named:
+    has_field = any(rule.field in own or own.intersection(rule.unless) for rule in rules)
+    if not rules or parent.action in actions or has_field:
         return
     raise SpecError(f"{job.action} with parent {parent.id}, which is {parent.action}",
                     expected=f"a parent that is {' or '.join(actions)}",

@@ -36,8 +36,8 @@ def trial_records(folder: Path) -> dict[int, dict[str, Any]]:
     records: dict[int, dict[str, Any]] = {}
     for row in rows:
         if isinstance(row, dict) and isinstance(row.get("trial"), int):
-            known = records.get(row["trial"])
-            if known is None or _order_of_records(row) >= _order_of_records(known):
+            earlier = records.get(row["trial"])
+            if earlier is None or _order_of_records(row) >= _order_of_records(earlier):
                 records[row["trial"]] = row
     return records
 
@@ -55,7 +55,7 @@ def _read_spec(folder: Path) -> Mapping[str, Any] | None:
     return spec if isinstance(spec, dict) else None
 
 
-def _trial_job(search: Job, number: int, folder: Path, record: Mapping[str, Any], stored: Job | None) -> Job:
+def _trial_job(search: Job, number: int, folder: Path, record: Mapping[str, Any], earlier: Job | None) -> Job:
     """A trial as a job, from its record and from what the store holds of it."""
     state = str(record.get("state", "running"))
     has_started = (folder / STATUS_FILE).exists()
@@ -66,15 +66,19 @@ def _trial_job(search: Job, number: int, folder: Path, record: Mapping[str, Any]
     if status == "Error" and not error:
         error = "its search ended"
     seconds = record.get("seconds")
-    started = stored.started if stored and stored.started else _modified(folder / TRIAL_SPEC_FILE, search.created)
-    ended = (
-        None if status in ACTIVE_STATUSES else stored.ended if stored and stored.ended else started + (seconds or 0.0)
+    start_time = earlier.started if earlier and earlier.started else _modified(folder / TRIAL_SPEC_FILE, search.created)
+    end_time = (
+        None
+        if status in ACTIVE_STATUSES
+        else earlier.ended
+        if earlier and earlier.ended
+        else start_time + (seconds or 0.0)
     )
     where = Path(str(record.get("folder") or folder))
     return Job(
         id=f"{search.id}.{number}", action="train", status=status, results_dir=str(where), run_dir=str(where),
-        parent_job_id=search.id, policy="off", spec=(stored.spec if stored else None) or _read_spec(folder),
-        where=search.where, cwd=search.cwd, created=search.created, started=started, ended=ended,
+        parent_job_id=search.id, policy="off", spec=(earlier.spec if earlier else None) or _read_spec(folder),
+        where=search.where, cwd=search.cwd, created=search.created, started=start_time, ended=end_time,
         attempt=int(record.get("attempt", 1)), error=error, note=str(record.get("reason", "")) if not error else "",
         figures=dict(record.get("kpi") or {}), boot=search.boot, trial=number,
     )  # fmt: skip
@@ -97,22 +101,22 @@ def register_trials(store: JobStore, jobs: Sequence[Job]) -> bool:
     Returns:
         Whether anything was changed.
     """
-    changed = False
+    has_changes = False
     for search in jobs:
         if search.action != "train" or search.trial is not None:
             continue
         run_dir = Path(search.run_dir)
-        stored = {job.trial: job for job in jobs if job.parent_job_id == search.id and job.trial is not None}
+        jobs_by_trial = {job.trial: job for job in jobs if job.parent_job_id == search.id and job.trial is not None}
         folders = {int(path.name[6:]): path for path in run_dir.glob(TRIAL_FOLDERS) if path.name[6:].isdigit()}
         over = search.status not in ACTIVE_STATUSES and not any(
-            job.status in ACTIVE_STATUSES for job in stored.values()
+            job.status in ACTIVE_STATUSES for job in jobs_by_trial.values()
         )
-        if not folders or (over and set(stored) == set(folders)):
+        if not folders or (over and set(jobs_by_trial) == set(folders)):
             continue
         records = trial_records(run_dir)
         for number, folder in sorted(folders.items()):
-            job = _trial_job(search, number, folder, records.get(number, {}), stored.get(number))
-            if job != stored.get(number):
+            job = _trial_job(search, number, folder, records.get(number, {}), jobs_by_trial.get(number))
+            if job != jobs_by_trial.get(number):
                 store.insert(job, replace=True)
-                changed = True
-    return changed
+                has_changes = True
+    return has_changes

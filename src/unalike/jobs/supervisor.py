@@ -46,19 +46,19 @@ def supervise(
     """
     order = JobOrder.read(folder)
     with _stop_signals() as stop_signal:
-        started = time.time()
+        start_time = time.time()
         with open(folder / LOG_FILE, "ab") as log:
             process = subprocess.Popen(
                 [*order.program, *order.arguments], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
                 cwd=order.cwd or None, env={**os.environ, **order.environment}, start_new_session=True,
             )  # fmt: skip
         action = ProcessId.of(process.pid)
-        record = AttemptRecord.start(order.attempt, action, started)
+        record = AttemptRecord.start(order.attempt, action, start_time)
         record.write(folder)
         on_start(action)
         exit_code = _wait(process, lambda: stop_request() or ("stop" if stop_signal.is_set() else ""), grace)
     signal_group(process.pid, signal.SIGKILL)  # remaining workers of the action would keep its devices in use
-    error = "" if exit_code == 0 else failure_reason(folder, Path(order.run_dir), exit_code, started)
+    error = "" if exit_code == 0 else failure_reason(folder, Path(order.run_dir), exit_code, start_time)
     record = record.finish(time.time(), exit_code, error)
     record.write(folder)
     return record

@@ -85,7 +85,7 @@ class Workspace:
         job = self.get(job_id)
         path, offset = self.log_file(job), 0
         while True:
-            ended = not follow or self.get(job.id).status not in ACTIVE_STATUSES  # before the last piece is read
+            is_last = not follow or self.get(job.id).status not in ACTIVE_STATUSES  # before the last piece is read
             try:
                 with open(path, "rb") as file:
                     file.seek(offset)
@@ -95,7 +95,7 @@ class Workspace:
             offset += len(piece)
             if piece:
                 yield piece.decode("utf-8", "replace")
-            if ended:
+            if is_last:
                 return
             time.sleep(poll)
 
@@ -287,13 +287,13 @@ class Workspace:
         parent = self.get(job.parent_job_id) if job.parent_job_id else None
         self._accept_parent(job, parent, wait_for_parent)
         this_process = ProcessId.of(os.getpid())
-        resumed = self.store.update(
+        is_new = self.store.update(
             job.id, expect=RESUMABLE, at_attempt=job.attempt, attempt=job.attempt + 1, status="Pending", error="", note="", requested="",
             exit_code=None, ended=None, ready=None, gpus=[], handle="", action_pid=None, action_start="",
             boot=this_process.boot, runner_pid=this_process.pid, runner_start=this_process.start,
         )  # fmt: skip
         current = self.store.find(job.id)
-        return self._start(current) if resumed else current
+        return self._start(current) if is_new else current
 
     def delete(self, job_id: str) -> list[str]:
         """Delete a job that has ended, with its folder and its trials; results outside the workspace stay.

@@ -47,8 +47,8 @@ def ami_nmi(
         raise UnalikeError("no vectors to cluster", expected="at least one image")
     if cluster_labels_N is None:
         if max_vectors is not None and len(labels_N) > max_vectors:
-            chosen = np.sort(np.random.default_rng(seed).choice(len(labels_N), max_vectors, replace=False))
-            vectors_ND, labels_N = np.asarray(vectors_ND)[chosen], labels_N[chosen]
+            rows = np.sort(np.random.default_rng(seed).choice(len(labels_N), max_vectors, replace=False))
+            vectors_ND, labels_N = np.asarray(vectors_ND)[rows], labels_N[rows]
         clusters = len(np.unique(labels_N))
         means = KMeans(clusters, n_init=1, max_iter=iterations, random_state=seed)
         cluster_labels_N = means.fit_predict(l2_normalize(vectors_ND))

@@ -67,8 +67,8 @@ def _principal(unit_ND: np.ndarray, seed: int) -> np.ndarray:
     if len(unit_ND) > MOST_FOR_AXES:
         sample = unit_ND[np.sort(np.random.default_rng(seed).choice(len(unit_ND), MOST_FOR_AXES, replace=False))]
     mean_D = sample.mean(axis=0, dtype=np.float64)
-    centred = sample - mean_D
-    values, axes_DA = np.linalg.eigh(centred.T @ centred)
+    deviations_ND = sample - mean_D
+    values, axes_DA = np.linalg.eigh(deviations_ND.T @ deviations_ND)
     axes_DA = axes_DA[:, ::-1][:, :2]
     axes_DA = axes_DA * np.where(axes_DA[np.abs(axes_DA).argmax(axis=0), range(axes_DA.shape[1])] < 0, -1, 1)
     axes_DA = axes_DA[:, values[::-1][:2] > 1e-12 * len(sample)]
@@ -131,8 +131,8 @@ def _farthest(unit_ND: np.ndarray, labels_N: np.ndarray, k: int) -> Pairs:
     for members in np.split(order_N, np.flatnonzero(np.diff(labels_N[order_N])) + 1):
         if len(members) < 2:
             continue
-        negated = -unit_ND[members]
-        scores, places = scan(unit_ND[members], lambda left, right, t=negated: t[left:right], len(members),  # type: ignore[misc]
+        minus_MD = -unit_ND[members]
+        scores, places = scan(unit_ND[members], lambda left, right, t=minus_MD: t[left:right], len(members),  # type: ignore[misc]
                               min(k, len(members) - 1), hide=_hide_diagonal)  # fmt: skip
         best = _first_pairs(scores, places, k)
         by_class.append(Pairs(members[best.pairs_P2], -best.scores_P))
@@ -299,11 +299,11 @@ def suspected_labels(
     # Benjamini and Hochberg, 1995: all up to the last that lies below its share of ``wrong``.
     order = testable[np.lexsort((-margin_N[testable], chance_N[testable]))]
     below = np.flatnonzero(chance_N[order] <= wrong * (1 + np.arange(len(order))) / max(1, len(order)))
-    suspected = order[: below[-1] + 1] if len(below) else order[:0]
+    rows = order[: below[-1] + 1] if len(below) else order[:0]
     return [
         Suspicion(int(i), int(names[codes_N[i]]), int(names[suggested_N[i]]), float(margin_N[i]), float(chance_N[i]),
                   tuple(places_NK[i].tolist()))
-        for i in suspected if margin_N[i] > 0
+        for i in rows if margin_N[i] > 0
     ]  # fmt: skip
 
 

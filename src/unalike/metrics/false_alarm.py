@@ -77,10 +77,10 @@ class AnomalyThreshold:
     def from_dict(cls, values: dict[str, Any]) -> AnomalyThreshold:
         """The inverse of ``to_dict``."""
         fields = {key: name for name, key in STORED_KEYS.items()}
-        known: dict[str, Any] = {
+        own_values: dict[str, Any] = {
             fields.get(key, key): math.nan if value is None else value for key, value in values.items()
         }
-        return cls(**{**known, "outliers": tuple(known.get("outliers", ()))})
+        return cls(**{**own_values, "outliers": tuple(own_values.get("outliers", ()))})
 
     def __str__(self) -> str:
         images = f"{self.images} good images{f' of {self.parts} parts' if self.parts else ''}"
@@ -177,12 +177,12 @@ def fit_threshold(
     high = beta_quantile(share * (rank + outliers), share * (count + 1 - rank - outliers), 1 - tail)
     threshold = float(kept_N[rank - 1])
     defects = 0 if defects_M is None else len(defects_M)
-    detected = area = math.nan
+    detection_rate = area = math.nan
     if defects_M is not None and defects:
         defects_M = checked(defects_M, "scores of defective images")
-        detected, area = float(np.mean(defects_M > threshold)), auroc(defects_M, good_N)
+        detection_rate, area = float(np.mean(defects_M > threshold)), auroc(defects_M, good_N)
     return AnomalyThreshold(
-        threshold, rate, rank / (len(kept_N) + 1), low, high, confidence, count, defects, detected, area, parts,
+        threshold, rate, rank / (len(kept_N) + 1), low, high, confidence, count, defects, detection_rate, area, parts,
         str(names[order_N[outliers + rank - 1]]) if names else "",
         tuple(str(names[i]) if names else f"image {i}" for i in order_N[:outliers]),
         (rank + outliers) / (count + 1),

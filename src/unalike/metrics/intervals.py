@@ -137,7 +137,7 @@ def mean_interval(
         size_G = np.bincount(class_Q)
         weight_Q = 1 / (len(size_G) * size_G[class_Q])
     mean = float(np.clip(weight_Q @ values_Q, values_Q.min(), values_Q.max()))  # exactly 1 where all values are
-    grouped = group_Q is not None
+    is_grouped = group_Q is not None
     if group_Q is None:
         group_Q = np.arange(queries)
     if group_Q.max() < 1:
@@ -158,7 +158,7 @@ def mean_interval(
     if 0 < rare <= MOST_RARE:
         nearest = _poisson_bound(math.floor(20 * rare) / 20, 1 - confidence) / trials
         low, high = (low, max(high, 1 - nearest)) if mean > 0.5 else (min(low, nearest), high)
-    return Interval(mean, low, high, few_groups=grouped and _few_groups(group_Q, weight_Q, MIN_GROUPS))
+    return Interval(mean, low, high, few_groups=is_grouped and _few_groups(group_Q, weight_Q, MIN_GROUPS))
 
 
 def enough_groups(groups_Q: np.ndarray) -> bool:
@@ -226,12 +226,12 @@ def _checked(
         raise UnalikeError(f"an interval at confidence {confidence}", expected="between 0 and 1")
     values_Q = np.asarray(values_Q, float)
     known_Q = ~np.isnan(values_Q)
-    numbered: list[np.ndarray | None] = []
+    codes: list[np.ndarray | None] = []
     for labels in labelings:
         if labels is not None and len(labels) != len(values_Q):
             raise UnalikeError(f"{len(labels)} groups for {len(values_Q)} values", expected="one group for each value")
-        numbered.append(None if labels is None else np.unique(np.asarray(labels)[known_Q], return_inverse=True)[1])
-    return values_Q[known_Q], numbered
+        codes.append(None if labels is None else np.unique(np.asarray(labels)[known_Q], return_inverse=True)[1])
+    return values_Q[known_Q], codes
 
 
 def _carrying_groups(weight_Q: np.ndarray, group_Q: np.ndarray) -> float:
@@ -276,15 +276,15 @@ def _design_effect(
         return prior
     if stratum_Q is None:
         sum_G = np.bincount(group_Q, part_Q)
-        measured = len(sum_G) / (len(sum_G) - 1) * float(sum_G @ sum_G) / square
+        effect = len(sum_G) / (len(sum_G) - 1) * float(sum_G @ sum_G) / square
     else:
         size_S = np.bincount(stratum_Q)
         mean_S = np.bincount(stratum_Q, away_Q) / size_S
         mean_S[size_S < 2] = 0  # one value does not tell how its stratum varies: it counts against the common mean
         within_Q = weight_Q * (away_Q - mean_S[stratum_Q])
-        measured = float(size_S[stratum_Q] / np.maximum(1, size_S[stratum_Q] - 1) @ within_Q**2) / square
+        effect = float(size_S[stratum_Q] / np.maximum(1, size_S[stratum_Q] - 1) @ within_Q**2) / square
     weight = min(carrying, even - 1) ** 3 / (even - 1)
-    logarithm = weight * math.log(max(LEAST_EFFECT, measured)) + PRIOR_WEIGHT * math.log(prior)
+    logarithm = weight * math.log(max(LEAST_EFFECT, effect)) + PRIOR_WEIGHT * math.log(prior)
     return math.exp(logarithm / (weight + PRIOR_WEIGHT))
 
 

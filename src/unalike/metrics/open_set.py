@@ -79,9 +79,9 @@ def collect_trials(
     labels_Q = as_labels(query_labels_Q, len(query_QD), "query")
     labels_R = as_labels(reference_labels_R, len(reference_RD), "reference")
     rows_Q = np.arange(len(query_QD))
-    allowed = max(1, max_pairs // max(1, len(reference_RD)))
-    if len(rows_Q) > allowed:
-        rows_Q = np.sort(np.random.default_rng(seed).choice(rows_Q, allowed, replace=False))
+    block = max(1, max_pairs // max(1, len(reference_RD)))
+    if len(rows_Q) > block:
+        rows_Q = np.sort(np.random.default_rng(seed).choice(rows_Q, block, replace=False))
     own_Q, other_Q = np.full(len(rows_Q), -math.inf), np.full(len(rows_Q), -math.inf)
     own, label, other = [np.empty(0, np.float32)], [np.empty(0, np.int64)], [np.empty(0, np.float32)]
     step = max(1, CHUNK_PAIRS // max(1, len(reference_RD)))
@@ -146,11 +146,11 @@ def _verification(trials: OpenSetTrials, rates: Sequence[float], settings: dict[
     for rate in rates:
         if trials_needed(rate, settings["confidence"]) <= len(impostor_M):
             fnmr, threshold = fnmr_at_fmr(genuine_N, impostor_M, rate)
-            missed = (genuine_N < threshold).astype(float)
+            misses_N = (genuine_N < threshold).astype(float)
             at.append(
                 {
                     "fmr": rate,
-                    "fnmr": _interval(fnmr, missed, trials.pair_label_N, settings | {"resample": "classes"}),
+                    "fnmr": _interval(fnmr, misses_N, trials.pair_label_N, settings | {"resample": "classes"}),
                     "threshold": threshold,
                 }
             )

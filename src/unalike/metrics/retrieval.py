@@ -221,9 +221,9 @@ def _ranked(
         return bottom - top
 
     with _ONE_CORE_A_PRODUCT, ThreadPoolExecutor(threads) as pool:
-        for ranked in pool.map(work, _edges(len(labels_Q), rows, threads)):
+        for block in pool.map(work, _edges(len(labels_Q), rows, threads)):
             if advance is not None:
-                advance(ranked)
+                advance(block)
     return [_finish(tally, labels_Q, labels_R, ks, same) for tally in tallies]
 
 
@@ -282,8 +282,8 @@ def _checked(
         if len(vectors) == 0:
             raise UnalikeError(f"{name} holds no vectors", expected="at least one image on each side")
     unit_query_QD = l2_normalize(query_QD, name=f"vectors of {query_name}")
-    shared = query_QD is reference_RD
-    unit_reference_RD = unit_query_QD if shared else l2_normalize(reference_RD, name=f"vectors of {reference_name}")
+    is_same = query_QD is reference_RD
+    unit_reference_RD = unit_query_QD if is_same else l2_normalize(reference_RD, name=f"vectors of {reference_name}")
     check_widths(unit_query_QD, unit_reference_RD)
     labels_Q = as_labels(query_labels_Q, len(unit_query_QD), query_name)
     labels_R = as_labels(reference_labels_R, len(unit_reference_RD), reference_name)
@@ -357,10 +357,10 @@ def _candidates(scores_BR: np.ndarray, reach: int) -> np.ndarray:
     least_B = _counted(largest_BG, reach) if COUNTING_REACH <= reach < groups else _partitioned(largest_BG, reach)
     scores = scores_BR.size
     padding = int(BRANCHLESS * scores) if reach > SEARCHED * references else 0
-    chosen = np.empty(scores + padding, np.bool_)
-    chosen[scores:] = True
-    np.greater_equal(scores_BR, least_B[:, None], out=chosen[:scores].reshape(rows, -1))
-    places = np.flatnonzero(chosen)
+    mask = np.empty(scores + padding, np.bool_)
+    mask[scores:] = True
+    np.greater_equal(scores_BR, least_B[:, None], out=mask[:scores].reshape(rows, -1))
+    places = np.flatnonzero(mask)
     return places[: len(places) - padding]
 
 

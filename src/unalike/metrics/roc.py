@@ -82,12 +82,12 @@ def threshold_at(impostor_M: np.ndarray, rate: float) -> float:
     if not len(impostor_M):
         return math.nan
     # A tolerance, so that 0.07 of 100 scores are 7 of them whatever 0.07 * 100 is to a computer.
-    allowed = math.floor(rate * len(impostor_M) * (1 + 1e-12))
-    if allowed >= len(impostor_M):
+    limit = math.floor(rate * len(impostor_M) * (1 + 1e-12))
+    if limit >= len(impostor_M):
         return -math.inf
-    refused = float(impostor_M[len(impostor_M) - allowed - 1])
-    above = impostor_M[np.searchsorted(impostor_M, refused, "right") :]
-    return between(refused, float(above[0])) if len(above) else float(np.nextafter(refused, math.inf))
+    score = float(impostor_M[len(impostor_M) - limit - 1])
+    above = impostor_M[np.searchsorted(impostor_M, score, "right") :]
+    return between(score, float(above[0])) if len(above) else float(np.nextafter(score, math.inf))
 
 
 def between(low: float, high: float) -> float:

@@ -69,14 +69,14 @@ def summarize(
     if highest >= len(classes):
         raise UnalikeError(f"label {highest} has no name", expected=f"labels below {len(classes)}")
     metrics = ranking.metrics()
-    closed = ~ranking.open_set
-    labels = ranking.labels[closed]
+    in_gallery = ~ranking.open_set
+    labels = ranking.labels[in_gallery]
     if resample == "auto":
         resample = "classes" if enough_groups(labels) else "queries"
-    claim, groups, strata = _claim(resample, labels, None if series is None else np.asarray(series)[closed])
+    claim, groups, strata = _claim(resample, labels, None if series is None else np.asarray(series)[in_gallery])
     micro, macro = (
         [
-            mean_interval(values[closed], groups, confidence, strata_Q=strata, averaged_over_Q=over)
+            mean_interval(values[in_gallery], groups, confidence, strata_Q=strata, averaged_over_Q=over)
             for values in metrics.values()
         ]
         for over in (None, labels)
@@ -86,7 +86,7 @@ def summarize(
         "format_version": FORMAT_VERSION,
         "headline": {"metric": HEADLINE, "average": "micro", "value": _plain(micro[0].value)},
         "queries": len(ranking),
-        "measured": int(closed.sum()),
+        "measured": int(in_gallery.sum()),
         "references": ranking.references,
         "classes": sum(1 for row in per_class if row["measured"]),
         "query_in_reference": ranking.same,
@@ -159,15 +159,15 @@ def per_class_table(
     """
     count = len(classes)
     queries_C = np.bincount(ranking.labels, minlength=count)
-    closed = ~ranking.open_set
-    closed_C = np.bincount(ranking.labels[closed], minlength=count)
+    in_gallery = ~ranking.open_set
+    closed_C = np.bincount(ranking.labels[in_gallery], minlength=count)
     if reference_labels is not None:
         references_C = np.bincount(np.asarray(reference_labels, np.int64), minlength=count)
     else:
         references_C = np.zeros(count, np.int64)
         references_C[ranking.labels] = ranking.relevant + int(ranking.same)
     sums = {
-        name: np.bincount(ranking.labels[closed], values[closed], minlength=count)
+        name: np.bincount(ranking.labels[in_gallery], values[in_gallery], minlength=count)
         for name, values in ranking.metrics().items()
     }
     return [
@@ -212,8 +212,8 @@ def confused_pairs(ranking: Ranking, classes: Sequence[str]) -> list[dict[str, A
     Returns:
         A row for each pair, most frequent first. Keys: class, taken_for, count, share (of the class's measured queries).
     """
-    closed = ~ranking.open_set
-    labels, predicted = ranking.labels[closed], ranking.predicted[closed]
+    in_gallery = ~ranking.open_set
+    labels, predicted = ranking.labels[in_gallery], ranking.predicted[in_gallery]
     totals = np.bincount(labels, minlength=len(classes))
     wrong = labels != predicted
     pairs, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)

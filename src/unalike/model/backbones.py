@@ -196,10 +196,10 @@ def native_size(name: str) -> tuple[tuple[int, int], bool]:
     return (max(32, round(height / 32) * 32), max(32, round(width / 32) * 32)), False
 
 
-def _report_missing_weights(name: str, pretrained: str, searched: str = "") -> None:
+def _report_missing_weights(name: str, pretrained: str, places: str = "") -> None:
     """Warn, or raise WeightsError where ``pretrained`` is ``true``, that there are no weights for this trunk."""
     why = f"no pretrained weights for {name}"
-    why += f" ({searched})" if searched else " are published where this tool can look"
+    why += f" ({places})" if places else " are published where this tool can look"
     remedy = "name a file in model.pretrained_trunk_path, or a backbone whose weights are installed"
     if available := available_trunks():
         remedy += " (" + ", ".join(available) + ")"
@@ -218,9 +218,9 @@ def _build_timm(
     cfg: dict[str, Any] = dict(timm_cfg.to_dict()) if timm_cfg is not None else {}
     source: WeightSource | None = None
     if pretrained != "false":
-        source, searched = find_weights(timm_name, cfg)
+        source, places = find_weights(timm_name, cfg)
         if source is None:
-            _report_missing_weights(name, pretrained, searched)
+            _report_missing_weights(name, pretrained, places)
     options: dict[str, Any] = {"num_classes": 0, "in_chans": in_chans}
     if drop_path:
         options["drop_path_rate"] = drop_path
@@ -281,11 +281,13 @@ def _warn_lost_pixels(name: str, net: nn.Module, input_size: tuple[int, int]) ->
 
 def _load_package(net: nn.Module, timm_name: str, source: WeightSource, in_chans: int) -> None:
     """Load a Lite package's tensors: they are in the order of timm's, under other names; the classifier is last."""
-    packaged = list(read_weights(source.path).items())
+    package_tensors = list(read_weights(source.path).items())
     own = net.state_dict()
-    body, classifier = packaged[: len(own)], packaged[len(own) :]
+    body, classifier = package_tensors[: len(own)], package_tensors[len(own) :]
     if len(body) != len(own) or any(not key.startswith("_fc.") for key, _ in classifier):
-        raise WeightsError(f"{source.path} holds {len(packaged)} tensors", expected=f"{len(own)} and a classifier")
+        raise WeightsError(
+            f"{source.path} holds {len(package_tensors)} tensors", expected=f"{len(own)} and a classifier"
+        )
     tensors: dict[str, torch.Tensor] = {}
     for (key, value), (own_key, own_value) in zip(body, own.items(), strict=True):
         if own_key == WEIGHT_PACKAGES[timm_name].first_conv and in_chans != value.shape[1]:

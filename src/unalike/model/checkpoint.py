@@ -139,14 +139,14 @@ def embedder_from_payload(payload: Mapping[str, Any], *, source: str = "checkpoi
     return embedder.eval()
 
 
-def _facts_of(facts: PretrainedConfig, stored: Mapping[str, Any]) -> PretrainedConfig:
+def _facts_of(facts: PretrainedConfig, values: Mapping[str, Any]) -> PretrainedConfig:
     """The trunk's facts as they were in training, where the checkpoint holds them."""
-    source = str(stored.get("weights", facts.source))
+    source = str(values.get("weights", facts.source))
     return replace(
         facts,
-        mean=tuple(stored.get("mean", facts.mean)),
-        std=tuple(stored.get("std", facts.std)),
-        license=str(stored.get("licence", facts.license)),
+        mean=tuple(values.get("mean", facts.mean)),
+        std=tuple(values.get("std", facts.std)),
+        license=str(values.get("licence", facts.license)),
         source=source,
         pretrained=source != "random",
     )

@@ -94,8 +94,8 @@ class TokenMixing(nn.Module):
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
         query = self.q(tokens_BND).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key, value = self.kv(tokens_BND).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        mixed = F.scaled_dot_product_attention(query, key, value)
-        output_BND: torch.Tensor = self.proj(mixed.transpose(1, 2).flatten(2))
+        attention = F.scaled_dot_product_attention(query, key, value)
+        output_BND: torch.Tensor = self.proj(attention.transpose(1, 2).flatten(2))
         return output_BND
 
 
@@ -141,8 +141,8 @@ class Block(nn.Module):
 
     def forward(self, tokens_BND: torch.Tensor, height: int, width: int) -> torch.Tensor:
         tokens_BND = tokens_BND + self.drop_path(self.gamma1 * self.attn(self.norm1(tokens_BND)))
-        gated: torch.Tensor = self.drop_path(self.gamma2 * self.mlp(self.norm2(tokens_BND), height, width))
-        return tokens_BND + gated
+        residual: torch.Tensor = self.drop_path(self.gamma2 * self.mlp(self.norm2(tokens_BND), height, width))
+        return tokens_BND + residual
 
 
 class ClassAttentionBlock(nn.Module):
@@ -161,12 +161,12 @@ class ClassAttentionBlock(nn.Module):
         self.gamma2 = nn.Parameter(torch.ones(dim))
 
     def forward(self, tokens_BND: torch.Tensor) -> torch.Tensor:
-        normed = self.norm1(tokens_BND)
-        attended = torch.cat([self.attn(normed), normed[:, 1:]], dim=1)
-        tokens_BND = self.norm2(tokens_BND + self.gamma1 * attended)
+        norm_BND = self.norm1(tokens_BND)
+        attention_BND = torch.cat([self.attn(norm_BND), norm_BND[:, 1:]], dim=1)
+        tokens_BND = self.norm2(tokens_BND + self.gamma1 * attention_BND)
         # The other tokens add their own norm to themselves here: published weights were trained so.
-        fed = torch.cat([self.gamma2 * self.mlp(tokens_BND[:, :1]), tokens_BND[:, 1:]], dim=1)
-        return tokens_BND + fed
+        residual_BND = torch.cat([self.gamma2 * self.mlp(tokens_BND[:, :1]), tokens_BND[:, 1:]], dim=1)
+        return tokens_BND + residual_BND
 
 
 class ConvolutionalStem(nn.Module):
@@ -239,8 +239,8 @@ class FullyAttentional(nn.Module):
         tokens_BND = torch.cat([self.cls_token.expand(tokens_BND.shape[0], -1, -1), tokens_BND], dim=1)
         for block in self.cls_attn_blocks:
             tokens_BND = block(tokens_BND)
-        normed: torch.Tensor = self.norm(tokens_BND)
-        return normed[:, 0]
+        norm_BND: torch.Tensor = self.norm(tokens_BND)
+        return norm_BND[:, 0]
 
 
 def _build(in_chans: int, input_size: tuple[int, int], drop_path: float, **shape: Any) -> FullyAttentional:

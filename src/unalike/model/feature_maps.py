@@ -62,19 +62,19 @@ def select_feature_maps(trunk: nn.Module, stages: str | Sequence[int | str] = "a
             stages = NAMED_STAGES[stages]
         else:
             return sorted({(len(maps) - 1) // 2, (3 * len(maps) - 1) // 4})
-    chosen = []
+    positions = []
     for stage in stages:
         text = str(stage)
         if text in names:
-            chosen.append(names.index(text))
+            positions.append(names.index(text))
         elif text.isdigit() and int(text) in strides:
-            chosen.append(len(strides) - 1 - strides[::-1].index(int(text)))
+            positions.append(len(strides) - 1 - strides[::-1].index(int(text)))
         else:
             available = ", ".join(f"{name} (stride {stride})" for name, stride, _ in maps)
             raise ModelError(f"no feature map {text!r}", expected=available, remedy=closest(text, names))
-    if not chosen or len(set(chosen)) != len(chosen):
+    if not positions or len(set(positions)) != len(positions):
         raise ModelError(f"stages {list(stages)}", expected="at least one map, none of them twice")
-    return chosen
+    return positions
 
 
 class FeatureMapNetwork(nn.Module):
@@ -100,13 +100,13 @@ class FeatureMapNetwork(nn.Module):
         self.network, self.vector = network, vector
         self.trunk = network.trunk
         self.dim = int(network.dim) if vector else 0
-        chosen = select_feature_maps(self.trunk, stages)
-        self._indices = sorted(chosen)  # in timm's order; _order is the requested one
-        self._order = [self._indices.index(index) for index in chosen]
+        selection = select_feature_maps(self.trunk, stages)
+        self._indices = sorted(selection)  # in timm's order; _order is the requested one
+        self._order = [self._indices.index(index) for index in selection]
         self.eval()
-        self.maps = self._describe(input_size, [list_feature_maps(self.trunk)[index] for index in chosen])
+        self.maps = self._describe(input_size, [list_feature_maps(self.trunk)[index] for index in selection])
 
-    def _describe(self, input_size: tuple[int, int], chosen: list[tuple[str, int, int]]) -> tuple[MapFacts, ...]:
+    def _describe(self, input_size: tuple[int, int], selection: list[tuple[str, int, int]]) -> tuple[MapFacts, ...]:
         """Name, stride and shape of each map, from one run on an image of zeros."""
         weight = next(self.parameters())
         images = torch.zeros(1, 3, *input_size, device=weight.device, dtype=weight.dtype)
@@ -120,7 +120,7 @@ class FeatureMapNetwork(nn.Module):
             ) from error
         return tuple(
             MapFacts(name, stride, int(output.shape[1]), int(output.shape[2]), int(output.shape[3]))
-            for (name, stride, _), output in zip(chosen, outputs[-len(chosen) :], strict=True)
+            for (name, stride, _), output in zip(selection, outputs[-len(selection) :], strict=True)
         )
 
     def forward(self, images_BCHW: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -47,12 +47,14 @@ def settle_from_checkpoints(experiment: Experiment) -> bool:
         if content is None:
             continue
         reason = f"as in {Path(path).name}"
-        stored = content["spec"]["model"]
+        section = content["spec"]["model"]
         if "head" in names:
-            _settle_head(experiment, resolve_head(str(stored.get("head", "auto")), str(stored["backbone"])), key, path)
+            _settle_head(
+                experiment, resolve_head(str(section.get("head", "auto")), str(section["backbone"])), key, path
+            )
         for name in names:
-            if name != "head" and name in stored:
-                settle(experiment, f"model.{name}", stored[name], reason)
+            if name != "head" and name in section:
+                settle(experiment, f"model.{name}", section[name], reason)
         if "backbone" in names:
             settled_trunk = True
             _keep_view(experiment, (content.get("facts") or {}).get("view", {}))
@@ -96,14 +98,14 @@ def read_parent(path: str | Path, experiment: Experiment | None = None) -> dict[
     return describe_tao_checkpoint(content, path, experiment) if is_tao_checkpoint(content, path) else None
 
 
-def with_stored_facts(facts: PretrainedConfig, stored: Mapping[str, Any]) -> PretrainedConfig:
+def with_stored_facts(facts: PretrainedConfig, values: Mapping[str, Any]) -> PretrainedConfig:
     """Return a trunk's facts with mean and std of a checkpoint.
 
     Args:
         facts: of the trunk.
-        stored: the ``facts`` of the checkpoint.
+        values: the ``facts`` of the checkpoint.
     """
-    return replace(facts, mean=tuple(stored.get("mean", facts.mean)), std=tuple(stored.get("std", facts.std)))
+    return replace(facts, mean=tuple(values.get("mean", facts.mean)), std=tuple(values.get("std", facts.std)))
 
 
 def _settle_head(experiment: Experiment, kind: str, key: str, path: str) -> None:

@@ -71,10 +71,8 @@ class WeightSource:
 
 def available_trunks() -> tuple[str, ...]:
     """Names of the trunks whose weights are installed or in the hub's cache, best first (Lite packages lead)."""
-    packaged = [
-        name for name, package in WEIGHT_PACKAGES.items() if importlib.util.find_spec(package.module) is not None
-    ]
-    return (*packaged, *(name for name in _cached_trunks() if name not in packaged))
+    names = [name for name, package in WEIGHT_PACKAGES.items() if importlib.util.find_spec(package.module) is not None]
+    return (*names, *(name for name in _cached_trunks() if name not in names))
 
 
 def best_available_trunk() -> str:
@@ -104,15 +102,15 @@ def find_weights(timm_name: str, cfg: Mapping[str, Any]) -> tuple[WeightSource |
     for path, description in _on_disk(cfg):
         return WeightSource("disk", path, description, str(cfg.get("license") or "")), ""
     repo = cfg.get("hf_hub_id")
-    tried = f"package {package.module.replace('_', '-')} is not installed, " if package else ""
+    attempts = f"package {package.module.replace('_', '-')} is not installed, " if package else ""
     if not repo:
-        return None, tried + "none published"
+        return None, attempts + "none published"
     if offline():
-        return None, tried + f"{repo} is not in the cache and HF_HUB_OFFLINE is set"
-    fetched, why = _from_hub(str(repo), str(cfg.get("hf_hub_filename") or ""))
-    if fetched is None:
-        return None, tried + f"{repo} is not in the cache and {why}"
-    return WeightSource("hub", fetched, f"hub {repo}", str(cfg.get("license") or "")), ""
+        return None, attempts + f"{repo} is not in the cache and HF_HUB_OFFLINE is set"
+    hub_file, why = _from_hub(str(repo), str(cfg.get("hf_hub_filename") or ""))
+    if hub_file is None:
+        return None, attempts + f"{repo} is not in the cache and {why}"
+    return WeightSource("hub", hub_file, f"hub {repo}", str(cfg.get("license") or "")), ""
 
 
 def offline() -> bool:
@@ -175,11 +173,11 @@ def _from_hub(repo: str, filename: str) -> tuple[Path | None, str]:
     names = (filename,) if filename else HUB_FILES
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     for name in names:
-        refused = _refusal(f"{endpoint}/{repo}/resolve/main/{name}")
-        if refused is None:
+        refusal = _refusal(f"{endpoint}/{repo}/resolve/main/{name}")
+        if refusal is None:
             return _fetch(repo, name)
-        if refused != NO_SUCH_FILE:
-            return None, f"the hub cannot be reached ({refused})"
+        if refusal != NO_SUCH_FILE:
+            return None, f"the hub cannot be reached ({refusal})"
     return None, f"the hub has no such file there ({', '.join(names)})"
 
 

@@ -61,11 +61,11 @@ def convert_tao_checkpoint(content: Any, path: str | Path, experiment: Experimen
     Raises:
         WeightsError: the file is encrypted, its network is not the spec's, or none of the known ones.
     """
-    described = describe_tao_checkpoint(content, path, experiment)
-    embedder = _build(described["spec"], tensors_of(content, path), path)
+    description = describe_tao_checkpoint(content, path, experiment)
+    embedder = _build(description["spec"], tensors_of(content, path), path)
     return {
         "model": embedder.state_dict(),
-        **described,
+        **description,
         "origin": TAO,
         "epoch": _whole_number(content, "epoch"),
         "step": _whole_number(content, "global_step"),
@@ -94,8 +94,8 @@ def describe_tao_checkpoint(content: Any, path: str | Path, experiment: Experime
             if experiment is not None and experiment.is_set(f"{section}.{field}"):
                 continue
             default: Any = getattr(getattr(Spec(), section), field)
-            stored = (embedded.get(section) or {}).get(field)
-            spec[section][field] = default if stored is None else stored
+            value = (embedded.get(section) or {}).get(field)
+            spec[section][field] = default if value is None else value
     in_file = embedded.get("model") or {}
     if not _is_decided("backbone", experiment, in_file):
         spec["model"]["backbone"] = _find_backbone(tensors, path)
@@ -167,8 +167,10 @@ def find_embedded_spec(content: Any) -> dict[str, Any]:
 
 def _find_backbone(tensors: Mapping[str, torch.Tensor], path: str | Path) -> str:
     """The name of TAO's backbone whose tensors have these names and shapes. Raises WeightsError."""
-    known = [name for part, names in TAO_BACKBONES.items() if any(part in key for key in tensors) for name in names]
-    for name in known:
+    candidates = [
+        name for part, names in TAO_BACKBONES.items() if any(part in key for key in tensors) for name in names
+    ]
+    for name in candidates:
         with torch.device("meta"):
             trunk = build_trunk(name, pretrained="false", in_chans=3, input_size=(224, 224))
         if compare_tensors(trunk.net, tensors, part="trunk")[0].complete:
@@ -184,8 +186,8 @@ def _vector_width(tensors: Mapping[str, torch.Tensor], default: int) -> int:
     """The width of the vectors by the last layer of the embedder."""
     widths = {}
     for key, value in tensors.items():
-        _, found, name = f".{key}".rpartition(".embedder.")
-        if found and value.ndim == 2:
+        _, separator, name = f".{key}".rpartition(".embedder.")
+        if separator and value.ndim == 2:
             widths[translate(name, "embedder")] = int(value.shape[0])
     return widths.get("projection.weight") or widths.get("linear.weight") or default
 

@@ -170,9 +170,9 @@ def _check_archive(path: Path) -> None:
         return
     with zipfile.ZipFile(path) as archive:
         if any(entry.CRC for entry in archive.infolist()):
-            damaged = archive.testzip()
-            if damaged is not None:
-                raise zipfile.BadZipFile(f"the checksum of {damaged} differs")
+            bad_entry = archive.testzip()
+            if bad_entry is not None:
+                raise zipfile.BadZipFile(f"the checksum of {bad_entry} differs")
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -236,11 +236,11 @@ def _kind_of_zip(path: Path) -> str:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            unpacked = sum(entry.file_size for entry in archive.infolist())
+            total_size = sum(entry.file_size for entry in archive.infolist())
     except Exception:  # noqa: BLE001  zipfile raises UnicodeDecodeError, struct.error and more on damaged directories
         return "a damaged or truncated archive"
-    if unpacked > MAX_RATIO * path.stat().st_size:  # torch stores tensors without compression
-        return f"an archive that unpacks to {unpacked >> 20} MiB"
+    if total_size > MAX_RATIO * path.stat().st_size:  # torch stores tensors without compression
+        return f"an archive that unpacks to {total_size >> 20} MiB"
     if any(name.endswith("/constants.pkl") for name in names):
         return "a TorchScript program, not weights"
     if not any(name.endswith("data.pkl") for name in names):

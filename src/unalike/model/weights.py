@@ -47,8 +47,8 @@ class LoadReport:
         return not (self.missing or self.unexpected or self.misshaped)
 
     def __str__(self) -> str:
-        wanted = len(self.loaded) + len(self.missing) + len(self.misshaped)
-        text = f"{len(self.loaded)} of {wanted} tensors of the {self.part} loaded"
+        total = len(self.loaded) + len(self.missing) + len(self.misshaped)
+        text = f"{len(self.loaded)} of {total} tensors of the {self.part} loaded"
         for name in ("missing", "unexpected", "misshaped", "resized", "ignored", "elsewhere"):
             if names := getattr(self, name):
                 text += f", {len(names)} {name} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
@@ -99,8 +99,8 @@ def compare_tensors(
 ) -> tuple[LoadReport, dict[str, torch.Tensor]]:
     """Return what ``load_tensors`` would report, and the tensors that it would load; the module may be on device meta."""
     own = module.state_dict()
-    prefix, named = _best_prefix(tensors, own, part)
-    return _compare(tensors, prefix, named, own, module, part)
+    prefix, keys = _best_prefix(tensors, own, part)
+    return _compare(tensors, prefix, keys, own, module, part)
 
 
 def _best_prefix(
@@ -116,25 +116,25 @@ def _best_prefix(
                 prefixes.add(".".join(pieces[:cut]) + ".")
     best: tuple[int, int, str, dict[str, str]] = (-1, 0, "", {})
     for prefix in sorted(prefixes):
-        named = {translate(key[len(prefix) :], part): key for key in tensors if key.startswith(prefix)}
-        hits = sum(name in own for name in named)
+        keys = {translate(key[len(prefix) :], part): key for key in tensors if key.startswith(prefix)}
+        hits = sum(name in own for name in keys)
         if (hits, -len(prefix)) > best[:2]:
-            best = (hits, -len(prefix), prefix, named)
+            best = (hits, -len(prefix), prefix, keys)
     return best[2], best[3]
 
 
 def _compare(
     tensors: Mapping[str, torch.Tensor],
     prefix: str,
-    named: Mapping[str, str],
+    keys: Mapping[str, str],
     own: Mapping[str, torch.Tensor],
     module: nn.Module,
     part: str,
 ) -> tuple[LoadReport, dict[str, torch.Tensor]]:
     """The report, and the tensors that fit by their names in the network."""
     fitting: dict[str, torch.Tensor] = {}
-    misshaped, resized = [], []
-    values = _split_class_attention({name: tensors[key] for name, key in named.items()}, own)
+    wrong_shapes, resized = [], []
+    values = _split_class_attention({name: tensors[key] for name, key in keys.items()}, own)
     for name, value in values.items():
         if name not in own:
             continue
@@ -142,21 +142,21 @@ def _compare(
             value = _resample_positions(value, module)
             resized.append(name)
         if value.shape != own[name].shape:
-            misshaped.append(f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}")
+            wrong_shapes.append(f"{name} {tuple(value.shape)} for {tuple(own[name].shape)}")
             continue
         fitting[name] = value
-    shapeless = {m.split(" ")[0] for m in misshaped}
+    shapeless = {m.split(" ")[0] for m in wrong_shapes}
     left_over = [name for name in values if name not in own]
-    ignored = [name for name in left_over if part == "trunk" and _CLASSIFIER.match(name)]
+    classifier_names = [name for name in left_over if part == "trunk" and _CLASSIFIER.match(name)]
     elsewhere = [key for key in tensors if prefix and not key.startswith(prefix)]
     return (
         LoadReport(
             part,
             loaded=tuple(fitting),
             missing=tuple(k for k in own if k not in fitting and k not in shapeless and not _is_step_counter(k)),
-            unexpected=tuple(name for name in left_over if name not in ignored),
-            misshaped=tuple(misshaped),
-            ignored=tuple(ignored),
+            unexpected=tuple(name for name in left_over if name not in classifier_names),
+            misshaped=tuple(wrong_shapes),
+            ignored=tuple(classifier_names),
             elsewhere=tuple(elsewhere),
             resized=tuple(resized),
         ),

@@ -31,11 +31,11 @@ def local_mean(map_Chw: np.ndarray, side: int) -> np.ndarray:
 def resize_map(map_Chw: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Resize by linear interpolation to ``size`` (H, W), with the centers of cells aligned; the edge repeats outside. float32."""
     out = np.asarray(map_Chw, np.float32)
-    for axis, wanted in ((-2, size[0]), (-1, size[1])):
+    for axis, length in ((-2, size[0]), (-1, size[1])):
         have = out.shape[axis]
-        if have == wanted:
+        if have == length:
             continue
-        place = np.clip((np.arange(wanted) + 0.5) * (have / wanted) - 0.5, 0, have - 1)
+        place = np.clip((np.arange(length) + 0.5) * (have / length) - 0.5, 0, have - 1)
         low = np.floor(place).astype(np.int64)
         high = np.minimum(low + 1, have - 1)
         share = (place - low).astype(np.float32)

@@ -124,10 +124,10 @@ class GalleryCalibration:
         if int(values["format_version"]) > FORMAT_VERSION:
             raise DataError(f"a calibration of version {values['format_version']}", remedy="update unalike")
         names = {entry.name for entry in fields(cls)}
-        known = {key: value for key, value in values.items() if key in names}
-        known["false_match"] = RateGuarantee(**values["false_match"])
-        known["wrong_label"] = RateGuarantee(**values["wrong_label"]) if values["wrong_label"] else None
-        return cls(**known)
+        own_values = {key: value for key, value in values.items() if key in names}
+        own_values["false_match"] = RateGuarantee(**values["false_match"])
+        own_values["wrong_label"] = RateGuarantee(**values["wrong_label"]) if values["wrong_label"] else None
+        return cls(**own_values)
 
     def decide(self, score_Q: np.ndarray, margin_Q: np.ndarray, threshold: float | None = None) -> list[str]:
         """Return LABEL, AMBIGUOUS or UNKNOWN for each query.

@@ -106,18 +106,18 @@ class FaissIndex:
         limit_faiss_threads(self.forked)
         vectors_QD = np.ascontiguousarray(vectors_QD, np.float32)
         first_pending = self._first_pending(snapshot)
-        removed = len(self.ids_M) - first_pending
+        removed_count = len(self.ids_M) - first_pending
         k = min(k, len(snapshot))
-        _, position_QK = self.faiss_index.search(vectors_QD, min(k + min(removed, k), len(self.ids_M)))
+        _, position_QK = self.faiss_index.search(vectors_QD, min(k + min(removed_count, k), len(self.ids_M)))
         rows_QK, is_there_QK = _find_rows(snapshot, self.ids_M[np.maximum(position_QK, 0)])
         rows_QK = np.where(is_there_QK & (position_QK >= 0), rows_QK, -1)
         near_KD = snapshot.vectors(np.maximum(rows_QK, 0).ravel()).reshape(*rows_QK.shape, -1)
         scores_QK = np.einsum("qkd,qd->qk", near_KD, vectors_QD).astype(np.float32)
         scores_QK[rows_QK < 0] = EXCLUDED
         if first_pending < len(snapshot):
-            read = snapshot.reader()
+            read_rows = snapshot.reader()
             pending_QK, pending_rows_QK = scan(
-                vectors_QD, lambda first, last: read(first_pending + first, first_pending + last),
+                vectors_QD, lambda first, last: read_rows(first_pending + first, first_pending + last),
                 len(snapshot) - first_pending, min(k, len(snapshot) - first_pending),
                 columns=HALF_ROWS if snapshot.half else None,
             )  # fmt: skip
@@ -126,7 +126,7 @@ class FaissIndex:
             rows_QK = np.concatenate([rows_QK, pending_rows_QK], axis=1)
         order_QK = np.lexsort((rows_QK, -scores_QK), axis=1)[:, :k]
         scores_QK, rows_QK = np.take_along_axis(scores_QK, order_QK, 1), np.take_along_axis(rows_QK, order_QK, 1)
-        few_Q = (rows_QK < 0).any(axis=1) if removed else np.zeros(len(vectors_QD), np.bool_)
+        few_Q = (rows_QK < 0).any(axis=1) if removed_count else np.zeros(len(vectors_QD), np.bool_)
         if few_Q.any():  # too many of their neighbors were removed
             scores_QK[few_Q], rows_QK[few_Q] = snapshot.search(vectors_QD[few_Q], k)
         return scores_QK, rows_QK
@@ -258,17 +258,17 @@ def _build(snapshot: GallerySnapshot, kind: str, recall: float, seed: int) -> Fa
         else:
             inner.hnsw.efSearch = max(effort, RECALL_AT + 1)
         index = FaissIndex(faiss_index, snapshot.ids_N, sample_Q, queries_QD, kind, effort, 0.0)
-        measured = _recall(true_QK, index.search(queries_QD, RECALL_AT + 1, snapshot)[1], sample_Q)
-        if measured >= recall or effort >= largest:
-            return replace(index, recall=measured)
+        sample_recall = _recall(true_QK, index.search(queries_QD, RECALL_AT + 1, snapshot)[1], sample_Q)
+        if sample_recall >= recall or effort >= largest:
+            return replace(index, recall=sample_recall)
         effort = min(largest, 2 * effort)
 
 
 def _add(faiss_index: Any, snapshot: GallerySnapshot, start: int) -> None:
     """Add the vectors from row ``start`` on."""
-    read = snapshot.reader()
+    read_rows = snapshot.reader()
     for first in range(start, len(snapshot), HALF_ROWS):
-        faiss_index.add(np.ascontiguousarray(read(first, min(first + HALF_ROWS, len(snapshot)))))
+        faiss_index.add(np.ascontiguousarray(read_rows(first, min(first + HALF_ROWS, len(snapshot)))))
 
 
 def _import_faiss() -> ModuleType:

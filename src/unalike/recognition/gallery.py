@@ -185,12 +185,12 @@ class Gallery:
     def _append(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> None:
         snapshot = self._snapshot
         count, total = len(snapshot.added_MD), len(snapshot.added_MD) + len(labels)
-        added = snapshot.added_MD
-        buffer = added.base if added.base is not None and added.flags.writeable else added
+        vectors = snapshot.added_MD
+        buffer = vectors.base if vectors.base is not None and vectors.flags.writeable else vectors
         if buffer.ndim != 2 or len(buffer) < total:
             # The capacity doubles: enrolling one by one stays cheap.
-            buffer = np.empty((max(total, 2 * count), self.dim), added.dtype)
-            buffer[:count] = added
+            buffer = np.empty((max(total, 2 * count), self.dim), vectors.dtype)
+            buffer[:count] = vectors
         classes = snapshot.classes if isinstance(snapshot.classes, list) else list(snapshot.classes)
         for label in labels:
             if label not in self._codes:
@@ -220,8 +220,8 @@ class Gallery:
             snapshot = self._snapshot
             enrolled_names = snapshot.names.unpack() if names else []
             codes = [self._code(label) for label in labels]
-            known = set(map(normalize_class_name, enrolled_names))
-            missing = [name for name in names if normalize_class_name(name) not in known]
+            existing = set(map(normalize_class_name, enrolled_names))
+            missing = [name for name in names if normalize_class_name(name) not in existing]
             if missing:
                 raise DataError(
                     f"no image {missing[0]!r} in the gallery", remedy=closest(missing[0], enrolled_names[:10_000])
@@ -275,7 +275,7 @@ class Gallery:
             if snapshot.half == half:
                 return
             vectors_ND = np.empty((len(snapshot), self.dim), np.float16 if half else np.float32)
-            read = snapshot.reader()
+            read_rows = snapshot.reader()
             for first in range(0, len(snapshot), HALF_ROWS):
                 last = min(first + HALF_ROWS, len(snapshot))
                 vectors_ND[first:last] = read(first, last)
@@ -476,11 +476,11 @@ class Gallery:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "path" in state:
-            loaded = Gallery.load(state["path"])
-            if loaded._file is None or loaded._file.generation != state["generation"]:
+            gallery = Gallery.load(state["path"])
+            if gallery._file is None or gallery._file.generation != state["generation"]:
                 raise DataError(f"{state['path']} was changed while a gallery was sent to another process",
                                 remedy="load it again (reload) and send it once more")  # fmt: skip
-            self.__dict__.update(loaded.__dict__)
+            self.__dict__.update(gallery.__dict__)
             return
         self.__dict__.update(state)
         self._lock, self._saved, self._unsaved = threading.RLock(), None, None

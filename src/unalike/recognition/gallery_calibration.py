@@ -389,22 +389,22 @@ def find_threshold(
 
     def meets_target(share: float) -> tuple[bool, np.ndarray]:
         false_N = cross_validated_false_matches(unknowns, share, kind_N)
-        measured = float((false_N * unknowns.weight_N).mean())
-        return measured <= rate and (upper_bound is None or upper_bound(measured) <= TOLERANCE * rate), false_N
+        false_rate = float((false_N * unknowns.weight_N).mean())
+        return false_rate <= rate and (upper_bound is None or upper_bound(false_rate) <= TOLERANCE * rate), false_N
 
     low, high = 0.0, rate
-    attained, false_N = meets_target(rate)
-    if attained:
+    is_attained, false_N = meets_target(rate)
+    if is_attained:
         return ThresholdSearch(threshold_at_share(unknowns.score_N, unknowns.weight_N, rate), false_N, True)
-    attained, false_N = meets_target(0.0)
-    for _ in range(12 if attained else 0):
+    is_attained, false_N = meets_target(0.0)
+    for _ in range(12 if is_attained else 0):
         share = (low + high) / 2
         meets, false_at_share_N = meets_target(share)
         if meets:
             low, false_N = share, false_at_share_N
         else:
             high = share
-    return ThresholdSearch(threshold_at_share(unknowns.score_N, unknowns.weight_N, low), false_N, attained)
+    return ThresholdSearch(threshold_at_share(unknowns.score_N, unknowns.weight_N, low), false_N, is_attained)
 
 
 def find_margin(knowns: KnownTrials, threshold: float, wrong: float) -> float:
@@ -470,9 +470,9 @@ def independent_trials_needed(rate: float) -> int:
     return high
 
 
-def _upper_bound(measured: float, effective: float) -> float:
+def _upper_bound(rate: float, effective: float) -> float:
     """The rate that the true one exceeds with a probability of 1 - CERTAINTY, where so many independent trials measured it."""
-    count = min(measured, 1.0) * effective
+    count = min(rate, 1.0) * effective
     return beta_quantile(count + 1, effective - count, CERTAINTY)
 
 
@@ -480,7 +480,7 @@ def _false_match_guarantee(unknowns: UnknownTrials, rate: float, confidence: flo
     """(threshold, what is known of its false match rate). DataError where there are too few trials or classes."""
     trials, classes = len(unknowns.score_N), len(np.unique(unknowns.group_N))
     effective = effective_trials(unknowns)
-    needed = independent_trials_needed(rate)
+    required_trials = independent_trials_needed(rate)
 
     def search_threshold(target: float) -> ThresholdSearch:
         return find_threshold(unknowns, target, upper_bound=lambda measured: _upper_bound(measured, effective))
@@ -494,7 +494,7 @@ def _false_match_guarantee(unknowns: UnknownTrials, rate: float, confidence: flo
         raise DataError(
             f"{trials} trials of {classes} unknown classes are worth {effective:.0f} independent ones, since images of a class "
             f"are alike; that cannot support a false-match rate of {rate:g}",
-            expected=f"at least {needed} independent trials, of {MIN_CLASSES} classes or more",
+            expected=f"at least {required_trials} independent trials, of {MIN_CLASSES} classes or more",
             remedy="give images of more classes that are not enrolled, or enroll more classes"
             + (f", or ask for a rate of {possible:g} or more" if classes >= MIN_CLASSES and possible < 1 else ""),
         )
@@ -506,7 +506,7 @@ def _false_match_guarantee(unknowns: UnknownTrials, rate: float, confidence: flo
         symmetric=is_mirrored(unknowns),
     )
     return search.threshold, RateGuarantee(
-        rate, interval.value, interval.low, interval.high, confidence, trials, classes, effective, needed
+        rate, interval.value, interval.low, interval.high, confidence, trials, classes, effective, required_trials
     )
 
 
@@ -516,10 +516,19 @@ def _wrong_label_guarantee(
     mislabeled_M = (knowns.score_M >= threshold) & (knowns.margin_M >= margin) & ~knowns.right_M
     interval, effective = clustered_proportion(mislabeled_M, knowns.group_M, confidence)
     low, high = (float(np.nan_to_num(bound, nan=edge)) for bound, edge in ((interval.low, 0.0), (interval.high, 1.0)))
-    needed = trials_needed(wrong, confidence)
+    required_trials = trials_needed(wrong, confidence)
     trials, classes = len(knowns.score_M), len(np.unique(knowns.group_M))
     return RateGuarantee(
-        wrong, interval.value, low, high, confidence, trials, classes, effective, needed, trials >= needed
+        wrong,
+        interval.value,
+        low,
+        high,
+        confidence,
+        trials,
+        classes,
+        effective,
+        required_trials,
+        trials >= required_trials,
     )
 
 
@@ -539,8 +548,8 @@ def known_shares(
         "ambiguous": known_M & ~sure_M,
         "unknown": ~known_M,
     }
-    refused, _ = clustered_proportion(~known_M, knowns.group_M, confidence)
-    low, high = (float(np.nan_to_num(bound, nan=edge)) for bound, edge in ((refused.low, 0.0), (refused.high, 1.0)))
+    refusal, _ = clustered_proportion(~known_M, knowns.group_M, confidence)
+    low, high = (float(np.nan_to_num(bound, nan=edge)) for bound, edge in ((refusal.low, 0.0), (refusal.high, 1.0)))
     return {
         "known_images": len(knowns.score_M),
         "known_classes": len(np.unique(knowns.group_M)),

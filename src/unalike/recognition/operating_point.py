@@ -63,8 +63,8 @@ def choose_threshold(
         except DataError as error:
             refusal = refusal or error
             continue
-        refused = calibration.figures.get("known_unknown", 0.0)
-        if rate is not None or refused <= max_refused:
+        known_unknown = calibration.figures.get("known_unknown", 0.0)
+        if rate is not None or known_unknown <= max_refused:
             return calibration
     return provisional_calibration(trials, RATES[0] if rate is None else rate, max_refused, confidence, views)
 
@@ -94,12 +94,12 @@ def provisional_calibration(
         float(np.nan_to_num(number, nan=edge))  # without unknown classes nothing is known: 0 to 1
         for number, edge in ((interval.value, 1.0), (interval.low, 0.0), (interval.high, 1.0))
     )
-    measured = RateGuarantee(
+    guarantee = RateGuarantee(
         rate, value, low, high, confidence, len(false_N), len(np.unique(unknowns.group_N)), effective,
         independent_trials_needed(rate), False,
     )  # fmt: skip
     return GalleryCalibration(
-        threshold, 0.0, trials.rule, trials.k, measured, None, len(snapshot), int(np.count_nonzero(snapshot.counts_C)),
+        threshold, 0.0, trials.rule, trials.k, guarantee, None, len(snapshot), int(np.count_nonzero(snapshot.counts_C)),
         trials.made_from, known_shares(unknowns, trials.knowns, threshold, 0.0, confidence), revision=snapshot.revision,
         tail=tail_scale(unknowns), provisional=True, needs=_needs(trials, rate),
     )  # fmt: skip
@@ -115,14 +115,14 @@ def _lower_quantile(score_M: np.ndarray, share: float) -> float:
 def _needs(trials: CalibrationTrials, rate: float) -> str:
     """What a promised rate would need, in words."""
     classes = len(np.unique(trials.unknowns.group_N))
-    needed = independent_trials_needed(rate)
+    min_trials = independent_trials_needed(rate)
     effective = effective_trials(trials.unknowns)
-    if effective >= needed:
+    if effective >= min_trials:
         return (
             f"at a promised rate of {rate:.0%} more of your own images would be called unknown than allowed: train the "
             "network, or enroll more references of each class"
         )
-    factor = needed / effective if effective > 0 else math.inf
+    factor = min_trials / effective if effective > 0 else math.inf
     count = f"about {math.ceil(classes * factor)}" if math.isfinite(factor) and classes else "five"
     return f"a promised rate of {rate:.0%} needs images of {count} classes like these, enrolled or not; there are {classes}"
 
@@ -143,9 +143,11 @@ def cost_curve(trials: CalibrationTrials) -> tuple[list[tuple[float, float]], li
     def below(score: np.ndarray) -> np.ndarray:
         return np.searchsorted(np.sort(score), thresholds, side="left") / len(score)
 
-    accepted = 1 - below(trials.unknowns.score_N) if len(trials.unknowns.score_N) else np.empty(0)
-    refused = below(trials.knowns.score_M) if trials.knowns is not None and len(trials.knowns.score_M) else np.empty(0)
+    accept_rate = 1 - below(trials.unknowns.score_N) if len(trials.unknowns.score_N) else np.empty(0)
+    refuse_rate = (
+        below(trials.knowns.score_M) if trials.knowns is not None and len(trials.knowns.score_M) else np.empty(0)
+    )
     return (
-        list(zip(thresholds.tolist(), accepted.tolist(), strict=False)),
-        list(zip(thresholds.tolist(), refused.tolist(), strict=False)),
+        list(zip(thresholds.tolist(), accept_rate.tolist(), strict=False)),
+        list(zip(thresholds.tolist(), refuse_rate.tolist(), strict=False)),
     )

@@ -183,7 +183,7 @@ class Recogniser:
         Raises:
             ModelError, WeightsError, DataError, MissingExtra.
         """
-        loaded = load_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
+        file = load_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
         references = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
         if not loaded.knows_decoding and view is None and references is not None and references.model_identity.view:
             loaded = loaded.with_decoding(references.model_identity.decoding)
@@ -193,8 +193,8 @@ class Recogniser:
                    held_out_scores=loaded.held_out_scores)  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = self._index is not None and self.gallery.is_saved  # then its file is beside the gallery's
-        return {**self.__dict__, "_index": None, "approximate": True} if kept else self.__dict__
+        keeps_index = self._index is not None and self.gallery.is_saved  # then its file is beside the gallery's
+        return {**self.__dict__, "_index": None, "approximate": True} if keeps_index else self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As it was; ModelError where the model's file is another network by now (a pickled engine carries its path)."""

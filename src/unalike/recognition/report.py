@@ -21,14 +21,14 @@ def write_threshold_report(path: Path, calibration: GalleryCalibration, trials: 
         ("unknown images taken for known", f"{share.rate:.1%} ({share.low:.1%} to {share.high:.1%})"),
     ]
     if "known_unknown_low" in calibration.figures:
-        refused, low, high = (calibration.figures[f"known_unknown{end}"] for end in ("", "_low", "_high"))
-        entries.append(("known images called unknown", f"{refused:.1%} ({low:.1%} to {high:.1%})"))
+        refusal, low, high = (calibration.figures[f"known_unknown{end}"] for end in ("", "_low", "_high"))
+        entries.append(("known images called unknown", f"{refusal:.1%} ({low:.1%} to {high:.1%})"))
     note = f"{calibration.costs()[0].upper()}{calibration.costs()[1:]}."
     if calibration.provisional:
         note += f" No rate is promised: {calibration.needs}."
     report.figures(entries, title="What the threshold costs", note=note)
-    accepted, refused_curve = cost_curve(trials)
-    lines = {"unknown images taken for known": accepted, "known images called unknown": refused_curve}
+    accept_rate, refused_curve = cost_curve(trials)
+    lines = {"unknown images taken for known": accept_rate, "known images called unknown": refused_curve}
     report.curves(
         "Both costs by threshold", {"share of images": {name: line for name, line in lines.items() if line}},
         x_name="threshold (cosine score)",

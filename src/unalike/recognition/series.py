@@ -52,8 +52,8 @@ def assign_folds(
             # The largest series first, each to the fold that holds the fewest images of the class.
             sizes, images = np.bincount(series), np.zeros(min(folds, count), np.int64)
             fold_of = np.empty(count, np.int64)
-            drawn = rng.permutation(count)
-            for one in drawn[np.argsort(-sizes[drawn], kind="stable")]:
+            permutation = rng.permutation(count)
+            for one in permutation[np.argsort(-sizes[permutation], kind="stable")]:
                 fold_of[one] = int(images.argmin())
                 images[fold_of[one]] += sizes[one]
             fold_R[part] = (fold_of[series] + rng.integers(folds)) % folds
@@ -80,12 +80,12 @@ def _similarity_of_series(vectors: Sequence[np.ndarray], between_classes: float,
 
 def _series(unit_SD: np.ndarray, similarity: float, rng: np.random.Generator) -> np.ndarray:
     """The series of each image of a class, numbered without gaps."""
-    linked = np.arange(len(unit_SD))
-    if len(linked) > MAX_LINKED:
-        linked = np.sort(rng.choice(linked, MAX_LINKED, replace=False))
-    group = average_linkage(unit_SD[linked] @ unit_SD[linked].T, similarity)
-    if len(linked) < len(unit_SD):
-        group = group[(unit_SD @ unit_SD[linked].T).argmax(axis=1)]
+    rows = np.arange(len(unit_SD))
+    if len(rows) > MAX_LINKED:
+        rows = np.sort(rng.choice(rows, MAX_LINKED, replace=False))
+    group = average_linkage(unit_SD[rows] @ unit_SD[rows].T, similarity)
+    if len(rows) < len(unit_SD):
+        group = group[(unit_SD @ unit_SD[rows].T).argmax(axis=1)]
     return np.unique(group, return_inverse=True)[1]
 
 
@@ -101,8 +101,8 @@ def average_linkage(cosine_SS: np.ndarray, similarity: float) -> np.ndarray:
         first, second = sorted(np.unravel_index(int(mean.argmax()), mean.shape))
         if not mean[first, second] >= similarity:
             break
-        merged = (mean[first] * size[first] + mean[second] * size[second]) / (size[first] + size[second])
-        mean[first], mean[:, first] = merged, merged
+        mean_of_both = (mean[first] * size[first] + mean[second] * size[second]) / (size[first] + size[second])
+        mean[first], mean[:, first] = mean_of_both, mean_of_both
         mean[first, first] = mean[second] = mean[:, second] = -np.inf
         size[first] += size[second]
         group[group == second] = first

@@ -281,12 +281,12 @@ class GallerySnapshot:
     def sums_CD(self) -> np.ndarray:
         """float64 sums of each class's vectors, from which prototypes are made."""
         sums_CD = np.zeros((len(self.counts_C), self.dim))
-        read = self.reader()
+        read_rows = self.reader()
         for first in range(0, len(self), HALF_ROWS):
             last = min(first + HALF_ROWS, len(self))
             order_B = np.argsort(self.codes_N[first:last], kind="stable")
             codes_S, start_S = np.unique(self.codes_N[first:last][order_B], return_index=True)
-            sums_CD[codes_S] += np.add.reduceat(read(first, last)[order_B].astype(np.float64), start_S, axis=0)
+            sums_CD[codes_S] += np.add.reduceat(read_rows(first, last)[order_B].astype(np.float64), start_S, axis=0)
         return sums_CD
 
     @cached_property

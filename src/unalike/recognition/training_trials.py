@@ -22,8 +22,8 @@ MADE_FROM = "images that the training held out"
 
 def trained_share(snapshot: GallerySnapshot, classes: Collection[str]) -> float:
     """Share of a gallery's classes (0..1) that a network was trained on, by their names."""
-    enrolled = {snapshot.classes[code] for code in np.flatnonzero(snapshot.counts_C).tolist()}
-    return len(enrolled & set(classes)) / max(len(enrolled), 1)
+    gallery_classes = {snapshot.classes[code] for code in np.flatnonzero(snapshot.counts_C).tolist()}
+    return len(gallery_classes & set(classes)) / max(len(gallery_classes), 1)
 
 
 def trials_from_training(
@@ -36,12 +36,15 @@ def trials_from_training(
         snapshot: the gallery.
         rule, k: of the gallery; the scores are those of the nearest reference.
     """
-    known, unknown = scores.get("known") or {}, scores.get("unknown") or {}
-    if not known.get("score"):
+    known_scores, unknown = scores.get("known") or {}, scores.get("unknown") or {}
+    if not known_scores.get("score"):
         return None
-    score_M, score_N = (np.array(part.get("score", []), np.float64) for part in (known, unknown))
+    score_M, score_N = (np.array(part.get("score", []), np.float64) for part in (known_scores, unknown))
     knowns = KnownTrials(
-        score_M, np.full(len(score_M), np.inf), np.array(known["right"], np.bool_), np.array(known["class"], np.int64)
+        score_M,
+        np.full(len(score_M), np.inf),
+        np.array(known_scores["right"], np.bool_),
+        np.array(known_scores["class"], np.int64),
     )
     unknowns = UnknownTrials(
         score_N, np.array(unknown.get("class", []), np.int64), np.array(unknown.get("matched", []), np.int64),

@@ -62,13 +62,13 @@ def blend_images(reference_HWC: np.ndarray, image_HWC: np.ndarray) -> np.ndarray
 def hatch(image_HWC: np.ndarray, mask_hw: np.ndarray) -> np.ndarray:
     """Hatch an image, uint8 RGB, where a mask of the same view is set; returns a new array."""
     height, width = image_HWC.shape[:2]
-    marked = np.asarray(Image.fromarray(mask_hw).resize((width, height), Image.Resampling.NEAREST))
+    mask_HW = np.asarray(Image.fromarray(mask_hw).resize((width, height), Image.Resampling.NEAREST))
     step = max(4, round(max(height, width) / 80))
     y, x = np.ogrid[:height, :width]
-    lines = ((x + y) % step < max(1, step // 4)) & marked
-    hatched: np.ndarray = np.where(marked[..., None], image_HWC * 0.5 + np.array(BOX_COLOR) * 0.15 + 80, image_HWC)
-    hatched[lines] = BOX_COLOR
-    return hatched.clip(0, 255).astype(np.uint8)
+    lines = ((x + y) % step < max(1, step // 4)) & mask_HW
+    result: np.ndarray = np.where(mask_HW[..., None], image_HWC * 0.5 + np.array(BOX_COLOR) * 0.15 + 80, image_HWC)
+    result[lines] = BOX_COLOR
+    return result.clip(0, 255).astype(np.uint8)
 
 
 def draw_heat(heat_hw: np.ndarray, image_HWC: np.ndarray, threshold: float) -> Image.Image:

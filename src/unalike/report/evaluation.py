@@ -154,7 +154,7 @@ def write_evaluation_report(
     *,
     title: str,
     subtitle: str,
-    explained: ExplainedMatches | None = None,
+    explanations: ExplainedMatches | None = None,
     neighbors: Neighbors | None = None,
 ) -> list[Path]:
     """Write ``report.html`` of an evaluation and the CSV files beside it.
@@ -167,7 +167,7 @@ def write_evaluation_report(
         reference: The references.
         title: Heading of the page.
         subtitle: The line below it.
-        explained: Explanations of the first misses.
+        explanations: Explanations of the first misses.
         neighbors: DUPLICATE_NEIGHBORS references nearest to each query, where they are known; else they are searched.
 
     Returns:
@@ -179,8 +179,8 @@ def write_evaluation_report(
                    note=f"Means over queries, each with its {100 * about['confidence']:g} % interval for {about['claim']}."
                    )  # fmt: skip
     add_retrieval(report, query, reference, ranking)
-    if explained is not None:
-        add_explanations(report, explained, folder)
+    if explanations is not None:
+        add_explanations(report, explanations, folder)
     add_embedding_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
     all_images = query if ranking.same else query.union(reference)
     add_hard_pairs(report, all_images)
@@ -210,10 +210,12 @@ def add_retrieval(
         about: What is added to the headings, in parentheses.
     """
     about = f" ({about})" if about else ""
-    closed = np.flatnonzero(~ranking.open_set)
-    wrong = closed[ranking.predicted[closed] != ranking.labels[closed]]
-    correct = closed[ranking.predicted[closed] == ranking.labels[closed]]
-    share = f"{len(wrong):,} of {len(closed):,} queries" if len(closed) else "no query has a reference of its class"
+    in_gallery = np.flatnonzero(~ranking.open_set)
+    wrong = in_gallery[ranking.predicted[in_gallery] != ranking.labels[in_gallery]]
+    correct = in_gallery[ranking.predicted[in_gallery] == ranking.labels[in_gallery]]
+    share = (
+        f"{len(wrong):,} of {len(in_gallery):,} queries" if len(in_gallery) else "no query has a reference of its class"
+    )
     report.gallery(
         f"Misses{about}", [_miss_row(query, reference, ranking, q) for q in _select_misses(ranking, wrong)],
         note=f"{share}. Each row: the query, the reference it was matched with (red), and the nearest reference of its own class "
@@ -223,9 +225,9 @@ def add_retrieval(
     report.gallery(
         f"Hits{about}",
         [(query.image(q), [reference.image(int(ranking.nearest[q]), float(ranking.score[q]), True)]) for q in some],
-        note=f"{len(correct):,} of {len(closed):,} queries; some of them.",
+        note=f"{len(correct):,} of {len(in_gallery):,} queries; some of them.",
     )
-    rows = _confusion_rows(ranking.labels[closed], ranking.predicted[closed], query.classes)
+    rows = _confusion_rows(ranking.labels[in_gallery], ranking.predicted[in_gallery], query.classes)
     more = f" {len(rows) - MAX_CONFUSED} more pairs." if len(rows) > MAX_CONFUSED else ""
     report.table(f"Confused classes{about}", rows[:MAX_CONFUSED], note="Pairs of classes, the most frequent first; share is "
                  f"that of the class's own queries.{more}")  # fmt: skip
@@ -276,13 +278,13 @@ def _confusion_rows(labels_Q: np.ndarray, predicted_Q: np.ndarray, classes: Sequ
     return rows
 
 
-def add_explanations(report: Report, explained: ExplainedMatches, folder: Path) -> None:
+def add_explanations(report: Report, explanations: ExplainedMatches, folder: Path) -> None:
     """Add the first misses with the regions that are evidence for the wrong reference and against the right one."""
     report.gallery(
-        "Why the worst were missed", explained.rows[: 2 * MAX_EXPLAINED],
+        "Why the worst were missed", explanations.rows[: 2 * MAX_EXPLAINED],
         note="Two rows for each miss: compared with the nearest reference, of a wrong class (red), then with the nearest of its "
-        f"own class (green). {explained.note}",
-        link=(explained.page.relative_to(folder).as_posix(), "All explained misses with their maps"),
+        f"own class (green). {explanations.note}",
+        link=(explanations.page.relative_to(folder).as_posix(), "All explained misses with their maps"),
     )  # fmt: skip
 
 
@@ -332,12 +334,12 @@ def add_hard_pairs(report: Report, images: EmbeddedImages) -> None:
 
 def _disjoint(pairs: Pairs, count: int) -> Pairs:
     """The first ``count`` pairs that share no image."""
-    used: set[int] = set()
+    taken_rows: set[int] = set()
     rows: list[int] = []
     for row, (a, b) in enumerate(pairs.pairs_P2.tolist()):
-        if len(rows) < count and a not in used and b not in used:
+        if len(rows) < count and a not in taken_rows and b not in taken_rows:
             rows.append(row)
-            used |= {a, b}
+            taken_rows |= {a, b}
     return Pairs(pairs.pairs_P2[rows], pairs.scores_P[rows])
 
 
@@ -360,22 +362,22 @@ def add_suspected_labels(
     """
     sample, _ = images.sample(MAX_COMPARED_IMAGES)
     neighbors = neighbors if len(sample) == len(images) else None
-    suspected = []
+    suspicions = []
     if len(sample) > 2:
-        suspected = suspected_labels(sample.vectors_ND, sample.labels_N, neighbors=neighbors)
+        suspicions = suspected_labels(sample.vectors_ND, sample.labels_N, neighbors=neighbors)
     rows = [{"path": source_name(sample.paths[s.image]), "class": sample.class_name(s.image),
              "looks_like": sample.classes[s.suggested], "chance": f"{s.chance:.2e}", "margin": round(s.score, 3)}
-            for s in suspected]  # fmt: skip
+            for s in suspicions]  # fmt: skip
     write_rows(folder / SUSPECTED_LABELS_FILE, rows, SUSPECTED_COLUMNS)
     image_rows = [
         (sample.image(s.image, caption=f"labeled {sample.class_name(s.image)}; looks like {sample.classes[s.suggested]}"),
          [sample.image(i) for i in s.neighbors[:5]])
-        for s in suspected[:MAX_SUSPECTED]
+        for s in suspicions[:MAX_SUSPECTED]
     ]  # fmt: skip
-    text = f"{len(suspected):,} images whose nearest neighbors (to the right) agree on another class, beyond chance. "
-    text += f"A list to review, not a decision; all of them are in {SUSPECTED_LABELS_FILE}. " if suspected else ""
+    text = f"{len(suspicions):,} images whose nearest neighbors (to the right) agree on another class, beyond chance. "
+    text += f"A list to review, not a decision; all of them are in {SUSPECTED_LABELS_FILE}. " if suspicions else ""
     report.gallery("Suspected wrong labels", image_rows, note=text + note)
-    return suspected
+    return suspicions
 
 
 def add_near_duplicates(

@@ -102,12 +102,12 @@ class LinePlot:
         y_ticks = [
             Tick(f"{(at := position(x_low, y)[1]):.1f}", f"{at + 4:.1f}", text) for y, text in ticks(y_low, y_high)
         ]
-        plotted = []
+        plot_lines = []
         for number, (name, line) in enumerate(finite.items()):
             dots = [(f"{a:.1f}", f"{b:.1f}") for a, b in (position(x, y) for x, y in line)]
             path = " ".join(",".join(at) for at in dots)
-            plotted.append(PlottedLine(name, number % STYLES + 1, path, dots if len(dots) <= MAX_DOTS else []))
-        return cls(title, x_name, plotted, x_ticks, y_ticks)
+            plot_lines.append(PlottedLine(name, number % STYLES + 1, path, dots if len(dots) <= MAX_DOTS else []))
+        return cls(title, x_name, plot_lines, x_ticks, y_ticks)
 
 
 def _span(values: Sequence[float]) -> tuple[float, float]:
@@ -263,7 +263,7 @@ class ScatterPlot:
 def _place_names(anchors: Sequence[tuple[str, np.ndarray]], width: int, height: int) -> list[PlotText]:
     """Class names near their anchors (x, y), in order; a name that would cover an earlier one is left out."""
     names: list[PlotText] = []
-    placed: list[tuple[float, float, int]] = []
+    boxes: list[tuple[float, float, int]] = []
     for name, (x, y) in anchors:
         text = name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…"
         x = float(np.clip(x, HALF_CHARACTER * len(text), width - HALF_CHARACTER * len(text)))

@@ -60,13 +60,13 @@ def redacted_command() -> list[str]:
 def _installed_versions() -> dict[str, str]:
     from importlib import metadata
 
-    installed = {}
+    versions = {}
     for name in RECORDED_PACKAGES:
         try:
-            installed[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-    return installed
+    return versions
 
 
 def versions() -> dict[str, str]:

@@ -92,7 +92,7 @@ def open_run(
         return Run(action, experiment, folder or Path(RUNS_FOLDER), resume=resume, rank=rank)
     uri = uri_of(results_address(action, experiment))
     uploader = Uploader(uri) if uri else None
-    unnamed = folder is None
+    is_unnamed = folder is None
     try:
         folder = _new_folder(action) if folder is None else folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def open_run(
     except BaseException:
         release_lock(folder)
         raise
-    return Run(action, experiment, folder, resume=resume, rank=0, uploader=uploader, unnamed=unnamed)
+    return Run(action, experiment, folder, resume=resume, rank=0, uploader=uploader, unnamed=is_unnamed)
 
 
 def _folder_error(folder: Path | None, error: OSError) -> RunError:

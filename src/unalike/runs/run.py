@@ -214,20 +214,20 @@ class Run:
             known.run_folder, known.is_named = str(self.dir), not self._unnamed
         if self.rank == 0:
             try:
-                self._write_end(error, known)
+                self._write_end(error, failure)
                 self._upload_rest(failed=error is not None)
             finally:
                 release_lock(self.dir)
                 if self._unnamed:
-                    self._keep_or_remove(known)
-        if known is not None and known is not error:
-            raise known from error
+                    self._keep_or_remove(failure)
+        if failure is not None and failure is not error:
+            raise failure from error
 
-    def _keep_or_remove(self, known: UnalikeError | None) -> None:
+    def _keep_or_remove(self, failure: UnalikeError | None) -> None:
         """Of a run whose folder the user did not name: remove the folder of a call that failed, or link it as the latest run."""
         try:
-            failed = known is not None and not isinstance(known, Interrupted) and failed_without_results(self.dir)
-            if failed:
+            is_empty = failure is not None and not isinstance(failure, Interrupted) and failed_without_results(self.dir)
+            if is_empty:
                 for path in self.dir.iterdir():
                     path.unlink()
                 self.dir.rmdir()
@@ -238,20 +238,20 @@ class Run:
         except OSError:
             pass  # a disk without links, or a folder in use by another program: the run itself is complete
 
-    def _write_end(self, error: BaseException | None, known: UnalikeError | None) -> None:
+    def _write_end(self, error: BaseException | None, failure: UnalikeError | None) -> None:
         if error is None:
             message, kpi = self._conclusion
             self.status("SUCCESS", message, kpi)
             self._write_record(0)
             return
-        reason = str(known) if known is not None else f"{type(error).__name__}: {error}"
+        reason = str(failure) if failure is not None else f"{type(error).__name__}: {error}"
         try:
-            if known is None:
+            if failure is None:
                 path = self.dir / TRACEBACK_FILE
                 write_text(path, redact("".join(traceback.format_exception(error))))
                 error.unalike_traceback = path  # type: ignore[attr-defined]
             self.status("FAILURE", " ".join(reason.split()), verbosity="ERROR")
-            self._write_record(known.exit_code if known is not None else _exit_code(error))
+            self._write_record(failure.exit_code if failure is not None else _exit_code(error))
         except OSError as write_error:
             # The disk that caused the failure may be full; the reason still goes to the caller.
             say(
@@ -275,12 +275,12 @@ class Run:
     def _write_record(self, exit_code: int | None) -> None:
         if self.rank != 0:
             return
-        ended = exit_code is not None
+        is_over = exit_code is not None
         record = {
             "format_version": FORMAT_VERSION, "tool": "unalike", "version": __version__, "action": self.action,
             "command": redacted_command(), "resumed": self.resuming, "host": socket.gethostname(), "pid": self._pid,
             "started": f"{datetime.fromtimestamp(self._start):%Y-%m-%d %H:%M:%S}",
-            "wall_time_s": round(time.time() - self._start, 3) if ended else None, "exit": exit_code,
+            "wall_time_s": round(time.time() - self._start, 3) if is_over else None, "exit": exit_code,
             "python": platform.python_version(), "platform": platform.platform(), "versions": versions(),
             "device": None, "seed": getattr(getattr(self._experiment, self.action, None), "seed", None), "data": None,
             **{key: _plain(value) for key, value in self._facts.items()},

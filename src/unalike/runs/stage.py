@@ -32,9 +32,9 @@ def load_or_compute(
         source: What the arrays are computed from; a file computed from something else is not used.
         compute: Computes the arrays by name.
     """
-    loaded = load_stage(run, path, description, source)
-    if loaded is not None:
-        return loaded
+    stage = load_stage(run, path, description, source)
+    if stage is not None:
+        return stage
     arrays = dict(compute())
     save_stage(path, source, arrays)
     return arrays

@@ -134,16 +134,16 @@ class Uploader:
     def _needed(self) -> list[str]:
         """Names of the files to fetch for resuming: all but checkpoints of earlier epochs and what is here unchanged."""
         periodic = sorted(name for name in self._remote if is_periodic_checkpoint(name))
-        skipped = set(periodic if LATEST_CHECKPOINT in self._remote else periodic[:-1])
+        skipped_names = set(periodic if LATEST_CHECKPOINT in self._remote else periodic[:-1])
         return [
             name for name, file in self._remote.items()
-            if name not in skipped and not self._is_here(name, file)
+            if name not in skipped_names and not self._is_here(name, file)
             and not posixpath.basename(name).startswith(TENSORBOARD_PREFIX)  # a resumed run starts a new file of its own
         ]  # fmt: skip
 
     def _is_here(self, name: str, file: RemoteFile) -> bool:
-        recorded = self._recorded.get(name)
-        return bool(recorded and file.tag and recorded.get("tag") == file.tag and (self.folder / name).exists())
+        version = self._recorded.get(name)
+        return bool(version and file.tag and version.get("tag") == file.tag and (self.folder / name).exists())
 
     def _fetch(self, names: Sequence[str]) -> None:
         source = self._store.redacted
@@ -233,11 +233,11 @@ class Uploader:
 
     def _upload_file(self, name: str, path: Path, version: FileVersion) -> None:
         target = f"{self._root}/{name}"
-        copied = version.link if version.link in self._uploaded else ""  # the store copies what a link leads to
-        if version.size > _REPORTED_SIZE and not copied:
+        link = version.link if version.link in self._uploaded else ""  # the store copies what a link leads to
+        if version.size > _REPORTED_SIZE and not link:
             say(f"uploading {name} ({version.size / 1e6:.1f} MB) to {self._store.redacted}", level=2)
-        if copied:
-            self._retry("write", partial(self._store.fs.cp_file, f"{self._root}/{copied}", target))
+        if link:
+            self._retry("write", partial(self._store.fs.cp_file, f"{self._root}/{link}", target))
         else:
             self._retry("write", partial(self._store.fs.put_file, str(path), target))
         self._uploaded[name] = version
@@ -283,11 +283,11 @@ class Uploader:
         raise AssertionError("unreachable")
 
     def _failure(self, operation: str, error: Exception) -> RunError:
-        explained = self._store.explain(error, f"results_dir {self._store.redacted}")
+        explanation = self._store.explain(error, f"results_dir {self._store.redacted}")
         rest = f"; what the run wrote lies in {self.folder}" if self._uploaded or self._files() else ""
         return RunError(
-            f"{explained.found}, so it cannot be {_PAST_TENSE[operation]}{rest}", expected=explained.expected,
-            remedy=explained.remedy,
+            f"{explanation.found}, so it cannot be {_PAST_TENSE[operation]}{rest}", expected=explanation.expected,
+            remedy=explanation.remedy,
         )  # fmt: skip
 
 

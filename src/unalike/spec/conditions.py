@@ -174,24 +174,24 @@ CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
 )
 
 
-def _touches(broken: Collection[str], read: str) -> bool:
-    return any(b == read or b.startswith(read + ".") or read.startswith(b + ".") for b in broken)
+def _touches(bad_paths: Collection[str], read: str) -> bool:
+    return any(b == read or b.startswith(read + ".") or read.startswith(b + ".") for b in bad_paths)
 
 
-def check_conditions(experiment: Experiment, action: str, broken: Collection[str] = ()) -> list[Fault]:
+def check_conditions(experiment: Experiment, action: str, bad_paths: Collection[str] = ()) -> list[Fault]:
     """Check the conditions between fields.
 
     Args:
         experiment: The spec.
         action: Its action.
-        broken: Dotted paths of fields that are invalid by themselves; conditions that read them are not checked.
+        bad_paths: Dotted paths of fields that are invalid by themselves; conditions that read them are not checked.
 
     Returns:
         A fault for each violation.
     """
     return [
-        Fault(path, f"found {format_value(value)}, expected {expected}")
+        Fault(path, f"found {format_value(value)}, expected {expectation}")
         for condition, reads in CONDITIONS
-        if not any(_touches(broken, read) for read in reads)
-        for path, value, expected in condition(experiment, action)
+        if not any(_touches(bad_paths, read) for read in reads)
+        for path, value, expectation in condition(experiment, action)
     ]

@@ -192,10 +192,10 @@ class Experiment(Section):
         would count as set by the user.
         """
         values = self.to_dict()
-        settled = {entry.path for entry in self._settled}
+        settled_paths = {entry.path for entry in self._settled}
         for action in [name for name in _AFTER_TRAINING if name in values]:
             for path in _open_paths(getattr(self, action), f"{action}."):
-                if not (self.is_set(path) or path in settled):
+                if not (self.is_set(path) or path in settled_paths):
                     *parents, name = path.split(".")
                     del reduce(getitem, parents, values)[name]
         return yaml.safe_dump(values, sort_keys=False, allow_unicode=True, width=120)
@@ -241,8 +241,8 @@ def settle(experiment: Experiment, path: str, value: Any, reason: str) -> bool:
     owner: Any = experiment
     for part in parents:
         owner = getattr(owner, part, None)
-    declared = type(owner).model_fields.get(name) if isinstance(owner, Section) else None
-    facts: Any = declared.json_schema_extra if declared else {}
+    field = type(owner).model_fields.get(name) if isinstance(owner, Section) else None
+    facts: Any = field.json_schema_extra if field else {}
     if not facts.get("settled"):
         raise KeyError(f"{path} is not a field that may be settled")
     value = _plain(value)

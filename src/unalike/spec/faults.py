@@ -69,12 +69,12 @@ def _from_pydantic(error: Any) -> tuple[Fault, tuple[Any, ...]]:
         if "." in str(loc[-1]) and path in declared_fields():
             return Fault(path, "a dotted key inside a spec; nest it there, or give it as an override"), loc
         return unknown_key(path), loc
-    declared = declared_fields().get(path)
-    expected = expectation(declared) if declared else str(error["msg"])
+    node = declared_fields().get(path)
+    expectation_text = expectation(node) if node else str(error["msg"])
     index = f" at index {loc[len(names)]}" if len(loc) > len(names) and isinstance(loc[len(names)], int) else ""
-    text = f"found {format_value(error['input'])}{index}, expected {expected}"
+    text = f"found {format_value(error['input'])}{index}, expected {expectation_text}"
     if error["type"] == "literal_error" and isinstance(error["input"], str):
-        near = closest(error["input"], expected.removeprefix("one of ").removesuffix(" or null").split(", "))
+        near = closest(error["input"], expectation_text.removeprefix("one of ").removesuffix(" or null").split(", "))
         text += f"; {near}" if near else ""
     if error["type"] in ("float_type", "int_type") and isinstance(error["input"], str) and _is_number(error["input"]):
         text += "; write it without quotes"

@@ -72,16 +72,16 @@ def _describe_type(kind: Any) -> str:
     return _NAMES.get(origin or kind, "a value")
 
 
-def expectation(declared: SpecNode) -> str:
+def expectation(node: SpecNode) -> str:
     """Describe the values that a field takes: ``a number > 0``, ``one of step, cosine``, ``a list of whole numbers``."""
-    if declared.section:
-        return "a section, or null" if declared.nullable else "a section with fields of its own"
-    if "form" in declared.facts:
-        return f"{declared.facts['form']}{' or null' if declared.nullable else ''}"
-    text = f"{_describe_type(declared.kind)} {_bounds(declared.metadata)}".strip()
-    if any(getattr(m, "min_length", None) for m in declared.metadata):
+    if node.section:
+        return "a section, or null" if node.nullable else "a section with fields of its own"
+    if "form" in node.facts:
+        return f"{node.facts['form']}{' or null' if node.nullable else ''}"
+    text = f"{_describe_type(node.kind)} {_bounds(node.metadata)}".strip()
+    if any(getattr(m, "min_length", None) for m in node.metadata):
         text += ", not empty"
-    return text + (" or null" if declared.nullable else "")
+    return text + (" or null" if node.nullable else "")
 
 
 def matching_keys(fields: Mapping[str, SpecNode], word: str) -> dict[str, dict[str, str]]:

@@ -115,12 +115,12 @@ def read_spec(
     faults += apply_overrides(tree, overrides, action)
     if data is not None:
         faults += _place_data(tree, action, data, overrides)
-    marked: list[str] = []
-    _drop_unset(tree, marked)
+    paths: list[str] = []
+    _drop_unset(tree, paths)
     faults += translate_tao_keys(tree)
     faults += _drop_foreign_sections(tree, action)
     experiment = _validate(tree, faults, action)
-    experiment.mark_unset(marked)
+    experiment.mark_unset(paths)
     _complete(experiment, action, spec_given=spec is not None)
     return experiment, faults
 
@@ -138,8 +138,8 @@ def _read(spec: str | Path | Mapping[str, Any] | None) -> dict[Any, Any]:
 
 def data_value(action: str, data: str | Path) -> str | list[str]:
     """The data folder as the field of DATA_FIELD holds it: some fields are lists."""
-    declared = declared_fields()[DATA_FIELD[action]]
-    return [str(data)] if get_origin(declared.kind) is list else str(data)
+    node = declared_fields()[DATA_FIELD[action]]
+    return [str(data)] if get_origin(node.kind) is list else str(data)
 
 
 def _place_data(tree: dict[Any, Any], action: str, data: str | Path, overrides: Overrides) -> list[Fault]:
@@ -177,9 +177,9 @@ def _drop_foreign_sections(tree: dict[Any, Any], action: str) -> list[Fault]:
     faults = []
     for key in foreign:
         del tree[key]
-        known = f"a spec for {action} holds {' and '.join(top_level(action))}"
+        rule = f"a spec for {action} holds {' and '.join(top_level(action))}"
         faults.append(
-            Fault(key, known if standalone else f"belongs in a spec of its own, for unalike {command_of(key)}")
+            Fault(key, rule if standalone else f"belongs in a spec of its own, for unalike {command_of(key)}")
         )
     return faults
 
@@ -214,25 +214,25 @@ def _write_out_short_names(tree: dict[Any, Any], action: str) -> list[Fault]:
     return faults
 
 
-def _drop_unset(tree: dict[Any, Any], marked: list[str], prefix: str = "") -> None:
+def _drop_unset(tree: dict[Any, Any], paths: list[str], prefix: str = "") -> None:
     """Remove ``???`` and ``<required>`` (mandatory and unset), also alone in a list, and empty sections (all their lines are comments)."""
     for key in list(tree):
         path, value = f"{prefix}{key}", tree[key]
-        declared = declared_fields().get(path)
+        node = declared_fields().get(path)
         if any(value in (mark, [mark]) for mark in UNSET):
             del tree[key]
-            marked.append(path)
-        elif declared is not None and declared.section:
-            if value is None and not declared.nullable:
+            paths.append(path)
+        elif node is not None and node.section:
+            if value is None and not node.nullable:
                 del tree[key]
             elif isinstance(value, dict):
-                _drop_unset(value, marked, path + ".")
+                _drop_unset(value, paths, path + ".")
 
 
 def _leaves(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
     for key, value in tree.items():
-        declared = declared_fields().get(f"{prefix}{key}")
-        if declared is not None and declared.section and isinstance(value, dict):
+        node = declared_fields().get(f"{prefix}{key}")
+        if node is not None and node.section and isinstance(value, dict):
             yield from _leaves(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}"
@@ -243,7 +243,7 @@ def _validate(tree: dict[Any, Any], faults: list[Fault], action: str) -> Experim
 
     Faulty fields are removed, so that conditions between the others are checked in the same report.
     """
-    broken: list[str] = []
+    bad_paths: list[str] = []
     while True:
         try:
             experiment = Experiment.model_validate(tree)
@@ -251,12 +251,12 @@ def _validate(tree: dict[Any, Any], faults: list[Fault], action: str) -> Experim
         except ValidationError as error:
             field_faults, locations = faults_of(error)
             faults += field_faults
-            removed = [_remove(tree, location) for location in locations]
-            if not any(removed):
+            removals = [_remove(tree, location) for location in locations]
+            if not any(removals):
                 raise spec_error("", faults) from error
-            broken += [".".join(str(part) for part in location) for location in locations]
+            bad_paths += [".".join(str(part) for part in location) for location in locations]
     experiment.mark_set(_leaves(tree))
-    faults += check_conditions(experiment, action, broken)
+    faults += check_conditions(experiment, action, bad_paths)
     return experiment
 
 

@@ -16,8 +16,8 @@ Overrides = Sequence[str | tuple[str, Any]] | Mapping[str, Any]
 
 def _text_value(path: str, text: str) -> Any:
     """The YAML value of an override, or the text itself where the field holds text (``results_dir=2024``)."""
-    declared = declared_fields().get(path)
-    is_text = declared is not None and declared.kind is str
+    node = declared_fields().get(path)
+    is_text = node is not None and node.kind is str
     try:
         value = parse_yaml(text)
     except ValueError:
@@ -77,8 +77,8 @@ def _from_text(override: object, action: str) -> tuple[str, Any, str]:
 
 def _leaf_paths(path: str, value: Any) -> list[str]:
     """The dotted leaves that an override sets; a mapping for a section sets several."""
-    declared = declared_fields().get(path)
-    if declared is not None and declared.section and isinstance(value, dict):
+    node = declared_fields().get(path)
+    if node is not None and node.section and isinstance(value, dict):
         return [leaf for key, item in value.items() for leaf in _leaf_paths(f"{path}.{key}", item)]
     return [path]
 
@@ -117,8 +117,8 @@ def _write(tree: dict[Any, Any], path: str, value: Any) -> list[Fault]:
             at = ".".join(parents[:depth])
             return [Fault(path, f"{at} is {format_value(inner)}, not a section")]
         parent = inner
-    declared = table.get(path)
-    if declared is not None and declared.section and isinstance(value, dict):
+    node = table.get(path)
+    if node is not None and node.section and isinstance(value, dict):
         return [fault for key, item in value.items() for fault in _write_item(tree, path, key, item)]
     parent[name] = value
     return []

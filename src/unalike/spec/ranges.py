@@ -50,29 +50,29 @@ def free_parameter(path: str) -> bool:
 
 def refusal(path: str) -> str:
     """Why a dotted path cannot be searched, or nothing."""
-    for fixed in FIXED:
-        if path == fixed or path.startswith(fixed + "."):
+    for pattern in FIXED:
+        if path == pattern or path.startswith(pattern + "."):
             return "a field that takes no part in training, or that decides how a trial is measured"
-    declared = declared_fields().get(path)
-    if declared is None and not free_parameter(path):
+    node = declared_fields().get(path)
+    if node is None and not free_parameter(path):
         return "no field of this name"
-    return "a section; name fields of it" if declared is not None and declared.section else ""
+    return "a section; name fields of it" if node is not None and node.section else ""
 
 
 def numeric(path: str) -> type | None:
     """``int`` or ``float`` for a field that holds a number (float for free parameters), else None."""
-    declared = declared_fields().get(path)
-    if declared is None:
+    node = declared_fields().get(path)
+    if node is None:
         return float
-    return declared.kind if declared.kind in (int, float) else None
+    return node.kind if node.kind in (int, float) else None
 
 
 def flat_ranges(ranges: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted path, range); an override writes nested mappings where a spec writes dotted names."""
     for key, value in ranges.items():
         path = f"{prefix}{key}"
-        declared = declared_fields().get(path)
-        inner = declared is not None and declared.section is not None or path in FREE
+        node = declared_fields().get(path)
+        inner = node is not None and node.section is not None or path in FREE
         if inner and isinstance(value, Mapping) and value:
             yield from flat_ranges(value, path + ".")
         else:
@@ -135,40 +135,40 @@ def _from_mapping(value: Mapping[Any, Any]) -> Range:
 
 def _refuse_invalid(path: str, value: Any, *, end: bool) -> None:
     """Raise ValueError for a value that the field does not allow; the end of a range may equal an excluded bound."""
-    declared = declared_fields().get(path)
-    if declared is None:
+    node = declared_fields().get(path)
+    if node is None:
         return
-    kind: Any = declared.info.annotation
+    kind: Any = node.info.annotation
     try:
-        checked: Any = TypeAdapter(kind | None if declared.nullable else kind).validate_python(value, strict=True)
+        valid_value: Any = TypeAdapter(kind | None if node.nullable else kind).validate_python(value, strict=True)
     except ValidationError:
         raise ValueError(f"{format_value(value)} is not a valid value of this field") from None
-    for bound in declared.info.metadata:
+    for bound in node.info.metadata:
         for name, compare in (("gt", operator.gt), ("ge", operator.ge), ("lt", operator.lt), ("le", operator.le)):
             limit = getattr(bound, name, None)
-            if end and limit is not None and checked == limit:
+            if end and limit is not None and valid_value == limit:
                 continue
-            if limit is not None and checked is not None and not compare(checked, limit):
+            if limit is not None and valid_value is not None and not compare(valid_value, limit):
                 raise ValueError(f"{format_value(value)} is not a valid value of this field: it must be {name} {limit}")
 
 
 def choices(path: str) -> tuple[Any, ...] | None:
     """All values of a boolean field or of one with fixed choices; else None."""
-    declared = declared_fields().get(path)
-    if declared is None:
+    node = declared_fields().get(path)
+    if node is None:
         return None
-    if declared.kind is bool:
+    if node.kind is bool:
         return (False, True)
-    return get_args(declared.kind) if get_origin(declared.kind) is Literal else None
+    return get_args(node.kind) if get_origin(node.kind) is Literal else None
 
 
 def search_bounds(path: str) -> tuple[float, float, bool, bool]:
     """(low, high, low is excluded, high is excluded) of a search: from TAO's bounds and condition, and from validity."""
-    declared = declared_fields().get(path)
+    node = declared_fields().get(path)
     low, high, low_open, high_open = -math.inf, math.inf, False, False
-    if declared is None:
+    if node is None:
         return low, high, low_open, high_open
-    for sign, bound in _limits(declared):
+    for sign, bound in _limits(node):
         if sign.startswith(">") and (bound > low or (bound == low and sign == ">")):
             low, low_open = bound, sign == ">"
         if sign.startswith("<") and (bound < high or (bound == high and sign == "<")):
@@ -176,10 +176,10 @@ def search_bounds(path: str) -> tuple[float, float, bool, bool]:
     return low, high, low_open, high_open
 
 
-def _limits(declared: SpecNode) -> Iterator[tuple[str, float]]:
-    facts, bounds = declared.facts, schema_bounds(declared.facts)
+def _limits(node: SpecNode) -> Iterator[tuple[str, float]]:
+    facts, bounds = node.facts, schema_bounds(node.facts)
     for name, sign in (("gt", ">"), ("ge", ">="), ("lt", "<"), ("le", "<=")):
-        for bound in declared.info.metadata:
+        for bound in node.info.metadata:
             if getattr(bound, name, None) is not None:
                 yield sign, float(getattr(bound, name))
     for name, sign in (("minimum", ">="), ("maximum", "<=")):

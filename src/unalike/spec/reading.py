@@ -53,7 +53,7 @@ class _Loader(yaml.SafeLoader):
 
     def flatten_mapping(self, node: yaml.MappingNode) -> None:
         """Replace merge keys by the pairs that they stand for; what an alias repeats is counted each time."""
-        own, merged = [], []
+        own, merge_pairs = [], []
         pairs, node.value = node.value, []  # a mapping that merges itself finds nothing here
         for key_node, value_node in pairs:
             if key_node.tag != f"{_TAG}merge":
@@ -67,8 +67,8 @@ class _Loader(yaml.SafeLoader):
                     )
                 self.flatten_mapping(source)
                 self._count(len(source.value))
-                merged += source.value
-        node.value = merged + own
+                merge_pairs += source.value
+        node.value = merge_pairs + own
 
     def _count(self, nodes: int) -> None:
         self._nodes += nodes
@@ -93,16 +93,16 @@ for _tag, _pattern in _OWN_NUMBERS.items():
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-    seen: set[Any] = set()
+    keys: set[Any] = set()
     for key_node, _ in node.value:
         if key_node.tag == f"{_TAG}merge":
             continue  # `<<: *other` may be overridden by the keys beside it: that is what it is for
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, Hashable):
             raise yaml.constructor.ConstructorError(None, None, "a key is a list or mapping", key_node.start_mark)
-        if key in seen:
+        if key in keys:
             raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} is repeated", key_node.start_mark)
-        seen.add(key)
+        keys.add(key)
     loader.flatten_mapping(node)
     return loader.construct_mapping(node, deep=True)
 

@@ -69,11 +69,11 @@ def _value(value: Any) -> str:
     return text.removesuffix("\n").removesuffix("\n...").removesuffix("\n")
 
 
-def _comment(declared: SpecNode, indent: str) -> list[str]:
-    text = declared.help
-    if not declared.section:
-        units = declared.facts.get("units")
-        text += f" [{expectation(declared)}{', ' + units if units else ''}]"
+def _comment(node: SpecNode, indent: str) -> list[str]:
+    text = node.help
+    if not node.section:
+        units = node.facts.get("units")
+        text += f" [{expectation(node)}{', ' + units if units else ''}]"
     return [f"{indent}# {line}" for line in textwrap.wrap(text, WIDTH - len(indent) - 2)]
 
 
@@ -96,8 +96,8 @@ def deploy_template_for(action: str) -> str:
     """The short template of an action on engines (one of DEPLOY)."""
     paths = DEPLOY[action]
     nodes = {
-        path: declared
-        for path, declared in fields_of(action).items()
+        path: node
+        for path, node in fields_of(action).items()
         if any(path == w or path.startswith(w + ".") or w.startswith(path + ".") for w in paths)
     }
     return DEPLOY_HEAD.format(command=command_of(action), example=f"unalike job create {action} --parent ID") + _lines(
@@ -109,21 +109,21 @@ def _lines(action: str, nodes: Mapping[str, SpecNode]) -> str:
     defaults = load_spec(action).to_dict()
     lines: list[str] = []
     # A spec without a line is no spec: where no field has a default, the mandatory ones are marked as unset.
-    only_mandatory = all(_hidden(node) or node.section for node in nodes.values())
-    for path, declared in nodes.items():
+    only_mandatory = all(_hidden(entry) or entry.section for entry in nodes.values())
+    for path, node in nodes.items():
         depth, name = path.count("."), path.rpartition(".")[2]
         hidden = any(_hidden(nodes[p]) for p in _prefixes(path))
         indent = "  " * depth
         mark = "# " if hidden or _all_hidden(path, nodes) else ""
-        if only_mandatory and (depth == 0 or declared.facts.get("mandatory")):
+        if only_mandatory and (depth == 0 or node.facts.get("mandatory")):
             mark = ""
         if depth == 0:
-            lines += [""] if declared.section or not lines else []
-        lines += _comment(declared, indent)
+            lines += [""] if node.section or not lines else []
+        lines += _comment(node, indent)
         value = defaults
         for part in path.split("."):
             value = value.get(part) if value is not None else None  # type: ignore[assignment]
-        if declared.section:
+        if node.section:
             lines.append(f"{indent}{mark}{name}:")
         elif only_mandatory and not mark:
             lines.append(f"{indent}{name}: {UNSET[0]}")
@@ -137,9 +137,9 @@ def _prefixes(path: str) -> list[str]:
     return [".".join(parts[: n + 1]) for n in range(len(parts))]
 
 
-def _hidden(declared: SpecNode) -> bool:
+def _hidden(node: SpecNode) -> bool:
     """Commented out: what may be settled, and what has no default to show."""
-    return bool(declared.facts.get("settled")) or declared.nullable and declared.info.default is None
+    return bool(node.facts.get("settled")) or node.nullable and node.info.default is None
 
 
 def _all_hidden(path: str, nodes: Mapping[str, SpecNode]) -> bool:

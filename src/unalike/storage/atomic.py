@@ -132,8 +132,8 @@ def _target(path: Path) -> Path:
     if not path.is_symlink():
         return path
     folder, link = path.parent.stat(), path.lstat()
-    shared = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
-    if shared and hasattr(os, "geteuid") and link.st_uid not in (os.geteuid(), folder.st_uid):
+    is_shared = folder.st_mode & stat.S_ISVTX and folder.st_mode & stat.S_IWOTH
+    if is_shared and hasattr(os, "geteuid") and link.st_uid not in (os.geteuid(), folder.st_uid):
         # As Linux itself does (fs.protected_symlinks): anybody can leave a link in /tmp under a name that we will write.
         raise PermissionError(errno.EACCES, "another user's symbolic link in a folder that all can write", str(path))
     return Path(os.path.realpath(path))

@@ -207,9 +207,9 @@ class CacheEntry:
             if not _lock(handle, exclusive=True, wait=False):
                 return False
             # Renamed first: another process must not find half of it.
-            removed = self.path.with_name(f".partial-doomed-{self.key}-{secrets.token_hex(8)}")
-            self.path.rename(removed)
-            shutil.rmtree(removed, ignore_errors=True)
+            doomed = self.path.with_name(f".partial-doomed-{self.key}-{secrets.token_hex(8)}")
+            self.path.rename(doomed)
+            shutil.rmtree(doomed, ignore_errors=True)
             os.truncate(handle, 0)
             return True
         except OSError:

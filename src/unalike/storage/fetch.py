@@ -85,9 +85,11 @@ def local_path(
             if isinstance(listing, RemoteFile)
             else _visible(listing, store)
         )
-        selected = files if select is None or single else {name: file for name, file in files.items() if select(name)}
+        selection = files if select is None or single else {name: file for name, file in files.items() if select(name)}
         try:
-            folder = _snapshot(_identity(uri), store.redacted, selected, sorted(set(files) - set(selected)), cache_dir)
+            folder = _snapshot(
+                _identity(uri), store.redacted, selection, sorted(set(files) - set(selection)), cache_dir
+            )
         except StaleListing:
             continue
         if not single:
@@ -166,9 +168,9 @@ def _visible(listing: Mapping[str, RemoteFile], store: RemoteStore) -> dict[str,
 def _identity(uri: str) -> str:
     """What names a remote file, without what gives access to it."""
     address = split_address(uri)
-    kept = [f"{k}={v}" for k, v in parse_qsl(address.query, keep_blank_values=True)
+    pairs = [f"{k}={v}" for k, v in parse_qsl(address.query, keep_blank_values=True)
             if not any(k.lower() == s or (s.endswith("-") and k.lower().startswith(s)) for s in _SIGNING)]  # fmt: skip
-    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path.rstrip('/')}?{'&'.join(sorted(kept))}"
+    return f"{address.scheme}://{address.netloc.rpartition('@')[2]}{address.path.rstrip('/')}?{'&'.join(sorted(pairs))}"
 
 
 # ---- snapshots ----
@@ -262,10 +264,15 @@ def _link_unchanged(
     for snapshot in sorted((entry.cache / entry.kind).glob(f"{source_key}-*")):
         record = _read_record(snapshot)
         for name, file in files.items():
-            known = record.get(name)
-            if name in digests or not known or not file.tag or (known["tag"], known["size"]) != (file.tag, file.size):
+            earlier = record.get(name)
+            if (
+                name in digests
+                or not earlier
+                or not file.tag
+                or (earlier["tag"], earlier["size"]) != (file.tag, file.size)
+            ):
                 continue
-            if _sha256(snapshot / _FILES / name) != known["sha256"]:
+            if _sha256(snapshot / _FILES / name) != earlier["sha256"]:
                 continue
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +282,7 @@ def _link_unchanged(
                     os.link(snapshot / _FILES / name, target)
                 except OSError:
                     shutil.copyfile(snapshot / _FILES / name, target)
-                digests[name] = known["sha256"]
+                digests[name] = earlier["sha256"]
     return digests
 
 
@@ -293,18 +300,16 @@ def _repair(entry: CacheEntry, description: str, files: Mapping[str, RemoteFile]
     record = _read_record(entry.path)
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         digests = pool.map(lambda name: _sha256(entry.path / _FILES / name), files)
-        damaged = [
+        names = [
             name for name, digest in zip(files, digests, strict=True) if digest != record.get(name, {}).get("sha256")
         ]
-    if not damaged:
+    if not names:
         say(f"{description}: unchanged, taken from {entry.path}", level=2)
         return
-    say(
-        f"{description}: {len(damaged)} of its files in the cache damaged, fetching them again: {', '.join(damaged[:3])}"
-    )
+    say(f"{description}: {len(names)} of its files in the cache damaged, fetching them again: {', '.join(names[:3])}")
     with entry.build_lock():
         (entry.path / _PARTS).mkdir(exist_ok=True)
-        _download_all(entry.path, description, {name: files[name] for name in damaged}, lambda name, sha256: None)
+        _download_all(entry.path, description, {name: files[name] for name in names}, lambda name, sha256: None)
         shutil.rmtree(entry.path / _PARTS)
 
 
@@ -357,17 +362,17 @@ def _meter(description: str, count: int, total: int) -> Iterator[tuple[Advance, 
 
     Yields a function that takes the bytes that arrived, and one that is called when a file is complete.
     """
-    guard, arrived, drawn = threading.Lock(), 0, 0
+    guard, size_so_far, steps_so_far = threading.Lock(), 0, 0
     single = count == 1
     with progress(f"fetching {posixpath.basename(description.rstrip('/'))}", total // MEGABYTE if single else count,
                   "MB" if single else "files") as advance:  # fmt: skip
 
         def add_bytes(size: int) -> None:
-            nonlocal arrived, drawn
+            nonlocal size_so_far, steps_so_far
             with guard:
-                arrived += size
-                if single and (steps := arrived // MEGABYTE - drawn) > 0:
-                    drawn += steps
+                size_so_far += size
+                if single and (steps := size_so_far // MEGABYTE - steps_so_far) > 0:
+                    steps_so_far += steps
                     advance(steps)
 
         def file_done() -> None:
@@ -405,8 +410,8 @@ def _download(
                 raise
             failures = 1 if _length(part) > before else failures + 1
             if failures >= ATTEMPTS or failure_kind(error) not in ("broken", "unreachable"):
-                kept = f"{_length(part) / MEGABYTE:.1f} of {(file.size or 0) / MEGABYTE:.1f} MB are kept: run it again to continue"
-                raise file.store.explain(error, description, kept if _length(part) else "") from error
+                partial = f"{_length(part) / MEGABYTE:.1f} of {(file.size or 0) / MEGABYTE:.1f} MB are kept: run it again to continue"
+                raise file.store.explain(error, description, partial if _length(part) else "") from error
             say(f"{description}: the connection broke off at {_length(part) / MEGABYTE:.1f} MB, trying again")
             stop.wait(BACKOFF_S * 2 ** (failures - 1))
     sha256 = _checked_sha256(file, part, description)
@@ -437,15 +442,15 @@ def _transfer(file: RemoteFile, part: Path, advance: Advance) -> None:
         return
     if file.size is None:
         raise DataError(f"{file.store.redacted}: the store does not say how large it is")
-    done, workers = _length(part), min(PARALLEL_BLOCKS, file.store.parallel_requests)
+    offset, workers = _length(part), min(PARALLEL_BLOCKS, file.store.parallel_requests)
     with part.open("ab") as out, ThreadPoolExecutor(workers) as pool:
-        while done < file.size:
-            starts = range(done, min(file.size, done + workers * BLOCK_BYTES), BLOCK_BYTES)
+        while offset < file.size:
+            starts = range(offset, min(file.size, offset + workers * BLOCK_BYTES), BLOCK_BYTES)
             stops = [min(start + BLOCK_BYTES, file.size) for start in starts]
             for data in pool.map(file.store.read, [file.path] * len(stops), starts, stops):
                 out.write(data)
                 out.flush()
-                done += len(data)
+                offset += len(data)
                 advance(len(data))
 
 
@@ -461,10 +466,10 @@ def _checked_sha256(file: RemoteFile, part: Path, description: str) -> str:
             part.unlink()
             raise StaleListing
         if file.digest is not None:
-            algorithm, expected = file.digest
+            algorithm, expected_digest = file.digest
             with part.open("rb") as content:
                 digest = hashlib.file_digest(content, algorithm).hexdigest()
-            if digest != expected and file.store.is_plain_digest(file):
+            if digest != expected_digest and file.store.is_plain_digest(file):
                 part.unlink()
                 raise StaleListing
     return _sha256(part)

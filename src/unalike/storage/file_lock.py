@@ -55,7 +55,7 @@ def file_lock(path: str | Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
 
 def _acquire(path: Path, deadline: float, timeout_s: float) -> int | None:
     """A descriptor of the file, or of its folder, that is locked; None where there is nothing to lock, or no locks."""
-    started, said = time.monotonic(), False
+    start, has_said = time.monotonic(), False
     while True:
         place = path if path.exists() else path.parent
         descriptor = _open(place)
@@ -66,9 +66,9 @@ def _acquire(path: Path, deadline: float, timeout_s: float) -> int | None:
             if _is_same(descriptor, path if path.exists() else path.parent):
                 return descriptor
         except BlockingIOError:
-            if not said and time.monotonic() - started > _SILENT_S:
+            if not has_said and time.monotonic() - start > _SILENT_S:
                 say(f"waiting for another process that changes {path}")
-                said = True
+                has_said = True
             if time.monotonic() > deadline:
                 os.close(descriptor)
                 raise DataError(

@@ -100,10 +100,10 @@ def split_address(uri: str) -> SplitResult:
 
 def failure_kind(error: BaseException) -> str:
     """The kind of a failure: missing, denied, no credentials, unreachable, broken, or an empty string when unknown."""
-    kind, seen = "", set()
+    kind, link_ids = "", set()
     link: BaseException | None = error
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
+    while link is not None and id(link) not in link_ids:
+        link_ids.add(id(link))
         status = getattr(link, "status", None)
         by_status = {401: "denied", 403: "denied", 404: "missing", 410: "missing"}.get(status) if status else None
         if by_status is None and isinstance(status, int) and status >= 500:
@@ -119,7 +119,7 @@ class RemoteStore:
 
     Attributes:
         uri: The URI.
-        redacted: The URI without what gives access, for messages.
+        redacted: The URI without what gives access, for link_ids.
         scheme: Its scheme, such as ``s3``.
         package: The package that reads it.
         fs: The fsspec file system.
@@ -299,28 +299,28 @@ def _digest(package: str, info: dict[str, Any]) -> tuple[str, str] | None:
     plain = str(info.get("ETag", "")).strip('"')
     if package == "s3fs" and _MD5.fullmatch(plain):  # of an upload in several parts it is none
         return "md5", plain
-    coded = info.get("md5Hash") or info.get("Content-MD5")
-    if isinstance(coded, str):
+    md5 = info.get("md5Hash") or info.get("Content-MD5")
+    if isinstance(md5, str):
         with contextlib.suppress(ValueError):
-            return "md5", base64.b64decode(coded, validate=True).hex()
+            return "md5", base64.b64decode(md5, validate=True).hex()
     return None
 
 
 async def _download(fs: Any, file: RemoteFile, path: Path, advance: Callable[[int], None]) -> None:
     session = await fs.set_session()
-    done = path.stat().st_size if path.exists() else 0
+    offset = path.stat().st_size if path.exists() else 0
     headers = {"Accept-Encoding": "identity", **(fs.kwargs.get("headers") or {})}
-    if done:
-        headers["Range"] = f"bytes={done}-"
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
     rest = {key: value for key, value in fs.kwargs.items() if key != "headers"}
     async with session.get(fs.encode_url(file.path), headers=headers, **rest) as response:
         if response.status == 416:  # nothing is left to fetch
             return
         response.raise_for_status()
-        if done and response.status != 206:
-            advance(-done)
-            done = 0
-        with path.open("ab" if done else "wb") as out:
+        if offset and response.status != 206:
+            advance(-offset)
+            offset = 0
+        with path.open("ab" if offset else "wb") as out:
             async for chunk in response.content.iter_chunked(1 << 20):
                 out.write(chunk)
                 advance(len(chunk))

@@ -29,5 +29,5 @@ def refuse_existing(
         return
     remedies = ["choose another name", *([alternative] if alternative else [])]
     remedies.append("delete it" if overwrite is None else "add --overwrite")
-    state, expected = ("is not empty", "a new or an empty folder") if folder else ("exists", "a new file")
-    raise error(f"{place} {state}", expected=expected, remedy=f"{', '.join(remedies[:-1])} or {remedies[-1]}")
+    state, expectation = ("is not empty", "a new or an empty folder") if folder else ("exists", "a new file")
+    raise error(f"{place} {state}", expected=expectation, remedy=f"{', '.join(remedies[:-1])} or {remedies[-1]}")

@@ -142,8 +142,8 @@ class CheckpointManager:
             The latest checkpoint, or None when none was due.
         """
         value = None if kpis is None else kpis.get(self.monitor)
-        improved = self._improves(kpis)
-        if improved:
+        is_best = self._improves(kpis)
+        if is_best:
             assert kpis is not None
             self._set_best(kpis, epoch)
         name = periodic_checkpoint(epoch, step)
@@ -152,7 +152,7 @@ class CheckpointManager:
         payload["training"] = dict(payload["training"]) | {"keeper": self.state()}
         # The latest comes last: its state names the best files, which must be there if a kill comes in between.
         source: Path | None = None
-        if improved:
+        if is_best:
             source = _copy_or_write(None, self.folder / BEST_CHECKPOINT, payload)
         if enters_top:
             self.top_folder.mkdir(parents=True, exist_ok=True)
@@ -218,11 +218,11 @@ class CheckpointManager:
         if self.top_k == 0 or math.isnan(value):
             return False
         entry = (value, self.top_name(epoch, step, value), ranking_key(kpis, self.monitor, self._sign)[1])
-        ranked = sorted([*self.top, entry], key=lambda t: (self._sign * t[0], t[2]), reverse=True)
-        limit = len(ranked) if self.top_k < 0 else self.top_k
-        self.top = ranked[:limit]
+        entries = sorted([*self.top, entry], key=lambda t: (self._sign * t[0], t[2]), reverse=True)
+        limit = len(entries) if self.top_k < 0 else self.top_k
+        self.top = entries[:limit]
         names = {name for _, name, _ in self.top}
-        self.dropped = [name for _, name, _ in ranked[limit:] if name not in names]
+        self.dropped = [name for _, name, _ in entries[limit:] if name not in names]
         return entry in self.top
 
 

@@ -43,15 +43,15 @@ def launched_processes(num_nodes: int = 1) -> int | None:
     return None
 
 
-def _gpu_count(experiment: Experiment, launched: int | None) -> int:
+def _gpu_count(experiment: Experiment, process_count: int | None) -> int:
     """Return ``train.num_gpus``, or the launched processes where the user set none; raise DeviceError if the two differ."""
     count = experiment.train.num_gpus
-    if launched is None or launched == count:
+    if process_count is None or process_count == count:
         return count
     if not experiment.is_set("train.num_gpus"):
-        return launched
-    raise DeviceError(f"train.num_gpus is {count} and the launcher started {launched} processes on this node",
-                      expected="as many processes as GPUs", remedy=f"set train.num_gpus={launched}")  # fmt: skip
+        return process_count
+    raise DeviceError(f"train.num_gpus is {count} and the launcher started {process_count} processes on this node",
+                      expected="as many processes as GPUs", remedy=f"set train.num_gpus={process_count}")  # fmt: skip
 
 
 def fast_bf16(cuda: bool) -> bool:
@@ -99,14 +99,14 @@ def make_fabric(experiment: Experiment) -> Fabric:
         DeviceError: this machine does not have these GPUs, or its device cannot train in this precision.
     """
     train = experiment.train
-    launched = launched_processes(train.num_nodes)
+    process_count = launched_processes(train.num_nodes)
     cuda = torch.cuda.is_available()
     accelerator, devices = "cpu", 1
     ids: list[int] = []
-    if launched is not None and launched > 1 and not cuda:
-        devices = launched
+    if process_count is not None and process_count > 1 and not cuda:
+        devices = process_count
     else:
-        count = _gpu_count(experiment, launched) if cuda else train.num_gpus
+        count = _gpu_count(experiment, process_count) if cuda else train.num_gpus
         ids = check_devices(count, train.gpu_ids, ids_were_set=experiment.is_set("train.gpu_ids"))
         if ids:
             accelerator, devices = "cuda", len(ids)
@@ -122,7 +122,7 @@ def make_fabric(experiment: Experiment) -> Fabric:
     strategy = DDPStrategy(find_unused_parameters=head_first) if several else "auto"
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # this program prints devices and precision itself
     # Fabric takes SLURM_NTASKS alone for a sign that srun started everything, and would wait for the others.
-    plugins = LightningEnvironment() if launched is None and "SLURM_NTASKS" in os.environ else None
+    plugins = LightningEnvironment() if process_count is None and "SLURM_NTASKS" in os.environ else None
     return Fabric(accelerator=accelerator, devices=ids or devices, num_nodes=train.num_nodes, strategy=strategy,
                   plugins=plugins, precision=FABRIC_PRECISION[train.precision])  # fmt: skip
 
@@ -133,9 +133,9 @@ def launch(fabric: Fabric) -> None:
     Fabric closes it for NCCL alone. A gloo process group that is still open at interpreter exit now and then ends its
     process with "terminate called without an active exception" (pytorch/pytorch#190489).
     """
-    connected = _is_connected()
+    is_connected = _is_connected()
     fabric.launch()
-    if _is_connected() and not connected:
+    if _is_connected() and not is_connected:
         atexit.register(_disconnect)
 
 

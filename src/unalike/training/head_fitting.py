@@ -126,15 +126,15 @@ def save_if_best(
     if validation.validator is not None:
         validation.engine = None  # another head is another graph
         kpis = dict(validation(fabric.to_device(network)))
-    saved = False
+    is_best = False
     if fabric.is_global_zero:
         weights = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         payload = setup.payload(weights, spec_with_head(setup.with_epochs(loop.epochs), network))
-        saved = checkpoint_manager.save_if_best(payload, epoch=epoch, step=position.global_step, kpis=kpis)
+        is_best = checkpoint_manager.save_if_best(payload, epoch=epoch, step=position.global_step, kpis=kpis)
         monitor = checkpoint_manager.monitor
         text = f", {short_name(monitor)} {kpis[monitor]:.4f}" if monitor in kpis else ""
         say(f"finished: {setup.experiment.train.finish.trained_share:g} of the training kept, the head fitted anew{text}"
-            + ("" if saved else f"; epoch {(checkpoint_manager.best_epoch or 0) + 1} was no worse and stays"))  # fmt: skip
-        if saved and kpis:
+            + ("" if is_best else f"; epoch {(checkpoint_manager.best_epoch or 0) + 1} was no worse and stays"))  # fmt: skip
+        if is_best and kpis:
             loggers("validation", {"epoch": epoch, "step": position.global_step, "kpi": kpis})
-    return kpis if fabric.broadcast(saved) else None
+    return kpis if fabric.broadcast(is_best) else None

@@ -270,9 +270,9 @@ class TrainingLoop:
 
     def _replan(self, choose_epochs: EpochChooser, seconds: float) -> int:
         """Choose the number of epochs again, for the schedule too; return how many more than before."""
-        before, finished = self.epochs, self.position.epoch + 1
-        chosen = max(finished, choose_epochs(finished, seconds))
-        self.epochs = int(self.fabric.broadcast(chosen if finished <= REPLANNED_EPOCHS else min(before, chosen)))
+        before, epochs_done = self.epochs, self.position.epoch + 1
+        epochs = max(epochs_done, choose_epochs(epochs_done, seconds))
+        self.epochs = int(self.fabric.broadcast(epochs if epochs_done <= REPLANNED_EPOCHS else min(before, epochs)))
         self.schedule = replace(self.schedule, epochs=self.epochs)
         if self.epochs != before:
             self.listener("epochs", {"epochs": self.epochs, "before": before, "seconds": seconds})
@@ -315,9 +315,12 @@ class TrainingLoop:
         at, several = self.position, self.fabric.world_size > 1
         if self.seconds_left is None or (several and not self._passed_multiple(at.step, 1, self.options.log_every)):
             return False
-        left = self.seconds_left()
+        seconds_left = self.seconds_left()
         pace = float(np.median(self.recent_seconds)) if len(self.recent_seconds) >= MIN_TIMED_STEPS else 0.0
-        last = min(self.steps, at.step + max(0, int(left / pace)) if pace else at.step + self.steps * (left > 0))
+        last = min(
+            self.steps,
+            at.step + max(0, int(seconds_left / pace)) if pace else at.step + self.steps * (seconds_left > 0),
+        )
         last = int(self.fabric.broadcast(last)) if several else last
         if last < self.steps and self.last_step == self.steps:
             advance(0, more=at.step - (self.epochs - at.epoch) * self.steps)  # what is left is no longer known
@@ -367,10 +370,10 @@ class TrainingLoop:
         row = {"train_loss": loss, "trunk_base_lr": rates.get("trunk", 0.0),
                "embedder_base_lr": rates.get("embedder", 0.0)}  # fmt: skip
         self.history.steps.append({"epoch": at.epoch, "step": at.global_step, **row})
-        left = (self.epochs - at.epoch) * self.steps - at.step
+        steps_left = (self.epochs - at.epoch) * self.steps - at.step
         self.listener("step", {
             "epoch": at.epoch, "step": at.global_step, "max_epoch": self.epochs, "max_step": self.epochs * self.steps,
-            "time_per_epoch": seconds_per_step * self.steps, "eta": seconds_per_step * left, "kpi": row,
+            "time_per_epoch": seconds_per_step * self.steps, "eta": seconds_per_step * steps_left, "kpi": row,
         })  # fmt: skip
 
     def _agree_on_signal(self) -> int:

@@ -112,32 +112,32 @@ def _construct(
     key: str, cls: type[nn.Module], parameters: Mapping[str, Any], facts: Mapping[str, int]
 ) -> nn.Module:  # fmt: skip
     """Create an instance of ``cls`` with the facts that it takes; raise SpecError for parameters that it does not have."""
-    allowed = _parameter_names(cls)
+    names = _parameter_names(cls)
     for parameter in parameters:
         if parameter in _FACTS:
             raise SpecError(f"{key}.parameters.{parameter} is set", expected="it to come from the data and the model",
                             remedy="remove it")  # fmt: skip
-        if parameter not in allowed:
+        if parameter not in names:
             raise SpecError(
                 f"{key}.parameters.{parameter}: {cls.__name__} has no such parameter",
-                expected=", ".join(sorted(allowed - set(_FACTS))) or "none",
-                remedy=closest(parameter, allowed),
+                expected=", ".join(sorted(names - set(_FACTS))) or "none",
+                remedy=closest(parameter, names),
             )
-    taken = {name: facts[fact] for name, fact in _FACTS.items() if name in allowed and fact in facts}
+    facts_of_class = {name: facts[fact] for name, fact in _FACTS.items() if name in names and fact in facts}
     with reader_errors(f"{key}: {cls.__name__} refuses {dict(parameters)}", error=SpecError):
-        module = cls(**taken, **parameters)
+        module = cls(**facts_of_class, **parameters)
         if parameters and cls.__name__ not in _NEEDS:
-            _try_out(key, cls, parameters, taken)
+            _try_out(key, cls, parameters, facts_of_class)
     return module
 
 
-def _try_out(key: str, cls: type[nn.Module], parameters: Mapping[str, Any], taken: Mapping[str, int]) -> None:
+def _try_out(key: str, cls: type[nn.Module], parameters: Mapping[str, Any], class_facts: Mapping[str, int]) -> None:
     """Compute one small batch: many constructors take any value, and only the first step of a training would find it wrong.
 
     The states of random number generators stay as they are.
     """
     classes, dim = 8, 32
-    small = {name: classes if _FACTS[name] == "classes" else dim for name in taken}
+    small = {name: classes if _FACTS[name] == "classes" else dim for name in class_facts}
     states = random.getstate(), np.random.get_state()
     try:
         with torch.random.fork_rng(devices=[]):
@@ -230,8 +230,8 @@ class Criterion(nn.Module):
             loss = self.loss(vectors_BD, labels_B)
         else:
             with torch.no_grad():
-                mined = self.miner(vectors_BD.detach(), labels_B)
-            loss = self.loss(vectors_BD, labels_B, mined)
+                tuples = self.miner(vectors_BD.detach(), labels_B)
+            loss = self.loss(vectors_BD, labels_B, tuples)
         return loss
 
     def _batch_error(self, name: str, labels_B: Tensor, cause: str) -> TrainingError:

@@ -90,25 +90,25 @@ def _training(experiment: Experiment, result: TrainingResult, record: Mapping[st
 def _selection(record: Mapping[str, Any]) -> dict[str, Any]:
     """Return the parts of a card that differ after automatic training: how the model was selected, and on which images."""
     names = KIND_NAMES
-    chosen = next(c for c in record["candidates"] if c["name"] == record["chosen"])
+    choice = next(c for c in record["candidates"] if c["name"] == record["chosen"])
     counts = "; ".join(f"{names.get(kind, kind)}: {describe_counts(row)}" for kind, row in
                        record.get("evaluation", {}).get("counts", {}).items()) or ", ".join(
         f"{n} queries of {names.get(kind, kind)}" for kind, n in sorted(record["judged_on"].items()))  # fmt: skip
     figures = {
         f"{names.get(kind, kind)}, {name}": value
-        for kind, row in chosen["figures"].items()
+        for kind, row in choice["figures"].items()
         for name, value in row.items()
     }
     made_of = f"held-out images ({counts})" if counts else record["estimate"]
     note = "the best of all candidates, so slightly optimistic" if counts else "nothing was measured"
-    note = "; ".join(text for text in (chosen.get("statement", ""), record.get("not_tested", ""), note) if text)
+    note = "; ".join(text for text in (choice.get("statement", ""), record.get("not_tested", ""), note) if text)
     weights = record.get("weights") or {}  # of the user's own: what they were trained on is not known
     note += f"; {weights['note']}" if weights else ""
     unseen = "new" in record["judged_on"] and not weights.get("shared_classes")
     return {
         "automatic": {"chosen": record["chosen"], "chosen_by": record.get("chosen_by", "rule"), "goal": record["goal"], "minutes": record["spent_minutes"],
                       **{key: record[key] for key in SAMPLE_KEYS if key in record},
-                      "instead_of": [c["name"] for c in record["candidates"] if c is not chosen]},
+                      "instead_of": [c["name"] for c in record["candidates"] if c is not choice]},
         "validation": {"made_of": made_of, "classes_unseen_in_training": unseen,
                        "note": note, "metrics": {"micro": figures}},
     }  # fmt: skip

@@ -37,18 +37,18 @@ def limit_validation(sets: TrainingSets, budget: TimeBudget) -> TrainingSets:
         return sets
     if reference.paths == query.paths:
         sampled = reference.select(np.sort(balanced_order(reference.labels_N, 0)[:most]))
-        limited = replace(sets, reference=sampled, query=sampled)
+        part = replace(sets, reference=sampled, query=sampled)
     else:
         names = np.array(query.label_names())
         rows = balanced_order(query.labels_N, 0)[: max(1, most // 4)]
         first_N = np.isin(np.array(reference.label_names()), names[rows])  # a query without its class tells nothing
         order_N = balanced_order(reference.labels_N, 0)
         order_N = order_N[np.argsort(~first_N[order_N], kind="stable")][: most - len(rows)]
-        limited = replace(sets, reference=reference.select(np.sort(order_N)), query=query.select(np.sort(rows)))
-    assert limited.reference is not None and limited.query is not None
-    say(f"validation on {len(limited.query)} of {len(query)} query and {len(limited.reference)} of {len(reference)} reference "
+        part = replace(sets, reference=reference.select(np.sort(order_N)), query=query.select(np.sort(rows)))
+    assert part.reference is not None and part.query is not None
+    say(f"validation on {len(part.query)} of {len(query)} query and {len(part.reference)} of {len(reference)} reference "
         f"images: more do not fit into {budget.seconds / 60:g} minutes")  # fmt: skip
-    return limited
+    return part
 
 
 class PlainLimit:

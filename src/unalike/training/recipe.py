@@ -80,11 +80,11 @@ def settle_decoding(
         stop: see ``fit_decoding``.
     """
     dataset = experiment.dataset
-    known = Decoding.from_section(dataset.decoding)
-    if known.is_complete:
+    user_decoding = Decoding.from_section(dataset.decoding)
+    if user_decoding.is_complete:
         return
     paths = dict.fromkeys(path for images in sets if images is not None for path in images.paths)
-    decoding = fit_decoding(paths, known, max_pixels=dataset.max_pixels, stop=stop)
+    decoding = fit_decoding(paths, user_decoding, max_pixels=dataset.max_pixels, stop=stop)
     if decoding.ground is not None:
         settle(experiment, "dataset.decoding.ground", format_ground(decoding.ground), "chosen from transparent images")
     if decoding.range is not None:

@@ -137,27 +137,27 @@ def write_automatic_report(
         The files.
     """
     report = Report(experiment.model_name or "Automatic training", _subtitle(experiment, images))
-    base, chosen = (next(c for c in record["candidates"] if c["name"] == name)
+    base, choice = (next(c for c in record["candidates"] if c["name"] == name)
                     for name in (record["candidates"][0]["name"], record["chosen"]))  # fmt: skip
     counts = record["evaluation"]["counts"]
-    figures = [(kind, name, value) for kind, row in chosen["figures"].items() for name, value in row.items()]
+    figures = [(kind, name, value) for kind, row in choice["figures"].items() for name, value in row.items()]
     report.figures(
-        [("delivered", chosen["name"]), ("minutes", f"{record['spent_minutes']:.1f} of {record['minutes']:g}"),
+        [("delivered", choice["name"]), ("minutes", f"{record['spent_minutes']:.1f} of {record['minutes']:g}"),
          *((f"{name}, {KIND_NAMES[kind]}", interval_from_dict(value)) for kind, name, value in figures)],
-        note=" ".join(text for text in (_as_sentence(chosen["statement"]), _describe_queries(record),
+        note=" ".join(text for text in (_as_sentence(choice["statement"]), _describe_queries(record),
                                         _as_sentence(record["not_tested"]), OPTIMISTIC) if text),
     )  # fmt: skip
-    if chosen is not base:
+    if choice is not base:
         report.comparison(
             [(f"{name}, {KIND_NAMES[kind]}", interval_from_dict(base["figures"][kind][name]), interval_from_dict(value),
-              interval_from_dict(chosen["gain_over_frozen"][kind][name], 2.0)) for kind, name, value in figures],
-            before="frozen trunk", after=chosen["name"], title="Compared with the frozen trunk",
+              interval_from_dict(choice["gain_over_frozen"][kind][name], 2.0)) for kind, name, value in figures],
+            before="frozen trunk", after=choice["name"], title="Compared with the frozen trunk",
             note="Paired differences on the same queries; the frozen trunk is not trained at all.",
         )  # fmt: skip
     report.table("Candidates", [
         {"name": c["name"], **{f"{name}, {KIND_NAMES[kind]}": value["value"] for kind, row in c["figures"].items()
                                for name, value in row.items()},
-         "delivered": "yes" if c is chosen else "", "why": c["reason"]} for c in record["candidates"]
+         "delivered": "yes" if c is choice else "", "why": c["reason"]} for c in record["candidates"]
     ], note=f"On the same queries. The rule: {record['rule']}. `unalike train --take NAME` delivers another one.")  # fmt: skip
     report.table("Heads on frozen features", [{"name": head["name"], "score": head["score"]} for head in record["heads"]],
                  note="Mean of R@1 and MAP@R in cross-validation on the images to fit to; the best heads are among the candidates "
@@ -198,9 +198,9 @@ def _comparisons_that_fit(images: EmbeddedImages, seconds: float) -> tuple[int, 
     probe, _ = images.sample(PROBE_IMAGES)
     start = time.monotonic()
     _nearest(probe)
-    taken = max(time.monotonic() - start, 1e-6)
-    quick = TSNE_PROBES * taken > seconds / 2
-    fitting = len(probe) * math.sqrt(max(seconds, 0.0) / 2 / (COMPARISONS * taken))
+    elapsed = max(time.monotonic() - start, 1e-6)
+    quick = TSNE_PROBES * elapsed > seconds / 2
+    fitting = len(probe) * math.sqrt(max(seconds, 0.0) / 2 / (COMPARISONS * elapsed))
     return min(len(images), max(len(probe), int(fitting))), quick
 
 

@@ -67,8 +67,8 @@ def find_resume_checkpoint(experiment: Experiment, folder: Path, resume: bool, f
     message: str | UnalikeError | None = None
     if fabric.is_global_zero:
         try:
-            named = experiment.train.resume_training_checkpoint_path
-            message = named or (str(newest_checkpoint(folder)) if resume and _holds_checkpoint(folder) else None)
+            user_path = experiment.train.resume_training_checkpoint_path
+            message = user_path or (str(newest_checkpoint(folder)) if resume and _holds_checkpoint(folder) else None)
             if resume and not message:
                 say(f"{folder}: the former run ended before its first checkpoint, starting from the beginning")
         except UnalikeError as error:
@@ -106,9 +106,9 @@ def choose_seed(experiment: Experiment, checkpoint: ResumeCheckpoint, fabric: Fa
     Returns:
         The seed, 0 or greater.
     """
-    resumed, own = checkpoint.seed, experiment.train.seed
-    if resumed is not None and (own < 0 or not experiment.is_set("train.seed")):
-        seed = int(resumed)
+    checkpoint_seed, own = checkpoint.seed, experiment.train.seed
+    if checkpoint_seed is not None and (own < 0 or not experiment.is_set("train.seed")):
+        seed = int(checkpoint_seed)
     else:
         seed = own if own >= 0 else int(fabric.broadcast(torch.seed() % 2**31))
     if seed != own:

@@ -62,7 +62,7 @@ class TimeBudget:
             least: so many items are finished in any case.
         """
         end = self.clock() + share * max(0.0, self.left)
-        return lambda done, total: least <= done < total and self.clock() > end
+        return lambda count, total: least <= count < total and self.clock() > end
 
     def until(self, share: float) -> float:
         """Return the seconds until ``share`` of the budget is spent; negative afterwards."""

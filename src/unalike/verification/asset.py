@@ -130,24 +130,24 @@ def open_assets(
         UnreadableImage: A file cannot be decoded.
     """
     if isinstance(assets, (str, Path)):
-        opened = _open_folder(assets, decoding)
+        assets_in_order = _open_folder(assets, decoding)
     else:
         images = list(assets)
         labels = list(names) if names is not None else [_default_name(image, i) for i, image in enumerate(images)]
         if len(labels) != len(images):
             raise DataError(f"{len(images)} assets and {len(labels)} names", expected="as many of each")
-        opened = [
+        assets_in_order = [
             replace(image, name=name) if isinstance(image, Asset) else open_asset(image, name, decoding)
             for image, name in zip(images, labels, strict=True)
         ]
-    if not opened:
+    if not assets_in_order:
         raise DataError("no assets", expected="a folder that holds some images")
-    opened = [replace(asset, name=normalize_class_name(asset.name)) for asset in opened]
-    used = [asset.name for asset in opened]
-    repeated = sorted({name for name in used if used.count(name) > 1})
-    if repeated:
-        raise DataError(f"two assets are named {repeated[0]!r}", expected="a name for each")
-    return opened
+    assets_in_order = [replace(asset, name=normalize_class_name(asset.name)) for asset in assets_in_order]
+    asset_names = [asset.name for asset in assets_in_order]
+    duplicates = sorted({name for name in asset_names if asset_names.count(name) > 1})
+    if duplicates:
+        raise DataError(f"two assets are named {duplicates[0]!r}", expected="a name for each")
+    return assets_in_order
 
 
 def asset_sources(assets: str | Path | Sequence[ImageInput | Asset]) -> list[ImageInput]:
@@ -216,11 +216,11 @@ def spread_colors(colors_HW3: np.ndarray, known_HW: np.ndarray, reach: int = 3) 
     Returns:
         float32 (H, W, 3).
     """
-    known = known_HW.astype(np.float64)
-    near_HW3 = np.stack([box_mean(colors_HW3[..., c] * known, reach) for c in range(3)], axis=-1)
-    total_HW1 = box_mean(known, reach)[..., None]
-    filled = np.where(total_HW1 > 1e-6, near_HW3 / np.maximum(total_HW1, 1e-6), colors_HW3)
-    return np.where(known_HW[..., None], colors_HW3, filled).astype(np.float32)
+    opaque_HW = known_HW.astype(np.float64)
+    near_HW3 = np.stack([box_mean(colors_HW3[..., c] * opaque_HW, reach) for c in range(3)], axis=-1)
+    total_HW1 = box_mean(opaque_HW, reach)[..., None]
+    result = np.where(total_HW1 > 1e-6, near_HW3 / np.maximum(total_HW1, 1e-6), colors_HW3)
+    return np.where(known_HW[..., None], colors_HW3, result).astype(np.float32)
 
 
 def box_mean(values_HW: np.ndarray, reach: int) -> np.ndarray:

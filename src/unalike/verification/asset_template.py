@@ -112,18 +112,18 @@ class AssetTemplate:
         alpha, color = resized[..., 3:].astype(np.float32) / 255, resized[..., :3].astype(np.float32)
         ink = float(np.median(self.asset.color_HW3[self.asset.alpha_HW > 0.5].mean(axis=1)))
         opaque = self.asset.background == "none"
-        edge, found = 16, []
+        edge, keypoints = 16, []
         for gray in KEYPOINT_GRAYS[:1] if opaque else KEYPOINT_GRAYS:
             if abs(gray - ink) < KEYPOINT_CONTRAST and not opaque:
                 continue
-            drawn = (color * alpha + gray * (1 - alpha) + 0.5).astype(np.uint8)
-            drawn = cv2.copyMakeBorder(drawn, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=(gray, gray, gray))
-            points_N2, descriptors = detect_keypoints(drawn)
+            picture = (color * alpha + gray * (1 - alpha) + 0.5).astype(np.uint8)
+            picture = cv2.copyMakeBorder(picture, edge, edge, edge, edge, cv2.BORDER_CONSTANT, value=(gray, gray, gray))
+            points_N2, descriptors = detect_keypoints(picture)
             points_N2 = (points_N2 - edge) * factor
             if mirrored:
                 points_N2[:, 0] = width - 1 - points_N2[:, 0]
-            found.append((points_N2, descriptors))
-        return found
+            keypoints.append((points_N2, descriptors))
+        return keypoints
 
 
 def _render_coarse(

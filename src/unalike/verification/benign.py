@@ -40,14 +40,14 @@ class RenderedAsset:
     pose_23: np.ndarray
 
 
-def check_kinds(kinds: Collection[str], known: Collection[str], what: str) -> tuple[str, ...]:
-    """Return the kinds in the order of ``known``; raise SpecError for an unknown kind, or for none."""
+def check_kinds(kinds: Collection[str], valid_kinds: Collection[str], what: str) -> tuple[str, ...]:
+    """Return the kinds in the order of ``valid_kinds``; raise SpecError for an unknown kind, or for none."""
     for kind in kinds:
-        if kind not in known:
-            raise SpecError(f"{what} {kind!r}", expected=", ".join(known), remedy=closest(kind, known))
+        if kind not in valid_kinds:
+            raise SpecError(f"{what} {kind!r}", expected=", ".join(valid_kinds), remedy=closest(kind, valid_kinds))
     if not kinds:
-        raise SpecError(f"no {what}", expected=", ".join(known))
-    return tuple(kind for kind in known if kind in kinds)
+        raise SpecError(f"no {what}", expected=", ".join(valid_kinds))
+    return tuple(kind for kind in valid_kinds if kind in kinds)
 
 
 def render_benign(
@@ -215,8 +215,8 @@ def _add_texture(background_HW3: np.ndarray, rng: np.random.Generator, ink_N3: n
     busy = background_HW3 + strength * (np.asarray(canvas.filter(ImageFilter.GaussianBlur(0.8)), np.float32) - 127)
     # Where the ink would hardly be visible, the texture is weaker.
     near = (np.abs(busy - ink_N3.mean(axis=0)).mean(axis=2) < MIN_CONTRAST)[..., None] if len(ink_N3) else False
-    textured: np.ndarray = np.clip(np.where(near, 0.8 * background_HW3 + 0.2 * busy, busy), 0, 255).astype(np.float32)
-    return textured
+    result: np.ndarray = np.clip(np.where(near, 0.8 * background_HW3 + 0.2 * busy, busy), 0, 255).astype(np.float32)
+    return result
 
 
 def _relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -228,8 +228,8 @@ def _relight(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     angle, falloff = rng.uniform(0, 2 * np.pi), rng.uniform(0, 0.22)
     grid_y, grid_x = np.mgrid[0:height, 0:width].astype(np.float32) / max(height, width) - 0.5
     shading = 1 + falloff * (grid_x * np.cos(angle) + grid_y * np.sin(angle))
-    lit: np.ndarray = np.clip(255 * (image / 255) ** gamma * gain * shading[..., None], 0, 255).astype(np.float32)
-    return lit
+    result: np.ndarray = np.clip(255 * (image / 255) ** gamma * gain * shading[..., None], 0, 255).astype(np.float32)
+    return result
 
 
 def _compress(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -37,8 +37,8 @@ class Lighting:
 
     def apply(self, color_HW3: np.ndarray) -> np.ndarray:
         """Light the asset's colors; float32 (H, W, 3), 0 to 255."""
-        lit: np.ndarray = np.clip(color_HW3 * self.gain_HW[..., None] + self.offset, 0, 255).astype(np.float32)
-        return lit
+        result: np.ndarray = np.clip(color_HW3 * self.gain_HW[..., None] + self.offset, 0, 255).astype(np.float32)
+        return result
 
     def remove(self, observed_HW3: np.ndarray) -> np.ndarray:
         """Return colors as under the asset's own lighting; float32 (H, W, 3), 0 to 255."""
@@ -136,14 +136,14 @@ def _fill_background(
     """The observed background where it is busy, continued under the ink's edge from what is near."""
     cv2 = import_opencv()
     weight = free_HW.astype(np.float32)
-    filled, known = surface_HW3.copy(), np.zeros_like(free_HW)
+    result, valid_HW = surface_HW3.copy(), np.zeros_like(free_HW)
     for blur in (12.0, 5.0, 2.5):  # from far to near: the nearest that is known counts
         total = cv2.GaussianBlur(weight, (0, 0), blur)
         near = cv2.GaussianBlur(observed_HW3 * weight[..., None], (0, 0), blur) / np.maximum(total, 1e-6)[..., None]
-        known = total > 0.02
-        filled[known] = near[known]
+        valid_HW = total > 0.02
+        result[valid_HW] = near[valid_HW]
     beside = dilate_alpha(busy_HW.astype(np.float32), 3 * BUSY_REACH) > 0.5
-    background = np.where(beside[..., None], filled, surface_HW3)
+    background = np.where(beside[..., None], result, surface_HW3)
     background[busy_HW] = observed_HW3[busy_HW]
     return np.asarray(background, np.float32)
 

@@ -90,21 +90,21 @@ def locate_asset(template: AssetTemplate, image: np.ndarray | SearchedImage) -> 
     Returns:
         The pose, or None where nothing like the asset is found (in a blank image).
     """
-    searched = image if isinstance(image, SearchedImage) else SearchedImage(image)
-    edges_HW, _ = searched.edges(template.coarse_side)
+    search_image = image if isinstance(image, SearchedImage) else SearchedImage(image)
+    edges_HW, _ = search_image.edges(template.coarse_side)
     if float(edges_HW.std()) < 1e-3:
         return None
     best: AffinePose | None = None
-    for number, start_33 in enumerate(_propose(template, searched)):
+    for number, start_33 in enumerate(_propose(template, search_image)):
         enough = GOOD_CORRELATION if number < MAX_REFINED[0] else FAIR_CORRELATION
         if best is not None and best.correlation >= enough:
             break
-        best = _better(best, _refine_pose(template, searched, start_33))
+        best = _better(best, _refine_pose(template, search_image, start_33))
     if best is not None and best.correlation >= MIRROR_BELOW:
         return best
     mirrored: AffinePose | None = None
-    for start_33 in _propose_mirrored(template, searched):
-        mirrored = _better(mirrored, _refine_pose(template, searched, start_33))
+    for start_33 in _propose_mirrored(template, search_image):
+        mirrored = _better(mirrored, _refine_pose(template, search_image, start_33))
         if mirrored is not None and mirrored.correlation >= MIRROR_BELOW:
             break
     if mirrored is not None and (best is None or mirrored.correlation > best.correlation + MIRROR_MARGIN):
@@ -118,44 +118,44 @@ def _better(first: AffinePose | None, second: AffinePose | None) -> AffinePose |
     return second if second.correlation > first.correlation else first
 
 
-def _propose(template: AssetTemplate, searched: SearchedImage) -> Iterator[np.ndarray]:
+def _propose(template: AssetTemplate, search_image: SearchedImage) -> Iterator[np.ndarray]:
     """Yield 3 x 3 matrices from the layer to the image: the best of the coarse search, by keypoints, then the others."""
-    poses = _search_coarse(template, template.coarse_maps, searched)
+    poses = _search_coarse(template, template.coarse_maps, search_image)
     yield from poses[:1]  # before the keypoints, which take longer to detect
-    matched, _ = match_keypoints(template, searched)
-    if matched is not None:
-        yield matched
+    matches, _ = match_keypoints(template, search_image)
+    if matches is not None:
+        yield matches
     yield from poses[1:]
 
 
-def _propose_mirrored(template: AssetTemplate, searched: SearchedImage) -> Iterator[np.ndarray]:
+def _propose_mirrored(template: AssetTemplate, search_image: SearchedImage) -> Iterator[np.ndarray]:
     """The same for mirror images, unstretched ones in the coarse search."""
-    matched, _ = match_keypoints(template, searched, mirrored=True)
-    if matched is not None:
-        yield matched
+    matches, _ = match_keypoints(template, search_image, mirrored=True)
+    if matches is not None:
+        yield matches
     maps = [coarse.mirrored(axis) for coarse in template.coarse_maps if coarse.aspect == 1.0 for axis in (0, 1)]
-    yield from _search_coarse(template, maps, searched)[:MAX_MIRRORED]
+    yield from _search_coarse(template, maps, search_image)[:MAX_MIRRORED]
 
 
 def match_keypoints(
-    template: AssetTemplate, searched: SearchedImage, mirrored: bool = False
+    template: AssetTemplate, search_image: SearchedImage, mirrored: bool = False
 ) -> tuple[np.ndarray | None, int]:
     """Find the similarity transform that most matched keypoints agree with.
 
     Args:
         template: The asset; of its keypoints on several grounds, those with the most agreeing matches count.
-        searched: The image.
+        search_image: The image.
         mirrored: Whether the image shows a mirror image.
 
     Returns:
         The matrix (3 x 3) from the layer to the image, None for too few matches; and the number of matches that agree.
     """
     cv2 = import_opencv()
-    points_N2, descriptors = searched.keypoints
+    points_N2, descriptors = search_image.keypoints
     if len(points_N2) < MIN_MATCHES:
         return None, 0
-    distance = MATCH_DISTANCE * max(searched.image_HW3.shape[:2])
-    smallest = MIN_SHARE * max(searched.image_HW3.shape[:2]) / max(template.asset.size)
+    distance = MATCH_DISTANCE * max(search_image.image_HW3.shape[:2])
+    smallest = MIN_SHARE * max(search_image.image_HW3.shape[:2]) / max(template.asset.size)
     flip = np.eye(3)
     if mirrored:
         flip[0, 0], flip[0, 2] = -1.0, template.asset.size[1] - 1.0
@@ -191,15 +191,15 @@ def _fit_similarity(
         if np.hypot(matrix[0, 0], matrix[1, 0]) >= smallest:
             return matrix, int(agree.sum())
         # A drawing that shrinks to a point agrees with whatever is there: without these matches, again.
-        kept = agree.ravel() == 0
-        source_N2, target_N2 = source_N2[kept], target_N2[kept]
+        inliers = agree.ravel() == 0
+        source_N2, target_N2 = source_N2[inliers], target_N2[inliers]
     return None, 0
 
 
-def _search_coarse(template: AssetTemplate, maps: list[CoarseMap], searched: SearchedImage) -> list[np.ndarray]:
+def _search_coarse(template: AssetTemplate, maps: list[CoarseMap], search_image: SearchedImage) -> list[np.ndarray]:
     """Return 3 x 3 matrices from the layer to the image, the best poses that are not neighbors."""
     cv2 = import_opencv()
-    edges_HW, scale = searched.edges(template.coarse_side)
+    edges_HW, scale = search_image.edges(template.coarse_side)
     pad = template.coarse_side // COARSE_PADDING
     padded = cv2.copyMakeBorder(edges_HW, pad, pad, pad, pad, cv2.BORDER_CONSTANT)
     scores: list[tuple[float, np.ndarray]] = []
@@ -224,7 +224,7 @@ def _search_coarse(template: AssetTemplate, maps: list[CoarseMap], searched: Sea
     return poses
 
 
-def _refine_pose(template: AssetTemplate, searched: SearchedImage, start_33: np.ndarray) -> AffinePose | None:
+def _refine_pose(template: AssetTemplate, search_image: SearchedImage, start_33: np.ndarray) -> AffinePose | None:
     """Refine a pose by ECC at half, then at the full size at which asset and image show the same detail."""
     cv2 = import_opencv()
     matrix = start_33
@@ -236,7 +236,7 @@ def _refine_pose(template: AssetTemplate, searched: SearchedImage, start_33: np.
         template_edges = compute_edges(bands, blur)
         to_layer = template.to_layer_33 @ np.diag([1 / factor, 1 / factor, 1])
         scale = float(np.sqrt(abs(np.linalg.det((matrix @ to_layer)[:2, :2]))))  # image pixels per pixel of the map
-        small, shrink = searched.resized(1 / max(scale, 1.0))
+        small, shrink = search_image.resized(1 / max(scale, 1.0))
         to_small = np.diag([shrink, shrink, 1.0])
         low, high = _reached_box(to_small @ matrix @ to_layer, template_edges.shape, small.shape)
         if (high - low < 8).any():
@@ -300,8 +300,8 @@ def _supported_correlation(
     cv2 = import_opencv()
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     warped = cv2.warpAffine(image_HW, warp_23, template_HW.shape[1::-1], flags=flags)
-    chosen = support_HW > 0
-    first, second = template_HW[chosen], warped[chosen]
+    mask_HW = support_HW > 0
+    first, second = template_HW[mask_HW], warped[mask_HW]
     first, second = first - first.mean(), second - second.mean()
     norm = float(np.sqrt((first @ first) * (second @ second)))
     return float(first @ second) / norm if norm > 1e-6 else -1.0

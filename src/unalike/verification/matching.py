@@ -49,14 +49,14 @@ class AssetMatcher:
 
     def similarities(self, vector_D: np.ndarray) -> np.ndarray:
         """Return the cosine similarity to the nearest vector of each asset, (A,)."""
-        enrolled = self.gallery.snapshot
+        snapshot = self.gallery.snapshot
         cosine_N = self.gallery.vectors_ND @ l2_normalize(vector_D[None])[0]
-        best = np.full(len(enrolled.classes), -1.0)
-        np.maximum.at(best, enrolled.codes_N, cosine_N)
-        code_of = {name: code for code, name in enumerate(enrolled.classes)}
+        best = np.full(len(snapshot.classes), -1.0)
+        np.maximum.at(best, snapshot.codes_N, cosine_N)
+        code_of = {name: code for code, name in enumerate(snapshot.classes)}
         return best[[code_of[asset.name] for asset in self.assets]]
 
-    def keypoint_candidates(self, searched: SearchedImage, similarity_A: np.ndarray) -> list[int]:
+    def keypoint_candidates(self, search_image: SearchedImage, similarity_A: np.ndarray) -> list[int]:
         """Return the numbers of the assets whose keypoints the image shows, the best first.
 
         The network sees all of an image: it does not find an asset that a photograph surrounds, and keypoints do, mirrored
@@ -66,12 +66,12 @@ class AssetMatcher:
         votes: dict[int, int] = {}
         for number in nearest:
             template = self.template(number)
-            votes[number] = max(match_keypoints(template, searched, mirrored)[1] for mirrored in (False, True))
-        found = [number for number in nearest if votes[number] >= MIN_VOTES]
-        return sorted(found, key=lambda number: -votes[number])[:MAX_VOTED]
+            votes[number] = max(match_keypoints(template, search_image, mirrored)[1] for mirrored in (False, True))
+        numbers = [number for number in nearest if votes[number] >= MIN_VOTES]
+        return sorted(numbers, key=lambda number: -votes[number])[:MAX_VOTED]
 
     def asset_similarities(self) -> np.ndarray:
         """Return the cosine similarities of the assets' first vectors, (A, A)."""
-        vectors_ND, enrolled = l2_normalize(self.gallery.vectors_ND), self.gallery.snapshot
-        first_A = [int(np.flatnonzero(enrolled.codes_N == code)[0]) for code in range(len(enrolled.classes))]
+        vectors_ND, snapshot = l2_normalize(self.gallery.vectors_ND), self.gallery.snapshot
+        first_A = [int(np.flatnonzero(snapshot.codes_N == code)[0]) for code in range(len(snapshot.classes))]
         return np.asarray(vectors_ND[first_A] @ vectors_ND[first_A].T)

@@ -92,36 +92,36 @@ def measure_difference(template: AssetTemplate, image_HW3: np.ndarray, pose: Aff
     layer, frame_to_layer = _frame_layer(template, size)
     opaque = asset.background == "none"
     to_image = np.vstack([pose.matrix_23, [0, 0, 1]]) @ frame_to_layer
-    observed, inside = _warp_to_frame(image_HW3, to_image, layer.shape[:2])
-    initial = predict_image(layer, observed, inside, opaque)
+    image_in_frame, inside = _warp_to_frame(image_HW3, to_image, layer.shape[:2])
+    initial = predict_image(layer, image_in_frame, inside, opaque)
     for _ in range(REFINEMENT_STEPS):
-        step = _refinement_step(initial, observed, inside)
+        step = _refinement_step(initial, image_in_frame, inside)
         if step is None:
             break
         to_image = to_image @ step
-        observed, inside = _warp_to_frame(image_HW3, to_image, layer.shape[:2])
+        image_in_frame, inside = _warp_to_frame(image_HW3, to_image, layer.shape[:2])
     pose = AffinePose((to_image @ np.linalg.inv(frame_to_layer))[:2], pose.correlation)
-    expected = predict_image(layer, observed, inside, opaque)
-    counted = inside & expected.predictable_HW
+    prediction = predict_image(layer, image_in_frame, inside, opaque)
+    valid_HW = inside & prediction.predictable_HW
     if opaque:
-        counted &= ~(erode_alpha(expected.alpha_HW, 2) < 0.5)
-    heat = _compute_heat(expected, observed, counted)
-    heat[find_added_ink(expected, observed, layer)] = 1.0
-    alpha, free = expected.alpha_HW, inside & (expected.alpha_HW < 0.03)
+        valid_HW &= ~(erode_alpha(prediction.alpha_HW, 2) < 0.5)
+    heat = _compute_heat(prediction, image_in_frame, valid_HW)
+    heat[find_added_ink(prediction, image_in_frame, layer)] = 1.0
+    alpha, free = prediction.alpha_HW, inside & (prediction.alpha_HW < 0.03)
     is_turned = pose.is_mirrored or abs(pose.rotation) > MAX_ROTATION
-    busy = float(expected.busy_HW.sum() / max(1, int(free.sum())))
+    busy = float(prediction.busy_HW.sum() / max(1, int(free.sum())))
     measures = {
         "edges": (1.0 - pose.correlation) / (1 + BUSY_EDGES * min(1.0, busy)),
         "distortion": MAX_DISTORTION if is_turned else pose.distortion,
-        "colour": _color_difference(expected, observed, layer),
+        "colour": _color_difference(prediction, image_in_frame, layer),
         "parts": float(window_mean(heat, size).max()),
-        "balance": _imbalance(observed, expected.image_HW3, counted, size) / expected.contrast,
+        "balance": _imbalance(image_in_frame, prediction.image_HW3, valid_HW, size) / prediction.contrast,
         "area": float((heat > AREA_HEAT).sum() / max(1.0, float((alpha > 0.5).sum()))),
         "hidden": float((alpha * ~inside).sum() / max(1.0, float(alpha.sum()))),
         "busy": busy,
     }
-    expected_HW3 = np.clip(expected.image_HW3, 0, 255).astype(np.uint8)
-    return AssetDifference(pose, measures, heat, observed.astype(np.uint8), expected_HW3, to_image[:2], size)
+    expected_HW3 = np.clip(prediction.image_HW3, 0, 255).astype(np.uint8)
+    return AssetDifference(pose, measures, heat, image_in_frame.astype(np.uint8), expected_HW3, to_image[:2], size)
 
 
 def window_side(size: float) -> int:
@@ -148,54 +148,56 @@ def _frame_layer(template: AssetTemplate, size: float) -> tuple[np.ndarray, np.n
     return layer, np.array([[1 / scale, 0, offset], [0, 1 / scale, offset], [0, 0, 1]])
 
 
-def _compute_heat(expected: ExpectedImage, observed: np.ndarray, counted: np.ndarray) -> np.ndarray:
+def _compute_heat(prediction: ExpectedImage, image_HW3: np.ndarray, valid_HW: np.ndarray) -> np.ndarray:
     """Difference beyond the range of expected values within a pixel, as a share of the contrast."""
     cv2 = import_opencv()
     near = np.ones((3, 3), np.uint8)
-    low, high = cv2.erode(expected.image_HW3, near), cv2.dilate(expected.image_HW3, near)
-    excess = channel_max(np.maximum(np.maximum(low - observed, observed - high), 0))
-    noise = NOISE_FLOOR + 2.0 * expected.background_noise
-    heat: np.ndarray = np.where(counted, np.maximum(excess - noise, 0) / expected.contrast, 0).astype(np.float32)
+    low, high = cv2.erode(prediction.image_HW3, near), cv2.dilate(prediction.image_HW3, near)
+    excess = channel_max(np.maximum(np.maximum(low - image_HW3, image_HW3 - high), 0))
+    noise = NOISE_FLOOR + 2.0 * prediction.background_noise
+    heat: np.ndarray = np.where(valid_HW, np.maximum(excess - noise, 0) / prediction.contrast, 0).astype(np.float32)
     return heat
 
 
-def _color_difference(expected: ExpectedImage, observed: np.ndarray, layer_HW4: np.ndarray) -> float:
+def _color_difference(prediction: ExpectedImage, image_HW3: np.ndarray, layer_HW4: np.ndarray) -> float:
     """The largest CIEDE2000 difference of a color group's mean from its own color, under the asset's lighting.
 
     In thin strokes ink is mixed with background, and JPEG mixes their hues: whichever of the pure color, the expected image,
     and the expected image with blurred hues explains more counts.
     """
-    if not expected.ink_HW.any():
+    if not prediction.ink_HW.any():
         return 100.0
     cv2 = import_opencv()
-    brightness = expected.image_HW3.mean(axis=2, keepdims=True)
-    blurred = cv2.GaussianBlur(expected.image_HW3 - brightness, (0, 0), CHROMA_BLUR) + brightness
+    brightness = prediction.image_HW3.mean(axis=2, keepdims=True)
+    blurred = cv2.GaussianBlur(prediction.image_HW3 - brightness, (0, 0), CHROMA_BLUR) + brightness
     own = layer_HW4[..., :3].astype(np.float32)
-    seen, *mixed = (expected.lighting.remove(image) for image in (observed, expected.image_HW3, blurred))
+    image_colors, *predictions = (
+        prediction.lighting.remove(image) for image in (image_HW3, prediction.image_HW3, blurred)
+    )
     largest = 0.0
-    for group in find_color_groups(own, expected.ink_HW):
-        means = srgb_to_lab(np.stack([image[group].mean(axis=0) for image in (own, *mixed)]))
-        largest = max(largest, float(ciede2000(srgb_to_lab(seen[group].mean(axis=0)), means).min()))
+    for group in find_color_groups(own, prediction.ink_HW):
+        means = srgb_to_lab(np.stack([image[group].mean(axis=0) for image in (own, *predictions)]))
+        largest = max(largest, float(ciede2000(srgb_to_lab(image_colors[group].mean(axis=0)), means).min()))
     return largest
 
 
-def find_added_ink(expected: ExpectedImage, observed: np.ndarray, layer_HW4: np.ndarray) -> np.ndarray:
+def find_added_ink(prediction: ExpectedImage, image_HW3: np.ndarray, layer_HW4: np.ndarray) -> np.ndarray:
     """Find busy background that has a color of the ink and ends within the frame: it may be added; bool (H, W)."""
-    added = np.zeros_like(expected.busy_HW)
-    if not expected.busy_HW.any() or not expected.ink_HW.any():
-        return added
+    ink_HW = np.zeros_like(prediction.busy_HW)
+    if not prediction.busy_HW.any() or not prediction.ink_HW.any():
+        return ink_HW
     cv2 = import_opencv()
     own = layer_HW4[..., :3].astype(np.float32)
-    lit = expected.lighting.apply(own)
-    for group in find_color_groups(own, expected.ink_HW):
-        added |= channel_max(np.abs(observed - lit[group].mean(axis=0))) < ADDED_REACH
+    ink_colors = prediction.lighting.apply(own)
+    for group in find_color_groups(own, prediction.ink_HW):
+        ink_HW |= channel_max(np.abs(image_HW3 - ink_colors[group].mean(axis=0))) < ADDED_REACH
     near = np.ones((3, 3), np.uint8)
-    opened = cv2.morphologyEx((added & expected.busy_HW).astype(np.uint8), cv2.MORPH_OPEN, near)
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(opened, connectivity=8)
+    opening = cv2.morphologyEx((ink_HW & prediction.busy_HW).astype(np.uint8), cv2.MORPH_OPEN, near)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(opening, connectivity=8)
     border = np.concatenate([labels[:2].ravel(), labels[-2:].ravel(), labels[:, :2].ravel(), labels[:, -2:].ravel()])
-    small = np.flatnonzero(stats[:count, cv2.CC_STAT_AREA] < MIN_ADDED * (expected.alpha_HW > 0.5).sum())
-    kept: np.ndarray = (opened > 0) & ~np.isin(labels, np.union1d(border, small))
-    return kept
+    small = np.flatnonzero(stats[:count, cv2.CC_STAT_AREA] < MIN_ADDED * (prediction.alpha_HW > 0.5).sum())
+    result: np.ndarray = (opening > 0) & ~np.isin(labels, np.union1d(border, small))
+    return result
 
 
 def find_color_groups(color_HW3: np.ndarray, ink_HW: np.ndarray) -> list[np.ndarray]:
@@ -214,15 +216,17 @@ def find_color_groups(color_HW3: np.ndarray, ink_HW: np.ndarray) -> list[np.ndar
     return groups or [ink_HW]
 
 
-def _refinement_step(expected: ExpectedImage, observed: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
-    """Return the 3 x 3 matrix of the frame that aligns ``observed`` better, or None where too few edges are visible.
+def _refinement_step(prediction: ExpectedImage, image_HW3: np.ndarray, inside: np.ndarray) -> np.ndarray | None:
+    """Return the 3 x 3 matrix of the frame that aligns ``image_HW3`` better, or None where too few edges are visible.
 
     One Gauss-Newton step for an affine motion, on edges alone; pixels that differ more than most count less.
     """
     height, width = inside.shape
-    gradient_x, gradient_y = _gradients(expected.image_HW3)
+    gradient_x, gradient_y = _gradients(prediction.image_HW3)
     edges = (
-        inside & ~expected.busy_HW & (channel_max(np.abs(gradient_x) + np.abs(gradient_y)) > 0.02 * expected.contrast)
+        inside
+        & ~prediction.busy_HW
+        & (channel_max(np.abs(gradient_x) + np.abs(gradient_y)) > 0.02 * prediction.contrast)
     )
     if edges.sum() < 30:
         return None
@@ -231,16 +235,16 @@ def _refinement_step(expected: ExpectedImage, observed: np.ndarray, inside: np.n
     rows, columns = rows[::stride], columns[::stride]
     positions = np.stack([columns / width - 0.5, rows / height - 0.5, np.ones(len(rows))], axis=1)[:, None, :]
     along_x, along_y = gradient_x[rows, columns], gradient_y[rows, columns]
-    residual = (observed - expected.image_HW3)[rows, columns]
+    residual = (image_HW3 - prediction.image_HW3)[rows, columns]
     terms = np.concatenate([along_x[..., None] * positions, along_y[..., None] * positions], axis=2).reshape(-1, 6)
-    share = np.abs(residual).max(axis=1) / expected.contrast
+    share = np.abs(residual).max(axis=1) / prediction.contrast
     weight = np.repeat(1 / (1 + (share / (2 * max(1.5 * float(np.median(share)), 0.03))) ** 2), 3)[:, None]
     square = (terms * weight).T @ terms
     solution = np.linalg.solve(
         square + np.eye(6) * 1e-3 * np.trace(square) / 6, (terms * weight).T @ residual.reshape(-1)
     )
     motion_x, motion_y = np.clip(solution, -MAX_STEP, MAX_STEP).reshape(2, 3)
-    # observed(x) is expected(x + motion(x)): what lies at x belongs to x - motion(x).
+    # image(x) is prediction(x + motion(x)): what lies at x belongs to x - motion(x).
     step = np.eye(3)
     for row, (x, y, constant) in enumerate((motion_x, motion_y)):
         step[row] -= (x / width, y / height, constant - 0.5 * (x + y))
@@ -254,12 +258,12 @@ def _gradients(image_HW3: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return gradient_x, gradient_y
 
 
-def _imbalance(observed: np.ndarray, expected: np.ndarray, counted: np.ndarray, size: float) -> float:
+def _imbalance(image_HW3: np.ndarray, prediction_HW3: np.ndarray, valid_HW: np.ndarray, size: float) -> float:
     """The largest blurred signed difference beyond what benign transformations leave, in gray levels."""
     cv2 = import_opencv()
     blur = max(BALANCE_SHARE * size, MIN_BALANCE_BLUR)
-    difference = np.abs(cv2.GaussianBlur((observed - expected) * counted[..., None], (0, 0), blur))
-    blurred = cv2.GaussianBlur(expected, (0, 0), blur)
+    difference = np.abs(cv2.GaussianBlur((image_HW3 - prediction_HW3) * valid_HW[..., None], (0, 0), blur))
+    blurred = cv2.GaussianBlur(prediction_HW3, (0, 0), blur)
     gradient_x, gradient_y = _gradients(blurred)
     curvature = np.abs(cv2.Laplacian(blurred, cv2.CV_32F))
     allowance_gradient = GRADIENT_ALLOWANCE * np.hypot(gradient_x, gradient_y)
@@ -277,7 +281,7 @@ def _warp_to_frame(image_HW3: np.ndarray, to_image: np.ndarray, size: tuple[int,
     matrix = (to_small @ to_image)[:2]
     size_xy = (size[1], size[0])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    observed = cv2.warpAffine(small, matrix, size_xy, flags=flags, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    frame_HW3 = cv2.warpAffine(small, matrix, size_xy, flags=flags, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     ones = np.ones(small.shape[:2], np.uint8)
     inside = cv2.warpAffine(ones, matrix, size_xy, flags=cv2.INTER_NEAREST | cv2.WARP_INVERSE_MAP)
-    return observed, inside > 0
+    return frame_HW3, inside > 0

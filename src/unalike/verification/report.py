@@ -61,13 +61,13 @@ def draw_side_by_side(asset: Asset, result: VerificationResult) -> Image.Image |
     if difference is None:
         return None
     height, width = difference.observed_HW3.shape[:2]
-    approved = Image.fromarray(asset.composite()).resize((width, height), Image.Resampling.LANCZOS)
-    parts = [approved, Image.fromarray(difference.observed_HW3), _draw_heat(difference)]
+    reference = Image.fromarray(asset.composite()).resize((width, height), Image.Resampling.LANCZOS)
+    parts = [reference, Image.fromarray(difference.observed_HW3), _draw_heat(difference)]
     scale = max(1, round(SHEET_SIDE / max(height, width)))
     sheet = Image.new("RGB", (3 * width * scale + 2 * SHEET_GAP, height * scale), (255, 255, 255))
     for number, part in enumerate(parts):
-        enlarged = part.resize((width * scale, height * scale), Image.Resampling.NEAREST)
-        sheet.paste(enlarged, (number * (width * scale + SHEET_GAP), 0))
+        large_part = part.resize((width * scale, height * scale), Image.Resampling.NEAREST)
+        sheet.paste(large_part, (number * (width * scale + SHEET_GAP), 0))
     return sheet
 
 
@@ -76,13 +76,13 @@ def _draw_heat(difference: AssetDifference) -> Image.Image:
 
 
 def write_report(
-    folder: Path, approved: ApprovedSet, results: Sequence[tuple[Path, VerificationResult]], *, max_images: int = 60
+    folder: Path, approved_set: ApprovedSet, results: Sequence[tuple[Path, VerificationResult]], *, max_images: int = 60
 ) -> Path:
     """Write ``verdicts.jsonl``, ``report.html`` and, of images that are not the same, overlays and side-by-side images.
 
     Args:
         folder: Created where it is missing.
-        approved: The assets.
+        approved_set: The assets.
         results: The files and their results.
         max_images: Most images on the page.
 
@@ -90,8 +90,8 @@ def write_report(
         The path of the page.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    assets = {asset.name: asset for asset in approved.assets}
-    decoding = approved.gallery.model_identity.decoding
+    assets = {asset.name: asset for asset in approved_set.assets}
+    decoding = approved_set.gallery.model_identity.decoding
     lines, rows = [], []
     names: set[str] = set()
     for path, result in results:
@@ -111,12 +111,12 @@ def write_report(
         rows.append(_ReportRow(path, result, overlay, asset))
     write_text(folder / VERDICTS_FILE, "\n".join(lines) + "\n" if lines else "")
     rows.sort(key=lambda row: ORDER.index(row.result.answer))
-    return _make_page(approved, rows, max_images).write(folder / REPORT_FILE)
+    return _make_page(approved_set, rows, max_images).write(folder / REPORT_FILE)
 
 
-def _unused_name(stem: str, used: set[str]) -> str:
+def _unused_name(stem: str, names: set[str]) -> str:
     name, number = stem, 1
-    while name in used:
+    while name in names:
         number += 1
         name = f"{stem}-{number}"
     return name
@@ -127,15 +127,15 @@ def _save(image: Image.Image, path: Path) -> None:
         image.save(partial)
 
 
-def _make_page(approved: ApprovedSet, rows: Sequence[_ReportRow], max_images: int) -> Report:
-    page = Report("Verification", f"{len(rows)} images compared with {len(approved.assets)} approved assets")
+def _make_page(approved_set: ApprovedSet, rows: Sequence[_ReportRow], max_images: int) -> Report:
+    page = Report("Verification", f"{len(rows)} images compared with {len(approved_set.assets)} approved assets")
     page.figures([(answer, str(sum(row.result.answer == answer for row in rows))) for answer in OUTLINE_COLORS])
     rest = f" {len(rows) - max_images} more are in {VERDICTS_FILE}." if len(rows) > max_images else ""
     page.gallery(
         "Images", [_gallery_row(row) for row in rows[:max_images]],
         note="The image, the asset, what was observed in its place, and where that differs." + rest,
     )  # fmt: skip
-    thresholds = approved.thresholds
+    thresholds = approved_set.thresholds
     if thresholds is not None:
         limits = [{"measure": name, "benign images stay below": value} for name, value in thresholds.limits.items()]
         page.table("Limits", limits, note=str(thresholds))

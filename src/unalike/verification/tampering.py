@@ -123,8 +123,8 @@ def _changed_pixels(before: Image.Image, after: Image.Image, levels: float) -> n
     """Where two premultiplied layers differ by more than ``levels``, on black or on white; bool (H, W)."""
     difference = np.asarray(after, np.float32) - np.asarray(before, np.float32)
     on_black, on_white = np.abs(difference[..., :3]), np.abs(difference[..., :3] - difference[..., 3:])
-    changed: np.ndarray = np.maximum(on_black, on_white).max(axis=2) > levels
-    return changed
+    mask_HW: np.ndarray = np.maximum(on_black, on_white).max(axis=2) > levels
+    return mask_HW
 
 
 # ---- parts and colors ----
@@ -146,11 +146,11 @@ def find_parts(asset: Asset) -> tuple[np.ndarray, ...]:
     ink = layer[..., 3] > 127
     labels = _label_components(ink, layer)
     names, counts = np.unique(labels[ink], return_counts=True)
-    kept = [name for name, count in sorted(zip(names, counts, strict=True), key=lambda pair: -pair[1])
+    part_names = [name for name, count in sorted(zip(names, counts, strict=True), key=lambda pair: -pair[1])
             if count >= MIN_CHANGED_SHARE * ink.sum()]  # fmt: skip
     visible = asset.layer_HW4[..., 3] > 12
     masks = []
-    for name in kept[:MAX_PARTS]:
+    for name in part_names[:MAX_PARTS]:
         dilated = Image.fromarray(((labels == name) * 255).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))
         masks.append((np.asarray(dilated.resize((width, height), Image.Resampling.BILINEAR)) > 127) & visible)
     return tuple(masks)
@@ -210,8 +210,8 @@ def _recolor(asset: Asset, rng: np.random.Generator) -> TamperedAsset | None:
     layer = asset.layer_HW4.copy()
     ink = asset.alpha_HW > 0.5
     mean = asset.color_HW3[ink].astype(np.float32).mean(axis=0)
-    shifted = layer[..., :3].astype(np.float32) - mean + _random_other_color(mean, rng)
-    layer[..., :3] = np.clip(shifted, 0, 255).astype(np.uint8)
+    colors = layer[..., :3].astype(np.float32) - mean + _random_other_color(mean, rng)
+    layer[..., :3] = np.clip(colors, 0, 255).astype(np.uint8)
     return TamperedAsset(layer, "recoloured", ink, is_global=True)
 
 
@@ -334,13 +334,13 @@ def _paste_part(
     layer[removed_HW, 3] = 0
     canvas = Image.fromarray(layer)
     stencil = Image.fromarray((stencil_HW * 255).astype(np.uint8))
-    moved = Image.new("RGBA", canvas.size)
-    moved.paste(source, shift, mask=stencil)
-    out = np.array(Image.alpha_composite(canvas, moved))
-    changed = _changed_pixels(
+    part_image = Image.new("RGBA", canvas.size)
+    part_image.paste(source, shift, mask=stencil)
+    out = np.array(Image.alpha_composite(canvas, part_image))
+    mask_HW = _changed_pixels(
         Image.fromarray(asset.layer_HW4).convert("RGBa"), Image.fromarray(out).convert("RGBa"), CHANGED_LEVELS / 2
     )
-    return TamperedAsset(out, kind, changed)
+    return TamperedAsset(out, kind, mask_HW)
 
 
 def _change_text(asset: Asset, rng: np.random.Generator) -> TamperedAsset | None:
@@ -382,25 +382,27 @@ def _change_weight(asset: Asset, rng: np.random.Generator) -> TamperedAsset | No
     if thicker:
         layer[..., :3] = _spread_ink(asset, reach)
     layer[..., 3] = alpha_HW
-    changed = np.abs(alpha_HW.astype(int) - asset.layer_HW4[..., 3]) > 127
-    return TamperedAsset(layer, "weight-changed", changed, is_global=True)
+    mask_HW = np.abs(alpha_HW.astype(int) - asset.layer_HW4[..., 3]) > 127
+    return TamperedAsset(layer, "weight-changed", mask_HW, is_global=True)
 
 
 def _spread_ink(asset: Asset, reach: int) -> np.ndarray:
     """Extend the ink's colors outwards by ``reach`` pixels; uint8 (H, W, 3)."""
-    known = asset.alpha_HW > 0.5
-    return np.clip(spread_colors(asset.color_HW3.astype(np.float32), known, reach + 1) + 0.5, 0, 255).astype(np.uint8)
+    opaque_HW = asset.alpha_HW > 0.5
+    return np.clip(spread_colors(asset.color_HW3.astype(np.float32), opaque_HW, reach + 1) + 0.5, 0, 255).astype(
+        np.uint8
+    )
 
 
 def _mirror(asset: Asset, rng: np.random.Generator) -> TamperedAsset | None:
     """Mirror the drawing left to right, or upside down."""
     layer = np.ascontiguousarray(asset.layer_HW4[:, ::-1] if rng.random() < 0.7 else asset.layer_HW4[::-1])
     before, after = (Image.fromarray(pixels).convert("RGBa") for pixels in (asset.layer_HW4, layer))
-    changed = _changed_pixels(before, after, CHANGED_LEVELS)
+    mask_HW = _changed_pixels(before, after, CHANGED_LEVELS)
     angles = range(-44, 46, 4)
     if min(compute_changed_share(asset.layer_HW4, layer, angle) for angle in angles) < MIN_MIRRORED_SHARE:
         return None
-    return TamperedAsset(layer, "mirrored", changed, is_global=True)
+    return TamperedAsset(layer, "mirrored", mask_HW, is_global=True)
 
 
 # The names appear in --kinds and in set files.

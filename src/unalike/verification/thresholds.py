@@ -127,24 +127,28 @@ class VerificationThresholds:
             raise DataError(
                 f"limits of version {values.get('format_version')}", remedy="update unalike, or calibrate again"
             )
-        known = {f.name: values[KEYS.get(f.name, f.name)] for f in fields(cls)}
+        values_by_field = {f.name: values[KEYS.get(f.name, f.name)] for f in fields(cls)}
         for name in GUARANTEES:
-            known[name] = RateGuarantee(**known[name]) if known[name] else None
-        return cls(**{**known, "kinds": tuple(known["kinds"])})
+            values_by_field[name] = RateGuarantee(**values_by_field[name]) if values_by_field[name] else None
+        return cls(**{**values_by_field, "kinds": tuple(values_by_field["kinds"])})
 
     def __str__(self) -> str:
-        seen, unseen, rejected = self.false_accept, self.false_accept_unseen, self.false_reject
+        accept, accept_unseen, reject = self.false_accept, self.false_accept_unseen, self.false_reject
         of_unseen = (
-            f"; of kinds that calibration never saw: {unseen.rate:.2%} ({unseen.low:.2%} to {unseen.high:.2%})"
-            if unseen is not None else ""
+            f"; of kinds that calibration never saw: {accept_unseen.rate:.2%} ({accept_unseen.low:.2%} to "
+            f"{accept_unseen.high:.2%})"
+            if accept_unseen is not None else ""
         )  # fmt: skip
-        missed = (
-            "" if seen.kept and self.false_accept_other.kept else f"; THE TARGET OF {seen.target:.2%} IS NOT ATTAINED"
+        miss_text = (
+            ""
+            if accept.kept and self.false_accept_other.kept
+            else f"; THE TARGET OF {accept.target:.2%} IS NOT ATTAINED"
         )
         return (
-            f"threshold {self.threshold:.3f}; altered images called the same: {seen.rate:.2%} ({seen.low:.2%} to "
-            f"{seen.high:.2%} with {seen.confidence:.0%} confidence, {seen.trials} trials of {seen.classes} assets){of_unseen}; "
-            f"benign images refused: {rejected.rate:.2%} ({rejected.low:.2%} to {rejected.high:.2%}, {rejected.trials} trials){missed}"
+            f"threshold {self.threshold:.3f}; altered images called the same: {accept.rate:.2%} ({accept.low:.2%} to "
+            f"{accept.high:.2%} with {accept.confidence:.0%} confidence, {accept.trials} trials of {accept.classes} "
+            f"assets){of_unseen}; benign images refused: {reject.rate:.2%} ({reject.low:.2%} to {reject.high:.2%}, "
+            f"{reject.trials} trials){miss_text}"
         )
 
 
@@ -186,15 +190,15 @@ def fit_thresholds(trials: TrialMeasurements, rate: float, confidence: float = 0
     searches = tampered.find_threshold(rate, kind_N if several else None), others.find_threshold(rate)
     threshold = max(search.threshold for search in searches)
     # Each asset evaluated by the others, at the share that the threshold accepts of all impostors of its sort.
-    seen, unseen, other = (
+    rate_seen, rate_unseen, other = (
         _measure_rate(sort.false_accepts(threshold, across_N), sort.asset_N, rate, confidence, across_N)
         for sort, across_N in ((tampered, None), (tampered, kind_N), (others, None))
     )
-    seen, other = (
+    rate_seen, other = (
         replace(guarantee, kept=guarantee.kept and search.attained)
-        for guarantee, search in zip((seen, other), searches, strict=True)
+        for guarantee, search in zip((rate_seen, other), searches, strict=True)
     )
-    rejected = _measure_rate(score_N[genuine_N] < threshold, trials.asset_N[genuine_N], rate, confidence)
+    reject_rate = _measure_rate(score_N[genuine_N] < threshold, trials.asset_N[genuine_N], rate, confidence)
     own_N = genuine_N | tampered_N
     kinds = np.unique(trials.kind_N).tolist()
     return VerificationThresholds(
@@ -202,10 +206,10 @@ def fit_thresholds(trials: TrialMeasurements, rate: float, confidence: float = 0
         threshold=float(threshold),
         min_correlation=_separate(trials.correlation_N[own_N], trials.correlation_N[other_N]),
         min_similarity=_separate(trials.similarity_N[own_N], trials.similarity_N[other_N]),
-        false_accept=seen,
-        false_accept_unseen=unseen if several else None,
+        false_accept=rate_seen,
+        false_accept_unseen=rate_unseen if several else None,
         false_accept_other=other,
-        false_reject=rejected,
+        false_reject=reject_rate,
         kinds=tuple(sorted(set(trials.kind_N[tampered_N].tolist()))),
         assets=len(np.unique(trials.asset_N)),
         figures={kind: float(np.mean(score_N[trials.kind_N == kind] >= threshold)) for kind in kinds},
@@ -218,14 +222,14 @@ def _check_support(
     """Raise DataError where the numbers of trials cannot support the rate."""
     if not genuine_N.any() or not tampered_N.any():
         raise DataError("no trials of benign images, or none of tampered ones", expected="some of each")
-    needed = trials_needed(rate, confidence)
+    required_trials = trials_needed(rate, confidence)
     least = min(int(tampered_N.sum()), int(other_N.sum()))
-    if least < needed:
+    if least < required_trials:
         possible = -np.expm1(np.log1p(-confidence) / max(least, 1))
         raise DataError(
             f"{tampered_N.sum()} trials with tampered and {other_N.sum()} with other drawings cannot support a "
             f"false-accept rate of {rate:g}",
-            expected=f"at least {needed} of each",
+            expected=f"at least {required_trials} of each",
             remedy=f"ask for more trials, or for a rate of {possible:.2g} or more",
         )
 
@@ -264,9 +268,9 @@ def _measure_rate(
         )
     else:
         interval, effective = clopper_pearson(float(event_N.sum()), trials, confidence), float(trials)
-    needed = trials_needed(target, confidence)
-    return RateGuarantee(target, interval.value, interval.low, interval.high, confidence, trials, classes, effective, needed,
-                   trials >= needed)  # fmt: skip
+    required_trials = trials_needed(target, confidence)
+    return RateGuarantee(target, interval.value, interval.low, interval.high, confidence, trials, classes, effective,
+                         required_trials, trials >= required_trials)  # fmt: skip
 
 
 def _separate(own_N: np.ndarray, other_N: np.ndarray) -> float:

@@ -53,9 +53,9 @@ class VerificationTrial:
 
 def measure_asset(template: AssetTemplate, image: np.ndarray | SearchedImage) -> AssetDifference | None:
     """Locate an asset in an image (uint8 RGB) and measure how they differ; None where nothing like it is found."""
-    searched = image if isinstance(image, SearchedImage) else SearchedImage(image)
-    pose = locate_asset(template, searched)
-    return measure_difference(template, searched.image_HW3, pose) if pose is not None else None
+    search_image = image if isinstance(image, SearchedImage) else SearchedImage(image)
+    pose = locate_asset(template, search_image)
+    return measure_difference(template, search_image.image_HW3, pose) if pose is not None else None
 
 
 def render_trials(

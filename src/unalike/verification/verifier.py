@@ -73,11 +73,11 @@ class Verifier:
     >>> result.answer, result.asset, result.regions
     """
 
-    def __init__(self, approved: ApprovedSet, engine: Engine, view: View) -> None:
-        approved.gallery.model_identity.check_compatible(_model_identity(engine, view))
-        view = replace(view, decoding=view.decoding.completed(approved.gallery.model_identity.decoding))
-        self.approved, self.engine, self.view = approved, engine, view
-        self.matcher = AssetMatcher(approved.assets, approved.gallery, engine, view)
+    def __init__(self, approved_set: ApprovedSet, engine: Engine, view: View) -> None:
+        approved_set.gallery.model_identity.check_compatible(_model_identity(engine, view))
+        view = replace(view, decoding=view.decoding.completed(approved_set.gallery.model_identity.decoding))
+        self.approved, self.engine, self.view = approved_set, engine, view
+        self.matcher = AssetMatcher(approved_set.assets, approved_set.gallery, engine, view)
 
     @classmethod
     def build(
@@ -108,18 +108,22 @@ class Verifier:
         """
         assets = assets if isinstance(assets, str | Path) else list(assets)
         decoding = fit_decoding(asset_sources(assets), Decoding.from_options(ground, range))
-        opened = open_assets(assets, names, decoding)  # before the network, which may take ten seconds to open
+        opened_assets = open_assets(assets, names, decoding)  # before the network, which may take ten seconds to open
         if model is None:
             trunk = load_feature_maps(PRETRAINED, vector=True, runtime=runtime, precision=precision)
             progress.say(f"no model given: the frozen trunk {trunk.trunk} finds the assets")
             view = replace(trunk.view, decoding=decoding)
-            return cls.of(opened, trunk.engine, view, source=trunk.source, trunk=trunk.trunk, network=trunk.content)
-        loaded = load_model(model, runtime=runtime, precision=precision)
-        content = loaded.source.read_bytes() if loaded.source.suffix == ".onnx" else None
-        view = replace(loaded.view, decoding=loaded.view.decoding.completed(decoding))
+            return cls.of(
+                opened_assets, trunk.engine, view, source=trunk.source, trunk=trunk.trunk, network=trunk.content
+            )
+        opened_model = load_model(model, runtime=runtime, precision=precision)
+        content = opened_model.source.read_bytes() if opened_model.source.suffix == ".onnx" else None
+        view = replace(opened_model.view, decoding=opened_model.view.decoding.completed(decoding))
         if (view.decoding.version, view.decoding.range) != (decoding.version, decoding.range):
-            opened = open_assets(assets, names, view.decoding)
-        return cls.of(opened, loaded.engine, view, source=str(model), trunk=loaded.trunk, network=content)
+            opened_assets = open_assets(assets, names, view.decoding)
+        return cls.of(
+            opened_assets, opened_model.engine, view, source=str(model), trunk=opened_model.trunk, network=content
+        )
 
     @classmethod
     def load(
@@ -137,19 +141,19 @@ class Verifier:
             DataError: The file is missing, damaged or of another kind.
             ModelError: The network is missing, or another one.
         """
-        approved = ApprovedSet.load(path)
-        identity = approved.gallery.model_identity
-        if model is None and approved.network is not None:
-            engine = engine_from_onnx(approved.network, runtime, precision)
+        approved_set = ApprovedSet.load(path)
+        identity = approved_set.gallery.model_identity
+        if model is None and approved_set.network is not None:
+            engine = engine_from_onnx(approved_set.network, runtime, precision)
             return cls(
-                approved, engine, View.from_dict(dict(identity.view)) if identity.view else View(*engine.input_size)
+                approved_set, engine, View.from_dict(dict(identity.view)) if identity.view else View(*engine.input_size)
             )
         source = model or identity.file
         if not source or not Path(source).is_file():
             raise ModelError(f"{path} holds no network, and its model is not at {source or 'any place'}",
                              remedy="name it with -m FILE")  # fmt: skip
-        loaded = load_model(source, runtime=runtime, precision=precision)
-        return cls(approved, loaded.engine, loaded.view)
+        opened_model = load_model(source, runtime=runtime, precision=precision)
+        return cls(approved_set, opened_model.engine, opened_model.view)
 
     @classmethod
     def of(
@@ -179,14 +183,14 @@ class Verifier:
         """
         assets = assets if isinstance(assets, str | Path) else list(assets)
         view = view.fitted(asset_sources(assets))
-        opened = open_assets(assets, names, view.decoding)
+        opened_assets = open_assets(assets, names, view.decoding)
         gallery = Gallery(engine.dim, _model_identity(engine, view, source, trunk))
-        with progress.progress("enrolling assets", len(opened), "assets") as advance:
-            for asset in opened:
+        with progress.progress("enrolling assets", len(opened_assets), "assets") as advance:
+            for asset in opened_assets:
                 images = np.stack([view(image) for image in enrollment_images(asset)])
                 gallery.enrol(engine(images), [asset.name] * len(images))
                 advance()
-        return cls(ApprovedSet(tuple(opened), gallery, None, network), engine, view)
+        return cls(ApprovedSet(tuple(opened_assets), gallery, None, network), engine, view)
 
     @property
     def thresholds(self) -> VerificationThresholds | None:
@@ -272,9 +276,9 @@ class Verifier:
     ) -> tuple[int, AssetDifference] | None:
         """The asset that the image shows and its differences; None where no asset was found."""
         best: tuple[float, int, AssetDifference] | None = None
-        searched = SearchedImage(image_HW3)
-        for number in [claimed] if claimed is not None else self._candidates(searched, similarity_A):
-            difference = measure_asset(self.matcher.template(number), searched)
+        search_image = SearchedImage(image_HW3)
+        for number in [claimed] if claimed is not None else self._candidates(search_image, similarity_A):
+            difference = measure_asset(self.matcher.template(number), search_image)
             if difference is None:
                 continue
             score = thresholds.score(difference.measures)
@@ -286,12 +290,12 @@ class Verifier:
                 break
         return None if best is None else best[1:]
 
-    def _candidates(self, searched: SearchedImage, similarity_A: np.ndarray) -> Iterator[int]:
+    def _candidates(self, search_image: SearchedImage, similarity_A: np.ndarray) -> Iterator[int]:
         """Yield the assets to compare: the most similar one, those found by keypoints, the next most similar ones."""
         similar = np.argsort(-similarity_A, kind="stable")[:MAX_CANDIDATES].tolist()
         yield similar[0]
-        voted = self.matcher.keypoint_candidates(searched, similarity_A)
-        yield from (number for number in dict.fromkeys([*voted, *similar]) if number != similar[0])
+        by_votes = self.matcher.keypoint_candidates(search_image, similarity_A)
+        yield from (number for number in dict.fromkeys([*by_votes, *similar]) if number != similar[0])
 
     def _make_result(
         self, answer: str, number: int, difference: AssetDifference, similarity: float,

@@ -67,17 +67,17 @@ def calibrate_thresholds(
     assets = matcher.assets
     twins = find_twins(matcher)
     if trials is None:
-        needed = int(np.ceil(1.1 * trials_needed(rate, confidence) / len(assets)))
-        trials = int(np.clip(needed, MIN_TRIALS, MAX_TRIALS))
+        required_trials = int(np.ceil(1.1 * trials_needed(rate, confidence) / len(assets)))
+        trials = int(np.clip(required_trials, MIN_TRIALS, MAX_TRIALS))
     similarity_AA = matcher.asset_similarities()
-    excluded: dict[str, set[str]] = {asset.name: {asset.name} for asset in assets}
+    exclusions: dict[str, set[str]] = {asset.name: {asset.name} for asset in assets}
     for first, second in twins:
-        excluded[first].add(second)
-        excluded[second].add(first)
+        exclusions[first].add(second)
+        exclusions[second].add(first)
 
     def similar(number: int) -> list[int]:
         order = np.argsort(-similarity_AA[number], kind="stable").tolist()
-        return [i for i in order if assets[i].name not in excluded[assets[number].name]]
+        return [i for i in order if assets[i].name not in exclusions[assets[number].name]]
 
     genuine = max(MIN_GENUINE, trials // 2)
     rendered = render_trials(
@@ -89,7 +89,7 @@ def calibrate_thresholds(
 
 def measure_trials(matcher: AssetMatcher, trials: Iterable[VerificationTrial], total: int) -> TrialMeasurements:
     """Measure trials, a few at a time and by threads; ``total`` is their number for the progress bar."""
-    measured: list[tuple[AssetDifference | None, int, str, float]] = []
+    measurements: list[tuple[AssetDifference | None, int, str, float]] = []
     remaining = iter(trials)
     with ThreadPoolExecutor(usable_cores()) as pool, progress.progress("calibrating", total, "trials") as advance:
         while batch := list(islice(remaining, max(8, matcher.engine.batch))):
@@ -97,9 +97,9 @@ def measure_trials(matcher: AssetMatcher, trials: Iterable[VerificationTrial], t
             vectors_ND = matcher.embed([trial.image_HW3 for trial in batch])
             for trial, difference, vector_D in zip(batch, differences, vectors_ND, strict=True):
                 similarity = float(matcher.similarities(vector_D)[trial.asset])
-                measured.append((difference, trial.asset, trial.kind, similarity))
+                measurements.append((difference, trial.asset, trial.kind, similarity))
             advance(len(batch))
-    return stack_measurements(*zip(*measured, strict=True))
+    return stack_measurements(*zip(*measurements, strict=True))
 
 
 def find_twins(matcher: AssetMatcher) -> tuple[tuple[str, str], ...]:
@@ -111,6 +111,6 @@ def find_twins(matcher: AssetMatcher) -> tuple[tuple[str, str], ...]:
         if difference and all(difference.measures[name] < limit for name, limit in TWIN_LIMITS.items()):
             pairs.append((assets[first].name, assets[second].name))
     if pairs:
-        named = ", ".join(f"{a} and {b}" for a, b in pairs[:3])
-        progress.say(f"{len(pairs)} pairs of assets cannot be told apart: {named}")
+        pairs_text = ", ".join(f"{a} and {b}" for a, b in pairs[:3])
+        progress.say(f"{len(pairs)} pairs of assets cannot be told apart: {pairs_text}")
     return tuple(pairs)

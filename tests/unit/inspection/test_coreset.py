@@ -30,9 +30,9 @@ def test_a_projected_coreset_covers_nearly_as_well_as_the_true_one():
     def radius(chosen):
         return np.linalg.norm(vectors[:, None] - vectors[chosen][None], axis=2).min(1).max()
 
-    chosen = greedy_coreset(vectors, 40, projected=64)
+    chosen = greedy_coreset(vectors, 40, projection_width=64)
     assert len(set(chosen.tolist())) == 40
-    assert radius(chosen) <= 1.1 * radius(greedy_coreset(vectors, 40, projected=200))
+    assert radius(chosen) <= 1.1 * radius(greedy_coreset(vectors, 40, projection_width=200))
 
 
 def test_equal_vectors_are_never_taken_twice():

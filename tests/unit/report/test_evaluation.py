@@ -118,7 +118,7 @@ def test_a_page_shows_why_the_worst_were_missed_and_links_the_rest(pictures, tmp
     row = (ReportImage(pictures[0], "query"), [ReportImage(pictures[1], f"<tile> {i}") for i in range(5)])
     explained = ExplainedMatches([row] * 14, "Each map <exact>.", tmp_path / "misses" / "all of them.html")
     page, *_ = write_evaluation_report(
-        tmp_path, summary, ranking, query, query, title="t", subtitle="s", explained=explained
+        tmp_path, summary, ranking, query, query, title="t", subtitle="s", explanations=explained
     )
     text = page.read_text(encoding="utf-8")
     part = text[text.index("Why the worst were missed") : text.index("Embedding map")]

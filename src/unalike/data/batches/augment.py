@@ -150,8 +150,8 @@ class Augmentation:
             view = view.flip(-1)
         if self.rotation:
             upright = Image.fromarray(np.ascontiguousarray(view.permute(1, 2, 0).numpy()))
-            turned = upright.rotate(180.0 * row[-1], Image.Resampling.BILINEAR, fillcolor=self._fill)
-            view = torch.from_numpy(np.array(turned)).permute(2, 0, 1)
+            rotation = upright.rotate(180.0 * row[-1], Image.Resampling.BILINEAR, fillcolor=self._fill)
+            view = torch.from_numpy(np.array(rotation)).permute(2, 0, 1)
         return view
 
     # ---- whole batches: color, blur, normalisation, erasing
@@ -258,8 +258,8 @@ class Augmentation:
             # Sums of rows are exact in float32 and their sum in float64: equal however many threads add.
             gray_B = (buffers.planes.sum(-1).double().sum(-1) * buffers.gray_3).sum(-1) / (height * width)
             offset_B3 = offset_B3 + gray_B3 * gray_B[:, None].float()
-        source, colored = buffers.planes.view(count, 3, -1), buffers.colored.view(count, 3, -1)
-        torch.baddbmm(offset_B3[:, :, None], matrix_B33, source, out=colored)
+        source, result = buffers.planes.view(count, 3, -1), buffers.colored.view(count, 3, -1)
+        torch.baddbmm(offset_B3[:, :, None], matrix_B33, source, out=result)
         if self.color:
             torch.maximum(buffers.colored, bounds[0], out=buffers.colored)
         torch.minimum(buffers.colored, bounds[1], out=buffers.inner)

@@ -18,8 +18,8 @@ def _mix(z: np.ndarray) -> np.ndarray:
     """SplitMix64's finalizer on a uint64 array (arithmetic modulo 2**64)."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(_M1)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(_M2)
-    mixed: np.ndarray = z ^ (z >> np.uint64(31))
-    return mixed
+    bits: np.ndarray = z ^ (z >> np.uint64(31))
+    return bits
 
 
 def _mix_number(z: int) -> int:

@@ -146,8 +146,8 @@ class _PendingBatch:
         augmentation = self.loader.augmentation
         index, occurrence = self.index_B[rows], self.occurrence_B[rows]
         draws_BD = augmentation.draw_crops(self.epoch, index, occurrence)
-        for i, requested in enumerate(index.tolist()):
-            self.used_B[rows.start + i], pixels = self.loader.read(requested)
+        for i, position in enumerate(index.tolist()):
+            self.used_B[rows.start + i], pixels = self.loader.read(position)
             self.planes[rows.start + i] = augmentation.apply_crop(pixels, draws_BD[i])
         if self.augmented is not None:
             crops = self.planes[rows].permute(0, 2, 3, 1)

@@ -163,15 +163,15 @@ class PixelCache:
     def _note_failure(self, index: int, reason: str) -> None:
         with self._lock:
             self._failures[index] = reason
-            failed, total = len(self._failures), len(self)
+            failures, total = len(self._failures), len(self)
             if self.notices is not None:
                 self.notices.add("unreadable", str(self.images.paths[index]), reason)
         # The rule of inference.embedding.embed_files, so that a set good enough to be measured is good enough to train on.
-        allowed = 0 if self.max_unreadable <= 0 else max(1, int(self.max_unreadable * total))
-        if failed > allowed:
+        limit = 0 if self.max_unreadable <= 0 else max(1, int(self.max_unreadable * total))
+        if failures > limit:
             raise DataError(
-                f"{failed} of {total} training images cannot be read (the latest: {reason})",
-                expected=f"at most {allowed} ({self.max_unreadable:.1%})",
+                f"{failures} of {total} training images cannot be read (the latest: {reason})",
+                expected=f"at most {limit} ({self.max_unreadable:.1%})",
                 remedy="repair or remove the files, or raise dataset.max_unreadable",
             )
 
@@ -191,11 +191,11 @@ class PixelCache:
             self._arrays[index] = pixels
             return
         try:
-            written = os.pwrite(self._file.fileno(), pixels.data.cast("B"), offset)
+            size = os.pwrite(self._file.fileno(), pixels.data.cast("B"), offset)
         except OSError as error:
             self._stop_caching(f"the disk of the image cache took no more ({error})")
             return
-        if written == pixels.nbytes:
+        if size == pixels.nbytes:
             height, width, channels = pixels.shape
             self._offsets[index] = offset, (height, width, channels)
         else:

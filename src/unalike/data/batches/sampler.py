@@ -152,16 +152,16 @@ class ClassBalancedSampler:
         everyone = np.arange(classes)
         fixed_order = np.argsort(counter_rng.keys((self.seed, _EXTRA_ORDER), everyone), kind="stable")
         first = fixed_order[(epoch * total + np.arange(extra)) % classes]
-        assigned = [first[np.argsort(counter_rng.keys((self.seed, _EXTRA_ORDER, epoch), first), kind="stable")]]
-        position, before = extra, assigned[0]
+        parts = [first[np.argsort(counter_rng.keys((self.seed, _EXTRA_ORDER, epoch), first), kind="stable")]]
+        position, before = extra, parts[0]
         for number in range(rounds):
             order = np.argsort(counter_rng.keys((self.seed, _CLASS_ROUND, epoch, number), everyone), kind="stable")
-            begun = position % window  # groups of a window that the round before has filled
-            if begun:
-                order = _keep_apart(order, before[-begun:], window - begun)
-            assigned.append(order)
+            offset = position % window  # groups of a window that the round before has filled
+            if offset:
+                order = _keep_apart(order, before[-offset:], window - offset)
+            parts.append(order)
             position, before = position + classes, order
-        return np.concatenate(assigned)
+        return np.concatenate(parts)
 
     # ---- images
 
@@ -198,16 +198,16 @@ class ClassBalancedSampler:
             # Images that are already in the group which straddles two passes go to the end of the new pass. A group longer
             # than a pass contains some images once more than the others: these stay last from pass to pass.
             begin = queue_start_C[live] + number * size
-            straddled = (begin - group_start[np.searchsorted(group_start, begin, side="right") - 1]) % size
-            late = before[member] < np.repeat(straddled, size) if number else np.zeros(len(member), dtype=bool)
+            phase = (begin - group_start[np.searchsorted(group_start, begin, side="right") - 1]) % size
+            late = before[member] < np.repeat(phase, size) if number else np.zeros(len(member), dtype=bool)
             key = counter_rng.keys((self.seed, _IMAGE_PASS, epoch, number), member)
             order = np.lexsort((key, late, np.repeat(live, size)))
             rank = np.arange(len(member)) - np.repeat(offset, size)
-            ordered = member[order]
-            before[ordered] = np.repeat(size, size) - 1 - rank
-            needed = rank < np.repeat(needed_C[live] - number * size, size)
-            position = (np.repeat(begin, size) + rank)[needed]
-            image[position], number_of[position] = self._members[ordered[needed]], number
+            queue = member[order]
+            before[queue] = np.repeat(size, size) - 1 - rank
+            in_round = rank < np.repeat(needed_C[live] - number * size, size)
+            position = (np.repeat(begin, size) + rank)[in_round]
+            image[position], number_of[position] = self._members[queue[in_round]], number
         return image, number_of
 
 

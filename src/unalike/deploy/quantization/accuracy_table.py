@@ -156,10 +156,10 @@ def evaluate_retrieval(
         query_ND, query_labels_N, reference_ND, reference_labels_N, ks=(1,),
         same=data.reference.paths == data.query.paths,
     )  # fmt: skip
-    measured = int((~ranking.open_set).sum())
-    if not measured:
+    query_count = int((~ranking.open_set).sum())
+    if not query_count:
         raise DataError("no query has a reference of its class", remedy="check dataset.val_dataset")
-    return float(np.nanmean(ranking.precision_at_1)), float(np.nanmean(ranking.average_precision_at_r)), measured
+    return float(np.nanmean(ranking.precision_at_1)), float(np.nanmean(ranking.average_precision_at_r)), query_count
 
 
 def compare_engines(

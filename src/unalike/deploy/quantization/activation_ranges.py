@@ -122,12 +122,12 @@ def read_ranges(path: Path, settings: RangeSettings) -> Ranges | None:
             cache = json.loads(read_bytes(path, MAX_BYTES))
             if cache["format_version"] != FORMAT_VERSION:
                 raise ValueError(f"format version {cache['format_version']}")
-            cached = dict(cache.get("made_from", {}))
+            source = dict(cache.get("made_from", {}))
             ranges = {str(name): (float(low), float(high)) for name, (low, high) in cache["ranges"].items()}
     except DataError as error:
         progress.say(f"{error.found}: calibrating again")
         return None
-    stale = [name for name, value in settings.to_dict().items() if cached.get(name) != value]
+    stale = [name for name, value in settings.to_dict().items() if source.get(name) != value]
     if stale:
         progress.say(f"{path} was written for another {', '.join(stale)}: calibrating again")
         return None
@@ -184,9 +184,9 @@ def measure_ranges(
             extra_options=_options(settings),
         )  # fmt: skip
         name = collector.infer_session.get_inputs()[0].name
-        fixed = collector.infer_session.get_inputs()[0].shape[0]
-        step = fixed if isinstance(fixed, int) else batch
-        count = len(images_NHWC) - len(images_NHWC) % step if isinstance(fixed, int) else len(images_NHWC)
+        fixed_batch = collector.infer_session.get_inputs()[0].shape[0]
+        step = fixed_batch if isinstance(fixed_batch, int) else batch
+        count = len(images_NHWC) - len(images_NHWC) % step if isinstance(fixed_batch, int) else len(images_NHWC)
         if not count:
             raise DataError(f"{len(images_NHWC)} calibration images", expected=f"at least {step}, the network's batch")
         with progress.progress("calibrating", count) as advance, suppress_stdout():
@@ -196,10 +196,10 @@ def measure_ranges(
                 collector.collect_data(_Reader({name: network_input(images, facts)}))
                 advance(len(images))
         with suppress_stdout():
-            collected = collector.compute_data()
+            calibration_data = collector.compute_data()
     return {
         tensor: (float(np.min(data.range_value[0])), float(np.max(data.range_value[1])))
-        for tensor, data in collected.items()
+        for tensor, data in calibration_data.items()
     }
 
 

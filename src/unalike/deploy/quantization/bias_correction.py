@@ -57,8 +57,8 @@ def correct_biases(
     for node in quantized.graph.node:
         if node.name in pairs:
             bias = numpy_helper.to_array(constants[node.input[2]])
-            corrected = (bias + sums[node.name] / count).astype(np.float32)
-            quantized.graph.initializer.append(numpy_helper.from_array(corrected, f"{node.name}_bias_corrected"))
+            new_bias = (bias + sums[node.name] / count).astype(np.float32)
+            quantized.graph.initializer.append(numpy_helper.from_array(new_bias, f"{node.name}_bias_corrected"))
             node.input[2] = f"{node.name}_bias_corrected"
     return len(pairs)
 
@@ -79,16 +79,16 @@ def _side_by_side(
     opset = max(entry.version for entry in both.opset_import if entry.domain in ("", "ai.onnx"))
     producers = {name: node for node in quantized.graph.node for name in node.output}
     constants = {tensor.name: tensor for tensor in quantized.graph.initializer}
-    known = {tensor.name for tensor in both.graph.initializer}
+    initializer_names = {tensor.name for tensor in both.graph.initializer}
     twins = {node.name: node for node in original.graph.node}
     layers = set(quantized_layers(quantized))
     pairs: dict[str, str] = {}
 
     def add_initializers(names: Iterable[str]) -> None:
         for name in names:
-            if name in constants and name not in known:
+            if name in constants and name not in initializer_names:
                 both.graph.initializer.append(constants[name])
-                known.add(name)
+                initializer_names.add(name)
 
     def dequantized(name: str, source: str, stem: str) -> str:
         """Add the Q/DQ nodes of a layer's input ``name`` behind ``source``; returns the name of their output."""

@@ -98,16 +98,16 @@ def emulate_bf16(network: onnx.ModelProto) -> onnx.ModelProto:
     low = {entry.name for entry in values if entry.type.tensor_type.elem_type == TensorProto.BFLOAT16}
     low |= {tensor.name for tensor in copy.graph.initializer if tensor.data_type == TensorProto.BFLOAT16}
     nodes: list[onnx.NodeProto] = []
-    widened: set[str] = set()
+    names: set[str] = set()
     for node in copy.graph.node:
         if node.op_type == "Cast":
             nodes.append(node)
             continue
         for position, name in enumerate(node.input):
             if name in low:
-                if name not in widened:
+                if name not in names:
                     nodes.append(helper.make_node("Cast", [name], [f"{name}_wide"], to=TensorProto.FLOAT))
-                    widened.add(name)
+                    names.add(name)
                 node.input[position] = f"{name}_wide"
         nodes.append(node)
         for position, name in enumerate(node.output):

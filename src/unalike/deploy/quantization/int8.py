@@ -73,10 +73,10 @@ def fold_batchnorm(content: bytes) -> bytes:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(Path(folder) / "folded.onnx")
         onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-        folded = read_network(Path(folder, "folded.onnx").read_bytes(), "the network")
-    del folded.metadata_props[:]
-    folded.metadata_props.extend(proto.metadata_props)
-    folded_content: bytes = folded.SerializeToString()
+        network = read_network(Path(folder, "folded.onnx").read_bytes(), "the network")
+    del network.metadata_props[:]
+    network.metadata_props.extend(proto.metadata_props)
+    folded_content: bytes = network.SerializeToString()
     return folded_content
 
 
@@ -111,7 +111,7 @@ def quantize_by_ranges(content: bytes, ranges: Ranges, options: QuantizationOpti
         {name: (np.float32(low), np.float32(high)) for name, (low, high) in ranges.items()},
     )
     proto = read_network(content, "the network")
-    signed = [name for name, (low, _) in ranges.items() if low < 0]
+    signed_names = [name for name, (low, _) in ranges.items() if low < 0]
     quantizer = QDQQuantizer(
         proto, options.per_channel, options.target == "cpu", QuantType.QInt8, QuantType.QUInt8 if for_cpu else QuantType.QInt8,
         activation_ranges,
@@ -123,7 +123,7 @@ def quantize_by_ranges(content: bytes, ranges: Ranges, options: QuantizationOpti
             "AddQDQPairToWeight": not for_cpu,
             "OpTypesToExcludeOutputQuantization": list(OPERATORS),
             # Signed values are symmetric around 0, so that no zero point has to be subtracted.
-            "TensorQuantOverrides": {name: [{"symmetric": True}] for name in signed} if for_cpu else {},
+            "TensorQuantOverrides": {name: [{"symmetric": True}] for name in signed_names} if for_cpu else {},
         },
     )  # fmt: skip
     try:

@@ -155,17 +155,17 @@ def _candidate_evaluators(
     """Return two functions: the accuracy with some layers in higher precision, and the loss of a graph on a few images."""
     goal = request.worst_cosine if request.worst_cosine is not None else WORST_COSINE[request.data_type]
 
-    def evaluate(kept: Collection[str]) -> CandidateAccuracy:
-        proto = build(kept)
+    def evaluate(float_layers: Collection[str]) -> CandidateAccuracy:
+        proto = build(float_layers)
         write_facts(proto, facts)
         engine = open_engine(proto.SerializeToString(), facts)
         worst = float(cosines(expected_ND, engine(images_NHWC)).min())
-        text, met = f"worst cosine {worst:.5f} (goal {goal:g})", worst >= goal
-        if met and request.retrieval is not None:
-            met, detail = request.retrieval(engine)
+        text, meets_goal = f"worst cosine {worst:.5f} (goal {goal:g})", worst >= goal
+        if meets_goal and request.retrieval is not None:
+            meets_goal, detail = request.retrieval(engine)
             text = f"{text}, {detail}"
-        progress.say(f"{len(kept)} layers in higher precision: {text}")
-        return CandidateAccuracy(1.0 - worst, met, text)
+        progress.say(f"{len(float_layers)} layers in higher precision: {text}")
+        return CandidateAccuracy(1.0 - worst, meets_goal, text)
 
     def loss(proto: onnx.ModelProto) -> float:
         write_facts(proto, facts)
@@ -186,14 +186,14 @@ def _quantize_to_int8(
     original = read_network(content, "the network")
     quantized = _insert_qdq(content, facts, images, request)
     layers = quantized_layers(quantized)
-    fixed = set(parse_layers(request.layers_precision, original, ("fp32",)))
+    fixed_layers = set(parse_layers(request.layers_precision, original, ("fp32",)))
 
-    def build(kept: Collection[str]) -> onnx.ModelProto:
-        return finalize_graph(restore_layers(quantized, original, kept))
+    def build(float_layers: Collection[str]) -> onnx.ModelProto:
+        return finalize_graph(restore_layers(quantized, original, float_layers))
 
     evaluate, loss = _candidate_evaluators(build, facts, images.validation_NHWC, expected_ND, request)
     selection = choose_layers(
-        layers, evaluate, lambda name: loss(build(set(layers) - {name})), always=fixed, most=request.most_layers
+        layers, evaluate, lambda name: loss(build(set(layers) - {name})), always=fixed_layers, most=request.most_layers
     )
     proto = build(selection.kept)
     write_facts(proto, _with_kept_layers(facts, selection.kept))
@@ -216,8 +216,8 @@ def _insert_qdq(
         progress.say(f"ranges of {request.cache} are used: same network, same images")
     proto = quantize_by_ranges(content, ranges, request.options)
     original = read_network(content, "the network")
-    corrected = correct_biases(proto, original, facts, images.calibration_NHWC, batch=request.batch)
-    progress.say(f"biases corrected: {corrected} layers", level=2)
+    corrected_count = correct_biases(proto, original, facts, images.calibration_NHWC, batch=request.batch)
+    progress.say(f"biases corrected: {corrected_count} layers", level=2)
     return proto
 
 
@@ -237,27 +237,29 @@ def _convert_to_half(
     layers = [node.name for node in original.graph.node
               if node.op_type in ("Conv", "Gemm", "MatMul", "Add", "Mul") and node.name not in set(early)]  # fmt: skip
 
-    def build(kept: Collection[str]) -> onnx.ModelProto:
-        return convert_precision(original, precision, {**dict.fromkeys((*early, *kept), "fp32"), **layer_precisions})
+    def build(float_layers: Collection[str]) -> onnx.ModelProto:
+        return convert_precision(
+            original, precision, {**dict.fromkeys((*early, *float_layers), "fp32"), **layer_precisions}
+        )
 
     def layer_loss(name: str) -> float:
         return loss(convert_precision(original, "fp32", {name: precision}))
 
     evaluate, loss = _candidate_evaluators(build, facts, images.validation_NHWC, expected_ND, request)
-    fixed = [name for name, kind in layer_precisions.items() if kind == "fp32"]
-    selection = choose_layers(layers, evaluate, layer_loss, always=fixed, most=request.most_layers)
+    fixed_layers = [name for name, kind in layer_precisions.items() if kind == "fp32"]
+    selection = choose_layers(layers, evaluate, layer_loss, always=fixed_layers, most=request.most_layers)
     sums = [node.name for node in original.graph.node if node.op_type in KEEP_FP32]
-    kept = tuple(
+    float_layers = tuple(
         name for name in dict.fromkeys((*early, *selection.kept, *sums)) if layer_precisions.get(name, "fp32") == "fp32"
     )
     proto = build(selection.kept)
-    write_facts(proto, _with_kept_layers(facts, kept))
+    write_facts(proto, _with_kept_layers(facts, float_layers))
     notes = ("bf16 is emulated here: each layer's inputs and outputs are rounded, its sums are not",)
-    return QuantizedNetwork(proto, kept, notes if precision == "bf16" and not computes_bf16() else ())
+    return QuantizedNetwork(proto, float_layers, notes if precision == "bf16" and not computes_bf16() else ())
 
 
-def _with_kept_layers(facts: NetworkFacts, kept: Sequence[str]) -> NetworkFacts:
-    extra: Mapping[str, Any] = {**facts.extra, "layers_in_higher_precision": list(kept)}
+def _with_kept_layers(facts: NetworkFacts, float_layers: Sequence[str]) -> NetworkFacts:
+    extra: Mapping[str, Any] = {**facts.extra, "layers_in_higher_precision": list(float_layers)}
     return replace(facts, extra=dict(extra))
 
 

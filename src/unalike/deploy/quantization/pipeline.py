@@ -176,7 +176,7 @@ def run_quantization(experiment: Experiment, run: Run) -> tuple[Path, Mapping[st
     int8 = section.data_type == "INT8" and not source.quantized
     images = load_calibration_images(
         experiment, source, section.calibration, "quantize.calibration", section.parity_images, section.calibration.seed,
-        notices, needed=INT8_NEEDS_IMAGES if int8 else "",
+        notices, purpose=INT8_NEEDS_IMAGES if int8 else "",
     )  # fmt: skip
     labeled_sets = load_labeled_sets(experiment, notices)
     cache = cache_path(section.calibration.cal_cache_file, run) if int8 else None
@@ -196,8 +196,8 @@ def run_quantization(experiment: Experiment, run: Run) -> tuple[Path, Mapping[st
     return path, figures
 
 
-def cache_path(configured: str | None, run: Run) -> Path:
+def cache_path(user_path: str | None, run: Run) -> Path:
     """Path of the file of INT8 ranges: the configured one, or ``calibration.json`` in the run's folder."""
-    path = Path(configured) if configured else run.dir / "calibration.json"
+    path = Path(user_path) if user_path else run.dir / "calibration.json"
     run.own(path)
     return path

@@ -63,11 +63,11 @@ def choose_layers(
     Raises:
         ExportError: the goal is not met with that many layers; the message has the accuracy with them.
     """
-    fixed = [name for name in layers if name in set(always)]
-    accuracy = evaluate(fixed)
+    fixed_layers = [name for name in layers if name in set(always)]
+    accuracy = evaluate(fixed_layers)
     if accuracy.met:
-        return LayerSelection(tuple(fixed), accuracy, {})
-    free = [name for name in layers if name not in set(fixed)]
+        return LayerSelection(tuple(fixed_layers), accuracy, {})
+    free = [name for name in layers if name not in set(fixed_layers)]
     limit = int(most * len(free))
     progress.say(f"all {len(free)} layers quantized: {accuracy.text}; measuring the loss of each layer")
     losses: dict[str, float] = {}
@@ -75,28 +75,28 @@ def choose_layers(
         for name in free:
             losses[name] = layer_loss(name)
             advance(1)
-    ranked = sorted(free, key=lambda name: -losses[name])
-    smallest = _find_fewest(ranked, limit, lambda kept: evaluate([*fixed, *kept]))
+    by_loss = sorted(free, key=lambda name: -losses[name])
+    smallest = _find_fewest(by_loss, limit, lambda kept: evaluate([*fixed_layers, *kept]))
     if smallest is None:
-        accuracy = evaluate([*fixed, *ranked[:limit]])
+        accuracy = evaluate([*fixed_layers, *by_loss[:limit]])
         raise ExportError(
             f"with {limit} of {len(free)} layers in higher precision the quantized network still gives {accuracy.text}",
             expected="the goal to be met",
             remedy="lower goal.worst_cosine, raise goal.most_layers, give more calibration images, or use FP16",
         )
     count, accuracy = smallest
-    return LayerSelection((*fixed, *ranked[:count]), accuracy, losses)
+    return LayerSelection((*fixed_layers, *by_loss[:count]), accuracy, losses)
 
 
 def _find_fewest(
-    ranked: list[str], limit: int, evaluate: Callable[[list[str]], CandidateAccuracy]
+    layers: list[str], limit: int, evaluate: Callable[[list[str]], CandidateAccuracy]
 ) -> tuple[int, CandidateAccuracy] | None:  # fmt: skip
     """Find how many of the first layers are needed, and the accuracy with them; None where ``limit`` are too few."""
     low, high = 0, 1  # low fails
     best: CandidateAccuracy | None = None
     while limit:
         high = min(high, limit)
-        best = evaluate(ranked[:high])
+        best = evaluate(layers[:high])
         if best.met:
             break
         if high == limit:
@@ -106,7 +106,7 @@ def _find_fewest(
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        accuracy = evaluate(ranked[:middle])
+        accuracy = evaluate(layers[:middle])
         if accuracy.met:
             high, best = middle, accuracy
         else:

@@ -43,6 +43,6 @@ class AugmentedView:
         size = (self.side, self.side)
         pixels = decode(path, decoding=self.decoding, min_size=size, max_pixels=max_pixels)
         pixels = downscale(pixels, self.side)
-        cropped = torch.from_numpy(self.augmentation.crop(pixels, 0, index))[None]
-        recolored = self.augmentation.augment_batch(cropped, 0, np.array([index]))[0]
-        return (recolored.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()
+        crop = torch.from_numpy(self.augmentation.crop(pixels, 0, index))[None]
+        result = self.augmentation.augment_batch(crop, 0, np.array([index]))[0]
+        return (result.permute(1, 2, 0) * 255).round().to(torch.uint8).numpy()

@@ -114,13 +114,13 @@ def describe_expected(result: HoldoutResult) -> str:
     Args:
         result: results of the delivered candidate.
     """
-    kinds, expected = result.counts(), result.expected().get("R@1")
+    kinds, interval = result.counts(), result.expected().get("R@1")
     if "known" not in kinds:
         return ""
     images, classes = kinds["known"]["images"], kinds["known"]["classes"]
-    if expected is None:
+    if interval is None:
         return f"expected R@1 on new images of these classes: too few to say ({images} images of {classes} classes)"
-    text = f"expected R@1 on new images of these classes: {expected.low:.2f} to {expected.high:.2f}"
+    text = f"expected R@1 on new images of these classes: {interval.low:.2f} to {interval.high:.2f}"
     if "same" in kinds:
         text += "; low where they are taken elsewhere or on another day, high where they are taken like those here"
     return text

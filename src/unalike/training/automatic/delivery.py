@@ -58,35 +58,35 @@ def save_frozen(
     config = best.config
     x_NF, labels_N = features.training_rows(np.arange(len(images)), images.labels_N)
     head = fit_head(x_NF, labels_N, config, requested_dim(spec), frozen_head_kind(spec))
-    settled = spec.model_copy(deep=True)
-    settle(settled, "model.feat_dim", head.matrix_FD.shape[1], best.name)
-    settle(settled, "model.head", head.kind, best.name)
-    settle_normalization(settled, features.facts)
-    size = (settled.model.input_height, settled.model.input_width)
-    embedder = attach_head(build_starting_trunk(settled, settled.model.backbone, size).trunk, head)
+    own_spec = spec.model_copy(deep=True)
+    settle(own_spec, "model.feat_dim", head.matrix_FD.shape[1], best.name)
+    settle(own_spec, "model.head", head.kind, best.name)
+    settle_normalization(own_spec, features.facts)
+    size = (own_spec.model.input_height, own_spec.model.input_width)
+    embedder = attach_head(build_starting_trunk(own_spec, own_spec.model.backbone, size).trunk, head)
     if config is None:
         (run.dir / BEST_SPEC_FILE).unlink(missing_ok=True)  # an earlier session of this run may have left one
     else:
-        repeat = settled.with_values(
+        repeat = own_spec.with_values(
             {"train.train_trunk": False, "train.train_embedder": False, "train.finish.enabled": True}
         )
         config.settle(repeat, mirrored=features.mirrored_NF is not None)
         _write_best_spec(repeat, run)
-    return _save_network(embedder, settled, run, images, features.facts, best.name), settled
+    return _save_network(embedder, own_spec, run, images, features.facts, best.name), own_spec
 
 
-def save_given(given: GivenNetwork, run: Run, images: ImageSet) -> tuple[Path, Experiment]:
+def save_given(start_network: GivenNetwork, run: Run, images: ImageSet) -> tuple[Path, Experiment]:
     """Save the network of the user's own weights as it is; return the checkpoint and its spec.
 
     Args:
-        given: the network.
+        start_network: the network.
         run: gets the checkpoint and ``experiment.yaml``; ``best_spec.yaml`` of an earlier session is removed.
         images: all images; their classes are stored.
     """
-    settled, facts = given.spec.model_copy(deep=True), given.network.trunk.facts
-    settle_normalization(settled, facts)
+    own_spec, facts = start_network.spec.model_copy(deep=True), start_network.network.trunk.facts
+    settle_normalization(own_spec, facts)
     (run.dir / BEST_SPEC_FILE).unlink(missing_ok=True)
-    return _save_network(given.network, settled, run, images, facts, AS_GIVEN), settled
+    return _save_network(start_network.network, own_spec, run, images, facts, AS_GIVEN), own_spec
 
 
 def save_fine_tuned(
@@ -104,19 +104,19 @@ def save_fine_tuned(
     Returns:
         The checkpoint and its spec.
     """
-    settled = spec.with_values({"train.finish.enabled": best.config is not None})
-    tuned, network = best.tuned, None
-    assert tuned is not None
+    own_spec = spec.with_values({"train.finish.enabled": best.config is not None})
+    trunk, network = best.tuned, None
+    assert trunk is not None
     if best.config is not None:
-        network = refit_tuned(tuned, images, np.arange(len(images)), best.config, spec)
-        best.config.settle(settled, mirrored=tuned.mirrored)
-    _write_best_spec(settled, run)
+        network = refit_tuned(trunk, images, np.arange(len(images)), best.config, spec)
+        best.config.settle(own_spec, mirrored=trunk.mirrored)
+    _write_best_spec(own_spec, run)
     if network is None:
-        run.write_experiment(settled)
+        run.write_experiment(own_spec)
         checkpoint = run.dir / BEST_CHECKPOINT
         copy_file(training.checkpoint, checkpoint)
-        return checkpoint, settled
-    return _save_network(network, settled, run, images, training.facts, best.name), settled
+        return checkpoint, own_spec
+    return _save_network(network, own_spec, run, images, training.facts, best.name), own_spec
 
 
 def _write_best_spec(spec: Experiment, run: Run) -> None:

@@ -120,14 +120,14 @@ class EvaluationData:
 
     def untested(self, goal: str) -> str:
         """Say which claim of the goal could not be tested and why; empty if all were."""
-        tested = {split.kind for split in self.splits}
-        missing = [KIND_NAMES[kind] for kind in GOALS[goal] if kind not in tested]
+        kinds = {split.kind for split in self.splits}
+        missing = [KIND_NAMES[kind] for kind in GOALS[goal] if kind not in kinds]
         if not missing:
             return ""
         least = MIN_CLASSES_TO_DIVIDE if self.cross_validated else MIN_CLASSES_TO_HOLD_OUT
         return (f"{' and '.join(missing)} were not tested: {len(np.unique(self.labels_N))} classes with images of several series "
                 f"are too few to hold some out entirely (at least {least}); tested: "
-                f"{', '.join(KIND_NAMES[kind] for kind in sorted(tested))}")  # fmt: skip
+                f"{', '.join(KIND_NAMES[kind] for kind in sorted(kinds))}")  # fmt: skip
 
     def describe(self, candidate: Candidate, goal: str) -> dict[str, Any]:
         """Return how candidates were compared, for ``automatic.json``.
@@ -158,7 +158,7 @@ def _series(images: ImageSet, features: TrunkFeatures) -> np.ndarray:
 
 def evaluate_frozen(
     configs: Sequence[HeadConfig | None], data: EvaluationData, goal: str, space: HeadSearchSpace,
-    given: GivenNetwork | None, seconds: float,
+    start_network: GivenNetwork | None, seconds: float,
 ) -> list[Candidate]:  # fmt: skip
     """Evaluate heads on the frozen trunk, and the user's own network; repeat cross-validation while the time allows.
 
@@ -167,17 +167,17 @@ def evaluate_frozen(
         data: the images and splits.
         goal: a key of ``holdout.GOALS``.
         space: number of dimensions and kind of the frozen trunk's head.
-        given: the network of the user's own weights, or None.
+        start_network: the network of the user's own weights, or None.
         seconds: time that repeats may take.
     """
-    start, repeats = time.monotonic(), [_evaluate(configs, data, data.splits, goal, space, given)]
+    start, repeats = time.monotonic(), [_evaluate(configs, data, data.splits, goal, space, start_network)]
     while data.cross_validated and len(repeats) < REPEATS:
         if (time.monotonic() - start) * (1 + 1 / len(repeats)) > seconds:
             break
         splits = data.pooled_splits(goal, len(repeats))
         if {s.kind for s in splits} != {s.kind for s in data.splits}:
             break
-        repeats.append(_evaluate(configs, data, splits, goal, space, given))
+        repeats.append(_evaluate(configs, data, splits, goal, space, start_network))
     candidates = []
     for same in zip(*repeats, strict=True):
         result = pool_results([c.result for c in same])
@@ -187,10 +187,10 @@ def evaluate_frozen(
 
 def _evaluate(
     configs: Sequence[HeadConfig | None], data: EvaluationData, splits: Sequence[Split], goal: str, space: HeadSearchSpace,
-    given: GivenNetwork | None,
+    start_network: GivenNetwork | None,
 ) -> list[Candidate]:  # fmt: skip
     candidates = evaluate_heads(configs, data.features, data.labels_N, splits, goal, space.dim, space.kind)
-    candidates += evaluate_given(given, data.features, data.labels_N, splits, goal)
+    candidates += evaluate_given(start_network, data.features, data.labels_N, splits, goal)
     return [with_series(c, data) for c in candidates]
 
 

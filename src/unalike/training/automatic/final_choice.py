@@ -83,24 +83,24 @@ class Candidate:
 
 
 def evaluate_given(
-    given: GivenNetwork | None, features: TrunkFeatures, labels_N: np.ndarray, splits: Sequence[Split], goal: str, *,
-    with_images: bool = True,
+    start_network: GivenNetwork | None, features: TrunkFeatures, labels_N: np.ndarray, splits: Sequence[Split],
+    goal: str, *, with_images: bool = True,
 ) -> list[Candidate]:  # fmt: skip
     """Evaluate the network of the user's own weights as it is.
 
     Args:
-        given: the network; None gives no candidate.
+        start_network: the network; None gives no candidate.
         features: its trunk's features of all images.
         labels_N: their labels.
         splits: the holdout splits.
         goal: a key of ``holdout.GOALS``.
         with_images: whether the result has ``lookups``.
     """
-    if given is None:
+    if start_network is None:
         return []
-    vectors_ND = given.vectors(features.vectors_NF)
+    vectors_ND = start_network.vectors(features.vectors_NF)
     result = evaluate_vectors(vectors_ND, labels_N, splits, with_images=with_images)
-    return [Candidate(AS_GIVEN, result, result.score(goal), vectors_ND=vectors_ND, given=given)]
+    return [Candidate(AS_GIVEN, result, result.score(goal), vectors_ND=vectors_ND, given=start_network)]
 
 
 def evaluate_heads(
@@ -178,34 +178,34 @@ def evaluate_networks(
                                     describe="evaluating", mirrored=mirrored)  # fmt: skip
         return TunedTrunk(trunk, features, mirrored)
 
-    def evaluate(name: str, network: Embedder, tuned: TunedTrunk, config: HeadConfig | None) -> Candidate:
+    def evaluate(name: str, network: Embedder, tuned_trunk: TunedTrunk, config: HeadConfig | None) -> Candidate:
         vectors_ND = np.zeros((len(images), network.dim), np.float32)
-        rows = slice(tuned.image_count)
+        rows = slice(tuned_trunk.image_count)
         with torch.inference_mode():
-            head_input = torch.from_numpy(tuned.features.vectors_ND[rows])
-            vectors_ND[tuned.features.kept_N[rows]] = network.head(head_input).numpy()
+            head_input = torch.from_numpy(tuned_trunk.features.vectors_ND[rows])
+            vectors_ND[tuned_trunk.features.kept_N[rows]] = network.head(head_input).numpy()
         result = evaluate_vectors(vectors_ND, labels_N, splits, with_images=True)
-        return Candidate(name, result, result.score(goal), config, vectors_ND, tuned)
+        return Candidate(name, result, result.score(goal), config, vectors_ND, tuned_trunk)
 
     candidates = [evaluate(FINE_TUNED, embedder, embed(embedder.trunk), None)]
     if not spec.train.finish.enabled or config is None:
         return candidates
     initial = build_starting_trunk(spec, spec.model.backbone, preprocessing.input_size).trunk.state_dict()
     trunk = interpolate_weights(embedder.trunk, initial, spec.train.finish.trained_share)
-    tuned = embed(trunk, mirrored=spec.train.finish.mirrored)
-    network = refit_tuned(tuned, images, fit_N, config, spec)
+    tuned_trunk = embed(trunk, mirrored=spec.train.finish.mirrored)
+    network = refit_tuned(tuned_trunk, images, fit_N, config, spec)
     if network is not None:
-        candidates.append(evaluate(INTERPOLATED, network, tuned, config))
+        candidates.append(evaluate(INTERPOLATED, network, tuned_trunk, config))
     return candidates
 
 
 def refit_tuned(
-    tuned: TunedTrunk, images: ImageSet, rows: np.ndarray, config: HeadConfig, spec: Experiment
+    tuned_trunk: TunedTrunk, images: ImageSet, rows: np.ndarray, config: HeadConfig, spec: Experiment
 ) -> Embedder | None:
     """Fit a head to some images' features of a fine-tuned trunk.
 
     Args:
-        tuned: the trunk and its features.
+        tuned_trunk: the trunk and its features.
         images: all images.
         rows: which of them to fit to.
         config: the head.
@@ -214,6 +214,8 @@ def refit_tuned(
     Returns:
         The network; None where no head can be fitted (``refit_head``).
     """
-    use = np.isin(tuned.features.kept_N, rows)
-    features = replace(tuned.features, vectors_ND=tuned.features.vectors_ND[use], kept_N=tuned.features.kept_N[use])
-    return refit_head(tuned.trunk, features, images.labels_N, config, requested_dim(spec))
+    use = np.isin(tuned_trunk.features.kept_N, rows)
+    features = replace(
+        tuned_trunk.features, vectors_ND=tuned_trunk.features.vectors_ND[use], kept_N=tuned_trunk.features.kept_N[use]
+    )
+    return refit_head(tuned_trunk.trunk, features, images.labels_N, config, requested_dim(spec))

@@ -92,33 +92,35 @@ def fine_tune(
     earlier_spec = subrun.dir / EXPERIMENT_FILE
     resume = run.resuming and earlier_spec.exists() and any(subrun.dir.glob(LATEST_CHECKPOINT))
     if resume:  # the earlier plan holds, except for epochs that are planned again after the first ones
-        tuned = load_spec("train", str(earlier_spec))
+        setup = load_spec("train", str(earlier_spec))
     else:
-        planned = _plan_spec(spec, train, trunks, embedded, tail_seconds, budget)
-        if planned is None:
+        plan = _plan_spec(spec, train, trunks, embedded, tail_seconds, budget)
+        if plan is None:
             say(TOO_SHORT)
             return None
-        tuned = planned
+        setup = plan
         if config is not None and not spec.is_set("model.head"):
-            config.settle(tuned, mirrored=False)  # unless the user set it: mirror images double the cost
+            config.settle(setup, mirrored=False)  # unless the user set it: mirror images double the cost
             if start is None:
-                settle(tuned, "train.warm_start", True, config.name)
+                settle(setup, "train.warm_start", True, config.name)
             else:
-                settle_initial_head(tuned, start.head)
-    drawn = f"{tuned.train.epoch_images} of " if tuned.train.epoch_images else ""
-    say(f"stage two: fine-tuning {tuned.model.backbone}, {tuned.train.num_epochs} epochs of {drawn}{len(train)} images")
+                settle_initial_head(setup, start.head)
+    images_text = f"{setup.train.epoch_images} of " if setup.train.epoch_images else ""
+    say(
+        f"stage two: fine-tuning {setup.model.backbone}, {setup.train.num_epochs} epochs of {images_text}{len(train)} images"
+    )
 
     def seconds_left() -> float:
-        return budget.left - _reserved_seconds(budget, _trunk_of(trunks, tuned), embedded, tail_seconds, tuned)
+        return budget.left - _reserved_seconds(budget, _trunk_of(trunks, setup), embedded, tail_seconds, setup)
 
-    limited = spec.automl.minutes is not None or not spec.is_set("train.num_epochs")
+    has_limit = spec.automl.minutes is not None or not spec.is_set("train.num_epochs")
     try:
         result = train_embedder(
-            tuned, subrun, resume=resume, sets=TrainingSets(train, None, None, "left to automatic training", False),
+            setup, subrun, resume=resume, sets=TrainingSets(train, None, None, "left to automatic training", False),
             finish=False,  # the pipeline interpolates weights and fits the head itself, and evaluates both
             initialize=start.initializer(train) if start is not None and not resume else None,
             choose_epochs=None if spec.is_set("train.num_epochs") else partial(epochs_that_fit, seconds_left),
-            seconds_left=seconds_left if limited else None,
+            seconds_left=seconds_left if has_limit else None,
         )  # fmt: skip
     except TrainingError as error:
         say(f"fine-tuning failed and is left out: {error}")
@@ -195,21 +197,21 @@ def _plan_spec(
         return drafts[0][0]
     drawing_a_part: list[tuple[Experiment, TuningPlan]] = []
     for preset in TUNING_PRESETS:
-        for (tuned, embedder), trunk in zip(drafts, trunks, strict=True):
-            seconds = budget.left - _reserved_seconds(budget, trunk, images, tail_seconds, tuned)
+        for (draft, embedder), trunk in zip(drafts, trunks, strict=True):
+            seconds = budget.left - _reserved_seconds(budget, trunk, images, tail_seconds, draft)
             plan = plan_tuning(
-                embedder, tuned, preset, images=len(train), seconds=seconds, inference_rate=trunk.features.rate
+                embedder, draft, preset, images=len(train), seconds=seconds, inference_rate=trunk.features.rate
             )
             if plan.epochs >= preset.min_epochs:
-                settle_plan(tuned, plan)
-                return tuned
+                settle_plan(draft, plan)
+                return draft
             total = int(seconds * plan.rate / (1 + OVERHEAD))
             if total >= MIN_TUNING_IMAGES and len(train) > total // MAX_PART_EPOCHS:
                 part = replace(plan, epochs=MAX_PART_EPOCHS, epoch_images=total // MAX_PART_EPOCHS)
-                drawing_a_part.append((tuned, part))
-    for tuned, plan in drawing_a_part[:1]:
-        settle_plan(tuned, plan)
-        return tuned
+                drawing_a_part.append((draft, part))
+    for draft, plan in drawing_a_part[:1]:
+        settle_plan(draft, plan)
+        return draft
     return None
 
 
@@ -232,24 +234,24 @@ def settle_plan(spec: Experiment, plan: TuningPlan) -> None:
 
 def _draft_spec(spec: Experiment, train: ImageSet, trunk: TrunkResult) -> tuple[Experiment, Embedder]:
     """Make the spec of fine-tuning this trunk, except for what depends on the rate, and its network."""
-    tuned = spec.model_copy(deep=True)
-    settle(tuned, "model.backbone", trunk.features.backbone, "the best trunk that can be fine-tuned in the time")
+    draft = spec.model_copy(deep=True)
+    settle(draft, "model.backbone", trunk.features.backbone, "the best trunk that can be fine-tuned in the time")
     for side in ("height", "width"):
         settle(
-            tuned,
+            draft,
             f"model.input_{side}",
             getattr(trunk.features.view, side),
             "the size at which its features were evaluated",
         )
-    tuned.mark_set(["model.backbone"])  # training would settle the first of the installed trunks
+    draft.mark_set(["model.backbone"])  # training would settle the first of the installed trunks
     if not spec.is_set("train.recipe"):
-        tuned.set_value("train.recipe", "unalike")
-    settle_precision(tuned)
-    embedder = build_embedder(tuned)
+        draft.set_value("train.recipe", "unalike")
+    settle_precision(draft)
+    embedder = build_embedder(draft)
     facts, stages = embedder.trunk.facts, len(embedder.trunk.stages())
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
     settle_training(
-        tuned, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda, quiet=True
+        draft, facts=facts, stages=stages, classes=len(train.classes), images=len(train), cuda=cuda, quiet=True
     )
     # Candidates are compared afterwards, so one validation is enough.
-    return tuned.with_values({"train.validation_interval": tuned.train.num_epochs, "automl_policy": "off"}), embedder
+    return draft.with_values({"train.validation_interval": draft.train.num_epochs, "automl_policy": "off"}), embedder

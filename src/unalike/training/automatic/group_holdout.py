@@ -146,14 +146,16 @@ class GroupHoldout:
             candidates.append(self._evaluate(name, head(self.queries_NF), head(self.vectors_NF), sqrt))
         return candidates
 
-    def evaluate_given(self, given: GivenNetwork | None) -> list[UnlabeledCandidate]:
+    def evaluate_given(self, start_network: GivenNetwork | None) -> list[UnlabeledCandidate]:
         """Evaluate the network of the user's own weights as it is; no candidate without one."""
-        if given is None:
+        if start_network is None:
             return []
         if not self.splits:
-            return [UnlabeledCandidate(AS_GIVEN, None, 0.0, given=given)]
-        candidate = self._evaluate(AS_GIVEN, given.vectors(self.queries_NF), given.vectors(self.vectors_NF), None)
-        return [replace(candidate, given=given)]
+            return [UnlabeledCandidate(AS_GIVEN, None, 0.0, given=start_network)]
+        candidate = self._evaluate(
+            AS_GIVEN, start_network.vectors(self.queries_NF), start_network.vectors(self.vectors_NF), None
+        )
+        return [replace(candidate, given=start_network)]
 
     def evaluate_network(self, name: str, checkpoint: Path) -> UnlabeledCandidate:
         """Evaluate a trained network; only queries and references are embedded.

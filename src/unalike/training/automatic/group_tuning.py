@@ -85,23 +85,23 @@ def fine_tune_on_groups(
         return None
     train = holdout.images.select(holdout.fit_N).drop_empty_classes()
     embedding_seconds = len(train) / features.rate + features.setup_seconds
-    reserved = max(RESERVED_SHARE * budget.seconds, embedding_seconds)
-    seconds = budget.left - reserved - embedding_seconds
+    reserved_seconds = max(RESERVED_SHARE * budget.seconds, embedding_seconds)
+    seconds = budget.left - reserved_seconds - embedding_seconds
     fit_NF = features.vectors_NF[holdout.fit_N]
     roots = roots_to_try(spec)
     sqrt = bool(best.sqrt) if len(roots) > 1 else roots[0]
     head = fit_unlabeled_head(fit_NF, sqrt, seed=seed, dim=requested_dim(spec), kind=frozen_head_kind(spec))
-    tuned: Experiment | None
+    tuning_spec: Experiment | None
     if run.resuming and (run.dir / GROUP_TUNING_SPEC_FILE).is_file():
-        tuned = load_spec("train", str(run.dir / GROUP_TUNING_SPEC_FILE))
+        tuning_spec = load_spec("train", str(run.dir / GROUP_TUNING_SPEC_FILE))
     else:
-        tuned = _plan_spec(spec, train, features, seconds, head)
-        if tuned is not None:
-            write_text(run.dir / GROUP_TUNING_SPEC_FILE, redact(tuned.to_yaml()))
-    if tuned is None:
+        tuning_spec = _plan_spec(spec, train, features, seconds, head)
+        if tuning_spec is not None:
+            write_text(run.dir / GROUP_TUNING_SPEC_FILE, redact(tuning_spec.to_yaml()))
+    if tuning_spec is None:
         say("the time that is left is too short to fine-tune; more --minutes would allow it")
         return None
-    epochs = tuned.train.num_epochs
+    epochs = tuning_spec.train.num_epochs
     rounds = [epochs // 2, epochs - epochs // 2] if epochs >= MIN_EPOCHS_FOR_REGROUPING else [epochs]
     initialize: Initializer = start_from_head(head, fit_NF, train.labels_N)
     result: TrainingResult | None = None
@@ -111,18 +111,20 @@ def fine_tune_on_groups(
         say(f"fine-tuning, round {number} of {len(rounds)}: {count} epochs of {len(train)} images")
         share = 1.0 if number == len(rounds) else count / epochs
         following = 0.0 if number == len(rounds) else embedding_seconds  # groups are found again
-        end = budget.spent + share * (budget.left - reserved - following)
-        limited = spec.automl.minutes is not None or not spec.is_set("train.num_epochs")
-        seconds_left = partial(_seconds_until, budget, end) if limited else None
-        result = _train_round(tuned, count, run, run.dir / fine_tuning_folder(number), train, initialize, seconds_left)
+        end = budget.spent + share * (budget.left - reserved_seconds - following)
+        has_limit = spec.automl.minutes is not None or not spec.is_set("train.num_epochs")
+        seconds_left = partial(_seconds_until, budget, end) if has_limit else None
+        result = _train_round(
+            tuning_spec, count, run, run.dir / fine_tuning_folder(number), train, initialize, seconds_left
+        )
         if result is None:
             return None
     assert result is not None
-    return result, tuned
+    return result, tuning_spec
 
 
-def _seconds_until(budget: TimeBudget, spent: float) -> float:
-    return spent - budget.spent
+def _seconds_until(budget: TimeBudget, seconds: float) -> float:
+    return seconds - budget.spent
 
 
 def _train_round(
@@ -149,9 +151,9 @@ def _train_round(
         return None
 
 
-def _fewer_epochs(seconds_left: Callable[[], float], planned: int, epochs_done: int, seconds: float) -> int:
+def _fewer_epochs(seconds_left: Callable[[], float], epochs: int, epochs_done: int, seconds: float) -> int:
     """Plan the number of epochs again: as planned, or as many as fit."""
-    return min(planned, epochs_that_fit(seconds_left, epochs_done, seconds))
+    return min(epochs, epochs_that_fit(seconds_left, epochs_done, seconds))
 
 
 def _plan_spec(
@@ -161,23 +163,25 @@ def _plan_spec(
 
     None where too few epochs fit.
     """
-    tuned = spec.model_copy(deep=True)
-    settle_initial_head(tuned, head)
+    tuning_spec = spec.model_copy(deep=True)
+    settle_initial_head(tuning_spec, head)
     if not spec.is_set("train.recipe"):
-        tuned.set_value("train.recipe", "unalike")
-    settle_precision(tuned)
-    embedder = build_embedder(tuned)
+        tuning_spec.set_value("train.recipe", "unalike")
+    settle_precision(tuning_spec)
+    embedder = build_embedder(tuning_spec)
     cuda = torch.cuda.is_available() and spec.train.num_gpus > 0
-    settle_training(tuned, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()), classes=len(train.classes),
-                    images=len(train), cuda=cuda, quiet=True)  # fmt: skip
-    tuned.set_value("automl_policy", "off")
+    settle_training(tuning_spec, facts=embedder.trunk.facts, stages=len(embedder.trunk.stages()),
+                    classes=len(train.classes), images=len(train), cuda=cuda, quiet=True)  # fmt: skip
+    tuning_spec.set_value("automl_policy", "off")
     if spec.is_set("train.num_epochs"):
-        return tuned
+        return tuning_spec
     for preset in TUNING_PRESETS:
-        plan = plan_tuning(embedder, tuned, preset, images=len(train), seconds=seconds, inference_rate=features.rate)
+        plan = plan_tuning(
+            embedder, tuning_spec, preset, images=len(train), seconds=seconds, inference_rate=features.rate
+        )
         if plan.epochs >= preset.min_epochs:
-            settle_plan(tuned, plan)
-            return tuned
+            settle_plan(tuning_spec, plan)
+            return tuning_spec
     return None
 
 

@@ -36,9 +36,9 @@ def order_by_content(images: ImageSet, stop: Callable[[int, int], bool] | None =
         images: the images.
         stop: called with the numbers of files read so far and of all files; true leaves the others, drawn at random, out.
     """
-    drawn = np.random.default_rng(0).permutation(len(images))
+    permutation = np.random.default_rng(0).permutation(len(images))
     by_row: dict[int, bytes] = {}
-    for number, i in enumerate(drawn.tolist(), start=1):
+    for number, i in enumerate(permutation.tolist(), start=1):
         # unreadable files sort last, and are counted where they are decoded
         by_row[i] = content_digest(images.paths[i]) or b"\xff" * 17
         if stop is not None and number % 64 == 0 and stop(number, len(images)):
@@ -46,10 +46,12 @@ def order_by_content(images: ImageSet, stop: Callable[[int, int], bool] | None =
     rows = sorted(by_row)
     images, digests = images.select(rows) if len(rows) < len(images) else images, [by_row[i] for i in rows]
     order = sorted(range(len(images)), key=lambda i: digests[i])
-    kept = [i for n, i in enumerate(order) if not n or len(digests[i]) == 17 or digests[i] != digests[order[n - 1]]]
-    if len(kept) < len(images):
-        say(f"{len(images) - len(kept)} exact copies of other images are left out")
-    return images.select(kept)
+    first_copies = [
+        i for n, i in enumerate(order) if not n or len(digests[i]) == 17 or digests[i] != digests[order[n - 1]]
+    ]
+    if len(first_copies) < len(images):
+        say(f"{len(images) - len(first_copies)} exact copies of other images are left out")
+    return images.select(first_copies)
 
 
 def label_by_group(images: ImageSet, grouping: ImageGroups) -> ImageSet:
@@ -75,8 +77,10 @@ def groupable_images(vectors_ND: np.ndarray, seconds: float) -> int:
         return len(vectors_ND)
     start = time.monotonic()
     near_duplicates(vectors_ND[:PROBE_IMAGES])
-    taken = max(time.monotonic() - start, 1e-6)
-    return min(len(vectors_ND), int(PROBE_IMAGES * max(1.0, math.sqrt(max(seconds, 0.0) / (GROUPING_PASSES * taken)))))
+    elapsed = max(time.monotonic() - start, 1e-6)
+    return min(
+        len(vectors_ND), int(PROBE_IMAGES * max(1.0, math.sqrt(max(seconds, 0.0) / (GROUPING_PASSES * elapsed))))
+    )
 
 
 def find_groups(run: Run, path: Path, name: str, vectors_ND: np.ndarray, seed: int) -> ImageGroups:

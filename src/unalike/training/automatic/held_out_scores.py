@@ -36,11 +36,11 @@ def scores_of(result: HoldoutResult, seed: int = 0) -> dict[str, Any]:
         return rows if len(rows) <= MAX_QUERIES else np.sort(rng.choice(rows, MAX_QUERIES, replace=False))
 
     scores: dict[str, Any] = {}
-    known = next((rows for rows in map(rows_of, ("known", "same")) if len(rows)), np.empty(0, np.int64))
-    if len(known):
+    known_rows = next((rows for rows in map(rows_of, ("known", "same")) if len(rows)), np.empty(0, np.int64))
+    if len(known_rows):
         scores["known"] = {
-            "score": _rounded(lookups.score_Q[known]), "class": result.label_Q[known].tolist(),
-            "right": (result.hit_Q[known] > 0).tolist(),
+            "score": _rounded(lookups.score_Q[known_rows]), "class": result.label_Q[known_rows].tolist(),
+            "right": (result.hit_Q[known_rows] > 0).tolist(),
         }  # fmt: skip
     new = rows_of("new")
     new = new[lookups.other_class_Q[new] >= 0]
@@ -53,8 +53,8 @@ def scores_of(result: HoldoutResult, seed: int = 0) -> dict[str, Any]:
 
 
 def _rounded(score_Q: np.ndarray) -> list[float]:
-    rounded: list[float] = np.round(score_Q.astype(np.float64), 4).tolist()
-    return rounded
+    scores: list[float] = np.round(score_Q.astype(np.float64), 4).tolist()
+    return scores
 
 
 def store_scores(checkpoint: Path, scores: dict[str, Any]) -> None:

@@ -232,8 +232,8 @@ def pool_results(results: Sequence[HoldoutResult]) -> HoldoutResult:
     assert len(lookups) == len(results)
 
     def join(parts: Sequence[Any], name: str) -> np.ndarray:
-        joined: np.ndarray = np.concatenate([getattr(part, name) for part in parts])
-        return joined
+        values: np.ndarray = np.concatenate([getattr(part, name) for part in parts])
+        return values
 
     return HoldoutResult(
         join(results, "kind_Q"), join(results, "hit_Q"), join(results, "precision_Q"), join(results, "label_Q"),

@@ -84,12 +84,14 @@ def find_candidate(record: Mapping[str, Any], name: str) -> int:
     names = [candidate["name"] for candidate in record["candidates"]]
     if name.isdecimal() and int(name) < len(names):
         return int(name)
-    exact = [n for n, known in enumerate(names) if known.casefold() == name.strip().casefold()]
-    partly = exact or [n for n, known in enumerate(names) if name.strip().casefold() in known.casefold()]
+    exact = [n for n, candidate_name in enumerate(names) if candidate_name.casefold() == name.strip().casefold()]
+    partly = exact or [
+        n for n, candidate_name in enumerate(names) if name.strip().casefold() in candidate_name.casefold()
+    ]
     if len(partly) == 1 and name.strip():
         return partly[0]
     close = get_close_matches(name, names, 1, 0.6)
-    choices = "; ".join(f"{n}: {known}" for n, known in enumerate(names))
+    choices = "; ".join(f"{n}: {candidate_name}" for n, candidate_name in enumerate(names))
     raise SpecError(f"--take {name!r} names {'several candidates' if partly and name.strip() else 'no candidate'}",
                     expected=f"a number, or a name or part of it, of {choices}",
                     remedy=f"--take {close[0]!r}" if close else "--take NUMBER")  # fmt: skip

@@ -169,10 +169,10 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     notices = Notices()
     own, spec = spec, starting_spec(spec)
     sets = _load_all_images(spec, notices, budget)
-    weights, given = describe_weights(own, sets.train.classes), load_given_network(own, spec)
+    weights, start_network = describe_weights(own, sets.train.classes), load_given_network(own, spec)
     selector = TrunkSelector(spec, sets.train, notices, *_limits(run, budget, sets.train))
     if not has_second_images(sets.train.labels_N, sets.train.groups, sets.train.source):
-        return _train_on_single_images(spec, run, sets, selector, budget, seed, notices, given, weights)
+        return _train_on_single_images(spec, run, sets, selector, budget, seed, notices, start_network, weights)
     trunks = selector.compare_trunks(budget.until(STAGE_ONE_SHARE))
     sample = _settle_sample(run, selector, budget)
     reserve_evaluation(budget, trunks[0].features, sets.reference, sets.query)
@@ -191,7 +191,7 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     if len(configs) == 1 and closed_form is not None:  # no other could be compared in the time
         configs.append(replace(closed_form, training=space.fixed_training))
     tail_start = budget.spent
-    candidates = evaluate_frozen(configs, data, goal, space, given, REPEATS_SHARE * budget.seconds)
+    candidates = evaluate_frozen(configs, data, goal, space, start_network, REPEATS_SHARE * budget.seconds)
     training = TrainingResult(run.dir, {}, None, {}, History(), replace(sets, train=images), None, features.facts)
     initial_head = configs[1] if len(configs) > 1 else None
     tuning = None
@@ -210,7 +210,7 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
         candidates += [with_series(c, data) for c in networks]
     elif tunes and (pooled := data.pooled(goal)) is not None:
         data = pooled
-        candidates = evaluate_frozen(configs, data, goal, space, given, REPEATS_SHARE * budget.seconds)
+        candidates = evaluate_frozen(configs, data, goal, space, start_network, REPEATS_SHARE * budget.seconds)
     say_untested(data, goal)
     best = select_best(candidates, goal)
 
@@ -221,31 +221,31 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
 
     specs = save_candidates(run, candidates, save)
     training = tuning[0] if tuning is not None and best.tuned is not None else training
-    checkpoint, delivered = deliver(run, candidates.index(best), specs[best.name])
+    checkpoint, experiment = deliver(run, candidates.index(best), specs[best.name])
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
-    record = _build_record(spec, delivered.model.backbone, budget, [*trials, *trained], candidates, best, data)
+    record = _build_record(spec, experiment.model.backbone, budget, [*trials, *trained], candidates, best, data)
     record |= {"weights": weights} if weights else {}
     record |= sample.facts()
     if selector.is_sampled and best.tuned is not None:
         record["images_fine_tuned_on"] = len(training.sets.train)
-    _write_results(run, delivered, record, training, data, best, budget)
+    _write_results(run, experiment, record, training, data, best, budget)
     log_choice(candidates, best, goal)
     if len(candidates) > 1:
         other = next(n for n, c in enumerate(candidates) if c is not best)
         say(f"to deliver another one, by name or number (0 to {len(candidates) - 1}): unalike train --take {other} "
             f"train.results_dir={run.dir}")  # fmt: skip
     training = replace(training, checkpoint=checkpoint)
-    return AutomaticResult(checkpoint, delivered, training, candidates, best, metrics_of(best, candidates[0]), record)
+    return AutomaticResult(checkpoint, experiment, training, candidates, best, metrics_of(best, candidates[0]), record)
 
 
 def _limits(run: Run, budget: TimeBudget, images: ImageSet) -> tuple[TimeBudget | None, np.ndarray | None]:
     """Return what limits the images of a run: its budget, or the sample of the run that is resumed."""
     path = run.dir / SAMPLE_FILE
     if run.resuming and path.is_file():
-        stored = load_stage(run, path, "sample of the images", images.fingerprint().encode())
-        if stored is not None:
-            return budget, stored["rows"]
+        stage = load_stage(run, path, "sample of the images", images.fingerprint().encode())
+        if stage is not None:
+            return budget, stage["rows"]
     tuning_began = run.resuming and (run.dir / FINE_TUNING_FOLDER).exists()  # on what was held out of all images
     return (None if tuning_began else budget), None
 
@@ -271,7 +271,7 @@ def _fit_initial_head(spec: Experiment, data: EvaluationData, config: HeadConfig
 
 def _train_on_single_images(
     spec: Experiment, run: Run, sets: TrainingSets, selector: TrunkSelector, budget: TimeBudget, seed: int, notices: Notices,
-    given: GivenNetwork | None, weights: Mapping[str, Any] | None,
+    start_network: GivenNetwork | None, weights: Mapping[str, Any] | None,
 ) -> AutomaticResult:  # fmt: skip
     """Deliver the frozen trunk with or without a head where no class has a second image; nothing is measured.
 
@@ -284,17 +284,17 @@ def _train_on_single_images(
     selector.settle_spec(trunk)
     images = selector.images.select(trunk.features.kept_N)
     features = add_augmented_views(trunk.features, images, spec, seed)
-    candidates = rank_candidates(features, images.labels_N, spec, seed, given, budget.left)
+    candidates = rank_candidates(features, images.labels_N, spec, seed, start_network, budget.left)
     best = select_best(candidates, "new-classes")
-    checkpoint, delivered = save_untuned(best, spec, run, images, features)
+    checkpoint, experiment = save_untuned(best, spec, run, images, features)
     training = TrainingResult(
-        checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts, experiment=delivered
+        checkpoint, {}, None, {}, History(), replace(sets, train=images), None, features.facts, experiment=experiment
     )
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
     record: dict[str, Any] = {
         "format_version": 1, "minutes": budget.seconds / 60, "spent_minutes": round(budget.spent / 60, 2),
-        "goal": spec.automl.goal, "trunk": delivered.model.backbone, "estimate": NOT_MEASURABLE, "judged_on": {},
+        "goal": spec.automl.goal, "trunk": experiment.model.backbone, "estimate": NOT_MEASURABLE, "judged_on": {},
         "fitted_to_images": len(images), "classes": len(np.unique(images.labels_N)), "heads": [],
         "candidates": [{"name": c.name, "score": None, "figures": {}, "gain_over_frozen": {}} for c in candidates],
         "chosen": best.name, **({"weights": weights} if weights else {}),
@@ -303,7 +303,7 @@ def _train_on_single_images(
     write_text(run.dir / AUTOMATIC_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / AUTOMATIC_FILE, run.dir / BEST_SPEC_FILE)
     say(f"delivered: {best.name}")
-    return AutomaticResult(checkpoint, delivered, training, candidates, best, {}, record)
+    return AutomaticResult(checkpoint, experiment, training, candidates, best, {}, record)
 
 
 def _load_all_images(spec: Experiment, notices: Notices, budget: TimeBudget) -> TrainingSets:

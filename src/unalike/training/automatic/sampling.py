@@ -87,11 +87,11 @@ class EmbeddingLimit:
         """Return about how many images will be embedded, by which an engine is chosen; cautious, as no rate is known."""
         return int(CAUTIOUS_RATE * max(0.0, self.budget.until(self.heads_share)))
 
-    def stop_digests(self, done: int, total: int) -> bool:
-        """Return whether no more files are to be read for the cache; called after ``done`` of ``total``."""
+    def stop_digests(self, count: int, total: int) -> bool:
+        """Return whether no more files are to be read for the cache; called after ``count`` of ``total``."""
         if self._stop_digests is None:  # the first files are not timed
             self._stop_digests = self.budget.stop_after(READING_SHARE, MIN_IMAGES)
-        stops = self._stop_digests(done, total)
+        stops = self._stop_digests(count, total)
         self.stopped = self.stopped or stops
         return stops
 
@@ -99,14 +99,14 @@ class EmbeddingLimit:
         """Note that the first image is embedded now."""
         self.start = self.budget.clock()
 
-    def stop(self, done: int, total: int) -> bool:
-        """Return whether no more images are to be embedded; called after ``done`` of ``total``."""
+    def stop(self, count: int, total: int) -> bool:
+        """Return whether no more images are to be embedded; called after ``count`` of ``total``."""
         budget = self.budget
-        if not (MIN_IMAGES if budget.until(self.heads_share) > 0 else LEAST_IMAGES) <= done < total:
+        if not (MIN_IMAGES if budget.until(self.heads_share) > 0 else LEAST_IMAGES) <= count < total:
             return False
         seconds = budget.clock() - self.start
-        rate, further = done / max(seconds, 1e-9), (self.passes - 1) * seconds
-        if self.passes * (total - done) / rate + further <= budget.until(self.all_share):
+        rate, further = count / max(seconds, 1e-9), (self.passes - 1) * seconds
+        if self.passes * (total - count) / rate + further <= budget.until(self.all_share):
             return False
         seconds = (1 - self.tuning_share) * TUNING_PART * (budget.seconds - budget.reserved)
         share = self.tuning_share if allows_sampled_tuning(rate, seconds) else self.heads_share
@@ -118,13 +118,13 @@ class EmbeddingLimit:
 class ShareLimit(EmbeddingLimit):
     """Stops the embedding of a further trunk, or of larger images, at ``ALL_SHARE`` of the budget."""
 
-    def stop_digests(self, done: int, total: int) -> bool:
+    def stop_digests(self, count: int, total: int) -> bool:
         """Return False: the files were read before."""
         return False
 
-    def stop(self, done: int, total: int) -> bool:
-        """Return whether no more images are to be embedded; called after ``done`` of ``total``."""
-        return done < total and self.budget.until(ALL_SHARE) <= 0
+    def stop(self, count: int, total: int) -> bool:
+        """Return whether no more images are to be embedded; called after ``count`` of ``total``."""
+        return count < total and self.budget.until(ALL_SHARE) <= 0
 
 
 def allows_sampled_tuning(rate: float, seconds: float) -> bool:

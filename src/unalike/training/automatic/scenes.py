@@ -71,8 +71,8 @@ def _link(unit_ND: np.ndarray, threshold: float, seed: int) -> np.ndarray:
         clusters = MiniBatchKMeans(MAX_LINKED // 2, n_init=1, random_state=seed).fit(unit_ND)
         cluster_N = np.unique(clusters.labels_, return_inverse=True)[1]
         means_KD = l2_normalize(np.stack([unit_ND[cluster_N == k].mean(axis=0) for k in range(cluster_N.max() + 1)]))
-        linked: np.ndarray = _link(means_KD, threshold, seed)[cluster_N]
-        return linked
+        scene_N: np.ndarray = _link(means_KD, threshold, seed)[cluster_N]
+        return scene_N
     merges = linkage(np.maximum(0.0, 1 - (unit_ND @ unit_ND.T)[np.triu_indices(len(unit_ND), 1)]), "average")
     series: np.ndarray = fcluster(merges, 1 - threshold, "distance") - 1
     return series

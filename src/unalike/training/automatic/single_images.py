@@ -78,8 +78,8 @@ def add_augmented_views(features: TrunkFeatures, images: ImageSet, spec: Experim
 
 
 def rank_candidates(
-    features: TrunkFeatures, labels_N: np.ndarray, spec: Experiment, seed: int, given: GivenNetwork | None = None,
-    seconds: float = float("inf"),
+    features: TrunkFeatures, labels_N: np.ndarray, spec: Experiment, seed: int,
+    start_network: GivenNetwork | None = None, seconds: float = float("inf"),
 ) -> list[Candidate]:  # fmt: skip
     """Rank the frozen trunk and the best closed-form head; queries are augmented views of classes not fitted to.
 
@@ -88,7 +88,7 @@ def rank_candidates(
         labels_N: an integer label per image.
         spec: resolved spec of the run.
         seed: of the splits.
-        given: the network of the user's own weights, a candidate too.
+        start_network: the network of the user's own weights, a candidate too.
         seconds: time that is left; no head is fitted where it does not suffice to compare any.
     """
     rows = sample_classes(labels_N, seed)
@@ -109,4 +109,4 @@ def rank_candidates(
         if t is not None
     ]
     both = replace(features, vectors_NF=both_NF, mirrored_NF=None)
-    return [*candidates, *evaluate_given(given, both, both_N, splits, goal, with_images=False)]
+    return [*candidates, *evaluate_given(start_network, both, both_N, splits, goal, with_images=False)]

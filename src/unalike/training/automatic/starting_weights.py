@@ -116,16 +116,18 @@ def describe_weights(spec: Experiment, classes: Sequence[str]) -> dict[str, Any]
     head = model.pretrained_model_path or model.pretrained_embedder_path
     if not (trunk or head):
         return None
-    known = {name for path in {trunk, head} if path for name in (read_parent(path, spec) or {}).get("classes") or ()}
-    shared = len(known & set(classes))
+    earlier_classes = {
+        name for path in {trunk, head} if path for name in (read_parent(path, spec) or {}).get("classes") or ()
+    }
+    shared_count = len(earlier_classes & set(classes))
     note = "figures are too high if the weights were trained on images of this set"
-    if shared:
-        note = f"the weights know {shared} of the {len(classes)} classes by name: {note}"
+    if shared_count:
+        note = f"the weights know {shared_count} of the {len(classes)} classes by name: {note}"
     say(f"weights: {Path(trunk).name if trunk else 'pretrained trunk'}"
         + (f", head of {Path(head).name}" if head else "") + f"; {note}")  # fmt: skip
     return {
         "trunk": trunk and redact(str(trunk)),
         "head": head and redact(str(head)),
-        "shared_classes": shared,
+        "shared_classes": shared_count,
         "note": note,
     }

@@ -122,14 +122,14 @@ def train_unlabeled(spec: Experiment, run: Run, *, budget: TimeBudget) -> Unlabe
         raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
     settle_backbone(spec)
     settle_decoding(spec, images, stop=budget.stop_after(READING_SHARE, MIN_IMAGES))
-    weights, given = describe_weights(own, ()), load_given_network(own, spec)
+    weights, start_network = describe_weights(own, ()), load_given_network(own, spec)
     view = replace(View.from_spec(spec), height=spec.model.input_height, width=spec.model.input_width)
-    limited = sample is None and len(images) > MIN_IMAGES
-    features = compute_features(spec.model.backbone, images, view, notices, spec, limit=limit if limited else None)
+    has_limit = sample is None and len(images) > MIN_IMAGES
+    features = compute_features(spec.model.backbone, images, view, notices, spec, limit=limit if has_limit else None)
     validation = spec.dataset.val_dataset
     if validation is not None and (validation.reference or validation.query):
         reserve_evaluation(budget, features, *load_evaluation_sets(spec, Notices()))
-    if limited:
+    if has_limit:
         count = groupable_images(features.vectors_NF, GROUPING_SHARE * budget.left)
         limit.stopped = limit.stopped or count < len(features.vectors_NF)
         features = replace(features, vectors_NF=features.vectors_NF[:count], kept_N=features.kept_N[:count])
@@ -143,21 +143,21 @@ def train_unlabeled(spec: Experiment, run: Run, *, budget: TimeBudget) -> Unlabe
     holdout = GroupHoldout.create(images, features, grouping, spec, run, seed)
     candidates = holdout.evaluate_heads(seed)
     fitted = max(candidates, key=lambda c: c.score)
-    candidates += holdout.evaluate_given(given)
+    candidates += holdout.evaluate_given(start_network)
     best = max(candidates, key=lambda c: (c.score, c.given is not None))
-    checkpoint, delivered = _save_frozen(best, spec, run, images, features, seed)
+    checkpoint, experiment = _save_frozen(best, spec, run, images, features, seed)
     training = TrainingResult(
         checkpoint, {}, None, {}, History(), TrainingSets(images, None, None, "none", False), None, features.facts
     )
-    tuned = fine_tune_on_groups(spec, run, holdout, fitted, features, budget, seed)
-    if tuned is not None:
-        candidates.append(holdout.evaluate_network(FINE_TUNED, tuned[0].checkpoint))
+    tuning = fine_tune_on_groups(spec, run, holdout, fitted, features, budget, seed)
+    if tuning is not None:
+        candidates.append(holdout.evaluate_network(FINE_TUNED, tuning[0].checkpoint))
         best = max(candidates, key=lambda c: (c.score, c.given is not None))
         if best.name == FINE_TUNED:
-            training, delivered = tuned
+            training, experiment = tuning
             checkpoint = run.dir / BEST_CHECKPOINT
             copy_file(training.checkpoint, checkpoint)
-            run.write_experiment(delivered)
+            run.write_experiment(experiment)
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
     record = _build_record(spec, budget, candidates, best, holdout, grouping) | (
@@ -167,7 +167,7 @@ def train_unlabeled(spec: Experiment, run: Run, *, budget: TimeBudget) -> Unlabe
     write_text(run.dir / UNLABELED_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / UNLABELED_FILE)
     _log_choice(candidates, best)
-    return UnlabeledResult(checkpoint, delivered, replace(training, checkpoint=checkpoint), best.name,
+    return UnlabeledResult(checkpoint, experiment, replace(training, checkpoint=checkpoint), best.name,
                            _metrics_of(best, candidates[0]), record)  # fmt: skip
 
 
@@ -175,8 +175,8 @@ def _load_sample(run: Run, every: ImageSet) -> ImageSample | None:
     """Return the sample of the run that is resumed, or None."""
     if not (run.resuming and (run.dir / SAMPLE_FILE).is_file()):
         return None
-    stored = load_stage(run, run.dir / SAMPLE_FILE, "sample of the images", every.fingerprint().encode())
-    return None if stored is None else ImageSample(every, stored["rows"])
+    stage = load_stage(run, run.dir / SAMPLE_FILE, "sample of the images", every.fingerprint().encode())
+    return None if stage is None else ImageSample(every, stage["rows"])
 
 
 def _settle_sample(run: Run, every: ImageSet, images: ImageSet, budget: TimeBudget) -> ImageSample:
@@ -198,19 +198,19 @@ def _save_frozen(
     head = fit_unlabeled_head(
         features.vectors_NF, best.sqrt, seed=seed, dim=requested_dim(spec), kind=frozen_head_kind(spec)
     )
-    settled = spec.model_copy(deep=True)
-    settle(settled, "model.feat_dim", head.matrix_FD.shape[1], best.name)
-    settle(settled, "model.head", head.kind, best.name)
-    settle_normalization(settled, features.facts)
-    size = (settled.model.input_height, settled.model.input_width)
-    embedder = attach_head(build_starting_trunk(settled, settled.model.backbone, size).trunk, head)
-    settled = spec_with_head(settled, embedder)
+    own_spec = spec.model_copy(deep=True)
+    settle(own_spec, "model.feat_dim", head.matrix_FD.shape[1], best.name)
+    settle(own_spec, "model.head", head.kind, best.name)
+    settle_normalization(own_spec, features.facts)
+    size = (own_spec.model.input_height, own_spec.model.input_width)
+    embedder = attach_head(build_starting_trunk(own_spec, own_spec.model.backbone, size).trunk, head)
+    own_spec = spec_with_head(own_spec, embedder)
     payload = {
-        "model": embedder.state_dict(), "spec": settled.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
-        "metrics": {}, "facts": checkpoint_facts(settled, features.facts, f"trained without labels: {best.name}"),
+        "model": embedder.state_dict(), "spec": own_spec.to_dict(), "classes": list(images.classes), "epoch": 0, "step": 0,
+        "metrics": {}, "facts": checkpoint_facts(own_spec, features.facts, f"trained without labels: {best.name}"),
     }  # fmt: skip
-    run.write_experiment(settled)
-    return write_checkpoint(run.dir / BEST_CHECKPOINT, payload), settled
+    run.write_experiment(own_spec)
+    return write_checkpoint(run.dir / BEST_CHECKPOINT, payload), own_spec
 
 
 def _build_record(

@@ -70,8 +70,8 @@ def find_foldable_pairs(network: nn.Module, images_BCHW: Tensor) -> list[tuple[n
             alive.clear()
             pairs = [(conv, norm) for conv, norm in pairs if runs[conv] == 1 and runs[norm] == 1]
             with fold_batchnorm(pairs):
-                folded = network(images_BCHW)
-        same = bool((original - folded).abs().max() <= TOLERANCE * original.abs().max())
+                output_after = network(images_BCHW)
+        same = bool((original - output_after).abs().max() <= TOLERANCE * original.abs().max())
         return pairs if same else []
     finally:
         for hook in hooks:

@@ -66,11 +66,11 @@ def find_chain(network: nn.Module, stages: Sequence[Sequence[nn.Module]], images
         for module, mode in modes.items():
             module.training = mode
     expected_inputs = [images_BCHW, *(output for _, _, output in calls[:-1])]
-    chained = len(calls) == len(modules) and all(
-        called is module and actual is expected
-        for (called, actual, _), module, expected in zip(calls, modules, expected_inputs, strict=True)
+    is_chain = len(calls) == len(modules) and all(
+        callee is module and actual is expected_input
+        for (callee, actual, _), module, expected_input in zip(calls, modules, expected_inputs, strict=True)
     )
-    return modules if chained else []
+    return modules if is_chain else []
 
 
 def compile_stages(
@@ -97,8 +97,8 @@ def compile_stages(
     except (MissingExtra, RuntimeError, torch.onnx.OnnxExporterError):
         return None  # torch runs them, as it would without OpenVINO
     with torch.no_grad():
-        expected, actual = lowest(sample_BCHW).float().flatten(), run(sample_BCHW).float().flatten()
-    same = torch.nn.functional.cosine_similarity(expected, actual, dim=0) >= MIN_COSINE[precision]
+        reference, actual = lowest(sample_BCHW).float().flatten(), run(sample_BCHW).float().flatten()
+    same = torch.nn.functional.cosine_similarity(reference, actual, dim=0) >= MIN_COSINE[precision]
     return CompiledStages(modules, run) if bool(same) else None
 
 

@@ -99,12 +99,12 @@ class FeatureLimit(Protocol):
         """Called before the first image is embedded."""
         ...
 
-    def stop_digests(self, done: int, total: int) -> bool:
-        """Return whether to stop after ``done`` of ``total`` files were read to look them up in the cache."""
+    def stop_digests(self, count: int, total: int) -> bool:
+        """Return whether to stop after ``count`` of ``total`` files were read to look them up in the cache."""
         ...
 
-    def stop(self, done: int, total: int) -> bool:
-        """Return whether to stop after ``done`` of ``total`` images were embedded."""
+    def stop(self, count: int, total: int) -> bool:
+        """Return whether to stop after ``count`` of ``total`` images were embedded."""
         ...
 
 
@@ -150,14 +150,14 @@ def compute_features(
     digests = _file_digests(images, rows, limit)
     features, rate = cache.load()
     missing = [i for i, digest in digests.items() if digest is not None and digest not in features]
-    failed = [i for i, digest in digests.items() if digest is None]
-    tried, setup_seconds = set(digests), 0.0
-    if missing or failed:
+    unreadable = [i for i, digest in digests.items() if digest is None]
+    attempts, setup_seconds = set(digests), 0.0
+    if missing or unreadable:
         move_to_gpu(trunk, "auto")
         views = 2 if mirrored else 1
         start = time.monotonic()
-        expected = views * len(missing) if limit is None else min(views * len(missing), limit.expected_images())
-        engine = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=expected)
+        expected_count = views * len(missing) if limit is None else min(views * len(missing), limit.expected_images())
+        engine = create_engine(trunk, Preprocessing(view, facts.mean, facts.std), images=expected_count)
         setup_seconds = time.monotonic() - start
         start = time.monotonic()
         # Files that could not be opened are tried again here, where unreadable images are counted and named.
@@ -173,22 +173,32 @@ def compute_features(
         count = embedded.tried
         if not rate or count >= MIN_TIMED_IMAGES:
             rate = views * count / max(time.monotonic() - start, 1e-9)
-        tried -= set(remaining[count:])
+        attempts -= set(remaining[count:])
         for row, n in enumerate(embedded.kept_N.tolist()):
             digest = digests[remaining[n]]
             if digest is not None:
                 features[digest] = embedded.vectors_ND[row]
     else:
         say(f"features of {backbone}: all {len(digests)} read from the cache", level=2)
-    kept = sorted(i for i in tried if digests[i] in features)
+    readable_rows = sorted(i for i in attempts if digests[i] in features)
     width = trunk.dim * (2 if mirrored else 1)
-    vectors = np.stack([features[digests[i]] for i in kept]) if kept else np.zeros((0, width), np.float32)  # type: ignore[index]
+    vectors = np.zeros((0, width), np.float32)
+    if readable_rows:
+        vectors = np.stack([features[digests[i]] for i in readable_rows])  # type: ignore[index]
     if missing:
-        of_images = {digest: vectors[row] for row, i in enumerate(kept) if (digest := digests[i]) is not None}
+        of_images = {digest: vectors[row] for row, i in enumerate(readable_rows) if (digest := digests[i]) is not None}
         cache.save(of_images | {d: row for d, row in features.items() if d not in of_images}, rate)
     vectors_NF, mirrored_NF = vectors[:, : trunk.dim], vectors[:, trunk.dim :] if mirrored else None
     return TrunkFeatures(
-        backbone, view, facts, vectors_NF, np.array(kept, np.int64), rate, mirrored_NF, len(tried), setup_seconds
+        backbone,
+        view,
+        facts,
+        vectors_NF,
+        np.array(readable_rows, np.int64),
+        rate,
+        mirrored_NF,
+        len(attempts),
+        setup_seconds,
     )
 
 
@@ -251,9 +261,9 @@ class _FeatureCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with file_lock(self.path):
                 features = {**features, **{d: row for d, row in self.load()[0].items() if d not in features}}
-                kept = list(features)[: max(1, CACHE_LIMIT_BYTES // (4 * width))]
-                digests = np.frombuffer(b"".join(kept), np.uint8).reshape(-1, 16)
+                keys = list(features)[: max(1, CACHE_LIMIT_BYTES // (4 * width))]
+                digests = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, 16)
                 with atomic_write(self.path) as partial:
-                    np.savez(partial, digests=digests, vectors=np.stack([features[d] for d in kept]), rate=rate)
+                    np.savez(partial, digests=digests, vectors=np.stack([features[d] for d in keys]), rate=rate)
         except (OSError, DataError) as error:
             warn(f"features are not kept for the next run: {error}")

@@ -361,5 +361,5 @@ def sample_classes(labels_N: np.ndarray, seed: int) -> np.ndarray:
     classes, count_C = np.unique(labels_N, return_counts=True)
     order = np.random.default_rng([seed, 17]).permutation(classes)
     total_C = np.cumsum(count_C[np.searchsorted(classes, order)])
-    chosen = order[: max(4, int(np.searchsorted(total_C, MAX_SEARCH_IMAGES)))]
-    return np.flatnonzero(np.isin(labels_N, chosen))
+    sample_C = order[: max(4, int(np.searchsorted(total_C, MAX_SEARCH_IMAGES)))]
+    return np.flatnonzero(np.isin(labels_N, sample_C))

@@ -91,8 +91,8 @@ def best_trial(records: Sequence[TrialRecord], sign: float) -> TrialRecord | Non
         records: all trials.
         sign: 1 if more is better, -1 if less is.
     """
-    measured = [r for r in records if r.value is not None and r.state not in ("failed", "running")]
-    eligible = [r for r in measured if r.state in FINISHED] or measured
+    trials = [r for r in records if r.value is not None and r.state not in ("failed", "running")]
+    eligible = [r for r in trials if r.state in FINISHED] or trials
     return max(eligible, key=lambda r: (sign * (r.value or 0.0), r.kpi.get(TIE_BREAKER, 0.0), -r.trial), default=None)
 
 
@@ -116,8 +116,8 @@ def format_monitored(record: Mapping[str, Any]) -> str:
     """
     name, selected = short_name(record["monitor"]), record["best"]["value"]
     if record.get("monitored") is None:
-        return f"{name} {selected:.4f}"
-    return f"{name} {record['monitored']:.4f} on your query set, selected by {selected:.4f} on {record['selected_on']}"
+        return f"{name} {value:.4f}"
+    return f"{name} {record['monitored']:.4f} on your query set, selected by {value:.4f} on {record['selected_on']}"
 
 
 def reported_figures(best: Mapping[str, float], record: Mapping[str, Any]) -> dict[str, float]:
@@ -185,20 +185,20 @@ def copy_best_checkpoint(folder: Path, best: TrialRecord) -> Path | None:
     return target
 
 
-def write_best_spec(folder: Path, best: TrialRecord, *, is_user_spec: bool, excluded: str) -> Path | None:
+def write_best_spec(folder: Path, best: TrialRecord, *, is_user_spec: bool, exclusion: str) -> Path | None:
     """Write the winner's resolved spec as a spec that trains it again, with ``automl_policy: off``.
 
     Args:
         folder: the search's folder.
         best: the winner.
         is_user_spec: whether it is the trial of the user's own spec.
-        excluded: description of the data that were not used for the selection; written as a comment.
+        exclusion: description of the data that were not used for the selection; written as a comment.
 
     Returns:
         The file; None where this machine cannot see the trial's folder.
     """
-    resolved = Path(best.folder) / EXPERIMENT_FILE
-    source = resolved if resolved.exists() else Path(best.folder) / TRIAL_SPEC_FILE
+    spec_file = Path(best.folder) / EXPERIMENT_FILE
+    source = spec_file if spec_file.exists() else Path(best.folder) / TRIAL_SPEC_FILE
     if not source.exists():
         return None
     values = yaml.safe_load(source.read_text(encoding="utf-8"))
@@ -211,8 +211,10 @@ def write_best_spec(folder: Path, best: TrialRecord, *, is_user_spec: bool, excl
             "Training it again: unalike train -e best_spec.yaml -r NEW_FOLDER"]  # fmt: skip
     if best.state not in FINISHED:
         head.append("This trial was ended early; trained again it goes on to its last epoch.")
-    if excluded:
-        head.append(f"Validation is held out of the training classes, as in the search; {excluded} was kept out of it.")
+    if exclusion:
+        head.append(
+            f"Validation is held out of the training classes, as in the search; {exclusion} was kept out of it."
+        )
     text = "".join(f"# {line}\n" for line in head) + yaml.safe_dump(
         values, sort_keys=False, allow_unicode=True, width=120
     )
@@ -278,11 +280,11 @@ def _format_value(value: object) -> str:
 
 
 def _trial_rows(records: Sequence[TrialRecord], sign: float) -> list[dict[str, Any]]:
-    ranked = sorted(records, key=lambda r: (r.value is None, -sign * (r.value or 0.0), r.trial))
+    by_value = sorted(records, key=lambda r: (r.value is None, -sign * (r.value or 0.0), r.trial))
     return [
         {"trial": str(r.trial), "state": r.state, "figure": r.value, "best_epoch": None if r.best_epoch is None else str(r.best_epoch),
          "epochs": str(r.epochs), "seconds": None if r.seconds is None else f"{r.seconds:.0f}", **_drawn_column(r)}
-        for r in ranked
+        for r in by_value
     ]  # fmt: skip
 
 
@@ -295,6 +297,6 @@ def _curves(
             last = best_so_far[-1][1] if best_so_far else r.value
             best_so_far.append((float(r.trial), sign * max(sign * last, sign * r.value)))
     values = [(float(r.trial), r.value) for r in records if r.value is not None]
-    ranked = sorted((r for r in records if r.curve and r.value is not None), key=lambda r: -sign * (r.value or 0.0))
-    curves = {f"trial {r.trial}": [(float(e), v) for e, v in r.curve.items()] for r in ranked[:5]}
+    by_value = sorted((r for r in records if r.curve and r.value is not None), key=lambda r: -sign * (r.value or 0.0))
+    curves = {f"trial {r.trial}": [(float(e), v) for e, v in r.curve.items()] for r in by_value[:5]}
     return {f"{monitor} by trial": {"each": values, "best so far": best_so_far}, "five best, by epoch": curves}

@@ -24,8 +24,8 @@ STARTUP_TRIALS = 10  # drawn at random before a sampler uses its model; Optuna's
 
 def find_algorithm(name: str | None) -> tuple[str, Algorithm]:
     """Return the algorithm of this name, or the default one, with its name."""
-    chosen = name or DEFAULT_ALGORITHM
-    return chosen, ALGORITHMS[chosen]
+    algorithm = name or DEFAULT_ALGORITHM
+    return algorithm, ALGORITHMS[algorithm]
 
 
 def build_sampler(name: str, *, seed: int, number: int, trials: int | None) -> BaseSampler:

@@ -107,16 +107,16 @@ class TrialScheduler:
         try:
             with self._run.graceful():
                 while True:
-                    progressed = self._poll_trials()
+                    has_progress = self._poll_trials()
                     reason = (
                         "stopped" if self._run.stop_requested() else "out of time" if self._seconds_left() <= 0 else ""
                     )
                     if reason and not self.halted:
                         self._halt(reason)
-                    progressed = (not self.halted and self._start_trials()) or progressed
+                    has_progress = (not self.halted and self._start_trials()) or has_progress
                     if not self.active:
                         break
-                    if not progressed:
+                    if not has_progress:
                         time.sleep(self.poll_interval)
         finally:
             for worker in self.workers:
@@ -142,17 +142,17 @@ class TrialScheduler:
 
     def _start_trials(self) -> bool:
         """Start trials on idle workers while the budget lasts; return whether any was started."""
-        started = False
+        has_started = False
         for index, worker in enumerate(self.workers):
             if index in self.active:
                 continue
             active = self._next_trial()
             if active is None:
                 break
-            started = True
+            has_started = True
             worker.start(active.job)
             self.active[index] = active
-        return started
+        return has_started
 
     def _next_trial(self) -> ActiveTrial | None:
         """Return an interrupted trial, else a new one; None where there is none to start."""
@@ -175,13 +175,13 @@ class TrialScheduler:
         if self.exhausted:
             return False
         records = self.records()
-        finished = [r for r in records if r.state in FINISHED]
-        failed = [r for r in records if r.state == "failed"]
-        if len(failed) >= MAX_FAILURES and not finished and not self.active:
+        finished_trials = [r for r in records if r.state in FINISHED]
+        failed_trials = [r for r in records if r.state == "failed"]
+        if len(failed_trials) >= MAX_FAILURES and not finished_trials and not self.active:
             return False
         if self.plan.trials is not None and len(records) >= self.plan.trials:
             return False
-        durations = [r.seconds for r in finished if r.seconds]
+        durations = [r.seconds for r in finished_trials if r.seconds]
         # A trial that cannot be finished is not started.
         return not durations or self._seconds_left() > 0.7 * statistics.median(durations)
 
@@ -245,10 +245,10 @@ class TrialScheduler:
             active = ActiveTrial(trial, job, metrics, self.clock(), attempt)
             self._end(active, TrialExit(False, " ".join(str(error).split())))
             return None
-        drawn = ", ".join(f"{path}={value}" for path, value in values.items())
-        say(f"trial {trial.number}{f', attempt {attempt}' if attempt > 1 else ''}: {drawn or 'your own spec'}")
-        left = self._seconds_left()
-        minutes = max(left, 1.0) / 60 if left < float("inf") else None
+        values_text = ", ".join(f"{path}={value}" for path, value in values.items())
+        say(f"trial {trial.number}{f', attempt {attempt}' if attempt > 1 else ''}: {values_text or 'your own spec'}")
+        seconds_left = self._seconds_left()
+        minutes = max(seconds_left, 1.0) / 60 if seconds_left < float("inf") else None
         return ActiveTrial(trial, replace(job, resume=attempt > 1, minutes=minutes), metrics, self.clock(), attempt)
 
     def _record_repeat(self, trial: optuna.Trial, twin: TrialRecord) -> None:
@@ -296,7 +296,7 @@ class TrialScheduler:
         for index, active in list(self.active.items()):
             # Before the metrics are read, so that those of a trial that ended are complete.
             exit_ = self.workers[index].poll()
-            self._report_metrics(active, self.workers[index], ended=exit_ is not None)
+            self._report_metrics(active, self.workers[index], is_over=exit_ is not None)
             if heartbeat_due:
                 record_heartbeat(self.study, self.storage, active.trial.number)
             if exit_ is not None:
@@ -307,15 +307,15 @@ class TrialScheduler:
             self.last_heartbeat = self.clock()
         return any_ended
 
-    def _report_metrics(self, active: ActiveTrial, worker: Worker, *, ended: bool) -> None:
+    def _report_metrics(self, active: ActiveTrial, worker: Worker, *, is_over: bool) -> None:
         """Report new values to Optuna and stop the trial if its pruner says so."""
         new = active.metrics.read_new()
-        reported = self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values if new else {}
+        earlier = self.study.get_trials(deepcopy=False)[active.trial.number].intermediate_values if new else {}
         for epoch, value in new:
-            if epoch not in reported:
+            if epoch not in earlier:
                 active.trial.report(value, epoch)
             # The user's own spec is the baseline of the search: it is trained to its end.
-            if not ended and not active.stop_reason and active.trial.number > 0 and active.trial.should_prune():
+            if not is_over and not active.stop_reason and active.trial.number > 0 and active.trial.should_prune():
                 active.stop_reason = "pruned"
                 worker.stop()
 
@@ -352,14 +352,14 @@ class TrialScheduler:
 
     def records(self) -> list[TrialRecord]:
         """Return every trial of the study that was started, those of other machines too."""
-        started = (t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING)
-        return [TrialRecord.from_trial(t) for t in started if t.user_attrs.get("state") != "surplus"]
+        trials = (t for t in self.study.get_trials(deepcopy=False) if t.state != TrialState.WAITING)
+        return [TrialRecord.from_trial(t) for t in trials if t.user_attrs.get("state") != "surplus"]
 
     def _write_results(self, number: int) -> None:
         """Write ``trials.jsonl``, ``search.json`` and the best checkpoint after trial ``number`` ended, and report it."""
         records = self.records()
-        ended = next(r for r in records if r.trial == number)
-        append_trial(self.folder, ended)
+        record = next(r for r in records if r.trial == number)
+        append_trial(self.folder, record)
         best = best_trial(records, self.plan.sign)
         if best is not None and Path(best.folder).parent == self.folder:
             copy_best_checkpoint(self.folder, best)
@@ -367,11 +367,11 @@ class TrialScheduler:
         count = sum(r.state != "running" for r in records)
         value = (
             "nothing measured"
-            if ended.value is None
-            else f"{self.plan.monitor} {ended.value:.4f} at epoch {ended.best_epoch}"
+            if record.value is None
+            else f"{self.plan.monitor} {record.value:.4f} at epoch {record.best_epoch}"
         )
         leader = f"; best {best.value:.4f}, trial {best.trial}" if best is not None else ""
-        line = f"trial {number} {ended.state}: {value}{': ' + ended.reason if ended.reason else ''}{leader}"
+        line = f"trial {number} {record.state}: {value}{': ' + record.reason if record.reason else ''}{leader}"
         say(line)
         kpi = {} if best is None else {self.plan.monitor: best.value}
         self._run.status("RUNNING", line, kpi=kpi, step=count, max_step=self.plan.trials)

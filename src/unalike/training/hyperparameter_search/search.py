@@ -108,9 +108,9 @@ def _print_plan(plan: SearchPlan, name: str, note: str) -> None:
         f"{', '.join(axis.path for axis in plan.space.axes)}; selected by {plan.monitor} on {plan.selected_on}")  # fmt: skip
     for axis in plan.space.axes:
         say(f"  {axis.path}: {axis.describe()} (yours: {axis.base})", level=2)
-    named = plan.template.experiment.automl.parameters
+    parameters = plan.template.experiment.automl.parameters
     for path, why in plan.space.left_out.items():
-        say(f"{path} is not searched: {why}", level=1 if path in named else 2)
+        say(f"{path} is not searched: {why}", level=1 if path in parameters else 2)
     if plan.excluded:
         say(f"{plan.excluded} takes no part in the selection; validation is held out of the training classes")
 
@@ -124,7 +124,7 @@ def _conclude(scheduler: TrialScheduler, run: Run, evaluate: Evaluate | None) ->
     checkpoint = None
     if best is not None:
         checkpoint = copy_best_checkpoint(folder, best)
-        write_best_spec(folder, best, is_user_spec=best.trial == 0, excluded=plan.excluded)
+        write_best_spec(folder, best, is_user_spec=best.trial == 0, exclusion=plan.excluded)
         if checkpoint is None:
             say(f"the best trial, {best.trial}, lies on {best.host} in {best.folder}, which this machine does not see")
         elif evaluate is not None and not run.stop_requested():

@@ -131,13 +131,13 @@ class Axis:
     distribution: BaseDistribution
     zero_below: float = 0.0
 
-    def to_value(self, drawn: Any) -> Any:
+    def to_value(self, suggestion: Any) -> Any:
         """Convert a drawn value to a value of the spec."""
         if isinstance(self.distribution, CategoricalDistribution):
-            return json.loads(drawn)
-        if self.zero_below and drawn < self.zero_below:
+            return json.loads(suggestion)
+        if self.zero_below and suggestion < self.zero_below:
             return 0.0
-        return float(f"{drawn:.6g}") if isinstance(self.distribution, FloatDistribution) else drawn
+        return float(f"{suggestion:.6g}") if isinstance(self.distribution, FloatDistribution) else suggestion
 
     def to_drawn(self, value: Any) -> Any:
         """Convert a value of the spec to the drawn value that stands for it; None where it is outside the distribution."""
@@ -207,8 +207,8 @@ class SearchSpace:
 
     def user_values(self) -> dict[str, Any]:
         """Return the drawn values that stand for the user's own spec, of the axes that contain them."""
-        drawn = {axis.path: axis.to_drawn(axis.base) for axis in self.axes}
-        return {path: value for path, value in drawn.items() if value is not None}
+        suggestions = {axis.path: axis.to_drawn(axis.base) for axis in self.axes}
+        return {path: value for path, value in suggestions.items() if value is not None}
 
     def fingerprint(self) -> str:
         """Return a digest that is equal for searches whose trials can be compared."""
@@ -249,26 +249,26 @@ def build_space(automl: Automl, base: Experiment) -> SearchSpace:
     """
     get = field_getter(base)
     ranges = {path: read_range(path, value) for path, value in flat_ranges(automl.ranges)}
-    named = list(dict.fromkeys([*(automl.parameters or default_parameters(get)), *ranges]))
+    paths = list(dict.fromkeys([*(automl.parameters or default_parameters(get)), *ranges]))
     left_out: dict[str, str] = {}
     axes = []
-    for path in named:
+    for path in paths:
         rules = [rule for rule in _rules_of(path) if not rule.is_active(get)]
-        if rules and not any(read in named for rule in rules for read in rule.reads):
+        if rules and not any(read_fields in paths for rule in rules for read_fields in rule.reads):
             left_out[path] = rules[0].reason
             continue
         axes.append(_build_axis(path, get, ranges.get(path), automl.max_epochs))
     if not axes:
         raise SpecError("nothing is left to search", expected="a field that has an effect in this training",
                         remedy="; ".join(f"{path}: {why}" for path, why in left_out.items()))  # fmt: skip
-    read = {r for rule in RULES for r in rule.reads}
-    axes.sort(key=lambda axis: (axis.path not in read, any(True for _ in _rules_of(axis.path))))
+    read_fields = {r for rule in RULES for r in rule.reads}
+    axes.sort(key=lambda axis: (axis.path not in read_fields, any(True for _ in _rules_of(axis.path))))
     return SearchSpace(tuple(axes), get, left_out)
 
 
 def default_parameters(get: FieldGetter) -> list[str]:
     """Return TAO's fifteen searched fields; for another loss or miner also its numbers and its learning rate."""
-    names = [path for path, declared in declared_fields().items() if declared.facts.get("automl_enabled") is True]
+    names = [path for path, node in declared_fields().items() if node.facts.get("automl_enabled") is True]
     if not inactive_reason("train.optim.loss_lr", get):
         names.append("train.optim.loss_lr")
     for root in FREE:
@@ -282,33 +282,33 @@ def default_parameters(get: FieldGetter) -> list[str]:
 # ---- scales ----
 
 
-def _build_axis(path: str, get: FieldGetter, requested: Range | None, max_epochs: int | None) -> Axis:
+def _build_axis(path: str, get: FieldGetter, user_range: Range | None, max_epochs: int | None) -> Axis:
     """Build the axis of a field: of the requested range, of a few choices, or around its present value."""
     base = get(path)
     if base is None and path == "train.optim.loss_lr":
         base = get("train.optim.embedder.base_lr")
-    if requested is not None and requested.values is not None:
-        return Axis(path, base, _categorical(requested.values))
-    if requested is None and (values := _discrete_values(path, base)) is not None:
+    if user_range is not None and user_range.values is not None:
+        return Axis(path, base, _categorical(user_range.values))
+    if user_range is None and (values := _discrete_values(path, base)) is not None:
         return Axis(path, base, _categorical(values))
     kind = numeric(path)
-    if kind is None or (base is None and requested is None) or isinstance(base, bool | str | list | dict):
+    if kind is None or (base is None and user_range is None) or isinstance(base, bool | str | list | dict):
         raise SpecError(f"automl: {path} is to be searched, and what it may become is not known",
                         remedy=f"give it values: automl.ranges: {{{path}: [a, b, c]}}")  # fmt: skip
     low, high, log, zero = _default_scale(path, base, get)
-    if requested is not None:
-        low = requested.low if requested.low is not None else low
-        high = requested.high if requested.high is not None else high
-        zero, log = False, log if requested.log is None else requested.log
+    if user_range is not None:
+        low = user_range.low if user_range.low is not None else low
+        high = user_range.high if user_range.high is not None else high
+        zero, log = False, log if user_range.log is None else user_range.log
     if path == "train.num_epochs" and max_epochs:
         high = min(high, max_epochs)
-    low, high, log = _clip_to_bounds(path, low, high, log, requested=requested)
+    low, high, log = _clip_to_bounds(path, low, high, log, user_range=user_range)
     if kind is int and not free_parameter(path):
-        step = int(requested.step) if requested and requested.step else 1
+        step = int(user_range.step) if user_range and user_range.step else 1
         integers = IntDistribution(math.ceil(low), math.floor(high), log=log and low >= 1 and step == 1, step=step)
         return Axis(path, base, integers)
-    if requested is not None and requested.step:
-        return Axis(path, base, FloatDistribution(low, high, step=requested.step))
+    if user_range is not None and user_range.step:
+        return Axis(path, base, FloatDistribution(low, high, step=user_range.step))
     if zero:  # a tenth of the scale is added below the low end, and stands for 0
         extended_low = low / (high / low) ** 0.1
         return Axis(path, base, FloatDistribution(extended_low, high, log=True), zero_below=low)
@@ -362,7 +362,7 @@ def _default_scale(path: str, base: Any, get: FieldGetter) -> tuple[float, float
 
 
 def _clip_to_bounds(
-    path: str, low: float, high: float, log: bool, *, requested: Range | None
+    path: str, low: float, high: float, log: bool, *, user_range: Range | None
 ) -> tuple[float, float, bool]:
     """Clip a range to the published bounds; a requested range that starts at 0 still gets a log scale for a rate."""
     least, most, low_open, high_open = search_bounds(path)
@@ -370,10 +370,10 @@ def _clip_to_bounds(
     if high_open and high == most:
         high -= (high - low) / 1000
     if low_open and low <= least:
-        low = high * 1e-4 if log or least == 0 and requested is not None else least + (high - least) / 1000
+        low = high * 1e-4 if log or least == 0 and user_range is not None else least + (high - least) / 1000
     if log and low <= 0:
         low = high * 1e-4
-    if requested is not None and requested.log is None and numeric(path) is float:
+    if user_range is not None and user_range.log is None and numeric(path) is float:
         log = low > 0 and high / low >= 10
     if low > high:
         raise SpecError(f"automl.ranges.{path} holds nothing that may be searched",

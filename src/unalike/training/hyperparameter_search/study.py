@@ -85,7 +85,7 @@ def plan_search(experiment: Experiment, folder: Path) -> SearchPlan:
         raise SpecError(f"train.checkpointer.monitor is {monitor!r}", expected="a figure of the validation, as the search "
                         f"selects by it: {', '.join(KPI_NAMES[:-1])}")  # fmt: skip
     notices = Notices()
-    data, excluded = _training_manifest(experiment, folder, notices)
+    data, exclusion = _training_manifest(experiment, folder, notices)
     template = TrialTemplate(experiment, experiment, seed, data)
     base = load_spec("train", template.spec_dict({}, folder))
     settle_backbone(base)
@@ -103,7 +103,7 @@ def plan_search(experiment: Experiment, folder: Path) -> SearchPlan:
     lower = (automl.direction or train.checkpointer.mode or "max").startswith("min")
     return SearchPlan(
         replace(template, base=base), build_space(automl, base), monitor, -1.0 if lower else 1.0, trials,
-        None if minutes is None else minutes * 60, sets.validation, excluded,
+        None if minutes is None else minutes * 60, sets.validation, exclusion,
     )  # fmt: skip
 
 
@@ -114,18 +114,20 @@ def _training_manifest(experiment: Experiment, folder: Path, notices: Notices) -
         The manifest's path, or None where the data are used as they are; and a description of the excluded data.
     """
     dataset = experiment.dataset
-    named = dataset.val_dataset
-    excluded = "dataset.val_dataset" if named is not None and (named.reference or named.query) else ""
+    val_dataset = dataset.val_dataset
+    exclusion = (
+        "dataset.val_dataset" if val_dataset is not None and (val_dataset.reference or val_dataset.query) else ""
+    )
     if not dataset.train_dataset:
-        return None, excluded  # `load_training_sets` raises the error
+        return None, exclusion  # `load_training_sets` raises the error
     images = load_from_spec(experiment, dataset.train_dataset, notices)
     if images.splits is None or not any(images.splits):
-        return None, excluded
+        return None, exclusion
     rows = images.select([i for i, split in enumerate(images.splits) if split == "train"])
     if len(rows) == len(images) or not len(rows):
-        return None, excluded
+        return None, exclusion
     path = write_manifest(folder / SELECTION_FILE, {"train": rows.drop_empty_classes()}, by_source=False)
-    return str(path.resolve()), excluded or "what your manifest does not call train"
+    return str(path.resolve()), exclusion or "what your manifest does not call train"
 
 
 # ---- the study ----
@@ -158,12 +160,12 @@ def open_study(automl: Automl, folder: Path, plan: SearchPlan, pruner: BasePrune
                         "postgresql:// with its driver installed") from error  # fmt: skip
     terms = {"space": plan.space.fingerprint(), "spec": _spec_fingerprint(plan), "monitor": plan.monitor,
              "direction": direction}  # fmt: skip
-    known = study.user_attrs.get("terms")
-    if known is None:
+    earlier_terms = study.user_attrs.get("terms")
+    if earlier_terms is None:
         study.set_user_attr("terms", terms)
-    elif known != terms:
-        changed = [name for name in terms if known.get(name) != terms[name]]
-        raise RunError(f"study {automl.study!r} was begun with another {' and '.join(changed)}",
+    elif earlier_terms != terms:
+        changes = [name for name in terms if earlier_terms.get(name) != terms[name]]
+        raise RunError(f"study {automl.study!r} was begun with another {' and '.join(changes)}",
                        expected="the same, as its trials are compared",
                        remedy="start with a new folder, or a new name in automl.study")  # fmt: skip
     _enqueue_user_spec(study, plan.space.user_values())

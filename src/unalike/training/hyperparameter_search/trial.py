@@ -45,9 +45,9 @@ def set_value(tree: dict[str, Any], path: str, value: Any) -> None:
 def user_settings(experiment: Experiment) -> dict[str, Any]:
     """Return what the user set, as far as trials take it over, as nested mappings."""
     tree: dict[str, Any] = {}
-    for path, declared in declared_fields().items():
-        included = not any(path == name or path.startswith(name + ".") for name in _EXCLUDED)
-        if declared.section is None and included and experiment.is_set(path):
+    for path, node in declared_fields().items():
+        is_included = not any(path == name or path.startswith(name + ".") for name in _EXCLUDED)
+        if node.section is None and is_included and experiment.is_set(path):
             value: Any = experiment
             for part in path.split("."):
                 value = getattr(value, part, None)
@@ -178,10 +178,10 @@ def _pin_parameters(tree: dict[str, Any], section: str, base: Experiment, *, sam
         same: whether the loss or miner is still the settled one, so that its parameters apply.
     """
     kind = section.split(".")[1]
-    settled, own = getattr(base.train, kind), tree["train"][kind]
-    own.setdefault("name", settled.name)
+    recipe, own = getattr(base.train, kind), tree["train"][kind]
+    own.setdefault("name", recipe.name)
     if same:
-        own["parameters"] = dict(settled.parameters) | own.get("parameters", {})
+        own["parameters"] = dict(recipe.parameters) | own.get("parameters", {})
 
 
 # ---- metrics of a trial ----
@@ -259,7 +259,7 @@ class TrialMetrics:
 def delete_periodic_checkpoints(folder: Path) -> None:
     """Delete a finished trial's checkpoints except for its best and its latest one."""
     latest = folder / LATEST_CHECKPOINT
-    kept = latest.resolve() if latest.exists() else None
+    latest_target = latest.resolve() if latest.exists() else None
     for path in folder.glob(PERIODIC_CHECKPOINTS):
-        if path.resolve() != kept and not path.is_symlink():
+        if path.resolve() != latest_target and not path.is_symlink():
             path.unlink(missing_ok=True)

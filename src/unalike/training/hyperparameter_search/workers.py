@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -76,8 +77,8 @@ def visible_gpus() -> list[str]:
 
     if not torch.cuda.is_available():
         return []
-    named = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
-    return named or [str(i) for i in range(torch.cuda.device_count())]
+    gpus = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return gpus or [str(i) for i in range(torch.cuda.device_count())]
 
 
 def split_devices(base: Experiment, concurrent: int | None, *, gpus: list[str], threads: int) -> list[dict[str, str]]:
@@ -285,7 +286,7 @@ def _open_ray_workers(plan: SearchPlan) -> tuple[list[Worker], SearchPlan]:
     """Open a worker per group of GPUs of the cluster, or per machine without GPUs; see ``open_workers``."""
     disable_telemetry()
     try:
-        import ray
+        ray = import_module("ray")
     except ImportError as error:
         raise missing_extra("ray", "cluster", "automl.cluster: ray") from error
     automl, base = plan.template.experiment.automl, plan.template.base
