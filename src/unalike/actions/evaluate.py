@@ -80,7 +80,7 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
         summary["per_class"] = []
     write_metrics(
         run.dir, summary, ranking, reference.classes, query_paths=query.paths, reference_paths=reference.paths,
-        neighbours=nearest, reference_labels=reference.labels_N,
+        neighbors=nearest, reference_labels=reference.labels_N,
     )  # fmt: skip
     explanations = None
     if section.explain:

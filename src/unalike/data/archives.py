@@ -187,7 +187,7 @@ class _Stream:
     gzip is decompressed here because tarfile's own stream does not compare its checksum (Python 3.11, seen 2026-11-23).
 
     Attributes:
-        allowed: Bytes that may still be read for the member at hand; tarfile keeps headers of any declared size in memory.
+        allowed: Bytes that may still be read for the current member; tarfile keeps headers of any declared size in memory.
     """
 
     def __init__(self, path: Path, file: io.BufferedReader, limit: _UnpackLimit) -> None:

@@ -1,6 +1,6 @@
 """Decoding of images: any supported format to upright 8-bit RGB. All images of users are opened here.
 
-How other pixel formats become 8-bit RGB is told by a ``Decoding`` (``data.decoding``). Of an animation or a file of several
+A ``Decoding`` (``data.decoding``) says how other pixel formats become 8-bit RGB. Of an animation or a file of several
 pages the first is taken.
 
 Shape letters: H, W are height and width of the upright image.

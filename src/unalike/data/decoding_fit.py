@@ -95,9 +95,9 @@ def fit_decoding(
     """Choose what a decoding rule leaves open from a set of images, and say in one line what is converted.
 
     Args:
-        images: The images; unreadable ones are passed over.
+        images: The images; unreadable ones are skipped.
         decoding: The rule; what it says stays. By default nothing is chosen yet.
-        max_pixels: Larger images are passed over.
+        max_pixels: Larger images are skipped.
         quiet: Print nothing.
         stop: Called with the numbers of images looked at so far and of all images; true leaves the others, drawn at random,
             out of the choice.
@@ -194,13 +194,13 @@ def _evenly(sources: list[ImageInput], report: DecodingReport) -> list[ImageInpu
 def _map(
     measure: Callable[[Image.Image, ImageInput], T | None], sources: list[ImageInput], max_pixels: int, description: str
 ) -> Iterator[T]:
-    """Measure opened images in threads; unreadable ones are passed over."""
+    """Measure opened images in threads; unreadable ones are skipped."""
 
     def run(source: ImageInput) -> T | None:
         try:
             with ErrorsNamed(source), pillow.local_settings(), pillow.opened(source) as image:
                 return measure(image, source) if image.width * image.height <= max_pixels else None
-        except DataError:  # told when the image is read
+        except DataError:  # reported when the image is read
             return None
 
     with ThreadPoolExecutor() as pool, progress(description, len(sources)) as advance:

@@ -26,7 +26,7 @@ def read_mask(path: str | Path, size: tuple[int, int], *, max_marked: float = MA
     """Read the mask of an image.
 
     Marked are: in an image with transparent pixels the opaque ones (of these the brighter, where they are of black and of
-    another colour); in an image of few values, such as 0 and 1, 0 and 255, labels 0, 1, 2 or the colours of a palette, all but
+    another color); in an image of few values, such as 0 and 1, 0 and 255, labels 0, 1, 2 or the colors of a palette, all but
     black; in one of many values (soft edges, JPEG) those above half of the brightest. The brightness of a pixel is the
     largest of its channels.
 

@@ -12,8 +12,8 @@ from unalike.storage.csv_file import write_csv
 
 # Kind -> line; {n} is the count, {s} the plural ending. A kind that is missing here is printed as it is.
 MESSAGES = {
-    "stray": "{n} file{s} that {are} no image passed over",
-    "root-image": "{n} image{s} directly in the root, in no class folder, passed over",
+    "stray": "{n} file{s} skipped: not in an image format",
+    "root-image": "{n} image{s} skipped: directly in the root, in no class folder",
     "empty-class": "{n} class folder{s} without images",
     "class-of-one": "{n} class{es} with a single image: no other of its class in the set",
     "unmapped-class": "{n} class folder{s} not in the class map, shown under their own names",
@@ -22,7 +22,7 @@ MESSAGES = {
     "split-folder": "{n} folder{s} divided like a data set, the parts taken as classes",
     "wrapper": "{n} wrapper folder{s} unwrapped",
     "link-loop": "{n} link{s} to an enclosing folder not followed",
-    "broken-link": "{n} link{s} to nothing passed over",
+    "broken-link": "{n} link{s} skipped: the target does not exist",
 }
 MAX_NAMES = 3
 
@@ -97,7 +97,7 @@ def format_message(kind: str, names: list[tuple[str, str]]) -> str:
     n = len(names)
     template = MESSAGES.get(kind, "{n} x " + kind.replace("{", "").replace("}", ""))
     plural = n != 1
-    head = template.format(n=n, s="s" if plural else "", es="es" if plural else "", are="are" if plural else "is")
+    head = template.format(n=n, s="s" if plural else "", es="es" if plural else "")
     first = [f"{name} ({detail})" if detail else name for name, detail in names[:MAX_NAMES]]
     # names with bytes of no encoding must not break the terminal
     text = ", ".join(first).encode("utf-8", "backslashreplace").decode()

@@ -101,7 +101,7 @@ def _refuse_unlabeled(images: ImageSet) -> None:
     unlabeled = int((images.labels_N < 0).sum())
     if unlabeled or not len(images):
         raise DataError(
-            f"{images.source}: {unlabeled} of {len(images)} images without a class", expected="labelled images"
+            f"{images.source}: {unlabeled} of {len(images)} images without a class", expected="labeled images"
         )
 
 

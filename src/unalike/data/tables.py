@@ -184,7 +184,7 @@ def _with_encoding(path: Path, columns: dict[str, list[str]], path_columns: Sequ
     name, row, cell = odd[0]
     raise DataError(
         f"{path}: column {name!r}, row {row}: {cell!r} is not UTF-8",
-        expected="a table in UTF-8; its encoding cannot be told from its bytes",
+        expected="a table in UTF-8; its encoding cannot be detected",
         remedy=_UTF8_REMEDY,
     )
 

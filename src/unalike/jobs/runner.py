@@ -27,7 +27,7 @@ REFRESH_S = 2.0  # between looks at the processes of all jobs
 
 
 class _NotOurs(Exception):
-    """The job was cancelled, deleted, or resumed as another attempt."""
+    """The job was canceled, deleted, or resumed as another attempt."""
 
 
 def _wait_for_turn(store: JobStore, workspace: Path, job_id: str, attempt: int) -> Job:

@@ -275,7 +275,7 @@ class Workspace:
             signal_group(job.action_pid, signal.SIGTERM)  # a runner that lives reads the request, and signals once
 
     def resume(self, job_id: str, *, wait_for_parent: bool = False) -> Job:
-        """Resume a job that was paused or cancelled, or ended in an error; a training continues from its checkpoint.
+        """Resume a job that was paused or canceled, or ended in an error; a training continues from its checkpoint.
 
         Raises:
             RunError: The job has another status, or its parent cannot be used.

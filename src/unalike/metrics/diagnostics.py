@@ -252,7 +252,7 @@ def suspected_labels(
 
     - chance is the binomial tail of m or more of k neighbors being of class s, at the rate at which neighbors of the
       *other* images of the given class c are (so look-alike classes explain their own confusions), smoothed by one
-      image's votes at the rate of a shuffled labelling (n_s / (N - 1));
+      image's votes at the rate of a shuffled labeling (n_s / (N - 1));
     - Benjamini-Hochberg over all images that can be tested keeps the share of false alarms near ``wrong``, were votes
       independent; neighbors shot in one series are not, so this is a list to review, not a decision.
 

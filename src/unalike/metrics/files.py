@@ -28,7 +28,7 @@ def write_metrics(
     *,
     query_paths: Sequence[str | Path] | None = None,
     reference_paths: Sequence[str | Path] | None = None,
-    neighbours: tuple[np.ndarray, np.ndarray] | None = None,
+    neighbors: tuple[np.ndarray, np.ndarray] | None = None,
     reference_labels: np.ndarray | None = None,
 ) -> dict[str, Path]:
     """Write the files of an evaluation; predictions are Parquet where pyarrow is installed, else CSV.
@@ -40,7 +40,7 @@ def write_metrics(
         classes: Display name of every label.
         query_paths: Path of each query.
         reference_paths: Path of each reference.
-        neighbours: (scores_QK, indices_QK) of ``numerics.nearest_neighbors.top_k``, listed in the predictions with the classes of
+        neighbors: (scores_QK, indices_QK) of ``numerics.nearest_neighbors.top_k``, listed in the predictions with the classes of
             ``reference_labels`` and the paths of the references.
         reference_labels: Label of each reference (R,).
 
@@ -58,7 +58,7 @@ def write_metrics(
         raise UnalikeError(
             f"{len(reference_paths)} paths for {ranking.references} references", expected="one path a reference"
         )
-    columns = _predictions(ranking, classes, query_paths, reference_paths, neighbours, reference_labels)
+    columns = _predictions(ranking, classes, query_paths, reference_paths, neighbors, reference_labels)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         return {
@@ -82,7 +82,7 @@ def _predictions(
     classes: Sequence[str],
     query_paths: Sequence[str | Path] | None,
     reference_paths: Sequence[str | Path] | None,
-    neighbours: tuple[np.ndarray, np.ndarray] | None,
+    neighbors: tuple[np.ndarray, np.ndarray] | None,
     reference_labels: np.ndarray | None,
 ) -> dict[str, list[Any]]:
     """The values of each column, one for each query, by the column's name."""
@@ -100,8 +100,8 @@ def _predictions(
     columns["first_relevant_rank"] = [int(rank) or None for rank in ranking.first_relevant]
     for name, values in ranking.metrics().items():
         columns[name] = [None if math.isnan(value) else float(value) for value in values]
-    if neighbours is not None:
-        scores_QK, indices_QK = neighbours
+    if neighbors is not None:
+        scores_QK, indices_QK = neighbors
         columns["neighbour_scores"] = [[round(float(s), 6) for s in row] for row in scores_QK]
         columns["neighbours"] = indices_QK.tolist()
         if reference_labels is not None:

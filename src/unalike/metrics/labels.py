@@ -32,6 +32,6 @@ def as_labels(labels: np.ndarray | Sequence[int], count: int, name: str) -> np.n
         raise UnalikeError(
             f"{np.count_nonzero(labels_N < 0)} {name} images have no label",
             expected="a class for every image",
-            remedy="keep labelled images only",
+            remedy="keep labeled images only",
         )
     return labels_N.astype(np.int64, copy=False)

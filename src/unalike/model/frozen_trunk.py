@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class FrozenTrunk(nn.Module):
-    """``images_BCHW`` (float, normalised) -> the trunk's own features (B, F); ``dim`` is F. In eval mode."""
+    """``images_BCHW`` (float, normalized) -> the trunk's own features (B, F); ``dim`` is F. In eval mode."""
 
     def __init__(self, trunk: Trunk) -> None:
         super().__init__()

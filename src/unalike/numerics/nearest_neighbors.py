@@ -107,8 +107,8 @@ def scan(
     Returns:
         As ``top_k``. Where fewer than k references count, the rest of a row is EXCLUDED with index -1.
 
-    Once k scores of a row are known, what is no higher than the lowest of them is passed over by one comparison; only
-    the few that are left are sorted. A tile's scores are never partitioned but in the beginning.
+    Once k scores of a row are known, scores no higher than the lowest of them are skipped by one comparison; only
+    the few others are sorted. The scores of a tile are partitioned in the beginning alone.
     """
     queries, width = query_QD.shape
     scores_QK = np.full((queries, k), EXCLUDED, np.float32)

@@ -68,7 +68,7 @@ def rank_classes(
         exclude_row_Q: the queries are these enrolled vectors; each is compared with the others.
         exclude_class_Q: code of the class that each query is not compared with (-1: none).
         neighbors: (scores_QK, indices_QK) of a search made before, approximate perhaps.
-        second: whether the second class is looked for beyond the neighbors at hand, under the rule ``nearest``.
+        second: whether the second class is searched beyond the given neighbors, under the rule ``nearest``.
 
     Raises:
         SpecError: there is no such rule.

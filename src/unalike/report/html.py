@@ -323,7 +323,7 @@ def thumbnail_uri(image: ImageInput, side: int = THUMBNAIL_SIDE) -> str:
         side: Longest side in pixels.
     """
     try:
-        # each by itself, for the eye alone: what a network was given is not shown here
+        # The range of each image is fitted separately, for display only: it may differ from the network's input.
         small = open_image(image, decoding=fit_decoding([image], quiet=True))
         small = small.copy() if small is image else small
         small.thumbnail((side, side))

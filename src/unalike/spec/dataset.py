@@ -25,7 +25,7 @@ class ValDataset(Section):
     """The two sides of a retrieval test."""
 
     reference: Text = field(None, "Images of known classes that a query is compared with: folder, archive or manifest.")
-    query: Text = field(None, "Images to be recognised; unset (or empty) for inference.")
+    query: Text = field(None, "Images to be recognized; unset (or empty) for inference.")
 
 
 class GaussianBlur(Section):
@@ -40,7 +40,7 @@ class GaussianBlur(Section):
 
 
 class ColorAugmentation(Section):
-    enabled: bool = field(True, "Vary colours of training images at random.", settled=True)
+    enabled: bool = field(True, "Vary the colors of training images at random.", settled=True)
     brightness: float = field(
         0.5, "Brightness changes by up to this share.", ge=0, le=2, low=0.0, high=2.0, settled=True
     )
@@ -49,7 +49,7 @@ class ColorAugmentation(Section):
         0.1, "Saturation changes by up to this share.", ge=0, le=2, low=0.0, high=2.0, settled=True
     )
     hue: float = field(
-        0.1, "Hue turns by up to this share of the colour circle.", ge=0, le=0.5, low=0.0, high=0.5, settled=True
+        0.1, "Hue turns by up to this share of the color circle.", ge=0, le=0.5, low=0.0, high=0.5, settled=True
     )
 
 
@@ -103,7 +103,7 @@ class Cache(Section):
         1.5, "Images are kept with their shorter side at this many times the training crop.", ge=1, le=16, ours=True
     )
     limit_gb: float | None = field(
-        None, "Most that the cache may take; what lies beyond is decoded each epoch. Unset: a share of what is free.",
+        None, "Largest size of the cache; images that do not fit are decoded each epoch. Unset: a share of the free space.",
         gt=0, units="GB", settled=True, ours=True,
     )  # fmt: skip
     directory: Text = field(None, "Folder of the cache on disk; unset means the system's temporary folder.", ours=True)
@@ -153,7 +153,7 @@ class Dataset(Section):
     )  # fmt: skip
     class_map: Text = field(None, "File that gives folder names their shown names: YAML, or one class a line.")
     pixel_mean: list[float] = field(
-        [0.485, 0.456, 0.406], "Mean of each colour channel on a scale of 0 to 1, taken off before the network.",
+        [0.485, 0.456, 0.406], "Mean of each color channel on a scale of 0 to 1, taken off before the network.",
         automl_enabled=False, settled=True, trunk_fact=True,
     )  # fmt: skip
     pixel_std: list[Positive] = field(
@@ -166,7 +166,7 @@ class Dataset(Section):
         settled=True,
     )  # fmt: skip
     gaussian_blur: GaussianBlur = section(GaussianBlur, "Random blur of training images.")
-    color_augmentation: ColorAugmentation = section(ColorAugmentation, "Random colour changes of training images.")
+    color_augmentation: ColorAugmentation = section(ColorAugmentation, "Random color changes of training images.")
     random_rotation: bool = field(False, "Turn training images by a random angle of 0 to 180 degrees.")
     num_instance: int = field(
         4, "Images of each class in a batch; fewer when a batch would hold less than two classes.", ge=1, le=65536,

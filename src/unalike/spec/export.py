@@ -23,7 +23,7 @@ class Export(Section):
     verbose: bool = field(True, "Say what the written graph holds: its input, its output and its operators.")
     results_dir: Text = field(None, "Folder of the output; unset means `export` below the top results_dir.")
     preprocessing: Literal["none", "embedded"] = field(
-        "none", "`none`: the input is float32 and already normalised; `embedded`: uint8 RGB, mean and std in the graph.",
+        "none", "`none`: the input is float32 and already normalized; `embedded`: uint8 RGB, mean and std in the graph.",
         ours=True,
     )  # fmt: skip
     unit_length: bool = field(False, "Scale the output vectors to length one in the graph.", ours=True)

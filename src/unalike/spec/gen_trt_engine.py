@@ -58,6 +58,6 @@ class GenTrtEngine(Section):
     )
     verbose: bool = field(False, "Say what the builder does.")
     tensorrt: TensorRT = section(
-        TensorRT, "What the builder is told.",
+        TensorRT, "Settings of the TensorRT builder.",
         popular=["calibration", "max_batch_size", "min_batch_size", "opt_batch_size"],
     )  # fmt: skip

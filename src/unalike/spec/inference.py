@@ -17,7 +17,7 @@ class Inference(Retrieval):
         units="images",
         settled=True,
     )
-    input_path: Text = field(None, "Image, folder or archive to be recognised.")
+    input_path: Text = field(None, "Image, folder or archive to be recognized.")
     inference_input_type: Literal["image", "image_folder", "classification_folder"] = field(
         "classification_folder", "What input_path is: one image, a plain folder of images, or class folders."
     )

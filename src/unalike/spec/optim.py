@@ -70,6 +70,6 @@ class Optim(Section):
         settled=True, ours=True,
     )  # fmt: skip
     loss_lr: float | None = field(
-        None, "Learning rate of a loss that has weights of its own (proxies, class centres); unset means the embedder's.",
+        None, "Learning rate of a loss that has weights of its own (proxies, class centers); unset means the embedder's.",
         gt=0, settled=True, ours=True,
     )  # fmt: skip

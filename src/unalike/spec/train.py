@@ -68,7 +68,7 @@ class Finish(Section):
         settled=True, ours=True,
     )  # fmt: skip
     trained_share: float = field(
-        0.7, "Of the way from the weights that training began with (0) to those that it ended with (1).", ge=0, le=1,
+        0.7, "Interpolation weight between the initial (0) and the trained (1) weights.", ge=0, le=1,
         ours=True,
     )  # fmt: skip
     residual: float = field(
@@ -138,7 +138,7 @@ class Train(Section):
     val_batch_size: int = field(4, "Images at once in validation.", ge=1, le=65536, units="images")
     train_trunk: bool = field(
         True,
-        "Let the trunk learn; false freezes it whole, normalisation statistics included. Where train_embedder is false too, "
+        "Let the trunk learn; false freezes it whole, normalization statistics included. Where train_embedder is false too, "
         "finish.enabled true fits the head in closed form, and nothing else is done.",
     )
     train_embedder: bool = field(True, "Let the embedder learn.")

@@ -85,7 +85,7 @@ class CheckpointManager:
         self.best_tie_breaker = -math.inf
         self.best_epoch: int | None = None
         self.top: list[tuple[float, str, float]] = []  # monitored metric, file name, tie breaker
-        self.dropped: list[str] = []  # fallen out of the top, deleted once the newcomer is on the disk
+        self.dropped: list[str] = []  # no longer among the best; deleted once the new one is written
         self.top_name(0, 0, 0.5)  # a pattern that cannot be filled in is refused now, not after the first epoch
 
     @property

@@ -38,7 +38,7 @@ class VerificationResult:
         rotation: Degrees, counter-clockwise positive.
         scale: Image pixels per pixel of the asset.
         is_global: Whether most of the asset differs.
-        twins: Assets that cannot be told from this one.
+        twins: Assets that cannot be distinguished from this one.
         size: (H, W) of the image.
         difference: Heat map and images in the asset's frame; not part of ``to_dict``.
     """

@@ -154,7 +154,7 @@ class Augmentation:
             view = torch.from_numpy(np.array(rotation)).permute(2, 0, 1)
         return view
 
-    # ---- whole batches: color, blur, normalisation, erasing
+    # ---- whole batches: color, blur, normalization, erasing
 
     @torch.no_grad()
     def augment_batch(
@@ -204,7 +204,7 @@ class Augmentation:
                     _blur(buffers, taps[0][part], taps[1][part])
                 out[part].copy_(buffers.planes)
         for i, (top, left, h, w) in self._erase_boxes(draws_BD, height, width):
-            out[i, :, top : top + h, left : left + w] = 0.0  # 0 after normalisation is the mean
+            out[i, :, top : top + h, left : left + w] = 0.0  # 0 after normalization is the mean
         return out
 
     def _keys(self, purpose: int, epoch: int, indices_B: np.ndarray, occurrences_B: np.ndarray | None) -> np.ndarray:
@@ -265,7 +265,7 @@ class Augmentation:
         torch.minimum(buffers.colored, bounds[1], out=buffers.inner)
 
     def _blur_weights(self, draws_BD: np.ndarray, device: torch.device) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """Gaussian weights from the centre outwards for height and width: (B, radius + 1) each; None without blur."""
+        """Gaussian weights from the center outwards for height and width: (B, radius + 1) each; None without blur."""
         if self.sigma is None or self.radius == (0, 0):
             return None
         sigma_B = self.sigma[0] + draws_BD[:, 4] * (self.sigma[1] - self.sigma[0])

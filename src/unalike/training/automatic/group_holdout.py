@@ -142,7 +142,7 @@ class GroupHoldout:
         candidates = []
         for sqrt in (None, *roots_to_try(spec)):
             head = fit_unlabeled_head(self.vectors_NF[self.fit_N], sqrt, seed=seed, dim=dim, kind=kind)
-            name = FROZEN if sqrt is None else "whitened by neighbours" + (", square root" if sqrt else "")
+            name = FROZEN if sqrt is None else "whitened by neighbors" + (", square root" if sqrt else "")
             candidates.append(self._evaluate(name, head(self.queries_NF), head(self.vectors_NF), sqrt))
         return candidates
 

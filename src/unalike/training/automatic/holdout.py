@@ -199,7 +199,7 @@ class Holdout:
 
 
 def draw_holdout(labels_N: np.ndarray, scene_N: np.ndarray, goal: str, *, seed: int = 0) -> Holdout:
-    """Draw classes to hold out where new classes are the goal, and a scene of others, which every goal is told of.
+    """Draw classes to hold out where new classes are the goal, and for every goal a scene of other classes.
 
     Only classes of two scenes or more are held out, since only these can be evaluated. Where there are fewer than
     ``MIN_CLASSES_TO_HOLD_OUT`` of them, none is held out entirely. Scenes are held out of ``HOLDOUT_SCENE_SHARE`` of the other
