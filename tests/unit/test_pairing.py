@@ -16,6 +16,7 @@ WHOLE_PACKAGE = {
     "test_docs",
     "test_repository",
     "test_start_up",
+    "test_variable_names",
     "test_pairing",
     "cli/test_cli",
     "spec/test_leaves",

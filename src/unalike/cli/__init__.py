@@ -36,8 +36,8 @@ app = typer.Typer(
 )
 
 
-def _show_version(requested: bool) -> None:
-    if requested:
+def _show_version(is_set: bool) -> None:
+    if is_set:
         print(f"unalike {__version__}")
         raise typer.Exit
 

@@ -355,7 +355,7 @@ def _fit_smooth_deformation(reference_HW: np.ndarray, image_HW: np.ndarray, regi
         projective = refine_perspective(reference_HW, image_HW, registration)
         if projective is not registration:
             refitted = fit_deformation(reference_HW, image_HW, projective)
-            return max(deformation, refitted, key=lambda aligned: aligned.quality)
+            return max(deformation, refitted, key=lambda result: result.quality)
     return deformation
 
 

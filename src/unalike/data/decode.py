@@ -69,8 +69,8 @@ def decode(
         UnreadableImage: A file that is missing, too large, or cannot be decoded completely.
         DataError: An array of another shape or type.
     """
-    opened = open_image(image, decoding=decoding, min_size=min_size, max_pixels=max_pixels)
-    return np.array(opened, dtype=np.uint8, order="C")
+    picture = open_image(image, decoding=decoding, min_size=min_size, max_pixels=max_pixels)
+    return np.array(picture, dtype=np.uint8, order="C")
 
 
 def open_image(
@@ -89,8 +89,8 @@ def open_layer(image: ImageInput, *, decoding: Decoding = DEFAULT, max_pixels: i
 def upright_size(image: ImageInput) -> tuple[int, int]:
     """Read (height, width) of the upright image; of a file from its header. Raises as ``decode``."""
     if isinstance(image, np.ndarray):
-        opened = _from_array(image)
-        return opened.height, opened.width
+        picture = _from_array(image)
+        return picture.height, picture.width
     if isinstance(image, str | Path):
         path, box = split_region(image)
         if box is not None:
@@ -99,8 +99,8 @@ def upright_size(image: ImageInput) -> tuple[int, int]:
     with ErrorsNamed(image), pillow.local_settings():
         if isinstance(image, Image.Image):
             return _upright_size(image)
-        with pillow.open_file(image) as opened:
-            return _upright_size(opened)
+        with pillow.open_file(image) as picture:
+            return _upright_size(picture)
 
 
 def _upright_size(image: Image.Image) -> tuple[int, int]:

@@ -138,7 +138,7 @@ def parse_range(value: str | Sequence[float]) -> tuple[float, float]:
 
 def format_ground(color: Color) -> str:
     """The name of a color, or #rrggbb."""
-    return next((name for name, known in GROUNDS.items() if known == color), "#{:02x}{:02x}{:02x}".format(*color))
+    return next((name for name, ground in GROUNDS.items() if ground == color), "#{:02x}{:02x}{:02x}".format(*color))
 
 
 def format_range(value: tuple[float, float]) -> str:

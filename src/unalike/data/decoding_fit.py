@@ -114,10 +114,10 @@ def fit_decoding(
 
 def log_conversions(images: Iterable[ImageInput], decoding: Decoding) -> None:
     """Say in one line what a rule converts of a set of images; nothing is chosen."""
-    known = decoding if decoding.version == 1 else replace(
+    own_decoding = decoding if decoding.version == 1 else replace(
         decoding, ground=decoding.ground or GRAY, range=decoding.range or (0.0, FULL_16)
     )  # fmt: skip
-    message = format_report(survey(images, known)[1], decoding)
+    message = format_report(survey(images, own_decoding)[1], decoding)
     if message:
         say(message)
 
@@ -138,12 +138,12 @@ def survey(
     if deep and decoding.range is None:
         values = _map(_value_limits, _evenly(deep, report), max_pixels, "reading images of more than 8 bits")
         decoding = replace(decoding, range=choose_range(values))
-    layered = [source for source, trait in zip(sources, traits, strict=True) if trait.may_be_transparent]
-    report.transparent = len(layered)
-    if layered and decoding.ground is None:
-        chosen = _evenly(layered, report)
-        shares = list(_map(partial(_visible_shares, decoding), chosen, max_pixels, "reading transparent images"))
-        report.transparent = round(len(shares) * len(layered) / len(chosen))
+    transparent = [source for source, trait in zip(sources, traits, strict=True) if trait.may_be_transparent]
+    report.transparent = len(transparent)
+    if transparent and decoding.ground is None:
+        sample = _evenly(transparent, report)
+        shares = list(_map(partial(_visible_shares, decoding), sample, max_pixels, "reading transparent images"))
+        report.transparent = round(len(shares) * len(transparent) / len(sample))
         if shares:
             decoding = replace(decoding, ground=choose_ground(np.stack(shares)))
     return decoding, report
@@ -155,8 +155,8 @@ def format_report(report: DecodingReport, decoding: Decoding) -> str:
     if report.transparent:
         parts.append(f"{report.transparent} transparent, laid over {format_ground(decoding.ground or GRAY)}")
     if report.deep:
-        known = "of their number format" if decoding.range is None else format_range(decoding.range)
-        parts.append(f"{report.deep} of more than 8 bits, read by the range {known}")
+        range_text = "of their number format" if decoding.range is None else format_range(decoding.range)
+        parts.append(f"{report.deep} of more than 8 bits, read by the range {range_text}")
     if report.profiles:
         names = ", ".join(f"{name} ({count})" for name, count in report.profiles.most_common(3))
         more = ", ..." if len(report.profiles) > 3 else ""
@@ -222,8 +222,12 @@ def _look_at_headers(sources: list[ImageInput], stop: Stop | None) -> tuple[list
         by_index[index] = _read_traits(sources[index])
         if len(by_index) % LOOKS_AT_ONCE == 0 and stop(len(by_index), len(sources)):
             break
-    kept = sorted(by_index)
-    return [sources[index] for index in kept], [by_index[index] for index in kept], len(sources) - len(kept)
+    positions = sorted(by_index)
+    return (
+        [sources[index] for index in positions],
+        [by_index[index] for index in positions],
+        len(sources) - len(positions),
+    )
 
 
 def _read_traits(source: ImageInput) -> _Traits:
@@ -264,9 +268,9 @@ def _value_limits(image: Image.Image, source: ImageInput) -> _Values | None:
     outside = max(1, int(OUTLIERS * len(values_P)))
     if len(values_P) <= 2 * outside:
         outside = 0
-    ordered = np.partition(values_P, (outside, len(values_P) - 1 - outside))
+    parts_P = np.partition(values_P, (outside, len(values_P) - 1 - outside))
     integers = bool(np.issubdtype(values_P.dtype, np.integer))
-    return _Values(float(ordered[outside]), float(ordered[-1 - outside]), integers, stated_maximum(image))
+    return _Values(float(parts_P[outside]), float(parts_P[-1 - outside]), integers, stated_maximum(image))
 
 
 def choose_range(images: Iterable[_Values]) -> tuple[float, float] | None:
@@ -276,14 +280,14 @@ def choose_range(images: Iterable[_Values]) -> tuple[float, float] | None:
     highest value, as cameras of 10, 12 or 14 bits give them, or to 1 for floating point up to 1. Values that fill less than
     an eighth of that, or negative ones, are stretched with half their span to spare on both sides.
     """
-    found = list(images)
-    if not found:
+    measurements = list(images)
+    if not measurements:
         return None
-    low, high = min(values.low for values in found), max(values.high for values in found)
-    stated = max((values.stated or 0.0 for values in found), default=0.0)
-    if stated >= high > 0 and low >= 0:
-        return 0.0, stated
-    if high <= 1 and not any(values.integers for values in found):
+    low, high = min(values.low for values in measurements), max(values.high for values in measurements)
+    largest = max((values.stated or 0.0 for values in measurements), default=0.0)
+    if largest >= high > 0 and low >= 0:
+        return 0.0, largest
+    if high <= 1 and not any(values.integers for values in measurements):
         top = 1.0
     else:
         top = float(2 ** max(8, int(np.ceil(np.log2(max(high, 1) + 1)))) - 1)
@@ -296,7 +300,7 @@ def choose_range(images: Iterable[_Values]) -> tuple[float, float] | None:
     start, end = low - spare, high + spare
     if low >= 0:
         start, end = max(0.0, start), min(top, end)
-    if all(values.integers for values in found):
+    if all(values.integers for values in measurements):
         start, end = float(np.floor(start)), float(np.ceil(end))
     return start, end
 

@@ -92,8 +92,8 @@ def _load_as(image: Image.Image, raw_mode: str) -> np.ndarray:
     tiles = []
     for tile in image.tile:
         arguments: Any = tile[3]
-        changed = raw_mode if isinstance(arguments, str) else (raw_mode, *arguments[1:])
-        tiles.append(ImageFile._Tile(tile[0], tile[1], tile[2], changed))
+        new_arguments = raw_mode if isinstance(arguments, str) else (raw_mode, *arguments[1:])
+        tiles.append(ImageFile._Tile(tile[0], tile[1], tile[2], new_arguments))
     image.tile = tiles
     with image:
         image.load()

@@ -51,12 +51,12 @@ def open_file(source: Source) -> Image.Image:
         Exception: Whatever Pillow raises on damaged headers.
     """
     if isinstance(source, bytes | bytearray | memoryview):
-        return _open_stream(io.BytesIO(source), "", owned=True)
+        return _open_stream(io.BytesIO(source), "", is_own=True)
     if not isinstance(source, str | Path):
         source.seek(0)
-        return _open_stream(source, "", owned=False)
+        return _open_stream(source, "", is_own=False)
     require_file(source, error=UnreadableImage)
-    return _open_stream(open(source, "rb"), os.fspath(source), owned=True)
+    return _open_stream(open(source, "rb"), os.fspath(source), is_own=True)
 
 
 @contextmanager
@@ -87,14 +87,14 @@ def reopen(source: Source | Image.Image | np.ndarray) -> Image.Image:
     return open_file(content)
 
 
-def _open_stream(stream: Any, name: str, *, owned: bool) -> Image.Image:
+def _open_stream(stream: Any, name: str, *, is_own: bool) -> Image.Image:
     try:
         image = _identify(stream, name)
     except BaseException:
-        if owned:
+        if is_own:
             stream.close()
         raise
-    image._exclusive_fp = owned
+    image._exclusive_fp = is_own
     return image
 
 

@@ -173,11 +173,11 @@ def _holdout_by_group(images: ImageSet, fraction: float, rng: np.random.Generato
     target = fraction * len(images)
     group_indices = list(groups.values())
     for g in rng.permutation(len(group_indices)):
-        taken = np.bincount(images.labels_N[group_indices[g]], minlength=len(remaining))
+        class_counts = np.bincount(images.labels_N[group_indices[g]], minlength=len(remaining))
         overshoots = holdout_N.sum() + len(group_indices[g]) - target > target - holdout_N.sum()
-        if overshoots and holdout_N.any() or ((remaining - taken < 1) & (taken > 0)).any():
+        if overshoots and holdout_N.any() or ((remaining - class_counts < 1) & (class_counts > 0)).any():
             continue  # further from the fraction than without it, or it would take a class out of training
-        remaining = remaining - taken
+        remaining = remaining - class_counts
         holdout_N[group_indices[g]] = True
     if not holdout_N.any():
         raise DataError(

@@ -115,8 +115,8 @@ class Tiling:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Tiling:
         """The inverse of ``to_dict``; without a decoding, version 1. Other keys are ignored."""
-        known = {field.name: values[field.name] for field in fields(cls) if field.name in values}
-        return cls(**{**known, "decoding": Decoding.from_dict(values.get("decoding"))})
+        own_values = {field.name: values[field.name] for field in fields(cls) if field.name in values}
+        return cls(**{**own_values, "decoding": Decoding.from_dict(values.get("decoding"))})
 
 
 def tile_starts(length: int, tile: int, stride: int) -> list[int]:

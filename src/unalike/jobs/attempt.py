@@ -82,9 +82,9 @@ class AttemptRecord:
     error: str = ""
 
     @classmethod
-    def start(cls, attempt: int, process: ProcessId, started: float) -> Self:
+    def start(cls, attempt: int, process: ProcessId, start_time: float) -> Self:
         """The record of an attempt whose action has started."""
-        return cls(attempt, process.boot.partition("/")[0], process.boot, process.pid, started)
+        return cls(attempt, process.boot.partition("/")[0], process.boot, process.pid, start_time)
 
     @classmethod
     def read(cls, folder: Path, attempt: int) -> Self | None:
@@ -94,9 +94,9 @@ class AttemptRecord:
             return None
         return cls(**content)
 
-    def finish(self, ended: float, exit_code: int, error: str) -> Self:
+    def finish(self, end_time: float, exit_code: int, error: str) -> Self:
         """The record of the attempt after its action has ended."""
-        return replace(self, ended=ended, exit_code=exit_code, error=error)
+        return replace(self, ended=end_time, exit_code=exit_code, error=error)
 
     def write(self, folder: Path) -> None:
         """Write the record into a job's folder."""

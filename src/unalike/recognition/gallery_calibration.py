@@ -483,7 +483,7 @@ def _false_match_guarantee(unknowns: UnknownTrials, rate: float, confidence: flo
     required_trials = independent_trials_needed(rate)
 
     def search_threshold(target: float) -> ThresholdSearch:
-        return find_threshold(unknowns, target, upper_bound=lambda measured: _upper_bound(measured, effective))
+        return find_threshold(unknowns, target, upper_bound=lambda share: _upper_bound(share, effective))
 
     search = search_threshold(rate) if classes >= MIN_CLASSES else None
     if search is None or not search.attained:

@@ -252,8 +252,8 @@ class ScatterPlot:
         labels, counts = np.unique(labels_N, return_counts=True)
         medians = {int(label): np.median(at_N2[labels_N == label], axis=0) for label in labels}
         points = [
-            ScatterPoint(f"{x:.1f}", f"{y:.1f}", f"{medians[int(label)][0]:.1f}", f"{medians[int(label)][1]:.1f}", text, bool(marked))
-            for (x, y), label, text, marked in zip(at_N2, labels_N, texts, marked_N, strict=True)
+            ScatterPoint(f"{x:.1f}", f"{y:.1f}", f"{medians[int(label)][0]:.1f}", f"{medians[int(label)][1]:.1f}", text, bool(is_marked))
+            for (x, y), label, text, is_marked in zip(at_N2, labels_N, texts, marked_N, strict=True)
         ]  # fmt: skip
         largest_first = labels[np.argsort(-counts, kind="stable")].tolist()
         anchors = [(classes[label], medians[label]) for label in largest_first]

@@ -215,7 +215,7 @@ class Run:
         if self.rank == 0:
             try:
                 self._write_end(error, failure)
-                self._upload_rest(failed=error is not None)
+                self._upload_rest(has_failed=error is not None)
             finally:
                 release_lock(self.dir)
                 if self._unnamed:
@@ -259,7 +259,7 @@ class Run:
                 level=0,
             )
 
-    def _upload_rest(self, *, failed: bool) -> None:
+    def _upload_rest(self, *, has_failed: bool) -> None:
         """Upload the remaining results; a successful run becomes a failure when that cannot be done."""
         if self._uploader is None:
             return
@@ -268,7 +268,7 @@ class Run:
         except RunError as upload_error:
             self.status("FAILURE", str(upload_error), verbosity="ERROR")
             self._write_record(upload_error.exit_code)
-            if not failed:
+            if not has_failed:
                 raise
             say(f"warning: {upload_error}", level=0)
 

@@ -174,8 +174,8 @@ CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
 )
 
 
-def _touches(bad_paths: Collection[str], read: str) -> bool:
-    return any(b == read or b.startswith(read + ".") or read.startswith(b + ".") for b in bad_paths)
+def _touches(bad_paths: Collection[str], field_path: str) -> bool:
+    return any(b == field_path or b.startswith(field_path + ".") or field_path.startswith(b + ".") for b in bad_paths)
 
 
 def check_conditions(experiment: Experiment, action: str, bad_paths: Collection[str] = ()) -> list[Fault]:
@@ -192,6 +192,6 @@ def check_conditions(experiment: Experiment, action: str, bad_paths: Collection[
     return [
         Fault(path, f"found {format_value(value)}, expected {expectation}")
         for condition, reads in CONDITIONS
-        if not any(_touches(bad_paths, read) for read in reads)
+        if not any(_touches(bad_paths, field_path) for field_path in reads)
         for path, value, expectation in condition(experiment, action)
     ]

@@ -7,24 +7,24 @@ from typing import Any
 from unalike.spec.declare import BOXES_FORM, BOXES_SCHEMA, FILE, field
 
 
-def ignore_mask_field(ignored: str, *, images: str) -> Any:
+def ignore_mask_field(purpose: str, *, images: str) -> Any:
     """Declare the file of a mask.
 
     Args:
-        ignored: What is ignored, as the help states it: ``differences are ignored``.
+        purpose: What is ignored, as the help states it: ``differences are ignored``.
         images: The images whose size the mask has, in the possessive: ``the reference's``.
     """
     text = (
-        f"Image of {images} size that marks where {ignored}, such as a clock: white on black, or opaque on transparent."
+        f"Image of {images} size that marks where {purpose}, such as a clock: white on black, or opaque on transparent."
     )
     return field(None, text, takes=FILE)
 
 
-def ignore_boxes_field(ignored: str, *, image: str) -> Any:
+def ignore_boxes_field(purpose: str, *, image: str) -> Any:
     """Declare boxes in pixels.
 
     Args:
-        ignored: What is ignored, as for the mask.
+        purpose: What is ignored, as for the mask.
         image: The image in whose pixels the boxes are.
     """
-    return field(None, f"Boxes of {image} in which {ignored}.", form=BOXES_FORM, schema=BOXES_SCHEMA)
+    return field(None, f"Boxes of {image} in which {purpose}.", form=BOXES_FORM, schema=BOXES_SCHEMA)

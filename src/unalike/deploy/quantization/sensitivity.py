@@ -76,7 +76,7 @@ def choose_layers(
             losses[name] = layer_loss(name)
             advance(1)
     by_loss = sorted(free, key=lambda name: -losses[name])
-    smallest = _find_fewest(by_loss, limit, lambda kept: evaluate([*fixed_layers, *kept]))
+    smallest = _find_fewest(by_loss, limit, lambda free_layers: evaluate([*fixed_layers, *free_layers]))
     if smallest is None:
         accuracy = evaluate([*fixed_layers, *by_loss[:limit]])
         raise ExportError(

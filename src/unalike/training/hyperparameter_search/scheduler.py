@@ -88,13 +88,13 @@ class TrialScheduler:
 
     def __init__(
         self, plan: SearchPlan, run: Run, study: optuna.Study, storage: BaseStorage, workers: Sequence[Worker], *,
-        clock: Callable[[], float] = time.monotonic, poll_interval: float = POLL_INTERVAL_S, spent: float = 0.0,
+        clock: Callable[[], float] = time.monotonic, poll_interval: float = POLL_INTERVAL_S, seconds_spent: float = 0.0,
     ) -> None:  # fmt: skip
         self.plan, self.study, self.workers, self._run = plan, study, list(workers), run
         self.storage = storage
         self.automl, self.folder = plan.template.experiment.automl, Path(run.dir).resolve()
         self.name, self.algorithm = find_algorithm(self.automl.algorithm)
-        self.clock, self.poll_interval, self.start, self.spent = clock, poll_interval, clock(), spent
+        self.clock, self.poll_interval, self.start, self.spent = clock, poll_interval, clock(), seconds_spent
         self.active: dict[int, ActiveTrial] = {}  # by worker
         self.last_heartbeat = float("-inf")
         self.repeats, self.exhausted, self.halted = 0, False, False

@@ -94,7 +94,7 @@ def run_search(
         workers, search_plan = open_workers(search_plan)
     scheduler = TrialScheduler(
         search_plan, run, study, storage, workers, clock=clock, poll_interval=poll_interval,
-        spent=read_spent_seconds(folder) + clock() - start,
+        seconds_spent=read_spent_seconds(folder) + clock() - start,
     )  # fmt: skip
     scheduler.run()
     return _conclude(scheduler, run, evaluate)
