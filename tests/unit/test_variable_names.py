@@ -10,12 +10,13 @@ from tests.support.paths import ROOT
 PACKAGE = ROOT / "src" / "unalike"
 # Participles that say what happened to a value and not what it is. Results of named operations (``resized``, ``quantized``),
 # flags of the field (``pretrained``, ``frozen``), ``left`` beside ``right``, and attributes of saved formats are not among them.
-PARTICIPLES = frozenset(
-    "found held told shown kept drawn given seen spent asked done made taken said read written chosen declared opened expected "
-    "named started allowed needed changed stored fetched wanted tried used ranked refused ended counted removed added broken "
-    "delivered stopped resumed met begun listed recorded known collected configured measured missed loaded picked reported "
-    "called applied improved saved".split()
-)
+WORDS = """
+found held told shown kept drawn given seen spent asked done made taken said read written chosen declared opened
+expected named started allowed needed changed stored fetched wanted tried used ranked refused ended counted removed
+added broken delivered stopped resumed met begun listed recorded known collected configured measured missed loaded
+picked reported called applied improved saved
+"""
+PARTICIPLES = frozenset(WORDS.split())
 # The interface of UnalikeError and of what passes its arguments on; names of fields that are given by keyword.
 ALLOWED = {
     ("errors.py", "found"), ("errors.py", "expected"),
