@@ -8,7 +8,6 @@ whatever was killed and however many processes unpack at once.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import io
 import re
 import shutil
@@ -27,6 +26,7 @@ from unalike.progress import say
 from unalike.sanitize import redact
 from unalike.source_names import register_archive
 from unalike.storage.cache import CacheEntry, default_cache_dir, folder_size, make_room
+from unalike.storage.digests import file_sha256
 from unalike.storage.fetch import local_path, uri_of
 from unalike.storage.outside_files import open_file, reader_errors, reason
 
@@ -126,7 +126,7 @@ def _rename_into_place(partial: Path, target: Path) -> None:
 
 def _content_hash(path: Path) -> str:
     with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:40]
+        return file_sha256(file)[:40]
 
 
 def _remove_stale(archives: Path) -> None:

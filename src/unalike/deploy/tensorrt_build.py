@@ -7,7 +7,6 @@ there is no calibrator. TensorRT 11 has no other mode; TensorRT 10 gets a flag. 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from unalike.engines.metadata import NetworkFacts
 from unalike.engines.tensorrt_engine import ENGINE_CHECKSUM, facts_file, import_tensorrt, major_version, sides
 from unalike.errors import ExportError
 from unalike.storage.atomic import write_bytes
+from unalike.storage.digests import content_sha256
 
 if TYPE_CHECKING:
     import tensorrt
@@ -91,7 +91,7 @@ def build_engine(content: bytes, path: Path, facts: NetworkFacts, options: Build
     if options.timing_cache is not None:
         _write(options.timing_cache, bytes(config.get_timing_cache().serialize()))
     content_of_plan = bytes(plan)
-    facts = replace(facts, extra={**facts.extra, ENGINE_CHECKSUM: hashlib.sha256(content_of_plan).hexdigest()})
+    facts = replace(facts, extra={**facts.extra, ENGINE_CHECKSUM: content_sha256(content_of_plan)})
     _write(facts_file(path), facts.to_json().encode())
     _write(path, content_of_plan)
     memory.close()

@@ -13,6 +13,7 @@ import re
 from pathlib import Path
 
 from unalike.errors import ModelError
+from unalike.storage.digests import content_sha256
 
 KEY = "unalike_sha256"
 _TEXT = rb"(?P<length>\d{16}):(?P<sha256>[0-9a-f]{64})"
@@ -30,7 +31,7 @@ _CHUNK_BYTES = 2**20
 
 def append_onnx_checksum(content: bytes) -> bytes:
     """The bytes of an ONNX file with its checksum; ``content`` holds none (``deploy.onnx_graph.read_network`` drops it)."""
-    return content + _ONNX_HEAD + _text(len(content), hashlib.sha256(content).hexdigest())
+    return content + _ONNX_HEAD + _text(len(content), content_sha256(content))
 
 
 def append_xml_checksum(xml: Path, weights: Path) -> None:

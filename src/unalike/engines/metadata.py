@@ -6,7 +6,6 @@ expects, the evaluation view of its images, its class names and the origin of it
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from unalike.errors import ModelError
+from unalike.storage.digests import content_sha256
 from unalike.storage.outside_files import reader_errors
 
 KEY = "unalike"
@@ -94,7 +94,7 @@ class NetworkFacts:
 
 def file_key(content: bytes) -> str:
     """Key of a network whose metadata holds none: a digest of its file."""
-    return digest_file_key(hashlib.sha256(content).hexdigest())
+    return digest_file_key(content_sha256(content))
 
 
 def digest_file_key(sha256: str) -> str:

@@ -9,7 +9,6 @@ Shape letters: B images, H height, W width, D width of an embedding.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import os
 import threading
@@ -201,9 +200,7 @@ def _read_facts(path: Path, mean: Sequence[float] | None, std: Sequence[float] |
     file = facts_file(path)
     text = file.read_text(encoding="utf-8") if file.is_file() else None
     facts = read_facts(text, str(file if text else path), mean, std)
-    if ENGINE_CHECKSUM in facts.extra:
-        with path.open("rb") as engine:
-            if hashlib.file_digest(engine, "sha256").hexdigest() != facts.extra[ENGINE_CHECKSUM]:
-                raise ModelError(f"{path} is damaged, or not the engine that {file.name} belongs to",
-                                 remedy="take a copy of both files, or build the engine again")  # fmt: skip
+    if ENGINE_CHECKSUM in facts.extra and file_sha256(path) != facts.extra[ENGINE_CHECKSUM]:
+        raise ModelError(f"{path} is damaged, or not the engine that {file.name} belongs to",
+                         remedy="take a copy of both files, or build the engine again")  # fmt: skip
     return facts

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -22,6 +21,7 @@ from unalike.inference.engine_selection import create_engine, log_engine, move_t
 from unalike.inference.model_files import CHECKPOINTS, EXPORTED, FILE_RUNTIMES, PRETRAINED, SUFFIXES, is_pretrained
 from unalike.runs.filenames import RECORD_FILE
 from unalike.runs.written_model import model_in_folder
+from unalike.storage.digests import file_sha256
 from unalike.storage.fetch import local_path
 from unalike.storage.outside_files import reader_errors
 
@@ -92,8 +92,7 @@ class _ExportedFile:
     @cached_property
     def sha256(self) -> str:
         """Hexadecimal digest of the content."""
-        with self.path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(self.path)
 
     def create(self, runtime: str) -> ExportedEngine:
         """Create the engine of one runtime."""

@@ -8,7 +8,6 @@ run that is long enough measures what is missing; ``unalike bench-engine`` measu
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import platform
 import time
@@ -24,6 +23,7 @@ from unalike.errors import DataError
 from unalike.runs.environment import usable_cores
 from unalike.storage.atomic import write_text
 from unalike.storage.cache import default_cache_dir
+from unalike.storage.digests import content_sha256
 from unalike.storage.file_lock import file_lock
 
 FORMAT_VERSION = 1
@@ -58,7 +58,7 @@ def _cpu_name() -> str:
 
 def content_key(content: bytes) -> str:
     """Key of a network by the content of its file."""
-    return digest_key(hashlib.sha256(content).hexdigest())
+    return digest_key(content_sha256(content))
 
 
 def digest_key(sha256: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import hashlib
 import os
 import re
 import secrets
@@ -17,6 +16,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from unalike.storage.digests import text_sha256
 
 fcntl: Any
 try:
@@ -231,7 +232,7 @@ def _boot() -> str:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
     except OSError:
         boot = socket.gethostname()
-    return hashlib.sha256(boot.encode()).hexdigest()[:8]
+    return text_sha256(boot, 8)
 
 
 def _sync(path: Path, flags: int) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
-import hashlib
 import os
 import re
 import secrets
@@ -27,6 +26,7 @@ from typing import Any
 
 from unalike.errors import DataError
 from unalike.progress import say, warn
+from unalike.storage.digests import text_sha256
 
 fcntl: Any
 try:
@@ -297,5 +297,5 @@ def staging_entry(uri: str) -> CacheEntry:
     """The staging folder of a run whose results go to ``uri``; the same each time."""
     stem = re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(uri.rstrip("/").split("/")[-2:]))[-60:].strip(".-")
     # the same address may mean another store
-    digest = hashlib.sha256(f"{uri.rstrip('/')}\n{os.environ.get('AWS_ENDPOINT_URL', '')}".encode()).hexdigest()[:16]
+    digest = text_sha256(f"{uri.rstrip('/')}\n{os.environ.get('AWS_ENDPOINT_URL', '')}", 16)
     return CacheEntry(default_cache_dir().absolute(), "results", f"{stem}-{digest}")

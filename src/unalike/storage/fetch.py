@@ -29,6 +29,7 @@ from unalike.sanitize import redact
 from unalike.source_names import register_files, register_folder
 from unalike.storage.atomic import write_text
 from unalike.storage.cache import CacheEntry, default_cache_dir, make_room
+from unalike.storage.digests import file_sha256, text_sha256
 from unalike.storage.filesystems import (
     RemoteFile,
     RemoteStore,
@@ -127,12 +128,12 @@ def fetch_files(uris: Sequence[str], description: str, cache_dir: Path | None = 
         store = stores[place]
         path = type(store.fs)._strip_protocol(uri)
         host = address.netloc.rpartition("@")[2].replace(":", "-")
-        query = [hashlib.sha256(_identity(uri).encode()).hexdigest()[:12]] if address.query else []
+        query = [text_sha256(_identity(uri), 12)] if address.query else []
         names[uri] = "/".join([address.scheme, host, *query, *safe_parts(address.path.lstrip("/"), uri)])
         files[names[uri]] = RemoteFile(store, path, None, "")
     for _ in range(2):
         existing = _describe(files, description)
-        identity = hashlib.sha256("\n".join(sorted(map(_identity, names))).encode()).hexdigest()
+        identity = text_sha256("\n".join(sorted(map(_identity, names))))
         try:
             folder = _snapshot(identity, description, existing, [], cache_dir)
         except StaleListing:
@@ -190,8 +191,8 @@ def _snapshot(
     """
     cache = cache_dir or default_cache_dir()
     lines = [json.dumps([name, file.size, file.tag or _THIS_PROCESS]) for name, file in sorted(files.items())]
-    source_key = hashlib.sha256(identity.encode("utf-8", "surrogateescape")).hexdigest()[:20]
-    listing_key = hashlib.sha256("\n".join([*lines, *empty]).encode("utf-8", "surrogateescape")).hexdigest()[:20]
+    source_key = text_sha256(identity, 20)
+    listing_key = text_sha256("\n".join([*lines, *empty]), 20)
     entry = CacheEntry(cache, "remote", f"{source_key}-{listing_key}")
     try:
         entry.path.parent.mkdir(parents=True, exist_ok=True)
@@ -316,8 +317,7 @@ def _repair(entry: CacheEntry, description: str, files: Mapping[str, RemoteFile]
 def _sha256(path: Path) -> str:
     """The SHA-256 of a file; empty when it cannot be read."""
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_sha256(path)
     except OSError:
         return ""
 
@@ -387,7 +387,7 @@ def _download(
     folder: Path, name: str, file: RemoteFile, description: str, advance: Advance, stop: threading.Event
 ) -> str:
     """Download one file completely, check it, move it to its name; its SHA-256. Continues an interrupted download."""
-    part = folder / _PARTS / hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    part = folder / _PARTS / text_sha256(name, 32)
     if not file.tag or _length(part) > (file.size or 0):
         part.unlink(missing_ok=True)  # it may be of other content
     advance(_length(part))

@@ -5,7 +5,6 @@ Shape letters: N images, H height, W width.
 
 from __future__ import annotations
 
-import hashlib
 import importlib
 import io
 import json
@@ -27,6 +26,7 @@ from unalike.engines.normalization import network_input
 from unalike.engines.onnx_engine import import_onnxruntime
 from unalike.errors import DataError, SpecError, UnreadableImage, missing_extra
 from unalike.storage.atomic import write_text
+from unalike.storage.digests import content_sha256
 from unalike.storage.outside_files import read_bytes, reader_errors
 
 FORMAT_VERSION = 1
@@ -47,7 +47,7 @@ class CalibrationImages:
 
     def key(self) -> str:
         """64 hex digits of the pixels of the calibration images, in their order."""
-        return hashlib.sha256(np.ascontiguousarray(self.calibration_NHWC).tobytes()).hexdigest()
+        return content_sha256(np.ascontiguousarray(self.calibration_NHWC).tobytes())
 
 
 def sample_calibration_images(

@@ -6,7 +6,6 @@ in an installed runtime.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -37,6 +36,7 @@ from unalike.engines.metadata import NetworkFacts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.engines.protocol import Engine
 from unalike.errors import MissingExtra, ModelError, SpecError
+from unalike.storage.digests import content_sha256
 
 if TYPE_CHECKING:
     import onnx
@@ -204,7 +204,7 @@ def _insert_qdq(
     content: bytes, facts: NetworkFacts, images: CalibrationImages, request: QuantizationRequest
 ) -> onnx.ModelProto:
     settings = RangeSettings(
-        hashlib.sha256(content).hexdigest(), images.key(), request.method, request.percentile,
+        content_sha256(content), images.key(), request.method, request.percentile,
         request.options.target == "tensorrt",
     )  # fmt: skip
     ranges = read_ranges(request.cache, settings) if request.cache is not None else None

@@ -7,7 +7,6 @@ of magnitude are drawn on a log scale around the settled value, inside the bound
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -33,6 +32,7 @@ from unalike.spec.ranges import (
     read_range,
     search_bounds,
 )
+from unalike.storage.digests import text_sha256
 from unalike.training.losses import has_parameters
 
 if TYPE_CHECKING:
@@ -213,7 +213,7 @@ class SearchSpace:
     def fingerprint(self) -> str:
         """Return a digest that is equal for searches whose trials can be compared."""
         text = json.dumps([[axis.path, str(axis.distribution), axis.zero_below] for axis in self.axes])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return text_sha256(text, 16)
 
 
 def _belongs_to_other_class(path: str, get: FieldGetter, base: FieldGetter) -> bool:

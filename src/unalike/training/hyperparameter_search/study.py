@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -19,6 +18,7 @@ from unalike.data.splits import write_manifest
 from unalike.errors import DataError, RunError, SpecError
 from unalike.runs.filenames import SEARCH_FILE, SELECTION_FILE, STUDY_FILE
 from unalike.spec import load_spec
+from unalike.storage.digests import text_sha256
 from unalike.training.checkpoints import KPI_NAMES, MONITORED
 from unalike.training.hyperparameter_search.space import SearchSpace, build_space
 from unalike.training.hyperparameter_search.trial import TrialTemplate, user_settings
@@ -207,7 +207,7 @@ def _spec_fingerprint(plan: SearchPlan) -> str:
     for name in ("workers", "cache", "train_dataset"):
         tree.get("dataset", {}).pop(name, None)
     text = json.dumps([tree, plan.template.experiment.automl.max_epochs], sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return text_sha256(text, 16)
 
 
 def find_trial_id(study: optuna.Study, storage: BaseStorage, number: int) -> int:
