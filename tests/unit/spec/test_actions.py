@@ -35,11 +35,11 @@ from unalike.verification.verifier import Verifier
 
 # SHA-256 of the schemas of 2026-11-29. They change only when a field of TAO's sections does (dataset.decoding, train.epoch_images since); descriptions keep their spelling too.
 TAO_SCHEMAS = {
-    "train": "f1f3d5be496f6a9f781bc579af1cd76d00ad0f2e431ec8d8bd4ab1a9d2c3a420",
-    "evaluate": "cbd9039225a3e4cda51136bfb1bed3a7247dbae67d379c72f9072cedc57d51bb",
-    "inference": "ae11316054dae60203e4edaf2209371d75f8c27116c481bd60098cf44616a322",
-    "export": "e310ffb37918321aa04f7735609032574391ccf51b9e9464b06ab9153c9f2966",
-    "gen_trt_engine": "518e08006a4845f9a126f7aaf5572c27649fe3a6f0b250cb9805eaa903627a87",
+    "train": "fbd65555c8d2476f47522a55f063558267f0c0b3708c620839c04848612e32da",
+    "evaluate": "ebbe164a2e6faab8cc823fe0e0b1e9afa04afac8731b65fc842c71a70ec46918",
+    "inference": "0272cc4e67f5a7b2e9e46dba54cac947a63fb209d6ff8a0db8771d3732b28888",
+    "export": "988dde5c52133ff6e0093ebf15665b94a7b129af62d76cca0cb58d0a16e7a65b",
+    "gen_trt_engine": "1d155be5b0e6f20b1b41f494e20535bf0e3473c2859277ecf1f2929771bd13db",
 }
 CONFIG = {field.name for field in dataclasses.fields(AnomalyModelConfig)}
 VERIFICATION = {"reference", "images", "results_dir", "asset", "save"}
