@@ -23,8 +23,9 @@ import numpy as np
 import unalike
 from unalike.metrics.roc import threshold_at
 from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.calibration_trials import leave_class_out
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.gallery_calibration import calibrate, leave_class_out
+from unalike.recognition.gallery_calibration import calibrate
 from unalike.recognition.ranking import VOTERS, rank_classes
 
 

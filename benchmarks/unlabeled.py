@@ -4,7 +4,7 @@
 
 The network is trained on the images of the train split without labels. Labels are used for scores only: R@1 of `val` (query) against the
 train split (reference), paired with the frozen trunk on the same queries; purity, completeness and AMI of the discovered
-groups. --groups scores the groups alone, and whitening by neighbours beside the frozen features: seconds, not minutes.
+groups. --groups scores the groups alone, and whitening by neighbors beside the frozen features: seconds, not minutes.
 Rows are appended to OUT/unlabelled.jsonl. The withheld test split is not touched.
 """
 
@@ -111,7 +111,7 @@ def main() -> None:
     append_row(results, compare_with_frozen(f"frozen {options.backbone}", base, base))
     head = NeighborWhitening.fit(frozen["train"])
     whitened = score_queries(head.transform(frozen["train"]), head.transform(frozen["val"]), labels)
-    append_row(results, compare_with_frozen("whitened by neighbours", base, whitened))
+    append_row(results, compare_with_frozen("whitened by neighbors", base, whitened))
     for count in (None, 400, 300, 250, 200, 160, 81) if options.groups else (None,):
         name = "groups, " + ("chosen by agreement" if count is None else f"{count} requested")
         append_row(results, {"method": name, **score_groups(group_images(frozen["train"], groups=count), labels[0])})

@@ -177,9 +177,9 @@ def _train_in_budget(
 def _evaluation_command(checkpoint: Path, experiment: Experiment) -> str:
     """The command that evaluates a checkpoint on the reference and query that the spec of its training names."""
     validation, source = experiment.dataset.val_dataset, str(experiment.dataset.train_dataset)
-    named = validation is not None and (validation.reference or validation.query)
-    reference = (validation.reference or source) if validation is not None and named else source
-    query = (validation.query or reference) if validation is not None and named else source
+    has_own_sets = validation is not None and (validation.reference or validation.query)
+    reference = (validation.reference or source) if validation is not None and has_own_sets else source
+    query = (validation.query or reference) if validation is not None and has_own_sets else source
     return shlex.join(["unalike", "evaluate", str(checkpoint), "--reference", str(reference), "--query", str(query)])
 
 

@@ -15,10 +15,9 @@ import numpy as np
 
 from unalike.errors import DataError
 from unalike.metrics.intervals import clustered_proportion
+from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrials
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
 from unalike.recognition.gallery_calibration import (
-    CalibrationTrials,
-    KnownTrials,
     calibration_of,
     effective_trials,
     independent_trials_needed,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,19 +27,14 @@ from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import is_pretrained
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.augmented_views import augmented_views
-from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration
+from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrials, balanced_sample, collect_trials
+from unalike.recognition.decision import LABEL, GalleryCalibration
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.gallery_calibration import (
-    CalibrationTrials,
-    KnownTrials,
-    balanced_sample,
-    calibrate,
-    check_settings,
-    collect_trials,
-)
+from unalike.recognition.gallery_calibration import calibrate, check_settings
+from unalike.recognition.identification import Identification, make_identification
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.operating_point import MAX_REFUSED, choose_threshold
-from unalike.recognition.ranking import DEPTH, VOTERS, ClassRanking, check_vectors, rank_classes
+from unalike.recognition.ranking import DEPTH, VOTERS, check_vectors, rank_classes
 from unalike.recognition.snapshot import GallerySnapshot
 from unalike.recognition.training_trials import trained_share, trials_from_training
 from unalike.runs.environment import usable_cores
@@ -53,62 +48,6 @@ UPDATE_SHARE = 0.1
 # Augmented views of each of so many enrolled images stand for second images where no class has one.
 VIEWS, MAX_VIEWED = 2, 200
 CHECK_S = 1.0  # between two looks at the gallery's file
-
-
-@dataclass(frozen=True)
-class Neighbor:
-    """One enrolled image near a query.
-
-    Attributes:
-        label: its class.
-        name: the name under which it was enrolled, such as a path.
-        score: cosine to the query, -1..1.
-        distance: squared L2 distance of the unit vectors, 0..4.
-    """
-
-    label: str
-    name: str
-    score: float
-    distance: float
-
-
-@dataclass(frozen=True)
-class Identification:
-    """The class of one image, or that it has none.
-
-    Attributes:
-        label: the class where ``decision`` is ``label``, else None.
-        score: cosine of the best class, -1..1.
-        distance: squared L2 distance of unit vectors that follows from it, 0..4.
-        neighbours: the nearest enrolled images, best first.
-        decision: ``label``, ``ambiguous`` or ``unknown``.
-        nearest: the best class whatever the decision.
-        second: the next class; None where there is none or it was not looked for.
-        margin: lead of the best class over the second; None likewise.
-        calibrated: whether the decision is that of a calibration with a promised rate, which was measured on this state of
-            the gallery. Without a calibration the decision is always ``label``.
-        stale: whether the gallery has changed since its calibration. The decision is then by the threshold that follows
-            from the gallery's size (``GalleryCalibration.threshold_for``); no measured rate stands for it.
-        threshold: lowest score of a known image; None without a calibration.
-        note: why the image is unknown and what would change that, and what a promised rate would need; else empty.
-    """
-
-    label: str | None
-    score: float
-    distance: float
-    neighbours: tuple[Neighbor, ...]
-    decision: str = LABEL
-    nearest: str = ""
-    second: str | None = None
-    margin: float | None = None
-    calibrated: bool = False
-    stale: bool = False
-    threshold: float | None = None
-    note: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain data, for JSON."""
-        return asdict(self)
 
 
 class Recogniser:
@@ -444,7 +383,7 @@ class Recogniser:
             decisions = calibration.decide(ranking.score_Q, ranking.margin_Q, threshold)
         scores_QK, indices_QK = neighbors[0][:, :k], neighbors[1][:, :k]
         return [
-            _identification(
+            make_identification(
                 snapshot,
                 ranking,
                 q,
@@ -499,46 +438,6 @@ def _batches(images: Iterable[ImageInput], size: int) -> Iterator[list[ImageInpu
     stream = iter(images)
     while batch := list(islice(stream, size)):
         yield batch
-
-
-def _identification(
-    snapshot: GallerySnapshot,
-    ranking: ClassRanking,
-    q: int,
-    decision: str,
-    scores_K: np.ndarray,
-    indices_K: np.ndarray,
-    *,
-    calibration: GalleryCalibration | None,
-    stale: bool,
-    threshold: float | None,
-) -> Identification:
-    """The result for query ``q``."""
-    neighbors = tuple(
-        Neighbor(snapshot.classes[snapshot.codes_N[index]], snapshot.names[index], float(score), _distance(score))
-        for score, index in zip(scores_K, indices_K.tolist(), strict=True)
-        if index >= 0
-    )
-    nearest = snapshot.classes[ranking.code_Q[q]]
-    score = float(ranking.score_Q[q])
-    second = margin = None
-    if ranking.second_Q[q] >= 0:
-        second, margin = snapshot.classes[ranking.second_Q[q]], float(ranking.margin_Q[q])
-    notes = []
-    if decision == UNKNOWN and threshold is not None:
-        notes.append(f"the nearest class, {nearest}, has a score of {score:.3f}, below the threshold of {threshold:.3f}: if the "
-                     "image shows it, enroll the image as a further reference")  # fmt: skip
-    if calibration is not None and calibration.provisional:
-        notes.append(f"the threshold is provisional: {calibration.needs}")
-    return Identification(
-        nearest if decision == LABEL else None, score, _distance(score), neighbors, decision, nearest, second, margin,
-        calibration is not None and not stale and not calibration.provisional, stale, threshold, "; ".join(notes),
-    )  # fmt: skip
-
-
-def _distance(score: float) -> float:
-    """Squared L2 distance of unit vectors of this cosine."""
-    return float(max(0.0, 2.0 - 2.0 * score))
 
 
 def probe_embedding(engine: Engine) -> np.ndarray:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from unalike.recognition.calibration_trials import CalibrationTrials
 from unalike.recognition.decision import GalleryCalibration
-from unalike.recognition.gallery_calibration import CalibrationTrials
 from unalike.recognition.operating_point import cost_curve
 from unalike.report.html import Report
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from unalike.recognition.gallery_calibration import CalibrationTrials, KnownTrials, UnknownTrials
+from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrials, UnknownTrials
 from unalike.recognition.snapshot import GallerySnapshot
 
 MADE_FROM = "images that the training held out"

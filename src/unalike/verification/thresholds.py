@@ -23,11 +23,11 @@ import numpy as np
 from unalike.errors import DataError, SpecError
 from unalike.metrics.intervals import clopper_pearson, clustered_proportion
 from unalike.metrics.roc import threshold_at, trials_needed
+from unalike.recognition.calibration_trials import UnknownTrials
 from unalike.recognition.decision import RateGuarantee
 from unalike.recognition.gallery_calibration import (
     MIN_CLASSES,
     ThresholdSearch,
-    UnknownTrials,
     cross_validated_false_matches,
     find_threshold,
 )

@@ -21,7 +21,7 @@ def measured():
     options = {
         "query_paths": ["q 0.jpg", "q1.jpg", "q2.jpg"],
         "reference_paths": ["r0.jpg", "r1.jpg", "r2.jpg"],
-        "neighbours": top_k(queries, references, 2),
+        "neighbors": top_k(queries, references, 2),
         "reference_labels": reference_labels,
     }
     return summarize(ranking, NAMES, n=10), ranking, NAMES, options

@@ -4,12 +4,10 @@ import pytest
 from unalike.errors import DataError, SpecError
 from unalike.numerics.nearest_neighbors import EXCLUDED
 from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.calibration_trials import KnownTrials, UnknownTrials, balanced_sample
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import (
-    KnownTrials,
-    UnknownTrials,
-    balanced_sample,
     calibrate,
     cross_validated_false_matches,
     effective_trials,

@@ -8,9 +8,9 @@ import pytest
 from unalike.errors import DataError
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.augmented_views import augmented_views
+from unalike.recognition.calibration_trials import KnownTrials, collect_trials
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.gallery_calibration import KnownTrials, collect_trials
 from unalike.recognition.operating_point import RATES, choose_threshold, cost_curve
 from unalike.recognition.training_trials import trained_share, trials_from_training
 

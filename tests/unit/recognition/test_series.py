@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.calibration_trials import leave_image_out, leave_series_out
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.gallery_calibration import leave_image_out, leave_series_out
 from unalike.recognition.series import assign_folds, average_linkage, rows_of
 
 

@@ -1,0 +1,207 @@
+"""Trials of a calibration: images of unknown and of known classes, each compared with a gallery that lacks the image itself.
+
+Every enrolled class in turn counts as unknown while the others stay, so that trials are made at the gallery's own size;
+further images can be given. Images of known classes are compared with the gallery without their series.
+
+Shape letters: N trials of unknown classes, M trials of known classes, R enrolled images, Q given images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from unalike.errors import DataError
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
+from unalike.recognition.series import assign_folds, rows_of
+from unalike.recognition.snapshot import GallerySnapshot
+
+# Most trials that are made of a gallery: a seeded sample, balanced over classes. Each costs a search.
+MAX_TRIALS = 5000
+
+
+@dataclass(frozen=True)
+class UnknownTrials:
+    """Images of unknown classes, each compared with a gallery without its class.
+
+    Attributes:
+        score_N: best score.
+        group_N: class of the image.
+        matched_N: enrolled class of the best score.
+        weight_N: what a false match counts. An enrolled image compared with the gallery without its own class saw fewer
+            vectors than a truly unknown one would; its false match counts a little over 1 for it.
+    """
+
+    score_N: np.ndarray
+    group_N: np.ndarray
+    matched_N: np.ndarray
+    weight_N: np.ndarray
+
+
+@dataclass(frozen=True)
+class KnownTrials:
+    """Images of enrolled classes, none of them compared with itself.
+
+    Attributes:
+        score_M: score of the best class.
+        margin_M: lead of the best class over the second.
+        right_M: whether the best class is the right one.
+        group_M: class of the image.
+    """
+
+    score_M: np.ndarray
+    margin_M: np.ndarray
+    right_M: np.ndarray
+    group_M: np.ndarray
+
+
+@dataclass(frozen=True)
+class CalibrationTrials:
+    """All trials that a calibration is made of.
+
+    Attributes:
+        snapshot: the state of the gallery.
+        rule, k: how neighbors became a class, and how many voted.
+        unknowns: images of unknown classes.
+        knowns: images of enrolled classes; None where no class has two images and none were given.
+        made_from: which images the unknown ones are, in words.
+    """
+
+    snapshot: GallerySnapshot
+    rule: str
+    k: int
+    unknowns: UnknownTrials
+    knowns: KnownTrials | None
+    made_from: str
+
+
+def collect_trials(
+    gallery: Gallery, *, rule: str = "nearest", k: int = VOTERS, images: tuple[np.ndarray, Sequence[str]] | None = None,
+    trials_from: str = "auto", max_trials: int = MAX_TRIALS, seed: int = 0,
+) -> CalibrationTrials:  # fmt: skip
+    """Compare images of unknown and of known classes with a gallery; arguments and errors as of ``calibrate``."""
+    snapshot = gallery.snapshot
+    parts, sources = [], []
+    image_unknowns = image_knowns = None
+    if images is not None:
+        image_unknowns, image_knowns = _image_trials(gallery, snapshot, rule, k, images)
+    if trials_from == "images" and image_unknowns is None:
+        raise DataError("no images of unknown classes", expected="class folders whose names are not in the gallery")
+    if image_unknowns is not None and trials_from != "gallery":
+        parts.append(image_unknowns)
+        classes = len(np.unique(image_unknowns.group_N))
+        sources.append(f"{len(image_unknowns.score_N)} images of {classes} other classes")
+    if image_unknowns is None or trials_from in ("gallery", "both"):
+        rows_N = balanced_sample(snapshot.codes_N, max_trials, seed)
+        parts.append(leave_class_out(snapshot, rows_N, rule, k))
+        sources.append("the gallery's classes, each held out in turn")
+    knowns = image_knowns
+    if knowns is None:
+        knowns = leave_series_out(snapshot, max_trials, seed, rule, k)
+    columns = zip(*((part.score_N, part.group_N, part.matched_N, part.weight_N) for part in parts), strict=True)
+    unknowns = UnknownTrials(*(np.concatenate(column) for column in columns))
+    return CalibrationTrials(snapshot, rule, k, unknowns, knowns, " and ".join(sources))
+
+
+def balanced_sample(codes_N: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Sorted indices of at most ``most`` images, drawn so that class sizes are as equal as the classes allow."""
+    if len(codes_N) <= most:
+        return np.arange(len(codes_N))
+    shuffled = np.random.default_rng(seed).permutation(len(codes_N))
+    order = shuffled[np.argsort(codes_N[shuffled], kind="stable")]
+    sorted_codes = codes_N[order]
+    rank_in_class = np.arange(len(order)) - np.searchsorted(sorted_codes, sorted_codes)
+    return np.sort(order[np.argsort(rank_in_class, kind="stable")[:most]])
+
+
+def leave_class_out(snapshot: GallerySnapshot, rows_N: np.ndarray, rule: str, k: int) -> UnknownTrials:
+    """Compare these enrolled images with the gallery without their classes."""
+    codes_N = snapshot.codes_N[rows_N].astype(np.int64)
+    ranking = rank_classes(snapshot, snapshot.vectors(rows_N), rule, k, exclude_class_Q=codes_N, second=False)
+    has_match_N = ranking.code_Q >= 0  # false in a gallery of one class
+    codes_N = codes_N[has_match_N]
+    weight_N = len(snapshot) / (len(snapshot) - snapshot.counts_C[codes_N])
+    score_N = ranking.score_Q[has_match_N].astype(np.float64)
+    return UnknownTrials(score_N, codes_N, ranking.code_Q[has_match_N], weight_N)
+
+
+def leave_series_out(snapshot: GallerySnapshot, most: int, seed: int, rule: str, k: int) -> KnownTrials | None:
+    """Compare enrolled images with the gallery without their series of similar photographs (``recognition.series``).
+
+    The series are distributed over folds, and the images of a fold are compared with those of the other folds. Where no
+    class has two series, or the gallery is larger than the sample, each image is compared with all others. None where no
+    class has two images.
+    """
+    rows_R = np.flatnonzero(snapshot.counts_C[snapshot.codes_N] > 1)
+    rows_R = rows_R[balanced_sample(snapshot.codes_N[rows_R], most, seed)]
+    if not len(rows_R):
+        return None
+    everything = rank_classes(
+        snapshot,
+        snapshot.vectors(rows_R),
+        "nearest",
+        k,
+        exclude_class_Q=snapshot.codes_N[rows_R].astype(np.int64),
+        second=False,
+    )
+    has_other_R = everything.code_Q >= 0
+    if len(rows_R) < most and has_other_R.any():
+        fold_R = assign_folds(snapshot, rows_R, float(np.median(everything.score_Q[has_other_R])), seed=seed)
+        if (fold_R >= 0).any():
+            return _cross_validated_knowns(snapshot, rows_R, fold_R, rule, k)
+    return leave_image_out(snapshot, most, seed, rule, k)
+
+
+def _cross_validated_knowns(
+    snapshot: GallerySnapshot, rows_R: np.ndarray, fold_R: np.ndarray, rule: str, k: int
+) -> KnownTrials:
+    """Trials of the images that have a fold, each compared with the gallery without the images of its fold."""
+    fold_N = np.full(len(snapshot), -1, np.int64)
+    fold_N[rows_R] = fold_R
+    parts = []
+    for fold in np.unique(fold_R[fold_R >= 0]):
+        queries, references = np.flatnonzero(fold_N == fold), np.flatnonzero(fold_N != fold)
+        ranking = rank_classes(rows_of(snapshot, references), snapshot.vectors(queries), rule, k)
+        codes_Q = snapshot.codes_N[queries]
+        parts.append((ranking.score_Q.astype(np.float64), ranking.margin_Q, ranking.code_Q == codes_Q, codes_Q))
+    return KnownTrials(*(np.concatenate(column) for column in zip(*parts, strict=True)))
+
+
+def leave_image_out(snapshot: GallerySnapshot, most: int, seed: int, rule: str, k: int) -> KnownTrials | None:
+    """Compare enrolled images of classes that have two or more with the gallery without themselves; None where no has."""
+    rows_M = np.flatnonzero(snapshot.counts_C[snapshot.codes_N] > 1)
+    rows_M = rows_M[balanced_sample(snapshot.codes_N[rows_M], most, seed)]
+    if not len(rows_M):
+        return None
+    ranking = rank_classes(snapshot, snapshot.vectors(rows_M), rule, k, exclude_row_Q=rows_M)
+    codes_M = snapshot.codes_N[rows_M]
+    return KnownTrials(ranking.score_Q.astype(np.float64), ranking.margin_Q, ranking.code_Q == codes_M, codes_M)
+
+
+def _image_trials(
+    gallery: Gallery, snapshot: GallerySnapshot, rule: str, k: int, images: tuple[np.ndarray, Sequence[str]]
+) -> tuple[UnknownTrials | None, KnownTrials | None]:
+    """Trials with further images: of classes that are not enrolled, and of classes that are."""
+    vectors_QD, labels = check_vectors(images[0], gallery.dim), list(images[1])
+    if len(vectors_QD) != len(labels):
+        raise DataError(f"{len(vectors_QD)} vectors and {len(labels)} labels", expected="as many each")
+    if not len(labels):
+        return None, None
+    codes = {label: code for code, label in enumerate(snapshot.classes)}
+    ranking = rank_classes(snapshot, vectors_QD, rule, k)
+    # Unknown classes get codes after those of the enrolled ones.
+    code_Q = np.array([codes.setdefault(label, len(codes)) for label in labels])
+    unknown_Q = code_Q >= len(snapshot.classes)
+    unknowns = knowns = None
+    score_Q = ranking.score_Q.astype(np.float64)
+    if unknown_Q.any():
+        weight_N = np.ones(unknown_Q.sum())
+        unknowns = UnknownTrials(score_Q[unknown_Q], code_Q[unknown_Q], ranking.code_Q[unknown_Q], weight_N)
+    if not unknown_Q.all():
+        known_Q = ~unknown_Q
+        right_Q = ranking.code_Q == code_Q
+        knowns = KnownTrials(score_Q[known_Q], ranking.margin_Q[known_Q], right_Q[known_Q], code_Q[known_Q])
+    return unknowns, knowns

@@ -1,0 +1,122 @@
+"""Identification: the class of one image, or that it has none, with its nearest neighbors in the gallery.
+
+Shape letters: Q queries, K neighbors.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration
+from unalike.recognition.ranking import ClassRanking
+from unalike.recognition.snapshot import GallerySnapshot
+
+
+@dataclass(frozen=True)
+class Neighbor:
+    """One enrolled image near a query.
+
+    Attributes:
+        label: its class.
+        name: the name under which it was enrolled, such as a path.
+        score: cosine to the query, -1..1.
+        distance: squared L2 distance of the unit vectors, 0..4.
+    """
+
+    label: str
+    name: str
+    score: float
+    distance: float
+
+
+@dataclass(frozen=True)
+class Identification:
+    """The class of one image, or that it has none.
+
+    Attributes:
+        label: the class where ``decision`` is ``label``, else None.
+        score: cosine of the best class, -1..1.
+        distance: squared L2 distance of unit vectors that follows from it, 0..4.
+        neighbours: the nearest enrolled images, best first.
+        decision: ``label``, ``ambiguous`` or ``unknown``.
+        nearest: the best class whatever the decision.
+        second: the next class; None where there is none or it was not looked for.
+        margin: lead of the best class over the second; None likewise.
+        calibrated: whether the decision is that of a calibration with a promised rate, which was measured on this state of
+            the gallery. Without a calibration the decision is always ``label``.
+        stale: whether the gallery has changed since its calibration. The decision is then by the threshold that follows
+            from the gallery's size (``GalleryCalibration.threshold_for``); no measured rate stands for it.
+        threshold: lowest score of a known image; None without a calibration.
+        note: why the image is unknown and what would change that, and what a promised rate would need; else empty.
+    """
+
+    label: str | None
+    score: float
+    distance: float
+    neighbours: tuple[Neighbor, ...]
+    decision: str = LABEL
+    nearest: str = ""
+    second: str | None = None
+    margin: float | None = None
+    calibrated: bool = False
+    stale: bool = False
+    threshold: float | None = None
+    note: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, for JSON."""
+        return asdict(self)
+
+
+def make_identification(
+    snapshot: GallerySnapshot,
+    ranking: ClassRanking,
+    q: int,
+    decision: str,
+    scores_K: np.ndarray,
+    indices_K: np.ndarray,
+    *,
+    calibration: GalleryCalibration | None,
+    stale: bool,
+    threshold: float | None,
+) -> Identification:
+    """Return the result for one query.
+
+    Args:
+        snapshot: the state of the gallery that was searched.
+        ranking: the classes ranked for all queries.
+        q: index of the query.
+        decision: ``label``, ``ambiguous`` or ``unknown``.
+        scores_K, indices_K: cosines and rows of its nearest enrolled images; -1 where there is none.
+        calibration: what the decision was made by; None without.
+        stale: whether the gallery has changed since that calibration.
+        threshold: lowest score of a known image; None without a calibration.
+    """
+    neighbors = tuple(
+        Neighbor(snapshot.classes[snapshot.codes_N[index]], snapshot.names[index], float(score), _distance(score))
+        for score, index in zip(scores_K, indices_K.tolist(), strict=True)
+        if index >= 0
+    )
+    nearest = snapshot.classes[ranking.code_Q[q]]
+    score = float(ranking.score_Q[q])
+    second = margin = None
+    if ranking.second_Q[q] >= 0:
+        second, margin = snapshot.classes[ranking.second_Q[q]], float(ranking.margin_Q[q])
+    notes = []
+    if decision == UNKNOWN and threshold is not None:
+        notes.append(f"the nearest class, {nearest}, has a score of {score:.3f}, below the threshold of {threshold:.3f}: if the "
+                     "image shows it, enroll the image as a further reference")  # fmt: skip
+    if calibration is not None and calibration.provisional:
+        notes.append(f"the threshold is provisional: {calibration.needs}")
+    return Identification(
+        nearest if decision == LABEL else None, score, _distance(score), neighbors, decision, nearest, second, margin,
+        calibration is not None and not stale and not calibration.provisional, stale, threshold, "; ".join(notes),
+    )  # fmt: skip
+
+
+def _distance(score: float) -> float:
+    """Squared L2 distance of unit vectors of this cosine."""
+    return float(max(0.0, 2.0 - 2.0 * score))
