@@ -88,20 +88,10 @@ def run_evaluation(experiment: Experiment, run: Run) -> tuple[Path, Mapping[str,
 
         explanations = explain_misses(run.dir / "misses", models[0], query, query_vectors, reference, reference_vectors,
                              section.explain, same=same)  # fmt: skip
-    run.own(
-        *_evaluation_page(
-            run.dir,
-            summary,
-            ranking,
-            query,
-            query_vectors,
-            reference,
-            reference_vectors,
-            model,
-            explanations,
-            neighbors,
-        )
+    page = _evaluation_page(
+        run.dir, summary, ranking, query, query_vectors, reference, reference_vectors, model, explanations, neighbors
     )
+    run.own(*page)
     run.record(device=[model.engine.describe() for model in models], seed=section.seed, data=query.fingerprint())
     add_section(run.dir, "evaluation", {"data": summary["data"], "micro": summary["micro"], **open_set},
                 source=model.source.parent / MODEL_CARD_FILE, stem=MODEL_CARD_STEM)  # fmt: skip

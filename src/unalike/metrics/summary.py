@@ -63,11 +63,7 @@ def summarize(
     Raises:
         UnalikeError: ``resample`` is another string, or a label has no name.
     """
-    if resample not in ("auto", "queries", "classes"):
-        raise UnalikeError(f"resample is {resample!r}", expected="auto, queries or classes")
-    highest = int(max(ranking.labels.max(), ranking.predicted.max()))
-    if highest >= len(classes):
-        raise UnalikeError(f"label {highest} has no name", expected=f"labels below {len(classes)}")
+    _check(ranking, classes, resample)
     metrics = ranking.metrics()
     in_gallery = ~ranking.open_set
     labels = ranking.labels[in_gallery]
@@ -101,11 +97,23 @@ def summarize(
         "confused": confused_pairs(ranking, classes)[:CONFUSED_SHOWN],
     }  # fmt: skip
     if n < 1:
-        for average in ("micro", "macro"):
-            for entry in summary[average].values():
-                entry["low"] = entry["high"] = None
-                entry.pop("too_few", None)
+        _remove_intervals(summary)
     return summary
+
+
+def _check(ranking: Ranking, classes: Sequence[str], resample: str) -> None:
+    if resample not in ("auto", "queries", "classes"):
+        raise UnalikeError(f"resample is {resample!r}", expected="auto, queries or classes")
+    highest = int(max(ranking.labels.max(), ranking.predicted.max()))
+    if highest >= len(classes):
+        raise UnalikeError(f"label {highest} has no name", expected=f"labels below {len(classes)}")
+
+
+def _remove_intervals(summary: Mapping[str, Any]) -> None:
+    for average in ("micro", "macro"):
+        for entry in summary[average].values():
+            entry["low"] = entry["high"] = None
+            entry.pop("too_few", None)
 
 
 def _claim(

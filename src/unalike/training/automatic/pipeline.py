@@ -70,8 +70,9 @@ from unalike.training.automatic.starting_weights import (
     names_trunk_weights,
     starting_spec,
 )
-from unalike.training.automatic.trunks import TrunkSelector
+from unalike.training.automatic.trunks import TrunkResult, TrunkSelector
 from unalike.training.heads.config import HeadConfig, HeadTraining, requested_dim
+from unalike.training.heads.features import TrunkFeatures
 from unalike.training.heads.head_search import (
     FITS_AFTERWARDS,
     HeadSearchSpace,
@@ -177,13 +178,8 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     sample = _settle_sample(run, selector, budget)
     reserve_evaluation(budget, trunks[0].features, sets.reference, sets.query)
     tunes = can_fine_tune(spec, trunks, len(sets.train), budget)
-    share = STAGE_ONE_SHARE if tunes else HEADS_SHARE if selector.is_sampled else HEADS_ONLY_SHARE
-    trunk = selector.try_larger_images(trunks[0], budget.until(share))
-    trunk = selector.add_mirrored(trunk, budget.until(share))
-    selector.settle_spec(trunk)
-    if trunk.features.view == trunks[0].features.view:
-        trunks[0] = trunk
-    data = EvaluationData.create(selector.images, trunk.features, goal, seed, tunes=tunes)
+    features = _improve_features(selector, trunks, budget, tunes)
+    data = EvaluationData.create(selector.images, features, goal, seed, tunes=tunes)
     images, features = data.images, data.features
     space = HeadSearchSpace.from_spec(spec, classes=len(np.unique(data.labels_N[data.fit_N])))
     trials, trained, closed_form = _search_heads(spec, data, space, seed, budget, tunes)
@@ -225,18 +221,35 @@ def train_automatically(spec: Experiment, run: Run, *, budget: TimeBudget) -> Au
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
     record = _build_record(spec, experiment.model.backbone, budget, [*trials, *trained], candidates, best, data)
-    record |= {"weights": weights} if weights else {}
-    record |= sample.facts()
+    record |= ({"weights": weights} if weights else {}) | sample.facts()
     if selector.is_sampled and best.tuned is not None:
         record["images_fine_tuned_on"] = len(training.sets.train)
     _write_results(run, experiment, record, training, data, best, budget)
     log_choice(candidates, best, goal)
+    _say_other_candidates(candidates, best, run)
+    training = replace(training, checkpoint=checkpoint)
+    return AutomaticResult(checkpoint, experiment, training, candidates, best, metrics_of(best, candidates[0]), record)
+
+
+def _improve_features(
+    selector: TrunkSelector, trunks: list[TrunkResult], budget: TimeBudget, tunes: bool
+) -> TrunkFeatures:
+    """Return the features of the best trunk, of larger and of mirrored images too where that helps; settle the spec."""
+    share = STAGE_ONE_SHARE if tunes else HEADS_SHARE if selector.is_sampled else HEADS_ONLY_SHARE
+    trunk = selector.try_larger_images(trunks[0], budget.until(share))
+    trunk = selector.add_mirrored(trunk, budget.until(share))
+    selector.settle_spec(trunk)
+    if trunk.features.view == trunks[0].features.view:
+        trunks[0] = trunk
+    return trunk.features
+
+
+def _say_other_candidates(candidates: Sequence[Candidate], best: Candidate, run: Run) -> None:
+    """Print the command that delivers another candidate, where there is one."""
     if len(candidates) > 1:
         other = next(n for n, c in enumerate(candidates) if c is not best)
         say(f"to deliver another one, by name or number (0 to {len(candidates) - 1}): unalike train --take {other} "
             f"train.results_dir={run.dir}")  # fmt: skip
-    training = replace(training, checkpoint=checkpoint)
-    return AutomaticResult(checkpoint, experiment, training, candidates, best, metrics_of(best, candidates[0]), record)
 
 
 def _limits(run: Run, budget: TimeBudget, images: ImageSet) -> tuple[TimeBudget | None, np.ndarray | None]:

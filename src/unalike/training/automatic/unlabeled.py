@@ -115,9 +115,7 @@ def train_unlabeled(spec: Experiment, run: Run, *, budget: TimeBudget) -> Unlabe
     every = load_unlabeled_images(spec, notices)
     limit = EmbeddingLimit(budget, QUERY_PASSES, UNLABELED_SHARES)
     sample = _load_sample(run, every)
-    images = order_by_content(
-        every if sample is None else sample.images, limit.stop_digests if sample is None else None
-    )
+    images = order_by_content(every, limit.stop_digests) if sample is None else order_by_content(sample.images, None)
     if len(images) < 2:
         raise DataError(f"{len(images)} image to learn from", expected="at least two; some hundred to gain by it")
     settle_backbone(spec)
@@ -160,10 +158,8 @@ def train_unlabeled(spec: Experiment, run: Run, *, budget: TimeBudget) -> Unlabe
             run.write_experiment(experiment)
     notices.say()
     notices.write(run.dir / NOTICES_FILE)
-    record = _build_record(spec, budget, candidates, best, holdout, grouping) | (
-        {"weights": weights} if weights else {}
-    )
-    record |= sample.facts()
+    record = _build_record(spec, budget, candidates, best, holdout, grouping)
+    record |= ({"weights": weights} if weights else {}) | sample.facts()
     write_text(run.dir / UNLABELED_FILE, json.dumps(record, indent=2) + "\n")
     run.own(run.dir / UNLABELED_FILE)
     _log_choice(candidates, best)

@@ -189,17 +189,8 @@ def compute_features(
         of_images = {digest: vectors[row] for row, i in enumerate(readable_rows) if (digest := digests[i]) is not None}
         cache.save(of_images | {d: row for d, row in features.items() if d not in of_images}, rate)
     vectors_NF, mirrored_NF = vectors[:, : trunk.dim], vectors[:, trunk.dim :] if mirrored else None
-    return TrunkFeatures(
-        backbone,
-        view,
-        facts,
-        vectors_NF,
-        np.array(readable_rows, np.int64),
-        rate,
-        mirrored_NF,
-        len(attempts),
-        setup_seconds,
-    )
+    rows_N = np.array(readable_rows, np.int64)
+    return TrunkFeatures(backbone, view, facts, vectors_NF, rows_N, rate, mirrored_NF, len(attempts), setup_seconds)
 
 
 def normalization_facts(spec: Experiment, facts: PretrainedConfig) -> PretrainedConfig:
