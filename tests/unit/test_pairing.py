@@ -17,6 +17,7 @@ WHOLE_PACKAGE = {
     "test_repository",
     "test_start_up",
     "test_variable_names",
+    "test_contributing",
     "test_pairing",
     "cli/test_cli",
     "spec/test_leaves",

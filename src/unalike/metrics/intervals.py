@@ -468,21 +468,3 @@ def clustered_proportion(
     if new_sample:
         low, high = math.floor(low * trials) / trials, math.ceil(high * trials) / trials
     return Interval(share, low, high), effective
-
-
-# ---- names of scripts that were written for resampled intervals ----
-
-
-def bootstrap(
-    values_Q: np.ndarray, groups: np.ndarray | None = None, n: int = 1000, confidence: float = 0.95, seed: int = 0
-) -> Interval:
-    """Compute ``mean_interval``, as scripts for resampled intervals call it; ``n`` and ``seed`` have no effect."""
-    return mean_interval(values_Q, groups, confidence)
-
-
-def paired_bootstrap(
-    before_Q: np.ndarray, after_Q: np.ndarray, groups: np.ndarray | None = None, n: int = 1000,
-    confidence: float = 0.95, seed: int = 0,
-) -> Interval:  # fmt: skip
-    """Compute ``difference_interval``, as scripts for resampled intervals call it; ``n`` and ``seed`` have no effect."""
-    return difference_interval(before_Q, after_Q, groups, confidence)

@@ -8,11 +8,9 @@ from unalike.metrics.intervals import (
     MIN_GROUPS,
     TOO_FEW,
     _poisson_bound,
-    bootstrap,
     difference_interval,
     enough_groups,
     mean_interval,
-    paired_bootstrap,
     score_bounds,
     wilson_interval,
 )
@@ -216,12 +214,6 @@ def test_a_poisson_bound_is_the_quantile_of_the_gamma_distribution():
     for events in (0.3, 1, 2.5, 9.95):
         assert _poisson_bound(events, 0.05) == pytest.approx(gamma.ppf(0.05, events), rel=1e-9)
     assert _poisson_bound(0, 0.05) == 0
-
-
-def test_scripts_for_resampled_intervals_run():
-    values, groups = np.random.default_rng(0).random(40), np.repeat(np.arange(8), 5)
-    assert bootstrap(values, groups, n=50, seed=7) == mean_interval(values, groups)
-    assert paired_bootstrap(values, values / 2, groups, seed=3) == difference_interval(values, values / 2, groups)
 
 
 def test_settings_out_of_range_are_refused():
