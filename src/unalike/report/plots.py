@@ -270,10 +270,10 @@ def _place_names(anchors: Sequence[tuple[str, np.ndarray]], width: int, height: 
         for lines in NAME_PLACES:
             at = float(np.clip(y + lines * LINE_HEIGHT, LINE_HEIGHT, height - 4))
             covers = any(
-                abs(at - v) < LINE_HEIGHT and abs(x - u) < HALF_CHARACTER * (len(text) + n) for u, v, n in placed
+                abs(at - v) < LINE_HEIGHT and abs(x - u) < HALF_CHARACTER * (len(text) + n) for u, v, n in boxes
             )
             if len(names) < MAX_NAMES and not covers:
-                placed.append((x, at, len(text)))
+                boxes.append((x, at, len(text)))
                 names.append(PlotText(f"{x:.1f}", f"{at:.1f}", text))
                 break
     return names
