@@ -201,12 +201,12 @@ class Report:
         if not rows:
             return self._add("empty", title, note)
         address, text = link
-        shown = [
+        entries = [
             (self._to_values(query, score), [self._to_values(image, score) for image in images])
             for query, images in rows
         ]
         return self._add(
-            "gallery", title, note, rows=shown[:FIRST_ROWS], more=shown[FIRST_ROWS:], columns=columns,
+            "gallery", title, note, rows=entries[:FIRST_ROWS], more=entries[FIRST_ROWS:], columns=columns,
             # Short rows are laid out in two columns where the page is wide enough.
             short=max(len(images) for _, images in rows) <= 2,
             link={"address": quote(address), "text": text} if address else None,

@@ -24,12 +24,10 @@ def share_sentence(interval: Interval, subject: str, predicate: str, *, images: 
     if math.isnan(interval.value):
         return f"There are no {subject} to measure with."
     if interval.too_few:
-        counted = f"Of {images:,} {subject}, {round(interval.value * images):,} {predicate}"
+        statement = f"Of {images:,} {subject}, {round(interval.value * images):,} {predicate}"
         if not few:
-            return f"{counted}."
-        return (
-            f"{counted}; {few} {'is' if few.startswith('1 ') else 'are'} too few to say how many it will be of others."
-        )
+            return f"{statement}."
+        return f"{statement}; {few} {'is' if few.startswith('1 ') else 'are'} too few to say how many it will be of others."
     ends = (interval.value, interval.low, interval.high)
     near = 0 < ends[0] < NEAR_END or 1 - NEAR_END < ends[0] < 1
     total = 1000 if near else 100
