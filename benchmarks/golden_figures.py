@@ -126,11 +126,9 @@ def compute(source: Path) -> dict[str, str]:
             figures |= leaves(decision, f"identify.{number}")
 
         run("inspect", "fit", "good", "-o", "p.inspector", "-m", checkpoint, "--no-threshold")
-        run("inspect", "run", "p.inspector", "good", "defect", "-o", "inspected")
-        for n, line in enumerate((root / "inspected/results.jsonl").read_text(encoding="utf-8").splitlines()):
-            figures |= leaves({key: value for key, value in json.loads(line).items() if key in ("score", "boxes", "regions")},
-                              f"inspect.{n}")  # fmt: skip
-
+        result = json.loads(run("inspect", "run", "p.inspector", "good", "defect", "--json"))
+        for n, answer in enumerate(result["answers"]):
+            figures |= leaves({key: answer[key] for key in ("score", "regions") if key in answer}, f"inspect.{n}")
         result = json.loads(run("compare", "good/0.png", "defect/0.png", "--json"))
         figures |= leaves(result, "compare")
     return figures

@@ -1,4 +1,4 @@
-"""Classification metrics of a retrieval: top-k accuracy, confusion matrix, report per class, as TAO's ``results.json`` has them.
+"""Classification metrics of a retrieval, as in TAO's ``results.json``: top-k accuracy, confusion matrix, table of classes.
 
 Q queries, C classes, K neighbors. A class without queries counts in no mean (TAO D33).
 """

@@ -1,4 +1,4 @@
-"""Trials of a calibration: images of unknown and of known classes, each compared with a gallery that lacks the image itself.
+"""Trials of a calibration: images compared with a gallery that lacks their class, their series or the image itself.
 
 Every enrolled class in turn counts as unknown while the others stay, so that trials are made at the gallery's own size;
 further images can be given. Images of known classes are compared with the gallery without their series.
