@@ -159,8 +159,8 @@ def load_images(
     if split is not None and suffix not in MANIFEST_SUFFIXES:
         raise DataError(f"{name}: asked for split {split!r}", expected="a manifest (CSV, Parquet) with a split column")
     if path.is_dir() or is_archive(path):
-        root = path if path.is_dir() else unpack_source(source, cache_dir, fetched=path)
-        images = _from_folder(root, name, class_from, class_map, labeled, collected, for_training)
+        root = path if path.is_dir() else unpack_source(source, cache_dir, local_file=path)
+        images = _from_folder(root, name, class_from, class_map, labeled, own_notices, for_training)
     elif suffix in MANIFEST_SUFFIXES:
         images = _from_manifest(path, str(source), class_map, labeled, own_notices, columns, split, cache_dir)
     elif is_image(image_file(path)):

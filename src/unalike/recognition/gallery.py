@@ -278,7 +278,7 @@ class Gallery:
             read_rows = snapshot.reader()
             for first in range(0, len(snapshot), HALF_ROWS):
                 last = min(first + HALF_ROWS, len(snapshot))
-                vectors_ND[first:last] = read(first, last)
+                vectors_ND[first:last] = read_rows(first, last)
             names = EnrolledNames(added=snapshot.names.unpack()[: len(snapshot)])
             self._snapshot = replace(snapshot, added_MD=vectors_ND, names=names, file=None, rows_F=None)
             self._unsaved = None

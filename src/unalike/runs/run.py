@@ -209,9 +209,9 @@ class Run:
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         self._handlers.clear()
-        known = known_failure(error, self._signal) if error is not None else None
-        if isinstance(known, Interrupted):
-            known.run_folder, known.is_named = str(self.dir), not self._unnamed
+        failure = known_failure(error, self._signal) if error is not None else None
+        if isinstance(failure, Interrupted):
+            failure.run_folder, failure.is_named = str(self.dir), not self._unnamed
         if self.rank == 0:
             try:
                 self._write_end(error, failure)
