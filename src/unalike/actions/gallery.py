@@ -39,10 +39,10 @@ def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
     """The file of a gallery's model: ``model`` if set, else its path when the gallery was built, else beside the gallery."""
     if model is not None:
         return Path(model)
-    recorded = gallery.model_identity.file
-    if is_pretrained(recorded):
-        return Path(recorded)
-    candidates = [Path(recorded), path.parent / Path(recorded).name] if recorded else []
+    model_file = gallery.model_identity.file
+    if is_pretrained(model_file):
+        return Path(model_file)
+    candidates = [Path(model_file), path.parent / Path(model_file).name] if model_file else []
     for candidate in candidates:
         if candidate.is_file():
             return candidate

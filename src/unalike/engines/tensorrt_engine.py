@@ -26,6 +26,7 @@ from unalike.engines.process_local import ForkCheck
 from unalike.engines.protocol import check_images
 from unalike.errors import DeviceError, MissingExtra, ModelError
 from unalike.installation import install_command
+from unalike.storage.digests import file_sha256
 
 if TYPE_CHECKING:
     import tensorrt

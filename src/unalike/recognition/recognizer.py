@@ -124,12 +124,12 @@ class Recogniser:
         """
         file = load_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
         references = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
-        if not loaded.knows_decoding and view is None and references is not None and references.model_identity.view:
-            loaded = loaded.with_decoding(references.model_identity.decoding)
-        source = loaded.source if is_pretrained(model) or Path(str(model)).is_dir() else model
-        return cls(loaded.engine, loaded.view, references, approximate=approximate, source=str(source),
-                   trunk=loaded.trunk, network=loaded.network, classes=loaded.classes,
-                   held_out_scores=loaded.held_out_scores)  # fmt: skip
+        if not file.knows_decoding and view is None and references is not None and references.model_identity.view:
+            file = file.with_decoding(references.model_identity.decoding)
+        source = file.source if is_pretrained(model) or Path(str(model)).is_dir() else model
+        return cls(file.engine, file.view, references, approximate=approximate, source=str(source),
+                   trunk=file.trunk, network=file.network, classes=file.classes,
+                   held_out_scores=file.held_out_scores)  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
         keeps_index = self._index is not None and self.gallery.is_saved  # then its file is beside the gallery's

@@ -114,7 +114,7 @@ def format_monitored(record: Mapping[str, Any]) -> str:
     Args:
         record: the content of ``search.json``; ``best`` is not empty.
     """
-    name, selected = short_name(record["monitor"]), record["best"]["value"]
+    name, value = short_name(record["monitor"]), record["best"]["value"]
     if record.get("monitored") is None:
         return f"{name} {value:.4f}"
     return f"{name} {record['monitored']:.4f} on your query set, selected by {value:.4f} on {record['selected_on']}"
