@@ -40,8 +40,8 @@ def find_checkout() -> Path | None:
 
 def _pip() -> str:
     """``pip`` where that is the one of this environment, else Python's module: an environment need not be activated."""
-    found = shutil.which("pip")
-    same = found is not None and os.path.dirname(found) == os.path.dirname(sys.executable)
+    program = shutil.which("pip")
+    same = program is not None and os.path.dirname(program) == os.path.dirname(sys.executable)
     return "pip" if same else f"{shlex.quote(sys.executable)} -m pip"
 
 

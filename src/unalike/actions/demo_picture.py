@@ -26,9 +26,9 @@ def write_answers(path: Path, predictions: Path) -> Path:
         predictions: ``result.jsonl`` of an inference of class folders.
     """
     lines = [json.loads(line) for line in predictions.read_text(encoding="utf-8").splitlines()]
-    chosen = lines[:: max(1, len(lines) // PAIRS)][:PAIRS]
+    rows = lines[:: max(1, len(lines) // PAIRS)][:PAIRS]
     with atomic_write(path) as partial:
-        draw_answers(chosen).quantize(128, dither=Image.Dither.NONE).save(partial, "PNG", optimize=True)
+        draw_answers(rows).quantize(128, dither=Image.Dither.NONE).save(partial, "PNG", optimize=True)
     return path
 
 

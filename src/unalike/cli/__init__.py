@@ -87,14 +87,14 @@ def _explain(error: BaseException, verbose: bool, argv: Sequence[str]) -> int:
     if verbose and not isinstance(error, UsageError):
         for line in "".join(traceback.format_exception(error)).splitlines():
             print(one_line(redact(line)), file=sys.stderr)
-    known = known_failure(error)
-    if known is not None:
-        print(f"error: {known}", file=sys.stderr)
-        if isinstance(known, Interrupted):
+    failure = known_failure(error)
+    if failure is not None:
+        print(f"error: {failure}", file=sys.stderr)
+        if isinstance(failure, Interrupted):
             from unalike.cli.next_steps import suggest_resume
 
-            suggest_resume(argv, known)
-        return known.exit_code
+            suggest_resume(argv, failure)
+        return failure.exit_code
     text = one_line(redact(" ".join(str(error).split()))) or "no message"
     print(f"error: {type(error).__name__}: {text} (unexpected; traceback: {_save_traceback(error)})", file=sys.stderr)
     return 1

@@ -40,8 +40,8 @@ def run_action(
     """Run a model action with the options of its command (``fields``: those that set a field), and print the result."""
     set_verbosity(verbose, quiet)
     data, overrides = split_arguments(action, arguments)
-    named = fields or {}
-    refuse_models({"--reference": named.get(REFERENCE_FIELD), "--query": named.get(QUERY_FIELD)})
+    fields_by_name = fields or {}
+    refuse_models({"--reference": fields_by_name.get(REFERENCE_FIELD), "--query": fields_by_name.get(QUERY_FIELD)})
     overrides = flag_overrides(action, overrides, results_dir, policy, minutes=minutes, trials=trials, fields=fields)
     perform = getattr(unalike, {"inference": "infer"}.get(action, action))
     options = {} if take is None else {"take": take}
@@ -51,8 +51,8 @@ def run_action(
     if process_rank() == 0:  # of several processes (torchrun, srun) one prints
         show_result(result, as_json)
         if not as_json:
-            suggest(action, folder=result.results_dir, path=result.path, data=data or named.get(QUERY_FIELD),
-                    reference=named.get(REFERENCE_FIELD), model=model_argument(arguments))  # fmt: skip
+            suggest(action, folder=result.results_dir, path=result.path, data=data or fields_by_name.get(QUERY_FIELD),
+                    reference=fields_by_name.get(REFERENCE_FIELD), model=model_argument(arguments))  # fmt: skip
 
 
 def train(

@@ -62,18 +62,18 @@ def following(action: str, parts: Mapping[str, str | Path | None]) -> Sequence[s
     return [line.format_map(_Capitals(words)) for line in _FOLLOWING.get(action, ())]
 
 
-def suggest_resume(argv: Sequence[str], stopped: Interrupted) -> None:
+def suggest_resume(argv: Sequence[str], interruption: Interrupted) -> None:
     """Print the command that continues a training which a signal stopped; nothing where nothing was written.
 
     Args:
         argv: Command line of the training, without the program's name.
-        stopped: Its error.
+        interruption: Its error.
     """
-    folder = Path(stopped.run_folder)
-    if not stopped.run_folder or argv[:1] != ["train"] or not folder.is_dir() or failed_without_results(folder):
+    folder = Path(interruption.run_folder)
+    if not interruption.run_folder or argv[:1] != ["train"] or not folder.is_dir() or failed_without_results(folder):
         return
     words = [word for word in argv if word not in ("--overwrite", "--resume")] + ["--resume"]
-    words += [] if stopped.is_named else [f"train.results_dir={folder}"]
+    words += [] if interruption.is_named else [f"train.results_dir={folder}"]
     say(f"next: unalike {shlex.join(words)}")
 
 

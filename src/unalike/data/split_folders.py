@@ -29,19 +29,19 @@ def notice_split_folders(
         if len(parts) > 1:
             inner.setdefault(parts[0], set()).add(parts[1] if len(parts) > 2 else "")
     by_name = {name.casefold(): name for name in inner}
-    taken = [by_name[name] for name in (*TRAIN_NAMES, *QUERY_NAMES, *OTHER_NAMES) if name in by_name]
-    if not taken:
+    parts_of_split = [by_name[name] for name in (*TRAIN_NAMES, *QUERY_NAMES, *OTHER_NAMES) if name in by_name]
+    if not parts_of_split:
         return
-    nested = [name for name in taken if inner[name] - {""}]
+    nested = [name for name in parts_of_split if inner[name] - {""}]
     if nested:
         remedy = _nested_remedy(root, nested, inner, for_training)
-    elif len(taken) < len(inner):  # a class of that name among others
+    elif len(parts_of_split) < len(inner):  # a class of that name among others
         return
     elif for_training:
-        remedy = f"without class folders: unalike train {_join(root, taken[0])} --no-labels"
+        remedy = f"without class folders: unalike train {_join(root, parts_of_split[0])} --no-labels"
     else:
         remedy = "expected one folder a class"
-    notices.add("split-folder", f"{', '.join(taken)} in {root}", remedy)
+    notices.add("split-folder", f"{', '.join(parts_of_split)} in {root}", remedy)
 
 
 def _nested_remedy(root: str, nested: Sequence[str], inner: dict[str, set[str]], for_training: bool) -> str:

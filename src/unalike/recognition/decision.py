@@ -165,8 +165,8 @@ class GalleryCalibration:
                 f"of images of unknown classes {share.rate:.1%} are taken for known ({bounds}; {share.trials} trials of "
                 f"{share.classes} classes)" + ("; no trial reaches the threshold" if share.rate == 0 else "")
             )
-        if refused := self.refused_share():
-            rate, low, high, images, classes = refused
+        if refusal := self.refused_share():
+            rate, low, high, images, classes = refusal
             text += (
                 f"; of images of known classes {rate:.1%} are called unknown ({low:.1%} to {high:.1%}; "
                 f"{images} images of {classes} classes)"

@@ -399,25 +399,25 @@ class Gallery:
     def _write(self, path: Path, overwrite: bool) -> None:
         """Write the file, whose lock is held."""
         target = os.path.realpath(path)
-        known = self._files.get(target)
-        if known is None and not overwrite and os.path.lexists(path):
+        own_file = self._files.get(target)
+        if own_file is None and not overwrite and os.path.lexists(path):
             raise DataError(f"{path} exists", expected="a new file", remedy="choose another name or overwrite it")
-        if known and os.path.exists(path) and not known.has_content():
+        if own_file and os.path.exists(path) and not own_file.has_content():
             raise DataError(
                 f"{path} was changed by another thread or process since it was loaded: saving would undo that change",
                 remedy="load it again (reload) and repeat the change, or change it inside Gallery.edit(path)",
             )
         with self._lock:
             snapshot, calibration = self._snapshot, self.calibration
-            written = None
-            if known and known is self._file and self._unsaved is not None and os.path.exists(path):
+            file = None
+            if own_file and own_file is self._file and self._unsaved is not None and os.path.exists(path):
                 changes = self._unsaved
                 if self._saved is None or self._saved[1] is not calibration:
                     changes = [*changes, Recalibration(calibration)]
-                written = known.append(changes, snapshot) if changes else known
-            if written is None:
-                written = write_gallery_file(path, snapshot, calibration, self.model_identity)
-            self._file = self._files[target] = written
+                file = own_file.append(changes, snapshot) if changes else own_file
+            if file is None:
+                file = write_gallery_file(path, snapshot, calibration, self.model_identity)
+            self._file = self._files[target] = file
             self._saved, self._unsaved, self._unsaved_bytes = (snapshot, calibration), [], 0
 
     @classmethod

@@ -136,11 +136,11 @@ def read_gallery_file(path: Path, *, verify: bool = False) -> tuple[GalleryFile,
             block.check()
     with content_errors(path):
         content = GalleryContent.read(head, blocks)
-        opened = content.vectors.file
-        file = GalleryFile.of(path, opened)
+        block_file = content.vectors.file
+        file = GalleryFile.of(path, block_file)
         if not file.has_journal:
             return file, content, []
-        end, records = _read_changes(opened, file.end, content.dim, content.vectors.dtype)
+        end, records = _read_changes(block_file, file.end, content.dim, content.vectors.dtype)
     return replace(file, end=end), content, records
 
 

@@ -39,9 +39,9 @@ def suggestion(path: str) -> str:
     elsewhere = [p for p in table if p.rpartition(".")[2] == name] or [p for p in table if p.endswith("." + path)]
     word = _OTHER_NAMES.get(name, name)
     below = [p for p in table if p.startswith(f"{parent}.") and word in p.rpartition(".")[2].split("_")]
-    found = elsewhere or sorted(below, key=lambda p: not p.endswith(f"_{word}"))
-    if found:
-        return f"did you mean {' or '.join(repr(p) for p in found[:3])}?"
+    suggestions = elsewhere or sorted(below, key=lambda p: not p.endswith(f"_{word}"))
+    if suggestions:
+        return f"did you mean {' or '.join(repr(p) for p in suggestions[:3])}?"
     return closest(path, table)
 
 
