@@ -46,7 +46,7 @@ def gen_engine(
 ) -> None:  # fmt: skip
     """Write OpenVINO IR (fp32, fp16, bf16, int8) or an ONNX file optimized for this machine's CPU.
 
-    Examples: unalike engine model.onnx   |   unalike engine model.onnx photographs/ gen_engine.data_type=INT8
+    Examples: unalike engine model.onnx photographs/   |   unalike engine model.onnx photographs/ gen_engine.data_type=INT8
     """
     run_action(
         "gen_engine", arguments, spec, results_dir, overwrite=overwrite, as_json=as_json, verbose=verbose, quiet=quiet,

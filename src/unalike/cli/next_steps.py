@@ -18,7 +18,7 @@ _FOLLOWING: Mapping[str, tuple[str, ...]] = {
     "train": ("unalike gallery build {gallery} {data} -m {path}", "unalike export {path}"),
     "evaluate": ("unalike gallery build {gallery} {reference} -m {model}",),
     "inference": ("unalike gallery build {gallery} {reference} -m {model}",),
-    "export": ("unalike engine {path}", "unalike quantize {path} {data}"),
+    "export": ("unalike engine {path} {data}", "unalike quantize {path} {data}"),
     "quantize": ("unalike bench-engine {path}",),
     "gen_engine": ("unalike bench-engine {path}",),
     "gen_trt_engine": ("unalike evaluate {path} --reference {reference} --query QUERY",),

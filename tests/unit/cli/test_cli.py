@@ -301,6 +301,11 @@ def test_what_to_do_next_has_the_paths_of_the_call(
         assert "next:" not in capsys.readouterr().err
 
 
+def test_an_engine_is_compared_on_images_so_its_command_names_some() -> None:
+    assert next_steps.following("export", {"path": "a.onnx", "data": "photos/"})[0] == "unalike engine a.onnx photos/"
+    assert next_steps.following("export", {"path": "a.onnx"})[0] == "unalike engine a.onnx DATA"
+
+
 def test_the_commands_that_follow_are_commands() -> None:
     parts = {name: "x" for name in ("path", "data", "reference", "model")} | {"command": "train"}
     for action in next_steps._FOLLOWING:
