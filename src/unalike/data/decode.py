@@ -9,7 +9,9 @@ Shape letters: H, W are height and width of the upright image.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +39,8 @@ MAX_PIXELS = 200_000_000
 DEFAULT = Decoding()
 
 _ORIENTATION_TAG = 0x0112
+# The file that a thread decoded last, in ``decoded_once``.
+_latest = threading.local()
 _EXIF_ERRORS = (OSError, EOFError, SyntaxError, struct.error, ValueError, TypeError, LookupError, AttributeError)
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -86,6 +90,43 @@ def open_layer(image: ImageInput, *, decoding: Decoding = DEFAULT, max_pixels: i
     return _decode(image, to_rgba, decoding, None, max_pixels)
 
 
+@contextmanager
+def decoded_once() -> Iterator[None]:
+    """A context in which this thread decodes a file once for all of its regions that it reads one after the other.
+
+    The decoded image is kept until another file's region is read, or the context is left.
+    """
+    outer = getattr(_latest, "file", None)
+    _latest.file = {}
+    try:
+        yield
+    finally:
+        _latest.file = outer
+
+
+def _decode_file_of_regions(
+    path: str, convert: Callable[[Image.Image, Decoding, Callable[[], Image.Image]], Image.Image], decoding: Decoding,
+    max_pixels: int,
+) -> Image.Image:  # fmt: skip
+    latest, key = getattr(_latest, "file", None), (path, convert, decoding, max_pixels)
+    if latest is not None and key in latest:
+        known = latest[key]
+        if isinstance(known, UnreadableImage):
+            raise known
+        return known
+    try:
+        image = _decode(path, convert, decoding, None, max_pixels)
+    except UnreadableImage as error:
+        if latest is not None:
+            latest.clear()
+            latest[key] = error
+        raise
+    if latest is not None:
+        latest.clear()
+        latest[key] = image
+    return image
+
+
 def upright_size(image: ImageInput) -> tuple[int, int]:
     """Read (height, width) of the upright image; of a file from its header. Raises as ``decode``."""
     if isinstance(image, np.ndarray):
@@ -118,7 +159,7 @@ def _decode(
     if isinstance(source, str | Path):
         path, box = split_region(source)
         if box is not None:
-            return crop_region(_decode(path, convert, decoding, None, max_pixels), box, source)
+            return crop_region(_decode_file_of_regions(path, convert, decoding, max_pixels), box, source)
     with ErrorsNamed(source), pillow.local_settings():
         if isinstance(source, Image.Image):
             if is_deep(source) and getattr(source, "tile", None):

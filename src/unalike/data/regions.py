@@ -10,6 +10,7 @@ import hashlib
 import math
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -67,17 +68,57 @@ def clip_box(box: Box, width: int, height: int, name: str | Path) -> tuple[int, 
     return min(box.width, width - box.x), min(box.height, height - box.y)
 
 
-def content_digest(path: str | Path) -> bytes | None:
-    """Digest of an image file's content and, for a region, its box; None for a file that cannot be read."""
-    file, box = split_region(path)
+class ContentDigests:
+    """Digests of image files; a file of several regions is read once. Threads may share one."""
+
+    def __init__(self) -> None:
+        self._files: dict[str, hashlib.blake2b | None] = {}
+
+    def __call__(self, path: str | Path) -> bytes | None:
+        """Digest of an image file's content and, for a region, its box; None for a file that cannot be read."""
+        file, box = split_region(path)
+        if box is None:
+            digest = _digest_file(file)
+            return None if digest is None else digest.digest()
+        if file not in self._files:
+            self._files[file] = _digest_file(file)
+        known = self._files[file]
+        if known is None:
+            return None
+        digest = known.copy()
+        digest.update(repr(tuple(box)).encode())
+        return digest.digest()
+
+
+def _digest_file(file: str) -> hashlib.blake2b | None:
+    digest = hashlib.blake2b(digest_size=16)
     try:
         with open_file(file) as stream:
-            digest = hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16))
+            hashlib.file_digest(stream, lambda: digest)
     except (OSError, DataError):
         return None
-    if box is not None:
-        digest.update(repr(tuple(box)).encode())
-    return digest.digest()
+    return digest
+
+
+def group_by_file(paths: Sequence[str | Path], largest: int) -> list[list[int]]:
+    """Group the indices of regions of one file, in order of the first of each; every other path is alone.
+
+    Args:
+        paths: Images and regions of images.
+        largest: Most regions of a group; a file of more has several groups.
+    """
+    groups: list[list[int]] = []
+    of_file: dict[str, list[int]] = {}
+    for index, path in enumerate(paths):
+        file, box = split_region(path)
+        group = of_file.get(file) if box is not None else None
+        if group is None or len(group) >= largest:
+            group = []
+            groups.append(group)
+            if box is not None:
+                of_file[file] = group
+        group.append(index)
+    return groups
 
 
 def parse_box(cells: tuple[str, str, str, str]) -> Box | None:

@@ -1,6 +1,6 @@
 """Embedding of image files: threads decode while the engine computes.
 
-Every file is decoded once (D26), none is dropped (D32), fewer files than a batch are fine (D28), and unreadable ones are
+Every file is decoded once (D26), also for several regions of it, none is dropped (D32), fewer files than a batch are fine (D28), and unreadable ones are
 counted and named up to a limit (D20).
 
 Shape letters: N images, B images of a batch, H, W their height and width, C channels, D width of an embedding.
@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unalike import progress
-from unalike.data.decode import MAX_PIXELS
+from unalike.data.decode import MAX_PIXELS, decoded_once
+from unalike.data.regions import group_by_file
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError, UnreadableImage
 from unalike.runs.environment import usable_cores
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 
 # Share of files that may be unreadable, for commands without an option.
 MAX_UNREADABLE = 0.05
+# Regions of one file that are held in memory at once; a file of more is decoded again.
+MAX_REGIONS = 512
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,13 @@ class Embeddings:
         vectors_ND: float32, of the readable files.
         kept_N: indices of these files in the paths that were given.
         failures: (name, reason) of each unreadable file; of an archive's member ``archive!member``.
+        attempt_N: indices of the files that were read or could not be read.
     """
 
     vectors_ND: np.ndarray
     kept_N: np.ndarray
     failures: tuple[tuple[str, str], ...] = field(default=())
-
-    @property
-    def tried(self) -> int:
-        """Number of files that were read or could not be read."""
-        return len(self.kept_N) + len(self.failures)
+    attempt_N: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
 
 
 def embed_files(
@@ -93,6 +93,7 @@ def embed_files(
     vectors_ND = np.empty((len(paths), engines[0].dim), np.float32)
     rows: list[int] = []
     failures: list[tuple[str, str]] = []
+    attempts: list[int] = []
     waiting: list[np.ndarray] = []
 
     def submit_batch() -> None:
@@ -104,6 +105,7 @@ def embed_files(
         decoded = _decoded(paths, view, max_pixels, workers or max(2, usable_cores()), ahead)
         for index, image in decoded:
             advance(1)
+            attempts.append(index)
             if isinstance(image, UnreadableImage):
                 failures.append((source_name(paths[index]), str(image)))
                 if notices is not None:
@@ -119,14 +121,18 @@ def embed_files(
             waiting.append(image)
             if len(waiting) == batch:
                 submit_batch()
-                if stop is not None and stop(index + 1, len(paths)):
+                if stop is not None and stop(len(attempts), len(paths)):
                     decoded.close()
                     break
         if waiting:
             submit_batch()
     if paths and not rows:
         raise _too_many_unreadable(failures, 0, len(paths), adjustable=False)
-    return Embeddings(vectors_ND[: len(rows)], np.asarray(rows, np.int64), tuple(failures))
+    rows_N, vectors_ND = np.asarray(rows, np.int64), vectors_ND[: len(rows)]
+    if (np.diff(rows_N) < 0).any():  # regions of one file were read together
+        order_N = np.argsort(rows_N)
+        rows_N, vectors_ND = rows_N[order_N], vectors_ND[order_N]
+    return Embeddings(vectors_ND, rows_N, tuple(failures), np.sort(np.asarray(attempts, np.int64)))
 
 
 @contextmanager
@@ -168,25 +174,35 @@ def _distributed(engines: Sequence[Engine]) -> Iterator[Callable[[np.ndarray, np
 def _decoded(
     paths: Sequence[str | Path], view: Callable[..., np.ndarray], max_pixels: int, workers: int, ahead: int
 ) -> Generator[tuple[int, np.ndarray | UnreadableImage]]:
-    """Yield (index, image or error) in order, with at most ``ahead`` images in memory."""
+    """Yield (index, image or error), with at most ``ahead`` images and one file's regions in memory.
 
-    def read(path: str | Path) -> np.ndarray | UnreadableImage:
+    The order is that of the paths, but that regions of one file come together.
+    """
+
+    def read(group: Sequence[int]) -> list[np.ndarray | UnreadableImage]:
+        with decoded_once():
+            return [read_one(paths[index]) for index in group]
+
+    def read_one(path: str | Path) -> np.ndarray | UnreadableImage:
         try:
             return view(path, max_pixels=max_pixels)
         except UnreadableImage as error:
             return error
 
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    queue: deque[tuple[int, Future[np.ndarray | UnreadableImage]]] = deque()
+    queue: deque[tuple[Sequence[int], Future[list[np.ndarray | UnreadableImage]]]] = deque()
+    waiting = 0
     try:
-        for index, path in enumerate(paths):
-            queue.append((index, pool.submit(read, path)))
-            if len(queue) >= ahead:
-                first_index, future = queue.popleft()
-                yield first_index, future.result()
+        for group in group_by_file(paths, MAX_REGIONS):
+            queue.append((group, pool.submit(read, group)))
+            waiting += len(group)
+            while waiting >= ahead and queue:
+                first_group, future = queue.popleft()
+                waiting -= len(first_group)
+                yield from zip(first_group, future.result(), strict=True)
         while queue:
-            first_index, future = queue.popleft()
-            yield first_index, future.result()
+            first_group, future = queue.popleft()
+            yield from zip(first_group, future.result(), strict=True)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

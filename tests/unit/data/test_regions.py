@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from unalike.data.decode import decode, upright_size
+from unalike.data import pillow, regions
+from unalike.data.decode import decode, decoded_once, upright_size
 from unalike.data.imageset import load_images
-from unalike.data.regions import Box, content_digest, image_file, parse_box, region_name, split_region
+from unalike.data.regions import Box, ContentDigests, group_by_file, image_file, parse_box, region_name, split_region
 from unalike.data.splits import write_manifest
 from unalike.errors import DataError, UnreadableImage
 
@@ -121,6 +122,7 @@ def test_a_region_is_decoded_as_a_crop_of_the_upright_image(picture: Path) -> No
 
 
 def test_digests_differ_by_the_box(picture: Path) -> None:
+    content_digest = ContentDigests()
     digests = {content_digest(path) for path in (picture, f"{picture}#0,0,5,5", f"{picture}#0,0,5,6")}
     assert len(digests) == 3 and None not in digests
     assert content_digest(picture.with_name("none.png")) is None
@@ -134,3 +136,35 @@ def test_a_split_of_regions_is_written_and_read_again(picture: Path) -> None:
     write_manifest(picture.parent / "split.csv", {"train": images})
     again = load_images(picture.parent / "split.csv")
     assert again.paths == images.paths and again.label_names() == images.label_names() and again.groups == images.groups
+
+
+def test_a_file_is_decoded_once_in_a_context(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    real = pillow.open_file
+    monkeypatch.setattr(pillow, "open_file", lambda file: (opened.append(str(file)), real(file))[1])
+    other = picture.with_name("turned.jpg")
+    with decoded_once():
+        inside = [decode(f"{path}#{x},0,9,9") for path in (picture, other) for x in range(20)]
+    assert opened == [str(picture), str(other)]
+    apart = [decode(f"{path}#{x},0,9,9") for path in (picture, other) for x in range(20)]
+    assert len(opened) == 42 and all((a == b).all() for a, b in zip(inside, apart, strict=True))
+    with decoded_once():
+        for _ in range(3):
+            with pytest.raises(UnreadableImage, match="none.png"):
+                decode(picture.with_name("none.png#0,0,5,5"))
+    assert len(opened) == 43
+
+
+def test_regions_of_one_file_are_grouped_wherever_they_stand() -> None:
+    paths = ["a#0,0,1,1", "b", "c#0,0,1,1", "a#1,0,1,1", "b", "a", "a#2,0,1,1", "c#1,0,1,1"]
+    assert group_by_file(paths, 9) == [[0, 3, 6], [1], [2, 7], [4], [5]]
+    assert group_by_file(paths, 2) == [[0, 3], [1], [2, 7], [4], [5], [6]]
+
+
+def test_digests_of_regions_read_their_file_once(picture: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    real = regions.open_file
+    monkeypatch.setattr(regions, "open_file", lambda file: (opened.append(file), real(file))[1])
+    digest_of = ContentDigests()
+    assert len({digest_of(f"{picture}#0,0,{n},5") for n in range(1, 20)}) == 19 and opened == [str(picture)]
+    assert digest_of(f"{picture}#0,0,1,5") == ContentDigests()(f"{picture}#0,0,1,5")

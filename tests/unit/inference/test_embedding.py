@@ -76,6 +76,29 @@ def test_d26_each_image_is_decoded_once(folder, monkeypatch):
     assert opened == Counter(map(str, paths))
 
 
+def test_an_image_of_several_regions_is_decoded_once(folder, monkeypatch):
+    opened = Counter()
+    real = pillow.open_file
+
+    def counting(source):
+        opened[str(source)] += 1
+        return real(source)
+
+    files = folder(7, broken=(5,))
+    paths = [f"{files[n % 7]}#{n % 5},{n % 3},{10 + n},20" for n in range(70)] + [files[0]]
+    expected = [n % 7 for n in range(70) if n % 7 != 5] + [0]
+    monkeypatch.setattr(pillow, "open_file", counting)
+    done = embed_files(MeanEngine(), paths, networks.VIEW, workers=3, max_unreadable=0.5)
+    assert opened == Counter({str(file): 1 + (file == files[0]) for file in files})  # whole, and in regions
+    assert done.kept_N.tolist() == [n for n in range(71) if n == 70 or n % 7 != 5] and len(done.failures) == 10
+    assert done.vectors_ND[:, 0].tolist() == expected and done.attempt_N.tolist() == list(range(71))
+    stopped = embed_files(
+        MeanEngine(), paths[:70], networks.VIEW, batch_size=10, max_unreadable=0.5, stop=lambda count, total: count >= 20
+    )
+    assert stopped.kept_N.tolist() == sorted([*range(0, 70, 7), *range(1, 70, 7)])
+    assert stopped.vectors_ND[:, 0].tolist() == (stopped.kept_N % 7).tolist()
+
+
 def test_d20_unreadable_images_are_counted_and_named(folder):
     paths, notices = folder(40, broken=(3, 17)), Notices()
     done = embed_files(MeanEngine(), paths, networks.VIEW, notices=notices, max_unreadable=0.05)

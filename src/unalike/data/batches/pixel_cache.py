@@ -10,6 +10,8 @@ import os
 import shutil
 import tempfile
 import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, cast
 
@@ -18,8 +20,9 @@ import psutil
 import torch
 import torch.nn.functional as F
 
-from unalike.data.decode import DEFAULT, decode
+from unalike.data.decode import DEFAULT, decode, decoded_once
 from unalike.data.decoding import Decoding
+from unalike.data.regions import image_file, split_region
 from unalike.errors import DataError, UnreadableImage
 from unalike.progress import say
 
@@ -37,7 +40,8 @@ class PixelCache:
 
     ``get(i)`` returns image i as uint8 (H, W, 3), its shorter side min(its own, ``shorter_side``), aspect kept. What is
     cached and what is decoded again are equal, pixel for pixel. Once an image does not fit into the limit, nothing more is
-    cached and the rest is decoded every epoch, which is reported once with the count.
+    cached and the rest is decoded every epoch, which is reported once with the count. Regions of one file are decoded and
+    cached together, while there is room.
 
     Args:
         images: whose files are read.
@@ -82,6 +86,7 @@ class PixelCache:
         self._arrays: dict[int, np.ndarray] = {}
         self._offsets: dict[int, tuple[int, tuple[int, int, int]]] = {}  # of the disk's file: offset and shape
         self._failures: dict[int, str] = {}
+        self._regions = _regions_by_file(images.paths)
         # One lock an image would be wasteful; striped locks make sure that two threads never decode one file twice.
         self._stripes = [threading.Lock() for _ in range(_STRIPES)]
         self._lock = threading.Lock()
@@ -122,12 +127,19 @@ class PixelCache:
         pixels = self._find(index)
         if pixels is not None:
             return pixels
-        with self._stripes[index % _STRIPES]:
+        siblings = self._regions.get(image_file(self.images.paths[index]), [index]) if self._regions else [index]
+        with self._stripes[siblings[0] % _STRIPES], decoded_once():
             pixels = self._find(index)
             if pixels is not None:
                 return pixels
             if index in self._failures:
                 raise UnreadableImage(self._failures[index])
+            with self._lock:
+                self.decodes += 1
+            for other in siblings:
+                if other != index and not self._full and other not in self._failures and self._find(other) is None:
+                    with suppress(UnreadableImage):  # counted, and raised when it is asked for
+                        self._store(other, self._decode(other))
             pixels = self._decode(index)
             self._store(index, pixels)
             return pixels
@@ -146,8 +158,6 @@ class PixelCache:
         return np.frombuffer(data, dtype=np.uint8).reshape(shape)
 
     def _decode(self, index: int) -> np.ndarray:
-        with self._lock:
-            self.decodes += 1
         side = self.shorter_side
         try:
             pixels = decode(
@@ -224,6 +234,16 @@ class PixelCache:
             file, self._file = self._file, None
         if file is not None:
             file.close()
+
+
+def _regions_by_file(paths: Sequence[Path]) -> dict[str, list[int]]:
+    """The indices of all regions of each file that has several."""
+    by_file: dict[str, list[int]] = {}
+    for index, path in enumerate(paths):
+        file, box = split_region(path)
+        if box is not None:
+            by_file.setdefault(file, []).append(index)
+    return {file: indices for file, indices in by_file.items() if len(indices) > 1}
 
 
 def downscale(pixels_HWC: np.ndarray, shorter_side: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from unalike.data.imageset import ImageSet
-from unalike.data.regions import content_digest
+from unalike.data.regions import ContentDigests
 from unalike.discovery.clustering import ImageGroups, group_images
 from unalike.metrics.diagnostics import near_duplicates
 from unalike.progress import say
@@ -38,9 +38,10 @@ def order_by_content(images: ImageSet, stop: Callable[[int, int], bool] | None =
     """
     permutation = np.random.default_rng(0).permutation(len(images))
     by_row: dict[int, bytes] = {}
+    digest_of = ContentDigests()
     for number, i in enumerate(permutation.tolist(), start=1):
         # unreadable files sort last, and are counted where they are decoded
-        by_row[i] = content_digest(images.paths[i]) or b"\xff" * 17
+        by_row[i] = digest_of(images.paths[i]) or b"\xff" * 17
         if stop is not None and number % 64 == 0 and stop(number, len(images)):
             break
     rows = sorted(by_row)

@@ -20,7 +20,7 @@ import numpy as np
 from unalike.data.imageset import ImageSet
 from unalike.data.notices import Notices
 from unalike.data.preprocessing import Preprocessing
-from unalike.data.regions import content_digest
+from unalike.data.regions import ContentDigests
 from unalike.data.view import View
 from unalike.engines.protocol import Engine
 from unalike.errors import DataError
@@ -170,10 +170,10 @@ def compute_features(
             max_pixels=spec.dataset.max_pixels, describe=f"features of {backbone}",
             stop=None if limit is None else limit.stop,
         )  # fmt: skip
-        count = embedded.tried
+        count = len(embedded.attempt_N)
         if not rate or count >= MIN_TIMED_IMAGES:
             rate = views * count / max(time.monotonic() - start, 1e-9)
-        attempts -= set(remaining[count:])
+        attempts -= set(remaining) - {remaining[n] for n in embedded.attempt_N.tolist()}
         for row, n in enumerate(embedded.kept_N.tolist()):
             digest = digests[remaining[n]]
             if digest is not None:
@@ -219,10 +219,11 @@ def _cache_key(trunk: FrozenTrunk, view: View, facts: PretrainedConfig, mirrored
 def _file_digests(images: ImageSet, rows: np.ndarray, limit: FeatureLimit | None) -> dict[int, bytes | None]:
     """Digest the content of every file, by row in the order of ``rows``; None for one that cannot be opened."""
     digests: dict[int, bytes | None] = {}
+    digest_of = ContentDigests()
     with ThreadPoolExecutor(4) as pool:
         for start in range(0, len(rows), DIGESTS_AT_ONCE):
             part = rows[start : start + DIGESTS_AT_ONCE].tolist()
-            digests.update(zip(part, pool.map(content_digest, (images.paths[i] for i in part)), strict=True))
+            digests.update(zip(part, pool.map(digest_of, (images.paths[i] for i in part)), strict=True))
             if limit is not None and limit.stop_digests(len(digests), len(rows)):
                 break
     return digests

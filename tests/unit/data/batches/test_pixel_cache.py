@@ -127,3 +127,20 @@ def test_wrong_settings_are_errors_of_ours(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="dataset.cache.directory"):
         PixelCache(images, shorter_side=8, mode="disk", directory=tmp_path / "file")
+
+
+@pytest.mark.parametrize("mode", ["memory", "disk", "none"])
+def test_an_image_of_several_regions_is_decoded_once(tmp_path, mode):
+    files = write_images(tmp_path / "in", [(40, 60), (30, 30), (50, 20)], bad=(2,)).paths
+    paths = tuple(type(files[0])(f"{files[n % 3]}#{n},0,{20 + n},20") for n in range(12))
+    images = ImageSet(paths, np.arange(12) % 2, ("a", "b"))
+    cache = PixelCache(images, shorter_side=16, mode=mode, directory=tmp_path / "cache", max_unreadable=0.5)
+    for _ in range(2):
+        for i in (*range(11, -1, -1), 5):
+            if i % 3 == 2:
+                with pytest.raises(UnreadableImage):
+                    cache.get(i)
+                continue
+            whole = np.asarray(Image.open(files[i % 3]).convert("RGB"))
+            assert np.array_equal(cache.get(i), downscale(np.ascontiguousarray(whole[:20, i : 20 + 2 * i]), 16))
+    assert cache.decodes == (3 if mode != "none" else 2 * 8 + 4)
