@@ -1,15 +1,14 @@
 """JPEG files: completeness of their compressed data, which Pillow does not check.
 
 libjpeg fills what is missing with gray and goes on, and Pillow drops its warnings: a file of which half is gone opens if an
-end marker was put behind it. Four things are checked, none of which takes a second decoding:
+end marker was put behind it. Five things are checked, none of which takes a second decoding:
 
 - the data hold the bits that the size in the header needs at least (one for each code of a block);
 - a sequential scan ends with its data: the decoder is given all but the last bytes, then these and a few zero bytes, and must
   be ready neither before nor later;
 - a sequential scan holds its restart markers, and no run of zero bytes that no encoder writes;
-- the scans of a progressive file cover all coefficients of all components to the last bit.
-
-A progressive file whose last scan is cut is not recognized; what it lacks is the last bit of some coefficients.
+- the scans of a progressive file cover all coefficients of all components to the last bit;
+- the last scan of a progressive file ends with the image (``data.jpeg_refinement``, which says where this cannot be seen).
 """
 
 from __future__ import annotations
@@ -18,6 +17,8 @@ import re
 from dataclasses import dataclass, field
 
 from PIL import ImageFile
+
+from unalike.data.jpeg_refinement import last_scan_is_cut
 
 START = b"\xff\xd8"
 END = b"\xff\xd9"
@@ -253,6 +254,8 @@ def load_complete(image: ImageFile.ImageFile, content: bytes) -> None:
     check_layout(layout, content)
     if not layout.is_sequential or not layout.height:
         image.load()
+        if layout.frame in _PROGRESSIVE and last_scan_is_cut(image, layout):
+            raise IncompleteJpeg("incomplete: its last scan ends before the image does")
         return
     tiles = image.tile
     if _load_in_pieces(image, content, layout):

@@ -93,7 +93,12 @@ def test_an_image_of_several_regions_is_decoded_once(folder, monkeypatch):
     assert done.kept_N.tolist() == [n for n in range(71) if n == 70 or n % 7 != 5] and len(done.failures) == 10
     assert done.vectors_ND[:, 0].tolist() == expected and done.attempt_N.tolist() == list(range(71))
     stopped = embed_files(
-        MeanEngine(), paths[:70], networks.VIEW, batch_size=10, max_unreadable=0.5, stop=lambda count, total: count >= 20
+        MeanEngine(),
+        paths[:70],
+        networks.VIEW,
+        batch_size=10,
+        max_unreadable=0.5,
+        stop=lambda count, total: count >= 20,
     )
     assert stopped.kept_N.tolist() == sorted([*range(0, 70, 7), *range(1, 70, 7)])
     assert stopped.vectors_ND[:, 0].tolist() == (stopped.kept_N % 7).tolist()
