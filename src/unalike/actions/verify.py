@@ -17,7 +17,10 @@ from unalike.progress import progress, say
 from unalike.runs.filenames import VERDICTS_FILE
 from unalike.source_names import source_name
 from unalike.storage.overwrite import refuse_existing
+from unalike.verification.benign import check_kinds
 from unalike.verification.result import ANSWERS, SAME, VerificationResult
+from unalike.verification.tampering import TAMPERING
+from unalike.verification.thresholds import check_rate
 from unalike.verification.verifier import Verifier
 
 if TYPE_CHECKING:
@@ -60,6 +63,8 @@ def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]
         raise SpecError("no images", expected="images to verify, or --save FILE to keep the calibrated assets")
     if section.save is not None:
         refuse_existing(section.save, overwrite)
+    check_kinds(TAMPERING if section.kinds is None else section.kinds, TAMPERING, "kind of tampering")
+    check_rate(0.01 if section.rate is None else section.rate, section.confidence)
     with open_results("verify", experiment, overwrite=overwrite) as run:
         paths = [path for source in section.images or () for path in load_images(source, labeled=False).paths]
         if section.images and not paths:

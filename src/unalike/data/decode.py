@@ -108,7 +108,8 @@ def _decode_file_of_regions(
     path: str, convert: Callable[[Image.Image, Decoding, Callable[[], Image.Image]], Image.Image], decoding: Decoding,
     max_pixels: int,
 ) -> Image.Image:  # fmt: skip
-    latest, key = getattr(_latest, "file", None), (path, convert, decoding, max_pixels)
+    latest: dict[object, Image.Image | UnreadableImage] | None = getattr(_latest, "file", None)
+    key = (path, convert, decoding, max_pixels)
     if latest is not None and key in latest:
         known = latest[key]
         if isinstance(known, UnreadableImage):

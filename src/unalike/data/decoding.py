@@ -89,6 +89,8 @@ class Decoding:
         """The inverse of ``to_dict``; None, as in files that do not know the rule, is version 1."""
         if values is None:
             return cls(1)
+        if not isinstance(values, Mapping) or not all(isinstance(key, str) for key in values):
+            raise SpecError("a decoding that is no table of names", expected="version, ground, range")
         unknown = sorted(set(values) - {"version", "ground", "range"})
         if unknown or "version" not in values:
             raise SpecError(f"a decoding with {', '.join(sorted(values)) or 'nothing'}", expected="version, ground, range",
@@ -118,7 +120,11 @@ def parse_ground(value: str | Sequence[int]) -> Color:
             return GROUNDS[name]
         if re.fullmatch(r"#[0-9a-f]{6}", name):
             return int(name[1:3], 16), int(name[3:5], 16), int(name[5:7], 16)
-    elif len(value) == 3 and all(isinstance(part, int) and 0 <= part <= 255 for part in value):
+    elif (
+        isinstance(value, list | tuple)
+        and len(value) == 3
+        and all(type(part) is int and 0 <= part <= 255 for part in value)
+    ):
         red, green, blue = value
         return red, green, blue
     raise SpecError(f"ground {value!r}", expected="white, black, gray or #rrggbb",

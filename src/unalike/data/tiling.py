@@ -18,6 +18,7 @@ from PIL import Image
 from unalike.data.decoding import Decoding
 from unalike.errors import SpecError
 
+MAX_SIDE = 1 << 16
 FIT_MODES = ("scale", "whole")
 LIGHT_MODES = ("as-is", "even")
 # Neighboring tiles share at least this many pixels, more than the zero padding at a tile's border reaches into the feature
@@ -72,6 +73,8 @@ class Tiling:
             raise SpecError(f"fit {self.fit!r}", expected=" or ".join(FIT_MODES))
         if self.light not in LIGHT_MODES:
             raise SpecError(f"light {self.light!r}", expected=" or ".join(LIGHT_MODES))
+        if not (0 < self.height < MAX_SIDE and 0 < self.width < MAX_SIDE):
+            raise SpecError(f"tiles of {self.height} x {self.width}", expected=f"sides of 1 to {MAX_SIDE - 1} pixels")
         if not 0 < self.scale <= 8:
             raise SpecError(f"scale {self.scale}", expected="above 0, at most 8")
 

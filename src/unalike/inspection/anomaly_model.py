@@ -32,6 +32,8 @@ SPREAD_NEIGHBORS, SPREAD_FLOOR = 8, 0.3
 CLASSIFIER_WEIGHT = 2.0
 # Distance of a patch at a border from one that looks the same and lies inside, in typical distances of normal patches.
 BORDER_DISTANCE = 1.5
+# Largest smoothing, in patches, and border, in pixels.
+MAX_LENGTH = 10_000
 
 # Field of AnomalyModelConfig -> its key in inspector files, where the two differ.
 STORED_KEYS = {"top_share": "hottest", "synthetic_defects": "flaws"}
@@ -83,13 +85,11 @@ class AnomalyModelConfig:
             raise SpecError(
                 f"a memory of {self.memory} of {self.patches} patches", expected="1 to the number of patches"
             )
-        if not (0 <= self.whiten <= 1 and 0 <= self.local <= 1) or self.smooth < 0 or self.fixture < 0:
-            raise SpecError(
-                f"whiten {self.whiten}, local {self.local}, smooth {self.smooth}, fixture {self.fixture}",
-                expected="whiten and local from 0 to 1, the others 0 or more",
-            )
-        if self.border < 0:
-            raise SpecError(f"border {self.border}", expected="0 or more pixels")
+        if not (0 <= self.whiten <= 1 and 0 <= self.local <= 1):
+            raise SpecError(f"whiten {self.whiten}, local {self.local}", expected="0 to 1")
+        for name in ("smooth", "fixture", "border"):
+            if not 0 <= getattr(self, name) <= MAX_LENGTH:
+                raise SpecError(f"{name} {getattr(self, name)}", expected=f"0 to {MAX_LENGTH}")
         if not 0 <= self.top_share <= 1:
             raise SpecError(f"top_share {self.top_share}", expected="0 to 1")
         if self.synthetic_defects < 0:

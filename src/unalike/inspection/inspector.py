@@ -24,7 +24,7 @@ from unalike.data.decoding import Decoding
 from unalike.data.decoding_fit import fit_decoding
 from unalike.data.ignored import Boxes, find_ignored
 from unalike.data.preprocessing import Preprocessing
-from unalike.data.tiling import Tiling, choose_fit, choose_scale
+from unalike.data.tiling import MAX_SIDE, Tiling, choose_fit, choose_scale
 from unalike.data.view import View
 from unalike.engines.metadata import MapFacts
 from unalike.errors import DataError, ModelError, UnreadableImage
@@ -49,6 +49,7 @@ from unalike.inspection.synthetic_patches import synthesize
 from unalike.installation import upgrade_command
 from unalike.metrics.false_alarm import AnomalyThreshold, fit_threshold, require_images
 from unalike.storage.blockfile import content_errors, read_blocks, write_blocks
+from unalike.storage.stored_values import require_types
 
 MARK, FORMAT_VERSION = b"UNALIKEI", 5
 MIN_IMAGES = 2
@@ -265,7 +266,7 @@ class Inspector:
             raise DataError(f"{path} has inspector version {version}", expected=f"at most {FORMAT_VERSION}",
                             remedy=f"it was written by a newer unalike: {upgrade_command()}")  # fmt: skip
         with content_errors(path):
-            config = AnomalyModelConfig.from_dict(header["recipe"])
+            config = require_types(AnomalyModelConfig.from_dict(header["recipe"]), "configuration")
             if search is not None:
                 config = replace(config, search=search)
             content = blocks["network"].check().tobytes()
@@ -273,7 +274,7 @@ class Inspector:
             engine = engine_from_onnx(
                 content, runtime, fitted_precision if precision == "auto" else precision, threads, device
             )
-            maps = tuple(MapFacts(**entry) for entry in header["maps"])
+            maps = tuple(require_types(MapFacts(**entry), "feature maps") for entry in header["maps"])
             # Of a whole image; inspection itself resizes by the tiling.
             view = View.whole_image(engine.input_size[0], engine.input_size[1])
             preprocessing = Preprocessing(view, engine.facts.mean, engine.facts.std)
@@ -283,15 +284,15 @@ class Inspector:
             classifier = PatchClassifier.from_blocks(
                 {name: block.check() for name, block in blocks.items() if name.startswith(BLOCK_PREFIX)}
             )
-            positions = (
-                PositionEncoding(**header["where"]) if "where" in header else PositionEncoding(float(header["place"]))
-            )
+            where = header["where"] if "where" in header else {"place": header["place"]}
+            positions = require_types(PositionEncoding(**where), "positions")
             model = AnomalyModel(
                 blocks["mean"].check(), blocks["mix"].check(), MemoryBank(blocks["memory"].check(), config.search), positions,
-                blocks["local"].check(), classifier, float(header.get("gain", 0.0)),
+                blocks["local"].check(), classifier, _checked_gain(header.get("gain", 0.0)),
             )  # fmt: skip
-            threshold = None if header["alarm"] is None else AnomalyThreshold.from_dict(header["alarm"])
-            tiling, facts = Tiling.from_dict(header["sight"]), header["facts"]
+            alarm = header["alarm"]
+            threshold = None if alarm is None else require_types(AnomalyThreshold.from_dict(alarm), "threshold")
+            tiling, facts = require_types(Tiling.from_dict(header["sight"]), "tiling"), _checked_facts(header["facts"])
             ignored_HW = blocks["ignored"].check().astype(bool) if "ignored" in blocks else None
         if ignore_mask is not None or ignore_boxes:
             frame = facts.get("frame") or (None if ignore_mask is None else upright_size(ignore_mask))
@@ -301,6 +302,19 @@ class Inspector:
             more_HW = find_ignored((int(frame[0]), int(frame[1])), ignore_mask, ignore_boxes)
             ignored_HW = more_HW if ignored_HW is None or more_HW is None else ignored_HW | more_HW
         return cls(network, tiling, config, model, threshold, facts, ignored_HW)
+
+
+def _checked_gain(gain: Any) -> float:
+    if type(gain) not in (int, float) or not math.isfinite(gain):
+        raise ValueError("the weight of the patch classifier does not fit")
+    return float(gain)
+
+
+def _checked_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    frame = facts.get("frame")
+    if frame is not None and not (len(frame) == 2 and all(type(side) is int and 0 < side < MAX_SIDE for side in frame)):
+        raise ValueError("the size of the images does not fit")
+    return facts
 
 
 def _choose_tiling(

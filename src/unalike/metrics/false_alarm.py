@@ -66,6 +66,10 @@ class AnomalyThreshold:
     outliers: tuple[str, ...] = ()
     outlier_rate: float = math.nan
 
+    def __post_init__(self) -> None:
+        if math.isnan(self.threshold):  # no score is above it: every image would be good
+            raise DataError("the threshold of the anomaly score is not a number", expected="finite scores")
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON, under the stored keys; NaN becomes None."""
         return {

@@ -38,6 +38,8 @@ from unalike.recognition.ranking import VOTERS
 MIN_CLASSES = 5
 # A threshold is accepted when the true rate is at most TOLERANCE x the target with a confidence of CERTAINTY.
 TOLERANCE, CERTAINTY = 1.5, 0.9
+# Lower rates would take millions of independent trials.
+MIN_RATE = 1e-6
 # Factor between the rates of which a refusal names the first that would be accepted.
 RATE_STEP = 1.15
 # The shares of best scores by which the effective number of trials is estimated; the smallest estimate counts. With the first
@@ -114,8 +116,8 @@ def check_settings(
     """Raise SpecError for settings of ``calibrate`` out of range, before images are embedded for it."""
     check_rule(rule)
     for name, value in (("rate", rate), ("wrong", rate if wrong is None else wrong), ("confidence", confidence)):
-        if not 0 < value < 1:
-            raise SpecError(f"{name} is {value}", expected="between 0 and 1")
+        if not MIN_RATE <= value < 1:
+            raise SpecError(f"{name} is {value}", expected=f"{MIN_RATE:g} or more, below 1")
     if trials_from not in TRIALS_FROM:
         raise SpecError(f"trials from {trials_from!r}", expected=", ".join(TRIALS_FROM),
                         remedy=closest(trials_from, TRIALS_FROM))  # fmt: skip

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from unalike.data.folders import normalize_class_name
 from unalike.recognition.decision import RULES, GalleryCalibration
-from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.model_identity import ModelIdentity, read_identity
 from unalike.storage.blockfile import Block, PackedTexts
+from unalike.storage.stored_values import require_types
 
 MAX_DIM = 1 << 20
 
@@ -66,14 +67,11 @@ class GalleryContent:
             raise ValueError("a class without a name")
         classes, codes_N = _merge_equal_names(classes, codes_N)
         calibration = header["calibration"]
-        maker = dict(header["maker"])
-        _require(all(isinstance(maker[key], str) for key in maker.keys() - {"view"}), "the network")
-        _require(maker.get("view") is None or isinstance(maker["view"], dict), "the view")
         return cls(
             dim, vectors, codes_N, ids_N, classes, PackedTexts(names, ends), _whole(header.get("revision", 0)),
             _whole(header.get("next_id", count)),
             read_calibration(calibration) if calibration else None,
-            ModelIdentity(probe_D, **maker),
+            read_identity(probe_D, header["maker"]),
         )  # fmt: skip
 
 
@@ -86,18 +84,10 @@ def _merge_equal_names(classes: list[str], codes_N: np.ndarray) -> tuple[list[st
     return list(code_of), np.array([code_of[name] for name in names], np.int32)[codes_N]
 
 
-# Types of a dataclass's fields, as they are written in it -> what JSON may hold there.
-_JSON_TYPES: dict[str, tuple[type, ...]] = {"float": (int, float), "int": (int,), "str": (str,), "bool": (bool,)}
-
-
 def read_calibration(values: Mapping[str, Any]) -> GalleryCalibration:
     """Make a calibration of plain data. Raises what does not fit, to be named by ``blockfile.content_errors``."""
-    calibration = GalleryCalibration.from_dict(values)
-    for part in (calibration, calibration.false_match, calibration.wrong_label):
-        for entry in () if part is None else fields(part):
-            value, types = getattr(part, entry.name), _JSON_TYPES.get(str(entry.type))
-            _require(types is None or type(value) in types, f"{entry.name} of the calibration")
-    _require(calibration.rule in RULES and isinstance(calibration.figures, dict), "the calibration")
+    calibration = require_types(GalleryCalibration.from_dict(values), "calibration")
+    _require(calibration.rule in RULES, "the calibration")
     for name, value in calibration.figures.items():
         _require(value is None or type(value) in (int, float), f"the figure {name} of the calibration")
     return calibration

@@ -14,6 +14,7 @@ import numpy as np
 from unalike.data.decoding import Decoding
 from unalike.errors import ModelError
 from unalike.numerics.normalization import l2_normalize
+from unalike.storage.stored_values import require_types
 
 # Cosine of two networks' embeddings of the probe image from which they count as one network where their keys do not tell:
 # below what rounding to bfloat16 leaves, above what other weights give.
@@ -82,3 +83,10 @@ class ModelIdentity:
         if not len(self.probe_D) or len(self.probe_D) != len(other.probe_D):
             return True  # another width is found where the vectors are compared
         return float(l2_normalize(self.probe_D[None])[0] @ l2_normalize(other.probe_D[None])[0]) >= SAME_NETWORK
+
+
+def read_identity(probe_D: np.ndarray, values: Mapping[str, Any]) -> ModelIdentity:
+    """The network of a file that ``to_dict`` was written to. Raises ValueError or SpecError for what does not fit."""
+    identity = require_types(ModelIdentity(probe_D, **values), "network")
+    _ = identity.decoding  # which checks it
+    return identity

@@ -18,6 +18,8 @@ from unalike.spec.reading import format_value
 
 Violation = tuple[str, Any, str]
 Condition = Callable[[Experiment, str], Iterator[Violation]]
+# Of whole numbers without a bound of their own: sizes and counts beyond it are no memory's, and overflow in libraries.
+MAX_WHOLE = 2**32 - 1
 CHANNELS = 3  # what every image is decoded to
 
 
@@ -147,6 +149,15 @@ def _searched(e: Experiment, action: str) -> Iterator[Violation]:
             yield f"automl.ranges.{path}", value, f"a range that fits the field: {error}"
 
 
+def _whole_numbers(e: Experiment, action: str) -> Iterator[Violation]:
+    for path, declared in declared_fields().items():
+        if declared.section is None:
+            value = reduce(lambda node, name: getattr(node, name, None), path.split("."), e)
+            numbers = value if isinstance(value, list) else [value]
+            if any(type(number) is int and abs(number) > MAX_WHOLE for number in numbers):
+                yield path, value, f"whole numbers of at most {MAX_WHOLE}"
+
+
 def _direction(e: Experiment, action: str) -> Iterator[Violation]:
     mode = e.train.checkpointer.mode
     if e.automl.direction and mode and not e.automl.direction.startswith(mode):
@@ -170,6 +181,7 @@ CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_columns, ("dataset.manifest_columns",)),
     (_algorithm, ("automl.algorithm", "automl.address", "automl.cluster")),
     (_searched, ("automl.parameters", "automl.ranges")),
+    (_whole_numbers, ()),
     (_direction, ("automl.direction", "train.checkpointer.mode")),
 )
 

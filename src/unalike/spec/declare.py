@@ -87,7 +87,10 @@ def _decimal(value: object) -> object:
 def _sides(value: object) -> object:
     """``320`` or ``320x256`` as [height, width]."""
     if isinstance(value, str):
-        value = [_number(side.strip()) for side in value.lower().split("x")]
+        parts = [_number(side.strip()) for side in value.lower().split("x")]
+        if not all(isinstance(part, int) for part in parts):
+            return value  # the error then names what was written
+        value = parts
     sides = value if isinstance(value, list) else [value]
     return [*sides, *sides] if len(sides) == 1 else sides
 

@@ -18,9 +18,10 @@ from PIL import Image
 from unalike import progress
 from unalike.errors import DataError
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.model_identity import read_identity
 from unalike.storage.blockfile import PackedTexts, content_errors, read_blocks, write_blocks
-from unalike.verification.asset import Asset, Color
+from unalike.storage.stored_values import require_types
+from unalike.verification.asset import BACKGROUNDS, Asset, Color
 from unalike.verification.thresholds import FORMAT_VERSION as THRESHOLDS_VERSION
 from unalike.verification.thresholds import VerificationThresholds
 
@@ -99,18 +100,25 @@ class ApprovedSet:
             names = PackedTexts(blocks["names"], blocks["name_ends"]).unpack()
             content, ends = blocks["layers"].check().tobytes(), blocks["layer_ends"].check().tolist()
             assets = tuple(
-                Asset(name, _decode_png(content[start:end]), background, (red, green, blue))
+                _checked(Asset(name, _decode_png(content[start:end]), background, (red, green, blue)))
                 for name, start, end, (background, red, green, blue) in zip(
                     names, [0, *ends[:-1]], ends, header["grounds"], strict=True
                 )
             )
             vectors_ND = blocks["vectors"].check()
-            identity = ModelIdentity(blocks["probe"].check().copy(), **header["maker"])
+            identity = read_identity(blocks["probe"].check().copy(), header["maker"])
             gallery = Gallery(vectors_ND.shape[1], identity)
             gallery.enrol(np.array(vectors_ND), header["vector_names"])
             network = blocks["network"].check().tobytes() or None
             thresholds = _read_thresholds(header["limits"], path)
             return cls(assets, gallery, thresholds, network, tuple((a, b) for a, b in header["twins"]))
+
+
+def _checked(asset: Asset) -> Asset:
+    require_types(asset, "asset")
+    if asset.background not in BACKGROUNDS or not all(0 <= value <= 255 for value in asset.background_color):
+        raise ValueError("the background of an asset does not fit")
+    return asset
 
 
 def _read_thresholds(values: dict[str, Any] | None, path: str | Path) -> VerificationThresholds | None:
@@ -121,7 +129,7 @@ def _read_thresholds(values: dict[str, Any] | None, path: str | Path) -> Verific
             f"save it anew (--save) to keep that"
         )
         return None
-    return VerificationThresholds.from_dict(values) if values else None
+    return require_types(VerificationThresholds.from_dict(values), "thresholds") if values else None
 
 
 def enrollment_images(asset: Asset) -> list[np.ndarray]:

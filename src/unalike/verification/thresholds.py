@@ -27,6 +27,7 @@ from unalike.recognition.calibration_trials import UnknownTrials
 from unalike.recognition.decision import RateGuarantee
 from unalike.recognition.gallery_calibration import (
     MIN_CLASSES,
+    MIN_RATE,
     ThresholdSearch,
     cross_validated_false_matches,
     find_threshold,
@@ -130,6 +131,11 @@ class VerificationThresholds:
         values_by_field = {f.name: values[KEYS.get(f.name, f.name)] for f in fields(cls)}
         for name in GUARANTEES:
             values_by_field[name] = RateGuarantee(**values_by_field[name]) if values_by_field[name] else None
+        limits = values_by_field["limits"]
+        if set(limits) != set(MEASURES) or not all(
+            type(limit) in (int, float) and limit > 0 for limit in limits.values()
+        ):
+            raise ValueError("the limits of the measures do not fit")
         return cls(**{**values_by_field, "kinds": tuple(values_by_field["kinds"])})
 
     def __str__(self) -> str:
@@ -159,10 +165,10 @@ def compute_scores(trials: TrialMeasurements, limits: Mapping[str, float]) -> np
 
 
 def check_rate(rate: float, confidence: float) -> None:
-    """Raise SpecError unless both lie strictly between 0 and 1."""
+    """Raise SpecError unless both lie between ``MIN_RATE`` and 1."""
     for name, value in (("rate", rate), ("confidence", confidence)):
-        if not 0 < value < 1:
-            raise SpecError(f"{name} is {value}", expected="between 0 and 1")
+        if not MIN_RATE <= value < 1:
+            raise SpecError(f"{name} is {value}", expected=f"{MIN_RATE:g} or more, below 1")
 
 
 def fit_thresholds(trials: TrialMeasurements, rate: float, confidence: float = 0.95) -> VerificationThresholds:
@@ -180,7 +186,9 @@ def fit_thresholds(trials: TrialMeasurements, rate: float, confidence: float = 0
     check_rate(rate, confidence)
     genuine_N, other_N = trials.kind_N == GENUINE, trials.kind_N == OTHER
     tampered_N = ~genuine_N & ~other_N
-    _check_support(genuine_N, tampered_N, other_N, rate, confidence)
+    if not genuine_N.any() or not tampered_N.any():
+        raise DataError("no trials of benign images, or none of tampered ones", expected="some of each")
+    require_trials(int(tampered_N.sum()), int(other_N.sum()), rate, confidence)
     quantile_M = np.quantile(trials.measures_NM[genuine_N], BENIGN_QUANTILE, axis=0)
     limits = {name: max(float(value), MIN_LIMITS[name]) for name, value in zip(MEASURES, quantile_M, strict=True)}
     score_N = compute_scores(trials, limits)
@@ -216,18 +224,14 @@ def fit_thresholds(trials: TrialMeasurements, rate: float, confidence: float = 0
     )
 
 
-def _check_support(
-    genuine_N: np.ndarray, tampered_N: np.ndarray, other_N: np.ndarray, rate: float, confidence: float
-) -> None:
-    """Raise DataError where the numbers of trials cannot support the rate."""
-    if not genuine_N.any() or not tampered_N.any():
-        raise DataError("no trials of benign images, or none of tampered ones", expected="some of each")
+def require_trials(tampered: int, others: int, rate: float, confidence: float) -> None:
+    """Raise DataError where the numbers of trials with tampered and with other drawings cannot support the rate."""
     required_trials = trials_needed(rate, confidence)
-    least = min(int(tampered_N.sum()), int(other_N.sum()))
+    least = min(tampered, others)
     if least < required_trials:
         possible = -np.expm1(np.log1p(-confidence) / max(least, 1))
         raise DataError(
-            f"{tampered_N.sum()} trials with tampered and {other_N.sum()} with other drawings cannot support a "
+            f"{tampered} trials with tampered and {others} with other drawings cannot support a "
             f"false-accept rate of {rate:g}",
             expected=f"at least {required_trials} of each",
             remedy=f"ask for more trials, or for a rate of {possible:.2g} or more",

@@ -22,6 +22,7 @@ from unalike.verification.thresholds import (
     VerificationThresholds,
     check_rate,
     fit_thresholds,
+    require_trials,
 )
 from unalike.verification.trials import (
     VerificationTrial,
@@ -69,6 +70,7 @@ def calibrate_thresholds(
     if trials is None:
         required_trials = int(np.ceil(1.1 * trials_needed(rate, confidence) / len(assets)))
         trials = int(np.clip(required_trials, MIN_TRIALS, MAX_TRIALS))
+    require_trials(trials * len(assets), trials * len(assets), rate, confidence)
     similarity_AA = matcher.asset_similarities()
     exclusions: dict[str, set[str]] = {asset.name: {asset.name} for asset in assets}
     for first, second in twins:

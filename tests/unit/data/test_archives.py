@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from tests.support.mutations import mutations
 from unalike.data import archives
 from unalike.data.archives import open_archive
 from unalike.data.imageset import load_images
@@ -303,6 +304,25 @@ def test_odd_archives_are_opened_or_refused_in_one_line(tmp_path: Path, name: st
         assert str(error).startswith(str(tmp_path / name)) and "\n" not in str(error) and len(str(error)) < 600
     assert time.process_time() - start < 5
     assert not list((tmp_path / "cache" / "archives").glob(".partial-*"))
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(60), pytest.param(range(60, 5000), marks=pytest.mark.slow)], ids=["some", "many"]
+)
+@pytest.mark.parametrize("kind", ["stored.zip", "lzma.zip", "pax.tar", "plain.tar.gz"])
+def test_damaged_archives_are_opened_or_refused(tmp_path: Path, kind: str, seeds: range) -> None:
+    whole = {
+        "stored.zip": bytes(zip_of_one()), "lzma.zip": bytes(zip_of_one(zipfile.ZIP_LZMA)),
+        "pax.tar": tar_of_one(comment="x"), "plain.tar.gz": gzip.compress(tar_of_one(), 1),
+    }[kind]  # fmt: skip
+    for seed, content in mutations(whole, seeds):
+        (tmp_path / kind).write_bytes(content)
+        try:
+            open_archive(tmp_path / kind, tmp_path / "cache")
+        except DataError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1500
+        except Exception as error:  # noqa: BLE001  named with its seed, so that it can be mended
+            pytest.fail(f"seed {seed}: {type(error).__name__}: {error}")
 
 
 def test_a_tar_header_of_hundreds_of_megabytes_takes_no_memory(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 
+from tests.support.mutations import mutations
 from unalike.data.decode import IMAGE_SUFFIXES, decode, open_image, open_layer, upright_size
 from unalike.data.decoding import Decoding
 from unalike.errors import UnreadableImage
@@ -199,20 +200,32 @@ def test_d20_what_is_no_image_is_refused(tmp_path: Path, content: bytes) -> None
         decode(path)
 
 
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif", "gif", "bmp"])
-def test_d20_flipped_bytes_never_crash(tmp_path: Path, suffix: str) -> None:
-    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
-    out = io.BytesIO()
-    Image.fromarray(noise).save(out, {"jpg": "JPEG", "tif": "TIFF"}.get(suffix, suffix.upper()))
-    draw = np.random.default_rng(1)
-    for _ in range(60):
-        content = bytearray(out.getvalue())
-        for place in draw.integers(0, min(len(content), 400), 4):
-            content[place] = draw.integers(256)
-        try:
-            assert decode(bytes(content), max_pixels=10_000).ndim == 3
-        except UnreadableImage:
-            pass  # the only thing that may be raised
+FORMATS: dict[str, tuple[str, dict[str, object]]] = {
+    "JPEG": ("RGB", {}), "JPEG progressive": ("RGB", {"progressive": True}), "JPEG of four colors": ("CMYK", {}), "PNG": ("RGB", {}),
+    "PNG transparent": ("LA", {}), "PNG deep": ("I;16", {}), "TIFF": ("RGB", {"compression": "tiff_lzw"}), "TIFF float": ("F", {}),
+    "TIFF deep": ("I;16", {"compression": "tiff_adobe_deflate"}), "WEBP": ("RGB", {}), "GIF": ("P", {}), "BMP": ("RGB", {}),
+    "AVIF": ("RGB", {}), "PPM": ("L", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "seeds", [range(40), pytest.param(range(40, 4000), marks=pytest.mark.slow)], ids=["some", "many"]
+)
+@pytest.mark.parametrize("kind", FORMATS)
+def test_d20_damaged_files_are_read_or_refused(kind: str, seeds: range) -> None:
+    mode, options = FORMATS[kind]
+    noise, out = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8), io.BytesIO()
+    deep = noise[..., 0].astype(np.uint16) * 99
+    image = Image.fromarray(deep) if mode == "I;16" else Image.fromarray(noise).convert(mode)
+    image.save(out, kind.split()[0], **options)
+    for seed, content in mutations(out.getvalue(), seeds):
+        for read in (decode, open_layer):
+            try:
+                read(content, max_pixels=10_000)
+            except UnreadableImage as error:
+                assert "\n" not in str(error) and len(str(error)) < 1500
+            except Exception as error:  # noqa: BLE001  named with its seed, so that it can be mended
+                pytest.fail(f"seed {seed}: {type(error).__name__}: {error}")
 
 
 def test_a_library_that_admits_truncated_images_does_not_change_ours(

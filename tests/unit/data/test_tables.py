@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import time
 import tracemalloc
 from decimal import Decimal
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.mutations import mutated
 from unalike.data import tables
 from unalike.data.tables import read_table
 from unalike.errors import DataError
@@ -147,22 +147,6 @@ def test_lists_and_too_much_text_are_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(tables, "MAX_ROWS", 1000)
     with pytest.raises(DataError, match="100000 rows"):
         read_table(repeated, ["path"])
-
-
-def mutated(content: bytes, seed: int) -> bytes:
-    rng = random.Random(seed)
-    changed = bytearray(content)
-    for _ in range(rng.choice((1, 2, 8, 32))):
-        action, place = rng.randrange(4), rng.randrange(max(1, len(changed)))
-        if action == 0 and changed:
-            changed[place] = rng.choice((0, 255, 10, 34, 44, rng.randrange(256)))
-        elif action == 1:
-            del changed[place : place + rng.randrange(1, 40)]
-        elif action == 2:
-            changed[place:place] = bytes(rng.randrange(256) for _ in range(rng.randrange(1, 20)))
-        else:
-            changed[place:place] = changed[place : place + 50] * rng.randrange(1, 5)
-    return bytes(changed)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,6 @@
 import copy
 import hashlib
 import json
-import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +10,7 @@ import pytest
 import torch
 
 from tests.support import networks
+from tests.support.mutations import mutations
 from tests.support.networks import VIEW, exported_bytes
 from unalike.engines.metadata import KEY, file_key, read_facts
 from unalike.engines.onnx_engine import OnnxEngine
@@ -68,24 +67,6 @@ def test_the_content_of_a_file_is_hashed_once(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------- files from outside
-
-
-def mutations(content: bytes, seeds: range) -> Iterator[tuple[int, bytes]]:
-    """Copies of a file, each damaged in another way by its seed."""
-    for seed in seeds:
-        rng = random.Random(seed)
-        changed = bytearray(content)
-        for _ in range(rng.choice((1, 1, 4, 20))):
-            place = rng.randrange(len(changed))
-            if rng.random() < 0.6:
-                changed[place] ^= 1 << rng.randrange(8)
-            elif rng.random() < 0.5:
-                del changed[place : place + rng.randrange(1, 200)]
-            else:
-                changed[place:place] = rng.randbytes(rng.randrange(1, 60))
-            if len(changed) < 10:
-                break
-        yield seed, bytes(changed[: rng.randrange(len(changed))] if rng.random() < 0.1 else changed)
 
 
 @pytest.mark.parametrize(

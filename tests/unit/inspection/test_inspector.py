@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 import unalike
+from tests.support.forged_files import forgeries
 from tests.support.inspected_parts import (
     CONFIG,
     GOOD_PARTS,
@@ -27,7 +28,7 @@ from tests.support.inspected_parts import (
     map_network,
     write_images,
 )
-from unalike.errors import DataError, ModelError, SpecError, UnreadableImage
+from unalike.errors import DataError, ModelError, SpecError, UnalikeError, UnreadableImage
 from unalike.inference.feature_map_model import FeatureMapModel
 from unalike.inspection.anomaly_model import AnomalyModelConfig
 from unalike.inspection.inspector import Inspector
@@ -257,3 +258,18 @@ def test_ignored_regions_have_no_say_in_the_fit_and_in_inspecting(tmp_path):
     assert later.inspect(scratched).score < plain.inspect(scratched).score
     with pytest.raises(DataError, match="ignored box"):
         fitted_inspector(ignore_boxes=((0, 0, 65, 10),))
+
+
+@pytest.mark.parametrize("share", [0.03, pytest.param(1.0, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_forged_inspectors_are_read_or_refused(inspector, tmp_path, share):
+    """Values of other types under right checksums; what is read can inspect."""
+    saved, image = inspector.save(tmp_path / "saved"), draw_part(300)
+    for what in forgeries(saved, tmp_path / "forged", share):
+        try:
+            read = Inspector.load(tmp_path / "forged", runtime="onnxruntime")
+            read.inspect(image).anomaly_map()
+            read.save(tmp_path / "again")
+        except UnalikeError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1500
+        except Exception as error:  # noqa: BLE001  named with the place, so that it can be mended
+            pytest.fail(f"{what}: {type(error).__name__}: {error}")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import copy
 import hashlib
-import json
-import random
-import struct
 import unicodedata
 from pathlib import Path
 from typing import Any
@@ -14,31 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.forged_files import PREAMBLE, forge, forgeries
+from tests.support.mutations import mutations
 from unalike.errors import UnalikeError
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import calibrate
-
-PREAMBLE = struct.Struct("<8sIIQQ")
-WRONG: tuple[Any, ...] = (
-    None,
-    -1,
-    0,
-    1,
-    2**31,
-    2**63,
-    10**30,
-    1.5,
-    "x",
-    "",
-    "nan",
-    [],
-    [1],
-    [-1],
-    [[]],
-    {},
-    {"a": 1},
-    True,
-)
 
 
 @pytest.fixture(scope="module")
@@ -50,17 +26,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     gallery.enrol(vectors, [f"c{i // 10}" for i in range(300)], [f"n{i}.png" for i in range(300)])
     gallery.calibration = calibrate(gallery, 0.3)
     return gallery.save(tmp_path_factory.mktemp("g") / "g")
-
-
-def forge(saved: Path, path: Path, change: Any) -> None:
-    """Change the header and compute its checksum anew."""
-    content = saved.read_bytes()
-    magic, version, zero, offset, length = PREAMBLE.unpack(content[:32])
-    header = json.loads(content[offset : offset + length])
-    changed = change(header)
-    encoded = json.dumps(header if changed is None else changed).encode()
-    preamble = PREAMBLE.pack(magic, version, zero, offset, len(encoded))
-    path.write_bytes(preamble + hashlib.sha256(preamble + encoded).digest() + content[64:offset] + encoded)
 
 
 def use(path: Path) -> None:
@@ -78,45 +43,25 @@ def use(path: Path) -> None:
         assert "\n" not in str(error) and len(str(error)) < 800
 
 
-def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    found = [path] if path else []
-    if isinstance(value, dict):
-        for key in value:
-            found += places(value[key], (*path, key))
-    elif isinstance(value, list) and value and len(path) < 4:
-        found += places(value[0], (*path, 0))
-    return found
-
-
-def header_of(saved: Path) -> dict[str, Any]:
-    content = saved.read_bytes()
-    _, _, _, offset, length = PREAMBLE.unpack(content[:32])
-    return dict(json.loads(content[offset : offset + length]))
-
-
 @pytest.mark.parametrize("share", [0.15, pytest.param(1.0, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_every_value_of_the_header_replaced(saved: Path, tmp_path: Path, share: float) -> None:
-    rng = random.Random(0)
-    header = header_of(saved)
-    for place in places(header):
-        for wrong in (*WRONG, "gone"):
-            if rng.random() > share:
-                continue
+    for what in forgeries(saved, tmp_path / "f", share):
+        try:
+            use(tmp_path / "f")
+        except Exception as error:  # noqa: BLE001  named with the place, so that it can be mended
+            pytest.fail(f"{what}: {type(error).__name__}: {error}")
 
-            def change(header: dict[str, Any], place: tuple[Any, ...] = place, wrong: Any = wrong) -> None:
-                inner = header
-                for key in place[:-1]:
-                    inner = inner[key]
-                if wrong == "gone" and isinstance(inner, dict):
-                    del inner[place[-1]]
-                else:
-                    inner[place[-1]] = copy.deepcopy(wrong)
 
-            forge(saved, tmp_path / "f", change)
-            try:
-                use(tmp_path / "f")
-            except Exception as error:  # noqa: BLE001  named with the place, so that it can be mended
-                pytest.fail(f"{place} = {wrong!r}: {type(error).__name__}: {error}")
+@pytest.mark.parametrize(
+    "seeds", [range(150), pytest.param(range(150, 5000), marks=pytest.mark.slow)], ids=["some", "many"]
+)
+def test_damaged_galleries_are_read_or_refused(saved: Path, tmp_path: Path, seeds: range) -> None:
+    for seed, content in mutations(saved.read_bytes(), seeds):
+        (tmp_path / "f").write_bytes(content)
+        try:
+            use(tmp_path / "f")
+        except Exception as error:  # noqa: BLE001  named with its seed, so that it can be mended
+            pytest.fail(f"seed {seed}: {type(error).__name__}: {error}")
 
 
 @pytest.mark.parametrize("header", [[], 1, "x", {}, [[[]]], {"blocks": {}}, {"blocks": [], "dim": 4}])

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.forged_files import forgeries
 from tests.support.marks import VIEW, ThumbnailEngine, mark, render_mark
-from unalike.errors import DataError
+from unalike.errors import DataError, UnalikeError
 from unalike.recognition.gallery import Gallery
 from unalike.verification import approved_set
 from unalike.verification.approved_set import ApprovedSet, enrollment_images
@@ -54,3 +55,22 @@ def test_assets_are_enrolled_on_several_backgrounds() -> None:
     photo = np.random.default_rng(0).integers(0, 255, (40, 50, 3), dtype=np.uint8)
     (image,) = enrollment_images(open_asset(photo))
     assert np.array_equal(image, photo)
+
+
+@pytest.mark.parametrize("share", [0.1, pytest.param(1.0, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_forged_sets_are_read_or_refused(verifier: Verifier, tmp_path: Path, share: float) -> None:
+    """Values of other types under right checksums; what is read can be used."""
+    saved = verifier.save(tmp_path / "saved")
+    for what in forgeries(saved, tmp_path / "forged", share):
+        try:
+            approved = ApprovedSet.load(tmp_path / "forged")
+            Verifier(approved, ThumbnailEngine(), VIEW)
+            approved.gallery.search(np.ones((1, approved.gallery.dim)), 1)
+            if approved.thresholds is not None:
+                approved.thresholds.score(dict.fromkeys(approved.thresholds.limits, 1.0))
+                str(approved.thresholds)
+            approved.save(tmp_path / "again")
+        except UnalikeError as error:
+            assert "\n" not in str(error) and len(str(error)) < 1500
+        except Exception as error:  # noqa: BLE001  named with the place, so that it can be mended
+            pytest.fail(f"{what}: {type(error).__name__}: {error}")

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.support.marks import VIEW, ThumbnailEngine, mark, render_mark
-from unalike.errors import DataError
+from unalike.errors import DataError, SpecError
+from unalike.verification import verifier_calibration
 from unalike.verification.tampering import tamper
 from unalike.verification.verifier import Verifier
 
@@ -19,6 +20,12 @@ def test_a_set_of_one_asset() -> None:
         verifier.verify(render_mark(1, 0))
     with pytest.raises(DataError, match="cannot support"):
         verifier.calibrate(0.3, trials=2)
+    with pytest.raises(SpecError, match="rate is 1e-320"):
+        verifier.calibrate(1e-320)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(verifier_calibration, "render_trials", lambda *_, **__: pytest.fail("rendered in vain"))
+        with pytest.raises(DataError, match="cannot support a false-accept rate of 1e-05"):
+            verifier.calibrate(1e-5)
     thresholds = verifier.calibrate(0.3, trials=9)
     assert thresholds.assets == 1 and thresholds.false_accept.trials == 9
     assert verifier.verify(render_mark(1, 0)).answer == "same"
