@@ -106,7 +106,13 @@ class Workspace:
             job_ids: The jobs' ids.
             timeout: Seconds after which RunError is raised; None to wait without limit.
             poll: Seconds between checks.
+
+        Raises:
+            RunError: A job has not ended in time.
+            SpecError: A negative time, or one that is not a number.
         """
+        if timeout is not None and not timeout >= 0:
+            raise SpecError(f"a timeout of {timeout:g} seconds", expected="0 or more")
         deadline = None if timeout is None else time.monotonic() + timeout
         full_ids = [self.get(job_id).id for job_id in job_ids]
         while True:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, Le
+from annotated_types import Ge
 
 from unalike.spec.declare import IMAGES, LIST_SCHEMA, MODEL, Names, Numbers, Section, Text, field
 
@@ -26,6 +26,6 @@ class BenchEngine(Section):
         None, "Runtimes to measure; unset, all that can run the model.", form="a list of names, also as a,b",
         schema=LIST_SCHEMA,
     )  # fmt: skip
-    threads: Annotated[int, Ge(1), Le(1024)] | None = field(
+    threads: Annotated[int, Ge(1)] | None = field(
         None, "CPU cores that a runtime may use; unset, all that the process has."
     )

@@ -75,6 +75,6 @@ class Compare(Section):
         form=RANGE_FORM, schema=LIST_SCHEMA)  # fmt: skip
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")
-    threads: Annotated[int, Ge(1), Le(1024)] | None = field(
+    threads: Annotated[int, Ge(1)] | None = field(
         None, "CPU cores that the network may use; unset, all that the process has."
     )

@@ -20,6 +20,7 @@ Violation = tuple[str, Any, str]
 Condition = Callable[[Experiment, str], Iterator[Violation]]
 # Of whole numbers without a bound of their own: sizes and counts beyond it are no memory's, and overflow in libraries.
 MAX_WHOLE = 2**32 - 1
+MAX_THREADS = 1024
 CHANNELS = 3  # what every image is decoded to
 
 
@@ -153,9 +154,10 @@ def _whole_numbers(e: Experiment, action: str) -> Iterator[Violation]:
     for path, declared in declared_fields().items():
         if declared.section is None:
             value = reduce(lambda node, name: getattr(node, name, None), path.split("."), e)
+            most = MAX_THREADS if path.endswith((".threads", ".streams")) else MAX_WHOLE
             numbers = value if isinstance(value, list) else [value]
-            if any(type(number) is int and abs(number) > MAX_WHOLE for number in numbers):
-                yield path, value, f"whole numbers of at most {MAX_WHOLE}"
+            if any(type(number) is int and abs(number) > most for number in numbers):
+                yield path, value, f"whole numbers of at most {most}"
 
 
 def _direction(e: Experiment, action: str) -> Iterator[Violation]:

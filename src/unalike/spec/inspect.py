@@ -112,7 +112,7 @@ class InspectFit(Section):
     seed: int = field(0, "Seed of sampling and folds.", ge=0, le=2**32 - 1)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("fp32", "Number format of the network.")
-    threads: Annotated[int, Ge(1), Le(1024)] | None = field(None, THREADS_HELP)
+    threads: Annotated[int, Ge(1)] | None = field(None, THREADS_HELP)
 
 
 class InspectRun(Section):
@@ -137,4 +137,4 @@ class InspectRun(Section):
     search: Search | None = field(None, "Search in the memory bank; unset, as in the fit.")
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network; auto: that of the fit.")
-    threads: Annotated[int, Ge(1), Le(1024)] | None = field(None, THREADS_HELP)
+    threads: Annotated[int, Ge(1)] | None = field(None, THREADS_HELP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from annotated_types import Ge, Le
+from annotated_types import Ge
 
 from unalike.spec.declare import EnginePrecision, Runtime, Section, Text, field
 from unalike.spec.train import DEVICE_HELP
@@ -39,10 +39,10 @@ class Retrieval(Section):
         "Engine of gen_engine (.xml, .onnx) or gen_trt_engine (.engine) to use in place of a checkpoint.",
         ours=True,
     )
-    threads: Annotated[int, Ge(1), Le(1024)] | None = field(
+    threads: Annotated[int, Ge(1)] | None = field(
         None, "CPU cores that an exported network may use; unset, all that the process has.", ours=True
     )
-    streams: Annotated[int, Ge(1), Le(1024)] | None = field(
+    streams: Annotated[int, Ge(1)] | None = field(
         None, "Requests that OpenVINO runs at once; unset, what it finds best.", ours=True
     )
     device: Text = field(
