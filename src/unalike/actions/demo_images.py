@@ -157,6 +157,8 @@ def pick_marks(count: int, seed: int) -> dict[str, Mark]:
         raise missing_extra("simpleicons", "demo", "drawing brand marks") from error
     drawings = {icon.slug: icon for icon in icons.values()}
     slugs = sorted(drawings)
+    if count > len(slugs):
+        raise SpecError(f"{count} brands", expected=f"at most {len(slugs)}, the number of marks")
     marks_by_name: dict[str, Mark] = {}
     thumbnails = np.zeros((count, 256), np.float32)
     for position in np.random.default_rng(seed).permutation(len(slugs)):

@@ -93,8 +93,9 @@ def _coefficients(image: Image.Image, steps: np.ndarray, strip: tuple[int, int])
     values_BK = values_BK.reshape(-1, 64)[:, 1:]
     rounded_BK = np.rint(values_BK)
     unsure_BK = np.abs(values_BK - rounded_BK) >= np.clip(1 - ROUNDING / steps.reshape(-1)[1:], 0, SURE)
-    clipped_B = _blocks(np.isin(pixels, (0, 255)).reshape(*pixels.shape[:2], -1).max(axis=2)).any(axis=(1, 2))
-    return np.where(unsure_BK | clipped_B[:, None], 0, rounded_BK).astype(np.int32)
+    clipped: np.ndarray = np.where((pixels == 0) | (pixels == 255), 1, 0)
+    clipped_B: np.ndarray = _blocks(clipped.reshape(*pixels.shape[:2], -1).max(axis=2)).max(axis=(1, 2))
+    return np.where(unsure_BK | (clipped_B[:, None] > 0), 0, rounded_BK).astype(np.int32)
 
 
 def _blocks(pixels: np.ndarray) -> np.ndarray:

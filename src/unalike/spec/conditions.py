@@ -153,7 +153,9 @@ def _searched(e: Experiment, action: str) -> Iterator[Violation]:
 def _whole_numbers(e: Experiment, action: str) -> Iterator[Violation]:
     for path, declared in declared_fields().items():
         if declared.section is None:
-            value = reduce(lambda node, name: getattr(node, name, None), path.split("."), e)
+            value: Any = e
+            for name in path.split("."):
+                value = getattr(value, name, None)
             most = MAX_THREADS if path.endswith((".threads", ".streams")) else MAX_WHOLE
             numbers = value if isinstance(value, list) else [value]
             if any(type(number) is int and abs(number) > most for number in numbers):

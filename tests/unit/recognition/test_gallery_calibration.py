@@ -9,6 +9,7 @@ from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.gallery_calibration import (
     calibrate,
+    check_settings,
     cross_validated_false_matches,
     effective_trials,
     find_margin,
@@ -338,3 +339,9 @@ def test_the_rate_that_a_refusal_names_is_accepted():
             calibrate(gallery, 0.01)
         named = float(str(refused.value).split("rate of ")[-1].split(" ")[0])
         assert calibrate(gallery, named).false_match.target == named
+
+
+@pytest.mark.parametrize("rate", [0.0, 1e-320, 1e-7, 1.0, float("nan")])
+def test_rates_out_of_range(rate: float) -> None:
+    with pytest.raises(SpecError, match=f"rate is {rate}; expected 1e-06 or more, below 1"):
+        check_settings(rate)

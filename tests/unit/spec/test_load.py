@@ -624,3 +624,23 @@ def test_apply_overrides_reports_and_goes_on() -> None:
     faults = apply_overrides(tree, ["train.seed=3", "bad"], "train")
     assert tree == {"train": {"seed": 3}}
     assert len(faults) == 1
+
+
+@pytest.mark.parametrize(
+    ("action", "override", "most"),
+    [("train", "train.batch_size=99999999999999999999999", 2**32 - 1), ("train", "train.num_epochs=5000000000", 2**32 - 1),
+     ("bench_engine", "bench_engine.batches=1,99999999999999999999999", 2**32 - 1),
+     ("evaluate", "evaluate.threads=2000", 1024), ("evaluate", "evaluate.streams=4294967295", 1024)],
+)  # fmt: skip
+def test_whole_numbers_beyond_all_measure(action: str, override: str, most: int) -> None:
+    with pytest.raises(
+        SpecError, match=f"{override.split('=')[0]}: found .*, expected whole numbers of at most {most}"
+    ):
+        load_spec(action, overrides=[override])
+
+
+@pytest.mark.parametrize("text", ["nan", "-1", "0", "1.5", "", "abc", "3x", "x", "3x4x5"])
+def test_a_size_that_is_none_is_one_fault(text: str) -> None:
+    with pytest.raises(SpecError) as raised:
+        load_spec("export_maps", overrides=[f"export_maps.size={text}"])
+    assert "\n" not in str(raised.value) and "one side, or height x width" in str(raised.value)
