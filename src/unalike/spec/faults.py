@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -20,6 +21,7 @@ class Fault(NamedTuple):
         return f"{self.path}: {self.text}" if self.path else self.text
 
 
+_INDEX = re.compile(r" at index \d+(?=, expected)")
 # Names of other libraries -> the word by which fields here are named.
 _OTHER_NAMES = {"learning_rate": "lr", "wd": "decay", "bs": "batch"}
 
@@ -92,8 +94,11 @@ def _is_number(text: str) -> bool:
 def faults_of(error: ValidationError) -> tuple[list[Fault], list[tuple[Any, ...]]]:
     """The faults of a failed validation, and the locations that are invalid."""
     pairs = [_from_pydantic(e) for e in error.errors(include_url=False)]
-    unique = dict.fromkeys(fault for fault, _ in pairs)
-    return list(unique), [loc for _, loc in pairs]
+    unique: dict[tuple[str, str], Fault] = {}
+    for fault, _ in pairs:
+        key = (fault.path, _INDEX.sub("", fault.text))  # one value may stand for several items: 320 for both sides
+        unique[key] = Fault(*key) if key in unique else fault
+    return list(unique.values()), [loc for _, loc in pairs]
 
 
 def spec_error(source: str, faults: Sequence[Fault] | Iterable[Fault]) -> SpecError:
