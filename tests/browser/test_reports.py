@@ -88,5 +88,5 @@ def test_an_image_is_enlarged_and_closed_again_without_a_script(browser, tmp_pat
 )
 def test_faults_of_a_page_are_found(browser, tmp_path, html, fault):
     path = tmp_path / "page.html"
-    path.write_text(f"<!doctype html><html lang=en><title>t</title><main><h1>t</h1>{html}</main></html>")
+    path.write_text(f"<!doctype html><html lang=en><title>t</title><main><h1>t</h1><p>t</p>{html}</main></html>")
     assert any(fault in found for found in view_page(browser, path, 390, "light").faults())

@@ -19,14 +19,24 @@ FIND_OVERFLOW = """() => [...document.querySelectorAll('body *')].filter(element
     if (['auto', 'scroll'].includes(getComputedStyle(parent).overflowX)) return false;
   return true;
 }).map(element => element.outerHTML.slice(0, 120))"""
+FIRST_SENTENCE = "() => document.querySelector('h1').nextElementSibling.innerText"
+BEFORE_PICTURES = """() => { const picture = document.querySelector('img, svg'); if (!picture) return 1;
+  return [...document.querySelectorAll('p.lead')].filter(
+    text => text.getBoundingClientRect().bottom <= picture.getBoundingClientRect().top).length }"""
 OPEN_ALL = "() => document.querySelectorAll('details').forEach(details => { details.open = true })"
 
 
 @dataclass
 class PageView:
-    """A page as a browser shows it: its text, and what is wrong with it."""
+    """A page as a browser shows it: how it begins, and what is wrong with it.
 
-    text: str = ""
+    Attributes:
+        first_sentence: The first paragraph below the title.
+        before_pictures: Number of paragraphs above the first image or plot; 1 where there is none.
+    """
+
+    first_sentence: str = ""
+    before_pictures: int = 0
     overflow: list[str] = field(default_factory=list)
     messages: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -64,7 +74,7 @@ def view_page(browser: Any, path: Path, width: int, scheme: str, *, rules: bool 
         lambda request: None if request.url == address or request.url.startswith("data:") else view.requests.append(request.url),
     )  # fmt: skip
     page.goto(address)
-    view.text = page.inner_text("body")
+    view.first_sentence, view.before_pictures = page.evaluate(FIRST_SENTENCE), page.evaluate(BEFORE_PICTURES)
     page.evaluate(OPEN_ALL)
     if page.evaluate("document.documentElement.scrollWidth > document.documentElement.clientWidth"):
         view.overflow.append("the page scrolls sideways")

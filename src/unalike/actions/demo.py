@@ -225,6 +225,7 @@ def write_demo_report(
         training, evaluation, inference: Results folders of the actions.
     """
     from unalike.report.html import Report
+    from unalike.report.sentences import count_of, share_sentence
 
     lines = [json.loads(line) for line in (inference / RESULT_JSONL).read_text(encoding="utf-8").splitlines()]
     hits = [line for line in lines if line["label"] == _brand(line["path"])]
@@ -237,15 +238,19 @@ def write_demo_report(
         f"{len(images.unseen_brands)} others: "
         f"{len(lines)} queries against {len(images.unseen_brands)} brands' reference images.",
     )
-    report.figures([(f"{name} {side}", interval) for name, old, new, _ in gains
-                    for side, interval in (("frozen", old), ("trained", new))])  # fmt: skip
-    report.comparison(list(gains), before="frozen", after="trained", title="Frozen and trained on the same queries",
+    sizes = f"{len(lines):,} queries, {len(images.unseen_brands):,} brands"
+    report.sentence(share_sentence(gains[0][2], "images of new things", "get the right name", images=len(lines),
+                                   few=count_of(len(images.unseen_brands), "brand")))  # fmt: skip
+    report.sentence(f"Measured with {len(lines):,} images of {len(images.unseen_brands):,} brands that training never saw; ranges hold with 95 % confidence. "
+                    + share_sentence(gains[0][1], "images", "get it without that training", images=len(lines)))  # fmt: skip
+    report.gallery("Misses", [_row(line) for line in misses[:: max(1, len(misses) // SHOWN_MISSES)][:SHOWN_MISSES]],
+                   note=f"{len(misses)} of {len(lines)}: each query with its nearest references.", columns=("query", "nearest reference", "next nearest"))  # fmt: skip
+    report.gallery("Hits", [_row(line) for line in hits[:: max(1, len(hits) // SHOWN_HITS)][:SHOWN_HITS]],
+                   note=f"{len(hits)} of {len(lines)}.", columns=("query", "nearest reference", "next nearest"))  # fmt: skip
+    report.comparison([(*row, sizes) for row in gains], before="frozen", after="trained",
+                      title="Frozen and trained on the same queries",
                       note=" ".join(f"{line}." for line in describe_gains(gains)))  # fmt: skip
     report.curves("Training", _curves(training))
-    report.gallery("Misses", [_row(line) for line in misses[:: max(1, len(misses) // SHOWN_MISSES)][:SHOWN_MISSES]],
-                   note=f"{len(misses)} of {len(lines)}: each query with its nearest references.")  # fmt: skip
-    report.gallery("Hits", [_row(line) for line in hits[:: max(1, len(hits) // SHOWN_HITS)][:SHOWN_HITS]],
-                   note=f"{len(hits)} of {len(lines)}.")  # fmt: skip
     report.table("Every unseen brand", per_class)
     return report.write(path)
 

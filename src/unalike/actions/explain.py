@@ -15,8 +15,9 @@ from unalike.explanation.explainer import Explainer, Explanation
 from unalike.explanation.pictures import evidence_row, evidence_sheet
 from unalike.numerics.normalization import l2_normalize
 from unalike.progress import progress, say
-from unalike.report.evaluation import ExplainedMatches
+from unalike.report.evaluation import EXPLAINED_COLUMNS, ExplainedMatches
 from unalike.report.html import Report, ReportImage
+from unalike.report.sentences import count_of
 from unalike.source_names import source_name
 from unalike.storage.atomic import atomic_write, write_text
 
@@ -125,9 +126,20 @@ def _write_explanations(
     remainder = f" {len(lines) - len(rows)} more are in the folder." if len(lines) > len(rows) else ""
     page = Report(title, f"{len(lines)} pairs, by {model.source}")
     note = NOTE.format(METHOD_NOTES[explainer.method])
-    page.gallery("Pairs", rows, note=note + remainder)
+    names = [(entry["query_label"], entry["reference_label"]) for entry in map(json.loads, lines)]
+    page.sentence(describe_pairs(names))
+    page.gallery("Pairs", rows, note=note + remainder, columns=EXPLAINED_COLUMNS)
     say(f"explained: {folder / f'{stem}.html'}")
     return ExplainedMatches(rows, note, page.write(folder / f"{stem}.html"))
+
+
+def describe_pairs(names: Sequence[tuple[str, str]]) -> str:
+    """Say how many of the pairs of a query and a reference, by class name, are of one class; "" is unknown."""
+    pairs = [(query, reference) for query, reference in names if query]
+    if not pairs:
+        return f"{count_of(len(names), 'image')} beside the nearest reference, with what makes the two alike."
+    same = sum(query == reference for query, reference in pairs)
+    return f"Of {count_of(len(pairs), 'pair')} of an image and a reference, {same:,} {'shows' if same == 1 else 'show'} one class."
 
 
 def _row(
@@ -137,8 +149,8 @@ def _row(
     other = evidence_row(explanation.reference_HWC, explanation.reference)
     name, label = _name(query, i), _name(reference, j)
     correct = None if not name else name == label
-    tiles = [ReportImage(own[1], "for"), ReportImage(own[2], "against"), ReportImage(other[0], label or reference.paths[j].name, explanation.score, correct),
-             ReportImage(other[1], "for"), ReportImage(other[2], "against")]  # fmt: skip
+    tiles = [ReportImage(own[1], ""), ReportImage(own[2], ""), ReportImage(other[0], label or reference.paths[j].name, explanation.score, correct),
+             ReportImage(other[1], ""), ReportImage(other[2], "")]  # fmt: skip
     return ReportImage(own[0], name or query.paths[i].name), tiles
 
 

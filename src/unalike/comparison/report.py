@@ -29,12 +29,14 @@ class PairPreview:
 
     Attributes:
         name: Name of the pair.
+        answer: same, different or incomplete.
         score: The highest score of its regions; without one 0.5 if the answer is not ``same``, else 0.
         summary: One line about the result.
         jpegs: Small JPEG files by kind, a key of CAPTIONS.
     """
 
     name: str
+    answer: str
     score: float
     summary: str
     jpegs: Mapping[str, bytes]
@@ -43,7 +45,13 @@ class PairPreview:
     def from_result(cls, name: str, result: ComparisonResult, images: Mapping[str, Image.Image]) -> PairPreview:
         """Reduce a result and its images, by kind, to the size of the page."""
         score = result.regions[0].score if result.regions else 0.0 if result.same else 0.5
-        return cls(name, score, _summarize(result), {kind: _encode_jpeg(image) for kind, image in images.items()})
+        return cls(
+            name,
+            result.answer,
+            score,
+            _summarize(result),
+            {kind: _encode_jpeg(image) for kind, image in images.items()},
+        )
 
 
 def make_pairs_report(entries: Sequence[Mapping[str, Any]], previews: Sequence[PairPreview]) -> Report:
@@ -53,29 +61,46 @@ def make_pairs_report(entries: Sequence[Mapping[str, Any]], previews: Sequence[P
         entries: All pairs, as in ``comparison.json``.
         previews: The pairs whose images are shown.
     """
-    page = Report("Spot the difference", f"{len(entries)} pairs")
+    page = Report("Comparison")
     failures = [entry for entry in entries if "error" in entry]
-    page.figures([("the same", str(sum(e.get("answer") == "same" for e in entries))),
-                  ("different", str(sum(e.get("answer") == "different" for e in entries))),
-                  ("incomplete", str(sum(e.get("answer") == "incomplete" for e in entries))),
-                  ("could not be compared", str(len(failures)))])  # fmt: skip
+    counts = {
+        answer: sum(entry.get("answer") == answer for entry in entries)
+        for answer in ("same", "different", "incomplete")
+    }
+    page.sentence(_describe_counts(counts, len(failures), len(entries)))
     differing = sorted((preview for preview in previews if preview.score > 0), key=lambda preview: -preview.score)
     left_out = sum(e.get("same") is False for e in entries) - len(differing)
     note = "The most different first." + (f" {left_out} more are in the table." if left_out > 0 else "")
     _add_pairs(page, "What differs, or could not be compared in full", differing, note)
     _add_pairs(page, "No difference found", [preview for preview in previews if preview.score <= 0][:MAX_SAME_PAIRS])
+    page.figures([("the same", str(counts["same"])), ("different", str(counts["different"])),
+                  ("incomplete", str(counts["incomplete"])), ("could not be compared", str(len(failures)))],
+                 note=f"Pairs, {len(entries)} in all.")  # fmt: skip
     if failures:
-        page.table("Could not be compared", [{"pair": e["name"], "why": e["error"]} for e in failures])
+        page.table("Could not be compared", [{"pair": e["name"], "why": e["error"]} for e in failures], stack=True)
     page.table("All pairs", [_table_row(entry) for entry in entries])
     return page
+
+
+def _describe_counts(counts: Mapping[str, int], failures: int, total: int) -> str:
+    """Say how many pairs are the same and how many differ."""
+    one = total == 1
+    parts = [f"{counts['different']:,} {'shows' if counts['different'] == 1 else 'show'} a difference",
+             f"{counts['same']:,} {'does' if counts['same'] == 1 else 'do'} not"]  # fmt: skip
+    if counts["incomplete"]:
+        parts.append(f"{counts['incomplete']:,} could not be compared in full")
+    if failures:
+        parts.append(f"{failures:,} could not be compared at all")
+    return f"Of {total:,} pair{'' if one else 's'}, {', '.join(parts[:-1])} and {parts[-1]}."
 
 
 def _add_pairs(page: Report, title: str, previews: Sequence[PairPreview], note: str = "") -> None:
     """Add a section with a row of images per pair; nothing without pairs."""
     rows = [
-        LargeImages(preview.name, preview.summary, [(CAPTIONS[kind], jpeg) for kind, jpeg in preview.jpegs.items()])
+        LargeImages(preview.name, preview.summary, [(CAPTIONS[kind], jpeg) for kind, jpeg in preview.jpegs.items()],
+                    {"same": True, "different": False}.get(preview.answer), preview.answer)
         for preview in previews
-    ]
+    ]  # fmt: skip
     if rows:
         page.large_images(title, rows, note=note)
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from unalike.discovery.clustering import ImageGroups
 from unalike.report.html import Report, ReportImage
+from unalike.report.sentences import count_of
 from unalike.runs.filenames import GROUPS_FILE, UNSORTED_FILE
 
 # Thumbnails take some 4 kB each: a page stays below some 12 MB whatever the number of images. The tables hold the rest.
@@ -41,19 +42,23 @@ def write_report(
     """
     page = _Sections(paths, groups, names)
     report = Report("Groups of similar images", "Found by similarity alone; no labels were used.")
-    report.figures(_cards(figures), note=INSTRUCTIONS)
-    report.gallery("Groups", page.groups(), note=page.groups_note())
+    report.sentence(_describe_counts(figures)).sentence(INSTRUCTIONS)
+    report.gallery(
+        "Groups", page.groups(), note=page.groups_note(), columns=("typical image", "others"), score="confidence"
+    )
+    report.figures(_cards(figures))
     report.gallery("Perhaps the same", page.similar_groups(), note="The most similar pairs of groups, with the mean "
-                   "cosine between them: if both show the same, move the files of one into the other.")  # fmt: skip
+                   "cosine between them: if both show the same, move the files of one into the other.", columns=("group", "perhaps the same"))  # fmt: skip
     report.gallery("Doubtful", page.doubtful(), note="The images with the lowest confidence, beside the typical image "
-                   "of their own group and of the nearest other one.")  # fmt: skip
+                   "of their own group and of the nearest other one.", columns=("doubtful image", "its group", "nearest other group"),
+                   score="confidence")  # fmt: skip
     report.gallery("In no group", page.ungrouped(), note=_note("These are similar to no other image; beside each, the typical "
-                   "image of the nearest group.", int((groups.group_N < 0).sum()), UNSORTED_FILE))  # fmt: skip
+                   "image of the nearest group.", int((groups.group_N < 0).sum()), UNSORTED_FILE), columns=("image", "nearest group"), score="confidence")  # fmt: skip
     report.gallery("Near-duplicates", page.duplicates(), note=_note("Images that are nearly identical to another, which is "
-                   "on the right.", int((groups.duplicate_of_N >= 0).sum()), GROUPS_FILE))  # fmt: skip
+                   "on the right.", int((groups.duplicate_of_N >= 0).sum()), GROUPS_FILE), columns=("image", "the one it repeats"), score="confidence")  # fmt: skip
     if groups.agreement_curve:
         lines = {"agreement": [(float(count), value) for count, value in groups.agreement_curve]}
-        report.curves("Number of groups", {"agreement of two halves of the features": lines}, x_name="groups",
+        report.curves("Number of groups", {"agreement of two halves of the features (1: equal)": lines}, x_name="number of groups", folded=True,
                       note="Groups are merged until the groups of one half of the features no longer agree with those of "
                       f"the other half (adjusted Rand index, 1: equal). Chosen: agreement {groups.agreement:.3f}.")  # fmt: skip
     report.table("All groups", page.table(), note="Confidence: the mean silhouette of a group's images, from 0 (another "
@@ -67,6 +72,13 @@ def _cards(figures: Mapping[str, Any]) -> list[tuple[str, Any]]:
     titles = {"images": "images", "groups": "groups", "in_no_group": "in no group", "near_duplicates": "near-duplicates",
              "unreadable": "unreadable", "mean_confidence": "mean confidence", "agreement": "agreement of halves"}  # fmt: skip
     return [(name, figures[key]) for key, name in titles.items()]
+
+
+def _describe_counts(figures: Mapping[str, Any]) -> str:
+    """Say how many groups were found."""
+    groups, alone = figures["groups"], figures["in_no_group"]
+    return (f"{count_of(figures['images'], 'image')} fall into {count_of(groups, 'group')} of similar ones; "
+            f"{count_of(alone, 'image')} {'is' if alone == 1 else 'are'} in no group.")  # fmt: skip
 
 
 def _note(note: str, count: int, table: str) -> str:

@@ -26,9 +26,10 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -88,6 +89,12 @@ class Interval:
             for name, number in (("value", self.value), ("low", self.low), ("high", self.high))
         }
         return values | ({"too_few": True} if self.too_few and not math.isnan(self.value) else {})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], span: float = 1.0) -> Interval:
+        """The inverse of ``to_dict``; ``span`` is 2 for a difference."""
+        value, low, high = (math.nan if values.get(end) is None else values[end] for end in ("value", "low", "high"))
+        return cls(value, low, high, span, few_groups=bool(values.get("too_few", False)))
 
     def format_bounds(self, spec: str = ".4f") -> str:
         """Format the bounds as ``[low, high]``, or in words where there are too few groups to say."""

@@ -6,16 +6,20 @@ from pathlib import Path
 
 import numpy as np
 
+from unalike.metrics.intervals import Interval
 from unalike.recognition.calibration_trials import CalibrationTrials
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.operating_point import cost_curve
 from unalike.report.html import Report
+from unalike.report.sentences import count_of, share_sentence
 
 
 def write_threshold_report(path: Path, calibration: GalleryCalibration, trials: CalibrationTrials) -> Path:
     """Write the page; returns ``path``."""
     snapshot, share = trials.snapshot, calibration.false_match
     report = Report("Gallery", f"{len(snapshot)} reference images of {np.count_nonzero(snapshot.counts_C)} classes")
+    for text in describe_costs(calibration):
+        report.sentence(text)
     entries: list[tuple[str, float | str | None]] = [
         ("threshold" if not calibration.provisional else "provisional threshold", calibration.threshold),
         ("unknown images taken for known", f"{share.rate:.1%} ({share.low:.1%} to {share.high:.1%})"),
@@ -23,15 +27,51 @@ def write_threshold_report(path: Path, calibration: GalleryCalibration, trials: 
     if "known_unknown_low" in calibration.figures:
         refusal, low, high = (calibration.figures[f"known_unknown{end}"] for end in ("", "_low", "_high"))
         entries.append(("known images called unknown", f"{refusal:.1%} ({low:.1%} to {high:.1%})"))
-    note = f"{calibration.costs()[0].upper()}{calibration.costs()[1:]}."
-    if calibration.provisional:
-        note += f" No rate is promised: {calibration.needs}."
-    report.figures(entries, title="What the threshold costs", note=note)
+    report.figures(
+        entries,
+        title="What the threshold costs",
+        note=f"Shares of images with their {share.confidence:.0%} intervals; the threshold is a cosine.",
+    )
     accept_rate, refused_curve = cost_curve(trials)
-    lines = {"unknown images taken for known": accept_rate, "known images called unknown": refused_curve}
+    lines = {"unknown images taken for known": accept_rate, "known images called unknown": refused_curve,
+             "chosen threshold": [(calibration.threshold, 0.0), (calibration.threshold, 1.0)]}  # fmt: skip
     report.curves(
-        "Both costs by threshold", {"share of images": {name: line for name, line in lines.items() if line}},
+        "Both costs by threshold", {"share of images (0 to 1)": {name: line for name, line in lines.items() if line}},
         x_name="threshold (cosine score)",
         note=f"Measured on {trials.made_from}. An image whose best score is below the threshold ({calibration.threshold:.3f}) is called unknown.",
     )  # fmt: skip
     return report.write(path)
+
+
+def describe_costs(calibration: GalleryCalibration) -> list[str]:
+    """Say how many of a hundred images are taken for known, or called unknown, and with what that was measured."""
+    share, figures = calibration.false_match, calibration.figures
+    texts, basis = [], []
+    if share.trials:
+        text = share_sentence(
+            Interval(share.rate, share.low, share.high), "images of unknown things", "are taken for known",
+            images=share.trials, few=count_of(share.classes, "class", "classes"),
+        )  # fmt: skip
+        texts.append(text)
+        basis.append(
+            f"{count_of(share.trials, 'trial')} of {count_of(share.classes, 'unknown class', 'unknown classes')}"
+        )
+    if "known_unknown_low" in figures:
+        refusal = Interval(*(figures[f"known_unknown{end}"] for end in ("", "_low", "_high")))
+        texts.append(
+            share_sentence(
+                refusal,
+                "images of known things",
+                "are called unknown",
+                images=figures["known_images"],
+                few=count_of(figures["known_classes"], "class", "classes"),
+            )
+        )
+        classes = count_of(figures["known_classes"], "known class", "known classes")
+        basis.append(f"{count_of(figures['known_images'], 'image')} of {classes}")
+    if not texts:
+        return [f"What the threshold costs was not measured: {calibration.needs or 'there are too few images'}."]
+    promise = (
+        f" The threshold is provisional and promises no rate: {calibration.needs}." if calibration.provisional else ""
+    )
+    return [*texts, f"Measured with {' and '.join(basis)}.{promise}"]

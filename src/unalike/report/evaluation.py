@@ -8,7 +8,6 @@ Shape letters: N images, Q queries, R references, D vector width.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,6 +32,7 @@ from unalike.numerics.nearest_neighbors import Neighbors
 from unalike.numerics.normalization import UnitVectors, unit_vectors
 from unalike.report.html import Report, ReportImage
 from unalike.report.plots import ScatterPlot
+from unalike.report.sentences import count_of, share_sentence
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
 from unalike.source_names import source_name
 
@@ -42,6 +42,8 @@ MAX_MAP_IMAGES, MAX_COMPARED_IMAGES = 1000, 20_000
 MAX_MISSES, MAX_HITS, MAX_PAIRS, MAX_SUSPECTED, MAX_EXPLAINED, MAX_CONFUSED = 18, 6, 9, 12, 5, 60
 SUSPECTED_COLUMNS = ("path", "class", "looks_like", "chance", "margin")
 DUPLICATE_COLUMNS = ("path", "class", "other_path", "other_class", "cosine")
+# Headings of the images of an explained match.
+EXPLAINED_COLUMNS = ("query", "query: alike", "query: unlike", "reference", "reference: alike", "reference: unlike")
 # Metrics shown first: key in metrics.json -> name.
 HEADLINES = {"precision_at_1": "R@1", "recall_at_5": "R@5", "mean_average_precision_at_r": "MAP@R",
              "r_precision": "R-precision"}  # fmt: skip
@@ -174,34 +176,75 @@ def write_evaluation_report(
         The files.
     """
     report = Report(title, subtitle)
-    micro, about = summary["micro"], summary["intervals"]
-    report.figures([(name, interval_from_dict(micro[key])) for key, name in HEADLINES.items() if key in micro],
-                   note=f"Means over queries, each with its {100 * about['confidence']:g} % interval for {about['claim']}."
-                   )  # fmt: skip
+    add_sentences(report, summary)
     add_retrieval(report, query, reference, ranking)
     if explanations is not None:
         add_explanations(report, explanations, folder)
+    add_figures(report, summary)
+    add_confusions(report, ranking, query.classes)
     add_embedding_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
     all_images = query if ranking.same else query.union(reference)
     add_hard_pairs(report, all_images)
     add_suspected_labels(report, all_images, folder, neighbors=neighbors if ranking.same else None)
     add_near_duplicates(report, query, None if ranking.same else reference, folder, neighbors=neighbors)
     if summary.get("per_class"):
-        columns = ("class", "queries", "references", *(key for key in HEADLINES if key in micro))
-        report.table("Every class", [{key: row[key] for key in columns} for row in summary["per_class"]])
+        columns = {key: HEADLINES.get(key, key) for key in ("class", "queries", "references", *HEADLINES)}
+        rows = [{name: row[key] for key, name in columns.items() if key in row} for row in summary["per_class"]]
+        report.table("Every class", rows, note="Means over the queries of each class.")
     return [report.write(folder / REPORT_FILE), folder / SUSPECTED_LABELS_FILE, folder / NEAR_DUPLICATES_FILE]
 
 
-def interval_from_dict(values: Mapping[str, Any], span: float = 1.0) -> Interval:
-    """The inverse of ``Interval.to_dict``; ``span`` is 2 for a difference."""
-    value, low, high = (math.nan if values.get(end) is None else values[end] for end in ("value", "low", "high"))
-    return Interval(value, low, high, span, few_groups=bool(values.get("too_few", False)))
+def add_sentences(report: Report, summary: Mapping[str, Any]) -> None:
+    """Add the sentences of an evaluation: how many of a hundred images get the right name, and what that is measured with.
+
+    Args:
+        report: The report.
+        summary: The content of ``metrics.json``.
+    """
+    about, images, classes = summary["intervals"], summary["measured"], summary["classes"]
+    sizes = f"{count_of(images, 'image')} of {count_of(classes, 'class', 'classes')}"
+    by_class = about["resampled"] == "classes"
+    subject = "images of new things" if about["unseen_classes"] else "images of things like these"
+    if not by_class:
+        subject = f"further images of these {count_of(classes, 'class', 'classes')}"
+    share = Interval.from_dict(summary["micro"]["precision_at_1"])
+    few = count_of(classes, "class", "classes") if by_class or classes < 2 else count_of(images, "image")
+    if share.too_few:
+        subject = "images of new things" if about["unseen_classes"] else "images"
+    report.sentence(
+        share_sentence(share, subject, "get the right name", images=images, few=few if about["method"] else "")
+    )
+    unseen = " that training never saw" if about["unseen_classes"] else ""
+    level = "" if share.too_few else f"; the range holds with {100 * about['confidence']:g} % confidence"
+    text = f"Measured with {sizes}{unseen}{level}."
+    others = summary["queries"] - images
+    if others:
+        text += f" {count_of(others, 'more image')} {'shows' if others == 1 else 'show'} classes without a reference."
+    report.sentence(text)
+
+
+def add_figures(report: Report, summary: Mapping[str, Any], *, title: str = "In short", note: str = "") -> None:
+    """Add the headline figures of an evaluation, each with what it is measured with.
+
+    Args:
+        report: The report.
+        summary: The content of ``metrics.json``.
+        title: Heading of the section.
+        note: Text before the section's own note.
+    """
+    micro, about = summary["micro"], summary["intervals"]
+    sizes = f"{count_of(summary['measured'], 'query', 'queries')}, {count_of(summary['classes'], 'class', 'classes')}"
+    report.figures(
+        [(name, Interval.from_dict(micro[key]), sizes) for key, name in HEADLINES.items() if key in micro], title=title,
+        note=f"{note} Means over queries, from 0 to 1, each with its {100 * about['confidence']:g} % interval for "
+        f"{about['claim']}.".strip(),
+    )  # fmt: skip
 
 
 def add_retrieval(
     report: Report, query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking | Matches, *, about: str = ""
 ) -> None:
-    """Add misses and hits with their nearest references, and a table of the confused classes.
+    """Add misses and hits with their nearest references.
 
     Args:
         report: The report.
@@ -218,16 +261,23 @@ def add_retrieval(
     )
     report.gallery(
         f"Misses{about}", [_miss_row(query, reference, ranking, q) for q in _select_misses(ranking, wrong)],
-        note=f"{share}. Each row: the query, the reference it was matched with (red), and the nearest reference of its own class "
-        "(green). Highest scores first, each pair of classes once before any is repeated; numbers are cosines.",
+        note=f"{share}. Highest cosines first, each pair of classes once before any is repeated.",
+        columns=("query", "nearest reference", "its own class"),
     )  # fmt: skip
     some = correct[:: max(1, len(correct) // MAX_HITS)][:MAX_HITS]
     report.gallery(
         f"Hits{about}",
         [(query.image(q), [reference.image(int(ranking.nearest[q]), float(ranking.score[q]), True)]) for q in some],
         note=f"{len(correct):,} of {len(in_gallery):,} queries; some of them.",
+        columns=("query", "nearest reference"),
     )
-    rows = _confusion_rows(ranking.labels[in_gallery], ranking.predicted[in_gallery], query.classes)
+
+
+def add_confusions(report: Report, ranking: Ranking | Matches, classes: Sequence[str], *, about: str = "") -> None:
+    """Add a table of the confused classes; ``about`` is added to its heading, in parentheses."""
+    about = f" ({about})" if about else ""
+    in_gallery = np.flatnonzero(~ranking.open_set)
+    rows = _confusion_rows(ranking.labels[in_gallery], ranking.predicted[in_gallery], classes)
     more = f" {len(rows) - MAX_CONFUSED} more pairs." if len(rows) > MAX_CONFUSED else ""
     report.table(f"Confused classes{about}", rows[:MAX_CONFUSED], note="Pairs of classes, the most frequent first; share is "
                  f"that of the class's own queries.{more}")  # fmt: skip
@@ -282,8 +332,8 @@ def add_explanations(report: Report, explanations: ExplainedMatches, folder: Pat
     """Add the first misses with the regions that are evidence for the wrong reference and against the right one."""
     report.gallery(
         "Why the worst were missed", explanations.rows[: 2 * MAX_EXPLAINED],
-        note="Two rows for each miss: compared with the nearest reference, of a wrong class (red), then with the nearest of its "
-        f"own class (green). {explanations.note}",
+        note="Two rows for each miss: compared with the nearest reference, of a wrong class, then with the nearest of its own "
+        f"class. {explanations.note}", columns=EXPLAINED_COLUMNS,
         link=(explanations.page.relative_to(folder).as_posix(), "All explained misses with their maps"),
     )  # fmt: skip
 
@@ -327,8 +377,9 @@ def add_hard_pairs(report: Report, images: EmbeddedImages) -> None:
         _disjoint(pairs, MAX_PAIRS) for pairs in hardest_pairs(sample.vectors_ND, sample.labels_N, 4 * MAX_PAIRS)
     )
     report.image_pairs("Hardest pairs: different classes, nearly equal vectors", _pair_rows(sample, sample, across),
+                       columns=("image", "its look-alike"),
                        note=f"The images that the network can hardly tell apart; an image appears once.{sampled}")  # fmt: skip
-    report.image_pairs("Hardest pairs: one class, vectors far apart", _pair_rows(sample, sample, within),
+    report.image_pairs("Hardest pairs: one class, vectors far apart", _pair_rows(sample, sample, within), columns=("image", "same class"),
                        note=f"Images of one class that the network separates: another view, other lighting, or a wrong label.{sampled}")  # fmt: skip
 
 
@@ -374,9 +425,9 @@ def add_suspected_labels(
          [sample.image(i) for i in s.neighbors[:5]])
         for s in suspicions[:MAX_SUSPECTED]
     ]  # fmt: skip
-    text = f"{len(suspicions):,} images whose nearest neighbors (to the right) agree on another class, beyond chance. "
+    text = f"{len(suspicions):,} images whose nearest neighbors agree on another class, beyond chance. "
     text += f"A list to review, not a decision; all of them are in {SUSPECTED_LABELS_FILE}. " if suspicions else ""
-    report.gallery("Suspected wrong labels", image_rows, note=text + note)
+    report.gallery("Suspected wrong labels", image_rows, note=text + note, columns=("image", "nearest neighbors"))
     return suspicions
 
 
@@ -408,5 +459,6 @@ def add_near_duplicates(
     text += f"; all of them are in {NEAR_DUPLICATES_FILE}." if len(duplicates) else "."
     text += "" if other is None else " A query that is among the references too makes every metric look better."
     first = Pairs(duplicates.pairs_P2[:MAX_PAIRS], duplicates.scores_P[:MAX_PAIRS])
-    report.image_pairs("Near-duplicates", _pair_rows(left, right, first), note=text)
+    columns = ("image", "nearly equal") if other is None else ("query", "reference")
+    report.image_pairs("Near-duplicates", _pair_rows(left, right, first), note=text, columns=columns)
     return duplicates

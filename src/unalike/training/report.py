@@ -17,20 +17,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from unalike.data.imageset import ImageSet
+from unalike.metrics.intervals import Interval
 from unalike.metrics.retrieval import Ranking, evaluate_ranking
 from unalike.metrics.summary import summarize
 from unalike.report.evaluation import (
-    HEADLINES,
     EmbeddedImages,
     Matches,
+    add_confusions,
     add_embedding_map,
+    add_figures,
     add_hard_pairs,
     add_near_duplicates,
     add_retrieval,
+    add_sentences,
     add_suspected_labels,
-    interval_from_dict,
 )
 from unalike.report.html import Report
+from unalike.report.sentences import count_of, share_sentence
 from unalike.runs.filenames import NEAR_DUPLICATES_FILE, REPORT_FILE, SUSPECTED_LABELS_FILE
 from unalike.runs.kpi_names import short_name
 from unalike.sanitize import redact
@@ -72,20 +75,20 @@ def write_training_report(folder: Path, experiment: Experiment, result: Training
         query, reference = (embedded_images(images, vectors) for images, vectors in embeddings)
         summary = summarize(result.ranking, reference.classes, n=1000, unseen_classes=sets.unseen)
         about = "classes that training never saw" if sets.unseen else "images that training never saw"
-        report.figures(
-            [(name, interval_from_dict(summary["micro"][key])) for key, name in HEADLINES.items() if key in summary["micro"]],
-            title=f"In short: {_checkpoint_name(result)}",
-            note=f"Validation on {about} ({sets.validation}), with 95 % intervals for {summary['intervals']['claim']}. It is the "
-            "best of all validations, so slightly optimistic.",
-        )  # fmt: skip
+        add_sentences(report, summary)
+        add_retrieval(report, query, reference, result.ranking)
+        add_figures(report, summary, title=f"In short: {_checkpoint_name(result)}",
+                    note=f"Validation on {about} ({sets.validation}): the best of all validations, so slightly optimistic.")  # fmt: skip
+    else:
+        report.sentence(
+            "How many images get the right name was not measured: none were named or held out for validation."
+        )
+        report.sentence("`unalike evaluate` measures the model on images of yours.")
     if result.history.steps or result.history.validations:
         report.curves("Curves", _curves(result.history, experiment.train.num_epochs))
     files = []
     if embeddings is not None and result.ranking is not None:
         files = _add_validation(report, query, reference, result.ranking, folder)
-    else:
-        report.figures([], title="No validation", note="No images were named or held out for validation, so this page "
-                       "has no metrics. `unalike evaluate` measures the model on images of yours.")  # fmt: skip
     return [report.write(folder / REPORT_FILE), *files]
 
 
@@ -101,7 +104,7 @@ def _checkpoint_name(result: TrainingResult) -> str:
 def _add_validation(
     report: Report, query: EmbeddedImages, reference: EmbeddedImages, ranking: Ranking, folder: Path
 ) -> list[Path]:
-    add_retrieval(report, query, reference, ranking)
+    add_confusions(report, ranking, query.classes)
     add_embedding_map(report, query, (ranking.predicted != ranking.labels) & ~ranking.open_set)
     everything = query if ranking.same else query.union(reference)
     add_hard_pairs(report, everything)
@@ -141,16 +144,25 @@ def write_automatic_report(
                     for name in (record["candidates"][0]["name"], record["chosen"]))  # fmt: skip
     counts = record["evaluation"]["counts"]
     figures = [(kind, name, value) for kind, row in choice["figures"].items() for name, value in row.items()]
+    for kind, row in counts.items():
+        report.sentence(describe_share(kind, Interval.from_dict(choice["figures"][kind]["R@1"]), row))
+    basis = [f"{count_of(row['images'], 'image')} of {count_of(row['classes'], 'class', 'classes')} ({KIND_NAMES[kind]})"
+                for kind, row in counts.items()]  # fmt: skip
+    report.sentence(f"Measured with {' and '.join(basis)}; ranges hold with 95 % confidence.")
+    for kind in counts:
+        _add_lookups(report, kind, result, images, counts[kind])
     report.figures(
         [("delivered", choice["name"]), ("minutes", f"{record['spent_minutes']:.1f} of {record['minutes']:g}"),
-         *((f"{name}, {KIND_NAMES[kind]}", interval_from_dict(value)) for kind, name, value in figures)],
+         *((f"{name}, {KIND_NAMES[kind]}", Interval.from_dict(value), describe_counts(counts[kind]) if kind in counts else "")
+           for kind, name, value in figures)],
         note=" ".join(text for text in (_as_sentence(choice["statement"]), _describe_queries(record),
                                         _as_sentence(record["not_tested"]), OPTIMISTIC) if text),
     )  # fmt: skip
     if choice is not base:
         report.comparison(
-            [(f"{name}, {KIND_NAMES[kind]}", interval_from_dict(base["figures"][kind][name]), interval_from_dict(value),
-              interval_from_dict(choice["gain_over_frozen"][kind][name], 2.0)) for kind, name, value in figures],
+            [(f"{name}, {KIND_NAMES[kind]}", Interval.from_dict(base["figures"][kind][name]), Interval.from_dict(value),
+              Interval.from_dict(choice["gain_over_frozen"][kind][name], 2.0),
+              describe_counts(counts[kind]) if kind in counts else "") for kind, name, value in figures],
             before="frozen trunk", after=choice["name"], title="Compared with the frozen trunk",
             note="Paired differences on the same queries; the frozen trunk is not trained at all.",
         )  # fmt: skip
@@ -158,14 +170,14 @@ def write_automatic_report(
         {"name": c["name"], **{f"{name}, {KIND_NAMES[kind]}": value["value"] for kind, row in c["figures"].items()
                                for name, value in row.items()},
          "delivered": "yes" if c is choice else "", "why": c["reason"]} for c in record["candidates"]
-    ], note=f"On the same queries. The rule: {record['rule']}. `unalike train --take NAME` delivers another one.")  # fmt: skip
-    report.table("Heads on frozen features", [{"name": head["name"], "score": head["score"]} for head in record["heads"]],
+    ], note=f"On the same queries. The rule: {record['rule']}. `unalike train --take NAME` delivers another one.", stack=True)  # fmt: skip
+    report.table("Heads on frozen features", [{"name": head["name"], "score": head["score"]} for head in record["heads"]], folded=True,
                  note="Mean of R@1 and MAP@R in cross-validation on the images to fit to; the best heads are among the candidates "
                  "above. A head trained with a loss is one of them only if its R@1 is significantly higher and MAP@R no lower.")  # fmt: skip
     if history.steps:
-        report.curves("Fine-tuning", _curves(history, experiment.train.num_epochs))
+        report.curves("Fine-tuning", _curves(history, experiment.train.num_epochs), folded=True)
     for kind in counts:
-        _add_lookups(report, kind, result, images, counts[kind])
+        _add_confusions(report, kind, result, images, counts[kind])
     every = embedded_images(images, frozen_NF)
     count, quick = _comparisons_that_fit(every, seconds)
     frozen, _ = every.sample(count)
@@ -220,17 +232,53 @@ def _describe_queries(record: Mapping[str, Any]) -> str:
     )
 
 
+# What the images of a kind are called in a sentence.
+KIND_SUBJECTS = {
+    "new": "images of new things",
+    "known": "new images of known things, from another place or another day",
+    "same": "new images of known things, taken like those here",
+}
+
+
+def describe_share(kind: str, share: Interval, counts: Mapping[str, int]) -> str:
+    """Say how many of a hundred images of a kind get the right name.
+
+    Args:
+        kind: a key of ``KIND_NAMES``.
+        share: R@1 of the kind.
+        counts: the entry of the kind in ``HoldoutResult.counts``.
+    """
+    few = count_of(counts["classes"], "class", "classes")
+    subject = KIND_SUBJECTS[kind]
+    return share_sentence(share, subject, "get the right name", images=counts["images"], few=few)
+
+
 def _add_lookups(report: Report, kind: str, result: HoldoutResult, images: ImageSet, counts: Mapping[str, int]) -> None:
-    """Add misses, hits and confusions of the queries of one kind: those that its figures are computed from."""
-    if result.lookups is None:
-        return
+    """Add misses and hits of the queries of one kind: those that its figures are computed from."""
+    if result.lookups is not None:
+        query, reference, matches = _matches(kind, result, images)
+        add_retrieval(report, query, reference, matches, about=f"{KIND_NAMES[kind]}, {describe_counts(counts)}")
+
+
+def _add_confusions(
+    report: Report, kind: str, result: HoldoutResult, images: ImageSet, counts: Mapping[str, int]
+) -> None:
+    """Add the confused classes of the queries of one kind."""
+    if result.lookups is not None:
+        _, _, matches = _matches(kind, result, images)
+        add_confusions(report, matches, images.classes, about=f"{KIND_NAMES[kind]}, {describe_counts(counts)}")
+
+
+def _matches(kind: str, result: HoldoutResult, images: ImageSet) -> tuple[EmbeddedImages, EmbeddedImages, Matches]:
+    """The queries of one kind, all images as their references, and what was found."""
+    assert result.lookups is not None
     lookups, labels_N = result.lookups.select(result.kind_Q == kind), images.labels_N
     query = EmbeddedImages.from_vectors(np.zeros((len(lookups.query_Q), 1)), labels_N[lookups.query_Q], images.classes,
                            [images.paths[i] for i in lookups.query_Q.tolist()])  # fmt: skip
     reference = EmbeddedImages.from_vectors(np.zeros((len(images), 1)), labels_N, images.classes, images.paths)
     matches = Matches(query.labels_N, labels_N[lookups.nearest_Q], lookups.nearest_Q, lookups.score_Q, lookups.own_Q,
                       lookups.own_score_Q)  # fmt: skip
-    add_retrieval(report, query, reference, matches, about=f"{KIND_NAMES[kind]}, {describe_counts(counts)}")
+    return query, reference, matches
 
 
 def _subtitle(experiment: Experiment, images: ImageSet) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,12 +129,15 @@ def _save(image: Image.Image, path: Path) -> None:
 
 def _make_page(approved_set: ApprovedSet, rows: Sequence[_ReportRow], max_images: int) -> Report:
     page = Report("Verification", f"{len(rows)} images compared with {len(approved_set.assets)} approved assets")
-    page.figures([(answer, str(sum(row.result.answer == answer for row in rows))) for answer in OUTLINE_COLORS])
+    counts = {answer: sum(row.result.answer == answer for row in rows) for answer in OUTLINE_COLORS}
+    page.sentence(_describe_counts(counts))
     rest = f" {len(rows) - max_images} more are in {VERDICTS_FILE}." if len(rows) > max_images else ""
     page.gallery(
         "Images", [_gallery_row(row) for row in rows[:max_images]],
-        note="The image, the asset, what was observed in its place, and where that differs." + rest,
+        note="The image, the nearest approved asset, what was observed in its place, and where that differs." + rest,
+        columns=("image", "approved asset", "as observed", "where it differs"), score="score",
     )  # fmt: skip
+    page.figures([(answer, str(number), "images") for answer, number in counts.items()])
     thresholds = approved_set.thresholds
     if thresholds is not None:
         limits = [{"measure": name, "benign images stay below": value} for name, value in thresholds.limits.items()]
@@ -142,10 +145,25 @@ def _make_page(approved_set: ApprovedSet, rows: Sequence[_ReportRow], max_images
     return page
 
 
+def _describe_counts(counts: Mapping[str, int]) -> str:
+    """Say how many images show an approved asset as it is."""
+    total = sum(counts.values())
+    parts = [f"{counts[SAME]:,} {'shows' if counts[SAME] == 1 else 'show'} an approved asset as it is",
+             f"{counts[ALTERED]:,} {'shows' if counts[ALTERED] == 1 else 'show'} an altered one"]  # fmt: skip
+    if counts[DIFFERENT]:
+        parts.append(
+            f"{counts[DIFFERENT]:,} {'shows' if counts[DIFFERENT] == 1 else 'show'} something that resembles one"
+        )
+    if counts[ABSENT]:
+        parts.append(f"{counts[ABSENT]:,} {'shows' if counts[ABSENT] == 1 else 'show'} none of them")
+    return f"Of {total:,} image{'' if total == 1 else 's'}, {', '.join(parts[:-1])} and {parts[-1]}."
+
+
 def _gallery_row(row: _ReportRow) -> tuple[ReportImage, list[ReportImage]]:
     result = row.result
     tiles = [ReportImage(row.asset.composite(), row.asset.name)] if row.asset is not None else []
     if result.difference is not None and result.answer != ABSENT:
-        tiles.append(ReportImage(result.difference.observed_HW3, "as observed"))
-        tiles.append(ReportImage(_draw_heat(result.difference), "differs"))
-    return ReportImage(row.overlay, f"{row.path.name}: {result}", result.score, result.answer == SAME), tiles
+        tiles.append(ReportImage(result.difference.observed_HW3, ""))
+        tiles.append(ReportImage(_draw_heat(result.difference), "red: differs most"))
+    correct = None if result.answer == ABSENT else result.answer == SAME
+    return ReportImage(row.overlay, f"{row.path.name}: {result}", result.score, correct, result.answer), tiles

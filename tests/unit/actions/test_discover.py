@@ -93,7 +93,7 @@ def test_a_heap_becomes_folders_and_stays_as_it_was(heap, model, tmp_path, capsy
     assert any("3-red" in row["path"] and "3-red" in row["near_duplicate_of"] for row in twin)
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "group-001" in page and page.count("data:image/jpeg;base64,") > 30 and "://" not in page
-    assert "broken.png" in page
+    assert "broken.png" in page and "33 images fall into 4 groups" in page
     assert not list(tmp_path.glob(".*partial*"))
     # what comes out is what training takes: a folder is a class
     images = load_images(out)

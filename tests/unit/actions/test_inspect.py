@@ -52,6 +52,11 @@ def test_fit_run_and_measure(tmp_path):
     assert (
         "image AUROC" in page and page.count("data:image/jpeg") == 14 and "http" not in page.replace("http-equiv", "")
     )
+    assert (
+        "Of 3 defective images, 3 are found; 3 images are too few to say" in page
+        and "Measured with 3 defective images and 4 good ones." in page
+    )
+    assert page.count("✗ defective") == [answer["decision"] for answer in saved["answers"]].count("defective") > 2
     overlay = Image.open(tmp_path / "out" / saved["answers"][-1]["overlay"])
     assert overlay.size == (64, 64)
     with pytest.raises(RunError, match="not empty"):

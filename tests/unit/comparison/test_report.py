@@ -25,6 +25,8 @@ def test_the_page_of_pairs() -> None:
         previews.append(PairPreview.from_result(name, result, {"boxes": result.picture()}))
     entries.append({"name": "broken", "error": "not an image"})
     html = make_pairs_report(entries, previews).html()
+    assert "Of 4 pairs, 2 show a difference, 1 does not and 1 could not be compared at all." in html
+    assert html.count("✗ different") == 2 and html.count("✓ same") == 1
     assert "<pair 2>" not in html and html.index("&lt;pair 2&gt;") < html.index("pair 1") < html.index("pair 3")
     assert re.search(r"1 difference, scores [0-9.]+", html) and "no difference" in html
     assert "not an image" in html and html.count("data:image/jpeg") == 3

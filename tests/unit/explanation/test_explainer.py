@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 from tests.support import networks
-from unalike.actions.explain import explain_matches, explain_misses, worst_misses
+from unalike.actions.explain import describe_pairs, explain_matches, explain_misses, worst_misses
 from unalike.data.imageset import ImageSet
 from unalike.errors import ModelError
 from unalike.explanation.explainer import Explainer
@@ -170,3 +170,10 @@ def test_it_goes_to_other_processes_by_fork_and_by_pickle(model):
         copies.append(pool.apply_async(explainer.explain, (query, reference)).get(timeout=60))
     for copy in copies:
         assert copy.score == pytest.approx(expected.score)
+
+
+def test_the_page_says_how_many_pairs_are_of_one_class():
+    assert describe_pairs([("a", "a"), ("a", "b"), ("b", "b"), ("", "")]) == (
+        "Of 3 pairs of an image and a reference, 2 show one class."
+    )
+    assert describe_pairs([("", "")]).startswith("1 image beside the nearest reference")

@@ -7,6 +7,7 @@ from unalike.errors import UnalikeError
 from unalike.metrics.intervals import (
     MIN_GROUPS,
     TOO_FEW,
+    Interval,
     _poisson_bound,
     difference_interval,
     enough_groups,
@@ -168,6 +169,8 @@ def test_nan_is_left_out_and_one_group_has_no_interval():
     assert math.isnan(mean_interval(np.array([np.nan])).value)
     alone = mean_interval(np.array([0.3]))
     assert alone.to_dict() == {"value": 0.3, "low": None, "high": None, "too_few": True}
+    assert Interval.from_dict(alone.to_dict()).too_few and Interval.from_dict(alone.to_dict()).few_groups
+    assert Interval.from_dict(Interval(0.1, -0.2, 0.3, 2.0).to_dict(), 2.0) == Interval(0.1, -0.2, 0.3, 2.0)
     assert math.isnan(mean_interval(np.array([0.3, 0.4]), [1, 1]).low)
     assert str(alone) == f"0.3000 [{TOO_FEW}]"
 

@@ -12,6 +12,7 @@ from unalike.recognition.calibration_trials import KnownTrials, collect_trials
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.operating_point import RATES, choose_threshold, cost_curve
+from unalike.recognition.report import describe_costs
 from unalike.recognition.training_trials import trained_share, trials_from_training
 
 
@@ -62,6 +63,10 @@ def test_one_image_a_class_is_set_by_views_and_not_stated() -> None:
     views = KnownTrials(np.full(24, 0.9), np.ones(24), np.ones(24, bool), np.repeat(np.arange(12), 2))
     calibration = choose_threshold(trials, views=views)
     assert calibration.threshold <= 0.9 and "cannot be measured" in calibration.costs()
+    unknown, measured = describe_costs(calibration)
+    assert (
+        unknown.startswith("Of 12 images of unknown things, ") and f"promises no rate: {calibration.needs}" in measured
+    )
     with pytest.raises(DataError, match="none with a second image"):
         choose_threshold(trials)
 
@@ -70,6 +75,9 @@ def test_a_gallery_of_one_class() -> None:
     gallery, _ = gallery_of(1, 6, 0.3)
     calibration = choose_threshold(collect_trials(gallery))
     assert calibration.provisional and "was not measured" in calibration.costs() and calibration.false_match.high == 1
+    assert describe_costs(calibration)[0] == (
+        "Of 6 images of known things, 0 are called unknown; 1 class is too few to say how many it will be of others."
+    )
 
 
 def test_the_curve_is_the_two_shares() -> None:

@@ -13,6 +13,7 @@ from unalike.report.evaluation import (
     ExplainedMatches,
     add_embedding_map,
     add_retrieval,
+    add_sentences,
     write_evaluation_report,
 )
 from unalike.report.html import Report, ReportImage
@@ -72,12 +73,45 @@ def test_the_page_of_an_evaluation_names_what_was_planted(pictures, tmp_path):
     assert f"{wrong} of 50 queries" in text
 
 
+def sentences(summary):
+    report = Report("t")
+    add_sentences(report, summary)
+    return re.findall(r'<p class="lead[^>]*>([^<]+)<', report.html())
+
+
+def test_an_evaluation_begins_with_how_many_of_a_hundred_get_the_right_name(pictures):
+    query, reference = cloud(pictures[60:], seed=5), cloud(pictures[:60])
+    ranking = evaluate_ranking(query.vectors_ND, query.labels_N, reference.vectors_ND, reference.labels_N)
+    share = round(100 * float(ranking.precision_at_1.mean()))
+    first, second = sentences(summarize(ranking, CLASSES, unseen_classes=True))
+    assert first.startswith(f"Of 100 further images of these 6 classes, {share} get the right name (between ")
+    assert (
+        second == "Measured with 90 images of 6 classes that training never saw; the range holds with 95 % confidence."
+    )
+    first, second = sentences(summarize(ranking, CLASSES, resample="classes", unseen_classes=True))
+    hits = int(ranking.precision_at_1.sum())
+    assert (
+        first
+        == f"Of 90 images of new things, {hits} get the right name; 6 classes are too few to say how many it will be of others."
+    )
+    assert second == "Measured with 90 images of 6 classes that training never saw."
+    first, _ = sentences(summarize(ranking, CLASSES, n=0))
+    assert first == f"Of 90 images, {hits} get the right name.", "intervals were switched off"
+
+
+def test_queries_of_classes_without_a_reference_are_told_apart(pictures):
+    query, reference = cloud(pictures[60:], seed=5), cloud(pictures[:60])
+    known = reference.select(np.flatnonzero(reference.labels_N > 0))
+    ranking = evaluate_ranking(query.vectors_ND, query.labels_N, known.vectors_ND, known.labels_N)
+    assert sentences(summarize(ranking, CLASSES))[1].endswith(" 15 more images show classes without a reference.")
+
+
 def test_misses_show_what_was_taken_and_what_was_right(pictures):
     same = cloud(pictures[:60], noise=2.5)
     ranking = evaluate_ranking(same.vectors_ND, same.labels_N, same.vectors_ND, same.labels_N, same=True)
     shown = []
     report = Report("t")
-    report.gallery = lambda title, rows, note="": shown.append((title, rows))  # type: ignore[method-assign]
+    report.gallery = lambda title, rows, **about: shown.append((title, rows))  # type: ignore[method-assign]
     add_retrieval(report, same, same, ranking)
     misses, hits = (rows for _, rows in shown)
     assert misses and hits

@@ -72,7 +72,7 @@ def test_without_validation_the_page_has_no_metrics(images, tmp_path):
         tmp_path, spec(), TrainingResult(tmp_path / "a.pth", {}, None, {}, history(), sets, None, None)
     )
     assert [f.name for f in files] == ["report.html"]
-    assert "No validation" in page(tmp_path) and "Misses" not in page(tmp_path)
+    assert "was not measured" in page(tmp_path) and "Misses" not in page(tmp_path)
 
 
 def test_automatic_training_shows_all_candidates_and_suspects_labels_by_the_frozen_trunk(images, tmp_path):
@@ -101,6 +101,9 @@ def test_automatic_training_shows_all_candidates_and_suspects_labels_by_the_froz
 
     write_automatic_report(tmp_path, spec(), record, history(), images, frozen, result_of(vectors(images, 4), splits))
     text = page(tmp_path)
+    assert "images of known things" not in text.split("<h1>")[0] and text.count('<p class="lead') == 3
+    assert "Measured with 12 images of 5 classes (known classes) and 12 images of 5 classes (new classes)" in text
+    assert "Of 100 images of new things, 70 get the right name (between 60 and 80)." in text
     for phrase in ("9.5 of 10", "Compared with the frozen trunk", "Candidates", "Heads on frozen features", "a head trained with one loss", "Fine-tuning", "Misses (known classes, 12 queries, 5 classes)",
                   "Misses (new classes, 12 queries, 5 classes)", "frozen trunk&#39;s vectors"):  # fmt: skip
         assert phrase in text

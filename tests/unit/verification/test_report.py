@@ -22,6 +22,8 @@ def test_the_page_and_its_images(verifier: Verifier, tmp_path: Path) -> None:
         results.append((path, verifier.verify(path)))
     text = write_report(tmp_path / "out", verifier.approved, results).read_text()
     assert "&lt;odd&gt;.png" in text and "<odd>" not in text and "src='http" not in text
+    assert "Of 2 images, 1 shows an approved asset as it is and 1 shows an altered one." in text
+    assert "✓ same" in text and "✗ altered" in text
     lines = (tmp_path / "out/verdicts.jsonl").read_text().splitlines()
     assert len(lines) == 2 and '"answer": "altered"' in lines[1]
     assert {p.name for p in (tmp_path / "out").iterdir()} == {

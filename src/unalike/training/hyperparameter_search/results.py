@@ -241,6 +241,8 @@ def write_report(folder: Path, record: Mapping[str, Any], records: Sequence[Tria
     counts = record["counts"]
     page = Report("Hyperparameter search", f"{record['algorithm']} over {len(record['space'])} fields; selected by "
                   f"{monitor} on {record['selected_on']}")  # fmt: skip
+    for text in describe_search(record, records):
+        page.sentence(text)
     page.figures(
         [*([(f"{monitor}, your query set", record["monitored"])] if record.get("monitored") is not None else []),
          ("best", best["value"] if best else None), ("your own spec", user_trial.value if user_trial else None),
@@ -251,19 +253,42 @@ def write_report(folder: Path, record: Mapping[str, Any], records: Sequence[Tria
     if record.get("on_your_query"):
         page.figures(list(record["on_your_query"].items()), title="On your own query set",
                      note="Measured once, at the end, and not used for the selection.")  # fmt: skip
-    page.curves("Progress", _curves(records, monitor, record["sign"]), x_name="trial, or epoch", note="")
+    page.curves("Progress", _progress(records, monitor, record["sign"]), x_name="trial")
+    page.curves("The five best trials", {f"{monitor} by epoch": _best_curves(records, record["sign"])})
     shares = record.get("importance") or {}
-    page.table("Importance of the fields", [{"field": name, "share": share} for name, share in shares.items()],
+    page.table("Importance of the fields", [{"field": name, "share": share} for name, share in shares.items()], folded=True,
                note="Share of each field in the variance of the metric between complete trials (fANOVA)." if shares
                else f"Not computed with fewer than {MIN_TRIALS_FOR_IMPORTANCE} complete trials that differ.")  # fmt: skip
-    page.table("Search space", [{"field": p, "your value": str(a["base"]), "drawn from": a["range"]}
+    page.table("Search space: hyperparameters", folded=True, rows=[{"field": p, "your value": str(a["base"]), "drawn from": a["range"]}
                                      for p, a in record["space"].items()],
                note="; ".join(f"{path} left out: {why}" for path, why in record["left_out"].items()))  # fmt: skip
-    page.table("Trials", _trial_rows(records, record["sign"]), note="Best first; each has its folder trial_NNN.")
+    page.table(
+        "Trials", _trial_rows(records, record["sign"]), note="Best first; each has its folder trial_NNN.", folded=True
+    )
     page.table(
         "Failed", [{"trial": r.trial, "reason": r.reason, **_drawn_column(r)} for r in records if r.state == "failed"]
     )
     return page.write(folder / REPORT_FILE)
+
+
+def describe_search(record: Mapping[str, Any], records: Sequence[TrialRecord]) -> list[str]:
+    """Say which trial is the best, and what it gains over the user's own spec.
+
+    Args:
+        record: the content of ``search.json``.
+        records: all trials.
+    """
+    best, monitor, own = record.get("best"), record["monitor"], next((r for r in records if r.trial == 0), None)
+    if not best:
+        return [f"None of {len(records)} trials was measured."]
+    rank = "highest" if record["sign"] > 0 else "lowest"
+    name = "your own spec" if best["trial"] == 0 else f"trial {best['trial']}"
+    texts = [f"Of {len(records)} trials, {name} has the {rank} {monitor}: {best['value']:.3f}."]
+    if own is not None and own.value is not None and best["trial"] != 0:
+        texts.append(f"Your own spec has {own.value:.3f} on the same images ({record['selected_on']}).")
+    if record.get("monitored") is not None:
+        texts.append(f"On your own query set, which had no part in the choice, it has {record['monitored']:.3f}.")
+    return texts
 
 
 def _format_counts(counts: Mapping[str, int]) -> str:
@@ -288,7 +313,7 @@ def _trial_rows(records: Sequence[TrialRecord], sign: float) -> list[dict[str, A
     ]  # fmt: skip
 
 
-def _curves(
+def _progress(
     records: Sequence[TrialRecord], monitor: str, sign: float
 ) -> dict[str, dict[str, list[tuple[float, float]]]]:
     best_so_far: list[tuple[float, float]] = []
@@ -297,6 +322,9 @@ def _curves(
             last = best_so_far[-1][1] if best_so_far else r.value
             best_so_far.append((float(r.trial), sign * max(sign * last, sign * r.value)))
     values = [(float(r.trial), r.value) for r in records if r.value is not None]
+    return {f"{monitor} by trial": {"each": values, "best so far": best_so_far}}
+
+
+def _best_curves(records: Sequence[TrialRecord], sign: float) -> dict[str, list[tuple[float, float]]]:
     by_value = sorted((r for r in records if r.curve and r.value is not None), key=lambda r: -sign * (r.value or 0.0))
-    curves = {f"trial {r.trial}": [(float(e), v) for e, v in r.curve.items()] for r in by_value[:5]}
-    return {f"{monitor} by trial": {"each": values, "best so far": best_so_far}, "five best, by epoch": curves}
+    return {f"trial {r.trial}": [(float(e), v) for e, v in r.curve.items()] for r in by_value[:5]}

@@ -27,6 +27,9 @@ def test_a_search_leaves_record_best_spec_report_and_checkpoint(tmp_path):
     assert best.train.optim.trunk.base_lr == record["best"]["values"].get(TRUNK_LR, 3.5e-4)
     assert record["importance"] == {TRUNK_LR: 1.0}
     page = (folder / "report.html").read_text()
+    assert (
+        f"Of {len(read_trials(folder))} trials, " in page and f"{record['best']['value']:.3f}" in page.split("</p>")[0]
+    )
     assert TRUNK_LR in page and "Importance of the fields" in page and "<script" not in page
     assert run.lines[-1]["step"] == run.lines[-1]["max_step"] == 6
     assert result.checkpoint == (folder / "ml_model_best.pth").resolve()
