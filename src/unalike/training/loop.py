@@ -315,10 +315,9 @@ class TrainingLoop:
         at, several = self.position, self.fabric.world_size > 1
         if self.seconds_left is None or (several and not self._passed_multiple(at.step, 1, self.options.log_every)):
             return False
-        seconds_left = self.seconds_left()
+        seconds = self.seconds_left()
         pace = float(np.median(self.recent_seconds)) if len(self.recent_seconds) >= MIN_TIMED_STEPS else 0.0
-        steps_left = max(0, int(seconds_left / pace)) if pace else self.steps * (seconds_left > 0)
-        last = min(self.steps, at.step + steps_left)
+        last = min(self.steps, at.step + max(0, int(seconds / pace)) if pace else at.step + self.steps * (seconds > 0))
         last = int(self.fabric.broadcast(last)) if several else last
         if last < self.steps and self.last_step == self.steps:
             advance(0, more=at.step - (self.epochs - at.epoch) * self.steps)  # what is left is no longer known
