@@ -111,10 +111,10 @@ def _decode_file_of_regions(
     latest: dict[object, Image.Image | UnreadableImage] | None = getattr(_latest, "file", None)
     key = (path, convert, decoding, max_pixels)
     if latest is not None and key in latest:
-        known = latest[key]
-        if isinstance(known, UnreadableImage):
-            raise known
-        return known
+        result = latest[key]
+        if isinstance(result, UnreadableImage):
+            raise result
+        return result
     try:
         image = _decode(path, convert, decoding, None, max_pixels)
     except UnreadableImage as error:

@@ -58,22 +58,22 @@ def last_scan_is_cut(image: ImageFile.ImageFile, layout: JpegLayout) -> bool:
         return True
     # Nothing is refined, or nothing had to be: each coefficient of 2 and more takes a bit of the scan.
     start, end = layout.scans[-1]
-    needed = sum(int((np.abs(_coefficients(image, steps, strip)) >= 2).sum()) for strip in strips)
-    return 8 * (end - start) < needed
+    bits = sum(int((np.abs(_coefficients(image, steps, strip)) >= 2).sum()) for strip in strips)
+    return 8 * (end - start) < bits
 
 
 def _even_values_at_the_end(image: Image.Image, steps: np.ndarray, strips: list[tuple[int, int]]) -> int:
     """The number of different even values in the blocks behind the last one with an odd value."""
-    seen: set[int] = set()
+    values: set[int] = set()
     for strip in strips:
         values_BK = _coefficients(image, steps, strip)
         odd = np.flatnonzero((values_BK % 2 != 0).any(axis=1))
         last = values_BK[odd[-1] + 1 if len(odd) else 0 :]
         block, frequency = np.nonzero(last)
-        seen.update((frequency * 4096 + last[block, frequency]).tolist())
-        if len(odd) or len(seen) >= EVEN_EVIDENCE:
+        values.update((frequency * 4096 + last[block, frequency]).tolist())
+        if len(odd) or len(values) >= EVEN_EVIDENCE:
             break
-    return len(seen)
+    return len(values)
 
 
 def _odd_share(values_BK: np.ndarray) -> float:

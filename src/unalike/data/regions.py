@@ -82,10 +82,10 @@ class ContentDigests:
             return None if digest is None else digest.digest()
         if file not in self._files:
             self._files[file] = _digest_file(file)
-        known = self._files[file]
-        if known is None:
+        file_digest = self._files[file]
+        if file_digest is None:
             return None
-        digest = known.copy()
+        digest = file_digest.copy()
         digest.update(repr(tuple(box)).encode())
         return digest.digest()
 

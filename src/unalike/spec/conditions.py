@@ -151,8 +151,8 @@ def _searched(e: Experiment, action: str) -> Iterator[Violation]:
 
 
 def _whole_numbers(e: Experiment, action: str) -> Iterator[Violation]:
-    for path, declared in declared_fields().items():
-        if declared.section is None:
+    for path, node in declared_fields().items():
+        if node.section is None:
             value: Any = e
             for name in path.split("."):
                 value = getattr(value, name, None)
