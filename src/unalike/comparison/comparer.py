@@ -100,8 +100,9 @@ class Comparer:
         SpecError: A setting is out of range.
         MissingExtra: OpenCV is not installed; and the errors of opening a model.
 
-    >>> result = Comparer().compare("approved.png", "photo.jpg")        # doctest: +SKIP
-    >>> result.same, result.regions[0].box, result.regions[0].score
+    Examples:
+        >>> result = Comparer().compare("approved.png", "photo.jpg")        # doctest: +SKIP
+        >>> result.same, result.regions[0].box, result.regions[0].score
     """
 
     def __init__(

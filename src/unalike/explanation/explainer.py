@@ -69,9 +69,10 @@ class Explanation:
 class Explainer:
     """Explains pairs of images by one network.
 
-    >>> explainer = Explainer.load("model.onnx")                      # doctest: +SKIP
-    >>> why = explainer.explain("query.jpg", "reference.jpg")
-    >>> why.query.for_hw, why.query.against_hw
+    Examples:
+        >>> explainer = Explainer.load("model.onnx")                      # doctest: +SKIP
+        >>> why = explainer.explain("query.jpg", "reference.jpg")
+        >>> why.query.for_hw, why.query.against_hw
 
     Args:
         engine: Runs the network.

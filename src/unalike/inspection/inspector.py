@@ -60,10 +60,11 @@ class Inspector:
 
     A saved inspector runs without torch.
 
-    >>> inspector = Inspector.fit("good/")                      # doctest: +SKIP
-    >>> inspector.save("part.inspector")
-    >>> result = Inspector.load("part.inspector").inspect("new.png")
-    >>> result.decision, result.score, result.regions
+    Examples:
+        >>> inspector = Inspector.fit("good/")                      # doctest: +SKIP
+        >>> inspector.save("part.inspector")
+        >>> result = Inspector.load("part.inspector").inspect("new.png")
+        >>> result.decision, result.score, result.regions
 
     Args:
         network: Gives the feature maps.

@@ -353,8 +353,9 @@ class Gallery:
     def edit(cls, path: str | Path) -> Iterator[Gallery]:
         """Load a gallery for a change and save it at the end, while other threads and processes wait to do the same.
 
-        >>> with Gallery.edit("shop.gallery") as gallery:   # doctest: +SKIP
-        ...     gallery.enrol(vectors_ND, labels)
+        Examples:
+            >>> with Gallery.edit("shop.gallery") as gallery:   # doctest: +SKIP
+            ...     gallery.enrol(vectors_ND, labels)
 
         Embed images before: nobody else can change the file in between. After an exception nothing is saved.
 

@@ -53,10 +53,11 @@ CHECK_S = 1.0  # between two looks at the gallery's file
 class Recogniser:
     """A network, its evaluation view and a gallery. Any number of threads may call it, also while images are enrolled.
 
-    >>> recognizer = Recogniser.load("model.onnx")            # doctest: +SKIP
-    >>> recognizer.enrol("references/")                       # one folder a class
-    >>> recognizer.calibrate(rate=0.01)                       # from now on it may answer "unknown"
-    >>> recognizer.identify(["photo.jpg"], k=3)[0].label
+    Examples:
+        >>> recognizer = Recogniser.load("model.onnx")            # doctest: +SKIP
+        >>> recognizer.enrol("references/")                       # one folder a class
+        >>> recognizer.calibrate(rate=0.01)                       # from now on it may answer "unknown"
+        >>> recognizer.identify(["photo.jpg"], k=3)[0].label
 
     Args:
         engine: runs the network.

@@ -67,10 +67,11 @@ class Verifier:
     Raises:
         ModelError: The vectors were made by another network or view.
 
-    >>> verifier = Verifier.build("assets/", "model.onnx")          # doctest: +SKIP
-    >>> verifier.calibrate(rate=0.01)
-    >>> result = verifier.verify("photo.jpg")
-    >>> result.answer, result.asset, result.regions
+    Examples:
+        >>> verifier = Verifier.build("assets/", "model.onnx")          # doctest: +SKIP
+        >>> verifier.calibrate(rate=0.01)
+        >>> result = verifier.verify("photo.jpg")
+        >>> result.answer, result.asset, result.regions
     """
 
     def __init__(self, approved_set: ApprovedSet, engine: Engine, view: View) -> None:
