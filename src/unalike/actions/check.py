@@ -77,8 +77,13 @@ class ModelActionsCheck:
             value = getattr(value, name, None)
         return value
 
-    def run(self) -> None:
-        """Check everything, in the order in which a run would meet it."""
+    def run(self, *, data_alone: bool = False) -> None:
+        """Check everything, in the order in which a run would meet it.
+
+        Args:
+            data_alone: The user gave images and nothing else: where these have a fault, devices and weights, whose
+                libraries take seconds to import, are not looked at.
+        """
         if not any(map(self.value, (*PURPOSE_FIELDS, *DATA_FIELDS))):
             with self.findings.collect("spec"):
                 raise SpecError("neither images nor a model are named", expected=f"one of {', '.join(PURPOSE_FIELDS)}",
@@ -92,6 +97,8 @@ class ModelActionsCheck:
         ):
             self.findings.facts["wandb"] = f"is not installed: training goes on without it ({install_command('wandb')})"
         sets = self._data()
+        if data_alone and self.findings.faults:
+            return
         self._devices()
         self._weights(sets)
         self._models()
@@ -336,5 +343,5 @@ def check(spec: Spec = None, overrides: Overrides = (), *, data: str | Path | No
                                 f"unalike {command_of(action)}")  # fmt: skip
         check_standalone(action, experiment, findings)
     if not standalone or sections - set(standalone):
-        ModelActionsCheck(experiment, findings).run()
+        ModelActionsCheck(experiment, findings).run(data_alone=spec is None and not overrides)
     return CheckResult(Path("."), None, findings.facts, tuple(findings.faults))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -64,3 +66,15 @@ def test_every_fault_is_in_the_report(place: Path, capsys: pytest.CaptureFixture
     file.write_text(json.dumps({"bench_engine": {"seconds": 1.0}}))
     assert run_command(["check", str(file)]) == 1
     assert "fault: bench_engine: bench_engine.model is not set" in capsys.readouterr().out
+
+
+def test_images_that_cannot_be_read_are_refused_without_heavy_imports(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code = (
+        "import sys, unalike\n"
+        f"found = unalike.check({str(tmp_path / 'empty')!r})\n"
+        "print(found.faults)\n"
+        "sys.exit(bool({'torch', 'timm', 'lightning_fabric', 'pytorch_metric_learning'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0 and "dataset.train_dataset" in done.stdout, done.stdout + done.stderr
