@@ -76,5 +76,5 @@ def test_images_that_cannot_be_read_are_refused_without_heavy_imports(tmp_path: 
         "print(found.faults)\n"
         "sys.exit(bool({'torch', 'timm', 'lightning_fabric', 'pytorch_metric_learning'} & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and "dataset.train_dataset" in done.stdout, done.stdout + done.stderr
