@@ -14,7 +14,7 @@ SIZE_TEST := some 3 GB of Python packages in $(VENV): three to six minutes with 
 # asked for the CPU build; where that cannot be reached, PyPI's is taken. "make TORCH_INDEX= ..." does not ask.
 TORCH_INDEX ?= $(if $(shell command -v nvidia-smi),,$(if $(filter Linux,$(shell uname -s)),https://download.pytorch.org/whl/cpu))
 
-.PHONY: demo test test-browser test-all check bench docs clean
+.PHONY: demo test test-browser screenshots test-all check bench docs clean
 
 demo: $(VENV)/.installed-demo
 	$(BIN)/unalike demo --overwrite $(DEMO)
@@ -25,6 +25,9 @@ test: $(VENV)/.installed-test
 test-browser: $(VENV)/.installed-test
 	chromium="$$($(BIN)/python -m tests.support.chromium)" && CHROMIUM="$$chromium" BROWSER_TESTS=required \
 	    OMP_NUM_THREADS=1 $(BIN)/python -m pytest -x -q -m browser tests/browser
+
+screenshots: $(VENV)/.installed-test
+	$(BIN)/python docs/generate_screenshots.py
 
 test-all: $(VENV)/.installed-slow
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not browser" --cov --cov-report=json:coverage.json $(TESTS)
