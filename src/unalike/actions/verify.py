@@ -39,6 +39,7 @@ def open_verifier(section: Verify) -> Verifier:
     if path.is_file() and not path.name.lower().endswith((*ARCHIVE_SUFFIXES, *MANIFEST_SUFFIXES, *IMAGE_SUFFIXES)):
         verifier = Verifier.load(path, model, **engine)
         if section.rate is None and verifier.thresholds is not None:
+            _refuse_vain_options(section)
             return verifier
     else:
         verifier = Verifier.build(section.reference, model, ground=section.ground, range=section.range, **engine)
@@ -46,6 +47,15 @@ def open_verifier(section: Verify) -> Verifier:
     thresholds = verifier.calibrate(**{name: value for name, value in options.items() if value is not None})
     say(f"calibrated: {thresholds}")
     return verifier
+
+
+def _refuse_vain_options(section: Verify) -> None:
+    """Raise SpecError for options of a calibration where the calibration of a saved set is used."""
+    defaults = type(section)()
+    names = [n for n in ("trials", "kinds", "confidence", "seed") if getattr(section, n) != getattr(defaults, n)]
+    if names:
+        raise SpecError(f"{', '.join(names)} without a rate: {section.reference} is calibrated",
+                        expected="a rate to calibrate it anew", remedy="add --rate, or leave them out")  # fmt: skip
 
 
 def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:

@@ -130,6 +130,10 @@ class Comparer:
         if level == "pixels" and model is not None:
             raise SpecError(f"a model ({model}) to compare pixels", expected="level features or both",
                             remedy="add --level features, or leave the model out")  # fmt: skip
+        options = {"runtime": runtime != "auto", "precision": precision != "auto", "threads": threads is not None}
+        if level == "pixels" and any(options.values()):
+            raise SpecError(f"{', '.join(name for name, is_given in options.items() if is_given)} to compare pixels, which needs no network",
+                            expected="level features or both", remedy="add --level features, or leave them out")  # fmt: skip
         self.pixels = level != "features"
         self.features = None if level == "pixels" else FeatureLevel.load(
             model or PRETRAINED, runtime=runtime, precision=precision, threads=threads)  # fmt: skip

@@ -247,3 +247,9 @@ def test_the_result_says_which_changes_it_did_not_look_for() -> None:
     assert not found.same and found.smallest == (3, 12)
     assert "--tolerance" not in Comparer(align="none", tolerance=0).compare(reference, changed).not_looked_for
     assert Comparer().compare(reference, reference).not_looked_for == ""
+
+
+@pytest.mark.parametrize("option", [{"runtime": "openvino"}, {"precision": "fp32"}, {"threads": 2}])
+def test_options_of_a_network_that_does_not_run_are_refused(option: dict[str, object]) -> None:
+    with pytest.raises(SpecError, match=f"{next(iter(option))} to compare pixels, which needs no network"):
+        Comparer(**option)  # type: ignore[arg-type]

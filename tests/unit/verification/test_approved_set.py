@@ -9,8 +9,10 @@ import pytest
 
 from tests.support.forged_files import forgeries
 from tests.support.marks import VIEW, ThumbnailEngine, mark, render_mark
-from unalike.errors import DataError, UnalikeError
+from unalike.actions.verify import open_verifier
+from unalike.errors import DataError, SpecError, UnalikeError
 from unalike.recognition.gallery import Gallery
+from unalike.spec.verify import Verify
 from unalike.verification import approved_set
 from unalike.verification.approved_set import ApprovedSet, enrollment_images
 from unalike.verification.asset import open_asset
@@ -74,3 +76,14 @@ def test_forged_sets_are_read_or_refused(verifier: Verifier, tmp_path: Path, sha
             assert "\n" not in str(error) and len(str(error)) < 1500
         except Exception as error:  # noqa: BLE001  named with the place, so that it can be mended
             pytest.fail(f"{what}: {type(error).__name__}: {error}")
+
+
+@pytest.mark.parametrize("option", [{"trials": 9}, {"kinds": ["mirrored"]}, {"confidence": 0.9}, {"seed": 3}])
+def test_options_of_a_calibration_that_does_not_run_are_refused(
+    verifier: Verifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: dict[str, object]
+) -> None:
+    saved = verifier.save(tmp_path / "marks.set")
+    monkeypatch.setattr(Verifier, "load", lambda *_, **__: verifier)
+    assert open_verifier(Verify(reference=str(saved))) is verifier
+    with pytest.raises(SpecError, match=f"{next(iter(option))} without a rate: .*marks.set is calibrated.*add --rate"):
+        open_verifier(Verify(reference=str(saved), **option))  # type: ignore[arg-type]
