@@ -18,7 +18,7 @@ MESSAGES = {
     "class-of-one": "{n} class{es} with a single image: no other of its class in the set",
     "unmapped-class": "{n} class folder{s} not in the class map, shown under their own names",
     "unreadable": "{n} image{s} unreadable",
-    "missing": "{n} file{s} of the manifest not there, passed over",
+    "missing": "{n} file{s} of the manifest skipped: not found",
     "split-folder": "{n} folder{s} divided like a data set, the parts taken as classes",
     "wrapper": "{n} wrapper folder{s} unwrapped",
     "link-loop": "{n} link{s} to an enclosing folder not followed",
