@@ -268,4 +268,8 @@ def _reason(error: Exception) -> str:
         return "not permitted to read it"
     if isinstance(error, UnidentifiedImageError):
         return "not an image of a known format"
+    if isinstance(error, struct.error | IndexError | EOFError):
+        return "damaged: its data end early"
+    if isinstance(error, LookupError | TypeError | AttributeError):
+        return f"damaged ({type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'no detail'})"
     return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -317,3 +317,11 @@ def test_an_opened_image_is_not_changed(tmp_path: Path) -> None:
     with Image.open(tmp_path / "a.png") as opened:
         decode(opened)[:] = 0
         assert np.array_equal(np.asarray(opened), picture())
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xd8"])
+def test_a_file_that_ends_at_once_is_named_without_a_text_of_the_library(tmp_path, content):
+    (tmp_path / "x.jpg").write_bytes(content)
+    with pytest.raises(UnreadableImage) as caught:
+        decode(tmp_path / "x.jpg")
+    assert "x.jpg: " in str(caught.value) and "unpack" not in str(caught.value)
