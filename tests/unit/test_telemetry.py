@@ -93,7 +93,10 @@ def imported_libraries(path: Path) -> set[str]:
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and not node.level:
             names.append(str(node.module))
-        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
+        elif isinstance(node, ast.Call) and "import_module" in (
+            getattr(node.func, "attr", ""),
+            getattr(node.func, "id", ""),
+        ):
             names += [str(a.value) for a in node.args[:1] if isinstance(a, ast.Constant)]
     return {name.partition(".")[0] for name in names}
 

@@ -201,15 +201,12 @@ class Comparer:
             features=features,
             network=self.features.name if self.features else "",
             tolerance=self.tolerance if self.pixels else None,
-            smallest=self._smallest_change(scale) if self.pixels else None,
+            tolerated=self._tolerated_change(scale) if self.pixels else None,
         )
 
-    def _smallest_change(self, scale: float) -> tuple[int, int]:
-        """(width, area) in pixels of the image of the smallest change that is looked for.
-
-        What is narrower than the tolerance on both of its sides lies within the range of its surroundings.
-        """
-        return math.ceil((2 * self.tolerance + 1) * scale), math.ceil(self.min_area * scale**2)
+    def _tolerated_change(self, scale: float) -> tuple[int, int]:
+        """(displacement, area) in pixels of the image up to which, and below which, changes are not looked for."""
+        return math.ceil(self.tolerance * scale), math.ceil(self.min_area * scale**2)
 
     def fit_decoding(self, images: Iterable[ImageInput]) -> None:
         """Choose ground and range, where they are not set, once for all images that will be compared."""

@@ -52,7 +52,8 @@ class ComparisonResult:
         network: Name of the network that computed the features.
         tolerance: Edge displacement, in pixels of the comparison, that counts as no difference; None if no pixels were
             compared, or if the images are equal.
-        smallest: (width, area) in pixels of the image: changes below one of them were not looked for; None likewise.
+        tolerated: (displacement, area) in pixels of the image: edges displaced by up to the first, and changes of less than
+            the second, were not looked for; None likewise.
     """
 
     answer: Answer
@@ -73,15 +74,21 @@ class ComparisonResult:
     features: FeatureDifference | None = field(repr=False, default=None)
     network: str = ""
     tolerance: int | None = None
-    smallest: tuple[int, int] | None = None
+    tolerated: tuple[int, int] | None = None
 
     @property
     def not_looked_for(self) -> str:
         """Which changes the settings leave out, in words; empty for equal images."""
         parts = []
-        if self.smallest is not None and self.tolerance is not None:
-            finer = f"; --tolerance {self.tolerance - 1} finds narrower ones" if self.tolerance > 0 else ""
-            parts.append(f"changes narrower than {self.smallest[0]} px or below {self.smallest[1]} px in area{finer}")
+        if self.tolerated is not None and self.tolerance is not None:
+            displacement, area = self.tolerated
+            edges = (
+                f"edges displaced by up to {displacement} px, details that close to alike ones, and "
+                if displacement
+                else ""
+            )
+            finer = f"; --tolerance {self.tolerance - 1} looks for finer ones" if self.tolerance > 0 else ""
+            parts.append(f"{edges}changes below {area} px in area{finer}")
         if self.features is not None:
             parts.append(f"by features: changes smaller than {round(max(self.features.cell))} px across")
         return "; ".join(parts)
@@ -107,8 +114,8 @@ class ComparisonResult:
             "coverage_image": _round(self.coverage.image.share),
             "uncovered_reference": [list(box) for box in self.coverage.reference.boxes],
             "uncovered_image": [list(box) for box in self.coverage.image.boxes], "seconds": round(self.seconds, 4), "notes": list(self.notes),
-            "smallest_width": None if self.smallest is None else self.smallest[0],
-            "smallest_area": None if self.smallest is None else self.smallest[1], "not_looked_for": self.not_looked_for,
+            "tolerated_displacement": None if self.tolerated is None else self.tolerated[0],
+            "smallest_area": None if self.tolerated is None else self.tolerated[1], "not_looked_for": self.not_looked_for,
         }  # fmt: skip
 
     def _features_to_dict(self, difference: FeatureDifference) -> dict[str, Any]:

@@ -55,9 +55,9 @@ def read_records(file: OpenBlockFile, end: JournalEnd) -> Iterator[tuple[bytes, 
     Raises:
         DataError: A record is damaged, or cut off.
     """
-    size = os.fstat(file.descriptor).st_size  # another process may have appended since the file was opened
     while True:
         preamble = file.read(end.offset, _RECORD_BYTES)
+        size = os.fstat(file.descriptor).st_size  # afterwards: another process may be appending
         if not _is_finished(file, preamble, end.offset, size):
             return
         length = _PREAMBLE.unpack_from(preamble)[2]

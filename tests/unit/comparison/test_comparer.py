@@ -229,23 +229,23 @@ def test_it_can_be_pickled() -> None:
 
 
 def test_the_result_says_which_changes_it_did_not_look_for() -> None:
-    reference = board(3, 240, 240)
-    changed = reference.copy()
-    changed[100:140, 60:200] = 255
-    reference = changed.copy()
-    changed[110:130, 100:104] = 0  # 4 pixels wide
-    result = Comparer(align="none").compare(reference, changed)
-    assert result.same and result.smallest == (7, 12)
-    assert (
-        result.not_looked_for == "changes narrower than 7 px or below 12 px in area; --tolerance 2 finds narrower ones"
+    reference = np.full((240, 240, 3), 255, np.uint8)
+    reference[60:180, 100:104] = 0
+    displaced, added = np.roll(reference, 3, axis=1), reference.copy()
+    added[60:180, 160:161] = 0  # one pixel wide, on a plain ground: found at any tolerance
+    result = Comparer(align="none").compare(reference, displaced)
+    assert result.same and result.tolerated == (3, 12)
+    assert result.not_looked_for == (
+        "edges displaced by up to 3 px, details that close to alike ones, and changes below 12 px in area; "
+        "--tolerance 2 looks for finer ones"
     )
     facts = result.to_dict()
-    assert (facts["smallest_width"], facts["smallest_area"]) == (7, 12) and facts[
-        "not_looked_for"
-    ] == result.not_looked_for
-    found = Comparer(align="none", tolerance=1).compare(reference, changed)
-    assert not found.same and found.smallest == (3, 12)
-    assert "--tolerance" not in Comparer(align="none", tolerance=0).compare(reference, changed).not_looked_for
+    assert (facts["tolerated_displacement"], facts["smallest_area"]) == (3, 12)
+    assert facts["not_looked_for"] == result.not_looked_for
+    assert not Comparer(align="none", tolerance=2).compare(reference, displaced).same
+    assert not Comparer(align="none").compare(reference, added).same
+    exact = Comparer(align="none", tolerance=0).compare(reference, displaced)
+    assert exact.not_looked_for == "changes below 12 px in area"
     assert Comparer().compare(reference, reference).not_looked_for == ""
 
 
