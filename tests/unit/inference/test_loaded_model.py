@@ -15,7 +15,7 @@ from tests.support.networks import VIEW, exported_bytes
 from unalike.engines.metadata import KEY, file_key, read_facts
 from unalike.engines.onnx_engine import OnnxEngine
 from unalike.errors import DeviceError, ModelError, UnalikeError
-from unalike.inference import loaded_model, runtime_benchmark
+from unalike.inference import runtime_benchmark
 from unalike.inference.loaded_model import load_model
 
 real = hashlib.file_digest
