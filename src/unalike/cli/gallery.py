@@ -102,7 +102,8 @@ def list_gallery(settings: GalleryList, as_json: AsJson = False) -> None:
         for label, count in description["classes"].items():
             print_line(f"{label}: {count}")
         if content.calibration is not None:
-            print_line(f"calibrated: {content.calibration}")
+            state = "provisional" if content.calibration.provisional else "calibrated"
+            print_line(f"{state}: {content.calibration}")
     _print_summary(description, as_json, "gallery_list")
 
 

@@ -95,6 +95,9 @@ def test_a_gallery_that_cannot_promise_a_rate_still_answers(place, capsys):
     calibration = made["calibration"]
     assert code == 0 and calibration["provisional"] and "not calibrated" in err and "classes like these" in err
     assert calibration["figures"]["known_unknown"] <= 0.05 and (place / "small_report.html").is_file()
+    run_command(["gallery", "list", str(path)])
+    out = capsys.readouterr().out
+    assert "provisional: threshold" in out and "calibrated:" not in out
     code, found, err = told(capsys, "identify", path, place / "refs", place / "others", "--json")
     known = [a for a in found["answers"] if "refs" in a["path"]]
     assert code == 0 and sum(a["decision"] == "unknown" for a in known) <= 0.1 * len(known)
