@@ -39,7 +39,7 @@ def open_verifier(section: Verify) -> Verifier:
     if path.is_file() and not path.name.lower().endswith((*ARCHIVE_SUFFIXES, *MANIFEST_SUFFIXES, *IMAGE_SUFFIXES)):
         verifier = Verifier.load(path, model, **engine)
         if section.rate is None and verifier.thresholds is not None:
-            _refuse_vain_options(section)
+            _say_unused_options(section)
             return verifier
     else:
         verifier = Verifier.build(section.reference, model, ground=section.ground, range=section.range, **engine)
@@ -49,13 +49,12 @@ def open_verifier(section: Verify) -> Verifier:
     return verifier
 
 
-def _refuse_vain_options(section: Verify) -> None:
-    """Raise SpecError for options of a calibration where the calibration of a saved set is used."""
+def _say_unused_options(section: Verify) -> None:
+    """Say which options of a calibration are not used, where the calibration of a saved set is."""
     defaults = type(section)()
     names = [n for n in ("trials", "kinds", "confidence", "seed") if getattr(section, n) != getattr(defaults, n)]
     if names:
-        raise SpecError(f"{', '.join(names)} without a rate: {section.reference} is calibrated",
-                        expected="a rate to calibrate it anew", remedy="add --rate, or leave them out")  # fmt: skip
+        say(f"not used: {', '.join(names)}; {section.reference} is calibrated (--rate calibrates it anew)")
 
 
 def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:

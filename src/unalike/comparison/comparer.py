@@ -52,7 +52,7 @@ from unalike.data.decoding_fit import fit_decoding, format_report, survey
 from unalike.data.ignored import find_ignored
 from unalike.errors import DataError, SpecError
 from unalike.inference.model_files import PRETRAINED
-from unalike.progress import progress
+from unalike.progress import progress, say
 from unalike.spec.load import check_fields
 
 # Rows that are processed at once where a whole image is read through.
@@ -132,8 +132,11 @@ class Comparer:
                             remedy="add --level features, or leave the model out")  # fmt: skip
         options = {"runtime": runtime != "auto", "precision": precision != "auto", "threads": threads is not None}
         if level == "pixels" and any(options.values()):
-            raise SpecError(f"{', '.join(name for name, is_given in options.items() if is_given)} to compare pixels, which needs no network",
-                            expected="level features or both", remedy="add --level features, or leave them out")  # fmt: skip
+            names = ", ".join(name for name, is_given in options.items() if is_given)
+            say(
+                f"not used: {names}; pixels are compared without a network (--level features or both uses one)",
+                once=True,
+            )
         self.pixels = level != "features"
         self.features = None if level == "pixels" else FeatureLevel.load(
             model or PRETRAINED, runtime=runtime, precision=precision, threads=threads)  # fmt: skip

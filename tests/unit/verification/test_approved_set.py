@@ -10,7 +10,7 @@ import pytest
 from tests.support.forged_files import forgeries
 from tests.support.marks import VIEW, ThumbnailEngine, mark, render_mark
 from unalike.actions.verify import open_verifier
-from unalike.errors import DataError, SpecError, UnalikeError
+from unalike.errors import DataError, UnalikeError
 from unalike.recognition.gallery import Gallery
 from unalike.spec.verify import Verify
 from unalike.verification import approved_set
@@ -79,11 +79,16 @@ def test_forged_sets_are_read_or_refused(verifier: Verifier, tmp_path: Path, sha
 
 
 @pytest.mark.parametrize("option", [{"trials": 9}, {"kinds": ["mirrored"]}, {"confidence": 0.9}, {"seed": 3}])
-def test_options_of_a_calibration_that_does_not_run_are_refused(
-    verifier: Verifier, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: dict[str, object]
+def test_options_of_a_calibration_that_does_not_run_are_said_to_be_unused(
+    verifier: Verifier,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    option: dict[str, object],
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     saved = verifier.save(tmp_path / "marks.set")
     monkeypatch.setattr(Verifier, "load", lambda *_, **__: verifier)
     assert open_verifier(Verify(reference=str(saved))) is verifier
-    with pytest.raises(SpecError, match=f"{next(iter(option))} without a rate: .*marks.set is calibrated.*add --rate"):
-        open_verifier(Verify(reference=str(saved), **option))  # type: ignore[arg-type]
+    assert "not used" not in capsys.readouterr().err
+    assert open_verifier(Verify(reference=str(saved), **option)) is verifier  # type: ignore[arg-type]
+    assert f"not used: {next(iter(option))}; {saved} is calibrated" in capsys.readouterr().err
