@@ -168,6 +168,8 @@ def test_it_goes_to_other_processes_by_fork_and_by_pickle(model):
     copies = [pickle.loads(pickle.dumps(explainer)).explain(query, reference)]
     with multiprocessing.get_context("fork").Pool(1) as pool:
         copies.append(pool.apply_async(explainer.explain, (query, reference)).get(timeout=60))
+        pool.close()
+        pool.join()  # not by SIGTERM, for which coverage has a handler
     for copy in copies:
         assert copy.score == pytest.approx(expected.score)
 

@@ -239,6 +239,8 @@ def test_it_goes_to_other_processes_by_fork_and_by_pickle(model, folder, tmp_pat
     assert [answer.label for answer in copy.identify([flat(name) for name in COLOURS])] == expected
     with multiprocessing.get_context("fork").Pool(2) as pool:
         assert pool.map_async(NamesOf(recognizer), COLOURS).get(timeout=60) == expected
+        pool.close()
+        pool.join()  # not by SIGTERM, for which coverage has a handler
 
 
 class NamesOf:
