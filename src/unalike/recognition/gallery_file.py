@@ -116,7 +116,7 @@ class GalleryFile:
             return None
         with content_errors(self.path):
             end, records = _read_changes(file, self.end, dim, dtype)
-        return replace(self, end=end, status=os.fstat(file.descriptor)), records
+        return replace(self, end=end, status=file.status), records  # as it was before the journal was read
 
 
 def read_gallery_file(path: Path, *, verify: bool = False) -> tuple[GalleryFile, GalleryContent, list[ChangeRecord]]:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -150,6 +151,29 @@ def test_a_reader_notices_each_change_and_follows_a_file_that_was_replaced(tmp_p
         assert reader.changed_on_disk()
         reader.reload()
         assert not reader.changed_on_disk() and reader.classes == gallery.classes
+
+
+def test_a_change_that_is_appended_while_a_reader_reloads_is_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "g"
+    gallery = make(path)
+    reader, read = Gallery.load(path), gallery_file._read_changes
+    gallery.rename("class 0", "first")
+    gallery.save(path)
+
+    def read_and_append(*arguments: Any) -> Any:
+        result = read(*arguments)
+        gallery.rename("class 1", "second")
+        gallery.save(path)
+        return result
+
+    monkeypatch.setattr(gallery_file, "_read_changes", read_and_append)
+    reader.reload()
+    monkeypatch.undo()
+    assert "first" in reader.classes and "second" not in reader.classes and reader.changed_on_disk()
+    reader.reload()
+    assert "second" in reader.classes and not reader.changed_on_disk()
 
 
 def test_an_older_copy_in_place_of_the_file_is_noticed(tmp_path: Path) -> None:
