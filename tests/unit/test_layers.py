@@ -40,19 +40,22 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "deploy": (*SHARED, "inference", "model", "data.batches"),
     "training": (*SHARED, "inference", "report", "discovery", "model", "data.batches", "deploy"),
     "actions": (*SHARED, "inference", "report", *FEATURES, "jobs", "model", "data.batches", "deploy", "training"),
+    "client": ("sanitize", "source_names", "errors", "installation"),
+    "serve": (*SHARED, "inference", "report", *FEATURES, "jobs", "actions"),
     "cli": ("sanitize", "errors", "progress", "storage", "spec", "runs", "jobs", "actions", "__init__"),
     "api": (),
-    "__init__": ("api", "actions", *FEATURES, "errors"),
+    "__init__": ("api", "client", "actions", *FEATURES, "errors"),
     "__main__": ("cli",),
 }
 # Inside functions alone: a checkpoint, or a pretrained trunk, is opened where the training extra is installed.
-INSIDE_FUNCTIONS: dict[str, tuple[str, ...]] = {"inference": ("model", "deploy"), "cli": FEATURES}
-TORCH_FREE = {*MAY_IMPORT} - {"model", "data.batches", "deploy", "training", "__main__"}
+INSIDE_FUNCTIONS: dict[str, tuple[str, ...]] = {"inference": ("model", "deploy"), "cli": (*FEATURES, "serve")}
+TORCH_FREE = {*MAY_IMPORT} - {"model", "data.batches", "deploy", "training", "serve", "__main__"}
 # What a deployed recognizer does without: an import of any of these at the top of a torch-free module is a fault.
 HEAVY = (
     "torch", "torchvision", "timm", "lightning_fabric", "pytorch_metric_learning", "sklearn", "scipy", "optuna",
     "onnx", "onnxscript", "onnxruntime", "openvino", "safetensors", "tensorboard", "faiss", "cv2", "pyarrow",
     "simpleicons", "resvg_py", "wandb", "ray", "submitit", "tensorrt", "fsspec", "aiohttp", "s3fs", "botocore",
+    "fastapi", "starlette", "uvicorn", "sqlalchemy", "alembic", "prometheus_client", "httpx", "psycopg", "pgvector",
 )  # fmt: skip
 
 
