@@ -3,8 +3,8 @@
     python benchmarks/time_budget.py --data DIR [--out DIR] [--counts 20,300,3000,30000,100000] [--minutes 1,2]
                                      [--ways labels,no-labels,singles,search,plain]
 
-The sets are crops of photographs (any folder of class folders), encoded again as JPEG with the seed: every file has a content
-of its own. The largest set is made once; smaller ones are hard links into it, so that all take the space of one (about 18 KB an
+The sets are crops of photographs (any folder of class folders), encoded again as JPEG with the seed. Beyond CROPS the crops come
+again, with a comment in the file: every file has a content of its own. The largest set is made once; smaller ones are hard links into it, so that all take the space of one (about 18 KB an
 image). Ways: with labels, without, one image a class, the search by trials, and plain training to a time limit. The cache of
 features is empty at every start. Each finished run appends a JSON line to OUT/time_budget.jsonl; runs in that file are not
 repeated.
@@ -27,6 +27,8 @@ from PIL import Image
 
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 CROP_SHARE, QUALITY, SIDE = (0.6, 1.0), (70, 92), (256, 348)
+CROPS = 15_000
+COMMENT = b"\xff\xfe"  # marker of a comment in a JPEG file, after the two bytes of its start
 IMAGES_PER_CLASS = 5  # of small sets, which have fewer classes
 WAYS = {
     "labels": [],
@@ -48,11 +50,18 @@ def photographs(data: Path) -> dict[str, list[Path]]:
 def make_images(classes: dict[str, list[Path]], folder: Path, count: int, seed: int) -> None:
     """Write ``count`` images, image by image in turn of the classes: FOLDER/CLASS/NUMBER.jpg."""
     names = sorted(classes)
+    crops = CROPS // len(names) * len(names)  # copies stay in the class of their crop
 
     def write(number: int) -> None:
         name = names[number % len(names)]
         target = folder / name / f"{number:06d}.jpg"
         if target.exists():
+            return
+        if number >= crops:
+            first = number % crops
+            content = (folder / names[first % len(names)] / f"{first:06d}.jpg").read_bytes()
+            text = str(number).encode()
+            target.write_bytes(content[:2] + COMMENT + (len(text) + 2).to_bytes(2, "big") + text + content[2:])
             return
         draw = random.Random(f"{seed} {number}")
         with Image.open(draw.choice(classes[name])) as opened:
@@ -66,7 +75,8 @@ def make_images(classes: dict[str, list[Path]], folder: Path, count: int, seed: 
     for name in names:
         (folder / name).mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor() as pool:
-        list(pool.map(write, range(count)))
+        list(pool.map(write, range(min(count, crops))))
+        list(pool.map(write, range(crops, count)))
 
 
 def link_set(images: Path, folder: Path, count: int, way: str) -> Path:
