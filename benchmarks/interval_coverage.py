@@ -127,12 +127,12 @@ def share_bounds(hits_DG: np.ndarray, size_G: np.ndarray, these: bool) -> tuple[
     effect_D = np.exp((weight_D * np.log(measured_D) + PRIOR_WEIGHT * np.log(prior)) / (weight_D + PRIOR_WEIGHT))
     effect_D = np.where(binomial_D > 0, effect_D, prior)
     freedom_D = np.maximum(1, np.where(carrying_D > 0, np.minimum(even - 1, most_D), even - 1))
-    quantile_D = scipy.stats.t.ppf(0.975, np.floor(10 * np.minimum(freedom_D, 1000)) / 10)
+    quantile_D = scipy.stats.t.ppf(0.975, np.floor(10 * np.minimum(freedom_D, 1000) + 1e-6) / 10)
     trials_D = queries / effect_D
     low_D, high_D = wilson_bounds(share_D, trials_D, quantile_D)
     rare_D = trials_D * np.minimum(share_D, 1 - share_D)
     bound_D = np.interp(
-        np.floor(20 * rare_D) / 20, np.arange(201) / 20, [_poisson_bound(i / 20, 0.05) for i in range(201)]
+        np.floor(20 * rare_D + 1e-6) / 20, np.arange(201) / 20, [_poisson_bound(i / 20, 0.05) for i in range(201)]
     )
     applies_D = (rare_D > 0) & (rare_D <= MOST_RARE)
     low_D = np.where(applies_D & (share_D <= 0.5), np.minimum(low_D, bound_D / trials_D), low_D)

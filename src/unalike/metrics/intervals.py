@@ -163,7 +163,7 @@ def mean_interval(
     # "Interval estimation for a binomial proportion", Statistical Science, 2001): the Poisson bound stands there.
     rare = trials * min(mean, 1 - mean)
     if 0 < rare <= MOST_RARE:
-        nearest = _poisson_bound(math.floor(20 * rare) / 20, 1 - confidence) / trials
+        nearest = _poisson_bound(_floor(20 * rare) / 20, 1 - confidence) / trials
         low, high = (low, max(high, 1 - nearest)) if mean > 0.5 else (min(low, nearest), high)
     return Interval(mean, low, high, few_groups=is_grouped and _few_groups(group_Q, weight_Q, MIN_GROUPS))
 
@@ -318,7 +318,12 @@ def score_bounds(share: float, trials: float, quantile: float) -> tuple[float, f
 
 def _quantile(freedom: float, confidence: float) -> float:
     """The two-sided quantile of Student's t; degrees of freedom are rounded to a tenth, downwards."""
-    return _cached_student_quantile(math.floor(10 * min(freedom, 1000.0)) / 10, 0.5 + confidence / 2)
+    return _cached_student_quantile(_floor(10 * min(freedom, 1000.0)) / 10, 0.5 + confidence / 2)
+
+
+def _floor(value: float) -> int:
+    """The largest whole number that is no more than a value, which rounding may have put just below it."""
+    return math.floor(value + 1e-6)
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> Interval:
