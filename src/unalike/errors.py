@@ -75,6 +75,10 @@ class RunError(UnalikeError):
     """A results folder or a job that is occupied, locked or cannot be written."""
 
 
+class StoreError(UnalikeError):
+    """The store of a service that cannot be opened, read or written."""
+
+
 class TrainingError(UnalikeError):
     """Training that cannot continue, such as a loss that is not finite."""
 

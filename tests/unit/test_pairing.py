@@ -65,6 +65,10 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "actions.results_folder": ("unit/actions/test_compare.py", "unit/actions/test_discover.py"),
     "actions.spec_template": (SKILL, CLI),
     "actions.verify": (OPTIONS, "flow/test_verifying.py"),
+    # Migrations are run, never imported.
+    **dict.fromkeys(
+        ("serve.store.migrations.env", "serve.store.migrations.versions.v0001_first_tables"), ("unit/serve/store/test_migration.py",)
+    ),
     # Readers of folders and tables are reached through image sets.
     **dict.fromkeys(("data.folders", "data.manifests"), ("unit/data/test_imageset.py",)),
     # Quantization is one pipeline: its parts are tested on the same quantized networks.

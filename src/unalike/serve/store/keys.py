@@ -1,0 +1,133 @@
+"""API keys: created with a secret that is shown once, looked up by it, revoked.
+
+A secret is 256 random bits. The store holds their SHA-256 alone. A slow password hash would add nothing: it protects what people
+think up, of which an attacker who has the hashes can try the likely ones; nobody tries 2^256 values, at any speed.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+import secrets
+import threading
+import time
+from dataclasses import fields, replace
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from unalike.errors import DataError, closest
+from unalike.serve.store.database import Database
+from unalike.serve.store.records import ROLES, KeyRecord, check_choice, check_text, utc_now
+from unalike.serve.store.tables import keys
+from unalike.storage.digests import text_sha256
+
+PREFIX = "unalike"
+# A key that was looked up is valid for so long without another look: revoking takes effect within it, in every process.
+CACHE_S = 1.0
+MAX_NAME = 200
+_USE_INTERVAL = timedelta(minutes=1)
+_CACHE_SIZE = 1024
+_SECRET = re.compile(rf"{PREFIX}_([0-9a-f]{{8}})_([A-Za-z0-9_-]{{43}})")
+_NO_DIGEST = "0" * 64
+_COLUMNS = [keys.c[f.name] for f in fields(KeyRecord)]
+
+
+class Keys:
+    """The API keys of a store."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._cache: dict[str, tuple[float, KeyRecord]] = {}
+        self._lock = threading.Lock()
+
+    def add(self, name: str, role: str, gallery: str | None = None) -> tuple[KeyRecord, str]:
+        """Create a key.
+
+        Args:
+            name: what it is called; no two valid keys have one name.
+            role: ``view``, ``operate`` or ``admin``.
+            gallery: the one gallery that it is for; None for all.
+
+        Returns:
+            The key, and its secret, which cannot be read again.
+
+        Raises:
+            DataError: the name is empty, too long or taken, or there is no such role.
+        """
+        check_choice(role, ROLES, "role")
+        check_text(name, "name", MAX_NAME)
+        name = name.strip()
+        if not name:
+            raise DataError("a key without a name", expected="a name that says who uses it, such as till-3")
+        record = KeyRecord(secrets.token_hex(4), name, role, gallery or None, utc_now())
+        secret = f"{PREFIX}_{record.id}_{secrets.token_urlsafe(32)}"
+        row = {f.name: getattr(record, f.name) for f in fields(record)} | {"digest": text_sha256(secret)}
+        with self._database.writing() as connection:
+            try:
+                connection.execute(keys.insert(), row)
+            except IntegrityError as error:
+                raise DataError(f"there is a key named {name!r}", expected="another name",
+                                remedy="revoke that key first, or choose another name") from error  # fmt: skip
+        return record, secret
+
+    def list(self) -> list[KeyRecord]:
+        """All keys, those that were revoked too, the oldest first."""
+        with self._database.reading() as connection:
+            rows = connection.execute(sa.select(*_COLUMNS).order_by(keys.c.created, keys.c.id)).mappings().all()
+        return [KeyRecord(**row) for row in rows]
+
+    def revoke(self, key: str) -> KeyRecord:
+        """Revoke a key for ever.
+
+        Args:
+            key: its id, or the name of a valid key.
+
+        Raises:
+            DataError: there is no such key, or it was revoked before.
+        """
+        now = utc_now()
+        with self._database.writing() as connection:
+            is_valid = keys.c.revoked.is_(None)
+            chosen = sa.or_(keys.c.id == key, keys.c.name == key)
+            row = connection.execute(sa.select(*_COLUMNS).where(chosen, is_valid)).mappings().first()
+            if row is None:
+                if connection.execute(sa.select(keys.c.id).where(chosen)).first():
+                    raise DataError(f"key {key!r} was revoked before", expected="a valid key")
+                names = [name for (name,) in connection.execute(sa.select(keys.c.name).where(is_valid))]
+                raise DataError(f"no key {key!r}", remedy=closest(key, names) or "see: unalike serve keys list")
+            connection.execute(keys.update().where(keys.c.id == row["id"]).values(revoked=now))
+        with self._lock:
+            self._cache.clear()
+        return replace(KeyRecord(**row), revoked=now)
+
+    def authenticate(self, secret: str) -> KeyRecord | None:
+        """The valid key of a secret, or None. Takes the same time for a wrong secret as for a right one."""
+        match = _SECRET.fullmatch(secret)
+        digest = text_sha256(secret)
+        with self._lock:
+            end, record = self._cache.get(digest, (0.0, None))
+        if record is not None and time.monotonic() < end:
+            return record
+        with self._database.reading() as connection:
+            query = sa.select(keys.c.digest, *_COLUMNS).where(keys.c.id == (match[1] if match else ""))
+            row = connection.execute(query).mappings().first()
+        is_equal = hmac.compare_digest(digest, row["digest"] if row else _NO_DIGEST)
+        if row is None or not is_equal or row["revoked"] is not None:
+            return None
+        record = KeyRecord(**{f.name: row[f.name] for f in fields(KeyRecord)})
+        self._note_use(record, utc_now())
+        with self._lock:
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            self._cache[digest] = time.monotonic() + CACHE_S, record
+        return record
+
+    def _note_use(self, record: KeyRecord, now: datetime) -> None:
+        """Write down when it was used, at most once a minute."""
+        limit = now - _USE_INTERVAL
+        if record.last_used is None or record.last_used < limit:
+            is_older = sa.or_(keys.c.last_used.is_(None), keys.c.last_used < limit)
+            with self._database.writing(sync=False) as connection:
+                connection.execute(keys.update().where(keys.c.id == record.id, is_older).values(last_used=now))

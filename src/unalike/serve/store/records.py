@@ -1,0 +1,304 @@
+"""Records of the store as plain data: decisions, feedback, API keys, audit entries, and the answers of an idempotency claim."""
+
+from __future__ import annotations
+
+import secrets
+import time as clock
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import UTC, datetime
+from typing import Any, Generic, TypeVar
+
+from unalike.errors import DataError, closest
+
+KINDS = ("identify", "inspect", "verify", "compare")
+VERDICTS = ("confirmed", "wrong", "new class", "unusable")
+# Each role may do what those before it may.
+ROLES = ("view", "operate", "admin")
+OUTCOMES = ("begun", "done", "failed")
+NO_FEEDBACK = "none"
+MAX_PAGE = 1000
+# Longest texts that a client gives; class names in columns are shortened (``tables.Name``), never refused.
+MAX_LABEL, MAX_NOTE = 1000, 4000
+
+Item = TypeVar("Item")
+
+
+def utc_now() -> datetime:
+    """The present time in UTC."""
+    return datetime.now(UTC)
+
+
+def new_id(moment: datetime | None = None) -> str:
+    """A UUID of version 7 (RFC 9562): time first, by which ids sort, then 62 random bits, so that none can be guessed.
+
+    The time has 48 bits of milliseconds and 12 bits of their fraction, so that ids of one batch sort too.
+
+    Args:
+        moment: the time that it holds; now by default.
+    """
+    nanoseconds = clock.time_ns() if moment is None else int(moment.timestamp() * 1e6) * 1000
+    milliseconds, rest = divmod(nanoseconds, 1_000_000)
+    value = (milliseconds & (2**48 - 1)) << 80 | 7 << 76 | (rest * 4096 // 1_000_000) << 64
+    return str(uuid.UUID(int=value | 2 << 62 | secrets.randbits(62)))
+
+
+def check_choice(value: str, choices: tuple[str, ...], name: str) -> None:
+    """Raise DataError for a value that is not among the choices."""
+    if value not in choices:
+        raise DataError(f"{name} is {value!r}", expected=f"one of {', '.join(choices)}", remedy=closest(value, choices))
+
+
+def check_text(value: str | None, name: str, limit: int) -> None:
+    """Raise DataError for a text of more than ``limit`` characters."""
+    if value is not None and len(value) > limit:
+        raise DataError(f"{name} has {len(value)} characters", expected=f"at most {limit}", remedy="shorten it")
+
+
+def check_page(after: str | None, limit: int) -> None:
+    """Raise DataError for a cursor that no page returned, or a page that is too large."""
+    if not 1 <= limit <= MAX_PAGE:
+        raise DataError(f"limit is {limit}", expected=f"1 to {MAX_PAGE}", remedy="ask for several pages")
+    if after is not None:
+        try:
+            is_id = str(uuid.UUID(after)) == after
+        except (ValueError, AttributeError, TypeError):
+            is_id = False
+        if not is_id:
+            raise DataError("after is no cursor", expected="the value of 'next' of the page before",
+                            remedy="leave it out for the first page")  # fmt: skip
+
+
+class _Record:
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain data for JSON; times as ISO 8601 in UTC."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}  # type: ignore[arg-type]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    if isinstance(value, _Record):
+        return value.to_dict()
+    return [_plain(item) for item in value] if isinstance(value, tuple) else value
+
+
+@dataclass(frozen=True)
+class Page(Generic[Item]):
+    """One page of a list.
+
+    Attributes:
+        items: the records.
+        next: cursor of the page after it; None on the last one.
+    """
+
+    items: list[Item]
+    next: str | None = None
+
+
+@dataclass(frozen=True)
+class Feedback(_Record):
+    """What somebody said about a decision.
+
+    Attributes:
+        verdict: one of ``VERDICTS``.
+        label: the right class, with ``wrong`` and ``new class``.
+        note: a remark.
+        actor: who gave it.
+        time: when, in UTC.
+        id: its id.
+    """
+
+    verdict: str
+    label: str | None = None
+    note: str = ""
+    actor: str = ""
+    time: datetime = field(default_factory=utc_now)
+    id: str = field(default_factory=new_id)
+
+    def __post_init__(self) -> None:
+        check_choice(self.verdict, VERDICTS, "verdict")
+        check_text(self.label, "label", MAX_LABEL)
+        check_text(self.note, "note", MAX_NOTE)
+        needs_label = self.verdict in ("wrong", "new class")
+        if self.label and not needs_label:
+            raise DataError(
+                f"feedback {self.verdict!r} with a label", expected="a label with 'wrong' and 'new class' alone"
+            )
+        if self.verdict == "new class" and not self.label:
+            raise DataError("feedback 'new class' without a label", expected="the name of the new class")
+
+
+@dataclass(frozen=True)
+class DecisionRecord(_Record):
+    """One decision of the service.
+
+    Attributes:
+        kind: one of ``KINDS``.
+        resource: name of the gallery, inspector or asset set.
+        decision: what was decided, such as ``label``, ``ambiguous``, ``unknown``, ``good``.
+        label: the class; None where there is none.
+        nearest: the nearest class.
+        score, threshold, margin: figures of the decision; None where there is none. Values that are not finite become None.
+        calibrated: whether the decision is that of a calibration that holds.
+        stale: whether the gallery has changed since its calibration.
+        model: key of the network.
+        image: content hash of the picture in the image store; None where it is not kept.
+        request_id: the request that asked.
+        actor: who asked.
+        result: the whole answer, plain data.
+        time: when, in UTC.
+        id: sorts by time and cannot be guessed.
+        feedback: what was said about it since, the oldest first; filled in by the store.
+    """
+
+    kind: str
+    resource: str
+    decision: str
+    label: str | None = None
+    nearest: str | None = None
+    score: float | None = None
+    threshold: float | None = None
+    margin: float | None = None
+    calibrated: bool | None = None
+    stale: bool | None = None
+    model: str = ""
+    image: str | None = None
+    request_id: str = ""
+    actor: str = ""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    time: datetime = field(default_factory=utc_now)
+    id: str = field(default_factory=new_id)
+    feedback: tuple[Feedback, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice(self.kind, KINDS, "kind")
+
+
+@dataclass(frozen=True)
+class DecisionFilter:
+    """Which decisions to list; a field that is None selects nothing.
+
+    Attributes:
+        kind, resource, decision, label, nearest, image, request_id, actor: equal to this.
+        since, until: time, from and before.
+        min_score, max_score: score, both included.
+        verdict: the latest feedback, or ``none`` for decisions without any.
+    """
+
+    kind: str | None = None
+    resource: str | None = None
+    decision: str | None = None
+    label: str | None = None
+    nearest: str | None = None
+    image: str | None = None
+    request_id: str | None = None
+    actor: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    min_score: float | None = None
+    max_score: float | None = None
+    verdict: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.kind is not None:
+            check_choice(self.kind, KINDS, "kind")
+        if self.verdict is not None:
+            check_choice(self.verdict, (*VERDICTS, NO_FEEDBACK), "verdict")
+
+
+@dataclass(frozen=True)
+class KeyRecord(_Record):
+    """An API key, without its secret.
+
+    Attributes:
+        id: eight hex digits, which the secret begins with.
+        name: what its owner calls it.
+        role: one of ``ROLES``.
+        gallery: the one gallery that it is for; None for all.
+        created: when, in UTC.
+        last_used: when it was last used, within a minute; None before.
+        revoked: when it was revoked; None while it is valid.
+    """
+
+    id: str
+    name: str
+    role: str
+    gallery: str | None
+    created: datetime
+    last_used: datetime | None = None
+    revoked: datetime | None = None
+
+    def may(self, role: str, gallery: str | None = None) -> bool:
+        """Whether the key may do what a role may, in a gallery where one is named."""
+        check_choice(role, ROLES, "role")
+        has_role = self.revoked is None and ROLES.index(self.role) >= ROLES.index(role)
+        return has_role and (self.gallery is None or self.gallery == gallery)
+
+
+@dataclass(frozen=True)
+class AuditEntry(_Record):
+    """Who did what to which class, and when.
+
+    Attributes:
+        actor: who.
+        action: what, such as ``references.add``.
+        resource: the gallery, key or other thing.
+        details: plain data, such as the class and the number of images.
+        request_id: the request that asked.
+        outcome: one of ``OUTCOMES``; ``begun`` of a change that was interrupted.
+        error: why it failed.
+        time, finished: when it began and ended, in UTC.
+        id: sorts by time.
+    """
+
+    actor: str
+    action: str
+    resource: str
+    details: Mapping[str, Any]
+    request_id: str
+    outcome: str
+    error: str
+    time: datetime
+    finished: datetime | None
+    id: str
+
+
+@dataclass(frozen=True)
+class New:
+    """The request is this caller's to carry out.
+
+    Attributes:
+        key, actor: of the claim.
+        token: proves that the claim is still this caller's.
+        is_retry: an earlier caller did not finish; what it did may have been applied.
+    """
+
+    key: str
+    actor: str
+    token: str
+    is_retry: bool = False
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The request was answered before: HTTP status and JSON text of that answer."""
+
+    status: int
+    body: str
+
+
+@dataclass(frozen=True)
+class InProgress:
+    """Another caller carries out the request; ``retry_after`` seconds from now its claim ends."""
+
+    retry_after: float
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """The key was used for another request."""
+
+
+Claim = New | Replay | InProgress | Conflict

@@ -1,0 +1,209 @@
+"""The tables of the store, as SQLAlchemy describes them; ``migrations`` creates them in a database.
+
+Types are chosen so that SQLite and PostgreSQL hold and compare the same: times in UTC, JSON as text in ASCII, texts without
+what one of the two cannot hold (NUL, bytes of file names that are not UTF-8), numbers that are finite.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    text,
+)
+from sqlalchemy.types import TypeDecorator
+
+from unalike.sanitize import valid_unicode
+from unalike.storage.digests import text_sha256
+
+# PostgreSQL refuses rows of an index of more than 2,704 bytes; a character has up to four.
+NAME_CHARACTERS = 500
+
+
+def plain_text(value: str) -> str:
+    """A text that any database holds: NUL and halves of surrogate pairs as escapes."""
+    return str(valid_unicode(value)).replace("\0", "\\x00")
+
+
+def short_name(value: str) -> str:
+    """A name as an index holds it: a longer one ends in its digest, so that two of them stay apart."""
+    value = plain_text(value)
+    return value if len(value) <= NAME_CHARACTERS else f"{value[: NAME_CHARACTERS - 65]}…{text_sha256(value)}"
+
+
+def json_text(value: Any) -> str:
+    """Plain data as JSON in ASCII; numbers that are not finite, which JSON lacks, become null."""
+    return json.dumps(_finite(value), ensure_ascii=True, separators=(",", ":"))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+class UtcTime(TypeDecorator[datetime]):
+    """A time in UTC, with microseconds."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """In UTC; a time without a zone is in UTC already."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Any) -> datetime | None:
+        """SQLite keeps no zone."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class PlainText(TypeDecorator[str]):
+    """A text of any length (``plain_text``)."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        """The text as any database holds it."""
+        return None if value is None else plain_text(value)
+
+
+class Name(TypeDecorator[str]):
+    """A name that is searched for (``short_name``)."""
+
+    impl = String(NAME_CHARACTERS)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        """The name as an index holds it."""
+        return None if value is None else short_name(value)
+
+
+class Json(TypeDecorator[Any]):
+    """Plain data as text (``json_text``)."""
+
+    impl = Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: Any) -> str:
+        """Data to text."""
+        return json_text(value)
+
+    def process_result_value(self, value: str | None, dialect: Any) -> Any:
+        """Text to data."""
+        return None if value is None else json.loads(value)
+
+
+class Finite(TypeDecorator[float]):
+    """A number; what is not finite becomes NULL."""
+
+    impl = Double
+    cache_ok = True
+
+    def process_bind_param(self, value: float | None, dialect: Any) -> float | None:
+        """A plain float, of numpy's too."""
+        return None if value is None or not math.isfinite(value) else float(value)
+
+
+ID = String(36)
+metadata = MetaData()
+
+decisions = Table(
+    "decisions", metadata,
+    Column("id", ID, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("resource", Name, nullable=False),
+    Column("decision", Name, nullable=False),
+    Column("label", Name),
+    Column("nearest", Name),
+    Column("score", Finite),
+    Column("threshold", Finite),
+    Column("margin", Finite),
+    Column("calibrated", Boolean),
+    Column("stale", Boolean),
+    Column("model", Name, nullable=False),
+    Column("image", String(64)),
+    Column("request_id", Name, nullable=False),
+    Column("actor", Name, nullable=False),
+    Column("result", Json, nullable=False),
+    Column("verdict", String(16)),  # of the latest feedback, with its class: they are searched for
+    Column("right_label", Name),
+    Index("decisions_by_time", "time"),
+    Index("decisions_by_label", "label", "id"),
+    Index("decisions_by_image", "image"),
+)  # fmt: skip
+
+feedback = Table(
+    "feedback", metadata,
+    Column("id", ID, primary_key=True),
+    Column("decision_id", ID, ForeignKey("decisions.id", ondelete="CASCADE"), nullable=False),
+    Column("time", UtcTime, nullable=False),
+    Column("verdict", String(16), nullable=False),
+    Column("label", PlainText),
+    Column("note", PlainText, nullable=False),
+    Column("actor", Name, nullable=False),
+    Index("feedback_by_decision", "decision_id"),
+)  # fmt: skip
+
+keys = Table(
+    "keys", metadata,
+    Column("id", String(8), primary_key=True),
+    Column("name", Name, nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("gallery", Name),
+    Column("digest", String(64), nullable=False),
+    Column("created", UtcTime, nullable=False),
+    Column("last_used", UtcTime),
+    Column("revoked", UtcTime),
+    # Of valid keys, no two have one name.
+    Index("keys_by_name", "name", unique=True, sqlite_where=text("revoked IS NULL"), postgresql_where=text("revoked IS NULL")),
+)  # fmt: skip
+
+idempotency = Table(
+    "idempotency", metadata,
+    Column("key", Name, primary_key=True),
+    Column("actor", Name, primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("token", String(32), nullable=False),
+    Column("created", UtcTime, nullable=False),
+    Column("lease_end", UtcTime, nullable=False),
+    Column("status", Integer),  # NULL until the request is answered
+    Column("body", PlainText),
+    Index("idempotency_by_created", "created"),
+)  # fmt: skip
+
+audit = Table(
+    "audit", metadata,
+    Column("id", ID, primary_key=True),
+    Column("time", UtcTime, nullable=False),
+    Column("actor", Name, nullable=False),
+    Column("action", Name, nullable=False),
+    Column("resource", Name, nullable=False),
+    Column("details", Json, nullable=False),
+    Column("request_id", Name, nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("error", PlainText, nullable=False),
+    Column("finished", UtcTime),
+    Index("audit_by_resource", "resource", "id"),
+)  # fmt: skip

@@ -1,0 +1,120 @@
+"""Keys: the secret is shown once and stored hashed; a revoked key is refused, everywhere within a second."""
+
+from __future__ import annotations
+
+import hmac
+import re
+import sqlite3
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from unalike.errors import DataError
+from unalike.serve.store import Store, open_store
+from unalike.serve.store import keys as module
+
+
+def test_a_secret_opens_and_another_does_not(store: Store) -> None:
+    record, secret = store.keys.add("till-3", "operate", gallery="shop")
+    assert re.fullmatch(r"unalike_[0-9a-f]{8}_[\w-]{43}", secret) and secret.split("_")[1] == record.id
+    key = store.keys.authenticate(secret)
+    assert key is not None and (key.id, key.role, key.gallery, key.name) == (record.id, "operate", "shop", "till-3")
+    changed = secret[:-1] + ("A" if secret[-1] != "A" else "B")
+    for wrong in (changed, "", "unalike", secret + "A", secret[:-1], "unalike_00000000_" + "A" * 43, "\0", "caf\udce9"):
+        assert store.keys.authenticate(wrong) is None
+
+
+def test_the_store_holds_no_secret(tmp_path: Path) -> None:
+    with open_store(None, tmp_path) as store:
+        _, secret = store.keys.add("till", "view")
+        store.keys.authenticate(secret)
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("store.db*"))
+    assert b"till" in content and secret.split("_", 2)[2].encode() not in content
+
+
+def test_secrets_are_compared_in_constant_time_for_unknown_keys_too(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def compare(first: str, second: str) -> bool:
+        calls.append((len(first), len(second)))
+        return hmac.compare_digest(first, second)
+
+    monkeypatch.setattr(module, "hmac", SimpleNamespace(compare_digest=compare))
+    _, secret = store.keys.add("till", "view")
+    assert store.keys.authenticate(secret) and not store.keys.authenticate("unalike_00000000_" + "A" * 43)
+    assert calls == [(64, 64), (64, 64)]
+
+
+def test_a_revoked_key_is_refused_at_once_here_and_within_the_cache_elsewhere(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record, secret = store.keys.add("till", "view")
+    other = module.Keys(store.database)  # as in another process
+    assert store.keys.authenticate(secret) and other.authenticate(secret)
+    revoked = store.keys.revoke("till")
+    assert revoked.id == record.id and revoked.revoked is not None
+    assert store.keys.authenticate(secret) is None
+    later = time.monotonic() + module.CACHE_S
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: later))
+    assert other.authenticate(secret) is None
+
+
+def test_a_name_is_free_again_when_its_key_was_revoked(store: Store) -> None:
+    first, _ = store.keys.add("till", "view")
+    with pytest.raises(DataError, match="there is a key named 'till'"):
+        store.keys.add(" till ", "admin")
+    store.keys.revoke(first.id)
+    second, _ = store.keys.add("till", "admin")
+    assert [(key.id, key.role, key.revoked is None) for key in store.keys.list()] == [
+        (first.id, "view", False), (second.id, "admin", True)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "role", "message"),
+    [
+        ("", "view", "a key without a name"),
+        ("x" * 201, "view", "201 characters"),
+        ("a", "viewer", "did you mean 'view'"),
+    ],
+)
+def test_keys_that_cannot_be(sqlite_store: Store, name: str, role: str, message: str) -> None:
+    with pytest.raises(DataError, match=re.escape(message)):
+        sqlite_store.keys.add(name, role)
+
+
+def test_revoking_what_is_not_there_says_what_is(sqlite_store: Store) -> None:
+    key, _ = sqlite_store.keys.add("till-3", "view")
+    with pytest.raises(DataError, match="no key 'till-4'; did you mean 'till-3'"):
+        sqlite_store.keys.revoke("till-4")
+    sqlite_store.keys.revoke(key.id)
+    with pytest.raises(DataError, match="was revoked before"):
+        sqlite_store.keys.revoke(key.id)
+
+
+def test_use_is_written_down_once_a_minute(sqlite_store: Store) -> None:
+    _, secret = sqlite_store.keys.add("till", "view")
+    assert sqlite_store.keys.list()[0].last_used is None
+    sqlite_store.keys.authenticate(secret)
+    first = sqlite_store.keys.list()[0].last_used
+    module.Keys(sqlite_store.database).authenticate(secret)
+    assert first is not None and sqlite_store.keys.list()[0].last_used == first
+
+
+def test_the_cache_is_bounded(sqlite_store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CACHE_SIZE", 2)
+    secrets = [sqlite_store.keys.add(f"till{number}", "view")[1] for number in range(5)]
+    assert all(sqlite_store.keys.authenticate(secret) for secret in secrets)
+    assert len(sqlite_store.keys._cache) <= 2
+
+
+def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
+    with open_store(None, tmp_path) as store:
+        store.keys.add("till", "view")
+        modes = {path.stat().st_mode & 0o777 for path in tmp_path.glob("store.db*")}
+    assert modes == {0o600}
+    assert sqlite3.connect(tmp_path / "store.db").execute("SELECT count(*) FROM keys").fetchone() == (1,)
