@@ -26,6 +26,11 @@ def set_verbosity(level: int) -> None:
     _verbosity = level
 
 
+def verbosity() -> int:
+    """How much is printed, as ``set_verbosity`` set it."""
+    return _verbosity
+
+
 def say(text: str, *, level: int = 1, once: bool = False) -> None:
     """Write one line to standard error when the verbosity is at least ``level``; with ``once``, only the first time."""
     if once:

@@ -114,6 +114,7 @@ OUTPUTS: Mapping[str, tuple[str, ...]] = {
     "calibrate": ("the gallery, in place", "<gallery>_card.json and .md"),
     **dict.fromkeys(("gallery_add", "gallery_remove", "gallery_rename", "gallery_merge"), ("the gallery, in place",)),
     "export_maps": ("export_maps.output",),
+    "serve": ("the service's folder: store, images, a new gallery",),
     "demo": (REPORT_FILE, "frozen/, train/, trained/, inference/, export/"),
 }  # fmt: skip
 _EVERY_RUN = (STATUS_FILE, EXPERIMENT_FILE, RECORD_FILE)

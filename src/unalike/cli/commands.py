@@ -55,6 +55,7 @@ GROUPS: dict[str, dict[str, Command]] = {
         "schema": Command("specs", "Print an action's JSON Schema, or write all schemas and templates."),
     },
     "Operate": {
+        "serve": Command("serve", "Answer over HTTP: identify, embed, inspect, verify, compare; enroll and correct."),
         "job": Command(
             "jobs", "Run actions as jobs: create, list, show, logs, wait, cancel, pause, resume, delete.", "job_app"
         ),

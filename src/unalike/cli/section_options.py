@@ -1,6 +1,7 @@
 """Command-line options and help of a command built from its section of the spec: name, default, bounds, text of each field."""
 
 import inspect
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast, get_args, get_origin
 
@@ -38,7 +39,7 @@ class Flag(NamedTuple):
 
 def section_command(
     action: str, *, arguments: Mapping[str, str], options: Mapping[str, Option] | None = None, flags: Sequence[Flag] = (),
-    section: type[Section] | None = None, names: bool = False,
+    section: type[Section] | None = None, names: bool = False, environment: str = "",
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:  # fmt: skip
     """Make a command of a function that gets the action's spec as its first argument.
 
@@ -55,6 +56,8 @@ def section_command(
             the spec, and the rest of the spec is imported only for a spec file, overrides or an error.
         names: Whether positional arguments are names, which may hold ``=``: only what begins with the action and a dot is an
             override then.
+        environment: Prefix of variables that set a field, whose name in capitals follows; empty: there are none. The file and
+            the overrides take precedence.
     """
     nodes = {node.name: node for node in _nodes(action, section)}
     flag_fields = {flag.field for flag in flags}
@@ -79,7 +82,7 @@ def section_command(
                 *_option_fields(ctx, values, built, nodes, switches),
             ]
             _refuse_swapped(action, dict(fields))
-            spec = _load(action, section, values["spec"], overrides, fields)
+            spec = _load(action, section, values["spec"], overrides, fields, _environment_fields(nodes, environment))
             function(spec, **{name: values[name] for name in own_names})
 
         parameters = {
@@ -116,18 +119,53 @@ def _nodes(action: str, section: type[Section] | None) -> list[SpecNode]:
 
 
 def _load(
-    action: str, section: type[Section] | None, file: str | None, overrides: Sequence[str], values: Sequence[tuple[str, Any]]
+    action: str, section: type[Section] | None, file: str | None, overrides: Sequence[str], values: Sequence[tuple[str, Any]],
+    environment: Sequence[tuple[str, Any]] = (),
 ) -> "Experiment | Section":  # fmt: skip
     """The spec of an action, or with ``section`` that section of it."""
     if section is not None and file is None and not overrides:
         try:
-            return section.model_validate(dict(values))
+            return section.model_validate(dict([*environment, *values]))
         except ValidationError:
             pass  # load_spec finds the same faults and reports them
     from unalike.spec.load import load_spec
 
-    spec = load_spec(action, file, [*overrides, *((f"{action}.{name}", value) for name, value in values)])
+    if file is not None and environment:
+        from unalike.spec.reading import read_file
+
+        tree = read_file(file)
+        in_file = tree.get(action) if isinstance(tree, Mapping) else None
+        names = set(in_file) if isinstance(in_file, Mapping) else set()
+        environment = [(name, value) for name, value in environment if name not in names]
+    own = [(f"{action}.{name}", value) for name, value in values]
+    spec = load_spec(action, file, [*((f"{action}.{name}", value) for name, value in environment), *overrides, *own])
     return spec if section is None else cast(Section, getattr(spec, action))
+
+
+def _environment_fields(nodes: Mapping[str, SpecNode], prefix: str) -> list[tuple[str, Any]]:
+    """(field, value) of the variables that set one; lists are separated by commas."""
+    fields: list[tuple[str, Any]] = []
+    for name, node in nodes.items() if prefix else ():
+        text = os.environ.get(f"{prefix}{name.upper()}")
+        if text is None:
+            continue
+        value: Any = text
+        if get_origin(node.kind) is list:
+            value = [part.strip() for part in text.split(",") if part.strip()]
+        elif node.kind in (int, float, bool):
+            value = _plain_value(text, node.kind)
+        fields.append((name, value))
+    return fields
+
+
+def _plain_value(text: str, kind: Any) -> Any:
+    """A number or truth value, or the text itself, which the declaration then refuses."""
+    if kind is bool:
+        return {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}.get(text.lower(), text)
+    try:
+        return kind(text)
+    except ValueError:
+        return text
 
 
 # ---- one field ----

@@ -9,10 +9,10 @@ TAO_ACTIONS = ("train", "evaluate", "inference", "export", "gen_trt_engine")
 # Their specs share the sections on data, model and training; a spec of one may hold the sections of the others.
 MODEL_ACTIONS = (*TAO_ACTIONS, "quantize", "gen_engine")
 # Their specs hold one section of the action's own name and nothing else. They read a gallery or change it in place, or write
-# what the section names, and leave no results folder; they are no jobs.
+# what the section names, and leave no results folder; they are no jobs. ``serve`` runs until it is stopped.
 FOLDERLESS_ACTIONS = (
     "calibrate", "identify", "gallery_add", "gallery_remove", "gallery_rename", "gallery_merge", "gallery_list",
-    "export_maps", "demo",
+    "export_maps", "demo", "serve",
 )  # fmt: skip
 # Their specs hold one section of the action's own name and, but for FOLDERLESS_ACTIONS, results_dir.
 STANDALONE_ACTIONS = (

@@ -40,6 +40,7 @@ from unalike.spec.inference import Inference
 from unalike.spec.inspect import InspectFit, InspectRun
 from unalike.spec.model import Model
 from unalike.spec.quantize import Quantize
+from unalike.spec.serve import Serve
 from unalike.spec.train import Train
 from unalike.spec.verify import Verify
 from unalike.spec.wandb import WandB
@@ -113,6 +114,7 @@ class Experiment(Section):
     gallery_list: GalleryList = section(GalleryList, "Listing the classes of a gallery.", ours=True)
     export_maps: ExportMaps = section(ExportMaps, "Writing a network that outputs its feature maps.", ours=True)
     demo: Demo = section(Demo, "Training on rendered brand marks and recognizing other brands.", ours=True)
+    serve: Serve = section(Serve, "Answering over HTTP.", ours=True)
 
     _action: str = PrivateAttr(default="")
     _set_paths: set[str] = PrivateAttr(default_factory=set)

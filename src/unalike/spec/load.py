@@ -46,6 +46,7 @@ DATA_FIELD = {
     "gallery_list": "gallery_list.gallery",
     "export_maps": "export_maps.source",
     "demo": "demo.keep",
+    "serve": "serve.run",
     "embed": "embed.source",
     "check": "dataset.train_dataset",
 }

@@ -60,6 +60,7 @@ EXAMPLE = {
     "gallery_list": "gallery_list.verify=true",
     "export_maps": "export_maps.size=320",
     "demo": "demo.epochs=2",
+    "serve": "serve.port=8080",
 }
 
 

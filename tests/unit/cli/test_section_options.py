@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.program import unalike as in_process
 from unalike.cli import run_command
 from unalike.spec import Experiment
 from unalike.spec.actions import STANDALONE_ACTIONS, command_of
@@ -33,6 +34,7 @@ TARGETS = {
     "gallery_list": "unalike.actions.gallery.load_gallery",
     "export_maps": "unalike.actions.export.run_export_maps",
     "demo": "unalike.actions.demo.run_demo",
+    "serve": "unalike.serve.server.run_service",
 }
 # Command line -> what it sets; from README, docs, examples and tests, and every option once.
 LINES: dict[str, dict[str, Any]] = {
@@ -146,6 +148,26 @@ LINES: dict[str, dict[str, Any]] = {
         "out": "out", "keep": "images", "brands": 4, "unseen": 3, "epochs": 1, "seed": 2, "overwrite": True,
     },
     "demo demo.brands=4": {"brands": 4},
+    "serve runs/demo": {"run": "runs/demo"},
+    "serve start runs/demo --port 8080": {"run": "runs/demo", "port": 8080},
+    "serve -m m.onnx -g a=x.gallery -g y.gallery --inspector p.inspector --assets b=brand.set --folder own -q": {
+        "model": "m.onnx", "galleries": ["a=x.gallery", "y.gallery"], "inspectors": ["p.inspector"], "assets": ["b=brand.set"],
+        "folder": "own",
+    },
+    "serve r --store postgresql://h/d --images s3://b/i --no-keep-images --retention-days 7 --host 0.0.0.0 --workers 2": {
+        "run": "r", "store": "postgresql://h/d", "images": "s3://b/i", "keep_images": False, "retention_days": 7.0,
+        "host": "0.0.0.0", "workers": 2,
+    },
+    "serve r --runtime openvino --precision fp32 --threads 2 --wait-ms 5 --queue 64 --deadline 2.5 --max-bytes 4096": {
+        "run": "r", "runtime": "openvino", "precision": "fp32", "threads": 2, "wait_ms": 5.0, "queue": 64, "deadline": 2.5,
+        "max_bytes": 4096,
+    },
+    "serve r --max-pixels 1000 --max-files 3 --rate-limit 5 --url-host a.example --url-host b.example --logs json": {
+        "run": "r", "max_pixels": 1000, "max_files": 3, "rate_limit": 5.0, "url_hosts": ["a.example", "b.example"],
+        "logs": "json",
+    },
+    "serve r --tls self-signed": {"run": "r", "tls": "self-signed"},
+    "serve r --tls-cert c.pem --tls-key k.pem": {"run": "r", "tls_cert": "c.pem", "tls_key": "k.pem"},
     "identify g identify.images=[a.png,b.png] identify.k=5 -k 4": {"gallery": "g", "images": ["a.png", "b.png"], "k": 4},
 }  # fmt: skip
 
@@ -257,3 +279,28 @@ def test_help_shows_words_bounds_and_defaults(capsys: pytest.CaptureFixture[str]
         "-m, --model FILE",
     ):
         assert part in text
+
+
+def test_variables_set_fields_and_what_is_written_takes_precedence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (
+        ("PORT", "8081"),
+        ("QUEUE", "7"),
+        ("GALLERIES", "a=x.gallery, y.gallery"),
+        ("KEEP_IMAGES", "false"),
+    ):
+        monkeypatch.setenv(f"UNALIKE_SERVE_{name}", value)
+    _, call = call_of("serve r --port 8082", monkeypatch)
+    fields = {"run": "r", "port": 8082, "queue": 7, "galleries": ["a=x.gallery", "y.gallery"], "keep_images": False}
+    assert changed(call["experiment"], "serve") == fields
+    spec = tmp_path / "s.yaml"
+    spec.write_text("serve:\n  queue: 9\n")
+    _, call = call_of(f"serve -e {spec} r serve.port=8083", monkeypatch)
+    assert changed(call["experiment"], "serve") == {**fields, "port": 8083, "queue": 9}
+
+
+def test_a_variable_of_another_type_is_refused_by_its_field(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNALIKE_SERVE_PORT", "many")
+    result = in_process("serve", "r")
+    assert result.returncode == 2 and "serve.port: found 'many', expected a whole number" in result.stderr

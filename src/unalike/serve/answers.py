@@ -1,0 +1,83 @@
+"""Answers of the service as JSON, and their models for the OpenAPI document.
+
+Shape letters: N images, D width of an embedding.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+from pydantic import BaseModel, Field
+
+from unalike.recognition.identification import Identification
+
+
+def new_id() -> str:
+    """An id that orders by time and cannot be guessed (UUID version 7, RFC 9562)."""
+    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    text = f"{value:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def plain_identification(answer: Identification) -> dict[str, Any]:
+    """What ``Identification.to_dict`` gives, without its copies."""
+    return {**vars(answer), "neighbours": [vars(neighbor) for neighbor in answer.neighbours]}
+
+
+class NeighborModel(BaseModel):
+    label: str = Field(description="Its class.")
+    name: str = Field(description="The name under which it was enrolled.")
+    score: float = Field(description="Cosine to the image, -1 to 1.")
+    distance: float = Field(description="Squared L2 distance of the unit vectors, 0 to 4.")
+
+
+class IdentificationModel(BaseModel):
+    path: str = Field(description="The client's name of the image.")
+    id: str = Field(description="Id of the decision.")
+    label: str | None = Field(description="The class where decision is label, else null.")
+    score: float
+    distance: float
+    neighbours: list[NeighborModel]
+    decision: str = Field(
+        description="label, ambiguous or unknown.", json_schema_extra={"enum": ["label", "ambiguous", "unknown"]}
+    )
+    nearest: str
+    second: str | None
+    margin: float | None
+    calibrated: bool
+    stale: bool
+    threshold: float | None
+    note: str
+
+
+class UnreadableModel(BaseModel):
+    path: str
+    reason: str
+
+
+class IdentifyModel(BaseModel):
+    gallery: str
+    engine: dict[str, Any]
+    index: dict[str, Any] | None
+    answers: list[IdentificationModel]
+    unreadable: list[UnreadableModel]
+
+
+class EmbeddingModel(BaseModel):
+    path: str
+    vector: list[float] = Field(description="The network's output.")
+
+
+class EmbedModel(BaseModel):
+    model: str
+    dim: int
+    vectors: list[EmbeddingModel]
+    unreadable: list[UnreadableModel]
+
+
+class HealthModel(BaseModel):
+    status: str

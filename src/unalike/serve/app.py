@@ -1,0 +1,150 @@
+"""The ASGI application: the endpoints behind one layer that checks, counts and logs every request."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from unalike.errors import UnalikeError
+from unalike.serve.batching import DeadlinePassed, Overloaded
+from unalike.serve.documents import set_document
+from unalike.serve.logs import log, log_error
+from unalike.serve.problems import Problem, problem_of, problem_response, title_of
+from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, context_of, new_context
+from unalike.serve.routes.health import health_router
+from unalike.serve.routes.recognition import recognition_router
+from unalike.serve.service import Service
+from unalike.serve.uploads import ClientDisconnect
+
+# Status in log and metrics for a client that hung up.
+HUNG_UP = 499
+SECURITY_HEADERS = [
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+]
+# Routes of probes are not logged, but as details.
+_QUIET = frozenset(("/healthz", "/readyz", "/metrics"))
+
+
+def create_app(service: Service) -> ASGIApp:
+    """The application of a service; its lifespan starts and stops the service."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await service.start()
+        yield
+        await service.stop()
+
+    app = FastAPI(title="unalike", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
+    for make_router in (health_router, recognition_router):
+        app.include_router(make_router(service))
+    for kind in (Problem, UnalikeError, Overloaded, DeadlinePassed, TimeoutError):
+        app.add_exception_handler(kind, _answer_problem)
+    for kind in (HungUp, ClientDisconnect):
+        app.add_exception_handler(kind, _answer_nobody)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(Exception, _answer_failure)
+    set_document(app)
+    return Front(app, service)
+
+
+async def _answer_problem(request: Request, error: Exception) -> Response:
+    problem = problem_of(error)
+    assert problem is not None
+    return problem_response(problem, context_of(request).id)
+
+
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    """What is sent where nobody receives it."""
+    return Response(status_code=HUNG_UP)
+
+
+async def _answer_http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    path = request.url.path[:200]
+    found = {404: f"there is no {path}", 405: f"{request.method} {path}"}.get(error.status_code, str(error.detail))
+    remedy = "see /openapi.json" if error.status_code in (404, 405) else ""
+    problem = Problem(error.status_code, title_of(error.status_code).lower().replace(" ", "-"), found, remedy=remedy,
+                      headers=dict(error.headers or {}))  # fmt: skip
+    return problem_response(problem, context_of(request).id)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    return problem_response(Problem(422, "invalid-value", f"{place}: {first['msg']}"), context_of(request).id)
+
+
+async def _answer_failure(request: Request, _: Exception) -> Response:
+    """The answer to an error of ours; the layer in front logs it."""
+    problem = Problem(500, "failure", "the service failed", remedy="its log has the details under this request_id")
+    return problem_response(problem, context_of(request).id)
+
+
+class Front:
+    """Gives every request its context, and its answer the security headers; counts and logs it."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self.app, self.service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+        client = str(scope["client"][0]) if scope.get("client") else ""
+        context = new_context(headers.get("x-request-id", ""), client, self.service.settings.deadline)
+        scope[SCOPE_KEY] = context
+        status = HUNG_UP
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                own = {name for name, _ in message.get("headers", ())}
+                added_headers = [pair for pair in SECURITY_HEADERS if pair[0] not in own]
+                message["headers"] = [
+                    *message.get("headers", ()),
+                    *added_headers,
+                    (b"x-request-id", context.id.encode()),
+                ]
+            await send(message)
+
+        failure: BaseException | None = None
+        try:
+            with self.service.tracer.request(scope["method"], scope["path"], headers) as span:
+                await self.app(scope, receive, send_with_headers)
+                if span is not None:
+                    span.set_attribute("http.response.status_code", status)
+        except Exception as error:  # noqa: BLE001  answered with 500 by now
+            failure = error
+        self._record(scope, context, status, failure)
+
+    def _record(self, scope: Scope, context: RequestContext, status: int, failure: BaseException | None) -> None:
+        seconds = time.monotonic() - context.start
+        route: Any = scope.get("route")
+        pattern = getattr(route, "path", "unmatched")
+        self.service.metrics.add_request(pattern, scope["method"], status, seconds)
+        fields = {
+            "request_id": context.id, "method": scope["method"], "path": scope["path"], "status": status,
+            "ms": round(1000 * seconds, 1), "client": context.client, "actor": context.actor, "images": context.images,
+        }  # fmt: skip
+        if failure is not None:
+            log_error("request failed", failure, **fields)
+        else:
+            log(logging.DEBUG if scope["path"] in _QUIET else logging.INFO, "request", **fields)

@@ -1,0 +1,238 @@
+"""Networks, galleries, inspectors and sets of assets of a service, each loaded once and shared by all requests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from unalike import progress
+from unalike.actions.gallery import find_model
+from unalike.data.view import View
+from unalike.engines.protocol import Engine
+from unalike.errors import closest
+from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
+from unalike.inference.model_files import is_pretrained
+from unalike.inspection.inspector import Inspector
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.recognizer import Recogniser
+from unalike.runs.environment import usable_cores
+from unalike.serve.batching import Batcher, BatchReport
+from unalike.serve.problems import Problem
+from unalike.serve.sources import DEFAULT_NAME, Sources
+
+if TYPE_CHECKING:
+    from unalike.spec.serve import Serve
+    from unalike.verification.verifier import Verifier
+
+Named = TypeVar("Named")
+
+
+@dataclass(eq=False)
+class Network:
+    """One network of the service, with the queue of its engine.
+
+    Attributes:
+        key: what names it: its absolute path, or ``pretrained[:NAME]``.
+        model: engine and preprocessing.
+        batcher: the engine's queue.
+    """
+
+    key: str
+    model: LoadedModel
+    batcher: Batcher
+
+    @property
+    def engine(self) -> Engine:
+        """Runs it."""
+        return self.model.engine
+
+    @cached_property
+    def description(self) -> dict[str, Any]:
+        """Runtime, precision, device and threads, as the command line says them."""
+        return self.engine.describe()
+
+
+@dataclass(eq=False)
+class GalleryResource:
+    """A gallery with its network.
+
+    Attributes:
+        name: its name in addresses.
+        address: its file, or the address of its database.
+        network: makes its vectors.
+        recognizer: searches it.
+        lock: held by who changes it.
+    """
+
+    name: str
+    address: str
+    network: Network
+    recognizer: Recogniser
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def gallery(self) -> Gallery:
+        """The references."""
+        return self.recognizer.gallery
+
+    @property
+    def view(self) -> View:
+        """Turns an image into the network's input."""
+        return self.recognizer.view
+
+    def refresh(self) -> bool:
+        """Take over what others changed; True if there was something."""
+        with self.lock:
+            if not self.gallery.changed_on_disk():
+                return False
+            self.recognizer.reload()
+            return True
+
+
+@dataclass(eq=False)
+class InspectorResource:
+    """An inspector; one image after the other runs through it."""
+
+    name: str
+    address: str
+    inspector: Inspector
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass(eq=False)
+class AssetsResource:
+    """A set of approved assets with its verifier."""
+
+    name: str
+    address: str
+    verifier: Verifier
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+@dataclass
+class Resources:
+    """All that a service serves, by name; the first of a kind is the default one."""
+
+    networks: dict[str, Network] = field(default_factory=dict)
+    galleries: dict[str, GalleryResource] = field(default_factory=dict)
+    inspectors: dict[str, InspectorResource] = field(default_factory=dict)
+    assets: dict[str, AssetsResource] = field(default_factory=dict)
+
+    def gallery(self, name: str | None = None) -> GalleryResource:
+        """A gallery, the default one when None. Raises Problem (404)."""
+        return _select(self.galleries, name, "gallery", "--gallery")
+
+    def inspector(self, name: str | None = None) -> InspectorResource:
+        """An inspector, the default one when None. Raises Problem (404)."""
+        return _select(self.inspectors, name, "inspector", "--inspector")
+
+    def asset_set(self, name: str | None = None) -> AssetsResource:
+        """A set of assets, the default one when None. Raises Problem (404)."""
+        return _select(self.assets, name, "set of assets", "--assets")
+
+    def close(self) -> None:
+        """End the threads of all networks."""
+        for network in self.networks.values():
+            network.batcher.close()
+
+
+def _select(resources: Mapping[str, Named], name: str | None, kind: str, option: str) -> Named:
+    if name is None and resources:
+        return next(iter(resources.values()))
+    if name is None:
+        raise Problem(404, "no-resource", f"this service has no {kind}", remedy=f"start it with {option}")
+    if name not in resources:
+        raise Problem(404, "no-resource", f"no {kind} {name[:64]!r}", expected=f"one of {', '.join(resources)}",
+                      remedy=closest(name, resources))  # fmt: skip
+    return resources[name]
+
+
+class ResourceLoader:
+    """Loads what ``sources`` name; galleries of one network share its engine.
+
+    Args:
+        settings: runtime, precision, threads and the limits of the queue.
+        sources: what is served.
+        report: called after each batch of an engine, with the network's key.
+    """
+
+    def __init__(
+        self, settings: Serve, sources: Sources, report: Callable[[str, BatchReport], None] | None = None
+    ) -> None:
+        self.settings, self.sources, self.report = settings, sources, report
+        self.resources = Resources()
+        cores = usable_cores()
+        self.threads = settings.threads or (max(1, cores // settings.workers) if settings.workers > 1 else None)
+
+    def load(self) -> Resources:
+        """Load all. Raises UnalikeError."""
+        for name, address in self.sources.galleries.items():
+            self._add_gallery(name, address)
+        if not self.sources.galleries and self.sources.model is not None:
+            self._add_gallery(DEFAULT_NAME, str(self.sources.new_gallery))
+        for name, address in self.sources.inspectors.items():
+            inspector = Inspector.load(address, runtime=self.settings.runtime, threads=self.threads)
+            self.resources.inspectors[name] = InspectorResource(name, address, inspector)
+        for name, address in self.sources.assets.items():
+            self.resources.assets[name] = AssetsResource(name, address, self._open_verifier(address))
+        return self.resources
+
+    def _add_gallery(self, name: str, address: str) -> None:
+        gallery = Gallery.load(address) if address != str(self.sources.new_gallery) or Path(address).exists() else None
+        model = self.sources.model
+        if gallery is not None and model is None:
+            model = str(find_model(gallery, Path(address), None))
+        assert model is not None  # a new gallery has one
+        network = self._network(model)
+        file = network.model
+        recognizer = Recogniser(
+            file.engine, file.view, gallery, source=network.key, trunk=file.trunk, network=file.network,
+            classes=file.classes, held_out_scores=file.held_out_scores,
+        )  # fmt: skip
+        if gallery is None:
+            Path(address).parent.mkdir(parents=True, exist_ok=True)
+            recognizer.gallery.save(address)
+        self.resources.galleries[name] = GalleryResource(name, address, network, recognizer)
+
+    def _network(self, model: str) -> Network:
+        key = model if is_pretrained(model) else str(require_model_file(model).resolve())
+        if key not in self.resources.networks:
+            settings = self.settings
+            file = load_model(model, runtime=settings.runtime, precision=settings.precision, threads=self.threads)
+            report = self.report
+            batcher = Batcher(
+                file.engine, wait_s=settings.wait_ms / 1000, limit=settings.queue,
+                report=None if report is None else lambda batch: report(key, batch),
+            )  # fmt: skip
+            self.resources.networks[key] = Network(key, file, batcher)
+        return self.resources.networks[key]
+
+    def _open_verifier(self, address: str) -> Verifier:
+        from unalike.actions.spec_resolution import spec_with
+        from unalike.actions.verify import open_verifier
+
+        settings = self.settings
+        options = {"reference": address, "runtime": settings.runtime, "precision": settings.precision}
+        # A model that serves the galleries serves the assets too, where their file holds none.
+        if self.sources.model is not None and not Path(address).is_file():
+            options["model"] = self.sources.model
+        return open_verifier(spec_with("verify", **options).verify)
+
+
+def build_new_gallery(settings: Serve, sources: Sources) -> None:
+    """Build the service's gallery from class folders where it has none yet; once, before any process loads it."""
+    if sources.references is None or sources.galleries or sources.new_gallery.exists() or sources.model is None:
+        return
+    from unalike.actions.gallery import build
+    from unalike.actions.spec_resolution import spec_with
+
+    sources.folder.mkdir(parents=True, exist_ok=True)
+    progress.say(f"a gallery is built from {sources.references}: {sources.new_gallery}")
+    options = {"model": sources.model, "source": str(sources.references), "gallery": str(sources.new_gallery)}
+    with suppress(FileExistsError):
+        build(spec_with("gallery_build", **options, runtime=settings.runtime, precision=settings.precision))

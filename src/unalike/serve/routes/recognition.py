@@ -1,0 +1,122 @@
+"""Endpoints ``identify`` and ``embed``.
+
+Shape letters: N images, D width of an embedding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from unalike.errors import UnreadableImage
+from unalike.recognition.decision import RULES
+from unalike.serve.answers import EmbedModel, IdentifyModel, new_id, plain_identification
+from unalike.serve.documents import add_scoped, image_body
+from unalike.serve.metrics import Metrics
+from unalike.serve.problems import Problem
+from unalike.serve.resources import GalleryResource
+from unalike.serve.service import Service, display_name, json_response
+from unalike.serve.uploads import Form, Parameters, Upload
+
+MAX_NEIGHBORS = 1000
+_K = {"type": "integer", "minimum": 1, "maximum": MAX_NEIGHBORS, "default": 3, "description": "Neighbors to list."}
+_RULE = {
+    "type": "string",
+    "enum": list(RULES),
+    "description": "Rule that labels an image; unset, that of the calibration.",
+}
+
+
+@dataclass(frozen=True)
+class IdentifyFinish:
+    """Searches a gallery for all images of a batch, and records the decisions. Equal for equal parameters."""
+
+    resource: GalleryResource
+    k: int
+    rule: str | None
+    metrics: Metrics
+
+    def __call__(self, vectors_ND: np.ndarray, contexts: Sequence[Upload]) -> list[dict[str, Any]]:
+        """One answer for each embedding."""
+        answers = []
+        identifications = self.resource.recognizer.identify_vectors(vectors_ND, self.k, self.rule)
+        for upload, identification in zip(contexts, identifications, strict=True):
+            answers.append({"path": display_name(upload.name), "id": new_id(), **plain_identification(identification)})
+            self.metrics.add_decision(self.resource.name, identification.decision, identification.score)
+        return answers
+
+
+@dataclass(frozen=True)
+class EmbedFinish:
+    """Gives the embeddings as they are."""
+
+    def __call__(self, vectors_ND: np.ndarray, contexts: Sequence[Any]) -> Sequence[np.ndarray]:
+        """One embedding (D,) for each image."""
+        return list(vectors_ND)
+
+
+def require_images(form: Form) -> list[Upload]:
+    """The images of a form. Raises Problem (422) where there is none."""
+    if not form.images:
+        raise Problem(422, "no-images", "no images", expected="an image", remedy="curl -F image=@photo.jpg ...")
+    return form.images
+
+
+def separate(uploads: Sequence[Upload], results: Sequence[Any]) -> tuple[list[Any], list[dict[str, str]]]:
+    """The results of readable images, and name and reason of the others. Raises where none is readable."""
+    unreadable = [
+        {"path": display_name(upload.name), "reason": str(result)}
+        for upload, result in zip(uploads, results, strict=True) if isinstance(result, UnreadableImage)
+    ]  # fmt: skip
+    if len(unreadable) == len(results):
+        raise next(result for result in results if isinstance(result, UnreadableImage))
+    return [result for result in results if not isinstance(result, UnreadableImage)], unreadable
+
+
+def recognition_router(service: Service) -> APIRouter:
+    """The endpoints."""
+    router = APIRouter()
+
+    async def identify(request: Request, name: str | None) -> Response:
+        """Label images by a gallery: a class, ambiguous or unknown, with the nearest references."""
+        resource = service.resources.gallery(name)
+        form = await service.read_images(request, resource.network)
+        parameters = Parameters(form.values)
+        k, rule = parameters.integer("k", 3, 1, MAX_NEIGHBORS), parameters.choice("rule", RULES)
+        parameters.finish()
+        uploads = require_images(form)
+        finish = IdentifyFinish(resource, k, rule, service.metrics)
+        results = await service.embed(request, uploads, resource.network, resource.view, finish, uploads)
+        answers, unreadable = separate(uploads, results)
+        return json_response({
+            "gallery": resource.name, "engine": resource.network.description, "index": None, "answers": answers,
+            "unreadable": unreadable,
+        })  # fmt: skip
+
+    async def embed(request: Request, name: str | None) -> Response:
+        """Compute the vectors of images."""
+        resource = service.resources.gallery(name)
+        form = await service.read_images(request, resource.network)
+        Parameters(form.values).finish()
+        uploads = require_images(form)
+        results = await service.embed(request, uploads, resource.network, resource.view, EmbedFinish(), uploads)
+        vectors, unreadable = separate(uploads, results)
+        readable = [upload for upload, result in zip(uploads, results, strict=True) if isinstance(result, np.ndarray)]
+        return json_response({
+            "model": resource.network.model.source.name, "dim": resource.network.engine.dim,
+            "vectors": [{"path": display_name(upload.name), "vector": vector.tolist()}
+                        for upload, vector in zip(readable, vectors, strict=True)],
+            "unreadable": unreadable,
+        })  # fmt: skip
+
+    images = {"image": "One or several images."}
+    add_scoped(router, "POST", "galleries", "/identify", identify, answer=IdentifyModel, summary="Label images by a gallery.",
+               extra=image_body(images, {"k": _K, "rule": _RULE}))  # fmt: skip
+    add_scoped(router, "POST", "galleries", "/embed", embed, answer=EmbedModel, summary="Compute the vectors of images.",
+               extra=image_body(images))  # fmt: skip
+    return router

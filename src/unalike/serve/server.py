@@ -1,0 +1,164 @@
+"""The server: one process, or several that share a socket; TLS; SIGTERM stops taking requests and finishes those taken."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+from collections.abc import Generator
+from functools import partial
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from unalike import progress
+from unalike.errors import RunError, UnalikeError
+from unalike.serve.logs import configure_logs
+from unalike.serve.metrics import FOLDER_VARIABLE
+from unalike.serve.resources import build_new_gallery
+from unalike.serve.sources import find_sources
+from unalike.spec.serve import Serve
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
+BACKLOG = 2048
+DRAIN_MARGIN_S = 5.0
+
+
+def run_service(settings: Serve) -> None:
+    """Answer until SIGTERM or Ctrl-C; then finish the requests that were taken and return.
+
+    Raises:
+        SpecError: the options do not fit together, or nothing is named that can be served.
+        RunError: the address cannot be listened on.
+        UnalikeError: what is served cannot be loaded.
+    """
+    sources = find_sources(settings)
+    build_new_gallery(settings, sources)
+    listener = open_socket(settings.host, settings.port)
+    try:
+        _serve(settings, listener)
+    finally:
+        listener.close()
+
+
+def _serve(settings: Serve, listener: socket.socket) -> None:
+    address = address_of(settings, listener)
+    if settings.workers == 1:
+        server = DrainingServer(_config(settings, make_app(settings)), on_start=lambda: announce(address))
+        server.run(sockets=[listener])
+        if not server.started:
+            raise RunError("the service did not start", remedy="see the messages above")
+        return
+    folder = tempfile.mkdtemp(prefix="unalike-metrics-")
+    os.environ[FOLDER_VARIABLE] = folder
+    try:
+        announce(address)
+        factory = partial(make_worker_app, settings, progress.verbosity())
+        Multiprocess(_config(settings, factory), [listener]).run()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def make_app(settings: Serve) -> ASGIApp:
+    """Load what is served, and make the application."""
+    from unalike.serve.app import create_app
+    from unalike.serve.service import Service
+
+    configure_logs(settings.logs, verbosity=progress.verbosity())
+    return create_app(Service(settings))
+
+
+def make_worker_app(settings: Serve, verbosity: int) -> ASGIApp:
+    """As ``make_app``, in a process of several; an error of the user's is one line there too, and ends the others."""
+    progress.set_verbosity(verbosity)
+    try:
+        return make_app(settings)
+    except UnalikeError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(STARTUP_FAILURE)
+
+
+def _config(settings: Serve, app: Any) -> uvicorn.Config:
+    return uvicorn.Config(
+        app, factory=settings.workers > 1, host=settings.host, port=settings.port, workers=settings.workers, lifespan="on",
+        log_config=None, access_log=False, server_header=False, backlog=BACKLOG, proxy_headers=False,
+        timeout_graceful_shutdown=int(settings.deadline + DRAIN_MARGIN_S), http="httptools", ws="none",
+    )  # fmt: skip
+
+
+class DrainingServer(uvicorn.Server):
+    """A server that ends with exit code 0 after a signal, when what was taken is answered."""
+
+    def __init__(self, config: uvicorn.Config, on_start: Any) -> None:
+        super().__init__(config)
+        self._on_start = on_start
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, and say so."""
+        await super().startup(sockets)
+        if self.started:
+            self._on_start()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Let SIGTERM and Ctrl-C stop the server; they are not raised again afterwards."""
+        previous = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+
+# ---- the address ----
+
+
+def open_socket(host: str, port: int) -> socket.socket:
+    """A listening socket. Raises RunError where the address is taken or does not exist."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(BACKLOG)
+        except OSError:
+            listener.close()
+            raise
+    except OSError as error:
+        raise RunError(f"cannot listen on {host} port {port}: {error.strerror or error}",
+                       remedy="choose another --port (0: any free one) or --host") from error  # fmt: skip
+    listener.set_inheritable(True)
+    return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return all(ip_address(entry[4][0]).is_loopback for entry in socket.getaddrinfo(host, None))
+    except (OSError, ValueError):
+        return False
+
+
+def address_of(settings: Serve, listener: socket.socket) -> str:
+    """The address to open."""
+    host, port = listener.getsockname()[:2]
+    if ip_address(host).is_unspecified:
+        host = socket.gethostname()
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{port}"
+
+
+def announce(address: str) -> None:
+    """Print the address on standard output."""
+    print(address, flush=True)
+    progress.say(f"serving on {address}: curl -F image=@photo.jpg {address}/v1/identify")

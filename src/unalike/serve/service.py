@@ -1,0 +1,167 @@
+"""The service: resources, limits and metrics, and the path of an image from upload to result.
+
+Shape letters: N images, D width of an embedding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+
+from unalike.data.decode import name_of
+from unalike.data.view import View
+from unalike.errors import UnreadableImage
+from unalike.runs.environment import usable_cores
+from unalike.sanitize import one_line, redact_all
+from unalike.serve.batching import BatchReport, Finish
+from unalike.serve.logs import Tracer, log_error
+from unalike.serve.metrics import Metrics
+from unalike.serve.request_context import answered_in_time, context_of
+from unalike.serve.resources import Network, ResourceLoader, Resources
+from unalike.serve.sources import Sources, find_sources
+from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
+
+if TYPE_CHECKING:
+    from unalike.spec.serve import Serve
+
+REFRESH_S = 0.25
+
+
+class Service:
+    """All that the endpoints share.
+
+    Args:
+        settings: the section ``serve`` of a spec.
+        resources: what is served; loaded by the settings when None.
+        sources: where that comes from; found by the settings when None.
+    """
+
+    def __init__(self, settings: Serve, resources: Resources | None = None, sources: Sources | None = None) -> None:
+        self.settings = settings
+        self.sources = sources or (find_sources(settings) if resources is None else Sources())
+        self.metrics, self.tracer = Metrics(), Tracer()
+        self.limits = Limits(settings.max_bytes, settings.max_files)
+        self.resources = resources or ResourceLoader(settings, self.sources, self._report).load()
+        self.decoders = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="decode")
+        self.is_ready = False
+        self._refresher: asyncio.Task[None] | None = None
+
+    def _report(self, network: str, report: BatchReport) -> None:
+        self.metrics.add_batch(report)
+
+    # ---- life ----
+
+    async def start(self) -> None:
+        """Begin to look for changes of others."""
+        self._refresher = asyncio.create_task(self._refresh())
+        self.is_ready = True
+
+    async def stop(self) -> None:
+        """End all threads; requests were answered before."""
+        self.is_ready = False
+        if self._refresher is not None:
+            self._refresher.cancel()
+        await asyncio.to_thread(self.close)
+
+    def close(self) -> None:
+        """End the threads of decoding and of the networks."""
+        self.decoders.shutdown(wait=True, cancel_futures=True)
+        self.resources.close()
+
+    async def _refresh(self) -> None:
+        """Take over, four times a second, what other processes changed in the galleries."""
+        while True:
+            await asyncio.sleep(REFRESH_S)
+            for gallery in self.resources.galleries.values():
+                try:
+                    await asyncio.to_thread(gallery.refresh)
+                except Exception as error:  # noqa: BLE001  the old state stays in use
+                    log_error(f"the gallery {gallery.name} cannot be read again", error)
+                    await asyncio.sleep(10 * REFRESH_S)
+
+    # ---- images ----
+
+    async def read_images(self, request: Request, network: Network, fields: Sequence[str] = IMAGE_FIELDS) -> Form:
+        """Read the body of a request for a network.
+
+        Raises:
+            Overloaded: not even one more image fits in; the body was not read.
+            Problem: as of ``uploads.read_form``.
+        """
+        network.batcher.refuse_overload(1, context_of(request).deadline)
+        return await read_form(request, self.limits, fields)
+
+    def view_upload(self, upload: Upload, view: View) -> np.ndarray | UnreadableImage:
+        """Decode one image for a network, in a thread; an image that cannot be read is returned as its error."""
+        start = time.perf_counter()
+        try:
+            return view(upload.content, max_pixels=self.settings.max_pixels)
+        except UnreadableImage as error:
+            return self.named_error(error, upload)
+        finally:
+            self.metrics.add_decoding(time.perf_counter() - start)
+
+    def named_error(self, error: UnreadableImage, upload: Upload) -> UnreadableImage:
+        """The error with the client's name of the image and the service's name of the limit."""
+        found = error.found.replace(name_of(upload.content), display_name(upload.name) or "the image", 1)
+        remedy = error.remedy
+        if "max_pixels" in remedy:
+            remedy = "send a smaller image, or start the service with a larger --max-pixels"
+        return UnreadableImage(found, expected=error.expected, remedy=remedy)
+
+    async def embed(
+        self, request: Request, uploads: Sequence[Upload], network: Network, view: View, finish: Finish,
+        contexts: Sequence[Any],
+    ) -> list[Any]:  # fmt: skip
+        """Decode images, compute their embeddings in shared batches, and finish each.
+
+        Args:
+            request: it is given up when its client hangs up or its time is over.
+            uploads: the images.
+            network, view: the network and the view of its images.
+            finish: what follows the network.
+            contexts: one for each image, for ``finish``.
+
+        Returns:
+            For each image its result, or UnreadableImage.
+
+        Raises:
+            Overloaded, HungUp, TimeoutError.
+        """
+        context = context_of(request)
+        context.images += len(uploads)
+        loop = asyncio.get_running_loop()
+
+        async def one(upload: Upload, image_context: Any) -> Any:
+            image = await loop.run_in_executor(self.decoders, self.view_upload, upload, view)
+            if isinstance(image, UnreadableImage):
+                return image
+            return await network.batcher.run(image, finish, image_context, context.deadline)
+
+        with network.batcher.reserve(len(uploads), context.deadline):
+            async with answered_in_time(request):
+                if len(uploads) == 1:
+                    return [await one(uploads[0], contexts[0])]
+                pairs = zip(uploads, contexts, strict=True)
+                return list(await asyncio.gather(*(one(upload, context) for upload, context in pairs)))
+
+
+def display_name(name: str) -> str:
+    """A client's name of an image as answers and messages repeat it."""
+    return one_line(name[:MAX_NAME])
+
+
+def json_response(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Plain data as JSON in ASCII, as the command line prints it."""
+    text = json.dumps(value, ensure_ascii=True)
+    if "://" in text:  # names may be addresses with passwords or signatures
+        text = json.dumps(redact_all(value), ensure_ascii=True)
+    return Response(text.encode("ascii"), status, headers=headers, media_type="application/json")

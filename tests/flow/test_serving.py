@@ -1,0 +1,109 @@
+"""The real command line over real sockets: start, answer, drain."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+from PIL import Image
+
+from tests.support.networks import pictures, write_model
+from tests.support.program import process
+from unalike.recognition.recognizer import Recogniser
+
+PATIENCE_S = 120
+
+
+@pytest.fixture(scope="module")
+def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    recognizer = Recogniser.load(write_model(folder), runtime="onnxruntime")
+    for number, pixels in enumerate(pictures(3)):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    recognizer.enrol([folder / f"{number}.png" for number in range(3)], ["a", "b", "c"])
+    recognizer.gallery.save(folder / "shop.gallery")
+    return folder / "shop.gallery"
+
+
+@contextmanager
+def serving(*arguments: object, cwd: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A service in a process of its own, and its address, which is the first line that it prints."""
+    words = ["serve", *map(str, arguments), "--port", "0", "--runtime", "onnxruntime"]
+    with open(cwd / "log.txt", "w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "unalike", *words], stdout=subprocess.PIPE, stderr=log, text=True, cwd=cwd,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        assert address.startswith("http"), (cwd / "log.txt").read_text()
+        yield server, address
+    finally:
+        if server.poll() is None:
+            server.kill()
+        server.wait(PATIENCE_S)
+        server.stdout.close()
+
+
+def test_it_answers_as_the_command_line_and_ends_with_0_after_sigterm(gallery: Path, tmp_path: Path) -> None:
+    photo = gallery.parent / "1.png"
+    expected = json.loads(
+        process("identify", gallery, photo, "-k", 2, "--runtime", "onnxruntime", "--json", cwd=tmp_path).stdout
+    )
+    with serving("-g", gallery, cwd=tmp_path) as (server, address), httpx.Client(timeout=PATIENCE_S) as client:
+        answer = client.post(f"{address}/v1/identify", files={"image": photo.open("rb")}, data={"k": "2"}).json()
+        assert len(answer["answers"][0].pop("id")) == 36
+        assert answer["answers"] == [{**expected["answers"][0], "path": "1.png"}]
+        assert set(answer) == set(expected) and answer["engine"] == expected["engine"]
+        with ThreadPoolExecutor(8) as pool:
+            codes = pool.map(
+                lambda _: client.post(f"{address}/v1/identify", files={"image": photo.read_bytes()}), range(32)
+            )
+            assert {response.status_code for response in codes} == {200}
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE_S) == 0
+    assert "Traceback" not in (tmp_path / "log.txt").read_text()
+
+
+def test_a_request_that_was_taken_is_answered_while_the_service_stops(gallery: Path, tmp_path: Path) -> None:
+    """The body arrives in two parts; SIGTERM comes between them."""
+    content = (gallery.parent / "0.png").read_bytes()
+    with serving("-g", gallery, cwd=tmp_path) as (server, address), httpx.Client(timeout=PATIENCE_S) as client:
+
+        def body() -> Iterator[bytes]:
+            yield content[:100]
+            server.send_signal(signal.SIGTERM)
+            yield content[100:]
+
+        response = client.post(f"{address}/v1/identify", content=body(), headers={"content-type": "image/png"})
+        assert response.json()["answers"][0]["label"] == "a"
+        client.close()
+        assert server.wait(PATIENCE_S) == 0
+
+
+def test_several_processes_share_the_address(gallery: Path, tmp_path: Path) -> None:
+    with serving("-g", gallery, "--workers", 2, cwd=tmp_path) as (server, address):
+        for _ in range(4):
+            with httpx.Client(timeout=PATIENCE_S) as client:
+                files = {"image": (gallery.parent / "2.png").read_bytes()}
+                assert client.post(f"{address}/v1/identify", files=files).json()["answers"][0]["label"] == "c"
+        assert "unalike_requests_total" in httpx.get(f"{address}/metrics", timeout=PATIENCE_S).text
+        server.send_signal(signal.SIGTERM)
+        assert server.wait(PATIENCE_S) == 0
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    result = process("serve", cwd=tmp_path)
+    assert result.returncode == 2 and result.stderr.count("\n") == 1 and "unalike demo" in result.stderr
+    result = process("serve", "-g", "none.gallery", cwd=tmp_path)
+    assert result.returncode == 1 and "none.gallery" in result.stderr and "Traceback" not in result.stderr

@@ -1,0 +1,75 @@
+"""Loading of what is served."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.networks import pictures, write_model
+from tests.support.serving import StandInEngine, make_resources, settings_for
+from unalike.errors import ModelError
+from unalike.recognition.gallery import Gallery
+from unalike.recognition.recognizer import Recogniser
+from unalike.serve.problems import Problem
+from unalike.serve.resources import ResourceLoader
+from unalike.serve.sources import Sources
+from unalike.spec.serve import Serve
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("served")
+    recognizer = Recogniser.load(write_model(folder), runtime="onnxruntime")
+    recognizer.enrol(list(pictures(2)), ["a", "b"])
+    for name in ("x", "y"):
+        recognizer.gallery.save(folder / f"{name}.gallery")
+    return folder
+
+
+def test_galleries_of_one_network_share_its_engine_and_queue(folder: Path) -> None:
+    sources = Sources(galleries={name: str(folder / f"{name}.gallery") for name in ("x", "y")})
+    resources = ResourceLoader(Serve(runtime="onnxruntime", queue=17), sources).load()
+    assert len(resources.networks) == 1
+    assert resources.gallery("x").network is resources.gallery("y").network
+    assert resources.gallery().name == "x" and resources.gallery().network.batcher.limit == 17
+    with pytest.raises(Problem) as caught:
+        resources.gallery("z")
+    assert caught.value.status == 404 and "x, y" in caught.value.expected
+    with pytest.raises(Problem):
+        resources.inspector()
+    resources.close()
+
+
+def test_a_model_without_a_gallery_gets_an_empty_one_that_is_kept(folder: Path, tmp_path: Path) -> None:
+    sources = Sources(model=str(folder / "model.onnx"), folder=tmp_path / "own")
+    for expected in (0, 1):
+        resources = ResourceLoader(Serve(runtime="onnxruntime"), sources).load()
+        gallery = resources.gallery().gallery
+        assert len(gallery) == expected
+        gallery.enrol(resources.networks[next(iter(resources.networks))].engine(pictures(1)), ["c"])
+        gallery.save(sources.new_gallery)
+        resources.close()
+
+
+def test_a_gallery_of_another_network_is_refused(folder: Path, tmp_path: Path) -> None:
+    other = write_model(tmp_path, seed=1)
+    sources = Sources(model=str(other), galleries={"x": str(folder / "x.gallery")})
+    with pytest.raises(ModelError):
+        ResourceLoader(Serve(runtime="onnxruntime"), sources).load()
+
+
+def test_several_processes_share_the_cores() -> None:
+    assert ResourceLoader(Serve(), Sources()).threads is None
+    assert ResourceLoader(Serve(workers=1000 // 4), Sources()).threads == 1
+    assert ResourceLoader(Serve(workers=2, threads=3), Sources()).threads == 3
+
+
+def test_a_change_of_another_process_is_taken_over(tmp_path: Path) -> None:
+    resources = make_resources(tmp_path, StandInEngine(), settings_for(tmp_path))
+    resource = resources.gallery()
+    assert not resource.refresh()
+    with Gallery.edit(resource.address) as other:
+        other.rename("red", "crimson")
+    assert resource.refresh() and "crimson" in resource.gallery.classes and not resource.refresh()
+    resources.close()

@@ -1,0 +1,43 @@
+"""What endpoints share."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+from tests.support.serving import run, running, until
+from unalike.recognition.gallery import Gallery
+from unalike.serve.service import display_name, json_response
+
+
+def test_a_change_of_another_process_is_seen_without_a_restart(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            resource = it.service.resources.gallery()
+            with Gallery.edit(resource.address) as other:
+                other.rename("red", "crimson")
+            await until(lambda: "crimson" in resource.gallery.classes)
+
+    run(scenario())
+
+
+def test_a_gallery_that_cannot_be_read_leaves_the_old_state_in_use(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            resource = it.service.resources.gallery()
+            Path(resource.address).write_bytes(b"damaged")
+            await asyncio.sleep(0.4)
+            assert len(resource.gallery) == 3
+            assert not it.service._refresher.done()
+
+    run(scenario())
+
+
+def test_json_is_ascii_and_hides_secrets_of_addresses() -> None:
+    body = json_response({"path": "s3://key:secret@bucket/ü.png", "b": [1.5]}).body
+    assert b"secret" not in body and json.loads(body)["b"] == [1.5] and body.isascii()
+
+
+def test_names_of_clients_are_one_line_and_short() -> None:
+    assert display_name("a\nb\x1b") == "a\\nb\\x1b" and len(display_name("x" * 1000)) == 300
