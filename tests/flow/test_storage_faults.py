@@ -103,6 +103,87 @@ def make(path: Path, count: int = 2000, seed: int = 0) -> Path:
     return gallery.save(path)
 
 
+TERMINATED = (
+    PROLOGUE
+    + """
+from pathlib import Path
+from unalike import cli
+from unalike.cli.signals import end_in_order
+kind, path = sys.argv[2], Path(path)
+if kind in ("gallery", "journal"):
+    def save(number):
+        with Gallery.edit(path) as gallery:
+            gallery.enrol(np.full((1, 64), 1.0 + number), [f"new {number}"])
+            if kind == "gallery":
+                gallery.store(half=number % 2 == 0)
+elif kind == "checkpoint":
+    import torch
+    from unalike.model.checkpoint import write_checkpoint
+    def save(number):
+        write_checkpoint(path, {"state": {"w": torch.full((200_000,), float(number))}})
+elif kind == "inspector":
+    from tests.support.inspected_parts import fitted_inspector
+    inspector = fitted_inspector()
+    def save(number):
+        inspector.save(path)
+else:
+    from unalike.recognition.model_identity import ModelIdentity
+    from unalike.verification.approved_set import ApprovedSet
+    from tests.support.marks import mark
+    gallery = Gallery(64, ModelIdentity(np.ones(64, np.float32)))
+    gallery.enrol(np.ones((8, 64)), ["m"] * 8)
+    approved = ApprovedSet((mark(0),), gallery, None, b"x" * 2_000_000)
+    def save(number):
+        approved.save(path)
+
+def save_again_and_again(**unused):
+    save(0)
+    print("ready", flush=True)
+    for number in range(1, 10**6):
+        save(number)
+
+cli.app = save_again_and_again
+end_in_order()
+sys.exit(cli.run_command(["train"]))
+"""
+)
+
+
+def open_saved(kind: str, path: Path) -> None:
+    if kind in ("gallery", "journal"):
+        assert len(Gallery.load(path, verify=True)) >= 2000
+    elif kind == "checkpoint":
+        from unalike.model.weight_files import read_content
+
+        values = read_content(path)["state"]["w"]
+        assert len(values) == 200_000 and values.min() == values.max()
+    elif kind == "inspector":
+        from unalike.inspection.inspector import Inspector
+
+        assert Inspector.load(path).threshold is not None
+    else:
+        from unalike.verification.approved_set import ApprovedSet
+
+        assert ApprovedSet.load(path).names
+
+
+@pytest.mark.parametrize("kind", ["gallery", "journal", "checkpoint", "inspector", "set"])
+@pytest.mark.parametrize("kills", [2, pytest.param(25, marks=pytest.mark.slow)])
+def test_a_term_in_mid_save_leaves_a_complete_file_and_no_other(tmp_path, kind, kills):
+    path, draws = tmp_path / "g", random.Random(kills)
+    if kind in ("gallery", "journal"):
+        make(path)
+    for _ in range(kills):
+        writer = run(TERMINATED, path, kind)
+        assert writer.stdout.readline() == "ready\n", writer.communicate()[1]
+        time.sleep(draws.uniform(0, 0.2))
+        writer.send_signal(signal.SIGTERM)
+        message = writer.communicate(timeout=120)[1]
+        assert (writer.returncode, message) == (143, "error: stopped by SIGTERM\n")
+        open_saved(kind, path)
+    assert os.listdir(tmp_path) == ["g"]
+
+
 @pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.slow)])
 def test_what_was_acknowledged_before_a_kill_is_there(tmp_path, kills):
     path, draws, acknowledged = make(tmp_path / "g"), random.Random(0), set()

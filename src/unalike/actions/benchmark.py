@@ -29,13 +29,15 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.model_files import FILE_RUNTIMES, SUFFIXES
 from unalike.installation import install_command
 from unalike.progress import say
+from unalike.runs.environment import usable_cores
 from unalike.runs.filenames import BENCHMARK_FILE
+from unalike.runs.inputs import refuse_written_inputs
 from unalike.spec.load import check_fields
 from unalike.storage.atomic import write_text
+from unalike.storage.overwrite import refuse_existing
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
-from unalike.runs.environment import usable_cores
 
 FORMAT_VERSION = 1
 # Most image files that are measured, and the size of synthetic ones.
@@ -56,6 +58,9 @@ def bench_engine(model: str | Path, **options: Any) -> Result:
 def run_benchmark(experiment: Experiment, *, overwrite: bool = False) -> Result:
     """Measure the runtimes that a spec names; the figures are written where it names a file or a results folder."""
     section = experiment.bench_engine
+    if section.output is not None:
+        refuse_existing(section.output, overwrite)
+        refuse_written_inputs("bench_engine", experiment, [Path(section.output)])
     with open_results("bench_engine", experiment, overwrite=overwrite) as run:
         figures = measure_engines(**parameters_from(section, measure_engines))
         output = Path(section.output) if section.output else run.dir / BENCHMARK_FILE if run is not None else None

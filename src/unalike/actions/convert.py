@@ -33,8 +33,11 @@ def convert(
 
     experiment = load_spec("check", spec, overrides)
     target = Path(output) if output is not None else Path(f"{Path(checkpoint).stem}_unalike.pth")
-    if not overwrite:
-        refuse_existing(target, field="--out")
+    refuse_existing(target, overwrite, field="--out")
+    if target.exists() and target.samefile(checkpoint):
+        raise WeightsError(
+            f"--out: {target} is the checkpoint itself", expected="another file", remedy="choose another name"
+        )
     payload = read_checkpoint(checkpoint, experiment)
     if not payload.pop("origin", None):
         raise WeightsError(

@@ -84,7 +84,7 @@ def run_demo(settings: Demo, *, overwrite: bool = False) -> DemoResult:
     from unalike.actions.demo_images import keep_brands
     from unalike.actions.demo_picture import write_answers
 
-    start, out, seed = time.time(), Path(settings.out), settings.seed
+    start, out, seed = time.monotonic(), Path(settings.out), settings.seed
     refuse_existing(out / "train", overwrite, folder=True)
     say(f"rendering {settings.brands} brands to train on and {settings.unseen} others to recognize")
     images = keep_brands(Path(settings.keep or out / IMAGES_FOLDER), brands=settings.brands, unseen=settings.unseen,
@@ -108,7 +108,7 @@ def run_demo(settings: Demo, *, overwrite: bool = False) -> DemoResult:
     figures = {f"{name} {side}": interval.value for name, *sides in gains
                for side, interval in zip(("frozen", "trained", "gain"), sides, strict=True)}  # fmt: skip
     return DemoResult(out, report, picture, images.root, trained.path, exported.path, figures, gains[0][3].low > 0,
-                      round(time.time() - start, 1))  # fmt: skip
+                      round(time.monotonic() - start, 1))  # fmt: skip
 
 
 def _say_figures(result: Result) -> None:

@@ -66,9 +66,7 @@ def run_embedding(experiment: Experiment, *, overwrite: bool = False) -> Result:
     """
     section = experiment.embed
     with open_results("embed", experiment, overwrite=overwrite) as run:
-        output = output_file(
-            run, section.output, VECTORS_FILE, field="embed.output", overwrite=overwrite, error=SpecError
-        )
+        output = output_file(run, experiment, "embed.output", VECTORS_FILE, overwrite=overwrite, error=SpecError)
         if output.suffix not in SUFFIXES:
             raise SpecError(f"embed.output is {output}", expected=f"a name that ends in {' or '.join(SUFFIXES)}")
         figures = _write_vectors(section, output)

@@ -76,12 +76,7 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
     section = experiment.gallery_build
     with open_results("gallery_build", experiment, overwrite=overwrite) as run:
         path = output_file(
-            run,
-            section.gallery,
-            GALLERY_FILE,
-            field="gallery_build.gallery",
-            overwrite=overwrite,
-            alternative="use gallery add",
+            run, experiment, "gallery_build.gallery", GALLERY_FILE, overwrite=overwrite, alternative="use gallery add"
         )
         assert section.model is not None and section.source is not None
         frozen = is_pretrained(section.model)

@@ -41,7 +41,7 @@ def fit(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
     section = experiment.inspect_fit
     settle(experiment, "inspect_fit.patches", max(section.patches, section.memory), "the size of the memory bank")
     with open_results("inspect_fit", experiment, overwrite=overwrite) as run:
-        file = output_file(run, section.inspector, INSPECTOR_FILE, field="inspect_fit.inspector", overwrite=overwrite)
+        file = output_file(run, experiment, "inspect_fit.inspector", INSPECTOR_FILE, overwrite=overwrite)
         config = AnomalyModelConfig(**parameters_from(section, AnomalyModelConfig))
         options = parameters_from(section, Inspector.fit)
         options |= {"size": None if section.size is None else tuple(section.size), "defects": section.defects or ()}

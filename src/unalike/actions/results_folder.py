@@ -12,6 +12,7 @@ from unalike.actions.spec_resolution import Overrides, Spec, resolve_spec
 from unalike.errors import RunError, SpecError, UnalikeError
 from unalike.runs.environment import refuse_several_processes
 from unalike.runs.folder import holds_run, open_run, results_folder
+from unalike.runs.inputs import refuse_written_inputs
 from unalike.runs.record import failed_without_results, recorded_action
 from unalike.spec.nodes import check_mandatory
 from unalike.storage.overwrite import refuse_existing
@@ -43,17 +44,20 @@ def run_action(
 
 
 def output_file(
-    run: Run | None, path: str | None, default: str, *, field: str, overwrite: bool, alternative: str = "",
+    run: Run | None, experiment: Experiment, field: str, default: str, *, overwrite: bool, alternative: str = "",
     error: type[UnalikeError] = RunError,
 ) -> Path:  # fmt: skip
-    """The file that an action writes: ``path`` if set, else ``default`` in its results folder.
+    """The file that an action writes: that of the spec's ``field`` (``action.name``) if set, else ``default`` in its folder.
 
     Raises:
         SpecError: Neither file nor folder is set.
-        RunError, or the class ``error``: The file exists and ``overwrite`` is not set.
+        RunError, or the class ``error``: The file exists and ``overwrite`` is not set, it is an input, or cannot be written.
     """
+    action, name = field.split(".")
+    path = getattr(getattr(experiment, action), name)
     if path is not None:
         refuse_existing(path, overwrite, alternative=alternative, error=error)
+        refuse_written_inputs(action, experiment, [Path(path)], error)
         return Path(path)
     if run is None:
         raise SpecError(f"{field} is not set", expected="a file to write",

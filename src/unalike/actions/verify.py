@@ -15,6 +15,7 @@ from unalike.data.manifests import MANIFEST_SUFFIXES
 from unalike.errors import DataError, SpecError, UnreadableImage
 from unalike.progress import progress, say
 from unalike.runs.filenames import VERDICTS_FILE
+from unalike.runs.inputs import refuse_written_inputs
 from unalike.source_names import source_name
 from unalike.storage.overwrite import refuse_existing
 from unalike.verification.benign import check_kinds
@@ -72,6 +73,7 @@ def verify(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]
         raise SpecError("no images", expected="images to verify, or --save FILE to keep the calibrated assets")
     if section.save is not None:
         refuse_existing(section.save, overwrite)
+        refuse_written_inputs("verify", experiment, [Path(section.save)])
     check_kinds(TAMPERING if section.kinds is None else section.kinds, TAMPERING, "kind of tampering")
     check_rate(0.01 if section.rate is None else section.rate, section.confidence)
     with open_results("verify", experiment, overwrite=overwrite) as run:

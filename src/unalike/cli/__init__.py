@@ -15,6 +15,7 @@ import typer
 from unalike import __version__
 from unalike.cli.commands import ALIASES, COMMANDS, LazyGroup, is_command
 from unalike.cli.output import replace_closed_streams, tolerate_narrow_encodings
+from unalike.cli.signals import end_in_order
 from unalike.errors import Interrupted, SpecError, closest
 from unalike.runs.program_start import mark_program
 from unalike.sanitize import one_line, redact
@@ -141,4 +142,5 @@ def run_command(argv: Sequence[str]) -> int:
 def main() -> None:
     """The entry point of ``unalike`` and ``ml_recog``."""
     mark_program()
+    end_in_order()
     sys.exit(run_command(sys.argv[1:]))

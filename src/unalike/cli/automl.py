@@ -9,6 +9,7 @@ from unalike.cli.output import print_json, print_line
 from unalike.cli.shared_options import AsJson, Quiet, Verbose, set_verbosity
 from unalike.errors import RunError
 from unalike.runs.filenames import SEARCH_FILE
+from unalike.runs.kpi_names import short_name
 
 automl_app = typer.Typer(name="automl", rich_markup_mode=None, help="Show the trials of a hyperparameter search.",
                          no_args_is_help=True)  # fmt: skip
@@ -56,14 +57,14 @@ def _read(folder: Path) -> dict[str, Any]:
 def _format_record(record: dict[str, Any], *, every: bool) -> list[str]:
     counts = ", ".join(f"{number} {state}" for state, number in record["counts"].items())
     head = f"{record['algorithm']}: {counts}, {record['seconds'] / 60:.1f} minutes; "
-    lines = [head + f"selected by {record['monitor']} on {record['selected_on']}"]
+    lines = [head + f"selected by {short_name(record['monitor'])} on {record['selected_on']}"]
     best = record.get("best")
     if best:
         lines.append(
-            f"best: trial {best['trial']}, {_format_value(record)} at epoch {best['best_epoch']}: {_format_values(best)}"
+            f"best: trial {best['trial']}, {_format_value(record)} in epoch {best['best_epoch'] + 1}: {_format_values(best)}"
         )
     for name, value in (record.get("on_your_query") or {}).items():
-        lines.append(f"on your query set: {name} {value:.4f}")
+        lines.append(f"on your query set: {short_name(name)} {value:.4f}")
     shares = record.get("importance") or {}
     if shares:
         lines.append("importance: " + ", ".join(f"{name} {share:.0%}" for name, share in list(shares.items())[:8]))

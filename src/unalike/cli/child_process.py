@@ -23,9 +23,11 @@ def _end_with_parent(grace_s: int) -> None:
 def main() -> None:
     """Run ``python -m unalike.cli.child_process GRACE_S train -e spec.yaml``, as ``runs.processes.child_command`` writes it."""
     from unalike.cli import run_command
+    from unalike.cli.signals import end_in_order
     from unalike.runs.program_start import mark_program
 
     mark_program()
+    end_in_order()
     threading.Thread(target=_end_with_parent, args=(int(sys.argv[1]),), daemon=True).start()
     sys.exit(run_command(sys.argv[2:]))
 

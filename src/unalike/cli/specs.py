@@ -64,10 +64,12 @@ def schema(
         )
     from unalike.spec.schema import schema_text
     from unalike.storage.atomic import write_text
+    from unalike.storage.overwrite import refuse_existing
 
     if out is None:
         print_lines(schema_text(action))
         return
+    refuse_existing(out, error=SpecError)
     write_text(Path(out), schema_text(action))
     print_line(out)
 

@@ -28,6 +28,7 @@ from unalike.source_names import register_archive
 from unalike.storage.cache import CacheEntry, default_cache_dir, folder_size, make_room
 from unalike.storage.digests import file_sha256
 from unalike.storage.fetch import local_path, uri_of
+from unalike.storage.file_lock import file_lock, is_locked
 from unalike.storage.outside_files import open_file, reader_errors, reason
 
 ARCHIVE_SUFFIXES = (".tar", ".tar.gz", ".tgz", ".zip")
@@ -103,7 +104,7 @@ def open_archive(path: str | Path, cache_dir: Path | None = None) -> Path:
         raise DataError(f"{path}: {reason(error)}", remedy=f"is it readable, and {archives} writable?") from error
     try:
         say(f"unpacking {path} into {target}")
-        with open_file(path) as file, _reader_errors(path):
+        with file_lock(partial), open_file(path) as file, _reader_errors(path):
             (_unpack_zip if path.name.lower().endswith(".zip") else _unpack_tar)(path, file, partial)
         partial.chmod(0o755)
         _rename_into_place(partial, target)
@@ -130,13 +131,16 @@ def _content_hash(path: Path) -> str:
 
 
 def _remove_stale(archives: Path) -> None:
-    """Remove folders that killed processes left incomplete, once they are too old to be in use."""
+    """Remove folders that killed processes left incomplete, once they are too old to be in use.
+
+    Of a clock that jumps nobody knows how old a folder is: one that its process has locked stays.
+    """
     for partial in archives.glob(".partial-*"):
         try:
             is_stale = time.time() - partial.stat().st_mtime > STALE_SECONDS
         except OSError:
             continue  # its process has just finished
-        if is_stale:
+        if is_stale and not is_locked(partial):
             shutil.rmtree(partial, ignore_errors=True)
 
 

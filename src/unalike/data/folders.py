@@ -121,7 +121,9 @@ def _walk(
         elif is_image(entry.name):
             listing.images.append(parts)
         else:
-            notices.add("stray", "/".join(parts))
+            from unalike.data.archives import is_archive  # a deployed model imports this module and unpacks none
+
+            notices.add("nested-archive" if is_archive(entry.name) else "stray", "/".join(parts))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from unalike.data.splits import (
 )
 from unalike.errors import DataError, SpecError
 from unalike.progress import say
+from unalike.sanitize import redact
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -93,6 +94,7 @@ def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Pa
         raise DataError(f"{dataset.train_dataset} holds no images", expected="one folder a class with images in it")
     validation = dataset.val_dataset
     train = _training_rows(images)
+    _refuse_one_class(train, dataset.train_dataset)
     if validation is not None and (validation.reference or validation.query):
         reference, query = load_evaluation_sets(experiment, notices, train=train)
         unseen = not set(_class_names(query)) & set(_class_names(train))
@@ -108,6 +110,15 @@ def load_training_sets(experiment: Experiment, notices: Notices, *, manifest: Pa
     if by == "none":
         return TrainingSets(train, None, None, "none", False)
     return _split_off(train, by, dataset.validation.fraction, dataset.validation.seed, manifest)
+
+
+def _refuse_one_class(images: ImageSet, source: str) -> None:
+    """Raise DataError where all images are of one class: no loss, and no head, learns anything from it."""
+    names = _class_names(images)
+    if len(names) == 1:
+        raise DataError(f"{redact(str(source))}: all images are of one class, {names[0]!r}", expected="two classes or more, one folder each",
+                        remedy="add a class; without labels: dataset.labels=none; to find defects among good images of one part: "
+                        "unalike inspect fit")  # fmt: skip
 
 
 def has_query_rows(experiment: Experiment, notices: Notices) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -26,7 +26,6 @@ from unalike.data.split_folders import notice_split_folders
 from unalike.errors import DataError, SpecError, closest
 from unalike.sanitize import redact
 from unalike.storage.fetch import local_path, uri_of
-from unalike.storage.filesystems import is_hidden
 from unalike.storage.outside_files import require_file
 
 __all__ = ["CLASS_FROM", "IMAGE_SUFFIXES", "ImageSet", "align_labels", "load_images", "resolve_source"]
@@ -196,6 +195,8 @@ def resolve_source(source: str | Path, cache_dir: Path | None = None) -> Path:
         path = local_path(text, cache_dir, select=is_image)
     else:
         path = unpack_source(member[0], cache_dir) / member[1]
+        if not os.path.lexists(image_file(path)) and split_member(member[1]):  # an archive in the archive
+            return resolve_source(path, cache_dir)
     if not os.path.exists(image_file(path)):
         siblings = os.listdir(path.parent) if os.path.isdir(path.parent) else []
         raise DataError(f"{source}: no such file or folder", remedy=closest(path.name, siblings))
@@ -228,7 +229,7 @@ def _from_folder(
     listing = list_folder(root, notices)
     if not labeled:
         if not listing.images:
-            raise _empty_error(root, source, "images", notices)
+            raise _empty_error(source, "images", notices)
         return ImageSet(
             tuple(root.joinpath(*parts) for parts in listing.images), np.full(len(listing.images), -1), source=source
         )
@@ -240,7 +241,7 @@ def _from_folder(
             paths.append(root.joinpath(*parts))
             folders.append(normalize_class_name(_class_folder(parts, class_from)))
     if not paths:
-        raise _empty_error(root, source, "class folders with images", notices)
+        raise _empty_error(source, "class folders with images", notices)
     if class_from == "top" and not class_map:
         inside = root.relative_to(top).as_posix()
         notice_split_folders(f"{source.rstrip('/')}/{inside}" if inside != "." else source, listing.images, notices,
@@ -320,9 +321,11 @@ def _labelled(paths: Sequence[Path], names: Sequence[str], source: str) -> Image
     return ImageSet(tuple(paths), np.array([index_of[name] for name in names], np.int64), classes, source=source)
 
 
-def _empty_error(root: Path, source: str, expectation: str, notices: Notices) -> DataError:
+def _empty_error(source: str, expectation: str, notices: Notices) -> DataError:
     """The error for a folder without anything usable, naming what it holds instead."""
-    archives = [entry for entry in _list_entries(root) if is_archive(entry)]
+    archives = [
+        f"{source.rstrip('/')}{'!' if is_archive(source) else '/'}{name}" for name in notices.names("nested-archive")
+    ]
     if archives:
         return DataError(
             f"{source}: holds archives, no {expectation}", remedy=f"give one of them: {', '.join(archives[:5])}"
@@ -337,7 +340,3 @@ def _empty_error(root: Path, source: str, expectation: str, notices: Notices) ->
         expected=expectation,
         remedy="give one folder a class, or a manifest with path and label",
     )
-
-
-def _list_entries(root: Path) -> Iterable[str]:
-    return sorted(entry for entry in os.listdir(root) if not is_hidden(entry))

@@ -10,9 +10,10 @@ from unalike.progress import say
 from unalike.source_names import source_name, with_source_names
 from unalike.storage.csv_file import write_csv
 
-# Kind -> line; {n} is the count, {s} the plural ending. A kind that is missing here is printed as it is.
+# Kind -> line; {n} is the count, {s} and {es} are plural endings, {it} the pronoun. A kind that is missing here is printed as it is.
 MESSAGES = {
     "stray": "{n} file{s} skipped: not in an image format",
+    "nested-archive": "{n} archive{s} among the images skipped: unpack {it} first",
     "root-image": "{n} image{s} skipped: directly in the root, in no class folder",
     "empty-class": "{n} class folder{s} without images",
     "class-of-one": "{n} class{es} with a single image: no other of its class in the set",
@@ -97,7 +98,7 @@ def format_message(kind: str, names: list[tuple[str, str]]) -> str:
     n = len(names)
     template = MESSAGES.get(kind, "{n} x " + kind.replace("{", "").replace("}", ""))
     plural = n != 1
-    head = template.format(n=n, s="s" if plural else "", es="es" if plural else "")
+    head = template.format(n=n, s="s" if plural else "", es="es" if plural else "", it="them" if plural else "it")
     first = [f"{name} ({detail})" if detail else name for name, detail in names[:MAX_NAMES]]
     # names with bytes of no encoding must not break the terminal
     text = ", ".join(first).encode("utf-8", "backslashreplace").decode()

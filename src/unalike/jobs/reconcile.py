@@ -39,7 +39,8 @@ def _settle_gone(store: JobStore, workspace: Path, job: Job) -> None:
     if record is not None and record.ended is not None:
         settle(store, job, record)
         return
-    last = last_status(Path(job.run_dir), job.started or now())
+    start = now() if job.started is None else job.started if job.started <= now() else 0.0  # the clock was set back
+    last = last_status(Path(job.run_dir), start)
     values: dict[str, Any] = {"status": "Error", "error": f"{PROCESS_ENDED}; go on with: unalike job resume {job.id}"}
     if job.started and last.get("status") == "SUCCESS":
         values = {"status": "Complete", "error": "", "figures": last.get("kpi") or {}}

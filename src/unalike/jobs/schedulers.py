@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol
 from unalike.errors import DeviceError, SpecError, closest, missing_extra
 from unalike.jobs.database import Job
 from unalike.runs.processes import is_alive, signal_process
+from unalike.spec.automl import MAX_MINUTES
 from unalike.telemetry import disable_telemetry
 
 DAY_MINUTES = 24 * 60
@@ -54,6 +55,7 @@ class Slurm:
         self.submitit, self.options = submitit, options
         self.python = str(options.get("python", sys.executable))
         self.local = options.get("cluster") == "local"
+        self.minutes = _minutes(options.get("minutes", DAY_MINUTES))
 
     def submit(self, folder: Path, job: Job) -> str:
         from unalike.jobs.supervisor import main
@@ -62,7 +64,7 @@ class Slurm:
             executor = self.submitit.AutoExecutor(folder / "submitit", cluster=self.options.get("cluster"))
         except RuntimeError as error:
             raise DeviceError(f"no SLURM here: {error}", remedy="create the job where sbatch is") from error
-        settings = {"name": f"unalike-{job.id}", "timeout_min": int(self.options.get("minutes", DAY_MINUTES)),
+        settings = {"name": f"unalike-{job.id}", "timeout_min": self.minutes,
                     "cpus_per_task": self.options.get("cpus"), "mem_gb": self.options.get("memory_gb"),
                     "gpus_per_node": self.options.get("gpus")}  # fmt: skip
         if not self.local:
@@ -85,6 +87,17 @@ class Slurm:
             signal_process(int(handle))
         else:
             self.submitit.SlurmJob(folder / "submitit", handle).cancel(check=False)
+
+
+def _minutes(value: object) -> int:
+    """The time limit of a job. Raises SpecError for what is no number of minutes up to a year."""
+    try:
+        minutes = float(str(value))
+    except ValueError:
+        minutes = 0.0
+    if not 1 <= minutes <= MAX_MINUTES:
+        raise SpecError(f"minutes={value}", expected=f"a number of minutes, 1 to {MAX_MINUTES} (a year)")
+    return int(minutes)
 
 
 class RayJobs:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -46,7 +47,7 @@ def supervise(
     """
     order = JobOrder.read(folder)
     with _stop_signals() as stop_signal:
-        start_time = time.time()
+        start_time, start_clock = time.time(), time.monotonic()
         with open(folder / LOG_FILE, "ab") as log:
             process = subprocess.Popen(
                 [*order.program, *order.arguments], stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT,
@@ -58,8 +59,10 @@ def supervise(
         on_start(action)
         exit_code = _wait(process, lambda: stop_request() or ("stop" if stop_signal.is_set() else ""), grace)
     signal_group(process.pid, signal.SIGKILL)  # remaining workers of the action would keep its devices in use
+    # The clock may have been set back meanwhile: what the run wrote would seem older than its start, and its end earlier.
+    start_time = min(start_time, time.time() - (time.monotonic() - start_clock))
     error = "" if exit_code == 0 else failure_reason(folder, Path(order.run_dir), exit_code, start_time)
-    record = record.finish(time.time(), exit_code, error)
+    record = replace(record, started=start_time).finish(time.time(), exit_code, error)
     record.write(folder)
     return record
 

@@ -38,6 +38,7 @@ from unalike.storage.outside_files import expand_home
 SCHEDULERS = ("local", *CLUSTERS, "kubernetes")
 WORKSPACE_VARIABLE, DEFAULT_FOLDER = "UNALIKE_WORKSPACE", "workspace"
 POLL_S = 0.2
+MAX_TIMEOUT_S = 366 * 24 * 3600
 RESUMABLE = ("Paused", "Error", "Canceled")
 RUNNER_LOG_FILE = "runner.txt"
 
@@ -109,10 +110,11 @@ class Workspace:
 
         Raises:
             RunError: A job has not ended in time.
-            SpecError: A negative time, or one that is not a number.
+            SpecError: A negative time, one of more than a year, or one that is not a number.
         """
-        if timeout is not None and not timeout >= 0:
-            raise SpecError(f"a timeout of {timeout:g} seconds", expected="0 or more")
+        if timeout is not None and not 0 <= timeout <= MAX_TIMEOUT_S:
+            raise SpecError(f"a timeout of {timeout:g} seconds", expected=f"0 to {MAX_TIMEOUT_S} (a year)",
+                            remedy="leave --timeout out to wait without limit")  # fmt: skip
         deadline = None if timeout is None else time.monotonic() + timeout
         full_ids = [self.get(job_id).id for job_id in job_ids]
         while True:

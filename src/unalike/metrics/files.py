@@ -63,7 +63,11 @@ def write_metrics(
         folder.mkdir(parents=True, exist_ok=True)
         return {
             "metrics": _write_json(folder / METRICS_FILE, summary),
-            "per_class": write_rows(folder / PER_CLASS_FILE, summary["per_class"]),
+            "per_class": write_rows(
+                folder / PER_CLASS_FILE,
+                summary["per_class"],
+                header=("class", "queries", "references", "measured", *ranking.metrics()),
+            ),
             "confusion": write_rows(
                 folder / CONFUSION_FILE,
                 confused_pairs(ranking, classes),

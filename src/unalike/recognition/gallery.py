@@ -58,7 +58,7 @@ class Gallery:
         self.calibration: GalleryCalibration | None = None
         self._snapshot = GallerySnapshot.empty(dim, half)
         self._codes: dict[str, int] = {}
-        self._lock = threading.RLock()
+        self._lock, self._reloads = threading.RLock(), 0
         self._files: dict[str, GalleryFile] = {}  # those that it was loaded from or saved to, by their real path
         self._file: GalleryFile | None = None  # the last of them
         self._saved: tuple[GallerySnapshot, GalleryCalibration | None] | None = None  # the state that it holds
@@ -71,6 +71,24 @@ class Gallery:
     def snapshot(self) -> GallerySnapshot:
         """The present state, which does not change when the gallery does."""
         return self._snapshot
+
+    def decision_state(self) -> tuple[GallerySnapshot, GalleryCalibration | None]:
+        """The present state with its calibration, both from before or both from after a ``reload`` in another thread."""
+        reloads, state = self._reloads, (self._snapshot, self.calibration)
+        if reloads % 2 == 0 and self._reloads == reloads:
+            return state
+        with self._lock:
+            return self._snapshot, self.calibration
+
+    @contextmanager
+    def _reloading(self) -> Iterator[None]:
+        """Hold the lock on a change of both; ``_reloads`` is odd meanwhile."""
+        with self._lock:
+            self._reloads += 1
+            try:
+                yield
+            finally:
+                self._reloads += 1
 
     @property
     def half(self) -> bool:
@@ -380,14 +398,15 @@ class Gallery:
         with self._lock:
             appended = self._file.read_appended(self.dim, self._snapshot.added_MD.dtype) if self.is_saved else None
             if appended is not None:
-                self._replay(*appended)
+                with self._reloading():
+                    self._replay(*appended)
                 return
         newer = Gallery.load(self._file.path)
         if newer.dim != self.dim:
             raise ModelError(f"{self._file.path} now has width {newer.dim}, not {self.dim}",
                              remedy="start again with the network that it was made with")  # fmt: skip
         newer.model_identity.check_compatible(self.model_identity)
-        with self._lock:
+        with self._reloading():
             self._replace(newer._snapshot)
             self.calibration, self._file, self._files = newer.calibration, newer._file, newer._files
             self._saved, self._unsaved, self._unsaved_bytes = newer._saved, newer._unsaved, 0
@@ -484,4 +503,4 @@ class Gallery:
             self.__dict__.update(gallery.__dict__)
             return
         self.__dict__.update(state)
-        self._lock, self._saved, self._unsaved = threading.RLock(), None, None
+        self._lock, self._saved, self._unsaved, self._reloads = threading.RLock(), None, None, 0

@@ -71,7 +71,7 @@ class GalleryFile:
             status = os.stat(self.path)
         except OSError:
             return False
-        same = ("st_dev", "st_ino", "st_size", "st_mtime_ns")
+        same = ("st_dev", "st_ino", "st_size", "st_mtime_ns", "st_ctime_ns")
         return all(getattr(status, name) == getattr(self.status, name) for name in same) or self.has_content()
 
     def has_content(self) -> bool:

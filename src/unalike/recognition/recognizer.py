@@ -361,7 +361,7 @@ class Recogniser:
         """As ``identify``, for embeddings that this network computed (``encode``)."""
         vectors_QD = check_vectors(vectors_QD, self.gallery.dim)
         self._say_if_changed()
-        snapshot, calibration = self.gallery.snapshot, self.gallery.calibration
+        snapshot, calibration = self.gallery.decision_state()
         if not len(vectors_QD):
             return []
         if calibration is not None and label_by not in (None, calibration.rule):

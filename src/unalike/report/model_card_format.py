@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from unalike.runs.kpi_names import short_name
+from unalike.sanitize import one_line
 from unalike.storage.atomic import write_text
 from unalike.storage.file_lock import file_lock
 
@@ -22,28 +26,44 @@ OTHER_SECTIONS = (
     "class_names",
     "versions",
 )
+# What would be markup in a line of text: HTML, code, emphasis, the end of a link's text, a cell of a table.
+_MARKUP = re.compile(r"[<>`*|\\]|(?<=\])\(")
 
 
 def card_markdown(card: dict[str, Any]) -> str:
     """The card as Markdown."""
-    lines = [f"# Recogniser {card.get('name') or card.get('checkpoint', '')}".rstrip(), ""]
-    lines += [f"Made {card['made']}; checkpoint {card['checkpoint']}.", ""] if "checkpoint" in card else []
+    lines = [f"# Recogniser {_text(card.get('name') or card.get('checkpoint', ''))}".rstrip(), ""]
+    lines += (
+        [f"Made {_text(card['made'])}; checkpoint {_text(card['checkpoint'])}.", ""] if "checkpoint" in card else []
+    )
     for title in LISTED_SECTIONS:
         if title in card:
             lines += [f"## {title.capitalize()}", ""]
-            lines += [f"- {key.replace('_', ' ')}: {value}" for key, value in card[title].items()] + [""]
+            lines += [f"- {_text(key).replace('_', ' ')}: {_text(value)}" for key, value in _shown(card[title])] + [""]
     if "validation" in card:
         validation = card["validation"]
-        lines += ["## Validation", "", f"Query against reference: {validation['made_of']}; {validation['note']}.", ""]
+        sets = f"Query against reference: {_text(validation['made_of'])}; {_text(validation['note'])}."
+        lines += ["## Validation", "", sets, ""]
         micro = validation["metrics"].get("micro", {})
-        lines += [f"- {name}: {_figure(value)}" for name, value in micro.items()] or ["- not measured"]
+        lines += [f"- {short_name(name)}: {_figure(value)}" for name, value in micro.items()] or ["- not measured"]
         lines.append("")
     for title, content in card.items():
         if title not in OTHER_SECTIONS:
-            lines += [f"## {title.capitalize()}", "", *_lines(content), ""]
+            lines += [f"## {_text(title).capitalize()}", "", *_lines(content), ""]
     if "versions" in card:
-        lines += ["## Versions", ""] + [f"- {k} {v}" for k, v in card["versions"].items()]
+        lines += ["## Versions", ""] + [f"- {_text(k)} {_text(v)}" for k, v in card["versions"].items()]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _text(value: object) -> str:
+    """A value as one line of plain text: names of files and classes are no HTML, no links and no formatting."""
+    return _MARKUP.sub(r"\\\g<0>", one_line(str(value)))
+
+
+def _shown(section: dict[str, Any]) -> Iterator[tuple[str, object]]:
+    """Entries of a section; an epoch, which files count from 0, is counted from 1 for people."""
+    for key, value in section.items():
+        yield key, value + 1 if key == "best_epoch" and isinstance(value, int) else value
 
 
 def _figure(value: object) -> str:
@@ -51,7 +71,7 @@ def _figure(value: object) -> str:
         low, high = value.get("low"), value.get("high")
         interval = f" [{low:.4f}, {high:.4f}]" if low is not None and high is not None else ""
         return f"{value.get('value'):.4f}{interval}" if value.get("value") is not None else "none"
-    return f"{value:.4f}" if isinstance(value, float) else str(value)
+    return f"{value:.4f}" if isinstance(value, float) else _text(value)
 
 
 def add_section(folder: Path, title: str, content: dict[str, Any], *, source: Path | None, stem: str) -> dict[str, Any]:
@@ -89,7 +109,7 @@ def _lines(content: dict[str, Any], prefix: str = "") -> list[str]:
     """Entries of a section, one line each; a nested entry is named by both names."""
     lines = []
     for key, value in content.items():
-        name = f"{prefix}{key.replace('_', ' ')}"
+        name = f"{prefix}{_text(short_name(key)).replace('_', ' ')}"
         entries = value if isinstance(value, list) and value and isinstance(value[0], dict) else None
         if isinstance(value, dict) and "value" in value:
             lines.append(f"- {name}: {_figure(value)}")

@@ -30,7 +30,7 @@ def known_failure(error: BaseException, signal_number: int = 0) -> UnalikeError 
     if isinstance(error, UnalikeError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        number = signal_number or signal.SIGINT
+        number = signal_number or getattr(error, "signal_number", signal.SIGINT)
         return Interrupted(number, f"stopped by {signal_name(number)}")
     if isinstance(error, SystemExit):
         return None if error.code not in (0, None) else RunError("the run ended early by sys.exit")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from unalike.runs.filenames import (
     SUBRUN_FOLDERS,
     TENSORBOARD_FOLDER,
 )
+from unalike.runs.inputs import refuse_written_inputs
 from unalike.runs.lock import release_lock, take_lock
 from unalike.runs.record import failed_without_results
 from unalike.runs.run import Run
@@ -102,7 +104,7 @@ def open_run(
     try:
         if uploader is not None:
             uploader.prepare(resume=resume, overwrite=overwrite)
-        resume = _prepare_folder(folder, resume=resume, overwrite=overwrite)
+        resume = _prepare_folder(action, experiment, folder, resume=resume, overwrite=overwrite)
         if uploader is not None:
             uploader.delete_cleared()
     except BaseException:
@@ -133,11 +135,14 @@ def _new_folder(action: str) -> Path:
     raise RunError(f"runs/ holds a thousand folders named {stem}", remedy="name one with --results-dir")
 
 
-def _prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> bool:
+def _prepare_folder(action: str, experiment: Experiment | None, folder: Path, *, resume: bool, overwrite: bool) -> bool:
     """Refuse or clear a folder that holds a run; returns whether there is a run to resume.
 
-    A folder whose run failed before it wrote results is used again.
+    A folder whose run failed before it wrote results is used again. One that is an input of the run, or whose files are, is
+    refused.
     """
+    if experiment is not None:
+        refuse_written_inputs(action, experiment, [folder])
     if not holds_run(folder):
         if resume:
             say(f"{folder}: no run to resume there, starting from the beginning")
@@ -146,14 +151,17 @@ def _prepare_folder(folder: Path, *, resume: bool, overwrite: bool) -> bool:
         return True
     if not overwrite and not failed_without_results(folder):
         raise occupied_folder(folder)
-    _clear(folder)
+    files = _files_of_run(folder)
+    if experiment is not None:
+        refuse_written_inputs(action, experiment, [path for path in files if path.is_file()])
+    _clear(folder, files)
     return False
 
 
-def _clear(folder: Path) -> None:
-    """Delete the files that the former run wrote: those of its record, and those by the names that only we write.
+def _files_of_run(folder: Path) -> list[Path]:
+    """The files that the former run wrote: those of its record, and those by the names that only we write.
 
-    Only files of this folder and of the folders of its fine-tuning stages are deleted; links are not followed.
+    Only files of this folder and of the folders of its fine-tuning stages are such.
     """
     record: object = None
     try:
@@ -165,14 +173,24 @@ def _clear(folder: Path) -> None:
             f"{folder} holds a run that this tool did not write (no run.json of ours)",
             remedy="remove it yourself or choose another folder with --results-dir",
         )
-    stages = [path for name in SUBRUN_FOLDERS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()]
+    stages = _stage_folders(folder)
     files = {path for parent in (folder, *stages) for pattern in OVERWRITABLE_FILES for path in parent.glob(pattern)}
     inside = folder.resolve()
     for name in record.get("files", []):
         path = folder / str(name)
         if path.parent.resolve() == inside:
             files.add(path)
-    for path in sorted(files):
+    return sorted(files)
+
+
+def _stage_folders(folder: Path) -> list[Path]:
+    return [path for name in SUBRUN_FOLDERS for path in folder.glob(name) if path.is_dir() and not path.is_symlink()]
+
+
+def _clear(folder: Path, files: Sequence[Path]) -> None:
+    """Delete files of the former run, and the folders of its stages where these are empty then; links are not followed."""
+    stages = _stage_folders(folder)
+    for path in files:
         if path.is_symlink() or path.is_file():
             path.unlink(missing_ok=True)
     for path in (*(stage / TENSORBOARD_FOLDER for stage in stages), *stages, folder / TENSORBOARD_FOLDER):

@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,15 @@ def this_boot() -> str:
 
 
 def process_start(pid: int) -> str:
-    """When a process began, in clock ticks after the boot; empty when there is none. Tells a reused number from its owner."""
+    """When a process began, in clock ticks after the boot; empty when there is none. Tells a reused number from its owner.
+
+    The kernel's own count where there is one: a time of the day minus the time of the boot moves when the clock is set.
+    """
+    if os.path.isdir("/proc/self/task"):
+        try:
+            return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
+        except (OSError, IndexError):
+            return ""
     import psutil
 
     try:
@@ -43,6 +52,16 @@ def process_start(pid: int) -> str:
     except psutil.Error:
         return ""
     return str(round(seconds * _TICKS_PER_SECOND))
+
+
+def process_age() -> float:
+    """Seconds since this process began, by a clock that nobody sets."""
+    start = process_start(os.getpid())
+    if start and hasattr(time, "CLOCK_BOOTTIME"):
+        return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - int(start) / _TICKS_PER_SECOND)
+    import psutil
+
+    return max(0.0, time.time() - psutil.Process().create_time())
 
 
 def is_alive(pid: int | None, start: str | None = "") -> bool:

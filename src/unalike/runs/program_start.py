@@ -20,6 +20,6 @@ def take_start() -> float:
     if not _is_program:
         return now
     _is_program = False
-    import psutil
+    from unalike.runs.processes import process_age
 
-    return now - max(0.0, time.time() - psutil.Process().create_time())
+    return now - process_age()

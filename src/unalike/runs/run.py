@@ -78,7 +78,7 @@ class Run:
         self._graceful = False
         self._handlers: dict[int, Any] = {}
         self._pid = os.getpid()
-        self._start = time.time()
+        self._start, self._start_clock = time.time(), time.monotonic()
 
     # -- status and record --
 
@@ -280,7 +280,7 @@ class Run:
             "format_version": FORMAT_VERSION, "tool": "unalike", "version": __version__, "action": self.action,
             "command": redacted_command(), "resumed": self.resuming, "host": socket.gethostname(), "pid": self._pid,
             "started": f"{datetime.fromtimestamp(self._start):%Y-%m-%d %H:%M:%S}",
-            "wall_time_s": round(time.time() - self._start, 3) if is_over else None, "exit": exit_code,
+            "wall_time_s": round(time.monotonic() - self._start_clock, 3) if is_over else None, "exit": exit_code,
             "python": platform.python_version(), "platform": platform.platform(), "versions": versions(),
             "device": None, "seed": getattr(getattr(self._experiment, self.action, None), "seed", None), "data": None,
             **{key: _plain(value) for key, value in self._facts.items()},

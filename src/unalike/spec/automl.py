@@ -62,10 +62,13 @@ def _no_ranges(value: object) -> object:
     return {} if value is None else value
 
 
+MAX_MINUTES = 366 * 24 * 60  # a year: more is a slip of the keyboard, and other clocks overflow
+
+
 class Automl(Section):
     minutes: float | None = field(
         None, "Time that may be spent, everything included; unset and without `trials`: 10 without a GPU.",
-        gt=0, units="minutes", ours=True,
+        gt=0, le=MAX_MINUTES, units="minutes", ours=True,
     )  # fmt: skip
     trials: int | None = field(
         None, "Trainings that may be tried, your own spec being the first; unset and without `minutes`: 20 with a GPU.",

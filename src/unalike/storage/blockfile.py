@@ -138,7 +138,8 @@ class OpenBlockFile:
 
 
 def _changed(before: os.stat_result, after: os.stat_result) -> bool:
-    return (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns)
+    # The time of the last modification can be set, and is by ``cp -p``; that of the last change cannot.
+    return any(getattr(before, name) != getattr(after, name) for name in ("st_size", "st_mtime_ns", "st_ctime_ns"))
 
 
 class Block:

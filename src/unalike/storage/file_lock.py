@@ -53,6 +53,22 @@ def file_lock(path: str | Path, timeout_s: float = TIMEOUT_S) -> Iterator[None]:
             os.close(descriptor)
 
 
+def is_locked(path: str | Path) -> bool:
+    """Whether a process holds the lock on an existing file or folder now; False where the file system has no locks."""
+    descriptor = None if fcntl is None else _open(Path(path))
+    if descriptor is None:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def _acquire(path: Path, deadline: float, timeout_s: float) -> int | None:
     """A descriptor of the file, or of its folder, that is locked; None where there is nothing to lock, or no locks."""
     start, has_said = time.monotonic(), False

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from unalike.errors import RunError, UnalikeError
+
+
+def refuse_unwritable(path: Path, error: type[UnalikeError] = RunError) -> None:
+    """Raise an error where nothing can be created at a path, before the work whose result would be lost.
+
+    Args:
+        path: A file or folder that need not exist yet, nor the folders above it.
+        error: The class of the error.
+    """
+    above = Path(os.path.abspath(path)).parent
+    while not os.path.lexists(above) and above != above.parent:
+        above = above.parent
+    if not above.is_dir():
+        raise error(
+            f"{path}: {above} is no folder", expected="a folder that can be written", remedy="choose another name"
+        )
+    if not os.access(above, os.W_OK | os.X_OK) and not (path.exists() and not path.is_file() and not path.is_dir()):
+        raise error(f"{path} cannot be written: no right to create files in {above}", expected="a folder that can be written",
+                    remedy="choose another name, or change the folder's permissions")  # fmt: skip
 
 
 def refuse_existing(
     path: str | Path, overwrite: bool | None = None, *, folder: bool = False, field: str = "", alternative: str = "",
     error: type[UnalikeError] = RunError,
 ) -> None:  # fmt: skip
-    """Raise an error when an output exists and may not be overwritten.
+    """Raise an error when an output exists and may not be overwritten, or cannot be written at all.
 
     Args:
         path: The file, or with ``folder`` the folder, that is going to be written.
@@ -22,6 +42,7 @@ def refuse_existing(
         error: The class of the error; its exit code is the command's.
     """
     path = Path(path)
+    refuse_unwritable(path, error)
     place = f"{field}: {path}" if field else str(path)
     if folder and path.exists() and not path.is_dir():
         raise error(f"{place} is a file", expected="a folder", remedy="choose another name")

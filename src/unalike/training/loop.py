@@ -220,7 +220,7 @@ class TrainingLoop:
 
     def _not_finite(self, quantity: str, value: float, indices: Tensor) -> TrainingError:
         return TrainingError(
-            f"the {quantity} is {value} at epoch {self.position.epoch}, step {self.position.step}",
+            f"the {quantity} is {value} in epoch {self.position.epoch + 1}, after {self.position.step} of its steps",
             expected="a finite number; the weights were not moved",
             remedy="lower the learning rates or set train.clip_grad_norm. Images of this batch: "
             + ", ".join(self.image_names(indices.tolist())),
@@ -383,7 +383,7 @@ class TrainingLoop:
 
     def _interrupted(self, signal_number: int) -> Interrupted:
         at = self.position
-        return Interrupted(signal_number, f"stopped by {signal_name(signal_number)} in epoch {at.epoch}, step {at.step}; "
+        return Interrupted(signal_number, f"stopped by {signal_name(signal_number)} in epoch {at.epoch + 1}, after {at.step} of its steps; "
                            "the checkpoint is saved, --resume goes on from it")  # fmt: skip
 
     # -- state ---------------------------------------------------------------------------------------------------
@@ -459,7 +459,7 @@ class TrainingLoop:
         self.history = History(list(state["history"]["steps"]), list(state["history"]["validations"]))
         self.checkpoint_manager.load_state(state["keeper"])
         _set_random_state(state["random"])
-        say(f"resumed at epoch {self.position.epoch}, step {self.position.step}")
+        say(f"resumed in epoch {self.position.epoch + 1}, after {self.position.step} of its steps")
 
     def _continue_from_weights(self, checkpoint: Mapping[str, Any]) -> None:
         """Go on after the epoch of another program's checkpoint: its weights and epoch, with a new optimizer."""
@@ -470,7 +470,7 @@ class TrainingLoop:
         epoch = 0 if checkpoint.get("epoch") is None else int(checkpoint["epoch"]) + 1
         self.position = Position(epoch, 0, epoch * self.steps)
         say(
-            f"resumed from a checkpoint of {checkpoint['origin']} at epoch {epoch}; the optimizer's averages start anew"
+            f"resumed from a checkpoint of {checkpoint['origin']} in epoch {epoch + 1}; the optimizer's averages start anew"
         )
 
     def _check_identity(self, identity: Mapping[str, Any]) -> None:

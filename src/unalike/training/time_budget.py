@@ -10,6 +10,7 @@ MAX_RESERVED_SHARE = 0.4  # of the budget, for what follows the training
 # Time that the program takes to end, relative to what it took from its start to the first use of the budget: imports come first,
 # and both are longer on a busy machine.
 END_PER_START = 0.6
+MAX_START_SHARE = 0.4  # of the budget: a longer start counts as one of so much
 
 Clock = Callable[[], float]
 
@@ -26,7 +27,7 @@ class TimeBudget:
     def __init__(self, minutes: float, start: float, clock: Clock = time.monotonic) -> None:
         self.start, self.clock = start, clock
         self.seconds = 60.0 * minutes
-        self.end_seconds = END_PER_START * min(clock() - start, 0.2 * self.seconds)
+        self.end_seconds = END_PER_START * min(clock() - start, MAX_START_SHARE * self.seconds)
         # Seconds that an evaluation after the training is expected to take, and those that are kept for it.
         self.expected_after = self.reserved = 0.0
 
@@ -64,6 +65,13 @@ class TimeBudget:
         end = self.clock() + share * max(0.0, self.left)
         return lambda count, total: least <= count < total and self.clock() > end
 
-    def until(self, share: float) -> float:
-        """Return the seconds until ``share`` of the budget is spent; negative afterwards."""
-        return self.start + share * (self.seconds - self.reserved - self.end_seconds) - self.clock()
+    def until(self, share: float, since: float | None = None) -> float:
+        """Return the seconds until ``share`` of the budget is spent; negative afterwards.
+
+        Args:
+            share: of the whole budget, or of the part that was left at ``since``.
+            since: a moment of the clock. On a busy machine much of the budget may be spent before the first image is read.
+        """
+        since = self.start if since is None else since
+        end = self.start + self.seconds - self.reserved - self.end_seconds
+        return since + share * (end - since) - self.clock()

@@ -23,6 +23,7 @@ from unalike.model.checkpoint import read_checkpoint
 from unalike.model.embedder import Embedder, build_embedder
 from unalike.progress import say
 from unalike.runs.filenames import BEST_CHECKPOINT, SPLIT_FILE
+from unalike.runs.kpi_names import short_name
 from unalike.source_names import source_name
 from unalike.training.checkpoints import CheckpointManager, newest_checkpoint
 from unalike.training.cpu.batchnorm_folding import FoldablePairs, find_foldable_pairs
@@ -255,7 +256,8 @@ def _collect_result(
         best = {"epoch": best_epoch, **validation(setup.embedder)}
         ranking, embeddings = validation.latest or (None, None)
     if checkpoint_manager.best is not None:
-        say(f"best: {checkpoint_manager.monitor} {checkpoint_manager.best:.4f} at epoch {best_epoch}, {checkpoint}")
+        at = "" if best_epoch is None else f" in epoch {best_epoch + 1}"
+        say(f"best: {short_name(checkpoint_manager.monitor)} {checkpoint_manager.best:.4f}{at}, {checkpoint}")
     return TrainingResult(
         checkpoint, best, best_epoch, last, history, setup.sets, ranking, setup.facts, embeddings, experiment=experiment
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
+import re
 import subprocess
 import sys
 import tarfile
@@ -22,6 +23,8 @@ from unalike.data import archives
 from unalike.data.archives import open_archive
 from unalike.data.imageset import load_images
 from unalike.errors import DataError
+from unalike.source_names import source_name
+from unalike.storage.file_lock import file_lock
 
 
 def png(colour: str = "red") -> bytes:
@@ -236,6 +239,39 @@ def test_what_killed_runs_left_is_removed_when_old(tmp_path: Path) -> None:
     os.utime(shelf / ".partial-old", (old, old))
     open_archive(tar(tmp_path / "a.tar.gz", CONTENT), tmp_path / "cache")
     assert not (shelf / ".partial-old").exists() and (shelf / ".partial-at-work").exists()
+
+
+def test_an_old_folder_that_a_process_is_filling_stays(tmp_path: Path) -> None:
+    """By a clock that was set forward every folder is old."""
+    partial = tmp_path / "archives" / ".partial-x"
+    partial.mkdir(parents=True)
+    os.utime(partial, (0, 0))
+    with file_lock(partial):
+        archives._remove_stale(tmp_path / "archives")
+        assert partial.is_dir()
+    archives._remove_stale(tmp_path / "archives")
+    assert not partial.exists()
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".zip"])
+def test_archives_in_archives_are_named_and_can_be_given(
+    tmp_path: Path, suffix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = packed_zip if suffix == ".zip" else lambda path, content: tar(path, content, "w")
+    inner = pack(tmp_path / f"inner{suffix}", CONTENT).read_bytes()
+    outer = pack(tmp_path / f"outer{suffix}", {f"inner{suffix}": inner})
+    with pytest.raises(
+        DataError, match=re.escape(f"holds archives, no class folders with images; give one of them: {outer}!")
+    ):
+        load_images(outer, cache_dir=tmp_path / "cache")
+    images = load_images(f"{outer}!inner{suffix}", cache_dir=tmp_path / "cache")
+    assert images.classes == ("Brücke 2", "a") and len(images) == 3
+    name = source_name(images.paths[0])
+    assert name.startswith(f"{outer}!inner{suffix}!known/")
+    assert load_images(name, labeled=False, cache_dir=tmp_path / "cache").paths == (images.paths[0],)
+    mixed = pack(tmp_path / f"mixed{suffix}", {**CONTENT, "known/a/more.zip": b"x", "known/a/note.txt": b"x"})
+    assert len(load_images(mixed, cache_dir=tmp_path / "cache")) == 3
+    assert "1 archive among the images skipped: unpack it first: a/more.zip" in capsys.readouterr().err
 
 
 def test_several_processes_at_once(tmp_path: Path) -> None:

@@ -97,3 +97,9 @@ def test_without_a_second_image_training_goes_on_without_validation(table, capsy
 def test_few_classes_that_can_teach_are_validated_by_image(table):
     sets = sets_of(table([*rows("ab", ""), *[(c, "") for c in "cdefgh"]]))
     assert sets.query is not None and len(sets.train) + len(sets.query) == 12 and not sets.unseen
+
+
+@pytest.mark.parametrize("by", ["class", "image", "none"])
+def test_one_class_is_refused_before_anything_is_computed(table, by):
+    with pytest.raises(DataError, match="all images are of one class, 'a'; expected two classes or more.*inspect fit"):
+        sets_of(table([("a", "")] * 9), validation={"by": by})

@@ -78,3 +78,21 @@ def test_the_program_passes_sigterm_on_as_a_cluster_sends_it(tmp_path: Path) -> 
     assert program.wait(60) == 143
     record = AttemptRecord.read(folder, 2)
     assert record is not None and record.exit_code == 143 and not is_alive(record.pid)
+
+
+def test_a_clock_that_is_set_back_hides_nothing_that_the_run_wrote(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``status.json`` is written an hour before the attempt began, by the clock of its end."""
+    status = tmp_path / "job" / "run" / "status.json"
+    folder = order(tmp_path / "job", f"import os, sys; os.mkdir('run'); open({str(status)!r}, 'w').write("
+                   """'{"status": "FAILURE", "message": "no data"}'); sys.exit(1)""")  # fmt: skip
+    real, ahead = time.time, [3600.0]
+
+    def clock() -> float:
+        ahead[0] = 0.0 if status.exists() else ahead[0]
+        return real() + ahead[0]
+
+    monkeypatch.setattr(time, "time", clock)
+    record = supervise(folder)
+    assert record.error == "no data" and record.started <= record.ended <= real()

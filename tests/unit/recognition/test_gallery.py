@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from unalike.errors import DataError, ModelError
+from unalike.recognition.decision import GalleryCalibration, RateGuarantee
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.snapshot import float16_to_float32
@@ -309,3 +310,37 @@ def test_widen_is_exact_for_every_half():
     np.testing.assert_array_equal(
         float16_to_float32(halves, np.empty(halves.shape, np.float32)), halves.astype(np.float32)
     )
+
+
+CALIBRATION = GalleryCalibration(
+    0.5, 0.0, "nearest", 10, RateGuarantee(0.01, 0.0, 0.0, 0.01, 0.95, 300, 10, 300.0, 299), None, 13, 5, "nothing"
+)
+
+
+@pytest.mark.parametrize("appended", [True, False])
+def test_a_thread_beside_reload_sees_one_state_with_its_calibration(gallery, tmp_path, monkeypatch, appended):
+    path = gallery.save(tmp_path / "g")
+    service = Gallery.load(path)
+    with Gallery.edit(path) as writer:
+        writer.enrol(np.ones(5), ["new"])
+        writer.calibration = CALIBRATION
+        if not appended:
+            writer.store(half=True)
+    pairs, threads = [], []
+
+    def look(*arguments):
+        """Another thread answers queries in the middle of the change."""
+        thread = threading.Thread(target=lambda: pairs.append(service.decision_state()))
+        thread.start()
+        threads.append(thread)
+        thread.join(0.2)  # it waits for the change where it came in the middle of it
+
+    for name in ("_apply", "_replace"):
+        method = getattr(Gallery, name)
+        monkeypatch.setattr(Gallery, name, lambda self, *a, method=method: (method(self, *a), look())[0])
+    service.reload()
+    for thread in threads:
+        thread.join()
+    assert len(pairs) > 1 and service.calibration == CALIBRATION
+    for snapshot, calibration in pairs:
+        assert (len(snapshot), calibration) in ((12, None), (13, CALIBRATION))

@@ -1,4 +1,5 @@
 import json
+import re
 import threading
 
 import pytest
@@ -46,3 +47,13 @@ def test_sections_that_are_added_at_one_moment_are_all_there(tmp_path):
         thread.join()
     card = json.loads((tmp_path / "card.json").read_text())
     assert set(card) == {"format_version", *(f"part {number}" for number in range(12))}
+
+
+def test_names_are_no_markup_and_no_further_lines():
+    name = "<img src=x onerror=alert(1)>\n# Title\x1b[2J `code` *bold* [text](http://x)"
+    text = card_markdown({"format_version": 1, "name": name, "made": "now", "checkpoint": name, "data": {"source": name},
+                          "training": {"best_epoch": 4}, "test": {"file": name, name: 0.5},
+                          "validation": {"made_of": name, "note": name, "metrics": {"micro": {"precision_at_1": 0.5}}}})  # fmt: skip
+    assert "\x1b" not in text and len(text.splitlines()) == 21 and "\n# Title" not in text
+    assert re.search(r"(?<!\\)[<>`*]|\]\(", text) is None
+    assert "- best epoch: 5\n" in text and "- R@1: 0.5000\n" in text  # files count epochs from 0

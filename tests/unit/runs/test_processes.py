@@ -9,12 +9,14 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from unalike.runs.environment import usable_cores
 from unalike.runs.processes import (
     ProcessId,
     is_alive,
+    process_age,
     process_start,
     signal_group,
     signal_process,
@@ -72,3 +74,14 @@ def test_usable_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: None)
     assert usable_cores() == 1
+
+
+@linux
+def test_a_clock_that_is_set_changes_no_process_s_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """psutil gives times of the day: a lock would count as one of another process after the clock was set."""
+    start, age = process_start(os.getpid()), process_age()
+    hour = iter(range(0, 10**6, 3600))
+    monkeypatch.setattr(psutil, "boot_time", lambda: float(next(hour)))
+    monkeypatch.setattr(time, "time", lambda: float(next(hour)))
+    assert process_start(os.getpid()) == start and is_alive(os.getpid(), start)
+    assert age <= process_age() < age + 600

@@ -113,3 +113,20 @@ def test_texts_come_back_one_by_one_and_together(tmp_path):
     with pytest.raises(IndexError):
         held[6]
     assert [len(part) for part in PackedTexts.pack([])] == [0, 0]
+
+
+def test_other_content_of_the_same_size_and_time_is_noticed(tmp_path):
+    """``cp -p`` over a file in use, or a clock that was set back: the time of modification says nothing."""
+    for name, value in (("f", 1.0), ("other", 2.0)):
+        write_blocks(
+            tmp_path / name, {}, {"rows": [np.full((2, 2), value, np.float32)], "more": [np.ones(3, np.float32)]}
+        )
+    path = tmp_path / "f"
+    status = path.stat()
+    blocks = read_blocks(path)[1]
+    assert blocks["rows"].check()[0, 0] == 1.0
+    path.write_bytes((tmp_path / "other").read_bytes())
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns and path.stat().st_size == status.st_size
+    with pytest.raises(DataError, match="was overwritten while it was in use"):
+        blocks["more"].check()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 import pytest
@@ -36,3 +37,18 @@ def test_a_folder_may_exist_when_it_is_empty(tmp_path):
     refuse_existing(folder, True, folder=True)
     with pytest.raises(RunError, match="is a file; expected a folder"):
         refuse_existing(folder / "a", True, folder=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights of POSIX")
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, monkeypatch):
+    """Root may write anywhere: the answer of ``os.access`` is that of another user."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    monkeypatch.setattr(os, "access", lambda path, mode: not str(path).startswith(str(locked)))
+    for path in (locked / "a.npz", locked / "new" / "a.npz"):
+        with pytest.raises(RunError, match=f"a.npz cannot be written: no right to create files in {locked}; expected"):
+            refuse_existing(path, True)
+    refuse_existing(tmp_path / "new" / "a.npz")
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="file is no folder"):
+        refuse_existing(tmp_path / "file" / "a.npz")

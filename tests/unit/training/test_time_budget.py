@@ -12,6 +12,7 @@ def test_seconds_left_and_until_a_share() -> None:
     assert (budget.seconds, budget.spent, budget.left, budget.until(0.5)) == (60.0, 20.0, 40.0, 10.0)
     budget.reserved = 20.0  # for an evaluation afterwards: shares are of the rest
     assert (budget.spent, budget.left, budget.until(0.5)) == (20.0, 20.0, 0.0)
+    assert budget.until(0.5, since=20.0) == 0.0 and budget.until(1.0, since=20.0) == budget.left  # 20 to 50
     now[0] = 75.0
     assert (budget.spent, budget.left) == (65.0, -25.0)
 
@@ -21,7 +22,7 @@ def test_time_is_kept_for_the_end_of_the_program_by_the_time_of_its_start() -> N
     budget = TimeBudget(1.0, 100.0, lambda: now[0])  # the imports took 10 s
     assert budget.end_seconds == 6.0 and budget.left == 44.0
     now[0] = 1000.0
-    assert TimeBudget(1.0, 100.0, lambda: now[0]).end_seconds == 0.6 * 12.0  # at most a fifth of the budget
+    assert TimeBudget(1.0, 100.0, lambda: now[0]).end_seconds == 0.6 * 24.0  # at most 0.4 of the budget
 
 
 def test_an_evaluation_afterwards_is_left_out_where_it_takes_too_much_of_the_budget() -> None:

@@ -22,8 +22,9 @@ IMAGES_PER_TURN = 6
 FIRST_CLASSES = 16  # so many classes with a second image come first, where most classes have one
 # Images after which the rate is known; sets of fewer are never sampled.
 MIN_IMAGES = 200
-# Shares of the budget: until which all images may be embedded; and, of larger sets, a sample, where no fine-tuning follows and
-# where it does. What is left after the second one is for heads, evaluation and writing.
+# Shares of the budget that is left when the first image is embedded: until which all images may be embedded; and, of larger
+# sets, a sample, where no fine-tuning follows and where it does. What is left after the second one is for heads, evaluation
+# and writing.
 ALL_SHARE, HEADS_SHARE, TUNING_SHARE = 0.5, 0.45, 0.2
 # The same without labels: grouping takes longer, and more so the more images there are; only these are trained on.
 UNLABELED_SHARES = (0.3, 0.2, 0.2)
@@ -62,8 +63,9 @@ def balanced_order(labels_N: np.ndarray, seed: int) -> np.ndarray:
 class EmbeddingLimit:
     """Decides, while images are read and embedded in a balanced order, when to stop.
 
-    All images are embedded where they are expected to be finished within the first share of the budget. Otherwise the embedding
-    stops at the third if the rate allows fine-tuning on ``MIN_TUNING_IMAGES`` afterwards, else at the second.
+    All images are embedded where they are expected to be finished within the first share of the budget. The budget that is
+    shared out is what is left when the first image is embedded: the program's start, reading headers and compiling the network
+    take several times as long on a busy machine. Otherwise the embedding stops at the third if the rate allows fine-tuning on ``MIN_TUNING_IMAGES`` afterwards, else at the second.
 
     Args:
         budget: the time budget.
@@ -85,7 +87,7 @@ class EmbeddingLimit:
 
     def expected_images(self) -> int:
         """Return about how many images will be embedded, by which an engine is chosen; cautious, as no rate is known."""
-        return int(CAUTIOUS_RATE * max(0.0, self.budget.until(self.heads_share)))
+        return int(CAUTIOUS_RATE * max(0.0, self._until(self.heads_share)))
 
     def stop_digests(self, count: int, total: int) -> bool:
         """Return whether no more files are to be read for the cache; called after ``count`` of ``total``."""
@@ -102,17 +104,21 @@ class EmbeddingLimit:
     def stop(self, count: int, total: int) -> bool:
         """Return whether no more images are to be embedded; called after ``count`` of ``total``."""
         budget = self.budget
-        if not (MIN_IMAGES if budget.until(self.heads_share) > 0 else LEAST_IMAGES) <= count < total:
+        if not (MIN_IMAGES if self._until(self.heads_share) > 0 else LEAST_IMAGES) <= count < total:
             return False
         seconds = budget.clock() - self.start
         rate, further = count / max(seconds, 1e-9), (self.passes - 1) * seconds
-        if self.passes * (total - count) / rate + further <= budget.until(self.all_share):
+        if self.passes * (total - count) / rate + further <= self._until(self.all_share):
             return False
-        seconds = (1 - self.tuning_share) * TUNING_PART * (budget.seconds - budget.reserved)
+        seconds = (1 - self.tuning_share) * TUNING_PART * (budget.left + seconds)
         share = self.tuning_share if allows_sampled_tuning(rate, seconds) else self.heads_share
-        stops = further >= budget.until(share)
+        stops = further >= self._until(share)
         self.stopped = self.stopped or stops
         return stops
+
+    def _until(self, share: float) -> float:
+        """Seconds until a share of what was left at the first image is spent."""
+        return self.budget.until(share, self.start)
 
 
 class ShareLimit(EmbeddingLimit):

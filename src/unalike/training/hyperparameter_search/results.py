@@ -41,7 +41,7 @@ class TrialRecord:
         trial: its number.
         state: complete, pruned, failed, repeat, stopped, killed, lost, out of time or running.
         value: its best value of the monitored metric.
-        best_epoch: the epoch of that value, from 0.
+        best_epoch: the epoch of that value, from 0, as files count; pages and messages count from 1.
         epochs: number of epochs with a validation.
         seconds: duration.
         values: the drawn values by field.
@@ -206,7 +206,7 @@ def write_best_spec(folder: Path, best: TrialRecord, *, is_user_spec: bool, excl
     values.pop("automl", None)
     values.get("train", {}).pop("results_dir", None)
     values.pop("results_dir", None)
-    head = [f"Trial {best.trial} of a search: {best.value:.6g} in validation, at epoch {best.best_epoch} (counted from 0).",
+    head = [f"Trial {best.trial} of a search: {best.value:.6g} in validation, in epoch {(best.best_epoch or 0) + 1}.",
             "It is your own spec." if is_user_spec else "Drawn: " + json.dumps(dict(best.values)),
             "Training it again: unalike train -e best_spec.yaml -r NEW_FOLDER"]  # fmt: skip
     if best.state not in FINISHED:
@@ -307,7 +307,7 @@ def _format_value(value: object) -> str:
 def _trial_rows(records: Sequence[TrialRecord], sign: float) -> list[dict[str, Any]]:
     by_value = sorted(records, key=lambda r: (r.value is None, -sign * (r.value or 0.0), r.trial))
     return [
-        {"trial": str(r.trial), "state": r.state, "figure": r.value, "best_epoch": None if r.best_epoch is None else str(r.best_epoch),
+        {"trial": str(r.trial), "state": r.state, "figure": r.value, "best_epoch": None if r.best_epoch is None else str(r.best_epoch + 1),
          "epochs": str(r.epochs), "seconds": None if r.seconds is None else f"{r.seconds:.0f}", **_drawn_column(r)}
         for r in by_value
     ]  # fmt: skip

@@ -21,6 +21,7 @@ from optuna.trial import FrozenTrial, TrialState
 from unalike.errors import SpecError
 from unalike.progress import say
 from unalike.runs.filenames import trial_folder
+from unalike.runs.kpi_names import short_name
 from unalike.training.hyperparameter_search.results import (
     FINISHED,
     TrialRecord,
@@ -368,7 +369,7 @@ class TrialScheduler:
         value = (
             "nothing measured"
             if record.value is None
-            else f"{self.plan.monitor} {record.value:.4f} at epoch {record.best_epoch}"
+            else f"{short_name(self.plan.monitor)} {record.value:.4f} in epoch {(record.best_epoch or 0) + 1}"
         )
         leader = f"; best {best.value:.4f}, trial {best.trial}" if best is not None else ""
         line = f"trial {number} {record.state}: {value}{': ' + record.reason if record.reason else ''}{leader}"
