@@ -34,8 +34,9 @@ _BEARER = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{16,}", re.IGNORECASE)
 SHORTEST_SECRET = 6  # characters, behind "name: "; shorter ones are words of a sentence
 _NOT_SECRET = frozenset(("none", "null", "true", "false", "", HIDDEN))
 # Text that a spreadsheet reads as a formula, also behind quotes that were put before it.
-_FORMULA = re.compile(r"'*[=+\-@\t\r]")
-_ESCAPED_FORMULA = re.compile(r"'+[=+\-@\t\r]")
+# Full-width signs count too in East Asian settings.
+_FORMULA_SIGN = r"[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]"
+_FORMULA, _ESCAPED_FORMULA = re.compile(f"'*{_FORMULA_SIGN}"), re.compile(f"'+{_FORMULA_SIGN}")
 
 
 def redact(text: str) -> str:

@@ -99,7 +99,9 @@ def test_messages_are_one_line_and_details_one_line_each(capsys: pytest.CaptureF
     assert capsys.readouterr().err == "\\x1b[31mk\\nok: fake\n"
 
 
-@pytest.mark.parametrize("text", ["=cmd|' /C calc'!A0", "+x", "-x", "@SUM(1)", "\tx", "'=x", "''=x", "-"])
+@pytest.mark.parametrize(
+    "text", ["=cmd|' /C calc'!A0", "+x", "-x", "@SUM(1)", "\tx", "'=x", "''=x", "-", "\n=x", "\uff1d1+1"]
+)
 def test_formulas_are_quoted_in_csv_and_read_back(text: str) -> None:
     assert csv_cell(text) == f"'{text}"
     assert from_csv_cell(csv_cell(text)) == text

@@ -9,6 +9,7 @@ from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from unalike.sanitize import one_line
 from unalike.storage.atomic import atomic_write
 
 PAIRS, COLUMNS = 12, 4
@@ -56,7 +57,8 @@ def draw_answers(lines: Sequence[Mapping[str, Any]]) -> Image.Image:
 
 
 def _fitted(text: str, draw: ImageDraw.ImageDraw, font: Any, width: int) -> str:
-    """The text, shortened to a width in pixels."""
+    """The text in one line, shortened to a width in pixels."""
+    text = one_line(text)
     while text and draw.textlength(text, font) > width:
         text = text[:-2] + "." if len(text) > 2 else ""
     return text

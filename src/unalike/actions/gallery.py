@@ -20,6 +20,7 @@ from unalike.recognition.recognizer import Recogniser
 from unalike.runs.filenames import GALLERY_FILE, MODEL_CARD_FILE
 from unalike.source_names import source_name
 from unalike.spec.nodes import check_mandatory
+from unalike.storage.overwrite import refuse_unchangeable
 
 if TYPE_CHECKING:
     from unalike.spec import Experiment
@@ -127,6 +128,7 @@ def add(settings: GalleryAdd) -> dict[str, Any]:
     """
     check_mandatory("gallery_add", settings)
     path, source, label = str(settings.gallery), str(settings.source), settings.label
+    refuse_unchangeable(path)
     recognizer = open_recognizer(path, settings.model, runtime=settings.runtime, precision=settings.precision)
     if label is None:
         vectors_ND, labels, names = recognizer.embed_folder(source, "enrolling")
@@ -236,6 +238,7 @@ def calibrate_file(settings: Calibrate) -> dict[str, Any]:
 
     check_mandatory("calibrate", settings)
     path = Path(str(settings.gallery))
+    refuse_unchangeable(path)
     options = settings.model_dump(include={"wrong", "trials_from", "rule", "k", "confidence", "seed"})
     if settings.images is None:
         gallery = Gallery.load(path)

@@ -15,7 +15,8 @@ def refuse_unwritable(path: Path, error: type[UnalikeError] = RunError) -> None:
         path: A file or folder that need not exist yet, nor the folders above it.
         error: The class of the error.
     """
-    above = Path(os.path.abspath(path)).parent
+    above = Path(os.path.abspath(path))
+    above = above if above.is_dir() else above.parent
     while not os.path.lexists(above) and above != above.parent:
         above = above.parent
     if not above.is_dir():
@@ -25,6 +26,14 @@ def refuse_unwritable(path: Path, error: type[UnalikeError] = RunError) -> None:
     if not os.access(above, os.W_OK | os.X_OK) and not (path.exists() and not path.is_file() and not path.is_dir()):
         raise error(f"{path} cannot be written: no right to create files in {above}", expected="a folder that can be written",
                     remedy="choose another name, or change the folder's permissions")  # fmt: skip
+
+
+def refuse_unchangeable(path: str | Path, error: type[UnalikeError] = RunError) -> None:
+    """Raise an error where neither an existing file nor its folder can be written, before the work of the change."""
+    target = Path(os.path.realpath(path))
+    if target.is_file() and not os.access(target, os.W_OK) and not os.access(target.parent, os.W_OK | os.X_OK):
+        raise error(f"{path} cannot be written: no right to change it, nor to create files in {target.parent}",
+                    remedy="copy it to a folder of your own, or change the permissions")  # fmt: skip
 
 
 def refuse_existing(

@@ -42,3 +42,9 @@ def test_the_file_holds_pairs_from_the_whole_list(lines, tmp_path, monkeypatch):
     path = demo_picture.write_answers(tmp_path / "answers.png", tmp_path / "result.jsonl")
     assert Image.open(path).format == "PNG"
     assert len(seen) == demo_picture.PAIRS and seen[-1]["number"] > 30
+
+
+def test_names_of_several_lines_are_drawn_in_one(lines):
+    """Pillow measures no text of several lines."""
+    lines[0]["neighbours"][0]["label"] = "mug\n\x1b[2Jmug"
+    assert demo_picture.draw_answers(lines).size == demo_picture.draw_answers(lines[1:] + lines[:1]).size

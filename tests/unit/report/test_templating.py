@@ -17,3 +17,8 @@ def test_a_page_holds_the_stylesheet_as_it_is():
     text = render("report.html.j2", title="<t>", subtitle="", sentences=[], sections=[])
     assert text.startswith("<!doctype html>") and "&lt;t&gt;" in text
     assert '"Segoe UI"' in text, "the stylesheet is included, not escaped"
+
+
+def test_names_turn_no_line_around_and_hide_nothing():
+    text = environment().from_string("<p>{{ name }}</p>").render(name="a\u202egnp.\x1b[31mexe\n<b>\tü \u200d")
+    assert text == "<p>a\\u202egnp.\\x1b[31mexe\n&lt;b&gt;\tü \u200d</p>"

@@ -119,7 +119,7 @@ def test_other_content_of_the_same_size_and_time_is_noticed(tmp_path):
     """``cp -p`` over a file in use, or a clock that was set back: the time of modification says nothing."""
     for name, value in (("f", 1.0), ("other", 2.0)):
         write_blocks(
-            tmp_path / name, {}, {"rows": [np.full((2, 2), value, np.float32)], "more": [np.ones(3, np.float32)]}
+            tmp_path / name, {}, {"rows": [np.full((2, 2), value, np.float32)], "more": [np.full(3, value, np.float32)]}
         )
     path = tmp_path / "f"
     status = path.stat()

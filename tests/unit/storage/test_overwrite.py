@@ -8,7 +8,7 @@ import re
 import pytest
 
 from unalike.errors import RunError
-from unalike.storage.overwrite import refuse_existing
+from unalike.storage.overwrite import refuse_existing, refuse_unchangeable
 
 
 def test_a_file_that_exists_is_refused_unless_the_user_asked(tmp_path):
@@ -49,6 +49,27 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, mon
         with pytest.raises(RunError, match=f"a.npz cannot be written: no right to create files in {locked}; expected"):
             refuse_existing(path, True)
     refuse_existing(tmp_path / "new" / "a.npz")
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) == str(locked))
+    refuse_existing(locked, folder=True)  # the folder's own rights count, not those of the one above
+    with pytest.raises(RunError, match="no right to create files in"):
+        refuse_existing(tmp_path / "other", folder=True)
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="file is no folder"):
         refuse_existing(tmp_path / "file" / "a.npz")
+
+
+def test_a_file_that_cannot_be_changed_is_refused_before_the_work(tmp_path, monkeypatch):
+    gallery = tmp_path / "g"
+    refuse_unchangeable(gallery)  # what is missing is told by who opens it
+    gallery.touch()
+    refuse_unchangeable(gallery)
+    writable = set()
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) in writable)
+    with pytest.raises(
+        RunError, match=f"g cannot be written: no right to change it, nor to create files in {tmp_path}"
+    ):
+        refuse_unchangeable(gallery)
+    for place in (gallery, tmp_path):  # appended to, or replaced
+        writable.clear()
+        writable.add(str(place))
+        refuse_unchangeable(gallery)
