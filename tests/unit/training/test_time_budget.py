@@ -12,7 +12,7 @@ def test_seconds_left_and_until_a_share() -> None:
     assert (budget.seconds, budget.spent, budget.left, budget.until(0.5)) == (60.0, 20.0, 40.0, 10.0)
     budget.reserved = 20.0  # for an evaluation afterwards: shares are of the rest
     assert (budget.spent, budget.left, budget.until(0.5)) == (20.0, 20.0, 0.0)
-    assert budget.until(0.5, since=20.0) == 0.0 and budget.until(1.0, since=20.0) == budget.left  # 20 to 50
+    assert budget.until(0.5, since=20.0) == 5.0 and budget.until(1.0, since=20.0) == budget.left  # 20 to 50
     now[0] = 75.0
     assert (budget.spent, budget.left) == (65.0, -25.0)
 
