@@ -222,6 +222,20 @@ def describe(gallery: Gallery, path: str | Path) -> dict[str, Any]:
     }
 
 
+def _say_unused_options(settings: Calibrate) -> None:
+    """Say which options of a calibration do nothing with the others that were given."""
+    from unalike.spec.gallery import Calibrate
+
+    defaults, unused = Calibrate(), []
+    if settings.rule != "vote":
+        unused.append(("k", "neighbors vote with --by vote alone"))
+    if settings.images is None:
+        unused += [(name, "no network runs without --images") for name in ("model", "runtime", "precision")]
+    for name, reason in unused:
+        if getattr(settings, name) != getattr(defaults, name):
+            say(f"not used: {name}; {reason}")
+
+
 def calibrate_file(settings: Calibrate) -> dict[str, Any]:
     """Calibrate a saved gallery, save it, and write a model card beside it; without further images no network runs.
 
@@ -239,6 +253,7 @@ def calibrate_file(settings: Calibrate) -> dict[str, Any]:
     check_mandatory("calibrate", settings)
     path = Path(str(settings.gallery))
     refuse_unchangeable(path)
+    _say_unused_options(settings)
     options = settings.model_dump(include={"wrong", "trials_from", "rule", "k", "confidence", "seed"})
     if settings.images is None:
         gallery = Gallery.load(path)

@@ -187,3 +187,30 @@ def test_a_pretrained_trunk_gives_a_first_answer_without_training(place, tmp_pat
     assert (
         told(capsys, "gallery", "build", tmp_path / "b.gallery", tmp_path / "two", "-m", "pretrained:resnet_5")[0] == 1
     )
+
+
+def test_options_of_a_calibration_that_do_nothing_are_said_to(tmp_path, capsys):
+    draws = np.random.default_rng(0)
+    gallery = Gallery(16)
+    vectors_ND = np.repeat(draws.normal(size=(60, 16)), 4, 0) + 0.6 * draws.normal(size=(240, 16))
+    gallery.enrol(vectors_ND, [f"k{number // 4}" for number in range(240)])
+    path = gallery.save(tmp_path / "g")
+    code, _, err = told(capsys, "calibrate", path, "--rate", "0.2", "-k", "3", "--precision", "fp32", "--json")
+    assert code == 0 and "not used: k; neighbors vote with --by vote alone\n" in err
+    assert "not used: precision; no network runs without --images\n" in err
+    code, made, err = told(capsys, "calibrate", path, "--rate", "0.2", "--by", "vote", "-k", "3", "--json")
+    assert code == 0 and made["calibration"]["k"] == 3 and "not used" not in err
+
+
+def test_a_model_and_images_are_not_written_over(tmp_path, capsys):
+    """Also with --overwrite: the gallery would replace the network that it is made with."""
+    model, image = tmp_path / "model.onnx", tmp_path / "refs" / "a" / "1.png"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"x")
+    model.write_bytes(b"network")
+    for file in (model, image):
+        code, _, err = told(capsys, "gallery", "build", file, tmp_path / "refs", "-m", model, "--overwrite")
+        assert code == 1 and f"error: {file} would be written, and is " in err
+    code, _, err = told(capsys, "bench-engine", model, "--output", model)
+    assert code == 1 and f"error: {model} exists; expected a new file" in err
+    assert model.read_bytes() == b"network" and image.read_bytes() == b"x"

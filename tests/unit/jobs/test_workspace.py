@@ -25,6 +25,7 @@ from unalike.jobs.database import DATABASE_FILE, Job, JobStore
 from unalike.jobs.gpu_queue import choose_gpus, take_turn
 from unalike.jobs.kubernetes import make_manifest
 from unalike.jobs.outputs import find_model
+from unalike.jobs.schedulers import Slurm
 from unalike.jobs.workspace import with_folders
 from unalike.runs.processes import ProcessId, is_alive, this_boot
 from unalike.runs.written_model import newest_checkpoint
@@ -459,6 +460,14 @@ def test_a_manifest_job_is_pending_until_its_folder_says_more(workspace):
         json.dumps(outcome | {"ended": 2.0, "exit_code": 1, "error": "no"})
     )
     assert (workspace.get(job.id).status, workspace.get(job.id).error) == ("Error", "no")
+
+
+@pytest.mark.parametrize("minutes", ["1e30", "0", "nan", "soon"])
+def test_the_time_of_a_job_on_slurm_is_a_number_up_to_a_year(minutes):
+    pytest.importorskip("submitit")
+    with pytest.raises(SpecError, match=f"minutes={minutes}; expected a number of minutes, 1 to 527040"):
+        Slurm({"minutes": minutes})
+    assert Slurm({"minutes": "90"}).minutes == 90
 
 
 def test_slurm_by_submitits_local_executor(workspace):
