@@ -9,7 +9,23 @@ from typing import Any
 HIDDEN = "***"
 # Parts of a query that select what is read and give no access to it; every other value of a query is hidden.
 PLAIN_QUERY_KEYS = frozenset(
-    ("dl", "download", "raw", "format", "version", "versionid", "ref", "rev", "revision", "expires", "x-amz-expires")
+    (
+        "dl",
+        "download",
+        "raw",
+        "format",
+        "version",
+        "versionid",
+        "ref",
+        "rev",
+        "revision",
+        "expires",
+        "x-amz-expires",
+        "gallery",
+        "host",
+        "port",
+        "sslmode",
+    )
 )
 SLASHES = r":(?:\\?/){2}"  # also as JSON escapes them
 # The last "@" of a word counts: passwords are often written with an "@" or a "/" of their own.

@@ -126,6 +126,11 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("model.feature_maps", "model.frozen_trunk"), ("unit/inference/test_feature_map_model.py",)),
     **dict.fromkeys(("recognition.decision", "recognition.ranking"), ("unit/recognition/test_gallery_calibration.py",)),
     "recognition.snapshot": ("unit/recognition/test_gallery.py",),
+    "recognition.backends.protocol": ("unit/recognition/backends/test_conformance.py",),
+    **dict.fromkeys(
+        ("recognition.backends.postgres_change", "recognition.backends.postgres_view"),
+        ("unit/recognition/backends/test_pgvector.py",),
+    ),
     **dict.fromkeys(
         [f"runs.{name}" for name in ("environment", "failures", "filenames", "folder", "lock")], ("unit/runs/test_run.py",)
     ),

@@ -14,8 +14,12 @@ from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import require_model_file
 from unalike.inference.model_files import is_pretrained
 from unalike.progress import say
+from unalike.recognition.backends.address import check_new, edit_gallery, open_gallery, save_gallery
+from unalike.recognition.backends.database_address import display_address, is_database
+from unalike.recognition.backends.protocol import GalleryBackend, GalleryView
+from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery import Gallery
-from unalike.recognition.gallery_calibration import calibrate
+from unalike.recognition.gallery_calibration import calibrate, check_settings
 from unalike.recognition.recognizer import Recogniser
 from unalike.runs.filenames import GALLERY_FILE, MODEL_CARD_FILE
 from unalike.source_names import source_name
@@ -36,30 +40,33 @@ if TYPE_CHECKING:
     )
 
 
-def find_model(gallery: Gallery, path: Path, model: str | Path | None) -> Path:
+def find_model(gallery: GalleryBackend, address: str | Path, model: str | Path | None) -> Path:
     """The file of a gallery's model: ``model`` if set, else its path when the gallery was built, else beside the gallery."""
     if model is not None:
         return Path(model)
     model_file = gallery.model_identity.file
     if is_pretrained(model_file):
         return Path(model_file)
-    candidates = [Path(model_file), path.parent / Path(model_file).name] if model_file else []
+    candidates = [Path(model_file)] if model_file else []
+    if model_file and not is_database(address):
+        candidates.append(Path(address).parent / Path(model_file).name)
     for candidate in candidates:
         if candidate.is_file():
             return candidate
+    shown = display_address(address)
     raise ModelError(
-        f"the model of {path} is not at {model_file}" if model_file else f"{path} does not name its model",
+        f"the model of {shown} is not at {model_file}" if model_file else f"{shown} does not name its model",
         remedy="name it with -m FILE",
     )
 
 
 def open_recognizer(
-    path: str | Path, model: str | Path | None = None, *, runtime: str = "auto", precision: str = "auto",
+    address: str | Path, model: str | Path | None = None, *, runtime: str = "auto", precision: str = "auto",
     approximate: bool = False,
 ) -> Recogniser:  # fmt: skip
-    """Load a saved gallery with its model."""
-    gallery = Gallery.load(path)
-    return Recogniser.load(find_model(gallery, Path(path), model), gallery, runtime, precision, approximate=approximate)
+    """Open a gallery (a file, or ``postgresql://...?gallery=NAME``) with its model."""
+    gallery = open_gallery(address)
+    return Recogniser.load(find_model(gallery, address, model), gallery, runtime, precision, approximate=approximate)
 
 
 def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
@@ -76,9 +83,19 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
 
     section = experiment.gallery_build
     with open_results("gallery_build", experiment, overwrite=overwrite) as run:
-        path = output_file(
-            run, experiment, "gallery_build.gallery", GALLERY_FILE, overwrite=overwrite, alternative="use gallery add"
-        )
+        address: str | Path
+        if section.gallery is not None and is_database(section.gallery):
+            address = section.gallery
+            check_new(address, overwrite=overwrite)
+        else:
+            address = output_file(
+                run,
+                experiment,
+                "gallery_build.gallery",
+                GALLERY_FILE,
+                overwrite=overwrite,
+                alternative="use gallery add",
+            )
         assert section.model is not None and section.source is not None
         frozen = is_pretrained(section.model)
         model = section.model if frozen else os.path.abspath(require_model_file(section.model))
@@ -88,18 +105,24 @@ def build(experiment: Experiment, *, overwrite: bool = False) -> dict[str, Any]:
                 f"classes; unalike train {section.source} does")  # fmt: skip
         recognizer.enrol(section.source)
         gallery = recognizer.gallery
+        assert isinstance(gallery, Gallery)
         gallery.store(half=section.half)
         if section.rate is not None:
-            _set_threshold(recognizer, section, experiment.is_set("gallery_build.rate"), path)
-        gallery.save(path, overwrite=overwrite or section.gallery is None)  # another build may have been faster
+            report = address if isinstance(address, Path) else None if run is None else run.dir / GALLERY_FILE
+            _set_threshold(recognizer, section, experiment.is_set("gallery_build.rate"), report)
+        save_gallery(
+            gallery, address, overwrite=overwrite or section.gallery is None
+        )  # another build may have been faster
         if run is not None:
-            run.own(path)
-            run.conclude(f"written: {path}", {"images": len(gallery), "classes": len(gallery.counts())})
-    return describe(gallery, path)
+            if isinstance(address, Path):
+                run.own(address)
+            figures = {"images": len(gallery), "classes": len(gallery.counts())}
+            run.conclude(f"written: {display_address(address)}", figures)
+    return describe(gallery, address)
 
 
-def _set_threshold(recognizer: Recogniser, section: GalleryBuild, rate_is_set: bool, path: Path) -> None:
-    """Set the threshold of a new gallery, print what it costs, and write the report beside the gallery's file."""
+def _set_threshold(recognizer: Recogniser, section: GalleryBuild, rate_is_set: bool, path: Path | None) -> None:
+    """Set the threshold of a new gallery, print what it costs, and write the report beside its file, if there is one."""
     from unalike.recognition.report import write_threshold_report
 
     try:
@@ -116,6 +139,8 @@ def _set_threshold(recognizer: Recogniser, section: GalleryBuild, rate_is_set: b
     if not calibration.provisional and calibration.figures.get("known_unknown", 0.0) > section.max_refused:
         say(f"more known images than {section.max_refused:.0%} are called unknown at this rate: train the network, enroll more "
             "references of each class, or allow a higher --rate")  # fmt: skip
+    if path is None:
+        return
     report = write_threshold_report(path.with_name(f"{path.stem}_report.html"), calibration, trials)
     say(f"report: {report}")
 
@@ -127,9 +152,9 @@ def add(settings: GalleryAdd) -> dict[str, Any]:
         A description of the gallery, as plain data.
     """
     check_mandatory("gallery_add", settings)
-    path, source, label = str(settings.gallery), str(settings.source), settings.label
-    refuse_unchangeable(path)
-    recognizer = open_recognizer(path, settings.model, runtime=settings.runtime, precision=settings.precision)
+    address, source, label = str(settings.gallery), str(settings.source), settings.label
+    _refuse_unchangeable(address)
+    recognizer = open_recognizer(address, settings.model, runtime=settings.runtime, precision=settings.precision)
     if label is None:
         vectors_ND, labels, names = recognizer.embed_folder(source, "enrolling")
     else:
@@ -141,14 +166,20 @@ def add(settings: GalleryAdd) -> dict[str, Any]:
         if embedded.failures:
             say(f"{len(embedded.failures)} unreadable images were skipped, the first: {embedded.failures[0][1]}")
 
-    def enroll(gallery: Gallery) -> None:
+    def enroll(gallery: GalleryBackend) -> None:
         gallery.model_identity.check_compatible(recognizer.model_identity)  # it may be another one by now
         gallery.model_identity = gallery.model_identity.with_decoding(
             gallery.model_identity.decoding.completed(recognizer.view.decoding)
         )
         gallery.enrol(vectors_ND, labels, names)
 
-    return change(path, enroll)
+    return change(address, enroll)
+
+
+def _refuse_unchangeable(address: str) -> None:
+    """Raise an error where a gallery's file cannot be written, before the work of the change; a server says so itself."""
+    if not is_database(address):
+        refuse_unchangeable(address)
 
 
 def remove(settings: GalleryRemove) -> dict[str, Any]:
@@ -182,44 +213,52 @@ def merge(settings: GalleryMerge) -> dict[str, Any]:
     return change(str(settings.gallery), lambda gallery: gallery.merge(settings.labels or (), str(settings.into)))
 
 
-def load_gallery(settings: GalleryList) -> Gallery:
-    """Load the gallery that the section ``gallery_list`` names."""
+def load_gallery(settings: GalleryList) -> GalleryBackend:
+    """Open the gallery that the section ``gallery_list`` names."""
     check_mandatory("gallery_list", settings)
-    return Gallery.load(str(settings.gallery), verify=settings.verify)
+    return open_gallery(str(settings.gallery), verify=settings.verify)
 
 
-def change(path: str | Path, function: Callable[[Gallery], object]) -> dict[str, Any]:
-    """Load a gallery, change it by ``function`` and save it under the same path, while other changes of it wait."""
-    with Gallery.edit(path) as gallery:
+def change(address: str | Path, function: Callable[[GalleryBackend], object]) -> dict[str, Any]:
+    """Change a gallery by ``function`` in one durable step, while other changes of it wait."""
+    with edit_gallery(address) as gallery:
         function(gallery)
-    warn_if_uncalibrated(gallery)
-    return describe(gallery, path)
+        calibration, stale, description = gallery.calibration, gallery.stale, describe(gallery, address)
+    _warn(calibration, stale)
+    return description
 
 
-def warn_if_uncalibrated(gallery: Gallery) -> None:
+def warn_if_uncalibrated(gallery: GalleryBackend) -> None:
     """Print a line if the gallery is not calibrated, or has changed since."""
-    if gallery.calibration is None:
+    with gallery.view() as view:
+        _warn(view.calibration, view.stale)
+
+
+def _warn(calibration: GalleryCalibration | None, stale: str) -> None:
+    if calibration is None:
         say(
             "the gallery is not calibrated: every image gets the nearest class's name; see unalike calibrate", once=True
         )
-    elif gallery.stale:
-        say(f"the gallery changed: {gallery.stale}; run unalike calibrate again", once=True)
-    elif gallery.calibration.provisional:
-        say(f"the gallery's threshold is provisional: {gallery.calibration.needs}", once=True)
+    elif stale:
+        say(f"the gallery changed: {stale}; run unalike calibrate again", once=True)
+    elif calibration.provisional:
+        say(f"the gallery's threshold is provisional: {calibration.needs}", once=True)
 
 
-def describe(gallery: Gallery, path: str | Path) -> dict[str, Any]:
+def describe(gallery: GalleryBackend, address: str | Path) -> dict[str, Any]:
     """Describe a gallery as plain data."""
-    return {
-        "gallery": str(path),
-        "images": len(gallery),
-        "classes": gallery.counts(),
-        "dim": gallery.dim,
-        "half": gallery.half,
-        "model": gallery.model_identity.file,
-        "calibration": None if gallery.calibration is None else gallery.calibration.to_dict(),
-        "stale": gallery.stale,
-    }
+    with gallery.view() as view:
+        calibration = view.calibration
+        return {
+            "gallery": display_address(address),
+            "images": view.size[0],
+            "classes": view.counts(),
+            "dim": view.dim,
+            "half": gallery.half,
+            "model": view.model_identity.file,
+            "calibration": None if calibration is None else calibration.to_dict(),
+            "stale": view.stale,
+        }
 
 
 def _say_unused_options(settings: Calibrate) -> None:
@@ -237,46 +276,59 @@ def _say_unused_options(settings: Calibrate) -> None:
 
 
 def calibrate_file(settings: Calibrate) -> dict[str, Any]:
-    """Calibrate a saved gallery, save it, and write a model card beside it; without further images no network runs.
+    """Calibrate a gallery and keep that; without further images no network runs. A model card is written beside a file.
 
     Args:
         settings: The section ``calibrate`` of a spec.
 
     Returns:
-        The gallery, its calibration and the model card, as plain data.
+        The gallery, its calibration and the model card (None for a database), as plain data.
 
     Raises:
         DataError: The data cannot support the rate.
     """
-    from unalike.report.model_card_format import add_section
-
     check_mandatory("calibrate", settings)
-    path = Path(str(settings.gallery))
-    refuse_unchangeable(path)
+    address = str(settings.gallery)
+    _refuse_unchangeable(address)
     _say_unused_options(settings)
     options = settings.model_dump(include={"wrong", "trials_from", "rule", "k", "confidence", "seed"})
+    check_settings(settings.rate, **options)
     if settings.images is None:
-        gallery = Gallery.load(path)
-        calibration = calibrate(gallery, settings.rate, **options)
+        gallery = open_gallery(address)
+        with gallery.view() as before:
+            calibration = calibrate(gallery, settings.rate, **options)
     else:
-        recognizer = open_recognizer(path, settings.model, runtime=settings.runtime, precision=settings.precision)
-        gallery, calibration = recognizer.gallery, recognizer.calibrate(settings.rate, settings.images, **options)
-    with Gallery.edit(path) as current:
+        recognizer = open_recognizer(address, settings.model, runtime=settings.runtime, precision=settings.precision)
+        gallery = recognizer.gallery
+        with gallery.view() as before:
+            images = recognizer.embed_folder(settings.images, "calibrating")[:2]
+            calibration = calibrate(gallery, settings.rate, images=images, **options)
+    with edit_gallery(address) as current:
         # Images that others enrolled meanwhile stay; the calibration then counts as out of date.
-        if not current.snapshot.continues(gallery.snapshot):
-            raise DataError(
-                f"{path} was replaced by another gallery while it was calibrated", remedy="calibrate it again"
-            )
+        with current.view() as view:
+            if not view.continues(before):
+                raise DataError(
+                    f"{display_address(address)} was replaced by another gallery while it was calibrated",
+                    remedy="calibrate it again",
+                )
         current.calibration = calibration
         current.model_identity = current.model_identity.with_decoding(gallery.model_identity.decoding)
-    warn_if_uncalibrated(current)
-    content = {"gallery": path.name, "images": len(gallery), "enrolled classes": len(gallery.classes)}
-    model = gallery.model_identity.file
+        stale = current.stale
+    _warn(calibration, stale)
+    say(str(calibration))
+    card = None if is_database(address) else _write_card(Path(address), before, calibration)
+    return {"gallery": display_address(address), "calibration": calibration.to_dict(), "card": card}
+
+
+def _write_card(path: Path, view: GalleryView, calibration: GalleryCalibration) -> str:
+    """Add the calibration to the model card beside a gallery's file; the card's path."""
+    from unalike.report.model_card_format import add_section
+
+    content = {"gallery": path.name, "images": view.size[0], "enrolled classes": view.size[1]}
+    model = view.model_identity.file
     source = Path(model).parent / MODEL_CARD_FILE if model and not is_pretrained(model) else None
     add_section(path.parent, "unknown", content | calibration.to_dict(), source=source, stem=f"{path.stem}_card")
-    say(str(calibration))
-    card = path.parent / f"{path.stem}_card.json"
-    return {"gallery": str(path), "calibration": calibration.to_dict(), "card": str(card)}
+    return str(path.parent / f"{path.stem}_card.json")
 
 
 def identify(settings: Identify) -> dict[str, Any]:
@@ -308,7 +360,7 @@ def identify(settings: Identify) -> dict[str, Any]:
             f"{index['trials']} enrolled images")  # fmt: skip
     answers = recognizer.identify_vectors(embedded.vectors_ND, settings.k, settings.rule)
     return {
-        "gallery": str(settings.gallery),
+        "gallery": display_address(str(settings.gallery)),
         "engine": recognizer.engine.describe(),
         "index": index,
         "answers": [

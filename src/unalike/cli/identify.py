@@ -24,9 +24,10 @@ def calibrate(settings: Calibrate, as_json: AsJson = False) -> None:
     """
     from unalike.actions.gallery import calibrate_file
 
-    show_result(calibrate_file(settings), as_json)
+    result = calibrate_file(settings)
+    show_result(result, as_json)
     if not as_json:
-        suggest("calibrate", path=settings.gallery)
+        suggest("calibrate", path=result["gallery"])
 
 
 @section_command("identify", arguments={"gallery": "GALLERY", "images": "IMAGE..."}, options=_OPTIONS, section=Identify)
@@ -50,7 +51,7 @@ def identify(
         for answer in result["answers"]:
             print_line(f"{answer['path']}: {_format_answer(answer)}")
         if any(answer["decision"] == "unknown" for answer in result["answers"]):
-            say(f"unknown: if an image shows an enrolled class, enroll it too: unalike gallery add {settings.gallery} IMAGE "
+            say(f"unknown: if an image shows an enrolled class, enroll it too: unalike gallery add {result['gallery']} IMAGE "
                 "--label CLASS; a lower threshold: unalike calibrate with a higher --rate")  # fmt: skip
     if exit_code and (result["unreadable"] or any(answer["decision"] != "label" for answer in result["answers"])):
         raise typer.Exit(EXIT_NO)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from unalike.errors import DataError
-from unalike.recognition.gallery import Gallery
+from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
 from unalike.recognition.series import assign_folds, rows_of
 from unalike.recognition.snapshot import GallerySnapshot
@@ -79,11 +79,12 @@ class CalibrationTrials:
 
 
 def collect_trials(
-    gallery: Gallery, *, rule: str = "nearest", k: int = VOTERS, images: tuple[np.ndarray, Sequence[str]] | None = None,
+    gallery: GalleryBackend, *, rule: str = "nearest", k: int = VOTERS, images: tuple[np.ndarray, Sequence[str]] | None = None,
     trials_from: str = "auto", max_trials: int = MAX_TRIALS, seed: int = 0,
 ) -> CalibrationTrials:  # fmt: skip
     """Compare images of unknown and of known classes with a gallery; arguments and errors as of ``calibrate``."""
-    snapshot = gallery.snapshot
+    with gallery.view() as view:
+        snapshot = view.snapshot()
     parts, sources = [], []
     image_unknowns = image_knowns = None
     if images is not None:
@@ -182,7 +183,7 @@ def leave_image_out(snapshot: GallerySnapshot, most: int, seed: int, rule: str, 
 
 
 def _image_trials(
-    gallery: Gallery, snapshot: GallerySnapshot, rule: str, k: int, images: tuple[np.ndarray, Sequence[str]]
+    gallery: GalleryBackend, snapshot: GallerySnapshot, rule: str, k: int, images: tuple[np.ndarray, Sequence[str]]
 ) -> tuple[UnknownTrials | None, KnownTrials | None]:
     """Trials with further images: of classes that are not enrolled, and of classes that are."""
     vectors_QD, labels = check_vectors(images[0], gallery.dim), list(images[1])

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -20,9 +20,11 @@ from unalike.engines.process_local import ForkCheck, limit_faiss_threads
 from unalike.errors import DataError, SpecError, closest, missing_extra
 from unalike.numerics.nearest_neighbors import EXCLUDED, scan
 from unalike.progress import say
-from unalike.recognition.gallery import Gallery
 from unalike.recognition.snapshot import HALF_ROWS, GallerySnapshot
 from unalike.storage.blockfile import read_blocks, write_blocks
+
+if TYPE_CHECKING:
+    from unalike.recognition.gallery import Gallery
 
 # What faiss builds: vectors in half precision, in cells around centroids or in a graph.
 KINDS = {"cells": "IVF{cells},SQfp16", "graph": "HNSW32_SQfp16"}

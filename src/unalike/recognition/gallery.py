@@ -11,17 +11,18 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from unalike.data.folders import normalize_class_name
 from unalike.errors import DataError, ModelError, closest
-from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.backends.protocol import GalleryBackend
+from unalike.recognition.change_application import Codes, apply_change, class_codes, sharing_undone
 from unalike.recognition.decision import GalleryCalibration
 from unalike.recognition.gallery_change import (
     ChangeRecord,
@@ -31,79 +32,96 @@ from unalike.recognition.gallery_change import (
     Recalibration,
     Removal,
     Renaming,
+    checked_enrollment,
     merge_enrollments,
 )
 from unalike.recognition.gallery_file import GalleryFile, read_gallery_file, write_gallery_file
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.ranking import check_vectors
-from unalike.recognition.snapshot import HALF_ROWS, EnrolledNames, GallerySnapshot, NearestNeighbors
+from unalike.recognition.snapshot import EnrolledNames, GallerySnapshot, NearestNeighbors
+from unalike.recognition.snapshot_view import SnapshotView
 from unalike.storage.blockfile import content_errors
 from unalike.storage.file_lock import file_lock
 
+if TYPE_CHECKING:
+    from unalike.recognition.faiss_index import FaissIndex
 
-class Gallery:
+
+class Gallery(GalleryBackend):
     """Enrolled unit vectors of one network, with class names.
 
     Args:
         dim: width of the vectors.
         model_identity: the network that they come from.
         half: keep them in half precision (float16).
-
-    Attributes:
-        calibration: threshold and margin of its decisions, or None.
     """
 
     def __init__(self, dim: int, model_identity: ModelIdentity | None = None, *, half: bool = False) -> None:
-        self.dim, self.model_identity = dim, model_identity or ModelIdentity()
-        self.calibration: GalleryCalibration | None = None
-        self._snapshot = GallerySnapshot.empty(dim, half)
-        self._codes: dict[str, int] = {}
-        self._lock, self._reloads = threading.RLock(), 0
+        snapshot = GallerySnapshot.empty(dim, half)
+        self._state = SnapshotView(snapshot, None, model_identity or ModelIdentity())
+        self._codes: Codes = {}
+        self._lock = threading.RLock()  # one thread changes it at a time; none waits to read it
+        self._turn = threading.Lock()  # of threads that wait for the lock of the file, which is taken first
         self._files: dict[str, GalleryFile] = {}  # those that it was loaded from or saved to, by their real path
         self._file: GalleryFile | None = None  # the last of them
-        self._saved: tuple[GallerySnapshot, GalleryCalibration | None] | None = None  # the state that it holds
+        self._saved: SnapshotView | None = None  # the state that it holds
+        self._is_draft = False  # the one that ``change`` yields
         self._unsaved: list[GalleryChange] | None = None  # since; None where it has to be written anew
+        self._unsaved_bytes = 0
 
     def __len__(self) -> int:
-        return len(self._snapshot)
+        return len(self.snapshot)
+
+    def view(self) -> SnapshotView:
+        """The present state, which does not change when the gallery does."""
+        return self._state
 
     @property
     def snapshot(self) -> GallerySnapshot:
-        """The present state, which does not change when the gallery does."""
-        return self._snapshot
+        """The vectors, classes and names of the present state."""
+        return self._state.snapshot()
 
-    def decision_state(self) -> tuple[GallerySnapshot, GalleryCalibration | None]:
-        """The present state with its calibration, both from before or both from after a ``reload`` in another thread."""
-        reloads, state = self._reloads, (self._snapshot, self.calibration)
-        if reloads % 2 == 0 and self._reloads == reloads:
-            return state
-        with self._lock:
-            return self._snapshot, self.calibration
+    @property
+    def dim(self) -> int:
+        """Width D of the vectors."""
+        return self._state.dim
 
-    @contextmanager
-    def _reloading(self) -> Iterator[None]:
-        """Hold the lock on a change of both; ``_reloads`` is odd meanwhile."""
+    @property
+    def calibration(self) -> GalleryCalibration | None:
+        """Threshold and margin of its decisions, or None."""
+        return self._state.calibration
+
+    @calibration.setter
+    def calibration(self, calibration: GalleryCalibration | None) -> None:
         with self._lock:
-            self._reloads += 1
-            try:
-                yield
-            finally:
-                self._reloads += 1
+            if calibration is not self.calibration:
+                self._state = SnapshotView(self.snapshot, calibration, self.model_identity)
+
+    @property
+    def model_identity(self) -> ModelIdentity:
+        """The network that the vectors come from."""
+        return self._state.model_identity
+
+    @model_identity.setter
+    def model_identity(self, identity: ModelIdentity) -> None:
+        with self._lock:
+            if not identity.equals(self.model_identity):
+                self._state = SnapshotView(self.snapshot, self.calibration, identity)
 
     @property
     def half(self) -> bool:
         """Whether vectors are kept in half precision."""
-        return self._snapshot.half
+        return self.snapshot.half
 
     @property
     def classes(self) -> list[str]:
         """Class names in the order of their first vector."""
-        return list(self._snapshot.classes)
+        return list(self.snapshot.classes)
 
     @property
     def vectors_ND(self) -> np.ndarray:
         """float32, unit length, in the order in which they were enrolled; a copy where they are kept otherwise."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         if snapshot.half or 0 < snapshot.in_file < len(snapshot):
             return snapshot.vectors(np.arange(len(snapshot)))
         return snapshot.stored(0, len(snapshot))
@@ -111,37 +129,18 @@ class Gallery:
     @property
     def labels(self) -> tuple[str, ...]:
         """The class name of every vector."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         return tuple(snapshot.labels_of(snapshot.codes_N))
 
     @property
     def names(self) -> tuple[str, ...]:
         """What each vector was computed from: a path, or what the caller gave."""
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         return tuple(snapshot.names[: len(snapshot)])
-
-    def counts(self) -> dict[str, int]:
-        """Number of vectors of each class, in the order of ``classes``."""
-        snapshot = self._snapshot
-        return {snapshot.classes[code]: int(count) for code, count in enumerate(snapshot.counts_C) if count}
-
-    @property
-    def stale(self) -> str:
-        """Why the calibration no longer holds for this gallery; empty when it holds, or when there is none."""
-        calibration, snapshot = self.calibration, self._snapshot
-        if calibration is None:
-            return ""
-        size = len(snapshot), int(np.count_nonzero(snapshot.counts_C))
-        if calibration.holds_for(*size, snapshot.revision):
-            return ""
-        before = f"it was calibrated with {calibration.vectors} images of {calibration.classes} classes"
-        if (calibration.vectors, calibration.classes) != size:
-            return f"{before} and now has {size[0]} of {size[1]}"
-        return f"{before}, and these are others by now"
 
     # ---- changes ----
 
-    def enrol(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None) -> None:
+    def enrol(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None) -> list[int]:
         """Add reference vectors.
 
         Args:
@@ -149,107 +148,55 @@ class Gallery:
             labels: their class names.
             names: what each was computed from, such as a path.
 
+        Returns:
+            Their ids.
+
         Raises:
             DataError: the numbers or widths differ, a label is empty, or a vector is zero or not finite.
         """
-        vectors_ND = np.atleast_2d(np.asarray(vectors_ND))
-        labels = [normalize_class_name(str(label)) for label in labels]
-        names = [str(name) for name in names] if names is not None else [""] * len(labels)
-        if len(vectors_ND) != len(labels) or len(labels) != len(names):
-            raise DataError(
-                f"{len(vectors_ND)} vectors, {len(labels)} labels, {len(names)} names", expected="as many each"
-            )
-        if not all(labels):
-            raise DataError("an empty label", expected="a class name for every vector")
-        vectors_ND = check_vectors(vectors_ND, self.dim)
-        largest_N = np.abs(vectors_ND).max(axis=1, initial=0)
-        if not (np.isfinite(largest_N).all() and (largest_N > 0).all()):
-            raise DataError(
-                "a vector that is zero or not finite", remedy="check the image and the network it came from"
-            )
+        change = checked_enrollment(vectors_ND, labels, names, self.dim, self.snapshot.added_MD.dtype)
+        if not change.labels:
+            return []
         with self._lock:
-            dtype = self._snapshot.added_MD.dtype
-            self._change(Enrollment(l2_normalize(vectors_ND).astype(dtype, copy=False), labels, names))
+            first = self.snapshot.next_id
+            change = replace(change, vectors_MD=change.vectors_MD.astype(self.snapshot.added_MD.dtype, copy=False))
+            self._change(change)
+            return list(range(first, self.snapshot.next_id))
 
     def _change(self, change: GalleryChange) -> None:
         """Apply a change whose values were checked, and keep it for the journal of the file."""
-        self._apply(change)
+        self._set(*apply_change(self.snapshot, self._codes, change))
         if self._unsaved is not None:
             self._unsaved.append(change)
             self._unsaved_bytes += change.vectors_MD.nbytes if isinstance(change, Enrollment) else 0
             if self._file is None or not self._file.may_append(self._unsaved_bytes):
                 self._unsaved = None
 
-    def _apply(self, change: GalleryChange) -> None:
-        snapshot = self._snapshot
-        match change:
-            case Enrollment():
-                self._append(change.vectors_MD, change.labels, change.names)
-            case Removal():
-                self._keep(np.flatnonzero(~np.isin(snapshot.ids_N, change.ids_R)), snapshot.codes_N, snapshot.classes)
-            case Renaming():
-                classes = list(snapshot.classes)
-                classes[self._codes[change.label]] = change.new
-                self._replace(replace(snapshot, classes=classes))
-            case Merger():
-                classes, codes = list(snapshot.classes), [self._codes[label] for label in change.labels]
-                target = self._codes.get(change.into, codes[0])
-                classes[target] = change.into
-                codes_N = np.where(np.isin(snapshot.codes_N, codes), np.int32(target), snapshot.codes_N)
-                self._keep(np.arange(len(snapshot)), codes_N, classes)
-            case Recalibration():
-                self.calibration = change.calibration
+    def _set(self, snapshot: GallerySnapshot, codes: Codes) -> None:
+        self._codes = codes
+        self._state = SnapshotView(snapshot, self.calibration, self.model_identity)
 
-    def _append(self, vectors_ND: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> None:
-        snapshot = self._snapshot
-        count, total = len(snapshot.added_MD), len(snapshot.added_MD) + len(labels)
-        vectors = snapshot.added_MD
-        buffer = vectors.base if vectors.base is not None and vectors.flags.writeable else vectors
-        if buffer.ndim != 2 or len(buffer) < total:
-            # The capacity doubles: enrolling one by one stays cheap.
-            buffer = np.empty((max(total, 2 * count), self.dim), vectors.dtype)
-            buffer[:count] = vectors
-        classes = snapshot.classes if isinstance(snapshot.classes, list) else list(snapshot.classes)
-        for label in labels:
-            if label not in self._codes:
-                self._codes[label] = len(classes)
-                classes.append(label)
-        buffer[count:total] = vectors_ND
-        snapshot.names.added.extend(names)
-        new_codes_M = np.asarray([self._codes[label] for label in labels], np.int32)
-        next_id = snapshot.next_id + len(labels)
-        self._snapshot = GallerySnapshot(
-            buffer[:total],
-            np.concatenate([snapshot.codes_N, new_codes_M]),
-            np.concatenate([snapshot.ids_N, np.arange(snapshot.next_id, next_id)]),
-            classes, snapshot.names, snapshot.file, snapshot.revision + 1, next_id, snapshot.rows_F,
-        )  # fmt: skip
-
-    def remove(self, labels: Sequence[str] = (), names: Sequence[str] = ()) -> int:
-        """Remove whole classes, and single images by the name under which they were enrolled.
+    def remove(self, labels: Sequence[str] = (), names: Sequence[str] = (), ids: Sequence[int] = ()) -> int:
+        """Remove whole classes, and single images by the name under which they were enrolled, or by id.
 
         Returns:
             The number of vectors removed.
 
         Raises:
-            DataError: there is no such class or name.
+            DataError: there is no such class, name or id; nothing is removed then.
         """
         with self._lock:
-            snapshot = self._snapshot
-            enrolled_names = snapshot.names.unpack() if names else []
-            codes = [self._code(label) for label in labels]
-            existing = set(map(normalize_class_name, enrolled_names))
-            missing = [name for name in names if normalize_class_name(name) not in existing]
-            if missing:
-                raise DataError(
-                    f"no image {missing[0]!r} in the gallery", remedy=closest(missing[0], enrolled_names[:10_000])
-                )
-            removed_N = np.isin(snapshot.codes_N, codes)
-            if names:
-                removed_names = set(map(normalize_class_name, names))
-                is_removed = (normalize_class_name(name) in removed_names for name in enrolled_names)
-                removed_N |= np.fromiter(is_removed, np.bool_, len(snapshot))
-            self._change(Removal(snapshot.ids_N[removed_N]))
+            snapshot = self.snapshot
+            removed_N = np.isin(snapshot.codes_N, [self._code(label) for label in labels])
+            for name, rows in (snapshot.names.rows_of(names, len(snapshot)) if names else {}).items():
+                if not rows:
+                    raise DataError(f"no image {name!r} in the gallery", remedy=closest(name, self.names[:10_000]))
+                removed_N[rows] = True
+            if missing := set(ids) - set(snapshot.ids_N[np.isin(snapshot.ids_N, ids)].tolist()):
+                raise DataError(f"no image of id {min(missing)} in the gallery")
+            removed_N |= np.isin(snapshot.ids_N, ids)
+            if removed_N.any():
+                self._change(Removal(snapshot.ids_N[removed_N]))
             return int(removed_N.sum())
 
     def rename(self, label: str, new: str) -> None:
@@ -282,43 +229,22 @@ class Gallery:
                 raise DataError("nothing to merge", expected="at least one class other than the one to merge into")
             if not into:
                 raise DataError("an empty label", expected="a class name")
-            count = int(np.isin(self._snapshot.codes_N, codes).sum())
+            count = int(np.isin(self.snapshot.codes_N, codes).sum())
             self._change(Merger(merged, into))
             return count
 
     def store(self, *, half: bool) -> None:
         """Keep vectors in half precision from now on (a cosine changes by less than 5e-4), or in single precision."""
         with self._lock:
-            snapshot = self._snapshot
-            if snapshot.half == half:
-                return
-            vectors_ND = np.empty((len(snapshot), self.dim), np.float16 if half else np.float32)
-            read_rows = snapshot.reader()
-            for first in range(0, len(snapshot), HALF_ROWS):
-                last = min(first + HALF_ROWS, len(snapshot))
-                vectors_ND[first:last] = read_rows(first, last)
-            names = EnrolledNames(added=snapshot.names.unpack()[: len(snapshot)])
-            self._snapshot = replace(snapshot, added_MD=vectors_ND, names=names, file=None, rows_F=None)
-            self._unsaved = None
+            if self.half != half:
+                self._set(self.snapshot.stored_as(half=half), self._codes)
+                self._unsaved = None
 
     def _code(self, label: str) -> int:
         name = normalize_class_name(label)
         if name not in self._codes:
             raise DataError(f"no class {label!r} in the gallery", remedy=closest(name, self._codes))
         return self._codes[name]
-
-    def _keep(self, kept_M: np.ndarray, codes_N: np.ndarray, classes: Sequence[str]) -> None:
-        """Replace the gallery by some of its vectors; classes without any are removed and the others move up."""
-        codes_M = codes_N[kept_M]
-        used_codes = np.unique(codes_M)
-        new_code_C = np.zeros(len(classes), np.int32)
-        new_code_C[used_codes] = np.arange(len(used_codes))
-        used_classes = [classes[code] for code in used_codes.tolist()]
-        self._replace(self._snapshot.select(kept_M, new_code_C[codes_M], used_classes))
-
-    def _replace(self, snapshot: GallerySnapshot) -> None:
-        self._codes = {label: code for code, label in enumerate(snapshot.classes)}
-        self._snapshot = snapshot
 
     # ---- search ----
 
@@ -330,10 +256,16 @@ class Gallery:
         Raises:
             DataError: the gallery is empty or the vectors have another width.
         """
-        snapshot = self._snapshot
+        snapshot = self.snapshot
         scores_QK, indices_QK = snapshot.search(check_vectors(vectors_QD, self.dim), k)
         labels = tuple(tuple(snapshot.labels_of(row)) for row in snapshot.codes_N[indices_QK])
         return NearestNeighbors(scores_QK, indices_QK, labels)
+
+    def open_index(self) -> FaissIndex:
+        """An index for approximate search through faiss (extra ``ann``), kept beside its file."""
+        from unalike.recognition.faiss_index import open_index
+
+        return open_index(self)
 
     # ---- the file ----
 
@@ -342,28 +274,36 @@ class Gallery:
         """The file that it was loaded from, or saved to since; None where there is none."""
         return None if self._file is None else self._file.path
 
+    @property
+    def address(self) -> str:
+        """The path of its file; empty where there is none."""
+        return "" if self._file is None else str(self._file.path)
+
     def changed_on_disk(self) -> bool:
         """Whether its file was replaced or written to since it was loaded or saved; this gallery stays as it is."""
         return self._file is not None and not self._file.is_current()
 
-    def save(self, path: str | Path, *, overwrite: bool = True) -> Path:
+    def save(self, path: str | Path | None = None, *, overwrite: bool = True) -> Path:
         """Write one file: vectors, names, calibration (``recognition.gallery_file``).
 
         A small change of the file that it was loaded from or saved to is appended to it; it is on the disk when this returns.
         A process that is killed meanwhile leaves an older file of that name complete. Of several threads or processes that
         load a file, change it and save it, one is first; the others are refused, since their save would undo its change.
-        ``edit`` makes them wait for each other instead.
+        ``change`` and ``edit`` make them wait for each other instead.
 
         Args:
-            path: the file; what a symbolic link leads to.
+            path: the file; what a symbolic link leads to. None: the one that it was loaded from or saved to.
             overwrite: replace a file that this gallery was not loaded from.
 
         Raises:
             DataError: the file cannot be written, exists, or was changed since this gallery was loaded from it.
         """
-        path = Path(path)
-        with file_lock(path):
-            self._write(path, overwrite)
+        if path is None and self._file is None:
+            raise DataError("a gallery without a file", remedy="name the file to save it to")
+        path = Path(path if path is not None else self.address)
+        if not self._is_draft:  # the end of ``change`` saves it
+            with file_lock(path):
+                self._write(path, overwrite)
         return path
 
     @classmethod
@@ -386,6 +326,40 @@ class Gallery:
             if not gallery.is_saved:
                 gallery._write(Path(path), True)
 
+    @contextmanager
+    def change(self) -> Iterator[Gallery]:
+        """Change this gallery and its file in one step, while other threads and processes wait to do the same.
+
+        Searches go on with the state before until the change is on the disk. Embed images before.
+
+        Yields:
+            A gallery to change: this one with what others changed before. It must not be changed after the block.
+
+        Raises:
+            DataError, ModelError: as of ``refresh`` and ``save``. After any exception nothing is changed.
+        """
+        if self._is_draft:
+            yield self
+            return
+        with self._turn, file_lock(self.address) if self._file is not None else nullcontext(), self._lock:
+            if self.is_saved:
+                self.refresh()
+            draft = Gallery.__new__(Gallery)
+            draft.__dict__.update(self.__dict__, _codes=dict(self._codes), _files=dict(self._files), _is_draft=True)
+            draft._unsaved = None if self._unsaved is None else list(self._unsaved)
+            with sharing_undone(self.snapshot):
+                yield draft
+                if self._file is not None and not draft.is_saved:
+                    draft._write(self._file.path, True)
+            self.__dict__.update(draft.__dict__, _is_draft=False)
+
+    def refresh(self) -> bool:
+        """Take over the present content of its file, where that changed; changes that were not saved are dropped then."""
+        if not self.changed_on_disk():
+            return False
+        self.reload()
+        return True
+
     def reload(self) -> None:
         """Take over the present content of its file; changes that were not saved are dropped.
 
@@ -396,25 +370,23 @@ class Gallery:
         if self._file is None:
             raise DataError("a gallery without a file cannot be loaded again", remedy="save it first")
         with self._lock:
-            appended = self._file.read_appended(self.dim, self._snapshot.added_MD.dtype) if self.is_saved else None
+            appended = self._file.read_appended(self.dim, self.snapshot.added_MD.dtype) if self.is_saved else None
             if appended is not None:
-                with self._reloading():
-                    self._replay(*appended)
+                self._replay(self._state, *appended)
                 return
         newer = Gallery.load(self._file.path)
         if newer.dim != self.dim:
             raise ModelError(f"{self._file.path} now has width {newer.dim}, not {self.dim}",
                              remedy="start again with the network that it was made with")  # fmt: skip
         newer.model_identity.check_compatible(self.model_identity)
-        with self._reloading():
-            self._replace(newer._snapshot)
-            self.calibration, self._file, self._files = newer.calibration, newer._file, newer._files
-            self._saved, self._unsaved, self._unsaved_bytes = newer._saved, newer._unsaved, 0
+        with self._lock:
+            self.__dict__.update(newer.__dict__, _lock=self._lock, _turn=self._turn)
 
     @property
     def is_saved(self) -> bool:
-        """Whether its file holds this very state."""
-        return self._saved is not None and self._saved[0] is self._snapshot and self._saved[1] is self.calibration
+        """Whether its file holds these vectors, classes, names and this calibration."""
+        saved = self._saved
+        return saved is not None and saved.snapshot() is self.snapshot and saved.calibration is self.calibration
 
     def _write(self, path: Path, overwrite: bool) -> None:
         """Write the file, whose lock is held."""
@@ -428,17 +400,24 @@ class Gallery:
                 remedy="load it again (reload) and repeat the change, or change it inside Gallery.edit(path)",
             )
         with self._lock:
-            snapshot, calibration = self._snapshot, self.calibration
-            file = None
-            if own_file and own_file is self._file and self._unsaved is not None and os.path.exists(path):
+            state, saved, file = self._state, self._saved, None
+            is_own = own_file is not None and own_file is self._file and os.path.exists(path)
+            # The journal holds no network: where its decoding was completed since, all is written anew.
+            if (
+                is_own
+                and own_file
+                and saved
+                and self._unsaved is not None
+                and saved.model_identity.equals(state.model_identity)
+            ):
                 changes = self._unsaved
-                if self._saved is None or self._saved[1] is not calibration:
-                    changes = [*changes, Recalibration(calibration)]
-                file = own_file.append(changes, snapshot) if changes else own_file
+                if saved.calibration is not state.calibration:
+                    changes = [*changes, Recalibration(state.calibration)]
+                file = own_file.append(changes, state.snapshot()) if changes else own_file
             if file is None:
-                file = write_gallery_file(path, snapshot, calibration, self.model_identity)
+                file = write_gallery_file(path, state.snapshot(), state.calibration, state.model_identity)
             self._file = self._files[target] = file
-            self._saved, self._unsaved, self._unsaved_bytes = (snapshot, calibration), [], 0
+            self._saved, self._unsaved, self._unsaved_bytes = state, [], 0
 
     @classmethod
     def load(cls, path: str | Path, *, verify: bool = False) -> Gallery:
@@ -455,29 +434,32 @@ class Gallery:
         file, content, records = read_gallery_file(path, verify=verify)
         gallery = cls(content.dim, content.model_identity)
         vectors = content.vectors
-        gallery._replace(
-            GallerySnapshot(np.empty((0, gallery.dim), vectors.dtype), content.codes_N, content.ids_N, content.classes,
-                            EnrolledNames(content.names), vectors, content.revision, content.next_id)
+        snapshot = GallerySnapshot(
+            np.empty((0, content.dim), vectors.dtype), content.codes_N, content.ids_N, content.classes,
+            EnrolledNames(content.names), vectors, content.revision, content.next_id,
         )  # fmt: skip
-        gallery.calibration = content.calibration
-        gallery._replay(file, records)
+        gallery._codes = class_codes(snapshot.classes)
+        gallery._replay(SnapshotView(snapshot, content.calibration, content.model_identity), file, records)
         return gallery
 
-    def _replay(self, file: GalleryFile, records: Sequence[ChangeRecord]) -> None:
-        """Apply what its file holds beyond the present state.
+    def _replay(self, state: SnapshotView, file: GalleryFile, records: Sequence[ChangeRecord]) -> None:
+        """Take over a state with what the file holds beyond it; readers see all of that or nothing.
 
         Raises:
-            DataError: the changes do not fit; the gallery may have some of them.
+            DataError: the changes do not fit.
         """
-        with content_errors(file.path):
+        snapshot, calibration, codes = state.snapshot(), state.calibration, dict(self._codes)
+        with content_errors(file.path), sharing_undone(snapshot):
             for change in merge_enrollments(chain.from_iterable(record.changes for record in records)):
-                self._apply(change)
+                snapshot, codes = apply_change(snapshot, codes, change)
+                calibration = change.calibration if isinstance(change, Recalibration) else calibration
             if records:
-                if records[-1].next_id != self._snapshot.next_id:
+                if records[-1].next_id != snapshot.next_id:
                     raise ValueError("the changes do not fit the gallery")
-                self._snapshot = replace(self._snapshot, revision=records[-1].revision)
+                snapshot = replace(snapshot, revision=records[-1].revision)
+        self._state, self._codes = SnapshotView(snapshot, calibration, state.model_identity), codes
         self._file = self._files[os.path.realpath(file.path)] = file
-        self._saved, self._unsaved, self._unsaved_bytes = (self._snapshot, self.calibration), [], 0
+        self._saved, self._unsaved, self._unsaved_bytes = self._state, [], 0
 
     # ---- other processes ----
 
@@ -486,13 +468,13 @@ class Gallery:
         if self._file is not None and self.is_saved and not self.changed_on_disk():
             return {"path": self._file.path, "generation": self._file.generation}
         state = self.__dict__.copy()
-        del state["_lock"], state["_saved"], state["_unsaved"]
-        snapshot = state.pop("_snapshot")
-        every = np.arange(len(snapshot))
-        vectors_ND = snapshot.vectors(every).astype(snapshot.added_MD.dtype)
-        names = EnrolledNames(added=snapshot.names.unpack()[: len(snapshot)])
-        return {**state, "_snapshot": replace(snapshot, added_MD=vectors_ND, names=names, file=None, rows_F=None),
-                "_codes": dict(self._codes)}  # fmt: skip
+        del state["_lock"], state["_turn"], state["_saved"], state["_unsaved"]
+        snapshot = self.snapshot.stored_as(half=self.half)
+        return {
+            **state,
+            "_state": SnapshotView(snapshot, self.calibration, self.model_identity),
+            "_codes": dict(self._codes),
+        }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         if "path" in state:
@@ -503,4 +485,4 @@ class Gallery:
             self.__dict__.update(gallery.__dict__)
             return
         self.__dict__.update(state)
-        self._lock, self._saved, self._unsaved, self._reloads = threading.RLock(), None, None, 0
+        self._lock, self._turn, self._saved, self._unsaved = threading.RLock(), threading.Lock(), None, None

@@ -23,6 +23,7 @@ import numpy as np
 from unalike.errors import DataError, SpecError, closest
 from unalike.metrics.intervals import SYMMETRIC_FACTOR, beta_quantile, clustered_proportion, student_quantile
 from unalike.metrics.roc import auroc, between, threshold_at, trials_needed
+from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.calibration_trials import (
     MAX_TRIALS,
     CalibrationTrials,
@@ -31,7 +32,6 @@ from unalike.recognition.calibration_trials import (
     collect_trials,
 )
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee, check_rule
-from unalike.recognition.gallery import Gallery
 from unalike.recognition.ranking import VOTERS
 
 # With fewer unknown classes nothing can be stated about further ones, whatever the number of images.
@@ -52,7 +52,7 @@ TRIALS_FROM = ("auto", "gallery", "images", "both")
 
 
 def calibrate(
-    gallery: Gallery,
+    gallery: GalleryBackend,
     rate: float = 0.01,
     *,
     wrong: float | None = None,

@@ -13,7 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from unalike.data.folders import normalize_class_name
+from unalike.errors import DataError
+from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.ranking import check_vectors
 
 _LENGTH = struct.Struct("<Q")
 
@@ -61,6 +65,37 @@ class Recalibration:
     """Another calibration, or none."""
 
     calibration: GalleryCalibration | None
+
+
+def checked_enrollment(
+    vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None, dim: int, dtype: np.dtype[Any]
+) -> Enrollment:
+    """An enrollment of what a caller gave: vectors of unit length, class names in Unicode's composed form (NFC).
+
+    Args:
+        vectors_MD: embeddings of any length.
+        labels: their class names.
+        names: what each was computed from; empty names when None.
+        dim: width D of the gallery.
+        dtype: of its vectors.
+
+    Raises:
+        DataError: the numbers or widths differ, a label is empty, or a vector is zero or not finite.
+    """
+    vectors_MD = np.atleast_2d(np.asarray(vectors_MD))
+    labels = [normalize_class_name(str(label)) for label in labels]
+    names = [str(name) for name in names] if names is not None else [""] * len(labels)
+    if not labels and not vectors_MD.size:
+        vectors_MD = np.empty((0, dim), np.float32)
+    if len(vectors_MD) != len(labels) or len(labels) != len(names):
+        raise DataError(f"{len(vectors_MD)} vectors, {len(labels)} labels, {len(names)} names", expected="as many each")
+    if not all(labels):
+        raise DataError("an empty label", expected="a class name for every vector")
+    vectors_MD = check_vectors(vectors_MD, dim)
+    largest_M = np.abs(vectors_MD).max(axis=1, initial=0)
+    if not (np.isfinite(largest_M).all() and (largest_M > 0).all()):
+        raise DataError("a vector that is zero or not finite", remedy="check the image and the network it came from")
+    return Enrollment(l2_normalize(vectors_MD).astype(dtype, copy=False), labels, names)
 
 
 GalleryChange = Enrollment | Removal | Renaming | Merger | Recalibration

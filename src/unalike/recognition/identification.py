@@ -1,18 +1,12 @@
-"""Identification: the class of one image, or that it has none, with its nearest neighbors in the gallery.
-
-Shape letters: Q queries, K neighbors.
-"""
+"""Identification: the class of one image, or that it has none, with its nearest neighbors in the gallery."""
 
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import numpy as np
-
+from unalike.recognition.backends.protocol import RankedClasses
 from unalike.recognition.decision import LABEL, UNKNOWN, GalleryCalibration
-from unalike.recognition.ranking import ClassRanking
-from unalike.recognition.snapshot import GallerySnapshot
 
 
 @dataclass(frozen=True)
@@ -72,12 +66,9 @@ class Identification:
 
 
 def make_identification(
-    snapshot: GallerySnapshot,
-    ranking: ClassRanking,
+    ranked: RankedClasses,
     q: int,
     decision: str,
-    scores_K: np.ndarray,
-    indices_K: np.ndarray,
     *,
     calibration: GalleryCalibration | None,
     stale: bool,
@@ -86,25 +77,20 @@ def make_identification(
     """Return the result for one query.
 
     Args:
-        snapshot: the state of the gallery that was searched.
-        ranking: the classes ranked for all queries.
+        ranked: the classes ranked for all queries, and their nearest references.
         q: index of the query.
         decision: ``label``, ``ambiguous`` or ``unknown``.
-        scores_K, indices_K: cosines and rows of its nearest enrolled images; -1 where there is none.
         calibration: what the decision was made by; None without.
         stale: whether the gallery has changed since that calibration.
         threshold: lowest score of a known image; None without a calibration.
     """
     neighbors = tuple(
-        Neighbor(snapshot.classes[snapshot.codes_N[index]], snapshot.names[index], float(score), _distance(score))
-        for score, index in zip(scores_K, indices_K.tolist(), strict=True)
-        if index >= 0
+        Neighbor(entry.label, entry.name, float(score), _distance(score))
+        for score, entry in zip(ranked.nearest.scores_QK[q], ranked.nearest.entries_QK[q], strict=False)
     )
-    nearest = snapshot.classes[ranking.code_Q[q]]
-    score = float(ranking.score_Q[q])
-    second = margin = None
-    if ranking.second_Q[q] >= 0:
-        second, margin = snapshot.classes[ranking.second_Q[q]], float(ranking.margin_Q[q])
+    nearest, second = ranked.label_Q[q], ranked.second_Q[q]
+    score = float(ranked.score_Q[q])
+    margin = None if second is None else float(ranked.margin_Q[q])
     notes = []
     if decision == UNKNOWN and threshold is not None:
         notes.append(f"the nearest class, {nearest}, has a score of {score:.3f}, below the threshold of {threshold:.3f}: if the "

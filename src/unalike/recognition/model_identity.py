@@ -56,6 +56,10 @@ class ModelIdentity:
         view = None if self.view is None else dict(self.view)
         return {"view": view, "file": self.file, "trunk": self.trunk, "network": self.network}
 
+    def equals(self, other: ModelIdentity) -> bool:
+        """Whether both say the same of the network."""
+        return self.to_dict() == other.to_dict() and np.array_equal(self.probe_D, other.probe_D)
+
     def check_compatible(self, other: ModelIdentity) -> None:
         """Raise ModelError when embeddings of this network cannot be compared with those of ``other``."""
         remedy = "enrol the references again with this network"

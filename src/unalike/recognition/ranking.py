@@ -9,6 +9,7 @@ among their neighbors, B rows of a tile of scores.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,7 @@ from unalike.errors import DataError
 from unalike.numerics.nearest_neighbors import EXCLUDED, scan
 from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.decision import check_rule
-from unalike.recognition.snapshot import GallerySnapshot
+from unalike.recognition.snapshot import Exclusion, GallerySnapshot
 
 # Neighbors among which the second class is looked for first; where all are of one class the gallery is searched again.
 DEPTH = 32
@@ -86,37 +87,13 @@ def rank_classes(
     if neighbors is None:
         depth = k if rule == "vote" else max(DEPTH, k) if second else 1
         neighbors = snapshot.search(vectors_QD, depth, hide)
-    if rule == "vote":
-        return _by_vote(snapshot, *neighbors, k)
-    return _by_nearest(snapshot, vectors_QD, *neighbors, exclude_row_Q, exclude_class_Q, second)
-
-
-def _codes(snapshot: GallerySnapshot, indices_QK: np.ndarray) -> np.ndarray:
-    """Class codes of neighbors, -1 where there is none."""
-    return np.where(indices_QK >= 0, snapshot.codes_N[np.maximum(indices_QK, 0)], -1)
-
-
-def _by_nearest(
-    snapshot: GallerySnapshot,
-    vectors_QD: np.ndarray,
-    scores_QK: np.ndarray,
-    indices_QK: np.ndarray,
-    exclude_row_Q: np.ndarray | None,
-    exclude_class_Q: np.ndarray | None,
-    second: bool,
-) -> ClassRanking:
-    """The class of the nearest vector; the second is that of the nearest vector of another class."""
+    scores_QK, indices_QK = neighbors
     codes_QK = _codes(snapshot, indices_QK)
-    best_Q = codes_QK[:, 0].copy()
-    other_QK = (codes_QK != best_Q[:, None]) & (codes_QK >= 0)
-    column_Q = other_QK.argmax(axis=1)
-    rows_Q = np.arange(len(best_Q))
-    has_other_Q = other_QK[rows_Q, column_Q]
-    second_Q = np.where(has_other_Q, codes_QK[rows_Q, column_Q], -1)
-    second_score_Q = np.where(has_other_Q, scores_QK[rows_Q, column_Q], EXCLUDED)
-    rows_U = np.flatnonzero(~has_other_Q & (best_Q >= 0)) if second else np.empty(0, np.int64)
-    if len(rows_U) and scores_QK.shape[1] < len(snapshot):
-        exclusions = [snapshot.exclude_classes(best_Q[rows_U])]
+    if rule == "vote":
+        return rank_by_vote(codes_QK, scores_QK, indices_QK, k)
+
+    def find_second(rows_U: np.ndarray, best_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        exclusions = [snapshot.exclude_classes(best_U)]
         if exclude_class_Q is not None:
             exclusions.append(snapshot.exclude_classes(exclude_class_Q[rows_U]))
         if exclude_row_Q is not None:
@@ -127,7 +104,42 @@ def _by_nearest(
                 exclude(scores_BC, top, left)
 
         scores_U1, indices_U1 = snapshot.search(vectors_QD[rows_U], 1, hide)
-        second_score_Q[rows_U], second_Q[rows_U] = scores_U1[:, 0], _codes(snapshot, indices_U1)[:, 0]
+        return scores_U1[:, 0], _codes(snapshot, indices_U1)[:, 0]
+
+    is_complete = scores_QK.shape[1] >= len(snapshot)
+    return rank_by_nearest(codes_QK, scores_QK, indices_QK, find_second if second and not is_complete else None)
+
+
+def _codes(snapshot: GallerySnapshot, indices_QK: np.ndarray) -> np.ndarray:
+    """Class codes of neighbors, -1 where there is none."""
+    return np.where(indices_QK >= 0, snapshot.codes_N[np.maximum(indices_QK, 0)], -1)
+
+
+def rank_by_nearest(
+    codes_QK: np.ndarray,
+    scores_QK: np.ndarray,
+    indices_QK: np.ndarray,
+    find_second: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]] | None,
+) -> ClassRanking:
+    """The class of the nearest vector; the second is that of the nearest vector of another class.
+
+    Args:
+        codes_QK: classes of the nearest vectors, -1 where there is none.
+        scores_QK, indices_QK: their cosines, and what they are.
+        find_second: called as ``find_second(rows_U, best_U)`` with the queries whose neighbors are all of one class, and that
+            class; returns score (U,) and class (U,) of the nearest vector of another one, EXCLUDED and -1 where there is none.
+            None: these queries have no second class.
+    """
+    best_Q = codes_QK[:, 0].copy()
+    other_QK = (codes_QK != best_Q[:, None]) & (codes_QK >= 0)
+    column_Q = other_QK.argmax(axis=1)
+    rows_Q = np.arange(len(best_Q))
+    has_other_Q = other_QK[rows_Q, column_Q]
+    second_Q = np.where(has_other_Q, codes_QK[rows_Q, column_Q], -1)
+    second_score_Q = np.where(has_other_Q, scores_QK[rows_Q, column_Q], EXCLUDED)
+    rows_U = np.flatnonzero(~has_other_Q & (best_Q >= 0))
+    if len(rows_U) and find_second is not None:
+        second_score_Q[rows_U], second_Q[rows_U] = find_second(rows_U, best_Q[rows_U])
     margin_Q = _margin(scores_QK[:, 0], second_score_Q, second_Q)
     return ClassRanking(best_Q, second_Q, scores_QK[:, 0].copy(), margin_Q, scores_QK, indices_QK)
 
@@ -146,8 +158,7 @@ def _by_prototype(
     """The class of the nearest mean; an enrolled query is taken out of the mean of its own class first."""
     if not len(snapshot):
         raise DataError("the gallery is empty", remedy="enrol reference images first")
-    prototypes_CD, empty_C = snapshot.prototypes_CD, snapshot.counts_C == 0
-    own_class_Q = own_score_Q = None
+    empty_C, own_class_Q, own_score_Q = snapshot.counts_C == 0, None, None
     if exclude_row_Q is not None:
         own_class_Q = snapshot.codes_N[exclude_row_Q]
         rest_QD = snapshot.sums_CD[own_class_Q] - snapshot.vectors(exclude_row_Q)
@@ -165,6 +176,11 @@ def _by_prototype(
                 score = EXCLUDED if score_Q is None else score_Q[tile][inside_B]
                 scores_BC[rows_B[inside_B], column_B[inside_B]] = score
 
+    return rank_by_prototype(vectors_QD, snapshot.prototypes_CD, hide)
+
+
+def rank_by_prototype(vectors_QD: np.ndarray, prototypes_CD: np.ndarray, hide: Exclusion | None = None) -> ClassRanking:
+    """The class of the nearest mean, for queries and means of unit length; ``hide`` excludes pairs of both."""
     scores_Q2, codes_Q2 = scan(vectors_QD, lambda a, b: prototypes_CD[a:b], len(prototypes_CD), 2, hide=hide)
     margin_Q = _margin(scores_Q2[:, 0], scores_Q2[:, 1], codes_Q2[:, 1])
     no_scores_Q0 = np.empty((len(vectors_QD), 0))
@@ -173,9 +189,15 @@ def _by_prototype(
     )
 
 
-def _by_vote(snapshot: GallerySnapshot, scores_QK: np.ndarray, indices_QK: np.ndarray, k: int) -> ClassRanking:
-    """Each of the k nearest votes with exp(cosine / TEMPERATURE); the margin is a difference of shares of all votes."""
-    near_QK, codes_QK = scores_QK[:, :k], _codes(snapshot, indices_QK[:, :k])
+def rank_by_vote(codes_QK: np.ndarray, scores_QK: np.ndarray, indices_QK: np.ndarray, k: int) -> ClassRanking:
+    """Each of the k nearest votes with exp(cosine / TEMPERATURE); the margin is a difference of shares of all votes.
+
+    Args:
+        codes_QK: classes of the nearest vectors, -1 where there is none.
+        scores_QK, indices_QK: their cosines, and what they are.
+        k: number of voters.
+    """
+    near_QK, codes_QK = scores_QK[:, :k], codes_QK[:, :k]
     queries = len(near_QK)
     weight_QK = np.exp((near_QK.astype(np.float64) - near_QK[:, :1]) / TEMPERATURE) * (codes_QK >= 0)
     order_QK = np.argsort(codes_QK, axis=1, kind="stable")  # by class, and within it best first

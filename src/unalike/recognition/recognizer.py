@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -25,8 +25,9 @@ from unalike.errors import DataError, ModelError
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import load_model
 from unalike.inference.model_files import is_pretrained
-from unalike.numerics.normalization import l2_normalize
 from unalike.recognition.augmented_views import augmented_views
+from unalike.recognition.backends.address import open_gallery
+from unalike.recognition.backends.protocol import GalleryBackend, GalleryView, SearchIndex
 from unalike.recognition.calibration_trials import CalibrationTrials, KnownTrials, balanced_sample, collect_trials
 from unalike.recognition.decision import LABEL, GalleryCalibration
 from unalike.recognition.gallery import Gallery
@@ -34,14 +35,11 @@ from unalike.recognition.gallery_calibration import calibrate, check_settings
 from unalike.recognition.identification import Identification, make_identification
 from unalike.recognition.model_identity import ModelIdentity
 from unalike.recognition.operating_point import MAX_REFUSED, choose_threshold
-from unalike.recognition.ranking import DEPTH, VOTERS, check_vectors, rank_classes
-from unalike.recognition.snapshot import GallerySnapshot
+from unalike.recognition.ranking import VOTERS, check_vectors, rank_classes
+from unalike.recognition.snapshot_view import SnapshotView
 from unalike.recognition.training_trials import trained_share, trials_from_training
 from unalike.runs.environment import usable_cores
 from unalike.source_names import source_name
-
-if TYPE_CHECKING:
-    from unalike.recognition.faiss_index import FaissIndex
 
 # Vectors that are not in the approximate index are searched exactly; above this share of it they are added.
 UPDATE_SHARE = 0.1
@@ -76,13 +74,13 @@ class Recogniser:
     """
 
     def __init__(
-        self, engine: Engine, view: View, gallery: Gallery | None = None, *, approximate: bool = False, source: str = "",
+        self, engine: Engine, view: View, gallery: GalleryBackend | None = None, *, approximate: bool = False, source: str = "",
         trunk: str = "", network: str = "", classes: Sequence[str] = (), held_out_scores: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         self.engine, self.view = engine, view
         self.classes, self.held_out_scores = tuple(classes), dict(held_out_scores or {})
         self.model_identity = ModelIdentity(probe_embedding(engine), view.to_dict(), source, trunk, network)
-        self.gallery = gallery if gallery is not None else Gallery(engine.dim, self.model_identity)
+        self.gallery: GalleryBackend = gallery if gallery is not None else Gallery(engine.dim, self.model_identity)
         if self.gallery.dim != engine.dim:
             raise ModelError(
                 f"a gallery of width {self.gallery.dim} for a network of width {engine.dim}",
@@ -90,18 +88,14 @@ class Recogniser:
             )
         self.gallery.model_identity.check_compatible(self.model_identity)
         self._set_decoding(view.decoding.completed(self.gallery.model_identity.decoding))
-        self._index: FaissIndex | None = None
+        self._index: SearchIndex | None = self.gallery.open_index() if approximate else None
         self._next_check = 0.0
-        if approximate:
-            from unalike.recognition.faiss_index import open_index
-
-            self._index = open_index(self.gallery)
 
     @classmethod
     def load(
         cls,
         model: str | Path,
-        gallery: str | Path | Gallery | None = None,
+        gallery: str | Path | GalleryBackend | None = None,
         runtime: str = "auto",
         precision: str = "auto",
         threads: int | None = None,
@@ -114,7 +108,7 @@ class Recogniser:
 
         Args:
             model: path or URI of the network; ``pretrained[:NAME]`` for a pretrained trunk as it is (extra ``train``).
-            gallery: a gallery or its file; an empty one when None.
+            gallery: a gallery, its file or its address (``backends.address.open_gallery``); an empty one when None.
             runtime, precision, threads: as in ``inference.loaded_model.load_model``.
             view, mean, std: preprocessing of a network that was exported elsewhere and carries none; ``mean`` and ``std``
                 on the scale 0..1.
@@ -124,7 +118,7 @@ class Recogniser:
             ModelError, WeightsError, DataError, MissingExtra.
         """
         file = load_model(model, runtime=runtime, precision=precision, threads=threads, view=view, mean=mean, std=std)
-        references = Gallery.load(gallery) if isinstance(gallery, str | Path) else gallery
+        references = open_gallery(gallery) if isinstance(gallery, str | Path) else gallery
         if not file.knows_decoding and view is None and references is not None and references.model_identity.view:
             file = file.with_decoding(references.model_identity.decoding)
         source = file.source if is_pretrained(model) or Path(str(model)).is_dir() else model
@@ -133,22 +127,23 @@ class Recogniser:
                    held_out_scores=file.held_out_scores)  # fmt: skip
 
     def __getstate__(self) -> dict[str, Any]:
-        keeps_index = self._index is not None and self.gallery.is_saved  # then its file is beside the gallery's
+        is_kept = (
+            not isinstance(self.gallery, Gallery) or self.gallery.is_saved
+        )  # then its file is beside the gallery's
+        keeps_index = self._index is not None and is_kept
         return {**self.__dict__, "_index": None, "approximate": True} if keeps_index else self.__dict__
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """As it was; ModelError where the model's file is another network by now (a pickled engine carries its path)."""
         self.__dict__.update(state)
         if self.__dict__.pop("approximate", False):
-            from unalike.recognition.faiss_index import open_index
-
-            self._index = open_index(self.gallery)
+            self._index = self.gallery.open_index()
         network = str(getattr(getattr(self.engine, "facts", None), "network", ""))
         before = self.model_identity if network else replace(self.model_identity, network="")
         before.check_compatible(replace(before, probe_D=probe_embedding(self.engine), network=network))
 
     @property
-    def index(self) -> FaissIndex | None:
+    def index(self) -> SearchIndex | None:
         """The approximate index in use, with its measured recall, or None."""
         return self._index
 
@@ -283,8 +278,10 @@ class Recogniser:
         """
         check_settings(0.5 if rate is None else rate, rule=rule)
         trials, views = None, None
-        if trained_share(self.gallery.snapshot, self.classes) > 0:
-            trials = trials_from_training(self.held_out_scores, self.gallery.snapshot, rule, VOTERS)
+        with self.gallery.view() as view:
+            snapshot = view.snapshot()
+        if trained_share(snapshot, self.classes) > 0:
+            trials = trials_from_training(self.held_out_scores, snapshot, rule, VOTERS)
             if trials is None:
                 raise DataError(
                     "the network was trained on classes of this gallery, whose images are nearer to each other than new "
@@ -361,69 +358,64 @@ class Recogniser:
         """As ``identify``, for embeddings that this network computed (``encode``)."""
         vectors_QD = check_vectors(vectors_QD, self.gallery.dim)
         self._say_if_changed()
-        snapshot, calibration = self.gallery.decision_state()
         if not len(vectors_QD):
             return []
-        if calibration is not None and label_by not in (None, calibration.rule):
-            calibration = None
-        if calibration is not None:
-            rule, voters = calibration.rule, calibration.k
-        else:
-            rule, voters = label_by or "nearest", VOTERS
-        depth = max(k, voters if rule == "vote" else DEPTH)
-        neighbors = self._search(snapshot, vectors_QD, k if rule == "prototype" else depth)
-        second = calibration is not None and calibration.margin > 0
-        ranking = rank_classes(snapshot, vectors_QD, rule, voters, neighbors=neighbors, second=second)
+        with self.gallery.view() as view:
+            calibration, size, revision = view.calibration, view.size, view.revision
+            if calibration is not None and label_by not in (None, calibration.rule):
+                calibration = None
+            if calibration is not None:
+                rule, voters = calibration.rule, calibration.k
+            else:
+                rule, voters = label_by or "nearest", VOTERS
+            second = calibration is not None and calibration.margin > 0
+            index = self._current_index(view)
+            ranked = view.rank(vectors_QD, rule, voters, k=k, second=second, index=index)
         stale, threshold = False, None
         if calibration is None:
             decisions = [LABEL] * len(vectors_QD)
         else:
-            size = len(snapshot), int(np.count_nonzero(snapshot.counts_C))
-            stale = not calibration.holds_for(*size, snapshot.revision)
+            stale = not calibration.holds_for(*size, revision)
             threshold = calibration.threshold_for(*size)
-            decisions = calibration.decide(ranking.score_Q, ranking.margin_Q, threshold)
-        scores_QK, indices_QK = neighbors[0][:, :k], neighbors[1][:, :k]
+            decisions = calibration.decide(ranked.score_Q, ranked.margin_Q, threshold)
         return [
-            make_identification(
-                snapshot,
-                ranking,
-                q,
-                decisions[q],
-                scores_QK[q],
-                indices_QK[q],
-                calibration=calibration,
-                stale=stale,
-                threshold=threshold,
-            )
-            for q in range(len(vectors_QD))
+            make_identification(ranked, q, decision, calibration=calibration, stale=stale, threshold=threshold)
+            for q, decision in enumerate(decisions)
         ]
 
     def reload(self) -> None:
-        """Take over the present content of the gallery's file; changes that were not saved are dropped.
+        """Take over what others changed in the gallery; changes that were not saved are dropped.
 
         Raises:
-            DataError, ModelError: as of ``Gallery.reload``.
+            DataError, ModelError: as of ``GalleryBackend.refresh``.
         """
-        self.gallery.reload()
+        if isinstance(self.gallery, Gallery):
+            self.gallery.reload()
+        else:
+            self.gallery.refresh()
+        self._set_decoding(self.view.decoding.completed(self.gallery.model_identity.decoding))
 
     def _say_if_changed(self) -> None:
         """Say once, looking once a second, that the gallery's file is another one by now."""
         if time.monotonic() < self._next_check:
             return
         self._next_check = time.monotonic() + CHECK_S
-        if self.gallery.changed_on_disk():
+        if isinstance(self.gallery, Gallery) and self.gallery.changed_on_disk():
             progress.say(f"{self.gallery.path} was changed on disk: answers come from the state that was loaded or saved "
                          "here; reload() takes over the new one", once=True)  # fmt: skip
 
-    def _search(self, snapshot: GallerySnapshot, vectors_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def _current_index(self, view: GalleryView) -> SearchIndex | None:
+        """The index; where many vectors are missing in one of faiss, they are added first."""
         index = self._index
-        if index is None:
-            return snapshot.search(vectors_QD, k)
-        if index.pending(snapshot) > UPDATE_SHARE * len(index.ids_M) or not index.serves(snapshot):
-            from unalike.recognition.faiss_index import update_index
+        if index is None or not isinstance(view, SnapshotView):
+            return index
+        from unalike.recognition.faiss_index import FaissIndex, update_index
 
+        snapshot = view.snapshot()
+        assert isinstance(index, FaissIndex)
+        if index.pending(snapshot) > UPDATE_SHARE * len(index.ids_M) or not index.serves(snapshot):
             self._index = index = update_index(index, snapshot)
-        return index.search(l2_normalize(vectors_QD), k, snapshot)
+        return index
 
 
 def _as_list(images: ImageInput | Iterable[ImageInput]) -> list[ImageInput]:

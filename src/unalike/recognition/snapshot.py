@@ -5,7 +5,8 @@ Shape letters: N enrolled vectors, M chosen ones, Q queries, K neighbors, D widt
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import unicodedata
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain
@@ -23,6 +24,9 @@ HALF_ROWS = 4096
 # Numbers that ``float16_to_float32`` moves at a time, so that its passes stay in cache; sign, exponent and fraction of a float16
 # where a float32 has them.
 WIDEN_NUMBERS, HALF_BITS = 2**18, np.int32(0x8FFFE000 - 2**32)
+
+# So many names are searched in the bytes of all; more of them are looked up in the decoded list.
+SEARCHED_NAMES = 4
 
 # Overwrites scores of a tile (B x columns) with EXCLUDED; then the index of its first query and of its first vector.
 Exclusion = Callable[[np.ndarray, int, int], None]
@@ -80,12 +84,38 @@ class EnrolledNames(Sequence[str]):
             in_file = [in_file[row] for row in self._rows_F.tolist()]
         return in_file + self.added
 
+    def rows_of(self, names: Collection[str], count: int) -> dict[str, list[int]]:
+        """Ascending rows among the first ``count`` that were enrolled under each of these names, by the name as given.
+
+        Names in Unicode's composed and decomposed form are one name: macOS decomposes umlauts.
+        """
+        forms = {name: {name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))} for name in names}
+        if self._packed is None or len(names) > SEARCHED_NAMES:
+            listed = self.unpack()[:count]
+            rows: dict[str, list[int]] = {form: [] for each in forms.values() for form in each}
+            for row, name in enumerate(listed):
+                if name in rows:
+                    rows[name].append(row)
+            return {name: sorted(row for form in each for row in rows[form]) for name, each in forms.items()}
+        added = self.added[: count - self._in_file]
+        found = {}
+        for name, each in forms.items():
+            in_file = np.array(sorted(row for form in each for row in self._packed.find(form)), np.int64)
+            if self._rows_F is not None:
+                in_file = np.searchsorted(self._rows_F, in_file[np.isin(in_file, self._rows_F)])
+            found[name] = in_file.tolist() + [self._in_file + row for row, text in enumerate(added) if text in each]
+        return found
+
     def select(self, kept_M: np.ndarray) -> EnrolledNames:
         """Some of the names, by ascending index; those of a file stay packed."""
         split = int(np.searchsorted(kept_M, self._in_file))
         rows_F = kept_M[:split] if self._rows_F is None else self._rows_F[kept_M[:split]]
         added = [self.added[i] for i in (kept_M[split:] - self._in_file).tolist()]
         return EnrolledNames(self._packed, added, None if self._packed is None else rows_F)
+
+    def truncate(self, count: int) -> None:
+        """Forget the names behind the first ``count``, which must hold those of the file."""
+        del self.added[count - self._in_file :]
 
     def packed(self, count: int) -> tuple[Iterator[np.ndarray], list[np.ndarray]]:
         """The first ``count`` names for ``write_blocks``: bytes in parts, and parts of the offsets of their ends."""
@@ -205,6 +235,21 @@ class GallerySnapshot:
             classes=classes, names=self.names.select(kept_M), revision=self.revision + 1,
             rows_F=None if self.file is None else rows_F,
         )  # fmt: skip
+
+    def stored_as(self, *, half: bool) -> GallerySnapshot:
+        """The same state with its vectors in memory, as float16 or float32."""
+        vectors_ND = np.empty((len(self), self.dim), np.float16 if half else np.float32)
+        read_rows = self.reader()
+        for first in range(0, len(self), HALF_ROWS):
+            last = min(first + HALF_ROWS, len(self))
+            vectors_ND[first:last] = read_rows(first, last)
+        return replace(
+            self,
+            added_MD=vectors_ND,
+            names=EnrolledNames(added=self.names.unpack()[: len(self)]),
+            file=None,
+            rows_F=None,
+        )
 
     def reader(self) -> Callable[[int, int], np.ndarray]:
         """Return a function (first, last) -> float32 vectors, for one thread: it may reuse its memory."""

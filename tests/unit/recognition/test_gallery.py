@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from unalike.errors import DataError, ModelError
+from unalike.recognition import gallery as gallery_module
 from unalike.recognition.decision import GalleryCalibration, RateGuarantee
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.model_identity import ModelIdentity
@@ -330,17 +331,31 @@ def test_a_thread_beside_reload_sees_one_state_with_its_calibration(gallery, tmp
 
     def look(*arguments):
         """Another thread answers queries in the middle of the change."""
-        thread = threading.Thread(target=lambda: pairs.append(service.decision_state()))
+        thread = threading.Thread(target=lambda: pairs.append(service.view()))
         thread.start()
         threads.append(thread)
-        thread.join(0.2)  # it waits for the change where it came in the middle of it
+        thread.join()  # it never waits for the change
 
-    for name in ("_apply", "_replace"):
-        method = getattr(Gallery, name)
-        monkeypatch.setattr(Gallery, name, lambda self, *a, method=method: (method(self, *a), look())[0])
+    for name in ("apply_change", "SnapshotView"):
+        function = getattr(gallery_module, name)
+        monkeypatch.setattr(gallery_module, name, lambda *a, function=function: (function(*a), look())[0])
     service.reload()
+    look()
     for thread in threads:
         thread.join()
     assert len(pairs) > 1 and service.calibration == CALIBRATION
-    for snapshot, calibration in pairs:
-        assert (len(snapshot), calibration) in ((12, None), (13, CALIBRATION))
+    seen = [(view.size[0], view.calibration) for view in pairs]
+    assert set(map(str, seen)) == {str((12, None)), str((13, CALIBRATION))}
+
+
+def test_a_decoding_that_was_completed_reaches_a_file_with_a_journal(gallery, tmp_path):
+    """The journal holds no network: the file is written anew where what is known of the network changed."""
+    view = {"decoding": {"version": 2, "ground": None, "range": None}}
+    gallery.model_identity = ModelIdentity(view=view)
+    gallery.save(tmp_path / "a.gallery")
+    with Gallery.edit(tmp_path / "a.gallery") as changed:
+        changed.model_identity = changed.model_identity.with_decoding(
+            type(changed.model_identity.decoding)(ground="black")
+        )
+        changed.enrol(np.ones((1, 5)), ["a"])
+    assert Gallery.load(tmp_path / "a.gallery").model_identity.decoding.ground == (0, 0, 0)

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from unalike.recognition.backends.protocol import RankedClasses
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.identification import Identification, make_identification
-from unalike.recognition.ranking import rank_classes
+
+
+def ranked(gallery: Gallery, k: int) -> RankedClasses:
+    return gallery.view().rank(np.array([[0.6, 0.8]], np.float32), "nearest", k=k)
 
 
 def identify(decision: str, threshold: float | None = None) -> Identification:
     gallery = Gallery(2)
     gallery.enrol(np.array([[1.0, 0.0], [0.0, 1.0]], np.float32), ["cup", "mug"], names=["a.png", "b.png"])
-    vectors_QD = np.array([[0.6, 0.8]], np.float32)
-    scores_QK, indices_QK = gallery.snapshot.search(vectors_QD, 2)
-    ranking = rank_classes(gallery.snapshot, vectors_QD, "nearest", 1, second=True)
-    return make_identification(gallery.snapshot, ranking, 0, decision, scores_QK[0], indices_QK[0], calibration=None,
-                               stale=False, threshold=threshold)  # fmt: skip
+    return make_identification(ranked(gallery, 2), 0, decision, calibration=None, stale=False, threshold=threshold)
 
 
 def test_a_label_has_its_score_margin_and_neighbors() -> None:
@@ -38,7 +40,8 @@ def test_an_unknown_image_has_no_label_and_says_what_would_change_that() -> None
 def test_a_row_without_an_enrolled_image_is_no_neighbor() -> None:
     gallery = Gallery(2)
     gallery.enrol(np.array([[1.0, 0.0]], np.float32), ["cup"])
-    ranking = rank_classes(gallery.snapshot, np.array([[1.0, 0.0]], np.float32), "nearest", 1)
-    result = make_identification(gallery.snapshot, ranking, 0, "label", np.array([1.0, -1.75]), np.array([0, -1]),
-                                 calibration=None, stale=False, threshold=None)  # fmt: skip
+    nearest = replace(ranked(gallery, 1).nearest, scores_QK=np.array([[1.0, -1.75]]), ids_QK=np.array([[0, -1]]))
+    result = make_identification(
+        replace(ranked(gallery, 1), nearest=nearest), 0, "label", calibration=None, stale=False, threshold=None
+    )
     assert len(result.neighbours) == 1 and result.second is None

@@ -1,0 +1,86 @@
+"""Galleries by their address: the path of a file, or ``postgresql://HOST/DATABASE?gallery=NAME`` (extra ``postgres``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from unalike.recognition.backends.database_address import DatabaseAddress, is_database
+from unalike.recognition.backends.protocol import GalleryBackend
+from unalike.recognition.gallery import Gallery
+
+
+def open_gallery(address: str | Path, *, verify: bool = False) -> GalleryBackend:
+    """Open a gallery that exists.
+
+    Args:
+        address: path of a file, or address of a gallery in a database.
+        verify: check all of it now.
+
+    Raises:
+        DataError: there is no such gallery, it is damaged, or its server cannot be reached.
+        MissingExtra: the packages for its database are not installed.
+    """
+    if is_database(address):
+        from unalike.recognition.backends.pgvector import PostgresGallery
+
+        return PostgresGallery.open(DatabaseAddress.parse(str(address)), verify=verify)
+    return Gallery.load(address, verify=verify)
+
+
+def save_gallery(gallery: Gallery, address: str | Path, *, overwrite: bool = False) -> GalleryBackend:
+    """Keep a gallery at an address, with its ids and its calibration.
+
+    Args:
+        gallery: what is kept.
+        address: path of a file, or address of a gallery in a database.
+        overwrite: replace the gallery that is there.
+
+    Returns:
+        The gallery there.
+
+    Raises:
+        DataError: there is one, or it cannot be written.
+        MissingExtra: the packages for its database are not installed.
+    """
+    if is_database(address):
+        from unalike.recognition.backends.pgvector import PostgresGallery
+
+        return PostgresGallery.create(DatabaseAddress.parse(str(address)), gallery, overwrite=overwrite)
+    gallery.save(address, overwrite=overwrite)
+    return gallery
+
+
+def check_new(address: str, *, overwrite: bool = False) -> None:
+    """Find out before a long work whether a gallery can be made in a database: an early ``save_gallery`` of nothing.
+
+    Raises:
+        DataError: there is one and ``overwrite`` is not set, or the server cannot be reached.
+        MissingExtra: the packages for its database are not installed.
+    """
+    from unalike.recognition.backends.pgvector import PostgresGallery
+
+    PostgresGallery.check_new(DatabaseAddress.parse(address), overwrite=overwrite)
+
+
+@contextmanager
+def edit_gallery(address: str | Path) -> Iterator[GalleryBackend]:
+    """Open a gallery for one atomic change, durable at the end, while others wait to change it.
+
+    Yields:
+        The gallery; that of a database must not be used after the block.
+
+    Raises:
+        DataError, MissingExtra: as of ``open_gallery`` and ``GalleryBackend.change``.
+    """
+    if is_database(address):
+        gallery = open_gallery(address)
+        try:
+            with gallery.change() as change:
+                yield change
+        finally:
+            gallery.close()
+    else:
+        with Gallery.edit(address) as edited:
+            yield edited

@@ -1,0 +1,353 @@
+"""A gallery in PostgreSQL, searched by pgvector: many writers and many readers on many machines share it.
+
+A change is one transaction, on the server's disk when the call returns. A view is one transaction too: all that is read
+through it belongs to one state (REPEATABLE READ).
+
+Shape letters: M enrolled vectors, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unalike.errors import DataError, ModelError
+from unalike.recognition.backends.database_address import DatabaseAddress
+from unalike.recognition.backends.hnsw_index import HnswIndex, check_indexable, index_statement, measure
+from unalike.recognition.backends.postgres_change import PostgresChange
+from unalike.recognition.backends.postgres_connections import Connections, import_psycopg
+from unalike.recognition.backends.postgres_tables import (
+    MAX_DIM,
+    GalleryRow,
+    copy_vectors,
+    create_indexes,
+    create_tables,
+    decode_text,
+    encode_text,
+    find_row,
+    insert_row,
+    prepare_database,
+    read_row,
+    write_row,
+)
+from unalike.recognition.backends.postgres_view import PostgresView, Prototypes
+from unalike.recognition.backends.protocol import GalleryBackend
+from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.gallery_change import checked_enrollment
+from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.snapshot import HALF_ROWS
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from unalike.recognition.gallery import Gallery
+
+TRIES = 5  # to read a gallery that is replaced again and again
+
+
+class PostgresGallery(GalleryBackend):
+    """A gallery in PostgreSQL. ``open`` and ``create`` make one.
+
+    Args:
+        connections: to its database.
+        row: its row, as it was read last.
+    """
+
+    def __init__(self, connections: Connections, row: GalleryRow) -> None:
+        self._connections, self._row = connections, row
+        self._identity = row.model_identity  # what is written with the next change
+        self._kept_prototypes: tuple[int, int, Prototypes] | None = None  # of a gallery's number and revision
+        self._change: PostgresChange | None = None  # in the object that ``change`` yields
+
+    @classmethod
+    def open(cls, address: DatabaseAddress, *, verify: bool = False) -> PostgresGallery:
+        """Open a gallery that exists.
+
+        Args:
+            address: of the gallery.
+            verify: compare its counters with its tables.
+
+        Raises:
+            DataError: there is none, the server cannot be reached, or its counters are wrong.
+            MissingExtra: psycopg is not installed.
+        """
+        connections = Connections(address)
+        with connections.reading() as connection:
+            gallery = cls(connections, read_row(connection, address.gallery, address.shown))
+            if verify:
+                gallery._verify(connection)
+        return gallery
+
+    @classmethod
+    def create(cls, address: DatabaseAddress, source: Gallery, *, overwrite: bool = False) -> PostgresGallery:
+        """Keep a gallery in the database, with its ids and its calibration.
+
+        Args:
+            address: of the gallery.
+            source: what is kept.
+            overwrite: replace the gallery of that name; whoever reads it goes on until that is complete.
+
+        Raises:
+            DataError: there is one, or the database cannot hold it.
+        """
+        connections, view = Connections(address), source.view()
+        if view.dim > MAX_DIM:
+            raise DataError(f"vectors of width {view.dim}", expected=f"at most {MAX_DIM} in PostgreSQL")
+        snapshot, (vectors, classes) = view.snapshot(), view.size
+        row = GalleryRow(0, address.gallery, view.dim, source.half, vectors, classes, view.revision, snapshot.next_id, 0,
+                         view.model_identity, view.calibration, None)  # fmt: skip
+        with connections.writing() as connection:
+            old = cls._replaced(connections, connection, overwrite=overwrite)
+            row = create_tables(connection, row)
+            numbers = [
+                connection.execute(
+                    f"INSERT INTO {row.classes_table} (label, vectors) VALUES (%s, %s) RETURNING id".encode(),
+                    [encode_text(label), images],
+                ).fetchone()[0]  # type: ignore[index]
+                for label, images in view.counts().items()
+            ]
+            number_of = dict(zip(view.counts(), numbers, strict=True))
+            read_rows = snapshot.reader()
+
+            def references() -> Iterator[tuple[int, int, str, np.ndarray]]:
+                names = snapshot.names.unpack()
+                for first in range(0, len(snapshot), HALF_ROWS):
+                    last = min(first + HALF_ROWS, len(snapshot))
+                    for n, vector_D in zip(range(first, last), read_rows(first, last), strict=True):
+                        label = snapshot.classes[snapshot.codes_N[n]]
+                        yield int(snapshot.ids_N[n]), number_of[label], names[n], vector_D
+
+            copy_vectors(connection, row, references())
+            create_indexes(connection, row)
+            insert_row(connection, row, old)
+        return cls(connections, row)
+
+    @classmethod
+    def check_new(cls, address: DatabaseAddress, *, overwrite: bool = False) -> None:
+        """Find out whether a gallery can be created; errors as of ``create``."""
+        connections = Connections(address)
+        with connections.writing() as connection:
+            cls._replaced(connections, connection, overwrite=overwrite)
+        connections.close()
+
+    @staticmethod
+    def _replaced(
+        connections: Connections, connection: psycopg.Connection[Any], *, overwrite: bool
+    ) -> GalleryRow | None:
+        """Prepare the database; the gallery that a new one replaces, locked, or None."""
+        address = connections.address
+        prepare_database(connection, address.shown)
+        connections.register(connection)
+        old = find_row(connection, address.gallery, address.shown, lock=True)
+        if old is not None and not overwrite:
+            raise DataError(f"{address.shown} exists", expected="a new gallery",
+                            remedy="choose another name or overwrite it")  # fmt: skip
+        return old
+
+    # ---- what it is ----
+
+    @property
+    def address(self) -> str:
+        """The address without secrets."""
+        return self._connections.address.shown
+
+    def __repr__(self) -> str:
+        return f"PostgresGallery({self.address!r})"
+
+    @property
+    def dim(self) -> int:
+        """Width D of the vectors."""
+        return self._row.dim
+
+    @property
+    def half(self) -> bool:
+        """Whether vectors are kept in half precision."""
+        return self._row.half
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names in the order of their first vector."""
+        return list(self.counts())
+
+    @property
+    def calibration(self) -> GalleryCalibration | None:
+        """Threshold and margin of decisions, or None; what is assigned is durable at once."""
+        with self.view() as view:
+            return view.calibration
+
+    @calibration.setter
+    def calibration(self, calibration: GalleryCalibration | None) -> None:
+        with self._changing() as change:
+            change.set_calibration(calibration)
+
+    @property
+    def model_identity(self) -> ModelIdentity:
+        """The network that the vectors come from; what is assigned is written with the next change."""
+        return self._identity
+
+    @model_identity.setter
+    def model_identity(self, identity: ModelIdentity) -> None:
+        self._identity = identity
+        if self._change is not None:
+            self._change.set_identity(identity)
+
+    def _accept(self, row: GalleryRow) -> None:
+        """Take over the row of the gallery, which may have been replaced. Raises ModelError for another network."""
+        if row.id != self._row.id or row.dim != self._row.dim:
+            if row.dim != self._row.dim:
+                raise ModelError(f"{self.address} now has width {row.dim}, not {self._row.dim}",
+                                 remedy="start again with the network that it was made with")  # fmt: skip
+            row.model_identity.check_compatible(self._identity)
+        if not row.model_identity.equals(self._row.model_identity):
+            self._identity = row.model_identity
+        self._row = row
+
+    # ---- reading ----
+
+    def view(self) -> PostgresView:
+        """The present state, which holds a connection until it is closed."""
+        if self._change is not None:
+            return self._change.view()
+        psycopg = import_psycopg()
+        for _ in range(TRIES):
+            with ExitStack() as stack:
+                connection = stack.enter_context(self._connections.reading())
+                try:
+                    # Before the row is read: from then on nobody can drop the table, nor rewrite it.
+                    connection.execute(f"LOCK TABLE {self._row.vectors_table} IN ACCESS SHARE MODE".encode())
+                except psycopg.errors.UndefinedTable:
+                    connection.rollback()
+                    self._accept(read_row(connection, self._connections.address.gallery, self.address))
+                    continue
+                row = read_row(connection, self._connections.address.gallery, self.address)
+                if row.id != self._row.id:
+                    self._accept(row)
+                    continue
+                return PostgresView(connection, row, self.address, self._prototypes, stack.pop_all().close)
+        raise DataError(f"{self.address} is replaced again and again", remedy="try again")
+
+    def _prototypes(self, view: PostgresView) -> Prototypes:
+        kept, key = self._kept_prototypes, (view.row.id, view.row.revision)
+        if kept is not None and kept[:2] == key:
+            labels = {number: label for number, label in view.fetch(f"SELECT id, label FROM {view.row.classes_table}")}
+            return replace(kept[2], labels_C=tuple(decode_text(labels[number]) for number in kept[2].ids_C.tolist()))
+        prototypes = view.read_prototypes()
+        self._kept_prototypes = (*key, prototypes)
+        return prototypes
+
+    def refresh(self) -> bool:
+        """Whether others changed the gallery since; answers always come from its present state."""
+        with self._connections.reading() as connection:
+            row = read_row(connection, self._connections.address.gallery, self.address)
+        is_changed = (row.id, row.changes) != (self._row.id, self._row.changes)
+        if is_changed:
+            self._accept(row)
+        return is_changed
+
+    def _verify(self, connection: psycopg.Connection[Any]) -> None:
+        row = self._row
+        statement = (
+            f"SELECT (SELECT count(*) FROM {row.vectors_table}), (SELECT count(*) FROM {row.classes_table}), "
+            f"(SELECT count(*) FROM (SELECT class, count(*) AS images FROM {row.vectors_table} GROUP BY class) v "
+            f"FULL JOIN {row.classes_table} c ON c.id = v.class WHERE v.images IS DISTINCT FROM c.vectors)"
+        )
+        found = connection.execute(statement.encode()).fetchone()
+        if found != (row.vectors, row.classes, 0):
+            raise DataError(f"{self.address} is damaged: its counters differ from its tables",
+                            remedy="another program changed its tables: restore it from a backup")  # fmt: skip
+
+    # ---- changes ----
+
+    @contextmanager
+    def _changing(self) -> Iterator[PostgresChange]:
+        """One transaction of changes, or the one that ``change`` began."""
+        if self._change is not None:
+            yield self._change
+            return
+        with self._connections.writing() as connection:
+            row = read_row(connection, self._connections.address.gallery, self.address, lock=True)
+            known = (self._row.id, self._row.changes) == (row.id, row.changes)
+            if row.id != self._row.id:
+                self._accept(row)
+            change = PostgresChange(connection, row, self.address)
+            if not self._identity.equals(row.model_identity):
+                row.model_identity.check_compatible(self._identity)
+                completed = row.model_identity.decoding.completed(self._identity.decoding)
+                change.set_identity(row.model_identity.with_decoding(completed))
+            yield change
+            if change.row is not row:
+                write_row(connection, change.row)
+        # What others changed before stays unknown to this object, so that ``refresh`` tells it.
+        if known:
+            self._row, self._identity = change.row, change.row.model_identity
+
+    @contextmanager
+    def change(self) -> Iterator[PostgresGallery]:
+        """Make several changes one transaction, while others who change the gallery wait.
+
+        Yields:
+            The gallery to change, for this thread and inside the block alone.
+        """
+        with self._changing() as change:
+            draft = PostgresGallery(self._connections, change.row)
+            draft._change = change
+            yield draft
+
+    def enrol(self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str] | None = None) -> list[int]:
+        """Add references; durable when this returns."""
+        dtype = np.dtype(np.float16 if self.half else np.float32)
+        enrollment = checked_enrollment(vectors_MD, labels, names, self.dim, dtype)
+        if not enrollment.labels:
+            return []
+        with self._changing() as change:
+            return change.enrol(enrollment.vectors_MD, enrollment.labels, enrollment.names)
+
+    def remove(self, labels: Sequence[str] = (), names: Sequence[str] = (), ids: Sequence[int] = ()) -> int:
+        """Remove whole classes, and single references by name or id; the number of vectors removed."""
+        with self._changing() as change:
+            return change.remove(labels, names, ids)
+
+    def rename(self, label: str, new: str) -> None:
+        """Rename a class."""
+        with self._changing() as change:
+            change.rename(label, new)
+
+    def merge(self, labels: Sequence[str], into: str) -> int:
+        """Merge several classes into ``into``; the number of vectors whose class changed."""
+        with self._changing() as change:
+            return change.merge(labels, into)
+
+    def save(self) -> None:
+        """Nothing: every change is durable when it ends."""
+
+    def close(self) -> None:
+        """Close the connections that nobody uses."""
+        self._connections.close()
+
+    def open_index(self) -> HnswIndex:
+        """The HNSW index, built and measured where there is none yet; others can search meanwhile, but not change."""
+        with self.view() as view:
+            index = HnswIndex.of(view.row)
+        if index is not None:
+            return index
+        with self._changing() as change:
+            check_indexable(change.row)
+            change.connection.execute(index_statement(change.row).encode())
+        with self.view() as view:
+            index = measure(view)
+        with self._changing() as change:
+            change.row = replace(change.row, search_index=index.to_dict())
+        return index
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._change is not None:
+            raise DataError("a gallery in the middle of a change cannot be sent to another process")
+        return {"address": self._connections.address, "row": self._row, "identity": self._identity}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__init__(Connections(state["address"]), state["row"])  # type: ignore[misc]
+        self._identity = state["identity"]

@@ -1,0 +1,153 @@
+"""Changes of a gallery in PostgreSQL within one transaction, which holds the lock of the gallery's row.
+
+Shape letters: M enrolled vectors, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unalike.data.folders import normalize_class_name
+from unalike.errors import DataError, closest
+from unalike.recognition.backends.postgres_tables import GalleryRow, copy_vectors, encode_text
+from unalike.recognition.backends.postgres_view import PostgresView
+from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.model_identity import ModelIdentity
+
+if TYPE_CHECKING:
+    import psycopg
+
+
+class PostgresChange:
+    """The changes of one transaction. What does not exist is refused before anything is changed.
+
+    Args:
+        connection: in a transaction that locked the row.
+        row: of the gallery.
+        shown: address of the gallery, for messages.
+
+    Attributes:
+        row: the row after the changes; the end of the transaction writes it.
+    """
+
+    def __init__(self, connection: psycopg.Connection[Any], row: GalleryRow, shown: str) -> None:
+        self.connection, self.row, self._shown = connection, row, shown
+
+    def view(self) -> PostgresView:
+        """The state with the changes so far."""
+        return PostgresView(self.connection, self.row, self._shown)
+
+    def _count(self, *, vectors: int = 0, classes: int = 0, revision: int = 0, ids: int = 0) -> None:
+        """Add to the counters of the row."""
+        row = self.row
+        self.row = replace(row, vectors=row.vectors + vectors, classes=row.classes + classes,
+                           revision=row.revision + revision, next_id=row.next_id + ids, changes=row.changes + 1)  # fmt: skip
+
+    def set_calibration(self, calibration: GalleryCalibration | None) -> None:
+        """Give the gallery another calibration, or none."""
+        self.row = replace(self.row, calibration=calibration)
+        self._count()
+
+    def set_identity(self, identity: ModelIdentity) -> None:
+        """Write what is known of the network."""
+        if not identity.equals(self.row.model_identity):
+            self.row = replace(self.row, model_identity=identity)
+            self._count()
+
+    def enrol(self, vectors_MD: np.ndarray, labels: Sequence[str], names: Sequence[str]) -> list[int]:
+        """Add references whose values were checked; their ids."""
+        row, images = self.row, dict.fromkeys(labels, 0)
+        for label in labels:
+            images[label] += 1
+        rows = self.connection.execute(
+            f"INSERT INTO {row.classes_table} AS c (label, vectors) SELECT label, vectors FROM "
+            "unnest(%s::text[], %s::bigint[]) WITH ORDINALITY AS g(label, vectors, number) ORDER BY number "
+            "ON CONFLICT (label) DO UPDATE SET vectors = c.vectors + excluded.vectors RETURNING id, label, vectors".encode(),
+            [[encode_text(label) for label in images], list(images.values())],
+        ).fetchall()
+        number_of = {label: number for number, label, _ in rows}
+        numbers = [number_of[encode_text(label)] for label in labels]
+        ids = list(range(row.next_id, row.next_id + len(labels)))
+        copy_vectors(self.connection, row, zip(ids, numbers, names, vectors_MD, strict=True))
+        added = {encode_text(label): count for label, count in images.items()}
+        new = sum(total == added[label] for _, label, total in rows)
+        self._count(vectors=len(labels), classes=new, revision=1, ids=len(labels))
+        return ids
+
+    def remove(self, labels: Sequence[str], names: Sequence[str], ids: Sequence[int]) -> int:
+        """Remove classes and single references; the number of vectors removed."""
+        view, row = self.view(), self.row
+        classes = [view.class_number(label) for label in labels]
+        chosen = set(ids)
+        for name, found in (view.ids_of_names(list(dict.fromkeys(names))) if names else {}).items():
+            if not found:
+                names_there = [entry.name for entry in view.entries(limit=10_000)]
+                raise DataError(f"no image {name!r} in the gallery", remedy=closest(name, names_there))
+            chosen.update(found)
+        there = view.fetch(f"SELECT id FROM {row.vectors_table} WHERE id = ANY(%s)", [sorted(chosen)]) if chosen else []
+        if missing := chosen - {number for (number,) in there}:
+            raise DataError(f"no image of id {min(missing)} in the gallery")
+        removed = 0
+        if classes or chosen:
+            removed = self.connection.execute(
+                f"DELETE FROM {row.vectors_table} WHERE class = ANY(%s) OR id = ANY(%s)".encode(),
+                [classes, sorted(chosen)],
+            ).rowcount
+        if removed:
+            self._recount(vectors=-removed)
+        return removed
+
+    def rename(self, label: str, new: str) -> None:
+        """Rename a class."""
+        view, row = self.view(), self.row
+        number = view.class_number(label)
+        label, new = normalize_class_name(label), normalize_class_name(new)
+        if not new:
+            raise DataError("an empty label", expected="a class name")
+        if new == label:
+            return
+        if view.fetch(f"SELECT id FROM {row.classes_table} WHERE label = %s", [encode_text(new)]):
+            raise DataError(f"{new!r} is in the gallery already", remedy=f"merge {label!r} into it instead")
+        self._set_label(number, new)
+        self._count()
+
+    def _set_label(self, number: int, label: str) -> None:
+        statement = f"UPDATE {self.row.classes_table} SET label = %s WHERE id = %s"
+        self.connection.execute(statement.encode(), [encode_text(label), number])
+
+    def merge(self, labels: Sequence[str], into: str) -> int:
+        """Merge classes into ``into``, which may be new; the number of vectors whose class changed."""
+        view, row, into = self.view(), self.row, normalize_class_name(into)
+        merged = [name for label in labels if (name := normalize_class_name(label)) != into]
+        numbers = [view.class_number(label) for label in merged]
+        if not numbers:
+            raise DataError("nothing to merge", expected="at least one class other than the one to merge into")
+        if not into:
+            raise DataError("an empty label", expected="a class name")
+        found = view.fetch(f"SELECT id FROM {row.classes_table} WHERE label = %s", [encode_text(into)])
+        target = int(found[0][0]) if found else numbers[0]
+        counts = view.counts()
+        moved = sum(counts[label] for label in dict.fromkeys(merged))
+        statement = f"UPDATE {row.vectors_table} SET class = %s WHERE class = ANY(%s) AND class <> %s"
+        self.connection.execute(statement.encode(), [target, numbers, target])
+        self._recount()
+        if not found:
+            self._set_label(target, into)
+        return moved
+
+    def _recount(self, *, vectors: int = 0) -> None:
+        """Count the vectors of every class again; a class without any is none."""
+        row = self.row
+        self.connection.execute(
+            f"UPDATE {row.classes_table} c SET vectors = v.images FROM (SELECT class, count(*) AS images FROM "
+            f"{row.vectors_table} GROUP BY class) v WHERE v.class = c.id AND c.vectors <> v.images".encode()
+        )
+        gone = self.connection.execute(
+            f"DELETE FROM {row.classes_table} c WHERE NOT EXISTS "
+            f"(SELECT 1 FROM {row.vectors_table} v WHERE v.class = c.id)".encode()
+        ).rowcount
+        self._count(vectors=vectors, classes=-gone, revision=1)

@@ -1,0 +1,336 @@
+"""One state of a gallery in PostgreSQL: searched by the server through pgvector, in one transaction.
+
+Exact search orders all vectors by their inner product with the query. Sums are rounded otherwise than in numpy: scores differ
+by less than 2e-6 from those of a gallery's file.
+
+Shape letters: N enrolled vectors, Q queries, K neighbors, C classes, D width, U queries whose second class is not among their
+neighbors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from unalike.data.folders import normalize_class_name
+from unalike.errors import DataError, closest
+from unalike.numerics.nearest_neighbors import EXCLUDED
+from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.backends.postgres_connections import database_errors
+from unalike.recognition.backends.postgres_tables import GalleryRow, decode_text, encode_text
+from unalike.recognition.backends.protocol import (
+    Entry,
+    GalleryView,
+    NearestReferences,
+    RankedClasses,
+    check_limit,
+)
+from unalike.recognition.decision import GalleryCalibration, check_rule
+from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.ranking import (
+    DEPTH,
+    VOTERS,
+    ClassRanking,
+    check_vectors,
+    rank_by_nearest,
+    rank_by_prototype,
+    rank_by_vote,
+)
+from unalike.recognition.snapshot import EnrolledNames, GallerySnapshot
+
+if TYPE_CHECKING:
+    import psycopg
+
+    from unalike.recognition.backends.hnsw_index import HnswIndex
+
+ROWS_READ = 2000  # of a table that is read whole, at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Prototypes:
+    """Means of classes at one revision.
+
+    Attributes:
+        ids_C: numbers of the classes.
+        labels_C: their names.
+        vectors_CD: float32, unit length.
+    """
+
+    ids_C: np.ndarray
+    labels_C: tuple[str, ...]
+    vectors_CD: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class FoundRows:
+    """The rows that a search found, best first.
+
+    Attributes:
+        scores_QK: cosines; EXCLUDED where fewer were found.
+        ids_QK: int64 ids, and -1.
+        classes_QK: int64 numbers of the classes, and -1.
+        entries_QK: the references.
+        labels: names of the classes by their numbers.
+    """
+
+    scores_QK: np.ndarray
+    ids_QK: np.ndarray
+    classes_QK: np.ndarray
+    entries_QK: tuple[tuple[Entry, ...], ...]
+    labels: dict[int, str]
+
+    def first(self, k: int) -> NearestReferences:
+        """The k best."""
+        return NearestReferences(
+            self.scores_QK[:, :k], self.ids_QK[:, :k], tuple(entries[:k] for entries in self.entries_QK)
+        )
+
+
+class PostgresView(GalleryView):
+    """A gallery as one transaction sees it, for one thread.
+
+    Args:
+        connection: in that transaction.
+        row: the gallery's row in it.
+        shown: address of the gallery, for messages.
+        prototypes: returns the means of the classes, kept from an earlier view of the same revision perhaps.
+        close: ends the transaction.
+    """
+
+    def __init__(
+        self,
+        connection: psycopg.Connection[Any],
+        row: GalleryRow,
+        shown: str,
+        prototypes: Callable[[PostgresView], Prototypes] | None = None,
+        close: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.connection, self.row, self._shown = connection, row, shown
+        self._prototypes, self._close = prototypes or PostgresView.read_prototypes, close
+
+    @property
+    def dim(self) -> int:
+        """Width D of the vectors."""
+        return self.row.dim
+
+    @property
+    def revision(self) -> int:
+        """Number of changes of vectors and of their classes."""
+        return self.row.revision
+
+    @property
+    def calibration(self) -> GalleryCalibration | None:
+        """Threshold and margin, or None."""
+        return self.row.calibration
+
+    @property
+    def model_identity(self) -> ModelIdentity:
+        """The network that the vectors come from."""
+        return self.row.model_identity
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Number of vectors, and of classes."""
+        return self.row.vectors, self.row.classes
+
+    def close(self) -> None:
+        """End the transaction."""
+        self._close()
+
+    def continues(self, earlier: PostgresView) -> bool:
+        """Whether this is a later state of the same gallery, or the same one."""
+        return self.row.id == earlier.row.id and self.row.revision >= earlier.row.revision
+
+    def fetch(self, statement: str, parameters: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement; its rows. Raises DataError where the server refuses it or is gone."""
+        with database_errors(self._shown):
+            return self.connection.execute(statement.encode(), parameters, binary=True).fetchall()
+
+    # ---- lists ----
+
+    def counts(self) -> dict[str, int]:
+        """Number of vectors of each class."""
+        rows = self.fetch(f"SELECT label, vectors FROM {self.row.classes_table} ORDER BY id")
+        return {decode_text(label): count for label, count in rows}
+
+    def entries(self, label: str | None = None, after: int = -1, limit: int = 100) -> list[Entry]:
+        """References by ascending id, a page at a time."""
+        condition, parameters = "v.id > %s", [after]
+        if label is not None:
+            condition, parameters = condition + " AND v.class = %s", [after, self.class_number(label)]
+        rows = self.fetch(
+            f"SELECT v.id, c.label, v.name FROM {self.row.vectors_table} v JOIN {self.row.classes_table} c ON c.id = v.class "
+            f"WHERE {condition} ORDER BY v.id LIMIT %s",
+            [*parameters, check_limit(limit)],
+        )
+        return [_entry(*row) for row in rows]
+
+    def class_number(self, label: str) -> int:
+        """The number of a class. Raises DataError where there is none of this name."""
+        name = normalize_class_name(label)
+        rows = self.fetch(f"SELECT id FROM {self.row.classes_table} WHERE label = %s", [encode_text(name)])
+        if not rows:
+            raise DataError(f"no class {label!r} in the gallery", remedy=closest(name, self.counts()))
+        return int(rows[0][0])
+
+    def entry(self, id: int) -> Entry | None:
+        """The reference with this id; None where there is none."""
+        if not 0 <= id < self.row.next_id:
+            return None
+        entries = self.entries(after=id - 1, limit=1)
+        return entries[0] if entries and entries[0].id == id else None
+
+    def ids_of_name(self, name: str) -> list[int]:
+        """Ascending ids of the references that were enrolled under this name."""
+        return self.ids_of_names([name])[name]
+
+    def ids_of_names(self, names: Sequence[str]) -> dict[str, list[int]]:
+        """Ascending ids of the references that were enrolled under each of these names."""
+        table, given = self.row.vectors_table, [encode_text(name) for name in names]
+        rows = self.fetch(
+            f"SELECT g.number, v.id FROM unnest(%s::text[]) WITH ORDINALITY AS g(name, number) JOIN {table} v "
+            "ON normalize(v.name) = normalize(g.name) AND v.name <> '' ORDER BY v.id",
+            [given],
+        )
+        if "" in given:
+            empty = given.index("") + 1
+            rows += [(empty, *row) for row in self.fetch(f"SELECT id FROM {table} WHERE name = '' ORDER BY id")]
+        found: dict[str, list[int]] = {name: [] for name in names}
+        for number, id in rows:
+            found[names[number - 1]].append(int(id))
+        return found
+
+    # ---- search ----
+
+    def search(self, vectors_QD: np.ndarray, k: int = 1, index: HnswIndex | None = None) -> NearestReferences:
+        """Find the nearest references of every query by cosine."""
+        return self._search(self._unit(vectors_QD), k, index).first(k)
+
+    def _unit(self, vectors_QD: np.ndarray) -> np.ndarray:
+        return l2_normalize(check_vectors(vectors_QD, self.dim), name="query vectors")
+
+    def _search(
+        self, vectors_QD: np.ndarray, k: int, index: HnswIndex | None = None, other_than_Q: np.ndarray | None = None
+    ) -> FoundRows:
+        """Search unit-length queries, in vectors of another class than ``other_than_Q`` where that is given."""
+        if not self.row.vectors:
+            raise DataError("the gallery is empty", remedy="enrol reference images first")
+        if k < 1:
+            raise DataError(f"k is {k}", expected="at least 1 neighbor")
+        k = min(k, self.row.vectors)
+        statement = self._statement(index if index is not None and k <= index.most else None, other_than_Q is not None)
+        if index is not None:
+            index.prepare(self, k)
+        from pgvector import Vector
+
+        with database_errors(self._shown):
+            with self.connection.pipeline():
+                cursors = []
+                for q, vector_D in enumerate(vectors_QD):
+                    parameters = {"query": Vector(vector_D), "k": k}
+                    if other_than_Q is not None:
+                        parameters["other_than"] = int(other_than_Q[q])
+                    cursors.append(self.connection.execute(statement.encode(), parameters, binary=True))
+            rows_Q = [cursor.fetchall() for cursor in cursors]
+        if index is not None:
+            index.finish(self)
+        return _found(rows_Q, k)
+
+    def _statement(self, index: HnswIndex | None, excludes: bool) -> str:
+        """The statement of a search. Ordering by a negated distance keeps the server from the index where the search is exact."""
+        row = self.row
+        vector = f"vector::vector({row.dim})" if row.half else "vector"
+        score = f"-({vector} <#> %(query)b)"
+        order = f"{score} DESC, id" if index is None else index.order(row)
+        condition = "WHERE class <> %(other_than)s" if excludes else ""
+        return (
+            f"SELECT n.id, n.class, c.label, n.name, n.score FROM (SELECT id, class, name, {score} AS score "
+            f"FROM {row.vectors_table} {condition} ORDER BY {order} LIMIT %(k)s) n "
+            f"JOIN {row.classes_table} c ON c.id = n.class ORDER BY n.score DESC, n.id"
+        )
+
+    def rank(
+        self, vectors_QD: np.ndarray, rule: str = "nearest", voters: int = VOTERS, *, k: int = 1, second: bool = True,
+        index: HnswIndex | None = None,
+    ) -> RankedClasses:  # fmt: skip
+        """Rank the classes for every query, and find its nearest references."""
+        check_rule(rule)
+        vectors_QD = self._unit(vectors_QD)
+        depth = k if rule == "prototype" else max(k, voters if rule == "vote" else DEPTH)
+        found = self._search(vectors_QD, depth, index)
+        labels = dict(found.labels)
+        if rule == "prototype":
+            prototypes = self._prototypes(self)
+            ranking = rank_by_prototype(vectors_QD, prototypes.vectors_CD)
+            labels = dict(enumerate(prototypes.labels_C))
+        elif rule == "vote":
+            ranking = rank_by_vote(found.classes_QK, found.scores_QK, found.ids_QK, voters)
+        else:
+            ranking = self._rank_by_nearest(vectors_QD, found, labels, second)
+        return RankedClasses(
+            tuple(labels[code] for code in ranking.code_Q.tolist()),
+            tuple(labels[code] if code >= 0 else None for code in ranking.second_Q.tolist()),
+            ranking.score_Q, ranking.margin_Q, found.first(k),
+        )  # fmt: skip
+
+    def _rank_by_nearest(
+        self, vectors_QD: np.ndarray, found: FoundRows, labels: dict[int, str], second: bool
+    ) -> ClassRanking:
+        def find_second(rows_U: np.ndarray, best_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+            others = self._search(vectors_QD[rows_U], 1, None, best_U)
+            labels.update(others.labels)
+            return others.scores_QK[:, 0], others.classes_QK[:, 0]
+
+        is_complete = found.scores_QK.shape[1] >= self.row.vectors or self.row.classes < 2
+        search = find_second if second and not is_complete else None
+        return rank_by_nearest(found.classes_QK, found.scores_QK, found.ids_QK, search)
+
+    def read_prototypes(self) -> Prototypes:
+        """Compute the means of the classes on the server."""
+        row = self.row
+        if not row.vectors:
+            raise DataError("the gallery is empty", remedy="enrol reference images first")
+        rows = self.fetch(
+            f"SELECT c.id, c.label, m.mean FROM (SELECT class, avg(vector::vector({row.dim})) AS mean FROM {row.vectors_table} "
+            f"GROUP BY class) m JOIN {row.classes_table} c ON c.id = m.class ORDER BY c.id"
+        )
+        means_CD = np.stack([vector.to_numpy() for _, _, vector in rows])
+        ids_C = np.array([number for number, _, _ in rows], np.int64)
+        return Prototypes(ids_C, tuple(decode_text(label) for _, label, _ in rows), l2_normalize(means_CD))
+
+    def snapshot(self) -> GallerySnapshot:
+        """Read all vectors into memory."""
+        row = self.row
+        classes = self.fetch(f"SELECT id, label FROM {row.classes_table} ORDER BY id")
+        code_of = {number: code for code, (number, _) in enumerate(classes)}
+        vectors_ND = np.empty((row.vectors, row.dim), np.float16 if row.half else np.float32)
+        codes_N, ids_N, names = np.empty(row.vectors, np.int32), np.empty(row.vectors, np.int64), []
+        name_of_cursor = f"unalike_snapshot_{id(self)}"
+        with database_errors(self._shown), self.connection.cursor(name_of_cursor, binary=True) as cursor:
+            cursor.itersize = ROWS_READ
+            cursor.execute(f"SELECT id, class, name, vector FROM {row.vectors_table} ORDER BY id".encode())
+            for n, (number, of_class, name, vector) in enumerate(cursor):
+                ids_N[n], codes_N[n], vectors_ND[n] = number, code_of[of_class], vector.to_numpy()
+                names.append(decode_text(name))
+        labels = [decode_text(label) for _, label in classes]
+        return GallerySnapshot(vectors_ND, codes_N, ids_N, labels, EnrolledNames(added=names),
+                               revision=row.revision, next_id=row.next_id)  # fmt: skip
+
+
+def _entry(id: int, label: str, name: str) -> Entry:
+    return Entry(id, decode_text(label), decode_text(name))
+
+
+def _found(rows_Q: Sequence[Sequence[tuple[Any, ...]]], k: int) -> FoundRows:
+    scores_QK = np.full((len(rows_Q), k), EXCLUDED, np.float32)
+    ids_QK, classes_QK = (np.full((len(rows_Q), k), -1, np.int64) for _ in range(2))
+    labels: dict[int, str] = {}
+    for q, rows in enumerate(rows_Q):
+        for rank, (id, number, label, _, score) in enumerate(rows):
+            scores_QK[q, rank], ids_QK[q, rank], classes_QK[q, rank] = score, id, number
+            labels.setdefault(number, decode_text(label))
+    entries_QK = tuple(tuple(_entry(row[0], row[2], row[3]) for row in rows) for rows in rows_Q)
+    return FoundRows(scores_QK, ids_QK, classes_QK, entries_QK, labels)

@@ -1,0 +1,142 @@
+"""The state of a gallery whose vectors lie in memory or in its file: a snapshot, its calibration and its network.
+
+Shape letters: Q queries, K neighbors, D width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unalike.data.folders import normalize_class_name
+from unalike.errors import DataError, closest
+from unalike.numerics.normalization import l2_normalize
+from unalike.recognition.backends.protocol import Entry, GalleryView, NearestReferences, RankedClasses, check_limit
+from unalike.recognition.decision import GalleryCalibration
+from unalike.recognition.model_identity import ModelIdentity
+from unalike.recognition.ranking import DEPTH, VOTERS, check_vectors, rank_classes
+from unalike.recognition.snapshot import GallerySnapshot
+
+if TYPE_CHECKING:
+    from unalike.recognition.faiss_index import FaissIndex
+
+
+class SnapshotView(GalleryView):
+    """One state of a ``Gallery``. It costs nothing to make or to keep, and no thread changes it.
+
+    Args:
+        snapshot: vectors, classes and names.
+        calibration: threshold and margin, or None.
+        model_identity: the network that the vectors come from.
+    """
+
+    def __init__(
+        self, snapshot: GallerySnapshot, calibration: GalleryCalibration | None, model_identity: ModelIdentity
+    ) -> None:
+        self._snapshot, self._calibration, self._identity = snapshot, calibration, model_identity
+
+    @property
+    def dim(self) -> int:
+        """Width D of the vectors."""
+        return self._snapshot.dim
+
+    @property
+    def revision(self) -> int:
+        """Number of changes of vectors and of their classes."""
+        return self._snapshot.revision
+
+    @property
+    def calibration(self) -> GalleryCalibration | None:
+        """Threshold and margin, or None."""
+        return self._calibration
+
+    @property
+    def model_identity(self) -> ModelIdentity:
+        """The network that the vectors come from."""
+        return self._identity
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Number of vectors, and of classes that have one."""
+        return len(self._snapshot), int(np.count_nonzero(self._snapshot.counts_C))
+
+    def snapshot(self) -> GallerySnapshot:
+        """The vectors, classes and names."""
+        return self._snapshot
+
+    def continues(self, earlier: SnapshotView) -> bool:
+        """Whether this is a later state of the same gallery, or the same one."""
+        return self._snapshot.continues(earlier.snapshot())
+
+    def counts(self) -> dict[str, int]:
+        """Number of vectors of each class."""
+        snapshot = self._snapshot
+        return {snapshot.classes[code]: int(count) for code, count in enumerate(snapshot.counts_C) if count}
+
+    def entries(self, label: str | None = None, after: int = -1, limit: int = 100) -> list[Entry]:
+        """References by ascending id, a page at a time."""
+        snapshot, limit = self._snapshot, check_limit(limit)
+        first = int(np.searchsorted(snapshot.ids_N, after, side="right"))
+        if label is None:
+            return self._entries(np.arange(first, min(first + limit, len(snapshot))))
+        return self._entries(np.flatnonzero(snapshot.codes_N[first:] == self._code(label))[:limit] + first)
+
+    def _code(self, label: str) -> int:
+        counts = self.counts()
+        name = normalize_class_name(label)
+        if name not in counts:
+            raise DataError(f"no class {label!r} in the gallery", remedy=closest(name, counts))
+        return list(self._snapshot.classes).index(name)
+
+    def _entries(self, rows: np.ndarray) -> list[Entry]:
+        snapshot = self._snapshot
+        return [
+            Entry(int(snapshot.ids_N[row]), snapshot.classes[snapshot.codes_N[row]], snapshot.names[row])
+            for row in rows.tolist()
+        ]
+
+    def entry(self, id: int) -> Entry | None:
+        """The reference with this id; None where there is none."""
+        ids_N = self._snapshot.ids_N
+        row = int(np.searchsorted(ids_N, id))
+        return self._entries(np.array([row]))[0] if row < len(ids_N) and ids_N[row] == id else None
+
+    def ids_of_name(self, name: str) -> list[int]:
+        """Ascending ids of the references that were enrolled under this name."""
+        snapshot = self._snapshot
+        return [int(snapshot.ids_N[row]) for row in snapshot.names.rows_of([name], len(snapshot))[name]]
+
+    def search(self, vectors_QD: np.ndarray, k: int = 1, index: FaissIndex | None = None) -> NearestReferences:
+        """Find the nearest references of every query by cosine."""
+        vectors_QD = check_vectors(vectors_QD, self.dim)
+        return self._nearest(*self._search(vectors_QD, k, index))
+
+    def _search(self, vectors_QD: np.ndarray, k: int, index: FaissIndex | None) -> tuple[np.ndarray, np.ndarray]:
+        if index is None:
+            return self._snapshot.search(vectors_QD, k)
+        return index.search(l2_normalize(vectors_QD), k, self._snapshot)
+
+    def _nearest(self, scores_QK: np.ndarray, rows_QK: np.ndarray) -> NearestReferences:
+        ids_QK = np.where(rows_QK >= 0, self._snapshot.ids_N[np.maximum(rows_QK, 0)], -1)
+        entries_QK = tuple(tuple(self._entries(rows_K[rows_K >= 0])) for rows_K in rows_QK)
+        return NearestReferences(scores_QK, ids_QK, entries_QK)
+
+    def rank(
+        self, vectors_QD: np.ndarray, rule: str = "nearest", voters: int = VOTERS, *, k: int = 1, second: bool = True,
+        index: FaissIndex | None = None,
+    ) -> RankedClasses:  # fmt: skip
+        """Rank the classes for every query, and find its nearest references."""
+        snapshot = self._snapshot
+        vectors_QD = check_vectors(vectors_QD, self.dim)
+        depth = k if rule == "prototype" else max(k, voters if rule == "vote" else DEPTH)
+        scores_QK, rows_QK = self._search(vectors_QD, depth, index)
+        ranking = rank_classes(snapshot, vectors_QD, rule, voters, neighbors=(scores_QK, rows_QK), second=second)
+        classes = snapshot.classes
+        return RankedClasses(
+            tuple(classes[code] for code in ranking.code_Q.tolist()),
+            tuple(classes[code] if code >= 0 else None for code in ranking.second_Q.tolist()),
+            ranking.score_Q,
+            ranking.margin_Q,
+            self._nearest(scores_QK[:, :k], rows_QK[:, :k]),
+        )

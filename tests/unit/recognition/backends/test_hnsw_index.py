@@ -1,0 +1,88 @@
+"""Approximate search through pgvector's HNSW index: its measured recall, and that it stays in use."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.support.postgres import new_database
+from unalike.errors import DataError
+from unalike.recognition.backends.address import open_gallery, save_gallery
+from unalike.recognition.backends.hnsw_index import RECALL, HnswIndex, measure
+from unalike.recognition.backends.pgvector import PostgresGallery
+from unalike.recognition.gallery import Gallery
+
+pytest.importorskip("psycopg")
+
+
+@pytest.fixture(scope="module")
+def database() -> str:
+    return new_database()
+
+
+def clustered(dim: int, count: int = 600, *, half: bool = False) -> tuple[Gallery, np.ndarray]:
+    rng = np.random.default_rng(0)
+    centers = rng.normal(size=(20, dim))
+    gallery = Gallery(dim, half=half)
+    codes = np.arange(count) % 20
+    gallery.enrol(centers[codes] + 0.5 * rng.normal(size=(count, dim)), [f"class {code}" for code in codes])
+    return gallery, (centers + 0.5 * rng.normal(size=centers.shape)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("dim", "half"), [(16, False), (16, True), (2100, False)])
+def test_recall_is_measured_and_scores_are_exact(database: str, dim: int, half: bool) -> None:
+    memory, queries_QD = clustered(dim, 300 if dim > 1000 else 600, half=half)
+    gallery = save_gallery(memory, f"{database}&gallery=hnsw.{dim}.{half}")
+    assert isinstance(gallery, PostgresGallery)
+    index = gallery.open_index()
+    assert index.recall >= RECALL and index.trials == 256 and index.to_dict()["kind"] == "hnsw"
+    with gallery.view() as view:
+        statement = view._statement(index, False).replace("%(query)b", "array_fill(1, ARRAY[%(d)s])::vector")
+        index.prepare(view, 5)
+        plan = "\n".join(str(row) for row in view.fetch("EXPLAIN " + statement, {"d": dim, "k": 5}))  # type: ignore[arg-type]
+        assert "_hnsw" in plan, plan
+        found, exact = view.search(queries_QD, 5, index), view.search(queries_QD, 5)
+        assert np.mean(found.ids_QK == exact.ids_QK) > 0.95
+        same = found.ids_QK == exact.ids_QK
+        assert np.array_equal(found.scores_QK[same], exact.scores_QK[same])
+        index.finish(view)
+        exact_plan = "\n".join(
+            str(row) for row in view.fetch("EXPLAIN " + view._statement(None, False).replace(
+                "%(query)b", "array_fill(1, ARRAY[%(d)s])::vector"), {"d": dim, "k": 5})  # type: ignore[arg-type]
+        )  # fmt: skip
+        assert "_hnsw" not in exact_plan, exact_plan
+        assert view.search(queries_QD, 300, index).ids_QK.shape == (20, 300)
+
+
+def test_the_index_stays_in_use_while_references_come_and_go(database: str) -> None:
+    memory, queries_QD = clustered(16)
+    address = f"{database}&gallery=hnsw.changes"
+    gallery = save_gallery(memory, address)
+    index = gallery.open_index()
+    gallery.remove(labels=["class 0"])
+    gallery.enrol(queries_QD[:1], ["new"])
+    other = open_gallery(address)
+    assert other.open_index() == index and not gallery.refresh()
+    with other.view() as view:
+        found = view.rank(queries_QD, k=8, index=index)
+        assert found.label_Q[0] == "new" and found.nearest.entries_QK[0][0].label == "new"
+        assert all(len(entries) == 8 for entries in found.nearest.entries_QK)
+        assert not any(entry.label == "class 0" for entries in found.nearest.entries_QK for entry in entries)
+
+
+def test_a_low_target_takes_less_effort(database: str) -> None:
+    gallery = save_gallery(clustered(16)[0], f"{database}&gallery=hnsw.effort")
+    gallery.open_index()
+    with gallery.view() as view:
+        low = measure(view, recall=0.0)  # type: ignore[arg-type]
+    assert low.effort == 11 and 0.5 < low.recall <= 1
+
+
+def test_what_cannot_be_indexed_is_said(database: str) -> None:
+    wide = Gallery(4001)
+    wide.enrol(np.ones((1, 4001)), ["a"])
+    with pytest.raises(DataError, match="4001.*at most 4000.*search exactly"):
+        save_gallery(wide, f"{database}&gallery=hnsw.wide").open_index()
+    with pytest.raises(DataError, match="empty"):
+        save_gallery(Gallery(4), f"{database}&gallery=hnsw.empty").open_index()
+    assert HnswIndex(11, 1.0, 5).most == 1000
