@@ -23,6 +23,7 @@ from unalike.metrics.intervals import (
     MOST_RARE,
     PRIOR_CORRELATION,
     PRIOR_WEIGHT,
+    TIE,
     _poisson_bound,
     difference_interval,
     mean_interval,
@@ -106,7 +107,8 @@ def share_bounds(hits_DG: np.ndarray, size_G: np.ndarray, these: bool) -> tuple[
     queries, groups = float(size_G.sum()), len(size_G)
     share_D = hits_DG.sum(1) / queries
     binomial_D = share_D * (1 - share_D) / queries
-    rarer_DG = np.where(share_D[:, None] > 0.5, size_G - hits_DG, hits_DG)
+    is_low_D, is_high_D = share_D < 0.5 + TIE, share_D > 0.5 - TIE
+    rarer_DG = np.where(is_low_D[:, None], hits_DG, size_G - hits_DG)
     if these:
         even, prior, carrying_D = queries, 1.0, rarer_DG.sum(1)
         rate_DG = hits_DG / size_G
@@ -119,6 +121,9 @@ def share_bounds(hits_DG: np.ndarray, size_G: np.ndarray, these: bool) -> tuple[
         even = queries**2 / float(size_G @ size_G)
         prior = 1 + (queries / even - 1) * PRIOR_CORRELATION
         carrying_D = rarer_DG.sum(1) ** 2 / np.maximum((rarer_DG**2).sum(1), 1e-9)
+        misses_DG = size_G - hits_DG
+        other_D = misses_DG.sum(1) ** 2 / np.maximum((misses_DG**2).sum(1), 1e-9)
+        carrying_D = np.where(is_low_D & is_high_D, np.minimum(carrying_D, other_D), carrying_D)
         away_DG = hits_DG - size_G * share_D[:, None]
         variance_D = groups / (groups - 1) * (away_DG**2).sum(1) / queries**2
         most_D = 2 * carrying_D + 1
@@ -135,8 +140,8 @@ def share_bounds(hits_DG: np.ndarray, size_G: np.ndarray, these: bool) -> tuple[
         np.floor(20 * rare_D + 1e-6) / 20, np.arange(201) / 20, [_poisson_bound(i / 20, 0.05) for i in range(201)]
     )
     applies_D = (rare_D > 0) & (rare_D <= MOST_RARE)
-    low_D = np.where(applies_D & (share_D <= 0.5), np.minimum(low_D, bound_D / trials_D), low_D)
-    high_D = np.where(applies_D & (share_D > 0.5), np.maximum(high_D, 1 - bound_D / trials_D), high_D)
+    low_D = np.where(applies_D & is_low_D, np.minimum(low_D, bound_D / trials_D), low_D)
+    high_D = np.where(applies_D & is_high_D, np.maximum(high_D, 1 - bound_D / trials_D), high_D)
     return low_D, high_D
 
 

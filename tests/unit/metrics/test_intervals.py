@@ -233,3 +233,31 @@ def test_wilson():
     assert math.isnan(wilson_interval(0, 0).value)
     with pytest.raises(UnalikeError):
         wilson_interval(3, 2)
+
+
+def test_misses_have_the_mirror_image_of_the_interval_of_hits() -> None:
+    """Also at exactly one half, where rounding must not decide which outcome is the rarer one."""
+    rng = np.random.default_rng(4)
+    for number in range(300):
+        groups = int(rng.integers(2, 25))
+        size_G = rng.integers(1, 6, groups)
+        group_Q = np.repeat(np.arange(groups), size_G)
+        hit_Q = (rng.random(len(group_Q)) < rng.choice([0.02, 0.3, 0.5, 0.9])).astype(float)
+        if number % 3 == 0 and len(hit_Q) % 2 == 0:
+            hit_Q = rng.permutation(np.repeat([0.0, 1.0], len(hit_Q) // 2))
+        for arguments in (
+            {},
+            {"groups_Q": group_Q},
+            {"strata_Q": group_Q},
+            {"groups_Q": group_Q, "averaged_over_Q": group_Q},
+        ):
+            hits, misses = mean_interval(hit_Q, **arguments), mean_interval(1 - hit_Q, **arguments)
+            assert np.allclose([hits.low, hits.high], [1 - misses.high, 1 - misses.low], atol=1e-6), (hit_Q, group_Q)
+
+
+def test_equal_groups_have_whole_degrees_of_freedom() -> None:
+    """Five equal groups have four, though the weights add up to a little less than one."""
+    interval = mean_interval(np.zeros(10), np.repeat(np.arange(5), 2))
+    effective = 10 / 1.5  # PRIOR_CORRELATION of two queries a group
+    square = 2.7764451**2  # Student's t with four degrees of freedom, 0.975
+    assert math.isclose(interval.high, square / (effective + square), rel_tol=1e-4)
