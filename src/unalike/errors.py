@@ -87,6 +87,22 @@ class ExportError(UnalikeError):
     """An export that failed or whose vectors differ from the trained network's."""
 
 
+class ServiceError(UnalikeError):
+    """A service that refused a request, or did not answer.
+
+    Attributes:
+        status: HTTP status of its answer; 0 without one.
+        kind: name of the problem's type, such as ``queue-full``.
+        request_id: under which the service's log has the details.
+    """
+
+    def __init__(
+        self, found: str, *, expected: str = "", remedy: str = "", status: int = 0, kind: str = "", request_id: str = ""
+    ) -> None:
+        super().__init__(found, expected=expected, remedy=remedy)
+        self.status, self.kind, self.request_id = status, kind, request_id
+
+
 class Interrupted(UnalikeError):
     """Stopped by a signal; ``exit_code`` is 128 + the signal's number (130 for Ctrl-C, 143 for SIGTERM).
 

@@ -1,0 +1,105 @@
+"""Servers to measure `unalike serve` beside: see service_speed.py.
+
+    python benchmarks/service_peers.py constant|plain|litserve --model MODEL --gallery FILE --port PORT [--runtime R] [--precision P]
+
+`constant` parses an upload and answers a constant; `plain` is what somebody writes first: a FastAPI handler that identifies the
+uploaded image in a thread; `litserve` is a LitServe server with its batching (at most 16 images within 3 ms).
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import unalike
+
+
+def serve_constant(arguments: argparse.Namespace) -> None:
+    import uvicorn
+    from fastapi import FastAPI, UploadFile
+
+    app = FastAPI()
+
+    @app.get("/readyz")
+    async def ready() -> dict[str, str]:
+        return {"status": "ready"}
+
+    @app.post("/v1/identify")
+    async def identify(image: UploadFile) -> dict[str, int]:
+        return {"bytes": len(await image.read())}
+
+    uvicorn.run(app, port=arguments.port, log_level="warning")
+
+
+def serve_plain(arguments: argparse.Namespace) -> None:
+    import uvicorn
+    from fastapi import FastAPI, UploadFile
+
+    recognizer = load(arguments)
+    app = FastAPI()
+
+    @app.get("/readyz")
+    async def ready() -> dict[str, str]:
+        return {"status": "ready"}
+
+    @app.post("/v1/identify")
+    def identify(image: UploadFile) -> dict[str, Any]:
+        return recognizer.identify(image.file.read(), k=3)[0].to_dict()
+
+    uvicorn.run(app, port=arguments.port, log_level="warning")
+
+
+def serve_litserve(arguments: argparse.Namespace) -> None:
+    import litserve
+
+    class Api(litserve.LitAPI):  # type: ignore[misc]
+        def setup(self, device: str) -> None:
+            self.recognizer = load(arguments)
+
+        def decode_request(self, request: Any) -> bytes:
+            content: bytes = request["image"].file.read()
+            return content
+
+        def batch(self, inputs: list[bytes]) -> list[bytes]:
+            return inputs
+
+        def predict(self, inputs: list[bytes]) -> list[Any]:
+            return self.recognizer.identify(inputs, k=3)
+
+        def unbatch(self, output: list[Any]) -> list[Any]:
+            return output
+
+        def encode_response(self, output: Any) -> dict[str, Any]:
+            answer: dict[str, Any] = output.to_dict()
+            return answer
+
+    api = Api(max_batch_size=16, batch_timeout=0.003, api_path="/v1/identify")
+    litserve.LitServer(api, accelerator="cpu", workers_per_device=1).run(
+        port=arguments.port, generate_client_file=False
+    )
+
+
+def load(arguments: argparse.Namespace) -> unalike.Recogniser:
+    """The recognizer of the arguments."""
+    return unalike.Recogniser.load(
+        arguments.model, arguments.gallery, runtime=arguments.runtime, precision=arguments.precision
+    )
+
+
+SERVERS = {"constant": serve_constant, "plain": serve_plain, "litserve": serve_litserve}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("server", choices=sorted(SERVERS))
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--gallery", required=True)
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--runtime", default="onnxruntime")
+    parser.add_argument("--precision", default="fp32")
+    arguments = parser.parse_args()
+    SERVERS[arguments.server](arguments)
+
+
+if __name__ == "__main__":
+    main()
