@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from unalike.actions.quantize import quantize
     from unalike.actions.result import Result
     from unalike.actions.train import train
+    from unalike.client import AsyncClient, Client
     from unalike.comparison.comparer import Comparer
     from unalike.errors import UnalikeError
     from unalike.explanation.explainer import Explainer
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from unalike.verification.verifier import Verifier
 
 __all__ = [
-    "Comparer", "Explainer", "Inspector", "Recogniser", "Result", "UnalikeError", "Verifier", "bench_engine",
+    "AsyncClient", "Client", "Comparer", "Explainer", "Inspector", "Recogniser", "Result", "UnalikeError", "Verifier", "bench_engine",
     "check", "convert", "discover", "embed", "evaluate", "export", "export_maps", "gen_engine", "gen_trt_engine",
     "infer", "quantize", "train",
 ]  # fmt: skip

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 PUBLIC_NAMES = {
+    "AsyncClient": "unalike.client",
+    "Client": "unalike.client",
     "Comparer": "unalike.comparison.comparer",
     "Explainer": "unalike.explanation.explainer",
     "Inspector": "unalike.inspection.inspector",

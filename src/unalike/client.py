@@ -290,11 +290,11 @@ class Client:
     def __init__(
         self, address: str = DEFAULT_ADDRESS, key: str | None = None, *, timeout: float = 60.0, **options: Any
     ) -> None:
-        httpx = _import_httpx()
+        library = _import_httpx()
         self.address = address.rstrip("/")
-        self._http: httpx.Client = httpx.Client(**_client_options(address, key, timeout, options))
-        self._broken: type[Exception] = httpx.TransportError
-        self._refused: type[Exception] = httpx.ConnectError
+        self._http: httpx.Client = library.Client(**_client_options(address, key, timeout, options))
+        self._broken: type[Exception] = library.TransportError
+        self._refused: type[Exception] = library.ConnectError
 
     def close(self) -> None:
         """Close the connections."""
@@ -358,11 +358,11 @@ class AsyncClient:
     def __init__(
         self, address: str = DEFAULT_ADDRESS, key: str | None = None, *, timeout: float = 60.0, **options: Any
     ) -> None:
-        httpx = _import_httpx()
+        library = _import_httpx()
         self.address = address.rstrip("/")
-        self._http: httpx.AsyncClient = httpx.AsyncClient(**_client_options(address, key, timeout, options))
-        self._broken: type[Exception] = httpx.TransportError
-        self._refused: type[Exception] = httpx.ConnectError
+        self._http: httpx.AsyncClient = library.AsyncClient(**_client_options(address, key, timeout, options))
+        self._broken: type[Exception] = library.TransportError
+        self._refused: type[Exception] = library.ConnectError
 
     async def close(self) -> None:
         """Close the connections."""
@@ -394,7 +394,8 @@ class AsyncClient:
         """As ``Client.identify``."""
         results: list[Any] = []
         for part in _batches(images):
-            results += await self.call(identify_call(part, k, rule, gallery))
+            answers = await self.call(identify_call(part, k, rule, gallery))
+            results += answers
         return _raise_errors(results)
 
     async def identify_many(
@@ -409,5 +410,6 @@ class AsyncClient:
         """As ``Client.embed``."""
         results: list[Any] = []
         for part in _batches(images):
-            results += await self.call(embed_call(part, gallery))
+            answers = await self.call(embed_call(part, gallery))
+            results += answers
         return _as_array(_raise_errors(results))

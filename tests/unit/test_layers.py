@@ -40,7 +40,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "deploy": (*SHARED, "inference", "model", "data.batches"),
     "training": (*SHARED, "inference", "report", "discovery", "model", "data.batches", "deploy"),
     "actions": (*SHARED, "inference", "report", *FEATURES, "jobs", "model", "data.batches", "deploy", "training"),
-    "client": ("sanitize", "source_names", "errors", "installation"),
+    "client": ("sanitize", "source_names", "errors", "installation", "recognition"),
     "serve": (*SHARED, "inference", "report", *FEATURES, "jobs", "actions"),
     "cli": ("sanitize", "errors", "progress", "storage", "spec", "runs", "jobs", "actions", "__init__"),
     "api": (),
