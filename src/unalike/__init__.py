@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from unalike.actions.quantize import quantize
     from unalike.actions.result import Result
     from unalike.actions.train import train
-    from unalike.client import AsyncClient, Client
+    from unalike.client.asynchronous import AsyncClient
+    from unalike.client.sync import Client
     from unalike.comparison.comparer import Comparer
     from unalike.errors import UnalikeError
     from unalike.explanation.explainer import Explainer

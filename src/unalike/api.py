@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 PUBLIC_NAMES = {
-    "AsyncClient": "unalike.client",
-    "Client": "unalike.client",
+    "AsyncClient": "unalike.client.asynchronous",
+    "Client": "unalike.client.sync",
     "Comparer": "unalike.comparison.comparer",
     "Explainer": "unalike.explanation.explainer",
     "Inspector": "unalike.inspection.inspector",

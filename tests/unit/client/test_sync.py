@@ -2,86 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
-import io
-import json
-from collections.abc import Callable
+import time
 from pathlib import Path
 from typing import Any
 
 import httpx
 import numpy as np
 import pytest
-from PIL import Image
 
-import unalike.client as client_module
-from unalike.client import IMAGES_PER_REQUEST, RETRIES, AsyncClient, Client, encode_image
+from tests.support.service_standin import Service, answer, images_of, label_all, problem
+from unalike.client.answers import LONGEST_WAIT_S, RETRIES, WAIT_S
+from unalike.client.calls import Call
+from unalike.client.images import IMAGES_PER_REQUEST
+from unalike.client.sync import Client
 from unalike.errors import DataError, ServiceError, SpecError, UnreadableImage
-
-NEIGHBOR = {"label": "mug", "name": "a.jpg", "score": 0.9, "distance": 0.2}
-
-
-def answer(index: int, label: str) -> dict[str, Any]:
-    """A row of an answer, with a key that a later service may add."""
-    return {
-        "index": index, "path": "x", "id": "7", "label": label, "score": 0.9, "distance": 0.2, "neighbours": [NEIGHBOR],
-        "decision": "label", "nearest": label, "second": None, "margin": None, "calibrated": False, "stale": False,
-        "threshold": None, "note": "", "later": 1,
-    }  # fmt: skip
-
-
-class Service:
-    """Answers requests one after the other with what was given, and keeps them."""
-
-    def __init__(self, *answers: httpx.Response | Exception | Callable[[httpx.Request], httpx.Response]) -> None:
-        self.answers, self.requests = list(answers), []  # type: ignore[var-annotated]
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.requests.append(request)
-        result = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(result, Exception):
-            raise result
-        return result(request) if callable(result) else result
-
-    def client(self, **options: Any) -> Client:
-        return Client("http://service", transport=httpx.MockTransport(self), **options)
-
-
-def images_of(request: httpx.Request) -> int:
-    return request.read().count(b'; name="image"')
-
-
-def label_all(request: httpx.Request) -> httpx.Response:
-    return httpx.Response(
-        200, json={"answers": [answer(n, f"c{n}") for n in range(images_of(request))], "unreadable": []}
-    )
 
 
 @pytest.fixture
 def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that the client waited; none are."""
     seconds: list[float] = []
-    monkeypatch.setattr(client_module.time, "sleep", seconds.append)
+    monkeypatch.setattr(time, "sleep", seconds.append)
     return seconds
-
-
-# ---- images ----
-
-
-def test_every_kind_of_image_is_sent_as_the_same_pixels(tmp_path: Path) -> None:
-    pixels = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-    image = Image.fromarray(pixels)
-    image.save(tmp_path / "a.png")
-    content = (tmp_path / "a.png").read_bytes()
-    for given in (tmp_path / "a.png", str(tmp_path / "a.png"), content, io.BytesIO(content), image, pixels):
-        name, encoded, _ = encode_image(given)
-        assert np.array_equal(np.asarray(Image.open(io.BytesIO(encoded))), pixels), name
-    assert encode_image(tmp_path / "a.png")[::2] == ("a.png", "image/png")
-
-
-def test_gray_arrays_keep_their_shape() -> None:
-    pixels = np.arange(12, dtype=np.uint8).reshape(3, 4, 1)
-    assert np.array_equal(np.asarray(Image.open(io.BytesIO(encode_image(pixels)[1]))), pixels[..., 0])
 
 
 @pytest.mark.parametrize(
@@ -90,9 +32,6 @@ def test_gray_arrays_keep_their_shape() -> None:
 def test_what_is_no_image_is_refused_before_anything_is_sent(image: Any) -> None:
     with pytest.raises(DataError):
         Service(label_all).client().identify([image])
-
-
-# ---- answers ----
 
 
 def test_identify_gives_identifications_in_order() -> None:
@@ -140,12 +79,6 @@ def test_embeddings_are_float32_rows() -> None:
 # ---- refusals ----
 
 
-def problem(status: int, kind: str, **headers: str) -> httpx.Response:
-    document = {"type": f"urn:unalike:problem:{kind}", "found": "7 images", "expected": "at most 3", "remedy": "send fewer",
-                "request_id": "r1"}  # fmt: skip
-    return httpx.Response(status, json=document, headers=headers)
-
-
 def test_a_problem_document_becomes_the_error() -> None:
     with pytest.raises(ServiceError, match="7 images; expected at most 3; send fewer") as caught:
         Service(problem(413, "too-many-files")).client().identify(b"1")
@@ -166,7 +99,7 @@ def test_an_answer_of_another_server_names_the_address(content: bytes) -> None:
 def test_a_busy_service_is_asked_again_after_the_time_that_it_names(waits: list[float]) -> None:
     service = Service(problem(503, "queue-full", **{"Retry-After": "2"}), problem(503, "queue-full"), label_all)
     assert service.client().identify(b"1")[0].label == "c0"
-    assert waits == [2.0, client_module.WAIT_S * 2]
+    assert waits == [2.0, WAIT_S * 2]
 
 
 def test_a_service_that_stays_busy_is_given_up(waits: list[float]) -> None:
@@ -174,7 +107,7 @@ def test_a_service_that_stays_busy_is_given_up(waits: list[float]) -> None:
     with pytest.raises(ServiceError) as caught:
         service.client().identify(b"1")
     assert caught.value.status == 503 and len(service.requests) == RETRIES + 1
-    assert waits == [client_module.LONGEST_WAIT_S] * RETRIES
+    assert waits == [LONGEST_WAIT_S] * RETRIES
 
 
 def test_no_answer_names_the_address_and_the_remedy(waits: list[float]) -> None:
@@ -186,7 +119,7 @@ def test_no_answer_names_the_address_and_the_remedy(waits: list[float]) -> None:
 
 def test_a_change_is_not_sent_again_after_a_broken_connection(waits: list[float]) -> None:
     service = Service(httpx.ReadError("broken"))
-    call = client_module.Call("POST", "/v1/classes", dict, body={}, is_repeatable=False)
+    call = Call("POST", "/v1/classes", dict, body={}, is_repeatable=False)
     with pytest.raises(ServiceError):
         service.client().call(call)
     assert len(service.requests) == 1
@@ -197,22 +130,51 @@ def test_an_address_without_a_scheme_is_refused() -> None:
         Client("localhost:8000")
 
 
-# ---- async ----
+# ---- references and decisions ----
 
 
-def test_the_async_client_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds: list[float] = []
+def test_enrolling_goes_class_by_class_and_gives_references_in_the_order_of_the_images() -> None:
+    next_id = iter(range(100))
 
-    async def sleep(wait: float) -> None:
-        seconds.append(wait)
+    def enroll(request: httpx.Request) -> httpx.Response:
+        label = request.read().split(b'name="label"')[1].split(b"\r\n")[3].decode()
+        rows = [{"id": next(next_id), "label": label, "name": "n", "image": None} for _ in range(images_of(request))]
+        return httpx.Response(201, json={"gallery": "g", "references": rows, "images": 3})
 
-    monkeypatch.setattr(client_module.asyncio, "sleep", sleep)
-    service = Service(problem(503, "queue-full", **{"Retry-After": "1"}), label_all)
+    service = Service(enroll)
+    references = service.client().enrol([b"1", b"2", b"3"], ["mug", "cup", "mug"])
+    assert [(entry.id, entry.label) for entry in references] == [(0, "mug"), (2, "cup"), (1, "mug")]
+    keys = {request.headers["idempotency-key"] for request in service.requests}
+    assert len(keys) == len(service.requests) == 2
 
-    async def run() -> list[Any]:
-        async with AsyncClient("http://service", transport=httpx.MockTransport(service)) as client:
-            labels = [answer.label for answer in await client.identify([b"1", b"2"])]
-            return labels + [result.label async for result in client.identify_many(b"3")]  # type: ignore[union-attr]
 
-    assert asyncio.run(run()) == ["c0", "c1", "c0"] and seconds == [1.0]
-    assert json.loads(service.requests[0].headers.get("content-length", "0")) > 0
+def test_a_change_is_sent_again_under_the_same_key(waits: list[float]) -> None:
+    service = Service(httpx.ReadError("broken"), httpx.Response(200, json={"images": 2}))
+    assert service.client().rename("a", "b") == 2
+    assert len({request.headers["idempotency-key"] for request in service.requests}) == 1 and len(service.requests) == 2
+
+
+def test_pages_are_followed_to_the_last() -> None:
+    def page(request: httpx.Request) -> httpx.Response:
+        start = int(request.url.params.get("after", "-1")) + 1
+        rows = [{"id": n, "label": "a", "name": "x"} for n in range(start, min(start + 2, 5))]
+        return httpx.Response(200, json={"references": rows, "next": str(start + 1) if start + 2 < 5 else None})
+
+    service = Service(page)
+    assert [entry.id for entry in service.client().references("a")] == [0, 1, 2, 3, 4]
+    assert [request.url.params["label"] for request in service.requests] == ["a"] * 3
+
+
+def test_feedback_names_the_decision_and_the_right_class() -> None:
+    service = Service(httpx.Response(200, json={"id": "7/8"}))
+    assert service.client().give_feedback("7/8", "wrong", "cup") == {"id": "7/8"}
+    request = service.requests[0]
+    assert request.url.raw_path == b"/v1/decisions/7%2F8/feedback"
+    assert b'"verdict":"wrong","label":"cup"' in request.read()
+
+
+def test_compare_sends_both_pictures_and_the_settings() -> None:
+    service = Service(httpx.Response(200, json={"same": 1}))
+    assert service.client().compare(b"reference", b"image", tolerance=2)["same"] == 1
+    body = service.requests[0].read()
+    assert b'name="reference"' in body and b'name="image"' in body and b'name="tolerance"\r\n' in body
