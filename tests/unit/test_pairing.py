@@ -56,6 +56,7 @@ COVERED_BY: dict[str, tuple[str, ...]] = {
     "cli.serve": (OPTIONS, "flow/test_serving.py"),
     **dict.fromkeys(("serve.answers", "serve.documents"), ("unit/serve/test_app.py", "unit/serve/routes/test_recognition.py")),
     "serve.server": ("flow/test_serving.py",),
+    "spec.serve": (OPTIONS, "flow/test_serving.py"),
     # Actions join features with files; tests of whole runs check what they write.
     **dict.fromkeys(("actions.embed", "actions.evaluate", "actions.export", "actions.inference"), (ACTIONS,)),
     **dict.fromkeys(("actions.check", "actions.check_findings"), (CLI, "contract/test_tao_user.py")),

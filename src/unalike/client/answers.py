@@ -34,24 +34,24 @@ def read_answer(call: Call[T], response: httpx.Response) -> T:
 def _error_of(response: httpx.Response) -> UnalikeError:
     try:
         problem = response.json()
-        found, kind = str(problem["found"]), str(problem.get("type", ""))
+        fault, kind = str(problem["found"]), str(problem.get("type", ""))
     except (ValueError, KeyError, TypeError):
         return ServiceError(
             f"{response.request.url.copy_with(query=None)} answered {response.status_code} {response.reason_phrase}",
             status=response.status_code, remedy="is there an unalike service at this address?",
         )  # fmt: skip
     if kind.endswith(":unreadable-image"):
-        return UnreadableImage(found, expected=problem.get("expected", ""), remedy=problem.get("remedy", ""))
+        return UnreadableImage(fault, expected=problem.get("expected", ""), remedy=problem.get("remedy", ""))
     return ServiceError(
-        found, expected=str(problem.get("expected") or ""), remedy=str(problem.get("remedy") or ""),
+        fault, expected=str(problem.get("expected") or ""), remedy=str(problem.get("remedy") or ""),
         status=response.status_code, kind=kind.rpartition(":")[2], request_id=str(problem.get("request_id") or ""),
     )  # fmt: skip
 
 
 def wait_seconds(response: httpx.Response | None, attempt: int) -> float:
     """Seconds before another attempt: what the service asks for, else twice as long each time."""
-    asked = response.headers.get("retry-after", "") if response is not None else ""
-    seconds = float(asked) if asked.replace(".", "", 1).isdigit() else WAIT_S * 2**attempt
+    wish = response.headers.get("retry-after", "") if response is not None else ""
+    seconds = float(wish) if wish.replace(".", "", 1).isdigit() else WAIT_S * 2**attempt
     return min(seconds, LONGEST_WAIT_S)
 
 

@@ -131,8 +131,8 @@ class AsyncClient:
         references: dict[int, Reference] = {}
         for label, numbers in by_label(labels, len(every)).items():
             for part in parts_of(numbers):
-                added = await self.call(enrol_call([every[n] for n in part], label, gallery))
-                references.update(zip(part, added, strict=True))
+                new = await self.call(enrol_call([every[n] for n in part], label, gallery))
+                references.update(zip(part, new, strict=True))
         return [references[number] for number in range(len(every))]
 
     async def classes(self, *, gallery: str | None = None) -> dict[str, int]:
