@@ -24,7 +24,7 @@ from unalike.data.regions import image_file
 from unalike.data.tables import read_table
 from unalike.errors import DataError, RunError
 from unalike.progress import progress, say
-from unalike.runs.filenames import COMPARISON_FILE, REPORT_FILE
+from unalike.runs.filenames import COMPARISON_FILE, REPORT_FILE, bounded_stem
 from unalike.source_names import source_name
 from unalike.storage.atomic import atomic_write, write_text
 from unalike.storage.fetch import uri_of
@@ -236,7 +236,7 @@ def _pictures(result: ComparisonResult) -> dict[str, Image.Image]:
 def _save_pictures(pictures: dict[str, Image.Image], folder: Path, name: str) -> dict[str, str]:
     paths = {}
     for kind, picture in pictures.items():
-        path = folder / f"{name}_{kind}.jpg"
+        path = folder / Path(name).parent / f"{bounded_stem(Path(name).name)}_{kind}.jpg"
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(path) as partial:

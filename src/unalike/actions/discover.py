@@ -31,7 +31,7 @@ from unalike.errors import RunError, SpecError, missing_extra
 from unalike.inference.embedding import embed_files
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.progress import progress, say
-from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, REPORT_FILE, UNSORTED_FILE
+from unalike.runs.filenames import DISCOVERY_FILE, GROUPS_FILE, MAX_NAME_BYTES, REPORT_FILE, UNSORTED_FILE, bounded_stem
 from unalike.runs.folder import results_folder
 from unalike.runs.record import failed_without_results
 from unalike.source_names import absolute_source_name
@@ -175,6 +175,10 @@ def _unique_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
+def _bounded(name: str) -> str:
+    return name if len(os.fsencode(name)) <= MAX_NAME_BYTES else f"{bounded_stem(Path(name).stem)}{Path(name).suffix}"
+
+
 def _write_images(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind: str) -> list[str]:
     """Copy or link the images into folders by group; images of no group go beside these, where training skips them.
 
@@ -183,7 +187,7 @@ def _write_images(paths: Sequence[Path], groups: ImageGroups, folder: Path, kind
     """
     if kind == "table":
         return [absolute_source_name(path) for path in paths]
-    names = _unique_names(paths)
+    names = [_bounded(name) for name in _unique_names(paths)]
     output_paths = [str(Path(groups.group_name(g)) / name) if g >= 0 else name
               for g, name in zip(groups.group_N.tolist(), names, strict=True)]  # fmt: skip
     for number in range(groups.count):

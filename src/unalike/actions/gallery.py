@@ -265,7 +265,8 @@ def _say_unused_options(settings: Calibrate) -> None:
     """Say which options of a calibration do nothing with the others that were given."""
     from unalike.spec.gallery import Calibrate
 
-    defaults, unused = Calibrate(), []
+    defaults = Calibrate()
+    unused: list[tuple[str, str]] = []
     if settings.rule != "vote":
         unused.append(("k", "neighbors vote with --by vote alone"))
     if settings.images is None:

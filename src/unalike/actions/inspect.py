@@ -19,7 +19,7 @@ from unalike.inspection.ground_truth import GroundTruth, compute_metrics, list_t
 from unalike.inspection.inspector import Inspector
 from unalike.inspection.report import write_report
 from unalike.inspection.result import DEFECTIVE, Inspection
-from unalike.runs.filenames import INSPECTION_FILE, INSPECTOR_FILE, OVERLAYS_FOLDER, REPORT_FILE
+from unalike.runs.filenames import INSPECTION_FILE, INSPECTOR_FILE, OVERLAYS_FOLDER, REPORT_FILE, bounded_stem
 from unalike.source_names import source_name
 from unalike.spec import settle
 from unalike.storage.atomic import atomic_write, write_text
@@ -124,7 +124,7 @@ def _inspect(
                 continue
             inspections.append(result)
             if folder is not None and (overlays == "all" or (overlays == "defective" and result.decision == DEFECTIVE)):
-                file = folder / OVERLAYS_FOLDER / f"{number:05d}_{Path(name).stem}.png"
+                file = folder / OVERLAYS_FOLDER / f"{number:05d}_{bounded_stem(Path(name).stem)}.png"
                 files[name] = _write_overlay(result, file, inspector.tiling.decoding)
     if unreadable:
         progress.say(f"{len(unreadable)} images cannot be read, the first: {unreadable[0]['reason']}")

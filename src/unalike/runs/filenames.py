@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+
+from unalike.storage.digests import text_sha256
+
+# Of the stem of a user's file in the name of one that is written: a number before it and an ending behind it fit into 255.
+MAX_STEM_BYTES, MAX_NAME_BYTES = 180, 255
 
 # ---- every run ----
 
@@ -128,3 +134,14 @@ OVERWRITABLE_FILES = (
     STUDY_FILE, f"{STUDY_FILE}-*", TRIALS_FILE, SEARCH_FILE, BEST_SPEC_FILE, SELECTION_FILE,
     RESULT_CSV, RESULT_JSONL, REPORT_FILE, LOOKUPS_FILE, ".*.partial-*",
 )  # fmt: skip
+
+
+def bounded_stem(stem: str) -> str:
+    """A stem, for files that are named after a user's file, that leaves room for what is put before and behind it.
+
+    File systems allow names of 255 bytes. What is longer than ``MAX_STEM_BYTES`` ends in a digest, so that it stays unique.
+    """
+    content = os.fsencode(stem)
+    if len(content) <= MAX_STEM_BYTES:
+        return stem
+    return f"{content[: MAX_STEM_BYTES - 9].decode('utf-8', 'ignore')}~{text_sha256(stem, 8)}"

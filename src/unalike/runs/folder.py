@@ -153,7 +153,7 @@ def _prepare_folder(action: str, experiment: Experiment | None, folder: Path, *,
         raise occupied_folder(folder)
     files = _files_of_run(folder)
     if experiment is not None:
-        refuse_written_inputs(action, experiment, [path for path in files if path.is_file()])
+        refuse_written_inputs(action, experiment, [path for path in files if path.is_file()], in_folders=False)
     _clear(folder, files)
     return False
 

@@ -45,8 +45,9 @@ def input_paths(action: str, experiment: Experiment) -> Iterator[tuple[str, Path
 
 
 def refuse_written_inputs(
-    action: str, experiment: Experiment, paths: Iterable[Path], error: type[UnalikeError] = RunError
-) -> None:
+    action: str, experiment: Experiment, paths: Iterable[Path], error: type[UnalikeError] = RunError, *,
+    in_folders: bool = True,
+) -> None:  # fmt: skip
     """Raise an error where a file or folder that is going to be written, or deleted, is an input, or a file in one.
 
     ``--overwrite`` is no leave for this: the input would be gone.
@@ -56,12 +57,13 @@ def refuse_written_inputs(
         experiment: its spec.
         paths: files or folders.
         error: the class of the error.
+        in_folders: whether files in input folders are inputs; those that a former run wrote there are none.
     """
     inputs = [(field, path.resolve()) for field, path in input_paths(action, experiment)]
     for path in paths:
         target = path.resolve()
         for field, source in inputs:
-            is_inside = source.is_dir() and target.is_file() and target.is_relative_to(source)
+            is_inside = in_folders and source.is_dir() and target.is_file() and target.is_relative_to(source)
             if target == source or is_inside or (target.exists() and target.samefile(source)):
                 what = f"a file in {field} ({source})" if is_inside else f"{field} too"
                 raise error(f"{path} would be written, and is {what}", expected="an output that is no input",

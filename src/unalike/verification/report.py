@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from unalike.data.decode import open_image
 from unalike.report.drawing import draw_boxes, draw_heat
 from unalike.report.html import Report, ReportImage
-from unalike.runs.filenames import REPORT_FILE, VERDICTS_FILE
+from unalike.runs.filenames import REPORT_FILE, VERDICTS_FILE, bounded_stem
 from unalike.source_names import source_name
 from unalike.storage.atomic import atomic_write, write_text
 from unalike.verification.approved_set import ApprovedSet
@@ -95,7 +95,7 @@ def write_report(
     lines, rows = [], []
     names: set[str] = set()
     for path, result in results:
-        name = _unused_name(path.stem, names)
+        name = _unused_name(bounded_stem(path.stem), names)
         names.add(name)
         record = {"path": source_name(path), **result.to_dict()}
         overlay = draw_overlay(open_image(path, decoding=decoding, min_size=(MAX_SIDE, MAX_SIDE)), result)

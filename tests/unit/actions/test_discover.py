@@ -16,6 +16,7 @@ from PIL import Image
 
 from tests.support.pooled import write_pooled
 from unalike import progress
+from unalike.actions.discover import _bounded, _unique_names
 from unalike.cli import run_command
 from unalike.data.imageset import load_images
 from unalike.runs.filenames import RUN_MARKS
@@ -202,3 +203,14 @@ sys.exit(run_command(["discover", {str(heap)!r}, "-o", {str(tmp_path / "out")!r}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "out" / "report.html").is_file()
+
+
+def test_a_name_that_is_too_long_with_its_folders_is_cut(tmp_path):
+    """Files of one name get their folders' names before it: 2 x 200 letters are more than a file system takes."""
+    folders = [tmp_path / f"{'ü' * 100}{end}" for end in "ab"]
+    paths = [folder / f"{'x' * 200}.png" for folder in folders]
+    names = [_bounded(name) for name in _unique_names(paths)]
+    assert len(set(names)) == 2
+    for name in names:
+        (tmp_path / name).touch()
+        assert name.endswith(".png")

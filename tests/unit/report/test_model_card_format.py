@@ -54,6 +54,6 @@ def test_names_are_no_markup_and_no_further_lines():
     text = card_markdown({"format_version": 1, "name": name, "made": "now", "checkpoint": name, "data": {"source": name},
                           "training": {"best_epoch": 4}, "test": {"file": name, name: 0.5},
                           "validation": {"made_of": name, "note": name, "metrics": {"micro": {"precision_at_1": 0.5}}}})  # fmt: skip
-    assert "\x1b" not in text and len(text.splitlines()) == 21 and "\n# Title" not in text
+    assert "\x1b" not in text and len(text.splitlines()) == 22 and "\n# Title" not in text
     assert re.search(r"(?<!\\)[<>`*]|\]\(", text) is None
     assert "- best epoch: 5\n" in text and "- R@1: 0.5000\n" in text  # files count epochs from 0

@@ -70,3 +70,11 @@ def test_results_do_not_go_among_the_images(images):
         with pytest.raises(RunError, match="is compare.reference too"):
             open_run("compare", spec, overwrite=overwrite)
     assert sorted(os.listdir(images)) == ["a"]
+
+
+def test_a_run_in_a_folder_of_images_can_be_replaced(images):
+    """``cd images; unalike train . -r out --overwrite``: what the former run wrote there is no image."""
+    spec = load_spec("train", {"results_dir": str(images / "out"), "dataset": {"train_dataset": str(images)}})
+    for overwrite in (False, True):
+        with open_run("train", spec, overwrite=overwrite) as run:
+            (run.dir / "ml_model_best.pth").write_bytes(b"weights")

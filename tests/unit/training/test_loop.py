@@ -113,6 +113,10 @@ def test_resumed_run_equals_a_straight_one_bit_for_bit(tmp_path, changes, stop_a
     with pytest.raises(Interrupted) as caught:
         broken.run()
     assert caught.value.exit_code == 143
+    position = broken.position
+    assert f"in epoch {position.epoch + 1}, after {position.step} of its steps" in str(
+        caught.value
+    )  # people count from 1
     resumed = make_loop(tmp_path / "broken", spec(train__num_epochs=3, **changes), embedder=TinyEmbedder(seed=99))
     resumed.load_checkpoint(read_checkpoint(newest_checkpoint(tmp_path / "broken")))
     resumed.run()

@@ -86,7 +86,8 @@ def test_a_first_trial_that_runs_out_of_time_counts_with_its_best_epoch(tmp_path
     )  # fmt: skip
     (row,) = read_trials(tmp_path / "run")
     assert len(jobs) == 1 and row["state"] == "out of time" and row["value"] == 0.6 and row["best_epoch"] == 1
-    assert "ended early" in (tmp_path / "run/best_spec.yaml").read_text()
+    text = (tmp_path / "run/best_spec.yaml").read_text()
+    assert "ended early" in text and "in epoch 2.\n" in text  # people count from 1, files from 0
     assert result.checkpoint is None  # this worker wrote none
 
 
