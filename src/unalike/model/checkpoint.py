@@ -22,6 +22,7 @@ from unalike.model.embedder import Embedder, EmbedderConfig, create_embedder
 from unalike.model.tao_checkpoint import convert_tao_checkpoint, is_tao_checkpoint
 from unalike.model.weight_files import read_content
 from unalike.storage.atomic import atomic_write
+from unalike.storage.deferred_signals import deferred_signals
 from unalike.storage.outside_files import reader_errors
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def write_checkpoint(path: str | Path, payload: Mapping[str, Any]) -> Path:
     _require_plain(content, "payload")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path, follow_links=False) as partial, partial.open("wb") as file:
+        with atomic_write(path, follow_links=False) as partial, partial.open("wb") as file, deferred_signals():
             torch.save(content, file)
     except (OSError, RuntimeError) as error:
         # torch reports a failed write as RuntimeError, whatever the cause.

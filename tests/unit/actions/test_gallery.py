@@ -211,6 +211,6 @@ def test_a_model_and_images_are_not_written_over(tmp_path, capsys):
     for file in (model, image):
         code, _, err = told(capsys, "gallery", "build", file, tmp_path / "refs", "-m", model, "--overwrite")
         assert code == 1 and f"error: {file} would be written, and is " in err
-    code, _, err = told(capsys, "bench-engine", model, "--output", model)
+    code, _, err = told(capsys, "bench-engine", model, "-o", model)
     assert code == 1 and f"error: {model} exists; expected a new file" in err
     assert model.read_bytes() == b"network" and image.read_bytes() == b"x"
