@@ -53,9 +53,9 @@ def find_model(gallery: GalleryBackend, address: str | Path, model: str | Path |
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    shown = display_address(address)
+    name = display_address(address)
     raise ModelError(
-        f"the model of {shown} is not at {model_file}" if model_file else f"{shown} does not name its model",
+        f"the model of {name} is not at {model_file}" if model_file else f"{name} does not name its model",
         remedy="name it with -m FILE",
     )
 

@@ -30,11 +30,11 @@ def input_paths(action: str, experiment: Experiment) -> Iterator[tuple[str, Path
         action: the action.
         experiment: its spec.
     """
-    declared = fields_of(action)
+    nodes = fields_of(action)
     fields = [field.format(action=action) for field in _INPUT_FIELDS]
-    fields += [field for field, node in declared.items() if "takes" in node.facts]
+    fields += [field for field, node in nodes.items() if "takes" in node.facts]
     for field in dict.fromkeys(fields):
-        if field not in declared or field in _OUTPUT_FIELDS:
+        if field not in nodes or field in _OUTPUT_FIELDS:
             continue
         value: object = experiment
         for name in field.split("."):
