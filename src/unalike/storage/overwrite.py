@@ -21,7 +21,9 @@ def refuse_unwritable(path: Path, error: type[UnalikeError] = RunError) -> None:
         above = above.parent
     if not above.is_dir():
         raise error(
-            f"{path} cannot be written: {above} is no folder", expected="a folder that can be written", remedy="choose another name"
+            f"{path} cannot be written: {above} is no folder",
+            expected="a folder that can be written",
+            remedy="choose another name",
         )
     if not os.access(above, os.W_OK | os.X_OK) and not (path.exists() and not path.is_file() and not path.is_dir()):
         raise error(f"{path} cannot be written: no right to create files in {above}", expected="a folder that can be written",
