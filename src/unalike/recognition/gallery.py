@@ -385,8 +385,12 @@ class Gallery(GalleryBackend):
     @property
     def is_saved(self) -> bool:
         """Whether its file holds these vectors, classes, names and this calibration."""
-        saved = self._saved
-        return saved is not None and saved.snapshot() is self.snapshot and saved.calibration is self.calibration
+        file_state = self._saved
+        return (
+            file_state is not None
+            and file_state.snapshot() is self.snapshot
+            and file_state.calibration is self.calibration
+        )
 
     def _write(self, path: Path, overwrite: bool) -> None:
         """Write the file, whose lock is held."""
@@ -400,18 +404,18 @@ class Gallery(GalleryBackend):
                 remedy="load it again (reload) and repeat the change, or change it inside Gallery.edit(path)",
             )
         with self._lock:
-            state, saved, file = self._state, self._saved, None
+            state, file_state, file = self._state, self._saved, None
             is_own = own_file is not None and own_file is self._file and os.path.exists(path)
             # The journal holds no network: where its decoding was completed since, all is written anew.
             if (
                 is_own
                 and own_file
-                and saved
+                and file_state
                 and self._unsaved is not None
-                and saved.model_identity.equals(state.model_identity)
+                and file_state.model_identity.equals(state.model_identity)
             ):
                 changes = self._unsaved
-                if saved.calibration is not state.calibration:
+                if file_state.calibration is not state.calibration:
                     changes = [*changes, Recalibration(state.calibration)]
                 file = own_file.append(changes, state.snapshot()) if changes else own_file
             if file is None:

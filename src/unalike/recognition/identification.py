@@ -66,7 +66,7 @@ class Identification:
 
 
 def make_identification(
-    ranked: RankedClasses,
+    ranking: RankedClasses,
     q: int,
     decision: str,
     *,
@@ -77,7 +77,7 @@ def make_identification(
     """Return the result for one query.
 
     Args:
-        ranked: the classes ranked for all queries, and their nearest references.
+        ranking: the classes ranked for all queries, and their nearest references.
         q: index of the query.
         decision: ``label``, ``ambiguous`` or ``unknown``.
         calibration: what the decision was made by; None without.
@@ -86,11 +86,11 @@ def make_identification(
     """
     neighbors = tuple(
         Neighbor(entry.label, entry.name, float(score), _distance(score))
-        for score, entry in zip(ranked.nearest.scores_QK[q], ranked.nearest.entries_QK[q], strict=False)
+        for score, entry in zip(ranking.nearest.scores_QK[q], ranking.nearest.entries_QK[q], strict=False)
     )
-    nearest, second = ranked.label_Q[q], ranked.second_Q[q]
-    score = float(ranked.score_Q[q])
-    margin = None if second is None else float(ranked.margin_Q[q])
+    nearest, second = ranking.label_Q[q], ranking.second_Q[q]
+    score = float(ranking.score_Q[q])
+    margin = None if second is None else float(ranking.margin_Q[q])
     notes = []
     if decision == UNKNOWN and threshold is not None:
         notes.append(f"the nearest class, {nearest}, has a score of {score:.3f}, below the threshold of {threshold:.3f}: if the "

@@ -370,16 +370,16 @@ class Recogniser:
                 rule, voters = label_by or "nearest", VOTERS
             second = calibration is not None and calibration.margin > 0
             index = self._current_index(view)
-            ranked = view.rank(vectors_QD, rule, voters, k=k, second=second, index=index)
+            ranking = view.rank(vectors_QD, rule, voters, k=k, second=second, index=index)
         stale, threshold = False, None
         if calibration is None:
             decisions = [LABEL] * len(vectors_QD)
         else:
             stale = not calibration.holds_for(*size, revision)
             threshold = calibration.threshold_for(*size)
-            decisions = calibration.decide(ranked.score_Q, ranked.margin_Q, threshold)
+            decisions = calibration.decide(ranking.score_Q, ranking.margin_Q, threshold)
         return [
-            make_identification(ranked, q, decision, calibration=calibration, stale=stale, threshold=threshold)
+            make_identification(ranking, q, decision, calibration=calibration, stale=stale, threshold=threshold)
             for q, decision in enumerate(decisions)
         ]
 

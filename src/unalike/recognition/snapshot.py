@@ -91,20 +91,20 @@ class EnrolledNames(Sequence[str]):
         """
         forms = {name: {name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))} for name in names}
         if self._packed is None or len(names) > SEARCHED_NAMES:
-            listed = self.unpack()[:count]
+            all_names = self.unpack()[:count]
             rows: dict[str, list[int]] = {form: [] for each in forms.values() for form in each}
-            for row, name in enumerate(listed):
+            for row, name in enumerate(all_names):
                 if name in rows:
                     rows[name].append(row)
             return {name: sorted(row for form in each for row in rows[form]) for name, each in forms.items()}
         added = self.added[: count - self._in_file]
-        found = {}
+        result = {}
         for name, each in forms.items():
             in_file = np.array(sorted(row for form in each for row in self._packed.find(form)), np.int64)
             if self._rows_F is not None:
                 in_file = np.searchsorted(self._rows_F, in_file[np.isin(in_file, self._rows_F)])
-            found[name] = in_file.tolist() + [self._in_file + row for row, text in enumerate(added) if text in each]
-        return found
+            result[name] = in_file.tolist() + [self._in_file + row for row, text in enumerate(added) if text in each]
+        return result
 
     def select(self, kept_M: np.ndarray) -> EnrolledNames:
         """Some of the names, by ascending index; those of a file stay packed."""

@@ -24,7 +24,10 @@ Share = Annotated[float, Gt(0), Lt(1)]
 
 
 class GalleryBuild(Section):
-    gallery: Text = field(None, "File of the gallery; unset, images.gallery in the results folder.")
+    gallery: Text = field(
+        None,
+        "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME; unset, images.gallery in the results folder.",
+    )
     source: Text = field(
         None, "Images to enroll: one folder a class, an archive or a manifest.", mandatory=True, takes=IMAGES
     )
@@ -51,7 +54,9 @@ class GalleryBuild(Section):
 
 
 class GalleryAdd(Section):
-    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    gallery: Text = field(
+        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+    )
     source: Text = field(
         None, "Images to enroll: one folder a class, an archive or a manifest; with a label, images in any arrangement.",
         mandatory=True, takes=IMAGES,
@@ -63,7 +68,9 @@ class GalleryAdd(Section):
 
 
 class GalleryRemove(Section):
-    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    gallery: Text = field(
+        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+    )
     labels: Paths = field(None, "Classes to remove.", schema=PATHS_SCHEMA)
     names: Paths = field(
         None, "Single images to remove, by the paths under which they were enrolled.", schema=PATHS_SCHEMA
@@ -71,24 +78,34 @@ class GalleryRemove(Section):
 
 
 class GalleryRename(Section):
-    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    gallery: Text = field(
+        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+    )
     label: Text = field(None, "Class to rename.", mandatory=True)
     new: Text = field(None, "New name of the class.", mandatory=True)
 
 
 class GalleryMerge(Section):
-    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    gallery: Text = field(
+        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+    )
     labels: Paths = field(None, "Classes to merge.", mandatory=True, schema=PATHS_SCHEMA)
     into: Text = field(None, "Name of the merged class, new or existing.", mandatory=True)
 
 
 class GalleryList(Section):
-    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
-    verify: bool = field(False, "Read the complete file and verify its checksums.")
+    gallery: Text = field(
+        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+    )
+    verify: bool = field(
+        False, "Read the complete file and verify its checksums; in PostgreSQL, compare counters with tables."
+    )
 
 
 class Calibrate(Section):
-    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    gallery: Text = field(
+        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+    )
     rate: Share = field(0.01, "Share of unknown images that may be taken for known ones.")
     wrong: Share | None = field(None, "Share of known images that may get a wrong label; unset, the same as rate.")
     images: Text = field(
@@ -107,11 +124,13 @@ class Calibrate(Section):
 
 
 class Identify(Section):
-    gallery: Text = field(None, "File of the gallery.", mandatory=True, takes=FILE)
+    gallery: Text = field(
+        None, "File of the gallery, or postgresql://HOST/DATABASE?gallery=NAME.", mandatory=True, takes=FILE
+    )
     images: Paths = field(None, "Images, or folders of images.", mandatory=True, schema=PATHS_SCHEMA, takes=IMAGES)
     k: int = field(3, "Neighbors to list for each image.", ge=1)
     rule: LabelRule | None = field(None, "Rule that labels an image; unset, that of the calibration.")
-    approximate: bool = field(False, "Search through faiss (extra ann).")
+    approximate: bool = field(False, "Search through an index: faiss (extra ann), or pgvector's HNSW in PostgreSQL.")
     model: Text = field(None, "Network: a .onnx or .pth model; unset, the gallery's own.", takes=MODEL)
     runtime: Runtime = field("auto", "Runtime of the network.")
     precision: EnginePrecision = field("auto", "Number format of the network.")

@@ -214,3 +214,56 @@ def test_a_model_and_images_are_not_written_over(tmp_path, capsys):
     code, _, err = told(capsys, "bench-engine", model, "-o", model)
     assert code == 1 and f"error: {model} exists; expected a new file" in err
     assert model.read_bytes() == b"network" and image.read_bytes() == b"x"
+
+
+def test_a_gallery_in_postgresql_from_building_to_answering(place, tmp_path, capsys):
+    """All commands take an address; no output, and no file of a run, tells its password."""
+    pytest.importorskip("psycopg")
+    from tests.support.postgres import new_database
+
+    address = new_database().replace("postgres:@", "postgres:hunter2@") + "&gallery=shop"
+    said = []
+
+    def run(*words, code=0):
+        exit_code = run_command([str(word) for word in words])
+        out, err = capsys.readouterr()
+        said.extend([out, err])
+        assert exit_code == code, err
+        return (json.loads(out) if out.startswith("{") else out), err
+
+    model, refs, others = place / "model.onnx", place / "refs", place / "others"
+    build = ("gallery", "build", address, refs, "-m", model, "--rate", "0.3")
+    made, err = run(*build, "--json", f"gallery_build.results_dir={tmp_path / 'run'}")
+    assert (made["images"], len(made["classes"]), made["stale"]) == (120, 20, "") and "calibrated: threshold" in err
+    assert "gallery=shop" in made["gallery"] and (tmp_path / "run" / "images_report.html").is_file()
+    _, err = run(*build, code=1)
+    assert "exists" in err and "overwrite" in err
+    run(*build, "--overwrite", "--no-calibration")
+    made, _ = run("calibrate", address, "--rate", "0.3", "--images", others, "--json")
+    assert made["calibration"]["made_from"] == "60 images of 10 other classes" and made["card"] is None
+    calibrated, _ = run("identify", address, others, "-k", "2", "--json")
+
+    path = tmp_path / "shop.gallery"
+    run("gallery", "build", path, refs, "-m", model, "--no-calibration")
+    run("calibrate", path, "--rate", "0.3", "--images", others)
+    expected, _ = run("identify", path, others, "-k", "2", "--json")
+    for answer, other in zip(calibrated["answers"], expected["answers"], strict=True):
+        for name in ("path", "decision", "label", "nearest", "second", "calibrated", "stale"):
+            assert answer[name] == other[name]
+        assert answer["score"] == pytest.approx(other["score"], abs=1e-5)
+        assert [each["name"] for each in answer["neighbours"]] == [each["name"] for each in other["neighbours"]]
+
+    made, err = run("gallery", "add", address, others / "colour 20 ü", "--label", "new", "--json")
+    assert made["classes"]["new"] == 6 and "the gallery changed" in err
+    run("gallery", "rename", address, "new", "newer")
+    run("gallery", "merge", address, "newer", "colour 19 ü", "--into", "newest")
+    run("gallery", "remove", address, "colour 00 ü", "--image", str(refs / "colour 01 ü" / "0.png"))
+    listed, _ = run("gallery", "list", address, "--json", "--verify")
+    assert listed["images"] == 119 and listed["classes"]["newest"] == 12 and listed["classes"]["colour 01 ü"] == 5
+    found, err = run("identify", address, others / "colour 20 ü", "--approximate", "--json")
+    assert {answer["nearest"] for answer in found["answers"]} == {"newest"} and found["index"]["kind"] == "hnsw"
+    assert found["answers"][0]["stale"] and "approximate search finds 100.0%" in err
+    run("gallery", "list", address.replace("gallery=shop", "gallery=shopp"), code=1)
+    run("gallery", "list", address.replace("&gallery=shop", ""), code=1)
+    said += [file.read_text(encoding="utf-8") for file in (tmp_path / "run").iterdir() if file.suffix != ".gallery"]
+    assert not [text for text in said if "hunter2" in text]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from unalike.recognition.backends.database_address import DatabaseAddress, is_database
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
+from unalike.storage.file_lock import file_lock
 
 
 def open_gallery(address: str | Path, *, verify: bool = False) -> GalleryBackend:
@@ -62,6 +64,23 @@ def check_new(address: str, *, overwrite: bool = False) -> None:
     from unalike.recognition.backends.pgvector import PostgresGallery
 
     PostgresGallery.check_new(DatabaseAddress.parse(address), overwrite=overwrite)
+
+
+def delete_gallery(address: str | Path) -> None:
+    """Delete a gallery; whoever reads one of a database meanwhile is waited for.
+
+    Raises:
+        DataError: there is no such gallery, or it may not be deleted.
+        MissingExtra: the packages for its database are not installed.
+    """
+    if is_database(address):
+        from unalike.recognition.backends.pgvector import PostgresGallery
+
+        PostgresGallery.delete(DatabaseAddress.parse(str(address)))
+        return
+    Gallery.load(address)  # nothing but a gallery is deleted
+    with file_lock(address):
+        os.remove(address)
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 
 from unalike.errors import DataError, ModelError
-from unalike.recognition.backends.address import open_gallery, save_gallery
+from unalike.recognition.backends.address import delete_gallery, open_gallery, save_gallery
 from unalike.recognition.backends.conformance_oracle import (
     DIM,
     SCORE_TOLERANCE,
@@ -61,9 +61,9 @@ def search_and_lists_equal_a_plain_list(address: str) -> None:
         oracle.enrol(vectors, labels, names)
         with gallery.change() as change:
             if step % 2:
-                chosen = sorted(rng.choice([row[0] for row in oracle.rows], 2, replace=False).tolist())
-                require_equal(change.remove(ids=chosen), 2, "number removed")
-                oracle.remove(chosen)
+                ids = sorted(rng.choice([row[0] for row in oracle.rows], 2, replace=False).tolist())
+                require_equal(change.remove(ids=ids), 2, "number removed")
+                oracle.remove(ids)
             old, new = oracle.rows[0][1], oracle.rows[-1][1]
             if step % 3 == 2 and old != new:
                 moved = sum(row[1] == old for row in oracle.rows)
@@ -86,35 +86,35 @@ def equal_scores_are_ordered_by_id(address: str) -> None:
         for k in (1, 2, 3, 5, 43):
             ids = view.search(axes[:1], k).ids_QK[0].tolist()
             require_equal(ids, [0, 4, 6, *range(7, 47)][:k], f"the {k} nearest of equal ones")
-        both = view.search(np.float32([[1, 1, 0, 0, 0, 0, 0, 0]]), 4).ids_QK[0].tolist()
+        both = view.search(axes[:1] + axes[1:2], 4).ids_QK[0].tolist()
         require_equal(both, [0, 1, 3, 4], "equal ones of two directions")
 
 
 @law
 def classes_are_ranked_as_by_the_gallery_in_memory(address: str) -> None:
     """Every rule gives the classes, scores, margins and neighbors that ``Gallery`` gives."""
-    memory, kept = Gallery(DIM), create(address)
+    memory, backend = Gallery(DIM), create(address)
     centers = random_vectors(6, seed=1)
     labels = [f"class {row % 6}" for row in range(90)]
     vectors = centers[np.arange(90) % 6] + 0.4 * random_vectors(90, seed=2)
     vectors[:50] = centers[0] + 0.01 * random_vectors(50, seed=3)  # all of the nearest are of one class
     labels[:50] = ["class 0"] * 50
-    for gallery in (memory, kept):
+    for gallery in (memory, backend):
         with gallery.change() as change:
             change.enrol(vectors, labels, [f"{row}.jpg" for row in range(90)])
     queries_QD = np.concatenate([centers, random_vectors(4, seed=5)])
     for rule in ("nearest", "prototype", "vote"):
         for second in (True, False):
-            with kept.view() as view:
-                found = view.rank(queries_QD, rule, 7, k=3, second=second)
-            expected = memory.view().rank(queries_QD, rule, 7, k=3, second=second)
-            require_equal(found.label_Q, expected.label_Q, f"classes by {rule}")
-            require_equal(found.second_Q, expected.second_Q, f"second classes by {rule}")
+            with backend.view() as view:
+                result = view.rank(queries_QD, rule, 7, k=3, second=second)
+            reference = memory.view().rank(queries_QD, rule, 7, k=3, second=second)
+            require_equal(result.label_Q, reference.label_Q, f"classes by {rule}")
+            require_equal(result.second_Q, reference.second_Q, f"second classes by {rule}")
             for name in ("score_Q", "margin_Q"):
-                same = np.allclose(getattr(found, name), getattr(expected, name), atol=10 * SCORE_TOLERANCE, rtol=0)
+                same = np.allclose(getattr(result, name), getattr(reference, name), atol=10 * SCORE_TOLERANCE, rtol=0)
                 require(same, f"{name} by {rule}")
-            require_equal(found.nearest.entries_QK, expected.nearest.entries_QK, f"neighbors by {rule}")
-    with kept.view() as view:
+            require_equal(result.nearest.entries_QK, reference.nearest.entries_QK, f"neighbors by {rule}")
+    with backend.view() as view:
         require(
             np.allclose(view.snapshot().vectors(np.arange(90)), memory.vectors_ND, atol=1e-6), "vectors of the snapshot"
         )
@@ -162,9 +162,9 @@ def removals_rename_and_merge(address: str) -> None:
         require_equal(change.remove(labels=["b"], names=["6.jpg"], ids=[0, 0]), 4, "number removed")
         change.rename("c", "z")
         require_equal(change.merge(["z", "d"], "new"), 3, "number merged")
-    expected = [Entry(2, "new", "2.jpg"), Entry(3, "a", "3.jpg"), Entry(5, "new", "5.jpg"), Entry(7, "new", "7.jpg")]
+    reference = [Entry(2, "new", "2.jpg"), Entry(3, "a", "3.jpg"), Entry(5, "new", "5.jpg"), Entry(7, "new", "7.jpg")]
     for each in (gallery, open_gallery(address)):
-        require_equal(listed(each), expected, "references")
+        require_equal(listed(each), reference, "references")
         require_equal(list(each.counts().items()), [("a", 1), ("new", 3)], "classes in their order")
     revision = gallery.revision
     for call, word in (
@@ -180,7 +180,7 @@ def removals_rename_and_merge(address: str) -> None:
     ):
         with gallery.change() as change:
             require_error(DataError, lambda call=call, change=change: call(change), word)  # type: ignore[misc]
-    require_equal((listed(gallery), gallery.revision), (expected, revision), "after refused changes")
+    require_equal((listed(gallery), gallery.revision), (reference, revision), "after refused changes")
 
 
 @law
@@ -338,11 +338,11 @@ def a_calibration_is_kept_and_becomes_stale(address: str) -> None:
     gallery = create(address)
     enrol(gallery, random_vectors(4), list("aabb"))
     require_equal((gallery.calibration, gallery.stale), (None, ""), "without a calibration")
-    made = calibration_for(gallery)
-    gallery.calibration = made
+    calibration = calibration_for(gallery)
+    gallery.calibration = calibration
     gallery.save()
     again = open_gallery(address)
-    require_equal((again.calibration, again.stale), (made, ""), "the calibration")
+    require_equal((again.calibration, again.stale), (calibration, ""), "the calibration")
     with again.change() as change:
         change.rename("a", "c")
     require_equal(again.stale, "", "stale after a class was renamed")
@@ -350,7 +350,7 @@ def a_calibration_is_kept_and_becomes_stale(address: str) -> None:
         change.merge(["c"], "b")
     require("4 images of 2 classes and now has 4 of 1" in again.stale, f"not stale after a merger: {again.stale!r}")
     with again.change() as change:
-        change.calibration = made = calibration_for(change)
+        change.calibration = calibration = calibration_for(change)
         change.enrol(random_vectors(1), ["b"])
         change.remove(ids=[0])
     require("these are others by now" in again.stale, f"not stale after an exchange: {again.stale!r}")
@@ -383,19 +383,19 @@ def the_network_is_kept_and_checked(address: str) -> None:
 @law
 def half_precision_is_kept(address: str) -> None:
     """Vectors in half precision give scores that differ by less than 1e-3, and those of the gallery in memory."""
-    memory, kept = Gallery(DIM, half=True), create(address, half=True)
+    memory, backend = Gallery(DIM, half=True), create(address, half=True)
     vectors, queries_QD = random_vectors(30), random_vectors(4, seed=8)
-    for gallery in (memory, kept):
+    for gallery in (memory, backend):
         with gallery.change() as change:
             change.enrol(vectors, [f"class {row % 5}" for row in range(30)])
     again = open_gallery(address)
-    require(again.half and kept.half, "half precision")
+    require(again.half and backend.half, "half precision")
     with again.view() as view:
         for rule in ("nearest", "prototype", "vote"):
-            found, expected = view.rank(queries_QD, rule, k=6), memory.view().rank(queries_QD, rule, k=6)
-            require_equal(found.label_Q, expected.label_Q, f"classes by {rule}")
+            result, reference = view.rank(queries_QD, rule, k=6), memory.view().rank(queries_QD, rule, k=6)
+            require_equal(result.label_Q, reference.label_Q, f"classes by {rule}")
             require(
-                np.allclose(found.score_Q, expected.score_Q, atol=10 * SCORE_TOLERANCE, rtol=0), f"scores by {rule}"
+                np.allclose(result.score_Q, reference.score_Q, atol=10 * SCORE_TOLERANCE, rtol=0), f"scores by {rule}"
             )
         require_equal(view.snapshot().half, True, "half precision of the snapshot")
 
@@ -407,11 +407,11 @@ def a_gallery_is_kept_as_it_is(address: str) -> None:
     memory.enrol(random_vectors(5), list("abcab"), [f"{row}" for row in range(5)])
     memory.remove(ids=[1, 4])
     memory.calibration = calibration_for(memory)
-    expected = memory.entries(), memory.revision, memory.calibration, memory.counts()
-    kept = save_gallery(memory, address)
-    for each in (kept, open_gallery(address)):
-        require_equal((each.entries(), each.revision, each.calibration, each.counts()), expected, "the gallery")
-    require_equal(enrol(kept, random_vectors(1), ["d"]), [5], "the next id")
+    reference = memory.entries(), memory.revision, memory.calibration, memory.counts()
+    backend = save_gallery(memory, address)
+    for each in (backend, open_gallery(address)):
+        require_equal((each.entries(), each.revision, each.calibration, each.counts()), reference, "the gallery")
+    require_equal(enrol(backend, random_vectors(1), ["d"]), [5], "the next id")
     require_error(DataError, lambda: save_gallery(Gallery(DIM), address), "exists")
     reader = open_gallery(address)
     replacement = Gallery(DIM)
@@ -422,9 +422,21 @@ def a_gallery_is_kept_as_it_is(address: str) -> None:
 
 
 @law
+def a_gallery_that_was_deleted_is_gone(address: str) -> None:
+    """Its address is free, and whoever still has it is told."""
+    gallery = create(address)
+    enrol(gallery, random_vectors(1), ["a"])
+    delete_gallery(address)
+    require_error(DataError, lambda: open_gallery(address))
+    require_error(DataError, lambda: delete_gallery(address))
+    require_error(DataError, gallery.refresh)
+    require_equal(len(create(address)), 0, "a new gallery of that address")
+
+
+@law
 def threads_lose_nothing_and_see_whole_changes(address: str) -> None:
     """Threads of one object enroll; every reference is there, and a reader sees batches of four or none of them."""
-    gallery, batches, done = create(address), 6, threading.Event()
+    gallery, batches, stop = create(address), 6, threading.Event()
     failures: list[str] = []
 
     def write(number: int) -> list[int]:
@@ -432,7 +444,7 @@ def threads_lose_nothing_and_see_whole_changes(address: str) -> None:
                 for id in enrol(gallery, random_vectors(4), [f"class {number}"] * 4, [f"{number}/{batch}"] * 4)]  # fmt: skip
 
     def read() -> None:
-        while not done.is_set():
+        while not stop.is_set():
             with gallery.view() as view:
                 counts, size = view.counts(), view.size
                 entries = view.entries(limit=1000)
@@ -449,7 +461,7 @@ def threads_lose_nothing_and_see_whole_changes(address: str) -> None:
         with ThreadPoolExecutor(3) as pool:
             ids = [id for part in pool.map(write, range(3)) for id in part]
     finally:
-        done.set()
+        stop.set()
         reader.join()
     require(not failures, f"a reader saw half a change: {failures[:3]}")
     require_equal(sorted(ids), list(range(12 * batches)), "ids")

@@ -27,9 +27,9 @@ def require(holds: object, what: str) -> None:
         raise AssertionError(what)
 
 
-def require_equal(found: object, expected: object, what: str) -> None:
+def require_equal(result: object, reference: object, what: str) -> None:
     """Raise AssertionError where two values differ."""
-    require(found == expected, f"{what}: {found!r}, not {expected!r}")
+    require(result == reference, f"{what}: {result!r}, not {reference!r}")
 
 
 def require_error(kind: type[UnalikeError], call: Callable[[], object], *words: str) -> None:
@@ -106,13 +106,13 @@ def check_against(oracle: PlainList, gallery: GalleryBackend, queries_QD: np.nda
     require_equal(gallery.counts(), counts, "counts")
     with gallery.view() as view:
         require_equal(view.size, (len(oracle.rows), len(counts)), "size")
-        found = view.search(queries_QD, k)
+        result = view.search(queries_QD, k)
     for q, query_D in enumerate(queries_QD):
-        expected = oracle.search(query_D, k)
-        require_equal(len(found.entries_QK[q]), len(expected), "number of neighbors")
-        require_equal([entry.id for entry in found.entries_QK[q]], found.ids_QK[q].tolist(), "ids and entries")
+        reference = oracle.search(query_D, k)
+        require_equal(len(result.entries_QK[q]), len(reference), "number of neighbors")
+        require_equal([entry.id for entry in result.entries_QK[q]], result.ids_QK[q].tolist(), "ids and entries")
         for score, id, entry, (cosine, _) in zip(
-            found.scores_QK[q], found.ids_QK[q].tolist(), found.entries_QK[q], expected, strict=True
+            result.scores_QK[q], result.ids_QK[q].tolist(), result.entries_QK[q], reference, strict=True
         ):
             require(abs(float(score) - cosine) <= tolerance, f"score {score}, not {cosine}")
             own = next(row for row in oracle.rows if row[0] == id)

@@ -55,9 +55,9 @@ def processes_lose_nothing(address: str) -> None:
         require_equal(process.returncode, 0, "exit status of a writer")
     require(gallery.refresh(), "a reader does not see what others enrolled")
     names = [entry.name for entry in listed(gallery)]
-    expected = [f"{writer}/{number}" for writer in range(WRITERS) for number in range(CHANGES) for _ in range(BATCH)]
-    require_equal(sorted(names), sorted(expected), "references")
-    require_equal([entry.id for entry in listed(gallery)], list(range(len(expected))), "ids")
+    reference = [f"{writer}/{number}" for writer in range(WRITERS) for number in range(CHANGES) for _ in range(BATCH)]
+    require_equal(sorted(names), sorted(reference), "references")
+    require_equal([entry.id for entry in listed(gallery)], list(range(len(reference))), "ids")
     require_equal(gallery.revision, WRITERS * CHANGES, "revision")
 
 

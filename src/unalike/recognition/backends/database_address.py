@@ -60,16 +60,20 @@ class DatabaseAddress:
         except ValueError:
             raise DataError("the parameters of the address of a gallery cannot be read", expected=_EXAMPLE) from None
         names = [value for key, value in parameters if key == "gallery"]
-        if len(names) != 1 or not names[0] or "\0" in names[0]:
-            raise DataError(f"the address names {len(names) or 'no'} gallery" if not all(names) or len(names) < 2 else
-                            "the address names several galleries", expected=_EXAMPLE)  # fmt: skip
+        if len(names) > 1:
+            raise DataError("the address names several galleries", expected=_EXAMPLE)
+        if not names or not names[0] or "\0" in names[0]:
+            raise DataError("the address names no gallery", expected=_EXAMPLE)
         passwords = [value for key, value in parameters if key == "password"]
         secret = passwords[-1] if passwords else unquote(password) if colon and password else None
         others = [(key, value) for key, value in parameters if key not in ("gallery", "password")]
         plain = f"postgresql://{user}{at}{host}{slash}{database}"
-        shown = [(key, value) for key, value in others if key in SHOWN]
+        plain_parameters = [(key, value) for key, value in others if key in SHOWN]
         result = cls(
-            _with_query(plain, others), names[0], _with_query(plain, [*shown, ("gallery", names[0])]), secret or None
+            _with_query(plain, others),
+            names[0],
+            _with_query(plain, [*plain_parameters, ("gallery", names[0])]),
+            secret or None,
         )
         if result.password is not None:
             _passwords[result.shown] = result.password

@@ -123,7 +123,7 @@ def measure(view: PostgresView, *, recall: float = RECALL, seed: int = 0) -> Hns
         index = HnswIndex(effort, 0.0, len(sample_S))
         found_SK = view.search(queries_SD, RECALL_AT + 1, index).ids_QK
         is_found_SK = (true_SK[:, :, None] == found_SK[:, None, :]).any(axis=2)
-        measured = float(is_found_SK[counts_SK].mean()) if counts_SK.any() else 1.0
-        if measured >= recall or effort >= MOST_CANDIDATES:
-            return HnswIndex(effort, measured, len(sample_S))
+        share = float(is_found_SK[counts_SK].mean()) if counts_SK.any() else 1.0
+        if share >= recall or effort >= MOST_CANDIDATES:
+            return HnswIndex(effort, share, len(sample_S))
         effort = min(MOST_CANDIDATES, 2 * effort)

@@ -27,6 +27,7 @@ from unalike.recognition.backends.postgres_tables import (
     create_indexes,
     create_tables,
     decode_text,
+    delete_row,
     encode_text,
     find_row,
     insert_row,
@@ -125,6 +126,14 @@ class PostgresGallery(GalleryBackend):
             create_indexes(connection, row)
             insert_row(connection, row, old)
         return cls(connections, row)
+
+    @classmethod
+    def delete(cls, address: DatabaseAddress) -> None:
+        """Delete a gallery with its tables. Raises DataError where there is none."""
+        connections = Connections(address)
+        with connections.writing() as connection:
+            delete_row(connection, read_row(connection, address.gallery, address.shown, lock=True))
+        connections.close()
 
     @classmethod
     def check_new(cls, address: DatabaseAddress, *, overwrite: bool = False) -> None:
@@ -231,10 +240,10 @@ class PostgresGallery(GalleryBackend):
         raise DataError(f"{self.address} is replaced again and again", remedy="try again")
 
     def _prototypes(self, view: PostgresView) -> Prototypes:
-        kept, key = self._kept_prototypes, (view.row.id, view.row.revision)
-        if kept is not None and kept[:2] == key:
+        cache, key = self._kept_prototypes, (view.row.id, view.row.revision)
+        if cache is not None and cache[:2] == key:
             labels = {number: label for number, label in view.fetch(f"SELECT id, label FROM {view.row.classes_table}")}
-            return replace(kept[2], labels_C=tuple(decode_text(labels[number]) for number in kept[2].ids_C.tolist()))
+            return replace(cache[2], labels_C=tuple(decode_text(labels[number]) for number in cache[2].ids_C.tolist()))
         prototypes = view.read_prototypes()
         self._kept_prototypes = (*key, prototypes)
         return prototypes
@@ -255,8 +264,8 @@ class PostgresGallery(GalleryBackend):
             f"(SELECT count(*) FROM (SELECT class, count(*) AS images FROM {row.vectors_table} GROUP BY class) v "
             f"FULL JOIN {row.classes_table} c ON c.id = v.class WHERE v.images IS DISTINCT FROM c.vectors)"
         )
-        found = connection.execute(statement.encode()).fetchone()
-        if found != (row.vectors, row.classes, 0):
+        counters = connection.execute(statement.encode()).fetchone()
+        if counters != (row.vectors, row.classes, 0):
             raise DataError(f"{self.address} is damaged: its counters differ from its tables",
                             remedy="another program changed its tables: restore it from a backup")  # fmt: skip
 
@@ -270,7 +279,7 @@ class PostgresGallery(GalleryBackend):
             return
         with self._connections.writing() as connection:
             row = read_row(connection, self._connections.address.gallery, self.address, lock=True)
-            known = (self._row.id, self._row.changes) == (row.id, row.changes)
+            is_current = (self._row.id, self._row.changes) == (row.id, row.changes)
             if row.id != self._row.id:
                 self._accept(row)
             change = PostgresChange(connection, row, self.address)
@@ -282,7 +291,7 @@ class PostgresGallery(GalleryBackend):
             if change.row is not row:
                 write_row(connection, change.row)
         # What others changed before stays unknown to this object, so that ``refresh`` tells it.
-        if known:
+        if is_current:
             self._row, self._identity = change.row, change.row.model_identity
 
     @contextmanager

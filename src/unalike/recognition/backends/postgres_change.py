@@ -28,14 +28,14 @@ class PostgresChange:
     Args:
         connection: in a transaction that locked the row.
         row: of the gallery.
-        shown: address of the gallery, for messages.
+        display: address of the gallery, for messages.
 
     Attributes:
         row: the row after the changes; the end of the transaction writes it.
     """
 
-    def __init__(self, connection: psycopg.Connection[Any], row: GalleryRow, shown: str) -> None:
-        self.connection, self.row, self._shown = connection, row, shown
+    def __init__(self, connection: psycopg.Connection[Any], row: GalleryRow, display: str) -> None:
+        self.connection, self.row, self._shown = connection, row, display
 
     def view(self) -> PostgresView:
         """The state with the changes so far."""
@@ -73,8 +73,8 @@ class PostgresChange:
         numbers = [number_of[encode_text(label)] for label in labels]
         ids = list(range(row.next_id, row.next_id + len(labels)))
         copy_vectors(self.connection, row, zip(ids, numbers, names, vectors_MD, strict=True))
-        added = {encode_text(label): count for label, count in images.items()}
-        new = sum(total == added[label] for _, label, total in rows)
+        count_of = {encode_text(label): count for label, count in images.items()}
+        new = sum(total == count_of[label] for _, label, total in rows)
         self._count(vectors=len(labels), classes=new, revision=1, ids=len(labels))
         return ids
 
@@ -82,24 +82,24 @@ class PostgresChange:
         """Remove classes and single references; the number of vectors removed."""
         view, row = self.view(), self.row
         classes = [view.class_number(label) for label in labels]
-        chosen = set(ids)
-        for name, found in (view.ids_of_names(list(dict.fromkeys(names))) if names else {}).items():
-            if not found:
+        id_set = set(ids)
+        for name, matches in (view.ids_of_names(list(dict.fromkeys(names))) if names else {}).items():
+            if not matches:
                 names_there = [entry.name for entry in view.entries(limit=10_000)]
                 raise DataError(f"no image {name!r} in the gallery", remedy=closest(name, names_there))
-            chosen.update(found)
-        there = view.fetch(f"SELECT id FROM {row.vectors_table} WHERE id = ANY(%s)", [sorted(chosen)]) if chosen else []
-        if missing := chosen - {number for (number,) in there}:
+            id_set.update(matches)
+        there = view.fetch(f"SELECT id FROM {row.vectors_table} WHERE id = ANY(%s)", [sorted(id_set)]) if id_set else []
+        if missing := id_set - {number for (number,) in there}:
             raise DataError(f"no image of id {min(missing)} in the gallery")
-        removed = 0
-        if classes or chosen:
-            removed = self.connection.execute(
+        count = 0
+        if classes or id_set:
+            count = self.connection.execute(
                 f"DELETE FROM {row.vectors_table} WHERE class = ANY(%s) OR id = ANY(%s)".encode(),
-                [classes, sorted(chosen)],
+                [classes, sorted(id_set)],
             ).rowcount
-        if removed:
-            self._recount(vectors=-removed)
-        return removed
+        if count:
+            self._recount(vectors=-count)
+        return count
 
     def rename(self, label: str, new: str) -> None:
         """Rename a class."""
@@ -128,14 +128,14 @@ class PostgresChange:
             raise DataError("nothing to merge", expected="at least one class other than the one to merge into")
         if not into:
             raise DataError("an empty label", expected="a class name")
-        found = view.fetch(f"SELECT id FROM {row.classes_table} WHERE label = %s", [encode_text(into)])
-        target = int(found[0][0]) if found else numbers[0]
+        matches = view.fetch(f"SELECT id FROM {row.classes_table} WHERE label = %s", [encode_text(into)])
+        target = int(matches[0][0]) if matches else numbers[0]
         counts = view.counts()
         moved = sum(counts[label] for label in dict.fromkeys(merged))
         statement = f"UPDATE {row.vectors_table} SET class = %s WHERE class = ANY(%s) AND class <> %s"
         self.connection.execute(statement.encode(), [target, numbers, target])
         self._recount()
-        if not found:
+        if not matches:
             self._set_label(target, into)
         return moved
 

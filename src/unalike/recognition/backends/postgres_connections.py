@@ -23,8 +23,17 @@ _SETTINGS = (
     f"SELECT set_config('lock_timeout', '{LOCK_TIMEOUT_S}s', false), set_config('client_min_messages', 'warning', false), "
     "CASE WHEN current_setting('synchronous_commit') IN ('off', 'local') THEN set_config('synchronous_commit', 'on', false) END"
 )
+# Errors of connecting carry no SQLSTATE: what they say, and the SQLSTATE that it stands for.
+_CONNECTING = {
+    "password": "28",
+    "authentication": "28",
+    "no pg_hba.conf entry": "28",
+    "does not exist": "3D000",
+    "too many": "53",
+}
 # What to do, by the class of an SQLSTATE or by all of it.
 _REMEDIES = {
+    "25P02": "a statement of this change failed: repeat the change",
     "28": "check the user and the password: in the address, in PGPASSWORD or in ~/.pgpass",
     "3D000": "create the database, or check its name",
     "42501": "ask the owner of the database for the right",
@@ -108,14 +117,12 @@ class Connections:
         return self._connect()
 
     def _connect(self) -> psycopg.Connection[Any]:
-        psycopg = import_psycopg()
+        import psycopg
         from pgvector.psycopg import register_vector
 
         settings = {"application_name": "unalike", "connect_timeout": CONNECT_TIMEOUT_S, **self.address.parameters()}
         try:
-            connection: psycopg.Connection[Any] = psycopg.connect(
-                self.address.connection, autocommit=True, prepare_threshold=None, **settings
-            )
+            connection = psycopg.connect(self.address.connection, autocommit=True, prepare_threshold=None, **settings)
         except psycopg.ProgrammingError:  # whose message quotes the address
             raise DataError(f"the address {self.address.shown} cannot be read by libpq") from None
         connection.execute(_SETTINGS.encode())
@@ -163,7 +170,7 @@ def _was_ended(connection: psycopg.Connection[Any]) -> bool:
 
 
 @contextmanager
-def database_errors(shown: str) -> Iterator[None]:
+def database_errors(display: str) -> Iterator[None]:
     """While inside, errors of PostgreSQL are DataErrors of one line that name the address without secrets."""
     psycopg = import_psycopg()
     try:
@@ -173,7 +180,6 @@ def database_errors(shown: str) -> Iterator[None]:
         lines = str(error).strip().split("\n")
         remedy = _REMEDIES.get(state, _REMEDIES.get(state[:2], ""))
         if not state and isinstance(error, psycopg.OperationalError):
-            remedy = "check that the server runs, and the address"
-            if "password" in str(error):
-                remedy = _REMEDIES["28"]
-        raise DataError(f"{shown}: {lines[0].strip()}", remedy=remedy) from error
+            remedies = [_REMEDIES[code] for words, code in _CONNECTING.items() if words in str(error)]
+            remedy = remedies[0] if remedies else "check that the server runs, and the address"
+        raise DataError(f"{display}: {lines[0].strip()}", remedy=remedy) from error

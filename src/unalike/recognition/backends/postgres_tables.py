@@ -111,22 +111,22 @@ class GalleryRow:
         return f"{'halfvec' if self.half else 'vector'}({self.dim})"
 
 
-def read_row(connection: psycopg.Connection[Any], name: str, shown: str, *, lock: bool = False) -> GalleryRow:
+def read_row(connection: psycopg.Connection[Any], name: str, display: str, *, lock: bool = False) -> GalleryRow:
     """As ``find_row``, for a gallery that must exist. Raises DataError where there is none."""
-    row = find_row(connection, name, shown, lock=lock)
+    row = find_row(connection, name, display, lock=lock)
     if row is None:
-        raise DataError(f"there is no gallery {name!r} in {shown}", remedy=_names_of(connection, name)
+        raise DataError(f"there is no gallery {name!r} in {display}", remedy=_names_of(connection, name)
                         or "make it with unalike gallery build")  # fmt: skip
     return row
 
 
-def find_row(connection: psycopg.Connection[Any], name: str, shown: str, *, lock: bool = False) -> GalleryRow | None:
+def find_row(connection: psycopg.Connection[Any], name: str, display: str, *, lock: bool = False) -> GalleryRow | None:
     """Read the row of a gallery; None where there is none.
 
     Args:
         connection: in a transaction.
         name: of the gallery.
-        shown: its address, for messages.
+        display: its address, for messages.
         lock: keep others from changing the gallery until the transaction ends.
 
     Raises:
@@ -142,7 +142,7 @@ def find_row(connection: psycopg.Connection[Any], name: str, shown: str, *, lock
     except psycopg.errors.UndefinedTable:
         connection.rollback()
         values = None
-    return None if values is None else _row_of(values, shown)
+    return None if values is None else _row_of(values, display)
 
 
 def _names_of(connection: psycopg.Connection[Any], name: str) -> str:
@@ -156,13 +156,13 @@ def _names_of(connection: psycopg.Connection[Any], name: str) -> str:
     return closest(name, [decode_text(row[0]) for row in rows])
 
 
-def _row_of(values: tuple[Any, ...], shown: str) -> GalleryRow:
+def _row_of(values: tuple[Any, ...], display: str) -> GalleryRow:
     (id, name, version, dim, half, vectors, classes, revision, next_id, changes, network, probe, calibration, index) = (
         values
     )
     if version > FORMAT_VERSION:
-        raise DataError(f"{shown} has format version {version}", remedy="update unalike")
-    with reader_errors(f"{shown} is damaged, or another program wrote it", remedy="restore it from a backup"):
+        raise DataError(f"{display} has format version {version}", remedy="update unalike")
+    with reader_errors(f"{display} is damaged, or another program wrote it", remedy="restore it from a backup"):
         identity = read_identity(np.frombuffer(probe, "<f4").astype(np.float32), json.loads(network))
         return GalleryRow(
             id, decode_text(name), dim, half, vectors, classes, revision, next_id, changes, identity,
@@ -189,7 +189,7 @@ def _json_or_none(value: Mapping[str, Any] | None) -> str | None:
     return None if value is None else json.dumps(value, allow_nan=False)
 
 
-def prepare_database(connection: psycopg.Connection[Any], shown: str) -> None:
+def prepare_database(connection: psycopg.Connection[Any], display: str) -> None:
     """Create the extension and the table of galleries where they do not exist; others wait until the transaction ends.
 
     Raises:
@@ -200,20 +200,20 @@ def prepare_database(connection: psycopg.Connection[Any], shown: str) -> None:
     connection.execute(b"SELECT pg_advisory_xact_lock(%s)", [_LOCK])
     encoding = connection.execute(b"SHOW server_encoding").fetchone()
     if encoding != ("UTF8",):
-        raise DataError(f"{shown} has the encoding {encoding[0] if encoding else ''}", expected="a database in UTF8")
-    found = connection.execute(b"SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    if found is None:
+        raise DataError(f"{display} has the encoding {encoding[0] if encoding else ''}", expected="a database in UTF8")
+    version_row = connection.execute(b"SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    if version_row is None:
         try:
             connection.execute(b"CREATE EXTENSION vector")
         except psycopg.Error as error:
             raise DataError(
-                f"{shown} has no extension vector: {str(error).splitlines()[0]}", expected="pgvector 0.8 or newer",
+                f"{display} has no extension vector: {str(error).splitlines()[0]}", expected="pgvector 0.8 or newer",
                 remedy="install pgvector on the server, and let its administrator run CREATE EXTENSION vector in the database",
             ) from error  # fmt: skip
-        found = connection.execute(b"SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
-    version = tuple(int(part) for part in str(found[0] if found else "0").split(".")[:2])
+        version_row = connection.execute(b"SELECT extversion FROM pg_extension WHERE extname = 'vector'").fetchone()
+    version = tuple(int(part) for part in str(version_row[0] if version_row else "0").split(".")[:2])
     if version < LEAST_PGVECTOR:
-        raise DataError(f"{shown} has pgvector {'.'.join(map(str, version))}", expected="0.8 or newer",
+        raise DataError(f"{display} has pgvector {'.'.join(map(str, version))}", expected="0.8 or newer",
                         remedy="install it on the server and run ALTER EXTENSION vector UPDATE")  # fmt: skip
     connection.execute(_GALLERIES.encode())
 
@@ -248,13 +248,18 @@ def create_indexes(connection: psycopg.Connection[Any], row: GalleryRow) -> None
 def insert_row(connection: psycopg.Connection[Any], row: GalleryRow, replaced: GalleryRow | None) -> None:
     """Make a gallery known, in place of another one whose tables are dropped when those who read them have ended."""
     if replaced is not None:
-        connection.execute(b"DELETE FROM unalike_galleries WHERE id = %s", [replaced.id])
-        connection.execute(f"DROP TABLE {replaced.vectors_table}, {replaced.classes_table}".encode())
+        delete_row(connection, replaced)
     connection.execute(
         b"INSERT INTO unalike_galleries (id, name, format, dim, half, network, probe) VALUES (%s, %s, %s, %s, %s, %s, %s)",
         [row.id, encode_text(row.name), FORMAT_VERSION, row.dim, row.half, *_network(row.model_identity)],
     )
     write_row(connection, row)
+
+
+def delete_row(connection: psycopg.Connection[Any], row: GalleryRow) -> None:
+    """Delete a gallery with its tables, when those who read them have ended."""
+    connection.execute(b"DELETE FROM unalike_galleries WHERE id = %s", [row.id])
+    connection.execute(f"DROP TABLE {row.vectors_table}, {row.classes_table}".encode())
 
 
 def copy_vectors(

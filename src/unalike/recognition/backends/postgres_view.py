@@ -95,7 +95,7 @@ class PostgresView(GalleryView):
     Args:
         connection: in that transaction.
         row: the gallery's row in it.
-        shown: address of the gallery, for messages.
+        display: address of the gallery, for messages.
         prototypes: returns the means of the classes, kept from an earlier view of the same revision perhaps.
         close: ends the transaction.
     """
@@ -104,11 +104,11 @@ class PostgresView(GalleryView):
         self,
         connection: psycopg.Connection[Any],
         row: GalleryRow,
-        shown: str,
+        display: str,
         prototypes: Callable[[PostgresView], Prototypes] | None = None,
         close: Callable[[], None] = lambda: None,
     ) -> None:
-        self.connection, self.row, self._shown = connection, row, shown
+        self.connection, self.row, self._shown = connection, row, display
         self._prototypes, self._close = prototypes or PostgresView.read_prototypes, close
 
     @property
@@ -189,19 +189,19 @@ class PostgresView(GalleryView):
 
     def ids_of_names(self, names: Sequence[str]) -> dict[str, list[int]]:
         """Ascending ids of the references that were enrolled under each of these names."""
-        table, given = self.row.vectors_table, [encode_text(name) for name in names]
+        table, texts = self.row.vectors_table, [encode_text(name) for name in names]
         rows = self.fetch(
             f"SELECT g.number, v.id FROM unnest(%s::text[]) WITH ORDINALITY AS g(name, number) JOIN {table} v "
             "ON normalize(v.name) = normalize(g.name) AND v.name <> '' ORDER BY v.id",
-            [given],
+            [texts],
         )
-        if "" in given:
-            empty = given.index("") + 1
+        if "" in texts:
+            empty = texts.index("") + 1
             rows += [(empty, *row) for row in self.fetch(f"SELECT id FROM {table} WHERE name = '' ORDER BY id")]
-        found: dict[str, list[int]] = {name: [] for name in names}
+        ids_of: dict[str, list[int]] = {name: [] for name in names}
         for number, id in rows:
-            found[names[number - 1]].append(int(id))
-        return found
+            ids_of[names[number - 1]].append(int(id))
+        return ids_of
 
     # ---- search ----
 
@@ -260,33 +260,33 @@ class PostgresView(GalleryView):
         check_rule(rule)
         vectors_QD = self._unit(vectors_QD)
         depth = k if rule == "prototype" else max(k, voters if rule == "vote" else DEPTH)
-        found = self._search(vectors_QD, depth, index)
-        labels = dict(found.labels)
+        nearest = self._search(vectors_QD, depth, index)
+        labels = dict(nearest.labels)
         if rule == "prototype":
             prototypes = self._prototypes(self)
             ranking = rank_by_prototype(vectors_QD, prototypes.vectors_CD)
             labels = dict(enumerate(prototypes.labels_C))
         elif rule == "vote":
-            ranking = rank_by_vote(found.classes_QK, found.scores_QK, found.ids_QK, voters)
+            ranking = rank_by_vote(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, voters)
         else:
-            ranking = self._rank_by_nearest(vectors_QD, found, labels, second)
+            ranking = self._rank_by_nearest(vectors_QD, nearest, labels, second)
         return RankedClasses(
             tuple(labels[code] for code in ranking.code_Q.tolist()),
             tuple(labels[code] if code >= 0 else None for code in ranking.second_Q.tolist()),
-            ranking.score_Q, ranking.margin_Q, found.first(k),
+            ranking.score_Q, ranking.margin_Q, nearest.first(k),
         )  # fmt: skip
 
     def _rank_by_nearest(
-        self, vectors_QD: np.ndarray, found: FoundRows, labels: dict[int, str], second: bool
+        self, vectors_QD: np.ndarray, nearest: FoundRows, labels: dict[int, str], second: bool
     ) -> ClassRanking:
         def find_second(rows_U: np.ndarray, best_U: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             others = self._search(vectors_QD[rows_U], 1, None, best_U)
             labels.update(others.labels)
             return others.scores_QK[:, 0], others.classes_QK[:, 0]
 
-        is_complete = found.scores_QK.shape[1] >= self.row.vectors or self.row.classes < 2
+        is_complete = nearest.scores_QK.shape[1] >= self.row.vectors or self.row.classes < 2
         search = find_second if second and not is_complete else None
-        return rank_by_nearest(found.classes_QK, found.scores_QK, found.ids_QK, search)
+        return rank_by_nearest(nearest.classes_QK, nearest.scores_QK, nearest.ids_QK, search)
 
     def read_prototypes(self) -> Prototypes:
         """Compute the means of the classes on the server."""

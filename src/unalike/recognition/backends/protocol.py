@@ -192,6 +192,7 @@ class GalleryView(Protocol):
 
     def close(self) -> None:
         """Give back what the view holds."""
+        return
 
     def __enter__(self) -> Self:
         return self
@@ -315,6 +316,7 @@ class GalleryBackend(Protocol):
 
     def close(self) -> None:
         """Give back connections."""
+        return
 
     # ---- reading the present state ----
 

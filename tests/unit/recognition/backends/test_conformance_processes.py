@@ -20,5 +20,6 @@ def test_a_file_keeps_the_law(law: Callable[[str], None], tmp_path: Path) -> Non
 def test_a_writer_that_acknowledges_too_early_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A gallery whose changes never reach the file breaks the laws."""
     monkeypatch.setattr(Gallery, "refresh", lambda self: False)
+    monkeypatch.setattr(conformance_processes, "WRITERS", 1)
     with pytest.raises(AssertionError, match="does not see"):
         conformance_processes.processes_lose_nothing(str(tmp_path / "shop.gallery"))

@@ -20,7 +20,7 @@ def database() -> str:
     return new_database()
 
 
-def clustered(dim: int, count: int = 600, *, half: bool = False) -> tuple[Gallery, np.ndarray]:
+def clustered(dim: int, count: int = 500, *, half: bool = False) -> tuple[Gallery, np.ndarray]:
     rng = np.random.default_rng(0)
     centers = rng.normal(size=(20, dim))
     gallery = Gallery(dim, half=half)
@@ -31,7 +31,7 @@ def clustered(dim: int, count: int = 600, *, half: bool = False) -> tuple[Galler
 
 @pytest.mark.parametrize(("dim", "half"), [(16, False), (16, True), (2100, False)])
 def test_recall_is_measured_and_scores_are_exact(database: str, dim: int, half: bool) -> None:
-    memory, queries_QD = clustered(dim, 300 if dim > 1000 else 600, half=half)
+    memory, queries_QD = clustered(dim, 300 if dim > 1000 else 500, half=half)
     gallery = save_gallery(memory, f"{database}&gallery=hnsw.{dim}.{half}")
     assert isinstance(gallery, PostgresGallery)
     index = gallery.open_index()

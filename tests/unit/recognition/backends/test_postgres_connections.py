@@ -18,7 +18,7 @@ def test_a_missing_package_is_one_line_with_the_command(monkeypatch: pytest.Monk
     for module in ("psycopg", "pgvector.psycopg"):
         with monkeypatch.context() as patch:
             patch.setitem(sys.modules, module, None)
-            with pytest.raises(MissingExtra, match=r"a gallery in PostgreSQL needs psycopg.*unalike\[postgres\]"):
+            with pytest.raises(MissingExtra, match=r"a gallery in PostgreSQL needs psycopg.*install .*\[postgres\]"):
                 open_gallery("postgresql://localhost/db?gallery=shop")
 
 
