@@ -47,6 +47,8 @@ _NAMED = re.compile(
 )
 _OPTION = re.compile(rf"(--(?:{_SECRET_NAME})\s+)(?!-)\S+", re.IGNORECASE)
 _BEARER = re.compile(r"\b((?:bearer|basic)\s+)[\w.~+/=-]{16,}", re.IGNORECASE)
+# Secrets of API keys (``serve.store.keys``); the id in the middle stays, by which a key is revoked.
+_API_KEY = re.compile(r"\b(unalike_[0-9a-f]{8}_)[\w-]{20,}")
 SHORTEST_SECRET = 6  # characters, behind "name: "; shorter ones are words of a sentence
 _NOT_SECRET = frozenset(("none", "null", "true", "false", "", HIDDEN))
 # Text that a spreadsheet reads as a formula, also behind quotes that were put before it.
@@ -59,9 +61,10 @@ def redact(text: str) -> str:
     """Hide passwords, tokens and signed query strings in a text; what is hidden becomes ``***``.
 
     Applied to all that is printed or written: messages, ``status.json``, ``run.json``, ``experiment.yaml``. Known forms are
-    user information of an address (with or without its scheme, percent-encoded too), queries, and values that stand
-    behind a name such as ``token`` or ``AWS_SECRET_ACCESS_KEY``.
+    user information of an address (with or without its scheme, percent-encoded too), queries, API keys of ``unalike serve``,
+    and values that stand behind a name such as ``token`` or ``AWS_SECRET_ACCESS_KEY``.
     """
+    text = _API_KEY.sub(rf"\1{HIDDEN}", text) if "unalike_" in text else text
     if not any(character in text for character in "@=:%") and "--" not in text:
         return text
     text = _PASSWORD.sub(rf"\1{HIDDEN}@", text)

@@ -37,6 +37,8 @@ SIGNED = "https://h.org/b/a.tar.gz?X-Amz-Credential=AKIA%2F1&X-Amz-Signature=s3c
         ('{"api_key": "s3cr3t"}', '{"api_key": "***"}'),
         ("Authorization: Bearer s3cr3ts3cr3ts3cr3t", "Authorization: Bearer ***"),
         ("AccountKey=s3cr3t==;EndpointSuffix=x", "AccountKey=***;EndpointSuffix=x"),
+        (f"a key unalike_0123abcd_{'s3cr3t' * 7}- was", "a key unalike_0123abcd_*** was"),
+        (f"unalike_0123abcd_{'s3cr3t' * 7}-", "unalike_0123abcd_***"),
         ("train --api-key s3cr3t -v", "train --api-key *** -v"),
         ("az://c/a.tar?sv=1;sig=s3cr3t", "az://c/a.tar?sv=***;sig=***"),
         (
@@ -62,6 +64,7 @@ def test_secrets_are_hidden(text: str, shown: str) -> None:
         "the token: see wandb; ViT has 196 tokens: 14 x 14; at 12:30:45 someone@example.org wrote",
         "2 faults; signature of the model; train.token is null; password: none",
         "class-a: 12@3x",
+        "unalike_0123abcd_export",
     ],
 )
 def test_the_rest_stays_as_it_is(text: str) -> None:

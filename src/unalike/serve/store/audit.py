@@ -44,18 +44,29 @@ class Audit:
         return str(row["id"])
 
     def finish(
-        self, entry_id: str, outcome: str = "done", error: str = "", *, connection: sa.Connection | None = None
-    ) -> bool:
-        """Write how a change ended: ``done`` or ``failed``.
+        self, entry_id: str, outcome: str = "done", error: str = "", *, details: Mapping[str, Any] | None = None,
+        connection: sa.Connection | None = None,
+    ) -> bool:  # fmt: skip
+        """Write how a change ended.
+
+        Args:
+            entry_id: as ``begin`` returned it.
+            outcome: ``done`` or ``failed``.
+            error: why it failed.
+            details: plain data that was not known before, such as counts; joined to those of ``begin``.
+            connection: a transaction that this becomes part of.
 
         Returns:
             False where there is no such entry, or it was finished before.
         """
         check_choice(outcome, OUTCOMES[1:], "outcome")
-        change = audit.update().where(audit.c.id == entry_id, audit.c.outcome == "begun")
+        is_open = sa.and_(audit.c.id == entry_id, audit.c.outcome == "begun")
+        values: dict[str, Any] = {"outcome": outcome, "error": error, "finished": utc_now()}
         with self._database.writing(connection) as open_connection:
-            values = change.values(outcome=outcome, error=error, finished=utc_now())
-            return open_connection.execute(values).rowcount == 1
+            if details:
+                before = open_connection.execute(sa.select(audit.c.details).where(is_open)).scalar()
+                values["details"] = {**(before or {}), **details}
+            return open_connection.execute(audit.update().where(is_open).values(values)).rowcount == 1
 
     def find(
         self, *, actor: str | None = None, action: str | None = None, resource: str | None = None,

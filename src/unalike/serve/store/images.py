@@ -10,7 +10,6 @@ import contextlib
 import io
 import os
 import re
-import secrets
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,6 +27,7 @@ SHARDS = [f"{number:02x}" for number in range(256)]
 # Sides of thumbnails, in pixels; another one is rounded up, so that a client cannot make us keep any number of them.
 SIDES = (64, 128, 256, 512, 1024)
 THUMBNAILS, JPEG_QUALITY = "thumbnails", 85
+_DOOMED = ".deleted-"  # what a file that is being deleted is called
 _SHA = re.compile(r"[0-9a-f]{64}")
 # First bytes -> media type; of ISO media files the brand at byte 8.
 _MAGIC = (
@@ -122,12 +122,15 @@ class LocalFiles:
         time, and the file comes back; one that comes later finds no file and writes it anew.
         """
         path = self.folder / name
-        doomed = path.with_name(f".{path.name}.deleted-{secrets.token_hex(8)}")
         try:
-            if before is not None and path.stat().st_mtime >= before.timestamp():
+            if before is None:
+                path.unlink()
+                return True
+            if path.stat().st_mtime >= before.timestamp():
                 return False
+            doomed = path.with_name(f"{_DOOMED}{path.name}")
             os.rename(path, doomed)
-            if before is not None and doomed.stat().st_mtime >= before.timestamp():
+            if doomed.stat().st_mtime >= before.timestamp():
                 os.rename(doomed, path)
                 return False
             doomed.unlink()
@@ -142,7 +145,9 @@ class LocalFiles:
             with contextlib.suppress(FileNotFoundError), os.scandir(self.folder / shard) as entries:
                 for entry in entries:
                     with contextlib.suppress(FileNotFoundError):
-                        if _SHA.fullmatch(entry.name) and entry.stat().st_mtime < limit:
+                        if entry.name.startswith(_DOOMED):  # of a process that was killed in ``delete``
+                            os.rename(entry.path, self.folder / shard / entry.name.removeprefix(_DOOMED))
+                        elif _SHA.fullmatch(entry.name) and entry.stat().st_mtime < limit:
                             yield f"{shard}/{entry.name}"
 
 

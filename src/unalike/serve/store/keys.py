@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from unalike.errors import DataError, closest
+from unalike.serve.store.audit import Audit
 from unalike.serve.store.database import Database
 from unalike.serve.store.records import ROLES, KeyRecord, check_choice, check_text, utc_now
 from unalike.serve.store.tables import keys
@@ -37,18 +38,19 @@ _COLUMNS = [keys.c[f.name] for f in fields(KeyRecord)]
 class Keys:
     """The API keys of a store."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, audit: Audit) -> None:
+        self._database, self._audit = database, audit
         self._cache: dict[str, tuple[float, KeyRecord]] = {}
         self._lock = threading.Lock()
 
-    def add(self, name: str, role: str, gallery: str | None = None) -> tuple[KeyRecord, str]:
-        """Create a key.
+    def add(self, name: str, role: str, gallery: str | None = None, *, actor: str = "") -> tuple[KeyRecord, str]:
+        """Create a key; the audit log has an entry about it.
 
         Args:
             name: what it is called; no two valid keys have one name.
             role: ``view``, ``operate`` or ``admin``.
             gallery: the one gallery that it is for; None for all.
+            actor: who creates it.
 
         Returns:
             The key, and its secret, which cannot be read again.
@@ -70,6 +72,8 @@ class Keys:
             except IntegrityError as error:
                 raise DataError(f"there is a key named {name!r}", expected="another name",
                                 remedy="revoke that key first, or choose another name") from error  # fmt: skip
+            details = {"id": record.id, "role": role, "gallery": record.gallery}
+            self._note_change(connection, actor, "keys.add", name, details)
         return record, secret
 
     def list(self) -> list[KeyRecord]:
@@ -78,11 +82,12 @@ class Keys:
             rows = connection.execute(sa.select(*_COLUMNS).order_by(keys.c.created, keys.c.id)).mappings().all()
         return [KeyRecord(**row) for row in rows]
 
-    def revoke(self, key: str) -> KeyRecord:
-        """Revoke a key for ever.
+    def revoke(self, key: str, *, actor: str = "") -> KeyRecord:
+        """Revoke a key for ever; the audit log has an entry about it.
 
         Args:
             key: its id, or the name of a valid key.
+            actor: who revokes it.
 
         Raises:
             DataError: there is no such key, or it was revoked before.
@@ -98,6 +103,7 @@ class Keys:
                 names = [name for (name,) in connection.execute(sa.select(keys.c.name).where(is_valid))]
                 raise DataError(f"no key {key!r}", remedy=closest(key, names) or "see: unalike serve keys list")
             connection.execute(keys.update().where(keys.c.id == row["id"]).values(revoked=now))
+            self._note_change(connection, actor, "keys.revoke", row["name"], {"id": row["id"]})
         with self._lock:
             self._cache.clear()
         return replace(KeyRecord(**row), revoked=now)
@@ -123,6 +129,12 @@ class Keys:
                 self._cache.clear()
             self._cache[digest] = time.monotonic() + CACHE_S, record
         return record
+
+    def _note_change(
+        self, connection: sa.Connection, actor: str, action: str, name: str, details: dict[str, str | None]
+    ) -> None:
+        entry_id = self._audit.begin(actor, action, name, details, connection=connection)
+        self._audit.finish(entry_id, connection=connection)
 
     def _note_use(self, record: KeyRecord, now: datetime) -> None:
         """Write down when it was used, at most once a minute."""

@@ -16,6 +16,7 @@ from unalike.serve.store.idempotency import Idempotency
 from unalike.serve.store.images import ImageStore
 from unalike.serve.store.keys import Keys
 from unalike.serve.store.migration import upgrade
+from unalike.serve.store.references import Galleries
 
 IMAGES_FOLDER = "images"
 
@@ -27,13 +28,16 @@ class Store:
         folder: the folder of the service.
         database: the database.
         decisions, keys, idempotency, audit: what it holds.
+        galleries: names and addresses of the galleries that are served; the references are in the galleries alone.
         images: the images.
     """
 
     def __init__(self, database: Database, images: ImageStore, folder: Path, *, sync_decisions: bool = False) -> None:
         self.database, self.images, self.folder = database, images, folder
         self.decisions = Decisions(database, sync=sync_decisions)
-        self.keys, self.idempotency, self.audit = Keys(database), Idempotency(database), Audit(database)
+        self.audit, self.idempotency = Audit(database), Idempotency(database)
+        self.keys = Keys(database, self.audit)
+        self.galleries = Galleries(database)
 
     def transaction(self) -> AbstractContextManager[sa.Connection]:
         """A transaction for several changes, all or none; on the disk when it ends.

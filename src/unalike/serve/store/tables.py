@@ -207,3 +207,10 @@ audit = Table(
     Column("finished", UtcTime),
     Index("audit_by_resource", "resource", "id"),
 )  # fmt: skip
+
+galleries = Table(
+    "galleries", metadata,
+    Column("name", Name, primary_key=True),
+    Column("address", PlainText, nullable=False),
+    Column("registered", UtcTime, nullable=False),
+)  # fmt: skip

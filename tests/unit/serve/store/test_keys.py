@@ -53,7 +53,7 @@ def test_a_revoked_key_is_refused_at_once_here_and_within_the_cache_elsewhere(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     record, secret = store.keys.add("till", "view")
-    other = module.Keys(store.database)  # as in another process
+    other = module.Keys(store.database, store.audit)  # as in another process
     assert store.keys.authenticate(secret) and other.authenticate(secret)
     revoked = store.keys.revoke("till")
     assert revoked.id == record.id and revoked.revoked is not None
@@ -101,7 +101,7 @@ def test_use_is_written_down_once_a_minute(sqlite_store: Store) -> None:
     assert sqlite_store.keys.list()[0].last_used is None
     sqlite_store.keys.authenticate(secret)
     first = sqlite_store.keys.list()[0].last_used
-    module.Keys(sqlite_store.database).authenticate(secret)
+    module.Keys(sqlite_store.database, sqlite_store.audit).authenticate(secret)
     assert first is not None and sqlite_store.keys.list()[0].last_used == first
 
 
@@ -118,3 +118,15 @@ def test_the_file_is_readable_by_its_owner_alone(tmp_path: Path) -> None:
         modes = {path.stat().st_mode & 0o777 for path in tmp_path.glob("store.db*")}
     assert modes == {0o600}
     assert sqlite3.connect(tmp_path / "store.db").execute("SELECT count(*) FROM keys").fetchone() == (1,)
+
+
+def test_changes_of_keys_are_in_the_audit_log(store: Store) -> None:
+    key, secret = store.keys.add("till", "view", actor="ann")
+    with pytest.raises(DataError):
+        store.keys.add("till", "view", actor="bob")
+    store.keys.revoke("till", actor="eve")
+    revoked, created = store.audit.find().items
+    assert (created.actor, created.action, created.resource, created.outcome) == ("ann", "keys.add", "till", "done")
+    assert created.details == {"id": key.id, "role": "view", "gallery": None}
+    assert (revoked.actor, revoked.action, revoked.details) == ("eve", "keys.revoke", {"id": key.id})
+    assert secret not in repr((created, revoked, key))
