@@ -1,39 +1,16 @@
-"""A gallery without vectors, in memory: what purges read and change of one."""
+"""Small galleries in memory, of which classes and names matter alone."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+import numpy as np
+
+from unalike.recognition.gallery import Gallery
 
 
-class Entry(NamedTuple):
-    id: int
-    label: str
-    name: str
-
-
-class MemoryGallery:
-    """References as (label, name); ids are their positions."""
-
-    path = None
-
-    def __init__(self, *references: tuple[str, str]) -> None:
-        self.references = [Entry(number, label, name) for number, (label, name) in enumerate(references)]
-
-    def entries(self, label: str | None = None, after: int = -1, limit: int = 100) -> list[Entry]:
-        chosen = [one for one in self.references if one.id > after and label in (None, one.label)]
-        return chosen[:limit]
-
-    def counts(self) -> dict[str, int]:
-        return Counter(one.label for one in self.references)
-
-    @contextmanager
-    def change(self) -> Iterator[MemoryGallery]:
-        yield self
-
-    def remove(self, labels: Sequence[str] = (), names: Sequence[str] = (), ids: Sequence[int] = ()) -> int:
-        before = len(self.references)
-        self.references = [one for one in self.references if one.id not in ids]
-        return before - len(self.references)
+def make_gallery(*references: tuple[str, str]) -> Gallery:
+    """A gallery of references (class, name); ids are their positions, vectors are random."""
+    gallery = Gallery(8)
+    if references:
+        labels, names = zip(*references, strict=True)
+        gallery.enrol(np.random.default_rng(0).normal(size=(len(references), 8)), labels, names)
+    return gallery

@@ -6,6 +6,7 @@ import typer
 from typer.core import TyperGroup
 
 from unalike.cli.section_options import Option, section_command
+from unalike.cli.serve_store import add_store_commands
 from unalike.spec.serve import ENVIRONMENT_PREFIX, Serve
 
 START = "start"
@@ -56,3 +57,6 @@ def start(settings: Serve) -> None:
 
         raise missing_extra(str(error.name), "serve", "unalike serve") from error
     run_service(settings)
+
+
+add_store_commands(serve)

@@ -115,8 +115,6 @@ def backup(
     with _open(folder, store, images) as service_store:
         addresses = service_store.galleries.list() | _named_addresses(gallery)
         report = run(service_store, target, addresses, with_images=not without_images)
-    for address in report.skipped:
-        say(f"not in the backup: {address}; use the backup of that database")
     _print_counts(report.to_dict(), as_json, f"{report.folder}: {report.rows.get('decisions', 0)} decisions, "
                   f"{report.images} images, {len(report.galleries)} galleries")  # fmt: skip
 

@@ -24,6 +24,9 @@ from typing import Any
 import sqlalchemy as sa
 
 from unalike.errors import StoreError
+from unalike.recognition.backends.address import open_gallery
+from unalike.recognition.backends.database_address import is_database
+from unalike.recognition.gallery_file import write_gallery_file
 from unalike.serve.store.database import BUSY_S, DATABASE_FILE, Database
 from unalike.serve.store.images import ImageStore
 from unalike.serve.store.migration import upgrade
@@ -51,14 +54,12 @@ class BackupReport:
         rows: number of rows by table.
         images: number of images.
         galleries: name -> file.
-        skipped: addresses of galleries that are kept in a database, which has a backup of its own.
     """
 
     folder: str
     rows: dict[str, int]
     images: int
     galleries: dict[str, str] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         """As plain data."""
@@ -75,7 +76,8 @@ def backup(
     Args:
         store: the store.
         target: a folder that does not exist, or is empty.
-        galleries: name -> file; by default those that services of this store have registered.
+        galleries: name -> address; by default those that services of this store have registered. One that is kept in a
+            database becomes a file in the backup.
         with_images: False leaves images out, where their store has a backup of its own.
 
     Raises:
@@ -84,7 +86,6 @@ def backup(
     target = Path(os.path.abspath(target))
     refuse_existing(target, folder=True, error=StoreError)
     addresses = dict(store.galleries.list() if galleries is None else galleries)
-    files = {name: Path(address) for name, address in addresses.items() if "://" not in str(address)}
     partial = target.with_name(f".{target.name}.partial-{os.getpid()}")
     with purge_lock(store), _writing(partial):
         partial.mkdir(parents=True)
@@ -92,9 +93,9 @@ def backup(
         digests = {DATABASE_FILE: file_sha256(partial / DATABASE_FILE)}
         (partial / GALLERIES).mkdir()
         copies = {}
-        for name, path in files.items():
+        for name, address in addresses.items():
             file_name = f"{_file_stem(name)}.gallery"
-            _copy_gallery(path, partial / GALLERIES / file_name)
+            _copy_gallery(address, partial / GALLERIES / file_name)
             digests[f"{GALLERIES}/{file_name}"] = file_sha256(partial / GALLERIES / file_name)
             copies[name] = file_name
         images = _copy_images(store.images, ImageStore(partial / IMAGES_FOLDER)) if with_images else 0
@@ -105,8 +106,7 @@ def backup(
             target.rmdir()
         os.rename(partial, target)
     paths = {name: str(target / GALLERIES / file_name) for name, file_name in copies.items()}
-    skipped = [str(address) for name, address in addresses.items() if name not in files]
-    return BackupReport(str(target), rows, images, paths, skipped)
+    return BackupReport(str(target), rows, images, paths)
 
 
 def restore(
@@ -217,8 +217,13 @@ def _count_rows(connection: sa.Connection) -> dict[str, int]:
     }
 
 
-def _copy_gallery(path: Path, copy: Path) -> None:
-    """Copy a gallery's file as it was at one moment: later changes are appended behind it, or go to a new file."""
+def _copy_gallery(address: str | Path, copy: Path) -> None:
+    """Write a gallery as it is at one moment. Of a file: later changes are appended behind it, or go to a new one."""
+    if is_database(address):
+        with open_gallery(address).view() as view:
+            write_gallery_file(copy, view.snapshot(), view.calibration, view.model_identity)
+        return
+    path = Path(address)
     with reader_errors(f"gallery {path} cannot be read", error=StoreError):
         with file_lock(path):  # nobody is in the middle of a change
             file = path.open("rb")

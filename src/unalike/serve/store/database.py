@@ -35,7 +35,7 @@ class Database:
     """A database, by its address.
 
     Args:
-        url: ``postgresql://user@host/database`` or ``sqlite:///file``; None for a file in ``folder``.
+        url: ``postgresql://HOST/DATABASE`` or ``sqlite:///file``; None for a file in ``folder``.
         folder: the folder of the service.
 
     Attributes:
@@ -51,8 +51,7 @@ class Database:
         self._url = _parse(url) if url else URL.create("sqlite", database=str(folder / DATABASE_FILE))
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
         self.path = Path(os.path.abspath(self._url.database or "")) if self.is_sqlite else None
-        address_text = self._url.set(drivername=self._url.get_backend_name()).render_as_string(hide_password=True)
-        self.address = str(self.path) if self.path else redact(address_text)
+        self.address = str(self.path) if self.path else redact(url or "")
         self._engine: ProcessLocal[sa.Engine] = ProcessLocal()
         if self.is_sqlite and (not self._url.database or self._url.database == ":memory:"):
             raise StoreError("a store in memory", expected="sqlite:///FILE, whose content outlives the process")
@@ -164,12 +163,13 @@ def _parse(url: str) -> URL:
         address = make_url(url)
         scheme = _SCHEMES.get(address.drivername)
     except (ArgumentError, ValueError) as error:
-        raise StoreError(
-            f"{redact(url)}: no address of a database", expected="postgresql://user@host/database"
-        ) from error
+        raise StoreError(f"{redact(url)}: no address of a database", expected="postgresql://HOST/DATABASE") from error
     if scheme is None:
         raise StoreError(f"{redact(url)}: a store of kind {address.drivername!r}",
-                         expected="postgresql://user@host/database or sqlite:///FILE")  # fmt: skip
+                         expected="postgresql://HOST/DATABASE or sqlite:///FILE")  # fmt: skip
+    if "@" in (address.database or "") and scheme != "sqlite":
+        raise StoreError(f"{redact(url)}: more than one @", expected="postgresql://HOST/DATABASE",
+                         remedy="write an @ of a password as %40, and a / as %2F")  # fmt: skip
     return address.set(drivername=scheme)
 
 

@@ -21,11 +21,12 @@ import sqlalchemy as sa
 
 from unalike.data.folders import normalize_class_name
 from unalike.errors import DataError, closest
+from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
 from unalike.serve.store.database import Database
 from unalike.serve.store.images import check_sha
 from unalike.serve.store.records import utc_now
-from unalike.serve.store.references import ReferenceGallery, hash_of_reference, hashes_of, references_of
+from unalike.serve.store.references import hash_of_reference, hashes_of, references_of
 from unalike.serve.store.store import Store
 from unalike.serve.store.tables import decisions, idempotency, json_text, plain_text
 from unalike.storage.atomic import copy_file
@@ -69,7 +70,7 @@ class PurgeReport:
 
 
 def purge_expired(
-    store: Store, retention: Retention, galleries: Iterable[ReferenceGallery], *, now: datetime | None = None
+    store: Store, retention: Retention, galleries: Iterable[GalleryBackend], *, now: datetime | None = None
 ) -> PurgeReport:  # fmt: skip
     """Remove what is past its retention. Safe beside services that write, of which each may run it.
 
@@ -98,7 +99,7 @@ def purge_expired(
 
 
 def purge_image(
-    store: Store, sha: str, galleries: Mapping[str, ReferenceGallery], *, actor: str = "", request_id: str = ""
+    store: Store, sha: str, galleries: Mapping[str, GalleryBackend], *, actor: str = "", request_id: str = ""
 ) -> PurgeReport:  # fmt: skip
     """Remove one image everywhere: the picture, its thumbnails, references made from it, decisions about it.
 
@@ -128,7 +129,7 @@ def purge_image(
 
 
 def purge_class(
-    store: Store, resource: str, label: str, galleries: Mapping[str, ReferenceGallery], *, actor: str = "",
+    store: Store, resource: str, label: str, galleries: Mapping[str, GalleryBackend], *, actor: str = "",
     request_id: str = "",
 ) -> PurgeReport:  # fmt: skip
     """Remove one class of a gallery everywhere: its references, decisions that name it, and the images of both.
@@ -220,14 +221,13 @@ def _delete(database: Database, table: sa.Table, condition: sa.ColumnElement[boo
             return count
 
 
-def _remove_references(gallery: ReferenceGallery, ids: list[int]) -> int:
+def _remove_references(gallery: GalleryBackend, ids: list[int]) -> int:
     if not ids:
         return 0
     with gallery.change() as open_gallery:
-        count = int(open_gallery.remove(ids=ids))
-    path = getattr(gallery, "path", None)
-    if path is not None:
-        _rewrite_file(path)
+        count = open_gallery.remove(ids=ids)
+    if isinstance(gallery, Gallery) and gallery.path is not None:
+        _rewrite_file(gallery.path)
     return count
 
 

@@ -6,55 +6,19 @@ The name alone says which picture belongs to a vector, so that no table beside t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from collections.abc import Iterable, Iterator, Mapping
 
 import sqlalchemy as sa
-from sqlalchemy.engine import make_url
+from sqlalchemy.engine import URL, make_url
 
+from unalike.recognition.backends.address import open_gallery
+from unalike.recognition.backends.protocol import Entry, GalleryBackend, pages
 from unalike.serve.store.database import Database
 from unalike.serve.store.images import check_sha
 from unalike.serve.store.records import utc_now
 from unalike.serve.store.tables import galleries
 
 _NAME = re.compile(r"sha256:([0-9a-f]{64})/.+", re.DOTALL)
-_PAGE = 1000
-
-
-class Reference(Protocol):
-    """One reference of a gallery: its id, class and name."""
-
-    @property
-    def id(self) -> int:
-        """Its number."""
-        ...
-
-    @property
-    def label(self) -> str:
-        """Its class."""
-        ...
-
-    @property
-    def name(self) -> str:
-        """What its vector was computed from."""
-        ...
-
-
-class ReferenceGallery(Protocol):
-    """What a purge needs of a gallery (``recognition.backends.protocol.GalleryBackend``)."""
-
-    def entries(self, label: str | None = None, after: int = -1, limit: int = 100) -> Sequence[Reference]:
-        """References by ascending id."""
-        ...
-
-    def counts(self) -> Mapping[str, int]:
-        """Number of references of each class."""
-        ...
-
-    def change(self) -> AbstractContextManager[Any]:
-        """The gallery to change; durable when the block ends."""
-        ...
 
 
 def reference_name(sha: str, token: str) -> str:
@@ -68,15 +32,13 @@ def hash_of_reference(name: str) -> str | None:
     return match[1] if match else None
 
 
-def references_of(gallery: ReferenceGallery, label: str | None = None) -> Iterator[Reference]:
-    """All references of a gallery, or of one class, page by page."""
-    after = -1
-    while page := gallery.entries(label, after, _PAGE):
-        yield from page
-        after = page[-1].id
+def references_of(gallery: GalleryBackend, label: str | None = None) -> Iterator[Entry]:
+    """All references of a gallery, or of one class, in one state."""
+    with gallery.view() as view:
+        yield from pages(view, label)
 
 
-def hashes_of(references: Iterable[Reference]) -> set[str]:
+def hashes_of(references: Iterable[Entry]) -> set[str]:
     """Content hashes of the references whose picture is in the image store."""
     return {sha for reference in references if (sha := hash_of_reference(reference.name)) is not None}
 
@@ -110,11 +72,10 @@ def _without_password(address: str) -> str:
         return address
     url = make_url(address)
     query = {name: value for name, value in url.query.items() if name != "password"}
-    return url.set(password=None, query=query).render_as_string(hide_password=False)
+    plain_url = URL.create(url.drivername, url.username, None, url.host, url.port, url.database, query)
+    return plain_url.render_as_string(hide_password=False)
 
 
-def open_galleries(addresses: Mapping[str, str]) -> dict[str, ReferenceGallery]:
+def open_galleries(addresses: Mapping[str, str]) -> dict[str, GalleryBackend]:
     """Open galleries, name -> address. Raises DataError for one that is gone or damaged."""
-    from unalike.recognition.backends.address import open_gallery
-
     return {name: open_gallery(address) for name, address in addresses.items()}

@@ -68,7 +68,7 @@ def open_store(
     """Open a store; its tables are created, or brought to this release's version.
 
     Args:
-        url: ``postgresql://user@host/database``, or None for a SQLite file in the folder.
+        url: ``postgresql://HOST/DATABASE``, or None for a SQLite file in the folder.
         folder: the folder of the service; created where it is missing.
         images: a folder or an address of images, such as ``s3://bucket/images``; ``folder/images`` by default.
         sync_decisions: wait for the disk at every decision, so that one survives a loss of power too.

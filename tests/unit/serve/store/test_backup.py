@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.postgres import new_database
 from unalike.errors import StoreError
+from unalike.recognition.backends.address import save_gallery
 from unalike.recognition.gallery import Gallery
 from unalike.serve.store import DecisionRecord, Feedback, Store, open_store
 from unalike.serve.store import backup as module
@@ -61,9 +62,9 @@ def fill(store: Store) -> DecisionRecord:
 def test_a_restored_store_is_the_same(store: Store, tmp_path: Path, kind: str) -> None:
     record = fill(store)
     secret = store.keys.add("line", "admin")[1]
-    store.galleries.register({"shop": str(gallery_file(tmp_path)), "db": "postgresql://host/db?gallery=x"})
+    store.galleries.register({"shop": str(gallery_file(tmp_path))})
     report = backup(store, tmp_path / "backup")
-    assert report.skipped == ["postgresql://host/db?gallery=x"] and list(report.galleries) == ["shop"]
+    assert list(report.galleries) == ["shop"]
     assert report.images == 1 and report.rows["decisions"] == 1 and report.rows["keys"] == 2
     before = sorted(path.name for path in (tmp_path / "backup").iterdir())
     assert before == ["galleries", "images", "manifest.json", "store.db"]
@@ -169,3 +170,15 @@ def test_a_manifest_of_another_kind_is_refused(sqlite_store: Store, tmp_path: Pa
         restore(tmp_path / "backup", tmp_path / "new")
     with pytest.raises(StoreError, match="no such file"):
         restore(tmp_path, tmp_path / "new")
+
+
+def test_a_gallery_in_a_database_becomes_a_file(sqlite_store: Store, tmp_path: Path) -> None:
+    address = new_database()
+    address += f"{'&' if '?' in address else '?'}gallery=shop"
+    source = Gallery.load(gallery_file(tmp_path))
+    source.remove(names=["a.jpg"])
+    gallery = save_gallery(source, address)
+    gallery.close()
+    report = backup(sqlite_store, tmp_path / "backup", {"shop": address})
+    copy = Gallery.load(report.galleries["shop"], verify=True)
+    assert copy.labels == ("pear",) and copy.names == ("b.jpg",) and [entry.id for entry in copy.entries()] == [1]

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.reference_galleries import MemoryGallery
+from tests.support.reference_galleries import make_gallery
 from unalike.errors import DataError
 from unalike.recognition.gallery import Gallery
 from unalike.serve.store import DecisionFilter, DecisionRecord, Feedback, New, NoSuchImage, Store
 from unalike.serve.store import purge as module
 from unalike.serve.store.purge import PurgeReport, Retention, purge_class, purge_expired, purge_image
 from unalike.serve.store.records import utc_now
-from unalike.serve.store.references import reference_name
+from unalike.serve.store.references import reference_name, references_of
 
 
 def age(store: Store, sha: str, days: float) -> None:
@@ -41,7 +41,7 @@ def test_images_past_their_retention_go_and_those_of_references_stay(store: Stor
     old, referenced, new = (store.images.put(content) for content in (b"old", b"referenced", b"new"))
     for sha in (old, referenced):
         age(store, sha, 31)
-    gallery = MemoryGallery(("pear", reference_name(referenced, "t")), ("pear", "photos/a.jpg"))
+    gallery = make_gallery(("pear", reference_name(referenced, "t")), ("pear", "photos/a.jpg"))
     record = decision(store, 31, image=old)
     assert purge_expired(store, Retention(), [gallery]) == PurgeReport(images=1)
     assert sorted(store.images.hashes()) == sorted([referenced, new])
@@ -71,8 +71,8 @@ def test_answers_are_kept_for_a_day(store: Store) -> None:
 
 def test_one_image_goes_everywhere(store: Store) -> None:
     sha, other = store.images.put(b"\xff\xd8one"), store.images.put(b"other")
-    shop = MemoryGallery(("pear", reference_name(sha, "1")), ("apple", reference_name(other, "2")), ("pear", "a.jpg"))
-    line = MemoryGallery(("x", reference_name(sha, "3")))
+    shop = make_gallery(("pear", reference_name(sha, "1")), ("apple", reference_name(other, "2")), ("pear", "a.jpg"))
+    line = make_gallery(("x", reference_name(sha, "3")))
     store.decisions.give_feedback(decision(store, image=sha).id, Feedback("unusable"))
     kept = decision(store, image=other)
     claim = store.idempotency.claim("key", "ann", "d" * 64)
@@ -80,7 +80,7 @@ def test_one_image_goes_everywhere(store: Store) -> None:
     store.idempotency.complete(claim, 201, f'{{"name": "{reference_name(sha, "1")}"}}')
     report = purge_image(store, sha, {"shop": shop, "line": line}, actor="ann", request_id="r1")
     assert report == PurgeReport(images=1, references=2, decisions=1, answers=1)
-    assert [one.id for one in shop.references] == [1, 2] and not line.references
+    assert [one.id for one in references_of(shop)] == [1, 2] and not len(line)
     assert not store.images.exists(sha) and store.images.exists(other) and ids(store) == {kept.id}
     (entry,) = store.audit.find(action="purge.image").items
     assert (entry.actor, entry.outcome, entry.request_id) == ("ann", "done", "r1")
@@ -92,11 +92,11 @@ def test_one_image_goes_everywhere(store: Store) -> None:
 
 def test_one_class_goes_everywhere(store: Store) -> None:
     own, shared, asked, apple = (store.images.put(content) for content in (b"own", b"shared", b"asked", b"apple"))
-    shop = MemoryGallery(
+    shop = make_gallery(
         ("pear", reference_name(own, "1")), ("pear", reference_name(shared, "2")), ("pear", "a.jpg"),
         ("apple", reference_name(apple, "3")),
     )  # fmt: skip
-    line = MemoryGallery(("other", reference_name(shared, "4")))
+    line = make_gallery(("other", reference_name(shared, "4")))
     decision(store, label="pear", image=asked)
     decision(store, label="apple", nearest="pear")
     decision(store, label="apple", result={"neighbors": [{"label": "apple"}, {"label": "pear"}]})
@@ -119,7 +119,7 @@ def test_one_class_goes_everywhere(store: Store) -> None:
 @pytest.mark.parametrize("label", ["pear", "Ä%_\\\"'", "{}", "a b"])
 def test_an_image_that_another_decision_holds_stays(store: Store, label: str) -> None:
     sha = store.images.put(b"content")
-    gallery = MemoryGallery((label, reference_name(sha, "1")))
+    gallery = make_gallery((label, reference_name(sha, "1")))
     decision(store, label="apple", result={"label": label}, image=sha)
     other = decision(store, label=None, image=sha)
     assert purge_class(store, "shop", label, {"shop": gallery}) == PurgeReport(references=1, decisions=1)
@@ -128,12 +128,12 @@ def test_an_image_that_another_decision_holds_stays(store: Store, label: str) ->
 
 def test_a_gallery_that_is_not_there(sqlite_store: Store) -> None:
     with pytest.raises(DataError, match="no gallery 'shp'; did you mean 'shop'"):
-        purge_class(sqlite_store, "shp", "pear", {"shop": MemoryGallery()})
+        purge_class(sqlite_store, "shp", "pear", {"shop": make_gallery()})
 
 
 def test_an_interrupted_purge_is_completed_by_another(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     sha = store.images.put(b"content")
-    gallery = MemoryGallery(("pear", reference_name(sha, "1")))
+    gallery = make_gallery(("pear", reference_name(sha, "1")))
     decision(store, label="pear", image=sha)
 
     def fail(*_: object) -> int:
@@ -144,13 +144,13 @@ def test_an_interrupted_purge_is_completed_by_another(store: Store, monkeypatch:
         with pytest.raises(ZeroDivisionError):
             purge_class(store, "shop", "pear", {"shop": gallery})
     assert purge_class(store, "shop", "pear", {"shop": gallery}) == PurgeReport(references=1, decisions=1)
-    assert not ids(store) and not gallery.references and not store.images.exists(sha)
+    assert not ids(store) and not len(gallery) and not store.images.exists(sha)
 
 
 def test_nothing_of_a_purged_decision_stays_in_the_files(sqlite_store: Store) -> None:
     decision(sqlite_store, label="secret-class", result={"label": "secret-class"})
     decision(sqlite_store, label="apple")
-    purge_class(sqlite_store, "shop", "secret-class", {"shop": MemoryGallery()})
+    purge_class(sqlite_store, "shop", "secret-class", {"shop": make_gallery()})
     sqlite_store.decisions.count()
     content = b"".join(path.read_bytes() for path in sqlite_store.folder.glob("store.db*"))
     assert content.count(b"secret-class") == 1  # in the audit log, which says what was purged

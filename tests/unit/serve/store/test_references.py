@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.reference_galleries import MemoryGallery
+from tests.support.reference_galleries import make_gallery
 from unalike.serve.store import NoSuchImage, Store
-from unalike.serve.store import references as module
 from unalike.serve.store.references import hash_of_reference, hashes_of, reference_name, references_of
 
 SHA = "0123456789abcdef" * 4
@@ -20,11 +19,9 @@ def test_a_name_and_its_hash() -> None:
         reference_name("../x", "token")
 
 
-def test_all_references_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PAGE", 3)
-    gallery = MemoryGallery(
-        *((f"class{n % 2}", reference_name(SHA, str(n)) if n % 3 else f"{n}.jpg") for n in range(8))
-    )
+def test_all_references_of_a_gallery_or_of_a_class() -> None:
+    names = [reference_name(SHA, str(number)) if number % 3 else f"{number}.jpg" for number in range(8)]
+    gallery = make_gallery(*((f"class{number % 2}", name) for number, name in enumerate(names)))
     assert [one.id for one in references_of(gallery)] == list(range(8))
     assert [one.id for one in references_of(gallery, "class1")] == [1, 3, 5, 7]
     assert hashes_of(references_of(gallery)) == {SHA}

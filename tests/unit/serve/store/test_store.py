@@ -46,14 +46,21 @@ def test_another_user_of_the_machine_can_run_a_store_of_their_own(tmp_path: Path
     for parent in (tmp_path, *tmp_path.parents[:2]):
         parent.chmod(parent.stat().st_mode | 0o011)
     program = (
-        "import os, sys; os.setgid(65534); os.setuid(65534)\n"
+        "import os, sys\n"
         "from unalike.serve.store import DecisionRecord, open_store\n"
+        "store = open_store(None, sys.argv[2])  # imports all that is needed, which that user may not read\n"
+        "store.decisions.add([DecisionRecord('identify', 'shop', 'label', image=store.images.put(b'content'))])\n"
+        "os.setgid(65534); os.setuid(65534)\n"
         "with open_store(None, sys.argv[1]) as store:\n"
         "    store.decisions.add([DecisionRecord('identify', 'shop', 'label', image=store.images.put(b'content'))])\n"
     )
     environment = {**os.environ, "HOME": str(folder)}
     done = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], check=False, capture_output=True, text=True, env=environment
+        [sys.executable, "-c", program, str(folder), str(tmp_path / "first")],
+        check=False,
+        capture_output=True,
+        text=True,
+        env=environment,
     )
     if "PermissionError" in done.stderr or "ModuleNotFoundError" in done.stderr:
         pytest.skip("that user cannot read this installation")
