@@ -256,17 +256,17 @@ def _copy_file(source: Path, path: Path, mode: int | None = None) -> None:
 
 def _read_manifest(source: Path) -> dict[str, Any]:
     path = source / MANIFEST
-    expected = "the folder of a backup by unalike serve backup"
-    with reader_errors(f"{path} cannot be read", expected=expected, error=StoreError):
+    expectation = "the folder of a backup by unalike serve backup"
+    with reader_errors(f"{path} cannot be read", expected=expectation, error=StoreError):
         manifest: dict[str, Any] = json.loads(read_bytes(path, 2**24, error=StoreError))
         if manifest["format"] != FORMAT:
-            raise StoreError(f"{path} is no manifest of a backup", expected=expected)
+            raise StoreError(f"{path} is no manifest of a backup", expected=expectation)
         if manifest["format_version"] > FORMAT_VERSION:
             raise StoreError(f"{path} has version {manifest['format_version']}", expected=f"at most {FORMAT_VERSION}",
                              remedy="use the unalike that wrote it, or a newer one")  # fmt: skip
         names = [*manifest["galleries"].values(), *(name.rpartition("/")[2] for name in manifest["sha256"])]
         if any(Path(name).name != name for name in names) or not {"rows", "sha256"} <= manifest.keys():
-            raise StoreError(f"{path} is damaged", expected=expected)
+            raise StoreError(f"{path} is damaged", expected=expectation)
     return manifest
 
 

@@ -95,10 +95,10 @@ class Keys:
         now = utc_now()
         with self._database.writing() as connection:
             is_valid = keys.c.revoked.is_(None)
-            chosen = sa.or_(keys.c.id == key, keys.c.name == key)
-            row = connection.execute(sa.select(*_COLUMNS).where(chosen, is_valid)).mappings().first()
+            is_chosen = sa.or_(keys.c.id == key, keys.c.name == key)
+            row = connection.execute(sa.select(*_COLUMNS).where(is_chosen, is_valid)).mappings().first()
             if row is None:
-                if connection.execute(sa.select(keys.c.id).where(chosen)).first():
+                if connection.execute(sa.select(keys.c.id).where(is_chosen)).first():
                     raise DataError(f"key {key!r} was revoked before", expected="a valid key")
                 names = [name for (name,) in connection.execute(sa.select(keys.c.name).where(is_valid))]
                 raise DataError(f"no key {key!r}", remedy=closest(key, names) or "see: unalike serve keys list")

@@ -210,12 +210,12 @@ def _delete(database: Database, table: sa.Table, condition: sa.ColumnElement[boo
         with database.writing() as connection:
             rows = connection.execute(sa.select(*columns).where(condition).limit(CHUNK)).all()
             if rows:
-                chosen = sa.or_(
+                is_chosen = sa.or_(
                     *(sa.and_(*(c == value for c, value in zip(columns, row, strict=True))) for row in rows)
                 )
                 if len(columns) == 1:
-                    chosen = columns[0].in_([row[0] for row in rows])
-                connection.execute(table.delete().where(chosen))
+                    is_chosen = columns[0].in_([row[0] for row in rows])
+                connection.execute(table.delete().where(is_chosen))
         count += len(rows)
         if len(rows) < CHUNK:
             return count
@@ -254,9 +254,9 @@ def _mentions(database: Database, column: sa.ColumnElement[Any], label: str) -> 
 def _names_class(database: Database, resource: str, label: str) -> sa.ColumnElement[bool]:
     """Which decisions name a class: as their own, the nearest, the right one, or anywhere in their result."""
     columns = decisions.c
-    named = sa.or_(columns.label == label, columns.nearest == label, columns.right_label == label,
+    is_named = sa.or_(columns.label == label, columns.nearest == label, columns.right_label == label,
                    _mentions(database, columns.result, label))  # fmt: skip
-    return sa.and_(columns.resource == resource, named)
+    return sa.and_(columns.resource == resource, is_named)
 
 
 def _exists(database: Database, condition: sa.ColumnElement[bool]) -> bool:
