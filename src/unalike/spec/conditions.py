@@ -10,6 +10,7 @@ from typing import Any
 from unalike.errors import closest
 from unalike.sanitize import redact
 from unalike.spec.automl import ALGORITHMS, LANGUAGE_MODEL_ALGORITHMS
+from unalike.spec.declare import RANGE_FORM
 from unalike.spec.experiment import Experiment
 from unalike.spec.faults import Fault
 from unalike.spec.fields import declared_fields
@@ -21,6 +22,8 @@ Condition = Callable[[Experiment, str], Iterator[Violation]]
 # Of whole numbers without a bound of their own: sizes and counts beyond it are no memory's, and overflow in libraries.
 MAX_WHOLE = 2**32 - 1
 MAX_THREADS = 1024
+MAX_VALUE = 1e30  # of a pixel
+VALUE_RANGES = ("dataset.decoding.range", "verify.range", "compare.range", "inspect_fit.range")
 CHANNELS = 3  # what every image is decoded to
 
 
@@ -57,6 +60,13 @@ def _range(path: str, value: list[float], most: float | None = None) -> Iterator
 def _crops(e: Experiment, action: str) -> Iterator[Violation]:
     yield from _range("dataset.crop.scale", e.dataset.crop.scale, 1.0)
     yield from _range("dataset.crop.ratio", e.dataset.crop.ratio)
+
+
+def _value_range(path: str, e: Experiment, action: str) -> Iterator[Violation]:
+    """The range of 16-bit values: opening a network takes longer than to see that it is none."""
+    value: Any = reduce(getattr, path.split("."), e)
+    if value is not None and not (-MAX_VALUE < value[0] < value[1] < MAX_VALUE):
+        yield path, value, RANGE_FORM
 
 
 def _steps(e: Experiment, action: str) -> Iterator[Violation]:
@@ -173,6 +183,7 @@ CONDITIONS: tuple[tuple[Condition, tuple[str, ...]], ...] = (
     (_channels, ("dataset.pixel_mean", "dataset.pixel_std", "model.input_channels")),
     (_blur, ("dataset.gaussian_blur", "model.input_height", "model.input_width")),
     (_crops, ("dataset.crop",)),
+    *((partial(_value_range, path), (path,)) for path in VALUE_RANGES),
     (_steps, ("train.optim.steps",)),
     (partial(_devices, "train"), ("train.gpu_ids", "train.num_gpus")),
     (partial(_devices, "evaluate"), ("evaluate.gpu_ids", "evaluate.num_gpus")),

@@ -331,6 +331,8 @@ def test_encryption_key_is_said_once_and_not_used(capsys: pytest.CaptureFixture[
         ("dataset.gaussian_blur.kernel=[-1,3]", "two odd numbers"), ("dataset.gaussian_blur.kernel=[449,3]", "half"),
         ("dataset.gaussian_blur.sigma=[2,1]", "smaller first"), ("dataset.crop.scale=[0.5,0.1]", "smaller first"),
         ("dataset.crop.scale=[0.5,1.1]", "at most 1.0"),
+        ("dataset.decoding.range=[5,2]", "the lowest and the highest value, such as 0,4095"),
+        ("dataset.decoding.range=[nan,2]", "the lowest and the highest value"),
         ("automl.minutes=1e30", "<= 527040"), ("automl.minutes=inf", "<= 527040"), ("dataset.crop.ratio=[1]", "two numbers"),
         ("train.optim.steps=[40,40]", "rising"), ("train.optim.steps=[-1]", "rising"),
         ("train.gpu_ids=[]", "as many as train.num_gpus, 1"), ("train.gpu_ids=[-1]", "different indices"),
