@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
+import functools
 import io
+import shutil
+import tempfile
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,6 +28,7 @@ from unalike.serve.app import create_app
 from unalike.serve.batching import Batcher
 from unalike.serve.resources import GalleryResource, Network, Resources
 from unalike.serve.service import Service
+from unalike.serve.store import Store, open_store
 from unalike.spec.serve import Serve
 
 SIDE = 8
@@ -108,6 +113,23 @@ def make_resources(
     return resources
 
 
+@functools.cache
+def _empty_store() -> Path:
+    """A store with its tables, made once."""
+    folder = Path(tempfile.mkdtemp(prefix="unalike-store-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    open_store(None, folder).close()
+    return folder
+
+
+def store_in(folder: Path) -> Store:
+    """The store of the service in ``folder``; a new one is a copy of an empty one."""
+    own = folder / "serve"
+    if not own.exists():
+        shutil.copytree(_empty_store(), own)
+    return open_store(None, own)
+
+
 @asynccontextmanager
 async def running(
     folder: Path, engine: StandInEngine | None = None, *, names: tuple[str, ...] = ("colors",), filled: bool = True,
@@ -117,7 +139,7 @@ async def running(
     engine = engine or StandInEngine()
     settings = settings_for(folder, **values)
     resources = make_resources(folder, engine, settings, names=names, filled=filled)
-    service = Service(settings, resources)
+    service = Service(settings, resources, store=store_in(folder))
     transport = httpx.ASGITransport(app=create_app(service), raise_app_exceptions=False)
     await service.start()
     try:

@@ -5,22 +5,11 @@ Shape letters: N images, D width of an embedding.
 
 from __future__ import annotations
 
-import os
-import time
 from typing import Any
 
 from pydantic import BaseModel, Field
 
 from unalike.recognition.identification import Identification
-
-
-def new_id() -> str:
-    """An id that orders by time and cannot be guessed (UUID version 7, RFC 9562)."""
-    value = (time.time_ns() // 1_000_000) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | 0x7 << 76
-    value = value & ~(0x3 << 62) | 0x2 << 62
-    text = f"{value:032x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def plain_identification(answer: Identification) -> dict[str, Any]:

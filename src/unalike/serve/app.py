@@ -20,6 +20,7 @@ from unalike.serve.documents import set_document
 from unalike.serve.logs import log, log_error
 from unalike.serve.problems import Problem, problem_of, problem_response, title_of
 from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, context_of, new_context
+from unalike.serve.routes.decisions import decision_router
 from unalike.serve.routes.health import health_router
 from unalike.serve.routes.recognition import recognition_router
 from unalike.serve.service import Service
@@ -48,7 +49,7 @@ def create_app(service: Service) -> ASGIApp:
         await service.stop()
 
     app = FastAPI(title="unalike", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    for make_router in (health_router, recognition_router):
+    for make_router in (health_router, recognition_router, decision_router):
         app.include_router(make_router(service))
     for kind in (Problem, UnalikeError, Overloaded, DeadlinePassed, TimeoutError):
         app.add_exception_handler(kind, _answer_problem)
@@ -128,12 +129,24 @@ class Front:
         failure: BaseException | None = None
         try:
             with self.service.tracer.request(scope["method"], scope["path"], headers) as span:
-                await self.app(scope, receive, send_with_headers)
+                await self._answer(scope, headers, context, receive, send_with_headers)
                 if span is not None:
                     span.set_attribute("http.response.status_code", status)
         except Exception as error:  # noqa: BLE001  answered with 500 by now
             failure = error
         self._record(scope, context, status, failure)
+
+    async def _answer(
+        self, scope: Scope, headers: dict[str, str], context: RequestContext, receive: Receive, send: Send
+    ) -> None:
+        try:
+            await self.service.access.check(scope["method"], scope["path"], headers, context)
+        except (Problem, UnalikeError) as error:
+            problem = problem_of(error)
+            assert problem is not None
+            await problem_response(problem, context.id)(scope, receive, send)
+            return
+        await self.app(scope, receive, send)
 
     def _record(self, scope: Scope, context: RequestContext, status: int, failure: BaseException | None) -> None:
         seconds = time.monotonic() - context.start

@@ -14,16 +14,20 @@ from unalike.errors import (
     MissingExtra,
     NotComparable,
     SpecError,
+    StoreError,
     UnalikeError,
     UnreadableImage,
 )
 from unalike.sanitize import one_line, redact
 from unalike.serve.batching import DeadlinePassed, Overloaded
+from unalike.serve.store import NoSuchImage
 
 MEDIA_TYPE = "application/problem+json"
 TYPE_PREFIX = "urn:unalike:problem:"
 # Class of an error -> (status, name of the problem's type); the first that fits.
 _KINDS: tuple[tuple[type[UnalikeError], int, str], ...] = (
+    (NoSuchImage, 404, "no-image"),
+    (StoreError, 503, "store-failure"),
     (UnreadableImage, 422, "unreadable-image"),
     (NotComparable, 422, "not-comparable"),
     (MissingExtra, 501, "missing-extra"),

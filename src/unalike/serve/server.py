@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Generator
 from functools import partial
 from ipaddress import ip_address
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
@@ -19,11 +20,13 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from unalike import progress
-from unalike.errors import RunError, UnalikeError
+from unalike.errors import RunError, SpecError, UnalikeError
 from unalike.serve.logs import configure_logs
 from unalike.serve.metrics import FOLDER_VARIABLE
 from unalike.serve.resources import build_new_gallery
+from unalike.serve.security import is_loopback
 from unalike.serve.sources import find_sources
+from unalike.serve.store import open_store
 from unalike.spec.serve import Serve
 
 if TYPE_CHECKING:
@@ -42,12 +45,25 @@ def run_service(settings: Serve) -> None:
         UnalikeError: what is served cannot be loaded.
     """
     sources = find_sources(settings)
+    check_exposure(settings, sources.folder)
     build_new_gallery(settings, sources)
     listener = open_socket(settings.host, settings.port)
     try:
         _serve(settings, listener)
     finally:
         listener.close()
+
+
+def check_exposure(settings: Serve, folder: Path) -> None:
+    """Refuse an address that other machines reach where no API key exists. Raises SpecError."""
+    if is_loopback(settings.host):
+        return
+    with open_store(settings.store, folder, settings.images) as store:
+        if any(key.revoked is None for key in store.keys.list()):
+            return
+    place = f"--store {settings.store}" if settings.store else f"--folder {folder}"
+    raise SpecError(f"serve.host: {settings.host} is reached by other machines, and there is no API key", expected="a key",
+                    remedy=f"unalike serve keys add NAME --role admin {place}, or listen on 127.0.0.1")  # fmt: skip
 
 
 def _serve(settings: Serve, listener: socket.socket) -> None:
@@ -139,14 +155,6 @@ def open_socket(host: str, port: int) -> socket.socket:
                        remedy="choose another --port (0: any free one) or --host") from error  # fmt: skip
     listener.set_inheritable(True)
     return listener
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return all(ip_address(entry[4][0]).is_loopback for entry in socket.getaddrinfo(host, None))
-    except (OSError, ValueError):
-        return False
 
 
 def address_of(settings: Serve, listener: socket.socket) -> str:

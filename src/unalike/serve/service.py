@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
@@ -18,16 +18,28 @@ from starlette.responses import Response
 
 from unalike.data.decode import name_of
 from unalike.data.view import View
-from unalike.errors import UnreadableImage
+from unalike.errors import StoreError, UnreadableImage
 from unalike.runs.environment import usable_cores
 from unalike.sanitize import one_line, redact_all
 from unalike.serve.batching import BatchReport, Finish
+from unalike.serve.decision_log import DecisionLog
 from unalike.serve.logs import Tracer, log_error
 from unalike.serve.metrics import Metrics
 from unalike.serve.request_context import answered_in_time, context_of
-from unalike.serve.resources import Network, ResourceLoader, Resources
+from unalike.serve.resources import (
+    AssetsResource,
+    GalleryResource,
+    InspectorResource,
+    Network,
+    ResourceLoader,
+    Resources,
+)
+from unalike.serve.security import AccessControl, is_loopback, require_gallery
 from unalike.serve.sources import Sources, find_sources
+from unalike.serve.store import Store, open_store
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
+from unalike.serve.url_inputs import UrlReader
+from unalike.storage.digests import content_sha256
 
 if TYPE_CHECKING:
     from unalike.spec.serve import Serve
@@ -42,14 +54,24 @@ class Service:
         settings: the section ``serve`` of a spec.
         resources: what is served; loaded by the settings when None.
         sources: where that comes from; found by the settings when None.
+        store: what is remembered; opened by the settings when None.
     """
 
-    def __init__(self, settings: Serve, resources: Resources | None = None, sources: Sources | None = None) -> None:
+    def __init__(
+        self, settings: Serve, resources: Resources | None = None, sources: Sources | None = None,
+        store: Store | None = None,
+    ) -> None:  # fmt: skip
         self.settings = settings
         self.sources = sources or (find_sources(settings) if resources is None else Sources())
         self.metrics, self.tracer = Metrics(), Tracer()
         self.limits = Limits(settings.max_bytes, settings.max_files)
         self.resources = resources or ResourceLoader(settings, self.sources, self._report).load()
+        self.store = store or open_store(settings.store, self.sources.folder, settings.images)
+        self.decision_log = DecisionLog(self.store)
+        self.access = AccessControl(self.store, settings.rate_limit, is_loopback=is_loopback(settings.host))
+        self.access.refresh()
+        self.urls = UrlReader(settings.url_hosts or (), settings.max_bytes)
+        self.keepers = ThreadPoolExecutor(4, thread_name_prefix="images")
         self.decoders = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="decode")
         self.is_ready = False
         self._refresher: asyncio.Task[None] | None = None
@@ -69,23 +91,31 @@ class Service:
         self.is_ready = False
         if self._refresher is not None:
             self._refresher.cancel()
+        await self.urls.close()
         await asyncio.to_thread(self.close)
 
     def close(self) -> None:
-        """End the threads of decoding and of the networks."""
+        """End the threads, and close the store."""
         self.decoders.shutdown(wait=True, cancel_futures=True)
         self.resources.close()
+        self.keepers.shutdown(wait=True)
+        self.store.close()
 
     async def _refresh(self) -> None:
         """Take over, four times a second, what other processes changed in the galleries."""
         while True:
             await asyncio.sleep(REFRESH_S)
+            await self._look(self.access.refresh, "the API keys cannot be read")
             for gallery in self.resources.galleries.values():
-                try:
-                    await asyncio.to_thread(gallery.refresh)
-                except Exception as error:  # noqa: BLE001  the old state stays in use
-                    log_error(f"the gallery {gallery.name} cannot be read again", error)
-                    await asyncio.sleep(10 * REFRESH_S)
+                await self._look(gallery.refresh, f"the gallery {gallery.name} cannot be read again")
+
+    async def _look(self, function: Callable[[], object], message: str) -> None:
+        """Call a function in a thread; when it fails, the old state stays in use, and the next look is a little later."""
+        try:
+            await asyncio.to_thread(function)
+        except Exception as error:  # noqa: BLE001
+            log_error(message, error)
+            await asyncio.sleep(10 * REFRESH_S)
 
     # ---- images ----
 
@@ -97,13 +127,56 @@ class Service:
             Problem: as of ``uploads.read_form``.
         """
         network.batcher.refuse_overload(1, context_of(request).deadline)
-        return await read_form(request, self.limits, fields)
+        return await self.read_form(request, fields)
 
-    def view_upload(self, upload: Upload, view: View) -> np.ndarray | UnreadableImage:
+    async def read_form(self, request: Request, fields: Sequence[str] = IMAGE_FIELDS) -> Form:
+        """Read the body of a request, and fetch the images that it names by address."""
+        form = await read_form(request, self.limits, fields)
+        if any(upload.url for upload in form.images):
+            async with answered_in_time(request):
+                for upload in form.images:
+                    if upload.url:
+                        upload.content = await self.urls.read(upload.url)
+        return form
+
+    # ---- resources, for the key of a request ----
+
+    def gallery(self, request: Request, name: str | None) -> GalleryResource:
+        """The gallery of a request. Raises Problem (403, 404)."""
+        context = context_of(request)
+        resource = self.resources.gallery(name if name is not None else context.gallery)
+        require_gallery(context, "gallery", resource.name)
+        return resource
+
+    def inspector(self, request: Request, name: str | None) -> InspectorResource:
+        """The inspector of a request. Raises Problem (403, 404)."""
+        resource = self.resources.inspector(name)
+        require_gallery(context_of(request), "inspector", resource.name)
+        return resource
+
+    def asset_set(self, request: Request, name: str | None) -> AssetsResource:
+        """The set of assets of a request. Raises Problem (403, 404)."""
+        resource = self.resources.asset_set(name)
+        require_gallery(context_of(request), "set of assets", resource.name)
+        return resource
+
+    # ---- what is kept ----
+
+    def keep_image(self, upload: Upload) -> None:
+        """Keep the image of a decision; where it cannot be written, the log says so, and the decision stands."""
+        try:
+            self.store.images.put(upload.content)
+        except StoreError as error:
+            log_error("the image of a decision is not kept", error)
+
+    def view_upload(self, upload: Upload, view: View, keep: bool) -> np.ndarray | UnreadableImage:
         """Decode one image for a network, in a thread; an image that cannot be read is returned as its error."""
         start = time.perf_counter()
         try:
-            return view(upload.content, max_pixels=self.settings.max_pixels)
+            image_HWC = view(upload.content, max_pixels=self.settings.max_pixels)
+            if keep:
+                upload.sha = content_sha256(upload.content)
+            return image_HWC
         except UnreadableImage as error:
             return self.named_error(error, upload)
         finally:
@@ -119,7 +192,7 @@ class Service:
 
     async def embed(
         self, request: Request, uploads: Sequence[Upload], network: Network, view: View, finish: Finish,
-        contexts: Sequence[Any],
+        contexts: Sequence[Any], *, keep: bool = False,
     ) -> list[Any]:  # fmt: skip
         """Decode images, compute their embeddings in shared batches, and finish each.
 
@@ -129,6 +202,7 @@ class Service:
             network, view: the network and the view of its images.
             finish: what follows the network.
             contexts: one for each image, for ``finish``.
+            keep: keep the images; they are on the disk when this returns.
 
         Returns:
             For each image its result, or UnreadableImage.
@@ -141,10 +215,14 @@ class Service:
         loop = asyncio.get_running_loop()
 
         async def one(upload: Upload, image_context: Any) -> Any:
-            image = await loop.run_in_executor(self.decoders, self.view_upload, upload, view)
+            image = await loop.run_in_executor(self.decoders, self.view_upload, upload, view, keep)
             if isinstance(image, UnreadableImage):
                 return image
-            return await network.batcher.run(image, finish, image_context, context.deadline)
+            keeping = loop.run_in_executor(self.keepers, self.keep_image, upload) if keep else None
+            result = await network.batcher.run(image, finish, image_context, context.deadline)
+            if keeping is not None:  # it went on beside the network
+                await keeping
+            return result
 
         with network.batcher.reserve(len(uploads), context.deadline):
             async with answered_in_time(request):

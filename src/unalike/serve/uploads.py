@@ -37,12 +37,13 @@ class Limits:
 
 @dataclass(slots=True)
 class Upload:
-    """One image: its content, or the address where it is; and the name that the client gave it."""
+    """One image: its content, or the address where it is; the name that the client gave it; its field in the request."""
 
     name: str
     content: bytes = b""
     url: str = ""
     field: str = "image"
+    sha: str | None = None  # content hash, where the image is kept
 
 
 @dataclass

@@ -15,12 +15,15 @@ from starlette.responses import Response
 
 from unalike.errors import UnreadableImage
 from unalike.recognition.decision import RULES
-from unalike.serve.answers import EmbedModel, IdentifyModel, new_id, plain_identification
+from unalike.serve.answers import EmbedModel, IdentifyModel, plain_identification
+from unalike.serve.decision_log import DecisionLog
 from unalike.serve.documents import add_scoped, image_body
 from unalike.serve.metrics import Metrics
 from unalike.serve.problems import Problem
+from unalike.serve.request_context import RequestContext, context_of
 from unalike.serve.resources import GalleryResource
 from unalike.serve.service import Service, display_name, json_response
+from unalike.serve.store import DecisionRecord
 from unalike.serve.uploads import Form, Parameters, Upload
 
 MAX_NEIGHBORS = 1000
@@ -39,15 +42,27 @@ class IdentifyFinish:
     resource: GalleryResource
     k: int
     rule: str | None
+    log: DecisionLog
     metrics: Metrics
 
-    def __call__(self, vectors_ND: np.ndarray, contexts: Sequence[Upload]) -> list[dict[str, Any]]:
-        """One answer for each embedding."""
-        answers = []
+    def __call__(
+        self, vectors_ND: np.ndarray, contexts: Sequence[tuple[Upload, RequestContext]]
+    ) -> list[dict[str, Any]]:
+        """One answer for each embedding; the decisions are committed."""
         identifications = self.resource.recognizer.identify_vectors(vectors_ND, self.k, self.rule)
-        for upload, identification in zip(contexts, identifications, strict=True):
-            answers.append({"path": display_name(upload.name), "id": new_id(), **plain_identification(identification)})
-            self.metrics.add_decision(self.resource.name, identification.decision, identification.score)
+        answers, records = [], []
+        for (upload, context), answer in zip(contexts, identifications, strict=True):
+            plain = plain_identification(answer)
+            record = DecisionRecord(
+                "identify", self.resource.name, answer.decision, answer.label, answer.nearest, answer.score,
+                answer.threshold, answer.margin, answer.calibrated, answer.stale, self.resource.network.key, upload.sha,
+                context.id, context.actor, plain,
+            )  # fmt: skip
+            records.append(record)
+            answers.append({"path": display_name(upload.name), "id": record.id, **plain})
+        self.log.add(records)
+        for answer in identifications:
+            self.metrics.add_decision(self.resource.name, answer.decision, answer.score)
         return answers
 
 
@@ -84,14 +99,17 @@ def recognition_router(service: Service) -> APIRouter:
 
     async def identify(request: Request, name: str | None) -> Response:
         """Label images by a gallery: a class, ambiguous or unknown, with the nearest references."""
-        resource = service.resources.gallery(name)
+        resource = service.gallery(request, name)
         form = await service.read_images(request, resource.network)
         parameters = Parameters(form.values)
         k, rule = parameters.integer("k", 3, 1, MAX_NEIGHBORS), parameters.choice("rule", RULES)
         parameters.finish()
         uploads = require_images(form)
-        finish = IdentifyFinish(resource, k, rule, service.metrics)
-        results = await service.embed(request, uploads, resource.network, resource.view, finish, uploads)
+        finish = IdentifyFinish(resource, k, rule, service.decision_log, service.metrics)
+        contexts = [(upload, context_of(request)) for upload in uploads]
+        results = await service.embed(
+            request, uploads, resource.network, resource.view, finish, contexts, keep=service.settings.keep_images
+        )
         answers, unreadable = separate(uploads, results)
         return json_response({
             "gallery": resource.name, "engine": resource.network.description, "index": None, "answers": answers,
@@ -100,7 +118,7 @@ def recognition_router(service: Service) -> APIRouter:
 
     async def embed(request: Request, name: str | None) -> Response:
         """Compute the vectors of images."""
-        resource = service.resources.gallery(name)
+        resource = service.gallery(request, name)
         form = await service.read_images(request, resource.network)
         Parameters(form.values).finish()
         uploads = require_images(form)

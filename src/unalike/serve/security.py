@@ -1,0 +1,201 @@
+"""Who may do what: API keys with roles, limits of rate, and requests that other web sites make a browser send.
+
+Without any key, everybody who reaches the loopback address may do everything; with a key, nobody without one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from urllib.parse import urlsplit
+
+from unalike.serve.problems import Problem
+from unalike.serve.request_context import RequestContext
+from unalike.serve.store import KeyRecord, Store
+
+VIEW, OPERATE, ADMIN = "view", "operate", "admin"
+ROLES = (VIEW, OPERATE, ADMIN)
+# Without a key even where keys are needed: a balancer's probes.
+OPEN_PATHS = frozenset(("/healthz", "/readyz"))
+# The last part of a path that computes and changes nothing but the record of decisions.
+_OPERATIONS = frozenset(("identify", "embed", "explain", "compare", "inspect", "verify", "infer", "feedback"))
+_READING = frozenset(("GET", "HEAD", "OPTIONS"))
+CACHE_S = 0.25  # a key is looked up again after so long
+MAX_FAILURES, FAILURE_RATE = 10, 0.2  # wrong keys of one address at once, and again each second
+BURST_S = 2.0  # a client that was silent may send so many seconds' worth of requests at once
+MAX_CLIENTS = 10_000
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches an address."""
+    try:
+        return all(ip_address(entry[4][0]).is_loopback for entry in socket.getaddrinfo(host, None))
+    except (OSError, ValueError):
+        return False
+
+
+def role_for(method: str, path: str) -> str:
+    """The role that a request needs; whatever is not known to be less needs ``admin``."""
+    if method in _READING:
+        return VIEW
+    return OPERATE if method == "POST" and path.rstrip("/").rpartition("/")[2] in _OPERATIONS else ADMIN
+
+
+@dataclass(slots=True)
+class _Bucket:
+    tokens: float
+    time: float
+
+
+class RateLimiter:
+    """Token buckets by client; the clients that were silent longest are forgotten.
+
+    Args:
+        rate: tokens a second.
+        burst: tokens at once.
+        clock: seconds.
+    """
+
+    def __init__(self, rate: float, burst: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.rate, self.burst, self.clock = rate, burst, clock
+        self._buckets: OrderedDict[str, _Bucket] = OrderedDict()
+
+    def wait_s(self, client: str, cost: float = 1.0) -> float:
+        """Take tokens of a client; 0, or the seconds after which there are enough (none are taken then)."""
+        now = self.clock()
+        bucket = self._buckets.pop(client, None) or _Bucket(self.burst, now)
+        self._buckets[client] = bucket
+        if len(self._buckets) > MAX_CLIENTS:
+            self._buckets.popitem(last=False)
+        bucket.tokens = min(self.burst, bucket.tokens + (now - bucket.time) * self.rate)
+        bucket.time = now
+        if bucket.tokens < cost:
+            return (cost - bucket.tokens) / self.rate
+        bucket.tokens -= cost
+        return 0.0
+
+    def has(self, client: str) -> bool:
+        """Whether a client has a token."""
+        self.wait_s(client, 0.0)
+        return self._buckets[client].tokens >= 1
+
+
+class AccessControl:
+    """Checks every request before its body is read.
+
+    Args:
+        store: holds the keys.
+        rate_limit: requests a second of one key or address; 0: no limit.
+        is_loopback: whether the service listens on loopback alone.
+    """
+
+    def __init__(self, store: Store, rate_limit: float = 0.0, *, is_loopback: bool = True) -> None:
+        self.store, self.is_loopback = store, is_loopback
+        self.needs_key = True
+        self._limiter = RateLimiter(rate_limit, max(1.0, rate_limit * BURST_S)) if rate_limit else None
+        self._failures = RateLimiter(FAILURE_RATE, MAX_FAILURES)
+        self._cache: dict[str, tuple[float, KeyRecord]] = {}
+
+    def refresh(self) -> None:
+        """Look whether keys are needed: where there is one, and beyond loopback always."""
+        self.needs_key = not self.is_loopback or any(key.revoked is None for key in self.store.keys.list())
+
+    async def check(self, method: str, path: str, headers: Mapping[str, str], context: RequestContext) -> None:
+        """Check a request, and write who sent it into its context.
+
+        Raises:
+            Problem: 401 without a valid key, 403 for what the key may not do or what another site sent, 429 beyond the rate.
+        """
+        refuse_other_sites(method, headers)
+        if path in OPEN_PATHS:
+            return
+        if not self.needs_key:
+            refuse_other_hosts(headers)
+        record = await self._authenticate(headers, context.client)
+        if record is not None:
+            context.actor, context.role, context.gallery = record.name, record.role, record.gallery
+        elif self.needs_key:
+            raise _unauthorized("no API key")
+        role = role_for(method, path)
+        if ROLES.index(context.role) < ROLES.index(role):
+            raise Problem(403, "forbidden", f"the key {context.actor!r} has the role {context.role}", expected=role,
+                          remedy="use a key of that role: unalike serve keys add")  # fmt: skip
+        if self._limiter is not None and (seconds := self._limiter.wait_s(record.id if record else context.client)):
+            raise _too_many(seconds)
+
+    async def _authenticate(self, headers: Mapping[str, str], client: str) -> KeyRecord | None:
+        secret = _secret(headers)
+        if secret is None:
+            return None
+        end, record = self._cache.get(secret, (0.0, None))
+        if record is not None and time.monotonic() < end:
+            return record
+        if not self._failures.has(client):
+            raise _too_many(1 / FAILURE_RATE)
+        record = await asyncio.to_thread(self.store.keys.authenticate, secret)
+        if record is None:
+            self._failures.wait_s(client)
+            raise _unauthorized("an API key that is not valid")
+        if len(self._cache) > MAX_CLIENTS:
+            self._cache.clear()
+        self._cache[secret] = time.monotonic() + CACHE_S, record
+        return record
+
+
+def require_gallery(context: RequestContext, kind: str, name: str) -> None:
+    """Refuse a resource to a key that is for one gallery alone. Raises Problem (403)."""
+    if context.gallery is not None and (kind != "gallery" or name != context.gallery):
+        raise Problem(403, "forbidden", f"the key {context.actor!r} is for the gallery {context.gallery}",
+                      expected=f"a key for the {kind} {name}")  # fmt: skip
+
+
+def _secret(headers: Mapping[str, str]) -> str | None:
+    scheme, _, value = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    return headers.get("x-api-key", "").strip() or None
+
+
+def _unauthorized(found: str) -> Problem:
+    return Problem(401, "unauthorized", found, expected="the header Authorization: Bearer KEY, or X-API-Key: KEY",
+                   remedy="make a key: unalike serve keys add NAME", headers={"WWW-Authenticate": "Bearer"})  # fmt: skip
+
+
+def _too_many(seconds: float) -> Problem:
+    return Problem(429, "too-many-requests", "more requests than this client may send",
+                   remedy="send fewer, or start the service with another --rate-limit",
+                   headers={"Retry-After": str(max(1, round(seconds)))})  # fmt: skip
+
+
+# ---- browsers ----
+
+
+def refuse_other_sites(method: str, headers: Mapping[str, str]) -> None:
+    """Refuse a change that a page of another site made a browser send. Raises Problem (403)."""
+    if method in _READING:
+        return
+    origin, site = headers.get("origin"), headers.get("sec-fetch-site", "none")
+    is_other = origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
+    if is_other or site not in ("none", "same-origin"):
+        raise Problem(
+            403, "cross-site", "a request from a page of another site", expected="one of this service's own pages"
+        )
+
+
+def refuse_other_hosts(headers: Mapping[str, str]) -> None:
+    """Refuse a request under another name than the loopback's: a page whose name was made to lead here (DNS rebinding)."""
+    host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return
+    try:
+        if ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass  # a name
+    raise Problem(403, "unknown-host", f"a request for the host {host[:100]!r}", expected="localhost or 127.0.0.1",
+                  remedy="make an API key (unalike serve keys add): with one, any name may lead here")  # fmt: skip
