@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -20,9 +20,17 @@ from unalike.serve.documents import set_document
 from unalike.serve.logs import log, log_error
 from unalike.serve.problems import Problem, problem_of, problem_response, title_of
 from unalike.serve.request_context import SCOPE_KEY, HungUp, RequestContext, context_of, new_context
+from unalike.serve.routes.classes import class_router
+from unalike.serve.routes.comparison import comparison_router
 from unalike.serve.routes.decisions import decision_router
+from unalike.serve.routes.explanation import explanation_router
 from unalike.serve.routes.health import health_router
+from unalike.serve.routes.inference_protocol import inference_protocol_router
+from unalike.serve.routes.inspection import inspection_router
+from unalike.serve.routes.models import model_router
 from unalike.serve.routes.recognition import recognition_router
+from unalike.serve.routes.references import reference_router
+from unalike.serve.routes.verification import verification_router
 from unalike.serve.service import Service
 from unalike.serve.uploads import ClientDisconnect
 
@@ -35,6 +43,10 @@ SECURITY_HEADERS = [
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 ]
+ROUTERS: tuple[Callable[[Service], APIRouter], ...] = (
+    health_router, recognition_router, decision_router, class_router, reference_router, model_router, inspection_router,
+    verification_router, comparison_router, explanation_router, inference_protocol_router,
+)  # fmt: skip
 # Routes of probes are not logged, but as details.
 _QUIET = frozenset(("/healthz", "/readyz", "/metrics"))
 
@@ -49,7 +61,7 @@ def create_app(service: Service) -> ASGIApp:
         await service.stop()
 
     app = FastAPI(title="unalike", lifespan=lifespan, docs_url=None, redoc_url=None, openapi_url="/openapi.json")
-    for make_router in (health_router, recognition_router, decision_router):
+    for make_router in ROUTERS:
         app.include_router(make_router(service))
     for kind in (Problem, UnalikeError, Overloaded, DeadlinePassed, TimeoutError):
         app.add_exception_handler(kind, _answer_problem)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -18,6 +17,8 @@ from unalike.errors import closest
 from unalike.inference.loaded_model import LoadedModel, load_model, require_model_file
 from unalike.inference.model_files import is_pretrained
 from unalike.inspection.inspector import Inspector
+from unalike.recognition.backends.address import open_gallery
+from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.recognition.gallery import Gallery
 from unalike.recognition.recognizer import Recogniser
 from unalike.runs.environment import usable_cores
@@ -66,17 +67,15 @@ class GalleryResource:
         address: its file, or the address of its database.
         network: makes its vectors.
         recognizer: searches it.
-        lock: held by who changes it.
     """
 
     name: str
     address: str
     network: Network
     recognizer: Recogniser
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def gallery(self) -> Gallery:
+    def gallery(self) -> GalleryBackend:
         """The references."""
         return self.recognizer.gallery
 
@@ -87,21 +86,21 @@ class GalleryResource:
 
     def refresh(self) -> bool:
         """Take over what others changed; True if there was something."""
-        with self.lock:
-            if not self.gallery.changed_on_disk():
-                return False
-            self.recognizer.reload()
-            return True
+        return self.gallery.refresh()
 
 
 @dataclass(eq=False)
 class InspectorResource:
-    """An inspector; one image after the other runs through it."""
+    """An inspector."""
 
     name: str
     address: str
     inspector: Inspector
-    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @cached_property
+    def engine_description(self) -> dict[str, Any]:
+        """Runtime, precision, device and threads, as the command line says them."""
+        return self.inspector.network.engine.describe()
 
 
 @dataclass(eq=False)
@@ -111,7 +110,6 @@ class AssetsResource:
     name: str
     address: str
     verifier: Verifier
-    lock: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass
@@ -139,6 +137,15 @@ class Resources:
         """End the threads of all networks."""
         for network in self.networks.values():
             network.batcher.close()
+
+
+def recognizer_of(network: Network, gallery: GalleryBackend | None) -> Recogniser:
+    """A recognizer of a loaded network; with an empty gallery when None. Raises ModelError."""
+    file = network.model
+    return Recogniser(
+        file.engine, file.view, gallery, source=network.key, trunk=file.trunk, network=file.network, classes=file.classes,
+        held_out_scores=file.held_out_scores,
+    )  # fmt: skip
 
 
 def _select(resources: Mapping[str, Named], name: str | None, kind: str, option: str) -> Named:
@@ -183,18 +190,15 @@ class ResourceLoader:
         return self.resources
 
     def _add_gallery(self, name: str, address: str) -> None:
-        gallery = Gallery.load(address) if address != str(self.sources.new_gallery) or Path(address).exists() else None
+        is_new = address == str(self.sources.new_gallery) and not Path(address).exists()
+        gallery = None if is_new else open_gallery(address)
         model = self.sources.model
         if gallery is not None and model is None:
             model = str(find_model(gallery, Path(address), None))
         assert model is not None  # a new gallery has one
         network = self._network(model)
-        file = network.model
-        recognizer = Recogniser(
-            file.engine, file.view, gallery, source=network.key, trunk=file.trunk, network=file.network,
-            classes=file.classes, held_out_scores=file.held_out_scores,
-        )  # fmt: skip
-        if gallery is None:
+        recognizer = recognizer_of(network, gallery)
+        if isinstance(recognizer.gallery, Gallery) and is_new:
             Path(address).parent.mkdir(parents=True, exist_ok=True)
             recognizer.gallery.save(address)
         self.resources.galleries[name] = GalleryResource(name, address, network, recognizer)

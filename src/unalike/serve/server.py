@@ -21,6 +21,7 @@ from uvicorn.supervisors import Multiprocess
 
 from unalike import progress
 from unalike.errors import RunError, SpecError, UnalikeError
+from unalike.serve.certificates import lan_address, qr_code, tls_files
 from unalike.serve.logs import configure_logs
 from unalike.serve.metrics import FOLDER_VARIABLE
 from unalike.serve.resources import build_new_gallery
@@ -46,10 +47,11 @@ def run_service(settings: Serve) -> None:
     """
     sources = find_sources(settings)
     check_exposure(settings, sources.folder)
+    files = tls_files(settings, sources.folder)
     build_new_gallery(settings, sources)
     listener = open_socket(settings.host, settings.port)
     try:
-        _serve(settings, listener)
+        _serve(settings, listener, files)
     finally:
         listener.close()
 
@@ -66,10 +68,11 @@ def check_exposure(settings: Serve, folder: Path) -> None:
                     remedy=f"unalike serve keys add NAME --role admin {place}, or listen on 127.0.0.1")  # fmt: skip
 
 
-def _serve(settings: Serve, listener: socket.socket) -> None:
-    address = address_of(settings, listener)
+def _serve(settings: Serve, listener: socket.socket, files: tuple[Path, Path] | None) -> None:
+    address = address_of(listener, is_secure=files is not None)
+    say_plain_http(settings, files)
     if settings.workers == 1:
-        server = DrainingServer(_config(settings, make_app(settings)), on_start=lambda: announce(address))
+        server = DrainingServer(_config(settings, make_app(settings), files), on_start=lambda: announce(address))
         server.run(sockets=[listener])
         if not server.started:
             raise RunError("the service did not start", remedy="see the messages above")
@@ -79,7 +82,7 @@ def _serve(settings: Serve, listener: socket.socket) -> None:
     try:
         announce(address)
         factory = partial(make_worker_app, settings, progress.verbosity())
-        Multiprocess(_config(settings, factory), [listener]).run()
+        Multiprocess(_config(settings, factory, files), [listener]).run()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -103,11 +106,13 @@ def make_worker_app(settings: Serve, verbosity: int) -> ASGIApp:
         sys.exit(STARTUP_FAILURE)
 
 
-def _config(settings: Serve, app: Any) -> uvicorn.Config:
+def _config(settings: Serve, app: Any, files: tuple[Path, Path] | None) -> uvicorn.Config:
+    certificate, key = files or (None, None)
     return uvicorn.Config(
         app, factory=settings.workers > 1, host=settings.host, port=settings.port, workers=settings.workers, lifespan="on",
         log_config=None, access_log=False, server_header=False, backlog=BACKLOG, proxy_headers=False,
         timeout_graceful_shutdown=int(settings.deadline + DRAIN_MARGIN_S), http="httptools", ws="none",
+        ssl_certfile=certificate, ssl_keyfile=key,
     )  # fmt: skip
 
 
@@ -157,16 +162,27 @@ def open_socket(host: str, port: int) -> socket.socket:
     return listener
 
 
-def address_of(settings: Serve, listener: socket.socket) -> str:
-    """The address to open."""
+def address_of(listener: socket.socket, *, is_secure: bool) -> str:
+    """The address to open; of one that listens everywhere, that in the network."""
     host, port = listener.getsockname()[:2]
     if ip_address(host).is_unspecified:
-        host = socket.gethostname()
+        host = lan_address() or socket.gethostname()
     host = f"[{host}]" if ":" in host else host
-    return f"http://{host}:{port}"
+    return f"http{'s' if is_secure else ''}://{host}:{port}"
+
+
+def say_plain_http(settings: Serve, files: tuple[Path, Path] | None) -> None:
+    """Warn where keys would cross a network unencrypted."""
+    if files is None and not is_loopback(settings.host):
+        progress.warn(
+            "keys and images are sent unencrypted: use --tls-cert and --tls-key, --tls self-signed, or a proxy with TLS"
+        )
 
 
 def announce(address: str) -> None:
-    """Print the address on standard output."""
+    """Print the address on standard output; with TLS on a terminal also as a QR code."""
     print(address, flush=True)
-    progress.say(f"serving on {address}: curl -F image=@photo.jpg {address}/v1/identify")
+    option = " -k" if address.startswith("https") else ""
+    progress.say(f"serving on {address}: curl{option} -F image=@photo.jpg {address}/v1/identify")
+    if address.startswith("https") and sys.stderr.isatty():
+        print(qr_code(address), file=sys.stderr, flush=True)

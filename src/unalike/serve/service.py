@@ -10,13 +10,13 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
-from unalike.data.decode import name_of
+from unalike.data.decode import name_of, upright_size
 from unalike.data.view import View
 from unalike.errors import StoreError, UnreadableImage
 from unalike.runs.environment import usable_cores
@@ -39,12 +39,14 @@ from unalike.serve.sources import Sources, find_sources
 from unalike.serve.store import Store, open_store
 from unalike.serve.uploads import IMAGE_FIELDS, MAX_NAME, Form, Limits, Upload, read_form
 from unalike.serve.url_inputs import UrlReader
+from unalike.serve.work_pool import WorkPool
 from unalike.storage.digests import content_sha256
 
 if TYPE_CHECKING:
     from unalike.spec.serve import Serve
 
 REFRESH_S = 0.25
+Result = TypeVar("Result")
 
 
 class Service:
@@ -72,6 +74,8 @@ class Service:
         self.access.refresh()
         self.urls = UrlReader(settings.url_hosts or (), settings.max_bytes)
         self.keepers = ThreadPoolExecutor(4, thread_name_prefix="images")
+        # One after the other where the networks of this process have all cores.
+        self.work = WorkPool(1, settings.queue)
         self.decoders = ThreadPoolExecutor(max(2, usable_cores()), thread_name_prefix="decode")
         self.is_ready = False
         self._refresher: asyncio.Task[None] | None = None
@@ -98,6 +102,7 @@ class Service:
         """End the threads, and close the store."""
         self.decoders.shutdown(wait=True, cancel_futures=True)
         self.resources.close()
+        self.work.close()
         self.keepers.shutdown(wait=True)
         self.store.close()
 
@@ -181,6 +186,32 @@ class Service:
             return self.named_error(error, upload)
         finally:
             self.metrics.add_decoding(time.perf_counter() - start)
+
+    def check_size(self, upload: Upload) -> None:
+        """Refuse by its header an image of too many pixels. Raises UnreadableImage."""
+        height, width = upright_size(upload.content)
+        if height * width > self.settings.max_pixels:
+            raise UnreadableImage(
+                f"{name_of(upload.content)}: {width} x {height} pixels", expected=f"at most {self.settings.max_pixels}",
+                remedy="max_pixels",
+            )  # fmt: skip
+
+    def kept_sha(self, upload: Upload) -> str | None:
+        """Keep the image of a decision, in a thread; its content hash, or None where images are not kept."""
+        if not self.settings.keep_images:
+            return None
+        self.keep_image(upload)
+        return content_sha256(upload.content)
+
+    async def work_on(self, request: Request, calls: list[Callable[[], Result]]) -> list[Result]:
+        """Run calls for a request in the work pool; those not begun are dropped when its client hangs up or it is late.
+
+        Raises:
+            Overloaded, HungUp, TimeoutError.
+        """
+        context_of(request).images += len(calls)
+        async with answered_in_time(request):
+            return await self.work.run_all(calls)
 
     def named_error(self, error: UnreadableImage, upload: Upload) -> UnreadableImage:
         """The error with the client's name of the image and the service's name of the limit."""

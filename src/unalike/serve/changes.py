@@ -1,0 +1,145 @@
+"""Changes of galleries: durable and in the audit log before they are acknowledged, and carried out once under an Idempotency-Key.
+
+The order is: pictures on the disk; an audit entry ``begun``; the gallery changed, which is durable; the audit entry ``done`` and the
+answer for those who repeat the request, in one transaction; the answer. A request that is repeated after a kill finds by the
+names of its references whether it was applied.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from unalike.errors import UnalikeError
+from unalike.recognition.backends.protocol import GalleryBackend
+from unalike.serve.problems import Problem
+from unalike.serve.request_context import RequestContext, context_of
+from unalike.serve.resources import GalleryResource
+from unalike.serve.service import Service, json_response
+from unalike.serve.store import Conflict, InProgress, New, Replay
+from unalike.serve.uploads import Upload
+from unalike.storage.digests import content_sha256, text_sha256
+
+KEY_HEADER, REPLAY_HEADER = "idempotency-key", "Idempotency-Replayed"
+_NAMESPACE = uuid.UUID("6f0c1f3e-4b0a-5c7e-9b0e-6d3f7a2b9c11")
+# Audit details are bounded: so many names of a list.
+MAX_DETAILS = 100
+
+
+@dataclass
+class Change:
+    """One change that a request asks for.
+
+    Attributes:
+        context: who asks.
+        claim: of its Idempotency-Key; None without one.
+        is_applied: whether the gallery was changed, so that the claim may not be given back.
+    """
+
+    context: RequestContext
+    claim: New | None = None
+    is_applied: bool = field(default=False)
+
+    def token(self, number: int) -> str:
+        """What tells the reference of one image of this request apart; the same when the request is repeated."""
+        if self.claim is None:
+            return uuid.uuid4().hex
+        return uuid.uuid5(_NAMESPACE, f"{self.claim.actor}\0{self.claim.key}\0{number}").hex
+
+
+def request_digest(request: Request, values: Mapping[str, Any], images: Sequence[Upload] = ()) -> str:
+    """What a request asks for, as one hash: method, address, parameters and images."""
+    parts = [request.method, request.url.path, json.dumps(values, sort_keys=True, default=str)]
+    return text_sha256("\0".join([*parts, *(content_sha256(upload.content) for upload in images)]))
+
+
+async def carry_out(
+    service: Service, request: Request, digest: str, perform: Callable[[Change], Awaitable[tuple[int, Any]]]
+) -> Response:
+    """Carry out a change once, and answer; under an Idempotency-Key a repeated request gets the answer of the first.
+
+    Args:
+        service: the service.
+        request: names the key in its header.
+        digest: of ``request_digest``.
+        perform: makes the change and returns status and answer.
+
+    Raises:
+        Problem: 409 while the same request is carried out, 422 where the key belongs to another request.
+    """
+    context, key = context_of(request), request.headers.get(KEY_HEADER)
+    if key is None:
+        status, value = await perform(Change(context))
+        return json_response(value, status)
+    idempotency = service.store.idempotency
+    claim = await asyncio.to_thread(idempotency.claim, key, context.actor, digest)
+    match claim:
+        case Replay():
+            body = claim.body.encode("ascii")
+            return Response(body, claim.status, headers={REPLAY_HEADER: "true"}, media_type="application/json")
+        case InProgress():
+            raise Problem(409, "in-progress", "the same request is being carried out",
+                          headers={"Retry-After": str(max(1, round(claim.retry_after)))})  # fmt: skip
+        case Conflict():
+            raise Problem(422, "key-conflict", "the Idempotency-Key belongs to another request", expected="a new key")
+    change = Change(context, claim)
+    try:
+        status, value = await perform(change)
+    except BaseException:
+        if not change.is_applied:
+            await asyncio.shield(asyncio.to_thread(idempotency.release, claim))
+        raise
+    return json_response(value, status)
+
+
+def apply(
+    service: Service, resource: GalleryResource, change: Change, action: str, details: Mapping[str, Any],
+    function: Callable[[GalleryBackend], Any], answer: Callable[[Any], tuple[int, Any]],
+) -> tuple[int, Any]:  # fmt: skip
+    """Change a gallery with its entry in the audit log; in a thread.
+
+    Args:
+        service: the service.
+        resource: the gallery.
+        change: what asks.
+        action: what is done, such as ``references.add``.
+        details: for the audit log.
+        function: changes the gallery; all of its changes are one.
+        answer: status and answer, from what ``function`` returned.
+
+    Returns:
+        Status and answer.
+
+    Raises:
+        UnalikeError: the change is not possible; nothing was changed.
+    """
+    store, context = service.store, change.context
+    entry = store.audit.begin(context.actor, action, resource.name, details, request_id=context.id)
+    try:
+        with resource.gallery.change() as gallery:
+            result = function(gallery)
+        change.is_applied = True
+    except UnalikeError as error:
+        store.audit.finish(entry, "failed", str(error))
+        raise
+    resource.refresh()
+    status, value = answer(result)
+    with store.transaction() as connection:
+        store.audit.finish(entry, "done", connection=connection)
+        if change.claim is not None:
+            body = json.dumps(value, ensure_ascii=True)
+            store.idempotency.complete(change.claim, status, body, connection=connection)
+    return status, value
+
+
+def bounded(names: Sequence[str]) -> list[str]:
+    """At most so many names for the audit log, and how many more there are."""
+    rest = len(names) - MAX_DETAILS
+    return list(names) if rest <= 0 else [*names[:MAX_DETAILS], f"and {rest} more"]

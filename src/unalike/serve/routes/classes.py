@@ -1,0 +1,140 @@
+"""Endpoints ``classes``: list, rename, merge, remove."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from unalike.errors import closest
+from unalike.recognition.backends.protocol import GalleryBackend
+from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
+from unalike.serve.documents import add_scoped, json_body, query_parameters
+from unalike.serve.problems import Problem
+from unalike.serve.service import Service, json_response
+from unalike.serve.uploads import Parameters, parse_json, read_body
+
+MAX_BODY = 1 << 20
+MAX_PAGE = 1000
+MAX_LABEL = 500
+PAGE_PARAMETERS = {
+    "after": {"type": "string", "description": "`next` of the page before."},
+    "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100},
+}
+
+
+class ClassModel(BaseModel):
+    label: str
+    images: int = Field(description="Number of its references.")
+
+
+class ClassPage(BaseModel):
+    gallery: str
+    classes: list[ClassModel]
+    total: int = Field(description="Number of all classes.")
+    next: str | None
+
+
+class ClassChange(BaseModel):
+    gallery: str
+    label: str
+    images: int = Field(description="Number of references that were changed.")
+
+
+def class_router(service: Service) -> APIRouter:
+    """The endpoints."""
+    router = APIRouter()
+
+    async def classes(request: Request, name: str | None) -> Response:
+        """List the classes of a gallery by name."""
+        resource = service.gallery(request, name)
+        parameters = Parameters(dict(request.query_params))
+        after, limit = parameters.text("after"), parameters.integer("limit", 100, 1, MAX_PAGE)
+        parameters.finish()
+        counts = await asyncio.to_thread(resource.gallery.counts)
+        labels = [label for label in sorted(counts) if after is None or label > after]
+        page = labels[:limit]
+        return json_response({
+            "gallery": resource.name, "classes": [{"label": label, "images": counts[label]} for label in page],
+            "total": len(counts), "next": page[-1] if len(labels) > limit else None,
+        })  # fmt: skip
+
+    async def change(
+        request: Request, name: str | None, action: str, values: dict[str, Any], label: str,
+        function: Callable[[GalleryBackend], int],
+    ) -> Response:  # fmt: skip
+        resource = service.gallery(request, name)
+
+        async def perform(change: Change) -> tuple[int, Any]:
+            def answer(count: int) -> tuple[int, Any]:
+                return 200, {"gallery": resource.name, "label": label, "images": count}
+
+            return await asyncio.to_thread(apply, service, resource, change, action, values, function, answer)
+
+        return await carry_out(service, request, request_digest(request, values), perform)
+
+    async def rename(request: Request, name: str | None) -> Response:
+        """Rename a class; its references keep their pictures and ids."""
+        parameters = await _body(request)
+        label, new = _required(parameters, "label"), _required(parameters, "new")
+        parameters.finish()
+
+        def function(gallery: GalleryBackend) -> int:
+            gallery.rename(label, new)
+            return gallery.counts().get(new, 0)
+
+        return await change(request, name, "classes.rename", {"label": label, "new": new}, new, function)
+
+    async def merge(request: Request, name: str | None) -> Response:
+        """Merge several classes into one, which may be new."""
+        parameters = await _body(request)
+        labels, into = parameters.texts("labels"), _required(parameters, "into")
+        parameters.finish()
+        values = {"labels": bounded(labels), "into": into}
+        return await change(request, name, "classes.merge", values, into, lambda gallery: gallery.merge(labels, into))
+
+    async def remove(request: Request, name: str | None) -> Response:
+        """Remove a class with all of its references."""
+        parameters = Parameters(dict(request.query_params))
+        label = _required(parameters, "label")
+        parameters.finish()
+
+        def function(gallery: GalleryBackend) -> int:
+            counts = gallery.counts()
+            if label not in counts:
+                raise no_class(label, list(counts))
+            return gallery.remove(labels=[label])
+
+        return await change(request, name, "classes.remove", {"label": label}, label, function)
+
+    text = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
+    add_scoped(router, "GET", "galleries", "/classes", classes, answer=ClassPage, summary="List the classes of a gallery.",
+               extra=query_parameters(**PAGE_PARAMETERS))  # fmt: skip
+    add_scoped(router, "POST", "galleries", "/classes/rename", rename, answer=ClassChange, summary="Rename a class.",
+               extra=json_body({"label": text, "new": text}, ["label", "new"]), statuses=[409])  # fmt: skip
+    add_scoped(router, "POST", "galleries", "/classes/merge", merge, answer=ClassChange, summary="Merge several classes.",
+               extra=json_body({"labels": {"type": "array", "items": text, "minItems": 1}, "into": text}, ["labels", "into"]),
+               statuses=[409])  # fmt: skip
+    add_scoped(router, "DELETE", "galleries", "/classes", remove, answer=ClassChange, summary="Remove a class.",
+               extra=query_parameters(label=text), statuses=[409])  # fmt: skip
+    return router
+
+
+async def _body(request: Request) -> Parameters:
+    return Parameters(parse_json(await read_body(request, MAX_BODY)))
+
+
+def _required(parameters: Parameters, name: str) -> str:
+    value = parameters.text(name, most=MAX_LABEL)
+    if value is None or not value.strip():
+        raise Problem(422, "invalid-value", f"no {name}", expected=f"{name}: the name of a class")
+    return value
+
+
+def no_class(label: str, labels: list[str]) -> Problem:
+    """The problem of a class that does not exist."""
+    return Problem(404, "no-class", f"no class {label[:100]!r}", remedy=closest(label, labels))

@@ -1,0 +1,130 @@
+"""Endpoint ``explain``: which parts of an image make it like a reference."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from dataclasses import replace
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from unalike.errors import DataError, UnreadableImage
+from unalike.explanation.explainer import Explainer
+from unalike.serve.documents import add_scoped, image_body
+from unalike.serve.problems import Problem
+from unalike.serve.resources import GalleryResource
+from unalike.serve.routes.recognition import EmbedFinish
+from unalike.serve.service import Service, display_name, json_response
+from unalike.serve.store.references import hash_of_reference
+from unalike.serve.uploads import Parameters, Upload
+
+MAX_ID = 2**63 - 1
+
+
+class PairModel(BaseModel):
+    query: str
+    query_label: str
+    reference: str
+    reference_label: str
+    why: dict[str, Any]
+
+
+class ExplainModel(BaseModel):
+    gallery: str
+    pairs: list[PairModel]
+
+
+class Explainers:
+    """The explainer of each network, made when it is first asked for."""
+
+    def __init__(self) -> None:
+        self._explainers: dict[str, Explainer] = {}
+        self._lock = threading.Lock()
+
+    def get(self, resource: GalleryResource) -> Explainer:
+        """The explainer of a gallery's network and view."""
+        with self._lock:
+            explainer = self._explainers.get(resource.name)
+            if explainer is None or explainer.view != resource.view:
+                preprocessing = replace(resource.network.model.preprocessing, view=resource.view)
+                explainer = Explainer.from_model(replace(resource.network.model, preprocessing=preprocessing))
+                self._explainers[resource.name] = explainer
+            return explainer
+
+
+def explanation_router(service: Service) -> APIRouter:
+    """The endpoint."""
+    router = APIRouter()
+    explainers = Explainers()
+
+    def explain_pair(
+        resource: GalleryResource, query: Upload, other: Any, reference: str, label: str
+    ) -> dict[str, Any]:
+        try:
+            service.check_size(query)
+            explanation = explainers.get(resource).explain(query.content, other)
+        except UnreadableImage as error:
+            raise service.named_error(error, query) from error
+        return {"query": display_name(query.name), "query_label": "", "reference": reference, "reference_label": label,
+                "why": explanation.to_dict()}  # fmt: skip
+
+    async def explain(request: Request, name: str | None) -> Response:
+        """Explain why an image is like a reference: the nearest one, one by id (``reference_id``), or another image."""
+        resource = service.gallery(request, name)
+        service.work.refuse_overload()
+        form = await service.read_form(request, ("image", "reference"))
+        parameters = Parameters(form.values)
+        reference_id = parameters.integer("reference_id", -1, 0, MAX_ID)
+        parameters.finish()
+        queries = [upload for upload in form.images if upload.field == "image"]
+        others = [upload for upload in form.images if upload.field == "reference"]
+        if len(queries) != 1 or len(others) > 1:
+            raise Problem(422, "no-images", f"{len(queries)} images and {len(others)} references",
+                          expected="one image, and at most one reference")  # fmt: skip
+        if others:
+            service.check_size(others[0])
+            content: Any = others[0].content
+            reference, label = display_name(others[0].name), ""
+        else:
+            if reference_id < 0:
+                reference_id = await _nearest(service, request, resource, queries[0])
+            content, reference, label = await asyncio.to_thread(_picture, service, resource, reference_id)
+        pairs = await service.work_on(request, [lambda: explain_pair(resource, queries[0], content, reference, label)])
+        return json_response({"gallery": resource.name, "pairs": pairs})
+
+    add_scoped(
+        router, "POST", "galleries", "/explain", explain, answer=ExplainModel, summary="Explain why an image is like a reference.",
+        extra=image_body({"image": "The image."}, {
+            "reference_id": {"type": "integer", "minimum": 0, "description": "Id of a reference; unset, the nearest one."},
+        }),
+    )  # fmt: skip
+    return router
+
+
+async def _nearest(service: Service, request: Request, resource: GalleryResource, query: Upload) -> int:
+    """Id of the reference nearest to an image. Raises UnreadableImage, DataError."""
+    (vector,) = await service.embed(request, [query], resource.network, resource.view, EmbedFinish(), [query])
+    if isinstance(vector, UnreadableImage):
+        raise vector
+
+    def search() -> int:
+        with resource.gallery.view() as view:
+            return int(view.search(vector[None], 1).ids_QK[0, 0])
+
+    return await asyncio.to_thread(search)
+
+
+def _picture(service: Service, resource: GalleryResource, id: int) -> tuple[Any, str, str]:
+    """The picture of a reference, its name and class. Raises Problem, NoSuchImage, DataError."""
+    entry = resource.gallery.entry(id)
+    if entry is None:
+        raise Problem(404, "no-reference", f"no reference {id}", expected="an id from GET /v1/references")
+    sha = hash_of_reference(entry.name)
+    if sha is None and not entry.name:
+        raise DataError(
+            f"reference {id} has no picture", remedy="enroll it through the service, or send another reference"
+        )
+    return (service.store.images.get(sha) if sha else entry.name), entry.name, entry.label

@@ -1,0 +1,291 @@
+"""Endpoints ``references``: list, enroll, remove; the picture of each, also small.
+
+Shape letters: N images, D width of an embedding.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Sequence
+from pathlib import Path as FilePath
+from typing import Annotated, Any
+
+import numpy as np
+from fastapi import APIRouter, Path, Request
+from pydantic import BaseModel, Field
+from starlette.responses import Response
+
+from unalike.data.decode import IMAGE_SUFFIXES, open_image
+from unalike.data.folders import normalize_class_name
+from unalike.errors import UnreadableImage
+from unalike.recognition.backends.protocol import Entry, GalleryBackend
+from unalike.serve.changes import Change, apply, bounded, carry_out, request_digest
+from unalike.serve.documents import add_scoped, image_body, problems, query_parameters
+from unalike.serve.problems import Problem
+from unalike.serve.resources import GalleryResource
+from unalike.serve.routes.classes import MAX_LABEL, MAX_PAGE, PAGE_PARAMETERS, no_class
+from unalike.serve.routes.decisions import image_response, stored_image
+from unalike.serve.routes.recognition import EmbedFinish, require_images
+from unalike.serve.service import Service, json_response
+from unalike.serve.store import NoSuchImage
+from unalike.serve.store.images import SIDES
+from unalike.serve.store.references import hash_of_reference, reference_name
+from unalike.serve.uploads import Form, Parameters, Upload
+
+MAX_ID = 2**63 - 1
+ReferenceId = Annotated[int, Path(description="Id of the reference.", ge=0, le=MAX_ID)]
+
+
+class ReferenceModel(BaseModel):
+    id: int = Field(description="Number of the reference, never used again.")
+    label: str
+    name: str = Field(description="What it was enrolled as: sha256:HASH/TOKEN, or a path.")
+    image: str | None = Field(description="Address of its picture; null where the service has none.")
+
+
+class ReferencePage(BaseModel):
+    gallery: str
+    references: list[ReferenceModel]
+    next: str | None
+
+
+class Enrollment(BaseModel):
+    gallery: str
+    references: list[ReferenceModel]
+    images: int = Field(description="Number of all references of the gallery.")
+
+
+class ReferenceRemoval(BaseModel):
+    gallery: str
+    images: int = Field(description="Number of references that were removed.")
+
+
+def plain_reference(resource: GalleryResource, entry: Entry) -> dict[str, Any]:
+    """A reference as JSON."""
+    has_picture = hash_of_reference(entry.name) is not None or _is_image_path(entry.name)
+    image = f"/v1/galleries/{resource.name}/references/{entry.id}/image" if has_picture else None
+    return {"id": entry.id, "label": entry.label, "name": entry.name, "image": image}
+
+
+def _is_image_path(name: str) -> bool:
+    return FilePath(name).suffix.lower() in IMAGE_SUFFIXES
+
+
+def reference_router(service: Service) -> APIRouter:
+    """The endpoints."""
+    router = APIRouter()
+
+    async def references(request: Request, name: str | None) -> Response:
+        """List references by id, those of one class with ``label``."""
+        resource = service.gallery(request, name)
+        parameters = Parameters(dict(request.query_params))
+        after, limit = parameters.integer("after", -1, -1, MAX_ID), parameters.integer("limit", 100, 1, MAX_PAGE)
+        label = parameters.text("label", most=MAX_LABEL)
+        parameters.finish()
+
+        def find() -> list[Entry]:
+            with resource.gallery.view() as view:
+                counts = view.counts() if label is not None else {}
+                if label is not None and normalize_class_name(label) not in counts:
+                    raise no_class(label, list(counts))
+                return list(view.entries(label, after, limit + 1))
+
+        entries = await asyncio.to_thread(find)
+        page = entries[:limit]
+        return json_response({
+            "gallery": resource.name, "references": [plain_reference(resource, entry) for entry in page],
+            "next": str(page[-1].id) if len(entries) > limit else None,
+        })  # fmt: skip
+
+    async def enroll(request: Request, name: str | None) -> Response:
+        """Enroll images as references of a class; their pictures are kept. All are enrolled, or none."""
+        resource = service.gallery(request, name)
+        form = await service.read_images(request, resource.network)
+        parameters = Parameters(form.values)
+        labels = _labels(parameters, form)
+        parameters.finish()
+        uploads = require_images(form)
+        values = {"label": bounded(labels)}
+
+        async def perform(change: Change) -> tuple[int, Any]:
+            vectors_ND = await _embed(service, request, resource, uploads)
+            hashes = await _keep_all(service, uploads)
+            names = [reference_name(sha, change.token(number)) for number, sha in enumerate(hashes)]
+            decoding = resource.view.decoding
+
+            def function(gallery: GalleryBackend) -> list[Entry]:
+                own = gallery.model_identity.decoding
+                gallery.model_identity = gallery.model_identity.with_decoding(own.completed(decoding))
+                if change.claim is not None and change.claim.is_retry and gallery.has_name(names[0]):
+                    ids = [gallery.ids_of_name(name)[0] for name in names]  # applied before the process was killed
+                else:
+                    ids = gallery.enrol(vectors_ND, labels, names)
+                return [Entry(id, label, name) for id, label, name in zip(ids, labels, names, strict=True)]
+
+            def answer(entries: list[Entry]) -> tuple[int, Any]:
+                plain = [plain_reference(resource, entry) for entry in entries]
+                return 201, {"gallery": resource.name, "references": plain, "images": len(resource.gallery)}
+
+            details = {"labels": bounded(sorted(set(labels))), "images": len(labels)}
+            return await asyncio.to_thread(
+                apply, service, resource, change, "references.add", details, function, answer
+            )
+
+        return await carry_out(service, request, request_digest(request, values, uploads), perform)
+
+    text = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
+    labels = {"label": {**text, "description": "Class of all images."}}
+    add_scoped(router, "GET", "galleries", "/references", references, answer=ReferencePage, summary="List references.",
+               extra=query_parameters(label=text, **{**PAGE_PARAMETERS, "after": {"type": "integer", "minimum": -1}}))  # fmt: skip
+    add_scoped(router, "POST", "galleries", "/references", enroll, answer=Enrollment, status=201, statuses=[409],
+               summary="Enroll images as references of a class.", extra=image_body({"image": "Images of the class."}, labels))  # fmt: skip
+    _add_single(service, router)
+    return router
+
+
+def _add_single(service: Service, router: APIRouter) -> None:
+    """The endpoints of one reference, with its id in the address."""
+
+    async def find(resource: GalleryResource, id: int) -> Entry:
+        entry = await asyncio.to_thread(resource.gallery.entry, id)
+        if entry is None:
+            raise no_reference(id)
+        return entry
+
+    async def reference(request: Request, name: str | None, id: int) -> Response:
+        resource = service.gallery(request, name)
+        return json_response(plain_reference(resource, await find(resource, id)))
+
+    async def picture(request: Request, name: str | None, id: int) -> Response:
+        resource = service.gallery(request, name)
+        entry = await find(resource, id)
+        sha = hash_of_reference(entry.name)
+        if sha is not None:
+            return await stored_image(service, request, sha)
+        return await asyncio.to_thread(_picture_of_path, service, request, entry)
+
+    async def remove(request: Request, name: str | None, id: int) -> Response:
+        resource = service.gallery(request, name)
+
+        async def perform(change: Change) -> tuple[int, Any]:
+            def function(gallery: GalleryBackend) -> int:
+                entry = gallery.entry(id)
+                if entry is None:
+                    raise no_reference(id)
+                return gallery.remove(ids=[id])
+
+            def answer(count: int) -> tuple[int, Any]:
+                return 200, {"gallery": resource.name, "images": count}
+
+            details = {"id": id}
+            return await asyncio.to_thread(
+                apply, service, resource, change, "references.remove", details, function, answer
+            )
+
+        return await carry_out(service, request, request_digest(request, {"id": id}), perform)
+
+    image = {
+        200: {"description": "The picture.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
+    }
+    side = query_parameters(side={"type": "integer", "minimum": 1, "maximum": SIDES[-1]})
+    endpoints: tuple[tuple[str, str, Any, str, dict[int | str, dict[str, Any]], Any], ...] = (
+        ("GET", "", reference, "One reference.", {200: {"model": ReferenceModel}}, None),
+        ("GET", "/image", picture, "The picture of a reference, small as JPEG with `side`.", image, side),
+        ("DELETE", "", remove, "Remove one reference.", {200: {"model": ReferenceRemoval}, **problems(409)}, None),
+    )
+    for method, path, handler, summary, responses, extra in endpoints:
+        _add_with_id(router, method, path, handler, summary, responses, extra)
+
+
+def _add_with_id(
+    router: APIRouter,
+    method: str,
+    path: str,
+    handler: Any,
+    summary: str,
+    responses: dict[int | str, dict[str, Any]],
+    extra: Any,
+) -> None:
+    async def default(request: Request, id: ReferenceId) -> Response:
+        result: Response = await handler(request, None, id)
+        return result
+
+    async def named(
+        request: Request, name: Annotated[str, Path(description="Name of the gallery.")], id: ReferenceId
+    ) -> Response:
+        result: Response = await handler(request, name, id)
+        return result
+
+    for prefix, endpoint in (("", default), ("/galleries/{name}", named)):
+        router.add_api_route(
+            f"/v1{prefix}/references/{{id}}{path}", endpoint, methods=[method], summary=summary, tags=["references"],
+            responses={**problems(), **responses}, openapi_extra=extra, response_class=Response,
+        )  # fmt: skip
+
+
+def no_reference(id: int) -> Problem:
+    """The problem of an id that no reference has."""
+    return Problem(404, "no-reference", f"no reference {id}", expected="an id from GET /v1/references")
+
+
+def _labels(parameters: Parameters, form: Form) -> list[str]:
+    """The class of each image. Raises Problem (422)."""
+    label, labels = parameters.text("label", most=MAX_LABEL), parameters.texts("labels")
+    if labels and len(labels) != len(form.images):
+        raise Problem(
+            422, "invalid-value", f"{len(labels)} labels for {len(form.images)} images", expected="one for each image"
+        )
+    names = labels or [label or ""] * len(form.images)
+    if not all(name.strip() and len(name) <= MAX_LABEL for name in names):
+        raise Problem(422, "invalid-value", "no label", expected="label: the class of the images",
+                      remedy="curl -F image=@photo.jpg -F label=CLASS ...")  # fmt: skip
+    return [normalize_class_name(name) for name in names]
+
+
+async def _embed(
+    service: Service, request: Request, resource: GalleryResource, uploads: Sequence[Upload]
+) -> np.ndarray:
+    """The embeddings (N, D) of images, all of them readable. Raises UnreadableImage."""
+    if not resource.view.decoding.is_complete:
+        await asyncio.to_thread(_fit_decoding, resource, uploads)
+    vectors = await service.embed(request, uploads, resource.network, resource.view, EmbedFinish(), uploads)
+    for result in vectors:
+        if isinstance(result, UnreadableImage):
+            raise result
+    return np.stack(vectors)
+
+
+def _fit_decoding(resource: GalleryResource, uploads: Sequence[Upload]) -> None:
+    """Choose what the first images of a gallery leave open of the decoding."""
+    resource.recognizer.fit_decoding([upload.content for upload in uploads])
+
+
+async def _keep_all(service: Service, uploads: Sequence[Upload]) -> list[str]:
+    """Keep the pictures, on the disk; their content hashes."""
+    loop = asyncio.get_running_loop()
+    puts = [loop.run_in_executor(service.keepers, service.store.images.put, upload.content) for upload in uploads]
+    return list(await asyncio.gather(*puts))
+
+
+def _picture_of_path(service: Service, request: Request, entry: Entry) -> Response:
+    """The picture of a reference that the command line enrolled: the file of its name, where it can be read."""
+    parameters = Parameters(dict(request.query_params))
+    side = parameters.integer("side", 0, 1, SIDES[-1]) if "side" in request.query_params else 0
+    parameters.finish()
+    if not _is_image_path(entry.name):
+        raise NoSuchImage(
+            f"reference {entry.id} has no picture", expected="one that was enrolled by the service, or an image file"
+        )
+    try:
+        size = (side, side) if side else None
+        picture = open_image(entry.name, min_size=size, max_pixels=service.settings.max_pixels)
+        if not side:
+            return image_response(FilePath(entry.name).read_bytes())
+    except (UnreadableImage, OSError) as error:
+        raise NoSuchImage(f"the picture of reference {entry.id} cannot be read",
+                          expected="the file under which it was enrolled") from error  # fmt: skip
+    picture.thumbnail((side, side))
+    stream = io.BytesIO()
+    picture.save(stream, "JPEG", quality=85)
+    return image_response(stream.getvalue(), "image/jpeg")

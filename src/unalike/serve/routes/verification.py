@@ -1,0 +1,84 @@
+"""Endpoint ``verify``: whether images show an approved asset, unaltered."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from unalike.errors import UnreadableImage
+from unalike.serve.answers import UnreadableModel
+from unalike.serve.documents import add_scoped, image_body
+from unalike.serve.request_context import RequestContext, context_of
+from unalike.serve.resources import AssetsResource
+from unalike.serve.routes.recognition import require_images, separate
+from unalike.serve.service import Service, display_name, json_response
+from unalike.serve.store import DecisionRecord
+from unalike.serve.uploads import Parameters, Upload
+from unalike.verification.result import ANSWERS, DIFFERENT
+
+
+class VerifyModel(BaseModel):
+    reference: str
+    assets: int
+    calibration: dict[str, Any] | None
+    answers: dict[str, int]
+    verdicts: list[dict[str, Any]]
+    unreadable: list[UnreadableModel]
+
+
+def verification_router(service: Service) -> APIRouter:
+    """The endpoint."""
+    router = APIRouter()
+
+    def verify_one(resource: AssetsResource, context: RequestContext, asset: str | None, upload: Upload) -> Any:
+        """The answer for one image, recorded; or why it cannot be read."""
+        try:
+            service.check_size(upload)
+            result = resource.verifier.verify(upload.content, asset)
+        except UnreadableImage as error:
+            return service.named_error(error, upload)
+        plain = {"path": display_name(upload.name), **result.to_dict()}
+        shows_asset = result.answer in ANSWERS[: ANSWERS.index(DIFFERENT)]
+        record = DecisionRecord(
+            "verify", resource.name, result.answer, label=result.asset if shows_asset else None, nearest=result.asset,
+            score=result.score, threshold=result.threshold, model=resource.address, image=service.kept_sha(upload),
+            request_id=context.id, actor=context.actor, result=plain,
+        )  # fmt: skip
+        service.decision_log.add([record])
+        service.metrics.add_decision(resource.name, result.answer, result.score)
+        return {"id": record.id, **plain}
+
+    async def verify(request: Request, name: str | None) -> Response:
+        """Decide for each image whether it shows an approved asset unaltered: same, altered, different, not in the set."""
+        resource = service.asset_set(request, name)
+        service.work.refuse_overload()
+        form = await service.read_form(request)
+        parameters = Parameters(form.values)
+        asset = parameters.text("asset")
+        parameters.finish()
+        if asset is not None:
+            resource.verifier.asset_number(asset)
+        uploads = require_images(form)
+        context = context_of(request)
+        results = await service.work_on(
+            request, [partial(verify_one, resource, context, asset, upload) for upload in uploads]
+        )
+        verdicts, unreadable = separate(uploads, results)
+        counts = {answer: sum(verdict["answer"] == answer for verdict in verdicts) for answer in ANSWERS}
+        thresholds = resource.verifier.thresholds
+        return json_response({
+            "reference": resource.name, "assets": len(resource.verifier.approved.assets),
+            "calibration": None if thresholds is None else thresholds.to_dict(),
+            "answers": {answer: count for answer, count in counts.items() if count}, "verdicts": verdicts,
+            "unreadable": unreadable,
+        })  # fmt: skip
+
+    asset = {"type": "string", "description": "Name of the asset that each image should show; unset, any of them."}
+    add_scoped(router, "POST", "assets", "/verify", verify, answer=VerifyModel,
+               summary="Check that images show an approved asset, unaltered.",
+               extra=image_body({"image": "One or several images."}, {"asset": asset}))  # fmt: skip
+    return router
