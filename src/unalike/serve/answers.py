@@ -25,6 +25,7 @@ class NeighborModel(BaseModel):
 
 
 class IdentificationModel(BaseModel):
+    index: int = Field(description="Place of the image in the request, from 0.")
     path: str = Field(description="The client's name of the image.")
     id: str = Field(description="Id of the decision.")
     label: str | None = Field(description="The class where decision is label, else null.")
@@ -44,6 +45,7 @@ class IdentificationModel(BaseModel):
 
 
 class UnreadableModel(BaseModel):
+    index: int
     path: str
     reason: str
 
@@ -57,6 +59,7 @@ class IdentifyModel(BaseModel):
 
 
 class EmbeddingModel(BaseModel):
+    index: int
     path: str
     vector: list[float] = Field(description="The network's output.")
 

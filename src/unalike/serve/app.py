@@ -65,8 +65,8 @@ def create_app(service: Service) -> ASGIApp:
         app.include_router(make_router(service))
     for kind in (Problem, UnalikeError, Overloaded, DeadlinePassed, TimeoutError):
         app.add_exception_handler(kind, _answer_problem)
-    for kind in (HungUp, ClientDisconnect):
-        app.add_exception_handler(kind, _answer_nobody)
+    app.add_exception_handler(HungUp, _answer_nobody)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_exception_handler(HTTPException, _answer_http_error)
     app.add_exception_handler(RequestValidationError, _answer_invalid)
     app.add_exception_handler(Exception, _answer_failure)

@@ -10,10 +10,14 @@ import ssl
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from unalike.errors import RunError, SpecError
 from unalike.spec.serve import Serve
 from unalike.storage.atomic import atomic_write
+
+if TYPE_CHECKING:
+    from cryptography.x509 import GeneralName
 
 CERTIFICATE_FILE, KEY_FILE = "self-signed.pem", "self-signed.key"
 # Phones refuse longer ones.
@@ -107,7 +111,7 @@ def self_signed(folder: Path, names: Sequence[str]) -> tuple[Path, Path]:
     return certificate_file, key_file
 
 
-def _general_name(name: str) -> object:
+def _general_name(name: str) -> GeneralName:
     from cryptography import x509
 
     try:

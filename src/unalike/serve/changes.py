@@ -17,7 +17,6 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from unalike.errors import UnalikeError
 from unalike.recognition.backends.protocol import GalleryBackend
 from unalike.serve.problems import Problem
 from unalike.serve.request_context import RequestContext, context_of
@@ -126,7 +125,7 @@ def apply(
         with resource.gallery.change() as gallery:
             result = function(gallery)
         change.is_applied = True
-    except UnalikeError as error:
+    except Exception as error:
         store.audit.finish(entry, "failed", str(error))
         raise
     resource.refresh()

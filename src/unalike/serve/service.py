@@ -203,7 +203,7 @@ class Service:
         self.keep_image(upload)
         return content_sha256(upload.content)
 
-    async def work_on(self, request: Request, calls: list[Callable[[], Result]]) -> list[Result]:
+    async def work_on(self, request: Request, calls: Sequence[Callable[[], Result]]) -> list[Result]:
         """Run calls for a request in the work pool; those not begun are dropped when its client hangs up or it is late.
 
         Raises:

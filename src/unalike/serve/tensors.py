@@ -22,7 +22,12 @@ import numpy as np
 
 LENGTH_HEADER = "inference-header-content-length"
 BYTES = "BYTES"
-DTYPES = {"UINT8": np.dtype("u1"), "FP32": np.dtype("<f4"), "FP64": np.dtype("<f8"), "FP16": np.dtype("<f2")}
+DTYPES: dict[str, np.dtype[Any]] = {
+    "UINT8": np.dtype("u1"),
+    "FP32": np.dtype("<f4"),
+    "FP64": np.dtype("<f8"),
+    "FP16": np.dtype("<f2"),
+}
 MAX_ELEMENTS = 1 << 28
 
 

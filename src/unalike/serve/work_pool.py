@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
@@ -35,7 +35,7 @@ class WorkPool:
         if self._occupied and self._occupied + count > self.limit:
             raise Overloaded(MIN_RETRY_S)
 
-    async def run_all(self, calls: list[Callable[[], Result]]) -> list[Result]:
+    async def run_all(self, calls: Sequence[Callable[[], Result]]) -> list[Result]:
         """Run calls, and return their results in order; calls that have not begun when this is cancelled never do.
 
         Raises:

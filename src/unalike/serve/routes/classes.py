@@ -21,7 +21,7 @@ from unalike.serve.uploads import Parameters, parse_json, read_body
 MAX_BODY = 1 << 20
 MAX_PAGE = 1000
 MAX_LABEL = 500
-PAGE_PARAMETERS = {
+PAGE_PARAMETERS: dict[str, dict[str, Any]] = {
     "after": {"type": "string", "description": "`next` of the page before."},
     "limit": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": 100},
 }
@@ -111,7 +111,7 @@ def class_router(service: Service) -> APIRouter:
 
         return await change(request, name, "classes.remove", {"label": label}, label, function)
 
-    text = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
+    text: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": MAX_LABEL}
     add_scoped(router, "GET", "galleries", "/classes", classes, answer=ClassPage, summary="List the classes of a gallery.",
                extra=query_parameters(**PAGE_PARAMETERS))  # fmt: skip
     add_scoped(router, "POST", "galleries", "/classes/rename", rename, answer=ClassChange, summary="Rename a class.",

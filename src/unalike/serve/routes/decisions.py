@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -195,6 +194,6 @@ def no_decision(decision_id: str) -> Problem:
     )
 
 
-def _image_answer() -> Mapping[int | str, dict[str, Any]]:
+def _image_answer() -> dict[int | str, dict[str, Any]]:
     content = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("image/jpeg", "image/*")}
     return {**problems(), 200: {"description": "The image.", "content": content}}

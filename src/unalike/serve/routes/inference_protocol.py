@@ -75,14 +75,14 @@ def inference_protocol_router(service: Service) -> APIRouter:
     async def ready(request: Request) -> Response:
         return answer({"ready": service.is_ready}, 200 if service.is_ready else 503)
 
-    async def metadata(request: Request, model: ModelName, version: Version = VERSION) -> Response:
+    async def metadata(request: Request, model: ModelName, version: Version) -> Response:
         return answer(describe(model, *_model(service, request, model, version)))
 
-    async def model_ready(request: Request, model: ModelName, version: Version = VERSION) -> Response:
+    async def model_ready(request: Request, model: ModelName, version: Version) -> Response:
         _model(service, request, model, version)
         return answer({"name": model, "ready": service.is_ready}, 200 if service.is_ready else 503)
 
-    async def infer(request: Request, model: ModelName, version: Version = VERSION) -> Response:
+    async def infer(request: Request, model: ModelName, version: Version) -> Response:
         resource, takes_files = _model(service, request, model, version)
         resource.network.batcher.refuse_overload(1, context_of(request).deadline)
         if request.headers.get("content-encoding", "identity") != "identity":

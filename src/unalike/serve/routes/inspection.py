@@ -25,6 +25,7 @@ from unalike.serve.uploads import Parameters, Upload
 
 
 class InspectionModel(BaseModel):
+    index: int
     path: str
     id: str
     decision: str

@@ -82,15 +82,24 @@ def require_images(form: Form) -> list[Upload]:
     return form.images
 
 
-def separate(uploads: Sequence[Upload], results: Sequence[Any]) -> tuple[list[Any], list[dict[str, str]]]:
-    """The results of readable images, and name and reason of the others. Raises where none is readable."""
-    unreadable = [
-        {"path": display_name(upload.name), "reason": str(result)}
-        for upload, result in zip(uploads, results, strict=True) if isinstance(result, UnreadableImage)
-    ]  # fmt: skip
-    if len(unreadable) == len(results):
-        raise next(result for result in results if isinstance(result, UnreadableImage))
-    return [result for result in results if not isinstance(result, UnreadableImage)], unreadable
+def separate(
+    uploads: Sequence[Upload], results: Sequence[dict[str, Any] | UnreadableImage]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The answers of readable images, and the reasons of the others; each with ``index``, its place in the request.
+
+    Raises:
+        UnreadableImage: the only image cannot be read.
+    """
+    answers: list[dict[str, Any]] = []
+    unreadable: list[dict[str, Any]] = []
+    for index, (upload, result) in enumerate(zip(uploads, results, strict=True)):
+        if not isinstance(result, UnreadableImage):
+            answers.append({"index": index, **result})
+        elif len(results) == 1:
+            raise result
+        else:
+            unreadable.append({"index": index, "path": display_name(upload.name), "reason": str(result)})
+    return answers, unreadable
 
 
 def recognition_router(service: Service) -> APIRouter:
@@ -122,13 +131,17 @@ def recognition_router(service: Service) -> APIRouter:
         form = await service.read_images(request, resource.network)
         Parameters(form.values).finish()
         uploads = require_images(form)
-        results = await service.embed(request, uploads, resource.network, resource.view, EmbedFinish(), uploads)
-        vectors, unreadable = separate(uploads, results)
-        readable = [upload for upload, result in zip(uploads, results, strict=True) if isinstance(result, np.ndarray)]
+        finish = EmbedFinish()
+        results = await service.embed(request, uploads, resource.network, resource.view, finish, uploads)
+        rows = [
+            result
+            if isinstance(result, UnreadableImage)
+            else {"path": display_name(upload.name), "vector": result.tolist()}
+            for upload, result in zip(uploads, results, strict=True)
+        ]
+        vectors, unreadable = separate(uploads, rows)
         return json_response({
-            "model": resource.network.model.source.name, "dim": resource.network.engine.dim,
-            "vectors": [{"path": display_name(upload.name), "vector": vector.tolist()}
-                        for upload, vector in zip(readable, vectors, strict=True)],
+            "model": resource.network.model.source.name, "dim": resource.network.engine.dim, "vectors": vectors,
             "unreadable": unreadable,
         })  # fmt: skip
 

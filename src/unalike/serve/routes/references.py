@@ -185,7 +185,7 @@ def _add_single(service: Service, router: APIRouter) -> None:
 
         return await carry_out(service, request, request_digest(request, {"id": id}), perform)
 
-    image = {
+    image: dict[int | str, dict[str, Any]] = {
         200: {"description": "The picture.", "content": {"image/*": {"schema": {"type": "string", "format": "binary"}}}}
     }
     side = query_parameters(side={"type": "integer", "minimum": 1, "maximum": SIDES[-1]})

@@ -18,7 +18,7 @@ def test_an_answer_is_the_recognizers_with_an_id(tmp_path: Path) -> None:
             resource = it.service.resources.gallery()
             expected = resource.recognizer.identify([picture("green", shift=3)], k=2)[0].to_dict()
             answer = response.json()["answers"][0]
-            assert answer.pop("path") == "0.png" and len(answer.pop("id")) == 36
+            assert answer.pop("path") == "0.png" and len(answer.pop("id")) == 36 and answer.pop("index") == 0
             assert answer == {**expected, "neighbours": list(expected["neighbours"])}
             assert answer["label"] == "green" and response.json()["unreadable"] == []
 
@@ -66,9 +66,11 @@ def test_some_unreadable_images_are_listed_and_none_readable_is_an_error(tmp_pat
     async def scenario() -> None:
         async with running(tmp_path) as it:
             response = await it.client.post("/v1/identify", files=files(b"no image", picture("red")))
-            assert [answer["path"] for answer in response.json()["answers"]] == ["1.png"]
+            assert [(answer["index"], answer["path"]) for answer in response.json()["answers"]] == [(1, "1.png")]
+            response_of_two = await it.client.post("/v1/identify", files=files(b"a", b"b"))
+            assert response_of_two.status_code == 200 and len(response_of_two.json()["unreadable"]) == 2
             assert response.json()["unreadable"] == [
-                {"path": "0.png", "reason": "0.png: not an image of a known format"}
+                {"index": 0, "path": "0.png", "reason": "0.png: not an image of a known format"}
             ]
             response = await it.client.post("/v1/identify", files=files(b"<svg/>"))
             assert response.status_code == 422 and response.json()["found"] == "0.png: not an image of a known format"

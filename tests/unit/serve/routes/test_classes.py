@@ -1,0 +1,58 @@
+"""Classes: listed, renamed, merged, removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.serving import run, running
+from unalike.recognition.gallery import Gallery
+
+
+def test_classes_are_listed_by_name_in_pages(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            page = (await it.client.get("/v1/classes?limit=2")).json()
+            assert (
+                page["classes"] == [{"label": "blue", "images": 1}, {"label": "green", "images": 1}]
+                and page["total"] == 3
+            )
+            rest = (await it.client.get(f"/v1/classes?after={page['next']}")).json()
+            assert [entry["label"] for entry in rest["classes"]] == ["red"] and rest["next"] is None
+
+    run(scenario())
+
+
+def test_changes_are_in_the_file_when_they_are_acknowledged(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            resource = it.service.resources.gallery()
+
+            def labels() -> set[str]:
+                return set(Gallery.load(resource.address).counts())
+
+            response = await it.client.post("/v1/classes/rename", json={"label": "red", "new": "crim/son"})
+            assert response.json() == {"gallery": "colors", "label": "crim/son", "images": 1}
+            assert labels() == {"crim/son", "green", "blue"}
+            response = await it.client.post("/v1/classes/merge", json={"labels": ["green", "blue"], "into": "cold"})
+            assert response.json()["images"] == 2 and labels() == {"crim/son", "cold"}
+            response = await it.client.delete("/v1/classes", params={"label": "crim/son"})
+            assert response.json()["images"] == 1 and labels() == {"cold"}
+
+    run(scenario())
+
+
+def test_classes_that_do_not_exist_or_are_taken_are_problems_and_change_nothing(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            for path, body in (
+                ("rename", {"label": "none", "new": "x"}), ("rename", {"label": "red", "new": "blue"}), ("rename", {"label": "red"}),
+                ("merge", {"labels": ["none"], "into": "x"}), ("merge", {"labels": [], "into": "x"}), ("merge", {"labels": 5, "into": "x"}),
+            ):  # fmt: skip
+                response = await it.client.post(f"/v1/classes/{path}", json=body)
+                assert response.status_code == 422, body
+            response = await it.client.delete("/v1/classes?label=rede")
+            assert response.status_code == 404 and "red" in response.json()["remedy"]
+            assert (await it.client.delete("/v1/classes")).status_code == 422
+            assert set(it.service.resources.gallery().gallery.counts()) == {"red", "green", "blue"}
+
+    run(scenario())

@@ -1,0 +1,54 @@
+"""What is served, and calibration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.support.serving import files, picture, run, running
+from unalike.recognition.gallery import Gallery
+
+
+def test_models_and_galleries_are_listed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path, names=("colors", "others")) as it:
+            models = (await it.client.get("/v1/models")).json()
+            assert [model["galleries"] for model in models["models"]] == [["colors", "others"]]
+            assert models["models"][0]["input_size"] == [8, 8] and models["models"][0]["engine"]["runtime"] == "standin"
+            galleries = (await it.client.get("/v1/galleries")).json()["galleries"]
+            assert [(entry["gallery"], entry["images"], entry["classes"]) for entry in galleries] == [
+                ("colors", 3, 3),
+                ("others", 3, 3),
+            ]
+
+    run(scenario())
+
+
+def test_a_calibration_is_set_kept_and_used(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            assert (await it.client.get("/v1/calibration")).json()["calibration"] is None
+            images = [picture(color, shift=shift) for color in ("red", "green", "blue") for shift in (5, 10, 15)]
+            for number, label in enumerate(("red", "green", "blue")):
+                await it.client.post(
+                    "/v1/references", files=files(*images[3 * number : 3 * number + 3]), data={"label": label}
+                )
+            response = await it.client.post("/v1/calibration", json={"rule": "nearest"})
+            assert response.status_code == 200, response.text
+            calibration = response.json()["calibration"]
+            assert calibration["rule"] == "nearest" and response.json()["stale"] == ""
+            stored = Gallery.load(it.service.resources.gallery().address).calibration
+            assert stored is not None and stored.threshold == calibration["threshold"]
+            answer = (await it.client.post("/v1/identify", files=files(picture("red", shift=7)))).json()["answers"][0]
+            assert answer["threshold"] == calibration["threshold"]
+
+    run(scenario())
+
+
+def test_values_that_no_calibration_takes_are_problems(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            for body in ({"rate": 2}, {"rule": "x"}, {"rates": 0.1}):
+                assert (await it.client.post("/v1/calibration", json=body)).status_code == 422
+            assert (await it.client.get("/v1/calibration")).json()["calibration"] is None
+
+    run(scenario())

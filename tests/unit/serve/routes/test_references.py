@@ -1,0 +1,148 @@
+"""References: enrolled with their pictures, durable before they are acknowledged, once under a key."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from tests.support.serving import files, picture, run, running
+from unalike.recognition.gallery import Gallery
+from unalike.serve.store import New
+from unalike.storage.digests import content_sha256
+
+GOLD = (200, 180, 20)
+
+
+def test_an_enrolled_reference_is_found_listed_shown_and_removed(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            content = picture(GOLD, side=300)
+            response = await it.client.post("/v1/references", files=files(content), data={"label": "gold"})
+            assert response.status_code == 201 and response.json()["images"] == 4
+            reference = response.json()["references"][0]
+            assert reference["name"].startswith(f"sha256:{content_sha256(content)}/") and reference["label"] == "gold"
+            # Another process that opens the file sees it: it was durable before the answer.
+            assert Gallery.load(it.service.resources.gallery().address).counts()["gold"] == 1
+            answer = (await it.client.post("/v1/identify", files=files(picture(GOLD)))).json()["answers"][0]
+            assert answer["label"] == "gold" and answer["neighbours"][0]["name"] == reference["name"]
+            assert (await it.client.get(reference["image"])).content == content
+            small = await it.client.get(f"{reference['image']}?side=64")
+            assert max(Image.open(io.BytesIO(small.content)).size) == 64
+            listing = (await it.client.get("/v1/references?label=gold")).json()
+            assert listing["references"] == [reference] and listing["next"] is None
+            assert (await it.client.get(f"/v1/references/{reference['id']}")).json() == reference
+            assert (await it.client.delete(f"/v1/references/{reference['id']}")).json()["images"] == 1
+            assert (await it.client.get(f"/v1/references/{reference['id']}")).status_code == 404
+            assert (await it.client.delete(f"/v1/references/{reference['id']}")).status_code == 404
+            assert "gold" not in Gallery.load(it.service.resources.gallery().address).counts()
+
+    run(scenario())
+
+
+def test_pages_follow_ids(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            page = (await it.client.get("/v1/references?limit=2")).json()
+            assert [entry["label"] for entry in page["references"]] == ["red", "green"]
+            rest = (await it.client.get(f"/v1/references?after={page['next']}")).json()
+            assert [entry["label"] for entry in rest["references"]] == ["blue"] and rest["next"] is None
+            assert (await it.client.get("/v1/references?label=none")).status_code == 404
+
+    run(scenario())
+
+
+def test_of_several_images_all_are_enrolled_or_none(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            response = await it.client.post("/v1/references", files=files(picture(GOLD), b"x"), data={"label": "gold"})
+            assert response.status_code == 422 and len(it.service.resources.gallery().gallery) == 3
+            for data in ({}, {"label": " "}, {"label": "x" * 501}):
+                assert (
+                    await it.client.post("/v1/references", files=files(picture(GOLD)), data=data)
+                ).status_code == 422
+            import base64
+
+            images = [base64.b64encode(picture(color)).decode() for color in (GOLD, (1, 2, 3))]
+            response = await it.client.post("/v1/references", json={"image": images, "labels": ["gold", "black"]})
+            assert [entry["label"] for entry in response.json()["references"]] == ["gold", "black"]
+            assert (
+                await it.client.post("/v1/references", json={"image": images, "labels": ["gold"]})
+            ).status_code == 422
+
+    run(scenario())
+
+
+def test_a_repeated_request_is_carried_out_once(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            headers = {"idempotency-key": "k1"}
+            request = {"files": files(picture(GOLD)), "data": {"label": "gold"}, "headers": headers}
+            first = await it.client.post("/v1/references", **request)
+            again = await it.client.post("/v1/references", **request)
+            assert (
+                again.status_code == 201
+                and again.json() == first.json()
+                and again.headers["idempotency-replayed"] == "true"
+            )
+            assert len(it.service.resources.gallery().gallery) == 4
+            other = await it.client.post(
+                "/v1/references", files=files(picture(GOLD)), data={"label": "brass"}, headers=headers
+            )
+            assert other.status_code == 422 and other.json()["type"].endswith("key-conflict")
+
+    run(scenario())
+
+
+def test_a_request_that_failed_may_be_repeated_under_its_key(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            headers = {"idempotency-key": "k1"}
+            for _ in range(2):
+                response = await it.client.post(
+                    "/v1/references", files=files(b"x"), data={"label": "gold"}, headers=headers
+                )
+                assert response.status_code == 422 and response.json()["type"].endswith("unreadable-image")
+
+    run(scenario())
+
+
+def test_after_a_kill_between_change_and_answer_the_repeated_request_finds_what_was_applied(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            headers, store = {"idempotency-key": "k1"}, it.service.store
+            request = {"files": files(picture(GOLD)), "data": {"label": "gold"}, "headers": headers}
+            complete = store.idempotency.complete
+            store.idempotency.complete = lambda *_, **__: (_ for _ in ()).throw(RuntimeError("killed"))  # type: ignore[method-assign]
+            assert (await it.client.post("/v1/references", **request)).status_code == 500
+            store.idempotency.complete = complete  # type: ignore[method-assign]
+            assert (
+                await it.client.post("/v1/references", **request)
+            ).status_code == 409  # the claim of the killed one holds
+            claim = store.idempotency.claim
+            store.idempotency.claim = lambda key, actor, digest: _retried(claim, key, actor, digest)  # type: ignore[method-assign]
+            response = await it.client.post("/v1/references", **request)
+            assert response.status_code == 201 and len(it.service.resources.gallery().gallery) == 4
+
+    run(scenario())
+
+
+def _retried(claim: object, key: str, actor: str, digest: str) -> New:
+    """The claim of the killed process has ended, and this caller takes it over."""
+    return New(key, actor, "t", is_retry=True)
+
+
+def test_the_audit_log_says_who_did_what(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        async with running(tmp_path) as it:
+            await it.client.post("/v1/references", files=files(picture(GOLD)), data={"label": "gold"})
+            await it.client.delete("/v1/references/999")
+            entries = it.service.store.audit.find().items
+            assert [(entry.action, entry.outcome) for entry in entries] == [
+                ("references.remove", "failed"),
+                ("references.add", "done"),
+            ]
+            assert entries[1].details["labels"] == ["gold"] and entries[1].actor == "anonymous"
+
+    run(scenario())
